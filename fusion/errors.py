@@ -1,0 +1,42 @@
+"""Exceptions for broken inputs. Expected outcomes (an ambiguous event, a late frame) are data, not exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FusionError(Exception):
+    """Base of everything that fusion raises on purpose."""
+
+
+class ConfigError(FusionError, ValueError):
+    """A store folder or a recording cannot be used. Holds every fault that was found, not only the first.
+
+    Attributes:
+        faults: one line each, `file:row: key: want ..., got ...`.
+    """
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        heading = f"{len(self.faults)} faults:\n  " if len(self.faults) > 1 else ""
+        super().__init__(heading + "\n  ".join(self.faults))
+
+
+class ShapeError(FusionError, ValueError):
+    """An array has the wrong shape or dtype. Says what was wanted, then what came."""
+
+
+class OrderError(FusionError, ValueError):
+    """Calls came in an order that has no meaning, such as feeding an engine that was closed."""
+
+
+class RecordingError(FusionError):
+    """A file of a recording is damaged. Says which file and how far it could be read."""
+
+
+class JournalError(FusionError):
+    """The journal refuses a transfer."""
+
+
+class IdempotencyConflict(JournalError):
+    """The same idempotency key came back with different contents."""

@@ -1,0 +1,284 @@
+"""What the engine answers: typed results, and the files in which a replay keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fusion.config import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_GROUP = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Where everybody is at one instant; arrays share their first axis, one row a person, and are read-only.
+
+    Attributes:
+        t_ns: the instant.
+        track_id: (n,) int64; never used again for somebody else.
+        confirmed: (n,) bool; False while the track is tentative.
+        position_m: (n, 2) float64 place on the floor, world frame.
+        position_sd_m: (n,) float64 standard deviation of the place along its worst direction.
+        joints_m: (n, K, 3) float64 world frame, in the order of the store's layout; NaN where unknown.
+        joints_sd_m: (n, K) float64 standard deviation along the worst direction; NaN where unknown.
+        seen_ns: (n,) int64 last instant at which any camera saw the person.
+        identity: (n,) float64 probability that the track still follows the person whom it began with.
+    """
+
+    t_ns: int
+    track_id: np.ndarray
+    confirmed: np.ndarray
+    position_m: np.ndarray
+    position_sd_m: np.ndarray
+    joints_m: np.ndarray
+    joints_sd_m: np.ndarray
+    seen_ns: np.ndarray
+    identity: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class PersonEntered:
+    """Somebody came in. `account` is None for a person without a credential; staff have no visit."""
+
+    t_ns: int
+    track_id: int
+    gate: str | None
+    account: str | None
+    visit: str | None
+    staff: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PersonLeft:
+    """Somebody went out through a gate."""
+
+    t_ns: int
+    track_id: int
+    gate: str | None
+    account: str | None
+    visit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Goods left a shelf with somebody, as it looks now; a later result may correct it."""
+
+    t_ns: int
+    plate: str
+    gtin: str
+    quantity: int
+    account: str | None
+    visit: str | None
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Goods came onto a shelf from somebody, as it looks now."""
+
+    t_ns: int
+    plate: str
+    gtin: str
+    quantity: int
+    account: str | None
+    visit: str | None
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One explanation of a shelf event: who, what, how many (negative: taken), and its probability."""
+
+    account: str | None
+    gtin: str
+    quantity: int
+    probability: float
+    visit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfEventExplained:
+    """A shelf event with its final evidence; probabilities sum to at most 1, the rest means that nothing was moved."""
+
+    t_ns: int
+    plate: str
+    delta_g: float
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptLine:
+    gtin: str
+    quantity: int
+    unit_price: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a finished visit costs. Amounts in minor units of `currency`.
+
+    Attributes:
+        enter_ns: first entry of the visit's people; None where nobody saw them come in.
+        exit_ns: their last exit.
+        issued_ns: data time at which the receipt was final.
+        status: "settled", or "review" with a reason: a person has to look before money moves.
+    """
+
+    visit: str
+    account: str | None
+    enter_ns: int | None
+    exit_ns: int
+    issued_ns: int
+    status: str
+    reason: str | None
+    currency: str
+    total: int
+    lines: tuple[ReceiptLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """Something is wrong with a sensor or a visit. `subject` names the camera, plate, gate or visit."""
+
+    t_ns: int
+    kind: str
+    subject: str
+    message: str
+
+
+Result = People | PersonEntered | PersonLeft | Picked | PutBack | ShelfEventExplained | Receipt | Warning
+
+
+@dataclass
+class RunSummary:
+    """Figures of a replay, as in run.json. Reading and writing files is not counted in `step_us`."""
+
+    version: str
+    store: str
+    frames: int = 0
+    messages: int = 0
+    wall_s: float = 0.0
+    engine_cpu_s: float = 0.0
+    step_us: dict[str, float] = field(default_factory=lambda: {"p50": 0.0, "p99": 0.0, "max": 0.0})
+    ignored: dict[str, int] = field(default_factory=dict)
+
+
+class ResultsWriter:
+    """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract."""
+
+    def __init__(self, folder: str | Path, store: Store) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._n_joints = store.layout.n_joints
+        self._schema = pa.schema(
+            [
+                ("time", pa.int64()),
+                ("track", pa.int64()),
+                ("account", pa.string()),
+                ("confirmed", pa.bool_()),
+                ("x", pa.float64()),
+                ("y", pa.float64()),
+                ("keypoints", pa.list_(pa.float32(), 4 * self._n_joints)),
+            ]
+        )
+        self._tracks = pq.ParquetWriter(
+            self.folder / "tracks.parquet", self._schema, compression="zstd", write_page_checksum=True
+        )
+        self._receipts = open(self.folder / "receipts.jsonl", "w", encoding="utf-8")
+        self._events = open(self.folder / "events.jsonl", "w", encoding="utf-8")
+        self._pending: list[tuple[People, list[str | None]]] = []
+        self._n_pending = 0
+
+    def write(self, result: Result, account_of: Mapping[int, str]) -> None:
+        """Keep a result. account_of: accounts by track id, as known now; asked for People only."""
+        match result:
+            case People():
+                if len(result.track_id):
+                    self._pending.append((result, [account_of.get(track) for track in result.track_id.tolist()]))
+                    self._n_pending += len(result.track_id)
+                    if self._n_pending >= ROWS_PER_GROUP:
+                        self._flush()
+            case Receipt():
+                self._receipts.write(_json(_receipt_row(result)))
+            case ShelfEventExplained():
+                self._events.write(_json(_event_row(result)))
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if not self._pending:
+            return
+        people = [one for one, _ in self._pending]
+        joints = [np.concatenate([one.joints_m, one.joints_sd_m[:, :, None]], axis=2) for one in people]
+        flat = np.concatenate(joints).astype(np.float32).reshape(-1)
+        positions = np.concatenate([one.position_m for one in people])
+        columns: list[pa.Array] = [
+            pa.array(np.repeat([one.t_ns for one in people], [len(one.track_id) for one in people])),
+            pa.array(np.concatenate([one.track_id for one in people])),
+            pa.array([account for _, accounts in self._pending for account in accounts], pa.string()),
+            pa.array(np.concatenate([one.confirmed for one in people])),
+            pa.array(np.ascontiguousarray(positions[:, 0])),
+            pa.array(np.ascontiguousarray(positions[:, 1])),
+            pa.FixedSizeListArray.from_arrays(pa.array(flat), 4 * self._n_joints),
+        ]
+        self._tracks.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._pending.clear()
+        self._n_pending = 0
+
+    def close(self, summary: RunSummary) -> None:
+        self._flush()
+        for file in (self._tracks, self._receipts, self._events):
+            file.close()
+        (self.folder / "run.json").write_text(json.dumps(vars(summary), indent=1) + "\n", encoding="utf-8")
+
+
+def _json(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _receipt_row(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "visit": receipt.visit,
+        "account": receipt.account,
+        "enter": receipt.enter_ns,
+        "exit": receipt.exit_ns,
+        "issued": receipt.issued_ns,
+        "status": receipt.status,
+        "reason": receipt.reason,
+        "currency": receipt.currency,
+        "total": receipt.total,
+        "lines": [
+            {
+                "gtin": line.gtin,
+                "quantity": line.quantity,
+                "unit_price": line.unit_price,
+                "confidence": round(line.confidence, 6),
+            }
+            for line in receipt.lines
+        ],
+    }
+
+
+def _event_row(event: ShelfEventExplained) -> dict[str, Any]:
+    return {
+        "time": event.t_ns,
+        "plate": event.plate,
+        "delta_g": round(event.delta_g, 3),
+        "candidates": [
+            {"account": c.account, "gtin": c.gtin, "quantity": c.quantity, "probability": round(c.probability, 6)}
+            for c in event.candidates
+        ],
+    }

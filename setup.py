@@ -1,0 +1,27 @@
+"""The two compiled extensions; all other metadata is in pyproject.toml."""
+
+import numpy
+from Cython.Build import cythonize
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import Extension, setup
+
+# Neither -march=native (the wheel runs on other machines: hot functions are cloned for AVX2 and AVX-512 and chosen at
+# load) nor -ffast-math (NaN marks an unseen observation and must survive).
+FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+
+triangulation = Pybind11Extension(
+    "fusion._kernels.triangulation",
+    ["native/triangulation_bindings.cpp"],
+    depends=["native/triangulation.hpp", "native/small_matrix.hpp"],
+    cxx_std=17,
+    extra_compile_args=[*FLAGS],
+)
+attribution = Extension(
+    "fusion._kernels.attribution",
+    ["native/attribution.pyx"],
+    include_dirs=[numpy.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+    extra_compile_args=[*FLAGS],
+)
+
+setup(ext_modules=[triangulation, *cythonize([attribution], language_level=3, build_dir="build/cython")])
