@@ -335,14 +335,15 @@ class Visits:
         """Somebody inside whom no gate has seen: came in unseen, or was lost before under another track."""
         if not self._gates:
             return
-        distance, beside = self._gate_distances(np.array([walker.first_m]))
+        distance, beside = self._gate_distances(np.array([walker.first_m, walker.last_m]))
         near = beside[0] & (np.abs(distance[0]) < FIRST_SEEN_NEAR_M)
-        entries = [g for g in range(len(self._gates)) if self._in[g] and near[g] and distance[0, g] > 0]
-        if entries:
-            yield from self._cross_in(walker, walker.first_ns, entries[0])
+        entries = [g for g in range(len(self._gates)) if self._in[g] and near[g] and distance[0, g] > -LINE_MARGIN_M]
+        inside = [g for g in entries if distance[1, g] > LINE_MARGIN_M]
+        if inside:
+            yield from self._cross_in(walker, walker.first_ns, inside[0])
             return
         outside = any(near[g] and distance[0, g] <= 0 for g in range(len(self._gates)))
-        if outside or now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9:
+        if entries or outside or now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9:
             return
         reachable = []
         for visit in self._open.values():
