@@ -68,13 +68,6 @@ CREATE TABLE posting (
   amount INTEGER NOT NULL,
   PRIMARY KEY (entry, line)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE link (
-  visit TEXT PRIMARY KEY,
-  account TEXT NOT NULL,
-  enter_ns INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX link_of_account ON link (account);
-
 CREATE TRIGGER book_update BEFORE UPDATE ON book BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
 CREATE TRIGGER book_delete BEFORE DELETE ON book BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
 CREATE TRIGGER entry_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
@@ -89,6 +82,14 @@ CREATE TRIGGER posting_insert BEFORE INSERT ON posting
   WHEN NEW.entry <> (SELECT max(seq) FROM entry)
     OR EXISTS (SELECT 1 FROM posting WHERE entry = NEW.entry AND line = NEW.line)
   BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
+"""
+_LINK_SCHEMA = """
+CREATE TABLE link (
+  visit TEXT PRIMARY KEY,
+  account TEXT NOT NULL,
+  enter_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX link_of_account ON link (account);
 """
 _TRIGGERS = frozenset(line.split()[2] for line in _SCHEMA.splitlines() if line.startswith("CREATE TRIGGER"))
 
@@ -282,7 +283,7 @@ class Ledger:
         with self._transaction():
             if run("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
                 # executescript would commit first and let a second process begin the books too.
-                for statement in _statements(_SCHEMA):
+                for statement in _statements(_SCHEMA + _LINK_SCHEMA):
                     run(statement)
                 identity = (FORMAT_VERSION, self._store.id, self._store.currency)
                 run("INSERT INTO book (id, format_version, store, currency) VALUES (1, ?, ?, ?)", identity)
@@ -579,26 +580,36 @@ class Ledger:
         Raises:
             LedgerError: another process reads an old state and keeps the log alive; call again.
         """
-        return self._unlink("DELETE FROM link WHERE enter_ns < ?", _instant("t_ns", t_ns))
+        return self._unlink("SELECT * FROM link WHERE enter_ns >= ? ORDER BY visit", _instant("t_ns", t_ns))
 
     def unlink_account(self, account: str) -> int:
         """Forget one account at once, as its owner may ask. Returns the number of visits; raises as above."""
-        return self._unlink("DELETE FROM link WHERE account = ?", _text("account", account))
+        return self._unlink("SELECT * FROM link WHERE account <> ? ORDER BY visit", _text("account", account))
 
-    def _unlink(self, statement: str, value: int | str) -> int:
+    def _unlink(self, kept: str, value: int | str) -> int:
+        """Forget every link but those that a query keeps."""
         with self._lock:
             if self._batched:
                 raise LedgerError("want unlinking outside a batch, got it inside")
+            run = self._connection.execute
             with self._transaction():
-                n_unlinked = self._connection.execute(statement, (value,)).rowcount
+                n_before = run("SELECT count(*) FROM link").fetchone()[0]
+                # Deleting rows is not enough, not even with secure_delete: when SQLite moves rows between pages, the
+                # place where they lay before keeps its bytes. A dropped table's pages, though, are zeroed whole.
+                rows = run(kept, (value,)).fetchall()
+                if len(rows) < n_before:
+                    run("DROP TABLE link")
+                    for statement in _statements(_LINK_SCHEMA):
+                        run(statement)
+                    self._connection.executemany("INSERT INTO link (visit, account, enter_ns) VALUES (?, ?, ?)", rows)
             try:
-                # secure_delete overwrites what is deleted, but the log still holds the pages as they were.
-                busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                # The log still holds the pages as they were.
+                busy = run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             except sqlite3.Error as error:
                 raise LedgerError(f"want the log emptied after unlinking, got: {error}") from error
         if busy:
             raise LedgerError("want the log emptied after unlinking, got a reader that holds it; call again")
-        return n_unlinked
+        return n_before - len(rows)
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
