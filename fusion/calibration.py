@@ -129,9 +129,7 @@ def _rotation_vector(matrix: np.ndarray) -> np.ndarray:
     """(3,) rotation vector of a rotation, exact up to half a turn."""
     u, _, vt = np.linalg.svd(matrix)
     matrix = u @ vt  # The nearest rotation: files carry six digits.
-    sine_axis = 0.5 * np.array(
-        [matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]]
-    )
+    sine_axis = 0.5 * np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
     sine, cosine = float(np.linalg.norm(sine_axis)), 0.5 * float(np.trace(matrix) - 1.0)
     angle = float(np.arctan2(sine, cosine))
     if cosine >= 0.0:
@@ -353,7 +351,7 @@ class _Reader:
                 # EasyMocap writes six decimals.
                 if first.shape == other.shape and np.abs(first - other).max() < 1e-4:
                     continue
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 pass
             self.faults.append(f"{where}: {nodes[0][0]} and {key}: want one {role}, got two that differ")
         return nodes[0]
@@ -375,7 +373,7 @@ class _Reader:
             return
         try:
             rows = _array(document["extrinsic_parameters"]).reshape(-1, 6)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return
         if len(rows) != 1:
             self.faults.append(f"{label}: extrinsic_parameters: want one pose, got {len(rows)}, one for each picture")
@@ -434,7 +432,7 @@ class _Reader:
             part, key, value = found[role]
             try:
                 raw[role] = getattr(self, f"_read_{role}")(part, _array(value))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 said = str(error) if str(error).startswith("want") else f"want numbers, got {str(value)[:60]!r}"
                 self.faults.append(f"{part.file}: camera {name!r}: {key}: {said}")
         self._size(where, raw, found)
@@ -454,7 +452,7 @@ class _Reader:
                 raw["size"] = (int(width), int(height))
                 if (width, height) != raw["size"] or min(raw["size"]) < 1:
                     raise ValueError
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 self.faults.append(f"{part.file}: {key}: want width and height in pixels, got {str(value)[:60]!r}")
         elif self.size is not None:
             raw["size"] = self.size

@@ -175,7 +175,8 @@ def write_easymocap(folder: Path, with_size: bool = True) -> None:
 
     def node(key: str, value: np.ndarray) -> str:
         data = ", ".join(f"{v:.6f}" for v in value.ravel())
-        return f"{key}: !!opencv-matrix\r\n  rows: {len(value)}\r\n  cols: {value.size // len(value)}\r\n  dt: d\r\n  data: [{data}]\r\n"
+        shape = f"  rows: {len(value)}\r\n  cols: {value.size // len(value)}\r\n  dt: d\r\n"
+        return f"{key}: !!opencv-matrix\r\n{shape}  data: [{data}]\r\n"
 
     names = "names:\r\n" + "".join(f'  - "{camera.name}"\r\n' for camera in CAMERAS)
     intri = extri = f"%YAML:1.0\r\n---\r\n{names}"
@@ -260,21 +261,28 @@ def write_wildtrack(folder: Path, scale: float = 100.0) -> None:
         lens = {"camera_matrix": matrix, "distortion_coefficients": distortions}
         write_storage(folder / "intrinsic_zero" / f"intr_{camera.name}.xml", lens)
         rvec, tvec = (" ".join(map(repr, v.ravel().tolist())) for v in (rotation, translation * scale))
-        text = f'<?xml version="1.0"?>\n<opencv_storage>\n<rvec>\n  {rvec}</rvec>\n<tvec>\n  {tvec}</tvec>\n</opencv_storage>\n'
+        vectors = f"<rvec>\n  {rvec}</rvec>\n<tvec>\n  {tvec}</tvec>"
+        text = f'<?xml version="1.0"?>\n<opencv_storage>\n{vectors}\n</opencv_storage>\n'
         (folder / "extrinsic" / f"extr_{camera.name}.xml").write_text(text)
 
 
 def test_wildtrack_folder_in_centimetres(tmp_path: Path) -> None:
     write_wildtrack(tmp_path / "calibrations")
     assert_same_cameras(load_calibration(tmp_path / "calibrations"))
-    pair = [tmp_path / "calibrations" / sub / name for sub, name in (("intrinsic_zero", "intr_a.xml"), ("extrinsic", "extr_a.xml"))]
+    pair = [
+        tmp_path / "calibrations" / sub / name
+        for sub, name in (("intrinsic_zero", "intr_a.xml"), ("extrinsic", "extr_a.xml"))
+    ]
     assert_same_cameras(load_calibration(pair), CAMERAS[:1])
 
 
 def test_wildtrack_published_camera_stands_above_the_square(tmp_path: Path) -> None:
     # Camera CVLab1 as published; it hung some three metres above the ground, so z is up.
     write_wildtrack(tmp_path)
-    rvec, tvec = "1.759099006652832 0.46710100769996643 -0.331699013710022", "-525.8941650390625 45.40763473510742 986.7235107421875"
+    rvec, tvec = (
+        "1.759099006652832 0.46710100769996643 -0.331699013710022",
+        "-525.8941650390625 45.40763473510742 986.7235107421875",
+    )
     text = f"<opencv_storage><rvec>{rvec}</rvec><tvec>{tvec}</tvec></opencv_storage>"
     (tmp_path / "extrinsic" / "extr_a.xml").write_text(text)
     camera = load_calibration(tmp_path)[0]
@@ -329,7 +337,9 @@ def test_panoptic_becomes_upright_metres(tmp_path: Path) -> None:
     theirs_cm = 100 * np.stack([POINTS_M[:, 0], -POINTS_M[:, 2], POINTS_M[:, 1]], axis=1)
     table = panoptic()["cameras"][0]  # type: ignore[index]
     in_camera = theirs_cm @ np.array(table["R"]).T + np.array(table["t"]).T
-    wanted = cv2.projectPoints(in_camera, np.zeros(3), np.zeros(3), np.array(table["K"]), np.array(table["distCoef"]))[0]
+    wanted = cv2.projectPoints(in_camera, np.zeros(3), np.zeros(3), np.array(table["K"]), np.array(table["distCoef"]))[
+        0
+    ]
     assert_allclose(project(read[0]), wanted[:, 0], atol=1e-6)
 
 
@@ -348,8 +358,10 @@ def test_panoptic_faults(tmp_path: Path) -> None:
 
 # ---- bad and hostile files -------------------------------------------------------------------------------------------
 
-_BOMB = "%YAML:1.0\n---\na: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
-_LAUGHS = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><opencv_storage><K>&b;</K></opencv_storage>'
+_BOMB = (
+    "%YAML:1.0\n---\na: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+)
+_LAUGHS = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><opencv_storage><K>&b;</K></opencv_storage>'
 _THIEF = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><opencv_storage><K>&a;</K></opencv_storage>'
 
 
@@ -404,7 +416,9 @@ def test_yaml_without_pyyaml_says_how_to_get_it(tmp_path: Path, monkeypatch: pyt
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["toml", "yml", "xml", "json"]))
-def test_damaged_files_never_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, seed: int, kind: str) -> None:
+def test_damaged_files_never_raise_anything_else(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, kind: str
+) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     path = folder / f"a.{kind}"
     if kind == "toml":
