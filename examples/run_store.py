@@ -1,8 +1,8 @@
 """Run a store from door to receipt: simulate one, or replay a recording.
 
-    python examples/run_store.py                          simulate a small shop for five minutes
-    python examples/run_store.py --store DIR              simulate the store of a store folder
-    python examples/run_store.py RECORDING --out DIR      replay a recording, write the contract's results
+python examples/run_store.py                          simulate a small shop for five minutes
+python examples/run_store.py --store DIR              simulate the store of a store folder
+python examples/run_store.py RECORDING --out DIR      replay a recording, write the contract's results
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from fusion.config import Store
     from fusion.observations import Observation, Recording
     from fusion.results import Receipt, Result
+    from fusion.simulation import Simulation
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recording", nargs="?", type=Path, help="folder of a recording; without one a store is simulated")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for results, report.html and ledger (out)")
+    parser.add_argument(
+        "recording", nargs="?", type=Path, help="folder of a recording; without one a store is simulated"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for results, report.html and ledger (out)"
+    )
     parser.add_argument("--store", type=Path, help="store folder to simulate (a built-in shop of 8 cameras, 80 plates)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (1)")
     parser.add_argument("--minutes", type=float, default=5.0, help="simulated minutes (5)")
@@ -67,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
         recording = Recording(args.recording)
         store, observations, span_ns = recording.store, recording.observations(), recording.span_ns()
     else:
-        store, observations, span_ns, truth = simulated(args)
+        store, simulation, span_ns = simulated(args)
+        observations = simulation.observations()
     start_ns, end_ns = span_ns or (0, 0)
     print(
         f"{store.name}: {len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products; "
@@ -117,16 +123,23 @@ def run(args: argparse.Namespace) -> int:
     bar.close()
     summary = one_run.summary(recording)
     writer.close(summary)
-    visits = read_truth(args.recording) if recording else truth.visits
+    visits = read_truth(args.recording) if recording else simulated_truth(simulation)
     report.write(args.out / "report.html", summary, truth=visits)
 
     print()
     print_receipts(store, receipts, visits)
     delays = sorted((receipt.issued_ns - receipt.exit_ns) / 1e9 for receipt in receipts)
     if delays:
-        print(f"from the exit to the receipt: median {delays[len(delays) // 2]:.1f} s, at most {delays[-1]:.1f} s of store time")
-    balances = ledger.balances()
-    print(f"ledger: {sum(r.status == 'settled' for r in receipts)} receipts booked, balances {balances or 'all zero'}")
+        print(
+            f"from the exit to the receipt: median {delays[len(delays) // 2]:.1f} s, at most {delays[-1]:.1f} s of store time"
+        )
+    booked = ledger.balances().get(store.currency, {})
+    fault = ledger.verify()
+    print(
+        f"ledger: {sum(r.status == 'settled' for r in receipts)} receipts booked, "
+        f"{len(ledger.reviews())} waiting for review, {len(ledger.open_visits())} visits open; "
+        f"all accounts sum to {sum(booked.values())}; {fault or 'its chain holds'}"
+    )
     ledger.close()
     step = summary.step_us
     rate = summary.frames / max(len(store.cameras), 1) / max(summary.engine_cpu_s, 1e-9)
@@ -143,15 +156,22 @@ def run(args: argparse.Namespace) -> int:
     return exit_code
 
 
-def simulated(args: argparse.Namespace) -> tuple[Store, Iterable[Observation], tuple[int, int], object]:
+def simulated(args: argparse.Namespace) -> tuple[Store, Simulation, tuple[int, int]]:
     from fusion.config import Store
     from fusion.simulation import Scenario, Simulation, demo_store
 
     store = Store.load(args.store) if args.store else demo_store()
     scenario = Scenario(seed=args.seed, minutes=args.minutes, shoppers=args.shoppers)
-    simulation = Simulation(store, scenario)
     span_ns = scenario.start_ns, scenario.start_ns + round(args.minutes * 60e9)
-    return store, simulation.observations(), span_ns, simulation.truth
+    return store, Simulation(store, scenario), span_ns
+
+
+def simulated_truth(simulation: Simulation) -> list[dict]:
+    """What really happened, as in truth/visits.jsonl."""
+    return [
+        {"account": visit.account, "enter": visit.enter_ns, "exit": visit.exit_ns, "items": visit.items}
+        for visit in simulation.truth.visits
+    ]
 
 
 def paced(observations: Iterable[Observation]) -> Iterator[Observation]:
@@ -218,7 +238,9 @@ def print_receipts(store: Store, receipts: list[Receipt], visits: list[dict] | N
         got = {line.gtin: line.quantity for line in receipt.lines}
         row = [receipt.account or "(none)", receipt.status, str(sum(got.values())), store.price_text(receipt.total)]
         if visits is not None:
-            same = [visit for visit in left if visit["account"] == receipt.account and visit["enter"] <= receipt.exit_ns]
+            same = [
+                visit for visit in left if visit["account"] == receipt.account and visit["enter"] <= receipt.exit_ns
+            ]
             if same:
                 left.remove(same[0])
                 true = {gtin: n for gtin, n in same[0]["items"].items() if n}

@@ -11,7 +11,7 @@ import numpy as np
 from fusion.attribution import Attributor, EventBelief
 from fusion.config import Store
 from fusion.errors import OrderError, ShapeError
-from fusion.journal import Journal, Transfer
+from fusion.journal import Journal
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
 from fusion.results import (
     Candidate,
@@ -21,7 +21,6 @@ from fusion.results import (
     ReceiptLine,
     Result,
     ShelfEventExplained,
-    Warning,
 )
 from fusion.shelves import ShelfMonitor
 from fusion.tracks import PeopleHistory, Tracker
@@ -151,7 +150,13 @@ class Engine:
     @property
     def ignored(self) -> Counter[str]:
         """Everything that came in and was not used, by reason."""
-        parts = (self._ignored, self._reorder.ignored, self._tracker.ignored, self._monitor.ignored, self._visits.ignored)
+        parts = (
+            self._ignored,
+            self._reorder.ignored,
+            self._tracker.ignored,
+            self._monitor.ignored,
+            self._visits.ignored,
+        )
         return sum(parts, Counter())
 
     # ---- order and sets ----------------------------------------------------------------------------------------------

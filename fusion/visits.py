@@ -203,9 +203,13 @@ class Visits:
         results: list[PersonEntered | PersonLeft | Warning] = []
         for walker in list(self._walkers.values()):
             if walker.waiting:
-                results += self._enter(walker, *walker.waiting, scan=self._take_scan(walker, walker.waiting[1], any_scan=True))
+                results += self._enter(
+                    walker, *walker.waiting, scan=self._take_scan(walker, walker.waiting[1], any_scan=True)
+                )
         # Somebody not seen for a while is as gone as they will ever be.
-        results += self._vanished({t for t, w in self._walkers.items() if now_ns - w.seen_ns < VANISHED_AT_EXIT_S * 1e9}, now_ns)
+        results += self._vanished(
+            {t for t, w in self._walkers.items() if now_ns - w.seen_ns < VANISHED_AT_EXIT_S * 1e9}, now_ns
+        )
         for visit in list(self._open.values()):
             for track in list(visit.lost):
                 results += self._give_up(visit, track, now_ns)
@@ -349,7 +353,10 @@ class Visits:
         for visit in self._open.values():
             for track, (lost_ns, place) in visit.lost.items():
                 away = math.dist(place, walker.first_m)
-                if lost_ns <= walker.first_ns and away < RELINK_SLACK_M + WALK_MAX_MPS * (walker.first_ns - lost_ns) / 1e9:
+                if (
+                    lost_ns <= walker.first_ns
+                    and away < RELINK_SLACK_M + WALK_MAX_MPS * (walker.first_ns - lost_ns) / 1e9
+                ):
                     reachable.append((visit, track))
         if len(reachable) == 1:
             visit, track = reachable[0]
@@ -393,7 +400,11 @@ class Visits:
 
     def _exit_near(self, place: tuple[float, float]) -> int | None:
         distance, beside = self._gate_distances(np.array([place]))
-        near = [g for g in range(len(self._gates)) if self._out[g] and beside[0, g] and abs(distance[0, g]) < VANISHED_NEAR_M]
+        near = [
+            g
+            for g in range(len(self._gates))
+            if self._out[g] and beside[0, g] and abs(distance[0, g]) < VANISHED_NEAR_M
+        ]
         return min(near, key=lambda g: abs(distance[0, g])) if near else None
 
     def _close(self, visit: Visit) -> None:

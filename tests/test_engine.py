@@ -13,7 +13,16 @@ import pytest
 
 from fusion import Engine, Frame, GateScan, ItemSighting, Recording, ShelfReading, Store, replay
 from fusion.errors import OrderError, ShapeError
-from fusion.results import People, PersonEntered, PersonLeft, Picked, Receipt, ResultsWriter, ShelfEventExplained, Warning
+from fusion.results import (
+    People,
+    PersonEntered,
+    PersonLeft,
+    Picked,
+    Receipt,
+    ResultsWriter,
+    ShelfEventExplained,
+    Warning,
+)
 from fusion.run import Run
 
 
@@ -53,7 +62,9 @@ def answers(recording: Recording, observations: list) -> tuple[list, Engine]:
 
 
 def test_every_receipt_is_right_or_in_review(answers, small_recording):
-    truth = {v["account"]: v for v in map(json.loads, (small_recording / "truth/visits.jsonl").read_text().splitlines())}
+    truth = {
+        v["account"]: v for v in map(json.loads, (small_recording / "truth/visits.jsonl").read_text().splitlines())
+    }
     receipts = of(Receipt, answers[0])
     assert {receipt.account for receipt in receipts} == set(truth)
     assert len(receipts) == len(truth)
@@ -148,7 +159,10 @@ def bad(recording: Recording, observations: list) -> list[tuple[str, object]]:
         ("gate: unknown gate", GateScan(last_ns, "nowhere", "qr", "token")),
         ("detections: more than 2 s late", Frame(observations[0].t_ns, frame.camera, frame.keypoints)),
         ("weights: more than 2 s late", ShelfReading(observations[0].t_ns, reading.plate, reading.samples)),
-        ("detections: time far ahead of every other sensor", Frame(last_ns + 3600 * 10**9, frame.camera, frame.keypoints)),
+        (
+            "detections: time far ahead of every other sensor",
+            Frame(last_ns + 3600 * 10**9, frame.camera, frame.keypoints),
+        ),
         ("items: evidence not used", ItemSighting(last_ns, "antenna", "read", "gtin", 1, 0.9)),
     ]
 
