@@ -144,10 +144,18 @@ class Planogram:
         self.away = np.zeros(len(store.products))
         self.lightest_g = float(self.weight_g.min()) if len(self.weight_g) else 0.0
 
-    def explain(self, plates: np.ndarray, delta_g: np.ndarray, noise_g2: float, limit: int = 12) -> Explanations:
+    def explain(
+        self,
+        plates: np.ndarray,
+        delta_g: np.ndarray,
+        noise_g2: float,
+        limit: int = 12,
+        log_prior: np.ndarray | None = None,
+    ) -> Explanations:
         """Products and quantities whose weight and place suit a load, at most `limit`, most probable first.
 
         plates (n,) int64 touching plates of one row; delta_g (n,) grams; noise_g2 variance of the sum from noise.
+        log_prior (n_products,): in place of what the planogram says about the place.
         """
         total = float(delta_g.sum())
         load = abs(total)
@@ -168,7 +176,7 @@ class Planogram:
             + 1e-300
         )
         log_likelihood[0, nearest == 1.0] = -np.inf  # The same as the row below it.
-        log_place = np.broadcast_to(self._log_place(plates, share, taken=total < 0), pieces.shape)
+        log_place = np.broadcast_to(self.log_place(plates, delta_g) if log_prior is None else log_prior, pieces.shape)
         table = np.log(QUANTITY_PRIOR)
         extra = np.maximum(pieces - len(QUANTITY_PRIOR), 0.0)
         log_quantity = table[np.minimum(pieces, len(QUANTITY_PRIOR)).astype(np.int64) - 1] + extra * math.log(QUANTITY_DECAY)
@@ -184,9 +192,11 @@ class Planogram:
             log_quantity.ravel()[best],
         )
 
-    def _log_place(self, plates: np.ndarray, share: np.ndarray, taken: bool) -> np.ndarray:
-        """(n_products,) log prior that a load whose middle lies there is this product."""
+    def log_place(self, plates: np.ndarray, delta_g: np.ndarray) -> np.ndarray:
+        """(n_products,) log prior that a load whose middle lies there is this product; arguments as in `explain`."""
         rows = self.rows
+        share = np.abs(delta_g) / max(float(np.abs(delta_g).sum()), 1e-9)
+        taken = float(delta_g.sum()) < 0
         middle_m = float(share @ rows.along_m[plates])
         members = np.array(rows.members[rows.row[plates[0]]])
         offset = (rows.along_m[members] - middle_m) / rows.width_m[members]
