@@ -130,9 +130,8 @@ def run(args: argparse.Namespace) -> int:
     print_receipts(store, receipts, visits)
     delays = sorted((receipt.issued_ns - receipt.exit_ns) / 1e9 for receipt in receipts)
     if delays:
-        print(
-            f"from the exit to the receipt: median {delays[len(delays) // 2]:.1f} s, at most {delays[-1]:.1f} s of store time"
-        )
+        middle, last = delays[len(delays) // 2], delays[-1]
+        print(f"from the exit to the receipt: median {middle:.1f} s, at most {last:.1f} s of store time")
     booked = ledger.balances().get(store.currency, {})
     fault = ledger.verify()
     print(
@@ -209,7 +208,8 @@ def describe(store: Store, result: Result, start_ns: int) -> str | None:
             )
         case results.Receipt():
             pieces = sum(line.quantity for line in result.lines)
-            said = f"{who(result.account, result.visit)}: {store.price_text(result.total)} for {pieces} pieces, {result.status}"
+            price = store.price_text(result.total)
+            said = f"{who(result.account, result.visit)}: {price} for {pieces} pieces, {result.status}"
             said += f" ({result.reason})" if result.reason else ""
         case results.Warning():
             said = f"warning: {result.kind}: {result.message}"

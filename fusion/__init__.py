@@ -1,7 +1,7 @@
 """Who took what, and how sure: a fusion engine for checkout-free stores.
 
-Load a `Store`, make an `Engine`, feed it `Frame`, `ShelfReading`, `GateScan` and `ItemSighting` as they come, and get typed
-results back (`fusion.results`). `replay` runs a recording; `triangulate` and `reconstruct` work without an engine.
+Load a `Store`, make an `Engine`, feed it `Frame`, `ShelfReading`, `GateScan` and `ItemSighting` as they come, and get
+typed results back (`fusion.results`). `replay` runs a recording; `triangulate` and `reconstruct` need no engine.
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from fusion.attribution import Attributor, EventBelief
+from fusion.attribution import Attributor, EventBelief, EventCandidate
 from fusion.config import Store
 from fusion.errors import OrderError, ShapeError
-from fusion.journal import Journal
+from fusion.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
 from fusion.results import (
     Candidate,
+    PersonEntered,
     Picked,
     PutBack,
     Receipt,
@@ -22,7 +23,7 @@ from fusion.results import (
     Result,
     ShelfEventExplained,
 )
-from fusion.shelves import ShelfMonitor
+from fusion.shelves import ShelfEvent, ShelfMonitor
 from fusion.tracks import PeopleHistory, Tracker
 from fusion.visits import Visit, Visits
 
@@ -35,7 +36,7 @@ SETTLE_S = 0.9
 
 
 class StepTimes:
-    """Durations of steps in a histogram of fixed size: 1 % wide bins from 100 ns to about 70 s, and the exact maximum."""
+    """Durations of steps in a histogram of fixed size: bins 1 % wide from 100 ns to about 70 s, and the maximum."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(2048, np.int64)
@@ -213,7 +214,7 @@ class Engine:
             self._history.append(people)
             results += self._tracker.warnings()
             for moved in self._visits.step(people):
-                if getattr(moved, "staff", False):
+                if isinstance(moved, PersonEntered) and moved.staff:
                     self._attributor.set_staff(moved.track_id)
                 results.append(moved)
             results.append(people)
@@ -230,25 +231,40 @@ class Engine:
 
     # ---- goods -------------------------------------------------------------------------------------------------------
 
-    def _observe(self, event: object, results: list[Result]) -> None:
+    def _observe(self, event: ShelfEvent, results: list[Result]) -> None:
         belief = self._attributor.observe(event, self._history)
-        if not belief.candidates:
+        if not belief.candidates or belief.candidates[0].probability < belief.nothing:
             return
-        person, gtin, quantity, probability = max(belief.candidates, key=lambda candidate: candidate[3])
-        if probability < 1.0 - sum(candidate[3] for candidate in belief.candidates):
-            return
-        kind = Picked if quantity < 0 else PutBack
+        best = self._candidate(belief.candidates[0])
+        kind = Picked if best.quantity < 0 else PutBack
+        quantity = abs(best.quantity)
+        results.append(
+            kind(belief.t_ns, belief.plate, best.gtin, quantity, best.account, best.visit, best.probability)
+        )
+
+    def _candidate(self, candidate: EventCandidate) -> Candidate:
+        person = candidate.person
         account = self._visits.account_of(person) if person is not None else None
         visit = self._visits.visit_of(person) if person is not None else None
-        results.append(kind(belief.t_ns, belief.plate, gtin, abs(quantity), account, visit, probability))
+        return Candidate(account, candidate.gtin, candidate.quantity, candidate.probability, visit)
 
     def _explained(self, belief: EventBelief) -> ShelfEventExplained:
-        candidates = []
-        for person, gtin, quantity, probability in belief.candidates:
-            account = self._visits.account_of(person) if person is not None else None
-            visit = self._visits.visit_of(person) if person is not None else None
-            candidates.append(Candidate(account, gtin, quantity, probability, visit))
-        return ShelfEventExplained(belief.t_ns, belief.plate, belief.delta_g, tuple(candidates))
+        """What is final about an event; the goods move in the journal."""
+        candidates = tuple(self._candidate(candidate) for candidate in belief.candidates)
+        if candidates and candidates[0].probability >= belief.nothing:
+            best = candidates[0]
+            key = f"{self.store.id}/{belief.plate}/{belief.t_ns}/{belief.event_id}"
+            person = belief.candidates[0].person
+            nobody = OUTSIDE if person is not None and self._visits.is_staff(person) else UNKNOWN
+            holder = ("cart", best.visit) if best.visit else nobody
+            self._move(key, belief.t_ns, ("shelf", belief.plate), holder, best.gtin, -best.quantity)
+        return ShelfEventExplained(belief.t_ns, belief.plate, belief.delta_g, candidates)
+
+    def _move(self, key: str, t_ns: int, giver: Account, taker: Account, gtin: str, quantity: int) -> None:
+        """Record that goods moved; a negative quantity moves them the other way."""
+        if quantity < 0:
+            giver, taker, quantity = taker, giver, -quantity
+        self.journal.append(Transfer(key, t_ns, debit=taker, credit=giver, gtin=gtin, quantity=quantity))
 
     # ---- receipts ----------------------------------------------------------------------------------------------------
 
@@ -260,23 +276,31 @@ class Engine:
 
     def _receipt(self, visit: Visit) -> tuple[Receipt, Iterable[ShelfEventExplained]]:
         belief = self._attributor.cart(visit.members)
+        explained = [self._explained(event) for event in self._attributor.settle(visit.members)]
+        # The cart is the balance of its account. Where the best joint explanation is not the sum of each event's own
+        # best, the journal says so by a transfer of its own.
+        cart: Account = ("cart", visit.id)
+        settled = self.journal.balance(cart)
+        exit_ns = visit.exit_ns or self._now_ns
+        for gtin in sorted(settled.keys() | belief.items.keys()):
+            difference = belief.items.get(gtin, 0) - settled.get(gtin, 0)
+            if difference:
+                self._move(f"{visit.id}/joint/{gtin}", exit_ns, UNKNOWN, cart, gtin, difference)
         lines = tuple(
             ReceiptLine(gtin, quantity, self._products[gtin].price, belief.confidence[gtin])
-            for gtin, quantity in sorted(belief.items.items())
-            if quantity > 0
+            for gtin, quantity in sorted(self.journal.balance(cart).items())
         )
         right = belief.probability * visit.identity
         reasons = list(visit.doubts)
         if visit.account is None:
             reasons.insert(0, "no credential")
         if right < 1.0 - self.store.review.receipt_error_max:
-            reasons += belief.reasons or ["not sure enough who took what"]
-        explained = [self._explained(event) for event in self._attributor.settle(visit.members)]
+            reasons += list(belief.reasons) or ["not sure enough who took what"]
         receipt = Receipt(
             visit=visit.id,
             account=visit.account,
             enter_ns=visit.enter_ns,
-            exit_ns=visit.exit_ns or self._now_ns,
+            exit_ns=exit_ns,
             issued_ns=max(self._reorder.newest_ns or 0, self._now_ns),
             status="review" if reasons else "settled",
             reason="; ".join(dict.fromkeys(reasons)) or None,

@@ -16,8 +16,8 @@ from fusion.results import Result, ResultsWriter, RunSummary
 class Run:
     """Drives an engine with observations and counts what that costs.
 
-    Iterate `results()` to the end, or stop early: `summary()` tells about what was run so far, and `finish()` closes the
-    engine so that what is held back comes out.
+    Iterate `results()` to the end, or stop early; `finish()` closes the engine, so that what is held back comes out,
+    and `summary()` tells about what was run.
 
     Attributes:
         engine: the engine that is run.

@@ -1,4 +1,4 @@
-"""Who belongs to which visit: scans bound to the people who cross the gate's line, groups, exits, people lost on the way.
+"""Who belongs to which visit: scans bound to the people who cross a gate's line, groups, exits, people lost inside.
 
 A visit is everybody admitted under one account, from the first entry to the last exit. Positions come from the tracks,
 credentials from the gates; both are noisy and may come in either order, so a person who crosses without an obvious
@@ -82,6 +82,10 @@ class Visit:
     doubts: list[str] = field(default_factory=list)
 
     @property
+    def is_staff(self, track_id: int) -> bool:
+        walker = self._walkers.get(track_id)
+        return walker is not None and walker.staff
+
     def finished(self) -> bool:
         return self.exit_ns is not None and not self.inside and not self.lost
 
@@ -130,6 +134,10 @@ class Visits:
     def visit_of(self, track_id: int) -> str | None:
         walker = self._walkers.get(track_id)
         return walker.visit.id if walker and walker.visit else None
+
+    def is_staff(self, track_id: int) -> bool:
+        walker = self._walkers.get(track_id)
+        return walker is not None and walker.staff
 
     def finished(self, until_ns: int) -> list[Visit]:
         """Visits whose people have all left by an instant; each is handed out once."""

@@ -1,4 +1,4 @@
-"""Real recordings and those of an independent generator. The floors here guard against regressions; the README has figures."""
+"""Real recordings and those of an independent generator. The floors guard against regressions."""
 
 from __future__ import annotations
 

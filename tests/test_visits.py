@@ -41,7 +41,7 @@ class Shop:
         self.closed: list = []
 
     def run(self, paths: dict[int, list[tuple[float, float, float]]], scans: dict[float, str | tuple[str, str]]):
-        """paths: way points (second, x, y) by track; outside its span a track is not there. scans: account by second."""
+        """paths: way points (second, x, y) by track, absent outside their span; scans: account by second."""
         first = round(min(path[0][0] for path in paths.values()) / STEP_S)
         last = max(path[-1][0] for path in paths.values()) + 4.0
         todo = sorted(scans.items())
