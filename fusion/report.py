@@ -339,7 +339,7 @@ class Report:
             return None if t_ns is None else (t_ns - start_ns) // 1_000_000
 
         where = {plate.plate: plate for plate in store.plates}
-        events = []
+        events: list[list[Any]] = []
         for event in self._events():
             plate = where.get(event["plate"])
             spot = None if plate is None else [round(plate.x * _CM), round(plate.y * _CM)]
@@ -487,14 +487,12 @@ class _Plan:
         ]
         for zone in store.zone:
             label = html.escape(_clean(zone.id))
-            parts.append(
-                f'<g class="zone"><polygon points="{_points(zone.polygon)}"/><title>{zone.kind} zone {label}</title></g>'
-            )
+            area = f'<polygon points="{_points(zone.polygon)}"/>'
+            parts.append(f'<g class="zone">{area}<title>{zone.kind} zone {label}</title></g>')
         for x0, y0, x1, y1, height in store.obstacle.boxes:
             box = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
-            parts.append(
-                f'<polygon class="obstacle" points="{_points(box)}"><title>obstacle, {height:g} m high</title></polygon>'
-            )
+            title = f"<title>obstacle, {height:g} m high</title>"
+            parts.append(f'<polygon class="obstacle" points="{_points(box)}">{title}</polygon>')
         for plates in _footprints(store.plates):
             plate = plates[0]
             names = ", ".join(one.plate for one in sorted(plates, key=lambda one: -one.z))
@@ -531,12 +529,12 @@ class _Plan:
         for zone in self.store.zone:
             x, y = (sum(corner[axis] for corner in zone.polygon) / len(zone.polygon) for axis in (0, 1))
             parts.append(f'<text x="{x * _CM:.0f}" y="{-y * _CM:.0f}">{html.escape(_clean(zone.id))}</text>')
-        parts.append("</g><g class='gate'>")
+        parts.append('</g><g class="gate">')
         for gate in self.store.gate:
             (x, y), inward = _gate_middle(gate)
             x, y = x - 34 * inward[0], y - 34 * inward[1]
             parts.append(f'<text x="{x:.0f}" y="{y:.0f}">{html.escape(_clean(gate.id))}</text>')
-        return "<g class=\"zone\">" + "".join(parts) + "</g>"
+        return '<g class="zone">' + "".join(parts) + "</g>"
 
 
 def _gate_middle(gate: Gate) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -1,9 +1,8 @@
 """The gate: somebody shows a credential, the gate opens or says why not.
 
-A reader sends what it read as a `GateRequest`; `GateKeeper.scan` answers with a `Decision`, whose `scan`, if any, is the
-observation that the engine binds to the person who crosses the gate's line next. What a credential proves is asked of a
-verifier, one for each kind of credential. A gate without power or a verifier that fails keeps the way in closed and the
-way out open.
+A reader sends what it read as a `GateRequest`; `GateKeeper.scan` answers with a `Decision`, whose `scan`, if any, is
+the observation that the engine binds to the person who crosses the gate's line next. What a credential proves is asked
+of a verifier, one for each kind of credential. When a verifier fails, the way in stays closed and the way out opens.
 
 Card numbers have no place here: terminals give payment tokens. Whatever looks like a card number is refused before any
 verifier sees it, and neither a decision, nor a counter, nor an exception repeats any part of a credential.
