@@ -50,12 +50,14 @@
   const visits = data.visits.map(([visit, account, staff, enter, exit], index) => ({
     visit, account, staff: !!staff, enter, exit, index,
     kind: staff ? "staff" : account === null ? "unknown" : "shopper",
+    number: String(index + 1),
     label: account !== null ? account : staff ? "staff" : visit !== null ? `unknown ${visit}` : "unknown",
   }));
-  const nobody = { index: -1, kind: "unknown", label: "somebody unseen" };
+  const nobody = { index: -1, kind: "unknown", number: "?", label: "somebody unseen" };
   const who = (index) => index >= 0 ? visits[index] : nobody;
   const colour = (visit) => visit.kind === "shopper" ? `c${visit.index % 8}` : "cnone";
-  const badge = (visit) => make("span", { class: `badge ${visit.kind} ${colour(visit)}`, "aria-hidden": "true" });
+  // The number stands on the plan and in every list, so that colours are a help and never the only sign.
+  const badge = (visit) => make("span", { class: `badge ${visit.kind} ${colour(visit)}`, "aria-hidden": "true" }, visit.number);
 
   // ---- paths ----
   const tracks = data.tracks.map(([id, index, rows]) => {
@@ -69,7 +71,7 @@
       }
       return { start: tick * data.period_ms, end: (tick + n - 1) * data.period_ms, xs, ys };
     });
-    const visit = index >= 0 ? visits[index] : { index: -1, kind: "unknown", label: `track ${id}` };
+    const visit = index >= 0 ? visits[index] : { index: -1, kind: "unknown", number: "?", label: `track ${id}` };
     return { id, visit, stretches, start: stretches[0].start, end: stretches[stretches.length - 1].end };
   });
 
@@ -139,11 +141,13 @@
 
   // ---- the plan ----
   const plan = $("plan"), layers = Object.fromEntries(["paths", "reaches", "trails", "people", "events"].map((name) => [name, $("layer-" + name)]));
-  let unit = 1;
+  let unit = 1, roomy = true;
   function measure() {
     const box = plan.viewBox.baseVal, width = plan.clientWidth - 12, height = plan.clientHeight - 12;
     if (width > 0 && height > 0) unit = Math.max(box.width / width, box.height / height);
     plan.style.setProperty("--u", `${unit}px`);
+    // On a phone names would cover the plan: numbers alone, and the name of whoever is chosen.
+    roomy = plan.clientWidth >= 560;
   }
   // The plan is as tall as its shape asks for, between the limits that the style sets.
   plan.style.aspectRatio = `${plan.viewBox.baseVal.width} / ${plan.viewBox.baseVal.height}`;
@@ -155,12 +159,13 @@
     if (one) return one;
     const group = draw("g", { class: colour(track.visit) });
     const shape = track.visit.kind === "staff" ? draw("rect", { class: "mark staff" }) : draw("circle", { class: `mark ${track.visit.kind}` });
+    const number = draw("text", { class: "number-in" }, track.visit.number);
     const label = draw("text", { class: "who" }, short(track.visit.label, 16));
-    group.append(shape, label, draw("title", {}, track.visit.label));
+    group.append(shape, number, label, draw("title", {}, track.visit.label));
     group.addEventListener("click", () => choose(track));
     const line = draw("polyline", { class: `trail ${colour(track.visit)}` });
     layers.people.append(group); layers.trails.append(line);
-    one = { group, shape, label, line };
+    one = { group, shape, number, label, line, half: label.getComputedTextLength() / 2 / unit + 2 };
     people.set(track, one);
     return one;
   }
@@ -178,31 +183,37 @@
       present.push([track, at]);
     }
     present.sort((a, b) => b[1][1] - a[1][1]);
+    for (const [, at] of present) taken.push([at[0], -at[1], 9 * unit]);
     for (const [track, at] of present) {
       seen.add(track);
-      const one = mark(track), x = at[0], y = -at[1], r = 7 * unit;
+      const one = mark(track), x = at[0], y = -at[1], r = (roomy ? 8.5 : 7.5) * unit;
       if (one.shape.tagName === "rect") for (const [key, value] of [["x", x - r], ["y", y - r], ["width", 2 * r], ["height", 2 * r]]) one.shape.setAttribute(key, value);
       else for (const [key, value] of [["cx", x], ["cy", y], ["r", r]]) one.shape.setAttribute(key, value);
-      // Labels of people who stand together are moved apart instead of covering one another.
-      const half = one.label.textContent.length * 3.4 * unit, high = 14 * unit;
-      let ty = y - 15 * unit;
-      for (let tries = 0; tries < 5 && taken.some(([bx, by, bh]) => Math.abs(bx - x) < bh + half && Math.abs(by - ty) < high); tries++) ty -= high;
-      const box = plan.viewBox.baseVal;
-      ty = Math.max(ty, box.y + 8 * unit);
-      const tx = Math.min(Math.max(x, box.x + half), box.x + box.width - half);
-      taken.push([tx, ty, half]);
-      one.label.setAttribute("x", tx); one.label.setAttribute("y", ty);
+      one.number.setAttribute("x", x); one.number.setAttribute("y", y + 0.5 * unit);
+      const named = roomy || track === chosen;
+      one.label.style.display = named ? "" : "none";
+      if (named) putLabel(one.label, x, y - 17 * unit, one.half * unit, taken);
       one.line.setAttribute("points", [...trail(track, now - TRAIL_MS, now), `${x},${y}`].join(" "));
       one.group.classList.toggle("chosen", track === chosen);
       if (track.visit.index >= 0) spots.set(track.visit.index, [...(spots.get(track.visit.index) || []), [x, y]]);
     }
     for (const [track, one] of people) if (!seen.has(track)) { one.group.remove(); one.line.remove(); people.delete(track); }
-    return { seen, spots };
+    return { seen, spots, taken };
   }
-  function drawEvents(spots) {
+  // Labels that would cover one another are moved upwards instead, and never beyond the edge of the plan.
+  function putLabel(label, x, y, half, taken) {
+    const box = plan.viewBox.baseVal, high = 14 * unit;
+    const tx = Math.min(Math.max(x, box.x + half), box.x + box.width - half);
+    for (let tries = 0; tries < 8 && taken.some(([bx, by, bh]) => Math.abs(bx - tx) < bh + half && Math.abs(by - y) < high); tries++) y -= high;
+    y = Math.max(y, box.y + 8 * unit);
+    taken.push([tx, y, half]);
+    label.setAttribute("x", tx); label.setAttribute("y", y);
+  }
+  function drawEvents(spots, taken) {
     layers.events.replaceChildren(); layers.reaches.replaceChildren();
-    const rows = [];
-    for (let i = firstAfter(now - FLASH_MS); i < events.length && events[i].ms <= now; i++) {
+    let texts = 0;
+    // Newest first: it gets the best place for its label.
+    for (let i = firstAfter(now + 1) - 1; i >= 0 && events[i].ms > now - FLASH_MS; i--) {
       const event = events[i];
       if (!event.spot || !event.best) continue;
       const [index, gtin, quantity] = event.best, x = event.spot[0], y = -event.spot[1], r = 7 * unit, up = quantity < 0 ? -1 : 1;
@@ -210,12 +221,10 @@
       if (near) layers.reaches.append(draw("line", { class: `reach ${colour(who(index))}`, x1: near[0], y1: near[1], x2: x, y2: y }));
       layers.events.append(draw("circle", { class: "ring", cx: x, cy: y, r: (10 + 8 * Math.min(1, (now - event.ms) / 600)) * unit, opacity: Math.max(0.15, 1 - (now - event.ms) / FLASH_MS) }));
       layers.events.append(draw("polygon", { class: up < 0 ? "taken" : "returned", points: `${x},${y + up * r} ${x - r},${y - up * r} ${x + r},${y - up * r}` }));
-      const text = `${signed(quantity)} ${short(product(gtin), 20)}`, half = text.length * 3.2 * unit, box = plan.viewBox.baseVal;
-      let ty = y - 19 * unit;
-      for (let tries = 0; tries < 6 && rows.some(([bx, by, bh]) => Math.abs(bx - x) < bh + half && Math.abs(by - ty) < 14 * unit); tries++) ty -= 14 * unit;
-      ty = Math.max(ty, box.y + 8 * unit);
-      rows.push([x, ty, half]);
-      layers.events.append(draw("text", { class: "what", x: Math.min(Math.max(x, box.x + half), box.x + box.width - half), y: ty }, text));
+      if (!roomy && texts++ > 0) continue;
+      const text = draw("text", { class: "what" }, `${signed(quantity)} ${short(product(gtin), 22)}`);
+      layers.events.append(text);
+      putLabel(text, x, y - 20 * unit, text.getComputedTextLength() / 2 + 2 * unit, taken);
     }
   }
   function firstAfter(ms) {
@@ -248,7 +257,7 @@
     $("present").replaceChildren(...(list.length ? list.map((track) => {
       const n = Math.max(0, carts.get(track.visit.index) || 0);
       return make("button", { type: "button", class: `person${track === chosen ? " chosen" : ""}`, "aria-pressed": String(track === chosen), on: { click: () => choose(track) } },
-        badge(track.visit), make("b", {}, track.visit.label), make("span", { class: "soft" }, track.visit.kind === "shopper" ? plural(n, "item") : track.visit.kind));
+        badge(track.visit), make("b", {}, track.visit.label), make("span", { class: "soft" }, track.visit.kind === "shopper" ? count(n) : track.visit.kind, track.visit.kind === "shopper" ? make("span", { class: "word" }, n === 1 ? " item" : " items") : null));
     }) : [make("span", { class: "soft" }, "Nobody is in view at this moment.")]));
   }
 
@@ -317,8 +326,8 @@
     }
   }
   function render(scroll = true) {
-    const { seen, spots } = drawPeople();
-    drawEvents(spots);
+    const { seen, spots, taken } = drawPeople();
+    drawEvents(spots, taken);
     drawPresent(seen);
     drawActivity(scroll);
     slider.value = now;

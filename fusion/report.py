@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion.config import Plate, Store
+from fusion.config import Gate, Plate, Store
 from fusion.results import (
     People,
     PersonEntered,
@@ -220,7 +220,8 @@ class Report:
             "title": html.escape(_clean(self.title)),
             "css": _asset("report.css"),
             "js": _asset("report.js"),
-            "plan": plan.svg_body(),
+            "plan": plan.ground(),
+            "labels": plan.labels(),
             "viewbox": plan.viewbox,
             "data": _script_json(self._data(summary, truth)),
         }
@@ -233,24 +234,30 @@ class Report:
 
         Args:
             path: where to; the folder exists.
-            until_s: leave out what comes later than this many seconds after the start.
+            until_s: leave out what comes later than this many seconds after the start; who is there then is marked.
         """
         plan = _Plan(self.store, self._extent_m())
         end_ns = self._end_ns if until_s is None else (self._start_ns or 0) + round(until_s * 1e9)
         end_tick = (end_ns - (self._start_ns or 0)) // self._period_ns
         # The script in the page sizes text in pixels; a picture is drawn for a width of 960 of them.
         unit = plan.width_cm / 960
-        drawn = []
+        drawn, dots = [], []
         for track, path_cm in self._paths.items():
             index = self._track_visit.get(track)
             colour = "none" if index is None else str(index % 8)
-            stretches = [points for tick, points in self._stretches(path_cm) if tick <= end_tick]
-            for points in stretches:
-                coordinates = " ".join(f"{x},{-y}" for x, y in points.tolist())
+            for tick, points in self._stretches(path_cm):
+                points = points[: max(0, end_tick - tick + 1)].tolist()
+                if not points:
+                    break
+                coordinates = " ".join(f"{x},{-y}" for x, y in points)
                 drawn.append(f'<polyline class="path c{colour}" points="{coordinates}"/>')
-            if stretches:
-                x, y = stretches[-1][-1].tolist()
-                drawn.append(f'<circle class="dot c{colour}" cx="{x}" cy="{-y}" r="{5 * unit:.1f}"/>')
+                if tick + len(points) > end_tick:
+                    x, y = points[-1]
+                    number = "?" if index is None else index + 1
+                    dots.append(
+                        f'<circle class="dot c{colour}" cx="{x}" cy="{-y}" r="{8.5 * unit:.1f}"/>'
+                        f'<text class="number" x="{x}" y="{-y + unit / 2:.1f}">{number}</text>'
+                    )
         where = {plate.plate: plate for plate in self.store.plates}
         for event in self._events():
             plate = where.get(event["plate"])
@@ -262,7 +269,7 @@ class Report:
             f'height="{960 * plan.height_cm / plan.width_cm:.0f}" style="--u:{unit:.3f}px" role="img">'
             f"<title>{html.escape(_clean(self.title))}</title><style>{_asset('report_plan.css')}</style>"
             f'<rect class="ground" x="{plan.left_cm}" y="{plan.top_cm}" width="{plan.width_cm}" '
-            f'height="{plan.height_cm}"/>{plan.svg_body()}{"".join(drawn)}</svg>\n'
+            f'height="{plan.height_cm}"/>{plan.ground()}{"".join([*drawn, *dots])}{plan.labels()}</svg>\n'
         )
         Path(path).write_text(page, encoding="utf-8")
 
@@ -332,7 +339,7 @@ class Report:
             return None if t_ns is None else (t_ns - start_ns) // 1_000_000
 
         where = {plate.plate: plate for plate in store.plates}
-        events = []
+        events: list[list[Any]] = []
         for event in self._events():
             plate = where.get(event["plate"])
             spot = None if plate is None else [round(plate.x * _CM), round(plate.y * _CM)]
@@ -421,7 +428,7 @@ class Report:
                 continue
             best = min(same, key=lambda i: abs(self._receipts[i].exit_ns - visit["exit"]))
             left.remove(best)
-            difference = Counter({line.gtin: line.quantity for line in ()})
+            difference: Counter[str] = Counter()
             for line in self._receipts[best].lines:
                 difference[line.gtin] += line.quantity
             for gtin, n in visit["items"].items():
@@ -470,7 +477,8 @@ class _Plan:
             found.append((float(centre[0]), float(centre[1]), math.atan2(axis[1], axis[0]), camera.name))
         return found
 
-    def svg_body(self) -> str:
+    def ground(self) -> str:
+        """Floor, zones, shelves, gates and cameras."""
         store = self.store
         parts = [
             '<defs><pattern id="hatch" width="8" height="8" patternUnits="userSpaceOnUse" '
@@ -478,18 +486,13 @@ class _Plan:
             f'<polygon class="floor" points="{_points(store.floor)}"/>',
         ]
         for zone in store.zone:
-            cx = sum(x for x, _ in zone.polygon) / len(zone.polygon) * _CM
-            cy = -sum(y for _, y in zone.polygon) / len(zone.polygon) * _CM
             label = html.escape(_clean(zone.id))
-            parts.append(
-                f'<g class="zone"><polygon points="{_points(zone.polygon)}"/>'
-                f'<text x="{cx:.0f}" y="{cy:.0f}">{label}</text><title>{html.escape(zone.kind)} zone {label}</title></g>'
-            )
+            area = f'<polygon points="{_points(zone.polygon)}"/>'
+            parts.append(f'<g class="zone">{area}<title>{zone.kind} zone {label}</title></g>')
         for x0, y0, x1, y1, height in store.obstacle.boxes:
             box = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
-            parts.append(
-                f'<polygon class="obstacle" points="{_points(box)}"><title>obstacle, {height:g} m high</title></polygon>'
-            )
+            title = f"<title>obstacle, {height:g} m high</title>"
+            parts.append(f'<polygon class="obstacle" points="{_points(box)}">{title}</polygon>')
         for plates in _footprints(store.plates):
             plate = plates[0]
             names = ", ".join(one.plate for one in sorted(plates, key=lambda one: -one.z))
@@ -500,10 +503,7 @@ class _Plan:
             )
         for gate in store.gate:
             (ax, ay), (bx, by) = ((x * _CM, -y * _CM) for x, y in gate.line)
-            length = math.hypot(bx - ax, by - ay)
-            # The store lies to the left of the line; on the page, where y points down, that is (dy, -dx).
-            inward = ((by - ay) / length, -(bx - ax) / length)
-            mx, my = (ax + bx) / 2, (ay + by) / 2
+            (mx, my), inward = _gate_middle(gate)
             label = html.escape(_clean(gate.id))
             arrows = "".join(
                 _arrow(mx, my, sign * inward[0], sign * inward[1])
@@ -512,7 +512,6 @@ class _Plan:
             )
             parts.append(
                 f'<g class="gate"><line x1="{ax:.0f}" y1="{ay:.0f}" x2="{bx:.0f}" y2="{by:.0f}"/>{arrows}'
-                f'<text x="{mx - 34 * inward[0]:.0f}" y="{my - 34 * inward[1]:.0f}">{label}</text>'
                 f"<title>gate {label}, {gate.direction}</title></g>"
             )
         for x, y, heading, name in self.cameras_m():
@@ -523,6 +522,27 @@ class _Plan:
                 f'<path d="M-7-5H3V5H-7ZM3-2L9-6V6L3 2Z"/><title>camera {html.escape(_clean(name))}</title></g>'
             )
         return "".join(parts)
+
+    def labels(self) -> str:
+        """Names of zones and gates, to be drawn above people's paths."""
+        parts = []
+        for zone in self.store.zone:
+            x, y = (sum(corner[axis] for corner in zone.polygon) / len(zone.polygon) for axis in (0, 1))
+            parts.append(f'<text x="{x * _CM:.0f}" y="{-y * _CM:.0f}">{html.escape(_clean(zone.id))}</text>')
+        parts.append('</g><g class="gate">')
+        for gate in self.store.gate:
+            (x, y), inward = _gate_middle(gate)
+            x, y = x - 34 * inward[0], y - 34 * inward[1]
+            parts.append(f'<text x="{x:.0f}" y="{y:.0f}">{html.escape(_clean(gate.id))}</text>')
+        return '<g class="zone">' + "".join(parts) + "</g>"
+
+
+def _gate_middle(gate: Gate) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Middle of a gate's line, and the direction into the store, on the page."""
+    (ax, ay), (bx, by) = ((x * _CM, -y * _CM) for x, y in gate.line)
+    length = math.hypot(bx - ax, by - ay)
+    # The store lies to the left of the line; on the page, where y points down, that is (dy, -dx).
+    return ((ax + bx) / 2, (ay + by) / 2), ((by - ay) / length, -(bx - ax) / length)
 
 
 def _footprints(plates: Sequence[Plate]) -> list[list[Plate]]:

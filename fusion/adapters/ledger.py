@@ -2,7 +2,8 @@
 
 Double entry in SQLite. Every entry carries a SHA-256 over its own canonical bytes and over its predecessor's hash, so a
 row that is changed, removed, inserted or swapped afterwards is found and named by `Ledger.verify`; a tail that was cut
-off is found by comparing with a `Head` kept elsewhere. Amounts are integer minor units, debits positive, credits negative.
+off is found by comparing with a `Head` kept elsewhere. Amounts are integer minor units; debits are positive, credits
+negative.
 
 Every entry has a key derived from the event that caused it. Saying the same thing twice is harmless, so whoever is not
 sure whether a posting arrived says it again; saying something else under the same key is an `IdempotencyConflict`.
@@ -291,9 +292,8 @@ class Ledger:
         if found is None or found[0] != FORMAT_VERSION:
             raise LedgerError(f"{path}: want a ledger of format {FORMAT_VERSION}, got {found and found[0]}")
         if found[1:] != (self._store.id, self._store.currency):
-            raise LedgerError(
-                f"{path}: want the books of {self._store.id!r} in {self._store.currency}, got {found[1]!r} in {found[2]}"
-            )
+            wanted = f"{self._store.id!r} in {self._store.currency}"
+            raise LedgerError(f"{path}: want the books of {wanted}, got {found[1]!r} in {found[2]}")
 
     # ---- posting -----------------------------------------------------------------------------------------------------
 
