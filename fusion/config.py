@@ -7,6 +7,7 @@ money integer minor units. Kernels never see these models: stages turn them into
 from __future__ import annotations
 
 import csv
+import io
 import math
 import tomllib
 from collections import Counter
@@ -465,7 +466,8 @@ class _StoreReader:
         text = self._text(name)
         if text is None:
             return []
-        reader = csv.reader(text.splitlines(keepends=True), strict=True)
+        # Not splitlines: it would also split at a line separator inside a name.
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         wanted = list(model.model_fields)
         try:
             header = next(reader, None)
