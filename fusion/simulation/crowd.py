@@ -96,6 +96,7 @@ class Person:
     picks: int
     entry: Passage | None = None
     exit: Passage | None = None
+    lane: float = 0.0  # beside the middle of a gate, as a share of its half width
     script: Iterator[None] = field(default_factory=lambda: iter(()))
     position: np.ndarray = field(default_factory=lambda: np.zeros(2))
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -230,6 +231,7 @@ class Crowd:
                 random=random,
                 group=[],
                 picks=picks,
+                lane=float(random.uniform(-0.35, 0.35)),
             )
             if account is not None and role != "staff":
                 person.group = groups.setdefault(family, person.group)
@@ -292,7 +294,7 @@ class Crowd:
         if p.entry is not None:
             queue = self._queues.get(p.entry.gate.id, ())
             away = max(2.0, 0.9 + 0.65 * len(queue))
-            return p.entry.at(-away)
+            return p.entry.at(-away, p.lane)
         return self._edge_point(p)
 
     def _edge_point(self, p: Person) -> np.ndarray:
@@ -343,7 +345,7 @@ class Crowd:
         scanned_s = None
         while True:
             place = queue.index(p)
-            spot = gate.at(-0.75 - 0.65 * place)
+            spot = gate.at(-0.75 - 0.65 * place, p.lane)
             self._head_for(p, spot, p.pace_mps)
             p.face = math.atan2(gate.inward[1], gate.inward[0])
             if place == 0 and (p.role == "tailgater" or math.dist(spot, p.position) < 0.2):
@@ -360,7 +362,7 @@ class Crowd:
         else:
             p.account = p.account if p.role == "staff" else None
         p.face = None
-        inside = gate.at(0.6)
+        inside = gate.at(0.6, p.lane)
         for _ in range(150):
             self._head_for(p, inside, p.pace_mps, brake=False)
             if math.dist(inside, p.position) < 0.35:
@@ -458,7 +460,7 @@ class Crowd:
             yield from self._walk(p, goal, within_m=0.4, patience_s=30.0)
             return
         gate = p.exit
-        start = self.floor.nearest_open(gate.at(0.5))
+        start = self.floor.nearest_open(gate.at(0.5, p.lane))
         for _ in range(20):
             if (yield from self._walk(p, start, within_m=0.35, patience_s=5.0)):
                 break
@@ -468,7 +470,7 @@ class Crowd:
             self._register(self.scans, self.now_s, Scan(self.now_s, gate.gate.id, kind, p.account))
         for away in (-0.5, -1.9):
             for _ in range(100):
-                self._head_for(p, gate.at(away), p.pace_mps, brake=False)
+                self._head_for(p, gate.at(away, p.lane), p.pace_mps, brake=False)
                 if float((p.position - gate.at(away)) @ gate.inward) < 0.15:
                     break
                 yield
@@ -829,7 +831,6 @@ class Crowd:
         pose[CHANNEL["x"]], pose[CHANNEL["y"]] = p.position
         pose[CHANNEL["vx"]], pose[CHANNEL["vy"]] = p.velocity
         pose[CHANNEL["yaw"]] = p.yaw
-        p.pose = pose.copy()
 
 
 def _ease(share: float) -> float:
