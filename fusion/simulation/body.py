@@ -13,9 +13,8 @@ import numpy as np
 from fusion.layouts import Layout
 
 # What is recorded of everybody at every tick; in between it is interpolated.
-CHANNELS = (
-    "x y vx vy yaw phase stride crouch lean bend twist reach_l reach_r tx ty tz carry_l carry_r head_yaw head_pitch"
-).split()
+_CHANNELS = "x y vx vy yaw phase stride crouch lean twist reach_l reach_r tx ty tz carry_l carry_r head_yaw head_pitch"
+CHANNELS = tuple(_CHANNELS.split())
 CHANNEL = {name: i for i, name in enumerate(CHANNELS)}
 
 # Heights and lengths over stature.
@@ -25,10 +24,11 @@ UPPER_ARM, FOREARM, HAND = 0.175, 0.147, 0.055
 SPINE = SHOULDER - HIP
 SHOULDER_HALF, HIP_HALF = 0.104, 0.065
 
-JOINTS = (
-    "nose l_eye r_eye l_ear r_ear neck l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist mid_hip l_hip r_hip l_knee "
-    "r_knee l_ankle r_ankle l_big_toe l_small_toe l_heel r_big_toe r_small_toe r_heel head_top"
-).split()
+_JOINTS = (
+    "nose l_eye r_eye l_ear r_ear neck l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist mid_hip l_hip r_hip "
+    "l_knee r_knee l_ankle r_ankle l_big_toe l_small_toe l_heel r_big_toe r_small_toe r_heel head_top"
+)
+JOINTS = tuple(_JOINTS.split())
 JOINT = {name: i for i, name in enumerate(JOINTS)}
 
 
@@ -82,7 +82,7 @@ def joints_m(state: np.ndarray, stature_m: np.ndarray) -> np.ndarray:
     put("mid_hip", hips)
     ahead = forward * np.cos(at["lean"])[:, None] - up * np.sin(at["lean"])[:, None]
     spine_up = forward * np.sin(at["lean"])[:, None] + up * np.cos(at["lean"])[:, None]
-    chest = hips + (SPINE * h)[:, None] * spine_up + (at["bend"] * SPINE * h)[:, None] * left
+    chest = hips + (SPINE * h)[:, None] * spine_up
     put("neck", chest + (0.012 * h)[:, None] * spine_up)
     twist = at["twist"] + 0.12 * np.sin(phase) * np.minimum(swing / 0.18, 1.0)
     shoulder_left = left * np.cos(twist)[:, None] - ahead * np.sin(twist)[:, None]
@@ -137,9 +137,7 @@ def joints_m(state: np.ndarray, stature_m: np.ndarray) -> np.ndarray:
     return out
 
 
-def posture(
-    stature_m: float, distance_m: float, height_m: float, aside_m: float
-) -> tuple[float, float]:
+def posture(stature_m: float, distance_m: float, height_m: float, aside_m: float) -> tuple[float, float]:
     """How far to crouch (over stature) and to lean forward so that a hand gets to a point, with the least effort.
 
     The point lies distance_m ahead of the body's axis, height_m above the floor and aside_m beside the shoulder.

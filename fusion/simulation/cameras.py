@@ -25,8 +25,9 @@ _LOOSE = {"l_wrist": 1.4, "r_wrist": 1.4, "l_elbow": 1.2, "r_elbow": 1.2, "l_hip
 # How often a detector misses such a joint in plain view, over the others.
 _ELUSIVE = {"l_wrist": 4.0, "r_wrist": 4.0, "l_elbow": 2.0, "r_elbow": 2.0}
 # What a detector does with a joint that is hidden: it leaves it out, or guesses.
-_GUESS_PROBABILITY = 0.3
-_MIRRORED = [("elbow", 3), ("wrist", 3)]
+_GUESS_PROBABILITY = 0.4
+_FACE_GUESS_PROBABILITY = 0.6  # even of a head from behind
+_FACE = ("nose", "l_eye", "r_eye", "l_ear", "r_ear")
 
 
 def rotation_matrix(vector: np.ndarray) -> np.ndarray:
@@ -132,13 +133,14 @@ class Detector:
         self.clock_offset_s = float(setting.uniform(-1.0, 1.0)) * scenario.clock_offset_max_s
         third_s = scenario.duration_s / 3.0
         self.outage_s = (third_s, 2 * third_s) if out else (math.inf, math.inf)
-        self._view_shift = setting.standard_normal(self.appearance_dim) * 0.1
+        self._view_shift = setting.standard_normal(self.appearance_dim) * 0.4
         self._looks: dict[int, np.ndarray] = {}
         self._waves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._used = np.arange(len(JOINTS)) if self.boxes_only else body.layout_joints(store.layout)
         names = [JOINTS[j] for j in self._used]
         self._loose = np.array([_LOOSE.get(name, 1.0) for name in names])
         self._elusive = np.array([_ELUSIVE.get(name, 1.0) for name in names])
+        self._guess = np.array([_FACE_GUESS_PROBABILITY if name in _FACE else _GUESS_PROBABILITY for name in names])
         self._template = _standing()[self._used]
         self._pairs = [(names.index(f"l_{j}"), names.index(f"r_{j}")) for j in ("elbow", "wrist") if f"l_{j}" in names]
 
@@ -149,7 +151,9 @@ class Detector:
         # Cameras start with the run: no frame lies before it.
         numbers = np.arange(max(first, 1), last)
         # A jitter of more than a third of the period would change the order of frames.
-        jitter_s = np.clip(self._random.standard_normal(len(numbers)) * self.scenario.frame_jitter_s, -0.3 * self.period_s, 0.3 * self.period_s)
+        limit_s = 0.3 * self.period_s
+        jitter_s = self._random.standard_normal(len(numbers)) * self.scenario.frame_jitter_s
+        jitter_s = np.clip(jitter_s, -limit_s, limit_s)
         times = self.phase_s + numbers * self.period_s + jitter_s
         kept = self._random.random(len(numbers)) >= self.scenario.frame_drop_probability
         kept &= (times < self.outage_s[0]) | (times >= self.outage_s[1])
@@ -166,12 +170,12 @@ class Detector:
             joints: (n_frames, n_people, all JOINTS, 3) world metres; present (n_frames, n_people).
         """
         random, s = self._random, self.scenario
-        n_frames, n_people = present.shape
+        n_frames = len(present)
         used = joints[:, :, self._used] if not self.boxes_only else joints
         points_px, depth_m = self.lens.project(used)
         width, height = self.lens.camera.size
         with np.errstate(invalid="ignore"):
-            in_image = (points_px >= -0.5).all(-1) & (points_px[..., 0] < width - 0.5) & (points_px[..., 1] < height - 0.5)
+            in_image = (points_px >= -0.5).all(-1) & (points_px < np.array([width, height]) - 0.5).all(-1)
         in_image &= present[..., None]
         # Only people of whom something is in the picture need the costly part.
         frame, person = np.nonzero(in_image.sum(axis=-1) >= (2 if self.boxes_only else 3))
@@ -188,7 +192,7 @@ class Detector:
         sd_px = np.hypot(JOINT_SD_PX, JOINT_SD_M * focal_px / np.maximum(depth_m, 0.3)) * self._loose * s.keypoint_noise
         noise = random.standard_normal((rows, n_joints, 2))
         points_px = points_px + (0.7 * sd_px)[..., None] * (noise + self._slow(times_s, numbers, frame, person))
-        guessed = hidden & (random.random((rows, n_joints)) < _GUESS_PROBABILITY)
+        guessed = hidden & (random.random((rows, n_joints)) < self._guess)
         points_px = points_px + (guessed * 3.0 * sd_px)[..., None] * random.standard_normal((rows, n_joints, 2))
         wild = random.random((rows, n_joints)) < s.outlier_probability
         jump_px = (focal_px * 0.25 / np.maximum(depth_m, 0.3))[..., None] * random.standard_normal((rows, n_joints, 2))
@@ -201,9 +205,9 @@ class Detector:
         score = np.where(guessed | wild, poor, score)
         missed = random.random((rows, n_joints)) < np.minimum(s.joint_miss_probability * self._elusive, 0.9)
         seen = in_image & ~missed & (~hidden | guessed)
-        share = (in_image & ~hidden).mean(axis=1)
+        share = (in_image & (~hidden | guessed)).mean(axis=1)
         # The less there is to see of somebody, the likelier the detector passes over them altogether.
-        lost = random.random(rows) < s.person_miss_probability + 0.5 * np.clip(0.35 - share, 0.0, 0.35) / 0.35
+        lost = random.random(rows) < s.person_miss_probability + np.clip(0.35 - share, 0.0, 0.35)
         if self.boxes_only:
             keypoints = self._boxes(points_px, seen, score, width, height)
         else:
@@ -244,7 +248,7 @@ class Detector:
     ) -> np.ndarray:
         """(n_rows, n_joints) whether a shelf, another person or the own body is in the way."""
         centre = self.lens.centre_m
-        hidden = self._obstacles.hide(centre, points_m) if len(self._obstacles.low) else np.zeros(points_m.shape[:2], bool)
+        hidden = self._obstacles.hide(centre, points_m)
         # Everybody is an upright body about the axis from hips to neck: legs, trunk, head.
         axis = 0.5 * (joints[:, :, JOINT["mid_hip"], :2] + joints[:, :, JOINT["neck"], :2]) - centre[:2]
         top = np.where(present, joints[:, :, JOINT["head_top"], 2], 0.0)[frame]
@@ -261,7 +265,7 @@ class Detector:
             z = centre[2] + along * (points_m[..., 2] - centre[2])
             own = (person == other)[:, None]
             head, trunk, legs = z > shoulder[:, other, None] + 0.02, z > hip[:, other, None], z <= hip[:, other, None]
-            radius = np.where(legs, 0.12, np.where(head, 0.09, np.where(trunk, 0.18, 0.0)))
+            radius = np.where(legs, 0.12, np.where(head, 0.09, np.where(trunk, 0.17, 0.0)))
             # One's own trunk hides a hand behind it, not the joints that sit on it.
             radius = np.where(own, np.where(head, 0.0, 0.6 * radius), radius)
             margin = np.where(own, 0.13, 0.25) / np.sqrt(length_sq)
@@ -307,7 +311,7 @@ class Detector:
         for number in set(numbers.tolist()) - self._looks.keys():
             self._looks[number] = self.scenario.random("appearance", str(number)).standard_normal(dim)
         base = np.stack([self._looks[number] for number in numbers.tolist()])
-        vectors = base + self._view_shift * math.sqrt(dim) * 0.5 + 0.5 * self._random.standard_normal((len(numbers), dim))
+        vectors = base + self._view_shift + 0.5 * self._random.standard_normal((len(numbers), dim))
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
     def _ghosts(self, n_frames: int) -> tuple[np.ndarray, np.ndarray]:

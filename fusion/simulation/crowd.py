@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,7 @@ class Person:
     picks: int
     entry: Passage | None = None
     exit: Passage | None = None
+    lane: float = 0.0  # beside the middle of a gate, as a share of its half width
     script: Iterator[None] = field(default_factory=lambda: iter(()))
     position: np.ndarray = field(default_factory=lambda: np.zeros(2))
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -176,7 +178,7 @@ class Crowd:
     def empty(self) -> bool:
         return not self._waiting and not self.active
 
-    # ---- who comes, and when ------------------------------------------------------------------------------------------
+    # ---- who comes, and when ----------------------------------------------------------------------------------------
 
     def _invite(self) -> list[Person]:
         s = self.scenario
@@ -186,9 +188,11 @@ class Crowd:
         last_s = max(0.12 * duration_s, duration_s - visit_s - TAIL_S)
         slots = (np.arange(s.shoppers) + plan.uniform(0.0, 0.6, s.shoppers)) / max(s.shoppers, 1)
         heads = [("shopper", i, 1.5 + float(at) * (last_s - 1.5)) for i, at in enumerate(slots)]
-        followers = [(role, int(plan.integers(s.shoppers)) if s.shoppers else -1)
-                     for role, n in (("companion", s.companions), ("child", s.children), ("tailgater", s.tailgaters))
-                     for _ in range(n)]
+        followers = [
+            (role, int(plan.integers(s.shoppers)) if s.shoppers else -1)
+            for role, n in (("companion", s.companions), ("child", s.children), ("tailgater", s.tailgaters))
+            for _ in range(n)
+        ]
         arrivals: list[tuple[str, int, float]] = []
         for role, family, at in heads:
             arrivals.append((role, family, at))
@@ -198,7 +202,8 @@ class Crowd:
         arrivals += [(r, -1, float(plan.uniform(1.5, last_s))) for r, f in followers if f < 0]
         arrivals += [("staff", -1, float(plan.uniform(1.0, 0.5 * duration_s))) for _ in range(s.staff)]
         arrivals.sort(key=lambda arrival: arrival[2])
-        tokens = ["".join(plan.choice(list("abcdefghijkmnpqrstuvwxyz23456789"), 7)) for _ in range(s.shoppers + s.staff)]
+        letters = list("abcdefghijkmnpqrstuvwxyz23456789")
+        tokens = ["".join(plan.choice(letters, 7)) for _ in range(s.shoppers + s.staff)]
         people: list[Person] = []
         groups: dict[int, list[Person]] = {}
         n_staff, free_s = 0, 0.0
@@ -230,6 +235,7 @@ class Crowd:
                 random=random,
                 group=[],
                 picks=picks,
+                lane=float(random.uniform(-0.35, 0.35)),
             )
             if account is not None and role != "staff":
                 person.group = groups.setdefault(family, person.group)
@@ -244,7 +250,7 @@ class Crowd:
             people.append(person)
         return people
 
-    # ---- time ---------------------------------------------------------------------------------------------------------
+    # ---- time -------------------------------------------------------------------------------------------------------
 
     def advance(self, until_s: float) -> None:
         """Run until the newest tick is not older than until_s."""
@@ -292,7 +298,7 @@ class Crowd:
         if p.entry is not None:
             queue = self._queues.get(p.entry.gate.id, ())
             away = max(2.0, 0.9 + 0.65 * len(queue))
-            return p.entry.at(-away)
+            return p.entry.at(-away, p.lane)
         return self._edge_point(p)
 
     def _edge_point(self, p: Person) -> np.ndarray:
@@ -320,11 +326,11 @@ class Crowd:
         exit_s = max(member.left_s for member in members if member.left_s is not None)
         self.visits.append(Visit(p.account, enter_s, exit_s, dict(sorted(items.items()))))
 
-    def _register(self, heap: list, t_s: float, what: object) -> None:  # type: ignore[type-arg]
+    def _register(self, heap: list[Any], t_s: float, what: object) -> None:
         self._count += 1
         heapq.heappush(heap, (t_s, self._count, what))
 
-    # ---- scripts ------------------------------------------------------------------------------------------------------
+    # ---- scripts ----------------------------------------------------------------------------------------------------
 
     def _script(self, p: Person) -> Iterator[None]:
         if p.entry is not None:
@@ -343,7 +349,7 @@ class Crowd:
         scanned_s = None
         while True:
             place = queue.index(p)
-            spot = gate.at(-0.75 - 0.65 * place)
+            spot = gate.at(-0.75 - 0.65 * place, p.lane)
             self._head_for(p, spot, p.pace_mps)
             p.face = math.atan2(gate.inward[1], gate.inward[0])
             if place == 0 and (p.role == "tailgater" or math.dist(spot, p.position) < 0.2):
@@ -355,12 +361,13 @@ class Crowd:
             kind = "staff" if p.role == "staff" else "account"
             self._register(self.scans, scanned_s, Scan(scanned_s, gate.gate.id, kind, p.account))
             p.pose[CHANNEL["head_pitch"]] = 0.5
-            yield from self._reach_out(p, gate.at(-0.25) + 0.35 * np.array([gate.inward[1], -gate.inward[0]]), 1.0, pause_s)
+            reader = gate.at(-0.25) + 0.35 * np.array([gate.inward[1], -gate.inward[0]])
+            yield from self._reach_out(p, reader, 1.0, pause_s)
             p.pose[CHANNEL["head_pitch"]] = 0.0
         else:
             p.account = p.account if p.role == "staff" else None
         p.face = None
-        inside = gate.at(0.6)
+        inside = gate.at(0.6, p.lane)
         for _ in range(150):
             self._head_for(p, inside, p.pace_mps, brake=False)
             if math.dist(inside, p.position) < 0.35:
@@ -429,7 +436,7 @@ class Crowd:
             low = [f for f in low if len(self.floor.stands[f[0]])][:8]
             if not low:
                 return
-            plate, gtin, full = low[int(p.random.integers(len(low)))]
+            plate, gtin, _ = low[int(p.random.integers(len(low)))]
             if not (yield from self._go_to_shelf(p, plate)):
                 continue
             for _ in range(int(p.random.integers(1, 4))):
@@ -458,7 +465,7 @@ class Crowd:
             yield from self._walk(p, goal, within_m=0.4, patience_s=30.0)
             return
         gate = p.exit
-        start = self.floor.nearest_open(gate.at(0.5))
+        start = self.floor.nearest_open(gate.at(0.5, p.lane))
         for _ in range(20):
             if (yield from self._walk(p, start, within_m=0.35, patience_s=5.0)):
                 break
@@ -468,12 +475,12 @@ class Crowd:
             self._register(self.scans, self.now_s, Scan(self.now_s, gate.gate.id, kind, p.account))
         for away in (-0.5, -1.9):
             for _ in range(100):
-                self._head_for(p, gate.at(away), p.pace_mps, brake=False)
+                self._head_for(p, gate.at(away, p.lane), p.pace_mps, brake=False)
                 if float((p.position - gate.at(away)) @ gate.inward) < 0.15:
                     break
                 yield
 
-    # ---- errands ------------------------------------------------------------------------------------------------------
+    # ---- errands ----------------------------------------------------------------------------------------------------
 
     def _time_for(self, p: Person, errand_s: float = 14.0) -> bool:
         """Whether there is time for another errand before the person has to leave."""
@@ -572,10 +579,10 @@ class Crowd:
         hold_s = float(np.clip(p.random.lognormal(math.log(0.45), 0.45), 0.2, 2.5))
         # Hands close on a thing before they lift it; what is put down is let go later.
         share = float(p.random.uniform(0.45, 0.85) if sign < 0 else p.random.uniform(0.15, 0.5))
-        loads: Counter[int] = Counter()
+        loads: defaultdict[int, float] = defaultdict(float)
         for resting in lying:
             for bearing, grams in resting.loads():
-                loads[bearing] += sign * grams  # type: ignore[assignment]
+                loads[bearing] += sign * grams
 
         def on_contact(contact_s: float) -> None:
             self._register(self.loads, contact_s, Load(contact_s, tuple(sorted(loads.items()))))
@@ -591,7 +598,16 @@ class Crowd:
         else:
             p.carrying_until_s = -1.0
 
-    def _reach_plate(self, p, plate, hold_s, press_g, on_contact=None, share=0.5):  # type: ignore[no-untyped-def]
+    def _reach_plate(
+        self,
+        p: Person,
+        plate: int,
+        hold_s: float,
+        press_g: float,
+        on_contact: Callable[[float], None] | None = None,
+        share: float = 0.5,
+    ) -> Iterator[None]:
+        """Turn to a plate and hold a hand to it; on_contact learns the instant, `share` into the hold."""
         shelves = self.shelves
         width, depth = shelves.width_m[plate], shelves.depth_m[plate]
         aside = float(p.random.uniform(-0.35, 0.35)) * width
@@ -681,26 +697,27 @@ class Crowd:
         mate.carrying_hand, mate.carrying_until_s = mate.hand, self.now_s + 3.0
         p.carrying_until_s = -1.0
 
-    # ---- moving about -------------------------------------------------------------------------------------------------
+    # ---- moving about -----------------------------------------------------------------------------------------------
 
-    def _go_to_shelf(self, p: Person, plate: int) -> Iterator[None]:
-        """Walk to where a plate can be reached; returns (as a generator does) whether that worked."""
+    def _go_to_shelf(self, p: Person, plate: int) -> Generator[None, None, bool]:
+        """Walk to where a plate can be reached; returns whether that worked."""
         p.standing = None
         spot = self._claim(p, plate)
         if spot is None:
-            p.meeting = self._cancel(p)
-            return False  # type: ignore[return-value]
+            self._cancel(p)
+            return False
         p.standing, p.going_for = spot, plate
         arrived = yield from self._walk(p, spot, within_m=0.08, patience_s=5.0)
         p.going_for = -1
         if not arrived:
             p.standing = None
-            p.meeting = self._cancel(p)
-        return arrived  # type: ignore[return-value]
+            self._cancel(p)
+        return arrived
 
     def _cancel(self, p: Person) -> None:
         if p.meeting is not None:
             p.meeting.expected = 1
+            p.meeting = None
 
     def _claim(self, p: Person, plate: int) -> np.ndarray | None:
         """A free place at a shelf, the better ones first; None while others stand there."""
@@ -713,7 +730,9 @@ class Crowd:
         # Not everybody stands right in front: the first few places are all good.
         return free[min(int(p.random.geometric(0.45)) - 1, len(free) - 1)]
 
-    def _walk(self, p: Person, goal: np.ndarray, within_m: float, patience_s: float = 6.0) -> Iterator[None]:
+    def _walk(
+        self, p: Person, goal: np.ndarray, within_m: float, patience_s: float = 6.0
+    ) -> Generator[None, None, bool]:
         """Walk to a point around everything in the way; returns False when others block it for too long."""
         path = deque(self.floor.path(p.position, goal))
         waited_s, planned_s = 0.0, self.now_s
@@ -724,11 +743,11 @@ class Crowd:
             gap = math.dist(path[-1], p.position)
             if gap < within_m and len(path) == 1:
                 p.desired = np.zeros(2)
-                return True  # type: ignore[return-value]
+                return True
             if p.blocked_s > 0.0:
                 waited_s += TICK_S
                 if waited_s > patience_s:
-                    return gap < 0.3  # type: ignore[return-value]
+                    return gap < 0.3
                 if p.blocked_s > 1.0 and self.now_s - planned_s > 1.0:
                     path, planned_s = deque(self.floor.path(p.position, goal)), self.now_s
             self._head_for(p, path[0], p.pace_mps, brake=len(path) == 1)
@@ -829,7 +848,6 @@ class Crowd:
         pose[CHANNEL["x"]], pose[CHANNEL["y"]] = p.position
         pose[CHANNEL["vx"]], pose[CHANNEL["vy"]] = p.velocity
         pose[CHANNEL["yaw"]] = p.yaw
-        p.pose = pose.copy()
 
 
 def _ease(share: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -173,13 +174,13 @@ def _assortment(
     order = random.permutation(n_products)
     weights = {int(i): chosen[int(i)][1] for i in order}
     # Products are laid out in this order along the plates, so neighbours in it lie side by side.
-    for before, after in zip(order, order[1:]):
+    for before, after in pairwise(order):
         if random.random() < look_alike_share:
             weights[int(after)] = round(weights[int(before)] + random.uniform(-2.0, 2.0), 1)
     products = []
     for i, (name, _, price, vat) in enumerate(chosen):
         # Numbers of the ranges that GS1 leaves to shops for their own use: 8, 12 and 13 digits.
-        body = ("20000%02d" % i) if i % 9 == 4 else ("20000000%03d" % i) if i % 5 == 2 else ("2900000%05d" % (i * 37))
+        body = f"20000{i:02d}" if i % 9 == 4 else f"20000000{i:03d}" if i % 5 == 2 else f"2900000{37 * i:05d}"
         gtin = body + check_digit(body)
         spread_g = round(max(0.4, 0.008 * weights[i]), 2)
         products.append(
@@ -242,11 +243,9 @@ def _cameras(n_cameras: int, random: np.random.Generator) -> Iterator[Camera]:
 
 
 def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
-    """Rodrigues vector of a rotation matrix that does not turn by nearly half a turn about a fixed axis of the world."""
+    """Rodrigues vector of a rotation matrix."""
     angle = math.acos(np.clip((np.trace(rotation) - 1) / 2, -1.0, 1.0))
-    axis = np.array(
-        [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
-    )
+    axis = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
     if angle > math.pi - 1e-4:
         # Half a turn: the antisymmetric part vanishes, and the axis is the eigenvector that the rotation keeps.
         values, vectors = np.linalg.eigh((rotation + rotation.T) / 2)

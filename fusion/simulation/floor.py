@@ -32,9 +32,10 @@ class Passage:
         along = (end - start) / np.linalg.norm(end - start)
         return cls(gate, (start + end) / 2, np.array([-along[1], along[0]]), float(np.linalg.norm(end - start)) / 2)
 
-    def at(self, distance_m: float) -> np.ndarray:
-        """The point so far inside (negative: outside) of the middle of the gate."""
-        return self.middle + distance_m * self.inward
+    def at(self, distance_m: float, lane: float = 0.0) -> np.ndarray:
+        """The point so far inside (negative: outside) the gate; lane -1 to 1 runs over its width."""
+        along = np.array([self.inward[1], -self.inward[0]])
+        return self.middle + distance_m * self.inward + lane * self.half_width_m * along
 
     def crossing(self, old: np.ndarray, new: np.ndarray) -> tuple[float, int] | None:
         """Where on the way old -> new (0 to 1) the line is crossed, and +1 inwards or -1 outwards."""

@@ -106,10 +106,12 @@ class Simulation:
                 case Frame():
                     late_s = random.uniform(0.06, 0.15)
                 case ShelfReading():
-                    late_s = len(observation.samples) / self.store.weight_rate_hz + min(0.003 * random.lognormal(0, 2.0), 0.37)
+                    taken_s = len(observation.samples) / self.store.weight_rate_hz
+                    late_s = taken_s + min(0.003 * random.lognormal(0.0, 2.3), 0.37)
                 case _:
                     late_s = 0.05
-            heapq.heappush(waiting, (observation.t_ns + round(1e9 * late_s * self.scenario.latency), count, observation))
+            arrival_ns = observation.t_ns + round(1e9 * late_s * self.scenario.latency)
+            heapq.heappush(waiting, (arrival_ns, count, observation))
             # Nothing can still arrive before the time of what was just observed.
             while waiting and waiting[0][0] <= observation.t_ns:
                 arrival_ns, _, first = heapq.heappop(waiting)

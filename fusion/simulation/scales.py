@@ -35,7 +35,8 @@ class Scales:
         setting = scenario.random("plates")
         self._noise = scenario.random("plate noise")
         self._messages = scenario.random("messages")
-        self.offset_g = np.where(setting.random(n) < 0.04, setting.uniform(10e3, 64e3, n), setting.uniform(-5e3, 8e3, n))
+        high = setting.random(n) < 0.04
+        self.offset_g = np.where(high, setting.uniform(10e3, 64e3, n), setting.uniform(-5e3, 8e3, n))
         self.gain = 1.0 + 0.03 * np.clip(setting.standard_normal(n), -3.0, 3.0)
         # Quiet floor per plate: median 0.35 g, 90 % below 1 g; the upper shelves shake most.
         quiet_g = np.exp(setting.normal(math.log(0.35), 0.6, n)) * (1.0 + 0.15 * shelves.level)
@@ -45,7 +46,8 @@ class Scales:
         self._day_phase = setting.uniform(0.0, 2 * math.pi, n)
         order = setting.permutation(n)
         sliding = order[: scenario.drifting_plates]
-        self.slope_g_per_s[sliding] = setting.choice([-1.0, 1.0], len(sliding)) * setting.uniform(5, 10, len(sliding)) / 60
+        slide_g_per_min = setting.choice([-1.0, 1.0], len(sliding)) * setting.uniform(5.0, 10.0, len(sliding))
+        self.slope_g_per_s[sliding] = slide_g_per_min / 60.0
         self.dead = np.zeros(n, bool)
         self.dead[order[len(order) - min(scenario.dead_plates, n) :]] = True
         # Part of a load that bears on the plates beside it, of either sign, fixed for each pair.
@@ -110,9 +112,11 @@ class Scales:
             begin_s = phase_s + np.arange(first, last) * self._period_s
             times_s = (begin_s[:, None] + np.arange(SAMPLES) / self.rate_hz).ravel()
             grams = self._signal(times_s, plates)
-            blocks = np.ascontiguousarray(grams.astype(np.float32).reshape(last - first, SAMPLES, -1).transpose(2, 0, 1))
+            blocks = grams.astype(np.float32).reshape(last - first, SAMPLES, -1)
+            blocks = np.ascontiguousarray(blocks.transpose(2, 0, 1))
             # Controllers stamp a message when they get to it: some milliseconds off, never out of order.
-            jitter_s = np.clip(random.standard_normal(last - first) * s.message_jitter_s, -0.4 * self._period_s, 0.4 * self._period_s)
+            limit_s = 0.4 * self._period_s
+            jitter_s = np.clip(random.standard_normal(last - first) * s.message_jitter_s, -limit_s, limit_s)
             stamps = (start_ns + np.rint((begin_s + jitter_s) * 1e9).astype(np.int64)).tolist()
             kept = (random.random((len(plates), last - first)) >= s.gap_probability).tolist()
             for row, plate in enumerate(plates.tolist()):

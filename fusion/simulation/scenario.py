@@ -101,9 +101,8 @@ class Scenario:
             raise ValueError(f"clock_offset_max_s: want at most 0.1, got {self.clock_offset_max_s}")
         needed_s = SHORTEST_VISIT_S + GATE_HEADWAY_S * self.people if self.people else 0.0
         if self.duration_s < needed_s:
-            raise ValueError(
-                f"minutes: want at least {needed_s / 60:.2f} for {self.people} people to come and go, got {self.minutes}"
-            )
+            needed = f"at least {needed_s / 60:.2f} for {self.people} people to come and go"
+            raise ValueError(f"minutes: want {needed}, got {self.minutes}")
 
     @property
     def people(self) -> int:
