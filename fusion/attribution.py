@@ -31,11 +31,12 @@ HAND_ABOVE_M, HAND_BEFORE_M = 0.25, 0.10
 # Cameras are up to 0.1 s out of step, and a hand at a shelf moves at half a metre a second.
 CONTACT_SD_S = 0.15
 WINDOW_S = 0.35
+HAND_SEEN_WEIGHT = 0.8
 # How much likelier a hand right at the load is an actor's than a bystander's: the reach of an arm, about half a cubic
 # metre, over the space above a plate, about a hundredth.
 HAND_LIKELIHOOD_RATIO = 50.0
 # Somebody whose hands are both seen elsewhere acted after all: a wrong keypoint, a wrong time.
-HAND_ELSEWHERE_RATIO = 2e-3
+HAND_ELSEWHERE_RATIO = 1e-2
 # An arm seen only to the elbow or the shoulder says little, and a body less.
 ELBOW_RATIO, SHOULDER_RATIO, BODY_RATIO = 3.0, 1.2, 1.0
 ELBOW_REACH_M, SHOULDER_REACH_M, REACH_SD_M = 0.40, 0.75, 0.10
@@ -47,12 +48,13 @@ TENTATIVE_WEIGHT = 0.3
 
 # ---- priors of what happens ------------------------------------------------------------------------------------------------
 
-# Nothing moved, though a load settled: a lean, a bag set down, a thing that no product list knows. Density per gram.
-LOG_NOTHING = math.log(0.02 / 400.0)
+# Nothing moved, though a load settled: a lean, a bag set down, a thing that no product list knows. Density per gram; a
+# load that comes may well be such a thing, one that goes seldom is.
+LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(0.01 / 400.0), math.log(1e-3 / 400.0)
 # A put-back goes where the product belongs, or (43 % of them, in an adversarial set) to any other place.
 PLACED_RIGHT, PLACED_ELSEWHERE = 0.6, 0.05
 # A put-back of what one does not hold: handed over by somebody who does, or brought along.
-LOG_HANDED_OVER, LOG_BROUGHT = math.log(0.03), math.log(1e-4)
+LOG_HANDED_OVER, LOG_BROUGHT = math.log(0.15), math.log(1e-4)
 # Two events of one person within so short a time need two hands.
 BUSY_S, LOG_BUSY = 0.5, math.log(0.1)
 
@@ -275,7 +277,8 @@ class Attributor:
         owner = np.append(owner[order], -1).astype(np.int32)
         product = np.append(product[order], 0).astype(np.int32)
         quantity = np.append(quantity[order], 0).astype(np.int32)
-        log_nothing = LOG_NOTHING - abs(float(opened.event.delta_g.sum())) / 2000.0
+        total_g = float(opened.event.delta_g.sum())
+        log_nothing = (LOG_NOTHING_WENT if total_g < 0 else LOG_NOTHING_CAME) - abs(total_g) / 2000.0
         log_candidate = np.append(log_candidate[order], log_nothing)
 
         tied = self._tied(opened, owner, product, quantity)
@@ -572,67 +575,83 @@ class Attributor:
             return _Scene(np.array([-1], np.int64), np.zeros(1))
         track = np.concatenate([one.track_id for one in people])
         dt_s = np.concatenate([np.full(len(one.track_id), (one.t_ns - event.contact_ns) * 1e-9) for one in people])
-        log_ratio = self._log_ratio(event, people)
-        if not event.silent:
-            log_ratio = log_ratio - 0.5 * (dt_s / CONTACT_SD_S) ** 2
-        log_ratio = log_ratio + np.where(np.concatenate([one.confirmed for one in people]), 0.0, math.log(TENTATIVE_WEIGHT))
+        confirmed = np.concatenate([one.confirmed for one in people])
+        tracks, row = np.unique(track, return_inverse=True)
+        log_ratio = self._log_ratio(event, people, dt_s, row, len(tracks))
+        log_ratio += np.where(np.bincount(row, confirmed) > 0, 0.0, math.log(TENTATIVE_WEIGHT))
         best: dict[int, float] = {}
-        for person, value in zip(track.tolist(), log_ratio.tolist()):
+        for person, value in zip(tracks.tolist(), log_ratio.tolist()):
             slot = self._slot(person)
             best[slot] = max(best.get(slot, -math.inf), value)
         # A person is worth keeping if they might have done it at all, against somebody unseen.
         ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:PEOPLE_PER_EVENT_MAX]
-        ranked = [item for item in ranked if item[1] > math.log(HAND_ELSEWHERE_RATIO) - 4.0]
+        ranked = [item for item in ranked if item[1] > math.log(HAND_ELSEWHERE_RATIO) - 2.0]
         owner = np.array([slot for slot, _ in ranked] + [-1], np.int64)
         log_weight = np.array([value for _, value in ranked] + [math.log(UNSEEN_WEIGHT)])
         return _Scene(owner, _normalised(log_weight), [slot for slot, _ in ranked])
 
-    def _log_ratio(self, event: ShelfEvent, people: Sequence[People]) -> np.ndarray:
-        """(n,) log likelihood ratio, actor over bystander, of everybody at every instant of the window."""
+    def _log_ratio(
+        self, event: ShelfEvent, people: Sequence[People], dt_s: np.ndarray, row: np.ndarray, n_people: int
+    ) -> np.ndarray:
+        """(n_people,) log likelihood ratio, actor over bystander; dt_s and row (n,): time after contact, and person."""
         share = np.abs(event.delta_g) / np.abs(event.delta_g).sum()
         at = int(event.plates[np.argmax(share)])
         yaw = self._yaw[at]
         load_m = share @ self._centre_m[event.plates]
-        turn = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
-        position = (np.concatenate([one.position_m for one in people]) - load_m[:2]) @ turn.T
-        body = self._log_body(position)
+        cos, sin = math.cos(yaw), math.sin(yaw)
+        # The instants near contact count most; in a silence any instant may have been the one.
+        weight = np.ones(len(row)) if event.silent else np.exp(-0.5 * (dt_s / CONTACT_SD_S) ** 2)
+        total = np.bincount(row, weight, n_people)
+        offset = np.concatenate([one.position_m for one in people]) - load_m[:2]
+        position = np.stack([offset[:, 0] * cos + offset[:, 1] * sin, offset[:, 1] * cos - offset[:, 0] * sin], axis=1)
+        body = self._body_ratio(position)
         if not len(self._arms):
-            return body
-        joints = np.concatenate([one.joints_m[:, self._arms] for one in people])  # (n, 2, 3, 3)
-        sd_m = np.concatenate([one.joints_sd_m[:, self._arms[:, 0]] for one in people])
+            return np.log(np.bincount(row, weight * body, n_people) / total)
+        joints = np.concatenate([one.joints_m[:, self._arms] for one in people]) - load_m  # (n, 2, 3, 3)
+        sd_sq = np.nan_to_num(np.concatenate([one.joints_sd_m[:, self._arms[:, 0]] for one in people]), nan=0.05) ** 2
         wrist, elbow, shoulder = joints[:, :, 0], joints[:, :, 1], joints[:, :, 2]
         forearm = wrist - elbow
-        length = np.linalg.norm(forearm, axis=2, keepdims=True)
-        beyond = np.where(length > 0.05, forearm / np.maximum(length, 0.05) * HAND_BEYOND_WRIST_M, 0.0)
-        hand = wrist + np.nan_to_num(beyond) - load_m
+        length = np.sqrt((forearm**2).sum(axis=2, keepdims=True))
+        hand = wrist + np.nan_to_num(forearm * (HAND_BEYOND_WRIST_M / np.maximum(length, 0.05)))
         half_depth = 0.5 * self._depth_m[at]
-        width = self.planogram.rows.width_m[at]
-        along = np.abs(hand[:, :, 0] * turn[0, 0] + hand[:, :, 1] * turn[0, 1])
-        across = hand[:, :, 0] * turn[1, 0] + hand[:, :, 1] * turn[1, 1]
+        along = hand[:, :, 0] * cos + hand[:, :, 1] * sin
+        across = hand[:, :, 1] * cos - hand[:, :, 0] * sin
         height = hand[:, :, 2]
-        sd_sq = np.nan_to_num(sd_m, nan=0.05) ** 2
-        beside = np.maximum(along - 0.3 * width, 0.0)
         before = np.maximum(-half_depth - HAND_BEFORE_M - across, 0.0) + np.maximum(across - half_depth, 0.0)
         above = np.maximum(-height, 0.0) + np.maximum(height - HAND_ABOVE_M, 0.0)
         distance_sq = (
-            beside**2 / (HAND_ALONG_SD_M**2 + sd_sq)
+            along**2 / (HAND_ALONG_SD_M**2 + sd_sq)
             + before**2 / (HAND_ACROSS_SD_M**2 + sd_sq)
             + above**2 / (HAND_HEIGHT_SD_M**2 + sd_sq)
         )
-        seen = HAND_LIKELIHOOD_RATIO * np.exp(-0.5 * distance_sq) + HAND_ELSEWHERE_RATIO
-        elbow_ratio = ELBOW_RATIO * _within(np.linalg.norm(elbow - load_m, axis=2), ELBOW_REACH_M)
-        shoulder_ratio = SHOULDER_RATIO * _within(np.linalg.norm(shoulder - load_m, axis=2), SHOULDER_REACH_M)
+        elbow_ratio = ELBOW_RATIO * _within(np.sqrt((elbow**2).sum(axis=2)), ELBOW_REACH_M)
+        shoulder_ratio = SHOULDER_RATIO * _within(np.sqrt((shoulder**2).sum(axis=2)), SHOULDER_REACH_M)
         unseen = np.where(np.isfinite(elbow_ratio), elbow_ratio, shoulder_ratio)
-        unseen = np.where(np.isfinite(unseen), unseen, np.exp(body)[:, None]) + HAND_ELSEWHERE_RATIO
-        ratio = np.where(np.isfinite(distance_sq), seen, unseen)
-        return np.log(0.5 * ratio.sum(axis=1))
+        unseen = np.where(np.isfinite(unseen), unseen, body[:, None])
+        ratio = np.zeros(n_people)
+        for side in range(2):
+            seen = np.isfinite(distance_sq[:, side])
+            hand_ratio = np.where(seen, HAND_LIKELIHOOD_RATIO * np.exp(-0.5 * distance_sq[:, side]), 0.0)
+            seen_weight = np.bincount(row, weight * seen, n_people)
+            unseen_mean = np.bincount(row, weight * unseen[:, side], n_people) / total
+            if event.silent:
+                seen_mean = np.zeros(n_people)
+                np.maximum.at(seen_mean, row, hand_ratio)
+            else:
+                seen_mean = np.bincount(row, weight * hand_ratio, n_people) / np.maximum(seen_weight, 1e-12)
+            # A hand seen within a tenth of a second of contact is as good as seen at it.
+            near = np.zeros(n_people)
+            np.maximum.at(near, row, np.where(seen, weight, 0.0))
+            known = np.minimum(near / HAND_SEEN_WEIGHT, 1.0)
+            ratio += 0.5 * (known * seen_mean + (1.0 - known) * unseen_mean)
+        return np.log(ratio + HAND_ELSEWHERE_RATIO)
 
-    def _log_body(self, position: np.ndarray) -> np.ndarray:
-        """(n,) log ratio from the place on the floor alone; position (n, 2) in the plate's axes about the load."""
+    def _body_ratio(self, position: np.ndarray) -> np.ndarray:
+        """(n,) likelihood ratio from the place on the floor alone; position (n, 2) in the plate's axes about the load."""
         distance = np.hypot(position[:, 0], position[:, 1])
         off = np.maximum(np.abs(distance - BODY_DISTANCE_M) - 0.1, 0.0) / BODY_DISTANCE_SD_M
         side = position[:, 0] / BODY_ALONG_SD_M
-        return np.log(BODY_RATIO * np.exp(-0.5 * (off**2 + side**2)) + HAND_ELSEWHERE_RATIO)
+        return BODY_RATIO * np.exp(-0.5 * (off**2 + side**2)) + HAND_ELSEWHERE_RATIO
 
 
 def _within(distance_m: np.ndarray, reach_m: float) -> np.ndarray:

@@ -21,11 +21,12 @@ from fusion.results import Warning
 # A plate's gain differs from 1 and from place to place on the plate: 3-5 % on real shelves (measured: +4.0 % and
 # -3.2 % on the two picks of a real recording).
 GAIN_SD = 0.03
-# Where the middle of a piece's load lies beside the middle of the plate it belongs to, in plate widths. Half of all
-# pieces rest on two or three plates, and a piece that straddles two evenly lies half a width off.
-OFF_CENTRE_SD_WIDTHS = 0.5
-# Whether a load on these plates is a product that is known to lie there, one from nearby in the row, or any other.
-PLANNED_PRIOR, ROW_PRIOR, STORE_PRIOR = 1.0, 0.01, 0.003
+# Where the middle of a piece's load lies beside the middle of the plate it belongs to, in plate widths: anywhere up to
+# nearly half a width, since half of all pieces rest on two plates or three, and seldom beyond.
+OFF_CENTRE_WIDTHS, OFF_CENTRE_SD_WIDTHS = 0.45, 0.15
+# Whether a load on these plates is a product that is known to lie there, or one of a dozen from nearby in the row, or one
+# of a hundred from anywhere: one piece in forty was misplaced before anybody watched.
+PLANNED_PRIOR, ROW_PRIOR, STORE_PRIOR = 1.0, 2e-3, 1e-4
 # Shares of one, two, three pieces in a grip; more are rarer still.
 QUANTITY_PRIOR = (0.86, 0.10, 0.03)
 QUANTITY_DECAY = 0.5
@@ -199,9 +200,10 @@ class Planogram:
         taken = float(delta_g.sum()) < 0
         middle_m = float(share @ rows.along_m[plates])
         members = np.array(rows.members[rows.row[plates[0]]])
-        offset = (rows.along_m[members] - middle_m) / rows.width_m[members]
-        near = members[np.abs(offset) < 2.5]
-        closeness = np.exp(-0.5 * (offset[np.abs(offset) < 2.5] / OFF_CENTRE_SD_WIDTHS) ** 2)
+        offset = np.abs(rows.along_m[members] - middle_m) / rows.width_m[members]
+        near = members[offset < 2.0]
+        beyond = np.maximum(offset[offset < 2.0] - OFF_CENTRE_WIDTHS, 0.0)
+        closeness = np.exp(-0.5 * (beyond / OFF_CENTRE_SD_WIDTHS) ** 2)
         # A take needs a piece to be there; a put-back goes where the product belongs, even if the place is empty.
         present = np.minimum(self.stock[near], 1.0) if taken else np.maximum(self.planned[near], np.minimum(self.stock[near], 1.0))
         planned = closeness @ present
@@ -230,10 +232,14 @@ class _Change:
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """A load that no product explains: perhaps a hand that rests on a shelf. Kept until it is undone or outlives a hand."""
+    """What may be a hand that rests on a shelf: kept until it is undone or stays longer than a hand would.
 
-    event: ShelfEvent
+    event is None for what is too small to be a load: it is forgotten rather than handed out.
+    """
+
     before_g: dict[int, float]
+    settled_ns: int
+    event: ShelfEvent | None
 
 
 # Two neighbouring changes further apart than this are two loads, however well one would explain them.
@@ -410,10 +416,7 @@ class ShelfMonitor:
             members = {id(change) for change in group}
             self._pending = [change for change in self._pending if id(change) not in members]
             for part in _in_order(group):
-                for load in self._partition(part):
-                    event = self._without_hand(load)
-                    if event is not None:
-                        events.append(event)
+                events += self._loads(part)
         events += self._outlived(now_ns)
         for event in events:
             self._learn(event)
@@ -448,11 +451,12 @@ class ShelfMonitor:
                     return True
         return False
 
-    def _partition(self, group: list[_Change]) -> list[list[_Change]]:
+    def _partition(self, group: list[_Change]) -> tuple[float, list[list[_Change]], list[_Change]]:
         """Split neighbouring changes into the loads that explain them best, and leave out what is no load.
 
         Every way to cut the row of changes is scored: each piece is either one load (its weight, its place, how its
-        plates agree in time) or nothing (creep and cross-talk of the others).
+        plates agree in time) or nothing (creep and cross-talk of the others). Returns the best score, the loads, and
+        the changes that are none.
         """
         rows = self.planogram.rows
         group = sorted(group, key=lambda change: int(rows.place[change.plate]))
@@ -473,14 +477,16 @@ class ShelfMonitor:
                     if best_score[start] + score > best_score[stop]:
                         best_score[stop] = best_score[start] + score
                         best_cut[stop] = (start, is_load)
-        loads = []
+        loads, nothing = [], []
         stop = n
         while stop > 0:
             start, is_load = best_cut[stop]
             if is_load:
                 loads.append(group[start:stop])
+            else:
+                nothing.append(group[start])
             stop = start
-        return sorted(loads, key=lambda part: min(change.contact_ns for change in part))
+        return best_score[n], sorted(loads, key=lambda part: min(change.contact_ns for change in part)), nothing
 
     def _log_load(self, part: list[_Change]) -> float:
         """Log density of the changes as one load on these plates."""
@@ -506,59 +512,93 @@ class ShelfMonitor:
             log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
         return float(log_what) + log_split + log_time
 
-    def _without_hand(self, load: list[_Change]) -> ShelfEvent | None:
-        """The event of a load, less a hand that rested there before; None where it is only a hand, or may be one."""
-        event = _event(load)
-        before_g = {change.plate: change.before_g for change in load}
-        for held in self._held:
-            if not before_g.keys() & held.before_g.keys() or event.settled_ns <= held.event.settled_ns:
+    def _loads(self, part: list[_Change]) -> list[ShelfEvent]:
+        """The events among neighbouring changes, less hands that rested there before and those that may rest there now."""
+        score, loads, nothing = self._partition(part)
+        resting = self._resting(part)
+        if resting:
+            net, log_vanished = self._net(part, resting)
+            net_score, net_loads, net_nothing = self._partition(net) if net else (0.0, [], [])
+            # What is explained as it stays so; a hand that went has to explain it better.
+            if net_score + log_vanished > score + 1.0:
+                self._held = [held for held in self._held if all(held is not one for one in resting)]
+                loads, nothing, resting = net_loads, net_nothing, []
+        events = []
+        for load in loads:
+            event = _event(load)
+            before_g = {change.plate: change.before_g for change in load}
+            if self._is_explained(event) or len(self._held) >= HELD_MAX:
+                events.append(event)
                 continue
-            # Levels, not changes: a resting hand creeps, and what creeps slowly enough is taken for drift.
-            joint_g = {**before_g, **held.before_g}
-            after_g = {change.plate: change.before_g + change.delta_g for change in load}
-            plates = sorted(joint_g, key=lambda plate: int(self.planogram.rows.place[plate]))
-            level_g = self._reals[:, self._kernel.LEVEL_G]
-            net_g = np.array([after_g.get(plate, level_g[plate]) - joint_g[plate] for plate in plates])
-            left_g = abs(float(net_g.sum()))
-            noise_g2 = np.diag(np.full(len(plates), float(event.cov_g2.sum() + held.event.cov_g2.sum()) / len(plates)))
-            hand_g = abs(float(held.event.delta_g.sum()))
-            if left_g < 2.0 + 3.0 * math.sqrt(float(noise_g2.sum())) + 0.03 * hand_g:
-                self._held.remove(held)
-                return None
-            moved = np.abs(net_g) > 2.0 + 0.05 * left_g
-            if not moved.any():
+            below = [held for held in resting if held.before_g.keys() & before_g.keys()]
+            if below and not self._is_planned(event):
+                # A hand that leans harder: one lean, from what it rested on before.
+                net, _ = self._net(load, below)
+                self._held = [held for held in self._held if all(held is not one for one in below)]
+                if not net:
+                    continue
+                event, before_g = _event(net), {change.plate: change.before_g for change in net}
+            self._held.append(_Held(before_g, event.settled_ns, event))
+        for change in nothing:
+            if len(self._held) < HELD_MAX and abs(change.delta_g) > 2.0 * CREEP_G:
+                self._held.append(_Held({change.plate: change.before_g}, change.settled_ns, None))
+        return events
+
+    def _resting(self, part: list[_Change]) -> list[_Held]:
+        """What is held on the plates of a group since before it moved."""
+        plates = {change.plate for change in part}
+        onset_ns = min(change.onset_ns for change in part)
+        return [held for held in self._held if held.before_g.keys() & plates and held.settled_ns <= onset_ns + 200_000_000]
+
+    def _net(self, part: list[_Change], resting: list[_Held]) -> tuple[list[_Change], float]:
+        """Changes since before the hands came, without those that have vanished, and the log density of these.
+
+        Levels, not changes: a resting hand creeps, and what creeps slowly enough is taken for drift.
+        """
+        kernel = self._kernel
+        first = part[0]
+        changes = {change.plate: change for change in part}
+        before_g = {change.plate: change.before_g for change in part}
+        for held in reversed(resting):
+            before_g.update(held.before_g)
+        net, log_vanished = [], 0.0
+        for plate, level_g in before_g.items():
+            change = changes.get(plate)
+            if change is None:
+                after_g, var_g2 = float(self._reals[plate, kernel.LEVEL_G]), 1.0
+                change = _Change(plate, first.onset_ns, first.contact_ns, first.settled_ns, first.silent, 0.0, var_g2, level_g)
+            else:
+                after_g = change.before_g + change.delta_g
+            delta_g = after_g - level_g
+            # A hand comes and goes on top of vibration that the plateau's own variance does not show.
+            var_g2 = 2.0 * change.var_g2 + 1.0
+            largest_g = max(abs(one.delta_g) for one in part)
+            if abs(delta_g) < 2.0 + 3.0 * math.sqrt(var_g2) + 0.03 * largest_g:
+                log_vanished += -math.log(2.0 * CREEP_G)
                 continue
-            net = ShelfEvent(
-                np.array(plates, np.int64)[moved], held.event.onset_ns, event.contact_ns, event.settled_ns,
-                net_g[moved], noise_g2[np.ix_(moved, moved)], event.silent,
-            )  # fmt: skip
-            # A real take of a well-known product stays what it is; a mere remainder has to be explained better.
-            if self._log_explained(net) > self._log_explained(event) + 1.0:
-                self._held.remove(held)
-                event, before_g = net, joint_g
-                break
-        if self._is_explained(event) or len(self._held) == HELD_MAX:
-            return event
-        self._held.append(_Held(event, before_g))
-        return None
+            net.append(
+                _Change(plate, change.onset_ns, change.contact_ns, change.settled_ns, change.silent, delta_g, var_g2, level_g)
+            )
+        return net, log_vanished
 
     def _outlived(self, now_ns: int) -> list[ShelfEvent]:
         """Held loads that stayed longer than a hand would."""
 
         def is_old(held: _Held) -> bool:
-            longest_s = LEAN_MAX_S if held.event.delta_g.sum() > 0 else LIFT_MAX_S
-            return now_ns - held.event.settled_ns >= longest_s * 1e9
+            leans = held.event is not None and held.event.delta_g.sum() > 0
+            return now_ns - held.settled_ns >= (LEAN_MAX_S if leans else LIFT_MAX_S) * 1e9
 
-        old = [held.event for held in self._held if is_old(held)]
+        old = [held.event for held in self._held if is_old(held) and held.event is not None]
         self._held = [held for held in self._held if not is_old(held)]
         return old
 
-    def _log_explained(self, event: ShelfEvent) -> float:
+    def _is_planned(self, event: ShelfEvent) -> bool:
+        """Whether a load that came is pieces of a product that belongs there: somebody restocks."""
         found = self.planogram.explain(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=1)
-        log_best = -math.inf
-        if len(found.product):
-            log_best = float(found.log_likelihood[0] + found.log_place[0] + found.log_quantity[0])
-        return float(np.logaddexp(log_best, math.log(UNKNOWN_PER_G)))
+        if not len(found.product) or found.log_place[0] < math.log(0.05):
+            return False
+        expected_g = abs(int(found.quantity[0])) * self.planogram.weight_g[found.product[0]]
+        return bool(abs(abs(event.delta_g.sum()) - expected_g) < 3.0 * GAIN_SD * expected_g)
 
     def _is_explained(self, event: ShelfEvent) -> bool:
         """Whether some product suits a load well: one that lies there, or one that somebody carries."""
@@ -570,7 +610,7 @@ class ShelfMonitor:
             sd_g = math.sqrt(float(event.cov_g2.sum()) + quantity**2 * planogram.weight_sd_g[product] ** 2)
             if abs(load_g - expected_g) > 3.0 * sd_g + 2.0 * GAIN_SD * expected_g:
                 continue
-            if quantity < 0 and place > math.log(2.0 * ROW_PRIOR):
+            if quantity < 0 and place > math.log(0.05):
                 return True
             if quantity > 0 and planogram.away[product] > 0.8 * quantity:
                 return True
