@@ -153,9 +153,7 @@ class Tracker:
     def _predict(self, t_ns: int) -> None:
         if self._t_ns is not None and t_ns > self._t_ns and len(self._live):
             dt_s = (t_ns - self._t_ns) * 1e-9
-            triangulation.predict(
-                self._mean, self._cov, self._live, dt_s, FADE_S, self._acceleration, self._speed_var
-            )
+            triangulation.predict(self._mean, self._cov, self._live, dt_s, FADE_S, self._acceleration)
         self._t_ns = t_ns
 
     def _match(self, frames: FrameSet) -> tuple[np.ndarray, np.ndarray]:

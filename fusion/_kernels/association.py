@@ -61,10 +61,12 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
                     n_seen += seen[d, j]
                     var_sum += seen[d, j] * (var[d, j] + body_var[j])
                     wide_sum += seen[d, j] * wide
-                if n_seen < joints_min or in_front < 0.05 * n_padded:
-                    out[track, d] = NEVER
-                else:
-                    out[track, d] = total / n_seen + np.log(max(wide_sum / var_sum, 1.0))
+                out[track, d] = NEVER
+                if n_seen >= joints_min and in_front > 0.05 * n_padded:
+                    value = total / n_seen + np.log(max(wide_sum / var_sum, 1.0))
+                    # False for what is not a number, which would send the assignment searching for ever.
+                    if value < NEVER:
+                        out[track, d] = value
 
 
 @njit(cache=True, nogil=True)
