@@ -6,6 +6,7 @@ own (position and velocity), measured by all views that the person was matched i
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -50,8 +51,17 @@ STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 3, 7, 2
 JOINT_SPREAD_M = 0.35
 # A joint less certain than this is not told.
 JOINT_SD_MAX_M = 0.30
-# Sets of frames with two views or more after which a track is somebody; with one view it takes longer.
-CONFIRM_SETS, CONFIRM_SETS_ALONE = 3, 10
+# Log-likelihood ratio that a place holds a person when a camera that looks at it finds one there, or none: detectors
+# find 80 % of the people in free sight (others stand in between, too), and a false one (a coat on its hook, a mirror)
+# turns up in 30 % of the views of its place.
+FOUND, MISSED = math.log(0.8 / 0.3), math.log(0.2 / 0.7)
+# Somebody is confirmed at odds of e^5, kept within +-e^7; or by walking, which coats do not.
+CONFIRM_ODDS, ODDS_MAX = 5.0, 7.0
+WALKED_M = 1.0
+# Sets that must have seen somebody before he is told: two agreeing views, or one alone.
+TELL_SETS, TELL_SETS_ALONE = 1, 3
+# Heights at which a camera must see a place to be said to look at it.
+LOOKED_AT_M = np.array([1.0, 1.5])
 # A tentative track unseen for so long was a ghost.
 TENTATIVE_MAX_S = 0.35
 # Somebody unseen is matched and told for so long, as long as the place is known; afterwards only re-linked.
@@ -87,6 +97,7 @@ class Tracker:
         self.ignored: Counter[str] = self._associator.ignored
         self._store_floor = store.floor
         self._gates = [gate.line for gate in store.gate]
+        self._lenses = self.rig.lenses
         self._boxes = np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
         n_padded, k = self._associator.n_padded, self.layout.n_joints
         self._body_var = self._associator.body_var
@@ -107,6 +118,8 @@ class Tracker:
         self._sets_seen = np.zeros(CAPACITY, np.int64)  # With two views or more.
         self._sets_alone = np.zeros(CAPACITY, np.int64)
         self._confirmed = np.zeros(CAPACITY, np.bool_)
+        self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.
+        self._born_m = np.zeros((CAPACITY, 2))
         self._identity = np.ones(CAPACITY)
         self._free = list(range(CAPACITY - 1, -1, -1))
         self._live = np.empty(0, np.int64)  # Rows that are predicted, matched and told.
@@ -153,9 +166,7 @@ class Tracker:
     def _predict(self, t_ns: int) -> None:
         if self._t_ns is not None and t_ns > self._t_ns and len(self._live):
             dt_s = (t_ns - self._t_ns) * 1e-9
-            triangulation.predict(
-                self._mean, self._cov, self._live, dt_s, FADE_S, self._acceleration, self._speed_var
-            )
+            triangulation.predict(self._mean, self._cov, self._live, dt_s, FADE_S, self._acceleration)
         self._t_ns = t_ns
 
     def _match(self, frames: FrameSet) -> tuple[np.ndarray, np.ndarray]:
@@ -173,12 +184,29 @@ class Tracker:
         self._seen_ns[rows] = frames.t_ns
         self._sets_seen[rows] += views >= 2
         self._sets_alone[rows] += views == 1
-        self._confirmed[rows] |= (self._sets_seen[rows] >= CONFIRM_SETS) | (
-            self._sets_alone[rows] >= CONFIRM_SETS_ALONE
-        )
+        tentative = ~self._confirmed[rows]
+        if tentative.any():
+            self._weigh(rows[tentative], detection_of[seen][tentative] >= 0, frames)
         if self._appearance is not None and frames.appearance is not None:
             for row, detections in zip(rows, detection_of[seen]):
                 self._learn(row, frames.appearance[detections[detections >= 0]])
+
+    def _weigh(self, rows: np.ndarray, found: np.ndarray, frames: FrameSet) -> None:
+        """Learn from who found a tentative person and who looked there in vain whether it is one."""
+        position, _ = self._place(rows)
+        vain = self._looking(position, frames.has_frame) & ~found
+        odds = self._odds[rows] + FOUND * found.sum(axis=1) + MISSED * vain.sum(axis=1)
+        self._odds[rows] = np.clip(odds, -ODDS_MAX, ODDS_MAX)
+        walked = np.hypot(*(position - self._born_m[rows]).T) > WALKED_M
+        self._confirmed[rows] = (odds > CONFIRM_ODDS) | (walked & (found.sum(axis=1) >= 2))
+
+    def _looking(self, places_m: np.ndarray, live: np.ndarray) -> np.ndarray:
+        """(n, n_views) bool: the camera looks at the place and nothing of the store is in between."""
+        out = np.empty((len(places_m), self.rig.n_views), np.bool_)
+        kernels.looking(
+            places_m, LOOKED_AT_M, self.rig.camera_from_world, self._lenses, self.rig.size_px, live, self._boxes, out
+        )
+        return out
 
     def _measure(
         self, frames: FrameSet, rows: np.ndarray, detection_of: np.ndarray, steps: int, plain: int
@@ -219,11 +247,7 @@ class Tracker:
         x, y, xx, yx, yy = self._associator.stand(frames, detection)
         if not np.isfinite(x) or xx + yy > 2.0 or not inside_polygon(self._store_floor, x, y, 1.0):
             return
-        looking = kernels.count_views(
-            np.array([x, y, 1.2]), self.rig.camera_from_world, self._associator._lenses, self.rig.size_px,
-            self._last_frame_ns >= frames.t_ns - int(0.5e9), self._boxes,
-        )  # fmt: skip
-        if looking > 1:
+        if self._looking(np.array([[x, y]]), self._last_frame_ns >= frames.t_ns - int(0.5e9)).sum() > 1:
             return
         self._begin(frames, np.array([detection]), np.array([x, y]), np.array([xx, yx, yy]) + [0.04, 0.0, 0.04])
 
@@ -261,12 +285,16 @@ class Tracker:
         self._sets_seen[row] = n_views >= 2
         self._sets_alone[row] = n_views == 1
         self._confirmed[row] = False
+        self._odds[row] = 0.0
+        self._born_m[row] = position[0]
         self._identity[row] = 1.0
         if self._appearance is not None:
             self._appearance[row] = 0.0
             if frames.appearance is not None:
                 self._learn(row, frames.appearance[detection_of[detection_of >= 0]])
         self._track_id[row] = self._relink(row, position[0], float(position_sd[0]))
+        if not self._confirmed[row]:
+            self._weigh(rows, detection_of >= 0, frames)
         self._live = np.append(self._live, row)
 
     def _place(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -406,7 +434,12 @@ class Tracker:
         triangulation.describe(
             self._mean, self._cov, rows, self._share, JOINT_SD_MAX_M, joints, joints_sd, position, position_sd
         )
-        told = position_sd <= POSITION_SD_MAX_M
+        told = (position_sd <= POSITION_SD_MAX_M) & (
+            self._confirmed[rows]
+            | (self._odds[rows] > 0)
+            & (self._seen_ns[rows] == t_ns)
+            & ((self._sets_seen[rows] >= TELL_SETS) | (self._sets_alone[rows] >= TELL_SETS_ALONE))
+        )
         if not told.all():
             rows, joints, joints_sd = rows[told], joints[told], joints_sd[told]
             position, position_sd = position[told], position_sd[told]

@@ -246,8 +246,7 @@ FUSION_CLONES inline void refine(const double* camera_from_world, const double* 
 // Carry joints on by dt_s: constant velocity that fades (people stop), driven by white acceleration of spectral density
 // acceleration (n_padded), m^2/s^3. Source: Bar-Shalom, Li, Kirubarajan (2001), section 6.2.2.
 FUSION_CLONES inline void predict(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows,
-                                  std::size_t n_padded, double dt_s, double fade_s, const double* acceleration,
-                                  const double* speed_var_max) {
+                                  std::size_t n_padded, double dt_s, double fade_s, const double* acceleration) {
   const double fade = std::exp(-dt_s / fade_s);
   const double reach = fade_s * (1.0 - fade);  // How far one unit of velocity still goes.
   for (std::size_t r = 0; r < n_rows; ++r) {
@@ -257,9 +256,8 @@ FUSION_CLONES inline void predict(double* mean, double* cov, const std::int64_t*
       Symmetric<kState> s;
 #pragma GCC unroll 21
       for (int i = 0; i < kStateCov; ++i) load(s.v[i], c + i * n_padded + first);
-      Lane q, v_max;
+      Lane q;
       load(q, acceleration + first);
-      load(v_max, speed_var_max + first);
       const Lane q_pp = q * (dt_s * dt_s * dt_s / 3.0), q_pv = q * (dt_s * dt_s / 2.0), q_vv = q * dt_s;
 #pragma GCC unroll 3
       for (int i = 0; i < 3; ++i) {
@@ -283,10 +281,8 @@ FUSION_CLONES inline void predict(double* mean, double* cov, const std::int64_t*
       for (int i = 0; i < 3; ++i) {
         out(i, i) += q_pp;
         out(3 + i, i) += q_pv;
-        // Nobody gets faster and faster while unseen: white acceleration alone would say so.
-        const Lane grown = out(3 + i, 3 + i) + q_vv;
-        const Lane old = s(3 + i, 3 + i) > v_max ? s(3 + i, 3 + i) : v_max;
-        out(3 + i, 3 + i) = grown < old ? grown : old;
+        // The fading bounds it: nobody gets faster and faster while unseen, the variance tends to q fade_s / 2.
+        out(3 + i, 3 + i) += q_vv;
       }
 #pragma GCC unroll 21
       for (int i = 0; i < kStateCov; ++i) store(c + i * n_padded + first, out.v[i]);

@@ -56,13 +56,13 @@ void refine(In camera_from_world, In points, In sd, int n_steps, In points_m, In
   fusion::refine(cameras, from, deviation, n_views, n_points, n_steps, to, cov, share);
 }
 
-void predict(In mean, In cov, In rows, double dt_s, double fade_s, In acceleration, In speed_var_max) {
+void predict(In mean, In cov, In rows, double dt_s, double fade_s, In acceleration) {
   const std::size_t n_rows = rows.shape(0), n_padded = mean.shape(2);
   auto *m = data<double>(mean), *c = data<double>(cov);
   const auto *which = data<std::int64_t>(rows);
-  const auto *q = data<double>(acceleration), *v_max = data<double>(speed_var_max);
+  const auto *q = data<double>(acceleration);
   py::gil_scoped_release release;
-  fusion::predict(m, c, which, n_rows, n_padded, dt_s, fade_s, q, v_max);
+  fusion::predict(m, c, which, n_rows, n_padded, dt_s, fade_s, q);
 }
 
 void update(In camera_from_world, In dt_s, In x, In y, In var, In seen, In rows, In detection_of, In body_var,

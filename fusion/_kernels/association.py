@@ -28,6 +28,7 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
     u = np.empty(n_padded)
     v = np.empty(n_padded)
     spread = np.empty(n_padded)
+    body = np.empty(n_padded)
     for view in range(start.shape[0] - 1):
         if start[view] == start[view + 1]:
             continue
@@ -46,8 +47,17 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
                 depth = max(depth, 0.05)
                 u[j] = (p[0, 0] * qx + p[0, 1] * qy + p[0, 2] * qz + p[0, 3]) / depth
                 v[j] = (p[1, 0] * qx + p[1, 1] * qy + p[1, 2] * qz + p[1, 3]) / depth
-                # The mean of the position's three variances stands for that across the line of sight.
-                spread[j] = (body_var[j] + (c[0, j] + c[2, j] + c[5, j]) / 3.0) / (depth * depth)
+                body[j] = body_var[j] / (depth * depth)
+                # Mean variance of the two image coordinates: rows of the Jacobian times covariance times itself.
+                across = 0.0
+                for i in range(2):
+                    w = u[j] if i == 0 else v[j]
+                    jx = p[i, 0] - w * p[2, 0]
+                    jy = p[i, 1] - w * p[2, 1]
+                    jz = p[i, 2] - w * p[2, 2]
+                    across += jx * (c[0, j] * jx + 2.0 * (c[1, j] * jy + c[3, j] * jz))
+                    across += jy * (c[2, j] * jy + 2.0 * c[4, j] * jz) + c[5, j] * jz * jz
+                spread[j] = (body_var[j] + 0.5 * across) / (depth * depth)
             for d in range(start[view], start[view + 1]):
                 total = 0.0
                 n_seen = 0.0
@@ -59,12 +69,14 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
                     wide = var[d, j] + spread[j]
                     total += seen[d, j] * min((du * du + dv * dv) / wide, cap)
                     n_seen += seen[d, j]
-                    var_sum += seen[d, j] * (var[d, j] + body_var[j])
+                    var_sum += seen[d, j] * (var[d, j] + body[j])
                     wide_sum += seen[d, j] * wide
-                if n_seen < joints_min or in_front < 0.05 * n_padded:
-                    out[track, d] = NEVER
-                else:
-                    out[track, d] = total / n_seen + np.log(max(wide_sum / var_sum, 1.0))
+                out[track, d] = NEVER
+                if n_seen >= joints_min and in_front > 0.05 * n_padded:
+                    value = total / n_seen + 2.0 * np.log(max(wide_sum / var_sum, 1.0))
+                    # False for what is not a number, which would send the assignment searching for ever.
+                    if value < NEVER:
+                        out[track, d] = value
 
 
 @njit(cache=True, nogil=True)
@@ -376,49 +388,57 @@ def stand(camera_from_world, x, y, seen, heights_m, stature_sd, out):
 
 
 @njit(cache=True, nogil=True)
-def count_views(point_m, camera_from_world, lenses, size_px, live, boxes):
-    """How many live cameras look at a point with nothing of the store's furniture between.
+def looking(places_m, heights_m, camera_from_world, lenses, size_px, live, boxes, out):
+    """Which live cameras look at people's places with nothing of the store's furniture between.
 
-    boxes (n, 5): x0, y0, x1, y1, height. The lens's distortion is left out: this counts, it does not measure.
+    places_m (n, 2); heights_m (n_heights,): all of these points above a place must be in the picture and free.
+    boxes (n_boxes, 5): x0, y0, x1, y1, height; out (n, n_views) bool. The lens's distortion is left out: this counts,
+    it does not measure.
     """
-    n = 0
+    point = np.empty(3)
     for view in range(camera_from_world.shape[0]):
-        if not live[view]:
-            continue
         p = camera_from_world[view]
-        depth = p[2, 0] * point_m[0] + p[2, 1] * point_m[1] + p[2, 2] * point_m[2] + p[2, 3]
-        if depth < 0.2:
-            continue
-        u = (p[0, 0] * point_m[0] + p[0, 1] * point_m[1] + p[0, 2] * point_m[2] + p[0, 3]) / depth
-        v = (p[1, 0] * point_m[0] + p[1, 1] * point_m[1] + p[1, 2] * point_m[2] + p[1, 3]) / depth
-        px = lenses[view, 0] * u + lenses[view, 2]
-        py = lenses[view, 1] * v + lenses[view, 3]
-        if px < 0.0 or py < 0.0 or px > size_px[view, 0] or py > size_px[view, 1]:
-            continue
-        hidden = False
-        for b in range(boxes.shape[0]):
-            # Slab test from the point to the camera.
-            low = 0.0
-            high = 1.0
-            for i in range(3):
-                eye = -(p[0, i] * p[0, 3] + p[1, i] * p[1, 3] + p[2, i] * p[2, 3])
-                step = eye - point_m[i]
-                near = boxes[b, i] if i < 2 else 0.0
-                far = boxes[b, 2 + i] if i < 2 else boxes[b, 4]
-                if abs(step) < 1e-9:
-                    if point_m[i] < near or point_m[i] > far:
-                        high = -1.0
-                    continue
-                s = (near - point_m[i]) / step
-                t = (far - point_m[i]) / step
-                low = max(low, min(s, t))
-                high = min(high, max(s, t))
-            if low < high:
-                hidden = True
-                break
-        if not hidden:
-            n += 1
-    return n
+        eye = np.empty(3)
+        for i in range(3):
+            eye[i] = -(p[0, i] * p[0, 3] + p[1, i] * p[1, 3] + p[2, i] * p[2, 3])
+        for n in range(places_m.shape[0]):
+            out[n, view] = live[view]
+            for h in range(heights_m.shape[0]):
+                if not out[n, view]:
+                    break
+                point[0] = places_m[n, 0]
+                point[1] = places_m[n, 1]
+                point[2] = heights_m[h]
+                depth = p[2, 0] * point[0] + p[2, 1] * point[1] + p[2, 2] * point[2] + p[2, 3]
+                if depth < 0.2:
+                    out[n, view] = False
+                    break
+                u = (p[0, 0] * point[0] + p[0, 1] * point[1] + p[0, 2] * point[2] + p[0, 3]) / depth
+                v = (p[1, 0] * point[0] + p[1, 1] * point[1] + p[1, 2] * point[2] + p[1, 3]) / depth
+                px = lenses[view, 0] * u + lenses[view, 2]
+                py = lenses[view, 1] * v + lenses[view, 3]
+                if px < 0.0 or py < 0.0 or px > size_px[view, 0] or py > size_px[view, 1]:
+                    out[n, view] = False
+                    break
+                for b in range(boxes.shape[0]):
+                    # Slab test from the point to the camera.
+                    low = 0.0
+                    high = 1.0
+                    for i in range(3):
+                        step = eye[i] - point[i]
+                        near = boxes[b, i] if i < 2 else 0.0
+                        far = boxes[b, 2 + i] if i < 2 else boxes[b, 4]
+                        if abs(step) < 1e-9:
+                            if point[i] < near or point[i] > far:
+                                high = -1.0
+                            continue
+                        s = (near - point[i]) / step
+                        t = (far - point[i]) / step
+                        low = max(low, min(s, t))
+                        high = min(high, max(s, t))
+                    if low < high:
+                        out[n, view] = False
+                        break
 
 
 @njit(cache=True, nogil=True)

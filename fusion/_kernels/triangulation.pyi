@@ -48,7 +48,6 @@ def predict(
     dt_s: float,
     fade_s: float,
     acceleration: np.ndarray,  # (n_padded,) m^2/s^3
-    speed_var_max: np.ndarray,  # (n_padded,) m^2/s^2
 ) -> None:
     """Carry joints on in time."""
 
