@@ -458,56 +458,61 @@ class ShelfMonitor:
         plates agree in time) or nothing (creep and cross-talk of the others). Returns the best score, the loads, and
         the changes that are none.
         """
+        group = sorted(group, key=lambda change: int(self.planogram.rows.place[change.plate]))
+        score, loads, nothing = self._cut(group, sharing=False)
+        # That two pieces share a plate is rare and dear to look for, so only what is odd otherwise is looked at.
+        if len(group) > 1 and not all(self._is_plain(load) for load in loads):
+            score, loads, nothing = self._cut(group, sharing=True)
+        return score, sorted(loads, key=lambda part: min(change.contact_ns for change in part)), nothing
+
+    def _cut(self, group: list[_Change], sharing: bool) -> tuple[float, list[list[_Change]], list[_Change]]:
+        """The best cut of a row of changes, found from left to right. sharing: two loads may share one plate."""
         rows = self.planogram.rows
-        group = sorted(group, key=lambda change: int(rows.place[change.plate]))
         n = len(group)
         heaviest_g = max(abs(change.delta_g) for change in group)
         best_score = [0.0] + [-math.inf] * n
-        best_cut: list[tuple[int, bool]] = [(0, False)] * (n + 1)
+        best_loads: list[tuple[int, list[list[_Change]]]] = [(0, [])] * (n + 1)
         for stop in range(1, n + 1):
             # A load rests on at most four plates; a heavier search would only find worse explanations.
             for start in range(stop - 1, max(stop - 5, -1), -1):
                 part = group[start:stop]
                 if any(rows.place[b.plate] - rows.place[a.plate] > 1 for a, b in zip(part, part[1:])):
                     break
-                options = [(self._log_load(part), True)]
+                options = [(self._log_load(part), [part])]
                 if stop - start == 1:
-                    options.append((_log_nothing(part[0], heaviest_g), False))
-                for score, is_load in options:
+                    options.append((_log_nothing(part[0], heaviest_g), []))
+                elif sharing:
+                    options.append(self._shared_plate(part))
+                for score, loads in options:
                     if best_score[start] + score > best_score[stop]:
                         best_score[stop] = best_score[start] + score
-                        best_cut[stop] = (start, is_load)
-        loads, nothing = [], []
+                        best_loads[stop] = (start, loads)
+        chosen: list[list[_Change]] = []
+        nothing = []
         stop = n
         while stop > 0:
-            start, is_load = best_cut[stop]
-            if is_load:
-                loads.append(group[start:stop])
-            else:
+            start, loads = best_loads[stop]
+            chosen += loads
+            if not loads:
                 nothing.append(group[start])
             stop = start
-        total = best_score[n]
-        for load in list(loads):
-            shared = self._shared_plate(load) if 2 <= len(load) <= 4 else None
-            if shared is not None:
-                gain, two = shared
-                total += gain
-                loads = [one for one in loads if one is not load] + two
-        return total, sorted(loads, key=lambda part: min(change.contact_ns for change in part)), nothing
+        return best_score[n], chosen, nothing
 
-    def _shared_plate(self, load: list[_Change]) -> tuple[float, list[list[_Change]]] | None:
-        """Two pieces that share one plate, where that explains a load better than one piece does: gain and both loads."""
+    def _is_plain(self, load: list[_Change]) -> bool:
+        """Whether a load is one piece of what lies there."""
+        deltas = np.array([change.delta_g for change in load])
+        found = self.planogram.explain(_plates(load), deltas, sum(change.var_g2 for change in load), limit=1)
+        return bool(len(found.product) and abs(found.quantity[0]) == 1 and found.log_place[0] > math.log(0.1))
+
+    def _shared_plate(self, load: list[_Change]) -> tuple[float, list[list[_Change]]]:
+        """The best two pieces that share one of the plates, and their log density; minus infinity where none do."""
         planogram = self.planogram
         deltas = [change.delta_g for change in load]
         sign = math.copysign(1.0, sum(deltas))
+        best: tuple[float, list[list[_Change]]] = (-math.inf, [])
         if any(delta * sign < 0 for delta in deltas):
-            return None
-        found = planogram.explain(_plates(load), np.array(deltas), sum(change.var_g2 for change in load), limit=1)
-        if not len(found.product) or (abs(int(found.quantity[0])) == 1 and found.log_place[0] > math.log(0.1)):
-            return None
-        one_load = self._log_load(load)
+            return best
         near = (planogram.stock[_plates(load)] > 0.5).any(axis=0) | planogram.planned[_plates(load)].any(axis=0)
-        best: tuple[float, list[list[_Change]]] | None = None
         for at, change in enumerate(load):
             left_g = sum(abs(delta) for delta in deltas[:at])
             for product in np.flatnonzero(near).tolist():
@@ -524,8 +529,8 @@ class ShelfMonitor:
                 sd_g = math.hypot(planogram.weight_sd_g[product], GAIN_SD * weight_g)
                 score = self._log_load(left) + self._log_load([rest, *load[at + 1 :]]) + math.log(sd_g * math.sqrt(2 * math.pi))
                 score -= math.log(len(load) * abs(change.delta_g))
-                if score > one_load and (best is None or score - one_load > best[0]):
-                    best = score - one_load, [left, [rest, *load[at + 1 :]]]
+                if score > best[0]:
+                    best = score, [left, [rest, *load[at + 1 :]]]
         return best
 
     def _log_load(self, part: list[_Change]) -> float:
