@@ -25,9 +25,9 @@ from fusion.shelves import Explanations, Planogram, ShelfEvent
 # Fingers reach beyond the wrist, along the forearm.
 HAND_BEYOND_WRIST_M = 0.08
 # Spread of the hand beside the middle of the load, in front of and behind the plate, and above it.
-HAND_ALONG_SD_M, HAND_ACROSS_SD_M, HAND_HEIGHT_SD_M = 0.05, 0.08, 0.08
+HAND_ALONG_SD_M, HAND_ACROSS_SD_M, HAND_HEIGHT_SD_M = 0.05, 0.06, 0.05
 # A hand that holds a product is up to so far above the plate and in front of it.
-HAND_ABOVE_M, HAND_BEFORE_M = 0.25, 0.10
+HAND_ABOVE_M, HAND_BEFORE_M = 0.25, 0.03
 # Cameras are up to 0.1 s out of step, and a hand at a shelf moves at half a metre a second.
 CONTACT_SD_S = 0.15
 WINDOW_S = 0.35

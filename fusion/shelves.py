@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -458,35 +458,80 @@ class ShelfMonitor:
         plates agree in time) or nothing (creep and cross-talk of the others). Returns the best score, the loads, and
         the changes that are none.
         """
+        group = sorted(group, key=lambda change: int(self.planogram.rows.place[change.plate]))
+        score, loads, nothing = self._cut(group, sharing=False)
+        # That two pieces share a plate is rare and dear to look for, so only what is odd otherwise is looked at.
+        if len(group) > 1 and not all(self._is_plain(load) for load in loads):
+            score, loads, nothing = self._cut(group, sharing=True)
+        return score, sorted(loads, key=lambda part: min(change.contact_ns for change in part)), nothing
+
+    def _cut(self, group: list[_Change], sharing: bool) -> tuple[float, list[list[_Change]], list[_Change]]:
+        """The best cut of a row of changes, found from left to right. sharing: two loads may share one plate."""
         rows = self.planogram.rows
-        group = sorted(group, key=lambda change: int(rows.place[change.plate]))
         n = len(group)
         heaviest_g = max(abs(change.delta_g) for change in group)
         best_score = [0.0] + [-math.inf] * n
-        best_cut: list[tuple[int, bool]] = [(0, False)] * (n + 1)
+        best_loads: list[tuple[int, list[list[_Change]]]] = [(0, [])] * (n + 1)
         for stop in range(1, n + 1):
             # A load rests on at most four plates; a heavier search would only find worse explanations.
             for start in range(stop - 1, max(stop - 5, -1), -1):
                 part = group[start:stop]
                 if any(rows.place[b.plate] - rows.place[a.plate] > 1 for a, b in zip(part, part[1:])):
                     break
-                options = [(self._log_load(part), True)]
+                options = [(self._log_load(part), [part])]
                 if stop - start == 1:
-                    options.append((_log_nothing(part[0], heaviest_g), False))
-                for score, is_load in options:
+                    options.append((_log_nothing(part[0], heaviest_g), []))
+                elif sharing:
+                    options.append(self._shared_plate(part))
+                for score, loads in options:
                     if best_score[start] + score > best_score[stop]:
                         best_score[stop] = best_score[start] + score
-                        best_cut[stop] = (start, is_load)
-        loads, nothing = [], []
+                        best_loads[stop] = (start, loads)
+        chosen: list[list[_Change]] = []
+        nothing = []
         stop = n
         while stop > 0:
-            start, is_load = best_cut[stop]
-            if is_load:
-                loads.append(group[start:stop])
-            else:
+            start, loads = best_loads[stop]
+            chosen += loads
+            if not loads:
                 nothing.append(group[start])
             stop = start
-        return best_score[n], sorted(loads, key=lambda part: min(change.contact_ns for change in part)), nothing
+        return best_score[n], chosen, nothing
+
+    def _is_plain(self, load: list[_Change]) -> bool:
+        """Whether a load is one piece of what lies there."""
+        deltas = np.array([change.delta_g for change in load])
+        found = self.planogram.explain(_plates(load), deltas, sum(change.var_g2 for change in load), limit=1)
+        return bool(len(found.product) and abs(found.quantity[0]) == 1 and found.log_place[0] > math.log(0.1))
+
+    def _shared_plate(self, load: list[_Change]) -> tuple[float, list[list[_Change]]]:
+        """The best two pieces that share one of the plates, and their log density; minus infinity where none do."""
+        planogram = self.planogram
+        deltas = [change.delta_g for change in load]
+        sign = math.copysign(1.0, sum(deltas))
+        best: tuple[float, list[list[_Change]]] = (-math.inf, [])
+        if any(delta * sign < 0 for delta in deltas):
+            return best
+        near = (planogram.stock[_plates(load)] > 0.5).any(axis=0) | planogram.planned[_plates(load)].any(axis=0)
+        for at, change in enumerate(load):
+            left_g = sum(abs(delta) for delta in deltas[:at])
+            for product in np.flatnonzero(near).tolist():
+                weight_g = float(planogram.weight_g[product])
+                part_g = weight_g - left_g
+                if not 0.05 * abs(change.delta_g) < part_g < 0.95 * abs(change.delta_g):
+                    continue
+                beside = load[at - 1] if at else change
+                after = load[at + 1] if at + 1 < len(load) else change
+                left = [*load[:at], replace(change, delta_g=sign * part_g, contact_ns=beside.contact_ns)]
+                rest = replace(change, delta_g=change.delta_g - sign * part_g, contact_ns=after.contact_ns)
+                rest.before_g = change.before_g + sign * part_g
+                # How much of the shared plate was whose is not measured, so only the sum counts as evidence.
+                sd_g = math.hypot(planogram.weight_sd_g[product], GAIN_SD * weight_g)
+                score = self._log_load(left) + self._log_load([rest, *load[at + 1 :]]) + math.log(sd_g * math.sqrt(2 * math.pi))
+                score -= math.log(len(load) * abs(change.delta_g))
+                if score > best[0]:
+                    best = score, [left, [rest, *load[at + 1 :]]]
+        return best
 
     def _log_load(self, part: list[_Change]) -> float:
         """Log density of the changes as one load on these plates."""
@@ -497,8 +542,7 @@ class ShelfMonitor:
         if against > 0.1 * abs(total) or abs(total) < LIGHTEST_SHARE * self.planogram.lightest_g:
             return -math.inf
         noise_g2 = sum(change.var_g2 for change in part)
-        plates = np.array([change.plate for change in part], np.int64)
-        found = self.planogram.explain(plates, deltas, noise_g2, limit=6)
+        found = self.planogram.explain(_plates(part), deltas, noise_g2, limit=6)
         scores = found.log_likelihood + found.log_place + found.log_quantity
         log_what = np.logaddexp.reduce(np.append(scores, math.log(UNKNOWN_PER_G)))
         log_split = -(len(part) - 1) * math.log(abs(total)) + math.log(SPREAD_PRIOR[len(part) - 1])
@@ -546,9 +590,11 @@ class ShelfMonitor:
 
     def _resting(self, part: list[_Change]) -> list[_Held]:
         """What is held on the plates of a group since before it moved."""
-        plates = {change.plate for change in part}
-        onset_ns = min(change.onset_ns for change in part)
-        return [held for held in self._held if held.before_g.keys() & plates and held.settled_ns <= onset_ns + 200_000_000]
+        # The plateau of a hand and the step after it may fall into one message.
+        onset_ns = {change.plate: change.onset_ns + 250_000_000 for change in part}
+        return [
+            held for held in self._held if any(held.settled_ns <= onset_ns.get(plate, 0) for plate in held.before_g)
+        ]
 
     def _net(self, part: list[_Change], resting: list[_Held]) -> tuple[list[_Change], float]:
         """Changes since before the hands came, without those that have vanished, and the log density of these.
@@ -651,13 +697,17 @@ def _log_nothing(change: _Change, heaviest_g: float) -> float:
     return -abs(change.delta_g) / scale_g - math.log(2.0 * scale_g)
 
 
+def _plates(part: list[_Change]) -> np.ndarray:
+    return np.array([change.plate for change in part], np.int64)
+
+
 def _event(part: list[_Change]) -> ShelfEvent:
     deltas = np.array([change.delta_g for change in part])
     weight = np.abs(deltas)
     origin_ns = part[0].contact_ns
     contact_ns = origin_ns + int(weight @ np.array([c.contact_ns - origin_ns for c in part]) / weight.sum())
     return ShelfEvent(
-        np.array([change.plate for change in part], np.int64),
+        _plates(part),
         min(change.onset_ns for change in part),
         contact_ns,
         max(change.settled_ns for change in part),

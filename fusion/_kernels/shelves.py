@@ -181,7 +181,8 @@ def follow(plates, times_ns, starts, samples, period_ns, limits, state, times, r
                 clock[SILENCE_NS] = 0
                 break
             change = plateau - numbers[BASELINE_G]
-            if high - low > (1.5 + 2.2 * noise_sd + 0.01 * abs(change)) * patience:
+            # A converter that has stopped repeats one value; a real plate does not for so long.
+            if high - low > (1.5 + 2.2 * noise_sd + 0.01 * abs(change)) * patience or clock[STUCK_SAMPLES] >= 2 * n:
                 continue
             # Vibration is not white, so the plateau counts as if it had a fifth of its samples.
             change_var = 0.1 + noise / 24.0 + plateau_var * 5.0 / (PLATEAU_BLOCKS * BLOCK)
