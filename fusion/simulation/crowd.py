@@ -669,7 +669,13 @@ class Crowd:
             waypoint = self.floor.path(p.position, self.floor.nearest_open(mate.position))[0]
             self._head_for(p, waypoint if gap > 1.2 else mate.position, p.pace_mps, brake=gap < 1.0)
             yield
+        for _ in range(50):
+            if not mate.anchored:
+                break
+            p.face = math.atan2(*(mate.position - p.position)[::-1])
+            yield
         gap = math.dist(mate.position, p.position)
+        p.face = None
         if gap > 0.95 or mate.anchored or mate.leaving or mate not in self.active or mate.frozen_until_s > self.now_s:
             return
         mate.frozen_until_s = self.now_s + 1.6

@@ -38,8 +38,8 @@ class Scales:
         high = setting.random(n) < 0.04
         self.offset_g = np.where(high, setting.uniform(10e3, 64e3, n), setting.uniform(-5e3, 8e3, n))
         self.gain = 1.0 + 0.03 * np.clip(setting.standard_normal(n), -3.0, 3.0)
-        # Quiet floor per plate: median 0.35 g, 90 % below 1 g; the upper shelves shake most.
-        quiet_g = np.exp(setting.normal(math.log(0.35), 0.6, n)) * (1.0 + 0.15 * shelves.level)
+        # Quiet floor per plate: median 0.35 to 0.7 g, 90 % below 1.2 g; the upper shelves shake most.
+        quiet_g = np.exp(setting.normal(math.log(0.45), 0.6, n)) * (1.0 + 0.15 * shelves.level)
         self.quiet_g = scenario.plate_noise * np.clip(quiet_g, 0.1, 6.0)
         self.slope_g_per_s = setting.standard_normal(n) * scenario.drift_g_per_min / 60.0
         self._day_g = setting.uniform(1.0, 3.0, n) * (scenario.drift_g_per_min > 0)
