@@ -152,7 +152,7 @@
   // The plan is as tall as its shape asks for, between the limits that the style sets.
   plan.style.aspectRatio = `${plan.viewBox.baseVal.width} / ${plan.viewBox.baseVal.height}`;
 
-  let now = 0, playing = false, chosen = null, last = 0;
+  let now = 0, playing = false, chosen = null, last = null;
   const people = new Map();
   function mark(track) {
     let one = people.get(track);
@@ -344,11 +344,12 @@
     if (on && now >= lengthMs) now = 0;
     $("play").setAttribute("aria-label", on ? "Pause" : "Play");
     $("play-icon").setAttribute("d", on ? "M7 5h4v14H7zM13 5h4v14h-4z" : "M8 5v14l11-7z");
-    if (on) { last = performance.now(); requestAnimationFrame(advance); }
+    if (on) { last = null; requestAnimationFrame(advance); }
   }
   function advance(at) {
     if (!playing) return;
-    now = Math.min(lengthMs, now + (at - last) * Number(speed.value));
+    // A tab that was hidden goes on where it was.
+    if (last !== null) now = Math.min(lengthMs, now + Math.min(at - last, 250) * Number(speed.value));
     last = at;
     render();
     if (now >= lengthMs) setPlaying(false); else requestAnimationFrame(advance);

@@ -205,9 +205,7 @@ class Report:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    def write(
-        self, path: str | Path, summary: RunSummary, truth: Iterable[Mapping[str, Any]] | None = None
-    ) -> None:
+    def write(self, path: str | Path, summary: RunSummary, truth: Iterable[Mapping[str, Any]] | None = None) -> None:
         """Write the page.
 
         Args:
@@ -350,9 +348,9 @@ class Report:
         missed: list[dict[str, Any]] = []
         if truth is not None:
             missed = self._compare(list(truth), receipts)
-        tracks = [
-            [track, self._track_visit.get(track, -1), self._encoded(path)] for track, path in self._paths.items()
-        ]
+        tracks: list[tuple[int, int, list[list[Any]]]] = []
+        for track, path in self._paths.items():
+            tracks.append((track, self._track_visit.get(track, -1), self._encoded(path)))
         tracks.sort(key=lambda row: row[2][0][0])
         visits = [
             [_clean(v.visit), _clean(v.account), int(v.staff), ms(v.enter_ns), ms(v.exit_ns)] for v in self._visits
