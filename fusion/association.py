@@ -44,6 +44,8 @@ JOINT_COST_CAP = 16.0
 # Mean cost at which a detection and a person are strangers. 2 is expected of the right one; one of a box's two points
 # may be wrong (hidden feet), which costs (2 + 16) / 2.
 MATCH_GATE = 10.0
+# A prediction vaguer than this is not stretched further, metres: matching reaches three times as far.
+PREDICTION_SD_MAX_M = 0.25
 # A leftover detection as near as this to a person seen better in the same view is the same person detected twice.
 DOUBLE_GATE = 6.0
 # Mean cost of two rays up to which two detections may be one person: 1 is expected, and half for usual heights.
@@ -205,7 +207,7 @@ class Associator:
         cost = np.empty((len(rows), n))
         kernels.costs(
             self.rig.camera_from_world, frames.dt_s, frames.start, frames.x, frames.y, frames.var, frames.seen,
-            mean, cov, rows, self.body_var, JOINT_COST_CAP, self.joints_min, cost,
+            mean, cov, rows, self.body_var, JOINT_COST_CAP, self.joints_min, PREDICTION_SD_MAX_M**2, cost,
         )  # fmt: skip
         if appearance is not None and frames.appearance is not None:
             cost += appearance_cost(appearance, frames.appearance)

@@ -52,11 +52,11 @@ JOINT_SPREAD_M = 0.35
 # A joint less certain than this is not told.
 JOINT_SD_MAX_M = 0.30
 # Log-likelihood ratio that a place holds a person when a camera that looks at it finds one there, or none: detectors
-# find 80 % of the people in free sight (others stand in between, too), and a false one (a coat on its hook, a mirror)
-# turns up in 30 % of the views of its place.
-FOUND, MISSED = math.log(0.8 / 0.3), math.log(0.2 / 0.7)
-# Somebody is confirmed at odds of e^5, kept within +-e^7; or by walking, which coats do not.
-CONFIRM_ODDS, ODDS_MAX = 5.0, 7.0
+# find 85 % of the people in free sight (others stand in between, too), and what is no person but looks like one (a coat
+# on its hook, a mirror) turns up in half of the views of its place.
+FOUND, MISSED = math.log(0.85 / 0.5), math.log(0.15 / 0.5)
+# Somebody is confirmed at odds of e^3, kept within e^+-5; or by walking, which coats do not.
+CONFIRM_ODDS, ODDS_MAX = 3.0, 5.0
 WALKED_M = 1.0
 # Sets that must have seen somebody before he is told: two agreeing views, or one alone.
 TELL_SETS, TELL_SETS_ALONE = 1, 3
@@ -77,6 +77,7 @@ CROWDING_M = 0.30
 # Re-linking: spread of where somebody reappears, and of how fast he went meanwhile; new people per square metre and
 # birth that are expected inside the store and near its edge or a gate, where people come in.
 RELINK_SD_M, RELINK_SPEED_M_S = 0.4, 0.8
+RELINK_MIN_S = 0.2
 NEWCOMERS_INSIDE_M2, NEWCOMERS_EDGE_M2 = 0.01, 0.5
 EDGE_M = 0.5
 # A camera that delivered nothing for so long while others did is down.
@@ -332,7 +333,8 @@ class Tracker:
         `identity`, so a guess is told as one.
         """
         assert self._t_ns is not None
-        likelihoods, rows = [], list(self._lost)
+        unseen = self._seen_ns[self._live] < self._t_ns - RELINK_MIN_S * 1e9
+        likelihoods, rows = [], [*self._lost, *self._live[unseen & self._confirmed[self._live]].tolist()]
         if rows:
             lost_place, _ = self._place(np.array(rows))
             for other, where in zip(rows, lost_place):
@@ -351,7 +353,10 @@ class Tracker:
                 self._identity[row] = self._identity[other] * likelihoods[best] / total
                 self._confirmed[row] = self._confirmed[other]
                 track_id = int(self._track_id[other])
-                del self._lost[other]
+                if other in self._lost:
+                    del self._lost[other]
+                else:
+                    self._live = self._live[self._live != other]
                 self._track_id[other] = -1
                 self._free.append(other)
                 return track_id

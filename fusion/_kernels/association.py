@@ -15,12 +15,13 @@ NEVER = 1e9
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS)
-def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body_var, cap, joints_min, out):
+def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body_var, cap, joints_min, var_max, out):
     """Mean capped squared distance, in standard deviations, from every predicted person to every detection.
 
     A person's joints are moved to the instant of the view (dt_s before the state's), projected, and compared. Uncertain
     joints count less, but a logarithm charges for the uncertainty, so a vague track cannot take what a certain one
-    explains as well: twice the negative log-likelihood of a Gaussian up to a constant, capped joint by joint.
+    explains as well. No prediction may be vaguer than var_max (m^2): whoever was out of sight for long does not reach
+    across the room for a stranger's detection.
 
     mean (capacity, 6, n_padded), cov (capacity, 21, n_padded), rows (n,); out (n, n_detections), every cell written.
     """
@@ -57,7 +58,7 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
                     jz = p[i, 2] - w * p[2, 2]
                     across += jx * (c[0, j] * jx + 2.0 * (c[1, j] * jy + c[3, j] * jz))
                     across += jy * (c[2, j] * jy + 2.0 * c[4, j] * jz) + c[5, j] * jz * jz
-                spread[j] = (body_var[j] + 0.5 * across) / (depth * depth)
+                spread[j] = (body_var[j] + min(0.5 * across, var_max)) / (depth * depth)
             for d in range(start[view], start[view + 1]):
                 total = 0.0
                 n_seen = 0.0
@@ -73,7 +74,7 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
                     wide_sum += seen[d, j] * wide
                 out[track, d] = NEVER
                 if n_seen >= joints_min and in_front > 0.05 * n_padded:
-                    value = total / n_seen + 2.0 * np.log(max(wide_sum / var_sum, 1.0))
+                    value = total / n_seen + np.log(max(wide_sum / var_sum, 1.0))
                     # False for what is not a number, which would send the assignment searching for ever.
                     if value < NEVER:
                         out[track, d] = value
