@@ -56,13 +56,16 @@ def _message_moments(samples, start, stop, level):
 
 
 @njit(cache=True, nogil=True)
-def follow(plates, times_ns, starts, samples, period_ns, limits, state, times, reals, ring, changes, changes_g, ignored):
+def follow(
+    plates, times_ns, starts, samples, period_ns, limits, state, times, reals, ring, changes, changes_g, ignored
+):
     """Feed messages, in time order, to the plates' state machines; returns the number of changes found.
 
     plates (n,) int32, times_ns (n,) int64, starts (n + 1,) int32 into samples (n_samples,) float32 grams.
     limits: (gap_ns, stuck_samples, change_min_g, change_min_sd) float64.
     state (n_plates,) int8, times (n_plates, 8) int64, reals (n_plates, 4) float64, ring (n_plates, RING) float32.
-    changes (capacity, 5) int64, changes_g (capacity, 3) float64: change, its variance, level before; ignored (3,) counts.
+    changes (capacity, 5) int64, changes_g (capacity, 3) float64: change, its variance, level before.
+    ignored (3,) int64: counts of messages and changes that were not used.
     """
     gap_ns, stuck_samples = limits[0], limits[1]
     n_changes = 0

@@ -171,7 +171,7 @@ def shop(n_plates: int = 8, width_m: float = 0.1, rows: int = 1) -> Store:
 
 
 class Scales:
-    """Weights of a store's plates over some seconds: noise, steps, hands, shocks; then the messages they are sent as."""
+    """Weights of a store's plates over some seconds: noise, steps, hands, shocks; then the messages they come in."""
 
     def __init__(self, store: Store, seconds: float, noise_g: float = 0.5, seed: int = 0, t0_ns: int = 10**18) -> None:
         self.store, self.t0_ns, self.rate = store, t0_ns, store.weight_rate_hz
