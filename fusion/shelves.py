@@ -353,16 +353,26 @@ class ShelfMonitor:
     # ---- from messages to changes of single plates -------------------------------------------------------------------
 
     def _feed(self, readings: Sequence[ShelfReading]) -> None:
-        known = [r for r in readings if r.plate in self._index and len(r.samples)]
-        self.ignored["weights: unknown plate"] += sum(r.plate not in self._index for r in readings)
-        self.ignored["weights: no samples"] += sum(r.plate in self._index and not len(r.samples) for r in readings)
-        if not known:
+        plate_of: list[int] = []
+        times_ns: list[int] = []
+        parts: list[np.ndarray] = []
+        lengths: list[int] = []
+        for reading in readings:
+            plate = self._index.get(reading.plate)
+            n = len(reading.samples)
+            if plate is None or not n:
+                self.ignored["weights: unknown plate" if plate is None else "weights: no samples"] += 1
+                continue
+            plate_of.append(plate)
+            times_ns.append(reading.t_ns)
+            parts.append(reading.samples)
+            lengths.append(n)
+        if not parts:
             return
-        plates = np.array([self._index[r.plate] for r in known], np.int32)
-        times = np.array([r.t_ns for r in known], np.int64)
-        starts = np.zeros(len(known) + 1, np.int32)
-        np.cumsum([len(r.samples) for r in known], out=starts[1:])
-        samples = np.concatenate([r.samples for r in known], dtype=np.float32)
+        plates, times = np.array(plate_of, np.int32), np.array(times_ns, np.int64)
+        starts = np.zeros(len(parts) + 1, np.int32)
+        np.cumsum(lengths, out=starts[1:])
+        samples = np.concatenate(parts, dtype=np.float32)
         self._follow(plates, times, starts, samples)
 
     def _follow(self, plates: np.ndarray, times: np.ndarray, starts: np.ndarray, samples: np.ndarray) -> None:

@@ -43,16 +43,14 @@ def _contact_sample(ring, first, n, before_g, after_g):
 
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
 def _message_moments(samples, start, stop, level):
-    """Sum, sum of squares and largest magnitude of a message's samples about a level."""
+    """Sum and sum of squares of a message's samples about a level."""
     total = 0.0
     squares = 0.0
-    largest = 0.0
     for i in range(start, stop):
         d = samples[i] - level
         total += d
         squares += d * d
-        largest = max(largest, abs(d))
-    return total, squares, largest
+    return total, squares
 
 
 @njit(cache=True, nogil=True)
@@ -79,7 +77,7 @@ def follow(
         length_ns = np.int64(n * period_ns)
         expected_ns = clock[NEXT_NS]
         level = numbers[LEVEL_G]
-        total, squares, largest = _message_moments(samples, start, stop, level)
+        total, squares = _message_moments(samples, start, stop, level)
         if not squares < 1e30:  # Also where it is not a number.
             ignored[NOT_A_NUMBER] += 1
             continue
@@ -134,7 +132,7 @@ def follow(
         noise_sd = np.sqrt(noise)
         if state[plate] == QUIET:
             mean = total / n
-            if largest <= 3.0 + 5.0 * noise_sd and abs(mean) <= 1.0 + 1.2 * noise_sd:
+            if squares <= n * (1.2 + 1.8 * noise_sd) ** 2 and abs(mean) <= 1.0 + 1.2 * noise_sd:
                 # The level is a running mean at first, then follows drift with a memory of 16 messages.
                 quiet = clock[QUIET_MESSAGES] + 1
                 clock[QUIET_MESSAGES] = quiet

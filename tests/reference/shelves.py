@@ -102,7 +102,7 @@ def follow(
         p.last_value = x[-1]
         sd = np.sqrt(p.noise)
         if p.state == "quiet":
-            if np.abs(d).max() <= 3.0 + 5.0 * sd and abs(d.mean()) <= 1.0 + 1.2 * sd:
+            if (d**2).mean() <= (1.2 + 1.8 * sd) ** 2 and abs(d.mean()) <= 1.0 + 1.2 * sd:
                 p.quiet_messages += 1
                 p.level += d.mean() / min(p.quiet_messages + 2, 16)
                 p.noise = max(p.noise + ((d**2).mean() - p.noise) / 32, 0.01)
