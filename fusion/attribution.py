@@ -1,4 +1,4 @@
-"""Shelf events to people and goods: who took or put back what, jointly over everything that is still open, and how sure.
+"""Shelf events to people and goods: who took or put back what, jointly over everything still open, and how sure.
 
 Every event has candidates (person, product, quantity) weighed by where hands were, what the load weighs and what lies
 there. Events that constrain each other (only what somebody holds can come back; nobody has a hand in two places) form a
@@ -9,7 +9,7 @@ event does not grow with the number of people in the store.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,7 +20,7 @@ from fusion.config import Store
 from fusion.results import People
 from fusion.shelves import Explanations, Planogram, ShelfEvent
 
-# ---- where an actor's hand is, relative to a bystander's; all in metres and seconds --------------------------------------
+# ---- where an actor's hand is, relative to a bystander's; all in metres and seconds ----------------------------------
 
 # Fingers reach beyond the wrist, along the forearm.
 HAND_BEYOND_WRIST_M = 0.08
@@ -46,7 +46,7 @@ BODY_DISTANCE_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M = 0.55, 0.25, 0.40
 UNSEEN_WEIGHT = 0.02
 TENTATIVE_WEIGHT = 0.3
 
-# ---- priors of what happens ------------------------------------------------------------------------------------------------
+# ---- priors of what happens ------------------------------------------------------------------------------------------
 
 # Nothing moved, though a load settled: a lean, a bag set down, a thing that no product list knows. Density per gram; a
 # load that comes may well be such a thing, one that goes seldom is.
@@ -58,7 +58,7 @@ LOG_HANDED_OVER, LOG_BROUGHT = math.log(0.15), math.log(1e-4)
 # Two events of one person within so short a time need two hands.
 BUSY_S, LOG_BUSY = 0.5, math.log(0.1)
 
-# ---- limits ----------------------------------------------------------------------------------------------------------------
+# ---- limits ----------------------------------------------------------------------------------------------------------
 
 EXPLANATIONS_MAX = 128
 EVENTS_PER_COMPONENT_MAX = 12
@@ -417,7 +417,7 @@ class Attributor:
     def _belief(self, component: _Component, opened: _Event) -> EventBelief:
         index = component.events.index(opened)
         probability = component.marginals(self._kernel.marginals)
-        summed: Counter[tuple[int, int, int]] = Counter()
+        summed: defaultdict[tuple[int, int, int], float] = defaultdict(float)
         for i in np.flatnonzero((component.event_of == index) & (component.quantity != 0)).tolist():
             key = (int(component.owner[i]), int(component.product[i]), int(component.quantity[i]))
             summed[key] += float(probability[i])
@@ -434,7 +434,7 @@ class Attributor:
         wanted = {self._slot(person) for person in people}
         items: Counter[int] = Counter()
         log_right = 0.0
-        log_line: Counter[int] = Counter()
+        log_line: defaultdict[int, float] = defaultdict(float)
         doubts: list[tuple[float, str]] = []
         for one in self._decided:
             log_p = math.log(max(one.probability, 1e-12))
@@ -458,7 +458,8 @@ class Attributor:
                 doubts.append((right, self._doubt(component, mine)))
         negative = [product for product, quantity in items.items() if quantity < 0]
         if negative:
-            doubts.append((0.0, "more was put back than taken: " + ", ".join(self.planogram.gtins[p] for p in negative)))
+            said = ", ".join(self.planogram.gtins[product] for product in negative)
+            doubts.append((0.0, f"more was put back than taken: {said}"))
             log_right += math.log(0.5)
         gtins = self.planogram.gtins
         return CartBelief(
@@ -469,7 +470,7 @@ class Attributor:
         )
 
     def _contribution(self, component: _Component, mine: np.ndarray) -> tuple[dict[int, int], dict[int, float], float]:
-        """What a component most probably adds to a cart: pieces by product, each one's probability, that of them all."""
+        """What a component most probably adds to a cart: pieces by product, the probability of each, of all."""
         weight = np.exp(component.log_weight)
         outcomes: dict[tuple[tuple[int, int], ...], float] = {}
         for row, p in zip(component.choices.tolist(), weight.tolist()):
@@ -647,7 +648,7 @@ class Attributor:
         return np.log(ratio + HAND_ELSEWHERE_RATIO)
 
     def _body_ratio(self, position: np.ndarray) -> np.ndarray:
-        """(n,) likelihood ratio from the place on the floor alone; position (n, 2) in the plate's axes about the load."""
+        """(n,) likelihood ratio from the place on the floor; position (n, 2) in the plate's axes about the load."""
         distance = np.hypot(position[:, 0], position[:, 1])
         off = np.maximum(np.abs(distance - BODY_DISTANCE_M) - 0.1, 0.0) / BODY_DISTANCE_SD_M
         side = position[:, 0] / BODY_ALONG_SD_M
@@ -682,17 +683,18 @@ def _drop_event(component: _Component, index: int) -> None:
     ranked = sorted(merged.items(), key=lambda item: (-item[1], item[0]))
     component.choices = np.array([row for row, _ in ranked], np.int32).reshape(len(ranked), len(component.events))
     component.log_weight = np.array([log_weight for _, log_weight in ranked])
-    component.event_of = component.event_of[keep]
-    component.event_of = np.where(component.event_of > index, component.event_of - 1, component.event_of).astype(np.int32)
+    event_of = component.event_of[keep]
+    component.event_of = (event_of - (event_of > index)).astype(np.int32)
     component.owner, component.product, component.quantity = (
         array[keep] for array in (component.owner, component.product, component.quantity)
     )
 
 
 def _relabelled(belief: EventBelief, source: int, target: int) -> EventBelief:
-    summed: Counter[tuple[int | None, str, int]] = Counter()
+    summed: defaultdict[tuple[int | None, str, int], float] = defaultdict(float)
     for one in belief.candidates:
-        summed[target if one.person == source else one.person, one.gtin, one.quantity] += one.probability  # type: ignore[assignment]
+        person = target if one.person == source else one.person
+        summed[person, one.gtin, one.quantity] += one.probability
     ranked = sorted(summed.items(), key=lambda item: -item[1])
     candidates = tuple(EventCandidate(person, gtin, quantity, p) for (person, gtin, quantity), p in ranked)
     return EventBelief(belief.event_id, belief.t_ns, belief.plate, belief.delta_g, candidates)

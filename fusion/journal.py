@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from fusion.errors import IdempotencyConflict, JournalError
 
-# ("shelf", plate), ("cart", visit), ("outside",) for goods that come with or leave by staff, ("unknown",) for goods whose
-# whereabouts nobody saw.
+# ("shelf", plate), ("cart", visit), ("outside",) for goods that come with or leave by staff, ("unknown",) for goods
+# whose whereabouts nobody saw.
 Account = tuple[str, ...]
 OUTSIDE: Account = ("outside",)
 UNKNOWN: Account = ("unknown",)

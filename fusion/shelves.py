@@ -1,7 +1,7 @@
 """Plates' weights to shelf events: what settled where, by how much and when, and which goods would weigh that.
 
-A kernel follows every plate through quiet, disturbed and settled and hands out changes of single plates. Here changes of
-neighbouring plates are joined where one load explains them, and dropped where vibration, cross-talk or a hand does.
+A kernel follows every plate through quiet, disturbed and settled and hands out changes of single plates. Here changes
+of neighbouring plates are joined where one load explains them, and dropped where vibration, cross-talk or a hand does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,8 +25,8 @@ GAIN_SD = 0.03
 # Where the middle of a piece's load lies beside the middle of the plate it belongs to, in plate widths: anywhere up to
 # nearly half a width, since half of all pieces rest on two plates or three, and seldom beyond.
 OFF_CENTRE_WIDTHS, OFF_CENTRE_SD_WIDTHS = 0.45, 0.15
-# Whether a load on these plates is a product that is known to lie there, or one of a dozen from nearby in the row, or one
-# of a hundred from anywhere: one piece in forty was misplaced before anybody watched.
+# Whether a load on these plates is a product that is known to lie there, or one of a dozen from nearby in the row, or
+# one of a hundred from anywhere: one piece in forty was misplaced before anybody watched.
 PLANNED_PRIOR, ROW_PRIOR, STORE_PRIOR = 1.0, 2e-3, 1e-4
 # Shares of one, two, three pieces in a grip; more are rarer still.
 QUANTITY_PRIOR = (0.86, 0.10, 0.03)
@@ -180,7 +181,8 @@ class Planogram:
         log_place = np.broadcast_to(self.log_place(plates, delta_g) if log_prior is None else log_prior, pieces.shape)
         table = np.log(QUANTITY_PRIOR)
         extra = np.maximum(pieces - len(QUANTITY_PRIOR), 0.0)
-        log_quantity = table[np.minimum(pieces, len(QUANTITY_PRIOR)).astype(np.int64) - 1] + extra * math.log(QUANTITY_DECAY)
+        log_quantity = table[np.minimum(pieces, len(QUANTITY_PRIOR)).astype(np.int64) - 1]
+        log_quantity = log_quantity + extra * math.log(QUANTITY_DECAY)
         score = (log_likelihood + log_place + log_quantity).ravel()
         best = np.argsort(-score, kind="stable")[:limit]
         best = best[score[best] > score[best[0]] - 16.0]
@@ -205,7 +207,9 @@ class Planogram:
         beyond = np.maximum(offset[offset < 2.0] - OFF_CENTRE_WIDTHS, 0.0)
         closeness = np.exp(-0.5 * (beyond / OFF_CENTRE_SD_WIDTHS) ** 2)
         # A take needs a piece to be there; a put-back goes where the product belongs, even if the place is empty.
-        present = np.minimum(self.stock[near], 1.0) if taken else np.maximum(self.planned[near], np.minimum(self.stock[near], 1.0))
+        present = np.minimum(self.stock[near], 1.0)
+        if not taken:
+            present = np.maximum(present, self.planned[near])
         planned = closeness @ present
         in_row = (self.planned[members] | (self.stock[members] > 0.5)).any(axis=0)
         return np.log(PLANNED_PRIOR * planned + ROW_PRIOR * in_row + STORE_PRIOR)
@@ -349,16 +353,26 @@ class ShelfMonitor:
     # ---- from messages to changes of single plates -------------------------------------------------------------------
 
     def _feed(self, readings: Sequence[ShelfReading]) -> None:
-        known = [r for r in readings if r.plate in self._index and len(r.samples)]
-        self.ignored["weights: unknown plate"] += sum(r.plate not in self._index for r in readings)
-        self.ignored["weights: no samples"] += sum(r.plate in self._index and not len(r.samples) for r in readings)
-        if not known:
+        plate_of: list[int] = []
+        times_ns: list[int] = []
+        parts: list[np.ndarray] = []
+        lengths: list[int] = []
+        for reading in readings:
+            plate = self._index.get(reading.plate)
+            n = len(reading.samples)
+            if plate is None or not n:
+                self.ignored["weights: unknown plate" if plate is None else "weights: no samples"] += 1
+                continue
+            plate_of.append(plate)
+            times_ns.append(reading.t_ns)
+            parts.append(reading.samples)
+            lengths.append(n)
+        if not parts:
             return
-        plates = np.array([self._index[r.plate] for r in known], np.int32)
-        times = np.array([r.t_ns for r in known], np.int64)
-        starts = np.zeros(len(known) + 1, np.int32)
-        np.cumsum([len(r.samples) for r in known], out=starts[1:])
-        samples = np.concatenate([r.samples for r in known], dtype=np.float32)
+        plates, times = np.array(plate_of, np.int32), np.array(times_ns, np.int64)
+        starts = np.zeros(len(parts) + 1, np.int32)
+        np.cumsum(lengths, out=starts[1:])
+        samples = np.concatenate(parts, dtype=np.float32)
         self._follow(plates, times, starts, samples)
 
     def _follow(self, plates: np.ndarray, times: np.ndarray, starts: np.ndarray, samples: np.ndarray) -> None:
@@ -476,7 +490,7 @@ class ShelfMonitor:
             # A load rests on at most four plates; a heavier search would only find worse explanations.
             for start in range(stop - 1, max(stop - 5, -1), -1):
                 part = group[start:stop]
-                if any(rows.place[b.plate] - rows.place[a.plate] > 1 for a, b in zip(part, part[1:])):
+                if any(rows.place[b.plate] - rows.place[a.plate] > 1 for a, b in pairwise(part)):
                     break
                 options = [(self._log_load(part), [part])]
                 if stop - start == 1:
@@ -527,8 +541,8 @@ class ShelfMonitor:
                 rest.before_g = change.before_g + sign * part_g
                 # How much of the shared plate was whose is not measured, so only the sum counts as evidence.
                 sd_g = math.hypot(planogram.weight_sd_g[product], GAIN_SD * weight_g)
-                score = self._log_load(left) + self._log_load([rest, *load[at + 1 :]]) + math.log(sd_g * math.sqrt(2 * math.pi))
-                score -= math.log(len(load) * abs(change.delta_g))
+                score = self._log_load(left) + self._log_load([rest, *load[at + 1 :]])
+                score += math.log(sd_g * math.sqrt(2 * math.pi)) - math.log(len(load) * abs(change.delta_g))
                 if score > best[0]:
                     best = score, [left, [rest, *load[at + 1 :]]]
         return best
@@ -550,14 +564,15 @@ class ShelfMonitor:
         if len(part) > 1 and not any(change.silent for change in part):
             times_s = np.array([change.contact_ns - part[0].contact_ns for change in part]) * 1e-9
             # Small changes are dated less well than large ones: their edge drowns in the vibration.
-            sd_s = SAME_LOAD_SD_S * (1.0 + np.array([math.sqrt(change.var_g2) * 8.0 for change in part]) / np.abs(deltas))
+            noise_g = np.sqrt([change.var_g2 for change in part])
+            sd_s = SAME_LOAD_SD_S * (1.0 + 8.0 * noise_g / np.abs(deltas))
             weight = 1.0 / sd_s**2
             residual = (times_s - (weight @ times_s) / weight.sum()) / sd_s
             log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
         return float(log_what) + log_split + log_time
 
     def _loads(self, part: list[_Change]) -> list[ShelfEvent]:
-        """The events among neighbouring changes, less hands that rested there before and those that may rest there now."""
+        """The events among neighbouring changes, less hands that rested there before or may rest there now."""
         score, loads, nothing = self._partition(part)
         resting = self._resting(part)
         if resting:
@@ -611,8 +626,8 @@ class ShelfMonitor:
         for plate, level_g in before_g.items():
             change = changes.get(plate)
             if change is None:
-                after_g, var_g2 = float(self._reals[plate, kernel.LEVEL_G]), 1.0
-                change = _Change(plate, first.onset_ns, first.contact_ns, first.settled_ns, first.silent, 0.0, var_g2, level_g)
+                after_g = float(self._reals[plate, kernel.LEVEL_G])
+                change = replace(first, plate=plate, var_g2=1.0, before_g=level_g)
             else:
                 after_g = change.before_g + change.delta_g
             delta_g = after_g - level_g
@@ -622,9 +637,7 @@ class ShelfMonitor:
             if abs(delta_g) < 2.0 + 3.0 * math.sqrt(var_g2) + 0.03 * largest_g:
                 log_vanished += -math.log(2.0 * CREEP_G)
                 continue
-            net.append(
-                _Change(plate, change.onset_ns, change.contact_ns, change.settled_ns, change.silent, delta_g, var_g2, level_g)
-            )
+            net.append(replace(change, delta_g=delta_g, var_g2=var_g2, before_g=level_g))
         return net, log_vanished
 
     def _outlived(self, now_ns: int) -> list[ShelfEvent]:
@@ -693,7 +706,8 @@ def _in_order(group: list[_Change]) -> list[list[_Change]]:
 
 def _log_nothing(change: _Change, heaviest_g: float) -> float:
     """Log density of a plate's change as creep or as cross-talk of a heavier step beside it."""
-    scale_g = CREEP_G + math.sqrt(change.var_g2) + CROSS_TALK_SHARE * (heaviest_g if heaviest_g > abs(change.delta_g) else 0.0)
+    beside_g = heaviest_g if heaviest_g > abs(change.delta_g) else 0.0
+    scale_g = CREEP_G + math.sqrt(change.var_g2) + CROSS_TALK_SHARE * beside_g
     return -abs(change.delta_g) / scale_g - math.log(2.0 * scale_g)
 
 

@@ -59,9 +59,8 @@ def test_accounts_differ() -> None:
 
 
 accounts = st.sampled_from([SHELF, CART, OUTSIDE, ("cart", "v2")])
-steps = st.lists(
-    st.tuples(st.integers(0, 9), accounts, accounts, st.sampled_from("ab"), st.integers(1, 5), st.booleans()), max_size=40
-)
+step = st.tuples(st.integers(0, 9), accounts, accounts, st.sampled_from("ab"), st.integers(1, 5), st.booleans())
+steps = st.lists(step, max_size=40)
 
 
 @given(steps)

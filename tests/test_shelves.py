@@ -34,7 +34,7 @@ def names(event: ShelfEvent) -> list[str]:
     return [STORE.plates[plate].plate for plate in event.plates]
 
 
-# ---- the kernel and its twin -------------------------------------------------------------------------------------------
+# ---- the kernel and its twin -----------------------------------------------------------------------------------------
 
 
 @settings(max_examples=15, deadline=None)
@@ -82,15 +82,21 @@ def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated
     wanted = np.array([(c.delta_g, c.var_g2, c.before_g) for c in expected]).reshape(-1, 3)
     # Differences of kilograms in 32-bit samples, summed in another order.
     assert_allclose(changes_g[:n_changes], wanted, rtol=1e-6, atol=1e-6)
-    assert ["starting quiet disturbed".split()[s] for s in state] == [p.state for p in plates]
+    assert [["starting", "quiet", "disturbed"][s] for s in state] == [p.state for p in plates]
     assert_allclose(reals[:, kernel.LEVEL_G], [p.level for p in plates], rtol=1e-9, atol=1e-6)
 
 
-# ---- what is an event --------------------------------------------------------------------------------------------------
+# ---- what is an event ------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=20, deadline=None)
-@given(product=st.integers(0, 7), at_s=st.floats(3.0, 6.0), noise=st.floats(0.2, 2.0), taken=st.booleans(), seed=st.integers(0, 99))
+@given(
+    product=st.integers(0, 7),
+    at_s=st.floats(3, 6),
+    noise=st.floats(0.2, 2),
+    taken=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_one_load_is_one_event(product: int, at_s: float, noise: float, taken: bool, seed: int) -> None:
     weight = STORE.products[product].weight_g
     scales = reference.Scales(STORE, 18.0, noise, seed)
@@ -184,7 +190,7 @@ def test_drift_is_followed() -> None:
     assert abs(event.delta_g.sum() + 45.0) < 3.0
 
 
-# ---- faults ------------------------------------------------------------------------------------------------------------
+# ---- faults ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_event_in_a_silence_is_found_afterwards() -> None:
@@ -247,14 +253,15 @@ def test_the_answer_does_not_depend_on_the_ticks() -> None:
     assert [(e.contact_ns, e.delta_g.tolist()) for e in one] == [(e.contact_ns, e.delta_g.tolist()) for e in two]
 
 
-# ---- where plates stand, what they hold -----------------------------------------------------------------------------------
+# ---- where plates stand, what they hold ------------------------------------------------------------------------------
 
 
 def test_rows_are_found_by_geometry() -> None:
     rows = Rows(reference.shop(n_plates=5, rows=3))
     assert [[int(rows.place[p]) for p in members] for members in rows.members] == [[0, 1, 2, 3, 4]] * 3
     turned = reference.shop(n_plates=5)
-    plates = [plate.model_copy(update={"yaw": -np.pi / 2, "x": 1.0, "y": 2.0 - 0.1 * i}) for i, plate in enumerate(turned.plates)]
+    places = [{"yaw": -np.pi / 2, "x": 1.0, "y": 2.0 - 0.1 * i} for i in range(5)]
+    plates = [plate.model_copy(update=place) for plate, place in zip(turned.plates, places)]
     rows = Rows(turned.model_copy(update={"plates": tuple(plates)}))
     assert rows.members == [[0, 1, 2, 3, 4]]
 

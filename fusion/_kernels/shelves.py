@@ -43,26 +43,27 @@ def _contact_sample(ring, first, n, before_g, after_g):
 
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
 def _message_moments(samples, start, stop, level):
-    """Sum, sum of squares and largest magnitude of a message's samples about a level."""
+    """Sum and sum of squares of a message's samples about a level."""
     total = 0.0
     squares = 0.0
-    largest = 0.0
     for i in range(start, stop):
         d = samples[i] - level
         total += d
         squares += d * d
-        largest = max(largest, abs(d))
-    return total, squares, largest
+    return total, squares
 
 
 @njit(cache=True, nogil=True)
-def follow(plates, times_ns, starts, samples, period_ns, limits, state, times, reals, ring, changes, changes_g, ignored):
+def follow(
+    plates, times_ns, starts, samples, period_ns, limits, state, times, reals, ring, changes, changes_g, ignored
+):
     """Feed messages, in time order, to the plates' state machines; returns the number of changes found.
 
     plates (n,) int32, times_ns (n,) int64, starts (n + 1,) int32 into samples (n_samples,) float32 grams.
     limits: (gap_ns, stuck_samples, change_min_g, change_min_sd) float64.
     state (n_plates,) int8, times (n_plates, 8) int64, reals (n_plates, 4) float64, ring (n_plates, RING) float32.
-    changes (capacity, 5) int64, changes_g (capacity, 3) float64: change, its variance, level before; ignored (3,) counts.
+    changes (capacity, 5) int64, changes_g (capacity, 3) float64: change, its variance, level before.
+    ignored (3,) int64: counts of messages and changes that were not used.
     """
     gap_ns, stuck_samples = limits[0], limits[1]
     n_changes = 0
@@ -76,7 +77,7 @@ def follow(plates, times_ns, starts, samples, period_ns, limits, state, times, r
         length_ns = np.int64(n * period_ns)
         expected_ns = clock[NEXT_NS]
         level = numbers[LEVEL_G]
-        total, squares, largest = _message_moments(samples, start, stop, level)
+        total, squares = _message_moments(samples, start, stop, level)
         if not squares < 1e30:  # Also where it is not a number.
             ignored[NOT_A_NUMBER] += 1
             continue
@@ -131,7 +132,7 @@ def follow(plates, times_ns, starts, samples, period_ns, limits, state, times, r
         noise_sd = np.sqrt(noise)
         if state[plate] == QUIET:
             mean = total / n
-            if largest <= 3.0 + 5.0 * noise_sd and abs(mean) <= 1.0 + 1.2 * noise_sd:
+            if squares <= n * (1.2 + 1.8 * noise_sd) ** 2 and abs(mean) <= 1.0 + 1.2 * noise_sd:
                 # The level is a running mean at first, then follows drift with a memory of 16 messages.
                 quiet = clock[QUIET_MESSAGES] + 1
                 clock[QUIET_MESSAGES] = quiet

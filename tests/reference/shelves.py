@@ -102,7 +102,7 @@ def follow(
         p.last_value = x[-1]
         sd = np.sqrt(p.noise)
         if p.state == "quiet":
-            if np.abs(d).max() <= 3.0 + 5.0 * sd and abs(d.mean()) <= 1.0 + 1.2 * sd:
+            if (d**2).mean() <= (1.2 + 1.8 * sd) ** 2 and abs(d.mean()) <= 1.0 + 1.2 * sd:
                 p.quiet_messages += 1
                 p.level += d.mean() / min(p.quiet_messages + 2, 16)
                 p.noise = max(p.noise + ((d**2).mean() - p.noise) / 32, 0.01)
@@ -171,7 +171,7 @@ def shop(n_plates: int = 8, width_m: float = 0.1, rows: int = 1) -> Store:
 
 
 class Scales:
-    """Weights of a store's plates over some seconds: noise, steps, hands, shocks; then the messages they are sent as."""
+    """Weights of a store's plates over some seconds: noise, steps, hands, shocks; then the messages they come in."""
 
     def __init__(self, store: Store, seconds: float, noise_g: float = 0.5, seed: int = 0, t0_ns: int = 10**18) -> None:
         self.store, self.t0_ns, self.rate = store, t0_ns, store.weight_rate_hz
