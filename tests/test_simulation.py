@@ -27,7 +27,7 @@ SHORT = Scenario(seed=7, minutes=1.2, shoppers=3, picks_per_person=3.0)
 
 @pytest.fixture(scope="module")
 def store():
-    return demo_store(n_cameras=4, n_plates=32, n_products=16)
+    return demo_store(n_cameras=3, n_plates=32, n_products=16)
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +418,7 @@ def test_sensors_do_not_change_what_happens(store, short):
 
 
 PEOPLE_KNOBS = [
-    ("companions", 2),
+    ("companions", 3),
     ("children", 1),
     ("tailgaters", 1),
     ("staff", 1),
@@ -457,8 +457,8 @@ SENSOR_KNOBS = [
 @pytest.fixture(scope="module")
 def lively():
     """Nobody looks, but a lot happens."""
-    bare = demo_store(n_cameras=0, n_plates=40, n_products=10)
-    scenario = Scenario(seed=2, minutes=2.5, shoppers=4, companions=2)
+    bare = demo_store(n_cameras=0, n_plates=24, n_products=10)
+    scenario = Scenario(seed=2, minutes=2.0, shoppers=4, companions=2)
     return bare, scenario, list(Simulation(bare, scenario).observations())
 
 

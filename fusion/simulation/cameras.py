@@ -97,23 +97,24 @@ class Obstacles:
 
     def hide(self, centre_m: np.ndarray, points_m: np.ndarray) -> np.ndarray:
         """(...) whether a box stands between the camera's centre and each of the points (..., 3)."""
-        hidden = np.zeros(points_m.shape[:-1], bool)
-        way = points_m - centre_m
-        with np.errstate(divide="ignore", invalid="ignore"):
+        hidden = np.zeros(points_m[..., 0].size, bool)
+        # One row per axis: a reduction over the three numbers of a point would cost more than all the rest.
+        way = np.ascontiguousarray((points_m.reshape(-1, 3) - centre_m).T)
+        with np.errstate(divide="ignore"):
             inverse = 1.0 / way
         for low, high, is_open in zip(self.low, self.high, self.open):
-            a, b = (low - centre_m) * inverse, (high - centre_m) * inverse
+            a, b = (low - centre_m)[:, None] * inverse, (high - centre_m)[:, None] * inverse
             entry, leave = np.minimum(a, b), np.maximum(a, b)
-            first = entry.max(axis=-1)
-            met = (first < leave.min(axis=-1)) & (first < 0.999) & (leave.min(axis=-1) > 0.0)
-            if not met.any():
+            first = np.maximum(np.maximum(entry[0], entry[1]), entry[2])
+            last = np.minimum(np.minimum(leave[0], leave[1]), leave[2])
+            met = np.flatnonzero((first < last) & (first < 0.999) & (last > 0.0))
+            if not len(met):
                 continue
-            inside = leave[met].min(axis=-1) > 0.999
-            axis = np.argmax(entry[met], axis=-1)
-            backwards = np.take_along_axis(way[met], axis[:, None], -1)[:, 0] < 0
-            through_front = is_open[2 * axis + backwards]
+            inside = last[met] > 0.999
+            axis = np.argmax(entry[:, met], axis=0)
+            through_front = is_open[2 * axis + (way[axis, met] < 0)]
             hidden[met] |= ~(inside & through_front)
-        return hidden
+        return hidden.reshape(points_m.shape[:-1])
 
 
 class Detector:
@@ -175,7 +176,7 @@ class Detector:
         points_px, depth_m = self.lens.project(used)
         width, height = self.lens.camera.size
         with np.errstate(invalid="ignore"):
-            in_image = (points_px >= -0.5).all(-1) & (points_px < np.array([width, height]) - 0.5).all(-1)
+            in_image = _within(points_px, -0.5, width - 0.5, height - 0.5)
         in_image &= present[..., None]
         # Only people of whom something is in the picture need the costly part.
         frame, person = np.nonzero(in_image.sum(axis=-1) >= (2 if self.boxes_only else 3))
@@ -211,7 +212,7 @@ class Detector:
         if self.boxes_only:
             keypoints = self._boxes(points_px, seen, score, width, height)
         else:
-            seen &= (points_px >= 0).all(-1) & (points_px[..., 0] <= width - 1) & (points_px[..., 1] <= height - 1)
+            seen &= _within(points_px, 0.0, width - 1, height - 1)
             keypoints = np.where(seen[..., None], np.concatenate([points_px, score[..., None]], -1), 0.0)
         enough = (keypoints[..., 2] > 0).sum(axis=1) >= (2 if self.boxes_only else 4)
         kept = enough & ~lost
@@ -256,19 +257,21 @@ class Detector:
         hip = joints[:, :, JOINT["mid_hip"], 2][frame]
         axis = axis[frame]
         way = points_m[..., :2] - centre[:2]
-        length_sq = np.maximum((way**2).sum(-1), 1e-6)
+        way_x, way_y, rise = way[..., 0], way[..., 1], points_m[..., 2] - centre[2]
+        length_sq = np.maximum(way_x * way_x + way_y * way_y, 1e-6)
+        length = np.sqrt(length_sq)
         rows = np.arange(len(frame))
         for other in range(present.shape[1]):
             o = axis[:, other]
-            along = (way[..., 0] * o[:, None, 0] + way[..., 1] * o[:, None, 1]) / length_sq
-            off = np.abs(way[..., 0] * o[:, None, 1] - way[..., 1] * o[:, None, 0]) / np.sqrt(length_sq)
-            z = centre[2] + along * (points_m[..., 2] - centre[2])
+            along = (way_x * o[:, None, 0] + way_y * o[:, None, 1]) / length_sq
+            off = np.abs(way_x * o[:, None, 1] - way_y * o[:, None, 0]) / length
+            z = centre[2] + along * rise
             own = (person == other)[:, None]
-            head, trunk, legs = z > shoulder[:, other, None] + 0.02, z > hip[:, other, None], z <= hip[:, other, None]
-            radius = np.where(legs, 0.12, np.where(head, 0.09, np.where(trunk, 0.17, 0.0)))
+            head, legs = z > shoulder[:, other, None] + 0.02, z <= hip[:, other, None]
+            radius = np.where(legs, 0.12, np.where(head, 0.09, 0.17))
             # One's own trunk hides a hand behind it, not the joints that sit on it.
             radius = np.where(own, np.where(head, 0.0, 0.6 * radius), radius)
-            margin = np.where(own, 0.13, 0.25) / np.sqrt(length_sq)
+            margin = np.where(own, 0.13, 0.25) / length
             before = (along > 0.0) & (along < 1.0 - margin)
             hidden |= before & (off < radius) & (z < top[:, other, None]) & (z > 0.0)
         if not self.boxes_only:
@@ -324,7 +327,7 @@ class Detector:
         corner = random.uniform(0.0, 1.0, (n, 2)) * np.array([width, height])
         shape = self._template[None] * (1 + 0.1 * random.standard_normal((n, len(self._template), 2)))
         points_px = corner[:, None] + size_px[:, None, None] * shape
-        inside = (points_px >= 0).all(-1) & (points_px[..., 0] <= width - 1) & (points_px[..., 1] <= height - 1)
+        inside = _within(points_px, 0.0, width - 1, height - 1)
         seen = inside & (random.random((n, len(self._template))) < 0.6)
         score = random.uniform(0.1, 0.6, (n, len(self._template)))
         if self.boxes_only:
@@ -333,6 +336,11 @@ class Detector:
             keypoints = np.where(seen[..., None], np.concatenate([points_px, score[..., None]], -1), 0.0)
         enough = (keypoints[..., 2] > 0).sum(axis=1) >= 2
         return keypoints[enough], of_frame[enough]
+
+
+def _within(points_px: np.ndarray, low: float, right: float, bottom: float) -> np.ndarray:
+    x, y = points_px[..., 0], points_px[..., 1]
+    return (x >= low) & (y >= low) & (x <= right) & (y <= bottom)
 
 
 def _standing() -> np.ndarray:

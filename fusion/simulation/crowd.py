@@ -26,6 +26,9 @@ TICK_S = 0.1
 # People who are late leave within this time before the run's end; the run waits for stragglers no longer than that.
 TAIL_S = 4.0
 OVERTIME_S = 180.0
+# No arm is raised faster than this, so what a hand will do is registered at least this long before. A weight message
+# that begins now needs to know what happens until its last sample.
+REGISTERED_AHEAD_S = 0.4
 
 _BODY_GAP_M = 0.40  # between the axes of two people who pass
 _SQUEEZE_GAP_M = 0.26  # and of two who turn their shoulders because nothing else helps
@@ -147,8 +150,8 @@ class Crowd:
     Attributes:
         people: all who will ever come, by number.
         ticks: recent ticks, oldest first; `forget` drops old ones.
-        loads, handlings, scans, movements, visits: what has happened, to be drained by the reader. Loads, handlings and
-            scans are registered before they take effect, so all up to `now_s` are known.
+        loads, handlings, scans, movements, visits: what has happened, to be drained by the reader. Loads and handlings
+            are registered at least REGISTERED_AHEAD_S before they take effect.
     """
 
     def __init__(self, store: Store, scenario: Scenario) -> None:

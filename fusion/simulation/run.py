@@ -19,7 +19,7 @@ from fusion.observations import Frame, GateScan, Observation, RecordingWriter, S
 from fusion.simulation import body
 from fusion.simulation.body import CHANNEL
 from fusion.simulation.cameras import Detector, Obstacles
-from fusion.simulation.crowd import OVERTIME_S, TAIL_S, TICK_S, Crowd, Tick
+from fusion.simulation.crowd import OVERTIME_S, REGISTERED_AHEAD_S, TAIL_S, TICK_S, Crowd, Tick
 from fusion.simulation.scales import Scales
 from fusion.simulation.scenario import Scenario
 
@@ -157,7 +157,8 @@ class Simulation:
         while start_s < end_s - 1e-9:
             stop_s = min(start_s + CHUNK_S, end_s)
             crowd.advance(stop_s + TICK_S)
-            scales.add(_drain(crowd.loads, stop_s + TICK_S), _drain(crowd.handlings, stop_s + TICK_S))
+            known_s = stop_s + REGISTERED_AHEAD_S
+            scales.add(_drain(crowd.loads, known_s), _drain(crowd.handlings, known_s))
             observations: list[Observation] = list(scales.readings(stop_s, s.start_ns))
             for scan in _drain(crowd.scans, stop_s):
                 observations.append(GateScan(self._ns(scan.t_s), scan.gate, scan.kind, scan.account))
