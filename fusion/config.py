@@ -105,7 +105,7 @@ def _currency(value: str) -> str:
 def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (ValueError, OSError):
+    except (ValueError, OSError, KeyError):
         raise ValueError(f"want an IANA time zone such as Europe/Berlin, got {value!r}") from None
     return value
 
