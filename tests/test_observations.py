@@ -1,4 +1,4 @@
-"""Recordings come back as they were written; order comes out of disorder; damage is refused or counted, never believed."""
+"""Recordings come back as they were written, order comes out of disorder, damage is refused or counted."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def read_all(folder: Path) -> list[Observation] | None:
         recording.span_ns()
         return list(recording.observations())
     except (ConfigError, RecordingError) as error:
-        assert len(str(error)) < 2000 and "want" in str(error) or "damaged" in str(error)
+        assert len(str(error)) < 2000 and ("want" in str(error) or "damaged" in str(error))
         return None
 
 
