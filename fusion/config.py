@@ -7,6 +7,7 @@ money integer minor units. Kernels never see these models: stages turn them into
 from __future__ import annotations
 
 import csv
+import io
 import math
 import tomllib
 from collections import Counter
@@ -319,9 +320,7 @@ class Store(_StoreToml):
         settings = self.model_dump(exclude={"cameras", "plates", "products", "planogram"}, exclude_defaults=True)
         settings = {"format_version": FORMAT_VERSION, **settings, "weight_rate_hz": self.weight_rate_hz}
         (folder / "store.toml").write_text(_toml(settings), encoding="utf-8")
-        cameras = sorted(self.cameras, key=lambda camera: camera.name)
-        tables = {f"cam_{i}": camera.model_dump(exclude={"fisheye"}) for i, camera in enumerate(cameras)}
-        (folder / "cameras.toml").write_text(_toml(tables), encoding="utf-8")
+        (folder / "cameras.toml").write_text(cameras_text(self.cameras), encoding="utf-8")
         for name, model, rows in self._tables():
             with open(folder / name, "w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
@@ -354,7 +353,8 @@ def inside_polygon(polygon: Sequence[tuple[float, float]], x: float, y: float, m
 _M = TypeVar("_M", bound=_Model)
 
 
-def _faults(error: ValidationError, prefix: str) -> Iterator[str]:
+def validation_faults(error: ValidationError, prefix: str) -> Iterator[str]:
+    """What pydantic found, one line each: `key: want ..., got ...`."""
     for fault in error.errors():
         key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
         match fault["type"]:
@@ -444,7 +444,7 @@ class _StoreReader:
         try:
             return model.model_validate(raw)
         except ValidationError as error:
-            self.faults.extend(_faults(error, prefix))
+            self.faults.extend(validation_faults(error, prefix))
             return None
 
     def _cameras(self, tables: dict[str, Any]) -> list[Camera]:
@@ -466,7 +466,8 @@ class _StoreReader:
         text = self._text(name)
         if text is None:
             return []
-        reader = csv.reader(text.splitlines(keepends=True), strict=True)
+        # Not splitlines: it would also split at a line separator inside a name.
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         wanted = list(model.model_fields)
         try:
             header = next(reader, None)
@@ -505,6 +506,12 @@ class _StoreReader:
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def cameras_text(cameras: Iterable[Camera]) -> str:
+    """cameras.toml: one table per camera, in the order of their names."""
+    ordered = sorted(cameras, key=lambda camera: camera.name)
+    return _toml({f"cam_{i}": camera.model_dump(exclude={"fisheye"}) for i, camera in enumerate(ordered)})
 
 
 def _csv_cell(value: Any) -> str:

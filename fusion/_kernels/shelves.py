@@ -1,0 +1,213 @@
+"""Plates' samples to settled changes: one loop over messages, state as a struct of arrays with one row a plate."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+STARTING, QUIET, DISTURBED = 0, 1, 2
+
+# Columns of the tables of times and of real numbers that a plate's state keeps; a row is one or two cache lines.
+NEXT_NS, ONSET_NS, LAST_NS, SILENCE_NS, STUCK_SAMPLES, RING_COUNT, QUIET_MESSAGES, RING_SINCE_ONSET = range(8)
+LEVEL_G, NOISE_G2, BASELINE_G, LAST_G = range(4)
+# Columns of the changes that are handed out.
+CHANGE_PLATE, CHANGE_ONSET_NS, CHANGE_CONTACT_NS, CHANGE_SETTLED_NS, CHANGE_SILENT = range(5)
+# Why a message was not used.
+LATE, NOT_A_NUMBER, TABLE_FULL = range(3)
+
+RING = 512  # Samples kept of a plate: 8.5 s at 60 Hz, longer than a hand rests on a shelf. A power of two.
+BLOCK = 6  # Samples averaged before plateaus are judged: 0.1 s at 60 Hz, about a period of the shelf's vibration.
+PLATEAU_BLOCKS = 4  # A load counts as settled when this many blocks agree: 0.4 s.
+
+
+@njit(cache=True, nogil=True)
+def _contact_sample(ring, first, n, before_g, after_g):
+    """Sample at which two constant levels, before_g then after_g, fit ring[first : first + n] best.
+
+    Every residual is clipped at half the step, so that neither a hand's pressure nor a shock outweighs the step.
+    """
+    middle = 0.5 * (before_g + after_g)
+    half = 0.5 * abs(after_g - before_g)
+    sign = 1.0 if before_g > after_g else -1.0
+    score = 0.0
+    best = 0.0
+    best_at = 0
+    for i in range(n):
+        nearer_before = sign * (ring[(first + i) & (RING - 1)] - middle)
+        score += min(max(nearer_before, -half), half)
+        if score > best:
+            best = score
+            best_at = i + 1
+    return best_at
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _message_moments(samples, start, stop, level):
+    """Sum, sum of squares and largest magnitude of a message's samples about a level."""
+    total = 0.0
+    squares = 0.0
+    largest = 0.0
+    for i in range(start, stop):
+        d = samples[i] - level
+        total += d
+        squares += d * d
+        largest = max(largest, abs(d))
+    return total, squares, largest
+
+
+@njit(cache=True, nogil=True)
+def follow(plates, times_ns, starts, samples, period_ns, limits, state, times, reals, ring, changes, changes_g, ignored):
+    """Feed messages, in time order, to the plates' state machines; returns the number of changes found.
+
+    plates (n,) int32, times_ns (n,) int64, starts (n + 1,) int32 into samples (n_samples,) float32 grams.
+    limits: (gap_ns, stuck_samples, change_min_g, change_min_sd) float64.
+    state (n_plates,) int8, times (n_plates, 8) int64, reals (n_plates, 4) float64, ring (n_plates, RING) float32.
+    changes (capacity, 5) int64, changes_g (capacity, 3) float64: change, its variance, level before; ignored (3,) counts.
+    """
+    gap_ns, stuck_samples = limits[0], limits[1]
+    n_changes = 0
+    for message in range(plates.shape[0]):
+        plate = plates[message]
+        start, stop = starts[message], starts[message + 1]
+        n = stop - start
+        t_ns = times_ns[message]
+        clock = times[plate]
+        numbers = reals[plate]
+        length_ns = np.int64(n * period_ns)
+        expected_ns = clock[NEXT_NS]
+        level = numbers[LEVEL_G]
+        total, squares, largest = _message_moments(samples, start, stop, level)
+        if not squares < 1e30:  # Also where it is not a number.
+            ignored[NOT_A_NUMBER] += 1
+            continue
+        if expected_ns == 0:
+            state[plate] = STARTING
+            clock[ONSET_NS] = t_ns
+        elif t_ns < expected_ns - length_ns // 2:
+            ignored[LATE] += 1
+            continue
+        elif t_ns > expected_ns + gap_ns:
+            # What happened in the silence shows once the load has settled after it.
+            if state[plate] == QUIET:
+                state[plate] = DISTURBED
+                numbers[BASELINE_G] = level
+                clock[ONSET_NS] = clock[LAST_NS]
+                clock[SILENCE_NS] = clock[LAST_NS]
+            elif state[plate] == DISTURBED and clock[SILENCE_NS] == 0:
+                clock[SILENCE_NS] = clock[LAST_NS]
+            clock[RING_COUNT] = 0
+            clock[RING_SINCE_ONSET] = 0
+        else:
+            # Messages come at a steady rate and are stamped with a few milliseconds of jitter, so the count of samples
+            # is the better clock; the stamps only steer it.
+            t_ns = expected_ns + (t_ns - expected_ns) // 8
+        clock[NEXT_NS] = t_ns + length_ns
+        last_ns = t_ns + length_ns - np.int64(period_ns)
+        clock[LAST_NS] = last_ns
+
+        count = clock[RING_COUNT]
+        for i in range(n):
+            ring[plate, (count + i) & (RING - 1)] = samples[start + i]
+        clock[RING_COUNT] = count + n
+
+        # Only a message as still as that may belong to a converter that has stopped.
+        if squares * n - total * total <= 1e-6 * n * n and samples[start] == np.float32(numbers[LAST_G]):
+            clock[STUCK_SAMPLES] += n
+            if clock[STUCK_SAMPLES] > stuck_samples:
+                if state[plate] == QUIET:
+                    state[plate] = DISTURBED
+                    numbers[BASELINE_G] = level
+                    clock[ONSET_NS] = last_ns
+                if clock[SILENCE_NS] == 0:
+                    clock[SILENCE_NS] = last_ns
+                clock[RING_COUNT] = 0
+                clock[RING_SINCE_ONSET] = 0
+                continue
+        else:
+            clock[STUCK_SAMPLES] = 0
+        numbers[LAST_G] = samples[stop - 1]
+
+        noise = numbers[NOISE_G2]
+        noise_sd = np.sqrt(noise)
+        if state[plate] == QUIET:
+            mean = total / n
+            if largest <= 3.0 + 5.0 * noise_sd and abs(mean) <= 1.0 + 1.2 * noise_sd:
+                # The level is a running mean at first, then follows drift with a memory of 16 messages.
+                quiet = clock[QUIET_MESSAGES] + 1
+                clock[QUIET_MESSAGES] = quiet
+                numbers[LEVEL_G] = level + mean / min(quiet + 2, 16)
+                numbers[NOISE_G2] = max(noise + (squares / n - noise) / 32, 0.01)
+                continue
+            state[plate] = DISTURBED
+            numbers[BASELINE_G] = level
+            clock[SILENCE_NS] = 0
+            first = 0
+            while first < n - 1 and abs(samples[start + first] - level) <= 3.0 + 3.0 * noise_sd:
+                first += 1
+            clock[ONSET_NS] = t_ns + np.int64(first * period_ns)
+            clock[RING_SINCE_ONSET] = n - first
+        else:
+            clock[RING_SINCE_ONSET] += n
+
+        # A plateau: the last blocks agree. The longer a plate shakes, the less agreement we ask for.
+        count = clock[RING_COUNT]
+        end_first = max(n // BLOCK - 1, 0)
+        for back in range(end_first, -1, -1):
+            end = count - back * BLOCK
+            since = clock[RING_SINCE_ONSET] - back * BLOCK
+            if since < PLATEAU_BLOCKS * BLOCK or end < PLATEAU_BLOCKS * BLOCK:
+                continue
+            low, high, plateau, plateau_squares = np.inf, -np.inf, 0.0, 0.0
+            for block in range(PLATEAU_BLOCKS):
+                block_sum = 0.0
+                for i in range(BLOCK):
+                    d = ring[plate, (end - (block * BLOCK + i) - 1) & (RING - 1)] - level
+                    block_sum += d
+                    plateau_squares += d * d
+                low = min(low, block_sum / BLOCK)
+                high = max(high, block_sum / BLOCK)
+                plateau += block_sum
+            plateau /= PLATEAU_BLOCKS * BLOCK
+            plateau_var = max(plateau_squares / (PLATEAU_BLOCKS * BLOCK) - plateau * plateau, 0.0)
+            plateau += level
+            patience = 1.0 + since * period_ns / 1.5e9
+            if state[plate] == STARTING:
+                if high - low > (4.0 + 0.5 * np.sqrt(plateau_var)) * patience:
+                    continue
+                state[plate] = QUIET
+                numbers[LEVEL_G] = plateau
+                numbers[NOISE_G2] = max(plateau_var, 0.01)
+                clock[QUIET_MESSAGES] = 0
+                clock[SILENCE_NS] = 0
+                break
+            change = plateau - numbers[BASELINE_G]
+            # A converter that has stopped repeats one value; a real plate does not for so long.
+            if high - low > (1.5 + 2.2 * noise_sd + 0.01 * abs(change)) * patience or clock[STUCK_SAMPLES] >= 2 * n:
+                continue
+            # Vibration is not white, so the plateau counts as if it had a fifth of its samples.
+            change_var = 0.1 + noise / 24.0 + plateau_var * 5.0 / (PLATEAU_BLOCKS * BLOCK)
+            state[plate] = QUIET
+            numbers[LEVEL_G] = plateau
+            clock[QUIET_MESSAGES] = 0
+            if abs(change) > max(limits[2], limits[3] * np.sqrt(change_var)):
+                if n_changes == changes.shape[0]:
+                    ignored[TABLE_FULL] += 1
+                    break
+                first_sample = max(end - clock[RING_SINCE_ONSET] - 30, max(0, count - RING))
+                at = _contact_sample(ring[plate], first_sample, end - first_sample, numbers[BASELINE_G], plateau)
+                contact_ns = last_ns - np.int64((count - 1 - first_sample - at) * period_ns)
+                silent = clock[SILENCE_NS] != 0 and at == 0
+                if silent:  # Nothing tells when in the silence it happened.
+                    contact_ns = (clock[SILENCE_NS] + contact_ns) // 2
+                changes[n_changes, CHANGE_PLATE] = plate
+                changes[n_changes, CHANGE_ONSET_NS] = min(clock[ONSET_NS], contact_ns)
+                changes[n_changes, CHANGE_CONTACT_NS] = contact_ns
+                changes[n_changes, CHANGE_SETTLED_NS] = last_ns - np.int64(back * BLOCK * period_ns)
+                changes[n_changes, CHANGE_SILENT] = silent
+                changes_g[n_changes, 0] = change
+                changes_g[n_changes, 1] = change_var
+                changes_g[n_changes, 2] = numbers[BASELINE_G]
+                n_changes += 1
+            clock[SILENCE_NS] = 0
+            break
+    return n_changes

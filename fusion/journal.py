@@ -1,0 +1,112 @@
+"""Goods in double entry: every piece leaves one account and enters another, and what is written is never changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fusion.errors import IdempotencyConflict, JournalError
+
+# ("shelf", plate), ("cart", visit), ("outside",) for goods that come with or leave by staff, ("unknown",) for goods whose
+# whereabouts nobody saw.
+Account = tuple[str, ...]
+OUTSIDE: Account = ("outside",)
+UNKNOWN: Account = ("unknown",)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """So many pieces moved from one account to another.
+
+    Attributes:
+        idempotency_key: names the transfer; derived from the shelf event, so that a retry carries the same one.
+        t_ns: when the goods moved.
+        debit: account that receives the goods.
+        credit: account that gives them.
+        gtin: what moved.
+        quantity: how many pieces, at least 1; a put-back swaps the accounts.
+    """
+
+    idempotency_key: str
+    t_ns: int
+    debit: Account
+    credit: Account
+    gtin: str
+    quantity: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.quantity, bool) or not isinstance(self.quantity, int) or self.quantity < 1:
+            raise JournalError(f"quantity: want an integer of at least 1, got {self.quantity!r}")
+        if self.debit == self.credit:
+            raise JournalError(f"want two different accounts, got {self.debit} twice")
+
+
+class Journal:
+    """Transfers in the order they were recorded, and the balances that follow from them.
+
+    Balances of a GTIN over all accounts sum to zero at any time. A wrong transfer is undone by a reversing one.
+    """
+
+    def __init__(self) -> None:
+        self._transfers: dict[str, Transfer] = {}
+        self._balances: dict[Account, Counter[str]] = {}
+        self._reversed: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._transfers)
+
+    def __iter__(self) -> Iterator[Transfer]:
+        return iter(tuple(self._transfers.values()))
+
+    def __contains__(self, idempotency_key: object) -> bool:
+        return idempotency_key in self._transfers
+
+    def append(self, transfer: Transfer) -> bool:
+        """Record a transfer once; False if it was recorded before. Raises IdempotencyConflict."""
+        recorded = self._transfers.get(transfer.idempotency_key)
+        if recorded == transfer:
+            return False
+        if recorded is not None:
+            raise IdempotencyConflict(f"have {recorded}, got {transfer}")
+        self._transfers[transfer.idempotency_key] = transfer
+        # Both legs or neither: nothing below can raise.
+        self._balances.setdefault(transfer.debit, Counter())[transfer.gtin] += transfer.quantity
+        self._balances.setdefault(transfer.credit, Counter())[transfer.gtin] -= transfer.quantity
+        return True
+
+    def reverse(self, idempotency_key: str, t_ns: int) -> Transfer:
+        """Undo a recorded transfer by one that swaps its accounts; the same one however often it is asked for.
+
+        Raises:
+            JournalError: no such transfer was recorded, or it is itself a reversal.
+        """
+        recorded = self._transfers.get(idempotency_key)
+        if recorded is None:
+            raise JournalError(f"want the key of a recorded transfer, got {idempotency_key!r}")
+        if idempotency_key in self._reversed:
+            raise JournalError(f"want a transfer to reverse, got the reversal {idempotency_key!r}")
+        key = f"{idempotency_key}/reversed"
+        present = self._transfers.get(key)
+        if present is not None:
+            return present
+        reversal = Transfer(key, t_ns, recorded.credit, recorded.debit, recorded.gtin, recorded.quantity)
+        self.append(reversal)
+        self._reversed.add(key)
+        return reversal
+
+    def balance(self, account: Account) -> dict[str, int]:
+        """Pieces by GTIN that an account holds, without zeros. A copy."""
+        return {gtin: quantity for gtin, quantity in self._balances.get(account, Counter()).items() if quantity}
+
+    def accounts(self) -> tuple[Account, ...]:
+        """Every account that a transfer named, in order of first use."""
+        return tuple(self._balances)
+
+    def totals(self) -> dict[str, int]:
+        """Sum of all accounts by GTIN; every value is zero, which is what conservation of goods means."""
+        total: Counter[str] = Counter()
+        for balance in self._balances.values():
+            for gtin, quantity in balance.items():
+                total[gtin] += quantity
+        return dict(total)

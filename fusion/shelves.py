@@ -1,0 +1,717 @@
+"""Plates' weights to shelf events: what settled where, by how much and when, and which goods would weigh that.
+
+A kernel follows every plate through quiet, disturbed and settled and hands out changes of single plates. Here changes of
+neighbouring plates are joined where one load explains them, and dropped where vibration, cross-talk or a hand does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fusion.config import Store
+from fusion.errors import OrderError
+from fusion.observations import ShelfReading
+from fusion.results import Warning
+
+# A plate's gain differs from 1 and from place to place on the plate: 3-5 % on real shelves (measured: +4.0 % and
+# -3.2 % on the two picks of a real recording).
+GAIN_SD = 0.03
+# Where the middle of a piece's load lies beside the middle of the plate it belongs to, in plate widths: anywhere up to
+# nearly half a width, since half of all pieces rest on two plates or three, and seldom beyond.
+OFF_CENTRE_WIDTHS, OFF_CENTRE_SD_WIDTHS = 0.45, 0.15
+# Whether a load on these plates is a product that is known to lie there, or one of a dozen from nearby in the row, or one
+# of a hundred from anywhere: one piece in forty was misplaced before anybody watched.
+PLANNED_PRIOR, ROW_PRIOR, STORE_PRIOR = 1.0, 2e-3, 1e-4
+# Shares of one, two, three pieces in a grip; more are rarer still.
+QUANTITY_PRIOR = (0.86, 0.10, 0.03)
+QUANTITY_DECAY = 0.5
+# Probability density, per gram, of a load that no known product explains.
+UNKNOWN_PER_G = 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShelfEvent:
+    """A load that came or went.
+
+    Attributes:
+        plates: (n,) int64 indices into store.plates, touching plates of one row, from left to right.
+        onset_ns: when the plates began to move.
+        contact_ns: when the load left or met the plates.
+        settled_ns: end of the samples from which the change was measured.
+        delta_g: (n,) float64 change per plate, negative where goods were taken.
+        cov_g2: (n, n) float64 covariance of delta_g from noise alone; the plates' gains are not in it.
+        silent: the plates were silent when it happened, so any time from onset to settled is possible.
+    """
+
+    plates: np.ndarray
+    onset_ns: int
+    contact_ns: int
+    settled_ns: int
+    delta_g: np.ndarray
+    cov_g2: np.ndarray
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanations:
+    """What a load may be: parallel (n,) arrays, most probable first.
+
+    Attributes:
+        product: int64 index into store.products.
+        quantity: int64 signed pieces, negative where taken.
+        log_likelihood: float64 log density, per gram, of the measured sum given product and quantity.
+        log_place: float64 log prior of product and place: how well it belongs where the load was.
+        log_quantity: float64 log prior of so many pieces at once.
+    """
+
+    product: np.ndarray
+    quantity: np.ndarray
+    log_likelihood: np.ndarray
+    log_place: np.ndarray
+    log_quantity: np.ndarray
+
+
+class Rows:
+    """Plates that stand side by side: same height, same direction, touching edges. Found by geometry alone.
+
+    Attributes:
+        row: (n_plates,) int64 number of the row.
+        place: (n_plates,) int64 position in the row, from left to right as the shopper sees the plate's x axis.
+        along_m: (n_plates,) float64 coordinate of the plate's middle along its own x axis.
+        width_m: (n_plates,) float64.
+        members: per row the plates from left to right.
+    """
+
+    def __init__(self, store: Store) -> None:
+        n = len(store.plates)
+        centre = np.array([(p.x, p.y, p.z) for p in store.plates]).reshape(n, 3)
+        yaw = np.array([p.yaw for p in store.plates])
+        self.width_m = np.array([p.width for p in store.plates])
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        self.along_m = cos * centre[:, 0] + sin * centre[:, 1]
+        across = -sin * centre[:, 0] + cos * centre[:, 1]
+        self.row = np.full(n, -1, np.int64)
+        self.place = np.zeros(n, np.int64)
+        self.members: list[list[int]] = []
+        # Rows by quantised yaw first, so that a store of a thousand plates needs no thousand squared comparisons.
+        order = np.lexsort((self.along_m, across.round(2), centre[:, 2].round(2), np.round(cos, 2), np.round(sin, 2)))
+        for plate in order.tolist():
+            for members in reversed(self.members):
+                last = members[-1]
+                gap = self.along_m[plate] - self.along_m[last] - 0.5 * (self.width_m[plate] + self.width_m[last])
+                same_line = abs(centre[plate, 2] - centre[last, 2]) < 0.03 and abs(across[plate] - across[last]) < 0.1
+                same_way = abs(cos[plate] - cos[last]) < 0.02 and abs(sin[plate] - sin[last]) < 0.02
+                if same_line and same_way and abs(gap) < 0.02:
+                    members.append(plate)
+                    break
+            else:
+                self.members.append([plate])
+        for row, members in enumerate(self.members):
+            self.row[members] = row
+            self.place[members] = np.arange(len(members))
+
+
+class Planogram:
+    """What lies where, as far as is known: the plan at the start, then what was taken and put back.
+
+    Attributes:
+        rows: which plates stand side by side.
+        gtins: (n_products,) in the order of store.products.
+        weight_g, weight_sd_g: (n_products,) float64 of one piece.
+        stock: (n_plates, n_products) float64 expected pieces; fractions where it is not certain.
+        planned: (n_plates, n_products) bool, as in the store's planogram.
+        away: (n_products,) float64 expected pieces that were taken and not put back.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.rows = Rows(store)
+        self.gtins = tuple(product.gtin for product in store.products)
+        self.weight_g = np.array([product.weight_g for product in store.products])
+        # Weights are declared on the label and weighed by the shop: half a gram is the least that can be meant.
+        self.weight_sd_g = np.maximum([product.weight_sd_g for product in store.products], 0.5).reshape(-1)
+        self.stock = np.zeros((len(store.plates), len(store.products)))
+        plate_index = {plate.plate: i for i, plate in enumerate(store.plates)}
+        product_index = {gtin: i for i, gtin in enumerate(self.gtins)}
+        self.planned = np.zeros(self.stock.shape, bool)
+        for facing in store.planogram:
+            at = plate_index[facing.plate], product_index[facing.gtin]
+            self.stock[at] += facing.stock
+            self.planned[at] = True
+        self.away = np.zeros(len(store.products))
+        self.lightest_g = float(self.weight_g.min()) if len(self.weight_g) else 0.0
+
+    def explain(
+        self,
+        plates: np.ndarray,
+        delta_g: np.ndarray,
+        noise_g2: float,
+        limit: int = 12,
+        log_prior: np.ndarray | None = None,
+    ) -> Explanations:
+        """Products and quantities whose weight and place suit a load, at most `limit`, most probable first.
+
+        plates (n,) int64 touching plates of one row; delta_g (n,) grams; noise_g2 variance of the sum from noise.
+        log_prior (n_products,): in place of what the planogram says about the place.
+        """
+        total = float(delta_g.sum())
+        load = abs(total)
+        n_products = len(self.weight_g)
+        if not n_products:
+            empty = np.zeros(0)
+            return Explanations(empty.astype(np.int64), empty.astype(np.int64), empty, empty, empty)
+        nearest = np.maximum(np.rint(load / self.weight_g), 1.0)
+        pieces = np.stack([np.maximum(nearest - 1.0, 1.0), nearest, nearest + 1.0])
+        share = np.abs(delta_g) / max(np.abs(delta_g).sum(), 1e-9)
+        expected = pieces * self.weight_g
+        variance = noise_g2 + pieces * self.weight_sd_g**2 + (GAIN_SD * expected) ** 2 * float((share**2).sum())
+        distance_sq = (load - expected) ** 2 / variance
+        # One load in fifty is measured far worse than the figures say: it leans on a neighbour, or the label is old.
+        log_likelihood = np.log(
+            (0.98 * np.exp(-0.5 * distance_sq) + 0.02 / 3.0 * np.exp(-0.5 * distance_sq / 9.0))
+            / np.sqrt(2.0 * np.pi * variance)
+            + 1e-300
+        )
+        log_likelihood[0, nearest == 1.0] = -np.inf  # The same as the row below it.
+        log_place = np.broadcast_to(self.log_place(plates, delta_g) if log_prior is None else log_prior, pieces.shape)
+        table = np.log(QUANTITY_PRIOR)
+        extra = np.maximum(pieces - len(QUANTITY_PRIOR), 0.0)
+        log_quantity = table[np.minimum(pieces, len(QUANTITY_PRIOR)).astype(np.int64) - 1] + extra * math.log(QUANTITY_DECAY)
+        score = (log_likelihood + log_place + log_quantity).ravel()
+        best = np.argsort(-score, kind="stable")[:limit]
+        best = best[score[best] > score[best[0]] - 16.0]
+        sign = -1 if total < 0 else 1
+        return Explanations(
+            best % n_products,
+            sign * pieces.ravel()[best].astype(np.int64),
+            log_likelihood.ravel()[best],
+            log_place.ravel()[best],
+            log_quantity.ravel()[best],
+        )
+
+    def log_place(self, plates: np.ndarray, delta_g: np.ndarray) -> np.ndarray:
+        """(n_products,) log prior that a load whose middle lies there is this product; arguments as in `explain`."""
+        rows = self.rows
+        share = np.abs(delta_g) / max(float(np.abs(delta_g).sum()), 1e-9)
+        taken = float(delta_g.sum()) < 0
+        middle_m = float(share @ rows.along_m[plates])
+        members = np.array(rows.members[rows.row[plates[0]]])
+        offset = np.abs(rows.along_m[members] - middle_m) / rows.width_m[members]
+        near = members[offset < 2.0]
+        beyond = np.maximum(offset[offset < 2.0] - OFF_CENTRE_WIDTHS, 0.0)
+        closeness = np.exp(-0.5 * (beyond / OFF_CENTRE_SD_WIDTHS) ** 2)
+        # A take needs a piece to be there; a put-back goes where the product belongs, even if the place is empty.
+        present = np.minimum(self.stock[near], 1.0) if taken else np.maximum(self.planned[near], np.minimum(self.stock[near], 1.0))
+        planned = closeness @ present
+        in_row = (self.planned[members] | (self.stock[members] > 0.5)).any(axis=0)
+        return np.log(PLANNED_PRIOR * planned + ROW_PRIOR * in_row + STORE_PRIOR)
+
+    def move(self, plate: int, product: int, pieces: float) -> None:
+        """Expected pieces that came onto a plate (negative: left it). Stock never falls below zero."""
+        self.stock[plate, product] = max(self.stock[plate, product] + pieces, 0.0)
+        self.away[product] = max(self.away[product] - pieces, 0.0)
+
+
+@dataclass(slots=True, eq=False)
+class _Change:
+    """A settled change of a single plate, not yet joined with its neighbours'."""
+
+    plate: int
+    onset_ns: int
+    contact_ns: int
+    settled_ns: int
+    silent: bool
+    delta_g: float
+    var_g2: float
+    before_g: float
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """What may be a hand that rests on a shelf: kept until it is undone or stays longer than a hand would.
+
+    event is None for what is too small to be a load: it is forgotten rather than handed out.
+    """
+
+    before_g: dict[int, float]
+    settled_ns: int
+    event: ShelfEvent | None
+
+
+# Two neighbouring changes further apart than this are two loads, however well one would explain them.
+JOIN_MAX_S = 0.4
+# Spread of the contact times of the plates that share one load: a piece tips over an edge within a tenth of a second.
+SAME_LOAD_SD_S = 0.06
+# Density per second of two loads of different people or hands that happen to be neighbours within JOIN_MAX_S.
+COINCIDENCE_PER_S = 0.02
+# Shares of loads that rest on one, two, three, four plates (235 labelled events: 117, 105, 11, 2).
+SPREAD_PRIOR = (0.5, 0.44, 0.05, 0.01)
+# How long the changes of some plates wait for neighbours that still shake.
+NEIGHBOUR_WAIT_S = 1.2
+# How long a load that no product explains may wait for its own undoing: somebody leans on a shelf (or holds a product
+# down on its plate), somebody lifts a plate's edge.
+LEAN_MAX_S = 10.0
+LIFT_MAX_S = 2.0
+HELD_MAX = 64
+# A load below this share of the lightest product is not one.
+LIGHTEST_SHARE = 0.45
+# Cross-talk: a neighbour of a heavy step moves by up to 1.6 % of it, either way; and every shelf creeps a little.
+CROSS_TALK_SHARE = 0.015
+CREEP_G = 2.0
+# A plate that is silent or stuck for so long, or that shakes so much, is reported.
+STUCK_S = 5.0
+NOISY_SD_G = 25.0
+EVENTS_PENDING_MAX = 256
+
+
+class ShelfMonitor:
+    """Follows every plate of a store and yields shelf events.
+
+    Attributes:
+        planogram: what lies where; attribution keeps it up to date.
+        ignored: messages that were not used, by reason.
+    """
+
+    def __init__(self, store: Store, planogram: Planogram | None = None) -> None:
+        from fusion._kernels import shelves as kernel
+
+        self._kernel = kernel
+        self.planogram = Planogram(store) if planogram is None else planogram
+        self.ignored: Counter[str] = Counter()
+        self._names = [plate.plate for plate in store.plates]
+        self._index = {name: i for i, name in enumerate(self._names)}
+        self._period_ns = 1e9 / store.weight_rate_hz
+        n = len(store.plates)
+        self._state = np.zeros(n, np.int8)
+        self._times = np.zeros((n, 8), np.int64)
+        self._reals = np.zeros((n, 4))
+        self._reals[:, kernel.NOISE_G2] = 1.0
+        self._ring = np.zeros((n, kernel.RING), np.float32)
+        # A gap is a lost message, not a late stamp: stamps jitter by a tenth of a message's length.
+        self._limits = np.array([0.1e9, STUCK_S * store.weight_rate_hz, 3.0, 4.0])
+        self._changes = np.zeros((max(2 * n, 16), 5), np.int64)
+        self._changes_g = np.zeros((len(self._changes), 3))
+        self._unused = np.zeros(3, np.int64)
+        self._pending: list[_Change] = []
+        self._held: list[_Held] = []
+        self._now_ns = 0
+        self._checked_ns = 0
+        self._warnings: list[Warning] = []
+        self._reported: dict[int, str] = {}
+        empty = np.zeros(0, np.int32)
+        self._follow(empty, np.zeros(0, np.int64), np.zeros(1, np.int32), np.zeros(0, np.float32))  # Compiles.
+
+    def step(self, readings: Sequence[ShelfReading], now_ns: int) -> list[ShelfEvent]:
+        """Take in messages; hand out the events that are certain not to grow any more.
+
+        Args:
+            readings: all messages up to now_ns that were not given yet, in time order.
+            now_ns: data time.
+
+        Raises:
+            OrderError: now_ns runs backwards.
+        """
+        if now_ns < self._now_ns:
+            raise OrderError(f"now_ns: want at least {self._now_ns}, got {now_ns}")
+        self._now_ns = now_ns
+        if readings:
+            self._feed(readings)
+        if now_ns - self._checked_ns > 1_000_000_000:
+            self._check(now_ns)
+        return self._ready(now_ns) if self._pending or self._held else []
+
+    def finish(self) -> list[ShelfEvent]:
+        """The events that still waited for something."""
+        return self._ready(self._now_ns + int(60e9))
+
+    def warnings(self) -> list[Warning]:
+        """What was found wrong with plates since the last call."""
+        drained, self._warnings = self._warnings, []
+        return drained
+
+    def trusted(self, plate: int) -> bool:
+        """Whether a plate (index into store.plates) has reported lately and sanely; if not, its goods are uncertain."""
+        return plate not in self._reported
+
+    def trace(self, plate: int) -> tuple[np.ndarray, np.ndarray]:
+        """Times (n,) int64 and grams (n,) float32 of the newest samples of a plate, for a reviewer to look at."""
+        kernel = self._kernel
+        count = int(self._times[plate, kernel.RING_COUNT])
+        n = min(count, kernel.RING)
+        order = np.arange(count - n, count) % kernel.RING
+        back = np.arange(n - 1, -1, -1) * self._period_ns
+        return self._times[plate, kernel.LAST_NS] - back.astype(np.int64), self._ring[plate, order]
+
+    # ---- from messages to changes of single plates -------------------------------------------------------------------
+
+    def _feed(self, readings: Sequence[ShelfReading]) -> None:
+        known = [r for r in readings if r.plate in self._index and len(r.samples)]
+        self.ignored["weights: unknown plate"] += sum(r.plate not in self._index for r in readings)
+        self.ignored["weights: no samples"] += sum(r.plate in self._index and not len(r.samples) for r in readings)
+        if not known:
+            return
+        plates = np.array([self._index[r.plate] for r in known], np.int32)
+        times = np.array([r.t_ns for r in known], np.int64)
+        starts = np.zeros(len(known) + 1, np.int32)
+        np.cumsum([len(r.samples) for r in known], out=starts[1:])
+        samples = np.concatenate([r.samples for r in known], dtype=np.float32)
+        self._follow(plates, times, starts, samples)
+
+    def _follow(self, plates: np.ndarray, times: np.ndarray, starts: np.ndarray, samples: np.ndarray) -> None:
+        n_changes = self._kernel.follow(
+            plates, times, starts, samples, self._period_ns, self._limits, self._state, self._times, self._reals,
+            self._ring, self._changes, self._changes_g, self._unused,
+        )  # fmt: skip
+        for row in range(n_changes):
+            plate, onset_ns, contact_ns, settled_ns, silent = self._changes[row].tolist()
+            change = _Change(plate, onset_ns, contact_ns, settled_ns, bool(silent), *self._changes_g[row].tolist())
+            if len(self._pending) == EVENTS_PENDING_MAX:
+                self.ignored["shelf changes: table full"] += 1
+                continue
+            self._pending.append(change)
+        if self._unused.any():
+            for reason, count in zip(("late or repeated", "not a number", "table full"), self._unused.tolist()):
+                if count:
+                    self.ignored[f"weights: {reason}"] += count
+            self._unused[:] = 0
+
+    def _check(self, now_ns: int) -> None:
+        """Report plates that fell silent, stopped at a value or shake without end, and those that recovered."""
+        kernel = self._kernel
+        self._checked_ns = now_ns
+        last = self._times[:, kernel.LAST_NS]
+        heard = last > 0
+        stuck = self._times[:, kernel.STUCK_SAMPLES] > self._limits[1]
+        silent = heard & (now_ns - last > STUCK_S * 1e9)
+        noisy = heard & (self._reals[:, kernel.NOISE_G2] > NOISY_SD_G**2)
+        unwell = {
+            **dict.fromkeys(np.flatnonzero(noisy).tolist(), "noisy"),
+            **dict.fromkeys(np.flatnonzero(stuck).tolist(), "stuck"),
+            **dict.fromkeys(np.flatnonzero(silent).tolist(), "silent"),
+        }
+        said = {
+            "silent": f"no message for {STUCK_S:g} s",
+            "stuck": f"the same value for {STUCK_S:g} s",
+            "noisy": f"noise above {NOISY_SD_G:g} g",
+        }
+        for plate, fault in unwell.items():
+            if self._reported.get(plate) != fault:
+                self._warnings.append(Warning(now_ns, f"plate {fault}", self._names[plate], said[fault]))
+        for plate in self._reported.keys() - unwell.keys():
+            self._warnings.append(Warning(now_ns, "plate recovered", self._names[plate], "reports again"))
+        self._reported = unwell
+
+    # ---- from changes to events --------------------------------------------------------------------------------------
+
+    def _ready(self, now_ns: int) -> list[ShelfEvent]:
+        events: list[ShelfEvent] = []
+        for group in sorted(self._groups(), key=lambda group: max(change.settled_ns for change in group)):
+            waited_ns = now_ns - max(change.settled_ns for change in group)
+            if waited_ns < NEIGHBOUR_WAIT_S * 1e9 and self._neighbours_move(group):
+                continue
+            members = {id(change) for change in group}
+            self._pending = [change for change in self._pending if id(change) not in members]
+            for part in _in_order(group):
+                events += self._loads(part)
+        events += self._outlived(now_ns)
+        for event in events:
+            self._learn(event)
+        return sorted(events, key=lambda event: (event.contact_ns, event.plates[0]))
+
+    def _groups(self) -> list[list[_Change]]:
+        """Pending changes, put together where they are neighbours in place and time."""
+        rows = self.planogram.rows
+        groups: list[list[_Change]] = []
+        for change in self._pending:
+            joined = [g for g in groups if any(self._linked(change, other, rows) for other in g)]
+            merged = [change, *(other for g in joined for other in g)]
+            groups = [g for g in groups if all(g is not j for j in joined)]
+            groups.append(merged)
+        return groups
+
+    def _linked(self, a: _Change, b: _Change, rows: Rows) -> bool:
+        if rows.row[a.plate] != rows.row[b.plate] or abs(rows.place[a.plate] - rows.place[b.plate]) > 2:
+            return False
+        overlap = a.onset_ns <= b.settled_ns and b.onset_ns <= a.settled_ns and (a.silent or b.silent)
+        return overlap or abs(a.contact_ns - b.contact_ns) < JOIN_MAX_S * 1e9
+
+    def _neighbours_move(self, group: list[_Change]) -> bool:
+        """Whether a plate beside the group is still disturbed by what may be the same load."""
+        rows, kernel = self.planogram.rows, self._kernel
+        for change in group:
+            members = rows.members[rows.row[change.plate]]
+            place = rows.place[change.plate]
+            for neighbour in members[max(place - 2, 0) : place + 3]:
+                began = self._times[neighbour, kernel.ONSET_NS] <= change.contact_ns + JOIN_MAX_S * 1e9
+                if self._state[neighbour] == kernel.DISTURBED and began:
+                    return True
+        return False
+
+    def _partition(self, group: list[_Change]) -> tuple[float, list[list[_Change]], list[_Change]]:
+        """Split neighbouring changes into the loads that explain them best, and leave out what is no load.
+
+        Every way to cut the row of changes is scored: each piece is either one load (its weight, its place, how its
+        plates agree in time) or nothing (creep and cross-talk of the others). Returns the best score, the loads, and
+        the changes that are none.
+        """
+        group = sorted(group, key=lambda change: int(self.planogram.rows.place[change.plate]))
+        score, loads, nothing = self._cut(group, sharing=False)
+        # That two pieces share a plate is rare and dear to look for, so only what is odd otherwise is looked at.
+        if len(group) > 1 and not all(self._is_plain(load) for load in loads):
+            score, loads, nothing = self._cut(group, sharing=True)
+        return score, sorted(loads, key=lambda part: min(change.contact_ns for change in part)), nothing
+
+    def _cut(self, group: list[_Change], sharing: bool) -> tuple[float, list[list[_Change]], list[_Change]]:
+        """The best cut of a row of changes, found from left to right. sharing: two loads may share one plate."""
+        rows = self.planogram.rows
+        n = len(group)
+        heaviest_g = max(abs(change.delta_g) for change in group)
+        best_score = [0.0] + [-math.inf] * n
+        best_loads: list[tuple[int, list[list[_Change]]]] = [(0, [])] * (n + 1)
+        for stop in range(1, n + 1):
+            # A load rests on at most four plates; a heavier search would only find worse explanations.
+            for start in range(stop - 1, max(stop - 5, -1), -1):
+                part = group[start:stop]
+                if any(rows.place[b.plate] - rows.place[a.plate] > 1 for a, b in zip(part, part[1:])):
+                    break
+                options = [(self._log_load(part), [part])]
+                if stop - start == 1:
+                    options.append((_log_nothing(part[0], heaviest_g), []))
+                elif sharing:
+                    options.append(self._shared_plate(part))
+                for score, loads in options:
+                    if best_score[start] + score > best_score[stop]:
+                        best_score[stop] = best_score[start] + score
+                        best_loads[stop] = (start, loads)
+        chosen: list[list[_Change]] = []
+        nothing = []
+        stop = n
+        while stop > 0:
+            start, loads = best_loads[stop]
+            chosen += loads
+            if not loads:
+                nothing.append(group[start])
+            stop = start
+        return best_score[n], chosen, nothing
+
+    def _is_plain(self, load: list[_Change]) -> bool:
+        """Whether a load is one piece of what lies there."""
+        deltas = np.array([change.delta_g for change in load])
+        found = self.planogram.explain(_plates(load), deltas, sum(change.var_g2 for change in load), limit=1)
+        return bool(len(found.product) and abs(found.quantity[0]) == 1 and found.log_place[0] > math.log(0.1))
+
+    def _shared_plate(self, load: list[_Change]) -> tuple[float, list[list[_Change]]]:
+        """The best two pieces that share one of the plates, and their log density; minus infinity where none do."""
+        planogram = self.planogram
+        deltas = [change.delta_g for change in load]
+        sign = math.copysign(1.0, sum(deltas))
+        best: tuple[float, list[list[_Change]]] = (-math.inf, [])
+        if any(delta * sign < 0 for delta in deltas):
+            return best
+        near = (planogram.stock[_plates(load)] > 0.5).any(axis=0) | planogram.planned[_plates(load)].any(axis=0)
+        for at, change in enumerate(load):
+            left_g = sum(abs(delta) for delta in deltas[:at])
+            for product in np.flatnonzero(near).tolist():
+                weight_g = float(planogram.weight_g[product])
+                part_g = weight_g - left_g
+                if not 0.05 * abs(change.delta_g) < part_g < 0.95 * abs(change.delta_g):
+                    continue
+                beside = load[at - 1] if at else change
+                after = load[at + 1] if at + 1 < len(load) else change
+                left = [*load[:at], replace(change, delta_g=sign * part_g, contact_ns=beside.contact_ns)]
+                rest = replace(change, delta_g=change.delta_g - sign * part_g, contact_ns=after.contact_ns)
+                rest.before_g = change.before_g + sign * part_g
+                # How much of the shared plate was whose is not measured, so only the sum counts as evidence.
+                sd_g = math.hypot(planogram.weight_sd_g[product], GAIN_SD * weight_g)
+                score = self._log_load(left) + self._log_load([rest, *load[at + 1 :]]) + math.log(sd_g * math.sqrt(2 * math.pi))
+                score -= math.log(len(load) * abs(change.delta_g))
+                if score > best[0]:
+                    best = score, [left, [rest, *load[at + 1 :]]]
+        return best
+
+    def _log_load(self, part: list[_Change]) -> float:
+        """Log density of the changes as one load on these plates."""
+        deltas = np.array([change.delta_g for change in part])
+        total = float(deltas.sum())
+        against = float(np.abs(deltas[np.sign(deltas) != np.sign(total)]).sum())
+        # Goods that lean on each other may push a neighbour up a little; more than that is another load.
+        if against > 0.1 * abs(total) or abs(total) < LIGHTEST_SHARE * self.planogram.lightest_g:
+            return -math.inf
+        noise_g2 = sum(change.var_g2 for change in part)
+        found = self.planogram.explain(_plates(part), deltas, noise_g2, limit=6)
+        scores = found.log_likelihood + found.log_place + found.log_quantity
+        log_what = np.logaddexp.reduce(np.append(scores, math.log(UNKNOWN_PER_G)))
+        log_split = -(len(part) - 1) * math.log(abs(total)) + math.log(SPREAD_PRIOR[len(part) - 1])
+        log_time = math.log(COINCIDENCE_PER_S)
+        if len(part) > 1 and not any(change.silent for change in part):
+            times_s = np.array([change.contact_ns - part[0].contact_ns for change in part]) * 1e-9
+            # Small changes are dated less well than large ones: their edge drowns in the vibration.
+            sd_s = SAME_LOAD_SD_S * (1.0 + np.array([math.sqrt(change.var_g2) * 8.0 for change in part]) / np.abs(deltas))
+            weight = 1.0 / sd_s**2
+            residual = (times_s - (weight @ times_s) / weight.sum()) / sd_s
+            log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
+        return float(log_what) + log_split + log_time
+
+    def _loads(self, part: list[_Change]) -> list[ShelfEvent]:
+        """The events among neighbouring changes, less hands that rested there before and those that may rest there now."""
+        score, loads, nothing = self._partition(part)
+        resting = self._resting(part)
+        if resting:
+            net, log_vanished = self._net(part, resting)
+            net_score, net_loads, net_nothing = self._partition(net) if net else (0.0, [], [])
+            # What is explained as it stays so; a hand that went has to explain it better.
+            if net_score + log_vanished > score + 1.0:
+                self._held = [held for held in self._held if all(held is not one for one in resting)]
+                loads, nothing, resting = net_loads, net_nothing, []
+        events = []
+        for load in loads:
+            event = _event(load)
+            before_g = {change.plate: change.before_g for change in load}
+            if self._is_explained(event) or len(self._held) >= HELD_MAX:
+                events.append(event)
+                continue
+            below = [held for held in resting if held.before_g.keys() & before_g.keys()]
+            if below and not self._is_planned(event):
+                # A hand that leans harder: one lean, from what it rested on before.
+                net, _ = self._net(load, below)
+                self._held = [held for held in self._held if all(held is not one for one in below)]
+                if not net:
+                    continue
+                event, before_g = _event(net), {change.plate: change.before_g for change in net}
+            self._held.append(_Held(before_g, event.settled_ns, event))
+        for change in nothing:
+            if len(self._held) < HELD_MAX and abs(change.delta_g) > 2.0 * CREEP_G:
+                self._held.append(_Held({change.plate: change.before_g}, change.settled_ns, None))
+        return events
+
+    def _resting(self, part: list[_Change]) -> list[_Held]:
+        """What is held on the plates of a group since before it moved."""
+        # The plateau of a hand and the step after it may fall into one message.
+        onset_ns = {change.plate: change.onset_ns + 250_000_000 for change in part}
+        return [
+            held for held in self._held if any(held.settled_ns <= onset_ns.get(plate, 0) for plate in held.before_g)
+        ]
+
+    def _net(self, part: list[_Change], resting: list[_Held]) -> tuple[list[_Change], float]:
+        """Changes since before the hands came, without those that have vanished, and the log density of these.
+
+        Levels, not changes: a resting hand creeps, and what creeps slowly enough is taken for drift.
+        """
+        kernel = self._kernel
+        first = part[0]
+        changes = {change.plate: change for change in part}
+        before_g = {change.plate: change.before_g for change in part}
+        for held in reversed(resting):
+            before_g.update(held.before_g)
+        net, log_vanished = [], 0.0
+        for plate, level_g in before_g.items():
+            change = changes.get(plate)
+            if change is None:
+                after_g, var_g2 = float(self._reals[plate, kernel.LEVEL_G]), 1.0
+                change = _Change(plate, first.onset_ns, first.contact_ns, first.settled_ns, first.silent, 0.0, var_g2, level_g)
+            else:
+                after_g = change.before_g + change.delta_g
+            delta_g = after_g - level_g
+            # A hand comes and goes on top of vibration that the plateau's own variance does not show.
+            var_g2 = 2.0 * change.var_g2 + 1.0
+            largest_g = max(abs(one.delta_g) for one in part)
+            if abs(delta_g) < 2.0 + 3.0 * math.sqrt(var_g2) + 0.03 * largest_g:
+                log_vanished += -math.log(2.0 * CREEP_G)
+                continue
+            net.append(
+                _Change(plate, change.onset_ns, change.contact_ns, change.settled_ns, change.silent, delta_g, var_g2, level_g)
+            )
+        return net, log_vanished
+
+    def _outlived(self, now_ns: int) -> list[ShelfEvent]:
+        """Held loads that stayed longer than a hand would."""
+
+        def is_old(held: _Held) -> bool:
+            leans = held.event is not None and held.event.delta_g.sum() > 0
+            return now_ns - held.settled_ns >= (LEAN_MAX_S if leans else LIFT_MAX_S) * 1e9
+
+        old = [held.event for held in self._held if is_old(held) and held.event is not None]
+        self._held = [held for held in self._held if not is_old(held)]
+        return old
+
+    def _is_planned(self, event: ShelfEvent) -> bool:
+        """Whether a load that came is pieces of a product that belongs there: somebody restocks."""
+        found = self.planogram.explain(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=1)
+        if not len(found.product) or found.log_place[0] < math.log(0.05):
+            return False
+        expected_g = abs(int(found.quantity[0])) * self.planogram.weight_g[found.product[0]]
+        return bool(abs(abs(event.delta_g.sum()) - expected_g) < 3.0 * GAIN_SD * expected_g)
+
+    def _is_explained(self, event: ShelfEvent) -> bool:
+        """Whether some product suits a load well: one that lies there, or one that somebody carries."""
+        found = self.planogram.explain(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=6)
+        load_g = abs(float(event.delta_g.sum()))
+        planogram = self.planogram
+        for product, quantity, place in zip(found.product.tolist(), found.quantity.tolist(), found.log_place.tolist()):
+            expected_g = abs(quantity) * planogram.weight_g[product]
+            sd_g = math.sqrt(float(event.cov_g2.sum()) + quantity**2 * planogram.weight_sd_g[product] ** 2)
+            if abs(load_g - expected_g) > 3.0 * sd_g + 2.0 * GAIN_SD * expected_g:
+                continue
+            if quantity < 0 and place > math.log(0.05):
+                return True
+            if quantity > 0 and planogram.away[product] > 0.8 * quantity:
+                return True
+        return False
+
+    def _learn(self, event: ShelfEvent) -> None:
+        """Keep the planogram up to date with what an event most probably was."""
+        found = self.planogram.explain(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=6)
+        if not len(found.product):
+            return
+        score = found.log_likelihood + found.log_place + found.log_quantity
+        if event.delta_g.sum() > 0:
+            score = score + np.log(np.minimum(self.planogram.away[found.product], 1.0) + 1e-3)
+        score = np.append(score, math.log(UNKNOWN_PER_G))
+        probability = np.exp(score - np.logaddexp.reduce(score))
+        plate = int(event.plates[np.argmax(np.abs(event.delta_g))])
+        for product, quantity, p in zip(found.product.tolist(), found.quantity.tolist(), probability.tolist()):
+            self.planogram.move(plate, product, p * quantity)
+
+
+def _in_order(group: list[_Change]) -> list[list[_Change]]:
+    """Cut a group in time until every plate changes at most once in each part."""
+    plates = [change.plate for change in group]
+    if len(set(plates)) == len(plates):
+        return [group]
+    group = sorted(group, key=lambda change: change.contact_ns)
+    twice = {plate for plate, count in Counter(plates).items() if count > 1}
+    # The widest pause between the first two changes of a plate that moved twice.
+    first = next(i for i, change in enumerate(group) if change.plate in twice)
+    second = next(i for i in range(first + 1, len(group)) if group[i].plate == group[first].plate)
+    cut = max(range(first + 1, second + 1), key=lambda i: group[i].contact_ns - group[i - 1].contact_ns)
+    return [*_in_order(group[:cut]), *_in_order(group[cut:])]
+
+
+def _log_nothing(change: _Change, heaviest_g: float) -> float:
+    """Log density of a plate's change as creep or as cross-talk of a heavier step beside it."""
+    scale_g = CREEP_G + math.sqrt(change.var_g2) + CROSS_TALK_SHARE * (heaviest_g if heaviest_g > abs(change.delta_g) else 0.0)
+    return -abs(change.delta_g) / scale_g - math.log(2.0 * scale_g)
+
+
+def _plates(part: list[_Change]) -> np.ndarray:
+    return np.array([change.plate for change in part], np.int64)
+
+
+def _event(part: list[_Change]) -> ShelfEvent:
+    deltas = np.array([change.delta_g for change in part])
+    weight = np.abs(deltas)
+    origin_ns = part[0].contact_ns
+    contact_ns = origin_ns + int(weight @ np.array([c.contact_ns - origin_ns for c in part]) / weight.sum())
+    return ShelfEvent(
+        _plates(part),
+        min(change.onset_ns for change in part),
+        contact_ns,
+        max(change.settled_ns for change in part),
+        deltas,
+        np.diag([change.var_g2 for change in part]),
+        all(change.silent for change in part),
+    )

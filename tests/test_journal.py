@@ -1,0 +1,82 @@
+"""Goods in double entry: nothing is lost, nothing is counted twice, nothing is overwritten."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusion.errors import IdempotencyConflict, JournalError
+from fusion.journal import OUTSIDE, Journal, Transfer
+
+SHELF, CART = ("shelf", "a1"), ("cart", "v1")
+
+
+def take(key: str = "e1", quantity: int = 2, gtin: str = "g") -> Transfer:
+    return Transfer(key, 5, CART, SHELF, gtin, quantity)
+
+
+def test_a_take_moves_pieces_from_shelf_to_cart() -> None:
+    journal = Journal()
+    assert journal.append(take())
+    assert journal.balance(CART) == {"g": 2}
+    assert journal.balance(SHELF) == {"g": -2}
+    assert journal.balance(OUTSIDE) == {}
+
+
+def test_a_repeated_transfer_counts_once_and_a_different_one_is_refused() -> None:
+    journal = Journal()
+    assert journal.append(take())
+    assert not journal.append(take())
+    with pytest.raises(IdempotencyConflict):
+        journal.append(take(quantity=3))
+    assert len(journal) == 1
+    assert journal.balance(CART) == {"g": 2}
+
+
+def test_a_reversal_restores_the_balances_and_is_idempotent() -> None:
+    journal = Journal()
+    journal.append(take())
+    first = journal.reverse("e1", 9)
+    assert journal.reverse("e1", 9) == first
+    assert journal.balance(CART) == {} and journal.balance(SHELF) == {}
+    assert [transfer.idempotency_key for transfer in journal] == ["e1", first.idempotency_key]
+    with pytest.raises(JournalError):
+        journal.reverse("e2", 9)
+    with pytest.raises(JournalError):
+        journal.reverse(first.idempotency_key, 9)
+
+
+@pytest.mark.parametrize("quantity", [0, -1, True, 1.0])
+def test_quantities_are_positive_integers(quantity: object) -> None:
+    with pytest.raises(JournalError, match="quantity"):
+        Transfer("k", 0, CART, SHELF, "g", quantity)  # type: ignore[arg-type]
+
+
+def test_accounts_differ() -> None:
+    with pytest.raises(JournalError, match="accounts"):
+        Transfer("k", 0, CART, CART, "g", 1)
+
+
+accounts = st.sampled_from([SHELF, CART, OUTSIDE, ("cart", "v2")])
+steps = st.lists(
+    st.tuples(st.integers(0, 9), accounts, accounts, st.sampled_from("ab"), st.integers(1, 5), st.booleans()), max_size=40
+)
+
+
+@given(steps)
+def test_goods_are_conserved(moves: list) -> None:
+    journal = Journal()
+    for key, debit, credit, gtin, quantity, reverse in moves:
+        if reverse and str(key) in journal:
+            journal.reverse(str(key), 1)
+        elif debit != credit:
+            try:
+                journal.append(Transfer(str(key), 0, debit, credit, gtin, quantity))
+            except IdempotencyConflict:
+                assert str(key) in journal
+        assert not any(journal.totals().values())
+    again = Journal()
+    for transfer in journal:
+        assert again.append(transfer)
+    assert {a: again.balance(a) for a in again.accounts()} == {a: journal.balance(a) for a in journal.accounts()}
