@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fusion.config import Store
+from fusion.config import Store, inside_polygon
 from fusion.observations import GateScan
 from fusion.results import People, PersonEntered, PersonLeft, Warning
 
@@ -22,13 +22,12 @@ from fusion.results import People, PersonEntered, PersonLeft, Warning
 LINE_MARGIN_M = 0.12
 # People pass beside the drawn line too: gates are drawn between posts, shoulders are wider than a position.
 LINE_OVERHANG_M = 0.4
-# Sides are followed within this distance of the line; farther away the person has to come back first.
+# Sides are followed within this distance of the line; farther away the person has to come back first. Who is first seen
+# just inside, this near to an entry, came in through it: cameras often do not look outside.
 GATE_REACH_M = 1.5
 # A scan is good for somebody who crosses this much later, or a moment earlier (clocks of gates and cameras differ).
 SCAN_VALID_S = 30.0
 SCAN_LATE_S = 2.5
-# Who is first seen inside, this near to an entry, came in through it: cameras often do not look outside.
-FIRST_SEEN_NEAR_M = 1.5
 # Who vanishes this near to an exit has left: cameras often do not look outside.
 VANISHED_NEAR_M = 1.0
 # How long a vanished person may be away before being seen as gone, at an exit and anywhere else.
@@ -39,6 +38,8 @@ UNKNOWN_AGE_S = 2.0
 # Somebody who appears where another vanished is the same person if a brisk walk could bring them there.
 WALK_MAX_MPS = 2.0
 RELINK_SLACK_M = 0.8
+# People whose visit is remembered after they left; far more than can be inside at once.
+REMEMBERED_MAX = 4096
 
 
 @dataclass
@@ -54,7 +55,6 @@ class Walker:
     distance_m: dict[int, tuple[int, float]] = field(default_factory=dict)
     crossed_ns: dict[int, int] = field(default_factory=dict)
     inside: bool = False
-    staff: bool = False
     identity: float = 1.0
     visit: Visit | None = None
     # Crossed an entry without a scan of their own, at this instant and gate.
@@ -122,22 +122,24 @@ class Visits:
         self._open: dict[str, Visit] = {}
         self._by_account: dict[str, Visit] = {}
         self._n_visits = 0
+        # Whom a track belonged to, beyond its end: what people did is explained for good only after they have left.
+        self._whose: dict[int, Visit | None] = {}
         self.ignored: Counter[str] = Counter()
 
     # ---- what others ask ---------------------------------------------------------------------------------------------
 
     def account_of(self, track_id: int) -> str | None:
-        """Account of a person's visit; None for staff, for unknown people and for somebody gone for a while."""
-        walker = self._walkers.get(track_id)
-        return walker.visit.account if walker and walker.visit else None
+        """Account of a person's visit; None for staff, for unknown people and for somebody long gone."""
+        visit = self._whose.get(track_id)
+        return visit.account if visit else None
 
     def visit_of(self, track_id: int) -> str | None:
-        walker = self._walkers.get(track_id)
-        return walker.visit.id if walker and walker.visit else None
+        """Id of a person's visit; None for staff, for people without one and for somebody long gone."""
+        visit = self._whose.get(track_id)
+        return visit.id if visit else None
 
     def is_staff(self, track_id: int) -> bool:
-        walker = self._walkers.get(track_id)
-        return walker is not None and walker.staff
+        return track_id in self._whose and self._whose[track_id] is None
 
     def finished(self, until_ns: int) -> list[Visit]:
         """Visits whose people have all left by an instant; each is handed out once."""
@@ -311,7 +313,7 @@ class Visits:
         walker.inside = True
         gate_id = self._gates[gate].id if gate is not None else None
         if scan is not None and scan.credential_type == "staff":
-            walker.staff = True
+            self._belongs(walker, None)
             yield PersonEntered(t_ns, walker.track_id, gate_id, None, None, staff=True)
             return
         account = scan.account if scan else None
@@ -322,14 +324,22 @@ class Visits:
             self._open[visit.id] = visit
             if account is not None:
                 self._by_account[account] = visit
-        visit.members.add(walker.track_id)
-        visit.inside.add(walker.track_id)
         visit.identity = min(visit.identity, walker.identity)
-        walker.visit = visit
+        self._belongs(walker, visit)
         yield PersonEntered(t_ns, walker.track_id, gate_id, account, visit.id)
         if account is None:
             where = f"at {gate_id!r}" if gate_id else "inside the store, not seen coming in"
             yield Warning(t_ns, "no credential", visit.id, f"a person without credential {where}")
+
+    def _belongs(self, walker: Walker, visit: Visit | None) -> None:
+        """This person is of a visit, or of the staff (None)."""
+        walker.visit = visit
+        if visit is not None:
+            visit.members.add(walker.track_id)
+            visit.inside.add(walker.track_id)
+        self._whose[walker.track_id] = visit
+        if len(self._whose) > REMEMBERED_MAX:
+            del self._whose[next(iter(self._whose))]
 
     def _leave(self, walker: Walker, t_ns: int, gate: int) -> Iterator[PersonLeft]:
         walker.inside = False
@@ -345,17 +355,24 @@ class Visits:
 
     def _appeared(self, walker: Walker, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
         """Somebody inside whom no gate has seen: came in unseen, or was lost before under another track."""
-        if not self._gates:
+        if not self._gates or not inside_polygon(self._store.floor, *walker.last_m):
             return
         distance, beside = self._gate_distances(np.array([walker.first_m, walker.last_m]))
-        near = beside[0] & (np.abs(distance[0]) < FIRST_SEEN_NEAR_M)
-        entries = [g for g in range(len(self._gates)) if self._in[g] and near[g] and distance[0, g] > -LINE_MARGIN_M]
-        inside = [g for g in entries if distance[1, g] > LINE_MARGIN_M]
-        if inside:
-            yield from self._cross_in(walker, walker.first_ns, inside[0])
+        reach = beside & (np.abs(distance) < GATE_REACH_M)
+        entries = [g for g in range(len(self._gates)) if self._in[g]]
+        came_in = [g for g in entries if reach[0, g] and distance[0, g] > -LINE_MARGIN_M]
+        if reach[1].any():
+            # Still at a gate: first seen just behind an entry's line, or crossing will tell.
+            gate = next((g for g in came_in if distance[1, g] > LINE_MARGIN_M), None)
+            if gate is not None:
+                yield from self._cross_in(walker, walker.first_ns, gate)
             return
-        outside = any(near[g] and distance[0, g] <= 0 for g in range(len(self._gates)))
-        if entries or outside or now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9:
+        if entries and (came_in or not inside_polygon(self._store.floor, *walker.first_m)):
+            # Seen outside and now inside: the crossing itself was not seen.
+            gate = min(came_in or entries, key=lambda g: abs(float(distance[0, g])))
+            yield from self._cross_in(walker, now_ns, gate)
+            return
+        if now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9:
             return
         reachable = []
         for visit in self._open.values():
@@ -369,11 +386,10 @@ class Visits:
         if len(reachable) == 1:
             visit, track = reachable[0]
             del visit.lost[track]
-            visit.members.add(walker.track_id)
-            visit.inside.add(walker.track_id)
             # The only one missing is found where they can be; the doubt that remains belongs on the receipt.
             visit.identity = min(visit.identity, 0.97)
-            walker.inside, walker.visit = True, visit
+            walker.inside = True
+            self._belongs(walker, visit)
             yield PersonEntered(now_ns, walker.track_id, None, visit.account, visit.id)
             return
         for visit, _ in reachable:
