@@ -51,11 +51,11 @@
     visit, account, staff: !!staff, enter, exit, index,
     kind: staff ? "staff" : account === null ? "unknown" : "shopper",
     number: String(index + 1),
-    label: account !== null ? account : staff ? "staff" : visit !== null ? `unknown ${visit}` : "unknown",
+    label: account !== null ? account : staff ? `staff ${index + 1}` : visit !== null ? `unknown ${visit}` : "unknown",
   }));
   const nobody = { index: -1, kind: "unknown", number: "?", label: "somebody unseen" };
   const who = (index) => index >= 0 ? visits[index] : nobody;
-  const colour = (visit) => visit.kind === "shopper" ? `c${visit.index % 8}` : "cnone";
+  const colour = (visit) => visit.kind === "shopper" ? `c${(visit.shade ?? visit.index) % 8}` : "cnone";
   // The number stands on the plan and in every list, so that colours are a help and never the only sign.
   const badge = (visit) => make("span", { class: `badge ${visit.kind} ${colour(visit)}`, "aria-hidden": "true" }, visit.number);
 
@@ -71,7 +71,9 @@
       }
       return { start: tick * data.period_ms, end: (tick + n - 1) * data.period_ms, xs, ys };
     });
-    const visit = index >= 0 ? visits[index] : { index: -1, kind: "unknown", number: "?", label: `track ${id}` };
+    // Without gates nobody has a visit, and tracks are told apart instead.
+    const stranger = data.counts.gates ? { kind: "unknown", number: "?" } : { kind: "shopper", number: String(id) };
+    const visit = index >= 0 ? visits[index] : { index: -1, shade: id, label: `track ${id}`, ...stranger };
     return { id, visit, stretches, start: stretches[0].start, end: stretches[stretches.length - 1].end };
   });
 
@@ -131,11 +133,11 @@
   const unknown = visits.length - shoppers - staff;
   const items = settled.reduce((n, r) => n + r.lines.reduce((m, line) => m + line[1], 0), 0);
   $("figures").append(
-    figure("Visits", count(shoppers), "", [unknown ? plural(unknown, "unknown", "unknown") : "all with an account", staff ? plural(staff, "staff", "staff") : ""].filter(Boolean).join(", ")),
+    figure("Visits", count(shoppers), "", [!data.counts.gates ? plural(tracks.length, "track") : unknown ? plural(unknown, "unknown", "unknown") : "all with an account", staff ? plural(staff, "staff", "staff") : ""].filter(Boolean).join(", ")),
     figure("Settled", money(settled.reduce((n, r) => n + r.total, 0), true), data.money.currency, plural(settled.length, "receipt") + ", " + plural(items, "item")),
     figure("Waiting for review", money(review.reduce((n, r) => n + r.total, 0), true), data.money.currency, plural(review.length, "receipt")),
     figure("Shelf events", count(events.length), "", plural(events.filter((e) => e.best && e.best[3] < DOUBT).length, "below", "below") + ` ${percent(DOUBT)} sure`),
-    figure("Engine step", step.p50 === null || step.p50 === undefined ? "\u2013" : (step.p50 / 1000).toFixed(2), "ms", `median; p99 ${((step.p99 || 0) / 1000).toFixed(2)} ms, worst ${((step.max || 0) / 1000).toFixed(1)} ms`),
+    figure("Engine step", step.p50 ? (step.p50 / 1000).toFixed(2) : "\u2013", "ms", `median; p99 ${((step.p99 || 0) / 1000).toFixed(2)} ms, worst ${((step.max || 0) / 1000).toFixed(1)} ms`),
     figure("Length", span(lengthMs), "", `${plural(data.counts.cameras, "camera")}, ${plural(data.counts.plates, "plate")}`),
   );
 
@@ -144,10 +146,11 @@
   let unit = 1, roomy = true;
   function measure() {
     const box = plan.viewBox.baseVal, width = plan.clientWidth - 12, height = plan.clientHeight - 12;
-    if (width > 0 && height > 0) unit = Math.max(box.width / width, box.height / height);
-    plan.style.setProperty("--u", `${unit}px`);
     // On a phone names would cover the plan: numbers alone, and the name of whoever is chosen.
     roomy = plan.clientWidth >= 560;
+    if (width > 0 && height > 0) unit = Math.max(box.width / width, box.height / height);
+    plan.style.setProperty("--u", `${unit}px`);
+    plan.style.setProperty("--k", roomy ? unit : 0.7 * unit);
   }
   // The plan is as tall as its shape asks for, between the limits that the style sets.
   plan.style.aspectRatio = `${plan.viewBox.baseVal.width} / ${plan.viewBox.baseVal.height}`;
@@ -159,7 +162,7 @@
     if (one) return one;
     const group = draw("g", { class: colour(track.visit) });
     const shape = track.visit.kind === "staff" ? draw("rect", { class: "mark staff" }) : draw("circle", { class: `mark ${track.visit.kind}` });
-    const number = draw("text", { class: "number-in" }, track.visit.number);
+    const number = draw("text", { class: `number-in${track.visit.number.length > 2 ? " long" : ""}` }, track.visit.number);
     const label = draw("text", { class: "who" }, short(track.visit.label, 16));
     group.append(shape, number, label, draw("title", {}, track.visit.label));
     group.addEventListener("click", () => choose(track));
@@ -257,7 +260,7 @@
     $("present").replaceChildren(...(list.length ? list.map((track) => {
       const n = Math.max(0, carts.get(track.visit.index) || 0);
       return make("button", { type: "button", class: `person${track === chosen ? " chosen" : ""}`, "aria-pressed": String(track === chosen), on: { click: () => choose(track) } },
-        badge(track.visit), make("b", {}, track.visit.label), make("span", { class: "soft" }, track.visit.kind === "shopper" ? count(n) : track.visit.kind, track.visit.kind === "shopper" ? make("span", { class: "word" }, n === 1 ? " item" : " items") : null));
+        badge(track.visit), make("b", {}, track.visit.label), make("span", { class: "soft" }, track.visit.index < 0 ? "" : track.visit.kind === "shopper" ? count(n) : track.visit.kind, track.visit.kind === "shopper" && track.visit.index >= 0 ? make("span", { class: "word" }, n === 1 ? " item" : " items") : null));
     }) : [make("span", { class: "soft" }, "Nobody is in view at this moment.")]));
   }
 

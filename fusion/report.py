@@ -183,7 +183,9 @@ class Report:
     def _add_entry(self, entered: PersonEntered) -> None:
         index = self._visit_index.get(entered.visit) if entered.visit is not None else None
         if index is None:
-            index = self._new_visit(_Visit(entered.visit, entered.account, entered.staff, entered.t_ns))
+            # What staff show at the gate opens it: it must not stand on a page that is passed around.
+            account = None if entered.staff else entered.account
+            index = self._new_visit(_Visit(entered.visit, account, entered.staff, entered.t_ns))
         self._track_visit[entered.track_id] = index
 
     def _new_visit(self, visit: _Visit) -> int:
@@ -241,8 +243,11 @@ class Report:
         unit = plan.width_cm / 960
         drawn, dots = [], []
         for track, path_cm in self._paths.items():
-            index = self._track_visit.get(track)
+            # Without gates nobody has a visit, and tracks are told apart instead.
+            index = self._track_visit.get(track) if self.store.gate else track
+            number = "?" if index is None else str(index + (1 if self.store.gate else 0))
             colour = "none" if index is None else str(index % 8)
+            long = " long" if len(number) > 2 else ""
             for tick, points in self._stretches(path_cm):
                 points = points[: max(0, end_tick - tick + 1)].tolist()
                 if not points:
@@ -251,10 +256,9 @@ class Report:
                 drawn.append(f'<polyline class="path c{colour}" points="{coordinates}"/>')
                 if tick + len(points) > end_tick:
                     x, y = points[-1]
-                    number = "?" if index is None else index + 1
                     dots.append(
                         f'<circle class="dot c{colour}" cx="{x}" cy="{-y}" r="{8.5 * unit:.1f}"/>'
-                        f'<text class="number" x="{x}" y="{-y + unit / 2:.1f}">{number}</text>'
+                        f'<text class="number-in{long}" x="{x}" y="{-y + unit / 2:.1f}">{number}</text>'
                     )
         where = {plate.plate: plate for plate in self.store.plates}
         for event in self._events():
@@ -264,7 +268,7 @@ class Report:
                 drawn.append(_event_mark(plate, taken, 6 * unit))
         page = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{plan.viewbox}" width="960" '
-            f'height="{960 * plan.height_cm / plan.width_cm:.0f}" style="--u:{unit:.3f}px" role="img">'
+            f'height="{960 * plan.height_cm / plan.width_cm:.0f}" style="--u:{unit:.3f}px;--k:{unit:.3f}" role="img">'
             f"<title>{html.escape(_clean(self.title))}</title><style>{_asset('report_plan.css')}</style>"
             f'<rect class="ground" x="{plan.left_cm}" y="{plan.top_cm}" width="{plan.width_cm}" '
             f'height="{plan.height_cm}"/>{plan.ground()}{"".join([*drawn, *dots])}{plan.labels()}</svg>\n'

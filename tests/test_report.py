@@ -104,7 +104,7 @@ def filled(store: Store, account: str = "alice") -> Report:
     report.add(people(T_NS, (1, -1.0, 1.5)))
     report.add(PersonEntered(T_NS + S_NS, 1, "entry", account, "visit-1"))
     report.add(PersonEntered(T_NS + 2 * S_NS, 2, "entry", None, "visit-2"))
-    report.add(PersonEntered(T_NS + 2 * S_NS, 3, "entry", "badge", None, staff=True))
+    report.add(PersonEntered(T_NS + 2 * S_NS, 3, "entry", "badge-of-eve", None, staff=True))
     for step in range(1, 300):
         t = step / 10
         spots = [(1, min(0.2 * t, 3.0), 1.5 + 0.05 * t), (2, 3.0, 0.5), (3, 5.0 - 0.1 * t, 2.0)]
@@ -184,6 +184,13 @@ def test_the_page_is_whole_and_asks_nobody_for_anything(tmp_path: Path) -> None:
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {"http://www.w3.org/2000/svg"}
 
 
+def test_what_staff_show_at_the_gate_is_not_on_the_page(tmp_path: Path) -> None:
+    report = filled(make_store())
+    report.write(tmp_path / "report.html", SUMMARY)
+    report.write_svg(tmp_path / "plan.svg")
+    assert all("badge-of-eve" not in path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
+
+
 def test_the_data_says_what_happened(tmp_path: Path) -> None:
     data = written(filled(make_store()), tmp_path).data
     assert [event[0] for event in data["events"]] == [9000, 15000, 20000]
@@ -194,7 +201,7 @@ def test_the_data_says_what_happened(tmp_path: Path) -> None:
     assert [visit[:3] for visit in data["visits"]] == [
         ["visit-1", "alice", 0],
         ["visit-2", None, 0],
-        [None, "badge", 1],
+        [None, None, 1],
     ]
     assert [(r["status"], r["total"], r["who"]) for r in data["receipts"]] == [("settled", 697, 0), ("review", 0, 1)]
     assert data["summary"]["ignored"] == {"weights: repeated": 3}
@@ -410,7 +417,7 @@ def test_the_page_lives_in_a_browser(tmp_path: Path, width: int) -> None:
     # Centimetres: at 4 s the shopper has come to x = 0.8 m, at 20 s to the end of the way.
     assert abs(float(steps["slid"][1]["alice"][0]) - 80) < 5
     assert abs(float(steps["slid on"][1]["alice"][0]) - 300) < 5
-    assert steps["slid"][1]["badge"][1] == "rect" and steps["slid"][1]["unknown visit-2"][1] == "circle"
+    assert steps["slid"][1]["staff 3"][1] == "rect" and steps["slid"][1]["unknown visit-2"][1] == "circle"
     assert abs(steps["left"][0] - 15000) < 150 and steps["right"][0] >= 29800
     assert abs(steps["previous event"][0] - 20050) < 150
     assert found["playing"] == "Pause" and steps["played"][0] > 1200

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -157,6 +158,7 @@ def _rate(percent: float) -> int:
     return round(percent * _RATE_SCALE)
 
 
+@cache
 def _rate_text(rate: int) -> str:
     whole, part = divmod(rate, _RATE_SCALE)
     return f"{whole}.{part:04d}".rstrip("0").rstrip(".") + "%"
@@ -180,8 +182,12 @@ def genesis_hash(store: str, currency: str) -> bytes:
     return hashlib.sha256(_canonical(["fusion ledger", FORMAT_VERSION, store, currency]).encode("ascii")).digest()
 
 
+# Made once: json.dumps would make one for every entry.
+_ENCODER = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def _canonical(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def charge_postings(gross_by_rate: Mapping[int, int], currency: str) -> tuple[Posting, ...]:
