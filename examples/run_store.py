@@ -125,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
     writer.close(summary)
     visits = read_truth(args.recording) if recording else simulated_truth(simulation)
     report.write(args.out / "report.html", summary, truth=visits)
+    report.write_svg(args.out / "floor.svg")
 
     print()
     print_receipts(store, receipts, visits)
@@ -151,16 +152,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"not used: {count} x {reason}")
     for said in recording.damaged if recording else ():
         print(f"damaged: {said}")
-    print(f"results, report.html and ledger.sqlite are in {args.out}")
+    print(f"results, report.html, floor.svg and ledger.sqlite are in {args.out}")
     return exit_code
 
 
 def simulated(args: argparse.Namespace) -> tuple[Store, Simulation, tuple[int, int]]:
     from fusion.config import Store
+    from fusion.errors import FusionError
     from fusion.simulation import Scenario, Simulation, demo_store
 
     store = Store.load(args.store) if args.store else demo_store()
-    scenario = Scenario(seed=args.seed, minutes=args.minutes, shoppers=args.shoppers)
+    try:
+        scenario = Scenario(seed=args.seed, minutes=args.minutes, shoppers=args.shoppers)
+    except ValueError as error:
+        raise FusionError(str(error)) from None
     span_ns = scenario.start_ns, scenario.start_ns + round(args.minutes * 60e9)
     return store, Simulation(store, scenario), span_ns
 

@@ -278,3 +278,40 @@ def test_an_interrupted_run_keeps_what_it_has(recording, tmp_path):
 
     assert pq.read_table(tmp_path / "tracks.parquet").num_rows > 0
     assert json.loads((tmp_path / "run.json").read_text())["frames"] > 0
+
+
+def test_a_hundred_cameras_and_one_of_them_down():
+    from fusion.simulation import Scenario, Simulation, demo_store
+
+    store = demo_store(n_cameras=100, n_plates=8)
+    scenario = Scenario(seed=2, minutes=0.6, shoppers=1)
+    down = store.cameras[17].name
+    observations = Simulation(store, scenario).observations()
+    results, engine = everything(store, (o for o in observations if not (isinstance(o, Frame) and o.camera == down)))
+    assert [warning.subject for warning in of(Warning, results)] == [down], "the camera is named, and only it"
+    assert [receipt.account is None for receipt in of(Receipt, results)] == [False]
+    assert engine.ignored == {}
+
+
+def test_rows_that_a_recording_loses_reach_the_summary(small_recording, tmp_path):
+    """A torn segment and a row of nobody's camera: the run goes on and says so."""
+    import shutil
+
+    from fusion.observations import RecordingWriter
+
+    folder = tmp_path / "segments"
+    source = Recording(small_recording)
+    with RecordingWriter(folder, source.store, segment_s=10.0) as writer:
+        for observation in source.observations():
+            writer.write(observation)
+        last = observation.t_ns
+    shutil.copy(small_recording / "gate.jsonl", folder / "gate.jsonl")
+    newest = sorted((folder / "weights").glob("*.parquet"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with RecordingWriter(tmp_path / "stranger", source.store) as writer:
+        writer.write(Frame(last, "nowhere", np.zeros((1, 17, 3), np.float32)))
+    shutil.copy(tmp_path / "stranger" / "detections.parquet", folder / "detections" / "999999999999.parquet")
+    summary = replay(folder, tmp_path / "out")
+    assert summary.ignored["weights: damaged file"] == 1
+    assert summary.ignored["detections: camera without calibration"] == 1
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["ignored"] == summary.ignored
