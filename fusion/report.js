@@ -115,7 +115,7 @@
   const settled = data.receipts.filter((r) => r.status === "settled"), review = data.receipts.filter((r) => r.status !== "settled");
   const wrong = data.receipts.filter((r) => r.difference && r.difference.length);
   const wrongSettled = wrong.filter((r) => r.status === "settled");
-  $("subtitle").textContent = [data.store.name, dayFormat.format(new Date(data.start_ms)), `${clock(0)} to ${clock(lengthMs)} (${data.store.timezone})`].join("  \u00b7  ");
+  $("subtitle").textContent = [data.store.name === data.title ? null : data.store.name, dayFormat.format(new Date(data.start_ms)), `${clock(0)} to ${clock(lengthMs)} (${data.store.timezone})`].filter(Boolean).join("  \u00b7  ");
   const pill = (kind, sign, text) => make("span", { class: `pill ${kind}` }, `${sign} ${text}`);
   const verdict = $("verdict");
   if (data.receipts.length) {
@@ -127,6 +127,7 @@
     }
   }
   const step = data.summary.step_us;
+  const brief = (us) => us >= 1e6 ? `${(us / 1e6).toFixed(1)} s` : us >= 1e5 ? `${(us / 1e3).toFixed(0)} ms` : `${(us / 1e3).toFixed(2)} ms`;
   const figure = (name, value, unit, detail) => make("div", { class: "figure" }, make("div", { class: "name" }, name),
     make("div", { class: "value" }, value, unit ? make("small", {}, " " + unit) : null), make("div", { class: "detail" }, detail));
   const shoppers = visits.filter((v) => v.kind === "shopper").length, staff = visits.filter((v) => v.staff).length;
@@ -137,7 +138,7 @@
     figure("Settled", money(settled.reduce((n, r) => n + r.total, 0), true), data.money.currency, plural(settled.length, "receipt") + ", " + plural(items, "item")),
     figure("Waiting for review", money(review.reduce((n, r) => n + r.total, 0), true), data.money.currency, plural(review.length, "receipt")),
     figure("Shelf events", count(events.length), "", plural(events.filter((e) => e.best && e.best[3] < DOUBT).length, "below", "below") + ` ${percent(DOUBT)} sure`),
-    figure("Engine step", step.p50 ? (step.p50 / 1000).toFixed(2) : "\u2013", "ms", `median; p99 ${((step.p99 || 0) / 1000).toFixed(2)} ms, worst ${((step.max || 0) / 1000).toFixed(1)} ms`),
+    figure("Engine step", step.p50 ? brief(step.p50).split(" ")[0] : "\u2013", step.p50 ? brief(step.p50).split(" ")[1] : "", step.p50 ? `median; p99 ${brief(step.p99 || 0)}, worst ${brief(step.max || 0)}` : "not measured"),
     figure("Length", span(lengthMs), "", `${plural(data.counts.cameras, "camera")}, ${plural(data.counts.plates, "plate")}`),
   );
 
@@ -403,7 +404,9 @@
     node.addEventListener("toggle", () => {
       if (!node.open || node.querySelector(".body")) return;
       const body = make("div", { class: "body" });
-      if (r.reason) body.append(make("p", { class: "why" }, `Review: ${r.reason}`));
+      const reasons = r.reason ? r.reason.split("; ") : [];
+      if (reasons.length === 1) body.append(make("p", { class: "why" }, `Review: ${reasons[0]}`));
+      else if (reasons.length) body.append(make("div", { class: "why" }, "Review:", make("ul", {}, ...reasons.map((reason) => make("li", {}, reason)))));
       if (differs(r)) body.append(make("p", { class: "why bad" }, `Truth: ${deviation(r.difference)}`));
       if (r.lines.length) body.append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Product", ""], ["Quantity", "number"], ["Sure", "number"], [data.money.currency, "number"]].map(([text, kind]) => make("th", { scope: "col", class: kind }, text)))), make("tbody", {}, ...r.lines.map(receiptLine))));
       else if (!r.missed) body.append(make("p", { class: "soft" }, "Nothing was taken."));
@@ -431,7 +434,7 @@
   const ignored = Object.entries(s.ignored);
   $("engine").append(make("div", { class: "rows" },
     table([["Frames, of all cameras", count(s.frames)], ["Weight messages", count(s.messages)], ["Run time", seconds(s.wall_s)], ["of it the engine\u2019s own", seconds(s.engine_cpu_s)],
-      ["Faster than the store", s.wall_s ? `${(lengthMs / 1000 / s.wall_s).toFixed(1)} \u00d7` : "\u2013"], ["Step: median, p99, worst", ["p50", "p99", "max"].map((k) => ((step[k] || 0) / 1000).toFixed(2)).join(" / ") + " ms"]]),
+      ["Faster than the store", s.wall_s ? `${(lengthMs / 1000 / s.wall_s).toFixed(1)} \u00d7` : "\u2013"], ["Step: median, p99, worst", ["p50", "p99", "max"].map((k) => brief(step[k] || 0)).join(" / ")]]),
     make("h3", {}, "Inputs that were not used"), ignored.length ? table(ignored.map(([reason, n]) => [reason, count(n)])) : make("p", { class: "soft" }, "None.")));
   $("foot").textContent = `fusion ${s.version}` + (data.left_out.events ? `; ${count(data.left_out.events)} more shelf events not kept` : "") + (data.left_out.receipts ? `; ${count(data.left_out.receipts)} more receipts not kept` : "");
 

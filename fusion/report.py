@@ -90,7 +90,7 @@ class Report:
 
     def __init__(self, store: Store, title: str | None = None) -> None:
         self.store = store
-        self.title = title or f"{store.name}: what happened"
+        self.title = title or store.name
         self.left_out: Counter[str] = Counter()
         self._period_ns = PERIOD_NS
         self._start_ns: int | None = None

@@ -321,7 +321,7 @@ def test_kill_loses_nothing_that_was_acknowledged_and_doubles_nothing(tmp_path: 
     path = tmp_path / "ledger.sqlite"
     rng = random.Random(20)
     opened = posted = -1
-    for _ in range(N_KILLS):
+    for attempt in range(N_KILLS):
         reading, writing = os.pipe()
         # A client that does not know whether its last postings arrived says them again.
         first = max(0, posted - 2)
@@ -332,10 +332,16 @@ def test_kill_loses_nothing_that_was_acknowledged_and_doubles_nothing(tmp_path: 
             finally:
                 os._exit(1)
         os.close(writing)
-        timer = threading.Timer(rng.uniform(0.002, 0.03), os.kill, (client, signal.SIGKILL))
-        timer.start()
+        timer = threading.Timer(rng.uniform(0.0, 0.03), os.kill, (client, signal.SIGKILL))
+        # Some are killed while they open the books. For the others the clock runs once they have begun to post, since a
+        # busy machine takes its time before that.
+        while_opening = attempt % 5 == 0
+        if while_opening:
+            timer.start()
         with os.fdopen(reading) as acknowledged:
-            for said in acknowledged:
+            for n_said, said in enumerate(acknowledged):
+                if n_said == 4 and not while_opening:
+                    timer.start()
                 word, number = said.split()
                 if word == "opened":
                     opened = max(opened, int(number))
@@ -352,7 +358,7 @@ def test_kill_loses_nothing_that_was_acknowledged_and_doubles_nothing(tmp_path: 
         assert n_charged - (posted + 1) in (0, 1)  # one may have been written without the answer arriving
         known = {one.visit for one in ledger.open_visits()} | {f"v{i}" for i in charged}
         assert {f"v{i}" for i in range(opened + 1)} <= known
-        assert posted > N_KILLS
+        assert posted > 10
 
 
 def test_open_visits_survive_and_go_to_review(tmp_path: Path) -> None:
