@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter, defaultdict
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -120,7 +120,9 @@ def test_projection_agrees_with_opencv(store):
         shown = ~np.isnan(got[:, 0])
         assert shown.mean() > 0.6
         assert_allclose(got[shown], expected[shown], atol=1e-6)
-        assert_allclose(rotation_matrix(np.array(camera.rotation)), cv2.Rodrigues(np.array(camera.rotation))[0])
+        assert_allclose(
+            rotation_matrix(np.array(camera.rotation)), cv2.Rodrigues(np.array(camera.rotation))[0], atol=1e-9
+        )
 
 
 def test_shelves_hide_what_is_behind_them_but_not_the_hand_inside():
@@ -171,7 +173,7 @@ def test_goods_add_up_in_a_busy_shop(store, seed):
     simulation, _ = run(
         store.model_copy(update={"cameras": ()}),
         seed=seed,
-        minutes=2.0,
+        minutes=1.6,
         shoppers=4,
         companions=2,
         children=1,
@@ -193,8 +195,8 @@ def test_goods_add_up_in_a_busy_shop(store, seed):
     for event in truth.events:
         stock[event.plate, event.gtin] += event.quantity
         assert stock[event.plate, event.gtin] >= 0, event
-    assert len([v for v in truth.visits if v.account is not None]) == 4
-    assert len([v for v in truth.visits if v.account is None]) == 1
+    accounts = Counter(visit.account for visit in truth.visits)
+    assert len(accounts) == 5 and set(accounts.values()) == {1}, "four shoppers and somebody who slipped in"
     assert any(event.quantity > 0 and event.account in shoppers for event in truth.events)
 
 
@@ -211,7 +213,7 @@ def test_everybody_scans_shops_and_leaves_in_time(store, short):
 
 
 def test_five_minutes_of_eight_shoppers_end_with_eight_visits():
-    simulation = Simulation(demo_store(n_cameras=0), Scenario(seed=3))
+    simulation = Simulation(demo_store(n_cameras=0, n_plates=24), Scenario(seed=3))
     for _ in simulation.observations():
         pass
     assert len(simulation.truth.visits) == 8
@@ -244,7 +246,7 @@ def test_hands_are_at_the_plate_when_goods_move(store, short):
 
 def test_a_thing_handed_over_stays_in_the_familys_basket(store):
     bare = store.model_copy(update={"cameras": ()})
-    simulation, observations = run(bare, shoppers=1, companions=2, hand_over_probability=1.0, minutes=1.5)
+    simulation, observations = run(bare, shoppers=1, companions=2, hand_over_probability=1.0, minutes=1.2)
     assert len(simulation.truth.visits) == 1
     assert len([o for o in observations if isinstance(o, GateScan)]) == 3, "everybody is scanned"
     assert taken_from_shelves(simulation.truth) == in_baskets(simulation.truth)
@@ -402,7 +404,7 @@ def test_recording_reads_back(tmp_path, store, short):
 def test_a_run_can_be_repeated(store, short):
     again = list(Simulation(store, SHORT).observations())
     assert len(again) == len(short[1]) and all(same(a, b) for a, b in zip(again, short[1]))
-    other = list(Simulation(store, replace(SHORT, seed=8)).observations())
+    other = list(islice(Simulation(store, replace(SHORT, seed=8)).observations(), 500))
     assert not all(same(a, b) for a, b in zip(other, short[1]))
 
 

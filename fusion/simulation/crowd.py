@@ -121,6 +121,7 @@ class Person:
     pose: np.ndarray = field(default_factory=lambda: np.zeros(len(body.CHANNELS)))
     entered_s: float | None = None
     left_s: float | None = None
+    gone: bool = False
 
     @property
     def has_visit(self) -> bool:
@@ -313,6 +314,8 @@ class Crowd:
         return points[near[int(p.random.integers(len(near)))]].copy()
 
     def _close(self, p: Person) -> None:
+        """Somebody is out of sight; with the last of a group its visit is over."""
+        p.gone = True
         if p.entry is not None and p in self._queues.get(p.entry.gate.id, ()):
             self._queues[p.entry.gate.id].remove(p)
         if p.left_s is None:
@@ -322,7 +325,7 @@ class Crowd:
         if not self.store.gate or not p.has_visit:
             return
         members = p.group or [p]
-        if any(member.left_s is None for member in members):
+        if not all(member.gone for member in members):
             return
         items = Counter(held.piece.gtin for member in members for held in member.basket)
         enter_s = min(member.entered_s for member in members if member.entered_s is not None)

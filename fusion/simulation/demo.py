@@ -207,14 +207,15 @@ def _cameras(n_cameras: int, random: np.random.Generator) -> Iterator[Camera]:
     for i in range(n_cameras):
         along = (i + 0.5) * perimeter_m / n_cameras
         if along < WIDTH_M:
-            spot = (along, 0.15)
+            at = (along, 0.0)
         elif along < WIDTH_M + DEPTH_M:
-            spot = (WIDTH_M - 0.15, along - WIDTH_M)
+            at = (WIDTH_M, along - WIDTH_M)
         elif along < 2 * WIDTH_M + DEPTH_M:
-            spot = (2 * WIDTH_M + DEPTH_M - along, DEPTH_M - 0.15)
+            at = (2 * WIDTH_M + DEPTH_M - along, DEPTH_M)
         else:
-            spot = (0.15, perimeter_m - along)
-        centre = np.array([spot[0], spot[1], CAMERA_HEIGHT_M + random.uniform(-0.1, 0.1)])
+            at = (0.0, perimeter_m - along)
+        spot = np.clip(at, 0.15, [WIDTH_M - 0.15, DEPTH_M - 0.15])
+        centre = np.array([*spot, CAMERA_HEIGHT_M + random.uniform(-0.1, 0.1)])
         middle = np.array([WIDTH_M / 2, DEPTH_M / 2, 0.8])
         target = centre + 0.9 * (middle - centre) + random.uniform(-0.3, 0.3, 3)
         forward = (target - centre) / np.linalg.norm(target - centre)
