@@ -7,6 +7,7 @@ money integer minor units. Kernels never see these models: stages turn them into
 from __future__ import annotations
 
 import csv
+import io
 import math
 import tomllib
 from collections import Counter
@@ -37,7 +38,7 @@ _CURRENCIES = frozenset(
 )
 
 
-# ---- checks that a value must pass, each with a message of the form "want ..., got ..." -------------------------------
+# ---- checks that a value must pass, each with a message of the form "want ..., got ..." ------------------------------
 
 
 def _require(holds: bool, want: str, got: object) -> None:
@@ -104,7 +105,7 @@ def _currency(value: str) -> str:
 def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (ValueError, OSError):
+    except (ValueError, OSError, KeyError):
         raise ValueError(f"want an IANA time zone such as Europe/Berlin, got {value!r}") from None
     return value
 
@@ -216,7 +217,8 @@ class Camera(_Model):
         _require(all(map(math.isfinite, flat)), "finite calibration values", flat)
         (fx, _, cx), (shear, fy, cy), bottom = self.matrix
         _require(fx * fy != 0.0, "an invertible matrix", self.matrix)
-        _require(fx > 1.0 and fy > 1.0 and shear == 0.0, "focal lengths in pixels on the matrix's diagonal", self.matrix)
+        in_pixels = fx > 1.0 and fy > 1.0 and shear == 0.0
+        _require(in_pixels, "focal lengths in pixels on the matrix's diagonal", self.matrix)
         _require(bottom == (0.0, 0.0, 1.0), "last row of matrix 0, 0, 1", bottom)
         width, height = self.size
         centred = -width < cx < 2 * width and -height < cy < 2 * height
@@ -319,14 +321,12 @@ class Store(_StoreToml):
         settings = self.model_dump(exclude={"cameras", "plates", "products", "planogram"}, exclude_defaults=True)
         settings = {"format_version": FORMAT_VERSION, **settings, "weight_rate_hz": self.weight_rate_hz}
         (folder / "store.toml").write_text(_toml(settings), encoding="utf-8")
-        cameras = sorted(self.cameras, key=lambda camera: camera.name)
-        tables = {f"cam_{i}": camera.model_dump(exclude={"fisheye"}) for i, camera in enumerate(cameras)}
-        (folder / "cameras.toml").write_text(_toml(tables), encoding="utf-8")
+        (folder / "cameras.toml").write_text(cameras_text(self.cameras), encoding="utf-8")
         for name, model, rows in self._tables():
             with open(folder / name, "w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(model.model_fields)
-                writer.writerows([_csv_cell(getattr(row, key)) for key in model.model_fields] for row in rows)
+                file.write(",".join(model.model_fields) + "\n")
+                for row in rows:
+                    file.write(",".join(_csv_cell(getattr(row, key)) for key in model.model_fields) + "\n")
 
     def _tables(self) -> Iterator[tuple[str, type[_Model], tuple[_Model, ...]]]:
         yield "plates.csv", Plate, self.plates
@@ -354,7 +354,8 @@ def inside_polygon(polygon: Sequence[tuple[float, float]], x: float, y: float, m
 _M = TypeVar("_M", bound=_Model)
 
 
-def _faults(error: ValidationError, prefix: str) -> Iterator[str]:
+def validation_faults(error: ValidationError, prefix: str) -> Iterator[str]:
+    """What pydantic found, one line each: `key: want ..., got ...`."""
     for fault in error.errors():
         key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
         match fault["type"]:
@@ -378,7 +379,8 @@ class _StoreReader:
 
     def read(self) -> Store:
         if not self.folder.is_dir():
-            raise ConfigError(f"{self.folder}: want a store folder, got {'a file' if self.folder.exists() else 'nothing'}")
+            got = "a file" if self.folder.exists() else "nothing"
+            raise ConfigError(f"{self.folder}: want a store folder, got {got}")
         settings_raw = self._toml("store.toml")
         settings = self._model(_StoreToml, settings_raw, "store.toml: ") if settings_raw is not None else None
         cameras = self._cameras(self._toml("cameras.toml") or {})
@@ -444,7 +446,7 @@ class _StoreReader:
         try:
             return model.model_validate(raw)
         except ValidationError as error:
-            self.faults.extend(_faults(error, prefix))
+            self.faults.extend(validation_faults(error, prefix))
             return None
 
     def _cameras(self, tables: dict[str, Any]) -> list[Camera]:
@@ -466,7 +468,8 @@ class _StoreReader:
         text = self._text(name)
         if text is None:
             return []
-        reader = csv.reader(text.splitlines(keepends=True), strict=True)
+        # Not splitlines: it would also split at a line separator inside a name.
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         wanted = list(model.model_fields)
         try:
             header = next(reader, None)
@@ -476,8 +479,8 @@ class _StoreReader:
             if sorted(header) != sorted(wanted):
                 missing, unknown = set(wanted) - set(header), set(header) - set(wanted)
                 said = [f"missing column {c!r}" for c in wanted if c in missing]
-                said += [f"unknown column {c!r}" for c in header if c in unknown] or ([] if said else ["a column twice"])
-                self.faults.append(f"{name}:1: {', '.join(said)}; want {','.join(wanted)}")
+                said += [f"unknown column {c!r}" for c in header if c in unknown]
+                self.faults.append(f"{name}:1: {', '.join(said or ['a column twice'])}; want {','.join(wanted)}")
                 return []
             rows = []
             for cells in reader:
@@ -501,14 +504,23 @@ class _StoreReader:
         for value, n in Counter(value for _, value in keys).items():
             if n > 1:
                 where = ", ".join(place for place, v in keys if v == value and place)
-                self.faults.append(f"{what}: want each once, got {value!r} {n} times" + (f" ({where})" if where else ""))
+                where = f" ({where})" if where else ""
+                self.faults.append(f"{what}: want each once, got {value!r} {n} times{where}")
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
+def cameras_text(cameras: Iterable[Camera]) -> str:
+    """cameras.toml: one table per camera, in the order of their names."""
+    ordered = sorted(cameras, key=lambda camera: camera.name)
+    return _toml({f"cam_{i}": camera.model_dump(exclude={"fisheye"}) for i, camera in enumerate(ordered)})
+
+
 def _csv_cell(value: Any) -> str:
-    return repr(value) if isinstance(value, float) else str(value)
+    text = repr(value) if isinstance(value, float) else str(value)
+    # csv.writer leaves a lone carriage return without quotes before Python 3.13, and no reader takes that.
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
 def _toml(tables: dict[str, Any]) -> str:

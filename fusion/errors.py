@@ -40,3 +40,7 @@ class JournalError(FusionError):
 
 class IdempotencyConflict(JournalError):
     """The same idempotency key came back with different contents."""
+
+
+class LedgerError(FusionError):
+    """The ledger refuses a posting, cannot be written, or belongs to another store. Nothing was posted."""

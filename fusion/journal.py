@@ -12,6 +12,7 @@ from fusion.errors import IdempotencyConflict, JournalError
 # whose whereabouts nobody saw.
 Account = tuple[str, ...]
 OUTSIDE: Account = ("outside",)
+UNKNOWN: Account = ("unknown",)
 
 
 @dataclass(frozen=True, slots=True)

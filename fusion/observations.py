@@ -1,14 +1,14 @@
-"""What sensors tell: frames of detections, weight messages, gate scans, other evidence; how they are recorded and replayed.
+"""What sensors tell: frames of detections, weight messages, gate scans, other evidence; recording and replaying them.
 
-Times are int64 UTC nanoseconds that come in with the data; nothing here reads a clock. A recording is read in batches, so
-a day of it needs no day's memory, and every row that is not used is counted by its reason.
+Times are int64 UTC nanoseconds that come in with the data; nothing here reads a clock. A recording is read in batches,
+so a day of it needs no day's memory, and every row that is not used is counted by its reason.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,22 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from fusion.config import Identifier, Store
-from fusion.errors import ConfigError, RecordingError
+from fusion.config import Gtin, Identifier, Store
+from fusion.errors import ConfigError, RecordingError, ShapeError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # 2001-09-09 in nanoseconds. A smaller number is an instant in micro-, milli- or plain seconds.
 EARLIEST_NS = 10**18
+# 2116-02-20; a later instant is no nanoseconds either, and int64 would soon overflow.
+LATEST_NS = 2**62
 # Rows decoded at a time: some seconds of a large store, some megabytes.
 BATCH_ROWS = 4096
 # Faults reported of one stream; a file that is wrong throughout would fill the screen.
 FAULTS_MAX = 20
+# No scan is a megabyte long; a file without line ends is read in such pieces, each of which is a fault.
+_LINE_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +106,8 @@ Observation = Frame | ShelfReading | GateScan | ItemSighting
 
 
 def _instant(value: int) -> int:
-    if value < EARLIEST_NS:
-        raise ValueError(f"want UTC nanoseconds since 1970, got {value} (seconds or milliseconds?)")
+    if not EARLIEST_NS <= value <= LATEST_NS:
+        raise ValueError(f"want UTC nanoseconds since 1970, got {value} (another unit?)")
     return value
 
 
@@ -141,8 +145,8 @@ class _ItemLine(_Line):
     time: _Instant
     source: Identifier
     kind: Literal["read", "seen"]
-    gtin: str
-    quantity: int
+    gtin: Gtin
+    quantity: Annotated[int, Field(ge=1, le=10_000)]
     probability: float = Field(default=1.0, ge=0, le=1)
     zone: str | None = None
     plate: str | None = None
@@ -181,8 +185,11 @@ def _said(error: ValidationError) -> str:
 # ---- Parquet ---------------------------------------------------------------------------------------------------------
 
 
-def _schema_faults(name: str, schema: pa.Schema, wanted: dict[str, str], matches: Callable[[str, pa.DataType], bool]) -> list[str]:
-    faults = [f"{name}: missing column {c!r}, want {wanted[c]}" for c in wanted if c not in schema.names]
+def _schema_faults(
+    name: str, schema: pa.Schema, wanted: dict[str, str], matches: Callable[[str, pa.DataType], bool]
+) -> list[str]:
+    faults = [f"{name}: column {c!r}: want it once, got it twice" for c in wanted if schema.names.count(c) > 1]
+    faults += [f"{name}: missing column {c!r}, want {wanted[c]}" for c in wanted if c not in schema.names]
     for field in schema:
         if field.name not in wanted:
             faults.append(f"{name}: unknown column {field.name!r}; want {', '.join(wanted)}")
@@ -201,6 +208,7 @@ class _Stream:
         single, folder = recording.folder / f"{name}.parquet", recording.folder / name
         self.files = [single] if single.exists() else sorted(folder.glob("*.parquet")) if folder.is_dir() else []
         self.segmented = bool(self.files) and not single.exists()
+        self.twice = single.exists() and folder.is_dir()
 
     def _matches(self, column: str, dtype: pa.DataType) -> bool:
         import pyarrow.types as pt
@@ -222,12 +230,11 @@ class _Stream:
         return dtype.value_type.list_size == width and pt.is_float32(dtype.value_type.value_type)
 
     def _open(self, path: Path) -> Any:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             return pq.ParquetFile(path, page_checksum_verification=True)
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except _DAMAGE as error:
             raise RecordingError(f"{self._label(path)}: want a Parquet file, got: {_one_line(error)}") from None
 
     def _label(self, path: Path) -> str:
@@ -235,7 +242,7 @@ class _Stream:
 
     def faults(self) -> list[str]:
         """What is wrong with the stream before its rows are read."""
-        found = []
+        found = [f"{self.name}: want a file or a folder, got both"] if self.twice else []
         for path in self.files:
             try:
                 file = self._open(path)
@@ -250,41 +257,83 @@ class _Stream:
         return found[:FAULTS_MAX]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
+        """The files' rows, columns in the order of the contract."""
         for path in self.files:
+            n_rows = 0
             try:
-                file = self._open(path)
-                n_rows = 0
-                for batch in file.iter_batches(BATCH_ROWS, columns=list(self.wanted), use_threads=False):
-                    # Offsets that lie would otherwise be read as memory that is not there.
-                    batch.validate(full=True)
-                    if n_rows == 0 and batch.num_rows:
-                        self._check_unit(path, batch)
+                for batch in self._file_batches(path):
                     n_rows += batch.num_rows
                     yield batch
-                file.close()
-            except (pa.ArrowException, OSError, RecordingError) as error:
-                said = str(error) if isinstance(error, RecordingError) else f"{self._label(path)}: damaged after row {n_rows}: {_one_line(error)}"
+            except ConfigError:
+                raise
+            except RecordingError as error:
+                if not self.segmented:
+                    raise
+                self._count_damaged(str(error))
+            except _DAMAGE as error:
+                said = f"{self._label(path)}: damaged after row {n_rows}: {_one_line(error)}"
                 if not self.segmented:
                     raise RecordingError(said) from None
-                self.recording.damaged.append(said)
-                self.recording.ignored[f"{self.name}: damaged file"] += 1
+                self._count_damaged(said)
+
+    def _file_batches(self, path: Path) -> Iterator[pa.RecordBatch]:
+        file = self._open(path)
+        n_rows = 0
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(self.wanted), use_threads=False):
+            # Offsets that lie would otherwise be read as memory that is not there.
+            batch.validate(full=True)
+            batch = batch.select(list(self.wanted))
+            if n_rows == 0 and batch.num_rows:
+                self._check_unit(path, batch)
+            n_rows += batch.num_rows
+            yield batch
+        if n_rows != file.metadata.num_rows:
+            raise OSError(f"want {file.metadata.num_rows} rows, got {n_rows}")
+        file.close()
+
+    def _count_damaged(self, said: str) -> None:
+        self.recording.damaged.append(said)
+        self.recording.ignored[f"{self.name}: damaged file"] += 1
 
     def _check_unit(self, path: Path, batch: pa.RecordBatch) -> None:
-        first = batch.column(0)[0].as_py()
-        if first is not None and first < EARLIEST_NS:
-            raise ConfigError(f"{self._label(path)}: time: want UTC nanoseconds since 1970, got {first} (another unit?)")
+        """One row in another unit is a broken clock, which is counted later; a first batch of them is a wrong file."""
+        times = batch.column(0).drop_null().to_numpy()
+        if len(times) and not (times >= EARLIEST_NS).any():
+            got = f"{times[0]} (another unit?)"
+            raise ConfigError(f"{self._label(path)}: time: want UTC nanoseconds since 1970, got {got}")
 
     def usable(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows without nulls; the others are counted."""
-        if not any(column.null_count for column in batch.columns):
+        """The rows without a null at any depth and with a possible time; the others are counted."""
+        batch = self._without(batch, _rows_with_null(batch), "null in a row")
+        times = batch.column(0).to_numpy()
+        return self._without(batch, (times < EARLIEST_NS) | (times > LATEST_NS), "impossible time")
+
+    def _without(self, batch: pa.RecordBatch, unusable: np.ndarray, reason: str) -> pa.RecordBatch:
+        if not unusable.any():
             return batch
-        valid = np.ones(batch.num_rows, bool)
-        for column in batch.columns:
-            valid &= column.is_valid().to_numpy(zero_copy_only=False)
-        self.recording.ignored[f"{self.name}: null in a row"] += int((~valid).sum())
-        return batch.filter(valid)
+        self.recording.ignored[f"{self.name}: {reason}"] += int(unusable.sum())
+        return batch.filter(~unusable)
+
+
+def _rows_with_null(batch: pa.RecordBatch) -> np.ndarray:
+    """(n_rows,) bool."""
+    found = np.zeros(batch.num_rows, bool)
+    for column in batch.columns:
+        if column.null_count:
+            found |= ~column.is_valid().to_numpy(zero_copy_only=False)
+        if not hasattr(column, "offsets"):
+            continue
+        # Values outside a slice or under a null row do not count; those are rare enough to look at row by row.
+        people = column.values
+        inner = people.values if hasattr(people.type, "list_size") else people
+        if people.null_count or inner.null_count:
+            for row, value in enumerate(column.to_pylist()):
+                found[row] |= value is None or any(v is None or (isinstance(v, list) and None in v) for v in value)
+    return found
+
+
+# What pyarrow raises over a damaged file: its own exceptions are ValueError, OSError or NotImplementedError at heart.
+_DAMAGE = (ValueError, OSError, NotImplementedError, KeyError, IndexError, OverflowError, MemoryError)
 
 
 def _one_line(error: BaseException) -> str:
@@ -320,20 +369,22 @@ class Recording:
         self.ignored: Counter[str] = Counter()
         self.damaged: list[str] = []
         if not self.folder.is_dir():
-            raise RecordingError(f"{self.folder}: want a recording's folder, got {'a file' if self.folder.exists() else 'nothing'}")
-        faults: list[str] = []
+            got = "a file" if self.folder.exists() else "nothing"
+            raise RecordingError(f"{self.folder}: want a recording's folder, got {got}")
+        faults = self._line_faults("gate.jsonl", _GATE_LINE) + self._line_faults("items.jsonl", _ITEM_LINE)
+        weights = {"time": "int64", "plate": "string", "samples": "list<float32>"}
+        self._weights = _Stream(self, "weights", weights)
         try:
             self.store = Store.load(self.folder / "store")
         except ConfigError as error:
-            raise ConfigError(error.faults) from None
+            # How wide a detection has to be is not known now; all else is.
+            raise ConfigError([*error.faults, *self._weights.faults(), *faults]) from None
         width = 3 * self.store.layout.n_joints
         columns = {"time": "int64", "camera": "string", "keypoints": f"list<fixed_size_list<float32>[{width}]>"}
         if self.store.appearance_dim:
             columns["appearance"] = f"list<fixed_size_list<float32>[{self.store.appearance_dim}]>"
         self._detections = _Stream(self, "detections", columns)
-        self._weights = _Stream(self, "weights", {"time": "int64", "plate": "string", "samples": "list<float32>"})
-        faults += self._detections.faults() + self._weights.faults()
-        faults += self._line_faults("gate.jsonl", _GATE_LINE) + self._line_faults("items.jsonl", _ITEM_LINE)
+        faults = self._detections.faults() + self._weights.faults() + faults
         if faults:
             raise ConfigError(faults)
 
@@ -343,19 +394,22 @@ class Recording:
         return heapq.merge(*streams, key=lambda observation: observation.t_ns)
 
     def span_ns(self) -> tuple[int, int] | None:
-        """First and last time of the detections and weights, from the files' statistics; None where there are none."""
+        """First and last time of the detections and weights; None where there are none. Reads little of the files."""
         lows, highs = [], []
         for stream in (self._detections, self._weights):
             for path in stream.files:
                 try:
-                    metadata = stream._open(path).metadata
-                except RecordingError:
+                    file = stream._open(path)
+                    # Rows are sorted by time. (The footer's statistics would say it, too, but asking for those of a
+                    # damaged file ends the process: pyarrow does not catch what Parquet throws there.)
+                    for group in {0, file.num_row_groups - 1} & set(range(file.num_row_groups)):
+                        times = file.read_row_group(group, columns=["time"]).column(0).drop_null().to_numpy()
+                        times = times[(times >= EARLIEST_NS) & (times <= LATEST_NS)]
+                        if len(times):
+                            lows.append(int(times.min()))
+                            highs.append(int(times.max()))
+                except (RecordingError, *_DAMAGE):
                     continue
-                for group in range(metadata.num_row_groups):
-                    statistics = metadata.row_group(group).column(0).statistics
-                    if statistics is not None and statistics.has_min_max:
-                        lows.append(statistics.min)
-                        highs.append(statistics.max)
         return (min(lows), max(highs)) if lows else None
 
     def _frames(self) -> Iterator[Frame]:
@@ -392,7 +446,7 @@ class Recording:
         path = self.folder / name
         if path.exists():
             with open(path, "rb") as file:
-                for row, line in enumerate(file, 1):
+                for row, line in enumerate(iter(lambda: file.readline(_LINE_BYTES_MAX), b""), 1):
                     if line.strip():
                         yield row, line
 
@@ -422,13 +476,26 @@ class RecordingWriter:
     Use as a context manager; closing it completes the files. Page checksums are written.
     """
 
-    def __init__(self, folder: str | Path, store: Store, rows_per_group: int = 16384) -> None:
+    def __init__(
+        self, folder: str | Path, store: Store, rows_per_group: int = 16384, segment_s: float | None = None
+    ) -> None:
+        """Begin a recording.
+
+        Args:
+            folder: created where needed.
+            store: saved with the recording.
+            rows_per_group: rows held back until they are written together.
+            segment_s: None for one file per stream; else every stream is a folder, whose files each hold so many
+                seconds of data, so that a crash costs the last of them. Goes on after those that are there.
+        """
         import pyarrow as pa
 
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         store.save(self.folder / "store")
         self._rows_per_group = rows_per_group
+        self._segment_ns = None if segment_s is None else round(segment_s * 1e9)
+        self._n_joints, self._appearance_dim = store.layout.n_joints, store.appearance_dim
         people = pa.list_(pa.list_(pa.float32(), 3 * store.layout.n_joints))
         fields = [("time", pa.int64()), ("camera", pa.string()), ("keypoints", people)]
         if store.appearance_dim:
@@ -438,25 +505,53 @@ class RecordingWriter:
         self._readings: list[ShelfReading] = []
         self._schemas = {"detections": pa.schema(fields), "weights": pa.schema(weights)}
         self._files: dict[str, Any] = {}
+        # When the file that is open in a segmented stream has to be closed.
+        self._segment_ends_ns: dict[str, int] = {}
         self._lines: dict[str, IO[str]] = {}
-        for name in self._schemas:
-            self._files[name] = self._parquet(name)
-        self._lines["gate"] = open(self.folder / "gate.jsonl", "w", encoding="utf-8")
+        if segment_s is None:
+            for name in self._schemas:
+                self._files[name] = self._parquet(name, self.folder / f"{name}.parquet")
+        self._open_lines("gate")
 
-    def _parquet(self, name: str) -> Any:
+    def _parquet(self, name: str, path: Path) -> Any:
         import pyarrow.parquet as pq
 
-        path = self.folder / f"{name}.parquet"
         return pq.ParquetWriter(path, self._schemas[name], compression="zstd", write_page_checksum=True)
 
+    def _open_lines(self, name: str) -> None:
+        mode = "w" if self._segment_ns is None else "a"
+        self._lines[name] = open(self.folder / f"{name}.jsonl", mode, encoding="utf-8")  # noqa: SIM115 (closed by close)
+
+    def _segment(self, name: str, t_ns: int) -> None:
+        """Close the file whose seconds are over, after the rows that belong to it, and open the next."""
+        if self._segment_ns is None or t_ns < self._segment_ends_ns.get(name, 0):
+            return
+        if name in self._files:
+            self._flush_frames() if name == "detections" else self._flush_readings()
+            self._files[name].close()
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        numbers = [int(path.stem) for path in folder.glob("*.parquet") if path.stem.isdecimal()]
+        self._files[name] = self._parquet(name, folder / f"{max(numbers, default=-1) + 1:08d}.parquet")
+        self._segment_ends_ns[name] = t_ns + self._segment_ns
+
     def write(self, observation: Observation) -> None:
-        """Add an observation. Those of one stream must come in order of time."""
+        """Add an observation. Those of one stream must come in order of time.
+
+        Raises:
+            ShapeError: a frame or reading that does not fit the store.
+        """
         match observation:
             case Frame():
+                self._check(observation)
+                self._segment("detections", observation.t_ns)
                 self._frames.append(observation)
                 if len(self._frames) >= self._rows_per_group:
                     self._flush_frames()
             case ShelfReading():
+                if np.ndim(observation.samples) != 1:
+                    raise ShapeError(f"samples: want (n,), got {np.shape(observation.samples)}")
+                self._segment("weights", observation.t_ns)
                 self._readings.append(observation)
                 if len(self._readings) >= self._rows_per_group:
                     self._flush_readings()
@@ -467,7 +562,7 @@ class RecordingWriter:
                 self._lines["gate"].write(json.dumps(line) + "\n")
             case ItemSighting():
                 if "items" not in self._lines:
-                    self._lines["items"] = open(self.folder / "items.jsonl", "w", encoding="utf-8")
+                    self._open_lines("items")
                 line = {
                     "time": observation.t_ns,
                     "source": observation.source,
@@ -478,6 +573,14 @@ class RecordingWriter:
                 }
                 line |= {k: v for k in ("zone", "plate") if (v := getattr(observation, k)) is not None}
                 self._lines["items"].write(json.dumps(line) + "\n")
+
+    def _check(self, frame: Frame) -> None:
+        n_people = len(frame.keypoints)
+        if np.shape(frame.keypoints) != (n_people, self._n_joints, 3):
+            raise ShapeError(f"keypoints: want (n_people, {self._n_joints}, 3), got {np.shape(frame.keypoints)}")
+        got = None if frame.appearance is None else np.shape(frame.appearance)
+        if self._appearance_dim and got != (n_people, self._appearance_dim):
+            raise ShapeError(f"appearance: want ({n_people}, {self._appearance_dim}), got {got}")
 
     def _flush_frames(self) -> None:
         import pyarrow as pa
@@ -540,55 +643,106 @@ class Reorder:
     """Brings observations of all sensors into the order of their times, whatever order they arrive in.
 
     Each is held until no older one can still arrive: a message may come up to `lateness_max_s` after its time. What
-    comes later than that, comes twice, or lies impossibly far ahead is counted and dropped. Because ties are broken by
-    the sensor's name, the output does not depend on the order of arrival.
+    comes later than that, comes twice, or lies impossibly far ahead is counted and dropped. Ties are broken by the
+    sensor's name, so the output does not depend on the order of arrival.
+
+    A time more than `jump_max_s` ahead is a clock gone mad, unless time really went on while nothing was sent. Then
+    all that arrives is ahead, so it is believed once an unbroken run of it has as many witnesses as the last
+    `jump_max_s` before it, at most eight; a single sensor has to go on for as long as the others may be late. The very
+    first observations are weighed in the same way, before any is released: two sensors that agree start the clock.
     """
 
-    def __init__(self, lateness_max_s: float, jump_max_s: float = 10.0) -> None:
+    def __init__(self, lateness_max_s: float, jump_max_s: float = 2.0) -> None:
         self.lateness_ns = round(lateness_max_s * 1e9)
         self.jump_ns = round(jump_max_s * 1e9)
         self.newest_ns: int | None = None
         self.ignored: Counter[str] = Counter()
         self._heap: list[tuple[int, int, str, int, Observation]] = []
         self._n_arrived = 0
-        self._released = -1
+        # Everything before this instant has been released.
+        self._released_ns = 0
         self._last_key: tuple[int, int, str] | None = None
-        # An observation from far ahead, with its sensor: a broken clock, unless a second sensor agrees with it.
-        self._ahead: list[tuple[str, Observation]] = []
+        # Times of the last observations taken, the witnesses of the clock as it stands.
+        self._witnesses: deque[int] = deque(maxlen=_WITNESSES)
+        # The unbroken run of observations from far ahead; at the start, the first observations.
+        self._run: list[Observation] = []
+        self._n_dropped = 0
 
     def push(self, observation: Observation) -> None:
         """Take an observation in, in any order."""
         t_ns = observation.t_ns
         newest = self.newest_ns
-        if newest is not None and t_ns > newest + self.jump_ns and not self._jump_confirmed(observation):
+        if newest is None or t_ns > newest + self.jump_ns:
+            self._run.append(observation)
+            while self._run and self._run_believed(ended=False):
+                self._believe_run()
             return
-        if t_ns <= self._released:
+        if t_ns < self._released_ns:
             self.ignored[f"{_STREAM_NAMES[type(observation)]}: more than {self.lateness_ns / 1e9:g} s late"] += 1
             return
+        self._hold(observation)
+        if self._run:
+            self._end_run()
+
+    def _hold(self, observation: Observation) -> None:
         rank, sensor = _identity(observation)
         self._n_arrived += 1
-        heapq.heappush(self._heap, (t_ns, rank, sensor, self._n_arrived, observation))
-        if newest is None or t_ns > newest:
-            self.newest_ns = t_ns
+        heapq.heappush(self._heap, (observation.t_ns, rank, sensor, self._n_arrived, observation))
+        self._witnesses.append(observation.t_ns)
+        if self.newest_ns is None or observation.t_ns > self.newest_ns:
+            self.newest_ns = observation.t_ns
 
-    def _jump_confirmed(self, observation: Observation) -> bool:
-        """Whether a time far ahead of all others may be believed.
+    def _run_believed(self, ended: bool) -> bool:
+        run = self._run
+        if self.newest_ns is None:
+            wanted = _WITNESSES
+            # Two sensors that agree are enough to start with; the first of all may be the one that is wrong.
+            if self._agreeing() is not None:
+                return True
+        else:
+            wanted = sum(t_ns > self.newest_ns - self.jump_ns for t_ns in self._witnesses)
+        if ended and not self._n_dropped:
+            return True  # Every clock was right so far, and nothing is left that could speak against this.
+        if ended or len(run) >= _RUN_MAX:
+            return self.newest_ns is None or len(run) >= wanted
+        if len(run) < max(wanted, 1):
+            return False
+        # Others may be silent only because their messages are late.
+        span_ns = max(observation.t_ns for observation in run) - min(observation.t_ns for observation in run)
+        alone = len({_identity(observation) for observation in run}) == 1
+        return wanted <= 1 or not alone or span_ns >= max(self.lateness_ns, 10**9)
 
-        One sensor's clock may go mad; two sensors that agree mean that the store was silent for a while.
-        """
-        sensor = "{}:{}".format(*_identity(observation))
-        near = [(s, o) for s, o in self._ahead if abs(o.t_ns - observation.t_ns) <= self.jump_ns]
-        if any(s != sensor for s, _ in near):
-            self._ahead.clear()
-            self.newest_ns = max(o.t_ns for _, o in [*near, (sensor, observation)])
-            for _, held in near:
-                self.push(held)
-            return True
-        self._ahead.append((sensor, observation))
-        if len(self._ahead) > 64:
-            _, dropped = self._ahead.pop(0)
-            self.ignored[f"{_STREAM_NAMES[type(dropped)]}: time far ahead of every other sensor"] += 1
-        return False
+    def _agreeing(self) -> int | None:
+        """The latest time at which two sensors of the run agree; None where no two do."""
+        *earlier, last = self._run
+        sensor = _identity(last)
+        times = [o.t_ns for o in earlier if _identity(o) != sensor and abs(o.t_ns - last.t_ns) <= self.jump_ns]
+        return max(*times, last.t_ns) if times else None
+
+    def _believe_run(self) -> None:
+        """Go on from the run. Where its times differ widely, from what most of them say."""
+        pivot = self._agreeing() if self.newest_ns is None else None
+        if pivot is None:
+            pivot = sorted(observation.t_ns for observation in self._run)[len(self._run) // 2]
+        run, self._run = self._run, []
+        for observation in run:
+            if observation.t_ns <= pivot + self.jump_ns:
+                self._hold(observation)
+            else:
+                self._run.append(observation)
+
+    def _end_run(self) -> None:
+        """The others go on with the old time, so what is far ahead even of them was wrong."""
+        run, self._run = sorted(self._run, key=lambda observation: observation.t_ns), []
+        for observation in run:
+            if self.newest_ns is not None and observation.t_ns <= self.newest_ns + self.jump_ns:
+                self._hold(observation)
+            else:
+                self._drop(observation)
+
+    def _drop(self, observation: Observation) -> None:
+        self._n_dropped += 1
+        self.ignored[f"{_STREAM_NAMES[type(observation)]}: time far ahead of every other sensor"] += 1
 
     def ready(self) -> Iterator[Observation]:
         """Those observations that nothing older can precede any more, oldest first."""
@@ -597,15 +751,15 @@ class Reorder:
 
     def flush(self) -> Iterator[Observation]:
         """All that is held, oldest first: the streams have ended."""
-        held, self._ahead = self._ahead, []
-        for _, observation in held:
-            self.ignored[f"{_STREAM_NAMES[type(observation)]}: time far ahead of every other sensor"] += 1
+        while self._run and self._run_believed(ended=True):
+            self._believe_run()
+        self._end_run()
         if self.newest_ns is not None:
-            yield from self._release(self.newest_ns)
+            yield from self._release(self.newest_ns + 1)
 
     def _release(self, until_ns: int) -> Iterator[Observation]:
         heap = self._heap
-        while heap and heap[0][0] <= until_ns:
+        while heap and heap[0][0] < until_ns:
             t_ns, rank, sensor, _, observation = heapq.heappop(heap)
             key = (t_ns, rank, sensor)
             if key == self._last_key and rank != _ITEM_RANK:
@@ -613,9 +767,14 @@ class Reorder:
                 continue
             self._last_key = key
             yield observation
-        self._released = max(self._released, until_ns)
+        self._released_ns = max(self._released_ns, until_ns)
 
 
+# Observations that prove a clock. A store in use sends hundreds a second, so eight in a row that are all wrong, without
+# one that is right among them, do not happen to a clock gone mad; a silent night ends within a fraction of a second.
+_WITNESSES = 8
+# A run of a single fast sensor is bounded by this.
+_RUN_MAX = 1024
 _STREAM_NAMES = {Frame: "detections", ShelfReading: "weights", GateScan: "gate", ItemSighting: "items"}
 _ITEM_RANK = 3
 
@@ -629,5 +788,7 @@ def _identity(observation: Observation) -> tuple[int, str]:
             return 2, observation.plate
         case GateScan():
             return 0, f"{observation.gate}\0{observation.account}"
-        case _:
-            return _ITEM_RANK, observation.source
+        case ItemSighting(source=source, kind=kind, gtin=gtin, quantity=quantity):
+            # An antenna reads many things at one instant, so what it read tells them apart.
+            place = f"{observation.zone}\0{observation.plate}\0{observation.probability}"
+            return _ITEM_RANK, f"{source}\0{kind}\0{gtin}\0{quantity}\0{place}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,12 +202,12 @@ class ResultsWriter:
         self._pending: list[tuple[People, list[str | None]]] = []
         self._n_pending = 0
 
-    def write(self, result: Result, account_of: Mapping[int, str]) -> None:
-        """Keep a result. account_of: accounts by track id, as known now; asked for People only."""
+    def write(self, result: Result, account_of: Callable[[int], str | None]) -> None:
+        """Keep a result. account_of: the account of a track as known now; asked for People only."""
         match result:
             case People():
                 if len(result.track_id):
-                    self._pending.append((result, [account_of.get(track) for track in result.track_id.tolist()]))
+                    self._pending.append((result, [account_of(track) for track in result.track_id.tolist()]))
                     self._n_pending += len(result.track_id)
                     if self._n_pending >= ROWS_PER_GROUP:
                         self._flush()

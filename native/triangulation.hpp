@@ -1,1 +1,473 @@
+// From what cameras saw to points and people in the world: undistortion, linear triangulation, and the filter of every
+// joint. Plain C++17 over small_matrix.hpp; loops over arrays that the caller owns, nothing kept, nothing raised.
+//
+// Image coordinates here are normalised: on the plane one unit in front of the camera, undistorted.
 #pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "small_matrix.hpp"
+
+namespace fusion {
+
+// Intrinsics as the kernels read them: fx, fy, cx, cy, then OpenCV's k1, k2, p1, p2, k3.
+constexpr std::size_t kIntrinsics = 9;
+// Joint states: position and velocity, and the lower triangle of their covariance.
+constexpr int kState = 6;
+constexpr int kStateCov = Symmetric<kState>::kSize;
+
+enum Status : std::int8_t { ok = 0, underconstrained = 1, behind_camera = 2 };
+
+// ---- the lens --------------------------------------------------------------------------------------------------------
+
+// Normalised coordinates of a pixel. Newton's method on OpenCV's distortion model, which is a contraction only near the
+// centre as a fixed-point iteration; five steps reach 1e-12 wherever the model is invertible.
+FUSION_INLINE void undistort(const double* lens, double u_px, double v_px, double& x_out, double& y_out) {
+  const double k1 = lens[4], k2 = lens[5], p1 = lens[6], p2 = lens[7], k3 = lens[8];
+  const double xd = (u_px - lens[2]) / lens[0], yd = (v_px - lens[3]) / lens[1];
+  double x = xd, y = yd;
+  if (k1 != 0.0 || k2 != 0.0 || p1 != 0.0 || p2 != 0.0 || k3 != 0.0) {
+    for (int step = 0; step < 5; ++step) {
+      const double r2 = x * x + y * y;
+      const double radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3));
+      const double slope = 2.0 * (k1 + r2 * (2.0 * k2 + r2 * 3.0 * k3));  // d radial / d x = slope * x
+      const double fx = x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x) - xd;
+      const double fy = y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y - yd;
+      const double a = radial + x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x;
+      const double b = x * y * slope + 2.0 * p1 * x + 2.0 * p2 * y;
+      const double d = radial + y * y * slope + 6.0 * p1 * y + 2.0 * p2 * x;
+      const double det = a * d - b * b;
+      // Beyond the model's turning point there is no answer; stay at the last good one.
+      if (!(det > 1e-6)) break;
+      x -= (d * fx - b * fy) / det;
+      y -= (a * fy - b * fx) / det;
+    }
+  }
+  x_out = x;
+  y_out = y;
+}
+
+// Detections as the tracker reads them: normalised coordinates, variance of each of the two, and 1 or 0 for seen; joints
+// padded to n_padded lanes. Returns the number of keypoints that claim to be seen but are not finite.
+inline std::int64_t prepare(const float* keypoints, const std::int64_t* view_of, const double* lenses,
+                            std::size_t n_detections, std::size_t n_joints, std::size_t n_padded, double sd_px,
+                            double score_min, double* x, double* y, double* var, double* seen) {
+  std::int64_t n_broken = 0;
+  for (std::size_t d = 0; d < n_detections; ++d) {
+    const double* lens = lenses + kIntrinsics * view_of[d];
+    const double sd = sd_px / std::sqrt(lens[0] * lens[1]);
+    for (std::size_t j = 0; j < n_padded; ++j) {
+      const std::size_t to = d * n_padded + j;
+      x[to] = y[to] = seen[to] = 0.0;
+      var[to] = 1.0;
+      if (j >= n_joints) continue;
+      const float* point = keypoints + 3 * (d * n_joints + j);
+      const double score = point[2];
+      if (!(score > 0.0) && !std::isnan(score)) continue;
+      if (!std::isfinite(point[0]) || !std::isfinite(point[1]) || !std::isfinite(score)) {
+        ++n_broken;
+        continue;
+      }
+      if (score < score_min) continue;
+      undistort(lens, point[0], point[1], x[to], y[to]);
+      // Detectors localise a point they are unsure of worse: deviation grows with the inverse of the score.
+      const double certainty = score < 1.0 ? score : 1.0;
+      var[to] = sd * sd / (certainty * certainty);
+      seen[to] = 1.0;
+    }
+  }
+  return n_broken;
+}
+
+// ---- linear triangulation --------------------------------------------------------------------------------------------
+
+// Eight points: the unit 4-vector that the stacked homogeneous equations x P3 - P1 and y P3 - P2 send nearest to zero,
+// found as the smallest eigenvector of their normal matrix by inverse iteration.
+FUSION_INLINE void triangulate_lanes(const double* camera_from_world, const double* points, std::size_t n_views,
+                                     std::size_t n_points, std::size_t first, double* points_m, std::int8_t* status) {
+  Symmetric<4> normal{};
+  Lane n_seen{};
+  const std::size_t width = n_points - first < kLanes ? n_points - first : kLanes;
+  for (std::size_t view = 0; view < n_views; ++view) {
+    const double* p = camera_from_world + 12 * view;
+    const double* from_x = points + 2 * view * n_points + first;
+    const double* from_y = from_x + n_points;
+    Lane x{}, y{};
+    if (width == kLanes) {
+      load(x, from_x);
+      load(y, from_y);
+    } else {
+      for (std::size_t k = 0; k < width; ++k) {
+        x[k] = from_x[k];
+        y[k] = from_y[k];
+      }
+    }
+    const LaneMask seen = (x == x) & (y == y);
+    const Lane one = Lane{} + 1.0;
+    const Lane weight = seen ? one : Lane{};
+    x = seen ? x : Lane{};
+    y = seen ? y : Lane{};
+    n_seen += weight;
+    Lane a[4], b[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      a[i] = weight * (x * p[8 + i] - p[i]);
+      b[i] = weight * (y * p[8 + i] - p[4 + i]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j <= i; ++j) normal(i, j) += a[i] * a[j] + b[i] * b[j];
+  }
+  // The smallest eigenvalue of exact data is 0; a pivot of the order of rounding keeps the factor finite, and the
+  // eigenvector is what the iteration blows up.
+  const Lane trace = normal(0, 0) + normal(1, 1) + normal(2, 2) + normal(3, 3);
+  const Lane floor = trace * 1e-15;
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) normal(i, i) += floor;
+  Ldlt<4> factor;
+  factor.factor(normal, 1e-300);
+  Lane v[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) fill(v[i], i == 3 ? 1.0 : 0.0);
+  for (int step = 0; step < 4; ++step) {
+    factor.solve(v);
+    Lane scale{};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) scale += v[i] * v[i];
+    // The exact norm does not matter, only that it neither over- nor underflows: one Newton step for 1 / sqrt from the
+    // largest entry would do; dividing by the homogeneous part is simplest and is what the answer needs anyway.
+    Lane w = v[3];
+    const LaneMask tiny = (w * w) < (scale * 1e-24);
+    w = tiny ? Lane{} + 1e-300 : w;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) v[i] /= w;
+  }
+  // Rays nearly parallel: the second smallest pivot is tiny against the trace.
+  for (std::size_t k = 0; k < width; ++k) {
+    const double q[3] = {v[0][k], v[1][k], v[2][k]};
+    double* to = points_m + 3 * (first + k);
+    Status said = Status::ok;
+    const bool finite = std::isfinite(q[0]) && std::isfinite(q[1]) && std::isfinite(q[2]);
+    if (n_seen[k] < 2.0 || !finite) said = Status::underconstrained;
+    for (std::size_t view = 0; view < n_views && said == Status::ok; ++view) {
+      if (std::isnan(points[2 * view * n_points + first + k])) continue;
+      const double* p = camera_from_world + 12 * view + 8;
+      if (p[0] * q[0] + p[1] * q[1] + p[2] * q[2] + p[3] <= 0.0) said = Status::behind_camera;
+    }
+    for (int i = 0; i < 3; ++i) to[i] = said == Status::ok ? q[i] : std::nan("");
+    status[first + k] = said;
+  }
+}
+
+// points (n_views, 2, n_points), NaN where a camera saw nothing.
+FUSION_CLONES inline void triangulate(const double* camera_from_world, const double* points, std::size_t n_views,
+                                      std::size_t n_points, double* points_m, std::int8_t* status) {
+  for (std::size_t first = 0; first < n_points; first += kLanes)
+    triangulate_lanes(camera_from_world, points, n_views, n_points, first, points_m, status);
+}
+
+// Robust refinement of points by reweighted Gauss-Newton steps on the reprojection error. A view's say falls with its
+// error against a scale that shrinks from step to step (graduated non-convexity), so a wrong view loses it first where
+// it disagrees most. Also gives each point's covariance (xx, yx, yy, zx, zy, zz) and each view's final weight.
+FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* points, const double* sd,
+                                std::size_t n_views, std::size_t n_points, std::size_t first, int n_steps,
+                                double* points_m, double* cov_m2, double* weights) {
+  const std::size_t width = n_points - first < kLanes ? n_points - first : kLanes;
+  Lane q[3]{};
+  for (std::size_t k = 0; k < width; ++k)
+    for (int i = 0; i < 3; ++i) q[i][k] = points_m[3 * (first + k) + i];
+  Symmetric<3> information;
+  Ldlt<3> factor;
+  double widening = std::ldexp(1.0, n_steps);
+  for (int step = 0; step <= n_steps; ++step) {
+    information = Symmetric<3>{};
+    Lane rhs[3]{};
+    for (std::size_t view = 0; view < n_views; ++view) {
+      const double* p = camera_from_world + 12 * view;
+      const double* from = points + 2 * view * n_points + first;
+      Lane x{}, y{};
+      for (std::size_t k = 0; k < width; ++k) {
+        x[k] = from[k];
+        y[k] = from[n_points + k];
+      }
+      const LaneMask seen = (x == x) & (y == y);
+      const double precision = 1.0 / (sd[view] * sd[view]);
+      const Lane depth = p[8] * q[0] + p[9] * q[1] + p[10] * q[2] + p[11];
+      const Lane inverse = 1.0 / (depth > 1e-3 ? depth : Lane{} + 1e-3);
+      const Lane u = (p[0] * q[0] + p[1] * q[1] + p[2] * q[2] + p[3]) * inverse;
+      const Lane v = (p[4] * q[0] + p[5] * q[1] + p[6] * q[2] + p[7]) * inverse;
+      const Lane du = seen ? x - u : Lane{}, dv = seen ? y - v : Lane{};
+      // Cauchy-like weight squared (Geman-McClure): an outlier's pull vanishes instead of staying constant.
+      const Lane ratio = 1.0 / (1.0 + (du * du + dv * dv) * (precision / (9.0 * widening * widening)));
+      const Lane share = seen ? ratio * ratio : Lane{};
+      const Lane weight = share * precision;
+      for (std::size_t k = 0; k < width; ++k) weights[view * n_points + first + k] = share[k];
+      Lane ju[3], jv[3];
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) {
+        ju[i] = (p[i] - u * p[8 + i]) * inverse;
+        jv[i] = (p[4 + i] - v * p[8 + i]) * inverse;
+      }
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) {
+        rhs[i] += weight * (ju[i] * du + jv[i] * dv);
+#pragma GCC unroll 3
+        for (int j = 0; j <= i; ++j) information(i, j) += weight * (ju[i] * ju[j] + jv[i] * jv[j]);
+      }
+    }
+    factor.factor(information, 1e-9);
+    if (step == n_steps) break;  // The last pass only weighs and takes the covariance.
+    factor.solve(rhs);
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) q[i] += rhs[i];
+    widening = widening > 2.0 ? widening * 0.5 : 1.0;
+  }
+  Symmetric<3> cov;
+  factor.inverse(cov);
+  for (std::size_t k = 0; k < width; ++k) {
+    for (int i = 0; i < 3; ++i) points_m[3 * (first + k) + i] = q[i][k];
+    for (int i = 0; i < 6; ++i) cov_m2[6 * (first + k) + i] = cov.v[i][k];
+  }
+}
+
+FUSION_CLONES inline void refine(const double* camera_from_world, const double* points, const double* sd,
+                                 std::size_t n_views, std::size_t n_points, int n_steps, double* points_m,
+                                 double* cov_m2, double* weights) {
+  for (std::size_t first = 0; first < n_points; first += kLanes)
+    refine_lanes(camera_from_world, points, sd, n_views, n_points, first, n_steps, points_m, cov_m2, weights);
+}
+
+// ---- the filter of every joint ---------------------------------------------------------------------------------------
+
+// State of capacity people: mean (capacity, 6, n_padded), cov (capacity, 21, n_padded), joints in the lanes.
+
+// Carry joints on by dt_s: constant velocity that fades (people stop), driven by white acceleration of spectral density
+// acceleration (n_padded), m^2/s^3. Source: Bar-Shalom, Li, Kirubarajan (2001), section 6.2.2.
+FUSION_CLONES inline void predict(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows,
+                                  std::size_t n_padded, double dt_s, double fade_s, const double* acceleration) {
+  const double fade = std::exp(-dt_s / fade_s);
+  const double reach = fade_s * (1.0 - fade);  // How far one unit of velocity still goes.
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    double* m = mean + rows[r] * kState * n_padded;
+    double* c = cov + rows[r] * kStateCov * n_padded;
+    for (std::size_t first = 0; first < n_padded; first += kLanes) {
+      Symmetric<kState> s;
+#pragma GCC unroll 21
+      for (int i = 0; i < kStateCov; ++i) load(s.v[i], c + i * n_padded + first);
+      Lane q;
+      load(q, acceleration + first);
+      const Lane q_pp = q * (dt_s * dt_s * dt_s / 3.0), q_pv = q * (dt_s * dt_s / 2.0), q_vv = q * dt_s;
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) {
+        Lane p, v;
+        load(p, m + i * n_padded + first);
+        load(v, m + (3 + i) * n_padded + first);
+        store(m + i * n_padded + first, p + reach * v);
+        store(m + (3 + i) * n_padded + first, fade * v);
+      }
+      Symmetric<kState> out;
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i)
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; ++j) {
+          out(3 + i, j) = fade * (s(3 + i, j) + reach * s(3 + i, 3 + j));
+          if (j > i) continue;
+          out(i, j) = s(i, j) + reach * (s(3 + i, j) + s(3 + j, i)) + (reach * reach) * s(3 + i, 3 + j);
+          out(3 + i, 3 + j) = (fade * fade) * s(3 + i, 3 + j);
+        }
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) {
+        out(i, i) += q_pp;
+        out(3 + i, i) += q_pv;
+        // The fading bounds it: nobody gets faster and faster while unseen, the variance tends to q fade_s / 2.
+        out(3 + i, 3 + i) += q_vv;
+      }
+#pragma GCC unroll 21
+      for (int i = 0; i < kStateCov; ++i) store(c + i * n_padded + first, out.v[i]);
+    }
+  }
+}
+
+struct Views {
+  const double* camera_from_world;  // (n_views, 3, 4)
+  const double* dt_s;               // (n_views) time of the camera's frame minus the instant of the state
+  std::size_t n_views;
+};
+
+struct Detections {
+  const double* x;  // (n_detections, n_padded) each
+  const double* y;
+  const double* var;
+  const double* seen;
+};
+
+// Most probable position and velocity of eight joints of one person, given the prediction and all that was matched:
+// Gauss-Newton on the negative logarithm of the posterior, with Student-t measurement noise by reweighting, so that a
+// view that saw something else (an occluder's joint, left for right) is outvoted. Every view looks at its own instant.
+FUSION_INLINE void update_lanes(const Views& views, const Detections& detections, const std::int64_t* detection_of,
+                                std::size_t n_padded, std::size_t first, const double* body_var,
+                                const double* floor_precision, double freedom, int n_steps, int n_plain, double* m,
+                                double* c, double* residual_sum, double* residual_count, double* support) {
+  Symmetric<kState> prior_cov, prior, information, cov;
+  Lane mean[kState], x[kState];
+#pragma GCC unroll 21
+  for (int i = 0; i < kStateCov; ++i) load(prior_cov.v[i], c + i * n_padded + first);
+#pragma GCC unroll 6
+  for (int i = 0; i < kState; ++i) {
+    load(mean[i], m + i * n_padded + first);
+    x[i] = mean[i];
+  }
+  Lane body, on_floor;
+  load(body, body_var + first);
+  load(on_floor, floor_precision + first);
+  Ldlt<kState> factor;
+  factor.factor(prior_cov, 1e-12);
+  factor.inverse(prior);
+  Lane weight_sum{};
+  for (int step = 0; step <= n_steps; ++step) {
+    const bool last = step == n_steps;  // Only weighs, at the answer: its information is the answer's covariance.
+    information = prior;
+    Lane rhs[kState];
+#pragma GCC unroll 6
+    for (int i = 0; i < kState; ++i) {
+      rhs[i] = Lane{};
+#pragma GCC unroll 6
+      for (int j = 0; j < kState; ++j) rhs[i] += prior(i, j) * (mean[j] - x[j]);
+    }
+    weight_sum = Lane{};
+    for (std::size_t view = 0; view < views.n_views; ++view) {
+      const std::int64_t detection = detection_of[view];
+      if (detection < 0) continue;
+      const double* p = views.camera_from_world + 12 * view;
+      const double dt = views.dt_s[view];
+      Lane zx, zy, var, seen;
+      load(zx, detections.x + detection * n_padded + first);
+      load(zy, detections.y + detection * n_padded + first);
+      load(var, detections.var + detection * n_padded + first);
+      load(seen, detections.seen + detection * n_padded + first);
+      const Lane qx = x[0] + dt * x[3], qy = x[1] + dt * x[4], qz = x[2] + dt * x[5];
+      Lane depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
+      at_least(depth, 0.05);
+      const Lane inverse = 1.0 / depth;
+      const Lane u = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
+      const Lane v = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
+      const Lane du = zx - u, dv = zy - v;
+      // A detector's joint is not quite the same point of the body from every side: body_var, metres at the body.
+      const Lane precision = seen / (var + body * inverse * inverse);
+      const Lane distance_sq = (du * du + dv * dv) * precision;
+      const Lane robust = step < n_plain ? Lane{} + 1.0 : (freedom + 2.0) / (freedom + distance_sq);
+      const Lane w = precision * robust;
+      weight_sum += seen * robust;
+      if (last) {
+        Lane capped = distance_sq < 25.0 ? distance_sq : Lane{} + 25.0;
+        double sum = 0.0, count = 0.0;
+        for (std::size_t k = 0; k < kLanes; ++k) {
+          sum += capped[k];
+          count += seen[k];
+        }
+        residual_sum[view] += sum;
+        residual_count[view] += count;
+      }
+      Lane ju[3], jv[3];
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) {
+        ju[i] = (p[i] - u * p[8 + i]) * inverse;
+        jv[i] = (p[4 + i] - v * p[8 + i]) * inverse;
+      }
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) {
+        const Lane pull = w * (ju[i] * du + jv[i] * dv);
+        rhs[i] += pull;
+        rhs[3 + i] += dt * pull;
+#pragma GCC unroll 3
+        for (int j = 0; j <= i; ++j) {
+          const Lane block = w * (ju[i] * ju[j] + jv[i] * jv[j]);
+          information(i, j) += block;
+          information(3 + i, j) += dt * block;
+          if (i != j) information(3 + j, i) += dt * block;
+          information(3 + i, 3 + j) += (dt * dt) * block;
+        }
+      }
+    }
+    // A point known to touch the floor, whenever anything was seen of it or not.
+    information(2, 2) += on_floor;
+    rhs[2] -= on_floor * x[2];
+    factor.factor(information, 1e-9);
+    if (last) break;
+    factor.solve(rhs);
+#pragma GCC unroll 6
+    for (int i = 0; i < kState; ++i) x[i] += rhs[i];
+  }
+  factor.inverse(cov);
+#pragma GCC unroll 6
+  for (int i = 0; i < kState; ++i) store(m + i * n_padded + first, x[i]);
+#pragma GCC unroll 21
+  for (int i = 0; i < kStateCov; ++i) store(c + i * n_padded + first, cov.v[i]);
+  store(support + first, weight_sum);
+}
+
+FUSION_CLONES inline void update(const Views& views, const Detections& detections, const std::int64_t* rows,
+                                 const std::int64_t* detection_of, std::size_t n_rows, std::size_t n_padded,
+                                 const double* body_var, const double* floor_precision, double freedom, int n_steps,
+                                 int n_plain, double* mean, double* cov, double* residual_sum, double* residual_count,
+                                 double* support) {
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    for (std::size_t view = 0; view < views.n_views; ++view)
+      residual_sum[r * views.n_views + view] = residual_count[r * views.n_views + view] = 0.0;
+    for (std::size_t first = 0; first < n_padded; first += kLanes)
+      update_lanes(views, detections, detection_of + r * views.n_views, n_padded, first, body_var, floor_precision,
+                   freedom, n_steps, n_plain, mean + rows[r] * kState * n_padded,
+                   cov + rows[r] * kStateCov * n_padded, residual_sum + r * views.n_views,
+                   residual_count + r * views.n_views, support + r * n_padded);
+  }
+}
+
+// Standard deviation along the worst direction: root of the largest eigenvalue of a symmetric 3 x 3 matrix, in closed
+// form. Source: Smith (1961), Eigenvalues of a symmetric 3 x 3 matrix.
+inline double worst_sd(double xx, double yx, double yy, double zx, double zy, double zz) {
+  const double mean = (xx + yy + zz) / 3.0;
+  const double a = xx - mean, b = yy - mean, d = zz - mean;
+  const double p = std::sqrt((a * a + b * b + d * d + 2.0 * (yx * yx + zx * zx + zy * zy)) / 6.0);
+  if (!(p > 1e-12 * mean)) return std::sqrt(mean > 0.0 ? mean : 0.0);
+  const double half_det =
+      (a * (b * d - zy * zy) - yx * (yx * d - zy * zx) + zx * (yx * zy - b * zx)) / (2.0 * p * p * p);
+  const double angle = std::acos(half_det < -1.0 ? -1.0 : half_det > 1.0 ? 1.0 : half_det) / 3.0;
+  const double largest = mean + 2.0 * p * std::cos(angle);
+  return std::sqrt(largest > 0.0 ? largest : 0.0);
+}
+
+// What people read: joints with deviations, and the place on the floor as the mean of the trunk's joints weighted by
+// share (n_joints) and by how well each is known. Joints less certain than sd_max_m become NaN.
+inline void describe(const double* mean, const double* cov, const std::int64_t* rows, std::size_t n_rows,
+                     std::size_t n_joints, std::size_t n_padded, const double* share, double sd_max_m,
+                     double* joints_m, double* joints_sd_m, double* position_m, double* position_sd_m) {
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    const double* m = mean + rows[r] * kState * n_padded;
+    const double* c = cov + rows[r] * kStateCov * n_padded;
+    double sum_w = 0.0, sum_x = 0.0, sum_y = 0.0, sum_var = 0.0;
+    for (std::size_t j = 0; j < n_joints; ++j) {
+      const double xx = c[j], yx = c[n_padded + j], yy = c[2 * n_padded + j];
+      const double sd = worst_sd(xx, yx, yy, c[3 * n_padded + j], c[4 * n_padded + j], c[5 * n_padded + j]);
+      const bool known = sd <= sd_max_m;
+      double* to = joints_m + 3 * (r * n_joints + j);
+      for (int i = 0; i < 3; ++i) to[i] = known ? m[i * n_padded + j] : std::nan("");
+      joints_sd_m[r * n_joints + j] = known ? sd : std::nan("");
+      const double half = 0.5 * (xx - yy);
+      const double floor_var = 0.5 * (xx + yy) + std::sqrt(half * half + yx * yx);
+      // A joint's distance from the body's axis is 5 cm even where the joint itself is known to the millimetre.
+      const double w = share[j] / (floor_var + 0.0025);
+      sum_w += w;
+      sum_x += w * m[j];
+      sum_y += w * m[n_padded + j];
+      sum_var += w * floor_var;
+    }
+    position_m[2 * r] = sum_x / sum_w;
+    position_m[2 * r + 1] = sum_y / sum_w;
+    // Errors of one person's joints go together, so averaging does not make the place better than a typical joint.
+    position_sd_m[r] = std::sqrt(sum_var / sum_w + 0.0004);
+  }
+}
+
+}  // namespace fusion

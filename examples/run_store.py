@@ -1,0 +1,261 @@
+"""Run a store from door to receipt: simulate one, or replay a recording.
+
+python examples/run_store.py                          simulate a small shop for five minutes
+python examples/run_store.py --store DIR              simulate the store of a store folder
+python examples/run_store.py RECORDING --out DIR      replay a recording, write the contract's results
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fusion.config import Store
+    from fusion.observations import Observation, Recording
+    from fusion.results import Receipt, Result
+    from fusion.simulation import Simulation
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "recording", nargs="?", type=Path, help="folder of a recording; without one a store is simulated"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for results, report.html and ledger (out)"
+    )
+    parser.add_argument("--store", type=Path, help="store folder to simulate (a built-in shop of 8 cameras, 80 plates)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (1)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="simulated minutes (5)")
+    parser.add_argument("--shoppers", type=int, default=8, help="simulated shoppers (8)")
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument("--fast", action="store_true", help="as fast as possible (default)")
+    pace.add_argument("--realtime", action="store_true", help="at the pace of the data")
+    args = parser.parse_args()
+    if args.recording and args.store:
+        parser.error("--store simulates, RECORDING replays: want one of them")
+    if args.minutes <= 0 or args.shoppers < 0:
+        parser.error("want --minutes above 0 and --shoppers of at least 0")
+    return args
+
+
+def main() -> int:
+    args = arguments()
+    # Only now: --help should not wait for the kernels.
+    from fusion.errors import FusionError
+
+    try:
+        return run(args)
+    except FusionError as error:
+        print(f"run_store.py: {error}", file=sys.stderr)
+        return 2
+
+
+def run(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from fusion.adapters.ledger import Ledger
+    from fusion.errors import RecordingError
+    from fusion.observations import Recording
+    from fusion.report import Report
+    from fusion.results import PersonEntered, Receipt, ResultsWriter
+    from fusion.run import Run
+
+    recording: Recording | None = None
+    if args.recording:
+        recording = Recording(args.recording)
+        store, observations, span_ns = recording.store, recording.observations(), recording.span_ns()
+    else:
+        store, simulation, span_ns = simulated(args)
+        observations = simulation.observations()
+    start_ns, end_ns = span_ns or (0, 0)
+    print(
+        f"{store.name}: {len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products; "
+        f"{(end_ns - start_ns) / 60e9:.1f} minutes {'recorded' if recording else f'simulated (seed {args.seed})'}"
+    )
+    if args.realtime:
+        observations = paced(observations)
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    # Each run is a book of its own; a shop that goes on trading keeps its ledger.
+    for old in args.out.glob("ledger.sqlite*"):
+        old.unlink()
+    one_run = Run(store, observations)
+    writer = ResultsWriter(args.out, store)
+    ledger = Ledger.open(args.out / "ledger.sqlite", store)
+    report = Report(store, title=store.name)
+    receipts: list[Receipt] = []
+    exit_code = 0
+    bar = tqdm(total=round((end_ns - start_ns) / 1e9), unit="s", desc="store time", smoothing=0.05, mininterval=0.2)
+
+    def keep(result: Result) -> None:
+        writer.write(result, one_run.engine.account_of)
+        report.add(result)
+        if isinstance(result, PersonEntered) and result.visit is not None:
+            ledger.open_visit(result.visit, result.account, result.t_ns)
+        elif isinstance(result, Receipt):
+            ledger.post_receipt(result)
+            receipts.append(result)
+        line = describe(store, result, start_ns)
+        if line:
+            bar.write(line)
+
+    try:
+        for result in one_run.results():
+            keep(result)
+            seconds = (one_run.newest_ns - start_ns) // 1_000_000_000
+            if seconds > bar.n:
+                bar.update(seconds - bar.n)
+    except KeyboardInterrupt:
+        bar.write("interrupted: the results so far are kept")
+        exit_code = 130
+    except RecordingError as error:
+        bar.write(f"run_store.py: {error}; the results so far are kept", file=sys.stderr)
+        exit_code = 2
+    for result in one_run.finish():
+        keep(result)
+    bar.close()
+    summary = one_run.summary(recording)
+    writer.close(summary)
+    visits = read_truth(args.recording) if recording else simulated_truth(simulation)
+    report.write(args.out / "report.html", summary, truth=visits)
+
+    print()
+    print_receipts(store, receipts, visits)
+    delays = sorted((receipt.issued_ns - receipt.exit_ns) / 1e9 for receipt in receipts)
+    if delays:
+        middle, last = delays[len(delays) // 2], delays[-1]
+        print(f"from the exit to the receipt: median {middle:.1f} s, at most {last:.1f} s of store time")
+    booked = ledger.balances().get(store.currency, {})
+    fault = ledger.verify()
+    print(
+        f"ledger: {sum(r.status == 'settled' for r in receipts)} receipts booked, "
+        f"{len(ledger.reviews())} waiting for review, {len(ledger.open_visits())} visits open; "
+        f"all accounts sum to {sum(booked.values())}; {fault or 'its chain holds'}"
+    )
+    ledger.close()
+    step = summary.step_us
+    rate = summary.frames / max(len(store.cameras), 1) / max(summary.engine_cpu_s, 1e-9)
+    print(
+        f"engine: {summary.frames} frames and {summary.messages} weight messages in {summary.engine_cpu_s:.1f} s CPU "
+        f"({rate:.0f} sets of frames a second), step p50 {step['p50']:.0f} us, p99 {step['p99']:.0f} us, "
+        f"worst {step['max'] / 1e3:.1f} ms; {summary.wall_s:.1f} s in all"
+    )
+    for reason, count in summary.ignored.items():
+        print(f"not used: {count} x {reason}")
+    for said in recording.damaged if recording else ():
+        print(f"damaged: {said}")
+    print(f"results, report.html and ledger.sqlite are in {args.out}")
+    return exit_code
+
+
+def simulated(args: argparse.Namespace) -> tuple[Store, Simulation, tuple[int, int]]:
+    from fusion.config import Store
+    from fusion.simulation import Scenario, Simulation, demo_store
+
+    store = Store.load(args.store) if args.store else demo_store()
+    scenario = Scenario(seed=args.seed, minutes=args.minutes, shoppers=args.shoppers)
+    span_ns = scenario.start_ns, scenario.start_ns + round(args.minutes * 60e9)
+    return store, Simulation(store, scenario), span_ns
+
+
+def simulated_truth(simulation: Simulation) -> list[dict]:
+    """What really happened, as in truth/visits.jsonl."""
+    return [
+        {"account": visit.account, "enter": visit.enter_ns, "exit": visit.exit_ns, "items": visit.items}
+        for visit in simulation.truth.visits
+    ]
+
+
+def paced(observations: Iterable[Observation]) -> Iterator[Observation]:
+    """Hold each observation back until as much time has passed as in the data."""
+    first_ns, started_s = None, time.monotonic()
+    for observation in observations:
+        first_ns = observation.t_ns if first_ns is None else first_ns
+        ahead_s = (observation.t_ns - first_ns) / 1e9 - (time.monotonic() - started_s)
+        if ahead_s > 0:
+            time.sleep(ahead_s)
+        yield observation
+
+
+def describe(store: Store, result: Result, start_ns: int) -> str | None:
+    """One line for what happened; None for what happens all the time."""
+    from fusion import results
+
+    names = {product.gtin: product.name for product in store.products}
+
+    def who(account: str | None, visit: str | None) -> str:
+        return account or ("somebody without credential" if visit else "somebody unknown")
+
+    match result:
+        case results.PersonEntered(staff=True):
+            said = "staff came in"
+        case results.PersonEntered():
+            said = f"{who(result.account, result.visit)} came in" + (f" at {result.gate}" if result.gate else "")
+        case results.PersonLeft():
+            said = f"{who(result.account, result.visit)} left" + (f" at {result.gate}" if result.gate else "")
+        case results.Picked() | results.PutBack():
+            verb, way = ("took", "from") if isinstance(result, results.Picked) else ("put back", "on")
+            said = (
+                f"{who(result.account, result.visit)} {verb} {result.quantity} x {names[result.gtin]} "
+                f"{way} {result.plate} ({result.probability:.0%})"
+            )
+        case results.Receipt():
+            pieces = sum(line.quantity for line in result.lines)
+            price = store.price_text(result.total)
+            said = f"{who(result.account, result.visit)}: {price} for {pieces} pieces, {result.status}"
+            said += f" ({result.reason})" if result.reason else ""
+        case results.Warning():
+            said = f"warning: {result.kind}: {result.message}"
+        case _:
+            return None
+    t_ns = result.issued_ns if isinstance(result, results.Receipt) else result.t_ns
+    minutes, seconds = divmod((t_ns - start_ns) / 1e9, 60.0)
+    return f"{int(minutes):3d}:{seconds:04.1f}  {said}"
+
+
+def read_truth(recording: Path) -> list[dict] | None:
+    import json
+
+    path = recording / "truth" / "visits.jsonl"
+    if not path.exists():
+        return None
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def print_receipts(store: Store, receipts: list[Receipt], visits: list[dict] | None) -> None:
+    """Receipts beside the truth, where there is one."""
+    prices = {product.gtin: product.price for product in store.products}
+    left = list(visits or [])
+    rows = []
+    for receipt in receipts:
+        got = {line.gtin: line.quantity for line in receipt.lines}
+        row = [receipt.account or "(none)", receipt.status, str(sum(got.values())), store.price_text(receipt.total)]
+        if visits is not None:
+            same = [
+                visit for visit in left if visit["account"] == receipt.account and visit["enter"] <= receipt.exit_ns
+            ]
+            if same:
+                left.remove(same[0])
+                true = {gtin: n for gtin, n in same[0]["items"].items() if n}
+                total = sum(prices[gtin] * n for gtin, n in true.items())
+                row += [store.price_text(total), "right" if true == got else "WRONG"]
+            else:
+                row += ["-", "no such visit"]
+        rows.append([*row, receipt.reason or ""])
+    for visit in left:
+        rows.append([visit["account"] or "(none)", "missing", "", "", "", "no receipt", ""])
+    heads = ["account", "status", "pieces", "total", *(["truth", ""] if visits is not None else []), "reason"]
+    widths = [max(len(str(line[i])) for line in [heads, *rows]) for i in range(len(heads))]
+    for line in [heads, ["-" * width for width in widths], *rows]:
+        print("  ".join(str(cell).ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

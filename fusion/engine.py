@@ -1,0 +1,311 @@
+"""The one place that wires the stages together: observations in, typed results out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from fusion.attribution import Attributor, EventBelief, EventCandidate
+from fusion.config import Store
+from fusion.errors import OrderError, ShapeError
+from fusion.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
+from fusion.results import (
+    Candidate,
+    PersonEntered,
+    Picked,
+    PutBack,
+    Receipt,
+    ReceiptLine,
+    Result,
+    ShelfEventExplained,
+)
+from fusion.shelves import ShelfEvent, ShelfMonitor
+from fusion.tracks import PeopleHistory, Tracker
+from fusion.visits import Visit, Visits
+
+# A live message may arrive this much after its time; a recording can be replayed with its streams delayed.
+LATENESS_MAX_S = 2.0
+# Frames of different cameras make one set while they lie within this span; the contract asks for an output each 100 ms.
+SET_SPAN_NS = 100_000_000
+# A receipt waits this long after the last exit: a load that leaves a plate settles within 0.75 s of it.
+SETTLE_S = 0.9
+
+
+class StepTimes:
+    """Durations of steps in a histogram of fixed size: bins 1 % wide from 100 ns to about 70 s, and the maximum."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(2048, np.int64)
+        self.max_ns = 0
+        self.total_ns = 0
+
+    def add(self, duration_ns: int) -> None:
+        place = int(math.log(max(duration_ns, 100) / 100.0) * 100.0)
+        self._counts[min(place, 2047)] += 1
+        self.max_ns = max(self.max_ns, duration_ns)
+        self.total_ns += duration_ns
+
+    def percentile_us(self, percent: float) -> float:
+        """Middle of the bin in which a percentile lies, microseconds; 0 where nothing was added."""
+        n = int(self._counts.sum())
+        if n == 0:
+            return 0.0
+        place = int(np.searchsorted(np.cumsum(self._counts), math.ceil(n * percent / 100.0)))
+        return min(0.1 * math.exp((place + 0.5) / 100.0), self.max_ns / 1e3)
+
+    def summary_us(self) -> dict[str, float]:
+        p50, p99 = self.percentile_us(50), self.percentile_us(99)
+        return {"p50": round(p50, 1), "p99": round(p99, 1), "max": round(self.max_ns / 1e3, 1)}
+
+
+class Engine:
+    """The fusion engine of one store.
+
+    Feed it what sensors tell, in any order within two seconds; it answers with typed results in order of time:
+    People, PersonEntered, Picked, PutBack, PersonLeft, ShelfEventExplained, Receipt, Warning.
+
+        engine = Engine(Store.load("store"))
+        for observation in source:              # Frame, ShelfReading, GateScan, ItemSighting
+            for result in engine.feed(observation):
+                print(result)
+        for result in engine.close(): ...
+
+    Nothing is shared between engines. One engine belongs to one thread at a time. Memory is bounded.
+
+    Attributes:
+        store: as loaded.
+        journal: every transfer of goods between shelves and carts so far.
+    """
+
+    def __init__(self, store: Store, stopwatch_ns: Callable[[], int] | None = None) -> None:
+        """Make an engine, with every kernel compiled and called once.
+
+        Args:
+            store: the store folder's contents.
+            stopwatch_ns: a clock such as time.perf_counter_ns with which to time the steps; it has no other influence.
+        """
+        self.store = store
+        self.journal = Journal()
+        self.step_times = StepTimes()
+        self._stopwatch_ns = stopwatch_ns
+        self._reorder = Reorder(LATENESS_MAX_S)
+        self._tracker = Tracker(store)
+        self._history = PeopleHistory()
+        self._monitor = ShelfMonitor(store)
+        self._attributor = Attributor(store)
+        self._visits = Visits(store)
+        self._products = {product.gtin: product for product in store.products}
+        self._cameras = {camera.name for camera in store.cameras}
+        self._plates = {plate.plate for plate in store.plates}
+        self._keypoints_shape = (store.layout.n_joints, 3)
+        self._frames: dict[str, Frame] = {}
+        self._readings: list[ShelfReading] = []
+        self._scans: list[GateScan] = []
+        self._window_ns: int | None = None
+        self._now_ns = 0
+        self._closed = False
+        self._ignored: Counter[str] = Counter()
+
+    # ---- what comes in -----------------------------------------------------------------------------------------------
+
+    def feed(self, observation: Observation) -> list[Result]:
+        """Take in one observation; returns what has become known by it, often nothing.
+
+        Raises:
+            ShapeError: arrays that do not fit the store's layout.
+            OrderError: the engine was closed.
+        """
+        if self._closed:
+            raise OrderError("want an open engine, got one that was closed")
+        self._check(observation)
+        self._reorder.push(observation)
+        results: list[Result] = []
+        for ordered in self._reorder.ready():
+            self._take(ordered, results)
+        return results
+
+    def close(self) -> list[Result]:
+        """The streams have ended: work off what is held back. Visits whose people are still inside stay open."""
+        if self._closed:
+            return []
+        results: list[Result] = []
+        for ordered in self._reorder.flush():
+            self._take(ordered, results)
+        self._step(results)
+        for event in self._monitor.finish():
+            self._observe(event, results)
+        results += self._visits.end(self._now_ns)
+        self._finish_visits(2**63 - 1, results)
+        results += [self._explained(belief) for belief in self._attributor.finish()]
+        self._closed = True
+        return results
+
+    def account_of(self, track_id: int) -> str | None:
+        """Account of a person's visit as known now; None for staff, for unknown people and for somebody long gone."""
+        return self._visits.account_of(track_id)
+
+    @property
+    def ignored(self) -> Counter[str]:
+        """Everything that came in and was not used, by reason."""
+        parts = (
+            self._ignored,
+            self._reorder.ignored,
+            self._tracker.ignored,
+            self._monitor.ignored,
+            self._visits.ignored,
+        )
+        return sum(parts, Counter())
+
+    # ---- order and sets ----------------------------------------------------------------------------------------------
+
+    def _check(self, observation: Observation) -> None:
+        if isinstance(observation, Frame):
+            keypoints = observation.keypoints
+            if keypoints.ndim != 3 or keypoints.shape[1:] != self._keypoints_shape:
+                n_joints = self._keypoints_shape[0]
+                raise ShapeError(f"keypoints: want (n, {n_joints}, 3), got {keypoints.shape}")
+            dim = self.store.appearance_dim
+            got = None if observation.appearance is None else observation.appearance.shape
+            if dim and got != (len(keypoints), dim):
+                raise ShapeError(f"appearance: want ({len(keypoints)}, {dim}), got {got}")
+        elif isinstance(observation, ShelfReading) and observation.samples.ndim != 1:
+            raise ShapeError(f"samples: want (n,), got {observation.samples.shape}")
+
+    def _take(self, observation: Observation, results: list[Result]) -> None:
+        """An observation in its place in time: it joins the open set of frames, or closes it and starts the next."""
+        t_ns = observation.t_ns
+        if self._window_ns is not None:
+            again = isinstance(observation, Frame) and observation.camera in self._frames
+            if again or t_ns - self._window_ns > SET_SPAN_NS:
+                self._step(results)
+        if self._window_ns is None:
+            self._window_ns = t_ns
+        self._now_ns = t_ns
+        match observation:
+            case Frame():
+                if observation.camera in self._cameras:
+                    self._frames[observation.camera] = observation
+                else:
+                    self._ignored["detections: camera without calibration"] += 1
+            case ShelfReading():
+                if observation.plate in self._plates:
+                    self._readings.append(observation)
+                else:
+                    self._ignored["weights: unknown plate"] += 1
+            case GateScan():
+                self._scans.append(observation)
+            case ItemSighting():
+                self._ignored["items: evidence not used"] += 1
+
+    def _step(self, results: list[Result]) -> None:
+        """One engine step: a set of frames and what came from shelves and gates beside it."""
+        if self._window_ns is None:
+            return
+        started_ns = self._stopwatch_ns() if self._stopwatch_ns else 0
+        now_ns = self._now_ns
+        for scan in self._scans:
+            results += self._visits.scan(scan)
+        if self._frames:
+            people = self._tracker.step(list(self._frames.values()))
+            self._history.append(people)
+            results += self._tracker.warnings()
+            for moved in self._visits.step(people):
+                if isinstance(moved, PersonEntered) and moved.staff:
+                    self._attributor.set_staff(moved.track_id)
+                results.append(moved)
+            results.append(people)
+        for event in self._monitor.step(self._readings, now_ns):
+            self._observe(event, results)
+        results += self._monitor.warnings()
+        self._finish_visits(now_ns - round(SETTLE_S * 1e9), results)
+        self._frames.clear()
+        self._readings.clear()
+        self._scans.clear()
+        self._window_ns = None
+        if self._stopwatch_ns:
+            self.step_times.add(self._stopwatch_ns() - started_ns)
+
+    # ---- goods -------------------------------------------------------------------------------------------------------
+
+    def _observe(self, event: ShelfEvent, results: list[Result]) -> None:
+        belief = self._attributor.observe(event, self._history)
+        if not belief.candidates or belief.candidates[0].probability < belief.nothing:
+            return
+        best = self._candidate(belief.candidates[0])
+        kind = Picked if best.quantity < 0 else PutBack
+        quantity = abs(best.quantity)
+        results.append(
+            kind(belief.t_ns, belief.plate, best.gtin, quantity, best.account, best.visit, best.probability)
+        )
+
+    def _candidate(self, candidate: EventCandidate) -> Candidate:
+        person = candidate.person
+        account = self._visits.account_of(person) if person is not None else None
+        visit = self._visits.visit_of(person) if person is not None else None
+        return Candidate(account, candidate.gtin, candidate.quantity, candidate.probability, visit)
+
+    def _explained(self, belief: EventBelief) -> ShelfEventExplained:
+        """What is final about an event; the goods move in the journal."""
+        candidates = tuple(self._candidate(candidate) for candidate in belief.candidates)
+        if candidates and candidates[0].probability >= belief.nothing:
+            best = candidates[0]
+            key = f"{self.store.id}/{belief.plate}/{belief.t_ns}/{belief.event_id}"
+            person = belief.candidates[0].person
+            nobody = OUTSIDE if person is not None and self._visits.is_staff(person) else UNKNOWN
+            holder = ("cart", best.visit) if best.visit else nobody
+            self._move(key, belief.t_ns, ("shelf", belief.plate), holder, best.gtin, -best.quantity)
+        return ShelfEventExplained(belief.t_ns, belief.plate, belief.delta_g, candidates)
+
+    def _move(self, key: str, t_ns: int, giver: Account, taker: Account, gtin: str, quantity: int) -> None:
+        """Record that goods moved; a negative quantity moves them the other way."""
+        if quantity < 0:
+            giver, taker, quantity = taker, giver, -quantity
+        self.journal.append(Transfer(key, t_ns, debit=taker, credit=giver, gtin=gtin, quantity=quantity))
+
+    # ---- receipts ----------------------------------------------------------------------------------------------------
+
+    def _finish_visits(self, until_ns: int, results: list[Result]) -> None:
+        for visit in self._visits.finished(until_ns):
+            receipt, explained = self._receipt(visit)
+            results += explained
+            results.append(receipt)
+
+    def _receipt(self, visit: Visit) -> tuple[Receipt, Iterable[ShelfEventExplained]]:
+        belief = self._attributor.cart(visit.members)
+        explained = [self._explained(event) for event in self._attributor.settle(visit.members)]
+        # The cart is the balance of its account. Where the best joint explanation is not the sum of each event's own
+        # best, the journal says so by a transfer of its own.
+        cart: Account = ("cart", visit.id)
+        settled = self.journal.balance(cart)
+        exit_ns = visit.exit_ns or self._now_ns
+        for gtin in sorted(settled.keys() | belief.items.keys()):
+            difference = belief.items.get(gtin, 0) - settled.get(gtin, 0)
+            if difference:
+                self._move(f"{visit.id}/joint/{gtin}", exit_ns, UNKNOWN, cart, gtin, difference)
+        lines = tuple(
+            ReceiptLine(gtin, quantity, self._products[gtin].price, belief.confidence[gtin])
+            for gtin, quantity in sorted(self.journal.balance(cart).items())
+        )
+        right = belief.probability * visit.identity
+        reasons = list(visit.doubts)
+        if visit.account is None:
+            reasons.insert(0, "no credential")
+        if right < 1.0 - self.store.review.receipt_error_max:
+            reasons += list(belief.reasons) or ["not sure enough who took what"]
+        receipt = Receipt(
+            visit=visit.id,
+            account=visit.account,
+            enter_ns=visit.enter_ns,
+            exit_ns=exit_ns,
+            issued_ns=max(self._reorder.newest_ns or 0, self._now_ns),
+            status="review" if reasons else "settled",
+            reason="; ".join(dict.fromkeys(reasons)) or None,
+            currency=self.store.currency,
+            total=sum(line.quantity * line.unit_price for line in lines),
+            lines=lines,
+        )
+        return receipt, explained

@@ -1,0 +1,446 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const SVG = "http://www.w3.org/2000/svg";
+  const TRAIL_MS = 6000, FLASH_MS = 3000, GAP_MS = 1000, DOUBT = 0.8;
+  const $ = (id) => document.getElementById(id);
+
+  // Everything that came from a store or a sensor becomes a text node or an attribute, never markup.
+  function make(tag, attributes, ...children) {
+    const node = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes || {})) {
+      if (key === "on") for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
+      else if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value);
+    }
+    node.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+    return node;
+  }
+  function draw(tag, attributes, text) {
+    const node = document.createElementNS(SVG, tag);
+    for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
+    if (text !== undefined) node.textContent = text;
+    return node;
+  }
+
+  // ---- words and figures ----
+  const zoned = (options) => {
+    try { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: data.store.timezone }); }
+    catch { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: "UTC" }); }
+  };
+  const clockFormat = zoned({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const dayFormat = zoned({ weekday: "short", day: "numeric", month: "long", year: "numeric" });
+  const clock = (ms) => clockFormat.format(new Date(data.start_ms + ms));
+  function span(ms) {
+    const s = Math.max(0, Math.round(ms / 1000)), h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
+    const tail = `${String(s % 60).padStart(2, "0")}`;
+    return h ? `${h}:${String(m).padStart(2, "0")}:${tail}` : `${m}:${tail}`;
+  }
+  function money(minor, bare) {
+    const places = data.money.exponent, digits = String(Math.abs(minor)).padStart(places + 1, "0");
+    const whole = digits.slice(0, digits.length - places).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+    const text = (minor < 0 ? "\u2212" : "") + whole + (places ? "." + digits.slice(-places) : "");
+    return bare ? text : `${text} ${data.money.currency}`;
+  }
+  const percent = (p) => p >= 0.995 ? (p >= 0.9995 ? "100 %" : ">99 %") : p < 0.005 ? "<1 %" : `${Math.round(100 * p)} %`;
+  const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many || one + "s"}`;
+  const product = (gtin) => data.names[gtin] || gtin;
+  const short = (text, n) => text.length > n ? text.slice(0, n - 1).trimEnd() + "\u2026" : text;
+
+  const visits = data.visits.map(([visit, account, staff, enter, exit], index) => ({
+    visit, account, staff: !!staff, enter, exit, index,
+    kind: staff ? "staff" : account === null ? "unknown" : "shopper",
+    number: String(index + 1),
+    label: account !== null ? account : staff ? `staff ${index + 1}` : visit !== null ? `unknown ${visit}` : "unknown",
+  }));
+  const nobody = { index: -1, kind: "unknown", number: "?", label: "somebody unseen" };
+  const who = (index) => index >= 0 ? visits[index] : nobody;
+  const colour = (visit) => visit.kind === "shopper" ? `c${(visit.shade ?? visit.index) % 8}` : "cnone";
+  // The number stands on the plan and in every list, so that colours are a help and never the only sign.
+  const badge = (visit) => make("span", { class: `badge ${visit.kind} ${colour(visit)}`, "aria-hidden": "true" }, visit.number);
+
+  // ---- paths ----
+  const tracks = data.tracks.map(([id, index, rows]) => {
+    const stretches = rows.map(([tick, x, y, text]) => {
+      const bytes = atob(text), n = bytes.length / 2 + 1;
+      const xs = new Int32Array(n), ys = new Int32Array(n);
+      xs[0] = x; ys[0] = y;
+      for (let i = 1; i < n; i++) {
+        xs[i] = xs[i - 1] + ((bytes.charCodeAt(2 * i - 2) << 24) >> 24);
+        ys[i] = ys[i - 1] + ((bytes.charCodeAt(2 * i - 1) << 24) >> 24);
+      }
+      return { start: tick * data.period_ms, end: (tick + n - 1) * data.period_ms, xs, ys };
+    });
+    // Without gates nobody has a visit, and tracks are told apart instead.
+    const stranger = data.counts.gates ? { kind: "unknown", number: "?" } : { kind: "shopper", number: String(id) };
+    const visit = index >= 0 ? visits[index] : { index: -1, shade: id, label: `track ${id}`, ...stranger };
+    return { id, visit, stretches, start: stretches[0].start, end: stretches[stretches.length - 1].end };
+  });
+
+  function place(track, ms) {
+    let before = null;
+    for (const stretch of track.stretches) {
+      if (ms < stretch.start) {
+        // Between two stretches: known well enough if the gap is short.
+        if (before && stretch.start - before.end <= GAP_MS) {
+          const f = (ms - before.end) / (stretch.start - before.end), i = before.xs.length - 1;
+          return [before.xs[i] + f * (stretch.xs[0] - before.xs[i]), before.ys[i] + f * (stretch.ys[0] - before.ys[i])];
+        }
+        return null;
+      }
+      if (ms <= stretch.end) {
+        const at = (ms - stretch.start) / data.period_ms, i = Math.floor(at), f = at - i, j = Math.min(i + 1, stretch.xs.length - 1);
+        return [stretch.xs[i] + f * (stretch.xs[j] - stretch.xs[i]), stretch.ys[i] + f * (stretch.ys[j] - stretch.ys[i])];
+      }
+      before = stretch;
+    }
+    return null;
+  }
+  function trail(track, from, to) {
+    const points = [];
+    for (const stretch of track.stretches) {
+      const first = Math.max(0, Math.ceil((from - stretch.start) / data.period_ms));
+      const last = Math.min(stretch.xs.length - 1, Math.floor((to - stretch.start) / data.period_ms));
+      for (let i = first; i <= last; i++) points.push(`${stretch.xs[i]},${-stretch.ys[i]}`);
+    }
+    return points;
+  }
+
+  const events = data.events.map(([ms, plate, spot, grams, candidates, final]) => ({ ms, plate, spot, grams, candidates, final: !!final, best: candidates[0] || null }));
+  const verb = (quantity) => quantity < 0 ? "took" : "put back";
+  const signed = (quantity) => quantity < 0 ? `\u2212${-quantity}` : `+${quantity}`;
+  const lengthMs = Math.max(data.length_ms, 1);
+
+  // ---- heading and figures ----
+  const settled = data.receipts.filter((r) => r.status === "settled"), review = data.receipts.filter((r) => r.status !== "settled");
+  const wrong = data.receipts.filter((r) => r.difference && r.difference.length);
+  const wrongSettled = wrong.filter((r) => r.status === "settled");
+  $("subtitle").textContent = [data.store.name, dayFormat.format(new Date(data.start_ms)), `${clock(0)} to ${clock(lengthMs)} (${data.store.timezone})`].join("  \u00b7  ");
+  const pill = (kind, sign, text) => make("span", { class: `pill ${kind}` }, `${sign} ${text}`);
+  const verdict = $("verdict");
+  if (data.receipts.length) {
+    verdict.append(pill("good", "\u2713", `${count(settled.length)} settled`));
+    if (review.length) verdict.append(pill("warn", "!", `${count(review.length)} for review`));
+    if (data.compared) {
+      const bad = wrongSettled.length + data.missed.length;
+      verdict.append(bad ? pill("bad", "\u2717", `${count(bad)} differ from truth`) : pill("good", "\u2713", "settled ones equal truth"));
+    }
+  }
+  const step = data.summary.step_us;
+  const figure = (name, value, unit, detail) => make("div", { class: "figure" }, make("div", { class: "name" }, name),
+    make("div", { class: "value" }, value, unit ? make("small", {}, " " + unit) : null), make("div", { class: "detail" }, detail));
+  const shoppers = visits.filter((v) => v.kind === "shopper").length, staff = visits.filter((v) => v.staff).length;
+  const unknown = visits.length - shoppers - staff;
+  const items = settled.reduce((n, r) => n + r.lines.reduce((m, line) => m + line[1], 0), 0);
+  $("figures").append(
+    figure("Visits", count(shoppers), "", [!data.counts.gates ? plural(tracks.length, "track") : unknown ? plural(unknown, "unknown", "unknown") : "all with an account", staff ? plural(staff, "staff", "staff") : ""].filter(Boolean).join(", ")),
+    figure("Settled", money(settled.reduce((n, r) => n + r.total, 0), true), data.money.currency, plural(settled.length, "receipt") + ", " + plural(items, "item")),
+    figure("Waiting for review", money(review.reduce((n, r) => n + r.total, 0), true), data.money.currency, plural(review.length, "receipt")),
+    figure("Shelf events", count(events.length), "", plural(events.filter((e) => e.best && e.best[3] < DOUBT).length, "below", "below") + ` ${percent(DOUBT)} sure`),
+    figure("Engine step", step.p50 ? (step.p50 / 1000).toFixed(2) : "\u2013", "ms", `median; p99 ${((step.p99 || 0) / 1000).toFixed(2)} ms, worst ${((step.max || 0) / 1000).toFixed(1)} ms`),
+    figure("Length", span(lengthMs), "", `${plural(data.counts.cameras, "camera")}, ${plural(data.counts.plates, "plate")}`),
+  );
+
+  // ---- the plan ----
+  const plan = $("plan"), layers = Object.fromEntries(["paths", "reaches", "trails", "people", "events"].map((name) => [name, $("layer-" + name)]));
+  let unit = 1, roomy = true;
+  function measure() {
+    const box = plan.viewBox.baseVal, width = plan.clientWidth - 12, height = plan.clientHeight - 12;
+    // On a phone names would cover the plan: numbers alone, and the name of whoever is chosen.
+    roomy = plan.clientWidth >= 560;
+    if (width > 0 && height > 0) unit = Math.max(box.width / width, box.height / height);
+    plan.style.setProperty("--u", `${unit}px`);
+    plan.style.setProperty("--k", roomy ? unit : 0.7 * unit);
+  }
+  // The plan is as tall as its shape asks for, between the limits that the style sets.
+  plan.style.aspectRatio = `${plan.viewBox.baseVal.width} / ${plan.viewBox.baseVal.height}`;
+
+  let now = 0, playing = false, chosen = null, last = null;
+  const people = new Map();
+  function mark(track) {
+    let one = people.get(track);
+    if (one) return one;
+    const group = draw("g", { class: colour(track.visit) });
+    const shape = track.visit.kind === "staff" ? draw("rect", { class: "mark staff" }) : draw("circle", { class: `mark ${track.visit.kind}` });
+    const number = draw("text", { class: `number-in${track.visit.number.length > 2 ? " long" : ""}` }, track.visit.number);
+    const label = draw("text", { class: "who" }, short(track.visit.label, 16));
+    group.append(shape, number, label, draw("title", {}, track.visit.label));
+    group.addEventListener("click", () => choose(track));
+    const line = draw("polyline", { class: `trail ${colour(track.visit)}` });
+    layers.people.append(group); layers.trails.append(line);
+    one = { group, shape, number, label, line, half: label.getComputedTextLength() / 2 / unit + 2 };
+    people.set(track, one);
+    return one;
+  }
+  function choose(track) {
+    chosen = chosen === track ? null : track;
+    render();
+  }
+  function drawPeople() {
+    const seen = new Set(), spots = new Map(), taken = [], present = [];
+    for (const track of tracks) {
+      if (track.start > now) break;
+      if (track.end < now) continue;
+      const at = place(track, now);
+      if (!at) continue;
+      present.push([track, at]);
+    }
+    present.sort((a, b) => b[1][1] - a[1][1]);
+    for (const [, at] of present) taken.push([at[0], -at[1], 9 * unit]);
+    for (const [track, at] of present) {
+      seen.add(track);
+      const one = mark(track), x = at[0], y = -at[1], r = (roomy ? 8.5 : 7.5) * unit;
+      if (one.shape.tagName === "rect") for (const [key, value] of [["x", x - r], ["y", y - r], ["width", 2 * r], ["height", 2 * r]]) one.shape.setAttribute(key, value);
+      else for (const [key, value] of [["cx", x], ["cy", y], ["r", r]]) one.shape.setAttribute(key, value);
+      one.number.setAttribute("x", x); one.number.setAttribute("y", y + 0.5 * unit);
+      const named = roomy || track === chosen;
+      one.label.style.display = named ? "" : "none";
+      if (named) putLabel(one.label, x, y - 17 * unit, one.half * unit, taken);
+      one.line.setAttribute("points", [...trail(track, now - TRAIL_MS, now), `${x},${y}`].join(" "));
+      one.group.classList.toggle("chosen", track === chosen);
+      if (track.visit.index >= 0) spots.set(track.visit.index, [...(spots.get(track.visit.index) || []), [x, y]]);
+    }
+    for (const [track, one] of people) if (!seen.has(track)) { one.group.remove(); one.line.remove(); people.delete(track); }
+    return { seen, spots, taken };
+  }
+  // Labels that would cover one another are moved upwards instead, and never beyond the edge of the plan.
+  function putLabel(label, x, y, half, taken) {
+    const box = plan.viewBox.baseVal, high = 14 * unit;
+    const tx = Math.min(Math.max(x, box.x + half), box.x + box.width - half);
+    for (let tries = 0; tries < 8 && taken.some(([bx, by, bh]) => Math.abs(bx - tx) < bh + half && Math.abs(by - y) < high); tries++) y -= high;
+    y = Math.max(y, box.y + 8 * unit);
+    taken.push([tx, y, half]);
+    label.setAttribute("x", tx); label.setAttribute("y", y);
+  }
+  function drawEvents(spots, taken) {
+    layers.events.replaceChildren(); layers.reaches.replaceChildren();
+    let texts = 0;
+    // Newest first: it gets the best place for its label.
+    for (let i = firstAfter(now + 1) - 1; i >= 0 && events[i].ms > now - FLASH_MS; i--) {
+      const event = events[i];
+      if (!event.spot || !event.best) continue;
+      const [index, gtin, quantity] = event.best, x = event.spot[0], y = -event.spot[1], r = 7 * unit, up = quantity < 0 ? -1 : 1;
+      const near = (spots.get(index) || []).sort((a, b) => Math.hypot(a[0] - x, a[1] - y) - Math.hypot(b[0] - x, b[1] - y))[0];
+      if (near) layers.reaches.append(draw("line", { class: `reach ${colour(who(index))}`, x1: near[0], y1: near[1], x2: x, y2: y }));
+      layers.events.append(draw("circle", { class: "ring", cx: x, cy: y, r: (10 + 8 * Math.min(1, (now - event.ms) / 600)) * unit, opacity: Math.max(0.15, 1 - (now - event.ms) / FLASH_MS) }));
+      layers.events.append(draw("polygon", { class: up < 0 ? "taken" : "returned", points: `${x},${y + up * r} ${x - r},${y - up * r} ${x + r},${y - up * r}` }));
+      if (!roomy && texts++ > 0) continue;
+      const text = draw("text", { class: "what" }, `${signed(quantity)} ${short(product(gtin), 22)}`);
+      layers.events.append(text);
+      putLabel(text, x, y - 20 * unit, text.getComputedTextLength() / 2 + 2 * unit, taken);
+    }
+  }
+  function firstAfter(ms) {
+    let low = 0, high = events.length;
+    while (low < high) { const middle = (low + high) >> 1; if (events[middle].ms < ms) low = middle + 1; else high = middle; }
+    return low;
+  }
+  function drawPaths() {
+    layers.paths.replaceChildren();
+    if (!$("paths").checked) return;
+    for (const track of tracks) for (const stretch of track.stretches) {
+      const points = [];
+      for (let i = 0; i < stretch.xs.length; i++) points.push(`${stretch.xs[i]},${-stretch.ys[i]}`);
+      layers.paths.append(draw("polyline", { class: `trail whole ${colour(track.visit)}`, points: points.join(" ") }));
+    }
+  }
+
+  // ---- who is here, with what ----
+  let presentKey = "";
+  function drawPresent(seen) {
+    const carts = new Map(), end = firstAfter(now + 1);
+    for (let i = 0; i < end; i++) {
+      const best = events[i].best;
+      if (best && best[3] >= 0.5 && best[0] >= 0) carts.set(best[0], (carts.get(best[0]) || 0) - best[2]);
+    }
+    const list = [...seen].sort((a, b) => a.visit.label.localeCompare(b.visit.label) || a.id - b.id);
+    const key = list.map((track) => `${track.id}:${carts.get(track.visit.index) || 0}:${track === chosen}`).join();
+    if (key === presentKey) return;
+    presentKey = key;
+    $("present").replaceChildren(...(list.length ? list.map((track) => {
+      const n = Math.max(0, carts.get(track.visit.index) || 0);
+      return make("button", { type: "button", class: `person${track === chosen ? " chosen" : ""}`, "aria-pressed": String(track === chosen), on: { click: () => choose(track) } },
+        badge(track.visit), make("b", {}, track.visit.label), make("span", { class: "soft" }, track.visit.index < 0 ? "" : track.visit.kind === "shopper" ? count(n) : track.visit.kind, track.visit.kind === "shopper" && track.visit.index >= 0 ? make("span", { class: "word" }, n === 1 ? " item" : " items") : null));
+    }) : [make("span", { class: "soft" }, "Nobody is in view at this moment.")]));
+  }
+
+  // ---- list of shelf events; only the rows around the present moment exist ----
+  const WINDOW = 240;
+  let shownFrom = -1, shownTo = -1, currentRow = -2;
+  function sign(quantity) {
+    const svg = draw("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" });
+    svg.append(draw("polygon", quantity < 0 ? { class: "key-taken", points: "6,1.5 11,10.5 1,10.5" } : { class: "key-returned", points: "6,10.5 11,1.5 1,1.5" }));
+    return svg;
+  }
+  function eventRow(event, i) {
+    const best = event.best;
+    const others = event.candidates.slice(1).filter((c) => c[3] >= 0.01).map((c) => `${who(c[0]).label}: ${signed(c[2])} ${short(product(c[1]), 26)} ${percent(c[3])}`);
+    const facts = [clock(event.ms), `plate ${event.plate}`, event.grams === null ? null : `${event.grams < 0 ? "\u2212" : "+"}${Math.abs(event.grams).toFixed(0)} g`, event.final ? null : "not final"].filter(Boolean).join(" \u00b7 ");
+    return make("li", {}, make("button", { type: "button", class: "event", "data-row": i, on: { click: () => { seek(event.ms + 50); } } },
+      sign(best ? best[2] : -1),
+      make("span", { class: "product", title: best ? product(best[1]) : null }, best ? `${signed(best[2])} ${product(best[1])}` : "nothing was moved"),
+      make("span", { class: `sure${best && best[3] < DOUBT ? " doubt" : ""}` }, best ? `${best[3] < DOUBT ? "? " : ""}${percent(best[3])}` : ""),
+      make("span", { class: "by" }, best ? badge(who(best[0])) : null, best ? `${who(best[0]).label} ${verb(best[2])}` : null, make("span", {}, facts)),
+      others.length ? make("span", { class: "others" }, "or " + others.join("; ")) : null));
+  }
+  function drawActivity(scroll) {
+    const list = $("activity"), current = firstAfter(now + 1) - 1;
+    const near = (shownFrom === 0 || current >= shownFrom + 40) && (shownTo === events.length || current < shownTo - 40);
+    if (shownFrom < 0 || !near) {
+      shownFrom = Math.max(0, current - WINDOW / 2); shownTo = Math.min(events.length, shownFrom + WINDOW);
+      list.replaceChildren(...(events.length ? events.slice(shownFrom, shownTo).map((event, k) => eventRow(event, shownFrom + k)) : [make("li", { class: "empty" }, "No shelf reported a change.")]));
+      currentRow = -2;
+    }
+    if (current === currentRow) return;
+    currentRow = current;
+    for (const row of list.querySelectorAll(".event")) {
+      const i = Number(row.dataset.row);
+      row.classList.toggle("future", i > current);
+      row.classList.toggle("now", i === current);
+      if (i === current) {
+        row.setAttribute("aria-current", "true");
+        if (scroll) list.scrollTop = row.offsetTop - list.offsetTop - list.clientHeight / 3;
+      } else row.removeAttribute("aria-current");
+    }
+    if (current < 0 && scroll) list.scrollTop = 0;
+  }
+  $("activity-count").textContent = count(events.length);
+
+  // ---- time ----
+  const slider = $("time"), speed = $("speed");
+  slider.max = lengthMs;
+  function drawStrip() {
+    const N = 400, crowd = new Float32Array(N), strip = $("strip");
+    for (const track of tracks) for (const stretch of track.stretches) {
+      const from = Math.floor(stretch.start / lengthMs * (N - 1)), to = Math.ceil(stretch.end / lengthMs * (N - 1));
+      for (let i = Math.max(0, from); i <= Math.min(N - 1, to); i++) crowd[i]++;
+    }
+    const most = Math.max(1, ...crowd), top = (n) => 22 - 20 * n / most;
+    let d = "M0 22";
+    for (let i = 0; i < N; i++) d += `L${i} ${top(crowd[i]).toFixed(1)}L${i + 1} ${top(crowd[i]).toFixed(1)}`;
+    strip.setAttribute("viewBox", `0 0 ${N} 30`);
+    strip.append(draw("path", { class: "crowd", d: d + `L${N} 22Z` }));
+    const done = new Set();
+    for (const event of events) {
+      const x = Math.round(event.ms / lengthMs * N * 2) / 2, doubt = event.best && event.best[3] < DOUBT, key = `${x}${doubt}`;
+      if (done.has(key)) continue;
+      done.add(key);
+      strip.append(draw("line", { class: `tick${doubt ? " doubt" : ""}`, x1: x, x2: x, y1: doubt ? 18 : 23, y2: 29 }));
+    }
+  }
+  function render(scroll = true) {
+    const { seen, spots, taken } = drawPeople();
+    drawEvents(spots, taken);
+    drawPresent(seen);
+    drawActivity(scroll);
+    slider.value = now;
+    slider.style.setProperty("--done", `${100 * now / lengthMs}%`);
+    slider.setAttribute("aria-valuetext", `${span(now)}, ${plural(seen.size, "person", "people")} in view`);
+    $("clock").replaceChildren(clock(now), make("small", {}, `${span(now)} of ${span(lengthMs)}`));
+  }
+  function seek(ms) {
+    now = Math.min(Math.max(ms, 0), lengthMs);
+    render();
+  }
+  function setPlaying(on) {
+    playing = on;
+    if (on && now >= lengthMs) now = 0;
+    $("play").setAttribute("aria-label", on ? "Pause" : "Play");
+    $("play-icon").setAttribute("d", on ? "M7 5h4v14H7zM13 5h4v14h-4z" : "M8 5v14l11-7z");
+    if (on) { last = null; requestAnimationFrame(advance); }
+  }
+  function advance(at) {
+    if (!playing) return;
+    // A tab that was hidden goes on where it was.
+    if (last !== null) now = Math.min(lengthMs, now + Math.min(at - last, 250) * Number(speed.value));
+    last = at;
+    render();
+    if (now >= lengthMs) setPlaying(false); else requestAnimationFrame(advance);
+  }
+  slider.addEventListener("input", () => seek(Number(slider.value)));
+  $("play").addEventListener("click", () => setPlaying(!playing));
+  $("paths").addEventListener("change", drawPaths);
+  function changeSpeed(by) { speed.selectedIndex = Math.min(Math.max(speed.selectedIndex + by, 0), speed.options.length - 1); }
+  document.addEventListener("keydown", (key) => {
+    if (key.ctrlKey || key.metaKey || key.altKey) return;
+    const on = key.target.closest ? key.target.closest("button, select, summary, input[type=checkbox]") : null;
+    const jump = key.shiftKey ? 30000 : 5000;
+    const actions = {
+      " ": on ? null : () => setPlaying(!playing),
+      ArrowLeft: () => seek(now - jump), ArrowRight: () => seek(now + jump),
+      ArrowUp: on || key.target.id !== "activity" ? () => changeSpeed(1) : null, ArrowDown: on || key.target.id !== "activity" ? () => changeSpeed(-1) : null,
+      Home: () => seek(0), End: () => seek(lengthMs),
+      n: () => { const i = firstAfter(now + 51); if (i < events.length) seek(events[i].ms + 50); },
+      p: () => { const i = firstAfter(now - 51) - 1; if (i >= 0) seek(events[i].ms + 50); },
+    };
+    const action = actions[key.key] || actions[key.key.toLowerCase()];
+    // A select moves by its own arrows; elsewhere the arrows up and down scroll the page unless the plan has the focus.
+    if (!action || (on && on.tagName === "SELECT") || (/^Arrow(Up|Down)|Home|End$/.test(key.key) && !key.target.closest(".plan"))) return;
+    key.preventDefault();
+    action();
+  });
+
+  // ---- receipts ----
+  const differs = (r) => r.difference && r.difference.length > 0;
+  const filters = [["all", "All", () => true], ["review", "Review", (r) => r.status !== "settled"], ["settled", "Settled", (r) => r.status === "settled"]];
+  if (data.compared) filters.push(["wrong", "Differ from truth", (r) => differs(r) || r.missed]);
+  const missed = data.missed.map((m) => ({ ...m, missed: true, status: "missing", lines: [], total: 0, who: -1 }));
+  const allReceipts = [...data.receipts, ...missed];
+  const deviation = (rows) => rows.map(([gtin, n]) => `${n > 0 ? "charged" : "missed"} ${Math.abs(n)} \u00d7 ${product(gtin)}`).join("; ");
+  function receiptLine([gtin, quantity, price, sure]) {
+    return make("tr", {}, make("td", {}, product(gtin), make("small", {}, gtin)), make("td", { class: "number" }, `${quantity} \u00d7 ${money(price, true)}`),
+      make("td", { class: `number${sure < DOUBT ? " low" : ""}` }, make("span", { class: "bar", style: `--p:${Math.round(100 * sure)}%`, "aria-hidden": "true" }), percent(sure)), make("td", { class: "number" }, money(quantity * price, true)));
+  }
+  function receiptNode(r) {
+    const visit = who(r.who), n = r.lines.reduce((m, line) => m + line[1], 0);
+    const name = r.account !== null && r.account !== undefined ? r.account : visit.index >= 0 ? visit.label : "unknown person";
+    const status = r.missed ? pill("bad", "\u2717", "no receipt") : r.status === "settled" ? pill("good", "\u2713", "settled") : pill("warn", "!", r.status);
+    const truth = r.missed || r.difference === undefined ? null : differs(r) ? pill("bad", "\u2260", "truth") : pill("", "=", "truth");
+    const when = [r.enter === null || r.enter === undefined ? "entry not seen" : clock(r.enter), clock(r.exit)].join(" \u2013 ");
+    const node = make("details", { class: "receipt" }, make("summary", {}, badge(visit), make("span", { class: "name", title: name }, name), make("span", { class: "sum" }, r.missed ? "\u2013" : money(r.total)),
+      make("span", { class: "meta" }, `${when} \u00b7 ${plural(n, "item")}`), make("span", { class: "pills" }, truth, status)));
+    // The inside is made when it is first opened: a long day has thousands of them.
+    node.addEventListener("toggle", () => {
+      if (!node.open || node.querySelector(".body")) return;
+      const body = make("div", { class: "body" });
+      if (r.reason) body.append(make("p", { class: "why" }, `Review: ${r.reason}`));
+      if (differs(r)) body.append(make("p", { class: "why bad" }, `Truth: ${deviation(r.difference)}`));
+      if (r.lines.length) body.append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Product", ""], ["Quantity", "number"], ["Sure", "number"], [data.money.currency, "number"]].map(([text, kind]) => make("th", { scope: "col", class: kind }, text)))), make("tbody", {}, ...r.lines.map(receiptLine))));
+      else if (!r.missed) body.append(make("p", { class: "soft" }, "Nothing was taken."));
+      if (!r.missed) body.append(make("p", { class: "soft", style: "margin-top:8px;font-size:12px" }, `Visit ${r.visit}, final ${span(r.issued - r.exit)} after leaving`));
+      node.append(body);
+    });
+    return node;
+  }
+  let filter = filters[0];
+  function drawReceipts(n = 120) {
+    const rows = allReceipts.filter(filter[2]).sort((a, b) => a.exit - b.exit);
+    $("receipts").replaceChildren(...rows.slice(0, n).map(receiptNode));
+    $("receipts").nextElementSibling?.remove();
+    if (rows.length > n) $("receipts").after(make("button", { type: "button", class: "more", on: { click: () => drawReceipts(n + 400) } }, `Show more (${count(rows.length - n)})`));
+    if (!rows.length) $("receipts").append(make("p", { class: "empty" }, allReceipts.length ? "None of this kind." : "Nobody has left with a receipt."));
+    $("filters").replaceChildren(...filters.map((one) => make("button", { type: "button", "aria-pressed": String(one === filter), on: { click: () => { filter = one; drawReceipts(); $("filters").querySelector("[aria-pressed=true]").focus(); } } }, `${one[1]} ${count(allReceipts.filter(one[2]).length)}`)));
+  }
+
+  // ---- warnings, engine ----
+  const cut = (kind) => data.left_out[kind] ? ` (${count(data.left_out[kind])} more not kept)` : "";
+  $("warnings-count").textContent = count(data.warnings.length) + cut("warnings");
+  $("warnings").append(...(data.warnings.length ? data.warnings.slice(0, 500).map(([ms, kind, subject, message]) => make("div", { class: "warning" }, make("span", { class: "soft" }, clock(ms)), make("div", {}, make("b", {}, `! ${kind}: ${subject}`), make("p", {}, message)))) : [make("p", { class: "empty" }, "None: every sensor behaved.")]));
+  const table = (rows) => make("table", {}, make("tbody", {}, ...rows.map(([name, value]) => make("tr", {}, make("td", {}, name), make("td", { class: "number" }, value)))));
+  const s = data.summary, seconds = (v) => v === null ? "\u2013" : `${v.toFixed(1)} s`;
+  const ignored = Object.entries(s.ignored);
+  $("engine").append(make("div", { class: "rows" },
+    table([["Frames, of all cameras", count(s.frames)], ["Weight messages", count(s.messages)], ["Run time", seconds(s.wall_s)], ["of it the engine\u2019s own", seconds(s.engine_cpu_s)],
+      ["Faster than the store", s.wall_s ? `${(lengthMs / 1000 / s.wall_s).toFixed(1)} \u00d7` : "\u2013"], ["Step: median, p99, worst", ["p50", "p99", "max"].map((k) => ((step[k] || 0) / 1000).toFixed(2)).join(" / ") + " ms"]]),
+    make("h3", {}, "Inputs that were not used"), ignored.length ? table(ignored.map(([reason, n]) => [reason, count(n)])) : make("p", { class: "soft" }, "None.")));
+  $("foot").textContent = `fusion ${s.version}` + (data.left_out.events ? `; ${count(data.left_out.events)} more shelf events not kept` : "") + (data.left_out.receipts ? `; ${count(data.left_out.receipts)} more receipts not kept` : "");
+
+  measure();
+  drawStrip();
+  drawReceipts();
+  // #t=12.5 opens at that second; otherwise at the first thing that happened, so that the plan is not empty.
+  const asked = /[#&]t=([\d.]+)/.exec(location.hash);
+  seek(asked ? Number(asked[1]) * 1000 : events.length ? events[0].ms + 50 : tracks.length ? tracks[0].start : 0);
+  new ResizeObserver(() => { measure(); presentKey = ""; render(false); }).observe(plan);
+  document.documentElement.dataset.ready = "true";
+})();

@@ -1,0 +1,207 @@
+"""What weighing plates report: offsets, gains, settling, cross-talk, vibration, shocks, drift, lost messages.
+
+Figures: measurements on a real shop's 294 plates (33 s, one shopper) unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from fusion.config import Store
+from fusion.observations import ShelfReading
+from fusion.simulation.crowd import Handling, Load
+from fusion.simulation.goods import ShelfMap
+from fusion.simulation.scenario import Scenario
+
+SAMPLES = 12
+QUANTUM_G = 0.241
+DEAD_READING_G = 6067.416  # what a controller of the recorded shop reported for plates that were not there
+SETTLED_S = 2.0  # a step's ringing is below a thousandth by then
+_CROSSTALK_MAX = 0.016
+_HANDLING_LINGERS_S = 0.4
+
+
+class Scales:
+    """All plates of a store, asked for one stretch of time after another."""
+
+    def __init__(self, store: Store, shelves: ShelfMap, scenario: Scenario) -> None:
+        self._shelves, self.scenario = shelves, scenario
+        self._names = [plate.plate for plate in store.plates]
+        n = len(self._names)
+        self.rate_hz = store.weight_rate_hz
+        setting = scenario.random("plates")
+        self._noise = scenario.random("plate noise")
+        self._messages = scenario.random("messages")
+        high = setting.random(n) < 0.04
+        self.offset_g = np.where(high, setting.uniform(10e3, 64e3, n), setting.uniform(-5e3, 8e3, n))
+        self.gain = 1.0 + 0.03 * np.clip(setting.standard_normal(n), -3.0, 3.0)
+        # Quiet floor per plate: median 0.35 to 0.7 g, 90 % below 1.2 g; the upper shelves shake most.
+        quiet_g = np.exp(setting.normal(math.log(0.45), 0.6, n)) * (1.0 + 0.15 * shelves.level)
+        self.quiet_g = scenario.plate_noise * np.clip(quiet_g, 0.1, 6.0)
+        self.slope_g_per_s = setting.standard_normal(n) * scenario.drift_g_per_min / 60.0
+        self._day_g = setting.uniform(1.0, 3.0, n) * (scenario.drift_g_per_min > 0)
+        self._day_phase = setting.uniform(0.0, 2 * math.pi, n)
+        order = setting.permutation(n)
+        sliding = order[: scenario.drifting_plates]
+        slide_g_per_min = setting.choice([-1.0, 1.0], len(sliding)) * setting.uniform(5.0, 10.0, len(sliding))
+        self.slope_g_per_s[sliding] = slide_g_per_min / 60.0
+        self.dead = np.zeros(n, bool)
+        self.dead[order[len(order) - min(scenario.dead_plates, n) :]] = True
+        # Part of a load that bears on the plates beside it, of either sign, fixed for each pair.
+        self._leak = np.zeros((n, n))
+        for plate, beside in enumerate(shelves.beside):
+            for other in beside:
+                self._leak[other, plate] = setting.choice([-1.0, 1.0]) * setting.uniform(0.0, _CROSSTALK_MAX)
+        self._sympathy = setting.uniform(0.6, 1.4, n)  # of a plate with its shelf's common vibration
+        n_gondolas = int(shelves.gondola.max(initial=-1)) + 1
+        self._period_s = SAMPLES / self.rate_hz
+        self._phase_s = setting.uniform(0.0, self._period_s, n_gondolas)
+        self._base_g = np.zeros(n)  # of all loads that have settled, gain and cross-talk included
+        self._steps: list[tuple[Load, np.ndarray, tuple[float, float, float, float]]] = []
+        self._handlings: list[tuple[Handling, float]] = []
+        self._shocks = self._plan_shocks(n)
+        self._next_message = np.ones(n_gondolas, np.int64)
+
+    def _plan_shocks(self, n: int) -> list[tuple[float, float, np.ndarray, np.ndarray]]:
+        random = self.scenario.random("shocks")
+        count = int(random.poisson(self.scenario.shocks_per_minute * self.scenario.minutes))
+        return [
+            (
+                float(at),
+                float(random.uniform(1.0, 2.0)),
+                random.uniform(5.0, 40.0, n) * random.choice([-1.0, 1.0], n),
+                random.uniform(3.0, 9.0, n) * 2 * math.pi,
+            )
+            for at in np.sort(random.uniform(0.0, self.scenario.duration_s, count))
+        ]
+
+    def add(self, loads: Iterable[Load], handlings: Iterable[Handling]) -> None:
+        """Tell what happens on the plates, before the stretch in which it takes effect is asked for."""
+        for load in loads:
+            delta_g = np.zeros(len(self._names))
+            for plate, grams in load.plates:
+                delta_g[plate] += grams
+            delta_g = self.gain * (delta_g + self._leak @ delta_g)
+            overshoot = float(self._noise.uniform(0.2, 1.0))
+            settle_s = float(self._noise.uniform(0.4, 0.75))
+            ringing = (
+                float(self._noise.uniform(0.05, 0.1)) * 1.25,  # 10 to 90 % is four fifths of a straight rise
+                overshoot,
+                settle_s / math.log(overshoot / 0.05),
+                2 * math.pi * float(self._noise.uniform(4.0, 8.0)),
+            )
+            self._steps.append((load, delta_g, ringing))
+        for handling in handlings:
+            # The hand's shake on the plate it touches.
+            self._handlings.append((handling, float(self._noise.uniform(5.0, 30.0)) * self.scenario.plate_noise))
+
+    def readings(self, end_s: float, start_ns: int) -> list[ShelfReading]:
+        """All messages that begin before end_s and have not been asked for."""
+        out: list[ShelfReading] = []
+        random, s = self._messages, self.scenario
+        for gondola, phase_s in enumerate(self._phase_s):
+            first = int(self._next_message[gondola])
+            last = max(first, math.ceil((end_s - phase_s) / self._period_s))
+            if last == first:
+                continue
+            self._next_message[gondola] = last
+            plates = np.flatnonzero(self._shelves.gondola == gondola)
+            begin_s = phase_s + np.arange(first, last) * self._period_s
+            times_s = (begin_s[:, None] + np.arange(SAMPLES) / self.rate_hz).ravel()
+            grams = self._signal(times_s, plates)
+            blocks = grams.astype(np.float32).reshape(last - first, SAMPLES, -1)
+            blocks = np.ascontiguousarray(blocks.transpose(2, 0, 1))
+            # Controllers stamp a message when they get to it: some milliseconds off, never out of order.
+            limit_s = 0.4 * self._period_s
+            jitter_s = np.clip(random.standard_normal(last - first) * s.message_jitter_s, -limit_s, limit_s)
+            stamps = (start_ns + np.rint((begin_s + jitter_s) * 1e9).astype(np.int64)).tolist()
+            kept = (random.random((len(plates), last - first)) >= s.gap_probability).tolist()
+            for row, plate in enumerate(plates.tolist()):
+                name, block = self._names[plate], blocks[row]
+                out += [ShelfReading(t, name, block[k]) for k, t in enumerate(stamps) if kept[row][k]]
+        self._forget(end_s)
+        return out
+
+    def _signal(self, times_s: np.ndarray, plates: np.ndarray) -> np.ndarray:
+        """(n_times, n_plates) grams of the plates of one gondola."""
+        n, random = len(times_s), self._noise
+        hours = times_s / 3600.0
+        grams = np.empty((n, len(plates)))
+        day = np.sin(2 * math.pi * hours[:, None] / 24.0 + self._day_phase[plates])
+        grams[:] = self.offset_g[plates] + self._base_g[plates] + self.slope_g_per_s[plates] * times_s[:, None]
+        grams += self._day_g[plates] * day
+        for load, delta_g, ringing in self._steps:
+            felt = np.flatnonzero(delta_g[plates])
+            if len(felt) and load.t_s < times_s[-1]:
+                grams[:, felt] += _step(times_s - load.t_s, *ringing)[:, None] * delta_g[plates[felt]]
+        # Vibration: a part of its own for each plate and one for each shelf, half of the variance each (measured 53 %).
+        busy = np.ones(n)
+        shaken = np.zeros((n, len(plates)))
+        for handling, shake_g in self._handlings:
+            where = np.flatnonzero(plates == handling.plate)
+            if not len(where):
+                continue
+            active = _window(times_s, handling.start_s - 0.2, handling.end_s + _HANDLING_LINGERS_S, 0.15)
+            touched = np.flatnonzero(active)
+            if not len(touched):
+                continue
+            busy = np.maximum(busy, 1.0 + 3.0 * active)
+            row = int(where[0])
+            press = _window(times_s, handling.start_s, handling.end_s, 0.12)
+            grams[:, row] += self.gain[handling.plate] * handling.press_g * press
+            reach = np.zeros(len(plates))
+            reach[np.isin(plates, self._shelves.beside[handling.plate])] = 0.35
+            reach[row] = 1.0
+            shaken[touched] += active[touched, None] * shake_g * reach
+        sd_g = self.quiet_g[plates] * busy[:, None] + 0.0
+        shelves, of_plate = np.unique(self._shelves.shelf[plates], return_inverse=True)
+        common = random.standard_normal((n, len(shelves)), np.float32)[:, of_plate] * self._sympathy[plates]
+        own = random.standard_normal((n, len(plates)), np.float32)
+        grams += math.sqrt(0.5) * sd_g * (own + common)
+        if shaken.any():
+            # A hand shakes at a few hertz, not white; two samples' mean is close enough below 20 Hz.
+            rough = random.standard_normal((n + 1, len(plates)), np.float32)
+            grams += shaken * (rough[1:] + rough[:-1]) * math.sqrt(0.5)
+        for at_s, duration_s, amplitude_g, rate in self._shocks:
+            if at_s < times_s[-1] and at_s + duration_s > times_s[0]:
+                since = times_s - at_s
+                envelope = np.where((since > 0) & (since < duration_s), np.sin(math.pi * since / duration_s) ** 2, 0.0)
+                wave = np.sin(rate[plates] * since[:, None] + self._day_phase[plates])
+                rattle = random.standard_normal(grams.shape, np.float32)
+                grams += envelope[:, None] * amplitude_g[plates] * (wave + 0.7 * rattle) * self.scenario.plate_noise
+        grams = np.rint(grams / QUANTUM_G) * QUANTUM_G
+        grams[:, self.dead[plates]] = DEAD_READING_G
+        return grams
+
+    def _forget(self, before_s: float) -> None:
+        """Settled steps become part of the base, handlings that are over are dropped."""
+        # Messages that were begun are complete, so what is asked for next lies after before_s on every plate.
+        lasting = []
+        for step in self._steps:
+            if step[0].t_s + SETTLED_S < before_s:
+                self._base_g += step[1]
+            else:
+                lasting.append(step)
+        self._steps = lasting
+        self._handlings = [h for h in self._handlings if h[0].end_s + 1.0 > before_s]
+        self._shocks = [shock for shock in self._shocks if shock[0] + shock[1] + 1.0 > before_s]
+
+
+def _step(since_s: np.ndarray, rise_s: float, overshoot: float, decay_s: float, rate: float) -> np.ndarray:
+    """A step as a plate shows it: rises, overshoots, rings down.
+
+    The ringing peaks with the given overshoot a quarter period after the rise and is below 5 % when settled.
+    """
+    ramp = np.clip(since_s / rise_s, 0.0, 1.0)
+    after = np.maximum(since_s - rise_s, 0.0)
+    return ramp + np.where(after > 0, overshoot * np.exp(-after / decay_s) * np.sin(rate * after), 0.0)
+
+
+def _window(times_s: np.ndarray, start_s: float, end_s: float, edge_s: float) -> np.ndarray:
+    """1 between start and end, with soft edges; 0 outside."""
+    rise = np.clip((times_s - start_s) / edge_s, 0.0, 1.0)
+    fall = np.clip((end_s - times_s) / edge_s, 0.0, 1.0)
+    return np.minimum(rise, fall)

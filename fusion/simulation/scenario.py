@@ -1,0 +1,118 @@
+"""What happens in a simulated shop, and what goes wrong with its sensors: the knobs."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+# Somebody who comes in, takes one thing and leaves needs about this long in a shop of 50 m2, and the people at a gate
+# follow each other at about this interval. Together they say how many visits fit into a run.
+SHORTEST_VISIT_S = 30.0
+GATE_HEADWAY_S = 2.5
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Knobs of a simulated run. Probabilities are per occasion named; rates per minute; 0 switches a thing off.
+
+    People:
+        shoppers: accounts that visit; each makes one visit.
+        companions: further adults who come in under a shopper's account and share the basket.
+        children: further short people (1.0 to 1.3 m) under a shopper's account.
+        tailgaters: people who slip in behind somebody without a scan.
+        staff: employees who scan a staff token, restock and tidy.
+        picks_per_person: mean number of times that a shopper decides to take something.
+        empty_handed_probability: of a shopper who takes nothing at all.
+        put_back_probability: that a thing taken is put back later in the visit.
+        wrong_place_probability: that a put-back goes to another plate than the thing came from.
+        two_piece_probability: that a grip takes two pieces; second_grip_probability: that another grip of the same
+            product follows at once.
+        touch_probability: per pick, that another plate is touched, pressed or leaned on and nothing is taken.
+        neighbour_probability: that a shopper goes to the shelf where another one is about to reach, at the same time.
+        hand_over_probability: per pick of somebody in a group, that the thing is handed to a companion.
+        straddle_probability: of a piece that rests on two plates, where two plates touch.
+    Cameras:
+        frame_rate_hz: of every camera; exposures are not synchronised. frame_jitter_s: sd of the exposure's time.
+        frame_drop_probability; cameras_out: so many cameras are down from a third of the run to two thirds.
+        clock_offset_max_s: every camera's clock is off by a constant within this.
+        keypoint_noise: 1 is a good detector (about 1.5 cm at the person); 0 is exact.
+        outlier_probability: of a keypoint far from its place; swap_probability: left and right arm are mixed up.
+        joint_miss_probability, person_miss_probability: of what is in plain view.
+        ghosts_per_frame: mean number of detections of nobody.
+    Scales:
+        plate_noise: 1 is the noise measured in a real shop; 0 is silent.
+        shocks_per_minute: the whole store shakes for a second or two.
+        drift_g_per_min: sd over plates of a slow slope; drifting_plates: so many slide at 5 to 10 g/min.
+        dead_plates: so many report a constant; gap_probability: of a message that is lost.
+        message_jitter_s: sd of a message's time; latency: 1 makes messages and frames arrive as late as measured.
+    """
+
+    seed: int = 0
+    minutes: float = 5.0
+    start_ns: int = 1_767_258_000_000_000_000  # 2026-01-01 09:00 UTC
+    shoppers: int = 8
+    companions: int = 0
+    children: int = 0
+    tailgaters: int = 0
+    staff: int = 0
+    picks_per_person: float = 4.0
+    empty_handed_probability: float = 0.03
+    put_back_probability: float = 0.12
+    wrong_place_probability: float = 0.15
+    two_piece_probability: float = 0.08
+    second_grip_probability: float = 0.1
+    touch_probability: float = 0.15
+    neighbour_probability: float = 0.1
+    hand_over_probability: float = 0.2
+    straddle_probability: float = 0.15
+    frame_rate_hz: float = 15.0
+    frame_jitter_s: float = 0.002
+    frame_drop_probability: float = 0.002
+    cameras_out: int = 0
+    clock_offset_max_s: float = 0.005
+    keypoint_noise: float = 1.0
+    outlier_probability: float = 0.004
+    swap_probability: float = 0.004
+    joint_miss_probability: float = 0.02
+    person_miss_probability: float = 0.01
+    ghosts_per_frame: float = 0.01
+    plate_noise: float = 1.0
+    shocks_per_minute: float = 1.0
+    drift_g_per_min: float = 0.03
+    drifting_plates: int = 0
+    dead_plates: int = 0
+    gap_probability: float = 0.0
+    message_jitter_s: float = 0.003
+    latency: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{field.name}: want a finite number, at least 0, got {value}")
+            if field.name.endswith("_probability") and value > 1:
+                raise ValueError(f"{field.name}: want at most 1, got {value}")
+        if self.frame_rate_hz <= 0:
+            raise ValueError(f"frame_rate_hz: want more than 0, got {self.frame_rate_hz}")
+        if self.clock_offset_max_s > 0.1:
+            raise ValueError(f"clock_offset_max_s: want at most 0.1, got {self.clock_offset_max_s}")
+        needed_s = SHORTEST_VISIT_S + GATE_HEADWAY_S * self.people if self.people else 0.0
+        if self.duration_s < needed_s:
+            needed = f"at least {needed_s / 60:.2f} for {self.people} people to come and go"
+            raise ValueError(f"minutes: want {needed}, got {self.minutes}")
+
+    @property
+    def people(self) -> int:
+        return self.shoppers + self.companions + self.children + self.tailgaters + self.staff
+
+    @property
+    def duration_s(self) -> float:
+        return self.minutes * 60.0
+
+    def random(self, purpose: str, name: str = "") -> np.random.Generator:
+        """A stream of random numbers of its own for each purpose and thing, so that one does not shift another."""
+        key = [self.seed, zlib.crc32(purpose.encode()), zlib.crc32(name.encode())]
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))

@@ -1,0 +1,520 @@
+"""People over time: predict, match, update, birth, coasting, re-linking, death.
+
+State is a struct of arrays with one row a person; a row is recycled, a track_id never is. Every joint has a filter of its
+own (position and velocity), measured by all views that the person was matched in, each at its own instant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusion._kernels import association as kernels
+from fusion._kernels import triangulation
+from fusion.association import LANES, MATCH_GATE, Associator, FrameSet, by_joint
+from fusion.config import inside_polygon
+from fusion.geometry import Rig
+from fusion.results import People, Warning
+
+if TYPE_CHECKING:
+    from fusion.config import Store
+    from fusion.layouts import Layout
+    from fusion.observations import Frame
+
+# People followed at once; beyond, births are counted and refused.
+CAPACITY = 256
+# Spectral density of joints' acceleration, m^2/s^3: typical acceleration squared times how long it lasts. A trunk
+# changes by 2 m/s^2 for half a second; a hand by 10 m/s^2 for a quarter.
+_ACCELERATION = {
+    "nose": 3.0, "eye": 3.0, "ear": 3.0, "neck": 2.0, "shoulder": 2.5, "elbow": 10.0, "wrist": 25.0, "hip": 2.0,
+    "mid_hip": 2.0, "knee": 8.0, "ankle": 15.0, "big_toe": 18.0, "small_toe": 18.0, "heel": 15.0,
+    "box_top": 2.0, "box_bottom": 2.0,
+}  # fmt: skip
+# Speed that a joint may have on average when nothing is known, m/s.
+_SPEED_SD_M_S = {
+    "nose": 1.0, "eye": 1.0, "ear": 1.0, "neck": 1.0, "shoulder": 1.0, "elbow": 1.3, "wrist": 1.6, "hip": 1.0,
+    "mid_hip": 1.0, "knee": 1.2, "ankle": 1.4, "big_toe": 1.4, "small_toe": 1.4, "heel": 1.4,
+    "box_top": 1.0, "box_bottom": 1.0,
+}  # fmt: skip
+# Joints that say where a person stands, and how much.
+_TRUNK = {"shoulder": 1.0, "hip": 1.0, "neck": 1.0, "mid_hip": 1.0, "knee": 0.2, "ankle": 0.2, "nose": 0.2, "ear": 0.2}
+# People keep walking for about this long when nobody looks.
+FADE_S = 1.0
+# Degrees of freedom of the measurement noise: detectors' tails are heavy, 4 is the usual choice (Lange et al. 1989).
+FREEDOM = 4.0
+STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 3, 7, 2
+# Spread of a joint about the place of a body of which nothing else is known, metres.
+JOINT_SPREAD_M = 0.35
+# A joint less certain than this is not told.
+JOINT_SD_MAX_M = 0.30
+# Log-likelihood ratio that a place holds a person when a camera that looks at it finds one there, or none: detectors
+# find 85 % of the people in free sight (others stand in between, too), and what is no person but looks like one (a coat
+# on its hook, a mirror) turns up in half of the views of its place.
+FOUND, MISSED = math.log(0.85 / 0.5), math.log(0.15 / 0.5)
+# Somebody is confirmed at odds of e^3, kept within e^+-5; or by walking, which coats do not.
+CONFIRM_ODDS, ODDS_MAX = 3.0, 5.0
+WALKED_M = 1.0
+# Sets that must have seen somebody before he is told: two agreeing views, or one alone.
+TELL_SETS, TELL_SETS_ALONE = 1, 3
+# Heights at which a camera must see a place to be said to look at it.
+LOOKED_AT_M = np.array([1.0, 1.5])
+# A tentative track unseen for so long was a ghost.
+TENTATIVE_MAX_S = 0.35
+# Somebody unseen is matched and told for so long, as long as the place is known; afterwards only re-linked.
+COASTING_MAX_S = 1.5
+# After so long nobody is re-linked any more; outside the floor people are gone at once.
+LOST_MAX_S = 30.0
+# Told place: a person less certain than this is not told.
+POSITION_SD_MAX_M = 0.8
+# Two tracks whose known joints lie on average this near are one person.
+DUPLICATE_M = 0.15
+# Births this near to somebody well known, on the floor, are that person seen badly.
+CROWDING_M = 0.30
+# Re-linking: spread of where somebody reappears, and of how fast he went meanwhile; new people per square metre and
+# birth that are expected inside the store and near its edge or a gate, where people come in.
+RELINK_SD_M, RELINK_SPEED_M_S = 0.4, 0.8
+RELINK_MIN_S = 0.2
+NEWCOMERS_INSIDE_M2, NEWCOMERS_EDGE_M2 = 0.01, 0.5
+EDGE_M = 0.5
+# A camera that delivered nothing for so long while others did is down.
+OUTAGE_S = 5.0
+
+
+class Tracker:
+    """Follows people from sets of frames.
+
+    Attributes:
+        ignored: detections and keypoints that were not used, by reason.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.rig = Rig.from_cameras(store.cameras)
+        self.layout: Layout = store.layout
+        self._associator = Associator(self.rig, self.layout, store.appearance_dim)
+        self.ignored: Counter[str] = self._associator.ignored
+        self._store_floor = store.floor
+        self._gates = [gate.line for gate in store.gate]
+        self._lenses = self.rig.lenses
+        self._boxes = np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
+        n_padded, k = self._associator.n_padded, self.layout.n_joints
+        self._body_var = self._associator.body_var
+        self._acceleration = by_joint(self.layout, _ACCELERATION, n_padded, 0.0)
+        self._speed_var = by_joint(self.layout, _SPEED_SD_M_S, n_padded, 1.0) ** 2
+        # The bottom of a box stands on the floor.
+        self._floor_precision = np.zeros(n_padded)
+        for j in self.layout.indices("box_bottom"):
+            self._floor_precision[j] = 1.0 / self.layout.heights_m[j, 1] ** 2
+        self._share = np.array([_TRUNK.get(j, _TRUNK.get(j.split("_", 1)[-1], 0.02)) for j in self.layout.joints])
+        self._mean = np.zeros((CAPACITY, 6, n_padded))
+        self._cov = np.zeros((CAPACITY, 21, n_padded))
+        self._cov[:, [0, 2, 5, 9, 14, 20]] = 1.0
+        self._appearance = np.zeros((CAPACITY, store.appearance_dim)) if store.appearance_dim else None
+        self._track_id = np.full(CAPACITY, -1, np.int64)
+        self._born_ns = np.zeros(CAPACITY, np.int64)
+        self._seen_ns = np.zeros(CAPACITY, np.int64)
+        self._sets_seen = np.zeros(CAPACITY, np.int64)  # With two views or more.
+        self._sets_alone = np.zeros(CAPACITY, np.int64)
+        self._confirmed = np.zeros(CAPACITY, np.bool_)
+        self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.
+        self._born_m = np.zeros((CAPACITY, 2))
+        self._identity = np.ones(CAPACITY)
+        self._free = list(range(CAPACITY - 1, -1, -1))
+        self._live = np.empty(0, np.int64)  # Rows that are predicted, matched and told.
+        self._lost: dict[int, int] = {}  # Rows that wait for re-linking, and when they were last seen.
+        self._next_id = 1
+        self._t_ns: int | None = None
+        self._ended: list[int] = []
+        self._warnings: list[Warning] = []
+        self._last_frame_ns = np.full(self.rig.n_views, -1, np.int64)
+        self._down = np.zeros(self.rig.n_views, np.bool_)
+
+    # ---- one set -----------------------------------------------------------------------------------------------------
+
+    def step(self, frames: Sequence[Frame]) -> People:
+        """Follow everybody through one set of frames.
+
+        Args:
+            frames: each camera at most once, own times, any order.
+
+        Returns:
+            Everybody whose place is known, at the newest time of the set.
+
+        Raises:
+            ShapeError: a frame's arrays do not fit the store's layout.
+        """
+        packed = self._associator.pack(frames)
+        if packed is None:
+            t_ns = self._t_ns if self._t_ns is not None else max((f.t_ns for f in frames), default=0)
+            return self._tell(t_ns)
+        if self._t_ns is not None and packed.t_ns < self._t_ns:
+            # A set that lies before the state: look at it from the state's instant.
+            packed.dt_s[packed.has_frame] += (packed.t_ns - self._t_ns) * 1e-9
+            packed.t_ns = self._t_ns
+        self._watch_cameras(packed)
+        self._predict(packed.t_ns)
+        track_of, detection_of = self._match(packed)
+        self._update(packed, detection_of)
+        if len(track_of) and (track_of == -1).any():
+            self._give_birth(packed, np.flatnonzero(track_of == -1))
+        self._drop_duplicates()
+        self._let_go()
+        return self._tell(packed.t_ns)
+
+    def _predict(self, t_ns: int) -> None:
+        if self._t_ns is not None and t_ns > self._t_ns and len(self._live):
+            dt_s = (t_ns - self._t_ns) * 1e-9
+            triangulation.predict(self._mean, self._cov, self._live, dt_s, FADE_S, self._acceleration)
+        self._t_ns = t_ns
+
+    def _match(self, frames: FrameSet) -> tuple[np.ndarray, np.ndarray]:
+        vectors = self._appearance[self._live] if self._appearance is not None else None
+        return self._associator.match(frames, self._mean, self._cov, self._live, vectors)
+
+    def _update(self, frames: FrameSet, detection_of: np.ndarray) -> None:
+        views_of = (detection_of >= 0).sum(axis=1)
+        seen = views_of > 0
+        if not seen.any():
+            return
+        rows = self._live[seen]
+        self._measure(frames, rows, np.ascontiguousarray(detection_of[seen]), STEPS, 0)
+        views = views_of[seen]
+        self._seen_ns[rows] = frames.t_ns
+        self._sets_seen[rows] += views >= 2
+        self._sets_alone[rows] += views == 1
+        tentative = ~self._confirmed[rows]
+        if tentative.any():
+            self._weigh(rows[tentative], detection_of[seen][tentative] >= 0, frames)
+        if self._appearance is not None and frames.appearance is not None:
+            for row, detections in zip(rows, detection_of[seen]):
+                self._learn(row, frames.appearance[detections[detections >= 0]])
+
+    def _weigh(self, rows: np.ndarray, found: np.ndarray, frames: FrameSet) -> None:
+        """Learn from who found a tentative person and who looked there in vain whether it is one."""
+        position, _ = self._place(rows)
+        vain = self._looking(position, frames.has_frame) & ~found
+        odds = self._odds[rows] + FOUND * found.sum(axis=1) + MISSED * vain.sum(axis=1)
+        self._odds[rows] = np.clip(odds, -ODDS_MAX, ODDS_MAX)
+        walked = np.hypot(*(position - self._born_m[rows]).T) > WALKED_M
+        self._confirmed[rows] = (odds > CONFIRM_ODDS) | (walked & (found.sum(axis=1) >= 2))
+
+    def _looking(self, places_m: np.ndarray, live: np.ndarray) -> np.ndarray:
+        """(n, n_views) bool: the camera looks at the place and nothing of the store is in between."""
+        out = np.empty((len(places_m), self.rig.n_views), np.bool_)
+        kernels.looking(
+            places_m, LOOKED_AT_M, self.rig.camera_from_world, self._lenses, self.rig.size_px, live, self._boxes, out
+        )
+        return out
+
+    def _measure(
+        self, frames: FrameSet, rows: np.ndarray, detection_of: np.ndarray, steps: int, plain: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Update rows with what was matched; returns capped squared residuals and their count by row and view."""
+        residual = np.empty((2, *detection_of.shape))
+        support = np.empty((len(rows), self._mean.shape[2]))
+        triangulation.update(
+            self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var, frames.seen, rows, detection_of,
+            self._body_var, self._floor_precision, FREEDOM, steps, plain, self._mean, self._cov, residual[0],
+            residual[1], support,
+        )  # fmt: skip
+        return residual[0], residual[1]
+
+    def _learn(self, row: int, vectors: np.ndarray) -> None:
+        assert self._appearance is not None
+        mean = vectors.mean(axis=0)
+        # A share of a tenth: some seconds of pictures, from several sides.
+        blend = self._appearance[row] * 0.9 + mean * 0.1 if self._appearance[row].any() else mean
+        norm = np.linalg.norm(blend)
+        if norm > 0:
+            self._appearance[row] = blend / norm
+
+    # ---- births ------------------------------------------------------------------------------------------------------
+
+    def _give_birth(self, frames: FrameSet, free: np.ndarray) -> None:
+        members, places, single = self._associator.group(frames, free)
+        for group, place in zip(members, places):
+            spread = np.array([JOINT_SPREAD_M**2, 0.0, JOINT_SPREAD_M**2])
+            self._begin(frames, group, place[:2], spread)
+        for detection in single.tolist():
+            self._begin_alone(frames, detection)
+
+    def _begin_alone(self, frames: FrameSet, detection: int) -> None:
+        """Place somebody whom one camera sees, unless other cameras look there and should see him too."""
+        if frames.seen[detection].sum() < min(8, self.layout.n_joints):
+            return
+        x, y, xx, yx, yy = self._associator.stand(frames, detection)
+        if not np.isfinite(x) or xx + yy > 2.0 or not inside_polygon(self._store_floor, x, y, 1.0):
+            return
+        if self._looking(np.array([[x, y]]), self._last_frame_ns >= frames.t_ns - int(0.5e9)).sum() > 1:
+            return
+        self._begin(frames, np.array([detection]), np.array([x, y]), np.array([xx, yx, yy]) + [0.04, 0.0, 0.04])
+
+    def _begin(self, frames: FrameSet, group: np.ndarray, place: np.ndarray, spread: np.ndarray) -> None:
+        if not self._free:
+            self.ignored["people: more than can be followed at once"] += 1
+            return
+        row = self._free.pop()
+        k, mean, cov = self.layout.n_joints, self._mean[row], self._cov[row]
+        mean[:] = 0.0
+        mean[0], mean[1] = place
+        mean[2] = self._associator.heights_m[:, 0]
+        cov[:] = 0.0
+        cov[[0, 1, 2]] = spread[:, None]
+        cov[5] = JOINT_SPREAD_M**2
+        cov[[9, 14, 20]] = self._speed_var
+        detection_of = np.full((1, self.rig.n_views), -1, np.int64)
+        detection_of[0, frames.view_of[group]] = group
+        rows = np.array([row])
+        prior_mean, prior_cov = mean.copy(), cov.copy()
+        sums, counts = self._measure(frames, rows, detection_of, STEPS_AT_BIRTH, PLAIN_AT_BIRTH)
+        fits = sums / np.maximum(counts, 1.0) < MATCH_GATE
+        if len(group) > 1 and not fits[detection_of >= 0].all():
+            # A view that does not fit what the others agree on was another person's: begin again without it.
+            detection_of[~fits] = -1
+            if (detection_of >= 0).sum() >= 2:
+                mean[:], cov[:] = prior_mean, prior_cov
+                self._measure(frames, rows, detection_of, STEPS_AT_BIRTH, PLAIN_AT_BIRTH)
+        n_views = int((detection_of >= 0).sum())
+        position, position_sd = self._place(rows)
+        if n_views < min(2, len(group)) or self._crowded(position[0]) or not self._plausible(row):
+            self._free.append(row)
+            return
+        self._seen_ns[row] = self._born_ns[row] = frames.t_ns
+        self._sets_seen[row] = n_views >= 2
+        self._sets_alone[row] = n_views == 1
+        self._confirmed[row] = False
+        self._odds[row] = 0.0
+        self._born_m[row] = position[0]
+        self._identity[row] = 1.0
+        if self._appearance is not None:
+            self._appearance[row] = 0.0
+            if frames.appearance is not None:
+                self._learn(row, frames.appearance[detection_of[detection_of >= 0]])
+        self._track_id[row] = self._relink(row, position[0], float(position_sd[0]))
+        if not self._confirmed[row]:
+            self._weigh(rows, detection_of >= 0, frames)
+        self._live = np.append(self._live, row)
+
+    def _place(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n, k = len(rows), self.layout.n_joints
+        position, position_sd = np.empty((n, 2)), np.empty(n)
+        triangulation.describe(
+            self._mean, self._cov, rows, self._share, JOINT_SD_MAX_M, np.empty((n, k, 3)), np.empty((n, k)),
+            position, position_sd,
+        )  # fmt: skip
+        return position, position_sd
+
+    def _crowded(self, place: np.ndarray) -> bool:
+        """Whether somebody well known stands where a birth would."""
+        if not len(self._live):
+            return False
+        position, position_sd = self._place(self._live)
+        return bool(((np.hypot(*(position - place).T) < CROWDING_M) & (position_sd < CROWDING_M)).any())
+
+    def _plausible(self, row: int) -> bool:
+        """Whether the joints make a body: above the floor, not taller than people, not spread over the room."""
+        k = self.layout.n_joints
+        var = self._cov[row, [0, 2, 5], :k].sum(axis=0)
+        known = var < 0.06
+        if not known.any():
+            return True
+        p = self._mean[row, :3, :k][:, known]
+        low, high = p[2].min(), p[2].max()
+        reach = np.abs(p[:2] - np.median(p[:2], axis=1, keepdims=True)).max()
+        return bool(low > -0.4 and 0.5 < high < 2.6 and reach < 1.4)
+
+    def _relink(self, row: int, place: np.ndarray, sd_m: float) -> int:
+        """The track_id that a birth goes on with: that of somebody lost who fits, else a new one.
+
+        Every lost person and "somebody new" are weighed against each other; the winner's probability multiplies
+        `identity`, so a guess is told as one.
+        """
+        assert self._t_ns is not None
+        unseen = self._seen_ns[self._live] < self._t_ns - RELINK_MIN_S * 1e9
+        likelihoods, rows = [], [*self._lost, *self._live[unseen & self._confirmed[self._live]].tolist()]
+        if rows:
+            lost_place, _ = self._place(np.array(rows))
+            for other, where in zip(rows, lost_place):
+                gap_s = (self._t_ns - self._seen_ns[other]) * 1e-9
+                var = RELINK_SD_M**2 + sd_m**2 + (RELINK_SPEED_M_S * min(gap_s, 5.0)) ** 2
+                likelihood = np.exp(-0.5 * ((where - place) ** 2).sum() / var) / (2 * np.pi * var)
+                if self._appearance is not None:
+                    likelihood *= np.exp(-2.0 * (1.0 - float(self._appearance[other] @ self._appearance[row])) / 0.15)
+                likelihoods.append(likelihood * np.exp(-gap_s / LOST_MAX_S))
+        newcomers = NEWCOMERS_EDGE_M2 if self._at_edge(place) else NEWCOMERS_INSIDE_M2
+        if likelihoods:
+            best = int(np.argmax(likelihoods))
+            total = sum(likelihoods) + newcomers
+            if likelihoods[best] > 0.5 * total:
+                other = rows[best]
+                self._identity[row] = self._identity[other] * likelihoods[best] / total
+                self._confirmed[row] = self._confirmed[other]
+                track_id = int(self._track_id[other])
+                if other in self._lost:
+                    del self._lost[other]
+                else:
+                    self._live = self._live[self._live != other]
+                self._track_id[other] = -1
+                self._free.append(other)
+                return track_id
+            self._identity[row] = newcomers / total
+        track_id, self._next_id = self._next_id, self._next_id + 1
+        return track_id
+
+    def _at_edge(self, place: np.ndarray) -> bool:
+        """Whether people may come in or go out here: near the edge of the floor, outside it, or near a gate."""
+        x, y = float(place[0]), float(place[1])
+        for (x0, y0), (x1, y1) in self._gates:
+            if np.hypot((x0 + x1) / 2 - x, (y0 + y1) / 2 - y) < 1.0:
+                return True
+        floor = self._store_floor
+        if not inside_polygon(floor, x, y):
+            return True
+        # With gates, nobody walks in through a wall.
+        return not self._gates and inside_polygon(floor, x, y) and _edge_distance(floor, x, y) < EDGE_M
+
+    # ---- ends --------------------------------------------------------------------------------------------------------
+
+    def _drop_duplicates(self) -> None:
+        n = len(self._live)
+        if n < 2:
+            return
+        same = np.empty((n, n), np.bool_)
+        kernels.overlaps(self._mean, self._cov, self._live, self.layout.n_joints, DUPLICATE_M, same)
+        if not same.any():
+            return
+        dropped = set()
+        for a, b in np.argwhere(same).tolist():
+            one, other = self._live[a], self._live[b]
+            # Whoever is followed longer stays.
+            younger = b if (self._sets_seen[one], -self._track_id[one]) >= (
+                self._sets_seen[other], -self._track_id[other]) else a
+            dropped.add(younger)
+        for index in dropped:
+            self._end(int(self._live[index]))
+        self._live = np.delete(self._live, list(dropped))
+
+    def _let_go(self) -> None:
+        """Ghosts die, people out of sight wait to be re-linked, those who are gone end."""
+        assert self._t_ns is not None
+        now = self._t_ns
+        if len(self._live):
+            unseen_s = (now - self._seen_ns[self._live]) * 1e-9
+            overdue = unseen_s > np.where(self._confirmed[self._live], COASTING_MAX_S, TENTATIVE_MAX_S)
+            if overdue.any():
+                for row in self._live[overdue].tolist():
+                    position, _ = self._place(np.array([row]))
+                    x, y = position[0]
+                    if self._confirmed[row] and inside_polygon(self._store_floor, x, y, 0.2):
+                        self._lost[row] = int(self._seen_ns[row])
+                    else:
+                        self._end(row)
+                self._live = self._live[~overdue]
+        if self._lost:
+            for row in [row for row, seen_ns in self._lost.items() if now - seen_ns > LOST_MAX_S * 1e9]:
+                del self._lost[row]
+                self._end(row)
+
+    def _end(self, row: int) -> None:
+        if self._confirmed[row]:
+            self._ended.append(int(self._track_id[row]))
+        self._track_id[row] = -1
+        self._free.append(row)
+
+    def ended(self) -> list[int]:
+        """Track ids that will never come again, since the last call."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    # ---- telling -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, t_ns: int) -> People:
+        rows, k = self._live, self.layout.n_joints
+        n = len(rows)
+        joints, joints_sd = np.empty((n, k, 3)), np.empty((n, k))
+        position, position_sd = np.empty((n, 2)), np.empty(n)
+        triangulation.describe(
+            self._mean, self._cov, rows, self._share, JOINT_SD_MAX_M, joints, joints_sd, position, position_sd
+        )
+        told = (position_sd <= POSITION_SD_MAX_M) & (
+            self._confirmed[rows]
+            | (self._odds[rows] > 0)
+            & (self._seen_ns[rows] == t_ns)
+            & ((self._sets_seen[rows] >= TELL_SETS) | (self._sets_alone[rows] >= TELL_SETS_ALONE))
+        )
+        if not told.all():
+            rows, joints, joints_sd = rows[told], joints[told], joints_sd[told]
+            position, position_sd = position[told], position_sd[told]
+        people = People(
+            t_ns, self._track_id[rows], self._confirmed[rows], position, position_sd, joints, joints_sd,
+            self._seen_ns[rows], self._identity[rows],
+        )  # fmt: skip
+        for array in (people.track_id, people.confirmed, position, position_sd, joints, joints_sd, people.seen_ns,
+                      people.identity):  # fmt: skip
+            array.flags.writeable = False
+        return people
+
+    # ---- cameras -----------------------------------------------------------------------------------------------------
+
+    def _watch_cameras(self, frames: FrameSet) -> None:
+        has = frames.has_frame
+        last = self._last_frame_ns
+        if (last < 0).all():
+            last[:] = frames.t_ns
+        last[has] = frames.t_ns
+        down = frames.t_ns - last > OUTAGE_S * 1e9
+        if (down != self._down).any():
+            for view in np.flatnonzero(down & ~self._down).tolist():
+                said = f"no frames for {OUTAGE_S:g} s while other cameras deliver"
+                self._warnings.append(Warning(frames.t_ns, "camera outage", self.rig.names[view], said))
+            for view in np.flatnonzero(~down & self._down).tolist():
+                self._warnings.append(Warning(frames.t_ns, "camera back", self.rig.names[view], "frames again"))
+            self._down = down
+
+    def warnings(self) -> list[Warning]:
+        """What turned out to be wrong with cameras since the last call."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
+
+
+def reconstruct(store: Store, frames: Sequence[Frame]) -> People:
+    """People in 3D from one instant's frames alone, without history. Everybody is tentative and gets a new number."""
+    return Tracker(store).step(frames)
+
+
+class PeopleHistory:
+    """The last seconds of People, oldest first; what lies further back is forgotten."""
+
+    def __init__(self, span_s: float = 30.0) -> None:
+        self._span_ns = round(span_s * 1e9)
+        self._people: deque[People] = deque()
+
+    def append(self, people: People) -> None:
+        self._people.append(people)
+        while self._people[0].t_ns < people.t_ns - self._span_ns:
+            self._people.popleft()
+
+    def between(self, t0_ns: int, t1_ns: int) -> list[People]:
+        """Those with t0_ns <= t_ns <= t1_ns, oldest first."""
+        found: list[People] = []
+        for people in reversed(self._people):
+            if people.t_ns < t0_ns:
+                break
+            if people.t_ns <= t1_ns:
+                found.append(people)
+        return found[::-1]
+
+    @property
+    def latest(self) -> People | None:
+        return self._people[-1] if self._people else None
+
+
+def _edge_distance(polygon: Sequence[tuple[float, float]], x: float, y: float) -> float:
+    corners = np.array([*polygon, polygon[0]])
+    edge = np.diff(corners, axis=0)
+    point = np.array([x, y]) - corners[:-1]
+    along = np.clip((point * edge).sum(axis=1) / np.maximum((edge**2).sum(axis=1), 1e-18), 0.0, 1.0)
+    return float(np.hypot(*(point - along[:, None] * edge).T).min())

@@ -1,0 +1,437 @@
+"""Who belongs to which visit: scans bound to the people who cross a gate's line, groups, exits, people lost inside.
+
+A visit is everybody admitted under one account, from the first entry to the last exit. Positions come from the tracks,
+credentials from the gates; both are noisy and may come in either order, so a person who crosses without an obvious
+scan waits a moment for one before counting as somebody without a credential.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fusion.config import Store, inside_polygon
+from fusion.observations import GateScan
+from fusion.results import People, PersonEntered, PersonLeft, Warning
+
+# A person stands on one side of a gate's line once they are this far beyond it: twice the usual error of a position.
+LINE_MARGIN_M = 0.12
+# People pass beside the drawn line too: gates are drawn between posts, shoulders are wider than a position.
+LINE_OVERHANG_M = 0.4
+# Sides are followed within this distance of the line; farther away the person has to come back first. Who is first seen
+# just inside, this near to an entry, came in through it: cameras often do not look outside.
+GATE_REACH_M = 1.5
+# A scan is good for somebody who crosses this much later, or a moment earlier (clocks of gates and cameras differ).
+SCAN_VALID_S = 30.0
+SCAN_LATE_S = 2.5
+# Who vanishes this near to an exit has left: cameras often do not look outside.
+VANISHED_NEAR_M = 1.0
+# How long a vanished person may be away before being seen as gone, at an exit and anywhere else.
+VANISHED_AT_EXIT_S = 1.5
+LOST_S = 120.0
+# A person must have been followed this long before a visit without credential is made of them; ghosts live shorter.
+UNKNOWN_AGE_S = 2.0
+# Somebody who appears where another vanished is the same person if a brisk walk could bring them there.
+WALK_MAX_MPS = 2.0
+RELINK_SLACK_M = 0.8
+# People whose visit is remembered after they left; far more than can be inside at once.
+REMEMBERED_MAX = 4096
+
+
+@dataclass
+class Walker:
+    """One track, as the gates see it."""
+
+    track_id: int
+    first_ns: int
+    first_m: tuple[float, float]
+    last_m: tuple[float, float]
+    seen_ns: int
+    sides: dict[int, int] = field(default_factory=dict)
+    distance_m: dict[int, tuple[int, float]] = field(default_factory=dict)
+    crossed_ns: dict[int, int] = field(default_factory=dict)
+    inside: bool = False
+    identity: float = 1.0
+    visit: Visit | None = None
+    # Crossed an entry without a scan of their own, at this instant and gate.
+    waiting: tuple[int, int] | None = None
+
+
+@dataclass
+class Visit:
+    """Everybody admitted under one account.
+
+    Attributes:
+        members: tracks that belong to the visit, those who have left included.
+        inside: those of them who have not left.
+        identity: probability that every member's track followed one person throughout.
+    """
+
+    id: str
+    account: str | None
+    enter_ns: int | None
+    members: set[int] = field(default_factory=set)
+    inside: set[int] = field(default_factory=set)
+    lost: dict[int, tuple[int, tuple[float, float]]] = field(default_factory=dict)
+    exit_ns: int | None = None
+    identity: float = 1.0
+    doubts: list[str] = field(default_factory=list)
+
+    @property
+    def is_staff(self, track_id: int) -> bool:
+        walker = self._walkers.get(track_id)
+        return walker is not None and walker.staff
+
+    def finished(self) -> bool:
+        return self.exit_ns is not None and not self.inside and not self.lost
+
+
+@dataclass
+class _OpenScan:
+    scan: GateScan
+    gate: int
+    # Whoever stood at the gate when it was scanned; None where nobody was seen there.
+    track_id: int | None
+
+
+class Visits:
+    """Follows everybody through the gates.
+
+    Attributes:
+        ignored: scans that could not be used, by reason.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._gates = store.gate
+        lines = np.array([gate.line for gate in store.gate], float).reshape(-1, 2, 2)
+        along = lines[:, 1] - lines[:, 0]
+        self._length_m = np.linalg.norm(along, axis=1)
+        self._along = along / self._length_m[:, None]
+        self._left = np.stack([-self._along[:, 1], self._along[:, 0]], axis=1)
+        self._start_m = lines[:, 0]
+        self._in = [gate.direction in ("in", "both") for gate in store.gate]
+        self._out = [gate.direction in ("out", "both") for gate in store.gate]
+        self._gate_index = {gate.id: g for g, gate in enumerate(store.gate)}
+        self._walkers: dict[int, Walker] = {}
+        self._scans: deque[_OpenScan] = deque()
+        self._open: dict[str, Visit] = {}
+        self._by_account: dict[str, Visit] = {}
+        self._n_visits = 0
+        # Whom a track belonged to, beyond its end: what people did is explained for good only after they have left.
+        self._whose: dict[int, Visit | None] = {}
+        self.ignored: Counter[str] = Counter()
+
+    # ---- what others ask ---------------------------------------------------------------------------------------------
+
+    def account_of(self, track_id: int) -> str | None:
+        """Account of a person's visit; None for staff, for unknown people and for somebody long gone."""
+        visit = self._whose.get(track_id)
+        return visit.account if visit else None
+
+    def visit_of(self, track_id: int) -> str | None:
+        """Id of a person's visit; None for staff, for people without one and for somebody long gone."""
+        visit = self._whose.get(track_id)
+        return visit.id if visit else None
+
+    def is_staff(self, track_id: int) -> bool:
+        return track_id in self._whose and self._whose[track_id] is None
+
+    def finished(self, until_ns: int) -> list[Visit]:
+        """Visits whose people have all left by an instant; each is handed out once."""
+        done = [v for v in self._open.values() if v.finished and v.exit_ns is not None and v.exit_ns <= until_ns]
+        for visit in done:
+            self._close(visit)
+        return done
+
+    def unfinished(self) -> list[Visit]:
+        """Visits that are still open."""
+        return list(self._open.values())
+
+    # ---- what comes in -----------------------------------------------------------------------------------------------
+
+    def scan(self, scan: GateScan) -> list[Warning]:
+        """Somebody showed a credential. Scans come in order of time, before the people of a later instant."""
+        gate = self._gate_index.get(scan.gate)
+        if gate is None:
+            self.ignored["gate: unknown gate"] += 1
+            return [Warning(scan.t_ns, "gate", scan.gate, f"a scan at unknown gate {scan.gate!r} was ignored")]
+        if not self._in[gate]:
+            # Nothing is needed to leave; a scan on the way out tells nothing that crossing does not.
+            self.ignored["gate: scan on the way out"] += 1
+            return []
+        if scan.credential_type != "account" and scan.credential_type not in self._gates[gate].credentials:
+            self.ignored["gate: credential not accepted there"] += 1
+            kind = scan.credential_type
+            return [Warning(scan.t_ns, "gate", scan.gate, f"a {kind} credential is not accepted at {scan.gate!r}")]
+        if scan.credential_type != "open":
+            self._scans.append(_OpenScan(scan, gate, self._at_gate(gate)))
+        return []
+
+    def step(self, people: People) -> list[PersonEntered | PersonLeft | Warning]:
+        """Everybody at a new instant. Returns who came in and who went out."""
+        now_ns = people.t_ns
+        results: list[PersonEntered | PersonLeft | Warning] = []
+        tracks = people.track_id.tolist()
+        seen = people.seen_ns.tolist()
+        positions = people.position_m.tolist()
+        distance, beside = self._gate_distances(people.position_m)
+        confirmed = people.confirmed.tolist()
+        identity = people.identity.tolist()
+        near = (beside & (np.abs(distance) < GATE_REACH_M)).any(axis=1).tolist() if len(self._gates) else None
+        for row, track in enumerate(tracks):
+            walker = self._walkers.get(track)
+            if walker is None:
+                walker = Walker(track, now_ns, tuple(positions[row]), tuple(positions[row]), seen[row])
+                self._walkers[track] = walker
+            walker.last_m = tuple(positions[row])
+            walker.seen_ns = seen[row]
+            if identity[row] < walker.identity:
+                walker.identity = identity[row]
+                if walker.visit:
+                    walker.visit.identity = min(walker.visit.identity, identity[row])
+            if near and near[row]:
+                results += self._at_gates(walker, now_ns, distance[row], beside[row])
+            elif walker.sides:
+                walker.sides.clear()
+                walker.distance_m.clear()
+            if not walker.inside and confirmed[row] and walker.visit is None and walker.waiting is None:
+                results += self._appeared(walker, now_ns)
+        results += self._vanished(set(tracks), now_ns)
+        results += self._resolve_waiting(now_ns)
+        while self._scans and now_ns - self._scans[0].scan.t_ns > SCAN_VALID_S * 1e9:
+            self._scans.popleft()
+            self.ignored["gate: scan without anybody coming in"] += 1
+        return results
+
+    def end(self, now_ns: int) -> list[PersonEntered | PersonLeft | Warning]:
+        """The streams have ended: whoever was on the way out has left, whoever was lost is reported."""
+        results: list[PersonEntered | PersonLeft | Warning] = []
+        for walker in list(self._walkers.values()):
+            if walker.waiting:
+                results += self._enter(
+                    walker, *walker.waiting, scan=self._take_scan(walker, walker.waiting[1], any_scan=True)
+                )
+        # Somebody not seen for a while is as gone as they will ever be.
+        results += self._vanished(
+            {t for t, w in self._walkers.items() if now_ns - w.seen_ns < VANISHED_AT_EXIT_S * 1e9}, now_ns
+        )
+        for visit in list(self._open.values()):
+            for track in list(visit.lost):
+                results += self._give_up(visit, track, now_ns)
+        return results
+
+    # ---- crossing ----------------------------------------------------------------------------------------------------
+
+    def _gate_distances(self, position_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, n_gates) signed distance to each gate's line (positive: store side), and whether beside its segment."""
+        offset = position_m[:, None, :] - self._start_m
+        along = np.einsum("pgk,gk->pg", offset, self._along)
+        distance = np.einsum("pgk,gk->pg", offset, self._left)
+        return distance, (along > -LINE_OVERHANG_M) & (along < self._length_m + LINE_OVERHANG_M)
+
+    def _at_gates(
+        self, walker: Walker, now_ns: int, distance: np.ndarray, beside: np.ndarray
+    ) -> Iterator[PersonEntered | PersonLeft | Warning]:
+        for gate in range(len(self._gates)):
+            d = float(distance[gate])
+            if not beside[gate] or abs(d) >= GATE_REACH_M:
+                walker.sides.pop(gate, None)
+                walker.distance_m.pop(gate, None)
+                continue
+            before = walker.distance_m.get(gate)
+            walker.distance_m[gate] = now_ns, d
+            if before and (before[1] < 0) != (d < 0):
+                share = before[1] / (before[1] - d)
+                walker.crossed_ns[gate] = before[0] + round(share * (now_ns - before[0]))
+            if abs(d) < LINE_MARGIN_M:
+                continue
+            side = 1 if d > 0 else -1
+            side_before = walker.sides.get(gate)
+            walker.sides[gate] = side
+            if side_before is None or side_before == side:
+                continue
+            crossed_ns = walker.crossed_ns.get(gate, now_ns)
+            if side == 1 and self._in[gate] and not walker.inside and walker.waiting is None:
+                yield from self._cross_in(walker, crossed_ns, gate)
+            elif side == -1 and walker.waiting:
+                # Turned back before a scan was found: was never in.
+                walker.waiting = None
+            elif side == -1 and walker.inside:
+                yield from self._leave(walker, crossed_ns, gate)
+
+    def _cross_in(self, walker: Walker, crossed_ns: int, gate: int) -> list[PersonEntered | PersonLeft | Warning]:
+        scan = self._take_scan(walker, gate, any_scan=False)
+        if scan is not None or self._gates[gate].credentials == ("open",):
+            return list(self._enter(walker, crossed_ns, gate, scan))
+        walker.waiting = crossed_ns, gate
+        return []
+
+    def _at_gate(self, gate: int) -> int | None:
+        """Who stands nearest to a gate's middle, among those who have not come in yet; None where nobody is near."""
+        middle = self._start_m[gate] + 0.5 * self._length_m[gate] * self._along[gate]
+        best, best_m = None, 1.2
+        for walker in self._walkers.values():
+            away = math.hypot(walker.last_m[0] - middle[0], walker.last_m[1] - middle[1])
+            taken = any(open_scan.track_id == walker.track_id for open_scan in self._scans)
+            if not walker.inside and not taken and away < best_m:
+                best, best_m = walker.track_id, away
+        return best
+
+    def _take_scan(self, walker: Walker, gate: int, any_scan: bool) -> GateScan | None:
+        """The scan that this person made: the one during which they stood at the gate, else the oldest of nobody's.
+
+        any_scan: also one that another person seemed to make who has not come in with it.
+        """
+        at_gate = [s for s in self._scans if s.gate == gate]
+        mine = [s for s in at_gate if s.track_id == walker.track_id]
+        unclaimed = [s for s in at_gate if s.track_id is None or s.track_id not in self._walkers]
+        for choice in (mine, unclaimed, at_gate if any_scan else []):
+            if choice:
+                self._scans.remove(choice[0])
+                return choice[0].scan
+        return None
+
+    def _resolve_waiting(self, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
+        for walker in self._walkers.values():
+            if walker.waiting is None:
+                continue
+            crossed_ns, gate = walker.waiting
+            late = now_ns - crossed_ns > SCAN_LATE_S * 1e9
+            scan = self._take_scan(walker, gate, any_scan=late)
+            if scan is not None or late:
+                yield from self._enter(walker, crossed_ns, gate, scan)
+
+    def _enter(
+        self, walker: Walker, t_ns: int, gate: int | None, scan: GateScan | None
+    ) -> Iterator[PersonEntered | PersonLeft | Warning]:
+        walker.waiting = None
+        walker.inside = True
+        gate_id = self._gates[gate].id if gate is not None else None
+        if scan is not None and scan.credential_type == "staff":
+            self._belongs(walker, None)
+            yield PersonEntered(t_ns, walker.track_id, gate_id, None, None, staff=True)
+            return
+        account = scan.account if scan else None
+        visit = self._by_account.get(account) if account is not None else None
+        if visit is None:
+            self._n_visits += 1
+            visit = Visit(f"{self._store.id}-{t_ns // 1_000_000}-{self._n_visits}", account, t_ns if gate_id else None)
+            self._open[visit.id] = visit
+            if account is not None:
+                self._by_account[account] = visit
+        visit.identity = min(visit.identity, walker.identity)
+        self._belongs(walker, visit)
+        yield PersonEntered(t_ns, walker.track_id, gate_id, account, visit.id)
+        if account is None:
+            where = f"at {gate_id!r}" if gate_id else "inside the store, not seen coming in"
+            yield Warning(t_ns, "no credential", visit.id, f"a person without credential {where}")
+
+    def _belongs(self, walker: Walker, visit: Visit | None) -> None:
+        """This person is of a visit, or of the staff (None)."""
+        walker.visit = visit
+        if visit is not None:
+            visit.members.add(walker.track_id)
+            visit.inside.add(walker.track_id)
+        self._whose[walker.track_id] = visit
+        if len(self._whose) > REMEMBERED_MAX:
+            del self._whose[next(iter(self._whose))]
+
+    def _leave(self, walker: Walker, t_ns: int, gate: int) -> Iterator[PersonLeft]:
+        walker.inside = False
+        visit = walker.visit
+        gate_id = self._gates[gate].id
+        if visit is not None:
+            visit.inside.discard(walker.track_id)
+            visit.lost.pop(walker.track_id, None)
+            visit.exit_ns = max(visit.exit_ns or t_ns, t_ns)
+        yield PersonLeft(t_ns, walker.track_id, gate_id, visit.account if visit else None, visit.id if visit else None)
+
+    # ---- appearing and vanishing -------------------------------------------------------------------------------------
+
+    def _appeared(self, walker: Walker, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
+        """Somebody inside whom no gate has seen: came in unseen, or was lost before under another track."""
+        if not self._gates or not inside_polygon(self._store.floor, *walker.last_m):
+            return
+        distance, beside = self._gate_distances(np.array([walker.first_m, walker.last_m]))
+        reach = beside & (np.abs(distance) < GATE_REACH_M)
+        entries = [g for g in range(len(self._gates)) if self._in[g]]
+        came_in = [g for g in entries if reach[0, g] and distance[0, g] > -LINE_MARGIN_M]
+        if reach[1].any():
+            # Still at a gate: first seen just behind an entry's line, or crossing will tell.
+            gate = next((g for g in came_in if distance[1, g] > LINE_MARGIN_M), None)
+            if gate is not None:
+                yield from self._cross_in(walker, walker.first_ns, gate)
+            return
+        if entries and (came_in or not inside_polygon(self._store.floor, *walker.first_m)):
+            # Seen outside and now inside: the crossing itself was not seen.
+            gate = min(came_in or entries, key=lambda g: abs(float(distance[0, g])))
+            yield from self._cross_in(walker, now_ns, gate)
+            return
+        if now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9:
+            return
+        reachable = []
+        for visit in self._open.values():
+            for track, (lost_ns, place) in visit.lost.items():
+                away = math.dist(place, walker.first_m)
+                if (
+                    lost_ns <= walker.first_ns
+                    and away < RELINK_SLACK_M + WALK_MAX_MPS * (walker.first_ns - lost_ns) / 1e9
+                ):
+                    reachable.append((visit, track))
+        if len(reachable) == 1:
+            visit, track = reachable[0]
+            del visit.lost[track]
+            # The only one missing is found where they can be; the doubt that remains belongs on the receipt.
+            visit.identity = min(visit.identity, 0.97)
+            walker.inside = True
+            self._belongs(walker, visit)
+            yield PersonEntered(now_ns, walker.track_id, None, visit.account, visit.id)
+            return
+        for visit, _ in reachable:
+            visit.doubts.append("lost from sight among others")
+        yield from self._enter(walker, walker.first_ns, None, None)
+
+    def _vanished(self, present: set[int], now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
+        for track, walker in list(self._walkers.items()):
+            unseen_ns = now_ns - walker.seen_ns
+            if track in present and unseen_ns < VANISHED_AT_EXIT_S * 1e9:
+                continue
+            if walker.inside:
+                gate = self._exit_near(walker.last_m)
+                if gate is not None:
+                    yield from self._leave(walker, walker.seen_ns, gate)
+                elif track not in present and walker.visit is not None:
+                    walker.visit.inside.discard(track)
+                    walker.visit.lost.setdefault(track, (walker.seen_ns, walker.last_m))
+                    walker.inside = False
+            if track not in present and (walker.visit is None or walker.visit.id not in self._open):
+                del self._walkers[track]
+        for visit in list(self._open.values()):
+            for track, (lost_ns, _) in list(visit.lost.items()):
+                if now_ns - lost_ns > LOST_S * 1e9:
+                    yield from self._give_up(visit, track, now_ns)
+
+    def _give_up(self, visit: Visit, track: int, now_ns: int) -> Iterator[Warning]:
+        lost_ns, _ = visit.lost.pop(track)
+        visit.exit_ns = max(visit.exit_ns or lost_ns, lost_ns)
+        visit.doubts.append("lost from sight inside the store")
+        yield Warning(now_ns, "lost", visit.id, "a person of this visit was lost from sight and not seen leaving")
+
+    def _exit_near(self, place: tuple[float, float]) -> int | None:
+        distance, beside = self._gate_distances(np.array([place]))
+        near = [
+            g
+            for g in range(len(self._gates))
+            if self._out[g] and beside[0, g] and abs(distance[0, g]) < VANISHED_NEAR_M
+        ]
+        return min(near, key=lambda g: abs(distance[0, g])) if near else None
+
+    def _close(self, visit: Visit) -> None:
+        del self._open[visit.id]
+        if visit.account is not None and self._by_account.get(visit.account) is visit:
+            del self._by_account[visit.account]

@@ -1,0 +1,280 @@
+"""The whole engine on a simulated store: right receipts, the same bytes, every rejection counted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusion import Engine, Frame, GateScan, ItemSighting, Recording, ShelfReading, Store, replay
+from fusion.errors import OrderError, ShapeError
+from fusion.results import (
+    People,
+    PersonEntered,
+    PersonLeft,
+    Picked,
+    Receipt,
+    ResultsWriter,
+    ShelfEventExplained,
+    Warning,
+)
+from fusion.run import Run
+
+
+def everything(store: Store, observations) -> tuple[list, Engine]:
+    engine = Engine(store)
+    results = [result for observation in observations for result in engine.feed(observation)]
+    return results + engine.close(), engine
+
+
+def of(kind: type, results: list) -> list:
+    return [result for result in results if isinstance(result, kind)]
+
+
+def digest(results: list) -> str:
+    """One number for everything an engine answered; arrays count with every bit."""
+    hash_ = hashlib.sha256()
+    for result in results:
+        for name in result.__slots__:
+            value = getattr(result, name)
+            hash_.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+    return hash_.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def recording(small_recording: Path) -> Recording:
+    return Recording(small_recording)
+
+
+@pytest.fixture(scope="module")
+def observations(recording: Recording) -> list:
+    return list(recording.observations())
+
+
+@pytest.fixture(scope="module")
+def answers(recording: Recording, observations: list) -> tuple[list, Engine]:
+    return everything(recording.store, observations)
+
+
+def test_every_receipt_is_right_or_in_review(answers, small_recording):
+    truth = {
+        v["account"]: v for v in map(json.loads, (small_recording / "truth/visits.jsonl").read_text().splitlines())
+    }
+    receipts = of(Receipt, answers[0])
+    assert {receipt.account for receipt in receipts} == set(truth)
+    assert len(receipts) == len(truth)
+    for receipt in receipts:
+        got = {line.gtin: line.quantity for line in receipt.lines}
+        true = {gtin: quantity for gtin, quantity in truth[receipt.account]["items"].items() if quantity}
+        assert receipt.status == "review" or got == true
+        assert receipt.total == sum(line.unit_price * line.quantity for line in receipt.lines)
+        assert abs(receipt.enter_ns - truth[receipt.account]["enter"]) < 0.5e9
+        assert abs(receipt.exit_ns - truth[receipt.account]["exit"]) < 0.5e9
+        assert 0 <= receipt.issued_ns - receipt.exit_ns <= 3.0e9
+    assert any(receipt.status == "settled" for receipt in receipts)
+
+
+def test_results_come_typed_and_in_order(answers):
+    results, _ = answers
+    kinds = Counter(type(result).__name__ for result in results)
+    assert kinds["PersonEntered"] == kinds["PersonLeft"] == kinds["Receipt"] == 2
+    assert kinds["Picked"] >= 2 and kinds["People"] > 500
+    instants = [result.t_ns for result in of(People, results)]
+    assert instants == sorted(instants)
+    assert np.diff(instants).max() <= 100e6, "the contract asks for an output at least every 100 ms"
+
+
+def test_goods_are_conserved(answers):
+    _, engine = answers
+    assert len(engine.journal) > 0
+    assert set(engine.journal.totals().values()) <= {0}
+    for receipt in of(Receipt, answers[0]):
+        assert engine.journal.balance(("cart", receipt.visit)) == {line.gtin: line.quantity for line in receipt.lines}
+
+
+def test_probabilities_are_probabilities(answers):
+    for event in of(ShelfEventExplained, answers[0]):
+        assert sum(candidate.probability for candidate in event.candidates) <= 1.0 + 1e-9
+        assert all(0.0 <= candidate.probability <= 1.0 for candidate in event.candidates)
+
+
+def test_two_runs_are_the_same_bytes(small_recording, tmp_path):
+    for name in ("first", "second"):
+        replay(small_recording, tmp_path / name)
+    for file in ("receipts.jsonl", "events.jsonl", "tracks.parquet"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+    run = json.loads((tmp_path / "first" / "run.json").read_text())
+    assert set(run) == {"version", "store", "frames", "messages", "wall_s", "engine_cpu_s", "step_us", "ignored"}
+    assert run["frames"] > 0 and run["messages"] > 0 and run["step_us"]["p50"] > 0
+
+
+def test_the_order_of_arrival_does_not_matter(recording, observations, answers):
+    """Any delays up to two seconds give the same answers, bit for bit."""
+    shuffle = random.Random(5)
+    delayed = sorted(observations, key=lambda o: o.t_ns + shuffle.uniform(0.0, 1.9e9))
+    results, engine = everything(recording.store, delayed)
+    # Receipts say when they were final, which is a fact about arrival.
+    assert [(r.account, r.total, r.status) for r in of(Receipt, results)] == [
+        (r.account, r.total, r.status) for r in of(Receipt, answers[0])
+    ]
+    assert digest([r for r in results if not isinstance(r, Receipt)]) == digest(
+        [r for r in answers[0] if not isinstance(r, Receipt)]
+    )
+    assert engine.ignored == answers[1].ignored
+
+
+def test_two_engines_share_nothing(recording, observations, answers):
+    one, two = Engine(recording.store), Engine(recording.store)
+    first, second = [], []
+    for observation in observations:
+        first += one.feed(observation)
+        second += two.feed(observation)
+    expected = digest(answers[0])
+    assert digest(first + one.close()) == expected
+    assert digest(second + two.close()) == expected
+
+
+def test_inputs_are_not_changed(recording):
+    engine = Engine(recording.store)
+    for observation, copy in zip(Recording(recording.folder).observations(), recording.observations()):
+        engine.feed(observation)
+        arrays = [(getattr(observation, n), getattr(copy, n)) for n in ("keypoints", "samples") if hasattr(copy, n)]
+        assert all(np.array_equal(a, b, equal_nan=True) for a, b in arrays)
+
+
+def bad(recording: Recording, observations: list) -> list[tuple[str, object]]:
+    frame = next(o for o in observations if isinstance(o, Frame) and len(o.keypoints))
+    reading = next(o for o in observations if isinstance(o, ShelfReading))
+    last_ns = observations[-1].t_ns
+    nan = frame.keypoints.copy()
+    nan[0, 3, 0] = np.nan
+    return [
+        ("detections: camera without calibration", Frame(last_ns, "nowhere", frame.keypoints)),
+        ("weights: unknown plate", ShelfReading(last_ns, "nowhere", reading.samples)),
+        ("gate: unknown gate", GateScan(last_ns, "nowhere", "qr", "token")),
+        ("detections: more than 2 s late", Frame(observations[0].t_ns, frame.camera, frame.keypoints)),
+        ("weights: more than 2 s late", ShelfReading(observations[0].t_ns, reading.plate, reading.samples)),
+        (
+            "detections: time far ahead of every other sensor",
+            Frame(last_ns + 3600 * 10**9, frame.camera, frame.keypoints),
+        ),
+        ("items: evidence not used", ItemSighting(last_ns, "antenna", "read", "gtin", 1, 0.9)),
+    ]
+
+
+def test_what_is_not_used_is_counted_by_reason(recording, observations):
+    engine = Engine(recording.store)
+    for observation in observations:
+        engine.feed(observation)
+    before = engine.ignored
+    wrong = bad(recording, observations)
+    for _, observation in wrong:
+        engine.feed(observation)
+    engine.close()
+    counted = engine.ignored - before
+    assert counted == Counter(reason for reason, _ in wrong)
+
+
+def test_repeated_observations_change_nothing(recording, observations, answers):
+    twice = [copy for observation in observations for copy in (observation, observation)]
+    results, engine = everything(recording.store, twice)
+    assert digest(results) == digest(answers[0])
+    n_repeated = sum(count for reason, count in engine.ignored.items() if reason.endswith("repeated"))
+    assert n_repeated == len(observations)
+
+
+def test_keypoints_that_are_not_numbers_are_counted_and_harmless(recording, observations):
+    damaged = []
+    for k, observation in enumerate(observations):
+        if isinstance(observation, Frame) and len(observation.keypoints) and k % 3 == 0:
+            keypoints = observation.keypoints.copy()
+            keypoints[:, ::4, 0] = [np.nan, np.inf, -np.inf][k % 9 // 3]
+            observation = Frame(observation.t_ns, observation.camera, keypoints)
+        damaged.append(observation)
+    results, engine = everything(recording.store, damaged)
+    assert any("finite" in reason for reason in engine.ignored)
+    for people in of(People, results):
+        assert np.isfinite(people.position_m).all()
+    assert len(of(Receipt, results)) == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_samples_that_are_not_grams_are_counted_and_harmless(recording, observations, value):
+    damaged = []
+    for k, observation in enumerate(observations):
+        if isinstance(observation, ShelfReading) and k % 7 == 0:
+            samples = observation.samples.copy()
+            samples[3] = value
+            observation = ShelfReading(observation.t_ns, observation.plate, samples)
+        damaged.append(observation)
+    results, engine = everything(recording.store, damaged)
+    assert any(reason.startswith("weights") for reason in engine.ignored)
+    for receipt in of(Receipt, results):
+        assert all(line.quantity < 10 for line in receipt.lines)
+
+
+def test_wrong_arrays_are_refused(recording):
+    engine = Engine(recording.store)
+    with pytest.raises(ShapeError, match=r"want \(n, 17, 3\), got \(2, 25, 3\)"):
+        engine.feed(Frame(10**18, "cam", np.zeros((2, 25, 3), np.float32)))
+    with pytest.raises(ShapeError, match="samples"):
+        engine.feed(ShelfReading(10**18, "plate", np.zeros((2, 12), np.float32)))
+
+
+def test_a_closed_engine_takes_nothing(recording, observations):
+    engine = Engine(recording.store)
+    engine.close()
+    assert engine.close() == []
+    with pytest.raises(OrderError):
+        engine.feed(observations[0])
+
+
+def test_a_store_without_cameras_has_shelf_events_of_nobody(recording, observations):
+    store = recording.store.model_copy(update={"cameras": (), "gate": ()})
+    results, engine = everything(store, [o for o in observations if isinstance(o, ShelfReading)])
+    events = of(ShelfEventExplained, results)
+    assert len(events) >= 2 and not of(Receipt, results)
+    assert {candidate.account for event in events for candidate in event.candidates} == {None}
+    assert engine.ignored == {}
+
+
+def test_a_store_without_plates_has_empty_receipts(recording, observations):
+    store = recording.store.model_copy(update={"plates": (), "planogram": ()})
+    results, _ = everything(store, [o for o in observations if not isinstance(o, ShelfReading)])
+    receipts = of(Receipt, results)
+    assert len(receipts) == 2 and all(not receipt.lines and receipt.total == 0 for receipt in receipts)
+
+
+def test_a_store_without_gates_has_people_and_goods_but_no_visits(recording, observations):
+    store = recording.store.model_copy(update={"gate": ()})
+    results, _ = everything(store, [o for o in observations if not isinstance(o, GateScan)])
+    assert of(People, results) and of(Picked, results)
+    assert not of(PersonEntered, results) and not of(PersonLeft, results) and not of(Receipt, results)
+
+
+def test_nobody_is_charged_without_a_scan(recording, observations):
+    results, _ = everything(recording.store, [o for o in observations if not isinstance(o, GateScan)])
+    receipts = of(Receipt, results)
+    assert receipts and all(receipt.account is None and receipt.status == "review" for receipt in receipts)
+    assert [warning for warning in of(Warning, results) if warning.kind == "no credential"]
+
+
+def test_an_interrupted_run_keeps_what_it_has(recording, tmp_path):
+    run = Run(recording.store, recording.observations())
+    writer = ResultsWriter(tmp_path, recording.store)
+    for k, result in enumerate(run.results()):
+        writer.write(result, run.engine.account_of)
+        if k == 300:
+            break
+    for result in run.finish():
+        writer.write(result, run.engine.account_of)
+    writer.close(run.summary(recording))
+    import pyarrow.parquet as pq
+
+    assert pq.read_table(tmp_path / "tracks.parquet").num_rows > 0
+    assert json.loads((tmp_path / "run.json").read_text())["frames"] > 0

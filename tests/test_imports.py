@@ -1,0 +1,99 @@
+"""The order of the modules, and what `import fusion` may load."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "fusion"
+
+# Each may import those above it, and none below; modules of one line do not import each other.
+ORDER = (
+    ("errors", "layouts"),
+    ("config",),
+    ("calibration",),
+    ("observations",),
+    ("detections",),
+    ("results",),
+    ("_kernels",),
+    ("geometry",),
+    ("association",),
+    ("tracks",),
+    ("shelves",),
+    ("attribution",),
+    ("journal",),
+    ("visits",),
+    ("engine",),
+    ("run",),
+    ("report",),
+    ("simulation",),
+    ("adapters",),
+)
+RANK = {module: rank for rank, modules in enumerate(ORDER) for module in modules}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# Slow to import, or not needed to run at all.
+HEAVY = {"numba", "scipy", "pyarrow", "pandas", "cv2", "yaml", "torch", "hypothesis", "pytest"}
+
+
+def module_of(path: Path) -> str:
+    """fusion/adapters/gate.py belongs to adapters."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports at any depth, but for the checker of types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: want absolute imports, got a relative one in line {node.lineno}"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("fusion.")} & set(RANK)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_import_only_those_above_them(path: Path) -> None:
+    module = module_of(path)
+    if module == "__init__":
+        return
+    assert module in RANK, f"{module}: give it a place in the order"
+    below = {other for other in imported(path) if RANK[other] >= RANK[module] and other != module}
+    assert not below
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level packages and modules of the package that a statement brings into a fresh interpreter."""
+    program = f"import sys\n{statement}\nimport json; print(json.dumps(sorted(sys.modules)))"
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=PACKAGE.parent, check=True, timeout=60
+    )
+    return set(json.loads(answer.stdout))
+
+
+def test_import_loads_nothing_heavy() -> None:
+    loaded = loaded_by("import fusion")
+    assert not {name.split(".")[0] for name in loaded} & HEAVY
+    # Even the settings' models wait until somebody asks for them: half of the half second that an import may take.
+    assert not [name for name in loaded if name.startswith("fusion.")]
+
+
+@pytest.mark.parametrize("module", ["config", "calibration", "detections", "observations", "results"])
+def test_reading_files_needs_no_kernels(module: str) -> None:
+    loaded = loaded_by(f"import fusion.{module}")
+    assert not {name.split(".")[0] for name in loaded} & HEAVY
+
+
+def test_every_public_name_is_there() -> None:
+    check = "missing = [name for name in fusion.__all__ if not hasattr(fusion, name)]"
+    loaded_by(f"import fusion\n{check}\nassert not missing, missing")
