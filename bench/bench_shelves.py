@@ -1,6 +1,6 @@
 """A tick of 400 plates: the kernel, its NumPy twin, and rolling medians and variances as users chain them.
 
-Run: pytest bench/bench_shelves.py. Every tick is 12 samples of every plate, as messages come; divide by 12 for a sample.
+Run: pytest bench/bench_shelves.py. The kernel is fed 12 samples of every plate at a time, as messages come.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def bench_kernel(benchmark: Any) -> None:
 @pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")
 def bench_twin(benchmark: Any) -> None:
     ticks = messages(scales().grams[:, :120])
-    flat = [(p, int(t), tick[3][tick[2][i] : tick[2][i + 1]]) for tick in ticks for i, (p, t) in enumerate(zip(*tick[:2]))]
+    flat = [
+        (p, int(t), tick[3][tick[2][i] : tick[2][i + 1]]) for tick in ticks for i, (p, t) in enumerate(zip(*tick[:2]))
+    ]
     benchmark.extra_info["seconds"] = 2.0
     benchmark.pedantic(lambda: reference.follow(flat, N_PLATES, PERIOD_NS, LIMITS), rounds=1)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -151,11 +151,24 @@ class _Component:
     choices: np.ndarray  # (n, n_events) int32, rows best first
     log_weight: np.ndarray  # (n,) float64, normalised
 
-    def marginals(self, kernel: Callable[..., None]) -> np.ndarray:
-        """(n_candidates,) probability of every candidate."""
-        probability = np.empty(len(self.owner))
-        kernel(self.choices, self.log_weight, probability)
-        return probability
+    # What follows from the above, kept by `refresh`.
+    probability: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (n_candidates,) of every candidate
+    expected: dict[tuple[int, int], float] = field(default_factory=dict)  # pieces taken by (slot, product)
+    people: set[int] = field(default_factory=set)  # who may have acted
+
+    def refresh(self, marginals: Callable[..., None]) -> None:
+        """Recompute what follows from the explanations; to be called after every change of them."""
+        self.probability = np.empty(len(self.owner))
+        marginals(self.choices, self.log_weight, self.probability)
+        self.expected = {}
+        self.people = set()
+        likely = np.flatnonzero((self.probability > 1e-4) & (self.owner >= 0) & (self.quantity != 0))
+        columns = (self.owner[likely], self.product[likely], self.quantity[likely], self.probability[likely])
+        for slot, product, quantity, p in zip(*(column.tolist() for column in columns)):
+            if p > NEGLIGIBLE:
+                self.people.add(slot)
+            if quantity < 0:
+                self.expected[slot, product] = self.expected.get((slot, product), 0.0) - quantity * p
 
 
 @dataclass(slots=True, eq=False)
@@ -193,6 +206,7 @@ class Attributor:
         self._kernel = kernel
         self.planogram = Planogram(store)
         self.ignored: Counter[str] = Counter()
+        self._product = {gtin: i for i, gtin in enumerate(self.planogram.gtins)}
         self._names = [plate.plate for plate in store.plates]
         self._centre_m = np.array([(p.x, p.y, p.z) for p in store.plates]).reshape(-1, 3)
         self._depth_m = np.array([p.depth for p in store.plates])
@@ -225,8 +239,7 @@ class Attributor:
         component = self._explain(opened, scene, found, log_place)
         belief = self._belief(component, opened)
         for candidate in belief.candidates:
-            product = self.planogram.gtins.index(candidate.gtin)
-            self.planogram.move(at, product, candidate.quantity * candidate.probability)
+            self.planogram.move(at, self._product[candidate.gtin], candidate.quantity * candidate.probability)
         self._decide(component)
         self._limit()
         return belief
@@ -240,25 +253,24 @@ class Attributor:
         place = np.exp(self.planogram.log_place(event.plates, event.delta_g))
         log_put = np.log(PLACED_RIGHT * np.minimum(place, 1.0) + PLACED_ELSEWHERE)
         # What nobody near holds is explained only if nothing else fits, but it must not crowd out what somebody does.
-        expected = self._expected_pieces(scene.near)
+        expected = self._expected_pieces(set(scene.near))
         log_held = np.where(expected > 1e-4, 0.0, LOG_BROUGHT)
         if any(slot in self._staff for slot in scene.near):
             log_held = np.zeros_like(log_held)
         found = self.planogram.explain(event.plates, event.delta_g, noise_g2, log_prior=log_put + log_held)
         return found, log_put[found.product]
 
-    def _expected_pieces(self, slots: Iterable[int]) -> np.ndarray:
-        """(n_products,) pieces that these people are expected to have taken; put-backs are not subtracted."""
+    def _expected_pieces(self, slots: set[int] | None) -> np.ndarray:
+        """(n_products,) pieces that these people (None: all) are expected to have taken, put-backs not subtracted."""
         pieces = np.zeros(len(self.planogram.gtins))
-        wanted = set(slots)
         for (slot, product), quantity in self._held.items():
-            if slot in wanted:
+            if slots is None or slot in slots:
                 pieces[product] += max(quantity, 0)
         for component in self._components:
-            mine = np.isin(component.owner, list(wanted)) & (component.quantity < 0)
-            if mine.any():
-                probability = component.marginals(self._kernel.marginals)
-                np.add.at(pieces, component.product[mine], -component.quantity[mine] * probability[mine])
+            if slots is None or slots & component.people:
+                for (slot, product), expected in component.expected.items():
+                    if slots is None or slot in slots:
+                        pieces[product] += expected
         return pieces
 
     def _explain(self, opened: _Event, scene: _Scene, found: Explanations, log_place: np.ndarray) -> _Component:
@@ -302,6 +314,7 @@ class Attributor:
         rows, picks = np.divmod(self._pick[:kept], len(owner))
         base.choices = np.concatenate([base.choices[rows], (first + picks)[:, None]], axis=1).astype(np.int32)
         base.log_weight = _normalised(self._key[:kept])
+        base.refresh(self._kernel.marginals)
         self._components = [one for one in self._components if all(one is not other for other in tied)]
         self._components.append(base)
         return base
@@ -314,35 +327,24 @@ class Attributor:
             if int(owner[i]) in self._staff:
                 continue
             if anyone is None:
-                anyone = self._expected_pieces(self._slots())
+                anyone = self._expected_pieces(None)
             cost[i] = LOG_HANDED_OVER if anyone[product[i]] > 0.3 else LOG_BROUGHT
         return cost
 
-    def _slots(self) -> set[int]:
-        slots = {slot for slot, _ in self._held}
-        for component in self._components:
-            slots.update(component.owner.tolist())
-        slots.discard(-1)
-        return slots
-
     def _tied(self, opened: _Event, owner: np.ndarray, product: np.ndarray, quantity: np.ndarray) -> list[_Component]:
         """The components that the new event's candidates depend on."""
+        acts = owner >= 0
+        people = set(owner[acts].tolist())
+        puts = acts & (quantity > 0)
+        put = set(zip(owner[puts].tolist(), product[puts].tolist()))
+        contact_ns = opened.event.contact_ns
         tied = []
-        put = {(int(o), int(g)) for o, g, q in zip(owner, product, quantity) if q > 0 and o >= 0}
-        people = {int(o) for o in owner if o >= 0}
         for component in self._components:
-            close = [
-                i for i, one in enumerate(component.events)
-                if abs(one.event.contact_ns - opened.event.contact_ns) < BUSY_S * 1e9
-            ]  # fmt: skip
-            if not close and not put:
+            if not people & component.people:
                 continue
-            probability = component.marginals(self._kernel.marginals)
-            for i in np.flatnonzero(probability > NEGLIGIBLE).tolist():
-                slot = int(component.owner[i])
-                if (slot, int(component.product[i])) in put or (slot in people and component.event_of[i] in close):
-                    tied.append(component)
-                    break
+            close = any(abs(one.event.contact_ns - contact_ns) < BUSY_S * 1e9 for one in component.events)
+            if close or any(component.expected.get(pair, 0.0) > NEGLIGIBLE for pair in put):
+                tied.append(component)
         return tied
 
     def _merged(self, components: Sequence[_Component]) -> _Component:
@@ -374,12 +376,9 @@ class Attributor:
 
     def _decide(self, component: _Component) -> None:
         """Take events out of a component that are as good as certain."""
-        probability = component.marginals(self._kernel.marginals)
         for index in range(len(component.events) - 1, -1, -1):
-            of_event = np.flatnonzero(component.event_of == index)
-            if probability[of_event].max() > DECIDED:
+            if component.probability[component.event_of == index].max() > DECIDED:
                 self._fix(component, index)
-                probability = component.marginals(self._kernel.marginals)
         if not component.events:
             self._components = [one for one in self._components if one is not component]
 
@@ -388,16 +387,16 @@ class Attributor:
         opened = component.events[index]
         belief = self._belief(component, opened)
         of_event = np.flatnonzero(component.event_of == index)
-        probability = component.marginals(self._kernel.marginals)
-        choice = int(of_event[np.argmax(probability[of_event])])
+        choice = int(of_event[np.argmax(component.probability[of_event])])
         owner, product, quantity = (int(a[choice]) for a in (component.owner, component.product, component.quantity))
-        self._decided.append(_Decided(opened, belief, owner, product, quantity, float(probability[choice])))
+        self._decided.append(_Decided(opened, belief, owner, product, quantity, float(component.probability[choice])))
         if owner >= 0 and quantity:
             self._held[owner, product] -= quantity
         rows = component.choices[:, index] == choice
         component.choices = component.choices[rows]
         component.log_weight = _normalised(component.log_weight[rows])
         _drop_event(component, index)
+        component.refresh(self._kernel.marginals)
 
     def _limit(self) -> None:
         n_open = sum(len(component.events) for component in self._components) + len(self._decided)
@@ -416,7 +415,7 @@ class Attributor:
 
     def _belief(self, component: _Component, opened: _Event) -> EventBelief:
         index = component.events.index(opened)
-        probability = component.marginals(self._kernel.marginals)
+        probability = component.probability
         summed: defaultdict[tuple[int, int, int], float] = defaultdict(float)
         for i in np.flatnonzero((component.event_of == index) & (component.quantity != 0)).tolist():
             key = (int(component.owner[i]), int(component.product[i]), int(component.quantity[i]))
@@ -491,7 +490,7 @@ class Attributor:
 
     def _doubt(self, component: _Component, mine: np.ndarray) -> str:
         """Why a component makes a cart uncertain: the event that is least clear, and what about it."""
-        probability = component.marginals(self._kernel.marginals)
+        probability = component.probability
         worst, said = 1.1, ""
         for index, opened in enumerate(component.events):
             of_event = component.event_of == index
@@ -515,12 +514,12 @@ class Attributor:
         self._decided = [one for one in self._decided if one.owner not in gone and one.owner >= 0]
         for component in list(self._components):
             for index in range(len(component.events) - 1, -1, -1):
-                probability = component.marginals(self._kernel.marginals)
                 others = (component.event_of == index) & (component.owner >= 0) & (component.quantity != 0)
                 others &= ~np.isin(component.owner, list(gone))
-                if probability[others].sum() < 10 * NEGLIGIBLE:
+                if component.probability[others].sum() < 10 * NEGLIGIBLE:
                     released.append(self._belief(component, component.events[index]))
                     _drop_event(component, index)
+                    component.refresh(self._kernel.marginals)
         self._components = [component for component in self._components if component.events]
         for key in [key for key in self._held if key[0] in gone]:
             del self._held[key]
@@ -548,6 +547,7 @@ class Attributor:
             self._staff.add(target)
         for component in self._components:
             component.owner[component.owner == source] = target
+            component.refresh(self._kernel.marginals)
         for one in self._decided:
             if one.owner == source:
                 one.owner = target

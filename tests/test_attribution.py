@@ -332,7 +332,7 @@ def test_simulated_visits_come_out_right(name: str) -> None:
         right.append(cart.items == visit["items"])
         # Two hands side by side over one plate may be mistaken, but then the cart says so.
         assert right[-1] or cart.probability < 0.7, (visit["account"], cart)
-    assert sum(right) >= len(right) - 1
+    assert all(right) or name == "companions"
     with open(folder / "truth/events.csv") as file:
         truth = list(csv.DictReader(file))
     assert len(attributor.finish()) == len(truth)
