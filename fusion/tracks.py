@@ -58,6 +58,7 @@ FOUND, MISSED = math.log(0.85 / 0.5), math.log(0.15 / 0.5)
 # Somebody is confirmed at odds of e^3, kept within e^+-5; or by walking, which coats do not.
 CONFIRM_ODDS, ODDS_MAX = 3.0, 5.0
 WALKED_M = 1.0
+WALKED_SETS = 5  # In a row: a passer-by may pull a ghost along for a moment.
 # Sets that must have seen somebody before he is told: two agreeing views, or one alone.
 TELL_SETS, TELL_SETS_ALONE = 1, 3
 # Heights at which a camera must see a place to be said to look at it.
@@ -121,6 +122,7 @@ class Tracker:
         self._confirmed = np.zeros(CAPACITY, np.bool_)
         self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.
         self._born_m = np.zeros((CAPACITY, 2))
+        self._sets_away = np.zeros(CAPACITY, np.int64)  # Sets in a row that saw it away from where it was born.
         self._identity = np.ones(CAPACITY)
         self._free = list(range(CAPACITY - 1, -1, -1))
         self._live = np.empty(0, np.int64)  # Rows that are predicted, matched and told.
@@ -199,7 +201,8 @@ class Tracker:
         odds = self._odds[rows] + FOUND * found.sum(axis=1) + MISSED * vain.sum(axis=1)
         self._odds[rows] = np.clip(odds, -ODDS_MAX, ODDS_MAX)
         walked = np.hypot(*(position - self._born_m[rows]).T) > WALKED_M
-        self._confirmed[rows] = (odds > CONFIRM_ODDS) | (walked & (found.sum(axis=1) >= 2))
+        self._sets_away[rows] = np.where(walked & (found.sum(axis=1) >= 2), self._sets_away[rows] + 1, 0)
+        self._confirmed[rows] = (odds > CONFIRM_ODDS) | (self._sets_away[rows] >= WALKED_SETS)
 
     def _looking(self, places_m: np.ndarray, live: np.ndarray) -> np.ndarray:
         """(n, n_views) bool: the camera looks at the place and nothing of the store is in between."""
@@ -288,6 +291,7 @@ class Tracker:
         self._confirmed[row] = False
         self._odds[row] = 0.0
         self._born_m[row] = position[0]
+        self._sets_away[row] = 0
         self._identity[row] = 1.0
         if self._appearance is not None:
             self._appearance[row] = 0.0

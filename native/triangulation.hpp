@@ -133,18 +133,13 @@ FUSION_INLINE void triangulate_lanes(const double* camera_from_world, const doub
   for (int i = 0; i < 4; ++i) fill(v[i], i == 3 ? 1.0 : 0.0);
   for (int step = 0; step < 4; ++step) {
     factor.solve(v);
-    Lane scale{};
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) scale += v[i] * v[i];
-    // The exact norm does not matter, only that it neither over- nor underflows: one Newton step for 1 / sqrt from the
-    // largest entry would do; dividing by the homogeneous part is simplest and is what the answer needs anyway.
-    Lane w = v[3];
-    const LaneMask tiny = (w * w) < (scale * 1e-24);
-    w = tiny ? Lane{} + 1e-300 : w;
+    // Dividing by the homogeneous part keeps the vector from overflowing and is what the answer needs anyway; a point at
+    // infinity divides by almost nothing and is caught below as not finite.
+    const LaneMask tiny = (v[3] * v[3]) < 1e-200;
+    const Lane w = tiny ? Lane{} + 1e-100 : v[3];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) v[i] /= w;
   }
-  // Rays nearly parallel: the second smallest pivot is tiny against the trace.
   for (std::size_t k = 0; k < width; ++k) {
     const double q[3] = {v[0][k], v[1][k], v[2][k]};
     double* to = points_m + 3 * (first + k);
@@ -168,6 +163,10 @@ FUSION_CLONES inline void triangulate(const double* camera_from_world, const dou
     triangulate_lanes(camera_from_world, points, n_views, n_points, first, points_m, status);
 }
 
+// First scale of the robust refinement, in deviations of a point: 64 times 3 px is the size of an image's error that a
+// wrong person makes.
+constexpr double kWideningStart = 64.0;
+
 // Robust refinement of points by reweighted Gauss-Newton steps on the reprojection error. A view's say falls with its
 // error against a scale that shrinks from step to step (graduated non-convexity), so a wrong view loses it first where
 // it disagrees most. Also gives each point's covariance (xx, yx, yy, zx, zy, zz) and each view's final weight.
@@ -180,7 +179,8 @@ FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* p
     for (int i = 0; i < 3; ++i) q[i][k] = points_m[3 * (first + k) + i];
   Symmetric<3> information;
   Ldlt<3> factor;
-  double widening = std::ldexp(1.0, n_steps);
+  const double shrink = std::pow(kWideningStart, -1.0 / (n_steps - 2));  // The last two steps are at the true scale.
+  double widening = kWideningStart;
   for (int step = 0; step <= n_steps; ++step) {
     information = Symmetric<3>{};
     Lane rhs[3]{};
@@ -222,7 +222,7 @@ FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* p
     factor.solve(rhs);
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) q[i] += rhs[i];
-    widening = widening > 2.0 ? widening * 0.5 : 1.0;
+    widening = widening * shrink > 1.0 ? widening * shrink : 1.0;
   }
   Symmetric<3> cov;
   factor.inverse(cov);
