@@ -193,18 +193,23 @@ def test_update_matches_reference(seed, n_views, n_plain):
     seen = (~np.isnan(z[..., 0])).astype(float)
     var = rng.uniform(1e-5, 1e-4, (n_views, 8))
     body, floor = rng.uniform(1e-4, 1e-2, 8), rng.choice([0.0, 400.0], 8)
+    stray, rise, heights = rng.uniform(5, 50, 8), rng.uniform(5, 50, 8), rng.uniform(0, 2, (1, 8))
+    axis_weight = 1 / (covs[:, 0, 0] + covs[:, 1, 1] + 2 / stray)
+    axis = axis_weight @ means[:, :2] / axis_weight.sum()
+    anchors = np.column_stack([np.tile(axis, (8, 1)), heights[0]]), 0.2 * np.column_stack([stray, stray, rise])
     mean, cov = np.ascontiguousarray(means.T)[None].copy(), packed(covs)[None].copy()
     filled = np.nan_to_num(z)
     sums, counts, support = np.full((1, n_views), np.nan), np.full((1, n_views), np.nan), np.full((1, 8), np.nan)
     triangulation.update(
         rig.camera_from_world, dt_s, np.ascontiguousarray(filled[..., 0]), np.ascontiguousarray(filled[..., 1]), var,
-        seen, np.zeros(1, np.int64), np.arange(n_views)[None], body, floor, 4.0, 3, n_plain, mean, cov, sums, counts,
-        support,
+        seen, np.zeros(1, np.int64), np.arange(n_views)[None], body, floor, stray, rise, heights, 0.2, 0.1, 4.0, 3,
+        n_plain, mean, cov, sums, counts, support,
     )  # fmt: skip
     for j in range(8):
         expected_mean, expected_cov = reference.update(
-            means[j], covs[j], rig.camera_from_world, dt_s, z[:, j], var[:, j], body[j], floor[j], 4.0, 3, n_plain
-        )
+            means[j], covs[j], rig.camera_from_world, dt_s, z[:, j], var[:, j],
+            body[j], floor[j], anchors[0][j], anchors[1][j], 4.0, 3, n_plain,
+        )  # fmt: skip
         assert_allclose(mean[0, :, j], expected_mean, rtol=1e-6, atol=1e-8)
         assert_allclose(cov[0, :, j], expected_cov[np.tril_indices(6)], rtol=1e-6, atol=1e-9)
     assert_allclose(counts[0], seen.sum(axis=1))

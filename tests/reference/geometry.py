@@ -42,6 +42,8 @@ def update(
     var: np.ndarray,
     body_var: float,
     floor_precision: float,
+    anchor_m: np.ndarray,
+    anchor_precision: np.ndarray,
     freedom: float,
     n_steps: int,
     n_plain: int,
@@ -65,6 +67,8 @@ def update(
                 weight *= (freedom + 2) / (freedom + precision * innovation @ innovation)
             information += weight * jacobian.T @ jacobian
             rhs += weight * jacobian.T @ innovation
+        information[range(3), range(3)] += anchor_precision
+        rhs[:3] += anchor_precision * (anchor_m - x[:3])
         information[2, 2] += floor_precision
         rhs[2] -= floor_precision * x[2]
         if step < n_steps:
