@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Deviation of a detected point in pixels where the caller says nothing else.
 POINT_SD_PX = 3.0
-# Steps of the robust refinement; its scale halves in each, from 2**6 times to 1 times the deviation.
-REFINE_STEPS = 6
+# Steps of the robust refinement, in which its scale shrinks from 64 deviations to one.
+REFINE_STEPS = 10
 # A view agrees with the answer where its share is above this: a residual of 4.4 deviations.
 AGREES_MIN = 0.1
 

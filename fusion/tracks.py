@@ -44,6 +44,18 @@ _SPEED_SD_M_S = {
 _TRUNK = {"shoulder": 1.0, "hip": 1.0, "neck": 1.0, "mid_hip": 1.0, "knee": 0.2, "ankle": 0.2, "nose": 0.2, "ear": 0.2}
 # People keep walking for about this long when nobody looks.
 FADE_S = 1.0
+# A joint strays this far from the body's axis, metres, and is this uncertain about its usual height beyond what heights
+# vary by between people (people crouch and lift their hands). It is one opinion, not news in every set: its weight is
+# that of one measurement in ANCHOR_S. Where two cameras look, it counts for nothing; where one does, it holds depth.
+_STRAY_M = {
+    "nose": 0.2, "eye": 0.2, "ear": 0.2, "neck": 0.15, "shoulder": 0.2, "elbow": 0.3, "wrist": 0.45, "hip": 0.15,
+    "mid_hip": 0.12, "knee": 0.3, "ankle": 0.4, "big_toe": 0.4, "small_toe": 0.4, "heel": 0.4,
+    "box_top": 0.3, "box_bottom": 0.3,
+}  # fmt: skip
+HEIGHT_SLACK_M = 0.05
+ANCHOR_S = 0.3
+# Time over which the usual height of somebody's joints is learnt.
+LEARNING_S = 3.0
 # Degrees of freedom of the measurement noise: detectors' tails are heavy, 4 is the usual choice (Lange et al. 1989).
 FREEDOM = 4.0
 STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 3, 7, 2
@@ -58,6 +70,7 @@ FOUND, MISSED = math.log(0.85 / 0.5), math.log(0.15 / 0.5)
 # Somebody is confirmed at odds of e^3, kept within e^+-5; or by walking, which coats do not.
 CONFIRM_ODDS, ODDS_MAX = 3.0, 5.0
 WALKED_M = 1.0
+WALKED_SETS = 5  # In a row: a passer-by may pull a ghost along for a moment.
 # Sets that must have seen somebody before he is told: two agreeing views, or one alone.
 TELL_SETS, TELL_SETS_ALONE = 1, 3
 # Heights at which a camera must see a place to be said to look at it.
@@ -78,7 +91,7 @@ CROWDING_M = 0.30
 # birth that are expected inside the store and near its edge or a gate, where people come in.
 RELINK_SD_M, RELINK_SPEED_M_S = 0.4, 0.8
 RELINK_MIN_S = 0.2
-NEWCOMERS_INSIDE_M2, NEWCOMERS_EDGE_M2 = 0.01, 0.5
+NEWCOMERS_INSIDE_M2, NEWCOMERS_EDGE_M2 = 0.001, 0.5
 EDGE_M = 0.5
 # A camera that delivered nothing for so long while others did is down.
 OUTAGE_S = 5.0
@@ -100,7 +113,7 @@ class Tracker:
         self._gates = [gate.line for gate in store.gate]
         self._lenses = self.rig.lenses
         self._boxes = np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
-        n_padded, k = self._associator.n_padded, self.layout.n_joints
+        n_padded = self._associator.n_padded
         self._body_var = self._associator.body_var
         self._acceleration = by_joint(self.layout, _ACCELERATION, n_padded, 0.0)
         self._speed_var = by_joint(self.layout, _SPEED_SD_M_S, n_padded, 1.0) ** 2
@@ -108,6 +121,13 @@ class Tracker:
         self._floor_precision = np.zeros(n_padded)
         for j in self.layout.indices("box_bottom"):
             self._floor_precision[j] = 1.0 / self.layout.heights_m[j, 1] ** 2
+        k = self.layout.n_joints
+        self._axis_precision = np.zeros(n_padded)
+        self._axis_precision[:k] = by_joint(self.layout, _STRAY_M, k, 0.0) ** -2
+        self._height_precision = np.zeros(n_padded)
+        self._height_precision[:k] = 1.0 / (self.layout.heights_m[:, 1] ** 2 + HEIGHT_SLACK_M**2)
+        self._heights_m = np.zeros((CAPACITY, n_padded))
+        self._step_s = 0.0
         self._share = np.array([_TRUNK.get(j, _TRUNK.get(j.split("_", 1)[-1], 0.02)) for j in self.layout.joints])
         self._mean = np.zeros((CAPACITY, 6, n_padded))
         self._cov = np.zeros((CAPACITY, 21, n_padded))
@@ -121,6 +141,7 @@ class Tracker:
         self._confirmed = np.zeros(CAPACITY, np.bool_)
         self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.
         self._born_m = np.zeros((CAPACITY, 2))
+        self._sets_away = np.zeros(CAPACITY, np.int64)  # Sets in a row that saw it away from where it was born.
         self._identity = np.ones(CAPACITY)
         self._free = list(range(CAPACITY - 1, -1, -1))
         self._live = np.empty(0, np.int64)  # Rows that are predicted, matched and told.
@@ -165,9 +186,9 @@ class Tracker:
         return self._tell(packed.t_ns)
 
     def _predict(self, t_ns: int) -> None:
+        self._step_s = 0.0 if self._t_ns is None else (t_ns - self._t_ns) * 1e-9
         if self._t_ns is not None and t_ns > self._t_ns and len(self._live):
-            dt_s = (t_ns - self._t_ns) * 1e-9
-            triangulation.predict(self._mean, self._cov, self._live, dt_s, FADE_S, self._acceleration)
+            triangulation.predict(self._mean, self._cov, self._live, self._step_s, FADE_S, self._acceleration)
         self._t_ns = t_ns
 
     def _match(self, frames: FrameSet) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +220,8 @@ class Tracker:
         odds = self._odds[rows] + FOUND * found.sum(axis=1) + MISSED * vain.sum(axis=1)
         self._odds[rows] = np.clip(odds, -ODDS_MAX, ODDS_MAX)
         walked = np.hypot(*(position - self._born_m[rows]).T) > WALKED_M
-        self._confirmed[rows] = (odds > CONFIRM_ODDS) | (walked & (found.sum(axis=1) >= 2))
+        self._sets_away[rows] = np.where(walked & (found.sum(axis=1) >= 2), self._sets_away[rows] + 1, 0)
+        self._confirmed[rows] = (odds > CONFIRM_ODDS) | (self._sets_away[rows] >= WALKED_SETS)
 
     def _looking(self, places_m: np.ndarray, live: np.ndarray) -> np.ndarray:
         """(n, n_views) bool: the camera looks at the place and nothing of the store is in between."""
@@ -214,11 +236,13 @@ class Tracker:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Update rows with what was matched; returns capped squared residuals and their count by row and view."""
         residual = np.empty((2, *detection_of.shape))
+        share = 0.0 if plain else min(self._step_s / ANCHOR_S, 1.0)
+        learning = 1.0 if plain else min(self._step_s / LEARNING_S, 1.0)
         support = np.empty((len(rows), self._mean.shape[2]))
         triangulation.update(
             self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var, frames.seen, rows, detection_of,
-            self._body_var, self._floor_precision, FREEDOM, steps, plain, self._mean, self._cov, residual[0],
-            residual[1], support,
+            self._body_var, self._floor_precision, self._axis_precision, self._height_precision, self._heights_m,
+            share, learning, FREEDOM, steps, plain, self._mean, self._cov, residual[0], residual[1], support,
         )  # fmt: skip
         return residual[0], residual[1]
 
@@ -257,10 +281,11 @@ class Tracker:
             self.ignored["people: more than can be followed at once"] += 1
             return
         row = self._free.pop()
-        k, mean, cov = self.layout.n_joints, self._mean[row], self._cov[row]
+        mean, cov = self._mean[row], self._cov[row]
         mean[:] = 0.0
         mean[0], mean[1] = place
         mean[2] = self._associator.heights_m[:, 0]
+        self._heights_m[row] = mean[2]
         cov[:] = 0.0
         cov[[0, 1, 2]] = spread[:, None]
         cov[5] = JOINT_SPREAD_M**2
@@ -288,6 +313,7 @@ class Tracker:
         self._confirmed[row] = False
         self._odds[row] = 0.0
         self._born_m[row] = position[0]
+        self._sets_away[row] = 0
         self._identity[row] = 1.0
         if self._appearance is not None:
             self._appearance[row] = 0.0

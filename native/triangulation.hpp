@@ -133,18 +133,13 @@ FUSION_INLINE void triangulate_lanes(const double* camera_from_world, const doub
   for (int i = 0; i < 4; ++i) fill(v[i], i == 3 ? 1.0 : 0.0);
   for (int step = 0; step < 4; ++step) {
     factor.solve(v);
-    Lane scale{};
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) scale += v[i] * v[i];
-    // The exact norm does not matter, only that it neither over- nor underflows: one Newton step for 1 / sqrt from the
-    // largest entry would do; dividing by the homogeneous part is simplest and is what the answer needs anyway.
-    Lane w = v[3];
-    const LaneMask tiny = (w * w) < (scale * 1e-24);
-    w = tiny ? Lane{} + 1e-300 : w;
+    // Dividing by the homogeneous part keeps the vector from overflowing and is what the answer needs anyway; a point at
+    // infinity divides by almost nothing and is caught below as not finite.
+    const LaneMask tiny = (v[3] * v[3]) < 1e-200;
+    const Lane w = tiny ? Lane{} + 1e-100 : v[3];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) v[i] /= w;
   }
-  // Rays nearly parallel: the second smallest pivot is tiny against the trace.
   for (std::size_t k = 0; k < width; ++k) {
     const double q[3] = {v[0][k], v[1][k], v[2][k]};
     double* to = points_m + 3 * (first + k);
@@ -168,6 +163,10 @@ FUSION_CLONES inline void triangulate(const double* camera_from_world, const dou
     triangulate_lanes(camera_from_world, points, n_views, n_points, first, points_m, status);
 }
 
+// First scale of the robust refinement, in deviations of a point: 64 times 3 px is the size of an image's error that a
+// wrong person makes.
+constexpr double kWideningStart = 64.0;
+
 // Robust refinement of points by reweighted Gauss-Newton steps on the reprojection error. A view's say falls with its
 // error against a scale that shrinks from step to step (graduated non-convexity), so a wrong view loses it first where
 // it disagrees most. Also gives each point's covariance (xx, yx, yy, zx, zy, zz) and each view's final weight.
@@ -180,7 +179,8 @@ FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* p
     for (int i = 0; i < 3; ++i) q[i][k] = points_m[3 * (first + k) + i];
   Symmetric<3> information;
   Ldlt<3> factor;
-  double widening = std::ldexp(1.0, n_steps);
+  const double shrink = std::pow(kWideningStart, -1.0 / (n_steps - 2));  // The last two steps are at the true scale.
+  double widening = kWideningStart;
   for (int step = 0; step <= n_steps; ++step) {
     information = Symmetric<3>{};
     Lane rhs[3]{};
@@ -222,7 +222,7 @@ FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* p
     factor.solve(rhs);
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) q[i] += rhs[i];
-    widening = widening > 2.0 ? widening * 0.5 : 1.0;
+    widening = widening * shrink > 1.0 ? widening * shrink : 1.0;
   }
   Symmetric<3> cov;
   factor.inverse(cov);
@@ -303,12 +303,22 @@ struct Detections {
   const double* seen;
 };
 
+// What is known of a joint from the body it belongs to: it stays near the body's axis and near its usual height.
+struct Anchors {
+  const double* axis_precision;    // (n_padded) 1 / m^2, of either horizontal coordinate about the axis
+  const double* height_precision;  // (n_padded) 1 / m^2
+  double* heights_m;               // (capacity, n_padded) usual height of each person's joints, learnt while well seen
+  double share;                    // Of that information which one set brings: it is the same opinion every time.
+  double learning;                 // Share of a set's height in the usual height.
+};
+
 // Most probable position and velocity of eight joints of one person, given the prediction and all that was matched:
 // Gauss-Newton on the negative logarithm of the posterior, with Student-t measurement noise by reweighting, so that a
 // view that saw something else (an occluder's joint, left for right) is outvoted. Every view looks at its own instant.
 FUSION_INLINE void update_lanes(const Views& views, const Detections& detections, const std::int64_t* detection_of,
                                 std::size_t n_padded, std::size_t first, const double* body_var,
-                                const double* floor_precision, double freedom, int n_steps, int n_plain, double* m,
+                                const double* floor_precision, const Anchors& anchors, double axis_x, double axis_y,
+                                double* heights, double freedom, int n_steps, int n_plain, double* m,
                                 double* c, double* residual_sum, double* residual_count, double* support) {
   Symmetric<kState> prior_cov, prior, information, cov;
   Lane mean[kState], x[kState];
@@ -322,6 +332,12 @@ FUSION_INLINE void update_lanes(const Views& views, const Detections& detections
   Lane body, on_floor;
   load(body, body_var + first);
   load(on_floor, floor_precision + first);
+  Lane near_axis, near_height, height;
+  load(near_axis, anchors.axis_precision + first);
+  load(near_height, anchors.height_precision + first);
+  load(height, heights + first);
+  near_axis *= anchors.share;
+  near_height *= anchors.share;
   Ldlt<kState> factor;
   factor.factor(prior_cov, 1e-12);
   factor.inverse(prior);
@@ -392,8 +408,12 @@ FUSION_INLINE void update_lanes(const Views& views, const Detections& detections
       }
     }
     // A point known to touch the floor, whenever anything was seen of it or not.
-    information(2, 2) += on_floor;
-    rhs[2] -= on_floor * x[2];
+    information(2, 2) += on_floor + near_height;
+    rhs[2] += near_height * (height - x[2]) - on_floor * x[2];
+    information(0, 0) += near_axis;
+    information(1, 1) += near_axis;
+    rhs[0] += near_axis * (axis_x - x[0]);
+    rhs[1] += near_axis * (axis_y - x[1]);
     factor.factor(information, 1e-9);
     if (last) break;
     factor.solve(rhs);
@@ -406,19 +426,41 @@ FUSION_INLINE void update_lanes(const Views& views, const Detections& detections
 #pragma GCC unroll 21
   for (int i = 0; i < kStateCov; ++i) store(c + i * n_padded + first, cov.v[i]);
   store(support + first, weight_sum);
+  // A height is learnt while it is certain: within 10 cm, and two views or so behind it.
+  const LaneMask certain = (cov(2, 2) < 0.01) & (weight_sum > 1.5);
+  height += (certain ? Lane{} + anchors.learning : Lane{}) * (x[2] - height);
+  store(heights + first, height);
+}
+
+// The body's axis: mean place of the joints, weighted by how well each is known.
+inline void find_axis(const double* m, const double* c, std::size_t n_padded, const double* axis_precision,
+                      double& x_out, double& y_out) {
+  double sum_w = 1e-12, sum_x = 0.0, sum_y = 0.0;
+  for (std::size_t j = 0; j < n_padded; ++j) {
+    if (axis_precision[j] == 0.0) continue;
+    const double w = 1.0 / (c[j] + c[2 * n_padded + j] + 2.0 / axis_precision[j]);
+    sum_w += w;
+    sum_x += w * m[j];
+    sum_y += w * m[n_padded + j];
+  }
+  x_out = sum_x / sum_w;
+  y_out = sum_y / sum_w;
 }
 
 FUSION_CLONES inline void update(const Views& views, const Detections& detections, const std::int64_t* rows,
                                  const std::int64_t* detection_of, std::size_t n_rows, std::size_t n_padded,
-                                 const double* body_var, const double* floor_precision, double freedom, int n_steps,
-                                 int n_plain, double* mean, double* cov, double* residual_sum, double* residual_count,
+                                 const double* body_var, const double* floor_precision, const Anchors& anchors,
+                                 double freedom, int n_steps, int n_plain, double* mean, double* cov, double* residual_sum, double* residual_count,
                                  double* support) {
   for (std::size_t r = 0; r < n_rows; ++r) {
     for (std::size_t view = 0; view < views.n_views; ++view)
       residual_sum[r * views.n_views + view] = residual_count[r * views.n_views + view] = 0.0;
+    double axis_x, axis_y;
+    find_axis(mean + rows[r] * kState * n_padded, cov + rows[r] * kStateCov * n_padded, n_padded,
+              anchors.axis_precision, axis_x, axis_y);
     for (std::size_t first = 0; first < n_padded; first += kLanes)
       update_lanes(views, detections, detection_of + r * views.n_views, n_padded, first, body_var, floor_precision,
-                   freedom, n_steps, n_plain, mean + rows[r] * kState * n_padded,
+                   anchors, axis_x, axis_y, anchors.heights_m + rows[r] * n_padded, freedom, n_steps, n_plain, mean + rows[r] * kState * n_padded,
                    cov + rows[r] * kStateCov * n_padded, residual_sum + r * views.n_views,
                    residual_count + r * views.n_views, support + r * n_padded);
   }

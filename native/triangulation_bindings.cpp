@@ -66,18 +66,21 @@ void predict(In mean, In cov, In rows, double dt_s, double fade_s, In accelerati
 }
 
 void update(In camera_from_world, In dt_s, In x, In y, In var, In seen, In rows, In detection_of, In body_var,
-            In floor_precision, double freedom, int n_steps, int n_plain, In mean, In cov, In residual_sum,
+            In floor_precision, In axis_precision, In height_precision, In heights_m, double share, double learning,
+            double freedom, int n_steps, int n_plain, In mean, In cov, In residual_sum,
             In residual_count, In support) {
   const fusion::Views views{data<double>(camera_from_world), data<double>(dt_s),
                             static_cast<std::size_t>(dt_s.shape(0))};
   const fusion::Detections detections{data<double>(x), data<double>(y), data<double>(var), data<double>(seen)};
+  const fusion::Anchors anchors{data<double>(axis_precision), data<double>(height_precision), data<double>(heights_m),
+                                share, learning};
   const std::size_t n_rows = rows.shape(0), n_padded = mean.shape(2);
   const auto *which = data<std::int64_t>(rows), *matched = data<std::int64_t>(detection_of);
   const auto *body = data<double>(body_var), *on_floor = data<double>(floor_precision);
   auto *m = data<double>(mean), *c = data<double>(cov);
   auto *sums = data<double>(residual_sum), *counts = data<double>(residual_count), *held = data<double>(support);
   py::gil_scoped_release release;
-  fusion::update(views, detections, which, matched, n_rows, n_padded, body, on_floor, freedom, n_steps, n_plain, m, c,
+  fusion::update(views, detections, which, matched, n_rows, n_padded, body, on_floor, anchors, freedom, n_steps, n_plain, m, c,
                  sums, counts, held);
 }
 

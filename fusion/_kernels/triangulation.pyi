@@ -62,6 +62,11 @@ def update(
     detection_of: np.ndarray,  # (n, n_views) int64, -1 for none
     body_var: np.ndarray,  # (n_padded,) m^2
     floor_precision: np.ndarray,  # (n_padded,) 1/m^2
+    axis_precision: np.ndarray,  # (n_padded,) 1/m^2 about the body's axis, 0 for padding
+    height_precision: np.ndarray,  # (n_padded,) 1/m^2 about the usual height
+    heights_m: np.ndarray,  # (capacity, n_padded) usual heights, in and out
+    share: float,  # of the two precisions that this set brings
+    learning: float,  # share of this set's height in the usual height
     freedom: float,
     n_steps: int,
     n_plain: int,

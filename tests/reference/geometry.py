@@ -1,0 +1,76 @@
+"""NumPy twins of the native kernels of geometry and tracking: written to be believed, not fast."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def triangulate(camera_from_world: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Batched SVD of the stacked homogeneous equations; points (n_views, 2, n_points), all seen."""
+    x, y = points[:, 0].T[..., None], points[:, 1].T[..., None]
+    p = camera_from_world
+    equations = np.concatenate([x * p[:, 2] - p[:, 0], y * p[:, 2] - p[:, 1]], axis=1)
+    answer = np.linalg.svd(equations)[2][:, -1]
+    return answer[:, :3] / answer[:, 3:]
+
+
+def triangulate_normal_equations(camera_from_world: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The best NumPy form: inhomogeneous 3 x 3 normal equations, solved in one batch."""
+    p = camera_from_world
+    a = points[:, 0, :, None] * p[:, None, 2] - p[:, None, 0]
+    b = points[:, 1, :, None] * p[:, None, 2] - p[:, None, 1]
+    equations = np.concatenate([a, b]).transpose(1, 0, 2)
+    left = equations[..., :3].transpose(0, 2, 1) @ equations[..., :3]
+    right = -(equations[..., :3].transpose(0, 2, 1) @ equations[..., 3:])
+    return np.linalg.solve(left, right)[..., 0]
+
+
+def predict(mean: np.ndarray, cov: np.ndarray, dt_s: float, fade_s: float, acceleration: float) -> tuple:
+    """mean (6,), cov (6, 6) of one joint after dt_s."""
+    fade = np.exp(-dt_s / fade_s)
+    carry = np.block([[np.eye(3), fade_s * (1 - fade) * np.eye(3)], [np.zeros((3, 3)), fade * np.eye(3)]])
+    noise = acceleration * np.kron([[dt_s**3 / 3, dt_s**2 / 2], [dt_s**2 / 2, dt_s]], np.eye(3))
+    return carry @ mean, carry @ cov @ carry.T + noise
+
+
+def update(
+    mean: np.ndarray,
+    cov: np.ndarray,
+    cameras: np.ndarray,
+    dt_s: np.ndarray,
+    z: np.ndarray,
+    var: np.ndarray,
+    body_var: float,
+    floor_precision: float,
+    anchor_m: np.ndarray,
+    anchor_precision: np.ndarray,
+    freedom: float,
+    n_steps: int,
+    n_plain: int,
+) -> tuple:
+    """One joint: Gauss-Newton with Student-t weights; z (n_views, 2) normalised, NaN where unseen."""
+    prior = np.linalg.inv(cov)
+    x = mean.copy()
+    for step in range(n_steps + 1):
+        information, rhs = prior.copy(), prior @ (mean - x)
+        for camera, dt, seen, v in zip(cameras, dt_s, z, var):
+            if np.isnan(seen[0]):
+                continue
+            look = np.hstack([np.eye(3), dt * np.eye(3)])
+            q = camera[:, :3] @ (look @ x) + camera[:, 3]
+            q[2] = max(q[2], 0.05)
+            jacobian = np.array([[1, 0, -q[0] / q[2]], [0, 1, -q[1] / q[2]]]) / q[2] @ camera[:, :3] @ look
+            innovation = seen - q[:2] / q[2]
+            precision = 1 / (v + body_var / q[2] ** 2)
+            weight = precision
+            if step >= n_plain:
+                weight *= (freedom + 2) / (freedom + precision * innovation @ innovation)
+            information += weight * jacobian.T @ jacobian
+            rhs += weight * jacobian.T @ innovation
+        information[range(3), range(3)] += anchor_precision
+        rhs[:3] += anchor_precision * (anchor_m - x[:3])
+        information[2, 2] += floor_precision
+        rhs[2] -= floor_precision * x[2]
+        if step < n_steps:
+            x = x + np.linalg.solve(information, rhs)
+    return x, np.linalg.inv(information)
