@@ -197,8 +197,8 @@ class ResultsWriter:
         self._tracks = pq.ParquetWriter(
             self.folder / "tracks.parquet", self._schema, compression="zstd", write_page_checksum=True
         )
-        self._receipts = open(self.folder / "receipts.jsonl", "w", encoding="utf-8")
-        self._events = open(self.folder / "events.jsonl", "w", encoding="utf-8")
+        self._receipts = open(self.folder / "receipts.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed by close()
+        self._events = open(self.folder / "events.jsonl", "w", encoding="utf-8")  # noqa: SIM115
         self._pending: list[tuple[People, list[str | None]]] = []
         self._n_pending = 0
 

@@ -82,10 +82,6 @@ class Visit:
     doubts: list[str] = field(default_factory=list)
 
     @property
-    def is_staff(self, track_id: int) -> bool:
-        walker = self._walkers.get(track_id)
-        return walker is not None and walker.staff
-
     def finished(self) -> bool:
         return self.exit_ns is not None and not self.inside and not self.lost
 

@@ -213,3 +213,12 @@ def test_state_does_not_grow_with_people_who_have_left():
         store.run({k: [(t + 100 * k, x, y) for t, x, y in through(0.0)]}, {})
     assert len(store.visits._walkers) <= 2
     assert store.visits.unfinished() == []
+
+
+def test_a_group_is_billed_when_its_last_member_has_left():
+    """The first one's exit must not close the visit while a companion is still inside."""
+    stays = [(0.0, 1.5, -1.0), (2.0, 1.5, 1.0), (25.0, 4.0, 4.0), (30.0, 6.5, 1.0), (32.0, 6.5, -1.0)]
+    store = Shop().run({1: through(3.0), 2: stays}, {0.3: "family", 3.3: "family"})
+    (visit,) = store.closed
+    assert visit.members == {1, 2}
+    assert visit.exit_ns - START_NS == pytest.approx(31.0e9, abs=0.02e9)
