@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from fusion.config import Gate, Store, inside_polygon
+from fusion.config import Gate, Plate, Store
 
 CELL_M = 0.1
 # Half the width of a person with elbows in, and what they like to keep from a shelf when they walk past it.
@@ -88,9 +88,13 @@ class FloorPlan:
         self._from_goal = lru_cache(maxsize=256)(self._ways_to)
 
     def _inside(self, store: Store) -> np.ndarray:
-        return np.array(
-            [[inside_polygon(store.floor, float(x), float(y)) for x, y in row] for row in self.centres], bool
-        )
+        """Cells of the floor: a ray to the right crosses the polygon's edge an odd number of times."""
+        x, y = self.centres[..., 0], self.centres[..., 1]
+        inside = np.zeros(self.shape, bool)
+        for (x0, y0), (x1, y1) in zip(store.floor, (*store.floor[1:], store.floor[0])):
+            if y0 != y1:
+                inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+        return inside
 
     def _solid(self, store: Store) -> np.ndarray:
         solid = np.zeros(self.shape, bool)
@@ -115,8 +119,8 @@ class FloorPlan:
         sizes = np.bincount(parts.ravel())[1:]
         self.shopping = parts == 1 + int(np.argmax(sizes))
 
-    def _stands(self, plate: object) -> np.ndarray:
-        x, y, yaw, depth = plate.x, plate.y, plate.yaw, plate.depth  # type: ignore[attr-defined]
+    def _stands(self, plate: Plate) -> np.ndarray:
+        x, y, yaw, depth = plate.x, plate.y, plate.yaw, plate.depth
         across, back = np.array([math.cos(yaw), math.sin(yaw)]), np.array([-math.sin(yaw), math.cos(yaw)])
         places = [
             np.array([x, y]) + side * across - (depth / 2 + away) * back
