@@ -259,5 +259,5 @@ class Associator:
 
 def appearance_cost(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(n, m) cost of the cosine distance between unit vectors; zero where a vector is missing (all zero)."""
-    known = one.any(axis=1)[:, None] & other.any(axis=1)[None]
+    known = np.logical_and.outer(one.any(axis=1), other.any(axis=1))
     return np.where(known, (1.0 - one @ other.T) / APPEARANCE_SCALE, 0.0)

@@ -1,7 +1,7 @@
 """People over time: predict, match, update, birth, coasting, re-linking, death.
 
-State is a struct of arrays with one row a person; a row is recycled, a track_id never is. Every joint has a filter of its
-own (position and velocity), measured by all views that the person was matched in, each at its own instant.
+State is a struct of arrays with one row a person; a row is recycled, a track_id never is. Every joint has a filter of
+its own (position and velocity), measured by all views that the person was matched in, each at its own instant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from fusion._kernels import association as kernels
 from fusion._kernels import triangulation
-from fusion.association import LANES, MATCH_GATE, Associator, FrameSet, by_joint
+from fusion.association import MATCH_GATE, Associator, FrameSet, by_joint
 from fusion.config import inside_polygon
 from fusion.geometry import Rig
 from fusion.results import People, Warning
@@ -274,7 +274,7 @@ class Tracker:
             return
         if self._looking(np.array([[x, y]]), self._last_frame_ns >= frames.t_ns - int(0.5e9)).sum() > 1:
             return
-        self._begin(frames, np.array([detection]), np.array([x, y]), np.array([xx, yx, yy]) + [0.04, 0.0, 0.04])
+        self._begin(frames, np.array([detection]), np.array([x, y]), np.array([xx + 0.04, yx, yy + 0.04]))
 
     def _begin(self, frames: FrameSet, group: np.ndarray, place: np.ndarray, spread: np.ndarray) -> None:
         if not self._free:

@@ -1,8 +1,8 @@
 """Hot loops of association: costs, the optimal assignment of each camera, cross-view grouping of what is left.
 
 Arrays in, preallocated arrays out. Detections of one set of frames are sorted by view: those of view v are
-start[v] .. start[v + 1] - 1. Image coordinates are normalised and undistorted; joints are padded to n_padded lanes and a
-detection's `seen` is 1.0 or 0.0.
+start[v] .. start[v + 1] - 1. Image coordinates are normalised and undistorted; joints are padded to n_padded lanes and
+a detection's `seen` is 1.0 or 0.0.
 """
 
 import numpy as np
@@ -136,8 +136,8 @@ def assign(start, cost, gate, double_gate, track_of, detection_of):
     """Give every camera's detections to tracks, at least total cost, none above the gate.
 
     Clipping the costs at the gate and dropping pairs that reach it equals an assignment in which everybody may stay
-    alone at the price of the gate. A detection left over that fits, below double_gate, a track which got a better one in
-    the same view is that person seen twice: it is set aside, for it must not give birth to a second person.
+    alone at the price of the gate. A detection left over that fits, below double_gate, a track which got a better one
+    in the same view is that person seen twice: it is set aside, for it must not give birth to a second person.
 
     cost (n_tracks, n_detections). track_of (n_detections,): track, -1 free, -2 set aside.
     detection_of (n_tracks, n_views): detection or -1.

@@ -1,4 +1,6 @@
-"""Native kernels of geometry and tracking. C-contiguous arrays in, preallocated arrays out; shapes are the caller's duty.
+"""Native kernels of geometry and tracking: C-contiguous arrays in, preallocated arrays out.
+
+Shapes are the caller's duty.
 
 Image coordinates are normalised (undistorted, one unit in front of the camera) unless named _px. `n_padded` is the
 number of joints rounded up to a multiple of LANES = 8.
