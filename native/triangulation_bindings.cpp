@@ -33,10 +33,7 @@ void undistort(In points_px, In lenses, In out) {
   auto *to = data<double>(out);
   py::gil_scoped_release release;
   for (std::size_t view = 0; view < n_views; ++view)
-    for (std::size_t point = 0; point < n_points; ++point) {
-      const std::size_t at = 2 * (view * n_points + point);
-      fusion::undistort(lens + fusion::kIntrinsics * view, from[at], from[at + 1], to[at], to[at + 1]);
-    }
+    fusion::undistort(lens + fusion::kIntrinsics * view, from + 2 * view * n_points, n_points, to + 2 * view * n_points);
 }
 
 void triangulate(In camera_from_world, In points, In points_m, In status) {
