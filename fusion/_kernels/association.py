@@ -14,7 +14,8 @@ _SUMS = {"reassoc", "nsz", "contract"}
 NEVER = 1e9
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+# error_model: a check for division by zero would keep the loop out of lanes; no divisor here can be zero.
+@njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
 def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body_var, cap, joints_min, var_max, out):
     """Mean capped squared distance, in standard deviations, from every predicted person to every detection.
 
@@ -45,7 +46,7 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
                 qz = m[2, j] + dt * m[5, j]
                 depth = p[2, 0] * qx + p[2, 1] * qy + p[2, 2] * qz + p[2, 3]
                 in_front += depth
-                depth = max(depth, 0.05)
+                depth = depth if depth > 0.05 else 0.05
                 u[j] = (p[0, 0] * qx + p[0, 1] * qy + p[0, 2] * qz + p[0, 3]) / depth
                 v[j] = (p[1, 0] * qx + p[1, 1] * qy + p[1, 2] * qz + p[1, 3]) / depth
                 body[j] = body_var[j] / (depth * depth)
@@ -58,20 +59,24 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
                     jz = p[i, 2] - w * p[2, 2]
                     across += jx * (c[0, j] * jx + 2.0 * (c[1, j] * jy + c[3, j] * jz))
                     across += jy * (c[2, j] * jy + 2.0 * c[4, j] * jz) + c[5, j] * jz * jz
-                spread[j] = (body_var[j] + min(0.5 * across, var_max)) / (depth * depth)
+                vague = 0.5 * across if 0.5 * across < var_max else var_max
+                spread[j] = (body_var[j] + vague) / (depth * depth)
             for d in range(start[view], start[view + 1]):
                 total = 0.0
                 n_seen = 0.0
                 var_sum = 0.0
                 wide_sum = 0.0
+                # Whole rows and plain comparisons: what the compiler needs to see to walk joints in lanes.
+                x_d, y_d, var_d, seen_d = x[d], y[d], var[d], seen[d]
                 for j in range(n_padded):
-                    du = x[d, j] - u[j]
-                    dv = y[d, j] - v[j]
-                    wide = var[d, j] + spread[j]
-                    total += seen[d, j] * min((du * du + dv * dv) / wide, cap)
-                    n_seen += seen[d, j]
-                    var_sum += seen[d, j] * (var[d, j] + body[j])
-                    wide_sum += seen[d, j] * wide
+                    du = x_d[j] - u[j]
+                    dv = y_d[j] - v[j]
+                    wide = var_d[j] + spread[j]
+                    distance = (du * du + dv * dv) / wide
+                    total += seen_d[j] * (distance if distance < cap else cap)
+                    n_seen += seen_d[j]
+                    var_sum += seen_d[j] * (var_d[j] + body[j])
+                    wide_sum += seen_d[j] * wide
                 out[track, d] = NEVER
                 if n_seen >= joints_min and in_front > 0.05 * n_padded:
                     value = total / n_seen + np.log(max(wide_sum / var_sum, 1.0))
