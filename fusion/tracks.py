@@ -56,6 +56,8 @@ HEIGHT_SLACK_M = 0.05
 ANCHOR_S = 0.3
 # Time over which the usual height of somebody's joints is learnt.
 LEARNING_S = 3.0
+# How well a detector's joints keep the distance of a bone, metres, in one set.
+LIMB_SD_M = 0.04
 # Degrees of freedom of the measurement noise: detectors' tails are heavy, 4 is the usual choice (Lange et al. 1989).
 FREEDOM = 4.0
 STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 3, 7, 2
@@ -127,6 +129,8 @@ class Tracker:
         self._height_precision = np.zeros(n_padded)
         self._height_precision[:k] = 1.0 / (self.layout.heights_m[:, 1] ** 2 + HEIGHT_SLACK_M**2)
         self._heights_m = np.zeros((CAPACITY, n_padded))
+        self._limbs = self.layout.limbs
+        self._limb_lengths_m = np.zeros((CAPACITY, len(self._limbs)))
         self._step_s = 0.0
         self._share = np.array([_TRUNK.get(j, _TRUNK.get(j.split("_", 1)[-1], 0.02)) for j in self.layout.joints])
         self._mean = np.zeros((CAPACITY, 6, n_padded))
@@ -244,6 +248,10 @@ class Tracker:
             self._body_var, self._floor_precision, self._axis_precision, self._height_precision, self._heights_m,
             share, learning, FREEDOM, steps, plain, self._mean, self._cov, residual[0], residual[1], support,
         )  # fmt: skip
+        if len(self._limbs):
+            triangulation.hold_limbs(
+                self._mean, self._cov, rows, self._limbs, self._limb_lengths_m, support, LIMB_SD_M, learning
+            )
         return residual[0], residual[1]
 
     def _learn(self, row: int, vectors: np.ndarray) -> None:
@@ -286,6 +294,7 @@ class Tracker:
         mean[0], mean[1] = place
         mean[2] = self._associator.heights_m[:, 0]
         self._heights_m[row] = mean[2]
+        self._limb_lengths_m[row] = self.layout.limb_lengths_m[:, 0]
         cov[:] = 0.0
         cov[[0, 1, 2]] = spread[:, None]
         cov[5] = JOINT_SPREAD_M**2

@@ -492,6 +492,55 @@ FUSION_CLONES inline void update(const Views& views, const Detections& detection
   }
 }
 
+// Bones do not stretch: each limb's length, learnt while both its joints are well seen, is a measurement of the distance
+// between them, by one step of an extended Kalman filter. It moves the joint that is less certain, so a hidden hand stays
+// within reach of its elbow. Scalar: some twenty limbs a person with data that depend on each other.
+inline void hold_limbs(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows, std::size_t n_padded,
+                       const std::int64_t* limbs, std::size_t n_limbs, double* lengths_m, const double* support,
+                       double sd_m, double learning) {
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    double* m = mean + rows[r] * kState * n_padded;
+    double* c = cov + rows[r] * kStateCov * n_padded;
+    double* lengths = lengths_m + rows[r] * n_limbs;
+    for (std::size_t limb = 0; limb < n_limbs; ++limb) {
+      const std::size_t joint[2] = {static_cast<std::size_t>(limbs[2 * limb]),
+                                    static_cast<std::size_t>(limbs[2 * limb + 1])};
+      double n[3], length_sq = 0.0;
+      for (int i = 0; i < 3; ++i) {
+        n[i] = m[i * n_padded + joint[1]] - m[i * n_padded + joint[0]];
+        length_sq += n[i] * n[i];
+      }
+      const double length = std::sqrt(length_sq);
+      if (!(length > 0.01)) continue;  // No direction to push in.
+      for (double& component : n) component /= length;
+      // Covariance of each joint's whole state with its position along the limb, then that position's own variance.
+      double along[2][kState], var[2] = {0.0, 0.0};
+      for (int end = 0; end < 2; ++end) {
+        for (int row = 0; row < kState; ++row) {
+          along[end][row] = 0.0;
+          for (int i = 0; i < 3; ++i)
+            along[end][row] += c[Symmetric<kState>::at(row, i) * n_padded + joint[end]] * n[i];
+        }
+        for (int i = 0; i < 3; ++i) var[end] += along[end][i] * n[i];
+      }
+      const double* held = support + r * n_padded;
+      if (held[joint[0]] > 1.5 && held[joint[1]] > 1.5 && var[0] + var[1] < 0.005)
+        lengths[limb] += learning * (length - lengths[limb]);
+      const double total = var[0] + var[1] + sd_m * sd_m;
+      const double innovation = lengths[limb] - length;
+      for (int end = 0; end < 2; ++end) {
+        const double sign = end == 0 ? -1.0 : 1.0;
+        for (int row = 0; row < kState; ++row) {
+          m[row * n_padded + joint[end]] += sign * along[end][row] / total * innovation;
+          for (int column = 0; column <= row; ++column)
+            c[Symmetric<kState>::at(row, column) * n_padded + joint[end]] -=
+                along[end][row] * along[end][column] / total;
+        }
+      }
+    }
+  }
+}
+
 // Standard deviation along the worst direction: root of the largest eigenvalue of a symmetric 3 x 3 matrix, in closed
 // form. Source: Smith (1961), Eigenvalues of a symmetric 3 x 3 matrix.
 inline double worst_sd(double xx, double yx, double yy, double zx, double zy, double zz) {

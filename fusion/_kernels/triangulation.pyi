@@ -80,6 +80,18 @@ def update(
 ) -> None:
     """Most probable joint states given the predictions and everything that was matched."""
 
+def hold_limbs(
+    mean: np.ndarray,
+    cov: np.ndarray,
+    rows: np.ndarray,
+    limbs: np.ndarray,  # (n_limbs, 2) int64
+    lengths_m: np.ndarray,  # (capacity, n_limbs) in and out
+    support: np.ndarray,  # (n, n_padded) of update
+    sd_m: float,
+    learning: float,  # share of this set's lengths in the learnt ones
+) -> None:
+    """Pull joints to the learnt lengths of the limbs between them."""
+
 def describe(
     mean: np.ndarray,
     cov: np.ndarray,
