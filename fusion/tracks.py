@@ -187,6 +187,7 @@ class Tracker:
             self._give_birth(packed, np.flatnonzero(track_of == -1))
         self._drop_duplicates()
         self._let_go()
+        self._name()
         return self._tell(packed.t_ns)
 
     def _predict(self, t_ns: int) -> None:
@@ -312,7 +313,7 @@ class Tracker:
                 mean[:], cov[:] = prior_mean, prior_cov
                 self._measure(frames, rows, detection_of, STEPS_AT_BIRTH, PLAIN_AT_BIRTH)
         n_views = int((detection_of >= 0).sum())
-        position, position_sd = self._place(rows)
+        position, _ = self._place(rows)
         if n_views < min(2, len(group)) or self._crowded(position[0]) or not self._plausible(row):
             self._free.append(row)
             return
@@ -328,9 +329,8 @@ class Tracker:
             self._appearance[row] = 0.0
             if frames.appearance is not None:
                 self._learn(row, frames.appearance[detection_of[detection_of >= 0]])
-        self._track_id[row] = self._relink(row, position[0], float(position_sd[0]))
-        if not self._confirmed[row]:
-            self._weigh(rows, detection_of >= 0, frames)
+        self._track_id[row] = -1
+        self._weigh(rows, detection_of >= 0, frames)
         self._live = np.append(self._live, row)
 
     def _place(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -361,6 +361,21 @@ class Tracker:
         reach = np.abs(p[:2] - np.median(p[:2], axis=1, keepdims=True)).max()
         return bool(low > -0.4 and 0.5 < high < 2.6 and reach < 1.4)
 
+    def _name(self) -> None:
+        """Give a track_id to those who are told for the first time; until then a track may be a ghost and needs none."""
+        unnamed = self._live[self._track_id[self._live] < 0]
+        if not len(unnamed):
+            return
+        position, position_sd = self._place(unnamed)
+        for index in np.flatnonzero(self._worth_telling(unnamed, position_sd)).tolist():
+            row = int(unnamed[index])
+            self._track_id[row] = self._relink(row, position[index], float(position_sd[index]))
+
+    def _worth_telling(self, rows: np.ndarray, position_sd: np.ndarray) -> np.ndarray:
+        likely = (self._odds[rows] > 0) & (self._seen_ns[rows] == self._t_ns)
+        often = (self._sets_seen[rows] >= TELL_SETS) | (self._sets_alone[rows] >= TELL_SETS_ALONE)
+        return (position_sd <= POSITION_SD_MAX_M) & (self._confirmed[rows] | (likely & often))
+
     def _relink(self, row: int, place: np.ndarray, sd_m: float) -> int:
         """The track_id that a birth goes on with: that of somebody lost who fits, else a new one.
 
@@ -369,7 +384,8 @@ class Tracker:
         """
         assert self._t_ns is not None
         unseen = self._seen_ns[self._live] < self._t_ns - RELINK_MIN_S * 1e9
-        likelihoods, rows = [], [*self._lost, *self._live[unseen & self._confirmed[self._live]].tolist()]
+        named = self._track_id[self._live] >= 0
+        likelihoods, rows = [], [*self._lost, *self._live[unseen & named].tolist()]
         if rows:
             lost_place, _ = self._place(np.array(rows))
             for other, where in zip(rows, lost_place):
@@ -386,7 +402,6 @@ class Tracker:
             if likelihoods[best] > 0.5 * total:
                 other = rows[best]
                 self._identity[row] = self._identity[other] * likelihoods[best] / total
-                self._confirmed[row] = self._confirmed[other]
                 track_id = int(self._track_id[other])
                 if other in self._lost:
                     del self._lost[other]
@@ -425,9 +440,8 @@ class Tracker:
         for a, b in np.argwhere(same).tolist():
             one, other = self._live[a], self._live[b]
             # Whoever is followed longer stays.
-            younger = b if (self._sets_seen[one], -self._track_id[one]) >= (
-                self._sets_seen[other], -self._track_id[other]) else a
-            dropped.add(younger)
+            older_first = (self._sets_seen[one], -self._born_ns[one]) >= (self._sets_seen[other], -self._born_ns[other])
+            dropped.add(b if older_first else a)
         for index in dropped:
             self._end(int(self._live[index]))
         self._live = np.delete(self._live, list(dropped))
@@ -442,8 +456,8 @@ class Tracker:
             if overdue.any():
                 for row in self._live[overdue].tolist():
                     position, _ = self._place(np.array([row]))
-                    x, y = position[0]
-                    if self._confirmed[row] and inside_polygon(self._store_floor, x, y, 0.2):
+                    # Whoever vanishes where people go out has gone out.
+                    if self._confirmed[row] and self._track_id[row] >= 0 and not self._at_edge(position[0]):
                         self._lost[row] = int(self._seen_ns[row])
                     else:
                         self._end(row)
@@ -454,7 +468,7 @@ class Tracker:
                 self._end(row)
 
     def _end(self, row: int) -> None:
-        if self._confirmed[row]:
+        if self._track_id[row] >= 0:
             self._ended.append(int(self._track_id[row]))
         self._track_id[row] = -1
         self._free.append(row)
@@ -474,12 +488,7 @@ class Tracker:
         triangulation.describe(
             self._mean, self._cov, rows, self._share, JOINT_SD_MAX_M, joints, joints_sd, position, position_sd
         )
-        told = (position_sd <= POSITION_SD_MAX_M) & (
-            self._confirmed[rows]
-            | (self._odds[rows] > 0)
-            & (self._seen_ns[rows] == t_ns)
-            & ((self._sets_seen[rows] >= TELL_SETS) | (self._sets_alone[rows] >= TELL_SETS_ALONE))
-        )
+        told = self._worth_telling(rows, position_sd) & (self._track_id[rows] >= 0)
         if not told.all():
             rows, joints, joints_sd = rows[told], joints[told], joints_sd[told]
             position, position_sd = position[told], position_sd[told]
