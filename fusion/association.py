@@ -172,7 +172,7 @@ class Associator:
                 stacked, view_of, self._lenses, KEYPOINT_SD_PX, SCORE_MIN, x, y, var, seen
             )
             if broken:
-                self.ignored["keypoints: not finite"] += broken
+                self.ignored["keypoints: not finite or far outside the picture"] += broken
         appearance = None
         if vectors:
             appearance = np.concatenate(vectors).astype(np.float64)

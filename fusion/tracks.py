@@ -107,14 +107,29 @@ class Tracker:
     """
 
     def __init__(self, store: Store) -> None:
-        self.rig = Rig.from_cameras(store.cameras)
-        self.layout: Layout = store.layout
-        self._associator = Associator(self.rig, self.layout, store.appearance_dim)
+        gates, boxes = [gate.line for gate in store.gate], np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
+        self._set_up(
+            Rig.from_cameras(store.cameras), store.layout, store.appearance_dim, store.floor, gates, boxes
+        )
+
+    def _set_up(
+        self,
+        rig: Rig,
+        layout: Layout,
+        appearance_dim: int,
+        floor: Sequence[tuple[float, float]],
+        gates: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+        boxes: np.ndarray,
+    ) -> None:
+        kernels.warm_up()
+        self.rig = rig
+        self.layout = layout
+        self._associator = Associator(rig, layout, appearance_dim)
         self.ignored: Counter[str] = self._associator.ignored
-        self._store_floor = store.floor
-        self._gates = [gate.line for gate in store.gate]
-        self._lenses = self.rig.lenses
-        self._boxes = np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
+        self._store_floor = floor
+        self._gates = gates
+        self._boxes = boxes
+        self._lenses = rig.lenses
         n_padded = self._associator.n_padded
         self._body_var = self._associator.body_var
         self._acceleration = by_joint(self.layout, _ACCELERATION, n_padded, 0.0)
@@ -136,7 +151,7 @@ class Tracker:
         self._mean = np.zeros((CAPACITY, 6, n_padded))
         self._cov = np.zeros((CAPACITY, 21, n_padded))
         self._cov[:, [0, 2, 5, 9, 14, 20]] = 1.0
-        self._appearance = np.zeros((CAPACITY, store.appearance_dim)) if store.appearance_dim else None
+        self._appearance = np.zeros((CAPACITY, appearance_dim)) if appearance_dim else None
         self._track_id = np.full(CAPACITY, -1, np.int64)
         self._born_ns = np.zeros(CAPACITY, np.int64)
         self._seen_ns = np.zeros(CAPACITY, np.int64)
@@ -362,7 +377,7 @@ class Tracker:
         return bool(low > -0.4 and 0.5 < high < 2.6 and reach < 1.4)
 
     def _name(self) -> None:
-        """Give a track_id to those who are told for the first time; until then a track may be a ghost and needs none."""
+        """Give a track_id to those who are told for the first time; until then a track may be a ghost."""
         unnamed = self._live[self._track_id[self._live] < 0]
         if not len(unnamed):
             return
@@ -524,9 +539,29 @@ class Tracker:
         return warnings
 
 
-def reconstruct(store: Store, frames: Sequence[Frame]) -> People:
-    """People in 3D from one instant's frames alone, without history. Everybody is tentative and gets a new number."""
-    return Tracker(store).step(frames)
+# A floor without end, for people who are reconstructed without a store.
+_EVERYWHERE = ((-900.0, -900.0), (900.0, -900.0), (900.0, 900.0), (-900.0, 900.0))
+
+
+def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
+    """People in 3D from one instant's frames alone, without history.
+
+    Args:
+        rig: the cameras, by whose names frames are told apart.
+        layout: of the frames' keypoints.
+        frames: each camera at most once.
+
+    Returns:
+        Everybody on whom at least two of the cameras agree and who is found by most of those that look there; all are
+        tentative, and their numbers mean nothing beyond this call.
+
+    Raises:
+        ShapeError: a frame's keypoints do not fit the layout.
+    """
+    tracker = Tracker.__new__(Tracker)
+    dims = {frame.appearance.shape[1] for frame in frames if frame.appearance is not None}
+    tracker._set_up(rig, layout, dims.pop() if len(dims) == 1 else 0, _EVERYWHERE, (), np.zeros((0, 5)))
+    return tracker.step(frames)
 
 
 class PeopleHistory:

@@ -17,6 +17,9 @@ constexpr std::size_t kIntrinsics = 9;
 constexpr int kState = 6;
 constexpr int kStateCov = Symmetric<kState>::kSize;
 
+// No lens that OpenCV's model describes sees further off its axis: 84 degrees. Such a keypoint is a number gone wrong.
+constexpr double kTangentMax = 10.0;
+
 enum Status : std::int8_t { ok = 0, underconstrained = 1, behind_camera = 2 };
 
 // ---- the lens --------------------------------------------------------------------------------------------------------
@@ -66,7 +69,8 @@ FUSION_CLONES inline void undistort(const double* lens, const double* points_px,
 }
 
 // Detections as the tracker reads them: normalised coordinates, variance of each of the two, and 1 or 0 for seen; joints
-// padded to n_padded lanes. Returns the number of keypoints that claim to be seen but are not finite.
+// padded to n_padded lanes. Returns the number of keypoints that claim to be seen but are not
+// finite, or are where no lens looks.
 FUSION_CLONES inline std::int64_t prepare(const float* keypoints, const std::int64_t* view_of, const double* lenses,
                                           std::size_t n_detections, std::size_t n_joints, std::size_t n_padded,
                                           double sd_px, double score_min, double* x, double* y, double* var,
@@ -96,6 +100,11 @@ FUSION_CLONES inline std::int64_t prepare(const float* keypoints, const std::int
       }
       Lane x_lane, y_lane;
       undistort_lanes(lens, u, v, x_lane, y_lane);
+      for (std::size_t k = 0; k < kLanes; ++k) {
+        if (used[k] == 0.0 || (std::fabs(x_lane[k]) < kTangentMax && std::fabs(y_lane[k]) < kTangentMax)) continue;
+        ++n_broken;
+        used[k] = x_lane[k] = y_lane[k] = 0.0;
+      }
       const std::size_t to = d * n_padded + first;
       store(x + to, x_lane);
       store(y + to, y_lane);

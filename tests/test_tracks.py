@@ -211,7 +211,7 @@ def test_bad_keypoints_are_counted_and_the_rest_is_used():
         for frame in frames:
             frame.keypoints[:, 3, 0] = np.nan
         people = tracker.step([*frames, Frame(frames[0].t_ns, "nobody's", frames[0].keypoints)])
-    assert tracker.ignored["keypoints: not finite"] == 50
+    assert tracker.ignored["keypoints: not finite or far outside the picture"] == 50
     assert tracker.ignored["detections: camera without calibration"] == 10
     assert len(people.track_id) == 1 and np.isfinite(people.position_m).all()
 
@@ -239,7 +239,8 @@ def test_empty_store_and_empty_sets():
 
 def test_reconstruct_needs_no_history():
     shop = store()
-    people = reconstruct(shop, Room(Tracker(shop), "coco17", [crossing, opposing]).frames(0))
+    tracker = Tracker(shop)
+    people = reconstruct(tracker.rig, shop.layout, Room(tracker, "coco17", [crossing, opposing]).frames(0))
     assert len(people.track_id) == 2
     assert not people.joints_m.flags.writeable
 

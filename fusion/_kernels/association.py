@@ -472,3 +472,27 @@ def overlaps(mean, cov, rows, n_joints, near_m, out):
                 total += min(np.sqrt(sq), 1.0)
                 count += 1
             out[a, b] = count > 0 and 2 * count >= n_joints and total < near_m * count
+
+
+def warm_up() -> None:
+    """Call every kernel once on nothing, since a first call loads or compiles it and costs up to a second."""
+    n_padded = 8
+    camera = np.zeros((1, 3, 4))
+    none = np.zeros((0, n_padded))
+    mean, cov = np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded))
+    start, rows, lanes = np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(n_padded)
+    cost = np.zeros((1, 0))
+    dt_s, heights, nobody = np.zeros(1), np.zeros((n_padded, 2)), np.zeros(0, np.int64)
+    costs(camera, dt_s, start, none, none, none, none, mean, cov, rows, lanes, 1.0, 1.0, 1.0, cost)
+    assign(start, cost, 1.0, 1.0, np.zeros(0, np.int64), np.zeros((1, 1), np.int64))
+    pair = np.zeros((0, 0))
+    pair_costs(
+        nobody, nobody, camera, dt_s, none, none, none, none, lanes, heights, 1.0, 1.0, 1.0, pair, np.zeros((0, 0, 3))
+    )
+    group(nobody, nobody, pair, 1.0, np.zeros(0, np.int64))
+    stand(camera[0], lanes, lanes, lanes, heights, 1.0, np.zeros(5))
+    looking(
+        np.zeros((0, 2)), np.zeros(1), camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros(1, np.bool_),
+        np.zeros((0, 5)), np.zeros((0, 1), np.bool_),
+    )  # fmt: skip
+    overlaps(mean, cov, rows, 1, 1.0, np.zeros((1, 1), np.bool_))
