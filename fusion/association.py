@@ -172,7 +172,7 @@ class Associator:
                 stacked, view_of, self._lenses, KEYPOINT_SD_PX, SCORE_MIN, x, y, var, seen
             )
             if broken:
-                self.ignored["keypoints: not finite"] += broken
+                self.ignored["keypoints: not finite or far outside the picture"] += broken
         appearance = None
         if vectors:
             appearance = np.concatenate(vectors).astype(np.float64)
@@ -259,5 +259,5 @@ class Associator:
 
 def appearance_cost(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(n, m) cost of the cosine distance between unit vectors; zero where a vector is missing (all zero)."""
-    known = one.any(axis=1)[:, None] & other.any(axis=1)[None]
+    known = np.logical_and.outer(one.any(axis=1), other.any(axis=1))
     return np.where(known, (1.0 - one @ other.T) / APPEARANCE_SCALE, 0.0)

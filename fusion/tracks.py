@@ -1,7 +1,7 @@
 """People over time: predict, match, update, birth, coasting, re-linking, death.
 
-State is a struct of arrays with one row a person; a row is recycled, a track_id never is. Every joint has a filter of its
-own (position and velocity), measured by all views that the person was matched in, each at its own instant.
+State is a struct of arrays with one row a person; a row is recycled, a track_id never is. Every joint has a filter of
+its own (position and velocity), measured by all views that the person was matched in, each at its own instant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from fusion._kernels import association as kernels
 from fusion._kernels import triangulation
-from fusion.association import LANES, MATCH_GATE, Associator, FrameSet, by_joint
+from fusion.association import MATCH_GATE, Associator, FrameSet, by_joint
 from fusion.config import inside_polygon
 from fusion.geometry import Rig
 from fusion.results import People, Warning
@@ -56,6 +56,8 @@ HEIGHT_SLACK_M = 0.05
 ANCHOR_S = 0.3
 # Time over which the usual height of somebody's joints is learnt.
 LEARNING_S = 3.0
+# How well a detector's joints keep the distance of a bone, metres, in one set.
+LIMB_SD_M = 0.04
 # Degrees of freedom of the measurement noise: detectors' tails are heavy, 4 is the usual choice (Lange et al. 1989).
 FREEDOM = 4.0
 STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 3, 7, 2
@@ -105,14 +107,29 @@ class Tracker:
     """
 
     def __init__(self, store: Store) -> None:
-        self.rig = Rig.from_cameras(store.cameras)
-        self.layout: Layout = store.layout
-        self._associator = Associator(self.rig, self.layout, store.appearance_dim)
+        gates, boxes = [gate.line for gate in store.gate], np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
+        self._set_up(
+            Rig.from_cameras(store.cameras), store.layout, store.appearance_dim, store.floor, gates, boxes
+        )
+
+    def _set_up(
+        self,
+        rig: Rig,
+        layout: Layout,
+        appearance_dim: int,
+        floor: Sequence[tuple[float, float]],
+        gates: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+        boxes: np.ndarray,
+    ) -> None:
+        kernels.warm_up()
+        self.rig = rig
+        self.layout = layout
+        self._associator = Associator(rig, layout, appearance_dim)
         self.ignored: Counter[str] = self._associator.ignored
-        self._store_floor = store.floor
-        self._gates = [gate.line for gate in store.gate]
-        self._lenses = self.rig.lenses
-        self._boxes = np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
+        self._store_floor = floor
+        self._gates = gates
+        self._boxes = boxes
+        self._lenses = rig.lenses
         n_padded = self._associator.n_padded
         self._body_var = self._associator.body_var
         self._acceleration = by_joint(self.layout, _ACCELERATION, n_padded, 0.0)
@@ -127,12 +144,14 @@ class Tracker:
         self._height_precision = np.zeros(n_padded)
         self._height_precision[:k] = 1.0 / (self.layout.heights_m[:, 1] ** 2 + HEIGHT_SLACK_M**2)
         self._heights_m = np.zeros((CAPACITY, n_padded))
+        self._limbs = self.layout.limbs
+        self._limb_lengths_m = np.zeros((CAPACITY, len(self._limbs)))
         self._step_s = 0.0
         self._share = np.array([_TRUNK.get(j, _TRUNK.get(j.split("_", 1)[-1], 0.02)) for j in self.layout.joints])
         self._mean = np.zeros((CAPACITY, 6, n_padded))
         self._cov = np.zeros((CAPACITY, 21, n_padded))
         self._cov[:, [0, 2, 5, 9, 14, 20]] = 1.0
-        self._appearance = np.zeros((CAPACITY, store.appearance_dim)) if store.appearance_dim else None
+        self._appearance = np.zeros((CAPACITY, appearance_dim)) if appearance_dim else None
         self._track_id = np.full(CAPACITY, -1, np.int64)
         self._born_ns = np.zeros(CAPACITY, np.int64)
         self._seen_ns = np.zeros(CAPACITY, np.int64)
@@ -183,6 +202,7 @@ class Tracker:
             self._give_birth(packed, np.flatnonzero(track_of == -1))
         self._drop_duplicates()
         self._let_go()
+        self._name()
         return self._tell(packed.t_ns)
 
     def _predict(self, t_ns: int) -> None:
@@ -244,6 +264,10 @@ class Tracker:
             self._body_var, self._floor_precision, self._axis_precision, self._height_precision, self._heights_m,
             share, learning, FREEDOM, steps, plain, self._mean, self._cov, residual[0], residual[1], support,
         )  # fmt: skip
+        if len(self._limbs):
+            triangulation.hold_limbs(
+                self._mean, self._cov, rows, self._limbs, self._limb_lengths_m, support, LIMB_SD_M, learning
+            )
         return residual[0], residual[1]
 
     def _learn(self, row: int, vectors: np.ndarray) -> None:
@@ -274,7 +298,7 @@ class Tracker:
             return
         if self._looking(np.array([[x, y]]), self._last_frame_ns >= frames.t_ns - int(0.5e9)).sum() > 1:
             return
-        self._begin(frames, np.array([detection]), np.array([x, y]), np.array([xx, yx, yy]) + [0.04, 0.0, 0.04])
+        self._begin(frames, np.array([detection]), np.array([x, y]), np.array([xx + 0.04, yx, yy + 0.04]))
 
     def _begin(self, frames: FrameSet, group: np.ndarray, place: np.ndarray, spread: np.ndarray) -> None:
         if not self._free:
@@ -286,6 +310,7 @@ class Tracker:
         mean[0], mean[1] = place
         mean[2] = self._associator.heights_m[:, 0]
         self._heights_m[row] = mean[2]
+        self._limb_lengths_m[row] = self.layout.limb_lengths_m[:, 0]
         cov[:] = 0.0
         cov[[0, 1, 2]] = spread[:, None]
         cov[5] = JOINT_SPREAD_M**2
@@ -303,7 +328,7 @@ class Tracker:
                 mean[:], cov[:] = prior_mean, prior_cov
                 self._measure(frames, rows, detection_of, STEPS_AT_BIRTH, PLAIN_AT_BIRTH)
         n_views = int((detection_of >= 0).sum())
-        position, position_sd = self._place(rows)
+        position, _ = self._place(rows)
         if n_views < min(2, len(group)) or self._crowded(position[0]) or not self._plausible(row):
             self._free.append(row)
             return
@@ -319,9 +344,8 @@ class Tracker:
             self._appearance[row] = 0.0
             if frames.appearance is not None:
                 self._learn(row, frames.appearance[detection_of[detection_of >= 0]])
-        self._track_id[row] = self._relink(row, position[0], float(position_sd[0]))
-        if not self._confirmed[row]:
-            self._weigh(rows, detection_of >= 0, frames)
+        self._track_id[row] = -1
+        self._weigh(rows, detection_of >= 0, frames)
         self._live = np.append(self._live, row)
 
     def _place(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -352,6 +376,21 @@ class Tracker:
         reach = np.abs(p[:2] - np.median(p[:2], axis=1, keepdims=True)).max()
         return bool(low > -0.4 and 0.5 < high < 2.6 and reach < 1.4)
 
+    def _name(self) -> None:
+        """Give a track_id to those who are told for the first time; until then a track may be a ghost."""
+        unnamed = self._live[self._track_id[self._live] < 0]
+        if not len(unnamed):
+            return
+        position, position_sd = self._place(unnamed)
+        for index in np.flatnonzero(self._worth_telling(unnamed, position_sd)).tolist():
+            row = int(unnamed[index])
+            self._track_id[row] = self._relink(row, position[index], float(position_sd[index]))
+
+    def _worth_telling(self, rows: np.ndarray, position_sd: np.ndarray) -> np.ndarray:
+        likely = (self._odds[rows] > 0) & (self._seen_ns[rows] == self._t_ns)
+        often = (self._sets_seen[rows] >= TELL_SETS) | (self._sets_alone[rows] >= TELL_SETS_ALONE)
+        return (position_sd <= POSITION_SD_MAX_M) & (self._confirmed[rows] | (likely & often))
+
     def _relink(self, row: int, place: np.ndarray, sd_m: float) -> int:
         """The track_id that a birth goes on with: that of somebody lost who fits, else a new one.
 
@@ -360,7 +399,8 @@ class Tracker:
         """
         assert self._t_ns is not None
         unseen = self._seen_ns[self._live] < self._t_ns - RELINK_MIN_S * 1e9
-        likelihoods, rows = [], [*self._lost, *self._live[unseen & self._confirmed[self._live]].tolist()]
+        named = self._track_id[self._live] >= 0
+        likelihoods, rows = [], [*self._lost, *self._live[unseen & named].tolist()]
         if rows:
             lost_place, _ = self._place(np.array(rows))
             for other, where in zip(rows, lost_place):
@@ -377,7 +417,6 @@ class Tracker:
             if likelihoods[best] > 0.5 * total:
                 other = rows[best]
                 self._identity[row] = self._identity[other] * likelihoods[best] / total
-                self._confirmed[row] = self._confirmed[other]
                 track_id = int(self._track_id[other])
                 if other in self._lost:
                     del self._lost[other]
@@ -416,9 +455,8 @@ class Tracker:
         for a, b in np.argwhere(same).tolist():
             one, other = self._live[a], self._live[b]
             # Whoever is followed longer stays.
-            younger = b if (self._sets_seen[one], -self._track_id[one]) >= (
-                self._sets_seen[other], -self._track_id[other]) else a
-            dropped.add(younger)
+            older_first = (self._sets_seen[one], -self._born_ns[one]) >= (self._sets_seen[other], -self._born_ns[other])
+            dropped.add(b if older_first else a)
         for index in dropped:
             self._end(int(self._live[index]))
         self._live = np.delete(self._live, list(dropped))
@@ -433,8 +471,8 @@ class Tracker:
             if overdue.any():
                 for row in self._live[overdue].tolist():
                     position, _ = self._place(np.array([row]))
-                    x, y = position[0]
-                    if self._confirmed[row] and inside_polygon(self._store_floor, x, y, 0.2):
+                    # Whoever vanishes where people go out has gone out.
+                    if self._confirmed[row] and self._track_id[row] >= 0 and not self._at_edge(position[0]):
                         self._lost[row] = int(self._seen_ns[row])
                     else:
                         self._end(row)
@@ -445,7 +483,7 @@ class Tracker:
                 self._end(row)
 
     def _end(self, row: int) -> None:
-        if self._confirmed[row]:
+        if self._track_id[row] >= 0:
             self._ended.append(int(self._track_id[row]))
         self._track_id[row] = -1
         self._free.append(row)
@@ -465,12 +503,7 @@ class Tracker:
         triangulation.describe(
             self._mean, self._cov, rows, self._share, JOINT_SD_MAX_M, joints, joints_sd, position, position_sd
         )
-        told = (position_sd <= POSITION_SD_MAX_M) & (
-            self._confirmed[rows]
-            | (self._odds[rows] > 0)
-            & (self._seen_ns[rows] == t_ns)
-            & ((self._sets_seen[rows] >= TELL_SETS) | (self._sets_alone[rows] >= TELL_SETS_ALONE))
-        )
+        told = self._worth_telling(rows, position_sd) & (self._track_id[rows] >= 0)
         if not told.all():
             rows, joints, joints_sd = rows[told], joints[told], joints_sd[told]
             position, position_sd = position[told], position_sd[told]
@@ -506,9 +539,29 @@ class Tracker:
         return warnings
 
 
-def reconstruct(store: Store, frames: Sequence[Frame]) -> People:
-    """People in 3D from one instant's frames alone, without history. Everybody is tentative and gets a new number."""
-    return Tracker(store).step(frames)
+# A floor without end, for people who are reconstructed without a store.
+_EVERYWHERE = ((-900.0, -900.0), (900.0, -900.0), (900.0, 900.0), (-900.0, 900.0))
+
+
+def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
+    """People in 3D from one instant's frames alone, without history.
+
+    Args:
+        rig: the cameras, by whose names frames are told apart.
+        layout: of the frames' keypoints.
+        frames: each camera at most once.
+
+    Returns:
+        Everybody on whom at least two of the cameras agree and who is found by most of those that look there; all are
+        tentative, and their numbers mean nothing beyond this call.
+
+    Raises:
+        ShapeError: a frame's keypoints do not fit the layout.
+    """
+    tracker = Tracker.__new__(Tracker)
+    dims = {frame.appearance.shape[1] for frame in frames if frame.appearance is not None}
+    tracker._set_up(rig, layout, dims.pop() if len(dims) == 1 else 0, _EVERYWHERE, (), np.zeros((0, 5)))
+    return tracker.step(frames)
 
 
 class PeopleHistory:

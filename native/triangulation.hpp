@@ -17,64 +17,99 @@ constexpr std::size_t kIntrinsics = 9;
 constexpr int kState = 6;
 constexpr int kStateCov = Symmetric<kState>::kSize;
 
+// No lens that OpenCV's model describes sees further off its axis: 84 degrees. Such a keypoint is a number gone wrong.
+constexpr double kTangentMax = 10.0;
+
 enum Status : std::int8_t { ok = 0, underconstrained = 1, behind_camera = 2 };
 
 // ---- the lens --------------------------------------------------------------------------------------------------------
 
-// Normalised coordinates of a pixel. Newton's method on OpenCV's distortion model, which is a contraction only near the
-// centre as a fixed-point iteration; five steps reach 1e-12 wherever the model is invertible.
-FUSION_INLINE void undistort(const double* lens, double u_px, double v_px, double& x_out, double& y_out) {
+// Normalised coordinates of eight pixels of one camera. Newton's method on OpenCV's distortion model, which is a
+// contraction only near the centre as a fixed-point iteration; five steps reach 1e-12 wherever the model is invertible.
+FUSION_INLINE void undistort_lanes(const double* lens, const Lane& u_px, const Lane& v_px, Lane& x, Lane& y) {
   const double k1 = lens[4], k2 = lens[5], p1 = lens[6], p2 = lens[7], k3 = lens[8];
-  const double xd = (u_px - lens[2]) / lens[0], yd = (v_px - lens[3]) / lens[1];
-  double x = xd, y = yd;
-  if (k1 != 0.0 || k2 != 0.0 || p1 != 0.0 || p2 != 0.0 || k3 != 0.0) {
-    for (int step = 0; step < 5; ++step) {
-      const double r2 = x * x + y * y;
-      const double radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3));
-      const double slope = 2.0 * (k1 + r2 * (2.0 * k2 + r2 * 3.0 * k3));  // d radial / d x = slope * x
-      const double fx = x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x) - xd;
-      const double fy = y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y - yd;
-      const double a = radial + x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x;
-      const double b = x * y * slope + 2.0 * p1 * x + 2.0 * p2 * y;
-      const double d = radial + y * y * slope + 6.0 * p1 * y + 2.0 * p2 * x;
-      const double det = a * d - b * b;
-      // Beyond the model's turning point there is no answer; stay at the last good one.
-      if (!(det > 1e-6)) break;
-      x -= (d * fx - b * fy) / det;
-      y -= (a * fy - b * fx) / det;
+  const Lane xd = (u_px - lens[2]) * (1.0 / lens[0]), yd = (v_px - lens[3]) * (1.0 / lens[1]);
+  x = xd;
+  y = yd;
+  if (k1 == 0.0 && k2 == 0.0 && p1 == 0.0 && p2 == 0.0 && k3 == 0.0) return;
+  for (int step = 0; step < 5; ++step) {
+    const Lane r2 = x * x + y * y;
+    const Lane radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3));
+    const Lane slope = 2.0 * (k1 + r2 * (2.0 * k2 + r2 * (3.0 * k3)));  // d radial / d x = slope * x
+    const Lane fx = x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x) - xd;
+    const Lane fy = y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y - yd;
+    const Lane a = radial + x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x;
+    const Lane b = x * y * slope + 2.0 * p1 * x + 2.0 * p2 * y;
+    const Lane d = radial + y * y * slope + 6.0 * p1 * y + 2.0 * p2 * x;
+    const Lane det = a * d - b * b;
+    // Beyond the model's turning point there is no answer; stay at the last good one.
+    const Lane inverse = det > 1e-6 ? 1.0 / det : Lane{};
+    x -= (d * fx - b * fy) * inverse;
+    y -= (a * fy - b * fx) * inverse;
+  }
+}
+
+// points_px, out (n_points, 2) of one camera.
+FUSION_CLONES inline void undistort(const double* lens, const double* points_px, std::size_t n_points, double* out) {
+  for (std::size_t first = 0; first < n_points; first += kLanes) {
+    const std::size_t width = n_points - first < kLanes ? n_points - first : kLanes;
+    Lane u{}, v{}, x, y;
+    for (std::size_t k = 0; k < width; ++k) {
+      u[k] = points_px[2 * (first + k)];
+      v[k] = points_px[2 * (first + k) + 1];
+    }
+    undistort_lanes(lens, u, v, x, y);
+    for (std::size_t k = 0; k < width; ++k) {
+      // Where a pixel is unknown, the step above stood still; what it stood at is not an answer.
+      const bool known = !std::isnan(u[k]) && !std::isnan(v[k]);
+      out[2 * (first + k)] = known ? x[k] : std::nan("");
+      out[2 * (first + k) + 1] = known ? y[k] : std::nan("");
     }
   }
-  x_out = x;
-  y_out = y;
 }
 
 // Detections as the tracker reads them: normalised coordinates, variance of each of the two, and 1 or 0 for seen; joints
-// padded to n_padded lanes. Returns the number of keypoints that claim to be seen but are not finite.
-inline std::int64_t prepare(const float* keypoints, const std::int64_t* view_of, const double* lenses,
-                            std::size_t n_detections, std::size_t n_joints, std::size_t n_padded, double sd_px,
-                            double score_min, double* x, double* y, double* var, double* seen) {
+// padded to n_padded lanes. Returns the number of keypoints that claim to be seen but are not
+// finite, or are where no lens looks.
+FUSION_CLONES inline std::int64_t prepare(const float* keypoints, const std::int64_t* view_of, const double* lenses,
+                                          std::size_t n_detections, std::size_t n_joints, std::size_t n_padded,
+                                          double sd_px, double score_min, double* x, double* y, double* var,
+                                          double* seen) {
   std::int64_t n_broken = 0;
   for (std::size_t d = 0; d < n_detections; ++d) {
     const double* lens = lenses + kIntrinsics * view_of[d];
-    const double sd = sd_px / std::sqrt(lens[0] * lens[1]);
-    for (std::size_t j = 0; j < n_padded; ++j) {
-      const std::size_t to = d * n_padded + j;
-      x[to] = y[to] = seen[to] = 0.0;
-      var[to] = 1.0;
-      if (j >= n_joints) continue;
-      const float* point = keypoints + 3 * (d * n_joints + j);
-      const double score = point[2];
-      if (!(score > 0.0) && !std::isnan(score)) continue;
-      if (!std::isfinite(point[0]) || !std::isfinite(point[1]) || !std::isfinite(score)) {
-        ++n_broken;
-        continue;
+    const double sure_var = sd_px * sd_px / (lens[0] * lens[1]);
+    for (std::size_t first = 0; first < n_padded; first += kLanes) {
+      Lane u{}, v{}, certainty{};
+      fill(certainty, 1.0);
+      Lane used{};
+      for (std::size_t k = 0; k < kLanes && first + k < n_joints; ++k) {
+        const float* point = keypoints + 3 * (d * n_joints + first + k);
+        const double score = point[2];
+        if (!(score > 0.0) && !std::isnan(score)) continue;
+        if (!std::isfinite(point[0]) || !std::isfinite(point[1]) || !std::isfinite(score)) {
+          ++n_broken;
+          continue;
+        }
+        if (score < score_min) continue;
+        u[k] = point[0];
+        v[k] = point[1];
+        // Detectors localise a point they are unsure of worse: deviation grows with the inverse of the score.
+        certainty[k] = score < 1.0 ? score : 1.0;
+        used[k] = 1.0;
       }
-      if (score < score_min) continue;
-      undistort(lens, point[0], point[1], x[to], y[to]);
-      // Detectors localise a point they are unsure of worse: deviation grows with the inverse of the score.
-      const double certainty = score < 1.0 ? score : 1.0;
-      var[to] = sd * sd / (certainty * certainty);
-      seen[to] = 1.0;
+      Lane x_lane, y_lane;
+      undistort_lanes(lens, u, v, x_lane, y_lane);
+      for (std::size_t k = 0; k < kLanes; ++k) {
+        if (used[k] == 0.0 || (std::fabs(x_lane[k]) < kTangentMax && std::fabs(y_lane[k]) < kTangentMax)) continue;
+        ++n_broken;
+        used[k] = x_lane[k] = y_lane[k] = 0.0;
+      }
+      const std::size_t to = d * n_padded + first;
+      store(x + to, x_lane);
+      store(y + to, y_lane);
+      store(var + to, used != 0.0 ? sure_var / (certainty * certainty) : Lane{} + 1.0);
+      store(seen + to, used);
     }
   }
   return n_broken;
@@ -463,6 +498,55 @@ FUSION_CLONES inline void update(const Views& views, const Detections& detection
                    anchors, axis_x, axis_y, anchors.heights_m + rows[r] * n_padded, freedom, n_steps, n_plain, mean + rows[r] * kState * n_padded,
                    cov + rows[r] * kStateCov * n_padded, residual_sum + r * views.n_views,
                    residual_count + r * views.n_views, support + r * n_padded);
+  }
+}
+
+// Bones do not stretch: each limb's length, learnt while both its joints are well seen, is a measurement of the distance
+// between them, by one step of an extended Kalman filter. It moves the joint that is less certain, so a hidden hand stays
+// within reach of its elbow. Scalar: some twenty limbs a person with data that depend on each other.
+inline void hold_limbs(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows, std::size_t n_padded,
+                       const std::int64_t* limbs, std::size_t n_limbs, double* lengths_m, const double* support,
+                       double sd_m, double learning) {
+  for (std::size_t r = 0; r < n_rows; ++r) {
+    double* m = mean + rows[r] * kState * n_padded;
+    double* c = cov + rows[r] * kStateCov * n_padded;
+    double* lengths = lengths_m + rows[r] * n_limbs;
+    for (std::size_t limb = 0; limb < n_limbs; ++limb) {
+      const std::size_t joint[2] = {static_cast<std::size_t>(limbs[2 * limb]),
+                                    static_cast<std::size_t>(limbs[2 * limb + 1])};
+      double n[3], length_sq = 0.0;
+      for (int i = 0; i < 3; ++i) {
+        n[i] = m[i * n_padded + joint[1]] - m[i * n_padded + joint[0]];
+        length_sq += n[i] * n[i];
+      }
+      const double length = std::sqrt(length_sq);
+      if (!(length > 0.01)) continue;  // No direction to push in.
+      for (double& component : n) component /= length;
+      // Covariance of each joint's whole state with its position along the limb, then that position's own variance.
+      double along[2][kState], var[2] = {0.0, 0.0};
+      for (int end = 0; end < 2; ++end) {
+        for (int row = 0; row < kState; ++row) {
+          along[end][row] = 0.0;
+          for (int i = 0; i < 3; ++i)
+            along[end][row] += c[Symmetric<kState>::at(row, i) * n_padded + joint[end]] * n[i];
+        }
+        for (int i = 0; i < 3; ++i) var[end] += along[end][i] * n[i];
+      }
+      const double* held = support + r * n_padded;
+      if (held[joint[0]] > 1.5 && held[joint[1]] > 1.5 && var[0] + var[1] < 0.005)
+        lengths[limb] += learning * (length - lengths[limb]);
+      const double total = var[0] + var[1] + sd_m * sd_m;
+      const double innovation = lengths[limb] - length;
+      for (int end = 0; end < 2; ++end) {
+        const double sign = end == 0 ? -1.0 : 1.0;
+        for (int row = 0; row < kState; ++row) {
+          m[row * n_padded + joint[end]] += sign * along[end][row] / total * innovation;
+          for (int column = 0; column <= row; ++column)
+            c[Symmetric<kState>::at(row, column) * n_padded + joint[end]] -=
+                along[end][row] * along[end][column] / total;
+        }
+      }
+    }
   }
 }
 

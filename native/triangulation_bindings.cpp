@@ -33,10 +33,7 @@ void undistort(In points_px, In lenses, In out) {
   auto *to = data<double>(out);
   py::gil_scoped_release release;
   for (std::size_t view = 0; view < n_views; ++view)
-    for (std::size_t point = 0; point < n_points; ++point) {
-      const std::size_t at = 2 * (view * n_points + point);
-      fusion::undistort(lens + fusion::kIntrinsics * view, from[at], from[at + 1], to[at], to[at + 1]);
-    }
+    fusion::undistort(lens + fusion::kIntrinsics * view, from + 2 * view * n_points, n_points, to + 2 * view * n_points);
 }
 
 void triangulate(In camera_from_world, In points, In points_m, In status) {
@@ -84,6 +81,15 @@ void update(In camera_from_world, In dt_s, In x, In y, In var, In seen, In rows,
                  sums, counts, held);
 }
 
+void hold_limbs(In mean, In cov, In rows, In limbs, In lengths_m, In support, double sd_m, double learning) {
+  const std::size_t n_rows = rows.shape(0), n_padded = mean.shape(2), n_limbs = limbs.shape(0);
+  auto *m = data<double>(mean), *c = data<double>(cov), *lengths = data<double>(lengths_m);
+  const auto *which = data<std::int64_t>(rows), *pairs = data<std::int64_t>(limbs);
+  const auto *held = data<double>(support);
+  py::gil_scoped_release release;
+  fusion::hold_limbs(m, c, which, n_rows, n_padded, pairs, n_limbs, lengths, held, sd_m, learning);
+}
+
 void describe(In mean, In cov, In rows, In share, double sd_max_m, In joints_m, In joints_sd_m, In position_m,
               In position_sd_m) {
   const std::size_t n_rows = rows.shape(0), n_joints = joints_m.shape(1), n_padded = mean.shape(2);
@@ -105,5 +111,6 @@ PYBIND11_MODULE(triangulation, m) {
   m.def("refine", &refine);
   m.def("predict", &predict);
   m.def("update", &update);
+  m.def("hold_limbs", &hold_limbs);
   m.def("describe", &describe);
 }

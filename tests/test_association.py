@@ -45,7 +45,7 @@ def standing(rng: np.random.Generator, x: float, y: float, stature: float = 1.0)
     side = np.array([0.1 if j.startswith("l_") else -0.1 if j.startswith("r_") else 0.0 for j in COCO.joints])
     turn = rng.uniform(0, 2 * np.pi)
     wide = side[:, None] * [np.cos(turn), np.sin(turn)] * 1.5
-    return np.column_stack([[x, y] + wide, stature * COCO.heights_m[:, 0]])
+    return np.column_stack([wide + np.array([x, y]), stature * COCO.heights_m[:, 0]])
 
 
 def seen(rng: np.random.Generator, rig: Rig, people: list[np.ndarray], sd_px: float = 2.0) -> list[Frame]:
@@ -100,7 +100,8 @@ def test_costs_match_reference(seed):
     root = rng.normal(0, 0.2, (4, n_padded, 6, 6))
     cov = np.ascontiguousarray((root @ root.transpose(0, 1, 3, 2))[..., *np.tril_indices(6)].transpose(0, 2, 1))
     rows, body = np.array([2, 0, 3]), rng.uniform(1e-4, 1e-2, n_padded)
-    args = (rig.camera_from_world, -rng.uniform(0, 0.1, 3), start, x, y, var, on, mean, cov, rows, body, 16.0, 3.0, 0.06)
+    dt_s = -rng.uniform(0, 0.1, 3)
+    args = (rig.camera_from_world, dt_s, start, x, y, var, on, mean, cov, rows, body, 16.0, 3.0, 0.06)
     out = np.full((3, n), np.nan)
     kernels.costs(*args, out)
     assert_allclose(out, reference.costs(*args), rtol=1e-9)
@@ -162,13 +163,14 @@ def test_packing_counts_what_it_cannot_use():
     broken = good[0].keypoints.copy()
     broken[0, 3, 0] = np.nan
     broken[0, 4, 2] = np.inf
+    broken[0, 5, 1] = 1e30
     crowd = np.repeat(good[1].keypoints, DETECTIONS_PER_FRAME_MAX + 2, axis=0)
     frames = [Frame(T0, "c0", broken), Frame(T0, "c1", crowd), Frame(T0, "elsewhere", broken)]
     packed = associator.pack(frames)
     assert packed is not None and len(packed.view_of) == 1 + DETECTIONS_PER_FRAME_MAX
-    assert packed.seen[0].sum() == 15
+    assert packed.seen[0].sum() == 14
     assert associator.ignored == {
-        "keypoints: not finite": 2,
+        "keypoints: not finite or far outside the picture": 3,
         "detections: camera without calibration": 1,
         "detections: more people than a frame may hold": 2,
     }

@@ -218,6 +218,26 @@ def test_update_matches_reference(seed, n_views, n_plain):
 
 @given(SEEDS)
 @settings(max_examples=30, deadline=None)
+def test_limbs_match_reference(seed):
+    rng = np.random.default_rng(seed)
+    means, covs = random_states(rng, 8)
+    mean, cov = np.ascontiguousarray(means.T)[None].copy(), packed(covs)[None].copy()
+    lengths = rng.uniform(0.2, 0.6, (1, 2))
+    limbs = np.array([[0, 3], [3, 5]])
+    triangulation.hold_limbs(
+        mean, cov, np.zeros(1, np.int64), limbs, lengths.copy(), np.zeros((1, 8)), 0.04, 0.1
+    )
+    expected_means, expected_covs = list(means), list(covs)
+    for (a, b), length in zip(limbs, lengths[0]):
+        (expected_means[a], expected_means[b]), (expected_covs[a], expected_covs[b]) = reference.hold_limb(
+            [expected_means[a], expected_means[b]], [expected_covs[a], expected_covs[b]], length, 0.04
+        )
+    assert_allclose(mean[0].T, expected_means, rtol=1e-9, atol=1e-9)
+    assert_allclose(cov[0].T, np.array(expected_covs)[:, *np.tril_indices(6)], rtol=1e-7, atol=1e-9)
+
+
+@given(SEEDS)
+@settings(max_examples=30, deadline=None)
 def test_told_deviation_is_that_of_the_worst_direction(seed):
     rng = np.random.default_rng(seed)
     means, covs = random_states(rng, 8)

@@ -1,8 +1,8 @@
 """Hot loops of association: costs, the optimal assignment of each camera, cross-view grouping of what is left.
 
 Arrays in, preallocated arrays out. Detections of one set of frames are sorted by view: those of view v are
-start[v] .. start[v + 1] - 1. Image coordinates are normalised and undistorted; joints are padded to n_padded lanes and a
-detection's `seen` is 1.0 or 0.0.
+start[v] .. start[v + 1] - 1. Image coordinates are normalised and undistorted; joints are padded to n_padded lanes and
+a detection's `seen` is 1.0 or 0.0.
 """
 
 import numpy as np
@@ -14,7 +14,8 @@ _SUMS = {"reassoc", "nsz", "contract"}
 NEVER = 1e9
 
 
-@njit(cache=True, nogil=True, fastmath=_SUMS)
+# error_model: a check for division by zero would keep the loop out of lanes; no divisor here can be zero.
+@njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
 def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body_var, cap, joints_min, var_max, out):
     """Mean capped squared distance, in standard deviations, from every predicted person to every detection.
 
@@ -45,7 +46,7 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
                 qz = m[2, j] + dt * m[5, j]
                 depth = p[2, 0] * qx + p[2, 1] * qy + p[2, 2] * qz + p[2, 3]
                 in_front += depth
-                depth = max(depth, 0.05)
+                depth = depth if depth > 0.05 else 0.05
                 u[j] = (p[0, 0] * qx + p[0, 1] * qy + p[0, 2] * qz + p[0, 3]) / depth
                 v[j] = (p[1, 0] * qx + p[1, 1] * qy + p[1, 2] * qz + p[1, 3]) / depth
                 body[j] = body_var[j] / (depth * depth)
@@ -58,20 +59,24 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
                     jz = p[i, 2] - w * p[2, 2]
                     across += jx * (c[0, j] * jx + 2.0 * (c[1, j] * jy + c[3, j] * jz))
                     across += jy * (c[2, j] * jy + 2.0 * c[4, j] * jz) + c[5, j] * jz * jz
-                spread[j] = (body_var[j] + min(0.5 * across, var_max)) / (depth * depth)
+                vague = 0.5 * across if 0.5 * across < var_max else var_max
+                spread[j] = (body_var[j] + vague) / (depth * depth)
             for d in range(start[view], start[view + 1]):
                 total = 0.0
                 n_seen = 0.0
                 var_sum = 0.0
                 wide_sum = 0.0
+                # Whole rows and plain comparisons: what the compiler needs to see to walk joints in lanes.
+                x_d, y_d, var_d, seen_d = x[d], y[d], var[d], seen[d]
                 for j in range(n_padded):
-                    du = x[d, j] - u[j]
-                    dv = y[d, j] - v[j]
-                    wide = var[d, j] + spread[j]
-                    total += seen[d, j] * min((du * du + dv * dv) / wide, cap)
-                    n_seen += seen[d, j]
-                    var_sum += seen[d, j] * (var[d, j] + body[j])
-                    wide_sum += seen[d, j] * wide
+                    du = x_d[j] - u[j]
+                    dv = y_d[j] - v[j]
+                    wide = var_d[j] + spread[j]
+                    distance = (du * du + dv * dv) / wide
+                    total += seen_d[j] * (distance if distance < cap else cap)
+                    n_seen += seen_d[j]
+                    var_sum += seen_d[j] * (var_d[j] + body[j])
+                    wide_sum += seen_d[j] * wide
                 out[track, d] = NEVER
                 if n_seen >= joints_min and in_front > 0.05 * n_padded:
                     value = total / n_seen + np.log(max(wide_sum / var_sum, 1.0))
@@ -136,8 +141,8 @@ def assign(start, cost, gate, double_gate, track_of, detection_of):
     """Give every camera's detections to tracks, at least total cost, none above the gate.
 
     Clipping the costs at the gate and dropping pairs that reach it equals an assignment in which everybody may stay
-    alone at the price of the gate. A detection left over that fits, below double_gate, a track which got a better one in
-    the same view is that person seen twice: it is set aside, for it must not give birth to a second person.
+    alone at the price of the gate. A detection left over that fits, below double_gate, a track which got a better one
+    in the same view is that person seen twice: it is set aside, for it must not give birth to a second person.
 
     cost (n_tracks, n_detections). track_of (n_detections,): track, -1 free, -2 set aside.
     detection_of (n_tracks, n_views): detection or -1.
@@ -467,3 +472,27 @@ def overlaps(mean, cov, rows, n_joints, near_m, out):
                 total += min(np.sqrt(sq), 1.0)
                 count += 1
             out[a, b] = count > 0 and 2 * count >= n_joints and total < near_m * count
+
+
+def warm_up() -> None:
+    """Call every kernel once on nothing, since a first call loads or compiles it and costs up to a second."""
+    n_padded = 8
+    camera = np.zeros((1, 3, 4))
+    none = np.zeros((0, n_padded))
+    mean, cov = np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded))
+    start, rows, lanes = np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(n_padded)
+    cost = np.zeros((1, 0))
+    dt_s, heights, nobody = np.zeros(1), np.zeros((n_padded, 2)), np.zeros(0, np.int64)
+    costs(camera, dt_s, start, none, none, none, none, mean, cov, rows, lanes, 1.0, 1.0, 1.0, cost)
+    assign(start, cost, 1.0, 1.0, np.zeros(0, np.int64), np.zeros((1, 1), np.int64))
+    pair = np.zeros((0, 0))
+    pair_costs(
+        nobody, nobody, camera, dt_s, none, none, none, none, lanes, heights, 1.0, 1.0, 1.0, pair, np.zeros((0, 0, 3))
+    )
+    group(nobody, nobody, pair, 1.0, np.zeros(0, np.int64))
+    stand(camera[0], lanes, lanes, lanes, heights, 1.0, np.zeros(5))
+    looking(
+        np.zeros((0, 2)), np.zeros(1), camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros(1, np.bool_),
+        np.zeros((0, 5)), np.zeros((0, 1), np.bool_),
+    )  # fmt: skip
+    overlaps(mean, cov, rows, 1, 1.0, np.zeros((1, 1), np.bool_))

@@ -1,4 +1,6 @@
-"""Native kernels of geometry and tracking. C-contiguous arrays in, preallocated arrays out; shapes are the caller's duty.
+"""Native kernels of geometry and tracking: C-contiguous arrays in, preallocated arrays out.
+
+Shapes are the caller's duty.
 
 Image coordinates are normalised (undistorted, one unit in front of the camera) unless named _px. `n_padded` is the
 number of joints rounded up to a multiple of LANES = 8.
@@ -77,6 +79,18 @@ def update(
     support: np.ndarray,  # (n, n_padded) out: sum of robust weights of the views
 ) -> None:
     """Most probable joint states given the predictions and everything that was matched."""
+
+def hold_limbs(
+    mean: np.ndarray,
+    cov: np.ndarray,
+    rows: np.ndarray,
+    limbs: np.ndarray,  # (n_limbs, 2) int64
+    lengths_m: np.ndarray,  # (capacity, n_limbs) in and out
+    support: np.ndarray,  # (n, n_padded) of update
+    sd_m: float,
+    learning: float,  # share of this set's lengths in the learnt ones
+) -> None:
+    """Pull joints to the learnt lengths of the limbs between them."""
 
 def describe(
     mean: np.ndarray,

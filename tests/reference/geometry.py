@@ -74,3 +74,17 @@ def update(
         if step < n_steps:
             x = x + np.linalg.solve(information, rhs)
     return x, np.linalg.inv(information)
+
+
+def hold_limb(means: list, covs: list, length_m: float, sd_m: float) -> tuple:
+    """One step of an extended Kalman filter on the 12 states of a limb's two joints; joints stay uncorrelated."""
+    mean = np.concatenate(means)
+    cov = np.zeros((12, 12))
+    cov[:6, :6], cov[6:, 6:] = covs
+    between = mean[6:9] - mean[:3]
+    distance = np.linalg.norm(between)
+    row = np.concatenate([-between / distance, np.zeros(3), between / distance, np.zeros(3)])
+    gain = cov @ row / (row @ cov @ row + sd_m**2)
+    mean = mean + gain * (length_m - distance)
+    cov = cov - np.outer(gain, row @ cov)
+    return [mean[:6], mean[6:]], [cov[:6, :6], cov[6:, 6:]]
