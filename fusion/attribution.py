@@ -25,9 +25,11 @@ from fusion.shelves import Explanations, Planogram, ShelfEvent
 # Fingers reach beyond the wrist, along the forearm.
 HAND_BEYOND_WRIST_M = 0.08
 # Spread of the hand beside the middle of the load, in front of and behind the plate, and above it.
-HAND_ALONG_SD_M, HAND_ACROSS_SD_M, HAND_HEIGHT_SD_M = 0.05, 0.06, 0.05
-# A hand that holds a product is up to so far above the plate and in front of it.
-HAND_ABOVE_M, HAND_BEFORE_M = 0.25, 0.03
+HAND_ALONG_SD_M, HAND_ACROSS_SD_M, HAND_HEIGHT_SD_M = 0.05, 0.045, 0.05
+# Error of a hand's place that no averaging removes: the same joint is seen by the same cameras.
+HAND_ERROR_M = 0.02
+# A hand that holds a product is up to so far above the plate and in front of it, and below the shelf above.
+HAND_ABOVE_M, HAND_BEFORE_M = 0.30, 0.02
 # Cameras are up to 0.1 s out of step, and a hand at a shelf moves at half a metre a second.
 CONTACT_SD_S = 0.15
 WINDOW_S = 0.35
@@ -210,6 +212,7 @@ class Attributor:
         self._names = [plate.plate for plate in store.plates]
         self._centre_m = np.array([(p.x, p.y, p.z) for p in store.plates]).reshape(-1, 3)
         self._depth_m = np.array([p.depth for p in store.plates])
+        self._above_m = np.array([self._clearance_m(centre) for centre in self._centre_m])
         self._yaw = np.array([p.yaw for p in store.plates])
         layout = store.layout
         sides = [layout.indices(f"{side}_wrist", f"{side}_elbow", f"{side}_shoulder") for side in ("l", "r")]
@@ -224,6 +227,13 @@ class Attributor:
         self._origin_ns: int | None = None
         self._key = np.empty(EXPLANATIONS_MAX)
         self._pick = np.empty(EXPLANATIONS_MAX, np.int32)
+
+    def _clearance_m(self, centre: np.ndarray) -> float:
+        """How far above a plate a hand may be that reaches for its goods: not on the shelf above."""
+        beside = np.hypot(self._centre_m[:, 0] - centre[0], self._centre_m[:, 1] - centre[1]) < 0.1
+        above = self._centre_m[beside, 2] - centre[2]
+        above = above[above > 0.1]
+        return min(HAND_ABOVE_M, 0.85 * float(above.min())) if len(above) else HAND_ABOVE_M
 
     # ---- observing ---------------------------------------------------------------------------------------------------
 
@@ -614,38 +624,45 @@ class Attributor:
         forearm = wrist - elbow
         length = np.sqrt((forearm**2).sum(axis=2, keepdims=True))
         hand = wrist + np.nan_to_num(forearm * (HAND_BEYOND_WRIST_M / np.maximum(length, 0.05)))
-        half_depth = 0.5 * self._depth_m[at]
-        along = hand[:, :, 0] * cos + hand[:, :, 1] * sin
-        across = hand[:, :, 1] * cos - hand[:, :, 0] * sin
-        height = hand[:, :, 2]
-        before = np.maximum(-half_depth - HAND_BEFORE_M - across, 0.0) + np.maximum(across - half_depth, 0.0)
-        above = np.maximum(-height, 0.0) + np.maximum(height - HAND_ABOVE_M, 0.0)
-        distance_sq = (
-            along**2 / (HAND_ALONG_SD_M**2 + sd_sq)
-            + before**2 / (HAND_ACROSS_SD_M**2 + sd_sq)
-            + above**2 / (HAND_HEIGHT_SD_M**2 + sd_sq)
-        )
         elbow_ratio = ELBOW_RATIO * _within(np.sqrt((elbow**2).sum(axis=2)), ELBOW_REACH_M)
         shoulder_ratio = SHOULDER_RATIO * _within(np.sqrt((shoulder**2).sum(axis=2)), SHOULDER_REACH_M)
         unseen = np.where(np.isfinite(elbow_ratio), elbow_ratio, shoulder_ratio)
         unseen = np.where(np.isfinite(unseen), unseen, body[:, None])
+        axes = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
         ratio = np.zeros(n_people)
         for side in range(2):
-            seen = np.isfinite(distance_sq[:, side])
-            hand_ratio = np.where(seen, HAND_LIKELIHOOD_RATIO * np.exp(-0.5 * distance_sq[:, side]), 0.0)
-            seen_weight = np.bincount(row, weight * seen, n_people)
+            seen = np.isfinite(hand[:, side, 0])
+            at_plate = np.nan_to_num(hand[:, side] @ axes.T)
             unseen_mean = np.bincount(row, weight * unseen[:, side], n_people) / total
-            if event.silent:
-                seen_mean = np.zeros(n_people)
-                np.maximum.at(seen_mean, row, hand_ratio)
-            else:
-                seen_mean = np.bincount(row, weight * hand_ratio, n_people) / np.maximum(seen_weight, 1e-12)
             # A hand seen within a tenth of a second of contact is as good as seen at it.
             near = np.zeros(n_people)
             np.maximum.at(near, row, np.where(seen, weight, 0.0))
             known = np.minimum(near / HAND_SEEN_WEIGHT, 1.0)
+            if event.silent:
+                seen_mean = np.zeros(n_people)
+                np.maximum.at(seen_mean, row, np.where(seen, self._hand_ratio(at, at_plate, sd_sq[:, side]), 0.0))
+            else:
+                # The mean of several instants is where the hand was; each of them alone is worth little.
+                sight = np.where(seen, weight / (sd_sq[:, side] + HAND_ERROR_M**2), 0.0)
+                seen_weight = np.maximum(np.bincount(row, sight, n_people), 1e-12)
+                mean = np.stack([np.bincount(row, sight * at_plate[:, i], n_people) for i in range(3)], axis=1)
+                mean_sd_sq = np.bincount(row, sight * sd_sq[:, side], n_people) / seen_weight / 2.0 + HAND_ERROR_M**2
+                seen_mean = self._hand_ratio(at, mean / seen_weight[:, None], mean_sd_sq)
             ratio += 0.5 * (known * seen_mean + (1.0 - known) * unseen_mean)
         return np.log(ratio + HAND_ELSEWHERE_RATIO)
+
+    def _hand_ratio(self, plate: int, hand_m: np.ndarray, sd_sq: np.ndarray) -> np.ndarray:
+        """(n,) likelihood ratio of hands (n, 3) in the plate's axes about the load, known with variance sd_sq (n,)."""
+        along, across, height = hand_m.T
+        half_depth, above_m = 0.5 * self._depth_m[plate], self._above_m[plate]
+        before = np.maximum(-half_depth - HAND_BEFORE_M - across, 0.0) + np.maximum(across - half_depth, 0.0)
+        outside = np.maximum(-height, 0.0) + np.maximum(height - above_m, 0.0)
+        distance_sq = (
+            along**2 / (HAND_ALONG_SD_M**2 + sd_sq)
+            + before**2 / (HAND_ACROSS_SD_M**2 + sd_sq)
+            + outside**2 / (HAND_HEIGHT_SD_M**2 + sd_sq)
+        )
+        return HAND_LIKELIHOOD_RATIO * np.exp(-0.5 * distance_sq)
 
     def _body_ratio(self, position: np.ndarray) -> np.ndarray:
         """(n,) likelihood ratio from the place on the floor; position (n, 2) in the plate's axes about the load."""
