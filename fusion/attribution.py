@@ -53,10 +53,14 @@ TENTATIVE_WEIGHT = 0.3
 # Nothing moved, though a load settled: a lean, a bag set down, a thing that no product list knows. Density per gram; a
 # load that comes may well be such a thing, one that goes seldom is.
 LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(0.01 / 400.0), math.log(1e-3 / 400.0)
+# A hand that leans or a bag that rests on a shelf is gone by then.
+LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(10.0)
 # A put-back goes where the product belongs, or (43 % of them, in an adversarial set) to any other place.
 PLACED_RIGHT, PLACED_ELSEWHERE = 0.6, 0.05
 # A put-back of what one does not hold: handed over by somebody who does, or brought along.
 LOG_HANDED_OVER, LOG_BROUGHT = math.log(0.15), math.log(1e-4)
+# A put-back by somebody whom no camera sees: there are few of them, and they hold little.
+LOG_UNSEEN_PUT = math.log(0.05)
 # Two events of one person within so short a time need two hands.
 BUSY_S, LOG_BUSY = 0.5, math.log(0.1)
 
@@ -290,7 +294,10 @@ class Attributor:
         owner = np.repeat(scene.owner, n_what)
         product = np.tile(found.product, len(scene.owner))
         quantity = np.tile(found.quantity, len(scene.owner))
-        log_candidate = (scene.log_probability[:, None] + log_what).ravel()
+        log_who = scene.log_probability + np.where(
+            (scene.owner < 0) & (opened.event.delta_g.sum() > 0), LOG_UNSEEN_PUT, 0.0
+        )
+        log_candidate = (log_who[:, None] + log_what).ravel()
         order = np.argsort(-log_candidate, kind="stable")[:CANDIDATES_MAX]
         if len(order):
             # A put-back's best candidate may turn out not to be held, so put-backs keep a wider field.
@@ -317,9 +324,14 @@ class Attributor:
         base.quantity = np.append(base.quantity, quantity)
         origin_ns = self._origin_ns or 0
         event_s = np.array([(one.event.contact_ns - origin_ns) * 1e-9 for one in base.events])
+        log_undone = np.array([_log_undone(one.event, opened.event, log_nothing) for one in base.events[:-1]])
+        log_candidate[-1] += max(
+            (_log_undone(one.event.event, opened.event, log_nothing) for one in self._decided if not one.quantity),
+            default=0.0,
+        )
         kept = self._kernel.extend(
             base.choices, base.log_weight, base.owner, base.product, base.quantity, first, event_s, log_candidate,
-            log_not_held, held, BUSY_S, LOG_BUSY, self._key, self._pick, LOG_SPREAD,
+            log_not_held, held, log_undone, BUSY_S, LOG_BUSY, self._key, self._pick, LOG_SPREAD,
         )  # fmt: skip
         rows, picks = np.divmod(self._pick[:kept], len(owner))
         base.choices = np.concatenate([base.choices[rows], (first + picks)[:, None]], axis=1).astype(np.int32)
@@ -350,6 +362,9 @@ class Attributor:
         contact_ns = opened.event.contact_ns
         tied = []
         for component in self._components:
+            if any(_log_undone(one.event, opened.event, LOG_NOTHING_WENT) for one in component.events):
+                tied.append(component)
+                continue
             if not people & component.people:
                 continue
             close = any(abs(one.event.contact_ns - contact_ns) < BUSY_S * 1e9 for one in component.events)
@@ -473,8 +488,8 @@ class Attributor:
         gtins = self.planogram.gtins
         return CartBelief(
             {gtins[product]: quantity for product, quantity in sorted(items.items()) if quantity > 0},
-            {gtins[product]: math.exp(log_p) for product, log_p in sorted(log_line.items())},
-            math.exp(log_right),
+            {gtins[product]: min(math.exp(log_p), 1.0) for product, log_p in sorted(log_line.items())},
+            min(math.exp(log_right), 1.0),
             tuple(text for _, text in sorted(doubts)),
         )
 
@@ -670,6 +685,20 @@ class Attributor:
         off = np.maximum(np.abs(distance - BODY_DISTANCE_M) - 0.1, 0.0) / BODY_DISTANCE_SD_M
         side = position[:, 0] / BODY_ALONG_SD_M
         return BODY_RATIO * np.exp(-0.5 * (off**2 + side**2)) + HAND_ELSEWHERE_RATIO
+
+
+def _log_undone(earlier: ShelfEvent, later: ShelfEvent, log_nothing: float) -> float:
+    """What it adds to nothing having moved in `later` that it takes back `earlier`, where nothing did; else 0."""
+    gap_s = (later.contact_ns - earlier.contact_ns) * 1e-9
+    if not 0.0 < gap_s < LEAN_UNDONE_S or not set(earlier.plates.tolist()) & set(later.plates.tolist()):
+        return 0.0
+    left_g, load_g = float(earlier.delta_g.sum() + later.delta_g.sum()), abs(float(later.delta_g.sum()))
+    sd_g = math.sqrt(float(earlier.cov_g2.sum() + later.cov_g2.sum())) + 2.0 + 0.02 * load_g
+    if abs(left_g) > 4.0 * sd_g:
+        return 0.0
+    # Who leans leaves, so this is far more to be expected than a take of just that weight from just there.
+    log_density = -0.5 * (left_g / sd_g) ** 2 - math.log(sd_g * math.sqrt(2.0 * math.pi))
+    return max(log_density + LOG_UNDONE - log_nothing, 0.0)
 
 
 def _within(distance_m: np.ndarray, reach_m: float) -> np.ndarray:
