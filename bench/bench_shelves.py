@@ -42,6 +42,15 @@ def messages(grams: np.ndarray) -> list[tuple[Any, ...]]:
     ]  # fmt: skip
 
 
+def flat(ticks: list[tuple[Any, ...]]) -> list[tuple[int, int, np.ndarray]]:
+    """The same messages one by one, as the twin takes them."""
+    return [
+        (plate, int(t_ns), samples[starts[i] : starts[i + 1]])
+        for plates, times, starts, samples in ticks
+        for i, (plate, t_ns) in enumerate(zip(plates, times))
+    ]
+
+
 class Kernel:
     """The kernel's state, from scratch."""
 
@@ -72,7 +81,7 @@ def replay(ticks: list[tuple[Any, ...]]) -> Callable[[], int]:
 def bench_kernel(benchmark: Any) -> None:
     ticks = messages(scales().grams)
     expected, _, _ = reference.follow(
-        [(p, int(t), tick[3][tick[2][i] : tick[2][i + 1]]) for tick in ticks for i, (p, t) in enumerate(zip(*tick[:2]))],
+        flat(ticks),
         N_PLATES, PERIOD_NS, LIMITS,
     )  # fmt: skip
     assert replay(ticks)() == len(expected) >= 14
@@ -84,11 +93,9 @@ def bench_kernel(benchmark: Any) -> None:
 @pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")
 def bench_twin(benchmark: Any) -> None:
     ticks = messages(scales().grams[:, :120])
-    flat = [
-        (p, int(t), tick[3][tick[2][i] : tick[2][i + 1]]) for tick in ticks for i, (p, t) in enumerate(zip(*tick[:2]))
-    ]
+    one_by_one = flat(ticks)
     benchmark.extra_info["seconds"] = 2.0
-    benchmark.pedantic(lambda: reference.follow(flat, N_PLATES, PERIOD_NS, LIMITS), rounds=1)
+    benchmark.pedantic(lambda: reference.follow(one_by_one, N_PLATES, PERIOD_NS, LIMITS), rounds=1)
 
 
 @pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")

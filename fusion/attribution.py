@@ -25,9 +25,11 @@ from fusion.shelves import Explanations, Planogram, ShelfEvent
 # Fingers reach beyond the wrist, along the forearm.
 HAND_BEYOND_WRIST_M = 0.08
 # Spread of the hand beside the middle of the load, in front of and behind the plate, and above it.
-HAND_ALONG_SD_M, HAND_ACROSS_SD_M, HAND_HEIGHT_SD_M = 0.05, 0.06, 0.05
-# A hand that holds a product is up to so far above the plate and in front of it.
-HAND_ABOVE_M, HAND_BEFORE_M = 0.25, 0.03
+HAND_ALONG_SD_M, HAND_ACROSS_SD_M, HAND_HEIGHT_SD_M = 0.05, 0.045, 0.05
+# Error of a hand's place that no averaging removes: the same joint is seen by the same cameras.
+HAND_ERROR_M = 0.02
+# A hand that holds a product is up to so far above the plate and in front of it, and below the shelf above.
+HAND_ABOVE_M, HAND_BEFORE_M = 0.30, 0.02
 # Cameras are up to 0.1 s out of step, and a hand at a shelf moves at half a metre a second.
 CONTACT_SD_S = 0.15
 WINDOW_S = 0.35
@@ -51,10 +53,14 @@ TENTATIVE_WEIGHT = 0.3
 # Nothing moved, though a load settled: a lean, a bag set down, a thing that no product list knows. Density per gram; a
 # load that comes may well be such a thing, one that goes seldom is.
 LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(0.01 / 400.0), math.log(1e-3 / 400.0)
+# A hand that leans or a bag that rests on a shelf is gone by then.
+LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(10.0)
 # A put-back goes where the product belongs, or (43 % of them, in an adversarial set) to any other place.
 PLACED_RIGHT, PLACED_ELSEWHERE = 0.6, 0.05
 # A put-back of what one does not hold: handed over by somebody who does, or brought along.
 LOG_HANDED_OVER, LOG_BROUGHT = math.log(0.15), math.log(1e-4)
+# A put-back by somebody whom no camera sees: there are few of them, and they hold little.
+LOG_UNSEEN_PUT = math.log(0.05)
 # Two events of one person within so short a time need two hands.
 BUSY_S, LOG_BUSY = 0.5, math.log(0.1)
 
@@ -210,6 +216,7 @@ class Attributor:
         self._names = [plate.plate for plate in store.plates]
         self._centre_m = np.array([(p.x, p.y, p.z) for p in store.plates]).reshape(-1, 3)
         self._depth_m = np.array([p.depth for p in store.plates])
+        self._above_m = np.array([self._clearance_m(centre) for centre in self._centre_m])
         self._yaw = np.array([p.yaw for p in store.plates])
         layout = store.layout
         sides = [layout.indices(f"{side}_wrist", f"{side}_elbow", f"{side}_shoulder") for side in ("l", "r")]
@@ -224,6 +231,13 @@ class Attributor:
         self._origin_ns: int | None = None
         self._key = np.empty(EXPLANATIONS_MAX)
         self._pick = np.empty(EXPLANATIONS_MAX, np.int32)
+
+    def _clearance_m(self, centre: np.ndarray) -> float:
+        """How far above a plate a hand may be that reaches for its goods: not on the shelf above."""
+        beside = np.hypot(self._centre_m[:, 0] - centre[0], self._centre_m[:, 1] - centre[1]) < 0.1
+        above = self._centre_m[beside, 2] - centre[2]
+        above = above[above > 0.1]
+        return min(HAND_ABOVE_M, 0.85 * float(above.min())) if len(above) else HAND_ABOVE_M
 
     # ---- observing ---------------------------------------------------------------------------------------------------
 
@@ -280,7 +294,10 @@ class Attributor:
         owner = np.repeat(scene.owner, n_what)
         product = np.tile(found.product, len(scene.owner))
         quantity = np.tile(found.quantity, len(scene.owner))
-        log_candidate = (scene.log_probability[:, None] + log_what).ravel()
+        log_who = scene.log_probability + np.where(
+            (scene.owner < 0) & (opened.event.delta_g.sum() > 0), LOG_UNSEEN_PUT, 0.0
+        )
+        log_candidate = (log_who[:, None] + log_what).ravel()
         order = np.argsort(-log_candidate, kind="stable")[:CANDIDATES_MAX]
         if len(order):
             # A put-back's best candidate may turn out not to be held, so put-backs keep a wider field.
@@ -307,9 +324,14 @@ class Attributor:
         base.quantity = np.append(base.quantity, quantity)
         origin_ns = self._origin_ns or 0
         event_s = np.array([(one.event.contact_ns - origin_ns) * 1e-9 for one in base.events])
+        log_undone = np.array([_log_undone(one.event, opened.event, log_nothing) for one in base.events[:-1]])
+        log_candidate[-1] += max(
+            (_log_undone(one.event.event, opened.event, log_nothing) for one in self._decided if not one.quantity),
+            default=0.0,
+        )
         kept = self._kernel.extend(
             base.choices, base.log_weight, base.owner, base.product, base.quantity, first, event_s, log_candidate,
-            log_not_held, held, BUSY_S, LOG_BUSY, self._key, self._pick, LOG_SPREAD,
+            log_not_held, held, log_undone, BUSY_S, LOG_BUSY, self._key, self._pick, LOG_SPREAD,
         )  # fmt: skip
         rows, picks = np.divmod(self._pick[:kept], len(owner))
         base.choices = np.concatenate([base.choices[rows], (first + picks)[:, None]], axis=1).astype(np.int32)
@@ -340,6 +362,9 @@ class Attributor:
         contact_ns = opened.event.contact_ns
         tied = []
         for component in self._components:
+            if any(_log_undone(one.event, opened.event, LOG_NOTHING_WENT) for one in component.events):
+                tied.append(component)
+                continue
             if not people & component.people:
                 continue
             close = any(abs(one.event.contact_ns - contact_ns) < BUSY_S * 1e9 for one in component.events)
@@ -463,8 +488,8 @@ class Attributor:
         gtins = self.planogram.gtins
         return CartBelief(
             {gtins[product]: quantity for product, quantity in sorted(items.items()) if quantity > 0},
-            {gtins[product]: math.exp(log_p) for product, log_p in sorted(log_line.items())},
-            math.exp(log_right),
+            {gtins[product]: min(math.exp(log_p), 1.0) for product, log_p in sorted(log_line.items())},
+            min(math.exp(log_right), 1.0),
             tuple(text for _, text in sorted(doubts)),
         )
 
@@ -614,38 +639,45 @@ class Attributor:
         forearm = wrist - elbow
         length = np.sqrt((forearm**2).sum(axis=2, keepdims=True))
         hand = wrist + np.nan_to_num(forearm * (HAND_BEYOND_WRIST_M / np.maximum(length, 0.05)))
-        half_depth = 0.5 * self._depth_m[at]
-        along = hand[:, :, 0] * cos + hand[:, :, 1] * sin
-        across = hand[:, :, 1] * cos - hand[:, :, 0] * sin
-        height = hand[:, :, 2]
-        before = np.maximum(-half_depth - HAND_BEFORE_M - across, 0.0) + np.maximum(across - half_depth, 0.0)
-        above = np.maximum(-height, 0.0) + np.maximum(height - HAND_ABOVE_M, 0.0)
-        distance_sq = (
-            along**2 / (HAND_ALONG_SD_M**2 + sd_sq)
-            + before**2 / (HAND_ACROSS_SD_M**2 + sd_sq)
-            + above**2 / (HAND_HEIGHT_SD_M**2 + sd_sq)
-        )
         elbow_ratio = ELBOW_RATIO * _within(np.sqrt((elbow**2).sum(axis=2)), ELBOW_REACH_M)
         shoulder_ratio = SHOULDER_RATIO * _within(np.sqrt((shoulder**2).sum(axis=2)), SHOULDER_REACH_M)
         unseen = np.where(np.isfinite(elbow_ratio), elbow_ratio, shoulder_ratio)
         unseen = np.where(np.isfinite(unseen), unseen, body[:, None])
+        axes = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
         ratio = np.zeros(n_people)
         for side in range(2):
-            seen = np.isfinite(distance_sq[:, side])
-            hand_ratio = np.where(seen, HAND_LIKELIHOOD_RATIO * np.exp(-0.5 * distance_sq[:, side]), 0.0)
-            seen_weight = np.bincount(row, weight * seen, n_people)
+            seen = np.isfinite(hand[:, side, 0])
+            at_plate = np.nan_to_num(hand[:, side] @ axes.T)
             unseen_mean = np.bincount(row, weight * unseen[:, side], n_people) / total
-            if event.silent:
-                seen_mean = np.zeros(n_people)
-                np.maximum.at(seen_mean, row, hand_ratio)
-            else:
-                seen_mean = np.bincount(row, weight * hand_ratio, n_people) / np.maximum(seen_weight, 1e-12)
             # A hand seen within a tenth of a second of contact is as good as seen at it.
             near = np.zeros(n_people)
             np.maximum.at(near, row, np.where(seen, weight, 0.0))
             known = np.minimum(near / HAND_SEEN_WEIGHT, 1.0)
+            if event.silent:
+                seen_mean = np.zeros(n_people)
+                np.maximum.at(seen_mean, row, np.where(seen, self._hand_ratio(at, at_plate, sd_sq[:, side]), 0.0))
+            else:
+                # The mean of several instants is where the hand was; each of them alone is worth little.
+                sight = np.where(seen, weight / (sd_sq[:, side] + HAND_ERROR_M**2), 0.0)
+                seen_weight = np.maximum(np.bincount(row, sight, n_people), 1e-12)
+                mean = np.stack([np.bincount(row, sight * at_plate[:, i], n_people) for i in range(3)], axis=1)
+                mean_sd_sq = np.bincount(row, sight * sd_sq[:, side], n_people) / seen_weight / 2.0 + HAND_ERROR_M**2
+                seen_mean = self._hand_ratio(at, mean / seen_weight[:, None], mean_sd_sq)
             ratio += 0.5 * (known * seen_mean + (1.0 - known) * unseen_mean)
         return np.log(ratio + HAND_ELSEWHERE_RATIO)
+
+    def _hand_ratio(self, plate: int, hand_m: np.ndarray, sd_sq: np.ndarray) -> np.ndarray:
+        """(n,) likelihood ratio of hands (n, 3) in the plate's axes about the load, known with variance sd_sq (n,)."""
+        along, across, height = hand_m.T
+        half_depth, above_m = 0.5 * self._depth_m[plate], self._above_m[plate]
+        before = np.maximum(-half_depth - HAND_BEFORE_M - across, 0.0) + np.maximum(across - half_depth, 0.0)
+        outside = np.maximum(-height, 0.0) + np.maximum(height - above_m, 0.0)
+        distance_sq = (
+            along**2 / (HAND_ALONG_SD_M**2 + sd_sq)
+            + before**2 / (HAND_ACROSS_SD_M**2 + sd_sq)
+            + outside**2 / (HAND_HEIGHT_SD_M**2 + sd_sq)
+        )
+        return HAND_LIKELIHOOD_RATIO * np.exp(-0.5 * distance_sq)
 
     def _body_ratio(self, position: np.ndarray) -> np.ndarray:
         """(n,) likelihood ratio from the place on the floor; position (n, 2) in the plate's axes about the load."""
@@ -653,6 +685,20 @@ class Attributor:
         off = np.maximum(np.abs(distance - BODY_DISTANCE_M) - 0.1, 0.0) / BODY_DISTANCE_SD_M
         side = position[:, 0] / BODY_ALONG_SD_M
         return BODY_RATIO * np.exp(-0.5 * (off**2 + side**2)) + HAND_ELSEWHERE_RATIO
+
+
+def _log_undone(earlier: ShelfEvent, later: ShelfEvent, log_nothing: float) -> float:
+    """What it adds to nothing having moved in `later` that it takes back `earlier`, where nothing did; else 0."""
+    gap_s = (later.contact_ns - earlier.contact_ns) * 1e-9
+    if not 0.0 < gap_s < LEAN_UNDONE_S or not set(earlier.plates.tolist()) & set(later.plates.tolist()):
+        return 0.0
+    left_g, load_g = float(earlier.delta_g.sum() + later.delta_g.sum()), abs(float(later.delta_g.sum()))
+    sd_g = math.sqrt(float(earlier.cov_g2.sum() + later.cov_g2.sum())) + 2.0 + 0.02 * load_g
+    if abs(left_g) > 4.0 * sd_g:
+        return 0.0
+    # Who leans leaves, so this is far more to be expected than a take of just that weight from just there.
+    log_density = -0.5 * (left_g / sd_g) ** 2 - math.log(sd_g * math.sqrt(2.0 * math.pi))
+    return max(log_density + LOG_UNDONE - log_nothing, 0.0)
 
 
 def _within(distance_m: np.ndarray, reach_m: float) -> np.ndarray:

@@ -238,12 +238,15 @@ class _Change:
 class _Held:
     """What may be a hand that rests on a shelf: kept until it is undone or stays longer than a hand would.
 
-    event is None for what is too small to be a load: it is forgotten rather than handed out.
+    event is None for what is too small to be a load: it is forgotten rather than handed out. log_creep is what it costs
+    to believe that: log density of a creep as large as that, against none.
     """
 
     before_g: dict[int, float]
     settled_ns: int
+    until_ns: int
     event: ShelfEvent | None
+    log_creep: float = 0.0
 
 
 # Two neighbouring changes further apart than this are two loads, however well one would explain them.
@@ -251,7 +254,7 @@ JOIN_MAX_S = 0.4
 # Spread of the contact times of the plates that share one load: a piece tips over an edge within a tenth of a second.
 SAME_LOAD_SD_S = 0.06
 # Density per second of two loads of different people or hands that happen to be neighbours within JOIN_MAX_S.
-COINCIDENCE_PER_S = 0.02
+COINCIDENCE_PER_S = 0.1
 # Shares of loads that rest on one, two, three, four plates (235 labelled events: 117, 105, 11, 2).
 SPREAD_PRIOR = (0.5, 0.44, 0.05, 0.01)
 # How long the changes of some plates wait for neighbours that still shake.
@@ -260,6 +263,8 @@ NEIGHBOUR_WAIT_S = 1.2
 # down on its plate), somebody lifts a plate's edge.
 LEAN_MAX_S = 10.0
 LIFT_MAX_S = 2.0
+# A load that something explains, though not what one expects there, may still be a hand; most are gone by then.
+LEAN_LIKELY_S = 3.0
 HELD_MAX = 64
 # A load below this share of the lightest product is not one.
 LIGHTEST_SHARE = 0.45
@@ -578,15 +583,16 @@ class ShelfMonitor:
         if resting:
             net, log_vanished = self._net(part, resting)
             net_score, net_loads, net_nothing = self._partition(net) if net else (0.0, [], [])
-            # What is explained as it stays so; a hand that went has to explain it better.
-            if net_score + log_vanished > score + 1.0:
+            # What is explained as it stays so; a hand that went, or a load in two steps, has to explain it better.
+            if net_score + log_vanished > score + sum(held.log_creep for held in resting) + 1.0:
                 self._held = [held for held in self._held if all(held is not one for one in resting)]
                 loads, nothing, resting = net_loads, net_nothing, []
         events = []
         for load in loads:
             event = _event(load)
             before_g = {change.plate: change.before_g for change in load}
-            if self._is_explained(event) or len(self._held) >= HELD_MAX:
+            doubt_s = self._doubt_s(event)
+            if doubt_s == 0.0 or len(self._held) >= HELD_MAX:
                 events.append(event)
                 continue
             below = [held for held in resting if held.before_g.keys() & before_g.keys()]
@@ -597,10 +603,14 @@ class ShelfMonitor:
                 if not net:
                     continue
                 event, before_g = _event(net), {change.plate: change.before_g for change in net}
-            self._held.append(_Held(before_g, event.settled_ns, event))
+            self._held.append(_Held(before_g, event.settled_ns, event.settled_ns + int(doubt_s * 1e9), event))
         for change in nothing:
             if len(self._held) < HELD_MAX and abs(change.delta_g) > 2.0 * CREEP_G:
-                self._held.append(_Held({change.plate: change.before_g}, change.settled_ns, None))
+                until_ns = change.settled_ns + int(LIFT_MAX_S * 1e9)
+                heaviest_g = max(abs(other.delta_g) for other in part)
+                log_creep = _log_nothing(change, heaviest_g) - _log_nothing(replace(change, delta_g=0.0), heaviest_g)
+                before_g = {change.plate: change.before_g}
+                self._held.append(_Held(before_g, change.settled_ns, until_ns, None, log_creep))
         return events
 
     def _resting(self, part: list[_Change]) -> list[_Held]:
@@ -642,14 +652,18 @@ class ShelfMonitor:
 
     def _outlived(self, now_ns: int) -> list[ShelfEvent]:
         """Held loads that stayed longer than a hand would."""
-
-        def is_old(held: _Held) -> bool:
-            leans = held.event is not None and held.event.delta_g.sum() > 0
-            return now_ns - held.settled_ns >= (LEAN_MAX_S if leans else LIFT_MAX_S) * 1e9
-
-        old = [held.event for held in self._held if is_old(held) and held.event is not None]
-        self._held = [held for held in self._held if not is_old(held)]
+        old = [held.event for held in self._held if held.until_ns <= now_ns and held.event is not None]
+        self._held = [held for held in self._held if held.until_ns > now_ns]
         return old
+
+    def _doubt_s(self, event: ShelfEvent) -> float:
+        """How long to wait whether a load is undone: not at all where it is what one expects there."""
+        explained, planned = self._is_explained(event), self._is_planned(event)
+        if event.delta_g.sum() < 0:
+            return 0.0 if explained else LIFT_MAX_S
+        if explained and planned:
+            return 0.0
+        return LEAN_LIKELY_S if explained or planned else LEAN_MAX_S
 
     def _is_planned(self, event: ShelfEvent) -> bool:
         """Whether a load that came is pieces of a product that belongs there: somebody restocks."""
@@ -707,7 +721,7 @@ def _in_order(group: list[_Change]) -> list[list[_Change]]:
 def _log_nothing(change: _Change, heaviest_g: float) -> float:
     """Log density of a plate's change as creep or as cross-talk of a heavier step beside it."""
     beside_g = heaviest_g if heaviest_g > abs(change.delta_g) else 0.0
-    scale_g = CREEP_G + math.sqrt(change.var_g2) + CROSS_TALK_SHARE * beside_g
+    scale_g = CREEP_G + 0.5 * math.sqrt(change.var_g2) + CROSS_TALK_SHARE * beside_g
     return -abs(change.delta_g) / scale_g - math.log(2.0 * scale_g)
 
 

@@ -82,6 +82,7 @@ def extend(
     const double[::1] log_candidate not None,
     const double[::1] log_not_held not None,
     const int[::1] held not None,
+    const double[::1] log_undone not None,
     double busy_s,
     double log_busy,
     double[::1] key not None,
@@ -95,6 +96,8 @@ def extend(
     event_s (n_events + 1,): contact times, the new event's last. log_candidate (n_new,): log prior and likelihood.
     log_not_held (n_new,): added where a put-back is of something that its owner does not hold by then; staff's and the
     unknown's entries are 0. held (n_new,): pieces that the owner holds beyond what this component decides.
+    log_undone (n_events,): added to a new candidate by which nothing moved, for an event by which nothing moved either
+    and which the new one undoes: a hand that leaves. 0 where it does not.
     busy_s, log_busy: two events of one owner within busy_s seconds cost log_busy.
     key (capacity,), pick (capacity,): out, best first: log weight, and explanation * n_new + candidate.
     log_spread: pairs worse than the best by more are dropped. Returns the number kept.
@@ -108,9 +111,10 @@ def extend(
         for row in range(n):
             for new in range(n_new):
                 weight = log_weight[row] + log_candidate[new]
-                if weight < best - log_spread:
-                    continue
                 candidate = first + new
+                # Only an undone event can still make a pair better.
+                if weight < best - log_spread and quantity[candidate] != 0:
+                    continue
                 if owner[candidate] >= 0 and quantity[candidate] != 0:
                     has = held[new]
                     for event in range(n_events):
@@ -124,6 +128,10 @@ def extend(
                             weight += log_busy
                     if quantity[candidate] > has:
                         weight += log_not_held[new]
+                elif quantity[candidate] == 0:
+                    for event in range(n_events):
+                        if quantity[choices[row, event]] == 0:
+                            weight += log_undone[event]
                 if weight > best:
                     best = weight
                 kept = _offer(key, pick, kept, capacity, weight, row * n_new + new)

@@ -11,6 +11,7 @@ def extend(
     log_candidate: np.ndarray,
     log_not_held: np.ndarray,
     held: np.ndarray,
+    log_undone: np.ndarray,
     busy_s: float,
     log_busy: float,
     key: np.ndarray,

@@ -16,6 +16,7 @@ def extend(
     log_candidate: np.ndarray,
     log_not_held: np.ndarray,
     held: np.ndarray,
+    log_undone: np.ndarray,
     busy_s: float,
     log_busy: float,
 ) -> np.ndarray:
@@ -25,6 +26,8 @@ def extend(
     for row, chosen in enumerate(choices):
         for new in range(n_new):
             mine = first + new
+            if quantity[mine] == 0:
+                out[row, new] += log_undone[quantity[chosen] == 0].sum()
             if owner[mine] < 0 or quantity[mine] == 0:
                 continue
             same = (owner[chosen] == owner[mine]) & (quantity[chosen] != 0)
