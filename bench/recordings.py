@@ -2,8 +2,8 @@
 
     FUSION_DATA=path/to/data python bench/recordings.py
 
-Needs the recordings of the file contract that are not part of this project: `shelf` (Shelf data set, OpenPose
-detections), `nanostore_visit` (real weights of a shop) and `dev/*` (visits of an independent generator). Prints a table;
+Needs the recordings of the file contract that are not part of this project: `shelf` (the Shelf data set, detected by
+OpenPose), `nanostore_visit` (real weights of a shop) and `dev/*` (visits of an independent generator). Prints a table;
 what is absent is left out.
 """
 
