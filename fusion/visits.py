@@ -31,7 +31,9 @@ SCAN_LATE_S = 2.5
 # Who vanishes this near to an exit has left: cameras often do not look outside.
 VANISHED_NEAR_M = 1.0
 # How long a vanished person may be away before being seen as gone, at an exit and anywhere else.
-VANISHED_AT_EXIT_S = 3.0
+VANISHED_S = 3.0
+# Who was seen within this time is in view: several frames of every camera.
+IN_VIEW_S = 0.5
 LOST_S = 120.0
 # A person must have been followed this long before a visit without credential is made of them; ghosts live shorter.
 UNKNOWN_AGE_S = 2.0
@@ -213,10 +215,9 @@ class Visits:
                 results += self._enter(
                     walker, *walker.waiting, scan=self._take_scan(walker, walker.waiting[1], any_scan=True)
                 )
-        # Somebody not seen for a while is as gone as they will ever be.
-        results += self._vanished(
-            {t for t, w in self._walkers.items() if now_ns - w.seen_ns < VANISHED_AT_EXIT_S * 1e9}, now_ns
-        )
+        # Nobody will be seen again: who was not in view at the end is as gone as they will ever be.
+        in_view = {t for t, w in self._walkers.items() if now_ns - w.seen_ns < IN_VIEW_S * 1e9}
+        results += self._vanished(in_view, now_ns, after_s=IN_VIEW_S)
         for visit in list(self._open.values()):
             for track in list(visit.lost):
                 results += self._give_up(visit, track, now_ns)
@@ -411,10 +412,11 @@ class Visits:
         distance, beside = self._gate_distances(np.array([walker.last_m]))
         return bool((beside & (np.abs(distance) < GATE_REACH_M)).any())
 
-    def _vanished(self, present: set[int], now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
+    def _vanished(
+        self, present: set[int], now_ns: int, after_s: float = VANISHED_S
+    ) -> Iterator[PersonEntered | PersonLeft | Warning]:
         for track, walker in list(self._walkers.items()):
-            unseen_ns = now_ns - walker.seen_ns
-            if track in present and unseen_ns < VANISHED_AT_EXIT_S * 1e9:
+            if now_ns - walker.seen_ns < after_s * 1e9:
                 continue
             if walker.inside:
                 gate = self._exit_near(walker.last_m)
