@@ -31,7 +31,9 @@ SCAN_LATE_S = 2.5
 # Who vanishes this near to an exit has left: cameras often do not look outside.
 VANISHED_NEAR_M = 1.0
 # How long a vanished person may be away before being seen as gone, at an exit and anywhere else.
-VANISHED_AT_EXIT_S = 1.5
+VANISHED_S = 3.0
+# Who was seen within this time is in view: several frames of every camera.
+IN_VIEW_S = 0.5
 LOST_S = 120.0
 # A person must have been followed this long before a visit without credential is made of them; ghosts live shorter.
 UNKNOWN_AGE_S = 2.0
@@ -195,8 +197,9 @@ class Visits:
             elif walker.sides:
                 walker.sides.clear()
                 walker.distance_m.clear()
-            if not walker.inside and confirmed[row] and walker.visit is None and walker.waiting is None:
-                results += self._appeared(walker, now_ns)
+            if not walker.inside and confirmed[row] and walker.waiting is None:
+                known = walker.visit is not None or track in self._whose
+                results += self._came_back(walker, now_ns) if known else self._appeared(walker, now_ns)
         results += self._vanished(set(tracks), now_ns)
         results += self._resolve_waiting(now_ns)
         while self._scans and now_ns - self._scans[0].scan.t_ns > SCAN_VALID_S * 1e9:
@@ -212,10 +215,9 @@ class Visits:
                 results += self._enter(
                     walker, *walker.waiting, scan=self._take_scan(walker, walker.waiting[1], any_scan=True)
                 )
-        # Somebody not seen for a while is as gone as they will ever be.
-        results += self._vanished(
-            {t for t, w in self._walkers.items() if now_ns - w.seen_ns < VANISHED_AT_EXIT_S * 1e9}, now_ns
-        )
+        # Nobody will be seen again: who was not in view at the end is as gone as they will ever be.
+        in_view = {t for t, w in self._walkers.items() if now_ns - w.seen_ns < IN_VIEW_S * 1e9}
+        results += self._vanished(in_view, now_ns, after_s=IN_VIEW_S)
         for visit in list(self._open.values()):
             for track in list(visit.lost):
                 results += self._give_up(visit, track, now_ns)
@@ -392,19 +394,39 @@ class Visits:
             visit.doubts.append("lost from sight among others")
         yield from self._enter(walker, walker.first_ns, None, None)
 
-    def _vanished(self, present: set[int], now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
+    def _came_back(self, walker: Walker, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
+        """Somebody who was lost, or seemed to have left, under the same track as before."""
+        track, visit = walker.track_id, self._whose.get(walker.track_id)
+        if visit is not None and track in visit.lost:
+            del visit.lost[track]
+        elif self._at_a_gate(walker) or not inside_polygon(self._store.floor, *walker.last_m):
+            return
+        elif visit is not None and visit.id not in self._open:
+            # The bill was written when they seemed to have left; whatever they take now is not on it.
+            yield from self._enter(walker, now_ns, None, None)
+            return
+        walker.inside = True
+        self._belongs(walker, visit)
+
+    def _at_a_gate(self, walker: Walker) -> bool:
+        distance, beside = self._gate_distances(np.array([walker.last_m]))
+        return bool((beside & (np.abs(distance) < GATE_REACH_M)).any())
+
+    def _vanished(
+        self, present: set[int], now_ns: int, after_s: float = VANISHED_S
+    ) -> Iterator[PersonEntered | PersonLeft | Warning]:
         for track, walker in list(self._walkers.items()):
-            unseen_ns = now_ns - walker.seen_ns
-            if track in present and unseen_ns < VANISHED_AT_EXIT_S * 1e9:
+            if now_ns - walker.seen_ns < after_s * 1e9:
                 continue
             if walker.inside:
                 gate = self._exit_near(walker.last_m)
                 if gate is not None:
                     yield from self._leave(walker, walker.seen_ns, gate)
-                elif track not in present and walker.visit is not None:
-                    walker.visit.inside.discard(track)
-                    walker.visit.lost.setdefault(track, (walker.seen_ns, walker.last_m))
+                elif track not in present:
                     walker.inside = False
+                    if walker.visit is not None:
+                        walker.visit.inside.discard(track)
+                        walker.visit.lost.setdefault(track, (walker.seen_ns, walker.last_m))
             if track not in present and (walker.visit is None or walker.visit.id not in self._open):
                 del self._walkers[track]
         for visit in list(self._open.values()):

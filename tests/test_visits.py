@@ -222,3 +222,52 @@ def test_a_group_is_billed_when_its_last_member_has_left():
     (visit,) = store.closed
     assert visit.members == {1, 2}
     assert visit.exit_ns - START_NS == pytest.approx(31.0e9, abs=0.02e9)
+
+
+def test_the_same_track_seen_again_is_still_inside():
+    store = Shop()
+    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0), (9.0, 4.5, 4.0), (12.0, 6.5, 1.0), (14.0, 6.5, -1.0)]
+    for k in range(170):
+        t_s, hidden = 0.1 * k, 5.0 < 0.1 * k < 9.0 or 0.1 * k > 14.0
+        place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)]]
+        store.step(t_s, [] if hidden else [1], [] if hidden else place)
+    (visit,) = store.closed
+    assert visit.members == {1} and not visit.doubts and visit.identity == 1.0
+    assert visit.exit_ns - START_NS == pytest.approx(13.0e9, abs=0.02e9)
+
+
+def test_who_was_hidden_at_the_exit_and_goes_on_shopping_has_not_left():
+    store = Shop()
+    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (6.0, 6.5, 0.6), (8.0, 6.3, 1.8), (12.0, 6.5, 1.0), (14.0, 6.5, -1.0)]
+    for k in range(170):
+        t_s, hidden = 0.1 * k, 6.0 < 0.1 * k < 8.0 or 0.1 * k > 14.0
+        place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)]]
+        store.step(t_s, [] if hidden else [1], [] if hidden else place)
+    (visit,) = store.closed
+    assert visit.account == "alice"
+    assert visit.exit_ns - START_NS == pytest.approx(13.0e9, abs=0.02e9)
+
+
+def test_who_goes_on_shopping_after_the_bill_is_nobody_in_review():
+    store = Shop()
+    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (6.0, 6.5, 0.6), (16.0, 6.3, 2.5), (22.0, 6.5, 1.0), (24.0, 6.5, -1.0)]
+    for k in range(270):
+        t_s, hidden = 0.1 * k, 6.0 < 0.1 * k < 16.0 or 0.1 * k > 24.0
+        place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)]]
+        store.step(t_s, [] if hidden else [1], [] if hidden else place)
+    assert [visit.account for visit in store.closed] == ["alice", None]
+
+
+def test_staff_hidden_for_a_while_are_still_staff():
+    store = Shop()
+    store.visits.scan(GateScan(START_NS, "entry", "staff", "badge-4"))
+    path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0), (20.0, 4.5, 4.0)]
+    for k in range(200):
+        t_s, hidden = 0.1 * k, 5.0 < 0.1 * k < 9.0
+        place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)]]
+        store.step(t_s, [] if hidden else [1], [] if hidden else place)
+    assert store.visits.is_staff(1)
+    assert store.visits.unfinished() == [] and not [s for s in store.said if isinstance(s, Warning)]
