@@ -8,7 +8,7 @@ import pytest
 from fusion.config import Gate, Store
 from fusion.observations import GateScan
 from fusion.results import People, PersonEntered, PersonLeft, Warning
-from fusion.visits import Visits
+from fusion.visits import BESIDE, Visits
 
 STEP_S = 0.1
 START_NS = 1_700_000_000_000_000_000
@@ -112,7 +112,32 @@ def test_a_tailgater_is_nobody_and_takes_nobodys_scan():
 
 
 def test_a_scan_may_come_a_moment_after_the_crossing():
-    assert Shop().run({1: through(0.0)}, {1.8: "alice"}).entered() == {1: "alice"}
+    assert Shop().run({1: through(0.0)}, {1.4: "alice"}).entered() == {1: "alice"}
+
+
+def test_a_scan_after_somebody_slipped_in_is_not_theirs():
+    """The one who scanned is not seen outside, as where no camera looks there."""
+    paths = {1: through(0.0), 2: [(4.4, 1.5, 0.3), (8.0, 3.0, 3.0), (12.0, 4.0, 4.0)]}
+    assert Shop().run(paths, {3.0: "alice"}).entered() == {1: None, 2: "alice"}
+
+
+def test_who_was_elsewhere_did_not_scan():
+    paths = {
+        1: [(0.0, 1.5, -4.0), (4.0, 1.5, -1.0), (5.0, 1.5, 1.0), (9.0, 3.0, 3.0)],
+        2: [(6.0, 1.5, 0.3), (9.0, 4.0, 4.0)],
+    }
+    assert Shop().run(paths, {0.5: "alice"}).entered() == {1: None, 2: "alice"}
+
+
+def test_two_at_the_gate_and_one_scan_is_for_a_person_to_decide():
+    paths = {
+        1: [(0.0, 1.3, -0.6), (2.0, 1.3, -0.6), (3.5, 1.3, 1.0), (9.0, 3.0, 3.0)],
+        2: [(0.0, 1.8, -0.6), (2.5, 1.8, -0.6), (4.0, 1.8, 1.0), (9.0, 4.0, 4.0)],
+    }
+    store = Shop().run(paths, {1.0: "alice"})
+    assert sorted(map(str, store.entered().values())) == ["None", "alice"]
+    (alice,) = [visit for visit in store.visits.unfinished() if visit.account == "alice"]
+    assert alice.doubts == [BESIDE]
 
 
 def test_one_account_scanned_twice_is_one_visit():
