@@ -183,7 +183,7 @@ class Tracker:
         self._lost: dict[int, int] = {}  # Rows that wait for re-linking, and when they were last seen.
         self._next_id = 1
         self._t_ns: int | None = None
-        self._ended: list[int] = []
+        self._ended: deque[int] = deque(maxlen=4 * CAPACITY)
         self._warnings: list[Warning] = []
         self._last_frame_ns = np.full(self.rig.n_views, -1, np.int64)
         self._down = np.zeros(self.rig.n_views, np.bool_)
@@ -571,8 +571,9 @@ class Tracker:
         self._free.append(row)
 
     def ended(self) -> list[int]:
-        """Track ids that will never come again, since the last call."""
-        ended, self._ended = self._ended, []
+        """Track ids that will never come again, since the last call; the newest of them where nobody asks for long."""
+        ended = list(self._ended)
+        self._ended.clear()
         return ended
 
     # ---- telling -----------------------------------------------------------------------------------------------------
