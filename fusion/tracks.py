@@ -64,7 +64,7 @@ OWN_SD_M = 0.05
 FREEDOM = 4.0
 # Detectors differ: how noisy each joint is, against what is assumed, is learnt from how much views disagree, in one set
 # of so many. What is assumed weighs as much as so many coordinates; what was learnt fades within this time.
-NOISE_EVERY, NOISE_PRIOR, NOISE_FADE_S = 2, 100.0, 20.0
+NOISE_EVERY, NOISE_PRIOR, NOISE_FADE_S = 4, 50.0, 20.0
 # Part of a view's error lasts from frame to frame, and the filter takes it for news: so much more variance makes told
 # deviations right on simulated crowds.
 NOISE_LASTING = 1.1
@@ -265,10 +265,15 @@ class Tracker:
         found = detection_of >= 0
         views = found.sum(axis=1)
         doubted = self._confirmed[self._live] & (views <= 1)
-        if doubted.any():
+        if not doubted.any():
+            self._sure_ns[self._live] = frames.t_ns
+            return
+        if (views >= 2).any():
             position, _ = self._place(self._live)
             apart = np.hypot(*(position[:, None] - position[views >= 2]).transpose(2, 0, 1))
             doubted &= (apart < REACH_M).any(axis=1)
+        else:
+            doubted[:] = False
         if doubted.any():
             vain = self._looking(position[doubted], frames.has_frame) & ~found[doubted]
             doubted[doubted] = vain.sum(axis=1) >= 2
