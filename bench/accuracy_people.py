@@ -488,6 +488,13 @@ def markdown(results: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def page(results: dict[str, list[dict[str, float]]], options: str) -> str:
+    """The table with what its figures mean."""
+    words = (__doc__ or "").partition("Figures, ")[2]
+    command = f"python bench/accuracy_people.py {options}"
+    return f"# People in simulated crowds\n\nMade by `{command}`.\n\n{markdown(results)}\n\nFigures, {words}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed, the first 60 % of each film")
@@ -512,13 +519,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table)
     print(f"\n{n_seeds} seeds, in {time.perf_counter() - started_s:.0f} s")
     if args.markdown:
-        command = f"python bench/accuracy_people.py --seeds {n_seeds} --markdown {args.markdown}"
-        words = (__doc__ or "").partition("Figures, ")[2]
-        args.markdown.write_text(
-            f"# People in simulated crowds\n\nMade by `{command}`, {n_seeds} seeds.\n\n"
-            f"{table}\n\nFigures, {words}",
-            encoding="utf-8",
-        )
+        args.markdown.write_text(page(results, f"--seeds {n_seeds} --markdown {args.markdown}"), encoding="utf-8")
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
