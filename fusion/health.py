@@ -45,23 +45,26 @@ CORRELATION_S = 0.5
 # A set counts for at most so long.
 SET_MAX_S = 0.2
 # Faults of a camera are judged over so many seconds in which it showed people.
-MEMORY_S = 4.0
+MEMORY_S = 5.0
 # An error beyond this loses weight: a stranger's detection.
 HUGE_M = 0.15
 # What faults are expected before any data, in rad, metres and seconds, against errors of 2 cm that last CORRELATION_S.
 _PRIOR = VIEW_SD_M**2 * CORRELATION_S / np.array([0.03, 0.03, 0.03, 0.1, 0.1, 0.1, OFFSET_SD_S]) ** 2
 # A camera was moved where faults of its calibration explain this much of its errors, metres at the body, and it is not
 # because all cameras fit badly; after HOLD_S of that. It fits again below FITS_M.
-MOVED_M, FITS_M, OVER_OTHERS, OVER_SECOND = 0.035, 0.02, 2.5, 1.5
-HOLD_S, DATA_MIN_S = 1.5, 2.0
+MOVED_M, FITS_M, OVER_OTHERS, OVER_SECOND = 0.025, 0.015, 2.5, 1.5
+HOLD_S, DATA_MIN_S, SURE_M, EXPLAINED_MIN = 1.0, 1.5, 0.04, 0.5
+# Misfit at which a camera's say is halved.
+DOUBT_M = 0.02
 # Cameras judged in one set, in turn.
 JUDGED_PER_SET = 4
 # Miss rate: share of people in free sight whom a camera does not find, over so many looks; told where it is this high
 # and this far above the other cameras' median.
 LOOKS, LOOKS_MIN = 60.0, 30.0
 MISSES_MAX, MISSES_OVER, MISSES_FINE = 0.45, 0.25, 0.25
-# Heights at which a person must be in the picture and in free sight; a body's radius and height.
-LOOKED_AT_M = np.array([0.6, 1.1, 1.5])
+# Heights at which a person must be in the picture and in free sight, and where a detector tells boxes only, which want
+# feet and head; a body's radius and height.
+LOOKED_AT_M, LOOKED_AT_BOX_M = np.array([0.6, 1.1, 1.5]), np.array([0.05, 1.0, 1.8])
 BODY_RADIUS_M, STATURE_M = 0.35, 1.75
 
 
@@ -101,6 +104,7 @@ class CameraHealth:
         n = rig.n_views
         self._rig, self._body_var, self._boxes = rig, body_var, boxes
         self._n_joints = n_joints
+        self._looked_at_m = LOOKED_AT_M if n_joints > 2 else LOOKED_AT_BOX_M
         self._joints_min = float(min(JOINTS_MIN, n_joints))
         self._lenses = rig.lenses
         self.offsets_s = np.zeros(n)
@@ -150,8 +154,8 @@ class CameraHealth:
             self._rig.camera_from_world, dt_s, has_frame, start, x, y, var, seen, mean, cov, rows, known, track_of,
             detection_of, self._body_var, self._trust, self._turn, haste, VIEW_SD_M**2, FREEDOM, PREDICTED_SD_M**-2,
             self._joints_min, LOOSE_M, ALIKE_M, OTHERS_SD_MAX_M**2, step_s, SPEED_MIN_M_S, CORRELATION_S, MEMORY_S,
-            HUGE_M, WANDER_S2_PER_S, OFFSET_SD_S**2, PULL_S, _PRIOR, self._judged, n, DATA_MIN_S, MOVED_M, FITS_M,
-            self._lenses, self._rig.size_px, self._boxes, self._n_joints, LOOKED_AT_M, BODY_RADIUS_M, STATURE_M, LOOKS,
+            HUGE_M, WANDER_S2_PER_S, OFFSET_SD_S**2, PULL_S, _PRIOR, self._judged, n, DOUBT_M, DATA_MIN_S, MOVED_M, FITS_M,
+            self._lenses, self._rig.size_px, self._boxes, self._n_joints, self._looked_at_m, BODY_RADIUS_M, STATURE_M, LOOKS,
             MISSES_MAX, MISSES_FINE, self._missing, self._who, self._evidence, self._fault, self.offsets_s,
             self._offset_var, self._information, self._rhs, self._total, self._misfit_m, self._looked,
         )  # fmt: skip
@@ -166,13 +170,17 @@ class CameraHealth:
 
     def _judge(self, t_ns: int) -> None:
         """Change verdicts on cameras of which HOLD_S long something else was seen."""
-        enough = self._total[:, 0] > DATA_MIN_S
-        ranked = np.sort(np.where(enough & ~self.moved, self._misfit_m, 0.0))
+        seconds = self._total[:, 0]
+        # The smaller it is, the longer it has to last: one body seen from one side is centimetres off as well.
+        enough = seconds * np.minimum(self._misfit_m, SURE_M) ** 2 > DATA_MIN_S * SURE_M**2
+        ranked = np.sort(np.where((seconds > DATA_MIN_S) & ~self.moved, self._misfit_m, 0.0))
         usual, second = ranked[(len(ranked) - 1) // 2], ranked[max(len(ranked) - 2, 0)]
         # Two that fit equally badly may both be right against each other's error: wait until it shows.
         bad = enough & (self._misfit_m > max(MOVED_M, OVER_OTHERS * usual))
         bad &= (self._misfit_m == ranked[-1]) & (ranked[-1] > OVER_SECOND * second)
-        fine = enough & (self._misfit_m < FITS_M)
+        # A moved camera errs in one way; what scatters as much is the edge of a lens, or a crowd.
+        bad &= self._misfit_m**2 * seconds > EXPLAINED_MIN * self._total[:, 1]
+        fine = (seconds > DATA_MIN_S) & (self._misfit_m < FITS_M)
         changes = np.where(self.moved, fine, bad)
         self._in_doubt = bool(changes.any())
         self._since_ns[~changes] = -1
@@ -193,8 +201,9 @@ class CameraHealth:
             self._warnings.append(Warning(t_ns, "camera moved", name, said))
         else:
             return
-        self._trust[worst] = 0.0 if self.moved[worst] else 1.0
         others = np.arange(self._rig.n_views) != worst
+        self._trust[others & ~self.moved] = 1.0
+        self._trust[worst] = 0.0 if self.moved[worst] else 1.0
         self._information[others] = 0.0
         self._rhs[others] = 0.0
         self._total[others] = 0.0

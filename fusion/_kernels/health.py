@@ -15,6 +15,8 @@ KNOWN, OFF_X, OFF_Y, RATE_X, RATE_Y, IMAGE_X, IMAGE_Y, DEPTH, VARIANCE = range(9
 N_EVIDENCE = 9
 # What a camera may be wrong in: turned about its three axes (rad), shifted along them (m), clock late (s).
 N_FAULTS = 7
+# Say of a camera that looks wrong but is not set aside.
+TRUST_MIN = 0.02
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
@@ -336,11 +338,12 @@ def learn(
 
 
 @njit(cache=True, nogil=True)
-def explain(information, rhs, total, prior, first, n, trust, data_min_s, moved_m, fits_m, fault, misfit_m):
+def explain(information, rhs, total, prior, first, n, doubt_m, data_min_s, moved_m, fits_m, trust, fault, misfit_m):
     """Most probable faults of n cameras in turn from `first`, and how much of what was seen they explain.
 
     prior (7,): precision of each fault about none. fault (n_views, 7) and misfit_m (n_views,) are written: the root mean
-    square, metres at the body, of what a turned or shifted camera explains and a late clock does not. Returns whether
+    square, metres at the body, of what a turned or shifted camera explains and a late clock does not; trust, unless it
+    is 0, halves at a misfit of doubt_m. Returns whether
     one of all cameras has more than data_min_s of data and is above moved_m though trusted, or below fits_m though not.
     """
     n_views = rhs.shape[0]
@@ -375,6 +378,9 @@ def explain(information, rhs, total, prior, first, n, trust, data_min_s, moved_m
         late = N_FAULTS - 1
         explained -= rhs[view, late] ** 2 / (information[view, late, late] + prior[late])
         misfit_m[view] = np.sqrt(max(explained, 0.0) / total[view, 0])
+        if trust[view] > 0.0:
+            # Who looks wrong has less say at once: else everybody looks wrong who shares people with him.
+            trust[view] = max(TRUST_MIN, 1.0 / (1.0 + (misfit_m[view] / doubt_m) ** 2))
     for view in range(n_views):
         if total[view, 0] > data_min_s and (misfit_m[view] > moved_m if trust[view] > 0.0 else misfit_m[view] < fits_m):
             return True
@@ -441,7 +447,7 @@ def observe(
     camera_from_world, dt_s, has_frame, start, x, y, var, seen, mean, cov, rows, known, track_of, detection_of,
     body_var, trust, turn, haste, view_var, freedom, prior_precision, joints_min, loose_m, alike_m, others_var_max,
     step_s, speed_min, correlation_s, memory_s, huge_m, wander, offset_var_max, pull_s, prior, judged, n_judged,
-    data_min_s, moved_m, fits_m, lenses, size_px, boxes, n_joints, heights_m, radius_m, stature_m, n_looks, high, fine,
+    doubt_m, data_min_s, moved_m, fits_m, lenses, size_px, boxes, n_joints, heights_m, radius_m, stature_m, n_looks, high, fine,
     missing, who, evidence, fault, offset_s, offset_var, information, rhs, total, misfit_m, looked,
 ):  # fmt: skip
     """All of the above, in one call a set: a call costs more than some of them. Returns 1 where a camera's being moved
@@ -471,7 +477,7 @@ def observe(
         offset_s, offset_var, information, rhs, total,
     )
     judge = explain(
-        information, rhs, total, prior, judged, n_judged, trust, data_min_s, moved_m, fits_m, fault, misfit_m
+        information, rhs, total, prior, judged, n_judged, doubt_m, data_min_s, moved_m, fits_m, trust, fault, misfit_m
     )
     missed = look(
         camera_from_world, lenses, size_px, has_frame, boxes, mean, rows, n_joints, detection_of, who[0], heights_m,
@@ -488,7 +494,7 @@ def warm_up() -> None:
     observe(
         np.zeros((1, 3, 4)), one, flag, np.zeros(2, np.int64), none, none, none, none, np.zeros((1, 6, p)),
         np.zeros((1, 21, p)), index, flag, index, np.zeros((0, 1), np.int64), np.ones(p), one, 0, 1.0, 1.0, 1.0, 1.0,
-        1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, np.ones(N_FAULTS), 0, 1, 1.0, 1.0, 1.0,
+        1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, np.ones(N_FAULTS), 0, 1, 1.0, 1.0, 1.0, 1.0,
         np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)), 1, one, 1.0, 1.0, 1.0, 1.0, 1.0, flag,
         np.zeros(1, np.int64), np.zeros((1, 1, N_EVIDENCE)), np.zeros((1, N_FAULTS)), one, one,
         np.zeros((1, N_FAULTS, N_FAULTS)), np.zeros((1, N_FAULTS)), np.zeros((1, 2)), one, np.zeros((1, 2)),
