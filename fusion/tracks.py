@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 # People followed at once; beyond, births are counted and refused.
 CAPACITY = 256
 # Spectral density of joints' acceleration, m^2/s^3: typical acceleration squared times how long it lasts. A trunk
-# changes by 2 m/s^2 for half a second; a hand by 10 m/s^2 for a quarter.
+# changes by 2 m/s^2 for half a second; a hand by 5 m/s^2 for a fifth.
 _ACCELERATION = {
-    "nose": 3.0, "eye": 3.0, "ear": 3.0, "neck": 2.0, "shoulder": 2.5, "elbow": 10.0, "wrist": 25.0, "hip": 2.0,
-    "mid_hip": 2.0, "knee": 8.0, "ankle": 15.0, "big_toe": 18.0, "small_toe": 18.0, "heel": 15.0,
+    "nose": 3.0, "eye": 3.0, "ear": 3.0, "neck": 2.0, "shoulder": 2.5, "elbow": 2.0, "wrist": 5.0, "hip": 2.0,
+    "mid_hip": 2.0, "knee": 1.6, "ankle": 3.0, "big_toe": 3.6, "small_toe": 3.6, "heel": 3.0,
     "box_top": 2.0, "box_bottom": 2.0,
 }  # fmt: skip
 # Speed that a joint may have on average when nothing is known, m/s.
@@ -59,8 +59,14 @@ ANCHOR_S = 0.3
 LEARNING_S = 3.0
 # How well a detector's joints keep the distance of a bone, metres, in one set.
 LIMB_SD_M = 0.04
+# By how much neighbouring joints err on their own where all of a body is vague, metres.
+OWN_SD_M = 0.05
 # Degrees of freedom of the measurement noise: detectors' tails are heavy, 4 is the usual choice (Lange et al. 1989).
 FREEDOM = 4.0
+# Detectors differ: how noisy each joint is, against what is assumed, is learnt from how much views disagree. What is
+# assumed weighs as much as so many coordinates; what was learnt fades within this time.
+NOISE_PRIOR, NOISE_FADE_S = 500.0, 60.0
+NOISE_MIN, NOISE_MAX = 0.05, 20.0
 STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 3, 7, 2
 # Spread of a joint about the place of a body of which nothing else is known, metres.
 JOINT_SPREAD_M = 0.35
@@ -146,6 +152,8 @@ class Tracker:
         self._axis_precision[:k] = by_joint(self.layout, _STRAY_M, k, 0.0) ** -2
         self._height_precision = np.zeros(n_padded)
         self._height_precision[:k] = 1.0 / (self.layout.heights_m[:, 1] ** 2 + HEIGHT_SLACK_M**2)
+        self._noise = np.ones(n_padded)
+        self._noise_total, self._noise_count = np.zeros(n_padded), np.zeros(n_padded)
         self._heights_m = np.zeros((CAPACITY, n_padded))
         self._limbs = self.layout.limbs
         self._limb_lengths_m = np.zeros((CAPACITY, len(self._limbs)))
@@ -170,7 +178,7 @@ class Tracker:
         self._lost: dict[int, int] = {}  # Rows that wait for re-linking, and when they were last seen.
         self._next_id = 1
         self._t_ns: int | None = None
-        self._ended: list[int] = []
+        self._ended: deque[int] = deque(maxlen=4 * CAPACITY)
         self._warnings: list[Warning] = []
         self._last_frame_ns = np.full(self.rig.n_views, -1, np.int64)
         self._down = np.zeros(self.rig.n_views, np.bool_)
@@ -227,6 +235,7 @@ class Tracker:
             return
         rows = self._live[seen]
         self._measure(frames, rows, np.ascontiguousarray(detection_of[seen]), STEPS, 0)
+        self._learn_noise(frames, rows, detection_of[seen])
         views = views_of[seen]
         self._seen_ns[rows] = frames.t_ns
         self._sets_seen[rows] += views >= 2
@@ -265,15 +274,31 @@ class Tracker:
         learning = 1.0 if plain else min(self._step_s / LEARNING_S, 1.0)
         support = np.empty((len(rows), self._mean.shape[2]))
         triangulation.update(
-            self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var, frames.seen, rows, detection_of,
-            self._body_var, self._floor_precision, self._axis_precision, self._height_precision, self._heights_m,
+            self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var * self._noise, frames.seen, rows,
+            detection_of, self._body_var * self._noise, self._acceleration, self._floor_precision, self._axis_precision, self._height_precision, self._heights_m,
             share, learning, FREEDOM, steps, plain, self._mean, self._cov, residual[0], residual[1], support,
         )  # fmt: skip
         if len(self._limbs):
             triangulation.hold_limbs(
-                self._mean, self._cov, rows, self._limbs, self._limb_lengths_m, support, LIMB_SD_M, learning
+                self._mean, self._cov, rows, self._limbs, self._limb_lengths_m, support, LIMB_SD_M, OWN_SD_M**2,
+                learning,
             )
         return residual[0], residual[1]
+
+    def _learn_noise(self, frames: FrameSet, rows: np.ndarray, detection_of: np.ndarray) -> None:
+        kept = math.exp(-self._step_s / NOISE_FADE_S)
+        self._noise_total *= kept
+        self._noise_count *= kept
+        total, count = np.zeros_like(self._noise), np.zeros_like(self._noise)
+        kernels.noise(
+            self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var * self._noise, frames.seen,
+            self._mean, self._cov, rows, detection_of, self._body_var * self._noise, self._acceleration, FREEDOM, total,
+            count,
+        )  # fmt: skip
+        self._noise_total += self._noise * total
+        self._noise_count += count
+        noise = (self._noise_total + NOISE_PRIOR) / (self._noise_count + NOISE_PRIOR)
+        self._noise = np.clip(noise, NOISE_MIN, NOISE_MAX)
 
     def _learn(self, row: int, vectors: np.ndarray) -> None:
         assert self._appearance is not None
@@ -495,8 +520,9 @@ class Tracker:
         self._free.append(row)
 
     def ended(self) -> list[int]:
-        """Track ids that will never come again, since the last call."""
-        ended, self._ended = self._ended, []
+        """Track ids that will never come again, since the last call; the newest of them where nobody asks for long."""
+        ended = list(self._ended)
+        self._ended.clear()
         return ended
 
     # ---- telling -----------------------------------------------------------------------------------------------------

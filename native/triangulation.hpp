@@ -352,7 +352,8 @@ struct Anchors {
 // view that saw something else (an occluder's joint, left for right) is outvoted. Every view looks at its own instant.
 FUSION_INLINE void update_lanes(const Views& views, const Detections& detections, const std::int64_t* detection_of,
                                 std::size_t n_padded, std::size_t first, const double* body_var,
-                                const double* floor_precision, const Anchors& anchors, double axis_x, double axis_y,
+                                const double* acceleration, const double* floor_precision, const Anchors& anchors,
+                                double axis_x, double axis_y, double axis_var,
                                 double* heights, double freedom, int n_steps, int n_plain, double* m,
                                 double* c, double* residual_sum, double* residual_count, double* support) {
   Symmetric<kState> prior_cov, prior, information, cov;
@@ -364,14 +365,15 @@ FUSION_INLINE void update_lanes(const Views& views, const Detections& detections
     load(mean[i], m + i * n_padded + first);
     x[i] = mean[i];
   }
-  Lane body, on_floor;
+  Lane body, unsteady, on_floor;
   load(body, body_var + first);
+  load(unsteady, acceleration + first);
   load(on_floor, floor_precision + first);
   Lane near_axis, near_height, height;
   load(near_axis, anchors.axis_precision + first);
   load(near_height, anchors.height_precision + first);
   load(height, heights + first);
-  near_axis *= anchors.share;
+  near_axis *= anchors.share / (1.0 + axis_var * near_axis);
   near_height *= anchors.share;
   Ldlt<kState> factor;
   factor.factor(prior_cov, 1e-12);
@@ -406,7 +408,9 @@ FUSION_INLINE void update_lanes(const Views& views, const Detections& detections
       const Lane v = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
       const Lane du = zx - u, dv = zy - v;
       // A detector's joint is not quite the same point of the body from every side: body_var, metres at the body.
-      const Lane precision = seen / (var + body * inverse * inverse);
+      // Nor did it move evenly since that view looked.
+      const Lane apart = body + unsteady * (std::fabs(dt * dt * dt) / 3.0);
+      const Lane precision = seen / (var + apart * inverse * inverse);
       const Lane distance_sq = (du * du + dv * dv) * precision;
       const Lane robust = step < n_plain ? Lane{} + 1.0 : (freedom + 2.0) / (freedom + distance_sq);
       const Lane w = precision * robust;
@@ -467,35 +471,38 @@ FUSION_INLINE void update_lanes(const Views& views, const Detections& detections
   store(heights + first, height);
 }
 
-// The body's axis: mean place of the joints, weighted by how well each is known.
+// The body's axis: mean place of the joints, weighted by how well each is known, and the variance of either coordinate:
+// joints that are vague because one camera saw them are off together, so their mean is no better than they are.
 inline void find_axis(const double* m, const double* c, std::size_t n_padded, const double* axis_precision,
-                      double& x_out, double& y_out) {
-  double sum_w = 1e-12, sum_x = 0.0, sum_y = 0.0;
+                      double& x_out, double& y_out, double& var_out) {
+  double sum_w = 1e-12, sum_x = 0.0, sum_y = 0.0, sum_var = 0.0;
   for (std::size_t j = 0; j < n_padded; ++j) {
     if (axis_precision[j] == 0.0) continue;
     const double w = 1.0 / (c[j] + c[2 * n_padded + j] + 2.0 / axis_precision[j]);
     sum_w += w;
     sum_x += w * m[j];
     sum_y += w * m[n_padded + j];
+    sum_var += w * 0.5 * (c[j] + c[2 * n_padded + j]);
   }
   x_out = sum_x / sum_w;
   y_out = sum_y / sum_w;
+  var_out = sum_var / sum_w;
 }
 
 FUSION_CLONES inline void update(const Views& views, const Detections& detections, const std::int64_t* rows,
                                  const std::int64_t* detection_of, std::size_t n_rows, std::size_t n_padded,
-                                 const double* body_var, const double* floor_precision, const Anchors& anchors,
-                                 double freedom, int n_steps, int n_plain, double* mean, double* cov, double* residual_sum, double* residual_count,
+                                 const double* body_var, const double* acceleration, const double* floor_precision,
+                                 const Anchors& anchors, double freedom, int n_steps, int n_plain, double* mean, double* cov, double* residual_sum, double* residual_count,
                                  double* support) {
   for (std::size_t r = 0; r < n_rows; ++r) {
     for (std::size_t view = 0; view < views.n_views; ++view)
       residual_sum[r * views.n_views + view] = residual_count[r * views.n_views + view] = 0.0;
-    double axis_x, axis_y;
+    double axis_x, axis_y, axis_var;
     find_axis(mean + rows[r] * kState * n_padded, cov + rows[r] * kStateCov * n_padded, n_padded,
-              anchors.axis_precision, axis_x, axis_y);
+              anchors.axis_precision, axis_x, axis_y, axis_var);
     for (std::size_t first = 0; first < n_padded; first += kLanes)
-      update_lanes(views, detections, detection_of + r * views.n_views, n_padded, first, body_var, floor_precision,
-                   anchors, axis_x, axis_y, anchors.heights_m + rows[r] * n_padded, freedom, n_steps, n_plain, mean + rows[r] * kState * n_padded,
+      update_lanes(views, detections, detection_of + r * views.n_views, n_padded, first, body_var, acceleration,
+                   floor_precision, anchors, axis_x, axis_y, axis_var, anchors.heights_m + rows[r] * n_padded, freedom, n_steps, n_plain, mean + rows[r] * kState * n_padded,
                    cov + rows[r] * kStateCov * n_padded, residual_sum + r * views.n_views,
                    residual_count + r * views.n_views, support + r * n_padded);
   }
@@ -506,7 +513,7 @@ FUSION_CLONES inline void update(const Views& views, const Detections& detection
 // within reach of its elbow. Scalar: some twenty limbs a person with data that depend on each other.
 inline void hold_limbs(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows, std::size_t n_padded,
                        const std::int64_t* limbs, std::size_t n_limbs, double* lengths_m, const double* support,
-                       double sd_m, double learning) {
+                       double sd_m, double own_var, double learning) {
   for (std::size_t r = 0; r < n_rows; ++r) {
     double* m = mean + rows[r] * kState * n_padded;
     double* c = cov + rows[r] * kStateCov * n_padded;
@@ -535,10 +542,16 @@ inline void hold_limbs(double* mean, double* cov, const std::int64_t* rows, std:
       const double* held = support + r * n_padded;
       if (held[joint[0]] > 1.5 && held[joint[1]] > 1.5 && var[0] + var[1] < 0.005)
         lengths[limb] += learning * (length - lengths[limb]);
-      const double total = var[0] + var[1] + sd_m * sd_m;
+      // Joints of one body that are both vague are off together (one camera does not tell how far away somebody is), and a
+      // limb says nothing of that: only what is vaguer about one of them than about the other, and some centimetres.
+      const double lesser = var[0] < var[1] ? var[0] : var[1];
+      const double common = lesser > own_var ? lesser - own_var : 0.0;
+      const double total = var[0] + var[1] - 2.0 * common + sd_m * sd_m;
       const double innovation = lengths[limb] - length;
       for (int end = 0; end < 2; ++end) {
         const double sign = end == 0 ? -1.0 : 1.0;
+        if (common > 0.0)
+          for (double& component : along[end]) component *= 1.0 - common / var[end];
         for (int row = 0; row < kState; ++row) {
           m[row * n_padded + joint[end]] += sign * along[end][row] / total * innovation;
           for (int column = 0; column <= row; ++column)
@@ -565,7 +578,8 @@ inline double worst_sd(double xx, double yx, double yy, double zx, double zy, do
 }
 
 // What people read: joints with deviations, and the place on the floor as the mean of the trunk's joints weighted by
-// share (n_joints) and by how well each is known. Joints less certain than sd_max_m become NaN.
+// share (n_joints) and by how well each is known. The deviation is the root mean square over directions: squared errors are
+// three times its square on average. Joints less certain than sd_max_m in their worst direction become NaN.
 inline void describe(const double* mean, const double* cov, const std::int64_t* rows, std::size_t n_rows,
                      std::size_t n_joints, std::size_t n_padded, const double* share, double sd_max_m,
                      double* joints_m, double* joints_sd_m, double* position_m, double* position_sd_m) {
@@ -575,11 +589,11 @@ inline void describe(const double* mean, const double* cov, const std::int64_t* 
     double sum_w = 0.0, sum_x = 0.0, sum_y = 0.0, sum_var = 0.0;
     for (std::size_t j = 0; j < n_joints; ++j) {
       const double xx = c[j], yx = c[n_padded + j], yy = c[2 * n_padded + j];
-      const double sd = worst_sd(xx, yx, yy, c[3 * n_padded + j], c[4 * n_padded + j], c[5 * n_padded + j]);
-      const bool known = sd <= sd_max_m;
+      const double zz = c[5 * n_padded + j];
+      const bool known = worst_sd(xx, yx, yy, c[3 * n_padded + j], c[4 * n_padded + j], zz) <= sd_max_m;
       double* to = joints_m + 3 * (r * n_joints + j);
       for (int i = 0; i < 3; ++i) to[i] = known ? m[i * n_padded + j] : std::nan("");
-      joints_sd_m[r * n_joints + j] = known ? sd : std::nan("");
+      joints_sd_m[r * n_joints + j] = known ? std::sqrt((xx + yy + zz) / 3.0) : std::nan("");
       const double half = 0.5 * (xx - yy);
       const double floor_var = 0.5 * (xx + yy) + std::sqrt(half * half + yx * yx);
       // A joint's distance from the body's axis is 5 cm even where the joint itself is known to the millimetre.

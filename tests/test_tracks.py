@@ -115,8 +115,8 @@ def test_joints_are_as_certain_as_they_claim():
         claims.append(people.joints_sd_m[0])
     errors, claims = np.array(errors), np.array(claims)
     assert np.isfinite(errors).all()
-    # The claim is along the worst direction, and includes how views differ about a body: here they do not.
-    assert 0.15 < (errors**2 / claims**2).mean() < 3.0
+    # What the detector is assumed to err by is more than here; that is learnt, but not at once.
+    assert 0.5 < (errors**2 / claims**2).mean() < 4.0
     assert np.median(errors) < 0.03
 
 
