@@ -18,8 +18,8 @@ from fusion.results import Warning
 if TYPE_CHECKING:
     from fusion.geometry import Rig
 
-# Cameras for which one person is compared in each set, in turn: pictures that follow one another err alike, so little is
-# lost by looking at each person twice a second, and the time that it takes stays small.
+# Cameras for which one person is compared in each set, in turn: pictures that follow one another err alike, so little
+# is lost by looking at each person twice a second, and the time that it takes stays small.
 VIEWS_PER_PERSON = 16
 # Deviation of a whole body in one view beyond what its joints' own deviations say, metres: clothes, sides of the body.
 VIEW_SD_M = 0.02
@@ -33,8 +33,8 @@ OTHERS_SD_MAX_M = 0.05
 # ALIKE_M, is that person in the picture of a camera that was turned: 0.7 m is 10 degrees at 4 m.
 LOOSE_M, ALIKE_M = 0.7, 0.12
 JOINTS_MIN = 6
-# Clocks: within 100 ms of each other and of the truth, so spread by 60; they wander by 2 ms in a minute. What no data can
-# tell, an offset common to all, is drawn slowly to where the mean, weighted by what is known of each, is none.
+# Clocks: within 100 ms of each other and of the truth, so spread by 60; they wander by 2 ms in a minute. What no data
+# can tell, an offset common to all, is drawn slowly to where the mean, weighted by what is known of each, is none.
 OFFSET_SD_S = 0.06
 WANDER_S2_PER_S = 0.002**2 / 60.0
 PULL_S = 60.0
@@ -66,6 +66,8 @@ MISSES_MAX, MISSES_OVER, MISSES_FINE = 0.45, 0.25, 0.25
 # feet and head; a body's radius and height.
 LOOKED_AT_M, LOOKED_AT_BOX_M = np.array([0.6, 1.1, 1.5]), np.array([0.05, 1.0, 1.8])
 BODY_RADIUS_M, STATURE_M = 0.35, 1.75
+# Only the inner part of a picture counts: distortion is left out here, and people at the edge are cut off.
+MARGIN = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class CameraHealth:
         self._n_joints = n_joints
         self._looked_at_m = LOOKED_AT_M if n_joints > 2 else LOOKED_AT_BOX_M
         self._joints_min = float(min(JOINTS_MIN, n_joints))
-        self._lenses = rig.lenses
+        self._lenses = rig.lenses * np.array([MARGIN, MARGIN, 1, 1, 1, 1, 1, 1, 1])
         self.offsets_s = np.zeros(n)
         self._offset_var = np.full(n, OFFSET_SD_S**2)
         self.moved = np.zeros(n, np.bool_)
@@ -154,9 +156,9 @@ class CameraHealth:
             self._rig.camera_from_world, dt_s, has_frame, start, x, y, var, seen, mean, cov, rows, known, track_of,
             detection_of, self._body_var, self._trust, self._turn, haste, VIEW_SD_M**2, FREEDOM, PREDICTED_SD_M**-2,
             self._joints_min, LOOSE_M, ALIKE_M, OTHERS_SD_MAX_M**2, step_s, SPEED_MIN_M_S, CORRELATION_S, MEMORY_S,
-            HUGE_M, WANDER_S2_PER_S, OFFSET_SD_S**2, PULL_S, _PRIOR, self._judged, n, DOUBT_M, DATA_MIN_S, MOVED_M, FITS_M,
-            self._lenses, self._rig.size_px, self._boxes, self._n_joints, self._looked_at_m, BODY_RADIUS_M, STATURE_M, LOOKS,
-            MISSES_MAX, MISSES_FINE, self._missing, self._who, self._evidence, self._fault, self.offsets_s,
+            HUGE_M, WANDER_S2_PER_S, OFFSET_SD_S**2, PULL_S, _PRIOR, self._judged, n, DOUBT_M, DATA_MIN_S, MOVED_M,
+            FITS_M, self._lenses, self._rig.size_px, self._boxes, self._n_joints, self._looked_at_m, BODY_RADIUS_M,
+            STATURE_M, LOOKS, MISSES_MAX, MISSES_FINE, self._missing, self._who, self._evidence, self._fault, self.offsets_s,
             self._offset_var, self._information, self._rhs, self._total, self._misfit_m, self._looked,
         )  # fmt: skip
         self._judged = (self._judged + n) % self._rig.n_views
@@ -197,7 +199,8 @@ class CameraHealth:
             self._warnings.append(Warning(t_ns, "camera fits again", name, "agrees with the other cameras, is used"))
         elif 2 * (self.moved.sum() + 1) < self._rig.n_views:
             self.moved[worst] = True
-            said = f"{100 * self._misfit_m[worst]:.0f} cm off what other cameras see: moved; not used until it fits again"
+            off_cm = 100 * self._misfit_m[worst]
+            said = f"{off_cm:.0f} cm off what other cameras see: was moved; not used until it fits again"
             self._warnings.append(Warning(t_ns, "camera moved", name, said))
         else:
             return

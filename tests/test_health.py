@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from reference import health as reference
+from test_tracks import T0, Room, store
 
 from fusion._kernels import health as kernels
 from fusion.config import Store
@@ -14,8 +16,6 @@ from fusion.observations import Frame
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.cameras import Detector, Obstacles
 from fusion.tracks import Tracker
-from tests.reference import health as reference
-from tests.test_tracks import T0, Room, store
 
 TOLD = 10.0  # Seconds of people in view within which a fault has to be told.
 
@@ -169,8 +169,8 @@ def test_offsets_keep_their_mean_at_none_and_are_undone():
 
 @pytest.mark.parametrize(
     "change",
-    [{"turn_deg": 1.0}, {"turn_deg": 2.0, "axis": (1.0, 0.0, 0.0)}, {"turn_deg": 5.0}, {"turn_deg": 2.0, "axis": (0.0, 0.0, 1.0)},
-     {"shift_m": (0.05, 0.05, 0.0)}, {"shift_m": (0.0, 0.0, 0.1)}],
+    [{"turn_deg": 1.0}, {"turn_deg": 2.0, "axis": (1.0, 0.0, 0.0)}, {"turn_deg": 5.0},
+     {"turn_deg": 2.0, "axis": (0.0, 0.0, 1.0)}, {"shift_m": (0.05, 0.05, 0.0)}, {"shift_m": (0.0, 0.0, 0.1)}],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["c0", "c2"])
 def test_a_moved_camera_is_named_and_no_other(change, name):

@@ -91,16 +91,16 @@ def _invert(s, out):
 @njit(cache=True, nogil=True)
 def leave_one_out(
     camera_from_world, dt_s, has_frame, start, x, y, var, seen, mean, cov, rows, known, track_of, detection_of,
-    body_var, trust, first, haste, view_var, freedom, prior_precision, joints_min, loose_m, alike_m, others_var_max, who,
-    evidence,
+    body_var, trust, first, haste, view_var, freedom, prior_precision, joints_min, loose_m, alike_m, others_var_max,
+    who, evidence,
 ):  # fmt: skip
     """What views say about people against what the other views of the same people say.
 
     A few people a set, in turn from `first`: those who are known and have two trusted views or more. The views of one
     person share an unknown error of his prediction, solved for by robust least squares over the trusted views; each
     view is then compared to the answer without itself, so that a camera cannot agree with what it said. A view in which
-    a person has no detection takes the nearest free one of the same shape within loose_m: what a turned camera shows
-    lies beside everybody.
+    a person has no detection takes the nearest one of the same shape within loose_m that is free or that nobody else
+    supports: what a turned camera shows lies beside everybody, and begins tracks of its own.
 
     haste undoes the fading of predicted velocities, which would look like clocks that go wrong with dt_s.
 
@@ -121,6 +121,10 @@ def leave_one_out(
     inverse = np.empty((3, 3))
     rhs = np.empty(3)
     shift = np.empty(3)
+    views_of = np.zeros(n_rows, np.int64)
+    for track in range(n_rows):
+        for view in range(n_views):
+            views_of[track] += detection_of[track, view] >= 0
     n_people = 0
     for turn in range(n_rows):
         if n_people == who.shape[0]:
@@ -143,14 +147,13 @@ def leave_one_out(
             camera = camera_from_world[view]
             d = detection_of[track, view]
             if d >= 0:
-                _compare(
-                    camera, dt_s[view], haste, x[d], y[d], var[d], seen[d], mean[row], cov[row], body_var, compared[view]
-                )
+                found = compared[view]
+                _compare(camera, dt_s[view], haste, x[d], y[d], var[d], seen[d], mean[row], cov[row], body_var, found)
                 has[view] = matched[view] = compared[view, 9] >= joints_min
             else:
                 nearest = loose_m * loose_m
                 for d in range(start[view], start[view + 1]):
-                    if track_of[d] != -1:
+                    if track_of[d] == -2 or (track_of[d] >= 0 and views_of[track_of[d]] > 1):
                         continue
                     _compare(
                         camera, dt_s[view], haste, x[d], y[d], var[d], seen[d], mean[row], cov[row], body_var, trial
@@ -243,14 +246,14 @@ def learn(
 ):  # fmt: skip
     """Fold evidence into what is known of the cameras.
 
-    Clocks: one Kalman filter a camera. A body that moves at v shows, in a camera whose clock is late by tau, an error of
-    -v tau. The people of a set say nothing about an error common to all clocks, so what they teach is made to
+    Clocks: one Kalman filter a camera. A body that moves at v shows, in a camera whose clock is late by tau, an error
+    of -v tau. The people of a set say nothing about an error common to all clocks, so what they teach is made to
     leave the mean, weighted by the precision of what is known, where it was. again_s: time after which the same person
     is looked at again.
 
     Faults: least squares for the seven ways in which a camera can be wrong, over the last memory_s seconds in which
-    people were compared. information (n_views, 7, 7), lower triangle, rhs (n_views, 7), total (n_views, 2): seconds times people, and
-    squared differences. fault (n_views, 7): what was last believed, about which outliers are judged.
+    people were compared. information (n_views, 7, 7), lower triangle, rhs (n_views, 7), total (n_views, 2): seconds
+    times people, and squared differences. fault (n_views, 7): what was last believed, about which outliers are judged.
     """
     n_views = evidence.shape[1]
     change = np.empty(n_views)
@@ -341,10 +344,10 @@ def learn(
 def explain(information, rhs, total, prior, first, n, doubt_m, data_min_s, moved_m, fits_m, trust, fault, misfit_m):
     """Most probable faults of n cameras in turn from `first`, and how much of what was seen they explain.
 
-    prior (7,): precision of each fault about none. fault (n_views, 7) and misfit_m (n_views,) are written: the root mean
-    square, metres at the body, of what a turned or shifted camera explains and a late clock does not; trust, unless it
-    is 0, halves at a misfit of doubt_m. Returns whether
-    one of all cameras has more than data_min_s of data and is above moved_m though trusted, or below fits_m though not.
+    prior (7,): precision of each fault about none. fault (n_views, 7) and misfit_m (n_views,) are written: the root
+    mean square, metres at the body, of what a turned or shifted camera explains and a late clock does not; trust,
+    unless it is 0, halves at a misfit of doubt_m. Returns whether one of all cameras has more than data_min_s of data
+    and is above moved_m though trusted, or below fits_m though not.
     """
     n_views = rhs.shape[0]
     factor = np.empty((N_FAULTS, N_FAULTS))
@@ -389,9 +392,9 @@ def explain(information, rhs, total, prior, first, n, doubt_m, data_min_s, moved
 
 @njit(cache=True, nogil=True)
 def look(
-    camera_from_world, lenses, size_px, has_frame, boxes, mean, rows, n_joints, detection_of, one, heights_m, radius_m,
-    stature_m, n_looks, high, fine, missing, looked,
-):
+    camera_from_world, lenses, size_px, has_frame, boxes, mean, rows, n_joints, start, track_of, detection_of, one,
+    heights_m, radius_m, stature_m, n_looks, high, fine, missing, looked,
+):  # fmt: skip
     """Count, of the cameras that have a free sight of person rows[one], those in which nobody found him.
 
     In free sight: all heights_m above the place are in the picture, with no furniture in between, and nobody else, an
@@ -428,14 +431,21 @@ def look(
                     continue
                 off_x = ox - along * wx
                 off_y = oy - along * wy
-                if off_x * off_x + off_y * off_y < radius_m * radius_m and middle + along * (eye_z - middle) < stature_m:
+                low = middle + along * (eye_z - middle) < stature_m
+                if low and off_x * off_x + off_y * off_y < radius_m * radius_m:
                     free = False
                     break
             if free:
                 looked[view] *= 1.0 - 1.0 / n_looks
                 looked[view, 0] += 1.0
-                if detection_of[one, view] < 0:
-                    looked[view, 1] += 1.0
+                missed = detection_of[one, view] < 0
+                if missed and n_joints == 2:
+                    # A box whose feet are hidden may fit nobody; whom it shows is not missed.
+                    for d in range(start[view], start[view + 1]):
+                        if track_of[d] < 0:
+                            missed = False
+                            break
+                looked[view, 1] += missed
         rate = looked[view, 1] / max(looked[view, 0], 1.0)
         if rate < fine if missing[view] else rate > high:
             change = True
@@ -447,8 +457,8 @@ def observe(
     camera_from_world, dt_s, has_frame, start, x, y, var, seen, mean, cov, rows, known, track_of, detection_of,
     body_var, trust, turn, haste, view_var, freedom, prior_precision, joints_min, loose_m, alike_m, others_var_max,
     step_s, speed_min, correlation_s, memory_s, huge_m, wander, offset_var_max, pull_s, prior, judged, n_judged,
-    doubt_m, data_min_s, moved_m, fits_m, lenses, size_px, boxes, n_joints, heights_m, radius_m, stature_m, n_looks, high, fine,
-    missing, who, evidence, fault, offset_s, offset_var, information, rhs, total, misfit_m, looked,
+    doubt_m, data_min_s, moved_m, fits_m, lenses, size_px, boxes, n_joints, heights_m, radius_m, stature_m, n_looks,
+    high, fine, missing, who, evidence, fault, offset_s, offset_var, information, rhs, total, misfit_m, looked,
 ):  # fmt: skip
     """All of the above, in one call a set: a call costs more than some of them. Returns 1 where a camera's being moved
     has to be judged, plus 2 where its missing people has to be."""
@@ -480,8 +490,8 @@ def observe(
         information, rhs, total, prior, judged, n_judged, doubt_m, data_min_s, moved_m, fits_m, trust, fault, misfit_m
     )
     missed = look(
-        camera_from_world, lenses, size_px, has_frame, boxes, mean, rows, n_joints, detection_of, who[0], heights_m,
-        radius_m, stature_m, n_looks, high, fine, missing, looked,
+        camera_from_world, lenses, size_px, has_frame, boxes, mean, rows, n_joints, start, track_of, detection_of,
+        who[0], heights_m, radius_m, stature_m, n_looks, high, fine, missing, looked,
     )
     return judge + 2 * missed
 
