@@ -87,7 +87,8 @@ def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body
 
 @njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
 def noise(
-    camera_from_world, dt_s, x, y, var, seen, mean, cov, rows, detection_of, body_var, acceleration, freedom, total, count
+    camera_from_world, dt_s, x, y, var, seen, mean, cov, rows, detection_of, body_var, acceleration, freedom,
+    total, count,
 ):  # fmt: skip
     """How much noisier each joint's measurements are than claimed: the expectation step of an estimate of variance.
 
