@@ -18,6 +18,7 @@ from fusion._kernels import triangulation
 from fusion.association import MATCH_GATE, Associator, FrameSet, by_joint
 from fusion.config import inside_polygon
 from fusion.geometry import Rig
+from fusion.health import CameraHealth
 from fusion.results import People, Warning
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Tracker:
 
     Attributes:
         ignored: detections and keypoints that were not used, by reason.
+        health: of the cameras.
     """
 
     def __init__(self, store: Store) -> None:
@@ -144,6 +146,7 @@ class Tracker:
         self._lenses = rig.lenses
         n_padded = self._associator.n_padded
         self._body_var = self._associator.body_var
+        self.health = CameraHealth(rig, self._body_var, self.layout.n_joints, boxes)
         self._acceleration = by_joint(self.layout, _ACCELERATION, n_padded, 0.0)
         self._speed_var = by_joint(self.layout, _SPEED_SD_M_S, n_padded, 1.0) ** 2
         # The bottom of a box stands on the floor.
@@ -210,9 +213,11 @@ class Tracker:
             # A set that lies before the state: look at it from the state's instant.
             packed.dt_s[packed.has_frame] += (packed.t_ns - self._t_ns) * 1e-9
             packed.t_ns = self._t_ns
+        packed.dt_s[packed.has_frame] -= self.health.offsets_s[packed.has_frame]
         self._watch_cameras(packed)
         self._predict(packed.t_ns)
         track_of, detection_of = self._match(packed)
+        self._check_cameras(packed, track_of, detection_of)
         self._update(packed, detection_of)
         self._doubt(packed, detection_of)
         if len(track_of) and (track_of == -1).any():
@@ -366,7 +371,8 @@ class Tracker:
         x, y, xx, yx, yy = self._associator.stand(frames, detection)
         if not np.isfinite(x) or xx + yy > 2.0 or not inside_polygon(self._store_floor, x, y, 1.0):
             return
-        if self._looking(np.array([[x, y]]), self._last_frame_ns >= frames.t_ns - int(0.5e9)).sum() > 1:
+        watching = (self._last_frame_ns >= frames.t_ns - int(0.5e9)) & ~self.health.moved
+        if self._looking(np.array([[x, y]]), watching).sum() > 1:
             return
         self._begin(frames, np.array([detection]), np.array([x, y]), np.array([xx + 0.04, yx, yy + 0.04]))
 
@@ -620,11 +626,26 @@ class Tracker:
             for view in np.flatnonzero(~down & self._down).tolist():
                 self._warnings.append(Warning(frames.t_ns, "camera back", self.rig.names[view], "frames again"))
             self._down = down
+            self.health.down = down
+
+    def _check_cameras(self, frames: FrameSet, track_of: np.ndarray, detection_of: np.ndarray) -> None:
+        """Let the cameras be compared, and take away what those say that are not to be trusted."""
+        health = self.health
+        health.update(
+            frames.t_ns, math.exp(self._step_s / FADE_S), frames.dt_s, frames.has_frame, frames.start,
+            (frames.x, frames.y, frames.var, frames.seen), self._mean, self._cov, self._live, self._confirmed, track_of, detection_of,
+        )  # fmt: skip
+        if health.moved.any():
+            doubtful = health.moved[frames.view_of]
+            self.ignored["detections: camera was moved"] += int(doubtful.sum())
+            track_of[doubtful] = -2
+            detection_of[:, health.moved] = -1
+            frames.has_frame[health.moved] = False
 
     def warnings(self) -> list[Warning]:
         """What turned out to be wrong with cameras since the last call."""
         warnings, self._warnings = self._warnings, []
-        return warnings
+        return warnings + self.health.warnings()
 
 
 # A floor without end, for people who are reconstructed without a store.

@@ -22,7 +22,7 @@ ORDER = (
     ("results",),
     ("_kernels",),
     ("geometry",),
-    ("association",),
+    ("association", "health"),
     ("tracks",),
     ("shelves",),
     ("attribution",),

@@ -40,7 +40,7 @@ def test_tables_do_not_grow(bench):
 
 
 def test_growth_is_named(bench):
-    flat = bench.Stretch(0.0, 200.0, 100.0, 200.0, 1000, {}, {"_a": 50, "_b": 5})
+    flat = bench.Stretch(0.0, 200.0, 100.0, 200.0, 100.0, 1.0, 1000, {}, {"_a": 50, "_b": 5})
     leaking = [
         replace(flat, end_h=float(h), resident_mb=200.0 + 2.0 * h, step_p50_us=100.0 + 5.0 * h, tables={"_a": 50 * h})
         for h in range(1, 25)

@@ -1,0 +1,68 @@
+"""NumPy twins of the kernels of the cameras' health."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def compare(camera, dt_s, haste, x, y, var, seen, mean, cov, body_var):
+    """Weight, difference (2,), rate (2,), place in the image (2,), depth of one detection against one prediction."""
+    velocity = haste * mean[3:]
+    q = camera[:, :3] @ (mean[:3] + dt_s * velocity) + camera[:, 3:]
+    depth = np.maximum(q[2], 0.05)
+    image = q[:2] / depth
+    weight = seen / (var * depth**2 + body_var + (cov[0] + cov[2] + cov[5]) / 3)
+    off = (np.stack([x, y]) - image) * depth
+    turned = camera[:, :3] @ velocity
+    rate = -(turned[:2] - image * turned[2])
+    share = weight / weight.sum()
+    return weight.sum(), off @ share, rate @ share, image @ share, depth @ share
+
+
+def leave_one_out(camera_from_world, compared, view_var, freedom, prior_precision):
+    """For each view that saw one person, the difference to what the others say and its variance, by solving anew.
+
+    compared: {view: compare(...)}. Weights come from two robust steps over all views, as in the kernel.
+    """
+    rows, off, noise = {}, {}, {}
+    for view, (weight, difference, _, image, _) in compared.items():
+        camera = camera_from_world[view]
+        rows[view] = camera[:2, :3] - image[:, None] * camera[2, :3]
+        off[view], noise[view] = difference, view_var + 1 / weight
+    weights = {view: 1 / noise[view] for view in rows}
+
+    def solve(views):
+        normal = np.eye(3) * prior_precision + sum(weights[v] * rows[v].T @ rows[v] for v in views)
+        return np.linalg.solve(normal, sum(weights[v] * rows[v].T @ off[v] for v in views)), np.linalg.inv(normal)
+
+    for _ in range(2):
+        place, _ = solve(rows)
+        for view in rows:
+            left = off[view] - rows[view] @ place
+            weights[view] = (freedom + 2) / (freedom + left @ left / noise[view]) / noise[view]
+    out = {}
+    for view in rows:
+        place, cov = solve([other for other in rows if other != view])
+        out[view] = off[view] - rows[view] @ place, noise[view] + 0.5 * np.trace(rows[view] @ cov @ rows[view].T)
+    return out
+
+
+def faults_of(evidence, weights, prior):
+    """Most probable faults (7,) of one camera, and the root mean square that they explain beyond a late clock alone.
+
+    evidence (n, 9) as the kernel's.
+    """
+    jacobian, off = [], []
+    for _, off_x, off_y, rate_x, rate_y, u, v, depth, _ in evidence:
+        point = depth * np.array([u, v, 1.0])
+        # Column i: how the point moves when the camera turns about axis i.
+        turn = np.stack([np.cross(axis, point) for axis in np.eye(3)], axis=1)
+        to_image = np.array([[1, 0, -u], [0, 1, -v]])
+        jacobian.append(np.column_stack([to_image @ turn, to_image, [rate_x, rate_y]]))
+        off.append([off_x, off_y])
+    jacobian, off = np.array(jacobian), np.array(off)
+    normal = np.einsum("n,nai,naj->ij", weights, jacobian, jacobian) + np.diag(prior)
+    rhs = np.einsum("n,nai,na->i", weights, jacobian, off)
+    faults = np.linalg.solve(normal, rhs)
+    explained = rhs @ faults - rhs[6] ** 2 / normal[6, 6]
+    return faults, np.sqrt(max(explained, 0.0) / weights.sum())
