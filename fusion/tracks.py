@@ -633,7 +633,8 @@ class Tracker:
         health = self.health
         health.update(
             frames.t_ns, math.exp(self._step_s / FADE_S), frames.dt_s, frames.has_frame, frames.start,
-            (frames.x, frames.y, frames.var, frames.seen), self._mean, self._cov, self._live, self._confirmed, track_of, detection_of,
+            (frames.x, frames.y, frames.var, frames.seen), self._mean, self._cov, self._live, self._confirmed, track_of,
+            detection_of,
         )  # fmt: skip
         if health.moved.any():
             doubtful = health.moved[frames.view_of]
