@@ -11,10 +11,10 @@ FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 
 triangulation = Pybind11Extension(
     "fusion._kernels.triangulation",
-    ["native/triangulation_bindings.cpp"],
-    depends=["native/triangulation.hpp", "native/small_matrix.hpp"],
+    ["native/triangulation_bindings.cpp", *(f"native/triangulation_{isa}.cpp" for isa in ("baseline", "avx2", "avx512"))],
+    depends=["native/isa.hpp", "native/triangulation.hpp", "native/small_matrix.hpp"],
     cxx_std=17,
-    extra_compile_args=[*FLAGS],
+    extra_compile_args=[*FLAGS, "-ffp-contract=fast"],
 )
 attribution = Extension(
     "fusion._kernels.attribution",

@@ -169,7 +169,7 @@ class Associator:
         if n:
             stacked = np.ascontiguousarray(np.concatenate(keypoints), np.float32)
             broken = triangulation.prepare(
-                stacked, view_of, self._lenses, KEYPOINT_SD_PX, SCORE_MIN, x, y, var, seen
+                stacked, start, self._lenses, KEYPOINT_SD_PX, SCORE_MIN, x, y, var, seen
             )
             if broken:
                 self.ignored["keypoints: not finite or far outside the picture"] += broken

@@ -2,14 +2,12 @@
 // joint. Plain C++17 over small_matrix.hpp; loops over arrays that the caller owns, nothing kept, nothing raised.
 //
 // Image coordinates here are normalised: on the plane one unit in front of the camera, undistorted.
-#pragma once
-
-#include <cmath>
-#include <cstdint>
-
+//
+// Compiled once for each instruction set, into a namespace of its own: FUSION_ISA (see isa.hpp), hence without a guard.
 #include "small_matrix.hpp"
 
 namespace fusion {
+namespace FUSION_ISA {
 
 // Intrinsics as the kernels read them: fx, fy, cx, cy, then OpenCV's k1, k2, p1, p2, k3.
 constexpr std::size_t kIntrinsics = 9;
@@ -24,15 +22,21 @@ enum Status : std::int8_t { ok = 0, underconstrained = 1, behind_camera = 2 };
 
 // ---- the lens --------------------------------------------------------------------------------------------------------
 
-// Normalised coordinates of eight pixels of one camera. Newton's method on OpenCV's distortion model, which is a
-// contraction only near the centre as a fixed-point iteration; five steps reach 1e-12 wherever the model is invertible.
-FUSION_INLINE void undistort_lanes(const double* lens, const Lane& u_px, const Lane& v_px, Lane& x, Lane& y) {
-  const double k1 = lens[4], k2 = lens[5], p1 = lens[6], p2 = lens[7], k3 = lens[8];
-  const Lane xd = (u_px - lens[2]) * (1.0 / lens[0]), yd = (v_px - lens[3]) * (1.0 / lens[1]);
-  x = xd;
-  y = yd;
-  if (k1 == 0.0 && k2 == 0.0 && p1 == 0.0 && p2 == 0.0 && k3 == 0.0) return;
-  for (int step = 0; step < 5; ++step) {
+// Groups of lanes that walk side by side: what one waits for, the others fill.
+constexpr std::size_t kGroups = 4;
+
+// Eight pixels of one camera on their way to normalised coordinates, by Newton's method on OpenCV's distortion model,
+// which is a contraction only near the centre as a fixed-point iteration.
+struct Undistortion {
+  Lane x, y, xd, yd;
+
+  FUSION_INLINE void begin(const double* lens, const Lane& u_px, const Lane& v_px) {
+    x = xd = (u_px - lens[2]) * (1.0 / lens[0]);
+    y = yd = (v_px - lens[3]) * (1.0 / lens[1]);
+  }
+
+  // Returns the lanes that still moved.
+  FUSION_INLINE LaneMask step(double k1, double k2, double p1, double p2, double k3) {
     const Lane r2 = x * x + y * y;
     const Lane radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3));
     const Lane slope = 2.0 * (k1 + r2 * (2.0 * k2 + r2 * (3.0 * k3)));  // d radial / d x = slope * x
@@ -44,75 +48,109 @@ FUSION_INLINE void undistort_lanes(const double* lens, const Lane& u_px, const L
     const Lane det = a * d - b * b;
     // Beyond the model's turning point there is no answer; stay at the last good one.
     const Lane inverse = det > 1e-6 ? 1.0 / det : Lane{};
-    x -= (d * fx - b * fy) * inverse;
-    y -= (a * fy - b * fx) * inverse;
+    const Lane dx = (d * fx - b * fy) * inverse, dy = (a * fy - b * fx) * inverse;
+    x -= dx;
+    y -= dy;
+    return (dx * dx + dy * dy) > 1e-16;
+  }
+};
+
+// Five steps reach 1e-12 wherever the model is invertible. Each doubles the number of right digits, so where none moved
+// by more than 1e-8, the next would change nothing.
+FUSION_INLINE void undistort_groups(const double* lens, Undistortion* groups, std::size_t n_groups) {
+  const double k1 = lens[4], k2 = lens[5], p1 = lens[6], p2 = lens[7], k3 = lens[8];
+  if (k1 == 0.0 && k2 == 0.0 && p1 == 0.0 && p2 == 0.0 && k3 == 0.0) return;
+  for (int step = 0; step < 5; ++step) {
+    LaneMask moving{};
+    for (std::size_t g = 0; g < n_groups; ++g) moving |= groups[g].step(k1, k2, p1, p2, k3);
+    if (step > 0 && !any(moving)) break;
   }
 }
 
 // points_px, out (n_points, 2) of one camera.
-FUSION_CLONES inline void undistort(const double* lens, const double* points_px, std::size_t n_points, double* out) {
-  for (std::size_t first = 0; first < n_points; first += kLanes) {
-    const std::size_t width = n_points - first < kLanes ? n_points - first : kLanes;
-    Lane u{}, v{}, x, y;
-    for (std::size_t k = 0; k < width; ++k) {
-      u[k] = points_px[2 * (first + k)];
-      v[k] = points_px[2 * (first + k) + 1];
+inline void undistort(const double* lens, const double* points_px, std::size_t n_points, double* out) {
+  for (std::size_t first = 0; first < n_points; first += kGroups * kLanes) {
+    const std::size_t width = n_points - first < kGroups * kLanes ? n_points - first : kGroups * kLanes;
+    Undistortion groups[kGroups];
+    const std::size_t n_groups = (width + kLanes - 1) / kLanes;
+    for (std::size_t g = 0; g < n_groups; ++g) {
+      Lane u{}, v{};
+      for (std::size_t k = 0; k < kLanes && g * kLanes + k < width; ++k) {
+        u[k] = points_px[2 * (first + g * kLanes + k)];
+        v[k] = points_px[2 * (first + g * kLanes + k) + 1];
+      }
+      groups[g].begin(lens, u, v);
     }
-    undistort_lanes(lens, u, v, x, y);
-    for (std::size_t k = 0; k < width; ++k) {
-      // Where a pixel is unknown, the step above stood still; what it stood at is not an answer.
-      const bool known = !std::isnan(u[k]) && !std::isnan(v[k]);
-      out[2 * (first + k)] = known ? x[k] : std::nan("");
-      out[2 * (first + k) + 1] = known ? y[k] : std::nan("");
-    }
+    undistort_groups(lens, groups, n_groups);
+    for (std::size_t g = 0; g < n_groups; ++g)
+      for (std::size_t k = 0; k < kLanes && g * kLanes + k < width; ++k) {
+        const double* pixel = points_px + 2 * (first + g * kLanes + k);
+        double* to = out + 2 * (first + g * kLanes + k);
+        // Where a pixel is unknown, the steps above stood still; what they stood at is not an answer.
+        const bool known = !std::isnan(pixel[0]) && !std::isnan(pixel[1]);
+        to[0] = known ? groups[g].x[k] : std::nan("");
+        to[1] = known ? groups[g].y[k] : std::nan("");
+      }
   }
 }
 
 // Detections as the tracker reads them: normalised coordinates, variance of each of the two, and 1 or 0 for seen; joints
 // padded to n_padded lanes. Returns the number of keypoints that claim to be seen but are not
 // finite, or are where no lens looks.
-FUSION_CLONES inline std::int64_t prepare(const float* keypoints, const std::int64_t* view_of, const double* lenses,
-                                          std::size_t n_detections, std::size_t n_joints, std::size_t n_padded,
+//
+// start (n_views + 1): first detection of each view. All lanes of a detection take Newton's steps together, since a step
+// is one long chain of operations that depend on each other and three chains run in the time of one.
+inline std::int64_t prepare(const float* keypoints, const std::int64_t* start, const double* lenses,
+                                          std::size_t n_views, std::size_t n_joints, std::size_t n_padded,
                                           double sd_px, double score_min, double* x, double* y, double* var,
                                           double* seen) {
-  std::int64_t n_broken = 0;
-  for (std::size_t d = 0; d < n_detections; ++d) {
-    const double* lens = lenses + kIntrinsics * view_of[d];
+  Lane n_broken{};
+  const Lane one = Lane{} + 1.0, none{};
+  for (std::size_t view = 0; view < n_views; ++view) {
+    const double* lens = lenses + kIntrinsics * view;
     const double sure_var = sd_px * sd_px / (lens[0] * lens[1]);
-    for (std::size_t first = 0; first < n_padded; first += kLanes) {
-      Lane u{}, v{}, certainty{};
-      fill(certainty, 1.0);
-      Lane used{};
-      for (std::size_t k = 0; k < kLanes && first + k < n_joints; ++k) {
-        const float* point = keypoints + 3 * (d * n_joints + first + k);
-        const double score = point[2];
-        if (!(score > 0.0) && !std::isnan(score)) continue;
-        if (!std::isfinite(point[0]) || !std::isfinite(point[1]) || !std::isfinite(score)) {
-          ++n_broken;
-          continue;
+    for (std::int64_t d = start[view]; d < start[view + 1]; ++d) {
+      for (std::size_t chunk = 0; chunk < n_padded; chunk += kGroups * kLanes) {
+        double read[3][kGroups * kLanes];  // u, v, score; what pads is never claimed to be seen.
+        Undistortion groups[kGroups];
+        LaneMask used[kGroups];
+        Lane certainty[kGroups];
+        const std::size_t n_here = n_padded - chunk < kGroups * kLanes ? n_padded - chunk : kGroups * kLanes;
+        const std::size_t n_real = chunk >= n_joints ? 0 : n_joints - chunk < n_here ? n_joints - chunk : n_here;
+        const float* point = keypoints + 3 * (d * n_joints + chunk);
+        for (std::size_t j = 0; j < n_real; ++j)
+          for (int i = 0; i < 3; ++i) read[i][j] = point[3 * j + i];
+        for (std::size_t j = n_real; j < n_here; ++j) read[0][j] = read[1][j] = read[2][j] = 0.0;
+        const std::size_t n_groups = n_here / kLanes;
+        for (std::size_t g = 0; g < n_groups; ++g) {
+          Lane u, v, score;
+          load(u, read[0] + g * kLanes);
+          load(v, read[1] + g * kLanes);
+          load(score, read[2] + g * kLanes);
+          const LaneMask claimed = ~(score <= 0.0);
+          const LaneMask finite = (u - u == none) & (v - v == none) & (score - score == none);
+          n_broken += claimed & ~finite ? one : none;
+          used[g] = claimed & finite & (score >= score_min);
+          // Detectors localise a point they are unsure of worse: deviation grows with the inverse of the score.
+          certainty[g] = used[g] ? (score < 1.0 ? score : one) : one;
+          groups[g].begin(lens, used[g] ? u : none + lens[2], used[g] ? v : none + lens[3]);
         }
-        if (score < score_min) continue;
-        u[k] = point[0];
-        v[k] = point[1];
-        // Detectors localise a point they are unsure of worse: deviation grows with the inverse of the score.
-        certainty[k] = score < 1.0 ? score : 1.0;
-        used[k] = 1.0;
+        undistort_groups(lens, groups, n_groups);
+        for (std::size_t g = 0; g < n_groups; ++g) {
+          const Lane gx = groups[g].x, gy = groups[g].y;
+          const LaneMask inside = (gx < kTangentMax) & (gx > -kTangentMax) & (gy < kTangentMax) & (gy > -kTangentMax);
+          n_broken += used[g] & ~inside ? one : none;
+          used[g] &= inside;
+          const std::size_t to = d * n_padded + chunk + g * kLanes;
+          store(x + to, used[g] ? gx : none);
+          store(y + to, used[g] ? gy : none);
+          store(var + to, used[g] ? sure_var / (certainty[g] * certainty[g]) : one);
+          store(seen + to, used[g] ? one : none);
+        }
       }
-      Lane x_lane, y_lane;
-      undistort_lanes(lens, u, v, x_lane, y_lane);
-      for (std::size_t k = 0; k < kLanes; ++k) {
-        if (used[k] == 0.0 || (std::fabs(x_lane[k]) < kTangentMax && std::fabs(y_lane[k]) < kTangentMax)) continue;
-        ++n_broken;
-        used[k] = x_lane[k] = y_lane[k] = 0.0;
-      }
-      const std::size_t to = d * n_padded + first;
-      store(x + to, x_lane);
-      store(y + to, y_lane);
-      store(var + to, used != 0.0 ? sure_var / (certainty * certainty) : Lane{} + 1.0);
-      store(seen + to, used);
     }
   }
-  return n_broken;
+  return static_cast<std::int64_t>(sum(n_broken));
 }
 
 // ---- linear triangulation --------------------------------------------------------------------------------------------
@@ -192,7 +230,7 @@ FUSION_INLINE void triangulate_lanes(const double* camera_from_world, const doub
 }
 
 // points (n_views, 2, n_points), NaN where a camera saw nothing.
-FUSION_CLONES inline void triangulate(const double* camera_from_world, const double* points, std::size_t n_views,
+inline void triangulate(const double* camera_from_world, const double* points, std::size_t n_views,
                                       std::size_t n_points, double* points_m, std::int8_t* status) {
   for (std::size_t first = 0; first < n_points; first += kLanes)
     triangulate_lanes(camera_from_world, points, n_views, n_points, first, points_m, status);
@@ -267,7 +305,7 @@ FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* p
   }
 }
 
-FUSION_CLONES inline void refine(const double* camera_from_world, const double* points, const double* sd,
+inline void refine(const double* camera_from_world, const double* points, const double* sd,
                                  std::size_t n_views, std::size_t n_points, int n_steps, double* points_m,
                                  double* cov_m2, double* weights) {
   for (std::size_t first = 0; first < n_points; first += kLanes)
@@ -280,7 +318,7 @@ FUSION_CLONES inline void refine(const double* camera_from_world, const double* 
 
 // Carry joints on by dt_s: constant velocity that fades (people stop), driven by white acceleration of spectral density
 // acceleration (n_padded), m^2/s^3. Source: Bar-Shalom, Li, Kirubarajan (2001), section 6.2.2.
-FUSION_CLONES inline void predict(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows,
+inline void predict(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows,
                                   std::size_t n_padded, double dt_s, double fade_s, const double* acceleration) {
   const double fade = std::exp(-dt_s / fade_s);
   const double reach = fade_s * (1.0 - fade);  // How far one unit of velocity still goes.
@@ -325,146 +363,106 @@ FUSION_CLONES inline void predict(double* mean, double* cov, const std::int64_t*
   }
 }
 
-struct Views {
-  const double* camera_from_world;  // (n_views, 3, 4)
-  const double* dt_s;               // (n_views) time of the camera's frame minus the instant of the state
-  std::size_t n_views;
+// Eight joints of one person while they are updated.
+struct JointGroup {
+  Symmetric<kState> prior, information;
+  Ldlt<kState> factor;
+  Lane mean[kState], x[kState], rhs[kState];
+  Lane weight_sum;
 };
 
-struct Detections {
-  const double* x;  // (n_detections, n_padded) each
-  const double* y;
-  const double* var;
-  const double* seen;
-};
-
-// What is known of a joint from the body it belongs to: it stays near the body's axis and near its usual height.
-struct Anchors {
-  const double* axis_precision;    // (n_padded) 1 / m^2, of either horizontal coordinate about the axis
-  const double* height_precision;  // (n_padded) 1 / m^2
-  double* heights_m;               // (capacity, n_padded) usual height of each person's joints, learnt while well seen
-  double share;                    // Of that information which one set brings: it is the same opinion every time.
-  double learning;                 // Share of a set's height in the usual height.
-};
-
-// Most probable position and velocity of eight joints of one person, given the prediction and all that was matched:
-// Gauss-Newton on the negative logarithm of the posterior, with Student-t measurement noise by reweighting, so that a
-// view that saw something else (an occluder's joint, left for right) is outvoted. Every view looks at its own instant.
-FUSION_INLINE void update_lanes(const Views& views, const Detections& detections, const std::int64_t* detection_of,
-                                std::size_t n_padded, std::size_t first, const double* body_var,
-                                const double* floor_precision, const Anchors& anchors, double axis_x, double axis_y,
-                                double* heights, double freedom, int n_steps, int n_plain, double* m,
-                                double* c, double* residual_sum, double* residual_count, double* support) {
-  Symmetric<kState> prior_cov, prior, information, cov;
-  Lane mean[kState], x[kState];
+FUSION_INLINE void begin_update(JointGroup& group, const double* m, const double* c, std::size_t n_padded) {
+  Symmetric<kState> prior_cov;
 #pragma GCC unroll 21
-  for (int i = 0; i < kStateCov; ++i) load(prior_cov.v[i], c + i * n_padded + first);
+  for (int i = 0; i < kStateCov; ++i) load(prior_cov.v[i], c + i * n_padded);
 #pragma GCC unroll 6
   for (int i = 0; i < kState; ++i) {
-    load(mean[i], m + i * n_padded + first);
-    x[i] = mean[i];
+    load(group.mean[i], m + i * n_padded);
+    group.x[i] = group.mean[i];
   }
-  Lane body, on_floor;
+  group.factor.factor(prior_cov, 1e-12);
+  group.factor.inverse(group.prior);
+}
+
+// Information and pull of the views that the person was matched in, at the present guess. The last pass only weighs, at
+// the answer: its information is the answer's covariance.
+FUSION_INLINE void look(JointGroup& group, const Views& views, const Detections& detections,
+                        const std::int64_t* detection_of, std::size_t n_padded, std::size_t first,
+                        const double* body_var, double freedom, bool plain, bool last, double* residual_sum,
+                        double* residual_count) {
+  const Lane x0 = group.x[0], x1 = group.x[1], x2 = group.x[2], v0 = group.x[3], v1 = group.x[4], v2 = group.x[5];
+  Lane body;
   load(body, body_var + first);
-  load(on_floor, floor_precision + first);
-  Lane near_axis, near_height, height;
-  load(near_axis, anchors.axis_precision + first);
-  load(near_height, anchors.height_precision + first);
-  load(height, heights + first);
-  near_axis *= anchors.share;
-  near_height *= anchors.share;
-  Ldlt<kState> factor;
-  factor.factor(prior_cov, 1e-12);
-  factor.inverse(prior);
+  // Position with position, velocity with position, velocity with velocity: the same block times 1, dt, dt^2.
+  Symmetric<3> block_pp{}, block_vp{}, block_vv{};
+  Lane pull_p[3] = {}, pull_v[3] = {};
   Lane weight_sum{};
-  for (int step = 0; step <= n_steps; ++step) {
-    const bool last = step == n_steps;  // Only weighs, at the answer: its information is the answer's covariance.
-    information = prior;
-    Lane rhs[kState];
-#pragma GCC unroll 6
-    for (int i = 0; i < kState; ++i) {
-      rhs[i] = Lane{};
-#pragma GCC unroll 6
-      for (int j = 0; j < kState; ++j) rhs[i] += prior(i, j) * (mean[j] - x[j]);
+  for (std::size_t view = 0; view < views.n_views; ++view) {
+    const std::int64_t detection = detection_of[view];
+    if (detection < 0) continue;
+    const double* p = views.camera_from_world + 12 * view;
+    const double dt = views.dt_s[view];
+    Lane zx, zy, var, seen;
+    load(zx, detections.x + detection * n_padded + first);
+    load(zy, detections.y + detection * n_padded + first);
+    load(var, detections.var + detection * n_padded + first);
+    load(seen, detections.seen + detection * n_padded + first);
+    const Lane qx = x0 + dt * v0, qy = x1 + dt * v1, qz = x2 + dt * v2;
+    Lane depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
+    at_least(depth, 0.05);
+    const Lane inverse = 1.0 / depth;
+    const Lane u = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
+    const Lane v = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
+    const Lane du = zx - u, dv = zy - v;
+    const Lane off_sq = du * du + dv * dv;
+    // A detector's joint is not quite the same point of the body from every side: body_var, metres at the body.
+    const Lane total_var = var + body * inverse * inverse;
+    // Student-t weight (freedom + 2) / (freedom + off_sq / total_var), over total_var: one division for both.
+    const Lane w = plain ? seen / total_var : seen * (freedom + 2.0) / (freedom * total_var + off_sq);
+    weight_sum += w * total_var;
+    if (last) {
+      const Lane distance_sq = seen * off_sq / total_var;
+      residual_sum[view] += sum(distance_sq < 25.0 ? distance_sq : Lane{} + 25.0);
+      residual_count[view] += sum(seen);
     }
-    weight_sum = Lane{};
-    for (std::size_t view = 0; view < views.n_views; ++view) {
-      const std::int64_t detection = detection_of[view];
-      if (detection < 0) continue;
-      const double* p = views.camera_from_world + 12 * view;
-      const double dt = views.dt_s[view];
-      Lane zx, zy, var, seen;
-      load(zx, detections.x + detection * n_padded + first);
-      load(zy, detections.y + detection * n_padded + first);
-      load(var, detections.var + detection * n_padded + first);
-      load(seen, detections.seen + detection * n_padded + first);
-      const Lane qx = x[0] + dt * x[3], qy = x[1] + dt * x[4], qz = x[2] + dt * x[5];
-      Lane depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
-      at_least(depth, 0.05);
-      const Lane inverse = 1.0 / depth;
-      const Lane u = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
-      const Lane v = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
-      const Lane du = zx - u, dv = zy - v;
-      // A detector's joint is not quite the same point of the body from every side: body_var, metres at the body.
-      const Lane precision = seen / (var + body * inverse * inverse);
-      const Lane distance_sq = (du * du + dv * dv) * precision;
-      const Lane robust = step < n_plain ? Lane{} + 1.0 : (freedom + 2.0) / (freedom + distance_sq);
-      const Lane w = precision * robust;
-      weight_sum += seen * robust;
-      if (last) {
-        Lane capped = distance_sq < 25.0 ? distance_sq : Lane{} + 25.0;
-        double sum = 0.0, count = 0.0;
-        for (std::size_t k = 0; k < kLanes; ++k) {
-          sum += capped[k];
-          count += seen[k];
-        }
-        residual_sum[view] += sum;
-        residual_count[view] += count;
-      }
-      Lane ju[3], jv[3];
+    Lane ju[3], jv[3];
 #pragma GCC unroll 3
-      for (int i = 0; i < 3; ++i) {
-        ju[i] = (p[i] - u * p[8 + i]) * inverse;
-        jv[i] = (p[4 + i] - v * p[8 + i]) * inverse;
-      }
+    for (int i = 0; i < 3; ++i) {
+      ju[i] = (p[i] - u * p[8 + i]) * inverse;
+      jv[i] = (p[4 + i] - v * p[8 + i]) * inverse;
+    }
 #pragma GCC unroll 3
-      for (int i = 0; i < 3; ++i) {
-        const Lane pull = w * (ju[i] * du + jv[i] * dv);
-        rhs[i] += pull;
-        rhs[3 + i] += dt * pull;
+    for (int i = 0; i < 3; ++i) {
+      const Lane wu = w * ju[i], wv = w * jv[i];
+      const Lane pull = wu * du + wv * dv;
+      pull_p[i] += pull;
+      pull_v[i] += dt * pull;
 #pragma GCC unroll 3
-        for (int j = 0; j <= i; ++j) {
-          const Lane block = w * (ju[i] * ju[j] + jv[i] * jv[j]);
-          information(i, j) += block;
-          information(3 + i, j) += dt * block;
-          if (i != j) information(3 + j, i) += dt * block;
-          information(3 + i, 3 + j) += (dt * dt) * block;
-        }
+      for (int j = 0; j <= i; ++j) {
+        const Lane block = wu * ju[j] + wv * jv[j];
+        block_pp(i, j) += block;
+        block_vp(i, j) += dt * block;
+        block_vv(i, j) += (dt * dt) * block;
       }
     }
-    // A point known to touch the floor, whenever anything was seen of it or not.
-    information(2, 2) += on_floor + near_height;
-    rhs[2] += near_height * (height - x[2]) - on_floor * x[2];
-    information(0, 0) += near_axis;
-    information(1, 1) += near_axis;
-    rhs[0] += near_axis * (axis_x - x[0]);
-    rhs[1] += near_axis * (axis_y - x[1]);
-    factor.factor(information, 1e-9);
-    if (last) break;
-    factor.solve(rhs);
-#pragma GCC unroll 6
-    for (int i = 0; i < kState; ++i) x[i] += rhs[i];
   }
-  factor.inverse(cov);
+  group.weight_sum = weight_sum;
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; ++i) {
+    group.rhs[i] = pull_p[i];
+    group.rhs[3 + i] = pull_v[i];
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; ++j) {
+      group.information(3 + i, j) = group.prior(3 + i, j) + block_vp(i, j);
+      if (j > i) continue;
+      group.information(i, j) = group.prior(i, j) + block_pp(i, j);
+      group.information(3 + i, 3 + j) = group.prior(3 + i, 3 + j) + block_vv(i, j);
+    }
+  }
 #pragma GCC unroll 6
-  for (int i = 0; i < kState; ++i) store(m + i * n_padded + first, x[i]);
-#pragma GCC unroll 21
-  for (int i = 0; i < kStateCov; ++i) store(c + i * n_padded + first, cov.v[i]);
-  store(support + first, weight_sum);
-  // A height is learnt while it is certain: within 10 cm, and two views or so behind it.
-  const LaneMask certain = (cov(2, 2) < 0.01) & (weight_sum > 1.5);
-  height += (certain ? Lane{} + anchors.learning : Lane{}) * (x[2] - height);
-  store(heights + first, height);
+  for (int i = 0; i < kState; ++i)
+#pragma GCC unroll 6
+    for (int j = 0; j < kState; ++j) group.rhs[i] += group.prior(i, j) * (group.mean[j] - group.x[j]);
 }
 
 // The body's axis: mean place of the joints, weighted by how well each is known.
@@ -482,22 +480,80 @@ inline void find_axis(const double* m, const double* c, std::size_t n_padded, co
   y_out = sum_y / sum_w;
 }
 
-FUSION_CLONES inline void update(const Views& views, const Detections& detections, const std::int64_t* rows,
+// Most probable position and velocity of every person's joints, given the prediction and all that was matched:
+// Gauss-Newton on the negative logarithm of the posterior, with Student-t measurement noise by reweighting, so that a
+// view that saw something else (an occluder's joint, left for right) is outvoted. Every view looks at its own instant.
+//
+// A person's groups of lanes take each step together: to factor six by six is one chain of six divisions.
+inline void update(const Views& views, const Detections& detections, const std::int64_t* rows,
                                  const std::int64_t* detection_of, std::size_t n_rows, std::size_t n_padded,
                                  const double* body_var, const double* floor_precision, const Anchors& anchors,
-                                 double freedom, int n_steps, int n_plain, double* mean, double* cov, double* residual_sum, double* residual_count,
-                                 double* support) {
+                                 double freedom, int n_steps, int n_plain, double* mean, double* cov,
+                                 double* residual_sum, double* residual_count, double* support) {
   for (std::size_t r = 0; r < n_rows; ++r) {
-    for (std::size_t view = 0; view < views.n_views; ++view)
-      residual_sum[r * views.n_views + view] = residual_count[r * views.n_views + view] = 0.0;
+    const std::int64_t* matched = detection_of + r * views.n_views;
+    double* sums = residual_sum + r * views.n_views;
+    double* counts = residual_count + r * views.n_views;
+    for (std::size_t view = 0; view < views.n_views; ++view) sums[view] = counts[view] = 0.0;
+    double* m = mean + rows[r] * kState * n_padded;
+    double* c = cov + rows[r] * kStateCov * n_padded;
+    double* heights = anchors.heights_m + rows[r] * n_padded;
     double axis_x, axis_y;
-    find_axis(mean + rows[r] * kState * n_padded, cov + rows[r] * kStateCov * n_padded, n_padded,
-              anchors.axis_precision, axis_x, axis_y);
-    for (std::size_t first = 0; first < n_padded; first += kLanes)
-      update_lanes(views, detections, detection_of + r * views.n_views, n_padded, first, body_var, floor_precision,
-                   anchors, axis_x, axis_y, anchors.heights_m + rows[r] * n_padded, freedom, n_steps, n_plain, mean + rows[r] * kState * n_padded,
-                   cov + rows[r] * kStateCov * n_padded, residual_sum + r * views.n_views,
-                   residual_count + r * views.n_views, support + r * n_padded);
+    find_axis(m, c, n_padded, anchors.axis_precision, axis_x, axis_y);
+    for (std::size_t chunk = 0; chunk < n_padded; chunk += kGroups * kLanes) {
+      const std::size_t n_left = (n_padded - chunk) / kLanes;
+      const std::size_t n_groups = n_left < kGroups ? n_left : kGroups;
+      JointGroup groups[kGroups];
+      for (std::size_t g = 0; g < n_groups; ++g)
+        begin_update(groups[g], m + chunk + g * kLanes, c + chunk + g * kLanes, n_padded);
+      for (int step = 0; step <= n_steps; ++step) {
+        for (std::size_t g = 0; g < n_groups; ++g)
+          look(groups[g], views, detections, matched, n_padded, chunk + g * kLanes, body_var, freedom, step < n_plain,
+               step == n_steps, sums, counts);
+        for (std::size_t g = 0; g < n_groups; ++g) {
+          JointGroup& group = groups[g];
+          const std::size_t first = chunk + g * kLanes;
+          Lane on_floor, near_axis, near_height, height;
+          load(on_floor, floor_precision + first);
+          load(near_axis, anchors.axis_precision + first);
+          load(near_height, anchors.height_precision + first);
+          load(height, heights + first);
+          near_axis *= anchors.share;
+          near_height *= anchors.share;
+          // A point known to touch the floor, whenever anything was seen of it or not.
+          group.information(2, 2) += on_floor + near_height;
+          group.rhs[2] += near_height * (height - group.x[2]) - on_floor * group.x[2];
+          group.information(0, 0) += near_axis;
+          group.information(1, 1) += near_axis;
+          group.rhs[0] += near_axis * (axis_x - group.x[0]);
+          group.rhs[1] += near_axis * (axis_y - group.x[1]);
+        }
+        for (std::size_t g = 0; g < n_groups; ++g) groups[g].factor.factor(groups[g].information, 1e-9);
+        if (step == n_steps) break;
+        for (std::size_t g = 0; g < n_groups; ++g) {
+          groups[g].factor.solve(groups[g].rhs);
+#pragma GCC unroll 6
+          for (int i = 0; i < kState; ++i) groups[g].x[i] += groups[g].rhs[i];
+        }
+      }
+      for (std::size_t g = 0; g < n_groups; ++g) {
+        JointGroup& group = groups[g];
+        const std::size_t first = chunk + g * kLanes;
+        Symmetric<kState> out;
+        group.factor.inverse(out);
+#pragma GCC unroll 6
+        for (int i = 0; i < kState; ++i) store(m + i * n_padded + first, group.x[i]);
+#pragma GCC unroll 21
+        for (int i = 0; i < kStateCov; ++i) store(c + i * n_padded + first, out.v[i]);
+        store(support + r * n_padded + first, group.weight_sum);
+        // A height is learnt while it is certain: within 10 cm, and two views or so behind it.
+        const LaneMask certain = (out(2, 2) < 0.01) & (group.weight_sum > 1.5);
+        Lane height;
+        load(height, heights + first);
+        height += (certain ? Lane{} + anchors.learning : Lane{}) * (group.x[2] - height);
+        store(heights + first, height);
+      }
+    }
   }
 }
 
@@ -535,15 +591,15 @@ inline void hold_limbs(double* mean, double* cov, const std::int64_t* rows, std:
       const double* held = support + r * n_padded;
       if (held[joint[0]] > 1.5 && held[joint[1]] > 1.5 && var[0] + var[1] < 0.005)
         lengths[limb] += learning * (length - lengths[limb]);
-      const double total = var[0] + var[1] + sd_m * sd_m;
+      const double inverse = 1.0 / (var[0] + var[1] + sd_m * sd_m);
       const double innovation = lengths[limb] - length;
       for (int end = 0; end < 2; ++end) {
         const double sign = end == 0 ? -1.0 : 1.0;
         for (int row = 0; row < kState; ++row) {
-          m[row * n_padded + joint[end]] += sign * along[end][row] / total * innovation;
+          const double gain = along[end][row] * inverse;
+          m[row * n_padded + joint[end]] += sign * gain * innovation;
           for (int column = 0; column <= row; ++column)
-            c[Symmetric<kState>::at(row, column) * n_padded + joint[end]] -=
-                along[end][row] * along[end][column] / total;
+            c[Symmetric<kState>::at(row, column) * n_padded + joint[end]] -= gain * along[end][column];
         }
       }
     }
@@ -596,4 +652,9 @@ inline void describe(const double* mean, const double* cov, const std::int64_t* 
   }
 }
 
+extern const Kernels kKernels{
+    &prepare, &undistort, &triangulate, &refine, &predict, &update, &hold_limbs, &describe,
+};
+
+}  // namespace FUSION_ISA
 }  // namespace fusion

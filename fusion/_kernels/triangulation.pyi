@@ -10,7 +10,7 @@ import numpy as np
 
 def prepare(
     keypoints: np.ndarray,  # (n, K, 3) float32: x, y in raw pixels, score
-    view_of: np.ndarray,  # (n,) int64
+    start: np.ndarray,  # (n_views + 1,) int64, first detection of each view
     lenses: np.ndarray,  # (n_views, 9): fx, fy, cx, cy, k1, k2, p1, p2, k3
     sd_px: float,
     score_min: float,
