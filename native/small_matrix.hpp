@@ -25,6 +25,19 @@ FUSION_INLINE void store(double* to, const Lane& lane) { std::memcpy(to, &lane, 
 FUSION_INLINE void fill(Lane& lane, double value) { lane = Lane{} + value; }
 FUSION_INLINE void at_least(Lane& lane, double low) { lane = lane > low ? lane : Lane{} + low; }
 
+// The first few of a row's last lanes; the others become NaN, which is what nobody saw.
+FUSION_INLINE void load(Lane& lane, const double* from, std::size_t width) {
+  if (width == kLanes) return load(lane, from);
+  lane = Lane{} + std::nan("");
+  for (std::size_t k = 0; k < width; ++k) lane[k] = from[k];
+}
+FUSION_INLINE Lane root(Lane lane) {
+  double each[kLanes];
+  store(each, lane);
+  for (double& value : each) value = std::sqrt(value);
+  load(lane, each);
+  return lane;
+}
 FUSION_INLINE double sum(const Lane& lane) {
   return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }

@@ -51,12 +51,12 @@ struct Undistortion {
     const Lane dx = (d * fx - b * fy) * inverse, dy = (a * fy - b * fx) * inverse;
     x -= dx;
     y -= dy;
-    return (dx * dx + dy * dy) > 1e-16;
+    return (dx * dx + dy * dy) > 1e-12;
   }
 };
 
 // Five steps reach 1e-12 wherever the model is invertible. Each doubles the number of right digits, so where none moved
-// by more than 1e-8, the next would change nothing.
+// by more than 1e-6, the next would change nothing that matters.
 FUSION_INLINE void undistort_groups(const double* lens, Undistortion* groups, std::size_t n_groups) {
   const double k1 = lens[4], k2 = lens[5], p1 = lens[6], p2 = lens[7], k3 = lens[8];
   if (k1 == 0.0 && k2 == 0.0 && p1 == 0.0 && p2 == 0.0 && k3 == 0.0) return;
@@ -155,85 +155,101 @@ inline std::int64_t prepare(const float* keypoints, const std::int64_t* start, c
 
 // ---- linear triangulation --------------------------------------------------------------------------------------------
 
-// Eight points: the unit 4-vector that the stacked homogeneous equations x P3 - P1 and y P3 - P2 send nearest to zero,
-// found as the smallest eigenvector of their normal matrix by inverse iteration.
-FUSION_INLINE void triangulate_lanes(const double* camera_from_world, const double* points, std::size_t n_views,
-                                     std::size_t n_points, std::size_t first, double* points_m, std::int8_t* status) {
-  Symmetric<4> normal{};
-  Lane n_seen{};
-  const std::size_t width = n_points - first < kLanes ? n_points - first : kLanes;
-  for (std::size_t view = 0; view < n_views; ++view) {
-    const double* p = camera_from_world + 12 * view;
-    const double* from_x = points + 2 * view * n_points + first;
-    const double* from_y = from_x + n_points;
-    Lane x{}, y{};
-    if (width == kLanes) {
-      load(x, from_x);
-      load(y, from_y);
-    } else {
-      for (std::size_t k = 0; k < width; ++k) {
-        x[k] = from_x[k];
-        y[k] = from_y[k];
-      }
-    }
-    const LaneMask seen = (x == x) & (y == y);
-    const Lane one = Lane{} + 1.0;
-    const Lane weight = seen ? one : Lane{};
-    x = seen ? x : Lane{};
-    y = seen ? y : Lane{};
-    n_seen += weight;
-    Lane a[4], b[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      a[i] = weight * (x * p[8 + i] - p[i]);
-      b[i] = weight * (y * p[8 + i] - p[4 + i]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j <= i; ++j) normal(i, j) += a[i] * a[j] + b[i] * b[j];
-  }
-  // The smallest eigenvalue of exact data is 0; a pivot of the order of rounding keeps the factor finite, and the
-  // eigenvector is what the iteration blows up.
-  const Lane trace = normal(0, 0) + normal(1, 1) + normal(2, 2) + normal(3, 3);
-  const Lane floor = trace * 1e-15;
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) normal(i, i) += floor;
-  Ldlt<4> factor;
-  factor.factor(normal, 1e-300);
-  Lane v[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) fill(v[i], i == 3 ? 1.0 : 0.0);
-  for (int step = 0; step < 4; ++step) {
-    factor.solve(v);
-    // Dividing by the homogeneous part keeps the vector from overflowing and is what the answer needs anyway; a point at
-    // infinity divides by almost nothing and is caught below as not finite.
-    const LaneMask tiny = (v[3] * v[3]) < 1e-200;
-    const Lane w = tiny ? Lane{} + 1e-100 : v[3];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) v[i] /= w;
-  }
-  for (std::size_t k = 0; k < width; ++k) {
-    const double q[3] = {v[0][k], v[1][k], v[2][k]};
-    double* to = points_m + 3 * (first + k);
-    Status said = Status::ok;
-    const bool finite = std::isfinite(q[0]) && std::isfinite(q[1]) && std::isfinite(q[2]);
-    if (n_seen[k] < 2.0 || !finite) said = Status::underconstrained;
-    for (std::size_t view = 0; view < n_views && said == Status::ok; ++view) {
-      if (std::isnan(points[2 * view * n_points + first + k])) continue;
-      const double* p = camera_from_world + 12 * view + 8;
-      if (p[0] * q[0] + p[1] * q[1] + p[2] * q[2] + p[3] <= 0.0) said = Status::behind_camera;
-    }
-    for (int i = 0; i < 3; ++i) to[i] = said == Status::ok ? q[i] : std::nan("");
-    status[first + k] = said;
-  }
-}
+// Eight points on their way from views to the world: the unit 4-vector that the stacked homogeneous equations x P3 - P1
+// and y P3 - P2 send nearest to zero, found as the smallest eigenvector of their normal matrix by inverse iteration.
+constexpr int kInverseSteps = 3;
 
-// points (n_views, 2, n_points), NaN where a camera saw nothing.
+struct PointGroup {
+  Ldlt<4> factor;
+  Lane v[4];
+  Lane n_seen;
+
+  // from (n_views, 2, n_points); n_points is the distance between rows here.
+  FUSION_INLINE void gather(const double* camera_from_world, const double* from, std::size_t n_views,
+                            std::size_t n_points, std::size_t width) {
+    Symmetric<4> normal{};
+    n_seen = Lane{};
+    const Lane one = Lane{} + 1.0;
+    for (std::size_t view = 0; view < n_views; ++view) {
+      const double* p = camera_from_world + 12 * view;
+      Lane x, y;
+      load(x, from + 2 * view * n_points, width);
+      load(y, from + (2 * view + 1) * n_points, width);
+      const LaneMask seen = (x == x) & (y == y);
+      const Lane weight = seen ? one : Lane{};
+      x = seen ? x : Lane{};
+      y = seen ? y : Lane{};
+      n_seen += weight;
+      Lane a[4], b[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        a[i] = x * p[8 + i] - weight * p[i];
+        b[i] = y * p[8 + i] - weight * p[4 + i];
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 4
+        for (int j = 0; j <= i; ++j) normal(i, j) += a[i] * a[j] + b[i] * b[j];
+    }
+    // The smallest eigenvalue of exact data is 0; a pivot of the order of rounding keeps the factor finite, and the
+    // eigenvector is what the iteration blows up.
+    const Lane trace = normal(0, 0) + normal(1, 1) + normal(2, 2) + normal(3, 3);
+    const Lane floor = trace * 1e-15;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) normal(i, i) += floor;
+    factor.factor(normal, 1e-300);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) v[i] = i == 3 ? one : Lane{};
+  }
+
+  // Three steps grow the vector by at most 1e45 over the trace's cube, so that none has to divide it again.
+  FUSION_INLINE void iterate() { factor.solve(v); }
+
+  FUSION_INLINE void finish(const double* camera_from_world, const double* from, std::size_t n_views,
+                            std::size_t n_points, std::size_t width, double* points_m, std::int8_t* status) {
+    const Lane one = Lane{} + 1.0, inverse = 1.0 / v[3];
+    const Lane q[3] = {v[0] * inverse, v[1] * inverse, v[2] * inverse};
+    const Lane far = q[0] * q[0] + q[1] * q[1] + q[2] * q[2];
+    Lane said = (n_seen < 2.0) | ~(far < 1e300) ? one : Lane{};
+    Lane behind{};
+    for (std::size_t view = 0; view < n_views; ++view) {
+      const double* p = camera_from_world + 12 * view + 8;
+      Lane x;
+      load(x, from + 2 * view * n_points, width);
+      const Lane depth = p[0] * q[0] + p[1] * q[1] + p[2] * q[2] + p[3];
+      behind = (x == x) & (depth <= 0.0) ? one : behind;
+    }
+    said = said == 0.0 ? behind * 2.0 : said;
+    const Lane none = Lane{} + std::nan("");
+    double to[3][kLanes];
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) store(to[i], said == 0.0 ? q[i] : none);
+    double code[kLanes];
+    store(code, said);
+    for (std::size_t k = 0; k < width; ++k) {
+      for (int i = 0; i < 3; ++i) points_m[3 * k + i] = to[i][k];
+      status[k] = static_cast<std::int8_t>(code[k]);
+    }
+  }
+};
+
+// points (n_views, 2, n_points), NaN where a camera saw nothing. Each step of the iteration shrinks what is wrong by the
+// ratio of the two smallest eigenvalues, 1e-3 and less even for bad views.
 inline void triangulate(const double* camera_from_world, const double* points, std::size_t n_views,
-                                      std::size_t n_points, double* points_m, std::int8_t* status) {
-  for (std::size_t first = 0; first < n_points; first += kLanes)
-    triangulate_lanes(camera_from_world, points, n_views, n_points, first, points_m, status);
+                        std::size_t n_points, double* points_m, std::int8_t* status) {
+  for (std::size_t first = 0; first < n_points; first += kGroups * kLanes) {
+    const std::size_t n_here = n_points - first < kGroups * kLanes ? n_points - first : kGroups * kLanes;
+    const std::size_t n_groups = (n_here + kLanes - 1) / kLanes, last = n_groups - 1;
+    const std::size_t width = n_here - last * kLanes;
+    PointGroup groups[kGroups];
+    for (std::size_t g = 0; g < n_groups; ++g)
+      groups[g].gather(camera_from_world, points + first + g * kLanes, n_views, n_points, g < last ? kLanes : width);
+    for (int step = 0; step < kInverseSteps; ++step)
+      for (std::size_t g = 0; g < n_groups; ++g) groups[g].iterate();
+    for (std::size_t g = 0; g < n_groups; ++g)
+      groups[g].finish(camera_from_world, points + first + g * kLanes, n_views, n_points, g < last ? kLanes : width,
+                       points_m + 3 * (first + g * kLanes), status + first + g * kLanes);
+  }
 }
 
 // First scale of the robust refinement, in deviations of a point: 64 times 3 px is the size of an image's error that a
@@ -410,31 +426,33 @@ FUSION_INLINE void look(JointGroup& group, const Views& views, const Detections&
     const Lane qx = x0 + dt * v0, qy = x1 + dt * v1, qz = x2 + dt * v2;
     Lane depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
     at_least(depth, 0.05);
-    const Lane inverse = 1.0 / depth;
-    const Lane u = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
-    const Lane v = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
-    const Lane du = zx - u, dv = zy - v;
-    const Lane off_sq = du * du + dv * dv;
+    // Image coordinates, their distance and their Jacobian all come times depth, so that one division is left:
+    // a / depth and b / depth is where the point is seen, (p - a / depth p8) / depth the Jacobian.
+    const Lane a = p[0] * qx + p[1] * qy + p[2] * qz + p[3], b = p[4] * qx + p[5] * qy + p[6] * qz + p[7];
+    const Lane du = zx * depth - a, dv = zy * depth - b;
+    const Lane depth_sq = depth * depth, off_sq = du * du + dv * dv;
     // A detector's joint is not quite the same point of the body from every side: body_var, metres at the body.
-    const Lane total_var = var + body * inverse * inverse;
-    // Student-t weight (freedom + 2) / (freedom + off_sq / total_var), over total_var: one division for both.
-    const Lane w = plain ? seen / total_var : seen * (freedom + 2.0) / (freedom * total_var + off_sq);
-    weight_sum += w * total_var;
+    const Lane total_var = var * depth_sq + body;
+    // Student-t weight (freedom + 2) / (freedom + distance_sq) over the variance, over depth^4 for the Jacobians.
+    const Lane w = plain ? seen / (total_var * depth_sq)
+                         : seen * (freedom + 2.0) / ((freedom * total_var + off_sq) * depth_sq);
+    weight_sum += w * total_var * depth_sq;
     if (last) {
       const Lane distance_sq = seen * off_sq / total_var;
       residual_sum[view] += sum(distance_sq < 25.0 ? distance_sq : Lane{} + 25.0);
       residual_count[view] += sum(seen);
     }
+    const Lane off_u = du * depth, off_v = dv * depth;
     Lane ju[3], jv[3];
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) {
-      ju[i] = (p[i] - u * p[8 + i]) * inverse;
-      jv[i] = (p[4 + i] - v * p[8 + i]) * inverse;
+      ju[i] = p[i] * depth - a * p[8 + i];
+      jv[i] = p[4 + i] * depth - b * p[8 + i];
     }
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) {
       const Lane wu = w * ju[i], wv = w * jv[i];
-      const Lane pull = wu * du + wv * dv;
+      const Lane pull = wu * off_u + wv * off_v;
       pull_p[i] += pull;
       pull_v[i] += dt * pull;
 #pragma GCC unroll 3
@@ -559,65 +577,77 @@ inline void update(const Views& views, const Detections& detections, const std::
 
 // Bones do not stretch: each limb's length, learnt while both its joints are well seen, is a measurement of the distance
 // between them, by one step of an extended Kalman filter. It moves the joint that is less certain, so a hidden hand stays
-// within reach of its elbow. Scalar: some twenty limbs a person with data that depend on each other.
+// within reach of its elbow. Scalar: some twenty limbs a person with data that depend on each other; four people take
+// turns, so that one computes while another waits.
 inline void hold_limbs(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows, std::size_t n_padded,
                        const std::int64_t* limbs, std::size_t n_limbs, double* lengths_m, const double* support,
                        double sd_m, double learning) {
-  for (std::size_t r = 0; r < n_rows; ++r) {
-    double* m = mean + rows[r] * kState * n_padded;
-    double* c = cov + rows[r] * kStateCov * n_padded;
-    double* lengths = lengths_m + rows[r] * n_limbs;
-    for (std::size_t limb = 0; limb < n_limbs; ++limb) {
-      const std::size_t joint[2] = {static_cast<std::size_t>(limbs[2 * limb]),
-                                    static_cast<std::size_t>(limbs[2 * limb + 1])};
-      double n[3], length_sq = 0.0;
-      for (int i = 0; i < 3; ++i) {
-        n[i] = m[i * n_padded + joint[1]] - m[i * n_padded + joint[0]];
-        length_sq += n[i] * n[i];
-      }
-      const double length = std::sqrt(length_sq);
-      if (!(length > 0.01)) continue;  // No direction to push in.
-      for (double& component : n) component /= length;
-      // Covariance of each joint's whole state with its position along the limb, then that position's own variance.
-      double along[2][kState], var[2] = {0.0, 0.0};
-      for (int end = 0; end < 2; ++end) {
-        for (int row = 0; row < kState; ++row) {
-          along[end][row] = 0.0;
-          for (int i = 0; i < 3; ++i)
-            along[end][row] += c[Symmetric<kState>::at(row, i) * n_padded + joint[end]] * n[i];
+  constexpr std::size_t kTurns = 4;
+  for (std::size_t turn = 0; turn < n_rows; turn += kTurns)
+    for (std::size_t limb = 0; limb < n_limbs; ++limb)
+      for (std::size_t r = turn; r < n_rows && r < turn + kTurns; ++r) {
+        double* m = mean + rows[r] * kState * n_padded;
+        double* c = cov + rows[r] * kStateCov * n_padded;
+        const std::size_t joint[2] = {static_cast<std::size_t>(limbs[2 * limb]),
+                                      static_cast<std::size_t>(limbs[2 * limb + 1])};
+        double n[3], length_sq = 0.0;
+        for (int i = 0; i < 3; ++i) {
+          n[i] = m[i * n_padded + joint[1]] - m[i * n_padded + joint[0]];
+          length_sq += n[i] * n[i];
         }
-        for (int i = 0; i < 3; ++i) var[end] += along[end][i] * n[i];
-      }
-      const double* held = support + r * n_padded;
-      if (held[joint[0]] > 1.5 && held[joint[1]] > 1.5 && var[0] + var[1] < 0.005)
-        lengths[limb] += learning * (length - lengths[limb]);
-      const double inverse = 1.0 / (var[0] + var[1] + sd_m * sd_m);
-      const double innovation = lengths[limb] - length;
-      for (int end = 0; end < 2; ++end) {
-        const double sign = end == 0 ? -1.0 : 1.0;
-        for (int row = 0; row < kState; ++row) {
-          const double gain = along[end][row] * inverse;
-          m[row * n_padded + joint[end]] += sign * gain * innovation;
-          for (int column = 0; column <= row; ++column)
-            c[Symmetric<kState>::at(row, column) * n_padded + joint[end]] -= gain * along[end][column];
+        const double length = std::sqrt(length_sq);
+        if (!(length > 0.01)) continue;  // No direction to push in.
+        const double shortening = 1.0 / length;
+        for (double& component : n) component *= shortening;
+        // Covariance of each joint's whole state with its position along the limb, then that position's own variance.
+        double along[2][kState], var[2];
+        for (int end = 0; end < 2; ++end) {
+          const double* from = c + joint[end];
+          double column[3][kState];
+          for (int row = 0; row < kState; ++row)
+            for (int i = 0; i < 3; ++i) column[i][row] = from[Symmetric<kState>::at(row, i) * n_padded];
+          for (int row = 0; row < kState; ++row)
+            along[end][row] = column[0][row] * n[0] + column[1][row] * n[1] + column[2][row] * n[2];
+          var[end] = along[end][0] * n[0] + along[end][1] * n[1] + along[end][2] * n[2];
+        }
+        const double* held = support + r * n_padded;
+        double& usual = lengths_m[rows[r] * n_limbs + limb];
+        if (held[joint[0]] > 1.5 && held[joint[1]] > 1.5 && var[0] + var[1] < 0.005)
+          usual += learning * (length - usual);
+        const double inverse = 1.0 / (var[0] + var[1] + sd_m * sd_m);
+        const double innovation = (usual - length) * inverse;
+        for (int end = 0; end < 2; ++end) {
+          const double push = end == 0 ? -innovation : innovation;
+          for (int row = 0; row < kState; ++row) {
+            m[row * n_padded + joint[end]] += along[end][row] * push;
+            const double gain = along[end][row] * inverse;
+            for (int column = 0; column <= row; ++column)
+              c[Symmetric<kState>::at(row, column) * n_padded + joint[end]] -= gain * along[end][column];
+          }
         }
       }
-    }
-  }
 }
 
-// Standard deviation along the worst direction: root of the largest eigenvalue of a symmetric 3 x 3 matrix, in closed
-// form. Source: Smith (1961), Eigenvalues of a symmetric 3 x 3 matrix.
-inline double worst_sd(double xx, double yx, double yy, double zx, double zy, double zz) {
-  const double mean = (xx + yy + zz) / 3.0;
-  const double a = xx - mean, b = yy - mean, d = zz - mean;
-  const double p = std::sqrt((a * a + b * b + d * d + 2.0 * (yx * yx + zx * zx + zy * zy)) / 6.0);
-  if (!(p > 1e-12 * mean)) return std::sqrt(mean > 0.0 ? mean : 0.0);
-  const double half_det =
-      (a * (b * d - zy * zy) - yx * (yx * d - zy * zx) + zx * (yx * zy - b * zx)) / (2.0 * p * p * p);
-  const double angle = std::acos(half_det < -1.0 ? -1.0 : half_det > 1.0 ? 1.0 : half_det) / 3.0;
-  const double largest = mean + 2.0 * p * std::cos(angle);
-  return std::sqrt(largest > 0.0 ? largest : 0.0);
+// Variance along the worst direction: the largest eigenvalue of a symmetric 3 x 3 matrix. Scaled and shifted it is the
+// largest root t of t^3 - 3 t = 2 half_det, between 1 and 2, which Newton's method finds from a series about its double
+// root. Source of the scaling: Smith (1961), Eigenvalues of a symmetric 3 x 3 matrix.
+FUSION_INLINE Lane worst_var(const Symmetric<3>& s) {
+  const Lane mean = (s(0, 0) + s(1, 1) + s(2, 2)) * (1.0 / 3.0);
+  const Lane a = s(0, 0) - mean, b = s(1, 1) - mean, d = s(2, 2) - mean;
+  const Lane yx = s(1, 0), zx = s(2, 0), zy = s(2, 1);
+  const Lane p_sq = (a * a + b * b + d * d + 2.0 * (yx * yx + zx * zx + zy * zy)) * (1.0 / 6.0);
+  const Lane p = root(p_sq);
+  const LaneMask round = ~(p > 1e-12 * mean);
+  Lane half_det = (a * (b * d - zy * zy) - yx * (yx * d - zy * zx) + zx * (yx * zy - b * zx)) / (2.0 * p_sq * p);
+  half_det = half_det < -1.0 ? Lane{} - 1.0 : half_det > 1.0 ? Lane{} + 1.0 : half_det;
+  const Lane e = root((1.0 + half_det) * (2.0 / 3.0));
+  Lane t = 1.0 + e - e * e * (1.0 / 6.0);
+  for (int step = 0; step < 3; ++step) {
+    const Lane slope = 3.0 * (t * t - 1.0);
+    t -= slope > 1e-9 ? (t * (t * t - 3.0) - 2.0 * half_det) / slope : Lane{};
+  }
+  const Lane largest = round ? mean : mean + p * t;
+  return largest > 0.0 ? largest : Lane{};
 }
 
 // What people read: joints with deviations, and the place on the floor as the mean of the trunk's joints weighted by
@@ -625,30 +655,45 @@ inline double worst_sd(double xx, double yx, double yy, double zx, double zy, do
 inline void describe(const double* mean, const double* cov, const std::int64_t* rows, std::size_t n_rows,
                      std::size_t n_joints, std::size_t n_padded, const double* share, double sd_max_m,
                      double* joints_m, double* joints_sd_m, double* position_m, double* position_sd_m) {
+  const Lane unknown = Lane{} + std::nan("");
   for (std::size_t r = 0; r < n_rows; ++r) {
     const double* m = mean + rows[r] * kState * n_padded;
     const double* c = cov + rows[r] * kStateCov * n_padded;
-    double sum_w = 0.0, sum_x = 0.0, sum_y = 0.0, sum_var = 0.0;
-    for (std::size_t j = 0; j < n_joints; ++j) {
-      const double xx = c[j], yx = c[n_padded + j], yy = c[2 * n_padded + j];
-      const double sd = worst_sd(xx, yx, yy, c[3 * n_padded + j], c[4 * n_padded + j], c[5 * n_padded + j]);
-      const bool known = sd <= sd_max_m;
-      double* to = joints_m + 3 * (r * n_joints + j);
-      for (int i = 0; i < 3; ++i) to[i] = known ? m[i * n_padded + j] : std::nan("");
-      joints_sd_m[r * n_joints + j] = known ? sd : std::nan("");
-      const double half = 0.5 * (xx - yy);
-      const double floor_var = 0.5 * (xx + yy) + std::sqrt(half * half + yx * yx);
+    Lane sum_w{}, sum_x{}, sum_y{}, sum_var{};
+    for (std::size_t first = 0; first < n_joints; first += kLanes) {
+      const std::size_t width = n_joints - first < kLanes ? n_joints - first : kLanes;
+      Symmetric<3> s;
+      Lane place[3], part{};
+#pragma GCC unroll 6
+      for (int i = 0; i < 6; ++i) load(s.v[i], c + i * n_padded + first);
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) load(place[i], m + i * n_padded + first);
+      for (std::size_t k = 0; k < width; ++k) part[k] = share[first + k];
+      const Lane sd = root(worst_var(s));
+      const LaneMask known = sd <= sd_max_m;
+      const Lane half = 0.5 * (s(0, 0) - s(1, 1));
+      const Lane floor_var = 0.5 * (s(0, 0) + s(1, 1)) + root(half * half + s(1, 0) * s(1, 0));
       // A joint's distance from the body's axis is 5 cm even where the joint itself is known to the millimetre.
-      const double w = share[j] / (floor_var + 0.0025);
+      const Lane w = part / (floor_var + 0.0025);
       sum_w += w;
-      sum_x += w * m[j];
-      sum_y += w * m[n_padded + j];
+      sum_x += w * place[0];
+      sum_y += w * place[1];
       sum_var += w * floor_var;
+      double told[4][kLanes];
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) store(told[i], known ? place[i] : unknown);
+      store(told[3], known ? sd : unknown);
+      for (std::size_t k = 0; k < width; ++k) {
+        double* to = joints_m + 3 * (r * n_joints + first + k);
+        for (int i = 0; i < 3; ++i) to[i] = told[i][k];
+        joints_sd_m[r * n_joints + first + k] = told[3][k];
+      }
     }
-    position_m[2 * r] = sum_x / sum_w;
-    position_m[2 * r + 1] = sum_y / sum_w;
+    const double total = sum(sum_w);
+    position_m[2 * r] = sum(sum_x) / total;
+    position_m[2 * r + 1] = sum(sum_y) / total;
     // Errors of one person's joints go together, so averaging does not make the place better than a typical joint.
-    position_sd_m[r] = std::sqrt(sum_var / sum_w + 0.0004);
+    position_sd_m[r] = std::sqrt(sum(sum_var) / total + 0.0004);
   }
 }
 
