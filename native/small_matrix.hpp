@@ -31,6 +31,13 @@ FUSION_INLINE void load(Lane& lane, const double* from, std::size_t width) {
   lane = Lane{} + std::nan("");
   for (std::size_t k = 0; k < width; ++k) lane[k] = from[k];
 }
+// One value of each of eight arrays, and back into the first few of them.
+FUSION_INLINE void collect(Lane& lane, double* const (&from)[kLanes], std::size_t at) {
+  lane = Lane{from[0][at], from[1][at], from[2][at], from[3][at], from[4][at], from[5][at], from[6][at], from[7][at]};
+}
+FUSION_INLINE void spread(const Lane& lane, double* const (&to)[kLanes], std::size_t at, std::size_t width) {
+  for (std::size_t k = 0; k < width; ++k) to[k][at] = lane[k];
+}
 FUSION_INLINE Lane root(Lane lane) {
   double each[kLanes];
   store(each, lane);

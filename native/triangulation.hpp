@@ -577,55 +577,63 @@ inline void update(const Views& views, const Detections& detections, const std::
 
 // Bones do not stretch: each limb's length, learnt while both its joints are well seen, is a measurement of the distance
 // between them, by one step of an extended Kalman filter. It moves the joint that is less certain, so a hidden hand stays
-// within reach of its elbow. Scalar: some twenty limbs a person with data that depend on each other; four people take
-// turns, so that one computes while another waits.
+// within reach of its elbow. Limbs of one person share joints and follow each other; eight people walk side by side.
 inline void hold_limbs(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows, std::size_t n_padded,
                        const std::int64_t* limbs, std::size_t n_limbs, double* lengths_m, const double* support,
                        double sd_m, double learning) {
-  constexpr std::size_t kTurns = 4;
-  for (std::size_t turn = 0; turn < n_rows; turn += kTurns)
-    for (std::size_t limb = 0; limb < n_limbs; ++limb)
-      for (std::size_t r = turn; r < n_rows && r < turn + kTurns; ++r) {
-        double* m = mean + rows[r] * kState * n_padded;
-        double* c = cov + rows[r] * kStateCov * n_padded;
-        const std::size_t joint[2] = {static_cast<std::size_t>(limbs[2 * limb]),
-                                      static_cast<std::size_t>(limbs[2 * limb + 1])};
-        double n[3], length_sq = 0.0;
-        for (int i = 0; i < 3; ++i) {
-          n[i] = m[i * n_padded + joint[1]] - m[i * n_padded + joint[0]];
-          length_sq += n[i] * n[i];
-        }
-        const double length = std::sqrt(length_sq);
-        if (!(length > 0.01)) continue;  // No direction to push in.
-        const double shortening = 1.0 / length;
-        for (double& component : n) component *= shortening;
-        // Covariance of each joint's whole state with its position along the limb, then that position's own variance.
-        double along[2][kState], var[2];
-        for (int end = 0; end < 2; ++end) {
-          const double* from = c + joint[end];
-          double column[3][kState];
-          for (int row = 0; row < kState; ++row)
-            for (int i = 0; i < 3; ++i) column[i][row] = from[Symmetric<kState>::at(row, i) * n_padded];
-          for (int row = 0; row < kState; ++row)
-            along[end][row] = column[0][row] * n[0] + column[1][row] * n[1] + column[2][row] * n[2];
-          var[end] = along[end][0] * n[0] + along[end][1] * n[1] + along[end][2] * n[2];
-        }
-        const double* held = support + r * n_padded;
-        double& usual = lengths_m[rows[r] * n_limbs + limb];
-        if (held[joint[0]] > 1.5 && held[joint[1]] > 1.5 && var[0] + var[1] < 0.005)
-          usual += learning * (length - usual);
-        const double inverse = 1.0 / (var[0] + var[1] + sd_m * sd_m);
-        const double innovation = (usual - length) * inverse;
-        for (int end = 0; end < 2; ++end) {
-          const double push = end == 0 ? -innovation : innovation;
-          for (int row = 0; row < kState; ++row) {
-            m[row * n_padded + joint[end]] += along[end][row] * push;
-            const double gain = along[end][row] * inverse;
-            for (int column = 0; column <= row; ++column)
-              c[Symmetric<kState>::at(row, column) * n_padded + joint[end]] -= gain * along[end][column];
-          }
-        }
+  for (std::size_t first = 0; first < n_rows; first += kLanes) {
+    const std::size_t width = n_rows - first < kLanes ? n_rows - first : kLanes;
+    double *m[kLanes], *c[kLanes];
+    for (std::size_t k = 0; k < kLanes; ++k) {
+      const std::int64_t row = rows[first + (k < width ? k : 0)];
+      m[k] = mean + row * kState * n_padded;
+      c[k] = cov + row * kStateCov * n_padded;
+    }
+    for (std::size_t limb = 0; limb < n_limbs; ++limb) {
+      Lane state[2][kState], held[2], usual{};
+      Symmetric<kState> s[2];
+      for (int end = 0; end < 2; ++end) {
+        const std::size_t joint = limbs[2 * limb + end];
+#pragma GCC unroll 6
+        for (int i = 0; i < kState; ++i) collect(state[end][i], m, i * n_padded + joint);
+#pragma GCC unroll 21
+        for (int i = 0; i < kStateCov; ++i) collect(s[end].v[i], c, i * n_padded + joint);
+        for (std::size_t k = 0; k < width; ++k) held[end][k] = support[(first + k) * n_padded + joint];
       }
+      for (std::size_t k = 0; k < width; ++k) usual[k] = lengths_m[rows[first + k] * n_limbs + limb];
+      const Lane n[3] = {state[1][0] - state[0][0], state[1][1] - state[0][1], state[1][2] - state[0][2]};
+      const Lane length = root(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]);
+      const LaneMask long_enough = length > 0.01;  // Else there is no direction to push in.
+      const Lane shortening = long_enough ? 1.0 / length : Lane{};
+      // Covariance of each joint's whole state with its position along the limb, then that position's own variance.
+      Lane along[2][kState], var[2];
+      for (int end = 0; end < 2; ++end) {
+#pragma GCC unroll 6
+        for (int row = 0; row < kState; ++row)
+          along[end][row] = (s[end](row, 0) * n[0] + s[end](row, 1) * n[1] + s[end](row, 2) * n[2]) * shortening;
+        var[end] = (along[end][0] * n[0] + along[end][1] * n[1] + along[end][2] * n[2]) * shortening;
+      }
+      const LaneMask certain = (held[0] > 1.5) & (held[1] > 1.5) & (var[0] + var[1] < 0.005) & long_enough;
+      usual += (certain ? Lane{} + learning : Lane{}) * (length - usual);
+      const Lane inverse = 1.0 / (var[0] + var[1] + sd_m * sd_m);
+      const Lane push = (usual - length) * inverse;
+      for (int end = 0; end < 2; ++end) {
+        const std::size_t joint = limbs[2 * limb + end];
+#pragma GCC unroll 6
+        for (int row = 0; row < kState; ++row) {
+          const Lane gain = along[end][row] * inverse;
+          state[end][row] += end == 0 ? -along[end][row] * push : along[end][row] * push;
+#pragma GCC unroll 6
+          for (int column = 0; column <= row; ++column) s[end](row, column) -= gain * along[end][column];
+        }
+#pragma GCC unroll 6
+        for (int i = 0; i < kState; ++i) spread(state[end][i], m, i * n_padded + joint, width);
+#pragma GCC unroll 21
+        for (int i = 0; i < kStateCov; ++i) spread(s[end].v[i], c, i * n_padded + joint, width);
+      }
+      for (std::size_t k = 0; k < width; ++k) lengths_m[rows[first + k] * n_limbs + limb] = usual[k];
+    }
+  }
 }
 
 // Variance along the worst direction: the largest eigenvalue of a symmetric 3 x 3 matrix. Scaled and shifted it is the
