@@ -35,6 +35,17 @@ SET_SPAN_NS = 100_000_000
 SETTLE_S = 0.9
 
 
+def _floats(name: str, array: object, shape: tuple[int, ...]) -> np.ndarray:
+    """The array as C-contiguous float32, itself where it is that already; -1 in a shape stands for any length."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        got = f"{array.dtype} array" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ShapeError(f"{name}: want an array of floats, got {got}")
+    if array.ndim != len(shape) or any(want not in (-1, have) for want, have in zip(shape, array.shape)):
+        wanted = ", ".join("n" if want == -1 else str(want) for want in shape)
+        raise ShapeError(f"{name}: want ({wanted}{',' if len(shape) == 1 else ''}), got {array.shape}")
+    return np.ascontiguousarray(array, np.float32)
+
+
 class StepTimes:
     """Durations of steps in a histogram of fixed size: bins 1 % wide from 100 ns to about 70 s, and the maximum."""
 
@@ -116,13 +127,13 @@ class Engine:
         """Take in one observation; returns what has become known by it, often nothing.
 
         Raises:
-            ShapeError: arrays that do not fit the store's layout.
+            ShapeError: arrays that do not fit the store's layout, or hold no floats.
+            TypeError: no observation.
             OrderError: the engine was closed.
         """
         if self._closed:
             raise OrderError("want an open engine, got one that was closed")
-        self._check(observation)
-        self._reorder.push(observation)
+        self._reorder.push(self._check(observation))
         results: list[Result] = []
         for ordered in self._reorder.ready():
             self._take(ordered, results)
@@ -162,18 +173,24 @@ class Engine:
 
     # ---- order and sets ----------------------------------------------------------------------------------------------
 
-    def _check(self, observation: Observation) -> None:
+    def _check(self, observation: Observation) -> Observation:
+        """The observation with float32 arrays of the right shape. Raises ShapeError; TypeError for other things."""
         if isinstance(observation, Frame):
-            keypoints = observation.keypoints
-            if keypoints.ndim != 3 or keypoints.shape[1:] != self._keypoints_shape:
-                n_joints = self._keypoints_shape[0]
-                raise ShapeError(f"keypoints: want (n, {n_joints}, 3), got {keypoints.shape}")
+            keypoints = _floats("keypoints", observation.keypoints, (-1, *self._keypoints_shape))
+            appearance = observation.appearance
             dim = self.store.appearance_dim
-            got = None if observation.appearance is None else observation.appearance.shape
-            if dim and got != (len(keypoints), dim):
-                raise ShapeError(f"appearance: want ({len(keypoints)}, {dim}), got {got}")
-        elif isinstance(observation, ShelfReading) and observation.samples.ndim != 1:
-            raise ShapeError(f"samples: want (n,), got {observation.samples.shape}")
+            if dim:
+                appearance = _floats("appearance", appearance, (len(keypoints), dim))
+            if keypoints is not observation.keypoints or appearance is not observation.appearance:
+                return Frame(observation.t_ns, observation.camera, keypoints, appearance)
+        elif isinstance(observation, ShelfReading):
+            samples = _floats("samples", observation.samples, (-1,))
+            if samples is not observation.samples:
+                return ShelfReading(observation.t_ns, observation.plate, samples)
+        elif not isinstance(observation, GateScan | ItemSighting):
+            kind = type(observation).__name__
+            raise TypeError(f"want a Frame, ShelfReading, GateScan or ItemSighting, got {kind}")
+        return observation
 
     def _take(self, observation: Observation, results: list[Result]) -> None:
         """An observation in its place in time: it joins the open set of frames, or closes it and starts the next."""
@@ -238,9 +255,7 @@ class Engine:
         best = self._candidate(belief.candidates[0])
         kind = Picked if best.quantity < 0 else PutBack
         quantity = abs(best.quantity)
-        results.append(
-            kind(belief.t_ns, belief.plate, best.gtin, quantity, best.account, best.visit, best.probability)
-        )
+        results.append(kind(belief.t_ns, belief.plate, best.gtin, quantity, best.account, best.visit, best.probability))
 
     def _candidate(self, candidate: EventCandidate) -> Candidate:
         person = candidate.person

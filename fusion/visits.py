@@ -27,11 +27,19 @@ LINE_OVERHANG_M = 0.4
 GATE_REACH_M = 1.5
 # A scan is good for somebody who crosses this much later, or a moment earlier (clocks of gates and cameras differ).
 SCAN_VALID_S = 30.0
-SCAN_LATE_S = 2.5
+SCAN_LATE_S = 0.5
+# Who crosses without a scan is somebody without a credential after this time: all scans up to then have come in.
+SCAN_WAIT_S = 1.0
+# Who scans stands within an arm's length and a step of the gate's middle; who is farther away than twice that does not.
+SCAN_REACH_M = 1.2
+SCAN_AWAY_M = 2.0
+BESIDE = "somebody without a credential stood at the gate when this one was scanned"
 # Who vanishes this near to an exit has left: cameras often do not look outside.
 VANISHED_NEAR_M = 1.0
 # How long a vanished person may be away before being seen as gone, at an exit and anywhere else.
-VANISHED_AT_EXIT_S = 1.5
+VANISHED_S = 3.0
+# Who was seen within this time is in view: several frames of every camera.
+IN_VIEW_S = 0.5
 LOST_S = 120.0
 # A person must have been followed this long before a visit without credential is made of them; ghosts live shorter.
 UNKNOWN_AGE_S = 2.0
@@ -80,6 +88,8 @@ class Visit:
     exit_ns: int | None = None
     identity: float = 1.0
     doubts: list[str] = field(default_factory=list)
+    # Who stood at the gate when a member scanned: if they come in without a scan, it may have been theirs.
+    beside: set[int] = field(default_factory=set)
 
     @property
     def finished(self) -> bool:
@@ -88,10 +98,19 @@ class Visit:
 
 @dataclass
 class _OpenScan:
+    """A scan that nobody has come in with yet.
+
+    Attributes:
+        track_id: who stood nearest to the gate when it was scanned; None where nobody was seen there.
+        beside: who else stood there and may have scanned as well.
+        away: who was seen too far away to have scanned.
+    """
+
     scan: GateScan
     gate: int
-    # Whoever stood at the gate when it was scanned; None where nobody was seen there.
     track_id: int | None
+    beside: frozenset[int]
+    away: frozenset[int]
 
 
 class Visits:
@@ -165,7 +184,7 @@ class Visits:
             kind = scan.credential_type
             return [Warning(scan.t_ns, "gate", scan.gate, f"a {kind} credential is not accepted at {scan.gate!r}")]
         if scan.credential_type != "open":
-            self._scans.append(_OpenScan(scan, gate, self._at_gate(gate)))
+            self._scans.append(self._open_scan(scan, gate))
         return []
 
     def step(self, people: People) -> list[PersonEntered | PersonLeft | Warning]:
@@ -195,8 +214,9 @@ class Visits:
             elif walker.sides:
                 walker.sides.clear()
                 walker.distance_m.clear()
-            if not walker.inside and confirmed[row] and walker.visit is None and walker.waiting is None:
-                results += self._appeared(walker, now_ns)
+            if not walker.inside and confirmed[row] and walker.waiting is None:
+                known = walker.visit is not None or track in self._whose
+                results += self._came_back(walker, now_ns) if known else self._appeared(walker, now_ns)
         results += self._vanished(set(tracks), now_ns)
         results += self._resolve_waiting(now_ns)
         while self._scans and now_ns - self._scans[0].scan.t_ns > SCAN_VALID_S * 1e9:
@@ -209,13 +229,11 @@ class Visits:
         results: list[PersonEntered | PersonLeft | Warning] = []
         for walker in list(self._walkers.values()):
             if walker.waiting:
-                results += self._enter(
-                    walker, *walker.waiting, scan=self._take_scan(walker, walker.waiting[1], any_scan=True)
-                )
-        # Somebody not seen for a while is as gone as they will ever be.
-        results += self._vanished(
-            {t for t, w in self._walkers.items() if now_ns - w.seen_ns < VANISHED_AT_EXIT_S * 1e9}, now_ns
-        )
+                crossed_ns, gate = walker.waiting
+                results += self._enter(walker, crossed_ns, gate, self._take_scan(walker, gate, crossed_ns))
+        # Nobody will be seen again: who was not in view at the end is as gone as they will ever be.
+        in_view = {t for t, w in self._walkers.items() if now_ns - w.seen_ns < IN_VIEW_S * 1e9}
+        results += self._vanished(in_view, now_ns, after_s=IN_VIEW_S)
         for visit in list(self._open.values()):
             for track in list(visit.lost):
                 results += self._give_up(visit, track, now_ns)
@@ -261,35 +279,38 @@ class Visits:
                 yield from self._leave(walker, crossed_ns, gate)
 
     def _cross_in(self, walker: Walker, crossed_ns: int, gate: int) -> list[PersonEntered | PersonLeft | Warning]:
-        scan = self._take_scan(walker, gate, any_scan=False)
+        scan = self._take_scan(walker, gate, crossed_ns)
         if scan is not None or self._gates[gate].credentials == ("open",):
             return list(self._enter(walker, crossed_ns, gate, scan))
         walker.waiting = crossed_ns, gate
         return []
 
-    def _at_gate(self, gate: int) -> int | None:
-        """Who stands nearest to a gate's middle, among those who have not come in yet; None where nobody is near."""
+    def _open_scan(self, scan: GateScan, gate: int) -> _OpenScan:
+        """A scan with who may have made it: somebody at the gate who has not come in yet and has not scanned."""
         middle = self._start_m[gate] + 0.5 * self._length_m[gate] * self._along[gate]
-        best, best_m = None, 1.2
-        for walker in self._walkers.values():
-            away = math.hypot(walker.last_m[0] - middle[0], walker.last_m[1] - middle[1])
-            taken = any(open_scan.track_id == walker.track_id for open_scan in self._scans)
-            if not walker.inside and not taken and away < best_m:
-                best, best_m = walker.track_id, away
-        return best
+        claimed = {open_scan.track_id for open_scan in self._scans}
+        apart = [
+            (math.dist(walker.last_m, middle), walker.track_id)
+            for walker in self._walkers.values()
+            if not walker.inside and walker.waiting is None
+        ]
+        at_gate = [track for away_m, track in sorted(apart) if away_m < SCAN_REACH_M]
+        free = [track for track in at_gate if track not in claimed]
+        nearest = free[0] if free else None
+        away = frozenset(track for away_m, track in apart if away_m > SCAN_AWAY_M)
+        return _OpenScan(scan, gate, nearest, frozenset(at_gate) - {nearest}, away)
 
-    def _take_scan(self, walker: Walker, gate: int, any_scan: bool) -> GateScan | None:
+    def _take_scan(self, walker: Walker, gate: int, crossed_ns: int) -> _OpenScan | None:
         """The scan that this person made: the one during which they stood at the gate, else the oldest of nobody's.
 
-        any_scan: also one that another person seemed to make who has not come in with it.
+        Nobody gets the scan of somebody who still stands outside, nor one that was made while they were elsewhere.
         """
-        at_gate = [s for s in self._scans if s.gate == gate]
+        at_gate = [s for s in self._scans if s.gate == gate and s.scan.t_ns <= crossed_ns + SCAN_LATE_S * 1e9]
         mine = [s for s in at_gate if s.track_id == walker.track_id]
-        unclaimed = [s for s in at_gate if s.track_id is None or s.track_id not in self._walkers]
-        for choice in (mine, unclaimed, at_gate if any_scan else []):
-            if choice:
-                self._scans.remove(choice[0])
-                return choice[0].scan
+        nobodys = [s for s in at_gate if s.track_id is None or s.track_id not in self._walkers]
+        for open_scan in mine or [s for s in nobodys if walker.track_id not in s.away]:
+            self._scans.remove(open_scan)
+            return open_scan
         return None
 
     def _resolve_waiting(self, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
@@ -297,22 +318,21 @@ class Visits:
             if walker.waiting is None:
                 continue
             crossed_ns, gate = walker.waiting
-            late = now_ns - crossed_ns > SCAN_LATE_S * 1e9
-            scan = self._take_scan(walker, gate, any_scan=late)
-            if scan is not None or late:
+            scan = self._take_scan(walker, gate, crossed_ns)
+            if scan is not None or now_ns - crossed_ns > SCAN_WAIT_S * 1e9:
                 yield from self._enter(walker, crossed_ns, gate, scan)
 
     def _enter(
-        self, walker: Walker, t_ns: int, gate: int | None, scan: GateScan | None
+        self, walker: Walker, t_ns: int, gate: int | None, scan: _OpenScan | None
     ) -> Iterator[PersonEntered | PersonLeft | Warning]:
         walker.waiting = None
         walker.inside = True
         gate_id = self._gates[gate].id if gate is not None else None
-        if scan is not None and scan.credential_type == "staff":
+        if scan is not None and scan.scan.credential_type == "staff":
             self._belongs(walker, None)
             yield PersonEntered(t_ns, walker.track_id, gate_id, None, None, staff=True)
             return
-        account = scan.account if scan else None
+        account = scan.scan.account if scan else None
         visit = self._by_account.get(account) if account is not None else None
         if visit is None:
             self._n_visits += 1
@@ -323,7 +343,15 @@ class Visits:
         visit.identity = min(visit.identity, walker.identity)
         self._belongs(walker, visit)
         yield PersonEntered(t_ns, walker.track_id, gate_id, account, visit.id)
+        if scan is not None:
+            visit.beside |= scan.beside
+            unscanned = [w for w in self._walkers.values() if w.track_id in scan.beside and w.visit]
+            if any(w.visit is not None and w.visit.account is None for w in unscanned):
+                visit.doubts.append(BESIDE)
         if account is None:
+            for other in self._open.values():
+                if walker.track_id in other.beside:
+                    other.doubts.append(BESIDE)
             where = f"at {gate_id!r}" if gate_id else "inside the store, not seen coming in"
             yield Warning(t_ns, "no credential", visit.id, f"a person without credential {where}")
 
@@ -392,19 +420,39 @@ class Visits:
             visit.doubts.append("lost from sight among others")
         yield from self._enter(walker, walker.first_ns, None, None)
 
-    def _vanished(self, present: set[int], now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
+    def _came_back(self, walker: Walker, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
+        """Somebody who was lost, or seemed to have left, under the same track as before."""
+        track, visit = walker.track_id, self._whose.get(walker.track_id)
+        if visit is not None and track in visit.lost:
+            del visit.lost[track]
+        elif self._at_a_gate(walker) or not inside_polygon(self._store.floor, *walker.last_m):
+            return
+        elif visit is not None and visit.id not in self._open:
+            # The bill was written when they seemed to have left; whatever they take now is not on it.
+            yield from self._enter(walker, now_ns, None, None)
+            return
+        walker.inside = True
+        self._belongs(walker, visit)
+
+    def _at_a_gate(self, walker: Walker) -> bool:
+        distance, beside = self._gate_distances(np.array([walker.last_m]))
+        return bool((beside & (np.abs(distance) < GATE_REACH_M)).any())
+
+    def _vanished(
+        self, present: set[int], now_ns: int, after_s: float = VANISHED_S
+    ) -> Iterator[PersonEntered | PersonLeft | Warning]:
         for track, walker in list(self._walkers.items()):
-            unseen_ns = now_ns - walker.seen_ns
-            if track in present and unseen_ns < VANISHED_AT_EXIT_S * 1e9:
+            if now_ns - walker.seen_ns < after_s * 1e9:
                 continue
             if walker.inside:
                 gate = self._exit_near(walker.last_m)
                 if gate is not None:
                     yield from self._leave(walker, walker.seen_ns, gate)
-                elif track not in present and walker.visit is not None:
-                    walker.visit.inside.discard(track)
-                    walker.visit.lost.setdefault(track, (walker.seen_ns, walker.last_m))
+                elif track not in present:
                     walker.inside = False
+                    if walker.visit is not None:
+                        walker.visit.inside.discard(track)
+                        walker.visit.lost.setdefault(track, (walker.seen_ns, walker.last_m))
             if track not in present and (walker.visit is None or walker.visit.id not in self._open):
                 del self._walkers[track]
         for visit in list(self._open.values()):

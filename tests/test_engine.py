@@ -226,6 +226,39 @@ def test_wrong_arrays_are_refused(recording):
         engine.feed(ShelfReading(10**18, "plate", np.zeros((2, 12), np.float32)))
 
 
+@pytest.mark.parametrize("name", ["keypoints", "samples"])
+@pytest.mark.parametrize(
+    "wrong",
+    [None, [1.0, 2.0], "text", np.zeros(()), np.zeros((3, 4), np.float32), np.zeros(12, object), np.zeros(12, int)],
+)
+def test_things_that_are_no_float_arrays_are_refused(recording, name, wrong):
+    engine = Engine(recording.store)
+    with pytest.raises(ShapeError, match=f"{name}: want"):
+        engine.feed(Frame(10**18, "cam", wrong) if name == "keypoints" else ShelfReading(10**18, "plate", wrong))
+    with pytest.raises(TypeError, match="want a Frame"):
+        engine.feed({"time": 10**18})
+
+
+def test_any_float_array_that_fits_gives_the_same_answers(recording, observations, answers):
+    """float64, Fortran order, strided, read-only, big-endian."""
+    kinds = [
+        lambda a: a.astype(np.float64),
+        lambda a: np.asfortranarray(a),
+        lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+        lambda a: a.astype(">f4"),
+    ]
+    changed = []
+    for k, observation in enumerate(observations):
+        if isinstance(observation, Frame):
+            observation = Frame(observation.t_ns, observation.camera, kinds[k % 4](observation.keypoints))
+            observation.keypoints.flags.writeable = False
+        elif isinstance(observation, ShelfReading):
+            observation = ShelfReading(observation.t_ns, observation.plate, kinds[k % 4](observation.samples))
+        changed.append(observation)
+    results, _ = everything(recording.store, changed)
+    assert digest(results) == digest(answers[0])
+
+
 def test_a_closed_engine_takes_nothing(recording, observations):
     engine = Engine(recording.store)
     engine.close()

@@ -8,7 +8,7 @@ import pytest
 from fusion.config import Gate, Store
 from fusion.observations import GateScan
 from fusion.results import People, PersonEntered, PersonLeft, Warning
-from fusion.visits import Visits
+from fusion.visits import BESIDE, Visits
 
 STEP_S = 0.1
 START_NS = 1_700_000_000_000_000_000
@@ -112,7 +112,32 @@ def test_a_tailgater_is_nobody_and_takes_nobodys_scan():
 
 
 def test_a_scan_may_come_a_moment_after_the_crossing():
-    assert Shop().run({1: through(0.0)}, {1.8: "alice"}).entered() == {1: "alice"}
+    assert Shop().run({1: through(0.0)}, {1.4: "alice"}).entered() == {1: "alice"}
+
+
+def test_a_scan_after_somebody_slipped_in_is_not_theirs():
+    """The one who scanned is not seen outside, as where no camera looks there."""
+    paths = {1: through(0.0), 2: [(4.4, 1.5, 0.3), (8.0, 3.0, 3.0), (12.0, 4.0, 4.0)]}
+    assert Shop().run(paths, {3.0: "alice"}).entered() == {1: None, 2: "alice"}
+
+
+def test_who_was_elsewhere_did_not_scan():
+    paths = {
+        1: [(0.0, 1.5, -4.0), (4.0, 1.5, -1.0), (5.0, 1.5, 1.0), (9.0, 3.0, 3.0)],
+        2: [(6.0, 1.5, 0.3), (9.0, 4.0, 4.0)],
+    }
+    assert Shop().run(paths, {0.5: "alice"}).entered() == {1: None, 2: "alice"}
+
+
+def test_two_at_the_gate_and_one_scan_is_for_a_person_to_decide():
+    paths = {
+        1: [(0.0, 1.3, -0.6), (2.0, 1.3, -0.6), (3.5, 1.3, 1.0), (9.0, 3.0, 3.0)],
+        2: [(0.0, 1.8, -0.6), (2.5, 1.8, -0.6), (4.0, 1.8, 1.0), (9.0, 4.0, 4.0)],
+    }
+    store = Shop().run(paths, {1.0: "alice"})
+    assert sorted(map(str, store.entered().values())) == ["None", "alice"]
+    (alice,) = [visit for visit in store.visits.unfinished() if visit.account == "alice"]
+    assert alice.doubts == [BESIDE]
 
 
 def test_one_account_scanned_twice_is_one_visit():
@@ -222,3 +247,52 @@ def test_a_group_is_billed_when_its_last_member_has_left():
     (visit,) = store.closed
     assert visit.members == {1, 2}
     assert visit.exit_ns - START_NS == pytest.approx(31.0e9, abs=0.02e9)
+
+
+def test_the_same_track_seen_again_is_still_inside():
+    store = Shop()
+    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0), (9.0, 4.5, 4.0), (12.0, 6.5, 1.0), (14.0, 6.5, -1.0)]
+    for k in range(170):
+        t_s, hidden = 0.1 * k, 5.0 < 0.1 * k < 9.0 or 0.1 * k > 14.0
+        place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)]]
+        store.step(t_s, [] if hidden else [1], [] if hidden else place)
+    (visit,) = store.closed
+    assert visit.members == {1} and not visit.doubts and visit.identity == 1.0
+    assert visit.exit_ns - START_NS == pytest.approx(13.0e9, abs=0.02e9)
+
+
+def test_who_was_hidden_at_the_exit_and_goes_on_shopping_has_not_left():
+    store = Shop()
+    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (6.0, 6.5, 0.6), (8.0, 6.3, 1.8), (12.0, 6.5, 1.0), (14.0, 6.5, -1.0)]
+    for k in range(170):
+        t_s, hidden = 0.1 * k, 6.0 < 0.1 * k < 8.0 or 0.1 * k > 14.0
+        place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)]]
+        store.step(t_s, [] if hidden else [1], [] if hidden else place)
+    (visit,) = store.closed
+    assert visit.account == "alice"
+    assert visit.exit_ns - START_NS == pytest.approx(13.0e9, abs=0.02e9)
+
+
+def test_who_goes_on_shopping_after_the_bill_is_nobody_in_review():
+    store = Shop()
+    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (6.0, 6.5, 0.6), (16.0, 6.3, 2.5), (22.0, 6.5, 1.0), (24.0, 6.5, -1.0)]
+    for k in range(270):
+        t_s, hidden = 0.1 * k, 6.0 < 0.1 * k < 16.0 or 0.1 * k > 24.0
+        place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)]]
+        store.step(t_s, [] if hidden else [1], [] if hidden else place)
+    assert [visit.account for visit in store.closed] == ["alice", None]
+
+
+def test_staff_hidden_for_a_while_are_still_staff():
+    store = Shop()
+    store.visits.scan(GateScan(START_NS, "entry", "staff", "badge-4"))
+    path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0), (20.0, 4.5, 4.0)]
+    for k in range(200):
+        t_s, hidden = 0.1 * k, 5.0 < 0.1 * k < 9.0
+        place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)]]
+        store.step(t_s, [] if hidden else [1], [] if hidden else place)
+    assert store.visits.is_staff(1)
+    assert store.visits.unfinished() == [] and not [s for s in store.said if isinstance(s, Warning)]
