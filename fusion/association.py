@@ -208,9 +208,10 @@ class Associator:
         """
         n = len(frames.view_of)
         cost = np.empty((len(rows), n))
-        kernels.costs(
+        triangulation.costs(
             self.rig.camera_from_world, frames.dt_s, frames.start, frames.x, frames.y, frames.var, frames.seen,
-            mean, cov, rows, self.body_var, JOINT_COST_CAP, self.joints_min, PREDICTION_SD_MAX_M**2, cost,
+            mean, cov, rows, self.body_var, JOINT_COST_CAP, self.joints_min, PREDICTION_SD_MAX_M**2,
+            kernels.NEVER, cost,
         )  # fmt: skip
         if appearance is not None and frames.appearance is not None:
             cost += appearance_cost(appearance, frames.appearance)

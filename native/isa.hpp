@@ -42,6 +42,8 @@ struct Kernels {
   Int (*prepare)(const float*, const Int*, const double*, Size, Size, Size, double, double, double*, double*, double*,
                  double*);
   void (*undistort)(const double*, const double*, Size, double*);
+  void (*costs)(const double*, const double*, const Int*, const Detections&, const double*, const double*, const Int*,
+                Size, Size, Size, const double*, double, double, double, double, double*);
   void (*triangulate)(const double*, const double*, Size, Size, double*, std::int8_t*);
   void (*refine)(const double*, const double*, const double*, Size, Size, int, double*, double*, double*);
   void (*predict)(double*, double*, const Int*, Size, Size, double, double, const double*);

@@ -48,6 +48,12 @@ FUSION_INLINE Lane root(Lane lane) {
 FUSION_INLINE double sum(const Lane& lane) {
   return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }
+FUSION_INLINE double highest(const Lane& lane) {
+  double most = lane[0];
+#pragma GCC unroll 8
+  for (std::size_t k = 1; k < kLanes; ++k) most = lane[k] > most ? lane[k] : most;
+  return most;
+}
 FUSION_INLINE bool any(const LaneMask& mask) {
   return ((mask[0] | mask[1]) | (mask[2] | mask[3])) | ((mask[4] | mask[5]) | (mask[6] | mask[7]));
 }

@@ -153,6 +153,226 @@ inline std::int64_t prepare(const float* keypoints, const std::int64_t* start, c
   return static_cast<std::int64_t>(sum(n_broken));
 }
 
+// ---- matching --------------------------------------------------------------------------------------------------------
+
+// Layouts have at most this many groups of joints.
+constexpr std::size_t kJointGroups = 8;
+// Tracks, and detections of a view, whose boxes are on the stack at a time.
+constexpr std::size_t kBoxes = 64;
+
+// Where a person's joints may be: a box in the world, how fast any joint goes, and the largest variance of any.
+struct Reach {
+  double middle[3], half[3], speed[3], var;
+};
+
+// Part of a view's image, as the joints that were seen and the cap on their distance span it.
+struct Window {
+  double left, right, top, bottom;
+
+  bool apart(const Window& other) const {
+    return right < other.left || left > other.right || bottom < other.top || top > other.bottom;
+  }
+};
+
+FUSION_INLINE Window window_of(const double* x, const double* y, const double* var, const double* seen,
+                               std::size_t n_padded, double cap) {
+  const Lane far = Lane{} + 1e300;
+  Lane left = far, right = -far, top = far, bottom = -far, largest{};
+  for (std::size_t j = 0; j < n_padded; j += kLanes) {
+    Lane px, py, noise, weight;
+    load(px, x + j);
+    load(py, y + j);
+    load(noise, var + j);
+    load(weight, seen + j);
+    const LaneMask used = weight != 0.0;
+    left = used & (px < left) ? px : left;
+    right = used & (px > right) ? px : right;
+    top = used & (py < top) ? py : top;
+    bottom = used & (py > bottom) ? py : bottom;
+    largest = used & (noise > largest) ? noise : largest;
+  }
+  const double reach = std::sqrt(cap * highest(largest));
+  return {-highest(-left) - reach, highest(right) + reach, -highest(-top) - reach, highest(bottom) + reach};
+}
+
+FUSION_INLINE Reach reach_of(const double* m, const double* c, const LaneMask* used, std::size_t n_padded) {
+  Reach reach;
+  for (int i = 0; i < 3; ++i) {
+    Lane low = Lane{} + 1e300, high = Lane{} - 1e300, fast{};
+    for (std::size_t j = 0; j < n_padded; j += kLanes) {
+      Lane place, speed;
+      load(place, m + i * n_padded + j);
+      load(speed, m + (3 + i) * n_padded + j);
+      speed = speed < 0.0 ? -speed : speed;
+      const LaneMask mask = used[j / kLanes];
+      low = mask & ~(place >= low) ? place : low;
+      high = mask & ~(place <= high) ? place : high;
+      fast = mask & (speed > fast) ? speed : fast;
+    }
+    const double lowest = -highest(-low), top = highest(high);
+    reach.middle[i] = 0.5 * (lowest + top);
+    reach.half[i] = 0.5 * (top - lowest);
+    reach.speed[i] = highest(fast);
+  }
+  Lane var{};
+  for (std::size_t j = 0; j < n_padded; j += kLanes) {
+    Lane xx, yy, zz;
+    load(xx, c + j);
+    load(yy, c + 2 * n_padded + j);
+    load(zz, c + 5 * n_padded + j);
+    const Lane trace = xx + yy + zz;
+    var = used[j / kLanes] & (trace > var) ? trace : var;
+  }
+  reach.var = highest(var);
+  return reach;
+}
+
+// The part of a view's image in which a person's joints, and all that the cap reaches, must lie. So near to the camera,
+// or partly behind it, that may be anywhere; so it is for what is not a number.
+FUSION_INLINE Window window_of(const Reach& reach, const double* p, double dt, double body_var, double cap,
+                               double var_max) {
+  const double infinite = 1e300;
+  double half[3], depth = p[11], near = 0.0;
+  for (int i = 0; i < 3; ++i) {
+    half[i] = reach.half[i] + std::fabs(dt) * reach.speed[i];
+    depth += p[8 + i] * reach.middle[i];
+    near -= std::fabs(p[8 + i]) * half[i];
+  }
+  near += depth;
+  if (!(near > 0.2)) return {-infinite, infinite, -infinite, infinite};
+  double middle[2], spread[2];
+  for (int row = 0; row < 2; ++row) {
+    const double* q = p + 4 * row;
+    middle[row] = (q[0] * reach.middle[0] + q[1] * reach.middle[1] + q[2] * reach.middle[2] + q[3]) / depth;
+    spread[row] = 0.0;
+    for (int i = 0; i < 3; ++i) spread[row] += std::fabs(q[i] - middle[row] * p[8 + i]) * half[i];
+    spread[row] /= near;
+  }
+  const double u = std::fabs(middle[0]) + spread[0], v = std::fabs(middle[1]) + spread[1];
+  const double vague = reach.var * (1.0 + 0.5 * (u * u + v * v));
+  const double blur = std::sqrt(cap * (body_var + (vague < var_max ? vague : var_max))) / near;
+  return {middle[0] - spread[0] - blur, middle[0] + spread[0] + blur, middle[1] - spread[1] - blur,
+          middle[1] + spread[1] + blur};
+}
+
+// Mean capped squared distance, in standard deviations, from every predicted person to every detection.
+//
+// A person's joints are moved to the instant of the view (dt_s before the state's), projected, and compared. Uncertain
+// joints count less, but a logarithm charges for the uncertainty, so a vague track cannot take what a certain one
+// explains as well. No prediction may be vaguer than var_max (m^2): whoever was out of sight for long does not reach
+// across the room for a stranger's detection.
+//
+// Most people are nowhere near most detections of a camera. Where the windows of the two are apart, every joint would
+// cost the cap, which no gate lets through, so the pair costs `never`.
+//
+// Detections of view v are start[v] .. start[v + 1] - 1; out (n_rows, n_detections), every cell written.
+inline void costs(const double* camera_from_world, const double* dt_s, const std::int64_t* start,
+                  const Detections& detections, const double* mean, const double* cov, const std::int64_t* rows,
+                  std::size_t n_views, std::size_t n_rows, std::size_t n_padded, const double* body_var, double cap,
+                  double joints_min, double var_max, double never, double* out) {
+  const std::size_t n_detections = start[n_views], n_groups = n_padded / kLanes;
+  for (std::size_t cell = 0; cell < n_rows * n_detections; ++cell) out[cell] = never;
+  // Joints that nobody saw, as those that pad, have no say.
+  LaneMask used[kJointGroups] = {};
+  Lane body_largest{};
+  for (std::size_t g = 0; g < n_groups; ++g) {
+    Lane body, weight;
+    load(body, body_var + g * kLanes);
+    for (std::size_t d = 0; d < n_detections; ++d) {
+      load(weight, detections.seen + d * n_padded + g * kLanes);
+      used[g] |= weight != 0.0;
+    }
+    body_largest = used[g] & (body > body_largest) ? body : body_largest;
+  }
+  const double body_most = highest(body_largest);
+  for (std::size_t first_track = 0; first_track < n_rows; first_track += kBoxes) {
+    const std::size_t n_tracks = n_rows - first_track < kBoxes ? n_rows - first_track : kBoxes;
+    Reach reaches[kBoxes];
+    for (std::size_t t = 0; t < n_tracks; ++t) {
+      const std::int64_t row = rows[first_track + t];
+      reaches[t] = reach_of(mean + row * kState * n_padded, cov + row * kStateCov * n_padded, used, n_padded);
+    }
+    for (std::size_t view = 0; view < n_views; ++view) {
+      const double* p = camera_from_world + 12 * view;
+      const double dt = dt_s[view];
+      for (std::int64_t first = start[view]; first < start[view + 1]; first += kBoxes) {
+        const std::int64_t n_left = start[view + 1] - first;
+        const std::int64_t n_here = n_left < static_cast<std::int64_t>(kBoxes) ? n_left : kBoxes;
+        Window windows[kBoxes];
+        for (std::int64_t k = 0; k < n_here; ++k) {
+          const std::size_t at = (first + k) * n_padded;
+          windows[k] = window_of(detections.x + at, detections.y + at, detections.var + at, detections.seen + at,
+                                 n_padded, cap);
+        }
+        for (std::size_t t = 0; t < n_tracks; ++t) {
+          const Window window = window_of(reaches[t], p, dt, body_most, cap, var_max);
+          const double* m = mean + rows[first_track + t] * kState * n_padded;
+          const double* c = cov + rows[first_track + t] * kStateCov * n_padded;
+          Lane u[kJointGroups], v[kJointGroups], spread[kJointGroups], body[kJointGroups];
+          bool projected = false;
+          for (std::int64_t k = 0; k < n_here; ++k) {
+            if (windows[k].apart(window)) continue;
+            if (!projected) {
+              projected = true;
+              Lane in_front{};
+              for (std::size_t g = 0; g < n_groups; ++g) {
+                Lane s[kState], e[6], own;
+#pragma GCC unroll 6
+                for (int i = 0; i < kState; ++i) load(s[i], m + i * n_padded + g * kLanes);
+#pragma GCC unroll 6
+                for (int i = 0; i < 6; ++i) load(e[i], c + i * n_padded + g * kLanes);
+                load(own, body_var + g * kLanes);
+                const Lane qx = s[0] + dt * s[3], qy = s[1] + dt * s[4], qz = s[2] + dt * s[5];
+                Lane depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
+                in_front += depth;
+                at_least(depth, 0.05);
+                const Lane inverse = 1.0 / depth;
+                u[g] = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
+                v[g] = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
+                // Mean variance of the two image coordinates: rows of the Jacobian times covariance times itself.
+                Lane across{};
+#pragma GCC unroll 2
+                for (int i = 0; i < 2; ++i) {
+                  const Lane w = i == 0 ? u[g] : v[g];
+                  const Lane jx = p[4 * i] - w * p[8], jy = p[4 * i + 1] - w * p[9], jz = p[4 * i + 2] - w * p[10];
+                  across += jx * (e[0] * jx + 2.0 * (e[1] * jy + e[3] * jz));
+                  across += jy * (e[2] * jy + 2.0 * e[4] * jz) + e[5] * jz * jz;
+                }
+                const Lane vague = 0.5 * across < var_max ? 0.5 * across : Lane{} + var_max;
+                body[g] = own * inverse * inverse;
+                spread[g] = (own + vague) * inverse * inverse;
+              }
+              if (!(sum(in_front) > 0.05 * n_padded)) break;
+            }
+            Lane total{}, n_seen{}, var_sum{}, wide_sum{};
+            for (std::size_t g = 0; g < n_groups; ++g) {
+              const std::size_t at = (first + k) * n_padded + g * kLanes;
+              Lane px, py, noise, seen;
+              load(px, detections.x + at);
+              load(py, detections.y + at);
+              load(noise, detections.var + at);
+              load(seen, detections.seen + at);
+              const Lane du = px - u[g], dv = py - v[g];
+              const Lane wide = noise + spread[g];
+              const Lane distance = (du * du + dv * dv) / wide;
+              total += seen * (distance < cap ? distance : Lane{} + cap);
+              n_seen += seen;
+              var_sum += seen * (noise + body[g]);
+              wide_sum += seen * wide;
+            }
+            const double count = sum(n_seen);
+            if (!(count >= joints_min)) continue;
+            const double vaguer = sum(wide_sum) / sum(var_sum);
+            const double value = sum(total) / count + std::log(vaguer > 1.0 ? vaguer : 1.0);
+            // False for what is not a number, which would send the assignment searching for ever.
+            if (value < never) out[(first_track + t) * n_detections + first + k] = value;
+          }
+        }
+      }
+    }
+  }
+}
+
 // ---- linear triangulation --------------------------------------------------------------------------------------------
 
 // Eight points on their way from views to the world: the unit 4-vector that the stacked homogeneous equations x P3 - P1
@@ -706,7 +926,7 @@ inline void describe(const double* mean, const double* cov, const std::int64_t* 
 }
 
 extern const Kernels kKernels{
-    &prepare, &undistort, &triangulate, &refine, &predict, &update, &hold_limbs, &describe,
+    &prepare, &undistort, &costs, &triangulate, &refine, &predict, &update, &hold_limbs, &describe,
 };
 
 }  // namespace FUSION_ISA

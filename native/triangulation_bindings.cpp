@@ -38,6 +38,19 @@ void undistort(In points_px, In lenses, In out) {
     kernels.undistort(lens + 9 * view, from + 2 * view * n_points, n_points, to + 2 * view * n_points);
 }
 
+void costs(In camera_from_world, In dt_s, In start, In x, In y, In var, In seen, In mean, In cov, In rows, In body_var,
+           double cap, double joints_min, double var_max, double never, In out) {
+  const fusion::Detections detections{data<double>(x), data<double>(y), data<double>(var), data<double>(seen)};
+  const std::size_t n_views = start.shape(0) - 1, n_rows = rows.shape(0), n_padded = mean.shape(2);
+  const auto *cameras = data<double>(camera_from_world), *late = data<double>(dt_s), *body = data<double>(body_var);
+  const auto *m = data<double>(mean), *c = data<double>(cov);
+  const auto *first = data<std::int64_t>(start), *which = data<std::int64_t>(rows);
+  auto *to = data<double>(out);
+  py::gil_scoped_release release;
+  kernels.costs(cameras, late, first, detections, m, c, which, n_views, n_rows, n_padded, body, cap, joints_min,
+                var_max, never, to);
+}
+
 void triangulate(In camera_from_world, In points, In points_m, In status) {
   const std::size_t n_views = points.shape(0), n_points = points.shape(2);
   const auto *cameras = data<double>(camera_from_world), *from = data<double>(points);
@@ -109,6 +122,7 @@ PYBIND11_MODULE(triangulation, m) {
   m.doc() = "From what cameras saw to points and people in the world; arrays in, preallocated arrays out.";
   m.def("prepare", &prepare);
   m.def("undistort", &undistort);
+  m.def("costs", &costs);
   m.def("triangulate", &triangulate);
   m.def("refine", &refine);
   m.def("predict", &predict);

@@ -1,4 +1,4 @@
-"""Hot loops of association: costs, the optimal assignment of each camera, cross-view grouping of what is left.
+"""Hot loops of association: the optimal assignment of each camera, cross-view grouping of what is left.
 
 Arrays in, preallocated arrays out. Detections of one set of frames are sorted by view: those of view v are
 start[v] .. start[v + 1] - 1. Image coordinates are normalised and undistorted; joints are padded to n_padded lanes and
@@ -8,164 +8,8 @@ a detection's `seen` is 1.0 or 0.0.
 import numpy as np
 from numba import njit
 
-# A mean over joints may be summed in any order, which lets the compiler use lanes; NaN and infinity keep their meaning.
-_SUMS = {"reassoc", "nsz", "contract"}
 # No pair: higher than any cost.
 NEVER = 1e9
-
-
-# error_model: a check for division by zero would keep the loop out of lanes; no divisor here can be zero.
-@njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
-def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body_var, cap, joints_min, var_max, out):
-    """Mean capped squared distance, in standard deviations, from every predicted person to every detection.
-
-    A person's joints are moved to the instant of the view (dt_s before the state's), projected, and compared. Uncertain
-    joints count less, but a logarithm charges for the uncertainty, so a vague track cannot take what a certain one
-    explains as well. No prediction may be vaguer than var_max (m^2): whoever was out of sight for long does not reach
-    across the room for a stranger's detection.
-
-    Most people are nowhere near most detections of a camera. A person's box, widened by what the cap reaches, is
-    compared to every detection's box first: where they are apart, every joint would cost the cap, which no gate lets
-    through, so the pair is NEVER.
-
-    mean (capacity, 6, n_padded), cov (capacity, 21, n_padded), rows (n,); out (n, n_detections), every cell written.
-    """
-    n_padded = x.shape[1]
-    u = np.empty(n_padded)
-    v = np.empty(n_padded)
-    spread = np.empty(n_padded)
-    body = np.empty(n_padded)
-    box = np.empty((x.shape[0], 4))
-    for d in range(x.shape[0]):
-        low_x, high_x, low_y, high_y, largest = np.inf, -np.inf, np.inf, -np.inf, 0.0
-        for j in range(n_padded):
-            if seen[d, j] == 0.0:
-                continue
-            low_x = min(low_x, x[d, j])
-            high_x = max(high_x, x[d, j])
-            low_y = min(low_y, y[d, j])
-            high_y = max(high_y, y[d, j])
-            largest = max(largest, var[d, j])
-        reach = np.sqrt(cap * largest)
-        box[d, 0], box[d, 1], box[d, 2], box[d, 3] = low_x - reach, high_x + reach, low_y - reach, high_y + reach
-    # Joints that nobody saw, as those that pad, have no say.
-    n_used = 0
-    used = np.empty(n_padded, np.int64)
-    body_largest = 0.0
-    for j in range(n_padded):
-        for d in range(x.shape[0]):
-            if seen[d, j] != 0.0:
-                used[n_used] = j
-                n_used += 1
-                body_largest = max(body_largest, body_var[j])
-                break
-    n_tracks = rows.shape[0]
-    middle = np.empty((n_tracks, 3))
-    half = np.empty((n_tracks, 3))
-    speed = np.empty((n_tracks, 3))
-    vaguest = np.zeros(n_tracks)
-    for track in range(n_tracks):
-        m = mean[rows[track]]
-        c = cov[rows[track]]
-        for i in range(3):
-            low, high, fastest = np.inf, -np.inf, 0.0
-            for k in range(n_used):
-                j = used[k]
-                low = min(low, m[i, j])
-                high = max(high, m[i, j])
-                fastest = max(fastest, abs(m[3 + i, j]))
-            middle[track, i], half[track, i], speed[track, i] = 0.5 * (low + high), 0.5 * (high - low), fastest
-        for k in range(n_used):
-            j = used[k]
-            vaguest[track] = max(vaguest[track], c[0, j] + c[2, j] + c[5, j])
-    out[:] = NEVER
-    for view in range(start.shape[0] - 1):
-        if start[view] == start[view + 1]:
-            continue
-        p = camera_from_world[view]
-        dt = dt_s[view]
-        for track in range(n_tracks):
-            cx, cy, cz = middle[track, 0], middle[track, 1], middle[track, 2]
-            hx = half[track, 0] + abs(dt) * speed[track, 0]
-            hy = half[track, 1] + abs(dt) * speed[track, 1]
-            hz = half[track, 2] + abs(dt) * speed[track, 2]
-            depth = p[2, 0] * cx + p[2, 1] * cy + p[2, 2] * cz + p[2, 3]
-            near = depth - (abs(p[2, 0]) * hx + abs(p[2, 1]) * hy + abs(p[2, 2]) * hz)
-            # So near, or partly behind the camera, a box may be anywhere in the picture.
-            low_u, high_u, low_v, high_v = -np.inf, np.inf, -np.inf, np.inf
-            if near > 0.2:
-                mid_u = (p[0, 0] * cx + p[0, 1] * cy + p[0, 2] * cz + p[0, 3]) / depth
-                mid_v = (p[1, 0] * cx + p[1, 1] * cy + p[1, 2] * cz + p[1, 3]) / depth
-                reach_u = abs(p[0, 0] - mid_u * p[2, 0]) * hx + abs(p[0, 1] - mid_u * p[2, 1]) * hy
-                reach_u = (reach_u + abs(p[0, 2] - mid_u * p[2, 2]) * hz) / near
-                reach_v = abs(p[1, 0] - mid_v * p[2, 0]) * hx + abs(p[1, 1] - mid_v * p[2, 1]) * hy
-                reach_v = (reach_v + abs(p[1, 2] - mid_v * p[2, 2]) * hz) / near
-                far_sq = (abs(mid_u) + reach_u) ** 2 + (abs(mid_v) + reach_v) ** 2
-                vague = min(vaguest[track] * (1.0 + 0.5 * far_sq), var_max)
-                blur = np.sqrt(cap * (body_largest + vague)) / near
-                low_u, high_u = mid_u - reach_u - blur, mid_u + reach_u + blur
-                low_v, high_v = mid_v - reach_v - blur, mid_v + reach_v + blur
-            apart = True
-            for d in range(start[view], start[view + 1]):
-                if not (box[d, 1] < low_u or box[d, 0] > high_u or box[d, 3] < low_v or box[d, 2] > high_v):
-                    apart = False
-                    break
-            if apart:
-                continue
-            m = mean[rows[track]]
-            c = cov[rows[track]]
-            in_front = 0.0
-            for j in range(n_padded):
-                qx = m[0, j] + dt * m[3, j]
-                qy = m[1, j] + dt * m[4, j]
-                qz = m[2, j] + dt * m[5, j]
-                depth = p[2, 0] * qx + p[2, 1] * qy + p[2, 2] * qz + p[2, 3]
-                in_front += depth
-                depth = depth if depth > 0.05 else 0.05
-                inverse = 1.0 / depth
-                u_j = (p[0, 0] * qx + p[0, 1] * qy + p[0, 2] * qz + p[0, 3]) * inverse
-                v_j = (p[1, 0] * qx + p[1, 1] * qy + p[1, 2] * qz + p[1, 3]) * inverse
-                u[j] = u_j
-                v[j] = v_j
-                body[j] = body_var[j] * inverse * inverse
-                # Mean variance of the two image coordinates: rows of the Jacobian times covariance times itself.
-                jx = p[0, 0] - u_j * p[2, 0]
-                jy = p[0, 1] - u_j * p[2, 1]
-                jz = p[0, 2] - u_j * p[2, 2]
-                across = jx * (c[0, j] * jx + 2.0 * (c[1, j] * jy + c[3, j] * jz))
-                across += jy * (c[2, j] * jy + 2.0 * c[4, j] * jz) + c[5, j] * jz * jz
-                jx = p[1, 0] - v_j * p[2, 0]
-                jy = p[1, 1] - v_j * p[2, 1]
-                jz = p[1, 2] - v_j * p[2, 2]
-                across += jx * (c[0, j] * jx + 2.0 * (c[1, j] * jy + c[3, j] * jz))
-                across += jy * (c[2, j] * jy + 2.0 * c[4, j] * jz) + c[5, j] * jz * jz
-                vague = 0.5 * across if 0.5 * across < var_max else var_max
-                spread[j] = (body_var[j] + vague) * inverse * inverse
-            if not in_front > 0.05 * n_padded:
-                continue
-            for d in range(start[view], start[view + 1]):
-                if box[d, 1] < low_u or box[d, 0] > high_u or box[d, 3] < low_v or box[d, 2] > high_v:
-                    continue
-                total = 0.0
-                n_seen = 0.0
-                var_sum = 0.0
-                wide_sum = 0.0
-                # Whole rows and plain comparisons: what the compiler needs to see to walk joints in lanes.
-                x_d, y_d, var_d, seen_d = x[d], y[d], var[d], seen[d]
-                for j in range(n_padded):
-                    du = x_d[j] - u[j]
-                    dv = y_d[j] - v[j]
-                    wide = var_d[j] + spread[j]
-                    distance = (du * du + dv * dv) / wide
-                    total += seen_d[j] * (distance if distance < cap else cap)
-                    n_seen += seen_d[j]
-                    var_sum += seen_d[j] * (var_d[j] + body[j])
-                    wide_sum += seen_d[j] * wide
-                if n_seen >= joints_min:
-                    value = total / n_seen + np.log(max(wide_sum / var_sum, 1.0))
-                    # False for what is not a number, which would send the assignment searching for ever.
-                    if value < NEVER:
-                        out[track, d] = value
 
 
 @njit(cache=True, nogil=True)
@@ -592,7 +436,6 @@ def warm_up() -> None:
     start, rows, lanes = np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(n_padded)
     cost = np.zeros((1, 0))
     dt_s, heights, nobody = np.zeros(1), np.zeros((n_padded, 2)), np.zeros(0, np.int64)
-    costs(camera, dt_s, start, none, none, none, none, mean, cov, rows, lanes, 1.0, 1.0, 1.0, cost)
     assign(start, cost, 1.0, 1.0, np.zeros(0, np.int64), np.zeros((1, 1), np.int64))
     pair = np.zeros((0, 0))
     pair_costs(
