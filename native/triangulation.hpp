@@ -160,6 +160,9 @@ constexpr std::size_t kJointGroups = 8;
 // Tracks, and detections of a view, whose boxes are on the stack at a time.
 constexpr std::size_t kBoxes = 64;
 
+// What is nearer than this is not in front of a camera, metres.
+constexpr double kNearest = 0.05;
+
 // Where a person's joints may be: a box in the world, how fast any joint goes, and the largest variance of any.
 struct Reach {
   double middle[3], half[3], speed[3], var;
@@ -227,18 +230,19 @@ FUSION_INLINE Reach reach_of(const double* m, const double* c, const LaneMask* u
   return reach;
 }
 
-// The part of a view's image in which a person's joints, and all that the cap reaches, must lie. So near to the camera,
-// or partly behind it, that may be anywhere; so it is for what is not a number.
+// The part of a view's image in which a person's joints, and all that the cap reaches, must lie: none behind the camera;
+// so near to it, or partly behind it, that may be anywhere; so it is for what is not a number.
 FUSION_INLINE Window window_of(const Reach& reach, const double* p, double dt, double body_var, double cap,
                                double var_max) {
   const double infinite = 1e300;
-  double half[3], depth = p[11], near = 0.0;
+  double half[3], depth = p[11], deep = 0.0;
   for (int i = 0; i < 3; ++i) {
     half[i] = reach.half[i] + std::fabs(dt) * reach.speed[i];
     depth += p[8 + i] * reach.middle[i];
-    near -= std::fabs(p[8 + i]) * half[i];
+    deep += std::fabs(p[8 + i]) * half[i];
   }
-  near += depth;
+  const double near = depth - deep;
+  if (depth + deep < kNearest) return {infinite, -infinite, infinite, -infinite};
   if (!(near > 0.2)) return {-infinite, infinite, -infinite, infinite};
   double middle[2], spread[2];
   for (int row = 0; row < 2; ++row) {
@@ -324,8 +328,8 @@ inline void costs(const double* camera_from_world, const double* dt_s, const std
                 load(own, body_var + g * kLanes);
                 const Lane qx = s[0] + dt * s[3], qy = s[1] + dt * s[4], qz = s[2] + dt * s[5];
                 Lane depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
-                in_front += depth;
-                at_least(depth, 0.05);
+                in_front += used[g] ? depth - kNearest : Lane{};
+                at_least(depth, kNearest);
                 const Lane inverse = 1.0 / depth;
                 u[g] = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
                 v[g] = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
@@ -342,7 +346,7 @@ inline void costs(const double* camera_from_world, const double* dt_s, const std
                 body[g] = own * inverse * inverse;
                 spread[g] = (own + vague) * inverse * inverse;
               }
-              if (!(sum(in_front) > 0.05 * n_padded)) break;
+              if (!(sum(in_front) > 0.0)) break;
             }
             Lane total{}, n_seen{}, var_sum{}, wide_sum{};
             for (std::size_t g = 0; g < n_groups; ++g) {
