@@ -429,7 +429,8 @@ def main() -> None:
         print(f"\n{growth(rows)}")
     if args.out:
         words = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
-        head = f"# What a step costs\n\nMade by `python bench/cost_curve.py --out {args.out}`, one core.\n\n"
+        command = f"python bench/cost_curve.py --sets {args.sets} --repeats {args.repeats} --out {args.out}"
+        head = f"# What a step costs\n\nMade by `{command}`, one core.\n\n"
         plot = "![Time of an engine step over the number of detections](cost_curve.svg)"
         (args.out / "cost_curve.md").write_text(f"{head}{plot}\n\n{growth(rows)}\n\n{table}\n\n{words}", "utf-8")
         (args.out / "cost_curve.svg").write_text(svg(rows), encoding="utf-8")

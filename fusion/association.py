@@ -149,8 +149,8 @@ class Associator:
         keypoints, vectors = [], []
         n = 0
         for view in range(n_views):
-            frame = known.get(view)
-            if frame is not None:
+            if view in known:
+                frame = known[view]
                 people = frame.keypoints
                 n_people = len(people)
                 if n_people > DETECTIONS_PER_FRAME_MAX:

@@ -782,17 +782,12 @@ _ITEM_RANK = 3
 
 def _identity(observation: Observation) -> tuple[int, str]:
     """Rank of the kind among simultaneous observations, and the sensor that made it."""
-    # Nearly all are one of two, and comparing their types is the quickest way to know.
-    kind_of = type(observation)
-    if kind_of is ShelfReading:
-        return 2, observation.plate  # type: ignore[union-attr]
-    if kind_of is Frame:
-        return 1, observation.camera  # type: ignore[union-attr]
+    # Nearly all are one of two, and asking for their types in this order is the quickest way to know.
+    if isinstance(observation, ShelfReading):
+        return 2, observation.plate
+    if isinstance(observation, Frame):
+        return 1, observation.camera
     match observation:
-        case Frame():
-            return 1, observation.camera
-        case ShelfReading():
-            return 2, observation.plate
         case GateScan():
             return 0, f"{observation.gate}\0{observation.account}"
         case ItemSighting(source=source, kind=kind, gtin=gtin, quantity=quantity):

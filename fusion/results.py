@@ -29,7 +29,7 @@ class People:
         position_m: (n, 2) float64 place on the floor, world frame.
         position_sd_m: (n,) float64 standard deviation of the place along its worst direction.
         joints_m: (n, K, 3) float64 world frame, in the order of the store's layout; NaN where unknown.
-        joints_sd_m: (n, K) float64 standard deviation along the worst direction; NaN where unknown.
+        joints_sd_m: (n, K) float64 standard deviation, root mean square over the three directions; NaN where unknown.
         seen_ns: (n,) int64 last instant at which any camera saw the person.
         identity: (n,) float64 probability that the track still follows the person whom it began with.
     """

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 # People followed at once; beyond, births are counted and refused.
 CAPACITY = 256
 # Spectral density of joints' acceleration, m^2/s^3: typical acceleration squared times how long it lasts. A trunk
-# changes by 2 m/s^2 for half a second; a hand by 10 m/s^2 for a quarter.
+# changes by 2 m/s^2 for half a second; a hand by 5 m/s^2 for a fifth.
 _ACCELERATION = {
-    "nose": 3.0, "eye": 3.0, "ear": 3.0, "neck": 2.0, "shoulder": 2.5, "elbow": 10.0, "wrist": 25.0, "hip": 2.0,
-    "mid_hip": 2.0, "knee": 8.0, "ankle": 15.0, "big_toe": 18.0, "small_toe": 18.0, "heel": 15.0,
+    "nose": 3.0, "eye": 3.0, "ear": 3.0, "neck": 2.0, "shoulder": 2.5, "elbow": 2.0, "wrist": 5.0, "hip": 2.0,
+    "mid_hip": 2.0, "knee": 1.6, "ankle": 3.0, "big_toe": 3.6, "small_toe": 3.6, "heel": 3.0,
     "box_top": 2.0, "box_bottom": 2.0,
 }  # fmt: skip
 # Speed that a joint may have on average when nothing is known, m/s.
@@ -58,8 +58,17 @@ ANCHOR_S = 0.3
 LEARNING_S = 3.0
 # How well a detector's joints keep the distance of a bone, metres, in one set.
 LIMB_SD_M = 0.04
+# By how much neighbouring joints err on their own where all of a body is vague, metres.
+OWN_SD_M = 0.05
 # Degrees of freedom of the measurement noise: detectors' tails are heavy, 4 is the usual choice (Lange et al. 1989).
 FREEDOM = 4.0
+# Detectors differ: how noisy each joint is, against what is assumed, is learnt from how much views disagree, in one set
+# of so many. What is assumed weighs as much as so many coordinates; what was learnt fades within this time.
+NOISE_EVERY, NOISE_PRIOR, NOISE_FADE_S = 2, 100.0, 20.0
+# Part of a view's error lasts from frame to frame, and the filter takes it for news: so much more variance makes told
+# deviations right on simulated crowds.
+NOISE_LASTING = 1.1
+NOISE_MIN, NOISE_MAX = 0.05, 20.0
 STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 3, 7, 2
 # Spread of a joint about the place of a body of which nothing else is known, metres.
 JOINT_SPREAD_M = 0.35
@@ -79,6 +88,9 @@ TELL_SETS, TELL_SETS_ALONE = 1, 3
 LOOKED_AT_M = np.array([1.0, 1.5])
 # A tentative track unseen for so long was a ghost.
 TENTATIVE_MAX_S = 0.35
+# Whom at most one camera finds for so long, while two or more look there in vain and somebody well seen stands within
+# reach, is nobody: what is left over of that other person feeds him. He waits to be re-linked.
+DOUBT_MAX_S, REACH_M = 1.0, 0.7
 # Somebody unseen is matched and told for so long, as long as the place is known; afterwards only re-linked.
 COASTING_MAX_S = 1.5
 # After so long nobody is re-linked any more; outside the floor people are gone at once.
@@ -143,6 +155,9 @@ class Tracker:
         self._axis_precision[:k] = by_joint(self.layout, _STRAY_M, k, 0.0) ** -2
         self._height_precision = np.zeros(n_padded)
         self._height_precision[:k] = 1.0 / (self.layout.heights_m[:, 1] ** 2 + HEIGHT_SLACK_M**2)
+        self._noise = np.ones(n_padded)
+        self._noise_total, self._noise_count = np.zeros(n_padded), np.zeros(n_padded)
+        self._noise_set, self._noise_ns = 0, 0
         self._heights_m = np.zeros((CAPACITY, n_padded))
         self._limbs = self.layout.limbs
         self._limb_lengths_m = np.zeros((CAPACITY, len(self._limbs)))
@@ -159,6 +174,7 @@ class Tracker:
         self._sets_alone = np.zeros(CAPACITY, np.int64)
         self._confirmed = np.zeros(CAPACITY, np.bool_)
         self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.
+        self._sure_ns = np.zeros(CAPACITY, np.int64)  # When nothing spoke for its being nobody.
         self._born_m = np.zeros((CAPACITY, 2))
         self._sets_away = np.zeros(CAPACITY, np.int64)  # Sets in a row that saw it away from where it was born.
         self._identity = np.ones(CAPACITY)
@@ -167,7 +183,7 @@ class Tracker:
         self._lost: dict[int, int] = {}  # Rows that wait for re-linking, and when they were last seen.
         self._next_id = 1
         self._t_ns: int | None = None
-        self._ended: list[int] = []
+        self._ended: deque[int] = deque(maxlen=4 * CAPACITY)
         self._warnings: list[Warning] = []
         self._last_frame_ns = np.full(self.rig.n_views, -1, np.int64)
         self._down = np.zeros(self.rig.n_views, np.bool_)
@@ -198,8 +214,9 @@ class Tracker:
         self._predict(packed.t_ns)
         track_of, detection_of = self._match(packed)
         self._update(packed, detection_of)
+        self._doubt(packed, detection_of)
         if len(track_of) and (track_of == -1).any():
-            self._give_birth(packed, np.flatnonzero(track_of == -1))
+            self._give_birth(packed, np.flatnonzero(track_of == -1), self._alone(detection_of))
         self._drop_duplicates()
         self._let_go()
         self._name()
@@ -222,6 +239,7 @@ class Tracker:
             return
         rows = self._live[seen]
         self._measure(frames, rows, np.ascontiguousarray(detection_of[seen]), STEPS, 0)
+        self._learn_noise(frames, rows, detection_of[seen])
         views = views_of[seen]
         self._seen_ns[rows] = frames.t_ns
         self._sets_seen[rows] += views >= 2
@@ -243,6 +261,19 @@ class Tracker:
         self._sets_away[rows] = np.where(walked & (found.sum(axis=1) >= 2), self._sets_away[rows] + 1, 0)
         self._confirmed[rows] = (odds > CONFIRM_ODDS) | (self._sets_away[rows] >= WALKED_SETS)
 
+    def _doubt(self, frames: FrameSet, detection_of: np.ndarray) -> None:
+        found = detection_of >= 0
+        views = found.sum(axis=1)
+        doubted = self._confirmed[self._live] & (views <= 1)
+        if doubted.any():
+            position, _ = self._place(self._live)
+            apart = np.hypot(*(position[:, None] - position[views >= 2]).transpose(2, 0, 1))
+            doubted &= (apart < REACH_M).any(axis=1)
+        if doubted.any():
+            vain = self._looking(position[doubted], frames.has_frame) & ~found[doubted]
+            doubted[doubted] = vain.sum(axis=1) >= 2
+        self._sure_ns[self._live[~doubted]] = frames.t_ns
+
     def _looking(self, places_m: np.ndarray, live: np.ndarray) -> np.ndarray:
         """(n, n_views) bool: the camera looks at the place and nothing of the store is in between."""
         out = np.empty((len(places_m), self.rig.n_views), np.bool_)
@@ -260,15 +291,36 @@ class Tracker:
         learning = 1.0 if plain else min(self._step_s / LEARNING_S, 1.0)
         support = np.empty((len(rows), self._mean.shape[2]))
         triangulation.update(
-            self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var, frames.seen, rows, detection_of,
-            self._body_var, self._floor_precision, self._axis_precision, self._height_precision, self._heights_m,
-            share, learning, FREEDOM, steps, plain, self._mean, self._cov, residual[0], residual[1], support,
+            self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var * self._noise, frames.seen, rows,
+            detection_of, self._body_var * self._noise, self._acceleration, self._floor_precision,
+            self._axis_precision, self._height_precision, self._heights_m, share, learning, FREEDOM, steps, plain,
+            self._mean, self._cov, residual[0], residual[1], support,
         )  # fmt: skip
         if len(self._limbs):
             triangulation.hold_limbs(
-                self._mean, self._cov, rows, self._limbs, self._limb_lengths_m, support, LIMB_SD_M, learning
-            )
+                self._mean, self._cov, rows, self._limbs, self._limb_lengths_m, support, LIMB_SD_M, OWN_SD_M**2,
+                learning,
+            )  # fmt: skip
         return residual[0], residual[1]
+
+    def _learn_noise(self, frames: FrameSet, rows: np.ndarray, detection_of: np.ndarray) -> None:
+        self._noise_set = (self._noise_set + 1) % NOISE_EVERY
+        if self._noise_set:
+            return
+        kept = math.exp(-(frames.t_ns - self._noise_ns) * 1e-9 / NOISE_FADE_S)
+        self._noise_ns = frames.t_ns
+        self._noise_total *= kept
+        self._noise_count *= kept
+        total, count = np.zeros_like(self._noise), np.zeros_like(self._noise)
+        kernels.noise(
+            self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var * self._noise, frames.seen,
+            self._mean, self._cov, rows, detection_of, self._body_var * self._noise, self._acceleration, FREEDOM, total,
+            count,
+        )  # fmt: skip
+        self._noise_total += NOISE_LASTING * self._noise * total
+        self._noise_count += count
+        noise = (self._noise_total + NOISE_PRIOR) / (self._noise_count + NOISE_PRIOR)
+        self._noise = np.clip(noise, NOISE_MIN, NOISE_MAX)
 
     def _learn(self, row: int, vectors: np.ndarray) -> None:
         assert self._appearance is not None
@@ -281,13 +333,26 @@ class Tracker:
 
     # ---- births ------------------------------------------------------------------------------------------------------
 
-    def _give_birth(self, frames: FrameSet, free: np.ndarray) -> None:
+    def _alone(self, detection_of: np.ndarray) -> dict[int, int]:
+        """Rows of people whom never more than one camera saw, by what it sees of them now."""
+        only = (self._sets_seen[self._live] == 0) & ((detection_of >= 0).sum(axis=1) == 1)
+        return {int(detection_of[i].max()): int(self._live[i]) for i in np.flatnonzero(only)}
+
+    def _give_birth(self, frames: FrameSet, free: np.ndarray, alone: dict[int, int]) -> None:
+        """New people from free detections; whom one camera saw alone, others may now see, elsewhere than he was put."""
+        if alone:
+            free = np.sort(np.append(free, list(alone)))
         members, places, single = self._associator.group(frames, free)
         for group, place in zip(members, places):
             spread = np.array([JOINT_SPREAD_M**2, 0.0, JOINT_SPREAD_M**2])
-            self._begin(frames, group, place[:2], spread)
+            known = [detection for detection in group.tolist() if detection in alone]
+            if not known:
+                self._begin(frames, group, place[:2], spread)
+            elif len(known) == 1:
+                self._begin(frames, group, place[:2], spread, alone[known[0]])
         for detection in single.tolist():
-            self._begin_alone(frames, detection)
+            if detection not in alone:
+                self._begin_alone(frames, detection)
 
     def _begin_alone(self, frames: FrameSet, detection: int) -> None:
         """Place somebody whom one camera sees, unless other cameras look there and should see him too."""
@@ -300,11 +365,17 @@ class Tracker:
             return
         self._begin(frames, np.array([detection]), np.array([x, y]), np.array([xx + 0.04, yx, yy + 0.04]))
 
-    def _begin(self, frames: FrameSet, group: np.ndarray, place: np.ndarray, spread: np.ndarray) -> None:
-        if not self._free:
+    def _begin(
+        self, frames: FrameSet, group: np.ndarray, place: np.ndarray, spread: np.ndarray, again: int | None = None
+    ) -> None:
+        """Begin to follow somebody; `again` is the row of somebody who is put where he really is."""
+        if again is None and not self._free:
             self.ignored["people: more than can be followed at once"] += 1
             return
-        row = self._free.pop()
+        row = self._free.pop() if again is None else again
+        state = self._mean, self._cov, self._heights_m, self._limb_lengths_m
+        before = [array[row].copy() for array in state]
+        self._live = self._live[self._live != row]
         mean, cov = self._mean[row], self._cov[row]
         mean[:] = 0.0
         mean[0], mean[1] = place
@@ -330,13 +401,23 @@ class Tracker:
         n_views = int((detection_of >= 0).sum())
         position, _ = self._place(rows)
         if n_views < min(2, len(group)) or self._crowded(position[0]) or not self._plausible(row):
-            self._free.append(row)
+            if again is None:
+                self._free.append(row)
+            else:
+                for array, old in zip(state, before):
+                    array[row] = old
+                self._live = np.append(self._live, row)
+            return
+        if again is not None:
+            self._sets_seen[row] = 1
+            self._live = np.append(self._live, row)
             return
         self._seen_ns[row] = self._born_ns[row] = frames.t_ns
         self._sets_seen[row] = n_views >= 2
         self._sets_alone[row] = n_views == 1
         self._confirmed[row] = False
         self._odds[row] = 0.0
+        self._sure_ns[row] = frames.t_ns
         self._born_m[row] = position[0]
         self._sets_away[row] = 0
         self._identity[row] = 1.0
@@ -465,9 +546,10 @@ class Tracker:
         """Ghosts die, people out of sight wait to be re-linked, those who are gone end."""
         assert self._t_ns is not None
         now = self._t_ns
-        if len(self._live) and now - int(self._seen_ns[self._live].min()) > TENTATIVE_MAX_S * 1e9:
+        if len(self._live):
             unseen_s = (now - self._seen_ns[self._live]) * 1e-9
             overdue = unseen_s > np.where(self._confirmed[self._live], COASTING_MAX_S, TENTATIVE_MAX_S)
+            overdue |= now - self._sure_ns[self._live] > DOUBT_MAX_S * 1e9
             if overdue.any():
                 for row in self._live[overdue].tolist():
                     position, _ = self._place(np.array([row]))
@@ -489,8 +571,9 @@ class Tracker:
         self._free.append(row)
 
     def ended(self) -> list[int]:
-        """Track ids that will never come again, since the last call."""
-        ended, self._ended = self._ended, []
+        """Track ids that will never come again, since the last call; the newest of them where nobody asks for long."""
+        ended = list(self._ended)
+        self._ended.clear()
         return ended
 
     # ---- telling -----------------------------------------------------------------------------------------------------

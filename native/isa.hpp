@@ -48,9 +48,9 @@ struct Kernels {
   void (*refine)(const double*, const double*, const double*, Size, Size, int, double*, double*, double*);
   void (*predict)(double*, double*, const Int*, Size, Size, double, double, const double*);
   void (*update)(const Views&, const Detections&, const Int*, const Int*, Size, Size, const double*, const double*,
-                 const Anchors&, double, int, int, double*, double*, double*, double*, double*);
+                 const double*, const Anchors&, double, int, int, double*, double*, double*, double*, double*);
   void (*hold_limbs)(double*, double*, const Int*, Size, Size, const Int*, Size, double*, const double*, double,
-                     double);
+                     double, double);
   void (*describe)(const double*, const double*, const Int*, Size, Size, Size, const double*, double, double*, double*,
                    double*, double*);
 };

@@ -628,11 +628,12 @@ FUSION_INLINE void begin_update(JointGroup& group, const double* m, const double
 // the answer: its information is the answer's covariance.
 FUSION_INLINE void look(JointGroup& group, const Views& views, const Detections& detections,
                         const std::int64_t* detection_of, std::size_t n_padded, std::size_t first,
-                        const double* body_var, double freedom, bool plain, bool last, double* residual_sum,
-                        double* residual_count) {
+                        const double* body_var, const double* acceleration, double freedom, bool plain, bool last,
+                        double* residual_sum, double* residual_count) {
   const Lane x0 = group.x[0], x1 = group.x[1], x2 = group.x[2], v0 = group.x[3], v1 = group.x[4], v2 = group.x[5];
-  Lane body;
+  Lane body, unsteady;
   load(body, body_var + first);
+  load(unsteady, acceleration + first);
   // Position with position, velocity with position, velocity with velocity: the same block times 1, dt, dt^2.
   Symmetric<3> block_pp{}, block_vp{}, block_vv{};
   Lane pull_p[3] = {}, pull_v[3] = {};
@@ -656,7 +657,8 @@ FUSION_INLINE void look(JointGroup& group, const Views& views, const Detections&
     const Lane du = zx * depth - a, dv = zy * depth - b;
     const Lane depth_sq = depth * depth, off_sq = du * du + dv * dv;
     // A detector's joint is not quite the same point of the body from every side: body_var, metres at the body.
-    const Lane total_var = var * depth_sq + body;
+    // Nor did it move evenly since that view looked.
+    const Lane total_var = var * depth_sq + body + unsteady * (std::fabs(dt * dt * dt) / 3.0);
     // Student-t weight (freedom + 2) / (freedom + distance_sq) over the variance, over depth^4 for the Jacobians.
     const Lane w = plain ? seen / (total_var * depth_sq)
                          : seen * (freedom + 2.0) / ((freedom * total_var + off_sq) * depth_sq);
@@ -707,19 +709,22 @@ FUSION_INLINE void look(JointGroup& group, const Views& views, const Detections&
     for (int j = 0; j < kState; ++j) group.rhs[i] += group.prior(i, j) * (group.mean[j] - group.x[j]);
 }
 
-// The body's axis: mean place of the joints, weighted by how well each is known.
+// The body's axis: mean place of the joints, weighted by how well each is known, and the variance of either coordinate:
+// joints that are vague because one camera saw them are off together, so their mean is no better than they are.
 inline void find_axis(const double* m, const double* c, std::size_t n_padded, const double* axis_precision,
-                      double& x_out, double& y_out) {
-  double sum_w = 1e-12, sum_x = 0.0, sum_y = 0.0;
+                      double& x_out, double& y_out, double& var_out) {
+  double sum_w = 1e-12, sum_x = 0.0, sum_y = 0.0, sum_var = 0.0;
   for (std::size_t j = 0; j < n_padded; ++j) {
     if (axis_precision[j] == 0.0) continue;
     const double w = 1.0 / (c[j] + c[2 * n_padded + j] + 2.0 / axis_precision[j]);
     sum_w += w;
     sum_x += w * m[j];
     sum_y += w * m[n_padded + j];
+    sum_var += w * 0.5 * (c[j] + c[2 * n_padded + j]);
   }
   x_out = sum_x / sum_w;
   y_out = sum_y / sum_w;
+  var_out = sum_var / sum_w;
 }
 
 // Most probable position and velocity of every person's joints, given the prediction and all that was matched:
@@ -729,9 +734,9 @@ inline void find_axis(const double* m, const double* c, std::size_t n_padded, co
 // A person's groups of lanes take each step together: to factor six by six is one chain of six divisions.
 inline void update(const Views& views, const Detections& detections, const std::int64_t* rows,
                                  const std::int64_t* detection_of, std::size_t n_rows, std::size_t n_padded,
-                                 const double* body_var, const double* floor_precision, const Anchors& anchors,
-                                 double freedom, int n_steps, int n_plain, double* mean, double* cov,
-                                 double* residual_sum, double* residual_count, double* support) {
+                   const double* body_var, const double* acceleration, const double* floor_precision,
+                   const Anchors& anchors, double freedom, int n_steps, int n_plain, double* mean, double* cov,
+                   double* residual_sum, double* residual_count, double* support) {
   for (std::size_t r = 0; r < n_rows; ++r) {
     const std::int64_t* matched = detection_of + r * views.n_views;
     double* sums = residual_sum + r * views.n_views;
@@ -740,8 +745,8 @@ inline void update(const Views& views, const Detections& detections, const std::
     double* m = mean + rows[r] * kState * n_padded;
     double* c = cov + rows[r] * kStateCov * n_padded;
     double* heights = anchors.heights_m + rows[r] * n_padded;
-    double axis_x, axis_y;
-    find_axis(m, c, n_padded, anchors.axis_precision, axis_x, axis_y);
+    double axis_x, axis_y, axis_var;
+    find_axis(m, c, n_padded, anchors.axis_precision, axis_x, axis_y, axis_var);
     for (std::size_t chunk = 0; chunk < n_padded; chunk += kGroups * kLanes) {
       const std::size_t n_left = (n_padded - chunk) / kLanes;
       const std::size_t n_groups = n_left < kGroups ? n_left : kGroups;
@@ -750,8 +755,8 @@ inline void update(const Views& views, const Detections& detections, const std::
         begin_update(groups[g], m + chunk + g * kLanes, c + chunk + g * kLanes, n_padded);
       for (int step = 0; step <= n_steps; ++step) {
         for (std::size_t g = 0; g < n_groups; ++g)
-          look(groups[g], views, detections, matched, n_padded, chunk + g * kLanes, body_var, freedom, step < n_plain,
-               step == n_steps, sums, counts);
+          look(groups[g], views, detections, matched, n_padded, chunk + g * kLanes, body_var, acceleration, freedom,
+               step < n_plain, step == n_steps, sums, counts);
         for (std::size_t g = 0; g < n_groups; ++g) {
           JointGroup& group = groups[g];
           const std::size_t first = chunk + g * kLanes;
@@ -760,7 +765,7 @@ inline void update(const Views& views, const Detections& detections, const std::
           load(near_axis, anchors.axis_precision + first);
           load(near_height, anchors.height_precision + first);
           load(height, heights + first);
-          near_axis *= anchors.share;
+          near_axis *= anchors.share / (1.0 + axis_var * near_axis);
           near_height *= anchors.share;
           // A point known to touch the floor, whenever anything was seen of it or not.
           group.information(2, 2) += on_floor + near_height;
@@ -804,7 +809,7 @@ inline void update(const Views& views, const Detections& detections, const std::
 // within reach of its elbow. Limbs of one person share joints and follow each other; eight people walk side by side.
 inline void hold_limbs(double* mean, double* cov, const std::int64_t* rows, std::size_t n_rows, std::size_t n_padded,
                        const std::int64_t* limbs, std::size_t n_limbs, double* lengths_m, const double* support,
-                       double sd_m, double learning) {
+                       double sd_m, double own_var, double learning) {
   for (std::size_t first = 0; first < n_rows; first += kLanes) {
     const std::size_t width = n_rows - first < kLanes ? n_rows - first : kLanes;
     double *m[kLanes], *c[kLanes];
@@ -839,10 +844,17 @@ inline void hold_limbs(double* mean, double* cov, const std::int64_t* rows, std:
       }
       const LaneMask certain = (held[0] > 1.5) & (held[1] > 1.5) & (var[0] + var[1] < 0.005) & long_enough;
       usual += (certain ? Lane{} + learning : Lane{}) * (length - usual);
-      const Lane inverse = 1.0 / (var[0] + var[1] + sd_m * sd_m);
+      // Joints of one body that are both vague are off together (one camera does not tell how far away somebody is), and
+      // a limb says nothing of that: only what is vaguer about one of them than about the other, and some centimetres.
+      const Lane lesser = var[0] < var[1] ? var[0] : var[1];
+      const Lane common = lesser > own_var ? lesser - own_var : Lane{};
+      const Lane inverse = 1.0 / (var[0] + var[1] - 2.0 * common + sd_m * sd_m);
       const Lane push = (usual - length) * inverse;
       for (int end = 0; end < 2; ++end) {
         const std::size_t joint = limbs[2 * limb + end];
+        const Lane own = common > 0.0 ? 1.0 - common / var[end] : Lane{} + 1.0;
+#pragma GCC unroll 6
+        for (int row = 0; row < kState; ++row) along[end][row] *= own;
 #pragma GCC unroll 6
         for (int row = 0; row < kState; ++row) {
           const Lane gain = along[end][row] * inverse;
@@ -883,7 +895,8 @@ FUSION_INLINE Lane worst_var(const Symmetric<3>& s) {
 }
 
 // What people read: joints with deviations, and the place on the floor as the mean of the trunk's joints weighted by
-// share (n_joints) and by how well each is known. Joints less certain than sd_max_m become NaN.
+// share (n_joints) and by how well each is known. The deviation is the root mean square over directions: squared errors
+// are three times its square on average. Joints less certain than sd_max_m in their worst direction become NaN.
 inline void describe(const double* mean, const double* cov, const std::int64_t* rows, std::size_t n_rows,
                      std::size_t n_joints, std::size_t n_padded, const double* share, double sd_max_m,
                      double* joints_m, double* joints_sd_m, double* position_m, double* position_sd_m) {
@@ -901,8 +914,8 @@ inline void describe(const double* mean, const double* cov, const std::int64_t* 
 #pragma GCC unroll 3
       for (int i = 0; i < 3; ++i) load(place[i], m + i * n_padded + first);
       for (std::size_t k = 0; k < width; ++k) part[k] = share[first + k];
-      const Lane sd = root(worst_var(s));
-      const LaneMask known = sd <= sd_max_m;
+      const Lane sd = root((s(0, 0) + s(1, 1) + s(2, 2)) * (1.0 / 3.0));
+      const LaneMask known = worst_var(s) <= sd_max_m * sd_max_m;
       const Lane half = 0.5 * (s(0, 0) - s(1, 1));
       const Lane floor_var = 0.5 * (s(0, 0) + s(1, 1)) + root(half * half + s(1, 0) * s(1, 0));
       // A joint's distance from the body's axis is 5 cm even where the joint itself is known to the millimetre.

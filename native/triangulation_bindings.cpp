@@ -78,8 +78,8 @@ void predict(In mean, In cov, In rows, double dt_s, double fade_s, In accelerati
 }
 
 void update(In camera_from_world, In dt_s, In x, In y, In var, In seen, In rows, In detection_of, In body_var,
-            In floor_precision, In axis_precision, In height_precision, In heights_m, double share, double learning,
-            double freedom, int n_steps, int n_plain, In mean, In cov, In residual_sum,
+            In acceleration, In floor_precision, In axis_precision, In height_precision, In heights_m, double share,
+            double learning, double freedom, int n_steps, int n_plain, In mean, In cov, In residual_sum,
             In residual_count, In support) {
   const fusion::Views views{data<double>(camera_from_world), data<double>(dt_s),
                             static_cast<std::size_t>(dt_s.shape(0))};
@@ -89,20 +89,22 @@ void update(In camera_from_world, In dt_s, In x, In y, In var, In seen, In rows,
   const std::size_t n_rows = rows.shape(0), n_padded = mean.shape(2);
   const auto *which = data<std::int64_t>(rows), *matched = data<std::int64_t>(detection_of);
   const auto *body = data<double>(body_var), *on_floor = data<double>(floor_precision);
+  const auto *q = data<double>(acceleration);
   auto *m = data<double>(mean), *c = data<double>(cov);
   auto *sums = data<double>(residual_sum), *counts = data<double>(residual_count), *held = data<double>(support);
   py::gil_scoped_release release;
-  kernels.update(views, detections, which, matched, n_rows, n_padded, body, on_floor, anchors, freedom, n_steps, n_plain, m, c,
+  kernels.update(views, detections, which, matched, n_rows, n_padded, body, q, on_floor, anchors, freedom, n_steps, n_plain, m, c,
                  sums, counts, held);
 }
 
-void hold_limbs(In mean, In cov, In rows, In limbs, In lengths_m, In support, double sd_m, double learning) {
+void hold_limbs(In mean, In cov, In rows, In limbs, In lengths_m, In support, double sd_m, double own_var,
+                double learning) {
   const std::size_t n_rows = rows.shape(0), n_padded = mean.shape(2), n_limbs = limbs.shape(0);
   auto *m = data<double>(mean), *c = data<double>(cov), *lengths = data<double>(lengths_m);
   const auto *which = data<std::int64_t>(rows), *pairs = data<std::int64_t>(limbs);
   const auto *held = data<double>(support);
   py::gil_scoped_release release;
-  kernels.hold_limbs(m, c, which, n_rows, n_padded, pairs, n_limbs, lengths, held, sd_m, learning);
+  kernels.hold_limbs(m, c, which, n_rows, n_padded, pairs, n_limbs, lengths, held, sd_m, own_var, learning);
 }
 
 void describe(In mean, In cov, In rows, In share, double sd_max_m, In joints_m, In joints_sd_m, In position_m,

@@ -109,6 +109,30 @@ def test_costs_match_reference(seed):
     assert_allclose(np.minimum(out, 16.0), np.minimum(reference.costs(*args), 16.0), rtol=1e-9)
 
 
+@given(SEEDS)
+@settings(max_examples=20, deadline=None)
+def test_noise_matches_reference(seed):
+    rng = np.random.default_rng(seed)
+    rig = room(3, seed)
+    packed = Associator(rig, COCO).pack(seen(rng, rig, [standing(rng, x, x) for x in (-1.0, 0.5)]))
+    n_padded = packed.x.shape[1]
+    mean = np.zeros((2, 6, n_padded))
+    mean[:, :3, :17] = np.stack([standing(rng, x, x).T for x in (-1.0, 0.5)])
+    mean[:, 3:] = rng.normal(0, 1, (2, 3, n_padded))
+    root = rng.normal(0, 0.1, (2, n_padded, 6, 6))
+    cov = np.ascontiguousarray((root @ root.swapaxes(-1, -2))[..., *np.tril_indices(6)].swapaxes(1, 2))
+    dt_s, rows = -rng.uniform(0, 0.1, 3), np.array([1, 0])
+    detection_of = np.array([[1, 3, -1], [0, -1, -1]])
+    body, acceleration = rng.uniform(1e-4, 1e-2, n_padded), rng.uniform(0, 20, n_padded)
+    seen_ones = packed.seen * (rng.uniform(size=packed.seen.shape) < 0.8)
+    given_ = rig.camera_from_world, dt_s, packed.x, packed.y, packed.var, seen_ones, mean, cov, rows, detection_of
+    total, count = np.zeros(n_padded), np.zeros(n_padded)
+    kernels.noise(*given_, body, acceleration, 4.0, total, count)
+    expected = reference.noise(*given_, body, acceleration, 4.0)
+    assert_allclose(total, expected[0], rtol=1e-9)
+    assert_allclose(count, expected[1])
+
+
 @given(SEEDS, st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
 def test_grouping_finds_the_people_whatever_the_order_of_detections(seed, n_people):

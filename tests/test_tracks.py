@@ -115,9 +115,22 @@ def test_joints_are_as_certain_as_they_claim():
         claims.append(people.joints_sd_m[0])
     errors, claims = np.array(errors), np.array(claims)
     assert np.isfinite(errors).all()
-    # The claim is along the worst direction, and includes how views differ about a body: here they do not.
-    assert 0.15 < (errors**2 / claims**2).mean() < 3.0
+    # What the detector is assumed to err by is more than here; that is learnt, but not at once.
+    assert 0.5 < (errors**2 / claims**2).mean() < 4.0
     assert np.median(errors) < 0.03
+
+
+@pytest.mark.parametrize("sd_px", [2.0, 4.0, 8.0])
+def test_how_noisy_the_detector_is_is_learnt(sd_px):
+    tracker = Tracker(store())
+    told = Room(tracker, "coco17", [lambda t: (0.5, 0.3, 0.0), lambda t: (-1.0, -0.5, 1.0)], sd_px=sd_px).run(600)
+    truth = np.array([body("coco17", 0.5, 0.3), body("coco17", -1.0, -0.5, 1.0)])
+    ratios = []
+    for people in told[300:]:
+        order = np.argsort(-people.position_m[:, 0])
+        off = ((people.joints_m[order] - truth) ** 2).sum(axis=2)
+        ratios.append(off / people.joints_sd_m[order] ** 2)
+    assert 1.0 < np.nanmean(ratios) < 4.0
 
 
 def test_unsynchronised_cameras_do_not_bias_somebody_who_walks():
@@ -165,6 +178,37 @@ def test_a_person_detected_twice_is_one_person():
     room = Room(tracker, "coco17", [crossing, crossing])
     told = room.run(40)
     assert {len(people.track_id) for people in told[5:]} == {1}
+
+
+def test_what_is_left_over_of_somebody_is_nobody_else():
+    """A track that one camera's stray detections feed beside somebody whom all see ends and is not told."""
+    tracker = Tracker(store())
+    beside = lambda t: (0.9, 0.5, 0.0)  # noqa: E731
+    hidden = lambda camera, person, t: person == 1 and t > 1.5 and camera != 0  # noqa: E731
+    told = Room(tracker, "coco17", [lambda t: (0.5, 0.5, 0.0), beside], hidden=hidden).run(60)
+    assert len(told[15].track_id) == 2 and len(told[-1].track_id) == 1
+    assert told[-1].track_id[0] in told[15].track_id
+
+
+def test_whom_one_camera_misplaced_others_put_right():
+    tracker = Tracker(store())
+    # A child: placed too far off by a grown-up's height while one camera delivers.
+    room = Room(tracker, "coco17", [])
+    small = body("coco17", 0.5, -0.5) * np.array([1.0, 1.0, 0.6])
+
+    def frames(k: int, views: range) -> list[Frame]:
+        made = []
+        for view in views:
+            pixels = tracker.rig.project(small)[view] + room.rng.normal(0, 1.0, (17, 2))
+            keypoints = np.column_stack([pixels, np.full(17, 0.9)])[None].astype(np.float32)
+            made.append(Frame(T0 + k * STEP_NS, tracker.rig.names[view], keypoints))
+        return made
+
+    alone = [tracker.step(frames(k, range(1))) for k in range(20)][-1]
+    assert np.hypot(*(alone.position_m[0] - [0.5, -0.5])) > 0.5
+    seen = [tracker.step(frames(k, range(5))) for k in range(20, 26)][-1]
+    assert seen.track_id.tolist() == alone.track_id.tolist()
+    assert np.hypot(*(seen.position_m[0] - [0.5, -0.5])) < 0.1
 
 
 def test_cameras_that_lose_a_person_do_not_lose_the_track():

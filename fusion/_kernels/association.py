@@ -11,6 +11,70 @@ from numba import njit
 # No pair: higher than any cost.
 NEVER = 1e9
 
+# A sum over views may be taken in any order, which lets the compiler use lanes; NaN and infinity keep their meaning.
+_SUMS = {"reassoc", "nsz", "contract"}
+
+
+# error_model: a check for division by zero would keep the loop out of lanes; no divisor here can be zero.
+@njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
+def noise(
+    camera_from_world, dt_s, x, y, var, seen, mean, cov, rows, detection_of, body_var, acceleration, freedom,
+    total, count,
+):  # fmt: skip
+    """How much noisier each joint's measurements are than claimed: the expectation step of an estimate of variance.
+
+    What a view is off from the joint as all views together place it, and what the joint itself is uncertain across the
+    line of sight, add up to the variance of the measurement; views count as much as they do in the filter. Only people
+    whom two views or more see tell anything: one view alone is always right.
+
+    detection_of (n, n_views): detection or -1. total, count (n_padded,) are added to; their ratio estimates the factor
+    on the claimed variance.
+    """
+    n_padded = x.shape[1]
+    for r in range(rows.shape[0]):
+        n_views = 0
+        for view in range(detection_of.shape[1]):
+            n_views += detection_of[r, view] >= 0
+        if n_views < 2:
+            continue
+        m = mean[rows[r]]
+        c = cov[rows[r]]
+        for view in range(detection_of.shape[1]):
+            d = detection_of[r, view]
+            if d < 0:
+                continue
+            p = camera_from_world[view]
+            dt = dt_s[view]
+            uneven = abs(dt * dt * dt) / 3.0
+            x_d, y_d, var_d, seen_d = x[d], y[d], var[d], seen[d]
+            for j in range(n_padded):
+                qx = m[0, j] + dt * m[3, j]
+                qy = m[1, j] + dt * m[4, j]
+                qz = m[2, j] + dt * m[5, j]
+                depth = p[2, 0] * qx + p[2, 1] * qy + p[2, 2] * qz + p[2, 3]
+                depth = depth if depth > 0.05 else 0.05
+                u = (p[0, 0] * qx + p[0, 1] * qy + p[0, 2] * qz + p[0, 3]) / depth
+                v = (p[1, 0] * qx + p[1, 1] * qy + p[1, 2] * qz + p[1, 3]) / depth
+                # Covariance of the place at the view's instant, and its variance across the line of sight.
+                xx = c[0, j] + 2.0 * dt * c[6, j] + dt * dt * c[9, j]
+                yx = c[1, j] + dt * (c[7, j] + c[10, j]) + dt * dt * c[13, j]
+                yy = c[2, j] + 2.0 * dt * c[11, j] + dt * dt * c[14, j]
+                zx = c[3, j] + dt * (c[8, j] + c[15, j]) + dt * dt * c[18, j]
+                zy = c[4, j] + dt * (c[12, j] + c[16, j]) + dt * dt * c[19, j]
+                zz = c[5, j] + 2.0 * dt * c[17, j] + dt * dt * c[20, j]
+                across = 0.0
+                for i in range(2):
+                    w = u if i == 0 else v
+                    jx = p[i, 0] - w * p[2, 0]
+                    jy = p[i, 1] - w * p[2, 1]
+                    jz = p[i, 2] - w * p[2, 2]
+                    across += jx * (xx * jx + 2.0 * (yx * jy + zx * jz)) + jy * (yy * jy + 2.0 * zy * jz) + zz * jz * jz
+                precision = 1.0 / (var_d[j] + (body_var[j] + acceleration[j] * uneven) / (depth * depth))
+                distance = ((x_d[j] - u) ** 2 + (y_d[j] - v) ** 2) * precision
+                share = (freedom + 2.0) / (freedom + distance)
+                total[j] += seen_d[j] * share * (distance + across / (depth * depth) * precision)
+                count[j] += 2.0 * seen_d[j]
+
 
 @njit(cache=True, nogil=True)
 def _assign(cost, column_of):
@@ -441,6 +505,10 @@ def warm_up() -> None:
     pair_costs(
         nobody, nobody, camera, dt_s, none, none, none, none, lanes, heights, 1.0, 1.0, 1.0, pair, np.zeros((0, 0, 3))
     )
+    noise(
+        camera, dt_s, none, none, none, none, mean, cov, rows, np.full((1, 1), -1), lanes, lanes, 1.0, lanes.copy(),
+        lanes.copy(),
+    )  # fmt: skip
     group(nobody, nobody, pair, 1.0, np.zeros(0, np.int64))
     stand(camera[0], lanes, lanes, lanes, heights, 1.0, np.zeros(5))
     looking(

@@ -83,6 +83,7 @@ def update(
     rows: np.ndarray,  # (n,) int64
     detection_of: np.ndarray,  # (n, n_views) int64, -1 for none
     body_var: np.ndarray,  # (n_padded,) m^2
+    acceleration: np.ndarray,  # (n_padded,) m^2/s^3
     floor_precision: np.ndarray,  # (n_padded,) 1/m^2
     axis_precision: np.ndarray,  # (n_padded,) 1/m^2 about the body's axis, 0 for padding
     height_precision: np.ndarray,  # (n_padded,) 1/m^2 about the usual height
@@ -108,6 +109,7 @@ def hold_limbs(
     lengths_m: np.ndarray,  # (capacity, n_limbs) in and out
     support: np.ndarray,  # (n, n_padded) of update
     sd_m: float,
+    own_var: float,  # m^2 by which two joints that are both vague differ nevertheless
     learning: float,  # share of this set's lengths in the learnt ones
 ) -> None:
     """Pull joints to the learnt lengths of the limbs between them."""

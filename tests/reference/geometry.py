@@ -41,6 +41,7 @@ def update(
     z: np.ndarray,
     var: np.ndarray,
     body_var: float,
+    acceleration: float,
     floor_precision: float,
     anchor_m: np.ndarray,
     anchor_precision: np.ndarray,
@@ -61,7 +62,7 @@ def update(
             q[2] = max(q[2], 0.05)
             jacobian = np.array([[1, 0, -q[0] / q[2]], [0, 1, -q[1] / q[2]]]) / q[2] @ camera[:, :3] @ look
             innovation = seen - q[:2] / q[2]
-            precision = 1 / (v + body_var / q[2] ** 2)
+            precision = 1 / (v + (body_var + acceleration * abs(dt) ** 3 / 3) / q[2] ** 2)
             weight = precision
             if step >= n_plain:
                 weight *= (freedom + 2) / (freedom + precision * innovation @ innovation)
@@ -76,15 +77,21 @@ def update(
     return x, np.linalg.inv(information)
 
 
-def hold_limb(means: list, covs: list, length_m: float, sd_m: float) -> tuple:
-    """One step of an extended Kalman filter on the 12 states of a limb's two joints; joints stay uncorrelated."""
+def hold_limb(means: list, covs: list, length_m: float, sd_m: float, own_var: float) -> tuple:
+    """One step of an extended Kalman filter on the 12 states of a limb's two joints; joints stay uncorrelated.
+
+    Of the lesser of the two variances along the limb, what exceeds own_var is an error that both joints share.
+    """
     mean = np.concatenate(means)
     cov = np.zeros((12, 12))
     cov[:6, :6], cov[6:, 6:] = covs
     between = mean[6:9] - mean[:3]
     distance = np.linalg.norm(between)
     row = np.concatenate([-between / distance, np.zeros(3), between / distance, np.zeros(3)])
-    gain = cov @ row / (row @ cov @ row + sd_m**2)
-    mean = mean + gain * (length_m - distance)
-    cov = cov - np.outer(gain, row @ cov)
+    along = np.array([row[:6] @ covs[0] @ row[:6], row[6:] @ covs[1] @ row[6:]])
+    common = max(along.min() - own_var, 0.0)
+    with_row = cov @ row * np.repeat(1 - common / along, 6)
+    total = (along - common).sum() + sd_m**2
+    mean = mean + with_row / total * (length_m - distance)
+    cov = cov - np.outer(with_row, with_row) / total
     return [mean[:6], mean[6:]], [cov[:6, :6], cov[6:, 6:]]
