@@ -9,12 +9,13 @@ from setuptools import Extension, setup
 # load) nor -ffast-math (NaN marks an unseen observation and must survive).
 FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 
+ISAS = ["baseline", "avx2", "avx512"]  # One source file each, compiled for it by a pragma; see native/isa.hpp.
 triangulation = Pybind11Extension(
     "fusion._kernels.triangulation",
-    ["native/triangulation_bindings.cpp"],
-    depends=["native/triangulation.hpp", "native/small_matrix.hpp"],
+    ["native/triangulation_bindings.cpp", *(f"native/triangulation_{isa}.cpp" for isa in ISAS)],
+    depends=["native/isa.hpp", "native/triangulation.hpp", "native/small_matrix.hpp"],
     cxx_std=17,
-    extra_compile_args=[*FLAGS],
+    extra_compile_args=[*FLAGS, "-ffp-contract=fast"],
 )
 attribution = Extension(
     "fusion._kernels.attribution",

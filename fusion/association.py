@@ -142,34 +142,37 @@ class Associator:
             known[view] = frame
         if not known:
             return None
+        # Plain lists here: a frame is a few numbers, and a NumPy call on a few numbers costs more than all of them.
         n_views = self.rig.n_views
-        t_ns = max(frame.t_ns for frame in known.values())
-        dt_s = np.zeros(n_views)
-        has_frame = np.zeros(n_views, np.bool_)
-        counts = np.zeros(n_views, np.int64)
+        t_ns = max([frame.t_ns for frame in known.values()])
+        late_s, has, starts, views = [0.0] * n_views, [False] * n_views, [0] * (n_views + 1), []
         keypoints, vectors = [], []
-        for view in sorted(known):
-            frame = known[view]
-            people = frame.keypoints
-            if len(people) > DETECTIONS_PER_FRAME_MAX:
-                self.ignored["detections: more people than a frame may hold"] += len(people) - DETECTIONS_PER_FRAME_MAX
-                people = people[:DETECTIONS_PER_FRAME_MAX]
-            dt_s[view] = (frame.t_ns - t_ns) * 1e-9
-            has_frame[view] = True
-            counts[view] = len(people)
-            if len(people):
-                keypoints.append(people)
-                if self.appearance_dim:
-                    vectors.append(self._vectors(frame, len(people)))
-        start = np.zeros(n_views + 1, np.int64)
-        np.cumsum(counts, out=start[1:])
-        n = int(start[-1])
-        view_of = np.repeat(np.arange(n_views), counts)
-        x, y, var, seen = (buffer[:n] for buffer in self._packed)
+        n = 0
+        for view in range(n_views):
+            if view in known:
+                frame = known[view]
+                people = frame.keypoints
+                n_people = len(people)
+                if n_people > DETECTIONS_PER_FRAME_MAX:
+                    excess = n_people - DETECTIONS_PER_FRAME_MAX
+                    self.ignored["detections: more people than a frame may hold"] += excess
+                    n_people, people = DETECTIONS_PER_FRAME_MAX, people[:DETECTIONS_PER_FRAME_MAX]
+                late_s[view] = (frame.t_ns - t_ns) * 1e-9
+                has[view] = True
+                if n_people:
+                    n += n_people
+                    views += [view] * n_people
+                    keypoints.append(people)
+                    if self.appearance_dim:
+                        vectors.append(self._vectors(frame, n_people))
+            starts[view + 1] = n
+        dt_s, has_frame = np.array(late_s), np.array(has)
+        start, view_of = np.array(starts), np.array(views, np.int64)
+        x, y, var, seen = [buffer[:n] for buffer in self._packed]
         if n:
-            stacked = np.ascontiguousarray(np.concatenate(keypoints), np.float32)
+            stacked = np.concatenate(keypoints, dtype=np.float32, casting="unsafe")
             broken = triangulation.prepare(
-                stacked, view_of, self._lenses, KEYPOINT_SD_PX, SCORE_MIN, x, y, var, seen
+                stacked, start, self._lenses, KEYPOINT_SD_PX, SCORE_MIN, x, y, var, seen
             )
             if broken:
                 self.ignored["keypoints: not finite or far outside the picture"] += broken
@@ -205,9 +208,10 @@ class Associator:
         """
         n = len(frames.view_of)
         cost = np.empty((len(rows), n))
-        kernels.costs(
+        triangulation.costs(
             self.rig.camera_from_world, frames.dt_s, frames.start, frames.x, frames.y, frames.var, frames.seen,
-            mean, cov, rows, self.body_var, JOINT_COST_CAP, self.joints_min, PREDICTION_SD_MAX_M**2, cost,
+            mean, cov, rows, self.body_var, JOINT_COST_CAP, self.joints_min, PREDICTION_SD_MAX_M**2,
+            kernels.NEVER, cost,
         )  # fmt: skip
         if appearance is not None and frames.appearance is not None:
             cost += appearance_cost(appearance, frames.appearance)

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -358,25 +358,22 @@ class ShelfMonitor:
     # ---- from messages to changes of single plates -------------------------------------------------------------------
 
     def _feed(self, readings: Sequence[ShelfReading]) -> None:
-        plate_of: list[int] = []
-        times_ns: list[int] = []
-        parts: list[np.ndarray] = []
-        lengths: list[int] = []
-        for reading in readings:
-            plate = self._index.get(reading.plate)
-            n = len(reading.samples)
-            if plate is None or not n:
-                self.ignored["weights: unknown plate" if plate is None else "weights: no samples"] += 1
-                continue
-            plate_of.append(plate)
-            times_ns.append(reading.t_ns)
-            parts.append(reading.samples)
-            lengths.append(n)
-        if not parts:
-            return
+        index = self._index
+        plate_of = [index.get(reading.plate, -1) for reading in readings]
+        parts = [reading.samples for reading in readings]
+        lengths = [len(part) for part in parts]
+        times_ns = [reading.t_ns for reading in readings]
+        if -1 in plate_of or 0 in lengths:
+            used = [i for i, plate in enumerate(plate_of) if plate >= 0 and lengths[i]]
+            self.ignored["weights: unknown plate"] += plate_of.count(-1)
+            self.ignored["weights: no samples"] += len(readings) - plate_of.count(-1) - len(used)
+            self.ignored += Counter()  # Reasons that did not occur are not told.
+            if not used:
+                return
+            plate_of, parts = [plate_of[i] for i in used], [parts[i] for i in used]
+            lengths, times_ns = [lengths[i] for i in used], [times_ns[i] for i in used]
         plates, times = np.array(plate_of, np.int32), np.array(times_ns, np.int64)
-        starts = np.zeros(len(parts) + 1, np.int32)
-        np.cumsum(lengths, out=starts[1:])
+        starts = np.array([0, *accumulate(lengths)], np.int32)
         samples = np.concatenate(parts, dtype=np.float32)
         self._follow(plates, times, starts, samples)
 

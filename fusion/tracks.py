@@ -597,17 +597,20 @@ class Tracker:
         triangulation.describe(
             self._mean, self._cov, rows, self._share, JOINT_SD_MAX_M, joints, joints_sd, position, position_sd
         )
-        told = self._worth_telling(rows, position_sd) & (self._track_id[rows] >= 0)
-        if not told.all():
+        confirmed = self._confirmed[rows]
+        # Nearly always everybody is known for sure, which is quick to see.
+        if not (confirmed.all() and n and position_sd.max() <= POSITION_SD_MAX_M and self._track_id[rows].min() >= 0):
+            told = self._worth_telling(rows, position_sd) & (self._track_id[rows] >= 0)
+            confirmed = confirmed[told]
             rows, joints, joints_sd = rows[told], joints[told], joints_sd[told]
             position, position_sd = position[told], position_sd[told]
         people = People(
-            t_ns, self._track_id[rows], self._confirmed[rows], position, position_sd, joints, joints_sd,
+            t_ns, self._track_id[rows], confirmed, position, position_sd, joints, joints_sd,
             self._seen_ns[rows], self._identity[rows],
         )  # fmt: skip
         for array in (people.track_id, people.confirmed, position, position_sd, joints, joints_sd, people.seen_ns,
                       people.identity):  # fmt: skip
-            array.flags.writeable = False
+            array.setflags(write=False)
         return people
 
     # ---- cameras -----------------------------------------------------------------------------------------------------

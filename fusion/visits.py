@@ -127,8 +127,8 @@ class Visits:
         along = lines[:, 1] - lines[:, 0]
         self._length_m = np.linalg.norm(along, axis=1)
         self._along = along / self._length_m[:, None]
-        self._left = np.stack([-self._along[:, 1], self._along[:, 0]], axis=1)
         self._start_m = lines[:, 0]
+        self._lines = np.column_stack([self._start_m, self._along, self._length_m]).tolist()
         self._in = [gate.direction in ("in", "both") for gate in store.gate]
         self._out = [gate.direction in ("out", "both") for gate in store.gate]
         self._gate_index = {gate.id: g for g, gate in enumerate(store.gate)}
@@ -194,23 +194,22 @@ class Visits:
         tracks = people.track_id.tolist()
         seen = people.seen_ns.tolist()
         positions = people.position_m.tolist()
-        distance, beside = self._gate_distances(people.position_m)
         confirmed = people.confirmed.tolist()
         identity = people.identity.tolist()
-        near = (beside & (np.abs(distance) < GATE_REACH_M)).any(axis=1).tolist() if len(self._gates) else None
         for row, track in enumerate(tracks):
             walker = self._walkers.get(track)
             if walker is None:
                 walker = Walker(track, now_ns, tuple(positions[row]), tuple(positions[row]), seen[row])
                 self._walkers[track] = walker
-            walker.last_m = tuple(positions[row])
+            walker.last_m = place = tuple(positions[row])
             walker.seen_ns = seen[row]
             if identity[row] < walker.identity:
                 walker.identity = identity[row]
                 if walker.visit:
                     walker.visit.identity = min(walker.visit.identity, identity[row])
-            if near and near[row]:
-                results += self._at_gates(walker, now_ns, distance[row], beside[row])
+            distance, beside, in_reach = self._gates_from(place)
+            if in_reach:
+                results += self._at_gates(walker, now_ns, distance, beside)
             elif walker.sides:
                 walker.sides.clear()
                 walker.distance_m.clear()
@@ -241,18 +240,27 @@ class Visits:
 
     # ---- crossing ----------------------------------------------------------------------------------------------------
 
-    def _gate_distances(self, position_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n, n_gates) signed distance to each gate's line (positive: store side), and whether beside its segment."""
-        offset = position_m[:, None, :] - self._start_m
-        along = np.einsum("pgk,gk->pg", offset, self._along)
-        distance = np.einsum("pgk,gk->pg", offset, self._left)
-        return distance, (along > -LINE_OVERHANG_M) & (along < self._length_m + LINE_OVERHANG_M)
+    def _gates_from(self, place: tuple[float, float]) -> tuple[list[float], list[bool], bool]:
+        """Signed distance to each gate's line (positive: store side), whether beside its segment, and whether within
+        reach of any. Plain numbers: a few people and gates are not worth a NumPy call each.
+        """
+        x, y = place
+        distance, beside, in_reach = [], [], False
+        for start_x, start_y, along_x, along_y, length in self._lines:
+            right, up = x - start_x, y - start_y
+            along = right * along_x + up * along_y
+            d = up * along_x - right * along_y
+            is_beside = -LINE_OVERHANG_M < along < length + LINE_OVERHANG_M
+            in_reach = in_reach or (is_beside and -GATE_REACH_M < d < GATE_REACH_M)
+            distance.append(d)
+            beside.append(is_beside)
+        return distance, beside, in_reach
 
     def _at_gates(
-        self, walker: Walker, now_ns: int, distance: np.ndarray, beside: np.ndarray
+        self, walker: Walker, now_ns: int, distance: list[float], beside: list[bool]
     ) -> Iterator[PersonEntered | PersonLeft | Warning]:
         for gate in range(len(self._gates)):
-            d = float(distance[gate])
+            d = distance[gate]
             if not beside[gate] or abs(d) >= GATE_REACH_M:
                 walker.sides.pop(gate, None)
                 walker.distance_m.pop(gate, None)
@@ -381,19 +389,19 @@ class Visits:
         """Somebody inside whom no gate has seen: came in unseen, or was lost before under another track."""
         if not self._gates or not inside_polygon(self._store.floor, *walker.last_m):
             return
-        distance, beside = self._gate_distances(np.array([walker.first_m, walker.last_m]))
-        reach = beside & (np.abs(distance) < GATE_REACH_M)
+        first, beside, _ = self._gates_from(walker.first_m)
+        last, _, at_gate = self._gates_from(walker.last_m)
         entries = [g for g in range(len(self._gates)) if self._in[g]]
-        came_in = [g for g in entries if reach[0, g] and distance[0, g] > -LINE_MARGIN_M]
-        if reach[1].any():
+        came_in = [g for g in entries if beside[g] and -LINE_MARGIN_M < first[g] < GATE_REACH_M]
+        if at_gate:
             # Still at a gate: first seen just behind an entry's line, or crossing will tell.
-            gate = next((g for g in came_in if distance[1, g] > LINE_MARGIN_M), None)
+            gate = next((g for g in came_in if last[g] > LINE_MARGIN_M), None)
             if gate is not None:
                 yield from self._cross_in(walker, walker.first_ns, gate)
             return
         if entries and (came_in or not inside_polygon(self._store.floor, *walker.first_m)):
             # Seen outside and now inside: the crossing itself was not seen.
-            gate = min(came_in or entries, key=lambda g: abs(float(distance[0, g])))
+            gate = min(came_in or entries, key=lambda g: abs(first[g]))
             yield from self._cross_in(walker, now_ns, gate)
             return
         if now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9:
@@ -435,8 +443,7 @@ class Visits:
         self._belongs(walker, visit)
 
     def _at_a_gate(self, walker: Walker) -> bool:
-        distance, beside = self._gate_distances(np.array([walker.last_m]))
-        return bool((beside & (np.abs(distance) < GATE_REACH_M)).any())
+        return self._gates_from(walker.last_m)[2]
 
     def _vanished(
         self, present: set[int], now_ns: int, after_s: float = VANISHED_S
@@ -467,13 +474,10 @@ class Visits:
         yield Warning(now_ns, "lost", visit.id, "a person of this visit was lost from sight and not seen leaving")
 
     def _exit_near(self, place: tuple[float, float]) -> int | None:
-        distance, beside = self._gate_distances(np.array([place]))
-        near = [
-            g
-            for g in range(len(self._gates))
-            if self._out[g] and beside[0, g] and abs(distance[0, g]) < VANISHED_NEAR_M
-        ]
-        return min(near, key=lambda g: abs(distance[0, g])) if near else None
+        distance, beside, _ = self._gates_from(place)
+        gates = range(len(self._gates))
+        near = [g for g in gates if self._out[g] and beside[g] and abs(distance[g]) < VANISHED_NEAR_M]
+        return min(near, key=lambda g: abs(distance[g])) if near else None
 
     def _close(self, visit: Visit) -> None:
         del self._open[visit.id]

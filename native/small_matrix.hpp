@@ -1,26 +1,19 @@
 // Small fixed-size linear algebra over lanes: eight independent problems walk side by side, one in each lane.
 //
 // The lane type is GCC's and Clang's vector extension, so one source reads as scalar algebra and becomes SSE2, AVX2 or
-// AVX-512 in the clone that the loader picks. Nothing here allocates, branches per lane or raises.
-#pragma once
-
-#include <cstddef>
-#include <cstring>
+// AVX-512 as each is compiled for. Nothing here allocates, branches per lane or raises.
+//
+// Compiled once for each instruction set, into a namespace of its own: FUSION_ISA (see isa.hpp), hence without a guard.
 
 #if defined(__GNUC__) && !defined(__clang__)
 // Lanes are only ever passed to functions that are inlined, so no calling convention is involved.
 #pragma GCC diagnostic ignored "-Wpsabi"
 #pragma GCC diagnostic ignored "-Wattributes"
 #endif
-
-#if defined(__x86_64__) && defined(__gnu_linux__)
-#define FUSION_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define FUSION_CLONES
-#endif
 #define FUSION_INLINE inline __attribute__((always_inline))
 
 namespace fusion {
+namespace FUSION_ISA {
 
 constexpr std::size_t kLanes = 8;
 
@@ -31,6 +24,39 @@ FUSION_INLINE void load(Lane& lane, const double* from) { std::memcpy(&lane, fro
 FUSION_INLINE void store(double* to, const Lane& lane) { std::memcpy(to, &lane, sizeof(Lane)); }
 FUSION_INLINE void fill(Lane& lane, double value) { lane = Lane{} + value; }
 FUSION_INLINE void at_least(Lane& lane, double low) { lane = lane > low ? lane : Lane{} + low; }
+
+// The first few of a row's last lanes; the others become NaN, which is what nobody saw.
+FUSION_INLINE void load(Lane& lane, const double* from, std::size_t width) {
+  if (width == kLanes) return load(lane, from);
+  lane = Lane{} + std::nan("");
+  for (std::size_t k = 0; k < width; ++k) lane[k] = from[k];
+}
+// One value of each of eight arrays, and back into the first few of them.
+FUSION_INLINE void collect(Lane& lane, double* const (&from)[kLanes], std::size_t at) {
+  lane = Lane{from[0][at], from[1][at], from[2][at], from[3][at], from[4][at], from[5][at], from[6][at], from[7][at]};
+}
+FUSION_INLINE void spread(const Lane& lane, double* const (&to)[kLanes], std::size_t at, std::size_t width) {
+  for (std::size_t k = 0; k < width; ++k) to[k][at] = lane[k];
+}
+FUSION_INLINE Lane root(Lane lane) {
+  double each[kLanes];
+  store(each, lane);
+  for (double& value : each) value = std::sqrt(value);
+  load(lane, each);
+  return lane;
+}
+FUSION_INLINE double sum(const Lane& lane) {
+  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+FUSION_INLINE double highest(const Lane& lane) {
+  double most = lane[0];
+#pragma GCC unroll 8
+  for (std::size_t k = 1; k < kLanes; ++k) most = lane[k] > most ? lane[k] : most;
+  return most;
+}
+FUSION_INLINE bool any(const LaneMask& mask) {
+  return ((mask[0] | mask[1]) | (mask[2] | mask[3])) | ((mask[4] | mask[5]) | (mask[6] | mask[7]));
+}
 
 // Symmetric n x n matrix, one in each lane; the lower triangle is kept row by row.
 template <int n>
@@ -113,4 +139,5 @@ struct Ldlt {
   }
 };
 
+}  // namespace FUSION_ISA
 }  // namespace fusion

@@ -3,7 +3,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include "triangulation.hpp"
+#include "isa.hpp"
 
 namespace py = pybind11;
 
@@ -17,14 +17,16 @@ T* data(const py::array& array) {
 
 using In = const py::array&;
 
-std::int64_t prepare(In keypoints, In view_of, In lenses, double sd_px, double score_min, In x, In y, In var, In seen) {
-  const std::size_t n = view_of.shape(0), n_joints = keypoints.shape(1), n_padded = x.shape(1);
+const fusion::Kernels& kernels = fusion::best_kernels();
+
+std::int64_t prepare(In keypoints, In start, In lenses, double sd_px, double score_min, In x, In y, In var, In seen) {
+  const std::size_t n_views = start.shape(0) - 1, n_joints = keypoints.shape(1), n_padded = x.shape(1);
   const auto *from = data<float>(keypoints);
-  const auto *views = data<std::int64_t>(view_of);
+  const auto *first = data<std::int64_t>(start);
   const auto *lens = data<double>(lenses);
   auto *px = data<double>(x), *py_ = data<double>(y), *pv = data<double>(var), *ps = data<double>(seen);
   py::gil_scoped_release release;
-  return fusion::prepare(from, views, lens, n, n_joints, n_padded, sd_px, score_min, px, py_, pv, ps);
+  return kernels.prepare(from, first, lens, n_views, n_joints, n_padded, sd_px, score_min, px, py_, pv, ps);
 }
 
 void undistort(In points_px, In lenses, In out) {
@@ -33,7 +35,20 @@ void undistort(In points_px, In lenses, In out) {
   auto *to = data<double>(out);
   py::gil_scoped_release release;
   for (std::size_t view = 0; view < n_views; ++view)
-    fusion::undistort(lens + fusion::kIntrinsics * view, from + 2 * view * n_points, n_points, to + 2 * view * n_points);
+    kernels.undistort(lens + 9 * view, from + 2 * view * n_points, n_points, to + 2 * view * n_points);
+}
+
+void costs(In camera_from_world, In dt_s, In start, In x, In y, In var, In seen, In mean, In cov, In rows, In body_var,
+           double cap, double joints_min, double var_max, double never, In out) {
+  const fusion::Detections detections{data<double>(x), data<double>(y), data<double>(var), data<double>(seen)};
+  const std::size_t n_views = start.shape(0) - 1, n_rows = rows.shape(0), n_padded = mean.shape(2);
+  const auto *cameras = data<double>(camera_from_world), *late = data<double>(dt_s), *body = data<double>(body_var);
+  const auto *m = data<double>(mean), *c = data<double>(cov);
+  const auto *first = data<std::int64_t>(start), *which = data<std::int64_t>(rows);
+  auto *to = data<double>(out);
+  py::gil_scoped_release release;
+  kernels.costs(cameras, late, first, detections, m, c, which, n_views, n_rows, n_padded, body, cap, joints_min,
+                var_max, never, to);
 }
 
 void triangulate(In camera_from_world, In points, In points_m, In status) {
@@ -42,7 +57,7 @@ void triangulate(In camera_from_world, In points, In points_m, In status) {
   auto *to = data<double>(points_m);
   auto *said = data<std::int8_t>(status);
   py::gil_scoped_release release;
-  fusion::triangulate(cameras, from, n_views, n_points, to, said);
+  kernels.triangulate(cameras, from, n_views, n_points, to, said);
 }
 
 void refine(In camera_from_world, In points, In sd, int n_steps, In points_m, In cov_m2, In weights) {
@@ -50,7 +65,7 @@ void refine(In camera_from_world, In points, In sd, int n_steps, In points_m, In
   const auto *cameras = data<double>(camera_from_world), *from = data<double>(points), *deviation = data<double>(sd);
   auto *to = data<double>(points_m), *cov = data<double>(cov_m2), *share = data<double>(weights);
   py::gil_scoped_release release;
-  fusion::refine(cameras, from, deviation, n_views, n_points, n_steps, to, cov, share);
+  kernels.refine(cameras, from, deviation, n_views, n_points, n_steps, to, cov, share);
 }
 
 void predict(In mean, In cov, In rows, double dt_s, double fade_s, In acceleration) {
@@ -59,12 +74,12 @@ void predict(In mean, In cov, In rows, double dt_s, double fade_s, In accelerati
   const auto *which = data<std::int64_t>(rows);
   const auto *q = data<double>(acceleration);
   py::gil_scoped_release release;
-  fusion::predict(m, c, which, n_rows, n_padded, dt_s, fade_s, q);
+  kernels.predict(m, c, which, n_rows, n_padded, dt_s, fade_s, q);
 }
 
 void update(In camera_from_world, In dt_s, In x, In y, In var, In seen, In rows, In detection_of, In body_var,
-            In acceleration, In floor_precision, In axis_precision, In height_precision, In heights_m, double share, double learning,
-            double freedom, int n_steps, int n_plain, In mean, In cov, In residual_sum,
+            In acceleration, In floor_precision, In axis_precision, In height_precision, In heights_m, double share,
+            double learning, double freedom, int n_steps, int n_plain, In mean, In cov, In residual_sum,
             In residual_count, In support) {
   const fusion::Views views{data<double>(camera_from_world), data<double>(dt_s),
                             static_cast<std::size_t>(dt_s.shape(0))};
@@ -78,7 +93,7 @@ void update(In camera_from_world, In dt_s, In x, In y, In var, In seen, In rows,
   auto *m = data<double>(mean), *c = data<double>(cov);
   auto *sums = data<double>(residual_sum), *counts = data<double>(residual_count), *held = data<double>(support);
   py::gil_scoped_release release;
-  fusion::update(views, detections, which, matched, n_rows, n_padded, body, q, on_floor, anchors, freedom, n_steps, n_plain, m, c,
+  kernels.update(views, detections, which, matched, n_rows, n_padded, body, q, on_floor, anchors, freedom, n_steps, n_plain, m, c,
                  sums, counts, held);
 }
 
@@ -89,7 +104,7 @@ void hold_limbs(In mean, In cov, In rows, In limbs, In lengths_m, In support, do
   const auto *which = data<std::int64_t>(rows), *pairs = data<std::int64_t>(limbs);
   const auto *held = data<double>(support);
   py::gil_scoped_release release;
-  fusion::hold_limbs(m, c, which, n_rows, n_padded, pairs, n_limbs, lengths, held, sd_m, own_var, learning);
+  kernels.hold_limbs(m, c, which, n_rows, n_padded, pairs, n_limbs, lengths, held, sd_m, own_var, learning);
 }
 
 void describe(In mean, In cov, In rows, In share, double sd_max_m, In joints_m, In joints_sd_m, In position_m,
@@ -100,7 +115,7 @@ void describe(In mean, In cov, In rows, In share, double sd_max_m, In joints_m, 
   auto *joints = data<double>(joints_m), *sd = data<double>(joints_sd_m);
   auto *place = data<double>(position_m), *place_sd = data<double>(position_sd_m);
   py::gil_scoped_release release;
-  fusion::describe(m, c, which, n_rows, n_joints, n_padded, part, sd_max_m, joints, sd, place, place_sd);
+  kernels.describe(m, c, which, n_rows, n_joints, n_padded, part, sd_max_m, joints, sd, place, place_sd);
 }
 
 }  // namespace
@@ -109,6 +124,7 @@ PYBIND11_MODULE(triangulation, m) {
   m.doc() = "From what cameras saw to points and people in the world; arrays in, preallocated arrays out.";
   m.def("prepare", &prepare);
   m.def("undistort", &undistort);
+  m.def("costs", &costs);
   m.def("triangulate", &triangulate);
   m.def("refine", &refine);
   m.def("predict", &predict);

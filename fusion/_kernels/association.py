@@ -1,4 +1,4 @@
-"""Hot loops of association: costs, the optimal assignment of each camera, cross-view grouping of what is left.
+"""Hot loops of association: the optimal assignment of each camera, cross-view grouping of what is left.
 
 Arrays in, preallocated arrays out. Detections of one set of frames are sorted by view: those of view v are
 start[v] .. start[v + 1] - 1. Image coordinates are normalised and undistorted; joints are padded to n_padded lanes and
@@ -8,83 +8,14 @@ a detection's `seen` is 1.0 or 0.0.
 import numpy as np
 from numba import njit
 
-# A mean over joints may be summed in any order, which lets the compiler use lanes; NaN and infinity keep their meaning.
-_SUMS = {"reassoc", "nsz", "contract"}
 # No pair: higher than any cost.
 NEVER = 1e9
 
+# A sum over views may be taken in any order, which lets the compiler use lanes; NaN and infinity keep their meaning.
+_SUMS = {"reassoc", "nsz", "contract"}
+
 
 # error_model: a check for division by zero would keep the loop out of lanes; no divisor here can be zero.
-@njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
-def costs(camera_from_world, dt_s, start, x, y, var, seen, mean, cov, rows, body_var, cap, joints_min, var_max, out):
-    """Mean capped squared distance, in standard deviations, from every predicted person to every detection.
-
-    A person's joints are moved to the instant of the view (dt_s before the state's), projected, and compared. Uncertain
-    joints count less, but a logarithm charges for the uncertainty, so a vague track cannot take what a certain one
-    explains as well. No prediction may be vaguer than var_max (m^2): whoever was out of sight for long does not reach
-    across the room for a stranger's detection.
-
-    mean (capacity, 6, n_padded), cov (capacity, 21, n_padded), rows (n,); out (n, n_detections), every cell written.
-    """
-    n_padded = x.shape[1]
-    u = np.empty(n_padded)
-    v = np.empty(n_padded)
-    spread = np.empty(n_padded)
-    body = np.empty(n_padded)
-    for view in range(start.shape[0] - 1):
-        if start[view] == start[view + 1]:
-            continue
-        p = camera_from_world[view]
-        dt = dt_s[view]
-        for track in range(rows.shape[0]):
-            m = mean[rows[track]]
-            c = cov[rows[track]]
-            in_front = 0.0
-            for j in range(n_padded):
-                qx = m[0, j] + dt * m[3, j]
-                qy = m[1, j] + dt * m[4, j]
-                qz = m[2, j] + dt * m[5, j]
-                depth = p[2, 0] * qx + p[2, 1] * qy + p[2, 2] * qz + p[2, 3]
-                in_front += depth
-                depth = depth if depth > 0.05 else 0.05
-                u[j] = (p[0, 0] * qx + p[0, 1] * qy + p[0, 2] * qz + p[0, 3]) / depth
-                v[j] = (p[1, 0] * qx + p[1, 1] * qy + p[1, 2] * qz + p[1, 3]) / depth
-                body[j] = body_var[j] / (depth * depth)
-                # Mean variance of the two image coordinates: rows of the Jacobian times covariance times itself.
-                across = 0.0
-                for i in range(2):
-                    w = u[j] if i == 0 else v[j]
-                    jx = p[i, 0] - w * p[2, 0]
-                    jy = p[i, 1] - w * p[2, 1]
-                    jz = p[i, 2] - w * p[2, 2]
-                    across += jx * (c[0, j] * jx + 2.0 * (c[1, j] * jy + c[3, j] * jz))
-                    across += jy * (c[2, j] * jy + 2.0 * c[4, j] * jz) + c[5, j] * jz * jz
-                vague = 0.5 * across if 0.5 * across < var_max else var_max
-                spread[j] = (body_var[j] + vague) / (depth * depth)
-            for d in range(start[view], start[view + 1]):
-                total = 0.0
-                n_seen = 0.0
-                var_sum = 0.0
-                wide_sum = 0.0
-                # Whole rows and plain comparisons: what the compiler needs to see to walk joints in lanes.
-                x_d, y_d, var_d, seen_d = x[d], y[d], var[d], seen[d]
-                for j in range(n_padded):
-                    du = x_d[j] - u[j]
-                    dv = y_d[j] - v[j]
-                    wide = var_d[j] + spread[j]
-                    distance = (du * du + dv * dv) / wide
-                    total += seen_d[j] * (distance if distance < cap else cap)
-                    n_seen += seen_d[j]
-                    var_sum += seen_d[j] * (var_d[j] + body[j])
-                    wide_sum += seen_d[j] * wide
-                out[track, d] = NEVER
-                if n_seen >= joints_min and in_front > 0.05 * n_padded:
-                    value = total / n_seen + np.log(max(wide_sum / var_sum, 1.0))
-                    # False for what is not a number, which would send the assignment searching for ever.
-                    if value < NEVER:
-                        out[track, d] = value
-
-
 @njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
 def noise(
     camera_from_world, dt_s, x, y, var, seen, mean, cov, rows, detection_of, body_var, acceleration, freedom,
@@ -212,32 +143,56 @@ def assign(start, cost, gate, double_gate, track_of, detection_of):
     track_of[:] = -1
     if n_tracks == 0:
         return
+    near = np.empty(n_tracks, np.int64)  # Tracks below the gate of any detection of the view; no other can matter.
+    n_below = np.empty(cost.shape[1], np.int64)
+    n_below[:] = 0
     for view in range(start.shape[0] - 1):
         first = start[view]
-        n = start[view + 1] - first
+        stop = start[view + 1]
+        n = stop - first
         if n == 0:
             continue
-        if n_tracks <= n:
-            clipped = np.minimum(cost[:, first : first + n], gate)
-            column_of = np.full(n_tracks, -1)
-            _assign(clipped, column_of)
-            for track in range(n_tracks):
-                d = first + column_of[track]
+        n_near = 0
+        disputed = False
+        for track in range(n_tracks):
+            below = 0
+            for d in range(first, stop):
                 if cost[track, d] < gate:
-                    track_of[d] = track
-                    detection_of[track, view] = d
-        else:
-            clipped = np.ascontiguousarray(np.minimum(cost[:, first : first + n], gate).T)
-            column_of = np.full(n, -1)
-            _assign(clipped, column_of)
-            for k in range(n):
-                if cost[column_of[k], first + k] < gate:
-                    track_of[first + k] = column_of[k]
-                    detection_of[column_of[k], view] = first + k
-        for d in range(first, first + n):
+                    below += 1
+                    n_below[d] += 1
+                    disputed |= n_below[d] > 1
+            if below:
+                near[n_near] = track
+                n_near += 1
+                disputed |= below > 1
+        if not disputed:
+            for k in range(n_near):
+                for d in range(first, stop):
+                    if cost[near[k], d] < gate:
+                        track_of[d] = near[k]
+                        detection_of[near[k], view] = d
+            continue
+        by_track = n_near <= n
+        clipped = np.empty((n_near, n) if by_track else (n, n_near))
+        for k in range(n_near):
+            for d in range(n):
+                price = min(cost[near[k], first + d], gate)
+                if by_track:
+                    clipped[k, d] = price
+                else:
+                    clipped[d, k] = price
+        column_of = np.full(clipped.shape[0], -1)
+        _assign(clipped, column_of)
+        for row in range(clipped.shape[0]):
+            track = near[row] if by_track else near[column_of[row]]
+            d = first + (column_of[row] if by_track else row)
+            if cost[track, d] < gate:
+                track_of[d] = track
+                detection_of[track, view] = d
+        for d in range(first, stop):
             if track_of[d] == -1:
-                for track in range(n_tracks):
-                    if detection_of[track, view] >= 0 and cost[track, d] < double_gate:
+                for k in range(n_near):
+                    if detection_of[near[k], view] >= 0 and cost[near[k], d] < double_gate:
                         track_of[d] = -2
                         break
 
@@ -520,6 +475,8 @@ def overlaps(mean, cov, rows, n_joints, near_m, out):
             total = 0.0
             count = 0
             for j in range(n_joints):
+                if not total < near_m * n_joints:
+                    break  # Whatever follows, it is too far; people mostly are after three joints.
                 spread = 0.0
                 for i in (0, 2, 5):
                     spread += cov[rows[a], i, j] + cov[rows[b], i, j]
@@ -543,7 +500,6 @@ def warm_up() -> None:
     start, rows, lanes = np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(n_padded)
     cost = np.zeros((1, 0))
     dt_s, heights, nobody = np.zeros(1), np.zeros((n_padded, 2)), np.zeros(0, np.int64)
-    costs(camera, dt_s, start, none, none, none, none, mean, cov, rows, lanes, 1.0, 1.0, 1.0, cost)
     assign(start, cost, 1.0, 1.0, np.zeros(0, np.int64), np.zeros((1, 1), np.int64))
     pair = np.zeros((0, 0))
     pair_costs(

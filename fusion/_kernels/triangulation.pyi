@@ -10,7 +10,7 @@ import numpy as np
 
 def prepare(
     keypoints: np.ndarray,  # (n, K, 3) float32: x, y in raw pixels, score
-    view_of: np.ndarray,  # (n,) int64
+    start: np.ndarray,  # (n_views + 1,) int64, first detection of each view
     lenses: np.ndarray,  # (n_views, 9): fx, fy, cx, cy, k1, k2, p1, p2, k3
     sd_px: float,
     score_min: float,
@@ -23,6 +23,26 @@ def prepare(
 
 def undistort(points_px: np.ndarray, lenses: np.ndarray, out: np.ndarray) -> None:
     """(n_views, n_points, 2) raw pixels to normalised coordinates."""
+
+def costs(
+    camera_from_world: np.ndarray,
+    dt_s: np.ndarray,  # (n_views,) frame time minus state time
+    start: np.ndarray,  # (n_views + 1,) int64, first detection of each view
+    x: np.ndarray,  # (n_detections, n_padded); so are y, var, seen
+    y: np.ndarray,
+    var: np.ndarray,
+    seen: np.ndarray,
+    mean: np.ndarray,
+    cov: np.ndarray,
+    rows: np.ndarray,  # (n,) int64
+    body_var: np.ndarray,  # (n_padded,) m^2
+    cap: float,  # on a joint's squared distance
+    joints_min: float,
+    var_max: float,  # m^2, of a prediction
+    never: float,  # what a pair costs that cannot be
+    out: np.ndarray,  # (n, n_detections) out
+) -> None:
+    """Mean capped squared distance, in standard deviations, from every predicted person to every detection."""
 
 def triangulate(
     camera_from_world: np.ndarray,  # (n_views, 3, 4)

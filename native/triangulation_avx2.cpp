@@ -1,0 +1,10 @@
+// The kernels for machines with AVX2; see isa.hpp.
+#include "isa.hpp"
+
+// After every other header: what the library defines inline must run anywhere.
+#if defined(__x86_64__) && defined(__GNUC__)
+#pragma GCC target("avx2,fma")
+#endif
+
+#define FUSION_ISA avx2
+#include "triangulation.hpp"

@@ -1,0 +1,5 @@
+// The kernels for any machine; see isa.hpp.
+#include "isa.hpp"
+
+#define FUSION_ISA baseline
+#include "triangulation.hpp"
