@@ -1,4 +1,4 @@
-"""Where the time of a tracker's step goes: microseconds of CPU time by stage and kernel, median over a second and a half.
+"""Where the time of a step of the tracker goes: microseconds of CPU time by stage and kernel, medians over 25 steps.
 
     OMP_NUM_THREADS=1 python bench/where_time_goes.py 12 8
 """
