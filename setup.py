@@ -5,8 +5,8 @@ from Cython.Build import cythonize
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import Extension, setup
 
-# Neither -march=native (the wheel runs on other machines: hot functions are cloned for AVX2 and AVX-512 and chosen at
-# load) nor -ffast-math (NaN marks an unseen observation and must survive).
+# Neither -march=native (the wheel runs on other machines: hot kernels are compiled for AVX2 and AVX-512 as well and
+# chosen at load) nor -ffast-math (NaN marks an unseen observation and must survive).
 FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 
 ISAS = ["baseline", "avx2", "avx512"]  # One source file each, compiled for it by a pragma; see native/isa.hpp.

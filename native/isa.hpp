@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 namespace fusion {
@@ -66,13 +67,23 @@ namespace avx512 {
 extern const Kernels kKernels;
 }
 
-inline const Kernels& best_kernels() {
+struct Isa {
+  const char* name;
+  const Kernels& kernels;
+};
+
+// The best set that this machine has; FUSION_ISA=avx2 or baseline asks for a lesser one, so that tests can compare them.
+inline Isa best_isa() {
 #if defined(__x86_64__) && defined(__GNUC__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return avx512::kKernels;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::kKernels;
+  const char* wanted = std::getenv("FUSION_ISA");
+  const bool any = wanted == nullptr || *wanted == '\0';
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                          __builtin_cpu_supports("avx512vl");
+  if (has_avx512 && (any || std::strcmp(wanted, "avx512") == 0)) return {"avx512", avx512::kKernels};
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (has_avx2 && (any || std::strcmp(wanted, "baseline") != 0)) return {"avx2", avx2::kKernels};
 #endif
-  return baseline::kKernels;
+  return {"baseline", baseline::kKernels};
 }
 
 }  // namespace fusion

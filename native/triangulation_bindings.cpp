@@ -17,7 +17,8 @@ T* data(const py::array& array) {
 
 using In = const py::array&;
 
-const fusion::Kernels& kernels = fusion::best_kernels();
+const fusion::Isa isa = fusion::best_isa();
+const fusion::Kernels& kernels = isa.kernels;
 
 std::int64_t prepare(In keypoints, In start, In lenses, double sd_px, double score_min, In x, In y, In var, In seen) {
   const std::size_t n_views = start.shape(0) - 1, n_joints = keypoints.shape(1), n_padded = x.shape(1);
@@ -122,6 +123,7 @@ void describe(In mean, In cov, In rows, In share, double sd_max_m, In joints_m, 
 
 PYBIND11_MODULE(triangulation, m) {
   m.doc() = "From what cameras saw to points and people in the world; arrays in, preallocated arrays out.";
+  m.attr("instruction_set") = isa.name;
   m.def("prepare", &prepare);
   m.def("undistort", &undistort);
   m.def("costs", &costs);

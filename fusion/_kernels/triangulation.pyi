@@ -8,6 +8,8 @@ number of joints rounded up to a multiple of LANES = 8.
 
 import numpy as np
 
+instruction_set: str  # "avx512", "avx2" or "baseline": what the kernels were chosen for at load
+
 def prepare(
     keypoints: np.ndarray,  # (n, K, 3) float32: x, y in raw pixels, score
     start: np.ndarray,  # (n_views + 1,) int64, first detection of each view
