@@ -28,6 +28,9 @@ OFF_CENTRE_WIDTHS, OFF_CENTRE_SD_WIDTHS = 0.45, 0.15
 # Whether a load on these plates is a product that is known to lie there, or one of a dozen from nearby in the row, or
 # one of a hundred from anywhere: one piece in forty was misplaced before anybody watched.
 PLANNED_PRIOR, ROW_PRIOR, STORE_PRIOR = 1.0, 2e-3, 1e-4
+# How far a count of zero may be believed: shelves are filled unseen, inventories are wrong now and then. Something did
+# leave the plate, and what is planned there is still far likelier than goods from elsewhere.
+COUNT_WRONG = 0.2
 # Shares of one, two, three pieces in a grip; more are rarer still.
 QUANTITY_PRIOR = (0.86, 0.10, 0.03)
 QUANTITY_DECAY = 0.5
@@ -206,10 +209,10 @@ class Planogram:
         near = members[offset < 2.0]
         beyond = np.maximum(offset[offset < 2.0] - OFF_CENTRE_WIDTHS, 0.0)
         closeness = np.exp(-0.5 * (beyond / OFF_CENTRE_SD_WIDTHS) ** 2)
-        # A take needs a piece to be there; a put-back goes where the product belongs, even if the place is empty.
-        present = np.minimum(self.stock[near], 1.0)
-        if not taken:
-            present = np.maximum(present, self.planned[near])
+        # A take needs a piece to be there, as far as counts can be trusted; a put-back goes where the product belongs, even
+        # if the place is empty.
+        planned_there = self.planned[near] * (COUNT_WRONG if taken else 1.0)
+        present = np.maximum(np.minimum(self.stock[near], 1.0), planned_there)
         planned = closeness @ present
         in_row = (self.planned[members] | (self.stock[members] > 0.5)).any(axis=0)
         return np.log(PLANNED_PRIOR * planned + ROW_PRIOR * in_row + STORE_PRIOR)
