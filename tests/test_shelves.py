@@ -274,6 +274,20 @@ def test_explanations_prefer_what_lies_there() -> None:
     assert (best.product[0], best.quantity[0]) == (2, -2)
 
 
+def test_an_empty_count_does_not_hide_what_is_planned_there() -> None:
+    """Shelves are filled unseen: a load that leaves a plate counted empty is still what is planned there."""
+    planogram = Planogram(STORE)
+    facing = STORE.planogram[0]
+    plate = [one.plate for one in STORE.plates].index(facing.plate)
+    product = planogram.gtins.index(facing.gtin)
+    plates, delta_g = np.array([plate]), np.array([-planogram.weight_g[product]])
+    counted = planogram.log_place(plates, delta_g)[product]
+    planogram.move(plate, product, -1000.0)
+    empty = planogram.log_place(plates, delta_g)
+    assert empty[product] < counted, "the count is evidence"
+    assert empty[product] == empty.max(), "and no more than that"
+
+
 def test_a_misplaced_piece_can_be_taken_again() -> None:
     planogram = Planogram(STORE)
     before = planogram.explain(np.array([0]), np.array([-371.0]), 1.0)
