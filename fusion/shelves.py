@@ -209,8 +209,8 @@ class Planogram:
         near = members[offset < 2.0]
         beyond = np.maximum(offset[offset < 2.0] - OFF_CENTRE_WIDTHS, 0.0)
         closeness = np.exp(-0.5 * (beyond / OFF_CENTRE_SD_WIDTHS) ** 2)
-        # A take needs a piece to be there, as far as counts can be trusted; a put-back goes where the product belongs, even
-        # if the place is empty.
+        # A take needs a piece to be there, as far as counts can be trusted; a put-back goes where the product belongs,
+        # even if the place is empty.
         planned_there = self.planned[near] * (COUNT_WRONG if taken else 1.0)
         present = np.maximum(np.minimum(self.stock[near], 1.0), planned_there)
         planned = closeness @ present
