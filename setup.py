@@ -13,7 +13,7 @@ ISAS = ["baseline", "avx2", "avx512"]  # One source file each, compiled for it b
 triangulation = Pybind11Extension(
     "fusion._kernels.triangulation",
     ["native/triangulation_bindings.cpp", *(f"native/triangulation_{isa}.cpp" for isa in ISAS)],
-    depends=["native/isa.hpp", "native/triangulation.hpp", "native/small_matrix.hpp"],
+    depends=[f"native/{name}.hpp" for name in ("isa", "triangulation", "tracking", "small_matrix")],
     cxx_std=17,
     extra_compile_args=[*FLAGS, "-ffp-contract=fast"],
 )

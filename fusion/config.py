@@ -337,16 +337,20 @@ class Store(_StoreToml):
 def inside_polygon(polygon: Sequence[tuple[float, float]], x: float, y: float, margin_m: float = 0.0) -> bool:
     """Whether a point of the floor lies in a polygon or within margin_m of its edge."""
     inside = False
-    corners = [*polygon, polygon[0]]
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:]):
+    x0, y0 = polygon[-1]
+    for x1, y1 in polygon:
+        if (y0 > y) != (y1 > y) and x < x0 + (y - y0) * (x1 - x0) / (y1 - y0):
+            inside = not inside
+        x0, y0 = x1, y1
+    if inside:
+        return True
+    for (x0, y0), (x1, y1) in zip(polygon, [*polygon[1:], polygon[0]]):
         dx, dy = x1 - x0, y1 - y0
         along = ((x - x0) * dx + (y - y0) * dy) / max(dx * dx + dy * dy, 1e-18)
         along = min(max(along, 0.0), 1.0)
         if math.hypot(x - x0 - along * dx, y - y0 - along * dy) <= margin_m:
             return True
-        if (y0 > y) != (y1 > y) and x < x0 + (y - y0) * dx / dy:
-            inside = not inside
-    return inside
+    return False
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

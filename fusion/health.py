@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fusion.geometry import Rig
 
 # Cameras for which one person is compared in each set, in turn: pictures that follow one another err alike, so little
-# is lost by looking at each person twice a second, and the time that it takes stays small.
-VIEWS_PER_PERSON = 16
+# is lost by looking at each person once or twice a second, and the time that it takes stays small.
+VIEWS_PER_PERSON = 32
 # Deviation of a whole body in one view beyond what its joints' own deviations say, metres: clothes, sides of the body.
 VIEW_SD_M = 0.02
 # Deviation of a predicted body before the set's own views correct it, metres.

@@ -15,11 +15,21 @@ import numpy as np
 
 from fusion._kernels import association as kernels
 from fusion._kernels import triangulation
-from fusion.association import MATCH_GATE, Associator, FrameSet, by_joint
+from fusion.association import Associator, FrameSet
 from fusion.config import inside_polygon
 from fusion.geometry import Rig
 from fusion.health import CameraHealth
 from fusion.results import People, Warning
+from fusion.workspace import (
+    COASTING_MAX_S,
+    DOUBT_MAX_S,
+    MATCH_GATE,
+    NOISE_EVERY,
+    POSITION_SD_MAX_M,
+    TENTATIVE_MAX_S,
+    Workspace,
+    faded,
+)
 
 if TYPE_CHECKING:
     from fusion.config import Store
@@ -28,53 +38,14 @@ if TYPE_CHECKING:
 
 # People followed at once; beyond, births are counted and refused.
 CAPACITY = 256
-# Spectral density of joints' acceleration, m^2/s^3: typical acceleration squared times how long it lasts. A trunk
-# changes by 2 m/s^2 for half a second; a hand by 5 m/s^2 for a fifth.
-_ACCELERATION = {
-    "nose": 3.0, "eye": 3.0, "ear": 3.0, "neck": 2.0, "shoulder": 2.5, "elbow": 2.0, "wrist": 5.0, "hip": 2.0,
-    "mid_hip": 2.0, "knee": 1.6, "ankle": 3.0, "big_toe": 3.6, "small_toe": 3.6, "heel": 3.0,
-    "box_top": 2.0, "box_bottom": 2.0,
-}  # fmt: skip
-# Speed that a joint may have on average when nothing is known, m/s.
-_SPEED_SD_M_S = {
-    "nose": 1.0, "eye": 1.0, "ear": 1.0, "neck": 1.0, "shoulder": 1.0, "elbow": 1.3, "wrist": 1.6, "hip": 1.0,
-    "mid_hip": 1.0, "knee": 1.2, "ankle": 1.4, "big_toe": 1.4, "small_toe": 1.4, "heel": 1.4,
-    "box_top": 1.0, "box_bottom": 1.0,
-}  # fmt: skip
-# Joints that say where a person stands, and how much.
-_TRUNK = {"shoulder": 1.0, "hip": 1.0, "neck": 1.0, "mid_hip": 1.0, "knee": 0.2, "ankle": 0.2, "nose": 0.2, "ear": 0.2}
-# People keep walking for about this long when nobody looks.
-FADE_S = 1.0
-# A joint strays this far from the body's axis, metres, and is this uncertain about its usual height beyond what heights
-# vary by between people (people crouch and lift their hands). It is one opinion, not news in every set: its weight is
-# that of one measurement in ANCHOR_S. Where two cameras look, it counts for nothing; where one does, it holds depth.
-_STRAY_M = {
-    "nose": 0.2, "eye": 0.2, "ear": 0.2, "neck": 0.15, "shoulder": 0.2, "elbow": 0.3, "wrist": 0.45, "hip": 0.15,
-    "mid_hip": 0.12, "knee": 0.3, "ankle": 0.4, "big_toe": 0.4, "small_toe": 0.4, "heel": 0.4,
-    "box_top": 0.3, "box_bottom": 0.3,
-}  # fmt: skip
-HEIGHT_SLACK_M = 0.05
+# What is known of a body weighs as much as one measurement in this time.
 ANCHOR_S = 0.3
 # Time over which the usual height of somebody's joints is learnt.
 LEARNING_S = 3.0
-# How well a detector's joints keep the distance of a bone, metres, in one set.
-LIMB_SD_M = 0.04
-# By how much neighbouring joints err on their own where all of a body is vague, metres.
-OWN_SD_M = 0.05
-# Degrees of freedom of the measurement noise: detectors' tails are heavy, 4 is the usual choice (Lange et al. 1989).
-FREEDOM = 4.0
-# Detectors differ: how noisy each joint is, against what is assumed, is learnt from how much views disagree, in one set
-# of so many. What is assumed weighs as much as so many coordinates; what was learnt fades within this time.
-NOISE_EVERY, NOISE_PRIOR, NOISE_FADE_S = 4, 50.0, 20.0
-# Part of a view's error lasts from frame to frame, and the filter takes it for news: so much more variance makes told
-# deviations right on simulated crowds.
-NOISE_LASTING = 1.1
-NOISE_MIN, NOISE_MAX = 0.05, 20.0
+# Steps of the search for a person's joints; at a birth, those in which every view still has its full say.
 STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 3, 7, 2
 # Spread of a joint about the place of a body of which nothing else is known, metres.
 JOINT_SPREAD_M = 0.35
-# A joint less certain than this is not told.
-JOINT_SD_MAX_M = 0.30
 # Log-likelihood ratio that a place holds a person when a camera that looks at it finds one there, or none: detectors
 # find 85 % of the people in free sight (others stand in between, too), and what is no person but looks like one (a coat
 # on its hook, a mirror) turns up in half of the views of its place.
@@ -87,17 +58,10 @@ WALKED_SETS = 5  # In a row: a passer-by may pull a ghost along for a moment.
 TELL_SETS, TELL_SETS_ALONE = 1, 3
 # Heights at which a camera must see a place to be said to look at it.
 LOOKED_AT_M = np.array([1.0, 1.5])
-# A tentative track unseen for so long was a ghost.
-TENTATIVE_MAX_S = 0.35
-# Whom at most one camera finds for so long, while two or more look there in vain and somebody well seen stands within
-# reach, is nobody: what is left over of that other person feeds him. He waits to be re-linked.
-DOUBT_MAX_S, REACH_M = 1.0, 0.7
-# Somebody unseen is matched and told for so long, as long as the place is known; afterwards only re-linked.
-COASTING_MAX_S = 1.5
+# Somebody whom another feeds, see DOUBT_MAX_S, stands within this distance of him.
+REACH_M = 0.7
 # After so long nobody is re-linked any more; outside the floor people are gone at once.
 LOST_MAX_S = 30.0
-# Told place: a person less certain than this is not told.
-POSITION_SD_MAX_M = 0.8
 # Two tracks whose known joints lie on average this near are one person.
 DUPLICATE_M = 0.15
 # Births this near to somebody well known, on the floor, are that person seen badly.
@@ -138,46 +102,29 @@ class Tracker:
         kernels.warm_up()
         self.rig = rig
         self.layout = layout
-        self._associator = Associator(rig, layout, appearance_dim)
+        self._workspace = Workspace(rig, layout, appearance_dim, CAPACITY)
+        self._kernels, n_padded = self._workspace.kernels, self._workspace.n_padded
+        self._associator = Associator(rig, layout, self._workspace)
         self.ignored: Counter[str] = self._associator.ignored
         self._store_floor = floor
         self._gates = gates
         self._boxes = boxes
         self._lenses = rig.lenses
-        n_padded = self._associator.n_padded
-        self._body_var = self._associator.body_var
-        self.health = CameraHealth(rig, self._body_var, self.layout.n_joints, boxes)
-        self._acceleration = by_joint(self.layout, _ACCELERATION, n_padded, 0.0)
-        self._speed_var = by_joint(self.layout, _SPEED_SD_M_S, n_padded, 1.0) ** 2
-        # The bottom of a box stands on the floor.
-        self._floor_precision = np.zeros(n_padded)
-        for j in self.layout.indices("box_bottom"):
-            self._floor_precision[j] = 1.0 / self.layout.heights_m[j, 1] ** 2
-        k = self.layout.n_joints
-        self._axis_precision = np.zeros(n_padded)
-        self._axis_precision[:k] = by_joint(self.layout, _STRAY_M, k, 0.0) ** -2
-        self._height_precision = np.zeros(n_padded)
-        self._height_precision[:k] = 1.0 / (self.layout.heights_m[:, 1] ** 2 + HEIGHT_SLACK_M**2)
-        self._noise = np.ones(n_padded)
-        self._noise_total, self._noise_count = np.zeros(n_padded), np.zeros(n_padded)
-        self._noise_set, self._noise_ns = 0, 0
-        self._heights_m = np.zeros((CAPACITY, n_padded))
-        self._limbs = self.layout.limbs
-        self._limb_lengths_m = np.zeros((CAPACITY, len(self._limbs)))
+        self.health = CameraHealth(rig, self._workspace.body_var, self.layout.n_joints, boxes)
+        self._tally = 0
+        # Somebody of whom nothing is known but the place.
+        self._newborn_mean, self._newborn_cov = np.zeros((6, n_padded)), np.zeros((21, n_padded))
+        self._newborn_mean[2] = self._associator.heights_m[:, 0]
+        self._newborn_cov[5] = JOINT_SPREAD_M**2
+        self._newborn_cov[[9, 14, 20]] = self._workspace.speed_var
         self._step_s = 0.0
-        self._share = np.array([_TRUNK.get(j, _TRUNK.get(j.split("_", 1)[-1], 0.02)) for j in self.layout.joints])
-        self._mean = np.zeros((CAPACITY, 6, n_padded))
-        self._cov = np.zeros((CAPACITY, 21, n_padded))
-        self._cov[:, [0, 2, 5, 9, 14, 20]] = 1.0
-        self._appearance = np.zeros((CAPACITY, appearance_dim)) if appearance_dim else None
-        self._track_id = np.full(CAPACITY, -1, np.int64)
+        ws = self._workspace
+        self._mean, self._cov, self._looks = ws.mean, ws.cov, ws.looks
+        self._track_id, self._confirmed, self._seen_ns = ws.track_id, ws.confirmed, ws.seen_ns
+        self._sets_seen, self._sets_alone = ws.sets_seen, ws.sets_alone  # With two views or more, and with one.
+        self._sure_ns = ws.sure_ns  # When nothing spoke for its being nobody.
         self._born_ns = np.zeros(CAPACITY, np.int64)
-        self._seen_ns = np.zeros(CAPACITY, np.int64)
-        self._sets_seen = np.zeros(CAPACITY, np.int64)  # With two views or more.
-        self._sets_alone = np.zeros(CAPACITY, np.int64)
-        self._confirmed = np.zeros(CAPACITY, np.bool_)
         self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.
-        self._sure_ns = np.zeros(CAPACITY, np.int64)  # When nothing spoke for its being nobody.
         self._born_m = np.zeros((CAPACITY, 2))
         self._sets_away = np.zeros(CAPACITY, np.int64)  # Sets in a row that saw it away from where it was born.
         self._identity = np.ones(CAPACITY)
@@ -189,7 +136,7 @@ class Tracker:
         self._ended: deque[int] = deque(maxlen=4 * CAPACITY)
         self._warnings: list[Warning] = []
         self._last_frame_ns = np.full(self.rig.n_views, -1, np.int64)
-        self._down = np.zeros(self.rig.n_views, np.bool_)
+        self._down, self._any_down = np.zeros(self.rig.n_views, np.bool_), False
 
     # ---- one set -----------------------------------------------------------------------------------------------------
 
@@ -208,79 +155,80 @@ class Tracker:
         packed = self._associator.pack(frames)
         if packed is None:
             t_ns = self._t_ns if self._t_ns is not None else max((f.t_ns for f in frames), default=0)
-            return self._tell(t_ns)
+            described = self._described(len(self._live))
+            self._kernels.describe(self._live, *described)
+            return self._tell(t_ns, described, False)
         if self._t_ns is not None and packed.t_ns < self._t_ns:
             # A set that lies before the state: look at it from the state's instant.
-            packed.dt_s[packed.has_frame] += (packed.t_ns - self._t_ns) * 1e-9
+            packed.dt_s += (packed.t_ns - self._t_ns) * 1e-9
             packed.t_ns = self._t_ns
-        packed.dt_s[packed.has_frame] -= self.health.offsets_s[packed.has_frame]
+        packed.dt_s -= self.health.offsets_s
         self._watch_cameras(packed)
         self._predict(packed.t_ns)
-        track_of, detection_of = self._match(packed)
+        rows = self._live
+        track_of, detection_of = self._associator.match(packed, rows)
         self._check_cameras(packed, track_of, detection_of)
-        self._update(packed, detection_of)
-        self._doubt(packed, detection_of)
-        if len(track_of) and (track_of == -1).any():
-            self._give_birth(packed, np.flatnonzero(track_of == -1), self._alone(detection_of))
-        self._drop_duplicates()
-        self._let_go()
-        self._name()
-        return self._tell(packed.t_ns)
+        described = self._described(len(rows))
+        self._tally = (self._tally + 1) % NOISE_EVERY
+        found = self._kernels.follow(
+            rows, packed.t_ns, self._step_s, min(self._step_s / ANCHOR_S, 1.0), min(self._step_s / LEARNING_S, 1.0),
+            STEPS, self._tally, *described,
+        )  # fmt: skip
+        # Mostly everybody is known and seen, and there is nothing more to it.
+        if found & triangulation.TENTATIVE_SEEN:
+            self._weigh_tentative(packed, detection_of, described[2])
+        if found & triangulation.DOUBTED:
+            self._doubt(packed, detection_of, described[2])
+        free = track_of == -1
+        if free.any():
+            self._give_birth(packed, np.flatnonzero(free), self._alone(detection_of))
+        changed = self._live is not rows
+        if changed or found & triangulation.DUPLICATES:
+            self._drop_duplicates()
+        if self._lost or found & triangulation.OVERDUE:
+            self._let_go()
+        if changed or found & triangulation.UNNAMED:
+            self._name()
+        if self._live is not rows:
+            described = self._described(len(self._live))
+            self._kernels.describe(self._live, *described)
+        return self._tell(packed.t_ns, described, self._live is rows and not found & triangulation.UNSURE)
 
     def _predict(self, t_ns: int) -> None:
         self._step_s = 0.0 if self._t_ns is None else (t_ns - self._t_ns) * 1e-9
-        if self._t_ns is not None and t_ns > self._t_ns and len(self._live):
-            triangulation.predict(self._mean, self._cov, self._live, self._step_s, FADE_S, self._acceleration)
+        if self._step_s > 0.0 and len(self._live):
+            self._kernels.predict(self._live, self._step_s)
         self._t_ns = t_ns
 
-    def _match(self, frames: FrameSet) -> tuple[np.ndarray, np.ndarray]:
-        vectors = self._appearance[self._live] if self._appearance is not None else None
-        return self._associator.match(frames, self._mean, self._cov, self._live, vectors)
+    def _described(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Room for n people's joints, their deviations, places and theirs."""
+        k = self.layout.n_joints
+        return np.empty((n, k, 3)), np.empty((n, k)), np.empty((n, 2)), np.empty(n)
 
-    def _update(self, frames: FrameSet, detection_of: np.ndarray) -> None:
-        views_of = (detection_of >= 0).sum(axis=1)
-        seen = views_of > 0
-        if not seen.any():
-            return
-        rows = self._live[seen]
-        self._measure(frames, rows, np.ascontiguousarray(detection_of[seen]), STEPS, 0)
-        self._learn_noise(frames, rows, detection_of[seen])
-        views = views_of[seen]
-        self._seen_ns[rows] = frames.t_ns
-        self._sets_seen[rows] += views >= 2
-        self._sets_alone[rows] += views == 1
-        tentative = ~self._confirmed[rows]
-        if tentative.any():
-            self._weigh(rows[tentative], detection_of[seen][tentative] >= 0, frames)
-        if self._appearance is not None and frames.appearance is not None:
-            for row, detections in zip(rows, detection_of[seen]):
-                self._learn(row, frames.appearance[detections[detections >= 0]])
+    def _weigh_tentative(self, frames: FrameSet, detection_of: np.ndarray, places_m: np.ndarray) -> None:
+        found = detection_of >= 0
+        tentative = ~self._confirmed[self._live] & found.any(axis=1)
+        self._weigh(self._live[tentative], found[tentative], places_m[tentative], frames)
 
-    def _weigh(self, rows: np.ndarray, found: np.ndarray, frames: FrameSet) -> None:
+    def _weigh(self, rows: np.ndarray, found: np.ndarray, places_m: np.ndarray, frames: FrameSet) -> None:
         """Learn from who found a tentative person and who looked there in vain whether it is one."""
-        position, _ = self._place(rows)
-        vain = self._looking(position, frames.has_frame) & ~found
-        odds = self._odds[rows] + FOUND * found.sum(axis=1) + MISSED * vain.sum(axis=1)
-        self._odds[rows] = np.clip(odds, -ODDS_MAX, ODDS_MAX)
-        walked = np.hypot(*(position - self._born_m[rows]).T) > WALKED_M
-        self._sets_away[rows] = np.where(walked & (found.sum(axis=1) >= 2), self._sets_away[rows] + 1, 0)
-        self._confirmed[rows] = (odds > CONFIRM_ODDS) | (self._sets_away[rows] >= WALKED_SETS)
+        vain = self._looking(places_m, frames.has_frame)
+        kernels.weigh(
+            rows, found, vain, places_m, self._born_m, FOUND, MISSED, ODDS_MAX, CONFIRM_ODDS, WALKED_M, WALKED_SETS,
+            self._odds, self._sets_away, self._confirmed,
+        )  # fmt: skip
 
-    def _doubt(self, frames: FrameSet, detection_of: np.ndarray) -> None:
+    def _doubt(self, frames: FrameSet, detection_of: np.ndarray, places_m: np.ndarray) -> None:
         found = detection_of >= 0
         views = found.sum(axis=1)
         doubted = self._confirmed[self._live] & (views <= 1)
-        if not doubted.any():
-            self._sure_ns[self._live] = frames.t_ns
-            return
         if (views >= 2).any():
-            position, _ = self._place(self._live)
-            apart = np.hypot(*(position[:, None] - position[views >= 2]).transpose(2, 0, 1))
+            apart = np.hypot(*(places_m[:, None] - places_m[views >= 2]).transpose(2, 0, 1))
             doubted &= (apart < REACH_M).any(axis=1)
         else:
             doubted[:] = False
         if doubted.any():
-            vain = self._looking(position[doubted], frames.has_frame) & ~found[doubted]
+            vain = self._looking(places_m[doubted], frames.has_frame) & ~found[doubted]
             doubted[doubted] = vain.sum(axis=1) >= 2
         self._sure_ns[self._live[~doubted]] = frames.t_ns
 
@@ -291,55 +239,6 @@ class Tracker:
             places_m, LOOKED_AT_M, self.rig.camera_from_world, self._lenses, self.rig.size_px, live, self._boxes, out
         )
         return out
-
-    def _measure(
-        self, frames: FrameSet, rows: np.ndarray, detection_of: np.ndarray, steps: int, plain: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Update rows with what was matched; returns capped squared residuals and their count by row and view."""
-        residual = np.empty((2, *detection_of.shape))
-        share = 0.0 if plain else min(self._step_s / ANCHOR_S, 1.0)
-        learning = 1.0 if plain else min(self._step_s / LEARNING_S, 1.0)
-        support = np.empty((len(rows), self._mean.shape[2]))
-        triangulation.update(
-            self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var * self._noise, frames.seen, rows,
-            detection_of, self._body_var * self._noise, self._acceleration, self._floor_precision,
-            self._axis_precision, self._height_precision, self._heights_m, share, learning, FREEDOM, steps, plain,
-            self._mean, self._cov, residual[0], residual[1], support,
-        )  # fmt: skip
-        if len(self._limbs):
-            triangulation.hold_limbs(
-                self._mean, self._cov, rows, self._limbs, self._limb_lengths_m, support, LIMB_SD_M, OWN_SD_M**2,
-                learning,
-            )  # fmt: skip
-        return residual[0], residual[1]
-
-    def _learn_noise(self, frames: FrameSet, rows: np.ndarray, detection_of: np.ndarray) -> None:
-        self._noise_set = (self._noise_set + 1) % NOISE_EVERY
-        if self._noise_set:
-            return
-        kept = math.exp(-(frames.t_ns - self._noise_ns) * 1e-9 / NOISE_FADE_S)
-        self._noise_ns = frames.t_ns
-        self._noise_total *= kept
-        self._noise_count *= kept
-        total, count = np.zeros_like(self._noise), np.zeros_like(self._noise)
-        kernels.noise(
-            self.rig.camera_from_world, frames.dt_s, frames.x, frames.y, frames.var * self._noise, frames.seen,
-            self._mean, self._cov, rows, detection_of, self._body_var * self._noise, self._acceleration, FREEDOM, total,
-            count,
-        )  # fmt: skip
-        self._noise_total += NOISE_LASTING * self._noise * total
-        self._noise_count += count
-        noise = (self._noise_total + NOISE_PRIOR) / (self._noise_count + NOISE_PRIOR)
-        self._noise = np.clip(noise, NOISE_MIN, NOISE_MAX)
-
-    def _learn(self, row: int, vectors: np.ndarray) -> None:
-        assert self._appearance is not None
-        mean = vectors.mean(axis=0)
-        # A share of a tenth: some seconds of pictures, from several sides.
-        blend = self._appearance[row] * 0.9 + mean * 0.1 if self._appearance[row].any() else mean
-        norm = np.linalg.norm(blend)
-        if norm > 0:
-            self._appearance[row] = blend / norm
 
     # ---- births ------------------------------------------------------------------------------------------------------
 
@@ -384,34 +283,38 @@ class Tracker:
             self.ignored["people: more than can be followed at once"] += 1
             return
         row = self._free.pop() if again is None else again
-        state = self._mean, self._cov, self._heights_m, self._limb_lengths_m
-        before = [array[row].copy() for array in state]
-        self._live = self._live[self._live != row]
+        ws = self._workspace
+        state = ws.mean, ws.cov, ws.heights_m, ws.limb_lengths_m
+        before = []
+        if again is not None:
+            before = [array[row].copy() for array in state]
+            self._live = self._live[self._live != row]
         mean, cov = self._mean[row], self._cov[row]
-        mean[:] = 0.0
-        mean[0], mean[1] = place
-        mean[2] = self._associator.heights_m[:, 0]
-        self._heights_m[row] = mean[2]
-        self._limb_lengths_m[row] = self.layout.limb_lengths_m[:, 0]
-        cov[:] = 0.0
-        cov[[0, 1, 2]] = spread[:, None]
-        cov[5] = JOINT_SPREAD_M**2
-        cov[[9, 14, 20]] = self._speed_var
+        ws.heights_m[row] = self._newborn_mean[2]
+        ws.limb_lengths_m[row] = self.layout.limb_lengths_m[:, 0]
         detection_of = np.full((1, self.rig.n_views), -1, np.int64)
         detection_of[0, frames.view_of[group]] = group
         rows = np.array([row])
-        prior_mean, prior_cov = mean.copy(), cov.copy()
-        sums, counts = self._measure(frames, rows, detection_of, STEPS_AT_BIRTH, PLAIN_AT_BIRTH)
-        fits = sums / np.maximum(counts, 1.0) < MATCH_GATE
-        if len(group) > 1 and not fits[detection_of >= 0].all():
+        sums, counts = np.empty((2, *detection_of.shape))
+
+        def measure() -> None:
+            mean[:], cov[:] = self._newborn_mean, self._newborn_cov
+            mean[0], mean[1] = place
+            cov[0], cov[1], cov[2] = spread
+            self._kernels.measure(rows, detection_of, 0.0, 1.0, STEPS_AT_BIRTH, PLAIN_AT_BIRTH, -1, sums, counts)
+
+        measure()
+        n_views = len(group)
+        misfits = sums > MATCH_GATE * np.maximum(counts, 1.0)
+        if n_views > 1 and (misfits & (detection_of >= 0)).any():
             # A view that does not fit what the others agree on was another person's: begin again without it.
-            detection_of[~fits] = -1
-            if (detection_of >= 0).sum() >= 2:
-                mean[:], cov[:] = prior_mean, prior_cov
-                self._measure(frames, rows, detection_of, STEPS_AT_BIRTH, PLAIN_AT_BIRTH)
-        n_views = int((detection_of >= 0).sum())
+            detection_of[misfits] = -1
+            n_views = int((detection_of >= 0).sum())
+            if n_views >= 2:
+                measure()
         position, _ = self._place(rows)
-        if n_views < min(2, len(group)) or self._crowded(position[0]) or not self._plausible(row):
+        is_body = n_views >= min(2, len(group)) and kernels.plausible(mean, cov, self.layout.n_joints)
+        if not is_body or self._crowded(position[0]):
             if again is None:
                 self._free.append(row)
             else:
@@ -432,22 +335,18 @@ class Tracker:
         self._born_m[row] = position[0]
         self._sets_away[row] = 0
         self._identity[row] = 1.0
-        if self._appearance is not None:
-            self._appearance[row] = 0.0
-            if frames.appearance is not None:
-                self._learn(row, frames.appearance[detection_of[detection_of >= 0]])
+        self._looks[row] = 0.0
+        if frames.appearance is not None:
+            look = frames.appearance[detection_of[detection_of >= 0]].mean(axis=0)
+            self._looks[row] = look / max(float(np.linalg.norm(look)), 1e-12)
         self._track_id[row] = -1
-        self._weigh(rows, detection_of >= 0, frames)
+        self._weigh(rows, detection_of >= 0, position, frames)
         self._live = np.append(self._live, row)
 
     def _place(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        n, k = len(rows), self.layout.n_joints
-        position, position_sd = np.empty((n, 2)), np.empty(n)
-        triangulation.describe(
-            self._mean, self._cov, rows, self._share, JOINT_SD_MAX_M, np.empty((n, k, 3)), np.empty((n, k)),
-            position, position_sd,
-        )  # fmt: skip
-        return position, position_sd
+        described = self._described(len(rows))
+        self._kernels.describe(rows, *described)
+        return described[2], described[3]
 
     def _crowded(self, place: np.ndarray) -> bool:
         """Whether somebody well known stands where a birth would."""
@@ -455,18 +354,6 @@ class Tracker:
             return False
         position, position_sd = self._place(self._live)
         return bool(((np.hypot(*(position - place).T) < CROWDING_M) & (position_sd < CROWDING_M)).any())
-
-    def _plausible(self, row: int) -> bool:
-        """Whether the joints make a body: above the floor, not taller than people, not spread over the room."""
-        k = self.layout.n_joints
-        var = self._cov[row, [0, 2, 5], :k].sum(axis=0)
-        known = var < 0.06
-        if not known.any():
-            return True
-        p = self._mean[row, :3, :k][:, known]
-        low, high = p[2].min(), p[2].max()
-        reach = np.abs(p[:2] - np.median(p[:2], axis=1, keepdims=True)).max()
-        return bool(low > -0.4 and 0.5 < high < 2.6 and reach < 1.4)
 
     def _name(self) -> None:
         """Give a track_id to those who are told for the first time; until then a track may be a ghost."""
@@ -499,8 +386,8 @@ class Tracker:
                 gap_s = (self._t_ns - self._seen_ns[other]) * 1e-9
                 var = RELINK_SD_M**2 + sd_m**2 + (RELINK_SPEED_M_S * min(gap_s, 5.0)) ** 2
                 likelihood = np.exp(-0.5 * ((where - place) ** 2).sum() / var) / (2 * np.pi * var)
-                if self._appearance is not None:
-                    likelihood *= np.exp(-2.0 * (1.0 - float(self._appearance[other] @ self._appearance[row])) / 0.15)
+                if self._looks.shape[1]:
+                    likelihood *= np.exp(-2.0 * (1.0 - float(self._looks[other] @ self._looks[row])) / 0.15)
                 likelihoods.append(likelihood * np.exp(-gap_s / LOST_MAX_S))
         newcomers = NEWCOMERS_EDGE_M2 if self._at_edge(place) else NEWCOMERS_INSIDE_M2
         if likelihoods:
@@ -589,21 +476,15 @@ class Tracker:
 
     # ---- telling -----------------------------------------------------------------------------------------------------
 
-    def _tell(self, t_ns: int) -> People:
-        rows, k = self._live, self.layout.n_joints
-        n = len(rows)
-        joints, joints_sd = np.empty((n, k, 3)), np.empty((n, k))
-        position, position_sd = np.empty((n, 2)), np.empty(n)
-        triangulation.describe(
-            self._mean, self._cov, rows, self._share, JOINT_SD_MAX_M, joints, joints_sd, position, position_sd
-        )
+    def _tell(self, t_ns: int, described: tuple[np.ndarray, ...], everybody: bool) -> People:
+        """Those whose place is known; `everybody` where that was seen already."""
+        rows = self._live
         confirmed = self._confirmed[rows]
-        # Nearly always everybody is known for sure, which is quick to see.
-        if not (confirmed.all() and n and position_sd.max() <= POSITION_SD_MAX_M and self._track_id[rows].min() >= 0):
-            told = self._worth_telling(rows, position_sd) & (self._track_id[rows] >= 0)
-            confirmed = confirmed[told]
-            rows, joints, joints_sd = rows[told], joints[told], joints_sd[told]
-            position, position_sd = position[told], position_sd[told]
+        if not everybody:
+            told = self._worth_telling(rows, described[3]) & (self._track_id[rows] >= 0)
+            rows, confirmed = rows[told], confirmed[told]
+            described = tuple(array[told] for array in described)
+        joints, joints_sd, position, position_sd = described
         people = People(
             t_ns, self._track_id[rows], confirmed, position, position_sd, joints, joints_sd,
             self._seen_ns[rows], self._identity[rows],
@@ -618,10 +499,13 @@ class Tracker:
     def _watch_cameras(self, frames: FrameSet) -> None:
         has = frames.has_frame
         last = self._last_frame_ns
-        if (last < 0).all():
+        if last[0] < 0:
             last[:] = frames.t_ns
         last[has] = frames.t_ns
+        if frames.t_ns - int(last.min()) <= OUTAGE_S * 1e9 and not self._any_down:
+            return
         down = frames.t_ns - last > OUTAGE_S * 1e9
+        self._any_down = bool(down.any())
         if (down != self._down).any():
             for view in np.flatnonzero(down & ~self._down).tolist():
                 said = f"no frames for {OUTAGE_S:g} s while other cameras deliver"
@@ -635,7 +519,7 @@ class Tracker:
         """Let the cameras be compared, and take away what those say that are not to be trusted."""
         health = self.health
         health.update(
-            frames.t_ns, math.exp(self._step_s / FADE_S), frames.dt_s, frames.has_frame, frames.start,
+            frames.t_ns, 1.0 / faded(self._step_s), frames.dt_s, frames.has_frame, frames.start,
             (frames.x, frames.y, frames.var, frames.seen), self._mean, self._cov, self._live, self._confirmed, track_of,
             detection_of,
         )  # fmt: skip

@@ -67,6 +67,8 @@ class Walker:
     visit: Visit | None = None
     # Crossed an entry without a scan of their own, at this instant and gate.
     waiting: tuple[int, int] | None = None
+    # Entries just behind whose line they were first seen; None until that matters.
+    came_in: list[int] | None = None
 
 
 @dataclass
@@ -128,6 +130,9 @@ class Visits:
         self._length_m = np.linalg.norm(along, axis=1)
         self._along = along / self._length_m[:, None]
         self._start_m = lines[:, 0]
+        self._middles_m = lines.mean(axis=1)
+        # Whoever is within reach of the line is no farther from its middle than the corner of that reach.
+        self._reach_sq = (self._length_m / 2 + LINE_OVERHANG_M) ** 2 + GATE_REACH_M**2
         self._lines = np.column_stack([self._start_m, self._along, self._length_m]).tolist()
         self._in = [gate.direction in ("in", "both") for gate in store.gate]
         self._out = [gate.direction in ("out", "both") for gate in store.gate]
@@ -196,24 +201,29 @@ class Visits:
         positions = people.position_m.tolist()
         confirmed = people.confirmed.tolist()
         identity = people.identity.tolist()
+        near = self._near_a_gate(people.position_m)
         for row, track in enumerate(tracks):
+            place = tuple(positions[row])
             walker = self._walkers.get(track)
             if walker is None:
-                walker = Walker(track, now_ns, tuple(positions[row]), tuple(positions[row]), seen[row])
-                self._walkers[track] = walker
-            walker.last_m = place = tuple(positions[row])
+                self._walkers[track] = walker = Walker(track, now_ns, place, place, seen[row])
+            walker.last_m = place
             walker.seen_ns = seen[row]
             if identity[row] < walker.identity:
                 walker.identity = identity[row]
                 if walker.visit:
                     walker.visit.identity = min(walker.visit.identity, identity[row])
-            distance, beside, in_reach = self._gates_from(place)
-            if in_reach:
+            at_gate = False
+            if near[row]:
+                distance, beside, at_gate = self._gates_from(place)
+            if at_gate:
                 results += self._at_gates(walker, now_ns, distance, beside)
             elif walker.sides:
                 walker.sides.clear()
                 walker.distance_m.clear()
             if not walker.inside and confirmed[row] and walker.waiting is None:
+                if at_gate and walker.came_in == [] and track not in self._whose:
+                    continue  # Crossing will tell.
                 known = walker.visit is not None or track in self._whose
                 results += self._came_back(walker, now_ns) if known else self._appeared(walker, now_ns)
         results += self._vanished(set(tracks), now_ns)
@@ -239,6 +249,12 @@ class Visits:
         return results
 
     # ---- crossing ----------------------------------------------------------------------------------------------------
+
+    def _near_a_gate(self, places_m: np.ndarray) -> list[bool]:
+        """Of everybody, who may be within reach of a gate: near enough to its middle. Mostly hardly anybody is."""
+        apart_sq = ((places_m[:, None] - self._middles_m) ** 2).sum(axis=2)
+        near: list[bool] = (apart_sq < self._reach_sq).any(axis=1).tolist()
+        return near
 
     def _gates_from(self, place: tuple[float, float]) -> tuple[list[float], list[bool], bool]:
         """Signed distance to each gate's line (positive: store side), whether beside its segment, and whether within
@@ -393,6 +409,7 @@ class Visits:
         last, _, at_gate = self._gates_from(walker.last_m)
         entries = [g for g in range(len(self._gates)) if self._in[g]]
         came_in = [g for g in entries if beside[g] and -LINE_MARGIN_M < first[g] < GATE_REACH_M]
+        walker.came_in = came_in
         if at_gate:
             # Still at a gate: first seen just behind an entry's line, or crossing will tell.
             gate = next((g for g in came_in if last[g] > LINE_MARGIN_M), None)

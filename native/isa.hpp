@@ -1,4 +1,5 @@
-// The kernels of triangulation.hpp, compiled for every instruction set that is worth it, and the choice at load.
+// The kernels of triangulation.hpp and tracking.hpp, compiled for every instruction set that is worth it, and the choice
+// at load.
 //
 // GCC's target_clones would be shorter, but it takes vector operations apart for the oldest set before it clones, and
 // comparisons of lanes stay in pieces: the kernels ran at a third of the speed. A pragma around an include does not
@@ -13,47 +14,87 @@
 
 namespace fusion {
 
-struct Views {
-  const double* camera_from_world;  // (n_views, 3, 4)
-  const double* dt_s;               // (n_views) time of the camera's frame minus the instant of the state
-  std::size_t n_views;
-};
-
-struct Detections {
-  const double* x;  // (n_detections, n_padded) each
-  const double* y;
-  const double* var;
-  const double* seen;
-};
-
-// What is known of a joint from the body it belongs to: it stays near the body's axis and near its usual height.
-struct Anchors {
-  const double* axis_precision;    // (n_padded) 1 / m^2, of either horizontal coordinate about the axis
-  const double* height_precision;  // (n_padded) 1 / m^2
-  double* heights_m;               // (capacity, n_padded) usual height of each person's joints, learnt while well seen
-  double share;                    // Of that information which one set brings: it is the same opinion every time.
-  double learning;                 // Share of a set's height in the usual height.
-};
-
 using Int = std::int64_t;
 using Size = std::size_t;
 
-// Entry points of one instruction set; arguments as in triangulation.hpp.
+// Joints that matching compares: as many as one vector of single precision holds.
+constexpr Size kKeys = 16;
+// What is kept of a detection and of a person's joints for matching.
+constexpr Size kSeenKeys = 4 * kKeys, kBounds = 6, kStateKeys = 12 * kKeys, kReach = 10;
+// What the update keeps of one view: two rows of three, two distances, a precision; eight lanes each.
+constexpr Size kSight = 9 * 8;
+// Detections of one view are at most so many.
+constexpr Size kSide = 64;
+
+// Everything that following people through one set of frames reads and writes, bound once: no array is made, grown or
+// looked up while people are followed. Shapes and meanings are in fusion/_kernels/triangulation.pyi.
+struct Workspace {
+  // The rig.
+  const double *camera_from_world, *lenses;
+  Size n_views;
+  // Joints of the layout, padded to n_padded lanes, and the limbs between them.
+  Size n_joints, n_padded, n_limbs;
+  const Int *keys, *limbs;
+  const double *body_var, *acceleration, *floor_precision, *axis_precision, *height_precision, *share;
+  // The set of frames.
+  double* dt_s;
+  unsigned char* has_frame;
+  Int *start, *view_of;
+  double *x, *y, *var, *seen;  // (n_detections, n_padded) each
+  const double* appearance;    // (n_detections, appearance_dim) unit vectors or zero
+  Size appearance_dim;
+  // People, one row each.
+  Size capacity;
+  double *mean, *cov, *heights_m, *limb_lengths_m, *looks;
+  Int *track_id, *seen_ns, *sure_ns, *sets_seen, *sets_alone;
+  unsigned char* confirmed;
+  // What is learnt of the detector.
+  double *noise, *noise_total, *noise_count;
+  // Who is who: (n_detections) and (n_rows, n_views).
+  Int *track_of, *detection_of;
+  // Scratch of one call.
+  float *seen_keys, *bounds, *state_keys, *reach, *projected, *windows, *points;
+  Size points_row;
+  Int *pair_track, *pair_detection, *list, *matched, *shared, *shown;
+  double *pair_cost, *dense, *sights, *support, *blend, *turned;
+  // Tunables, with their reasons, in fusion/association.py and fusion/tracks.py.
+  double keypoint_sd_px, score_min, joint_cost_cap, joints_min, prediction_var_max, match_gate, double_gate,
+      appearance_scale, freedom, fade_s, limb_sd_m, limb_own_var, joint_sd_max_m, noise_prior, noise_fade_s,
+      noise_lasting, noise_min, noise_max, position_sd_max_m, coasting_max_s, tentative_max_s, doubt_max_s;
+  Int detections_per_frame_max, noise_every;
+};
+
+// One update of people from what they were matched to.
+struct Measurement {
+  double share;     // Of what is known of a body that one set brings: it is the same opinion every time.
+  double learning;  // Share of a set's height and limb lengths in the usual ones.
+  Int n_steps, n_plain;
+  Int tally;         // Whose noise is tallied: every noise_every-th person from here; negative: nobody's.
+  double *sums, *counts;  // (n_rows, n_views) capped squared residuals and how many; may be null.
+};
+
+// What `follow` found, for the stage to branch on.
+enum Found : Int {
+  kUnsure = 1,       // Somebody is tentative, unnamed or vaguely placed.
+  kUnnamed = 2,
+  kTentativeSeen = 4,
+  kDoubted = 8,      // Somebody confirmed was found by one camera at most.
+  kOverdue = 16,
+  kDuplicates = 32,  // Two stand so near that they may be one.
+};
+
+// Entry points of one instruction set; arguments as in triangulation.hpp and tracking.hpp.
 struct Kernels {
-  Int (*prepare)(const float*, const Int*, const double*, Size, Size, Size, double, double, double*, double*, double*,
-                 double*);
   void (*undistort)(const double*, const double*, Size, double*);
-  void (*costs)(const double*, const double*, const Int*, const Detections&, const double*, const double*, const Int*,
-                Size, Size, Size, const double*, double, double, double, double, double*);
   void (*triangulate)(const double*, const double*, Size, Size, double*, std::int8_t*);
   void (*refine)(const double*, const double*, const double*, Size, Size, int, double*, double*, double*);
-  void (*predict)(double*, double*, const Int*, Size, Size, double, double, const double*);
-  void (*update)(const Views&, const Detections&, const Int*, const Int*, Size, Size, const double*, const double*,
-                 const double*, const Anchors&, double, int, int, double*, double*, double*, double*, double*);
-  void (*hold_limbs)(double*, double*, const Int*, Size, Size, const Int*, Size, double*, const double*, double,
-                     double, double);
-  void (*describe)(const double*, const double*, const Int*, Size, Size, Size, const double*, double, double*, double*,
-                   double*, double*);
+  Int (*prepare)(const Workspace&, const float* const*);
+  void (*predict)(const Workspace&, const Int*, Size, double);
+  void (*costs)(const Workspace&, const Int*, Size, double, double*);
+  void (*match)(const Workspace&, const Int*, Size);
+  void (*measure)(const Workspace&, const Int*, const Int*, Size, const Measurement&);
+  Int (*follow)(const Workspace&, const Int*, Size, Int, double, Measurement, double*, double*, double*, double*);
+  void (*describe)(const Workspace&, const Int*, Size, double*, double*, double*, double*);
 };
 
 // Each is one source file around triangulation.hpp, which opens a namespace of its own for it.

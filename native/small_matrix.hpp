@@ -38,6 +38,29 @@ FUSION_INLINE void collect(Lane& lane, double* const (&from)[kLanes], std::size_
 FUSION_INLINE void spread(const Lane& lane, double* const (&to)[kLanes], std::size_t at, std::size_t width) {
   for (std::size_t k = 0; k < width; ++k) to[k][at] = lane[k];
 }
+// Lane k of row i becomes lane i of row k.
+FUSION_INLINE void transpose(Lane (&rows)[kLanes]) {
+#if defined(__clang__)
+  double all[kLanes][kLanes];
+  for (std::size_t i = 0; i < kLanes; ++i) store(all[i], rows[i]);
+  for (std::size_t i = 0; i < kLanes; ++i)
+    for (std::size_t k = 0; k < kLanes; ++k) rows[i][k] = all[k][i];
+#else
+  // Swap neighbouring lanes of neighbouring rows, then pairs, then halves.
+  constexpr LaneMask even[3] = {{0, 8, 2, 10, 4, 12, 6, 14}, {0, 1, 8, 9, 4, 5, 12, 13}, {0, 1, 2, 3, 8, 9, 10, 11}};
+  constexpr LaneMask odd[3] = {{1, 9, 3, 11, 5, 13, 7, 15}, {2, 3, 10, 11, 6, 7, 14, 15}, {4, 5, 6, 7, 12, 13, 14, 15}};
+#pragma GCC unroll 3
+  for (std::size_t step = 0; step < 3; ++step)
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      const std::size_t other = i | (std::size_t(1) << step);
+      if (other == i) continue;
+      const Lane a = rows[i], b = rows[other];
+      rows[i] = __builtin_shuffle(a, b, even[step]);
+      rows[other] = __builtin_shuffle(a, b, odd[step]);
+    }
+#endif
+}
 FUSION_INLINE Lane root(Lane lane) {
   double each[kLanes];
   store(each, lane);
@@ -53,6 +76,78 @@ FUSION_INLINE double highest(const Lane& lane) {
 #pragma GCC unroll 8
   for (std::size_t k = 1; k < kLanes; ++k) most = lane[k] > most ? lane[k] : most;
   return most;
+}
+// Sixteen of them in single precision, where that is enough: to decide who is who, not where he is.
+constexpr std::size_t kLanesF = 16;
+
+typedef float LaneF __attribute__((vector_size(kLanesF * sizeof(float))));
+typedef int LaneFMask __attribute__((vector_size(kLanesF * sizeof(int))));
+
+// What comparing lanes gives.
+FUSION_INLINE LaneMask mask_of(const Lane&) { return LaneMask{}; }
+FUSION_INLINE LaneFMask mask_of(const LaneF&) { return LaneFMask{}; }
+
+FUSION_INLINE void load(LaneF& lane, const float* from) { std::memcpy(&lane, from, sizeof(LaneF)); }
+FUSION_INLINE void store(float* to, const LaneF& lane) { std::memcpy(to, &lane, sizeof(LaneF)); }
+FUSION_INLINE void store(int* to, const LaneFMask& lane) { std::memcpy(to, &lane, sizeof(LaneFMask)); }
+// Folded in halves, each a narrower vector, since sixteen scalar additions wait for each other.
+template <class Fold>
+FUSION_INLINE float folded(const LaneF& lane, Fold fold) {
+  typedef float Half __attribute__((vector_size(8 * sizeof(float))));
+  typedef float Quarter __attribute__((vector_size(4 * sizeof(float))));
+  Half halves[2];
+  std::memcpy(halves, &lane, sizeof(lane));
+  const Half eight = fold(halves[0], halves[1]);
+  Quarter quarters[2];
+  std::memcpy(quarters, &eight, sizeof(eight));
+  const Quarter four = fold(quarters[0], quarters[1]);
+  return fold(fold(four[0], four[2]), fold(four[1], four[3]));
+}
+FUSION_INLINE float sum(const LaneF& lane) {
+  return folded(lane, [](const auto& a, const auto& b) { return a + b; });
+}
+FUSION_INLINE float highest(const LaneF& lane) {
+  return folded(lane, [](const auto& a, const auto& b) { return a > b ? a : b; });
+}
+FUSION_INLINE float lowest(const LaneF& lane) { return -highest(-lane); }
+FUSION_INLINE bool any(const LaneFMask& mask) {
+  typedef long long Half __attribute__((vector_size(4 * sizeof(long long))));
+  typedef long long Quarter __attribute__((vector_size(2 * sizeof(long long))));
+  Half halves[2];
+  std::memcpy(halves, &mask, sizeof(mask));
+  const Half four = halves[0] | halves[1];
+  Quarter quarters[2];
+  std::memcpy(quarters, &four, sizeof(four));
+  const Quarter two = quarters[0] | quarters[1];
+  return (two[0] | two[1]) != 0;
+}
+// Any sixteen of two vectors' values, by their places in the two together.
+FUSION_INLINE LaneF picked(const LaneF& one, const LaneF& other, const LaneFMask& places) {
+#if defined(__clang__)
+  float both[2 * kLanesF];
+  store(both, one);
+  store(both + kLanesF, other);
+  LaneF out;
+  for (std::size_t k = 0; k < kLanesF; ++k) out[k] = both[places[k]];
+  return out;
+#else
+  return __builtin_shuffle(one, other, places);
+#endif
+}
+// Single to double precision and back, half a vector at a time.
+FUSION_INLINE void widen(const LaneF& lane, Lane& low, Lane& high) {
+  typedef float Half __attribute__((vector_size(8 * sizeof(float))));
+  Half halves[2];
+  std::memcpy(halves, &lane, sizeof(lane));
+  low = __builtin_convertvector(halves[0], Lane);
+  high = __builtin_convertvector(halves[1], Lane);
+}
+FUSION_INLINE LaneF narrow(const Lane& low, const Lane& high) {
+  typedef float Half __attribute__((vector_size(8 * sizeof(float))));
+  const Half halves[2] = {__builtin_convertvector(low, Half), __builtin_convertvector(high, Half)};
+  LaneF lane;
+  std::memcpy(&lane, halves, sizeof(lane));
+  return lane;
 }
 FUSION_INLINE bool any(const LaneMask& mask) {
   return ((mask[0] | mask[1]) | (mask[2] | mask[3])) | ((mask[4] | mask[5]) | (mask[6] | mask[7]));
@@ -70,6 +165,22 @@ struct Symmetric {
   FUSION_INLINE Lane& operator()(int row, int column) { return v[at(row, column)]; }
   FUSION_INLINE const Lane& operator()(int row, int column) const { return v[at(row, column)]; }
 };
+
+// Inverse of a positive definite 3 x 3 matrix by cofactors: one division instead of a chain of three.
+FUSION_INLINE void invert(const Symmetric<3>& s, Symmetric<3>& out) {
+  const Lane a = s(1, 1) * s(2, 2) - s(2, 1) * s(2, 1);
+  const Lane b = s(2, 0) * s(2, 1) - s(1, 0) * s(2, 2);
+  const Lane c = s(1, 0) * s(2, 1) - s(2, 0) * s(1, 1);
+  Lane det = s(0, 0) * a + s(1, 0) * b + s(2, 0) * c;
+  at_least(det, 1e-300);
+  const Lane inverse = 1.0 / det;
+  out(0, 0) = a * inverse;
+  out(1, 0) = b * inverse;
+  out(2, 0) = c * inverse;
+  out(1, 1) = (s(0, 0) * s(2, 2) - s(2, 0) * s(2, 0)) * inverse;
+  out(2, 1) = (s(1, 0) * s(2, 0) - s(0, 0) * s(2, 1)) * inverse;
+  out(2, 2) = (s(0, 0) * s(1, 1) - s(1, 0) * s(1, 0)) * inverse;
+}
 
 // L D L^T of a positive definite matrix: L has a unit diagonal; 1 / D is kept, since only that is needed.
 template <int n>

@@ -8,3 +8,4 @@
 
 #define FUSION_ISA avx2
 #include "triangulation.hpp"
+#include "tracking.hpp"

@@ -3,3 +3,4 @@
 
 #define FUSION_ISA baseline
 #include "triangulation.hpp"
+#include "tracking.hpp"

@@ -3,6 +3,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <string>
+#include <vector>
+
 #include "isa.hpp"
 
 namespace py = pybind11;
@@ -16,19 +19,11 @@ T* data(const py::array& array) {
 }
 
 using In = const py::array&;
+using fusion::Int;
+using fusion::Size;
 
 const fusion::Isa isa = fusion::best_isa();
 const fusion::Kernels& kernels = isa.kernels;
-
-std::int64_t prepare(In keypoints, In start, In lenses, double sd_px, double score_min, In x, In y, In var, In seen) {
-  const std::size_t n_views = start.shape(0) - 1, n_joints = keypoints.shape(1), n_padded = x.shape(1);
-  const auto *from = data<float>(keypoints);
-  const auto *first = data<std::int64_t>(start);
-  const auto *lens = data<double>(lenses);
-  auto *px = data<double>(x), *py_ = data<double>(y), *pv = data<double>(var), *ps = data<double>(seen);
-  py::gil_scoped_release release;
-  return kernels.prepare(from, first, lens, n_views, n_joints, n_padded, sd_px, score_min, px, py_, pv, ps);
-}
 
 void undistort(In points_px, In lenses, In out) {
   const std::size_t n_views = points_px.shape(0), n_points = points_px.shape(1);
@@ -37,19 +32,6 @@ void undistort(In points_px, In lenses, In out) {
   py::gil_scoped_release release;
   for (std::size_t view = 0; view < n_views; ++view)
     kernels.undistort(lens + 9 * view, from + 2 * view * n_points, n_points, to + 2 * view * n_points);
-}
-
-void costs(In camera_from_world, In dt_s, In start, In x, In y, In var, In seen, In mean, In cov, In rows, In body_var,
-           double cap, double joints_min, double var_max, double never, In out) {
-  const fusion::Detections detections{data<double>(x), data<double>(y), data<double>(var), data<double>(seen)};
-  const std::size_t n_views = start.shape(0) - 1, n_rows = rows.shape(0), n_padded = mean.shape(2);
-  const auto *cameras = data<double>(camera_from_world), *late = data<double>(dt_s), *body = data<double>(body_var);
-  const auto *m = data<double>(mean), *c = data<double>(cov);
-  const auto *first = data<std::int64_t>(start), *which = data<std::int64_t>(rows);
-  auto *to = data<double>(out);
-  py::gil_scoped_release release;
-  kernels.costs(cameras, late, first, detections, m, c, which, n_views, n_rows, n_padded, body, cap, joints_min,
-                var_max, never, to);
 }
 
 void triangulate(In camera_from_world, In points, In points_m, In status) {
@@ -69,68 +51,259 @@ void refine(In camera_from_world, In points, In sd, int n_steps, In points_m, In
   kernels.refine(cameras, from, deviation, n_views, n_points, n_steps, to, cov, share);
 }
 
-void predict(In mean, In cov, In rows, double dt_s, double fade_s, In acceleration) {
-  const std::size_t n_rows = rows.shape(0), n_padded = mean.shape(2);
-  auto *m = data<double>(mean), *c = data<double>(cov);
-  const auto *which = data<std::int64_t>(rows);
-  const auto *q = data<double>(acceleration);
-  py::gil_scoped_release release;
-  kernels.predict(m, c, which, n_rows, n_padded, dt_s, fade_s, q);
-}
+// A Workspace whose arrays belong to Python: bound and checked once, held for as long as it lives.
+class BoundWorkspace {
+ public:
+  BoundWorkspace(const py::dict& arrays, const py::dict& settings) : arrays_(arrays), settings_(settings) {
+    bind("camera_from_world", ws_.camera_from_world);
+    bind("lenses", ws_.lenses);
+    bind("keys", ws_.keys);
+    bind("limbs", ws_.limbs);
+    bind("body_var", ws_.body_var);
+    bind("acceleration", ws_.acceleration);
+    bind("floor_precision", ws_.floor_precision);
+    bind("axis_precision", ws_.axis_precision);
+    bind("height_precision", ws_.height_precision);
+    bind("share", ws_.share);
+    bind("dt_s", ws_.dt_s);
+    bind_flags("has_frame", ws_.has_frame);
+    bind("start", ws_.start);
+    bind("view_of", ws_.view_of);
+    bind("x", ws_.x);
+    bind("y", ws_.y);
+    bind("var", ws_.var);
+    bind("seen", ws_.seen);
+    bind("appearance", ws_.appearance);
+    bind("mean", ws_.mean);
+    bind("cov", ws_.cov);
+    bind("heights_m", ws_.heights_m);
+    bind("limb_lengths_m", ws_.limb_lengths_m);
+    bind("looks", ws_.looks);
+    bind("track_id", ws_.track_id);
+    bind("seen_ns", ws_.seen_ns);
+    bind("sure_ns", ws_.sure_ns);
+    bind("sets_seen", ws_.sets_seen);
+    bind("sets_alone", ws_.sets_alone);
+    bind_flags("confirmed", ws_.confirmed);
+    bind("noise", ws_.noise);
+    bind("noise_total", ws_.noise_total);
+    bind("noise_count", ws_.noise_count);
+    bind("track_of", ws_.track_of);
+    bind("detection_of", ws_.detection_of);
+    read("keypoint_sd_px", ws_.keypoint_sd_px);
+    read("score_min", ws_.score_min);
+    read("joint_cost_cap", ws_.joint_cost_cap);
+    read("joints_min", ws_.joints_min);
+    read("prediction_var_max", ws_.prediction_var_max);
+    read("match_gate", ws_.match_gate);
+    read("double_gate", ws_.double_gate);
+    read("appearance_scale", ws_.appearance_scale);
+    read("freedom", ws_.freedom);
+    read("fade_s", ws_.fade_s);
+    read("limb_sd_m", ws_.limb_sd_m);
+    read("limb_own_var", ws_.limb_own_var);
+    read("joint_sd_max_m", ws_.joint_sd_max_m);
+    read("noise_prior", ws_.noise_prior);
+    read("noise_fade_s", ws_.noise_fade_s);
+    read("noise_lasting", ws_.noise_lasting);
+    read("noise_min", ws_.noise_min);
+    read("noise_max", ws_.noise_max);
+    read("position_sd_max_m", ws_.position_sd_max_m);
+    read("coasting_max_s", ws_.coasting_max_s);
+    read("tentative_max_s", ws_.tentative_max_s);
+    read("doubt_max_s", ws_.doubt_max_s);
+    read("noise_every", ws_.noise_every);
+    read("detections_per_frame_max", ws_.detections_per_frame_max);
+    ws_.n_views = size("camera_from_world", 0);
+    ws_.n_joints = size("share", 0);
+    ws_.n_padded = size("body_var", 0);
+    ws_.n_limbs = size("limbs", 0);
+    ws_.capacity = size("mean", 0);
+    ws_.appearance_dim = size("looks", 1);
+    const Size side = fusion::kSide, capacity = ws_.capacity, wide = (capacity + 15) / 16 * 16;
+    const Size most = Size(ws_.detections_per_frame_max);
+    if (most > side || ws_.n_padded > 32)
+      throw py::value_error("want at most 64 detections a frame and 32 joints, got " + std::to_string(most) + " and " +
+                            std::to_string(ws_.n_padded));
+    from_.resize(ws_.n_views);
+    ws_.points_row = most * ws_.n_joints + 4 * fusion::kKeys;  // Whole vectors are read and written beyond the last.
+    const Size floats[] = {fusion::kSeenKeys * most * ws_.n_views, fusion::kBounds * most * ws_.n_views,
+                           fusion::kStateKeys * capacity, fusion::kReach * wide, 5 * fusion::kKeys * capacity, 4 * wide,
+                           4 * ws_.points_row};
+    float** float_parts[] = {&ws_.seen_keys, &ws_.bounds, &ws_.state_keys, &ws_.reach, &ws_.projected, &ws_.windows,
+                             &ws_.points};
+    share_out(floats_, floats, float_parts);
+    const Size wanted[] = {most * capacity, most * capacity, 6 * capacity + 8 * side + 3, 2 * ws_.n_views,
+                           9 * ws_.n_views, capacity};
+    Int** int_parts[] = {&ws_.pair_track, &ws_.pair_detection, &ws_.list, &ws_.matched, &ws_.shared, &ws_.shown};
+    share_out(ints_, wanted, int_parts);
+    const Size doubles[] = {most * capacity, side * capacity + 2 * (capacity + side + 1), fusion::kSight * ws_.n_views,
+                            capacity * ws_.n_padded, ws_.appearance_dim, 28 * 8 * ws_.n_padded};
+    double** double_parts[] = {&ws_.pair_cost, &ws_.dense, &ws_.sights, &ws_.support, &ws_.blend, &ws_.turned};
+    share_out(doubles_, doubles, double_parts);
+  }
 
-void update(In camera_from_world, In dt_s, In x, In y, In var, In seen, In rows, In detection_of, In body_var,
-            In acceleration, In floor_precision, In axis_precision, In height_precision, In heights_m, double share,
-            double learning, double freedom, int n_steps, int n_plain, In mean, In cov, In residual_sum,
-            In residual_count, In support) {
-  const fusion::Views views{data<double>(camera_from_world), data<double>(dt_s),
-                            static_cast<std::size_t>(dt_s.shape(0))};
-  const fusion::Detections detections{data<double>(x), data<double>(y), data<double>(var), data<double>(seen)};
-  const fusion::Anchors anchors{data<double>(axis_precision), data<double>(height_precision), data<double>(heights_m),
-                                share, learning};
-  const std::size_t n_rows = rows.shape(0), n_padded = mean.shape(2);
-  const auto *which = data<std::int64_t>(rows), *matched = data<std::int64_t>(detection_of);
-  const auto *body = data<double>(body_var), *on_floor = data<double>(floor_precision);
-  const auto *q = data<double>(acceleration);
-  auto *m = data<double>(mean), *c = data<double>(cov);
-  auto *sums = data<double>(residual_sum), *counts = data<double>(residual_count), *held = data<double>(support);
-  py::gil_scoped_release release;
-  kernels.update(views, detections, which, matched, n_rows, n_padded, body, q, on_floor, anchors, freedom, n_steps, n_plain, m, c,
-                 sums, counts, held);
-}
+  // One frame's keypoints a view, or None where it has no frame. Returns how many detections there are, how many
+  // keypoints were broken, and how many detections did not fit; where keypoints are no C-contiguous float32
+  // (n, n_joints, 3), -1 and their view.
+  py::tuple take(const py::list& frames) {
+    Int n = 0, excess = 0;
+    for (Size view = 0; view < ws_.n_views; ++view) {
+      PyObject* frame = PyList_GET_ITEM(frames.ptr(), py::ssize_t(view));
+      ws_.has_frame[view] = frame != Py_None;
+      Int n_here = 0;
+      if (frame != Py_None) {
+        if (!py::isinstance<py::array_t<float>>(frame)) return py::make_tuple(-1, view, 0);
+        const auto array = py::reinterpret_borrow<py::array>(frame);
+        if (array.ndim() != 3 || array.shape(1) != py::ssize_t(ws_.n_joints) || array.shape(2) != 3 ||
+            !(array.flags() & py::array::c_style))
+          return py::make_tuple(-1, view, 0);
+        from_[view] = data<float>(array);
+        n_here = array.shape(0);
+        if (n_here > ws_.detections_per_frame_max) {
+          excess += n_here - ws_.detections_per_frame_max;
+          n_here = ws_.detections_per_frame_max;
+        }
+      }
+      ws_.start[view] = n;
+      for (Int d = n; d < n + n_here; ++d) ws_.view_of[d] = Int(view);
+      n += n_here;
+    }
+    ws_.start[ws_.n_views] = n;
+    Int n_broken;
+    {
+      py::gil_scoped_release release;
+      n_broken = kernels.prepare(ws_, from_.data());
+    }
+    return py::make_tuple(n, n_broken, excess);
+  }
 
-void hold_limbs(In mean, In cov, In rows, In limbs, In lengths_m, In support, double sd_m, double own_var,
-                double learning) {
-  const std::size_t n_rows = rows.shape(0), n_padded = mean.shape(2), n_limbs = limbs.shape(0);
-  auto *m = data<double>(mean), *c = data<double>(cov), *lengths = data<double>(lengths_m);
-  const auto *which = data<std::int64_t>(rows), *pairs = data<std::int64_t>(limbs);
-  const auto *held = data<double>(support);
-  py::gil_scoped_release release;
-  kernels.hold_limbs(m, c, which, n_rows, n_padded, pairs, n_limbs, lengths, held, sd_m, own_var, learning);
-}
+  void predict(In rows, double dt_s) {
+    const auto* which = data<Int>(rows);
+    const Size n = rows.shape(0);
+    py::gil_scoped_release release;
+    kernels.predict(ws_, which, n, dt_s);
+  }
 
-void describe(In mean, In cov, In rows, In share, double sd_max_m, In joints_m, In joints_sd_m, In position_m,
-              In position_sd_m) {
-  const std::size_t n_rows = rows.shape(0), n_joints = joints_m.shape(1), n_padded = mean.shape(2);
-  const auto *m = data<double>(mean), *c = data<double>(cov), *part = data<double>(share);
-  const auto *which = data<std::int64_t>(rows);
-  auto *joints = data<double>(joints_m), *sd = data<double>(joints_sd_m);
-  auto *place = data<double>(position_m), *place_sd = data<double>(position_sd_m);
-  py::gil_scoped_release release;
-  kernels.describe(m, c, which, n_rows, n_joints, n_padded, part, sd_max_m, joints, sd, place, place_sd);
-}
+  void costs(In rows, double gate, In out) {
+    const auto* which = data<Int>(rows);
+    auto* to = data<double>(out);
+    const Size n = rows.shape(0);
+    py::gil_scoped_release release;
+    kernels.costs(ws_, which, n, gate, to);
+  }
+
+  void match(In rows) {
+    const auto* which = data<Int>(rows);
+    const Size n = rows.shape(0);
+    py::gil_scoped_release release;
+    kernels.match(ws_, which, n);
+  }
+
+  void measure(In rows, In detection_of, double share, double learning, Int n_steps, Int n_plain, Int tally, In sums,
+               In counts) {
+    const auto *which = data<Int>(rows), *matched = data<Int>(detection_of);
+    const fusion::Measurement how{share, learning, n_steps, n_plain, tally, data<double>(sums), data<double>(counts)};
+    const Size n = rows.shape(0);
+    py::gil_scoped_release release;
+    kernels.measure(ws_, which, matched, n, how);
+  }
+
+  Int follow(In rows, Int t_ns, double step_s, double share, double learning, Int n_steps, Int tally, In joints_m,
+             In joints_sd_m, In position_m, In position_sd_m) {
+    const auto* which = data<Int>(rows);
+    const fusion::Measurement how{share, learning, n_steps, 0, tally, nullptr, nullptr};
+    auto *joints = data<double>(joints_m), *sd = data<double>(joints_sd_m);
+    auto *place = data<double>(position_m), *place_sd = data<double>(position_sd_m);
+    const Size n = rows.shape(0);
+    py::gil_scoped_release release;
+    return kernels.follow(ws_, which, n, t_ns, step_s, how, joints, sd, place, place_sd);
+  }
+
+  void describe(In rows, In joints_m, In joints_sd_m, In position_m, In position_sd_m) {
+    const auto* which = data<Int>(rows);
+    auto *joints = data<double>(joints_m), *sd = data<double>(joints_sd_m);
+    auto *place = data<double>(position_m), *place_sd = data<double>(position_sd_m);
+    const Size n = rows.shape(0);
+    py::gil_scoped_release release;
+    kernels.describe(ws_, which, n, joints, sd, place, place_sd);
+  }
+
+ private:
+  py::array array(const char* name) const {
+    if (!arrays_.contains(name)) throw py::value_error(std::string("want an array '") + name + "', got none");
+    return py::array(arrays_[name]);
+  }
+
+  Size size(const char* name, int axis) const { return Size(array(name).shape(axis)); }
+
+  template <class T>
+  void bind(const char* name, T*& to) {
+    const py::array bound = array(name);
+    using Element = std::remove_const_t<T>;
+    if (!py::isinstance<py::array_t<Element>>(bound) || !(bound.flags() & py::array::c_style))
+      throw py::value_error(std::string(name) + ": want a C-contiguous array of " +
+                            std::string(py::str(py::dtype::of<Element>())) + ", got " +
+                            std::string(py::str(bound.dtype())));
+    to = data<T>(bound);
+  }
+
+  void bind_flags(const char* name, unsigned char*& to) {
+    bool* flags = nullptr;
+    bind(name, flags);
+    to = reinterpret_cast<unsigned char*>(flags);
+  }
+
+  template <class T>
+  void read(const char* name, T& to) const {
+    if (!settings_.contains(name)) throw py::value_error(std::string("want a setting '") + name + "', got none");
+    to = py::cast<T>(settings_[name]);
+  }
+
+  // One buffer for all scratch of a kind; parts begin at cache lines.
+  template <class T, std::size_t n>
+  void share_out(std::vector<T>& buffer, const Size (&sizes)[n], T** (&parts)[n]) {
+    constexpr Size line = 64 / sizeof(T);
+    Size total = line;
+    for (const Size one : sizes) total += (one + line - 1) / line * line;
+    buffer.assign(total, T{});
+    auto at = reinterpret_cast<std::uintptr_t>(buffer.data());
+    T* next = reinterpret_cast<T*>((at + 63) / 64 * 64);
+    for (std::size_t i = 0; i < n; ++i) {
+      *parts[i] = next;
+      next += (sizes[i] + line - 1) / line * line;
+    }
+  }
+
+  py::dict arrays_, settings_;
+  fusion::Workspace ws_{};
+  std::vector<const float*> from_;
+  std::vector<float> floats_;
+  std::vector<Int> ints_;
+  std::vector<double> doubles_;
+};
 
 }  // namespace
 
 PYBIND11_MODULE(triangulation, m) {
   m.doc() = "From what cameras saw to points and people in the world; arrays in, preallocated arrays out.";
   m.attr("instruction_set") = isa.name;
-  m.def("prepare", &prepare);
   m.def("undistort", &undistort);
-  m.def("costs", &costs);
   m.def("triangulate", &triangulate);
   m.def("refine", &refine);
-  m.def("predict", &predict);
-  m.def("update", &update);
-  m.def("hold_limbs", &hold_limbs);
-  m.def("describe", &describe);
+  py::class_<BoundWorkspace>(m, "Workspace")
+      .def(py::init<const py::dict&, const py::dict&>())
+      .def("take", &BoundWorkspace::take)
+      .def("predict", &BoundWorkspace::predict)
+      .def("costs", &BoundWorkspace::costs)
+      .def("match", &BoundWorkspace::match)
+      .def("measure", &BoundWorkspace::measure)
+      .def("follow", &BoundWorkspace::follow)
+      .def("describe", &BoundWorkspace::describe);
+  m.attr("UNSURE") = int(fusion::kUnsure);
+  m.attr("UNNAMED") = int(fusion::kUnnamed);
+  m.attr("TENTATIVE_SEEN") = int(fusion::kTentativeSeen);
+  m.attr("DOUBTED") = int(fusion::kDoubted);
+  m.attr("OVERDUE") = int(fusion::kOverdue);
+  m.attr("DUPLICATES") = int(fusion::kDuplicates);
 }

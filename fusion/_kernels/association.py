@@ -1,4 +1,4 @@
-"""Hot loops of association: the optimal assignment of each camera, cross-view grouping of what is left.
+"""Loops of association that few sets need: cross-view grouping of detections that nobody claims, who looks where, doubles.
 
 Arrays in, preallocated arrays out. Detections of one set of frames are sorted by view: those of view v are
 start[v] .. start[v + 1] - 1. Image coordinates are normalised and undistorted; joints are padded to n_padded lanes and
@@ -15,186 +15,66 @@ NEVER = 1e9
 _SUMS = {"reassoc", "nsz", "contract"}
 
 
-# error_model: a check for division by zero would keep the loop out of lanes; no divisor here can be zero.
 @njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
-def noise(
-    camera_from_world, dt_s, x, y, var, seen, mean, cov, rows, detection_of, body_var, acceleration, freedom,
-    total, count,
-):  # fmt: skip
-    """How much noisier each joint's measurements are than claimed: the expectation step of an estimate of variance.
-
-    What a view is off from the joint as all views together place it, and what the joint itself is uncertain across the
-    line of sight, add up to the variance of the measurement; views count as much as they do in the filter. Only people
-    whom two views or more see tell anything: one view alone is always right.
-
-    detection_of (n, n_views): detection or -1. total, count (n_padded,) are added to; their ratio estimates the factor
-    on the claimed variance.
-    """
-    n_padded = x.shape[1]
-    for r in range(rows.shape[0]):
-        n_views = 0
-        for view in range(detection_of.shape[1]):
-            n_views += detection_of[r, view] >= 0
-        if n_views < 2:
-            continue
-        m = mean[rows[r]]
-        c = cov[rows[r]]
-        for view in range(detection_of.shape[1]):
-            d = detection_of[r, view]
-            if d < 0:
-                continue
-            p = camera_from_world[view]
-            dt = dt_s[view]
-            uneven = abs(dt * dt * dt) / 3.0
-            x_d, y_d, var_d, seen_d = x[d], y[d], var[d], seen[d]
-            for j in range(n_padded):
-                qx = m[0, j] + dt * m[3, j]
-                qy = m[1, j] + dt * m[4, j]
-                qz = m[2, j] + dt * m[5, j]
-                depth = p[2, 0] * qx + p[2, 1] * qy + p[2, 2] * qz + p[2, 3]
-                depth = depth if depth > 0.05 else 0.05
-                u = (p[0, 0] * qx + p[0, 1] * qy + p[0, 2] * qz + p[0, 3]) / depth
-                v = (p[1, 0] * qx + p[1, 1] * qy + p[1, 2] * qz + p[1, 3]) / depth
-                # Covariance of the place at the view's instant, and its variance across the line of sight.
-                xx = c[0, j] + 2.0 * dt * c[6, j] + dt * dt * c[9, j]
-                yx = c[1, j] + dt * (c[7, j] + c[10, j]) + dt * dt * c[13, j]
-                yy = c[2, j] + 2.0 * dt * c[11, j] + dt * dt * c[14, j]
-                zx = c[3, j] + dt * (c[8, j] + c[15, j]) + dt * dt * c[18, j]
-                zy = c[4, j] + dt * (c[12, j] + c[16, j]) + dt * dt * c[19, j]
-                zz = c[5, j] + 2.0 * dt * c[17, j] + dt * dt * c[20, j]
-                across = 0.0
-                for i in range(2):
-                    w = u if i == 0 else v
-                    jx = p[i, 0] - w * p[2, 0]
-                    jy = p[i, 1] - w * p[2, 1]
-                    jz = p[i, 2] - w * p[2, 2]
-                    across += jx * (xx * jx + 2.0 * (yx * jy + zx * jz)) + jy * (yy * jy + 2.0 * zy * jz) + zz * jz * jz
-                precision = 1.0 / (var_d[j] + (body_var[j] + acceleration[j] * uneven) / (depth * depth))
-                distance = ((x_d[j] - u) ** 2 + (y_d[j] - v) ** 2) * precision
-                share = (freedom + 2.0) / (freedom + distance)
-                total[j] += seen_d[j] * share * (distance + across / (depth * depth) * precision)
-                count[j] += 2.0 * seen_d[j]
-
-
-@njit(cache=True, nogil=True)
-def _assign(cost, column_of):
-    """Optimal assignment of rows to columns, n_rows <= n_columns, by shortest augmenting paths.
-
-    Source: Jonker and Volgenant (1987), in the form with potentials. column_of (n_rows,) is written.
-    """
-    n, m = cost.shape
-    row_price = np.zeros(n + 1)
-    column_price = np.zeros(m + 1)
-    row_of = np.zeros(m + 1, np.int64)
-    previous = np.zeros(m + 1, np.int64)
-    least = np.empty(m + 1)
-    used = np.empty(m + 1, np.bool_)
-    for i in range(1, n + 1):
-        row_of[0] = i
-        column = 0
-        least[:] = np.inf
-        used[:] = False
-        while True:
-            used[column] = True
-            row = row_of[column]
-            delta = np.inf
-            following = 0
-            for j in range(1, m + 1):
-                if used[j]:
-                    continue
-                reduced = cost[row - 1, j - 1] - row_price[row] - column_price[j]
-                if reduced < least[j]:
-                    least[j] = reduced
-                    previous[j] = column
-                if least[j] < delta:
-                    delta = least[j]
-                    following = j
-            for j in range(m + 1):
-                if used[j]:
-                    row_price[row_of[j]] += delta
-                    column_price[j] -= delta
-                else:
-                    least[j] -= delta
-            column = following
-            if row_of[column] == 0:
-                break
-        while column != 0:
-            before = previous[column]
-            row_of[column] = row_of[before]
-            column = before
-    for j in range(1, m + 1):
-        if row_of[j] > 0:
-            column_of[row_of[j] - 1] = j - 1
-
-
-@njit(cache=True, nogil=True)
-def assign(start, cost, gate, double_gate, track_of, detection_of):
-    """Give every camera's detections to tracks, at least total cost, none above the gate.
-
-    Clipping the costs at the gate and dropping pairs that reach it equals an assignment in which everybody may stay
-    alone at the price of the gate. A detection left over that fits, below double_gate, a track which got a better one
-    in the same view is that person seen twice: it is set aside, for it must not give birth to a second person.
-
-    cost (n_tracks, n_detections). track_of (n_detections,): track, -1 free, -2 set aside.
-    detection_of (n_tracks, n_views): detection or -1.
-    """
-    n_tracks = cost.shape[0]
-    detection_of[:] = -1
-    track_of[:] = -1
-    if n_tracks == 0:
-        return
-    near = np.empty(n_tracks, np.int64)  # Tracks below the gate of any detection of the view; no other can matter.
-    n_below = np.empty(cost.shape[1], np.int64)
-    n_below[:] = 0
-    for view in range(start.shape[0] - 1):
-        first = start[view]
-        stop = start[view + 1]
-        n = stop - first
-        if n == 0:
-            continue
-        n_near = 0
-        disputed = False
-        for track in range(n_tracks):
-            below = 0
-            for d in range(first, stop):
-                if cost[track, d] < gate:
-                    below += 1
-                    n_below[d] += 1
-                    disputed |= n_below[d] > 1
-            if below:
-                near[n_near] = track
-                n_near += 1
-                disputed |= below > 1
-        if not disputed:
-            for k in range(n_near):
-                for d in range(first, stop):
-                    if cost[near[k], d] < gate:
-                        track_of[d] = near[k]
-                        detection_of[near[k], view] = d
-            continue
-        by_track = n_near <= n
-        clipped = np.empty((n_near, n) if by_track else (n, n_near))
-        for k in range(n_near):
-            for d in range(n):
-                price = min(cost[near[k], first + d], gate)
-                if by_track:
-                    clipped[k, d] = price
-                else:
-                    clipped[d, k] = price
-        column_of = np.full(clipped.shape[0], -1)
-        _assign(clipped, column_of)
-        for row in range(clipped.shape[0]):
-            track = near[row] if by_track else near[column_of[row]]
-            d = first + (column_of[row] if by_track else row)
-            if cost[track, d] < gate:
-                track_of[d] = track
-                detection_of[track, view] = d
-        for d in range(first, stop):
-            if track_of[d] == -1:
-                for k in range(n_near):
-                    if detection_of[near[k], view] >= 0 and cost[near[k], d] < double_gate:
-                        track_of[d] = -2
-                        break
+def _meet(eye_a, ray_a, var_a, seen_a, eye_b, ray_b, var_b, seen_b, moved_sq, body_var, heights_m, cap, out):
+    """Two detections' joints: out (7,) becomes how many both saw, how many of them compare, their total cost, and the
+    sums of their meeting points and how many of those there are. Without a branch, so that joints go side by side."""
+    wx = eye_b[0] - eye_a[0]
+    wy = eye_b[1] - eye_a[1]
+    wz = eye_b[2] - eye_a[2]
+    common = 0.0
+    count = 0.0
+    total = 0.0
+    met = 0.0
+    sx = 0.0
+    sy = 0.0
+    sz = 0.0
+    for j in range(var_a.shape[0]):
+        both = seen_a[j] * seen_b[j]
+        ax = ray_a[0, j]
+        ay = ray_a[1, j]
+        az = ray_a[2, j]
+        bx = ray_b[0, j]
+        by = ray_b[1, j]
+        bz = ray_b[2, j]
+        nx = ay * bz - az * by
+        ny = az * bx - ax * bz
+        nz = ax * by - ay * bx
+        aa = ax * ax + ay * ay + az * az
+        bb = bx * bx + by * by + bz * bz
+        ab = ax * bx + ay * by + az * bz
+        nn = nx * nx + ny * ny + nz * nz
+        # Rays within 3 degrees of parallel meet anywhere.
+        compares = both if nn >= 0.0027 * aa * bb else 0.0
+        wa = wx * ax + wy * ay + wz * az
+        wb = wx * bx + wy * by + wz * bz
+        # Along both rays in units of depth, since a ray's camera z is 1.
+        inverse = 1.0 / max(nn, 1e-12)
+        s = (wa * bb - wb * ab) * inverse
+        t = (wa * ab - wb * aa) * inverse
+        ahead = compares if min(s, t) >= 0.2 else 0.0
+        gap = wx * nx + wy * ny + wz * nz
+        spread = s * s * var_a[j] + t * t * var_b[j] + 2.0 * body_var[j] + moved_sq
+        px = 0.5 * (eye_a[0] + s * ax + eye_b[0] + t * bx)
+        py = 0.5 * (eye_a[1] + s * ay + eye_b[1] + t * by)
+        pz = 0.5 * (eye_a[2] + s * az + eye_b[2] + t * bz)
+        # Children are short and people crouch: three standard deviations of standing adults are still cheap.
+        odd = (pz - heights_m[0, j]) / (2.0 * heights_m[1, j] + 0.1)
+        cost = min(gap * gap * inverse / spread + 0.5 * odd * odd, cap)
+        common += both
+        count += compares
+        total += ahead * cost + (compares - ahead) * cap
+        met += ahead
+        sx += ahead * px
+        sy += ahead * py
+        sz += ahead * pz
+    out[0] = common
+    out[1] = count
+    out[2] = total
+    out[3] = met
+    out[4] = sx
+    out[5] = sy
+    out[6] = sz
 
 
 @njit(cache=True, nogil=True)
@@ -207,102 +87,54 @@ def pair_costs(
     unusual the meeting point's height is for that joint (two people on one epipolar line meet at odd heights). Cameras
     take their pictures at different times, so people's speed widens the tolerance.
 
-    free (n,) indices of detections; heights_m (n_padded, 2). out (n, n), symmetric, NEVER where nothing compares;
+    free (n,) indices of detections; heights_m (2, n_padded). out (n, n), symmetric, NEVER where nothing compares;
     centre (n, n, 3) mean meeting point where out < NEVER.
     """
     n = free.shape[0]
     n_padded = x.shape[1]
-    ray = np.empty((n, n_padded, 3))
+    ray = np.empty((n, 3, n_padded))
     eye = np.empty((n, 3))
+    met = np.empty(7)
     for a in range(n):
         p = camera_from_world[view_of[free[a]]]
         for i in range(3):
             eye[a, i] = -(p[0, i] * p[0, 3] + p[1, i] * p[1, 3] + p[2, i] * p[2, 3])
-        for j in range(n_padded):
-            u = x[free[a], j]
-            v = y[free[a], j]
-            for i in range(3):
-                ray[a, j, i] = p[0, i] * u + p[1, i] * v + p[2, i]
+            for j in range(n_padded):
+                ray[a, i, j] = p[0, i] * x[free[a], j] + p[1, i] * y[free[a], j] + p[2, i]
     for a in range(n):
         out[a, a] = NEVER
+        da = free[a]
         for b in range(a):
             out[a, b] = NEVER
             out[b, a] = NEVER
-            da = free[a]
             db = free[b]
             if view_of[da] == view_of[db]:
                 continue
-            wx = eye[b, 0] - eye[a, 0]
-            wy = eye[b, 1] - eye[a, 1]
-            wz = eye[b, 2] - eye[a, 2]
             moved = speed * (dt_s[view_of[da]] - dt_s[view_of[db]])
-            total = 0.0
-            count = 0.0
-            n_common = 0
-            sx = 0.0
-            sy = 0.0
-            sz = 0.0
-            for j in range(n_padded):
-                if seen[da, j] == 0.0 or seen[db, j] == 0.0:
-                    continue
-                n_common += 1
-                ax = ray[a, j, 0]
-                ay = ray[a, j, 1]
-                az = ray[a, j, 2]
-                bx = ray[b, j, 0]
-                by = ray[b, j, 1]
-                bz = ray[b, j, 2]
-                nx = ay * bz - az * by
-                ny = az * bx - ax * bz
-                nz = ax * by - ay * bx
-                aa = ax * ax + ay * ay + az * az
-                bb = bx * bx + by * by + bz * bz
-                ab = ax * bx + ay * by + az * bz
-                nn = nx * nx + ny * ny + nz * nz
-                # Rays within 3 degrees of parallel meet anywhere.
-                if nn < 0.0027 * aa * bb:
-                    continue
-                wa = wx * ax + wy * ay + wz * az
-                wb = wx * bx + wy * by + wz * bz
-                # Along both rays in units of depth, since a ray's camera z is 1.
-                s = (wa * bb - wb * ab) / nn
-                t = (wa * ab - wb * aa) / nn
-                count += 1.0
-                if s < 0.2 or t < 0.2:
-                    total += cap
-                    continue
-                gap = wx * nx + wy * ny + wz * nz
-                spread = s * s * var[da, j] + t * t * var[db, j] + 2.0 * body_var[j] + moved * moved
-                px = 0.5 * (eye[a, 0] + s * ax + eye[b, 0] + t * bx)
-                py = 0.5 * (eye[a, 1] + s * ay + eye[b, 1] + t * by)
-                pz = 0.5 * (eye[a, 2] + s * az + eye[b, 2] + t * bz)
-                sx += px
-                sy += py
-                sz += pz
-                # Children are short and people crouch: three standard deviations of standing adults are still cheap.
-                odd = (pz - heights_m[j, 0]) / (2.0 * heights_m[j, 1] + 0.1)
-                total += min(gap * gap / nn / spread + 0.5 * odd * odd, cap)
+            _meet(
+                eye[a], ray[a], var[da], seen[da], eye[b], ray[b], var[db], seen[db], moved * moved, body_var,
+                heights_m, cap, met,
+            )
             # Half of the common joints may be nearly parallel, but not more: the rest would decide by chance.
-            if count >= joints_min and 2 * count >= n_common and sx == sx:
-                out[a, b] = total / count
-                out[b, a] = total / count
+            if met[1] >= joints_min and 2 * met[1] >= met[0] and met[2] == met[2]:
+                out[a, b] = met[2] / met[1]
+                out[b, a] = met[2] / met[1]
                 for i in range(3):
-                    s = (sx, sy, sz)[i] / count
-                    centre[a, b, i] = s
-                    centre[b, a, i] = s
+                    centre[a, b, i] = met[4 + i] / max(met[3], 1.0)
+                    centre[b, a, i] = centre[a, b, i]
 
 
 @njit(cache=True, nogil=True)
-def group(free, view_of, cost, gate, group_of):
+def group(free, view_of, cost, centre, gate, group_of, places):
     """Put detections of different cameras together that are one person: best pairs first, then whom most agree with.
 
-    cost (n, n) of pair_costs is used up: pairs that were tried become NEVER. group_of (n,): group or -1.
-    Returns the number of groups; each has at least two detections, no two of one camera.
+    cost (n, n), centre (n, n, 3) of pair_costs. group_of (n,): group or -1; places (n, 3): of each group the median of
+    the mean meeting points with the two that agree best. Returns the number of groups; each has at least two detections, no two of one camera.
     """
     n = free.shape[0]
     group_of[:] = -1
     n_groups = 0
-    views = np.empty(n, np.int64)
+    met = np.empty((2 * n, 3))
     member = np.empty(n, np.int64)
     while True:
         best = gate
@@ -348,10 +180,61 @@ def group(free, view_of, cost, gate, group_of):
                 break
             member[size] = following
             size += 1
+        n_pairs = 0
         for k in range(size):
             group_of[member[k]] = n_groups
-            views[k] = view_of[free[member[k]]]
+            for q in range(min(k, 2)):  # With the two that agree best.
+                if cost[member[k], member[q]] < NEVER:
+                    met[n_pairs] = centre[member[k], member[q]]
+                    n_pairs += 1
+        for i in range(3):
+            places[n_groups, i] = np.median(met[:n_pairs, i])
         n_groups += 1
+
+
+@njit(cache=True, nogil=True)
+def plausible(mean, cov, n_joints):
+    """Whether joints make a body: above the floor, not taller than people, not spread over the room.
+
+    mean (6, n_padded), cov (21, n_padded) of one person. Joints vaguer than 14 cm in each direction have no say.
+    """
+    known = np.empty((3, n_joints))
+    n = 0
+    for j in range(n_joints):
+        if cov[0, j] + cov[2, j] + cov[5, j] < 0.06:
+            for i in range(3):
+                known[i, n] = mean[i, j]
+            n += 1
+    if n == 0:
+        return True
+    high = known[2, :n].max()
+    if known[2, :n].min() <= -0.4 or high <= 0.5 or high >= 2.6:
+        return False
+    for i in range(2):
+        if np.abs(known[i, :n] - np.median(known[i, :n])).max() >= 1.4:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def weigh(rows, found, vain, places_m, born_m, says_found, says_missed, odds_max, confirm, away_m, away_sets, odds,
+          sets_away, confirmed):  # fmt: skip
+    """Learn from who found people and who looked there in vain whether they are people: odds, logarithms, kept within
+    odds_max. Whom two views or more saw away_m from where he was born in away_sets in a row walks, as people do.
+
+    rows (n,) of the last three arrays and born_m; found, vain (n, n_views) bool; places_m (n, 2).
+    """
+    for n in range(rows.shape[0]):
+        row = rows[n]
+        n_found = 0
+        value = odds[row]
+        for view in range(found.shape[1]):
+            n_found += found[n, view]
+            value += says_found * found[n, view] + says_missed * (vain[n, view] and not found[n, view])
+        odds[row] = min(max(value, -odds_max), odds_max)
+        away = np.hypot(places_m[n, 0] - born_m[row, 0], places_m[n, 1] - born_m[row, 1]) > away_m
+        sets_away[row] = sets_away[row] + 1 if away and n_found >= 2 else 0
+        confirmed[row] = value > confirm or sets_away[row] >= away_sets
 
 
 @njit(cache=True, nogil=True)
@@ -497,19 +380,16 @@ def warm_up() -> None:
     camera = np.zeros((1, 3, 4))
     none = np.zeros((0, n_padded))
     mean, cov = np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded))
-    start, rows, lanes = np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(n_padded)
-    cost = np.zeros((1, 0))
+    rows, lanes = np.zeros(1, np.int64), np.zeros(n_padded)
     dt_s, heights, nobody = np.zeros(1), np.zeros((n_padded, 2)), np.zeros(0, np.int64)
-    assign(start, cost, 1.0, 1.0, np.zeros(0, np.int64), np.zeros((1, 1), np.int64))
     pair = np.zeros((0, 0))
     pair_costs(
-        nobody, nobody, camera, dt_s, none, none, none, none, lanes, heights, 1.0, 1.0, 1.0, pair, np.zeros((0, 0, 3))
+        nobody, nobody, camera, dt_s, none, none, none, none, lanes, heights.T.copy(), 1.0, 1.0, 1.0, pair, np.zeros((0, 0, 3))
     )
-    noise(
-        camera, dt_s, none, none, none, none, mean, cov, rows, np.full((1, 1), -1), lanes, lanes, 1.0, lanes.copy(),
-        lanes.copy(),
-    )  # fmt: skip
-    group(nobody, nobody, pair, 1.0, np.zeros(0, np.int64))
+    group(nobody, nobody, pair, np.zeros((0, 0, 3)), 1.0, np.zeros(0, np.int64), np.zeros((0, 3)))
+    plausible(mean[0], cov[0], 1)
+    flags, place = np.zeros((1, 1), np.bool_), np.zeros((1, 2))
+    weigh(rows, flags, flags, place, place, 1.0, 1.0, 1.0, 1.0, 1.0, 1, np.zeros(1), rows.copy(), flags[0])
     stand(camera[0], lanes, lanes, lanes, heights, 1.0, np.zeros(5))
     looking(
         np.zeros((0, 2)), np.zeros(1), camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros(1, np.bool_),
