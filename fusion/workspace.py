@@ -37,19 +37,19 @@ FREEDOM = 4.0
 # Detectors differ: how noisy each joint is, against what is assumed, is learnt from how much views disagree, from every
 # so many-th person in turn. What is assumed weighs as much as so many coordinates; what was learnt fades within this time.
 NOISE_EVERY, NOISE_PRIOR, NOISE_FADE_S = 4, 50.0, 20.0
-# Part of a view's error lasts from frame to frame, and the filter takes it for news: so much more variance makes told
-# deviations right on simulated crowds.
-NOISE_LASTING = 1.1
+# Share of that estimate which is believed. It takes a joint's own uncertainty for independent of the views that placed
+# it, and so counts some of it twice; with this share, told deviations come out right on simulated crowds.
+NOISE_SHARE = 0.85
 NOISE_MIN, NOISE_MAX = 0.05, 20.0
 
 # ---- motion ----------------------------------------------------------------------------------------------------------
 
 # Spectral density of joints' acceleration, m^2/s^3: typical acceleration squared times how long it lasts. A trunk
-# changes by 2 m/s^2 for half a second; a hand by 5 m/s^2 for a fifth.
+# changes by 2 m/s^2 for a quarter of a second; a hand by 5 m/s^2 for a tenth.
 _ACCELERATION = {
-    "nose": 3.0, "eye": 3.0, "ear": 3.0, "neck": 2.0, "shoulder": 2.5, "elbow": 2.0, "wrist": 5.0, "hip": 2.0,
-    "mid_hip": 2.0, "knee": 1.6, "ankle": 3.0, "big_toe": 3.6, "small_toe": 3.6, "heel": 3.0,
-    "box_top": 2.0, "box_bottom": 2.0,
+    "nose": 1.5, "eye": 1.5, "ear": 1.5, "neck": 1.0, "shoulder": 1.25, "elbow": 1.0, "wrist": 2.5, "hip": 1.0,
+    "mid_hip": 1.0, "knee": 0.8, "ankle": 1.5, "big_toe": 1.8, "small_toe": 1.8, "heel": 1.5,
+    "box_top": 1.0, "box_bottom": 1.0,
 }  # fmt: skip
 # Speed that a joint may have on average when nothing is known, m/s.
 _SPEED_SD_M_S = {
@@ -183,7 +183,7 @@ class Workspace:
             "match_gate": MATCH_GATE, "double_gate": DOUBLE_GATE, "appearance_scale": APPEARANCE_SCALE,
             "freedom": FREEDOM, "fade_s": FADE_S, "limb_sd_m": LIMB_SD_M, "limb_own_var": OWN_SD_M**2,
             "joint_sd_max_m": JOINT_SD_MAX_M, "noise_prior": NOISE_PRIOR, "noise_fade_s": NOISE_FADE_S,
-            "noise_lasting": NOISE_LASTING, "noise_min": NOISE_MIN, "noise_max": NOISE_MAX,
+            "noise_share": NOISE_SHARE, "noise_min": NOISE_MIN, "noise_max": NOISE_MAX,
             "position_sd_max_m": POSITION_SD_MAX_M, "coasting_max_s": COASTING_MAX_S,
             "tentative_max_s": TENTATIVE_MAX_S, "doubt_max_s": DOUBT_MAX_S, "noise_every": NOISE_EVERY,
             "detections_per_frame_max": DETECTIONS_PER_FRAME_MAX,

@@ -60,7 +60,7 @@ struct Workspace {
   // Tunables, with their reasons, in fusion/association.py and fusion/tracks.py.
   double keypoint_sd_px, score_min, joint_cost_cap, joints_min, prediction_var_max, match_gate, double_gate,
       appearance_scale, freedom, fade_s, limb_sd_m, limb_own_var, joint_sd_max_m, noise_prior, noise_fade_s,
-      noise_lasting, noise_min, noise_max, position_sd_max_m, coasting_max_s, tentative_max_s, doubt_max_s;
+      noise_share, noise_min, noise_max, position_sd_max_m, coasting_max_s, tentative_max_s, doubt_max_s;
   Int detections_per_frame_max, noise_every;
 };
 

@@ -768,8 +768,8 @@ struct SharedLanes {
 // noise by reweighting, so that a view that saw something else (an occluder's joint, left for right) is outvoted.
 //
 // Every view looks at its own instant. Together the views of a joint say where it was at their mean instant, weighted by
-// what each knows; what the velocity is uncertain over the rest counts as noise. That leaves a measurement of a place,
-// so the search goes in three dimensions and the velocity follows from what it has in common with the place.
+// what each knows: before and after it, the predicted velocity does. That leaves a measurement of a place, so the search
+// goes in three dimensions, and the velocity follows from what it has in common with the place.
 template <class Lanes>
 __attribute__((noinline)) inline void update_joints(const Workspace& ws, const Lanes& lanes, const Measurement& how) {
   const Size n_views = lanes.n_views();
@@ -785,13 +785,10 @@ __attribute__((noinline)) inline void update_joints(const Workspace& ws, const L
   lanes.table(noise, ws.noise);
   body *= noise;
   Lane known{}, moment{};
-  double earliest = 1e300, latest = -1e300;
   const Lane none{};
   for (Size k = 0; k < n_views; ++k) {
     const double* p = ws.camera_from_world + 12 * lanes.view(k);
     const double dt = ws.dt_s[lanes.view(k)];
-    earliest = dt < earliest ? dt : earliest;
-    latest = dt > latest ? dt : latest;
     Lane zx, zy, var, seen;
     lanes.measured(zx, ws.x, k);
     lanes.measured(zy, ws.y, k);
@@ -827,13 +824,6 @@ __attribute__((noinline)) inline void update_joints(const Workspace& ws, const L
 #pragma GCC unroll 3
     for (int j = 0; j <= i; ++j) before(i, j) = with[i][j] + instant * with[3 + i][j];
   invert(before, prior);
-  if (latest - earliest > 1e-4) {
-    const Lane speed_var = (s(3, 3) + s(4, 4) + s(5, 5)) * (1.0 / 3.0);
-    for (Size k = 0; k < n_views; ++k) {
-      const Lane apart = ws.dt_s[lanes.view(k)] - instant;
-      sights[k].precision /= 1.0 + sights[k].precision * (apart * apart * speed_var);
-    }
-  }
   Lane on_floor, near_axis, near_height, height, axis_x, axis_y, axis_var;
   lanes.axis(axis_x, axis_y, axis_var);
   lanes.table(on_floor, ws.floor_precision);
@@ -913,7 +903,7 @@ __attribute__((noinline)) inline void update_joints(const Workspace& ws, const L
       total += (freedom + 2.0) / (freedom + distance_sq) * (distance_sq + across * sight.precision);
       count += sight.precision > 0.0 ? none + 2.0 : none;
     }
-    lanes.add_noise(ws.noise_lasting * noise * total, count);
+    lanes.add_noise(ws.noise_share * noise * total, count);
   }
   // What the place at that instant has taught about the state now.
   Lane gain[kState][3], taught[kState][3];

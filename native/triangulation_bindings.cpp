@@ -105,7 +105,7 @@ class BoundWorkspace {
     read("joint_sd_max_m", ws_.joint_sd_max_m);
     read("noise_prior", ws_.noise_prior);
     read("noise_fade_s", ws_.noise_fade_s);
-    read("noise_lasting", ws_.noise_lasting);
+    read("noise_share", ws_.noise_share);
     read("noise_min", ws_.noise_min);
     read("noise_max", ws_.noise_max);
     read("position_sd_max_m", ws_.position_sd_max_m);
