@@ -177,9 +177,13 @@ class Workspace:
         self.confirmed = np.zeros(capacity, np.bool_)
         self.noise, self.noise_total, self.noise_count = np.ones(n_padded), np.zeros(n_padded), np.zeros(n_padded)
         self.track_of, self.detection_of = np.zeros(n, np.int64), np.zeros((capacity, n_views), np.int64)
+        self.kernels = self.bound()
+
+    def bound(self) -> triangulation.Workspace:
+        """The kernels' calls over the arrays as they are. Raises ValueError where an array is not what it was made as."""
         settings = {
             "keypoint_sd_px": KEYPOINT_SD_PX, "score_min": SCORE_MIN, "joint_cost_cap": JOINT_COST_CAP,
-            "joints_min": float(min(JOINTS_MIN, k)), "prediction_var_max": PREDICTION_SD_MAX_M**2,
+            "joints_min": float(min(JOINTS_MIN, len(self.share))), "prediction_var_max": PREDICTION_SD_MAX_M**2,
             "match_gate": MATCH_GATE, "double_gate": DOUBLE_GATE, "appearance_scale": APPEARANCE_SCALE,
             "freedom": FREEDOM, "fade_s": FADE_S, "limb_sd_m": LIMB_SD_M, "limb_own_var": OWN_SD_M**2,
             "joint_sd_max_m": JOINT_SD_MAX_M, "noise_prior": NOISE_PRIOR, "noise_fade_s": NOISE_FADE_S,
@@ -189,7 +193,7 @@ class Workspace:
             "detections_per_frame_max": DETECTIONS_PER_FRAME_MAX,
         }  # fmt: skip
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        self.kernels = triangulation.Workspace(arrays, settings)
+        return triangulation.Workspace(arrays, settings)
 
 
 def faded(step_s: float) -> float:

@@ -94,7 +94,7 @@ inline void undistort(const double* lens, const double* points_px, std::size_t n
 
 // Eight points on their way from views to the world: the unit 4-vector that the stacked homogeneous equations x P3 - P1
 // and y P3 - P2 send nearest to zero, found as the smallest eigenvector of their normal matrix by inverse iteration.
-constexpr int kInverseSteps = 3;
+constexpr int kInverseSteps = 5;
 
 struct PointGroup {
   Ldlt<4> factor;
@@ -139,7 +139,7 @@ struct PointGroup {
     for (int i = 0; i < 4; ++i) v[i] = i == 3 ? one : Lane{};
   }
 
-  // Three steps grow the vector by at most 1e45 over the trace's cube, so that none has to divide it again.
+  // Five steps grow the vector by at most 1e75 over powers of the trace, so that none has to divide it again.
   FUSION_INLINE void iterate() { factor.solve(v); }
 
   FUSION_INLINE void finish(const double* camera_from_world, const double* from, std::size_t n_views,
@@ -213,11 +213,9 @@ FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* p
     for (std::size_t view = 0; view < n_views; ++view) {
       const double* p = camera_from_world + 12 * view;
       const double* from = points + 2 * view * n_points + first;
-      Lane x{}, y{};
-      for (std::size_t k = 0; k < width; ++k) {
-        x[k] = from[k];
-        y[k] = from[n_points + k];
-      }
+      Lane x, y;
+      load(x, from, width);
+      load(y, from + n_points, width);
       const LaneMask seen = (x == x) & (y == y);
       const double precision = 1.0 / (sd[view] * sd[view]);
       const Lane depth = p[8] * q[0] + p[9] * q[1] + p[10] * q[2] + p[11];
@@ -229,7 +227,8 @@ FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* p
       const Lane ratio = 1.0 / (1.0 + (du * du + dv * dv) * (precision / (9.0 * widening * widening)));
       const Lane share = seen ? ratio * ratio : Lane{};
       const Lane weight = share * precision;
-      for (std::size_t k = 0; k < width; ++k) weights[view * n_points + first + k] = share[k];
+      if (step == n_steps)
+        for (std::size_t k = 0; k < width; ++k) weights[view * n_points + first + k] = share[k];
       Lane ju[3], jv[3];
 #pragma GCC unroll 3
       for (int i = 0; i < 3; ++i) {

@@ -203,7 +203,9 @@ class BoundWorkspace {
   void measure(In rows, In detection_of, double share, double learning, Int n_steps, Int n_plain, Int tally, In sums,
                In counts) {
     const auto *which = data<Int>(rows), *matched = data<Int>(detection_of);
-    const fusion::Measurement how{share, learning, n_steps, n_plain, tally, data<double>(sums), data<double>(counts)};
+    const bool told = sums.size() > 0;
+    const fusion::Measurement how{share,   learning, n_steps, n_plain, tally, told ? data<double>(sums) : nullptr,
+                                  told ? data<double>(counts) : nullptr};
     const Size n = rows.shape(0);
     py::gil_scoped_release release;
     kernels.measure(ws_, which, matched, n, how);

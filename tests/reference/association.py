@@ -42,25 +42,6 @@ def costs(cameras, dt_s, start, x, y, var, seen, mean, cov, rows, body_var, cap,
     return out
 
 
-def noise(cameras, dt_s, x, y, var, seen, mean, cov, rows, detection_of, body_var, acceleration, freedom):
-    total, count = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    for row, detections in zip(rows, detection_of):
-        if (detections >= 0).sum() < 2:
-            continue
-        for camera, dt, d in zip(cameras, dt_s, detections):
-            for j in np.flatnonzero(seen[d]) if d >= 0 else ():
-                look = np.hstack([np.eye(3), dt * np.eye(3)])
-                q = camera[:, :3] @ (look @ mean[row, :, j]) + camera[:, 3]
-                jacobian = np.array([[1, 0, -q[0] / q[2]], [0, 1, -q[1] / q[2]]]) / q[2] @ camera[:, :3] @ look
-                off = np.array([x[d, j], y[d, j]]) - q[:2] / q[2]
-                claimed = var[d, j] + (body_var[j] + acceleration[j] * abs(dt) ** 3 / 3) / q[2] ** 2
-                spread = np.trace(jacobian @ full(cov[row])[j] @ jacobian.T)
-                weight = (freedom + 2) / (freedom + off @ off / claimed)
-                total[j] += weight * (off @ off + spread) / claimed
-                count[j] += 2
-    return total, count
-
-
 def looking(places_m, heights_m, rig, live, boxes):
     """By sampling the line of sight every centimetre or so; rig without distortion."""
     out = np.zeros((len(places_m), rig.n_views), bool)

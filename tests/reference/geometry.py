@@ -49,29 +49,70 @@ def update(
     n_steps: int,
     n_plain: int,
 ) -> tuple:
-    """One joint: Gauss-Newton with Student-t weights; z (n_views, 2) normalised, NaN where unseen."""
-    prior = np.linalg.inv(cov)
-    x = mean.copy()
+    """One joint; z (n_views, 2) normalised, NaN where unseen. Returns its state, its covariance, and how noisy it was.
+
+    All views together measure the place at their mean instant, by least squares with Student-t weights on distances in
+    metres at the body; the state now follows by its covariance with that place.
+    """
+    predicted, sights = mean.copy(), []
+
+    def precision_at(place: np.ndarray, camera: np.ndarray, dt: float, v: float) -> float:
+        depth = camera[2, :3] @ place + camera[2, 3]
+        return 1 / (v * depth**2 + body_var + acceleration * abs(dt) ** 3 / 3) if depth > 0.05 else 0.0
+
+    for camera, dt, seen, v in zip(cameras, dt_s, z, var):
+        if not np.isnan(seen[0]):
+            place = predicted[:3] + dt * predicted[3:]
+            rows = camera[:2, :3] - np.outer(seen, camera[2, :3])
+            off = -(rows @ place + camera[:2, 3] - seen * camera[2, 3])
+            sights.append((rows, off, camera, dt, v, precision_at(place, camera, dt, v)))
+    known = sum(sight[-1] for sight in sights)
+    instant = sum(sight[-1] * sight[3] for sight in sights) / known if known > 0 else 0.0
+    look = np.hstack([np.eye(3), instant * np.eye(3)])
+    before = look @ cov @ look.T
+    step, after = np.zeros(3), before
+    for turn in range(n_steps):
+        information, rhs = np.linalg.inv(before), np.zeros(3)
+        for rows, off, camera, dt, v, precision in sights:
+            if n_plain > 0:
+                precision = precision_at(predicted[:3] + step + dt * predicted[3:], camera, dt, v)
+            weight = precision
+            if turn >= n_plain:
+                left = off - rows @ step
+                weight = precision * (freedom + 2) / (freedom + precision * left @ left)
+            information += weight * rows.T @ rows
+            rhs += weight * rows.T @ off
+        anchored = np.array([*anchor_precision[:2], anchor_precision[2] + floor_precision])
+        information[range(3), range(3)] += anchored
+        rhs += anchor_precision * (anchor_m - predicted[:3])
+        rhs[2] -= floor_precision * predicted[2]
+        after = np.linalg.inv(information)
+        step = after @ rhs
+    total = count = 0.0
+    for rows, off, _, _, _, precision in sights:
+        left = off - rows @ step
+        distance_sq = precision * left @ left
+        total += (freedom + 2) / (freedom + distance_sq) * (distance_sq + precision * np.trace(rows @ after @ rows.T))
+        count += 2
+    gain = cov @ look.T @ np.linalg.inv(before)
+    return predicted + gain @ step, cov - gain @ (before - after) @ gain.T, total, count
+
+
+def update_six(mean, cov, cameras, z, var, body_var, freedom, n_steps):
+    """The same by Gauss-Newton on positions in the image and in all six dimensions; every view at the state's instant."""
+    prior, x, look = np.linalg.inv(cov), mean.copy(), np.eye(3, 6)
     for step in range(n_steps + 1):
         information, rhs = prior.copy(), prior @ (mean - x)
-        for camera, dt, seen, v in zip(cameras, dt_s, z, var):
+        for camera, seen, v in zip(cameras, z, var):
             if np.isnan(seen[0]):
                 continue
-            look = np.hstack([np.eye(3), dt * np.eye(3)])
-            q = camera[:, :3] @ (look @ x) + camera[:, 3]
-            q[2] = max(q[2], 0.05)
+            q = camera[:, :3] @ x[:3] + camera[:, 3]
             jacobian = np.array([[1, 0, -q[0] / q[2]], [0, 1, -q[1] / q[2]]]) / q[2] @ camera[:, :3] @ look
             innovation = seen - q[:2] / q[2]
-            precision = 1 / (v + (body_var + acceleration * abs(dt) ** 3 / 3) / q[2] ** 2)
-            weight = precision
-            if step >= n_plain:
-                weight *= (freedom + 2) / (freedom + precision * innovation @ innovation)
+            precision = 1 / (v + body_var / q[2] ** 2)
+            weight = precision * (freedom + 2) / (freedom + precision * innovation @ innovation)
             information += weight * jacobian.T @ jacobian
             rhs += weight * jacobian.T @ innovation
-        information[range(3), range(3)] += anchor_precision
-        rhs[:3] += anchor_precision * (anchor_m - x[:3])
-        information[2, 2] += floor_precision
-        rhs[2] -= floor_precision * x[2]
         if step < n_steps:
             x = x + np.linalg.solve(information, rhs)
     return x, np.linalg.inv(information)
