@@ -92,6 +92,14 @@ TENTATIVE_MAX_S = 0.35
 # Whom at most one camera finds for so long, while two or more look there in vain and somebody well seen stands within
 # reach, is nobody: what is left over of that other person feeds him. He waits to be re-linked.
 DOUBT_MAX_S, REACH_M = 1.0, 0.7
+# Whose place cameras speak against for so long in sum is not told until they were as long silent about it: he is seen
+# through glass or in a mirror, or has gone. Detectors miss people for a few frames, hardly all at once for longer.
+CONTRADICTED_MAX_S = 0.5
+# It is asked this often, and after a gap counts for half of that time at most, for one look in vain is chance.
+CONTRADICTED_EVERY_S = 0.1
+# Half the width of a body that hides another, how high it reaches where that is not known, and how far above its
+# highest joint, metres: the crown is some 12 cm above the nose.
+BODY_M, BODY_TOP_M, CROWN_M = 0.3, 1.7, 0.12
 # Somebody unseen is matched and told for so long, as long as the place is known; afterwards only re-linked.
 COASTING_MAX_S = 1.5
 # After so long nobody is re-linked any more; outside the floor people are gone at once.
@@ -178,6 +186,8 @@ class Tracker:
         self._confirmed = np.zeros(CAPACITY, np.bool_)
         self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.
         self._sure_ns = np.zeros(CAPACITY, np.int64)  # When nothing spoke for its being nobody.
+        self._contradicted_s = np.zeros(CAPACITY)  # For how long cameras spoke against the place, less silence.
+        self._contradicted_ns = 0  # When that was asked last.
         self._born_m = np.zeros((CAPACITY, 2))
         self._sets_away = np.zeros(CAPACITY, np.int64)  # Sets in a row that saw it away from where it was born.
         self._identity = np.ones(CAPACITY)
@@ -220,6 +230,7 @@ class Tracker:
         self._check_cameras(packed, track_of, detection_of)
         self._update(packed, detection_of)
         self._doubt(packed, detection_of)
+        self._contradict(packed, detection_of)
         if len(track_of) and (track_of == -1).any():
             self._give_birth(packed, np.flatnonzero(track_of == -1), self._alone(detection_of))
         self._drop_duplicates()
@@ -283,6 +294,28 @@ class Tracker:
             vain = self._looking(position[doubted], frames.has_frame) & ~found[doubted]
             doubted[doubted] = vain.sum(axis=1) >= 2
         self._sure_ns[self._live[~doubted]] = frames.t_ns
+
+    def _contradict(self, frames: FrameSet, detection_of: np.ndarray) -> None:
+        """Keep count of how long cameras that should see somebody have not."""
+        passed_s = (frames.t_ns - self._contradicted_ns) * 1e-9
+        if passed_s < CONTRADICTED_EVERY_S:
+            return
+        self._contradicted_ns = frames.t_ns
+        passed_s = min(passed_s, 0.5 * CONTRADICTED_MAX_S)
+        rows = self._live
+        live = frames.has_frame & ~self.health.missing
+        views = (detection_of >= 0).sum(axis=1)
+        against = self._confirmed[rows] & (live.sum() - views >= np.maximum(views, 2))
+        if against.any():
+            position, _ = self._place(rows)
+            out = np.empty(len(rows), np.bool_)
+            kernels.contradicted(
+                self._mean, self._cov, rows, self.layout.n_joints, position, detection_of, self.rig.camera_from_world,
+                self._lenses, self.rig.size_px, live, self._boxes, BODY_M, BODY_TOP_M, CROWN_M, out,
+            )  # fmt: skip
+            against &= out
+        longer_s = self._contradicted_s[rows] + np.where(against, passed_s, -passed_s)
+        self._contradicted_s[rows] = np.clip(longer_s, 0.0, 2.0 * CONTRADICTED_MAX_S)
 
     def _looking(self, places_m: np.ndarray, live: np.ndarray) -> np.ndarray:
         """(n, n_views) bool: the camera looks at the place and nothing of the store is in between."""
@@ -429,6 +462,7 @@ class Tracker:
         self._confirmed[row] = False
         self._odds[row] = 0.0
         self._sure_ns[row] = frames.t_ns
+        self._contradicted_s[row] = 0.0
         self._born_m[row] = position[0]
         self._sets_away[row] = 0
         self._identity[row] = 1.0
@@ -481,7 +515,8 @@ class Tracker:
     def _worth_telling(self, rows: np.ndarray, position_sd: np.ndarray) -> np.ndarray:
         likely = (self._odds[rows] > 0) & (self._seen_ns[rows] == self._t_ns)
         often = (self._sets_seen[rows] >= TELL_SETS) | (self._sets_alone[rows] >= TELL_SETS_ALONE)
-        return (position_sd <= POSITION_SD_MAX_M) & (self._confirmed[rows] | (likely & often))
+        there = (position_sd <= POSITION_SD_MAX_M) & (self._contradicted_s[rows] < CONTRADICTED_MAX_S)
+        return there & (self._confirmed[rows] | (likely & often))
 
     def _relink(self, row: int, place: np.ndarray, sd_m: float) -> int:
         """The track_id that a birth goes on with: that of somebody lost who fits, else a new one.
@@ -491,6 +526,8 @@ class Tracker:
         """
         assert self._t_ns is not None
         unseen = self._seen_ns[self._live] < self._t_ns - RELINK_MIN_S * 1e9
+        # Nor is somebody seen whose place cameras speak against: he may be here.
+        unseen |= self._contradicted_s[self._live] >= CONTRADICTED_MAX_S
         named = self._track_id[self._live] >= 0
         likelihoods, rows = [], [*self._lost, *self._live[unseen & named].tolist()]
         if rows:
@@ -599,7 +636,8 @@ class Tracker:
         )
         confirmed = self._confirmed[rows]
         # Nearly always everybody is known for sure, which is quick to see.
-        if not (confirmed.all() and n and position_sd.max() <= POSITION_SD_MAX_M and self._track_id[rows].min() >= 0):
+        sure = confirmed.all() and n and position_sd.max() <= POSITION_SD_MAX_M and self._track_id[rows].min() >= 0
+        if not (sure and self._contradicted_s[rows].max() < CONTRADICTED_MAX_S):
             told = self._worth_telling(rows, position_sd) & (self._track_id[rows] >= 0)
             confirmed = confirmed[told]
             rows, joints, joints_sd = rows[told], joints[told], joints_sd[told]
