@@ -98,6 +98,7 @@ class CameraHealth:
     Attributes:
         offsets_s: (n_views,) what to take from a camera's times; do not write.
         moved: (n_views,) bool, cameras not to be trusted; do not write.
+        missing: (n_views,) bool, cameras that miss people in their free sight; do not write.
         down: (n_views,) bool, set by whoever watches the streams.
     """
 
@@ -122,7 +123,7 @@ class CameraHealth:
         self._since_ns = np.full(n, -1, np.int64)  # When a camera began to look as if its verdict had to change.
         self._in_doubt = False
         self._looked = np.zeros((n, 2))
-        self._missing = np.zeros(n, np.bool_)
+        self.missing = np.zeros(n, np.bool_)
         n_people = 1 + n // VIEWS_PER_PERSON
         self._who = np.zeros(n_people, np.int64)
         self._evidence = np.zeros((n_people, n, kernels.N_EVIDENCE))
@@ -158,7 +159,7 @@ class CameraHealth:
             self._joints_min, LOOSE_M, ALIKE_M, OTHERS_SD_MAX_M**2, step_s, SPEED_MIN_M_S, CORRELATION_S, MEMORY_S,
             HUGE_M, WANDER_S2_PER_S, OFFSET_SD_S**2, PULL_S, _PRIOR, self._judged, n, DOUBT_M, DATA_MIN_S, MOVED_M,
             FITS_M, self._lenses, self._rig.size_px, self._boxes, self._n_joints, self._looked_at_m, BODY_RADIUS_M,
-            STATURE_M, LOOKS, MISSES_MAX, MISSES_FINE, self._missing, self._who, self._evidence, self._fault,
+            STATURE_M, LOOKS, MISSES_MAX, MISSES_FINE, self.missing, self._who, self._evidence, self._fault,
             self.offsets_s, self._offset_var, self._information, self._rhs, self._total, self._misfit_m, self._looked,
         )  # fmt: skip
         self._judged = (self._judged + n) % self._rig.n_views
@@ -220,14 +221,14 @@ class CameraHealth:
             return
         usual = float(np.sort(rate[enough])[(enough.sum() - 1) // 2])
         missing = enough & (rate > max(MISSES_MAX, usual + MISSES_OVER))
-        missing |= self._missing & ~(enough & (rate < MISSES_FINE))
-        for view in np.flatnonzero(missing != self._missing).tolist():
+        missing |= self.missing & ~(enough & (rate < MISSES_FINE))
+        for view in np.flatnonzero(missing != self.missing).tolist():
             kind, said = "camera finds people again", f"misses {100 * rate[view]:.0f} % of the people in its sight"
             if missing[view]:
                 kind = "camera misses people"
                 said += f", others {100 * usual:.0f} %"
             self._warnings.append(Warning(t_ns, kind, self._rig.names[view], said))
-        self._missing = missing
+        self.missing = missing
 
     def warnings(self) -> list[Warning]:
         """What turned out since the last call."""

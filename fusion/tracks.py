@@ -60,6 +60,14 @@ TELL_SETS, TELL_SETS_ALONE = 1, 3
 LOOKED_AT_M = np.array([1.0, 1.5])
 # Somebody whom another feeds, see DOUBT_MAX_S, stands within this distance of him.
 REACH_M = 0.7
+# Whose place cameras speak against for so long in sum is not told until they were as long silent about it: he is seen
+# through glass or in a mirror, or has gone. Detectors miss people for a few frames, hardly all at once for longer.
+CONTRADICTED_MAX_S = 0.5
+# It is asked this often, and after a gap counts for half of that time at most, for one look in vain is chance.
+CONTRADICTED_EVERY_S = 0.1
+# Half the width of a body that hides another, how high it reaches where that is not known, and how far above its
+# highest joint, metres: the crown is some 12 cm above the nose.
+BODY_M, BODY_TOP_M, CROWN_M = 0.3, 1.7, 0.12
 # After so long nobody is re-linked any more; outside the floor people are gone at once.
 LOST_MAX_S = 30.0
 # Two tracks whose known joints lie on average this near are one person.
@@ -125,6 +133,9 @@ class Tracker:
         self._sure_ns = ws.sure_ns  # When nothing spoke for its being nobody.
         self._born_ns = np.zeros(CAPACITY, np.int64)
         self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.
+        self._contradicted_s = np.zeros(CAPACITY)  # For how long cameras spoke against the place, less silence.
+        self._contradicted_ns = 0  # When that was asked last.
+        self._hidden = False  # Whether that keeps anybody from being told.
         self._born_m = np.zeros((CAPACITY, 2))
         self._sets_away = np.zeros(CAPACITY, np.int64)  # Sets in a row that saw it away from where it was born.
         self._identity = np.ones(CAPACITY)
@@ -179,6 +190,7 @@ class Tracker:
             self._weigh_tentative(packed, detection_of, described[2])
         if found & triangulation.DOUBTED:
             self._doubt(packed, detection_of, described[2])
+        self._contradict(packed, detection_of, described[2])
         free = track_of == -1
         if free.any():
             self._give_birth(packed, np.flatnonzero(free), self._alone(detection_of))
@@ -192,7 +204,8 @@ class Tracker:
         if self._live is not rows:
             described = self._described(len(self._live))
             self._kernels.describe(self._live, *described)
-        return self._tell(packed.t_ns, described, self._live is rows and not found & triangulation.UNSURE)
+        everybody = self._live is rows and not self._hidden and not found & triangulation.UNSURE
+        return self._tell(packed.t_ns, described, everybody)
 
     def _predict(self, t_ns: int) -> None:
         self._step_s = 0.0 if self._t_ns is None else (t_ns - self._t_ns) * 1e-9
@@ -221,16 +234,36 @@ class Tracker:
     def _doubt(self, frames: FrameSet, detection_of: np.ndarray, places_m: np.ndarray) -> None:
         found = detection_of >= 0
         views = found.sum(axis=1)
-        doubted = self._confirmed[self._live] & (views <= 1)
-        if (views >= 2).any():
-            apart = np.hypot(*(places_m[:, None] - places_m[views >= 2]).transpose(2, 0, 1))
-            doubted &= (apart < REACH_M).any(axis=1)
-        else:
-            doubted[:] = False
-        if doubted.any():
+        doubted = np.flatnonzero(self._confirmed[self._live] & (views <= 1))
+        apart = np.hypot(*(places_m[doubted, None] - places_m[views >= 2]).transpose(2, 0, 1))
+        beside = (apart < REACH_M).any(axis=1)
+        self._sure_ns[self._live[doubted[~beside]]] = frames.t_ns
+        doubted = doubted[beside]
+        if len(doubted):
             vain = self._looking(places_m[doubted], frames.has_frame) & ~found[doubted]
-            doubted[doubted] = vain.sum(axis=1) >= 2
-        self._sure_ns[self._live[~doubted]] = frames.t_ns
+            self._sure_ns[self._live[doubted[vain.sum(axis=1) < 2]]] = frames.t_ns
+
+    def _contradict(self, frames: FrameSet, detection_of: np.ndarray, places_m: np.ndarray) -> None:
+        """Keep count of how long cameras that should see somebody have not."""
+        passed_s = (frames.t_ns - self._contradicted_ns) * 1e-9
+        if passed_s < CONTRADICTED_EVERY_S:
+            return
+        self._contradicted_ns = frames.t_ns
+        passed_s = min(passed_s, 0.5 * CONTRADICTED_MAX_S)
+        rows = self._live
+        live = frames.has_frame & ~self.health.missing
+        views = (detection_of >= 0).sum(axis=1)
+        against = self._confirmed[rows] & (live.sum() - views >= np.maximum(views, 2))
+        if against.any():
+            out = np.empty(len(rows), np.bool_)
+            kernels.contradicted(
+                self._mean, self._cov, rows, self.layout.n_joints, places_m, detection_of, self.rig.camera_from_world,
+                self._lenses, self.rig.size_px, live, self._boxes, BODY_M, BODY_TOP_M, CROWN_M, out,
+            )  # fmt: skip
+            against &= out
+        longer_s = self._contradicted_s[rows] + np.where(against, passed_s, -passed_s)
+        self._contradicted_s[rows] = longer_s = np.clip(longer_s, 0.0, 2.0 * CONTRADICTED_MAX_S)
+        self._hidden = bool((longer_s >= CONTRADICTED_MAX_S).any())
 
     def _looking(self, places_m: np.ndarray, live: np.ndarray) -> np.ndarray:
         """(n, n_views) bool: the camera looks at the place and nothing of the store is in between."""
@@ -332,6 +365,7 @@ class Tracker:
         self._confirmed[row] = False
         self._odds[row] = 0.0
         self._sure_ns[row] = frames.t_ns
+        self._contradicted_s[row] = 0.0
         self._born_m[row] = position[0]
         self._sets_away[row] = 0
         self._identity[row] = 1.0
@@ -368,7 +402,8 @@ class Tracker:
     def _worth_telling(self, rows: np.ndarray, position_sd: np.ndarray) -> np.ndarray:
         likely = (self._odds[rows] > 0) & (self._seen_ns[rows] == self._t_ns)
         often = (self._sets_seen[rows] >= TELL_SETS) | (self._sets_alone[rows] >= TELL_SETS_ALONE)
-        return (position_sd <= POSITION_SD_MAX_M) & (self._confirmed[rows] | (likely & often))
+        there = (position_sd <= POSITION_SD_MAX_M) & (self._contradicted_s[rows] < CONTRADICTED_MAX_S)
+        return there & (self._confirmed[rows] | (likely & often))
 
     def _relink(self, row: int, place: np.ndarray, sd_m: float) -> int:
         """The track_id that a birth goes on with: that of somebody lost who fits, else a new one.
@@ -378,6 +413,8 @@ class Tracker:
         """
         assert self._t_ns is not None
         unseen = self._seen_ns[self._live] < self._t_ns - RELINK_MIN_S * 1e9
+        # Nor is somebody seen whose place cameras speak against: he may be here.
+        unseen |= self._contradicted_s[self._live] >= CONTRADICTED_MAX_S
         named = self._track_id[self._live] >= 0
         likelihoods, rows = [], [*self._lost, *self._live[unseen & named].tolist()]
         if rows:

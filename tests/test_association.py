@@ -197,6 +197,33 @@ def test_who_looks_at_a_place_agrees_with_sampled_lines_of_sight():
     assert (out == reference.looking(places, heights, rig, live, boxes)).mean() > 0.99
 
 
+def test_whose_place_cameras_speak_against_agrees_with_sampled_lines_of_sight():
+    rng = np.random.default_rng(4)
+    rig = room(5)
+    boxes = np.array([[0.5, -2.0, 1.0, 2.0, 1.8], [-2.0, 0.5, 0.0, 0.9, 1.2]])
+    live = np.array([True, True, True, False, True])
+    outs, expected = [], []
+    for _ in range(20):
+        n = 8
+        places, tops = rng.uniform(-2.5, 2.5, (n, 2)), rng.uniform(0.9, 1.9, n)
+        mean, cov = np.zeros((n, 6, 8)), np.zeros((n, 21, 8))
+        mean[:, 2, :2] = np.column_stack([tops - 0.12, tops - 0.5])
+        # A joint of which nothing is known says nothing of how tall somebody is; nor does somebody without any.
+        mean[:, 2, 1], cov[:, 5, 1] = 5.0, 1.0
+        cov[0, 5, 0], tops[0] = 1.0, 1.7
+        detection_of = np.where(rng.random((n, 5)) < 0.35, 0, -1)
+        detection_of[:, ~live] = -1
+        out = np.empty(n, bool)
+        kernels.contradicted(
+            mean, cov, np.arange(n), 2, places, detection_of, rig.camera_from_world, rig.lenses, rig.size_px, live,
+            boxes, 0.3, 1.7, 0.12, out,
+        )  # fmt: skip
+        outs.append(out)
+        expected.append(reference.contradicted(tops, places, detection_of >= 0, rig, live, boxes, 0.3))
+    assert 0.2 < np.mean(expected) < 0.8
+    assert (np.array(outs) == np.array(expected)).mean() > 0.98
+
+
 def test_packing_counts_what_it_cannot_use():
     rng = np.random.default_rng(3)
     rig = room(2)

@@ -213,8 +213,36 @@ def test_whom_one_camera_misplaced_others_put_right():
 
 def test_cameras_that_lose_a_person_do_not_lose_the_track():
     tracker = Tracker(store())
-    told = Room(tracker, "coco17", [crossing], hidden=lambda camera, person, t: t > 1 and camera != 2).run(45)
+    told = Room(tracker, "coco17", [crossing], hidden=lambda camera, person, t: t > 1 and camera > 2).run(45)
     assert {tuple(people.track_id) for people in told} == {(1,)}
+
+
+def test_where_most_cameras_look_in_vain_nobody_is_told_until_they_find_him_again():
+    tracker = Tracker(store())
+    lost = lambda camera, person, t: 1 < t < 3 and camera != 2  # noqa: E731
+    told = Room(tracker, "coco17", [crossing], hidden=lost).run(60)
+    here = [bool(len(people.track_id)) for people in told]
+    assert {i for people in told for i in people.track_id} == {1}
+    assert all(here[:20]) and not any(here[30:44]) and all(here[54:])
+
+
+def test_who_is_behind_furniture_or_others_is_told():
+    stands = lambda t: (0.5, 0.5, 0.0)  # noqa: E731
+    hidden = lambda camera, person, t: t > 1 and person == 0 and camera != 2  # noqa: E731
+    told = Room(Tracker(store()), "coco17", [stands], hidden=hidden).run(40)
+    assert len(told[-1].track_id) == 0
+    shelved = Tracker(store())
+    shelved._boxes = np.array([[-0.2, 1.1, 1.2, 1.2, 2], [-0.2, -0.2, 1.2, -0.1, 2], [-0.3, -0.2, -0.2, 1.2, 2],
+                               [1.2, -0.2, 1.3, 1.2, 2]])  # fmt: skip
+    told = Room(shelved, "coco17", [stands], hidden=hidden).run(40)
+    assert {tuple(people.track_id) for people in told} == {(1,)}
+    # Four people stand around him, each towards one of the cameras that do not find him.
+    tracker = Tracker(store())
+    towards = tracker.rig.centres_m[[0, 1, 3, 4], :2] - 0.5
+    around = 0.5 + 0.7 * towards / np.linalg.norm(towards, axis=1, keepdims=True)
+    paths = [stands, *[lambda t, place=place: (*place, 0.0) for place in around]]
+    told = Room(tracker, "coco17", paths, hidden=hidden).run(27)
+    assert {len(people.track_id) for people in told} == {5}
 
 
 def test_ids_are_never_used_again_and_rows_are():

@@ -346,6 +346,67 @@ def looking(places_m, heights_m, camera_from_world, lenses, size_px, live, boxes
 
 
 @njit(cache=True, nogil=True)
+def contradicted(
+    mean, cov, rows, n_joints, places_m, detection_of, camera_from_world, lenses, size_px, live, boxes, body_m,
+    height_m, head_m, out,
+):  # fmt: skip
+    """Whose place cameras speak against: two or more, and no fewer than find him, look at it and see nobody.
+
+    A camera looks where belly and face are in its picture with nothing of the store's furniture and nobody else in
+    between. Everybody is taken as tall as he is known to be now, since who crouches is hidden by little, or as
+    height_m; above his highest joint there are head_m more.
+
+    places_m (n, 2) of the people in rows; detection_of (n, n_views); body_m half a body's width; out (n,) bool.
+    """
+    n = rows.shape[0]
+    n_views = detection_of.shape[1]
+    top = np.empty(n)
+    for k in range(n):
+        top[k] = 0.0
+        for j in range(n_joints):
+            c = cov[rows[k]]
+            if c[0, j] + c[2, j] + c[5, j] < 0.06:
+                top[k] = max(top[k], mean[rows[k], 2, j] + head_m)
+        if top[k] <= 0.0:
+            top[k] = height_m
+    heights = np.empty(2)
+    free = np.empty((1, n_views), np.bool_)
+    for k in range(n):
+        out[k] = False
+        found = 0
+        absent = 0
+        for view in range(n_views):
+            found += detection_of[k, view] >= 0
+            absent += live[view] and detection_of[k, view] < 0
+        if absent < max(2, found):
+            continue
+        heights[0] = 0.6 * top[k]
+        heights[1] = 0.9 * top[k]
+        looking(places_m[k : k + 1], heights, camera_from_world, lenses, size_px, live, boxes, free)
+        vain = 0
+        for view in range(n_views):
+            if detection_of[k, view] >= 0 or not free[0, view]:
+                continue
+            p = camera_from_world[view]
+            step_x = -(p[0, 0] * p[0, 3] + p[1, 0] * p[1, 3] + p[2, 0] * p[2, 3]) - places_m[k, 0]
+            step_y = -(p[0, 1] * p[0, 3] + p[1, 1] * p[1, 3] + p[2, 1] * p[2, 3]) - places_m[k, 1]
+            step_z = -(p[0, 2] * p[0, 3] + p[1, 2] * p[1, 3] + p[2, 2] * p[2, 3]) - heights[0]
+            square = max(step_x * step_x + step_y * step_y, 1e-9)
+            hidden = False
+            for other in range(n):
+                if other == k or hidden:
+                    continue
+                x = places_m[other, 0] - places_m[k, 0]
+                y = places_m[other, 1] - places_m[k, 1]
+                along = (x * step_x + y * step_y) / square
+                aside = x * step_y - y * step_x
+                if 0.0 < along < 1.0 and aside * aside < body_m * body_m * square:
+                    hidden = heights[0] + along * step_z < top[other]
+            vain += not hidden
+        out[k] = vain >= max(2, found)
+
+
+@njit(cache=True, nogil=True)
 def overlaps(mean, cov, rows, n_joints, near_m, out):
     """Pairs of tracks whose known joints all but coincide: one person followed twice.
 
@@ -394,5 +455,9 @@ def warm_up() -> None:
     looking(
         np.zeros((0, 2)), np.zeros(1), camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros(1, np.bool_),
         np.zeros((0, 5)), np.zeros((0, 1), np.bool_),
+    )  # fmt: skip
+    contradicted(
+        mean, cov, rows, 1, np.zeros((1, 2)), np.full((1, 1), -1), camera, np.zeros((1, 9)), np.zeros((1, 2)),
+        np.zeros(1, np.bool_), np.zeros((0, 5)), 1.0, 1.0, 1.0, np.zeros(1, np.bool_),
     )  # fmt: skip
     overlaps(mean, cov, rows, 1, 1.0, np.zeros((1, 1), np.bool_))
