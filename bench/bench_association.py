@@ -20,8 +20,8 @@ from reference import association as reference
 from test_tracks import Room, store
 
 from fusion._kernels import association as kernels
-from fusion._kernels import triangulation
 from fusion.tracks import Tracker
+from fusion.workspace import JOINT_COST_CAP, JOINTS_MIN, MATCH_GATE, PREDICTION_SD_MAX_M, Workspace
 
 SCENES = [(12, 8), (28, 16)]
 
@@ -44,42 +44,57 @@ def scene(n_views: int, n_people: int) -> tuple[Tracker, list]:
     return tracker, sets[20:]
 
 
+def bound(shape: tuple[int, int]) -> tuple[Workspace, np.ndarray, tuple]:
+    """A workspace with a set's detections, the rows of its people, and the same for the twin."""
+    tracker, sets = scene(*shape)
+    ws, rows = tracker._workspace, tracker._live
+    packed = tracker._associator.pack(sets[0])
+    keys = ws.keys[ws.keys >= 0]
+    detections = [np.ascontiguousarray(array[:, keys]) for array in (packed.x, packed.y, packed.var, packed.seen)]
+    args = (
+        ws.camera_from_world, ws.dt_s, ws.start, *detections, ws.mean[:, :, keys].copy(), ws.cov[:, :, keys].copy(),
+        rows, ws.body_var[keys], JOINT_COST_CAP, float(JOINTS_MIN), PREDICTION_SD_MAX_M**2,
+    )  # fmt: skip
+    return ws, rows, args
+
+
 @pytest.mark.parametrize("who", ["kernel", "numpy twin"])
 @pytest.mark.parametrize("shape", SCENES, ids=str)
 def test_costs(shape, who, benchmark):
-    tracker, sets = scene(*shape)
-    a = tracker._associator
-    packed = a.pack(sets[0])
-    args = (
-        tracker.rig.camera_from_world, packed.dt_s, packed.start, packed.x, packed.y, packed.var, packed.seen,
-        tracker._mean, tracker._cov, tracker._live, a.body_var, 16.0, 4.0, 0.06,
-    )  # fmt: skip
-    out = np.empty((len(tracker._live), len(packed.view_of)))
-    triangulation.costs(*args, kernels.NEVER, out)
-    # Pairs that are apart are not looked at: they cost the cap or more.
-    assert_allclose(np.minimum(out, 16.0), np.minimum(reference.costs(*args), 16.0), rtol=1e-9)
+    ws, rows, args = bound(shape)
+    out = np.full((len(rows), ws.start[-1]), kernels.NEVER)
+    ws.kernels.costs(rows, MATCH_GATE, out)
+    # What reaches the gate is not told; single precision.
+    assert_allclose(np.minimum(out, MATCH_GATE), np.minimum(reference.costs(*args), MATCH_GATE), atol=2e-3)
     benchmark.group = f"costs, {shape[0]} cameras, {shape[1]} people"
     if who == "kernel":
-        benchmark(triangulation.costs, *args, kernels.NEVER, out)
+        benchmark(ws.kernels.costs, rows, MATCH_GATE, out)
     else:
         benchmark(reference.costs, *args)
 
 
-@pytest.mark.parametrize("who", ["kernel", "scipy"])
-@pytest.mark.parametrize("n", [8, 60])
-def test_assignment(n, who, benchmark):
-    cost = np.random.default_rng(n).uniform(0, 14, (n, n))
-    start, clipped = np.array([0, n]), np.minimum(cost, 10.0)
-    track_of, detection_of = np.empty(n, np.int64), np.empty((n, 1), np.int64)
-    kernels.assign(start, cost, 10.0, 0.0, track_of, detection_of)
-    rows, columns = linear_sum_assignment(clipped)
-    got = sum(min(cost[t, d], 10.0) if d >= 0 else 10.0 for t, d in enumerate(detection_of[:, 0]))
-    assert_allclose(got, clipped[rows, columns].sum())
-    benchmark.group = f"assignment, {n} x {n}"
+@pytest.mark.parametrize("who", ["kernel", "numpy twin and scipy"])
+@pytest.mark.parametrize("shape", SCENES, ids=str)
+def test_matching(shape, who, benchmark):
+    ws, rows, args = bound(shape)
+
+    def plain() -> np.ndarray:
+        cost = np.minimum(reference.costs(*args), MATCH_GATE)
+        chosen = np.full((len(rows), shape[0]), -1)
+        for view in range(shape[0]):
+            first, stop = ws.start[view], ws.start[view + 1]
+            people, detections = linear_sum_assignment(cost[:, first:stop])
+            kept = cost[people, first + detections] < MATCH_GATE
+            chosen[people[kept], view] = first + detections[kept]
+        return chosen
+
+    ws.kernels.match(rows)
+    np.testing.assert_array_equal(ws.detection_of[: len(rows)], plain())
+    benchmark.group = f"matching, {shape[0]} cameras, {shape[1]} people"
     if who == "kernel":
-        benchmark(kernels.assign, start, cost, 10.0, 0.0, track_of, detection_of)
+        benchmark(ws.kernels.match, rows)
     else:
-        benchmark(linear_sum_assignment, clipped)
+        benchmark(plain)
 
 
 @pytest.mark.parametrize("shape", SCENES, ids=str)

@@ -35,7 +35,8 @@ _BODY_SD_M = {
 # Degrees of freedom of the measurement noise: detectors' tails are heavy, 4 is the usual choice (Lange et al. 1989).
 FREEDOM = 4.0
 # Detectors differ: how noisy each joint is, against what is assumed, is learnt from how much views disagree, from every
-# so many-th person in turn. What is assumed weighs as much as so many coordinates; what was learnt fades within this time.
+# so many-th person in turn. What is assumed weighs as much as so many coordinates; what was learnt fades within this
+# time.
 NOISE_EVERY, NOISE_PRIOR, NOISE_FADE_S = 4, 50.0, 20.0
 # Share of that estimate which is believed. It takes a joint's own uncertainty for independent of the views that placed
 # it, and so counts some of it twice; with this share, told deviations come out right on simulated crowds.
@@ -180,7 +181,7 @@ class Workspace:
         self.kernels = self.bound()
 
     def bound(self) -> triangulation.Workspace:
-        """The kernels' calls over the arrays as they are. Raises ValueError where an array is not what it was made as."""
+        """The kernels' calls over the arrays as they are. Raises ValueError where one is not of the kind it was."""
         settings = {
             "keypoint_sd_px": KEYPOINT_SD_PX, "score_min": SCORE_MIN, "joint_cost_cap": JOINT_COST_CAP,
             "joints_min": float(min(JOINTS_MIN, len(self.share))), "prediction_var_max": PREDICTION_SD_MAX_M**2,

@@ -77,7 +77,7 @@ def crowd(seed: int, n_views: int = 3) -> tuple[Workspace, np.ndarray]:
     n_people = int(rng.integers(1, 9))
     people = [standing(rng, *rng.uniform(-0.8, 0.8, 2)) for _ in range(n_people)]
     frames = []
-    for frame in seen(rng, rig, people + [standing(rng, *rng.uniform(-2, 2, 2))], sd_px=8.0):
+    for frame in seen(rng, rig, [*people, standing(rng, *rng.uniform(-2, 2, 2))], sd_px=8.0):
         keep = rng.integers(len(frame.keypoints), size=rng.integers(0, 2 + len(frame.keypoints)))
         keypoints = frame.keypoints[keep] + rng.normal(0, 4, (len(keep), 17, 3)) * [1, 1, 0]
         keypoints[rng.uniform(size=keypoints.shape[:2]) < 0.2, 2] = 0.0

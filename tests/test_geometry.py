@@ -198,7 +198,7 @@ def test_predict_matches_reference(seed, dt_s):
 
 
 def measured(seed: int, n_people: int, n_views: int, late: bool = True, sd: float = 0.02) -> tuple[Workspace, dict]:
-    """A workspace whose people are to be measured by a detection in each view, some joints unseen; and the same plain."""
+    """A workspace whose people a detection is to measure in each view, some joints unseen; and the same, plain."""
     rng = np.random.default_rng(seed)
     rig = looking_at(rng, n_views)
     means, covs = states(rng, n_people)
@@ -238,7 +238,7 @@ def twin(ws: Workspace, plain: dict, person: int, j: int, share: float, n_steps:
     )  # fmt: skip
 
 
-# One person's joints go side by side; of several, the joint that whole groups leave over goes with the others' same one.
+# One person's joints go side by side; of several, the joint that whole groups leave over goes with the others' own.
 @given(SEEDS, st.sampled_from([1, 3, 11]), st.integers(1, 6), st.integers(0, 2))
 @settings(max_examples=40, deadline=None)
 def test_update_matches_reference(seed, n_people, n_views, n_plain):

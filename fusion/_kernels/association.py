@@ -1,4 +1,4 @@
-"""Loops of association that few sets need: cross-view grouping of detections that nobody claims, who looks where, doubles.
+"""Loops of association that not every set needs: cross-view grouping of what nobody claims, births, who looks where.
 
 Arrays in, preallocated arrays out. Detections of one set of frames are sorted by view: those of view v are
 start[v] .. start[v + 1] - 1. Image coordinates are normalised and undistorted; joints are padded to n_padded lanes and
@@ -129,7 +129,8 @@ def group(free, view_of, cost, centre, gate, group_of, places):
     """Put detections of different cameras together that are one person: best pairs first, then whom most agree with.
 
     cost (n, n), centre (n, n, 3) of pair_costs. group_of (n,): group or -1; places (n, 3): of each group the median of
-    the mean meeting points with the two that agree best. Returns the number of groups; each has at least two detections, no two of one camera.
+    the mean meeting points with the two that agree best. Returns the number of groups; each has at least two
+    detections, no two of one camera.
     """
     n = free.shape[0]
     group_of[:] = -1
@@ -210,10 +211,9 @@ def plausible(mean, cov, n_joints):
     high = known[2, :n].max()
     if known[2, :n].min() <= -0.4 or high <= 0.5 or high >= 2.6:
         return False
-    for i in range(2):
-        if np.abs(known[i, :n] - np.median(known[i, :n])).max() >= 1.4:
-            return False
-    return True
+    spread_x = np.abs(known[0, :n] - np.median(known[0, :n])).max()
+    spread_y = np.abs(known[1, :n] - np.median(known[1, :n])).max()
+    return max(spread_x, spread_y) < 1.4
 
 
 @njit(cache=True, nogil=True)
@@ -442,16 +442,17 @@ def warm_up() -> None:
     none = np.zeros((0, n_padded))
     mean, cov = np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded))
     rows, lanes = np.zeros(1, np.int64), np.zeros(n_padded)
-    dt_s, heights, nobody = np.zeros(1), np.zeros((n_padded, 2)), np.zeros(0, np.int64)
+    dt_s, heights, nobody = np.zeros(1), np.zeros((2, n_padded)), np.zeros(0, np.int64)
     pair = np.zeros((0, 0))
     pair_costs(
-        nobody, nobody, camera, dt_s, none, none, none, none, lanes, heights.T.copy(), 1.0, 1.0, 1.0, pair, np.zeros((0, 0, 3))
-    )
+        nobody, nobody, camera, dt_s, none, none, none, none, lanes, heights, 1.0, 1.0, 1.0, pair,
+        np.zeros((0, 0, 3)),
+    )  # fmt: skip
     group(nobody, nobody, pair, np.zeros((0, 0, 3)), 1.0, np.zeros(0, np.int64), np.zeros((0, 3)))
     plausible(mean[0], cov[0], 1)
     flags, place = np.zeros((1, 1), np.bool_), np.zeros((1, 2))
     weigh(rows, flags, flags, place, place, 1.0, 1.0, 1.0, 1.0, 1.0, 1, np.zeros(1), rows.copy(), flags[0])
-    stand(camera[0], lanes, lanes, lanes, heights, 1.0, np.zeros(5))
+    stand(camera[0], lanes, lanes, lanes, heights.T.copy(), 1.0, np.zeros(5))
     looking(
         np.zeros((0, 2)), np.zeros(1), camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros(1, np.bool_),
         np.zeros((0, 5)), np.zeros((0, 1), np.bool_),

@@ -99,7 +99,7 @@ def update(
 
 
 def update_six(mean, cov, cameras, z, var, body_var, freedom, n_steps):
-    """The same by Gauss-Newton on positions in the image and in all six dimensions; every view at the state's instant."""
+    """The same by Gauss-Newton on image positions and in all six dimensions; every view at the state's instant."""
     prior, x, look = np.linalg.inv(cov), mean.copy(), np.eye(3, 6)
     for step in range(n_steps + 1):
         information, rhs = prior.copy(), prior @ (mean - x)
