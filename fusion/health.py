@@ -1,7 +1,7 @@
 """Health of cameras: clocks that are off, cameras that were moved, cameras that miss people, cameras that are silent.
 
-Every set, a few people are looked at once more: what does each camera say about them against what the others say? An
-error along a person's way tells of the clock, any other lasting error of the calibration.
+Some ten times a second, a few people are looked at once more: what does each camera say about them against what the
+others say? An error along a person's way tells of the clock, any other lasting error of the calibration.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ PULL_S = 60.0
 SPEED_MIN_M_S = 0.2
 # Detectors err alike for about so long.
 CORRELATION_S = 0.5
-# A set counts for at most so long.
-SET_MAX_S = 0.2
+# It is enough to look so often; a set counts for at most so long.
+WATCH_EVERY_S, SET_MAX_S = 0.07, 0.2
 # Faults of a camera are judged over so many seconds in which it showed people.
 MEMORY_S = 5.0
 # An error beyond this loses weight: a stranger's detection.
@@ -146,9 +146,11 @@ class CameraHealth:
             known: (capacity,) bool, rows of people who certainly are people.
             track_of, detection_of: who was matched to what.
         """
-        step_s = 0.0 if self._t_ns is None else min((t_ns - self._t_ns) * 1e-9, SET_MAX_S)
+        step_s = WATCH_EVERY_S if self._t_ns is None else min((t_ns - self._t_ns) * 1e-9, SET_MAX_S)
+        if step_s < WATCH_EVERY_S:
+            return
         self._t_ns = t_ns
-        if step_s <= 0.0 or not len(rows) or not len(track_of):
+        if not len(rows) or not len(track_of):
             return
         x, y, var, seen = detections
         self._turn = (self._turn + 1) % len(rows)

@@ -43,7 +43,7 @@ ANCHOR_S = 0.3
 # Time over which the usual height of somebody's joints is learnt.
 LEARNING_S = 3.0
 # Steps of the search for a person's joints; at a birth, those in which every view still has its full say.
-STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 3, 7, 2
+STEPS, STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 2, 7, 2
 # Spread of a joint about the place of a body of which nothing else is known, metres.
 JOINT_SPREAD_M = 0.35
 # Log-likelihood ratio that a place holds a person when a camera that looks at it finds one there, or none: detectors

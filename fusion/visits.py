@@ -198,15 +198,14 @@ class Visits:
         results: list[PersonEntered | PersonLeft | Warning] = []
         tracks = people.track_id.tolist()
         seen = people.seen_ns.tolist()
-        positions = people.position_m.tolist()
+        places = list(map(tuple, people.position_m.tolist()))
         confirmed = people.confirmed.tolist()
         identity = people.identity.tolist()
-        near = self._near_a_gate(people.position_m)
+        near, walkers = self._near_a_gate(people.position_m), self._walkers
         for row, track in enumerate(tracks):
-            place = tuple(positions[row])
-            walker = self._walkers.get(track)
+            place, walker = places[row], walkers.get(track)
             if walker is None:
-                self._walkers[track] = walker = Walker(track, now_ns, place, place, seen[row])
+                walkers[track] = walker = Walker(track, now_ns, place, place, seen[row])
             walker.last_m = place
             walker.seen_ns = seen[row]
             if identity[row] < walker.identity:

@@ -53,9 +53,9 @@ struct Workspace {
   // Who is who: (n_detections) and (n_rows, n_views).
   Int *track_of, *detection_of;
   // Scratch of one call.
-  float *seen_keys, *bounds, *state_keys, *reach, *projected, *windows, *points;
+  float *seen_keys, *bounds, *state_keys, *reach, *projected, *windows, *points, *fits;
   Size points_row;
-  Int *pair_track, *pair_detection, *list, *matched, *shared, *shown;
+  Int *pair_track, *pair_detection, *list, *matched, *shared, *shown, *near;
   double *pair_cost, *dense, *sights, *support, *blend, *turned;
   // Tunables, with their reasons, in fusion/association.py and fusion/tracks.py.
   double keypoint_sd_px, score_min, joint_cost_cap, joints_min, prediction_var_max, match_gate, double_gate,

@@ -269,14 +269,10 @@ FUSION_INLINE LaneFMask beside(const float* windows, Size width, const float* bo
   return ~((right < bound[kLeft]) | (left > bound[kRight]) | (bottom < bound[kTop]) | (top > bound[kBottom]));
 }
 
-// A person's keys in a view: where they are seen, and the variances of body and of all that is unknown there.
-struct Projected {
-  LaneF u, v, body, spread;
-  bool in_front;
-};
-
-FUSION_INLINE Projected project(const float* state, const double* camera, double dt_s, const LaneF& own,
-                                const LaneFMask& used, float var_max) {
+// A person's keys in a view, kept in `to`: where they are seen, and the variances of body and of all that is unknown
+// there. False where he is behind the camera.
+FUSION_INLINE bool project(const float* state, const double* camera, double dt_s, const LaneF& own,
+                           const LaneFMask& used, float var_max, float* to) {
   float p[12];
   for (int i = 0; i < 12; ++i) p[i] = float(camera[i]);
   const float dt = float(dt_s);
@@ -287,26 +283,27 @@ FUSION_INLINE Projected project(const float* state, const double* camera, double
   for (int i = 0; i < 6; ++i) load(e[i], state + (kState + i) * kKeys);
   const LaneF qx = s[0] + dt * s[3], qy = s[1] + dt * s[4], qz = s[2] + dt * s[5];
   LaneF depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
-  Projected out;
-  out.in_front = sum(used ? depth - kNearest : LaneF{}) > 0.0f;
+  const bool in_front = sum(used ? depth - kNearest : LaneF{}) > 0.0f;
   depth = depth > kNearest ? depth : LaneF{} + kNearest;
   const LaneF inverse = 1.0f / depth;
-  out.u = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
-  out.v = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
+  const LaneF u = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
+  const LaneF v = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
   // Mean variance of the two image coordinates: rows of the Jacobian times covariance times itself.
   LaneF across{};
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
-    const LaneF w = i == 0 ? out.u : out.v;
+    const LaneF w = i == 0 ? u : v;
     const LaneF jx = p[4 * i] - w * p[8], jy = p[4 * i + 1] - w * p[9], jz = p[4 * i + 2] - w * p[10];
     across += jx * (e[0] * jx + 2.0f * (e[1] * jy + e[3] * jz));
     across += jy * (e[2] * jy + 2.0f * e[4] * jz) + e[5] * jz * jz;
   }
   across *= 0.5f;
   const LaneF vague = across < var_max ? across : LaneF{} + var_max;
-  out.body = own * inverse * inverse;
-  out.spread = (own + vague) * inverse * inverse;
-  return out;
+  store(to, u);
+  store(to + kKeys, v);
+  store(to + 2 * kKeys, own * inverse * inverse);
+  store(to + 3 * kKeys, (own + vague) * inverse * inverse);
+  return in_front;
 }
 
 // Mean capped squared distance, in standard deviations, from predicted people to detections, for every pair that may be
@@ -346,6 +343,7 @@ FUSION_INLINE void compare(const Workspace& ws, const Int* rows, Size n_rows, do
         const float edge = ws.bounds[kBounds * d + side];
         all[side] = (side % 2 ? edge > all[side] : edge < all[side]) ? edge : all[side];
       }
+    const double* camera = ws.camera_from_world + 12 * view;
     Size n_shown = 0;
     for (Size first = 0; first < width; first += kLanesF) {
       const LaneFMask near = beside(ws.windows + first, width, all);
@@ -355,55 +353,55 @@ FUSION_INLINE void compare(const Workspace& ws, const Int* rows, Size n_rows, do
       const Size n_here = n_rows - first < kLanesF ? n_rows - first : kLanesF;
       for (Size k = 0; k < n_here; ++k) {
         if (!flags[k]) continue;
+        const Size track = first + k;
+        float* kept = ws.projected + 4 * kKeys * n_shown;
+        if (!project(ws.state_keys + kStateKeys * track, camera, ws.dt_s[view], own, used, var_max, kept)) continue;
         // What is written lies before what is still to be read.
-        for (Size side = 0; side < 4; ++side) ws.windows[side * width + n_shown] = ws.windows[side * width + first + k];
-        ws.projected[5 * kKeys * n_shown] = -1.0f;  // Not yet.
-        ws.shown[n_shown++] = Int(first + k);
+        for (Size side = 0; side < 4; ++side) ws.windows[side * width + n_shown] = ws.windows[side * width + track];
+        ws.shown[n_shown++] = Int(track);
       }
     }
-    const double* camera = ws.camera_from_world + 12 * view;
     for (Int d = ws.start[view]; d < ws.start[view + 1]; ++d) {
       const float* bound = ws.bounds + kBounds * d;
       if (!(bound[kCount] >= float(ws.joints_min))) continue;
+      // Whoever may be near is listed, then compared, then judged: a loop that has to guess at branches is slow.
+      Size n_near = 0;
+      for (Size first = 0; first < n_shown; first += kLanesF) {
+        int flags[kLanesF];
+        store(flags, beside(ws.windows + first, width, bound));
+        const Size n_here = n_shown - first < kLanesF ? n_shown - first : kLanesF;
+        for (Size k = 0; k < n_here; ++k) {
+          ws.near[n_near] = Int(first + k);
+          n_near += flags[k] != 0;
+        }
+      }
       const float *keys = ws.seen_keys + kSeenKeys * d, count = bound[kCount];
       LaneF px, py, noise, seen;
       load(px, keys);
       load(py, keys + kKeys);
       load(noise, keys + 2 * kKeys);
       load(seen, keys + 3 * kKeys);
-      for (Size first = 0; first < n_shown; first += kLanesF) {
-        const LaneFMask near = beside(ws.windows + first, width, bound);
-        if (!any(near)) continue;
-        int flags[kLanesF];
-        store(flags, near);
-        const Size n_here = n_shown - first < kLanesF ? n_shown - first : kLanesF;
-        for (Size k = 0; k < n_here; ++k) {
-          if (!flags[k]) continue;
-          const Size track = Size(ws.shown[first + k]);
-          float* kept = ws.projected + 5 * kKeys * (first + k);
-          Projected there;
-          if (kept[0] < 0.0f) {
-            there = project(ws.state_keys + kStateKeys * track, camera, ws.dt_s[view], own, used, var_max);
-            kept[0] = there.in_front ? 1.0f : 0.0f;
-            store(kept + kKeys, there.u);
-            store(kept + 2 * kKeys, there.v);
-            store(kept + 3 * kKeys, there.body);
-            store(kept + 4 * kKeys, there.spread);
-          }
-          if (kept[0] == 0.0f) continue;
-          load(there.u, kept + kKeys);
-          load(there.v, kept + 2 * kKeys);
-          load(there.body, kept + 3 * kKeys);
-          load(there.spread, kept + 4 * kKeys);
-          const LaneF du = px - there.u, dv = py - there.v;
-          const LaneF distance = (du * du + dv * dv) / (noise + there.spread);
-          const float fit = sum(seen * (distance < cap ? distance : LaneF{} + cap)) / count;
-          // False for what is not a number, which would send the assignment searching for ever.
-          if (!(fit < most)) continue;
-          const float wide = bound[kNoise] + sum(seen * there.spread), sharp = bound[kNoise] + sum(seen * there.body);
-          const double cost = double(fit) + std::log(wide > sharp ? double(wide) / double(sharp) : 1.0);
-          if (cost < gate) tell(track, d, cost);
-        }
+      for (Size i = 0; i < n_near; ++i) {
+        const float* kept = ws.projected + 4 * kKeys * ws.near[i];
+        LaneF u, v, spread;
+        load(u, kept);
+        load(v, kept + kKeys);
+        load(spread, kept + 3 * kKeys);
+        const LaneF du = px - u, dv = py - v;
+        const LaneF distance = (du * du + dv * dv) / (noise + spread);
+        ws.fits[i] = sum(seen * (distance < cap ? distance : LaneF{} + cap));
+      }
+      for (Size i = 0; i < n_near; ++i) {
+        // False for what is not a number, which would send the assignment searching for ever.
+        if (!(ws.fits[i] < most * count)) continue;
+        const float* kept = ws.projected + 4 * kKeys * ws.near[i];
+        LaneF body, spread;
+        load(body, kept + 2 * kKeys);
+        load(spread, kept + 3 * kKeys);
+        const float wide = bound[kNoise] + sum(seen * spread), sharp = bound[kNoise] + sum(seen * body);
+        const double vaguer = wide > sharp ? double(wide) / double(sharp) : 1.0;
+        const double cost = double(ws.fits[i] / count) + std::log(vaguer);
+        if (cost < gate) tell(Size(ws.shown[ws.near[i]]), d, cost);
       }
     }
     end(view);

@@ -128,14 +128,14 @@ class BoundWorkspace {
     from_.resize(ws_.n_views);
     ws_.points_row = most * ws_.n_joints + 4 * fusion::kKeys;  // Whole vectors are read and written beyond the last.
     const Size floats[] = {fusion::kSeenKeys * most * ws_.n_views, fusion::kBounds * most * ws_.n_views,
-                           fusion::kStateKeys * capacity, fusion::kReach * wide, 5 * fusion::kKeys * capacity, 4 * wide,
-                           4 * ws_.points_row};
+                           fusion::kStateKeys * capacity, fusion::kReach * wide, 4 * fusion::kKeys * wide, 4 * wide,
+                           4 * ws_.points_row, wide};
     float** float_parts[] = {&ws_.seen_keys, &ws_.bounds, &ws_.state_keys, &ws_.reach, &ws_.projected, &ws_.windows,
-                             &ws_.points};
+                             &ws_.points, &ws_.fits};
     share_out(floats_, floats, float_parts);
     const Size wanted[] = {most * capacity, most * capacity, 6 * capacity + 8 * side + 3, 2 * ws_.n_views,
-                           9 * ws_.n_views, capacity};
-    Int** int_parts[] = {&ws_.pair_track, &ws_.pair_detection, &ws_.list, &ws_.matched, &ws_.shared, &ws_.shown};
+                           9 * ws_.n_views, capacity, wide};
+    Int** int_parts[] = {&ws_.pair_track, &ws_.pair_detection, &ws_.list, &ws_.matched, &ws_.shared, &ws_.shown, &ws_.near};
     share_out(ints_, wanted, int_parts);
     const Size doubles[] = {most * capacity, side * capacity + 2 * (capacity + side + 1), fusion::kSight * ws_.n_views,
                             capacity * ws_.n_padded, ws_.appearance_dim, 28 * 8 * ws_.n_padded};

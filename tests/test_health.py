@@ -253,7 +253,7 @@ def test_nothing_is_said_of_cameras_that_are_well(seed, keypoints):
 def test_two_runs_are_equal_to_the_bit():
     one, other = Tracker(store()), Tracker(store())
     room = Room(one, "coco17", WALKERS)
-    for k in range(60):
+    for k in range(120):
         frames = room.frames(k)
         one.step(frames)
         other.step(frames[::-1])
