@@ -140,7 +140,7 @@ class Workspace:
         looks: (capacity, appearance_dim) unit vectors, zero where unknown.
         track_id, seen_ns, sure_ns, sets_seen, sets_alone, confirmed: (capacity,); see Tracker.
         dt_s (n_views,) each frame's time minus the set's; has_frame (n_views,); start (n_views + 1,).
-        view_of (n,); x, y, var, seen (n, n_padded): normalised coordinates, their variance, and 1 or 0.
+        view_of (n,); x, y, var, seen (n, n_padded) float32: normalised coordinates, their variance, and 1 or 0.
         appearance: (n, appearance_dim) unit vectors, zero where unknown.
         track_of (n,): row index, -1 free, -2 a second detection of somebody; detection_of (n_rows, n_views) or -1.
         kernels: the calls, see fusion/_kernels/triangulation.pyi.
@@ -166,7 +166,7 @@ class Workspace:
         self.share = np.array([_TRUNK.get(j, _TRUNK.get(j.split("_", 1)[-1], 0.02)) for j in layout.joints])
         self.dt_s, self.has_frame = np.zeros(n_views), np.zeros(n_views, np.bool_)
         self.start, self.view_of = np.zeros(n_views + 1, np.int64), np.zeros(n, np.int64)
-        self.x, self.y, self.var, self.seen = (np.zeros((n, n_padded)) for _ in range(4))
+        self.x, self.y, self.var, self.seen = (np.zeros((n, n_padded), np.float32) for _ in range(4))
         self.appearance = np.zeros((n if appearance_dim else 0, appearance_dim))
         self.mean, self.cov = np.zeros((capacity, 6, n_padded)), np.zeros((capacity, 21, n_padded))
         self.cov[:, [0, 2, 5, 9, 14, 20]] = 1.0

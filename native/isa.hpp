@@ -40,7 +40,7 @@ struct Workspace {
   double* dt_s;
   unsigned char* has_frame;
   Int *start, *view_of;
-  double *x, *y, *var, *seen;  // (n_detections, n_padded) each
+  float *x, *y, *var, *seen;  // (n_detections, n_padded) each: half the memory, and more digits than detectors have
   const double* appearance;    // (n_detections, appearance_dim) unit vectors or zero
   Size appearance_dim;
   // People, one row each.

@@ -134,14 +134,15 @@ FUSION_INLINE LaneF picked(const LaneF& one, const LaneF& other, const LaneFMask
   return __builtin_shuffle(one, other, places);
 #endif
 }
-// Single to double precision and back, half a vector at a time.
-FUSION_INLINE void widen(const LaneF& lane, Lane& low, Lane& high) {
+// Eight numbers of single precision.
+FUSION_INLINE void load(Lane& lane, const float* from) {
   typedef float Half __attribute__((vector_size(8 * sizeof(float))));
-  Half halves[2];
-  std::memcpy(halves, &lane, sizeof(lane));
-  low = __builtin_convertvector(halves[0], Lane);
-  high = __builtin_convertvector(halves[1], Lane);
+  Half half;
+  std::memcpy(&half, from, sizeof(half));
+  lane = __builtin_convertvector(half, Lane);
 }
+FUSION_INLINE void store_half(float* to, const LaneF& lane) { std::memcpy(to, &lane, sizeof(LaneF) / 2); }
+// Double to single precision, half a vector at a time.
 FUSION_INLINE LaneF narrow(const Lane& low, const Lane& high) {
   typedef float Half __attribute__((vector_size(8 * sizeof(float))));
   const Half halves[2] = {__builtin_convertvector(low, Half), __builtin_convertvector(high, Half)};

@@ -127,7 +127,7 @@ inline Int prepare(const Workspace& ws, const float* const* keypoints) {
         store(row[3] + at, used[g] ? one : none);
       }
     }
-    double* const to[4] = {ws.x, ws.y, ws.var, ws.seen};
+    float* const to[4] = {ws.x, ws.y, ws.var, ws.seen};
     const LaneF rest[4] = {none, none, one, none};
     for (Int d = ws.start[view]; d < ws.start[view + 1]; ++d) {
       const Size at = Size(d - ws.start[view]) * n_joints;
@@ -138,11 +138,9 @@ inline Int prepare(const Workspace& ws, const float* const* keypoints) {
         for (Size g = 0; g * kLanesF < n_padded; ++g) {
           load(told[g], row[i] + at + g * kLanesF);
           told[g] = own[g] ? told[g] : rest[i];
-          Lane low, high;
-          widen(told[g], low, high);
-          double* lanes = to[i] + Size(d) * n_padded + g * kLanesF;
-          store(lanes, low);
-          if (g * kLanesF + kLanes < n_padded) store(lanes + kLanes, high);
+          float* lanes = to[i] + Size(d) * n_padded + g * kLanesF;
+          if (g * kLanesF + kLanes < n_padded) store(lanes, told[g]);
+          else store_half(lanes, told[g]);
         }
         key[i] = keys.of(told[0], told[1]);
         store(kept + i * kKeys, key[i]);
@@ -690,7 +688,7 @@ struct OwnLanes {
   FUSION_INLINE void table(Lane& lane, const double* by_joint) const { load(lane, by_joint + first); }
   FUSION_INLINE Size n_views() const { return matched.n; }
   FUSION_INLINE Size view(Size k) const { return Size(matched.views[k]); }
-  FUSION_INLINE void measured(Lane& lane, const double* detections, Size k) const {
+  FUSION_INLINE void measured(Lane& lane, const float* detections, Size k) const {
     load(lane, detections + Size(matched.detections[k]) * ws.n_padded + first);
   }
   FUSION_INLINE void axis(Lane& x, Lane& y, Lane& var) const {
@@ -735,13 +733,13 @@ struct SharedLanes {
   FUSION_INLINE void table(Lane& lane, const double* by_joint) const { fill(lane, by_joint[joint]); }
   FUSION_INLINE Size n_views() const { return n; }
   FUSION_INLINE Size view(Size k) const { return Size(views[k]); }
-  FUSION_INLINE void measured(Lane& lane, const double* of, Size k) const {
+  FUSION_INLINE void measured(Lane& lane, const float* of, Size k) const {
     const Int* d = detection_of + k * kLanes;
     lane = Lane{value(of, d[0]), value(of, d[1]), value(of, d[2]), value(of, d[3]),
                 value(of, d[4]), value(of, d[5]), value(of, d[6]), value(of, d[7])};
   }
-  FUSION_INLINE double value(const double* of, Int detection) const {
-    return detection < 0 ? 0.0 : of[Size(detection) * ws.n_padded + joint];
+  FUSION_INLINE double value(const float* of, Int detection) const {
+    return detection < 0 ? 0.0 : double(of[Size(detection) * ws.n_padded + joint]);
   }
   FUSION_INLINE void axis(Lane& x, Lane& y, Lane& var) const {
     load(x, axes[0]);

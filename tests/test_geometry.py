@@ -212,6 +212,9 @@ def measured(seed: int, n_people: int, n_views: int, late: bool = True, sd: floa
     var = rng.uniform(1e-5, 1e-4, z.shape[:3])
     for array, value in ((ws.x, z[..., 0]), (ws.y, z[..., 1]), (ws.var, var), (ws.seen, ~np.isnan(z[..., 0]))):
         array[:n, :17] = np.nan_to_num(value.astype(float)).reshape(n, 17)
+    # What is kept, with its digits.
+    z = np.where(np.isnan(z), z, np.stack([ws.x, ws.y], axis=-1)[:n, :17].reshape(z.shape).astype(float))
+    var = ws.var[:n, :17].reshape(var.shape).astype(float)
     for array in (ws.axis_precision, ws.height_precision):
         array[:17] = rng.uniform(5, 50, 17)
     ws.body_var[:17], ws.acceleration[:17] = rng.uniform(1e-4, 1e-2, 17), rng.uniform(0, 20, 17)

@@ -439,7 +439,7 @@ def warm_up() -> None:
     """Call every kernel once on nothing, since a first call loads or compiles it and costs up to a second."""
     n_padded = 8
     camera = np.zeros((1, 3, 4))
-    none = np.zeros((0, n_padded))
+    none = np.zeros((0, n_padded), np.float32)
     mean, cov = np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded))
     rows, lanes = np.zeros(1, np.int64), np.zeros(n_padded)
     dt_s, heights, nobody = np.zeros(1), np.zeros((2, n_padded)), np.zeros(0, np.int64)
@@ -452,7 +452,8 @@ def warm_up() -> None:
     plausible(mean[0], cov[0], 1)
     flags, place = np.zeros((1, 1), np.bool_), np.zeros((1, 2))
     weigh(rows, flags, flags, place, place, 1.0, 1.0, 1.0, 1.0, 1.0, 1, np.zeros(1), rows.copy(), flags[0])
-    stand(camera[0], lanes, lanes, lanes, heights.T.copy(), 1.0, np.zeros(5))
+    one = np.zeros(n_padded, np.float32)
+    stand(camera[0], one, one, one, heights.T.copy(), 1.0, np.zeros(5))
     looking(
         np.zeros((0, 2)), np.zeros(1), camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros(1, np.bool_),
         np.zeros((0, 5)), np.zeros((0, 1), np.bool_),

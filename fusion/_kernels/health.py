@@ -499,7 +499,7 @@ def observe(
 def warm_up() -> None:
     """Call the kernels once on nothing, as the others are."""
     p = 8
-    none, index, flag = np.zeros((0, p)), np.zeros(0, np.int64), np.zeros(1, np.bool_)
+    none, index, flag = np.zeros((0, p), np.float32), np.zeros(0, np.int64), np.zeros(1, np.bool_)
     one = np.ones(1)
     observe(
         np.zeros((1, 3, 4)), one, flag, np.zeros(2, np.int64), none, none, none, none, np.zeros((1, 6, p)),
