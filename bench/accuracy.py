@@ -27,8 +27,8 @@ again with replacement.
 - p50, p99: seconds of data time from the last exit to the receipt; `late`: 99th percentile of what is left after the
   last of its evidence could arrive: a load settles within 0.75 s, and messages may be two seconds late.
 - attribution: microseconds of CPU time that the attribution of an event took, 99th percentile.
-- violations: receipts of unscanned people that were settled, goods that they or staff took on a settled bill of somebody
-  else, and settled bills for nobody's account.
+- violations: receipts of unscanned people that were settled, goods that they or staff took on somebody else's settled
+  bill, and settled bills for an account that was not there.
 
 The plain method is the kind that won an open competition, on our tracks and visits, so that only goods and hands are
 compared: sum a shelf's plates, an event is half a second of more than 20 g of deviation that leaves more than 10 g, the
@@ -620,7 +620,7 @@ def wrongly_billed(
 
 
 def calibration_error(lines: Sequence[tuple[float, bool]], n_bins: int = 10) -> float:
-    """Mean distance of confidence from the share that is right, over bins of equal width, weighted by what is in them."""
+    """Mean distance of confidence from the share that is right, over bins of equal width, weighted by their lines."""
     if not lines:
         return math.nan
     confidence, right = np.array([c for c, _ in lines]), np.array([r for _, r in lines], float)
@@ -725,12 +725,13 @@ def measure(one: Take, recording: Path, ablations: Sequence[str] = (), explain: 
     plain = score_receipts(visits, plain_receipts(store, answers), price)
     ablated = {}
     for name in ablations:
-        ablated[name] = score_receipts(visits, ABLATIONS[name](store, Recording(recording).observations()).receipts, price)
+        other = ABLATIONS[name](store, Recording(recording).observations())
+        ablated[name] = score_receipts(visits, other.receipts, price)
     causes: list[Any] = []
     if explain:
         from accuracy_causes import causes_of
 
-        causes = causes_of(one.case, one.seed, recording, store, visits, events, answers, pairs)
+        causes = causes_of(one.case, one.seed, store, visits, events, answers, pairs)
     return Outcome(one.case, one.seed, ours, plain, ablated, causes)
 
 
@@ -887,9 +888,8 @@ def svg(lines: Sequence[tuple[float, bool]]) -> str:
         parts.append(f'<path d="M{x:.1f} {at_y(low):.1f}V{at_y(high):.1f}" stroke="#1b6ca8"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{at_y(k / n):.1f}" r="4" fill="#1b6ca8"><title>{said}</title></circle>')
         tall = scale * math.log10(n) + 3.0
-        parts.append(
-            f'<path d="M{x:.1f} {base}V{base - tall:.1f}" stroke="#2a9d8f" stroke-width="6"><title>{said}</title></path>'
-        )
+        bar = f'<path d="M{x:.1f} {base}V{base - tall:.1f}" stroke="#2a9d8f" stroke-width="6">'
+        parts.append(f"{bar}<title>{said}</title></path>")
     parts.append(f'<path d="M{left} {base}H{width - right}" stroke="#999"/>')
     parts.append(f'<text x="{left - 8}" y="{base - 22}" text-anchor="end">lines, log</text>')
     parts.append(f'<text x="{left + size_x / 2}" y="{height - 14}" text-anchor="middle">confidence of a line</text>')
@@ -918,7 +918,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--first-seed", type=int, default=1, help="others than those that the engine was made with")
     parser.add_argument("--cache", type=Path, help="keep the recordings here")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--ablations", action="store_true", help=f"also engines without a part, on {', '.join(ABLATED)}")
+    parser.add_argument("--ablations", action="store_true", help=f"engines without a part, on {', '.join(ABLATED)}")
     parser.add_argument("--explain", type=Path, help="write here why receipts were unsure or wrong")
     parser.add_argument("--out", type=Path, help="folder for accuracy.md and accuracy.svg")
     args = parser.parse_args(arguments)
