@@ -22,6 +22,8 @@ from fusion.results import Candidate, ShelfEventExplained
 DOUBT_MIN = 0.01
 NEAR_M = 0.25
 LIKE_SHARE = 0.04
+# An event that is told so far from its time meets hands that are elsewhere by then.
+OFF_S = 0.25
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Doubt:
     kind: str
     top: float
     right: bool
+    n_people: int = 0  # who has more than DOUBT_MIN of it
 
 
 def causes_of(
@@ -130,7 +133,11 @@ class _Inquiry:
             right = best is None
         else:
             right = best is not None and self._same(best, true)
-        return Doubt(self.case, kind, outcomes[0][1], right)
+        share: defaultdict[str | None, float] = defaultdict(float)
+        for candidate in told.candidates:
+            share[candidate.account] += candidate.probability
+        n_people = sum(p > DOUBT_MIN for account, p in share.items() if account is not None)
+        return Doubt(self.case, kind, outcomes[0][1], right, n_people)
 
     @staticmethod
     def _same(told: Candidate, true: Any) -> bool:
@@ -154,8 +161,14 @@ class _Inquiry:
     def _kind(self, told: ShelfEventExplained, outcomes: Sequence[tuple[Candidate | None, float]]) -> str:
         a, b = outcomes[0][0], outcomes[1][0] if len(outcomes) > 1 else None
         way = "take" if told.delta_g < 0 else "put"
-        missing = "" if id(told) in self.true_of else ", no true event"
+        true = self.true_of.get(id(told))
+        missing = "" if true is not None else ", part of another load" if self._is_part(told) else ", no true event"
+        if true is not None and abs(told.t_ns - true.t_ns) > OFF_S * 1e9:
+            missing = f", told more than {OFF_S:g} s off"
         if a is None or b is None:
+            thing = a or b
+            if way == "put" and thing is not None and not self._holds(thing, told.t_ns):
+                way = "put of what is not held"
             return f"{way}: something or nothing{missing}"
         if a.account != b.account:
             if None in (a.account, b.account):
@@ -167,7 +180,27 @@ class _Inquiry:
         apart = abs(load_a - load_b) / max(load_a, load_b)
         like = "look-alikes" if apart < LIKE_SHARE else "products of other weight"
         several = " with another count" if a.quantity != b.quantity else ""
+        if way == "put" and not (self._holds(a, told.t_ns) and self._holds(b, told.t_ns)):
+            several += ", only one of them held"
         return f"{way}: which of two {like}{several}{missing}"
+
+    def _holds(self, candidate: Candidate, t_ns: int) -> bool:
+        """Whether this account really had as many of a product as it is said to put back."""
+        moved = [
+            event.quantity
+            for event in self.events
+            if event.account == candidate.account and event.gtin == candidate.gtin and event.t_ns < t_ns - 500_000_000
+        ]
+        return -sum(moved) >= candidate.quantity
+
+    def _is_part(self, told: ShelfEventExplained) -> bool:
+        """Whether a told event is the rest of a true one told beside it: one piece on two plates, told twice."""
+        return any(
+            (event.quantity > 0) == (told.delta_g > 0)
+            and abs(event.t_ns - told.t_ns) < 1_200_000_000
+            and math.dist(self._at(event.plate), self._at(told.plate)) < 1.3 * self.plates[told.plate].width
+            for event in self.events
+        )
 
     def _hands(self, told: ShelfEventExplained, a: Candidate, b: Candidate) -> str:
         """What was told of the two people's hands when it happened; the one who really did it is `the one`."""
@@ -221,7 +254,8 @@ class _Inquiry:
         doubts.sort(key=lambda doubt: doubt[0])
         said = [self._tell(told) for _, told in doubts[:3]]
         if not doubts:
-            return "no unsure event: identity, or errors between events", said
+            least = min((self._identity(track) for track in self.tracks_of[visit.account]), default=1.0)
+            return "no unsure event, but identity", [f"identity {least:.3f}"]
         worst = doubts[0][1]
         if doubts[0][0] > 0.95:
             return f"many small doubts ({len(doubts)})", said
@@ -262,6 +296,14 @@ class _Inquiry:
         if not found:
             return "joint explanation differs from the events", []
         return found[0][0], [text for _, text in found[:3]]
+
+    def _identity(self, track: int) -> float:
+        """The last that a track claimed."""
+        for people in reversed(self.answers.people):
+            rows = np.flatnonzero(people.track_id == track)
+            if len(rows):
+                return float(people.identity[rows[0]])
+        return 1.0
 
     def _missed(self, true: Any) -> str:
         """Why an event may have been missed."""
@@ -314,7 +356,7 @@ def causes_page(found: Sequence[Any], examples: int = 2) -> str:
     doubts = [doubt for doubt in found if isinstance(doubt, Doubt)]
     parts = ["# Why receipts were unsure or wrong", ""]
     parts += ["Events that were unsure, or missed (p: of the best explanation):", ""]
-    parts += ["| scenario | kind | events | mean p | really right |", "|---|---|---|---|---|"]
+    parts += ["| scenario | kind | events | mean p | really right | people concerned |", "|---|---|---|---|---|---|"]
     by_kind: defaultdict[tuple[str, str], list[Doubt]] = defaultdict(list)
     for doubt in doubts:
         by_kind[doubt.case, doubt.kind].append(doubt)
@@ -324,7 +366,8 @@ def causes_page(found: Sequence[Any], examples: int = 2) -> str:
         if len(group) > 1 or case == "all":
             mean = statistics.fmean(doubt.top for doubt in group)
             right = statistics.fmean(doubt.right for doubt in group)
-            parts.append(f"| {case} | {kind} | {len(group)} | {mean:.2f} | {right:.2f} |")
+            n_people = statistics.fmean(doubt.n_people for doubt in group)
+            parts.append(f"| {case} | {kind} | {len(group)} | {mean:.2f} | {right:.2f} | {n_people:.1f} |")
     parts += ["", "Receipts:", "", "| scenario | receipt | cause | receipts |", "|---|---|---|---|"]
     counted: defaultdict[tuple[str, str, str], list[Cause]] = defaultdict(list)
     for cause in causes:
