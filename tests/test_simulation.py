@@ -411,8 +411,12 @@ def test_a_run_can_be_repeated(store, short):
 def test_sensors_do_not_change_what_happens(store, short):
     expected = short[0].truth
     fewer = store.model_copy(update={"cameras": store.cameras[:1]})
-    truth = run(fewer, plate_noise=3.0, gap_probability=0.1, keypoint_noise=2.0, cameras_out=1)[0].truth
-    assert truth.events == expected.events and truth.visits == expected.visits
+    for faults in (
+        {"plate_noise": 3.0, "gap_probability": 0.1, "keypoint_noise": 2.0, "cameras_out": 1},
+        {"place_gain_sd": 0.02, "creep_share": 0.02, "hum_g": 2.0, "calibration_error_px": 3.0},
+    ):
+        truth = run(fewer, **faults)[0].truth
+        assert truth.events == expected.events and truth.visits == expected.visits
     # Nor does a further camera change what another one sees.
     alone = [o for o in run(fewer)[1] if isinstance(o, Frame)]
     together = [o for o in short[1] if isinstance(o, Frame) and o.camera == store.cameras[0].name]
@@ -433,6 +437,10 @@ PEOPLE_KNOBS = [
     ("straddle_probability", 1.0),
     ("hand_over_probability", 1.0),
     ("neighbour_probability", 1.0),
+    ("odd_reach_probability", 1.0),
+    ("batch_weight_sd", 0.02),
+    ("misplaced_pieces", 60),
+    ("count_error_probability", 1.0),
 ]
 SENSOR_KNOBS = [
     ("frame_rate_hz", 10.0),
@@ -453,6 +461,8 @@ SENSOR_KNOBS = [
     ("dead_plates", 3),
     ("gap_probability", 0.2),
     ("message_jitter_s", 0.02),
+    ("calibration_error_px", 3.0),
+    ("hum_g", 2.0),
 ]
 
 
@@ -501,6 +511,67 @@ def test_faults_are_the_ones_named(store):
     assert len(constant) == 2
     n_messages = sum(isinstance(o, ShelfReading) for o in observations)
     assert_allclose(n_messages / (len(store.plates) * SHORT.duration_s * 5), 0.75, atol=0.03)
+
+
+def test_narrow_plates_stand_where_wide_ones_do():
+    wide, narrow = demo_store(1, 80), demo_store(1, 160, plate_width_m=0.1)
+    for store in (wide, narrow):
+        x, y = ([getattr(plate, axis) for plate in store.plates] for axis in "xy")
+        assert_allclose([min(x), max(x), min(y), max(y)], [0.3, 7.7, 2.8, 5.7], atol=0.11)
+    assert {plate.width for plate in narrow.plates} == {0.1}
+    with pytest.raises(ValueError, match="n_plates: want 1 to 1040"):
+        demo_store(1, 1041, plate_width_m=0.1)
+
+
+def test_what_really_lies_there_is_not_what_the_planogram_says(store):
+    from fusion.simulation.goods import ShelfMap, Stock
+
+    def stock(**knobs):
+        return Stock(store, ShelfMap(store), replace(SHORT, **knobs))
+
+    right, wrong = stock(), stock(count_error_probability=1.0, misplaced_pieces=7)
+    assert all(right.count(plate, gtin) == n for plate, gtin, n in right.facings) and not right.misplaced()
+    strays = sum(wrong.count(plate, gtin) for plate, gtin in set(wrong.misplaced()))
+    assert 1 <= strays <= 7
+    off = [wrong.count(plate, gtin) - n for plate, gtin, n in wrong.facings]
+    assert sum(o == 0 for o in off) <= 7 and all(-3 <= o <= 3 + 7 for o in off)
+    heavy = stock(batch_weight_sd=0.05)
+    labels = {product.gtin: product.weight_g for product in store.products}
+    means = [np.mean([heavy.new_piece(gtin).weight_g for _ in range(200)]) / label for gtin, label in labels.items()]
+    assert 0.02 < np.std(means) < 0.1
+
+
+def test_a_load_creeps_and_weighs_otherwise_elsewhere(store):
+    from fusion.simulation.crowd import Load
+    from fusion.simulation.goods import ShelfMap
+    from fusion.simulation.scales import Scales
+
+    def steps(**knobs):
+        """Grams on one plate just after each of some loads of 1000 g, and what it creeps by after the last."""
+        quiet = replace(SHORT, plate_noise=0.0, shocks_per_minute=0.0, drift_g_per_min=0.0, **knobs)
+        scales = Scales(store, ShelfMap(store), quiet)
+        scales.add([Load(10.0 * k + 10.0, ((0, 1000.0),)) for k in range(8)], [])
+        found = defaultdict(list)
+        for reading in scales.readings(200.0, 0):
+            found[reading.plate].append((reading.t_ns / 1e9, float(reading.samples[-1])))
+        times, grams = np.array(found[store.plates[0].plate]).T
+        after = [grams[np.searchsorted(times, 10.0 * k + 14.0)] for k in range(9)]
+        return np.diff(after)[:7], grams[-1] - after[7]
+
+    plain, still = steps()
+    assert np.ptp(plain) < 0.5 and abs(still) < 0.5
+    odd, _ = steps(place_gain_sd=0.02)
+    assert 10.0 < np.std(odd) < 40.0
+    assert abs(steps(creep_share=0.02)[1]) > 1.0
+
+
+def test_an_outage_lasts_as_long_as_asked(store):
+    _, observations = run(store, cameras_out=1, outage_share=0.8)
+    seen = Counter(o.camera for o in observations if isinstance(o, Frame))
+    share = min(seen.values()) / max(seen.values())
+    assert share == pytest.approx(0.2, abs=0.08)
+    with pytest.raises(ValueError, match="outage_share"):
+        replace(SHORT, outage_share=1.5)
 
 
 def test_unscanned_people_have_a_visit_of_nobody(store):

@@ -132,9 +132,12 @@ class Detector:
         self.period_s = 1.0 / scenario.frame_rate_hz
         self.phase_s = float(setting.uniform(0.0, self.period_s))
         self.clock_offset_s = float(setting.uniform(-1.0, 1.0)) * scenario.clock_offset_max_s
-        third_s = scenario.duration_s / 3.0
-        self.outage_s = (third_s, 2 * third_s) if out else (math.inf, math.inf)
+        edge_s = 0.5 * (1.0 - scenario.outage_share) * scenario.duration_s
+        self.outage_s = (edge_s, scenario.duration_s - edge_s) if out else (math.inf, math.inf)
         self._view_shift = setting.standard_normal(self.appearance_dim) * 0.4
+        # Of a camera that was knocked, or hangs by a screw: its own stream, so that it moves nothing else.
+        knock = scenario.random("calibration", camera.name).standard_normal(2)
+        self._shift_px = scenario.calibration_error_px * knock
         self._looks: dict[int, np.ndarray] = {}
         self._waves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._used = np.arange(len(JOINTS)) if self.boxes_only else body.layout_joints(store.layout)
@@ -174,6 +177,7 @@ class Detector:
         n_frames = len(present)
         used = joints[:, :, self._used] if not self.boxes_only else joints
         points_px, depth_m = self.lens.project(used)
+        points_px = points_px + self._shift_px
         width, height = self.lens.camera.size
         with np.errstate(invalid="ignore"):
             in_image = _within(points_px, -0.5, width - 0.5, height - 0.5)

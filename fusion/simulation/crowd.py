@@ -595,6 +595,14 @@ class Crowd:
             gtin, n = lying[0].piece.gtin, len(lying)
             self._register(self.movements, contact_s, Movement(contact_s, plate, gtin, sign * n, p.account))
 
+        odd = self.scenario.odd_reach_probability
+        usual_hand = p.hand
+        if odd and p.random.random() < odd:
+            if p.random.random() < 0.5:
+                p.hand = "l" if p.hand == "r" else "r"
+            else:
+                # Held on its plate while somebody thinks or reads: the hand is there long before the load goes.
+                hold_s, share = float(p.random.uniform(2.0, 6.0)), 0.9 if sign < 0 else 0.1
         if sign > 0:
             p.carrying_hand, p.carrying_until_s = p.hand, self.now_s + 3.0
         yield from self._reach_plate(p, plate, hold_s, float(p.random.normal(0.0, 25.0)), on_contact, share)
@@ -603,6 +611,7 @@ class Crowd:
             p.carrying_until_s = self.now_s + float(p.random.uniform(1.0, 6.0))
         else:
             p.carrying_until_s = -1.0
+        p.hand = usual_hand
 
     def _reach_plate(
         self,
@@ -739,6 +748,10 @@ class Crowd:
         free = [s for s in stands if all(math.dist(s, other) >= 0.45 for other in taken)]
         if not free:
             return None
+        odd = self.scenario.odd_reach_probability
+        if odd and p.random.random() < odd:
+            # From where one happens to stand: beside the plate, at arm's length, past whoever is in front of it.
+            return free[int(p.random.integers(len(free)))]
         # Not everybody stands right in front: the first few places are all good.
         return free[min(int(p.random.geometric(0.45)) - 1, len(free) - 1)]
 

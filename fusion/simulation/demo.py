@@ -13,7 +13,7 @@ from fusion.config import Camera, Facing, Gate, Obstacle, Plate, Product, Store,
 WIDTH_M, DEPTH_M = 8.0, 6.0
 PLATE_WIDTH_M, PLATE_DEPTH_M = 0.2, 0.4
 LEVELS_M = (0.35, 0.72, 1.08, 1.42, 1.68)
-GONDOLA_COLUMNS = 6
+GONDOLA_M = 1.2
 CAMERA_HEIGHT_M = 2.7
 
 # Name, weight of a piece in grams, price in cents, VAT rate. Invented goods with the weights that small shops sell:
@@ -70,24 +70,27 @@ def demo_store(
     appearance_dim: int = 0,
     look_alike_share: float = 0.0,
     seed: int = 0,
+    plate_width_m: float = PLATE_WIDTH_M,
 ) -> Store:
     """A valid store of 8 x 6 m: shelves along three walls and an island, an entry, an exit, a payment zone.
 
     Args:
         n_cameras: under the ceiling in a ring, looking inwards; any number.
-        n_plates: 1 to 520, in shelves of up to five levels.
+        n_plates: 1 to 520, in shelves of up to five levels; more where plates are narrower.
         n_products: 1 to 40, and no more than there are plates.
         keypoints: layout of the detections: coco17, body25 or box2.
         appearance_dim: length of the appearance vectors of the detections; 0 for none.
         look_alike_share: so many of the products weigh within 2 g of what lies beside them.
         seed: of the assortment's places, stocks and lens distortions.
+        plate_width_m: of every plate; on plates of 0.1 m half of all goods rest on two.
     """
-    if not 1 <= n_plates <= 104 * len(LEVELS_M):
-        raise ValueError(f"n_plates: want 1 to {104 * len(LEVELS_M)}, got {n_plates}")
+    n_plates_max = sum(_fits(run, plate_width_m) for run in _RUNS) * len(LEVELS_M)
+    if not 1 <= n_plates <= n_plates_max:
+        raise ValueError(f"n_plates: want 1 to {n_plates_max}, got {n_plates}")
     if not 1 <= n_products <= len(_GOODS):
         raise ValueError(f"n_products: want 1 to {len(_GOODS)}, got {n_products}")
     random = np.random.Generator(np.random.PCG64([seed, 1]))
-    plates, boxes = _shelves(n_plates)
+    plates, boxes = _shelves(n_plates, plate_width_m)
     products, planogram = _assortment(plates, min(n_products, n_plates), look_alike_share, random)
     return Store(
         format_version=1,
@@ -112,32 +115,44 @@ def demo_store(
     )
 
 
-def _shelves(n_plates: int) -> tuple[list[Plate], list[tuple[float, float, float, float, float]]]:
-    """Plates and the boxes of the gondolas that hold them: five runs of shelving, filled evenly, from the bottom up."""
-    # Middle of the run's front edge, yaw (a shopper reaches from -y of the plate), and how many columns fit.
-    runs = (
-        ((4.0, 5.5), 0.0, 32),  # along the back wall
-        ((4.0, 2.6), 0.0, 20),  # island, front
-        ((4.0, 3.5), math.pi, 20),  # island, rear
-        ((0.5, 3.4), math.pi / 2, 16),  # left wall
-        ((7.5, 3.4), -math.pi / 2, 16),  # right wall
-    )
+# Five runs of shelving: middle of the front edge, yaw (a shopper reaches from -y of the plate), length in metres.
+_Run = tuple[tuple[float, float], float, float]
+_RUNS: tuple[_Run, ...] = (
+    ((4.0, 5.5), 0.0, 6.4),  # along the back wall
+    ((4.0, 2.6), 0.0, 4.0),  # island, front
+    ((4.0, 3.5), math.pi, 4.0),  # island, rear
+    ((0.5, 3.4), math.pi / 2, 3.2),  # left wall
+    ((7.5, 3.4), -math.pi / 2, 3.2),  # right wall
+)
+
+
+def _fits(run: _Run, plate_width_m: float) -> int:
+    """Columns of plates that fit into a run of shelving."""
+    return int(run[2] / plate_width_m + 1e-9)
+
+
+def _shelves(
+    n_plates: int, plate_width_m: float
+) -> tuple[list[Plate], list[tuple[float, float, float, float, float]]]:
+    """Plates and the boxes of the gondolas that hold them, filled evenly, from the bottom up."""
+    runs = [(middle, yaw, _fits((middle, yaw, length), plate_width_m)) for middle, yaw, length in _RUNS]
     n_levels = 4 if n_plates <= 4 * sum(fit for _, _, fit in runs) else 5
     columns = [0] * len(runs)
     while sum(columns) * n_levels < n_plates:
         emptiest = min(range(len(runs)), key=lambda run: (columns[run] / runs[run][2], run))
         columns[emptiest] += 1
+    per_gondola = round(GONDOLA_M / plate_width_m)
     plates: list[Plate] = []
     boxes: list[tuple[float, float, float, float, float]] = []
     gondola = 0
     for ((x, y), yaw, _), n_columns in zip(runs, columns):
         across, back = (math.cos(yaw), math.sin(yaw)), (-math.sin(yaw), math.cos(yaw))
-        for first in range(0, n_columns, GONDOLA_COLUMNS):
+        for first in range(0, n_columns, per_gondola):
             gondola += 1
-            last = min(first + GONDOLA_COLUMNS, n_columns)
+            last = min(first + per_gondola, n_columns)
             for level in range(n_levels):
                 for column in range(first, last):
-                    along = (column - (n_columns - 1) / 2) * PLATE_WIDTH_M
+                    along = (column - (n_columns - 1) / 2) * plate_width_m
                     px = x + along * across[0] + 0.5 * PLATE_DEPTH_M * back[0]
                     py = y + along * across[1] + 0.5 * PLATE_DEPTH_M * back[1]
                     if len(plates) < n_plates:
@@ -147,13 +162,13 @@ def _shelves(n_plates: int) -> tuple[list[Plate], list[tuple[float, float, float
                                 x=round(px, 4),
                                 y=round(py, 4),
                                 z=LEVELS_M[level],
-                                width=PLATE_WIDTH_M,
+                                width=plate_width_m,
                                 depth=PLATE_DEPTH_M,
                                 yaw=round(yaw, 6),
                                 capacity_g=20000.0,
                             )
                         )
-            ends = [(edge - n_columns / 2) * PLATE_WIDTH_M for edge in (first, last)]
+            ends = [(edge - n_columns / 2) * plate_width_m for edge in (first, last)]
             corners = [
                 (x + e * across[0] + d * back[0], y + e * across[1] + d * back[1])
                 for e in ends

@@ -99,21 +99,36 @@ class Stock:
         self._random = scenario.random("pieces")
         self._straddle_probability = scenario.straddle_probability
         self.products = {product.gtin: product for product in store.products}
+        batches = scenario.random("batches")
+        batch_sd = scenario.batch_weight_sd
+        self._batch = {gtin: 1.0 + batch_sd * float(batches.standard_normal()) for gtin in self.products}
         self.on: list[dict[str, list[Resting]]] = [defaultdict(list) for _ in store.plates]
         self.home: dict[str, list[int]] = defaultdict(list)
         self.facings: list[tuple[int, str, int]] = []
+        counts = scenario.random("counts")
         plate_of = {plate.plate: i for i, plate in enumerate(store.plates)}
         for facing in store.planogram:
             plate = plate_of[facing.plate]
             self.home[facing.gtin].append(plate)
             self.facings.append((plate, facing.gtin, facing.stock))
-            for _ in range(facing.stock):
+            for _ in range(self._really_there(facing.stock, counts, scenario)):
                 self.lay(self.new_piece(facing.gtin), plate)
+        strays = scenario.random("strays")
+        for _ in range(scenario.misplaced_pieces if self.products and self.on else 0):
+            gtin = sorted(self.products)[int(strays.integers(len(self.products)))]
+            self.lay(self.new_piece(gtin), int(strays.integers(len(self.on))))
+
+    def _really_there(self, stock: int, random: np.random.Generator, scenario: Scenario) -> int:
+        """What lies at a place where the planogram says `stock`: filled unseen, or sold without a record."""
+        if not scenario.count_error_probability or random.random() >= scenario.count_error_probability:
+            return stock
+        return max(0, stock + int(random.choice([-3, -2, -1, 1, 2, 3])))
 
     def new_piece(self, gtin: str) -> Piece:
         product = self.products[gtin]
         spread = float(np.clip(self._random.standard_normal(), -3.0, 3.0)) * product.weight_sd_g
-        return Piece(gtin, max(0.5 * product.weight_g, product.weight_g + spread))
+        weight_g = product.weight_g * self._batch[gtin] + spread
+        return Piece(gtin, max(0.5 * product.weight_g, weight_g))
 
     def lay(self, piece: Piece, plate: int) -> Resting:
         """Put a piece on a plate; it may come to rest partly on one beside it."""

@@ -20,6 +20,7 @@ SAMPLES = 12
 QUANTUM_G = 0.241
 DEAD_READING_G = 6067.416  # what a controller of the recorded shop reported for plates that were not there
 SETTLED_S = 2.0  # a step's ringing is below a thousandth by then
+CREEP_S = 15.0  # time constant of a load cell's creep
 _CROSSTALK_MAX = 0.016
 _HANDLING_LINGERS_S = 0.4
 
@@ -55,10 +56,17 @@ class Scales:
         for plate, beside in enumerate(shelves.beside):
             for other in beside:
                 self._leak[other, plate] = setting.choice([-1.0, 1.0]) * setting.uniform(0.0, _CROSSTALK_MAX)
+        oddities = scenario.random("plate oddities")
+        self._place_gain = scenario.random("place gain")
         self._sympathy = setting.uniform(0.6, 1.4, n)  # of a plate with its shelf's common vibration
         n_gondolas = int(shelves.gondola.max(initial=-1)) + 1
         self._period_s = SAMPLES / self.rate_hz
         self._phase_s = setting.uniform(0.0, self._period_s, n_gondolas)
+        # A cooling machine shakes its whole gondola at some hertz, and is on for part of every few minutes.
+        self._hum_rate = oddities.uniform(6.0, 14.0, n_gondolas) * 2 * math.pi
+        self._hum_cycle_s = oddities.uniform(60.0, 240.0, n_gondolas)
+        self._hum_g = scenario.hum_g * oddities.uniform(0.3, 1.7, n)
+        self._creeping: list[tuple[float, np.ndarray]] = []
         self._base_g = np.zeros(n)  # of all loads that have settled, gain and cross-talk included
         self._steps: list[tuple[Load, np.ndarray, tuple[float, float, float, float]]] = []
         self._handlings: list[tuple[Handling, float]] = []
@@ -84,7 +92,14 @@ class Scales:
             delta_g = np.zeros(len(self._names))
             for plate, grams in load.plates:
                 delta_g[plate] += grams
+            if self.scenario.place_gain_sd:
+                # The same for all plates under one load: it is where the thing stands that makes the difference.
+                place_sd = self.scenario.place_gain_sd
+                delta_g *= 1.0 + place_sd * float(np.clip(self._place_gain.standard_normal(), -3.0, 3.0))
             delta_g = self.gain * (delta_g + self._leak @ delta_g)
+            if self.scenario.creep_share:
+                creep = self.scenario.creep_share * float(self._place_gain.standard_normal())
+                self._creeping.append((load.t_s, creep * delta_g))
             overshoot = float(self._noise.uniform(0.2, 1.0))
             settle_s = float(self._noise.uniform(0.4, 0.75))
             ringing = (
@@ -137,6 +152,16 @@ class Scales:
             felt = np.flatnonzero(delta_g[plates])
             if len(felt) and load.t_s < times_s[-1]:
                 grams[:, felt] += _step(times_s - load.t_s, *ringing)[:, None] * delta_g[plates[felt]]
+        for began_s, creep_g in self._creeping:
+            felt = np.flatnonzero(creep_g[plates])
+            if len(felt) and began_s < times_s[-1]:
+                grown = 1.0 - np.exp(-np.maximum(times_s - began_s, 0.0) / CREEP_S)
+                grams[:, felt] += grown[:, None] * creep_g[plates[felt]]
+        if self.scenario.hum_g:
+            gondola = int(self._shelves.gondola[plates[0]])
+            turning = 2 * math.pi * times_s / self._hum_cycle_s[gondola]
+            running = _window(np.sin(turning), 0.0, 2.0, 0.3)
+            grams += (running * np.sin(self._hum_rate[gondola] * times_s))[:, None] * self._hum_g[plates]
         # Vibration: a part of its own for each plate and one for each shelf, half of the variance each (measured 53 %).
         busy = np.ones(n)
         shaken = np.zeros((n, len(plates)))
@@ -186,6 +211,10 @@ class Scales:
             else:
                 lasting.append(step)
         self._steps = lasting
+        crept = [creep for creep in self._creeping if creep[0] + 8.0 * CREEP_S < before_s]
+        for creep in crept:
+            self._base_g += creep[1]
+        self._creeping = self._creeping[len(crept) :]
         self._handlings = [h for h in self._handlings if h[0].end_s + 1.0 > before_s]
         self._shocks = [shock for shock in self._shocks if shock[0] + shock[1] + 1.0 > before_s]
 

@@ -34,9 +34,16 @@ class Scenario:
         neighbour_probability: that a shopper goes to the shelf where another one is about to reach, at the same time.
         hand_over_probability: per pick of somebody in a group, that the thing is handed to a companion.
         straddle_probability: of a piece that rests on two plates, where two plates touch.
+        odd_reach_probability: of a grip that is not as usual: from beside the plate at arm's length, with the other
+            hand, or with the thing held down on its plate for some seconds before it is lifted.
+    Goods:
+        batch_weight_sd: a whole delivery weighs more or less than its label says, by such a share (sd over products).
+        misplaced_pieces: so many pieces lie on a wrong plate before anybody watches.
+        count_error_probability: of a facing whose stock is not what the planogram says, but up to three pieces off.
     Cameras:
         frame_rate_hz: of every camera; exposures are not synchronised. frame_jitter_s: sd of the exposure's time.
-        frame_drop_probability; cameras_out: so many cameras are down from a third of the run to two thirds.
+        frame_drop_probability; cameras_out: so many cameras are down for `outage_share` of the run, in its middle.
+        calibration_error_px: sd of a constant shift of each camera's picture, that its calibration does not know.
         clock_offset_max_s: every camera's clock is off by a constant within this.
         keypoint_noise: 1 is a good detector (about 1.5 cm at the person); 0 is exact.
         outlier_probability: of a keypoint far from its place; swap_probability: left and right arm are mixed up.
@@ -48,6 +55,9 @@ class Scenario:
         drift_g_per_min: sd over plates of a slow slope; drifting_plates: so many slide at 5 to 10 g/min.
         dead_plates: so many report a constant; gap_probability: of a message that is lost.
         message_jitter_s: sd of a message's time; latency: 1 makes messages and frames arrive as late as measured.
+        place_gain_sd: a plate's gain differs from place to place on it, so from load to load, by so much (sd).
+        creep_share: sd of what a load cell goes on to creep by after a load, as a share of it, over half a minute.
+        hum_g: amplitude at which the cooling machine under a gondola shakes its plates, while it runs.
     """
 
     seed: int = 0
@@ -68,10 +78,16 @@ class Scenario:
     neighbour_probability: float = 0.1
     hand_over_probability: float = 0.2
     straddle_probability: float = 0.15
+    odd_reach_probability: float = 0.0
+    batch_weight_sd: float = 0.0
+    misplaced_pieces: int = 0
+    count_error_probability: float = 0.0
     frame_rate_hz: float = 15.0
     frame_jitter_s: float = 0.002
     frame_drop_probability: float = 0.002
     cameras_out: int = 0
+    outage_share: float = 1.0 / 3.0
+    calibration_error_px: float = 0.0
     clock_offset_max_s: float = 0.005
     keypoint_noise: float = 1.0
     outlier_probability: float = 0.004
@@ -87,6 +103,9 @@ class Scenario:
     gap_probability: float = 0.0
     message_jitter_s: float = 0.003
     latency: float = 1.0
+    place_gain_sd: float = 0.0
+    creep_share: float = 0.0
+    hum_g: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -97,6 +116,8 @@ class Scenario:
                 raise ValueError(f"{field.name}: want at most 1, got {value}")
         if self.frame_rate_hz <= 0:
             raise ValueError(f"frame_rate_hz: want more than 0, got {self.frame_rate_hz}")
+        if self.outage_share > 1:
+            raise ValueError(f"outage_share: want at most 1, got {self.outage_share}")
         if self.clock_offset_max_s > 0.1:
             raise ValueError(f"clock_offset_max_s: want at most 0.1, got {self.clock_offset_max_s}")
         needed_s = SHORTEST_VISIT_S + GATE_HEADWAY_S * self.people if self.people else 0.0
