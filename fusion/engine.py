@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from fusion.attribution import Attributor, EventBelief, EventCandidate
+from fusion.attribution import ArmHistory, Attributor, EventBelief, EventCandidate
 from fusion.config import Store
 from fusion.errors import OrderError, ShapeError
 from fusion.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
@@ -24,7 +24,7 @@ from fusion.results import (
     ShelfEventExplained,
 )
 from fusion.shelves import ShelfEvent, ShelfMonitor
-from fusion.tracks import PeopleHistory, Tracker
+from fusion.tracks import Tracker
 from fusion.visits import Visit, Visits
 
 # A live message may arrive this much after its time; a recording can be replayed with its streams delayed.
@@ -105,7 +105,7 @@ class Engine:
         self._stopwatch_ns = stopwatch_ns
         self._reorder = Reorder(LATENESS_MAX_S)
         self._tracker = Tracker(store)
-        self._history = PeopleHistory()
+        self._history = ArmHistory(store.layout)
         self._monitor = ShelfMonitor(store)
         self._attributor = Attributor(store)
         self._visits = Visits(store)
@@ -231,8 +231,11 @@ class Engine:
             self._history.append(people)
             results += self._tracker.warnings()
             for moved in self._visits.step(people):
-                if isinstance(moved, PersonEntered) and moved.staff:
-                    self._attributor.set_staff(moved.track_id)
+                if isinstance(moved, PersonEntered):
+                    if moved.staff:
+                        self._attributor.set_staff(moved.track_id)
+                    elif moved.visit is not None:
+                        self._attributor.join(moved.track_id, moved.visit)
                 results.append(moved)
             results.append(people)
         for event in self._monitor.step(self._readings, now_ns):
