@@ -102,6 +102,20 @@ LOG_SAME_PIECE, LOG_OTHER_PIECE = math.log(0.7), math.log(0.3)
 # From this probability on an event tells how much the plates exaggerate.
 KNOWN_WEIGHT = 0.95
 
+# ---- plates that do not report ---------------------------------------------------------------------------------------
+
+# A hand in the space above such a plate at two instants may have taken something, unless it did something that another
+# plate so near told of at about that time. What it did is not known; half of such visits are touches.
+HAND_HEIGHT_MAX_M, HAND_BESIDE_M = 0.35, 0.02
+TOLD_WITHIN_S, TOLD_WITHIN_M = 1.5, 0.35
+UNHEARD_PROBABILITY = 0.5
+# A plate is reported a few seconds after it fell silent; so far hands are looked up when it is.
+UNHEARD_BEFORE_NS = 7_000_000_000
+WATCH_EVERY_NS = 500_000_000
+UNHEARD_MAX = 1024
+# A load may have begun to move this much after somebody turned away from it.
+NEAR_BEFORE_NS = 1_000_000_000
+
 # ---- limits ----------------------------------------------------------------------------------------------------------
 
 EXPLANATIONS_MAX = 128
@@ -159,6 +173,18 @@ class ArmHistory:
         """Rows with t0_ns <= t_ns <= t1_ns."""
         first, after = np.searchsorted(self.t_ns[: self._n], (t0_ns, t1_ns + 1))
         return slice(int(first), int(after))
+
+    def was_near(self, people: Collection[int], place_m: np.ndarray, within_m: float, since_ns: int) -> bool:
+        """Whether one of these people stood within a distance of a place of the floor at an instant or later."""
+        rows = slice(int(np.searchsorted(self.t_ns[: self._n], since_ns - NEAR_BEFORE_NS)), self._n)
+        near = ((self.position_m[rows] - place_m) ** 2).sum(axis=1) < within_m**2
+        return bool(np.isin(self.track[rows][near], list(people)).any())
+
+    def hands_m(self, rows: slice) -> np.ndarray:
+        """(n, 2, 3) where the hands are, beyond the wrists along the forearms; NaN where a wrist is unknown."""
+        wrist, forearm = self.arms_m[rows, :, 0], self.arms_m[rows, :, 0] - self.arms_m[rows, :, 1]
+        length = np.sqrt((forearm**2).sum(axis=2, keepdims=True))
+        return wrist + np.nan_to_num(forearm * (HAND_BEYOND_WRIST_M / np.maximum(length, 0.05)))
 
     def _forget(self, before_ns: int) -> None:
         # Moving rows costs, so at least half of the table becomes free at once.
@@ -227,6 +253,14 @@ class _Event:
     event_id: int
     event: ShelfEvent
     plate: str
+    total_g: float = field(init=False)
+    noise_g2: float = field(init=False)
+    plates: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total_g = float(self.event.delta_g.sum())
+        self.noise_g2 = float(self.event.cov_g2.sum())
+        self.plates = frozenset(self.event.plates.tolist())
 
 
 @dataclass(slots=True, eq=False)
@@ -333,6 +367,10 @@ class _Scene:
         return self.log_ratio - self.log_total
 
 
+# Owners, products and quantities of the two parts of a load, log probability, log likelihood of the weight.
+_Shared = tuple[int, int, int, int, int, int, float, float]
+
+
 class Attributor:
     """Keeps the best joint explanations of all open shelf events.
 
@@ -361,6 +399,8 @@ class Attributor:
         self._cart: dict[int, int] = {}  # By track id, of those who joined a visit.
         self._cart_of_visit: dict[str, int] = {}
         self._gone: set[int] = set()  # Carts that were settled and still share an open event.
+        self._watched_ns: dict[int, int] = {}  # By plate that does not report: up to when hands were looked up.
+        self._unheard: deque[tuple[int, int, int]] = deque(maxlen=UNHEARD_MAX)  # (time, plate, person).
         self._staff: set[int] = set()
         self._n_events = 0
         self._origin_ns: int | None = None
@@ -390,7 +430,8 @@ class Attributor:
             self._lately.popleft()
         scene = self._scene(event, history)
         found, log_place = self._what(event, scene)
-        component = self._explain(opened, scene, found, log_place)
+        shared = self._shared(event, scene, found, log_place, history) if event.delta_g.sum() < 0 else []
+        component = self._explain(opened, scene, found, log_place, shared)
         belief = self._belief(component, opened)
         for candidate in belief.candidates:
             self.planogram.move(at, self._product[candidate.gtin], candidate.quantity * candidate.probability)
@@ -398,6 +439,54 @@ class Attributor:
         self._decide(component)
         self._limit()
         return belief
+
+    def watch(self, plates: Collection[int], history: ArmHistory, now_ns: int) -> None:
+        """Note whose hands were over plates (indices) that do not report: what they did there is not known."""
+        for plate in [plate for plate in self._watched_ns if plate not in plates]:
+            # It reports again, and tells of what was done meanwhile.
+            del self._watched_ns[plate]
+            others = [one for one in self._unheard if one[1] != plate]
+            self._unheard = deque(others, maxlen=UNHEARD_MAX)
+        for plate in plates:
+            since_ns = self._watched_ns.get(plate, now_ns - UNHEARD_BEFORE_NS)
+            if now_ns - since_ns < WATCH_EVERY_NS:
+                continue
+            self._watched_ns[plate] = now_ns
+            rows = history.between(since_ns + 1, now_ns)
+            near = ((history.position_m[rows] - self._centre_m[plate, :2]) ** 2).sum(axis=1) < NEAR_M**2
+            if not near.any():
+                continue
+            cos, sin = math.cos(self._yaw[plate]), math.sin(self._yaw[plate])
+            hand = history.hands_m(rows)[near] - self._centre_m[plate]
+            along = np.abs(hand[..., 0] * cos + hand[..., 1] * sin) < 0.5 * self._width_m[plate] + HAND_BESIDE_M
+            across = np.abs(hand[..., 1] * cos - hand[..., 0] * sin) < 0.5 * self._depth_m[plate] + HAND_BESIDE_M
+            height_m = min(HAND_HEIGHT_MAX_M, self._above_m[plate])
+            over = along & across & (hand[..., 2] > -HAND_BESIDE_M) & (hand[..., 2] < height_m)
+            track, t_ns = history.track[rows][near], history.t_ns[rows][near]
+            for person in np.unique(track[over.any(axis=1)]).tolist():
+                at = t_ns[over.any(axis=1) & (track == person)]
+                if len(at) >= 2:
+                    self._unheard.append((int(at[len(at) // 2]), plate, person))
+
+    def _unheard_of(self, carts: set[int]) -> list[str]:
+        """Plates that do not report and that these carts' people reached into for no reason that others told of."""
+        told = [(one.event.event, one.parts) for one in self._decided]
+        for component in self._components:
+            for index, opened in enumerate(component.events):
+                row = int(np.argmax(np.where(component.event_of == index, component.probability, -1.0)))
+                told.append((opened.event, _parts(component.table, row)))
+        found = {}
+        for t_ns, plate, person in self._unheard:
+            if self._cart_of(person) in carts and plate not in found and person not in self._staff:
+                explained = any(
+                    abs(event.contact_ns - t_ns) < TOLD_WITHIN_S * 1e9
+                    and any(cart in carts for cart, _, _ in parts)
+                    and math.dist(self._centre_m[event.plates[0]], self._centre_m[plate]) < TOLD_WITHIN_M
+                    for event, parts in told
+                )
+                if not explained:
+                    found[plate] = self._names[plate]
+        return list(found.values())
 
     def _learn(self, event: ShelfEvent, belief: EventBelief) -> None:
         """What the plates told of a known weight tells of the plates."""
@@ -441,7 +530,7 @@ class Attributor:
         return pieces
 
     def _candidates(
-        self, event: ShelfEvent, scene: _Scene, found: Explanations, log_place: np.ndarray
+        self, event: ShelfEvent, scene: _Scene, found: Explanations, log_place: np.ndarray, shared: list[_Shared]
     ) -> tuple[_Table, np.ndarray, np.ndarray]:
         """The new event's candidates, the last of them that nothing moved: table, log prior times likelihood, and the
         log likelihood of the weight alone."""
@@ -460,15 +549,13 @@ class Attributor:
             log_candidate[-1] += LOG_UNSEEN_PUT
         log_candidate = log_candidate.ravel()
         log_weight = np.tile(found.log_likelihood, n_who)
-        if taken:
-            shared = self._shared(event, scene, found, log_place)
-            if shared:
-                rows = np.array([row[:6] for row in shared], np.int32).reshape(-1, 3, 2)
-                owner = np.concatenate([owner, rows[:, 0]])
-                product = np.concatenate([product, rows[:, 1]])
-                quantity = np.concatenate([quantity, rows[:, 2]])
-                log_candidate = np.append(log_candidate, [row[6] for row in shared])
-                log_weight = np.append(log_weight, [row[7] for row in shared])
+        if shared:
+            rows = np.array([row[:6] for row in shared], np.int32).reshape(-1, 3, 2)
+            owner = np.concatenate([owner, rows[:, 0]])
+            product = np.concatenate([product, rows[:, 1]])
+            quantity = np.concatenate([quantity, rows[:, 2]])
+            log_candidate = np.append(log_candidate, [row[6] for row in shared])
+            log_weight = np.append(log_weight, [row[7] for row in shared])
         order = np.argsort(-log_candidate, kind="stable")[:CANDIDATES_MAX]
         if len(order):
             # A put-back's best candidate may turn out not to be held, so put-backs keep a wider field.
@@ -476,8 +563,7 @@ class Attributor:
             order = order[log_candidate[order] > log_candidate[order[0]] - spread]
         nothing = np.array([[-1, -1]], np.int32), np.zeros((1, 2), np.int32)
         owner = np.concatenate([owner[order], nothing[0]])
-        carts = {person: self._cart_of(person) for person in {*scene.near, -1}}
-        cart = np.array([carts[person] for person in owner.ravel().tolist()], np.int32).reshape(-1, 2)
+        cart = np.array([self._cart_of(person) for person in owner.ravel().tolist()], np.int32).reshape(-1, 2)
         table = _Table(
             owner, cart, np.concatenate([product[order], nothing[1]]), np.concatenate([quantity[order], nothing[1]])
         )
@@ -485,15 +571,10 @@ class Attributor:
         return table, np.append(log_candidate[order], log_nothing), np.append(log_weight[order], log_nothing)
 
     def _shared(
-        self, event: ShelfEvent, scene: _Scene, found: Explanations, log_place: np.ndarray
-    ) -> list[tuple[int, int, int, int, int, int, float, float]]:
-        """Two loads that left the plates at the same time: owners, products, quantities, log probability, likelihood.
-
-        Two people with a hand each at the plate, or one with both; pieces of one product or of two.
-        """
-        actors = [row for row in range(len(scene.owner) - 1) if scene.log_ratio[row] > LOG_SHARING_RATIO][:3]
-        if not actors:
-            return []
+        self, event: ShelfEvent, scene: _Scene, found: Explanations, log_place: np.ndarray, history: ArmHistory
+    ) -> list[_Shared]:
+        """Two loads that left the plates before they came to rest in between: pieces of one product or of two, taken by
+        two people or by the two hands of one."""
         whats = []
         one, two = math.log(QUANTITY_PRIOR[0]), math.log(QUANTITY_PRIOR[1])
         for i in range(len(found.product)):
@@ -502,28 +583,38 @@ class Attributor:
                 log_grips = sum(one if n == 1 else two for n in (a, pieces - a))
                 log_what = float(found.log_likelihood[i] + log_place[i]) + log_grips
                 whats.append((product, product, -a, a - pieces, log_what, float(found.log_likelihood[i])))
-        for a, b, log_likelihood, log_prior in self.planogram.mixtures(event):
-            for x, y in ((a, b), (b, a)):
-                whats.append((x, y, -1, -1, log_likelihood + log_prior + 2.0 * one, log_likelihood))
+        for x, y, log_likelihood in self.planogram.mixtures(event):
+            whats.append((x, y, -1, -1, log_likelihood + 2.0 * one, log_likelihood))
+            whats.append((y, x, -1, -1, log_likelihood + 2.0 * one, log_likelihood))
+        if not whats:
+            return []
+        actors = [row for row in range(len(scene.owner) - 1) if scene.log_ratio[row] > LOG_SHARING_RATIO][:3]
+        if not actors:
+            return []
+        # The contact is that of the heavier load or in between; the other one left at any time while the plates moved.
+        others = [one for one in self._log_ratios(event, history, anytime=True) if one[1] > LOG_SHARING_RATIO]
+        others = sorted(others, key=lambda one: (-one[1], one[0]))[:3]
         out = []
         for x, y, qx, qy, log_what, log_likelihood in whats:
             for i in actors:
-                for j in actors:
-                    if i == j and (x >= y):
-                        continue  # One person's two grips of one product are that many pieces; of two, any order.
-                    log_who = float(scene.log_probability[i])
-                    log_who += LOG_BOTH_HANDS if i == j else LOG_SAME_TIME + float(scene.log_ratio[j])
-                    people = int(scene.owner[i]), int(scene.owner[j])
-                    out.append((*people, x, y, qx, qy, log_who + log_what, log_likelihood))
+                person, log_who = int(scene.owner[i]), float(scene.log_probability[i]) + log_what
+                if x < y:  # Two grips of one product are that many pieces; of two products, in any order.
+                    out.append((person, person, x, y, qx, qy, log_who + LOG_BOTH_HANDS, log_likelihood))
+                for other, log_ratio in others:
+                    if other != person:
+                        log_both = log_who + LOG_SAME_TIME + log_ratio
+                        out.append((person, other, x, y, qx, qy, log_both, log_likelihood))
         return out
 
     def _log_nothing(self, event: ShelfEvent) -> float:
         total_g = float(event.delta_g.sum())
         return (LOG_NOTHING_WENT if total_g < 0 else LOG_NOTHING_CAME) - abs(total_g) / 2000.0
 
-    def _explain(self, opened: _Event, scene: _Scene, found: Explanations, log_place: np.ndarray) -> _Component:
+    def _explain(
+        self, opened: _Event, scene: _Scene, found: Explanations, log_place: np.ndarray, shared: list[_Shared]
+    ) -> _Component:
         """The new event's component: candidates, the components they tie together, the best joint explanations."""
-        table, log_candidate, log_weight = self._candidates(opened.event, scene, found, log_place)
+        table, log_candidate, log_weight = self._candidates(opened.event, scene, found, log_place, shared)
         n_new = len(table)
         tied = self._tied(opened, table)
         base = self._merged(tied)
@@ -559,12 +650,12 @@ class Attributor:
         where there is none; (n_new,) beside events that are decided."""
         log_alone = np.zeros(len(table))
         for one in self._lately:
-            left = _undone(one.event.event, opened.event)
+            left = _undone(one.event, opened)
             if left is not None:
                 log_alone += self._log_undone(left, one.parts, table, log_weight)
         log_pair = np.zeros((0, len(table)))
         for index, other in enumerate(base.events):
-            left = _undone(other.event, opened.event)
+            left = _undone(other, opened)
             if left is None:
                 continue
             if not len(log_pair):
@@ -614,7 +705,7 @@ class Attributor:
         contact_ns = opened.event.contact_ns
         tied = []
         for component in self._components:
-            if any(_undone(one.event, opened.event) for one in component.events):
+            if any(_undone(one, opened) for one in component.events):
                 tied.append(component)
                 continue
             close = any(abs(one.event.contact_ns - contact_ns) < BUSY_S * 1e9 for one in component.events)
@@ -743,6 +834,9 @@ class Attributor:
             said = ", ".join(self.planogram.gtins[product] for product in negative)
             doubts.append((0.0, f"more was put back than taken: {said}"))
             log_right += math.log(0.5)
+        for name in self._unheard_of(wanted):
+            doubts.append((UNHEARD_PROBABILITY, f"may have taken from plate {name}, which does not report"))
+            log_right += math.log(UNHEARD_PROBABILITY)
         gtins = self.planogram.gtins
         return CartBelief(
             {gtins[product]: quantity for product, quantity in sorted(items.items()) if quantity > 0},
@@ -818,6 +912,8 @@ class Attributor:
         self._components = [component for component in self._components if component.events]
         for key in [key for key in self._held if key[0] in leaving]:
             del self._held[key]
+        staying = [one for one in self._unheard if self._cart_of(one[2]) not in leaving]
+        self._unheard = deque(staying, maxlen=UNHEARD_MAX)
         self._cart = {person: cart for person, cart in self._cart.items() if cart not in leaving}
         self._cart_of_visit = {visit: cart for visit, cart in self._cart_of_visit.items() if cart not in leaving}
         self._gone &= {cart for component in self._components for cart in component.carts}
@@ -858,7 +954,18 @@ class Attributor:
 
     def _scene(self, event: ShelfEvent, history: ArmHistory) -> _Scene:
         """How likely everybody near is to have done it, and somebody unseen, from where hands, arms and bodies were."""
-        if event.silent:
+        near = self._log_ratios(event, history, event.silent)
+        # A person is worth keeping if they might have done it at all, against somebody unseen.
+        ranked = sorted(near, key=lambda item: (-item[1], item[0]))[:PEOPLE_PER_EVENT_MAX]
+        ranked = [item for item in ranked if item[1] > math.log(HAND_ELSEWHERE_RATIO) - 2.0]
+        owner = np.array([person for person, _ in ranked] + [-1], np.int64)
+        log_ratio = np.array([value for _, value in ranked] + [math.log(UNSEEN_WEIGHT)])
+        return _Scene(owner, log_ratio, float(np.logaddexp.reduce(log_ratio)))
+
+    def _log_ratios(self, event: ShelfEvent, history: ArmHistory, anytime: bool) -> list[tuple[int, float]]:
+        """Everybody near and how much likelier their hands are if they moved the load: at contact, or at any time while
+        the plates moved."""
+        if anytime:
             rows = history.between(event.onset_ns - 100_000_000, event.settled_ns)
         else:
             reach_ns = int(WINDOW_S * 1e9)
@@ -868,18 +975,12 @@ class Attributor:
         yaw = float(self._yaw[at])
         n = self._kernel.weigh(
             history.t_ns[rows], history.track[rows], history.confirmed[rows], history.position_m[rows],
-            history.arms_m[rows], history.wrist_sd_m[rows], event.contact_ns, event.silent,
+            history.arms_m[rows], history.wrist_sd_m[rows], event.contact_ns, anytime,
             share @ self._centre_m[event.plates], math.cos(yaw), math.sin(yaw), self._width_m[at], self._depth_m[at],
             self._above_m[at], TAKING if event.delta_g.sum() < 0 else PUTTING, self._person, self._log_ratio,
             self._hands,
         )  # fmt: skip
-        near = zip(self._person[:n].tolist(), self._log_ratio[:n].tolist())
-        # A person is worth keeping if they might have done it at all, against somebody unseen.
-        ranked = sorted(near, key=lambda item: (-item[1], item[0]))[:PEOPLE_PER_EVENT_MAX]
-        ranked = [item for item in ranked if item[1] > math.log(HAND_ELSEWHERE_RATIO) - 2.0]
-        owner = np.array([person for person, _ in ranked] + [-1], np.int64)
-        log_ratio = np.array([value for _, value in ranked] + [math.log(UNSEEN_WEIGHT)])
-        return _Scene(owner, log_ratio, float(np.logaddexp.reduce(log_ratio)))
+        return list(zip(self._person[:n].tolist(), self._log_ratio[:n].tolist()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -890,16 +991,13 @@ class _Left:
     sd_g: float
 
 
-def _undone(earlier: ShelfEvent, later: ShelfEvent) -> _Left | None:
+def _undone(earlier: _Event, later: _Event) -> _Left | None:
     """Whether a load takes back an earlier one on the same plates."""
-    gap_s = (later.contact_ns - earlier.contact_ns) * 1e-9
-    if not 0.0 < gap_s < LEAN_UNDONE_S:
+    gap_s = (later.event.contact_ns - earlier.event.contact_ns) * 1e-9
+    if not 0.0 < gap_s < LEAN_UNDONE_S or earlier.total_g * later.total_g > 0 or not earlier.plates & later.plates:
         return None
-    earlier_g, later_g = float(earlier.delta_g.sum()), float(later.delta_g.sum())
-    if earlier_g * later_g > 0 or not set(earlier.plates.tolist()) & set(later.plates.tolist()):
-        return None
-    left_g = earlier_g + later_g
-    sd_g = math.sqrt(float(earlier.cov_g2.sum() + later.cov_g2.sum())) + 2.0 + 0.02 * abs(later_g)
+    left_g = earlier.total_g + later.total_g
+    sd_g = math.sqrt(earlier.noise_g2 + later.noise_g2) + 2.0 + 0.02 * abs(later.total_g)
     return _Left(left_g, sd_g) if abs(left_g) < 4.0 * sd_g else None
 
 

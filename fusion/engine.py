@@ -33,6 +33,10 @@ LATENESS_MAX_S = 2.0
 SET_SPAN_NS = 100_000_000
 # A receipt waits this long after the last exit: a load that leaves a plate settles within 0.75 s of it.
 SETTLE_S = 0.9
+# It waits longer only for a load that is not decided yet and began while one of its people was within this distance of
+# the plate. Hands may rest on a shelf for ten seconds before that counts as a load.
+UNDECIDED_NEAR_M = 1.5
+UNDECIDED_MAX_S = 12.0
 
 
 def _floats(name: str, array: object, shape: tuple[int, ...]) -> np.ndarray:
@@ -118,7 +122,8 @@ class Engine:
         self._scans: list[GateScan] = []
         self._window_ns: int | None = None
         self._now_ns = 0
-        self._closed = False
+        self._closed = self._closing = False
+        self._plate_m = np.array([(plate.x, plate.y) for plate in store.plates]).reshape(-1, 2)
         self._ignored: Counter[str] = Counter()
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
@@ -144,6 +149,7 @@ class Engine:
         if self._closed:
             return []
         results: list[Result] = []
+        self._closing = True
         for ordered in self._reorder.flush():
             self._take(ordered, results)
         self._step(results)
@@ -241,6 +247,7 @@ class Engine:
         for event in self._monitor.step(self._readings, now_ns):
             self._observe(event, results)
         results += self._monitor.warnings()
+        self._attributor.watch(self._monitor.unheard, self._history, now_ns)
         self._finish_visits(now_ns - round(SETTLE_S * 1e9), results)
         self._frames.clear()
         self._readings.clear()
@@ -287,10 +294,20 @@ class Engine:
     # ---- receipts ----------------------------------------------------------------------------------------------------
 
     def _finish_visits(self, until_ns: int, results: list[Result]) -> None:
-        for visit in self._visits.finished(until_ns):
+        for visit in self._visits.finished(until_ns, self._waits):
             receipt, explained = self._receipt(visit)
             results += explained
             results.append(receipt)
+
+    def _waits(self, visit: Visit) -> bool:
+        """Whether something may still be told of the shelves that is this visit's."""
+        since_exit_s = (self._now_ns - (visit.exit_ns or 0)) * 1e-9
+        if self._closing or since_exit_s > UNDECIDED_MAX_S:
+            return False
+        return any(
+            self._history.was_near(visit.members, self._plate_m[plate], UNDECIDED_NEAR_M, since_ns)
+            for plate, since_ns in self._monitor.undecided()
+        )
 
     def _receipt(self, visit: Visit) -> tuple[Receipt, Iterable[ShelfEventExplained]]:
         belief = self._attributor.cart(visit.members)

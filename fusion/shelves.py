@@ -36,7 +36,10 @@ COUNT_WRONG = 0.2
 QUANTITY_PRIOR = (0.86, 0.10, 0.03)
 QUANTITY_DECAY = 0.5
 # Probability density, per gram, of a load that no known product explains.
-UNKNOWN_PER_G = 1e-9
+UNKNOWN_PER_G = 1e-7
+# A piece rests on two plates every third time, anything from none to half of it on the second; a part of a few grams,
+# or one that drowns in a hand's shaking, does not show there.
+HIDDEN_PROBABILITY, HIDDEN_SHARE_MIN, HIDDEN_MAX_G = 0.15, 0.04, 15.0
 # A pair of products that weighs a load worse than this density per gram is not looked at.
 MIXTURE_LOG_MIN = math.log(1e-4)
 
@@ -181,6 +184,11 @@ class Planogram:
         expected = pieces * self.weight_g * gain
         variance = noise_g2 + pieces * self.weight_sd_g**2 + expected**2 * gain_var
         log_likelihood = _log_weighs(load - expected, variance)
+        # One piece, of which a little rests on a plate beside and does not show there.
+        missing_g = expected - load
+        partly = (pieces == 1.0) & (missing_g > HIDDEN_SHARE_MIN * expected) & (missing_g < HIDDEN_MAX_G)
+        hidden = np.where(partly, HIDDEN_PROBABILITY / (0.5 * expected), 0.0)
+        log_likelihood = np.log(np.exp(log_likelihood) + hidden)
         log_likelihood[0, nearest == 1.0] = -np.inf  # The same as the row below it.
         log_place = np.broadcast_to(self.log_place(plates, delta_g) if log_prior is None else log_prior, pieces.shape)
         table = np.log(QUANTITY_PRIOR)
@@ -218,8 +226,8 @@ class Planogram:
         self.gain[plates] += kept * innovation
         self.gain_var[plates] *= 1.0 - kept * share
 
-    def mixtures(self, event: ShelfEvent) -> list[tuple[int, int, float, float]]:
-        """Pairs of different products that lie there and weigh a load together: products, log likelihood, log prior."""
+    def mixtures(self, event: ShelfEvent) -> list[tuple[int, int, float]]:
+        """Pairs of different products that lie there and weigh a load together, with the log likelihood of that."""
         share = np.abs(event.delta_g) / max(float(np.abs(event.delta_g).sum()), 1e-9)
         there = self.planned[event.plates] | (self.stock[event.plates] > 0.5)
         products = np.flatnonzero(there.any(axis=0))
@@ -233,7 +241,7 @@ class Planogram:
         variance = variance + expected**2 * gain_var
         log_likelihood = _log_weighs(abs(float(event.delta_g.sum())) - expected, variance)
         found = np.flatnonzero(log_likelihood > MIXTURE_LOG_MIN)
-        return [(int(a[i]), int(b[i]), float(log_likelihood[i]), 0.0) for i in found.tolist()]
+        return [(int(a[i]), int(b[i]), float(log_likelihood[i])) for i in found.tolist()]
 
     def log_place(self, plates: np.ndarray, delta_g: np.ndarray) -> np.ndarray:
         """(n_products,) log prior that a load whose middle lies there is this product; arguments as in `explain`."""
@@ -301,6 +309,8 @@ class _Held:
 JOIN_MAX_S = 0.4
 # Spread of the contact times of the plates that share one load: a piece tips over an edge within a tenth of a second.
 SAME_LOAD_SD_S = 0.06
+# The edge of a step as small as this drowns in the shaking of the hand that makes it.
+SHAKE_G = 22.0
 # Density per second of two loads of different people or hands that happen to be neighbours within JOIN_MAX_S.
 COINCIDENCE_PER_S = 0.1
 # Shares of loads that rest on one, two, three, four plates (235 labelled events: 117, 105, 11, 2).
@@ -357,6 +367,7 @@ class ShelfMonitor:
         self._held: list[_Held] = []
         self._now_ns = 0
         self._checked_ns = 0
+        self._began_ns = 0
         self._warnings: list[Warning] = []
         self._reported: dict[int, str] = {}
         empty = np.zeros(0, np.int32)
@@ -390,9 +401,19 @@ class ShelfMonitor:
         drained, self._warnings = self._warnings, []
         return drained
 
-    def trusted(self, plate: int) -> bool:
-        """Whether a plate (index into store.plates) has reported lately and sanely; if not, its goods are uncertain."""
-        return plate not in self._reported
+    @property
+    def unheard(self) -> list[int]:
+        """Plates (indices into store.plates) that do not report at present; noisy ones still do."""
+        return [plate for plate, fault in self._reported.items() if fault != "noisy"]
+
+    def undecided(self) -> list[tuple[int, int]]:
+        """(plate, since when) of everything that may still become an event."""
+        kernel = self._kernel
+        moving = np.flatnonzero(self._state == kernel.DISTURBED)
+        found = list(zip(moving.tolist(), self._times[moving, kernel.ONSET_NS].tolist()))
+        found += [(change.plate, change.contact_ns) for change in self._pending]
+        found += [(plate, held.event.contact_ns) for held in self._held if held.event for plate in held.before_g]
+        return [(plate, since_ns) for plate, since_ns in found if plate not in self._reported]
 
     def trace(self, plate: int) -> tuple[np.ndarray, np.ndarray]:
         """Times (n,) int64 and grams (n,) float32 of the newest samples of a plate, for a reviewer to look at."""
@@ -451,6 +472,10 @@ class ShelfMonitor:
         heard = last > 0
         stuck = self._times[:, kernel.STUCK_SAMPLES] > self._limits[1]
         silent = heard & (now_ns - last > STUCK_S * 1e9)
+        # Where others are heard, one that never was is silent too.
+        self._began_ns = self._began_ns or now_ns
+        if heard.any() and now_ns - self._began_ns > STUCK_S * 1e9:
+            silent |= ~heard
         noisy = heard & (self._reals[:, kernel.NOISE_G2] > NOISY_SD_G**2)
         unwell = {
             **dict.fromkeys(np.flatnonzero(noisy).tolist(), "noisy"),
@@ -500,8 +525,10 @@ class ShelfMonitor:
     def _linked(self, a: _Change, b: _Change, rows: Rows) -> bool:
         if rows.row[a.plate] != rows.row[b.plate] or abs(rows.place[a.plate] - rows.place[b.plate]) > 2:
             return False
-        overlap = a.onset_ns <= b.settled_ns and b.onset_ns <= a.settled_ns and (a.silent or b.silent)
-        return overlap or abs(a.contact_ns - b.contact_ns) < JOIN_MAX_S * 1e9
+        overlap = a.onset_ns <= b.settled_ns and b.onset_ns <= a.settled_ns
+        apart_s = abs(a.contact_ns - b.contact_ns) * 1e-9
+        unsure_s = 2.5 * math.hypot(_contact_sd_s(a), _contact_sd_s(b))
+        return (overlap and (a.silent or b.silent or apart_s < unsure_s)) or apart_s < JOIN_MAX_S
 
     def _neighbours_move(self, group: list[_Change]) -> bool:
         """Whether a plate beside the group is still disturbed by what may be the same load."""
@@ -613,9 +640,7 @@ class ShelfMonitor:
         log_time = math.log(COINCIDENCE_PER_S)
         if len(part) > 1 and not any(change.silent for change in part):
             times_s = np.array([change.contact_ns - part[0].contact_ns for change in part]) * 1e-9
-            # Small changes are dated less well than large ones: their edge drowns in the vibration.
-            noise_g = np.sqrt([change.var_g2 for change in part])
-            sd_s = SAME_LOAD_SD_S * (1.0 + 8.0 * noise_g / np.abs(deltas))
+            sd_s = np.array([_contact_sd_s(change) for change in part])
             weight = 1.0 / sd_s**2
             residual = (times_s - (weight @ times_s) / weight.sum()) / sd_s
             log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
@@ -768,6 +793,12 @@ def _log_nothing(change: _Change, heaviest_g: float) -> float:
     beside_g = heaviest_g if heaviest_g > abs(change.delta_g) else 0.0
     scale_g = CREEP_G + 0.5 * math.sqrt(change.var_g2) + CROSS_TALK_SHARE * beside_g
     return -abs(change.delta_g) / scale_g - math.log(2.0 * scale_g)
+
+
+def _contact_sd_s(change: _Change) -> float:
+    """How well a change is dated: the edge of a small one drowns in the noise, and in the shaking of a hand."""
+    load_g = abs(change.delta_g)
+    return SAME_LOAD_SD_S * (1.0 + 8.0 * math.sqrt(change.var_g2) / load_g + (SHAKE_G / load_g) ** 2)
 
 
 def _plates(part: list[_Change]) -> np.ndarray:

@@ -17,6 +17,7 @@ LATE, NOT_A_NUMBER, TABLE_FULL = range(3)
 
 RING = 512  # Samples kept of a plate: 8.5 s at 60 Hz, longer than a hand rests on a shelf. A power of two.
 BLOCK = 6  # Samples averaged before plateaus are judged: 0.1 s at 60 Hz, about a period of the shelf's vibration.
+UNSURE_MAX_NS = 3e9  # A plate that shakes for longer is taken as it is; hands are gone by then.
 PLATEAU_BLOCKS = 4  # A load counts as settled when this many blocks agree: 0.4 s.
 
 
@@ -187,10 +188,14 @@ def follow(
                 continue
             # Vibration is not white, so the plateau counts as if it had a fifth of its samples.
             change_var = 0.1 + noise / 24.0 + plateau_var * 5.0 / (PLATEAU_BLOCKS * BLOCK)
+            least = max(limits[2], limits[3] * np.sqrt(change_var))
+            # A change that drowns in what still shakes is not lost: it shows when that is over.
+            if limits[2] < abs(change) <= least and since * period_ns < UNSURE_MAX_NS:
+                continue
             state[plate] = QUIET
             numbers[LEVEL_G] = plateau
             clock[QUIET_MESSAGES] = 0
-            if abs(change) > max(limits[2], limits[3] * np.sqrt(change_var)):
+            if abs(change) > least:
                 if n_changes == changes.shape[0]:
                     ignored[TABLE_FULL] += 1
                     break
