@@ -80,7 +80,7 @@ TAKING, PUTTING = _hand_model(CONTACT_SHIFT_TAKE_S), _hand_model(CONTACT_SHIFT_P
 
 # Nothing moved, though a load settled: a lean, a bag set down, a thing that no product list knows. Density per gram; a
 # load that comes may well be such a thing, one that goes seldom is.
-LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(0.01 / 400.0), math.log(1e-3 / 400.0)
+LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(4e-3 / 400.0), math.log(1e-3 / 400.0)
 # A hand that leans or a bag that rests on a shelf is gone by then.
 LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(10.0)
 # A put-back goes where the product belongs, or (43 % of them, in an adversarial set) to any other place.
@@ -91,14 +91,14 @@ LOG_HANDED_OVER, LOG_BROUGHT = math.log(0.05), math.log(1e-4)
 # A put-back by somebody whom no camera sees: there are few of them, and they hold little.
 LOG_UNSEEN_PUT = math.log(0.05)
 # Two events of one person within so short a time need two hands.
-BUSY_S, LOG_BUSY = 0.5, math.log(0.05)
-# Somebody else takes something in the half second that a load takes to settle: people at a shelf take something every
-# ten seconds. And somebody with a hand for each of two things.
-LOG_SAME_TIME, LOG_BOTH_HANDS = math.log(0.05), math.log(0.01)
+BUSY_S, LOG_BUSY = 0.8, math.log(0.05)
+# Somebody else takes something in the second that a load takes to settle: people at a shelf take something every
+# six seconds. And somebody with a hand for each of two things.
+LOG_SAME_TIME, LOG_BOTH_HANDS = math.log(0.15), math.log(0.01)
 # Only hands that are this much likelier at the plate than elsewhere share a load.
 LOG_SHARING_RATIO = math.log(3.0)
-# A piece that is put back and taken again, or taken and put back, is the same one more often than another.
-LOG_SAME_PIECE, LOG_OTHER_PIECE = math.log(0.7), math.log(0.3)
+# A piece that is put back and taken again, or taken and put back, is the same one every second time.
+LOG_SAME_PIECE, LOG_OTHER_PIECE = math.log(0.5), math.log(0.5)
 # From this probability on an event tells how much the plates exaggerate.
 KNOWN_WEIGHT = 0.95
 
@@ -748,6 +748,8 @@ class Attributor:
         for index in range(len(component.events) - 1, -1, -1):
             if component.probability[component.event_of == index].max() > DECIDED:
                 self._fix(component, index)
+                if not component.events:
+                    break
         if not component.events:
             self._components = [one for one in self._components if one is not component]
 
@@ -764,6 +766,9 @@ class Attributor:
         for cart, product, quantity in parts:
             if cart >= 0:
                 self._held[cart, product] -= quantity
+        if len(component.events) == 1:
+            component.events.clear()
+            return
         rows = component.choices[:, index] == choice
         component.choices = component.choices[rows]
         component.log_weight = _normalised(component.log_weight[rows])
