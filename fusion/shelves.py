@@ -56,6 +56,8 @@ class ShelfEvent:
         delta_g: (n,) float64 change per plate, negative where goods were taken.
         cov_g2: (n, n) float64 covariance of delta_g from noise alone; the plates' gains are not in it.
         silent: the plates were silent when it happened, so any time from onset to settled is possible.
+        rise_s: from a quarter of the change to three quarters, on the plate that bears nearly all; NaN where none does,
+            or in a silence. Two loads that came or went one after the other take longer than one.
     """
 
     plates: np.ndarray
@@ -65,6 +67,7 @@ class ShelfEvent:
     delta_g: np.ndarray
     cov_g2: np.ndarray
     silent: bool = False
+    rise_s: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -285,6 +288,7 @@ class _Change:
     contact_ns: int
     settled_ns: int
     silent: bool
+    rise_ns: int
     delta_g: float
     var_g2: float
     before_g: float
@@ -315,6 +319,8 @@ SHAKE_G = 22.0
 COINCIDENCE_PER_S = 0.1
 # Shares of loads that rest on one, two, three, four plates (235 labelled events: 117, 105, 11, 2).
 SPREAD_PRIOR = (0.5, 0.44, 0.05, 0.01)
+# A plate that bears this share of a load tells how long it took to come or go.
+RISE_SHARE = 0.75
 # How long the changes of some plates wait for neighbours that still shake.
 NEIGHBOUR_WAIT_S = 1.2
 # How long a load that no product explains may wait for its own undoing: somebody leans on a shelf (or holds a product
@@ -360,7 +366,7 @@ class ShelfMonitor:
         self._ring = np.zeros((n, kernel.RING), np.float32)
         # A gap is a lost message, not a late stamp: stamps jitter by a tenth of a message's length.
         self._limits = np.array([0.1e9, STUCK_S * store.weight_rate_hz, 3.0, 4.0])
-        self._changes = np.zeros((max(2 * n, 16), 5), np.int64)
+        self._changes = np.zeros((max(2 * n, 16), 6), np.int64)
         self._changes_g = np.zeros((len(self._changes), 3))
         self._unused = np.zeros(3, np.int64)
         self._pending: list[_Change] = []
@@ -452,8 +458,9 @@ class ShelfMonitor:
             self._ring, self._changes, self._changes_g, self._unused,
         )  # fmt: skip
         for row in range(n_changes):
-            plate, onset_ns, contact_ns, settled_ns, silent = self._changes[row].tolist()
-            change = _Change(plate, onset_ns, contact_ns, settled_ns, bool(silent), *self._changes_g[row].tolist())
+            plate, onset_ns, contact_ns, settled_ns, silent, rise_ns = self._changes[row].tolist()
+            known = plate, onset_ns, contact_ns, settled_ns, bool(silent), rise_ns
+            change = _Change(*known, *self._changes_g[row].tolist())
             if len(self._pending) == EVENTS_PENDING_MAX:
                 self.ignored["shelf changes: table full"] += 1
                 continue
@@ -808,8 +815,10 @@ def _plates(part: list[_Change]) -> np.ndarray:
 def _event(part: list[_Change]) -> ShelfEvent:
     deltas = np.array([change.delta_g for change in part])
     weight = np.abs(deltas)
+    heaviest = max(part, key=lambda change: abs(change.delta_g))
     origin_ns = part[0].contact_ns
     contact_ns = origin_ns + int(weight @ np.array([c.contact_ns - origin_ns for c in part]) / weight.sum())
+    dated = not heaviest.silent and abs(heaviest.delta_g) > RISE_SHARE * float(weight.sum())
     return ShelfEvent(
         _plates(part),
         min(change.onset_ns for change in part),
@@ -818,4 +827,5 @@ def _event(part: list[_Change]) -> ShelfEvent:
         deltas,
         np.diag([change.var_g2 for change in part]),
         all(change.silent for change in part),
+        heaviest.rise_ns * 1e-9 if dated else math.nan,
     )

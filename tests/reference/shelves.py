@@ -26,6 +26,7 @@ class Change:
     contact_ns: int
     settled_ns: int
     silent: bool
+    rise_ns: int
     delta_g: float
     var_g2: float
     before_g: float
@@ -142,9 +143,14 @@ def follow(
                 silent = p.silence_ns != 0 and at == 0
                 if silent:
                     contact_ns = (p.silence_ns + contact_ns) // 2
+                middle = 0.5 * (p.baseline + plateau)
+                first_at = contact_sample(np.array(p.kept[first:end]), p.baseline, middle)
+                second_at = contact_sample(np.array(p.kept[first:end]), middle, plateau)
+                rise_ns = int((second_at - first_at) * period_ns)
                 settled_ns = p.last_ns - int(back * BLOCK * period_ns)
                 onset_ns = min(p.onset_ns, contact_ns)
-                changes.append(Change(index, onset_ns, contact_ns, settled_ns, silent, delta, delta_var, p.baseline))
+                known = index, onset_ns, contact_ns, settled_ns, silent, rise_ns
+                changes.append(Change(*known, delta, delta_var, p.baseline))
             p.silence_ns = 0
             break
     return changes, plates, unused
