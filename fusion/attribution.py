@@ -48,7 +48,9 @@ STRETCH_M, STRETCH_SD_M, HANGING_M, HANGING_SD_M, STRETCH_TAIL = 0.45, 0.14, 0.2
 # shop: medians after contact are 0.4 s in one set of recordings and above 1.5 s in another.
 WINDOW_S = 0.35
 # Somebody whose hands are both seen elsewhere acted after all: a wrong keypoint, a wrong time.
+# That needs a body that could have leaned in at least, and falls to a hundredth beyond.
 HAND_ELSEWHERE_RATIO = 3e-3
+LEAN_IN_M, LEAN_IN_SD_M = 0.9, 0.2
 # An arm seen only to the elbow or the shoulder says little, and a body less.
 ELBOW_RATIO, SHOULDER_RATIO = 3.0, 1.2
 ELBOW_REACH_M, SHOULDER_REACH_M, REACH_SD_M = 0.40, 0.75, 0.10
@@ -70,7 +72,7 @@ def _hand_model(contact_shift_s: float) -> np.ndarray:
         AWAY_DENSITY, SHELF_DENSITY, STRETCH_M, STRETCH_SD_M, HANGING_M, HANGING_SD_M, STRETCH_TAIL,
         ELBOW_RATIO, ELBOW_REACH_M, SHOULDER_RATIO, SHOULDER_REACH_M, REACH_SD_M,
         BODY_DISTANCE_M, BODY_SLACK_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M, HAND_ELSEWHERE_RATIO, NEAR_M,
-        TENTATIVE_WEIGHT,
+        TENTATIVE_WEIGHT, LEAN_IN_M, LEAN_IN_SD_M,
     ])  # fmt: skip
 
 
@@ -86,8 +88,8 @@ LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(10.0)
 # A put-back goes where the product belongs, or (43 % of them, in an adversarial set) to any other place.
 # The first have two or three plates to choose from, the others thirty within reach.
 PLACED_RIGHT, PLACED_ELSEWHERE = 0.6, 0.02
-# A put-back of what one does not hold: handed over by somebody who does, or brought along.
-LOG_HANDED_OVER, LOG_BROUGHT = math.log(0.05), math.log(1e-4)
+# A put-back of what one's cart does not hold: handed over by somebody of another visit who does, or brought along.
+LOG_HANDED_OVER, LOG_BROUGHT = math.log(5e-3), math.log(1e-4)
 # A put-back by somebody whom no camera sees: there are few of them, and they hold little.
 LOG_UNSEEN_PUT = math.log(0.05)
 # Two events of one person within so short a time need two hands.
@@ -979,7 +981,7 @@ class Attributor:
         near = self._log_ratios(event, history, event.silent)
         # A person is worth keeping if they might have done it at all, against somebody unseen.
         ranked = sorted(near, key=lambda item: (-item[1], item[0]))[:PEOPLE_PER_EVENT_MAX]
-        ranked = [item for item in ranked if item[1] > math.log(HAND_ELSEWHERE_RATIO) - 2.0]
+        ranked = [item for item in ranked if item[1] > math.log(HAND_ELSEWHERE_RATIO) - 4.0]
         owner = np.array([person for person, _ in ranked] + [-1], np.int64)
         log_ratio = np.array([value for _, value in ranked] + [math.log(UNSEEN_WEIGHT)])
         return _Scene(owner, log_ratio, float(np.logaddexp.reduce(log_ratio)))

@@ -17,11 +17,12 @@ cdef enum:
     AWAY_DENSITY, SHELF_DENSITY, STRETCH_M, STRETCH_SD_M, HANGING_M, HANGING_SD_M, STRETCH_TAIL
     ELBOW_RATIO, ELBOW_REACH_M, SHOULDER_RATIO, SHOULDER_REACH_M, REACH_SD_M
     BODY_M, BODY_SLACK_M, BODY_SD_M, BODY_ALONG_SD_M, ELSEWHERE_RATIO, NEAR_M, TENTATIVE_RATIO
+    LEAN_IN_M, LEAN_IN_SD_M
 
 # Columns of a hand's sums: weight of all instants, the best one that saw it, their sum by precision; place, its
 # variance and how far the hand is stretched out from the body; what stands in for an unseen hand; in a silence the ratios of all instants.
 cdef enum:
-    TOTAL, COVER, SIGHT, X, Y, Z, VARIANCE, STRETCH, UNSEEN, RATIO, CONFIRMED, N_COLUMNS
+    TOTAL, COVER, SIGHT, X, Y, Z, VARIANCE, STRETCH, UNSEEN, RATIO, CONFIRMED, AWAY, N_COLUMNS
 
 HAND_COLUMNS = N_COLUMNS
 
@@ -304,6 +305,7 @@ def weigh(
             weight = 1.0 if silent else exp(-0.5 * dt * dt / (m[CONTACT_SD_S] * m[CONTACT_SD_S]))
             if weight < 1e-3:
                 continue
+            work[p, 0, AWAY] += weight * sqrt(px * px + py * py)
             beside = (px * cos_yaw + py * sin_yaw) / m[BODY_ALONG_SD_M]
             off = fmax(fabs(sqrt(px * px + py * py) - m[BODY_M]) - m[BODY_SLACK_M], 0.0) / m[BODY_SD_M]
             body = exp(-0.5 * (off * off + beside * beside)) + m[ELSEWHERE_RATIO]
@@ -368,7 +370,10 @@ def weigh(
                         width_m, depth_m, above_m, m,
                     )
                 ratio += 0.5 * (1.0 - known) * unseen
-            log_ratio[p] = log(ratio + m[ELSEWHERE_RATIO])
+            # A wrong keypoint does not bring the body nearer.
+            off = work[p, 0, AWAY] / work[p, 0, TOTAL] if work[p, 0, TOTAL] > 0.0 else m[NEAR_M]
+            off = _within(off, m[LEAN_IN_M], m[LEAN_IN_SD_M]) + 0.01
+            log_ratio[p] = log(ratio + m[ELSEWHERE_RATIO] * off)
             if work[p, 0, CONFIRMED] == 0.0:
                 log_ratio[p] += log(m[TENTATIVE_RATIO])
     return n_people

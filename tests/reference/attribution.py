@@ -106,6 +106,9 @@ def weigh(
         weight = np.ones(len(rows)) if silent else np.exp(-0.5 * (dt_s / m["contact_sd_s"]) ** 2)
         weight[weight < 1e-3] = 0.0
         ratio = 0.0
+        apart = np.hypot(*(position_m[rows] - load_m[:2]).T)
+        away_m = weight @ apart / weight.sum() if weight.any() else m["near_m"]
+        leans = np.exp(-0.5 * (max(away_m - m["lean_in_m"], 0.0) / m["lean_in_sd_m"]) ** 2) + 0.01
         for side in range(2):
             unseen, seen, hands, stretches = [], [], [], []
             for row in rows:
@@ -146,7 +149,7 @@ def weigh(
                 stretch = sight @ np.array(stretches)[saw] / sight.sum()
                 ratio += 0.5 * known * place_ratio(hand, spread, *size) * stretch_ratio(stretch, m)
             ratio += 0.5 * (1 - known) * unseen_mean
-        out[person] = float(np.log(ratio + m["elsewhere_ratio"]))
+        out[person] = float(np.log(ratio + m["elsewhere_ratio"] * leans))
         if not confirmed[rows].any():
             out[person] += float(np.log(m["tentative_ratio"]))
     return out
