@@ -82,14 +82,14 @@ TAKING, PUTTING = _hand_model(CONTACT_SHIFT_TAKE_S), _hand_model(CONTACT_SHIFT_P
 
 # Nothing moved, though a load settled: a lean, a bag set down, a thing that no product list knows. Density per gram; a
 # load that comes may well be such a thing, one that goes seldom is.
-LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(4e-3 / 400.0), math.log(1e-3 / 400.0)
+LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(6e-3 / 400.0), math.log(1e-3 / 400.0)
 # A hand that leans or a bag that rests on a shelf is gone by then.
-LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(10.0)
+LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(20.0)
 # A put-back goes where the product belongs, or (43 % of them, in an adversarial set) to any other place.
 # The first have two or three plates to choose from, the others thirty within reach.
 PLACED_RIGHT, PLACED_ELSEWHERE = 0.6, 0.02
 # A put-back of what one's cart does not hold: handed over by somebody of another visit who does, or brought along.
-LOG_HANDED_OVER, LOG_BROUGHT = math.log(5e-3), math.log(1e-4)
+LOG_HANDED_OVER, LOG_BROUGHT = math.log(2e-3), math.log(1e-4)
 # A put-back by somebody whom no camera sees: there are few of them, and they hold little.
 LOG_UNSEEN_PUT = math.log(0.05)
 # Two events of one person within so short a time need two hands.
@@ -123,6 +123,12 @@ WATCH_EVERY_NS = 500_000_000
 UNHEARD_MAX = 1024
 # A load may have begun to move this much after somebody turned away from it.
 NEAR_BEFORE_NS = 1_000_000_000
+
+# ---- what classifiers see --------------------------------------------------------------------------------------------
+
+# A look at the hand at a plate is about the load that moves there within this time; none is surer than that.
+SEEN_WITHIN_S, SIGHT_FLOOR = 2.0, 0.01
+SIGHTINGS_MAX = 256
 
 # ---- limits ----------------------------------------------------------------------------------------------------------
 
@@ -410,6 +416,7 @@ class Attributor:
         self._gone: set[int] = set()  # Carts that were settled and still share an open event.
         self._watched_ns: dict[int, int] = {}  # By plate that does not report: up to when hands were looked up.
         self._unheard: deque[tuple[int, int, int]] = deque(maxlen=UNHEARD_MAX)  # (time, plate, person).
+        self._sightings: deque[tuple[int, int, int, float]] = deque(maxlen=SIGHTINGS_MAX)
         self._staff: set[int] = set()
         self._n_events = 0
         self._origin_ns: int | None = None
@@ -439,6 +446,8 @@ class Attributor:
             self._lately.popleft()
         scene = self._scene(event, history)
         found, log_place = self._what(event, scene)
+        if self._sightings:
+            log_place = log_place + self._log_seen(event, found)
         shared = self._shared(event, scene, found, log_place, history) if event.delta_g.sum() < 0 else []
         component = self._explain(opened, scene, found, log_place, shared)
         belief = self._belief(component, opened)
@@ -524,6 +533,24 @@ class Attributor:
             log_held = np.zeros_like(log_held)
         found = self.planogram.explain(event.plates, event.delta_g, noise_g2, log_prior=log_put + log_held)
         return found, log_put[found.product]
+
+    def sight(self, t_ns: int, plate: str, gtin: str, probability: float) -> bool:
+        """A classifier saw a product in a hand at a plate; False where the store has no such plate or product."""
+        if plate not in self._names or gtin not in self._product:
+            return False
+        self._sightings.append((t_ns, self._names.index(plate), self._product[gtin], probability))
+        return True
+
+    def _log_seen(self, event: ShelfEvent, found: Explanations) -> np.ndarray:
+        """(n_what,) what classifiers say of each explanation: they are right as often as they claim, or see another of
+        all products."""
+        out = np.zeros(len(found.product))
+        others = max(len(self.planogram.gtins) - 1, 1)
+        for t_ns, plate, product, probability in self._sightings:
+            if plate in event.plates and abs(t_ns - event.contact_ns) < SEEN_WITHIN_S * 1e9:
+                p = min(max(probability, SIGHT_FLOOR), 1.0 - SIGHT_FLOOR)
+                out += np.where(found.product == product, math.log(p), math.log((1.0 - p) / others))
+        return out
 
     def _expected_pieces(self, carts: set[int] | None) -> np.ndarray:
         """(n_products,) pieces that these carts (None: all) are expected to have taken, put-backs not subtracted."""

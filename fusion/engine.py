@@ -221,6 +221,9 @@ class Engine:
                     self._ignored["weights: unknown plate"] += 1
             case GateScan():
                 self._scans.append(observation)
+            case ItemSighting(kind="seen", plate=str(plate)) as seen:
+                if not self._attributor.sight(seen.t_ns, plate, seen.gtin, seen.probability):
+                    self._ignored["items: unknown plate or product"] += 1
             case ItemSighting():
                 self._ignored["items: evidence not used"] += 1
 

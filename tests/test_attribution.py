@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,42 @@ def test_a_long_lean_charges_nobody() -> None:
     belief = attributor.observe(event(15.0, {3: -246.0}), history)
     assert belief.nothing > 0.5
     assert attributor.cart([7]).items == {}
+
+
+def test_a_look_at_the_hand_tells_twins_apart() -> None:
+    twins = scene.shop()
+    products = list(twins.products)
+    products[4] = products[4].model_copy(update={"weight_g": products[3].weight_g + 1.0})
+    facings = [*twins.planogram, twins.planogram[4].model_copy(update={"plate": twins.plates[3].plate})]
+    twins = twins.model_copy(update={"products": tuple(products), "planogram": tuple(facings)})
+    history = at_shelf({7: plate_hand(3)})
+    alone = Attributor(twins).observe(event(5.0, {3: -246.0}), history)
+    assert alone.candidates[0].probability < 0.9
+    attributor = Attributor(twins)
+    assert attributor.sight(T0 + 5 * 10**9, twins.plates[3].plate, GTINS[4], 0.9)
+    belief = attributor.observe(event(5.0, {3: -246.0}), history)
+    assert top(belief) == (7, GTINS[4], -1) and belief.candidates[0].probability > 0.97
+    assert not attributor.sight(T0, "nowhere", GTINS[4], 0.9)
+
+
+def test_two_people_may_share_a_load() -> None:
+    """Two hands at a plate that loses two pieces: slowly, one each; in a twentieth of a second, one of them both."""
+    both = at_shelf({7: plate_hand(3), 8: plate_hand(3)})
+    slow, fast = Attributor(STORE), Attributor(STORE)
+    slow.observe(replace(event(5.0, {3: -491.0}), rise_s=0.4), both)
+    assert slow.cart([7]).items == slow.cart([8]).items == {GTINS[3]: 1}
+    fast.observe(replace(event(5.0, {3: -491.0}), rise_s=0.05), at_shelf({7: plate_hand(3), 8: None}))
+    assert fast.cart([7]).items == {GTINS[3]: 2} and fast.cart([8]).items == {}
+
+
+def test_a_plate_that_does_not_report_makes_doubtful() -> None:
+    history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
+    attributor = Attributor(STORE)
+    attributor.watch([3], history, T0 + 9 * 10**9)
+    assert STORE.plates[3].plate in attributor.cart([7]).reasons[0] and attributor.cart([7]).probability <= 0.5
+    assert attributor.cart([8]).reasons == ()
+    attributor.watch([], history, T0 + 10 * 10**9)  # It reports again.
+    assert attributor.cart([7]).reasons == ()
 
 
 def test_staff_may_bring_goods() -> None:
