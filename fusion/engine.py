@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from fusion.attribution import ArmHistory, Attributor, EventBelief, EventCandidate
 from fusion.config import Store
-from fusion.errors import OrderError, ShapeError
+from fusion.errors import JournalError, OrderError, ShapeError
 from fusion.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
 from fusion.results import (
@@ -160,6 +161,27 @@ class Engine:
         results += [self._explained(belief) for belief in self._attributor.finish()]
         self._closed = True
         return results
+
+    def decide(self, receipt: Receipt, items: dict[str, int], t_ns: int) -> Receipt:
+        """A reviewer has looked at a receipt: the journal is corrected by reversal, the receipt settled.
+
+        Args:
+            receipt: as issued by this engine.
+            items: what the visit really took, pieces by GTIN.
+            t_ns: when the reviewer decided.
+
+        Raises:
+            JournalError: a product that the store does not sell, or fewer than one piece of it.
+        """
+        for gtin, quantity in items.items():
+            if gtin not in self._products or quantity < 1:
+                raise JournalError(f"items: want pieces of products of this store, got {quantity} of {gtin!r}")
+        self.journal.correct(("cart", receipt.visit), items, t_ns, f"{receipt.visit}/review/{t_ns}")
+        lines = tuple(
+            ReceiptLine(gtin, quantity, self._products[gtin].price, 1.0) for gtin, quantity in sorted(items.items())
+        )
+        total = sum(line.quantity * line.unit_price for line in lines)
+        return replace(receipt, issued_ns=t_ns, status="settled", reason=None, total=total, lines=lines)
 
     def account_of(self, track_id: int) -> str | None:
         """Account of a person's visit as known now; None for staff, for unknown people and for somebody long gone."""
