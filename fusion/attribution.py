@@ -84,7 +84,7 @@ TAKING, PUTTING = _hand_model(CONTACT_SHIFT_TAKE_S), _hand_model(CONTACT_SHIFT_P
 # load that comes may well be such a thing, one that goes seldom is.
 LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(6e-3 / 400.0), math.log(1e-3 / 400.0)
 # A hand that leans or a bag that rests on a shelf is gone by then.
-LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(20.0)
+LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(60.0)
 # A put-back goes where the product belongs, or (43 % of them, in an adversarial set) to any other place.
 # The first have two or three plates to choose from, the others thirty within reach.
 PLACED_RIGHT, PLACED_ELSEWHERE = 0.6, 0.02
