@@ -59,7 +59,7 @@ class Kernel:
         self.times, self.reals = np.zeros((N_PLATES, 8), np.int64), np.zeros((N_PLATES, 4))
         self.reals[:, kernel.NOISE_G2] = 1.0
         self.ring = np.zeros((N_PLATES, kernel.RING), np.float32)
-        self.changes, self.changes_g = np.zeros((2 * N_PLATES, 5), np.int64), np.zeros((2 * N_PLATES, 3))
+        self.changes, self.changes_g = np.zeros((2 * N_PLATES, 6), np.int64), np.zeros((2 * N_PLATES, 3))
         self.ignored, self.limits = np.zeros(3, np.int64), np.array(LIMITS)
 
     def feed(self, tick: tuple[Any, ...]) -> int:

@@ -9,60 +9,126 @@ event does not grow with the number of people in the store.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from fusion.config import Store
+from fusion.layouts import Layout
 from fusion.results import People
-from fusion.shelves import Explanations, Planogram, ShelfEvent
+from fusion.shelves import QUANTITY_PRIOR, Explanations, Planogram, ShelfEvent
 
 # ---- where an actor's hand is, relative to a bystander's; all in metres and seconds ----------------------------------
+#
+# Fitted to 1156 events of simulated shops (tracks of the engine itself), then widened: real hands vary more.
 
 # Fingers reach beyond the wrist, along the forearm.
-HAND_BEYOND_WRIST_M = 0.08
-# Spread of the hand beside the middle of the load, in front of and behind the plate, and above it.
-HAND_ALONG_SD_M, HAND_ACROSS_SD_M, HAND_HEIGHT_SD_M = 0.05, 0.045, 0.05
+HAND_BEYOND_WRIST_M = 0.09
 # Error of a hand's place that no averaging removes: the same joint is seen by the same cameras.
-HAND_ERROR_M = 0.02
-# A hand that holds a product is up to so far above the plate and in front of it, and below the shelf above.
-HAND_ABOVE_M, HAND_BEFORE_M = 0.30, 0.02
-# Cameras are up to 0.1 s out of step, and a hand at a shelf moves at half a metre a second.
-CONTACT_SD_S = 0.15
+HAND_ERROR_M = 0.03
+# A hand's place at contact is the mean of instants about it; cameras are up to 0.1 s out of step. A hand that takes is
+# there before, one that puts back stays longer.
+CONTACT_SD_S, CONTACT_SHIFT_TAKE_S, CONTACT_SHIFT_PUT_S = 0.14, -0.03, 0.03
+# An instant seen with this weight, a tenth of a second from contact, is as good as one seen at it.
+COVER_MIN = 0.5
+# The actor's hand beside the middle of the load, behind the plate's front edge, and above the plate (measured spreads
+# 0.24 widths, 0.08 and 0.04 m). One in fourteen is anywhere within TAIL_WIDTH times as far: loads across two plates,
+# wrong keypoints.
+ALONG_SD_WIDTHS, ACROSS_M, ACROSS_SD_M, HEIGHT_M, HEIGHT_SD_M = 0.25, 0.115, 0.08, 0.14, 0.06
+TAIL_WEIGHT, TAIL_WIDTH = 0.07, 2.5
+# Bystanders' hands: 0.8 of them anywhere in about a cubic metre, and 0.02 at a shelf of this height along 1.6 m of it.
+# Times (2 pi)^(3/2), and (2 pi)^(1/2), since the actor's density lacks it.
+AWAY_DENSITY, SHELF_DENSITY = 0.8 * 15.75, 0.02 / 1.6 * 2.5
+# A hand that acts is stretched out so far from the body's axis, level; one that hangs or carries is held near. Some are
+# anywhere (as a density, times (2 pi)^(1/2)): bodies that are seen badly are put in the wrong place.
+STRETCH_M, STRETCH_SD_M, HANGING_M, HANGING_SD_M, STRETCH_TAIL = 0.45, 0.14, 0.29, 0.10, 1.0
+# How far about contact hands are looked at. How long a hand stays before and after tells nothing that holds in every
+# shop: medians after contact are 0.4 s in one set of recordings and above 1.5 s in another.
 WINDOW_S = 0.35
-HAND_SEEN_WEIGHT = 0.8
-# How much likelier a hand right at the load is an actor's than a bystander's: the reach of an arm, about half a cubic
-# metre, over the space above a plate, about a hundredth.
-HAND_LIKELIHOOD_RATIO = 50.0
 # Somebody whose hands are both seen elsewhere acted after all: a wrong keypoint, a wrong time.
-HAND_ELSEWHERE_RATIO = 1e-2
+# That needs a body that could have leaned in at least, and falls to a hundredth beyond.
+HAND_ELSEWHERE_RATIO = 3e-3
+LEAN_IN_M, LEAN_IN_SD_M = 0.9, 0.2
 # An arm seen only to the elbow or the shoulder says little, and a body less.
-ELBOW_RATIO, SHOULDER_RATIO, BODY_RATIO = 3.0, 1.2, 1.0
+ELBOW_RATIO, SHOULDER_RATIO = 3.0, 1.2
 ELBOW_REACH_M, SHOULDER_REACH_M, REACH_SD_M = 0.40, 0.75, 0.10
-# A shopper stands so far from the middle of the plate, and about in front of it.
-BODY_DISTANCE_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M = 0.55, 0.25, 0.40
+# A shopper stands so far from the middle of the plate, and about in front of it; nobody reaches farther than NEAR_M.
+BODY_DISTANCE_M, BODY_SLACK_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M = 0.55, 0.1, 0.25, 0.40
+NEAR_M = 2.0
 # Weight of somebody whom no camera sees, against one person in view with ratio 1.
-UNSEEN_WEIGHT = 0.02
+UNSEEN_WEIGHT = 0.004
 TENTATIVE_WEIGHT = 0.3
+# Clearance where no shelf is above; far more than a hand needs.
+CLEAR_M = 1.0
+
+
+def _hand_model(contact_shift_s: float) -> np.ndarray:
+    """The constants above in the order of the kernel's enum."""
+    return np.array([
+        contact_shift_s, CONTACT_SD_S, COVER_MIN, HAND_BEYOND_WRIST_M, HAND_ERROR_M,
+        ALONG_SD_WIDTHS, ACROSS_M, ACROSS_SD_M, HEIGHT_M, HEIGHT_SD_M, TAIL_WEIGHT, TAIL_WIDTH,
+        AWAY_DENSITY, SHELF_DENSITY, STRETCH_M, STRETCH_SD_M, HANGING_M, HANGING_SD_M, STRETCH_TAIL,
+        ELBOW_RATIO, ELBOW_REACH_M, SHOULDER_RATIO, SHOULDER_REACH_M, REACH_SD_M,
+        BODY_DISTANCE_M, BODY_SLACK_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M, HAND_ELSEWHERE_RATIO, NEAR_M,
+        TENTATIVE_WEIGHT, LEAN_IN_M, LEAN_IN_SD_M,
+    ])  # fmt: skip
+
+
+TAKING, PUTTING = _hand_model(CONTACT_SHIFT_TAKE_S), _hand_model(CONTACT_SHIFT_PUT_S)
 
 # ---- priors of what happens ------------------------------------------------------------------------------------------
 
 # Nothing moved, though a load settled: a lean, a bag set down, a thing that no product list knows. Density per gram; a
 # load that comes may well be such a thing, one that goes seldom is.
-LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(0.01 / 400.0), math.log(1e-3 / 400.0)
+LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(6e-3 / 400.0), math.log(1e-3 / 400.0)
 # A hand that leans or a bag that rests on a shelf is gone by then.
-LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(10.0)
+LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(60.0)
 # A put-back goes where the product belongs, or (43 % of them, in an adversarial set) to any other place.
-PLACED_RIGHT, PLACED_ELSEWHERE = 0.6, 0.05
-# A put-back of what one does not hold: handed over by somebody who does, or brought along.
-LOG_HANDED_OVER, LOG_BROUGHT = math.log(0.15), math.log(1e-4)
+# The first have two or three plates to choose from, the others thirty within reach.
+PLACED_RIGHT, PLACED_ELSEWHERE = 0.6, 0.02
+# A put-back of what one's cart does not hold: handed over by somebody of another visit who does, or brought along.
+LOG_HANDED_OVER, LOG_BROUGHT = math.log(2e-3), math.log(1e-4)
 # A put-back by somebody whom no camera sees: there are few of them, and they hold little.
 LOG_UNSEEN_PUT = math.log(0.05)
 # Two events of one person within so short a time need two hands.
-BUSY_S, LOG_BUSY = 0.5, math.log(0.1)
+BUSY_S, LOG_BUSY = 0.8, math.log(0.05)
+# Somebody else takes something in the second that a load takes to settle: people at a shelf take something every
+# six seconds. And somebody with a hand for each of two things.
+LOG_SAME_TIME, LOG_BOTH_HANDS = math.log(0.15), math.log(0.01)
+# How long a load takes to come or go (between a quarter and three quarters of it): one grip 0.05 s, with a tail where
+# the load is light against a hand's shaking; two, as far as they are apart. Fitted to 345 simulated grips.
+RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G = 0.05, 0.025, 0.2, 0.05, 20.0
+APART_S = 0.6
+# Of grips that count as one person's, so many are two after all: one hand after the other, or twice the same.
+REGRIP, BOTH_AT_ONCE = 0.2, 0.5
+# Only hands that are likelier at the plate than elsewhere share a load.
+LOG_SHARING_RATIO = 0.0
+# A piece that is put back and taken again, or taken and put back, is the same one every second time.
+LOG_SAME_PIECE, LOG_OTHER_PIECE = math.log(0.5), math.log(0.5)
+# From this probability on an event tells how much the plates exaggerate.
+KNOWN_WEIGHT = 0.95
+
+# ---- plates that do not report ---------------------------------------------------------------------------------------
+
+# A hand in the space above such a plate at two instants may have taken something, unless it did something that another
+# plate so near told of at about that time. What it did is not known; half of such visits are touches.
+HAND_HEIGHT_MAX_M, HAND_BESIDE_M = 0.35, 0.02
+TOLD_WITHIN_S, TOLD_WITHIN_M = 1.5, 0.35
+UNHEARD_PROBABILITY = 0.5
+# A plate is reported a few seconds after it fell silent; so far hands are looked up when it is.
+UNHEARD_BEFORE_NS = 7_000_000_000
+WATCH_EVERY_NS = 500_000_000
+UNHEARD_MAX = 1024
+# A load may have begun to move this much after somebody turned away from it.
+NEAR_BEFORE_NS = 1_000_000_000
+
+# ---- what classifiers see --------------------------------------------------------------------------------------------
+
+# A look at the hand at a plate is about the load that moves there within this time; none is surer than that.
+SEEN_WITHIN_S, SIGHT_FLOOR = 2.0, 0.01
+SIGHTINGS_MAX = 256
 
 # ---- limits ----------------------------------------------------------------------------------------------------------
 
@@ -71,18 +137,77 @@ EVENTS_PER_COMPONENT_MAX = 12
 OPEN_EVENTS_MAX = 1024
 CANDIDATES_MAX = 48
 PEOPLE_PER_EVENT_MAX = 8
+PEOPLE_NEAR_MAX = 64
 # Explanations worse than the best by a factor of exp(18) are dropped; so are candidates by exp(14).
 LOG_SPREAD, LOG_CANDIDATE_SPREAD = 18.0, 14.0
+SHARED_LOG_SPREAD = 9.0
 # An event this certain is settled at once, so that it constrains later ones without being enumerated with them.
 DECIDED = 0.9999
 # Below this probability a candidate does not tie events together or keep one open.
 NEGLIGIBLE = 1e-3
 
 
-class History(Protocol):
-    """Where people were lately, such as tracks.PeopleHistory."""
+class ArmHistory:
+    """Where bodies and arms were in the last seconds: rows of arrays in order of time, one a person and instant.
 
-    def between(self, t0_ns: int, t1_ns: int) -> list[People]: ...
+    Attributes:
+        t_ns, track, confirmed (n,); position_m (n, 2); arms_m (n, 2, 3, 3): wrist, elbow and shoulder of the left and
+        the right arm, NaN where unknown; wrist_sd_m (n, 2).
+    """
+
+    def __init__(self, layout: Layout, span_s: float = 30.0, capacity: int = 32768) -> None:
+        sides = [layout.indices(f"{side}_wrist", f"{side}_elbow", f"{side}_shoulder") for side in ("l", "r")]
+        # A layout without arms (boxes) leaves only the body.
+        self._arms = np.array([side for side in sides if len(side) == 3], np.int64).reshape(-1, 3)
+        self._span_ns = round(span_s * 1e9)
+        self.t_ns = np.zeros(capacity, np.int64)
+        self.track = np.zeros(capacity, np.int64)
+        self.confirmed = np.zeros(capacity, np.int8)
+        self.position_m = np.zeros((capacity, 2))
+        self.arms_m = np.full((capacity, 2, 3, 3), np.nan)
+        self.wrist_sd_m = np.full((capacity, 2), np.nan)
+        self._n = 0
+
+    def append(self, people: People) -> None:
+        """Take in an instant, not older than the last. What exceeds span or capacity is forgotten, oldest first."""
+        n = len(people.track_id)
+        if self._n + n > len(self.t_ns):
+            self._forget(people.t_ns - self._span_ns)
+        n = min(n, len(self.t_ns) - self._n)
+        rows = slice(self._n, self._n + n)
+        self.t_ns[rows] = people.t_ns
+        self.track[rows] = people.track_id[:n]
+        self.confirmed[rows] = people.confirmed[:n]
+        self.position_m[rows] = people.position_m[:n]
+        if len(self._arms):
+            self.arms_m[rows] = people.joints_m[:n, self._arms]
+            self.wrist_sd_m[rows] = people.joints_sd_m[:n, self._arms[:, 0]]
+        self._n += n
+
+    def between(self, t0_ns: int, t1_ns: int) -> slice:
+        """Rows with t0_ns <= t_ns <= t1_ns."""
+        first, after = np.searchsorted(self.t_ns[: self._n], (t0_ns, t1_ns + 1))
+        return slice(int(first), int(after))
+
+    def was_near(self, people: Collection[int], place_m: np.ndarray, within_m: float, since_ns: int) -> bool:
+        """Whether one of these people stood within a distance of a place of the floor at an instant or later."""
+        rows = slice(int(np.searchsorted(self.t_ns[: self._n], since_ns - NEAR_BEFORE_NS)), self._n)
+        near = ((self.position_m[rows] - place_m) ** 2).sum(axis=1) < within_m**2
+        return bool(np.isin(self.track[rows][near], list(people)).any())
+
+    def hands_m(self, rows: slice) -> np.ndarray:
+        """(n, 2, 3) where the hands are, beyond the wrists along the forearms; NaN where a wrist is unknown."""
+        wrist, forearm = self.arms_m[rows, :, 0], self.arms_m[rows, :, 0] - self.arms_m[rows, :, 1]
+        length = np.sqrt((forearm**2).sum(axis=2, keepdims=True))
+        return wrist + np.nan_to_num(forearm * (HAND_BEYOND_WRIST_M / np.maximum(length, 0.05)))
+
+    def _forget(self, before_ns: int) -> None:
+        # Moving rows costs, so at least half of the table becomes free at once.
+        first = max(int(np.searchsorted(self.t_ns[: self._n], before_ns)), self._n - len(self.t_ns) // 2)
+        kept = self._n - first
+        for column in (self.t_ns, self.track, self.confirmed, self.position_m, self.arms_m, self.wrist_sd_m):
+            column[:kept] = column[first : self._n]
+        self._n = kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +268,46 @@ class _Event:
     event_id: int
     event: ShelfEvent
     plate: str
+    total_g: float = field(init=False)
+    noise_g2: float = field(init=False)
+    plates: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total_g = float(self.event.delta_g.sum())
+        self.noise_g2 = float(self.event.cov_g2.sum())
+        self.plates = frozenset(self.event.plates.tolist())
+
+
+@dataclass(slots=True, eq=False)
+class _Table:
+    """Candidates, (n, 2) int32 each: a load has up to two parts, moved by one person or by two at the same time.
+
+    Attributes:
+        owner: whose hand it was, a track_id; -1 unknown.
+        cart: who pays, see `Attributor.join`; -1 unknown.
+        product: index into store.products.
+        quantity: signed pieces; 0: no such part, in both parts: nothing moved.
+    """
+
+    owner: np.ndarray
+    cart: np.ndarray
+    product: np.ndarray
+    quantity: np.ndarray
+
+    @classmethod
+    def empty(cls) -> _Table:
+        return cls(*(np.zeros((0, 2), np.int32) for _ in range(4)))
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def take(self, rows: np.ndarray) -> _Table:
+        return _Table(self.owner[rows], self.cart[rows], self.product[rows], self.quantity[rows])
+
+    def plus(self, other: _Table) -> _Table:
+        mine = (self.owner, self.cart, self.product, self.quantity)
+        theirs = (other.owner, other.cart, other.product, other.quantity)
+        return _Table(*(np.concatenate(pair) for pair in zip(mine, theirs)))
 
 
 @dataclass(slots=True, eq=False)
@@ -151,51 +316,74 @@ class _Component:
 
     events: list[_Event]
     event_of: np.ndarray  # (n_candidates,) int32: which of `events` a candidate belongs to
-    owner: np.ndarray  # (n_candidates,) int32 person's slot, -1 unknown
-    product: np.ndarray  # (n_candidates,) int32
-    quantity: np.ndarray  # (n_candidates,) int32 signed, 0: nothing moved
+    table: _Table
     choices: np.ndarray  # (n, n_events) int32, rows best first
     log_weight: np.ndarray  # (n,) float64, normalised
 
     # What follows from the above, kept by `refresh`.
     probability: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (n_candidates,) of every candidate
-    expected: dict[tuple[int, int], float] = field(default_factory=dict)  # pieces taken by (slot, product)
+    expected: dict[tuple[int, int], float] = field(default_factory=dict)  # pieces taken by (cart, product)
     people: set[int] = field(default_factory=set)  # who may have acted
+    carts: set[int] = field(default_factory=set)  # and who would pay
 
     def refresh(self, marginals: Callable[..., None]) -> None:
         """Recompute what follows from the explanations; to be called after every change of them."""
-        self.probability = np.empty(len(self.owner))
+        table = self.table
+        self.probability = np.empty(len(table))
         marginals(self.choices, self.log_weight, self.probability)
-        self.expected = {}
-        self.people = set()
-        likely = np.flatnonzero((self.probability > 1e-4) & (self.owner >= 0) & (self.quantity != 0))
-        columns = (self.owner[likely], self.product[likely], self.quantity[likely], self.probability[likely])
-        for slot, product, quantity, p in zip(*(column.tolist() for column in columns)):
+        self.expected, self.people, self.carts = {}, set(), set()
+        rows, parts = np.nonzero((self.probability[:, None] > 1e-4) & (table.owner >= 0) & (table.quantity != 0))
+        columns = (
+            table.owner[rows, parts], table.cart[rows, parts], table.product[rows, parts], table.quantity[rows, parts],
+            self.probability[rows],
+        )  # fmt: skip
+        for owner, cart, product, quantity, p in zip(*(column.tolist() for column in columns)):
             if p > NEGLIGIBLE:
-                self.people.add(slot)
+                self.people.add(owner)
+                self.carts.add(cart)
             if quantity < 0:
-                self.expected[slot, product] = self.expected.get((slot, product), 0.0) - quantity * p
+                self.expected[cart, product] = self.expected.get((cart, product), 0.0) - quantity * p
 
 
 @dataclass(slots=True, eq=False)
 class _Decided:
-    """An event that is as good as certain, kept until its person's cart is closed."""
+    """An event that is as good as certain, kept until its person's cart is closed.
+
+    Attributes:
+        parts: (cart, product, quantity) of each part.
+    """
 
     event: _Event
     belief: EventBelief
-    owner: int
-    product: int
-    quantity: int
+    parts: tuple[tuple[int, int, int], ...]
     probability: float
 
 
 @dataclass(slots=True)
 class _Scene:
-    """Who may have done it: slots (n,) of people, -1 for somebody unseen, and their log probabilities."""
+    """Who may have done it.
+
+    Attributes:
+        owner: (n,) track ids, most likely first, -1 for somebody unseen at the end.
+        log_ratio: (n,) how much likelier their hands and places are if they did it.
+        log_total: log of the sum of all ratios; log_ratio - log_total is the log probability that they did it alone.
+    """
 
     owner: np.ndarray
-    log_probability: np.ndarray
-    near: list[int] = field(default_factory=list)
+    log_ratio: np.ndarray
+    log_total: float
+
+    @property
+    def near(self) -> list[int]:
+        return self.owner[:-1].tolist()
+
+    @property
+    def log_probability(self) -> np.ndarray:
+        return self.log_ratio - self.log_total
+
+
+# Owners, products and quantities of the two parts of a load, log probability, log likelihood of the weight.
+_Shared = tuple[int, int, int, int, int, int, float, float]
 
 
 class Attributor:
@@ -216,47 +404,119 @@ class Attributor:
         self._names = [plate.plate for plate in store.plates]
         self._centre_m = np.array([(p.x, p.y, p.z) for p in store.plates]).reshape(-1, 3)
         self._depth_m = np.array([p.depth for p in store.plates])
+        self._width_m = np.array([p.width for p in store.plates])
         self._above_m = np.array([self._clearance_m(centre) for centre in self._centre_m])
         self._yaw = np.array([p.yaw for p in store.plates])
-        layout = store.layout
-        sides = [layout.indices(f"{side}_wrist", f"{side}_elbow", f"{side}_shoulder") for side in ("l", "r")]
-        # A layout without arms (boxes) leaves only the body.
-        self._arms = np.array([side for side in sides if len(side) == 3], np.int64).reshape(-1, 3)
         self._components: list[_Component] = []
         self._decided: list[_Decided] = []
-        self._held: Counter[tuple[int, int]] = Counter()  # Certain pieces by (slot, product).
-        self._alias: dict[int, int] = {}
+        self._lately: deque[_Decided] = deque()  # Those of the last LEAN_UNDONE_S.
+        self._held: Counter[tuple[int, int]] = Counter()  # Certain pieces by (cart, product).
+        self._cart: dict[int, int] = {}  # By track id, of those who joined a visit.
+        self._cart_of_visit: dict[str, int] = {}
+        self._gone: set[int] = set()  # Carts that were settled and still share an open event.
+        self._watched_ns: dict[int, int] = {}  # By plate that does not report: up to when hands were looked up.
+        self._unheard: deque[tuple[int, int, int]] = deque(maxlen=UNHEARD_MAX)  # (time, plate, person).
+        self._sightings: deque[tuple[int, int, int, float]] = deque(maxlen=SIGHTINGS_MAX)
         self._staff: set[int] = set()
         self._n_events = 0
         self._origin_ns: int | None = None
         self._key = np.empty(EXPLANATIONS_MAX)
         self._pick = np.empty(EXPLANATIONS_MAX, np.int32)
+        self._person = np.empty(PEOPLE_NEAR_MAX, np.int64)
+        self._log_ratio = np.empty(PEOPLE_NEAR_MAX)
+        self._hands = np.empty((PEOPLE_NEAR_MAX, 2, kernel.HAND_COLUMNS))
 
     def _clearance_m(self, centre: np.ndarray) -> float:
-        """How far above a plate a hand may be that reaches for its goods: not on the shelf above."""
+        """How far above a plate the next shelf is."""
         beside = np.hypot(self._centre_m[:, 0] - centre[0], self._centre_m[:, 1] - centre[1]) < 0.1
         above = self._centre_m[beside, 2] - centre[2]
         above = above[above > 0.1]
-        return min(HAND_ABOVE_M, 0.85 * float(above.min())) if len(above) else HAND_ABOVE_M
+        return min(CLEAR_M, float(above.min())) if len(above) else CLEAR_M
 
     # ---- observing ---------------------------------------------------------------------------------------------------
 
-    def observe(self, event: ShelfEvent, history: History) -> EventBelief:
+    def observe(self, event: ShelfEvent, history: ArmHistory) -> EventBelief:
         """Take in an event; returns what it looks like now. Later events may change that."""
         if self._origin_ns is None:
             self._origin_ns = event.contact_ns
         at = int(event.plates[np.argmax(np.abs(event.delta_g))])
         opened = _Event(self._n_events, event, self._names[at])
         self._n_events += 1
+        while self._lately and event.contact_ns - self._lately[0].event.event.contact_ns > LEAN_UNDONE_S * 1e9:
+            self._lately.popleft()
         scene = self._scene(event, history)
         found, log_place = self._what(event, scene)
-        component = self._explain(opened, scene, found, log_place)
+        if self._sightings:
+            log_place = log_place + self._log_seen(event, found)
+        shared = self._shared(event, scene, found, log_place, history) if event.delta_g.sum() < 0 else []
+        component = self._explain(opened, scene, found, log_place, shared)
         belief = self._belief(component, opened)
         for candidate in belief.candidates:
             self.planogram.move(at, self._product[candidate.gtin], candidate.quantity * candidate.probability)
-        self._decide(component)
+        self._learn(event, belief)
+        self._decide(component, opened, belief)
         self._limit()
         return belief
+
+    def watch(self, plates: Collection[int], history: ArmHistory, now_ns: int) -> None:
+        """Note whose hands were over plates (indices) that do not report: what they did there is not known."""
+        for plate in [plate for plate in self._watched_ns if plate not in plates]:
+            # It reports again, and tells of what was done meanwhile.
+            del self._watched_ns[plate]
+            others = [one for one in self._unheard if one[1] != plate]
+            self._unheard = deque(others, maxlen=UNHEARD_MAX)
+        for plate in plates:
+            since_ns = self._watched_ns.get(plate, now_ns - UNHEARD_BEFORE_NS)
+            if now_ns - since_ns < WATCH_EVERY_NS:
+                continue
+            self._watched_ns[plate] = now_ns
+            rows = history.between(since_ns + 1, now_ns)
+            near = ((history.position_m[rows] - self._centre_m[plate, :2]) ** 2).sum(axis=1) < NEAR_M**2
+            if not near.any():
+                continue
+            cos, sin = math.cos(self._yaw[plate]), math.sin(self._yaw[plate])
+            hand = history.hands_m(rows)[near] - self._centre_m[plate]
+            along = np.abs(hand[..., 0] * cos + hand[..., 1] * sin) < 0.5 * self._width_m[plate] + HAND_BESIDE_M
+            across = np.abs(hand[..., 1] * cos - hand[..., 0] * sin) < 0.5 * self._depth_m[plate] + HAND_BESIDE_M
+            height_m = min(HAND_HEIGHT_MAX_M, self._above_m[plate])
+            over = along & across & (hand[..., 2] > -HAND_BESIDE_M) & (hand[..., 2] < height_m)
+            track, t_ns = history.track[rows][near], history.t_ns[rows][near]
+            for person in np.unique(track[over.any(axis=1)]).tolist():
+                at = t_ns[over.any(axis=1) & (track == person)]
+                if len(at) >= 2:
+                    self._unheard.append((int(at[len(at) // 2]), plate, person))
+
+    def _unheard_of(self, carts: set[int]) -> list[str]:
+        """Plates that do not report and that these carts' people reached into for no reason that others told of."""
+        told = [(one.event.event, one.parts) for one in self._decided]
+        for component in self._components:
+            for index, opened in enumerate(component.events):
+                row = int(np.argmax(np.where(component.event_of == index, component.probability, -1.0)))
+                told.append((opened.event, _parts(component.table, row)))
+        found = {}
+        for t_ns, plate, person in self._unheard:
+            if self._cart_of(person) in carts and plate not in found and person not in self._staff:
+                explained = any(
+                    abs(event.contact_ns - t_ns) < TOLD_WITHIN_S * 1e9
+                    and any(cart in carts for cart, _, _ in parts)
+                    and math.dist(self._centre_m[event.plates[0]], self._centre_m[plate]) < TOLD_WITHIN_M
+                    for event, parts in told
+                )
+                if not explained:
+                    found[plate] = self._names[plate]
+        return list(found.values())
+
+    def _learn(self, event: ShelfEvent, belief: EventBelief) -> None:
+        """What the plates told of a known weight tells of the plates."""
+        known: defaultdict[tuple[str, int], float] = defaultdict(float)
+        for candidate in belief.candidates:
+            known[candidate.gtin, candidate.quantity] += candidate.probability
+        if not known:
+            return
+        (gtin, quantity), p = max(known.items(), key=lambda item: item[1])
+        if p > KNOWN_WEIGHT:
+            noise_g2 = float(event.cov_g2.sum())
+            self.planogram.weighed(event.plates, event.delta_g, noise_g2, self._product[gtin], quantity)
 
     def _what(self, event: ShelfEvent, scene: _Scene) -> tuple[Explanations, np.ndarray]:
         """Products and quantities that may have moved, and the log prior of each with its place."""
@@ -267,73 +527,160 @@ class Attributor:
         place = np.exp(self.planogram.log_place(event.plates, event.delta_g))
         log_put = np.log(PLACED_RIGHT * np.minimum(place, 1.0) + PLACED_ELSEWHERE)
         # What nobody near holds is explained only if nothing else fits, but it must not crowd out what somebody does.
-        expected = self._expected_pieces(set(scene.near))
+        expected = self._expected_pieces({self._cart_of(person) for person in scene.near})
         log_held = np.where(expected > 1e-4, 0.0, LOG_BROUGHT)
-        if any(slot in self._staff for slot in scene.near):
+        if any(person in self._staff for person in scene.near):
             log_held = np.zeros_like(log_held)
         found = self.planogram.explain(event.plates, event.delta_g, noise_g2, log_prior=log_put + log_held)
         return found, log_put[found.product]
 
-    def _expected_pieces(self, slots: set[int] | None) -> np.ndarray:
-        """(n_products,) pieces that these people (None: all) are expected to have taken, put-backs not subtracted."""
+    def sight(self, t_ns: int, plate: str, gtin: str, probability: float) -> bool:
+        """A classifier saw a product in a hand at a plate; False where the store has no such plate or product."""
+        if plate not in self._names or gtin not in self._product:
+            return False
+        self._sightings.append((t_ns, self._names.index(plate), self._product[gtin], probability))
+        return True
+
+    def _log_seen(self, event: ShelfEvent, found: Explanations) -> np.ndarray:
+        """(n_what,) what classifiers say of each explanation: they are right as often as they claim, or see another of
+        all products."""
+        out = np.zeros(len(found.product))
+        others = max(len(self.planogram.gtins) - 1, 1)
+        for t_ns, plate, product, probability in self._sightings:
+            if plate in event.plates and abs(t_ns - event.contact_ns) < SEEN_WITHIN_S * 1e9:
+                p = min(max(probability, SIGHT_FLOOR), 1.0 - SIGHT_FLOOR)
+                out += np.where(found.product == product, math.log(p), math.log((1.0 - p) / others))
+        return out
+
+    def _expected_pieces(self, carts: set[int] | None) -> np.ndarray:
+        """(n_products,) pieces that these carts (None: all) are expected to have taken, put-backs not subtracted."""
         pieces = np.zeros(len(self.planogram.gtins))
-        for (slot, product), quantity in self._held.items():
-            if slots is None or slot in slots:
+        for (cart, product), quantity in self._held.items():
+            if carts is None or cart in carts:
                 pieces[product] += max(quantity, 0)
         for component in self._components:
-            if slots is None or slots & component.people:
-                for (slot, product), expected in component.expected.items():
-                    if slots is None or slot in slots:
+            if carts is None or carts & component.carts:
+                for (cart, product), expected in component.expected.items():
+                    if carts is None or cart in carts:
                         pieces[product] += expected
         return pieces
 
-    def _explain(self, opened: _Event, scene: _Scene, found: Explanations, log_place: np.ndarray) -> _Component:
-        """The new event's component: candidates, the components they tie together, the best joint explanations."""
-        log_what = found.log_likelihood + log_place + found.log_quantity
-        n_what = len(log_what)
-        owner = np.repeat(scene.owner, n_what)
-        product = np.tile(found.product, len(scene.owner))
-        quantity = np.tile(found.quantity, len(scene.owner))
-        log_who = scene.log_probability + np.where(
-            (scene.owner < 0) & (opened.event.delta_g.sum() > 0), LOG_UNSEEN_PUT, 0.0
-        )
-        log_candidate = (log_who[:, None] + log_what).ravel()
+    def _candidates(
+        self, event: ShelfEvent, scene: _Scene, found: Explanations, log_place: np.ndarray, shared: list[_Shared]
+    ) -> tuple[_Table, np.ndarray, np.ndarray]:
+        """The new event's candidates, the last of them that nothing moved: table, log prior times likelihood, and the
+        log likelihood of the weight alone."""
+        taken = float(event.delta_g.sum()) < 0
+        rise = _rise(event)
+        log_rise = np.where(np.abs(found.quantity) > 1, math.log(rise.of_many), math.log(rise.of_one))
+        log_what = found.log_likelihood + log_place + found.log_quantity + log_rise
+        n_what, n_who = len(log_what), len(scene.owner)
+        owner = np.zeros((n_what * n_who, 2), np.int32)
+        product, quantity = owner.copy(), owner.copy()
+        owner[:, 0] = np.repeat(scene.owner, n_what)
+        owner[:, 1] = -1
+        product[:, 0] = np.tile(found.product, n_who)
+        quantity[:, 0] = np.tile(found.quantity, n_who)
+        log_who = scene.log_probability
+        log_candidate = log_who[:, None] + log_what
+        if not taken:
+            log_candidate[-1] += LOG_UNSEEN_PUT
+        log_candidate = log_candidate.ravel()
+        log_weight = np.tile(found.log_likelihood, n_who)
+        if shared:
+            rows = np.array([row[:6] for row in shared], np.int32).reshape(-1, 3, 2)
+            owner = np.concatenate([owner, rows[:, 0]])
+            product = np.concatenate([product, rows[:, 1]])
+            quantity = np.concatenate([quantity, rows[:, 2]])
+            log_candidate = np.append(log_candidate, [row[6] for row in shared])
+            log_weight = np.append(log_weight, [row[7] for row in shared])
         order = np.argsort(-log_candidate, kind="stable")[:CANDIDATES_MAX]
         if len(order):
             # A put-back's best candidate may turn out not to be held, so put-backs keep a wider field.
-            spread = LOG_CANDIDATE_SPREAD if opened.event.delta_g.sum() < 0 else 2.0 * LOG_CANDIDATE_SPREAD
+            spread = LOG_CANDIDATE_SPREAD if taken else 2.0 * LOG_CANDIDATE_SPREAD
             order = order[log_candidate[order] > log_candidate[order[0]] - spread]
-        owner = np.append(owner[order], -1).astype(np.int32)
-        product = np.append(product[order], 0).astype(np.int32)
-        quantity = np.append(quantity[order], 0).astype(np.int32)
-        total_g = float(opened.event.delta_g.sum())
-        log_nothing = (LOG_NOTHING_WENT if total_g < 0 else LOG_NOTHING_CAME) - abs(total_g) / 2000.0
-        log_candidate = np.append(log_candidate[order], log_nothing)
-
-        tied = self._tied(opened, owner, product, quantity)
-        base = self._merged(tied)
-        first = len(base.owner)
-        held = np.array(
-            [self._held[int(slot), int(item)] if slot >= 0 else 0 for slot, item in zip(owner, product)], np.int32
+        nothing = np.array([[-1, -1]], np.int32), np.zeros((1, 2), np.int32)
+        owner = np.concatenate([owner[order], nothing[0]])
+        cart = np.array([self._cart_of(person) for person in owner.ravel().tolist()], np.int32).reshape(-1, 2)
+        table = _Table(
+            owner, cart, np.concatenate([product[order], nothing[1]]), np.concatenate([quantity[order], nothing[1]])
         )
-        log_not_held = self._log_not_held(owner, product, quantity)
+        log_nothing = self._log_nothing(event)
+        return table, np.append(log_candidate[order], log_nothing), np.append(log_weight[order], log_nothing)
+
+    def _shared(
+        self, event: ShelfEvent, scene: _Scene, found: Explanations, log_place: np.ndarray, history: ArmHistory
+    ) -> list[_Shared]:
+        """Two loads that left the plates before they came to rest in between: pieces of one product or of two, taken by
+        two people or by the two hands of one."""
+        whats = []
+        one, two = math.log(QUANTITY_PRIOR[0]), math.log(QUANTITY_PRIOR[1])
+        for i in range(len(found.product)):
+            pieces, product = -int(found.quantity[i]), int(found.product[i])
+            for a in range(1, pieces) if pieces <= 3 else ():
+                log_grips = sum(one if n == 1 else two for n in (a, pieces - a))
+                log_what = float(found.log_likelihood[i] + log_place[i]) + log_grips
+                whats.append((product, product, -a, a - pieces, log_what, float(found.log_likelihood[i])))
+        for x, y, log_likelihood in self.planogram.mixtures(event):
+            whats.append((x, y, -1, -1, log_likelihood + 2.0 * one, log_likelihood))
+            whats.append((y, x, -1, -1, log_likelihood + 2.0 * one, log_likelihood))
+        if not len(found.product):
+            return []
+        # What weighs so much worse than the best single explanation cannot be made up for by any hand.
+        least = float((found.log_likelihood + log_place + found.log_quantity).max()) - SHARED_LOG_SPREAD
+        whats = [what for what in whats if what[4] > least]
+        if not whats:
+            return []
+        actors = [row for row in range(len(scene.owner) - 1) if scene.log_ratio[row] > LOG_SHARING_RATIO][:3]
+        if not actors:
+            return []
+        rise = _rise(event)
+        # The contact is that of the heavier load or in between; the other one left at any time while the plates moved.
+        others = [one for one in self._log_ratios(event, history, anytime=True) if one[1] > LOG_SHARING_RATIO]
+        others = sorted(others, key=lambda one: (-one[1], one[0]))[:3]
+        out = []
+        for x, y, qx, qy, log_what, log_likelihood in whats:
+            for i in actors:
+                person, log_who = int(scene.owner[i]), float(scene.log_probability[i]) + log_what
+                if x < y:  # Two grips of one product are that many pieces; of two products, in any order.
+                    log_both = log_who + LOG_BOTH_HANDS + math.log(rise.of_both_hands)
+                    out.append((person, person, x, y, qx, qy, log_both, log_likelihood))
+                for other, log_ratio in others:
+                    if other != person:
+                        log_both = log_who + LOG_SAME_TIME + log_ratio + math.log(rise.of_two)
+                        out.append((person, other, x, y, qx, qy, log_both, log_likelihood))
+        return out
+
+    def _log_nothing(self, event: ShelfEvent) -> float:
+        total_g = float(event.delta_g.sum())
+        return (LOG_NOTHING_WENT if total_g < 0 else LOG_NOTHING_CAME) - abs(total_g) / 2000.0
+
+    def _explain(
+        self, opened: _Event, scene: _Scene, found: Explanations, log_place: np.ndarray, shared: list[_Shared]
+    ) -> _Component:
+        """The new event's component: candidates, the components they tie together, the best joint explanations."""
+        table, log_candidate, log_weight = self._candidates(opened.event, scene, found, log_place, shared)
+        n_new = len(table)
+        tied = self._tied(opened, table)
+        base = self._merged(tied)
+        first = len(base.table)
+        held = np.zeros((n_new, 2), np.int32)
+        for row, part in np.argwhere((table.cart >= 0) & (table.quantity > 0)).tolist():
+            held[row, part] = self._held.get((int(table.cart[row, part]), int(table.product[row, part])), 0)
+        log_not_held = self._log_not_held(table)
+        log_pair, log_alone = self._log_pair(base, opened, table, log_weight)
+        log_candidate += log_alone
         base.events.append(opened)
-        base.event_of = np.append(base.event_of, np.full(len(owner), len(base.events) - 1, np.int32))
-        base.owner = np.append(base.owner, owner)
-        base.product = np.append(base.product, product)
-        base.quantity = np.append(base.quantity, quantity)
+        base.event_of = np.append(base.event_of, np.full(n_new, len(base.events) - 1, np.int32))
+        base.table = base.table.plus(table)
         origin_ns = self._origin_ns or 0
         event_s = np.array([(one.event.contact_ns - origin_ns) * 1e-9 for one in base.events])
-        log_undone = np.array([_log_undone(one.event, opened.event, log_nothing) for one in base.events[:-1]])
-        log_candidate[-1] += max(
-            (_log_undone(one.event.event, opened.event, log_nothing) for one in self._decided if not one.quantity),
-            default=0.0,
-        )
+        whole = base.table
         kept = self._kernel.extend(
-            base.choices, base.log_weight, base.owner, base.product, base.quantity, first, event_s, log_candidate,
-            log_not_held, held, log_undone, BUSY_S, LOG_BUSY, self._key, self._pick, LOG_SPREAD,
+            base.choices, base.log_weight, whole.owner, whole.cart, whole.product, whole.quantity, first, event_s,
+            log_candidate, log_not_held, held, log_pair, BUSY_S, LOG_BUSY, self._key, self._pick, LOG_SPREAD,
         )  # fmt: skip
-        rows, picks = np.divmod(self._pick[:kept], len(owner))
+        rows, picks = np.divmod(self._pick[:kept], n_new)
         base.choices = np.concatenate([base.choices[rows], (first + picks)[:, None]], axis=1).astype(np.int32)
         base.log_weight = _normalised(self._key[:kept])
         base.refresh(self._kernel.marginals)
@@ -341,82 +688,133 @@ class Attributor:
         self._components.append(base)
         return base
 
-    def _log_not_held(self, owner: np.ndarray, product: np.ndarray, quantity: np.ndarray) -> np.ndarray:
-        """(n_new,) what it costs a candidate to put back a piece that its person does not hold."""
-        cost = np.zeros(len(owner))
+    def _log_pair(
+        self, base: _Component, opened: _Event, table: _Table, log_weight: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a load that is undone adds: (n_old, n_new) to a new candidate beside an older open one, without rows
+        where there is none; (n_new,) beside events that are decided."""
+        log_alone = np.zeros(len(table))
+        for one in self._lately:
+            left = _undone(one.event, opened)
+            if left is not None:
+                log_alone += self._log_undone(left, one.parts, table, log_weight)
+        log_pair = np.zeros((0, len(table)))
+        for index, other in enumerate(base.events):
+            left = _undone(other, opened)
+            if left is None:
+                continue
+            if not len(log_pair):
+                log_pair = np.zeros((len(base.table), len(table)))
+            for row in np.flatnonzero((base.event_of == index) & (base.probability > 1e-6)).tolist():
+                log_pair[row] = self._log_undone(left, _parts(base.table, row), table, log_weight)
+        return log_pair, log_alone
+
+    def _log_undone(
+        self, left: _Left, parts: Sequence[tuple[int, int, int]], table: _Table, log_weight: np.ndarray
+    ) -> np.ndarray:
+        """(n_new,) what it adds to new candidates that they undo what an earlier event was.
+
+        A lean goes as it came, and the very piece that came weighs on its way off what it weighed: nothing but noise
+        tells the two changes apart, while those of two pieces differ by their deviations.
+        """
+        added = np.zeros(len(table))
+        log_same = -0.5 * (left.left_g / left.sd_g) ** 2 - math.log(left.sd_g * math.sqrt(2.0 * math.pi))
+        if not parts:
+            added[-1] = max(log_same + LOG_UNDONE - float(log_weight[-1]), 0.0)
+        elif len(parts) == 1:
+            cart, product, quantity = parts[0]
+            same = (table.cart[:, 0] == cart) & (table.product[:, 0] == product) & (table.quantity[:, 0] == -quantity)
+            same &= table.quantity[:, 1] == 0
+            if cart >= 0 and same.any():
+                added[same] = np.logaddexp(LOG_OTHER_PIECE, LOG_SAME_PIECE + log_same - log_weight[same])
+        return added
+
+    def _log_not_held(self, table: _Table) -> np.ndarray:
+        """(n_new, 2) what it costs a candidate to put back a piece that its cart does not hold."""
+        cost = np.zeros((len(table), 2))
         anyone: np.ndarray | None = None
-        for i in np.flatnonzero(quantity > 0).tolist():
-            if int(owner[i]) in self._staff:
+        for row, part in np.argwhere(table.quantity > 0).tolist():
+            if int(table.owner[row, part]) in self._staff:
                 continue
             if anyone is None:
                 anyone = self._expected_pieces(None)
-            cost[i] = LOG_HANDED_OVER if anyone[product[i]] > 0.3 else LOG_BROUGHT
+            cost[row, part] = LOG_HANDED_OVER if anyone[table.product[row, part]] > 0.3 else LOG_BROUGHT
         return cost
 
-    def _tied(self, opened: _Event, owner: np.ndarray, product: np.ndarray, quantity: np.ndarray) -> list[_Component]:
+    def _tied(self, opened: _Event, table: _Table) -> list[_Component]:
         """The components that the new event's candidates depend on."""
-        acts = owner >= 0
-        people = set(owner[acts].tolist())
-        puts = acts & (quantity > 0)
-        put = set(zip(owner[puts].tolist(), product[puts].tolist()))
+        acts = (table.owner >= 0) & (table.quantity != 0)
+        people = set(table.owner[acts].tolist())
+        puts = acts & (table.quantity > 0)
+        put = set(zip(table.cart[puts].tolist(), table.product[puts].tolist()))
         contact_ns = opened.event.contact_ns
         tied = []
         for component in self._components:
-            if any(_log_undone(one.event, opened.event, LOG_NOTHING_WENT) for one in component.events):
+            if any(_undone(one, opened) for one in component.events):
                 tied.append(component)
                 continue
-            if not people & component.people:
-                continue
             close = any(abs(one.event.contact_ns - contact_ns) < BUSY_S * 1e9 for one in component.events)
-            if close or any(component.expected.get(pair, 0.0) > NEGLIGIBLE for pair in put):
+            if (close and people & component.people) or any(
+                component.expected.get(pair, 0.0) > NEGLIGIBLE for pair in put
+            ):
                 tied.append(component)
         return tied
 
     def _merged(self, components: Sequence[_Component]) -> _Component:
         """One component in place of several that were independent so far."""
-        no_ints = np.zeros(0, np.int32)
-        merged = _Component([], no_ints, no_ints, no_ints, no_ints, np.zeros((1, 0), np.int32), np.zeros(1))
+        merged = _Component([], np.zeros(0, np.int32), _Table.empty(), np.zeros((1, 0), np.int32), np.zeros(1))
         for component in components:
             while len(merged.events) + len(component.events) >= EVENTS_PER_COMPONENT_MAX and component.events:
                 self.ignored["attribution: joint explanation cut"] += 1
                 self._fix(component, 0)
             if not component.events:
                 continue
+            if not merged.events:
+                merged = component
+                continue
             kept = self._kernel.merge(merged.log_weight, component.log_weight, self._key, self._pick, LOG_SPREAD)
             rows_a, rows_b = np.divmod(self._pick[:kept], len(component.log_weight))
             merged = _Component(
                 merged.events + component.events,
                 np.append(merged.event_of, component.event_of + np.int32(len(merged.events))),
-                np.append(merged.owner, component.owner),
-                np.append(merged.product, component.product),
-                np.append(merged.quantity, component.quantity),
+                merged.table.plus(component.table),
                 np.concatenate(
-                    [merged.choices[rows_a], component.choices[rows_b] + np.int32(len(merged.owner))], axis=1
+                    [merged.choices[rows_a], component.choices[rows_b] + np.int32(len(merged.table))], axis=1
                 ).astype(np.int32),
                 _normalised(self._key[:kept]),
+                np.append(merged.probability, component.probability),
             )
         return merged
 
     # ---- settling events that are certain ----------------------------------------------------------------------------
 
-    def _decide(self, component: _Component) -> None:
-        """Take events out of a component that are as good as certain."""
+    def _decide(self, component: _Component, newest: _Event, belief: EventBelief) -> None:
+        """Take events out of a component that are as good as certain; what the newest is, is known already."""
         for index in range(len(component.events) - 1, -1, -1):
             if component.probability[component.event_of == index].max() > DECIDED:
-                self._fix(component, index)
+                self._fix(component, index, belief if component.events[index] is newest else None)
+                if not component.events:
+                    break
         if not component.events:
             self._components = [one for one in self._components if one is not component]
 
-    def _fix(self, component: _Component, index: int) -> None:
+    def _fix(self, component: _Component, index: int, belief: EventBelief | None = None) -> None:
         """Condition a component on the most probable candidate of one of its events, and take the event out."""
         opened = component.events[index]
-        belief = self._belief(component, opened)
+        if belief is None:
+            belief = self._belief(component, opened)
         of_event = np.flatnonzero(component.event_of == index)
         choice = int(of_event[np.argmax(component.probability[of_event])])
-        owner, product, quantity = (int(a[choice]) for a in (component.owner, component.product, component.quantity))
-        self._decided.append(_Decided(opened, belief, owner, product, quantity, float(component.probability[choice])))
-        if owner >= 0 and quantity:
-            self._held[owner, product] -= quantity
+        parts = _parts(component.table, choice)
+        decided = _Decided(opened, belief, parts, float(component.probability[choice]))
+        self._decided.append(decided)
+        self._lately.append(decided)
+        for cart, product, quantity in parts:
+            if cart >= 0:
+                self._held[cart, product] -= quantity
+        if len(component.events) == 1:
+            component.events.clear()
+            return
         rows = component.choices[:, index] == choice
         component.choices = component.choices[rows]
         component.log_weight = _normalised(component.log_weight[rows])
@@ -440,11 +838,13 @@ class Attributor:
 
     def _belief(self, component: _Component, opened: _Event) -> EventBelief:
         index = component.events.index(opened)
-        probability = component.probability
         summed: defaultdict[tuple[int, int, int], float] = defaultdict(float)
-        for i in np.flatnonzero((component.event_of == index) & (component.quantity != 0)).tolist():
-            key = (int(component.owner[i]), int(component.product[i]), int(component.quantity[i]))
-            summed[key] += float(probability[i])
+        table = component.table
+        for row in np.flatnonzero((component.event_of == index) & (component.probability > 0.0)).tolist():
+            there = [part for part in range(2) if table.quantity[row, part]]
+            for part in there:
+                key = int(table.owner[row, part]), int(table.product[row, part]), int(table.quantity[row, part])
+                summed[key] += float(component.probability[row]) / len(there)
         candidates = tuple(
             EventCandidate(None if owner < 0 else owner, self.planogram.gtins[product], quantity, min(p, 1.0))
             for (owner, product, quantity), p in sorted(summed.items(), key=lambda item: (-item[1], item[0]))
@@ -455,36 +855,39 @@ class Attributor:
 
     def cart(self, people: Collection[int]) -> CartBelief:
         """The goods most probably held together by these people (track ids), from the events that are still open."""
-        wanted = {self._slot(person) for person in people}
+        wanted = {self._cart_of(person) for person in people}
         items: Counter[int] = Counter()
         log_right = 0.0
         log_line: defaultdict[int, float] = defaultdict(float)
         doubts: list[tuple[float, str]] = []
         for one in self._decided:
             log_p = math.log(max(one.probability, 1e-12))
-            if one.owner in wanted:
-                items[one.product] -= one.quantity
-                log_line[one.product] += log_p
-                log_right += log_p
-            elif log_p < math.log(DECIDED) and any(c.person in wanted for c in one.belief.candidates):
+            mine = [part for part in one.parts if part[0] in wanted]
+            for _, product, quantity in mine:
+                items[product] -= quantity
+                log_line[product] += log_p
+            if mine or (log_p < math.log(DECIDED) and self._may_concern(one.belief, wanted)):
                 log_right += log_p
         for component in self._components:
-            mine = np.isin(component.owner, list(wanted)) & (component.quantity != 0)
-            if not mine.any():
+            of_cart = np.isin(component.table.cart, list(wanted)) & (component.table.quantity != 0)
+            if not of_cart.any():
                 continue
-            taken, line, right = self._contribution(component, mine)
+            taken, line, right = self._contribution(component, of_cart)
             for product, quantity in taken.items():
                 items[product] += quantity
             for product, p in line.items():
                 log_line[product] += math.log(max(p, 1e-12))
             log_right += math.log(max(right, 1e-12))
             if right < 0.99:
-                doubts.append((right, self._doubt(component, mine)))
+                doubts.append((right, self._doubt(component, of_cart)))
         negative = [product for product, quantity in items.items() if quantity < 0]
         if negative:
             said = ", ".join(self.planogram.gtins[product] for product in negative)
             doubts.append((0.0, f"more was put back than taken: {said}"))
             log_right += math.log(0.5)
+        for name in self._unheard_of(wanted):
+            doubts.append((UNHEARD_PROBABILITY, f"may have taken from plate {name}, which does not report"))
+            log_right += math.log(UNHEARD_PROBABILITY)
         gtins = self.planogram.gtins
         return CartBelief(
             {gtins[product]: quantity for product, quantity in sorted(items.items()) if quantity > 0},
@@ -493,40 +896,48 @@ class Attributor:
             tuple(text for _, text in sorted(doubts)),
         )
 
+    def _may_concern(self, belief: EventBelief, carts: set[int]) -> bool:
+        return any(c.person is not None and self._cart_of(c.person) in carts for c in belief.candidates)
+
     def _contribution(self, component: _Component, mine: np.ndarray) -> tuple[dict[int, int], dict[int, float], float]:
         """What a component most probably adds to a cart: pieces by product, the probability of each, of all."""
         weight = np.exp(component.log_weight)
+        product, quantity = component.table.product.tolist(), component.table.quantity.tolist()
+        taken_by = {
+            row: [(product[row][part], -quantity[row][part]) for part in range(2) if mine[row, part]]
+            for row in np.flatnonzero(mine.any(axis=1)).tolist()
+        }
         outcomes: dict[tuple[tuple[int, int], ...], float] = {}
         for row, p in zip(component.choices.tolist(), weight.tolist()):
             taken: Counter[int] = Counter()
             for choice in row:
-                if mine[choice]:
-                    taken[int(component.product[choice])] -= int(component.quantity[choice])
-            key = tuple(sorted((product, n) for product, n in taken.items() if n))
+                for item, pieces in taken_by.get(choice, ()):
+                    taken[item] += pieces
+            key = tuple(sorted((item, n) for item, n in taken.items() if n))
             outcomes[key] = outcomes.get(key, 0.0) + p
         best = max(outcomes, key=lambda key: (outcomes[key], key))
         chosen = dict(best)
-        products = {product for key in outcomes for product, _ in key}
+        products = {item for key in outcomes for item, _ in key}
         line = {
-            product: sum(p for key, p in outcomes.items() if dict(key).get(product, 0) == chosen.get(product, 0))
-            for product in products
+            item: sum(p for key, p in outcomes.items() if dict(key).get(item, 0) == chosen.get(item, 0))
+            for item in products
         }
         return chosen, line, outcomes[best]
 
     def _doubt(self, component: _Component, mine: np.ndarray) -> str:
         """Why a component makes a cart uncertain: the event that is least clear, and what about it."""
-        probability = component.probability
+        table, probability = component.table, component.probability
         worst, said = 1.1, ""
         for index, opened in enumerate(component.events):
             of_event = component.event_of == index
-            if not (of_event & mine).any():
+            if not (of_event[:, None] & mine).any():
                 continue
             top = float(probability[of_event].max())
-            owner_p = _largest(component.owner[of_event], probability[of_event])
-            product_p = _largest(component.product[of_event], probability[of_event])
+            who_p = _largest(table.cart[of_event], probability[of_event])
+            what_p = _largest(np.stack([table.product, table.quantity], axis=1)[of_event], probability[of_event])
             if top < worst:
                 worst = top
-                kind = "who" if owner_p < product_p else "what"
+                kind = "who" if who_p < what_p else "what"
                 said = f"{kind} at plate {opened.plate}, {opened.event.delta_g.sum():+.0f} g: {top:.2f} sure"
         return said
 
@@ -534,20 +945,29 @@ class Attributor:
 
     def settle(self, people: Collection[int]) -> list[EventBelief]:
         """These people are gone: freeze and hand out the events that nobody who is still here may have caused."""
-        gone = {self._slot(person) for person in people}
-        released = [one.belief for one in self._decided if one.owner in gone or one.owner < 0]
-        self._decided = [one for one in self._decided if one.owner not in gone and one.owner >= 0]
+        leaving = {self._cart_of(person) for person in people}
+        gone = self._gone = self._gone | leaving
+        over = [all(cart in gone or cart < 0 for cart, _, _ in one.parts) for one in self._decided]
+        released = [one.belief for one, is_over in zip(self._decided, over) if is_over]
+        self._decided = [one for one, is_over in zip(self._decided, over) if not is_over]
         for component in list(self._components):
+            table = component.table
+            others = (table.cart >= 0) & (table.quantity != 0) & ~np.isin(table.cart, list(gone))
+            theirs = others.any(axis=1)
             for index in range(len(component.events) - 1, -1, -1):
-                others = (component.event_of == index) & (component.owner >= 0) & (component.quantity != 0)
-                others &= ~np.isin(component.owner, list(gone))
-                if component.probability[others].sum() < 10 * NEGLIGIBLE:
+                if component.probability[(component.event_of == index) & theirs].sum() < 10 * NEGLIGIBLE:
                     released.append(self._belief(component, component.events[index]))
+                    theirs = theirs[component.event_of != index]
                     _drop_event(component, index)
                     component.refresh(self._kernel.marginals)
         self._components = [component for component in self._components if component.events]
-        for key in [key for key in self._held if key[0] in gone]:
+        for key in [key for key in self._held if key[0] in leaving]:
             del self._held[key]
+        staying = [one for one in self._unheard if self._cart_of(one[2]) not in leaving]
+        self._unheard = deque(staying, maxlen=UNHEARD_MAX)
+        self._cart = {person: cart for person, cart in self._cart.items() if cart not in leaving}
+        self._cart_of_visit = {visit: cart for visit, cart in self._cart_of_visit.items() if cart not in leaving}
+        self._gone &= {cart for component in self._components for cart in component.carts}
         return sorted(released, key=lambda belief: belief.event_id)
 
     def finish(self) -> list[EventBelief]:
@@ -555,155 +975,108 @@ class Attributor:
         released = [one.belief for one in self._decided]
         released += [self._belief(component, opened) for component in self._components for opened in component.events]
         self._decided, self._components = [], []
+        self._lately.clear()
         self._held.clear()
         return sorted(released, key=lambda belief: belief.event_id)
 
     def set_staff(self, person: int) -> None:
         """Somebody moves goods without a cart, and may bring any."""
-        self._staff.add(self._slot(person))
+        self._staff.add(person)
 
-    def same_person(self, old: int, new: int) -> None:
-        """Two tracks turned out to be one person; what the old one did counts for the new one."""
-        source, target = self._slot(old), self._slot(new)
-        if source == target:
+    def join(self, person: int, visit: str) -> None:
+        """Somebody (a track id) belongs to a visit: all its people share a cart, whatever they did before."""
+        cart = self._cart_of_visit.setdefault(visit, person)
+        old = self._cart_of(person)
+        self._cart[person] = cart
+        if old == cart:
             return
-        self._alias[source] = target
-        if source in self._staff:
-            self._staff.add(target)
         for component in self._components:
-            component.owner[component.owner == source] = target
+            component.table.cart[component.table.owner == person] = cart
             component.refresh(self._kernel.marginals)
         for one in self._decided:
-            if one.owner == source:
-                one.owner = target
-            if any(candidate.person == source for candidate in one.belief.candidates):
-                one.belief = _relabelled(one.belief, source, target)
-        for key in [key for key in self._held if key[0] == source]:
-            self._held[target, key[1]] += self._held.pop(key)
+            one.parts = tuple((cart if part[0] == old else part[0], *part[1:]) for part in one.parts)
+        for key in [key for key in self._held if key[0] == old]:
+            self._held[cart, key[1]] += self._held.pop(key)
 
-    def _slot(self, person: int) -> int:
-        slot = int(person)
-        while slot in self._alias:
-            slot = self._alias[slot]
-        return slot
+    def _cart_of(self, person: int) -> int:
+        return self._cart.get(person, person)
 
     # ---- who was there -----------------------------------------------------------------------------------------------
 
-    def _scene(self, event: ShelfEvent, history: History) -> _Scene:
-        """Log probability of everybody near, and of somebody unseen, from where hands, arms and bodies were."""
-        if event.silent:
-            window = history.between(event.onset_ns - 100_000_000, event.settled_ns)
+    def _scene(self, event: ShelfEvent, history: ArmHistory) -> _Scene:
+        """How likely everybody near is to have done it, and somebody unseen, from where hands, arms and bodies were."""
+        near = self._log_ratios(event, history, event.silent)
+        # A person is worth keeping if they might have done it at all, against somebody unseen.
+        ranked = sorted(near, key=lambda item: (-item[1], item[0]))[:PEOPLE_PER_EVENT_MAX]
+        ranked = [item for item in ranked if item[1] > math.log(HAND_ELSEWHERE_RATIO) - 4.0]
+        owner = np.array([person for person, _ in ranked] + [-1], np.int64)
+        log_ratio = np.array([value for _, value in ranked] + [math.log(UNSEEN_WEIGHT)])
+        return _Scene(owner, log_ratio, float(np.logaddexp.reduce(log_ratio)))
+
+    def _log_ratios(self, event: ShelfEvent, history: ArmHistory, anytime: bool) -> list[tuple[int, float]]:
+        """Everybody near and how much likelier their hands are if they moved the load: at contact, or at any time while
+        the plates moved."""
+        if anytime:
+            rows = history.between(event.onset_ns - 100_000_000, event.settled_ns)
         else:
             reach_ns = int(WINDOW_S * 1e9)
-            window = history.between(event.contact_ns - reach_ns, event.contact_ns + reach_ns)
-        people = [one for one in window if len(one.track_id)]
-        if not people:
-            return _Scene(np.array([-1], np.int64), np.zeros(1))
-        track = np.concatenate([one.track_id for one in people])
-        dt_s = np.concatenate([np.full(len(one.track_id), (one.t_ns - event.contact_ns) * 1e-9) for one in people])
-        confirmed = np.concatenate([one.confirmed for one in people])
-        tracks, row = np.unique(track, return_inverse=True)
-        log_ratio = self._log_ratio(event, people, dt_s, row, len(tracks))
-        log_ratio += np.where(np.bincount(row, confirmed) > 0, 0.0, math.log(TENTATIVE_WEIGHT))
-        best: dict[int, float] = {}
-        for person, value in zip(tracks.tolist(), log_ratio.tolist()):
-            slot = self._slot(person)
-            best[slot] = max(best.get(slot, -math.inf), value)
-        # A person is worth keeping if they might have done it at all, against somebody unseen.
-        ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:PEOPLE_PER_EVENT_MAX]
-        ranked = [item for item in ranked if item[1] > math.log(HAND_ELSEWHERE_RATIO) - 2.0]
-        owner = np.array([slot for slot, _ in ranked] + [-1], np.int64)
-        log_weight = np.array([value for _, value in ranked] + [math.log(UNSEEN_WEIGHT)])
-        return _Scene(owner, _normalised(log_weight), [slot for slot, _ in ranked])
-
-    def _log_ratio(
-        self, event: ShelfEvent, people: Sequence[People], dt_s: np.ndarray, row: np.ndarray, n_people: int
-    ) -> np.ndarray:
-        """(n_people,) log likelihood ratio, actor over bystander; dt_s and row (n,): time after contact, and person."""
+            rows = history.between(event.contact_ns - reach_ns, event.contact_ns + reach_ns)
         share = np.abs(event.delta_g) / np.abs(event.delta_g).sum()
         at = int(event.plates[np.argmax(share)])
-        yaw = self._yaw[at]
-        load_m = share @ self._centre_m[event.plates]
-        cos, sin = math.cos(yaw), math.sin(yaw)
-        # The instants near contact count most; in a silence any instant may have been the one.
-        weight = np.ones(len(row)) if event.silent else np.exp(-0.5 * (dt_s / CONTACT_SD_S) ** 2)
-        total = np.bincount(row, weight, n_people)
-        offset = np.concatenate([one.position_m for one in people]) - load_m[:2]
-        position = np.stack([offset[:, 0] * cos + offset[:, 1] * sin, offset[:, 1] * cos - offset[:, 0] * sin], axis=1)
-        body = self._body_ratio(position)
-        if not len(self._arms):
-            return np.log(np.bincount(row, weight * body, n_people) / total)
-        joints = np.concatenate([one.joints_m[:, self._arms] for one in people]) - load_m  # (n, 2, 3, 3)
-        sd_sq = np.nan_to_num(np.concatenate([one.joints_sd_m[:, self._arms[:, 0]] for one in people]), nan=0.05) ** 2
-        wrist, elbow, shoulder = joints[:, :, 0], joints[:, :, 1], joints[:, :, 2]
-        forearm = wrist - elbow
-        length = np.sqrt((forearm**2).sum(axis=2, keepdims=True))
-        hand = wrist + np.nan_to_num(forearm * (HAND_BEYOND_WRIST_M / np.maximum(length, 0.05)))
-        elbow_ratio = ELBOW_RATIO * _within(np.sqrt((elbow**2).sum(axis=2)), ELBOW_REACH_M)
-        shoulder_ratio = SHOULDER_RATIO * _within(np.sqrt((shoulder**2).sum(axis=2)), SHOULDER_REACH_M)
-        unseen = np.where(np.isfinite(elbow_ratio), elbow_ratio, shoulder_ratio)
-        unseen = np.where(np.isfinite(unseen), unseen, body[:, None])
-        axes = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        ratio = np.zeros(n_people)
-        for side in range(2):
-            seen = np.isfinite(hand[:, side, 0])
-            at_plate = np.nan_to_num(hand[:, side] @ axes.T)
-            unseen_mean = np.bincount(row, weight * unseen[:, side], n_people) / total
-            # A hand seen within a tenth of a second of contact is as good as seen at it.
-            near = np.zeros(n_people)
-            np.maximum.at(near, row, np.where(seen, weight, 0.0))
-            known = np.minimum(near / HAND_SEEN_WEIGHT, 1.0)
-            if event.silent:
-                seen_mean = np.zeros(n_people)
-                np.maximum.at(seen_mean, row, np.where(seen, self._hand_ratio(at, at_plate, sd_sq[:, side]), 0.0))
-            else:
-                # The mean of several instants is where the hand was; each of them alone is worth little.
-                sight = np.where(seen, weight / (sd_sq[:, side] + HAND_ERROR_M**2), 0.0)
-                seen_weight = np.maximum(np.bincount(row, sight, n_people), 1e-12)
-                mean = np.stack([np.bincount(row, sight * at_plate[:, i], n_people) for i in range(3)], axis=1)
-                mean_sd_sq = np.bincount(row, sight * sd_sq[:, side], n_people) / seen_weight / 2.0 + HAND_ERROR_M**2
-                seen_mean = self._hand_ratio(at, mean / seen_weight[:, None], mean_sd_sq)
-            ratio += 0.5 * (known * seen_mean + (1.0 - known) * unseen_mean)
-        return np.log(ratio + HAND_ELSEWHERE_RATIO)
-
-    def _hand_ratio(self, plate: int, hand_m: np.ndarray, sd_sq: np.ndarray) -> np.ndarray:
-        """(n,) likelihood ratio of hands (n, 3) in the plate's axes about the load, known with variance sd_sq (n,)."""
-        along, across, height = hand_m.T
-        half_depth, above_m = 0.5 * self._depth_m[plate], self._above_m[plate]
-        before = np.maximum(-half_depth - HAND_BEFORE_M - across, 0.0) + np.maximum(across - half_depth, 0.0)
-        outside = np.maximum(-height, 0.0) + np.maximum(height - above_m, 0.0)
-        distance_sq = (
-            along**2 / (HAND_ALONG_SD_M**2 + sd_sq)
-            + before**2 / (HAND_ACROSS_SD_M**2 + sd_sq)
-            + outside**2 / (HAND_HEIGHT_SD_M**2 + sd_sq)
-        )
-        return HAND_LIKELIHOOD_RATIO * np.exp(-0.5 * distance_sq)
-
-    def _body_ratio(self, position: np.ndarray) -> np.ndarray:
-        """(n,) likelihood ratio from the place on the floor; position (n, 2) in the plate's axes about the load."""
-        distance = np.hypot(position[:, 0], position[:, 1])
-        off = np.maximum(np.abs(distance - BODY_DISTANCE_M) - 0.1, 0.0) / BODY_DISTANCE_SD_M
-        side = position[:, 0] / BODY_ALONG_SD_M
-        return BODY_RATIO * np.exp(-0.5 * (off**2 + side**2)) + HAND_ELSEWHERE_RATIO
+        yaw = float(self._yaw[at])
+        n = self._kernel.weigh(
+            history.t_ns[rows], history.track[rows], history.confirmed[rows], history.position_m[rows],
+            history.arms_m[rows], history.wrist_sd_m[rows], event.contact_ns, anytime,
+            share @ self._centre_m[event.plates], math.cos(yaw), math.sin(yaw), self._width_m[at], self._depth_m[at],
+            self._above_m[at], TAKING if event.delta_g.sum() < 0 else PUTTING, self._person, self._log_ratio,
+            self._hands,
+        )  # fmt: skip
+        return list(zip(self._person[:n].tolist(), self._log_ratio[:n].tolist()))
 
 
-def _log_undone(earlier: ShelfEvent, later: ShelfEvent, log_nothing: float) -> float:
-    """What it adds to nothing having moved in `later` that it takes back `earlier`, where nothing did; else 0."""
-    gap_s = (later.contact_ns - earlier.contact_ns) * 1e-9
-    if not 0.0 < gap_s < LEAN_UNDONE_S or not set(earlier.plates.tolist()) & set(later.plates.tolist()):
-        return 0.0
-    left_g, load_g = float(earlier.delta_g.sum() + later.delta_g.sum()), abs(float(later.delta_g.sum()))
-    sd_g = math.sqrt(float(earlier.cov_g2.sum() + later.cov_g2.sum())) + 2.0 + 0.02 * load_g
-    if abs(left_g) > 4.0 * sd_g:
-        return 0.0
-    # Who leans leaves, so this is far more to be expected than a take of just that weight from just there.
-    log_density = -0.5 * (left_g / sd_g) ** 2 - math.log(sd_g * math.sqrt(2.0 * math.pi))
-    return max(log_density + LOG_UNDONE - log_nothing, 0.0)
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What is left of two loads of which one may undo the other, and the deviation of that from noise."""
+
+    left_g: float
+    sd_g: float
 
 
-def _within(distance_m: np.ndarray, reach_m: float) -> np.ndarray:
-    """1 within reach, falling off beyond it; NaN stays NaN."""
-    return np.exp(-0.5 * (np.maximum(distance_m - reach_m, 0.0) / REACH_SD_M) ** 2)
+def _undone(earlier: _Event, later: _Event) -> _Left | None:
+    """Whether a load takes back an earlier one on the same plates."""
+    gap_s = (later.event.contact_ns - earlier.event.contact_ns) * 1e-9
+    if not 0.0 < gap_s < LEAN_UNDONE_S or earlier.total_g * later.total_g > 0 or not earlier.plates & later.plates:
+        return None
+    left_g = earlier.total_g + later.total_g
+    sd_g = math.sqrt(earlier.noise_g2 + later.noise_g2) + 2.0 + 0.02 * abs(later.total_g)
+    return _Left(left_g, sd_g) if abs(left_g) < 4.0 * sd_g else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rise:
+    """Density of how long a load took to come or go: one piece, several in a grip, two hands' or two people's grips."""
+
+    of_one: float
+    of_many: float
+    of_both_hands: float
+    of_two: float
+
+
+def _rise(event: ShelfEvent) -> _Rise:
+    if math.isnan(event.rise_s):
+        return _Rise(1.0, 1.0, 1.0, 1.0)
+    rise_s = max(event.rise_s, 0.0)
+    tail = min(RISE_TAIL + RISE_TAIL_G / float(np.abs(event.delta_g).sum()), 0.5)
+    one = (1.0 - tail) * math.exp(-0.5 * ((rise_s - RISE_S) / RISE_SD_S) ** 2) / (RISE_SD_S * math.sqrt(2.0 * math.pi))
+    one += tail * math.exp(-rise_s / RISE_TAIL_S) / RISE_TAIL_S
+    two = math.exp(-rise_s / APART_S) / APART_S
+    return _Rise(one, (1.0 - REGRIP) * one + REGRIP * two, (1.0 - BOTH_AT_ONCE) * two + BOTH_AT_ONCE * one, two)
+
+
+def _parts(table: _Table, row: int) -> tuple[tuple[int, int, int], ...]:
+    """(cart, product, quantity) of what a candidate moved."""
+    columns = table.cart[row].tolist(), table.product[row].tolist(), table.quantity[row].tolist()
+    return tuple(part for part in zip(*columns) if part[2])
 
 
 def _normalised(log_weight: np.ndarray) -> np.ndarray:
@@ -712,8 +1085,11 @@ def _normalised(log_weight: np.ndarray) -> np.ndarray:
 
 
 def _largest(label: np.ndarray, probability: np.ndarray) -> float:
-    """Probability of the most probable label."""
-    return max(float(probability[label == one].sum()) for one in set(label.tolist()))
+    """Probability of the most probable label; label (n, ...)."""
+    summed: defaultdict[bytes, float] = defaultdict(float)
+    for one, p in zip(label, probability.tolist()):
+        summed[one.tobytes()] += p
+    return max(summed.values())
 
 
 def _drop_event(component: _Component, index: int) -> None:
@@ -731,16 +1107,4 @@ def _drop_event(component: _Component, index: int) -> None:
     component.log_weight = np.array([log_weight for _, log_weight in ranked])
     event_of = component.event_of[keep]
     component.event_of = (event_of - (event_of > index)).astype(np.int32)
-    component.owner, component.product, component.quantity = (
-        array[keep] for array in (component.owner, component.product, component.quantity)
-    )
-
-
-def _relabelled(belief: EventBelief, source: int, target: int) -> EventBelief:
-    summed: defaultdict[tuple[int | None, str, int], float] = defaultdict(float)
-    for one in belief.candidates:
-        person = target if one.person == source else one.person
-        summed[person, one.gtin, one.quantity] += one.probability
-    ranked = sorted(summed.items(), key=lambda item: -item[1])
-    candidates = tuple(EventCandidate(person, gtin, quantity, p) for (person, gtin, quantity), p in ranked)
-    return EventBelief(belief.event_id, belief.t_ns, belief.plate, belief.delta_g, candidates)
+    component.table = component.table.take(keep)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
-from fusion.attribution import Attributor, EventBelief, EventCandidate
+from fusion.attribution import ArmHistory, Attributor, EventBelief, EventCandidate
 from fusion.config import Store
-from fusion.errors import OrderError, ShapeError
+from fusion.errors import JournalError, OrderError, ShapeError
 from fusion.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
 from fusion.results import (
@@ -24,7 +25,7 @@ from fusion.results import (
     ShelfEventExplained,
 )
 from fusion.shelves import ShelfEvent, ShelfMonitor
-from fusion.tracks import PeopleHistory, Tracker
+from fusion.tracks import Tracker
 from fusion.visits import Visit, Visits
 
 # A live message may arrive this much after its time; a recording can be replayed with its streams delayed.
@@ -33,6 +34,10 @@ LATENESS_MAX_S = 2.0
 SET_SPAN_NS = 100_000_000
 # A receipt waits this long after the last exit: a load that leaves a plate settles within 0.75 s of it.
 SETTLE_S = 0.9
+# It waits longer only for a load that is not decided yet and began while one of its people was within this distance of
+# the plate. Hands may rest on a shelf for ten seconds before that counts as a load.
+UNDECIDED_NEAR_M = 1.5
+UNDECIDED_MAX_S = 12.0
 
 
 def _floats(name: str, array: object, shape: tuple[int, ...]) -> np.ndarray:
@@ -105,7 +110,7 @@ class Engine:
         self._stopwatch_ns = stopwatch_ns
         self._reorder = Reorder(LATENESS_MAX_S)
         self._tracker = Tracker(store)
-        self._history = PeopleHistory()
+        self._history = ArmHistory(store.layout)
         self._monitor = ShelfMonitor(store)
         self._attributor = Attributor(store)
         self._visits = Visits(store)
@@ -118,7 +123,8 @@ class Engine:
         self._scans: list[GateScan] = []
         self._window_ns: int | None = None
         self._now_ns = 0
-        self._closed = False
+        self._closed = self._closing = False
+        self._plate_m = np.array([(plate.x, plate.y) for plate in store.plates]).reshape(-1, 2)
         self._ignored: Counter[str] = Counter()
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
@@ -144,6 +150,7 @@ class Engine:
         if self._closed:
             return []
         results: list[Result] = []
+        self._closing = True
         for ordered in self._reorder.flush():
             self._take(ordered, results)
         self._step(results)
@@ -154,6 +161,27 @@ class Engine:
         results += [self._explained(belief) for belief in self._attributor.finish()]
         self._closed = True
         return results
+
+    def decide(self, receipt: Receipt, items: dict[str, int], t_ns: int) -> Receipt:
+        """A reviewer has looked at a receipt: the journal is corrected by reversal, the receipt settled.
+
+        Args:
+            receipt: as issued by this engine.
+            items: what the visit really took, pieces by GTIN.
+            t_ns: when the reviewer decided.
+
+        Raises:
+            JournalError: a product that the store does not sell, or fewer than one piece of it.
+        """
+        for gtin, quantity in items.items():
+            if gtin not in self._products or quantity < 1:
+                raise JournalError(f"items: want pieces of products of this store, got {quantity} of {gtin!r}")
+        self.journal.correct(("cart", receipt.visit), items, t_ns, f"{receipt.visit}/review/{t_ns}")
+        lines = tuple(
+            ReceiptLine(gtin, quantity, self._products[gtin].price, 1.0) for gtin, quantity in sorted(items.items())
+        )
+        total = sum(line.quantity * line.unit_price for line in lines)
+        return replace(receipt, issued_ns=t_ns, status="settled", reason=None, total=total, lines=lines)
 
     def account_of(self, track_id: int) -> str | None:
         """Account of a person's visit as known now; None for staff, for unknown people and for somebody long gone."""
@@ -215,6 +243,9 @@ class Engine:
                     self._ignored["weights: unknown plate"] += 1
             case GateScan():
                 self._scans.append(observation)
+            case ItemSighting(kind="seen", plate=str(plate)) as seen:
+                if not self._attributor.sight(seen.t_ns, plate, seen.gtin, seen.probability):
+                    self._ignored["items: unknown plate or product"] += 1
             case ItemSighting():
                 self._ignored["items: evidence not used"] += 1
 
@@ -231,13 +262,17 @@ class Engine:
             self._history.append(people)
             results += self._tracker.warnings()
             for moved in self._visits.step(people):
-                if isinstance(moved, PersonEntered) and moved.staff:
-                    self._attributor.set_staff(moved.track_id)
+                if isinstance(moved, PersonEntered):
+                    if moved.staff:
+                        self._attributor.set_staff(moved.track_id)
+                    elif moved.visit is not None:
+                        self._attributor.join(moved.track_id, moved.visit)
                 results.append(moved)
             results.append(people)
         for event in self._monitor.step(self._readings, now_ns):
             self._observe(event, results)
         results += self._monitor.warnings()
+        self._attributor.watch(self._monitor.unheard, self._history, now_ns)
         self._finish_visits(now_ns - round(SETTLE_S * 1e9), results)
         self._frames.clear()
         self._readings.clear()
@@ -284,10 +319,20 @@ class Engine:
     # ---- receipts ----------------------------------------------------------------------------------------------------
 
     def _finish_visits(self, until_ns: int, results: list[Result]) -> None:
-        for visit in self._visits.finished(until_ns):
+        for visit in self._visits.finished(until_ns, self._waits):
             receipt, explained = self._receipt(visit)
             results += explained
             results.append(receipt)
+
+    def _waits(self, visit: Visit) -> bool:
+        """Whether something may still be told of the shelves that is this visit's."""
+        since_exit_s = (self._now_ns - (visit.exit_ns or 0)) * 1e-9
+        if self._closing or since_exit_s > UNDECIDED_MAX_S:
+            return False
+        return any(
+            self._history.was_near(visit.members, self._plate_m[plate], UNDECIDED_NEAR_M, since_ns)
+            for plate, since_ns in self._monitor.undecided()
+        )
 
     def _receipt(self, visit: Visit) -> tuple[Receipt, Iterable[ShelfEventExplained]]:
         belief = self._attributor.cart(visit.members)

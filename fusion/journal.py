@@ -95,6 +95,29 @@ class Journal:
         self._reversed.add(key)
         return reversal
 
+    def correct(self, account: Account, items: dict[str, int], t_ns: int, key: str) -> list[Transfer]:
+        """Bring an account to what it should hold by reversing what was wrong; returns the new transfers.
+
+        Goods that are too many go back the way they came, newest first; what is missing comes from the unknown. key
+        names the correction's own transfers. A repeated correction finds nothing to do.
+        """
+        done: list[Transfer] = []
+        before = list(self._transfers.values())
+        held = self.balance(account)
+        for gtin in sorted(held.keys() | items.keys()):
+            surplus = held.get(gtin, 0) - items.get(gtin, 0)
+            for one in reversed(before):
+                undone = f"{one.idempotency_key}/reversed" in self._transfers or one.idempotency_key in self._reversed
+                if surplus > 0 and one.debit == account and one.gtin == gtin and not undone:
+                    done.append(self.reverse(one.idempotency_key, t_ns))
+                    surplus -= one.quantity
+            if surplus:
+                giver, taker = (UNKNOWN, account) if surplus < 0 else (account, UNKNOWN)
+                transfer = Transfer(f"{key}/{gtin}", t_ns, taker, giver, gtin, abs(surplus))
+                if self.append(transfer):
+                    done.append(transfer)
+        return done
+
     def balance(self, account: Account) -> dict[str, int]:
         """Pieces by GTIN that an account holds, without zeros. A copy."""
         return {gtin: quantity for gtin, quantity in self._balances.get(account, Counter()).items() if quantity}

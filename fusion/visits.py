@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -161,9 +161,10 @@ class Visits:
     def is_staff(self, track_id: int) -> bool:
         return track_id in self._whose and self._whose[track_id] is None
 
-    def finished(self, until_ns: int) -> list[Visit]:
-        """Visits whose people have all left by an instant; each is handed out once."""
-        done = [v for v in self._open.values() if v.finished and v.exit_ns is not None and v.exit_ns <= until_ns]
+    def finished(self, until_ns: int, waits: Callable[[Visit], bool] = lambda visit: False) -> list[Visit]:
+        """Visits whose people have all left by an instant and that wait for nothing; each is handed out once."""
+        left = [v for v in self._open.values() if v.finished and v.exit_ns is not None and v.exit_ns <= until_ns]
+        done = [visit for visit in left if not waits(visit)]
         for visit in done:
             self._close(visit)
         return done

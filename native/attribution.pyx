@@ -1,13 +1,30 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The attribution kernel: joint explanations of shelf events, the best few of them, in bounded time.
+"""The attribution kernel: whose hand it was, and joint explanations of shelf events, the best few, in bounded time.
 
 A component is a set of events that constrain each other. Its explanations are the rows of `choices` (n, n_events) int32:
 which candidate each event's row picks; `log_weight` (n,) says how probable the row is. Candidates of a component lie in
-one table: `owner` (person's slot, -1 unknown), `product`, `quantity` (signed; 0: nothing moved), int32 each.
+one table of (n_candidates, 2) int32 each, since a load may have two parts: `owner` (whose hand, -1 unknown), `cart`
+(who pays: people of one visit share it), `product`, `quantity` (signed; 0: no such part, twice: nothing moved).
 C-contiguous arrays in, preallocated arrays out, nothing kept, nothing raised, GIL released.
 """
 
-from libc.math cimport exp
+from libc.math cimport exp, fabs, fmax, fmin, isnan, log, pow, sqrt
+
+# Entries of the model of hands and bodies that `weigh` takes; `attribution.py` says what they mean.
+cdef enum:
+    CONTACT_SHIFT_S, CONTACT_SD_S, COVER_MIN, HAND_BEYOND_M, HAND_ERROR_M
+    ALONG_SD_WIDTHS, ACROSS_M, ACROSS_SD_M, HEIGHT_M, HEIGHT_SD_M, TAIL_WEIGHT, TAIL_WIDTH
+    AWAY_DENSITY, SHELF_DENSITY, STRETCH_M, STRETCH_SD_M, HANGING_M, HANGING_SD_M, STRETCH_TAIL
+    ELBOW_RATIO, ELBOW_REACH_M, SHOULDER_RATIO, SHOULDER_REACH_M, REACH_SD_M
+    BODY_M, BODY_SLACK_M, BODY_SD_M, BODY_ALONG_SD_M, ELSEWHERE_RATIO, NEAR_M, TENTATIVE_RATIO
+    LEAN_IN_M, LEAN_IN_SD_M
+
+# Columns of a hand's sums: weight of all instants, the best one that saw it, their sum by precision; place, its
+# variance and how far the hand is stretched out from the body; what stands in for an unseen hand; in a silence the ratios of all instants.
+cdef enum:
+    TOTAL, COVER, SIGHT, X, Y, Z, VARIANCE, STRETCH, UNSEEN, RATIO, CONFIRMED, AWAY, N_COLUMNS
+
+HAND_COLUMNS = N_COLUMNS
 
 
 cdef inline void _sift_down(double[::1] key, int[::1] at, int start, int n) noexcept nogil:
@@ -74,15 +91,16 @@ cdef inline int _drain(double[::1] key, int[::1] at, int n) noexcept nogil:
 def extend(
     const int[:, ::1] choices not None,
     const double[::1] log_weight not None,
-    const int[::1] owner not None,
-    const int[::1] product not None,
-    const int[::1] quantity not None,
+    const int[:, ::1] owner not None,
+    const int[:, ::1] cart not None,
+    const int[:, ::1] product not None,
+    const int[:, ::1] quantity not None,
     int first,
     const double[::1] event_s not None,
     const double[::1] log_candidate not None,
-    const double[::1] log_not_held not None,
-    const int[::1] held not None,
-    const double[::1] log_undone not None,
+    const double[:, ::1] log_not_held not None,
+    const int[:, ::1] held not None,
+    const double[:, ::1] log_pair not None,
     double busy_s,
     double log_busy,
     double[::1] key not None,
@@ -92,12 +110,11 @@ def extend(
     """Pair every explanation of a component with every candidate of a new event; keep the best.
 
     choices (n, n_events), log_weight (n,): explanations so far; entries index the candidate table.
-    owner, product, quantity (n_candidates,): the table; the new event's candidates are those from `first` on.
+    owner, cart, product, quantity (n_candidates, 2): the table; the new event's candidates are those from `first` on.
     event_s (n_events + 1,): contact times, the new event's last. log_candidate (n_new,): log prior and likelihood.
-    log_not_held (n_new,): added where a put-back is of something that its owner does not hold by then; staff's and the
-    unknown's entries are 0. held (n_new,): pieces that the owner holds beyond what this component decides.
-    log_undone (n_events,): added to a new candidate by which nothing moved, for an event by which nothing moved either
-    and which the new one undoes: a hand that leaves. 0 where it does not.
+    log_not_held (n_new, 2): added where a part puts back what its cart does not hold by then; staff's and the unknown's
+    entries are 0. held (n_new, 2): pieces that the part's cart holds beyond what this component decides.
+    log_pair (first, n_new): added to a new candidate beside an older one: a load that was undone. May have no rows.
     busy_s, log_busy: two events of one owner within busy_s seconds cost log_busy.
     key (capacity,), pick (capacity,): out, best first: log weight, and explanation * n_new + candidate.
     log_spread: pairs worse than the best by more are dropped. Returns the number kept.
@@ -105,33 +122,42 @@ def extend(
     cdef int n = choices.shape[0], n_events = choices.shape[1]
     cdef int n_new = owner.shape[0] - first
     cdef int capacity = key.shape[0]
-    cdef int row, new, event, other, candidate, has, kept = 0
+    cdef bint paired = log_pair.shape[0] > 0
+    cdef int row, new, event, other, candidate, part, theirs, has, kept = 0
+    cdef bint near
     cdef double weight, best = -1e300
     with nogil:
         for row in range(n):
             for new in range(n_new):
                 weight = log_weight[row] + log_candidate[new]
-                candidate = first + new
-                # Only an undone event can still make a pair better.
-                if weight < best - log_spread and quantity[candidate] != 0:
+                # Without pairs nothing below can make a candidate better.
+                if not paired and weight < best - log_spread:
                     continue
-                if owner[candidate] >= 0 and quantity[candidate] != 0:
-                    has = held[new]
+                candidate = first + new
+                for part in range(2):
+                    if quantity[candidate, part] == 0 or owner[candidate, part] < 0:
+                        continue
+                    has = held[new, part]
                     for event in range(n_events):
                         other = choices[row, event]
-                        if owner[other] != owner[candidate] or quantity[other] == 0:
-                            continue
-                        # The table counts pieces on the shelf, so what was taken from it is held.
-                        if product[other] == product[candidate] and event_s[event] <= event_s[n_events]:
-                            has -= quantity[other]
-                        if -busy_s < event_s[event] - event_s[n_events] < busy_s:
-                            weight += log_busy
-                    if quantity[candidate] > has:
-                        weight += log_not_held[new]
-                elif quantity[candidate] == 0:
+                        near = -busy_s < event_s[event] - event_s[n_events] < busy_s
+                        for theirs in range(2):
+                            if quantity[other, theirs] == 0:
+                                continue
+                            # The table counts pieces on the shelf, so what was taken from it is held.
+                            if (
+                                cart[other, theirs] == cart[candidate, part]
+                                and product[other, theirs] == product[candidate, part]
+                                and event_s[event] <= event_s[n_events]
+                            ):
+                                has -= quantity[other, theirs]
+                            if near and owner[other, theirs] == owner[candidate, part]:
+                                weight += log_busy
+                    if quantity[candidate, part] > has:
+                        weight += log_not_held[new, part]
+                if paired:
                     for event in range(n_events):
-                        if quantity[choices[row, event]] == 0:
-                            weight += log_undone[event]
+                        weight += log_pair[choices[row, event], new]
                 if weight > best:
                     best = weight
                 kept = _offer(key, pick, kept, capacity, weight, row * n_new + new)
@@ -185,3 +211,189 @@ def marginals(
             weight = exp(log_weight[row])
             for event in range(n_events):
                 probability[choices[row, event]] += weight
+
+
+cdef inline double _within(double distance, double reach, double sd) noexcept nogil:
+    cdef double beyond = fmax(distance - reach, 0.0) / sd
+    return exp(-0.5 * beyond * beyond)
+
+
+cdef double _place_ratio(
+    double x, double y, double z, double variance, double width, double depth, double above, const double* m
+) noexcept nogil:
+    """Density of a hand's place given that it moved the load, over its density given that it did not."""
+    cdef double along_sd = sqrt(m[ALONG_SD_WIDTHS] * m[ALONG_SD_WIDTHS] * width * width + variance)
+    cdef double across_sd = sqrt(m[ACROSS_SD_M] * m[ACROSS_SD_M] + variance)
+    cdef double height_sd = sqrt(m[HEIGHT_SD_M] * m[HEIGHT_SD_M] + variance)
+    cdef double along = x / along_sd
+    cdef double across = (y + 0.5 * depth - m[ACROSS_M]) / across_sd
+    cdef double height = (z - fmin(m[HEIGHT_M], 0.6 * above)) / height_sd
+    cdef double tail = m[TAIL_WIDTH]
+    cdef double at_shelf = exp(-0.5 * (across * across + height * height)) / (across_sd * height_sd)
+    cdef double far = exp(-0.5 * (along * along + across * across + height * height) / (tail * tail))
+    cdef double acts = (1.0 - m[TAIL_WEIGHT]) * exp(-0.5 * along * along) * at_shelf / along_sd
+    acts += m[TAIL_WEIGHT] * far / (along_sd * across_sd * height_sd * tail * tail * tail)
+    # Both numerators lack (2 pi)^-3/2; of somebody who acts on a plate beside, only the place along the shelf differs.
+    return acts / (m[AWAY_DENSITY] + m[SHELF_DENSITY] * at_shelf)
+
+
+cdef inline double _stretch_ratio(double stretch, const double* m) noexcept nogil:
+    """Density of how far a hand is stretched out, of somebody who acts over somebody whose arms hang or carry."""
+    cdef double acts = (stretch - m[STRETCH_M]) / m[STRETCH_SD_M]
+    cdef double hangs = (stretch - m[HANGING_M]) / m[HANGING_SD_M]
+    acts = exp(-0.5 * acts * acts) / m[STRETCH_SD_M] + m[STRETCH_TAIL]
+    return acts / (exp(-0.5 * hangs * hangs) / m[HANGING_SD_M] + 2.0 * m[STRETCH_TAIL])
+
+
+def weigh(
+    const long long[::1] t_ns not None,
+    const long long[::1] track not None,
+    const signed char[::1] confirmed not None,
+    const double[:, ::1] position_m not None,
+    const double[:, :, :, ::1] arms_m not None,
+    const double[:, ::1] wrist_sd_m not None,
+    long long contact_ns,
+    bint silent,
+    const double[::1] load_m not None,
+    double cos_yaw,
+    double sin_yaw,
+    double width_m,
+    double depth_m,
+    double above_m,
+    const double[::1] model not None,
+    long long[::1] person not None,
+    double[::1] log_ratio not None,
+    double[:, :, ::1] work not None,
+):
+    """How much likelier everybody's arms and place are if they moved a load than if they did not.
+
+    t_ns, track, confirmed (n,): rows of who was seen when, in order of time. position_m (n, 2); arms_m (n, 2, 3, 3): wrist, elbow
+    and shoulder of both arms, NaN where unknown; wrist_sd_m (n, 2).
+    contact_ns: when the load moved; silent: at any time among the rows instead. load_m (3,): the middle of the load on
+    the plates, which are turned by the yaw; width_m and depth_m of a plate; above_m: clearance to the shelf above.
+    model: constants, see the enum. person (capacity,), log_ratio (capacity,): out, in order of appearance.
+    work (capacity, 2, HAND_COLUMNS): scratch. Returns how many people there are; who stays beyond NEAR_M is not told.
+    """
+    cdef int n = t_ns.shape[0], capacity = person.shape[0], n_people = 0
+    cdef int row, p, side, i
+    cdef double dt, weight, px, py, x, y, z, distance, sight, variance, stretch, body, ratio
+    cdef double unseen, known, off, beside
+    cdef double* hand
+    cdef const double* m = &model[0]
+    if n == 0:
+        return 0
+    with nogil:
+        for row in range(n):
+            px = position_m[row, 0] - load_m[0]
+            py = position_m[row, 1] - load_m[1]
+            if px * px + py * py > m[NEAR_M] * m[NEAR_M]:
+                continue
+            p = 0
+            while p < n_people and person[p] != track[row]:
+                p += 1
+            if p == n_people:
+                if n_people == capacity:
+                    continue
+                person[p] = track[row]
+                n_people += 1
+                for side in range(2):
+                    for i in range(N_COLUMNS):
+                        work[p, side, i] = 0.0
+            if confirmed[row]:
+                work[p, 0, CONFIRMED] = 1.0
+            dt = (t_ns[row] - contact_ns) * 1e-9 - m[CONTACT_SHIFT_S]
+            weight = 1.0 if silent else exp(-0.5 * dt * dt / (m[CONTACT_SD_S] * m[CONTACT_SD_S]))
+            if weight < 1e-3:
+                continue
+            work[p, 0, AWAY] += weight * sqrt(px * px + py * py)
+            beside = (px * cos_yaw + py * sin_yaw) / m[BODY_ALONG_SD_M]
+            off = fmax(fabs(sqrt(px * px + py * py) - m[BODY_M]) - m[BODY_SLACK_M], 0.0) / m[BODY_SD_M]
+            body = exp(-0.5 * (off * off + beside * beside)) + m[ELSEWHERE_RATIO]
+            for side in range(2):
+                hand = &work[p, side, 0]
+                hand[TOTAL] += weight
+                # What stands in for a wrist that is not seen: the elbow, the shoulder, the body.
+                unseen = body
+                for i in range(1, 3):
+                    x = arms_m[row, side, i, 0] - load_m[0]
+                    y = arms_m[row, side, i, 1] - load_m[1]
+                    z = arms_m[row, side, i, 2] - load_m[2]
+                    if isnan(x):
+                        continue
+                    distance = sqrt(x * x + y * y + z * z)
+                    if i == 1:
+                        unseen = m[ELBOW_RATIO] * _within(distance, m[ELBOW_REACH_M], m[REACH_SD_M])
+                    else:
+                        unseen = m[SHOULDER_RATIO] * _within(distance, m[SHOULDER_REACH_M], m[REACH_SD_M])
+                    break
+                hand[UNSEEN] += weight * unseen
+                if isnan(arms_m[row, side, 0, 0]):
+                    continue
+                _hand(arms_m, row, side, load_m, cos_yaw, sin_yaw, m[HAND_BEYOND_M], &x, &y, &z)
+                variance = wrist_sd_m[row, side] * wrist_sd_m[row, side]
+                # In the plates' axes the body stands at (px, py) turned likewise.
+                stretch = sqrt(
+                    (x - px * cos_yaw - py * sin_yaw) * (x - px * cos_yaw - py * sin_yaw)
+                    + (y - py * cos_yaw + px * sin_yaw) * (y - py * cos_yaw + px * sin_yaw)
+                )
+                if silent:
+                    # Any of the instants may have been the one.
+                    variance += m[HAND_ERROR_M] * m[HAND_ERROR_M]
+                    hand[SIGHT] += weight
+                    ratio = _place_ratio(x, y, z, variance, width_m, depth_m, above_m, m)
+                    hand[RATIO] += weight * ratio * _stretch_ratio(stretch, m)
+                    continue
+                sight = weight / (variance + m[HAND_ERROR_M] * m[HAND_ERROR_M])
+                hand[COVER] = fmax(hand[COVER], weight)
+                hand[SIGHT] += sight
+                hand[X] += sight * x
+                hand[Y] += sight * y
+                hand[Z] += sight * z
+                hand[VARIANCE] += sight * variance
+                hand[STRETCH] += sight * stretch
+        for p in range(n_people):
+            ratio = 0.0
+            for side in range(2):
+                hand = &work[p, side, 0]
+                if hand[TOTAL] == 0.0:
+                    continue
+                unseen = hand[UNSEEN] / hand[TOTAL]
+                if silent:
+                    ratio += 0.5 * (hand[RATIO] + (hand[TOTAL] - hand[SIGHT]) * unseen) / hand[TOTAL]
+                    continue
+                known = fmin(hand[COVER] / m[COVER_MIN], 1.0)
+                if known > 0.0:
+                    # Averaging instants removes half of the variance that they have in common at most.
+                    variance = 0.5 * hand[VARIANCE] / hand[SIGHT] + m[HAND_ERROR_M] * m[HAND_ERROR_M]
+                    ratio += 0.5 * known * _stretch_ratio(hand[STRETCH] / hand[SIGHT], m) * _place_ratio(
+                        hand[X] / hand[SIGHT], hand[Y] / hand[SIGHT], hand[Z] / hand[SIGHT], variance,
+                        width_m, depth_m, above_m, m,
+                    )
+                ratio += 0.5 * (1.0 - known) * unseen
+            # A wrong keypoint does not bring the body nearer.
+            off = work[p, 0, AWAY] / work[p, 0, TOTAL] if work[p, 0, TOTAL] > 0.0 else m[NEAR_M]
+            off = _within(off, m[LEAN_IN_M], m[LEAN_IN_SD_M]) + 0.01
+            log_ratio[p] = log(ratio + m[ELSEWHERE_RATIO] * off)
+            if work[p, 0, CONFIRMED] == 0.0:
+                log_ratio[p] += log(m[TENTATIVE_RATIO])
+    return n_people
+
+
+cdef inline void _hand(
+    const double[:, :, :, ::1] arms_m, int row, int side, const double[::1] load_m,
+    double cos_yaw, double sin_yaw, double beyond_m, double* x, double* y, double* z
+) noexcept nogil:
+    """Where the hand is, in the plates' axes about the load: beyond the wrist, along the forearm where that is seen."""
+    cdef double wx = arms_m[row, side, 0, 0], wy = arms_m[row, side, 0, 1], wz = arms_m[row, side, 0, 2]
+    cdef double fx = wx - arms_m[row, side, 1, 0], fy = wy - arms_m[row, side, 1, 1], fz = wz - arms_m[row, side, 1, 2]
+    cdef double stretch
+    if not isnan(fx):
+        stretch = beyond_m / fmax(sqrt(fx * fx + fy * fy + fz * fz), 0.05)
+        wx += stretch * fx
+        wy += stretch * fy
+        wz += stretch * fz
+    wx -= load_m[0]
+    wy -= load_m[1]
+    x[0] = wx * cos_yaw + wy * sin_yaw
+    y[0] = wy * cos_yaw - wx * sin_yaw
+    z[0] = wz - load_m[2]

@@ -79,3 +79,30 @@ def test_goods_are_conserved(moves: list) -> None:
     for transfer in journal:
         assert again.append(transfer)
     assert {a: again.balance(a) for a in again.accounts()} == {a: journal.balance(a) for a in journal.accounts()}
+
+
+@given(
+    moves=st.lists(st.tuples(st.booleans(), st.sampled_from("abc"), st.integers(1, 3)), max_size=12),
+    items=st.dictionaries(st.sampled_from("abc"), st.integers(1, 4)),
+)
+def test_a_correction_brings_a_cart_to_what_it_should_be(moves: list, items: dict[str, int]) -> None:
+    journal = Journal()
+    for i, (taken, gtin, quantity) in enumerate(moves):
+        journal.append(Transfer(f"e{i}", i, *((CART, SHELF) if taken else (SHELF, CART)), gtin, quantity))
+    written = list(journal)
+    journal.correct(CART, items, 99, "v1/review/99")
+    assert journal.balance(CART) == items
+    assert set(journal.totals().values()) <= {0}
+    assert list(journal)[: len(written)] == written
+    assert journal.correct(CART, items, 99, "v1/review/99") == []
+    # Somebody changes their mind.
+    journal.correct(CART, {}, 120, "v1/review/120")
+    assert journal.balance(CART) == {}
+
+
+def test_what_was_too_much_is_reversed() -> None:
+    journal = Journal()
+    journal.append(take())
+    journal.append(take("e2", 1))
+    (reversal,) = journal.correct(CART, {"g": 2}, 9, "v1/review/9")
+    assert reversal == Transfer("e2/reversed", 9, SHELF, CART, "g", 1)

@@ -11,12 +11,13 @@ STARTING, QUIET, DISTURBED = 0, 1, 2
 NEXT_NS, ONSET_NS, LAST_NS, SILENCE_NS, STUCK_SAMPLES, RING_COUNT, QUIET_MESSAGES, RING_SINCE_ONSET = range(8)
 LEVEL_G, NOISE_G2, BASELINE_G, LAST_G = range(4)
 # Columns of the changes that are handed out.
-CHANGE_PLATE, CHANGE_ONSET_NS, CHANGE_CONTACT_NS, CHANGE_SETTLED_NS, CHANGE_SILENT = range(5)
+CHANGE_PLATE, CHANGE_ONSET_NS, CHANGE_CONTACT_NS, CHANGE_SETTLED_NS, CHANGE_SILENT, CHANGE_RISE_NS = range(6)
 # Why a message was not used.
 LATE, NOT_A_NUMBER, TABLE_FULL = range(3)
 
 RING = 512  # Samples kept of a plate: 8.5 s at 60 Hz, longer than a hand rests on a shelf. A power of two.
 BLOCK = 6  # Samples averaged before plateaus are judged: 0.1 s at 60 Hz, about a period of the shelf's vibration.
+UNSURE_MAX_NS = 3e9  # A plate that shakes for longer is taken as it is; hands are gone by then.
 PLATEAU_BLOCKS = 4  # A load counts as settled when this many blocks agree: 0.4 s.
 
 
@@ -62,7 +63,7 @@ def follow(
     plates (n,) int32, times_ns (n,) int64, starts (n + 1,) int32 into samples (n_samples,) float32 grams.
     limits: (gap_ns, stuck_samples, change_min_g, change_min_sd) float64.
     state (n_plates,) int8, times (n_plates, 8) int64, reals (n_plates, 4) float64, ring (n_plates, RING) float32.
-    changes (capacity, 5) int64, changes_g (capacity, 3) float64: change, its variance, level before.
+    changes (capacity, 6) int64, changes_g (capacity, 3) float64: change, its variance, level before.
     ignored (3,) int64: counts of messages and changes that were not used.
     """
     gap_ns, stuck_samples = limits[0], limits[1]
@@ -187,16 +188,24 @@ def follow(
                 continue
             # Vibration is not white, so the plateau counts as if it had a fifth of its samples.
             change_var = 0.1 + noise / 24.0 + plateau_var * 5.0 / (PLATEAU_BLOCKS * BLOCK)
+            least = max(limits[2], limits[3] * np.sqrt(change_var))
+            # A change that drowns in what still shakes is not lost: it shows when that is over.
+            if limits[2] < abs(change) <= least and since * period_ns < UNSURE_MAX_NS:
+                continue
             state[plate] = QUIET
             numbers[LEVEL_G] = plateau
             clock[QUIET_MESSAGES] = 0
-            if abs(change) > max(limits[2], limits[3] * np.sqrt(change_var)):
+            if abs(change) > least:
                 if n_changes == changes.shape[0]:
                     ignored[TABLE_FULL] += 1
                     break
                 first_sample = max(end - clock[RING_SINCE_ONSET] - 30, max(0, count - RING))
                 at = _contact_sample(ring[plate], first_sample, end - first_sample, numbers[BASELINE_G], plateau)
                 contact_ns = last_ns - np.int64((count - 1 - first_sample - at) * period_ns)
+                # Of two loads one after the other, the first ends at half of the change and the second begins there.
+                middle = 0.5 * (numbers[BASELINE_G] + plateau)
+                first_at = _contact_sample(ring[plate], first_sample, end - first_sample, numbers[BASELINE_G], middle)
+                second_at = _contact_sample(ring[plate], first_sample, end - first_sample, middle, plateau)
                 silent = clock[SILENCE_NS] != 0 and at == 0
                 if silent:  # Nothing tells when in the silence it happened.
                     contact_ns = (clock[SILENCE_NS] + contact_ns) // 2
@@ -205,6 +214,7 @@ def follow(
                 changes[n_changes, CHANGE_CONTACT_NS] = contact_ns
                 changes[n_changes, CHANGE_SETTLED_NS] = last_ns - np.int64(back * BLOCK * period_ns)
                 changes[n_changes, CHANGE_SILENT] = silent
+                changes[n_changes, CHANGE_RISE_NS] = np.int64((second_at - first_at) * period_ns)
                 changes_g[n_changes, 0] = change
                 changes_g[n_changes, 1] = change_var
                 changes_g[n_changes, 2] = numbers[BASELINE_G]

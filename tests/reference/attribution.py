@@ -9,6 +9,7 @@ def extend(
     choices: np.ndarray,
     log_weight: np.ndarray,
     owner: np.ndarray,
+    cart: np.ndarray,
     product: np.ndarray,
     quantity: np.ndarray,
     first: int,
@@ -16,25 +17,28 @@ def extend(
     log_candidate: np.ndarray,
     log_not_held: np.ndarray,
     held: np.ndarray,
-    log_undone: np.ndarray,
+    log_pair: np.ndarray,
     busy_s: float,
     log_busy: float,
 ) -> np.ndarray:
     """(n, n_new) log weight of every pair of an explanation and a candidate of the new event."""
     n_new = len(owner) - first
     out = log_weight[:, None] + log_candidate[None, :]
+    earlier, near = event_s[:-1] <= event_s[-1], np.abs(event_s[:-1] - event_s[-1]) < busy_s
     for row, chosen in enumerate(choices):
+        there = quantity[chosen] != 0  # (n_events, 2)
         for new in range(n_new):
-            mine = first + new
-            if quantity[mine] == 0:
-                out[row, new] += log_undone[quantity[chosen] == 0].sum()
-            if owner[mine] < 0 or quantity[mine] == 0:
-                continue
-            same = (owner[chosen] == owner[mine]) & (quantity[chosen] != 0)
-            earlier = same & (product[chosen] == product[mine]) & (event_s[:-1] <= event_s[-1])
-            out[row, new] += log_busy * np.count_nonzero(same & (np.abs(event_s[:-1] - event_s[-1]) < busy_s))
-            if quantity[mine] > held[new] - quantity[chosen][earlier].sum():
-                out[row, new] += log_not_held[new]
+            if len(log_pair):
+                out[row, new] += log_pair[chosen, new].sum()
+            for part in range(2):
+                mine = first + new, part
+                if owner[mine] < 0 or quantity[mine] == 0:
+                    continue
+                out[row, new] += log_busy * np.count_nonzero((there & (owner[chosen] == owner[mine]))[near])
+                same = there & (cart[chosen] == cart[mine]) & (product[chosen] == product[mine])
+                taken = -(quantity[chosen] * same)[earlier].sum()
+                if quantity[mine] > held[new, part] + taken:
+                    out[row, new] += log_not_held[new, part]
     return out
 
 
@@ -49,3 +53,103 @@ def marginals(choices: np.ndarray, log_weight: np.ndarray, n_candidates: int) ->
     for event in range(choices.shape[1]):
         np.add.at(probability, choices[:, event], np.exp(log_weight))
     return probability
+
+
+def place_ratio(hand_m: np.ndarray, variance: float, width_m: float, depth_m: float, above_m: float, m: dict) -> float:
+    """Density of a hand's place (in the plates' axes about the load) if it acts, over its density if it does not."""
+    middle = np.array([0.0, m["across_m"] - 0.5 * depth_m, min(m["height_m"], 0.6 * above_m)])
+    sd = np.sqrt(np.square([m["along_sd_widths"] * width_m, m["across_sd_m"], m["height_sd_m"]]) + variance)
+    off = (hand_m - middle) / sd
+    tail = m["tail_width"]
+    acts = (1 - m["tail_weight"]) * np.exp(-0.5 * off @ off) / sd.prod()
+    acts += m["tail_weight"] * np.exp(-0.5 * off @ off / tail**2) / (sd.prod() * tail**3)
+    at_shelf = np.exp(-0.5 * off[1:] @ off[1:]) / sd[1:].prod()
+    return float(acts / (m["away_density"] + m["shelf_density"] * at_shelf))
+
+
+def stretch_ratio(stretch_m: float, m: dict[str, float]) -> float:
+    """Density of how far a hand is stretched out if it acts, over its density if arms hang or carry."""
+    acts = np.exp(-0.5 * ((stretch_m - m["stretch_m"]) / m["stretch_sd_m"]) ** 2) / m["stretch_sd_m"]
+    hangs = np.exp(-0.5 * ((stretch_m - m["hanging_m"]) / m["hanging_sd_m"]) ** 2) / m["hanging_sd_m"]
+    return float((acts + m["stretch_tail"]) / (hangs + 2 * m["stretch_tail"]))
+
+
+def weigh(
+    t_ns: np.ndarray,
+    track: np.ndarray,
+    confirmed: np.ndarray,
+    position_m: np.ndarray,
+    arms_m: np.ndarray,
+    wrist_sd_m: np.ndarray,
+    contact_ns: int,
+    silent: bool,
+    load_m: np.ndarray,
+    cos_yaw: float,
+    sin_yaw: float,
+    width_m: float,
+    depth_m: float,
+    above_m: float,
+    m: dict[str, float],
+) -> dict[int, float]:
+    """Log likelihood ratio of acting over not acting, by track. m: the constants by name."""
+    axes = np.array([[cos_yaw, sin_yaw, 0.0], [-sin_yaw, cos_yaw, 0.0], [0.0, 0.0, 1.0]])
+    size = width_m, depth_m, above_m, m
+    out = {}
+    for person in dict.fromkeys(track.tolist()):
+        rows = [
+            row for row in np.flatnonzero(track == person)
+            if np.hypot(*(position_m[row] - load_m[:2])) <= m["near_m"]
+        ]  # fmt: skip
+        if not rows:
+            continue
+        dt_s = (t_ns[rows] - contact_ns) * 1e-9 - m["contact_shift_s"]
+        weight = np.ones(len(rows)) if silent else np.exp(-0.5 * (dt_s / m["contact_sd_s"]) ** 2)
+        weight[weight < 1e-3] = 0.0
+        ratio = 0.0
+        apart = np.hypot(*(position_m[rows] - load_m[:2]).T)
+        away_m = weight @ apart / weight.sum() if weight.any() else m["near_m"]
+        leans = np.exp(-0.5 * (max(away_m - m["lean_in_m"], 0.0) / m["lean_in_sd_m"]) ** 2) + 0.01
+        for side in range(2):
+            unseen, seen, hands, stretches = [], [], [], []
+            for row in rows:
+                wrist, elbow, shoulder = arms_m[row, side]
+                place = axes[:2, :2] @ (position_m[row] - load_m[:2])
+                off = max(abs(np.hypot(*place) - m["body_m"]) - m["body_slack_m"], 0.0) / m["body_sd_m"]
+                stand_in = np.exp(-0.5 * (off**2 + (place[0] / m["body_along_sd_m"]) ** 2)) + m["elsewhere_ratio"]
+                for joint, name in ((elbow, "elbow"), (shoulder, "shoulder")):
+                    if np.isfinite(joint[0]):
+                        beyond = max(np.linalg.norm(joint - load_m) - m[f"{name}_reach_m"], 0.0) / m["reach_sd_m"]
+                        stand_in = m[f"{name}_ratio"] * np.exp(-0.5 * beyond**2)
+                        break
+                unseen.append(stand_in)
+                seen.append(bool(np.isfinite(wrist[0])))
+                forearm = wrist - elbow if np.isfinite(elbow[0]) else np.zeros(3)
+                reach = m["hand_beyond_m"] / max(np.linalg.norm(forearm), 0.05)
+                hands.append(axes @ (wrist + reach * forearm - load_m))
+                stretches.append(np.hypot(*(hands[-1][:2] - place)))
+            if weight.sum() == 0:
+                continue
+            unseen_mean = weight @ unseen / weight.sum()
+            saw = np.array(seen)
+            variance = wrist_sd_m[rows, side] ** 2
+            error = m["hand_error_m"] ** 2
+            if silent:
+                instants = [
+                    place_ratio(h, v + error, *size) * stretch_ratio(out_m, m) if s else unseen_mean
+                    for h, v, out_m, s in zip(hands, variance, stretches, saw)
+                ]
+                ratio += 0.5 * float(np.mean(instants))
+                continue
+            known = 0.0
+            if (weight * saw).any():
+                known = min((weight * saw).max() / m["cover_min"], 1.0)
+                sight = weight[saw] / (variance[saw] + error)
+                hand = sight @ np.array(hands)[saw] / sight.sum()
+                spread = 0.5 * sight @ variance[saw] / sight.sum() + error
+                stretch = sight @ np.array(stretches)[saw] / sight.sum()
+                ratio += 0.5 * known * place_ratio(hand, spread, *size) * stretch_ratio(stretch, m)
+            ratio += 0.5 * (1 - known) * unseen_mean
+        out[person] = float(np.log(ratio + m["elsewhere_ratio"] * leans))
+        if not confirmed[rows].any():
+            out[person] += float(np.log(m["tentative_ratio"]))
+    return out

@@ -15,6 +15,7 @@ from fusion.observations import ShelfReading
 from fusion.shelves import ShelfEvent, ShelfMonitor
 
 RING, BLOCK, BLOCKS = 512, 6, 4
+UNSURE_MAX_NS = 3e9
 WINDOW = BLOCK * BLOCKS
 
 
@@ -25,6 +26,7 @@ class Change:
     contact_ns: int
     settled_ns: int
     silent: bool
+    rise_ns: int
     delta_g: float
     var_g2: float
     before_g: float
@@ -130,17 +132,25 @@ def follow(
             if spread > (1.5 + 2.2 * sd + 0.01 * abs(delta)) * patience or p.stuck >= 2 * n:
                 continue
             delta_var = 0.1 + p.noise / 24.0 + var * 5.0 / WINDOW
+            least = max(change_min_g, change_min_sd * np.sqrt(delta_var))
+            if change_min_g < abs(delta) <= least and since * period_ns < UNSURE_MAX_NS:
+                continue
             p.state, p.level, p.quiet_messages = "quiet", plateau, 0
-            if abs(delta) > max(change_min_g, change_min_sd * np.sqrt(delta_var)):
+            if abs(delta) > least:
                 first = max(end - p.since_onset - 30, len(p.kept) - RING, 0)
                 at = contact_sample(np.array(p.kept[first:end]), p.baseline, plateau)
                 contact_ns = p.last_ns - int((len(p.kept) - 1 - first - at) * period_ns)
                 silent = p.silence_ns != 0 and at == 0
                 if silent:
                     contact_ns = (p.silence_ns + contact_ns) // 2
+                middle = 0.5 * (p.baseline + plateau)
+                first_at = contact_sample(np.array(p.kept[first:end]), p.baseline, middle)
+                second_at = contact_sample(np.array(p.kept[first:end]), middle, plateau)
+                rise_ns = int((second_at - first_at) * period_ns)
                 settled_ns = p.last_ns - int(back * BLOCK * period_ns)
                 onset_ns = min(p.onset_ns, contact_ns)
-                changes.append(Change(index, onset_ns, contact_ns, settled_ns, silent, delta, delta_var, p.baseline))
+                known = index, onset_ns, contact_ns, settled_ns, silent, rise_ns
+                changes.append(Change(*known, delta, delta_var, p.baseline))
             p.silence_ns = 0
             break
     return changes, plates, unused
