@@ -163,8 +163,9 @@ class CameraHealth:
             self._joints_min, LOOSE_M, ALIKE_M, OTHERS_SD_MAX_M**2, step_s, SPEED_MIN_M_S, CORRELATION_S, MEMORY_S,
             HUGE_M, WANDER_S2_PER_S, OFFSET_SD_S**2, PULL_S, _PRIOR, self._judged, n, DOUBT_M, self._data_min_s,
             MOVED_M, FITS_M, self._lenses, self._rig.size_px, self._boxes, self._n_joints, self._looked_at_m,
-            BODY_RADIUS_M, STATURE_M, LOOKS, MISSES_MAX, MISSES_FINE, self.missing, self._who, self._evidence, self._fault,
-            self.offsets_s, self._offset_var, self._information, self._rhs, self._total, self._misfit_m, self._looked,
+            BODY_RADIUS_M, STATURE_M, LOOKS, MISSES_MAX, MISSES_FINE, self.missing, self._who, self._evidence,
+            self._fault, self.offsets_s, self._offset_var, self._information, self._rhs, self._total, self._misfit_m,
+            self._looked,
         )  # fmt: skip
         self._judged = (self._judged + n) % self._rig.n_views
         if verdicts & 1:
