@@ -43,7 +43,7 @@ SPEED_MIN_M_S = 0.2
 # Detectors err alike for about so long.
 CORRELATION_S = 0.5
 # It is enough to look so often; a set counts for at most so long.
-WATCH_EVERY_S, SET_MAX_S = 0.07, 0.2
+WATCH_EVERY_S, SET_MAX_S = 0.07, 0.1
 # Faults of a camera are judged over so many seconds in which it showed people.
 MEMORY_S = 5.0
 # An error beyond this loses weight: a stranger's detection.
@@ -109,6 +109,8 @@ class CameraHealth:
         self._n_joints = n_joints
         self._looked_at_m = LOOKED_AT_M if n_joints > 2 else LOOKED_AT_BOX_M
         self._joints_min = float(min(JOINTS_MIN, n_joints))
+        # A box is two points, each a hand's breadth off: it takes longer to be as sure.
+        self._data_min_s = DATA_MIN_S if n_joints > 2 else 2.0 * DATA_MIN_S
         self._lenses = rig.lenses * np.array([MARGIN, MARGIN, 1, 1, 1, 1, 1, 1, 1])
         self.offsets_s = np.zeros(n)
         self._offset_var = np.full(n, OFFSET_SD_S**2)
@@ -159,10 +161,11 @@ class CameraHealth:
             self._rig.camera_from_world, dt_s, has_frame, start, x, y, var, seen, mean, cov, rows, known, track_of,
             detection_of, self._body_var, self._trust, self._turn, haste, VIEW_SD_M**2, FREEDOM, PREDICTED_SD_M**-2,
             self._joints_min, LOOSE_M, ALIKE_M, OTHERS_SD_MAX_M**2, step_s, SPEED_MIN_M_S, CORRELATION_S, MEMORY_S,
-            HUGE_M, WANDER_S2_PER_S, OFFSET_SD_S**2, PULL_S, _PRIOR, self._judged, n, DOUBT_M, DATA_MIN_S, MOVED_M,
-            FITS_M, self._lenses, self._rig.size_px, self._boxes, self._n_joints, self._looked_at_m, BODY_RADIUS_M,
-            STATURE_M, LOOKS, MISSES_MAX, MISSES_FINE, self.missing, self._who, self._evidence, self._fault,
-            self.offsets_s, self._offset_var, self._information, self._rhs, self._total, self._misfit_m, self._looked,
+            HUGE_M, WANDER_S2_PER_S, OFFSET_SD_S**2, PULL_S, _PRIOR, self._judged, n, DOUBT_M, self._data_min_s,
+            MOVED_M, FITS_M, self._lenses, self._rig.size_px, self._boxes, self._n_joints, self._looked_at_m,
+            BODY_RADIUS_M, STATURE_M, LOOKS, MISSES_MAX, MISSES_FINE, self.missing, self._who, self._evidence,
+            self._fault, self.offsets_s, self._offset_var, self._information, self._rhs, self._total, self._misfit_m,
+            self._looked,
         )  # fmt: skip
         self._judged = (self._judged + n) % self._rig.n_views
         if verdicts & 1:
@@ -177,15 +180,15 @@ class CameraHealth:
         """Change verdicts on cameras of which HOLD_S long something else was seen."""
         seconds = self._total[:, 0]
         # The smaller it is, the longer it has to last: one body seen from one side is centimetres off as well.
-        enough = seconds * np.minimum(self._misfit_m, SURE_M) ** 2 > DATA_MIN_S * SURE_M**2
-        ranked = np.sort(np.where((seconds > DATA_MIN_S) & ~self.moved, self._misfit_m, 0.0))
+        enough = seconds * np.minimum(self._misfit_m, SURE_M) ** 2 > self._data_min_s * SURE_M**2
+        ranked = np.sort(np.where((seconds > self._data_min_s) & ~self.moved, self._misfit_m, 0.0))
         usual, second = ranked[(len(ranked) - 1) // 2], ranked[max(len(ranked) - 2, 0)]
         # Two that fit equally badly may both be right against each other's error: wait until it shows.
         bad = enough & (self._misfit_m > max(MOVED_M, OVER_OTHERS * usual))
         bad &= (self._misfit_m == ranked[-1]) & (ranked[-1] > OVER_SECOND * second)
         # A moved camera errs in one way; what scatters as much is the edge of a lens, or a crowd.
         bad &= self._misfit_m**2 * seconds > EXPLAINED_MIN * self._total[:, 1]
-        fine = (seconds > DATA_MIN_S) & (self._misfit_m < FITS_M)
+        fine = (seconds > self._data_min_s) & (self._misfit_m < FITS_M)
         changes = np.where(self.moved, fine, bad)
         self._in_doubt = bool(changes.any())
         self._since_ns[~changes] = -1

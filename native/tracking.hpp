@@ -631,7 +631,7 @@ inline void predict(const Workspace& ws, const Int* rows, Size n_rows, double dt
 
 // The body's axis: mean place of the joints, weighted by how well each is known, and the variance of either coordinate:
 // joints that are vague because one camera saw them are off together, so their mean is no better than they are.
-__attribute__((noinline)) inline void find_axis(const double* m, const double* c, Size n_padded, const double* axis_precision,
+inline void find_axis(const double* m, const double* c, Size n_padded, const double* axis_precision,
                       double& x_out, double& y_out, double& var_out) {
   double sum_w = 1e-12, sum_x = 0.0, sum_y = 0.0, sum_var = 0.0;
   for (Size j = 0; j < n_padded; ++j) {
@@ -767,7 +767,7 @@ struct SharedLanes {
 // what each knows: before and after it, the predicted velocity does. That leaves a measurement of a place, so the search
 // goes in three dimensions, and the velocity follows from what it has in common with the place.
 template <class Lanes>
-__attribute__((noinline)) inline void update_joints(const Workspace& ws, const Lanes& lanes, const Measurement& how) {
+inline void update_joints(const Workspace& ws, const Lanes& lanes, const Measurement& how) {
   const Size n_views = lanes.n_views();
   Sight* sights = reinterpret_cast<Sight*>(ws.sights);
   Lane state[kState], body, unsteady, noise;
@@ -939,7 +939,7 @@ __attribute__((noinline)) inline void update_joints(const Workspace& ws, const L
 // within reach of its elbow. Limbs of one person share joints and follow each other; eight people walk side by side.
 //
 // rows (n_rows); support (n_rows, n_padded).
-__attribute__((noinline)) inline void hold_limbs(const Workspace& ws, const Int* rows, Size n_rows, const double* support, double learning) {
+inline void hold_limbs(const Workspace& ws, const Int* rows, Size n_rows, const double* support, double learning) {
   const Size n_padded = ws.n_padded, n_limbs = ws.n_limbs;
   const double sd_m = ws.limb_sd_m, own_var = ws.limb_own_var;
   for (Size first = 0; first < n_rows; first += kLanes) {
@@ -1022,8 +1022,8 @@ __attribute__((noinline)) inline void hold_limbs(const Workspace& ws, const Int*
   }
 }
 
-// Update people with what was matched to them, and hold their limbs. rows (n_rows); detection_of (n_rows, n_views): whoever
-// has no detection keeps the prediction.
+// Update people with what was matched to them, and hold their limbs. rows (n_rows); detection_of (n_rows, n_views):
+// whoever has no detection keeps the prediction.
 inline void measure(const Workspace& ws, const Int* rows, const Int* detection_of, Size n_rows, const Measurement& how) {
   const Size n_padded = ws.n_padded, n_whole = ws.n_joints / kLanes * kLanes, n_rest = ws.n_joints - n_whole;
   Size n_held = 0;
@@ -1032,8 +1032,8 @@ inline void measure(const Workspace& ws, const Int* rows, const Int* detection_o
     const Int* of = detection_of + r * ws.n_views;
     bool any_view = false;
     for (Size view = 0; view < ws.n_views; ++view) any_view |= of[view] >= 0;
-    if (how.sums)
-      for (Size view = 0; view < ws.n_views; ++view) how.sums[r * ws.n_views + view] = how.counts[r * ws.n_views + view] = 0.0;
+    for (Size cell = r * ws.n_views; how.sums && cell < (r + 1) * ws.n_views; ++cell)
+      how.sums[cell] = how.counts[cell] = 0.0;
     if (!any_view) continue;
     index[n_held] = Int(r);
     held[n_held++] = rows[r];
@@ -1120,7 +1120,7 @@ FUSION_INLINE Lane worst_var(const Symmetric<3>& s) {
 // What people read: joints with deviations, and the place on the floor as the mean of the trunk's joints weighted by
 // share (n_joints) and by how well each is known. The deviation is the root mean square over directions: squared errors
 // are three times its square on average. Joints less certain than sd_max_m in their worst direction become NaN.
-__attribute__((noinline)) inline void describe(const Workspace& ws, const Int* rows, Size n_rows, double* joints_m, double* joints_sd_m,
+inline void describe(const Workspace& ws, const Int* rows, Size n_rows, double* joints_m, double* joints_sd_m,
                      double* position_m, double* position_sd_m) {
   const Size n_joints = ws.n_joints, n_padded = ws.n_padded;
   const double sd_max_m = ws.joint_sd_max_m;
@@ -1225,7 +1225,8 @@ inline Int follow(const Workspace& ws, const Int* rows, Size n_rows, Int t_ns, d
     const bool doubtful = double(t_ns - ws.sure_ns[row]) * 1e-9 > ws.doubt_max_s;
     if (doubtful || unseen_s > (confirmed ? ws.coasting_max_s : ws.tentative_max_s)) found |= kOverdue;
     for (Size other = 0; other < r; ++other) {
-      const double dx = position_m[2 * r] - position_m[2 * other], dy = position_m[2 * r + 1] - position_m[2 * other + 1];
+      const double dx = position_m[2 * r] - position_m[2 * other];
+      const double dy = position_m[2 * r + 1] - position_m[2 * other + 1];
       if (dx * dx + dy * dy < kNearby * kNearby) found |= kDuplicates;
     }
   }

@@ -135,7 +135,8 @@ class BoundWorkspace {
     share_out(floats_, floats, float_parts);
     const Size wanted[] = {most * capacity, most * capacity, 6 * capacity + 8 * side + 3, 2 * ws_.n_views,
                            9 * ws_.n_views, capacity, wide};
-    Int** int_parts[] = {&ws_.pair_track, &ws_.pair_detection, &ws_.list, &ws_.matched, &ws_.shared, &ws_.shown, &ws_.near};
+    Int** int_parts[] = {&ws_.pair_track, &ws_.pair_detection, &ws_.list, &ws_.matched, &ws_.shared, &ws_.shown,
+                         &ws_.near};
     share_out(ints_, wanted, int_parts);
     const Size doubles[] = {most * capacity, side * capacity + 2 * (capacity + side + 1), fusion::kSight * ws_.n_views,
                             capacity * ws_.n_padded, ws_.appearance_dim, 28 * 8 * ws_.n_padded};
