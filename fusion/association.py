@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,63 +77,54 @@ class Associator:
 
     # ---- packing -----------------------------------------------------------------------------------------------------
 
-    def pack(self, frames: Sequence[Frame]) -> FrameSet | None:
+    def pack(self, frames: list[Frame]) -> FrameSet | None:
         """Bring frames into the kernels' shape; None when no frame of a known camera is among them.
 
         Raises:
             ShapeError: keypoints are not (n, K, 3), or appearance is not (n, appearance_dim).
         """
         ws = self._workspace
-        n_views = self.rig.n_views
-        known: list[Frame | None] = [None] * n_views
-        keypoints: list[np.ndarray | None] = [None] * n_views
-        dt_s = [0.0] * n_views
-        t_ns = max([frame.t_ns for frame in frames if frame.camera in self._view], default=None)
-        if t_ns is None:
-            self.ignored["detections: camera without calibration"] += len(frames)
+        taken = ws.kernels.take(frames, self._view)
+        if taken is None:
+            frames = [self._checked(frame) for frame in frames]
+            taken = ws.kernels.take(frames, self._view)
+        t_ns, n_known, n, n_broken, n_excess, n_unknown, n_second = taken
+        if n_broken or n_excess or n_unknown or n_second:
+            self._count(n_broken, n_excess, n_unknown, n_second)
+        if not n_known:
             return None
-        for frame in frames:
-            view = self._view.get(frame.camera)
-            if view is None:
-                self.ignored["detections: camera without calibration"] += 1
-                continue
-            earlier = known[view]
-            if earlier is not None:
-                # The newer picture says all that the older one did, and a view counts once in a set.
-                self.ignored["detections: second frame of a camera in one set"] += 1
-                if earlier.t_ns >= frame.t_ns:
-                    continue
-            known[view], keypoints[view] = frame, frame.keypoints
-            dt_s[view] = (frame.t_ns - t_ns) * 1e-9
-        ws.dt_s[:] = dt_s
-        n, n_broken, n_excess = ws.kernels.take(keypoints)
-        if n < 0:
-            n, n_broken, n_excess = ws.kernels.take(self._checked(keypoints))
-        if n_broken:
-            self.ignored["keypoints: not finite or far outside the picture"] += n_broken
-        if n_excess:
-            self.ignored["detections: more people than a frame may hold"] += n_excess
         appearance = None
         if ws.looks.shape[1]:
-            for view, shown in enumerate(known):
-                if shown is not None and ws.start[view] < ws.start[view + 1]:
-                    self._take_looks(shown, slice(int(ws.start[view]), int(ws.start[view + 1])))
+            newest: dict[int, Frame] = {}
+            for frame in sorted(frames, key=lambda frame: frame.t_ns, reverse=True):
+                if frame.camera in self._view:
+                    newest.setdefault(self._view[frame.camera], frame)
+            for view, frame in newest.items():
+                self._take_looks(frame, slice(int(ws.start[view]), int(ws.start[view + 1])))
             appearance = ws.appearance[:n]
         return FrameSet(
             t_ns, ws.dt_s, ws.has_frame, ws.start, ws.view_of[:n], ws.x[:n], ws.y[:n], ws.var[:n], ws.seen[:n],
             appearance,
         )  # fmt: skip
 
-    def _checked(self, keypoints: list[np.ndarray | None]) -> list[np.ndarray | None]:
-        """The same as C-contiguous float32. Raises ShapeError."""
-        for view, people in enumerate(keypoints):
-            if people is None:
-                continue
-            if people.ndim != 3 or people.shape[1:] != self._shape:
-                name, shape = self.rig.names[view], people.shape
-                raise ShapeError(f"keypoints of {name}: want (n, {self._shape[0]}, 3), got {shape}")
-            keypoints[view] = np.ascontiguousarray(people, np.float32)
-        return keypoints
+    def _count(self, n_broken: int, n_excess: int, n_unknown: int, n_second: int) -> None:
+        for n, reason in (
+            (n_broken, "keypoints: not finite or far outside the picture"),
+            (n_excess, "detections: more people than a frame may hold"),
+            (n_unknown, "detections: camera without calibration"),
+            (n_second, "detections: second frame of a camera in one set"),
+        ):
+            if n:
+                self.ignored[reason] += n
+
+    def _checked(self, frame: Frame) -> Frame:
+        """The frame with keypoints as the kernels want them. Raises ShapeError."""
+        people = frame.keypoints
+        if frame.camera not in self._view:
+            return frame
+        if people.ndim != 3 or people.shape[1:] != self._shape:
+            raise ShapeError(f"keypoints of {frame.camera}: want (n, {self._shape[0]}, 3), got {people.shape}")
+        return replace(frame, keypoints=np.ascontiguousarray(people, np.float32))
 
     def _take_looks(self, frame: Frame, where: slice) -> None:
         """Unit vectors of a frame's detections; zero where there is none, or none that can be used."""

@@ -163,7 +163,7 @@ class Tracker:
         Raises:
             ShapeError: a frame's arrays do not fit the store's layout.
         """
-        packed = self._associator.pack(frames)
+        packed = self._associator.pack(list(frames))
         if packed is None:
             t_ns = self._t_ns if self._t_ns is not None else max((f.t_ns for f in frames), default=0)
             described = self._described(len(self._live))
@@ -191,9 +191,8 @@ class Tracker:
         if found & triangulation.DOUBTED:
             self._doubt(packed, detection_of, described[2])
         self._contradict(packed, detection_of, described[2])
-        free = track_of == -1
-        if free.any():
-            self._give_birth(packed, np.flatnonzero(free), self._alone(detection_of))
+        if found & triangulation.FREE:
+            self._give_birth(packed, np.flatnonzero(track_of == -1), self._alone(detection_of))
         changed = self._live is not rows
         if changed or found & triangulation.DUPLICATES:
             self._drop_duplicates()

@@ -81,6 +81,7 @@ enum Found : Int {
   kDoubted = 8,      // Somebody confirmed was found by one camera at most.
   kOverdue = 16,
   kDuplicates = 32,  // Two stand so near that they may be one.
+  kFree = 64,        // A detection is nobody's.
 };
 
 // Entry points of one instruction set; arguments as in triangulation.hpp and tracking.hpp.

@@ -1169,9 +1169,9 @@ inline void describe(const Workspace& ws, const Int* rows, Size n_rows, double* 
 
 // ---- a whole set -----------------------------------------------------------------------------------------------------
 
-// Two bodies nearer than this on the floor may be one person followed twice, metres: their joints' mean distance is
-// compared then, and a body's joints lie at most so far from its place.
-constexpr double kNearby = 0.8;
+// Two bodies nearer than this on the floor may be one person followed twice, metres: their joints are compared then, of
+// which the mean distance has to be much less.
+constexpr double kNearby = 0.4;
 
 // Looks are learnt by a tenth each set: some seconds of pictures, from several sides.
 inline void learn_looks(const Workspace& ws, Int row, const Matched& matched) {
@@ -1206,6 +1206,8 @@ inline Int follow(const Workspace& ws, const Int* rows, Size n_rows, Int t_ns, d
   }
   describe(ws, rows, n_rows, joints_m, joints_sd_m, position_m, position_sd_m);
   Int found = 0;
+  for (Int d = 0; d < ws.start[ws.n_views]; ++d)
+    if (ws.track_of[d] == -1) found |= kFree;
   for (Size r = 0; r < n_rows; ++r) {
     const Int row = rows[r];
     const Matched matched = matched_views(ws, ws.detection_of + r * ws.n_views);

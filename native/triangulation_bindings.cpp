@@ -126,6 +126,9 @@ class BoundWorkspace {
       throw py::value_error("want at most 64 detections a frame and 32 joints, got " + std::to_string(most) + " and " +
                             std::to_string(ws_.n_padded));
     from_.resize(ws_.n_views);
+    times_.resize(ws_.n_views);
+    counts_.resize(ws_.n_views);
+    held_.resize(ws_.n_views);
     ws_.points_row = most * ws_.n_joints + 4 * fusion::kKeys;  // Whole vectors are read and written beyond the last.
     const Size floats[] = {fusion::kSeenKeys * most * ws_.n_views, fusion::kBounds * most * ws_.n_views,
                            fusion::kStateKeys * capacity, fusion::kReach * wide, 4 * fusion::kKeys * wide, 4 * wide,
@@ -144,39 +147,63 @@ class BoundWorkspace {
     share_out(doubles_, doubles, double_parts);
   }
 
-  // One frame's keypoints a view, or None where it has no frame. Returns how many detections there are, how many
-  // keypoints were broken, and how many detections did not fit; where keypoints are no C-contiguous float32
-  // (n, n_joints, 3), -1 and their view.
-  py::tuple take(const py::list& frames) {
-    Int n = 0, excess = 0;
+  // A set's frames (objects with t_ns, camera and keypoints), and the view of each camera by its name. Returns the newest
+  // time among known cameras, and how many detections there are, keypoints were broken, detections did not fit, frames
+  // were of unknown cameras, and frames were second ones of their camera; where keypoints are no C-contiguous float32
+  // (n, n_joints, 3), None.
+  //
+  // Attributes are asked for here, not by the caller: a set of frames is a hundred of them.
+  py::object take(const py::list& frames, const py::dict& view_of) {
+    Int newest = 0, n_unknown = 0, n_second = 0, n_known = 0;
     for (Size view = 0; view < ws_.n_views; ++view) {
-      PyObject* frame = PyList_GET_ITEM(frames.ptr(), py::ssize_t(view));
-      ws_.has_frame[view] = frame != Py_None;
-      Int n_here = 0;
-      if (frame != Py_None) {
-        if (!py::isinstance<py::array_t<float>>(frame)) return py::make_tuple(-1, view, 0);
-        const auto array = py::reinterpret_borrow<py::array>(frame);
-        if (array.ndim() != 3 || array.shape(1) != py::ssize_t(ws_.n_joints) || array.shape(2) != 3 ||
-            !(array.flags() & py::array::c_style))
-          return py::make_tuple(-1, view, 0);
-        from_[view] = data<float>(array);
-        n_here = array.shape(0);
-        if (n_here > ws_.detections_per_frame_max) {
-          excess += n_here - ws_.detections_per_frame_max;
-          n_here = ws_.detections_per_frame_max;
-        }
+      ws_.has_frame[view] = 0;
+      ws_.dt_s[view] = 0.0;
+    }
+    for (const py::handle frame : frames) {
+      const py::object camera = frame.attr(camera_);
+      PyObject* known = PyDict_GetItem(view_of.ptr(), camera.ptr());
+      if (known == nullptr) {
+        ++n_unknown;
+        continue;
+      }
+      const Size view = PyLong_AsSize_t(known);
+      const Int t_ns = py::cast<Int>(frame.attr(t_ns_));
+      newest = n_known++ == 0 || t_ns > newest ? t_ns : newest;
+      if (ws_.has_frame[view]) {
+        // The newer picture says all that the older one did, and a view counts once in a set.
+        ++n_second;
+        if (times_[view] >= t_ns) continue;
+      }
+      py::object keypoints = frame.attr(keypoints_);
+      if (!py::isinstance<py::array_t<float>>(keypoints)) return py::none();
+      const auto array = py::reinterpret_borrow<py::array>(keypoints);
+      if (array.ndim() != 3 || array.shape(1) != py::ssize_t(ws_.n_joints) || array.shape(2) != 3 ||
+          !(array.flags() & py::array::c_style))
+        return py::none();
+      ws_.has_frame[view] = 1;
+      times_[view] = t_ns;
+      from_[view] = data<float>(array);
+      counts_[view] = array.shape(0);
+      held_[view] = std::move(keypoints);
+    }
+    Int n = 0, n_excess = 0, n_broken = 0;
+    for (Size view = 0; view < ws_.n_views; ++view) {
+      Int n_here = ws_.has_frame[view] ? counts_[view] : 0;
+      if (ws_.has_frame[view]) ws_.dt_s[view] = double(times_[view] - newest) * 1e-9;
+      if (n_here > ws_.detections_per_frame_max) {
+        n_excess += n_here - ws_.detections_per_frame_max;
+        n_here = ws_.detections_per_frame_max;
       }
       ws_.start[view] = n;
       for (Int d = n; d < n + n_here; ++d) ws_.view_of[d] = Int(view);
       n += n_here;
     }
     ws_.start[ws_.n_views] = n;
-    Int n_broken;
-    {
+    if (n_known) {
       py::gil_scoped_release release;
       n_broken = kernels.prepare(ws_, from_.data());
     }
-    return py::make_tuple(n, n_broken, excess);
+    return py::make_tuple(newest, n_known - n_second, n, n_broken, n_excess, n_unknown, n_second);
   }
 
   void predict(In rows, double dt_s) {
@@ -280,7 +307,11 @@ class BoundWorkspace {
 
   py::dict arrays_, settings_;
   fusion::Workspace ws_{};
+  // Of each view: its frame's keypoints, their array, time and number of detections.
   std::vector<const float*> from_;
+  std::vector<py::object> held_;
+  std::vector<Int> times_, counts_;
+  const py::str camera_{"camera"}, t_ns_{"t_ns"}, keypoints_{"keypoints"};
   std::vector<float> floats_;
   std::vector<Int> ints_;
   std::vector<double> doubles_;
@@ -309,4 +340,5 @@ PYBIND11_MODULE(triangulation, m) {
   m.attr("DOUBTED") = int(fusion::kDoubted);
   m.attr("OVERDUE") = int(fusion::kOverdue);
   m.attr("DUPLICATES") = int(fusion::kDuplicates);
+  m.attr("FREE") = int(fusion::kFree);
 }

@@ -6,6 +6,8 @@ Image coordinates are normalised (undistorted, one unit in front of the camera) 
 number of joints rounded up to a multiple of LANES = 8.
 """
 
+from typing import Any
+
 import numpy as np
 
 instruction_set: str  # "avx512", "avx2" or "baseline": what the kernels were chosen for at load
@@ -39,6 +41,7 @@ TENTATIVE_SEEN: int
 DOUBTED: int  # somebody confirmed was found by one camera at most
 OVERDUE: int  # somebody was not seen, or doubted, for too long
 DUPLICATES: int  # two stand so near that they may be one
+FREE: int  # a detection is nobody's
 
 class Workspace:
     """Following people through sets of frames, over arrays that are bound once; see fusion/workspace.py for them.
@@ -49,11 +52,14 @@ class Workspace:
     def __init__(self, arrays: dict[str, np.ndarray], settings: dict[str, float]) -> None:
         """Raises ValueError where an array or a setting is missing, or an array is of another kind."""
 
-    def take(self, frames: list[np.ndarray | None]) -> tuple[int, int, int]:
-        """Make a set's detections ready: keypoints (n, K, 3) float32 of each view, or None where it has no frame.
+    def take(
+        self, frames: list[Any], view_of: dict[str, int]
+    ) -> tuple[int, int, int, int, int, int, int] | None:
+        """Make a set's detections ready: frames with t_ns, camera and keypoints (n, K, 3) float32, C-contiguous.
 
-        Returns how many detections there are, how many keypoints claimed to be seen but are not finite or where no lens
-        looks, and how many detections did not fit; -1 and a view, where its array is of another kind.
+        Returns the newest time, and how many cameras have a frame, detections there are, keypoints claimed to be seen
+        but are not finite or where no lens looks, detections did not fit, frames were of unknown cameras, and frames
+        were second ones of their camera; None where keypoints are of another kind.
         """
 
     def predict(self, rows: np.ndarray, dt_s: float) -> None:
