@@ -6,7 +6,6 @@ A set holds at most one frame of each camera. Every frame keeps its own time; pe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -88,6 +87,7 @@ class Associator:
         if taken is None:
             frames = [self._checked(frame) for frame in frames]
             taken = ws.kernels.take(frames, self._view)
+            assert taken is not None, "what was checked is of the right kind"
         t_ns, n_known, n, n_broken, n_excess, n_unknown, n_second = taken
         if n_broken or n_excess or n_unknown or n_second:
             self._count(n_broken, n_excess, n_unknown, n_second)
