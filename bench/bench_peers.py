@@ -204,7 +204,7 @@ def test_norfair(crowd, benchmark):
         return ids, np.array([one.estimate[0] for one in objects]).reshape(-1, 2)
 
     def make() -> Callable[[Any], Any]:
-        tracker = norfair.Tracker(distance_function="euclidean", distance_threshold=0.5, initialization_delay=3)
+        tracker = norfair.Tracker(distance_function="mean_euclidean", distance_threshold=0.5, initialization_delay=3)
         # A detection belongs to the tracker that has seen it, so it is made anew for each.
         return lambda places: tracker.update([norfair.Detection(place[None]) for place in places])
 
