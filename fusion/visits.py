@@ -222,9 +222,9 @@ class Visits:
                 walker.sides.clear()
                 walker.distance_m.clear()
             if not walker.inside and confirmed[row] and walker.waiting is None:
-                if at_gate and walker.came_in is not None and track not in self._whose:
-                    if not any(distance[gate] > LINE_MARGIN_M for gate in walker.came_in):
-                        continue  # Crossing will tell.
+                unknown_at_gate = at_gate and walker.came_in is not None and track not in self._whose
+                if unknown_at_gate and not any(distance[gate] > LINE_MARGIN_M for gate in walker.came_in or ()):
+                    continue  # Crossing will tell.
                 known = walker.visit is not None or track in self._whose
                 results += self._came_back(walker, now_ns) if known else self._appeared(walker, now_ns)
         results += self._vanished(set(tracks), now_ns)
