@@ -230,6 +230,7 @@ class EventBelief:
         plate: name of the plate that bears most of the load.
         delta_g: summed over the plates.
         candidates: most probable first.
+        parts: where the most probable explanation is a load of two parts, these, each with its whole probability.
     """
 
     event_id: int
@@ -237,6 +238,7 @@ class EventBelief:
     plate: str
     delta_g: float
     candidates: tuple[EventCandidate, ...]
+    parts: tuple[EventCandidate, ...] = ()
 
     @property
     def nothing(self) -> float:
@@ -853,7 +855,9 @@ class Attributor:
             if p > 1e-6
         )
         event = opened.event
-        return EventBelief(opened.event_id, event.contact_ns, opened.plate, float(event.delta_g.sum()), candidates)
+        parts = self._two_parts(component, index)
+        total_g = float(event.delta_g.sum())
+        return EventBelief(opened.event_id, event.contact_ns, opened.plate, total_g, candidates, parts)
 
     def cart(self, people: Collection[int], given: Mapping[str, int] | None = None) -> CartBelief:
         """The goods most probably held together by these people (track ids), from the events that are still open.
@@ -1046,6 +1050,19 @@ class Attributor:
         found = [one.belief for one in self._decided]
         found += [self._belief(component, opened) for component in self._components for opened in component.events]
         return sorted(found, key=lambda belief: belief.event_id)
+
+    def _two_parts(self, component: _Component, index: int) -> tuple[EventCandidate, ...]:
+        """The parts of an event's most probable explanation, where there are two."""
+        table, of_event = component.table, np.flatnonzero(component.event_of == index)
+        row = int(of_event[np.argmax(component.probability[of_event])])
+        if not table.quantity[row].all():
+            return ()
+        p = float(component.probability[row])
+        columns = table.owner[row].tolist(), table.product[row].tolist(), table.quantity[row].tolist()
+        return tuple(
+            EventCandidate(None if owner < 0 else owner, self.planogram.gtins[product], quantity, p)
+            for owner, product, quantity in zip(*columns)
+        )
 
     def revise(self, people: Collection[int], gtin: str, log_likelihood: np.ndarray) -> None:
         """Weigh the open explanations by how many pieces of a product these people hold together.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from fusion.attribution import ArmHistory, EventBelief
+from fusion.attribution import ArmHistory, EventBelief, EventCandidate
 from fusion.config import Store, inside_polygon
 from fusion.journal import Journal
 from fusion.observations import ItemSighting
@@ -21,6 +21,9 @@ ZONE_MARGIN_M, GATE_REACH_M = 0.3, 1.5
 # No source is surer, or less sure, than that.
 SIGHTING_FLOOR = 0.01
 SIGHTINGS_MAX = 1024
+# Share of pieces that are seen on somebody who did not take them: handed over by somebody of another visit. Without it
+# a sighting on the carrier would make a taker of them, however clearly another hand was at the plate.
+HANDED_OVER = 0.02
 # Pieces of a product in a cart beyond this number count alike.
 PIECES_MAX = 32
 
@@ -104,12 +107,14 @@ class Sightings:
     def log_likelihood(self, one: Sighted) -> np.ndarray:
         """(PIECES_MAX + 1,) of so many pieces seen, by pieces carried.
 
-        True with the source's own probability, each carried piece then seen unless missed; otherwise it tells nothing.
+        True with the source's own probability, each piece then seen unless missed, and pieces beyond those taken were
+        handed over; otherwise it tells nothing.
         """
         miss, n = self._miss[one.kind], one.quantity
         out = np.empty(PIECES_MAX + 1)
         for pieces in range(PIECES_MAX + 1):
-            told = math.comb(pieces, n) * (1.0 - miss) ** n * miss ** (pieces - n) if pieces >= n else 0.0
+            told = (1.0 - miss) ** n
+            told *= math.comb(pieces, n) * miss ** (pieces - n) if pieces >= n else HANDED_OVER ** (n - pieces)
             out[pieces] = math.log(one.probability * told + (1.0 - one.probability) / (PIECES_MAX + 1))
         return out
 
@@ -137,9 +142,8 @@ class ShelfBooks:
         log_sure = dict(self._log_sure)
         for belief in still_open:
             _doubt(log_sure, belief)
-            if belief.candidates and belief.candidates[0].probability >= belief.nothing:
-                best = belief.candidates[0]
-                books[belief.plate, best.gtin] = books.get((belief.plate, best.gtin), 0) + best.quantity
+            for one in moved(belief):
+                books[belief.plate, one.gtin] = books.get((belief.plate, one.gtin), 0) + one.quantity
         rows = []
         for (plate, gtin), count in sorted(books.items()):
             planned = (plate, gtin) in self._start
@@ -151,17 +155,29 @@ class ShelfBooks:
         return rows
 
 
+def moved(belief: EventBelief) -> tuple[EventCandidate, ...]:
+    """What an event most probably moved: nothing, one thing, or two that shared the load."""
+    best = belief.candidates[:1]
+    if belief.parts and belief.parts[0].probability >= max(belief.nothing, best[0].probability):
+        return belief.parts
+    return best if best and best[0].probability >= belief.nothing else ()
+
+
 def _doubt(log_sure: dict[tuple[str, str], float], belief: EventBelief) -> None:
     """Take into account that an event may have been another product, another number or nothing."""
-    moved: dict[str, dict[int, float]] = {}
+    believed: Counter[str] = Counter()
+    best = moved(belief)
+    for one in best:
+        believed[one.gtin] += one.quantity
+    right: dict[str, float] = {}
     for one in belief.candidates:
-        of_gtin = moved.setdefault(one.gtin, {})
-        of_gtin[one.quantity] = of_gtin.get(one.quantity, 0.0) + one.probability
-    best = belief.candidates[0] if belief.candidates and belief.candidates[0].probability >= belief.nothing else None
-    for gtin, by_quantity in moved.items():
-        believed = best.quantity if best is not None and best.gtin == gtin else 0
-        right = by_quantity.get(believed, 0.0) if believed else 1.0 - sum(by_quantity.values())
-        if right > 1.0 - 1e-6:
-            continue
-        key = belief.plate, gtin
-        log_sure[key] = log_sure.get(key, 0.0) + math.log(min(max(right, 1e-9), 1.0))
+        if one.gtin not in believed:
+            right[one.gtin] = right.get(one.gtin, 1.0) - one.probability
+        elif len(best) == 2:
+            right[one.gtin] = best[0].probability
+        elif one.quantity == believed[one.gtin]:
+            right[one.gtin] = right.get(one.gtin, 0.0) + one.probability
+    for gtin, p in right.items():
+        if p < 1.0 - 1e-6:
+            key = belief.plate, gtin
+            log_sure[key] = log_sure.get(key, 0.0) + math.log(max(p, 1e-9))

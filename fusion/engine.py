@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from fusion.attribution import ArmHistory, Attributor, CartBelief, EventBelief, EventCandidate
-from fusion.carts import ShelfBooks, Sighted, Sightings
+from fusion.carts import ShelfBooks, Sighted, Sightings, moved
 from fusion.config import Store
 from fusion.errors import JournalError, OrderError, ShapeError
 from fusion.evidence import EvidenceRecorder
@@ -298,15 +298,15 @@ class Engine:
             people = self._tracker.step(list(self._frames.values()))
             self._history.append(people)
             results += self._tracker.warnings()
-            for moved in self._visits.step(people):
-                if isinstance(moved, PersonEntered):
-                    if moved.staff:
-                        self._attributor.set_staff(moved.track_id)
-                    elif moved.visit is not None:
-                        self._attributor.join(moved.track_id, moved.visit)
-                elif isinstance(moved, PersonLeft) and self._visits.is_staff(moved.track_id):
-                    self._staff_left.append((moved.t_ns, moved.track_id))
-                results.append(moved)
+            for passed in self._visits.step(people):
+                if isinstance(passed, PersonEntered):
+                    if passed.staff:
+                        self._attributor.set_staff(passed.track_id)
+                    elif passed.visit is not None:
+                        self._attributor.join(passed.track_id, passed.visit)
+                elif isinstance(passed, PersonLeft) and self._visits.is_staff(passed.track_id):
+                    self._staff_left.append((passed.t_ns, passed.track_id))
+                results.append(passed)
             results.append(people)
         for seen in self._seen:
             self._bind(seen)
@@ -357,15 +357,13 @@ class Engine:
         candidates = tuple(self._candidate(candidate) for candidate in belief.candidates)
         self._books.settled(belief)
         self._recorder.forget(belief.event_id)
-        if candidates and candidates[0].probability >= belief.nothing:
-            best = candidates[0]
-            key = f"{self.store.id}/{belief.plate}/{belief.t_ns}/{belief.event_id}"
-            person = belief.candidates[0].person
-            nobody = OUTSIDE if person is not None and self._visits.is_staff(person) else UNKNOWN
+        for part, one in enumerate(moved(belief)):
+            _, visit = self._whose(one.person)
+            staff = one.person is not None and self._visits.is_staff(one.person)
             # What a visit took is on its receipt already where that is written: the books had it from the unknown.
-            billed = best.visit in self._billed
-            holder = ("cart", best.visit) if best.visit and not billed else nobody
-            self._move(key, belief.t_ns, ("shelf", belief.plate), holder, best.gtin, -best.quantity)
+            holder = ("cart", visit) if visit and visit not in self._billed else OUTSIDE if staff else UNKNOWN
+            key = f"{self.store.id}/{belief.plate}/{belief.t_ns}/{belief.event_id}" + (f"/{part}" if part else "")
+            self._move(key, belief.t_ns, ("shelf", belief.plate), holder, one.gtin, -one.quantity)
         return ShelfEventExplained(belief.t_ns, belief.plate, belief.delta_g, candidates)
 
     def _move(self, key: str, t_ns: int, giver: Account, taker: Account, gtin: str, quantity: int) -> None:
