@@ -397,10 +397,11 @@ class Engine:
         """Write a visit's receipt. others: visits without one."""
         seen = self._sightings.of(visit.id)
         self._weigh_sightings(seen, [visit, *others])
-        self._hand_over(visit, others, seen)
+        still_open = self._attributor.beliefs()
+        self._hand_over(visit, others, seen, still_open)
         self._take_back(visit)
         belief = self._attributor.cart(visit.members, self._given.pop(visit.id, None))
-        concerns = self._concerning(visit)
+        concerns = _concerning(visit, still_open)
         bundle_events = [self._recorder.tell(event, self._whose) for event in concerns[:BUNDLE_EVENTS_MAX]]
         explained = [self._explained(event) for event in self._attributor.settle(visit.members)]
         receipt, reasons = self._receipt(visit, belief)
@@ -426,15 +427,6 @@ class Engine:
         results.append(receipt)
         if receipt.status == "review":
             results.append(evidence)
-
-    def _concerning(self, visit: Visit) -> list[EventBelief]:
-        """Open events that may be this visit's, least clear first."""
-        found = []
-        for event in self._attributor.beliefs():
-            mine = sum(one.probability for one in event.candidates if one.person in visit.members)
-            if mine >= CONCERNS_MIN:
-                found.append((max(event.candidates[0].probability, event.nothing), event.event_id, event))
-        return [event for _, _, event in sorted(found, key=lambda item: item[:2])]
 
     def _receipt(self, visit: Visit, belief: CartBelief) -> tuple[Receipt, tuple[str, ...]]:
         # The cart is the balance of its account. Where the best joint explanation is not the sum of each event's own
@@ -495,30 +487,37 @@ class Engine:
         self._given_sure[visit] = self._given_sure.get(visit, 1.0) * sure
         self._doubts.setdefault(visit, []).append(reason)
 
-    def _hand_over(self, visit: Visit, others: Sequence[Visit], seen: Sequence[Sighted]) -> None:
+    def _hand_over(
+        self, visit: Visit, others: Sequence[Visit], seen: Sequence[Sighted], beliefs: Sequence[EventBelief]
+    ) -> None:
         """Goods that went from this visit to another or the other way, as far as something shows it.
 
         Who put back what they never took had it from somebody: where only one visit holds such a piece, theirs is off
         the bill. What is read on people who do not hold it is, where the carrier pays, the piece of the only other
         visit that does.
         """
-        put = any(one.quantity > 0 for event in self._attributor.beliefs() for one in event.candidates[:1])
-        if not put and not seen:
-            return
+        # By each event's own best, more came back than was taken: cheap to see, and carts are asked for only then.
+        back: Counter[tuple[str | None, str]] = Counter()
+        for event in beliefs:
+            for one in moved(event):
+                back[self._whose(one.person)[1], one.gtin] += one.quantity
+        suspects = {name for (name, _), pieces in back.items() if pieces > 0}
         everybody = [visit, *others]
-        held = {one.id: self._held(one) for one in everybody}
         for taker in everybody:
-            for gtin, pieces in held[taker.id].short.items():
-                holders = [one for one in everybody if one is not taker and held[one.id].items.get(gtin, 0) > 0]
-                if taker is not visit and visit not in holders:
+            short = self._held(taker).short if taker.id in suspects else {}
+            for gtin, pieces in short.items():
+                stock = {one.id: self._held(one).items.get(gtin, 0) for one in everybody if one is not taker}
+                holders = [holder for holder, n in stock.items() if n]
+                if taker is not visit and visit.id not in holders:
                     continue
                 if len(holders) == 1:
-                    pieces = min(pieces, held[holders[0].id].items[gtin])
-                    self._give(holders[0].id, taker.id, gtin, pieces, held[taker.id].confidence.get(gtin, 1.0))
-                    self._returned.setdefault(taker.id, Counter())[gtin] += pieces
+                    handed = min(pieces, stock[holders[0]])
+                    sure = self._held(taker).confidence.get(gtin, 1.0)
+                    self._give(holders[0], taker.id, gtin, handed, sure)
+                    self._returned.setdefault(taker.id, Counter())[gtin] += handed
                 else:
-                    for one in holders:
-                        self._doubtful(one.id, 0.5, f"another visit put back {gtin}, which may be from this one")
+                    for holder in holders:
+                        self._doubtful(holder, 0.5, f"another visit put back {gtin}, which may be from this one")
         for sighted in seen:
             self._claim(visit, others, sighted)
 
@@ -554,3 +553,13 @@ class Engine:
         whose = "which several visits may have handed over" if holders else "which nobody there holds"
         for one in there:
             self._doubtful(one.id, 1.0 - seen.probability, f"{said}, {whose}")
+
+
+def _concerning(visit: Visit, beliefs: Sequence[EventBelief]) -> list[EventBelief]:
+    """The events that may be a visit's, least clear first."""
+    found = []
+    for event in beliefs:
+        mine = sum(one.probability for one in event.candidates if one.person in visit.members)
+        if mine >= CONCERNS_MIN:
+            found.append((max(event.candidates[0].probability, event.nothing), event.event_id, event))
+    return [event for _, _, event in sorted(found, key=lambda item: item[:2])]

@@ -131,9 +131,6 @@ def _rounded(values: np.ndarray, digits: int) -> tuple[float, ...]:
 
 
 def _places(points_m: np.ndarray) -> tuple[tuple[float, float, float] | None, ...]:
-    return tuple(
-        None
-        if np.isnan(point).any()
-        else (round(float(point[0]), 3), round(float(point[1]), 3), round(float(point[2]), 3))
-        for point in points_m
-    )
+    places = np.round(points_m.astype(np.float64), 3).tolist()
+    # NaN differs from itself; a wrist is known in all three coordinates or in none.
+    return tuple((x, y, z) if x == x else None for x, y, z in places)
