@@ -219,6 +219,8 @@ def describe(store: Store, result: Result, start_ns: int) -> str | None:
             price = store.price_text(result.total)
             said = f"{who(result.account, result.visit)}: {price} for {pieces} pieces, {result.status}"
             said += f" ({result.reason})" if result.reason else ""
+        case results.Evidence():
+            said = f"{who(result.account, result.visit)}: {len(result.events)} shelf events for the reviewer to look at"
         case results.Warning():
             said = f"warning: {result.kind}: {result.message}"
         case _:

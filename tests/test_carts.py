@@ -284,6 +284,16 @@ def test_every_review_brings_its_evidence(mixed):
             assert len(path.t_ns) == len(path.left_m) == len(path.right_m) <= WRIST_INSTANTS_MAX
 
 
+def test_a_group_pays_once_and_nobody_pays_for_who_slipped_in(mixed):
+    _, simulation, results, _ = mixed
+    truth = {visit.account: +Counter(visit.items) for visit in simulation.truth.visits}
+    receipts = [one for one in results if isinstance(one, Receipt)]
+    assert Counter(one.account for one in receipts) == Counter(visit.account for visit in simulation.truth.visits)
+    for receipt in receipts:
+        assert receipt.account is not None or receipt.status == "review"
+        assert receipt.status == "review" or bought(receipt) == truth[receipt.account]
+
+
 def test_a_bundle_is_plain_json(mixed):
     bundle = next(one for one in mixed[2] if isinstance(one, Evidence))
     row = evidence_row(bundle)
