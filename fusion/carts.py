@@ -65,8 +65,10 @@ class Sightings:
         self._kept: deque[Sighted] = deque(maxlen=SIGHTINGS_MAX)
 
     def knows(self, seen: ItemSighting) -> bool:
-        """Whether zone and product are the store's."""
-        return (seen.zone in self._zones or seen.zone in self._gates) and seen.gtin in self._gtins
+        """Whether zone and product are the store's, kind and probability what they should be: files are checked when
+        they are read, live sources are not."""
+        sane = seen.kind in self._miss and 0.0 <= seen.probability <= 1.0
+        return sane and (seen.zone in self._zones or seen.zone in self._gates) and seen.gtin in self._gtins
 
     def near(self, seen: ItemSighting, history: ArmHistory) -> list[int]:
         """Tracks of those who were in the zone, or within reach of the gate."""

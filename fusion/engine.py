@@ -282,7 +282,7 @@ class Engine:
                 if self._sightings.knows(seen):
                     self._seen.append(seen)
                 else:
-                    self._ignored["items: unknown zone or product"] += 1
+                    self._ignored["items: unknown zone, product or kind"] += 1
             case ItemSighting():
                 self._ignored["items: evidence not used"] += 1
 

@@ -219,6 +219,8 @@ def test_sightings_are_bounded_and_belong_to_who_was_there():
         return ItemSighting(t_ns, "antenna", "read", gtin, 1, 0.9, zone=zone)
 
     assert sightings.knows(seen("pay")) and sightings.knows(seen("exit"))
+    for wrong in ({"kind": "smelt"}, {"probability": float("nan")}, {"probability": 1.5}, {"zone": None}):
+        assert not sightings.knows(replace(seen("pay"), **wrong))
     assert not sightings.knows(seen("nowhere")) and not sightings.knows(seen("pay", "4006381333931"))
     assert sightings.near(seen("pay"), history) == [7] and sightings.near(seen("exit"), history) == []
     assert sightings.near(seen("pay", t_ns=T0 + 10**10), history) == []
@@ -437,7 +439,7 @@ def test_an_antenna_in_a_recording_is_used_and_strangers_are_counted(small_recor
     results = [*run.results(), *run.finish()]
     receipt = next(r for r in results if isinstance(r, Receipt) and r.account == leaver["account"])
     assert receipt.status == "review" and f"antenna read 1 x {foreign} at '{gate}'" in receipt.reason
-    assert run.engine.ignored["items: unknown zone or product"] == 1
+    assert run.engine.ignored["items: unknown zone, product or kind"] == 1
 
 
 def test_goods_that_do_not_belong_somewhere_are_misplaced():
