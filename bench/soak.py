@@ -41,8 +41,8 @@ from fusion.simulation import Scenario, Simulation, demo_store
 # Grow only with goods that move, by design.
 HISTORY = ("journal._transfers", "journal._balances", "journal._reversed")
 # Fill up to a bound that a day may not reach, and stay there: whom the last 4096 people belonged to, with their visits;
-# the last 1024 tracks that ended.
-BOUNDED = ("_visits._whose", "_tracker._ended")
+# the last 1024 tracks that ended; the evidence of the last 64 receipts, the names of the last 4096 visits.
+BOUNDED = ("_visits._whose", "_tracker._ended", "_bundles", "_billed")
 # Between rounds; less than what makes the order of time doubt a clock.
 PAUSE_NS = 200_000_000
 GROWTH_MAX_MB_PER_H = 1.0

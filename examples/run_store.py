@@ -122,7 +122,8 @@ def run(args: argparse.Namespace) -> int:
         keep(result)
     bar.close()
     summary = one_run.summary(recording)
-    writer.close(summary)
+    shelves = one_run.engine.shelf_state()
+    writer.close(summary, shelves)
     visits = read_truth(args.recording) if recording else simulated_truth(simulation)
     report.write(args.out / "report.html", summary, truth=visits)
     report.write_svg(args.out / "floor.svg")
@@ -133,6 +134,8 @@ def run(args: argparse.Namespace) -> int:
     if delays:
         middle, last = delays[len(delays) // 2], delays[-1]
         print(f"from the exit to the receipt: median {middle:.1f} s, at most {last:.1f} s of store time")
+    lying = {status: [row for row in shelves if row.status == status] for status in ("empty", "misplaced", "overdrawn")}
+    print("shelves: " + ", ".join(f"{len(rows)} {status}" for status, rows in lying.items()) + f" of {len(shelves)}")
     booked = ledger.balances().get(store.currency, {})
     fault = ledger.verify()
     print(
@@ -216,6 +219,8 @@ def describe(store: Store, result: Result, start_ns: int) -> str | None:
             price = store.price_text(result.total)
             said = f"{who(result.account, result.visit)}: {price} for {pieces} pieces, {result.status}"
             said += f" ({result.reason})" if result.reason else ""
+        case results.Evidence():
+            said = f"{who(result.account, result.visit)}: {len(result.events)} shelf events for the reviewer to look at"
         case results.Warning():
             said = f"warning: {result.kind}: {result.message}"
         case _:

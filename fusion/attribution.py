@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -230,6 +230,7 @@ class EventBelief:
         plate: name of the plate that bears most of the load.
         delta_g: summed over the plates.
         candidates: most probable first.
+        parts: where the most probable explanation is a load of two parts, these, each with its whole probability.
     """
 
     event_id: int
@@ -237,6 +238,7 @@ class EventBelief:
     plate: str
     delta_g: float
     candidates: tuple[EventCandidate, ...]
+    parts: tuple[EventCandidate, ...] = ()
 
     @property
     def nothing(self) -> float:
@@ -253,12 +255,14 @@ class CartBelief:
         confidence: by GTIN the probability that this quantity is right; includes GTINs that may be missing from items.
         probability: that the whole cart is right.
         reasons: what makes it uncertain, worst first; empty where nothing does.
+        short: pieces by GTIN that they put back and had not taken.
     """
 
     items: dict[str, int]
     confidence: dict[str, float]
     probability: float
     reasons: tuple[str, ...]
+    short: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -851,12 +855,17 @@ class Attributor:
             if p > 1e-6
         )
         event = opened.event
-        return EventBelief(opened.event_id, event.contact_ns, opened.plate, float(event.delta_g.sum()), candidates)
+        parts = self._two_parts(component, index)
+        total_g = float(event.delta_g.sum())
+        return EventBelief(opened.event_id, event.contact_ns, opened.plate, total_g, candidates, parts)
 
-    def cart(self, people: Collection[int]) -> CartBelief:
-        """The goods most probably held together by these people (track ids), from the events that are still open."""
+    def cart(self, people: Collection[int], given: Mapping[str, int] | None = None) -> CartBelief:
+        """The goods most probably held together by these people (track ids), from the events that are still open.
+
+        given: pieces by GTIN that they got from people of other carts; negative: gave to them.
+        """
         wanted = {self._cart_of(person) for person in people}
-        items: Counter[int] = Counter()
+        items: Counter[int] = Counter({self._product[gtin]: n for gtin, n in (given or {}).items()})
         log_right = 0.0
         log_line: defaultdict[int, float] = defaultdict(float)
         doubts: list[tuple[float, str]] = []
@@ -894,6 +903,7 @@ class Attributor:
             {gtins[product]: min(math.exp(log_p), 1.0) for product, log_p in sorted(log_line.items())},
             min(math.exp(log_right), 1.0),
             tuple(text for _, text in sorted(doubts)),
+            {gtins[product]: -items[product] for product in sorted(negative)},
         )
 
     def _may_concern(self, belief: EventBelief, carts: set[int]) -> bool:
@@ -1032,6 +1042,59 @@ class Attributor:
             self._hands,
         )  # fmt: skip
         return list(zip(self._person[:n].tolist(), self._log_ratio[:n].tolist()))
+
+    # ---- for carts, reviewers and shelves ----------------------------------------------------------------------------
+
+    def beliefs(self) -> list[EventBelief]:
+        """What every event that is not settled looks like now, in order of observation."""
+        found = [one.belief for one in self._decided]
+        found += [self._belief(component, opened) for component in self._components for opened in component.events]
+        return sorted(found, key=lambda belief: belief.event_id)
+
+    def _two_parts(self, component: _Component, index: int) -> tuple[EventCandidate, ...]:
+        """The parts of an event's most probable explanation, where there are two."""
+        table, of_event = component.table, np.flatnonzero(component.event_of == index)
+        row = int(of_event[np.argmax(component.probability[of_event])])
+        if not table.quantity[row].all():
+            return ()
+        p = float(component.probability[row])
+        columns = table.owner[row].tolist(), table.product[row].tolist(), table.quantity[row].tolist()
+        return tuple(
+            EventCandidate(None if owner < 0 else owner, self.planogram.gtins[product], quantity, p)
+            for owner, product, quantity in zip(*columns)
+        )
+
+    def revise(self, people: Collection[int], gtin: str, log_likelihood: np.ndarray) -> None:
+        """Weigh the open explanations by how many pieces of a product these people hold together.
+
+        log_likelihood (n,): of what was seen, by pieces; the last stands for more. What is decided stays.
+        """
+        wanted, product = list({self._cart_of(person) for person in people}), self._product[gtin]
+
+        def theirs(table: _Table) -> np.ndarray:
+            return np.isin(table.cart, wanted) & (table.product == product) & (table.quantity != 0)
+
+        tied = [one for one in self._components if theirs(one.table)[one.probability > 1e-6].any()]
+        if not tied:
+            return
+        merged = self._merged(tied)
+        self._components = [one for one in self._components if all(one is not other for other in tied)]
+        if not merged.events:
+            return
+        decided = -sum(
+            quantity
+            for one in self._decided
+            for cart, item, quantity in one.parts
+            if item == product and cart in wanted
+        )
+        taken = -np.where(theirs(merged.table), merged.table.quantity, 0).sum(axis=1)
+        pieces = decided + taken[merged.choices].sum(axis=1)
+        log_weight = _normalised(merged.log_weight + log_likelihood[np.clip(pieces, 0, len(log_likelihood) - 1)])
+        order = np.argsort(-log_weight, kind="stable")
+        merged.choices = np.ascontiguousarray(merged.choices[order])
+        merged.log_weight = log_weight[order]
+        merged.refresh(self._kernel.marginals)
+        self._components.append(merged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,22 @@ class ReviewPolicy(_Model):
     receipt_error_max: float = Field(default=0.05, gt=0.0, lt=1.0)
 
 
+class CartPolicy(_Model):
+    """Who pays for what goes from hand to hand."""
+
+    # Between visits; inside one visit it does not matter. `picker`: whoever took it from the shelf. `carrier`: whoever
+    # is read with it at the exit. What lies on a shelf again is paid for by nobody.
+    hand_over: Literal["picker", "carrier"] = "picker"
+
+
+class ItemsPolicy(_Model):
+    """How far to trust what items.jsonl does not tell: the share of carried pieces that a source misses."""
+
+    # Metal and liquids hide tags; in a camera's view goods hide each other far more.
+    read_miss_rate: float = Field(default=0.05, gt=0.0, lt=1.0)
+    seen_miss_rate: float = Field(default=0.3, gt=0.0, lt=1.0)
+
+
 class PrivacyPolicy(_Model):
     """How long the link between a visit and the shopper's account is kept."""
 
@@ -274,6 +290,8 @@ class _StoreToml(_Model):
     zone: tuple[Zone, ...] = ()
     obstacle: Obstacle = Obstacle()
     review: ReviewPolicy = ReviewPolicy()
+    carts: CartPolicy = CartPolicy()
+    items: ItemsPolicy = ItemsPolicy()
     privacy: PrivacyPolicy = PrivacyPolicy()
 
 

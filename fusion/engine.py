@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from fusion.attribution import ArmHistory, Attributor, EventBelief, EventCandidate
+from fusion.attribution import ArmHistory, Attributor, CartBelief, EventBelief, EventCandidate
+from fusion.carts import ShelfBooks, Sighted, Sightings, moved
 from fusion.config import Store
 from fusion.errors import JournalError, OrderError, ShapeError
+from fusion.evidence import EvidenceRecorder
 from fusion.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
 from fusion.results import (
     Candidate,
+    Evidence,
     PersonEntered,
+    PersonLeft,
     Picked,
     PutBack,
     Receipt,
     ReceiptLine,
     Result,
+    ShelfCount,
     ShelfEventExplained,
 )
 from fusion.shelves import ShelfEvent, ShelfMonitor
@@ -38,6 +43,13 @@ SETTLE_S = 0.9
 # the plate. Hands may rest on a shelf for ten seconds before that counts as a load.
 UNDECIDED_NEAR_M = 1.5
 UNDECIDED_MAX_S = 12.0
+# Evidence of so many receipts is kept for who asks; a bundle tells of so many events, those least clear first, and of
+# everything that concerns the visit with at least this probability.
+BUNDLES_MAX = 64
+BUNDLE_EVENTS_MAX = 64
+CONCERNS_MIN = 0.01
+# Visits remembered after their receipt: events that others may have caused are explained later.
+BILLED_MAX = 4096
 
 
 def _floats(name: str, array: object, shape: tuple[int, ...]) -> np.ndarray:
@@ -82,7 +94,7 @@ class Engine:
     """The fusion engine of one store.
 
     Feed it what sensors tell, in any order within two seconds; it answers with typed results in order of time:
-    People, PersonEntered, Picked, PutBack, PersonLeft, ShelfEventExplained, Receipt, Warning.
+    People, PersonEntered, Picked, PutBack, PersonLeft, ShelfEventExplained, Receipt, Evidence, Warning.
 
         engine = Engine(Store.load("store"))
         for observation in source:              # Frame, ShelfReading, GateScan, ItemSighting
@@ -126,6 +138,18 @@ class Engine:
         self._closed = self._closing = False
         self._plate_m = np.array([(plate.x, plate.y) for plate in store.plates]).reshape(-1, 2)
         self._ignored: Counter[str] = Counter()
+        self._recorder = EvidenceRecorder(store)
+        self._sightings = Sightings(store)
+        self._seen: list[ItemSighting] = []
+        self._books = ShelfBooks(store)
+        self._bundles: OrderedDict[str, Evidence] = OrderedDict()
+        self._billed: OrderedDict[str, None] = OrderedDict()
+        self._staff_left: list[tuple[int, int]] = []  # (time, track), whose events are to be settled
+        # By open visit: pieces it got from (negative: gave to) people of other visits, how sure that is, what is not.
+        self._given: dict[str, Counter[str]] = {}
+        self._returned: dict[str, Counter[str]] = {}  # Of these, what the visit put back.
+        self._given_sure: dict[str, float] = {}
+        self._doubts: dict[str, list[str]] = {}
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
 
@@ -182,6 +206,14 @@ class Engine:
         )
         total = sum(line.quantity * line.unit_price for line in lines)
         return replace(receipt, issued_ns=t_ns, status="settled", reason=None, total=total, lines=lines)
+
+    def evidence(self, visit: str) -> Evidence | None:
+        """What a visit's receipt rests on; None before it is written, and for all but the newest receipts."""
+        return self._bundles.get(visit)
+
+    def shelf_state(self) -> list[ShelfCount]:
+        """What lies where as believed now, by plate and product: every facing, and whatever else lies somewhere."""
+        return self._books.counts(self.journal, self._attributor.beliefs())
 
     def account_of(self, track_id: int) -> str | None:
         """Account of a person's visit as known now; None for staff, for unknown people and for somebody long gone."""
@@ -246,6 +278,11 @@ class Engine:
             case ItemSighting(kind="seen", plate=str(plate)) as seen:
                 if not self._attributor.sight(seen.t_ns, plate, seen.gtin, seen.probability):
                     self._ignored["items: unknown plate or product"] += 1
+            case ItemSighting(zone=str(), quantity=int(quantity)) as seen if quantity >= 1:
+                if self._sightings.knows(seen):
+                    self._seen.append(seen)
+                else:
+                    self._ignored["items: unknown zone, product or kind"] += 1
             case ItemSighting():
                 self._ignored["items: evidence not used"] += 1
 
@@ -261,14 +298,18 @@ class Engine:
             people = self._tracker.step(list(self._frames.values()))
             self._history.append(people)
             results += self._tracker.warnings()
-            for moved in self._visits.step(people):
-                if isinstance(moved, PersonEntered):
-                    if moved.staff:
-                        self._attributor.set_staff(moved.track_id)
-                    elif moved.visit is not None:
-                        self._attributor.join(moved.track_id, moved.visit)
-                results.append(moved)
+            for passed in self._visits.step(people):
+                if isinstance(passed, PersonEntered):
+                    if passed.staff:
+                        self._attributor.set_staff(passed.track_id)
+                    elif passed.visit is not None:
+                        self._attributor.join(passed.track_id, passed.visit)
+                elif isinstance(passed, PersonLeft) and self._visits.is_staff(passed.track_id):
+                    self._staff_left.append((passed.t_ns, passed.track_id))
+                results.append(passed)
             results.append(people)
+        for seen in self._seen:
+            self._bind(seen)
         for event in self._monitor.step(self._readings, now_ns):
             self._observe(event, results)
         results += self._monitor.warnings()
@@ -277,6 +318,7 @@ class Engine:
         self._frames.clear()
         self._readings.clear()
         self._scans.clear()
+        self._seen.clear()
         self._window_ns = None
         if self._stopwatch_ns:
             self.step_times.add(self._stopwatch_ns() - started_ns)
@@ -285,6 +327,7 @@ class Engine:
 
     def _observe(self, event: ShelfEvent, results: list[Result]) -> None:
         belief = self._attributor.observe(event, self._history)
+        self._recorder.record(event, belief, self._monitor, self._history)
         if not belief.candidates or belief.candidates[0].probability < belief.nothing:
             return
         best = self._candidate(belief.candidates[0])
@@ -292,22 +335,35 @@ class Engine:
         quantity = abs(best.quantity)
         results.append(kind(belief.t_ns, belief.plate, best.gtin, quantity, best.account, best.visit, best.probability))
 
+    def _bind(self, seen: ItemSighting) -> None:
+        """Whose goods a reader or a camera at a zone has seen: anybody's who was there."""
+        near = (self._visits.visit_of(track) for track in self._sightings.near(seen, self._history))
+        visits = frozenset(visit for visit in near if visit is not None and visit not in self._billed)
+        if visits:
+            self._sightings.add(seen, visits)
+        else:
+            self._ignored["items: nobody with an open visit in the zone"] += 1
+
+    def _whose(self, person: int | None) -> tuple[str | None, str | None]:
+        """Account and visit of a track."""
+        return (None, None) if person is None else (self._visits.account_of(person), self._visits.visit_of(person))
+
     def _candidate(self, candidate: EventCandidate) -> Candidate:
-        person = candidate.person
-        account = self._visits.account_of(person) if person is not None else None
-        visit = self._visits.visit_of(person) if person is not None else None
+        account, visit = self._whose(candidate.person)
         return Candidate(account, candidate.gtin, candidate.quantity, candidate.probability, visit)
 
     def _explained(self, belief: EventBelief) -> ShelfEventExplained:
         """What is final about an event; the goods move in the journal."""
         candidates = tuple(self._candidate(candidate) for candidate in belief.candidates)
-        if candidates and candidates[0].probability >= belief.nothing:
-            best = candidates[0]
-            key = f"{self.store.id}/{belief.plate}/{belief.t_ns}/{belief.event_id}"
-            person = belief.candidates[0].person
-            nobody = OUTSIDE if person is not None and self._visits.is_staff(person) else UNKNOWN
-            holder = ("cart", best.visit) if best.visit else nobody
-            self._move(key, belief.t_ns, ("shelf", belief.plate), holder, best.gtin, -best.quantity)
+        self._books.settled(belief)
+        self._recorder.forget(belief.event_id)
+        for part, one in enumerate(moved(belief)):
+            _, visit = self._whose(one.person)
+            staff = one.person is not None and self._visits.is_staff(one.person)
+            # What a visit took is on its receipt already where that is written: the books had it from the unknown.
+            holder = ("cart", visit) if visit and visit not in self._billed else OUTSIDE if staff else UNKNOWN
+            key = f"{self.store.id}/{belief.plate}/{belief.t_ns}/{belief.event_id}" + (f"/{part}" if part else "")
+            self._move(key, belief.t_ns, ("shelf", belief.plate), holder, one.gtin, -one.quantity)
         return ShelfEventExplained(belief.t_ns, belief.plate, belief.delta_g, candidates)
 
     def _move(self, key: str, t_ns: int, giver: Account, taker: Account, gtin: str, quantity: int) -> None:
@@ -319,10 +375,13 @@ class Engine:
     # ---- receipts ----------------------------------------------------------------------------------------------------
 
     def _finish_visits(self, until_ns: int, results: list[Result]) -> None:
-        for visit in self._visits.finished(until_ns, self._waits):
-            receipt, explained = self._receipt(visit)
-            results += explained
-            results.append(receipt)
+        left = [track for t_ns, track in self._staff_left if t_ns <= until_ns]
+        if left:
+            self._staff_left = [one for one in self._staff_left if one[0] > until_ns]
+            results += [self._explained(event) for event in self._attributor.settle(left)]
+        done = self._visits.finished(until_ns, self._waits)
+        for i, visit in enumerate(done):
+            self._bill(visit, [*done[i + 1 :], *self._visits.unfinished()], results)
 
     def _waits(self, visit: Visit) -> bool:
         """Whether something may still be told of the shelves that is this visit's."""
@@ -334,11 +393,44 @@ class Engine:
             for plate, since_ns in self._monitor.undecided()
         )
 
-    def _receipt(self, visit: Visit) -> tuple[Receipt, Iterable[ShelfEventExplained]]:
-        belief = self._attributor.cart(visit.members)
+    def _bill(self, visit: Visit, others: Sequence[Visit], results: list[Result]) -> None:
+        """Write a visit's receipt. others: visits without one."""
+        seen = self._sightings.of(visit.id)
+        self._weigh_sightings(seen, [visit, *others])
+        still_open = self._attributor.beliefs()
+        self._hand_over(visit, others, seen, still_open)
+        self._take_back(visit)
+        belief = self._attributor.cart(visit.members, self._given.pop(visit.id, None))
+        concerns = _concerning(visit, still_open)
+        bundle_events = [self._recorder.tell(event, self._whose) for event in concerns[:BUNDLE_EVENTS_MAX]]
         explained = [self._explained(event) for event in self._attributor.settle(visit.members)]
+        receipt, reasons = self._receipt(visit, belief)
+        told = sorted((event for event in bundle_events if event), key=lambda e: (e.contact_ns, e.event_id))
+        evidence = Evidence(
+            t_ns=receipt.exit_ns,
+            visit=visit.id,
+            account=visit.account,
+            status=receipt.status,
+            reasons=reasons,
+            lines=receipt.lines,
+            events=tuple(told),
+            sightings=tuple(one.told() for one in seen),
+            n_left_out=len(concerns) - len(told),
+        )
+        self._bundles[visit.id] = evidence
+        self._billed[visit.id] = None
+        for kept, limit in ((self._bundles, BUNDLES_MAX), (self._billed, BILLED_MAX)):
+            if len(kept) > limit:
+                kept.popitem(last=False)
+        self._sightings.forget({other.id for other in others})
+        results += explained
+        results.append(receipt)
+        if receipt.status == "review":
+            results.append(evidence)
+
+    def _receipt(self, visit: Visit, belief: CartBelief) -> tuple[Receipt, tuple[str, ...]]:
         # The cart is the balance of its account. Where the best joint explanation is not the sum of each event's own
-        # best, the journal says so by a transfer of its own.
+        # best, or goods went from hand to hand, the journal says so by a transfer of its own.
         cart: Account = ("cart", visit.id)
         settled = self.journal.balance(cart)
         exit_ns = visit.exit_ns or self._now_ns
@@ -346,16 +438,18 @@ class Engine:
             difference = belief.items.get(gtin, 0) - settled.get(gtin, 0)
             if difference:
                 self._move(f"{visit.id}/joint/{gtin}", exit_ns, UNKNOWN, cart, gtin, difference)
+        given_sure = self._given_sure.pop(visit.id, 1.0)
         lines = tuple(
-            ReceiptLine(gtin, quantity, self._products[gtin].price, belief.confidence[gtin])
+            ReceiptLine(gtin, quantity, self._products[gtin].price, belief.confidence.get(gtin, given_sure))
             for gtin, quantity in sorted(self.journal.balance(cart).items())
         )
-        right = belief.probability * visit.identity
+        right = belief.probability * visit.identity * given_sure
         reasons = list(visit.doubts)
         if visit.account is None:
             reasons.insert(0, "no credential")
+        doubts = self._doubts.pop(visit.id, [])
         if right < 1.0 - self.store.review.receipt_error_max:
-            reasons += list(belief.reasons) or ["not sure enough who took what"]
+            reasons += [*doubts, *belief.reasons] or ["not sure enough who took what"]
         receipt = Receipt(
             visit=visit.id,
             account=visit.account,
@@ -368,4 +462,104 @@ class Engine:
             total=sum(line.quantity * line.unit_price for line in lines),
             lines=lines,
         )
-        return receipt, explained
+        return receipt, tuple(dict.fromkeys(reasons))
+
+    # ---- from hand to hand -------------------------------------------------------------------------------------------
+
+    def _weigh_sightings(self, seen: Sequence[Sighted], still_open: Sequence[Visit]) -> None:
+        """What was seen at a zone revises who took what, once."""
+        members = {visit.id: visit.members for visit in still_open}
+        for one in seen:
+            if not one.weighed:
+                one.weighed = True
+                people = {person for visit in one.visits for person in members.get(visit, ())}
+                self._attributor.revise(people, one.gtin, self._sightings.log_likelihood(one))
+
+    def _held(self, visit: Visit) -> CartBelief:
+        return self._attributor.cart(visit.members, self._given.get(visit.id))
+
+    def _give(self, giver: str, taker: str, gtin: str, quantity: int, sure: float) -> None:
+        for visit, pieces in ((giver, -quantity), (taker, quantity)):
+            self._given.setdefault(visit, Counter())[gtin] += pieces
+            self._given_sure[visit] = self._given_sure.get(visit, 1.0) * sure
+
+    def _doubtful(self, visit: str, sure: float, reason: str) -> None:
+        self._given_sure[visit] = self._given_sure.get(visit, 1.0) * sure
+        self._doubts.setdefault(visit, []).append(reason)
+
+    def _hand_over(
+        self, visit: Visit, others: Sequence[Visit], seen: Sequence[Sighted], beliefs: Sequence[EventBelief]
+    ) -> None:
+        """Goods that went from this visit to another or the other way, as far as something shows it.
+
+        Who put back what they never took had it from somebody: where only one visit holds such a piece, theirs is off
+        the bill. What is read on people who do not hold it is, where the carrier pays, the piece of the only other
+        visit that does.
+        """
+        # By each event's own best, more came back than was taken: cheap to see, and carts are asked for only then.
+        back: Counter[tuple[str | None, str]] = Counter()
+        for event in beliefs:
+            for one in moved(event):
+                back[self._whose(one.person)[1], one.gtin] += one.quantity
+        suspects = {name for (name, _), pieces in back.items() if pieces > 0}
+        everybody = [visit, *others]
+        for taker in everybody:
+            short = self._held(taker).short if taker.id in suspects else {}
+            for gtin, pieces in short.items():
+                stock = {one.id: self._held(one).items.get(gtin, 0) for one in everybody if one is not taker}
+                holders = [holder for holder, n in stock.items() if n]
+                if taker is not visit and visit.id not in holders:
+                    continue
+                if len(holders) == 1:
+                    handed = min(pieces, stock[holders[0]])
+                    sure = self._held(taker).confidence.get(gtin, 1.0)
+                    self._give(holders[0], taker.id, gtin, handed, sure)
+                    self._returned.setdefault(taker.id, Counter())[gtin] += handed
+                else:
+                    for holder in holders:
+                        self._doubtful(holder, 0.5, f"another visit put back {gtin}, which may be from this one")
+        for sighted in seen:
+            self._claim(visit, others, sighted)
+
+    def _take_back(self, visit: Visit) -> None:
+        """Later evidence may have it that this visit did not put back what it seemed to have been given for that: then
+        nobody gave it anything, and nobody is billed for it in another's place."""
+        returned = self._returned.pop(visit.id, None)
+        if not returned:
+            return
+        short = self._attributor.cart(visit.members).short
+        for gtin, pieces in returned.items():
+            if pieces > short.get(gtin, 0):
+                self._given[visit.id][gtin] -= pieces - short.get(gtin, 0)
+                self._doubtful(visit.id, 0.5, f"whether {gtin} was put back by this visit is not clear any more")
+
+    def _claim(self, visit: Visit, others: Sequence[Visit], seen: Sighted) -> None:
+        """Whether the people in a zone hold what was seen on them; if not, who gave it to them."""
+        there = [one for one in (visit, *others) if one.id in seen.visits]
+        if len(there) < len(seen.visits):
+            return  # The first of them to be billed has settled this.
+        missing = seen.quantity - sum(self._held(one).items.get(seen.gtin, 0) for one in there)
+        if missing <= 0:
+            return
+        holders = [
+            one for one in others if one.id not in seen.visits and self._held(one).items.get(seen.gtin, 0) >= missing
+        ]
+        if holders and self.store.carts.hand_over == "picker":
+            return
+        if len(holders) == 1 and len(there) == 1:
+            self._give(holders[0].id, visit.id, seen.gtin, missing, seen.probability)
+            return
+        said = f"{seen.source} {seen.kind} {seen.quantity} x {seen.gtin} at {seen.zone!r}"
+        whose = "which several visits may have handed over" if holders else "which nobody there holds"
+        for one in there:
+            self._doubtful(one.id, 1.0 - seen.probability, f"{said}, {whose}")
+
+
+def _concerning(visit: Visit, beliefs: Sequence[EventBelief]) -> list[EventBelief]:
+    """The events that may be a visit's, least clear first."""
+    found = []
+    for event in beliefs:
+        mine = sum(one.probability for one in event.candidates if one.person in visit.members)
+        if mine >= CONCERNS_MIN:
+            found.append((max(event.candidates[0].probability, event.nothing), event.event_id, event))
+    return [event for _, _, event in sorted(found, key=lambda item: item[:2])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +147,117 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class PlateTrace:
+    """What one plate weighed about an event, at a constant rate. Absolute grams drift; differences count.
+
+    Attributes:
+        delta_g: the plate's part of the change.
+        start_ns: time of the first sample.
+        grams: samples at `rate_hz`; empty where the plate had none left of that time.
+    """
+
+    plate: str
+    delta_g: float
+    start_ns: int
+    rate_hz: float
+    grams: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WristPath:
+    """Where somebody's wrists were about an event: metres, None where a wrist was not known."""
+
+    track_id: int
+    account: str | None
+    visit: str | None
+    t_ns: tuple[int, ...]
+    left_m: tuple[tuple[float, float, float] | None, ...]
+    right_m: tuple[tuple[float, float, float] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventEvidence:
+    """A shelf event as a reviewer needs it.
+
+    Attributes:
+        onset_ns, contact_ns, settled_ns: when the plates began to move, the load left or met them, they were at rest.
+        plate: the one that bears most.
+        traces: a few seconds of every plate that took part, left to right.
+        wrists: of everybody who may have acted.
+        alternatives: who, what, how many, most probable first.
+        nothing: probability that no goods were moved.
+    """
+
+    event_id: int
+    onset_ns: int
+    contact_ns: int
+    settled_ns: int
+    plate: str
+    traces: tuple[PlateTrace, ...]
+    wrists: tuple[WristPath, ...]
+    alternatives: tuple[Candidate, ...]
+    nothing: float
+
+
+@dataclass(frozen=True, slots=True)
+class SightingEvidence:
+    """What readers and cameras at a zone told of a product while a visit's people were there."""
+
+    t_ns: int
+    source: str
+    kind: str
+    zone: str
+    gtin: str
+    quantity: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a receipt rests on, for a person to decide from. Comes right after a receipt that goes to review.
+
+    Attributes:
+        t_ns: the visit's last exit.
+        reasons: why the receipt is in review, in words; empty where it is settled.
+        lines: as on the receipt.
+        events: those that may concern the visit, in order of time.
+        n_left_out: further such events: more than one bundle holds, or older than what is kept.
+    """
+
+    t_ns: int
+    visit: str
+    account: str | None
+    status: str
+    reasons: tuple[str, ...]
+    lines: tuple[ReceiptLine, ...]
+    events: tuple[EventEvidence, ...]
+    sightings: tuple[SightingEvidence, ...]
+    n_left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfCount:
+    """Pieces of a product on a plate as believed now.
+
+    Attributes:
+        pieces: at least 0.
+        overdrawn: pieces that left beyond those known to lie there; `pieces - overdrawn` is what the books say.
+        planned: whether the product belongs there.
+        status: "ok"; "empty" where it belongs and none is left; "misplaced" where it does not belong and lies;
+            "overdrawn" where the count must be wrong.
+        confidence: probability that the count is right, given that the planogram's counts were.
+    """
+
+    plate: str
+    gtin: str
+    pieces: int
+    overdrawn: int
+    planned: bool
+    status: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Warning:
     """Something is wrong with a sensor or a visit. `subject` names the camera, plate, gate or visit."""
 
@@ -156,7 +267,7 @@ class Warning:
     message: str
 
 
-Result = People | PersonEntered | PersonLeft | Picked | PutBack | ShelfEventExplained | Receipt | Warning
+Result = People | PersonEntered | PersonLeft | Picked | PutBack | ShelfEventExplained | Receipt | Evidence | Warning
 
 
 @dataclass
@@ -174,7 +285,8 @@ class RunSummary:
 
 
 class ResultsWriter:
-    """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract."""
+    """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract; beside them evidence.jsonl
+    and, where counts are given at the end, shelves.jsonl."""
 
     def __init__(self, folder: str | Path, store: Store) -> None:
         import pyarrow as pa
@@ -199,6 +311,7 @@ class ResultsWriter:
         )
         self._receipts = open(self.folder / "receipts.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed by close()
         self._events = open(self.folder / "events.jsonl", "w", encoding="utf-8")  # noqa: SIM115
+        self._evidence = open(self.folder / "evidence.jsonl", "w", encoding="utf-8")  # noqa: SIM115
         self._pending: list[tuple[People, list[str | None]]] = []
         self._n_pending = 0
 
@@ -215,6 +328,8 @@ class ResultsWriter:
                 self._receipts.write(_json(_receipt_row(result)))
             case ShelfEventExplained():
                 self._events.write(_json(_event_row(result)))
+            case Evidence():
+                self._evidence.write(_json(evidence_row(result)))
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -238,10 +353,13 @@ class ResultsWriter:
         self._pending.clear()
         self._n_pending = 0
 
-    def close(self, summary: RunSummary) -> None:
+    def close(self, summary: RunSummary, shelves: Iterable[ShelfCount] | None = None) -> None:
         self._flush()
-        for file in (self._tracks, self._receipts, self._events):
+        for file in (self._tracks, self._receipts, self._events, self._evidence):
             file.close()
+        if shelves is not None:
+            text = "".join(_json(_shelf_row(count)) for count in shelves)
+            (self.folder / "shelves.jsonl").write_text(text, encoding="utf-8")
         (self.folder / "run.json").write_text(json.dumps(vars(summary), indent=1) + "\n", encoding="utf-8")
 
 
@@ -281,4 +399,87 @@ def _event_row(event: ShelfEventExplained) -> dict[str, Any]:
             {"account": c.account, "gtin": c.gtin, "quantity": c.quantity, "probability": round(c.probability, 6)}
             for c in event.candidates
         ],
+    }
+
+
+def _candidate_row(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "account": candidate.account,
+        "visit": candidate.visit,
+        "gtin": candidate.gtin,
+        "quantity": candidate.quantity,
+        "probability": round(candidate.probability, 6),
+    }
+
+
+def evidence_row(evidence: Evidence) -> dict[str, Any]:
+    """A bundle as plain JSON, as in evidence.jsonl."""
+    return {
+        "visit": evidence.visit,
+        "account": evidence.account,
+        "exit": evidence.t_ns,
+        "status": evidence.status,
+        "reasons": list(evidence.reasons),
+        "lines": [
+            {"gtin": line.gtin, "quantity": line.quantity, "confidence": round(line.confidence, 6)}
+            for line in evidence.lines
+        ],
+        "events": [
+            {
+                "event": event.event_id,
+                "onset": event.onset_ns,
+                "contact": event.contact_ns,
+                "settled": event.settled_ns,
+                "plate": event.plate,
+                "traces": [
+                    {
+                        "plate": trace.plate,
+                        "delta_g": trace.delta_g,
+                        "start": trace.start_ns,
+                        "rate_hz": trace.rate_hz,
+                        "grams": trace.grams,
+                    }
+                    for trace in event.traces
+                ],
+                "wrists": [
+                    {
+                        "track": path.track_id,
+                        "account": path.account,
+                        "visit": path.visit,
+                        "times": path.t_ns,
+                        "left": path.left_m,
+                        "right": path.right_m,
+                    }
+                    for path in event.wrists
+                ],
+                "alternatives": [_candidate_row(candidate) for candidate in event.alternatives],
+                "nothing": round(event.nothing, 6),
+            }
+            for event in evidence.events
+        ],
+        "sightings": [
+            {
+                "time": seen.t_ns,
+                "source": seen.source,
+                "kind": seen.kind,
+                "zone": seen.zone,
+                "gtin": seen.gtin,
+                "quantity": seen.quantity,
+                "probability": seen.probability,
+            }
+            for seen in evidence.sightings
+        ],
+        "left_out": evidence.n_left_out,
+    }
+
+
+def _shelf_row(count: ShelfCount) -> dict[str, Any]:
+    return {
+        "plate": count.plate,
+        "gtin": count.gtin,
+        "pieces": count.pieces,
+        "overdrawn": count.overdrawn,
+        "planned": count.planned,
+        "status": count.status,
+        "confidence": round(count.confidence, 6),
     }

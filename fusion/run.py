@@ -67,7 +67,8 @@ def replay(recording: Recording | str | Path, out: str | Path) -> RunSummary:
 
     Args:
         recording: a recording, or its folder.
-        out: folder for receipts.jsonl, events.jsonl, tracks.parquet and run.json; made where needed.
+        out: folder for receipts.jsonl, events.jsonl, tracks.parquet and run.json, with evidence.jsonl and shelves.jsonl
+            beside them; made where needed.
 
     Raises:
         ConfigError: the recording cannot be used, with every fault.
@@ -83,5 +84,5 @@ def replay(recording: Recording | str | Path, out: str | Path) -> RunSummary:
     finally:
         for result in run.finish():
             writer.write(result, run.engine.account_of)
-        writer.close(run.summary(recording))
+        writer.close(run.summary(recording), run.engine.shelf_state())
     return run.summary(recording)

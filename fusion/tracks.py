@@ -597,33 +597,6 @@ def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
     return tracker.step(frames)
 
 
-class PeopleHistory:
-    """The last seconds of People, oldest first; what lies further back is forgotten."""
-
-    def __init__(self, span_s: float = 30.0) -> None:
-        self._span_ns = round(span_s * 1e9)
-        self._people: deque[People] = deque()
-
-    def append(self, people: People) -> None:
-        self._people.append(people)
-        while self._people[0].t_ns < people.t_ns - self._span_ns:
-            self._people.popleft()
-
-    def between(self, t0_ns: int, t1_ns: int) -> list[People]:
-        """Those with t0_ns <= t_ns <= t1_ns, oldest first."""
-        found: list[People] = []
-        for people in reversed(self._people):
-            if people.t_ns < t0_ns:
-                break
-            if people.t_ns <= t1_ns:
-                found.append(people)
-        return found[::-1]
-
-    @property
-    def latest(self) -> People | None:
-        return self._people[-1] if self._people else None
-
-
 def _edge_distance(polygon: Sequence[tuple[float, float]], x: float, y: float) -> float:
     corners = np.array([*polygon, polygon[0]])
     edge = np.diff(corners, axis=0)

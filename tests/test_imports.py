@@ -28,6 +28,7 @@ ORDER = (
     ("shelves",),
     ("attribution",),
     ("journal",),
+    ("evidence", "carts"),
     ("visits",),
     ("engine",),
     ("run",),

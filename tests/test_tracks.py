@@ -13,7 +13,7 @@ from fusion.errors import ShapeError
 from fusion.layouts import LAYOUTS
 from fusion.observations import Frame, Recording
 from fusion.results import People
-from fusion.tracks import OUTAGE_S, PeopleHistory, Tracker, reconstruct
+from fusion.tracks import OUTAGE_S, Tracker, reconstruct
 
 T0 = 1_700_000_000_000_000_000
 STEP_NS = 66_666_667
@@ -315,18 +315,6 @@ def test_reconstruct_needs_no_history():
     people = reconstruct(tracker.rig, shop.layout, Room(tracker, "coco17", [crossing, opposing]).frames(0))
     assert len(people.track_id) == 2
     assert not people.joints_m.flags.writeable
-
-
-def test_history_is_bounded_and_answers_by_time():
-    history = PeopleHistory(1.0)
-    assert history.latest is None and history.between(0, 10) == []
-    told = Room(Tracker(store()), "coco17", [crossing]).run(40)
-    for people in told:
-        history.append(people)
-    assert history.latest is told[-1]
-    found = history.between(told[-5].t_ns, told[-2].t_ns)
-    assert [p.t_ns for p in found] == [p.t_ns for p in told[-5:-1]]
-    assert history.between(0, told[20].t_ns) == []
 
 
 def sets_of(recording: Recording, n: int) -> list[list[Frame]]:
