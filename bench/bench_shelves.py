@@ -33,8 +33,8 @@ def scales() -> reference.Scales:
 
 def messages(grams: np.ndarray) -> list[tuple[Any, ...]]:
     """Per tick what the kernel takes: plates, times, starts, samples."""
-    starts = np.arange(0, SAMPLES * N_PLATES + 1, SAMPLES, dtype=np.int32)
-    plates = np.arange(N_PLATES, dtype=np.int32)
+    starts = np.arange(0, SAMPLES * N_PLATES + 1, SAMPLES, dtype=np.uint32)
+    plates = np.arange(N_PLATES, dtype=np.uint32)
     return [
         (plates, np.full(N_PLATES, 10**18 + int(first * PERIOD_NS)), starts,
          np.ascontiguousarray(grams[:, first : first + SAMPLES], np.float32).ravel())
@@ -58,8 +58,8 @@ class Kernel:
         self.state = np.zeros(N_PLATES, np.int8)
         self.times, self.reals = np.zeros((N_PLATES, 8), np.int64), np.zeros((N_PLATES, 4))
         self.reals[:, kernel.NOISE_G2] = 1.0
-        self.ring = np.zeros((N_PLATES, kernel.RING), np.float32)
-        self.changes, self.changes_g = np.zeros((2 * N_PLATES, 6), np.int64), np.zeros((2 * N_PLATES, 3))
+        self.ring = np.zeros((N_PLATES, kernel.RING_ROW), np.float32)
+        self.changes, self.changes_g = np.zeros((2 * N_PLATES, 7), np.int64), np.zeros((2 * N_PLATES, 3))
         self.ignored, self.limits = np.zeros(3, np.int64), np.array(LIMITS)
 
     def feed(self, tick: tuple[Any, ...]) -> int:
