@@ -299,9 +299,9 @@ class _Change:
 class _Held:
     """What may be a hand that rests on a shelf: kept until it is undone or stays longer than a hand would.
 
-    event is None for what is too small to be a load: it is forgotten rather than handed out. log_stays: log odds, before
-    its fit, that it is still there once its plates have changed again. certain: it is, and only its weight is open.
-    What was measured while the plates still shook is weighed again when they are still.
+    event is None for what is too small to be a load: it is forgotten rather than handed out. log_stays: log odds,
+    before its fit, that it is still there once its plates have changed again. certain: it is, and only its weight is
+    open. What was measured while the plates still shook is weighed again when they are still.
     """
 
     changes: list[_Change]
@@ -342,7 +342,8 @@ LEAN_LIKELY_S = 3.0
 # A load on plates that still shake waits for them to be still, and what then stays is its weight.
 STILL_S = 0.6
 # Log odds that a step which settled under a shaking hand is that hand, and not a load beside the one that follows.
-LOG_SHAKY_HAND = 4.0
+# The other way where it is what lies there: two takes in a row are not one of two pieces, a take and a put not nothing.
+LOG_SHAKY_HAND, LOG_SHAKY_LOAD = 4.0, 5.0
 HELD_MAX = 64
 # A load below this share of the lightest product is not one.
 LIGHTEST_SHARE = 0.45
@@ -452,21 +453,24 @@ class ShelfMonitor:
         index = self._index
         plate_of = [index.get(reading.plate, -1) for reading in readings]
         parts = [reading.samples for reading in readings]
-        lengths = [len(part) for part in parts]
         times_ns = [reading.t_ns for reading in readings]
+        lengths = set(map(len, parts))
         if -1 in plate_of or 0 in lengths:
-            used = [i for i, plate in enumerate(plate_of) if plate >= 0 and lengths[i]]
+            used = [i for i, plate in enumerate(plate_of) if plate >= 0 and len(parts[i])]
             self.ignored["weights: unknown plate"] += plate_of.count(-1)
             self.ignored["weights: no samples"] += len(readings) - plate_of.count(-1) - len(used)
             self.ignored += Counter()  # Reasons that did not occur are not told.
             if not used:
                 return
             plate_of, parts = [plate_of[i] for i in used], [parts[i] for i in used]
-            lengths, times_ns = [lengths[i] for i in used], [times_ns[i] for i in used]
+            times_ns, lengths = [times_ns[i] for i in used], {len(parts[i]) for i in range(len(used))}
+        if len(lengths) == 1:
+            length = lengths.pop()
+            starts = np.arange(0, length * len(parts) + 1, length, dtype=np.uint32)
+        else:
+            starts = np.array([0, *accumulate(map(len, parts))], np.uint32)
         plates, times = np.array(plate_of, np.uint32), np.array(times_ns, np.int64)
-        starts = np.array([0, *accumulate(lengths)], np.uint32)
-        samples = np.concatenate(parts, dtype=np.float32)
-        self._follow(plates, times, starts, samples)
+        self._follow(plates, times, starts, _side_by_side(parts, int(starts[-1])))
 
     def _follow(self, plates: np.ndarray, times: np.ndarray, starts: np.ndarray, samples: np.ndarray) -> None:
         n_changes = self._kernel.follow(
@@ -703,7 +707,7 @@ class ShelfMonitor:
             before_g = {change.plate: change.before_g for change in load}
             doubt_s = self._doubt_s(event)
             shaky = any(change.shaky for change in load)
-            log_stays = -LOG_SHAKY_HAND if shaky and doubt_s > 0.0 else 0.0
+            log_stays = (-LOG_SHAKY_HAND if doubt_s > 0.0 else LOG_SHAKY_LOAD) if shaky else 0.0
             load_g, sd_g = abs(float(event.delta_g.sum())), math.sqrt(float(event.cov_g2.sum()))
             certain = doubt_s == 0.0 and sd_g < GAIN_SD * load_g
             doubt_s = max(doubt_s, STILL_S if shaky else 0.0)
@@ -860,6 +864,17 @@ class ShelfMonitor:
         plate = int(event.plates[np.argmax(np.abs(event.delta_g))])
         for product, quantity, p in zip(found.product.tolist(), found.quantity.tolist(), probability.tolist()):
             self.planogram.move(plate, product, p * quantity)
+
+
+def _side_by_side(parts: Sequence[np.ndarray], n_samples: int) -> np.ndarray:
+    """(n_samples,) float32 of all parts. Their bytes joined take a quarter of the time of np.concatenate."""
+    try:
+        joined = bytearray().join(parts)  # type: ignore[arg-type]
+    except TypeError:  # A part with gaps.
+        joined = bytearray()
+    if len(joined) != 4 * n_samples:
+        return np.concatenate(parts, dtype=np.float32)
+    return np.frombuffer(joined, np.float32)
 
 
 def _in_order(group: list[_Change]) -> list[list[_Change]]:

@@ -247,6 +247,17 @@ def test_unusable_messages_are_counted() -> None:
     assert monitor.ignored["weights: no samples"] == 1
 
 
+def test_samples_may_be_a_view_or_of_another_type() -> None:
+    scales = reference.Scales(STORE, 8.0)
+    scales.step(4.0, {"r0p3": -245.0})
+    readings = scales.readings()
+    doubled = [ShelfReading(r.t_ns, r.plate, np.repeat(r.samples, 2)[::2]) for r in readings]
+    wider = [ShelfReading(r.t_ns, r.plate, r.samples.astype(np.float64)) for r in readings]
+    expected, *others = (reference.events(ShelfMonitor(STORE), given) for given in (readings, doubled, wider))
+    for events in others:
+        assert [e.delta_g.tolist() for e in events] == [e.delta_g.tolist() for e in expected]
+
+
 def test_a_stuck_and_a_silent_plate_are_reported() -> None:
     scales = reference.Scales(STORE, 20.0)
     scales.grams[2, 300:] = 6067.416

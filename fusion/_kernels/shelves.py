@@ -325,5 +325,5 @@ def follow(
         n_changes = _other(
             plate, t_ns, start, starts[message + 1], samples, period_ns, limits, state, times, reals, ring, changes,
             changes_g, ignored, n_changes,
-        )
+        )  # fmt: skip
     return n_changes
