@@ -435,7 +435,8 @@ class ShelfMonitor:
         moving = np.flatnonzero(self._state == kernel.DISTURBED)
         found = list(zip(moving.tolist(), self._times[moving, kernel.ONSET_NS].tolist()))
         found += [(change.plate, change.contact_ns) for change in self._pending]
-        found += [(plate, held.event.contact_ns) for held in self._held if held.event for plate in held.before_g]
+        open_ = [held for held in self._held if held.event is not None or held.shaky]
+        found += [(plate, held.changes[0].contact_ns) for held in open_ for plate in held.before_g]
         return [(plate, since_ns) for plate, since_ns in found if plate not in self._reported]
 
     def trace(self, plate: int) -> tuple[np.ndarray, np.ndarray]:
@@ -820,9 +821,10 @@ class ShelfMonitor:
 
     def _doubt_s(self, event: ShelfEvent) -> float:
         """How long to wait whether a load is undone: not at all where it is what one expects there."""
-        explained, planned = self._is_explained(event), self._is_planned(event)
+        explained = self._is_explained(event)
         if event.delta_g.sum() < 0:
             return 0.0 if explained else LIFT_MAX_S
+        planned = self._is_planned(event)
         if explained and planned:
             return 0.0
         return LEAN_LIKELY_S if explained or planned else LEAN_MAX_S
