@@ -66,24 +66,24 @@ def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated
 
     state, times, reals = np.zeros(n, np.int8), np.zeros((n, 8), np.int64), np.zeros((n, 4))
     reals[:, kernel.NOISE_G2] = 1.0
-    ring = np.zeros((n, kernel.RING), np.float32)
+    ring = np.zeros((n, kernel.RING_ROW), np.float32)
     # Starting from NaN, a cell that the kernel forgets to write cannot pass for a zero.
-    changes, changes_g, ignored = np.full((999, 6), -1), np.full((999, 3), np.nan), np.zeros(3, np.int64)
-    starts = np.concatenate([[0], np.cumsum([len(x) for _, _, x in messages])]).astype(np.int32)
+    changes, changes_g, ignored = np.full((999, 7), -1), np.full((999, 3), np.nan), np.zeros(3, np.int64)
+    starts = np.concatenate([[0], np.cumsum([len(x) for _, _, x in messages])]).astype(np.uint32)
     n_changes = kernel.follow(
-        np.array([p for p, _, _ in messages], np.int32), np.array([t for _, t, _ in messages]), starts,
+        np.array([p for p, _, _ in messages], np.uint32), np.array([t for _, t, _ in messages]), starts,
         np.concatenate([x for _, _, x in messages]), period_ns, np.array(limits), state, times, reals, ring,
         changes, changes_g, ignored,
     )  # fmt: skip
     assert n_changes == len(expected)
     assert (ignored[0], ignored[1]) == (unused["late"], unused["nan"])
-    got = [(*changes[i, :4].tolist(), bool(changes[i, 4]), int(changes[i, 5])) for i in range(n_changes)]
-    assert got == [(c.plate, c.onset_ns, c.contact_ns, c.settled_ns, c.silent, c.rise_ns) for c in expected]
+    dated = [(c.plate, c.onset_ns, c.contact_ns, c.settled_ns, c.silent, c.rise_ns, c.shaky) for c in expected]
+    assert changes[:n_changes].tolist() == [list(map(int, row)) for row in dated]
     wanted = np.array([(c.delta_g, c.var_g2, c.before_g) for c in expected]).reshape(-1, 3)
-    # Differences of kilograms in 32-bit samples, summed in another order.
-    assert_allclose(changes_g[:n_changes], wanted, rtol=1e-6, atol=1e-6)
+    assert_allclose(changes_g[:n_changes], wanted, rtol=1e-4, atol=2e-3)
     assert [["starting", "quiet", "disturbed"][s] for s in state] == [p.state for p in plates]
-    assert_allclose(reals[:, kernel.LEVEL_G], [p.level for p in plates], rtol=1e-9, atol=1e-6)
+    # Quiet messages are weighed against their level in single precision: a thousandth of a gram at ten kilograms.
+    assert_allclose(reals[:, kernel.LEVEL_G], [p.level for p in plates], rtol=0, atol=2e-3)
 
 
 # ---- what is an event ------------------------------------------------------------------------------------------------
@@ -147,6 +147,27 @@ def test_a_press_before_a_take_is_taken_off(rest_s: float) -> None:
     (event,) = found(scales)
     assert names(event) == ["r0p3"]
     assert abs(event.delta_g.sum() + 245.0) < 3.0
+
+
+@pytest.mark.parametrize("rest_g", [-30.0, 0.0, 25.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_load_under_a_shaking_hand_is_weighed_when_it_is_still(rest_g: float, seed: int) -> None:
+    scales = reference.Scales(STORE, 12.0, seed=seed)
+    scales.hand(3.0, 6.5, {"r0p2": rest_g})
+    shaking = (scales.t > 3.0) & (scales.t < 6.5)
+    scales.grams[2, shaking] += scales.rng.normal(0, 12.0, shaking.sum())
+    scales.step(5.0, {"r0p2": -62.0})
+    (event,) = found(scales)
+    assert names(event) == ["r0p2"]
+    assert abs(event.delta_g.sum() + 62.0) < 3.0
+    assert abs(seconds(event) - 5.0) < 1.6
+
+
+def test_what_fits_no_product_is_told() -> None:
+    scales = reference.Scales(STORE, 10.0)
+    scales.step(4.0, {"r0p1": -31.0})
+    (event,) = found(scales)
+    assert names(event) == ["r0p1"]
 
 
 def test_two_neighbours_a_moment_apart_are_two_events() -> None:
@@ -226,6 +247,17 @@ def test_unusable_messages_are_counted() -> None:
     assert monitor.ignored["weights: no samples"] == 1
 
 
+def test_samples_may_be_a_view_or_of_another_type() -> None:
+    scales = reference.Scales(STORE, 8.0)
+    scales.step(4.0, {"r0p3": -245.0})
+    readings = scales.readings()
+    doubled = [ShelfReading(r.t_ns, r.plate, np.repeat(r.samples, 2)[::2]) for r in readings]
+    wider = [ShelfReading(r.t_ns, r.plate, r.samples.astype(np.float64)) for r in readings]
+    expected, *others = (reference.events(ShelfMonitor(STORE), given) for given in (readings, doubled, wider))
+    for events in others:
+        assert [e.delta_g.tolist() for e in events] == [e.delta_g.tolist() for e in expected]
+
+
 def test_a_stuck_and_a_silent_plate_are_reported() -> None:
     scales = reference.Scales(STORE, 20.0)
     scales.grams[2, 300:] = 6067.416
@@ -250,7 +282,9 @@ def test_the_answer_does_not_depend_on_the_ticks() -> None:
     readings = scales.readings()
     one = reference.events(ShelfMonitor(STORE), readings, 0.02)
     two = reference.events(ShelfMonitor(STORE), readings, 1.0)
-    assert [(e.contact_ns, e.delta_g.tolist()) for e in one] == [(e.contact_ns, e.delta_g.tolist()) for e in two]
+    assert_allclose([e.contact_ns - T0 for e in one], [e.contact_ns - T0 for e in two], atol=1e6)
+    # A load that settled under a shaking hand is weighed when its plates are still, be it a tick sooner or later.
+    assert_allclose(np.concatenate([e.delta_g for e in one]), np.concatenate([e.delta_g for e in two]), atol=0.3)
 
 
 # ---- where plates stand, what they hold ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from fusion.observations import ShelfReading
 from fusion.shelves import ShelfEvent, ShelfMonitor
 
 RING, BLOCK, BLOCKS = 512, 6, 4
-UNSURE_MAX_NS = 3e9
+UNSURE_MAX_NS = 8e9
 WINDOW = BLOCK * BLOCKS
 
 
@@ -27,6 +27,7 @@ class Change:
     settled_ns: int
     silent: bool
     rise_ns: int
+    shaky: bool
     delta_g: float
     var_g2: float
     before_g: float
@@ -149,7 +150,7 @@ def follow(
                 rise_ns = int((second_at - first_at) * period_ns)
                 settled_ns = p.last_ns - int(back * BLOCK * period_ns)
                 onset_ns = min(p.onset_ns, contact_ns)
-                known = index, onset_ns, contact_ns, settled_ns, silent, rise_ns
+                known = index, onset_ns, contact_ns, settled_ns, silent, rise_ns, var > (2.4 + 3.6 * sd) ** 2
                 changes.append(Change(*known, delta, delta_var, p.baseline))
             p.silence_ns = 0
             break
