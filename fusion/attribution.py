@@ -106,7 +106,7 @@ RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G = 0.05, 0.025, 0.2, 0.05,
 APART_S = 0.6
 # Of grips that count as one person's, so many are two after all: one hand after the other, or twice the same.
 REGRIP, BOTH_AT_ONCE = 0.2, 0.5
-# Leans come and go about as fast as a grip (medians 0.06 and 0.05 s of 127 and 2650 simulated ones), with more of a tail.
+# Leans come and go about as fast as a grip (medians 0.06 and 0.05 s of 127 and 2650 simulated ones), with more tail.
 LEANS_LIKE_GRIP = 0.7
 # Only hands that are likelier at the plate than elsewhere share a load.
 LOG_SHARING_RATIO = 0.0
@@ -721,17 +721,20 @@ class Attributor:
         """How much likelier new candidates are as the undoing of earlier events.
 
         Returns:
-            (n_old, n_new) log ratio beside an older open candidate, NaN where the one does not undo the other, without
-            rows where none does; (n_new,) sum of the ratios beside events that are settled, and how many those are.
+            (n_old, n_new) log ratio beside an older open candidate, NaN where the one does not undo the other,
+            infinite where the older undid what the newer would, without rows where none does; (n_new,) sum of the
+            ratios beside events that are settled, and how many those are.
         """
         settled = np.zeros(len(table)), np.zeros(len(table), np.int32)
         if opened.total_g > 0:
             puts = (table.quantity[:, 0] > 0) & (table.cart[:, 0] >= 0)
             put = set(zip(table.cart[puts, 0].tolist(), table.product[puts, 0].tolist()))
             earlier = [one for pair in sorted(put) for one in self._taken.get(pair, ())]
-            earlier += [one for one in self._lately if not one.parts]
         else:
-            put, earlier = set(), list(self._lately)
+            earlier = list(self._lately)
+            # A lean is undone once.
+            undoings = [at for at, one in enumerate(earlier) if not one.parts and _alike(one.event, opened)]
+            earlier = earlier[undoings[-1] + 1 :] if undoings else earlier
         for one in earlier:
             log_ratio = self._log_undone(one.event, one.parts, opened, table, log_weight)
             if log_ratio is not None:
@@ -742,6 +745,9 @@ class Attributor:
         paired = False
         for index, other in enumerate(base.events):
             if other.total_g * opened.total_g > 0:
+                if opened.total_g < 0 and _alike(other, opened):
+                    nothing = (base.event_of == index) & (base.table.quantity == 0).all(axis=1)
+                    log_pair[nothing, -1], paired = math.inf, True
                 continue
             for row in np.flatnonzero((base.event_of == index) & (base.probability > 1e-6)).tolist():
                 log_ratio = self._log_undone(other, _parts(base.table, row), opened, table, log_weight)
@@ -1143,6 +1149,13 @@ def _undone(earlier: _Event, later: _Event) -> _Left | None:
     left_g = earlier.total_g + later.total_g
     sd_g = math.sqrt(earlier.noise_g2 + later.noise_g2) + 2.0 + 0.02 * abs(later.total_g)
     return _Left(left_g, sd_g) if abs(left_g) < 4.0 * sd_g else None
+
+
+def _alike(earlier: _Event, later: _Event) -> bool:
+    """Whether both loads may have undone the same lean."""
+    gap_s = (later.event.contact_ns - earlier.event.contact_ns) * 1e-9
+    together = earlier.total_g * later.total_g > 0 and bool(earlier.plates & later.plates)
+    return together and 0.0 < gap_s < LEAN_UNDONE_S and earlier.total_g / later.total_g < 2.0
 
 
 @dataclass(frozen=True, slots=True)

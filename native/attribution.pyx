@@ -116,7 +116,8 @@ def extend(
     event_s (n_events + 1,): contact times, the new event's last. log_candidate (n_new,): log prior and likelihood.
     log_not_held (n_new, 2): added where a part puts back what its cart does not hold by then; staff's and the unknown's
     entries are 0. held (n_new, 2): pieces that the part's cart holds beyond what this component decides.
-    log_pair (first, n_new): log ratio of a new candidate that undoes an older one, NaN if it does not; may have no rows.
+    log_pair (first, n_new): log ratio of a new candidate that undoes an older one, NaN if it does not, infinite if the
+    older one undid already what the new one would; may have no rows.
     settled_ratio, n_settled (n_new,): sum of such ratios beside events that are settled, and how many. It undoes one
     of all those that it may undo, each as likely.
     busy_s, log_busy: two events of one owner within busy_s seconds cost log_busy.
@@ -167,6 +168,9 @@ def extend(
                     n_undone = n_settled[new]
                     if log_pair.shape[0] > 0:
                         for event in range(n_events):
+                            if log_pair[choices[row, event], new] > 1e300:
+                                n_undone = 0
+                                break
                             if not isnan(log_pair[choices[row, event], new]):
                                 ratio += exp(log_pair[choices[row, event], new])
                                 n_undone += 1

@@ -53,7 +53,9 @@ def components(draw: st.DrawFn) -> tuple:
     event_s = rng.uniform(0, 2, n_events + 1)
     log_candidate, log_not_held = rng.normal(0, 3, n_new), -rng.uniform(0, 9, (n_new, 2))
     held = rng.integers(0, 3, (n_new, 2)).astype(np.int32)
-    log_pair = rng.choice([np.nan, -1.0, 4.0], (first if draw(st.booleans()) else 0, n_new))
+    log_pair = rng.choice(
+        [np.nan, -1.0, 4.0, np.inf], p=[0.4, 0.25, 0.25, 0.1], size=(first if draw(st.booleans()) else 0, n_new)
+    )
     n_settled = rng.integers(0, 3, n_new).astype(np.int32) * draw(st.integers(0, 1))
     settled_ratio = n_settled * rng.uniform(0.1, 9.0, n_new)
     new = (log_candidate, log_not_held, held, log_pair, settled_ratio, n_settled, 0.5, -2.0)

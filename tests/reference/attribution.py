@@ -32,7 +32,7 @@ def extend(
         for new in range(n_new):
             undone = log_pair[chosen, new] if len(log_pair) else np.zeros(0)
             undone = undone[~np.isnan(undone)]
-            if len(undone) + n_settled[new]:
+            if len(undone) + n_settled[new] and not np.isinf(undone).any():
                 ratio = (settled_ratio[new] + np.exp(undone).sum()) / (len(undone) + n_settled[new])
                 out[row, new] += np.log(ratio)
             for part in range(2):
