@@ -35,7 +35,8 @@ def problem(seed: int = 0) -> tuple[Any, ...]:
     return (
         np.ascontiguousarray(choices, np.int32), log_weight, owner, owner, product, quantity, n_events * per_event,
         np.sort(rng.uniform(0, 30, n_events + 1)), rng.normal(0, 3, n_new), -rng.uniform(0, 9, (n_new, 2)),
-        rng.integers(0, 2, (n_new, 2)).astype(np.int32), np.zeros((0, n_new)), 0.5, -2.3,
+        rng.integers(0, 2, (n_new, 2)).astype(np.int32), np.zeros((0, n_new)), np.zeros(n_new),
+        np.zeros(n_new, np.int32), 0.5, -2.3,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from fusion.config import Store
 from fusion.layouts import Layout
 from fusion.results import People
-from fusion.shelves import QUANTITY_PRIOR, Explanations, Planogram, ShelfEvent
+from fusion.shelves import PLACE_GAIN_SD, QUANTITY_PRIOR, Explanations, Planogram, ShelfEvent
 
 # ---- where an actor's hand is, relative to a bystander's; all in metres and seconds ----------------------------------
 #
@@ -58,7 +58,7 @@ ELBOW_REACH_M, SHOULDER_REACH_M, REACH_SD_M = 0.40, 0.75, 0.10
 BODY_DISTANCE_M, BODY_SLACK_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M = 0.55, 0.1, 0.25, 0.40
 NEAR_M = 2.0
 # Weight of somebody whom no camera sees, against one person in view with ratio 1.
-UNSEEN_WEIGHT = 0.004
+UNSEEN_WEIGHT = 0.002
 TENTATIVE_WEIGHT = 0.3
 # Clearance where no shelf is above; far more than a hand needs.
 CLEAR_M = 1.0
@@ -82,12 +82,15 @@ TAKING, PUTTING = _hand_model(CONTACT_SHIFT_TAKE_S), _hand_model(CONTACT_SHIFT_P
 
 # Nothing moved, though a load settled: a lean, a bag set down, a thing that no product list knows. Density per gram; a
 # load that comes may well be such a thing, one that goes seldom is.
-LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(6e-3 / 400.0), math.log(1e-3 / 400.0)
+LOG_NOTHING_CAME, LOG_NOTHING_WENT = math.log(1e-3 / 400.0), math.log(1e-4 / 400.0)
 # A hand that leans or a bag that rests on a shelf is gone by then.
-LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(60.0)
+LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(300.0)
 # A put-back goes where the product belongs, or (43 % of them, in an adversarial set) to any other place.
-# The first have two or three plates to choose from, the others thirty within reach.
-PLACED_RIGHT, PLACED_ELSEWHERE = 0.6, 0.02
+# The first have two plates to choose from, the others twenty within reach.
+PLACED_RIGHT, PLACED_ELSEWHERE = 0.3, 0.02
+# Somebody who takes from a plate takes one of the dozen pieces that belong there rather than the odd one left on it: so
+# often that it is as rare as it was in 5900 simulated takes.
+ODD_TAKEN, MAIN_SHARE = 0.08, (0.35, 0.65)
 # A put-back of what one's cart does not hold: handed over by somebody of another visit who does, or brought along.
 LOG_HANDED_OVER, LOG_BROUGHT = math.log(2e-3), math.log(1e-4)
 # A put-back by somebody whom no camera sees: there are few of them, and they hold little.
@@ -96,18 +99,24 @@ LOG_UNSEEN_PUT = math.log(0.05)
 BUSY_S, LOG_BUSY = 0.8, math.log(0.05)
 # Somebody else takes something in the second that a load takes to settle: people at a shelf take something every
 # six seconds. And somebody with a hand for each of two things.
-LOG_SAME_TIME, LOG_BOTH_HANDS = math.log(0.15), math.log(0.01)
+LOG_SAME_TIME, LOG_BOTH_HANDS = math.log(0.15), math.log(0.003)
 # How long a load takes to come or go (between a quarter and three quarters of it): one grip 0.05 s, with a tail where
 # the load is light against a hand's shaking; two, as far as they are apart. Fitted to 345 simulated grips.
 RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G = 0.05, 0.025, 0.2, 0.05, 20.0
 APART_S = 0.6
 # Of grips that count as one person's, so many are two after all: one hand after the other, or twice the same.
 REGRIP, BOTH_AT_ONCE = 0.2, 0.5
+# Leans come and go about as fast as a grip (medians 0.06 and 0.05 s of 127 and 2650 simulated ones), with more tail.
+LEANS_LIKE_GRIP = 0.7
 # Only hands that are likelier at the plate than elsewhere share a load.
 LOG_SHARING_RATIO = 0.0
-# A piece that is put back and taken again, or taken and put back, is the same one every second time.
-LOG_SAME_PIECE, LOG_OTHER_PIECE = math.log(0.5), math.log(0.5)
-# From this probability on an event tells how much the plates exaggerate.
+# What somebody puts back is a piece that they took, and weighs what it weighed then: only noise, and what two plates
+# or places differ by, tell the two loads apart. A piece taken where one was put just before is the same one every
+# second time. Some loads are measured badly, or rest on something else.
+LOG_SAME_PUT, LOG_OTHER_PUT = math.log(0.9), math.log(0.1)
+LOG_SAME_TAKEN, LOG_OTHER_TAKEN = math.log(0.5), math.log(0.5)
+SAME_PIECE_SD_G = 1.5
+# Where goods moved with this probability, they tell how much the plates exaggerate.
 KNOWN_WEIGHT = 0.95
 
 # ---- plates that do not report ---------------------------------------------------------------------------------------
@@ -133,7 +142,7 @@ SIGHTINGS_MAX = 256
 # ---- limits ----------------------------------------------------------------------------------------------------------
 
 EXPLANATIONS_MAX = 128
-EVENTS_PER_COMPONENT_MAX = 12
+EVENTS_PER_COMPONENT_MAX = 24
 OPEN_EVENTS_MAX = 1024
 CANDIDATES_MAX = 48
 PEOPLE_PER_EVENT_MAX = 8
@@ -355,12 +364,15 @@ class _Decided:
 
     Attributes:
         parts: (cart, product, quantity) of each part.
+        doubt: by cart, the probability that it was something else that this cart took or put back.
+        line_doubt: the same by (cart, product), of this product's quantity.
     """
 
     event: _Event
     belief: EventBelief
     parts: tuple[tuple[int, int, int], ...]
-    probability: float
+    doubt: dict[int, float]
+    line_doubt: dict[tuple[int, int], float]
 
 
 @dataclass(slots=True)
@@ -415,6 +427,8 @@ class Attributor:
         self._decided: list[_Decided] = []
         self._lately: deque[_Decided] = deque()  # Those of the last LEAN_UNDONE_S.
         self._held: Counter[tuple[int, int]] = Counter()  # Certain pieces by (cart, product).
+        # Certain takes by (cart, product): a piece that is put back weighs what it weighed.
+        self._taken: defaultdict[tuple[int, int], list[_Decided]] = defaultdict(list)
         self._cart: dict[int, int] = {}  # By track id, of those who joined a visit.
         self._cart_of_visit: dict[str, int] = {}
         self._gone: set[int] = set()  # Carts that were settled and still share an open event.
@@ -512,21 +526,25 @@ class Attributor:
 
     def _learn(self, event: ShelfEvent, belief: EventBelief) -> None:
         """What the plates told of a known weight tells of the plates."""
-        known: defaultdict[tuple[str, int], float] = defaultdict(float)
-        for candidate in belief.candidates:
-            known[candidate.gtin, candidate.quantity] += candidate.probability
-        if not known:
+        if belief.nothing > 1.0 - KNOWN_WEIGHT:
             return
-        (gtin, quantity), p = max(known.items(), key=lambda item: item[1])
-        if p > KNOWN_WEIGHT:
-            noise_g2 = float(event.cov_g2.sum())
-            self.planogram.weighed(event.plates, event.delta_g, noise_g2, self._product[gtin], quantity)
+        known: defaultdict[tuple[int, int], float] = defaultdict(float)
+        for candidate in belief.candidates:
+            known[self._product[candidate.gtin], candidate.quantity] += candidate.probability
+        product, quantity = max(known, key=lambda what: known[what])
+        # Which of two look-alikes it was matters little: they weigh nearly the same.
+        weight_g = self.planogram.weight_g
+        best_g = abs(quantity) * weight_g[product]
+        other_g2 = sum(p * (abs(n) * weight_g[what] - best_g) ** 2 for (what, n), p in known.items())
+        noise_g2 = float(event.cov_g2.sum()) + float(other_g2)
+        self.planogram.weighed(event.plates, event.delta_g, noise_g2, product, quantity)
 
     def _what(self, event: ShelfEvent, scene: _Scene) -> tuple[Explanations, np.ndarray]:
         """Products and quantities that may have moved, and the log prior of each with its place."""
         noise_g2 = float(event.cov_g2.sum())
         if event.delta_g.sum() < 0:
-            found = self.planogram.explain(event.plates, event.delta_g, noise_g2)
+            log_place = self._log_taken_from(event)
+            found = self.planogram.explain(event.plates, event.delta_g, noise_g2, log_prior=log_place)
             return found, found.log_place
         place = np.exp(self.planogram.log_place(event.plates, event.delta_g))
         log_put = np.log(PLACED_RIGHT * np.minimum(place, 1.0) + PLACED_ELSEWHERE)
@@ -537,6 +555,15 @@ class Attributor:
             log_held = np.zeros_like(log_held)
         found = self.planogram.explain(event.plates, event.delta_g, noise_g2, log_prior=log_put + log_held)
         return found, log_put[found.product]
+
+    def _log_taken_from(self, event: ShelfEvent) -> np.ndarray:
+        """(n_products,) log prior that a take is of a product, from where most of the load rested."""
+        log_place = self.planogram.log_place(event.plates, event.delta_g)
+        share = np.abs(event.delta_g) / float(np.abs(event.delta_g).sum())
+        belongs = share @ self.planogram.planned[event.plates]
+        # A piece lies on the plate that bears more than half of it; shares are measured to a tenth or so.
+        belongs = np.clip((belongs - MAIN_SHARE[0]) / (MAIN_SHARE[1] - MAIN_SHARE[0]), 0.0, 1.0)
+        return log_place + np.log(ODD_TAKEN + (1.0 - ODD_TAKEN) * belongs)
 
     def sight(self, t_ns: int, plate: str, gtin: str, probability: float) -> bool:
         """A classifier saw a product in a hand at a plate; False where the store has no such plate or product."""
@@ -609,7 +636,7 @@ class Attributor:
         table = _Table(
             owner, cart, np.concatenate([product[order], nothing[1]]), np.concatenate([quantity[order], nothing[1]])
         )
-        log_nothing = self._log_nothing(event)
+        log_nothing = self._log_nothing(event) + math.log(rise.of_nothing)
         return table, np.append(log_candidate[order], log_nothing), np.append(log_weight[order], log_nothing)
 
     def _shared(
@@ -672,8 +699,7 @@ class Attributor:
         for row, part in np.argwhere((table.cart >= 0) & (table.quantity > 0)).tolist():
             held[row, part] = self._held.get((int(table.cart[row, part]), int(table.product[row, part])), 0)
         log_not_held = self._log_not_held(table)
-        log_pair, log_alone = self._log_pair(base, opened, table, log_weight)
-        log_candidate += log_alone
+        log_pair, settled_ratio, n_settled = self._log_pair(base, opened, table, log_weight)
         base.events.append(opened)
         base.event_of = np.append(base.event_of, np.full(n_new, len(base.events) - 1, np.int32))
         base.table = base.table.plus(table)
@@ -682,7 +708,8 @@ class Attributor:
         whole = base.table
         kept = self._kernel.extend(
             base.choices, base.log_weight, whole.owner, whole.cart, whole.product, whole.quantity, first, event_s,
-            log_candidate, log_not_held, held, log_pair, BUSY_S, LOG_BUSY, self._key, self._pick, LOG_SPREAD,
+            log_candidate, log_not_held, held, log_pair, settled_ratio, n_settled, BUSY_S, LOG_BUSY,
+            self._key, self._pick, LOG_SPREAD,
         )  # fmt: skip
         rows, picks = np.divmod(self._pick[:kept], n_new)
         base.choices = np.concatenate([base.choices[rows], (first + picks)[:, None]], axis=1).astype(np.int32)
@@ -694,44 +721,104 @@ class Attributor:
 
     def _log_pair(
         self, base: _Component, opened: _Event, table: _Table, log_weight: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What a load that is undone adds: (n_old, n_new) to a new candidate beside an older open one, without rows
-        where there is none; (n_new,) beside events that are decided."""
-        log_alone = np.zeros(len(table))
-        for one in self._lately:
-            left = _undone(one.event, opened)
-            if left is not None:
-                log_alone += self._log_undone(left, one.parts, table, log_weight)
-        log_pair = np.zeros((0, len(table)))
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How much likelier new candidates are as the undoing of earlier events.
+
+        Returns:
+            (n_old, n_new) log ratio beside an older open candidate, NaN where the one does not undo the other,
+            infinite where the older undid what the newer would, without rows where none does; (n_new,) sum of the
+            ratios beside events that are settled, and how many those are.
+        """
+        settled = np.zeros(len(table)), np.zeros(len(table), np.int32)
+        if opened.total_g > 0:
+            puts = (table.quantity[:, 0] > 0) & (table.cart[:, 0] >= 0)
+            put = set(zip(table.cart[puts, 0].tolist(), table.product[puts, 0].tolist()))
+            earlier = [one for pair in sorted(put) for one in self._taken.get(pair, ())]
+        else:
+            earlier = list(self._lately)
+            # A lean is undone once.
+            undoings = [at for at, one in enumerate(earlier) if not one.parts and _alike(one.event, opened)]
+            earlier = earlier[undoings[-1] + 1 :] if undoings else earlier
+        for one in earlier:
+            log_ratio = self._log_undone(one.event, one.parts, opened, table, log_weight)
+            if log_ratio is not None:
+                known = ~np.isnan(log_ratio)
+                settled[0][known] += np.exp(log_ratio[known])
+                settled[1][known] += 1
+        log_pair = np.full((len(base.table), len(table)), np.nan)
+        paired = False
         for index, other in enumerate(base.events):
-            left = _undone(other, opened)
-            if left is None:
+            if other.total_g * opened.total_g > 0:
+                if opened.total_g < 0 and _alike(other, opened):
+                    nothing = (base.event_of == index) & (base.table.quantity == 0).all(axis=1)
+                    log_pair[nothing, -1], paired = math.inf, True
                 continue
-            if not len(log_pair):
-                log_pair = np.zeros((len(base.table), len(table)))
             for row in np.flatnonzero((base.event_of == index) & (base.probability > 1e-6)).tolist():
-                log_pair[row] = self._log_undone(left, _parts(base.table, row), table, log_weight)
-        return log_pair, log_alone
+                log_ratio = self._log_undone(other, _parts(base.table, row), opened, table, log_weight)
+                if log_ratio is not None:
+                    log_pair[row], paired = log_ratio, True
+        return (log_pair if paired else log_pair[:0]), *settled
 
     def _log_undone(
-        self, left: _Left, parts: Sequence[tuple[int, int, int]], table: _Table, log_weight: np.ndarray
-    ) -> np.ndarray:
-        """(n_new,) what it adds to new candidates that they undo what an earlier event was.
+        self,
+        earlier: _Event,
+        parts: Sequence[tuple[int, int, int]],
+        opened: _Event,
+        table: _Table,
+        log_weight: np.ndarray,
+    ) -> np.ndarray | None:
+        """(n_new,) log ratio of the new candidates that undo what an earlier event was, NaN for the others; None if
+        none does.
 
-        A lean goes as it came, and the very piece that came weighs on its way off what it weighed: nothing but noise
-        tells the two changes apart, while those of two pieces differ by their deviations.
+        A lean goes as it came, and a piece weighs what it weighed: nothing but noise, and what plates differ by, tells
+        the two loads apart, while those of two pieces differ by their deviations and by the label's.
         """
-        added = np.zeros(len(table))
-        log_same = -0.5 * (left.left_g / left.sd_g) ** 2 - math.log(left.sd_g * math.sqrt(2.0 * math.pi))
+        out = np.full(len(table), np.nan)
         if not parts:
-            added[-1] = max(log_same + LOG_UNDONE - float(log_weight[-1]), 0.0)
-        elif len(parts) == 1:
-            cart, product, quantity = parts[0]
-            same = (table.cart[:, 0] == cart) & (table.product[:, 0] == product) & (table.quantity[:, 0] == -quantity)
-            same &= table.quantity[:, 1] == 0
-            if cart >= 0 and same.any():
-                added[same] = np.logaddexp(LOG_OTHER_PIECE, LOG_SAME_PIECE + log_same - log_weight[same])
-        return added
+            left = _undone(earlier, opened)
+            # Hands lean on a shelf and are gone; nothing but goods leaves a plate and comes again.
+            if left is None or earlier.total_g < 0:
+                return None
+            log_same = -0.5 * (left.left_g / left.sd_g) ** 2 - math.log(left.sd_g * math.sqrt(2.0 * math.pi))
+            out[-1] = max(log_same + LOG_UNDONE - float(log_weight[-1]), 0.0)
+            return out
+        cart, product, quantity = parts[0]
+        if len(parts) > 1 or cart < 0:
+            return None
+        pieces = table.quantity[:, 0]
+        same = (table.cart[:, 0] == cart) & (table.product[:, 0] == product) & (table.quantity[:, 1] == 0)
+        if quantity < 0:
+            log_is, log_other = LOG_SAME_PUT, LOG_OTHER_PUT
+            same &= (pieces > 0) & (pieces <= -quantity)
+        else:
+            log_is, log_other = LOG_SAME_TAKEN, LOG_OTHER_TAKEN
+            same &= pieces == -quantity
+        if not same.any() or (quantity > 0 and _undone(earlier, opened) is None):
+            return None
+        for row in np.flatnonzero(same).tolist():
+            part = abs(int(pieces[row])) / abs(quantity)
+            piece_g2 = abs(int(pieces[row])) * (1.0 - part) * float(self.planogram.weight_sd_g[product]) ** 2
+            log_same = self._log_same_load(earlier, opened, part, piece_g2)
+            out[row] = np.logaddexp(log_other, log_is + log_same - log_weight[row])
+        return out
+
+    def _log_same_load(self, earlier: _Event, later: _Event, part: float, piece_g2: float) -> float:
+        """Log density of the later load if it is this part of the earlier one; piece_g2: variance of the part."""
+        share_by: defaultdict[int, float] = defaultdict(float)
+        gain, place_var = [], 0.0
+        for one, sign in ((earlier, -1.0), (later, 1.0)):
+            share = np.abs(one.event.delta_g) / float(np.abs(one.event.delta_g).sum())
+            gain.append(float(share @ self.planogram.gain[one.event.plates]))
+            place_var += PLACE_GAIN_SD**2 * float(share @ share)
+            for plate, of_plate in zip(one.event.plates.tolist(), share.tolist()):
+                share_by[plate] += sign * of_plate
+        # What both loads have in common of a plate's gain cancels.
+        gain_var = sum(share * share * float(self.planogram.gain_var[plate]) for plate, share in share_by.items())
+        expected_g = abs(earlier.total_g) * part * gain[1] / gain[0]
+        var_g2 = part * part * earlier.noise_g2 + later.noise_g2 + SAME_PIECE_SD_G**2 + piece_g2
+        var_g2 += expected_g**2 * (gain_var + place_var)
+        off_g = abs(later.total_g) - expected_g
+        return -0.5 * (off_g * off_g / var_g2 + math.log(2.0 * math.pi * var_g2))
 
     def _log_not_held(self, table: _Table) -> np.ndarray:
         """(n_new, 2) what it costs a candidate to put back a piece that its cart does not hold."""
@@ -810,8 +897,10 @@ class Attributor:
         of_event = np.flatnonzero(component.event_of == index)
         choice = int(of_event[np.argmax(component.probability[of_event])])
         parts = _parts(component.table, choice)
-        decided = _Decided(opened, belief, parts, float(component.probability[choice]))
+        decided = _Decided(opened, belief, parts, *_doubts(component, of_event, parts))
         self._decided.append(decided)
+        if len(parts) == 1 and parts[0][2] < 0:
+            self._taken[parts[0][:2]].append(decided)
         self._lately.append(decided)
         for cart, product, quantity in parts:
             if cart >= 0:
@@ -870,13 +959,17 @@ class Attributor:
         log_line: defaultdict[int, float] = defaultdict(float)
         doubts: list[tuple[float, str]] = []
         for one in self._decided:
-            log_p = math.log(max(one.probability, 1e-12))
-            mine = [part for part in one.parts if part[0] in wanted]
-            for _, product, quantity in mine:
-                items[product] -= quantity
-                log_line[product] += log_p
-            if mine or (log_p < math.log(DECIDED) and self._may_concern(one.belief, wanted)):
-                log_right += log_p
+            for cart, product, quantity in one.parts:
+                if cart in wanted:
+                    items[product] -= quantity
+                    log_line[product] += 0.0
+            for (cart, product), p in one.line_doubt.items():
+                if cart in wanted:
+                    log_line[product] += math.log(max(1.0 - p, 1e-12))
+            right = 1.0 - sum(p for cart, p in one.doubt.items() if cart in wanted)
+            log_right += math.log(max(right, 1e-12))
+            if right < 0.99:
+                doubts.append((right, f"at plate {one.event.plate}, {one.event.total_g:+.0f} g: {right:.2f} sure"))
         for component in self._components:
             of_cart = np.isin(component.table.cart, list(wanted)) & (component.table.quantity != 0)
             if not of_cart.any():
@@ -905,9 +998,6 @@ class Attributor:
             tuple(text for _, text in sorted(doubts)),
             {gtins[product]: -items[product] for product in sorted(negative)},
         )
-
-    def _may_concern(self, belief: EventBelief, carts: set[int]) -> bool:
-        return any(c.person is not None and self._cart_of(c.person) in carts for c in belief.candidates)
 
     def _contribution(self, component: _Component, mine: np.ndarray) -> tuple[dict[int, int], dict[int, float], float]:
         """What a component most probably adds to a cart: pieces by product, the probability of each, of all."""
@@ -973,6 +1063,8 @@ class Attributor:
         self._components = [component for component in self._components if component.events]
         for key in [key for key in self._held if key[0] in leaving]:
             del self._held[key]
+        for key in [key for key in self._taken if key[0] in leaving]:
+            del self._taken[key]
         staying = [one for one in self._unheard if self._cart_of(one[2]) not in leaving]
         self._unheard = deque(staying, maxlen=UNHEARD_MAX)
         self._cart = {person: cart for person, cart in self._cart.items() if cart not in leaving}
@@ -987,6 +1079,7 @@ class Attributor:
         self._decided, self._components = [], []
         self._lately.clear()
         self._held.clear()
+        self._taken.clear()
         return sorted(released, key=lambda belief: belief.event_id)
 
     def set_staff(self, person: int) -> None:
@@ -1005,8 +1098,14 @@ class Attributor:
             component.refresh(self._kernel.marginals)
         for one in self._decided:
             one.parts = tuple((cart if part[0] == old else part[0], *part[1:]) for part in one.parts)
+            if old in one.doubt:
+                one.doubt[cart] = one.doubt.get(cart, 0.0) + one.doubt.pop(old)
+            for key in [key for key in one.line_doubt if key[0] == old]:
+                one.line_doubt[cart, key[1]] = one.line_doubt.get((cart, key[1]), 0.0) + one.line_doubt.pop(key)
         for key in [key for key in self._held if key[0] == old]:
             self._held[cart, key[1]] += self._held.pop(key)
+        for key in [key for key in self._taken if key[0] == old]:
+            self._taken[cart, key[1]] += self._taken.pop(key)
 
     def _cart_of(self, person: int) -> int:
         return self._cart.get(person, person)
@@ -1115,10 +1214,19 @@ def _undone(earlier: _Event, later: _Event) -> _Left | None:
     return _Left(left_g, sd_g) if abs(left_g) < 4.0 * sd_g else None
 
 
+def _alike(earlier: _Event, later: _Event) -> bool:
+    """Whether both loads may have undone the same lean."""
+    gap_s = (later.event.contact_ns - earlier.event.contact_ns) * 1e-9
+    together = earlier.total_g * later.total_g > 0 and bool(earlier.plates & later.plates)
+    return together and 0.0 < gap_s < LEAN_UNDONE_S and earlier.total_g / later.total_g < 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Rise:
-    """Density of how long a load took to come or go: one piece, several in a grip, two hands' or two people's grips."""
+    """Density of how long a load took to come or go: one piece, several in a grip, two hands' or two people's grips; a
+    hand that leans comes and goes about as fast as a piece."""
 
+    of_nothing: float
     of_one: float
     of_many: float
     of_both_hands: float
@@ -1127,19 +1235,39 @@ class _Rise:
 
 def _rise(event: ShelfEvent) -> _Rise:
     if math.isnan(event.rise_s):
-        return _Rise(1.0, 1.0, 1.0, 1.0)
+        return _Rise(1.0, 1.0, 1.0, 1.0, 1.0)
     rise_s = max(event.rise_s, 0.0)
     tail = min(RISE_TAIL + RISE_TAIL_G / float(np.abs(event.delta_g).sum()), 0.5)
     one = (1.0 - tail) * math.exp(-0.5 * ((rise_s - RISE_S) / RISE_SD_S) ** 2) / (RISE_SD_S * math.sqrt(2.0 * math.pi))
     one += tail * math.exp(-rise_s / RISE_TAIL_S) / RISE_TAIL_S
     two = math.exp(-rise_s / APART_S) / APART_S
-    return _Rise(one, (1.0 - REGRIP) * one + REGRIP * two, (1.0 - BOTH_AT_ONCE) * two + BOTH_AT_ONCE * one, two)
+    of_nothing = LEANS_LIKE_GRIP * one + (1.0 - LEANS_LIKE_GRIP) * two
+    many = (1.0 - REGRIP) * one + REGRIP * two
+    return _Rise(of_nothing, one, many, (1.0 - BOTH_AT_ONCE) * two + BOTH_AT_ONCE * one, two)
 
 
 def _parts(table: _Table, row: int) -> tuple[tuple[int, int, int], ...]:
     """(cart, product, quantity) of what a candidate moved."""
     columns = table.cart[row].tolist(), table.product[row].tolist(), table.quantity[row].tolist()
     return tuple(part for part in zip(*columns) if part[2])
+
+
+def _doubts(
+    component: _Component, of_event: np.ndarray, chosen: tuple[tuple[int, int, int], ...]
+) -> tuple[dict[int, float], dict[tuple[int, int], float]]:
+    """By cart, and by cart and product, the probability that an event did something else to it than what was chosen."""
+    pieces = {(cart, product): quantity for cart, product, quantity in chosen if cart >= 0}
+    doubt: defaultdict[int, float] = defaultdict(float)
+    line_doubt: defaultdict[tuple[int, int], float] = defaultdict(float)
+    for row in of_event[component.probability[of_event] > 0.0].tolist():
+        other = {(cart, product): quantity for cart, product, quantity in _parts(component.table, row) if cart >= 0}
+        different = {key for key in pieces.keys() | other.keys() if pieces.get(key) != other.get(key)}
+        p = float(component.probability[row])
+        for key in different:
+            line_doubt[key] += p
+        for cart in {cart for cart, _ in different}:
+            doubt[cart] += p
+    return dict(doubt), dict(line_doubt)
 
 
 def _normalised(log_weight: np.ndarray) -> np.ndarray:

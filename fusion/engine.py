@@ -227,6 +227,7 @@ class Engine:
             self._reorder.ignored,
             self._tracker.ignored,
             self._monitor.ignored,
+            self._attributor.ignored,
             self._visits.ignored,
         )
         return sum(parts, Counter())

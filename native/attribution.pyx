@@ -101,6 +101,8 @@ def extend(
     const double[:, ::1] log_not_held not None,
     const int[:, ::1] held not None,
     const double[:, ::1] log_pair not None,
+    const double[::1] settled_ratio not None,
+    const int[::1] n_settled not None,
     double busy_s,
     double log_busy,
     double[::1] key not None,
@@ -114,7 +116,10 @@ def extend(
     event_s (n_events + 1,): contact times, the new event's last. log_candidate (n_new,): log prior and likelihood.
     log_not_held (n_new, 2): added where a part puts back what its cart does not hold by then; staff's and the unknown's
     entries are 0. held (n_new, 2): pieces that the part's cart holds beyond what this component decides.
-    log_pair (first, n_new): added to a new candidate beside an older one: a load that was undone. May have no rows.
+    log_pair (first, n_new): log ratio of a new candidate that undoes an older one, NaN if it does not, infinite if the
+    older one undid already what the new one would; may have no rows.
+    settled_ratio, n_settled (n_new,): sum of such ratios beside events that are settled, and how many. It undoes one
+    of all those that it may undo, each as likely.
     busy_s, log_busy: two events of one owner within busy_s seconds cost log_busy.
     key (capacity,), pick (capacity,): out, best first: log weight, and explanation * n_new + candidate.
     log_spread: pairs worse than the best by more are dropped. Returns the number kept.
@@ -125,8 +130,11 @@ def extend(
     cdef bint paired = log_pair.shape[0] > 0
     cdef int row, new, event, other, candidate, part, theirs, has, kept = 0
     cdef bint near
-    cdef double weight, best = -1e300
+    cdef int n_undone
+    cdef double weight, ratio, best = -1e300
     with nogil:
+        for new in range(n_new):
+            paired = paired or n_settled[new] > 0
         for row in range(n):
             for new in range(n_new):
                 weight = log_weight[row] + log_candidate[new]
@@ -156,8 +164,18 @@ def extend(
                     if quantity[candidate, part] > has:
                         weight += log_not_held[new, part]
                 if paired:
-                    for event in range(n_events):
-                        weight += log_pair[choices[row, event], new]
+                    ratio = settled_ratio[new]
+                    n_undone = n_settled[new]
+                    if log_pair.shape[0] > 0:
+                        for event in range(n_events):
+                            if log_pair[choices[row, event], new] > 1e300:
+                                n_undone = 0
+                                break
+                            if not isnan(log_pair[choices[row, event], new]):
+                                ratio += exp(log_pair[choices[row, event], new])
+                                n_undone += 1
+                    if n_undone > 0:
+                        weight += log(ratio / n_undone)
                 if weight > best:
                     best = weight
                 kept = _offer(key, pick, kept, capacity, weight, row * n_new + new)

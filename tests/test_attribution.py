@@ -53,8 +53,12 @@ def components(draw: st.DrawFn) -> tuple:
     event_s = rng.uniform(0, 2, n_events + 1)
     log_candidate, log_not_held = rng.normal(0, 3, n_new), -rng.uniform(0, 9, (n_new, 2))
     held = rng.integers(0, 3, (n_new, 2)).astype(np.int32)
-    log_pair = rng.choice([0.0, 4.0], (first if draw(st.booleans()) else 0, n_new))
-    new = (log_candidate, log_not_held, held, log_pair, 0.5, -2.0)
+    log_pair = rng.choice(
+        [np.nan, -1.0, 4.0, np.inf], p=[0.4, 0.25, 0.25, 0.1], size=(first if draw(st.booleans()) else 0, n_new)
+    )
+    n_settled = rng.integers(0, 3, n_new).astype(np.int32) * draw(st.integers(0, 1))
+    settled_ratio = n_settled * rng.uniform(0.1, 9.0, n_new)
+    new = (log_candidate, log_not_held, held, log_pair, settled_ratio, n_settled, 0.5, -2.0)
     return choices, log_weight, owner, cart, product, quantity, first, event_s, *new
 
 
@@ -242,6 +246,30 @@ def test_a_put_back_revises_an_earlier_doubt() -> None:
     final = {belief.event_id: belief for belief in attributor.finish()}
     assert top(final[0]) == (8, GTINS[3], -1)
     assert final[0].candidates[0].probability > 0.8
+
+
+def test_a_cut_event_is_doubted_by_whom_it_concerns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either of two took it; a third who is among the candidates, but hardly, is not in doubt."""
+    monkeypatch.setattr("fusion.attribution.DECIDED", 0.3)
+    attributor = Attributor(STORE)
+    history = at_shelf({7: plate_hand(3), 8: plate_hand(3), 9: plate_hand(6)})
+    belief = attributor.observe(event(5.0, {3: -246.0}), history)
+    assert {candidate.person for candidate in belief.candidates} >= {7, 8, 9}
+    carts = {person: attributor.cart([person]) for person in (7, 8, 9)}
+    assert sorted(sum(cart.items.values()) for cart in carts.values()) == [0, 0, 1]
+    assert all(0.4 < carts[person].probability < 0.6 for person in (7, 8))
+    assert carts[7].reasons and carts[8].reasons
+    assert carts[9].probability > 0.99 and not carts[9].reasons
+
+
+def test_goods_that_leave_and_come_again_are_no_lean() -> None:
+    """Taken, put back, taken again: nothing but goods leaves a plate first."""
+    attributor = Attributor(STORE)
+    history = at_shelf({7: plate_hand(3)})
+    for at_s, delta_g in ((5.0, -243.0), (12.0, 242.0), (15.0, -242.5)):
+        attributor.observe(event(at_s, {3: delta_g}), history)
+    cart = attributor.cart([7])
+    assert cart.items == {GTINS[3]: 1} and cart.probability > 0.95
 
 
 def test_a_load_of_nobodys_goods_is_nothing() -> None:

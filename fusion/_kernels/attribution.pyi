@@ -15,6 +15,8 @@ def extend(
     log_not_held: np.ndarray,
     held: np.ndarray,
     log_pair: np.ndarray,
+    settled_ratio: np.ndarray,
+    n_settled: np.ndarray,
     busy_s: float,
     log_busy: float,
     key: np.ndarray,

@@ -18,6 +18,8 @@ def extend(
     log_not_held: np.ndarray,
     held: np.ndarray,
     log_pair: np.ndarray,
+    settled_ratio: np.ndarray,
+    n_settled: np.ndarray,
     busy_s: float,
     log_busy: float,
 ) -> np.ndarray:
@@ -28,8 +30,11 @@ def extend(
     for row, chosen in enumerate(choices):
         there = quantity[chosen] != 0  # (n_events, 2)
         for new in range(n_new):
-            if len(log_pair):
-                out[row, new] += log_pair[chosen, new].sum()
+            undone = log_pair[chosen, new] if len(log_pair) else np.zeros(0)
+            undone = undone[~np.isnan(undone)]
+            if len(undone) + n_settled[new] and not np.isinf(undone).any():
+                ratio = (settled_ratio[new] + np.exp(undone).sum()) / (len(undone) + n_settled[new])
+                out[row, new] += np.log(ratio)
             for part in range(2):
                 mine = first + new, part
                 if owner[mine] < 0 or quantity[mine] == 0:
