@@ -14,14 +14,19 @@ Times are the thread's CPU time, of each set the least of several passes, which 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from cost_curve import WARM_UP_SETS, frame_sets, make_scene
 from scipy.optimize import linear_sum_assignment
+
+# Also where pytest collects it, which does not put this folder on the path.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from cost_curve import WARM_UP_SETS, frame_sets, make_scene
 
 from fusion.geometry import Rig
 from fusion.observations import Frame
