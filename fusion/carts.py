@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusion.attribution import ArmHistory, EventBelief, EventCandidate
-from fusion.config import Store, inside_polygon
+from fusion.config import Store, edge_distance_m, inside_polygon
 from fusion.journal import Journal
 from fusion.observations import ItemSighting
 from fusion.results import ShelfCount, SightingEvidence
@@ -79,10 +79,7 @@ class Sightings:
     def _holds(self, zone: str, x: float, y: float) -> bool:
         if zone in self._zones:
             return inside_polygon(self._zones[zone], x, y, ZONE_MARGIN_M)
-        (x0, y0), (x1, y1) = self._gates[zone]
-        dx, dy = x1 - x0, y1 - y0
-        along = min(max(((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy), 0.0), 1.0)
-        return math.hypot(x - x0 - along * dx, y - y0 - along * dy) < GATE_REACH_M
+        return edge_distance_m(self._gates[zone], x, y) < GATE_REACH_M
 
     def add(self, seen: ItemSighting, visits: frozenset[str]) -> None:
         probability = min(max(seen.probability, SIGHTING_FLOOR), 1.0 - SIGHTING_FLOOR)

@@ -362,13 +362,18 @@ def inside_polygon(polygon: Sequence[tuple[float, float]], x: float, y: float, m
         x0, y0 = x1, y1
     if inside:
         return True
+    return edge_distance_m(polygon, x, y) <= margin_m
+
+
+def edge_distance_m(polygon: Sequence[tuple[float, float]], x: float, y: float) -> float:
+    """How far a point of the floor is from the nearest edge of a polygon; of two points, from the line between them."""
+    nearest = math.inf
     for (x0, y0), (x1, y1) in zip(polygon, [*polygon[1:], polygon[0]]):
         dx, dy = x1 - x0, y1 - y0
         along = ((x - x0) * dx + (y - y0) * dy) / max(dx * dx + dy * dy, 1e-18)
         along = min(max(along, 0.0), 1.0)
-        if math.hypot(x - x0 - along * dx, y - y0 - along * dy) <= margin_m:
-            return True
-    return False
+        nearest = min(nearest, math.hypot(x - x0 - along * dx, y - y0 - along * dy))
+    return nearest
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import numpy as np
 from fusion._kernels import association as kernels
 from fusion._kernels import triangulation
 from fusion.association import Associator, FrameSet
-from fusion.config import inside_polygon
+from fusion.config import edge_distance_m, inside_polygon
 from fusion.geometry import Rig
 from fusion.health import CameraHealth
 from fusion.results import People, Warning
@@ -147,7 +147,7 @@ class Tracker:
         self._ended: deque[int] = deque(maxlen=4 * CAPACITY)
         self._warnings: list[Warning] = []
         self._last_frame_ns = np.full(self.rig.n_views, -1, np.int64)
-        self._down, self._any_down = np.zeros(self.rig.n_views, np.bool_), False
+        self._down = np.zeros(self.rig.n_views, np.bool_)
 
     # ---- one set -----------------------------------------------------------------------------------------------------
 
@@ -454,7 +454,7 @@ class Tracker:
         if not inside_polygon(floor, x, y):
             return True
         # With gates, nobody walks in through a wall.
-        return not self._gates and inside_polygon(floor, x, y) and _edge_distance(floor, x, y) < EDGE_M
+        return not self._gates and edge_distance_m(floor, x, y) < EDGE_M
 
     # ---- ends --------------------------------------------------------------------------------------------------------
 
@@ -538,10 +538,9 @@ class Tracker:
         if last[0] < 0:
             last[:] = frames.t_ns
         last[has] = frames.t_ns
-        if frames.t_ns - int(last.min()) <= OUTAGE_S * 1e9 and not self._any_down:
+        if frames.t_ns - int(last.min()) <= OUTAGE_S * 1e9 and not self._down.any():
             return
         down = frames.t_ns - last > OUTAGE_S * 1e9
-        self._any_down = bool(down.any())
         if (down != self._down).any():
             for view in np.flatnonzero(down & ~self._down).tolist():
                 said = f"no frames for {OUTAGE_S:g} s while other cameras deliver"
@@ -595,11 +594,3 @@ def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
     dims = {frame.appearance.shape[1] for frame in frames if frame.appearance is not None}
     tracker._set_up(rig, layout, dims.pop() if len(dims) == 1 else 0, _EVERYWHERE, (), np.zeros((0, 5)))
     return tracker.step(frames)
-
-
-def _edge_distance(polygon: Sequence[tuple[float, float]], x: float, y: float) -> float:
-    corners = np.array([*polygon, polygon[0]])
-    edge = np.diff(corners, axis=0)
-    point = np.array([x, y]) - corners[:-1]
-    along = np.clip((point * edge).sum(axis=1) / np.maximum((edge**2).sum(axis=1), 1e-18), 0.0, 1.0)
-    return float(np.hypot(*(point - along[:, None] * edge).T).min())
