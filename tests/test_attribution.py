@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 from reference import attribution as reference
 from reference import shelves as scene
 
-from fusion.attribution import PUTTING, TAKING, ArmHistory, Attributor, EventBelief
+from fusion.attribution import EVENTS_PER_COMPONENT_MAX, PUTTING, TAKING, ArmHistory, Attributor, EventBelief
 from fusion.layouts import Layout
 from fusion.observations import Recording, ShelfReading
 from fusion.results import People
@@ -395,7 +395,7 @@ def test_capacity_is_bounded() -> None:
     crowd = at_shelf({p: plate_hand(3) for p in range(12)}, 1.0)
     for i in range(60):
         attributor.observe(event(0.5 + 1e-6 * i, {3: -246.0}), crowd)
-    assert max(len(component.events) for component in attributor._components) <= 12
+    assert max(len(component.events) for component in attributor._components) <= EVENTS_PER_COMPONENT_MAX
     assert max(len(component.log_weight) for component in attributor._components) <= 128
 
 
