@@ -658,10 +658,6 @@ def calibration_interval(runs: Sequence[Score], n_draws: int = 500) -> tuple[flo
 # ---- ablations -------------------------------------------------------------------------------------------------------
 
 
-# A camera at the shelf with a product classifier: how often it sees the hand's product at all, and is right then.
-CLASSIFIER_SEES, CLASSIFIER_RIGHT = 0.8, 0.9
-
-
 def _without_arms(store: Store, observations: Iterable[Observation]) -> Iterator[Observation]:
     arms = list(store.layout.indices("l_wrist", "r_wrist", "l_elbow", "r_elbow"))
     for observation in observations:
@@ -688,6 +684,10 @@ def _limits(**values: int) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(attribution, name, value)
+
+
+# A camera at the shelf with a product classifier: how often it sees the hand's product at all, and is right then.
+CLASSIFIER_SEES, CLASSIFIER_RIGHT = 0.8, 0.9
 
 
 def _classified(
