@@ -36,7 +36,7 @@ COVER_MIN = 0.5
 # The actor's hand beside the middle of the load, behind the plate's front edge, and above the plate (measured spreads
 # 0.24 widths, 0.08 and 0.04 m). One in fourteen is anywhere within TAIL_WIDTH times as far: loads across two plates,
 # wrong keypoints.
-ALONG_SD_WIDTHS, ACROSS_M, ACROSS_SD_M, HEIGHT_M, HEIGHT_SD_M = 0.25, 0.115, 0.08, 0.14, 0.06
+ALONG_SD_WIDTHS, ACROSS_M, ACROSS_SD_M, HEIGHT_M, HEIGHT_SD_M = 0.25, 0.115, 0.06, 0.14, 0.055
 TAIL_WEIGHT, TAIL_WIDTH = 0.07, 2.5
 # Bystanders' hands: 0.8 of them anywhere in about a cubic metre, and 0.02 at a shelf of this height along 1.6 m of it.
 # Times (2 pi)^(3/2), and (2 pi)^(1/2), since the actor's density lacks it.
