@@ -35,8 +35,10 @@ compared: sum a shelf's plates, an event is half a second of more than 20 g of d
 product is the nearest in weight of those planned on the plates that changed, the person whose wrist or head was nearest
 at the peak of the deviation. It settles everything that the visit itself does not put in doubt.
 
-`--ablations` leaves parts out, and adds one: a camera with a product classifier that sees eight hands at a plate of ten
-and is right nine times of ten, as `items.jsonl` has it. Scales cannot tell goods of equal weight apart.
+`--ablations` leaves parts out, and adds two. One is knowledge: every plate's gain and every delivery's weight, so that
+what is left of a load's doubt is the piece, its place on the plate, and noise. The other is a camera with a product
+classifier that sees eight hands at a plate of ten and is right nine times of ten, as `items.jsonl` has it. Scales
+cannot tell goods of equal weight apart.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -63,13 +66,15 @@ import pyarrow.parquet as pq
 from scipy.stats import beta
 
 import fusion
-from fusion import attribution
+from fusion import attribution, shelves
 from fusion.config import Facing, Store
 from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.observations import Frame, ItemSighting, Observation, Recording, ShelfReading
 from fusion.results import People, PersonEntered, Receipt, ShelfEventExplained
 from fusion.shelves import Rows
 from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.simulation.goods import ShelfMap, Stock
+from fusion.simulation.scales import Scales
 
 # ---- what is simulated -----------------------------------------------------------------------------------------------
 
@@ -675,15 +680,15 @@ def _anything_anywhere(store: Store) -> Store:
 
 
 @contextmanager
-def _limits(**values: int) -> Iterator[None]:
-    before = {name: getattr(attribution, name) for name in values}
+def _constants(module: ModuleType, **values: float) -> Iterator[None]:
+    before = {name: getattr(module, name) for name in values}
     try:
         for name, value in values.items():
-            setattr(attribution, name, value)
+            setattr(module, name, value)
         yield
     finally:
         for name, value in before.items():
-            setattr(attribution, name, value)
+            setattr(module, name, value)
 
 
 # A camera at the shelf with a product classifier: how often it sees the hand's product at all, and is right then.
@@ -704,18 +709,38 @@ def _classified(
     yield from heapq.merge(observations, said, key=lambda one: one.t_ns)
 
 
-ABLATIONS: dict[str, Callable[[Store, Iterable[Observation], Sequence[TrueEvent]], Answers]] = {
-    "without wrists and elbows": lambda store, seen, _: replayed(store, _without_arms(store, seen)),
-    "without a planogram": lambda store, seen, _: replayed(_anything_anywhere(store), seen),
-    "one joint explanation kept, not 128": lambda store, seen, _: _with_one(store, seen),
-    "with a classifier at the shelf": lambda store, seen, events: replayed(store, _classified(store, seen, events)),
+def _with_one(store: Store, observations: Iterable[Observation]) -> Answers:
+    with _constants(attribution, EXPLANATIONS_MAX=1):
+        return replayed(store, observations)
+
+
+def _weights_known(store: Store, observations: Iterable[Observation], scenario: Scenario) -> Answers:
+    """As if every plate had been calibrated and every delivery weighed: what is left of a load's doubt is the piece,
+    its place on the plate, and noise."""
+    shelf_map = ShelfMap(store)
+    gain = dict(zip((plate.plate for plate in store.plates), Scales(store, shelf_map, scenario).gain))
+    batch = Stock(store, shelf_map, scenario)._batch  # What no engine could know.
+    products = [p.model_copy(update={"weight_g": p.weight_g * batch[p.gtin]}) for p in store.products]
+
+    def calibrated() -> Iterator[Observation]:
+        for observation in observations:
+            if isinstance(observation, ShelfReading):
+                samples = observation.samples / np.float32(gain[observation.plate])
+                observation = ShelfReading(observation.t_ns, observation.plate, samples)
+            yield observation
+
+    with _constants(shelves, GAIN_SD=shelves.PLACE_GAIN_SD * 1.01):
+        return replayed(store.model_copy(update={"products": tuple(products)}), calibrated())
+
+
+ABLATIONS: dict[str, Callable[[Take, Store, Iterable[Observation], Sequence[TrueEvent]], Answers]] = {
+    "without wrists and elbows": lambda _, store, seen, events: replayed(store, _without_arms(store, seen)),
+    "without a planogram": lambda _, store, seen, events: replayed(_anything_anywhere(store), seen),
+    "one joint explanation kept, not 128": lambda _, store, seen, events: _with_one(store, seen),
+    "plates calibrated, deliveries weighed": lambda one, store, seen, _: _weights_known(store, seen, one.scenario),
+    "with a classifier at the shelf": lambda _, store, seen, events: replayed(store, _classified(store, seen, events)),
 }
 ABLATED = ("busy", "putback", "look-alike")
-
-
-def _with_one(store: Store, observations: Iterable[Observation]) -> Answers:
-    with _limits(EXPLANATIONS_MAX=1):
-        return replayed(store, observations)
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
@@ -754,7 +779,7 @@ def measure(one: Take, recording: Path, ablations: Sequence[str] = (), explain: 
     plain = score_receipts(visits, plain_receipts(store, answers), price)
     ablated = {}
     for name in ablations:
-        other = ABLATIONS[name](store, Recording(recording).observations(), events)
+        other = ABLATIONS[name](one, store, Recording(recording).observations(), events)
         ablated[name] = score_receipts(visits, other.receipts, price)
     causes: list[Any] = []
     if explain:
