@@ -465,10 +465,12 @@ class Attributor:
             self._lately.popleft()
         scene = self._scene(event, history)
         found, log_place = self._what(event, scene)
-        if self._sightings:
-            log_place = log_place + self._log_seen(event, found)
-        shared = self._shared(event, scene, found, log_place, history) if event.delta_g.sum() < 0 else []
-        component = self._explain(opened, scene, found, log_place, shared)
+        log_seen, log_seen_otherwise = self._log_seen(event)
+        log_place = log_place + log_seen[found.product]
+        log_nothing = self._log_nothing(event) + log_seen_otherwise
+        taken = event.delta_g.sum() < 0
+        shared = self._shared(event, scene, found, log_place, log_seen, history) if taken else []
+        component = self._explain(opened, scene, found, log_place, log_nothing, shared)
         belief = self._belief(component, opened)
         for candidate in belief.candidates:
             self.planogram.move(at, self._product[candidate.gtin], candidate.quantity * candidate.probability)
@@ -573,16 +575,22 @@ class Attributor:
         self._sightings.append((t_ns, self._names.index(plate), self._product[gtin], probability))
         return True
 
-    def _log_seen(self, event: ShelfEvent, found: Explanations) -> np.ndarray:
-        """(n_what,) what classifiers say of each explanation: they are right as often as they claim, or see another of
-        all products."""
-        out = np.zeros(len(found.product))
-        others = max(len(self.planogram.gtins) - 1, 1)
+    def _log_seen(self, event: ShelfEvent) -> tuple[np.ndarray, float]:
+        """(n_products,) what classifiers say of a load of each product, and of anything else.
+
+        They are right as often as they claim, or see another of all products, and see no more in a hand that moves
+        nothing.
+        """
+        out, log_otherwise = np.zeros(len(self.planogram.gtins)), 0.0
+        others = max(len(out) - 1, 1)
         for t_ns, plate, product, probability in self._sightings:
             if plate in event.plates and abs(t_ns - event.contact_ns) < SEEN_WITHIN_S * 1e9:
                 p = min(max(probability, SIGHT_FLOOR), 1.0 - SIGHT_FLOOR)
-                out += np.where(found.product == product, math.log(p), math.log((1.0 - p) / others))
-        return out
+                log_wrong = math.log((1.0 - p) / others)
+                out += log_wrong
+                out[product] += math.log(p) - log_wrong
+                log_otherwise += log_wrong
+        return out, log_otherwise
 
     def _expected_pieces(self, carts: set[int] | None) -> np.ndarray:
         """(n_products,) pieces that these carts (None: all) are expected to have taken, put-backs not subtracted."""
@@ -598,7 +606,13 @@ class Attributor:
         return pieces
 
     def _candidates(
-        self, event: ShelfEvent, scene: _Scene, found: Explanations, log_place: np.ndarray, shared: list[_Shared]
+        self,
+        event: ShelfEvent,
+        scene: _Scene,
+        found: Explanations,
+        log_place: np.ndarray,
+        log_nothing: float,
+        shared: list[_Shared],
     ) -> tuple[_Table, np.ndarray, np.ndarray]:
         """The new event's candidates, the last of them that nothing moved: table, log prior times likelihood, and the
         log likelihood of the weight alone."""
@@ -637,11 +651,17 @@ class Attributor:
         table = _Table(
             owner, cart, np.concatenate([product[order], nothing[1]]), np.concatenate([quantity[order], nothing[1]])
         )
-        log_nothing = self._log_nothing(event) + math.log(rise.of_nothing)
+        log_nothing += math.log(rise.of_nothing)
         return table, np.append(log_candidate[order], log_nothing), np.append(log_weight[order], log_nothing)
 
     def _shared(
-        self, event: ShelfEvent, scene: _Scene, found: Explanations, log_place: np.ndarray, history: ArmHistory
+        self,
+        event: ShelfEvent,
+        scene: _Scene,
+        found: Explanations,
+        log_place: np.ndarray,
+        log_seen: np.ndarray,
+        history: ArmHistory,
     ) -> list[_Shared]:
         """Two loads that left the plates before they came to rest in between: pieces of one product or of two, taken by
         two people or by the two hands of one."""
@@ -654,8 +674,9 @@ class Attributor:
                 log_what = float(found.log_likelihood[i] + log_place[i]) + log_grips
                 whats.append((product, product, -a, a - pieces, log_what, float(found.log_likelihood[i])))
         for x, y, log_likelihood in self.planogram.mixtures(event):
-            whats.append((x, y, -1, -1, log_likelihood + 2.0 * one, log_likelihood))
-            whats.append((y, x, -1, -1, log_likelihood + 2.0 * one, log_likelihood))
+            log_what = log_likelihood + 2.0 * one + max(float(log_seen[x]), float(log_seen[y]))
+            whats.append((x, y, -1, -1, log_what, log_likelihood))
+            whats.append((y, x, -1, -1, log_what, log_likelihood))
         if not len(found.product):
             return []
         # What weighs so much worse than the best single explanation cannot be made up for by any hand.
@@ -688,10 +709,16 @@ class Attributor:
         return (LOG_NOTHING_WENT if total_g < 0 else LOG_NOTHING_CAME) - abs(total_g) / 2000.0
 
     def _explain(
-        self, opened: _Event, scene: _Scene, found: Explanations, log_place: np.ndarray, shared: list[_Shared]
+        self,
+        opened: _Event,
+        scene: _Scene,
+        found: Explanations,
+        log_place: np.ndarray,
+        log_nothing: float,
+        shared: list[_Shared],
     ) -> _Component:
         """The new event's component: candidates, the components they tie together, the best joint explanations."""
-        table, log_candidate, log_weight = self._candidates(opened.event, scene, found, log_place, shared)
+        table, log_candidate, log_weight = self._candidates(opened.event, scene, found, log_place, log_nothing, shared)
         n_new = len(table)
         tied = self._tied(opened, table)
         base = self._merged(tied)
@@ -730,77 +757,77 @@ class Attributor:
             infinite where the older undid what the newer would, without rows where none does; (n_new,) sum of the
             ratios beside events that are settled, and how many those are.
         """
-        settled = np.zeros(len(table)), np.zeros(len(table), np.int32)
+        n_new = len(table)
+        settled = np.zeros(n_new), np.zeros(n_new, np.int32)
+        doing = _rows_by_what(table)
         if opened.total_g > 0:
-            puts = (table.quantity[:, 0] > 0) & (table.cart[:, 0] >= 0)
-            put = set(zip(table.cart[puts, 0].tolist(), table.product[puts, 0].tolist()))
-            earlier = [one for pair in sorted(put) for one in self._taken.get(pair, ())]
+            put = sorted(what for what in doing if what[0] >= 0)
+            earlier = [one for what in put for one in self._taken.get(what, ())]
         else:
             earlier = list(self._lately)
             # A lean is undone once.
             undoings = [at for at, one in enumerate(earlier) if not one.parts and _alike(one.event, opened)]
             earlier = earlier[undoings[-1] + 1 :] if undoings else earlier
         for one in earlier:
-            log_ratio = self._log_undone(one.event, one.parts, opened, table, log_weight)
-            if log_ratio is not None:
-                known = ~np.isnan(log_ratio)
-                settled[0][known] += np.exp(log_ratio[known])
-                settled[1][known] += 1
-        log_pair = np.full((len(base.table), len(table)), np.nan)
-        paired = False
+            for row, log_ratio in self._log_undone(one.event, one.parts, opened, doing, table, log_weight):
+                settled[0][row] += math.exp(log_ratio)
+                settled[1][row] += 1
+        pairs: list[tuple[int, int, float]] = []
         for index, other in enumerate(base.events):
-            if other.total_g * opened.total_g > 0:
-                if opened.total_g < 0 and _alike(other, opened):
-                    nothing = (base.event_of == index) & (base.table.quantity == 0).all(axis=1)
-                    log_pair[nothing, -1], paired = math.inf, True
+            same_way = other.total_g * opened.total_g > 0
+            if same_way and (opened.total_g > 0 or not _alike(other, opened)):
                 continue
             for row in np.flatnonzero((base.event_of == index) & (base.probability > 1e-6)).tolist():
-                log_ratio = self._log_undone(other, _parts(base.table, row), opened, table, log_weight)
-                if log_ratio is not None:
-                    log_pair[row], paired = log_ratio, True
-        return (log_pair if paired else log_pair[:0]), *settled
+                parts = _parts(base.table, row)
+                if not same_way:
+                    undone = self._log_undone(other, parts, opened, doing, table, log_weight)
+                    pairs += [(row, new, log_ratio) for new, log_ratio in undone]
+                elif not parts:
+                    pairs.append((row, n_new - 1, math.inf))
+        log_pair = np.full((len(base.table) if pairs else 0, n_new), np.nan)
+        for row, new, log_ratio in pairs:
+            log_pair[row, new] = log_ratio
+        return log_pair, *settled
 
     def _log_undone(
         self,
         earlier: _Event,
         parts: Sequence[tuple[int, int, int]],
         opened: _Event,
+        doing: Mapping[tuple[int, int], list[int]],
         table: _Table,
         log_weight: np.ndarray,
-    ) -> np.ndarray | None:
-        """(n_new,) log ratio of the new candidates that undo what an earlier event was, NaN for the others; None if
-        none does.
+    ) -> list[tuple[int, float]]:
+        """The new candidates that undo what an earlier event was, and the log ratio of each.
 
         A lean goes as it came, and a piece weighs what it weighed: nothing but noise, and what plates differ by, tells
         the two loads apart, while those of two pieces differ by their deviations and by the label's.
         """
-        out = np.full(len(table), np.nan)
         if not parts:
-            left = _undone(earlier, opened)
             # Hands lean on a shelf and are gone; nothing but goods leaves a plate and comes again.
-            if left is None or earlier.total_g < 0:
-                return None
+            left = _undone(earlier, opened) if earlier.total_g > 0 else None
+            if left is None:
+                return []
             log_same = -0.5 * (left.left_g / left.sd_g) ** 2 - math.log(left.sd_g * math.sqrt(2.0 * math.pi))
-            out[-1] = max(log_same + LOG_UNDONE - float(log_weight[-1]), 0.0)
-            return out
+            return [(len(table) - 1, max(log_same + LOG_UNDONE - float(log_weight[-1]), 0.0))]
         cart, product, quantity = parts[0]
-        if len(parts) > 1 or cart < 0:
-            return None
-        pieces = table.quantity[:, 0]
-        same = (table.cart[:, 0] == cart) & (table.product[:, 0] == product) & (table.quantity[:, 1] == 0)
+        rows = doing.get((cart, product))
+        if rows is None or len(parts) > 1 or cart < 0 or (quantity > 0 and _undone(earlier, opened) is None):
+            return []
         if quantity < 0:
             log_is, log_other = LOG_SAME_PUT, LOG_OTHER_PUT
-            same &= (pieces > 0) & (pieces <= -quantity)
+            most, least = -quantity, 1
         else:
             log_is, log_other = LOG_SAME_TAKEN, LOG_OTHER_TAKEN
-            same &= pieces == -quantity
-        if not same.any() or (quantity > 0 and _undone(earlier, opened) is None):
-            return None
-        for row in np.flatnonzero(same).tolist():
-            part = abs(int(pieces[row])) / abs(quantity)
-            piece_g2 = abs(int(pieces[row])) * (1.0 - part) * float(self.planogram.weight_sd_g[product]) ** 2
-            log_same = self._log_same_load(earlier, opened, part, piece_g2)
-            out[row] = np.logaddexp(log_other, log_is + log_same - log_weight[row])
+            most = least = -quantity
+        out = []
+        for row in rows:
+            pieces = int(table.quantity[row, 0])
+            if least <= pieces <= most:
+                part = abs(pieces) / abs(quantity)
+                piece_g2 = abs(pieces) * (1.0 - part) * float(self.planogram.weight_sd_g[product]) ** 2
+                log_same = self._log_same_load(earlier, opened, part, piece_g2)
+                out.append((row, float(np.logaddexp(log_other, log_is + log_same - float(log_weight[row])))))
         return out
 
     def _log_same_load(self, earlier: _Event, later: _Event, part: float, piece_g2: float) -> float:
@@ -1249,6 +1276,16 @@ def _rise(event: ShelfEvent) -> _Rise:
     of_nothing = LEANS_LIKE_GRIP * one + (1.0 - LEANS_LIKE_GRIP) * two
     many = (1.0 - REGRIP) * one + REGRIP * two
     return _Rise(of_nothing, one, many, (1.0 - BOTH_AT_ONCE) * two + BOTH_AT_ONCE * one, two)
+
+
+def _rows_by_what(table: _Table) -> dict[tuple[int, int], list[int]]:
+    """Rows of the candidates of one part, by cart and product."""
+    rows: dict[tuple[int, int], list[int]] = {}
+    one_part = np.flatnonzero((table.quantity[:, 0] != 0) & (table.quantity[:, 1] == 0))
+    carts, products = table.cart[one_part, 0].tolist(), table.product[one_part, 0].tolist()
+    for row, what in zip(one_part.tolist(), zip(carts, products)):
+        rows.setdefault(what, []).append(row)
+    return rows
 
 
 def _parts(table: _Table, row: int) -> tuple[tuple[int, int, int], ...]:

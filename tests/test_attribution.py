@@ -305,6 +305,20 @@ def test_a_look_at_the_hand_tells_twins_apart() -> None:
     assert not attributor.sight(T0, "nowhere", GTINS[4], 0.9)
 
 
+def test_a_wrong_look_at_the_hand_does_not_make_a_load_nothing() -> None:
+    """Who moves nothing shows no more than who moves another product."""
+    history, nothing = at_shelf({7: plate_hand(3)}), []
+    for seen in (None, GTINS[0]):
+        attributor = Attributor(scene.shop())
+        attributor.observe(event(5.0, {3: -246.0}), history)
+        if seen is not None:
+            attributor.sight(T0 + 40 * 10**9, scene.shop().plates[5].plate, seen, 0.9)
+        belief = attributor.observe(event(40.0, {5: 247.0}), history)
+        assert top(belief) == (7, GTINS[3], 1)
+        nothing.append(belief.nothing)
+    assert_allclose(*nothing, rtol=0.01)
+
+
 def test_two_people_may_share_a_load() -> None:
     """Two hands at a plate that loses two pieces: slowly, one each; in a twentieth of a second, one of them both."""
     both = at_shelf({7: plate_hand(3), 8: plate_hand(3)})
