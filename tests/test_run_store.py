@@ -79,7 +79,10 @@ def test_the_seed_decides(tmp_path):
 
 def test_interrupting_keeps_the_results_so_far(tmp_path):
     args = ("--realtime", "--minutes", 5, "--shoppers", 4, "--out", tmp_path)
+    # A background job of a shell inherits that interrupts are ignored, and would hand that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start("run_store.py", *args, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    signal.signal(signal.SIGINT, before)
     # The first line is printed before the run starts; then some data must have come.
     assert process.stdout.readline()
     time.sleep(4.0)
