@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from fusion.adapters.ledger import Ledger
+from fusion.config import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,3 +35,73 @@ def small_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = demo_store(n_cameras=6, n_plates=24)
     Simulation(store, Scenario(seed=11, minutes=1.0, shoppers=2)).write(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL server whose superuser we are: that of FUSION_POSTGRES, else one started for the tests."""
+    url = os.environ.get("FUSION_POSTGRES")
+    if url:
+        yield url
+        return
+    pgserver = pytest.importorskip("pgserver", reason="no PostgreSQL: set FUSION_POSTGRES or install pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@dataclass
+class Place:
+    """Where a test keeps a store's books: the same behaviour is asked of every kind.
+
+    Attributes:
+        folder: holds every file that the store itself keeps.
+        database: URL of the test's own PostgreSQL database; None for SQLite.
+    """
+
+    folder: Path
+    database: str | None = None
+
+    def open(self, store: Store) -> Ledger:
+        if self.database is None:
+            return Ledger.open(self.folder / "ledger.sqlite", store)
+        return Ledger.open(self.database, store, vault=self.folder / "vault.sqlite")
+
+    def stranger(self, store: Store) -> Any:
+        """A connection that goes round the ledger; its `execute` commits at once."""
+        import sqlite3
+
+        if self.database is None:
+            return sqlite3.connect(self.folder / "ledger.sqlite", isolation_level=None)
+        import psycopg
+
+        from fusion.adapters.books import schema_of
+
+        connection = psycopg.connect(self.database, autocommit=True)
+        connection.execute(f"SET search_path = {schema_of(store.id)}")
+        return connection
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
+    """Makes places for books that nobody has used before."""
+    if request.param == "sqlite":
+        return lambda: Place(tmp_path_factory.mktemp("books"))
+    url = request.getfixturevalue("postgres")
+
+    def make() -> Place:
+        import psycopg
+
+        name = f"test_{secrets.token_hex(8)}"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        base, _, options = url.partition("?")
+        database = base.rsplit("/", 1)[0] + f"/{name}" + (f"?{options}" if options else "")
+        return Place(tmp_path_factory.mktemp("books"), database)
+
+    return make
+
+
+@pytest.fixture
+def place(new_place: Callable[[], Place]) -> Place:
+    return new_place()

@@ -1,15 +1,15 @@
 """The retailer's ledger: what every visit costs, in books that are only added to.
 
-Double entry in SQLite. Every entry carries a SHA-256 over its own canonical bytes and over its predecessor's hash, so a
-row that is changed, removed, inserted or swapped afterwards is found and named by `Ledger.verify`; a tail that was cut
-off is found by comparing with a `Head` kept elsewhere. Amounts are integer minor units; debits are positive, credits
-negative.
+Double entry in SQLite or PostgreSQL. Every entry carries a SHA-256 over its own canonical bytes and over its
+predecessor's hash, so a row that is changed, removed, inserted or swapped afterwards is found and named by
+`Ledger.verify`; a tail that was cut off is found by comparing with a `Head` or a signed checkpoint kept elsewhere.
+Amounts are integer minor units; debits are positive, credits negative.
 
 Every entry has a key derived from the event that caused it. Saying the same thing twice is harmless, so whoever is not
 sure whether a posting arrived says it again; saying something else under the same key is an `IdempotencyConflict`.
 
-Whose visit it was stands in one table of its own, outside the chain: deleting those rows leaves valid books behind.
-Nothing else that is stored here may name an account.
+Whose visit it was stands in a vault of its own, outside the chain: emptying it leaves valid books behind. Nothing else
+that is stored here may name an account.
 """
 
 from __future__ import annotations
@@ -18,82 +18,33 @@ import hashlib
 import json
 import operator
 import os
-import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Any, Literal, Protocol
 
+from fusion.adapters.books import FORMAT_VERSION, Books, Holder, Row, open_books
 from fusion.config import Store
 from fusion.errors import IdempotencyConflict, LedgerError
 from fusion.results import Receipt, ReceiptLine
 
-FORMAT_VERSION = 1
 # Largest amount of one line or receipt, in minor units. SQLite's sums are int64: nine million entries of this size fit.
 AMOUNT_MAX = 10**12
 # Longest visit id, account or name; longest reason or note.
 NAME_MAX = 255
 NOTE_MAX = 2000
-# How long to wait for another process that is writing.
-BUSY_MAX_S = 10.0
+# Goes before what a checkpoint's signature covers, so that no other signed text passes for one.
+_CHECKPOINT = b"fusion checkpoint 1\n"
 # VAT rates are exact to a ten-thousandth of a percent.
 _RATE_SCALE = 10_000
 
 Decided = Literal["accept", "correct", "waive"]
-
-_SCHEMA = """
-CREATE TABLE book (
-  id INTEGER PRIMARY KEY CHECK (id = 1),
-  format_version INTEGER NOT NULL,
-  store TEXT NOT NULL,
-  currency TEXT NOT NULL
-) STRICT;
-CREATE TABLE entry (
-  seq INTEGER PRIMARY KEY,
-  t_ns INTEGER NOT NULL,
-  kind TEXT NOT NULL,
-  visit TEXT NOT NULL,
-  key TEXT NOT NULL UNIQUE,
-  details TEXT NOT NULL,
-  hash BLOB NOT NULL
-) STRICT;
-CREATE INDEX entry_of_visit ON entry (visit, seq);
-CREATE TABLE posting (
-  entry INTEGER NOT NULL REFERENCES entry (seq),
-  line INTEGER NOT NULL,
-  account TEXT NOT NULL,
-  currency TEXT NOT NULL,
-  amount INTEGER NOT NULL,
-  PRIMARY KEY (entry, line)
-) STRICT, WITHOUT ROWID;
-CREATE TRIGGER book_update BEFORE UPDATE ON book BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
-CREATE TRIGGER book_delete BEFORE DELETE ON book BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
-CREATE TRIGGER entry_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
-CREATE TRIGGER entry_delete BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
-CREATE TRIGGER posting_update BEFORE UPDATE ON posting BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
-CREATE TRIGGER posting_delete BEFORE DELETE ON posting BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
--- INSERT OR REPLACE deletes without asking the triggers above, so an insert may only go to the end.
-CREATE TRIGGER entry_insert BEFORE INSERT ON entry
-  WHEN NEW.seq <= (SELECT coalesce(max(seq), 0) FROM entry) OR EXISTS (SELECT 1 FROM entry WHERE key = NEW.key)
-  BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
-CREATE TRIGGER posting_insert BEFORE INSERT ON posting
-  WHEN NEW.entry <> (SELECT max(seq) FROM entry)
-    OR EXISTS (SELECT 1 FROM posting WHERE entry = NEW.entry AND line = NEW.line)
-  BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
-"""
-_LINK_SCHEMA = """
-CREATE TABLE link (
-  visit TEXT PRIMARY KEY,
-  account TEXT NOT NULL,
-  enter_ns INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX link_of_account ON link (account);
-"""
-_TRIGGERS = frozenset(line.split()[2] for line in _SCHEMA.splitlines() if line.startswith("CREATE TRIGGER"))
+# Kinds of entries that say what a visit costs. A correction reverses these and no others: what was paid stays paid.
+_CHARGING = ("receipt settled", "receipt review", "decision accept", "decision correct", "decision waive")
+# First words of the keys that these and the opening of a visit have; others may not use them.
+_OWN_KEYS = ("opened", "receipt", "decision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +57,64 @@ class Posting:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """What the books say happened. `request` is what was asked for, by the caller's own names."""
+
+    seq: int
+    t_ns: int
+    kind: str
+    visit: str
+    key: str
+    request: Mapping[str, Any]
+    postings: tuple[Posting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Discount:
+    """What an offer takes off the price of one product on a receipt, in minor units."""
+
+    offer: str
+    gtin: str
+    amount: int
+
+
+class Signs(Protocol):
+    """A private key, such as cryptography's Ed25519PrivateKey."""
+
+    def sign(self, data: bytes, /) -> bytes: ...
+
+
+class Proves(Protocol):
+    """A public key; raises where the signature is not its own."""
+
+    def verify(self, signature: bytes, data: bytes, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """The newest entry's number and hash. Kept outside the ledger, it shows later whether a tail was cut off."""
 
     seq: int
     sha256: str
+
+    @classmethod
+    def from_checkpoint(cls, text: str, key: Proves, store: Store) -> Head:
+        """Head that `Ledger.checkpoint` signed.
+
+        Raises:
+            LedgerError: the text is damaged, signed by another key, or about another store's books.
+        """
+        try:
+            said = json.loads(text)
+            signed = {name: said[name] for name in ("seq", "sha256", "t_ns", "store", "currency")}
+            key.verify(bytes.fromhex(said["signature"]), _CHECKPOINT + _canonical(signed).encode("ascii"))
+            seq, sha256 = _integer("seq", signed["seq"], 0, 2**63 - 1), str(signed["sha256"])
+        except Exception as error:  # whatever a key raises where the signature is not its own
+            raise LedgerError(f"checkpoint: want one signed by this key, got: {type(error).__name__}") from None
+        if (signed["store"], signed["currency"]) != (store.id, store.currency):
+            got = f"{signed['store']!r} in {signed['currency']}"
+            raise LedgerError(f"checkpoint: want the books of {store.id!r} in {store.currency}, got those of {got}")
+        return cls(seq, sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,7 @@ class Standing:
         reason: why the receipt went to review, if it did.
         total: what the lines below cost. Money has moved for it unless the status is "open" or "review".
         revision: number of decisions taken so far; the next one is revision + 1.
+        discounts: what offers took off the lines' prices.
     """
 
     visit: str
@@ -141,6 +146,7 @@ class Standing:
     total: int
     lines: tuple[ReceiptLine, ...]
     revision: int
+    discounts: tuple[Discount, ...] = ()
 
 
 def vat_included(gross: int, rate_percent: float) -> int:
@@ -234,15 +240,15 @@ def _instant(name: str, value: object) -> int:
 
 
 class Ledger:
-    """One store's books in one SQLite file; several threads and processes may use the same file.
+    """One store's books; several threads and processes may use the same ones.
 
-    What a method has returned from is on disk (WAL, synchronous FULL) and survives the end of the process and of the
-    machine's power. Times come from the data; the ledger reads no clock. `store` supplies currency and VAT rates.
+    What a method has returned from is on disk and survives the end of the process and of the machine's power. Times
+    come from the data; the ledger reads no clock. `store` supplies currency and VAT rates.
     """
 
-    def __init__(self, connection: sqlite3.Connection, store: Store) -> None:
+    def __init__(self, books: Books, store: Store) -> None:
         """Use `Ledger.open`."""
-        self._connection = connection
+        self._books = books
         self._lock = threading.RLock()
         self._batched = False
         self._store = store
@@ -250,56 +256,35 @@ class Ledger:
         self._genesis = genesis_hash(store.id, store.currency)
 
     @classmethod
-    def open(cls, where: str | os.PathLike[str], store: Store) -> Ledger:
+    def open(
+        cls, where: str | os.PathLike[str], store: Store, vault: str | os.PathLike[str] | None = None
+    ) -> Ledger:
         """Open the books of a store, or begin them where there are none.
 
         Args:
-            where: path of a file, or its URL: sqlite:///relative/path or sqlite:////absolute/path.
+            where: path of a file, or a URL: sqlite:///relative/path, sqlite:////absolute/path, or
+                postgresql://user@server/database (extra `postgres`), where each store has a schema of its own.
             store: whose books they are.
+            vault: file that keeps whose visits they are, for books in PostgreSQL; those in SQLite hold it themselves.
 
         Raises:
-            LedgerError: the file cannot be used, or holds the books of another store, currency or format.
+            LedgerError: the books cannot be used, or are those of another store, currency or format.
         """
-        path = _path(where)
+        books = open_books(where, store.id, vault)
         try:
-            # The file says who bought what until it is unlinked: nobody but its owner reads it.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
-            connection = sqlite3.connect(path, timeout=BUSY_MAX_S, isolation_level=None, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
-            raise LedgerError(f"{path}: want a file to keep the ledger in, got: {error}") from error
-        try:
-            ledger = cls(connection, store)
-            ledger._prepare(path)
-        except sqlite3.Error as error:
-            connection.close()
-            raise LedgerError(f"{path}: want a ledger, got: {error}") from error
+            books.begin((FORMAT_VERSION, store.id, store.currency))
+            rows = books.run("SELECT format_version, store, currency FROM book WHERE id = 1")
+            if not rows or rows[0][0] != FORMAT_VERSION:
+                got = rows[0][0] if rows else None
+                raise LedgerError(f"{books.where}: want a ledger of format {FORMAT_VERSION}, got {got}")
+            _, found, currency = rows[0]
+            if (found, currency) != (store.id, store.currency):
+                wanted = f"{store.id!r} in {store.currency}"
+                raise LedgerError(f"{books.where}: want the books of {wanted}, got {found!r} in {currency}")
         except BaseException:
-            connection.close()
+            books.close()
             raise
-        return ledger
-
-    def _prepare(self, path: Path) -> None:
-        run = self._connection.execute
-        run("PRAGMA secure_delete = ON")
-        mode = run("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise LedgerError(f"{path}: want a local file system with shared memory (WAL), got journal mode {mode}")
-        run("PRAGMA synchronous = FULL")
-        run("PRAGMA recursive_triggers = ON")
-        run("PRAGMA trusted_schema = OFF")
-        with self._transaction():
-            if run("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-                # executescript would commit first and let a second process begin the books too.
-                for statement in _statements(_SCHEMA + _LINK_SCHEMA):
-                    run(statement)
-                identity = (FORMAT_VERSION, self._store.id, self._store.currency)
-                run("INSERT INTO book (id, format_version, store, currency) VALUES (1, ?, ?, ?)", identity)
-        found = run("SELECT format_version, store, currency FROM book WHERE id = 1").fetchone()
-        if found is None or found[0] != FORMAT_VERSION:
-            raise LedgerError(f"{path}: want a ledger of format {FORMAT_VERSION}, got {found and found[0]}")
-        if found[1:] != (self._store.id, self._store.currency):
-            wanted = f"{self._store.id!r} in {self._store.currency}"
-            raise LedgerError(f"{path}: want the books of {wanted}, got {found[1]!r} in {found[2]}")
+        return cls(books, store)
 
     # ---- posting -----------------------------------------------------------------------------------------------------
 
@@ -325,13 +310,14 @@ class Ledger:
                 return False
             self._append(enter_ns, "visit opened", visit, f"{visit}/opened", {"request": {"enter": enter_ns}}, ())
             if account is not None:
-                self._link(visit, account, enter_ns)
+                self._books.vault.link(visit, account, enter_ns)
         return True
 
-    def post_receipt(self, receipt: Receipt) -> bool:
+    def post_receipt(self, receipt: Receipt, discounts: Sequence[Discount] = ()) -> bool:
         """Record a finished visit: a settled one is charged, one for review waits without money moving.
 
-        Returns False where the same receipt was recorded before.
+        `discounts` are what offers take off the lines; `receipt.total` is what remains. Returns False where the same
+        receipt was recorded before.
 
         Raises:
             IdempotencyConflict: the visit has a different receipt, or belongs to another account.
@@ -345,9 +331,10 @@ class Ledger:
         if receipt.account is not None:
             _text("account", receipt.account)
         lines = self._lines(receipt.lines)
-        total = _total(lines)
+        less = self._discounts(discounts, lines)
+        total = _total(lines, less)
         if total != receipt.total:
-            raise LedgerError(f"total: want the sum of the lines, {total}, got {receipt.total}")
+            raise LedgerError(f"total: want the sum of the lines less discounts, {total}, got {receipt.total}")
         issued_ns = _instant("issued_ns", receipt.issued_ns)
         exit_ns = _instant("exit_ns", receipt.exit_ns)
         enter_ns = None if receipt.enter_ns is None else _instant("enter_ns", receipt.enter_ns)
@@ -360,6 +347,8 @@ class Ledger:
             "total": total,
             "lines": lines,
         }
+        if less:
+            request["discounts"] = less
         with self._transaction():
             linked = self._account(visit)
             if linked is not None and receipt.account != linked:
@@ -369,13 +358,13 @@ class Ledger:
             rates = self._rates_of(lines, {})
             postings: tuple[Posting, ...] = ()
             if receipt.status == "settled":
-                postings = charge_postings(_gross_by_rate(lines, rates), receipt.currency)
+                postings = charge_postings(_gross_by_rate(lines, less, rates), receipt.currency)
             opened = self._recorded(f"{visit}/opened") is not None
             details = {"request": request, "vat": rates}
             self._append(issued_ns, f"receipt {receipt.status}", visit, f"{visit}/receipt", details, postings)
             # A visit that was opened with this account and has no link any more was unlinked on purpose.
             if receipt.account is not None and not opened:
-                self._link(visit, receipt.account, exit_ns if enter_ns is None else enter_ns)
+                self._books.vault.link(visit, receipt.account, exit_ns if enter_ns is None else enter_ns)
         return True
 
     def decide(
@@ -387,12 +376,14 @@ class Ledger:
         t_ns: int,
         revision: int = 1,
         lines: Sequence[ReceiptLine] | None = None,
+        discounts: Sequence[Discount] = (),
         note: str = "",
     ) -> bool:
         """A person decides what a visit costs: what it was charged so far is reversed, what is right is posted.
 
         Args:
-            decision: "accept" the receipt as it stands (reviewed visits only), "correct" it to `lines`, or "waive" it.
+            decision: "accept" the receipt as it stands (reviewed visits only), "correct" it to `lines` less
+                `discounts`, or "waive" it.
             by: who decided; kept for good.
             t_ns: when.
             revision: 1 for the first decision about this visit, then 2, and so on: `Standing.revision + 1` as the
@@ -407,11 +398,12 @@ class Ledger:
         _text("visit", visit)
         if decision not in ("accept", "correct", "waive"):
             raise LedgerError(f"decision: want accept, correct or waive, got {decision!r}")
-        if (lines is not None) != (decision == "correct"):
+        if (lines is not None) != (decision == "correct") or (discounts and lines is None):
             raise LedgerError(f"lines: want them with correct and only then, got {decision}")
         t_ns = _instant("t_ns", t_ns)
         revision = _integer("revision", revision, 1, 10**6)
         asked = None if lines is None else self._lines(lines)
+        less = self._discounts(discounts, asked or [])
         request = {
             "decision": decision,
             "by": _text("by", by),
@@ -419,6 +411,8 @@ class Ledger:
             "lines": asked,
             "note": _text("note", note, NOTE_MAX, 0),
         }
+        if less:
+            request["discounts"] = less
         key = f"{visit}/decision {revision}"
         with self._transaction():
             if self._is_repeated(key, t_ns, request):
@@ -433,8 +427,10 @@ class Ledger:
                 raise LedgerError(f"visit {visit!r}: want a receipt in review to accept, got one that was settled")
             right = {"accept": receipt["request"]["lines"], "correct": asked, "waive": []}[decision]
             assert right is not None
+            if decision == "accept":
+                less = receipt["request"].get("discounts", [])
             rates = self._rates_of(right, receipt["vat"])
-            charge = charge_postings(_gross_by_rate(right, rates), self._store.currency)
+            charge = charge_postings(_gross_by_rate(right, less, rates), self._store.currency)
             details = {"request": request, "vat": rates}
             self._append(t_ns, f"decision {decision}", visit, key, details, (*self._reversal(visit), *charge))
         return True
@@ -453,6 +449,56 @@ class Ledger:
                 self.post_receipt(receipt)
         return [one.visit for one in visits]
 
+    def record(
+        self,
+        visit: str,
+        name: str,
+        kind: str,
+        t_ns: int,
+        request: Mapping[str, Any],
+        postings: Sequence[Posting] = (),
+    ) -> bool:
+        """Add an entry of another kind, such as what a payment provider answered. False where it was there before.
+
+        Args:
+            visit: what it is about: a visit, or anything else that has entries of its own.
+            name: what makes the entry's key together with `visit`; not beginning with a word of the ledger's own keys.
+            kind: a short phrase to count and filter by.
+            request: what was asked or answered; integers and text only. Must not name an account.
+            postings: money that moved; sums to zero in every currency.
+
+        Raises:
+            IdempotencyConflict: recorded before under this name with another time, kind, request or postings.
+            LedgerError: the postings do not balance, or a value has no place in the books.
+        """
+        key = f"{_text('visit', visit)}/{_text('name', name)}"
+        if name.split(maxsplit=1)[:1] and name.split(maxsplit=1)[0].split("/")[0] in _OWN_KEYS:
+            raise LedgerError(f"name: want one that does not begin like the ledger's own, got {name!r}")
+        if _text("kind", kind) in (*_CHARGING, "visit opened"):
+            raise LedgerError(f"kind: want another than the ledger's own, got {kind!r}")
+        t_ns = _instant("t_ns", t_ns)
+        sums: dict[str, int] = {}
+        for leg in postings:
+            _text("account", leg.account)
+            _integer("amount", leg.amount, -AMOUNT_MAX, AMOUNT_MAX)
+            sums[_text("currency", leg.currency)] = sums.get(leg.currency, 0) + leg.amount
+        if any(sums.values()):
+            raise LedgerError(f"postings: want ones that balance, got {sums}")
+        try:
+            _canonical(request)
+        except (TypeError, ValueError) as error:
+            raise LedgerError(f"request: want integers and text, got: {error}") from None
+        with self._transaction():
+            rows = self._books.run("SELECT seq, t_ns, kind, details FROM entry WHERE key = ?", (key,))
+            if not rows:
+                self._append(t_ns, kind, visit, key, {"request": dict(request)}, postings)
+                return True
+            seq, *found, details = rows[0]
+            same = found == [t_ns, kind] and _canonical(json.loads(details)["request"]) == _canonical(request)
+            if not same or self._postings_of(seq) != tuple(postings):
+                raise IdempotencyConflict(f"{key!r}: recorded before with other contents")
+            return False
+
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Make everything inside durable together, or none of it where an exception leaves the block.
@@ -470,12 +516,12 @@ class Ledger:
 
     def open_visits(self) -> list[OpenVisit]:
         """Visits that began and have no receipt yet, oldest first."""
-        rows = self._query(
-            "SELECT o.visit, l.account, o.t_ns FROM entry o LEFT JOIN link l ON l.visit = o.visit "
-            "WHERE o.kind = 'visit opened' AND NOT EXISTS (SELECT 1 FROM entry r WHERE r.key = o.visit || '/receipt') "
-            "ORDER BY o.t_ns, o.seq"
-        )
-        return [OpenVisit(*row) for row in rows]
+        with self._transaction(write=False):
+            rows = self._books.run(
+                "SELECT o.visit, o.t_ns FROM entry o WHERE o.kind = 'visit opened' "
+                "AND NOT EXISTS (SELECT 1 FROM entry r WHERE r.key = o.visit || '/receipt') ORDER BY o.t_ns, o.seq"
+            )
+            return [OpenVisit(visit, self._account(visit), t_ns) for visit, t_ns in rows]
 
     def reviews(self) -> list[Standing]:
         """Visits that wait for a decision, oldest first."""
@@ -489,21 +535,26 @@ class Ledger:
     def standing(self, visit: str) -> Standing | None:
         """How a visit stands after its newest entry; None for a visit that the books do not know."""
         _text("visit", visit)
-        rows = self._query("SELECT kind, details FROM entry WHERE visit = ? ORDER BY seq", (visit,))
-        if not rows:
-            return None
-        status, reason, lines, revision = "open", None, [], 0
+        with self._transaction(write=False):
+            rows = self._books.run("SELECT kind, details FROM entry WHERE visit = ? ORDER BY seq", (visit,))
+            account = self._account(visit)
+        status, reason, lines, less, revision = None, None, [], [], 0
         for kind, text in rows:
             request = json.loads(text)["request"]
-            if kind.startswith("receipt "):
-                status, reason, lines = request["status"], request["reason"], request["lines"]
-            elif kind.startswith("decision "):
+            if kind == "visit opened":
+                status = "open"
+            elif kind in ("receipt settled", "receipt review"):
+                status, reason = request["status"], request["reason"]
+                lines, less = request["lines"], request.get("discounts", [])
+            elif kind in _CHARGING:
                 status, revision = "decided", request["revision"]
-                lines = lines if kind == "decision accept" else request["lines"] or []
-        linked = self._query("SELECT account FROM link WHERE visit = ?", (visit,))
-        account = linked[0][0] if linked else None
+                if kind != "decision accept":
+                    lines, less = request["lines"] or [], request.get("discounts", [])
+        if status is None:
+            return None
         priced = tuple(ReceiptLine(gtin, quantity, price, ppm / 1e6) for gtin, quantity, price, ppm in lines)
-        return Standing(visit, account, status, reason, self._store.currency, _total(lines), priced, revision)
+        total, offers = _total(lines, less), tuple(Discount(*one) for one in less)
+        return Standing(visit, account, status, reason, self._store.currency, total, priced, revision, offers)
 
     def postings(self, visit: str) -> list[Posting]:
         """All postings of a visit, oldest first."""
@@ -514,21 +565,63 @@ class Ledger:
         )
         return [Posting(*row) for row in rows]
 
+    def entries(self, visit: str) -> list[Entry]:
+        """All entries about a visit, oldest first."""
+        return self._entries("visit = ?", (_text("visit", visit),))
+
+    def entries_between(self, t0_ns: int, t1_ns: int) -> list[Entry]:
+        """All entries of an interval of data time, in the order in which they were made."""
+        return self._entries("t_ns >= ? AND t_ns < ?", (_instant("t0_ns", t0_ns), _instant("t1_ns", t1_ns)))
+
+    def _entries(self, condition: str, values: Sequence[Any]) -> list[Entry]:
+        with self._transaction(write=False):
+            rows = self._books.run(
+                f"SELECT seq, t_ns, kind, visit, key, details FROM entry WHERE {condition} ORDER BY seq", values
+            )
+            legs: dict[int, list[Posting]] = {}
+            for entry, *leg in self._books.run(
+                "SELECT p.entry, p.account, p.currency, p.amount FROM posting p JOIN entry e ON e.seq = p.entry "
+                f"WHERE {condition} ORDER BY p.entry, p.line",
+                values,
+            ):
+                legs.setdefault(entry, []).append(Posting(*leg))
+        return [
+            Entry(seq, t_ns, kind, visit, key, json.loads(details)["request"], tuple(legs.get(seq, ())))
+            for seq, t_ns, kind, visit, key, details in rows
+        ]
+
+    def _postings_of(self, entry: int) -> tuple[Posting, ...]:
+        rows = self._books.run("SELECT account, currency, amount FROM posting WHERE entry = ? ORDER BY line", (entry,))
+        return tuple(Posting(*row) for row in rows)
+
     def balances(self) -> dict[str, dict[str, int]]:
         """Balance of every account by currency, debits positive; those of one currency sum to zero."""
         found: dict[str, dict[str, int]] = {}
         rows = self._query(
-            "SELECT currency, account, sum(amount) FROM posting GROUP BY currency, account ORDER BY currency, account"
+            "SELECT currency, account, CAST(sum(amount) AS BIGINT) FROM posting GROUP BY currency, account"
         )
-        for currency, account, amount in rows:
+        for currency, account, amount in sorted(rows):
             found.setdefault(currency, {})[account] = amount
         return found
 
     def head(self) -> Head:
         """The newest entry; of books without entries number 0 and the hash that the first one will build on."""
-        with self._lock:
+        with self._transaction(write=False):
             seq, digest = self._newest()
         return Head(seq, digest.hex())
+
+    def checkpoint(self, key: Signs, t_ns: int) -> str:
+        """A signed note of the newest entry, one line of JSON to keep outside; read by `Head.from_checkpoint`."""
+        head = self.head()
+        said = {
+            "seq": head.seq,
+            "sha256": head.sha256,
+            "t_ns": _instant("t_ns", t_ns),
+            "store": self._store.id,
+            "currency": self._store.currency,
+        }
+        signature = key.sign(_CHECKPOINT + _canonical(said).encode("ascii"))
+        return _canonical({**said, "signature": signature.hex()})
 
     def verify(self, kept: Head | None = None) -> str | None:
         """Check the whole chain. None where it holds, otherwise what is wrong with the first bad row.
@@ -536,21 +629,21 @@ class Ledger:
         Args:
             kept: a head that was noted earlier, outside this file; without it a tail that was cut off goes unnoticed.
         """
-        with self._transaction("DEFERRED"):  # one snapshot, whatever other processes append meanwhile
+        with self._transaction(write=False):  # one snapshot, whatever other processes append meanwhile
             return self._fault(kept)
 
     def _fault(self, kept: Head | None) -> str | None:
-        run = self._connection.execute
-        present = {row[0] for row in run("SELECT name FROM sqlite_schema WHERE type = 'trigger'")}
-        if present != _TRIGGERS:
-            return f"schema: want the triggers {sorted(_TRIGGERS)}, got {sorted(present)}"
-        book = run("SELECT id, format_version, store, currency FROM book").fetchall()
+        books = self._books
+        fault = books.schema_fault()
+        if fault is not None:
+            return fault
+        book = books.run("SELECT id, format_version, store, currency FROM book")
         if book != [(1, FORMAT_VERSION, self._store.id, self._store.currency)]:
             return "book: identity of the books was changed"
-        legs = _grouped(run("SELECT entry, account, currency, amount FROM posting ORDER BY entry, line"))
+        legs = _grouped(books.each("SELECT entry, account, currency, amount FROM posting ORDER BY entry, line"))
         pending = next(legs, None)
         expected, digest = 1, self._genesis
-        rows = run("SELECT seq, t_ns, kind, visit, key, details, hash FROM entry ORDER BY seq")
+        rows = books.each("SELECT seq, t_ns, kind, visit, key, details, hash FROM entry ORDER BY seq")
         for seq, t_ns, kind, visit, key, details, stored in rows:
             if seq != expected:
                 return f"entry {expected}: missing, the next one is {seq}"
@@ -586,76 +679,69 @@ class Ledger:
         Raises:
             LedgerError: another process reads an old state and keeps the log alive; call again.
         """
-        return self._unlink("SELECT * FROM link WHERE enter_ns >= ? ORDER BY visit", _instant("t_ns", t_ns))
+        t_ns = _instant("t_ns", t_ns)
+        return self._forget(lambda: self._books.vault.forget_before(t_ns))
 
     def unlink_account(self, account: str) -> int:
-        """Forget one account at once, as its owner may ask. Returns the number of visits; raises as above."""
-        return self._unlink("SELECT * FROM link WHERE account <> ? ORDER BY visit", _text("account", account))
+        """Forget one account and its pseudonyms at once, as its owner may ask. Returns the number of visits; raises as
+        above.
+        """
+        _text("account", account)
+        return self._forget(lambda: self._books.vault.forget_account(account))
 
-    def _unlink(self, kept: str, value: int | str) -> int:
-        """Forget every link but those that a query keeps."""
+    def _forget(self, forget: Callable[[], int]) -> int:
         with self._lock:
             if self._batched:
                 raise LedgerError("want unlinking outside a batch, got it inside")
-            run = self._connection.execute
             with self._transaction():
-                n_before = run("SELECT count(*) FROM link").fetchone()[0]
-                # Deleting rows is not enough, not even with secure_delete: when SQLite moves rows between pages, the
-                # place where they lay before keeps its bytes. A dropped table's pages, though, are zeroed whole.
-                rows = run(kept, (value,)).fetchall()
-                if len(rows) < n_before:
-                    run("DROP TABLE link")
-                    for statement in _statements(_LINK_SCHEMA):
-                        run(statement)
-                    self._connection.executemany("INSERT INTO link (visit, account, enter_ns) VALUES (?, ?, ?)", rows)
-            try:
-                # The log still holds the pages as they were.
-                busy = run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            except sqlite3.Error as error:
-                raise LedgerError(f"want the log emptied after unlinking, got: {error}") from error
-        if busy:
-            raise LedgerError("want the log emptied after unlinking, got a reader that holds it; call again")
-        return n_before - len(rows)
+                n_visits = forget()
+            self._books.vault.empty_log()
+        return n_visits
+
+    def hold(self, holder: Holder) -> None:
+        """Keep who is behind a pseudonym until it is unlinked.
+
+        Raises:
+            LedgerError: the pseudonym is taken.
+        """
+        for name in ("pseudonym", "account", "token", "email"):
+            if (value := getattr(holder, name)) is not None:
+                _text(name, value, NOTE_MAX if name == "token" else NAME_MAX)
+        _instant("since_ns", holder.since_ns)
+        with self._transaction():
+            self._books.vault.hold(holder)
+
+    def holder(self, pseudonym: str) -> Holder | None:
+        """Who is behind a pseudonym; None for nobody, or somebody who was forgotten."""
+        with self._lock:
+            return self._books.vault.holder(_text("pseudonym", pseudonym))
+
+    def pseudonyms(self, account: str) -> list[str]:
+        """Pseudonyms that an account went by and that are not forgotten yet, newest first."""
+        with self._lock:
+            return self._books.vault.pseudonyms(_text("account", account))
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self, mode: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[None]:
+    def _transaction(self, write: bool = True) -> Iterator[None]:
         """All or nothing. Checks come before writes, so a refusal inside a batch leaves the batch as it was."""
         with self._lock:
             if self._batched:
-                if not self._connection.in_transaction:
+                if not self._books.in_transaction:
                     raise LedgerError("want a batch in progress, got one that failed before")
-                try:
-                    yield
-                except sqlite3.Error as error:
-                    # Whoever catches this inside the block must not commit half an entry when it ends.
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise LedgerError(f"want a ledger that can be written, got: {error}") from error
+                yield
                 return
-            try:
-                self._connection.execute("BEGIN IMMEDIATE" if mode == "IMMEDIATE" else "BEGIN DEFERRED")
-                try:
-                    yield
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise LedgerError(f"want a ledger that can be written, got: {error}") from error
+            with self._books.transaction(write):
+                yield
 
-    def _query(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return self._connection.execute(statement, values).fetchall()
-            except sqlite3.Error as error:
-                raise LedgerError(f"want a ledger that can be read, got: {error}") from error
+    def _query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        with self._transaction(write=False):
+            return self._books.run(statement, values)
 
     def _newest(self) -> tuple[int, bytes]:
-        row = self._connection.execute("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1").fetchone()
-        return row if row is not None else (0, self._genesis)
+        rows = self._books.run("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1")
+        return (rows[0][0], rows[0][1]) if rows else (0, self._genesis)
 
     def _append(
         self, t_ns: int, kind: str, visit: str, key: str, details: Mapping[str, Any], postings: Sequence[Posting]
@@ -663,18 +749,18 @@ class Ledger:
         seq, digest = self._newest()
         text = _canonical(details)
         digest = chained_hash(digest, canonical_bytes(seq + 1, t_ns, kind, visit, key, text, postings))
-        self._connection.execute(
+        self._books.run(
             "INSERT INTO entry (seq, t_ns, kind, visit, key, details, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (seq + 1, t_ns, kind, visit, key, text, digest),
         )
-        self._connection.executemany(
+        self._books.run_many(
             "INSERT INTO posting (entry, line, account, currency, amount) VALUES (?, ?, ?, ?, ?)",
             [(seq + 1, line, leg.account, leg.currency, leg.amount) for line, leg in enumerate(postings)],
         )
 
     def _recorded(self, key: str) -> tuple[int, dict[str, Any]] | None:
-        row = self._connection.execute("SELECT t_ns, details FROM entry WHERE key = ?", (key,)).fetchone()
-        return None if row is None else (row[0], json.loads(row[1]))
+        rows = self._books.run("SELECT t_ns, details FROM entry WHERE key = ?", (key,))
+        return (rows[0][0], json.loads(rows[0][1])) if rows else None
 
     def _is_repeated(self, key: str, t_ns: int, request: Mapping[str, Any]) -> bool:
         """Whether a key was posted with these contents. VAT rates may have changed since, what was asked may not."""
@@ -686,21 +772,18 @@ class Ledger:
         return True
 
     def _reversal(self, visit: str) -> list[Posting]:
-        """Postings that undo whatever the visit was charged so far."""
-        rows = self._connection.execute(
-            "SELECT p.account, p.currency, sum(p.amount) FROM entry e JOIN posting p ON p.entry = e.seq "
-            "WHERE e.visit = ? GROUP BY p.account, p.currency HAVING sum(p.amount) <> 0 ORDER BY p.account",
+        """Postings that undo whatever the visit was charged so far; what was paid for it stays."""
+        kinds = ", ".join(f"'{kind}'" for kind in _CHARGING)
+        rows = self._books.run(
+            "SELECT p.account, p.currency, CAST(sum(p.amount) AS BIGINT) "
+            "FROM entry e JOIN posting p ON p.entry = e.seq "
+            f"WHERE e.visit = ? AND e.kind IN ({kinds}) GROUP BY p.account, p.currency",
             (visit,),
         )
-        return [Posting(account, currency, -amount) for account, currency, amount in rows]
+        return [Posting(account, currency, -amount) for account, currency, amount in sorted(rows) if amount]
 
     def _account(self, visit: str) -> str | None:
-        row = self._connection.execute("SELECT account FROM link WHERE visit = ?", (visit,)).fetchone()
-        return None if row is None else row[0]
-
-    def _link(self, visit: str, account: str, enter_ns: int) -> None:
-        values = (visit, account, enter_ns)
-        self._connection.execute("INSERT INTO link (visit, account, enter_ns) VALUES (?, ?, ?)", values)
+        return self._books.vault.account(visit)
 
     def _lines(self, lines: Sequence[ReceiptLine]) -> list[list[Any]]:
         """Lines as they are stored: gtin, quantity, unit price, confidence in millionths."""
@@ -712,8 +795,20 @@ class Ledger:
             if not 0.0 <= line.confidence <= 1.0:
                 raise LedgerError(f"confidence: want 0 to 1, got {line.confidence}")
             checked.append([gtin, quantity, price, round(line.confidence * 1e6)])
-        if _total(checked) > AMOUNT_MAX:
-            raise LedgerError(f"total: want at most {AMOUNT_MAX}, got {_total(checked)}")
+        if _total(checked, ()) > AMOUNT_MAX:
+            raise LedgerError(f"total: want at most {AMOUNT_MAX}, got {_total(checked, ())}")
+        return checked
+
+    def _discounts(self, discounts: Sequence[Discount], lines: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Discounts as they are stored: offer, gtin, amount. None takes more off a product than it costs."""
+        left: dict[str, int] = {}
+        for gtin, quantity, price, _ in lines:
+            left[gtin] = left.get(gtin, 0) + quantity * price
+        checked: list[list[Any]] = []
+        for one in discounts:
+            most = left.get(_text("gtin", one.gtin), 0)
+            checked.append([_text("offer", one.offer), one.gtin, _integer("discount", one.amount, 1, most)])
+            left[one.gtin] = most - one.amount
         return checked
 
     def _rates_of(self, lines: Sequence[Sequence[Any]], known: Mapping[str, int]) -> dict[str, int]:
@@ -728,7 +823,7 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
-            self._connection.close()
+            self._books.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -737,39 +832,22 @@ class Ledger:
         self.close()
 
 
-def _path(where: str | os.PathLike[str]) -> Path:
-    text = os.fspath(where)
-    if "://" not in text:
-        return Path(text)
-    url = urlsplit(text)
-    if url.scheme != "sqlite" or url.netloc or not url.path.strip("/"):
-        # The URL may hold a password, so only its scheme is repeated.
-        raise LedgerError(f"want a path or sqlite:///path, got a URL of scheme {url.scheme!r}")
-    # As SQLAlchemy has it: three slashes are a relative path, four an absolute one.
-    return Path(unquote(url.path[1:]))
+def _total(lines: Sequence[Sequence[Any]], discounts: Sequence[Sequence[Any]]) -> int:
+    return sum(quantity * price for _, quantity, price, _ in lines) - sum(amount for *_, amount in discounts)
 
 
-def _statements(script: str) -> Iterator[str]:
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
-
-
-def _total(lines: Sequence[Sequence[Any]]) -> int:
-    return sum(quantity * price for _, quantity, price, _ in lines)
-
-
-def _gross_by_rate(lines: Sequence[Sequence[Any]], rates: Mapping[str, int]) -> dict[int, int]:
+def _gross_by_rate(
+    lines: Sequence[Sequence[Any]], discounts: Sequence[Sequence[Any]], rates: Mapping[str, int]
+) -> dict[int, int]:
     gross: dict[int, int] = {}
     for gtin, quantity, price, _ in lines:
         gross[rates[gtin]] = gross.get(rates[gtin], 0) + quantity * price
+    for _, gtin, amount in discounts:
+        gross[rates[gtin]] -= amount
     return gross
 
 
-def _grouped(rows: Iterator[tuple[int, str, str, int]] | sqlite3.Cursor) -> Iterator[tuple[int, list[Posting]]]:
+def _grouped(rows: Iterator[Row]) -> Iterator[tuple[int, list[Posting]]]:
     """Postings of one entry after another; they come ordered by entry."""
     current: tuple[int, list[Posting]] | None = None
     for entry, *leg in rows:
