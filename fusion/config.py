@@ -216,6 +216,22 @@ class PrivacyPolicy(_Model):
     unlink_after_days: int = Field(default=30, ge=0, le=3650)
 
 
+class PaymentPolicy(_Model):
+    """How customers pay.
+
+    `leave`: after leaving. `enter`: after leaving, on `authorise` minor units promised at the entry. `zone`: in the
+    payment zone, where the basket is shown and confirmed. `door`: the way out opens when it is paid.
+    """
+
+    mode: Literal["leave", "enter", "zone", "door"] = "leave"
+    authorise: int = Field(default=0, ge=0, le=10**12)
+
+    @model_validator(mode="after")
+    def _amount_where_it_counts(self) -> PaymentPolicy:
+        _require((self.mode == "enter") == (self.authorise > 0), "authorise with mode enter, only then", self.authorise)
+        return self
+
+
 class Camera(_Model):
     """A calibrated pinhole camera: x_cam = R @ x_world + t, OpenCV axes (x right, y down, z forward)."""
 
@@ -293,6 +309,7 @@ class _StoreToml(_Model):
     carts: CartPolicy = CartPolicy()
     items: ItemsPolicy = ItemsPolicy()
     privacy: PrivacyPolicy = PrivacyPolicy()
+    payment: PaymentPolicy = PaymentPolicy()
 
 
 class Store(_StoreToml):

@@ -573,10 +573,25 @@ class Ledger:
         """All entries of an interval of data time, in the order in which they were made."""
         return self._entries("t_ns >= ? AND t_ns < ?", (_instant("t0_ns", t0_ns), _instant("t1_ns", t1_ns)))
 
+    def unanswered(self, kind: str) -> list[Entry]:
+        """Entries of a kind that have none with "/answer" after their name, in the order in which they were made."""
+        return self._entries(
+            "kind = ? AND NOT EXISTS (SELECT 1 FROM entry a WHERE a.key = e.key || '/answer')", (_text("kind", kind),)
+        )
+
+    def balances_of(self, account: str) -> dict[str, int]:
+        """What an account holds for each visit, where that is not zero; in the order of the visits' first entries."""
+        rows = self._query(
+            "SELECT min(e.seq), e.visit, CAST(sum(p.amount) AS BIGINT) FROM entry e JOIN posting p ON p.entry = e.seq "
+            "WHERE p.account = ? GROUP BY e.visit HAVING sum(p.amount) <> 0",
+            (_text("account", account),),
+        )
+        return {visit: amount for _, visit, amount in sorted(rows)}
+
     def _entries(self, condition: str, values: Sequence[Any]) -> list[Entry]:
         with self._transaction(write=False):
             rows = self._books.run(
-                f"SELECT seq, t_ns, kind, visit, key, details FROM entry WHERE {condition} ORDER BY seq", values
+                f"SELECT seq, t_ns, kind, visit, key, details FROM entry e WHERE {condition} ORDER BY seq", values
             )
             legs: dict[int, list[Posting]] = {}
             for entry, *leg in self._books.run(
