@@ -317,7 +317,7 @@ def _statements(script: str) -> Iterator[str]:
             pending = ""
 
 
-def _opened(path: Path, what: str) -> sqlite3.Connection:
+def opened_sqlite(path: Path, what: str) -> sqlite3.Connection:
     """A private SQLite file in write-ahead mode, every commit on disk."""
     try:
         # The file says who bought what until it is unlinked: nobody but its owner reads it.
@@ -352,7 +352,7 @@ class SQLiteBooks:
 
     def __init__(self, path: Path) -> None:
         self.where = str(path)
-        self.connection = _opened(path, "a ledger")
+        self.connection = opened_sqlite(path, "a ledger")
         self.vault = Vault(self.connection, apart=False)
 
     @property
@@ -433,7 +433,7 @@ class PostgresBooks:
         self.schema = schema_of(store)
         self._connect()
         try:
-            connection = _opened(vault, "a vault")
+            connection = opened_sqlite(vault, "a vault")
             self.vault = Vault(connection, apart=True)
             with _begun(connection):
                 if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:

@@ -10,7 +10,9 @@ verifier sees it, and neither a decision, nor a counter, nor an exception repeat
 
 from __future__ import annotations
 
+import hashlib
 import re
+import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -23,6 +25,12 @@ from fusion.observations import EARLIEST_NS, GateScan
 # A signed code of some two hundred characters is usual; ten times that is not a credential.
 TOKEN_MAX = 2000
 ACCOUNT_MAX = 255
+# People take a gate that needs longer than this for a broken one.
+DEADLINE_S = 0.05
+# How long an answer that came too late waits for its credential to be shown again; in data time.
+KEPT_S = 30.0
+# Verifiers that are being asked at once; more means that they hang, and threads are not free.
+QUESTIONS_MAX = 32
 
 # Payment card numbers have 12 to 19 digits. Source: ISO/IEC 7812-1.
 _CARD_DIGITS = range(12, 20)
@@ -54,10 +62,15 @@ class GateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A credential is good: whose it is, and what the gate's screen says to them."""
+    """A credential is good: whose it is, and what the gate's screen says to them.
+
+    `token` is what the payment provider calls their means of payment, `email` where receipts go; where known.
+    """
 
     account: str = field(repr=False)
-    greeting: str = "Welcome"
+    greeting: str = field(default="Welcome", repr=False)
+    token: str | None = field(default=None, repr=False)
+    email: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,11 @@ class Refused:
 
 
 class Verifier(Protocol):
-    """Says whether a credential of one kind is good. May raise: the gate then stays closed for those who come in."""
+    """Says whether a credential of one kind is good. May raise: the gate then stays closed for those who come in.
+
+    May be slow, and is asked from several threads at once. One that answers from memory alone may say so by an
+    attribute `instant = True`; it then works even while all others hang.
+    """
 
     def verify(self, request: GateRequest) -> Verified | Refused: ...
 
@@ -94,6 +111,8 @@ class Decision:
 class StaffList:
     """Tokens that let staff in."""
 
+    instant = True
+
     def __init__(self, tokens: Collection[str]) -> None:
         self._tokens = frozenset(tokens)
 
@@ -106,6 +125,8 @@ class StaffList:
 class OpenDoor:
     """Lets everybody in who asks, without an account."""
 
+    instant = True
+
     def verify(self, request: GateRequest) -> Verified | Refused:
         return Verified("")
 
@@ -115,6 +136,8 @@ class VerifiedAccounts:
 
     Not for a reader that customers can reach: whoever knows an account's name would come in on it.
     """
+
+    instant = True
 
     def verify(self, request: GateRequest) -> Verified | Refused:
         return Verified(request.token)
@@ -151,25 +174,43 @@ def _luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
+@dataclass(frozen=True)
+class _Question:
+    """A verifier that is being asked, in a thread of its own."""
+
+    asked_ns: int
+    answered: threading.Event = field(default_factory=threading.Event)
+    answers: list[Verified | Refused | Exception] = field(default_factory=list)
+
+
 class GateKeeper:
-    """Decides at all gates of one store. Holds no state but counters; verifiers keep what they need.
+    """Decides at all gates of one store, each time within a deadline. May be asked from several threads.
+
+    A verifier that takes longer goes on by itself, while the gate asks for a moment's patience; its answer serves
+    the next time the same credential is shown. Verifiers keep what they need, the keeper only counts.
 
     Attributes:
         counts: decisions so far, by reason.
     """
 
-    def __init__(self, store: Store, verifiers: Mapping[str, Verifier]) -> None:
+    def __init__(
+        self, store: Store, verifiers: Mapping[str, Verifier], *, deadline_s: float = DEADLINE_S
+    ) -> None:
         """Make a keeper.
 
         Args:
             store: whose gates, and which credentials each of them accepts.
             verifiers: by credential type. A type without a verifier is refused, whatever the store says.
+            deadline_s: how long a verifier may take.
         """
         unknown = sorted(set(verifiers) - set(KINDS))
         if unknown:
             raise ValueError(f"verifiers: want kinds of {', '.join(KINDS)}, got {', '.join(unknown)}")
         self._gates: dict[str, Gate] = {gate.id: gate for gate in store.gate}
         self._verifiers = dict(verifiers)
+        self._deadline_s = deadline_s
+        self._lock = threading.Lock()
+        self._questions: dict[tuple[str, bytes], _Question] = {}
         self.counts: Counter[str] = Counter()
 
     def scan(self, request: GateRequest) -> Decision:
@@ -182,8 +223,39 @@ class GateKeeper:
             except Exception as error:
                 # Its message may repeat the credential, its type does not.
                 decision = Decision(False, f"verifier failed: {type(error).__name__}", "Please ask the staff")
-        self.counts[decision.reason] += 1
+        with self._lock:
+            self.counts[decision.reason] += 1
         return decision
+
+    def _asked(self, verifier: Verifier, request: GateRequest) -> Verified | Refused:
+        """What a verifier says, if it says so in time."""
+        if getattr(verifier, "instant", False):
+            return verifier.verify(request)
+        key = request.credential_type, hashlib.sha256(request.token.encode("utf-8", "replace")).digest()
+        with self._lock:
+            question = self._questions.get(key)
+            if question is None:
+                self._forget_before(request.t_ns - round(KEPT_S * 1e9))
+                if len(self._questions) >= QUESTIONS_MAX:
+                    return Refused("verifiers do not answer")
+                question = self._questions[key] = _Question(request.t_ns)
+                threading.Thread(target=_ask, args=(verifier, request, question), daemon=True).start()
+        if not question.answered.wait(self._deadline_s):
+            return Refused("verifier too slow", "One moment please, then try again")
+        with self._lock:
+            # Of two gates that waited for the same answer, one takes it; a code is good once.
+            if self._questions.pop(key, None) is not question:
+                return Refused("answer was taken at another gate", "Please try again")
+        (answer,) = question.answers
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _forget_before(self, t_ns: int) -> None:
+        """Drop answers that nobody came back for. Questions without an answer stay, as their threads do."""
+        for key, question in list(self._questions.items()):
+            if question.asked_ns < t_ns and question.answered.is_set():
+                del self._questions[key]
 
     def _entry(self, request: GateRequest) -> Decision:
         # First of all, since everything after it takes the longer the longer the token is.
@@ -208,7 +280,7 @@ class GateKeeper:
         verifier = self._verifiers.get(request.credential_type)
         if verifier is None:
             return Decision(False, f"no verifier for {request.credential_type}", "Please ask the staff")
-        answer = verifier.verify(request)
+        answer = self._asked(verifier, request)
         if isinstance(answer, Refused):
             return Decision(False, answer.reason, answer.display)
         anonymous = request.credential_type == "open"
@@ -217,3 +289,12 @@ class GateKeeper:
             return Decision(False, "verifier gave no usable account", "Please ask the staff")
         scan = GateScan(request.t_ns, request.gate, request.credential_type, answer.account)
         return Decision(True, "welcome", answer.greeting, scan)
+
+
+def _ask(verifier: Verifier, request: GateRequest, question: _Question) -> None:
+    try:
+        question.answers.append(verifier.verify(request))
+    except Exception as error:
+        question.answers.append(error)
+    finally:
+        question.answered.set()
