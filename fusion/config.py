@@ -7,8 +7,10 @@ money integer minor units. Kernels never see these models: stages turn them into
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import math
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -290,6 +292,83 @@ class Facing(_Model):
     stock: int = Field(ge=0)
 
 
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def _date(value: str) -> str:
+    try:
+        _require(datetime.date.fromisoformat(value).isoformat() == value, "a date such as 2026-01-31", value)
+    except ValueError:
+        raise ValueError(f"want a date such as 2026-01-31, got {value!r}") from None
+    return value
+
+
+def _time(value: str) -> str:
+    _require(re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d|24:00", value) is not None, "a time such as 14:30", value)
+    return value
+
+
+class _When(_Model):
+    """When a price or an offer holds, on the store's clock and calendar; without any of these always, for everybody.
+
+    Both days are included; `between` includes its first minute and not its last; `members`: only for them.
+    """
+
+    first_day: Annotated[str, AfterValidator(_date)] | None = None
+    last_day: Annotated[str, AfterValidator(_date)] | None = None
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()
+    between: tuple[Annotated[str, AfterValidator(_time)], Annotated[str, AfterValidator(_time)]] | None = None
+    members: bool = False
+
+    @model_validator(mode="after")
+    def _some_time(self) -> _When:
+        if self.between is not None:
+            _require(self.between[0] < self.between[1], "between: a time before a later one", self.between)
+        if self.first_day is not None and self.last_day is not None:
+            _require(self.first_day <= self.last_day, "first_day not after last_day", (self.first_day, self.last_day))
+        return self
+
+    def holds(self, local: datetime.datetime, member: bool) -> bool:
+        """Whether it holds at an instant of the store's clock."""
+        day, minute = local.date().isoformat(), f"{local:%H:%M}"
+        return (
+            (member or not self.members)
+            and (self.first_day is None or self.first_day <= day)
+            and (self.last_day is None or day <= self.last_day)
+            and (not self.days or _DAYS[local.weekday()] in self.days)
+            and (self.between is None or self.between[0] <= minute < self.between[1])
+        )
+
+
+class Price(_When):
+    """Another price of a product at some time, in minor units with VAT."""
+
+    gtin: Gtin
+    price: int = Field(ge=0, le=10**9)
+
+
+class Offer(_When):
+    """`pieces` of some products together for `price`, or each such group `percent` cheaper."""
+
+    id: Identifier
+    gtins: tuple[Gtin, ...] = Field(min_length=1)
+    pieces: int = Field(default=1, ge=1, le=100)
+    price: int | None = Field(default=None, ge=0, le=10**9)
+    percent: float | None = Field(default=None, gt=0, le=100)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Offer:
+        _require((self.price is None) != (self.percent is None), "price or percent, one of them", self.id)
+        return self
+
+
+class Prices(_Model):
+    """prices.toml: what the prices of products.csv do not say. Of the prices that hold, the last in the file counts."""
+
+    price: tuple[Price, ...] = ()
+    offer: tuple[Offer, ...] = ()
+
+
 class _StoreToml(_Model):
     """store.toml alone, as written."""
 
@@ -323,6 +402,7 @@ class Store(_StoreToml):
     plates: tuple[Plate, ...] = ()
     products: tuple[Product, ...] = ()
     planogram: tuple[Facing, ...] = ()
+    prices: Prices = Prices()
 
     @property
     def layout(self) -> Layout:
@@ -353,10 +433,16 @@ class Store(_StoreToml):
         """Write the store folder, creating it where needed."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        settings = self.model_dump(exclude={"cameras", "plates", "products", "planogram"}, exclude_defaults=True)
+        elsewhere = set(Store.model_fields) - set(_StoreToml.model_fields)
+        settings = self.model_dump(exclude=elsewhere, exclude_defaults=True)
         settings = {"format_version": FORMAT_VERSION, **settings, "weight_rate_hz": self.weight_rate_hz}
         (folder / "store.toml").write_text(_toml(settings), encoding="utf-8")
         (folder / "cameras.toml").write_text(cameras_text(self.cameras), encoding="utf-8")
+        if self.prices != Prices():
+            prices = self.prices.model_dump(exclude_defaults=True)
+            (folder / "prices.toml").write_text(_toml(prices), encoding="utf-8")
+        else:
+            (folder / "prices.toml").unlink(missing_ok=True)
         for name, model, rows in self._tables():
             with open(folder / name, "w", newline="", encoding="utf-8") as file:
                 file.write(",".join(model.model_fields) + "\n")
@@ -431,6 +517,10 @@ class _StoreReader:
         plates = self._csv("plates.csv", Plate, lambda row: f"plate {row.get('plate')!r}: ")
         products = self._csv("products.csv", Product, lambda row: f"product {row.get('gtin')!r}: ")
         facings = self._csv("planogram.csv", Facing, lambda row: "")
+        prices: Prices | None = Prices()
+        if (self.folder / "prices.toml").exists():
+            prices_raw = self._toml("prices.toml")
+            prices = None if prices_raw is None else self._model(Prices, prices_raw, "prices.toml: ")
         if settings is not None:
             self._unique("store.toml: gate", [("", gate.id) for gate in settings.gate])
             self._unique("store.toml: zone", [("", zone.id) for zone in settings.zone])
@@ -449,7 +539,14 @@ class _StoreReader:
                 if getattr(facing, key) not in known:
                     got = getattr(facing, key)
                     self.faults.append(f"planogram.csv:{row}: {key}: want one that stands in {file}, got {got!r}")
-        if self.faults or settings is None:
+        if prices is not None:
+            self._unique("prices.toml: offer", [("", offer.id) for offer in prices.offer])
+            named = [(f"price[{i}]", price.gtin) for i, price in enumerate(prices.price)]
+            named += [(f"offer[{i}]", gtin) for i, offer in enumerate(prices.offer) for gtin in offer.gtins]
+            for place, gtin in named:
+                if gtin not in known_gtins:
+                    self.faults.append(f"prices.toml: {place}: want a gtin that stands in products.csv, got {gtin!r}")
+        if self.faults or settings is None or prices is None:
             raise ConfigError([f"{self.folder.name}/{fault}" for fault in self.faults])
         return Store(
             **{key: getattr(settings, key) for key in settings.model_fields_set},
@@ -457,6 +554,7 @@ class _StoreReader:
             plates=tuple(plate for _, plate in plates),
             products=tuple(product for _, product in products),
             planogram=tuple(facing for _, facing in facings),
+            prices=prices,
         )
 
     def _bytes(self, name: str) -> bytes | None:

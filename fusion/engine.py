@@ -28,6 +28,7 @@ from fusion.results import (
     Result,
     ShelfCount,
     ShelfEventExplained,
+    Taken,
 )
 from fusion.shelves import ShelfEvent, ShelfMonitor
 from fusion.tracks import Tracker
@@ -462,8 +463,14 @@ class Engine:
             currency=self.store.currency,
             total=sum(line.quantity * line.unit_price for line in lines),
             lines=lines,
+            taken=self._taken(cart),
         )
         return receipt, tuple(dict.fromkeys(reasons))
+
+    def _taken(self, cart: Account) -> tuple[Taken, ...]:
+        moments = self.journal.moments(cart)
+        pieces = Counter((t_ns, gtin) for gtin, times in moments.items() for t_ns in times)
+        return tuple(Taken(t_ns, gtin, n) for (t_ns, gtin), n in sorted(pieces.items()))
 
     # ---- from hand to hand -------------------------------------------------------------------------------------------
 

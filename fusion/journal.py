@@ -122,6 +122,17 @@ class Journal:
         """Pieces by GTIN that an account holds, without zeros. A copy."""
         return {gtin: quantity for gtin, quantity in self._balances.get(account, Counter()).items() if quantity}
 
+    def moments(self, account: Account) -> dict[str, list[int]]:
+        """When each piece that an account holds came to it, by GTIN, oldest first; what left again was the newest."""
+        came: dict[str, list[int]] = {}
+        for transfer in self._transfers.values():
+            if transfer.debit == account:
+                came.setdefault(transfer.gtin, []).extend([transfer.t_ns] * transfer.quantity)
+            elif transfer.credit == account:
+                kept = came.setdefault(transfer.gtin, [])
+                del kept[max(len(kept) - transfer.quantity, 0) :]
+        return {gtin: sorted(times) for gtin, times in came.items() if times}
+
     def accounts(self) -> tuple[Account, ...]:
         """Every account that a transfer named, in order of first use."""
         return tuple(self._balances)

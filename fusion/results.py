@@ -124,6 +124,15 @@ class ReceiptLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """Pieces on a receipt that were taken at one instant."""
+
+    t_ns: int
+    gtin: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What a finished visit costs. Amounts in minor units of `currency`.
 
@@ -132,6 +141,7 @@ class Receipt:
         exit_ns: their last exit.
         issued_ns: data time at which the receipt was final.
         status: "settled", or "review" with a reason: a person has to look before money moves.
+        taken: when the pieces on the lines were taken, oldest first; they may have had other prices then.
     """
 
     visit: str
@@ -144,6 +154,7 @@ class Receipt:
     currency: str
     total: int
     lines: tuple[ReceiptLine, ...]
+    taken: tuple[Taken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
