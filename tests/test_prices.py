@@ -135,7 +135,9 @@ def test_offers_match_a_slow_twin_and_add_up(
             while True:
                 group = [one for one in left if one[1] in offer.gtins][: offer.pieces]
                 whole = sum(price for price, _ in group)
-                share = whole - (offer.price or 0) if offer.percent is None else whole * Fraction(str(offer.percent)) / 100
+                share = Fraction(whole - (offer.price or 0))
+                if offer.percent is not None:
+                    share = whole * Fraction(str(offer.percent)) / 100
                 less = (2 * share + 1) // 2
                 if len(group) < offer.pieces or less <= 0:
                     break

@@ -573,6 +573,11 @@ class Ledger:
         """All entries of an interval of data time, in the order in which they were made."""
         return self._entries("t_ns >= ? AND t_ns < ?", (_instant("t0_ns", t0_ns), _instant("t1_ns", t1_ns)))
 
+    def recorded(self, visit: str, name: str) -> Entry | None:
+        """The entry that `record` made under this name."""
+        found = self._entries("e.key = ?", (f"{_text('visit', visit)}/{_text('name', name)}",))
+        return found[0] if found else None
+
     def unanswered(self, kind: str) -> list[Entry]:
         """Entries of a kind that have none with "/answer" after their name, in the order in which they were made."""
         return self._entries(
