@@ -155,11 +155,13 @@ Gtin = Annotated[str, AfterValidator(_gtin)]
 Row3 = tuple[float, float, float]
 
 
-class _Model(BaseModel):
+class StrictModel(BaseModel):
+    """Refuses unknown keys and cannot be changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-class Gate(_Model):
+class Gate(StrictModel):
     """A line that people cross to enter or to leave; the store lies to the left of line[0] -> line[1]."""
 
     id: Identifier
@@ -168,7 +170,7 @@ class Gate(_Model):
     credentials: tuple[Literal["qr", "card", "face", "staff", "open"], ...] = Field(min_length=1)
 
 
-class Zone(_Model):
+class Zone(StrictModel):
     """An area of the floor with a meaning."""
 
     id: Identifier
@@ -176,7 +178,7 @@ class Zone(_Model):
     polygon: Polygon
 
 
-class Obstacle(_Model):
+class Obstacle(StrictModel):
     """Boxes that block people's way and hide what is behind them: x0, y0, x1, y1, height in metres."""
 
     boxes: tuple[tuple[Metres, Metres, Metres, Metres, PositiveMetres], ...] = ()
@@ -188,7 +190,7 @@ class Obstacle(_Model):
         return self
 
 
-class ReviewPolicy(_Model):
+class ReviewPolicy(StrictModel):
     """When a person has to look at a receipt before money moves."""
 
     # Largest probability that a settled receipt may be wrong. The default asks for review of what is less sure than
@@ -196,7 +198,7 @@ class ReviewPolicy(_Model):
     receipt_error_max: float = Field(default=0.05, gt=0.0, lt=1.0)
 
 
-class CartPolicy(_Model):
+class CartPolicy(StrictModel):
     """Who pays for what goes from hand to hand."""
 
     # Between visits; inside one visit it does not matter. `picker`: whoever took it from the shelf. `carrier`: whoever
@@ -204,7 +206,7 @@ class CartPolicy(_Model):
     hand_over: Literal["picker", "carrier"] = "picker"
 
 
-class ItemsPolicy(_Model):
+class ItemsPolicy(StrictModel):
     """How far to trust what items.jsonl does not tell: the share of carried pieces that a source misses."""
 
     # Metal and liquids hide tags; in a camera's view goods hide each other far more.
@@ -212,13 +214,13 @@ class ItemsPolicy(_Model):
     seen_miss_rate: float = Field(default=0.3, gt=0.0, lt=1.0)
 
 
-class PrivacyPolicy(_Model):
+class PrivacyPolicy(StrictModel):
     """How long the link between a visit and the shopper's account is kept."""
 
     unlink_after_days: int = Field(default=30, ge=0, le=3650)
 
 
-class PaymentPolicy(_Model):
+class PaymentPolicy(StrictModel):
     """How customers pay.
 
     `leave`: after leaving. `enter`: after leaving, on `authorise` minor units promised at the entry. `zone`: in the
@@ -234,7 +236,7 @@ class PaymentPolicy(_Model):
         return self
 
 
-class Camera(_Model):
+class Camera(StrictModel):
     """A calibrated pinhole camera: x_cam = R @ x_world + t, OpenCV axes (x right, y down, z forward)."""
 
     name: Identifier
@@ -260,7 +262,7 @@ class Camera(_Model):
         return self
 
 
-class Plate(_Model):
+class Plate(StrictModel):
     """A weighing plate: centre of its surface, width along its own x axis, depth towards the back of the shelf."""
 
     plate: Identifier
@@ -273,7 +275,7 @@ class Plate(_Model):
     capacity_g: Annotated[float, AfterValidator(_finite), AfterValidator(_capacity)]
 
 
-class Product(_Model):
+class Product(StrictModel):
     """What is sold: weight of a piece and its spread in grams, price in minor units with VAT, VAT rate in percent."""
 
     gtin: Gtin
@@ -284,7 +286,7 @@ class Product(_Model):
     vat_rate: Annotated[float, AfterValidator(_finite), AfterValidator(_vat_percent)]
 
 
-class Facing(_Model):
+class Facing(StrictModel):
     """So many pieces of a product on a plate when the recording starts."""
 
     plate: Identifier
@@ -308,7 +310,7 @@ def _time(value: str) -> str:
     return value
 
 
-class _When(_Model):
+class _When(StrictModel):
     """When a price or an offer holds, on the store's clock and calendar; without any of these always, for everybody.
 
     Both days are included; `between` includes its first minute and not its last; `members`: only for them.
@@ -362,14 +364,14 @@ class Offer(_When):
         return self
 
 
-class Prices(_Model):
+class Prices(StrictModel):
     """prices.toml: what the prices of products.csv do not say. Of the prices that hold, the last in the file counts."""
 
     price: tuple[Price, ...] = ()
     offer: tuple[Offer, ...] = ()
 
 
-class _StoreToml(_Model):
+class _StoreToml(StrictModel):
     """store.toml alone, as written."""
 
     format_version: Literal[1]
@@ -449,7 +451,7 @@ class Store(_StoreToml):
                 for row in rows:
                     file.write(",".join(_csv_cell(getattr(row, key)) for key in model.model_fields) + "\n")
 
-    def _tables(self) -> Iterator[tuple[str, type[_Model], tuple[_Model, ...]]]:
+    def _tables(self) -> Iterator[tuple[str, type[StrictModel], tuple[StrictModel, ...]]]:
         yield "plates.csv", Plate, self.plates
         yield "products.csv", Product, self.products
         yield "planogram.csv", Facing, self.planogram
@@ -481,7 +483,7 @@ def edge_distance_m(polygon: Sequence[tuple[float, float]], x: float, y: float) 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
-_M = TypeVar("_M", bound=_Model)
+_M = TypeVar("_M", bound=StrictModel)
 
 
 def validation_faults(error: ValidationError, prefix: str) -> Iterator[str]:

@@ -35,6 +35,8 @@ ORDER = (
     ("report",),
     ("simulation",),
     ("adapters",),
+    ("cli",),
+    ("__main__",),
 )
 RANK = {module: rank for rank, modules in enumerate(ORDER) for module in modules}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,73 @@
+"""The commands: python -m fusion COMMAND."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. Errors that have a name are one line on stderr."""
+    from fusion.errors import FusionError
+
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except FusionError as error:
+        print(f"fusion {args.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fusion", description="Who took what, and how sure.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    privacy = commands.add_parser("privacy", help="what a store keeps about people, where and for how long")
+    privacy.add_argument("store", help="store folder")
+    privacy.set_defaults(run=_privacy)
+    statement = commands.add_parser("statement", help="a month of every retailer's books; posts the platform's fee")
+    statement.add_argument("chain", help="chain.toml")
+    statement.add_argument("books", help="folder of the books, or postgresql://...#FOLDER with the vaults' folder")
+    statement.add_argument("month", help="such as 2026-03")
+    statement.add_argument("--dry-run", action="store_true", help="post nothing")
+    statement.set_defaults(run=_statement)
+    verify = commands.add_parser("verify", help="check a store's books, row by row")
+    verify.add_argument("store", help="store folder")
+    verify.add_argument("ledger", help="path or URL of the books")
+    verify.add_argument("--vault", help="vault beside books in PostgreSQL")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _privacy(args: argparse.Namespace) -> int:
+    from fusion.adapters.privacy import holdings_text
+    from fusion.config import Store
+
+    print(holdings_text(Store.load(args.store)))
+    return 0
+
+
+def _statement(args: argparse.Namespace) -> int:
+    from fusion.adapters.retailers import Chain, post_fee, statement
+
+    for retailer, store, ledger in Chain.load(args.chain).books(args.books):
+        if not args.dry_run:
+            post_fee(ledger, store, retailer, args.month)
+        print(statement(ledger, store, retailer, args.month).text(store), end="\n\n")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from fusion.adapters.ledger import Ledger
+    from fusion.config import Store
+    from fusion.errors import LedgerError
+
+    if "://" not in args.ledger and not Path(args.ledger).exists():
+        raise LedgerError(f"{args.ledger}: want books to check, got nothing")
+    with Ledger.open(args.ledger, Store.load(args.store), vault=args.vault) as ledger:
+        fault = ledger.verify()
+        sums = {currency: sum(accounts.values()) for currency, accounts in ledger.balances().items()}
+        print(fault or f"{ledger.head().seq} entries, the chain holds, all accounts sum to {sums or 0}")
+    return 1 if fault or any(sums.values()) else 0
