@@ -1,7 +1,8 @@
 """Run a store from door to receipt: simulate one, or replay a recording.
 
 python examples/run_store.py                          simulate a small shop for five minutes
-python examples/run_store.py --store DIR              simulate the store of a store folder
+python examples/run_store.py --store DIR              simulate the store of a store folder, such as
+                                                      examples/stores/amazon_go
 python examples/run_store.py RECORDING --out DIR      replay a recording, write the contract's results
 """
 
@@ -10,11 +11,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from storefront import Example
 
     from fusion.config import Store
     from fusion.observations import Observation, Recording
@@ -32,15 +36,18 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--store", type=Path, help="store folder to simulate (a built-in shop of 8 cameras, 80 plates)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (1)")
-    parser.add_argument("--minutes", type=float, default=5.0, help="simulated minutes (5)")
-    parser.add_argument("--shoppers", type=int, default=8, help="simulated shoppers (8)")
+    parser.add_argument("--minutes", type=float, help="simulated minutes (5, or what the store's example.toml says)")
+    parser.add_argument("--shoppers", type=int, help="simulated shoppers (8, or what example.toml says)")
+    parser.add_argument("--ledger", help="books to use: a path or URL (OUT/ledger.sqlite, begun anew)")
+    parser.add_argument("--vault", type=Path, help="file for the vault beside books in PostgreSQL")
+    parser.add_argument("--smtp", metavar="HOST:PORT", help="mail server for receipts, where customers want them")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--fast", action="store_true", help="as fast as possible (default)")
     pace.add_argument("--realtime", action="store_true", help="at the pace of the data")
     args = parser.parse_args()
     if args.recording and args.store:
         parser.error("--store simulates, RECORDING replays: want one of them")
-    if args.minutes <= 0 or args.shoppers < 0:
+    if (args.minutes is not None and args.minutes <= 0) or (args.shoppers is not None and args.shoppers < 0):
         parser.error("want --minutes above 0 and --shoppers of at least 0")
     return args
 
@@ -68,11 +75,12 @@ def run(args: argparse.Namespace) -> int:
     from fusion.run import Run
 
     recording: Recording | None = None
+    example: Example | None = None
     if args.recording:
         recording = Recording(args.recording)
         store, observations, span_ns = recording.store, recording.observations(), recording.span_ns()
     else:
-        store, simulation, span_ns = simulated(args)
+        store, simulation, span_ns, example = simulated(args)
         observations = simulation.observations()
     start_ns, end_ns = span_ns or (0, 0)
     print(
@@ -86,21 +94,32 @@ def run(args: argparse.Namespace) -> int:
     # Each run is a book of its own; a shop that goes on trading keeps its ledger.
     for old in args.out.glob("ledger.sqlite*"):
         old.unlink()
+    ledger = Ledger.open(args.ledger or args.out / "ledger.sqlite", store, vault=args.vault)
+    front = None
+    if example is not None:
+        from storefront import Storefront
+
+        front = Storefront(
+            store, example, simulation.scenario, ledger=ledger, out=args.out, folder=args.store, smtp=args.smtp
+        )
+        observations = front.observations(observations)
     one_run = Run(store, observations)
     writer = ResultsWriter(args.out, store)
-    ledger = Ledger.open(args.out / "ledger.sqlite", store)
     report = Report(store, title=store.name)
     receipts: list[Receipt] = []
     exit_code = 0
     bar = tqdm(total=round((end_ns - start_ns) / 1e9), unit="s", desc="store time", smoothing=0.05, mininterval=0.2)
 
     def keep(result: Result) -> None:
-        writer.write(result, one_run.engine.account_of)
-        report.add(result)
-        if isinstance(result, PersonEntered) and result.visit is not None:
+        if front is not None:
+            result = front.result(result, one_run.engine)
+        elif isinstance(result, PersonEntered) and result.visit is not None:
             ledger.open_visit(result.visit, result.account, result.t_ns)
         elif isinstance(result, Receipt):
             ledger.post_receipt(result)
+        writer.write(result, one_run.engine.account_of)
+        report.add(result)
+        if isinstance(result, Receipt):
             receipts.append(result)
         line = describe(store, result, start_ns)
         if line:
@@ -125,6 +144,8 @@ def run(args: argparse.Namespace) -> int:
     shelves = one_run.engine.shelf_state()
     writer.close(summary, shelves)
     visits = read_truth(args.recording) if recording else simulated_truth(simulation)
+    if front is not None and visits is not None:
+        visits = front.truth_of(visits, simulation.truth.events)
     report.write(args.out / "report.html", summary, truth=visits)
     report.write_svg(args.out / "floor.svg")
 
@@ -136,6 +157,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"from the exit to the receipt: median {middle:.1f} s, at most {last:.1f} s of store time")
     lying = {status: [row for row in shelves if row.status == status] for status in ("empty", "misplaced", "overdrawn")}
     print("shelves: " + ", ".join(f"{len(rows)} {status}" for status, rows in lying.items()) + f" of {len(shelves)}")
+    for line in front.close(one_run.newest_ns) if front is not None else ():
+        print(line)
     booked = ledger.balances().get(store.currency, {})
     fault = ledger.verify()
     print(
@@ -159,18 +182,29 @@ def run(args: argparse.Namespace) -> int:
     return exit_code
 
 
-def simulated(args: argparse.Namespace) -> tuple[Store, Simulation, tuple[int, int]]:
+def simulated(args: argparse.Namespace) -> tuple[Store, Simulation, tuple[int, int], Example | None]:
+    """Store, what will happen in it, and how its customers come in where it has an example.toml."""
     from fusion.config import Store
     from fusion.errors import FusionError
     from fusion.simulation import Scenario, Simulation, demo_store
 
     store = Store.load(args.store) if args.store else demo_store()
+    example = None
+    if args.store and (args.store / "example.toml").exists():
+        from storefront import Example
+
+        example = Example.load(args.store)
+    asked = {name: value for name in ("minutes", "shoppers") if (value := getattr(args, name)) is not None}
     try:
-        scenario = Scenario(seed=args.seed, minutes=args.minutes, shoppers=args.shoppers)
+        if example is not None:
+            example = example.model_copy(update={"scenario": example.scenario | asked})
+            scenario = example.made_scenario(store, args.seed)
+        else:
+            scenario = Scenario(seed=args.seed, **asked)
     except ValueError as error:
         raise FusionError(str(error)) from None
-    span_ns = scenario.start_ns, scenario.start_ns + round(args.minutes * 60e9)
-    return store, Simulation(store, scenario), span_ns
+    span_ns = scenario.start_ns, scenario.start_ns + round(scenario.minutes * 60e9)
+    return store, Simulation(store, scenario), span_ns, example
 
 
 def simulated_truth(simulation: Simulation) -> list[dict]:
@@ -245,7 +279,9 @@ def print_receipts(store: Store, receipts: list[Receipt], visits: list[dict] | N
     left = list(visits or [])
     rows = []
     for receipt in receipts:
-        got = {line.gtin: line.quantity for line in receipt.lines}
+        got: Counter[str] = Counter()
+        for line in receipt.lines:
+            got[line.gtin] += line.quantity
         row = [receipt.account or "(none)", receipt.status, str(sum(got.values())), store.price_text(receipt.total)]
         if visits is not None:
             same = [
@@ -254,8 +290,9 @@ def print_receipts(store: Store, receipts: list[Receipt], visits: list[dict] | N
             if same:
                 left.remove(same[0])
                 true = {gtin: n for gtin, n in same[0]["items"].items() if n}
-                total = sum(prices[gtin] * n for gtin, n in true.items())
-                row += [store.price_text(total), "right" if true == got else "WRONG"]
+                total = same[0].get("total", sum(prices[gtin] * n for gtin, n in true.items()))
+                right = true == got and total == receipt.total
+                row += [store.price_text(total), "right" if right else "WRONG"]
             else:
                 row += ["-", "no such visit"]
         rows.append([*row, receipt.reason or ""])

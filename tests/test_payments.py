@@ -264,7 +264,7 @@ def test_ten_thousand_courses_match_a_simple_model(tmp_path: Path) -> None:
                     expected[visit] = sum(line.quantity * line.unit_price for line in lines)
                     shop.checkout.decide(visit, "correct", by="eve", t_ns=T_NS, revision=revision, lines=lines)
     shop.checkout.recover(LATER_NS, restarted=True)
-    provider._faults = lambda step, key: None
+    provider.recovered()
     states = shop.checkout.recover(LATER_NS + 1) + shop.checkout.recover(2 * LATER_NS - T_NS)
     assert not any(one.status == "pending" for one in states[len(states) // 2 :])
     found = shop.agrees()
@@ -402,7 +402,7 @@ def test_two_processes_that_settle_the_same_visits_charge_each_once(place: Place
         thread.start()
     for thread in threads:
         thread.join()
-    provider._faults = lambda step, key: None
+    provider.recovered()
     shops[0].checkout.recover(LATER_NS)
     assert shops[0].agrees()["provider"] == 12 * 697 and set(provider.n_captures.values()) == {1}
     for shop in shops:

@@ -157,7 +157,7 @@ def test_a_receipt_is_mailed_once_to_who_gave_an_address(place: Place, inbox: tu
         assert mailer(ledger, controller).due("v1", T_NS + 9)
         ledger.unlink_account("alice")
         assert mailer(ledger, controller).deliver(T_NS + 10) == (0, 0) and len(handler.mails) == 1
-        said = [entry.request["said"] for entry in ledger.entries_between(0, 2**62) if entry.kind == "receipt mailed"]
+        said = [entry.request["said"] for entry in ledger.entries_between(0, 2**62) if entry.kind == "mail answered"]
         assert sorted(said) == ["address refused", "address refused", "no address any more", "sent"]
         assert ledger.verify() is None and "example.org" not in str(ledger.entries_between(0, 2**62))
 

@@ -148,10 +148,10 @@ def test_tenants_keep_separate_books(chain: Path, place: Place, capsys: pytest.C
 
 
 def test_faults_of_a_chain_are_told_together(chain: Path) -> None:
-    chain.write_text(CHAIN.replace('id = "south"', 'id = "kiosk"').replace('"stand"', '"gone"'))
+    chain.write_text(CHAIN.replace('id = "south"', 'id = "north"').replace('"stand"', '"gone"'))
     with pytest.raises(ConfigError) as raised:
         Chain.load(chain)
-    assert "gone" in str(raised.value) and "'kiosk' 2 times" in str(raised.value)
+    assert "gone" in str(raised.value) and "'north' 2 times" in str(raised.value)
     chain.write_text(CHAIN.replace("fee_share = 5.0", "fee_share = 5.0\nfee_monthly = 1\ntypo = 2"))
     with pytest.raises(ConfigError, match="typo"):
         Chain.load(chain)

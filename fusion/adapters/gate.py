@@ -122,6 +122,20 @@ class StaffList:
         return Verified(request.token, "Staff")
 
 
+class NotYetPublic:
+    """Lets in only some accounts until an instant, as in a pilot for employees; everybody from then on."""
+
+    def __init__(self, verifier: Verifier, accounts: Collection[str], until_ns: int) -> None:
+        self._verifier, self._accounts, self._until_ns = verifier, frozenset(accounts), until_ns
+
+    def verify(self, request: GateRequest) -> Verified | Refused:
+        answer = self._verifier.verify(request)
+        early = request.t_ns < self._until_ns
+        if isinstance(answer, Verified) and early and answer.account not in self._accounts:
+            return Refused("not open to the public yet", "We open to everybody soon")
+        return answer
+
+
 class OpenDoor:
     """Lets everybody in who asks, without an account."""
 

@@ -233,13 +233,13 @@ class Mailer:
             return False
         name, revision = f"mail {standing.revision}", {"revision": standing.revision}
         if self._ledger.recorded(visit, name) is None:
-            self._ledger.record(visit, name, "receipt to be mailed", t_ns, revision)
+            self._ledger.record(visit, name, "mail due", t_ns, revision)
         return True
 
     def deliver(self, t_ns: int) -> tuple[int, int]:
         """Send what is due. Returns how many were sent and how many have to wait."""
         sent = waiting = 0
-        for entry in self._ledger.unanswered("receipt to be mailed"):
+        for entry in self._ledger.unanswered("mail due"):
             document = ReceiptDocument.of(self._ledger, self._store, entry.visit, self._seller)
             address = self._address(entry.visit)
             if address is None or document is None or document.revision != entry.request["revision"]:
@@ -255,7 +255,7 @@ class Mailer:
                     waiting += 1
                     continue
             name = entry.key.removeprefix(f"{entry.visit}/")
-            self._ledger.record(entry.visit, f"{name}/answer", "receipt mailed", t_ns, {"said": said})
+            self._ledger.record(entry.visit, f"{name}/answer", "mail answered", t_ns, {"said": said})
         return sent, waiting
 
     def _address(self, visit: str) -> str | None:

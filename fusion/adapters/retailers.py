@@ -132,9 +132,11 @@ class Chain:
                 except ConfigError as error:
                     faults += error.faults
             stores[retailer.id] = tuple(found)
-        ids = Counter(retailer.id for retailer in chain.retailer)
-        ids.update(store.id for found in stores.values() for store in found)
-        faults += [f"{path.name}: id: want each once, got {one!r} {n} times" for one, n in ids.items() if n > 1]
+        retailers = Counter(retailer.id for retailer in chain.retailer)
+        ids = Counter(store.id for found in stores.values() for store in found)
+        for what, counted in (("retailer", retailers), ("store", ids)):
+            many = [(one, n) for one, n in counted.items() if n > 1]
+            faults += [f"{path.name}: id of a {what}: want each once, got {one!r} {n} times" for one, n in many]
         if faults:
             raise ConfigError(faults)
         return cls(chain.retailer, stores)

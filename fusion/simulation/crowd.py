@@ -138,6 +138,15 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class TagRead:
+    """The antenna at an exit reads the tag of one piece."""
+
+    t_s: float
+    gate: str
+    gtin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Visit:
     account: str | None
     enter_s: float
@@ -151,8 +160,8 @@ class Crowd:
     Attributes:
         people: all who will ever come, by number.
         ticks: recent ticks, oldest first; `forget` drops old ones.
-        loads, handlings, scans, movements, visits: what has happened, to be drained by the reader. Loads and handlings
-            are registered at least REGISTERED_AHEAD_S before they take effect.
+        loads, handlings, scans, movements, reads, visits: what has happened, to be drained by the reader. Loads and
+            handlings are registered at least REGISTERED_AHEAD_S before they take effect.
     """
 
     def __init__(self, store: Store, scenario: Scenario) -> None:
@@ -170,6 +179,8 @@ class Crowd:
         self.handlings: list[tuple[float, int, Handling]] = []
         self.scans: list[tuple[float, int, Scan]] = []
         self.movements: list[tuple[float, int, Movement]] = []
+        self.reads: list[tuple[float, int, TagRead]] = []
+        self._reader = scenario.random("exit antenna")
         self.visits: list[Visit] = []
         self._count = 0
         self._pay = [zone.polygon for zone in store.zone if zone.kind == "payment"]
@@ -476,6 +487,7 @@ class Crowd:
             if (yield from self._walk(p, start, within_m=0.35, patience_s=5.0)):
                 break
         p.confined, p.leaving = False, True
+        self._read_tags(p, gate.gate.id)
         if tuple(gate.gate.credentials) != ("open",) and p.account is not None:
             kind = "staff" if p.role == "staff" else "account"
             self._register(self.scans, self.now_s, Scan(self.now_s, gate.gate.id, kind, p.account))
@@ -851,6 +863,12 @@ class Crowd:
                 p.entered_s = t_s
             elif crossed[1] < 0 and p.leaving:
                 p.left_s = t_s
+
+    def _read_tags(self, p: Person, gate: str) -> None:
+        share = self.scenario.exit_read_probability
+        for held in p.basket if share else ():
+            if self._reader.random() < share:
+                self._register(self.reads, self.now_s, TagRead(self.now_s, gate, held.piece.gtin))
 
     def _pose(self, p: Person, speed: float) -> None:
         """Heading, gait and arms follow from the movement."""

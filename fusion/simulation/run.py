@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fusion.config import Store
-from fusion.observations import Frame, GateScan, Observation, RecordingWriter, ShelfReading
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, RecordingWriter, ShelfReading
 from fusion.simulation import body
 from fusion.simulation.body import CHANNEL
 from fusion.simulation.cameras import Detector, Obstacles
@@ -26,6 +26,8 @@ from fusion.simulation.scenario import Scenario
 CHUNK_S = 4.0
 # Clocks are off by at most 0.1 s and messages jitter by some milliseconds: what is this old is in order.
 _HOLD_S = 0.3
+# What a reader says of a tag that it has read; readers hardly ever read one that is not there.
+TAG_SURE = 0.995
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,10 @@ class Simulation:
             observations: list[Observation] = list(scales.readings(stop_s, s.start_ns))
             for scan in _drain(crowd.scans, stop_s):
                 observations.append(GateScan(self._ns(scan.t_s), scan.gate, scan.kind, scan.account))
+            for read in _drain(crowd.reads, stop_s):
+                observations.append(
+                    ItemSighting(self._ns(read.t_s), "exit antenna", "read", read.gtin, 1, TAG_SURE, zone=read.gate)
+                )
             ticks = list(crowd.ticks)
             for detector in detectors:
                 times_s, stamps_s = detector.exposures(start_s, stop_s)

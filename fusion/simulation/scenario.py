@@ -36,6 +36,8 @@ class Scenario:
         straddle_probability: of a piece that rests on two plates, where two plates touch.
         odd_reach_probability: of a grip that is not as usual: from beside the plate at arm's length, with the other
             hand, or with the thing held down on its plate for some seconds before it is lifted.
+        exit_read_probability: of a piece, that the antenna at the exit reads its tag when its carrier comes to the
+            door; 0: there is no antenna.
     Goods:
         batch_weight_sd: a whole delivery weighs more or less than its label says, by such a share (sd over products).
         misplaced_pieces: so many pieces lie on a wrong plate before anybody watches.
@@ -79,6 +81,7 @@ class Scenario:
     hand_over_probability: float = 0.2
     straddle_probability: float = 0.15
     odd_reach_probability: float = 0.0
+    exit_read_probability: float = 0.0
     batch_weight_sd: float = 0.0
     misplaced_pieces: int = 0
     count_error_probability: float = 0.0
