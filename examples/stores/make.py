@@ -70,7 +70,7 @@ def stores() -> dict[str, tuple[Store, str]]:
         "just_walk_out_stadium", "Stadium stand, block 114", seed=3, n_plates=40, n_products=12, **partner
     )
 
-    fresh = store("amazon_fresh", "Fresh, Queen Street", credentials=("qr", "card"), currency="GBP",
+    fresh = store("amazon_fresh", "Fresh, Queen Street", credentials=("qr", "card", "staff"), currency="GBP",
                   timezone="Europe/London", seed=4, n_cameras=20, n_plates=320, n_products=40,
                   privacy=PrivacyPolicy(unlink_after_days=30))  # fmt: skip
     drinks = tuple(product.gtin for product in fresh.products if "water" in product.name or "Cola" in product.name)
@@ -135,7 +135,7 @@ def stores() -> dict[str, tuple[Store, str]]:
         ),
         "rewe_pilot": (
             pilot,
-            example("qr", start="2026-03-04T10:00", minutes=5.0, shoppers=8, staff=1, staff_only_minutes=2.5),
+            example("qr", start="2026-03-04T10:00", staff=1, staff_only_minutes=2.5, members=0.4),
         ),
     }
 
