@@ -1,0 +1,77 @@
+"""How long a gate takes to decide while an engine runs at full load in the same process.
+
+    python -m pytest bench/bench_gate.py
+
+Codes are signed and verified with Ed25519 and used up durably (SQLite, synchronous FULL), behind a pseudonym in the
+ledger's vault; the engine is fed a simulated shop as fast as it takes it, without pauses. Python runs one thread at a
+time, so what this measures is mostly how long the gate waits for the engine to let go.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fusion import Engine
+from fusion.adapters.credentials import CodeSigner, CodeVerifier, Pseudonyms, UsedCodes
+from fusion.adapters.gate import GateKeeper, GateRequest, StaffList
+from fusion.adapters.ledger import Ledger
+from fusion.simulation import Scenario, Simulation, demo_store
+
+N_DECISIONS = 500
+
+
+@pytest.mark.parametrize("load", ["engine at full load", "idle"])
+@pytest.mark.parametrize("kind", ["qr", "staff"])
+def bench_decisions(benchmark, tmp_path: Path, load: str, kind: str) -> None:  # type: ignore[no-untyped-def]
+    store = demo_store()
+    observations = list(Simulation(store, Scenario(seed=1, minutes=1.5, shoppers=3)).observations())
+    key = Ed25519PrivateKey.generate()
+    signer, ledger = CodeSigner(key, store.id), Ledger.open(tmp_path / "ledger.sqlite", store)
+    pseudonyms = Pseudonyms(ledger)
+    used = UsedCodes(tmp_path / "used.sqlite")
+    keeper = GateKeeper(
+        store,
+        {"qr": pseudonyms.behind(CodeVerifier(key.public_key(), store.id, used)), "staff": StaffList({"badge"})},
+        deadline_s=1.0,  # measured here, not cut off
+    )
+    stop, n_fed = threading.Event(), 0
+
+    def run_engine() -> None:
+        nonlocal n_fed
+        while not stop.is_set():
+            engine = Engine(store)
+            for observation in observations:
+                engine.feed(observation)
+                n_fed += 1
+                if stop.is_set():
+                    return
+
+    thread = threading.Thread(target=run_engine, daemon=True)
+    if load != "idle":
+        thread.start()
+        while n_fed < 1000:
+            time.sleep(0.01)
+    t_ns, took_s = observations[0].t_ns, []
+    numbers = itertools.count()
+
+    def decide() -> None:
+        token = signer.code(f"account {next(numbers)}", t_ns) if kind == "qr" else "badge"
+        before_s = time.perf_counter()
+        decision = keeper.scan(GateRequest(t_ns, "entry", kind, token))
+        took_s.append(time.perf_counter() - before_s)
+        assert decision.open, decision
+
+    benchmark.pedantic(decide, rounds=N_DECISIONS)
+    stop.set()
+    if load != "idle":
+        thread.join()
+    ledger.close()
+    p99_ms = 1e3 * statistics.quantiles(took_s, n=100)[98]
+    benchmark.extra_info |= {"p99_ms": round(p99_ms, 2), "max_ms": round(1e3 * max(took_s), 2)}
