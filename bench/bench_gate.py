@@ -3,8 +3,10 @@
     python -m pytest bench/bench_gate.py
 
 Codes are signed and verified with Ed25519 and used up durably (SQLite, synchronous FULL), behind a pseudonym in the
-ledger's vault; the engine is fed a simulated shop as fast as it takes it, without pauses. Python runs one thread at a
-time, so what this measures is mostly how long the gate waits for the engine to let go.
+ledger's vault; the engine is fed a simulated shop as fast as it takes it, without pauses. Time counts from the instant
+at which the reader has the credential, so it includes waking up. Python runs one thread at a time, and one that wants
+to run asks the other to let go after 5 ms, several times a decision; gates in a process of their own are the case
+called idle.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ N_DECISIONS = 500
 
 @pytest.mark.parametrize("load", ["engine at full load", "idle"])
 @pytest.mark.parametrize("kind", ["qr", "staff"])
-def bench_decisions(benchmark, tmp_path: Path, load: str, kind: str) -> None:  # type: ignore[no-untyped-def]
+def bench_decisions(  # type: ignore[no-untyped-def]
+    benchmark, tmp_path: Path, load: str, kind: str
+) -> None:
     store = demo_store()
     observations = list(Simulation(store, Scenario(seed=1, minutes=1.5, shoppers=3)).observations())
     key = Ed25519PrivateKey.generate()
@@ -63,15 +67,23 @@ def bench_decisions(benchmark, tmp_path: Path, load: str, kind: str) -> None:  #
 
     def decide() -> None:
         token = signer.code(f"account {next(numbers)}", t_ns) if kind == "qr" else "badge"
-        before_s = time.perf_counter()
+        due_s = time.perf_counter() + 0.003
+        time.sleep(0.003)
         decision = keeper.scan(GateRequest(t_ns, "entry", kind, token))
-        took_s.append(time.perf_counter() - before_s)
+        took_s.append(time.perf_counter() - due_s)
         assert decision.open, decision
 
+    fed_before, began_s = n_fed, time.perf_counter()
     benchmark.pedantic(decide, rounds=N_DECISIONS)
+    fed_per_s = (n_fed - fed_before) / (time.perf_counter() - began_s)
     stop.set()
     if load != "idle":
         thread.join()
     ledger.close()
     p99_ms = 1e3 * statistics.quantiles(took_s, n=100)[98]
-    benchmark.extra_info |= {"p99_ms": round(p99_ms, 2), "max_ms": round(1e3 * max(took_s), 2)}
+    benchmark.extra_info |= {
+        "p50_ms": round(1e3 * statistics.median(took_s), 2),
+        "p99_ms": round(p99_ms, 2),
+        "max_ms": round(1e3 * max(took_s), 2),
+        "observations_per_s": round(fed_per_s),
+    }

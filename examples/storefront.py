@@ -19,7 +19,15 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from pydantic import Field, ValidationError
 
-from fusion.adapters.credentials import CardTerminal, CodeSigner, CodeVerifier, Pseudonyms, UsedCodes, private_key
+from fusion.adapters.credentials import (
+    CardTerminal,
+    CodeSigner,
+    CodeVerifier,
+    Pseudonyms,
+    UsedCodes,
+    private_key,
+    pseudonym,
+)
 from fusion.adapters.faces import FaceGallery, face_token
 from fusion.adapters.gate import GateKeeper, GateRequest, NotYetPublic, StaffList, Verified, Verifier
 from fusion.adapters.ledger import Ledger
@@ -116,7 +124,7 @@ class Storefront:
             ledger,
             customer=lambda account: self._customers.get(account.removeprefix("tok_")),
             admit=self.checkout.admit,
-            new=lambda: f"p-{self._random.getrandbits(80):020x}",
+            new=lambda: pseudonym(self._random.choice),
         )
         verifier = self._verifier()
         if example.staff_only_minutes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import multiprocessing
+import random
 import threading
 import time
 from pathlib import Path
@@ -22,11 +23,21 @@ from fusion.adapters.credentials import (
     Pseudonyms,
     UsedCodes,
     private_key,
+    pseudonym,
     qr_picture,
     read_qr,
 )
 from fusion.adapters.faces import MARGIN, FaceGallery, effective_dim_of, face_token, threshold_of
-from fusion.adapters.gate import KEPT_S, QUESTIONS_MAX, GateKeeper, GateRequest, Refused, StaffList, Verified
+from fusion.adapters.gate import (
+    KEPT_S,
+    QUESTIONS_MAX,
+    GateKeeper,
+    GateRequest,
+    Refused,
+    StaffList,
+    Verified,
+    looks_like_card_number,
+)
 from fusion.adapters.ledger import Ledger
 from fusion.adapters.payments import Checkout, InProcessProvider
 from fusion.config import Gate, PaymentPolicy, Product, Store
@@ -197,6 +208,11 @@ def test_behind_the_gate_nobody_has_a_name(tmp_path: Path) -> None:
         pseudonyms.forget("alice")
         pseudonyms.left(again)
         assert scan("alice", T_NS + hour_ns)[0] not in (alice, again)
+
+
+def test_no_pseudonym_looks_like_a_card_number() -> None:
+    names = {pseudonym(random.Random(i).choice) for i in range(20_000)}
+    assert len(names) == 20_000 and not any(looks_like_card_number(name) for name in names)
 
 
 def test_a_card_is_a_token_and_authorised_before_the_gate_opens(tmp_path: Path) -> None:
