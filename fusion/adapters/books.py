@@ -376,25 +376,27 @@ class SQLiteBooks:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            self._give_up()
-            raise LedgerError(f"want a ledger that works, got: {error}") from error
+    def _failed(self, error: sqlite3.Error) -> LedgerError:
+        self._give_up()
+        return LedgerError(f"want a ledger that works, got: {error}")
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        with self._working():
+        try:
             return self.connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        with self._working():
+        try:
             self.connection.executemany(statement, rows)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def each(self, statement: str) -> Iterator[Row]:
-        with self._working():
+        try:
             yield from self.connection.execute(statement)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def begin(self, identity: tuple[int, str, str]) -> None:
         with self.transaction():

@@ -251,6 +251,8 @@ class Ledger:
         self._books = books
         self._lock = threading.RLock()
         self._batched = False
+        # The newest entry while a batch holds the books: nobody else adds to them meanwhile.
+        self._head: tuple[int, bytes] | None = None
         self._store = store
         self._rates = {product.gtin: _rate(product.vat_rate) for product in store.products}
         self._genesis = genesis_hash(store.id, store.currency)
@@ -302,7 +304,7 @@ class Ledger:
             _text("account", account)
         enter_ns = _instant("enter_ns", enter_ns)
         with self._transaction():
-            recorded = self._recorded(f"{visit}/opened")
+            recorded = self._recorded(f"{visit}/opened").get(f"{visit}/opened")
             if recorded is not None:
                 linked = self._account(visit)
                 if enter_ns < recorded[0] or (linked is not None and account != linked):
@@ -353,17 +355,17 @@ class Ledger:
             linked = self._account(visit)
             if linked is not None and receipt.account != linked:
                 raise IdempotencyConflict(f"visit {visit!r}: belongs to another account")
-            if self._is_repeated(f"{visit}/receipt", issued_ns, request):
+            known = self._recorded(f"{visit}/receipt", f"{visit}/opened")
+            if self._is_repeated(f"{visit}/receipt", known.get(f"{visit}/receipt"), issued_ns, request):
                 return False
             rates = self._rates_of(lines, {})
             postings: tuple[Posting, ...] = ()
             if receipt.status == "settled":
                 postings = charge_postings(_gross_by_rate(lines, less, rates), receipt.currency)
-            opened = self._recorded(f"{visit}/opened") is not None
             details = {"request": request, "vat": rates}
             self._append(issued_ns, f"receipt {receipt.status}", visit, f"{visit}/receipt", details, postings)
             # A visit that was opened with this account and has no link any more was unlinked on purpose.
-            if receipt.account is not None and not opened:
+            if receipt.account is not None and f"{visit}/opened" not in known:
                 self._books.vault.link(visit, receipt.account, exit_ns if enter_ns is None else enter_ns)
         return True
 
@@ -415,13 +417,15 @@ class Ledger:
             request["discounts"] = less
         key = f"{visit}/decision {revision}"
         with self._transaction():
-            if self._is_repeated(key, t_ns, request):
+            before = f"{visit}/decision {revision - 1}"
+            known = self._recorded(key, f"{visit}/receipt", before)
+            if self._is_repeated(key, known.get(key), t_ns, request):
                 return False
-            recorded = self._recorded(f"{visit}/receipt")
+            recorded = known.get(f"{visit}/receipt")
             if recorded is None:
                 raise LedgerError(f"visit {visit!r}: want a receipt to decide about, got none")
             receipt = recorded[1]
-            if revision > 1 and self._recorded(f"{visit}/decision {revision - 1}") is None:
+            if revision > 1 and before not in known:
                 raise LedgerError(f"visit {visit!r}: want decision {revision - 1} before {revision}, got none")
             if decision == "accept" and (revision > 1 or receipt["request"]["status"] != "review"):
                 raise LedgerError(f"visit {visit!r}: want a receipt in review to accept, got one that was settled")
@@ -510,7 +514,8 @@ class Ledger:
             try:
                 yield
             finally:
-                self._batched = not outermost
+                if outermost:
+                    self._batched, self._head = False, None
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -760,6 +765,8 @@ class Ledger:
             return self._books.run(statement, values)
 
     def _newest(self) -> tuple[int, bytes]:
+        if self._head is not None:
+            return self._head
         rows = self._books.run("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1")
         return (rows[0][0], rows[0][1]) if rows else (0, self._genesis)
 
@@ -777,14 +784,19 @@ class Ledger:
             "INSERT INTO posting (entry, line, account, currency, amount) VALUES (?, ?, ?, ?, ?)",
             [(seq + 1, line, leg.account, leg.currency, leg.amount) for line, leg in enumerate(postings)],
         )
+        if self._batched:
+            self._head = seq + 1, digest
 
-    def _recorded(self, key: str) -> tuple[int, dict[str, Any]] | None:
-        rows = self._books.run("SELECT t_ns, details FROM entry WHERE key = ?", (key,))
-        return (rows[0][0], json.loads(rows[0][1])) if rows else None
+    def _recorded(self, *keys: str) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Time and details of entries, by key, as far as they are there."""
+        places = ", ".join("?" * len(keys))
+        rows = self._books.run(f"SELECT key, t_ns, details FROM entry WHERE key IN ({places})", keys)
+        return {key: (t_ns, json.loads(details)) for key, t_ns, details in rows}
 
-    def _is_repeated(self, key: str, t_ns: int, request: Mapping[str, Any]) -> bool:
+    def _is_repeated(
+        self, key: str, recorded: tuple[int, dict[str, Any]] | None, t_ns: int, request: Mapping[str, Any]
+    ) -> bool:
         """Whether a key was posted with these contents. VAT rates may have changed since, what was asked may not."""
-        recorded = self._recorded(key)
         if recorded is None:
             return False
         if recorded[0] != t_ns or _canonical(recorded[1]["request"]) != _canonical(request):
