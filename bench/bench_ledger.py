@@ -1,18 +1,23 @@
-"""Durable postings beside raw SQLite on the same disk, in the same run.
+"""Durable postings beside raw SQLite and raw PostgreSQL on the same disk, in the same run.
 
     python -m pytest bench/bench_ledger.py
 
-Raw SQLite writes rows of the same size with the same durability (WAL, synchronous FULL) and nothing else: no chain, no
-keys looked up, no checks. What the ledger costs beyond it is the price of those.
+The raw ones write rows of the same size with the same durability (SQLite: WAL, synchronous FULL) and nothing else: no
+chain, no keys looked up, no checks. What the ledger costs beyond them is the price of those. A receipt here has five
+postings. PostgreSQL is that of FUSION_POSTGRES, or one started for the run where pgserver is installed.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
+import secrets
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from fusion.adapters.ledger import Ledger
@@ -72,6 +77,47 @@ class RawSqlite:
         return self.connection.execute("SELECT count(*) FROM entry").fetchone()[0]
 
 
+class RawPostgres:
+    """The same in PostgreSQL."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = psycopg.connect(new_database(), autocommit=True)
+        run = self.connection.execute
+        run("CREATE TABLE entry (seq BIGSERIAL PRIMARY KEY, t_ns BIGINT, key TEXT UNIQUE, details TEXT, hash BYTEA)")
+        run("CREATE TABLE posting (entry BIGINT, line BIGINT, account TEXT, currency TEXT, amount BIGINT)")
+        self.details = "x" * 250
+
+    def post(self, i: int) -> None:
+        values = (T_NS + i, f"visit {i:08d}/receipt", self.details, bytes(32))
+        (seq,) = self.connection.execute(
+            "INSERT INTO entry (t_ns, key, details, hash) VALUES (%s, %s, %s, %s) RETURNING seq", values
+        ).fetchone()  # type: ignore[misc]
+        legs = [(seq, line, "revenue 19%", "EUR", line) for line in range(5)]
+        with self.connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO posting VALUES (%s, %s, %s, %s, %s)", legs)
+
+    def post_durably(self, first: int, n: int) -> None:
+        with self.connection.transaction():
+            for i in range(first, first + n):
+                self.post(i)
+
+    def count(self) -> int:
+        return self.connection.execute("SELECT count(*) FROM entry").fetchone()[0]  # type: ignore[index]
+
+
+def new_database() -> str:
+    """URL of a database that nobody has used before."""
+    url = os.environ.get("FUSION_POSTGRES")
+    if url is None:
+        pgserver = pytest.importorskip("pgserver", reason="no PostgreSQL: set FUSION_POSTGRES or install pgserver")
+        url = pgserver.get_server(Path(tempfile.gettempdir()) / "bench_ledger_postgres").get_uri()
+    name = f"bench_{secrets.token_hex(8)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    base, _, options = url.partition("?")
+    return base.rsplit("/", 1)[0] + f"/{name}" + (f"?{options}" if options else "")
+
+
 class Books:
     def __init__(self, path: Path) -> None:
         self.ledger = Ledger.open(path, STORE)
@@ -90,29 +136,45 @@ class Books:
         return self.ledger.head().seq
 
 
-@pytest.fixture(params=[Books, RawSqlite], ids=["ledger", "raw SQLite"])
-def books(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Books | RawSqlite]:
+class PostgresBooks(Books):
+    def __init__(self, path: Path) -> None:
+        self.ledger = Ledger.open(new_database(), STORE, vault=path.with_name("vault.sqlite"))
+
+
+AnyBooks = Books | RawSqlite | RawPostgres
+
+
+@pytest.fixture(
+    params=[Books, RawSqlite, PostgresBooks, RawPostgres],
+    ids=["ledger in SQLite", "raw SQLite", "ledger in PostgreSQL", "raw PostgreSQL"],
+)
+def books(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyBooks]:
     yield request.param(tmp_path / "ledger.sqlite")
 
 
-def posting(books: Books | RawSqlite, n: int) -> tuple[Callable[[], None], Iterator[int]]:
+def posting(books: AnyBooks, n: int) -> tuple[Callable[[], None], Iterator[int]]:
     numbers = itertools.count(0, n)
     return lambda: books.post_durably(next(numbers), n), numbers
 
 
+def tell(benchmark, n_receipts: int) -> None:  # type: ignore[no-untyped-def]
+    receipts_per_s = n_receipts / benchmark.stats["mean"]
+    benchmark.extra_info |= {"receipts_per_s": round(receipts_per_s), "postings_per_s": round(5 * receipts_per_s)}
+
+
 @pytest.mark.benchmark(group="receipts, durable one by one")
-def test_one_by_one(benchmark, books: Books | RawSqlite) -> None:  # type: ignore[no-untyped-def]
+def test_one_by_one(benchmark, books: AnyBooks) -> None:  # type: ignore[no-untyped-def]
     step, numbers = posting(books, 1)
     benchmark.pedantic(step, rounds=2000, warmup_rounds=20)
-    benchmark.extra_info["receipts_per_s"] = round(1 / benchmark.stats["mean"])
+    tell(benchmark, 1)
     assert books.count() == next(numbers)
 
 
 @pytest.mark.benchmark(group=f"receipts, durable in batches of {BATCH}")
-def test_batches(benchmark, books: Books | RawSqlite) -> None:  # type: ignore[no-untyped-def]
+def test_batches(benchmark, books: AnyBooks) -> None:  # type: ignore[no-untyped-def]
     step, numbers = posting(books, BATCH)
     benchmark.pedantic(step, rounds=20, warmup_rounds=1)
-    benchmark.extra_info["receipts_per_s"] = round(BATCH / benchmark.stats["mean"])
+    tell(benchmark, BATCH)
     assert books.count() == next(numbers)
 
 

@@ -50,7 +50,7 @@ CREATE TABLE entry (
 ) {strict};
 CREATE INDEX entry_of_visit ON entry (visit, seq);
 CREATE TABLE posting (
-  entry {integer} NOT NULL REFERENCES entry (seq),
+  entry {integer} NOT NULL REFERENCES entry (seq) DEFERRABLE INITIALLY DEFERRED,
   line {integer} NOT NULL,
   account TEXT NOT NULL,
   currency TEXT NOT NULL,
@@ -71,8 +71,9 @@ CREATE TRIGGER posting_delete BEFORE DELETE ON posting BEGIN SELECT RAISE(ABORT,
 CREATE TRIGGER entry_insert BEFORE INSERT ON entry
   WHEN NEW.seq <= (SELECT coalesce(max(seq), 0) FROM entry) OR EXISTS (SELECT 1 FROM entry WHERE key = NEW.key)
   BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
+-- Postings come just before their entry, and none after it.
 CREATE TRIGGER posting_insert BEFORE INSERT ON posting
-  WHEN NEW.entry <> (SELECT max(seq) FROM entry)
+  WHEN NEW.entry <= (SELECT coalesce(max(seq), 0) FROM entry)
     OR EXISTS (SELECT 1 FROM posting WHERE entry = NEW.entry AND line = NEW.line)
   BEGIN SELECT RAISE(ABORT, 'books are only added to'); END;
 """
@@ -81,7 +82,7 @@ _POSTGRES_SCHEMA = (
     *_TABLES.format(integer="BIGINT", bytes="BYTEA", strict="", strict_without_rowid="").strip().split(";\n"),
     """CREATE FUNCTION only_added() RETURNS trigger LANGUAGE plpgsql AS
        $$ BEGIN RAISE EXCEPTION 'books are only added to'; END $$""",
-    # As in SQLite: an entry and its postings go to the end.
+    # As in SQLite: an entry goes to the end, its postings just before it.
     """CREATE FUNCTION entry_at_the_end() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
        $$ BEGIN
          IF NEW.seq <= (SELECT coalesce(max(seq), 0) FROM entry) THEN
@@ -91,7 +92,7 @@ _POSTGRES_SCHEMA = (
        END $$""",
     """CREATE FUNCTION posting_at_the_end() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
        $$ BEGIN
-         IF NEW.entry <> (SELECT max(seq) FROM entry) THEN
+         IF NEW.entry <= (SELECT coalesce(max(seq), 0) FROM entry) THEN
            RAISE EXCEPTION 'books are only added to';
          END IF;
          RETURN NEW;
@@ -105,6 +106,16 @@ _POSTGRES_SCHEMA = (
     "CREATE TRIGGER entry_insert BEFORE INSERT ON entry FOR EACH ROW EXECUTE FUNCTION entry_at_the_end()",
     "CREATE TRIGGER posting_insert BEFORE INSERT ON posting FOR EACH ROW EXECUTE FUNCTION posting_at_the_end()",
 )
+_COLUMNS = {
+    "entry": "seq, t_ns, kind, visit, key, details, hash",
+    "posting": "entry, line, account, currency, amount",
+}
+_ADD = {
+    table: f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' for _ in columns.split(','))})"
+    for table, columns in _COLUMNS.items()
+}
+# From so many rows on PostgreSQL takes them faster as a stream than one by one.
+COPIED_FROM = 32
 _VAULT_SCHEMA = """
 CREATE TABLE link (
   visit TEXT PRIMARY KEY,
@@ -266,7 +277,9 @@ class Books(Protocol):
         """Rows of one statement. One that fails rolls the transaction back: nobody can commit half an entry."""
         ...
 
-    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None: ...
+    def add(self, entries: Sequence[Row], postings: Sequence[Row]) -> None:
+        """Add entries and all their postings, in the order of the tables' columns."""
+        ...
 
     def each(self, statement: str) -> Iterator[Row]:
         """Rows of one statement as they come, inside a transaction; for whole tables."""
@@ -386,9 +399,10 @@ class SQLiteBooks:
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
-    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    def add(self, entries: Sequence[Row], postings: Sequence[Row]) -> None:
         try:
-            self.connection.executemany(statement, rows)
+            self.connection.executemany(_ADD["posting"], postings)
+            self.connection.executemany(_ADD["entry"], entries)
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
@@ -520,9 +534,16 @@ class PostgresBooks:
             cursor = self.connection.execute(_placed(statement), [_escaped(value) for value in values])
             return [] if cursor.description is None else [tuple(map(_read, row)) for row in cursor]
 
-    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    def add(self, entries: Sequence[Row], postings: Sequence[Row]) -> None:
         with self._working(), self.connection.cursor() as cursor:
-            cursor.executemany(_placed(statement), [[_escaped(value) for value in row] for row in rows])
+            for table, rows in (("posting", postings), ("entry", entries)):
+                escaped = [[_escaped(value) for value in row] for row in rows]
+                if len(rows) < COPIED_FROM:
+                    cursor.executemany(_placed(_ADD[table]), escaped)
+                else:
+                    with cursor.copy(f"COPY {table} ({_COLUMNS[table]}) FROM STDIN") as copy:
+                        for row in escaped:
+                            copy.write_row(row)
 
     def each(self, statement: str) -> Iterator[Row]:
         with self._working(), self.connection.cursor(name=f"each_{secrets.token_hex(4)}") as cursor:

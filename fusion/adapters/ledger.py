@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from fusion.adapters.books import FORMAT_VERSION, Books, Holder, Row, open_books
 from fusion.config import Store
@@ -35,6 +35,8 @@ AMOUNT_MAX = 10**12
 # Longest visit id, account or name; longest reason or note.
 NAME_MAX = 255
 NOTE_MAX = 2000
+# So many entries of a batch are added at once.
+FLUSHED_FROM = 1000
 # Goes before what a checkpoint's signature covers, so that no other signed text passes for one.
 _CHECKPOINT = b"fusion checkpoint 1\n"
 # VAT rates are exact to a ten-thousandth of a percent.
@@ -47,8 +49,7 @@ _CHARGING = ("receipt settled", "receipt review", "decision accept", "decision c
 _OWN_KEYS = ("opened", "receipt", "decision")
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(NamedTuple):
     """One leg of an entry: an amount on an account, debits positive, credits negative."""
 
     account: str
@@ -174,8 +175,7 @@ def canonical_bytes(
     seq: int, t_ns: int, kind: str, visit: str, key: str, details: str, postings: Sequence[Posting]
 ) -> bytes:
     """The bytes of an entry that its hash covers: JSON without spaces, ASCII only, integers and text only."""
-    legs = [[posting.account, posting.currency, posting.amount] for posting in postings]
-    return _canonical([seq, t_ns, kind, visit, key, details, legs]).encode("ascii")
+    return _canonical([seq, t_ns, kind, visit, key, details, postings]).encode("ascii")
 
 
 def chained_hash(previous: bytes, entry: bytes) -> bytes:
@@ -251,8 +251,10 @@ class Ledger:
         self._books = books
         self._lock = threading.RLock()
         self._batched = False
-        # The newest entry while a batch holds the books: nobody else adds to them meanwhile.
+        # While a batch holds the books nobody else adds to them: the newest entry, and what is to be added.
         self._head: tuple[int, bytes] | None = None
+        self._due: dict[str, Row] = {}  # entries by key
+        self._postings_due: list[Row] = []
         self._store = store
         self._rates = {product.gtin: _rate(product.vat_rate) for product in store.products}
         self._genesis = genesis_hash(store.id, store.currency)
@@ -493,10 +495,11 @@ class Ledger:
         except (TypeError, ValueError) as error:
             raise LedgerError(f"request: want integers and text, got: {error}") from None
         with self._transaction():
-            rows = self._books.run("SELECT seq, t_ns, kind, details FROM entry WHERE key = ?", (key,))
-            if not rows:
+            if not self._recorded(key):
                 self._append(t_ns, kind, visit, key, {"request": dict(request)}, postings)
                 return True
+            self._flush()
+            rows = self._books.run("SELECT seq, t_ns, kind, details FROM entry WHERE key = ?", (key,))
             seq, *found, details = rows[0]
             same = found == [t_ns, kind] and _canonical(json.loads(details)["request"]) == _canonical(request)
             if not same or self._postings_of(seq) != tuple(postings):
@@ -513,9 +516,11 @@ class Ledger:
             outermost, self._batched = not self._batched, True
             try:
                 yield
+                self._flush()
             finally:
                 if outermost:
                     self._batched, self._head = False, None
+                    self._due, self._postings_due = {}, []
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -755,6 +760,8 @@ class Ledger:
             if self._batched:
                 if not self._books.in_transaction:
                     raise LedgerError("want a batch in progress, got one that failed before")
+                if not write:
+                    self._flush()
                 yield
                 return
             with self._books.transaction(write):
@@ -776,21 +783,25 @@ class Ledger:
         seq, digest = self._newest()
         text = _canonical(details)
         digest = chained_hash(digest, canonical_bytes(seq + 1, t_ns, kind, visit, key, text, postings))
-        self._books.run(
-            "INSERT INTO entry (seq, t_ns, kind, visit, key, details, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (seq + 1, t_ns, kind, visit, key, text, digest),
-        )
-        self._books.run_many(
-            "INSERT INTO posting (entry, line, account, currency, amount) VALUES (?, ?, ?, ?, ?)",
-            [(seq + 1, line, leg.account, leg.currency, leg.amount) for line, leg in enumerate(postings)],
-        )
+        self._due[key] = (seq + 1, t_ns, kind, visit, key, text, digest)
+        self._postings_due += [(seq + 1, line, *leg) for line, leg in enumerate(postings)]
         if self._batched:
             self._head = seq + 1, digest
+        if not self._batched or len(self._due) >= FLUSHED_FROM:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Add what is due."""
+        if self._due:
+            entries, postings = list(self._due.values()), self._postings_due
+            self._due, self._postings_due = {}, []
+            self._books.add(entries, postings)
 
     def _recorded(self, *keys: str) -> dict[str, tuple[int, dict[str, Any]]]:
         """Time and details of entries, by key, as far as they are there."""
         places = ", ".join("?" * len(keys))
         rows = self._books.run(f"SELECT key, t_ns, details FROM entry WHERE key IN ({places})", keys)
+        rows += [(key, row[1], row[5]) for key in keys if (row := self._due.get(key)) is not None]
         return {key: (t_ns, json.loads(details)) for key, t_ns, details in rows}
 
     def _is_repeated(
@@ -805,6 +816,7 @@ class Ledger:
 
     def _reversal(self, visit: str) -> list[Posting]:
         """Postings that undo whatever the visit was charged so far; what was paid for it stays."""
+        self._flush()
         kinds = ", ".join(f"'{kind}'" for kind in _CHARGING)
         rows = self._books.run(
             "SELECT p.account, p.currency, CAST(sum(p.amount) AS BIGINT) "
