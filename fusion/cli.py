@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fusion.adapters.ledger import Ledger
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +40,39 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("ledger", help="path or URL of the books")
     verify.add_argument("--vault", help="vault beside books in PostgreSQL")
     verify.set_defaults(run=_verify)
+    forget = commands.add_parser("forget", help="forget whose visits were whose: old ones, or one account's")
+    forget.add_argument("store", help="store folder")
+    forget.add_argument("ledger", help="path or URL of the books")
+    forget.add_argument("--vault", help="vault beside books in PostgreSQL")
+    forget.add_argument("--account", help="this account's, at once; faces and profiles are the store's own to delete")
+    forget.set_defaults(run=_forget)
     return parser
+
+
+def _ledger(args: argparse.Namespace) -> Ledger:
+    """The books of a command; not begun where there are none."""
+    from pathlib import Path
+
+    from fusion.adapters.ledger import Ledger
+    from fusion.config import Store
+    from fusion.errors import LedgerError
+
+    if "://" not in args.ledger and not Path(args.ledger).exists():
+        raise LedgerError(f"{args.ledger}: want books, got nothing")
+    return Ledger.open(args.ledger, Store.load(args.store), vault=args.vault)
+
+
+def _forget(args: argparse.Namespace) -> int:
+    import time
+
+    from fusion.adapters.privacy import Forgetting
+    from fusion.config import Store
+
+    with _ledger(args) as ledger:
+        forgetting = Forgetting(Store.load(args.store), ledger)
+        n_visits = forgetting.due(time.time_ns()) if args.account is None else forgetting.erase(args.account)["visits"]
+    print(f"{n_visits} visits forgotten")
+    return 0
 
 
 def _privacy(args: argparse.Namespace) -> int:
@@ -58,15 +94,7 @@ def _statement(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from fusion.adapters.ledger import Ledger
-    from fusion.config import Store
-    from fusion.errors import LedgerError
-
-    if "://" not in args.ledger and not Path(args.ledger).exists():
-        raise LedgerError(f"{args.ledger}: want books to check, got nothing")
-    with Ledger.open(args.ledger, Store.load(args.store), vault=args.vault) as ledger:
+    with _ledger(args) as ledger:
         fault = ledger.verify()
         sums = {currency: sum(accounts.values()) for currency, accounts in ledger.balances().items()}
         print(fault or f"{ledger.head().seq} entries, the chain holds, all accounts sum to {sums or 0}")

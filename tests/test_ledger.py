@@ -761,6 +761,28 @@ def test_strange_text_comes_back_verbatim(ledger: Ledger) -> None:
         assert ledger.unlink_account(text) == 1
 
 
+def test_strange_text_of_other_adapters_comes_back_verbatim(ledger: Ledger) -> None:
+    for i, text in enumerate(INJECTIONS):
+        one = Holder(f"p{i}{text}", text, text, text, T_NS)
+        ledger.hold(one)
+        assert ledger.holder(one.pseudonym) == one and ledger.pseudonyms(text) == [one.pseudonym]
+        legs = (Posting(text, text, 5), Posting("other", text, -5))
+        for is_new in (True, False):
+            assert ledger.record(f"r{text}", f"{i} {text}", f"kind {text}", T_NS, {text: text}, legs) == is_new
+        (entry,) = ledger.entries(f"r{text}")
+        assert entry == ledger.recorded(f"r{text}", f"{i} {text}")
+        assert (entry.kind, entry.request, entry.postings) == (f"kind {text}", {text: text}, legs)
+        assert ledger.balances_of(text) == {f"r{text}": 5} and ledger.unanswered(f"kind {text}") == [entry]
+        assert ledger.balances()[text] == {text: 5, "other": -5}
+        less = (Discount(text, COLA, 1),)
+        ledger.post_receipt(replace(receipt(f"d{text}", *TWO, account=text), total=696), less)
+        standing = ledger.standing(f"d{text}")
+        assert standing is not None and standing.discounts == less
+    assert ledger.verify() is None
+    for text in INJECTIONS:
+        assert ledger.unlink_account(text) == 1 and ledger.pseudonyms(text) == []
+
+
 def test_only_its_own_books_are_opened(tmp_path: Path) -> None:
     path = tmp_path / "with space#.sqlite"
     Ledger.open(path, STORE).close()

@@ -232,4 +232,11 @@ def test_what_is_kept_is_told_by_one_command(tmp_path: Path) -> None:
         sell(ledger, "v", at("2026-03-03T12:00"), *TWO)
     assert main(["verify", str(tmp_path / "shop"), str(tmp_path / "ledger.sqlite")]) == 0
     assert main(["verify", str(tmp_path / "shop"), str(tmp_path / "none.sqlite")]) == 2
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        ledger.open_visit("long ago", "alice", at("2026-01-03T12:00"))
+        ledger.open_visit("not yet", "bob", 2**62)
+    command = ["forget", str(tmp_path / "shop"), str(tmp_path / "ledger.sqlite")]
+    assert main(command) == 0 and main([*command, "--account", "bob"]) == 0
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        assert {one.account for one in ledger.open_visits()} == {None} and ledger.verify() is None
     assert not (tmp_path / "none.sqlite").exists()
