@@ -29,7 +29,7 @@ from fusion.adapters.credentials import (
     pseudonym,
 )
 from fusion.adapters.faces import FaceGallery, face_token
-from fusion.adapters.gate import GateKeeper, GateRequest, NotYetPublic, StaffList, Verified, Verifier
+from fusion.adapters.gate import GateKeeper, GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
 from fusion.adapters.ledger import Ledger
 from fusion.adapters.payments import Checkout, InProcessProvider, SeededFaults
 from fusion.adapters.prices import PriceBook
@@ -88,6 +88,18 @@ class Example(StrictModel):
             raise ConfigError(f"example.toml: {error}") from None
 
 
+class OpensWhenPaid:
+    """The verifier of a sealed door: whoever stands at it pays for what they carry, then it opens."""
+
+    def __init__(self, checkout: Checkout, basket: dict[str, int]) -> None:
+        self._checkout, self._basket = checkout, basket
+
+    def verify(self, request: GateRequest) -> Verified | Refused:
+        if self._checkout.confirm(request.token, self._basket[request.token], request.t_ns):
+            return Verified("", "Paid. Goodbye")
+        return Refused("not paid", "Please pay first, or put it back")
+
+
 class Storefront:
     """The way of every simulated customer from the reader at the door to the receipt."""
 
@@ -136,7 +148,12 @@ class Storefront:
             }
             verifier = NotYetPublic(verifier, employees, self._public_ns)
         staff = StaffList({person.account for person in everybody if person.role == "staff" and person.account})
-        self.keeper = GateKeeper(store, {example.credential: self.pseudonyms.behind(verifier), "staff": staff})
+        self._basket: dict[str, int] = {}  # by visit, what it costs as it looks at the door
+        self.keeper = GateKeeper(
+            store,
+            {example.credential: self.pseudonyms.behind(verifier), "staff": staff},
+            way_out=OpensWhenPaid(self.checkout, self._basket) if store.payment.mode == "door" else None,
+        )
         self.names: dict[str, str] = {}  # pseudonym: simulated account, to compare with the truth
         self._visit_of: dict[int, str] = {}
         self._shown: dict[str, int] = {}
@@ -260,7 +277,14 @@ class Storefront:
                 visit, None, None, people.t_ns, people.t_ns, "open", None, self.store.currency, 0, lines, taken
             )
             total = self.prices.priced(now).receipt.total
-            if self._shown.get(visit) != total and self.checkout.confirm(visit, total, people.t_ns):
+            if self._shown.get(visit) == total:
+                continue
+            if self.store.payment.mode == "zone":
+                may_leave = self.checkout.confirm(visit, total, people.t_ns)
+            else:
+                self._basket[visit] = total
+                may_leave = self.keeper.scan(GateRequest(people.t_ns, "exit", "open", visit, leaving=True)).open
+            if may_leave:
                 self._shown[visit] = total
 
     def _stands_to_pay(self, x: float, y: float) -> bool:

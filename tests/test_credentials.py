@@ -270,6 +270,35 @@ def test_a_verifier_that_hangs_never_holds_a_gate_and_its_answer_is_not_lost() -
     assert keeper.scan(asked("new", t_ns=T_NS + round((KEPT_S + 1) * 1e9))).open and len(keeper._questions) == 0
 
 
+def test_a_sealed_door_opens_when_paid_and_whenever_nobody_answers() -> None:
+    class Paid:
+        def __init__(self) -> None:
+            self.says: Any = None
+
+        def verify(self, request: GateRequest) -> Verified | Refused:
+            if isinstance(self.says, Exception):
+                raise self.says
+            if self.says is None:
+                time.sleep(0.3)
+            return self.says or Verified("", "Paid")
+
+    door = Paid()
+    keeper = GateKeeper(STORE, {}, way_out=door, deadline_s=0.1)
+
+    def leave(visit: str) -> tuple[bool, str]:
+        decision = keeper.scan(GateRequest(T_NS, "out", "open", visit, leaving=True))
+        assert decision.scan is None
+        return decision.open, decision.reason
+
+    assert leave("v1") == (True, "way out, unchecked: no answer")
+    door.says = Refused("not paid")
+    assert leave("v2") == (False, "not paid")
+    door.says = Verified("", "Paid")
+    assert leave("v2") == (True, "way out")
+    door.says = OSError("v3 and its secrets")
+    assert leave("v3") == (True, "way out, unchecked: OSError")
+
+
 def test_an_answer_serves_one_of_two_gates(tmp_path: Path) -> None:
     slow = Slow()
     keeper = GateKeeper(STORE, {"qr": slow}, deadline_s=10.0)

@@ -49,6 +49,7 @@ CREATE TABLE entry (
   hash {bytes} NOT NULL
 ) {strict};
 CREATE INDEX entry_of_visit ON entry (visit, seq);
+CREATE INDEX entry_of_kind ON entry (kind, seq);
 CREATE TABLE posting (
   entry {integer} NOT NULL REFERENCES entry (seq) DEFERRABLE INITIALLY DEFERRED,
   line {integer} NOT NULL,

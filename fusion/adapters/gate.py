@@ -188,6 +188,10 @@ def _luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
+_TOO_SLOW = Refused("verifier too slow", "One moment please, then try again")
+_BUSY = Refused("verifiers do not answer")
+
+
 @dataclass(frozen=True)
 class _Question:
     """A verifier that is being asked, in a thread of its own."""
@@ -208,13 +212,20 @@ class GateKeeper:
     """
 
     def __init__(
-        self, store: Store, verifiers: Mapping[str, Verifier], *, deadline_s: float = DEADLINE_S
+        self,
+        store: Store,
+        verifiers: Mapping[str, Verifier],
+        *,
+        way_out: Verifier | None = None,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
         """Make a keeper.
 
         Args:
             store: whose gates, and which credentials each of them accepts.
             verifiers: by credential type. A type without a verifier is refused, whatever the store says.
+            way_out: for doors that open when it is paid: says whether they may, asked for each request to leave.
+                Without it the way out is always open, and it opens too when this fails or takes too long.
             deadline_s: how long a verifier may take.
         """
         unknown = sorted(set(verifiers) - set(KINDS))
@@ -222,7 +233,7 @@ class GateKeeper:
             raise ValueError(f"verifiers: want kinds of {', '.join(KINDS)}, got {', '.join(unknown)}")
         self._gates: dict[str, Gate] = {gate.id: gate for gate in store.gate}
         self._verifiers = dict(verifiers)
-        self._deadline_s = deadline_s
+        self._way_out, self._deadline_s = way_out, deadline_s
         self._lock = threading.Lock()
         self._questions: dict[tuple[str, bytes], _Question] = {}
         self.counts: Counter[str] = Counter()
@@ -230,7 +241,7 @@ class GateKeeper:
     def scan(self, request: GateRequest) -> Decision:
         """Decide about one request. Never raises: whatever goes wrong, the way in closes and the way out opens."""
         if request.leaving:
-            decision = Decision(True, "way out", "Goodbye")
+            decision = self._exit(request)
         else:
             try:
                 decision = self._entry(request)
@@ -240,6 +251,20 @@ class GateKeeper:
         with self._lock:
             self.counts[decision.reason] += 1
         return decision
+
+    def _exit(self, request: GateRequest) -> Decision:
+        answer: Verified | Refused = Verified("", "Goodbye")
+        try:
+            if self._way_out is not None:
+                answer = self._asked(self._way_out, request)
+        except Exception as error:
+            return Decision(True, f"way out, unchecked: {type(error).__name__}", "Goodbye")
+        if answer in (_TOO_SLOW, _BUSY):
+            # Nobody is locked in by a machine that does not answer.
+            return Decision(True, "way out, unchecked: no answer", "Goodbye")
+        if isinstance(answer, Refused):
+            return Decision(False, answer.reason, answer.display)
+        return Decision(True, "way out", answer.greeting)
 
     def _asked(self, verifier: Verifier, request: GateRequest) -> Verified | Refused:
         """What a verifier says, if it says so in time."""
@@ -251,11 +276,11 @@ class GateKeeper:
             if question is None:
                 self._forget_before(request.t_ns - round(KEPT_S * 1e9))
                 if len(self._questions) >= QUESTIONS_MAX:
-                    return Refused("verifiers do not answer")
+                    return _BUSY
                 question = self._questions[key] = _Question(request.t_ns)
                 threading.Thread(target=_ask, args=(verifier, request, question), daemon=True).start()
         if not question.answered.wait(self._deadline_s):
-            return Refused("verifier too slow", "One moment please, then try again")
+            return _TOO_SLOW
         with self._lock:
             # Of two gates that waited for the same answer, one takes it; a code is good once.
             if self._questions.pop(key, None) is not question:

@@ -624,12 +624,21 @@ class Ledger:
         rows = self._books.run("SELECT account, currency, amount FROM posting WHERE entry = ? ORDER BY line", (entry,))
         return tuple(Posting(*row) for row in rows)
 
-    def balances(self) -> dict[str, dict[str, int]]:
-        """Balance of every account by currency, debits positive; those of one currency sum to zero."""
+    def balances(self, before_ns: int | None = None) -> dict[str, dict[str, int]]:
+        """Balance of every account by currency, debits positive; those of one currency sum to zero.
+
+        `before_ns`: of the entries from before an instant of data time.
+        """
         found: dict[str, dict[str, int]] = {}
-        rows = self._query(
-            "SELECT currency, account, CAST(sum(amount) AS BIGINT) FROM posting GROUP BY currency, account"
-        )
+        columns = "p.currency, p.account, CAST(sum(p.amount) AS BIGINT)"
+        if before_ns is None:
+            rows = self._query(f"SELECT {columns} FROM posting p GROUP BY p.currency, p.account")
+        else:
+            rows = self._query(
+                f"SELECT {columns} FROM posting p JOIN entry e ON e.seq = p.entry WHERE e.t_ns < ? "
+                "GROUP BY p.currency, p.account",
+                (_instant("before_ns", before_ns),),
+            )
         for currency, account, amount in sorted(rows):
             found.setdefault(currency, {})[account] = amount
         return found

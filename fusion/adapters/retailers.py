@@ -181,18 +181,15 @@ def _file(store: str) -> str:
 def statement(ledger: Ledger, store: Store, retailer: Retailer, month: str) -> Statement:
     """What a month (`2026-03`, on the store's clock) did to a store's books; posts nothing."""
     begin_ns, end_ns = _span(month, store)
-    opening, moved = Counter[str](), Counter[str]()
+    opening = Counter(ledger.balances(begin_ns).get(store.currency, {}))
+    moved = Counter[str]()
     sales: dict[str, list[int]] = {}
     captured = refunded = 0
     kinds: Counter[str] = Counter()
-    for entry in ledger.entries_between(-(2**63), end_ns):
-        side = opening if entry.t_ns < begin_ns else moved
-        for leg in entry.postings:
-            side[leg.account] += leg.amount
-        if entry.t_ns < begin_ns:
-            continue
+    for entry in ledger.entries_between(begin_ns, end_ns):
         kinds[entry.kind.split()[0]] += 1
         for leg in entry.postings:
+            moved[leg.account] += leg.amount
             kind, _, rate = leg.account.partition(" ")
             if kind in ("revenue", "vat"):
                 sales.setdefault(rate, [0, 0])[kind == "vat"] -= leg.amount
