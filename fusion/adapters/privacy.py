@@ -33,7 +33,7 @@ def holdings(store: Store) -> tuple[Holding, ...]:
             "positions and skeletons of people, no pictures and no faces",
             "memory; tracks.parquet where a run writes results",
             "to tell who took what",
-            "minutes in memory; results as long as the store keeps them; a random number each, no account",
+            "minutes in memory; results as long as the store keeps them; under a random number and pseudonym",
         ),
         Holding(
             "what was taken, reasons for review, evidence for the reviewer",
