@@ -45,7 +45,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
         return
     pgserver = pytest.importorskip("pgserver", reason="no PostgreSQL: set FUSION_POSTGRES or install pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
 
@@ -83,23 +83,31 @@ class Place:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def new_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
+def new_place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Place]]:
     """Makes places for books that nobody has used before."""
     if request.param == "sqlite":
-        return lambda: Place(tmp_path_factory.mktemp("books"))
+        yield lambda: Place(tmp_path_factory.mktemp("books"))
+        return
+    import psycopg
+
     url = request.getfixturevalue("postgres")
+    made: list[str] = []
 
     def make() -> Place:
-        import psycopg
-
         name = f"test_{secrets.token_hex(8)}"
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
+        made.append(name)
         base, _, options = url.partition("?")
         database = base.rsplit("/", 1)[0] + f"/{name}" + (f"?{options}" if options else "")
         return Place(tmp_path_factory.mktemp("books"), database)
 
-    return make
+    yield make
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
