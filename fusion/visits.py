@@ -33,6 +33,9 @@ SCAN_WAIT_S = 1.0
 # Who scans stands within an arm's length and a step of the gate's middle; who is farther away than twice that does not.
 SCAN_REACH_M = 1.2
 SCAN_AWAY_M = 2.0
+# Whoever scanned and was lost from sight at the gate is found again within this time, if the cameras blinked.
+BLINK_S = 1.0
+TURNED_BACK = "whoever scanned was lost from sight at the gate, and may not be the one who came in"
 BESIDE = "somebody without a credential stood at the gate when this one was scanned"
 # Who vanishes this near to an exit has left: cameras often do not look outside.
 VANISHED_NEAR_M = 1.0
@@ -106,6 +109,7 @@ class _OpenScan:
         track_id: who stood nearest to the gate when it was scanned; None where nobody was seen there.
         beside: who else stood there and may have scanned as well.
         away: who was seen too far away to have scanned.
+        lost: when and where the nearest was last seen, once they are out of sight without having come in.
     """
 
     scan: GateScan
@@ -113,6 +117,7 @@ class _OpenScan:
     track_id: int | None
     beside: frozenset[int]
     away: frozenset[int]
+    lost: tuple[int, tuple[float, float]] | None = None
 
 
 class Visits:
@@ -331,7 +336,7 @@ class Visits:
         Nobody gets the scan of somebody who still stands outside, nor one that was made while they were elsewhere.
         """
         at_gate = [s for s in self._scans if s.gate == gate and s.scan.t_ns <= crossed_ns + SCAN_LATE_S * 1e9]
-        mine = [s for s in at_gate if s.track_id == walker.track_id]
+        mine = [s for s in at_gate if s.track_id == walker.track_id or self._goes_on(walker, s)]
         nobodys = [s for s in at_gate if s.track_id is None or s.track_id not in self._walkers]
         for open_scan in mine or [s for s in nobodys if walker.track_id not in s.away]:
             self._scans.remove(open_scan)
@@ -369,6 +374,8 @@ class Visits:
         self._belongs(walker, visit)
         yield PersonEntered(t_ns, walker.track_id, gate_id, account, visit.id)
         if scan is not None:
+            if scan.lost is not None and not self._goes_on(walker, scan):
+                visit.doubts.append(TURNED_BACK)
             visit.beside |= scan.beside
             unscanned = [w for w in self._walkers.values() if w.track_id in scan.beside and w.visit]
             if any(w.visit is not None and w.visit.account is None for w in unscanned):
@@ -379,6 +386,17 @@ class Visits:
                     other.doubts.append(BESIDE)
             where = f"at {gate_id!r}" if gate_id else "inside the store, not seen coming in"
             yield Warning(t_ns, "no credential", visit.id, f"a person without credential {where}")
+
+    def _goes_on(self, walker: Walker, open_scan: _OpenScan) -> bool:
+        """Whether somebody is the one who scanned, lost from sight for a moment and found under another track."""
+        lost = open_scan.lost
+        owner = self._walkers.get(open_scan.track_id) if open_scan.track_id is not None else None
+        if owner is not None and not owner.inside and owner.waiting is None:
+            lost = owner.seen_ns, owner.last_m
+        if lost is None:
+            return False
+        gap_s = (walker.first_ns - lost[0]) / 1e9
+        return 0.0 < gap_s < BLINK_S and math.dist(lost[1], walker.first_m) < RELINK_SLACK_M
 
     def _belongs(self, walker: Walker, visit: Visit | None) -> None:
         """This person is of a visit, or of the staff (None)."""
@@ -480,6 +498,9 @@ class Visits:
                         walker.visit.lost.setdefault(track, (walker.seen_ns, walker.last_m))
             if track not in present and (walker.visit is None or walker.visit.id not in self._open):
                 del self._walkers[track]
+                for open_scan in self._scans:
+                    if open_scan.track_id == track:
+                        open_scan.lost = walker.seen_ns, walker.last_m
         for visit in list(self._open.values()):
             for track, (lost_ns, _) in list(visit.lost.items()):
                 if now_ns - lost_ns > LOST_S * 1e9:

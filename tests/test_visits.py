@@ -8,7 +8,7 @@ import pytest
 from fusion.config import Gate, Store
 from fusion.observations import GateScan
 from fusion.results import People, PersonEntered, PersonLeft, Warning
-from fusion.visits import BESIDE, Visits
+from fusion.visits import BESIDE, TURNED_BACK, Visits
 
 STEP_S = 0.1
 START_NS = 1_700_000_000_000_000_000
@@ -157,6 +157,17 @@ def test_who_turns_back_leaves_the_scan_for_the_next():
     back = {1: [(0.0, 1.5, -1.0), (0.9, 1.5, -0.2), (2.0, 1.5, -1.2)], 2: through(5.0)}
     store = Shop().run(back, {0.5: "alice"})
     assert store.entered() == {2: "alice"}
+    # It may be somebody else, who then must not be charged on alice's account unseen.
+    (visit,) = store.closed
+    assert visit.doubts == [TURNED_BACK]
+
+
+def test_who_is_lost_from_sight_for_a_moment_at_the_gate_keeps_the_scan():
+    blink = {1: [(0.0, 1.5, -1.0), (0.9, 1.5, -0.4)], 2: [(1.4, 1.5, -0.3), *through(1.5)[1:]]}
+    store = Shop().run(blink, {0.5: "alice"})
+    assert store.entered() == {2: "alice"}
+    (visit,) = store.closed
+    assert visit.doubts == []
 
 
 def test_staff_have_no_visit():
