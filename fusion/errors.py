@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class FusionError(Exception):
@@ -44,3 +45,12 @@ class IdempotencyConflict(JournalError):
 
 class LedgerError(FusionError):
     """The ledger refuses a posting, cannot be written, or belongs to another store. Nothing was posted."""
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Imports of optional packages: where one is missing, the error names the extra that brings it."""
+    try:
+        yield
+    except ImportError as error:
+        raise FusionError(f"want the package {error.name}: pip install 'storefusion[{name}]'") from error

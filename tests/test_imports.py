@@ -101,3 +101,18 @@ def test_reading_files_needs_no_kernels(module: str) -> None:
 def test_every_public_name_is_there() -> None:
     check = "missing = [name for name in fusion.__all__ if not hasattr(fusion, name)]"
     loaded_by(f"import fusion\n{check}\nassert not missing, missing")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "code"),
+    [
+        ("cryptography", "gate", "from fusion.adapters.credentials import private_key; private_key(Path('none'))"),
+        ("segno", "gate", "from fusion.adapters.credentials import qr_picture; qr_picture('x')"),
+        ("psycopg", "postgres", "from fusion.adapters.books import open_books; open_books('postgresql://x', 'x', 'v')"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(package: str, extra: str, code: str) -> None:
+    hidden = f"import sys; from pathlib import Path; sys.modules[{package!r}] = None\n{code}"
+    said = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    assert said.stderr.splitlines()[-1].startswith("fusion.errors.FusionError: want the package ")
+    assert f"pip install 'storefusion[{extra}]'" in said.stderr

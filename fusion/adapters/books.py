@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from fusion.errors import LedgerError
+from fusion.errors import LedgerError, extra
 
 FORMAT_VERSION = 1
 # How long to wait for another process that is writing.
@@ -439,10 +439,9 @@ class PostgresBooks:
     connection: Any
 
     def __init__(self, url: str, store: str, vault: Path) -> None:
-        try:
+        with extra("postgres"):
             import psycopg
-        except ImportError as error:
-            raise LedgerError("want psycopg for books in PostgreSQL: pip install 'storefusion[postgres]'") from error
+
         self._psycopg = psycopg
         parts = urlsplit(url)
         self.where = f"postgresql://{parts.hostname or ''}{parts.path}"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fusion.adapters.books import Holder, opened_sqlite
 from fusion.adapters.gate import GateRequest, Refused, Verified, Verifier
 from fusion.adapters.payments import UNUSED_S, Payment
-from fusion.errors import FusionError, LedgerError
+from fusion.errors import FusionError, LedgerError, extra
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -46,8 +46,9 @@ def private_key(path: Path) -> Ed25519PrivateKey:
     Raises:
         FusionError: the file holds something else.
     """
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    with extra("gate"):
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     if not path.exists():
         key = Ed25519PrivateKey.generate()
@@ -166,7 +167,8 @@ def _parts(token: str) -> tuple[bytes | None, bytes]:
 
 def qr_picture(text: str, scale: int = 6) -> bytes:
     """A text as QR code, PNG; error correction M, so that a scratch or a reflection does no harm."""
-    import segno
+    with extra("gate"):
+        import segno
 
     out = io.BytesIO()
     segno.make(text, error="m", micro=False).save(out, kind="png", scale=scale, border=4)
@@ -175,7 +177,8 @@ def qr_picture(text: str, scale: int = 6) -> bytes:
 
 def read_qr(picture: Any) -> str | None:
     """Text of the QR code in a picture, (h, w) or (h, w, 3) uint8; None where there is none or more than one."""
-    import zxingcpp
+    with extra("gate"):
+        import zxingcpp
 
     codes = zxingcpp.read_barcodes(picture, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))
     found = {one.text for one in codes}

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fusion.adapters.gate import GateRequest, Refused, Verified
-from fusion.errors import FusionError
+from fusion.errors import FusionError, extra
 
 _NONCE_BYTES = 12
 _MAGIC = b"fusion faces 1\n"
@@ -75,7 +75,8 @@ class FaceGallery:
         Raises:
             FusionError: wrong key, or a damaged file.
         """
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        with extra("gate"):
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         if not 0.0 < false_accept_rate < 1.0 or not 2.0 <= effective_dim <= dim:
             raise ValueError("want a false accept rate between 0 and 1 and an effective dimension from 2 to dim")
