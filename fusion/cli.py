@@ -36,14 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     statement.add_argument("--dry-run", action="store_true", help="post nothing")
     statement.set_defaults(run=_statement)
     verify = commands.add_parser("verify", help="check a store's books, row by row")
-    verify.add_argument("store", help="store folder")
-    verify.add_argument("ledger", help="path or URL of the books")
-    verify.add_argument("--vault", help="vault beside books in PostgreSQL")
     verify.set_defaults(run=_verify)
     forget = commands.add_parser("forget", help="forget whose visits were whose: old ones, or one account's")
-    forget.add_argument("store", help="store folder")
-    forget.add_argument("ledger", help="path or URL of the books")
-    forget.add_argument("--vault", help="vault beside books in PostgreSQL")
+    for command in (verify, forget):
+        command.add_argument("store", help="store folder")
+        command.add_argument("ledger", help="path or URL of the books")
+        command.add_argument("--vault", help="vault beside books in PostgreSQL")
     forget.add_argument("--account", help="this account's, at once; faces and profiles are the store's own to delete")
     forget.set_defaults(run=_forget)
     return parser
