@@ -285,6 +285,31 @@ def test_a_batch_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
     assert balances(ledger)["receivable"] == 50 * 697 and ledger.standing("w") is None
 
 
+def test_a_batch_that_failed_keeps_nothing_whoever_catches_the_error(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.post_receipt(receipt("v0", *TWO, account=None))
+    vault = ledger._books.vault
+    with monkeypatch.context() as patch:
+        patch.setattr(vault, "link", lambda *_: vault._write("INSERT INTO nowhere VALUES (1)"))
+        with pytest.raises(LedgerError, match="failed before"), ledger.batch():
+            ledger.post_receipt(receipt("v1", *TWO, account=None))
+            with pytest.raises(LedgerError, match="vault"):
+                ledger.open_visit("v2", "alice", T_NS)
+    assert balances(ledger)["receivable"] == 697 and ledger.head().seq == 1
+    with Ledger.open(tmp_path / "full.sqlite", STORE) as full:
+        pages = full._books.connection.execute("PRAGMA page_count").fetchone()[0]
+        full._books.connection.execute(f"PRAGMA max_page_count = {pages + 20}")
+        n_failed = 0
+        with pytest.raises(LedgerError), full.batch():
+            for i in range(3000):
+                try:
+                    full.post_receipt(receipt(f"v{i}", *TWO, account=None))
+                except LedgerError:
+                    n_failed += 1
+        assert n_failed > 0 and full.head().seq == 0 and full.verify() is None
+
+
 def test_many_writers_of_the_same_visits_charge_each_once(place: Place) -> None:
     ledgers = [place.open(STORE) for _ in range(3)]
     posted: list[str] = []

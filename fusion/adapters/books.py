@@ -16,7 +16,7 @@ import re
 import secrets
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -160,8 +160,8 @@ class Vault:
     books do, so that at worst a link to nothing is left behind.
     """
 
-    def __init__(self, connection: sqlite3.Connection, apart: bool) -> None:
-        self._connection, self._apart = connection, apart
+    def __init__(self, connection: sqlite3.Connection, apart: bool, give_up_books: Callable[[], None]) -> None:
+        self._connection, self._apart, self._give_up_books = connection, apart, give_up_books
 
     def account(self, visit: str) -> str | None:
         row = self._run("SELECT account FROM link WHERE visit = ?", (visit,)).fetchone()
@@ -237,7 +237,7 @@ class Vault:
 
     def give_up(self) -> None:
         if self._apart and self._connection.in_transaction:
-            self._run("ROLLBACK")
+            self._connection.execute("ROLLBACK")
 
     def _write(self, statement: str, values: Sequence[Any] = ()) -> None:
         if self._apart and not self._connection.in_transaction:
@@ -248,6 +248,8 @@ class Vault:
         try:
             return self._connection.execute(statement, values)
         except sqlite3.Error as error:
+            # Nobody can commit an entry whose link is missing.
+            self._give_up_books()
             raise LedgerError(f"want a vault that works, got: {error}") from error
 
     def close(self) -> None:
@@ -367,7 +369,7 @@ class SQLiteBooks:
     def __init__(self, path: Path) -> None:
         self.where = str(path)
         self.connection = opened_sqlite(path, "a ledger")
-        self.vault = Vault(self.connection, apart=False)
+        self.vault = Vault(self.connection, apart=False, give_up_books=self._give_up)
 
     @property
     def in_transaction(self) -> bool:
@@ -450,7 +452,7 @@ class PostgresBooks:
         self._connect()
         try:
             connection = opened_sqlite(vault, "a vault")
-            self.vault = Vault(connection, apart=True)
+            self.vault = Vault(connection, apart=True, give_up_books=self._give_up)
             with _begun(connection):
                 if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
                     for statement in _statements(_VAULT_SCHEMA):

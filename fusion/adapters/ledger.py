@@ -802,6 +802,9 @@ class Ledger:
     def _flush(self) -> None:
         """Add what is due."""
         if self._due:
+            # After a rollback rows would go in one by one, each for itself.
+            if not self._books.in_transaction:
+                raise LedgerError("want a batch in progress, got one that failed before")
             entries, postings = list(self._due.values()), self._postings_due
             self._due, self._postings_due = {}, []
             self._books.add(entries, postings)
