@@ -50,9 +50,12 @@ STORE = Store(
         for gtin, rate in zip(GTINS, (19.0, 7.0))
     ),
 )
-# Longest time that a client works before it is killed.
-WORKS_MAX_S = 0.15
-UNFINISHED = 2
+# A client is killed within so long a time after a random number of acknowledged steps; four steps are a visit.
+STEPS_MAX, MOMENT_MAX_S = 24, 0.03
+# Some are killed sooner, while they open the books and recover.
+OPENS_MAX_S = 0.06
+# So many finished visits are said again by the next client.
+UNFINISHED = 1
 
 
 def serve_provider(book: InProcessProvider) -> ThreadingHTTPServer:
@@ -158,20 +161,23 @@ def killed(open_ledger: Callable[[], Ledger], n_kills: int, seed: int = 1, deadl
             finally:
                 os._exit(1)
         os.close(writing)
-        timer = threading.Timer(rng.uniform(0.0, WORKS_MAX_S), os.kill, (client, signal.SIGKILL))
-        # Some are killed while they open the books and recover; for the others the clock runs once they work.
-        if while_opening := kills % 4 == 0:
+        while_opening, n_steps = kills % 4 == 0, rng.randrange(STEPS_MAX)
+        moment_s = rng.uniform(0.0, OPENS_MAX_S if while_opening else MOMENT_MAX_S)
+        timer = threading.Timer(moment_s, os.kill, (client, signal.SIGKILL))
+        if while_opening:
             timer.start()
         with os.fdopen(reading) as lines:
             for n_said, line in enumerate(lines):
-                if n_said == 0 and not while_opening:
+                if n_said == n_steps and not while_opening:
                     timer.start()
                 step, _, rest = line.rstrip("\n").partition(" ")
                 if step == "failed":
                     faults.append(rest)
                 else:
                     said[step] = max(said[step], int(rest))
-        timer.join()
+        # The pipe has ended, so the client is dead; without the timer if it failed before, which is a fault above.
+        if timer.ident is not None:
+            timer.join()
         os.waitpid(client, 0)
         kills += 1
     with open_ledger() as ledger:
