@@ -67,11 +67,9 @@ class Example(StrictModel):
     scenario: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path) -> Example | None:
-        """Read example.toml of a store folder; None where there is none."""
+    def load(cls, folder: Path) -> Example:
+        """Read example.toml of a store folder."""
         path = folder / "example.toml"
-        if not path.exists():
-            return None
         try:
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except tomllib.TOMLDecodeError as error:
@@ -271,12 +269,7 @@ class Storefront:
             if any(n < 0 for n in items.values()):
                 continue
             moments = engine.journal.moments(("cart", visit))
-            taken = tuple(Taken(t_ns, gtin, 1) for gtin, times in moments.items() for t_ns in times)
-            lines = tuple(ReceiptLine(gtin, n, 0, 1.0) for gtin, n in sorted(items.items()))
-            now = Receipt(
-                visit, None, None, people.t_ns, people.t_ns, "open", None, self.store.currency, 0, lines, taken
-            )
-            total = self.prices.priced(now).receipt.total
+            total = self._cost(items, moments, people.t_ns)
             if self._shown.get(visit) == total:
                 continue
             if self.store.payment.mode == "zone":
@@ -286,6 +279,13 @@ class Storefront:
                 may_leave = self.keeper.scan(GateRequest(people.t_ns, "exit", "open", visit, leaving=True)).open
             if may_leave:
                 self._shown[visit] = total
+
+    def _cost(self, items: dict[str, int], moments: dict[str, list[int]], end_ns: int, member: bool = False) -> int:
+        """What pieces cost that were taken at these moments."""
+        lines = tuple(ReceiptLine(gtin, n, 0, 1.0) for gtin, n in sorted(items.items()))
+        taken = tuple(Taken(t_ns, gtin, 1) for gtin, times in moments.items() for t_ns in times)
+        bill = Receipt("basket", None, None, end_ns, end_ns, "settled", None, self.store.currency, 0, lines, taken)
+        return self.prices.priced(bill, member=member).receipt.total
 
     def _stands_to_pay(self, x: float, y: float) -> bool:
         if self.store.payment.mode == "zone":
@@ -341,12 +341,6 @@ class Storefront:
                     else:
                         del times[max(len(times) - event.quantity, 0) :]
             items = {gtin: n for gtin, n in visit["items"].items() if n}
-            lines = tuple(ReceiptLine(gtin, n, 0, 1.0) for gtin, n in sorted(items.items()))
-            moments = tuple(Taken(t_ns, gtin, 1) for gtin, times in taken.items() for t_ns in times)
-            bill = Receipt(
-                "truth", None, visit["enter"], visit["exit"], visit["exit"], "settled", None, self.store.currency, 0,
-                lines, moments,
-            )  # fmt: skip
-            total = self.prices.priced(bill, member=self.is_member(account)).receipt.total
+            total = self._cost(items, taken, visit["exit"], member=self.is_member(account))
             told.append({**visit, "account": pseudonym_of.get(account, account), "total": total})
         return told

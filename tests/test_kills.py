@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import Place
 
 from fusion.adapters.ledger import Ledger
@@ -13,23 +12,12 @@ from fusion.adapters.ledger import Ledger
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 import kills
 
-N_KILLS = {"sqlite": 30, "postgres": 15}
 
-
-@pytest.mark.parametrize("kind", N_KILLS)
-def test_nothing_acknowledged_is_lost_and_nothing_charged_twice(kind: str, request: pytest.FixtureRequest) -> None:
-    place = _place(kind, request)
-    outcome = kills.killed(lambda: place.open(kills.STORE), N_KILLS[kind], seed=7)
+def test_nothing_acknowledged_is_lost_and_nothing_charged_twice(place: Place) -> None:
+    n_kills = 30 if place.database is None else 15
+    outcome = kills.killed(lambda: place.open(kills.STORE), n_kills, seed=7)
     assert outcome.faults == []
-    assert outcome.kills == N_KILLS[kind] and outcome.acknowledged["finished"] > 5 and outcome.captured > 0
-
-
-def _place(kind: str, request: pytest.FixtureRequest) -> Place:
-    folder = request.getfixturevalue("tmp_path")
-    if kind == "sqlite":
-        return Place(folder)
-    url = request.getfixturevalue("postgres")
-    return Place(folder, url)
+    assert outcome.kills == n_kills and outcome.acknowledged["finished"] > 5 and outcome.captured > 0
 
 
 def test_what_would_be_lost_or_doubled_is_found(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ _POSTGRES_SCHEMA = (
     "CREATE TRIGGER posting_insert BEFORE INSERT ON posting FOR EACH ROW EXECUTE FUNCTION posting_at_the_end()",
 )
 _COLUMNS = {
+    "book": "id, format_version, store, currency",
     "entry": "seq, t_ns, kind, visit, key, details, hash",
     "posting": "entry, line, account, currency, amount",
 }
@@ -118,20 +119,20 @@ _ADD = {
 # From so many rows on PostgreSQL takes them faster as a stream than one by one.
 COPIED_FROM = 32
 _VAULT_SCHEMA = """
-CREATE TABLE link (
+CREATE TABLE IF NOT EXISTS link (
   visit TEXT PRIMARY KEY,
   account TEXT NOT NULL,
   enter_ns INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX link_of_account ON link (account);
-CREATE TABLE holder (
+CREATE INDEX IF NOT EXISTS link_of_account ON link (account);
+CREATE TABLE IF NOT EXISTS holder (
   pseudonym TEXT PRIMARY KEY,
   account TEXT NOT NULL,
   token TEXT,
   email TEXT,
   since_ns INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX holder_of_account ON holder (account);
+CREATE INDEX IF NOT EXISTS holder_of_account ON holder (account);
 """
 
 
@@ -218,8 +219,10 @@ class Vault:
                 self._write(f"DROP TABLE {table}")
             for statement in _statements(_VAULT_SCHEMA):
                 self._write(statement)
-            self._connection.executemany("INSERT INTO link VALUES (?, ?, ?)", kept_links)
-            self._connection.executemany("INSERT INTO holder VALUES (?, ?, ?, ?, ?)", kept_holders)
+            for row in kept_links:
+                self._write("INSERT INTO link VALUES (?, ?, ?)", row)
+            for row in kept_holders:
+                self._write("INSERT INTO holder VALUES (?, ?, ?, ?, ?)", row)
         return int(n_links) - len(kept_links)
 
     def empty_log(self) -> None:
@@ -333,8 +336,8 @@ def _statements(script: str) -> Iterator[str]:
             pending = ""
 
 
-def opened_sqlite(path: Path, what: str) -> sqlite3.Connection:
-    """A private SQLite file in write-ahead mode, every commit on disk."""
+def opened_sqlite(path: Path, what: str, schema: str = "") -> sqlite3.Connection:
+    """A private SQLite file in write-ahead mode, every commit on disk, with what a schema wants IF NOT EXISTS."""
     try:
         # The file says who bought what until it is unlinked: nobody but its owner reads it.
         handle = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
@@ -354,6 +357,8 @@ def opened_sqlite(path: Path, what: str) -> sqlite3.Connection:
         run("PRAGMA synchronous = FULL")
         run("PRAGMA recursive_triggers = ON")
         run("PRAGMA trusted_schema = OFF")
+        for statement in _statements(schema):
+            run(statement)
     except sqlite3.Error as error:
         connection.close()
         raise LedgerError(f"{path}: want {what}, got: {error}") from error
@@ -421,7 +426,7 @@ class SQLiteBooks:
                 # executescript would commit first and let a second process begin the books too.
                 for statement in _statements(_SQLITE_SCHEMA + _VAULT_SCHEMA):
                     self.run(statement)
-                self.run("INSERT INTO book (id, format_version, store, currency) VALUES (1, ?, ?, ?)", identity)
+                self.run(_ADD["book"], (1, *identity))
 
     def schema_fault(self) -> str | None:
         wanted = {line.split()[2] for line in _SQLITE_SCHEMA.splitlines() if line.startswith("CREATE TRIGGER")}
@@ -451,15 +456,8 @@ class PostgresBooks:
         self.schema = schema_of(store)
         self._connect()
         try:
-            connection = opened_sqlite(vault, "a vault")
-            self.vault = Vault(connection, apart=True, give_up_books=self._give_up)
-            with _begun(connection):
-                if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-                    for statement in _statements(_VAULT_SCHEMA):
-                        connection.execute(statement)
-        except sqlite3.Error as error:
-            self.connection.close()
-            raise LedgerError(f"{vault}: want a vault, got: {error}") from error
+            file = opened_sqlite(vault, "a vault", _VAULT_SCHEMA)
+            self.vault = Vault(file, apart=True, give_up_books=self._give_up)
         except BaseException:
             self.connection.close()
             raise
@@ -561,7 +559,7 @@ class PostgresBooks:
             if self.connection.execute("SELECT to_regclass('book')").fetchone()[0] is None:
                 for statement in _POSTGRES_SCHEMA:
                     self.connection.execute(statement)
-                self.run("INSERT INTO book (id, format_version, store, currency) VALUES (1, ?, ?, ?)", identity)
+                self.run(_ADD["book"], (1, *identity))
 
     def schema_fault(self) -> str | None:
         wanted = {words[2] for words in map(str.split, _POSTGRES_SCHEMA) if words[:2] == ["CREATE", "TRIGGER"]}
@@ -574,17 +572,6 @@ class PostgresBooks:
     def close(self) -> None:
         self.connection.close()
         self.vault.close()
-
-
-@contextmanager
-def _begun(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def _triggers_fault(wanted: set[str], present: set[str]) -> str | None:

@@ -11,7 +11,6 @@ import binascii
 import io
 import os
 import secrets
-import sqlite3
 import struct
 import threading
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fusion.adapters.books import Holder, opened_sqlite
 from fusion.adapters.gate import GateRequest, Refused, Verified, Verifier
 from fusion.adapters.payments import UNUSED_S, Payment
-from fusion.errors import FusionError, LedgerError, extra
+from fusion.errors import FusionError, extra
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -38,6 +37,9 @@ VALID_S = 60.0
 CLOCK_SLACK_S = 2.0
 # Used codes are remembered a day beyond their end, whatever clock a reader has.
 REMEMBERED_S = 86_400.0
+_USED_SCHEMA = """
+CREATE TABLE IF NOT EXISTS used (nonce BLOB PRIMARY KEY, until_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+"""
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:
@@ -95,17 +97,9 @@ class UsedCodes:
         Raises:
             LedgerError: it cannot be used.
         """
-        self._connection = opened_sqlite(Path(path), "used codes")
+        self._connection = opened_sqlite(Path(path), "used codes", _USED_SCHEMA)
         self._lock = threading.Lock()
         self._pruned_ns = 0
-        try:
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS used (nonce BLOB PRIMARY KEY, until_ns INTEGER NOT NULL) "
-                "STRICT, WITHOUT ROWID"
-            )
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise LedgerError(f"{path}: want a file of used codes, got: {error}") from error
 
     def use(self, nonce: bytes, until_ns: int, t_ns: int) -> bool:
         """Use a code up, durably. False where it was used before; of many who try at once, one gets True."""

@@ -19,7 +19,7 @@ import json
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -209,6 +209,16 @@ def charge_postings(gross_by_rate: Mapping[int, int], currency: str) -> tuple[Po
         if vat:
             postings.append(Posting(f"vat {_rate_text(rate)}", currency, -vat))
     return tuple(postings)
+
+
+def sales_by_rate(postings: Iterable[Posting]) -> dict[str, tuple[int, int]]:
+    """What `charge_postings` made, read back: (net, VAT) by VAT rate as text, less what was reversed."""
+    sales: dict[str, list[int]] = {}
+    for posting in postings:
+        kind, _, rate = posting.account.partition(" ")
+        if kind in ("revenue", "vat"):
+            sales.setdefault(rate, [0, 0])[kind == "vat"] -= posting.amount
+    return {rate: (net, vat) for rate, (net, vat) in sorted(sales.items())}
 
 
 def _text(name: str, value: object, longest: int = NAME_MAX, shortest: int = 1) -> str:

@@ -13,7 +13,6 @@ import html
 import json
 import os
 import smtplib
-import sqlite3
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,12 +21,17 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from fusion.adapters.books import opened_sqlite
-from fusion.adapters.ledger import Ledger
+from fusion.adapters.ledger import Ledger, sales_by_rate
 from fusion.config import Store
-from fusion.errors import FusionError, LedgerError
+from fusion.errors import FusionError
 from fusion.results import ReceiptLine
 
 MAIL_TIMEOUT_S = 20.0
+_PROFILES_SCHEMA = """
+CREATE TABLE IF NOT EXISTS purchase (
+  account TEXT, gtin TEXT, n INTEGER NOT NULL, PRIMARY KEY (account, gtin)
+) STRICT, WITHOUT ROWID;
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +80,8 @@ class ReceiptDocument:
             return None
         names = {product.gtin: product.name for product in store.products}
         entries = [entry for entry in ledger.entries(visit) if entry.kind.startswith(("receipt ", "decision "))]
-        net: dict[str, list[int]] = {}
-        for entry in entries:
-            for leg in entry.postings:
-                kind, _, rate = leg.account.partition(" ")
-                if kind in ("revenue", "vat"):
-                    net.setdefault(rate, [0, 0])[kind == "vat"] -= leg.amount
-        taxes = tuple(TaxLine(rate, *amounts) for rate, amounts in sorted(net.items()) if any(amounts))
+        sales = sales_by_rate(leg for entry in entries for leg in entry.postings)
+        taxes = tuple(TaxLine(rate, net, vat) for rate, (net, vat) in sales.items() if net or vat)
         return cls(
             seller=seller or store.name,
             store=store.name,
@@ -285,15 +284,7 @@ class Profiles:
     """What those who asked for suggestions bought. Nothing is kept of anybody else."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._connection = opened_sqlite(Path(path), "purchase profiles")
-        try:
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS purchase (account TEXT, gtin TEXT, n INTEGER NOT NULL, "
-                "PRIMARY KEY (account, gtin)) STRICT, WITHOUT ROWID"
-            )
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise LedgerError(f"{path}: want a file of purchase profiles, got: {error}") from error
+        self._connection = opened_sqlite(Path(path), "purchase profiles", _PROFILES_SCHEMA)
 
     def consent(self, account: str) -> None:
         """Begin a profile, because its owner said so."""

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, model_validator
 
-from fusion.adapters.ledger import Entry, Ledger, Posting
+from fusion.adapters.ledger import Entry, Ledger, Posting, sales_by_rate
 from fusion.config import Identifier, Store, StrictModel, validation_faults
 from fusion.errors import ConfigError, LedgerError
 
@@ -183,20 +183,16 @@ def statement(ledger: Ledger, store: Store, retailer: Retailer, month: str) -> S
     begin_ns, end_ns = _span(month, store)
     opening = Counter(ledger.balances(begin_ns).get(store.currency, {}))
     moved = Counter[str]()
-    sales: dict[str, list[int]] = {}
     captured = refunded = 0
-    kinds: Counter[str] = Counter()
-    for entry in ledger.entries_between(begin_ns, end_ns):
-        kinds[entry.kind.split()[0]] += 1
-        for leg in entry.postings:
-            moved[leg.account] += leg.amount
-            kind, _, rate = leg.account.partition(" ")
-            if kind in ("revenue", "vat"):
-                sales.setdefault(rate, [0, 0])[kind == "vat"] -= leg.amount
-            elif leg.account == "provider":
-                captured += max(leg.amount, 0)
-                refunded += max(-leg.amount, 0)
-    told = {rate: (net, vat) for rate, (net, vat) in sorted(sales.items())}
+    entries = ledger.entries_between(begin_ns, end_ns)
+    kinds = Counter(entry.kind.split()[0] for entry in entries)
+    legs = [leg for entry in entries for leg in entry.postings]
+    for leg in legs:
+        moved[leg.account] += leg.amount
+        if leg.account == "provider":
+            captured += max(leg.amount, 0)
+            refunded += max(-leg.amount, 0)
+    sales = sales_by_rate(legs)
     return Statement(
         retailer=retailer.name,
         store=store.id,
@@ -205,12 +201,12 @@ def statement(ledger: Ledger, store: Store, retailer: Retailer, month: str) -> S
         opening=_some(opening),
         moved=_some(moved),
         closing={one: amount for one in {**opening, **moved} if (amount := opening[one] + moved[one])},
-        sales=told,
+        sales=sales,
         captured=captured,
         refunded=refunded,
         n_receipts=kinds["receipt"],
         n_decisions=kinds["decision"],
-        fee=_fee(retailer, sum(net for net, _ in told.values())),
+        fee=_fee(retailer, sum(net for net, _ in sales.values())),
     )
 
 
