@@ -320,8 +320,7 @@ class Storefront:
         elif due:
             told.append(f"mail: {due} receipts wait for a mail server (--smtp HOST:PORT)")
         if self._retailer is not None:
-            moment = datetime.datetime.fromtimestamp(t_ns // 10**9, ZoneInfo(self.store.timezone))
-            month = f"{moment:%Y-%m}"
+            month = f"{self.store.local_time(t_ns):%Y-%m}"
             post_fee(self._ledger, self.store, self._retailer, month)
             told += ["", statement(self._ledger, self.store, self._retailer, month).text(self.store)]
         return told

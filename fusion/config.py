@@ -422,6 +422,11 @@ class Store(_StoreToml):
         decimals = f".{whole % 10**places:0{places}d}" if places else ""
         return f"{sign}{whole // 10**places}{decimals} {self.currency}"
 
+    def local_time(self, t_ns: int) -> datetime.datetime:
+        """An instant on the store's clock, to the second."""
+        # Whole seconds first: a float of nanoseconds since 1970 does not hold the second.
+        return datetime.datetime.fromtimestamp(t_ns // 1_000_000_000, ZoneInfo(self.timezone))
+
     @classmethod
     def load(cls, folder: str | Path) -> Store:
         """Read a store folder.

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import permutations
-from zoneinfo import ZoneInfo
 
 from fusion.adapters.ledger import Discount
 from fusion.config import Offer, Store
@@ -44,7 +43,7 @@ class PriceBook:
     """The prices of a store."""
 
     def __init__(self, store: Store) -> None:
-        self._zone = ZoneInfo(store.timezone)
+        self._local_time = store.local_time
         self._base = {product.gtin: product.price for product in store.products}
         self._prices = store.prices.price
         self._offers = store.prices.offer
@@ -55,7 +54,7 @@ class PriceBook:
         Raises:
             KeyError: not a product of the store.
         """
-        local = self._local(t_ns)
+        local = self._local_time(t_ns)
         holding = [one.price for one in self._prices if one.gtin == gtin and one.holds(local, member)]
         return holding[-1] if holding else self._base[gtin]
 
@@ -77,14 +76,10 @@ class PriceBook:
             prices = [self.unit_price(line.gtin, t_ns, member=member) for t_ns in moments]
             for price, quantity in sorted(Counter(prices).items()):
                 lines.append(ReceiptLine(line.gtin, quantity, price, line.confidence))
-            pieces += [_Piece(line.gtin, price, self._local(t_ns)) for price, t_ns in zip(prices, moments)]
+            pieces += [_Piece(line.gtin, price, self._local_time(t_ns)) for price, t_ns in zip(prices, moments)]
         discounts = self._discounts(pieces, member)
         total = sum(line.quantity * line.unit_price for line in lines) - sum(one.amount for one in discounts)
         return PricedReceipt(replace(receipt, lines=tuple(lines), total=total), discounts)
-
-    def _local(self, t_ns: int) -> datetime.datetime:
-        # Whole seconds first: a float of nanoseconds since 1970 does not hold the second.
-        return datetime.datetime.fromtimestamp(t_ns // 1_000_000_000, self._zone)
 
     def _discounts(self, pieces: Sequence[_Piece], member: bool) -> tuple[Discount, ...]:
         bought = {piece.gtin for piece in pieces}

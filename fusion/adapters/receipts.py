@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from fusion.adapters.books import opened_sqlite
 from fusion.adapters.ledger import Ledger, sales_by_rate
@@ -54,7 +53,7 @@ class ReceiptDocument:
     Attributes:
         seller: brand under which the store sells.
         revision: which version of the visit's receipt this is: 0 before any decision by a person.
-        t_ns: when it was posted.
+        t_ns, time: when it was posted, and the same on the store's clock.
         lines: name, quantity, unit price, amount.
         discounts: name of the offer and the product, amount taken off.
     """
@@ -64,8 +63,8 @@ class ReceiptDocument:
     visit: str
     revision: int
     t_ns: int
+    time: str
     currency: str
-    timezone: str
     lines: tuple[tuple[str, int, int, int], ...]
     discounts: tuple[tuple[str, int], ...]
     taxes: tuple[TaxLine, ...]
@@ -88,8 +87,8 @@ class ReceiptDocument:
             visit=visit,
             revision=standing.revision,
             t_ns=entries[-1].t_ns,
+            time=f"{store.local_time(entries[-1].t_ns):%Y-%m-%d %H:%M %Z}",
             currency=store.currency,
-            timezone=store.timezone,
             lines=tuple(
                 (names.get(line.gtin, line.gtin), line.quantity, line.unit_price, line.quantity * line.unit_price)
                 for line in standing.lines
@@ -101,12 +100,6 @@ class ReceiptDocument:
             total=standing.total,
             _price_text=store.price_text,
         )
-
-    @property
-    def time(self) -> str:
-        """When, on the store's clock."""
-        moment = datetime.datetime.fromtimestamp(self.t_ns // 1_000_000_000, ZoneInfo(self.timezone))
-        return f"{moment:%Y-%m-%d %H:%M %Z}"
 
     def json(self) -> str:
         """One JSON object; amounts in minor units."""
