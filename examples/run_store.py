@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         observations = front.observations(observations)
     one_run = Run(store, observations)
     writer = ResultsWriter(args.out, store)
-    report = Report(store, title=store.name)
+    report = Report(store, store.name, one_run.engine)
     receipts: list[Receipt] = []
     exit_code = 0
     bar = tqdm(total=round((end_ns - start_ns) / 1e9), unit="s", desc="store time", smoothing=0.05, mininterval=0.2)
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     visits = read_truth(args.recording) if recording else simulated_truth(simulation)
     if front is not None and visits is not None:
         visits = front.truth_of(visits, simulation.truth.events)
-    report.write(args.out / "report.html", summary, truth=visits)
+    report.write(args.out / "report.html", summary, truth=visits, shelves=shelves)
     report.write_svg(args.out / "floor.svg")
 
     print()

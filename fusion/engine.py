@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from fusion.carts import ShelfBooks, Sighted, Sightings, moved
 from fusion.config import Store
 from fusion.errors import JournalError, OrderError, ShapeError
 from fusion.evidence import EvidenceRecorder
+from fusion.health import CameraState
 from fusion.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
 from fusion.results import (
@@ -30,7 +31,7 @@ from fusion.results import (
     ShelfEventExplained,
     Taken,
 )
-from fusion.shelves import ShelfEvent, ShelfMonitor
+from fusion.shelves import PlateState, ShelfEvent, ShelfMonitor
 from fusion.tracks import Tracker
 from fusion.visits import Visit, Visits
 
@@ -64,6 +65,15 @@ def _floats(name: str, array: object, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(array, np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the sensors of a store are at an instant, each in the order of the store."""
+
+    t_ns: int
+    cameras: tuple[CameraState, ...]
+    plates: tuple[PlateState, ...]
+
+
 class StepTimes:
     """Durations of steps in a histogram of fixed size: bins 1 % wide from 100 ns to about 70 s, and the maximum."""
 
@@ -77,6 +87,20 @@ class StepTimes:
         self._counts[min(place, 2047)] += 1
         self.max_ns = max(self.max_ns, duration_ns)
         self.total_ns += duration_ns
+
+    def copy(self) -> StepTimes:
+        """The times up to now, to compare with later."""
+        return self.since(StepTimes())
+
+    def since(self, earlier: StepTimes) -> StepTimes:
+        """What was added after an earlier copy. Its maximum is that of all time, or of its highest bin if smaller."""
+        times = StepTimes()
+        times._counts = self._counts - earlier._counts
+        times.total_ns = self.total_ns - earlier.total_ns
+        used = np.flatnonzero(times._counts)
+        if len(used):
+            times.max_ns = min(self.max_ns, round(100.0 * math.exp((used[-1] + 1) / 100.0)))
+        return times
 
     def percentile_us(self, percent: float) -> float:
         """Middle of the bin in which a percentile lies, microseconds; 0 where nothing was added."""
@@ -211,6 +235,10 @@ class Engine:
     def evidence(self, visit: str) -> Evidence | None:
         """What a visit's receipt rests on; None before it is written, and for all but the newest receipts."""
         return self._bundles.get(visit)
+
+    def health(self) -> Health:
+        """How cameras and plates are now."""
+        return Health(self._now_ns, self._tracker.health.report(), self._monitor.report())
 
     def shelf_state(self) -> list[ShelfCount]:
         """What lies where as believed now, by plate and product: every facing, and whatever else lies somewhere."""

@@ -79,6 +79,7 @@ class CameraState:
         offset_s: its clock minus the cameras' common time, seconds; offset_sd_s: standard deviation.
         misfit_m: lasting disagreement with what other cameras see, metres at the body; 0 where nothing was compared.
         miss_rate: share of people in its free sight whom it does not find, of late; NaN before enough were there.
+        misses: misses many more of them than other cameras do.
         down: delivers nothing.
         moved: its picture does not fit its calibration, so that it is not used.
     """
@@ -88,6 +89,7 @@ class CameraState:
     offset_sd_s: float
     misfit_m: float
     miss_rate: float
+    misses: bool
     down: bool
     moved: bool
 
@@ -247,7 +249,8 @@ class CameraHealth:
         return tuple(
             CameraState(
                 name, float(self.offsets_s[view]), float(np.sqrt(self._offset_var[view])),
-                float(self._misfit_m[view]), float(rate[view]), bool(self.down[view]), bool(self.moved[view]),
+                float(self._misfit_m[view]), float(rate[view]), bool(self.missing[view]),
+                bool(self.down[view]), bool(self.moved[view]),
             )
             for view, name in enumerate(self._rig.names)
         )  # fmt: skip

@@ -15,15 +15,17 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fusion.config import Gate, Plate, Store
 from fusion.results import (
+    EventEvidence,
+    Evidence,
     People,
     PersonEntered,
     PersonLeft,
@@ -32,9 +34,13 @@ from fusion.results import (
     Receipt,
     Result,
     RunSummary,
+    ShelfCount,
     ShelfEventExplained,
     Warning,
 )
+
+if TYPE_CHECKING:
+    from fusion.engine import Engine, StepTimes
 
 # How often people are kept, until there are too many samples; then every second sample goes and the period doubles.
 PERIOD_NS = 200_000_000
@@ -45,6 +51,13 @@ EVENTS_MAX = 12_000
 RECEIPTS_MAX = 5_000
 WARNINGS_MAX = 2_000
 CANDIDATES_MAX = 4
+# Evidence of receipt lines, as text on the page; where there is more, that of the surest events goes.
+EVIDENCE_BYTES_MAX = 4_500_000
+# Health and latency are kept so often, until there are too many samples; then half as often.
+HEALTH_PERIOD_NS = 5_000_000_000
+HEALTH_SAMPLES_MAX = 720
+# A wrist over a plate by so little, and not higher above it than the next shelf, is a reach into it.
+REACH_BESIDE_M, REACH_BELOW_M, REACH_ABOVE_M = 0.05, 0.05, 0.4
 TEXT_MAX = 300
 # Two samples further apart than this are two stretches of a path; nobody knows what lies between.
 GAP_MAX_S = 1.0
@@ -75,22 +88,60 @@ class _Visit:
     exit_ns: int | None = None
 
 
+@dataclass
+class _Sample:
+    """Cameras and latency over one period."""
+
+    t_ns: int
+    offset_ms: list[float]
+    misfit_mm: list[float]
+    states: list[int]
+    step_us: tuple[float, float, float]  # median, 99th percentile, longest
+
+
+# What a camera's or a plate's state is written as; the page has the words.
+_CAMERA_STATES = ("fine", "misses people", "moved", "down")
+_PLATE_FAULTS = ("", "noisy", "stuck", "silent")
+
+
 class Report:
     """Collects what the engine answers and writes it as a page.
 
-        report = Report(store, "Tuesday morning")
+        report = Report(store, "Tuesday morning", engine)
         for observation in recording.observations():
-            for result in engine.push(observation):
+            for result in engine.feed(observation):
                 report.add(result)
-        report.write("report.html", summary)
+        report.write("report.html", summary, shelves=engine.shelf_state())
 
     Attributes:
         left_out: results that were not kept because there were too many, by kind.
     """
 
-    def __init__(self, store: Store, title: str | None = None) -> None:
+    def __init__(self, store: Store, title: str | None = None, engine: Engine | None = None) -> None:
+        """Begin a page.
+
+        Args:
+            store: whose run it is.
+            title: heading; the store's name where there is none.
+            engine: asked for the evidence of settled receipts, the health of sensors and the times of its steps;
+                without it the page has evidence for reviews only, and no health.
+        """
         self.store = store
         self.title = title or store.name
+        self._engine = engine
+        self._samples: list[_Sample] = []
+        self._sample_ns = HEALTH_PERIOD_NS
+        self._times: StepTimes | None = None
+        self._plate_changes: list[tuple[int, int, int]] = []  # (plate, time, fault)
+        self._plate_faults = [0] * len(store.plates)
+        self._reached = np.zeros(len(store.plates), np.int64)  # ticks of a hand
+        self._plates = np.array([(p.x, p.y, p.z, p.width / 2, p.depth / 2) for p in store.plates]).reshape(-1, 5)
+        yaws = np.array([plate.yaw for plate in store.plates])
+        self._plate_axes = np.stack([np.cos(yaws), np.sin(yaws)])
+        self._wrists = store.layout.indices("l_wrist", "r_wrist")
+        self._evidence: dict[int, tuple[float, str]] = {}  # by event: how sure it was, its traces and paths
+        self._evidence_bytes = 0
+        self._bundles: dict[str, Evidence] = {}
         self.left_out: Counter[str] = Counter()
         self._period_ns = PERIOD_NS
         self._start_ns: int | None = None
@@ -137,6 +188,11 @@ class Report:
                     self.left_out["events"] += 1
             case Receipt():
                 self._keep("receipts", self._receipts, result, RECEIPTS_MAX)
+                bundle = None if self._engine is None else self._engine.evidence(result.visit)
+                if bundle is not None:
+                    self._add_evidence(bundle)
+            case Evidence():
+                self._add_evidence(result)
             case Warning():
                 self._keep("warnings", self._warnings, result, WARNINGS_MAX)
 
@@ -152,6 +208,8 @@ class Report:
         if tick <= self._last_tick:
             return
         self._last_tick = tick
+        if self._engine is not None:
+            self._add_health(people.t_ns)
         known = people.confirmed & np.isfinite(people.position_m).all(axis=1)
         if not known.any():
             return
@@ -161,6 +219,7 @@ class Report:
             path.ticks.append(tick)
             path.x_cm.append(x_cm)
             path.y_cm.append(y_cm)
+        self._add_reaches(people.joints_m[known])
         self._n_samples += int(known.sum())
         if self._n_samples > SAMPLES_MAX:
             self._coarsen()
@@ -169,6 +228,7 @@ class Report:
         """Keep every second tick from now on, and of what is kept already."""
         self._period_ns *= 2
         self._last_tick //= 2
+        self._reached //= 2
         self._n_samples = 0
         for track, path in list(self._paths.items()):
             kept = [i for i, tick in enumerate(path.ticks) if tick % 2 == 0]
@@ -179,6 +239,75 @@ class Report:
             path.x_cm = array("i", [path.x_cm[i] for i in kept])
             path.y_cm = array("i", [path.y_cm[i] for i in kept])
             self._n_samples += len(kept)
+
+    def _add_reaches(self, joints_m: np.ndarray) -> None:
+        """Count the plates that have a hand over them."""
+        if not self._wrists or not len(self._plates):
+            return
+        hands = joints_m[:, list(self._wrists)].reshape(-1, 1, 3) - self._plates[:, :3]
+        c, s = self._plate_axes
+        beside = np.abs(c * hands[..., 0] + s * hands[..., 1]) - self._plates[:, 3]
+        deep = np.abs(c * hands[..., 1] - s * hands[..., 0]) - self._plates[:, 4]
+        with np.errstate(invalid="ignore"):  # NaN is not known to be anywhere
+            over = (beside < REACH_BESIDE_M) & (deep < REACH_BESIDE_M)
+            over &= (hands[..., 2] > -REACH_BELOW_M) & (hands[..., 2] < REACH_ABOVE_M)
+        self._reached += over.sum(axis=0)
+
+    def _add_health(self, t_ns: int) -> None:
+        assert self._engine is not None
+        if self._samples and t_ns - self._samples[-1].t_ns < self._sample_ns:
+            return
+        health = self._engine.health()
+        times = self._engine.step_times.copy()
+        lately = times if self._times is None else times.since(self._times)
+        self._times = times
+        states = [3 if one.down else 2 if one.moved else int(one.misses) for one in health.cameras]
+        step_us = (lately.percentile_us(50), lately.percentile_us(99), lately.max_ns / 1e3)
+        self._samples.append(
+            _Sample(
+                t_ns,
+                [1e3 * one.offset_s for one in health.cameras],
+                [1e3 * one.misfit_m for one in health.cameras],
+                states,
+                step_us,
+            )
+        )
+        for plate, one in enumerate(health.plates):
+            fault = _PLATE_FAULTS.index(one.fault)
+            if fault != self._plate_faults[plate] and len(self._plate_changes) < WARNINGS_MAX:
+                self._plate_faults[plate] = fault
+                self._plate_changes.append((plate, t_ns, fault))
+        if len(self._samples) > HEALTH_SAMPLES_MAX:
+            # A longer period, for which the worse of two neighbours stands: a short fault stays visible.
+            self._sample_ns *= 2
+            pairs = zip(self._samples[0::2], self._samples[1::2])
+            self._samples = [
+                _Sample(
+                    a.t_ns, a.offset_ms, list(map(max, a.misfit_mm, b.misfit_mm)), list(map(max, a.states, b.states)),
+                    (max(a.step_us[0], b.step_us[0]), max(a.step_us[1], b.step_us[1]), max(a.step_us[2], b.step_us[2])),
+                )
+                for a, b in pairs
+            ]  # fmt: skip
+
+    def _add_evidence(self, bundle: Evidence) -> None:
+        if bundle.visit in self._bundles or len(self._bundles) >= RECEIPTS_MAX:
+            return
+        slim = []
+        for event in bundle.events:
+            # Weights and paths of an event are the same in every bundle that tells of it; they are kept as text, once.
+            if event.event_id not in self._evidence:
+                text = _event_text(event)
+                sure = max([event.nothing, *(one.probability for one in event.alternatives)])
+                self._evidence[event.event_id] = sure, text
+                self._evidence_bytes += len(text)
+            names = tuple(replace(path, t_ns=(), left_m=(), right_m=()) for path in event.wrists)
+            slim.append(replace(event, traces=(), wrists=names))
+        self._bundles[bundle.visit] = replace(bundle, events=tuple(slim))
+        if self._evidence_bytes > EVIDENCE_BYTES_MAX:
+            surest = sorted(self._evidence, key=lambda key: -self._evidence[key][0])
+            for key in surest[: len(surest) // 4 + 1]:
+                self._evidence_bytes -= len(self._evidence.pop(key)[1])
+                self.left_out["evidence"] += 1
 
     def _add_entry(self, entered: PersonEntered) -> None:
         index = self._visit_index.get(entered.visit) if entered.visit is not None else None
@@ -207,23 +336,30 @@ class Report:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    def write(self, path: str | Path, summary: RunSummary, truth: Iterable[Mapping[str, Any]] | None = None) -> None:
+    def write(
+        self,
+        path: str | Path,
+        summary: RunSummary,
+        truth: Iterable[Mapping[str, Any]] | None = None,
+        shelves: Iterable[ShelfCount] = (),
+    ) -> None:
         """Write the page.
 
         Args:
             path: where to; the folder exists.
             summary: figures of the run.
             truth: rows as in truth/visits.jsonl, where it is known what everybody really took; receipts are compared.
+            shelves: what lies where at the end, as of `Engine.shelf_state`.
         """
         plan = _Plan(self.store, self._extent_m())
         parts = {
             "title": html.escape(_clean(self.title)),
             "css": _asset("report.css"),
-            "js": _asset("report.js"),
+            "js": _asset("evidence.js") + _asset("report.js"),
             "plan": plan.ground(),
             "labels": plan.labels(),
             "viewbox": plan.viewbox,
-            "data": _script_json(self._data(summary, truth)),
+            "data": _script_json(self._data(summary, truth, list(shelves))),
         }
         # One pass, so that nothing that was put in is itself searched for places to fill.
         page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("report.html"))
@@ -269,7 +405,7 @@ class Report:
         page = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{plan.viewbox}" width="960" '
             f'height="{960 * plan.height_cm / plan.width_cm:.0f}" style="--u:{unit:.3f}px;--k:{unit:.3f}" role="img">'
-            f"<title>{html.escape(_clean(self.title))}</title><style>{_asset('report_plan.css')}</style>"
+            f"<title>{html.escape(_clean(self.title))}</title><style>{_asset('plan.css')}</style>"
             f'<rect class="ground" x="{plan.left_cm}" y="{plan.top_cm}" width="{plan.width_cm}" '
             f'height="{plan.height_cm}"/>{plan.ground()}{"".join([*drawn, *dots])}{plan.labels()}</svg>\n'
         )
@@ -333,7 +469,9 @@ class Report:
             found.append({"ns": move.t_ns, "plate": move.plate, "grams": None, "candidates": [candidate], "final": 0})
         return sorted(found, key=lambda event: (event["ns"], event["plate"]))
 
-    def _data(self, summary: RunSummary, truth: Iterable[Mapping[str, Any]] | None) -> dict[str, Any]:
+    def _data(
+        self, summary: RunSummary, truth: Iterable[Mapping[str, Any]] | None, shelves: Sequence[ShelfCount] = ()
+    ) -> dict[str, Any]:
         store = self.store
         start_ns = self._start_ns or 0
 
@@ -362,6 +500,8 @@ class Report:
         gtins = {candidate[1] for event in events for candidate in event[4]}
         gtins.update(line[0] for receipt in receipts for line in receipt["lines"])
         gtins.update(gtin for row in [*receipts, *missed] for gtin, _ in row.get("difference") or ())
+        gtins.update(one[1] for row in receipts for event in row.get("evidence", ()) for one in event[1])
+        gtins.update(count.gtin for count in shelves)
         return {
             "title": _clean(self.title),
             "store": {"name": _clean(store.name), "id": _clean(store.id), "timezone": store.timezone},
@@ -391,10 +531,41 @@ class Report:
                 "ignored": {_clean(reason): n for reason, n in sorted(summary.ignored.items())},
             },
             "left_out": dict(self.left_out),
+            "plates": [_plate_row(plate) for plate in store.plates],
+            "reached_s": np.round(self._reached * (self._period_ns / 1e9), 1).tolist(),
+            "evidence": "[" + ",".join(text for _, text in self._evidence.values()) + "]",
+            "health": self._health_rows(ms),
+            "shelves": [
+                [*row, int(one.planned), one.status, round(_finite(one.confidence) or 0.0, 3)]
+                for one in shelves
+                for row in [(_clean(one.plate), one.gtin, one.pieces, one.overdrawn)]
+            ],
+        }
+
+    def _health_rows(self, ms: Any) -> dict[str, Any]:
+        """Cameras as rows of int16 over the samples' times, as base64; plates as changes of their state."""
+
+        def rows(values: list[list[float]]) -> list[str]:
+            return [_packed(column) for column in np.array(values).T] if values else []
+
+        n_cameras = len(self.store.cameras)
+        return {
+            "times": [ms(sample.t_ns) for sample in self._samples],
+            "cameras": [_clean(camera.name) for camera in self.store.cameras],
+            "camera_states": _CAMERA_STATES,
+            "states": rows([sample.states for sample in self._samples]) if n_cameras else [],  # type: ignore[misc]
+            "offset_tenth_ms": rows([[10 * v for v in sample.offset_ms] for sample in self._samples]),
+            "misfit_mm": rows([sample.misfit_mm for sample in self._samples]),
+            "plate_faults": _PLATE_FAULTS,
+            "plate_changes": [[plate, ms(t_ns), fault] for plate, t_ns, fault in self._plate_changes],
+            "step_us": [[round(v, 1) for v in sample.step_us] for sample in self._samples],
         }
 
     def _receipt_row(self, receipt: Receipt, ms: Any) -> dict[str, Any]:
+        bundle = self._bundles.get(receipt.visit)
+        told: dict[str, Any] = {} if bundle is None else self._bundle_row(bundle, ms)
         return {
+            **told,
             "visit": _clean(receipt.visit),
             "account": _clean(receipt.account),
             "who": self._whose(receipt.visit, receipt.account),
@@ -409,6 +580,25 @@ class Report:
                 for line in receipt.lines
             ],
         }
+
+    def _bundle_row(self, bundle: Evidence, ms: Any) -> dict[str, Any]:
+        """Which events a receipt rests on, and what each was thought to be when it was written."""
+        events = []
+        for event in bundle.events:
+            ranked = sorted(event.alternatives, key=lambda one: -one.probability)[: 2 * CANDIDATES_MAX]
+            alternatives = [
+                [self._whose(one.visit, one.account), one.gtin, one.quantity, round(one.probability, 3)]
+                for one in ranked
+            ]
+            wrists = [[path.track_id, self._whose(path.visit, path.account)] for path in event.wrists]
+            row = [event.event_id, alternatives, round(event.nothing, 3), wrists, _clean(event.plate)]
+            events.append([*row, ms(event.contact_ns)])
+        sightings = [
+            [*row, seen.gtin, seen.quantity, round(seen.probability, 3)]
+            for seen in bundle.sightings
+            for row in [(ms(seen.t_ns), _clean(seen.source), seen.kind, _clean(seen.zone))]
+        ]
+        return {"evidence": events, "sightings": sightings, "evidence_left_out": bundle.n_left_out}
 
     def _compare(self, truth: Sequence[Mapping[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Say in every receipt's row how it differs from the truth; returns the visits that got no receipt.
@@ -595,6 +785,49 @@ def _rotation(vector: tuple[float, float, float]) -> np.ndarray:
     return np.eye(3) + math.sin(angle) * cross + (1.0 - math.cos(angle)) * cross @ cross
 
 
+# ---- evidence --------------------------------------------------------------------------------------------------------
+
+
+def _event_text(event: EventEvidence) -> str:
+    """Weights and wrists about an event as JSON: int16 as base64, times in ms from the contact, places in cm."""
+
+    def ms(t_ns: int) -> int:
+        return (t_ns - event.contact_ns) // 1_000_000
+
+    traces = []
+    for trace in event.traces:
+        grams = np.array(trace.grams, np.float64)
+        change_g = grams - grams[0] if len(grams) else grams
+        # A tenth of a gram, or as fine as sixteen bits can tell of a heavy load.
+        unit_g = max(0.1, float(np.nanmax(np.abs(change_g), initial=0.0)) / 32000)
+        row = [_clean(trace.plate), trace.delta_g, ms(trace.start_ns), trace.rate_hz, unit_g]
+        traces.append([*row, _packed(change_g / unit_g)])
+    wrists = []
+    for path in event.wrists:
+        sides = [_packed(_places_cm(side)) for side in (path.left_m, path.right_m)]
+        wrists.append([path.track_id, _packed([ms(t_ns) for t_ns in path.t_ns]), *sides])
+    row = [event.event_id, ms(event.onset_ns), ms(event.settled_ns), traces, wrists]
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+
+
+def _places_cm(places: Sequence[tuple[float, float, float] | None]) -> np.ndarray:
+    return np.array([(math.nan,) * 3 if place is None else place for place in places]).reshape(-1) * _CM
+
+
+def _packed(values: Any) -> str:
+    """Numbers rounded to int16, little-endian, as base64; -32768 where a number is not known."""
+    numbers = np.asarray(values, np.float64)
+    known = np.isfinite(numbers)
+    whole = np.where(known, np.rint(np.clip(np.where(known, numbers, 0.0), -32767, 32767)), -32768)
+    return base64.b64encode(whole.astype("<i2").tobytes()).decode("ascii")
+
+
+def _plate_row(plate: Plate) -> list[Any]:
+    """Name, middle and size in centimetres, and yaw of a plate."""
+    middle = [round(v * _CM) for v in (plate.x, plate.y, plate.z)]
+    return [_clean(plate.plate), *middle, round(plate.width * _CM), round(plate.depth * _CM), round(plate.yaw, 4)]
+
+
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
@@ -619,5 +852,5 @@ def _script_json(value: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    text = resources.files("fusion").joinpath(name).read_text(encoding="utf-8")
-    return _asset("report_plan.css") + text if name == "report.css" else text
+    text = resources.files("fusion").joinpath("pages", name).read_text(encoding="utf-8")
+    return _asset("plan.css") + _asset("evidence.css") + text if name == "report.css" else text

@@ -358,6 +358,23 @@ NOISY_SD_G = 25.0
 EVENTS_PENDING_MAX = 256
 
 
+@dataclass(frozen=True, slots=True)
+class PlateState:
+    """What is known of a plate's scale.
+
+    Attributes:
+        name: as in the store.
+        fault: "silent", "stuck", "noisy", or "" where it is well.
+        noise_g: standard deviation of a sample at rest.
+        heard_ns: time of the newest sample; None before the first.
+    """
+
+    name: str
+    fault: str
+    noise_g: float
+    heard_ns: int | None
+
+
 class ShelfMonitor:
     """Follows every plate of a store and yields shelf events.
 
@@ -428,6 +445,16 @@ class ShelfMonitor:
     def unheard(self) -> list[int]:
         """Plates (indices into store.plates) that do not report at present; noisy ones still do."""
         return [plate for plate, fault in self._reported.items() if fault != "noisy"]
+
+    def report(self) -> tuple[PlateState, ...]:
+        """The state of every plate, in the order of the store."""
+        kernel = self._kernel
+        noise_g = np.sqrt(self._reals[:, kernel.NOISE_G2]).tolist()
+        heard = self._times[:, kernel.LAST_NS].tolist()
+        return tuple(
+            PlateState(name, self._reported.get(plate, ""), noise_g[plate], heard[plate] or None)
+            for plate, name in enumerate(self._names)
+        )
 
     def undecided(self) -> list[tuple[int, int]]:
         """(plate, since when) of everything that may still become an event."""

@@ -1,26 +1,10 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const SVG = "http://www.w3.org/2000/svg";
   const TRAIL_MS = 6000, FLASH_MS = 3000, GAP_MS = 1000, DOUBT = 0.8;
   const $ = (id) => document.getElementById(id);
 
-  // Everything that came from a store or a sensor becomes a text node or an attribute, never markup.
-  function make(tag, attributes, ...children) {
-    const node = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes || {})) {
-      if (key === "on") for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
-      else if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value);
-    }
-    node.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
-    return node;
-  }
-  function draw(tag, attributes, text) {
-    const node = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
-    if (text !== undefined) node.textContent = text;
-    return node;
-  }
+  const { make, draw, percent, signed } = Evidence;
 
   // ---- words and figures ----
   const zoned = (options) => {
@@ -41,7 +25,6 @@
     const text = (minor < 0 ? "\u2212" : "") + whole + (places ? "." + digits.slice(-places) : "");
     return bare ? text : `${text} ${data.money.currency}`;
   }
-  const percent = (p) => p >= 0.995 ? (p >= 0.9995 ? "100 %" : ">99 %") : p < 0.005 ? "<1 %" : `${Math.round(100 * p)} %`;
   const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
   const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many || one + "s"}`;
   const product = (gtin) => data.names[gtin] || gtin;
@@ -108,7 +91,6 @@
 
   const events = data.events.map(([ms, plate, spot, grams, candidates, final]) => ({ ms, plate, spot, grams, candidates, final: !!final, best: candidates[0] || null }));
   const verb = (quantity) => quantity < 0 ? "took" : "put back";
-  const signed = (quantity) => quantity < 0 ? `\u2212${-quantity}` : `+${quantity}`;
   const lengthMs = Math.max(data.length_ms, 1);
 
   // ---- heading and figures ----
@@ -143,7 +125,7 @@
   );
 
   // ---- the plan ----
-  const plan = $("plan"), layers = Object.fromEntries(["paths", "reaches", "trails", "people", "events"].map((name) => [name, $("layer-" + name)]));
+  const plan = $("plan"), layers = Object.fromEntries(["heat", "paths", "reaches", "trails", "people", "events"].map((name) => [name, $("layer-" + name)]));
   let unit = 1, roomy = true;
   function measure() {
     const box = plan.viewBox.baseVal, width = plan.clientWidth - 12, height = plan.clientHeight - 12;
@@ -235,6 +217,51 @@
     let low = 0, high = events.length;
     while (low < high) { const middle = (low + high) >> 1; if (events[middle].ms < ms) low = middle + 1; else high = middle; }
     return low;
+  }
+  // ---- where people and hands were ----
+  const CELL = 25; // centimetres
+  const duration = (s) => s >= 90 ? `${(s / 60).toFixed(s < 600 ? 1 : 0)} min` : `${s.toFixed(s < 10 ? 1 : 0)} s`;
+  function presence() {
+    const cells = new Map();
+    for (const track of tracks) for (const stretch of track.stretches) for (let i = 0; i < stretch.xs.length; i++) {
+      const key = `${Math.floor(stretch.xs[i] / CELL)},${Math.floor(stretch.ys[i] / CELL)}`;
+      cells.set(key, (cells.get(key) || 0) + data.period_ms / 1000);
+    }
+    return cells;
+  }
+  let heated = null;
+  function drawHeat() {
+    const kind = $("heat").value;
+    layers.heat.replaceChildren();
+    $("scale").textContent = "";
+    if (kind === "none") return;
+    const spots = [];
+    if (kind === "presence") {
+      heated = heated || presence();
+      for (const [key, s] of heated) {
+        const [i, j] = key.split(",").map(Number);
+        spots.push([s, draw("rect", { x: i * CELL, y: -(j + 1) * CELL, width: CELL, height: CELL })]);
+      }
+    } else {
+      // Plates that lie above one another are one place on the plan.
+      const places = new Map();
+      data.plates.forEach(([, x, y, , width, depth, yaw], i) => {
+        const key = [x, y, width, depth, yaw].join();
+        const one = places.get(key) || { s: 0, x, y, width, depth, yaw };
+        one.s += data.reached_s[i];
+        places.set(key, one);
+      });
+      for (const one of places.values()) if (one.s > 0) spots.push([one.s, draw("rect", { x: -one.width / 2, y: -one.depth / 2, width: one.width, height: one.depth, transform: `translate(${one.x} ${-one.y}) rotate(${-one.yaw * 180 / Math.PI})` })]);
+    }
+    const most = Math.max(1e-9, ...spots.map(([s]) => s));
+    for (const [s, shape] of spots) {
+      shape.setAttribute("class", "hot");
+      shape.setAttribute("fill-opacity", (0.08 + 0.82 * Math.sqrt(s / most)).toFixed(3));
+      shape.append(draw("title", {}, duration(s)));
+      layers.heat.append(shape);
+    }
+    const total = spots.reduce((sum, [s]) => sum + s, 0);
+    $("scale").textContent = spots.length ? `darkest: ${duration(most)}${kind === "presence" ? " in 25 cm" : ""}; ${duration(total)} in all` : "nothing was seen";
   }
   function drawPaths() {
     layers.paths.replaceChildren();
@@ -361,6 +388,7 @@
   slider.addEventListener("input", () => seek(Number(slider.value)));
   $("play").addEventListener("click", () => setPlaying(!playing));
   $("paths").addEventListener("change", drawPaths);
+  $("heat").addEventListener("change", drawHeat);
   function changeSpeed(by) { speed.selectedIndex = Math.min(Math.max(speed.selectedIndex + by, 0), speed.options.length - 1); }
   document.addEventListener("keydown", (key) => {
     if (key.ctrlKey || key.metaKey || key.altKey) return;
@@ -388,6 +416,49 @@
   const missed = data.missed.map((m) => ({ ...m, missed: true, status: "missing", lines: [], total: 0, who: -1 }));
   const allReceipts = [...data.receipts, ...missed];
   const deviation = (rows) => rows.map(([gtin, n]) => `${n > 0 ? "charged" : "missed"} ${Math.abs(n)} \u00d7 ${product(gtin)}`).join("; ");
+  const plates = new Map(data.plates.map(([name, x, y, z, width, depth, yaw]) => [name, { x, y, z, width, depth, yaw }]));
+  let kept = null;
+  // Read when the first receipt is opened: it is most of the page.
+  function keptOf(id) {
+    kept = kept || new Map(JSON.parse(data.evidence).map((row) => [row[0], row]));
+    return kept.get(id);
+  }
+  function eventOf([id, alternatives, nothing, wrists, plate, contact]) {
+    const row = keptOf(id), whose = new Map(wrists);
+    const triples = (text) => {
+      const flat = Evidence.unpack(text), points = [];
+      for (let i = 0; i < flat.length; i += 3) points.push(flat[i] === null ? null : flat.slice(i, i + 3));
+      return points;
+    };
+    return {
+      contact, plate, nothing, settled_ms: row ? row[2] : 0,
+      traces: row ? row[3].map(([name, delta_g, start_ms, rate_hz, unit_g, text]) => ({ plate: name, delta_g, start_ms, rate_hz, grams: Evidence.unpack(text).map((n) => n === null ? null : n * unit_g) })) : null,
+      wrists: row ? row[4].map(([track, times, left, right]) => ({ who: whose.get(track) ?? -1, times_ms: Evidence.unpack(times), left: triples(left), right: triples(right) })) : [],
+      alternatives: alternatives.map(([index, gtin, quantity, p]) => ({ who: index, gtin, quantity, p })),
+    };
+  }
+  const lookOf = (index) => ({ label: who(index).label, number: who(index).number, colour: colour(who(index)) });
+  const concerns = (r, gtin) => (r.evidence || []).filter((event) => event[1].some((one) => one[0] === r.who && (gtin === null ? !r.lines.some((line) => line[0] === one[1]) : one[1] === gtin)));
+  function evidenceOf(r, events, title) {
+    const node = make("details", { class: "why-line" }, make("summary", {}, title));
+    node.addEventListener("toggle", () => {
+      if (!node.open || node.children.length > 1) return;
+      const context = { plates, who: lookOf, badge: (person) => make("span", { class: `badge ${person.colour}`, "aria-hidden": "true" }, person.number), product, mine: r.who };
+      for (const row of events) {
+        const event = eventOf(row);
+        const heading = make("button", { type: "button", class: "link", on: { click: () => { seek(event.contact + 50); $("plan").scrollIntoView({ block: "nearest" }); } } }, `${clock(event.contact)} \u00b7 plate ${event.plate}`);
+        node.append(Evidence.show(event, context, heading));
+      }
+    });
+    return node;
+  }
+  function lineRows(r, line) {
+    const found = concerns(r, line[0]), seen = (r.sightings || []).filter((one) => one[4] === line[0]);
+    const rows = [receiptLine(line)];
+    if (found.length) rows.push(make("tr", { class: "inner" }, make("td", { colspan: 4 }, evidenceOf(r, found, `Evidence: ${plural(found.length, "shelf event")}`))));
+    for (const [ms, source, , zone, , quantity, p] of seen) rows.push(make("tr", { class: "inner" }, make("td", { colspan: 4, class: "soft" }, `${clock(ms)} \u00b7 ${source} in ${zone} told of ${quantity}, ${percent(p)} sure`)));
+    return rows;
+  }
   function receiptLine([gtin, quantity, price, sure]) {
     return make("tr", {}, make("td", {}, product(gtin), make("small", {}, gtin)), make("td", { class: "number" }, `${quantity} \u00d7 ${money(price, true)}`),
       make("td", { class: `number${sure < DOUBT ? " low" : ""}` }, make("span", { class: "bar", style: `--p:${Math.round(100 * sure)}%`, "aria-hidden": "true" }), percent(sure)), make("td", { class: "number" }, money(quantity * price, true)));
@@ -408,8 +479,11 @@
       if (reasons.length === 1) body.append(make("p", { class: "why" }, `Review: ${reasons[0]}`));
       else if (reasons.length) body.append(make("div", { class: "why" }, "Review:", make("ul", {}, ...reasons.map((reason) => make("li", {}, reason)))));
       if (differs(r)) body.append(make("p", { class: "why bad" }, `Truth: ${deviation(r.difference)}`));
-      if (r.lines.length) body.append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Product", ""], ["Quantity", "number"], ["Sure", "number"], [data.money.currency, "number"]].map(([text, kind]) => make("th", { scope: "col", class: kind }, text)))), make("tbody", {}, ...r.lines.map(receiptLine))));
+      if (r.lines.length) body.append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Product", ""], ["Quantity", "number"], ["Sure", "number"], [data.money.currency, "number"]].map(([text, kind]) => make("th", { scope: "col", class: kind }, text)))), make("tbody", {}, ...r.lines.flatMap((line) => lineRows(r, line)))));
       else if (!r.missed) body.append(make("p", { class: "soft" }, "Nothing was taken."));
+      const beside = concerns(r, null);
+      if (beside.length) body.append(evidenceOf(r, beside, `What is not on the bill: ${plural(beside.length, "shelf event")}`));
+      if (r.evidence_left_out) body.append(make("p", { class: "soft" }, `${plural(r.evidence_left_out, "event")} more not kept`));
       if (!r.missed) body.append(make("p", { class: "soft", style: "margin-top:8px;font-size:12px" }, `Visit ${r.visit}, final ${span(r.issued - r.exit)} after leaving`));
       node.append(body);
     });
@@ -436,11 +510,70 @@
     table([["Frames, of all cameras", count(s.frames)], ["Weight messages", count(s.messages)], ["Run time", seconds(s.wall_s)], ["of it the engine\u2019s own", seconds(s.engine_cpu_s)],
       ["Faster than the store", s.wall_s ? `${(lengthMs / 1000 / s.wall_s).toFixed(1)} \u00d7` : "\u2013"], ["Step: median, p99, worst", ["p50", "p99", "max"].map((k) => brief(step[k] || 0)).join(" / ")]]),
     make("h3", {}, "Inputs that were not used"), ignored.length ? table(ignored.map(([reason, n]) => [reason, count(n)])) : make("p", { class: "soft" }, "None.")));
+  // ---- stock at the end ----
+  const stockSigns = { ok: ["good", "\u2713"], empty: ["warn", "0"], misplaced: ["warn", "?"], overdrawn: ["bad", "\u2212"] };
+  const kinds = [["all but ok", (row) => row[5] !== "ok"], ["all", () => true], ...["empty", "misplaced", "overdrawn"].map((kind) => [kind, (row) => row[5] === kind])];
+  let kind = kinds[0];
+  function drawStock(n = 60) {
+    const rows = data.shelves.filter(kind[1]);
+    $("stock").replaceChildren(rows.length ? make("table", {}, make("thead", {}, make("tr", {}, ...[["Plate", ""], ["Product", ""], ["Pieces", "number"], ["Sure", "number"], ["", "number"]].map(([text, side]) => make("th", { scope: "col", class: side }, text)))),
+      make("tbody", {}, ...rows.slice(0, n).map(([plate, gtin, pieces, overdrawn, planned, status, sure]) => make("tr", {}, make("td", {}, plate), make("td", {}, product(gtin), planned ? null : make("small", {}, "not planned here")),
+        make("td", { class: "number" }, overdrawn ? `\u2212${overdrawn}` : count(pieces)), make("td", { class: "number" }, percent(sure)), make("td", { class: "number" }, pill(stockSigns[status]?.[0] || "", stockSigns[status]?.[1] || "", status))))))
+      : make("p", { class: "empty" }, data.shelves.length ? "None: what was planned lies where it should." : "Stock was not told."));
+    if (rows.length > n) $("stock").append(make("button", { type: "button", class: "more", on: { click: () => drawStock(n + 500) } }, `Show more (${count(rows.length - n)})`));
+    $("stock-filters").replaceChildren(...kinds.filter((one) => one === kinds[0] || one === kinds[1] || data.shelves.some(one[1])).map((one) => make("button", { type: "button", "aria-pressed": String(one === kind), on: { click: () => { kind = one; drawStock(); $("stock-filters").querySelector("[aria-pressed=true]").focus(); } } }, `${one[0]} ${count(data.shelves.filter(one[1]).length)}`)));
+  }
+
+  // ---- health of the sensors over time ----
+  function drawHealth() {
+    const h = data.health, times = h.times, n = times.length;
+    if (!n) { $("health").append(make("p", { class: "empty" }, "Not told.")); return; }
+    const W = 600, x = (ms) => W * ms / lengthMs, until = (i) => i + 1 < n ? times[i + 1] : lengthMs;
+    // One strip a sensor: what is not fine stands out by height and by word, not by colour alone.
+    const strip = (spans, label) => {
+      const svg = draw("svg", { viewBox: `0 0 ${W} 14`, preserveAspectRatio: "none", class: "state", role: "img" });
+      svg.append(draw("title", {}, label), draw("rect", { class: "fine", x: 0, y: 5, width: W, height: 4 }));
+      for (const [from, to, state] of spans) svg.append(draw("rect", { class: "fault", x: x(from), y: state === "down" || state === "silent" ? 0 : 2, width: Math.max(1.5, x(to) - x(from)), height: state === "down" || state === "silent" ? 14 : 10 }));
+      return svg;
+    };
+    const said = (spans) => { const names = [...new Set(spans.map((one) => one[2]))]; return names.length ? names.map((name) => `! ${name}`).join(", ") : "\u2713 fine"; };
+    const rows = h.cameras.map((name, i) => {
+      const states = Evidence.unpack(h.states[i]), offsets = Evidence.unpack(h.offset_tenth_ms[i]), misfits = Evidence.unpack(h.misfit_mm[i]), spans = [];
+      states.forEach((state, k) => {
+        if (!state) return;
+        const word = h.camera_states[state], before = spans[spans.length - 1];
+        if (before && before[1] === times[k] && before[2] === word) before[1] = until(k); else spans.push([times[k], until(k), word]);
+      });
+      return make("tr", {}, make("td", {}, name), make("td", { class: "wide" }, strip(spans, `${name}: ${said(spans)}`)), make("td", {}, said(spans)),
+        make("td", { class: "number" }, `${(offsets[n - 1] / 10).toFixed(1)} ms`), make("td", { class: "number" }, `${(misfits[n - 1] / 10).toFixed(1)} cm`));
+    });
+    const byPlate = new Map();
+    for (const [plate, ms, fault] of h.plate_changes) byPlate.set(plate, [...(byPlate.get(plate) || []), [ms, h.plate_faults[fault]]]);
+    for (const [plate, changes] of byPlate) {
+      const spans = changes.map(([ms, fault], k) => [ms, k + 1 < changes.length ? changes[k + 1][0] : lengthMs, fault]).filter((one) => one[2]);
+      rows.push(make("tr", {}, make("td", {}, `plate ${data.plates[plate][0]}`), make("td", { class: "wide" }, strip(spans, said(spans))), make("td", {}, said(spans)), make("td", {}), make("td", {})));
+    }
+    const well = data.counts.plates - byPlate.size;
+    $("health").append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Sensor", ""], [`${clock(0)} \u2013 ${clock(lengthMs)}`, ""], ["State", ""], ["Clock", "number"], ["Misfit", "number"]].map(([text, side]) => make("th", { scope: "col", class: side }, text)))), make("tbody", {}, ...rows)),
+      make("p", { class: "soft under" }, `${plural(well, "plate")} reported without a fault.`));
+    drawLatency(h, x, W);
+  }
+  function drawLatency(h, x, W) {
+    const H = 90, top = Math.max(...h.step_us.map((row) => row[2]), 1), y = (us) => H - 14 - (H - 24) * Math.log10(Math.max(us, 10) / 10) / Math.log10(Math.max(top, 100) / 10);
+    const svg = draw("svg", { viewBox: `0 0 ${W} ${H}`, class: "latency", role: "img" });
+    svg.append(draw("title", {}, `Time of an engine step over the run: median, 99th percentile and longest of every ${h.times.length > 1 ? span(h.times[1] - h.times[0]) : "period"}`));
+    for (let us = 10; us <= Math.max(top, 100); us *= 10) svg.append(draw("line", { class: "grid", x1: 0, x2: W, y1: y(us), y2: y(us) }), draw("text", { class: "axis", x: 2, y: y(us) - 5 }, us >= 1000 ? `${us / 1000} ms` : `${us} \u00b5s`));
+    ["p50", "p99", "max"].forEach((name, k) => svg.append(draw("polyline", { class: `step ${name}`, points: h.step_us.map((row, i) => row[2] > 0 ? `${x(h.times[i]).toFixed(1)},${y(row[k]).toFixed(1)}` : null).filter(Boolean).join(" ") })));
+    $("engine").prepend(make("div", { class: "rows" }, make("h3", {}, "Time of a step: solid median, dashed 99th percentile, dotted longest"), svg));
+  }
+
   $("foot").textContent = `fusion ${s.version}` + (data.left_out.events ? `; ${count(data.left_out.events)} more shelf events not kept` : "") + (data.left_out.receipts ? `; ${count(data.left_out.receipts)} more receipts not kept` : "");
 
   measure();
   drawStrip();
   drawReceipts();
+  drawStock();
+  drawHealth();
   // #t=12.5 opens at that second; otherwise at the first thing that happened, so that the plan is not empty.
   const asked = /[#&]t=([\d.]+)/.exec(location.hash);
   seek(asked ? Number(asked[1]) * 1000 : events.length ? events[0].ms + 50 : tracks.length ? tracks[0].start : 0);

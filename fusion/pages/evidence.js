@@ -1,0 +1,129 @@
+"use strict";
+// What a shelf event rests on, as a reviewer looks at it: weights with the settled step, hands about the plate, who it
+// may have been. Used by the report of a run and by the console.
+const Evidence = (() => {
+  const SVG = "http://www.w3.org/2000/svg";
+
+  // Everything that came from a store or a sensor becomes a text node or an attribute, never markup.
+  function make(tag, attributes, ...children) {
+    const node = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes || {})) {
+      if (key === "on") for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
+      else if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value);
+    }
+    node.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+    return node;
+  }
+  function draw(tag, attributes, text) {
+    const node = document.createElementNS(SVG, tag);
+    for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
+    if (text !== undefined) node.textContent = text;
+    return node;
+  }
+  const percent = (p) => p >= 0.995 ? (p >= 0.9995 ? "100 %" : ">99 %") : p < 0.005 ? "<1 %" : `${Math.round(100 * p)} %`;
+  const signed = (n) => n < 0 ? `\u2212${-n}` : `+${n}`;
+  const grams = (g) => `${g < 0 ? "\u2212" : "+"}${Math.abs(g).toFixed(Math.abs(g) < 100 ? 1 : 0)} g`;
+
+  // int16, little-endian, as base64; null where a number is not known.
+  function unpack(text) {
+    const bytes = atob(text), numbers = new Array(bytes.length / 2);
+    for (let i = 0; i < numbers.length; i++) {
+      const n = ((bytes.charCodeAt(2 * i) | (bytes.charCodeAt(2 * i + 1) << 8)) << 16) >> 16;
+      numbers[i] = n === -32768 ? null : n;
+    }
+    return numbers;
+  }
+
+  const WIDTH = 300;
+  function trace(one, event) {
+    const height = 74, from = -2000, to = 2500, x = (ms) => 4 + (WIDTH - 8) * (ms - from) / (to - from);
+    const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${height}`, class: "trace", role: "img" });
+    const title = `Plate ${one.plate}: ${grams(one.delta_g)}`;
+    svg.append(draw("title", {}, title));
+    const settled = Math.min(Math.max(event.settled_ms, from), to);
+    svg.append(draw("rect", { class: "rest", x: x(settled), y: 14, width: Math.max(0, x(to) - x(settled)), height: height - 26 }));
+    if (one.grams.length) {
+      const known = one.grams.filter((g) => g !== null), low = Math.min(0, ...known), high = Math.max(0, ...known), room = Math.max(high - low, 10);
+      const y = (g) => 18 + (height - 34) * (1 - (g - low) / room);
+      const before = known[0] ?? 0;
+      svg.append(draw("line", { class: "level", x1: x(from), x2: x(to), y1: y(before), y2: y(before) }));
+      svg.append(draw("line", { class: "level", x1: x(from), x2: x(to), y1: y(before + one.delta_g), y2: y(before + one.delta_g) }));
+      const points = one.grams.map((g, i) => g === null ? null : `${x(one.start_ms + 1000 * i / one.rate_hz).toFixed(1)},${y(g).toFixed(1)}`).filter(Boolean);
+      svg.append(draw("polyline", { class: "weight", points: points.join(" ") }));
+    }
+    svg.append(draw("line", { class: "contact", x1: x(0), x2: x(0), y1: 14, y2: height - 12 }));
+    svg.append(draw("text", { class: "says", x: 4, y: 8 }, title), draw("text", { class: "axis", x: x(0), y: height - 5 }, "contact"));
+    svg.append(draw("text", { class: "axis end", x: x(to), y: height - 5 }, "+2.5 s"), draw("text", { class: "axis start", x: x(from), y: height - 5 }, "\u22122 s"));
+    if (!one.grams.length) svg.append(draw("text", { class: "axis", x: WIDTH / 2, y: 40 }, "no samples kept"));
+    return svg;
+  }
+
+  // From above, centred on the plate, with its front edge below: hands as paths, a dot where each was at the contact.
+  function hands(event, context) {
+    const plate = context.plates.get(event.plate);
+    if (!plate) return null;
+    const height = 200, reach = 110, k = WIDTH / (2 * reach) , c = Math.cos(plate.yaw), s = Math.sin(plate.yaw);
+    const place = (px, py) => {
+      const dx = px - plate.x, dy = py - plate.y;
+      return [WIDTH / 2 + k * (c * dx + s * dy), 62 - k * (c * dy - s * dx)];
+    };
+    const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${height}`, class: "hands", role: "img" });
+    for (const other of context.plates.values()) {
+      if (Math.hypot(other.x - plate.x, other.y - plate.y) > 2 * reach || (other !== plate && Math.abs(other.z - plate.z) > 5)) continue;
+      const oc = Math.cos(other.yaw), os = Math.sin(other.yaw);
+      const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([i, j]) => {
+        const u = i * other.width / 2, v = j * other.depth / 2;
+        return place(other.x + oc * u - os * v, other.y + os * u + oc * v).map((n) => n.toFixed(1)).join();
+      });
+      svg.append(draw("polygon", { class: other === plate ? "plate this" : "plate", points: corners.join(" ") }));
+      svg.append(draw("polyline", { class: "front", points: corners.slice(0, 2).join(" ") }));
+    }
+    const said = [];
+    for (const path of event.wrists) {
+      const person = context.who(path.who);
+      for (const [side, points] of [["left", path.left], ["right", path.right]]) {
+        const seen = points.map((point) => point && place(point[0], point[1]));
+        const line = seen.filter(Boolean).map((point) => point.map((n) => n.toFixed(1)).join());
+        if (!line.length) continue;
+        svg.append(draw("polyline", { class: `wrist ${side} ${person.colour}`, points: line.join(" ") }));
+        let at = -1;
+        path.times_ms.forEach((ms, i) => { if (seen[i] && (at < 0 || Math.abs(ms) < Math.abs(path.times_ms[at]))) at = i; });
+        const over = Math.round(points[at][2] - plate.z);
+        svg.append(draw("circle", { class: `hand ${person.colour}`, cx: seen[at][0], cy: seen[at][1], r: 7 }), draw("text", { class: "number-in", x: seen[at][0], y: seen[at][1] + 0.5 }, person.number));
+        said.push(`${person.label}: ${side} hand ${over} cm above the plate`);
+      }
+    }
+    svg.append(draw("title", {}, said.length ? `Hands at the contact. ${said.join("; ")}` : "No hands were seen"));
+    svg.append(draw("text", { class: "axis end", x: WIDTH - 4, y: height - 6 }, "1 m"), draw("line", { class: "scale", x1: WIDTH - 30 - 100 * k, x2: WIDTH - 30, y1: height - 6, y2: height - 6 }));
+    if (!said.length) svg.append(draw("text", { class: "axis", x: WIDTH / 2, y: 130 }, "no hands seen"));
+    return svg;
+  }
+
+  function alternatives(event, context) {
+    const rows = event.alternatives.filter((one) => one.p >= 0.005).map((one) => {
+      const person = context.who(one.who);
+      return [person, `${signed(one.quantity)} ${context.product(one.gtin)}`, one.p, context.mine !== undefined && one.who === context.mine];
+    });
+    if (event.nothing >= 0.005) rows.push([null, "nothing was moved", event.nothing, false]);
+    return make("table", { class: "alternatives" }, make("tbody", {}, ...rows.map(([person, what, p, mine]) =>
+      make("tr", { class: mine ? "mine" : null }, make("td", {}, person ? context.badge(person) : null, person ? ` ${person.label}` : ""), make("td", {}, what),
+        make("td", { class: "number" }, bar(p), percent(p))))));
+  }
+  // A drawn bar, so that a page whose policy forbids style attributes can show it too.
+  function bar(p) {
+    const svg = draw("svg", { viewBox: "0 0 34 4", class: "meter", "aria-hidden": "true" });
+    svg.append(draw("rect", { class: "meter-all", width: 34, height: 4, rx: 2 }), draw("rect", { class: "meter-is", width: (34 * Math.min(Math.max(p, 0), 1)).toFixed(1), height: 4, rx: 2 }));
+    return svg;
+  }
+
+  /* event: {contact, plate, settled_ms, traces: [{plate, delta_g, start_ms, rate_hz, grams}], nothing,
+       wrists: [{who, times_ms, left, right}] in cm, alternatives: [{who, gtin, quantity, p}]}; times in ms from contact.
+     context: {plates: Map of {x, y, z, width, depth in cm, yaw}, who(key) -> {label, number, colour}, badge(person),
+       product(gtin), mine: whose bill it is}. */
+  function show(event, context, heading) {
+    const pictures = event.traces === null ? [make("p", { class: "soft" }, "Weights and hands of this event were not kept.")]
+      : [make("div", { class: "traces" }, ...event.traces.slice(0, 4).map((one) => trace(one, event))), hands(event, context)];
+    return make("div", { class: "evidence" }, make("p", { class: "heading" }, heading), alternatives(event, context), make("div", { class: "pictures" }, ...pictures));
+  }
+  return { make, draw, percent, signed, grams, unpack, bar, show };
+})();
