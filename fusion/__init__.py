@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fusion.checks import check as check
     from fusion.config import Store as Store
     from fusion.engine import Engine as Engine
     from fusion.errors import ConfigError as ConfigError
@@ -39,6 +40,7 @@ _HOMES = {
     "Rig": "geometry",
     "ShelfReading": "observations",
     "Store": "config",
+    "check": "checks",
     "reconstruct": "tracks",
     "replay": "run",
     "triangulate": "geometry",
@@ -55,6 +57,7 @@ __all__ = [
     "Rig",
     "ShelfReading",
     "Store",
+    "check",
     "reconstruct",
     "replay",
     "triangulate",

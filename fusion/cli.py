@@ -26,6 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fusion", description="Who took what, and how sure.")
     commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="everything that is wrong with a store folder or a recording")
+    check.add_argument("path", help="store folder or recording")
+    check.add_argument("--svg", help="draw how many cameras see each part of the floor into this file")
+    check.add_argument("--json", action="store_true", help="findings as JSON")
+    check.set_defaults(run=_check)
+    doctor = commands.add_parser("doctor", help="whether this machine and this installation are fit to run the engine")
+    doctor.add_argument("--json", action="store_true", help="what was examined as JSON")
+    doctor.set_defaults(run=_doctor)
     privacy = commands.add_parser("privacy", help="what a store keeps about people, where and for how long")
     privacy.add_argument("store", help="store folder")
     privacy.set_defaults(run=_privacy)
@@ -58,6 +66,34 @@ def _ledger(args: argparse.Namespace) -> Ledger:
     if "://" not in args.ledger and not Path(args.ledger).exists():
         raise LedgerError(f"{args.ledger}: want books, got nothing")
     return Ledger.open(args.ledger, Store.load(args.store), vault=args.vault)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from fusion.checks import check, exit_code, findings_json, findings_text, store_of
+    from fusion.coverage import Coverage
+
+    findings = check(args.path)
+    print(findings_json(findings) if args.json else findings_text(findings))
+    if args.svg:
+        store = store_of(args.path)
+        if store is None:
+            print(f"fusion check: {args.svg} not drawn: the store cannot be read", file=sys.stderr)
+        else:
+            Coverage.of(store).write_svg(args.svg)
+    return exit_code(findings)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from fusion.doctor import examine, line_text, lines_json
+
+    lines = []
+    for line in examine():
+        lines.append(line)
+        if not args.json:
+            print(line_text(line), flush=True)
+    if args.json:
+        print(lines_json(lines))
+    return 1 if any(line.sign == "fault" for line in lines) else 0
 
 
 def _forget(args: argparse.Namespace) -> int:

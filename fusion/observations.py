@@ -390,7 +390,7 @@ class Recording:
 
     def observations(self) -> Iterator[Observation]:
         """Everything that was recorded, merged by time. Raises RecordingError where a file turns out to be damaged."""
-        streams: list[Iterable[Observation]] = [self._frames(), self._readings(), self._scans(), self._sightings()]
+        streams: list[Iterable[Observation]] = [self.frames(), self._readings(), self.scans(), self.sightings()]
         return heapq.merge(*streams, key=lambda observation: observation.t_ns)
 
     def span_ns(self) -> tuple[int, int] | None:
@@ -412,11 +412,20 @@ class Recording:
                     continue
         return (min(lows), max(highs)) if lows else None
 
-    def _frames(self) -> Iterator[Frame]:
+    def tables(self, stream: Literal["detections", "weights"]) -> Iterator[pa.RecordBatch]:
+        """Usable rows of a stream as they stand in its files, columns as in the contract; the others are counted."""
+        source = self._detections if stream == "detections" else self._weights
+        for batch in source.batches():
+            yield source.usable(batch)
+
+    def frames(self, within_ns: tuple[int, int] | None = None) -> Iterator[Frame]:
+        """The frames alone, in file order; of a time from the first instant up to the second where one is given."""
         shape = (-1, self.store.layout.n_joints, 3)
         dim = self.store.appearance_dim
-        for batch in self._detections.batches():
-            batch = self._detections.usable(batch)
+        for batch in self.tables("detections"):
+            if within_ns is not None:
+                stamps = batch.column(0).to_numpy()
+                batch = batch.filter((stamps >= within_ns[0]) & (stamps < within_ns[1]))
             times, cameras = batch.column(0).to_pylist(), batch.column(1).to_pylist()
             starts, flat = _ragged(batch.column(2))
             keypoints = flat.reshape(shape)
@@ -435,8 +444,7 @@ class Recording:
                 yield Frame(t_ns, camera, people, appearance)
 
     def _readings(self) -> Iterator[ShelfReading]:
-        for batch in self._weights.batches():
-            batch = self._weights.usable(batch)
+        for batch in self.tables("weights"):
             times, plates = batch.column(0).to_pylist(), batch.column(1).to_pylist()
             starts, samples = _ragged(batch.column(2))
             for row, (t_ns, plate) in enumerate(zip(times, plates)):
@@ -461,11 +469,13 @@ class Recording:
                     break
         return faults
 
-    def _scans(self) -> Iterator[GateScan]:
+    def scans(self) -> Iterator[GateScan]:
+        """Lines of gate.jsonl."""
         for _, line in self._lines("gate.jsonl"):
             yield parse_gate_line(line)
 
-    def _sightings(self) -> Iterator[ItemSighting]:
+    def sightings(self) -> Iterator[ItemSighting]:
+        """Lines of items.jsonl."""
         for _, line in self._lines("items.jsonl"):
             yield _sighting(_ITEM_LINE.validate_json(line, strict=True))
 

@@ -351,7 +351,7 @@ class Report:
             truth: rows as in truth/visits.jsonl, where it is known what everybody really took; receipts are compared.
             shelves: what lies where at the end, as of `Engine.shelf_state`.
         """
-        plan = _Plan(self.store, self._extent_m())
+        plan = Plan(self.store, self._extent_m())
         parts = {
             "title": html.escape(_clean(self.title)),
             "css": _asset("report.css"),
@@ -372,11 +372,10 @@ class Report:
             path: where to; the folder exists.
             until_s: leave out what comes later than this many seconds after the start; who is there then is marked.
         """
-        plan = _Plan(self.store, self._extent_m())
+        plan = Plan(self.store, self._extent_m())
         end_ns = self._end_ns if until_s is None else (self._start_ns or 0) + round(until_s * 1e9)
         end_tick = (end_ns - (self._start_ns or 0)) // self._period_ns
-        # The script in the page sizes text in pixels; a picture is drawn for a width of 960 of them.
-        unit = plan.width_cm / 960
+        unit = plan.unit_cm
         drawn, dots = [], []
         for track, path_cm in self._paths.items():
             # Without gates nobody has a visit, and tracks are told apart instead.
@@ -402,13 +401,7 @@ class Report:
             if plate is not None and event["ns"] <= end_ns and event["candidates"]:
                 taken = event["candidates"][0][2] < 0
                 drawn.append(_event_mark(plate, taken, 6 * unit))
-        page = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{plan.viewbox}" width="960" '
-            f'height="{960 * plan.height_cm / plan.width_cm:.0f}" style="--u:{unit:.3f}px;--k:{unit:.3f}" role="img">'
-            f"<title>{html.escape(_clean(self.title))}</title><style>{_asset('plan.css')}</style>"
-            f'<rect class="ground" x="{plan.left_cm}" y="{plan.top_cm}" width="{plan.width_cm}" '
-            f'height="{plan.height_cm}"/>{plan.ground()}{"".join([*drawn, *dots])}{plan.labels()}</svg>\n'
-        )
+        page = plan.picture(self.title, "".join([*drawn, *dots]))
         Path(path).write_text(page, encoding="utf-8")
 
     def _extent_m(self) -> tuple[float, float, float, float] | None:
@@ -636,10 +629,10 @@ class Report:
 # ---- the plan of the floor -------------------------------------------------------------------------------------------
 
 
-class _Plan:
+class Plan:
     """The floor as SVG, in centimetres with y turned downwards."""
 
-    def __init__(self, store: Store, people_m: tuple[float, float, float, float] | None) -> None:
+    def __init__(self, store: Store, people_m: tuple[float, float, float, float] | None = None) -> None:
         self.store = store
         xs, ys = zip(*store.floor)
         x0, y0, x1, y1 = min(xs), min(ys), max(xs), max(ys)
@@ -659,6 +652,25 @@ class _Plan:
     def viewbox(self) -> str:
         return f"{self.left_cm} {self.top_cm} {self.width_cm} {self.height_cm}"
 
+    @property
+    def unit_cm(self) -> float:
+        """A pixel of a picture. The script in the page sizes text in pixels; a picture is 960 of them wide."""
+        return self.width_cm / 960
+
+    def picture(
+        self, title: str, drawn: str, css: str = "", on_floor: str = "", below: str = "", below_cm: float = 0.0
+    ) -> str:
+        """A whole SVG file: the plan with what is drawn on the floor and over everything, and a strip below it."""
+        unit, height_cm = self.unit_cm, self.height_cm + below_cm
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" '
+            f'viewBox="{self.left_cm} {self.top_cm} {self.width_cm} {height_cm:g}" width="960" '
+            f'height="{height_cm / unit:.0f}" style="--u:{unit:.3f}px;--k:{unit:.3f}" role="img">'
+            f"<title>{html.escape(_clean(title))}</title><style>{_asset('plan.css')}{css}</style>"
+            f'<rect class="ground" x="{self.left_cm}" y="{self.top_cm}" width="{self.width_cm}" '
+            f'height="{height_cm:g}"/>{self.ground(on_floor)}{drawn}{self.labels()}{below}</svg>\n'
+        )
+
     def cameras_m(self) -> list[tuple[float, float, float, str]]:
         """Place on the floor, heading in radians and name of every camera."""
         found = []
@@ -669,13 +681,13 @@ class _Plan:
             found.append((float(centre[0]), float(centre[1]), math.atan2(axis[1], axis[0]), camera.name))
         return found
 
-    def ground(self) -> str:
-        """Floor, zones, shelves, gates and cameras."""
+    def ground(self, on_floor: str = "") -> str:
+        """Floor, what is drawn on it, zones, shelves, gates and cameras."""
         store = self.store
         parts = [
             '<defs><pattern id="hatch" width="8" height="8" patternUnits="userSpaceOnUse" '
             'patternTransform="rotate(45)"><line class="hatch" x1="0" y1="0" x2="0" y2="8"/></pattern></defs>',
-            f'<polygon class="floor" points="{_points(store.floor)}"/>',
+            f'<polygon class="floor" points="{_points(store.floor)}"/>{on_floor}',
         ]
         for zone in store.zone:
             label = html.escape(_clean(zone.id))
