@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ledger", help="books to use: a path or URL (OUT/ledger.sqlite, begun anew)")
     parser.add_argument("--vault", type=Path, help="file for the vault beside books in PostgreSQL")
     parser.add_argument("--smtp", metavar="HOST:PORT", help="mail server for receipts, where customers want them")
+    parser.add_argument("--live", action="store_true", help="tell consoles what happens, through OUT/live.sock")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--fast", action="store_true", help="as fast as possible (default)")
     pace.add_argument("--realtime", action="store_true", help="at the pace of the data")
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from fusion.adapters.ledger import Ledger
+    from fusion.console.feed import LiveFeed
     from fusion.errors import RecordingError
     from fusion.observations import Recording
     from fusion.report import Report
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     one_run = Run(store, observations)
     writer = ResultsWriter(args.out, store)
     report = Report(store, store.name, one_run.engine)
+    feed = LiveFeed(store, one_run.engine, args.out / "live.sock") if args.live else None
     receipts: list[Receipt] = []
     exit_code = 0
     bar = tqdm(total=round((end_ns - start_ns) / 1e9), unit="s", desc="store time", smoothing=0.05, mininterval=0.2)
@@ -119,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
             ledger.post_receipt(result)
         writer.write(result, one_run.engine.account_of)
         report.add(result)
+        if feed is not None:
+            feed.add(result)
         if isinstance(result, Receipt):
             receipts.append(result)
         line = describe(store, result, start_ns)
@@ -139,6 +144,8 @@ def run(args: argparse.Namespace) -> int:
         exit_code = 2
     for result in one_run.finish():
         keep(result)
+    if feed is not None:
+        feed.close()
     bar.close()
     summary = one_run.summary(recording)
     shelves = one_run.engine.shelf_state()

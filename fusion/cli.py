@@ -34,6 +34,22 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="whether this machine and this installation are fit to run the engine")
     doctor.add_argument("--json", action="store_true", help="what was examined as JSON")
     doctor.set_defaults(run=_doctor)
+    console = commands.add_parser("console", help="the shop as a live page, and the queue of doubtful visits")
+    console.add_argument("store", help="store folder")
+    console.add_argument("--ledger", required=True, help="path or URL of the books")
+    console.add_argument("--vault", help="vault beside books in PostgreSQL")
+    console.add_argument("--users", help="file of who may sign in (users.json beside books that are a file)")
+    console.add_argument("--add-user", metavar="NAME", help="let somebody sign in; asks for a password, then ends")
+    console.add_argument("--live", help="socket of the runner (live.sock beside books that are a file)")
+    console.add_argument("--evidence", help="evidence.jsonl of the runner (beside books that are a file)")
+    console.add_argument("--provider", help="URL of the payment provider, to settle decisions at once; its secret is "
+                         "read from FUSION_PROVIDER_SECRET")  # fmt: skip
+    console.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    console.add_argument("--port", type=int, default=8321, help="port to listen on (8321)")
+    console.add_argument("--name", action="append", default=[], help="further host name under which it is asked for")
+    console.add_argument("--certificate", help="TLS certificate; wanted where other machines are let in")
+    console.add_argument("--key", help="private key of the certificate")
+    console.set_defaults(run=_console)
     privacy = commands.add_parser("privacy", help="what a store keeps about people, where and for how long")
     privacy.add_argument("store", help="store folder")
     privacy.set_defaults(run=_privacy)
@@ -106,6 +122,59 @@ def _forget(args: argparse.Namespace) -> int:
         forgetting = Forgetting(Store.load(args.store), ledger)
         n_visits = forgetting.due(time.time_ns()) if args.account is None else forgetting.erase(args.account)["visits"]
     print(f"{n_visits} visits forgotten")
+    return 0
+
+
+def _console(args: argparse.Namespace) -> int:
+    import getpass
+    import os
+    from pathlib import Path
+
+    from fusion.adapters.payments import Checkout, HttpProvider
+    from fusion.config import Store
+    from fusion.console.users import Users
+    from fusion.errors import FusionError
+
+    store = Store.load(args.store)
+    beside = None if "://" in args.ledger else Path(args.ledger).parent
+
+    def place(given: str | None, name: str) -> Path | None:
+        return Path(given) if given else None if beside is None else beside / name
+
+    path = place(args.users, "users.json")
+    if path is None:
+        raise FusionError("--users: want a file of who may sign in, got none beside books on a server")
+    users = Users(path)
+    if args.add_user:
+        asks = sys.stdin.isatty()
+        password = getpass.getpass(f"Password for {args.add_user}: ") if asks else sys.stdin.readline().rstrip("\n")
+        users.add(args.add_user, password, store.id)
+        print(f"{args.add_user} may sign in to {store.name}")
+        return 0
+    if not len(users):
+        raise FusionError(f"{path}: want somebody who may sign in, got nobody: add one with --add-user NAME")
+    local = args.host in ("127.0.0.1", "localhost", "::1")
+    if not local and not args.certificate:
+        raise FusionError(f"--host {args.host}: want --certificate and --key where other machines are let in")
+
+    from fusion.console.server import Console, serve
+
+    with _ledger(args) as ledger:
+        checkout = None
+        if args.provider:
+            secret = os.environ.get("FUSION_PROVIDER_SECRET", "")
+            if not secret:
+                raise FusionError("--provider: want its secret in FUSION_PROVIDER_SECRET, got none")
+            checkout = Checkout(ledger, HttpProvider(args.provider, secret), store)
+        hosts = ("localhost", "127.0.0.1", "[::1]", args.host, *args.name)
+        console = Console(
+            store, ledger, users, feed=place(args.live, "live.sock"), evidence=place(args.evidence, "evidence.jsonl"),
+            checkout=checkout, hosts=hosts, https=bool(args.certificate),
+        )  # fmt: skip
+        scheme = "https" if args.certificate else "http"
+        print(f"{store.name}: {scheme}://{args.host}:{args.port}/ (Ctrl-C ends it)", flush=True)
+        certificate, key = (Path(name) if name else None for name in (args.certificate, args.key))
+        serve(console, args.host, args.port, certificate=certificate, key=key)
     return 0
 
 

@@ -340,7 +340,9 @@ class ResultsWriter:
             case ShelfEventExplained():
                 self._events.write(_json(_event_row(result)))
             case Evidence():
+                # At once: somebody may be waiting to decide.
                 self._evidence.write(_json(evidence_row(result)))
+                self._evidence.flush()
 
     def _flush(self) -> None:
         import pyarrow as pa

@@ -38,6 +38,7 @@ ORDER = (
     ("checks",),
     ("doctor",),
     ("adapters",),
+    ("console",),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,240 @@
+(async () => {
+  const { make, draw, percent, signed } = Evidence;
+  const $ = (id) => document.getElementById(id);
+  const csrf = document.querySelector("meta[name=csrf]").content;
+  const leave = () => { location.href = "/sign-in"; };
+
+  async function ask(path, options) {
+    const answer = await fetch(path, { credentials: "same-origin", ...options });
+    if (answer.status === 401) { leave(); throw new Error("signed out"); }
+    const said = await answer.json();
+    if (!answer.ok) throw new Error(said.error || `status ${answer.status}`);
+    return said;
+  }
+  const store = await ask("/api/store");
+  const plates = new Map(Object.entries(store.plates));
+  const product = (gtin) => store.products[gtin] ? store.products[gtin][0] : gtin;
+  const price = (gtin) => store.products[gtin] ? store.products[gtin][1] : 0;
+  const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many || one + "s"}`;
+  function money(minor) {
+    const places = store.exponent, digits = String(Math.abs(minor)).padStart(places + 1, "0");
+    const whole = digits.slice(0, digits.length - places).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+    return `${minor < 0 ? "\u2212" : ""}${whole}${places ? "." + digits.slice(-places) : ""} ${store.currency}`;
+  }
+  const zoned = (options) => {
+    try { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: store.timezone }); }
+    catch { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: "UTC" }); }
+  };
+  const clockFormat = zoned({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const dayFormat = zoned({ weekday: "short", day: "numeric", month: "long" });
+  const clock = (ms) => clockFormat.format(new Date(ms));
+
+  // Numbers in the order in which visits came, here as on every list, so that colour is never the only sign.
+  const numbers = new Map();
+  const numberOf = (visit) => { if (!numbers.has(visit)) numbers.set(visit, numbers.size + 1); return numbers.get(visit); };
+  const look = (visit, label) => visit ? { label, number: String(numberOf(visit)), colour: `c${(numberOf(visit) - 1) % 8}` } : { label: label || "somebody unknown", number: "?", colour: "cnone" };
+  const badge = (one) => make("span", { class: `badge ${one.colour}${one.number === "?" ? " unknown" : ""}`, "aria-hidden": "true" }, one.number);
+
+  // ---- the floor ----
+  const plan = $("plan"), layer = $("layer-people"), marks = new Map();
+  let unit = 1;
+  function measure() {
+    const box = plan.viewBox.baseVal;
+    if (plan.clientWidth > 12) unit = Math.max(box.width / (plan.clientWidth - 12), box.height / Math.max(plan.clientHeight - 12, 1));
+    plan.style.setProperty("--u", `${unit}px`);
+    plan.style.setProperty("--k", unit);
+  }
+  plan.style.aspectRatio = `${plan.viewBox.baseVal.width} / ${plan.viewBox.baseVal.height}`;
+  new ResizeObserver(measure).observe(plan);
+  function drawPeople(people) {
+    const seen = new Set(), r = 8.5 * unit;
+    for (const [track, x, y, kind, visit] of people) {
+      seen.add(track);
+      let one = marks.get(track);
+      if (!one) {
+        one = { group: draw("g"), shape: kind === "staff" ? draw("rect") : draw("circle"), number: draw("text"), title: draw("title") };
+        one.group.append(one.shape, one.number, one.title);
+        layer.append(one.group);
+        marks.set(track, one);
+      }
+      const who = kind === "shopper" ? look(visit) : { number: kind === "staff" ? "S" : "?", colour: "cnone" };
+      one.group.setAttribute("class", who.colour);
+      one.shape.setAttribute("class", `mark ${kind}`);
+      if (one.shape.tagName === "rect") for (const [key, value] of [["x", x - r], ["y", -y - r], ["width", 2 * r], ["height", 2 * r]]) one.shape.setAttribute(key, value);
+      else for (const [key, value] of [["cx", x], ["cy", -y], ["r", r]]) one.shape.setAttribute(key, value);
+      one.number.setAttribute("class", `number-in${who.number.length > 2 ? " long" : ""}`);
+      one.number.setAttribute("x", x); one.number.setAttribute("y", -y + 0.5 * unit);
+      one.number.textContent = who.number;
+      one.title.textContent = kind === "shopper" ? visit : kind;
+    }
+    for (const [track, one] of marks) if (!seen.has(track)) { one.group.remove(); marks.delete(track); }
+  }
+  function flash([ms, plate, , quantity]) {
+    const at = plates.get(plate);
+    if (!at) return;
+    const r = 7 * unit, up = quantity < 0 ? -1 : 1, x = at.x, y = -at.y;
+    const shape = draw("polygon", { class: up < 0 ? "taken" : "returned", points: `${x},${y + up * r} ${x - r},${y - up * r} ${x + r},${y - up * r}` });
+    $("layer-events").append(shape);
+    setTimeout(() => shape.remove(), 3000);
+  }
+  let cartsKey = "";
+  function drawCarts(carts) {
+    const key = JSON.stringify(carts);
+    if (key === cartsKey) return;
+    cartsKey = key;
+    $("carts-count").textContent = plural(carts.length, "visit");
+    $("carts").replaceChildren(...(carts.length ? carts.map(([visit, label, goods]) => make("div", { class: "cart" },
+      make("b", {}, badge(look(visit, label)), label, make("span", { class: "sum" }, money(goods.reduce((sum, [gtin, n]) => sum + n * price(gtin), 0)))),
+      make("ul", {}, ...goods.map(([gtin, n]) => make("li", {}, `${n} \u00d7 ${product(gtin)}`))))) : [make("p", { class: "soft" }, "Nobody is shopping.")]));
+  }
+  function drawGates(gates) {
+    $("gates").replaceChildren(...Object.entries(gates).map(([gate, [ms, way]]) => make("span", {}, `${gate}: ${ms === null ? "quiet" : `last ${way} ${clock(ms)}`}`)));
+  }
+  function state(now) {
+    $("clock").textContent = `${dayFormat.format(new Date(now.ms))}, ${clock(now.ms)} (${store.timezone})`;
+    $("inside").textContent = `${now.people.length} inside`;
+    drawPeople(now.people); drawCarts(now.carts); drawGates(now.gates);
+    document.documentElement.dataset.states = String(Number(document.documentElement.dataset.states || 0) + 1);
+  }
+
+  // ---- what happens ----
+  const listed = (id, row, n) => { const list = $(id); list.prepend(row); while (list.children.length > n) list.lastChild.remove(); };
+  function goods(row) {
+    const [ms, plate, gtin, quantity, label, p] = row;
+    flash(row);
+    listed("events", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("span", {}, `${signed(quantity)} ${product(gtin)}`), make("b", {}, percent(p)), make("p", {}, `${label} ${quantity < 0 ? "took" : "put back"} \u00b7 plate ${plate}`)), 40);
+  }
+  const alert = ([ms, kind, subject, message]) => listed("alerts", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("b", {}, `! ${kind}: ${subject}`), make("p", {}, message)), 60);
+  const bill = ([ms, visit, label, status, total]) => listed("bills", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("span", {}, label), make("b", {}, money(total)), make("p", {}, status === "settled" ? "\u2713 settled" : "! for review")), 40);
+  function health(now) {
+    const cameras = now.cameras.filter((one) => one[1]), bad = cameras.length + now.plates.length;
+    $("sensors").textContent = bad ? `! ${[...cameras.map(([name, fault]) => `${name} ${fault}`), ...now.plates.map(([name, fault]) => `plate ${name} ${fault}`)].slice(0, 4).join(", ")}${bad > 4 ? ` and ${bad - 4} more` : ""}` : `\u2713 ${plural(now.cameras.length, "camera")} and all plates fine`;
+  }
+  function live(on) {
+    $("live").textContent = on ? "\u25cf live" : "\u25cb the store is not running";
+    $("live").className = `pill ${on ? "good" : "warn"}`;
+    if (on) for (const id of ["events", "alerts", "bills"]) $(id).replaceChildren();
+    else { drawPeople([]); drawCarts([]); }
+  }
+  let queue = [];
+  function reviews(rows) {
+    queue = rows;
+    $("waiting").textContent = `${rows.length} for review`;
+    $("waiting").className = `pill ${rows.length ? "warn" : "good"}`;
+    $("reviews-count").textContent = rows.length ? plural(rows.length, "visit") : "";
+    $("reviews").replaceChildren(...(rows.length ? rows.map((one) => make("li", {}, make("button", { type: "button", "data-visit": one.visit, on: { click: () => open(one.visit) } },
+      make("span", { class: "name" }, one.account || "no credential"), make("b", {}, money(one.total)), make("span", { class: "soft" }, plural(one.pieces, "piece")), make("span", { class: "reason" }, one.reason || ""))))
+      : [make("li", { class: "empty" }, "\u2713 Nobody waits for a decision.")]));
+    if (shown && $("review").open && !deciding && !rows.some((one) => one.visit === shown.visit)) said("Decided meanwhile, by another console"), buttons(false);
+  }
+
+  // ---- a decision ----
+  let shown = null, lines = [], deciding = false;
+  const said = (text) => { $("review-said").textContent = text; };
+  function buttons(on) {
+    const changed = shown && JSON.stringify(lines.filter((one) => one[1] > 0).map((one) => one.slice(0, 2))) !== JSON.stringify(merged(shown.lines).map((one) => one.slice(0, 2)));
+    $("accept").disabled = !on || changed;
+    $("correct").disabled = !on || !changed;
+    $("waive").disabled = !on;
+  }
+  // One row a product: the ledger keeps pieces at different prices apart.
+  function merged(rows) {
+    const found = new Map();
+    for (const [gtin, quantity, unit, sure] of rows) {
+      const one = found.get(gtin);
+      if (one) { one[1] += quantity; one[3] = Math.min(one[3], sure); } else found.set(gtin, [gtin, quantity, unit, sure]);
+    }
+    return [...found.values()];
+  }
+  function drawLines() {
+    const change = (line, by) => { line[1] = Math.max(0, line[1] + by); drawLines(); buttons(true); };
+    $("review-lines").replaceChildren(make("tbody", {}, ...lines.map((line) => make("tr", {}, make("td", {}, product(line[0]), make("small", {}, line[0])),
+      make("td", { class: `number${line[3] < 0.8 ? " low" : ""}` }, line[3] === null ? "" : Evidence.bar(line[3]), line[3] === null ? "" : percent(line[3])),
+      make("td", { class: "number" }, make("span", { class: "stepper" }, make("button", { type: "button", class: "plain", "aria-label": `one less ${product(line[0])}`, on: { click: () => change(line, -1) } }, "\u2212"), make("b", {}, String(line[1])), make("button", { type: "button", class: "plain", "aria-label": `one more ${product(line[0])}`, on: { click: () => change(line, 1) } }, "+"))),
+      make("td", { class: "number" }, money(line[1] * line[2]))))));
+    const total = lines.reduce((sum, line) => sum + line[1] * line[2], 0);
+    $("review-lines").append(make("tfoot", {}, make("tr", {}, make("th", { scope: "row", colspan: 3 }, shown.discounts ? "Before offers" : "Total"), make("td", { class: "number" }, make("b", {}, money(total))))));
+  }
+  async function open(visit) {
+    try { shown = await ask(`/api/reviews/${encodeURIComponent(visit)}`); }
+    catch (error) { trouble(error.message); return; }
+    lines = merged(shown.lines).map((line) => [...line]);
+    said(""); $("note").value = "";
+    $("review-name").textContent = shown.account || "no credential";
+    const bundle = shown.evidence;
+    $("review-meta").textContent = [`Visit ${shown.visit}`, bundle ? `left ${clock(bundle.exit / 1e6)}` : null].filter(Boolean).join(" \u00b7 ");
+    const reasons = bundle && bundle.reasons.length ? bundle.reasons : [shown.reason || "no reason was given"];
+    $("review-why").replaceChildren(make("div", { class: "why" }, ...reasons.map((reason) => make("p", {}, reason))));
+    drawLines();
+    drawEvidence(bundle);
+    buttons(shown.status === "review");
+    if (shown.status !== "review") said(shown.decided.length ? `Decided by ${shown.decided[shown.decided.length - 1].by}` : `This visit is ${shown.status}`);
+    if (!$("review").open) $("review").showModal();
+    $("accept").focus();
+  }
+  function drawEvidence(bundle) {
+    const box = $("review-evidence");
+    if (!bundle) { box.replaceChildren(make("p", { class: "soft" }, "The runner has left no evidence for this visit.")); return; }
+    const who = new Map(), key = (visit, account) => visit || account || "";
+    const context = { plates, product, badge, mine: key(bundle.visit, bundle.account), who: (one) => who.get(one) || look("", one) };
+    const meet = (visit, account) => { const one = key(visit, account); if (one && !who.has(one)) who.set(one, look(visit, account || "no credential")); return one; };
+    // The least clear first: that is what the decision hangs on.
+    const sure = (event) => Math.max(event.nothing, ...event.alternatives.map((one) => one.probability));
+    const places = (points) => points.map((point) => point && point.map((v) => 100 * v));
+    const shownEvents = [...bundle.events].sort((a, b) => sure(a) - sure(b)).map((event) => {
+      const ms = (t) => (t - event.contact) / 1e6;
+      const row = {
+        plate: event.plate, nothing: event.nothing, settled_ms: ms(event.settled),
+        traces: event.traces.map((one) => ({ plate: one.plate, delta_g: one.delta_g, start_ms: ms(one.start), rate_hz: one.rate_hz, grams: one.grams.map((g) => g - one.grams[0]) })),
+        wrists: event.wrists.map((one) => ({ who: meet(one.visit, one.account), times_ms: one.times.map(ms), left: places(one.left), right: places(one.right) })),
+        alternatives: event.alternatives.map((one) => ({ who: meet(one.visit, one.account), gtin: one.gtin, quantity: one.quantity, p: one.probability })),
+      };
+      return Evidence.show(row, context, `${clock(event.contact / 1e6)} \u00b7 plate ${event.plate}`);
+    });
+    box.replaceChildren(make("h3", {}, `Evidence: ${plural(bundle.events.length, "shelf event")}, the least clear first`), ...shownEvents,
+      ...bundle.sightings.map((one) => make("p", { class: "soft" }, `${clock(one.time / 1e6)} \u00b7 ${one.source} in ${one.zone} told of ${one.quantity} \u00d7 ${product(one.gtin)}, ${percent(one.probability)} sure`)));
+  }
+  async function decide(decision) {
+    if (deciding || !shown || $(decision).disabled) return;
+    deciding = true;
+    buttons(false);
+    const visit = shown.visit, body = { decision, revision: shown.revision + 1, note: $("note").value };
+    if (decision === "correct") body.lines = lines.filter((line) => line[1] > 0).map(([gtin, quantity]) => ({ gtin, quantity }));
+    try {
+      await ask(`/api/reviews/${encodeURIComponent(visit)}`, { method: "POST", headers: { "content-type": "application/json", "x-csrf-token": csrf }, body: JSON.stringify(body) });
+      const next = queue.find((one) => one.visit !== visit);
+      if (next) await open(next.visit); else $("review").close();
+    } catch (error) { said(error.message); buttons(true); }
+    deciding = false;
+  }
+  for (const decision of ["accept", "correct", "waive"]) $(decision).addEventListener("click", () => decide(decision));
+  $("review-close").addEventListener("click", () => $("review").close());
+  $("add-product").append(...Object.entries(store.products).sort((a, b) => a[1][0].localeCompare(b[1][0])).map(([gtin, [name]]) => make("option", { value: gtin }, name)));
+  $("add").addEventListener("click", () => {
+    const gtin = $("add-product").value, line = lines.find((one) => one[0] === gtin);
+    if (line) line[1]++; else lines.push([gtin, 1, price(gtin), null]);
+    drawLines(); buttons(shown.status === "review");
+  });
+  document.addEventListener("keydown", (event) => {
+    if (!$("review").open || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT)$/.test(event.target.tagName)) return;
+    const decision = { a: "accept", c: "correct", w: "waive" }[event.key.toLowerCase()];
+    if (decision) { event.preventDefault(); decide(decision); }
+  });
+  $("sign-out").addEventListener("click", async () => { await ask("/sign-out", { method: "POST", headers: { "x-csrf-token": csrf } }); leave(); });
+
+  // ---- the stream ----
+  function trouble(text) { $("trouble").textContent = text; $("trouble").hidden = !text; }
+  const heard = { state, event: goods, alert, receipt: bill, health, live, reviews, trouble };
+  const stream = new EventSource("/api/live");
+  stream.onmessage = (message) => { for (const [kind, content] of Object.entries(JSON.parse(message.data))) if (heard[kind]) heard[kind](content); };
+  stream.addEventListener("signed-out", leave);
+  stream.onopen = () => trouble("");
+  stream.onerror = async () => {
+    trouble("The console does not answer; it is asked again.");
+    // A stream does not tell why it was refused.
+    try { await ask("/api/store"); } catch { /* still away */ }
+  };
+  measure();
+  document.documentElement.dataset.ready = "true";
+})();
