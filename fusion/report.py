@@ -638,6 +638,10 @@ class Plan:
         x0, y0, x1, y1 = min(xs), min(ys), max(xs), max(ys)
         reach = (x0 - OUTSIDE_MAX_M, y0 - OUTSIDE_MAX_M, x1 + OUTSIDE_MAX_M, y1 + OUTSIDE_MAX_M)
         seen = [(camera_m[0], camera_m[1]) for camera_m in self.cameras_m()]
+        for gate in store.gate:
+            # Room for its name, outside.
+            (x, y), inward = _gate_middle(gate)
+            seen.append((x / _CM - 0.25 * inward[0], -(y / _CM - 0.25 * inward[1])))
         if people_m is not None:
             seen += [(people_m[0], people_m[1]), (people_m[2], people_m[3])]
         for x, y in seen:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fusion.engine import Engine
 
 STATES_PER_S = 10
-HEALTH_EVERY_S = 1.0
+HEALTH_EVERY_S = 2.0
+ACCEPT_EVERY_S = 0.5
 # What somebody who comes later is told of the past.
 EVENTS_KEPT, ALERTS_KEPT, RECEIPTS_KEPT = 40, 60, 40
 # Unread bytes at which a console is let go: some seconds of a full store.
@@ -73,16 +74,18 @@ class LiveFeed:
             "alert": deque[str](maxlen=ALERTS_KEPT),
             "receipt": deque[str](maxlen=RECEIPTS_KEPT),
         }
-        self._next_s = self._next_health_s = 0.0
-        self._last = self._last_health = ""
+        self._next_s = self._next_health_s = self._next_accept_s = 0.0
+        self._slow = ""  # the part of a state that seldom changes, as text
         self._readers: list[tuple[socket.socket, bytearray]] = []
         self._listener = _listening(self.path)
 
     def add(self, result: Result) -> None:
         """Take in one result, in the order in which the engine gives them."""
+        if isinstance(result, People):
+            self._state(result)
+            return
+        self._slow = ""
         match result:
-            case People():
-                self._state(result)
             case PersonEntered():
                 self._counts["entered"] += 1
                 if result.staff:
@@ -121,7 +124,9 @@ class LiveFeed:
             return
         # At most so often, whatever the pace of the data; no catching up after a pause.
         self._next_s = max(self._next_s + 1.0 / STATES_PER_S, now_s)
-        self._accept()
+        if now_s >= self._next_accept_s:
+            self._next_accept_s = now_s + ACCEPT_EVERY_S
+            self._accept()
         if not self._readers:
             return
         rows = []
@@ -132,15 +137,13 @@ class LiveFeed:
             visit = self._visit_of.get(track)
             kind = "staff" if track in self._staff else "unknown" if visit is None else "shopper"
             rows.append([track, round(100 * x), round(100 * y), kind, visit])
-        carts = [
-            [visit, self._label[visit], [[gtin, n] for gtin, n in cart.items() if n > 0]]
-            for visit, cart in self._carts.items()
-        ]
-        self._last = _line(
-            "state",
-            {"ms": _ms(people.t_ns), "people": rows, "carts": carts, "gates": self._gates, "counts": self._counts},
-        )
-        self._send(self._last)
+        if not self._slow:
+            carts = [
+                [visit, self._label[visit], [[gtin, n] for gtin, n in cart.items() if n > 0]]
+                for visit, cart in self._carts.items()
+            ]
+            self._slow = _json({"carts": carts, "gates": self._gates, "counts": self._counts})[1:-1]
+        self._send(f'{{"state":{{"ms":{_ms(people.t_ns)},"people":{_json(rows)},{self._slow}}}}}\n')
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S
             self._send(self._health())
@@ -207,8 +210,12 @@ def _ms(t_ns: int) -> int:
     return t_ns // 1_000_000
 
 
+# Made once: `json.dumps` with options makes one a call.
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def _line(kind: str, content: Any) -> str:
-    return json.dumps({kind: content}, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return _json({kind: content}) + "\n"
 
 
 def _listening(path: Path) -> socket.socket:

@@ -276,9 +276,10 @@ class Console:
     async def _stream(self, request: Request) -> AsyncIterator[str]:
         """Server-sent events: the past in short, then whatever happens."""
         page = _Page()
+        page.waiting.append(self._live_line())
         for past in self._past.values():
             page.waiting.extend(past)
-        page.waiting.extend(line for line in (self._health, self._live_line(), self._reviews_line()) if line)
+        page.waiting.extend(line for line in (self._health, self._reviews_line()) if line)
         page.state = self._state if self._live else ""
         page.woken.set()
         self._pages.add(page)
