@@ -154,9 +154,9 @@ def cost_of_consoles(folder: Path) -> None:
         finally:
             console.terminate()
     print(
-        f"consoles: {CLIENTS} pages, each pushed {min(counts) / LIVE_S:.1f} states a second; over {LIVE_S:.0f} s the runner "
-        f"spends {feed_s:.3f} s on telling them and {engine_s:.2f} s on the rest (+{100 * feed_s / engine_s:.1f} %); "
-        f"without consoles {alone_s:.2f} s"
+        f"consoles: {CLIENTS} pages, each pushed {min(counts) / LIVE_S:.1f} states a second; over {LIVE_S:.0f} s "
+        f"the runner spends {feed_s:.3f} s on telling them and {engine_s:.2f} s on the rest "
+        f"(+{100 * feed_s / engine_s:.1f} %); without consoles {alone_s:.2f} s"
     )
 
 

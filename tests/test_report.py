@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
-import subprocess
+import time
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import browsing, complaints, in_browser, requested
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -334,95 +334,187 @@ def test_the_picture_is_well_formed_whatever_names_hold(tmp_path: Path) -> None:
 
 # ---- in a real browser -----------------------------------------------------------------------------------------------
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-# Opens the report in a frame of a given width, does a step, and leaves what it finds as JSON in its own document.
-DRIVER = """<!doctype html><meta charset="utf-8"><iframe id="f" style="width:{width}px;height:1600px;border:0"
-src="report.html"></iframe><pre id="found"></pre><script>
-const frame = document.getElementById("f"), errors = [];
-frame.addEventListener("load", async () => {
-  const page = frame.contentDocument, view = frame.contentWindow, $ = (id) => page.getElementById(id);
-  view.addEventListener("error", (event) => errors.push(event.message));
-  const wait = (ms) => new Promise((done) => setTimeout(done, ms));
-  const key = (name, more) =>
-    page.body.dispatchEvent(new view.KeyboardEvent("keydown", { key: name, bubbles: true, ...more }));
-  const where = () => Object.fromEntries([...page.querySelectorAll("#layer-people g")].map((g) => {
-    const mark = g.querySelector(".mark");
-    return [g.querySelector("title").textContent, [mark.getAttribute("cx") ?? mark.getAttribute("x"), mark.tagName]];
-  }));
-  const slide = (ms) => { $("time").value = ms; $("time").dispatchEvent(new view.Event("input")); };
-  const found = { ready: page.documentElement.dataset.ready, title: page.title, steps: [] };
-  const labels = () => page.querySelectorAll("#layer-events .what").length;
-  const note = (name) => found.steps.push([name, Number($("time").value), where(), labels()]);
-  await wait(100);
-  note("start");
-  slide(4000); note("slid");
-  slide(20000); note("slid on");
-  key("ArrowLeft"); note("left");
-  key("ArrowRight", { shiftKey: true }); note("right");
-  key("p"); note("previous event");
-  // Under virtual time the browser paints no frames and so asks nobody to draw one.
-  view.requestAnimationFrame = (draw) => view.setTimeout(() => draw(view.performance.now()), 16);
-  slide(1000);
-  key(" "); found.playing = $("play").getAttribute("aria-label");
-  for (let tries = 0; tries < 40 && Number($("time").value) <= 1200; tries++) await wait(50);
-  key(" "); note("played");
-  found.rows = page.querySelectorAll(".event").length;
-  page.querySelector(".event").click(); note("event chosen");
-  for (const receipt of page.querySelectorAll(".receipt")) receipt.querySelector("summary").click();
-  await wait(100);
-  found.receipts = [...page.querySelectorAll(".receipt")].map((node) => node.innerText);
-  found.warnings = $("warnings").innerText;
-  found.overflow = page.documentElement.scrollWidth - view.innerWidth;
-  found.markup = page.querySelectorAll("img, iframe, script[src]").length;
-  found.requests = view.performance.getEntriesByType("resource").map((entry) => entry.name);
-  found.errors = errors;
-  found.title = page.title;
-  document.getElementById("found").textContent = JSON.stringify(found);
-});
-</script>"""
+@pytest.fixture(scope="module")
+def lived() -> tuple[Report, RunSummary, list[Any]]:
+    """A simulated minute with an engine that is asked for evidence and health, and a camera that dies."""
+    from fusion.observations import Frame
+    from fusion.run import Run
+    from fusion.simulation import Scenario, Simulation, demo_store
 
-
-def driven(folder: Path, width: int) -> dict[str, Any]:
-    (folder / "driver.html").write_text(DRIVER.replace("{width}", str(width)), encoding="utf-8")
-    assert CHROMIUM is not None
-    command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        f"--user-data-dir={folder / 'profile'}", "--allow-file-access-from-files", "--enable-logging=stderr",
-        "--virtual-time-budget=6000", "--window-size=1440,1700", "--dump-dom", (folder / "driver.html").as_uri(),
-    ]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    said = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
-    assert not said, said
-    content = re.search(r'<pre id="found">(.*?)</pre>', run.stdout, re.S)
-    assert content is not None and content[1], run.stderr[-2000:]
-    found: dict[str, Any] = json.loads(
-        content[1].replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", "\u00a0").replace("&amp;", "&")
+    store = demo_store(n_cameras=6, n_plates=24)
+    scenario = Scenario(seed=11, minutes=1.0, shoppers=3)
+    dead_ns = scenario.start_ns + 30 * S_NS
+    heard = (
+        one
+        for one in Simulation(store, scenario).observations()
+        if not (isinstance(one, Frame) and one.camera == "cam02" and one.t_ns > dead_ns)
     )
-    return found
+    run = Run(store, heard)
+    report = Report(store, HOSTILE, run.engine)
+    for result in run.results():
+        report.add(result)
+    for result in run.finish():
+        report.add(result)
+    return report, run.summary(), run.engine.shelf_state()
+
+
+def test_every_line_of_a_receipt_has_its_evidence(lived: tuple[Report, RunSummary, list[Any]]) -> None:
+    report, summary, shelves = lived
+    data = report._data(summary, None, shelves)
+    kept = {row[0]: row for row in json.loads(data["evidence"])}
+    assert len(data["receipts"]) == 3
+    n_lines = 0
+    assert report._engine is not None
+    for receipt in data["receipts"]:
+        bundle = report._engine.evidence(receipt["visit"])
+        assert bundle is not None
+        told = {event.event_id: event for event in bundle.events}
+        for gtin, *_ in receipt["lines"]:
+            n_lines += 1
+            mine = [
+                event
+                for event in receipt["evidence"]
+                if any(whose == receipt["who"] and what == gtin for whose, what, _, _ in event[1])
+            ]
+            assert mine, "a line that nothing explains"
+            for event_id, alternatives, nothing, wrists, _, _ in mine:
+                assert sum(one[3] for one in alternatives) + nothing <= 1.001
+                _, _, _, traces, paths = kept[event_id]
+                assert [path[0] for path in paths] == [track for track, _ in wrists]
+                for (_, _, _, _, unit_g, text), trace in zip(traces, told[event_id].traces):
+                    grams = np.frombuffer(base64.b64decode(text), "<i2") * unit_g
+                    assert np.allclose(grams, np.array(trace.grams) - trace.grams[0], atol=0.51 * unit_g)
+                for (_, _, left, _), path in zip(paths, told[event_id].wrists):
+                    for place, kept_cm in zip(path.left_m, np.frombuffer(base64.b64decode(left), "<i2").reshape(-1, 3)):
+                        wanted_cm = (-32768,) * 3 if place is None else 100 * np.array(place)
+                        assert np.allclose(kept_cm, wanted_cm, atol=0.51)
+    assert n_lines >= 4, "hardly anything was looked at"
+
+
+def test_health_and_latency_are_kept_over_time(lived: tuple[Report, RunSummary, list[Any]]) -> None:
+    report, summary, shelves = lived
+    data = report._data(summary, None, shelves)
+    health = data["health"]
+    assert len(health["times"]) >= 10 and health["cameras"] == [camera.name for camera in report.store.cameras]
+    states = {
+        name: np.frombuffer(base64.b64decode(text), "<i2").tolist()
+        for name, text in zip(health["cameras"], health["states"])
+    }
+    down = health["camera_states"].index("down")
+    assert down not in states["cam02"][:5] and states["cam02"][-1] == down
+    assert all(down not in row for name, row in states.items() if name != "cam02")
+    assert all(0 < p50 <= p99 <= longest for p50, p99, longest in health["step_us"][1:])
+    assert len(data["shelves"]) == len(shelves) and sum(data["reached_s"]) > 1
+
+
+def test_health_of_a_long_run_is_kept_more_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusion.run import Run
+    from fusion.simulation import Scenario, Simulation, demo_store
+
+    monkeypatch.setattr(fusion.report, "HEALTH_SAMPLES_MAX", 8)
+    monkeypatch.setattr(fusion.report, "EVIDENCE_BYTES_MAX", 3000)
+    store = demo_store(n_cameras=6, n_plates=24)
+    run = Run(store, Simulation(store, Scenario(seed=11, minutes=1.0, shoppers=2)).observations())
+    report = Report(store, None, run.engine)
+    for result in run.results():
+        report.add(result)
+    data = report._data(run.summary(), None)
+    assert len(data["health"]["times"]) <= 8 and np.diff(data["health"]["times"]).min() >= 9000
+    assert report.left_out["evidence"] > 0 and len(data["evidence"]) < 4000
 
 
 @in_browser
 @pytest.mark.parametrize("width", [1440, 390])
-def test_the_page_lives_in_a_browser(tmp_path: Path, width: int) -> None:
-    store = make_store(HOSTILE, HOSTILE)
-    written(filled(store), tmp_path, truth=[])
-    found = driven(tmp_path, width)
-    assert found["ready"] == "true" and found["errors"] == [] and found["requests"] == []
-    assert found["title"].startswith("Report of </script>") and found["markup"] == 0
-    assert found["overflow"] <= 0
-    steps = {name: (at, where, labels) for name, at, where, labels in found["steps"]}
-    assert abs(steps["start"][0] - 9050) < 100 and steps["start"][2] == 1
-    # Centimetres: at 4 s the shopper has come to x = 0.8 m, at 20 s to the end of the way.
-    assert abs(float(steps["slid"][1]["alice"][0]) - 80) < 5
-    assert abs(float(steps["slid on"][1]["alice"][0]) - 300) < 5
-    assert steps["slid"][1]["staff 3"][1] == "rect" and steps["slid"][1]["unknown visit-2"][1] == "circle"
-    assert abs(steps["left"][0] - 15000) < 150 and steps["right"][0] >= 29800
-    assert abs(steps["previous event"][0] - 20050) < 150
-    assert found["playing"] == "Pause" and steps["played"][0] > 1200
-    assert found["rows"] == 3 and abs(steps["event chosen"][0] - 9050) < 150
-    settled, review = found["receipts"]
-    assert "6.97 EUR" in settled and "settled" in settled and "2 × 2.49" in settled
-    assert "entry not seen" in review and "<img src=x" in review
-    assert "<script>" in found["warnings"]
+def test_the_page_lives_in_a_browser(
+    tmp_path: Path, width: int, lived: tuple[Report, RunSummary, list[Any]]
+) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    report, summary, shelves = lived
+    report.write(tmp_path / "report.html", summary, truth=[], shelves=shelves)
+    with browsing(width) as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+
+        def all_of(selector: str) -> list[Any]:
+            return driver.find_elements(By.CSS_SELECTOR, selector)
+
+        def places() -> dict[str, tuple[str, str]]:
+            """Where everybody's mark is, by name."""
+            found = {}
+            for group in all_of("#layer-people g"):
+                mark = group.find_element(By.CSS_SELECTOR, ".mark")
+                name = group.find_element(By.CSS_SELECTOR, "title").get_attribute("textContent")
+                found[name] = (mark.get_attribute("cx"), mark.get_attribute("cy"))
+            return found
+
+        def put(name: str, value: object, event: str) -> None:
+            driver.execute_script(
+                "const node = document.getElementById(arguments[0]); node.value = arguments[1];"
+                "node.dispatchEvent(new Event(arguments[2]))",
+                name, value, event,
+            )  # fmt: skip
+
+        def now() -> float:
+            return float(driver.find_element(By.ID, "time").get_attribute("value"))
+
+        assert driver.execute_script("return document.documentElement.dataset.ready") == "true"
+        assert driver.title != "owned" and not all_of("img, iframe, script[src]")
+        assert driver.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+        put("time", 20_000, "input")
+        before = places()
+        put("time", 22_000, "input")
+        after = places()
+        assert any(before[name] != after[name] for name in before.keys() & after.keys()), "nobody moved"
+        # By keys, from the slider: five seconds on, half a minute back, to the next event.
+        slider = driver.find_element(By.ID, "time")
+        slider.send_keys(Keys.ARROW_RIGHT)
+        assert abs(now() - 27_000) < 300
+        slider.send_keys(Keys.HOME)
+        assert now() == 0
+        slider.send_keys("n")
+        first_ms = Page((tmp_path / "report.html").read_text(encoding="utf-8")).data["events"][0][0]
+        assert abs(now() - first_ms - 50) < 150
+        slider.send_keys(Keys.SPACE)
+        deadline_s = time.monotonic() + 60
+        while now() <= first_ms + 300:
+            assert time.monotonic() < deadline_s, "it does not play"
+        slider.send_keys(Keys.SPACE)
+        # A receipt, its lines, and what they rest on.
+        all_of(".receipt summary")[0].click()
+        wait = WebDriverWait(driver, 30)
+        wait.until(lambda _: all_of(".why-line summary"))
+        all_of(".why-line summary")[0].click()
+        wait.until(lambda _: all_of(".evidence polyline.weight"))
+        assert all_of(".evidence polyline.wrist")
+        assert "%" in all_of(".evidence .alternatives")[0].text
+        for kind in ("presence", "reaches"):
+            put("heat", kind, "change")
+            assert all_of("#layer-heat .hot") and "in all" in driver.find_element(By.ID, "scale").text
+        assert "! down" in driver.find_element(By.ID, "health").text
+        assert all_of("#stock-filters button")
+        driver.save_screenshot(str(tmp_path / f"report_{width}.png"))
+        assert complaints(driver) == []
+        assert {url for url in requested(driver) if not url.startswith(("file:", "data:"))} == set()
+
+
+@in_browser
+def test_hostile_names_do_nothing_in_a_browser(tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+
+    written(filled(make_store(HOSTILE, HOSTILE), HOSTILE), tmp_path, truth=[])
+    with browsing(1440) as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        for receipt in driver.find_elements(By.CSS_SELECTOR, ".receipt summary"):
+            receipt.click()
+        assert driver.title.startswith("Report of </script>")
+        assert not driver.find_elements(By.CSS_SELECTOR, "img, iframe, script[src]")
+        assert "<script>" in driver.find_element(By.ID, "warnings").text
+        settled, review = (node.text for node in driver.find_elements(By.CSS_SELECTOR, ".receipt"))
+        assert "6.97 EUR" in settled and "settled" in settled and "2 × 2.49" in settled
+        assert "entry not seen" in review and "<img src=x" in review
+        marks = driver.find_elements(By.CSS_SELECTOR, "#layer-people .mark")
+        assert {mark.tag_name for mark in marks} == {"circle", "rect"}, "staff and others differ by shape"
+        assert complaints(driver) == []
