@@ -134,17 +134,25 @@ class Engine:
         journal: every transfer of goods between shelves and carts so far.
     """
 
-    def __init__(self, store: Store, stopwatch_ns: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        stopwatch_ns: Callable[[], int] | None = None,
+        tap: Callable[[Observation], object] | None = None,
+    ) -> None:
         """Make an engine, with every kernel compiled and called once.
 
         Args:
             store: the store folder's contents.
             stopwatch_ns: a clock such as time.perf_counter_ns with which to time the steps; it has no other influence.
+            tap: told every observation that is used, in order of time, when what came late, twice or from far ahead
+                has been dropped. A recording of these, replayed, gives the same results.
         """
         self.store = store
         self.journal = Journal()
         self.step_times = StepTimes()
         self._stopwatch_ns = stopwatch_ns
+        self._tap = tap
         self._reorder = Reorder(LATENESS_MAX_S)
         self._tracker = Tracker(store)
         self._history = ArmHistory(store.layout)
@@ -160,6 +168,8 @@ class Engine:
         self._scans: list[GateScan] = []
         self._window_ns: int | None = None
         self._now_ns = 0
+        # Data time by which all up to now has come in; a live run and its replay agree on it, whatever came when.
+        self._heard_ns = 0
         self._closed = self._closing = False
         self._plate_m = np.array([(plate.x, plate.y) for plate in store.plates]).reshape(-1, 2)
         self._ignored: Counter[str] = Counter()
@@ -200,6 +210,7 @@ class Engine:
             return []
         results: list[Result] = []
         self._closing = True
+        self._heard_ns = self._reorder.newest_ns or 0
         for ordered in self._reorder.flush():
             self._take(ordered, results)
         self._step(results)
@@ -285,6 +296,10 @@ class Engine:
     def _take(self, observation: Observation, results: list[Result]) -> None:
         """An observation in its place in time: it joins the open set of frames, or closes it and starts the next."""
         t_ns = observation.t_ns
+        if self._tap is not None:
+            self._tap(observation)
+        if not self._closing:
+            self._heard_ns = t_ns + self._reorder.lateness_ns
         if self._window_ns is not None:
             again = isinstance(observation, Frame) and observation.camera in self._frames
             if again or t_ns - self._window_ns > SET_SPAN_NS:
@@ -485,7 +500,7 @@ class Engine:
             account=visit.account,
             enter_ns=visit.enter_ns,
             exit_ns=exit_ns,
-            issued_ns=max(self._reorder.newest_ns or 0, self._now_ns),
+            issued_ns=max(self._heard_ns, self._now_ns),
             status="review" if reasons else "settled",
             reason="; ".join(dict.fromkeys(reasons)) or None,
             currency=self.store.currency,

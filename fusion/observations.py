@@ -173,6 +173,28 @@ def parse_gate_line(text: str | bytes) -> GateScan:
     return _scan(_GATE_LINE.validate_json(text, strict=True))
 
 
+def parse_item_line(text: str | bytes) -> ItemSighting:
+    """A line of items.jsonl. Raises pydantic's ValidationError."""
+    return _sighting(_ITEM_LINE.validate_json(text, strict=True))
+
+
+def line_of(observation: GateScan | ItemSighting) -> dict[str, Any]:
+    """What stands in gate.jsonl or items.jsonl about an observation."""
+    if isinstance(observation, GateScan):
+        key = "account" if observation.credential_type == "account" else "token"
+        credential = {"type": observation.credential_type, key: observation.account}
+        return {"time": observation.t_ns, "gate": observation.gate, "kind": "scan", "credential": credential}
+    line = {
+        "time": observation.t_ns,
+        "source": observation.source,
+        "kind": observation.kind,
+        "gtin": observation.gtin,
+        "quantity": observation.quantity,
+        "probability": observation.probability,
+    }
+    return line | {key: v for key in ("zone", "plate") if (v := getattr(observation, key)) is not None}
+
+
 def _said(error: ValidationError) -> str:
     said = []
     for fault in error.errors():
@@ -477,7 +499,7 @@ class Recording:
     def sightings(self) -> Iterator[ItemSighting]:
         """Lines of items.jsonl."""
         for _, line in self._lines("items.jsonl"):
-            yield _sighting(_ITEM_LINE.validate_json(line, strict=True))
+            yield parse_item_line(line)
 
 
 class RecordingWriter:
@@ -529,8 +551,10 @@ class RecordingWriter:
         return pq.ParquetWriter(path, self._schemas[name], compression="zstd", write_page_checksum=True)
 
     def _open_lines(self, name: str) -> None:
-        mode = "w" if self._segment_ns is None else "a"
-        self._lines[name] = open(self.folder / f"{name}.jsonl", mode, encoding="utf-8")  # noqa: SIM115 (closed by close)
+        # Live capture: a line is in the file as soon as it is whole, whatever becomes of this program.
+        mode, buffering = ("w", -1) if self._segment_ns is None else ("a", 1)
+        path = self.folder / f"{name}.jsonl"
+        self._lines[name] = open(path, mode, buffering, encoding="utf-8")  # noqa: SIM115 (closed by close)
 
     def _segment(self, name: str, t_ns: int) -> None:
         """Close the file whose seconds are over, after the rows that belong to it, and open the next."""
@@ -566,23 +590,11 @@ class RecordingWriter:
                 if len(self._readings) >= self._rows_per_group:
                     self._flush_readings()
             case GateScan():
-                key = "account" if observation.credential_type == "account" else "token"
-                credential = {"type": observation.credential_type, key: observation.account}
-                line = {"time": observation.t_ns, "gate": observation.gate, "kind": "scan", "credential": credential}
-                self._lines["gate"].write(json.dumps(line) + "\n")
+                self._lines["gate"].write(json.dumps(line_of(observation)) + "\n")
             case ItemSighting():
                 if "items" not in self._lines:
                     self._open_lines("items")
-                line = {
-                    "time": observation.t_ns,
-                    "source": observation.source,
-                    "kind": observation.kind,
-                    "gtin": observation.gtin,
-                    "quantity": observation.quantity,
-                    "probability": observation.probability,
-                }
-                line |= {k: v for k in ("zone", "plate") if (v := getattr(observation, k)) is not None}
-                self._lines["items"].write(json.dumps(line) + "\n")
+                self._lines["items"].write(json.dumps(line_of(observation)) + "\n")
 
     def _check(self, frame: Frame) -> None:
         n_people = len(frame.keypoints)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import fusion
 from fusion.config import Store
 from fusion.engine import Engine
 from fusion.observations import Frame, Observation, Recording, ShelfReading
 from fusion.results import Result, ResultsWriter, RunSummary
+
+
+class Counts(Protocol):
+    """A source that counts what of it could not be used, by reason: a `Recording`, a live input."""
+
+    @property
+    def ignored(self) -> Counter[str]: ...
 
 
 class Run:
@@ -24,8 +33,14 @@ class Run:
         newest_ns: newest time that came in; 0 before the first.
     """
 
-    def __init__(self, store: Store, observations: Iterable[Observation]) -> None:
-        self.engine = Engine(store, stopwatch_ns=time.perf_counter_ns)
+    def __init__(
+        self,
+        store: Store,
+        observations: Iterable[Observation],
+        tap: Callable[[Observation], object] | None = None,
+    ) -> None:
+        """Make a run. `tap` is told every observation that the engine uses, in order of time; see `Engine`."""
+        self.engine = Engine(store, stopwatch_ns=time.perf_counter_ns, tap=tap)
         self.newest_ns = 0
         self._observations = observations
         self._summary = RunSummary(version=fusion.__version__, store=store.id)
@@ -52,12 +67,12 @@ class Run:
         self._summary.engine_cpu_s += time.thread_time() - before_s
         return results
 
-    def summary(self, recording: Recording | None = None) -> RunSummary:
-        """The figures of run.json, with the rows that a recording could not use."""
+    def summary(self, source: Counts | None = None) -> RunSummary:
+        """The figures of run.json, with what a source could not use."""
         summary = self._summary
         summary.wall_s = time.perf_counter() - self._started_s
         summary.step_us = self.engine.step_times.summary_us()
-        ignored = self.engine.ignored + (recording.ignored if recording else type(self.engine.ignored)())
+        ignored = self.engine.ignored + (source.ignored if source is not None else Counter())
         summary.ignored = dict(sorted(ignored.items()))
         return summary
 
