@@ -4,6 +4,7 @@ python examples/run_store.py                          simulate a small shop for 
 python examples/run_store.py --store DIR              simulate the store of a store folder, such as
                                                       examples/stores/amazon_go
 python examples/run_store.py RECORDING --out DIR      replay a recording, write the contract's results
+python examples/run_store.py --store DIR --mqtt HOST  run a store on what its sensors publish, until interrupted
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from live import LiveFront
     from storefront import Example
 
     from fusion.config import Store
@@ -41,7 +43,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ledger", help="books to use: a path or URL (OUT/ledger.sqlite, begun anew)")
     parser.add_argument("--vault", type=Path, help="file for the vault beside books in PostgreSQL")
     parser.add_argument("--smtp", metavar="HOST:PORT", help="mail server for receipts, where customers want them")
-    parser.add_argument("--live", action="store_true", help="tell consoles what happens, through OUT/live.sock")
+    parser.add_argument("--console", action="store_true", help="tell consoles what happens, through OUT/live.sock")
+    live = parser.add_argument_group("live")
+    live.add_argument("--mqtt", metavar="BROKER", help="HOST:PORT, mqtt://USER@HOST:PORT, or mqtts://... for TLS")
+    live.add_argument("--mqtt-password-file", type=Path, help="holds the password ($FUSION_MQTT_PASSWORD)")
+    live.add_argument("--mqtt-ca", type=Path, help="certificate authorities to trust (the system's)")
+    live.add_argument("--record", type=Path, metavar="DIR", help="record what is used of the streams in a new folder")
+    live.add_argument("--code-key", type=Path, help="public key of the server that signs QR codes, PEM")
+    live.add_argument("--staff-list", type=Path, help="tokens that let staff in, one a line")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--fast", action="store_true", help="as fast as possible (default)")
     pace.add_argument("--realtime", action="store_true", help="at the pace of the data")
@@ -50,6 +59,12 @@ def arguments() -> argparse.Namespace:
         parser.error("--store simulates, RECORDING replays: want one of them")
     if (args.minutes is not None and args.minutes <= 0) or (args.shoppers is not None and args.shoppers < 0):
         parser.error("want --minutes above 0 and --shoppers of at least 0")
+    if args.mqtt and (args.recording or not args.store):
+        parser.error("--mqtt wants --store, and no RECORDING")
+    if args.mqtt and (args.realtime or any(value is not None for value in (args.minutes, args.shoppers))):
+        parser.error("--mqtt goes on at the pace of the sensors: no --realtime, --minutes or --shoppers")
+    if not args.mqtt and (args.record or args.code_key or args.staff_list):
+        parser.error("--record, --code-key and --staff-list want --mqtt")
     return args
 
 
@@ -69,49 +84,61 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from fusion.adapters.ledger import Ledger
+    from fusion.config import Store
     from fusion.console.feed import LiveFeed
     from fusion.errors import RecordingError
     from fusion.observations import Recording
     from fusion.report import Report
-    from fusion.results import PersonEntered, Receipt, ResultsWriter
+    from fusion.results import PersonEntered, Receipt, ResultsWriter, Warning
     from fusion.run import Run
 
     recording: Recording | None = None
     example: Example | None = None
-    if args.recording:
+    live: LiveFront | None = None
+    simulation: Simulation | None = None
+    observations: Iterable[Observation]
+    if args.mqtt:
+        store, span_ns = Store.load(args.store), None
+    elif args.recording:
         recording = Recording(args.recording)
         store, observations, span_ns = recording.store, recording.observations(), recording.span_ns()
     else:
         store, simulation, span_ns, example = simulated(args)
         observations = simulation.observations()
     start_ns, end_ns = span_ns or (0, 0)
-    print(
-        f"{store.name}: {len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products; "
-        f"{(end_ns - start_ns) / 60e9:.1f} minutes {'recorded' if recording else f'simulated (seed {args.seed})'}"
-    )
-    if args.realtime:
-        observations = paced(observations)
-
+    origin = f"{(end_ns - start_ns) / 60e9:.1f} minutes {'recorded' if recording else f'simulated (seed {args.seed})'}"
+    if args.mqtt:
+        origin = f"live from {args.mqtt}"
+    holds = f"{len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products"
+    print(f"{store.name}: {holds}; {origin}", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     # Each run is a book of its own; a shop that goes on trading keeps its ledger.
-    for old in args.out.glob("ledger.sqlite*"):
+    for old in () if args.mqtt else args.out.glob("ledger.sqlite*"):
         old.unlink()
     ledger = Ledger.open(args.ledger or args.out / "ledger.sqlite", store, vault=args.vault)
+    if args.mqtt:
+        from live import LiveFront
+
+        live = LiveFront(args, store, ledger, tell=lambda warning: keep(warning))
+        observations = live.streams
+    elif args.realtime:
+        observations = paced(observations)
     front = None
-    if example is not None:
+    if example is not None and simulation is not None:
         from storefront import Storefront
 
         front = Storefront(
             store, example, simulation.scenario, ledger=ledger, out=args.out, folder=args.store, smtp=args.smtp
         )
         observations = front.observations(observations)
-    one_run = Run(store, observations)
+    one_run = Run(store, observations, live.record if live else None)
     writer = ResultsWriter(args.out, store)
     report = Report(store, store.name, one_run.engine)
-    feed = LiveFeed(store, one_run.engine, args.out / "live.sock") if args.live else None
+    feed = LiveFeed(store, one_run.engine, args.out / "live.sock") if args.console else None
     receipts: list[Receipt] = []
     exit_code = 0
-    bar = tqdm(total=round((end_ns - start_ns) / 1e9), unit="s", desc="store time", smoothing=0.05, mininterval=0.2)
+    total_s = round((end_ns - start_ns) / 1e9) if span_ns else None
+    bar = tqdm(total=total_s, unit="s", desc="store time", smoothing=0.05, mininterval=0.2)
 
     def keep(result: Result) -> None:
         if front is not None:
@@ -120,20 +147,24 @@ def run(args: argparse.Namespace) -> int:
             ledger.open_visit(result.visit, result.account, result.t_ns)
         elif isinstance(result, Receipt):
             ledger.post_receipt(result)
-        writer.write(result, one_run.engine.account_of)
-        report.add(result)
+        if not isinstance(result, Warning) or result.t_ns:  # There is no time yet before the first data.
+            writer.write(result, one_run.engine.account_of)
+            report.add(result)
         if feed is not None:
             feed.add(result)
+        if live is not None:
+            live.told(result)
         if isinstance(result, Receipt):
             receipts.append(result)
-        line = describe(store, result, start_ns)
+        line = describe(store, result, start_ns or one_run.first_ns)
         if line:
             bar.write(line)
+            sys.stdout.flush()
 
     try:
         for result in one_run.results():
             keep(result)
-            seconds = (one_run.newest_ns - start_ns) // 1_000_000_000
+            seconds = (one_run.newest_ns - (start_ns or one_run.first_ns)) // 1_000_000_000
             if seconds > bar.n:
                 bar.update(seconds - bar.n)
     except KeyboardInterrupt:
@@ -147,11 +178,13 @@ def run(args: argparse.Namespace) -> int:
     if feed is not None:
         feed.close()
     bar.close()
-    summary = one_run.summary(recording)
+    if live is not None:
+        live.close()
+    summary = one_run.summary(live.streams if live else recording)
     shelves = one_run.engine.shelf_state()
     writer.close(summary, shelves)
-    visits = read_truth(args.recording) if recording else simulated_truth(simulation)
-    if front is not None and visits is not None:
+    visits = read_truth(args.recording) if recording else simulated_truth(simulation) if simulation else None
+    if front is not None and simulation is not None and visits is not None:
         visits = front.truth_of(visits, simulation.truth.events)
     report.write(args.out / "report.html", summary, truth=visits, shelves=shelves)
     report.write_svg(args.out / "floor.svg")

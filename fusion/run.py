@@ -30,7 +30,7 @@ class Run:
 
     Attributes:
         engine: the engine that is run.
-        newest_ns: newest time that came in; 0 before the first.
+        first_ns, newest_ns: time that came in first, and the newest; 0 before the first.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Run:
     ) -> None:
         """Make a run. `tap` is told every observation that the engine uses, in order of time; see `Engine`."""
         self.engine = Engine(store, stopwatch_ns=time.perf_counter_ns, tap=tap)
-        self.newest_ns = 0
+        self.first_ns = self.newest_ns = 0
         self._observations = observations
         self._summary = RunSummary(version=fusion.__version__, store=store.id)
         self._started_s = time.perf_counter()
@@ -54,6 +54,7 @@ class Run:
                 summary.frames += 1
             elif isinstance(observation, ShelfReading):
                 summary.messages += 1
+            self.first_ns = self.first_ns or observation.t_ns
             self.newest_ns = max(self.newest_ns, observation.t_ns)
             before_s = cpu_s()
             results = feed(observation)

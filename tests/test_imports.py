@@ -112,6 +112,7 @@ def test_every_public_name_is_there() -> None:
     [
         ("cryptography", "gate", "from fusion.adapters.credentials import private_key; private_key(Path('none'))"),
         ("segno", "gate", "from fusion.adapters.credentials import qr_picture; qr_picture('x')"),
+        ("paho", "mqtt", "from fusion.adapters.mqtt import Publisher; Publisher('localhost', 'store', 'name')"),
         ("psycopg", "postgres", "from fusion.adapters.books import open_books; open_books('postgresql://x', 'x', 'v')"),
     ],
 )

@@ -69,6 +69,25 @@ def private_key(path: Path) -> Ed25519PrivateKey:
     return found
 
 
+def public_key(path: Path) -> Ed25519PublicKey:
+    """The Ed25519 public key in a PEM file.
+
+    Raises:
+        FusionError: the file is not there or holds something else.
+    """
+    with extra("gate"):
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        found = serialization.load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError, TypeError) as error:
+        raise FusionError(f"{path}: want an Ed25519 public key as PEM, got: {type(error).__name__}") from None
+    if not isinstance(found, Ed25519PublicKey):
+        raise FusionError(f"{path}: want an Ed25519 public key, got one of another kind")
+    return found
+
+
 class CodeSigner:
     """Makes codes for one store; lives with the app's server, not in the store."""
 

@@ -39,6 +39,8 @@ MESSAGE_MAX_BYTES = 1 << 20
 JSON_MAX_BYTES = 1 << 14
 # Topics that are told apart; a shop has some hundred.
 NAMES_MAX = 4096
+# Stretches of missing messages that are remembered of a topic.
+GAPS_MAX = 64
 
 # version, kind, people or plates, number, time, joints or samples, appearance or bytes of names, run
 _HEAD = struct.Struct("<BBHIqHHI")
@@ -208,7 +210,7 @@ class Decoder:
     """Messages of one store to observations. Knows nothing of connections; raises nothing but Refused.
 
     Attributes:
-        missing: numbers that were left out, by topic: messages that were published and never arrived.
+        unknown_plates: those that messages named and the store does not have, until somebody clears it.
     """
 
     def __init__(self, store: Store) -> None:
@@ -216,10 +218,8 @@ class Decoder:
         self._plates = {plate.plate for plate in store.plates}
         self._gates = {gate.id for gate in store.gate}
         self._n_joints, self._dim = store.layout.n_joints, store.appearance_dim
-        # By topic: its newest message.
-        self._last: dict[tuple[str, ...], Mark] = {}
-        self.missing: Counter[tuple[str, ...]] = Counter()
-        # Plates that a message named and the store does not have, since somebody last asked.
+        self._numbers: dict[tuple[str, ...], _Numbers] = {}  # by topic
+        self._left_out: Counter[tuple[str, ...]] = Counter()  # in earlier runs
         self.unknown_plates: list[str] = []
 
     def observations(self, levels: tuple[str, ...], payload: bytes) -> list[Observation]:
@@ -333,16 +333,60 @@ class Decoder:
         return [seen], mark
 
     def _check_new(self, levels: tuple[str, ...], mark: Mark) -> None:
-        """Refuse what came before; what is missing in front of a message is counted."""
-        last = self._last.get(levels)
-        if last is None and len(self._last) >= NAMES_MAX:
-            raise Refused("too many sources", f"want at most {NAMES_MAX} topics")
-        if last is not None and last.run == mark.run:
-            ahead = (mark.number - last.number + 0x80000000) % 0x100000000 - 0x80000000
-            if ahead <= 0:
-                raise Refused("sent again")
-            self.missing[levels] += ahead - 1
-        self._last[levels] = mark
+        """Refuse what came before."""
+        numbers = self._numbers.get(levels)
+        if numbers is None or numbers.run != mark.run:
+            if len(self._numbers) >= NAMES_MAX and numbers is None:
+                raise Refused("too many sources", f"want at most {NAMES_MAX} topics")
+            self._left_out[levels] += numbers.n_left_out if numbers is not None else 0
+            self._numbers[levels] = _Numbers(mark)
+        elif not numbers.take(mark.number):
+            raise Refused("sent again")
+
+    def missing(self, levels: tuple[str, ...]) -> int:
+        """Messages of a topic that were published and have not arrived, as their numbers tell."""
+        numbers = self._numbers.get(levels)
+        return self._left_out[levels] + (numbers.n_left_out if numbers is not None else 0)
+
+    def topics(self) -> list[tuple[str, ...]]:
+        """The topics of which something has come."""
+        return list(self._numbers)
+
+
+class _Numbers:
+    """Which messages of one topic and run have come.
+
+    Attributes:
+        n_left_out: those between others that came, and have not come themselves.
+    """
+
+    def __init__(self, first: Mark) -> None:
+        self.run = first.run
+        self.n_left_out = 0
+        self._newest = first.number
+        # Ranges (begin, end, whether they count) of what has not come. What was published before anybody listened may
+        # still be sent again, but is not missing.
+        self._gaps: list[tuple[int, int, bool]] = [(0, first.number, False)] if first.number else []
+
+    def take(self, number: int) -> bool:
+        """Whether a message is new."""
+        ahead = (number - self._newest + 0x80000000) % 0x100000000 - 0x80000000
+        number = self._newest + ahead  # It goes on beyond 32 bits.
+        if ahead > 0:
+            if ahead > 1:
+                # Nobody misses a million messages; that is a counter that was set.
+                counts = ahead <= 1_000_000
+                self.n_left_out += ahead - 1 if counts else 0
+                self._gaps = [*self._gaps[-GAPS_MAX + 1 :], (self._newest + 1, number, counts)]
+            self._newest = number
+            return True
+        for i, (begin, end, counts) in enumerate(self._gaps):
+            if begin <= number < end:
+                left = [(begin, number, counts), (number + 1, end, counts)]
+                self._gaps[i : i + 1] = [gap for gap in left if gap[0] < gap[1]]
+                self.n_left_out -= counts
+                return True
+        return False
 
 
 def _floats(payload: bytes, n_floats: int, n_behind: int) -> np.ndarray:

@@ -577,8 +577,9 @@ class Live:
     def ignored(self) -> Counter[str]:
         missing: Counter[str] = Counter()
         for decoder in (self._decoder, self._gate_decoder):
-            for levels, n in list(decoder.missing.items()):
-                missing[f"mqtt: {levels[0]}: never arrived"] += n
+            for levels in decoder.topics():
+                if n := decoder.missing(levels):
+                    missing[f"mqtt: {levels[0]}: never arrived"] += n
         dropped = Counter({f"mqtt: {kind}: queue full": n for kind, n in list(self._n_dropped.items())})
         return self._counts + missing + dropped
 
@@ -841,13 +842,15 @@ class Live:
         """Go on with what was held, in order of time."""
         held, self._held = self._held or [], None
         self._awaited = set()
+        for levels in self._decoder.topics():
+            self._tell_missing(levels)
         held.sort(key=lambda observation: observation.t_ns)
         for observation in held:
             yield self._passed(observation)
 
     def _tell_missing(self, levels: tuple[str, ...]) -> None:
-        n = self._decoder.missing.get(levels, 0)
-        if n > self._missing_told[levels]:
+        n = self._decoder.missing(levels)
+        if n > self._missing_told[levels] and self._held is None:  # What is being sent again is not missing.
             if _tenfold(self._missing_told[levels], n):
                 self._warn("messages missing", "/".join(levels), f"{n} so far were published and never arrived")
             self._missing_told[levels] = n
