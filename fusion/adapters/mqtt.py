@@ -174,14 +174,18 @@ class _Connection:
         if broker.username is not None:
             client.username_pw_set(broker.username, broker.password)
         if broker.tls:
-            client.tls_set_context(ssl.create_default_context(cafile=broker.ca))
+            try:
+                client.tls_set_context(ssl.create_default_context(cafile=broker.ca))
+            except OSError as error:
+                raise ConfigError(f"{broker.ca}: want certificates as PEM, got: {error}") from None
 
         def connected(_c: object, _u: object, _f: object, reason: Any, _p: object) -> None:
             self._answer = str(reason) if reason.is_failure else None
             self._answered.set()
 
         def disconnected(_c: object, _u: object, _f: object, reason: Any, _p: object) -> None:
-            self.reason = str(reason)
+            # In this version of the protocol a broker does not say why.
+            self.reason = "connection lost" if str(reason) == "Unspecified error" else str(reason)
             self.lost.set()
             self._answered.set()
             self._subscribed.set()
@@ -237,12 +241,19 @@ class _Connection:
         info = self._client.publish(topic, payload, qos=1, retain=retain)
         return info.mid if info.rc == 0 else None
 
-    def unsubscribe(self, topics: Sequence[str]) -> None:
-        """End subscriptions, so that a session that stays in the broker gathers nothing."""
+    def part(self, topics: Sequence[str], status_topic: str) -> None:
+        """Before closing: end subscriptions, so that a session that stays in the broker gathers nothing, and say so.
+
+        Both are waited for: a socket that is closed while something comes in takes back what went out, and the broker
+        would tell the last will.
+        """
+        if self.lost.is_set():
+            return
         self._subscribed.clear()
-        if not self.lost.is_set():
-            self._client.unsubscribe(list(topics))
-            self._subscribed.wait(2.0)
+        self._client.unsubscribe(list(topics))
+        self._subscribed.wait(2.0)
+        with contextlib.suppress(RuntimeError, ValueError):  # Not connected any more.
+            self._client.publish(status_topic, status_payload("stopped"), qos=1, retain=True).wait_for_publish(2.0)
 
     def close(self) -> None:
         """Part from the broker properly where one is connected: the last will is not told then."""
@@ -340,13 +351,13 @@ class Publisher:
         self.state = "connecting"
         self._closing, self._wake, self._idle = threading.Event(), threading.Event(), threading.Event()
         self._idle.set()
-        topics = [self._engine_topic]
+        self._topics = [self._engine_topic]
         if on_command is not None:
-            topics.append("/".join([topic_of(store_id, "gates"), "+", "command"]))
-        self._connection()  # A missing package or file is told here, not in the thread.
+            self._topics.append("/".join([topic_of(store_id, "gates"), "+", "command"]))
+        self._connection()  # A missing package or a wrong file is told here, not in the thread.
         self._thread = threading.Thread(
             target=_keep_connected,
-            args=(self._connection, topics, self._serve, self._down, self._closing),
+            args=(self._connection, self._topics, self._serve, self._down, self._closing),
             name=f"mqtt {name}",
             daemon=True,
         )
@@ -463,7 +474,7 @@ class Publisher:
                 connection.publish(self._status_topic, status_payload("online", engine, self.dropped), retain=True)
                 self.state = "online"
             if self._closing.is_set():
-                connection.publish(self._status_topic, status_payload("stopped", None, self.dropped), retain=True)
+                connection.part(self._topics, self._status_topic)
                 return
             self._wake.wait(0.5)
             self._wake.clear()
@@ -559,8 +570,9 @@ class Live:
         # The session is what publishers answer to after they have sent again; another one for each connection.
         self._session = self._expected = ""
         self._echoed = False  # Whether what the broker had gathered for us has come, in the network's thread.
-        # While catching up: what has come, since when, who has yet to answer, whether the gathered part is over.
-        self._held: list[Observation] | None = None
+        # From the loss of a connection until all have caught up: what has come, since when there is a connection, who
+        # has yet to answer, whether what the broker had gathered is over.
+        self._held: list[Observation] | None = []
         self._held_since_s = 0.0
         self._hold_min_s = 0.0
         self._awaited: set[str] = set()
@@ -570,8 +582,7 @@ class Live:
         self._ever_connected = False
         self._connection: _Connection | None = None
         self._closing, self._wake = threading.Event(), threading.Event()
-        with extra("mqtt"):
-            import paho.mqtt.client  # noqa: F401 (told now, not in the thread)
+        self._connect()  # A missing package or a wrong file is told here, not in the thread.
 
     @property
     def ignored(self) -> Counter[str]:
@@ -582,6 +593,11 @@ class Live:
                     missing[f"mqtt: {levels[0]}: never arrived"] += n
         dropped = Counter({f"mqtt: {kind}: queue full": n for kind, n in list(self._n_dropped.items())})
         return self._counts + missing + dropped
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether what comes is passed on at once; not while the broker is lost, nor until all are back after that."""
+        return self._held is None
 
     def stop(self) -> None:
         """End the iteration after what has come so far. Safe in a signal's handler and from any thread."""
@@ -621,9 +637,7 @@ class Live:
             self._wake.clear()
             connection.acknowledged.clear()
         self._connection = None
-        if not connection.lost.is_set():
-            connection.publish(self._engine_topic, status_payload("stopped"), retain=True)
-            connection.unsubscribe([self._prefix + "#"])
+        connection.part([self._prefix + "#"], self._engine_topic)
 
     def _down(self, reason: str, refused: bool) -> None:
         self._queue.put(("down", reason, refused, None))
@@ -707,7 +721,7 @@ class Live:
                 if entry is not None:
                     for observation in self._worked_off(*entry):
                         yield self._passed(observation)
-                if self._held is not None and self._caught_up():
+                if self._held is not None and self._all_back():
                     yield from self._release()
             yield from self._release()
         finally:
@@ -740,6 +754,8 @@ class Live:
                 if self.connected or not self._outage:
                     self._warn("broker lost", self._broker.host, a)
                 self.connected, self._outage = False, True
+                # From now on: the next connection brings what was gathered before it says that it is there.
+                self._held = [] if self._held is None else self._held
         return []
 
     def _message(self, levels: tuple[str, ...], payload: bytes, retained: bool) -> list[Observation]:
@@ -777,7 +793,6 @@ class Live:
         there = {name for name, state in self.publishers.items() if state in ("online", "resending")}
         self._awaited = there & self._answering
         self._hold_min_s = SETTLE_S if self._outage else 0.0
-        self._held = [] if self._held is None else self._held
         self._held_since_s = time.monotonic()
         self._gathered, self.connected, self._outage, self._ever_connected = False, True, False, True
         self._expected = session
@@ -819,24 +834,28 @@ class Live:
             # It was there before we were, and answers to us once it has sent again what it keeps.
             self._awaited.add(publisher)
         if status.state == "lost" and before != "lost":
-            self._warn("publisher lost", publisher, "its connection broke; nothing comes from its sensors")
+            said = f"the connection of {publisher!r} broke; nothing comes from its sensors"
+            self._warn("publisher lost", publisher, said)
         elif before in ("lost", "silent") and status.state in ("online", "resending"):
-            self._warn("publisher back", publisher, "is connected again")
+            self._warn("publisher back", publisher, f"{publisher!r} is connected again")
         elif status.state == "stopped" and before not in (None, "stopped"):
-            self._warn("publisher stopped", publisher, "has ended as it should")
+            self._warn("publisher stopped", publisher, f"{publisher!r} has ended as it should")
         if status.dropped and status.state == "online":
-            self._warn("publisher dropped messages", publisher, f"{status.dropped} so far, since its queue was full")
+            said = f"{publisher!r} dropped {status.dropped} messages so far, since its queue was full"
+            self._warn("publisher dropped messages", publisher, said)
 
-    def _caught_up(self) -> bool:
-        held_s = time.monotonic() - self._held_since_s
+    def _all_back(self) -> bool:
         if self._held is not None and len(self._held) >= self._queue_max:
             return True
+        if not self.connected:
+            return False
+        held_s = time.monotonic() - self._held_since_s
         if held_s > CATCH_UP_MAX_S:
             for publisher in sorted(self._awaited):
                 self.publishers[publisher] = "silent"
-                self._warn("publisher silent", publisher, f"did not come back within {CATCH_UP_MAX_S:g} s")
+                self._warn("publisher silent", publisher, f"{publisher!r} did not come back in {CATCH_UP_MAX_S:g} s")
             return True
-        return self.connected and self._gathered and not self._awaited and held_s >= self._hold_min_s
+        return self._gathered and not self._awaited and held_s >= self._hold_min_s
 
     def _release(self) -> Iterator[Observation]:
         """Go on with what was held, in order of time."""
@@ -852,12 +871,14 @@ class Live:
         n = self._decoder.missing(levels)
         if n > self._missing_told[levels] and self._held is None:  # What is being sent again is not missing.
             if _tenfold(self._missing_told[levels], n):
-                self._warn("messages missing", "/".join(levels), f"{n} so far were published and never arrived")
+                topic = "/".join(levels)
+                self._warn("messages missing", topic, f"{n} of {topic} so far were published and never arrived")
             self._missing_told[levels] = n
         for kind, dropped in list(self._n_dropped.items()):
             if dropped > self._n_dropped_told[kind]:
                 if _tenfold(self._n_dropped_told[kind], dropped):
-                    self._warn("messages dropped", kind, f"{dropped} so far, since the queue to the engine was full")
+                    said = f"{dropped} of {kind} so far, since the queue to the engine was full"
+                    self._warn("messages dropped", kind, said)
                 self._n_dropped_told[kind] = dropped
 
     def _refuse(self, levels: tuple[str, ...], refused: Refused) -> None:
@@ -872,7 +893,8 @@ class Live:
         before = self._counts[reason]
         self._counts[reason] += 1
         if _tenfold(before, before + 1):
-            self._warn("message refused", subject, f"{reason.removeprefix('mqtt: ')}: {message}; {before + 1} so far")
+            said = f"{subject}: {reason.removeprefix('mqtt: ')}: {message}; {before + 1} so far"
+            self._warn("message refused", subject, said)
 
     def _warn(self, kind: str, subject: str, message: str) -> None:
         self._tell(Warning(self._newest_ns, kind, subject, message))
