@@ -67,6 +67,8 @@ BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 2.0
 HELD_S = 5.0
 # After an outage everybody needs a pause of the longest kind to be back, publishers some time to send what they kept.
 SETTLE_S, CATCH_UP_MAX_S = BACKOFF_MAX_S + 1.0, 15.0
+# A broker that ends tells everybody's last will, some even after the engine has noticed its end.
+WILLS_S = 5.0
 # Messages between the network and the engine: a minute of a large store; the last of them are kept for gates and items.
 QUEUE_MAX, QUEUE_RESERVED = 32_768, 1024
 # A publisher's messages that are not acknowledged yet, or might have to be sent again: as long as the queue.
@@ -578,6 +580,7 @@ class Live:
         self._awaited: set[str] = set()
         self._answering: set[str] = set()  # Publishers that tell when they have sent again; the others are not awaited.
         self._gathered = False
+        self._lost_s: dict[str, float] = {}  # When publishers were lost.
         self._outage = False
         self._ever_connected = False
         self._connection: _Connection | None = None
@@ -753,9 +756,10 @@ class Live:
                     raise FusionError(a)
                 if self.connected or not self._outage:
                     self._warn("broker lost", self._broker.host, a)
-                self.connected, self._outage = False, True
+                self.connected, self._gathered, self._outage = False, False, True
                 # From now on: the next connection brings what was gathered before it says that it is there.
                 self._held = [] if self._held is None else self._held
+                self._await_those_there()
         return []
 
     def _message(self, levels: tuple[str, ...], payload: bytes, retained: bool) -> list[Observation]:
@@ -789,13 +793,17 @@ class Live:
     def _up(self, session: str) -> None:
         if self._outage and self._ever_connected:
             self._warn("broker back", self._broker.host, f"{self._broker}: connected again")
-        # Whoever was there before the outage is waited for: what the broker retains of them may be older than it.
-        there = {name for name, state in self.publishers.items() if state in ("online", "resending")}
-        self._awaited = there & self._answering
         self._hold_min_s = SETTLE_S if self._outage else 0.0
         self._held_since_s = time.monotonic()
         self._gathered, self.connected, self._outage, self._ever_connected = False, True, False, True
         self._expected = session
+
+    def _await_those_there(self) -> None:
+        """Wait after an outage for those who were there before it; a broker that ends tells last wills first."""
+        since_s = time.monotonic() - WILLS_S
+        there = {name for name, state in self.publishers.items() if state in ("online", "resending")}
+        there |= {name for name, lost_s in self._lost_s.items() if lost_s > since_s}
+        self._awaited |= there & self._answering
 
     def _engine_said(self, payload: bytes, retained: bool) -> None:
         if payload == status_payload("online", self._expected):
@@ -813,6 +821,7 @@ class Live:
         if not payload:  # Somebody has cleared what was retained.
             self.publishers.pop(publisher, None)
             self._awaited.discard(publisher)
+            self._lost_s.pop(publisher, None)
             return
         try:
             status = STATUS.validate_json(payload, strict=True)
@@ -825,9 +834,13 @@ class Live:
             return
         if status.state in ("online", "resending") and "engine" in status.model_fields_set:
             self._answering.add(publisher)
-        if publisher in self._awaited and retained and status.engine != self._expected:
+        if publisher in self._awaited and (retained or not self._gathered) and status.engine != self._expected:
             return  # From before the outage.
         self.publishers[publisher] = status.state
+        if status.state == "lost":
+            self._lost_s[publisher] = time.monotonic()
+        else:
+            self._lost_s.pop(publisher, None)
         if status.state in ("lost", "stopped") or status.engine == self._expected:
             self._awaited.discard(publisher)
         elif retained and self._held is not None and publisher in self._answering:
