@@ -767,12 +767,15 @@ def _clock_findings(recording: Recording, cameras: _Stream) -> Iterator[Finding]
                 yield Finding("warning", rule, f"camera {warning.subject}", said)
     except RecordingError:
         return  # Told already.
-    for state in tracker.health.report():
-        off_s = abs(state.offset_s)
+    states = tracker.health.report()
+    # Told from the middle of all clocks, not from their mean: one that is far off draws the mean along.
+    usual_s = float(np.median([state.offset_s for state in states]))
+    for state in states:
+        off_s = abs(state.offset_s - usual_s)
         if off_s - 2.0 * state.offset_sd_s < CLOCK_TOLD_S:
             continue
-        way = "ahead of" if state.offset_s > 0 else "behind"
-        said = f"want one clock, got its times {1e3 * off_s:.0f} ms {way} the cameras' common one "
+        way = "ahead of" if state.offset_s > usual_s else "behind"
+        said = f"want one clock, got its times {1e3 * off_s:.0f} ms {way} the other cameras' "
         said += f"(+- {1e3 * state.offset_sd_s:.0f})"
         severity: Severity = "note"
         if off_s > CLOCK_MAX_S:
