@@ -38,8 +38,9 @@ def test_a_sound_machine_is_found_sound():
     assert not [line for line in lines if line["sign"] == "fault"]
     assert not [line for line in lines if line["sign"] == "ok" and line["advice"]]
     subjects = {line["subject"] for line in lines}
-    assert subjects >= {"python", "fusion", "numpy", "numba", "kernel triangulation", "kernel attribution", "self-test"}
-    assert subjects >= {"numba cache", "working folder", "temporary folder", "time zones", "clock", "stopwatch", "cores"}
+    kernels = {"kernel triangulation", "kernel attribution", "numba cache"}
+    machine = {"working folder", "temporary folder", "time zones", "clock", "stopwatch", "cores"}
+    assert subjects >= {"python", "fusion", "numpy", "numba", "self-test"} | kernels | machine
     assert "instruction set" in next(line["found"] for line in lines if line["subject"] == "kernel triangulation")
 
 
@@ -57,7 +58,8 @@ def test_kernels_that_were_not_built_are_named_with_what_to_do():
     done = run("--json", hidden=["fusion._kernels.triangulation"])
     lines = {line["subject"]: line for line in json.loads(done.stdout)}
     assert done.returncode == 1 and not done.stderr
-    assert lines["kernel triangulation"]["sign"] == "fault" and "C++ compiler" in lines["kernel triangulation"]["advice"]
+    kernel = lines["kernel triangulation"]
+    assert kernel["sign"] == "fault" and "C++ compiler" in kernel["advice"]
     assert lines["kernel attribution"]["sign"] == "ok"
 
 
