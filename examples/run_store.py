@@ -5,6 +5,7 @@ python examples/run_store.py --store DIR              simulate the store of a st
                                                       examples/stores/amazon_go
 python examples/run_store.py RECORDING --out DIR      replay a recording, write the contract's results
 python examples/run_store.py --store DIR --mqtt HOST  run a store on what its sensors publish, until interrupted
+python examples/run_store.py --view out.rrd           write a Rerun recording of the run as well (extra `view`)
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fusion.observations import Observation, Recording
     from fusion.results import Receipt, Result
     from fusion.simulation import Simulation
+    from fusion.view import View
 
 
 def arguments() -> argparse.Namespace:
@@ -51,6 +53,7 @@ def arguments() -> argparse.Namespace:
     live.add_argument("--record", type=Path, metavar="DIR", help="record what is used of the streams in a new folder")
     live.add_argument("--code-key", type=Path, help="public key of the server that signs QR codes, PEM")
     live.add_argument("--staff-list", type=Path, help="tokens that let staff in, one a line")
+    parser.add_argument("--view", type=Path, metavar="OUT.RRD", help="Rerun recording to write, for engineers")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--fast", action="store_true", help="as fast as possible (default)")
     pace.add_argument("--realtime", action="store_true", help="at the pace of the data")
@@ -112,6 +115,12 @@ def run(args: argparse.Namespace) -> int:
     holds = f"{len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products"
     print(f"{store.name}: {holds}; {origin}", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
+    view = None
+    if args.view is not None:
+        from fusion.view import View
+
+        args.view.parent.mkdir(parents=True, exist_ok=True)
+        view = View(args.view, store)
     # Each run is a book of its own; a shop that goes on trading keeps its ledger.
     for old in () if args.mqtt else args.out.glob("ledger.sqlite*"):
         old.unlink()
@@ -131,6 +140,8 @@ def run(args: argparse.Namespace) -> int:
             store, example, simulation.scenario, ledger=ledger, out=args.out, folder=args.store, smtp=args.smtp
         )
         observations = front.observations(observations)
+    if view is not None:
+        observations = viewed(observations, view)
     one_run = Run(store, observations, live.record if live else None)
     writer = ResultsWriter(args.out, store)
     report = Report(store, store.name, one_run.engine)
@@ -154,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
             feed.add(result)
         if live is not None:
             live.told(result)
+        if view is not None:
+            view.add(result)
         if isinstance(result, Receipt):
             receipts.append(result)
         line = describe(store, result, start_ns or one_run.first_ns)
@@ -181,6 +194,9 @@ def run(args: argparse.Namespace) -> int:
     if live is not None:
         live.close()
     summary = one_run.summary(live.streams if live else recording)
+    if view is not None:
+        view.close()
+    summary = one_run.summary(recording)
     shelves = one_run.engine.shelf_state()
     writer.close(summary, shelves)
     visits = read_truth(args.recording) if recording else simulated_truth(simulation) if simulation else None
@@ -219,6 +235,8 @@ def run(args: argparse.Namespace) -> int:
     for said in recording.damaged if recording else ():
         print(f"damaged: {said}")
     print(f"results, report.html, floor.svg and ledger.sqlite are in {args.out}")
+    if view is not None:
+        print(f"look at the run in three dimensions: rerun {args.view}")
     return exit_code
 
 
@@ -263,6 +281,13 @@ def paced(observations: Iterable[Observation]) -> Iterator[Observation]:
         ahead_s = (observation.t_ns - first_ns) / 1e9 - (time.monotonic() - started_s)
         if ahead_s > 0:
             time.sleep(ahead_s)
+        yield observation
+
+
+def viewed(observations: Iterable[Observation], view: View) -> Iterator[Observation]:
+    """The observations as they go by, into the Rerun recording as well."""
+    for observation in observations:
+        view.observe(observation)
         yield observation
 
 

@@ -32,7 +32,7 @@ ORDER = (
     ("visits",),
     ("engine",),
     ("run",),
-    ("report",),
+    ("report", "view"),
     ("simulation",),
     ("coverage",),
     ("checks",),
@@ -113,6 +113,8 @@ def test_every_public_name_is_there() -> None:
         ("cryptography", "gate", "from fusion.adapters.credentials import private_key; private_key(Path('none'))"),
         ("segno", "gate", "from fusion.adapters.credentials import qr_picture; qr_picture('x')"),
         ("paho", "mqtt", "from fusion.adapters.mqtt import Publisher; Publisher('localhost', 'store', 'name')"),
+        ("rerun", "view", "from fusion.view import View; View('none/x', None)"),
+        ("starlette", "console", "import fusion.console.server"),
         ("psycopg", "postgres", "from fusion.adapters.books import open_books; open_books('postgresql://x', 'x', 'v')"),
     ],
 )
