@@ -806,6 +806,72 @@ def outcomes(jobs: Sequence[tuple[Take, Path | None, tuple[str, ...], bool]], n_
         yield from pool.map(_work, jobs)
 
 
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+# Most lines are nearly certain, so the last tenth is told in parts.
+_BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)
+
+
+def reliability(lines: Sequence[tuple[float, bool]]) -> list[list[float]]:
+    """By confidence: from, to, number of lines, of these right, mean confidence. Without bins that are empty."""
+    confidence = np.array([c for c, _ in lines])
+    hit = np.array([r for _, r in lines], bool)
+    place = np.clip(np.searchsorted(_BINS, confidence, side="right") - 1, 0, len(_BINS) - 2)
+    told = []
+    for b in sorted(set(place.tolist())):
+        inside = place == b
+        mean = round(float(confidence[inside].mean()), 5)
+        told.append([_BINS[b], _BINS[b + 1], int(inside.sum()), int(hit[inside].sum()), mean])
+    return told
+
+
+def _told(score: Score) -> dict[str, Any]:
+    """Counts of a score, without what each line and each visit brought."""
+    names = ("visits", "settled", "settled_right", "review", "missing", "any_right", "value", "over", "under")
+    error = calibration_error(score.lines)
+    return {**{name: getattr(score, name) for name in names}, "ece": None if math.isnan(error) else round(error, 5)}
+
+
+def _quantile(values: Sequence[float], percent: float) -> float | None:
+    return round(float(np.percentile(values, percent)), 3) if values else None
+
+
+def _row(name: str, title: str, runs: Sequence[Outcome]) -> dict[str, Any]:
+    ours, plain = sum_of(run.ours for run in runs), sum_of(run.plain for run in runs)
+    low, high = calibration_interval([run.ours for run in runs])
+    return {
+        "name": name,
+        "title": title,
+        "at_once": round(float(np.mean(ours.at_once)), 3) if ours.at_once else None,
+        "ours": _told(ours),
+        "ece_interval": [None if math.isnan(one) else round(one, 5) for one in (low, high)],
+        "plain": _told(plain),
+        "delay_s": [_quantile(ours.delay_s, 50), _quantile(ours.delay_s, 99)],
+        "late_s": _quantile(ours.late_s, 99),
+        "attribution_us": _quantile(ours.attribution_us, 99),
+        "violations": dict(sorted(ours.violations.items())),
+        "reliability": reliability(ours.lines),
+    }
+
+
+def figures(results: dict[str, list[Outcome]], command: str) -> dict[str, Any]:
+    """All that tables and plots tell, as it goes into JSON: sums of every case, and of the parts left out."""
+    rows, parts = [], []
+    for case in CASES:
+        runs = results.get(case.name)
+        if not runs:
+            continue
+        rows.append(_row(case.name, case.title, runs) | {"wanted": list(case.wanted)})
+        runs = [run for run in runs if run.ablated]
+        if not runs:
+            continue
+        engines = {"complete": sum_of(run.ours for run in runs)}
+        engines |= {name: sum_of(run.ablated[name] for run in runs) for name in runs[0].ablated}
+        engines["plain method"] = sum_of(run.plain for run in runs)
+        parts += [{"title": case.title, "engine": name, "score": _told(score)} for name, score in engines.items()]
+    return {"command": command, "cases": rows, "all": _row("all", "all", _all(results)), "parts": parts}
+
+
 # ---- telling ---------------------------------------------------------------------------------------------------------
 
 
@@ -820,31 +886,28 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.2f}" if whole else "-"
 
 
-def _quantile(values: Sequence[float], percent: float, digits: int) -> str:
-    return f"{np.percentile(values, percent):.{digits}f}" if values else "-"
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
-def markdown(results: dict[str, list[Outcome]]) -> str:
+def markdown(told: dict[str, Any]) -> str:
     """One row a case: ours, what was wanted, and the plain method."""
     lines = [
         "| scenario | at once | visits | settled right % | wanted | review % | wanted | any right % | plain: right % "
         "| plain: review % |",
         "|---|" + "---|" * 9,
     ]
-    for case in CASES:
-        runs = results.get(case.name)
-        if not runs:
-            continue
-        ours, plain = sum_of(run.ours for run in runs), sum_of(run.plain for run in runs)
-        right, review = case.wanted
-        met = " ✓" if ours.settled and ours.settled_right >= right * ours.settled else " ✗"
-        few = " ✓" if ours.review <= review * ours.visits else " ✗"
+    for row in told["cases"]:
+        ours, plain, (right, review) = row["ours"], row["plain"], row["wanted"]
+        met = " ✓" if ours["settled"] and ours["settled_right"] >= right * ours["settled"] else " ✗"
+        few = " ✓" if ours["review"] <= review * ours["visits"] else " ✗"
+        missing = f" ({ours['missing']} without receipt)" if ours["missing"] else ""
         lines.append(
-            f"| {case.title} | {np.mean(ours.at_once):.1f} | {ours.visits}{_missing(ours)} "
-            f"| {_share(ours.settled_right, ours.settled)} | ≥ {100 * right:.1f}{met} "
-            f"| {_share(ours.review, ours.visits)} | ≤ {100 * review:.0f}{few} "
-            f"| {_share(ours.any_right, ours.visits)} | {_share(plain.settled_right, plain.settled)} "
-            f"| {_share(plain.review, plain.visits)} |"
+            f"| {row['title']} | {_number(row['at_once'], 1)} | {ours['visits']}{missing} "
+            f"| {_share(ours['settled_right'], ours['settled'])} | ≥ {100 * right:.1f}{met} "
+            f"| {_share(ours['review'], ours['visits'])} | ≤ {100 * review:.0f}{few} "
+            f"| {_share(ours['any_right'], ours['visits'])} | {_share(plain['settled_right'], plain['settled'])} "
+            f"| {_share(plain['review'], plain['visits'])} |"
         )
     lines += [
         "",
@@ -852,43 +915,45 @@ def markdown(results: dict[str, list[Outcome]]) -> str:
         "| late s | attribution p99 µs | violations |",
         "|---|" + "---|" * 9,
     ]
-    for title, runs in [*((c.title, results.get(c.name, [])) for c in CASES), ("all", _all(results))]:
-        if not runs:
-            continue
-        ours, plain = sum_of(run.ours for run in runs), sum_of(run.plain for run in runs)
-        low, high = calibration_interval([run.ours for run in runs])
-        violations = ", ".join(f"{n} {what}" for what, n in sorted(ours.violations.items())) or "none"
+    for row in [*told["cases"], told["all"]]:
+        ours, plain, (low, high) = row["ours"], row["plain"], row["ece_interval"]
+        violations = ", ".join(f"{n} {what}" for what, n in row["violations"].items()) or "none"
         lines.append(
-            f"| {title} | {_percent(ours.over, ours.value)} | {_percent(ours.under, ours.value)} "
-            f"| {_percent(plain.over, plain.value)} | {_percent(plain.under, plain.value)} "
-            f"| {calibration_error(ours.lines):.3f} ({low:.3f}-{high:.3f}) "
-            f"| {_quantile(ours.delay_s, 50, 1)} / {_quantile(ours.delay_s, 99, 1)} "
-            f"| {_quantile(ours.late_s, 99, 1)} | {_quantile(ours.attribution_us, 99, 0)} | {violations} |"
+            f"| {row['title']} | {_percent(ours['over'], ours['value'])} | {_percent(ours['under'], ours['value'])} "
+            f"| {_percent(plain['over'], plain['value'])} | {_percent(plain['under'], plain['value'])} "
+            f"| {_number(ours['ece'], 3)} ({_number(low, 3)}-{_number(high, 3)}) "
+            f"| {_number(row['delay_s'][0], 1)} / {_number(row['delay_s'][1], 1)} "
+            f"| {_number(row['late_s'], 1)} | {_number(row['attribution_us'], 0)} | {violations} |"
         )
     return "\n".join(lines)
 
 
-def ablation_table(results: dict[str, list[Outcome]]) -> str:
+def ablation_table(told: dict[str, Any]) -> str:
     """What is lost by leaving a part out, for the cases that were asked."""
+    if not told["parts"]:
+        return ""
     lines = ["| scenario | engine | settled right % | review % | any right % | line ECE |", "|---|---|---|---|---|---|"]
-    for case in CASES:
-        runs = [run for run in results.get(case.name, []) if run.ablated]
-        if not runs:
-            continue
-        engines = {"complete": sum_of(run.ours for run in runs)}
-        engines |= {name: sum_of(run.ablated[name] for run in runs) for name in runs[0].ablated}
-        engines["plain method"] = sum_of(run.plain for run in runs)
-        for name, score in engines.items():
-            error = "-" if name == "plain method" else f"{calibration_error(score.lines):.3f}"
-            lines.append(
-                f"| {case.title} | {name} | {_share(score.settled_right, score.settled)} "
-                f"| {_share(score.review, score.visits)} | {_share(score.any_right, score.visits)} | {error} |"
-            )
-    return "\n".join(lines) if len(lines) > 2 else ""
+    for part in told["parts"]:
+        score = part["score"]
+        error = "-" if part["engine"] == "plain method" else _number(score["ece"], 3)
+        lines.append(
+            f"| {part['title']} | {part['engine']} | {_share(score['settled_right'], score['settled'])} "
+            f"| {_share(score['review'], score['visits'])} | {_share(score['any_right'], score['visits'])} | {error} |"
+        )
+    return "\n".join(lines)
 
 
-def _missing(score: Score) -> str:
-    return f" ({score.missing} without receipt)" if score.missing else ""
+def page(told: dict[str, Any]) -> str:
+    """The tables with what their figures mean."""
+    words = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
+    receipts = "![Settled receipts that are right, and receipts that go to review](accuracy_receipts.svg)"
+    plot = "![Share of receipt lines that are right over their confidence](accuracy.svg)"
+    head = f"# Who took what, in simulated shops\n\nMade by `{told['command']}`."
+    parts = [head, receipts, markdown(told), plot]
+    if told["parts"]:
+        brought = "![What the parts bring: right and reviewed receipts of engines without one](accuracy_parts.svg)"
+        parts += ["What the parts bring, on the same recordings:", brought, ablation_table(told)]
+    return "\n\n".join(parts) + f"\n\n{words}"
 
 
 def _all(results: dict[str, list[Outcome]]) -> list[Outcome]:
@@ -900,68 +965,6 @@ def sum_of(scores: Iterable[Score]) -> Score:
     for score in scores:
         total = total + score
     return total
-
-
-# Most lines are nearly certain, so the last tenth is shown in parts.
-_BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)
-
-
-def svg(lines: Sequence[tuple[float, bool]]) -> str:
-    """Reliability diagram: share of lines that are right over their confidence, with intervals; how many, below."""
-    width, height, left, right, top, bottom = 620, 640, 74, 24, 28, 170
-    size_x, size_y = width - left - right, height - top - bottom
-
-    def at_x(value: float) -> float:
-        return left + value * size_x
-
-    def at_y(value: float) -> float:
-        return top + (1.0 - value) * size_y
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
-        ' font-size="13">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for tick in np.arange(0.0, 1.01, 0.2).tolist():
-        x, y = at_x(tick), at_y(tick)
-        parts.append(f'<path d="M{x:.1f} {top}V{top + size_y}M{left} {y:.1f}H{width - right}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{x:.1f}" y="{top + size_y + 18}" text-anchor="middle">{tick:.1f}</text>')
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:.1f}</text>')
-    diagonal = f"M{at_x(0):.1f} {at_y(0):.1f}L{at_x(1):.1f} {at_y(1):.1f}"
-    parts.append(f'<path d="{diagonal}" stroke="#999" stroke-dasharray="5 4"/>')
-    confidence = np.array([c for c, _ in lines])
-    hit = np.array([r for _, r in lines], bool)
-    place = np.clip(np.searchsorted(_BINS, confidence, side="right") - 1, 0, len(_BINS) - 2)
-    base, scale = height - 42, 70.0 / max(math.log10(max(len(lines), 10)), 1.0)
-    for b in sorted(set(place.tolist())):
-        inside = place == b
-        n, k, mean = int(inside.sum()), int(hit[inside].sum()), float(confidence[inside].mean())
-        low, high = share_interval(k, n)
-        x = at_x(mean)
-        said = f"{_BINS[b]:g} to {_BINS[b + 1]:g}: {n} lines, told {mean:.3f}, right {k / n:.3f}"
-        parts.append(f'<path d="M{x:.1f} {at_y(low):.1f}V{at_y(high):.1f}" stroke="#1b6ca8"/>')
-        parts.append(f'<circle cx="{x:.1f}" cy="{at_y(k / n):.1f}" r="4" fill="#1b6ca8"><title>{said}</title></circle>')
-        tall = scale * math.log10(n) + 3.0
-        bar = f'<path d="M{x:.1f} {base}V{base - tall:.1f}" stroke="#2a9d8f" stroke-width="6">'
-        parts.append(f"{bar}<title>{said}</title></path>")
-    parts.append(f'<path d="M{left} {base}H{width - right}" stroke="#999"/>')
-    parts.append(f'<text x="{left - 8}" y="{base - 22}" text-anchor="end">lines, log</text>')
-    parts.append(f'<text x="{left + size_x / 2}" y="{height - 14}" text-anchor="middle">confidence of a line</text>')
-    middle = top + size_y / 2
-    parts.append(f'<text x="20" y="{middle}" text-anchor="middle" transform="rotate(-90 20 {middle})">')
-    parts.append(f"share right, 95 % interval; ECE {calibration_error(lines):.3f}</text></svg>")
-    return "\n".join(parts) + "\n"
-
-
-def page(results: dict[str, list[Outcome]], command: str) -> str:
-    """The tables with what their figures mean."""
-    words = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
-    plot = "![Share of receipt lines that are right over their confidence](accuracy.svg)"
-    parts = [f"# Who took what, in simulated shops\n\nMade by `{command}`.", markdown(results), plot]
-    ablations = ablation_table(results)
-    if ablations:
-        parts += ["What the parts bring, on the same recordings:", ablations]
-    return "\n\n".join(parts) + f"\n\n{words}"
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -985,7 +988,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--ablations", action="store_true", help=f"engines without a part, on {', '.join(ABLATED)}")
     parser.add_argument("--explain", type=Path, help="write here why receipts were unsure or wrong")
-    parser.add_argument("--out", type=Path, help="folder for accuracy.md and accuracy.svg")
+    parser.add_argument("--out", type=Path, help="folder for tables, plots and their figures as JSON")
     args = parser.parse_args(arguments)
     chosen = [case for case in CASES if args.case in case.name or args.case in case.title]
     jobs = []
@@ -1002,20 +1005,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         said = {"visits": s.visits, "settled": s.settled, "right": s.settled_right, "review": s.review}
         plain = {"plain_settled": outcome.plain.settled, "plain_right": outcome.plain.settled_right}
         print(json.dumps({"case": outcome.case, "seed": outcome.seed, **said, **plain}), file=sys.stderr, flush=True)
-    table = markdown(results)
-    print(table)
+    told = figures(results, _command(args))
+    print(markdown(told))
     if args.ablations:
-        print(f"\n{ablation_table(results)}")
+        print(f"\n{ablation_table(told)}")
     print(f"\n{sum(len(runs) for runs in results.values())} runs in {time.perf_counter() - started_s:.0f} s")
     if args.explain:
         from accuracy_causes import causes_page
 
         args.explain.write_text(causes_page([cause for run in _all(results) for cause in run.causes]), "utf-8")
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "accuracy.md").write_text(page(results, _command(args)), encoding="utf-8")
-        lines = [line for run in _all(results) for line in run.ours.lines]
-        (args.out / "accuracy.svg").write_text(svg(lines), encoding="utf-8")
+        from figures import write
+
+        write("accuracy", told, args.out)
 
 
 if __name__ == "__main__":

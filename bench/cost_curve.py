@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python bench/cost_curve.py                        all sizes: about four minutes
     OMP_NUM_THREADS=1 python bench/cost_curve.py --cameras 100 --people 100
-    OMP_NUM_THREADS=1 python bench/cost_curve.py --out docs/figures     writes cost_curve.md and cost_curve.svg
+    OMP_NUM_THREADS=1 python bench/cost_curve.py --out docs/figures     writes cost_curve.md, .json and .svg
 
 Up to 28 cameras and 16 people share one room that every camera looks at. Beyond, cameras hang from the ceiling of a
 hall in a grid, tilted all ways, so far apart that everybody is in about eight views; so does a real shop grow. A size
@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -343,79 +344,22 @@ def growth(rows: Sequence[dict[str, float]]) -> str:
     return f"The engine's median grows with the number of detections {', '.join(parts)} (1 is linear)."
 
 
-def svg(rows: Sequence[dict[str, float]]) -> str:
-    """Median (dot) to p99 (whisker) of the engine step over detections a set; both axes logarithmic."""
-    width, height, left, right, top, bottom = 860, 520, 74, 150, 28, 56
-    xs, ys = [row["detections"] for row in rows], [row["engine_p50_us"] for row in rows]
-    x_low, x_high = math.log10(min(xs) / 1.3), math.log10(max(xs) * 1.3)
-    y_low = math.log10(min(ys) / 1.5)
-    y_high = math.log10(max(row["engine_p99_us"] for row in rows) * 1.3)
-
-    def at_x(value: float) -> float:
-        return left + (math.log10(value) - x_low) / (x_high - x_low) * (width - left - right)
-
-    def at_y(value: float) -> float:
-        return height - bottom - (math.log10(value) - y_low) / (y_high - y_low) * (height - top - bottom)
-
-    def ticks(low: float, high: float) -> list[float]:
-        decades = range(math.floor(low), math.ceil(high) + 1)
-        return [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= math.log10(m * 10.0**d) <= high]
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
-        ' font-size="13">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for tick in ticks(x_low, x_high):
-        x = at_x(tick)
-        parts.append(f'<path d="M{x:.1f} {top}V{height - bottom}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{tick:g}</text>')
-    for tick in ticks(y_low, y_high):
-        y = at_y(tick)
-        parts.append(f'<path d="M{left} {y:.1f}H{width - right}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    # Linear growth through the largest size, for comparison.
-    large = max(rows, key=lambda row: row["detections"])
-    per = large["engine_p50_us"] / large["detections"]
-    first = max(10**x_low, 10**y_low / per)
-    parts.append(
-        f'<path d="M{at_x(first):.1f} {at_y(first * per):.1f}L{at_x(large["detections"]):.1f}'
-        f' {at_y(large["engine_p50_us"]):.1f}" stroke="#999" stroke-dasharray="5 4"/>'
-    )
-    colours = dict(zip(CAMERAS, ("#1b6ca8", "#2a9d8f", "#7fb069", "#d9a404", "#e76f51", "#b5179e", "#4a4e69")))
-    cameras = sorted({int(row["cameras"]) for row in rows})
-    for n_cameras in cameras:
-        colour = colours.get(n_cameras, "#333")
-        series = sorted((row for row in rows if row["cameras"] == n_cameras), key=lambda row: row["detections"])
-        line = "L".join(f"{at_x(row['detections']):.1f} {at_y(row['engine_p50_us']):.1f}" for row in series)
-        parts.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        for row in series:
-            x, y, y99 = at_x(row["detections"]), at_y(row["engine_p50_us"]), at_y(row["engine_p99_us"])
-            parts.append(f'<path d="M{x:.1f} {y:.1f}V{y99:.1f}M{x - 4:.1f} {y99:.1f}h8" stroke="{colour}"/>')
-            title = f"{n_cameras} cameras, {row['people']:.0f} people: {row['engine_p50_us']:.0f} µs"
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{title}</title></circle>')
-    for i, n_cameras in enumerate(cameras):
-        y = top + 14 + 20 * i
-        parts.append(f'<circle cx="{width - right + 22}" cy="{y}" r="4" fill="{colours.get(n_cameras, "#333")}"/>')
-        parts.append(f'<text x="{width - right + 34}" y="{y + 4}">{n_cameras} cameras</text>')
-    y = top + 14 + 20 * len(cameras)
-    parts.append(f'<path d="M{width - right + 12} {y}h18" stroke="#999" stroke-dasharray="5 4"/>')
-    parts.append(f'<text x="{width - right + 34}" y="{y + 4}">linear</text>')
-    middle = (left + width - right) / 2
-    parts.append(f'<text x="{middle}" y="{height - 14}" text-anchor="middle">detections in a set of frames</text>')
-    parts.append(f'<text x="18" y="{height / 2}" text-anchor="middle" transform="rotate(-90 18 {height / 2})">')
-    parts.append("engine step, µs: median, and p99 as a whisker</text></svg>")
-    return "\n".join(parts) + "\n"
+def page(told: dict[str, Any]) -> str:
+    """The table with what its figures mean."""
+    words = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
+    head = f"# What a step costs\n\nMade by `{told['command']}`, one core."
+    plot = "![Time of an engine step over the number of detections](cost_curve.svg)"
+    return "\n\n".join([head, plot, growth(told["rows"]), markdown(told["rows"]), words])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cameras", type=int, nargs="*", default=CAMERAS)
     parser.add_argument("--people", type=int, nargs="*", default=PEOPLE)
     parser.add_argument("--sets", type=int, default=300, help="of frames, at 15 a second")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="folder for cost_curve.md and cost_curve.svg")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="folder for table, plot and their figures as JSON")
+    args = parser.parse_args(arguments)
     rows = []
     for n_cameras in args.cameras:
         for n_people in args.people:
@@ -428,12 +372,11 @@ def main() -> None:
     if len(rows) > 2:
         print(f"\n{growth(rows)}")
     if args.out:
-        words = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
+        from figures import write
+
         command = f"python bench/cost_curve.py --sets {args.sets} --repeats {args.repeats} --out {args.out}"
-        head = f"# What a step costs\n\nMade by `{command}`, one core.\n\n"
-        plot = "![Time of an engine step over the number of detections](cost_curve.svg)"
-        (args.out / "cost_curve.md").write_text(f"{head}{plot}\n\n{growth(rows)}\n\n{table}\n\n{words}", "utf-8")
-        (args.out / "cost_curve.svg").write_text(svg(rows), encoding="utf-8")
+        rows = [{key: round(value, 3) for key, value in row.items()} for row in rows]
+        write("cost_curve", {"command": command, "rows": rows}, args.out)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ class Coverage:
                 cross = f"M{x - 6 * unit:.1f} {y - 6 * unit:.1f}l{12 * unit:.1f} {12 * unit:.1f}m0 {-12 * unit:.1f}"
                 mark = f'<path class="unseen" d="{cross}l{-12 * unit:.1f} {12 * unit:.1f}"/>'
                 marks.append(f"<g>{mark}<title>{views} cameras see a hand here</title></g>")
-        css = _CSS + "".join(f".v{n} {{ {shade} }}\n" for n, shade in enumerate(_SHADES))
+        css = _CSS + "".join(f".v{n} {{ {shade}; shape-rendering: crispEdges }}\n" for n, shade in enumerate(_SHADES))
         title = f"{self.store.name}: cameras that see each part of the floor at {HEIGHT_M:g} m"
         on_floor = _HATCH.format(fine=5 * unit, half=2.5 * unit) + "".join(cells)
         page = plan.picture(title, "".join(marks), css, on_floor, self._legend(plan), 64 * unit)

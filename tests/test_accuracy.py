@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import sys
 from collections import Counter
@@ -226,6 +227,7 @@ def test_causes_name_what_two_explanations_differ_in(causes, accuracy):
 
 
 def test_a_quick_run_end_to_end(accuracy, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib", reason="no Matplotlib: pip install 'storefusion[bench]'")
     monkeypatch.syspath_prepend(str(BENCH))
     small = replace(accuracy.CASES[0], scenario={"shoppers": 8, "minutes": 4.8})
     monkeypatch.setattr(accuracy, "CASES", (small,))
@@ -240,6 +242,8 @@ def test_a_quick_run_end_to_end(accuracy, tmp_path, capsys, monkeypatch):
     page = (out / "accuracy.md").read_text(encoding="utf-8")
     assert "accuracy.svg" in page and "Figures are sums" in page
     assert (out / "accuracy.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    (row,) = json.loads((out / "accuracy.json").read_text(encoding="utf-8"))["cases"]
+    assert row["ours"]["visits"] == 8 and sum(one[2] for one in row["reliability"]) > 8
     assert "Why receipts" in (tmp_path / "why").read_text(encoding="utf-8")
     # The recording is used again, and says the same.
     accuracy.main(["--quick", "--case", "calm", "--cache", str(cache)])
