@@ -827,9 +827,14 @@ def reliability(lines: Sequence[tuple[float, bool]]) -> list[list[float]]:
 
 def _told(score: Score) -> dict[str, Any]:
     """Counts of a score, without what each line and each visit brought."""
-    names = ("visits", "settled", "settled_right", "review", "missing", "any_right", "value", "over", "under")
+    names = ("visits", "settled", "settled_right", "review", "missing", "any_right")
     error = calibration_error(score.lines)
-    return {**{name: getattr(score, name) for name in names}, "ece": None if math.isnan(error) else round(error, 5)}
+    return {
+        **{name: getattr(score, name) for name in names},
+        "over_percent": round(100.0 * score.over / score.value, 4) if score.value else None,
+        "under_percent": round(100.0 * score.under / score.value, 4) if score.value else None,
+        "ece": None if math.isnan(error) else round(error, 5),
+    }
 
 
 def _quantile(values: Sequence[float], percent: float) -> float | None:
@@ -882,10 +887,6 @@ def _share(k: int, n: int) -> str:
     return f"{100 * k / n:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.2f}" if whole else "-"
-
-
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
@@ -919,8 +920,8 @@ def markdown(told: dict[str, Any]) -> str:
         ours, plain, (low, high) = row["ours"], row["plain"], row["ece_interval"]
         violations = ", ".join(f"{n} {what}" for what, n in row["violations"].items()) or "none"
         lines.append(
-            f"| {row['title']} | {_percent(ours['over'], ours['value'])} | {_percent(ours['under'], ours['value'])} "
-            f"| {_percent(plain['over'], plain['value'])} | {_percent(plain['under'], plain['value'])} "
+            f"| {row['title']} | {_number(ours['over_percent'], 2)} | {_number(ours['under_percent'], 2)} "
+            f"| {_number(plain['over_percent'], 2)} | {_number(plain['under_percent'], 2)} "
             f"| {_number(ours['ece'], 3)} ({_number(low, 3)}-{_number(high, 3)}) "
             f"| {_number(row['delay_s'][0], 1)} / {_number(row['delay_s'][1], 1)} "
             f"| {_number(row['late_s'], 1)} | {_number(row['attribution_us'], 0)} | {violations} |"

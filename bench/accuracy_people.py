@@ -472,19 +472,31 @@ _COLUMNS = (
 )
 
 
-def markdown(results: dict[str, list[dict[str, float]]]) -> str:
+def summary(results: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, list[float | None]]]:
+    """Of each case every figure's mean and 95 % margin over seeds, as they go into JSON; null where there is none."""
+    told: dict[str, dict[str, list[float | None]]] = {}
+    for name, runs in results.items():
+        keys = dict.fromkeys(key for one in runs for key in one)
+        figures = {key: mean_and_margin([one.get(key, math.nan) for one in runs]) for key in keys}
+        told[name] = {
+            key: [None if math.isnan(value) else round(value, 6) for value in both] for key, both in figures.items()
+        }
+    return told
+
+
+def markdown(told: dict[str, dict[str, list[float | None]]]) -> str:
     """One row a case, mean and 95 % margin over seeds."""
     lines = [
         "| case | " + " | ".join(heading for heading, *_ in _COLUMNS) + " |",
         "|---|" + "---|" * len(_COLUMNS),
     ]
-    for name, runs in results.items():
+    for name, figures in told.items():
         cells = []
         for _, key, factor, digits in _COLUMNS:
-            mean, margin = mean_and_margin([one.get(key, math.nan) * factor for one in runs])
-            text = "-" if math.isnan(mean) else f"{mean:.{digits}f}"
-            plain = math.isnan(margin) or key in ("people", "person_minutes", "cameras_named_percent", "false_warnings")
-            cells.append(text if plain else f"{text} ± {margin:.{digits}f}")
+            mean, margin = figures.get(key, (None, None))
+            text = "-" if mean is None else f"{mean * factor:.{digits}f}"
+            plain = key in ("people", "person_minutes", "cameras_named_percent", "false_warnings")
+            cells.append(text if plain or margin is None else f"{text} ± {margin * factor:.{digits}f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -502,7 +514,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, the first 60 % of each film")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--case", default="", help="only cases whose name contains this")
-    parser.add_argument("--out", type=Path, help="folder for table, plot and the figures of all seeds as JSON")
+    parser.add_argument("--out", type=Path, help="folder for table, plot and their figures as JSON")
     args = parser.parse_args(arguments)
     n_seeds = args.seeds or (1 if args.quick else 5)
     share = 0.6 if args.quick else 1.0
@@ -513,18 +525,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         for seed in range(1, n_seeds + 1):
             for name, figures in run(case, seed, share).items():
-                rounded = {key: round(value, 5) for key, value in figures.items()}
-                results.setdefault(name, []).append(rounded)
+                results.setdefault(name, []).append(figures)
+                rounded = {key: round(value, 4) for key, value in figures.items()}
                 print(json.dumps({"case": name, "seed": seed, **rounded}), file=sys.stderr, flush=True)
-    table = markdown(results)
-    print(table)
+    print(markdown(summary(results)))
     print(f"\n{n_seeds} seeds, in {time.perf_counter() - started_s:.0f} s")
     if args.out:
         from figures import write
 
         options = [f"--seeds {n_seeds}", *(["--quick"] if args.quick else []), f"--out {args.out}"]
         command = f"python bench/accuracy_people.py {' '.join(options)}"
-        write("accuracy_people", {"command": command, "results": results}, args.out)
+        write("accuracy_people", {"command": command, "results": summary(results)}, args.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import importlib
 import io
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -135,14 +134,13 @@ def _interval(axes: Any, k: int, n: int, y: float, **look: Any) -> None:
         axes.errorbar([share], [y], xerr=[[below], [above]], linestyle="none", capsize=2.5, markersize=6, **look)
 
 
-def _rows_axes(n_panels: int, titles: Sequence[str], width: float = 9.4, ratios: Sequence[float] = ()) -> Any:
+def _rows_axes(n_panels: int, titles: Sequence[str], width: float) -> Any:
     """Panels side by side that share rows named by the titles, the first on top."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(
-        1, n_panels, sharey=True, squeeze=False, figsize=(width, 1.1 + 0.36 * len(titles)), layout="constrained",
-        gridspec_kw={"width_ratios": ratios or [1.0] * n_panels},
-    )  # fmt: skip
+    size = width, 1.1 + 0.36 * len(titles)
+    figure, panels = plt.subplots(1, n_panels, sharey=True, squeeze=False, figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12)
     panels = panels[0]
     panels[0].set_yticks(range(len(titles)), titles)
     panels[0].set_ylim(len(titles) - 0.45, -0.55)
@@ -154,7 +152,7 @@ def _rows_axes(n_panels: int, titles: Sequence[str], width: float = 9.4, ratios:
 
 def _receipts(told: dict[str, Any]) -> Any:
     rows = told["cases"]
-    figure, (right, review) = _rows_axes(2, [_wrapped(row["title"]) for row in rows], ratios=(1.3, 1.0))
+    figure, (right, near, review) = _rows_axes(3, [_wrapped(row["title"]) for row in rows], width=11.0)
     for y, row in enumerate(rows):
         first = {"label": "fusion"} if y == 0 else {}
         ours = {"marker": "o", "color": _SERIES[0], **first}
@@ -162,22 +160,26 @@ def _receipts(told: dict[str, Any]) -> Any:
         plain = {"marker": "s", "color": _SERIES[1], "markerfacecolor": _PAPER, **first}
         _interval(right, row["plain"]["settled_right"], row["plain"]["settled"], y, **plain)
         _interval(right, row["ours"]["settled_right"], row["ours"]["settled"], y, **ours)
+        _interval(near, row["ours"]["settled_right"], row["ours"]["settled"], y, **ours)
         _interval(review, row["ours"]["review"], row["ours"]["visits"], y, **ours)
-        for axes, wanted in zip((right, review), row["wanted"]):
+        for axes, wanted in zip((near, review), row["wanted"]):
             mark = {"label": "wanted"} if y == 0 else {}
             axes.plot([100.0 * wanted] * 2, [y - 0.32, y + 0.32], color=_INK, linewidth=2.2, **mark)
     right.set_title("settled receipts that are right, %")
+    near.set_title("the same, beside what is wanted")
     review.set_title("receipts that go to review, %")
-    review.set_xlim(left=0.0)
-    right.set_xlim(right=100.6)
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    right.set_xlim(right=101.0)
+    near.set_xlim(right=100.2)
+    review.set_xlim(left=-0.5)
+    handles = {label: handle for axes in (right, near) for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     return figure
 
 
-def _wrapped(title: str) -> str:
+def _wrapped(title: str, width: int = 34) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(title, 34))
+    return "\n".join(textwrap.wrap(title, width))
 
 
 def _reliability(row: dict[str, Any]) -> Any:
@@ -228,7 +230,7 @@ def _parts(parts: Sequence[dict[str, Any]]) -> Any:
             look = {"marker": "D", "color": _SERIES[1], "markerfacecolor": _PAPER, **first}
             _interval(axes, score["review"], score["visits"], y + 0.14, **look)
         axes.set_xlim(-2.0, 102.0)
-        axes.set_title(_wrapped(title))
+        axes.set_title(_wrapped(title, 28))
         axes.set_xlabel("receipts, %")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
@@ -236,17 +238,15 @@ def _parts(parts: Sequence[dict[str, Any]]) -> Any:
 
 def accuracy_people(told: dict[str, Any]) -> dict[str, Any]:
     """Mean over seeds with its 95 % interval; where two figures share a panel, the second is hollow."""
-    from accuracy_people import mean_and_margin
-
     results = told["results"]
     figure, panels = _rows_axes(4, [_wrapped(name) for name in results], width=11.5)
     for axes, (title, shown, expected) in zip(panels, _PEOPLE_PANELS):
         for i, (key, label, factor) in enumerate(shown):
             places = []
-            for y, runs in enumerate(results.values()):
-                mean, margin = mean_and_margin([one.get(key, math.nan) * factor for one in runs])
-                if not math.isnan(mean):
-                    places.append((mean, y + 0.12 * (2 * i - len(shown) + 1), 0.0 if math.isnan(margin) else margin))
+            for y, figures in enumerate(results.values()):
+                mean, margin = figures.get(key, (None, None))
+                if mean is not None:
+                    places.append((mean * factor, y + 0.12 * (2 * i - len(shown) + 1), (margin or 0.0) * factor))
             if not places:
                 continue
             x, at, margins = zip(*places)
