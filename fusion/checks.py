@@ -44,6 +44,8 @@ PLACES_MAX = 5
 GATE_PLACES = 5
 # Deviation of a weighed load of any size: quiet plates are read to this.
 SCALE_SD_G = 1.0
+# Sensors that the store does not know, of which so many are named.
+STRANGERS_MAX = 20
 # A sensor that says nothing for so long has a gap, and so has one that misses so many of its messages in a row.
 GAP_S, GAP_MESSAGES = 1.0, 5.0
 # A rate that differs by more than clocks do, and a frame rate that is not the other cameras'.
@@ -622,11 +624,16 @@ def _stream_findings(store: Store, stream: _Stream, span_ns: tuple[int, int]) ->
         said += f"{stream.most_early_s:.3f} s at {_utc(stream.early_at_ns)}"
         said += f"; what is more than {LATE_MAX_S:g} s late is not used" if lost else ""
         yield Finding("error" if lost else "warning", "rows-out-of-order", stream.name, said)
+    strangers = [name for name in stream.voices if name not in stream.known]
+    for name in strangers[:STRANGERS_MAX]:
+        said = f"want one that stands in {file}, got {stream.voices[name].n} rows of this one"
+        yield Finding("error", f"unknown-{kind}", f"{kind} {name}", said)
+    if len(strangers) > STRANGERS_MAX:
+        said = f"{len(strangers) - STRANGERS_MAX} more that do not stand in {file}"
+        yield Finding("error", f"unknown-{kind}", stream.name, said)
     for name, voice in stream.voices.items():
         subject = f"{kind} {name}"
         if name not in stream.known:
-            said = f"want one that stands in {file}, got {voice.n} rows of this one"
-            yield Finding("error", f"unknown-{kind}", subject, said)
             continue
         if not voice.n:
             yield Finding("warning", f"{kind}-silent", subject, "want rows of it, got none")

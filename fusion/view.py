@@ -198,7 +198,9 @@ class View:
         self._say("shelves", event.t_ns, text)
         if event.plate in self._hands:
             kind = "taken" if event.delta_g < 0 else "returned"
-            self._moves[kind].append((event.t_ns, self._hands[event.plate], text))
+            # All of it stands in the log; over the shelf there is room for the most probable alone.
+            label = f"{event.delta_g:+.0f} g" + (f": {said[0]}" if said else "")
+            self._moves[kind].append((event.t_ns, self._hands[event.plate], label))
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
@@ -276,6 +278,9 @@ class View:
                     image_plane_distance=PICTURE_M,
                 ),
             )
+            # Seventeen names would cover the person.
+            self._log(f"{entity}/detections", rr.Points2D.from_fields(show_labels=False))
+        self._log("world/people", rr.Points3D.from_fields(show_labels=False))
 
     def _write_batch(self) -> None:
         for camera, frames in self._frames.items():
