@@ -1,12 +1,14 @@
 """A run as a Rerun recording, for engineers: `rerun run.rrd` shows cameras, detections, people, plates, events, text.
 
-Everything stands on one timeline, `time`, which is the data's own. What comes in is kept as it is and written a minute
-of data at a time, one call for a sensor, so that an engine beside it is hardly slowed. Needs the extra `view`.
+Everything stands on one timeline, `time`, which is the data's own. What comes in is copied into arrays that are used
+again and again, and written by the thousand, one call for a sensor: an engine beside it would be slowed most by memory
+that is held back from it. Needs the extra `view`.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,11 +36,9 @@ if TYPE_CHECKING:
     import rerun as rr
 
 TIMELINE = "time"
-# Data are written when they span so much, or hold so many keypoints: 12 bytes each.
-BATCH_NS, KEYPOINTS_MAX = 60_000_000_000, 1_000_000
-# Weights are a small part of the data in many entities: they are written when there are so many messages of all
-# plates, some 30 MB, since a call for each plate costs more than what it writes.
-READINGS_MAX = 100_000
+# Bodies of one camera, instants of all people, and weights of one plate that are kept before they are written: enough
+# that the calls cost little, and few enough to stay in the processor's caches.
+BODIES_MAX, VALUES_MAX = 2048, 4096
 # People and detections are told apart by so many colours, in turn.
 COLOURS = 32
 # A joint of which nothing is known any more would fill the view.
@@ -94,15 +94,15 @@ class View:
         self._head = min(range(layout.n_joints), key=lambda joint: -layout.heights_m[joint, 0])
         self._products = {product.gtin: product.name for product in store.products}
         self._hands = {plate.plate: _front(plate) for plate in store.plates}
-        self._frames: dict[str, list[Frame]] = defaultdict(list)
-        self._readings: list[ShelfReading] = []
+        self._bodies: dict[str, _Bodies] = {}
+        self._weights: dict[str, tuple[array[int], array[float]]] = {}
         self._zero_g: dict[str, float] = {}
-        self._people: list[People] = []
+        self._people = _Bodies(layout.n_joints, 4)
+        self._place = np.empty((BODIES_MAX, 4))
+        self._track = np.empty(BODIES_MAX, np.int64)
         self._names: dict[int, str] = {}
         self._moves: dict[str, list[tuple[int, tuple[float, float, float], str]]] = defaultdict(list)
         self._lines: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
-        self._n_keypoints = 0
-        self._first_ns: int | None = None
         self._closed = False
         self._write_scene()
 
@@ -118,18 +118,24 @@ class View:
         """Take in what a sensor tells, in any order."""
         # Nearly all are one of two, and are asked for first.
         if isinstance(observation, ShelfReading):
-            self._readings.append(observation)
-            if len(self._readings) >= READINGS_MAX:
-                self._write_weights()
+            if not len(observation.samples):
+                return
+            kept = self._weights.get(observation.plate)
+            if kept is None:
+                kept = self._weights[observation.plate] = array("q"), array("d")
+            times, grams = kept
+            times.append(observation.t_ns)
+            grams.append(observation.samples[0])
+            if len(times) >= VALUES_MAX:
+                self._write_weights(observation.plate)
             return
         if isinstance(observation, Frame):
-            self._frames[observation.camera].append(observation)
-            self._n_keypoints += observation.keypoints.size
-            if self._first_ns is None:
-                self._first_ns = observation.t_ns
-            elif observation.t_ns - self._first_ns >= BATCH_NS or self._n_keypoints >= 3 * KEYPOINTS_MAX:
-                self._write_batch()
-                self._first_ns = observation.t_ns
+            bodies = self._bodies.get(observation.camera)
+            if bodies is None:
+                bodies = self._bodies[observation.camera] = _Bodies(self.store.layout.n_joints, 3)
+            if not bodies.add(observation.t_ns, observation.keypoints):
+                self._write_frames(observation.camera)
+                bodies.add(observation.t_ns, observation.keypoints)
             return
         match observation:
             case GateScan():
@@ -145,8 +151,7 @@ class View:
         """Take in what the engine answers."""
         match result:
             case People():
-                self._people.append(result)
-                return
+                self._add_people(result)
             case PersonEntered():
                 who = "staff" if result.staff else result.account or "no credential"
                 self._names[result.track_id] = who
@@ -174,13 +179,34 @@ class View:
         if self._closed:
             return
         self._closed = True
-        self._write_batch()
-        self._write_weights()
+        for camera in self._bodies:
+            self._write_frames(camera)
+        self._write_people()
+        for plate in self._weights:
+            self._write_weights(plate)
+        self._write_told()
         self._out.flush()
         self._out.disconnect()
 
     def _say(self, log: str, t_ns: int, text: str, level: str = "INFO") -> None:
         self._lines[log].append((t_ns, text, level))
+        if len(self._lines[log]) >= VALUES_MAX:
+            self._write_told()
+
+    def _add_people(self, people: People) -> None:
+        n = len(people.track_id)
+        joints = np.concatenate([people.joints_m, people.joints_sd_m[..., None]], axis=2, dtype=np.float32)
+        if not self._people.add(people.t_ns, joints):
+            self._write_people()
+            self._people.add(people.t_ns, joints)
+        end = self._people.n
+        if end > len(self._track):
+            self._place, self._track = np.empty((2 * end, 4)), np.empty(2 * end, np.int64)
+        rows = slice(end - n, end)
+        self._track[rows] = people.track_id
+        self._place[rows, :2] = people.position_m
+        self._place[rows, 2] = people.position_sd_m
+        self._place[rows, 3] = people.confirmed
 
     def _who(self, account: str | None, visit: str | None) -> str:
         return account or ("somebody without credential" if visit else "somebody unknown")
@@ -282,103 +308,117 @@ class View:
             self._log(f"{entity}/detections", rr.Points2D.from_fields(show_labels=False))
         self._log("world/people", rr.Points3D.from_fields(show_labels=False))
 
-    def _write_batch(self) -> None:
-        for camera, frames in self._frames.items():
-            self._write_frames(camera, frames)
-        if self._people:
-            self._write_people()
+    def _write_told(self) -> None:
         rr = self._rr
         for kind, moves in self._moves.items():
             times, places, texts = zip(*moves)
-            colour = _TAKEN if kind == "taken" else _RETURNED
-            n = len(moves)
-            columns = rr.Points3D.columns(positions=places, labels=texts, radii=[0.06] * n, colors=[colour] * n)
+            colours = np.full(len(moves), _TAKEN if kind == "taken" else _RETURNED, np.uint32)
+            columns = rr.Points3D.columns(positions=places, labels=texts, radii=[0.06] * len(moves), colors=colours)
             self._send(f"world/{kind}", times, columns)
         for log, lines in self._lines.items():
             times, texts, levels = zip(*lines)
             self._send(f"log/{log}", times, rr.TextLog.columns(text=texts, level=levels))
-        for kept in (self._frames, self._people, self._moves, self._lines):
-            kept.clear()
-        self._n_keypoints = 0
+        self._moves.clear()
+        self._lines.clear()
 
     def _send(self, entity: str, times_ns: Sequence[int] | np.ndarray, columns: Iterable[Any]) -> None:
         stamps = np.asarray(times_ns, np.int64).astype("datetime64[ns]")
         self._out.send_columns(entity, [self._rr.TimeColumn(TIMELINE, timestamp=stamps)], columns, strict=True)
 
-    def _write_frames(self, camera: str, frames: list[Frame]) -> None:
-        n_joints = self.store.layout.n_joints
-        n_people = np.array([len(frame.keypoints) for frame in frames])
-        flat = np.concatenate([frame.keypoints for frame in frames]).reshape(-1, 3)
-        seen = np.flatnonzero(flat[:, 2] > 0)
-        person, joint = np.divmod(seen, n_joints)
+    def _write_frames(self, camera: str) -> None:
+        times, n_people, keypoints = self._bodies[camera].take()
+        if not len(times):
+            return
+        seen = keypoints[..., 2] > 0
         first = np.cumsum(n_people) - n_people
-        frame_of = np.repeat(np.arange(len(frames)), n_people)
-        number = (np.arange(len(frame_of)) - first[frame_of]) % COLOURS
+        frame_of = np.repeat(np.arange(len(times)), n_people)
+        number = ((np.arange(len(frame_of)) - first[frame_of]) % COLOURS).astype(np.uint16)
+        joint = np.arange(seen.shape[1], dtype=np.uint16)
+        n_seen = seen.sum(axis=1)
         columns = self._rr.Points2D.columns(
-            positions=flat[seen, :2],
-            class_ids=number.astype(np.uint16)[person],
-            keypoint_ids=joint.astype(np.uint16),
+            positions=keypoints[..., :2][seen],
+            class_ids=np.repeat(number, n_seen),
+            keypoint_ids=np.broadcast_to(joint, seen.shape)[seen],
         )
-        lengths = np.bincount(frame_of[person], minlength=len(frames))
-        times = [frame.t_ns for frame in frames]
+        lengths = np.bincount(frame_of, weights=n_seen, minlength=len(times)).astype(np.int64)
         self._send(f"world/cameras/{_part(camera)}/detections", times, columns.partition(lengths))
 
-    def _write_weights(self) -> None:
-        """One value a message: the mean of its samples."""
-        readings = [reading for reading in self._readings if len(reading.samples)]
-        self._readings.clear()
-        if not readings:
-            return
-        n_samples = np.array([len(reading.samples) for reading in readings])
-        starts = np.cumsum(n_samples) - n_samples
-        grams = np.concatenate([reading.samples for reading in readings]).astype(np.float64)
-        means = np.add.reduceat(grams, starts) / n_samples
-        times = np.array([reading.t_ns for reading in readings], np.int64)
-        numbers: dict[str, int] = {}
-        plate_of = np.array([numbers.setdefault(reading.plate, len(numbers)) for reading in readings])
-        order = np.argsort(plate_of, kind="stable")
-        cuts = np.searchsorted(plate_of[order], np.arange(len(numbers) + 1)).tolist()
-        for plate, first, last in zip(numbers, cuts, cuts[1:]):
-            rows = order[first:last]
-            zero_g = self._zero_g.setdefault(plate, float(means[rows[0]]))
-            columns = self._rr.Scalars.columns(scalars=means[rows] - zero_g)
-            self._send(f"weights/{_part(plate)}", times[rows], columns)
+    def _write_weights(self, plate: str) -> None:
+        times, grams = self._weights[plate]
+        if times:
+            # The viewer's own copy of both is made before they are emptied.
+            values = np.array(grams)
+            zero_g = self._zero_g.setdefault(plate, float(values[0]))
+            self._send(f"weights/{_part(plate)}", np.array(times), self._rr.Scalars.columns(scalars=values - zero_g))
+        del times[:], grams[:]
 
     def _write_people(self) -> None:
-        rr, people = self._rr, self._people
-        times = [one.t_ns for one in people]
-        n_people = np.array([len(one.track_id) for one in people])
-        track = np.concatenate([one.track_id for one in people])
-        joints_m = np.concatenate([one.joints_m for one in people])
-        sd_m = np.concatenate([one.joints_sd_m for one in people])
-        instant = np.repeat(np.arange(len(people)), n_people)
-        person, joint = np.nonzero(np.isfinite(joints_m).all(axis=-1))
+        rr = self._rr
+        times, n_people, bodies = self._people.take()
+        if not len(times):
+            return
+        n = len(bodies)
+        track, place, place_sd, confirmed = self._track[:n], self._place[:n, :2], self._place[:n, 2], self._place[:n, 3]
+        instant = np.repeat(np.arange(len(times)), n_people)
+        known = np.isfinite(bodies[..., :3]).all(axis=-1)
+        n_known = known.sum(axis=1)
         colour = (track % COLOURS).astype(np.uint16)
+        joint = np.arange(known.shape[1], dtype=np.uint16)
         columns = rr.Points3D.columns(
-            positions=joints_m[person, joint].astype(np.float32),
-            radii=np.clip(np.nan_to_num(sd_m[person, joint], nan=RADIUS_MAX_M), RADIUS_MIN_M, RADIUS_MAX_M),
-            class_ids=colour[person],
-            keypoint_ids=joint.astype(np.uint16),
+            positions=bodies[..., :3][known],
+            radii=np.clip(np.nan_to_num(bodies[..., 3][known], nan=RADIUS_MAX_M), RADIUS_MIN_M, RADIUS_MAX_M),
+            class_ids=np.repeat(colour, n_known),
+            keypoint_ids=np.broadcast_to(joint, known.shape)[known],
         )
-        lengths = np.bincount(instant[person], minlength=len(people))
+        lengths = np.bincount(instant, weights=n_known, minlength=len(times)).astype(np.int64)
         self._send("world/people", times, columns.partition(lengths))
-        position = np.concatenate([one.position_m for one in people])
-        position_sd = np.concatenate([one.position_sd_m for one in people])
-        confirmed = np.concatenate([one.confirmed for one in people])
-        known = np.flatnonzero(np.isfinite(position).all(axis=-1) & confirmed)
         # A name over the head, or over the place on the floor where the head is not known, once in a few instants.
-        told = known[instant[known] % 4 == 0]
-        height = np.nan_to_num(joints_m[told, self._head, 2], nan=1.6) + 0.25
-        labels = [f"{self._names.get(one, '?')} #{one}" for one in track[told].tolist()]
+        told = np.flatnonzero(np.isfinite(place).all(axis=-1) & (confirmed > 0) & (instant % 4 == 0))
+        height = np.nan_to_num(bodies[told, self._head, 2], nan=1.6) + 0.25
         columns = rr.Points3D.columns(
-            positions=np.column_stack([position[told], height]).astype(np.float32),
-            labels=labels,
-            radii=np.clip(position_sd[told], RADIUS_MIN_M, RADIUS_MAX_M),
+            positions=np.column_stack([place[told], height]).astype(np.float32),
+            labels=[f"{self._names.get(one, '?')} #{one}" for one in track[told].tolist()],
+            radii=np.clip(place_sd[told], RADIUS_MIN_M, RADIUS_MAX_M),
             class_ids=colour[told],
         )
-        rows = np.arange(0, len(people), 4)
+        rows = np.arange(0, len(times), 4)
         lengths = np.bincount(instant[told] // 4, minlength=len(rows))
-        self._send("world/people/names", np.array(times)[rows], columns.partition(lengths))
+        self._send("world/people/names", times[rows], columns.partition(lengths))
+
+
+class _Bodies:
+    """Instants with any number of bodies each, in one array that is filled again and again.
+
+    Attributes:
+        n: bodies so far.
+    """
+
+    def __init__(self, n_joints: int, width: int) -> None:
+        self.n = 0
+        self._bodies = np.empty((BODIES_MAX, n_joints, width), np.float32)
+        self._times = array("q")
+        self._counts = array("q")
+
+    def add(self, t_ns: int, bodies: np.ndarray) -> bool:
+        """Take in an instant; False where there is no room until `take` was called."""
+        n, count = self.n, len(bodies)
+        if n + count > len(self._bodies) or len(self._times) >= VALUES_MAX:
+            if self._times:
+                return False
+            self._bodies = np.empty((2 * count, *self._bodies.shape[1:]), np.float32)
+        if count:
+            self._bodies[n : n + count] = bodies
+        self.n = n + count
+        self._times.append(t_ns)
+        self._counts.append(count)
+        return True
+
+    def take(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Times (n_instants,), counts (n_instants,) and bodies (n, K, width), a view that the next `add` overwrites."""
+        taken = np.array(self._times), np.array(self._counts), self._bodies[: self.n]
+        del self._times[:], self._counts[:]
+        self.n = 0
+        return taken
 
 
 def _front(plate: Plate) -> tuple[float, float, float]:
