@@ -1,7 +1,7 @@
 """What people look at: how fast a report is written, opens and scrubs; what consoles cost the engine.
 
 python bench/pages.py              everything
-python bench/pages.py --shots DIR  screenshots of the report too, at 1440 and 390 px
+python bench/pages.py --shots DIR  screenshots of both pages too, at 1440 and 390 px
 
 Wants Chromium with its chromedriver for all but the cost of consoles.
 """
@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -25,9 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from browsing import CHROMEDRIVER, CHROMIUM, browsing, complaints
 
 from fusion.adapters.ledger import Ledger
+from fusion.config import Store
 from fusion.console.feed import LiveFeed
 from fusion.console.users import Users
+from fusion.observations import Observation
 from fusion.report import Report
+from fusion.results import Receipt, ResultsWriter
 from fusion.run import Run
 from fusion.simulation import Scenario, Simulation, demo_store
 
@@ -160,11 +164,75 @@ def cost_of_consoles(folder: Path) -> None:
     )
 
 
-def signed_in(port: int) -> str:
+def pictures_of_a_console(shots: Path) -> None:
+    """A shop at work with two visits that wait for a decision; and one of them as it is decided."""
+    from selenium.webdriver.common.by import By
+
+    store = demo_store(n_cameras=12, n_plates=160)
+    observations = list(Simulation(store, Scenario(seed=3, minutes=2.0, shoppers=16)).observations())
+    for width in (1440, 390):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            Users(folder / "users.json").add("anna", PASSWORD, store.id)
+            store.save(folder / "store")
+            with Ledger.open(folder / "ledger.sqlite", store) as ledger:
+                bills(store, observations, ledger, folder)
+            run = Run(store, observations)
+            command = [sys.executable, "-m", "fusion", "console", str(folder / "store"), "--port", "8398"]
+            with (
+                LiveFeed(store, run.engine, folder / "live.sock") as feed,
+                subprocess.Popen(
+                    [*command, "--ledger", str(folder / "ledger.sqlite")], stdout=subprocess.PIPE
+                ) as console,
+                browsing(width, 1500 if width > 500 else 844) as driver,
+            ):
+                try:
+                    assert console.stdout is not None and console.stdout.readline()
+                    signed_in(8398, "anna")
+                    driver.get("http://127.0.0.1:8398/")
+                    driver.find_element(By.NAME, "name").send_keys("anna")
+                    driver.find_element(By.NAME, "password").send_keys(PASSWORD)
+                    driver.find_element(By.CSS_SELECTOR, "button.primary").click()
+                    # Half of the run at once, then at its own pace, so that the floor is full and people move.
+                    half_ns = (observations[0].t_ns + observations[-1].t_ns) // 2
+                    started_s = None
+                    for result in run.results():
+                        feed.add(result)
+                        if run.newest_ns > half_ns:
+                            started_s = started_s or time.monotonic()
+                            ahead_s = (run.newest_ns - half_ns) / 1e9 - (time.monotonic() - started_s)
+                            time.sleep(max(ahead_s, 0.0))
+                            if run.newest_ns > half_ns + 6e9:
+                                break
+                    driver.save_screenshot(str(shots / f"console_{width}.png"))
+                    driver.find_element(By.CSS_SELECTOR, "#reviews button").click()
+                    time.sleep(1.0)
+                    driver.save_screenshot(str(shots / f"review_{width}.png"))
+                    assert complaints(driver) == []
+                finally:
+                    console.terminate()
+
+
+def bills(store: Store, observations: list[Observation], ledger: Ledger, folder: Path) -> None:
+    """The receipts of a run, the two least sure of which wait for a decision, with their evidence."""
+    run = Run(store, observations)
+    receipts = [one for one in [*run.results(), *run.finish()] if isinstance(one, Receipt) and one.lines]
+    receipts.sort(key=lambda receipt: min(line.confidence for line in receipt.lines))
+    writer = ResultsWriter(folder, store)
+    for receipt in receipts[:2]:
+        reason = receipt.reason or "not sure enough who took what"
+        ledger.post_receipt(replace(receipt, status="review", reason=reason))
+        bundle = run.engine.evidence(receipt.visit)
+        assert bundle is not None
+        writer.write(bundle, run.engine.account_of)
+    writer.close(run.summary())
+
+
+def signed_in(port: int, name: str = "bench") -> str:
     for _ in range(100):
         with contextlib.suppress(ConnectionRefusedError):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-            form = urlencode({"name": "bench", "password": PASSWORD})
+            form = urlencode({"name": name, "password": PASSWORD})
             connection.request("POST", "/sign-in", form, {"Origin": f"http://127.0.0.1:{port}"})
             answer = connection.getresponse()
             assert answer.status == 303, answer.read()
@@ -185,6 +253,8 @@ def main() -> None:
             opened_and_scrubbed(page, args.shots)
         else:
             print("not opened: no Chromium with chromedriver on this machine")
+        if args.shots is not None:
+            pictures_of_a_console(args.shots)
         cost_of_consoles(Path(folder))
 
 

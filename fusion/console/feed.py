@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fusion.errors import FusionError
 from fusion.results import People, PersonEntered, PersonLeft, Picked, PutBack, Receipt, Result, Warning
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from fusion.engine import Engine
 
 STATES_PER_S = 10
-HEALTH_EVERY_S = 2.0
+HEALTH_EVERY_S = 5.0
 ACCEPT_EVERY_S = 0.5
 # What somebody who comes later is told of the past.
 EVENTS_KEPT, ALERTS_KEPT, RECEIPTS_KEPT = 40, 60, 40
@@ -75,7 +77,7 @@ class LiveFeed:
             "receipt": deque[str](maxlen=RECEIPTS_KEPT),
         }
         self._next_s = self._next_health_s = self._next_accept_s = 0.0
-        self._slow = ""  # the part of a state that seldom changes, as text
+        self._changed = True
         self._readers: list[tuple[socket.socket, bytearray]] = []
         self._listener = _listening(self.path)
 
@@ -84,7 +86,7 @@ class LiveFeed:
         if isinstance(result, People):
             self._state(result)
             return
-        self._slow = ""
+        self._changed = True
         match result:
             case PersonEntered():
                 self._counts["entered"] += 1
@@ -129,24 +131,29 @@ class LiveFeed:
             self._accept()
         if not self._readers:
             return
-        rows = []
+        if self._changed:
+            self._changed = False
+            self._send(self._shop())
+        # Ten times a second: arrays as they are, for the console to unpack. Text would cost three times as much.
         known = people.confirmed
-        for track, (x, y) in zip(people.track_id[known].tolist(), people.position_m[known].tolist()):
-            if x != x or y != y:
-                continue
-            visit = self._visit_of.get(track)
-            kind = "staff" if track in self._staff else "unknown" if visit is None else "shopper"
-            rows.append([track, round(100 * x), round(100 * y), kind, visit])
-        if not self._slow:
-            carts = [
-                [visit, self._label[visit], [[gtin, n] for gtin, n in cart.items() if n > 0]]
-                for visit, cart in self._carts.items()
-            ]
-            self._slow = _json({"carts": carts, "gates": self._gates, "counts": self._counts})[1:-1]
-        self._send(f'{{"state":{{"ms":{_ms(people.t_ns)},"people":{_json(rows)},{self._slow}}}}}\n')
+        places_cm = (100.0 * people.position_m[known]).astype(np.float32)
+        tracks, places = people.track_id[known].tobytes().hex(), places_cm.tobytes().hex()
+        self._send(f'{{"at":[{_ms(people.t_ns)},"{tracks}","{places}"]}}\n')
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S
             self._send(self._health())
+
+    def _shop(self) -> str:
+        """What changes seldom: who is who, what they carry, gates."""
+        who = {
+            **{track: ("shopper", visit) for track, visit in self._visit_of.items()},
+            **{track: ("staff", None) for track in self._staff},
+        }
+        carts = [
+            [visit, self._label[visit], [[gtin, n] for gtin, n in cart.items() if n > 0]]
+            for visit, cart in self._carts.items()
+        ]
+        return _line("shop", {"who": who, "carts": carts, "gates": self._gates, "counts": self._counts})
 
     def _health(self) -> str:
         health = self._engine.health()
@@ -170,7 +177,7 @@ class LiveFeed:
                 reader, _ = self._listener.accept()
                 reader.setblocking(False)
                 past = "".join(line for lines in self._past.values() for line in lines)
-                self._readers.append((reader, bytearray((past + self._health()).encode())))
+                self._readers.append((reader, bytearray((past + self._health() + self._shop()).encode())))
 
     def _send(self, line: str) -> None:
         data = line.encode()
@@ -242,3 +249,28 @@ def _listening(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+class FloorReader:
+    """The console's side of "shop" and "at" lines: puts them together to what a page draws."""
+
+    def __init__(self) -> None:
+        self._shop: dict[str, Any] = {"who": {}, "carts": [], "gates": {}, "counts": {}}
+        self._slow = ""
+
+    def shop(self, line: str) -> None:
+        """Take in a line of what changes seldom. Raises ValueError, KeyError where it is none."""
+        shop = json.loads(line)["shop"]
+        self._slow = _json({key: shop[key] for key in ("carts", "gates", "counts")})[1:-1]
+        self._shop = shop
+
+    def at(self, line: str) -> str:
+        """The state that a line of places makes, as a line for pages. Raises ValueError, KeyError where it is none."""
+        ms, tracks, places = json.loads(line)["at"]
+        who = self._shop["who"]
+        rows = []
+        ids = np.frombuffer(bytes.fromhex(tracks), np.int64).tolist()
+        for track, (x, y) in zip(ids, np.frombuffer(bytes.fromhex(places), np.float32).reshape(-1, 2).tolist()):
+            if x == x and y == y:
+                rows.append([track, round(x), round(y), *who.get(str(track), ("unknown", None))])
+        return f'{{"state":{{"ms":{int(ms)},"people":{_json(rows)},{self._slow}}}}}'

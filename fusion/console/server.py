@@ -29,6 +29,7 @@ from fusion.adapters.ledger import Discount, Ledger, Standing
 from fusion.adapters.payments import Checkout
 from fusion.adapters.prices import PriceBook
 from fusion.config import Store, StrictModel
+from fusion.console.feed import FloorReader
 from fusion.console.users import Session, Sessions, Users
 from fusion.errors import FusionError, IdempotencyConflict, extra
 from fusion.report import Plan
@@ -149,6 +150,7 @@ class Console:
         self._past = {kind: deque[str](maxlen=n) for kind, n in KEPT.items()}
         self._state = self._health = ""
         self._live = False
+        self._floor = FloorReader()
         self._reviews = "[]"
         self._head = -1
         plan = Plan(store)
@@ -463,7 +465,8 @@ class Console:
             self._set_live(True)
             for kept in self._past.values():
                 kept.clear()
-            with suppress(OSError, ValueError):
+            self._floor = FloorReader()
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 while line := await reader.readline():
                     self._heard(line.decode("utf-8", "replace").strip())
             writer.close()
@@ -475,7 +478,11 @@ class Console:
 
     def _heard(self, line: str) -> None:
         kind = line[2 : line.find('"', 2)] if line.startswith('{"') else ""
-        if kind == "state":
+        if kind == "shop":
+            self._floor.shop(line)
+            return
+        if kind == "at":
+            kind, line = "state", self._floor.at(line)
             self._state = line
         elif kind == "health":
             self._health = line
