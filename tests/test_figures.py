@@ -53,10 +53,15 @@ def test_what_is_published_is_what_was_measured(figures, name):
         assert (FOLDER / plot).is_file(), f"{plot}: want a file, got nothing"
 
 
+@pytest.fixture(scope="module")
+def drawn(figures, tmp_path_factory):
+    """All files of each, drawn once."""
+    return {name: figures.draw(name, measured(name), tmp_path_factory.mktemp("figures")) for name in NAMES}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_figures_give_the_same_files(figures, tmp_path, name):
-    first = figures.draw(name, measured(name), tmp_path / "first")
-    second = figures.draw(name, measured(name), tmp_path / "second")
+def test_the_same_figures_give_the_same_files(figures, drawn, tmp_path, name):
+    first, second = drawn[name], figures.draw(name, measured(name), tmp_path)
     assert [path.name for path in first] == [path.name for path in second] and len(first) >= 2
     for one, other in zip(first, second):
         assert one.read_bytes() == other.read_bytes()
@@ -65,8 +70,8 @@ def test_the_same_figures_give_the_same_files(figures, tmp_path, name):
             ET.fromstring(text)
             assert "prefers-color-scheme:dark" in text and "<dc:date>" not in text
             # Every colour that is drawn can change with the page.
-            drawn = set(re.findall(r"#[0-9a-f]{6}", text.split("</style>", 1)[1]))
-            assert drawn <= set(figures._DARK), "a colour that a dark page would not change"
+            colours = set(re.findall(r"#[0-9a-f]{6}", text.split("</style>", 1)[1]))
+            assert colours <= set(figures._DARK), "a colour that a dark page would not change"
 
 
 def test_colours_stand_out_from_the_page_in_light_and_dark(figures):
@@ -77,11 +82,11 @@ def test_colours_stand_out_from_the_page_in_light_and_dark(figures):
     assert len(set(figures._DARK)) == len(figures._DARK) == 4 + len(figures._SERIES)
 
 
-def test_every_scenario_and_size_is_in_its_plot(figures, tmp_path):
+def test_every_scenario_and_size_is_in_its_plot(figures, drawn):
     told = {name: measured(name) for name in NAMES}
     texts = {}
     for name in NAMES:
-        for path in figures.draw(name, told[name], tmp_path):
+        for path in drawn[name]:
             if path.suffix == ".svg":
                 texts[path.name] = " ".join("".join(ET.parse(path).getroot().itertext()).split())
     for row in told["accuracy"]["cases"]:

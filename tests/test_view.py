@@ -187,7 +187,7 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_the_example_writes_one(tmp_path):
-    small = ["--minutes", "0.7", "--shoppers", "1"]
+    small = ["--minutes", "0.6", "--shoppers", "1"]
     into = ["--out", tmp_path / "out", "--view", tmp_path / "new" / "run.rrd"]
     command = [sys.executable, EXAMPLES / "run_store.py", *small, *into]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
