@@ -106,7 +106,10 @@ class Served:
             assert answer.status == 200
 
             def messages() -> Iterator[dict[str, Any]]:
+                # Signs of life keep the connection from timing out: what never comes must not be waited for.
+                deadline_s = time.monotonic() + 120
                 while line := answer.readline():
+                    assert time.monotonic() < deadline_s
                     if line.startswith(b"data: "):
                         yield json.loads(line[6:])
 
@@ -417,6 +420,9 @@ def test_a_page_is_told_what_the_runner_tells(
         for result in all_results[len(all_results) // 3 :]:
             feed.add(result)
         feed._tell("alert", [0, "the end", "", ""])
+        while any(unread for _, unread in feed._readers):
+            feed._send("")
+            time.sleep(0.01)
         told = []
         for message in messages:
             told.append(message)

@@ -20,20 +20,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusion.errors import FusionError
-from fusion.results import People, PersonEntered, PersonLeft, Picked, PutBack, Receipt, Result, Warning
+from fusion.results import (
+    Evidence,
+    People,
+    PersonEntered,
+    PersonLeft,
+    Picked,
+    PutBack,
+    Receipt,
+    Result,
+    ShelfEventExplained,
+    Warning,
+)
 
 if TYPE_CHECKING:
     from fusion.config import Store
     from fusion.engine import Engine
 
 STATES_PER_S = 10
-HEALTH_EVERY_S = 5.0
+HEALTH_EVERY_S = 10.0
 ACCEPT_EVERY_S = 0.5
 # What somebody who comes later is told of the past.
 EVENTS_KEPT, ALERTS_KEPT, RECEIPTS_KEPT = 40, 60, 40
 # Unread bytes at which a console is let go: some seconds of a full store.
 UNREAD_MAX_BYTES = 1 << 20
 READERS_MAX = 16
+CLOSE_MAX_S = 0.5
 
 
 class LiveFeed:
@@ -86,7 +98,7 @@ class LiveFeed:
         if isinstance(result, People):
             self._state(result)
             return
-        self._changed = True
+        self._changed |= not isinstance(result, Warning | ShelfEventExplained | Evidence)
         match result:
             case PersonEntered():
                 self._counts["entered"] += 1
@@ -134,11 +146,10 @@ class LiveFeed:
         if self._changed:
             self._changed = False
             self._send(self._shop())
-        # Ten times a second: arrays as they are, for the console to unpack. Text would cost three times as much.
-        known = people.confirmed
-        places_cm = (100.0 * people.position_m[known]).astype(np.float32)
-        tracks, places = people.track_id[known].tobytes().hex(), places_cm.tobytes().hex()
-        self._send(f'{{"at":[{_ms(people.t_ns)},"{tracks}","{places}"]}}\n')
+        # Ten times a second: arrays as they are, for the console to unpack. Text would cost several times as much.
+        arrays = (people.track_id, people.confirmed, people.position_m)
+        packed = '","'.join(array.tobytes().hex() for array in arrays)
+        self._send(f'{{"at":[{_ms(people.t_ns)},"{packed}"]}}\n')
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S
             self._send(self._health())
@@ -199,7 +210,11 @@ class LiveFeed:
         self._readers = kept
 
     def close(self) -> None:
-        for reader, _ in self._readers:
+        """End; readers get what they have not read yet, if they read on."""
+        for reader, unread in self._readers:
+            with suppress(OSError):
+                reader.settimeout(CLOSE_MAX_S)
+                reader.sendall(unread)
             reader.close()
         self._readers = []
         self._listener.close()
@@ -266,11 +281,13 @@ class FloorReader:
 
     def at(self, line: str) -> str:
         """The state that a line of places makes, as a line for pages. Raises ValueError, KeyError where it is none."""
-        ms, tracks, places = json.loads(line)["at"]
+        ms, *packed = json.loads(line)["at"]
+        tracks, known, places_m = (
+            np.frombuffer(bytes.fromhex(text), kind) for text, kind in zip(packed, ("int64", "bool", "float64"))
+        )
         who = self._shop["who"]
         rows = []
-        ids = np.frombuffer(bytes.fromhex(tracks), np.int64).tolist()
-        for track, (x, y) in zip(ids, np.frombuffer(bytes.fromhex(places), np.float32).reshape(-1, 2).tolist()):
-            if x == x and y == y:
-                rows.append([track, round(x), round(y), *who.get(str(track), ("unknown", None))])
+        for track, sure, (x, y) in zip(tracks.tolist(), known.tolist(), places_m.reshape(-1, 2).tolist()):
+            if sure and x == x and y == y:
+                rows.append([track, round(100 * x), round(100 * y), *who.get(str(track), ("unknown", None))])
         return f'{{"state":{{"ms":{int(ms)},"people":{_json(rows)},{self._slow}}}}}'
