@@ -394,4 +394,5 @@ def _floats(payload: bytes, n_floats: int, n_behind: int) -> np.ndarray:
     wanted = _HEAD.size + 4 * n_floats + n_behind
     if len(payload) != wanted:
         raise Refused("malformed", f"want {wanted} bytes, got {len(payload)}")
-    return np.frombuffer(payload, _FLOATS, n_floats, _HEAD.size).astype(np.float32, copy=False)
+    floats = np.frombuffer(payload, _FLOATS, n_floats, _HEAD.size).astype(np.float32, copy=False)
+    return floats if floats.flags.aligned else floats.copy()

@@ -659,14 +659,17 @@ class Live:
             case ("engine",):
                 if not retained and payload == status_payload("online", self._session):
                     self._echoed = True
-            case ("status", _):
-                pass
-            case (kind, *_):
-                reserved = 0 if kind in ("gates", "items") else min(QUEUE_RESERVED, self._queue_max // 8)
-                if self._queue.qsize() >= self._queue_max - reserved:
-                    self._n_dropped[kind if kind in _KINDS else "unknown topic"] += 1
-                    return
-        self._queue.put(("message", levels, payload, retained))
+        kind = levels[0] if levels[0] in _KINDS else "unknown topic"
+        common = kind in ("detections", "weights", "unknown topic")
+        if self._has_room(kind, -min(QUEUE_RESERVED, self._queue_max // 8) if common else 0):
+            self._queue.put(("message", levels, payload, retained))
+
+    def _has_room(self, kind: str, more: int) -> bool:
+        """Whether one more fits between the network and the iteration; else it is counted."""
+        if self._queue.qsize() < self._queue_max + more:
+            return True
+        self._n_dropped[kind] += 1
+        return False
 
     # ---- in the gates' thread ----------------------------------------------------------------------------------------
 
@@ -676,7 +679,8 @@ class Live:
             try:
                 request, number = self._gate_decoder.request(gate, payload)
             except Refused as refused:
-                self._queue.put(("refused", ("gates", gate, "request"), refused, None))
+                if self._has_room("requests", 0):
+                    self._queue.put(("refused", ("gates", gate, "request"), refused, None))
                 continue
             if not current:
                 decision = Decision(False, "asked during an outage", "Please try again")
