@@ -83,7 +83,8 @@ floats = st.floats(width=32, allow_nan=True)
 instants = st.integers(10**18, 2**62)
 
 
-@given(st.data(), instants, st.integers(0, 5), st.sampled_from([0, 4]), st.integers(0, 2**32 - 1))
+@settings(max_examples=50)
+@given(st.data(), instants, st.integers(0, 3), st.sampled_from([0, 4]), st.integers(0, 2**32 - 1))
 def test_frames_and_weights_survive_their_bytes(data, t_ns, n, dim, number):
     store = STORE.model_copy(update={"appearance_dim": dim})
     joints = np.array(data.draw(st.lists(floats, min_size=n * 51, max_size=n * 51)), np.float32).reshape(n, 17, 3)
@@ -123,7 +124,7 @@ def test_whatever_bytes_come_are_refused_or_used(levels, payload):
         assert refused.reason
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(TOPICS, st.data())
 def test_damaged_messages_are_refused_or_used(levels, data):
     payload = bytearray(VALID.get(levels[0], b"{}"))
@@ -583,10 +584,6 @@ def test_who_may_not_listen_is_told_so(tmp_path):
             assert "refused: " in str(listening.error) and "wrong" not in str(listening.error)
         with Listening(Broker.of(address, "right")) as listening:
             wait_for(lambda: listening.live.connected)
-        code, _, err = run_store(
-            "--mqtt", address, "--store", saved(STORE, tmp_path), "--out", tmp_path / "out", password="wrong"
-        )
-        assert code == 2 and "refused: " in err and "Traceback" not in err and "wrong" not in err
     finally:
         broker.stop()
 
@@ -611,14 +608,14 @@ def test_tls_is_checked(tmp_path):
 # ---- the program -----------------------------------------------------------------------------------------------------
 
 
-def start(program: str, *args: object, password: str = "") -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FUSION_MQTT_PASSWORD": password}
+def start(program: str, *args: object) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "examples" / program), *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def run_store(*args: object, password: str = "") -> tuple[int, str, str]:
-    process = start("run_store.py", *args, password=password)
+def run_store(*args: object) -> tuple[int, str, str]:
+    process = start("run_store.py", *args)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
@@ -673,8 +670,7 @@ def test_three_terminals(shop, tmp_path):
             "--out", out,
         )  # fmt: skip
         assert "live from" in store.stdout.readline()
-        time.sleep(1.5)
-        sensors = start("publish_recording.py", shop, "--mqtt", broker.address, "--speed", 12)
+        sensors = start("publish_recording.py", shop, "--mqtt", broker.address, "--speed", 16)
         said, err = sensors.communicate(timeout=60)
         assert sensors.returncode == 0 and "observations published" in said, err
         time.sleep(1.0)
@@ -696,7 +692,6 @@ def test_three_terminals(shop, tmp_path):
     ("args", "said"),
     [
         (["--mqtt", "x"], "--mqtt wants --store"),
-        (["--record", "x"], "want --mqtt"),
         (["--mqtt", "mqtt://me:secret@x", "--store", "STORE"], "want no password in the address"),
         (["--mqtt", "x", "--store", "STORE", "--mqtt-password-file", "none"], "none: want a password"),
     ],
