@@ -1,6 +1,6 @@
 """Publish a recording over MQTT as its sensors would have, in real time: to try out `run_store.py --mqtt`.
 
-    mosquitto -c mosquitto.conf                                                  terminal 1, see docs/mqtt.md
+    mosquitto                                                                    terminal 1, see docs/mqtt.md
     python examples/run_store.py --store RECORDING/store --mqtt localhost        terminal 2
     python examples/publish_recording.py RECORDING --mqtt localhost              terminal 3
 
