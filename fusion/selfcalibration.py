@@ -1,644 +1,519 @@
-"""Cameras that find their own places: poses and clock offsets from the detections of people who walk about.
+"""A store's cameras find their own places and clocks from the detections of a few people who walk through it.
 
-1. Every camera's detections are followed from picture to picture for a moment, so that each says where its joints were
-   at any time near some common instants.
-2. Pairs of cameras: which relative pose makes most people agree, whoever is who (robust essential matrices; a body gives
-   all its joints at once).
-3. From the best pair on, one camera after another is placed by what it sees of people already located, and all of it is
-   adjusted together (`adjustment.adjust`).
-4. Feet tell the floor and up; a known length tells the scale; known places tell the rest.
+    found = calibrate(recording.store, recording.observations(), Known(distances=(("cam01", "cam09", 6.42),)))
+    found.save("calibration")
 
-Source: Hartley and Zisserman, Multiple View Geometry (2004), chapters 9 to 12; Takahashi et al., Human Pose as
-Calibration Pattern (2018) for joints as correspondences.
+Intrinsics are kept as they are given; where a camera is said to be is ignored. `structure` places the cameras by one
+another; here feet tell the floor and up, a known length tells the scale, and known places or the floor's outline tell
+where in the store that is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
+from pydantic import ValidationError
 
-from fusion.adjustment import Adjusted, Poses, Sights, adjust, covariance, crosses, locate, rotations, scaled
-from fusion.config import Camera, Store
+from fusion import structure
+from fusion.adjustment import Poses, covariance
+from fusion.calibration import _rotation_vector, load_calibration
+from fusion.config import Camera, Store, cameras_text, inside_polygon, validation_faults
 from fusion.errors import ConfigError, FusionError
-from fusion.geometry import Rig, Status, triangulate
 from fusion.layouts import Layout
-from fusion.observations import Frame
+from fusion.observations import Frame, Observation
 
-# Common instants: enough for a few millimetres; no nearer to each other than detectors need to err anew.
-INSTANTS_MAX, INSTANT_STEP_S = 600, 0.1
-# Instants for placing one camera after another.
-ROUGH_INSTANTS = 150
-# A path is what was seen within this time, or the neighbouring pictures of slow cameras.
-PATH_S = 0.14
-# Clocks are off by at most this against the others'.
-OFFSET_MAX_S = 0.25
-# People in one picture; a person between two pictures, metres and metres a second.
-PEOPLE_MAX, JUMP_M, SPEED_M_S = 12, 0.15, 3.0
-# A joint counts where its score is this share of what is usual for the joint.
-SCORE_SHARE = 0.6
-# Joints that a detection and a pair of detections must share.
-JOINTS_MIN = 5
-# Two views of one body agree within this at the body, metres: at first, and once cameras are adjusted.
-ROUGH_M, FINE_M = 0.08, 0.05
-# Instants at which two cameras must agree about somebody, or a camera with the others.
-AGREED_MIN = 20
-# Angle between two views beyond which more does not help, and below which a pair tells nothing of depth.
-ANGLE_GOOD, ANGLE_MIN = np.radians(25.0), np.radians(3.0)
-# Other cameras that each is compared to.
-PARTNERS = 8
-_SEED = 20180622
+# Of a longer recording this much is used: more people walk past again, and memory stays bounded.
+USED_S = 900.0
+# The ankle's height over the lengths of thigh and shank (Drillis and Contini 1966: 0.039 over 0.245 + 0.246 of the
+# stature); people and detectors differ by about FLOOR_SD_M.
+ANKLE_SHARE, FLOOR_SD_M = 0.039 / 0.491, 0.02
+# Usual bodies tell a length this well where nothing else does: stature's spread over a few people.
+BODY_SCALE_SD = 0.04
+# Feet on the floor are within this of a plane, metres; so many must be seen.
+FOOT_SD_M, FEET_MIN = 0.02, 50
+# A camera is badly tied where its deviation is above these, or this often the others' median.
+CENTRE_SD_MAX_M, ROTATION_SD_MAX, OVER_OTHERS = 0.03, math.radians(0.3), 4.0
+# A camera shares at least so many sightings with each of so many others.
+SHARED_MIN, PARTNERS_MIN = structure.AGREED_MIN, 2
+# Detectors err anew after so long; what they say within it counts once.
+CLUSTER_S, CLUSTERS_MIN = 4.0, 8
+# Known places and lengths that disagree with what was found by more than this are told.
+MISFIT_MAX = 0.02
 
 
 @dataclass(frozen=True)
-class _Views:
-    """What all cameras saw around the instants; a row is one detection of one person.
+class Known:
+    """What is known beforehand; at least one of them tells the scale.
 
     Attributes:
-        view, instant: (n_rows,) indices. row: (n_views, n_instants, PEOPLE) row numbers, -1 for none.
-        path: (n_rows, K, 3, 2) normalised coordinates as polynomials of the camera's time since the instant, NaN.
-        scale: (n_rows,) about one over the distance in metres, from the size in the picture.
+        distances: (camera, camera, metres between their centres).
+        height_m: stature of the people who walk, their mean where they are several.
+        places: where cameras are, in the store's frame, by name: x, y and, where it is known, z, metres. Two or more
+            tell scale, direction and place.
+        outline: use the store's floor polygon and obstacles for direction and place (decimetres), and, where nothing
+            else tells it, the size of usual people for the scale (some percent).
     """
 
-    view: np.ndarray
-    instant: np.ndarray
-    row: np.ndarray
-    path: np.ndarray
-    scale: np.ndarray
-
-    def at(self, rows: np.ndarray, offset_s: np.ndarray | float) -> np.ndarray:
-        """(n, K, 2) where the joints of rows were, seen by clocks that are off by offset_s (n,)."""
-        u = np.broadcast_to(np.asarray(offset_s, float), rows.shape)[:, None, None]
-        path = self.path[rows]
-        return path[:, :, 0] + u * (path[:, :, 1] + u * path[:, :, 2])
-
-
-class _Film:
-    """One camera's detections, padded to arrays, linked from picture to picture."""
-
-    def __init__(self, camera: Camera, frames: Sequence[Frame], start_ns: int, layout: Layout) -> None:
-        self.t_s = np.array([frame.t_ns - start_ns for frame in frames], np.float64) * 1e-9
-        most = min(max((len(frame.keypoints) for frame in frames), default=0), PEOPLE_MAX)
-        k = layout.n_joints
-        raw = np.zeros((len(frames), most, k, 3))
-        for at, frame in enumerate(frames):
-            people = frame.keypoints
-            if len(people) > most:
-                people = people[np.argsort(-(people[:, :, 2] > 0).sum(axis=1), kind="stable")[:most]]
-            raw[at, : len(people)] = people
-        score = raw[..., 2]
-        usual = np.array([np.median(s[s > 0]) if (s > 0).any() else 1.0 for s in np.moveaxis(score, -1, 0)])
-        raw[~(score >= SCORE_SHARE * usual)] = np.nan
-        flat = np.ascontiguousarray(raw[..., :2].reshape(1, -1, 2))
-        self.points = Rig.from_cameras([camera]).normalise(flat).reshape(len(frames), most, k, 2)
-        self.points[np.abs(self.points).max(axis=-1) > 3.0] = np.nan
-        few = np.isfinite(self.points[..., 0]).sum(axis=-1) < JOINTS_MIN
-        self.points[few] = np.nan
-        # Seen from the side limbs look shorter, never longer: the longer ones tell the distance.
-        a, b = layout.limbs.T
-        length = np.linalg.norm(self.points[:, :, a] - self.points[:, :, b], axis=-1) / layout.limb_lengths_m[:, 0]
-        known = layout.limb_lengths_m[:, 0] > 0.15
-        with np.errstate(all="ignore"):
-            self.scale = _nanquantile(length[:, :, known], 0.75)
-        self.points[~(self.scale > 0.02)] = np.nan
-        self.next = self._links()
-
-    def _links(self) -> np.ndarray:
-        """(n_frames, people): the same person's place in the next picture, -1 for none."""
-        p, scale = self.points, self.scale
-        n, most = scale.shape
-        out = np.full((n, most), -1)
-        if n < 2 or not most:
-            return out
-        off = np.linalg.norm(p[:-1, :, None] - p[1:, None, :], axis=-1)
-        with np.errstate(all="ignore"):
-            off_m = _nanmedian(off) / np.maximum(scale[:-1, :, None], scale[1:, None, :])
-        off_m[~np.isfinite(off_m)] = np.inf
-        best, back = off_m.argmin(axis=2), off_m.argmin(axis=1)
-        mutual = np.take_along_axis(back, best, axis=1) == np.arange(most)
-        near = np.take_along_axis(off_m, best[:, :, None], axis=2)[:, :, 0]
-        limit = JUMP_M + SPEED_M_S * np.diff(self.t_s)
-        out[:-1] = np.where(mutual & (near < limit[:, None]), best, -1)
-        return out
-
-    def paths(self, instants_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n_instants, people, K, 3, 2) paths about instants of this camera's clock, NaN; (n_instants, people) scale."""
-        n, most, k = self.points.shape[:3]
-        path = np.full((len(instants_s), most, k, 3, 2), np.nan)
-        scale = np.full((len(instants_s), most), np.nan)
-        if n < 3 or not most:
-            return path, scale
-        period_s = float(np.median(np.diff(self.t_s)))
-        half_s = max(PATH_S, 1.2 * period_s)
-        middle = np.clip(np.searchsorted(self.t_s, instants_s), 1, n - 1)
-        middle -= np.abs(self.t_s[middle - 1] - instants_s) < np.abs(self.t_s[middle] - instants_s)
-        reach = max(1, int(np.ceil(half_s / period_s)))
-        frames, places = [middle], [np.broadcast_to(np.arange(most), (len(middle), most))]
-        frame, place = middle, places[0]
-        previous = np.full((n, most), -1)
-        at, person = np.nonzero(self.next >= 0)
-        previous[at + 1, self.next[at, person]] = person
-        for link, way in ((self.next, 1), (previous, -1)):
-            frame, place = middle, places[0]
-            for _ in range(reach):
-                place = np.where(place >= 0, link[frame[:, None], np.maximum(place, 0)], -1)
-                frame = np.clip(frame + way, 0, n - 1)
-                frames.append(frame)
-                places.append(place)
-        f, d = np.stack(frames), np.stack(places)  # (window, n_instants), (window, n_instants, people)
-        t = self.t_s[f] - instants_s
-        points = self.points[f[:, :, None], np.maximum(d, 0)]
-        points[(d < 0) | (np.abs(t) > half_s + 0.5 * period_s)[:, :, None]] = np.nan
-        scale = self.scale[middle]
-        path = _fitted(points, t[:, :, None, None], 0.02 * scale[..., None])
-        gone = np.abs(t[0]) > 0.6 * period_s + 0.02
-        path[gone] = np.nan
-        return path, scale
-
-
-def _fitted(points: np.ndarray, t: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Robust parabolas through points (window, ..., 2) at times t; (..., 3, 2), NaN where they are not held."""
-    seen = np.isfinite(points[..., 0])
-    filled = np.where(seen[..., None], points, 0.0)
-    t = np.broadcast_to(t, seen.shape)
-    powers = np.stack([np.ones_like(t), t, t * t], axis=-1)
-    weight = seen.astype(float)
-    for _ in range(3):
-        normal = np.einsum("w...,w...a,w...b->...ab", weight, powers, powers)
-        # A path that bends more than a swinging foot is noise; this keeps two points a line and one a point.
-        normal[..., 1, 1] += 1e-4
-        normal[..., 2, 2] += 1e-4
-        normal[..., 0, 0] += 1e-9
-        right = np.einsum("w...,w...a,w...x->...ax", weight, powers, filled)
-        path = np.linalg.solve(normal, right)
-        off = np.linalg.norm(np.einsum("w...a,...ax->w...x", powers, path) - filled, axis=-1)
-        weight = seen / (1.0 + (off / (2.0 * sd)) ** 2)
-    early, late = (seen & (t < 0.01)).any(axis=0), (seen & (t > -0.01)).any(axis=0)
-    path[~(early & late & (seen.sum(axis=0) >= 3))] = np.nan
-    return path
-
-
-def _nanmedian(values: np.ndarray) -> np.ndarray:
-    return _nanquantile(values, 0.5)
-
-
-def _nanquantile(values: np.ndarray, share: float) -> np.ndarray:
-    """Along the last axis; NaN where nothing is. NumPy's own walks row by row."""
-    count = np.isfinite(values).sum(axis=-1)
-    ordered = np.sort(values, axis=-1)
-    at = np.floor(share * np.maximum(count - 1, 0)).astype(int)
-    return np.where(count > 0, np.take_along_axis(ordered, at[..., None], axis=-1)[..., 0], np.nan)
-
-
-# ---- two cameras ------------------------------------------------------------------------------------------------------
+    distances: tuple[tuple[str, str, float], ...] = ()
+    height_m: float | None = None
+    places: Mapping[str, tuple[float, float] | tuple[float, float, float]] = field(default_factory=dict)
+    outline: bool = True
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """How a second camera lies to the first: x_2 = rotation @ x_1 + length * direction."""
+class CameraTie:
+    """How well one camera is tied to the others.
 
-    first: int
-    second: int
-    rotation: np.ndarray
-    direction: np.ndarray
-    offset_s: float
-    rows: np.ndarray  # (n, 2) detections of the same person
-    agreed: int
-    angle: float  # between the views, median
+    Attributes:
+        name: as in the store.
+        placed: whether it has a place; else `fault` says why not.
+        centre_sd_m, rotation_sd_rad: deviation of its centre and of its direction against all cameras together.
+        offset_s, offset_sd_s: its clock minus the cameras' mean, seconds.
+        people: sightings of people that it shares with others; partners: cameras that share many of them.
+        misfit_m: median error of its joints, metres at the body.
+        fault: why it is badly tied, None where it is well.
+    """
+
+    name: str
+    placed: bool
+    centre_sd_m: float = math.nan
+    rotation_sd_rad: float = math.nan
+    offset_s: float = math.nan
+    offset_sd_s: float = math.nan
+    people: int = 0
+    partners: int = 0
+    misfit_m: float = math.nan
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class SelfCalibration:
+    """What came out.
+
+    Attributes:
+        cameras: the placed ones, in the order of their names, in the store's frame as far as it is known.
+        ties: all of them.
+        scale_from, scale_sd: what told the scale, and its relative deviation.
+        frame_from: what told direction and place on the floor.
+        floor_sd_m: deviation of the floor's height.
+        warnings: what to look at; empty where all is well.
+    """
+
+    cameras: tuple[Camera, ...]
+    ties: tuple[CameraTie, ...]
+    scale_from: str
+    scale_sd: float
+    frame_from: str
+    floor_sd_m: float
+    warnings: tuple[str, ...]
 
     @property
-    def worth(self) -> float:
-        return self.agreed * min(self.angle / ANGLE_GOOD, 1.0)
+    def offsets_s(self) -> dict[str, float]:
+        """Each placed camera's clock minus the mean of them, seconds."""
+        return {tie.name: tie.offset_s for tie in self.ties if tie.placed}
 
+    def save(self, folder: str | Path) -> None:
+        """Write cameras.toml of the file contract and calibration.json with all else."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"# Scale from {self.scale_from}; place from {self.frame_from}."]
+        for tie in self.ties:
+            said = f"centre +- {100 * tie.centre_sd_m:.1f} cm, {math.degrees(tie.rotation_sd_rad):.2f} degrees, "
+            said += f"clock {1e3 * tie.offset_s:+.1f} +- {1e3 * tie.offset_sd_s:.1f} ms"
+            lines.append(f"# {json.dumps(tie.name)}: {said if tie.placed else 'not placed'}")
+        lines += [f"# {warning}" for warning in self.warnings]
+        text = "\n".join(line.replace("\n", " ") for line in lines) + "\n" + cameras_text(self.cameras)
+        (folder / "cameras.toml").write_text(text, encoding="utf-8")
+        report = {key: value for key, value in asdict(self).items() if key != "cameras"}
+        (folder / "calibration.json").write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
 
-def _sampson(essential: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """(h, n, K) distance of homogeneous correspondences (n, K, 3) from h epipolar geometries."""
-    line_two = np.einsum("hab,nkb->hnka", essential, one)
-    line_one = np.einsum("hba,nkb->hnka", essential, two)
-    off = (line_two * two).sum(axis=-1)
-    return off / np.sqrt((line_two[..., :2] ** 2).sum(-1) + (line_one[..., :2] ** 2).sum(-1))
-
-
-def _agreement(off_m: np.ndarray, limit_m: float) -> np.ndarray:
-    """How well bodies agree, 0 to 1, from distances (..., K), NaN for what one of them does not show."""
-    seen = np.isfinite(off_m)
-    n = seen.sum(axis=-1)
-    share = np.where(seen, np.maximum(1.0 - (off_m / limit_m) ** 2, 0.0), 0.0).sum(axis=-1) / np.maximum(n, 1)
-    return np.where(n >= JOINTS_MIN, share, 0.0)
-
-
-def _homogeneous(points: np.ndarray) -> np.ndarray:
-    return np.concatenate([points, np.ones((*points.shape[:-1], 1))], axis=-1)
-
-
-def _eight_point(one: np.ndarray, two: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(h, 3, 3) essential matrices of h weighted sets of correspondences (h, n, 3), NaN ones excepted."""
-    good = np.isfinite(one[..., 0] + two[..., 0])
-    one, two = np.where(good[..., None], one, 0.0), np.where(good[..., None], two, 0.0)
-    weight = np.where(good, weight, 0.0)
-    into = []
-    for points in (one, two):
-        total = np.maximum(weight.sum(axis=1), 1e-12)[:, None]
-        middle = (weight[..., None] * points[..., :2]).sum(axis=1) / total
-        spread = np.sqrt((weight[..., None] * (points[..., :2] - middle[:, None]) ** 2).sum(axis=(1, 2)) / total[:, 0])
-        t = np.zeros((len(points), 3, 3))
-        t[:, 0, 0] = t[:, 1, 1] = 1.0 / np.maximum(spread, 1e-9)
-        t[:, :2, 2] = -middle * t[:, :1, 0]
-        t[:, 2, 2] = 1.0
-        into.append(t)
-    a, b = one @ into[0].transpose(0, 2, 1), two @ into[1].transpose(0, 2, 1)
-    rows = (b[..., :, None] * a[..., None, :]).reshape(*a.shape[:2], 9) * weight[..., None]
-    _, vectors = np.linalg.eigh(rows.transpose(0, 2, 1) @ rows)
-    f = into[1].transpose(0, 2, 1) @ vectors[:, :, 0].reshape(-1, 3, 3) @ into[0]
-    u, _, vt = np.linalg.svd(f)
-    return u * np.array([1.0, 1.0, 0.0]) @ vt
-
-
-class _PairSearch:
-    """Looks for the relative pose of two cameras, not knowing which detections are of the same person."""
-
-    def __init__(self, views: _Views, first: int, second: int, random: np.random.Generator) -> None:
-        self.views, self.ends, self.random = views, (first, second), random
-        a, b = views.row[first], views.row[second]
-        both = np.flatnonzero((a >= 0).any(axis=1) & (b >= 0).any(axis=1))
-        pairs = [(k, i, j) for k in both.tolist() for i in a[k][a[k] >= 0] for j in b[k][b[k] >= 0]]
-        table = np.array(pairs, np.int64).reshape(-1, 3)
-        self.instant, self.rows = table[:, 0], table[:, 1:]
-        self.scale = np.sqrt((views.scale[self.rows] ** 2).mean(axis=1))
-        self.n_instants = len(both)
-
-    def _points(self, pick: np.ndarray, offset_s: float) -> tuple[np.ndarray, np.ndarray]:
-        one, two = self.rows[pick].T
-        return _homogeneous(self.views.at(one, 0.0)), _homogeneous(self.views.at(two, offset_s))
-
-    def _score(self, essential: np.ndarray, pick: np.ndarray, offset_s: float, limit_m: float) -> np.ndarray:
-        off = np.abs(_sampson(essential, *self._points(pick, offset_s))) / self.scale[pick][:, None]
-        return _agreement(off, limit_m)
-
-    def _best(self, agreement: np.ndarray, pick: np.ndarray) -> np.ndarray:
-        """Of each detection's partners those that agree best with it and it with them; indices into pick."""
-        order = np.argsort(-agreement, kind="stable")
-        order = order[agreement[order] > 0.35]
-        first = np.unique(self.rows[pick[order], 0], return_index=True)[1]
-        second = np.unique(self.rows[pick[order], 1], return_index=True)[1]
-        return order[np.intersect1d(first, second)]
-
-    def search(self) -> _Pair | None:
-        if self.n_instants < AGREED_MIN:
-            return None
-        random, n = self.random, len(self.rows)
-        every = np.arange(n)
-        crowd = n / self.n_instants
-        n_tries = int(np.clip(12 * crowd**1.5, 60, 600))
-        some = np.unique(self.instant)
-        some = some[np.linspace(0, len(some) - 1, min(60, len(some))).astype(int)]
-        tested = np.flatnonzero(np.isin(self.instant, some))
-        ranked = []
-        for offset_s in (0.0, -0.1, 0.1):
-            picks = random.integers(0, n, (n_tries, 3))
-            one, two = self._points(every, offset_s)
-            essential = _eight_point(
-                one[picks].reshape(n_tries, -1, 3), two[picks].reshape(n_tries, -1, 3), np.ones((n_tries, 1))
+    def text(self) -> str:
+        """A table for people."""
+        rows = ["camera     centre sd  rotation sd  clock offset       seen with  misfit"]
+        for tie in self.ties:
+            if not tie.placed:
+                rows.append(f"{tie.name:10} not placed")
+                continue
+            rows.append(
+                f"{tie.name:10} {100 * tie.centre_sd_m:6.2f} cm {math.degrees(tie.rotation_sd_rad):8.3f} deg "
+                f"{1e3 * tie.offset_s:+8.1f} +- {1e3 * tie.offset_sd_s:3.1f} ms {tie.partners:8d} {100 * tie.misfit_m:6.1f} cm"
             )
-            agreement = self._score(essential, tested, offset_s, 1.5 * ROUGH_M)
-            # A detection has one true partner: the best one counts.
-            order = np.lexsort((self.rows[tested, 0],))
-            starts = np.flatnonzero(np.diff(self.rows[tested[order], 0], prepend=-1))
-            total = np.maximum.reduceat(agreement[:, order], starts, axis=1).sum(axis=1)
-            ranked += [(float(total[i]), offset_s, essential[i]) for i in np.argsort(-total)[:4]]
-        ranked.sort(key=lambda entry: -entry[0])
-        found = [pair for _, offset_s, e in ranked[:6] if (pair := self._polish(e, offset_s)) is not None]
-        return max(found, key=lambda pair: pair.agreed, default=None)
-
-    def _polish(self, essential: np.ndarray, offset_s: float) -> _Pair | None:
-        every = np.arange(len(self.rows))
-        agreement = self._score(essential[None], every, offset_s, 1.5 * ROUGH_M)[0]
-        for _ in range(3):
-            same = self._best(agreement, every)
-            if len(same) < AGREED_MIN:
-                return None
-            one, two = self._points(same, offset_s)
-            one, two = one.reshape(1, -1, 3), two.reshape(1, -1, 3)
-            off = _sampson(essential[None], one, two)[0, 0] / np.repeat(self.scale[same], len(one[0]) // len(same))
-            weight = 1.0 / (1.0 + (off / (0.5 * ROUGH_M)) ** 2)
-            essential = _eight_point(one, two, np.nan_to_num(weight)[None])[0]
-            agreement = self._score(essential[None], every, offset_s, 1.5 * ROUGH_M)[0]
-        same = self._best(agreement, every)
-        if len(same) < AGREED_MIN:
-            return None
-        rotation, direction = self._pose(essential, same, offset_s)
-        for _ in range(3):
-            rotation, direction, offset_s = self._refine(rotation, direction, offset_s, same)
-            essential = crosses(direction) @ rotation
-            agreement = self._score(essential[None], every, offset_s, ROUGH_M)[0]
-            same = self._best(agreement, every)
-            if len(same) < AGREED_MIN or abs(offset_s) > OFFSET_MAX_S:
-                return None
-        one, two = self._points(same, offset_s)
-        z_one, z_two, angle = _depths(rotation, direction, one, two)
-        ahead = np.nanmean(((z_one > 0) & (z_two > 0))[np.isfinite(z_one)])
-        if ahead < 0.9 or not angle > ANGLE_MIN:
-            return None
-        total = float(agreement[same].sum())
-        return _Pair(*self.ends, rotation, direction, offset_s, self.rows[same], total, angle)
-
-    def _pose(self, essential: np.ndarray, same: np.ndarray, offset_s: float) -> tuple[np.ndarray, np.ndarray]:
-        """Of the four poses of an essential matrix the one that has people before both cameras."""
-        u, _, vt = np.linalg.svd(essential)
-        u, vt = u * np.sign(np.linalg.det(u)), vt * np.sign(np.linalg.det(vt))
-        w = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-        one, two = self._points(same, offset_s)
-
-        def ahead(pose: tuple[np.ndarray, np.ndarray]) -> int:
-            z_one, z_two, _ = _depths(*pose, one, two)
-            return int(((z_one > 0) & (z_two > 0)).sum())
-
-        return max(((u @ turn @ vt, sign * u[:, 2]) for turn in (w, w.T) for sign in (1.0, -1.0)), key=ahead)
-
-    def _refine(
-        self, rotation: np.ndarray, direction: np.ndarray, offset_s: float, same: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Gauss-Newton steps on Sampson distances: turn (3), direction (2), offset (1)."""
-        first, second = self.rows[same].T
-        one = _homogeneous(self.views.at(first, 0.0)).reshape(-1, 3)
-        k = len(one) // len(same)
-        scale = np.repeat(self.scale[same], k)
-        for _ in range(4):
-            two = _homogeneous(self.views.at(second, offset_s)).reshape(-1, 3)
-            path = self.views.path[second].reshape(-1, 3, 2)
-            speed = path[:, 1] + 2.0 * offset_s * path[:, 2]
-            essential = crosses(direction) @ rotation
-            turned = one @ rotation.T
-            line_two, line_one = one @ essential.T, two @ essential
-            norm = np.sqrt((line_two[:, :2] ** 2).sum(1) + (line_one[:, :2] ** 2).sum(1)) * scale
-            off = (line_two * two).sum(axis=1) / norm
-            tangent = np.linalg.svd(direction[None])[2][1:]
-            jacobian = np.empty((len(one), 6))
-            # two . (t x (w x R one)) = w . (R one x (two x t))
-            jacobian[:, :3] = np.cross(turned, np.cross(two, direction))
-            jacobian[:, 3:5] = np.cross(turned, two) @ tangent.T
-            jacobian[:, 5] = (line_two[:, :2] * speed).sum(axis=1)
-            jacobian /= norm[:, None]
-            good = np.isfinite(off) & np.isfinite(jacobian).all(axis=1)
-            jacobian, off = jacobian[good], off[good]
-            spread = max(1.5 * float(np.median(np.abs(off))), 0.003)
-            weight = 1.0 / (1.0 + (off / (2.0 * spread)) ** 2)
-            normal = (jacobian * weight[:, None]).T @ jacobian + np.diag([0, 0, 0, 0, 0, (spread / 0.05) ** 2])
-            step = np.linalg.solve(normal + 1e-12 * np.eye(6), -(jacobian * weight[:, None]).T @ off)
-            rotation = rotations(step[None, :3])[0] @ rotation
-            direction = direction + step[3:5] @ tangent
-            direction = direction / np.linalg.norm(direction)
-            offset_s += float(step[5])
-        return rotation, direction, offset_s
+        rows.append(f"scale from {self.scale_from} (+- {100 * self.scale_sd:.1f} %), place from {self.frame_from}")
+        return "\n".join([*rows, *(f"! {warning}" for warning in self.warnings)])
 
 
-def _depths(
-    rotation: np.ndarray, direction: np.ndarray, one: np.ndarray, two: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Depths before both cameras in lengths of the direction, and the median angle between the rays."""
-    turned = one @ rotation.T
-    # z_two * two = z_one * turned + direction
-    aa, bb, ab = (turned**2).sum(-1), (two**2).sum(-1), (turned * two).sum(-1)
-    at, bt = turned @ direction, two @ direction
-    det = np.maximum(aa * bb - ab * ab, 1e-12)
-    z_one, z_two = (ab * bt - bb * at) / det, (aa * bt - ab * at) / det
-    angle = np.arccos(np.clip(ab / np.sqrt(aa * bb), -1.0, 1.0))
-    return z_one, z_two, float(np.nanmedian(angle))
+def _plain(value: Any) -> Any:
+    """For JSON: what is not known is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# ---- all cameras ------------------------------------------------------------------------------------------------------
+def load_intrinsics(path: str | Path) -> tuple[Camera, ...]:
+    """Cameras of which only name, size, matrix and distortions count: cameras.toml without poses, or any format that
+    `load_calibration` reads. Raises ConfigError with every fault."""
+    path = Path(path)
+    if path.suffix != ".toml":
+        return load_calibration(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: want TOML, got: {error}") from None
+    cameras, faults = [], []
+    for key, table in tables.items():
+        if key == "metadata":
+            continue
+        nowhere = {"rotation": (0.0, 0.0, 0.0), "translation": (0.0, 0.0, 0.0)}
+        try:
+            cameras.append(Camera.model_validate({**nowhere, **table} if isinstance(table, dict) else table))
+        except ValidationError as error:
+            faults += validation_faults(error, f"{path}: [{key}] ")
+    names = [camera.name for camera in cameras]
+    faults += [f"{path}: name: want each once, got {name!r} twice" for name in set(names) if names.count(name) > 1]
+    if faults:
+        raise ConfigError(faults)
+    return tuple(sorted(cameras, key=lambda camera: camera.name))
+
+
+def calibrate(
+    store: Store,
+    observations: Iterable[Observation],
+    known: Known,
+    cameras: Sequence[Camera] | None = None,
+) -> SelfCalibration:
+    """Estimate every camera's pose and clock offset.
+
+    Args:
+        store: its keypoint layout, floor and obstacles are used, and the intrinsics of its cameras.
+        observations: of which the frames count, in order of time; the first USED_S of them.
+        known: what tells scale and place.
+        cameras: intrinsics in place of the store's.
+
+    Returns:
+        Cameras in the store's frame with what is known of their errors. A camera that cannot be placed is left out of
+        `cameras` and has its reason in `ties`.
+
+    Raises:
+        ConfigError: `known` is not enough or names cameras that are not there.
+        FusionError: too little was seen, with what was wanted and what came.
+    """
+    cameras = tuple(store.cameras if cameras is None else cameras)
+    _check(store, cameras, known)
+    films, span_s = _films(store, cameras, observations)
+    names = [camera.name for camera in cameras]
+    focal_px = np.array([0.5 * (camera.matrix[0][0] + camera.matrix[1][1]) for camera in cameras])
+    found = structure.solve(films, names, focal_px, span_s)
+    for name in _named(known):
+        if name not in np.array(names)[found.placed]:
+            raise FusionError(f"camera {name!r}: want it placed, since its place is known, got {found.faults[name]}")
+    frame = _Frame.of(store, known, [names[view] for view in found.placed], found)
+    rotation = found.poses.rotation @ frame.rotation.T
+    centre_m = frame.scale * found.poses.centre_m @ frame.rotation.T + frame.shift_m
+    placed = []
+    for view, r, c in zip(found.placed, rotation, centre_m):
+        pose = {"rotation": tuple(_rotation_vector(r).tolist()), "translation": tuple((-r @ c).tolist())}
+        placed.append(Camera.model_validate({**cameras[view].model_dump(), **pose}))
+    ties = _ties(names, found, frame.scale, span_s)
+    warnings = list(frame.warnings)
+    warnings += [f"camera {tie.name}: {tie.fault}" for tie in ties if tie.fault]
+    placed.sort(key=lambda camera: camera.name)
+    return SelfCalibration(
+        tuple(placed), ties, frame.scale_from, frame.scale_sd, frame.frame_from, frame.floor_sd_m, tuple(warnings)
+    )
+
+
+def _named(known: Known) -> list[str]:
+    return [name for a, b, _ in known.distances for name in (a, b)] + list(known.places)
+
+
+def _check(store: Store, cameras: Sequence[Camera], known: Known) -> None:
+    faults = []
+    if store.keypoints == "box2":
+        faults.append("store.toml: keypoints: want joints (coco17 or body25), got box2: a box has no points of a body")
+    if len(cameras) < 2:
+        faults.append(f"cameras: want at least 2 with intrinsics, got {len(cameras)}")
+    have = {camera.name for camera in cameras}
+    faults += [f"known camera: want one of {', '.join(sorted(have))}, got {n!r}" for n in _named(known) if n not in have]
+    for a, b, metres in known.distances:
+        if a == b or not 0.0 < metres < 1000.0:
+            faults.append(f"distance: want metres between two cameras, got {metres} between {a!r} and {b!r}")
+    if known.height_m is not None and not 0.8 < known.height_m < 2.3:
+        faults.append(f"height: want a stature in metres, got {known.height_m}")
+    for name, place in known.places.items():
+        if len(place) not in (2, 3) or not all(math.isfinite(v) and abs(v) < 1000.0 for v in place):
+            faults.append(f"place of {name!r}: want x, y and maybe z in metres, got {place}")
+    if not known.distances and known.height_m is None and len(known.places) < 2 and not known.outline:
+        faults.append("scale: want a distance between two cameras, a stature, or the places of two cameras, got none")
+    if faults:
+        raise ConfigError(faults)
+
+
+def _films(
+    store: Store, cameras: Sequence[Camera], observations: Iterable[Observation]
+) -> tuple[list[structure.Film], float]:
+    frames: dict[str, list[Frame]] = {camera.name: [] for camera in cameras}
+    first = last = None
+    for observation in observations:
+        if not isinstance(observation, Frame) or observation.camera not in frames:
+            continue
+        first = observation.t_ns if first is None else first
+        if observation.t_ns - first > USED_S * 1e9:
+            break
+        own = frames[observation.camera]
+        # Twice the same time tells nothing of a path.
+        if not own or observation.t_ns > own[-1].t_ns:
+            own.append(observation)
+            last = observation.t_ns
+    if first is None or last is None:
+        raise FusionError("frames: want detections of people who walk about, got none of the store's cameras")
+    films = [structure.Film(camera, frames[camera.name], first, store.layout) for camera in cameras]
+    return films, (last - first) * 1e-9
+
+
+def _ties(names: Sequence[str], found: structure.Found, scale: float, span_s: float) -> tuple[CameraTie, ...]:
+    sights, adjusted = found.people.sights, found.adjusted
+    n_joints = found.people.points_m.shape[1]
+    person = found.people.points // n_joints
+    seconds = found.instants_s[found.people.instant[person]]
+    length_s = min(CLUSTER_S, max(span_s / CLUSTERS_MIN, 1e-3))
+    cluster = np.unique((seconds / length_s).astype(int), return_inverse=True)[1]
+    cov = covariance(sights, adjusted, cluster)
+    variance = np.diagonal(cov, axis1=1, axis2=2)
+    centre_sd_m = scale * np.sqrt(variance[:, 3:6].sum(axis=1))
+    rotation_sd = np.sqrt(variance[:, :3].sum(axis=1))
+    offset_sd_s = np.sqrt(variance[:, 6])
+    offset_s = found.poses.offset_s - found.poses.offset_s.mean()
+    together = np.zeros((len(found.placed), found.people.points_m.shape[0]), bool)
+    good = adjusted.weight > 0.2
+    together[sights.view[good], person[sights.point[good]]] = True
+    shared = (together[:, None] & together[None]).sum(axis=2)
+    partners = (shared >= SHARED_MIN).sum(axis=1) - (np.diag(shared) >= SHARED_MIN)
+    ties = []
+    for view, name in enumerate(names):
+        if view not in found.placed:
+            ties.append(CameraTie(name, False, fault=f"not placed: {found.faults[name]}"))
+            continue
+        at = int(np.searchsorted(found.placed, view))
+        fault = None
+        if len(found.placed) > 2 and partners[at] < PARTNERS_MIN:
+            fault = f"badly tied: shares {SHARED_MIN} sightings or more with {partners[at]} cameras, want {PARTNERS_MIN}"
+        elif centre_sd_m[at] > max(CENTRE_SD_MAX_M, OVER_OTHERS * np.median(centre_sd_m)):
+            fault = f"badly tied: its centre is known to {100 * centre_sd_m[at]:.0f} cm"
+        elif rotation_sd[at] > max(ROTATION_SD_MAX, OVER_OTHERS * np.median(rotation_sd)):
+            fault = f"badly tied: its direction is known to {math.degrees(rotation_sd[at]):.1f} degrees"
+        misfit_m = scale * float(np.median(adjusted.error_m[sights.view == at]))
+        numbers = map(float, (centre_sd_m[at], rotation_sd[at], offset_s[at], offset_sd_s[at]))
+        ties.append(CameraTie(name, True, *numbers, int(together[at].sum()), int(partners[at]), misfit_m, fault))
+    return tuple(ties)
+
+
+# ---- the store's frame ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _People:
-    """Bodies located at instants: of_row (n_rows,) whose detection each row is, -1 for nobody's; (n, K, 3) points."""
+class _Frame:
+    """From the cameras' own frame to the store's: x_store = scale * rotation @ x + shift_m."""
 
-    of_row: np.ndarray
-    instant: np.ndarray
-    points_m: np.ndarray
-    sights: Sights
-    points: np.ndarray  # (n_sights' points,) flat index person * K + joint
+    rotation: np.ndarray
+    scale: float
+    shift_m: np.ndarray
+    scale_from: str
+    scale_sd: float
+    frame_from: str
+    floor_sd_m: float
+    warnings: tuple[str, ...]
 
-
-def _same_people(views: _Views, poses: Poses, placed: np.ndarray, limit_m: float) -> np.ndarray:
-    """(n_rows,) number of the person of each detection at its instant, -1 for none: rays that meet, view by view."""
-    out = np.full(len(views.view), -1)
-    n_people = 0
-    rotation, centre = poses.rotation, poses.centre_m
-    for rows in views.row[placed].transpose(1, 0, 2):
-        rows = rows[rows >= 0]
-        if len(rows) < 2:
-            continue
-        view = views.view[rows]
-        ray = _homogeneous(views.at(rows, poses.offset_s[view])) @ rotation[view]  # (n, K, 3)
-        a, b = np.triu_indices(len(rows), 1)
-        base = centre[view[b]] - centre[view[a]]
-        d_a, d_b = ray[a], ray[b]
-        aa, bb, ab = (d_a**2).sum(-1), (d_b**2).sum(-1), (d_a * d_b).sum(-1)
-        at, bt = (d_a * base[:, None]).sum(-1), (d_b * base[:, None]).sum(-1)
-        det = np.maximum(aa * bb - ab * ab, 1e-9)
-        z_a, z_b = (bb * at - ab * bt) / det, (ab * at - aa * bt) / det
-        off = np.linalg.norm(base[:, None] + z_b[..., None] * d_b - z_a[..., None] * d_a, axis=-1)
-        # Rays that meet where a body would look twice as large, or half, are of two people.
-        size_a, size_b = z_a * views.scale[rows[a], None], z_b * views.scale[rows[b], None]
-        fits = (np.minimum(size_a, size_b) > 0.5) & (np.maximum(size_a, size_b) < 2.0)
-        off = np.where(np.isfinite(off), np.where(fits, np.minimum(off, 4 * limit_m), 4 * limit_m), np.nan)
-        n_shared = np.isfinite(off).sum(axis=1)
-        apart = np.where(n_shared >= JOINTS_MIN, np.nansum(off, axis=1) / np.maximum(n_shared, 1), 1.5 * limit_m)
-        apart[view[a] == view[b]] = 1e3
-        label = fcluster(linkage(apart, "average"), limit_m, "distance") - 1
-        number = np.full(label.max() + 1, -1)
-        several = np.flatnonzero(np.bincount(label) > 1)
-        number[several] = n_people + np.arange(len(several))
-        n_people += len(several)
-        out[rows] = number[label]
-    return out
-
-
-def _locate_people(
-    views: _Views, poses: Poses, placed: np.ndarray, focal_px: np.ndarray, limit_m: float
-) -> _People:
-    """Who is who at every instant, and where their joints are."""
-    of_row = _same_people(views, poses, placed, limit_m)
-    rows = np.flatnonzero(of_row >= 0)
-    k = views.path.shape[1]
-    n_people = int(of_row.max()) + 1 if len(rows) else 0
-    instant = np.zeros(n_people, np.int64)
-    instant[of_row[rows]] = views.instant[rows]
-    seen = np.full((len(placed), n_people, k, 2), np.nan)
-    place = np.searchsorted(placed, views.view[rows])
-    seen[place, of_row[rows]] = views.at(rows, poses.offset_s[views.view[rows]])
-    # A lens of 1000 pixels for all: what is wanted is a deviation of some centimetres at some metres.
-    lens = np.repeat(np.diag([1000.0, 1000.0, 1.0])[None], len(placed), axis=0)
-    rig = Rig(
-        tuple(map(str, placed)), poses.camera_from_world()[placed], lens, np.zeros((len(placed), 5)), lens[:, :2, 2]
-    )
-    found = triangulate(rig, np.ascontiguousarray(1000.0 * seen.reshape(len(placed), -1, 2)), sd_px=6.0)
-    use = found.agreeing & (found.status == Status.OK)
-    point, at_place = np.nonzero(use.T)
-    row_of = np.full((len(placed), n_people), -1)
-    row_of[place, of_row[rows]] = rows
-    person, joint = np.divmod(point, k)
-    row = row_of[at_place, person]
-    numbers, index = np.unique(point, return_inverse=True)
-    sights = Sights(views.view[row], index, joint, views.path[row, joint], focal_px[views.view[row]])
-    return _People(of_row, instant, found.points_m.reshape(n_people, k, 3), sights, numbers)
+    @classmethod
+    def of(cls, store: Store, known: Known, names: Sequence[str], found: structure.Found) -> _Frame:
+        warnings: list[str] = []
+        upright, ankle = _floor(found.people.points_m, store.layout)
+        centre = found.poses.centre_m @ upright.T
+        points = found.people.points_m @ upright.T
+        at = {name: centre[i] for i, name in enumerate(names)}
+        scale, scale_from, scale_sd = _scale(store.layout, known, at, points, ankle, warnings)
+        centre, points, ankle_m = scale * centre, scale * points, scale * ankle
+        floor_sd_m, lift_m = FLOOR_SD_M, -ankle_m
+        heights = [place[2] - scale * at[name][2] for name, place in known.places.items() if len(place) == 3]
+        if heights:
+            lift_m, floor_sd_m = float(np.mean(heights)), max(float(np.std(heights)), 0.005)
+            if abs(lift_m + ankle_m) > 3 * FLOOR_SD_M:
+                off = f"{100 * abs(lift_m + ankle_m):.0f} cm from where feet stand"
+                warnings.append(f"floor: the heights of known places put it {off}")
+        walked = _walked(points, store.layout)
+        if known.places:
+            turn, shift = _by_places(known, names, centre, warnings)
+            frame_from = f"the places of {len(known.places)} cameras"
+            if len(known.places) == 1:
+                frame_from += ", direction free"
+                warnings.append("place: one known camera tells no direction; want the places of two")
+        elif known.outline:
+            turn, shift, frame_from = _by_outline(store, walked, centre, warnings)
+        else:
+            turn, shift, frame_from = 0.0, -centre[:, :2].mean(axis=0), "the cameras' middle"
+        c, s = math.cos(turn), math.sin(turn)
+        about = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+        shift_m = np.array([*shift, lift_m])
+        return cls(about @ upright, scale, shift_m, scale_from, scale_sd, frame_from, floor_sd_m, tuple(warnings))
 
 
-def _adjusted(
-    views: _Views, poses: Poses, placed: np.ndarray, focal_px: np.ndarray, limit_m: float, steps: int
-) -> tuple[Adjusted, _People]:
-    """Locate the people, then adjust cameras and people together; poses of all views, of which the placed are moved."""
-    people = _locate_people(views, poses, placed, focal_px, limit_m)
-    k = views.path.shape[1]
-    sights = people.sights
-    inner = Sights(np.searchsorted(placed, sights.view), *(v for key, v in vars(sights).items() if key != "view"))
-    start = Poses(poses.rotation[placed], poses.centre_m[placed], poses.offset_s[placed])
-    adjusted = adjust(inner, start, people.points_m.reshape(-1, 3)[people.points], k, steps)
-    points_m = np.full_like(people.points_m, np.nan)
-    points_m.reshape(-1, 3)[people.points] = adjusted.points_m
-    return adjusted, _People(people.of_row, people.instant, points_m, inner, people.points)
+def _floor(points: np.ndarray, layout: Layout) -> tuple[np.ndarray, float]:
+    """(3, 3) rotation that turns up to z, and the floor's z after it, from the lower foot of everybody."""
+    ankles = layout.indices("l_ankle", "r_ankle")
+    tops = layout.indices("l_shoulder", "r_shoulder")
+    feet, top = points[:, ankles], points[:, tops].mean(axis=1)
+    whole = np.isfinite(feet[:, :, 0]).all(axis=1) & np.isfinite(top[:, 0])
+    if whole.sum() < FEET_MIN:
+        raise FusionError(f"floor: want both feet and shoulders of people at {FEET_MIN} instants, got {whole.sum()}")
+    feet, top = feet[whole], top[whole]
+    body = top - feet.mean(axis=1)
+    up = np.median(body / np.linalg.norm(body, axis=1, keepdims=True), axis=0)
+    up /= np.linalg.norm(up)
+    spread = FOOT_SD_M
+    for step in range(20):
+        # The lower foot stands, the other may swing.
+        height = feet @ up
+        lower = feet[np.arange(len(feet)), height.argmin(axis=1)]
+        level = lower @ up
+        off = level - np.median(level)
+        # Feet above the others' are on tiptoe or wrong; few are below.
+        weight = 1.0 / (1.0 + (off / (2.0 * spread)) ** 2) if step else np.ones(len(off))
+        middle = (weight[:, None] * lower).sum(axis=0) / weight.sum()
+        centred = (lower - middle) * np.sqrt(weight)[:, None]
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        if values[1] < 4.0 * values[0] and step > 3:
+            raise FusionError("floor: want people who walk over an area, got feet along a line")
+        normal = vectors[:, 0] * np.sign(vectors[:, 0] @ up)
+        if np.abs(normal - up).max() < 1e-9:
+            break
+        up = normal
+    across = np.cross([0.0, 0.0, 1.0], up)
+    sine, cosine = float(np.linalg.norm(across)), float(up[2])
+    axis = across / sine if sine > 1e-12 else np.array([1.0, 0.0, 0.0])
+    upright = structure.rotations(-axis[None] * math.atan2(sine, cosine))[0]
+    standing = float(np.median(lower @ up))
+    legs = []
+    for side in "lr":
+        hip, knee, ankle = (points[:, layout.index(f"{side}_{joint}")] for joint in ("hip", "knee", "ankle"))
+        legs.append(np.linalg.norm(hip - knee, axis=1) + np.linalg.norm(knee - ankle, axis=1))
+    return upright, standing - ANKLE_SHARE * float(np.nanmedian(np.concatenate(legs)))
 
 
-def _with(poses: Poses, placed: np.ndarray, found: Poses) -> Poses:
-    rotation, centre, offset = poses.rotation.copy(), poses.centre_m.copy(), poses.offset_s.copy()
-    rotation[placed], centre[placed], offset[placed] = found.rotation, found.centre_m, found.offset_s
-    return Poses(rotation, centre, offset)
+def _scale(
+    layout: Layout, known: Known, at: Mapping[str, np.ndarray], points: np.ndarray, floor: float, warnings: list[str]
+) -> tuple[float, str, float]:
+    """Metres for one unit of the cameras' frame, what told it, and its relative deviation."""
+    if known.distances:
+        told = np.array([metres for _, _, metres in known.distances])
+        seen = np.array([np.linalg.norm(at[a] - at[b]) for a, b, _ in known.distances])
+        scale = float(told @ seen / (seen @ seen))
+        off = np.abs(scale * seen / told - 1.0)
+        for (a, b, metres), share, own in zip(known.distances, off, scale * seen):
+            if share > MISFIT_MAX:
+                warnings.append(f"distance of {a} and {b}: want {metres:.3f} m, got {own:.3f} m with the others' scale")
+        # A tape measure to the middle of a lens.
+        return scale, f"{len(told)} known distance(s)", max(0.01 / float(np.linalg.norm(told)), float(off.max()))
+    if len(known.places) >= 2:
+        told = np.array([place[:2] for place in known.places.values()])
+        seen = np.array([at[name][:2] for name in known.places])
+        told, seen = told - told.mean(axis=0), seen - seen.mean(axis=0)
+        spread = float(np.sqrt((told**2).sum()))
+        if spread < 0.5:
+            raise ConfigError(f"places: want cameras apart from each other, got {spread:.2f} m")
+        return spread / float(np.sqrt((seen**2).sum())), f"the places of {len(told)} cameras", 0.02 / spread
+    if known.height_m is not None:
+        # Eyes, ears and shoulders of whoever stands upright, over their share of the stature.
+        joints = layout.indices("l_eye", "r_eye", "l_ear", "r_ear", "l_shoulder", "r_shoulder")
+        height = (points[:, joints, 2] - floor) / (layout.heights_m[list(joints), 0] / 1.70)
+        return known.height_m / float(np.nanquantile(height, 0.6)), "a known stature", 0.02
+    a, b = layout.limbs.T
+    long = layout.limb_lengths_m[:, 0] > 0.2
+    with np.errstate(all="ignore"):
+        length = np.nanmedian(np.linalg.norm(points[:, a[long]] - points[:, b[long]], axis=-1), axis=0)
+    scale = float(np.nanmedian(layout.limb_lengths_m[long, 0] / length))
+    warnings.append(f"scale: from usual bodies, {100 * BODY_SCALE_SD:.0f} % off at times; a distance or a stature is better")
+    return scale, "the size of usual people", BODY_SCALE_SD
 
 
-class _Growth:
-    """Places one camera after another."""
+def _walked(points: np.ndarray, layout: Layout) -> np.ndarray:
+    """(n, 2) where people stood."""
+    hips = points[:, layout.indices("l_hip", "r_hip", "l_ankle", "r_ankle"), :2]
+    with np.errstate(all="ignore"):
+        middle = np.nanmedian(hips, axis=1)
+    return middle[np.isfinite(middle).all(axis=1)]
 
-    def __init__(self, views: _Views, pairs: Sequence[_Pair], focal_px: np.ndarray) -> None:
-        self.views, self.pairs, self.focal_px = views, pairs, focal_px
-        n = len(focal_px)
-        self.poses = Poses(np.repeat(np.eye(3)[None], n, axis=0), np.zeros((n, 3)), np.zeros(n))
-        self.placed: list[int] = []
 
-    def run(self) -> tuple[Poses, np.ndarray]:
-        """Poses of all views, and which are placed, in ascending order."""
-        if not self.pairs:
-            return self.poses, np.zeros(0, np.int64)
-        self._begin(max(self.pairs, key=lambda pair: pair.worth))
-        people, adjusted_at = self._adjust(12), 2
-        while True:
-            refused: set[int] = set()
-            while (view := self._next(refused)) is not None and not self._add(view, people):
-                refused.add(view)
-            if view is None:
-                break
-            if len(self.placed) >= 1.35 * adjusted_at or len(self.placed) < 6:
-                people, adjusted_at = self._adjust(8), len(self.placed)
-            else:
-                placed = np.array(sorted(self.placed))
-                people = _locate_people(self.views, self.poses, placed, self.focal_px, ROUGH_M)
-        self._adjust(8)
-        return self.poses, np.array(sorted(self.placed))
+def _by_places(
+    known: Known, names: Sequence[str], centre: np.ndarray, warnings: list[str]
+) -> tuple[float, np.ndarray]:
+    """Turn and shift on the floor that bring cameras to their known places."""
+    told = np.array([place[:2] for place in known.places.values()])
+    seen = np.array([centre[names.index(name), :2] for name in known.places])
+    a, b = seen - seen.mean(axis=0), told - told.mean(axis=0)
+    turn = math.atan2(float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()), float((a * b).sum()))
+    r = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    shift = told.mean(axis=0) - r @ seen.mean(axis=0)
+    off = np.linalg.norm(seen @ r.T + shift - told, axis=1)
+    for name, metres in zip(known.places, off):
+        if metres > 0.05:
+            warnings.append(f"place of {name}: {100 * metres:.0f} cm from where it was found")
+    return turn, shift
 
-    def _begin(self, pair: _Pair) -> None:
-        one, two = (_homogeneous(self.views.at(rows, u)) for rows, u in zip(pair.rows.T, (0.0, pair.offset_s)))
-        z_one, _, _ = _depths(pair.rotation, pair.direction, one, two)
-        length_m = float(np.nanmedian(1.0 / (z_one * self.views.scale[pair.rows[:, 0], None])))
-        found = Poses(
-            np.stack([np.eye(3), pair.rotation]),
-            np.stack([np.zeros(3), -pair.rotation.T @ pair.direction * length_m]),
-            np.array([0.0, pair.offset_s]),
-        )
-        self.placed = [pair.first, pair.second]
-        self.poses = _with(self.poses, np.array(self.placed), found)
 
-    def _adjust(self, steps: int) -> _People:
-        placed = np.array(sorted(self.placed))
-        adjusted, people = _adjusted(self.views, self.poses, placed, self.focal_px, ROUGH_M, steps)
-        self.poses = _with(self.poses, placed, adjusted.poses)
-        return people
+def _by_outline(
+    store: Store, walked: np.ndarray, centre: np.ndarray, warnings: list[str]
+) -> tuple[float, np.ndarray, str]:
+    """Turn and shift for which people walked on the free floor and nearly all of it, and cameras hang above it."""
+    from scipy.ndimage import distance_transform_edt
+    from scipy.optimize import minimize
 
-    def _edges(self, view: int) -> list[tuple[int, _Pair]]:
-        return [(a, p) for p in self.pairs for a, b in ((p.first, p.second), (p.second, p.first)) if b == view and a in self.placed]
+    cell, margin = 0.1, 2.0
+    low, high = np.min(store.floor, axis=0) - margin, np.max(store.floor, axis=0) + margin
+    xs, ys = (np.arange(low[axis], high[axis], cell) for axis in (0, 1))
+    floor = np.array([[inside_polygon(store.floor, x, y) for y in ys] for x in xs])
+    free = floor.copy()
+    for x0, y0, x1, y1, _ in store.obstacle.boxes:
+        free &= ~((xs[:, None] > x0) & (xs[:, None] < x1) & (ys > y0) & (ys < y1))
+    off_free, off_floor = cell * distance_transform_edt(~free), cell * distance_transform_edt(~floor)
+    targets = np.argwhere(free)[:: max(1, int(free.sum()) // 400)] * cell + low
+    some = walked[:: max(1, len(walked) // 400)]
 
-    def _next(self, refused: set[int]) -> int | None:
-        """The camera that the placed ones tell most about."""
-        worth = {
-            view: sum(pair.worth for _, pair in edges)
-            for view in range(len(self.focal_px))
-            if view not in refused and view not in self.placed and (edges := self._edges(view))
-        }
-        return max(worth, key=lambda view: worth[view], default=None)
+    def look(field_m: np.ndarray, places: np.ndarray) -> np.ndarray:
+        index = np.rint((places - low) / cell).astype(int)
+        beyond = np.abs(index - np.clip(index, 0, np.array(field_m.shape) - 1)).sum(axis=1) * cell
+        index = np.clip(index, 0, np.array(field_m.shape) - 1)
+        return field_m[index[:, 0], index[:, 1]] + beyond
 
-    def _add(self, view: int, people: _People) -> bool:
-        """Place a camera; False where what it sees does not fit the people that the others located."""
-        best, most = None, 0.0
-        for known, pair in sorted(self._edges(view), key=lambda edge: -edge[1].worth)[:6]:
-            start = self._guess(known, view, pair, people)
-            if start is None:
-                continue
-            pose, agreed = self._settle(view, start, people)
-            if agreed > most:
-                best, most = pose, agreed
-        if best is None or most < AGREED_MIN:
-            return False
-        self.placed.append(view)
-        self.poses = _with(self.poses, np.array([view]), best)
-        return True
+    def cost(pose: np.ndarray) -> float:
+        c, s = math.cos(pose[0]), math.sin(pose[0])
+        r = np.array([[c, -s], [s, c]])
+        people, cameras = some @ r.T + pose[1:], centre[:, :2] @ r.T + pose[1:]
+        empty = np.sqrt(((targets[:, None] - people[None]) ** 2).sum(axis=2)).min(axis=1)
+        return float(
+            (look(off_free, people) ** 2).mean() + 0.2 * (empty**2).mean()
+            + (np.maximum(look(off_floor, cameras) - 0.3, 0.0) ** 2).mean()
+        )  # fmt: skip
 
-    def _guess(self, known: int, view: int, pair: _Pair, people: _People) -> Poses | None:
-        """From a pair, and a length from where the people of the pair are known to be."""
-        ahead = pair.first == known
-        rotation = pair.rotation if ahead else pair.rotation.T
-        direction = pair.direction if ahead else -pair.rotation.T @ pair.direction
-        offset = self.poses.offset_s[known] + (pair.offset_s if ahead else -pair.offset_s)
-        mine, theirs = pair.rows[:, 1 if ahead else 0], pair.rows[:, 0 if ahead else 1]
-        person = people.of_row[theirs]
-        mine, person = mine[person >= 0], person[person >= 0]
-        if not len(mine):
-            return None
-        world = people.points_m[person] - self.poses.centre_m[known]
-        turned = world @ (rotation @ self.poses.rotation[known]).T
-        seen = _homogeneous(self.views.at(mine, offset))
-        # seen x (turned + length * direction) = 0
-        a, b = np.cross(seen, direction), np.cross(seen, turned)
-        size, length = (a**2).sum(-1).ravel(), (-(a * b).sum(-1) / (a**2).sum(-1)).ravel()
-        good = np.isfinite(length)
-        if good.sum() < AGREED_MIN:
-            return None
-        order = np.argsort(length[good])
-        total = np.cumsum(size[good][order])
-        length_m = float(length[good][order][np.searchsorted(total, 0.5 * total[-1])])
-        if length_m <= 0.0:
-            return None
-        r = rotation @ self.poses.rotation[known]
-        centre = self.poses.centre_m[known] - r.T @ direction * length_m
-        return Poses(r[None], centre[None], np.array([offset]))
-
-    def _settle(self, view: int, pose: Poses, people: _People) -> tuple[Poses, float]:
-        """Adjust one camera to the people who are there, whoever of them it shows."""
-        rows = np.flatnonzero(self.views.view == view)
-        by_instant = [np.flatnonzero(people.instant == k) for k in range(self.views.row.shape[1])]
-        row = np.concatenate([np.repeat(r, len(by_instant[self.views.instant[r]])) for r in rows])
-        person = np.concatenate([by_instant[self.views.instant[r]] for r in rows])
-        if not len(row):
-            return pose, 0.0
-        agreed = 0.0
-        for limit_m in (3.0 * ROUGH_M, 1.5 * ROUGH_M, ROUGH_M):
-            at = (people.points_m[person] - pose.centre_m[0]) @ pose.rotation[0].T
-            seen = self.views.at(row, pose.offset_s[0])
-            z = np.where(at[..., 2] > 0.1, at[..., 2], np.nan)
-            off_m = np.linalg.norm(at[..., :2] / z[..., None] - seen, axis=-1) * z
-            agreement = _agreement(off_m, limit_m)
-            order = np.argsort(-agreement, kind="stable")
-            order = order[agreement[order] > 0.3]
-            same = order[np.intersect1d(
-                np.unique(row[order], return_index=True)[1], np.unique(person[order], return_index=True)[1]
-            )]
-            agreed = float(agreement[same].sum())
-            if len(same) < AGREED_MIN:
-                return pose, 0.0
-            path = self.views.path[row[same]]
-            point, joint = np.nonzero(np.isfinite(path[:, :, 0, 0]) & np.isfinite(people.points_m[person[same], :, 0]))
-            n = len(point)
-            sights = Sights(np.zeros(n, int), np.arange(n), joint, path[point, joint], np.full(n, self.focal_px[view]))
-            pose = locate(sights, pose, people.points_m[person[same]][point, joint])
-        return pose, agreed
+    tried = []
+    for turn in np.arange(0.0, 2 * math.pi, math.radians(30.0)):
+        c, s = math.cos(turn), math.sin(turn)
+        start = targets.mean(axis=0) - np.array([[c, -s], [s, c]]) @ some.mean(axis=0)
+        simplex = np.array([turn, *start]) + np.array([[0, 0, 0], [0.3, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
+        answer = minimize(cost, simplex[0], method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 150})
+        tried.append((float(answer.fun), float(answer.x[0]), answer.x[1:]))
+    tried.sort(key=lambda entry: entry[0])
+    best = tried[0]
+    rivals = [entry for entry in tried if math.cos(entry[1] - best[1]) < math.cos(math.radians(20.0))]
+    warnings.append("place: from the floor's outline, right to some decimetres; the places of two cameras are better")
+    if rivals and rivals[0][0] < 1.3 * best[0] + 1e-3:
+        turned = math.degrees((rivals[0][1] - best[1]) % (2 * math.pi))
+        warnings.append(f"place: the floor's outline fits as well turned by {turned:.0f} degrees; give a camera's place")
+    return best[1], best[2], "the floor's outline"
