@@ -176,8 +176,8 @@ class _Normal:
             some = slice(*np.searchsorted(sights.point, [first, last]))
             dense = np.zeros((last - first, 3, n_views, N_UNKNOWNS))
             dense[sights.point[some] - first, :, sights.view[some]] = half[some].transpose(0, 2, 1)
-            dense = dense.reshape(-1, n)
-            self.matrix -= dense.T @ dense
+            rows = dense.reshape(-1, n)
+            self.matrix -= rows.T @ rows
 
     def step(self) -> tuple[np.ndarray, np.ndarray]:
         """(n_views, 7) and (n_points, 3): what to add."""

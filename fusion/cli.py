@@ -50,6 +50,20 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument("--certificate", help="TLS certificate; wanted where other machines are let in")
     console.add_argument("--key", help="private key of the certificate")
     console.set_defaults(run=_console)
+    calibrate = commands.add_parser("calibrate", help="find all cameras' places and clocks from people who walk about")
+    calibrate.add_argument("recording", help="recording of a few people who walk through the shop for some minutes")
+    calibrate.add_argument("--out", default="calibration", help="folder for cameras.toml and calibration.json")
+    calibrate.add_argument("--intrinsics", help="cameras' matrix and distortions, where the recording's store has none")
+    calibrate.add_argument(
+        "--distance", nargs=3, action="append", default=[], metavar=("CAMERA", "CAMERA", "METRES"),
+        help="between the centres of two cameras; may be repeated",
+    )  # fmt: skip
+    calibrate.add_argument("--height", type=float, metavar="METRES", help="stature of who walks, the mean of several")
+    calibrate.add_argument(
+        "--place", nargs="+", action="append", default=[], metavar="CAMERA X Y [Z]",
+        help="where a camera is in the store, metres; of two or more, the rest follows",
+    )  # fmt: skip
+    calibrate.set_defaults(run=_calibrate)
     privacy = commands.add_parser("privacy", help="what a store keeps about people, where and for how long")
     privacy.add_argument("store", help="store folder")
     privacy.set_defaults(run=_privacy)
@@ -69,6 +83,31 @@ def _parser() -> argparse.ArgumentParser:
     forget.add_argument("--account", help="this account's, at once; faces and profiles are the store's own to delete")
     forget.set_defaults(run=_forget)
     return parser
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from fusion.observations import Recording
+    from fusion.selfcalibration import Known, calibrate, load_intrinsics
+
+    recording = Recording(args.recording)
+    cameras = load_intrinsics(args.intrinsics) if args.intrinsics else None
+    distances = tuple((a, b, _metres("--distance", metres)) for a, b, metres in args.distance)
+    places = {place[0]: tuple(_metres("--place", value) for value in place[1:]) for place in args.place}
+    known = Known(distances=distances, height_m=args.height, places=places)
+    found = calibrate(recording.store, recording.observations(), known, cameras)
+    found.save(args.out)
+    print(found.text())
+    print(f"written: {args.out}/cameras.toml and calibration.json")
+    return 0 if all(tie.placed for tie in found.ties) else 1
+
+
+def _metres(option: str, text: str) -> float:
+    from fusion.errors import ConfigError
+
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{option}: want metres, got {text!r}") from None
 
 
 def _ledger(args: argparse.Namespace) -> Ledger:

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fusion import structure
-from fusion.adjustment import Poses, covariance
+from fusion.adjustment import covariance
 from fusion.calibration import _rotation_vector, load_calibration
 from fusion.config import Camera, Store, cameras_text, inside_polygon, validation_faults
 from fusion.errors import ConfigError, FusionError
@@ -63,7 +63,7 @@ class Known:
 
     distances: tuple[tuple[str, str, float], ...] = ()
     height_m: float | None = None
-    places: Mapping[str, tuple[float, float] | tuple[float, float, float]] = field(default_factory=dict)
+    places: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     outline: bool = True
 
 
@@ -143,7 +143,8 @@ class SelfCalibration:
                 continue
             rows.append(
                 f"{tie.name:10} {100 * tie.centre_sd_m:6.2f} cm {math.degrees(tie.rotation_sd_rad):8.3f} deg "
-                f"{1e3 * tie.offset_s:+8.1f} +- {1e3 * tie.offset_sd_s:3.1f} ms {tie.partners:8d} {100 * tie.misfit_m:6.1f} cm"
+                f"{1e3 * tie.offset_s:+8.1f} +- {1e3 * tie.offset_sd_s:3.1f} ms "
+                f"{tie.partners:8d} {100 * tie.misfit_m:6.1f} cm"
             )
         rows.append(f"scale from {self.scale_from} (+- {100 * self.scale_sd:.1f} %), place from {self.frame_from}")
         return "\n".join([*rows, *(f"! {warning}" for warning in self.warnings)])
@@ -168,7 +169,8 @@ def load_intrinsics(path: str | Path) -> tuple[Camera, ...]:
         tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: want TOML, got: {error}") from None
-    cameras, faults = [], []
+    cameras: list[Camera] = []
+    faults: list[str] = []
     for key, table in tables.items():
         if key == "metadata":
             continue
@@ -242,7 +244,8 @@ def _check(store: Store, cameras: Sequence[Camera], known: Known) -> None:
     if len(cameras) < 2:
         faults.append(f"cameras: want at least 2 with intrinsics, got {len(cameras)}")
     have = {camera.name for camera in cameras}
-    faults += [f"known camera: want one of {', '.join(sorted(have))}, got {n!r}" for n in _named(known) if n not in have]
+    strangers = [name for name in dict.fromkeys(_named(known)) if name not in have]
+    faults += [f"known camera: want one of {', '.join(sorted(have))}, got {name!r}" for name in strangers]
     for a, b, metres in known.distances:
         if a == b or not 0.0 < metres < 1000.0:
             faults.append(f"distance: want metres between two cameras, got {metres} between {a!r} and {b!r}")
@@ -305,18 +308,22 @@ def _ties(names: Sequence[str], found: structure.Found, scale: float, span_s: fl
         at = int(np.searchsorted(found.placed, view))
         fault = None
         if len(found.placed) > 2 and partners[at] < PARTNERS_MIN:
-            fault = f"badly tied: shares {SHARED_MIN} sightings or more with {partners[at]} cameras, want {PARTNERS_MIN}"
+            fault = f"badly tied: shares {SHARED_MIN} sightings with {partners[at]} cameras, want {PARTNERS_MIN}"
         elif centre_sd_m[at] > max(CENTRE_SD_MAX_M, OVER_OTHERS * np.median(centre_sd_m)):
             fault = f"badly tied: its centre is known to {100 * centre_sd_m[at]:.0f} cm"
         elif rotation_sd[at] > max(ROTATION_SD_MAX, OVER_OTHERS * np.median(rotation_sd)):
             fault = f"badly tied: its direction is known to {math.degrees(rotation_sd[at]):.1f} degrees"
         misfit_m = scale * float(np.median(adjusted.error_m[sights.view == at]))
-        numbers = map(float, (centre_sd_m[at], rotation_sd[at], offset_s[at], offset_sd_s[at]))
-        ties.append(CameraTie(name, True, *numbers, int(together[at].sum()), int(partners[at]), misfit_m, fault))
+        ties.append(
+            CameraTie(
+                name, True, float(centre_sd_m[at]), float(rotation_sd[at]), float(offset_s[at]), float(offset_sd_s[at]),
+                int(together[at].sum()), int(partners[at]), misfit_m, fault,
+            )
+        )  # fmt: skip
     return tuple(ties)
 
 
-# ---- the store's frame ------------------------------------------------------------------------------------------------
+# ---- the store's frame -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -439,15 +446,13 @@ def _scale(
     with np.errstate(all="ignore"):
         length = np.nanmedian(np.linalg.norm(points[:, a[long]] - points[:, b[long]], axis=-1), axis=0)
     scale = float(np.nanmedian(layout.limb_lengths_m[long, 0] / length))
-    warnings.append(f"scale: from usual bodies, {100 * BODY_SCALE_SD:.0f} % off at times; a distance or a stature is better")
+    warnings.append(f"scale: from usual bodies, right to {100 * BODY_SCALE_SD:.0f} %; a distance or a stature is better")
     return scale, "the size of usual people", BODY_SCALE_SD
 
 
 def _walked(points: np.ndarray, layout: Layout) -> np.ndarray:
     """(n, 2) where people stood."""
-    hips = points[:, layout.indices("l_hip", "r_hip", "l_ankle", "r_ankle"), :2]
-    with np.errstate(all="ignore"):
-        middle = np.nanmedian(hips, axis=1)
+    middle = points[:, layout.indices("l_hip", "r_hip"), :2].mean(axis=1)
     return middle[np.isfinite(middle).all(axis=1)]
 
 
@@ -515,5 +520,5 @@ def _by_outline(
     warnings.append("place: from the floor's outline, right to some decimetres; the places of two cameras are better")
     if rivals and rivals[0][0] < 1.3 * best[0] + 1e-3:
         turned = math.degrees((rivals[0][1] - best[1]) % (2 * math.pi))
-        warnings.append(f"place: the floor's outline fits as well turned by {turned:.0f} degrees; give a camera's place")
+        warnings.append(f"place: the outline fits as well turned by {turned:.0f} degrees; give the places of two cameras")
     return best[1], best[2], "the floor's outline"

@@ -2,11 +2,10 @@
 
 1. Every camera's detections are followed from picture to picture for a moment, so that each says where its joints were
    at any time near some common instants.
-2. Pairs of cameras: which relative pose makes most people agree, whoever is who (robust essential matrices; a body gives
-   all its joints at once).
-3. From the best pair on, one camera after another is placed by what it sees of people already located, and all of it is
-   adjusted together (`adjustment.adjust`).
-4. Feet tell the floor and up; a known length tells the scale; known places tell the rest.
+2. Pairs of cameras: which relative pose makes most people agree, whoever is who (robust essential matrices; a body
+   gives all its joints at once).
+3. From the best pair on, one camera after another is placed by what it sees of people already located, and all of it
+   is adjusted together (`adjustment.adjust`).
 
 Source: Hartley and Zisserman, Multiple View Geometry (2004), chapters 9 to 12; Takahashi et al., Human Pose as
 Calibration Pattern (2018) for joints as correspondences.
@@ -125,7 +124,7 @@ class Film:
         return out
 
     def paths(self, instants_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n_instants, people, K, 3, 2) paths about instants of this camera's clock, NaN; (n_instants, people) scale."""
+        """(n_instants, people, K, 3, 2) paths about instants of its clock, NaN; (n_instants, people) scale."""
         n, most, k = self.points.shape[:3]
         path = np.full((len(instants_s), most, k, 3, 2), np.nan)
         scale = np.full((len(instants_s), most), np.nan)
@@ -193,7 +192,7 @@ def _nanquantile(values: np.ndarray, share: float) -> np.ndarray:
     return np.where(count > 0, np.take_along_axis(ordered, at[..., None], axis=-1)[..., 0], np.nan)
 
 
-# ---- two cameras ------------------------------------------------------------------------------------------------------
+# ---- two cameras -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ class _Pair:
     direction: np.ndarray
     offset_s: float
     rows: np.ndarray  # (n, 2) detections of the same person
-    agreed: int
+    agreed: float
     angle: float  # between the views, median
 
     @property
@@ -409,7 +408,7 @@ def _depths(
     return z_one, z_two, float(np.nanmedian(angle))
 
 
-# ---- all cameras ------------------------------------------------------------------------------------------------------
+# ---- all cameras -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -557,7 +556,9 @@ class _Growth:
         return people
 
     def _edges(self, view: int) -> list[tuple[int, _Pair]]:
-        return [(a, p) for p in self.pairs for a, b in ((p.first, p.second), (p.second, p.first)) if b == view and a in self.placed]
+        """Pairs of a camera with placed ones, and which those are."""
+        ends = [(a, p) for p in self.pairs for a, b in ((p.first, p.second), (p.second, p.first)) if b == view]
+        return [(known, pair) for known, pair in ends if known in self.placed]
 
     def _next(self, refused: set[int]) -> int | None:
         """The camera that the placed ones tell most about."""
@@ -644,7 +645,7 @@ class _Growth:
         return pose, agreed
 
 
-# ---- the whole --------------------------------------------------------------------------------------------------------
+# ---- the whole -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -696,7 +697,7 @@ def solve(films: Sequence[Film], names: Sequence[str], focal_px: np.ndarray, spa
     random = np.random.default_rng(_SEED)
     n = len(films)
     rough = _views(films, _instants(span_s, ROUGH_INSTANTS, random), np.zeros(n))
-    occupied = (rough.row >= 0).any(axis=2)
+    occupied = np.asarray((rough.row >= 0).any(axis=2))
     shared = (occupied[:, None] & occupied[None]).sum(axis=2)
     np.fill_diagonal(shared, 0)
     wanted: set[tuple[int, int]] = set()
@@ -716,13 +717,15 @@ def solve(films: Sequence[Film], names: Sequence[str], focal_px: np.ndarray, spa
         poses = _with(poses, placed, adjusted.poses)
     total_s = growth.poses.offset_s[placed] + adjusted.poses.offset_s
     found = Poses(adjusted.poses.rotation, adjusted.poses.centre_m, total_s)
-    faults = {names[view]: _why_not(view, names, films, occupied, shared, pairs) for view in set(range(n)) - {*placed.tolist()}}
+    left_out = sorted(set(range(n)) - set(placed.tolist()))
+    faults = {names[view]: _why_not(view, names, films, occupied, shared, pairs) for view in left_out}
     return Found(placed, found, adjusted, people, instants_s, faults)
 
 
 def _why_not(
-    view: int, names: Sequence[str], films: Sequence[Film], occupied: np.ndarray, shared: np.ndarray, pairs: Sequence[_Pair]
-) -> str:
+    view: int, names: Sequence[str], films: Sequence[Film], occupied: np.ndarray, shared: np.ndarray,
+    pairs: Sequence[_Pair],
+) -> str:  # fmt: skip
     if not len(films[view].t_s):
         return "no frames"
     n_instants = occupied.shape[1]
@@ -730,7 +733,8 @@ def _why_not(
         return f"want people at {AGREED_MIN} of {n_instants} instants, got {occupied[view].sum()}"
     if shared[view].max() < AGREED_MIN:
         other = names[int(shared[view].argmax())]
-        return f"want people at {AGREED_MIN} instants together with another camera, got {shared[view].max()} with {other!r}"
+        got = f"got {shared[view].max()} with {other!r}"
+        return f"want people at {AGREED_MIN} instants together with another camera, {got}"
     tied = sorted({names[p.first if p.second == view else p.second] for p in pairs if view in (p.first, p.second)})
     if tied:
         return f"what it sees fits {', '.join(tied)} and not the other cameras"
@@ -739,7 +743,7 @@ def _why_not(
 
 def _too_little(names: Sequence[str], films: Sequence[Film], occupied: np.ndarray, shared: np.ndarray) -> str:
     silent = [name for name, film in zip(names, films) if not len(film.t_s)]
-    a, b = np.unravel_index(int(shared.argmax()), shared.shape)
+    a, b = divmod(int(shared.argmax()), len(shared))
     said = f"cameras: want two that see the same people at {AGREED_MIN} instants and agree about them, got none; "
     said += f"most are shared by {names[a]!r} and {names[b]!r}: {shared[a, b]} of {occupied.shape[1]}"
     return said + (f"; without frames: {', '.join(silent)}" if silent else "")
