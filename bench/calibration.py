@@ -161,7 +161,7 @@ def one_store(n_cameras: int, minutes: float, seed: int) -> tuple[SelfCalibratio
 
 def store(n_cameras: int, minutes: float, seeds: range) -> None:
     print(f"Simulated store, {n_cameras} cameras, {minutes:g} minutes of two people; worst camera\n")
-    print("| seed | placed | CPU s | centre, cm | direction, degrees | clock, ms | in the store's frame | error over sd |")
+    print("| seed | placed | CPU s | centre, cm | direction, degrees | clock, ms | in the store's frame | over sd |")
     print("|---|---|---|---|---|---|---|---|")
     for seed in seeds:
         found, s = one_store(n_cameras, minutes, seed)

@@ -446,7 +446,7 @@ def _scale(
     with np.errstate(all="ignore"):
         length = np.nanmedian(np.linalg.norm(points[:, a[long]] - points[:, b[long]], axis=-1), axis=0)
     scale = float(np.nanmedian(layout.limb_lengths_m[long, 0] / length))
-    warnings.append(f"scale: from usual bodies, right to {100 * BODY_SCALE_SD:.0f} %; a distance or a stature is better")
+    warnings.append(f"scale: of usual bodies, right to {100 * BODY_SCALE_SD:.0f} %, a distance or a stature tells more")
     return scale, "the size of usual people", BODY_SCALE_SD
 
 
@@ -520,5 +520,5 @@ def _by_outline(
     warnings.append("place: from the floor's outline, right to some decimetres; the places of two cameras are better")
     if rivals and rivals[0][0] < 1.3 * best[0] + 1e-3:
         turned = math.degrees((rivals[0][1] - best[1]) % (2 * math.pi))
-        warnings.append(f"place: the outline fits as well turned by {turned:.0f} degrees; give the places of two cameras")
+        warnings.append(f"place: the outline fits as well turned by {turned:.0f} degrees; give places of cameras")
     return best[1], best[2], "the floor's outline"

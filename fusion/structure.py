@@ -46,6 +46,8 @@ ROUGH_M, FINE_M = 0.08, 0.05
 AGREED_MIN = 20
 # Angle between two views beyond which more does not help, and below which a pair tells nothing of depth.
 ANGLE_GOOD, ANGLE_MIN = np.radians(25.0), np.radians(3.0)
+# Where many people are, the emptier instants tell as much at less cost: so many pairs of detections for two cameras.
+MATCHES_MAX = 1000
 # Other cameras that each is compared to, of those that share this share of the most that it shares with any.
 PARTNERS, PARTNER_SHARE = 8, 0.5
 # Fixed, so that a calibration can be repeated.
@@ -215,10 +217,12 @@ class _Pair:
 
 def _sampson(essential: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """(h, n, K) distance of homogeneous correspondences (n, K, 3) from h epipolar geometries."""
-    line_two = np.einsum("hab,nkb->hnka", essential, one)
-    line_one = np.einsum("hba,nkb->hnka", essential, two)
-    off = (line_two * two).sum(axis=-1)
-    return off / np.sqrt((line_two[..., :2] ** 2).sum(-1) + (line_one[..., :2] ** 2).sum(-1))
+    # Coordinates first: a reduction over three numbers costs more than all the rest.
+    x, y, _ = np.moveaxis(two, -1, 0)
+    h, rest = len(essential), one.shape[:-1]
+    a, b, c = (essential @ one.reshape(-1, 3).T).reshape(h, 3, *rest).swapaxes(0, 1)
+    d, e = (essential.transpose(0, 2, 1)[:, :2] @ two.reshape(-1, 3).T).reshape(h, 2, *rest).swapaxes(0, 1)
+    return (a * x + b * y + c) / np.sqrt(a * a + b * b + d * d + e * e)
 
 
 def _agreement(off_m: np.ndarray, limit_m: float) -> np.ndarray:
@@ -262,7 +266,11 @@ class _PairSearch:
     def __init__(self, views: _Views, first: int, second: int, random: np.random.Generator) -> None:
         self.views, self.ends, self.random = views, (first, second), random
         a, b = views.row[first], views.row[second]
-        both = np.flatnonzero((a >= 0).any(axis=1) & (b >= 0).any(axis=1))
+        n_matches = (a >= 0).sum(axis=1) * (b >= 0).sum(axis=1)
+        both = np.flatnonzero(n_matches)
+        both = both[np.argsort(n_matches[both], kind="stable")]
+        n_used = int(np.searchsorted(np.cumsum(n_matches[both]), MATCHES_MAX))
+        both = np.sort(both[: max(n_used, 2 * AGREED_MIN)])
         pairs = [(k, i, j) for k in both.tolist() for i in a[k][a[k] >= 0] for j in b[k][b[k] >= 0]]
         table = np.array(pairs, np.int64).reshape(-1, 3)
         self.instant, self.rows = table[:, 0], table[:, 1:]
@@ -309,7 +317,7 @@ class _PairSearch:
             total = np.maximum.reduceat(agreement[:, order], starts, axis=1).sum(axis=1)
             ranked += [(float(total[i]), offset_s, essential[i]) for i in np.argsort(-total)[:4]]
         ranked.sort(key=lambda entry: -entry[0])
-        found = [pair for _, offset_s, e in ranked[:6] if (pair := self._polish(e, offset_s)) is not None]
+        found = [pair for _, offset_s, e in ranked[:4] if (pair := self._polish(e, offset_s)) is not None]
         return max(found, key=lambda pair: pair.agreed, default=None)
 
     def _polish(self, essential: np.ndarray, offset_s: float) -> _Pair | None:
