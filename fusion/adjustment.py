@@ -9,7 +9,8 @@ Source: Triggs et al., Bundle Adjustment - A Modern Synthesis (2000), sections 6
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -254,14 +255,16 @@ def _cost(residual: np.ndarray, sd: np.ndarray, at: np.ndarray) -> tuple[float, 
     return float(np.log1p(squared).sum() * _HALF_AT**2), weight
 
 
-def covariance(sights: Sights, adjusted: Adjusted, cluster: np.ndarray) -> np.ndarray:
+def covariance(sights: Sights, adjusted: Adjusted, clusters: Sequence[np.ndarray]) -> np.ndarray:
     """(n_views, 7, 7) covariance of each camera's rotation, centre and offset, in the frame that fits all cameras best.
 
-    Detectors err alike in pictures that follow one another, so that counting observations would promise too much: the
-    scatter of what clusters of them say is counted as well, and the larger of the two is told.
+    Detectors err alike in pictures that follow one another, and put a joint always a little beside its place, so that
+    counting observations would promise too much: the scatter of what clusters of them say is counted as well, and the
+    largest is told.
 
     Args:
-        cluster: (n_points,) int, alike for points that belong together, such as those of the same seconds.
+        clusters: ways to cluster, each (n_points,) int, alike for points that err alike: those of the same seconds,
+            those of the same joint.
 
     Source: White, A Heteroskedasticity-Consistent Covariance Matrix Estimator (1980), by clusters.
     """
@@ -273,17 +276,19 @@ def covariance(sights: Sights, adjusted: Adjusted, cluster: np.ndarray) -> np.nd
     freedom = _freedom(poses)
     kept = np.linalg.svd(freedom)[0][:, freedom.shape[1] :]
     inverse = kept @ np.linalg.pinv(kept.T @ normal.matrix @ kept, rcond=1e-12, hermitian=True) @ kept.T
-    n_clusters = int(cluster.max()) + 1
-    scores = np.zeros((n_clusters, n_views, N_UNKNOWNS))
-    np.add.at(scores, (cluster[sights.point], sights.view), normal.score)
-    spread = inverse @ scores.reshape(n_clusters, -1).T
-    clustered = spread @ spread.T * n_clusters / max(n_clusters - 1, 1)
+    scattered = np.zeros(len(inverse))
+    for cluster in clusters:
+        n = int(cluster.max()) + 1
+        scores = np.zeros((n, n_views, N_UNKNOWNS))
+        np.add.at(scores, (cluster[sights.point], sights.view), normal.score)
+        spread = inverse @ scores.reshape(n, -1).T
+        scattered = np.maximum(scattered, (spread**2).sum(axis=1) * n / max(n - 1, 1))
     noise = float(((residual * root[:, None]) ** 2).sum() / max(adjusted.weight.sum(), 1.0)) / 2.0
     out = np.empty((n_views, N_UNKNOWNS, N_UNKNOWNS))
     for view in range(n_views):
         own = slice(view * N_UNKNOWNS, (view + 1) * N_UNKNOWNS)
-        counted, scattered = inverse[own, own] * max(noise, 1.0), clustered[own, own]
-        grow = np.sqrt(np.maximum(np.diag(scattered) / np.maximum(np.diag(counted), 1e-30), 1.0))
+        counted = inverse[own, own] * max(noise, 1.0)
+        grow = np.sqrt(np.maximum(scattered[own] / np.maximum(np.diag(counted), 1e-30), 1.0))
         out[view] = counted * grow[:, None] * grow[None, :]
     return out
 
@@ -302,11 +307,6 @@ def _freedom(poses: Poses) -> np.ndarray:
     out[:, 3:6, 6] = middle_m
     out[:, 6, 7] = 1.0
     return out.reshape(-1, 8)
-
-
-def scaled(poses: Poses, factor: float) -> Poses:
-    """The same cameras with another unit of length."""
-    return replace(poses, centre_m=poses.centre_m * factor)
 
 
 def locate(sights: Sights, poses: Poses, points_m: np.ndarray, steps: int = 8) -> Poses:

@@ -288,8 +288,8 @@ def _ties(names: Sequence[str], found: structure.Found, scale: float, span_s: fl
     person = found.people.points // n_joints
     seconds = found.instants_s[found.people.instant[person]]
     length_s = min(CLUSTER_S, max(span_s / CLUSTERS_MIN, 1e-3))
-    cluster = np.unique((seconds / length_s).astype(int), return_inverse=True)[1]
-    cov = covariance(sights, adjusted, cluster)
+    period = np.unique((seconds / length_s).astype(int), return_inverse=True)[1]
+    cov = covariance(sights, adjusted, (period, found.people.points % n_joints))
     variance = np.diagonal(cov, axis1=1, axis2=2)
     centre_sd_m = scale * np.sqrt(variance[:, 3:6].sum(axis=1))
     rotation_sd = np.sqrt(variance[:, :3].sum(axis=1))
