@@ -488,8 +488,8 @@ def _by_outline(
     for x0, y0, x1, y1, _ in store.obstacle.boxes:
         free &= ~((xs[:, None] > x0) & (xs[:, None] < x1) & (ys > y0) & (ys < y1))
     off_free, off_floor = cell * distance_transform_edt(~free), cell * distance_transform_edt(~floor)
-    targets = np.argwhere(free)[:: max(1, int(free.sum()) // 400)] * cell + low
-    some = walked[:: max(1, len(walked) // 400)]
+    targets = np.argwhere(free)[:: max(1, int(free.sum()) // 200)] * cell + low
+    some = walked[:: max(1, len(walked) // 200)]
 
     def look(field_m: np.ndarray, places: np.ndarray) -> np.ndarray:
         index = np.rint((places - low) / cell).astype(int)

@@ -50,6 +50,8 @@ ANGLE_GOOD, ANGLE_MIN = np.radians(25.0), np.radians(3.0)
 MATCHES_MAX = 1000
 # Other cameras that each is compared to, of those that share this share of the most that it shares with any.
 PARTNERS, PARTNER_SHARE = 8, 0.5
+# Groups of cameras that may be tried before the largest is taken.
+STARTS_MAX = 3
 # Fixed, so that a calibration can be repeated.
 _SEED = 20180622
 
@@ -527,8 +529,6 @@ class _Growth:
 
     def run(self) -> tuple[Poses, np.ndarray]:
         """Poses of all views, and which are placed, in ascending order."""
-        if not self.pairs:
-            return self.poses, np.zeros(0, np.int64)
         self._begin(max(self.pairs, key=lambda pair: pair.worth))
         people, adjusted_at = self._adjust(12), 2
         while True:
@@ -715,19 +715,35 @@ def solve(films: Sequence[Film], names: Sequence[str], focal_px: np.ndarray, spa
     pairs = [pair for a, b in sorted(wanted) if (pair := _PairSearch(rough, a, b, random).search()) is not None]
     if not pairs:
         raise FusionError(_too_little(names, films, occupied, shared))
-    growth = _Growth(rough, pairs, focal_px)
-    poses, placed = growth.run()
+    poses, placed = _grown(rough, pairs, focal_px)
     instants_s = _instants(span_s, INSTANTS_MAX, random)
-    views = _views(films, instants_s, poses.offset_s)
+    offset_s = poses.offset_s
+    views = _views(films, instants_s, offset_s)
     poses = Poses(poses.rotation, poses.centre_m, np.zeros(n))
     for steps in (8, 20):
         adjusted, people = _adjusted(views, poses, placed, focal_px, FINE_M, steps)
         poses = _with(poses, placed, adjusted.poses)
-    total_s = growth.poses.offset_s[placed] + adjusted.poses.offset_s
+    total_s = offset_s[placed] + adjusted.poses.offset_s
     found = Poses(adjusted.poses.rotation, adjusted.poses.centre_m, total_s)
     left_out = sorted(set(range(n)) - set(placed.tolist()))
     faults = {names[view]: _why_not(view, names, films, occupied, shared, pairs) for view in left_out}
     return Found(placed, found, adjusted, people, instants_s, faults)
+
+
+def _grown(rough: _Views, pairs: Sequence[_Pair], focal_px: np.ndarray) -> tuple[Poses, np.ndarray]:
+    """Poses of all views and which are placed: of the groups that hang together the largest."""
+    poses, placed = _Growth(rough, pairs, focal_px).run()
+    left = list(pairs)
+    for _ in range(STARTS_MAX - 1):
+        # A pair of cameras that found no place may belong to another room, or this start was a wrong one.
+        left = [pair for pair in left if not {pair.first, pair.second} & set(placed.tolist())]
+        rest = {view for pair in left for view in (pair.first, pair.second)}
+        if len(rest) <= len(placed):
+            break
+        other = _Growth(rough, left, focal_px).run()
+        if len(other[1]) > len(placed):
+            left, (poses, placed) = list(pairs), other
+    return poses, placed
 
 
 def _why_not(

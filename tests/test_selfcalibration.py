@@ -176,8 +176,11 @@ def test_cameras_and_clocks_are_found_again(store, found):
     assert all(tie.partners == 5 and 0 < tie.centre_sd_m < 0.02 for tie in found.ties)
 
 
-def test_extrinsics_have_no_say_and_a_repeat_is_equal(store, frames, found):
-    assert calibrate(store, frames, known(store)) == found
+def test_extrinsics_have_no_say_and_a_repeat_is_equal(store, frames):
+    names = [camera.name for camera in store.cameras[:4]]
+    few = [frame for frame in frames[: len(frames) // 2] if frame.camera in names]
+    once, again = (calibrate(kind, few, known(store), kind.cameras[:4]) for kind in (store, nowhere(store)))
+    assert once == again and [tie.name for tie in once.ties if tie.placed] == names
 
 
 def test_written_files_load_and_carry_what_was_found(store, found, tmp_path):
@@ -208,19 +211,20 @@ def test_two_rooms_are_not_joined_by_guessing(store, frames):
     """Cameras 5 and 6 see the other half of the time: nobody is seen by both groups at once."""
     start = frames[0].t_ns
     apart = [f for f in frames if (f.camera in ("cam05", "cam06")) == ((f.t_ns - start) // 4_000_000_000 % 2 == 1)]
-    found = calibrate(nowhere(store), apart, Known(height_m=1.7))
+    found = calibrate(nowhere(store), apart, Known(height_m=1.7, outline=False))
     assert [tie.name for tie in found.ties if tie.placed] == ["cam01", "cam02", "cam03", "cam04"]
     assert all("not placed" in tie.fault for tie in found.ties if not tie.placed)
 
 
-def test_lengths_that_contradict_are_told(store, frames):
-    rig = Rig.from_cameras(store.cameras)
-    far = float(np.linalg.norm(rig.centres_m[0] - rig.centres_m[3]))
-    near = float(np.linalg.norm(rig.centres_m[0] - rig.centres_m[1]))
-    told = Known(distances=(("cam01", "cam04", far), ("cam01", "cam02", 1.3 * near)), outline=False)
-    found = calibrate(nowhere(store), frames, told)
-    assert any("cam02" in warning for warning in found.warnings)
-    assert found.scale_sd > 0.02
+def test_lengths_that_contradict_are_told(store):
+    at = {"a": np.zeros(3), "b": np.array([2.0, 0.0, 0.0]), "c": np.array([0.0, 4.0, 0.0])}
+    warnings: list[str] = []
+    told = Known(distances=(("a", "b", 1.0), ("a", "c", 2.0)))
+    scale, _, sd = selfcalibration._scale(store.layout, told, at, np.zeros((0, 17, 3)), 0.0, warnings)
+    assert scale == pytest.approx(0.5) and sd < 0.02 and not warnings
+    told = Known(distances=(("a", "b", 1.3), ("a", "c", 2.0)))
+    _, _, sd = selfcalibration._scale(store.layout, told, at, np.zeros((0, 17, 3)), 0.0, warnings)
+    assert sd > 0.02 and any("a and b" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize(
