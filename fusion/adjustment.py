@@ -225,7 +225,7 @@ def adjust(sights: Sights, poses: Poses, points_m: np.ndarray, n_joints: int, st
                 poses, points_m, residual, at = new_poses, new_points_m, new_residual, new_at
                 break
             damping *= 8.0
-        if gained < 1e-6 * cost and step > 2:
+        if gained < 1e-5 * cost and step > 2:
             break
     joint_sd_m = _joint_sd_m(sights, residual, at, n_joints)
     _, weight = _cost(residual, _sd(sights, at, joint_sd_m), at)
