@@ -44,6 +44,8 @@ JOINTS_MIN = 5
 ROUGH_M, FINE_M = 0.08, 0.05
 # Instants at which two cameras must agree about somebody, or a camera with the others.
 AGREED_MIN = 20
+# And of the sightings that could agree, so large a share: of strangers some agree by chance.
+AGREED_SHARE = 0.3
 # Angle between two views beyond which more does not help, and below which a pair tells nothing of depth.
 ANGLE_GOOD, ANGLE_MIN = np.radians(25.0), np.radians(3.0)
 # Where many people are, the emptier instants tell as much at less cost: so many pairs of detections for two cameras.
@@ -352,6 +354,8 @@ class _PairSearch:
         if ahead < 0.9 or not angle > ANGLE_MIN:
             return None
         total = float(agreement[same].sum())
+        if total < AGREED_SHARE * self.n_instants:
+            return None
         return _Pair(*self.ends, rotation, direction, offset_s, self.rows[same], total, angle)
 
     def _pose(self, essential: np.ndarray, same: np.ndarray, offset_s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -587,7 +591,9 @@ class _Growth:
             pose, agreed = self._settle(view, start, people)
             if agreed > most:
                 best, most = pose, agreed
-        if best is None or most < AGREED_MIN:
+        seen = (self.views.row[view] >= 0).sum(axis=1)
+        possible = np.minimum(seen, np.bincount(people.instant, minlength=len(seen))).sum()
+        if best is None or most < max(AGREED_MIN, AGREED_SHARE * possible):
             return False
         self.placed.append(view)
         self.poses = _with(self.poses, np.array([view]), best)
