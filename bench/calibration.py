@@ -1,15 +1,17 @@
 """Self-calibration against known cameras: the Shelf recording and a simulated store, started without extrinsics.
 
-    FUSION_DATA=path/to/data python bench/calibration.py [shelf] [store] [--seeds N] [--minutes M] [--cameras N]
+    FUSION_DATA=path/to/data python bench/calibration.py [shelf] [dev] [store] [--seeds N] [--minutes M] [--cameras N]
 
 `shelf`: from its detections alone, against its published cameras after a similarity alignment of the centres, and the
-share of correct parts (PCP) with either calibration. `store`: 28 cameras, two people for five minutes, a good
+share of correct parts (PCP) with either calibration. `dev`: recordings of an independent generator, whose customers
+shop. `store`: 28 cameras, two people for five minutes, a good
 detector's noise, clocks up to 100 ms off. Prints tables; times are CPU seconds of one core.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -97,6 +99,29 @@ def shelf(data: Path) -> None:
     print()
 
 
+def dev(data: Path) -> None:
+    print("Independent generator; worst camera after a similarity alignment\n")
+    print("| recording | placed | CPU s | centre, cm | direction, degrees | over sd |\n|---|---|---|---|---|---|")
+    for folder in sorted((data / "dev").glob("*")):
+        recording = Recording(folder)
+        started_s = time.process_time()
+        found = calibrate(nowhere(recording.store), recording.observations(), Known(outline=False, height_m=1.7))
+        took_s = time.process_time() - started_s
+        true = {camera.name: camera for camera in recording.store.cameras}
+        wanted = tuple(true[camera.name] for camera in found.cameras)
+        centre_m, degrees = errors(aligned(found.cameras, wanted), wanted)
+        told = [(tie.centre_sd_m, math.degrees(tie.rotation_sd_rad)) for tie in found.ties if tie.placed]
+        over = np.sqrt(((np.stack([centre_m, degrees], axis=1) / np.array(told)) ** 2).mean(axis=0))
+        print(
+            f"| {folder.name} | {len(wanted)} of {len(true)} | {took_s:.0f} | {100 * centre_m.max():.1f} "
+            f"| {degrees.max():.2f} | {over[0]:.1f} / {over[1]:.1f} |",
+            flush=True,
+        )
+        for warning in found.warnings:
+            print(f"    {warning}")
+    print()
+
+
 def clocks_s(store: Store, scenario: Scenario) -> dict[str, float]:
     """The true offsets of a simulated store's clocks, less their mean."""
     from fusion.simulation.cameras import Detector, Obstacles
@@ -179,7 +204,7 @@ def store(n_cameras: int, minutes: float, seeds: range) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=[[], "shelf", "store"], help="all where nothing is said")
+    parser.add_argument("what", nargs="*", choices=[[], "shelf", "dev", "store"], help="all where nothing is said")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--cameras", type=int, default=28)
@@ -190,6 +215,8 @@ def main() -> int:
             shelf(data)
         else:
             print(f"Shelf: left out, no recording at {data / 'shelf'}; set FUSION_DATA\n")
+    if (not args.what or "dev" in args.what) and (data / "dev").is_dir():
+        dev(data)
     if not args.what or "store" in args.what:
         store(args.cameras, args.minutes, range(1, args.seeds + 1))
     return 0
