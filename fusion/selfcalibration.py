@@ -26,6 +26,7 @@ from fusion.adjustment import covariance
 from fusion.calibration import _rotation_vector, load_calibration
 from fusion.config import Camera, Store, cameras_text, inside_polygon, validation_faults
 from fusion.errors import ConfigError, FusionError
+from fusion.films import Film
 from fusion.layouts import Layout
 from fusion.observations import Frame, Observation
 
@@ -262,7 +263,7 @@ def _check(store: Store, cameras: Sequence[Camera], known: Known) -> None:
 
 def _films(
     store: Store, cameras: Sequence[Camera], observations: Iterable[Observation]
-) -> tuple[list[structure.Film], float]:
+) -> tuple[list[Film], float]:
     frames: dict[str, list[Frame]] = {camera.name: [] for camera in cameras}
     first = last = None
     for observation in observations:
@@ -278,7 +279,7 @@ def _films(
             last = observation.t_ns
     if first is None or last is None:
         raise FusionError("frames: want detections of people who walk about, got none of the store's cameras")
-    films = [structure.Film(camera, frames[camera.name], first, store.layout) for camera in cameras]
+    films = [Film(camera, frames[camera.name], first, store.layout) for camera in cameras]
     return films, (last - first) * 1e-9
 
 

@@ -22,6 +22,7 @@ ORDER = (
     ("results",),
     ("_kernels",),
     ("geometry", "adjustment"),
+    ("films",),
     ("structure",),
     ("selfcalibration",),
     ("workspace", "health"),
