@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fusion.observations import Recording as Recording
     from fusion.observations import ShelfReading as ShelfReading
     from fusion.run import replay as replay
+    from fusion.selfcalibration import calibrate as calibrate
     from fusion.tracks import reconstruct as reconstruct
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ _HOMES = {
     "Rig": "geometry",
     "ShelfReading": "observations",
     "Store": "config",
+    "calibrate": "selfcalibration",
     "check": "checks",
     "reconstruct": "tracks",
     "replay": "run",
@@ -57,6 +59,7 @@ __all__ = [
     "Rig",
     "ShelfReading",
     "Store",
+    "calibrate",
     "check",
     "reconstruct",
     "replay",
