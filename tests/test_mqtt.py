@@ -53,10 +53,26 @@ def frame(t_ns: int, n_people: int = 1, camera: str = CAMERA) -> Frame:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording of one shopper who takes three things in a shop of four cameras and twelve plates."""
+    """A recording of one shopper who takes three things in a shop of four cameras and twelve plates.
+
+    Of the simulated minute, what comes after the receipt is left away.
+    """
     folder = tmp_path_factory.mktemp("recordings") / "shop"
-    Simulation(demo_store(n_cameras=4, n_plates=12), Scenario(seed=2, minutes=0.9, shoppers=1)).write(folder)
+    simulation = Simulation(demo_store(n_cameras=4, n_plates=12), Scenario(seed=2, minutes=0.9, shoppers=1))
+    observations = list(simulation.observations())
+    with RecordingWriter(folder, simulation.store) as writer:
+        for observation in observations:
+            if observation.t_ns < observations[0].t_ns + 36 * 10**9:
+                writer.write(observation)
     return folder
+
+
+@pytest.fixture(scope="module")
+def replayed_shop(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the sensors' own recording."""
+    out = tmp_path_factory.mktemp("source")
+    replay(Recording(shop), out)
+    return out
 
 
 def same(one: Observation, other: Observation) -> bool:
@@ -309,7 +325,9 @@ class Listening:
 
 @needs_broker
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_live_run_through_a_broken_broker_replays_to_the_same(how, broker, shop, tmp_path, monkeypatch):
+def test_a_live_run_through_a_broken_broker_replays_to_the_same(
+    how, broker, shop, replayed_shop, tmp_path, monkeypatch
+):
     """And to what the sensors' own recording gives: nothing was lost, nothing late, nothing twice."""
     monkeypatch.setattr(mqtt, "SETTLE_S", 0.0)  # Those who were there are waited for, however long that takes.
     monkeypatch.setattr(mqtt, "BACKOFF_MAX_S", 1.5)
@@ -342,7 +360,8 @@ def test_a_live_run_through_a_broken_broker_replays_to_the_same(how, broker, sho
         # What scales and gates tell is 1.2 seconds late.
         late = [(one.t_ns + (not isinstance(one, Frame)) * 1_200_000_000, k) for k, one in enumerate(observations)]
         chunks = [list(chunk) for _, chunk in groupby(sorted(late), lambda one: one[0] // 400_000_000)]
-        broken = range(len(chunks) // 2, len(chunks) // 2 + 20)  # Eight seconds of data: far more than may be late.
+        # Eight seconds of data, far more than may be late; the shopper leaves meanwhile.
+        broken = range(len(chunks) // 2, len(chunks) // 2 + 20)
         for i, chunk in enumerate(chunks):
             if i == broken.start:
                 broker.stop(how)
@@ -362,12 +381,11 @@ def test_a_live_run_through_a_broken_broker_replays_to_the_same(how, broker, sho
     assert {"broker lost", "broker back"} <= {warning.kind for warning in told}
     assert run.summary(live).ignored.keys() == {"mqtt: sent again"}
     replay(tmp_path / "recorded", tmp_path / "replayed")
-    replay(source, tmp_path / "source")
     (receipt,) = map(json.loads, (tmp_path / "live" / "receipts.jsonl").read_text().splitlines())
     assert receipt["total"] > 0 and receipt["account"]
     for name in ("receipts.jsonl", "events.jsonl"):
-        answers = {folder: (tmp_path / folder / name).read_bytes() for folder in ("live", "replayed", "source")}
-        assert answers["live"] == answers["replayed"] == answers["source"]
+        live_answers, replayed_answers = ((tmp_path / folder / name).read_bytes() for folder in ("live", "replayed"))
+        assert live_answers == replayed_answers == (replayed_shop / name).read_bytes()
 
 
 @needs_broker
@@ -394,9 +412,10 @@ def test_the_order_of_starting_does_not_matter(order, tmp_path, monkeypatch):
                 publisher.publish(*sent[publisher.name])
 
     try:
-        for what in order.split():
+        for i, what in enumerate(order.split()):
+            if i:
+                time.sleep(0.5)
             start(what)
-            time.sleep(0.5)
         listening = started["engine"]
         wait_for(lambda: len(listening.got) >= 180)
         listening.stop()
