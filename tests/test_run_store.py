@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,28 @@ def start(program: str, *args: object, **options) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def run(program: str, *args: object) -> tuple[int, str, str]:
-    process = start(program, *args)
+def ended(process: subprocess.Popen) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 
-def test_a_simulated_store_runs_from_door_to_receipt(tmp_path):
-    code, out, err = run("run_store.py", "--minutes", 1, "--shoppers", 2, "--seed", 3, "--out", tmp_path)
+def run(program: str, *args: object) -> tuple[int, str, str]:
+    return ended(start(program, *args))
+
+
+def simulate(out: Path, seed: int) -> subprocess.Popen:
+    return start("run_store.py", "--minutes", 1, "--shoppers", 2, "--seed", seed, "--out", out)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory) -> tuple[Path, tuple[int, str, str]]:
+    """What seed 3 leaves in its folder, and says."""
+    folder = tmp_path_factory.mktemp("simulated")
+    return folder, ended(simulate(folder, 3))
+
+
+def test_a_simulated_store_runs_from_door_to_receipt(simulated):
+    folder, (code, out, err) = simulated
     assert code == 0, err
     for said in (
         "came in at entry",
@@ -43,12 +58,12 @@ def test_a_simulated_store_runs_from_door_to_receipt(tmp_path):
         assert said in out, f"{said!r} is missing in:\n{out}"
     assert "WRONG" not in [line for line in out.splitlines() if "settled" in line]
     assert "store time" in err, "the progress bar"
-    receipts = [json.loads(line) for line in (tmp_path / "receipts.jsonl").read_text().splitlines()]
+    receipts = [json.loads(line) for line in (folder / "receipts.jsonl").read_text().splitlines()]
     assert len(receipts) == 2
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert all(receipt["account"] in page for receipt in receipts)
-    assert "<svg" in (tmp_path / "floor.svg").read_text(encoding="utf-8")
-    books = sqlite3.connect(tmp_path / "ledger.sqlite")
+    assert "<svg" in (folder / "floor.svg").read_text(encoding="utf-8")
+    books = sqlite3.connect(folder / "ledger.sqlite")
     assert books.execute("SELECT sum(amount) FROM posting").fetchone() in [(0,), (None,)]
     settled = sum(receipt["total"] for receipt in receipts if receipt["status"] == "settled")
     debits = books.execute("SELECT coalesce(sum(amount), 0) FROM posting WHERE amount > 0").fetchone()[0]
@@ -56,25 +71,26 @@ def test_a_simulated_store_runs_from_door_to_receipt(tmp_path):
 
 
 def test_a_recording_is_replayed_and_another_store_simulated(small_recording, tmp_path):
-    code, out, err = run("run_store.py", small_recording, "--out", tmp_path / "replayed", "--fast")
+    store = small_recording / "store"
+    replay = start("run_store.py", small_recording, "--out", tmp_path / "replayed", "--fast")
+    other = start("run_store.py", "--store", store, "--minutes", 0.7, "--shoppers", 1, "--out", tmp_path / "other")
+    code, out, err = ended(replay)
     assert code == 0, err
     assert "right" in out
     for name in ("receipts.jsonl", "events.jsonl", "tracks.parquet", "run.json", "report.html", "ledger.sqlite"):
         assert (tmp_path / "replayed" / name).stat().st_size > 0
-    store = small_recording / "store"
-    code, out, err = run(
-        "run_store.py", "--store", store, "--minutes", 0.7, "--shoppers", 1, "--out", tmp_path / "other"
-    )
+    code, out, err = ended(other)
     assert code == 0, err
     assert Store.load(store).name in out.splitlines()[0]
 
 
-def test_the_seed_decides(tmp_path):
-    scenes = []
-    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        run("run_store.py", "--minutes", 0.7, "--shoppers", 1, "--seed", seed, "--out", tmp_path / name)
-        scenes.append((tmp_path / name / "tracks.parquet").read_bytes())
-    assert scenes[0] == scenes[1] != scenes[2]
+def test_the_seed_decides(simulated, tmp_path):
+    for process in [simulate(tmp_path / str(seed), seed) for seed in (3, 4)]:
+        ended(process)
+    first, again, other = (
+        (folder / "tracks.parquet").read_bytes() for folder in (simulated[0], tmp_path / "3", tmp_path / "4")
+    )
+    assert first == again != other
 
 
 def test_interrupting_keeps_the_results_so_far(tmp_path):
@@ -83,9 +99,13 @@ def test_interrupting_keeps_the_results_so_far(tmp_path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start("run_store.py", *args, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     signal.signal(signal.SIGINT, before)
-    # The first line is printed before the run starts; then some data must have come.
+    # The first line is printed before the run starts; then the bar tells when some data have come.
     assert process.stdout.readline()
-    time.sleep(4.0)
+    told = ""
+    while not re.search(r" [1-9]\d*/300 ", told):
+        said = process.stderr.read(1)
+        assert said, told
+        told += said
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -111,8 +131,6 @@ def test_mistakes_are_told_in_a_line(tmp_path, args, said):
 
 
 def test_a_damaged_recording_keeps_what_came_before(small_recording, tmp_path):
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(small_recording, broken)
     whole = (broken / "weights.parquet").read_bytes()
