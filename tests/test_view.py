@@ -47,7 +47,7 @@ def times(batches):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A minute and a half that is written in several pieces, with what went in and what came out."""
+    """A minute that is written in several pieces, with what went in and what came out."""
     folder = tmp_path_factory.mktemp("view")
     # Small, so that all is written in many pieces, and some instants hold more than fits.
     monkeypatch = pytest.MonkeyPatch()
@@ -57,7 +57,7 @@ def run(tmp_path_factory):
     engine = Engine(store)
     observations, answers = [], []
     with View(folder / "run.rrd", store, "A run") as view:
-        for observation in Simulation(store, Scenario(seed=3, minutes=1.5, shoppers=3)).observations():
+        for observation in Simulation(store, Scenario(seed=3, minutes=1.0, shoppers=3)).observations():
             observations.append(observation)
             view.observe(observation)
             for result in engine.feed(observation):
