@@ -19,10 +19,23 @@ PEOPLE_MAX, JUMP_M, SPEED_M_S = 12, 0.15, 3.0
 SCORE_SHARE = 0.6
 # Joints that a detection and a pair of detections must share.
 JOINTS_MIN = 5
+# Beyond this a normalised coordinate is of no lens: 72 degrees off the axis.
+COORDINATE_MAX = 3.0
+# A body whose size in the picture is less than this, over its size in metres, is 50 metres off.
+SCALE_MIN = 0.02
+# Pictures that are compared with the next at a time.
+_FRAMES_AT_A_TIME = 1024
 
 
 class Film:
-    """One camera's detections, padded to arrays, linked from picture to picture."""
+    """One camera's detections, padded to arrays, linked from picture to picture.
+
+    Attributes:
+        t_s: (n_frames,) ascending, seconds since the start.
+        points: (n_frames, people, K, 2) undistorted normalised coordinates, NaN where a joint was not seen well.
+        scale: (n_frames, people) about one over the distance in metres, from the size in the picture; NaN for nobody.
+        next: (n_frames, people) the same person's place in the next picture, -1 for none.
+    """
 
     def __init__(self, camera: Camera, frames: Sequence[Frame], start_ns: int, layout: Layout) -> None:
         self.t_s = np.array([frame.t_ns - start_ns for frame in frames], np.float64) * 1e-9
@@ -39,7 +52,7 @@ class Film:
         raw[~(score >= SCORE_SHARE * usual)] = np.nan
         flat = np.ascontiguousarray(raw[..., :2].reshape(1, -1, 2))
         self.points = Rig.from_cameras([camera]).normalise(flat).reshape(len(frames), most, k, 2)
-        self.points[np.abs(self.points).max(axis=-1) > 3.0] = np.nan
+        self.points[np.abs(self.points).max(axis=-1) > COORDINATE_MAX] = np.nan
         few = np.isfinite(self.points[..., 0]).sum(axis=-1) < JOINTS_MIN
         self.points[few] = np.nan
         # Seen from the side limbs look shorter, never longer: the longer ones tell the distance.
@@ -48,7 +61,7 @@ class Film:
         known = layout.limb_lengths_m[:, 0] > 0.15
         with np.errstate(all="ignore"):
             self.scale = _nanquantile(length[:, :, known], 0.75)
-        self.points[~(self.scale > 0.02)] = np.nan
+        self.points[~(self.scale > SCALE_MIN)] = np.nan
         self.next = self._links()
 
     def _links(self) -> np.ndarray:
@@ -58,9 +71,13 @@ class Film:
         out = np.full((n, most), -1)
         if n < 2 or not most:
             return out
-        off = np.linalg.norm(p[:-1, :, None] - p[1:, None, :], axis=-1)
+        off_m = np.empty((n - 1, most, most))
+        for first in range(0, n - 1, _FRAMES_AT_A_TIME):
+            some = slice(first, min(first + _FRAMES_AT_A_TIME, n - 1))
+            off = np.linalg.norm(p[:-1, :, None][some] - p[1:, None, :][some], axis=-1)
+            off_m[some] = _nanquantile(off, 0.5)
         with np.errstate(all="ignore"):
-            off_m = _nanmedian(off) / np.maximum(scale[:-1, :, None], scale[1:, None, :])
+            off_m /= np.maximum(scale[:-1, :, None], scale[1:, None, :])
         off_m[~np.isfinite(off_m)] = np.inf
         best, back = off_m.argmin(axis=2), off_m.argmin(axis=1)
         mutual = np.take_along_axis(back, best, axis=1) == np.arange(most)
@@ -70,7 +87,12 @@ class Film:
         return out
 
     def paths(self, instants_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n_instants, people, K, 3, 2) paths about instants of its clock, NaN; (n_instants, people) scale."""
+        """Where joints were around instants (n_instants,) of the camera's clock.
+
+        Returns:
+            (n_instants, people, K, 3, 2) normalised coordinates as polynomials of the seconds since the instant, the
+            constant first, NaN where none is held by what was seen; (n_instants, people) scale.
+        """
         n, most, k = self.points.shape[:3]
         path = np.full((len(instants_s), most, k, 3, 2), np.nan)
         scale = np.full((len(instants_s), most), np.nan)
@@ -82,7 +104,6 @@ class Film:
         middle -= np.abs(self.t_s[middle - 1] - instants_s) < np.abs(self.t_s[middle] - instants_s)
         reach = max(1, int(np.ceil(half_s / period_s)))
         frames, places = [middle], [np.broadcast_to(np.arange(most), (len(middle), most))]
-        frame, place = middle, places[0]
         previous = np.full((n, most), -1)
         at, person = np.nonzero(self.next >= 0)
         previous[at + 1, self.next[at, person]] = person
@@ -124,10 +145,6 @@ def _fitted(points: np.ndarray, t: np.ndarray, sd: np.ndarray) -> np.ndarray:
     early, late = (seen & (t < 0.01)).any(axis=0), (seen & (t > -0.01)).any(axis=0)
     path[~(early & late & (seen.sum(axis=0) >= 3))] = np.nan
     return path
-
-
-def _nanmedian(values: np.ndarray) -> np.ndarray:
-    return _nanquantile(values, 0.5)
 
 
 def _nanquantile(values: np.ndarray, share: float) -> np.ndarray:
