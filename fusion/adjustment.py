@@ -68,9 +68,6 @@ class Sights:
     path: np.ndarray
     focal_px: np.ndarray
 
-    def chosen(self, kept: np.ndarray) -> Sights:
-        return Sights(*(value[kept] for value in vars(self).values()))
-
 
 @dataclass(frozen=True)
 class Adjusted:
@@ -234,6 +231,7 @@ def adjust(sights: Sights, poses: Poses, points_m: np.ndarray, n_joints: int, st
 
 
 def _joint_sd_m(sights: Sights, residual: np.ndarray, at: np.ndarray, n_joints: int) -> np.ndarray:
+    """(n_joints,) deviation of detected joints at the body, from medians of residuals; rare joints have everybody's."""
     off_m = np.abs(residual).mean(axis=1) * np.maximum(at[:, 2], _DEPTH_MIN_M)
     sd = np.full(n_joints, 1.25 * float(np.median(off_m)))
     for joint in range(n_joints):
@@ -244,6 +242,7 @@ def _joint_sd_m(sights: Sights, residual: np.ndarray, at: np.ndarray, n_joints: 
 
 
 def _sd(sights: Sights, at: np.ndarray, joint_sd_m: np.ndarray) -> np.ndarray:
+    """(n,) deviation of each observation, normalised coordinates."""
     return np.hypot(joint_sd_m[sights.joint] / np.maximum(at[:, 2], _DEPTH_MIN_M), _SD_PX / sights.focal_px)
 
 
@@ -310,7 +309,10 @@ def _freedom(poses: Poses) -> np.ndarray:
 
 
 def locate(sights: Sights, poses: Poses, points_m: np.ndarray, steps: int = 8) -> Poses:
-    """Find the pose and offset of one camera from points that are known; sights.view is 0 throughout."""
+    """Find the pose and offset of one camera from known points (n_points, 3); sights.view is 0 throughout.
+
+    Returns the start, poses, where too few of the points lie before the camera.
+    """
     for _ in range(steps):
         residual, at = _residuals(sights, poses, points_m)
         ahead = at[:, 2] > _DEPTH_MIN_M

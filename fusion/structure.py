@@ -44,6 +44,8 @@ MATCHES_MAX = 1000
 PARTNERS, PARTNER_SHARE = 8, 0.5
 # Groups of cameras that may be tried before the largest is taken.
 STARTS_MAX = 3
+# What so many epipolar geometries say of all matches fits into a processor's cache.
+_GEOMETRIES_AT_A_TIME = 8
 # Fixed, so that a calibration can be repeated.
 _SEED = 20180622
 
@@ -159,8 +161,14 @@ class _PairSearch:
         return _homogeneous(self.views.at(one, 0.0)), _homogeneous(self.views.at(two, offset_s))
 
     def _score(self, essential: np.ndarray, pick: np.ndarray, offset_s: float, limit_m: float) -> np.ndarray:
-        off = np.abs(_sampson(essential, *self._points(pick, offset_s))) / self.scale[pick][:, None]
-        return _agreement(off, limit_m)
+        """(h, n) how well each of the matches picked (n,) agrees with each of h essential matrices."""
+        one, two = self._points(pick, offset_s)
+        scale = self.scale[pick][:, None]
+        out = np.empty((len(essential), len(pick)))
+        for first in range(0, len(essential), _GEOMETRIES_AT_A_TIME):
+            some = slice(first, first + _GEOMETRIES_AT_A_TIME)
+            out[some] = _agreement(np.abs(_sampson(essential[some], one, two)) / scale, limit_m)
+        return out
 
     def _best(self, agreement: np.ndarray, pick: np.ndarray) -> np.ndarray:
         """Of each detection's partners those that agree best with it and it with them; indices into pick."""
@@ -171,6 +179,11 @@ class _PairSearch:
         return order[np.intersect1d(first, second)]
 
     def search(self) -> _Pair | None:
+        """The pose about which most bodies agree; None where there is none, or too few agree.
+
+        Random triples of matches give poses (three bodies are far more than eight points), of which the best few are
+        polished: matched anew and refined in turn.
+        """
         if self.n_instants < AGREED_MIN:
             return None
         random, n = self.random, len(self.rows)
@@ -198,6 +211,7 @@ class _PairSearch:
         return max(found, key=lambda pair: pair.agreed, default=None)
 
     def _polish(self, essential: np.ndarray, offset_s: float) -> _Pair | None:
+        """The pose near an essential matrix; None where what agrees with it is too little or impossible."""
         every = np.arange(len(self.rows))
         agreement = self._score(essential[None], every, offset_s, 1.5 * ROUGH_M)[0]
         for _ in range(3):
@@ -300,13 +314,21 @@ def _depths(
 
 @dataclass(frozen=True)
 class _People:
-    """Bodies located at instants: of_row (n_rows,) whose detection each row is, -1 for nobody's; (n, K, 3) points."""
+    """Bodies located at instants; person n at one instant and at another are two of them.
+
+    Attributes:
+        of_row: (n_rows,) whose detection each row of _Views is, -1 for nobody's.
+        instant: (n_people,) index.
+        points_m: (n_people, K, 3) joints in the cameras' own frame, NaN where they were not located.
+        sights: which detections located them; sights.point counts through points.
+        points: (n_points,) flat index person * K + joint of each located joint.
+    """
 
     of_row: np.ndarray
     instant: np.ndarray
     points_m: np.ndarray
     sights: Sights
-    points: np.ndarray  # (n_sights' points,) flat index person * K + joint
+    points: np.ndarray
 
 
 def _same_people(views: _Views, poses: Poses, placed: np.ndarray, limit_m: float) -> np.ndarray:
@@ -390,6 +412,7 @@ def _adjusted(
 
 
 def _with(poses: Poses, placed: np.ndarray, found: Poses) -> Poses:
+    """Poses of all views, of which those placed (n,) are as found, n of them."""
     rotation, centre, offset = poses.rotation.copy(), poses.centre_m.copy(), poses.offset_s.copy()
     rotation[placed], centre[placed], offset[placed] = found.rotation, found.centre_m, found.offset_s
     return Poses(rotation, centre, offset)
@@ -423,6 +446,7 @@ class _Growth:
         return self.poses, np.array(sorted(self.placed))
 
     def _begin(self, pair: _Pair) -> None:
+        """Place the cameras of a pair, as far apart as makes bodies about as large as they are."""
         one, two = (_homogeneous(self.views.at(rows, u)) for rows, u in zip(pair.rows.T, (0.0, pair.offset_s)))
         z_one, _, _ = _depths(pair.rotation, pair.direction, one, two)
         length_m = float(np.nanmedian(1.0 / (z_one * self.views.scale[pair.rows[:, 0], None])))
@@ -435,6 +459,7 @@ class _Growth:
         self.poses = _with(self.poses, np.array(self.placed), found)
 
     def _adjust(self, steps: int) -> _People:
+        """Adjust all placed cameras and the people together; the people."""
         placed = np.array(sorted(self.placed))
         adjusted, people = _adjusted(self.views, self.poses, placed, self.focal_px, ROUGH_M, steps)
         self.poses = _with(self.poses, placed, adjusted.poses)
@@ -578,6 +603,10 @@ def _instants(span_s: float, most: int, random: np.random.Generator) -> np.ndarr
 def solve(films: Sequence[Film], names: Sequence[str], focal_px: np.ndarray, span_s: float) -> Found:
     """Place the cameras of films, none of which is known to be anywhere.
 
+    Args:
+        films, names, focal_px: one for each camera.
+        span_s: seconds of the recording that are used, from the films' start.
+
     Raises:
         FusionError: no two cameras can be placed.
     """
@@ -629,6 +658,7 @@ def _why_not(
     view: int, names: Sequence[str], films: Sequence[Film], occupied: np.ndarray, shared: np.ndarray,
     pairs: Sequence[_Pair],
 ) -> str:  # fmt: skip
+    """Why a camera has no place."""
     if not len(films[view].t_s):
         return "no frames"
     n_instants = occupied.shape[1]
@@ -646,7 +676,8 @@ def _why_not(
 
 def _too_little(names: Sequence[str], films: Sequence[Film], occupied: np.ndarray, shared: np.ndarray) -> str:
     silent = [name for name, film in zip(names, films) if not len(film.t_s)]
-    a, b = divmod(int(shared.argmax()), len(shared))
+    """Why no two cameras can be placed."""
     said = f"cameras: want two that see the same people at {AGREED_MIN} instants and agree about them, got none; "
+    a, b = divmod(int(np.triu(shared + 1, 1).argmax()), len(shared))
     said += f"most are shared by {names[a]!r} and {names[b]!r}: {shared[a, b]} of {occupied.shape[1]}"
     return said + (f"; without frames: {', '.join(silent)}" if silent else "")
