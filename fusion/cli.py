@@ -86,14 +86,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
+    from collections import Counter
+    from pathlib import Path
+
+    from fusion.errors import ConfigError
     from fusion.observations import Recording
     from fusion.selfcalibration import Known, calibrate, load_intrinsics
 
     recording = Recording(args.recording)
     cameras = load_intrinsics(args.intrinsics) if args.intrinsics else None
     distances = tuple((a, b, _metres("--distance", metres)) for a, b, metres in args.distance)
+    twice = [name for name, n in Counter(place[0] for place in args.place).items() if n > 1]
+    if twice:
+        raise ConfigError(f"--place: want each camera once, got {', '.join(twice)} more than once")
     places = {place[0]: tuple(_metres("--place", value) for value in place[1:]) for place in args.place}
     known = Known(distances=distances, height_m=args.height, places=places)
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise ConfigError(f"--out: want a folder, got the file {args.out}")
     found = calibrate(recording.store, recording.observations(), known, cameras)
     found.save(args.out)
     print(found.text())

@@ -22,10 +22,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from fusion import structure
-from fusion.adjustment import covariance
+from fusion.adjustment import covariance, rotations
 from fusion.calibration import _rotation_vector, load_calibration
 from fusion.config import Camera, Store, cameras_text, inside_polygon, validation_faults
-from fusion.errors import ConfigError, FusionError
+from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.films import Film
 from fusion.layouts import Layout
 from fusion.observations import Frame, Observation
@@ -47,6 +47,10 @@ SHARED_MIN, PARTNERS_MIN = structure.AGREED_MIN, 2
 CLUSTER_S, CLUSTERS_MIN = 4.0, 8
 # Known places and lengths that disagree with what was found by more than this are told.
 MISFIT_MAX = 0.02
+# The floor's outline is compared on a grid of this, metres; a larger floor has larger cells, at most so many.
+OUTLINE_CELL_M, OUTLINE_CELLS_MAX = 0.1, 40_000
+# Where more of the people than this walked beside the floor, known places are not in the store's frame.
+OFF_FLOOR_MAX = 0.5
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,8 @@ def calibrate(
         `cameras` and has its reason in `ties`.
 
     Raises:
-        ConfigError: `known` is not enough or names cameras that are not there.
+        ConfigError: `known` is not enough or names cameras that are not there, or the floor has no free place.
+        ShapeError: a frame's keypoints are not of the store's layout.
         FusionError: too little was seen, with what was wanted and what came.
     """
     cameras = tuple(store.cameras if cameras is None else cameras)
@@ -218,7 +223,7 @@ def calibrate(
     for name in _named(known):
         if name not in np.array(names)[found.placed]:
             raise FusionError(f"camera {name!r}: want it placed, since its place is known, got {found.faults[name]}")
-    frame = _Frame.of(store, known, [names[view] for view in found.placed], found)
+    frame = _StoreFrame.of(store, known, [names[view] for view in found.placed], found)
     rotation = found.poses.rotation @ frame.rotation.T
     centre_m = frame.scale * found.poses.centre_m @ frame.rotation.T + frame.shift_m
     placed = []
@@ -235,16 +240,20 @@ def calibrate(
 
 
 def _named(known: Known) -> list[str]:
+    """Cameras about which something is known; some may come twice."""
     return [name for a, b, _ in known.distances for name in (a, b)] + list(known.places)
 
 
 def _check(store: Store, cameras: Sequence[Camera], known: Known) -> None:
+    """Raises ConfigError with every fault of what is given."""
     faults = []
     if store.keypoints == "box2":
         faults.append("store.toml: keypoints: want joints (coco17 or body25), got box2: a box has no points of a body")
     if len(cameras) < 2:
         faults.append(f"cameras: want at least 2 with intrinsics, got {len(cameras)}")
     have = {camera.name for camera in cameras}
+    if len(have) < len(cameras):
+        faults.append(f"cameras: want each once, got {', '.join(camera.name for camera in cameras)}")
     strangers = [name for name in dict.fromkeys(_named(known)) if name not in have]
     faults += [f"known camera: want one of {', '.join(sorted(have))}, got {name!r}" for name in strangers]
     for a, b, metres in known.distances:
@@ -264,11 +273,16 @@ def _check(store: Store, cameras: Sequence[Camera], known: Known) -> None:
 def _films(
     store: Store, cameras: Sequence[Camera], observations: Iterable[Observation]
 ) -> tuple[list[Film], float]:
+    """Each camera's detections, and the seconds from the first to the last that is used."""
+    wanted = (store.layout.n_joints, 3)
     frames: dict[str, list[Frame]] = {camera.name: [] for camera in cameras}
     first = last = None
     for observation in observations:
         if not isinstance(observation, Frame) or observation.camera not in frames:
             continue
+        if observation.keypoints.shape[1:] != wanted:
+            came = observation.keypoints.shape
+            raise ShapeError(f"frame of {observation.camera!r}: keypoints: want (n_people, *{wanted}), got {came}")
         first = observation.t_ns if first is None else first
         if observation.t_ns - first > USED_S * 1e9:
             break
@@ -284,6 +298,7 @@ def _films(
 
 
 def _ties(names: Sequence[str], found: structure.Found, scale: float, span_s: float) -> tuple[CameraTie, ...]:
+    """How well each of all cameras is tied; scale: metres for one unit of the cameras' own frame."""
     sights, adjusted = found.people.sights, found.adjusted
     n_joints = found.people.points_m.shape[1]
     person = found.people.points // n_joints
@@ -328,7 +343,7 @@ def _ties(names: Sequence[str], found: structure.Found, scale: float, span_s: fl
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _StoreFrame:
     """From the cameras' own frame to the store's: x_store = scale * rotation @ x + shift_m."""
 
     rotation: np.ndarray
@@ -341,7 +356,8 @@ class _Frame:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, store: Store, known: Known, names: Sequence[str], found: structure.Found) -> _Frame:
+    def of(cls, store: Store, known: Known, names: Sequence[str], found: structure.Found) -> _StoreFrame:
+        """From what is known; names are those of the placed cameras, in the order of found.poses."""
         warnings: list[str] = []
         upright, ankle = _floor(found.people.points_m, store.layout)
         centre = found.poses.centre_m @ upright.T
@@ -363,6 +379,7 @@ class _Frame:
             if len(known.places) == 1:
                 frame_from += ", direction free"
                 warnings.append("place: one known camera tells no direction; want the places of two")
+            _told_off_floor(store, walked, turn, shift, warnings)
         elif known.outline:
             turn, shift, frame_from = _by_outline(store, walked, centre, warnings)
         else:
@@ -406,13 +423,17 @@ def _floor(points: np.ndarray, layout: Layout) -> tuple[np.ndarray, float]:
     across = np.cross([0.0, 0.0, 1.0], up)
     sine, cosine = float(np.linalg.norm(across)), float(up[2])
     axis = across / sine if sine > 1e-12 else np.array([1.0, 0.0, 0.0])
-    upright = structure.rotations(-axis[None] * math.atan2(sine, cosine))[0]
+    upright = rotations(-axis[None] * math.atan2(sine, cosine))[0]
     standing = float(np.median(lower @ up))
     legs = []
     for side in "lr":
         hip, knee, ankle = (points[:, layout.index(f"{side}_{joint}")] for joint in ("hip", "knee", "ankle"))
         legs.append(np.linalg.norm(hip - knee, axis=1) + np.linalg.norm(knee - ankle, axis=1))
-    return upright, standing - ANKLE_SHARE * float(np.nanmedian(np.concatenate(legs)))
+    leg = np.concatenate(legs)
+    leg = leg[np.isfinite(leg)]
+    if len(leg) < FEET_MIN:
+        raise FusionError(f"floor: want legs from hip to ankle, {FEET_MIN} times, got {len(leg)}")
+    return upright, standing - ANKLE_SHARE * float(np.median(leg))
 
 
 def _scale(
@@ -443,10 +464,9 @@ def _scale(
         height = (points[:, joints, 2] - floor) / (layout.heights_m[list(joints), 0] / 1.70)
         return known.height_m / float(np.nanquantile(height, 0.6)), "a known stature", 0.02
     a, b = layout.limbs.T
-    long = layout.limb_lengths_m[:, 0] > 0.2
-    with np.errstate(all="ignore"):
-        length = np.nanmedian(np.linalg.norm(points[:, a[long]] - points[:, b[long]], axis=-1), axis=0)
-    scale = float(np.nanmedian(layout.limb_lengths_m[long, 0] / length))
+    length = np.linalg.norm(points[:, a] - points[:, b], axis=-1)
+    used = (layout.limb_lengths_m[:, 0] > 0.2) & np.isfinite(length).any(axis=0)
+    scale = float(np.median(layout.limb_lengths_m[used, 0] / np.nanmedian(length[:, used], axis=0)))
     warnings.append(f"scale: of usual bodies, right to {100 * BODY_SCALE_SD:.0f} %, a distance or a stature tells more")
     return scale, "the size of usual people", BODY_SCALE_SD
 
@@ -455,6 +475,19 @@ def _walked(points: np.ndarray, layout: Layout) -> np.ndarray:
     """(n, 2) where people stood."""
     middle = points[:, layout.indices("l_hip", "r_hip"), :2].mean(axis=1)
     return middle[np.isfinite(middle).all(axis=1)]
+
+
+def _told_off_floor(
+    store: Store, walked: np.ndarray, turn: float, shift: np.ndarray, warnings: list[str]
+) -> None:
+    """Tell where known places put people beside the store's floor."""
+    c, s = math.cos(turn), math.sin(turn)
+    some = walked[:: max(1, len(walked) // 200)] @ np.array([[c, s], [-s, c]]) + shift
+    if not len(some):
+        return
+    off = 1.0 - np.mean([inside_polygon(store.floor, x, y, 0.3) for x, y in some.tolist()])
+    if off > OFF_FLOOR_MAX:
+        warnings.append(f"place: the known places have {100 * off:.0f} % of the people walk beside the store's floor")
 
 
 def _by_places(
@@ -481,13 +514,16 @@ def _by_outline(
     from scipy.ndimage import distance_transform_edt
     from scipy.optimize import minimize
 
-    cell, margin = 0.1, 2.0
+    margin = 2.0
     low, high = np.min(store.floor, axis=0) - margin, np.max(store.floor, axis=0) + margin
+    cell = max(OUTLINE_CELL_M, math.sqrt(float(np.prod(high - low)) / OUTLINE_CELLS_MAX))
     xs, ys = (np.arange(low[axis], high[axis], cell) for axis in (0, 1))
     floor = np.array([[inside_polygon(store.floor, x, y) for y in ys] for x in xs])
     free = floor.copy()
     for x0, y0, x1, y1, _ in store.obstacle.boxes:
         free &= ~((xs[:, None] > x0) & (xs[:, None] < x1) & (ys > y0) & (ys < y1))
+    if not free.any():
+        raise ConfigError("store.toml: floor: want a place where no obstacle stands, got none")
     off_free, off_floor = cell * distance_transform_edt(~free), cell * distance_transform_edt(~floor)
     targets = np.argwhere(free)[:: max(1, int(free.sum()) // 200)] * cell + low
     some = walked[:: max(1, len(walked) // 200)]

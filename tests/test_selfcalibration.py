@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from fusion import adjustment, selfcalibration, structure
+from fusion import adjustment, films, selfcalibration, structure
 from fusion.adjustment import N_UNKNOWNS, Poses, Sights, adjust, covariance, locate, rotations
 from fusion.cli import main
-from fusion.config import ConfigError, Store
-from fusion.errors import FusionError
+from fusion.config import ConfigError, Obstacle, Store
+from fusion.errors import FusionError, ShapeError
 from fusion.geometry import Rig
 from fusion.observations import Frame, Recording
 from fusion.selfcalibration import Known, SelfCalibration, calibrate, load_intrinsics
@@ -185,9 +186,12 @@ def test_cameras_and_clocks_are_found_again(store, found):
 
 
 def test_extrinsics_have_no_say_and_a_repeat_is_equal(store, frames):
-    names = [camera.name for camera in store.cameras[:4]]
-    few = [frame for frame in frames[: len(frames) // 2] if frame.camera in names]
-    once, again = (calibrate(kind, few, known(store), kind.cameras[:4]) for kind in (store, nowhere(store)))
+    names = ["cam01", "cam02", "cam04"]
+    few = [frame for frame in frames[: len(frames) // 3] if frame.camera in names]
+    once, again = (
+        calibrate(kind, few, known(store), [camera for camera in kind.cameras if camera.name in names])
+        for kind in (store, nowhere(store))
+    )
     assert once == again and [tie.name for tie in once.ties if tie.placed] == names
 
 
@@ -200,17 +204,22 @@ def test_written_files_load_and_carry_what_was_found(store, found, tmp_path):
     assert {tie["name"]: tie["offset_s"] for tie in report["ties"]} == pytest.approx(found.offsets_s)
 
 
-def test_a_camera_that_sees_something_else_is_left_out_and_named(store, frames):
+def test_a_camera_that_sees_something_else_is_left_out_and_named(store, frames, monkeypatch):
     """cam03 plays what it saw ten seconds earlier."""
     shifted = sorted(
         (replace(f, t_ns=f.t_ns + 10_000_000_000) if f.camera == "cam03" else f for f in frames), key=lambda f: f.t_ns
     )
+    solved = []
+    solve = structure.solve
+    monkeypatch.setattr(structure, "solve", lambda *args: solved.append(solve(*args)) or solved[-1])
     found = calibrate(nowhere(store), shifted, known(store))
     tie = next(tie for tie in found.ties if tie.name == "cam03")
     assert not tie.placed and "what it sees fits" in tie.fault
     assert any("cam03" in warning for warning in found.warnings)
     metres, _ = errors(found, store)
     assert len(metres) == 5 and metres.max() < 0.03
+    # The same pictures have the same structure.
+    monkeypatch.setattr(structure, "solve", lambda *args: solved[0])
     with pytest.raises(FusionError, match="cam03"):
         calibrate(nowhere(store), shifted, Known(distances=(("cam03", "cam01", 5.0),)))
 
@@ -257,6 +266,14 @@ def test_boxes_and_too_few_cameras_are_refused(store):
         calibrate(store.model_copy(update={"keypoints": "box2"}), [], Known())
     with pytest.raises(ConfigError, match="at least 2"):
         calibrate(store, [], Known(), store.cameras[:1])
+    with pytest.raises(ConfigError, match="want each once, got cam01, cam01"):
+        calibrate(store, [], Known(), (store.cameras[0], store.cameras[0]))
+
+
+def test_keypoints_of_another_layout_are_refused(store, frames):
+    other = replace(frames[0], keypoints=np.zeros((1, 25, 3), np.float32))
+    with pytest.raises(ShapeError, match=r"want \(n_people, \*\(17, 3\)\), got \(1, 25, 3\)"):
+        calibrate(store, [other], Known())
 
 
 def test_too_little_data_says_what_is_missing(store, frames):
@@ -265,7 +282,7 @@ def test_too_little_data_says_what_is_missing(store, frames):
     with pytest.raises(FusionError, match="want two that see the same people at 20 instants"):
         calibrate(store, frames[:60], Known())
     nobody = [replace(frame, keypoints=frame.keypoints[:0]) for frame in frames[:3000]]
-    with pytest.raises(FusionError, match=r"most are shared by .* 0 of"):
+    with pytest.raises(FusionError, match=r"most are shared by 'cam01' and 'cam02': 0 of"):
         calibrate(store, nobody, Known())
     alone = [frame for frame in frames if frame.camera == "cam01"]
     with pytest.raises(FusionError, match="without frames: cam02"):
@@ -309,6 +326,53 @@ def test_an_outline_without_symmetry_tells_direction_and_place():
     assert any("fits as well" in warning for warning in warnings)
 
 
+def test_bodies_without_legs_tell_no_floor(store):
+    points = np.random.default_rng(0).uniform(0, 1, (200, 17, 3)) + np.array([0.0, 0.0, 1.0])
+    points[:, store.layout.indices("l_ankle", "r_ankle"), 2] = 0.0
+    points[:, store.layout.indices("l_hip", "r_hip")] = np.nan
+    with pytest.raises(FusionError, match="want legs from hip to ankle, 50 times, got 0"):
+        selfcalibration._floor(points, store.layout)
+
+
+def test_a_limb_that_nobody_shows_tells_no_scale(store):
+    points = np.random.default_rng(0).uniform(0, 1, (50, 17, 3))
+    whole = selfcalibration._scale(store.layout, Known(), {}, points, 0.0, [])[0]
+    points[:, store.layout.indices("l_wrist", "r_wrist")] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert selfcalibration._scale(store.layout, Known(), {}, points, 0.0, [])[0] == pytest.approx(whole, rel=0.3)
+
+
+def test_a_large_floor_has_larger_cells_and_a_full_one_is_refused(store, monkeypatch):
+    asked = []
+    monkeypatch.setattr(selfcalibration, "inside_polygon", lambda floor, x, y: asked.append(x) or 0.0 < x < 400.0)
+    large = store.model_copy(update={"floor": ((0.0, 0.0), (400.0, 0.0), (400.0, 300.0), (0.0, 300.0))})
+    walked = np.random.default_rng(0).uniform(0, 300, (50, 2))
+    selfcalibration._by_outline(large, walked, np.array([[3.0, 3.0, 2.5]]), [])
+    assert len(asked) < 1.1 * selfcalibration.OUTLINE_CELLS_MAX
+    monkeypatch.undo()
+    full = store.model_copy(update={"obstacle": Obstacle(boxes=((-1.0, -1.0, 500.0, 400.0, 1.0),))})
+    with pytest.raises(ConfigError, match="want a place where no obstacle stands"):
+        selfcalibration._by_outline(full, walked, np.array([[3.0, 3.0, 2.5]]), [])
+
+
+def test_places_of_another_frame_are_told(store):
+    walked = np.array([[1.0, 1.0], [2.0, 3.0], [3.0, 2.0]])
+    told: list[str] = []
+    selfcalibration._told_off_floor(store, walked, 0.0, np.zeros(2), told)
+    assert not told
+    selfcalibration._told_off_floor(store, walked, 1.0, np.array([500.0, 500.0]), told)
+    assert told == ["place: the known places have 100 % of the people walk beside the store's floor"]
+
+
+def test_films_are_linked_alike_however_many_pictures_at_a_time(store, frames, monkeypatch):
+    own = [frame for frame in frames if frame.camera == "cam01"]
+    whole = films.Film(store.cameras[0], own, own[0].t_ns, store.layout)
+    assert (whole.next >= 0).any()
+    monkeypatch.setattr(films, "_FRAMES_AT_A_TIME", 7)
+    assert np.array_equal(films.Film(store.cameras[0], own, own[0].t_ns, store.layout).next, whole.next)
+
+
 @settings(deadline=None, max_examples=30)
 @given(vector=st.tuples(*[st.floats(-3, 3)] * 3))
 def test_rotations_are_rodrigues(vector):
@@ -341,6 +405,13 @@ def test_the_command_writes_cameras(small_recording, tmp_path, capsys):
     asked = ["calibrate", str(small_recording), "--out", str(out)]
     assert main([*asked, "--distance", "cam01", "cam04", "five"]) == 2
     assert "--distance: want metres, got 'five'" in capsys.readouterr().err
+    assert main([*asked, "--distance", "cam01", "cam99", "5"]) == 2
+    assert "got 'cam99'" in capsys.readouterr().err
+    assert main([*asked, "--place", "cam01", "1", "2", "--place", "cam01", "3", "4"]) == 2
+    assert "want each camera once, got cam01 more than once" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main([*asked, "--out", str(tmp_path / "file")]) == 2
+    assert "--out: want a folder, got the file" in capsys.readouterr().err
     assert main([*asked, "--distance", "cam01", "cam04", str(metres)]) == 0
     assert "cam06" in capsys.readouterr().out
     assert (out / "cameras.toml").exists() and (out / "calibration.json").exists()
@@ -348,10 +419,10 @@ def test_the_command_writes_cameras(small_recording, tmp_path, capsys):
 
 def test_shelf_cameras_are_found_again(data: Path):
     recording = Recording(data / "shelf")
-    true = recording.store.cameras
-    found = calibrate(nowhere(recording.store), recording.observations(), Known())
+    true = recording.store.cameras[:4]
+    found = calibrate(recording.store, recording.observations(), Known(), nowhere(recording.store).cameras[:4])
     a, b = Rig.from_cameras(found.cameras), Rig.from_cameras(true)
-    as_poses = [Poses(r.camera_from_world[:, :, :3], r.centres_m, np.zeros(5)) for r in (a, b)]
+    as_poses = [Poses(r.camera_from_world[:, :, :3], r.centres_m, np.zeros(4)) for r in (a, b)]
     assert gap_m(*as_poses) < 0.05
     assert max(abs(offset) for offset in found.offsets_s.values()) < 0.005, "its cameras are synchronous"
 
