@@ -6,12 +6,15 @@ import dataclasses
 import http.client
 import json
 import os
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -21,14 +24,14 @@ import uvicorn
 from browsing import browsing, complaints, in_browser, requested
 
 from fusion.adapters.ledger import Ledger
-from fusion.adapters.payments import Checkout, InProcessProvider
+from fusion.adapters.payments import Checkout, InProcessProvider, PaymentError
 from fusion.cli import main
 from fusion.config import Store
 from fusion.console.feed import LiveFeed
 from fusion.console.server import Console
 from fusion.console.users import Sessions, Users
 from fusion.engine import Engine
-from fusion.errors import FusionError
+from fusion.errors import FusionError, LedgerError
 from fusion.results import PersonLeft, Receipt, ReceiptLine, ResultsWriter
 from fusion.run import Run
 from fusion.simulation import Scenario, Simulation, demo_store
@@ -111,7 +114,7 @@ class Served:
                 while line := answer.readline():
                     assert time.monotonic() < deadline_s
                     if line.startswith(b"data: "):
-                        yield json.loads(line[6:])
+                        yield json.loads(line[6:], parse_constant=lambda text: pytest.fail(text))
 
             yield messages()
 
@@ -223,6 +226,27 @@ def test_guessing_has_to_wait(served: Served) -> None:
     assert served.sign_in("anna", PASSWORD)[0] == 429
 
 
+def test_guesses_at_the_same_time_have_to_wait_too(served: Served) -> None:
+    statuses: list[int] = []
+    guesses = [
+        threading.Thread(target=lambda n=n: statuses.append(served.sign_in("anna", f"guess {n}")[0])) for n in range(20)
+    ]
+    for guess in guesses:
+        guess.start()
+    for guess in guesses:
+        guess.join()
+    assert statuses.count(403) == 5 and statuses.count(429) == 15
+
+
+def test_garbled_requests_to_sign_in_are_refused(served: Served) -> None:
+    form = urlencode({"name": "anna", "password": PASSWORD})
+    assert served.ask("POST", "/sign-in", form + "&a=1&b=2&c=3", {"Origin": served.origin})[0] == 400
+    for origin in ("http://[", "://", f"ftp://127.0.0.1:{served.port}", f"{served.origin}@evil.example", "http://"):
+        assert served.ask("POST", "/sign-in", form, {"Origin": origin})[0] == 403, origin
+    assert served.sign_in("x" * 5000)[0] == 403
+    assert all(len(key) < 100 for key in served.console._sessions._failed)
+
+
 def test_sessions_end() -> None:
     sessions = Sessions()
     token = sessions.begin("anna", 0.0)
@@ -278,6 +302,43 @@ def test_the_file_of_users(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(FusionError, match=r"users\.json"):
             Users(path)
+
+
+def test_who_is_added_or_taken_out_while_the_console_runs(tmp_path: Path) -> None:
+    path = tmp_path / "users.json"
+    users = Users(path)
+    Users(path).add("anna", PASSWORD, "a")
+    assert users.check("anna", PASSWORD, "a")
+    path.write_text("{half", encoding="utf-8")
+    assert users.check("anna", PASSWORD, "a"), "a file that is being mended changes nothing"
+    path.write_text("{}", encoding="utf-8")
+    assert not users.check("anna", PASSWORD, "a")
+
+
+def test_who_ends_the_console_does_not_wait_for_pages(tmp_path: Path, store: Store, users_file: Path) -> None:
+    store.save(tmp_path / "store")
+    Ledger.open(tmp_path / "ledger.sqlite", store).close()
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "fusion", "console", str(tmp_path / "store"), "--port", str(port)]
+    command += ["--ledger", str(tmp_path / "ledger.sqlite"), "--users", str(users_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            deadline_s = time.monotonic() + 30
+            while True:
+                with suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                assert time.monotonic() < deadline_s and process.poll() is None
+                time.sleep(0.05)
+            served = Served(None, None, port)  # type: ignore[arg-type]
+            with served.stream(served.sign_in()[1]) as messages:
+                next(messages)
+                process.send_signal(signal.SIGINT)
+                process.wait(10)
+        finally:
+            process.kill()
 
 
 def test_the_command_says_what_it_wants(
@@ -392,6 +453,88 @@ def test_money_moves_with_the_decision_where_a_provider_is_at_hand(
         assert status == 200 and provider.total == answer["total"] > 0
 
 
+def test_a_provider_that_is_away_does_not_undo_a_decision(tmp_path: Path, store: Store, users_file: Path) -> None:
+    class Away(Checkout):
+        def settle(self, visit: str, t_ns: int) -> Any:
+            raise PaymentError("nobody answers")
+
+    with Ledger.open(tmp_path / "books.sqlite", store) as ledger:
+        ledger.post_receipt(review(store, "visit-1"))
+        with serving(store, ledger, users_file, checkout=Away(ledger, InProcessProvider(), store)) as served:
+            status, answer = served.decide("visit-1", served.sign_in()[1])
+    assert status == 200 and answer["status"] == "decided"
+
+
+def test_books_that_are_away_for_a_while(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, headers = served.sign_in()
+
+    def away(*_: object) -> Any:
+        raise LedgerError("want a ledger that can be read, got: database is locked")
+
+    with served.stream(headers) as messages:
+        with monkeypatch.context() as broken:
+            for method in ("head", "standing", "entries"):
+                broken.setattr(served.ledger, method, away)
+            assert next(row["trouble"] for row in messages if row.get("trouble"))
+            assert served.ask("GET", "/api/reviews/visit-1", headers=headers)[0] == 503
+            with served.stream(headers) as late:
+                assert next(row["trouble"] for row in late if "trouble" in row)
+        # Pages are told when it is over.
+        assert next(row["trouble"] for row in messages if "trouble" in row) == ""
+    assert served.ask("GET", "/api/reviews/visit-1", headers=headers)[0] == 200
+    with monkeypatch.context() as broken:
+        broken.setattr(served.ledger, "head", away)
+        assert served.decide("visit-1", headers)[0] == 200, "what is in the books is not told as a failure"
+
+
+# ---- evidence --------------------------------------------------------------------------------------------------------
+
+
+def evidence(visit: str, **more: Any) -> str:
+    return json.dumps({"visit": visit, "reasons": [visit], "events": [], "sightings": [], **more}) + "\n"
+
+
+def test_evidence_that_is_garbled_keeps_nobody_from_deciding(served: Served, tmp_path: Path) -> None:
+    _, headers = served.sign_in()
+    path = tmp_path / "evidence.jsonl"
+
+    def shown(visit: str = "visit-1") -> Any:
+        status, _, answer = served.ask("GET", f"/api/reviews/{quote(visit, safe='')}", headers=headers)
+        assert status == 200
+        return json.loads(answer, parse_constant=lambda text: pytest.fail(text))["evidence"]
+
+    assert shown() is None
+    path.mkdir()
+    assert shown() is None, "a folder of that name"
+    path.rmdir()
+    path.write_text("[" * 100_000 + "\n[]\n7\n\udcff\n" + evidence("visit-1")[:40], "utf-8", "surrogateescape")
+    assert shown() is None
+    path.write_text(evidence("visit-1", grams=[1.0, float("nan")], name="\ud800"), encoding="utf-8")
+    assert shown()["grams"] == [1.0, None] and shown()["name"] == "\ud800"
+    # Another run's file, in place of this one's and already longer.
+    path.write_text(evidence("visit/2 ä", pad="x" * 30) + evidence("visit-1", run=2), encoding="utf-8")
+    assert shown()["run"] == 2 and shown("visit/2 ä")["reasons"] == ["visit/2 ä"]
+    path.write_text(evidence("visit-1", grams=[1]).replace("[1]", "[1e999]"), encoding="utf-8")
+    assert shown() is None
+
+
+def test_several_may_ask_for_evidence_at_once(store: Store, tmp_path: Path, users_file: Path) -> None:
+    path = tmp_path / "evidence.jsonl"
+    path.write_text("".join(evidence(f"visit-{n}", pad="x" * (n % 97)) for n in range(5000)), encoding="utf-8")
+    with Ledger.open(tmp_path / "ledger.sqlite", store) as ledger:
+        console = Console(store, ledger, Users(users_file), evidence=path)
+        found: list[Any] = []
+        askers = [
+            threading.Thread(target=lambda n=n: found.append((n, console._evidence_of(f"visit-{n}"))))
+            for n in range(4990, 5000)
+        ]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+    assert len(found) == 10 and all(bundle["visit"] == f"visit-{n}" for n, bundle in found)
+
+
 # ---- what a runner tells ---------------------------------------------------------------------------------------------
 
 
@@ -452,6 +595,41 @@ def test_a_page_is_told_what_the_runner_tells(
     assert max(len(state["people"]) for state in states) >= 1
     assert any(cart[2] for state in states for cart in state["carts"])
     assert states[-1]["counts"]["entered"] == 3 and set(states[-1]["gates"]) == {gate.id for gate in store.gate}
+
+
+def test_garbled_lines_of_a_runner_reach_no_page(
+    tmp_path: Path, store: Store, users_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusion.console.server.CONNECT_EVERY_S", 0.05)
+    with (
+        Ledger.open(tmp_path / "books.sqlite", store) as ledger,
+        closing(socket.socket(socket.AF_UNIX)) as listener,
+    ):
+        listener.bind(str(tmp_path / "live.sock"))
+        listener.listen()
+        with (
+            serving(store, ledger, users_file, feed=tmp_path / "live.sock") as served,
+            served.stream(served.sign_in()[1]) as messages,  # which reads JSON as strictly as a browser has to
+        ):
+            runner, _ = listener.accept()
+            for line in (
+                '{"shop":7}', '{"shop":{"who":[],"carts":[],"gates":{},"counts":{}}}', '{"at":[0,"00","",""]}',
+                '{"at":[1e999,"","",""]}', '{"at":7}', '{"event":', '{"health":[NaN]}', '{"alert":[Infinity]}', "\x00",
+                '{"event":' + "[" * 100_000, '{"trouble":"what a runner may not say"}',
+            ):  # fmt: skip
+                runner.sendall(line.encode() + b"\n")
+            runner.sendall(b'{"alert":[0,"still","",""]}\n{"alert":[0,"hal')
+            runner.close()
+            runner, _ = listener.accept()
+            runner.sendall(b'{"alert":[0,"the end","",""]}\n')
+            told = []
+            for message in messages:
+                told.append(message)
+                if message.get("alert", ["", ""])[1] == "the end":
+                    break
+            runner.close()
+    assert [row["alert"][1] for row in told if "alert" in row] == ["still", "the end"]
+    assert not any(row.get("trouble") or "event" in row or "health" in row for row in told)
 
 
 def test_a_slow_console_is_let_go_and_the_runner_goes_on(

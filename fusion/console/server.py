@@ -8,10 +8,12 @@ second console, in this process or another, sees them as soon as they are in the
 from __future__ import annotations
 
 import asyncio
+import hmac
 import html
 import json
 import logging
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -20,8 +22,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
 
 from pydantic import Field, ValidationError
 
@@ -30,7 +32,7 @@ from fusion.adapters.payments import Checkout
 from fusion.adapters.prices import PriceBook
 from fusion.config import Store, StrictModel
 from fusion.console.feed import FloorReader
-from fusion.console.users import Session, Sessions, Users
+from fusion.console.users import NAME_MAX, Session, Sessions, Users
 from fusion.errors import FusionError, IdempotencyConflict, extra
 from fusion.report import Plan
 from fusion.results import Receipt, ReceiptLine
@@ -47,6 +49,8 @@ with extra("console"):
 
 # How soon a decision of another process, or a new bundle of evidence, is on the pages.
 WATCH_EVERY_S = 0.25
+# Pages listen for as long as they are open: who ends the console does not wait for them.
+CLOSE_MAX_S = 1
 # A runner that is not there is asked for so often; a page that gets nothing gets a sign of life.
 CONNECT_EVERY_S, ALIVE_EVERY_S = 1.0, 15.0
 LINE_MAX_BYTES = 4 << 20
@@ -55,7 +59,7 @@ BEHIND_MAX, PAGES_MAX = 400, 50
 # The past that a page which opens is told, by kind.
 KEPT = {"event": 40, "alert": 60, "receipt": 40}
 BODY_MAX_BYTES = 64 << 10
-BUNDLES_MAX = 10_000
+BUNDLES_MAX, START_BYTES = 10_000, 256
 PIECES_MAX = 1000
 
 _ASSETS = {
@@ -72,7 +76,10 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 
+BOOKS_AWAY = "The books cannot be read at present"
+
 _log = logging.getLogger(__name__)
+_Read = TypeVar("_Read")
 
 
 class _Line(StrictModel):
@@ -141,6 +148,8 @@ class Console:
         self._evidence_path = None if evidence is None else Path(evidence)
         self._evidence: dict[str, tuple[int, int]] = {}  # visit: where its bundle lies in the file
         self._evidence_end = 0
+        self._evidence_start = b""  # by which another run's file is told from this one's
+        self._evidence_lock = threading.Lock()  # pages ask from several threads
         self._https, self._clock_s = https, clock_s
         self._sessions = Sessions()
         # Cookies know no ports: consoles of several stores on one machine have to keep theirs apart by name.
@@ -148,7 +157,7 @@ class Console:
         self._prices = PriceBook(store)
         self._pages: set[_Page] = set()
         self._past = {kind: deque[str](maxlen=n) for kind, n in KEPT.items()}
-        self._state = self._health = ""
+        self._state = self._health = self._trouble = ""
         self._live = False
         self._floor = FloorReader()
         self._reviews = "[]"
@@ -206,14 +215,19 @@ class Console:
 
     async def _sign_in(self, request: Request) -> Response:
         _same_origin(request)
-        form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=4)
+        try:
+            form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=4)
+        except ValueError:
+            raise HTTPException(400, "want a name and a password") from None
         name, password = (form.get(key, [""])[0] for key in ("name", "password"))
+        name = name[: NAME_MAX + 1]  # tries are kept by name; a longer one is nobody's
         machine = request.client.host if request.client else ""
         keys, now_s = (machine, f"{machine} {name}"), self._clock_s()
         if self._sessions.must_wait(keys, now_s):
             return self._sign_in_form("Too many wrong passwords: wait a minute", 429)
+        # Counted before it is known to be wrong: many tries at once are as many as one after another.
+        self._sessions.failed(keys, now_s)
         if not await asyncio.to_thread(self._users.check, name, password, self._store.id):
-            self._sessions.failed(keys, now_s)
             return self._sign_in_form("Name and password do not fit this store", 403)
         self._sessions.succeeded(keys)
         # A new session whatever was there before: nobody can plant one and wait for it to be signed in.
@@ -235,7 +249,7 @@ class Console:
         """The session of a request that changes something, which only our own page can have made."""
         _same_origin(request)
         session = self._signed_in(request)
-        if request.headers.get("x-csrf-token", "") != session.csrf:
+        if not hmac.compare_digest(request.headers.get("x-csrf-token", "").encode(), session.csrf.encode()):
             raise HTTPException(403, "want the token of this session")
         return session
 
@@ -281,7 +295,7 @@ class Console:
         page.waiting.append(self._live_line())
         for past in self._past.values():
             page.waiting.extend(past)
-        page.waiting.extend(line for line in (self._health, self._reviews_line()) if line)
+        page.waiting.extend(line for line in (self._health, self._reviews_line(), self._trouble_line()) if line)
         page.state = self._state if self._live else ""
         page.woken.set()
         self._pages.add(page)
@@ -304,12 +318,17 @@ class Console:
     async def _api_review(self, request: Request) -> Response:
         self._signed_in(request)
         visit = request.path_params["visit"]
-        standing = await asyncio.to_thread(self._standing, visit)
+        standing = await self._from_books(self._standing, visit)
         if standing is None:
             raise HTTPException(404, "no such visit in the books of this store")
-        bundle = await asyncio.to_thread(self._bundle, visit)
-        decided = await asyncio.to_thread(self._decided, visit)
-        return JSONResponse({**_standing_row(standing), "evidence": bundle, "decided": decided})
+        bundle = await asyncio.to_thread(self._evidence_of, visit)
+        decided = await self._from_books(self._decided, visit)
+        shown = {**_standing_row(standing), "evidence": bundle, "decided": decided}
+        try:
+            text = json.dumps(shown, allow_nan=False)  # ASCII: half a surrogate pair in the evidence does no harm
+        except ValueError:
+            text = json.dumps({**shown, "evidence": None})  # a number in it is beyond all numbers
+        return Response(text, media_type="application/json")
 
     async def _api_decide(self, request: Request) -> Response:
         session = self._changing(request)
@@ -325,27 +344,42 @@ class Console:
             raise HTTPException(409, "somebody else decided this visit meanwhile") from None
         except FusionError as error:
             raise HTTPException(400, str(error)) from None
-        await self._look_at_books()
+        with suppress(FusionError):  # it is decided; pages that are not told at once are told soon
+            await self._look_at_books()
         return JSONResponse(_standing_row(standing))
 
     def _standing(self, visit: str) -> Standing | None:
         try:
             return self._ledger.standing(visit)
         except FusionError:
+            self._ledger.head()  # raises where it is the books that are away
             return None  # what can be no visit's name is none of ours
 
+    async def _from_books(self, read: Callable[[str], _Read], visit: str) -> _Read:
+        try:
+            return await asyncio.to_thread(read, visit)
+        except FusionError as error:
+            _log.warning("books: %s", error)
+            raise HTTPException(503, BOOKS_AWAY) from None
+
     def _decide(self, visit: str, asked: _Decision, user: str) -> Standing:
-        decider = self._ledger.decide if self._checkout is None else self._checkout.decide
         lines: tuple[ReceiptLine, ...] | None = None
         discounts: tuple[Discount, ...] = ()
         if asked.decision == "correct":
             lines, discounts = self._priced(visit, asked.lines or ())
         elif asked.lines is not None:
             raise FusionError(f"lines: want them with correct and only then, got {asked.decision}")
-        decider(
-            visit, asked.decision, by=user, t_ns=time.time_ns(), revision=asked.revision, lines=lines,  # type: ignore[arg-type]
+        t_ns = time.time_ns()
+        self._ledger.decide(
+            visit, asked.decision, by=user, t_ns=t_ns, revision=asked.revision, lines=lines,  # type: ignore[arg-type]
             discounts=discounts, note=asked.note,
         )  # fmt: skip
+        if self._checkout is not None:
+            try:
+                self._checkout.settle(visit, t_ns)
+            except FusionError as error:
+                # The decision stands, and must not be taken for one that failed: `Checkout.recover` settles it later.
+                _log.warning("visit %s is decided, its payment not settled: %s", visit, error)
         standing = self._ledger.standing(visit)
         assert standing is not None
         return standing
@@ -375,35 +409,40 @@ class Console:
 
     # ---- evidence ----------------------------------------------------------------------------------------------------
 
-    def _find_bundles(self) -> None:
+    def _find_bundles(self, path: Path) -> None:
         """Note where the bundles lie that the runner has written meanwhile; the file itself stays on disk."""
-        if self._evidence_path is None:
-            return
-        try:
-            with open(self._evidence_path, "rb") as file:
-                if file.seek(0, 2) < self._evidence_end:
-                    self._evidence, self._evidence_end = {}, 0  # a new run
-                file.seek(self._evidence_end)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # being written
-                    with suppress(ValueError, KeyError, TypeError):
-                        self._evidence[str(json.loads(line)["visit"])] = self._evidence_end, len(line)
-                    self._evidence_end += len(line)
-        except FileNotFoundError:
-            return
+        with open(path, "rb") as file:
+            length = file.seek(0, 2)
+            file.seek(0)
+            if length < self._evidence_end or file.read(len(self._evidence_start)) != self._evidence_start:
+                self._evidence, self._evidence_end = {}, 0  # a new run
+            file.seek(self._evidence_end)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # being written
+                bundle = _bundle(line)
+                if bundle is not None:
+                    self._evidence[str(bundle["visit"])] = self._evidence_end, len(line)
+                self._evidence_end += len(line)
+            file.seek(0)
+            self._evidence_start = file.read(min(self._evidence_end, START_BYTES))
         while len(self._evidence) > BUNDLES_MAX:
             del self._evidence[next(iter(self._evidence))]
 
-    def _bundle(self, visit: str) -> dict[str, Any] | None:
-        self._find_bundles()
-        if self._evidence_path is None or visit not in self._evidence:
+    def _evidence_of(self, visit: str) -> dict[str, Any] | None:
+        """The bundle of a visit; None where there is none, or none that can be read: lines alone will have to do."""
+        path = self._evidence_path
+        if path is None:
             return None
-        start, length = self._evidence[visit]
-        with suppress(OSError, ValueError), open(self._evidence_path, "rb") as file:
-            file.seek(start)
-            bundle: dict[str, Any] = json.loads(file.read(length))
-            return bundle
+        with suppress(OSError), self._evidence_lock:
+            self._find_bundles(path)
+            if visit in self._evidence:
+                start, length = self._evidence[visit]
+                with open(path, "rb") as file:
+                    file.seek(start)
+                    bundle = _bundle(file.read(length))
+                # It may be written over at any moment; somebody else's evidence is worse than none.
+                return bundle if bundle is not None and bundle["visit"] == visit else None
         return None
 
     # ---- what is pushed ----------------------------------------------------------------------------------------------
@@ -427,6 +466,9 @@ class Console:
     def _live_line(self) -> str:
         return json.dumps({"live": self._live})
 
+    def _trouble_line(self) -> str:
+        return json.dumps({"trouble": self._trouble})
+
     def _reviews_line(self) -> str:
         return f'{{"reviews":{self._reviews}}}'
 
@@ -434,12 +476,18 @@ class Console:
         while True:
             try:
                 await self._look_at_books()
+                self._set_trouble("")
             except FusionError as error:
                 # The books are elsewhere and may be gone for a while; pages say so and go on.
                 _log.warning("books: %s", error)
-                self._push("trouble", json.dumps({"trouble": "The books cannot be read at present"}))
+                self._set_trouble(BOOKS_AWAY)
                 await asyncio.sleep(CONNECT_EVERY_S)
             await asyncio.sleep(WATCH_EVERY_S)
+
+    def _set_trouble(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._push("trouble", self._trouble_line())
 
     async def _look_at_books(self) -> None:
         head = await asyncio.to_thread(lambda: self._ledger.head().seq)
@@ -466,11 +514,20 @@ class Console:
             for kept in self._past.values():
                 kept.clear()
             self._floor = FloorReader()
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                while line := await reader.readline():
-                    self._heard(line.decode("utf-8", "replace").strip())
+            self._state = self._health = ""
+            garbled = False
+            with suppress(OSError, ValueError):  # such as a line without end
+                # A runner that is killed may leave half a line.
+                while (line := await reader.readline()).endswith(b"\n"):
+                    try:
+                        self._heard(line.decode("utf-8", "replace").strip())
+                    except Exception as error:  # whatever a garbled line leads to; the next one may be right
+                        if not garbled:
+                            _log.warning("%s: want what a runner tells, got: %r", path, error)
+                        garbled = True
             writer.close()
             self._set_live(False)
+            await asyncio.sleep(CONNECT_EVERY_S)
 
     def _set_live(self, live: bool) -> None:
         self._live = live
@@ -485,9 +542,9 @@ class Console:
             kind, line = "state", self._floor.at(line)
             self._state = line
         elif kind == "health":
-            self._health = line
+            self._health = _strict(line)
         elif kind in self._past:
-            self._past[kind].append(line)
+            self._past[kind].append(_strict(line))
         else:
             return
         self._push(kind, line)
@@ -529,9 +586,19 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 def _same_origin(request: Request) -> None:
     """Refuse what another site's page sent: browsers name the origin of everything that is posted."""
-    origin = request.headers.get("origin", "")
-    if urlsplit(origin).netloc != request.headers.get("host", "") or not origin:
+    scheme, _, host = request.headers.get("origin", "").partition("://")
+    if scheme not in ("http", "https") or not host or host != request.headers.get("host", ""):
         raise HTTPException(403, "want a request from this page itself")
+
+
+def _strict(line: str) -> str:
+    """A line of JSON that a browser can read too. Raises ValueError where it is none."""
+
+    def refused(text: str) -> None:
+        raise ValueError(f"want numbers, got {text}")
+
+    json.loads(line, parse_constant=refused)
+    return line
 
 
 def _standing_row(standing: Standing) -> dict[str, Any]:
@@ -545,6 +612,15 @@ def _standing_row(standing: Standing) -> dict[str, Any]:
         "lines": [[line.gtin, line.quantity, line.unit_price, line.confidence] for line in standing.lines],
         "discounts": sum(one.amount for one in standing.discounts),
     }
+
+
+def _bundle(line: bytes) -> dict[str, Any] | None:
+    """A line of evidence; None where it is none. Numbers that are not known become null, as pages want them."""
+    try:
+        bundle = json.loads(line.decode("utf-8", "replace"), parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    return bundle if isinstance(bundle, dict) and "visit" in bundle else None
 
 
 def _text(name: str) -> str:
@@ -564,7 +640,8 @@ def serve(console: Console, host: str, port: int, *, certificate: Path | None = 
     """
     with extra("console"):
         import uvicorn
-    run = partial(uvicorn.Config, console.app, log_level="warning", access_log=False, server_header=False)
+    run = partial(uvicorn.Config, console.app, log_level="warning", access_log=False, server_header=False,
+                  timeout_graceful_shutdown=CLOSE_MAX_S)  # fmt: skip
     try:
         config = run(host=host, port=port, ssl_certfile=certificate, ssl_keyfile=key)
         uvicorn.Server(config).run()

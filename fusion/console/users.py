@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,16 @@ class Users:
             FusionError: the file cannot be read, others may read it, or its contents are no users.
         """
         self.path = Path(path)
-        self._users: dict[str, _User] = {}
+        self._users = self._read()
+
+    def _read(self) -> dict[str, _User]:
         try:
             with open(self.path, "rb") as file:
                 if os.fstat(file.fileno()).st_mode & 0o077:
                     raise FusionError(f"{self.path}: want a file that its owner alone can read (chmod 600)")
-                self._users = _FILE.validate_json(file.read())
+                return _FILE.validate_json(file.read())
         except FileNotFoundError:
-            pass
+            return {}
         except OSError as error:
             raise FusionError(f"{self.path}: want users, got: {error}") from None
         except ValidationError as error:
@@ -89,7 +92,13 @@ class Users:
             raise FusionError(f"{self.path}: cannot be written: {error}") from None
 
     def check(self, name: str, password: str, store: str) -> bool:
-        """Whether this is the name's password and the name may see the store. Takes as long for unknown names."""
+        """Whether this is the name's password and the name may see the store. Takes as long for unknown names.
+
+        By the file as it is now: who was added or taken out since need not wait for a restart. One that cannot be read
+        meanwhile changes nothing.
+        """
+        with suppress(FusionError):
+            self._users = self._read()
         user = self._users.get(name)
         salt, wanted = (bytes.fromhex(user.salt), user.hash) if user else (bytes(16), "0" * 64)
         same = hmac.compare_digest(_hashed(password[:PASSWORD_MAX], salt).hex(), wanted)
