@@ -23,10 +23,10 @@ import pytest
 import uvicorn
 from browsing import browsing, complaints, in_browser, requested
 
-from fusion.adapters.ledger import Ledger
+from fusion.adapters.ledger import Discount, Ledger
 from fusion.adapters.payments import Checkout, InProcessProvider, PaymentError
 from fusion.cli import main
-from fusion.config import Store
+from fusion.config import Offer, Price, Prices, Store
 from fusion.console.feed import LiveFeed
 from fusion.console.server import Console
 from fusion.console.users import Sessions, Users
@@ -387,6 +387,34 @@ def test_lines_are_corrected_and_visits_waived(served: Served, store: Store) -> 
     # What was decided can be decided anew, by the number of the next revision.
     status, answer = served.decide("visit-1", headers, decision="waive", revision=2)
     assert status == 200 and answer["total"] == 0 and served.ledger.balances()[store.currency].get("receivable", 0) == 0
+
+
+def test_what_is_on_a_bill_keeps_its_price_when_it_is_corrected(tmp_path: Path, store: Store, users_file: Path) -> None:
+    one, other, third = store.products[:3]
+    offer = Offer(id="club", gtins=(third.gtin,), percent=50, members=True)
+    dear = store.model_copy(
+        update={"prices": Prices(price=(Price(gtin=third.gtin, price=100, members=True),), offer=(offer,))}
+    )
+    # Taken when it was cheaper; and a member's bill.
+    lines = (
+        ReceiptLine(one.gtin, 1, one.price - 9, 0.9), ReceiptLine(one.gtin, 2, one.price, 0.9),
+        ReceiptLine(other.gtin, 1, other.price, 0.5),
+    )  # fmt: skip
+    total = sum(line.quantity * line.unit_price for line in lines)
+    clubs = (ReceiptLine(third.gtin, 1, 100, 0.9), ReceiptLine(other.gtin, 1, other.price, 0.5))
+    with Ledger.open(tmp_path / "ledger.sqlite", dear) as ledger:
+        ledger.post_receipt(dataclasses.replace(review(dear, "visit-1"), lines=lines, total=total))
+        bill = dataclasses.replace(review(dear, "visit-2"), lines=clubs, total=50 + other.price)
+        ledger.post_receipt(bill, (Discount("club", third.gtin, 50),))
+        with serving(dear, ledger, users_file) as served:
+            _, headers = served.sign_in()
+            kept = [{"gtin": one.gtin, "quantity": 4}, {"gtin": third.gtin, "quantity": 1}]
+            _, answer = served.decide("visit-1", headers, decision="correct", lines=kept)
+            assert answer["total"] == 4 * one.price - 9 + third.price and answer["discounts"] == 0
+            kept = [{"gtin": third.gtin, "quantity": 3}]
+            _, answer = served.decide("visit-2", headers, decision="correct", lines=kept)
+            assert answer["total"] == 3 * 50 and answer["discounts"] == 3 * 50
+        assert ledger.verify() is None
 
 
 def test_decisions_that_make_no_sense_are_refused(served: Served, store: Store) -> None:

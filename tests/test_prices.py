@@ -51,6 +51,15 @@ def test_the_price_is_the_one_when_it_was_taken() -> None:
     assert done.receipt.total == 100 + 2 * 79 + 2 * 100 and done.discounts == ()
 
 
+def test_what_was_billed_before_keeps_its_price() -> None:
+    book = PriceBook(shop(price=(Price(gtin=COLA, price=90, first_day="2026-03-01"),)))
+    billed = (ReceiptLine(COLA, 2, 100, 0.9), ReceiptLine(COLA, 1, 80, 0.9), ReceiptLine(SOUP, 1, 5, 0.9))
+    for pieces, wanted in ((1, {80: 1}), (2, {80: 1, 100: 1}), (5, {80: 1, 90: 2, 100: 2})):
+        bill = replace(receipt("v1", ReceiptLine(COLA, pieces, 0, 0.9)), exit_ns=at("2026-03-04T12:00"))
+        done = book.priced(bill, billed=billed)
+        assert {line.unit_price: line.quantity for line in done.receipt.lines} == wanted
+
+
 def test_dates_days_members_and_order() -> None:
     rules = (
         Price(gtin=COLA, price=90, first_day="2026-03-01", last_day="2026-03-05"),

@@ -58,12 +58,15 @@ class PriceBook:
         holding = [one.price for one in self._prices if one.gtin == gtin and one.holds(local, member)]
         return holding[-1] if holding else self._base[gtin]
 
-    def priced(self, receipt: Receipt, *, member: bool = False) -> PricedReceipt:
+    def priced(self, receipt: Receipt, *, member: bool = False, billed: Sequence[ReceiptLine] = ()) -> PricedReceipt:
         """A receipt with every piece at its price and with the best offers.
 
         Lines are split where pieces of a product had different prices. A piece whose time is not known counts as taken
-        when the visit ended.
+        when the visit ended; but pieces that were `billed` before keep their prices, the cheapest first.
         """
+        before: dict[str, list[int]] = {}
+        for line in sorted(billed, key=lambda line: line.unit_price):
+            before.setdefault(line.gtin, []).extend([line.unit_price] * line.quantity)
         times: dict[str, list[int]] = {}
         for taken in receipt.taken:
             times.setdefault(taken.gtin, []).extend([taken.t_ns] * taken.quantity)
@@ -73,7 +76,9 @@ class PriceBook:
             known = times.get(line.gtin, [])
             known, times[line.gtin] = known[: line.quantity], known[line.quantity :]
             moments = known + [receipt.exit_ns] * (line.quantity - len(known))
-            prices = [self.unit_price(line.gtin, t_ns, member=member) for t_ns in moments]
+            kept = before.get(line.gtin, [])
+            kept, before[line.gtin] = kept[: line.quantity], kept[line.quantity :]
+            prices = kept + [self.unit_price(line.gtin, t_ns, member=member) for t_ns in moments[len(kept) :]]
             for price, quantity in sorted(Counter(prices).items()):
                 lines.append(ReceiptLine(line.gtin, quantity, price, line.confidence))
             pieces += [_Piece(line.gtin, price, self._local_time(t_ns)) for price, t_ns in zip(prices, moments)]

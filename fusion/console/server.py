@@ -29,7 +29,7 @@ from pydantic import Field, ValidationError
 
 from fusion.adapters.ledger import Discount, Ledger, Standing
 from fusion.adapters.payments import Checkout
-from fusion.adapters.prices import PriceBook
+from fusion.adapters.prices import PriceBook, PricedReceipt
 from fusion.config import Store, StrictModel
 from fusion.console.feed import FloorReader
 from fusion.console.users import NAME_MAX, Session, Sessions, Users
@@ -80,6 +80,7 @@ BOOKS_AWAY = "The books cannot be read at present"
 
 _log = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
+_Lines = tuple[ReceiptLine, ...]
 
 
 class _Line(StrictModel):
@@ -385,7 +386,8 @@ class Console:
         return standing
 
     def _priced(self, visit: str, lines: tuple[_Line, ...]) -> tuple[tuple[ReceiptLine, ...], tuple[Discount, ...]]:
-        """Pieces at the prices of the moment when the visit ended: when each was taken is not in the books."""
+        """Pieces that the receipt has keep their prices; others, whose moments are not in the books, have those of the
+        visit's end. Whether it was a member's is not there either: it was one if only so the receipt comes out."""
         gtins = {product.gtin for product in self._store.products}
         for line in lines:
             if line.gtin not in gtins:
@@ -393,11 +395,22 @@ class Console:
         receipts = [entry for entry in self._ledger.entries(visit) if entry.kind.startswith("receipt ")]
         if not receipts:
             raise FusionError(f"visit {visit!r}: want a receipt to decide about, got none")
-        exit_ns = receipts[0].request.get("exit", receipts[0].t_ns)
+        request = receipts[0].request
+        exit_ns = request.get("exit", receipts[0].t_ns)
+        billed = tuple(ReceiptLine(gtin, n, price, ppm / 1e6) for gtin, n, price, ppm in request["lines"])
         rows = tuple(ReceiptLine(line.gtin, line.quantity, 0, 1.0) for line in lines)
-        bill = Receipt(visit, None, None, exit_ns, exit_ns, "settled", None, self._store.currency, 0, rows)
-        priced = self._prices.priced(bill)
-        return priced.receipt.lines, priced.discounts
+
+        def priced(rows: _Lines, kept: _Lines, member: bool) -> PricedReceipt:
+            bill = Receipt(visit, None, None, exit_ns, exit_ns, "settled", None, self._store.currency, 0, rows)
+            return self._prices.priced(bill, member=member, billed=kept)
+
+        total = sum(n * price for _, n, price, _ in request["lines"])
+        total -= sum(amount for _, _, amount in request.get("discounts", ()))
+        known = all(line.gtin in gtins for line in billed)
+        # By offers alone, or by prices too.
+        totals = [[priced(billed, kept, who).receipt.total for who in (False, True)] for kept in (billed, ()) if known]
+        found = priced(rows, billed, any(other != total == members for other, members in totals))
+        return found.receipt.lines, found.discounts
 
     def _decided(self, visit: str) -> list[dict[str, Any]]:
         """Who decided what, oldest first."""
