@@ -742,6 +742,9 @@ def test_a_person_decides_in_a_browser(
             assert first.visit in found("#review-meta").text and len(found("#review-why").text) > 10
             assert driver.find_elements(By.CSS_SELECTOR, "#review-evidence polyline.weight")
             assert driver.find_elements(By.CSS_SELECTOR, "#review-evidence polyline.wrist")
+            # Where the plate came to rest, and where it was before, are both inside the picture of its weight.
+            levels = driver.find_elements(By.CSS_SELECTOR, "#review-evidence .trace .level")
+            assert levels and all(14 < float(line.get_attribute("y1")) < 60 for line in levels)
             driver.save_screenshot(str(tmp_path / f"review_{width}.png"))
             # By key, from where the focus is; the next visit is shown at once.
             driver.switch_to.active_element.send_keys("a")
@@ -767,3 +770,71 @@ def test_a_person_decides_in_a_browser(
             assert not driver.find_elements(By.CSS_SELECTOR, "img, iframe")
             assert complaints(driver) == []
             assert all(url.startswith((served.origin, "data:")) for url in requested(driver))
+
+
+@in_browser
+def test_by_keyboard_alone(tmp_path: Path, store: Store, users_file: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    one = store.products[0]
+    with Ledger.open(tmp_path / "ledger.sqlite", store) as ledger:
+        bill = review(store, "visit-1")
+        # Three pieces, one of them cheaper than the others, less an offer.
+        lines = (*bill.lines, ReceiptLine(one.gtin, 1, one.price - 7, 0.9))
+        less = (Discount("offer", one.gtin, 11),)
+        total = bill.total + one.price - 7 - 11
+        ledger.post_receipt(dataclasses.replace(bill, lines=lines, total=total), less)
+        for n in (2, 3):
+            ledger.post_receipt(review(store, f"visit-{n}"))
+        # Evidence that no page can draw.
+        (tmp_path / "evidence.jsonl").write_text(evidence("visit-1", events=7, exit="x"), encoding="utf-8")
+        with (
+            serving(store, ledger, users_file, evidence=tmp_path / "evidence.jsonl") as served,
+            browsing(1440) as driver,
+        ):
+            wait = WebDriverWait(driver, 15)
+
+            def text(selector: str) -> str:
+                return str(driver.find_element(By.CSS_SELECTOR, selector).text)
+
+            def press(*keys: str) -> None:
+                driver.switch_to.active_element.send_keys(*keys)
+
+            driver.get(served.origin)
+            press("anna", Keys.TAB)
+            press(PASSWORD, Keys.ENTER)
+            wait.until(lambda _: len(driver.find_elements(By.CSS_SELECTOR, "#reviews button")) == 3)
+            driver.execute_script("document.querySelector('#reviews button').focus()")
+            ledger.post_receipt(review(store, "visit-4"))
+            wait.until(lambda _: len(driver.find_elements(By.CSS_SELECTOR, "#reviews button")) == 4)
+            assert driver.switch_to.active_element.get_attribute("data-visit") == "visit-1"
+            press(Keys.ENTER)
+            wait.until(lambda _: "visit-1" in text("#review-meta"))
+            assert "cannot be shown" in text("#review-evidence")
+            # What accepting it charges, to the last unit.
+            exact = f"{total // 100}.{total % 100:02d}"
+            assert exact in text("#review-lines tfoot") and "0.11" in text("#review-lines tfoot")
+            # Twice one more, from one focus; then back to what it was.
+            driver.execute_script("document.querySelector('#review-lines .stepper').lastChild.focus()")
+            press(Keys.ENTER)
+            press(Keys.ENTER)
+            assert text("#review-lines .stepper b") == "5" and "About" in text("#review-lines tfoot")
+            press(Keys.TAB)
+            driver.execute_script("document.querySelector('#review-lines .stepper').firstChild.focus()")
+            press(Keys.ENTER)
+            press(Keys.ENTER)
+            assert exact in text("#review-lines tfoot")
+            # A key that stays down is one decision.
+            held = "new KeyboardEvent('keydown', {key: 'a', bubbles: true, repeat: true})"
+            driver.execute_script(f"document.getElementById('accept').dispatchEvent({held})")
+            press("a")
+            wait.until(lambda _: "visit-2" in text("#review-meta"))
+            driver.execute_script(f"document.getElementById('accept').dispatchEvent({held})")
+            time.sleep(0.3)
+            press(Keys.ESCAPE)
+            wait.until(lambda _: driver.switch_to.active_element.get_attribute("data-visit") == "visit-2")
+            assert [waiting.visit for waiting in ledger.reviews()] == ["visit-2", "visit-3", "visit-4"]
+            assert ledger.standing("visit-1").total == total  # type: ignore[union-attr]
+            assert complaints(driver) == []

@@ -7,7 +7,7 @@
   async function ask(path, options) {
     const answer = await fetch(path, { credentials: "same-origin", ...options });
     if (answer.status === 401) { leave(); throw new Error("signed out"); }
-    const said = await answer.json();
+    const said = await answer.json().catch(() => ({}));
     if (!answer.ok) throw new Error(said.error || `status ${answer.status}`);
     return said;
   }
@@ -52,8 +52,9 @@
     for (const [track, x, y, kind, visit] of people) {
       seen.add(track);
       let one = marks.get(track);
-      if (!one) {
-        one = { group: draw("g"), shape: kind === "staff" ? draw("rect") : draw("circle"), number: draw("text"), title: draw("title") };
+      if (!one || one.kind !== kind) {
+        if (one) one.group.remove();
+        one = { kind, group: draw("g"), shape: kind === "staff" ? draw("rect") : draw("circle"), number: draw("text"), title: draw("title") };
         one.group.append(one.shape, one.number, one.title);
         layer.append(one.group);
         marks.set(track, one);
@@ -111,11 +112,13 @@
     const cameras = now.cameras.filter((one) => one[1]), bad = cameras.length + now.plates.length;
     $("sensors").textContent = bad ? `! ${[...cameras.map(([name, fault]) => `${name} ${fault}`), ...now.plates.map(([name, fault]) => `plate ${name} ${fault}`)].slice(0, 4).join(", ")}${bad > 4 ? ` and ${bad - 4} more` : ""}` : `\u2713 ${plural(now.cameras.length, "camera")} and all plates fine`;
   }
+  // Every stream begins with the past.
+  const forget = () => { for (const id of ["events", "alerts", "bills"]) $(id).replaceChildren(); };
   function live(on) {
     $("live").textContent = on ? "\u25cf live" : "\u25cb the store is not running";
     $("live").className = `pill ${on ? "good" : "warn"}`;
-    if (on) for (const id of ["events", "alerts", "bills"]) $(id).replaceChildren();
-    else { drawPeople([]); drawCarts([]); }
+    if (on) forget();
+    else { drawPeople([]); drawCarts([]); $("inside").textContent = "0 inside"; }
   }
   let queue = [];
   function reviews(rows) {
@@ -123,38 +126,57 @@
     $("waiting").textContent = `${rows.length} for review`;
     $("waiting").className = `pill ${rows.length ? "warn" : "good"}`;
     $("reviews-count").textContent = rows.length ? plural(rows.length, "visit") : "";
+    const focused = document.activeElement && document.activeElement.dataset.visit;
     $("reviews").replaceChildren(...(rows.length ? rows.map((one) => make("li", {}, make("button", { type: "button", "data-visit": one.visit, on: { click: () => open(one.visit) } },
       make("span", { class: "name" }, one.account || "no credential"), make("b", {}, money(one.total)), make("span", { class: "soft" }, plural(one.pieces, "piece")), make("span", { class: "reason" }, one.reason || ""))))
       : [make("li", { class: "empty" }, "\u2713 Nobody waits for a decision.")]));
-    if (shown && $("review").open && !deciding && !rows.some((one) => one.visit === shown.visit)) said("Decided meanwhile, by another console"), buttons(false);
+    if (focused) focusQueue(focused);
+    if (shown && $("review").open && !deciding && !rows.some((one) => one.visit === shown.visit)) {
+      shown.status = "decided";
+      said("Decided meanwhile, by another console");
+      buttons(false);
+    }
   }
+
+  // The list is drawn anew with every change: whoever goes through it by keyboard stays where they were.
+  const focusQueue = (visit) => { const rows = [...$("reviews").querySelectorAll("button")], row = rows.find((one) => one.dataset.visit === visit) || rows[0]; if (row) row.focus(); };
 
   // ---- a decision ----
   let shown = null, lines = [], deciding = false;
   const said = (text) => { $("review-said").textContent = text; };
+  const altered = () => JSON.stringify(lines.filter((one) => one[1] > 0).map((one) => one.slice(0, 2))) !== JSON.stringify(merged(shown.lines).map((one) => one.slice(0, 2)));
   function buttons(on) {
-    const changed = shown && JSON.stringify(lines.filter((one) => one[1] > 0).map((one) => one.slice(0, 2))) !== JSON.stringify(merged(shown.lines).map((one) => one.slice(0, 2)));
+    const changed = shown && altered();
     $("accept").disabled = !on || changed;
     $("correct").disabled = !on || !changed;
     $("waive").disabled = !on;
   }
-  // One row a product: the ledger keeps pieces at different prices apart.
+  // One row a product: the ledger keeps pieces at different prices apart. [gtin, pieces, price of one, how sure, what
+  // the bill has of it: pieces and their sum]
   function merged(rows) {
     const found = new Map();
     for (const [gtin, quantity, unit, sure] of rows) {
       const one = found.get(gtin);
-      if (one) { one[1] += quantity; one[3] = Math.min(one[3], sure); } else found.set(gtin, [gtin, quantity, unit, sure]);
+      if (one) { one[1] += quantity; one[3] = Math.min(one[3], sure); one[4][0] += quantity; one[4][1] += quantity * unit; }
+      else found.set(gtin, [gtin, quantity, unit, sure, [quantity, quantity * unit]]);
     }
     return [...found.values()];
   }
+  const cost = ([, quantity, unit, , billed]) => billed && billed[0] === quantity ? billed[1] : quantity * unit;
   function drawLines() {
-    const change = (line, by) => { line[1] = Math.max(0, line[1] + by); drawLines(); buttons(true); };
+    const change = (line, by) => {
+      line[1] = Math.max(0, line[1] + by);
+      drawLines(); buttons(shown.status === "review");
+      $("review-lines").querySelectorAll(".stepper")[lines.indexOf(line)].children[by < 0 ? 0 : 2].focus();
+    };
     $("review-lines").replaceChildren(make("tbody", {}, ...lines.map((line) => make("tr", {}, make("td", {}, product(line[0]), make("small", {}, line[0])),
       make("td", { class: `number${line[3] < 0.8 ? " low" : ""}` }, line[3] === null ? "" : Evidence.bar(line[3]), line[3] === null ? "" : percent(line[3])),
       make("td", { class: "number" }, make("span", { class: "stepper" }, make("button", { type: "button", class: "plain", "aria-label": `one less ${product(line[0])}`, on: { click: () => change(line, -1) } }, "\u2212"), make("b", {}, String(line[1])), make("button", { type: "button", class: "plain", "aria-label": `one more ${product(line[0])}`, on: { click: () => change(line, 1) } }, "+"))),
-      make("td", { class: "number" }, money(line[1] * line[2]))))));
-    const total = lines.reduce((sum, line) => sum + line[1] * line[2], 0);
-    $("review-lines").append(make("tfoot", {}, make("tr", {}, make("th", { scope: "row", colspan: 3 }, shown.discounts ? "Before offers" : "Total"), make("td", { class: "number" }, make("b", {}, money(total))))));
+      make("td", { class: "number" }, money(cost(line)))))));
+    const row = (name, amount) => make("tr", {}, make("th", { scope: "row", colspan: 3 }, name), make("td", { class: "number" }, make("b", {}, money(amount))));
+    // What stands is exact; what a changed bill costs is for the server to say, with prices and offers of that moment.
+    $("review-lines").append(make("tfoot", {}, ...(altered() ? [row("About, before offers", lines.reduce((sum, line) => sum + cost(line), 0))]
+      : [shown.discounts ? row("Offers", -shown.discounts) : null, row("Total", shown.total)].filter(Boolean))));
   }
   async function open(visit) {
     try { shown = await ask(`/api/reviews/${encodeURIComponent(visit)}`); }
@@ -163,11 +185,12 @@
     said(""); $("note").value = "";
     $("review-name").textContent = shown.account || "no credential";
     const bundle = shown.evidence;
-    $("review-meta").textContent = [`Visit ${shown.visit}`, bundle ? `left ${clock(bundle.exit / 1e6)}` : null].filter(Boolean).join(" \u00b7 ");
-    const reasons = bundle && bundle.reasons.length ? bundle.reasons : [shown.reason || "no reason was given"];
+    $("review-meta").textContent = [`Visit ${shown.visit}`, bundle && Number.isFinite(bundle.exit) ? `left ${clock(bundle.exit / 1e6)}` : null].filter(Boolean).join(" \u00b7 ");
+    const reasons = bundle && Array.isArray(bundle.reasons) && bundle.reasons.length ? bundle.reasons : [shown.reason || "no reason was given"];
     $("review-why").replaceChildren(make("div", { class: "why" }, ...reasons.map((reason) => make("p", {}, reason))));
     drawLines();
-    drawEvidence(bundle);
+    // Evidence that cannot be drawn must not keep anybody from deciding.
+    try { drawEvidence(bundle); } catch { $("review-evidence").replaceChildren(make("p", { class: "soft" }, "The evidence of this visit cannot be shown.")); }
     buttons(shown.status === "review");
     if (shown.status !== "review") said(shown.decided.length ? `Decided by ${shown.decided[shown.decided.length - 1].by}` : `This visit is ${shown.status}`);
     if (!$("review").open) $("review").showModal();
@@ -181,12 +204,13 @@
     const meet = (visit, account) => { const one = key(visit, account); if (one && !who.has(one)) who.set(one, look(visit, account || "no credential")); return one; };
     // The least clear first: that is what the decision hangs on.
     const sure = (event) => Math.max(event.nothing, ...event.alternatives.map((one) => one.probability));
+    const changes = (grams) => { const first = grams.find((g) => g !== null); return grams.map((g) => g === null ? null : g - first); };
     const places = (points) => points.map((point) => point && point.map((v) => 100 * v));
     const shownEvents = [...bundle.events].sort((a, b) => sure(a) - sure(b)).map((event) => {
       const ms = (t) => (t - event.contact) / 1e6;
       const row = {
         plate: event.plate, nothing: event.nothing, settled_ms: ms(event.settled),
-        traces: event.traces.map((one) => ({ plate: one.plate, delta_g: one.delta_g, start_ms: ms(one.start), rate_hz: one.rate_hz, grams: one.grams.map((g) => g - one.grams[0]) })),
+        traces: event.traces.map((one) => ({ plate: one.plate, delta_g: one.delta_g, start_ms: ms(one.start), rate_hz: one.rate_hz, grams: changes(one.grams) })),
         wrists: event.wrists.map((one) => ({ who: meet(one.visit, one.account), times_ms: one.times.map(ms), left: places(one.left), right: places(one.right) })),
         alternatives: event.alternatives.map((one) => ({ who: meet(one.visit, one.account), gtin: one.gtin, quantity: one.quantity, p: one.probability })),
       };
@@ -210,6 +234,7 @@
   }
   for (const decision of ["accept", "correct", "waive"]) $(decision).addEventListener("click", () => decide(decision));
   $("review-close").addEventListener("click", () => $("review").close());
+  $("review").addEventListener("close", () => { if (shown) focusQueue(shown.visit); });
   $("add-product").append(...Object.entries(store.products).sort((a, b) => a[1][0].localeCompare(b[1][0])).map(([gtin, [name]]) => make("option", { value: gtin }, name)));
   $("add").addEventListener("click", () => {
     const gtin = $("add-product").value, line = lines.find((one) => one[0] === gtin);
@@ -217,7 +242,9 @@
     drawLines(); buttons(shown.status === "review");
   });
   document.addEventListener("keydown", (event) => {
-    if (!$("review").open || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT)$/.test(event.target.tagName)) return;
+    // A key that is held down decides about one visit, not about all that follow.
+    if ($("review").open && event.repeat && event.target.closest(".buttons")) event.preventDefault();
+    if (!$("review").open || event.repeat || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT)$/.test(event.target.tagName)) return;
     const decision = { a: "accept", c: "correct", w: "waive" }[event.key.toLowerCase()];
     if (decision) { event.preventDefault(); decide(decision); }
   });
@@ -226,15 +253,20 @@
   // ---- the stream ----
   function trouble(text) { $("trouble").textContent = text; $("trouble").hidden = !text; }
   const heard = { state, event: goods, alert, receipt: bill, health, live, reviews, trouble };
-  const stream = new EventSource("/api/live");
-  stream.onmessage = (message) => { for (const [kind, content] of Object.entries(JSON.parse(message.data))) if (heard[kind]) heard[kind](content); };
-  stream.addEventListener("signed-out", leave);
-  stream.onopen = () => trouble("");
-  stream.onerror = async () => {
-    trouble("The console does not answer; it is asked again.");
-    // A stream does not tell why it was refused.
-    try { await ask("/api/store"); } catch { /* still away */ }
-  };
+  function listen() {
+    const stream = new EventSource("/api/live");
+    stream.onmessage = (message) => { for (const [kind, content] of Object.entries(JSON.parse(message.data))) if (heard[kind]) heard[kind](content); };
+    stream.addEventListener("signed-out", leave);
+    stream.onopen = () => { trouble(""); forget(); };
+    stream.onerror = async () => {
+      trouble("The console does not answer; it is asked again.");
+      // A refusal ends a stream for good, where a lost connection does not.
+      if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+      // A stream does not tell why it was refused.
+      try { await ask("/api/store"); } catch { /* still away */ }
+    };
+  }
+  listen();
   measure();
   document.documentElement.dataset.ready = "true";
 })();

@@ -43,11 +43,14 @@ const Evidence = (() => {
     const settled = Math.min(Math.max(event.settled_ms, from), to);
     svg.append(draw("rect", { class: "rest", x: x(settled), y: 14, width: Math.max(0, x(to) - x(settled)), height: height - 26 }));
     if (one.grams.length) {
-      const known = one.grams.filter((g) => g !== null), low = Math.min(0, ...known), high = Math.max(0, ...known), room = Math.max(high - low, 10);
+      const known = one.grams.filter((g) => g !== null);
+      // The step hangs on where the plate came to rest: before the contact something else may still have been moving.
+      const rested = one.grams.filter((g, i) => g !== null && one.start_ms + 1000 * i / one.rate_hz >= event.settled_ms);
+      const after = rested.length ? rested.reduce((sum, g) => sum + g, 0) / rested.length : (known[0] ?? 0) + one.delta_g, before = after - one.delta_g;
+      const low = Math.min(before, after, ...known), high = Math.max(before, after, ...known), room = Math.max(high - low, 10);
       const y = (g) => 18 + (height - 34) * (1 - (g - low) / room);
-      const before = known[0] ?? 0;
       svg.append(draw("line", { class: "level", x1: x(from), x2: x(to), y1: y(before), y2: y(before) }));
-      svg.append(draw("line", { class: "level", x1: x(from), x2: x(to), y1: y(before + one.delta_g), y2: y(before + one.delta_g) }));
+      svg.append(draw("line", { class: "level", x1: x(from), x2: x(to), y1: y(after), y2: y(after) }));
       const points = one.grams.map((g, i) => g === null ? null : `${x(one.start_ms + 1000 * i / one.rate_hz).toFixed(1)},${y(g).toFixed(1)}`).filter(Boolean);
       svg.append(draw("polyline", { class: "weight", points: points.join(" ") }));
     }
