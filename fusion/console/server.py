@@ -79,6 +79,7 @@ _HEADERS = {
 BOOKS_AWAY = "The books cannot be read at present"
 
 _log = logging.getLogger(__name__)
+_VISIT_FIRST = re.compile(rb'\{"visit": ?("(?:[^"\\]|\\.)*")')
 _Read = TypeVar("_Read")
 _Lines = tuple[ReceiptLine, ...]
 
@@ -423,7 +424,10 @@ class Console:
     # ---- evidence ----------------------------------------------------------------------------------------------------
 
     def _find_bundles(self, path: Path) -> None:
-        """Note where the bundles lie that the runner has written meanwhile; the file itself stays on disk."""
+        """Note where the bundles lie that the runner has written meanwhile; the file itself stays on disk.
+
+        Whose each is stands first; to read all of every one would keep the first reviewer of a long day waiting.
+        """
         with open(path, "rb") as file:
             length = file.seek(0, 2)
             file.seek(0)
@@ -433,9 +437,10 @@ class Console:
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # being written
-                bundle = _bundle(line)
-                if bundle is not None:
-                    self._evidence[str(bundle["visit"])] = self._evidence_end, len(line)
+                named = _VISIT_FIRST.match(line)
+                if named is not None:
+                    with suppress(ValueError):
+                        self._evidence[json.loads(named[1])] = self._evidence_end, len(line)
                 self._evidence_end += len(line)
             file.seek(0)
             self._evidence_start = file.read(min(self._evidence_end, START_BYTES))
