@@ -138,7 +138,8 @@ def test_offers_match_a_slow_twin_and_add_up(
     cost = {gtin: prices.get(gtin, 100) for gtin in counts}
 
     def total(order: tuple[Offer, ...]) -> int:
-        left = sorted((cost[gtin], gtin) for gtin, n in counts.items() for _ in range(n))[::-1]
+        # The dearest pieces first; of equal ones those that stand first on the bill, as for everybody who shops there.
+        left = sorted(((cost[gtin], gtin) for gtin, n in counts.items() for _ in range(n)), key=lambda one: -one[0])
         off = 0
         for offer in order:
             while True:
