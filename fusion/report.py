@@ -355,7 +355,7 @@ class Report:
         parts = {
             "title": html.escape(_clean(self.title)),
             "css": _asset("report.css"),
-            "js": _asset("evidence.js") + _asset("report.js"),
+            "js": "".join(map(_asset, ("page.js", "evidence.js", "report.js"))),
             "plan": plan.ground(),
             "labels": plan.labels(),
             "viewbox": plan.viewbox,

@@ -64,7 +64,7 @@ PIECES_MAX = 1000
 
 _ASSETS = {
     "console.css": "text/css", "report.css": "text/css", "plan.css": "text/css", "evidence.css": "text/css",
-    "console.js": "text/javascript", "evidence.js": "text/javascript",
+    "console.js": "text/javascript", "evidence.js": "text/javascript", "page.js": "text/javascript",
 }  # fmt: skip
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "

@@ -1,5 +1,5 @@
 (async () => {
-  const { make, draw, percent, signed } = Evidence;
+  const { make, draw, percent, signed, count, plural } = Page;
   const $ = (id) => document.getElementById(id);
   const csrf = document.querySelector("meta[name=csrf]").content;
   const leave = () => { location.href = "/sign-in"; };
@@ -15,17 +15,7 @@
   const plates = new Map(Object.entries(store.plates));
   const product = (gtin) => store.products[gtin] ? store.products[gtin][0] : gtin;
   const price = (gtin) => store.products[gtin] ? store.products[gtin][1] : 0;
-  const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-  const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many || one + "s"}`;
-  function money(minor) {
-    const places = store.exponent, digits = String(Math.abs(minor)).padStart(places + 1, "0");
-    const whole = digits.slice(0, digits.length - places).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-    return `${minor < 0 ? "\u2212" : ""}${whole}${places ? "." + digits.slice(-places) : ""} ${store.currency}`;
-  }
-  const zoned = (options) => {
-    try { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: store.timezone }); }
-    catch { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: "UTC" }); }
-  };
+  const zoned = Page.zoned(store.timezone), money = Page.money(store.currency, store.exponent);
   const clockFormat = zoned({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
   const dayFormat = zoned({ weekday: "short", day: "numeric", month: "long" });
   const clock = (ms) => clockFormat.format(new Date(ms));

@@ -1,27 +1,7 @@
-"use strict";
 // What a shelf event rests on, as a reviewer looks at it: weights with the settled step, hands about the plate, who it
-// may have been. Used by the report of a run and by the console.
+// may have been. For the report of a run and for the console.
 const Evidence = (() => {
-  const SVG = "http://www.w3.org/2000/svg";
-
-  // Everything that came from a store or a sensor becomes a text node or an attribute, never markup.
-  function make(tag, attributes, ...children) {
-    const node = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes || {})) {
-      if (key === "on") for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
-      else if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value);
-    }
-    node.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
-    return node;
-  }
-  function draw(tag, attributes, text) {
-    const node = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
-    if (text !== undefined) node.textContent = text;
-    return node;
-  }
-  const percent = (p) => p >= 0.995 ? (p >= 0.9995 ? "100 %" : ">99 %") : p < 0.005 ? "<1 %" : `${Math.round(100 * p)} %`;
-  const signed = (n) => n < 0 ? `\u2212${-n}` : `+${n}`;
+  const { make, draw, percent, signed } = Page;
   const grams = (g) => `${g < 0 ? "\u2212" : "+"}${Math.abs(g).toFixed(Math.abs(g) < 100 ? 1 : 0)} g`;
 
   // int16, little-endian, as base64; null where a number is not known.
@@ -128,5 +108,5 @@ const Evidence = (() => {
       : [make("div", { class: "traces" }, ...event.traces.slice(0, 4).map((one) => trace(one, event))), hands(event, context)];
     return make("div", { class: "evidence" }, make("p", { class: "heading" }, heading), alternatives(event, context), make("div", { class: "pictures" }, ...pictures));
   }
-  return { make, draw, percent, signed, grams, unpack, bar, show };
+  return { unpack, bar, show };
 })();

@@ -1,16 +1,12 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const SVG = "http://www.w3.org/2000/svg";
   const TRAIL_MS = 6000, FLASH_MS = 3000, GAP_MS = 1000, DOUBT = 0.8;
   const $ = (id) => document.getElementById(id);
 
-  const { make, draw, percent, signed } = Evidence;
+  const { make, draw, percent, signed, count, plural } = Page;
 
   // ---- words and figures ----
-  const zoned = (options) => {
-    try { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: data.store.timezone }); }
-    catch { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: "UTC" }); }
-  };
+  const zoned = Page.zoned(data.store.timezone), money = Page.money(data.money.currency, data.money.exponent);
   const clockFormat = zoned({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
   const dayFormat = zoned({ weekday: "short", day: "numeric", month: "long", year: "numeric" });
   const clock = (ms) => clockFormat.format(new Date(data.start_ms + ms));
@@ -19,14 +15,6 @@
     const tail = `${String(s % 60).padStart(2, "0")}`;
     return h ? `${h}:${String(m).padStart(2, "0")}:${tail}` : `${m}:${tail}`;
   }
-  function money(minor, bare) {
-    const places = data.money.exponent, digits = String(Math.abs(minor)).padStart(places + 1, "0");
-    const whole = digits.slice(0, digits.length - places).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-    const text = (minor < 0 ? "\u2212" : "") + whole + (places ? "." + digits.slice(-places) : "");
-    return bare ? text : `${text} ${data.money.currency}`;
-  }
-  const count = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-  const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many || one + "s"}`;
   const product = (gtin) => data.names[gtin] || gtin;
   const short = (text, n) => text.length > n ? text.slice(0, n - 1).trimEnd() + "\u2026" : text;
 

@@ -1,0 +1,39 @@
+"use strict";
+// What the report of a run and the console write and draw with.
+const Page = (() => {
+  const SVG = "http://www.w3.org/2000/svg";
+
+  // Everything that came from a store or a sensor becomes a text node or an attribute, never markup.
+  function make(tag, attributes, ...children) {
+    const node = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes || {})) {
+      if (key === "on") for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
+      else if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value);
+    }
+    node.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+    return node;
+  }
+  function draw(tag, attributes, text) {
+    const node = document.createElementNS(SVG, tag);
+    for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
+    if (text !== undefined) node.textContent = text;
+    return node;
+  }
+  const percent = (p) => p >= 0.995 ? (p >= 0.9995 ? "100 %" : ">99 %") : p < 0.005 ? "<1 %" : `${Math.round(100 * p)} %`;
+  const signed = (n) => n < 0 ? `\u2212${-n}` : `+${n}`;
+  const grouped = (digits) => digits.replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  const count = (n) => grouped(String(n));
+  const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many || one + "s"}`;
+  /* Money of a currency with so many decimals, from minor units; `bare` leaves the currency's name away. */
+  const money = (currency, places) => (minor, bare) => {
+    const digits = String(Math.abs(minor)).padStart(places + 1, "0");
+    const text = (minor < 0 ? "\u2212" : "") + grouped(digits.slice(0, digits.length - places)) + (places ? "." + digits.slice(-places) : "");
+    return bare ? text : `${text} ${currency}`;
+  };
+  /* Formats of a time zone; of UTC where the browser does not know it. */
+  const zoned = (timeZone) => (options) => {
+    try { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone }); }
+    catch { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: "UTC" }); }
+  };
+  return { make, draw, percent, signed, count, plural, money, zoned };
+})();
