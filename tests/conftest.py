@@ -46,8 +46,8 @@ def postgres() -> Iterator[str]:
         yield url
         return
     pgserver = pytest.importorskip("pgserver", reason="no PostgreSQL: set FUSION_POSTGRES or install pgserver")
-    # Not in a folder of pytest's: where we are root, the server is another user, and the next pytest that starts on this
-    # machine takes every other user's rights to those folders away.
+    # Not in a folder of pytest's: where we are root, the server is another user, and the next pytest that starts on
+    # this machine takes every other user's rights to those folders away.
     with tempfile.TemporaryDirectory(prefix="fusion-postgres-") as folder:
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         yield server.get_uri()
