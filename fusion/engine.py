@@ -6,6 +6,7 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -186,6 +187,14 @@ class Engine:
         self._given_sure: dict[str, float] = {}
         self._doubts: dict[str, list[str]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Functions belong to the process; `take_over` gives them back.
+        return {**vars(self), "_stopwatch_ns": None, "_tap": None}
+
+    def take_over(self, fresh: Engine) -> None:
+        """Go on in the place of an engine that was made for this process; see `snapshot.resume`."""
+        self._stopwatch_ns, self._tap = fresh._stopwatch_ns, fresh._tap
+
     # ---- what comes in -----------------------------------------------------------------------------------------------
 
     def feed(self, observation: Observation) -> list[Result]:
@@ -258,6 +267,11 @@ class Engine:
     def account_of(self, track_id: int) -> str | None:
         """Account of a person's visit as known now; None for staff, for unknown people and for somebody long gone."""
         return self._visits.account_of(track_id)
+
+    @property
+    def newest_ns(self) -> int:
+        """Newest data time that came in; 0 before the first."""
+        return self._reorder.newest_ns or 0
 
     @property
     def ignored(self) -> Counter[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -148,6 +148,10 @@ class Tracker:
         self._warnings: list[Warning] = []
         self._last_frame_ns = np.full(self.rig.n_views, -1, np.int64)
         self._down = np.zeros(self.rig.n_views, np.bool_)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._kernels = self._workspace.kernels
 
     # ---- one set -----------------------------------------------------------------------------------------------------
 

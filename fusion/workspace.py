@@ -6,6 +6,7 @@ One row a person, joints padded to whole lanes. A set of frames then costs two c
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -178,6 +179,13 @@ class Workspace:
         self.confirmed = np.zeros(capacity, np.bool_)
         self.noise, self.noise_total, self.noise_count = np.ones(n_padded), np.zeros(n_padded), np.zeros(n_padded)
         self.track_of, self.detection_of = np.zeros(n, np.int64), np.zeros((capacity, n_views), np.int64)
+        self.kernels = self.bound()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "kernels"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         self.kernels = self.bound()
 
     def bound(self) -> triangulation.Workspace:

@@ -1,0 +1,218 @@
+"""An engine's whole state as bytes, and an engine that goes on from them in another process.
+
+What follows a snapshot is the same, byte for byte, as if the engine had never stopped. The store is not part of it: the
+engine that goes on is given one, so that prices, names and limits may have changed meanwhile; what the state is laid out
+by (cameras, plates, products, gates) has to be as it was.
+
+The state is written with `pickle`, but read back only into the classes that an engine consists of: bytes that name
+anything else are refused, whoever wrote them. A checksum tells a torn or rotten file.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import importlib
+import io
+import json
+import os
+import pickle
+import types
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import fusion
+from fusion._kernels import triangulation
+from fusion.config import Store
+from fusion.engine import Engine
+from fusion.errors import FusionError
+
+if TYPE_CHECKING:
+    from fusion.observations import Observation
+
+MAGIC = b"fusion snapshot 1\n"
+# Zero bytes and small integers go at the first level; more takes longer than the state is worth.
+ZLIB_LEVEL = 1
+
+# What is read back beside the package's own classes.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    (kind.__module__, kind.__qualname__): kind
+    for kind in (
+        collections.Counter, collections.OrderedDict, collections.defaultdict, collections.deque, np.ndarray, np.dtype,
+        set, frozenset, bytearray, list, dict, int, float, tuple,
+    )
+}  # fmt: skip
+_NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
+_MODULES = (
+    "association", "attribution", "carts", "engine", "evidence", "geometry", "health", "journal", "layouts",
+    "observations", "results", "shelves", "tracks", "visits", "workspace",
+)  # fmt: skip
+
+
+class SnapshotError(FusionError):
+    """Bytes that are no snapshot, are damaged, or belong to another store or version."""
+
+
+def snapshot(engine: Engine) -> bytes:
+    """An engine's state between two calls of `feed`; the engine is not changed and goes on.
+
+    Functions that were given to it (a stopwatch, a tap) are not part of it.
+    """
+    buffer = io.BytesIO()
+    _Writer(buffer, engine.store).dump(engine)
+    body = zlib.compress(buffer.getvalue(), ZLIB_LEVEL)
+    head = {
+        "version": fusion.__version__,
+        "store": engine.store.id,
+        "layout": layout_digest(engine.store),
+        "newest_ns": engine.newest_ns,
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
+    return MAGIC + json.dumps(head).encode() + b"\n" + body
+
+
+def resume(
+    data: bytes,
+    store: Store,
+    stopwatch_ns: Callable[[], int] | None = None,
+    tap: Callable[[Observation], object] | None = None,
+) -> Engine:
+    """The engine that a snapshot was taken of, ready for what comes next.
+
+    Args:
+        data: as of `snapshot`, by the same version of this package.
+        store: with the cameras, plates, products and gates of then; anything else may have changed.
+        stopwatch_ns, tap: as for `Engine`.
+
+    Raises:
+        SnapshotError: the bytes are no snapshot, are damaged, or do not fit the store or the version.
+    """
+    head, body = _opened(data)
+    for key, wanted in (
+        ("version", fusion.__version__), ("store", store.id), ("layout", layout_digest(store)),
+    ):  # fmt: skip
+        if head[key] != wanted:
+            raise SnapshotError(f"snapshot: {key}: want {wanted!r}, got {head[key]!r}")
+    # Kernels are compiled and called once, as in any engine.
+    fresh = Engine(store, stopwatch_ns, tap)
+    try:
+        engine = _Reader(io.BytesIO(zlib.decompress(body)), store).load()
+    except SnapshotError:
+        raise
+    except Exception as error:  # whatever damaged bytes lead to
+        raise SnapshotError(f"snapshot: cannot be read: {type(error).__name__}: {error}") from None
+    if not isinstance(engine, Engine):
+        raise SnapshotError(f"snapshot: want an engine, got {type(engine).__name__}")
+    engine.take_over(fresh)
+    return engine
+
+
+def newest_ns(data: bytes) -> int:
+    """Newest data time that a snapshot's engine had been given; 0 before the first. Raises SnapshotError."""
+    return int(_opened(data)[0]["newest_ns"])
+
+
+def save(engine: Engine, path: str | Path) -> None:
+    """Write a snapshot into a file: the one that was there stays until the new one is whole and on disk.
+
+    Raises:
+        OSError: it cannot be written; the old one stands.
+    """
+    path = Path(path)
+    beside = path.with_name(path.name + ".new")
+    with open(beside, "wb") as file:
+        file.write(snapshot(engine))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def layout_digest(store: Store) -> str:
+    """Of what an engine's arrays are laid out by: names and order of cameras, plates, products, gates, joints, rates."""
+    laid_out = {
+        "cameras": [camera.name for camera in store.cameras],
+        "plates": [plate.plate for plate in store.plates],
+        "products": [product.gtin for product in store.products],
+        "gates": [gate.id for gate in store.gate],
+        "zones": [zone.id for zone in store.zone],
+        "facings": [(facing.plate, facing.gtin) for facing in store.planogram],
+        "layout": store.layout.name,
+        "appearance_dim": store.appearance_dim,
+        "weight_rate_hz": store.weight_rate_hz,
+    }
+    return hashlib.sha256(json.dumps(laid_out).encode()).hexdigest()[:16]
+
+
+def _opened(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Head and checked body."""
+    if not data.startswith(MAGIC):
+        raise SnapshotError(f"snapshot: want it to begin with {MAGIC!r}, got {data[: len(MAGIC)]!r}")
+    text, _, body = data[len(MAGIC) :].partition(b"\n")
+    try:
+        head = json.loads(text)
+        wanted = head["sha256"]
+        int(head["newest_ns"])
+    except (ValueError, KeyError, TypeError):
+        raise SnapshotError("snapshot: want a head of JSON, got a damaged one") from None
+    if hashlib.sha256(body).hexdigest() != wanted:
+        raise SnapshotError("snapshot: damaged: its checksum does not fit")
+    return head, body
+
+
+def _parts(store: Store) -> list[tuple[str, Any]]:
+    """What of a store an engine may point to."""
+    found: list[tuple[str, Any]] = [("store", store), ("layout", store.layout)]
+    for name in ("cameras", "plates", "products", "gate", "zone", "planogram"):
+        found += [(f"{name} {i}", part) for i, part in enumerate(getattr(store, name))]
+    return found
+
+
+class _Writer(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, store: Store) -> None:
+        super().__init__(file, protocol=5)
+        self._names = {id(part): name for name, part in _parts(store)}
+
+    def persistent_id(self, thing: Any) -> str | None:
+        name = self._names.get(id(thing))
+        if name is not None:
+            return name
+        if isinstance(thing, types.ModuleType):
+            return f"module {thing.__name__}"
+        if isinstance(thing, triangulation.Workspace):
+            return "bound"  # made anew by whoever holds the arrays
+        return None
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, store: Store) -> None:
+        super().__init__(file)
+        self._parts = dict(_parts(store))
+
+    def persistent_load(self, name: Any) -> Any:
+        if name == "bound":
+            return None
+        if isinstance(name, str) and name.startswith("module fusion._kernels."):
+            return importlib.import_module(name.removeprefix("module "))
+        if name not in self._parts:
+            raise SnapshotError(f"snapshot: want a part of the store, got {str(name)[:100]!r}")
+        return self._parts[name]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if (module, name) in _NUMPY:
+            return super().find_class(module, name)
+        if module.removeprefix("fusion.") in _MODULES and "." not in name:
+            found = getattr(importlib.import_module(module), name, None)
+            if isinstance(found, type) and found.__module__ == module:
+                return found
+        raise SnapshotError(f"snapshot: want the classes of an engine, got {module[:50]}.{name[:50]}")
