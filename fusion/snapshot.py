@@ -1,8 +1,8 @@
 """An engine's whole state as bytes, and an engine that goes on from them in another process.
 
 What follows a snapshot is the same, byte for byte, as if the engine had never stopped. The store is not part of it: the
-engine that goes on is given one, so that prices, names and limits may have changed meanwhile; what the state is laid out
-by (cameras, plates, products, gates) has to be as it was.
+engine that goes on is given one, so that prices, names and limits may have changed meanwhile; what the state is laid
+out by (cameras, plates, products, gates) has to be as it was.
 
 The state is written with `pickle`, but read back only into the classes that an engine consists of: bytes that name
 anything else are refused, whoever wrote them. A checksum tells a torn or rotten file.
@@ -11,6 +11,7 @@ anything else are refused, whoever wrote them. A checksum tells a torn or rotten
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import importlib
 import io
@@ -30,6 +31,7 @@ from fusion._kernels import triangulation
 from fusion.config import Store
 from fusion.engine import Engine
 from fusion.errors import FusionError
+from fusion.observations import Reorder
 
 if TYPE_CHECKING:
     from fusion.observations import Observation
@@ -70,9 +72,9 @@ def snapshot(engine: Engine) -> bytes:
         "store": engine.store.id,
         "layout": layout_digest(engine.store),
         "newest_ns": engine.newest_ns,
-        "sha256": hashlib.sha256(body).hexdigest(),
     }
-    return MAGIC + json.dumps(head).encode() + b"\n" + body
+    told = json.dumps(head).encode() + b"\n" + body
+    return MAGIC + hashlib.sha256(told).hexdigest().encode() + b"\n" + told
 
 
 def resume(
@@ -137,7 +139,7 @@ def save(engine: Engine, path: str | Path) -> None:
 
 
 def layout_digest(store: Store) -> str:
-    """Of what an engine's arrays are laid out by: names and order of cameras, plates, products, gates, joints, rates."""
+    """Of what an engine's arrays are laid out by: names and order of cameras, plates, products, gates; joints."""
     laid_out = {
         "cameras": [camera.name for camera in store.cameras],
         "plates": [plate.plate for plate in store.plates],
@@ -156,15 +158,17 @@ def _opened(data: bytes) -> tuple[dict[str, Any], bytes]:
     """Head and checked body."""
     if not data.startswith(MAGIC):
         raise SnapshotError(f"snapshot: want it to begin with {MAGIC!r}, got {data[: len(MAGIC)]!r}")
-    text, _, body = data[len(MAGIC) :].partition(b"\n")
+    wanted, _, told = data[len(MAGIC) :].partition(b"\n")
+    if hashlib.sha256(told).hexdigest().encode() != wanted:
+        raise SnapshotError("snapshot: damaged: its checksum does not fit")
+    text, _, body = told.partition(b"\n")
     try:
         head = json.loads(text)
-        wanted = head["sha256"]
         int(head["newest_ns"])
-    except (ValueError, KeyError, TypeError):
-        raise SnapshotError("snapshot: want a head of JSON, got a damaged one") from None
-    if hashlib.sha256(body).hexdigest() != wanted:
-        raise SnapshotError("snapshot: damaged: its checksum does not fit")
+        if not {"version", "store", "layout"} <= head.keys():
+            raise KeyError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SnapshotError("snapshot: want a head of JSON with all its keys, got another") from None
     return head, body
 
 
@@ -213,6 +217,9 @@ class _Reader(pickle.Unpickler):
             return super().find_class(module, name)
         if module.removeprefix("fusion.") in _MODULES and "." not in name:
             found = getattr(importlib.import_module(module), name, None)
-            if isinstance(found, type) and found.__module__ == module:
+            # Of the modules that read and write files only what is data.
+            files = module in ("fusion.observations", "fusion.results")
+            data = not files or found is Reorder or dataclasses.is_dataclass(found)
+            if isinstance(found, type) and found.__module__ == module and data:
                 return found
         raise SnapshotError(f"snapshot: want the classes of an engine, got {module[:50]}.{name[:50]}")

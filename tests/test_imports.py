@@ -34,7 +34,7 @@ ORDER = (
     ("evidence", "carts"),
     ("visits",),
     ("engine",),
-    ("run",),
+    ("run", "snapshot"),
     ("report", "view"),
     ("simulation",),
     ("coverage",),
@@ -42,6 +42,7 @@ ORDER = (
     ("doctor",),
     ("adapters",),
     ("console",),
+    ("chain",),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,1 @@
+"""Many stores: their processes, their common book, work over many recordings."""

@@ -1,0 +1,224 @@
+"""Snapshots: the rest of a run is the same in another process, and bytes that are none are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fusion
+from fusion.config import Gate, Store
+from fusion.engine import Engine
+from fusion.observations import Recording
+from fusion.results import Receipt
+from fusion.snapshot import MAGIC, SnapshotError, layout_digest, newest_ns, resume, save, snapshot
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+import snapshots
+
+
+@pytest.fixture(scope="module")
+def halfway(small_recording: Path) -> tuple[Engine, bytes, list[Any]]:
+    """An engine half a minute into a run, its snapshot, and what comes after."""
+    recording = Recording(small_recording)
+    observations = list(recording.observations())
+    middle = len(observations) // 2
+    engine = Engine(recording.store)
+    for observation in observations[:middle]:
+        engine.feed(observation)
+    return engine, snapshot(engine), observations[middle:]
+
+
+def test_the_rest_is_the_same_in_another_process(small_recording: Path, tmp_path: Path) -> None:
+    wanted = snapshots.snapshots(small_recording, 6, tmp_path, seed=3)["wanted"]
+    assert len(set(wanted.values())) > 1  # Each instant has a rest of its own.
+    assert snapshots.elsewhere(small_recording, tmp_path, list(wanted), hash_seed=4242) == wanted
+
+
+def test_an_engine_is_not_changed_by_being_saved(halfway: tuple[Engine, bytes, list[Any]]) -> None:
+    engine, data, _ = halfway
+    again = snapshot(engine)
+    assert again == data
+    assert newest_ns(data) == engine.newest_ns > 0
+
+
+def test_functions_are_those_of_the_new_process(halfway: tuple[Engine, bytes, list[Any]]) -> None:
+    engine, data, observations = halfway
+    tapped: list[Any] = []
+    ticks = iter(range(0, 10**12, 1000))
+    other = resume(data, engine.store, stopwatch_ns=lambda: next(ticks), tap=tapped.append)
+    before = other.step_times.copy()
+    for observation in observations[:200]:
+        other.feed(observation)
+    assert tapped and other.step_times.since(before).total_ns > 0
+
+
+def test_prices_and_names_may_change(halfway: tuple[Engine, bytes, list[Any]]) -> None:
+    engine, data, observations = halfway
+    products = tuple(one.model_copy(update={"price": one.price + 1000}) for one in engine.store.products)
+    dearer = engine.store.model_copy(update={"products": products, "name": "Another name"})
+    plain, changed = resume(data, engine.store), resume(data, dearer)
+
+    def receipts(one: Engine) -> list[Receipt]:
+        results = [result for observation in observations for result in one.feed(observation)] + one.close()
+        return [result for result in results if isinstance(result, Receipt)]
+
+    before, after = receipts(plain), receipts(changed)
+    pieces = [sum(line.quantity for line in receipt.lines) for receipt in before]
+    assert sum(pieces) > 0
+    assert [receipt.total for receipt in after] == [r.total + 1000 * n for r, n in zip(before, pieces)]
+
+
+def test_a_moved_camera_is_another_matter_than_an_added_one(halfway: tuple[Engine, bytes, list[Any]]) -> None:
+    engine, data, _ = halfway
+    store = engine.store
+    first = store.cameras[0]
+    moved = first.model_copy(update={"translation": tuple(value + 0.01 for value in first.translation)})
+    resume(data, store.model_copy(update={"cameras": (moved, *store.cameras[1:])}))
+    added = (*store.cameras, first.model_copy(update={"name": "zz"}))
+    with pytest.raises(SnapshotError, match="layout: want"):
+        resume(data, store.model_copy(update={"cameras": added}))
+
+
+@pytest.mark.parametrize("what", ["cameras", "plates", "products", "planogram", "gate"])
+def test_another_layout_is_refused(halfway: tuple[Engine, bytes, list[Any]], what: str) -> None:
+    engine, data, _ = halfway
+    fewer = engine.store.model_copy(update={what: getattr(engine.store, what)[:-1]})
+    with pytest.raises(SnapshotError, match="layout: want"):
+        resume(data, fewer)
+
+
+def test_another_store_and_another_version_are_refused(
+    halfway: tuple[Engine, bytes, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, data, _ = halfway
+    with pytest.raises(SnapshotError, match="store: want 'other'"):
+        resume(data, engine.store.model_copy(update={"id": "other"}))
+    monkeypatch.setattr(fusion, "__version__", "999.0")
+    with pytest.raises(SnapshotError, match=r"version: want '999\.0'"):
+        resume(data, engine.store)
+
+
+@settings(max_examples=60, deadline=None)
+@given(where=st.one_of(st.floats(0, 1, exclude_max=True), st.floats(0, 0.01)), bit=st.integers(0, 7), cut=st.booleans())
+def test_damaged_bytes_are_refused(
+    halfway: tuple[Engine, bytes, list[Any]], where: float, bit: int, cut: bool
+) -> None:
+    engine, data, _ = halfway
+    place = int(where * len(data))
+    damaged = bytearray(data)
+    damaged[place] ^= 1 << bit
+    for asked in (newest_ns, lambda bytes_: resume(bytes_, engine.store)):
+        with pytest.raises(SnapshotError):
+            asked(data[:place] if cut else bytes(damaged))
+
+
+def forged(body: bytes, store: Store) -> bytes:
+    """Bytes that a stranger may write: everything fits but what is inside."""
+    packed = zlib.compress(body)
+    head = {
+        "version": fusion.__version__, "store": store.id, "layout": layout_digest(store), "newest_ns": 1,
+    }  # fmt: skip
+    told = json.dumps(head).encode() + b"\n" + packed
+    return MAGIC + hashlib.sha256(told).hexdigest().encode() + b"\n" + told
+
+
+class Calls:
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.told = function, args
+
+    def __reduce__(self) -> Any:
+        return self.told
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        Calls(os.system, "touch owned"),
+        Calls(eval, "open('owned', 'w')"),
+        Calls(__import__, "subprocess"),
+        Calls(getattr, dict, "fromkeys"),
+        [Calls(os.unlink, "owned")],
+        {"a": Calls(Path, "owned")},
+    ],
+)
+def test_bytes_that_name_anything_else_are_refused(
+    halfway: tuple[Engine, bytes, list[Any]], hostile: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _, _ = halfway
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SnapshotError, match="want the classes of an engine"):
+        resume(forged(pickle.dumps(hostile), engine.store), engine.store)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # Names that would get out of the allowed modules: functions in them, what they import, dotted paths.
+        b"cfusion.engine\nmath\n.",
+        b"cfusion.engine\nreplace\n.",
+        b"\x80\x04\x8c\x0dfusion.engine\x8c\x1cEngine.__init__.__globals__\x93.",
+        b"cfusion.snapshot\nresume\n.",
+        b"cfusion.engine\n_floats\n.",
+        b"cfusion.observations\nRecordingWriter\n.",
+        b"cfusion.results\nResultsWriter\n.",
+        b"cos\nsystem\n(S'touch owned'\ntR.",
+        b"Pmodule os\n.",
+        b"Pmodule fusion._kernels...os\n.",
+        pickle.dumps([1, 2, 3]),
+        b"",
+        b"\x80\x05",
+    ],
+)
+def test_crafted_bytes_are_refused(halfway: tuple[Engine, bytes, list[Any]], body: bytes) -> None:
+    engine, _, _ = halfway
+    with pytest.raises(SnapshotError):
+        resume(forged(body, engine.store), engine.store)
+
+
+@pytest.mark.parametrize("data", [b"", MAGIC, MAGIC + b"{}\nx", b"PK\x03\x04 a zip", b"\x00" * 4096])
+def test_what_is_no_snapshot_is_refused(halfway: tuple[Engine, bytes, list[Any]], data: bytes) -> None:
+    with pytest.raises(SnapshotError):
+        resume(data, halfway[0].store)
+    with pytest.raises(SnapshotError):
+        newest_ns(data)
+
+
+def test_a_saved_file_is_whole_or_the_one_before(
+    halfway: tuple[Engine, bytes, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, data, _ = halfway
+    path = tmp_path / "state"
+    save(engine, path)
+    assert path.read_bytes() == data and [one.name for one in tmp_path.iterdir()] == ["state"]
+
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    fresh = Engine(engine.store)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save(fresh, path)
+    assert path.read_bytes() == data
+    monkeypatch.undo()
+    save(fresh, path)  # What was left beside it is in nobody's way.
+    assert newest_ns(path.read_bytes()) == 0 and [one.name for one in tmp_path.iterdir()] == ["state"]
+
+
+def test_gates_are_part_of_the_layout(halfway: tuple[Engine, bytes, list[Any]]) -> None:
+    """Moving a gate's line is a change of its place, not of the layout."""
+    engine, data, _ = halfway
+    gate = engine.store.gate[0]
+    (x0, y0), end = gate.line
+    nudged = Gate(**{**gate.model_dump(), "line": ((x0 + 0.01, y0), end)})
+    resume(data, engine.store.model_copy(update={"gate": (nudged, *engine.store.gate[1:])}))
