@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     privacy = commands.add_parser("privacy", help="what a store keeps about people, where and for how long")
     privacy.add_argument("store", help="store folder")
     privacy.set_defaults(run=_privacy)
+    serve = commands.add_parser("serve", help="many live stores: a process each, restarted, watched, told of changes")
+    serve.add_argument("chain", help="chain.toml with a section [serve]")
+    serve.set_defaults(run=_serve)
     statement = commands.add_parser("statement", help="a month of every retailer's books; posts the platform's fee")
     statement.add_argument("chain", help="chain.toml")
     statement.add_argument("books", help="folder of the books, or postgresql://...#FOLDER with the vaults' folder")
@@ -232,6 +235,12 @@ def _privacy(args: argparse.Namespace) -> int:
 
     print(holdings_text(Store.load(args.store)))
     return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from fusion.chain.serve import serve
+
+    return serve(args.chain)
 
 
 def _statement(args: argparse.Namespace) -> int:

@@ -269,6 +269,11 @@ class Engine:
         return self._visits.account_of(track_id)
 
     @property
+    def open_visits(self) -> list[str]:
+        """Visits that have no receipt yet, oldest first."""
+        return [visit.id for visit in self._visits.unfinished()]
+
+    @property
     def newest_ns(self) -> int:
         """Newest data time that came in; 0 before the first."""
         return self._reorder.newest_ns or 0

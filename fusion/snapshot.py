@@ -124,10 +124,15 @@ def save(engine: Engine, path: str | Path) -> None:
     Raises:
         OSError: it cannot be written; the old one stands.
     """
+    write(snapshot(engine), path)
+
+
+def write(data: bytes, path: str | Path) -> None:
+    """As `save`, of bytes that were made before."""
     path = Path(path)
     beside = path.with_name(path.name + ".new")
     with open(beside, "wb") as file:
-        file.write(snapshot(engine))
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)

@@ -45,9 +45,39 @@ class Retailer(StrictModel):
         return self
 
 
+class ServedStore(StrictModel):
+    """Where a store's streams come from. `options` are those of the kind of source; see docs/chain.md."""
+
+    store: Identifier
+    source: Identifier
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
+class Serving(StrictModel):
+    """How the stores are served: `python -m fusion serve`. Folders are relative to chain.toml.
+
+    Without `source` only the stores that are listed are served; with it all, each from there unless it is listed.
+    """
+
+    out: Identifier = "serve"
+    port: int = Field(default=9464, ge=0, le=65535)
+    stores_per_process: int = Field(default=1, ge=1, le=64)
+    snapshot_every_s: float = Field(default=5.0, ge=0.1, le=600.0)
+    memory_max_mb: int = Field(default=2048, ge=128)
+    # A store whose process dies so often within so long is parked.
+    deaths_max: int = Field(default=5, ge=1)
+    deaths_within_s: float = Field(default=120.0, gt=0.0)
+    # A change of the layout waits so long for the store to be empty.
+    layout_wait_s: float = Field(default=600.0, ge=0.0)
+    source: Identifier | None = None
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    store: tuple[ServedStore, ...] = ()
+
+
 class _ChainToml(StrictModel):
     format_version: Literal[1]
     retailer: tuple[Retailer, ...] = Field(min_length=1)
+    serve: Serving | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +132,19 @@ class Chain:
     Attributes:
         retailers: in the order of the file.
         stores: by retailer, in the order of the file.
+        folders: of the stores, by their ids.
+        serving: how they are served; None where the file does not say.
     """
 
-    def __init__(self, retailers: tuple[Retailer, ...], stores: dict[str, tuple[Store, ...]]) -> None:
+    def __init__(
+        self,
+        retailers: tuple[Retailer, ...],
+        stores: dict[str, tuple[Store, ...]],
+        folders: dict[str, Path] | None = None,
+        serving: Serving | None = None,
+    ) -> None:
         self.retailers, self.stores = retailers, stores
+        self.folders, self.serving = folders or {}, serving
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Chain:
@@ -124,14 +163,20 @@ class Chain:
             raise ConfigError(list(validation_faults(error, f"{path.name}: "))) from None
         faults: list[str] = []
         stores: dict[str, tuple[Store, ...]] = {}
+        folders: dict[str, Path] = {}
         for retailer in chain.retailer:
             found = []
             for folder in retailer.stores:
                 try:
                     found.append(Store.load(path.parent / folder))
+                    folders[found[-1].id] = path.parent / folder
                 except ConfigError as error:
                     faults += error.faults
             stores[retailer.id] = tuple(found)
+        named = {folder for retailer in chain.retailer for folder in retailer.stores}
+        for i, one in enumerate(chain.serve.store if chain.serve else ()):
+            if one.store not in named:
+                faults.append(f"{path.name}: serve.store[{i}]: want a store of a retailer, got {one.store!r}")
         retailers = Counter(retailer.id for retailer in chain.retailer)
         ids = Counter(store.id for found in stores.values() for store in found)
         for what, counted in (("retailer", retailers), ("store", ids)):
@@ -139,7 +184,7 @@ class Chain:
             faults += [f"{path.name}: id of a {what}: want each once, got {one!r} {n} times" for one, n in many]
         if faults:
             raise ConfigError(faults)
-        return cls(chain.retailer, stores)
+        return cls(chain.retailer, stores, folders, chain.serve)
 
     def retailer_of(self, store: Store) -> Retailer:
         """Whose store it is. Raises KeyError."""

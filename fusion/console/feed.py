@@ -128,6 +128,10 @@ class LiveFeed:
             case Warning():
                 self._tell("alert", [_ms(result.t_ns), result.kind, result.subject, result.message])
 
+    def follow(self, engine: Engine) -> None:
+        """Ask another engine for health from now on: one that goes on in the place of the first."""
+        self._engine = engine
+
     def _passed(self, gate: str | None, t_ns: int, way: str) -> None:
         if gate in self._gates:
             self._gates[gate] = [_ms(t_ns), way]

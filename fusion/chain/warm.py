@@ -1,0 +1,7 @@
+"""Loads what every store's process needs, once, before they are copied: imported by the process they are copied from."""
+
+from fusion.engine import Engine
+from fusion.simulation import demo_store
+
+# Kernels are loaded from the cache, or compiled, at the first engine.
+Engine(demo_store(n_cameras=2, n_plates=2))

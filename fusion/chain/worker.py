@@ -1,0 +1,890 @@
+"""One process of `serve`: for each of its stores a source, a bounded queue, an engine, and the store's books.
+
+    source --(thread)--> Intake --(thread)--> Engine --> Ledger, evidence.jsonl, live.sock
+                                                 |
+                                                 every few seconds of data time: snapshot, and which scans came since
+
+What a store's folder holds is enough to go on after the process was killed at any instant: the snapshot, the scans
+that came since (sensors send frames and weights again, a gate does not ask twice), and the books. Results reach the
+books before the snapshot that follows them, so going on from it says again what was said, which the books take in
+silence.
+
+A gap in the data is told by the data: up to GAP_INTACT_S it is as if somebody had been hidden for a moment; after a
+longer one the receipts of those who were inside go to review; after GAP_FRESH_S nobody is followed across it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from fusion.adapters.ledger import Ledger
+from fusion.adapters.prices import PriceBook
+from fusion.config import Store
+from fusion.console.feed import LiveFeed
+from fusion.engine import Engine
+from fusion.errors import ConfigError, FusionError, IdempotencyConflict, ShapeError
+from fusion.observations import (
+    Frame,
+    GateScan,
+    ItemSighting,
+    Observation,
+    Recording,
+    ShelfReading,
+    line_of,
+    parse_gate_line,
+    parse_item_line,
+)
+from fusion.results import Evidence, PersonEntered, Receipt, Result, Warning, evidence_row
+from fusion.snapshot import SnapshotError, layout_digest, newest_ns, resume, snapshot, write
+
+# Observations between a source and its engine. Some seconds of a store, so that writing a snapshot never drops any.
+QUEUE_MAX, SCANS_MAX = 4096, 4096
+# What has waited for so long under overload is not worth its step any more: the engine is kept near to now.
+FRAME_WAIT_S, WEIGHT_WAIT_S = 0.4, 0.8
+BATCH_MAX = 64
+# After a start a source may be behind for so long, and waits for the engine instead of dropping.
+CATCH_UP_S, BEHIND_S = 15.0, 0.25
+# Of sensors' data missing after a restart: nothing to doubt; nobody can be followed across it.
+GAP_INTACT_S, GAP_FRESH_S = 1.0, 60.0
+# A visit that the books know and the engine does not has this long to be found again in what is sent again.
+ORPHAN_S = 5.0
+# Items are known again for as long as sensors may send them again.
+KNOWN_S = 15.0
+STATUS_S = 0.5
+# Exit codes of a process: a store has failed; a store is to be started again with another layout.
+FAILED, AGAIN = 3, 4
+
+
+# ---- between source and engine ---------------------------------------------------------------------------------------
+
+
+class Intake:
+    """A queue of fixed length between a source's thread and an engine's.
+
+    Nothing waits for the engine but who says so. What does not fit pushes out the oldest frame; where there is none,
+    the oldest weight; never a scan or a sighting, of which few come. What has waited too long is dropped as well, so
+    that after an overload the engine is at the present at once.
+
+    Attributes:
+        dropped: observations dropped so far, by stream: `detections: CAMERA`, `weights: PLATE`, `gate: GATE`.
+        longest: most observations that waited at a time.
+    """
+
+    def __init__(
+        self,
+        limit: int = QUEUE_MAX,
+        *,
+        frame_wait_s: float = FRAME_WAIT_S,
+        weight_wait_s: float = WEIGHT_WAIT_S,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit, self._clock_s = limit, clock_s
+        self._waits_s = frame_wait_s, weight_wait_s
+        # By kind, frames first: (place in the order of arrival, since when it waits, observation).
+        self._queues: tuple[deque[tuple[int, float, Observation]], ...] = (deque(), deque(), deque())
+        self._n_arrived = 0
+        self._condition = threading.Condition()
+        self.dropped: Counter[str] = Counter()
+        self.longest = 0
+        self.ended = False
+        self._told: Counter[str] = Counter()
+        self._last_drop_s = self._last_told_s = -1e9
+        self._overloaded = False
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues))
+
+    def put(self, observation: Observation, *, wait: bool = False) -> None:
+        """Let an observation in. `wait`: for room, and it is never too old: what is sent again after a restart."""
+        kind = _kind(observation)
+        frames, weights, scans = self._queues
+        with self._condition:
+            if kind == 2:
+                if len(scans) >= SCANS_MAX:
+                    return self._drop(observation)
+            elif wait:
+                while len(frames) + len(weights) >= self.limit and not self.ended:
+                    self._condition.wait(0.1)
+            if kind < 2 and len(frames) + len(weights) >= self.limit:
+                if frames:
+                    self._drop(frames.popleft()[2])
+                elif kind == 0:
+                    return self._drop(observation)
+                else:
+                    self._drop(weights.popleft()[2])
+            self._n_arrived += 1
+            since_s = float("inf") if wait else self._clock_s()
+            self._queues[kind].append((self._n_arrived, since_s, observation))
+            n = len(frames) + len(weights) + len(scans)
+            self.longest = max(self.longest, n)
+            if n == 1:
+                self._condition.notify_all()
+
+    def take(self, timeout_s: float) -> list[Observation]:
+        """What came, oldest first, at most BATCH_MAX; nothing where nothing came in time, or ever will."""
+        with self._condition:
+            if not len(self) and not self.ended:
+                self._condition.wait(timeout_s)
+            now_s = self._clock_s()
+            for queue, wait_s in zip(self._queues, self._waits_s):
+                while queue and queue[0][1] < now_s - wait_s:
+                    self._drop(queue.popleft()[2])
+            taken: list[Observation] = []
+            while len(taken) < BATCH_MAX:
+                heads = [queue for queue in self._queues if queue]
+                if not heads:
+                    break
+                taken.append(min(heads, key=lambda queue: queue[0][0]).popleft()[2])
+            self._condition.notify_all()
+            return taken
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        with self._condition:
+            self.ended = True
+            self._condition.notify_all()
+
+    def warnings(self, t_ns: int) -> list[Warning]:
+        """What was dropped since this was asked last, by stream: when it begins, every ten seconds, when it is over."""
+        with self._condition:
+            now_s = self._clock_s()
+            new = self.dropped - self._told
+            over = self._overloaded and now_s - self._last_drop_s > 1.0
+            if not (over or (new and (not self._overloaded or now_s - self._last_told_s > 10.0))):
+                return []
+            self._overloaded, self._last_told_s = not over, now_s
+            self._told = self.dropped.copy()
+            state = "is over" if over else "goes on"
+            said = [
+                Warning(t_ns, "overload", stream, f"{n} dropped, {self.dropped[stream]} so far; the overload {state}")
+                for stream, n in sorted(new.items())
+            ]
+            return said or [Warning(t_ns, "overload", "all", f"{self.dropped.total()} dropped so far; it is over")]
+
+    def _drop(self, observation: Observation) -> None:
+        self.dropped[_stream(observation)] += 1
+        self._last_drop_s = self._clock_s()
+
+
+def _kind(observation: Observation) -> int:
+    return 0 if isinstance(observation, Frame) else 1 if isinstance(observation, ShelfReading) else 2
+
+
+def _stream(observation: Observation) -> str:
+    match observation:
+        case Frame():
+            return f"detections: {observation.camera}"
+        case ShelfReading():
+            return f"weights: {observation.plate}"
+        case GateScan():
+            return f"gate: {observation.gate}"
+        case _:
+            return f"items: {observation.source}"
+
+
+# ---- sources ---------------------------------------------------------------------------------------------------------
+
+
+class Source(Protocol):
+    """Where observations come from: iterated in a thread of its own.
+
+    Attributes:
+        ignored: what of it could not be used, by reason.
+        behind: whether what it gives now has waited for this process to start.
+    """
+
+    @property
+    def ignored(self) -> Counter[str]: ...
+
+    @property
+    def behind(self) -> bool: ...
+
+    def __iter__(self) -> Iterator[Observation]: ...
+
+    def stop(self) -> None: ...
+
+
+class Paced:
+    """Observations at the pace of their own times, as sensors send them: whether anybody listens or not.
+
+    What was due before this process began is given at once, from `since_ns` on, as far as `kept_s` back: as a broker
+    that keeps what was sent while nobody was there.
+    """
+
+    def __init__(
+        self, observations: Callable[[], Iterable[Observation]], ignored: Counter[str], since_ns: int,
+        anchor_s: float, speed: float, kept_s: float,
+    ) -> None:  # fmt: skip
+        self._observations, self.ignored = observations, ignored
+        self._since_ns, self._anchor_s, self._speed, self._kept_s = since_ns, anchor_s, speed, kept_s
+        self._stopped = threading.Event()
+        self.behind = True
+
+    def __iter__(self) -> Iterator[Observation]:
+        began_s, first_ns, speed = time.monotonic(), 0, self._speed
+        for observation in self._observations():
+            first_ns = first_ns or observation.t_ns
+            if observation.t_ns < self._since_ns:
+                continue
+            due_s = self._anchor_s + (observation.t_ns - first_ns) * 1e-9 / speed
+            if (began_s - due_s) * speed > self._kept_s:
+                continue
+            ahead_s = due_s - time.monotonic()
+            # Sleeps of a few milliseconds: one for each of some hundred messages a second would cost more than a step.
+            if ahead_s > 0.004:
+                self.behind = False
+                self._stopped.wait(ahead_s)
+            elif ahead_s > -BEHIND_S / 4:
+                self.behind = False
+            if self._stopped.is_set():
+                return
+            yield observation
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+class _Broker:
+    """A store's streams over MQTT, with the gates' requests answered."""
+
+    def __init__(self, post: Post, ledger: Ledger, tell: Callable[[Warning], object]) -> None:
+        from fusion.adapters.credentials import CardTerminal, CodeVerifier, Pseudonyms, UsedCodes, public_key
+        from fusion.adapters.gate import GateKeeper, OpenDoor, StaffList, Verifier
+        from fusion.adapters.mqtt import Broker, Live
+
+        def text(name: str) -> str | None:
+            if name not in post.options:
+                return None
+            path = post.base / str(post.options[name])
+            try:
+                return path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{path}: want {name}, got: {type(error).__name__}") from None
+
+        names = Pseudonyms(ledger)
+        verifiers: dict[str, Verifier] = {"open": OpenDoor(), "card": names.behind(CardTerminal())}
+        if "code_key" in post.options:
+            key = public_key(post.base / str(post.options["code_key"]))
+            verifiers["qr"] = names.behind(CodeVerifier(key, post.store.id, UsedCodes(post.folder / "used.sqlite")))
+        staff = text("staff_list")
+        if staff is not None:
+            verifiers["staff"] = StaffList(staff.split())
+        password = text("password_file")
+        ca = post.base / str(post.options["ca"]) if "ca" in post.options else None
+        broker = Broker.of(post.source, password.rstrip("\r\n") if password else None, ca)
+        self.names = names
+        self._live = Live(broker, post.store, decide=GateKeeper(post.store, verifiers).scan, tell=tell)
+        self._began_s = time.monotonic()
+
+    @property
+    def ignored(self) -> Counter[str]:
+        return self._live.ignored
+
+    @property
+    def behind(self) -> bool:
+        # After an outage `Live` gives what it held as fast as it is taken.
+        return not self._live.caught_up or time.monotonic() - self._began_s < 5.0
+
+    def __iter__(self) -> Iterator[Observation]:
+        return iter(self._live)
+
+    def stop(self) -> None:
+        self._live.stop()
+
+
+_OPTIONS = {
+    "recording": {"speed", "kept_s"},
+    "mqtt": {"password_file", "ca", "code_key", "staff_list"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a process is told of a store that it serves.
+
+    Attributes:
+        folder: for its snapshot, books and what else it keeps.
+        base: what relative paths of the source are relative to.
+        anchor_s: of the machine's monotonic clock, when serving began: paced sources count from there.
+    """
+
+    store: Store
+    folder: Path
+    base: Path
+    source: str
+    options: dict[str, Any]
+    anchor_s: float
+    snapshot_every_s: float = 5.0
+    layout_wait_s: float = 600.0
+
+    def checked(self) -> Post:
+        """Itself, if its source can be. Raises ConfigError."""
+        where = f"store {self.store.id!r}: source"
+        kind = self.source.partition(":")[0]
+        match kind:
+            case "mqtt" | "mqtts":
+                from fusion.adapters.mqtt import Broker
+
+                Broker.of(self.source)
+                known = _OPTIONS["mqtt"]
+            case "recording":
+                known = _OPTIONS["recording"]
+            case "simulation":
+                self._scenario()
+                return self
+            case "python" if self.source.count(":") == 2:
+                return self
+            case _:
+                wanted = "want mqtt://HOST, mqtts://HOST, recording:FOLDER, simulation or python:MODULE:FUNCTION"
+                raise ConfigError(f"{where}: {wanted}, got {self.source!r}")
+        faults = [f"{where}: options: {name}: unknown key" for name in sorted(self.options.keys() - known)]
+        if faults:
+            raise ConfigError(faults)
+        self._pace()
+        return self
+
+    def _pace(self) -> tuple[float, float]:
+        pace = []
+        for name, default in (("speed", 1.0), ("kept_s", 10.0)):
+            value = self.options.get(name, default)
+            if isinstance(value, bool | str) or not 0.0 <= value < 1e6 or (name == "speed" and not value):
+                raise ConfigError(f"store {self.store.id!r}: options: {name}: want a number above 0, got {value!r}")
+            pace.append(float(value))
+        return pace[0], pace[1]
+
+    def _scenario(self) -> Any:
+        from fusion.simulation import Scenario
+
+        self._pace()
+        try:
+            knobs: dict[str, Any] = {k: v for k, v in self.options.items() if k not in ("speed", "kept_s")}
+            return Scenario(**knobs)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"store {self.store.id!r}: options: {error}") from None
+
+    def open(self, since_ns: int, ledger: Ledger, tell: Callable[[Warning], object]) -> Source:
+        """The source, from an instant on as far as it can give that again.
+
+        Raises:
+            FusionError: it cannot be opened.
+        """
+        kind, _, rest = self.source.partition(":")
+        if kind in ("mqtt", "mqtts"):
+            return _Broker(self, ledger, tell)
+        if kind == "python":
+            module, _, function = rest.partition(":")
+            try:
+                make = getattr(importlib.import_module(module), function)
+            except (ImportError, AttributeError) as error:
+                raise ConfigError(f"store {self.store.id!r}: source {self.source!r}: {error}") from None
+            return make(self, since_ns)
+        speed, kept_s = self._pace()
+        if kind == "recording":
+            recording = Recording(self.base / rest)
+            return Paced(recording.observations, recording.ignored, since_ns, self.anchor_s, speed, kept_s)
+        from fusion.simulation import Simulation
+
+        simulation = Simulation(self.store, self._scenario())
+        return Paced(simulation.observations, Counter(), since_ns, self.anchor_s, speed, kept_s)
+
+
+# ---- what came since the snapshot ------------------------------------------------------------------------------------
+
+
+class _Scans:
+    """Scans and sightings since the newest snapshot, in a file: they are asked for once and sent once.
+
+    The file names the snapshot that it follows, so that a process killed between the two neither loses nor doubles
+    any. Sightings are remembered for some seconds more, since a sensor may send them again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "scans.jsonl"
+        self._file: Any = None
+        self._known: deque[GateScan | ItemSighting] = deque(maxlen=SCANS_MAX)
+
+    def read(self, snapshot_sha256: str) -> list[GateScan | ItemSighting]:
+        """Those that the engine of a snapshot has not seen."""
+        for path in (self._path.with_suffix(".new"), self._path):
+            lines = path.read_bytes().splitlines() if path.exists() else []
+            found = []
+            try:
+                if not lines or json.loads(lines[0])["after"] != snapshot_sha256:
+                    continue
+                for line in lines[1:]:
+                    said = json.loads(line)
+                    parse = parse_gate_line if said["gate"] else parse_item_line
+                    one = parse(json.dumps(said["line"]).encode())
+                    self._known.append(one)
+                    if said["fed"]:
+                        found.append(one)
+            except (ValueError, KeyError, TypeError):
+                pass  # The last line is torn where the machine lost its power; what stands before it counts.
+            return found
+        return []
+
+    def seen_before(self, one: Observation) -> bool:
+        return isinstance(one, ItemSighting) and one in self._known
+
+    def add(self, one: GateScan | ItemSighting) -> None:
+        self._known.append(one)
+        if self._file is not None:
+            self._file.write(self._line(one, True))
+            self._file.flush()
+
+    def follow(self, data: bytes, path: Path, newest_ns: int) -> None:
+        """Write a snapshot, and begin anew after it."""
+        while self._known and self._known[0].t_ns < newest_ns - KNOWN_S * 1e9:
+            self._known.popleft()
+        new = self._path.with_suffix(".new")
+        head = json.dumps({"after": hashlib.sha256(data).hexdigest()}).encode() + b"\n"
+        file = open(new, "wb")  # noqa: SIM115 stays open for what comes
+        file.write(head + b"".join(self._line(one, False) for one in self._known))
+        file.flush()
+        write(data, path)
+        os.replace(new, self._path)
+        self.close()
+        self._file = file
+
+    @staticmethod
+    def _line(one: GateScan | ItemSighting, fed: bool) -> bytes:
+        told = {"gate": isinstance(one, GateScan), "fed": fed, "line": line_of(one)}
+        return json.dumps(told).encode() + b"\n"
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+# ---- one store -------------------------------------------------------------------------------------------------------
+
+
+class Served:
+    """One store, served by a thread of its own from the source to the books.
+
+    Attributes:
+        failure: why it has ended before its time; "" while all is well.
+        over: the source has ended and all is worked off.
+        again: it has ended in order to be started anew with another layout.
+        beat: grows as long as the engine's thread is alive.
+    """
+
+    def __init__(self, post: Post) -> None:
+        self.post, self.store = post, post.store
+        self.failure, self.over, self.again, self.beat = "", False, False, 0
+        self._intake = Intake()
+        self._stop = threading.Event()
+        self._change: Store | None = None
+        self._change_since_ns = 0
+        self._said: deque[str] = deque(maxlen=200)
+        self._receipts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._lost_s = self._snapshot_s = 0.0
+        self._snapshot_bytes = 0
+        self._snapshot_ns = 0
+        self._lag_s = 0.0
+        self._doubts: dict[str, str] = {}
+        self._orphans: dict[str, tuple[str | None, int]] = {}
+        self._told: list[Warning] = []
+        self._told_lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._source: Source | None = None
+        self._thread = threading.Thread(target=self._run, name=f"store {self.store.id}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after a last snapshot."""
+        self._stop.set()
+        self._intake.end()
+        if self._source is not None:
+            self._source.stop()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def change(self, store: Store) -> None:
+        """The store's folder has changed: go on with that."""
+        self._change, self._change_since_ns = store, self._newest_ns
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    @property
+    def _newest_ns(self) -> int:
+        return self._engine.newest_ns if self._engine is not None else 0
+
+    def status(self) -> dict[str, Any]:
+        """What the supervisor shows; plain data."""
+        said, engine, source = [], self._engine, self._source
+        while self._said:
+            said.append(self._said.popleft())
+        told: dict[str, Any] = {
+            "beat": self.beat, "failure": self.failure, "over": self.over, "said": said, "ready": engine is not None,
+            "newest_ns": self._newest_ns, "queue": len(self._intake), "queue_longest": self._intake.longest,
+            "dropped": dict(self._intake.dropped), "lag_s": self._lag_s, "lost_s": self._lost_s,
+            "receipts": dict(self._receipts), "counts": dict(self._counts), "change_waits": self._change is not None,
+            "snapshot_ns": self._snapshot_ns, "snapshot_s": self._snapshot_s, "snapshot_bytes": self._snapshot_bytes,
+        }  # fmt: skip
+        if engine is not None:
+            told["step_us"] = engine.step_times.summary_us()
+        if source is not None:
+            told["not_used"] = dict(source.ignored + self._refused)
+        return told
+
+    # ---- in its thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except FusionError as error:
+            self.failure = str(error)[:500]
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"[:500]
+        finally:
+            self._intake.end()
+
+    def _serve(self) -> None:
+        folder = self.post.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._scans = _Scans(folder)
+        self._ledger = Ledger.open(folder / f"{self.store.id}.sqlite", self.store)
+        self._prices = PriceBook(self.store)
+        engine, waiting, since_ns = self._begin()
+        self._engine = engine
+        # What the sensors did not tell since then is the gap; the first observation shows it.
+        self._since_ns = since_ns
+        # A new engine is not told again what another one has worked off.
+        self._floor_ns = 0 if engine.newest_ns else since_ns
+        self._source = source = self.post.open(since_ns, self._ledger, self._tell)
+        pump = threading.Thread(target=self._pump, args=(source,), name=f"source {self.store.id}", daemon=True)
+        try:
+            with open(folder / "evidence.jsonl", "a", encoding="utf-8") as self._evidence:
+                self._feed_to_consoles = LiveFeed(self.store, engine, folder / "live.sock")
+                with self._feed_to_consoles:
+                    self._snapshot_ns = since_ns
+                    if not since_ns:
+                        self._keep()
+                    pump.start()
+                    self._follow(waiting)
+                    if self.over:
+                        for result in self._engine.close():
+                            self._take(result)
+                        self._review(list(self._orphans))
+                        self._said.append("its source has ended; what was open is in review")
+                        self._ledger.review_open_visits(self._newest_ns, "the store's data ended during this visit")
+                        (folder / "snapshot").unlink(missing_ok=True)
+                    else:
+                        self._keep()
+        finally:
+            source.stop()
+            self._scans.close()
+            self._ledger.close()
+        if self.over and self._pump_failure:
+            self.over = False
+            raise FusionError(self._pump_failure)
+
+    _pump_failure = ""
+
+    def _pump(self, source: Source) -> None:
+        began_s = time.monotonic()
+        patient = True
+        try:
+            for observation in source:
+                patient = source.behind and (patient or isinstance(source, _Broker))
+                patient = patient and time.monotonic() - began_s < CATCH_UP_S
+                self._intake.put(observation, wait=patient)
+                if self._stop.is_set():
+                    break
+        except FusionError as error:
+            self._pump_failure = str(error)[:500]
+        except Exception as error:
+            self._pump_failure = f"its source: {type(error).__name__}: {error}"[:500]
+        finally:
+            self._intake.end()
+
+    def _tell(self, warning: Warning) -> None:
+        """From the source's thread."""
+        with self._told_lock:
+            if len(self._told) < SCANS_MAX:
+                self._told.append(warning)
+
+    def _begin(self) -> tuple[Engine, deque[Observation], int]:
+        """The engine of the newest snapshot, the scans since, and the snapshot's time; or a new one."""
+        path, doubts = self.post.folder / "snapshot", self.post.folder / "doubts.json"
+        new = Engine(self.store, time.perf_counter_ns)
+        if not path.exists():
+            self._review_all("the store was started anew during this visit")
+            return new, deque(), 0
+        data = path.read_bytes()
+        try:
+            engine = resume(data, self.store, time.perf_counter_ns)
+        except SnapshotError as error:
+            self._said.append(f"begins anew, visits that were open are in review: {error}")
+            self._review_all("the store's sensors or shelves were changed during this visit")
+            try:
+                return new, deque(), newest_ns(data)
+            except SnapshotError:
+                return new, deque(), 0
+        try:
+            self._doubts = dict(json.loads(doubts.read_text(encoding="utf-8"))) if doubts.exists() else {}
+        except ValueError:
+            self._doubts = dict.fromkeys(engine.open_visits, "the process ended while it wrote what it doubts")
+        followed = set(engine.open_visits)
+        self._orphans = {
+            one.visit: (one.account, one.enter_ns) for one in self._ledger.open_visits() if one.visit not in followed
+        }
+        scans = self._scans.read(hashlib.sha256(data).hexdigest())
+        # Until the next snapshot what comes is written behind the same one.
+        self._scans.follow(data, path, engine.newest_ns)
+        waiting: deque[Observation] = deque(sorted(scans, key=lambda one: one.t_ns))
+        self._said.append(
+            f"goes on from a snapshot with {len(followed)} open visits and {len(scans)} scans and sightings since"
+        )
+        return engine, waiting, engine.newest_ns
+
+    def _follow(self, waiting: deque[Observation]) -> None:
+        """The work itself, until the source ends or somebody says stop."""
+        every_ns, intake = round(self.post.snapshot_every_s * 1e9), self._intake
+        first = self._since_ns > 0
+        while not self._stop.is_set():
+            batch = intake.take(0.2)
+            self.beat += 1
+            with self._told_lock:
+                told, self._told = self._told, []
+            for warning in (*told, *intake.warnings(self._newest_ns)):
+                self._take(warning)
+            if not batch and intake.ended:
+                self.over = not self._stop.is_set()
+                while waiting:
+                    self._give(waiting.popleft())
+                return
+            for observation in batch:
+                if observation.t_ns < self._floor_ns:
+                    continue
+                if first:
+                    first = False
+                    self._gap(observation.t_ns - self._since_ns)
+                while waiting and waiting[0].t_ns <= observation.t_ns:
+                    self._give(waiting.popleft())
+                self._give(observation)
+            if self._orphans:
+                self._look_for_orphans()
+            if self._change is not None:
+                self._take_change()
+            if self._newest_ns - self._snapshot_ns >= every_ns and not waiting:
+                self._keep()
+
+    def _give(self, observation: Observation) -> None:
+        if isinstance(observation, GateScan | ItemSighting):
+            if self._scans.seen_before(observation):
+                return
+            self._scans.add(observation)
+        self._counts["frames" if isinstance(observation, Frame) else "messages"] += 1
+        assert self._engine is not None
+        try:
+            results = self._engine.feed(observation)
+        except (ShapeError, TypeError) as error:
+            # A sensor's fault is that sensor's: it is counted and told, and the others go on.
+            stream = _stream(observation) if hasattr(observation, "t_ns") else "source"
+            self._refused[f"{stream}: {type(error).__name__}"] += 1
+            n = self._refused[f"{stream}: {type(error).__name__}"]
+            if n in (1, 10, 100, 1000) or n % 10_000 == 0:
+                self._take(Warning(self._newest_ns, "refused", stream, f"{error}; {n} so far"))
+            return
+        for result in results:
+            self._take(result)
+
+    def _take(self, result: Result) -> None:
+        """What the engine answers, into the books first."""
+        match result:
+            case PersonEntered(visit=str(visit)):
+                self._counts["entered"] += 1
+                self._orphans.pop(visit, None)
+                try:
+                    self._ledger.open_visit(visit, result.account, result.t_ns)
+                except IdempotencyConflict as error:
+                    self._said.append(f"visit {visit}: {error}; what stands in the books counts")
+                if isinstance(self._source, _Broker):
+                    self._source.names.entered(result.account)
+            case Receipt():
+                self._bill(result)
+                if isinstance(self._source, _Broker):
+                    self._source.names.left(result.account)
+            case Evidence():
+                if result.visit == self._evidence_of:
+                    self._evidence.write(json.dumps(evidence_row(result), separators=(",", ":")) + "\n")
+                    self._evidence.flush()
+            case Warning():
+                self._counts["warnings"] += 1
+                if result.kind in ("overload", "refused"):
+                    self._said.append(f"{result.kind}: {result.subject}: {result.message}")
+        self._feed_to_consoles.add(result)
+
+    _evidence_of = ""
+
+    def _bill(self, receipt: Receipt) -> None:
+        doubt = self._doubts.get(receipt.visit)
+        if doubt:
+            reason = f"{receipt.reason}; {doubt}" if receipt.reason else doubt
+            receipt = replace(receipt, status="review", reason=reason)
+        priced = self._prices.priced(receipt)
+        try:
+            new = self._ledger.post_receipt(priced.receipt, priced.discounts)
+        except IdempotencyConflict:
+            # Before the process was killed it knew more: the receipt of then was made with all data.
+            self._said.append(f"visit {receipt.visit}: billed before the restart; that receipt stands")
+            self._counts["billed before"] += 1
+            return
+        if new:
+            self._receipts[receipt.status] += 1
+        self._evidence_of = receipt.visit if new else ""
+
+    # ---- gaps --------------------------------------------------------------------------------------------------------
+
+    def _gap(self, gap_ns: int) -> None:
+        """The first observation after a start: how much is missing since the snapshot."""
+        assert self._engine is not None
+        gap_s = max(gap_ns, 0) * 1e-9
+        if gap_s <= GAP_INTACT_S:
+            return
+        self._lost_s += gap_s
+        said = f"{gap_s:.1f} s of the sensors' data were lost"
+        if gap_s > GAP_FRESH_S:
+            self._said.append(f"{said}; it begins anew, visits that were open are in review")
+            self._review_all(f"{said} during this visit")
+            self._renew(Engine(self.store, time.perf_counter_ns))
+            return
+        inside = self._engine.open_visits
+        self._doubts = {visit: f"{said} during this visit" for visit in inside} | {
+            visit: why for visit, why in self._doubts.items() if visit in inside
+        }
+        self._write_doubts()
+        self._said.append(f"{said}; receipts of the {len(inside)} visits of then go to review")
+
+    def _write_doubts(self) -> None:
+        write(json.dumps(self._doubts).encode(), self.post.folder / "doubts.json")
+
+    def _review_all(self, reason: str) -> None:
+        visits = self._ledger.open_visits()
+        if visits:
+            self._ledger.review_open_visits(max(self._newest_ns, *(one.enter_ns for one in visits)), reason)
+            self._receipts["review"] += len(visits)
+        self._orphans = {}
+
+    def _look_for_orphans(self) -> None:
+        past_ns = self._newest_ns - round(ORPHAN_S * 1e9)
+        self._review([visit for visit, (_, enter_ns) in self._orphans.items() if enter_ns < past_ns])
+
+    def _review(self, visits: list[str]) -> None:
+        """Visits that began after the snapshot, and whose beginning nobody can tell again."""
+        for visit in visits:
+            account, enter_ns = self._orphans.pop(visit)
+            if self._engine is not None and visit in self._engine.open_visits:
+                continue
+            now_ns = max(self._newest_ns, enter_ns)
+            reason = "the store was restarted during this visit"
+            receipt = Receipt(visit, account, enter_ns, now_ns, now_ns, "review", reason, self.store.currency, 0, ())
+            try:
+                self._ledger.post_receipt(receipt)
+            except IdempotencyConflict:
+                continue
+            self._receipts["review"] += 1
+            self._said.append(f"visit {visit}: not found again after the restart, in review")
+
+    # ---- snapshots and changes ---------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        assert self._engine is not None
+        began_s = time.perf_counter()
+        data = snapshot(self._engine)
+        self._scans.follow(data, self.post.folder / "snapshot", self._newest_ns)
+        if self._doubts:
+            inside = set(self._engine.open_visits)
+            if not inside >= self._doubts.keys():
+                self._doubts = {visit: why for visit, why in self._doubts.items() if visit in inside}
+                self._write_doubts()
+        self._snapshot_s, self._snapshot_bytes = time.perf_counter() - began_s, len(data)
+        self._snapshot_ns = self._newest_ns
+
+    def _renew(self, engine: Engine) -> None:
+        self._engine = engine
+        self._feed_to_consoles.follow(engine)
+
+    def _take_change(self) -> None:
+        """Go on with a changed store folder: at once where the layout is the same, else when the store is empty."""
+        store, engine = self._change, self._engine
+        assert store is not None and engine is not None
+        same = layout_digest(store) == layout_digest(self.store)
+        waited_s = (self._newest_ns - self._change_since_ns) * 1e-9
+        if not same and engine.open_visits and waited_s < self.post.layout_wait_s:
+            return
+        self._change = None
+        if same:
+            renewed = resume(snapshot(engine), store, time.perf_counter_ns)
+        else:
+            # The source has to know the new sensors as well: the process is started anew, and finds the old snapshot.
+            self._said.append(f"is started anew with another layout, {len(engine.open_visits)} open visits")
+            self.again = True
+            self._stop.set()
+            return
+        self._ledger.close()
+        self.store = store
+        self._ledger = Ledger.open(self.post.folder / f"{store.id}.sqlite", store)
+        self._prices = PriceBook(store)
+        self._renew(renewed)
+        self._keep()
+        self._said.append("goes on with the changed configuration")
+
+
+# ---- the process -----------------------------------------------------------------------------------------------------
+
+
+def work(posts: list[Post], pipe: Connection) -> None:
+    """Serve stores until told to stop, until their sources end, or until whoever started this is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to everybody; the supervisor says when.
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    served = {post.store.id: Served(post) for post in posts}
+    for one in served.values():
+        one.start()
+    try:
+        while not stopping.is_set():
+            pipe.send({name: one.status() for name, one in served.items()})
+            if all(one.ended for one in served.values()) or any(one.failure or one.again for one in served.values()):
+                break
+            if pipe.poll(STATUS_S):
+                command, *rest = pipe.recv()
+                if command == "stop":
+                    break
+                if command == "store":
+                    served[rest[0].id].change(rest[0])
+    except (EOFError, OSError):
+        pass
+    for one in served.values():
+        one.stop()
+    for one in served.values():
+        one.join(20.0)
+    failed, again = (any(getattr(one, name) for one in served.values()) for name in ("failure", "again"))
+    try:
+        pipe.send({name: one.status() for name, one in served.items()})
+        pipe.close()
+    except OSError:
+        pass
+    # Threads that hang are not waited for.
+    os._exit(FAILED if failed else AGAIN if again else 0)
