@@ -67,6 +67,8 @@ class Serving(StrictModel):
     # A store whose process dies so often within so long is parked.
     deaths_max: int = Field(default=5, ge=1)
     deaths_within_s: float = Field(default=120.0, gt=0.0)
+    # Pauses between such deaths grow up to this.
+    pause_max_s: float = Field(default=30.0, ge=0.0)
     # A change of the layout waits so long for the store to be empty.
     layout_wait_s: float = Field(default=600.0, ge=0.0)
     source: Identifier | None = None

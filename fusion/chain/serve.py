@@ -31,8 +31,8 @@ from fusion.errors import ConfigError, FusionError, extra
 HANG_S = 15.0
 # A process has this long to load its kernels and to open its books.
 START_MAX_S = 120.0
-# Pauses before a restart: none the first time, then doubled; short again after a store ran this long.
-PAUSE_MIN_S, PAUSE_MAX_S, STEADY_S = 0.5, 30.0, 60.0
+# Pauses before a restart: none the first time, then doubled; none again after a store ran this long.
+PAUSE_MIN_S, STEADY_S = 0.5, 60.0
 # Store folders are looked at so often, memory as well.
 LOOK_S = 2.0
 STOP_MAX_S = 30.0
@@ -115,6 +115,7 @@ class Supervisor:
             raise FusionError(f"port {serving.port}: {error}") from None
         self.port = self._http.server_address[1]
         self._chain_file = _stamp(self._path)
+        threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True).start()
 
     def _posts(self) -> Iterator[tuple[str, Post]]:
         serving, base = self._serving, self._path.resolve().parent
@@ -152,7 +153,6 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until `stop`, or until every store's source has ended or is parked."""
-        threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True).start()
         names, size = list(self._stores), self._serving.stores_per_process
         for first in range(0, len(names), size):
             self._start(names[first : first + size])
@@ -203,7 +203,7 @@ class Supervisor:
         for one in self._processes:
             by_handle[one.pipe] = one
             by_handle[one.process.sentinel] = one
-        ready: list[Any] = wait(list(by_handle), timeout_s) if by_handle else []  # type: ignore[assignment]
+        ready: list[Any] = wait(list(by_handle), timeout_s) if by_handle else []
         if not by_handle:
             self._stopping.wait(timeout_s)
         ended = []
@@ -279,7 +279,7 @@ class Supervisor:
             served.state, served.why = "parked", f"{n} deaths in {serving.deaths_within_s:g} s, the last by {why}"
             self._say(name, f"parked: {served.why}")
             return
-        pause_s = 0.0 if n == 1 or ran_s > STEADY_S else min(PAUSE_MIN_S * 2 ** (n - 2), PAUSE_MAX_S)
+        pause_s = 0.0 if n == 1 or ran_s > STEADY_S else min(PAUSE_MIN_S * 2 ** min(n - 2, 20), serving.pause_max_s)
         served.state, served.why = "waiting", why
         served.restarts += 1
         self._due.append((now_s + pause_s, [name]))
@@ -321,7 +321,7 @@ class Supervisor:
         stamp = _stamp(self._path)
         if stamp != self._chain_file:
             self._chain_file = stamp
-            self._say("", f"{self._path.name} has changed: what it says of stores and sources holds from the next start")
+            self._say("", f"{self._path.name} has changed: what it says holds from the next start")
 
     def _changed(self, name: str, served: _Served) -> None:
         try:
@@ -380,8 +380,6 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Otherwise `shutdown` waits for a loop that never began.
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
         self.close()
 
     # ---- what is shown -----------------------------------------------------------------------------------------------
@@ -410,7 +408,7 @@ class Supervisor:
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry()
-        registry.register(_Collector(self.health()["stores"]))  # type: ignore[arg-type]
+        registry.register(_Collector(self.health()["stores"]))
         return generate_latest(registry)
 
 

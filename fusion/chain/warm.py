@@ -1,4 +1,4 @@
-"""Loads what every store's process needs, once, before they are copied: imported by the process they are copied from."""
+"""Loads what every store's process needs, once: imported by the process that they are copied from."""
 
 from fusion.engine import Engine
 from fusion.simulation import demo_store

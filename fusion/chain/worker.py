@@ -138,15 +138,18 @@ class Intake:
             if not len(self) and not self.ended:
                 self._condition.wait(timeout_s)
             now_s = self._clock_s()
-            for queue, wait_s in zip(self._queues, self._waits_s):
-                while queue and queue[0][1] < now_s - wait_s:
-                    self._drop(queue.popleft()[2])
+            oldest_s = [now_s - wait_s for wait_s in (*self._waits_s, float("inf"))]
             taken: list[Observation] = []
             while len(taken) < BATCH_MAX:
-                heads = [queue for queue in self._queues if queue]
+                heads = [(queue[0][0], kind) for kind, queue in enumerate(self._queues) if queue]
                 if not heads:
                     break
-                taken.append(min(heads, key=lambda queue: queue[0][0]).popleft()[2])
+                kind = min(heads)[1]
+                _, since_s, observation = self._queues[kind].popleft()
+                if since_s < oldest_s[kind]:
+                    self._drop(observation)
+                else:
+                    taken.append(observation)
             self._condition.notify_all()
             return taken
 
@@ -294,7 +297,7 @@ class _Broker:
 
     @property
     def behind(self) -> bool:
-        # After an outage `Live` gives what it held as fast as it is taken.
+        # `Live` gives what it held as fast as it is taken.
         return not self._live.caught_up or time.monotonic() - self._began_s < 5.0
 
     def __iter__(self) -> Iterator[Observation]:
@@ -606,8 +609,9 @@ class Served:
         patient = True
         try:
             for observation in source:
-                patient = source.behind and (patient or isinstance(source, _Broker))
-                patient = patient and time.monotonic() - began_s < CATCH_UP_S
+                # Until the engine, too, has worked off what had waited for it.
+                caught_up = not source.behind and len(self._intake) < 2 * BATCH_MAX
+                patient = patient and not caught_up and time.monotonic() - began_s < CATCH_UP_S
                 self._intake.put(observation, wait=patient)
                 if self._stop.is_set():
                     break

@@ -1,0 +1,417 @@
+"""Many stores live on this machine: kills, sick neighbours, overload. Each part prints what it found.
+
+    python bench/serve.py kills --kills 200      a live store killed again and again: is every visit accounted for?
+    python bench/serve.py many --stores 50       so many stores at true speed, one fed garbage, one killed all the time
+    python bench/serve.py overload               2 and 5 times what a core carries
+    python bench/serve.py cost                   what snapshots cost stores of several sizes
+
+Stores replay recordings at the pace of true time, or some times that, each with a broker's memory of some seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion.adapters.ledger import Ledger
+from fusion.chain.serve import Supervisor
+from fusion.chain.worker import Intake, Post
+from fusion.config import Store
+from fusion.engine import Engine
+from fusion.observations import Frame, GateScan, Observation, Recording, ShelfReading
+from fusion.results import Receipt
+from fusion.simulation import Scenario, Simulation, demo_store
+
+HERE = Path(__file__).resolve().parent
+
+
+# ---- a chain to serve ------------------------------------------------------------------------------------------------
+
+
+def make_chain(folder: Path, recording: Path, stores: dict[str, tuple[str, dict[str, Any]]], **settings: Any) -> Path:
+    """chain.toml and a store folder for each of `stores`: by id, where its streams come from."""
+    base = Recording(recording).store
+    for store_id in stores:
+        Store.model_validate(base.model_copy(update={"id": store_id}).model_dump()).save(folder / store_id)
+    lines = ["format_version = 1", "[[retailer]]", 'id = "r"', 'name = "R"', 'brand = "B"']
+    lines += [f"stores = {json.dumps(list(stores))}", "[serve]", "port = 0"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    for store_id, (source, options) in stores.items():
+        lines += ["[[serve.store]]", f"store = {json.dumps(store_id)}", f"source = {json.dumps(source)}"]
+        lines += ["[serve.store.options]", *(f"{key} = {json.dumps(value)}" for key, value in options.items())]
+    path = folder / "chain.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@contextlib.contextmanager
+def supervised(path: Path, tell: Callable[[str], object] = lambda said: None) -> Iterator[Supervisor]:
+    """A supervisor that runs in a thread of its own until the block ends."""
+    with Supervisor(path, tell) as supervisor:
+        thread = threading.Thread(target=supervisor.run)
+        thread.start()
+        try:
+            yield supervisor
+        finally:
+            supervisor.stop()
+            thread.join()
+
+
+def until(holds: Callable[[], object], limit_s: float) -> bool:
+    """Wait until something holds; whether it did in time."""
+    end_s = time.monotonic() + limit_s
+    while time.monotonic() < end_s:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def garbage(post: Post, since_ns: int) -> Garbage:
+    """A source for `python:serve:garbage`: a store's recording with nonsense among it."""
+    return Garbage(post, since_ns)
+
+
+class Garbage:
+    """Wrong shapes, wrong kinds, unknown sensors, times out of all order, ten for every true observation."""
+
+    behind = False
+
+    def __init__(self, post: Post, since_ns: int) -> None:
+        self.ignored: Counter[str] = Counter()
+        self._rng = np.random.default_rng(since_ns % 2**32)
+        options = {"speed": 1.0, "kept_s": 10.0}
+        recording = Post(**{**vars(post), "source": f"recording:{post.options['recording']}", "options": options})
+        self._true = recording.open(since_ns, None, lambda warning: None)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        for observation in self._true:
+            yield observation
+            for _ in range(int(self._rng.integers(0, 20))):
+                yield self._nonsense(observation.t_ns)
+
+    def _nonsense(self, t_ns: int) -> Any:
+        rng = self._rng
+        t_ns += int(rng.choice([0, -(10**9), 10**10, -(10**15), 10**17]))
+        shape = tuple(rng.integers(0, 4, size=int(rng.integers(1, 4))))
+        match int(rng.integers(0, 6)):
+            case 0:
+                return Frame(t_ns, "no such camera", rng.random(shape).astype(np.float32))
+            case 1:
+                return Frame(t_ns, "cam01", np.full((2, 17, 3), np.nan, np.float32))
+            case 2:
+                return ShelfReading(t_ns, "none", rng.random(3).astype(np.float32) * 1e30)
+            case 3:
+                return GateScan(t_ns, "no such gate", "open", "x" * 300)
+            case 4:
+                return ShelfReading(t_ns, "p001", rng.integers(0, 9, 5))  # type: ignore[arg-type]
+            case _:
+                return b"\xff\x00 what is this"
+
+    def stop(self) -> None:
+        self._true.stop()
+
+
+# ---- kills -----------------------------------------------------------------------------------------------------------
+
+
+def booked(folder: Path, store: Store) -> dict[str, Any]:
+    """What the books say of every visit: (status, total, account)."""
+    with Ledger.open(folder / f"{store.id}.sqlite", store) as ledger:
+        fault = ledger.verify()
+        visits = {entry.visit: None for entry in ledger.entries_between(-(2**62), 2**62)}
+        found: dict[str, Any] = {"fault": fault, "visits": {}, "n_receipts": Counter()}
+        for visit in visits:
+            standing = ledger.standing(visit)
+            if standing is not None:
+                items = sorted((line.gtin, line.quantity) for line in standing.lines)
+                found["visits"][visit] = (standing.status, standing.total, standing.account, items, standing.reason)
+            kinds = Counter(entry.kind for entry in ledger.entries(visit))
+            found["n_receipts"][visit] = kinds["receipt settled"] + kinds["receipt review"]
+        found["sum"] = sum(ledger.balances().get(store.currency, {}).values())
+    return found
+
+
+def uninterrupted(recording: Path, store: Store) -> dict[str, Receipt]:
+    engine, receipts = Engine(store), {}
+    for observation in Recording(recording).observations():
+        for result in engine.feed(observation):
+            if isinstance(result, Receipt):
+                receipts[result.visit] = result
+    for result in engine.close():
+        if isinstance(result, Receipt):
+            receipts[result.visit] = result
+    return receipts
+
+
+def kills(
+    folder: Path, recording: Path, n_kills: int, *, speed: float, kept_s: float, seed: int = 1,
+    snapshot_every_s: float = 5.0, pause_s: float = 1.0, limit_s: float = 900.0,
+) -> dict[str, Any]:  # fmt: skip
+    """Kill a live store at random instants until n kills or its recording's end; then compare its books."""
+    options = {"speed": speed, "kept_s": kept_s}
+    path = make_chain(
+        folder, recording, {"killed": (f"recording:{recording}", options)},
+        deaths_max=10**6, pause_max_s=0.1, snapshot_every_s=snapshot_every_s,
+    )  # fmt: skip
+    rng, done, lost, said = random.Random(seed), 0, [], []
+    with supervised(path, said.append) as supervisor:
+        end_s = time.monotonic() + limit_s
+        state = lambda: supervisor.health()["stores"]["killed"]  # noqa: E731
+        until(lambda: state()["state"] == "live", 60)
+        while done < n_kills and time.monotonic() < end_s and state()["state"] != "ended":
+            # At any instant: while it works, while it writes, while it starts.
+            time.sleep(rng.uniform(0.0, pause_s) if rng.random() < 0.9 else rng.uniform(0.0, 0.1))
+            pid = supervisor.pids().get("killed")
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    done += 1
+            lost.append(state().get("lost_s") or 0.0)
+            until(lambda before=pid: supervisor.pids().get("killed") not in (None, before), 10)  # type: ignore[misc]
+        until(lambda: state()["state"] == "ended", max(end_s - time.monotonic(), 1.0))
+        ended = state()["state"]
+    store = Store.load(folder / "killed")
+    books = booked(folder / "serve" / "killed", store)
+    truth = uninterrupted(recording, store)
+    open_left = [visit for visit, one in books["visits"].items() if one[0] == "open"]
+    same = sum(
+        visit in books["visits"]
+        and books["visits"][visit][3] == sorted((line.gtin, line.quantity) for line in receipt.lines)
+        and books["visits"][visit][0] == receipt.status
+        for visit, receipt in truth.items()
+    )
+    wrong_money = [
+        visit for visit, one in books["visits"].items()
+        if one[0] == "settled" and (visit not in truth or one[1] != truth[visit].total)
+    ]  # fmt: skip
+    told = [line for line in said if "were lost" in line]
+    return {
+        "kills": done, "state": ended, "visits": len(books["visits"]), "truth": len(truth), "same": same,
+        "open": len(open_left), "twice": sum(n > 1 for n in books["n_receipts"].values()), "fault": books["fault"],
+        "sum": books["sum"], "review": sum(one[0] == "review" for one in books["visits"].values()),
+        "settled otherwise": len(wrong_money),
+        "lost_s": max([0.0, *lost, *(float(line.split(": ")[1].split(" s")[0]) for line in told)]),
+        "gaps": len(told), "said": said,
+    }  # fmt: skip
+
+
+def main_kills(args: argparse.Namespace, scratch: Path) -> None:
+    recording = scratch / "recording"
+    scenario = Scenario(seed=5, minutes=args.minutes, shoppers=int(args.minutes * 5))
+    Simulation(demo_store(n_cameras=6, n_plates=40), scenario).write(recording)
+    for kept_s in (10.0, 0.0):
+        folder = scratch / f"kept{kept_s:g}"
+        folder.mkdir()
+        began_s = time.monotonic()
+        found = kills(folder, recording, args.kills, speed=args.speed, kept_s=kept_s * args.speed)
+        told = {key: value for key, value in found.items() if key != "said"}
+        print(f"sensors send again what is at most {kept_s:g} s old ({time.monotonic() - began_s:.0f} s): {told}")
+
+
+# ---- many ------------------------------------------------------------------------------------------------------------
+
+
+def cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main_many(args: argparse.Namespace, scratch: Path) -> None:
+    recording = scratch / "recording"
+    scenario = Scenario(seed=5, minutes=args.seconds / 60 + 3.0, shoppers=args.shoppers)
+    Simulation(demo_store(n_cameras=args.cameras, n_plates=args.plates), scenario).write(recording)
+    stores: dict[str, tuple[str, dict[str, Any]]] = {
+        f"s{i:03d}": (f"recording:{recording}", {}) for i in range(args.stores)
+    }
+    stores["garbage"] = ("python:serve:garbage", {"recording": str(recording)})
+    stores["killed"] = (f"recording:{recording}", {})
+    settings = {"deaths_max": 10**6, "pause_max_s": 0.1, "stores_per_process": args.per_process}
+    path = make_chain(scratch, recording, stores, **settings)
+    os.environ["PYTHONPATH"] = f"{HERE}{os.pathsep}{HERE.parent}"
+    began_s = time.monotonic()
+    with supervised(path) as supervisor:
+        look = lambda: supervisor.health()["stores"]  # noqa: E731
+        until(lambda: all(one["state"] == "live" for one in look().values()), 300)
+        up_s = time.monotonic() - began_s
+        time.sleep(10.0)
+        first, wall_s, kills = look(), time.monotonic(), 0
+        pids = supervisor.pids()
+        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        worst_queue: Counter[str] = Counter()
+        while time.monotonic() - wall_s < args.seconds:
+            time.sleep(2.0)
+            pid = supervisor.pids().get("killed")
+            if pid and look()["killed"]["state"] == "live":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                kills += 1
+            for name, one in look().items():
+                worst_queue[name] = max(worst_queue[name], one.get("queue") or 0)
+        last = look()
+        wall_s = time.monotonic() - wall_s
+        used = {name: cpu_s(pid) - before[name] for name, pid in pids.items() if name in before}
+    good = [name for name in stores if name.startswith("s")]
+    paces = [(last[name]["newest_ns"] - first[name]["newest_ns"]) * 1e-9 / wall_s for name in good]
+    p99 = sorted(last[name]["step_us"]["p99"] for name in good)
+    dropped = sum(sum(last[name]["dropped"].values()) for name in good)
+    memory = sorted(one["memory_bytes"] / 2**20 for name, one in last.items() if name in good)
+    print(f"{len(good)} stores of {args.cameras} cameras and {args.plates} plates, all up after {up_s:.1f} s; "
+          f"{wall_s:.0f} s watched")  # fmt: skip
+    print(f"pace of data: {min(paces):.3f} to {max(paces):.3f} of true time; observations dropped: {dropped}; "
+          f"longest queue {max(worst_queue[name] for name in good)}")  # fmt: skip
+    print(f"step p99: median {p99[len(p99) // 2]:.0f} us, worst store {p99[-1]:.0f} us; memory per store (PSS): median "
+          f"{memory[len(memory) // 2]:.0f} MiB, worst {memory[-1]:.0f} MiB; CPU per store "
+          f"{100 * sum(used.get(name, 0.0) for name in good) / wall_s / len(good):.1f} % of a core")  # fmt: skip
+    print(f"one store killed {kills} times: {last['killed']['restarts']} restarts, state {last['killed']['state']}; "
+          f"deaths among the others: {sum(last[name]['restarts'] for name in good)}")  # fmt: skip
+    refused = Counter(last["garbage"]["not_used"])
+    print(f"one fed garbage: state {last['garbage']['state']}, restarts {last['garbage']['restarts']}, "
+          f"refused {sum(refused.values())}, receipts {last['garbage']['receipts']}")  # fmt: skip
+
+
+# ---- overload --------------------------------------------------------------------------------------------------------
+
+
+def rss_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main_overload(args: argparse.Namespace, scratch: Path) -> None:
+    recording = scratch / "recording"
+    Simulation(demo_store(n_cameras=12, n_plates=80), Scenario(seed=5, minutes=4.0, shoppers=14)).write(recording)
+    opened = Recording(recording)
+    observations = list(opened.observations())
+    span_s = (observations[-1].t_ns - observations[0].t_ns) * 1e-9
+    # What a core carries, with the thread that puts in beside it.
+    carried = span_s / pushed(opened.store, observations, None, 0.0)["wall_s"]
+    print(f"a core carries {carried:.1f} times the store's true pace ({len(observations) / span_s:.0f} observations/s)")
+    for factor in (2.0, 5.0):
+        found = pushed(opened.store, observations, factor * carried, 0.3 * carried)
+        print(f"{factor:g} times that for {found['load_s']:.1f} s: {found['dropped']} dropped of {found['put']} put in "
+              f"({found['by kind']}), none of {found['scans']} scans; longest queue {found['longest']}; memory "
+              f"{found['rss'][0]:.0f} MiB before, {found['rss'][1]:.0f} after; waiting at the load's end "
+              f"{found['lag_s'] * 1e3:.0f} ms, below 50 ms after {found['recovery_s'] * 1e3:.0f} ms")  # fmt: skip
+
+
+def pushed(store: Store, observations: list[Observation], speed: float | None, calm: float) -> dict[str, Any]:
+    """Through a queue and an engine: three quarters at a pace, the rest at a calm one; None: as fast as it takes it."""
+    intake, engine = Intake(), Engine(store)
+    first_ns, n_load = observations[0].t_ns, len(observations) * 3 // 4
+    put_s: dict[int, float] = {}
+    marks: dict[str, float] = {}
+
+    def put() -> None:
+        began_s = time.monotonic()
+        switch_s = None
+        for i, observation in enumerate(observations):
+            if speed is None:
+                intake.put(observation, wait=True)
+                continue
+            if i < n_load:
+                due_s = began_s + (observation.t_ns - first_ns) * 1e-9 / speed
+            else:
+                if switch_s is None:
+                    switch_s, marks["end"] = time.monotonic(), time.monotonic()
+                due_s = switch_s + (observation.t_ns - observations[n_load].t_ns) * 1e-9 / calm
+            ahead_s = due_s - time.monotonic()
+            if ahead_s > 0.001:
+                time.sleep(ahead_s)
+            put_s[id(observation)] = time.monotonic()
+            intake.put(observation)
+        intake.end()
+
+    rss, began_s = rss_mib(), time.monotonic()
+    thread = threading.Thread(target=put)
+    thread.start()
+    lag_s, recovery_s = 0.0, -1.0
+    while True:
+        batch = intake.take(0.2)
+        if not batch and intake.ended:
+            break
+        for observation in batch:
+            engine.feed(observation)
+        if batch and speed is not None:
+            now_s = time.monotonic()
+            waited_s = now_s - put_s[id(batch[-1])]
+            if "end" not in marks:
+                lag_s = waited_s
+            elif waited_s > 0.05:
+                recovery_s = now_s - marks["end"]
+    thread.join()
+    scans = sum(isinstance(one, GateScan) for one in observations)
+    by_kind: Counter[str] = Counter()
+    for stream, n in intake.dropped.items():
+        by_kind[stream.partition(":")[0]] += n
+    assert not by_kind["gate"] and not by_kind["items"]
+    return {
+        "wall_s": time.monotonic() - began_s, "load_s": marks.get("end", 0.0) - began_s, "put": len(observations),
+        "dropped": intake.dropped.total(), "by kind": dict(by_kind), "longest": intake.longest, "scans": scans,
+        "rss": (rss, rss_mib()), "lag_s": lag_s, "recovery_s": max(recovery_s, 0.0),
+    }  # fmt: skip
+
+
+# ---- cost ------------------------------------------------------------------------------------------------------------
+
+
+def main_cost(args: argparse.Namespace, scratch: Path) -> None:
+    from fusion.snapshot import save
+
+    for n_cameras, n_plates, shoppers in ((4, 24, 4), (12, 80, 10), (28, 300, 20)):
+        store = demo_store(n_cameras=n_cameras, n_plates=n_plates)
+        engine, took_s = Engine(store), []
+        next_ns = 0
+        for observation in Simulation(store, Scenario(seed=5, minutes=2.0, shoppers=shoppers)).observations():
+            engine.feed(observation)
+            if engine.newest_ns > next_ns:
+                next_ns = engine.newest_ns + 5 * 10**9
+                began_s = time.perf_counter()
+                save(engine, scratch / "snapshot")
+                took_s.append(time.perf_counter() - began_s)
+        size = (scratch / "snapshot").stat().st_size
+        print(f"{n_cameras} cameras, {n_plates} plates: a snapshot on disk takes {1e3 * np.median(took_s):.0f} ms "
+              f"(at most {1e3 * max(took_s):.0f} ms), {size / 1e3:.0f} kB; every 5 s: "
+              f"{20 * np.mean(took_s):.1f} % of a core")  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["kills", "many", "overload", "cost"])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=12.0)
+    parser.add_argument("--speed", type=float, default=2.0)
+    parser.add_argument("--stores", type=int, default=50)
+    parser.add_argument("--per-process", type=int, default=1)
+    parser.add_argument("--cameras", type=int, default=4)
+    parser.add_argument("--plates", type=int, default=24)
+    parser.add_argument("--shoppers", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    args = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(prefix="serve"))
+    try:
+        {"kills": main_kills, "many": main_many, "overload": main_overload, "cost": main_cost}[args.part](args, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
