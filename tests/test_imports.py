@@ -118,6 +118,7 @@ def test_every_public_name_is_there() -> None:
         ("segno", "gate", "from fusion.adapters.credentials import qr_picture; qr_picture('x')"),
         ("paho", "mqtt", "from fusion.adapters.mqtt import Publisher; Publisher('localhost', 'store', 'name')"),
         ("rerun", "view", "from fusion.view import View; View('none/x', None)"),
+        ("prometheus_client", "serve", "from fusion.chain.serve import Supervisor; Supervisor('none.toml')"),
         ("starlette", "console", "import fusion.console.server"),
         ("psycopg", "postgres", "from fusion.adapters.books import open_books; open_books('postgresql://x', 'x', 'v')"),
     ],

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from fusion.adapters.ledger import Ledger
 from fusion.adapters.retailers import Chain
+from fusion.chain import serve as chain_serve
 from fusion.chain.worker import SCANS_MAX, Intake, Post, Served
 from fusion.config import Store
 from fusion.errors import ConfigError
@@ -272,6 +273,45 @@ def test_a_chain_is_watched_told_of_changes_and_stopped(recording: Path, tmp_pat
         assert stores()["good"]["configuration_refused"] == "" and supervisor.pids()["good"] == pid
     assert {one["state"] for name, one in stores().items() if name != "sick"} == {"stopped"}
     assert all((tmp_path / "serve" / name / "snapshot").exists() for name in ("good", "other"))
+
+
+def test_what_hangs_or_takes_too_much_memory_is_ended(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain_serve, "HANG_S", 1.5)
+    monkeypatch.setattr(chain_serve, "LOOK_S", 0.3)
+    live = f"recording:{recording}"
+    path = bench.make_chain(
+        tmp_path, recording,
+        {"good": (live, {}), "hung": (live, {}), "slow": ("python:serve:hungry", {}),
+         "quick": ("python:serve:hungry", {"at_once": True})},
+        deaths_max=2, pause_max_s=0.1, memory_max_mb=300,
+    )  # fmt: skip
+    said: list[str] = []
+    with bench.supervised(path, said.append) as supervisor:
+        stores = lambda: supervisor.health()["stores"]  # noqa: E731
+        assert bench.until(lambda: stores()["hung"]["state"] == "live", 20.0)
+        os.kill(supervisor.pids()["hung"], signal.SIGSTOP)
+        assert bench.until(lambda: stores()["hung"]["restarts"] == 1 and stores()["hung"]["state"] == "live", 10.0)
+        assert bench.until(lambda: stores()["slow"]["state"] == stores()["quick"]["state"] == "parked", 15.0)
+        assert stores()["good"]["state"] == "live" and stores()["good"]["restarts"] == 0
+    assert any("hung: died: said nothing for 1.5 s" in line for line in said)
+    assert "MiB of memory, want at most 300" in stores()["slow"]["why"]
+    assert "MemoryError" in stores()["quick"]["why"]
+
+
+def test_stores_of_one_process_go_on_alone_after_it_died(recording: Path, tmp_path: Path) -> None:
+    live = f"recording:{recording}"
+    path = bench.make_chain(tmp_path, recording, {"a": (live, {}), "b": (live, {})}, stores_per_process=2)
+    with bench.supervised(path) as supervisor:
+        stores = lambda: supervisor.health()["stores"]  # noqa: E731
+        well = lambda: all(one["state"] == "live" and one.get("newest_ns") for one in stores().values())  # noqa: E731
+        assert bench.until(well, 20.0)
+        first = supervisor.pids()
+        assert first["a"] == first["b"]
+        os.kill(first["a"], signal.SIGKILL)
+        assert bench.until(lambda: {one["restarts"] for one in stores().values()} == {1} and well(), 10.0)
+        assert len(set(supervisor.pids().values()) - {first["a"]}) == 2
 
 
 def test_the_command_ends_as_told(recording: Path, tmp_path: Path) -> None:

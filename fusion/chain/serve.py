@@ -189,7 +189,8 @@ class Supervisor:
     def _start(self, names: list[str]) -> None:
         ours, theirs = self._context.Pipe()
         posts = [self._stores[name].post for name in names]
-        process = self._context.Process(target=work, args=(posts, theirs), name="fusion store", daemon=False)
+        limit = self._serving.memory_max_mb * len(names) << 20
+        process = self._context.Process(target=work, args=(posts, theirs, limit), name="fusion store", daemon=False)
         process.start()
         theirs.close()
         now_s = time.monotonic()

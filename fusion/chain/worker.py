@@ -15,10 +15,12 @@ longer one the receipts of those who were inside go to review; after GAP_FRESH_S
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -60,6 +62,9 @@ CATCH_UP_S, BEHIND_S = 15.0, 0.25
 GAP_INTACT_S, GAP_FRESH_S = 1.0, 60.0
 # A visit that the books know and the engine does not has this long to be found again in what is sent again.
 ORPHAN_S = 5.0
+# A process writes its first snapshot after so much data, the next ones after twice as much each time up to what is
+# asked for: one that is killed again and again gets on all the same.
+FIRST_SNAPSHOT_S = 0.5
 # Items are known again for as long as sensors may send them again.
 KNOWN_S = 15.0
 STATUS_S = 0.5
@@ -665,6 +670,7 @@ class Served:
     def _follow(self, waiting: deque[Observation]) -> None:
         """The work itself, until the source ends or somebody says stop."""
         every_ns, intake = round(self.post.snapshot_every_s * 1e9), self._intake
+        due_ns = min(round(FIRST_SNAPSHOT_S * 1e9), every_ns)
         first = self._since_ns > 0
         while not self._stop.is_set():
             batch = intake.take(0.2)
@@ -691,8 +697,9 @@ class Served:
                 self._look_for_orphans()
             if self._change is not None:
                 self._take_change()
-            if self._newest_ns - self._snapshot_ns >= every_ns and not waiting:
+            if self._newest_ns - self._snapshot_ns >= due_ns and not waiting:
                 self._keep()
+                due_ns = min(2 * due_ns, every_ns)
 
     def _give(self, observation: Observation) -> None:
         if isinstance(observation, GateScan | ItemSighting):
@@ -859,8 +866,17 @@ class Served:
 # ---- the process -----------------------------------------------------------------------------------------------------
 
 
-def work(posts: list[Post], pipe: Connection) -> None:
-    """Serve stores until told to stop, until their sources end, or until whoever started this is gone."""
+def work(posts: list[Post], pipe: Connection, memory_max_bytes: int) -> None:
+    """Serve stores until told to stop, until their sources end, or until whoever started this is gone.
+
+    The supervisor ends a process that holds more than memory_max_bytes; twice as much it does not get at all, so that
+    one that takes memory faster than anybody looks fails alone.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        status = Path("/proc/self/status").read_text().split("VmData:", 1)[1]
+        wanted = (int(status.split()[0]) << 10) + 2 * memory_max_bytes
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to everybody; the supervisor says when.
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
