@@ -47,6 +47,7 @@ import argparse
 import csv
 import hashlib
 import heapq
+import importlib
 import json
 import math
 import sys
@@ -54,7 +55,6 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -67,8 +67,10 @@ from scipy.stats import beta
 
 import fusion
 from fusion import attribution, shelves
+from fusion.chain.cluster import map_tasks
 from fusion.config import Facing, Store
 from fusion.engine import LATENESS_MAX_S, Engine
+from fusion.errors import FusionError
 from fusion.observations import Frame, ItemSighting, Observation, Recording, ShelfReading
 from fusion.results import People, PersonEntered, Receipt, ShelfEventExplained
 from fusion.shelves import Rows
@@ -797,13 +799,19 @@ def _work(job: tuple[Take, Path | None, tuple[str, ...], bool]) -> Outcome:
         return measure(one, recorded(one, Path(folder)), ablations, explain)
 
 
-def outcomes(jobs: Sequence[tuple[Take, Path | None, tuple[str, ...], bool]], n_processes: int) -> Iterator[Outcome]:
-    """In the order of the jobs."""
-    if n_processes <= 1:
-        yield from map(_work, jobs)
-        return
-    with ProcessPoolExecutor(n_processes) as pool:
-        yield from pool.map(_work, jobs)
+def outcomes(
+    jobs: Sequence[tuple[Take, Path | None, tuple[str, ...], bool]], n_processes: int, cluster: str | None = None
+) -> Iterator[Outcome]:
+    """In the order of the jobs. Raises FusionError where one of them failed."""
+    ended: dict[int, Outcome] = {}
+    n_given = 0
+    for one in map_tasks(_work, jobs, workers=n_processes, cluster=cluster):
+        if one.value is None:
+            raise FusionError(f"{one.item[0].case}, seed {one.item[0].seed}: {one.fault}")
+        ended[one.index] = one.value
+        while n_given in ended:
+            yield ended.pop(n_given)
+            n_given += 1
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -985,8 +993,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--case", default="", help="only rows whose name or title contains this")
     parser.add_argument("--seeds", type=int, help="runs of each row; default: as many as give 200 visits")
     parser.add_argument("--first-seed", type=int, default=1, help="others than those that the engine was made with")
-    parser.add_argument("--cache", type=Path, help="keep the recordings here")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--cache", type=lambda name: Path(name).absolute(), help="keep the recordings here")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="'local' for a Ray on this machine, or a cluster's address")
     parser.add_argument("--ablations", action="store_true", help=f"engines without a part, on {', '.join(ABLATED)}")
     parser.add_argument("--explain", type=Path, help="write here why receipts were unsure or wrong")
     parser.add_argument("--out", type=Path, help="folder for tables, plots and their figures as JSON")
@@ -1000,7 +1009,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             jobs.append((take(case, seed, args.quick), args.cache, ablations, args.explain is not None))
     started_s = time.perf_counter()
     results: dict[str, list[Outcome]] = {}
-    for outcome in outcomes(jobs, args.jobs):
+    for outcome in outcomes(jobs, args.jobs, args.cluster):
         results.setdefault(outcome.case, []).append(outcome)
         s = outcome.ours
         said = {"visits": s.visits, "settled": s.settled, "right": s.settled_right, "review": s.review}
@@ -1022,4 +1031,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Other processes know what is defined here by the module's name.
+    importlib.import_module("accuracy").main()

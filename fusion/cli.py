@@ -64,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
         help="where a camera is in the store, metres; of two or more, the rest follows",
     )  # fmt: skip
     calibrate.set_defaults(run=_calibrate)
+    replay = commands.add_parser("replay", help="replay recordings, each a task for a process here or on a Ray cluster")
+    replay.add_argument("recordings", nargs="+", metavar="RECORDING", help="folder of a recording")
+    replay.add_argument("--out", required=True, help="folder for the results, a folder in it for each recording")
+    replay.add_argument("--cluster", metavar="ADDRESS", help="'local' for a Ray on this machine, or the address of a "
+                        "cluster; without it, processes of this machine")  # fmt: skip
+    replay.add_argument("--workers", type=int, help="recordings at once (one for every core)")
+    replay.set_defaults(run=_replay)
     privacy = commands.add_parser("privacy", help="what a store keeps about people, where and for how long")
     privacy.add_argument("store", help="store folder")
     privacy.set_defaults(run=_privacy)
@@ -111,6 +118,23 @@ def _calibrate(args: argparse.Namespace) -> int:
     print(found.text())
     print(f"written: {args.out}/cameras.toml and calibration.json")
     return 0 if all(tie.placed for tie in found.ties) else 1
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from contextlib import closing
+
+    from tqdm import tqdm
+
+    from fusion.chain.cluster import replay_many, table
+
+    outcomes = []
+    many = replay_many(args.recordings, args.out, workers=args.workers, cluster=args.cluster)
+    with closing(many), tqdm(total=len(args.recordings), unit="recording", disable=None) as progress:
+        for one in many:
+            outcomes.append(one)
+            progress.update()
+    print(table(outcomes, args.out))
+    return 1 if any(one.fault for one in outcomes) else 0
 
 
 def _metres(option: str, text: str) -> float:

@@ -120,6 +120,7 @@ def test_every_public_name_is_there() -> None:
         ("rerun", "view", "from fusion.view import View; View('none/x', None)"),
         ("prometheus_client", "serve", "from fusion.chain.serve import Supervisor; Supervisor('none.toml')"),
         ("starlette", "console", "import fusion.console.server"),
+        ("ray", "ray", "from fusion.chain.cluster import map_tasks; next(map_tasks(abs, [1], cluster='local'))"),
         ("psycopg", "postgres", "from fusion.adapters.books import open_books; open_books('postgresql://x', 'x', 'v')"),
     ],
 )

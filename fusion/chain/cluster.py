@@ -1,0 +1,437 @@
+"""Work over many recordings: a task for each, on this machine's processes or on a Ray cluster.
+
+`map_tasks` is the verb: a function, its items, and where to run. What a task does and what is made of its end is the
+same wherever it runs; the two executors only carry it to a process and tell whether that process lived. An actor call
+or a task of Ray costs about a millisecond, so a task is a whole recording, seconds or minutes of work, never a frame.
+
+A recording is not cut to be replayed in pieces side by side. What an engine knows is never "nothing": it numbers people
+and events through, and has learned clock offsets, noise and plates' levels, so that a piece which starts afresh gives
+other bytes even where it starts in an empty store (`bench/cluster.py --cuts` counts them). Recordings are many, so
+that there is enough to share out; the longest start first.
+
+Nothing of a task depends on where, when or beside what it runs, so that results are the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import multiprocessing
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import fusion
+from fusion.errors import ConfigError, FusionError, RecordingError, extra
+
+if TYPE_CHECKING:
+    from fusion.results import RunSummary
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# A task whose worker died is begun so often in all. What kills its worker each time (memory, a crash in native code)
+# would go on for ever; a machine that went away does not come three times.
+TRIES = 3
+# Items and answers are paths and counts; the least that Ray accepts is 75 MiB.
+OBJECT_STORE_BYTES = 80 * 2**20
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T, R]):
+    """What became of one item.
+
+    Attributes:
+        index: the item's place among those given.
+        value: what the function returned; None where it did not.
+        fault: why there is no value; None where there is one.
+        tries: how often it was begun; more than 1 where a worker died.
+        worker: host and process that did it last, `host:pid`; empty where it died.
+    """
+
+    index: int
+    item: T
+    value: R | None
+    fault: str | None
+    tries: int
+    worker: str
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a worker says at the end of a task."""
+
+    value: Any
+    fault: str | None
+    worker: str
+
+
+def _attempt(function: Callable[[Any], Any], item: Any, version: str) -> _Told:
+    """The task, the same in every worker. What the function raises is a fault of this item and no other's."""
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    if fusion.__version__ != version:
+        return _Told(None, f"{worker}: want fusion {version} as here, got {fusion.__version__}", worker)
+    try:
+        return _Told(function(item), None, worker)
+    except FusionError as error:
+        return _Told(None, str(error), worker)
+    except Exception as error:  # a task that fails must not end the others
+        return _Told(None, f"{type(error).__name__}: {error}", worker)
+
+
+class _Executor(Protocol):
+    """Carries tasks to processes.
+
+    Attributes:
+        workers: tasks that may be under way at once.
+    """
+
+    workers: int
+
+    def start(self, index: int, function: Callable[[Any], Any], item: Any) -> None:
+        """Begin a task; called for no more of them than there are workers."""
+
+    def next(self) -> tuple[int, _Told | None]:
+        """Wait for a task to end: its index and what it said, None where its process died."""
+
+    def close(self) -> None: ...
+
+
+def map_tasks(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    tries: int = TRIES,
+) -> Generator[Outcome[T, R], None, None]:
+    """Apply a function to every item, in other processes; outcomes come as tasks end.
+
+    Items are begun in the order given. A task whose worker died is begun again, behind the others; a task that raised
+    is not, since it would again. Either way the others go on. Leaving the iterator early ends the workers, those of
+    this machine after the tasks they have.
+
+    Args:
+        function: of a module that workers can import (not of an interactive session), called with one item. It may be
+            called again for an item, so what it writes must appear whole or be replaced.
+        items: picklable, as is what the function returns.
+        workers: tasks at once; as many as this process may use cores, or as the cluster has.
+        cluster: None for processes of this machine; "local" for a Ray of our own on it; else the address of a Ray
+            cluster, on all of whose machines this package is installed and the items' files are found under one path.
+        tries: how often a task is begun whose worker dies.
+
+    Raises:
+        FusionError: Ray is not installed, or nothing answers at the address.
+        ConfigError: workers or tries are not at least 1.
+    """
+    for name, number in (("workers", workers), ("tries", tries)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{name}: want at least 1, got {number}")
+    return _mapped(function, items, workers, cluster, tries)
+
+
+def _mapped(
+    function: Callable[[T], R], items: Sequence[T], workers: int | None, cluster: str | None, tries: int
+) -> Generator[Outcome[T, R], None, None]:
+    if not items:
+        return
+    executor: _Executor = _Processes(workers, len(items)) if cluster is None else _Ray(workers, cluster)
+    waiting, begun = deque(range(len(items))), [0] * len(items)
+    n_under_way = 0
+
+    def begin() -> None:
+        nonlocal n_under_way
+        while waiting and n_under_way < executor.workers:
+            index = waiting.popleft()
+            begun[index] += 1
+            n_under_way += 1
+            executor.start(index, function, items[index])
+
+    try:
+        begin()
+        while n_under_way:
+            index, told = executor.next()
+            n_under_way -= 1
+            if told is None and begun[index] < tries:
+                waiting.append(index)
+            begin()  # before anybody looks at what has ended
+            if told is None and begun[index] >= tries:
+                died = f"its worker died {begun[index]} times of {tries}: killed, out of memory, or a crash"
+                told = _Told(None, died, "")
+            if told is not None:
+                yield Outcome(index, items[index], told.value, told.fault, begun[index], told.worker)
+    finally:
+        executor.close()
+
+
+# ---- processes of this machine ---------------------------------------------------------------------------------------
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin_worker() -> None:
+    """In a worker, before anything heavy is imported: one thread, and an end with the process that it works for."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+class _Processes:
+    """Local processes, each a pool of its own: where one dies, it is plain whose task it had, and no other's is lost.
+
+    They are spawned, not forked: a fork of a process with threads may inherit a lock that nobody will open.
+    """
+
+    def __init__(self, workers: int | None, n_items: int) -> None:
+        self.workers = min(workers or _cores(), n_items)
+        self._idle: list[ProcessPoolExecutor] = []
+        self._under_way: dict[Future[_Told], tuple[int, ProcessPoolExecutor]] = {}
+
+    def start(self, index: int, function: Callable[[Any], Any], item: Any) -> None:
+        pool = self._idle.pop() if self._idle else self._pool()
+        try:
+            future = pool.submit(_attempt, function, item, fusion.__version__)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            pool.shutdown()
+            pool = self._pool()
+            future = pool.submit(_attempt, function, item, fusion.__version__)
+        self._under_way[future] = index, pool
+
+    def _pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_worker)
+
+    def next(self) -> tuple[int, _Told | None]:
+        future = next(iter(wait(self._under_way, return_when=FIRST_COMPLETED).done))
+        index, pool = self._under_way.pop(future)
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            pool.shutdown()
+            return index, None
+        self._idle.append(pool)
+        # An error that passed `_attempt` is one of carrying: an item or an answer that cannot be pickled.
+        return index, future.result() if error is None else _Told(None, f"{type(error).__name__}: {error}", "")
+
+    def close(self) -> None:
+        for pool in [*self._idle, *(pool for _, pool in self._under_way.values())]:
+            pool.shutdown(cancel_futures=True)
+
+
+# ---- a Ray cluster ---------------------------------------------------------------------------------------------------
+
+
+class _Ray:
+    """Workers of a Ray cluster. One that this process is already connected to is used, and left as it was."""
+
+    def __init__(self, workers: int | None, address: str) -> None:
+        # Read when Ray is imported: it would tell its makers about its use, and measure itself.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        with extra("ray"):
+            import ray
+        self._ray = ray
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            _connect(ray, workers, address)
+        n_cores = int(ray.cluster_resources().get("CPU", 0))
+        self.workers = workers or max(n_cores, 1)
+        # We count tries ourselves, as for processes.
+        self._attempt = ray.remote(num_cpus=1, max_retries=0)(_attempt)
+        self._under_way: dict[Any, int] = {}
+
+    def start(self, index: int, function: Callable[[Any], Any], item: Any) -> None:
+        self._under_way[self._attempt.remote(function, item, fusion.__version__)] = index
+
+    def next(self) -> tuple[int, _Told | None]:
+        ended = self._ray.wait(list(self._under_way), num_returns=1)[0][0]
+        index = self._under_way.pop(ended)
+        try:
+            return index, self._ray.get(ended)
+        except self._ray.exceptions.RayTaskError as error:  # of carrying, as for processes
+            return index, _Told(None, f"{type(error.cause).__name__}: {error.cause}", "")
+        except self._ray.exceptions.RayError:
+            return index, None
+
+    def close(self) -> None:
+        for task in self._under_way:
+            self._ray.cancel(task, force=True)
+        if self._ours:
+            self._ray.shutdown()
+
+
+def _connect(ray: Any, workers: int | None, address: str) -> None:
+    quiet = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
+    if address == "local":
+        # Ray says by itself that tasks of one core have one thread (OMP_NUM_THREADS).
+        ray.init(
+            address="local", num_cpus=workers or _cores(), object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False, _node_ip_address="127.0.0.1", **quiet,
+        )  # fmt: skip
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise FusionError(f"{address}: want a Ray cluster, got {type(error).__name__}: {error}") from None
+
+
+# ---- replay ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording to be replayed, and the folder for its results."""
+
+    recording: Path
+    out: Path
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A replay in short. `summary` is that of its run.json."""
+
+    summary: RunSummary
+    receipts: int
+    review: int
+
+
+def jobs_of(recordings: Sequence[str | Path], out: str | Path) -> list[Job]:
+    """Where each recording's results belong: its path below the deepest folder that holds them all, under `out`.
+
+    Raises:
+        ConfigError: a recording is given twice or holds another, or results would come to lie in a recording.
+    """
+    paths = [Path(os.path.abspath(recording)) for recording in recordings]
+    # Not the common path itself: of one recording that is the recording.
+    common = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
+    faults = []
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
+            faults.append(f"{path}: want every recording once, got it again")
+        within = [other for other in paths if other in path.parents]
+        faults += [f"{path}: want no recording in another, got it in {other}" for other in within]
+    folder = Path(os.path.abspath(out))
+    jobs = [Job(path, folder / path.relative_to(common)) for path in paths]
+    for job in jobs:
+        within = [path for path in paths if path == job.out or path in job.out.parents]
+        faults += [f"{job.out}: want results outside of recordings, got them in {path}" for path in within]
+    if faults:
+        raise ConfigError(faults)
+    return jobs
+
+
+def replay_job(job: Job) -> Replayed:
+    """The task: what `fusion.replay` does, its files in place when all are whole. One worker or many may have tried.
+
+    Raises: as `fusion.replay`; of a damaged recording the results up to there are in place, too.
+    """
+    from fusion.run import replay
+
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of its own for every try: a worker that is taken for dead may still write.
+    unfinished = Path(tempfile.mkdtemp(prefix=_prefix(job), dir=job.out.parent))
+    try:
+        try:
+            summary = replay(job.recording, unfinished)
+        except RecordingError:
+            if (unfinished / "run.json").exists():
+                _put_in_place(unfinished, job.out)
+            raise
+        receipts, review = _count_receipts(unfinished / "receipts.jsonl")
+        _put_in_place(unfinished, job.out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Replayed(summary, receipts, review)
+
+
+def _prefix(job: Job) -> str:
+    return f".{job.out.name}.unfinished-"
+
+
+def _put_in_place(unfinished: Path, out: Path) -> None:
+    """run.json comes last: where it is there, so is all it speaks of."""
+    out.mkdir(exist_ok=True)
+    (out / "run.json").unlink(missing_ok=True)
+    for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "run.json"):
+        path.replace(out / path.name)
+
+
+def _count_receipts(path: Path) -> tuple[int, int]:
+    """All, and those to be reviewed."""
+    import json
+
+    with open(path, encoding="utf-8") as file:
+        statuses = [json.loads(line)["status"] for line in file]
+    return len(statuses), statuses.count("review")
+
+
+def replay_many(
+    recordings: Sequence[str | Path],
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    tries: int = TRIES,
+) -> Generator[Outcome[Job, Replayed], None, None]:
+    """Replay recordings in other processes; outcomes come as they end, the longest recordings start first.
+
+    Every recording's results are what `fusion.replay` writes, in a folder under `out`: see `jobs_of`. They appear when
+    they are whole; a recording that fails, or whose worker died `tries` times, leaves those of the others alone.
+
+    Args and errors: as `map_tasks` and `jobs_of`; `index` of an outcome is its place in `recordings`.
+    """
+    jobs = jobs_of(recordings, out)
+    order = sorted(range(len(jobs)), key=lambda i: (-_bytes_of(jobs[i].recording), i))
+    mapped = map_tasks(replay_job, [jobs[i] for i in order], workers=workers, cluster=cluster, tries=tries)
+    return _in_place_of(mapped, order)
+
+
+def _in_place_of(
+    mapped: Generator[Outcome[Job, Replayed], None, None], order: Sequence[int]
+) -> Generator[Outcome[Job, Replayed], None, None]:
+    with contextlib.closing(mapped):
+        for one in mapped:
+            # What workers that died had begun.
+            for left in one.item.out.parent.glob(f"{glob.escape(_prefix(one.item))}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield Outcome(order[one.index], one.item, one.value, one.fault, one.tries, one.worker)
+
+
+def _bytes_of(recording: Path) -> int:
+    """Of its files; 0 where there is none."""
+    return sum(path.stat().st_size for path in recording.rglob("*") if path.is_file())
+
+
+def table(outcomes: Sequence[Outcome[Job, Replayed]], out: str | Path) -> str:
+    """Outcomes as a Markdown table in the order of the recordings, then the faults."""
+    rows = ["| results | frames | messages | receipts | review | engine CPU s | tries |", "|---|" + 6 * "---|"]
+    faults = []
+    folder = os.path.abspath(out)
+    for one in sorted(outcomes, key=lambda one: one.index):
+        name = os.path.relpath(one.item.out, folder)
+        if one.value is None:
+            rows.append(f"| {name} | failed | | | | | {one.tries} |")
+            faults.append(f"{name}: {one.fault}")
+            continue
+        run = one.value.summary
+        rows.append(
+            f"| {name} | {run.frames} | {run.messages} | {one.value.receipts} | {one.value.review} "
+            f"| {run.engine_cpu_s:.2f} | {one.tries} |"
+        )
+    return "\n".join([*rows, *([""] if faults else []), *faults])
