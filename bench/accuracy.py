@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python bench/accuracy.py                       all rows, 200 visits and more each
     OMP_NUM_THREADS=1 python bench/accuracy.py --quick               all rows, one short run each: a minute
     python bench/accuracy.py --cache build/visits --jobs 2 --ablations --out docs/figures
+    python bench/accuracy.py --cache build/visits --cluster local    on Ray, or another's by its address
     python bench/accuracy.py --case busy --seeds 3 --explain causes.md
 
 Every run is simulated with its faults, written as a recording of the file contract and replayed. With `--cache` the
@@ -995,7 +996,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--first-seed", type=int, default=1, help="others than those that the engine was made with")
     parser.add_argument("--cache", type=lambda name: Path(name).absolute(), help="keep the recordings here")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
-    parser.add_argument("--cluster", metavar="ADDRESS", help="'local' for a Ray on this machine, or a cluster's address")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="'local' for a Ray of its own, or a cluster's address")
     parser.add_argument("--ablations", action="store_true", help=f"engines without a part, on {', '.join(ABLATED)}")
     parser.add_argument("--explain", type=Path, help="write here why receipts were unsure or wrong")
     parser.add_argument("--out", type=Path, help="folder for tables, plots and their figures as JSON")

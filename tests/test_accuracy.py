@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -24,11 +25,11 @@ PRICE = {"a": 100, "b": 250}
 
 
 @pytest.fixture(scope="module")
-def accuracy() -> ModuleType:
-    # The modules of bench import each other by name, as they do when one is run.
+def accuracy() -> Iterator[ModuleType]:
+    # The modules of bench import each other by name, as they do when one is run; so do the processes of a run.
     sys.path.insert(0, str(BENCH))
     try:
-        return importlib.import_module("accuracy")
+        yield importlib.import_module("accuracy")
     finally:
         sys.path.remove(str(BENCH))
 

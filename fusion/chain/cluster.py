@@ -18,8 +18,11 @@ import contextlib
 import glob
 import multiprocessing
 import os
+import pickle
+import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -75,12 +78,17 @@ class _Told:
     worker: str
 
 
-def _attempt(function: Callable[[Any], Any], item: Any, version: str) -> _Told:
-    """The task, the same in every worker. What the function raises is a fault of this item and no other's."""
+def _attempt(packed: bytes, version: str, paths: Sequence[str] = ()) -> _Told:
+    """The task, the same in every worker. What the function raises is a fault of this item and no other's.
+
+    packed: function and item, unpacked here, so that one which cannot be is a fault too, not the end of the worker.
+    """
     worker = f"{socket.gethostname()}:{os.getpid()}"
     if fusion.__version__ != version:
         return _Told(None, f"{worker}: want fusion {version} as here, got {fusion.__version__}", worker)
+    sys.path += [path for path in paths if path not in sys.path]
     try:
+        function, item = pickle.loads(packed)
         return _Told(function(item), None, worker)
     except FusionError as error:
         return _Told(None, str(error), worker)
@@ -97,8 +105,8 @@ class _Executor(Protocol):
 
     workers: int
 
-    def start(self, index: int, function: Callable[[Any], Any], item: Any) -> None:
-        """Begin a task; called for no more of them than there are workers."""
+    def start(self, index: int, packed: bytes) -> None:
+        """Begin a task, as for `_attempt`; called for no more of them than there are workers."""
 
     def next(self) -> tuple[int, _Told | None]:
         """Wait for a task to end: its index and what it said, None where its process died."""
@@ -154,7 +162,7 @@ def _mapped(
             index = waiting.popleft()
             begun[index] += 1
             n_under_way += 1
-            executor.start(index, function, items[index])
+            executor.start(index, pickle.dumps((function, items[index])))
 
     try:
         begin()
@@ -205,14 +213,14 @@ class _Processes:
         self._idle: list[ProcessPoolExecutor] = []
         self._under_way: dict[Future[_Told], tuple[int, ProcessPoolExecutor]] = {}
 
-    def start(self, index: int, function: Callable[[Any], Any], item: Any) -> None:
+    def start(self, index: int, packed: bytes) -> None:
         pool = self._idle.pop() if self._idle else self._pool()
         try:
-            future = pool.submit(_attempt, function, item, fusion.__version__)
+            future = pool.submit(_attempt, packed, fusion.__version__)
         except BrokenProcessPool:  # it died while it had nothing to do
             pool.shutdown()
             pool = self._pool()
-            future = pool.submit(_attempt, function, item, fusion.__version__)
+            future = pool.submit(_attempt, packed, fusion.__version__)
         self._under_way[future] = index, pool
 
     def _pool(self) -> ProcessPoolExecutor:
@@ -226,7 +234,7 @@ class _Processes:
             pool.shutdown()
             return index, None
         self._idle.append(pool)
-        # An error that passed `_attempt` is one of carrying: an item or an answer that cannot be pickled.
+        # An error that passed `_attempt` is one of carrying: an answer that cannot be pickled.
         return index, future.result() if error is None else _Told(None, f"{type(error).__name__}: {error}", "")
 
     def close(self) -> None:
@@ -241,23 +249,18 @@ class _Ray:
     """Workers of a Ray cluster. One that this process is already connected to is used, and left as it was."""
 
     def __init__(self, workers: int | None, address: str) -> None:
-        # Read when Ray is imported: it would tell its makers about its use, and measure itself.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_enable_metrics_collection", "0")
-        with extra("ray"):
-            import ray
-        self._ray = ray
-        self._ours = not ray.is_initialized()
-        if self._ours:
-            _connect(ray, workers, address)
-        n_cores = int(ray.cluster_resources().get("CPU", 0))
-        self.workers = workers or max(n_cores, 1)
+        loaded: Any = sys.modules.get("ray")
+        self._ours = loaded is None or not loaded.is_initialized()
+        ray = self._ray = connect(workers, address) if self._ours else loaded
+        self.workers = workers or max(int(ray.cluster_resources().get("CPU", 0)), 1)
+        # A spawned process finds modules where this one does; so shall a worker on this machine.
+        self._paths = tuple(sys.path) if address == "local" else ()
         # We count tries ourselves, as for processes.
-        self._attempt = ray.remote(num_cpus=1, max_retries=0)(_attempt)
+        self._attempt: Any = ray.remote(num_cpus=1, max_retries=0)(_attempt)
         self._under_way: dict[Any, int] = {}
 
-    def start(self, index: int, function: Callable[[Any], Any], item: Any) -> None:
-        self._under_way[self._attempt.remote(function, item, fusion.__version__)] = index
+    def start(self, index: int, packed: bytes) -> None:
+        self._under_way[self._attempt.remote(packed, fusion.__version__, self._paths)] = index
 
     def next(self) -> tuple[int, _Told | None]:
         ended = self._ray.wait(list(self._under_way), num_returns=1)[0][0]
@@ -276,19 +279,39 @@ class _Ray:
             self._ray.shutdown()
 
 
-def _connect(ray: Any, workers: int | None, address: str) -> None:
-    quiet = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
-    if address == "local":
-        # Ray says by itself that tasks of one core have one thread (OMP_NUM_THREADS).
-        ray.init(
-            address="local", num_cpus=workers or _cores(), object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False, _node_ip_address="127.0.0.1", **quiet,
-        )  # fmt: skip
-        return
+def connect(workers: int | None, address: str) -> Any:
+    """Connect this process to a Ray cluster, so that several `map_tasks` share it; returns Ray, which can shut it down.
+
+    Args:
+        workers: tasks at once of a cluster that is started; None for as many as this process may use cores.
+        address: "local" for one of our own on this machine, without dashboard and with a small store of objects; Ray
+            listens on every interface, so that who speaks to it needs a token, made for this one unless
+            RAY_AUTH_TOKEN gives one. Else the address of one that is there, with what it wants in Ray's own variables.
+
+    Raises:
+        FusionError: Ray is not installed, or nothing answers at the address.
+    """
+    # Read when Ray is imported: it would tell its makers about its use, and measure itself.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    if address == "local" and not os.environ.get("RAY_AUTH_TOKEN"):
+        # Not one that Ray would leave in the home folder.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    with extra("ray"):
+        import ray
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        ray.init(address=address, **quiet)
+        if address == "local":
+            # Ray itself gives tasks of one core one thread (OMP_NUM_THREADS).
+            ray.init(
+                address="local", num_cpus=workers or _cores(), object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False, **quiet,
+            )  # fmt: skip
+        else:
+            ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise FusionError(f"{address}: want a Ray cluster, got {type(error).__name__}: {error}") from None
+    return ray
 
 
 # ---- replay ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,78 @@
+"""Tasks for the tests of `fusion.chain.cluster`: other processes find them here, by the module's name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from fusion.chain.cluster import Job, Replayed, replay_job
+from fusion.errors import ConfigError
+from fusion.results import ResultsWriter
+
+
+def square(n: int) -> int:
+    return n * n
+
+
+def refuse_odd(n: int) -> int:
+    if n % 4 == 1:
+        raise ConfigError(f"want an even number, got {n}")
+    if n % 4 == 3:
+        raise ValueError(f"odd: {n}")
+    return n
+
+
+def lock(n: int) -> object:
+    """What cannot be sent back."""
+    return threading.Lock() if n else n
+
+
+def die_at_three(n: int) -> int:
+    if n == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return n
+
+
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def replay_killed_once(job: Job) -> Replayed:
+    """`replay_job`, killed half-way the first time that a job which is marked for it is begun."""
+    mark = job.recording.with_name(f"{job.recording.name}.kill")
+    try:
+        mark.rename(mark.with_suffix(".killed"))
+    except FileNotFoundError:
+        return replay_job(job)
+    write, n_written = ResultsWriter.write, 0
+
+    def write_and_die(self: ResultsWriter, *args: object) -> None:
+        nonlocal n_written
+        write(self, *args)  # type: ignore[arg-type]
+        n_written += 1
+        if n_written == 400:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ResultsWriter.write = write_and_die  # type: ignore[method-assign, assignment]
+    return replay_job(job)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder of results by its path, but run.json's figures of time."""
+    import json
+
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            if path.name == "run.json":
+                run = json.loads(data)
+                for timed in ("wall_s", "engine_cpu_s", "step_us"):
+                    del run[timed]
+                data = json.dumps(run).encode()
+            found[str(path.relative_to(folder))] = data
+    return found

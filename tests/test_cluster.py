@@ -1,0 +1,259 @@
+"""Work over many recordings: the same bytes as one process gives, wherever it runs and whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import tasks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusion.chain import cluster
+from fusion.chain.cluster import Job, jobs_of, map_tasks, replay_many
+from fusion.cli import main
+from fusion.errors import ConfigError
+from fusion.run import replay
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of three shops, one of which sees more."""
+    from fusion.simulation import Scenario, Simulation, demo_store
+
+    folder = tmp_path_factory.mktemp("many")
+    paths = []
+    for seed in range(3):
+        path = folder / f"shop{seed}" / "monday"
+        store = demo_store(n_cameras=4, n_plates=12)
+        Simulation(store, Scenario(seed=seed, minutes=0.8 if seed == 2 else 0.6, shoppers=2)).write(path)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def alone(recordings: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Their results by one process, one after the other."""
+    out = tmp_path_factory.mktemp("alone")
+    for path in recordings:
+        replay(path, out / path.parent.name / path.name)
+    found = tasks.results(out)
+    assert found["shop2/monday/receipts.jsonl"] and found["shop2/monday/events.jsonl"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[str]:
+    """One Ray for all tests of this module."""
+    pytest.importorskip("ray", reason="no Ray: pip install 'storefusion[ray]'")
+    ray = cluster.connect(2, "local")
+    yield "local"
+    ray.shutdown()
+
+
+@pytest.fixture(params=["processes", "ray"])
+def where(request: pytest.FixtureRequest) -> str | None:
+    return None if request.param == "processes" else str(request.getfixturevalue("ray_cluster"))
+
+
+def test_results_are_those_of_one_process_though_a_worker_is_killed(where, recordings, alone, tmp_path, monkeypatch):
+    mark = recordings[2].with_name("monday.kill")
+    mark.touch()
+    monkeypatch.setattr(cluster, "replay_job", tasks.replay_killed_once)
+    outcomes = list(replay_many(recordings, tmp_path, workers=2, cluster=where))
+    assert mark.with_suffix(".killed").exists()
+    mark.with_suffix(".killed").unlink()
+    assert sorted((one.index, one.tries, one.fault) for one in outcomes) == [(0, 1, None), (1, 1, None), (2, 2, None)]
+    assert tasks.results(tmp_path) == alone
+    for one in outcomes:
+        lines = (one.item.out / "receipts.jsonl").read_text().splitlines()
+        assert one.value.receipts == len(lines)
+        assert one.value.review == sum(json.loads(line)["status"] == "review" for line in lines)
+        run = json.loads((one.item.out / "run.json").read_text())
+        assert {**vars(one.value.summary), "wall_s": 0.0} == {**run, "wall_s": 0.0}
+
+
+def test_a_task_that_always_kills_its_worker_is_named_and_the_others_go_on(where):
+    outcomes = {one.index: one for one in map_tasks(tasks.die_at_three, range(6), workers=2, cluster=where, tries=2)}
+    died = outcomes.pop(3)
+    assert (died.value, died.tries, died.worker) == (None, 2, "")
+    assert died.fault == "its worker died 2 times of 2: killed, out of memory, or a crash"
+    # Nobody else pays for it: theirs were other processes, or begun after.
+    assert {i: (one.value, one.fault, one.tries) for i, one in outcomes.items()} == {
+        i: (i, None, 1) for i in (0, 1, 2, 4, 5)
+    }
+
+
+def test_a_task_that_raises_is_not_begun_again(where):
+    outcomes = {one.index: one for one in map_tasks(tasks.refuse_odd, range(4), workers=2, cluster=where)}
+    assert [(outcomes[i].value, outcomes[i].fault, outcomes[i].tries) for i in range(4)] == [
+        (0, None, 1), (None, "want an even number, got 1", 1), (2, None, 1), (None, "ValueError: odd: 3", 1),
+    ]  # fmt: skip
+
+
+def test_an_answer_that_cannot_be_sent_is_a_fault_of_its_own(where):
+    outcomes = {one.index: one for one in map_tasks(tasks.lock, range(2), workers=1, cluster=where)}
+    assert (outcomes[0].value, outcomes[0].fault, outcomes[1].value) == (0, None, None)
+    assert "cannot pickle '_thread.lock' object" in str(outcomes[1].fault)
+
+
+def test_workers_work_side_by_side(where):
+    pids = {one.value for one in map_tasks(tasks.pid_after, [0.5] * 4, workers=2, cluster=where)}
+    assert len(pids) == 2 and os.getpid() not in pids
+
+
+def test_a_worker_killed_between_tasks_costs_nothing():
+    outcomes = []
+    with closing(map_tasks(tasks.pid_after, [0.0] * 3, workers=1)) as mapped:
+        for one in mapped:
+            outcomes.append(one)
+            if one.index == 0:
+                os.kill(one.value, signal.SIGKILL)
+    assert sorted(one.index for one in outcomes) == [0, 1, 2]
+    assert all(one.fault is None and one.tries <= 2 for one in outcomes)
+    assert len({one.value for one in outcomes}) == 2
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    program = (
+        "import os, sys, tasks\nfrom fusion.chain.cluster import map_tasks\n"
+        "if __name__ == '__main__':\n"
+        "    for one in map_tasks(tasks.pid_after, [0.0, 60.0], workers=1):\n"
+        "        print(one.value, flush=True)\n"
+    )
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    paths = os.pathsep.join([str(Path(tasks.__file__).parent), str(Path(cluster.__file__).parents[2])])
+    with subprocess.Popen(
+        [sys.executable, str(path)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
+    ) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    deadline_s = time.monotonic() + 20.0
+    while time.monotonic() < deadline_s and _lives(worker):
+        time.sleep(0.05)
+    assert not _lives(worker)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(("name", "value"), [("workers", 0), ("workers", -1), ("tries", 0)])
+def test_less_than_one_is_refused(name, value):
+    with pytest.raises(ConfigError, match=f"{name}: want at least 1, got {value}"):
+        map_tasks(tasks.square, [1], **{name: value})
+
+
+def test_nothing_to_do_starts_nothing():
+    assert list(map_tasks(tasks.square, [], cluster="nowhere:1")) == []
+
+
+def test_an_address_where_nothing_answers_is_named():
+    pytest.importorskip("ray", reason="no Ray: pip install 'storefusion[ray]'")
+    hidden = "from fusion.chain.cluster import connect; connect(1, 'nonsense')"
+    said = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=60)
+    assert said.stderr.splitlines()[-1].startswith("fusion.errors.FusionError: nonsense: want a Ray cluster, got ")
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_goes_on_past_what_cannot_be_replayed(recordings, alone, tmp_path, capsys):
+    damaged = tmp_path / "in" / "shop9" / "monday"
+    shutil.copytree(recordings[0], damaged)
+    file = damaged / "weights.parquet"
+    file.write_bytes(file.read_bytes()[:-2000])
+    good = tmp_path / "in" / "shop2" / "monday"
+    shutil.copytree(recordings[2], good)
+    missing = tmp_path / "in" / "shop8" / "monday"
+    out = tmp_path / "out"
+    code = main(["replay", *map(str, (damaged, missing, good)), "--out", str(out), "--workers", "2"])
+    assert code == 1
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[:2] for line in said[2:4]] == [["| shop9/monday", "failed"], ["| shop8/monday", "failed"]]
+    assert said[4].startswith("| shop2/monday | ")
+    faults = "\n".join(said[6:])
+    assert "shop9/monday: " in faults and "weights.parquet" in faults
+    assert f"shop8/monday: {missing}: want a recording's folder, got nothing" in faults
+    assert tasks.results(out / "shop2") == {
+        name.partition("/")[2]: data for name, data in alone.items() if name.startswith("shop2/")
+    }
+    # What was begun is gone.
+    assert not list(out.rglob(".*"))
+
+
+def test_the_command_says_that_all_went_well(recordings, tmp_path, capsys):
+    assert main(["replay", str(recordings[0]), "--out", str(tmp_path), "--workers", "1"]) == 0
+    assert (tmp_path / "monday" / "run.json").exists()
+    assert capsys.readouterr().out.count("\n") == 3
+
+
+def test_the_command_names_what_it_will_not_begin(tmp_path, capsys):
+    assert main(["replay", "a", "a", "--out", str(tmp_path)]) == 2
+    assert "want every recording once, got it again" in capsys.readouterr().err
+
+
+# ---- where results belong --------------------------------------------------------------------------------------------
+
+
+def test_results_lie_below_the_deepest_common_folder():
+    assert jobs_of(["/r/a/1", "/r/b/1", "/r/b/2"], "/o") == [
+        Job(Path("/r/a/1"), Path("/o/a/1")), Job(Path("/r/b/1"), Path("/o/b/1")), Job(Path("/r/b/2"), Path("/o/b/2")),
+    ]  # fmt: skip
+    assert jobs_of(["/r/a"], "/o") == [Job(Path("/r/a"), Path("/o/a"))]
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), min_size=1, max_size=6))
+def test_results_never_meet(names):
+    try:
+        jobs = jobs_of([f"/r/{name}" for name in names], "/out")
+    except ConfigError:
+        inside = any(f"{a}/".startswith(f"{b}/") for i, a in enumerate(names) for b in names[:i] + names[i + 1 :])
+        assert inside
+        return
+    outs = [job.out for job in jobs]
+    assert len(set(outs)) == len(outs)
+    assert not any(a in b.parents for a in outs for b in outs)
+
+
+@pytest.mark.parametrize(
+    ("recordings", "out", "said"),
+    [
+        (["/r/a", "/r/a/b"], "/o", "/r/a/b: want no recording in another, got it in /r/a"),
+        (["/r/a", "/r/b"], "/r", "/r/a: want results outside of recordings, got them in /r/a"),
+        (["/r/a"], "/r/a/out", "/r/a/out/a: want results outside of recordings, got them in /r/a"),
+    ],
+)
+def test_results_do_not_lie_in_recordings(recordings, out, said):
+    with pytest.raises(ConfigError) as refused:
+        jobs_of(recordings, out)
+    assert said in refused.value.faults
+
+
+def test_results_of_an_earlier_run_are_replaced(recordings, tmp_path):
+    old = tmp_path / "monday"
+    old.mkdir()
+    (old / "receipts.jsonl").write_text("old\n")
+    (one,) = replay_many(recordings[:1], tmp_path, workers=1)
+    assert one.fault is None
+    assert "old" not in (old / "receipts.jsonl").read_text()
+
+
+def test_a_file_in_the_way_is_a_fault(recordings, tmp_path):
+    (tmp_path / "monday").write_text("in the way")
+    (one,) = replay_many(recordings[:1], tmp_path, workers=1)
+    assert one.value is None and one.fault.startswith("FileExistsError")
