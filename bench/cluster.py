@@ -126,7 +126,8 @@ def compare(paths: list[Path], scratch: Path, places: dict[str, str | None]) -> 
 
 
 def measure(paths: list[Path], scratch: Path, places: dict[str, str | None], rounds: int) -> None:
-    print("\n| where | 1 worker, s | 2 workers, s | ratio | engine CPU s, 1 / 2 | load average before |\n" + 6 * "|---" + "|")
+    print("\n| where | 1 worker, s | 2 workers, s | ratio | engine CPU s, 1 / 2 | load average before |")
+    print(6 * "|---" + "|")
     for name, where in places.items():
         walls: dict[int, list[float]] = {1: [], 2: []}
         engines: dict[int, list[float]] = {1: [], 2: []}

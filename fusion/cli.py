@@ -121,7 +121,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from contextlib import closing
+    from contextlib import closing, redirect_stdout
 
     from tqdm import tqdm
 
@@ -129,7 +129,9 @@ def _replay(args: argparse.Namespace) -> int:
 
     outcomes = []
     many = replay_many(args.recordings, args.out, workers=args.workers, cluster=args.cluster)
-    with closing(many), tqdm(total=len(args.recordings), unit="recording", disable=None) as progress:
+    progress = tqdm(total=len(args.recordings), unit="recording", disable=None)
+    # Ray tells of workers that died on stdout, where the table belongs.
+    with closing(many), progress, redirect_stdout(sys.stderr):
         for one in many:
             outcomes.append(one)
             progress.update()

@@ -169,6 +169,28 @@ def test_an_address_where_nothing_answers_is_named():
     assert said.stderr.splitlines()[-1].startswith("fusion.errors.FusionError: nonsense: want a Ray cluster, got ")
 
 
+def test_our_cluster_answers_to_its_token_alone(ray_cluster):
+    """Whoever reaches a Ray can have it run anything."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    program = (
+        "import tasks\nfrom fusion.chain.cluster import map_tasks\n"
+        f"print([one.value for one in map_tasks(tasks.square, [3], cluster={address!r})])"
+    )
+    paths = os.pathsep.join([str(Path(tasks.__file__).parent), str(Path(cluster.__file__).parents[2])])
+    ours = {**os.environ, "PYTHONPATH": paths}
+    assert ours["RAY_AUTH_MODE"] == "token"
+    stranger = {**ours, "RAY_AUTH_TOKEN": "0" * 64}
+    with (
+        subprocess.Popen([sys.executable, "-c", program], env=ours, stdout=subprocess.PIPE, text=True) as joined,
+        subprocess.Popen([sys.executable, "-c", program], env=stranger, stderr=subprocess.PIPE, text=True) as refused,
+    ):
+        assert joined.communicate(timeout=60)[0] == "[9]\n"
+        said = refused.communicate(timeout=60)[1]
+    assert f"fusion.errors.FusionError: {address}: want a Ray cluster, got ConnectionError" in said
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -196,10 +218,15 @@ def test_the_command_goes_on_past_what_cannot_be_replayed(recordings, alone, tmp
     assert not list(out.rglob(".*"))
 
 
-def test_the_command_says_that_all_went_well(recordings, tmp_path, capsys):
-    assert main(["replay", str(recordings[0]), "--out", str(tmp_path), "--workers", "1"]) == 0
+def test_the_command_on_a_cluster_prints_nothing_but_the_table(recordings, ray_cluster, tmp_path, capfd, monkeypatch):
+    mark = recordings[0].with_name("monday.kill")
+    mark.touch()
+    monkeypatch.setattr(cluster, "replay_job", tasks.replay_killed_once)
+    assert main(["replay", str(recordings[0]), "--out", str(tmp_path), "--cluster", ray_cluster]) == 0
+    mark.with_suffix(".killed").unlink()
+    said = capfd.readouterr().out.splitlines()
+    assert [line[:2] for line in said] == ["| ", "|-", "| "] and said[2].endswith(" | 2 |")
     assert (tmp_path / "monday" / "run.json").exists()
-    assert capsys.readouterr().out.count("\n") == 3
 
 
 def test_the_command_names_what_it_will_not_begin(tmp_path, capsys):
@@ -244,16 +271,13 @@ def test_results_do_not_lie_in_recordings(recordings, out, said):
     assert said in refused.value.faults
 
 
-def test_results_of_an_earlier_run_are_replaced(recordings, tmp_path):
-    old = tmp_path / "monday"
-    old.mkdir()
+def test_results_of_an_earlier_run_are_replaced_and_a_file_in_the_way_is_a_fault(recordings, tmp_path):
+    old = tmp_path / "shop0" / "monday"
+    old.mkdir(parents=True)
     (old / "receipts.jsonl").write_text("old\n")
-    (one,) = replay_many(recordings[:1], tmp_path, workers=1)
-    assert one.fault is None
+    (tmp_path / "shop1").mkdir()
+    (tmp_path / "shop1" / "monday").write_text("in the way")
+    replaced, refused = sorted(replay_many(recordings[:2], tmp_path, workers=1), key=lambda one: one.index)
+    assert replaced.fault is None
     assert "old" not in (old / "receipts.jsonl").read_text()
-
-
-def test_a_file_in_the_way_is_a_fault(recordings, tmp_path):
-    (tmp_path / "monday").write_text("in the way")
-    (one,) = replay_many(recordings[:1], tmp_path, workers=1)
-    assert one.value is None and one.fault.startswith("FileExistsError")
+    assert refused.value is None and refused.fault.startswith("FileExistsError")

@@ -249,15 +249,19 @@ class _Ray:
     """Workers of a Ray cluster. One that this process is already connected to is used, and left as it was."""
 
     def __init__(self, workers: int | None, address: str) -> None:
+        self._under_way: dict[Any, int] = {}
         loaded: Any = sys.modules.get("ray")
         self._ours = loaded is None or not loaded.is_initialized()
         ray = self._ray = connect(workers, address) if self._ours else loaded
-        self.workers = workers or max(int(ray.cluster_resources().get("CPU", 0)), 1)
+        n_cores = int(ray.cluster_resources().get("CPU", 0))
+        if n_cores < 1:
+            self.close()
+            raise FusionError(f"{address}: want a Ray cluster with a core for a task, got none")
+        self.workers = workers or n_cores
         # A spawned process finds modules where this one does; so shall a worker on this machine.
         self._paths = tuple(sys.path) if address == "local" else ()
         # We count tries ourselves, as for processes.
         self._attempt: Any = ray.remote(num_cpus=1, max_retries=0)(_attempt)
-        self._under_way: dict[Any, int] = {}
 
     def start(self, index: int, packed: bytes) -> None:
         self._under_way[self._attempt.remote(packed, fusion.__version__, self._paths)] = index
