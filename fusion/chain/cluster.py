@@ -289,8 +289,8 @@ def connect(workers: int | None, address: str) -> Any:
     Args:
         workers: tasks at once of a cluster that is started; None for as many as this process may use cores.
         address: "local" for one of our own on this machine, without dashboard and with a small store of objects; Ray
-            listens on every interface, so that who speaks to it needs a token, made for this one unless
-            RAY_AUTH_TOKEN gives one. Else the address of one that is there, with what it wants in Ray's own variables.
+            listens on every interface, so that who speaks to it needs a token: RAY_AUTH_TOKEN's, else one made for
+            this cluster, else (where the program has imported Ray before) Ray's own. Else the address of one that is there, with what it wants in Ray's own variables.
 
     Raises:
         FusionError: Ray is not installed, or nothing answers at the address.
@@ -298,8 +298,7 @@ def connect(workers: int | None, address: str) -> Any:
     # Read when Ray is imported: it would tell its makers about its use, and measure itself.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    if address == "local" and not os.environ.get("RAY_AUTH_TOKEN"):
-        # Not one that Ray would leave in the home folder.
+    if address == "local" and not os.environ.get("RAY_AUTH_TOKEN") and "ray" not in sys.modules:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     with extra("ray"):
         import ray
