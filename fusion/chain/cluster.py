@@ -290,7 +290,8 @@ def connect(workers: int | None, address: str) -> Any:
         workers: tasks at once of a cluster that is started; None for as many as this process may use cores.
         address: "local" for one of our own on this machine, without dashboard and with a small store of objects; Ray
             listens on every interface, so that who speaks to it needs a token: RAY_AUTH_TOKEN's, else one made for
-            this cluster, else (where the program has imported Ray before) Ray's own. Else the address of one that is there, with what it wants in Ray's own variables.
+            this cluster, else (where the program has imported Ray before) Ray's own. Else the address of one that is
+            there; Ray's own variables say with what token.
 
     Raises:
         FusionError: Ray is not installed, or nothing answers at the address.
