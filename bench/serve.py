@@ -121,7 +121,7 @@ class Garbage:
     def __init__(self, post: Post, since_ns: int) -> None:
         self.ignored: Counter[str] = Counter()
         self._rng = np.random.default_rng(since_ns % 2**32)
-        options = {"speed": 1.0, "kept_s": 10.0}
+        options = {"speed": post.options.get("speed", 1.0)}
         recording = Post(**{**vars(post), "source": f"recording:{post.options['recording']}", "options": options})
         self._true = recording.open(since_ns, None, lambda warning: None)  # type: ignore[arg-type]
 

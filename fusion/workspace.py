@@ -207,4 +207,5 @@ class Workspace:
 
 def faded(step_s: float) -> float:
     """What is left of a velocity after step_s in which nobody looked."""
-    return math.exp(-step_s / FADE_S)
+    # Nothing of it is left long before the number cannot be divided by: data may go on after hours of silence.
+    return math.exp(-min(step_s / FADE_S, 40.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 import os
@@ -24,6 +25,7 @@ from fusion.adapters.retailers import Chain
 from fusion.chain import serve as chain_serve
 from fusion.chain.worker import SCANS_MAX, Intake, Post, Served
 from fusion.config import Store
+from fusion.engine import Engine
 from fusion.errors import ConfigError
 from fusion.observations import Frame, GateScan, Observation, Recording, ShelfReading
 
@@ -360,3 +362,28 @@ def test_only_stores_of_the_chain_are_served(recording: Path, tmp_path: Path) ->
 def test_stores_load_as_they_were_written(recording: Path, tmp_path: Path) -> None:
     bench.make_chain(tmp_path, recording, {"a": ("simulation", {})})
     assert Store.load(tmp_path / "a").cameras == Recording(recording).store.cameras
+
+
+def test_an_engine_goes_on_after_hours_of_silence_with_somebody_inside(recording: Path) -> None:
+    """Sensors that come back long after a person was last seen: found by a source that told nonsense."""
+    observations = list(Recording(recording).observations())
+    engine = Engine(Recording(recording).store)
+    for observation in observations:
+        engine.feed(observation)
+        if engine.open_visits and observation.t_ns > observations[0].t_ns + 20e9:
+            break
+    assert engine.open_visits
+    later_ns = observations[-1].t_ns - observations[0].t_ns + 5 * 3600 * 10**9
+    for observation in observations:
+        engine.feed(dataclasses.replace(observation, t_ns=observation.t_ns + later_ns))
+    assert engine.newest_ns >= observations[0].t_ns + later_ns
+    engine.close()
+
+
+def test_nonsense_from_a_source_is_counted_and_costs_the_store_nothing(recording: Path, tmp_path: Path) -> None:
+    post = post_of(recording, tmp_path, speed=40.0)
+    served = served_to_its_end(Post(**{**vars(post), "source": "python:serve:garbage", "options": {
+        "recording": str(recording), "speed": 40.0,
+    }}))  # fmt: skip
+    assert not served.failure and served.over
+    assert sum(served.status()["not_used"].values()) > 100

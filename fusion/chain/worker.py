@@ -24,6 +24,7 @@ import resource
 import signal
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -31,13 +32,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from fusion.adapters.ledger import Ledger
+from fusion.adapters.ledger import NAME_MAX, Ledger
 from fusion.adapters.prices import PriceBook
 from fusion.config import Store
 from fusion.console.feed import LiveFeed
 from fusion.engine import Engine
 from fusion.errors import ConfigError, FusionError, IdempotencyConflict, ShapeError
 from fusion.observations import (
+    EARLIEST_NS,
+    LATEST_NS,
     Frame,
     GateScan,
     ItemSighting,
@@ -65,6 +68,8 @@ ORPHAN_S = 5.0
 # A process writes its first snapshot after so much data, the next ones after twice as much each time up to what is
 # asked for: one that is killed again and again gets on all the same.
 FIRST_SNAPSHOT_S = 0.5
+# So many streams that tell nonsense are counted each by itself.
+REFUSED_MAX = 1000
 # Items are known again for as long as sensors may send them again.
 KNOWN_S = 15.0
 STATUS_S = 0.5
@@ -188,6 +193,21 @@ class Intake:
 
 def _kind(observation: Observation) -> int:
     return 0 if isinstance(observation, Frame) else 1 if isinstance(observation, ShelfReading) else 2
+
+
+def _fault(observation: Any) -> str:
+    """What is wrong with something that a source gave, as far as the engine relies on it; "" where nothing is."""
+    if not isinstance(observation, Frame | ShelfReading | GateScan | ItemSighting):
+        return f"want a Frame, ShelfReading, GateScan or ItemSighting, got {type(observation).__name__}"
+    t_ns = observation.t_ns
+    if not isinstance(t_ns, int) or not EARLIEST_NS <= t_ns <= LATEST_NS:
+        return f"want UTC nanoseconds, got {str(t_ns)[:40]}"
+    match observation:
+        case Frame(camera=str()) | ShelfReading(plate=str()) | ItemSighting(source=str(), gtin=str()):
+            return ""
+        case GateScan(gate=str(), account=None | str() as account) if len(account or "") <= NAME_MAX:
+            return ""
+    return "want names of sensors as text, an account of at most 255 characters"
 
 
 def _stream(observation: Observation) -> str:
@@ -563,7 +583,8 @@ class Served:
         except FusionError as error:
             self.failure = str(error)[:500]
         except Exception as error:
-            self.failure = f"{type(error).__name__}: {error}"[:500]
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            self.failure = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"[:500]
         finally:
             self._intake.end()
 
@@ -614,6 +635,10 @@ class Served:
         patient = True
         try:
             for observation in source:
+                fault = _fault(observation)
+                if fault:
+                    self._refuse("source", fault)
+                    continue
                 # Until the engine, too, has worked off what had waited for it.
                 caught_up = not source.behind and len(self._intake) < 2 * BATCH_MAX
                 patient = patient and not caught_up and time.monotonic() - began_s < CATCH_UP_S
@@ -632,6 +657,14 @@ class Served:
         with self._told_lock:
             if len(self._told) < SCANS_MAX:
                 self._told.append(warning)
+
+    def _refuse(self, stream: str, fault: str) -> None:
+        if len(self._refused) >= REFUSED_MAX and stream not in self._refused:
+            stream = "further streams"
+        self._refused[stream] += 1
+        n = self._refused[stream]
+        if str(n).strip("0") == "1":
+            self._tell(Warning(self._newest_ns, "refused", stream, f"{fault}; {n} so far"))
 
     def _begin(self) -> tuple[Engine, deque[Observation], int]:
         """The engine of the newest snapshot, the scans since, and the snapshot's time; or a new one."""
@@ -712,11 +745,7 @@ class Served:
             results = self._engine.feed(observation)
         except (ShapeError, TypeError) as error:
             # A sensor's fault is that sensor's: it is counted and told, and the others go on.
-            stream = _stream(observation) if hasattr(observation, "t_ns") else "source"
-            self._refused[f"{stream}: {type(error).__name__}"] += 1
-            n = self._refused[f"{stream}: {type(error).__name__}"]
-            if n in (1, 10, 100, 1000) or n % 10_000 == 0:
-                self._take(Warning(self._newest_ns, "refused", stream, f"{error}; {n} so far"))
+            self._refuse(_stream(observation), str(error)[:300])
             return
         for result in results:
             self._take(result)
