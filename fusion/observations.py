@@ -410,9 +410,17 @@ class Recording:
         if faults:
             raise ConfigError(faults)
 
-    def observations(self) -> Iterator[Observation]:
-        """Everything that was recorded, merged by time. Raises RecordingError where a file turns out to be damaged."""
+    def observations(self, since_ns: int | None = None) -> Iterator[Observation]:
+        """Everything that was recorded, or that of an instant and later, merged by time.
+
+        Raises RecordingError where a file turns out to be damaged.
+        """
         streams: list[Iterable[Observation]] = [self.frames(), self._readings(), self.scans(), self.sightings()]
+        if since_ns is not None:
+            # Of tables whole batches are left out at once: going on late in a long recording costs little.
+            lines = (one for one in self.scans() if one.t_ns >= since_ns)
+            seen = (one for one in self.sightings() if one.t_ns >= since_ns)
+            streams = [self.frames((since_ns, LATEST_NS + 1)), self._readings(since_ns), lines, seen]
         return heapq.merge(*streams, key=lambda observation: observation.t_ns)
 
     def span_ns(self) -> tuple[int, int] | None:
@@ -465,8 +473,10 @@ class Recording:
                     continue
                 yield Frame(t_ns, camera, people, appearance)
 
-    def _readings(self) -> Iterator[ShelfReading]:
+    def _readings(self, since_ns: int | None = None) -> Iterator[ShelfReading]:
         for batch in self.tables("weights"):
+            if since_ns is not None:
+                batch = batch.filter(batch.column(0).to_numpy() >= since_ns)
             times, plates = batch.column(0).to_pylist(), batch.column(1).to_pylist()
             starts, samples = _ragged(batch.column(2))
             for row, (t_ns, plate) in enumerate(zip(times, plates)):

@@ -28,6 +28,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,7 +58,7 @@ from fusion.snapshot import SnapshotError, layout_digest, newest_ns, resume, sna
 # Observations between a source and its engine. Some seconds of a store, so that writing a snapshot never drops any.
 QUEUE_MAX, SCANS_MAX = 4096, 4096
 # What has waited for so long under overload is not worth its step any more: the engine is kept near to now.
-FRAME_WAIT_S, WEIGHT_WAIT_S = 0.4, 0.8
+FRAME_WAIT_S, WEIGHT_WAIT_S = 0.6, 0.9
 BATCH_MAX = 64
 # After a start a source may be behind for so long, and waits for the engine instead of dropping.
 CATCH_UP_S, BEHIND_S = 15.0, 0.25
@@ -252,18 +253,17 @@ class Paced:
     """
 
     def __init__(
-        self, observations: Callable[[], Iterable[Observation]], ignored: Counter[str], since_ns: int,
+        self, observations: Callable[[], Iterable[Observation]], ignored: Counter[str], first_ns: int, since_ns: int,
         anchor_s: float, speed: float, kept_s: float,
     ) -> None:  # fmt: skip
-        self._observations, self.ignored = observations, ignored
+        self._observations, self.ignored, self._first_ns = observations, ignored, first_ns
         self._since_ns, self._anchor_s, self._speed, self._kept_s = since_ns, anchor_s, speed, kept_s
         self._stopped = threading.Event()
         self.behind = True
 
     def __iter__(self) -> Iterator[Observation]:
-        began_s, first_ns, speed = time.monotonic(), 0, self._speed
+        began_s, first_ns, speed = time.monotonic(), self._first_ns, self._speed
         for observation in self._observations():
-            first_ns = first_ns or observation.t_ns
             if observation.t_ns < self._since_ns:
                 continue
             due_s = self._anchor_s + (observation.t_ns - first_ns) * 1e-9 / speed
@@ -421,11 +421,14 @@ class Post:
         speed, kept_s = self._pace()
         if kind == "recording":
             recording = Recording(self.base / rest)
-            return Paced(recording.observations, recording.ignored, since_ns, self.anchor_s, speed, kept_s)
+            first_ns = (recording.span_ns() or (0, 0))[0]
+            begin = partial(recording.observations, since_ns or None)
+            return Paced(begin, recording.ignored, first_ns, since_ns, self.anchor_s, speed, kept_s)
         from fusion.simulation import Simulation
 
-        simulation = Simulation(self.store, self._scenario())
-        return Paced(simulation.observations, Counter(), since_ns, self.anchor_s, speed, kept_s)
+        scenario = self._scenario()
+        run = Simulation(self.store, scenario).observations
+        return Paced(run, Counter(), scenario.start_ns, since_ns, self.anchor_s, speed, kept_s)
 
 
 # ---- what came since the snapshot ------------------------------------------------------------------------------------
