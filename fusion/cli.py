@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fusion.adapters.ledger import Ledger
+    from fusion.chain.book import ChainBook, Source
+    from fusion.config import Store
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,6 +95,20 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--vault", help="vault beside books in PostgreSQL")
     forget.add_argument("--account", help="this account's, at once; faces and profiles are the store's own to delete")
     forget.set_defaults(run=_forget)
+    ship = commands.add_parser("ship", help="bring a store's books to the chain's book in PostgreSQL")
+    reconcile = commands.add_parser("reconcile", help="compare a store's books with the chain's book, row by row")
+    for command in (ship, reconcile):
+        command.add_argument("store", help="store folder")
+        command.add_argument("--ledger", required=True, help="path or URL of the books")
+        command.add_argument("--vault", help="vault beside books in PostgreSQL; not shipped")
+        command.add_argument("--outbox", help="file of goods that moved and warnings, where the store keeps one")
+        command.add_argument("--chain", required=True, help="URL of the chain's book, postgresql://server/database")
+    ship.add_argument("--retailers", metavar="CHAIN_TOML", help="whose store it is, and its brand")
+    ship.add_argument("--follow", action="store_true", help="go on for new rows until Ctrl-C, through lost connections")
+    ship.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="wait so long for a lost "
+                      "connection (60; with --follow for ever)")  # fmt: skip
+    ship.set_defaults(run=_ship)
+    reconcile.set_defaults(run=_reconcile)
     return parser
 
 
@@ -267,6 +284,60 @@ def _serve(args: argparse.Namespace) -> int:
     from fusion.chain.serve import serve
 
     return serve(args.chain)
+
+
+@contextmanager
+def _shipped(args: argparse.Namespace) -> Iterator[tuple[Store, tuple[Source, ...], ChainBook]]:
+    """A store, what it ships, and where to."""
+    from pathlib import Path
+
+    from fusion.chain.book import ChainBook, sources_of
+    from fusion.chain.outbox import Outbox
+    from fusion.config import Store
+    from fusion.errors import LedgerError
+
+    store = Store.load(args.store)
+    with ExitStack() as stack:
+        book = stack.enter_context(ChainBook(args.chain))
+        ledger = stack.enter_context(_ledger(args))
+        if args.outbox and not Path(args.outbox).exists():
+            raise LedgerError(f"{args.outbox}: want an outbox, got nothing")
+        box = stack.enter_context(Outbox(args.outbox, store)) if args.outbox else None
+        yield store, sources_of(store, ledger, box), book
+
+
+def _ship(args: argparse.Namespace) -> int:
+    import signal
+    import threading
+
+    from fusion.adapters.retailers import Chain
+    from fusion.chain.book import Shipper
+    from fusion.errors import ConfigError
+
+    stop = threading.Event()
+    with _shipped(args) as (store, sources, book):
+        retailer = None
+        if args.retailers:
+            try:
+                retailer = Chain.load(args.retailers).retailer_of(store)
+            except KeyError:
+                raise ConfigError(f"{args.retailers}: want the store {store.id!r}, got others") from None
+        shipper = Shipper(store, sources, book, retailer=retailer, tell=lambda text: print(text, flush=True))
+        if args.follow:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stop.set())
+        sent = shipper.run(follow=args.follow, patience_s=None if args.follow else args.patience, stop=stop)
+    print(f"{store.id}: " + ", ".join(f"{sent.get(one.stream, 0)} rows of {one.stream}" for one in sources))
+    return 0
+
+
+def _reconcile(args: argparse.Namespace) -> int:
+    from fusion.chain.book import reconcile
+
+    with _shipped(args) as (store, sources, book):
+        found = reconcile(store, sources, book)
+    print("\n".join(f"{store.id}: {one.text()}" for one in found))
+    return 0 if all(one.agrees for one in found) else 1
 
 
 def _statement(args: argparse.Namespace) -> int:

@@ -473,7 +473,7 @@ class PostgresBooks:
             run("SET synchronous_commit = on")
             run("SET client_min_messages = warning")
         except self._psycopg.Error as error:
-            told = _first_line(error)
+            told = first_line(error)
             raise LedgerError(f"{self.where}: want a database to keep a ledger in, got: {told}") from error
 
     @property
@@ -498,7 +498,7 @@ class PostgresBooks:
                 self._give_up()
                 raise
         except self._psycopg.Error as error:
-            told = f"want a ledger that can be {'written' if write else 'read'}, got: {_first_line(error)}"
+            told = f"want a ledger that can be {'written' if write else 'read'}, got: {first_line(error)}"
             raise LedgerError(told) from error
 
     def _begin(self, write: bool) -> None:
@@ -527,29 +527,29 @@ class PostgresBooks:
             yield
         except self._psycopg.Error as error:
             self._give_up()
-            raise LedgerError(f"want a ledger that works, got: {_first_line(error)}") from error
+            raise LedgerError(f"want a ledger that works, got: {first_line(error)}") from error
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         with self._working():
-            cursor = self.connection.execute(_placed(statement), [_escaped(value) for value in values])
-            return [] if cursor.description is None else [tuple(map(_read, row)) for row in cursor]
+            cursor = self.connection.execute(_placed(statement), [escaped(value) for value in values])
+            return [] if cursor.description is None else [tuple(map(unescaped, row)) for row in cursor]
 
     def add(self, entries: Sequence[Row], postings: Sequence[Row]) -> None:
         with self._working(), self.connection.cursor() as cursor:
             for table, rows in (("posting", postings), ("entry", entries)):
-                escaped = [[_escaped(value) for value in row] for row in rows]
+                written = [[escaped(value) for value in row] for row in rows]
                 if len(rows) < COPIED_FROM:
-                    cursor.executemany(_placed(_ADD[table]), escaped)
+                    cursor.executemany(_placed(_ADD[table]), written)
                 else:
                     with cursor.copy(f"COPY {table} ({_COLUMNS[table]}) FROM STDIN") as copy:
-                        for row in escaped:
+                        for row in written:
                             copy.write_row(row)
 
     def each(self, statement: str) -> Iterator[Row]:
         with self._working(), self.connection.cursor(name=f"each_{secrets.token_hex(4)}") as cursor:
             cursor.itersize = 5000
             for row in cursor.execute(_placed(statement)):
-                yield tuple(map(_read, row))
+                yield tuple(map(unescaped, row))
 
     def begin(self, identity: tuple[int, str, str]) -> None:
         sql = self._psycopg.sql
@@ -595,16 +595,16 @@ def _lock_number(schema: str) -> int:
     return int.from_bytes(hashlib.sha256(schema.encode()).digest()[:8], "big", signed=True)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
-def _escaped(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """PostgreSQL's text cannot hold NUL, which SQLite's can."""
     return value.replace("\x01", "\x01\x01").replace("\x00", "\x010") if isinstance(value, str) else value
 
 
-def _read(value: Any) -> Any:
+def unescaped(value: Any) -> Any:
     if isinstance(value, memoryview):
         return bytes(value)
     if isinstance(value, str) and "\x01" in value:

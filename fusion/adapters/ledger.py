@@ -598,6 +598,27 @@ class Ledger:
         found = self._entries("e.key = ?", (f"{_text('visit', visit)}/{_text('name', name)}",))
         return found[0] if found else None
 
+    def rows_after(self, seq: int, limit: int) -> tuple[list[Row], list[Row]]:
+        """The next entries after a number as the books hold them, for a copy that is kept elsewhere.
+
+        Returns:
+            At most `limit` entries (seq, t_ns, kind, visit, key, details, hash) in their order, and their postings
+            (entry, line, account, currency, amount). Nobody who writes waits for this.
+        """
+        with self._transaction(write=False):
+            entries = self._books.run(
+                "SELECT seq, t_ns, kind, visit, key, details, hash FROM entry WHERE seq > ? ORDER BY seq LIMIT ?",
+                (_integer("seq", seq, -1, 2**63 - 1), _integer("limit", limit, 1, 10**6)),
+            )
+            if not entries:
+                return [], []
+            postings = self._books.run(
+                "SELECT entry, line, account, currency, amount FROM posting WHERE entry BETWEEN ? AND ? "
+                "ORDER BY entry, line",
+                (entries[0][0], entries[-1][0]),
+            )
+        return entries, postings
+
     def unanswered(self, kind: str) -> list[Entry]:
         """Entries of a kind that have none with "/answer" after their name, in the order in which they were made."""
         return self._entries(
