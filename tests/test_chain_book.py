@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import datetime
 import secrets
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fusion.adapters.ledger import Ledger
-from fusion.chain.book import ChainBook, LedgerSource, Shipper, reconcile, sources_of
+from fusion.adapters.ledger import Discount, Ledger
+from fusion.adapters.retailers import Retailer
+from fusion.chain.book import BACKOFF_S, ChainBook, ConnectionLost, LedgerSource, Shipper, reconcile, sources_of
 from fusion.chain.outbox import Outbox
+from fusion.cli import main
 from fusion.config import Product, Store
-from fusion.journal import Transfer
+from fusion.errors import IdempotencyConflict, LedgerError
+from fusion.journal import OUTSIDE, UNKNOWN, Transfer
 from fusion.results import Receipt, ReceiptLine, Warning
 
 psycopg = pytest.importorskip("psycopg")
@@ -51,7 +61,8 @@ def fill(ledger: Ledger, first: int, n: int, t_ns: int = T_NS) -> None:
 
 
 def a_transfer(i: int, **changes: Any) -> Transfer:
-    return replace(Transfer(f"shop/a1/{i}", T_NS + i, ("cart", f"v{i}"), ("shelf", "a1"), GTINS[0], 1 + i % 3), **changes)
+    taken = Transfer(f"shop/a1/{i}", T_NS + i, ("cart", f"v{i}"), ("shelf", "a1"), GTINS[0], 1 + i % 3)
+    return replace(taken, **changes)
 
 
 @pytest.fixture
@@ -135,3 +146,516 @@ def test_rows_come_once_and_whole(shop: Shop) -> None:
     assert shop.shipper().ship()["ledger"] == 8
     assert shop.faults() == []
     assert shop.book.after("shop", "ledger", 0, 100) == LedgerSource(shop.ledger, shop.store).after(0, 100)
+
+
+def test_what_came_before_is_harmless_and_a_gap_is_not(shop: Shop) -> None:
+    fill(shop.ledger, 0, 15)
+    source = shop.sources[0]
+    rows = source.after(0, 100)
+    shop.book.register(shop.store)
+    assert shop.book.add("shop", source, rows[:10]).seq == 10
+    assert shop.book.add("shop", source, rows[:10]).seq == 10
+    assert shop.book.add("shop", source, rows[4:20]).seq == 20
+    with pytest.raises(LedgerError, match="want rows from 21 on, got 25 to 30"):
+        shop.book.add("shop", source, rows[24:])
+    with pytest.raises(LedgerError, match="want rows from 21 on"):
+        shop.book.add("shop", source, [*rows[20:23], *rows[24:]])
+    assert shop.book.add("shop", source, rows).seq == 30
+    assert shop.faults() == []
+
+
+def forked(shop: Shop, tmp_path: Path) -> Shop:
+    """The same store with other books, such as after a restored backup."""
+    folder = tmp_path / "fork"
+    folder.mkdir()
+    return Shop(folder, shop.url)
+
+
+def test_another_row_under_the_same_number_is_named_and_not_taken(shop: Shop, tmp_path: Path) -> None:
+    fill(shop.ledger, 0, 5)
+    shop.shipper().ship()
+    held = shop.book.after("shop", "ledger", 0, 100)
+    fork = forked(shop, tmp_path)
+    fill(fork.ledger, 0, 4)
+    fork.ledger.post_receipt(a_receipt(4, quantity=3))
+    fill(fork.ledger, 5, 3)
+    with pytest.raises(IdempotencyConflict, match="shop: ledger 10: the chain's book holds"):
+        fork.shipper().ship()
+    rows = fork.sources[0].after(0, 100)
+    with pytest.raises(IdempotencyConflict, match="shop: ledger 9: kind: have 'visit opened', got 'receipt settled'"):
+        fork.book.add("shop", fork.sources[0], rows)
+    with pytest.raises(IdempotencyConflict, match="shop: ledger 11: does not follow"):
+        fork.book.add("shop", fork.sources[0], rows[10:])
+    assert shop.book.after("shop", "ledger", 0, 100) == held
+    (told,) = fork.faults()
+    assert "different: 2 (9 to 10)" in told and "not shipped yet: 5 (11 to 15)" in told
+    fork.close()
+
+
+def test_a_store_that_lost_its_end_is_named(shop: Shop, tmp_path: Path) -> None:
+    fill(shop.ledger, 0, 5)
+    shop.shipper().ship()
+    fork = forked(shop, tmp_path)
+    fill(fork.ledger, 0, 4)
+    with pytest.raises(LedgerError, match="ledger 10: want the row that the chain's book holds, got an earlier end"):
+        fork.shipper().ship()
+    (told,) = fork.faults()
+    assert "extra: 2 (9 to 10)" in told
+    fork.close()
+
+
+def test_a_row_that_was_changed_in_the_store_does_not_leave_it(shop: Shop) -> None:
+    fill(shop.ledger, 0, 5)
+    shop.round_the_ledger("UPDATE posting SET amount = 0 WHERE entry = 4")
+    with pytest.raises(IdempotencyConflict, match="shop: ledger 4: does not follow"):
+        shop.shipper(batch=2).ship()
+    assert shop.book.mark("shop", shop.sources[0]).seq == 2
+
+
+# ---- lost connections ------------------------------------------------------------------------------------------------
+
+
+class Scissors:
+    """A connection that is lost just before or after its nth statement."""
+
+    def __init__(self, connection: Any, n: int, after: bool) -> None:
+        self._connection, self._n, self._after = connection, n, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, *args: Any) -> Any:
+        self._n -= 1
+        if self._n == 0:
+            answer = self._connection.execute(*args) if self._after else None
+            assert answer is None or answer is not self
+            self._connection.close()
+            raise psycopg.OperationalError("cut")
+        return self._connection.execute(*args)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_connection_cut_at_any_statement(shop: Shop, after: bool) -> None:
+    n_filled = 0
+    for n in range(1, 28):
+        fill(shop.ledger, n_filled, 6)
+        n_filled += 6
+        shipper = shop.shipper(batch=9)
+        shipper.ship() if n == 1 else None
+        shop.book.mark("shop", shop.sources[0])
+        shop.book._connection = Scissors(shop.book._connection, n, after)
+        shipper.run(wait=lambda seconds: None)
+        assert shop.faults() == []
+
+
+def test_a_backend_killed_inside_a_batch(shop: Shop, stranger: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(shop.ledger, 0, 40)
+    insert, killed = ChainBook._insert, []
+
+    def killing(self: ChainBook, connection: Any, store: str, table: str, rows: Any) -> int:
+        n = insert(self, connection, store, table, rows)
+        if table == "entry" and len(killed) < 3:
+            killed.append(connection.info.backend_pid)
+            stranger.execute("SELECT pg_terminate_backend(%s, 5000)", (killed[-1],))
+        return n
+
+    monkeypatch.setattr(ChainBook, "_insert", killing)
+    told: list[str] = []
+    assert shop.shipper(tell=told.append).run(wait=lambda seconds: None)["ledger"] == 80
+    assert len(killed) == 3 and sum("want a server that answers" in line for line in told) == 3
+    assert shop.faults() == []
+
+
+def test_two_shippers_at_once(shop: Shop) -> None:
+    fill(shop.ledger, 0, 400)
+    failures: list[BaseException] = []
+
+    def ship() -> None:
+        try:
+            with ChainBook(shop.url) as book:
+                Shipper(shop.store, shop.sources[:1], book, batch=5).run()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ship, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert shop.faults() == []
+
+
+def test_the_store_does_not_wait_for_the_chain(shop: Shop, stranger: Any) -> None:
+    fill(shop.ledger, 0, 5)
+    shop.shipper().ship()
+    fill(shop.ledger, 5, 5)
+    with stranger.transaction():
+        stranger.execute("SELECT * FROM mark FOR UPDATE")
+        shipping = threading.Thread(target=shop.shipper().ship, daemon=True)
+        shipping.start()
+        while not stranger.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0]:
+            time.sleep(0.01)
+        fill(shop.ledger, 10, 5)
+        shop.outbox.add([a_transfer(1)])
+        assert shop.ledger.head().seq == 30
+        assert shipping.is_alive()
+    shipping.join()
+    shop.shipper().ship()
+    assert shop.faults() == []
+
+
+def test_back_off_is_bounded_and_patience_ends(tmp_path: Path, new_url: Callable[[], str]) -> None:
+    shop = Shop(tmp_path, "postgresql://localhost:1/none")
+    waits: list[float] = []
+    with pytest.raises(ConnectionLost, match="want a server that answers"):
+        shop.shipper().run(patience_s=300, wait=waits.append, clock=lambda: sum(waits))
+    assert 300 <= sum(waits) < 300 + BACKOFF_S[1]
+    assert waits[0] <= BACKOFF_S[0] and BACKOFF_S[1] / 2 <= max(waits) <= BACKOFF_S[1]
+    shop.close()
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server that a test may stop and start; it has no other users."""
+    pgserver = pytest.importorskip("pgserver", reason="no PostgreSQL to restart: install pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("restarted"), cleanup_mode="delete")
+    yield server
+    server.ensure_postgres_running()
+    server.cleanup()
+
+
+def stop_at_once(server: Any) -> None:
+    """As if the power had gone: what is not on disk is lost."""
+    from pgserver._commands import pg_ctl
+
+    pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=server.pgdata, user=server.system_user)
+
+
+def test_an_hour_without_a_server_that_restarts_twice(tmp_path: Path, own_server: Any) -> None:
+    shop = Shop(tmp_path, own_server.get_uri())
+    stop, told = threading.Event(), list[str]()
+    shipper = shop.shipper(batch=50, tell=told.append)
+
+    def follow() -> None:
+        shipper.run(follow=True, every_s=0.01, stop=stop, wait=waiting)
+
+    def waiting(seconds: float) -> None:
+        stop.wait(min(seconds, 0.02))
+
+    def minutes(first: int, n: int) -> None:
+        for minute in range(first, first + n):
+            fill(shop.ledger, 20 * minute, 20, T_NS + minute * HOUR_NS // 60)
+            shop.outbox.add([a_transfer(i) for i in range(20 * minute, 20 * minute + 20)])
+
+    def until(condition: Callable[[], bool]) -> None:
+        since = time.monotonic()
+        while not condition():
+            assert time.monotonic() - since < 20 and following.is_alive()
+            time.sleep(0.01)
+
+    following = threading.Thread(target=follow, daemon=True)
+    minutes(0, 5)
+    following.start()
+    with ChainBook(shop.url) as watcher:
+        def shipped() -> int:
+            return watcher.mark("shop", shop.sources[0]).seq
+
+        until(lambda: shipped() >= 40)
+        for first in (5, 35):
+            stop_at_once(own_server)
+            minutes(first, 30)  # half an hour of data
+            until(lambda: "again in" in told[-1])
+            own_server.ensure_postgres_running()
+            until(lambda before=40 * first: shipped() > before)  # type: ignore[misc]
+        minutes(65, 2)
+        until(lambda: shipped() == 40 * 67)
+        until(lambda: watcher.mark("shop", shop.sources[1]).seq == 20 * 67)
+    stop.set()
+    following.join()
+    assert sum("connected again" in line for line in told) >= 2
+    assert shop.faults() == []
+    shop.close()
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_order_of_faults_ends_in_agreement(
+    data: st.DataObject, url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shop = Shop(tmp_path_factory.mktemp("shop"), url, a_store(f"s{secrets.token_hex(6)}"))
+    shop.book.register(shop.store)
+    n = 0
+    for _ in range(data.draw(st.integers(1, 6))):
+        match data.draw(st.sampled_from(["write", "ship", "cut", "repeat", "restart"])):
+            case "write":
+                more = data.draw(st.integers(1, 12))
+                fill(shop.ledger, n, more)
+                shop.outbox.add([a_transfer(i) for i in range(n, n + more)])
+                n += more
+            case "ship":
+                shop.shipper(batch=data.draw(st.integers(1, 20))).ship()
+            case "cut":
+                shop.book.mark(shop.store.id, shop.sources[0])
+                where = data.draw(st.integers(1, 30)), data.draw(st.booleans())
+                shop.book._connection = Scissors(shop.book._connection, *where)
+                shop.shipper(batch=data.draw(st.integers(1, 20))).run(wait=lambda seconds: None)
+                shop.book.close()
+            case "repeat":
+                mark = shop.book.mark(shop.store.id, shop.sources[0]).seq
+                begin = data.draw(st.integers(0, mark))
+                records = shop.sources[0].after(begin, data.draw(st.integers(1, 30)))
+                shop.book.add(shop.store.id, shop.sources[0], records)
+            case "restart":
+                shop.book.close()
+    shop.shipper().ship()
+    assert shop.faults() == []
+    assert shop.book.mark(shop.store.id, shop.sources[0]).seq == 2 * n
+    shop.close()
+
+
+# ---- reconciling -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def unguarded(stranger: Any) -> Iterator[None]:
+    """Triggers sleep, as for a superuser who means harm."""
+    stranger.execute("SET session_replication_role = replica")
+    yield
+    stranger.execute("SET session_replication_role = DEFAULT")
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("DELETE FROM entry WHERE seq IN (4, 5, 9)", ["missing: 3 (4 to 5, 9)", "ledger 6: its hash does not follow"]),
+        ("UPDATE entry SET kind = 'x' WHERE seq = 4", ["different: 1 (4)", "kind: have 'x', got 'receipt settled'",
+                                                       "ledger 4: its hash does not follow from row 3 in the chain's"]),
+        ("UPDATE posting SET amount = amount + 1 WHERE entry = 4 AND line = 0",
+         ["different: 1 (4)", "receivable: 2034 EUR in the store, 2035 in the chain's book"]),
+        ("DELETE FROM posting WHERE entry = 4 AND line = 0", ["different: 1 (4)"]),
+        ("INSERT INTO posting VALUES ('shop', 4, 9, 'till', 'EUR', 5)", ["different: 1 (4)", "till: 0 EUR in the"]),
+        ("INSERT INTO posting VALUES ('shop', 99, 0, 'till', 'EUR', 5)", ["ledger 99: postings in the chain's book"]),
+        ("INSERT INTO entry SELECT store, 21, t_ns, kind, visit, key, details, hash FROM entry WHERE seq = 20",
+         ["extra: 1 (21)", "the mark is at row 20, the newest row in the chain's book is 21"]),
+        ("DELETE FROM entry WHERE seq = 20", ["missing: 1 (20)", "the mark is at row 20"]),
+        ("UPDATE mark SET seq = 18 WHERE stream = 'ledger'", ["the mark is at row 18"]),
+        ("UPDATE goods SET quantity = 9 WHERE seq = 2", ["different: 1 (2)", "quantity: have 9, got 2"]),
+        ("DROP TRIGGER entry_delete ON entry", ["want the triggers ['entry_delete'], got none"]),
+    ],
+)  # fmt: skip
+def test_reconcile_names_what_does_not_agree(shop: Shop, stranger: Any, statement: str, told: list[str]) -> None:
+    fill(shop.ledger, 0, 10)
+    shop.outbox.add(map(a_transfer, range(5)))
+    shop.shipper().ship()
+    assert shop.faults() == []
+    with unguarded(stranger):
+        assert stranger.execute(statement).rowcount
+    (text,) = shop.faults()
+    for words in told:
+        assert words in text
+
+
+def test_reconcile_of_a_store_that_was_changed(shop: Shop) -> None:
+    fill(shop.ledger, 0, 10)
+    shop.shipper().ship()
+    shop.round_the_ledger("DELETE FROM posting WHERE entry = 6", "DELETE FROM entry WHERE seq = 6",
+                          "UPDATE entry SET visit = 'other' WHERE seq = 12")  # fmt: skip
+    (text,) = shop.faults()
+    assert "extra: 1 (6)" in text and "different: 1 (12)" in text
+    assert "ledger 7: its hash does not follow from row 5 in the store" in text
+    assert "ledger 12: its hash does not follow from row 11 in the store" in text
+
+
+def test_many_differences_are_counted_and_some_named(shop: Shop, stranger: Any) -> None:
+    fill(shop.ledger, 0, 100)
+    shop.shipper(batch=1000).ship()
+    with unguarded(stranger):
+        stranger.execute("DELETE FROM entry WHERE seq % 2 = 0")
+    (text,) = shop.faults()
+    assert "missing: 100 (2, 4, 6" in text and "40, ...)" in text
+    assert len(text.splitlines()) < 50
+
+
+def test_the_book_is_only_added_to(shop: Shop, stranger: Any) -> None:
+    fill(shop.ledger, 0, 3)
+    shop.outbox.add([a_transfer(1)], [Warning(T_NS, "kind", "cam01", "said")])
+    shop.shipper().ship()
+    for table in ("entry", "posting", "goods", "health", "book"):
+        column = "id" if table == "book" else "store"
+        for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}", f"TRUNCATE {table}"):
+            with pytest.raises(psycopg.Error, match="only added to"):
+                stranger.execute(statement)
+    with pytest.raises(psycopg.Error, match="only moves forward"):
+        stranger.execute("UPDATE mark SET seq = seq - 1")
+    with pytest.raises(psycopg.Error, match="only added to"):
+        stranger.execute("DELETE FROM mark")
+
+
+def test_rows_beyond_the_mark_are_compared(shop: Shop, stranger: Any) -> None:
+    fill(shop.ledger, 0, 10)
+    shop.shipper().ship()
+    with unguarded(stranger):
+        # As a backup of some tables only would leave it.
+        old = shop.sources[0].after(11, 1)[0]
+        stranger.execute("UPDATE mark SET seq = 12, hash = %s WHERE stream = 'ledger'", (old.hash,))
+    shop.shipper().ship()
+    assert shop.faults() == []
+    with unguarded(stranger):
+        stranger.execute("UPDATE mark SET seq = 12, hash = %s WHERE stream = 'ledger'", (old.hash,))
+        stranger.execute("UPDATE posting SET account = 'x' WHERE entry = 20 AND line = 0")
+    with pytest.raises(IdempotencyConflict, match="ledger 20: postings: have"):
+        shop.shipper().ship()
+
+
+# ---- what is held and asked ------------------------------------------------------------------------------------------
+
+
+def test_no_account_and_any_text(shop: Shop, stranger: Any) -> None:
+    shop.ledger.open_visit("v\x00\x01\\.\t", "someone", T_NS)
+    shop.ledger.post_receipt(replace(a_receipt(1, "review"), visit="v\x00\x01\\.\t", reason='"total":9},"vat"\x00'))
+    shop.ledger.decide("v\x00\x01\\.\t", "waive", by="anna", t_ns=T_NS + 99, note="\x00é€")
+    shop.shipper().ship()
+    assert shop.faults() == []
+    (row,) = shop.book.query("SELECT waived_visits, waived FROM shrink")
+    assert row == (1, 226)
+    for table in ("entry", "posting", "goods", "health", "store", "mark"):
+        assert "someone" not in str(stranger.execute(f"SELECT * FROM {table}").fetchall())
+
+
+def test_views(tmp_path: Path, url: str) -> None:
+    berlin, lisbon = Shop(tmp_path, url), Shop(tmp_path, url, a_store("kiosk", "Europe/Lisbon"))
+    ledger = berlin.ledger
+    ledger.post_receipt(a_receipt(0))  # 10:04 in Berlin, 226
+    ledger.post_receipt(a_receipt(1, t_ns=T_NS + HOUR_NS))  # 11:04
+    ledger.post_receipt(a_receipt(2, "review", t_ns=T_NS + HOUR_NS))
+    ledger.post_receipt(a_receipt(3, "review", t_ns=T_NS + 15 * HOUR_NS))  # 01:04 of the next day
+    ledger.decide("v1", "correct", by="anna", t_ns=T_NS + 2 * HOUR_NS, lines=[ReceiptLine(GTINS[0], 1, 119, 1.0)])
+    ledger.decide("v2", "accept", by="anna", t_ns=T_NS + 2 * HOUR_NS)
+    ledger.decide("v3", "waive", by="anna", t_ns=T_NS + 16 * HOUR_NS)
+    lisbon.ledger.post_receipt(replace(a_receipt(0), total=216), [Discount("ten", GTINS[0], 10)])
+    berlin.outbox.add(
+        [
+            a_transfer(0), a_transfer(1, debit=UNKNOWN, quantity=5), a_transfer(2, debit=OUTSIDE),
+            a_transfer(3, credit=UNKNOWN, quantity=2), a_transfer(4, debit=UNKNOWN, gtin=GTINS[1], quantity=1),
+        ],
+        [
+            Warning(T_NS, "camera outage", "cam01", "none for 2 s"), Warning(T_NS + 9, "camera back", "cam01", "again"),
+            Warning(T_NS + 5, "plate drifts", "a1", "3 g"), Warning(T_NS + 99, "camera outage", "cam01", "none"),
+        ],
+    )  # fmt: skip
+    berlin.shipper(retailer=Retailer(id="r", name="R", brand="Fresh", stores=("shop",))).ship()
+    berlin.shipper().ship()  # knows of no retailer: what is known stays
+    lisbon.shipper().ship()
+    query = berlin.book.query
+    at = datetime.datetime
+    assert query(
+        "SELECT store, brand, hour, charges, reversals, net, vat, gross FROM sales ORDER BY store DESC, hour"
+    ) == [
+        ("shop", "Fresh", at(2026, 3, 3, 10), 1, 0, 200, 26, 226),
+        ("shop", "Fresh", at(2026, 3, 3, 11), 1, 0, 200, 26, 226),
+        ("shop", "Fresh", at(2026, 3, 3, 12), 1, 1, 100, 19, 119),
+        ("kiosk", None, at(2026, 3, 3, 9), 1, 0, 192, 24, 216),
+    ]
+    day, next_day = datetime.date(2026, 3, 3), datetime.date(2026, 3, 4)
+    assert query("SELECT day, receipts, reviews, review_rate, accepted, corrected, waived FROM reviews "
+                 "WHERE store = %s ORDER BY day", ("shop",)) == [
+        (day, 3, 1, Decimal("0.3333"), 1, 1, 0), (next_day, 1, 1, Decimal("1.0000"), 0, 0, 1)
+    ]  # fmt: skip
+    assert query("SELECT store, brand, day, waived_visits, waived, owing_visits, owing FROM shrink ORDER BY 1, 3") == [
+        ("kiosk", None, day, 0, 0, 1, 216), ("shop", "Fresh", day, 0, 0, 3, 226 + 119 + 226),
+        ("shop", "Fresh", next_day, 1, 226, 0, 0),
+    ]  # fmt: skip
+    assert query("SELECT day, gtin, pieces FROM lost_goods ORDER BY gtin") == [(day, GTINS[0], 3), (day, GTINS[1], 1)]
+    assert query("SELECT subject, kind, warnings FROM sensor_health ORDER BY 1, 2") == [
+        ("a1", "plate drifts", 1), ("cam01", "camera back", 1), ("cam01", "camera outage", 2)
+    ]  # fmt: skip
+    assert query("SELECT subject, kind FROM sensor_now ORDER BY 1") == [
+        ("a1", "plate drifts"), ("cam01", "camera outage")
+    ]  # fmt: skip
+    with pytest.raises(LedgerError, match="read-only"):
+        query("DELETE FROM mark")
+    for shop in (berlin, lisbon):
+        shop.close()
+
+
+def test_books_in_postgresql_are_shipped_too(tmp_path: Path, url: str) -> None:
+    store = a_store()
+    with Ledger.open(url, store, vault=tmp_path / "vault.sqlite") as ledger, ChainBook(url) as book:
+        fill(ledger, 0, 20)
+        sources = sources_of(store, ledger)
+        assert Shipper(store, sources, book, batch=9).run() == {"ledger": 40}
+        assert [one.agrees for one in reconcile(store, sources, book)] == [True]
+
+
+def test_another_currency_or_time_zone_is_refused(shop: Shop) -> None:
+    shop.book.register(shop.store)
+    with pytest.raises(LedgerError, match="want 'shop' in EUR as before, got SEK"):
+        shop.book.register(shop.store.model_copy(update={"currency": "SEK"}))
+    with pytest.raises(LedgerError, match="want a time zone that the server knows"):
+        shop.book.register(shop.store.model_copy(update={"timezone": "Mars/Olympus"}))
+    assert shop.book.query("SELECT currency, timezone FROM store") == [("EUR", "Europe/Berlin")]
+
+
+# ---- the outbox ------------------------------------------------------------------------------------------------------
+
+
+def test_an_outbox_keeps_once_and_refuses_change(tmp_path: Path) -> None:
+    warning = Warning(T_NS, "camera outage", "cam01", "x" * 5000)
+    with Outbox(tmp_path / "out.sqlite", a_store()) as box:
+        assert box.add(map(a_transfer, range(5)), [warning, a_receipt(1)]) == 6
+        # As after a restart from a snapshot.
+        assert box.add(map(a_transfer, range(3, 8)), [warning]) == 3
+        with pytest.raises(IdempotencyConflict, match="shop/a1/4"):
+            box.add([a_transfer(9), a_transfer(4, quantity=9)])
+        assert [row[0] for row in box.rows_after("goods", 0, 100)] == list(range(1, 9))
+        assert len(box.rows_after("health", 0, 9)[0][4]) == 2000
+    with pytest.raises(LedgerError, match="want the outbox of 'kiosk'"):
+        Outbox(tmp_path / "out.sqlite", a_store("kiosk"))
+    connection = sqlite3.connect(tmp_path / "out.sqlite")
+    for statement in ("DELETE FROM goods", "UPDATE health SET kind = ''", "UPDATE outbox SET store = 'kiosk'"):
+        with pytest.raises(sqlite3.IntegrityError, match="only added to"):
+            connection.execute(statement)
+    connection.close()
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_commands(shop: Shop, stranger: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.store.save(tmp_path / "store")
+    (tmp_path / "chain.toml").write_text(
+        'format_version = 1\n[[retailer]]\nid = "r"\nname = "R"\nbrand = "Fresh"\nstores = ["store"]\n'
+    )
+    fill(shop.ledger, 0, 10)
+    shop.outbox.add([a_transfer(1)])
+    where = [
+        str(tmp_path / "store"), "--ledger", str(tmp_path / "shop.sqlite"), "--chain", shop.url,
+        "--outbox", str(tmp_path / "shop.outbox.sqlite"),
+    ]  # fmt: skip
+    assert main(["reconcile", *where]) == 1
+    assert "not shipped yet: 20 (1 to 20)" in capsys.readouterr().out
+    assert main(["ship", *where, "--retailers", str(tmp_path / "chain.toml")]) == 0
+    assert "shop: 20 rows of ledger, 1 rows of goods, 0 rows of health" in capsys.readouterr().out
+    assert shop.book.query("SELECT brand FROM store") == [("Fresh",)]
+    assert main(["reconcile", *where]) == 0
+    assert "ledger: 20 rows in the store, 20 in the chain's book, head " in capsys.readouterr().out
+    with unguarded(stranger):
+        stranger.execute("DELETE FROM entry WHERE seq = 7")
+    assert main(["reconcile", *where]) == 1
+    assert "missing: 1 (7)" in capsys.readouterr().out
+
+
+def test_a_command_says_what_it_cannot_do(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.store.save(tmp_path / "store")
+    begin = ["ship", str(tmp_path / "store"), "--ledger", str(tmp_path / "shop.sqlite"), "--patience", "0", "--chain"]
+    for url, said in (
+        ("sqlite:///x", "want postgresql://server/database"),
+        ("postgresql://anna:secret@localhost:1/none", "want a server that answers"),
+        ("postgresql://anna:secret@localhost:port/none", "postgresql://localhost"),
+    ):
+        assert main([*begin, url]) == 2
+        err = capsys.readouterr().err
+        assert said in err and "secret" not in err
+    assert main([*begin, shop.url, "--outbox", str(tmp_path / "none")]) == 2
+    assert "none: want an outbox, got nothing" in capsys.readouterr().err

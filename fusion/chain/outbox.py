@@ -63,8 +63,12 @@ def chained(previous: bytes, row: Sequence[object]) -> bytes:
     return hashlib.sha256(previous + _row_bytes(row)).digest()
 
 
+# Made once: json.dumps would make one for every row.
+_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
+
+
 def _row_bytes(row: Sequence[object]) -> bytes:
-    return json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(row).encode("ascii")
 
 
 class Outbox:
