@@ -65,27 +65,25 @@ def a_transfer(i: int, **changes: Any) -> Transfer:
     return replace(taken, **changes)
 
 
-@pytest.fixture
-def new_url(postgres: str) -> Iterator[Callable[[], str]]:
-    made: list[str] = []
-
-    def make() -> str:
-        name = f"chain_{secrets.token_hex(8)}"
-        with psycopg.connect(postgres, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        made.append(name)
-        base, _, options = postgres.partition("?")
-        return base.rsplit("/", 1)[0] + f"/{name}" + (f"?{options}" if options else "")
-
-    yield make
+@pytest.fixture(scope="module")
+def database(postgres: str) -> Iterator[str]:
+    """URL of a database for these tests alone."""
+    name = f"chain_{secrets.token_hex(8)}"
     with psycopg.connect(postgres, autocommit=True) as connection:
-        for name in made:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE {name}")
+    base, _, options = postgres.partition("?")
+    yield base.rsplit("/", 1)[0] + f"/{name}" + (f"?{options}" if options else "")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def url(new_url: Callable[[], str]) -> str:
-    return new_url()
+def url(database: str) -> str:
+    """URL of a database without a chain's book."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("SET client_min_messages = warning")
+        connection.execute("DROP SCHEMA IF EXISTS chain CASCADE")
+    return database
 
 
 @pytest.fixture
@@ -182,7 +180,7 @@ def test_another_row_under_the_same_number_is_named_and_not_taken(shop: Shop, tm
     with pytest.raises(IdempotencyConflict, match="shop: ledger 10: the chain's book holds"):
         fork.shipper().ship()
     rows = fork.sources[0].after(0, 100)
-    with pytest.raises(IdempotencyConflict, match="shop: ledger 9: kind: have 'visit opened', got 'receipt settled'"):
+    with pytest.raises(IdempotencyConflict, match=r"shop: ledger 9: .* kind: have 'visit opened', got 'receipt"):
         fork.book.add("shop", fork.sources[0], rows)
     with pytest.raises(IdempotencyConflict, match="shop: ledger 11: does not follow"):
         fork.book.add("shop", fork.sources[0], rows[10:])
@@ -227,8 +225,8 @@ class Scissors:
     def execute(self, *args: Any) -> Any:
         self._n -= 1
         if self._n == 0:
-            answer = self._connection.execute(*args) if self._after else None
-            assert answer is None or answer is not self
+            if self._after:
+                self._connection.execute(*args)
             self._connection.close()
             raise psycopg.OperationalError("cut")
         return self._connection.execute(*args)
@@ -236,16 +234,17 @@ class Scissors:
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_connection_cut_at_any_statement(shop: Shop, after: bool) -> None:
-    n_filled = 0
-    for n in range(1, 28):
-        fill(shop.ledger, n_filled, 6)
-        n_filled += 6
-        shipper = shop.shipper(batch=9)
-        shipper.ship() if n == 1 else None
+    n_filled, told = 0, list[str]()
+    for n in range(1, 27):
+        fill(shop.ledger, n_filled, 3)
+        n_filled += 3
         shop.book.mark("shop", shop.sources[0])
         shop.book._connection = Scissors(shop.book._connection, n, after)
-        shipper.run(wait=lambda seconds: None)
-        assert shop.faults() == []
+        shop.shipper(batch=4, tell=told.append).run(wait=lambda seconds: None)
+        shop.book.close()
+        assert shop.book.mark("shop", shop.sources[0]).seq == 2 * n_filled
+    assert shop.faults() == []
+    assert sum("cut; again in" in line for line in told) == 26
 
 
 def test_a_backend_killed_inside_a_batch(shop: Shop, stranger: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +304,7 @@ def test_the_store_does_not_wait_for_the_chain(shop: Shop, stranger: Any) -> Non
     assert shop.faults() == []
 
 
-def test_back_off_is_bounded_and_patience_ends(tmp_path: Path, new_url: Callable[[], str]) -> None:
+def test_back_off_is_bounded_and_patience_ends(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "postgresql://localhost:1/none")
     waits: list[float] = []
     with pytest.raises(ConnectionLost, match="want a server that answers"):
@@ -359,13 +358,17 @@ def test_an_hour_without_a_server_that_restarts_twice(tmp_path: Path, own_server
     following.start()
     with ChainBook(shop.url) as watcher:
         def shipped() -> int:
-            return watcher.mark("shop", shop.sources[0]).seq
+            try:
+                return watcher.mark("shop", shop.sources[0]).seq
+            except ConnectionLost:
+                return -1
 
         until(lambda: shipped() >= 40)
         for first in (5, 35):
+            n_told = len(told)
             stop_at_once(own_server)
             minutes(first, 30)  # half an hour of data
-            until(lambda: "again in" in told[-1])
+            until(lambda n=n_told: any("again in" in line for line in told[n:]))  # type: ignore[misc]
             own_server.ensure_postgres_running()
             until(lambda before=40 * first: shipped() > before)  # type: ignore[misc]
         minutes(65, 2)
@@ -373,7 +376,7 @@ def test_an_hour_without_a_server_that_restarts_twice(tmp_path: Path, own_server
         until(lambda: watcher.mark("shop", shop.sources[1]).seq == 20 * 67)
     stop.set()
     following.join()
-    assert sum("connected again" in line for line in told) >= 2
+    assert any("connected again" in line for line in told)
     assert shop.faults() == []
     shop.close()
 
@@ -577,6 +580,22 @@ def test_views(tmp_path: Path, url: str) -> None:
         query("DELETE FROM mark")
     for shop in (berlin, lisbon):
         shop.close()
+
+
+def test_never_more_than_a_batch_at_once(shop: Shop) -> None:
+    fill(shop.ledger, 0, 60)
+    source, asked = shop.sources[0], list[int]()
+
+    class Counted:
+        stream, genesis, newest = source.stream, source.genesis, source.newest
+
+        def after(self, seq: int, limit: int) -> Any:
+            asked.append(limit)
+            return source.after(seq, limit)
+
+    Shipper(shop.store, [Counted()], shop.book, batch=10).ship()
+    assert reconcile(shop.store, [Counted()], shop.book, batch=10)[0].agrees
+    assert max(asked) <= 11 and len(asked) > 20
 
 
 def test_books_in_postgresql_are_shipped_too(tmp_path: Path, url: str) -> None:

@@ -514,7 +514,11 @@ class ChainBook:
         # A shipper that died half-way without its line being cut does not hold up the next one.
         run(f"SET idle_in_transaction_session_timeout = '{SILENT_MAX_S:.0f}s'")
         run("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4")
-        present = "SELECT to_regclass('chain.book') IS NOT NULL"
+        # Asked of the tables themselves: what to_regclass did not find once, it does not look for again.
+        present = (
+            "SELECT count(*) > 0 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE (n.nspname, c.relname) = ('chain', 'book')"
+        )
         if not run(present).fetchone()[0]:
             with self._connection.transaction():
                 run("SELECT pg_advisory_xact_lock(hashtext('fusion chain'))")
