@@ -229,9 +229,11 @@ def kills(
         told += compared(booked(folder / "serve" / name, Store.load(folder / name)), truth)
     gaps = [float(line.split(": ")[1].split(" s")[0]) for line in said if "were lost" in line]
     differ = sum("billed before" in line for line in said)
+    overloaded = sum(": overload: " in line for line in said)
     return {
         "kills": done.total(), "ended": ended, **{key: told[key] for key in COMPARED}, "gaps": len(gaps),
-        "longest gap_s": max(gaps, default=0.0), "billed otherwise the second time": differ, "said": said,
+        "longest gap_s": max(gaps, default=0.0), "billed otherwise the second time": differ,
+        "warnings of overload": overloaded, "said": said,
     }  # fmt: skip
 
 
@@ -278,6 +280,8 @@ def main_kills(args: argparse.Namespace, scratch: Path) -> None:
         )
         print(f"four stores; sensors send again what is at most {kept_s:g} s old ({time.monotonic() - began_s:.0f} s):")
         print("  " + ", ".join(f"{key}: {value}" for key, value in found.items() if key != "said"), flush=True)
+        if args.verbose:
+            print("\n".join(found["said"]))
 
 
 # ---- many ------------------------------------------------------------------------------------------------------------
@@ -474,19 +478,20 @@ def main_cost(args: argparse.Namespace, scratch: Path) -> None:
 
     for n_cameras, n_plates, shoppers in ((4, 24, 4), (12, 80, 10), (28, 300, 20)):
         store = demo_store(n_cameras=n_cameras, n_plates=n_plates)
-        engine, took_s = Engine(store), []
+        engine, took_s, cpu_used_s = Engine(store), [], []
         next_ns = 0
         for observation in Simulation(store, Scenario(seed=5, minutes=2.0, shoppers=shoppers)).observations():
             engine.feed(observation)
             if engine.newest_ns > next_ns:
                 next_ns = engine.newest_ns + 5 * 10**9
-                began_s = time.perf_counter()
+                began_s, cpu_began_s = time.perf_counter(), time.process_time()
                 save(engine, scratch / "snapshot")
                 took_s.append(time.perf_counter() - began_s)
+                cpu_used_s.append(time.process_time() - cpu_began_s)
         size = (scratch / "snapshot").stat().st_size
         print(f"{n_cameras} cameras, {n_plates} plates: a snapshot on disk takes {1e3 * np.median(took_s):.0f} ms "
               f"(at most {1e3 * max(took_s):.0f} ms), {size / 1e3:.0f} kB; every 5 s: "
-              f"{20 * np.mean(took_s):.1f} % of a core")  # fmt: skip
+              f"{20 * np.mean(cpu_used_s):.1f} % of a core")  # fmt: skip
 
 
 def main() -> int:
@@ -496,6 +501,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--kept-s", type=float, nargs="+", default=[10.0, 0.0])
     parser.add_argument("--pause-s", type=float, default=2.5)
+    parser.add_argument("--verbose", action="store_true", help="kills: all that was said")
     parser.add_argument("--stores", type=int, default=50)
     parser.add_argument("--per-process", type=int, default=1)
     parser.add_argument("--cameras", type=int, default=4)
