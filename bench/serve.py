@@ -276,9 +276,9 @@ def main_kills(args: argparse.Namespace, scratch: Path) -> None:
         folder.mkdir()
         began_s = time.monotonic()
         found = kills(
-            folder, recording, -(-args.kills // 4), speed=1.0, kept_s=kept_s, pause_s=args.pause_s, n_stores=4
+            folder, recording, -(-args.kills // 8), speed=1.0, kept_s=kept_s, pause_s=args.pause_s, n_stores=8
         )
-        print(f"four stores; sensors send again what is at most {kept_s:g} s old ({time.monotonic() - began_s:.0f} s):")
+        print(f"eight stores; sensors send again what is at most {kept_s:g} s old ({time.monotonic() - began_s:.0f} s):")
         print("  " + ", ".join(f"{key}: {value}" for key, value in found.items() if key != "said"), flush=True)
         if args.verbose:
             print("\n".join(found["said"]))
@@ -498,9 +498,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["kills", "many", "overload", "cost"])
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--kept-s", type=float, nargs="+", default=[10.0, 0.0])
-    parser.add_argument("--pause-s", type=float, default=2.5)
+    parser.add_argument("--pause-s", type=float, default=6.0)
     parser.add_argument("--verbose", action="store_true", help="kills: all that was said")
     parser.add_argument("--stores", type=int, default=50)
     parser.add_argument("--per-process", type=int, default=1)

@@ -672,10 +672,9 @@ class Served:
     def _begin(self) -> tuple[Engine, deque[Observation], int]:
         """The engine of the newest snapshot, the scans since, and the snapshot's time; or a new one."""
         path, doubts = self.post.folder / "snapshot", self.post.folder / "doubts.json"
-        new = Engine(self.store, time.perf_counter_ns)
         if not path.exists():
             self._review_all("the store was started anew during this visit")
-            return new, deque(), 0
+            return Engine(self.store, time.perf_counter_ns), deque(), 0
         data = path.read_bytes()
         try:
             engine = resume(data, self.store, time.perf_counter_ns)
@@ -683,9 +682,10 @@ class Served:
             self._said.append(f"begins anew, visits that were open are in review: {error}")
             self._review_all("the store's sensors or shelves were changed during this visit")
             try:
-                return new, deque(), newest_ns(data)
+                since_ns = newest_ns(data)
             except SnapshotError:
-                return new, deque(), 0
+                since_ns = 0
+            return Engine(self.store, time.perf_counter_ns), deque(), since_ns
         try:
             self._doubts = dict(json.loads(doubts.read_text(encoding="utf-8"))) if doubts.exists() else {}
         except ValueError:
@@ -726,6 +726,9 @@ class Served:
                 if first:
                     first = False
                     self._gap(observation.t_ns - self._since_ns)
+                    # Whose frames are lost is not found at the gate any more: the next to come would get that scan.
+                    while waiting and waiting[0].t_ns < observation.t_ns - GAP_INTACT_S * 1e9:
+                        waiting.popleft()
                 while waiting and waiting[0].t_ns <= observation.t_ns:
                     self._give(waiting.popleft())
                 self._give(observation)
