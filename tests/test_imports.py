@@ -122,6 +122,7 @@ def test_every_public_name_is_there() -> None:
         ("starlette", "console", "import fusion.console.server"),
         ("ray", "ray", "from fusion.chain.cluster import map_tasks; next(map_tasks(abs, [1], cluster='local'))"),
         ("psycopg", "postgres", "from fusion.adapters.books import open_books; open_books('postgresql://x', 'x', 'v')"),
+        ("psycopg", "postgres", "from fusion.chain.book import ChainBook; ChainBook('postgresql://x')"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(package: str, extra: str, code: str) -> None:
