@@ -1,6 +1,6 @@
 """What a store costs, measured, and what that makes of one, a hundred and two thousand of them.
 
-python bench/capacity.py                      measures (some minutes) and prints the tables of docs/capacity.md
+python bench/capacity.py                      measures (some minutes) and prints the plan as tables
 python bench/capacity.py --json units.json    keeps the measured unit costs as well
 
 Each store is measured in a process of its own, so that memory is that of one store. Everything else is arithmetic with

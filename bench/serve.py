@@ -278,7 +278,8 @@ def main_kills(args: argparse.Namespace, scratch: Path) -> None:
         found = kills(
             folder, recording, -(-args.kills // 8), speed=1.0, kept_s=kept_s, pause_s=args.pause_s, n_stores=8
         )
-        print(f"eight stores; sensors send again what is at most {kept_s:g} s old ({time.monotonic() - began_s:.0f} s):")
+        took_s = time.monotonic() - began_s
+        print(f"eight stores; sensors send again what is at most {kept_s:g} s old ({took_s:.0f} s):")
         print("  " + ", ".join(f"{key}: {value}" for key, value in found.items() if key != "said"), flush=True)
         if args.verbose:
             print("\n".join(found["said"]))
