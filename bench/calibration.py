@@ -50,7 +50,7 @@ def similarity(found_m: np.ndarray, true_m: np.ndarray) -> tuple[float, np.ndarr
 
 def aligned(cameras: tuple[Camera, ...], true: tuple[Camera, ...]) -> tuple[Camera, ...]:
     """Found cameras in the frame of the true ones."""
-    from fusion.calibration import _rotation_vector
+    from fusion.calibration import rotation_vector
 
     found, wanted = Rig.from_cameras(cameras), Rig.from_cameras(true)
     scale, rotation, shift_m = similarity(found.centres_m, wanted.centres_m)
@@ -58,7 +58,7 @@ def aligned(cameras: tuple[Camera, ...], true: tuple[Camera, ...]) -> tuple[Came
     for camera, extrinsics, centre_m in zip(cameras, found.camera_from_world, found.centres_m):
         r = extrinsics[:, :3] @ rotation.T
         t = -r @ (scale * rotation @ centre_m + shift_m)
-        pose = {"rotation": tuple(_rotation_vector(r).tolist()), "translation": tuple(t.tolist())}
+        pose = {"rotation": tuple(rotation_vector(r).tolist()), "translation": tuple(t.tolist())}
         out.append(Camera.model_validate({**camera.model_dump(), **pose}))
     return tuple(out)
 

@@ -125,7 +125,7 @@ def _rotation_matrix(vector: np.ndarray) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
 
 
-def _rotation_vector(matrix: np.ndarray) -> np.ndarray:
+def rotation_vector(matrix: np.ndarray) -> np.ndarray:
     """(3,) rotation vector of a rotation, exact up to half a turn."""
     u, _, vt = np.linalg.svd(matrix)
     matrix = u @ vt  # The nearest rotation: files carry six digits.
@@ -497,7 +497,7 @@ class _Reader:
             raise ValueError("want a rotation, got a reflection (determinant -1)")
         if part.upright_from_world is not None:
             matrix = matrix @ part.upright_from_world
-        return _rotation_vector(matrix).tolist()
+        return rotation_vector(matrix).tolist()
 
     def _read_translation(self, part: _Part, value: np.ndarray) -> list[float]:
         if value.size != 3:

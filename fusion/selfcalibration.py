@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from fusion import structure
 from fusion.adjustment import covariance, rotations
-from fusion.calibration import _rotation_vector, load_calibration
+from fusion.calibration import load_calibration, rotation_vector
 from fusion.config import Camera, Store, cameras_text, inside_polygon, validation_faults
 from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.films import Film
@@ -228,7 +228,7 @@ def calibrate(
     centre_m = frame.scale * found.poses.centre_m @ frame.rotation.T + frame.shift_m
     placed = []
     for view, r, c in zip(found.placed, rotation, centre_m):
-        pose = {"rotation": tuple(_rotation_vector(r).tolist()), "translation": tuple((-r @ c).tolist())}
+        pose = {"rotation": tuple(rotation_vector(r).tolist()), "translation": tuple((-r @ c).tolist())}
         placed.append(Camera.model_validate({**cameras[view].model_dump(), **pose}))
     ties = _ties(names, found, frame.scale, span_s)
     warnings = list(frame.warnings)

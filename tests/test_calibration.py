@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from fusion.calibration import _rotation_matrix, _rotation_vector, load_calibration, save_calibration
+from fusion.calibration import _rotation_matrix, load_calibration, rotation_vector, save_calibration
 from fusion.config import Camera
 from fusion.errors import ConfigError
 
@@ -94,7 +94,7 @@ def test_rotations_agree_with_opencv_and_return(axis: tuple[float, ...], angle: 
     vector = angle * np.array(axis) / np.linalg.norm(axis)
     matrix = _rotation_matrix(vector)
     assert_allclose(matrix, cv2.Rodrigues(vector)[0], atol=1e-9)
-    assert_allclose(_rotation_matrix(_rotation_vector(matrix)), matrix, atol=1e-9)
+    assert_allclose(_rotation_matrix(rotation_vector(matrix)), matrix, atol=1e-9)
 
 
 # ---- TOML ------------------------------------------------------------------------------------------------------------
