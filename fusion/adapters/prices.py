@@ -2,10 +2,10 @@
 
 The price of a piece is the one at the moment when it was taken. Offers then apply to the pieces of one receipt so that
 the customer pays least: pieces are grouped from the dearest to the cheapest, of equal ones in the receipt's order, and
-of up to five offers that share products every order is tried (of more, the order of the file). A percentage is rounded to the nearest minor unit,
-halves up, once per group. A group's discount is shared among its pieces in proportion to their prices, by largest
-remainder; of equal remainders the piece that stands first on the receipt gets the unit. VAT follows from what
-remains, once per rate; see `fusion.adapters.ledger.vat_included`.
+of up to five offers that share products every order is tried (of more, the order of the file). A percentage is rounded
+to the nearest minor unit, halves up, once per group. A group's discount is shared among its pieces in proportion to
+their prices, by largest remainder; of equal remainders the piece that stands first on the receipt gets the unit. VAT
+follows from what remains, once per rate; see `fusion.adapters.ledger.vat_included`.
 """
 
 from __future__ import annotations
