@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from fusion.errors import IdempotencyConflict, JournalError
 
@@ -58,6 +59,10 @@ class Journal:
 
     def __iter__(self) -> Iterator[Transfer]:
         return iter(tuple(self._transfers.values()))
+
+    def since(self, number: int) -> tuple[Transfer, ...]:
+        """The transfers after the first `number` of them."""
+        return tuple(islice(self._transfers.values(), number, None))
 
     def __contains__(self, idempotency_key: object) -> bool:
         return idempotency_key in self._transfers

@@ -12,22 +12,28 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from broker import MOSQUITTO, Mosquitto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.adapters.ledger import Ledger
+from fusion.adapters.mqtt import Publisher
 from fusion.adapters.retailers import Chain
 from fusion.chain import serve as chain_serve
+from fusion.chain.outbox import Outbox
 from fusion.chain.worker import SCANS_MAX, Intake, Post, Served
 from fusion.config import Store
 from fusion.engine import Engine
 from fusion.errors import ConfigError
 from fusion.observations import Frame, GateScan, Observation, Recording, ShelfReading
+from fusion.results import Warning
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
@@ -123,11 +129,12 @@ def test_an_overload_is_told_when_it_begins_and_when_it_is_over() -> None:
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty seconds of data, so that a store that is served six times as quickly ends soon."""
+    """A minute of data with something on every bill: served some ten times as quickly it ends soon."""
     from fusion.simulation import Scenario, Simulation, demo_store
 
     folder = tmp_path_factory.mktemp("serve") / "recording"
-    Simulation(demo_store(n_cameras=4, n_plates=16), Scenario(seed=11, minutes=0.7, shoppers=3)).write(folder)
+    scenario = Scenario(seed=11, minutes=1.0, shoppers=3, dead_plates=1)
+    Simulation(demo_store(n_cameras=4, n_plates=16), scenario).write(folder)
     return folder
 
 
@@ -151,10 +158,39 @@ def test_a_store_served_to_its_end_has_the_receipts_of_a_replay(recording: Path,
     store = Recording(recording).store
     books = bench.booked(tmp_path, store)
     truth = bench.uninterrupted(recording, store)
-    assert truth and {visit: (one[0], one[1]) for visit, one in books["visits"].items()} == {
+    assert len(truth) == 3 and all(receipt.total for receipt in truth.values())
+    assert {visit: (one[0], one[1]) for visit, one in books["visits"].items()} == {
         visit: (receipt.status, receipt.total) for visit, receipt in truth.items()
     }
     assert books["fault"] is None and books["sum"] == 0
+
+
+def goods_of(folder: Path, store: Store) -> tuple[list[tuple[object, ...]], int]:
+    """The transfers that a store keeps for the chain, without numbers and hashes, and how many warnings."""
+    with Outbox(folder / "outbox.sqlite", store) as box:
+        return [row[1:-1] for row in box.rows_after("goods", 0, 10**6)], box.newest("health")
+
+
+def test_goods_and_warnings_are_kept_for_the_chain_each_once(recording: Path, tmp_path: Path) -> None:
+    store = Recording(recording).store
+    engine = Engine(store)
+    told = [warning for one in Recording(recording).observations() for warning in engine.feed(one)] + engine.close()
+    truth = [
+        (one.t_ns, one.idempotency_key, " ".join(one.debit), " ".join(one.credit), one.gtin, one.quantity)
+        for one in engine.journal
+    ]
+    n_warnings = len([one for one in told if isinstance(one, Warning)])
+    assert len(truth) > 3 and n_warnings
+    # Stopped inside, with all that came sent again; then begun again from its first snapshot, as after a kill.
+    stopped_halfway(recording, tmp_path)
+    snapshot, kept = (tmp_path / "snapshot").read_bytes(), goods_of(tmp_path, store)
+    assert kept[0] == truth[: len(kept[0])] != truth
+    first = served_to_its_end(post_of(recording, tmp_path, speed=40.0))
+    assert not first.failure and not first.status()["lost_s"] and goods_of(tmp_path, store) == (truth, n_warnings)
+    (tmp_path / "snapshot").write_bytes(snapshot)
+    second = served_to_its_end(post_of(recording, tmp_path, speed=40.0))
+    assert not second.failure and goods_of(tmp_path, store) == (truth, n_warnings)
+    assert not [said for said in (*first.status()["said"], *second.status()["said"]) if "outbox" in said]
 
 
 def stopped_halfway(recording: Path, tmp_path: Path) -> int:
@@ -387,3 +423,45 @@ def test_nonsense_from_a_source_is_counted_and_costs_the_store_nothing(recording
     }}))  # fmt: skip
     assert not served.failure and served.over
     assert sum(served.status()["not_used"].values()) > 100
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    broker = Mosquitto(tmp_path / "broker")
+    yield broker
+    broker.stop()
+
+
+@pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto on this machine")
+def test_a_store_behind_a_broker_that_is_killed_bills_as_a_replay_does(
+    recording: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    store = Recording(recording).store
+    path = bench.make_chain(
+        tmp_path, recording, {store.id: (f"mqtt://{broker.address}", {})}, pause_max_s=0.1, snapshot_every_s=2.0
+    )
+    observations = list(Recording(recording).observations())
+    names = {Frame: "cameras", ShelfReading: "scales", GateScan: "gates"}
+    said: list[str] = []
+    with bench.supervised(path, said.append) as supervisor:
+        publishers = {kind: Publisher(broker.address, store.id, name, kept_s=1e4) for kind, name in names.items()}
+        look = lambda: supervisor.health()["stores"][store.id]  # noqa: E731
+        chunks = [list(chunk) for _, chunk in groupby(observations, lambda one: one.t_ns // 500_000_000)]
+        for i, chunk in enumerate(chunks):
+            for kind, together in groupby(chunk, type):
+                publishers[kind].publish(*together)
+            # No publisher's data overtake another's by seconds. The process dies when half has come.
+            assert all(publisher.flush(20.0) for publisher in publishers.values())
+            if i % 20 == 0 or i == len(chunks) - 1:
+                assert bench.until(lambda: look().get("newest_ns", 0) > chunk[0].t_ns - 3 * 10**9, 30.0)  # noqa: B023
+            if i == len(chunks) // 2:
+                os.kill(supervisor.pids()[store.id], signal.SIGKILL)
+        truth = bench.uninterrupted(recording, store)
+        folder = tmp_path / "serve" / store.id
+        bench.until(lambda: len(bench.booked(folder, store)["n_receipts"]) == len(truth), 20.0)
+        assert look()["restarts"] == 1 and not look()["lost_s"] and not look()["dropped"]
+        for publisher in publishers.values():
+            publisher.close()
+    told = bench.compared(bench.booked(folder, store), truth)
+    assert told["as without kills"] == told["customers"] == 3, said
+    assert told["twice"] == told["open"] == told["books that do not add up"] == 0

@@ -441,6 +441,7 @@ class _Collector:
                     lambda one: float(bool(one["configuration_refused"])))  # fmt: skip
         yield gauge("memory_bytes", "proportional share of resident memory", lambda one: one["memory_bytes"])
         yield gauge("queue", "observations that wait for the engine", lambda one: one.get("queue"))
+        yield gauge("lag_seconds", "how long what the engine took last had waited", lambda one: one.get("lag_s"))
         yield gauge("lost_seconds", "sensors' data lost at the last restart", lambda one: one.get("lost_s"))
         yield gauge("newest_seconds", "newest data time, since 1970",
                     lambda one: one["newest_ns"] * 1e-9 if one.get("newest_ns") else None)  # fmt: skip

@@ -1,13 +1,14 @@
 """One process of `serve`: for each of its stores a source, a bounded queue, an engine, and the store's books.
 
-    source --(thread)--> Intake --(thread)--> Engine --> Ledger, evidence.jsonl, live.sock
+    source --(thread)--> Intake --(thread)--> Engine --> Ledger, evidence.jsonl, live.sock, Outbox (warnings)
                                                  |
-                                                 every few seconds of data time: snapshot, and which scans came since
+                                                 every few seconds of data time: snapshot, and which scans came since;
+                                                 then the goods that moved before it --> Outbox
 
 What a store's folder holds is enough to go on after the process was killed at any instant: the snapshot, the scans
 that came since (sensors send frames and weights again, a gate does not ask twice), and the books. Results reach the
 books before the snapshot that follows them, so going on from it says again what was said, which the books take in
-silence.
+silence. Goods reach the chain's outbox after it: what a snapshot holds is never explained otherwise any more.
 
 A gap in the data is told by the data: up to GAP_INTACT_S it is as if somebody had been hidden for a moment; after a
 longer one the receipts of those who were inside go to review; after GAP_FRESH_S nobody is followed across it.
@@ -35,6 +36,7 @@ from typing import Any, Protocol
 
 from fusion.adapters.ledger import NAME_MAX, Ledger
 from fusion.adapters.prices import PriceBook
+from fusion.chain.outbox import Outbox
 from fusion.config import Store
 from fusion.console.feed import LiveFeed
 from fusion.engine import Engine
@@ -91,6 +93,7 @@ class Intake:
     Attributes:
         dropped: observations dropped so far, by stream: `detections: CAMERA`, `weights: PLATE`, `gate: GATE`.
         longest: most observations that waited at a time.
+        lag_s: how long what was taken last had waited; of what is sent again nobody knows.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Intake:
         self._condition = threading.Condition()
         self.dropped: Counter[str] = Counter()
         self.longest = 0
+        self.lag_s = 0.0
         self.ended = False
         self._told: Counter[str] = Counter()
         self._last_drop_s = self._last_told_s = -1e9
@@ -149,6 +153,7 @@ class Intake:
             if not len(self) and not self.ended:
                 self._condition.wait(timeout_s)
             now_s = self._clock_s()
+            self.lag_s = 0.0
             oldest_s = [now_s - wait_s for wait_s in (*self._waits_s, float("inf"))]
             taken: list[Observation] = []
             while len(taken) < BATCH_MAX:
@@ -160,6 +165,7 @@ class Intake:
                 if since_s < oldest_s[kind]:
                     self._drop(observation)
                 else:
+                    self.lag_s = max(now_s - since_s, 0.0)
                     taken.append(observation)
             self._condition.notify_all()
             return taken
@@ -526,7 +532,7 @@ class Served:
         self._lost_s = self._snapshot_s = 0.0
         self._snapshot_bytes = 0
         self._snapshot_ns = 0
-        self._lag_s = 0.0
+        self._n_told = 0  # of the engine's journal, to the outbox
         self._doubts: dict[str, str] = {}
         self._orphans: dict[str, tuple[str | None, int]] = {}
         self._told: list[Warning] = []
@@ -568,7 +574,7 @@ class Served:
         told: dict[str, Any] = {
             "beat": self.beat, "failure": self.failure, "over": self.over, "said": said, "ready": engine is not None,
             "newest_ns": self._newest_ns, "queue": len(self._intake), "queue_longest": self._intake.longest,
-            "dropped": dict(self._intake.dropped), "lag_s": self._lag_s, "lost_s": self._lost_s,
+            "dropped": dict(self._intake.dropped), "lag_s": self._intake.lag_s, "lost_s": self._lost_s,
             "receipts": dict(self._receipts), "counts": dict(self._counts), "change_waits": self._change is not None,
             "snapshot_ns": self._snapshot_ns, "snapshot_s": self._snapshot_s, "snapshot_bytes": self._snapshot_bytes,
         }  # fmt: skip
@@ -597,8 +603,10 @@ class Served:
         self._scans = _Scans(folder)
         self._ledger = Ledger.open(folder / f"{self.store.id}.sqlite", self.store)
         self._prices = PriceBook(self.store)
+        self._outbox = Outbox(folder / "outbox.sqlite", self.store)
         engine, waiting, since_ns = self._begin()
         self._engine = engine
+        self._tell_goods()
         # What the sensors did not tell since then is the gap; the first observation shows it.
         self._since_ns = since_ns
         # A new engine is not told again what another one has worked off.
@@ -620,6 +628,7 @@ class Served:
                         self._review(list(self._orphans))
                         self._said.append("its source has ended; what was open is in review")
                         self._ledger.review_open_visits(self._newest_ns, "the store's data ended during this visit")
+                        self._tell_goods()
                         (folder / "snapshot").unlink(missing_ok=True)
                     else:
                         self._keep()
@@ -627,6 +636,7 @@ class Served:
             source.stop()
             self._scans.close()
             self._ledger.close()
+            self._outbox.close()
         if self.over and self._pump_failure:
             self.over = False
             raise FusionError(self._pump_failure)
@@ -778,6 +788,7 @@ class Served:
                     self._evidence.flush()
             case Warning():
                 self._counts["warnings"] += 1
+                self._outbox.add(results=[result])
                 if result.kind in ("overload", "refused"):
                     self._said.append(f"{result.kind}: {result.subject}: {result.message}")
         self._feed_to_consoles.add(result)
@@ -867,8 +878,25 @@ class Served:
                 self._write_doubts()
         self._snapshot_s, self._snapshot_bytes = time.perf_counter() - began_s, len(data)
         self._snapshot_ns = self._newest_ns
+        self._tell_goods()
+
+    def _tell_goods(self) -> None:
+        """To the chain: the transfers that came since they were told last."""
+        assert self._engine is not None
+        new = self._engine.journal.since(self._n_told)
+        try:
+            self._outbox.add(new)
+        except IdempotencyConflict:
+            for transfer in new:
+                try:
+                    self._outbox.add([transfer])
+                except IdempotencyConflict as error:
+                    self._said.append(f"outbox: {error}; what was told before stands")
+        self._n_told += len(new)
 
     def _renew(self, engine: Engine) -> None:
+        if not engine.journal:
+            self._n_told = 0
         self._engine = engine
         self._feed_to_consoles.follow(engine)
 
