@@ -1,10 +1,13 @@
 """What a store costs, measured, and what that makes of one, a hundred and two thousand of them.
 
-python bench/capacity.py                      measures (some minutes) and prints the plan as tables
-python bench/capacity.py --json units.json    keeps the measured unit costs as well
+    OMP_NUM_THREADS=1 python bench/capacity.py                 measures (ten minutes) and prints the plan as tables
+    OMP_NUM_THREADS=1 python bench/capacity.py --units FILE    plans with the costs in FILE, measured if there is none
 
-Each store is measured in a process of its own, so that memory is that of one store. Everything else is arithmetic with
-the assumptions that stand beside it, which whoever plans should replace by their own.
+Each store is simulated first and then served from that recording at true speed, in a process of its own, as `serve`
+does it: source, queue, engine, books, snapshots every five seconds, outbox. So its CPU and memory hold everything but
+the broker's client. What its sensors would send over MQTT is counted by the payloads' bytes. The chain's rows and bytes
+are those of a book filled with receipts like the measured ones. Everything else is arithmetic with the assumptions
+that stand beside it, which whoever plans should replace by their own.
 """
 
 from __future__ import annotations
@@ -12,109 +15,157 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 
 # Cameras, plates, shoppers in MINUTES.
-SHAPES = ((12, 160, 12), (28, 320, 24), (100, 800, 60))
-MINUTES = 3.0
+SHAPES = ((12, 160, 12), (28, 320, 24), (100, 520, 40))
+MINUTES = 2.5
 FLEETS = (1, 100, 2000)
 
 # Assumptions of the plan.
 OPEN_H = 16.0  # a day
-CORE_LOAD_MAX = 0.5  # of a core: what comes in bursts must not wait
-VISITS_PER_H_AND_CAMERA = 3.0  # on average over the day; a full shop is what is measured
+CORE_LOAD_MAX = 0.5  # of a core at the hour that was measured: what comes in bursts must not wait
+VISITS_PER_H_AND_CAMERA = 3.0  # over the day; the hour that was measured is a full one
+PICTURES_PER_S = 15.0  # of a camera, as measured
 PICTURES_PER_GPU_S = 500.0  # of a pose detector, as its maker or a trial tells; not measured here
+SHIP_ROWS_PER_S = 20_000.0  # that one shipper carries, see bench/bench_chain_book.py
 
 
 @dataclass
 class Unit:
-    """What one store costs, per second of data where a rate is meant, with the shop as full as it was simulated."""
+    """What one store costs, with the shop as full as it was simulated; rates per second of data."""
 
     cameras: int
     plates: int
     people: float  # inside, on average
-    engine_cpu: float  # seconds of one core
+    process_cpu: float  # seconds of one core
+    engine_cpu: float
+    step_p50_us: float
     step_p99_us: float
-    memory_mb: float
+    memory_mb: float  # most that the process held
     snapshot_mb: float
     snapshot_ms: float
     messages: float
+    mqtt_kb: float
     recording_kb: float
-    results_kb: float
-    rows_per_visit: float
-    book_kb_per_visit: float
+    visits: int
+    store_rows_per_visit: float  # entries, postings, goods, warnings
+    store_kb_per_visit: float  # books, outbox and evidence
 
 
-def measured(cameras: int, plates: int, shoppers: int) -> Unit:
-    from fusion.adapters.ledger import Ledger
-    from fusion.observations import Frame, RecordingWriter
-    from fusion.results import People, PersonEntered, Receipt, ResultsWriter
-    from fusion.run import Run
+def simulated(folder: Path, cameras: int, plates: int, shoppers: int) -> None:
     from fusion.simulation import Scenario, Simulation, demo_store
-    from fusion.snapshot import snapshot
 
     store = demo_store(n_cameras=cameras, n_plates=plates)
-    simulation = Simulation(store, Scenario(seed=5, minutes=MINUTES, shoppers=shoppers))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        n_messages = n_frames = n_people = n_states = n_visits = 0
-        snapshot_s: list[float] = []
-        snapshot_bytes = 0
-        books = folder / "l.sqlite"
-        with RecordingWriter(folder / "recording", store) as recorder, Ledger.open(books, store) as ledger:
+    Simulation(store, Scenario(seed=5, minutes=MINUTES, shoppers=shoppers)).write(folder / "recording")
 
-            def counted():
-                nonlocal n_messages, n_frames
-                for observation in simulation.observations():
-                    n_messages += 1
-                    n_frames += isinstance(observation, Frame)
-                    recorder.write(observation)
-                    yield observation
 
-            run = Run(store, counted())
-            writer = ResultsWriter(folder / "results", store)
+def served(folder: Path) -> Unit:
+    """The recording in a folder, served as a store's process does it."""
+    from fusion.adapters.ledger import Ledger
+    from fusion.chain.outbox import STREAMS, Outbox
+    from fusion.chain.worker import Post, Served
+    from fusion.observations import Recording
 
-            def keep(result: object) -> None:
-                nonlocal n_people, n_states, n_visits, snapshot_bytes
-                writer.write(result, run.engine.account_of)  # type: ignore[arg-type]
-                if isinstance(result, People):
-                    n_states += 1
-                    n_people += int(result.confirmed.sum())
-                    if n_states % 200 == 0:
-                        before_s = time.perf_counter()
-                        snapshot_bytes = max(snapshot_bytes, len(snapshot(run.engine)))
-                        snapshot_s.append(time.perf_counter() - before_s)
-                elif isinstance(result, PersonEntered) and result.visit is not None:
-                    ledger.open_visit(result.visit, result.account, result.t_ns)
-                elif isinstance(result, Receipt):
-                    n_visits += 1
-                    ledger.post_receipt(result)
-
-            for result in run.results():
-                keep(result)
-            for result in run.finish():
-                keep(result)
-            summary = run.summary()
-            writer.close(summary, run.engine.shelf_state())
-            n_rows = ledger.head().seq
-        seconds = MINUTES * 60
-        size = {
-            part: sum(file.stat().st_size for file in (folder / part).rglob("*") if file.is_file())
-            for part in ("recording", "results")
-        }
-        book = sum(f.stat().st_size for f in folder.glob("l.sqlite*"))
+    recording = Recording(folder / "recording")
+    store, (first_ns, last_ns) = recording.store, recording.span_ns() or (0, 0)
+    seconds = (last_ns - first_ns) * 1e-9
+    out = folder / "served"
+    options = {"speed": 1.0, "kept_s": 10.0}
+    one = Served(Post(store, out, folder, f"recording:{folder / 'recording'}", options, time.monotonic() + 3.0))
+    one.start()
+    snapshot_mb = snapshot_ms = 0.0
+    status = one.status()
+    cpu_s, wall_s = 0.0, 0.0
+    while not one.ended:
+        one.join(1.0)
+        status = one.status() if not one.ended or not status["ready"] else {**status, **one.status()}
+        snapshot_mb = max(snapshot_mb, status["snapshot_bytes"] / 1e6)
+        snapshot_ms = max(snapshot_ms, 1e3 * status["snapshot_s"])
+        if not wall_s and status["newest_ns"] > first_ns + 5e9:  # What a start costs is not what serving costs.
+            cpu_s, wall_s = time.process_time(), time.monotonic()
+    cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
+    assert one.over and not one.failure, one.failure
+    assert not status["dropped"], status["dropped"]
+    memory = Path("/proc/self/status").read_text().split("VmHWM:", 1)[1]
+    with Ledger.open(out / f"{store.id}.sqlite", store) as ledger, Outbox(out / "outbox.sqlite", store) as box:
+        entries = ledger.entries_between(-(2**62), 2**62)
+        visits = {entry.visit for entry in entries if entry.kind.startswith("receipt")}
+        n_rows = len(entries) + sum(len(entry.postings) for entry in entries) + sum(map(box.newest, STREAMS))
+    kept = sum(file.stat().st_size for name in ("*.sqlite*", "evidence.jsonl") for file in out.glob(name))
+    size = sum(file.stat().st_size for file in (folder / "recording").rglob("*") if file.is_file())
+    assert one._engine is not None
     return Unit(
-        cameras, plates, n_people / max(n_states, 1), summary.engine_cpu_s / seconds, summary.step_us["p99"],
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, snapshot_bytes / 1e6,
-        1e3 * sum(snapshot_s) / max(len(snapshot_s), 1), n_messages / seconds, size["recording"] / 1e3 / seconds,
-        size["results"] / 1e3 / seconds, n_rows / max(n_visits, 1), book / 1e3 / max(n_visits, 1),
+        len(store.cameras), len(store.plates), inside(out, store, seconds), cpu_s / wall_s,
+        one._engine.step_times.total_s / seconds, status["step_us"]["p50"], status["step_us"]["p99"],
+        int(memory.split()[0]) / 1024, snapshot_mb, snapshot_ms, *sent(recording, seconds), size / 1e3 / seconds,
+        len(visits), n_rows / len(visits), kept / 1e3 / len(visits),
     )  # fmt: skip
+
+
+def inside(out: Path, store: object, seconds: float) -> float:
+    """People in the shop on average, by the receipts."""
+    from fusion.adapters.ledger import Ledger
+
+    with Ledger.open(out / f"{store.id}.sqlite", store) as ledger:  # type: ignore[attr-defined, arg-type]
+        receipts = [ledger.standing(visit) for visit in {e.visit for e in ledger.entries_between(-(2**62), 2**62)}]
+    return sum((one.exit_ns - one.enter_ns) * 1e-9 for one in receipts if one is not None) / seconds
+
+
+def sent(recording: object, seconds: float) -> tuple[float, float]:
+    """Messages and kilobytes a second over MQTT: plates that were sampled together share a message."""
+    from fusion.adapters.messages import Mark, frame_payload, line_payload, weights_payload
+    from fusion.observations import Frame, ShelfReading
+
+    n, n_bytes, mark = 0, 0, Mark(0, 0)
+    for (kind, _, _), together in groupby(
+        recording.observations(),  # type: ignore[attr-defined]
+        lambda one: (type(one), one.t_ns, len(one.samples) if isinstance(one, ShelfReading) else id(one)),
+    ):
+        alike = list(together)
+        if kind is Frame:
+            payload = frame_payload(alike[0], mark)
+        elif kind is ShelfReading:
+            payload = weights_payload(alike, mark)
+        else:
+            payload = line_payload(alike[0], mark)
+        n, n_bytes = n + 1, n_bytes + len(payload)
+    return n / seconds, n_bytes / 1e3 / seconds
+
+
+def chain_bytes_per_row(n_receipts: int = 5000) -> float:
+    """What a row takes in the chain's book, indexes and all."""
+    import psycopg
+    from bench_chain_book import STORE, database, fill, server
+
+    from fusion.adapters.ledger import Ledger
+    from fusion.chain.book import ChainBook, LedgerSource, OutboxSource, Shipper
+    from fusion.chain.outbox import Outbox
+
+    tables = ("entry", "posting", "goods")
+    with (
+        server() as url, tempfile.TemporaryDirectory() as folder, database(url) as place,
+        Ledger.open(Path(folder) / "ledger.sqlite", STORE) as ledger, Outbox(Path(folder) / "out.sqlite", STORE) as box,
+        ChainBook(place) as book,
+    ):  # fmt: skip
+        fill(ledger, box, n_receipts, 4 * n_receipts)
+        Shipper(STORE, [LedgerSource(ledger, STORE), OutboxSource(box, "goods")], book).ship()
+        with psycopg.connect(place, autocommit=True) as connection:
+            size = n = 0
+            for table in tables:
+                (one,) = connection.execute("SELECT pg_total_relation_size(%s)", (f"chain.{table}",)).fetchone() or (0,)
+                (rows,) = connection.execute(f"SELECT count(*) FROM chain.{table}").fetchone() or (0,)
+                size, n = size + one, n + rows
+    return size / n
+
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:
@@ -122,67 +173,85 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def amount(value: float, unit: str) -> str:
-    """Bytes with a fitting prefix; value in kB."""
+def amount(kilo: float, unit: str = "B") -> str:
+    """Thousands of a unit with a fitting prefix."""
     for name in ("k", "M", "G", "T"):
-        if value < 1000 or name == "T":
-            return f"{value:.3g} {name}{unit}"
-        value /= 1000
+        if kilo < 1000 or name == "T":
+            return f"{kilo:.3g} {name}{unit}"
+        kilo /= 1000
     raise AssertionError
 
 
-def plan(units: list[Unit]) -> str:
-    rows, fleet = [], []
+def plan(units: list[Unit], chain_row_bytes: float) -> str:
+    stores = [
+        [
+            f"{unit.cameras} cameras, {unit.plates} plates, {unit.people:.0f} people inside",
+            f"{100 * unit.process_cpu:.0f} % ({100 * unit.engine_cpu:.0f} %)",
+            f"{unit.step_p50_us / 1e3:.2f} / {unit.step_p99_us / 1e3:.1f} ms", f"{unit.memory_mb:.0f} MB",
+            f"{unit.snapshot_mb:.1f} MB, {unit.snapshot_ms:.0f} ms", f"{unit.messages:.0f}, {amount(unit.mqtt_kb)}",
+            amount(3600 * unit.recording_kb), f"{unit.store_rows_per_visit:.0f}, {amount(unit.store_kb_per_visit)}",
+        ]
+        for unit in units
+    ]  # fmt: skip
+    heads = [
+        "a store", "CPU, of a core (engine alone)", "step p50 / p99", "memory, most", "snapshot, most",
+        "sensors' messages and bytes a second", "recording an hour", "rows and bytes a visit",
+    ]  # fmt: skip
+    fleets = []
     for unit in units:
-        rows.append(
-            [
-                f"{unit.cameras} cameras, {unit.plates} plates, {unit.people:.0f} people inside",
-                f"{100 * unit.engine_cpu:.1f} %", f"{unit.step_p99_us / 1e3:.1f} ms", f"{unit.memory_mb:.0f} MB",
-                f"{unit.snapshot_mb:.1f} MB, {unit.snapshot_ms:.0f} ms", f"{unit.messages:.0f}",
-                amount(3600 * unit.recording_kb, "B"), amount(3600 * unit.results_kb, "B"),
-                f"{unit.rows_per_visit:.1f} rows, {unit.book_kb_per_visit:.1f} kB",
-            ]
-        )  # fmt: skip
         visits = VISITS_PER_H_AND_CAMERA * unit.cameras * OPEN_H
         for n in FLEETS:
-            cores = n * unit.engine_cpu / CORE_LOAD_MAX
-            gpus = n * unit.cameras * 25.0 / PICTURES_PER_GPU_S
-            fleet.append(
-                [
-                    f"{n} x {unit.cameras}", f"{max(cores, 1):.0f}", f"{n * unit.memory_mb / 1e3:.1f} GB",
-                    amount(n * unit.recording_kb * 3600 * OPEN_H, "B"), f"{n * visits * unit.rows_per_visit:,.0f}",
-                    amount(n * visits * unit.book_kb_per_visit, "B"),
-                    f"{n * visits * unit.rows_per_visit / (OPEN_H * 3600):.1f}", f"{gpus:,.1f}",
-                ]
-            )  # fmt: skip
-    unit_heads = ["a store", "engine, of a core", "step p99", "memory of its process", "snapshot", "messages a second"]
-    fleet_heads = ["stores x cameras", "cores", "memory", "recordings a day", "book rows a day", "books a day"]
-    tables = (
-        table([*unit_heads, "recording an hour", "results an hour", "books a visit"], rows),
-        table([*fleet_heads, "rows a second", "detectors' GPUs"], fleet),
-    )
-    return "\n\n".join(tables)
+            rows = n * visits * unit.store_rows_per_visit
+            gpus = n * unit.cameras * PICTURES_PER_S / PICTURES_PER_GPU_S
+            fleets.append([
+                f"{n} x {unit.cameras}", f"{n * max(unit.process_cpu / CORE_LOAD_MAX, 1.0):.0f}",
+                f"{n * unit.process_cpu / CORE_LOAD_MAX:.1f}", amount(n * unit.memory_mb * 1e3),
+                f"{n * visits:,.0f}", f"{rows:,.0f}", f"{rows / (OPEN_H * 3600):,.1f}",
+                amount(rows * chain_row_bytes / 1e3), amount(n * unit.mqtt_kb), f"{max(gpus, 1.0):,.0f}",
+            ])  # fmt: skip
+    fleet_heads = [
+        "stores x cameras", "cores, each store its own machine", "cores, all in one place", "memory", "visits a day",
+        "rows a day", "rows a second", "chain's book a day", "sensors' bytes a second", "detectors' GPUs",
+    ]  # fmt: skip
+    told = f"A row of the chain's book: {chain_row_bytes:.0f} bytes."
+    return f"{table(heads, stores)}\n\n{table(fleet_heads, fleets)}\n\n{told}"
+
+
+def measured() -> tuple[list[Unit], float]:
+    units = []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for shape in SHAPES:
+        with tempfile.TemporaryDirectory() as folder:
+            for part in (["--simulate", folder, *map(str, shape)], ["--serve", folder]):
+                done = subprocess.run(
+                    [sys.executable, __file__, *part], capture_output=True, text=True, env=environment
+                )
+                if done.returncode:
+                    raise SystemExit(done.stderr)
+        units.append(Unit(**json.loads(done.stdout.splitlines()[-1])))
+        print(f"measured {shape[0]} cameras", file=sys.stderr)
+    return units, chain_bytes_per_row()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="file for the measured unit costs")
-    parser.add_argument("--one", nargs=3, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--units", type=Path, help="file of measured unit costs; written where there is none")
+    parser.add_argument("--simulate", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(asdict(measured(*args.one))))
-        return
-    units = []
-    for shape in SHAPES:
-        command = [sys.executable, __file__, "--one", *map(str, shape)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        units.append(Unit(**json.loads(done.stdout.splitlines()[-1])))
-        print(f"measured {shape[0]} cameras", file=sys.stderr)
-    if args.json is not None:
-        args.json.write_text(json.dumps([asdict(unit) for unit in units], indent=1) + "\n", encoding="utf-8")
-    print(plan(units))
+    if args.simulate:
+        simulated(Path(args.simulate[0]), *map(int, args.simulate[1:]))
+    elif args.serve:
+        print(json.dumps(asdict(served(args.serve))))
+    elif args.units and args.units.exists():
+        told = json.loads(args.units.read_text(encoding="utf-8"))
+        print(plan([Unit(**unit) for unit in told["units"]], told["chain_row_bytes"]))
+    else:
+        units, chain_row_bytes = measured()
+        if args.units:
+            told = {"units": [asdict(unit) for unit in units], "chain_row_bytes": chain_row_bytes}
+            args.units.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        print(plan(units, chain_row_bytes))
 
 
 if __name__ == "__main__":

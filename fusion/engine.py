@@ -274,6 +274,11 @@ class Engine:
         return [visit.id for visit in self._visits.unfinished()]
 
     @property
+    def scans_waiting(self) -> int:
+        """Scans that nobody has come in with yet."""
+        return self._visits.scans_waiting
+
+    @property
     def newest_ns(self) -> int:
         """Newest data time that came in; 0 before the first."""
         return self._reorder.newest_ns or 0

@@ -158,6 +158,11 @@ class Visits:
         visit = self._whose.get(track_id)
         return visit.account if visit else None
 
+    @property
+    def scans_waiting(self) -> int:
+        """Scans that nobody has come in with yet."""
+        return len(self._scans)
+
     def visit_of(self, track_id: int) -> str | None:
         """Id of a person's visit; None for staff, for people without one and for somebody long gone."""
         visit = self._whose.get(track_id)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,13 +28,15 @@ from fusion.adapters.ledger import Ledger
 from fusion.adapters.mqtt import Publisher
 from fusion.adapters.retailers import Chain
 from fusion.chain import serve as chain_serve
+from fusion.chain import worker
 from fusion.chain.outbox import Outbox
-from fusion.chain.worker import SCANS_MAX, Intake, Post, Served
+from fusion.chain.worker import SCANS_MAX, Gaps, Intake, Post, Served, _Scans
 from fusion.config import Store
 from fusion.engine import Engine
-from fusion.errors import ConfigError
-from fusion.observations import Frame, GateScan, Observation, Recording, ShelfReading
-from fusion.results import Warning
+from fusion.errors import ConfigError, FusionError
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, Recording, ShelfReading
+from fusion.results import Receipt, Warning
+from fusion.snapshot import newest_ns
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path.insert(0, str(BENCH))
@@ -41,6 +44,7 @@ import serve as bench  # noqa: E402
 
 # ---- the queue -------------------------------------------------------------------------------------------------------
 
+T_NS = 1_767_258_000_000_000_000
 KINDS = ("frame", "weight", "scan")
 EMPTY = np.zeros((0, 17, 3), np.float32)
 
@@ -254,6 +258,289 @@ def test_a_damaged_snapshot_costs_no_visit(recording: Path, tmp_path: Path) -> N
     books = bench.booked(tmp_path, served.store)
     assert books["visits"] and all(one[0] in ("settled", "review") for one in books["visits"].values())
     assert max(books["n_receipts"].values()) == 1
+
+
+# ---- deaths, told by what stands on disk -----------------------------------------------------------------------------
+
+
+class Listed:
+    """A source that gives a list, waits for `more` if there is one, and then ends, or fails as a broker does."""
+
+    behind = True
+
+    def __init__(self, observations: list[Observation], more: threading.Event | None, failure: str) -> None:
+        self.ignored: Counter[str] = Counter()
+        self._observations, self._more, self._failure = observations, more, failure
+
+    def __iter__(self) -> Iterator[Observation]:
+        yield from self._observations
+        if self._more is not None:
+            self._more.wait()
+        if self._failure:
+            raise FusionError(self._failure)
+
+    def stop(self) -> None:
+        if self._more is not None:
+            self._more.set()
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedPost(Post):
+    given: Listed | None = None
+
+    def open(self, since_ns: int, ledger: Ledger, tell: object) -> Any:
+        return self.given
+
+
+def listed(
+    store: Store, folder: Path, observations: list[Observation], *, waits: bool = False, failure: str = ""
+) -> Served:
+    source = Listed(observations, threading.Event() if waits else None, failure)
+    served = Served(ListedPost(store, folder, folder, "listed", {}, 0.0, given=source))
+    served.start()
+    return served
+
+
+def died(store: Store, folder: Path, observations: list[Observation], to: Path) -> None:
+    """Give a store's process observations, and keep its folder as it stands then: as if it had been killed."""
+    served = listed(store, folder, observations, waits=True)
+    counts = served._counts
+
+    def taken() -> bool:
+        return served._ready and counts["frames"] + counts["messages"] >= len(observations) and served.beat > 1
+
+    assert bench.until(lambda: served.ended or taken(), 20.0) and not served.failure
+    assert bench.until(lambda beat=served.beat: served.beat > beat + 1, 5.0)  # type: ignore[misc]
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("live.sock"))
+    served.stop()
+    served.join(10.0)
+
+
+def finished(store: Store, folder: Path, observations: list[Observation]) -> tuple[Served, dict[str, Any]]:
+    served = listed(store, folder, observations)
+    served.join(30.0)
+    assert served.ended and not served.failure, served.failure
+    return served, bench.booked(folder, store)
+
+
+@pytest.fixture(scope="module")
+def day(recording: Path) -> tuple[Store, list[Observation], dict[str, Any]]:
+    """The recording's store, its observations, and the receipts of a run that nobody interrupts."""
+    return Recording(recording).store, list(Recording(recording).observations()), bench.uninterrupted(
+        recording, Recording(recording).store
+    )  # fmt: skip
+
+
+def scans_in(observations: list[Observation]) -> list[int]:
+    return [i for i, one in enumerate(observations) if isinstance(one, GateScan)]
+
+
+def test_scans_outlive_any_number_of_deaths(day: Any, tmp_path: Path) -> None:
+    """Nobody asks at the gate again: what the second process was not given yet is there for the third."""
+    store, observations, truth = day
+    until = scans_in(observations)[2] + 10
+    died(store, tmp_path / "1", observations[:until], tmp_path / "2")
+    died(store, tmp_path / "2", [], tmp_path / "3")
+    stopped = listed(store, tmp_path / "3", [], waits=True)  # And one that is told to stop.
+    assert bench.until(lambda: stopped._ready, 10.0)
+    stopped.stop()
+    stopped.join(10.0)
+    since_ns = newest_ns((tmp_path / "3" / "snapshot").read_bytes())
+    assert since_ns < observations[until - 10].t_ns
+    again = [
+        one for i, one in enumerate(observations)
+        if one.t_ns >= since_ns and not (isinstance(one, GateScan) and i < until)
+    ]  # fmt: skip
+    served, books = finished(store, tmp_path / "3", again)
+    assert bench.compared(books, truth)["as without kills"] == 3 and not served.status()["lost_s"]
+
+
+def test_scans_and_sightings_are_kept_until_a_snapshot_holds_them(tmp_path: Path) -> None:
+    seen = ItemSighting(T_NS + 2, "reader", "read", "96385074", 1, 0.9, zone="z")
+    scans = [GateScan(T_NS + i, "door", "open", f"a{i}") for i in (0, 1)]
+    first = _Scans(tmp_path)
+    first.follow(b"one", tmp_path / "snapshot", 0, {"detections: c": (4, 1)})
+    for one in (*scans, seen):
+        first.add(one)
+    second = _Scans(tmp_path)
+    assert second.read(b"another") == {} and second.read(b"one") == {"detections: c": (4, 1)}
+    assert list(second.waiting) == [*scans, seen]
+    second.follow(b"one", tmp_path / "snapshot", 0, {})
+    third = _Scans(tmp_path)
+    third.read(b"one")
+    assert list(third.waiting) == [*scans, seen] and third.seen_before(seen)
+    assert third.next() == scans[0]
+    third.follow(b"two", tmp_path / "snapshot", T_NS + 1, {})
+    third.add(scans[0])
+    *lines, last = (tmp_path / "scans.jsonl").read_text().splitlines()
+    lines += ['{"gate": true, "since": true, "line": {"time": "noon"}}', last]
+    (tmp_path / "scans.jsonl").write_text("\n".join(lines) + "\n")
+    fourth = _Scans(tmp_path)
+    fourth.read(b"two")
+    assert list(fourth.waiting) == [scans[0], scans[1], seen] and fourth.unreadable == 1
+
+
+def test_a_source_that_fails_ends_nothing(day: Any, tmp_path: Path) -> None:
+    store, observations, truth = day
+    half = len(observations) // 2
+    served = listed(store, tmp_path, observations[:half], failure="the broker is gone")
+    served.join(20.0)
+    assert served.ended and served.failure == "the broker is gone" and not served.over
+    with Ledger.open(tmp_path / f"{store.id}.sqlite", store) as ledger:
+        assert len(ledger.open_visits()) == 3
+    _, books = finished(store, tmp_path, observations[half:])
+    assert bench.compared(books, truth)["as without kills"] == 3
+
+
+@pytest.mark.parametrize("first", ["stale", "mad"])
+def test_a_gap_is_seen_though_another_clock_speaks_first(first: str, day: Any, tmp_path: Path) -> None:
+    store, observations, truth = day
+    start_ns = observations[0].t_ns
+    before = [one for one in observations if one.t_ns < start_ns + 18 * 10**9]
+    after = [one for one in observations if one.t_ns >= start_ns + (26 if first == "stale" else 18) * 10**9]
+    frame = next(one for one in after if isinstance(one, Frame))
+    other_ns = -8 * 10**9 if first == "stale" else 3600 * 10**9
+    died(store, tmp_path / "1", before, tmp_path / "2")
+    # What came since the snapshot is sent again before what has not come yet.
+    since_ns = newest_ns((tmp_path / "2" / "snapshot").read_bytes())
+    again = [one for one in before if one.t_ns >= since_ns and not isinstance(one, GateScan)]
+    odd = dataclasses.replace(frame, t_ns=frame.t_ns + other_ns)
+    served, books = finished(store, tmp_path / "2", [odd, *(again if first == "mad" else []), *after])
+    told = bench.compared(books, truth)
+    if first == "mad":
+        assert served.status()["lost_s"] == 0.0 and told["as without kills"] == 3
+    else:
+        assert served.status()["lost_s"] > 7.0 and told["review"] == told["visits"] and told["settled otherwise"] == 0
+
+
+def test_a_visit_that_was_anothers_before_goes_to_review_under_that_account(day: Any, tmp_path: Path) -> None:
+    store, observations, truth = day
+    wrong, other, nobody = truth
+    with Ledger.open(tmp_path / f"{store.id}.sqlite", store) as ledger:
+        ledger.open_visit(wrong, "somebody else", truth[wrong].enter_ns)
+        ledger.open_visit(nobody, None, truth[nobody].enter_ns)
+        # A new process takes these for visits of before; this one was the same then.
+        listed_before = ledger.open_visits()
+    assert len(listed_before) == 2
+    died(store, tmp_path / "empty", [], tmp_path / "begun")
+    shutil.copy(tmp_path / f"{store.id}.sqlite", tmp_path / "begun")
+    for name in ("-wal", "-shm"):
+        (tmp_path / "begun" / f"{store.id}.sqlite{name}").unlink(missing_ok=True)
+    _, books = finished(store, tmp_path / "begun", observations)
+    visits = books["visits"]
+    assert visits[wrong][0] == "review" and visits[wrong][2] == "somebody else"
+    assert "another account's" in visits[wrong][4] and "another account's" in visits[nobody][4]
+    assert visits[nobody][0] == "review" and visits[other][0] == "settled"
+
+
+def test_who_was_beside_somebody_billed_otherwise_goes_to_review(day: Any, tmp_path: Path) -> None:
+    store, observations, truth = day
+    first = next(iter(truth.values()))
+    less = dataclasses.replace(first, lines=(), total=0, taken=())
+    died(store, tmp_path / "empty", [], tmp_path / "begun")
+    with Ledger.open(tmp_path / "begun" / f"{store.id}.sqlite", store) as ledger:
+        ledger.open_visit(first.visit, first.account, first.enter_ns)
+        ledger.post_receipt(less)
+    served, books = finished(store, tmp_path / "begun", observations)
+    assert served._counts["billed before"] == 1 and books["visits"].pop(first.visit)[1] == 0
+    assert [one[0] for one in books["visits"].values()] == ["review", "review"]
+
+
+def test_a_long_doubt_is_cut_and_stops_nothing(day: Any, tmp_path: Path) -> None:
+    store, observations, truth = day
+    died(store, tmp_path / "empty", [], tmp_path / "begun")
+    doubts = {"gaps": [], "visits": {visit: "because " * 1000 for visit in truth}}
+    (tmp_path / "begun" / "doubts.json").write_text(json.dumps(doubts))
+    _, books = finished(store, tmp_path / "begun", observations)
+    assert {(one[0], len(one[4])) for one in books["visits"].values()} == {("review", 2000)}
+
+
+@pytest.mark.parametrize("text", ['{"gaps": [], "vis', "[]", '{"gaps": [[1]], "visits": {}}'])
+def test_doubts_that_cannot_be_read_are_doubts(text: str, day: Any, tmp_path: Path) -> None:
+    store, observations, _ = day
+    half = len(observations) // 2
+    died(store, tmp_path / "1", observations[:half], tmp_path / "2")
+    (tmp_path / "2" / "doubts.json").write_text(text)
+    since_ns = newest_ns((tmp_path / "2" / "snapshot").read_bytes())
+    again = [one for one in observations if one.t_ns >= since_ns]
+    _, books = finished(store, tmp_path / "2", again)
+    assert {one[0] for one in books["visits"].values()} == {"review"} and len(books["visits"]) == 3
+
+
+def test_a_store_is_served_once(day: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LOCK_WAIT_S", 0.2)
+    store, observations, _ = day
+    one = listed(store, tmp_path, observations[:100], waits=True)
+    assert bench.until(lambda: one._ready, 10.0)
+    other = listed(store, tmp_path, observations)
+    other.join(10.0)
+    assert "another process serves this store" in other.failure and not one.ended
+    one.stop()
+    one.join(10.0)
+    again = listed(store, tmp_path, [], waits=True)
+    assert bench.until(lambda: again._ready, 10.0)
+    again.stop()
+    again.join(10.0)
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        GateScan(T_NS, "door", "open", ""), GateScan(T_NS, "door", "open", "\ud800"),
+        GateScan(T_NS, "door", "none", "a"),
+        GateScan(T_NS, "door", "account", "x" * 300), ItemSighting(T_NS, "r", "read", "96385074", 1, 7.0, zone="z"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_kept_is_refused(scan: Observation) -> None:
+    assert worker._fault(scan)
+    assert not worker._fault(GateScan(T_NS, "door", "account", "alice"))
+
+
+# ---- what is missing -------------------------------------------------------------------------------------------------
+
+
+def test_only_what_was_lost_on_the_way_is_a_gap(tmp_path: Path) -> None:
+    gaps = Gaps(tmp_path / "doubts.json")
+    s = 10**9
+    gaps.go_on({"a": (10 * s, s // 10), "slow": (9 * s, s), "gone": (3 * s, s)}, 10 * s)
+    assert not gaps.heard("a", 9 * s, 0)  # Sent again.
+    assert not gaps.heard("a", 10 * s + s // 10, 0)
+    assert not gaps.heard("slow", 10 * s, 0) and not gaps.heard("gone", 30 * s, 0) and not gaps.heard("new", 30 * s, 0)
+    assert not gaps.heard("a", 20 * s, 0)  # The sensor itself was silent.
+    assert not gaps.heard("a", 20 * s + s // 10, 3) and not gaps.heard("a", 20 * s + 2 * s // 10, 3)
+    # Counted while others stood before it in the queue.
+    assert "0.5 s" in gaps.heard("a", 20 * s + 7 * s // 10, 3)
+    assert gaps.lost_s == pytest.approx(0.5)
+    assert not gaps.heard("a", 40 * s, 3)  # Long after that it is the sensor again.
+    later = Gaps(tmp_path / "doubts.json")
+    later.read()
+    later.go_on(gaps.streams(), 40 * s)
+    assert later.streams()["a"] == (40 * s, 40 * s - (20 * s + 7 * s // 10))
+    assert "5.0 s of the sensors' data were lost" in later.heard("a", 45 * s, 0)
+    assert later.streams().keys() == {"a"}  # The others had been silent for long.
+
+
+def test_gaps_touch_who_was_inside_and_who_may_have_anothers_scan(tmp_path: Path) -> None:
+    s = 10**9
+    gaps = Gaps(tmp_path / "doubts.json")
+    gaps.go_on({}, 90 * s)
+
+    def doubted(enter_s: float, exit_s: float) -> bool:
+        return bool(gaps.why(Receipt("v", "a", int(enter_s * s), int(exit_s * s), 0, "settled", None, "EUR", 0, ())))
+
+    gaps.add(100 * s, 103 * s, "{:.1f} s of the sensors' data were lost")
+    assert doubted(10, 101) and doubted(10, 95) and not doubted(10, 89) and doubted(102, 200) and doubted(120, 200)
+    gaps.look(105 * s, scans_wait=True)
+    gaps.look(140 * s, scans_wait=True)  # They are taken one for another for as long as that goes on.
+    assert doubted(139, 200)
+    gaps.look(141 * s, scans_wait=False)
+    gaps.look(150 * s, scans_wait=True)
+    assert doubted(140, 200) and not doubted(142, 200)
+    gaps.look(300 * s, scans_wait=False)
+    gaps.forget(120 * s)
+    assert doubted(120, 310)
+    gaps.forget(290 * s)
+    assert not doubted(120, 310)
 
 
 # ---- the supervisor --------------------------------------------------------------------------------------------------

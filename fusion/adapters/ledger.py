@@ -265,9 +265,13 @@ class Ledger:
         self._head: tuple[int, bytes] | None = None
         self._due: dict[str, Row] = {}  # entries by key
         self._postings_due: list[Row] = []
+        self.follow(store)
+        self._genesis = genesis_hash(store.id, store.currency)
+
+    def follow(self, store: Store) -> None:
+        """Go on with a changed store folder: its products and VAT rates. Id and currency are those of before."""
         self._store = store
         self._rates = {product.gtin: _rate(product.vat_rate) for product in store.products}
-        self._genesis = genesis_hash(store.id, store.currency)
 
     @classmethod
     def open(

@@ -242,15 +242,19 @@ class Supervisor:
         code, now_s = one.process.exitcode, time.monotonic()
         with self._lock:
             self._processes.remove(one)
+            # Whatever became of the process, a store whose source has ended is done.
+            over = [name for name in one.stores if self._stores[name].status.get("over")]
+            for name in over:
+                self._stores[name].state = "ended"
+            one.stores = [name for name in one.stores if name not in over]
+            if not one.stores:
+                return
             sick = [name for name in one.stores if self._stores[name].status.get("failure")]
             if code == 0 and not one.killed:
-                again = []
                 for name in one.stores:
-                    over = self._stores[name].status.get("over")
-                    self._stores[name].state = "ended" if over else "stopped"
-                    again += [] if over or self._stopping.is_set() else [name]
-                if again:
-                    self._due.append((now_s, again))
+                    self._stores[name].state = "stopped"
+                if not self._stopping.is_set():
+                    self._due.append((now_s, one.stores))
                 return
             if code == AGAIN:
                 self._due.append((now_s, one.stores))
@@ -292,7 +296,9 @@ class Supervisor:
                 continue
             starting = any(self._stores[name].state == "starting" for name in one.stores)
             limit_s = START_MAX_S if starting else HANG_S
-            stuck = [name for name, (_, since_s) in one.beats.items() if one.heard_s - since_s > limit_s]
+            # A store whose source has ended stands still beside those that go on.
+            going = {name for name in one.stores if not self._stores[name].status.get("over")}
+            stuck = [name for name in going & one.beats.keys() if one.heard_s - one.beats[name][1] > limit_s]
             if now_s - one.heard_s > limit_s:
                 self._kill(one, f"said nothing for {limit_s:g} s")
             elif stuck:

@@ -10,13 +10,17 @@ that came since (sensors send frames and weights again, a gate does not ask twic
 books before the snapshot that follows them, so going on from it says again what was said, which the books take in
 silence. Goods reach the chain's outbox after it: what a snapshot holds is never explained otherwise any more.
 
-A gap in the data is told by the data: up to GAP_INTACT_S it is as if somebody had been hidden for a moment; after a
-longer one the receipts of those who were inside go to review; after GAP_FRESH_S nobody is followed across it.
+What is lost on the way to the engine, after a restart or under overload, is told by the data: each stream's times show
+how much of it is missing. Up to GAP_INTACT_S more than its usual pace is as if somebody had been hidden for a moment.
+After more, every visit that it may touch goes to review: of whoever was inside, and of those who came in afterwards, as
+long as a scan of then might be taken for theirs. The engine goes on in any case. What a sensor itself does not tell is
+no gap in this sense: the engine knows by itself what that makes doubtful.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import importlib
 import json
@@ -34,7 +38,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from fusion.adapters.ledger import NAME_MAX, Ledger
+from fusion.adapters.ledger import NAME_MAX, NOTE_MAX, Ledger
 from fusion.adapters.prices import PriceBook
 from fusion.chain.outbox import Outbox
 from fusion.config import Store
@@ -56,6 +60,7 @@ from fusion.observations import (
 )
 from fusion.results import Evidence, PersonEntered, Receipt, Result, Warning, evidence_row
 from fusion.snapshot import SnapshotError, layout_digest, newest_ns, resume, snapshot, write
+from fusion.visits import SCAN_VALID_S
 
 # Observations between a source and its engine. Some seconds of a store, so that writing a snapshot never drops any.
 QUEUE_MAX, SCANS_MAX = 4096, 4096
@@ -64,8 +69,20 @@ FRAME_WAIT_S, WEIGHT_WAIT_S = 0.6, 0.9
 BATCH_MAX = 64
 # After a start a source may be behind for so long, and waits for the engine instead of dropping.
 CATCH_UP_S, BEHIND_S = 15.0, 0.25
-# Of sensors' data missing after a restart: nothing to doubt; nobody can be followed across it.
-GAP_INTACT_S, GAP_FRESH_S = 1.0, 60.0
+# So much more than a stream's usual step may be missing on the way to the engine.
+GAP_INTACT_S = 0.25
+# Who scanned at most so long before data came again is let in late; who scanned earlier crossed while nobody saw it.
+SCAN_LOST_S = 1.0
+# What happened so shortly before an exit may be decided after it.
+UNDECIDED_S = 10.0
+# What was missing is remembered for so long at least: somebody who crossed may be told of that late.
+KEPT_S = 60.0
+# Large steps of a stream are laid to drops that were counted so shortly before.
+SUSPECT_S = 5.0
+# A person is seen, and an observation in order, so long after its time.
+SETTLED_S = 3.0
+# A stream that was silent for so long when a snapshot was taken was lost before that.
+ALIVE_S = 2.0
 # A visit that the books know and the engine does not has this long to be found again in what is sent again.
 ORPHAN_S = 5.0
 # A process writes its first snapshot after so much data, the next ones after twice as much each time up to what is
@@ -76,6 +93,8 @@ REFUSED_MAX = 1000
 # Items are known again for as long as sensors may send them again.
 KNOWN_S = 15.0
 STATUS_S = 0.5
+# The process before may need so long for its last snapshot.
+LOCK_WAIT_S = 30.0
 # Exit codes of a process: a store has failed; a store is to be started again with another layout.
 FAILED, AGAIN = 3, 4
 
@@ -108,7 +127,7 @@ class Intake:
         self._waits_s = frame_wait_s, weight_wait_s
         # By kind, frames first: (place in the order of arrival, since when it waits, observation).
         self._queues: tuple[deque[tuple[int, float, Observation]], ...] = (deque(), deque(), deque())
-        self._n_arrived = 0
+        self._n_arrived = self._n_scans_dropped = 0
         self._condition = threading.Condition()
         self.dropped: Counter[str] = Counter()
         self.longest = 0
@@ -121,6 +140,11 @@ class Intake:
     def __len__(self) -> int:
         return sum(map(len, self._queues))
 
+    @property
+    def scans_dropped(self) -> int:
+        """Scans and sightings that were dropped."""
+        return self._n_scans_dropped
+
     def put(self, observation: Observation, *, wait: bool = False) -> None:
         """Let an observation in. `wait`: for room, and it is never too old: what is sent again after a restart."""
         kind = _kind(observation)
@@ -128,6 +152,7 @@ class Intake:
         with self._condition:
             if kind == 2:
                 if len(scans) >= SCANS_MAX:
+                    self._n_scans_dropped += 1
                     return self._drop(observation)
             elif wait:
                 while len(frames) + len(weights) >= self.limit and not self.ended:
@@ -210,11 +235,21 @@ def _fault(observation: Any) -> str:
     if not isinstance(t_ns, int) or not EARLIEST_NS <= t_ns <= LATEST_NS:
         return f"want UTC nanoseconds, got {str(t_ns)[:40]}"
     match observation:
-        case Frame(camera=str()) | ShelfReading(plate=str()) | ItemSighting(source=str(), gtin=str()):
+        case Frame(camera=str()) | ShelfReading(plate=str()):
             return ""
-        case GateScan(gate=str(), account=None | str() as account) if len(account or "") <= NAME_MAX:
-            return ""
-    return "want names of sensors as text, an account of at most 255 characters"
+        case GateScan(account=account) if isinstance(account, str) and not 1 <= len(account) <= NAME_MAX:
+            return f"want an account of 1 to {NAME_MAX} characters, got {len(account)}"
+        case GateScan() | ItemSighting():
+            try:
+                same = _parsed(isinstance(observation, GateScan), json.dumps(line_of(observation))) == observation
+            except (ValueError, TypeError) as error:
+                return f"want what stands in gate.jsonl or items.jsonl, got: {' '.join(str(error).split())[:200]}"
+            return "" if same else "want what can be kept in gate.jsonl or items.jsonl"
+    return "want names of sensors as text"
+
+
+def _parsed(gate: bool, line: str) -> GateScan | ItemSighting:
+    return parse_gate_line(line) if gate else parse_item_line(line)
 
 
 def _stream(observation: Observation) -> str:
@@ -308,18 +343,20 @@ class _Broker:
                 raise ConfigError(f"{path}: want {name}, got: {type(error).__name__}") from None
 
         names = Pseudonyms(ledger)
-        verifiers: dict[str, Verifier] = {"open": OpenDoor(), "card": names.behind(CardTerminal())}
+        self._verifiers: dict[str, Verifier] = {"open": OpenDoor(), "card": names.behind(CardTerminal())}
         if "code_key" in post.options:
             key = public_key(post.base / str(post.options["code_key"]))
-            verifiers["qr"] = names.behind(CodeVerifier(key, post.store.id, UsedCodes(post.folder / "used.sqlite")))
+            used = UsedCodes(post.folder / "used.sqlite")
+            self._verifiers["qr"] = names.behind(CodeVerifier(key, post.store.id, used))
         staff = text("staff_list")
         if staff is not None:
-            verifiers["staff"] = StaffList(staff.split())
+            self._verifiers["staff"] = StaffList(staff.split())
         password = text("password_file")
         ca = post.base / str(post.options["ca"]) if "ca" in post.options else None
         broker = Broker.of(post.source, password.rstrip("\r\n") if password else None, ca)
         self.names = names
-        self._live = Live(broker, post.store, decide=GateKeeper(post.store, verifiers).scan, tell=tell)
+        self._keeper = GateKeeper(post.store, self._verifiers)
+        self._live = Live(broker, post.store, decide=lambda request: self._keeper.scan(request), tell=tell)
         self._began_s = time.monotonic()
 
     @property
@@ -333,6 +370,12 @@ class _Broker:
 
     def __iter__(self) -> Iterator[Observation]:
         return iter(self._live)
+
+    def follow(self, store: Store) -> None:
+        """The gates decide by a changed store folder from now on."""
+        from fusion.adapters.gate import GateKeeper
+
+        self._keeper = GateKeeper(store, self._verifiers)
 
     def stop(self) -> None:
         self._live.stop()
@@ -444,51 +487,72 @@ class _Scans:
     """Scans and sightings since the newest snapshot, in a file: they are asked for once and sent once.
 
     The file names the snapshot that it follows, so that a process killed between the two neither loses nor doubles
-    any. Sightings are remembered for some seconds more, since a sensor may send them again.
+    any. It also tells how far each stream had come. Sightings are remembered for some seconds more, since a sensor may
+    send them again.
+
+    Attributes:
+        waiting: those that the engine has not been given yet, oldest first.
+        unreadable: lines that were left out.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "scans.jsonl"
         self._file: Any = None
         self._known: deque[GateScan | ItemSighting] = deque(maxlen=SCANS_MAX)
+        self.waiting: deque[GateScan | ItemSighting] = deque()
+        self.unreadable = 0
 
-    def read(self, snapshot_sha256: str) -> list[GateScan | ItemSighting]:
-        """Those that the engine of a snapshot has not seen."""
+    def read(self, data: bytes) -> Streams:
+        """Take up what came since a snapshot; returns how far each stream had come by then."""
+        wanted = hashlib.sha256(data).hexdigest()
         for path in (self._path.with_suffix(".new"), self._path):
             lines = path.read_bytes().splitlines() if path.exists() else []
-            found = []
             try:
-                if not lines or json.loads(lines[0])["after"] != snapshot_sha256:
+                head = json.loads(lines[0])
+                if head["after"] != wanted:
                     continue
-                for line in lines[1:]:
+                streams = {str(name): (int(last[0]), int(last[1])) for name, last in head["streams"].items()}
+            except (IndexError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+            for line in lines[1:]:
+                try:
                     said = json.loads(line)
-                    parse = parse_gate_line if said["gate"] else parse_item_line
-                    one = parse(json.dumps(said["line"]).encode())
-                    self._known.append(one)
-                    if said["fed"]:
-                        found.append(one)
-            except (ValueError, KeyError, TypeError):
-                pass  # The last line is torn where the machine lost its power; what stands before it counts.
-            return found
-        return []
+                    one = _parsed(said["gate"], json.dumps(said["line"]))
+                    since = bool(said["since"])
+                except (ValueError, KeyError, TypeError):
+                    self.unreadable += 1  # The last line is torn where the machine lost its power.
+                    continue
+                (self.waiting if since else self._known).append(one)
+            self.waiting = deque(sorted(self.waiting, key=lambda one: one.t_ns))
+            return streams
+        return {}
 
     def seen_before(self, one: Observation) -> bool:
-        return isinstance(one, ItemSighting) and one in self._known
+        return isinstance(one, ItemSighting) and (one in self._known or one in self.waiting)
 
     def add(self, one: GateScan | ItemSighting) -> None:
+        """One that came now, and that the engine is given next."""
         self._known.append(one)
         if self._file is not None:
             self._file.write(self._line(one, True))
             self._file.flush()
 
-    def follow(self, data: bytes, path: Path, newest_ns: int) -> None:
-        """Write a snapshot, and begin anew after it."""
+    def next(self) -> GateScan | ItemSighting:
+        """The oldest of those that wait, to be given to the engine; it stands in the file."""
+        one = self.waiting.popleft()
+        self._known.append(one)
+        return one
+
+    def follow(self, data: bytes, path: Path, newest_ns: int, streams: Streams) -> None:
+        """Write a snapshot and begin anew after it. What waits is still to be given to that snapshot's engine."""
         while self._known and self._known[0].t_ns < newest_ns - KNOWN_S * 1e9:
             self._known.popleft()
         new = self._path.with_suffix(".new")
-        head = json.dumps({"after": hashlib.sha256(data).hexdigest()}).encode() + b"\n"
+        head = {"after": hashlib.sha256(data).hexdigest(), "streams": streams}
         file = open(new, "wb")  # noqa: SIM115 stays open for what comes
-        file.write(head + b"".join(self._line(one, False) for one in self._known))
+        file.write(json.dumps(head).encode() + b"\n")
+        file.writelines(self._line(one, False) for one in self._known)
+        file.writelines(self._line(one, True) for one in self.waiting)
         file.flush()
         write(data, path)
         os.replace(new, self._path)
@@ -496,8 +560,8 @@ class _Scans:
         self._file = file
 
     @staticmethod
-    def _line(one: GateScan | ItemSighting, fed: bool) -> bytes:
-        told = {"gate": isinstance(one, GateScan), "fed": fed, "line": line_of(one)}
+    def _line(one: GateScan | ItemSighting, since: bool) -> bytes:
+        told = {"gate": isinstance(one, GateScan), "since": since, "line": line_of(one)}
         return json.dumps(told).encode() + b"\n"
 
     def close(self) -> None:
@@ -505,7 +569,170 @@ class _Scans:
             self._file.close()
 
 
+# ---- what is missing -------------------------------------------------------------------------------------------------
+
+
+# Newest time of each stream and the step to it, nanoseconds.
+Streams = dict[str, tuple[int, int]]
+
+
+@dataclass
+class Gap:
+    """A span of data that did not reach the engine whole.
+
+    Attributes:
+        start_ns, end_ns: of the data that are missing, or of what cannot be relied on.
+        until_ns: visits that began until then may have got another one's scan.
+        why: what happened, with a place for the seconds.
+    """
+
+    start_ns: int
+    end_ns: int
+    until_ns: int
+    why: str
+
+    def __str__(self) -> str:
+        return self.why.format((self.end_ns - self.start_ns) * 1e-9)
+
+    def touches(self, receipt: Receipt) -> bool:
+        return (receipt.enter_ns or 0) <= self.until_ns and receipt.exit_ns >= self.start_ns - UNDECIDED_S * 1e9
+
+
+class Gaps:
+    """What was lost on the way to the engine, by each stream's own times; kept in a file.
+
+    Attributes:
+        lost_s: the longest gap since this process began.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._gaps: list[Gap] = []
+        self._visits: dict[str, str] = {}
+        # By stream: newest time and the step to it; the same of before the start, where a stream has not come again.
+        self._last_ns: dict[str, tuple[int, int]] = {}
+        self._to_come: dict[str, tuple[int, int]] = {}
+        self._dropped: Counter[str] = Counter()
+        self._suspect_ns: dict[str, int] = {}  # until when a large step of a stream counts as made by drops
+        self._newest_ns = 0
+        self.lost_s = 0.0
+
+    def read(self) -> None:
+        """What was doubted before this process began. Raises ValueError."""
+        if self._path.exists():
+            told = json.loads(self._path.read_text(encoding="utf-8"))
+            try:
+                self._gaps = [Gap(int(one[0]), int(one[1]), int(one[2]), str(one[3])) for one in told["gaps"]]
+                self._visits = {str(visit): str(why) for visit, why in told["visits"].items()}
+            except (KeyError, TypeError, IndexError, AttributeError) as error:
+                raise ValueError(error) from None
+
+    def go_on(self, streams: Streams, newest_ns: int) -> None:
+        """Streams come again after a start; those that were silent by then already are not missed."""
+        self._to_come = {name: last for name, last in streams.items() if last[0] > newest_ns - ALIVE_S * 1e9}
+        self._newest_ns = newest_ns
+
+    def streams(self) -> Streams:
+        """What a snapshot's engine has seen of each stream."""
+        return self._to_come | self._last_ns
+
+    def heard(self, stream: str, t_ns: int, n_dropped: int) -> str:
+        """An observation that the engine believes. Returns what is missing before it, "" where nothing is.
+
+        Args:
+            n_dropped: of its stream since this process began.
+        """
+        last = self._last_ns.get(stream)
+        restarted = last is None and stream in self._to_come
+        last_ns, step_ns = last or self._to_come.get(stream, (t_ns, 0))
+        if t_ns <= last_ns and last_ns:
+            if last is None and not restarted:
+                self._last_ns[stream] = t_ns, 0
+            return ""
+        self._to_come.pop(stream, None)
+        self._last_ns[stream] = t_ns, t_ns - last_ns
+        if n_dropped > self._dropped[stream]:
+            # They may have been counted while what stood before them in the queue was still to be worked off.
+            self._dropped[stream] = n_dropped
+            self._suspect_ns[stream] = t_ns + round(SUSPECT_S * 1e9)
+        dropped = last_ns <= self._suspect_ns.get(stream, 0)
+        missing_s = (t_ns - last_ns) * 1e-9
+        if not (restarted or dropped) or missing_s <= GAP_INTACT_S + 2e-9 * min(step_ns, 10**9):
+            return ""
+        self.lost_s = max(self.lost_s, missing_s)
+        whose = "the sensors' data were lost" if restarted else "a sensor's data were dropped under overload"
+        return self.add(last_ns, t_ns, f"{{:.1f}} s of {whose}")
+
+    def add(self, start_ns: int, end_ns: int, why: str) -> str:
+        """Doubt what a span of data touches. Returns what to tell; "" where it belongs to what was told before."""
+        until_ns = end_ns + round(SCAN_VALID_S * 1e9)
+        for gap in self._gaps:
+            if gap.why == why and gap.start_ns - 10**9 <= end_ns and start_ns <= gap.end_ns + 10**9:
+                earlier = start_ns < gap.start_ns
+                gap.start_ns, gap.end_ns = min(gap.start_ns, start_ns), max(gap.end_ns, end_ns)
+                gap.until_ns = max(gap.until_ns, until_ns)
+                if earlier:
+                    self.write()
+                return ""
+        self._gaps.append(Gap(start_ns, end_ns, until_ns, why))
+        self.write()
+        return f"{self._gaps[-1]}; receipts that this touches go to review"
+
+    def doubt(self, visit: str, why: str) -> None:
+        self._visits[visit] = why
+        self.write()
+
+    def look(self, newest_ns: int, scans_wait: bool) -> None:
+        """How long new visits are doubted: until all scans of before have been taken or have become void."""
+        for gap in self._gaps:
+            if gap.until_ns <= self._newest_ns:
+                continue
+            if scans_wait:
+                gap.until_ns = max(gap.until_ns, newest_ns + 1)
+            elif newest_ns > gap.end_ns + SETTLED_S * 1e9:
+                gap.until_ns = newest_ns
+        self._newest_ns = newest_ns
+
+    def why(self, receipt: Receipt) -> str:
+        """Why a receipt is not to be relied on; "" where nothing speaks against it."""
+        found = [f"{gap} during this visit or shortly before" for gap in self._gaps if gap.touches(receipt)]
+        if receipt.visit in self._visits:
+            found.append(self._visits[receipt.visit])
+        return "; ".join(dict.fromkeys(found))
+
+    def billed(self, visit: str) -> None:
+        """A visit is in the books, with its doubt."""
+        self._visits.pop(visit, None)
+
+    def forget(self, oldest_enter_ns: int) -> None:
+        """Drop what touches no visit that is still open, nor any to come; what stays is written with all it grew by."""
+        oldest_ns = min(oldest_enter_ns, self._newest_ns - round(KEPT_S * 1e9))
+        before = self._gaps or self._visits
+        self._gaps = [gap for gap in self._gaps if max(gap.until_ns, gap.end_ns) >= oldest_ns]
+        if before:
+            self.write()
+
+    def write(self) -> None:
+        gaps = [[gap.start_ns, gap.end_ns, gap.until_ns, gap.why] for gap in self._gaps]
+        write(json.dumps({"gaps": gaps, "visits": self._visits}).encode(), self._path)
+
+
 # ---- one store -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
+    """Alone in a store's folder: a process of before may still write its last snapshot. Raises FusionError."""
+    with open(path, "a") as file:
+        deadline_s = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if stop.wait(0.05) or time.monotonic() > deadline_s:
+                    raise FusionError(f"{path}: another process serves this store") from None
+        yield
 
 
 class Served:
@@ -529,11 +756,12 @@ class Served:
         self._receipts: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._lost_s = self._snapshot_s = 0.0
+        self._snapshot_s = 0.0
         self._snapshot_bytes = 0
         self._snapshot_ns = 0
         self._n_told = 0  # of the engine's journal, to the outbox
-        self._doubts: dict[str, str] = {}
+        self._gaps = Gaps(post.folder / "doubts.json")
+        self._ready = self._anew = False
         self._orphans: dict[str, tuple[str | None, int]] = {}
         self._told: list[Warning] = []
         self._told_lock = threading.Lock()
@@ -556,7 +784,8 @@ class Served:
 
     def change(self, store: Store) -> None:
         """The store's folder has changed: go on with that."""
-        self._change, self._change_since_ns = store, self._newest_ns
+        self._change_since_ns = self._newest_ns
+        self._change = store
 
     @property
     def ended(self) -> bool:
@@ -572,16 +801,17 @@ class Served:
         while self._said:
             said.append(self._said.popleft())
         told: dict[str, Any] = {
-            "beat": self.beat, "failure": self.failure, "over": self.over, "said": said, "ready": engine is not None,
+            "beat": self.beat, "failure": self.failure, "over": self.over, "said": said, "ready": self._ready,
             "newest_ns": self._newest_ns, "queue": len(self._intake), "queue_longest": self._intake.longest,
-            "dropped": dict(self._intake.dropped), "lag_s": self._intake.lag_s, "lost_s": self._lost_s,
+            "dropped": dict(self._intake.dropped), "lag_s": self._intake.lag_s, "lost_s": self._gaps.lost_s,
             "receipts": dict(self._receipts), "counts": dict(self._counts), "change_waits": self._change is not None,
             "snapshot_ns": self._snapshot_ns, "snapshot_s": self._snapshot_s, "snapshot_bytes": self._snapshot_bytes,
         }  # fmt: skip
         if engine is not None:
             told["step_us"] = engine.step_times.summary_us()
         if source is not None:
-            told["not_used"] = dict(source.ignored + self._refused)
+            # Copies first: other threads count meanwhile.
+            told["not_used"] = dict(Counter(dict(source.ignored)) + Counter(dict(self._refused)))
         return told
 
     # ---- in its thread -----------------------------------------------------------------------------------------------
@@ -600,15 +830,17 @@ class Served:
     def _serve(self) -> None:
         folder = self.post.folder
         folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "lock", self._stop):
+            self._serve_alone(folder)
+
+    def _serve_alone(self, folder: Path) -> None:
         self._scans = _Scans(folder)
         self._ledger = Ledger.open(folder / f"{self.store.id}.sqlite", self.store)
         self._prices = PriceBook(self.store)
         self._outbox = Outbox(folder / "outbox.sqlite", self.store)
-        engine, waiting, since_ns = self._begin()
+        engine, since_ns = self._begin()
         self._engine = engine
         self._tell_goods()
-        # What the sensors did not tell since then is the gap; the first observation shows it.
-        self._since_ns = since_ns
         # A new engine is not told again what another one has worked off.
         self._floor_ns = 0 if engine.newest_ns else since_ns
         self._source = source = self.post.open(since_ns, self._ledger, self._tell)
@@ -621,10 +853,10 @@ class Served:
                     if not since_ns:
                         self._keep()
                     pump.start()
-                    self._follow(waiting)
+                    self._ready = True
+                    self._follow()
                     if self.over:
-                        for result in self._engine.close():
-                            self._take(result)
+                        self._take_all(self._engine.close())
                         self._review(list(self._orphans))
                         self._said.append("its source has ended; what was open is in review")
                         self._ledger.review_open_visits(self._newest_ns, "the store's data ended during this visit")
@@ -637,8 +869,7 @@ class Served:
             self._scans.close()
             self._ledger.close()
             self._outbox.close()
-        if self.over and self._pump_failure:
-            self.over = False
+        if self._pump_failure:
             raise FusionError(self._pump_failure)
 
     _pump_failure = ""
@@ -679,45 +910,51 @@ class Served:
         if str(n).strip("0") == "1":
             self._tell(Warning(self._newest_ns, "refused", stream, f"{fault}; {n} so far"))
 
-    def _begin(self) -> tuple[Engine, deque[Observation], int]:
-        """The engine of the newest snapshot, the scans since, and the snapshot's time; or a new one."""
-        path, doubts = self.post.folder / "snapshot", self.post.folder / "doubts.json"
+    def _begin(self) -> tuple[Engine, int]:
+        """The engine of the newest snapshot and its time; or a new one, and the time that another one had come to."""
+        path = self.post.folder / "snapshot"
+        try:
+            self._gaps.read()
+        except ValueError:
+            self._said.append("doubts.json: want JSON as it was written, got another; visits that are open are doubted")
+            for one in self._ledger.open_visits():
+                self._gaps.doubt(one.visit, "what was doubted before a restart cannot be read")
         if not path.exists():
             self._review_all("the store was started anew during this visit")
-            return Engine(self.store, time.perf_counter_ns), deque(), 0
+            return Engine(self.store, time.perf_counter_ns), 0
         data = path.read_bytes()
         try:
             engine = resume(data, self.store, time.perf_counter_ns)
         except SnapshotError as error:
             self._said.append(f"begins anew, visits that were open are in review: {error}")
-            self._review_all("the store's sensors or shelves were changed during this visit")
+            what = "sensors or shelves were changed" if "layout" in str(error) else "snapshot could not be used"
+            self._review_all(f"the store's {what} during this visit")
+            self._anew = True
             try:
                 since_ns = newest_ns(data)
             except SnapshotError:
                 since_ns = 0
-            return Engine(self.store, time.perf_counter_ns), deque(), since_ns
-        try:
-            self._doubts = dict(json.loads(doubts.read_text(encoding="utf-8"))) if doubts.exists() else {}
-        except ValueError:
-            self._doubts = dict.fromkeys(engine.open_visits, "the process ended while it wrote what it doubts")
+            return Engine(self.store, time.perf_counter_ns), since_ns
         followed = set(engine.open_visits)
         self._orphans = {
             one.visit: (one.account, one.enter_ns) for one in self._ledger.open_visits() if one.visit not in followed
         }
-        scans = self._scans.read(hashlib.sha256(data).hexdigest())
+        self._gaps.go_on(self._scans.read(data), engine.newest_ns)
+        n_waiting = len(self._scans.waiting)
+        if self._scans.unreadable:
+            self._said.append(f"scans.jsonl: {self._scans.unreadable} lines cannot be read and are left out")
         # Until the next snapshot what comes is written behind the same one.
-        self._scans.follow(data, path, engine.newest_ns)
-        waiting: deque[Observation] = deque(sorted(scans, key=lambda one: one.t_ns))
+        self._scans.follow(data, path, engine.newest_ns, self._gaps.streams())
         self._said.append(
-            f"goes on from a snapshot with {len(followed)} open visits and {len(scans)} scans and sightings since"
+            f"goes on from a snapshot with {len(followed)} open visits and {n_waiting} scans and sightings since"
         )
-        return engine, waiting, engine.newest_ns
+        return engine, engine.newest_ns
 
-    def _follow(self, waiting: deque[Observation]) -> None:
+    def _follow(self) -> None:
         """The work itself, until the source ends or somebody says stop."""
         every_ns, intake = round(self.post.snapshot_every_s * 1e9), self._intake
         due_ns = min(round(FIRST_SNAPSHOT_S * 1e9), every_ns)
-        first = self._since_ns > 0
+        n_scans_dropped = 0
         while not self._stop.is_set():
             batch = intake.take(0.2)
             self.beat += 1
@@ -726,45 +963,77 @@ class Served:
             for warning in (*told, *intake.warnings(self._newest_ns)):
                 self._take(warning)
             if not batch and intake.ended:
-                self.over = not self._stop.is_set()
-                while waiting:
-                    self._give(waiting.popleft())
+                # A source that failed will be back: what is open stays so.
+                self.over = not self._stop.is_set() and not self._pump_failure
+                while self.over and self._scans.waiting:
+                    self._take_all(self._feed(self._scans.next()))
                 return
             for observation in batch:
-                if observation.t_ns < self._floor_ns:
-                    continue
-                if first:
-                    first = False
-                    self._gap(observation.t_ns - self._since_ns)
-                    # Whose frames are lost is not found at the gate any more: the next to come would get that scan.
-                    while waiting and waiting[0].t_ns < observation.t_ns - GAP_INTACT_S * 1e9:
-                        waiting.popleft()
-                while waiting and waiting[0].t_ns <= observation.t_ns:
-                    self._give(waiting.popleft())
-                self._give(observation)
+                if observation.t_ns >= self._floor_ns:
+                    self._give(observation)
+            if intake.scans_dropped > n_scans_dropped:
+                n_scans_dropped = intake.scans_dropped
+                self._doubt_span(self._newest_ns, self._newest_ns, "scans were dropped under overload")
             if self._orphans:
                 self._look_for_orphans()
+            assert self._engine is not None
+            self._gaps.look(self._newest_ns, self._engine.scans_waiting > 0)
             if self._change is not None:
                 self._take_change()
-            if self._newest_ns - self._snapshot_ns >= due_ns and not waiting:
+            if self._newest_ns - self._snapshot_ns >= due_ns:
                 self._keep()
                 due_ns = min(2 * due_ns, every_ns)
 
     def _give(self, observation: Observation) -> None:
+        """An observation of the source to the engine; then the scans of before the start that wait for its time."""
         if isinstance(observation, GateScan | ItemSighting):
-            if self._scans.seen_before(observation):
-                return
-            self._scans.add(observation)
+            if not self._scans.seen_before(observation):
+                self._scans.add(observation)
+                self._take_all(self._feed(observation))
+            return
+        before_ns = self._newest_ns
+        results = self._feed(observation)
+        newest_ns = self._newest_ns
+        # What is missing is known before what follows from it is billed. A clock that has gone mad, which the engine
+        # does not believe, tells nothing of that.
+        if observation.t_ns <= newest_ns:
+            stream = _stream(observation)
+            self._say(self._gaps.heard(stream, observation.t_ns, self._intake.dropped[stream]))
+        if self._anew and newest_ns:
+            # Whoever is inside is unknown to this engine, and so is who has scanned.
+            self._anew = False
+            self._doubt_span(newest_ns, newest_ns, "the store was started anew")
+        self._take_all(results)
+        waiting = self._scans.waiting
+        while waiting and waiting[0].t_ns <= newest_ns:
+            one = self._scans.next()
+            if isinstance(one, GateScan) and one.t_ns < newest_ns - SCAN_LOST_S * 1e9 and newest_ns - before_ns > 1e9:
+                # Whose frames are lost is not found at the gate any more: the next to come would get that scan.
+                self._counts["scans left out after a gap"] += 1
+                self._say(f"a scan at {one.gate} is left out: its frames are lost")
+                continue
+            self._take_all(self._feed(one))
+
+    def _feed(self, observation: Observation) -> list[Result]:
         self._counts["frames" if isinstance(observation, Frame) else "messages"] += 1
         assert self._engine is not None
         try:
-            results = self._engine.feed(observation)
+            return self._engine.feed(observation)
         except (ShapeError, TypeError) as error:
             # A sensor's fault is that sensor's: it is counted and told, and the others go on.
             self._refuse(_stream(observation), str(error)[:300])
-            return
+            return []
+
+    def _take_all(self, results: Iterable[Result]) -> None:
         for result in results:
             self._take(result)
+
+    def _say(self, said: str) -> None:
+        if said:
+            self._said.append(said)
+
+    def _doubt_span(self, start_ns: int, end_ns: int, why: str) -> None:
+        self._say(self._gaps.add(start_ns, end_ns, why))
 
     def _take(self, result: Result) -> None:
         """What the engine answers, into the books first."""
@@ -772,10 +1041,7 @@ class Served:
             case PersonEntered(visit=str(visit)):
                 self._counts["entered"] += 1
                 self._orphans.pop(visit, None)
-                try:
-                    self._ledger.open_visit(visit, result.account, result.t_ns)
-                except IdempotencyConflict as error:
-                    self._said.append(f"visit {visit}: {error}; what stands in the books counts")
+                self._enter(visit, result)
                 if isinstance(self._source, _Broker):
                     self._source.names.entered(result.account)
             case Receipt():
@@ -795,47 +1061,51 @@ class Served:
 
     _evidence_of = ""
 
+    def _enter(self, visit: str, entered: PersonEntered) -> None:
+        try:
+            if self._ledger.open_visit(visit, entered.account, entered.t_ns):
+                return
+            known = {one.visit: one.account for one in self._ledger.open_visits()}
+            same = known.get(visit, entered.account) == entered.account
+        except IdempotencyConflict:
+            same = False
+        if not same:
+            self._gaps.doubt(visit, "before a restart this visit was another account's")
+            self._said.append(f"visit {visit}: was another account's before the restart; goes to review")
+
     def _bill(self, receipt: Receipt) -> None:
-        doubt = self._doubts.get(receipt.visit)
+        doubt = self._gaps.why(receipt)
         if doubt:
             reason = f"{receipt.reason}; {doubt}" if receipt.reason else doubt
             receipt = replace(receipt, status="review", reason=reason)
-        priced = self._prices.priced(receipt)
-        try:
-            new = self._ledger.post_receipt(priced.receipt, priced.discounts)
-        except IdempotencyConflict:
-            # Before the process was killed it knew more: the receipt of then was made with all data.
-            self._said.append(f"visit {receipt.visit}: billed before the restart; that receipt stands")
-            self._counts["billed before"] += 1
-            return
+        if receipt.reason and len(receipt.reason) > NOTE_MAX:
+            receipt = replace(receipt, reason=receipt.reason[: NOTE_MAX - 1] + "…")
+        new = self._post(receipt)
+        self._gaps.billed(receipt.visit)
         if new:
             self._receipts[receipt.status] += 1
         self._evidence_of = receipt.visit if new else ""
 
-    # ---- gaps --------------------------------------------------------------------------------------------------------
+    def _post(self, receipt: Receipt) -> bool:
+        """Into the books; what stands there from before a restart stays."""
+        priced = self._prices.priced(receipt)
+        try:
+            return self._ledger.post_receipt(priced.receipt, priced.discounts)
+        except IdempotencyConflict:
+            pass
+        opened = {one.visit: one for one in self._ledger.open_visits()}.get(receipt.visit)
+        if opened is not None:
+            # The books know it as another account's, and nobody else bills it.
+            reason = "before a restart this visit was another account's"
+            return self._post(replace(receipt, account=opened.account, status="review", reason=reason))
+        # Somebody else may now hold on the bill what this visit was billed for then.
+        self._said.append(f"visit {receipt.visit}: billed before the restart; that receipt stands")
+        self._counts["billed before"] += 1
+        why = "somebody beside was billed otherwise"
+        self._doubt_span(receipt.enter_ns or receipt.exit_ns, max(receipt.exit_ns, self._newest_ns), why)
+        return False
 
-    def _gap(self, gap_ns: int) -> None:
-        """The first observation after a start: how much is missing since the snapshot."""
-        assert self._engine is not None
-        gap_s = max(gap_ns, 0) * 1e-9
-        if gap_s <= GAP_INTACT_S:
-            return
-        self._lost_s += gap_s
-        said = f"{gap_s:.1f} s of the sensors' data were lost"
-        if gap_s > GAP_FRESH_S:
-            self._said.append(f"{said}; it begins anew, visits that were open are in review")
-            self._review_all(f"{said} during this visit")
-            self._renew(Engine(self.store, time.perf_counter_ns))
-            return
-        inside = self._engine.open_visits
-        self._doubts = {visit: f"{said} during this visit" for visit in inside} | {
-            visit: why for visit, why in self._doubts.items() if visit in inside
-        }
-        self._write_doubts()
-        self._said.append(f"{said}; receipts of the {len(inside)} visits of then go to review")
-
-    def _write_doubts(self) -> None:
-        write(json.dumps(self._doubts).encode(), self.post.folder / "doubts.json")
+    # ---- visits that cannot be followed ------------------------------------------------------------------------------
 
     def _review_all(self, reason: str) -> None:
         visits = self._ledger.open_visits()
@@ -870,12 +1140,8 @@ class Served:
         assert self._engine is not None
         began_s = time.perf_counter()
         data = snapshot(self._engine)
-        self._scans.follow(data, self.post.folder / "snapshot", self._newest_ns)
-        if self._doubts:
-            inside = set(self._engine.open_visits)
-            if not inside >= self._doubts.keys():
-                self._doubts = {visit: why for visit, why in self._doubts.items() if visit in inside}
-                self._write_doubts()
+        self._gaps.forget(min((one.enter_ns for one in self._ledger.open_visits()), default=self._newest_ns))
+        self._scans.follow(data, self.post.folder / "snapshot", self._newest_ns, self._gaps.streams())
         self._snapshot_s, self._snapshot_bytes = time.perf_counter() - began_s, len(data)
         self._snapshot_ns = self._newest_ns
         self._tell_goods()
@@ -917,10 +1183,11 @@ class Served:
             self.again = True
             self._stop.set()
             return
-        self._ledger.close()
         self.store = store
-        self._ledger = Ledger.open(self.post.folder / f"{store.id}.sqlite", store)
+        self._ledger.follow(store)
         self._prices = PriceBook(store)
+        if isinstance(self._source, _Broker):
+            self._source.follow(store)
         self._renew(renewed)
         self._keep()
         self._said.append("goes on with the changed configuration")
