@@ -1,6 +1,7 @@
 """Many stores live on this machine: kills, sick neighbours, overload. Each part prints what it found.
 
     python bench/serve.py kills --kills 200      a live store killed again and again: is every visit accounted for?
+    python bench/serve.py gaps                   data lost in a restart: is any receipt that this changes settled?
     python bench/serve.py many --stores 50       so many stores at true speed, one fed garbage, one killed all the time
     python bench/serve.py overload               2 and 5 times what a core carries
     python bench/serve.py cost                   what snapshots cost stores of several sizes
@@ -285,6 +286,56 @@ def main_kills(args: argparse.Namespace, scratch: Path) -> None:
             print("\n".join(found["said"]))
 
 
+# ---- gaps ------------------------------------------------------------------------------------------------------------
+
+
+def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
+    """At every second of a busy minute the engine goes on from a snapshot, and so much of all streams is lost."""
+    from fusion.chain.worker import Gaps, _stream
+    from fusion.snapshot import resume, snapshot
+
+    store = demo_store(n_cameras=4, n_plates=16)
+    goods = lambda receipt: (receipt.account, tuple((line.gtin, line.quantity) for line in receipt.lines))  # noqa: E731
+    for lost_s in args.lost_s:
+        n: Counter[str] = Counter()
+        for seed in args.seeds:
+            observations = list(Simulation(store, Scenario(seed=seed, minutes=1.0, shoppers=6)).observations())
+            engine, gaps, truth = Engine(store), Gaps(scratch / "doubts.json"), set()
+            kept, due_ns = [], observations[0].t_ns + 4 * 10**9
+            for i, one in enumerate(observations):
+                if one.t_ns >= due_ns:
+                    kept.append((i, snapshot(engine), gaps.streams()))
+                    due_ns += 10**9
+                truth |= {goods(result) for result in engine.feed(one) if isinstance(result, Receipt)}
+                if isinstance(one, Frame | ShelfReading):
+                    gaps.heard(_stream(one), one.t_ns, 0)
+            truth |= {goods(result) for result in engine.close() if isinstance(result, Receipt)}
+            for i, data, streams in kept:
+                engine, gaps = resume(data, store), Gaps(scratch / "doubts.json")
+                gaps.go_on(streams, engine.newest_ns)
+                receipts, looked_ns = [], 0
+                for one in observations[i:]:
+                    sensed = isinstance(one, Frame | ShelfReading)
+                    if sensed and one.t_ns < observations[i].t_ns + lost_s * 1e9:
+                        continue
+                    results = engine.feed(one)
+                    if sensed and one.t_ns <= engine.newest_ns:
+                        gaps.heard(_stream(one), one.t_ns, 0)
+                    if one.t_ns > looked_ns + 50_000_000:
+                        looked_ns = one.t_ns
+                        gaps.look(engine.newest_ns, engine.scans_waiting > 0)
+                    receipts += [(result, gaps.why(result)) for result in results if isinstance(result, Receipt)]
+                receipts += [(result, gaps.why(result)) for result in engine.close() if isinstance(result, Receipt)]
+                n["gaps"] += 1
+                for receipt, why in receipts:
+                    otherwise = receipt.status == "settled" and goods(receipt) not in truth
+                    n["receipts"] += 1
+                    n["doubted"] += bool(why)
+                    n["settled otherwise"] += otherwise and not why
+                    n["would be without the doubt"] += otherwise
+        print(f"{lost_s:g} s lost: " + ", ".join(f"{key}: {value}" for key, value in n.items()), flush=True)
+
+
 # ---- many ------------------------------------------------------------------------------------------------------------
 
 
@@ -497,10 +548,12 @@ def main_cost(args: argparse.Namespace, scratch: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["kills", "many", "overload", "cost"])
+    parser.add_argument("part", choices=["kills", "gaps", "many", "overload", "cost"])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--kept-s", type=float, nargs="+", default=[10.0, 0.0])
+    parser.add_argument("--lost-s", type=float, nargs="+", default=[0.2, 0.5, 1.0, 3.0, 10.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 4, 7])
     parser.add_argument("--pause-s", type=float, default=6.0)
     parser.add_argument("--verbose", action="store_true", help="kills: all that was said")
     parser.add_argument("--stores", type=int, default=50)
@@ -513,7 +566,8 @@ def main() -> int:
     args = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="serve"))
     try:
-        {"kills": main_kills, "many": main_many, "overload": main_overload, "cost": main_cost}[args.part](args, scratch)
+        part = {"kills": main_kills, "gaps": main_gaps, "many": main_many, "overload": main_overload, "cost": main_cost}
+        part[args.part](args, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return 0
