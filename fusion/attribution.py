@@ -419,11 +419,7 @@ class Attributor:
         self.ignored: Counter[str] = Counter()
         self._product = {gtin: i for i, gtin in enumerate(self.planogram.gtins)}
         self._names = [plate.plate for plate in store.plates]
-        self._centre_m = np.array([(p.x, p.y, p.z) for p in store.plates]).reshape(-1, 3)
-        self._depth_m = np.array([p.depth for p in store.plates])
-        self._width_m = np.array([p.width for p in store.plates])
-        self._above_m = np.array([self._clearance_m(centre) for centre in self._centre_m])
-        self._yaw = np.array([p.yaw for p in store.plates])
+        self._derive(store)
         self._components: list[_Component] = []
         self._decided: list[_Decided] = []
         self._lately: deque[_Decided] = deque()  # Those of the last LEAN_UNDONE_S.
@@ -444,6 +440,18 @@ class Attributor:
         self._person = np.empty(PEOPLE_NEAR_MAX, np.int64)
         self._log_ratio = np.empty(PEOPLE_NEAR_MAX)
         self._hands = np.empty((PEOPLE_NEAR_MAX, 2, kernel.HAND_COLUMNS))
+
+    def _derive(self, store: Store) -> None:
+        self._centre_m = np.array([(p.x, p.y, p.z) for p in store.plates]).reshape(-1, 3)
+        self._depth_m = np.array([p.depth for p in store.plates])
+        self._width_m = np.array([p.width for p in store.plates])
+        self._above_m = np.array([self._clearance_m(centre) for centre in self._centre_m])
+        self._yaw = np.array([p.yaw for p in store.plates])
+
+    def adopt(self, store: Store) -> None:
+        """Go on with a store of the same layout; see `Engine.adopt`. What was explained is not explained anew."""
+        self._derive(store)
+        self.planogram.adopt(store)
 
     def _clearance_m(self, centre: np.ndarray) -> float:
         """How far above a plate the next shelf is."""

@@ -58,11 +58,15 @@ class Sightings:
     """Sightings at zones and gates, bound to the visits whose people stood there."""
 
     def __init__(self, store: Store) -> None:
+        self.adopt(store)
+        self._kept: deque[Sighted] = deque(maxlen=SIGHTINGS_MAX)
+
+    def adopt(self, store: Store) -> None:
+        """Begin or go on with a store of the same layout; see `Engine.adopt`."""
         self._zones = {zone.id: zone.polygon for zone in store.zone}
         self._gates = {gate.id: gate.line for gate in store.gate}
         self._gtins = {product.gtin for product in store.products}
         self._miss = {"read": store.items.read_miss_rate, "seen": store.items.seen_miss_rate}
-        self._kept: deque[Sighted] = deque(maxlen=SIGHTINGS_MAX)
 
     def knows(self, seen: ItemSighting) -> bool:
         """Whether zone and product are the store's, kind and probability what they should be: files are checked when
@@ -122,10 +126,12 @@ class ShelfBooks:
     """How sure the counts of the shelves are, beside the journal that holds the counts themselves."""
 
     def __init__(self, store: Store) -> None:
-        self._start: dict[tuple[str, str], int] = {}
-        for facing in store.planogram:
-            self._start[facing.plate, facing.gtin] = facing.stock
+        self.adopt(store)
         self._log_sure: dict[tuple[str, str], float] = {}
+
+    def adopt(self, store: Store) -> None:
+        """Begin or go on with a store of the same layout; see `Engine.adopt`."""
+        self._start = {(facing.plate, facing.gtin): facing.stock for facing in store.planogram}
 
     def settled(self, belief: EventBelief) -> None:
         """An event's final word: what was uncertain about it stays so in the counts."""

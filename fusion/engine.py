@@ -149,7 +149,7 @@ class Engine:
             tap: told every observation that is used, in order of time, when what came late, twice or from far ahead
                 has been dropped. A recording of these, replayed, gives the same results.
         """
-        self.store = store
+        self._derive(store)
         self.journal = Journal()
         self.step_times = StepTimes()
         self._stopwatch_ns = stopwatch_ns
@@ -160,10 +160,6 @@ class Engine:
         self._monitor = ShelfMonitor(store)
         self._attributor = Attributor(store)
         self._visits = Visits(store)
-        self._products = {product.gtin: product for product in store.products}
-        self._cameras = {camera.name for camera in store.cameras}
-        self._plates = {plate.plate for plate in store.plates}
-        self._keypoints_shape = (store.layout.n_joints, 3)
         self._frames: dict[str, Frame] = {}
         self._readings: list[ShelfReading] = []
         self._scans: list[GateScan] = []
@@ -172,7 +168,6 @@ class Engine:
         # Data time by which all up to now has come in; a live run and its replay agree on it, whatever came when.
         self._heard_ns = 0
         self._closed = self._closing = False
-        self._plate_m = np.array([(plate.x, plate.y) for plate in store.plates]).reshape(-1, 2)
         self._ignored: Counter[str] = Counter()
         self._recorder = EvidenceRecorder(store)
         self._sightings = Sightings(store)
@@ -187,13 +182,30 @@ class Engine:
         self._given_sure: dict[str, float] = {}
         self._doubts: dict[str, list[str]] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Functions belong to the process; `take_over` gives them back.
-        return {**vars(self), "_stopwatch_ns": None, "_tap": None}
+    def _derive(self, store: Store) -> None:
+        self.store = store
+        self._products = {product.gtin: product for product in store.products}
+        self._cameras = {camera.name for camera in store.cameras}
+        self._plates = {plate.plate for plate in store.plates}
+        self._keypoints_shape = (store.layout.n_joints, 3)
+        self._plate_m = np.array([(plate.x, plate.y) for plate in store.plates]).reshape(-1, 2)
 
-    def take_over(self, fresh: Engine) -> None:
-        """Go on in the place of an engine that was made for this process; see `snapshot.resume`."""
-        self._stopwatch_ns, self._tap = fresh._stopwatch_ns, fresh._tap
+    def adopt(
+        self, store: Store, stopwatch_ns: Callable[[], int] | None, tap: Callable[[Observation], object] | None
+    ) -> None:
+        """Go on in this process, with a store of the same layout; see `snapshot.resume`.
+
+        Every stage has one `_derive`, which makes all that follows from the store, for a new engine as for this one;
+        what it has seen and learnt stays, but for what the change makes void.
+        """
+        self._stopwatch_ns, self._tap = stopwatch_ns, tap
+        self._derive(store)
+        for stage in (self._tracker, self._monitor, self._attributor, self._visits, self._sightings, self._books):
+            stage.adopt(store)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Functions belong to the process; `adopt` gives others.
+        return {**vars(self), "_stopwatch_ns": None, "_tap": None}
 
     # ---- what comes in -----------------------------------------------------------------------------------------------
 

@@ -106,14 +106,13 @@ class CameraHealth:
 
     def __init__(self, rig: Rig, body_var: np.ndarray, n_joints: int, boxes: np.ndarray) -> None:
         kernels.warm_up()
+        self._derive(rig, boxes)
         n = rig.n_views
-        self._rig, self._body_var, self._boxes = rig, body_var, boxes
-        self._n_joints = n_joints
+        self._body_var, self._n_joints = body_var, n_joints
         self._looked_at_m = LOOKED_AT_M if n_joints > 2 else LOOKED_AT_BOX_M
         self._joints_min = float(min(JOINTS_MIN, n_joints))
         # A box is two points, each a hand's breadth off: it takes longer to be as sure.
         self._data_min_s = DATA_MIN_S if n_joints > 2 else 2.0 * DATA_MIN_S
-        self._lenses = rig.lenses * np.array([MARGIN, MARGIN, 1, 1, 1, 1, 1, 1, 1])
         self.offsets_s = np.zeros(n)
         self._offset_var = np.full(n, OFFSET_SD_S**2)
         self.moved = np.zeros(n, np.bool_)
@@ -134,6 +133,38 @@ class CameraHealth:
         self._turn = self._judged = 0
         self._t_ns: int | None = None
         self._warnings: list[Warning] = []
+
+    def _derive(self, rig: Rig, boxes: np.ndarray) -> None:
+        self._rig, self._boxes = rig, boxes
+        self._lenses = rig.lenses * np.array([MARGIN, MARGIN, 1, 1, 1, 1, 1, 1, 1])
+
+    def adopt(self, rig: Rig, boxes: np.ndarray) -> None:
+        """Go on with the same cameras otherwise placed: who was found to be moved and has a new place is trusted again.
+
+        Clocks stay as they were learnt; what was learnt about calibrations was about the old ones.
+        """
+        kernels.warm_up()
+        before = self._rig
+        self._derive(rig, boxes)
+        pairs = ((before.camera_from_world, rig.camera_from_world), (before.lenses, rig.lenses))
+        changed = np.any([(old != new).reshape(rig.n_views, -1).any(axis=1) for old, new in pairs], axis=0)
+        if not changed.any():
+            return
+        for view in np.flatnonzero(changed & self.moved).tolist():
+            said = "has a new calibration, is used"
+            self._warnings.append(Warning(self._t_ns or 0, "camera fits again", rig.names[view], said))
+        self.moved &= ~changed
+        self._trust[~self.moved] = 1.0
+        self._fault[:] = 0.0
+        self._compare_anew(np.ones(rig.n_views, np.bool_))
+
+    def _compare_anew(self, views: np.ndarray) -> None:
+        """Forget how some cameras, (n_views,) bool, agreed with the others: what they are compared to has changed."""
+        self._since_ns[:] = -1
+        self._information[views] = 0.0
+        self._rhs[views] = 0.0
+        self._total[views] = 0.0
+        self._misfit_m[views] = 0.0
 
     def update(
         self, t_ns: int, haste: float, dt_s: np.ndarray, has_frame: np.ndarray, start: np.ndarray,
@@ -215,10 +246,7 @@ class CameraHealth:
         others = np.arange(self._rig.n_views) != worst
         self._trust[others & ~self.moved] = 1.0
         self._trust[worst] = 0.0 if self.moved[worst] else 1.0
-        self._information[others] = 0.0
-        self._rhs[others] = 0.0
-        self._total[others] = 0.0
-        self._misfit_m[others] = 0.0
+        self._compare_anew(others)
 
     def _count_misses(self, t_ns: int) -> None:
         looks, misses = self._looked.T

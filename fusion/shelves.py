@@ -23,6 +23,7 @@ from fusion.results import Warning
 # recording): mostly a constant of the plate, which known weights teach, and a little from place to place on it.
 GAIN_SD = 0.03
 PLACE_GAIN_SD = 0.01
+GAIN_VAR = GAIN_SD**2 - PLACE_GAIN_SD**2  # Of the constant, before anything is known.
 # Where the middle of a piece's load lies beside the middle of the plate it belongs to, in plate widths: anywhere up to
 # nearly half a width, since half of all pieces rest on two plates or three, and seldom beyond.
 OFF_CENTRE_WIDTHS, OFF_CENTRE_SD_WIDTHS = 0.45, 0.15
@@ -143,23 +144,37 @@ class Planogram:
     """
 
     def __init__(self, store: Store) -> None:
+        self._derive(store)
+        self.stock = self._filled.copy()
+        self.away = np.zeros(len(store.products))
+        self.gain = np.ones(len(store.plates))
+        self.gain_var = np.full(len(store.plates), GAIN_VAR)
+
+    def _derive(self, store: Store) -> None:
         self.rows = Rows(store)
         self.gtins = tuple(product.gtin for product in store.products)
         self.weight_g = np.array([product.weight_g for product in store.products])
         # Weights are declared on the label and weighed by the shop: half a gram is the least that can be meant.
         self.weight_sd_g = np.maximum([product.weight_sd_g for product in store.products], 0.5).reshape(-1)
-        self.stock = np.zeros((len(store.plates), len(store.products)))
+        self.lightest_g = float(self.weight_g.min()) if len(self.weight_g) else 0.0
         plate_index = {plate.plate: i for i, plate in enumerate(store.plates)}
         product_index = {gtin: i for i, gtin in enumerate(self.gtins)}
-        self.planned = np.zeros(self.stock.shape, bool)
+        self._filled = np.zeros((len(store.plates), len(store.products)))  # Stock at the start.
+        self.planned = np.zeros(self._filled.shape, bool)
         for facing in store.planogram:
             at = plate_index[facing.plate], product_index[facing.gtin]
-            self.stock[at] += facing.stock
+            self._filled[at] += facing.stock
             self.planned[at] = True
-        self.away = np.zeros(len(store.products))
-        self.gain = np.ones(len(store.plates))
-        self.gain_var = np.full(len(store.plates), GAIN_SD**2 - PLACE_GAIN_SD**2)
-        self.lightest_g = float(self.weight_g.min()) if len(self.weight_g) else 0.0
+
+    def adopt(self, store: Store) -> None:
+        """Go on with a store of the same layout; see `Engine.adopt`."""
+        filled, weight_g = self._filled, self.weight_g
+        self._derive(store)
+        # As if the shelves had been filled so at the start: what was taken and put back since holds as it did.
+        self.stock = np.maximum(self.stock + (self._filled - filled), 0.0)
+        # What a plate shows of a gram was learnt from goods that do not weigh what they were said to.
+        misled = (self.planned & (self.weight_g != weight_g)).any(axis=1)
+        self.gain[misled], self.gain_var[misled] = 1.0, GAIN_VAR
 
     def explain(
         self,
@@ -410,8 +425,17 @@ class ShelfMonitor:
         self._began_ns = 0
         self._warnings: list[Warning] = []
         self._reported: dict[int, str] = {}
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Have the kernel compiled, by no message."""
         empty = np.zeros(0, np.uint32)
-        self._follow(empty, np.zeros(0, np.int64), np.zeros(1, np.uint32), np.zeros(0, np.float32))  # Compiles.
+        self._follow(empty, np.zeros(0, np.int64), np.zeros(1, np.uint32), np.zeros(0, np.float32))
+
+    def adopt(self, store: Store) -> None:
+        """Go on with a store of the same layout; see `Engine.adopt`."""
+        self._warm_up()
+        self.planogram.adopt(store)
 
     def step(self, readings: Sequence[ShelfReading], now_ns: int) -> list[ShelfEvent]:
         """Take in messages; hand out the events that are certain not to grow any more.

@@ -99,17 +99,15 @@ def resume(
     ):  # fmt: skip
         if head[key] != wanted:
             raise SnapshotError(f"snapshot: {key}: want {wanted!r}, got {head[key]!r}")
-    # Kernels are compiled and called once, as in any engine.
-    fresh = Engine(store, stopwatch_ns, tap)
     try:
         engine = _Reader(io.BytesIO(zlib.decompress(body)), store).load()
+        if not isinstance(engine, Engine):
+            raise SnapshotError(f"snapshot: want an engine, got {type(engine).__name__}")
+        engine.adopt(store, stopwatch_ns, tap)
     except SnapshotError:
         raise
     except Exception as error:  # whatever damaged bytes lead to
         raise SnapshotError(f"snapshot: cannot be read: {type(error).__name__}: {error}") from None
-    if not isinstance(engine, Engine):
-        raise SnapshotError(f"snapshot: want an engine, got {type(engine).__name__}")
-    engine.take_over(fresh)
     return engine
 
 

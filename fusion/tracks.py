@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -84,6 +85,21 @@ EDGE_M = 0.5
 OUTAGE_S = 5.0
 
 
+@dataclass(frozen=True)
+class _Surroundings:
+    """Where people walk and who looks at them: cameras, the floor's corners, gates' lines, obstacles' boxes (n, 5)."""
+
+    rig: Rig
+    floor: Sequence[tuple[float, float]]
+    gates: Sequence[tuple[tuple[float, float], tuple[float, float]]]
+    boxes: np.ndarray
+
+    @classmethod
+    def of(cls, store: Store) -> _Surroundings:
+        boxes = np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
+        return cls(Rig.from_cameras(store.cameras), store.floor, [gate.line for gate in store.gate], boxes)
+
+
 class Tracker:
     """Follows people from sets of frames.
 
@@ -93,32 +109,17 @@ class Tracker:
     """
 
     def __init__(self, store: Store) -> None:
-        gates, boxes = [gate.line for gate in store.gate], np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
-        self._set_up(
-            Rig.from_cameras(store.cameras), store.layout, store.appearance_dim, store.floor, gates, boxes
-        )
+        self._set_up(_Surroundings.of(store), store.layout, store.appearance_dim)
 
-    def _set_up(
-        self,
-        rig: Rig,
-        layout: Layout,
-        appearance_dim: int,
-        floor: Sequence[tuple[float, float]],
-        gates: Sequence[tuple[tuple[float, float], tuple[float, float]]],
-        boxes: np.ndarray,
-    ) -> None:
+    def _set_up(self, around: _Surroundings, layout: Layout, appearance_dim: int) -> None:
         kernels.warm_up()
-        self.rig = rig
         self.layout = layout
-        self._workspace = Workspace(rig, layout, appearance_dim, CAPACITY)
-        self._kernels, n_padded = self._workspace.kernels, self._workspace.n_padded
-        self._associator = Associator(rig, layout, self._workspace)
+        self._workspace = Workspace(around.rig, layout, appearance_dim, CAPACITY)
+        self._associator = Associator(around.rig, layout, self._workspace)
+        self.health = CameraHealth(around.rig, self._workspace.body_var, layout.n_joints, around.boxes)
+        self._derive(around)
+        n_padded = self._workspace.n_padded
         self.ignored: Counter[str] = self._associator.ignored
-        self._store_floor = floor
-        self._gates = gates
-        self._boxes = boxes
-        self._lenses = rig.lenses
-        self.health = CameraHealth(rig, self._workspace.body_var, self.layout.n_joints, boxes)
         self._tally = 0
         # Somebody of whom nothing is known but the place.
         self._newborn_mean, self._newborn_cov = np.zeros((6, n_padded)), np.zeros((21, n_padded))
@@ -149,9 +150,19 @@ class Tracker:
         self._last_frame_ns = np.full(self.rig.n_views, -1, np.int64)
         self._down = np.zeros(self.rig.n_views, np.bool_)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+    def _derive(self, around: _Surroundings) -> None:
+        self.rig, self._lenses = around.rig, around.rig.lenses
+        self._store_floor, self._gates, self._boxes = around.floor, around.gates, around.boxes
         self._kernels = self._workspace.kernels
+
+    def adopt(self, store: Store) -> None:
+        """Go on with a store of the same layout; see `Engine.adopt`."""
+        kernels.warm_up()
+        around = _Surroundings.of(store)
+        self._workspace.adopt(around.rig)
+        self._associator.rig = around.rig
+        self.health.adopt(around.rig, around.boxes)
+        self._derive(around)
 
     # ---- one set -----------------------------------------------------------------------------------------------------
 
@@ -596,5 +607,6 @@ def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
     """
     tracker = Tracker.__new__(Tracker)
     dims = {frame.appearance.shape[1] for frame in frames if frame.appearance is not None}
-    tracker._set_up(rig, layout, dims.pop() if len(dims) == 1 else 0, _EVERYWHERE, (), np.zeros((0, 5)))
+    around = _Surroundings(rig, _EVERYWHERE, (), np.zeros((0, 5)))
+    tracker._set_up(around, layout, dims.pop() if len(dims) == 1 else 0)
     return tracker.step(frames)

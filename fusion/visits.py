@@ -128,6 +128,17 @@ class Visits:
     """
 
     def __init__(self, store: Store) -> None:
+        self._derive(store)
+        self._walkers: dict[int, Walker] = {}
+        self._scans: deque[_OpenScan] = deque()
+        self._open: dict[str, Visit] = {}
+        self._by_account: dict[str, Visit] = {}
+        self._n_visits = 0
+        # Whom a track belonged to, beyond its end: what people did is explained for good only after they have left.
+        self._whose: dict[int, Visit | None] = {}
+        self.ignored: Counter[str] = Counter()
+
+    def _derive(self, store: Store) -> None:
         self._store = store
         self._gates = store.gate
         lines = np.array([gate.line for gate in store.gate], float).reshape(-1, 2, 2)
@@ -142,14 +153,18 @@ class Visits:
         self._in = [gate.direction in ("in", "both") for gate in store.gate]
         self._out = [gate.direction in ("out", "both") for gate in store.gate]
         self._gate_index = {gate.id: g for g, gate in enumerate(store.gate)}
-        self._walkers: dict[int, Walker] = {}
-        self._scans: deque[_OpenScan] = deque()
-        self._open: dict[str, Visit] = {}
-        self._by_account: dict[str, Visit] = {}
-        self._n_visits = 0
-        # Whom a track belonged to, beyond its end: what people did is explained for good only after they have left.
-        self._whose: dict[int, Visit | None] = {}
-        self.ignored: Counter[str] = Counter()
+
+    def adopt(self, store: Store) -> None:
+        """Go on with a store of the same layout; see `Engine.adopt`. A line that moves has not been crossed by that."""
+        before = self._lines
+        self._derive(store)
+        moved = [gate for gate, (old, new) in enumerate(zip(before, self._lines)) if old != new]
+        for walker in self._walkers.values() if moved else ():
+            walker.came_in = None
+            for gate in moved:
+                walker.sides.pop(gate, None)
+                walker.distance_m.pop(gate, None)
+                walker.crossed_ns.pop(gate, None)
 
     # ---- what others ask ---------------------------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ class Workspace:
         n_padded, n_views = -(-k // LANES) * LANES, rig.n_views
         n = DETECTIONS_PER_FRAME_MAX * n_views
         self.n_padded = n_padded
-        self.camera_from_world, self.lenses = np.ascontiguousarray(rig.camera_from_world), rig.lenses
+        self._derive(rig)
         self.keys, self.limbs = key_joints(layout), layout.limbs
         self.body_var = by_joint(layout, _BODY_SD_M, n_padded, 1.0) ** 2
         self.acceleration = by_joint(layout, _ACCELERATION, n_padded, 0.0)
@@ -181,12 +181,17 @@ class Workspace:
         self.track_of, self.detection_of = np.zeros(n, np.int64), np.zeros((capacity, n_views), np.int64)
         self.kernels = self.bound()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "kernels"}
+    def _derive(self, rig: Rig) -> None:
+        self.camera_from_world, self.lenses = np.ascontiguousarray(rig.camera_from_world), rig.lenses
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+    def adopt(self, rig: Rig) -> None:
+        """Go on with the same cameras otherwise placed; makes new `kernels`."""
+        self._derive(rig)
         self.kernels = self.bound()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Bound to arrays of this process; `adopt` binds them anew.
+        return {name: value for name, value in vars(self).items() if name != "kernels"}
 
     def bound(self) -> triangulation.Workspace:
         """The kernels' calls over the arrays as they are. Raises ValueError where one is not of the kind it was."""
