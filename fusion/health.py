@@ -141,7 +141,7 @@ class CameraHealth:
     def adopt(self, rig: Rig, boxes: np.ndarray) -> None:
         """Go on with the same cameras otherwise placed: who was found to be moved and has a new place is trusted again.
 
-        Clocks stay as they were learnt; what was learnt about calibrations was about the old ones.
+        Clocks stay as they were learnt; what was learnt about calibrations and free sight was about the old ones.
         """
         kernels.warm_up()
         before = self._rig
@@ -156,6 +156,7 @@ class CameraHealth:
         self.moved &= ~changed
         self._trust[~self.moved] = 1.0
         self._fault[:] = 0.0
+        self._looked[changed] = 0.0
         self._compare_anew(np.ones(rig.n_views, np.bool_))
 
     def _compare_anew(self, views: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import pickle
 import sys
 import types
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,14 @@ from hypothesis import strategies as st
 
 import fusion
 from fusion._kernels import triangulation
-from fusion.config import Gate, Store, StrictModel
+from fusion.calibration import rotation_vector
+from fusion.config import Camera, Gate, Store, StrictModel
 from fusion.engine import Engine
-from fusion.observations import Recording
-from fusion.results import Receipt
+from fusion.geometry import rotation_from_rodrigues
+from fusion.observations import Observation, Recording
+from fusion.results import Receipt, Warning
+from fusion.shelves import GAIN_VAR
+from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.snapshot import MAGIC, SnapshotError, layout_digest, newest_ns, resume, save, snapshot
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
@@ -328,7 +332,7 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
     void = differences(changed, resume(data, before)) - derived
     weights = {f"._{stage}.planogram.{name}" for stage in ("monitor", "attributor") for name in ("gain", "gain_var")}
     cameras = {f"._tracker.health.{name}" for name in (
-        "_since_ns", "_information", "_rhs", "_total", "_misfit_m", "_fault", "_trust", "moved",
+        "_since_ns", "_information", "_rhs", "_total", "_misfit_m", "_fault", "_trust", "_looked", "moved",
     )}  # fmt: skip
     lines = ("._visits._walkers[", ".sides", ".distance_m", ".crossed_ns", ".came_in")
     left = {path for path in void - weights - cameras if not path.startswith(lines[0])}
@@ -344,3 +348,137 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
 def test_a_store_that_has_not_changed_changes_nothing(halfway: tuple[Engine, bytes, list[Any]]) -> None:
     engine, data, _ = halfway
     assert differences(engine, resume(data, engine.store)) == set()
+
+
+def with_cameras(store: Store, numbers: range, change: Callable[[Camera], Camera]) -> Store:
+    cameras = tuple(change(one) if i in numbers else one for i, one in enumerate(store.cameras))
+    return store.model_copy(update={"cameras": cameras})
+
+
+def turned(camera: Camera) -> Camera:
+    """Turned by ten degrees about the vertical, where it hangs."""
+    rotation = rotation_from_rodrigues(camera.rotation)
+    centre_m = -rotation.T @ np.array(camera.translation)
+    rotation = rotation @ rotation_from_rodrigues((0.0, 0.0, np.radians(10.0)))
+    place = {"rotation": rotation_vector(rotation), "translation": -rotation @ centre_m}
+    return camera.model_copy(update={key: tuple(value.tolist()) for key, value in place.items()})
+
+
+def shifted(camera: Camera) -> Camera:
+    """Measured from another corner of the floor."""
+    off = rotation_from_rodrigues(camera.rotation) @ np.array([0.8, 0.3, 0.0])
+    return camera.model_copy(update={"translation": tuple((np.array(camera.translation) - off).tolist())})
+
+
+def mislabelled(store: Store) -> Store:
+    wrong = np.resize([1.3, 0.75, 1.2], len(store.products)).tolist()
+    products = (one.model_copy(update={"weight_g": one.weight_g * by}) for one, by in zip(store.products, wrong))
+    return store.model_copy(update={"products": tuple(products)})
+
+
+SHOP, CHANGED_S = demo_store(n_cameras=6, n_plates=24), 40.0
+
+
+def billed(before: Store, after: Store, observations: list[Observation]) -> tuple[dict[str, Any], list[Warning]]:
+    """Receipts by account of a run during which the store folder changes, and the warnings since."""
+    change_ns = observations[0].t_ns + int(CHANGED_S * 1e9)
+    engine, results = Engine(before), []
+    for observation in observations:
+        if observation.t_ns < change_ns:
+            results += engine.feed(observation)
+    engine = resume(snapshot(engine), after)
+    warnings = len(results)
+    for observation in observations:
+        if observation.t_ns >= change_ns:
+            results += engine.feed(observation)
+    results += engine.close()
+    receipts = {one.account: one for one in results if isinstance(one, Receipt)}
+    found = {
+        account: (one.status, {line.gtin: line.quantity for line in one.lines}) for account, one in receipts.items()
+    }
+    return found, [one for one in results[warnings:] if isinstance(one, Warning)]
+
+
+def test_a_camera_that_was_turned_goes_on_with_its_new_calibration() -> None:
+    """It is turned while people are inside, and its new calibration comes fifteen seconds later."""
+    recalibrated = with_cameras(SHOP, range(1), turned)
+    scenario = Scenario(seed=6, minutes=2.0, shoppers=6)
+    run, run_turned = Simulation(SHOP, scenario), Simulation(recalibrated, scenario)
+    observations = list(run.observations())
+    turned_ns = observations[0].t_ns + int((CHANGED_S - 15.0) * 1e9)
+    observations = [one for one in observations if one.t_ns < turned_ns]
+    observations += [one for one in run_turned.observations() if one.t_ns >= turned_ns]
+    right = {visit.account: ("settled", visit.items) for visit in run.truth.visits}
+    receipts, warnings = billed(SHOP, recalibrated, observations)
+    assert receipts == right and len(right) == 6
+    assert "camera moved" not in {one.kind for one in warnings}
+    receipts, warnings = billed(SHOP, SHOP, observations)
+    assert receipts != right
+    assert ("camera moved", SHOP.cameras[0].name) in {(one.kind, one.subject) for one in warnings}
+
+
+@pytest.mark.parametrize("wrong", [with_cameras(SHOP, range(6), shifted), mislabelled(SHOP)], ids=["places", "weights"])
+def test_who_comes_after_a_correction_is_billed_right(wrong: Store) -> None:
+    run = Simulation(SHOP, Scenario(seed=5, minutes=2.0, shoppers=6))
+    observations = list(run.observations())
+    change_ns = observations[0].t_ns + int(CHANGED_S * 1e9)
+    right = {one.account: ("settled", one.items) for one in run.truth.visits if one.enter_ns > change_ns}
+    assert right
+    corrected, _ = billed(wrong, SHOP, observations)
+    assert {account: corrected[account] for account in right} == right
+    as_before, _ = billed(wrong, wrong, observations)
+    assert all(as_before[account] != right[account] for account in right)
+
+
+def test_what_a_change_makes_void(halfway: tuple[Engine, bytes, list[Any]]) -> None:
+    engine, data, observations = halfway
+    store = engine.store
+    camera = store.cameras[0].name
+    # A camera that is not trusted is again, once it is calibrated anew; another one is not.
+    doubted = resume(data, store)
+    doubted._tracker.health.moved[:2] = True
+    doubted._tracker.health._trust[:2] = 0.0
+    again = resume(snapshot(doubted), with_cameras(store, range(1), turned))
+    assert [one.moved for one in again.health().cameras] == [False, True, *4 * [False]]
+    assert again._tracker.health._trust.tolist() == [1.0, 0.0, *4 * [1.0]]
+    results = [result for observation in observations[:300] for result in again.feed(observation)]
+    assert [one.subject for one in results if isinstance(one, Warning) and one.kind == "camera fits again"] == [camera]
+
+    # What a plate exaggerates by was learnt from what lies there.
+    planogram = engine._monitor.planogram, engine._attributor.planogram
+    gain_var = planogram[1].gain_var
+    learnt = int(np.argmin(gain_var))
+    assert gain_var[learnt] < GAIN_VAR and planogram[0].planned[learnt].any()
+    heavier = {store.products[i].gtin for i in np.flatnonzero(planogram[1].planned[learnt])}
+    products = (
+        one.model_copy(update={"weight_g": one.weight_g + 9.0 * (one.gtin in heavier)}) for one in store.products
+    )
+    changed = resume(data, store.model_copy(update={"products": tuple(products)}))._attributor.planogram
+    others = [i for i, names in enumerate(planogram[1].planned) if not names[planogram[1].planned[learnt]].any()]
+    assert (changed.gain[learnt], changed.gain_var[learnt]) == (1.0, GAIN_VAR)
+    assert changed.gain_var[others].tobytes() == gain_var[others].tobytes() and (gain_var[others] < GAIN_VAR).any()
+
+
+def test_nobody_crosses_a_line_that_moves(small_recording: Path) -> None:
+    """Gates' lines are drawn farther in, behind somebody who has come in and may go on: that one has not left."""
+    recording = Recording(small_recording)
+    store, engine = recording.store, Engine(recording.store)
+    gates = []
+    for gate in store.gate:
+        (x0, y0), (x1, y1) = gate.line
+        inwards = np.array([y0 - y1, x1 - x0]) / np.hypot(x1 - x0, y1 - y0)
+        line = tuple(tuple((np.array(point) + inwards).tolist()) for point in gate.line)
+        gates.append(gate.model_copy(update={"line": line, "direction": "both"}))
+    changed = store.model_copy(update={"gate": tuple(gates)})
+    between = 0
+    for count, observation in enumerate(recording.observations()):
+        engine.feed(observation)
+        before = {one.track_id: one for one in engine._visits._walkers.values() if one.inside and one.sides}
+        if count % 60 or not before:
+            continue
+        again = resume(snapshot(engine), changed)
+        again._visits.step(again._tracker.step([]))
+        walkers = [one for track, one in again._visits._walkers.items() if track in before]
+        assert all(one.inside for one in walkers)
+        between += any(-1 in one.sides.values() for one in walkers)
+    assert between >= 3
