@@ -1,8 +1,8 @@
 """An engine's whole state as bytes, and an engine that goes on from them in another process.
 
 What follows a snapshot is the same, byte for byte, as if the engine had never stopped. The store is not part of it: the
-engine that goes on is given one, so that prices, names and limits may have changed meanwhile; what the state is laid
-out by (cameras, plates, products, gates) has to be as it was.
+engine that goes on is given one, and makes all that follows from it anew, so that prices, places, weights and limits
+may have changed meanwhile; what the state is laid out by (`layout_digest`) has to be as it was.
 
 The state is written with `pickle`, but read back only into the classes that an engine consists of: bytes that name
 anything else are refused, whoever wrote them. A checksum tells a torn or rotten file.
@@ -87,7 +87,7 @@ def resume(
 
     Args:
         data: as of `snapshot`, by the same version of this package.
-        store: with the cameras, plates, products and gates of then; anything else may have changed.
+        store: with the layout of then; anything else may have changed, and holds from here on.
         stopwatch_ns, tap: as for `Engine`.
 
     Raises:
@@ -142,7 +142,7 @@ def write(data: bytes, path: str | Path) -> None:
 
 
 def layout_digest(store: Store) -> str:
-    """Of what an engine's arrays are laid out by: names and order of cameras, plates, products, gates; joints."""
+    """Of what an engine's arrays are laid out by: names and order of all that a store consists of; joints, rates."""
     laid_out = {
         "cameras": [camera.name for camera in store.cameras],
         "plates": [plate.plate for plate in store.plates],
