@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,18 +24,21 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-# Cameras, plates, shoppers in MINUTES.
-SHAPES = ((12, 160, 12), (28, 320, 24), (100, 520, 40))
-MINUTES = 2.5
+# Cameras, plates, people inside at a time: a full shop.
+SHAPES = ((12, 160, 8), (28, 320, 16), (100, 520, 20))
+MINUTES = 3.0
+STAY_S, PICKS = 60.0, 8.0  # of a simulated shopper
 FLEETS = (1, 100, 2000)
 
 # Assumptions of the plan.
 OPEN_H = 16.0  # a day
-CORE_LOAD_MAX = 0.5  # of a core at the hour that was measured: what comes in bursts must not wait
-VISITS_PER_H_AND_CAMERA = 3.0  # over the day; the hour that was measured is a full one
-PICTURES_PER_S = 15.0  # of a camera, as measured
+RUSH = 3.0  # a full hour, as it was measured, has so many times the visits of an average one
+CORE_LOAD_MAX = 0.5  # of a core in a full hour: what comes in bursts must not wait
+VISITS_PER_H_AND_CAMERA = 3.0  # on average over the day
+PAID_ROWS = 6.0  # a visit, where payments are taken and receipts mailed: four entries and two postings more
+DAYS = 365.0
+PICTURES_PER_S = 15.0  # of a camera, as simulated
 PICTURES_PER_GPU_S = 500.0  # of a pose detector, as its maker or a trial tells; not measured here
-SHIP_ROWS_PER_S = 20_000.0  # that one shipper carries, see bench/bench_chain_book.py
 
 
 @dataclass
@@ -43,7 +47,7 @@ class Unit:
 
     cameras: int
     plates: int
-    people: float  # inside, on average
+    people: float  # open visits, on average
     process_cpu: float  # seconds of one core
     engine_cpu: float
     step_p50_us: float
@@ -55,15 +59,25 @@ class Unit:
     mqtt_kb: float
     recording_kb: float
     visits: int
-    store_rows_per_visit: float  # entries, postings, goods, warnings
-    store_kb_per_visit: float  # books, outbox and evidence
+    rows_per_visit: float  # entries, postings, goods, warnings
+    evidence_kb_per_visit: float
 
 
-def simulated(folder: Path, cameras: int, plates: int, shoppers: int) -> None:
+@dataclass
+class Row:
+    """Bytes of a row, by books that are large enough for what a file holds anyway not to count."""
+
+    store: float  # books and outbox, SQLite
+    chain: float  # PostgreSQL, with indexes
+
+
+def simulated(folder: Path, cameras: int, plates: int, people: int) -> None:
     from fusion.simulation import Scenario, Simulation, demo_store
 
     store = demo_store(n_cameras=cameras, n_plates=plates)
-    Simulation(store, Scenario(seed=5, minutes=MINUTES, shoppers=shoppers)).write(folder / "recording")
+    shoppers = round(people * MINUTES * 60 / STAY_S)
+    scenario = Scenario(seed=5, minutes=MINUTES, shoppers=shoppers, picks_per_person=PICKS)
+    Simulation(store, scenario).write(folder / "recording")
 
 
 def served(folder: Path) -> Unit:
@@ -96,26 +110,19 @@ def served(folder: Path) -> Unit:
     memory = Path("/proc/self/status").read_text().split("VmHWM:", 1)[1]
     with Ledger.open(out / f"{store.id}.sqlite", store) as ledger, Outbox(out / "outbox.sqlite", store) as box:
         entries = ledger.entries_between(-(2**62), 2**62)
-        visits = {entry.visit for entry in entries if entry.kind.startswith("receipt")}
         n_rows = len(entries) + sum(len(entry.postings) for entry in entries) + sum(map(box.newest, STREAMS))
-    kept = sum(file.stat().st_size for name in ("*.sqlite*", "evidence.jsonl") for file in out.glob(name))
+    opened_ns = {entry.visit: entry.t_ns for entry in entries if entry.kind == "visit opened"}
+    left_ns = {entry.visit: entry.t_ns for entry in entries if entry.kind.startswith("receipt")}
+    inside_s = sum((left_ns[visit] - opened_ns.get(visit, left_ns[visit])) * 1e-9 for visit in left_ns)
+    evidence_bytes = (out / "evidence.jsonl").stat().st_size
     size = sum(file.stat().st_size for file in (folder / "recording").rglob("*") if file.is_file())
     assert one._engine is not None
     return Unit(
-        len(store.cameras), len(store.plates), inside(out, store, seconds), cpu_s / wall_s,
-        one._engine.step_times.total_s / seconds, status["step_us"]["p50"], status["step_us"]["p99"],
-        int(memory.split()[0]) / 1024, snapshot_mb, snapshot_ms, *sent(recording, seconds), size / 1e3 / seconds,
-        len(visits), n_rows / len(visits), kept / 1e3 / len(visits),
+        len(store.cameras), len(store.plates), inside_s / seconds, cpu_s / wall_s,
+        one._engine.step_times.total_ns * 1e-9 / seconds, status["step_us"]["p50"], status["step_us"]["p99"],
+        int(memory.split()[0]) * 1.024e-3, snapshot_mb, snapshot_ms, *sent(recording, seconds), size / 1e3 / seconds,
+        len(left_ns), n_rows / len(left_ns), evidence_bytes / 1e3 / len(left_ns),
     )  # fmt: skip
-
-
-def inside(out: Path, store: object, seconds: float) -> float:
-    """People in the shop on average, by the receipts."""
-    from fusion.adapters.ledger import Ledger
-
-    with Ledger.open(out / f"{store.id}.sqlite", store) as ledger:  # type: ignore[attr-defined, arg-type]
-        receipts = [ledger.standing(visit) for visit in {e.visit for e in ledger.entries_between(-(2**62), 2**62)}]
-    return sum((one.exit_ns - one.enter_ns) * 1e-9 for one in receipts if one is not None) / seconds
 
 
 def sent(recording: object, seconds: float) -> tuple[float, float]:
@@ -139,8 +146,7 @@ def sent(recording: object, seconds: float) -> tuple[float, float]:
     return n / seconds, n_bytes / 1e3 / seconds
 
 
-def chain_bytes_per_row(n_receipts: int = 5000) -> float:
-    """What a row takes in the chain's book, indexes and all."""
+def bytes_of_a_row(n_receipts: int = 5000) -> Row:
     import psycopg
     from bench_chain_book import STORE, database, fill, server
 
@@ -148,21 +154,20 @@ def chain_bytes_per_row(n_receipts: int = 5000) -> float:
     from fusion.chain.book import ChainBook, LedgerSource, OutboxSource, Shipper
     from fusion.chain.outbox import Outbox
 
-    tables = ("entry", "posting", "goods")
+    size, n = 0, 0
     with (
         server() as url, tempfile.TemporaryDirectory() as folder, database(url) as place,
         Ledger.open(Path(folder) / "ledger.sqlite", STORE) as ledger, Outbox(Path(folder) / "out.sqlite", STORE) as box,
         ChainBook(place) as book,
     ):  # fmt: skip
         fill(ledger, box, n_receipts, 4 * n_receipts)
+        in_store = sum(file.stat().st_size for file in Path(folder).glob("*.sqlite"))
         Shipper(STORE, [LedgerSource(ledger, STORE), OutboxSource(box, "goods")], book).ship()
         with psycopg.connect(place, autocommit=True) as connection:
-            size = n = 0
-            for table in tables:
-                (one,) = connection.execute("SELECT pg_total_relation_size(%s)", (f"chain.{table}",)).fetchone() or (0,)
-                (rows,) = connection.execute(f"SELECT count(*) FROM chain.{table}").fetchone() or (0,)
-                size, n = size + one, n + rows
-    return size / n
+            for table in ("entry", "posting", "goods"):
+                size += connection.execute("SELECT pg_total_relation_size(%s)", (f"chain.{table}",)).fetchone()[0]  # type: ignore[index]
+                n += connection.execute(f"SELECT count(*) FROM chain.{table}").fetchone()[0]  # type: ignore[index]
+    return Row(in_store / n, size / n)
 
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
@@ -182,42 +187,43 @@ def amount(kilo: float, unit: str = "B") -> str:
     raise AssertionError
 
 
-def plan(units: list[Unit], chain_row_bytes: float) -> str:
+def plan(units: list[Unit], row: Row) -> str:
     stores = [
         [
             f"{unit.cameras} cameras, {unit.plates} plates, {unit.people:.0f} people inside",
             f"{100 * unit.process_cpu:.0f} % ({100 * unit.engine_cpu:.0f} %)",
             f"{unit.step_p50_us / 1e3:.2f} / {unit.step_p99_us / 1e3:.1f} ms", f"{unit.memory_mb:.0f} MB",
             f"{unit.snapshot_mb:.1f} MB, {unit.snapshot_ms:.0f} ms", f"{unit.messages:.0f}, {amount(unit.mqtt_kb)}",
-            amount(3600 * unit.recording_kb), f"{unit.store_rows_per_visit:.0f}, {amount(unit.store_kb_per_visit)}",
+            amount(3600 * unit.recording_kb), f"{unit.rows_per_visit:.0f}", amount(unit.evidence_kb_per_visit),
         ]
         for unit in units
     ]  # fmt: skip
     heads = [
-        "a store", "CPU, of a core (engine alone)", "step p50 / p99", "memory, most", "snapshot, most",
-        "sensors' messages and bytes a second", "recording an hour", "rows and bytes a visit",
+        "a store", "CPU, of a core (engine alone)", "step p50 / p99", "memory, most", "snapshot, largest and longest",
+        "sensors' messages and bytes a second", "recording an hour", "rows a visit", "evidence a visit",
     ]  # fmt: skip
     fleets = []
     for unit in units:
         visits = VISITS_PER_H_AND_CAMERA * unit.cameras * OPEN_H
+        rows = visits * (unit.rows_per_visit + PAID_ROWS)
+        kept_kb = rows * row.store / 1e3 + visits * unit.evidence_kb_per_visit
         for n in FLEETS:
-            rows = n * visits * unit.store_rows_per_visit
-            gpus = n * unit.cameras * PICTURES_PER_S / PICTURES_PER_GPU_S
             fleets.append([
-                f"{n} x {unit.cameras}", f"{n * max(unit.process_cpu / CORE_LOAD_MAX, 1.0):.0f}",
-                f"{n * unit.process_cpu / CORE_LOAD_MAX:.1f}", amount(n * unit.memory_mb * 1e3),
-                f"{n * visits:,.0f}", f"{rows:,.0f}", f"{rows / (OPEN_H * 3600):,.1f}",
-                amount(rows * chain_row_bytes / 1e3), amount(n * unit.mqtt_kb), f"{max(gpus, 1.0):,.0f}",
+                f"{n} x {unit.cameras}", f"{math.ceil(n * unit.process_cpu / CORE_LOAD_MAX):,}",
+                amount(n * unit.memory_mb * 1e3), amount(n * unit.mqtt_kb), f"{n * visits:,.0f}", f"{n * rows:,.0f}",
+                f"{RUSH * n * rows / (OPEN_H * 3600):,.1f}", amount(n * kept_kb), amount(n * rows * row.chain / 1e3),
+                amount(DAYS * n * rows * row.chain / 1e3),
+                f"{n * math.ceil(unit.cameras * PICTURES_PER_S / PICTURES_PER_GPU_S):,}",
             ])  # fmt: skip
     fleet_heads = [
-        "stores x cameras", "cores, each store its own machine", "cores, all in one place", "memory", "visits a day",
-        "rows a day", "rows a second", "chain's book a day", "sensors' bytes a second", "detectors' GPUs",
+        "stores x cameras", "cores", "memory", "sensors' bytes a second", "visits a day", "rows a day",
+        "rows a second in a full hour", "stores' files a day", "chain's book a day", "a year", "detectors' GPUs",
     ]  # fmt: skip
-    told = f"A row of the chain's book: {chain_row_bytes:.0f} bytes."
+    told = f"A row takes {row.store:.0f} bytes in a store and {row.chain:.0f} in the chain's book."
     return f"{table(heads, stores)}\n\n{table(fleet_heads, fleets)}\n\n{told}"
 
 
-def measured() -> tuple[list[Unit], float]:
+def measured() -> tuple[list[Unit], Row]:
     units = []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for shape in SHAPES:
@@ -230,7 +236,7 @@ def measured() -> tuple[list[Unit], float]:
                     raise SystemExit(done.stderr)
         units.append(Unit(**json.loads(done.stdout.splitlines()[-1])))
         print(f"measured {shape[0]} cameras", file=sys.stderr)
-    return units, chain_bytes_per_row()
+    return units, bytes_of_a_row()
 
 
 def main() -> None:
@@ -245,13 +251,13 @@ def main() -> None:
         print(json.dumps(asdict(served(args.serve))))
     elif args.units and args.units.exists():
         told = json.loads(args.units.read_text(encoding="utf-8"))
-        print(plan([Unit(**unit) for unit in told["units"]], told["chain_row_bytes"]))
+        print(plan([Unit(**unit) for unit in told["units"]], Row(**told["row"])))
     else:
-        units, chain_row_bytes = measured()
+        units, row = measured()
         if args.units:
-            told = {"units": [asdict(unit) for unit in units], "chain_row_bytes": chain_row_bytes}
+            told = {"units": [asdict(unit) for unit in units], "row": asdict(row)}
             args.units.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        print(plan(units, chain_row_bytes))
+        print(plan(units, row))
 
 
 if __name__ == "__main__":
