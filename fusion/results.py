@@ -366,14 +366,19 @@ class ResultsWriter:
         self._pending.clear()
         self._n_pending = 0
 
-    def close(self, summary: RunSummary, shelves: Iterable[ShelfCount] | None = None) -> None:
+    def close(
+        self, summary: RunSummary, shelves: Iterable[ShelfCount] | None = None, fault: str | None = None
+    ) -> None:
+        """Write what is held back, and run.json. fault: why the run ended before its source did; a key of run.json
+        only where there is one."""
         self._flush()
         for file in (self._tracks, self._receipts, self._events, self._evidence):
             file.close()
         if shelves is not None:
             text = "".join(_json(_shelf_row(count)) for count in shelves)
             (self.folder / "shelves.jsonl").write_text(text, encoding="utf-8")
-        (self.folder / "run.json").write_text(json.dumps(vars(summary), indent=1) + "\n", encoding="utf-8")
+        run = vars(summary) if fault is None else {**vars(summary), "fault": fault}
+        (self.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
 
 def _json(row: dict[str, Any]) -> str:

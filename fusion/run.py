@@ -11,6 +11,7 @@ from typing import Protocol
 import fusion
 from fusion.config import Store
 from fusion.engine import Engine
+from fusion.errors import FusionError
 from fusion.observations import Frame, Observation, Recording, ShelfReading
 from fusion.results import Result, ResultsWriter, RunSummary
 
@@ -88,17 +89,21 @@ def replay(recording: Recording | str | Path, out: str | Path) -> RunSummary:
 
     Raises:
         ConfigError: the recording cannot be used, with every fault.
-        RecordingError: a file is damaged; the results up to there are written.
+        RecordingError: a file is damaged; the results up to there are written, and why it ended is `fault` in run.json.
     """
     if not isinstance(recording, Recording):
         recording = Recording(recording)
     run = Run(recording.store, recording.observations())
     writer = ResultsWriter(out, recording.store)
+    fault = None
     try:
         for result in run.results():
             writer.write(result, run.engine.account_of)
+    except BaseException as error:  # whatever ends it early, run.json must not look finished
+        fault = str(error) if isinstance(error, FusionError) else f"{type(error).__name__}: {error}"
+        raise
     finally:
         for result in run.finish():
             writer.write(result, run.engine.account_of)
-        writer.close(run.summary(recording), run.engine.shelf_state())
+        writer.close(run.summary(recording), run.engine.shelf_state(), fault)
     return run.summary(recording)

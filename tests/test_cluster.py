@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from fusion.chain import cluster
 from fusion.chain.cluster import Job, jobs_of, map_tasks, replay_many
 from fusion.cli import main
-from fusion.errors import ConfigError
+from fusion.errors import ConfigError, FusionError, RecordingError
 from fusion.run import replay
 
 
@@ -231,6 +231,112 @@ def test_the_command_on_a_cluster_prints_nothing_but_the_table(recordings, ray_c
 def test_the_command_names_what_it_will_not_begin(tmp_path, capsys):
     assert main(["replay", "a", "a", "--out", str(tmp_path)]) == 2
     assert "want every recording once, got it again" in capsys.readouterr().err
+
+
+# ---- what a failure leaves -------------------------------------------------------------------------------------------
+
+
+def _copy(recording: Path, folder: Path) -> Path:
+    shutil.copytree(recording, folder)
+    return folder
+
+
+def _break_store(recording: Path) -> None:
+    (recording / "store" / "store.toml").write_text("[")
+
+
+def _cut_off(recording: Path) -> None:
+    file = recording / "detections.parquet"
+    file.write_bytes(file.read_bytes()[:-2000])
+
+
+def _damage_half_way(recording: Path) -> None:
+    """Of many row groups the middle one is torn: the footer can be read."""
+    import pyarrow.parquet as pq
+
+    file = recording / "detections.parquet"
+    rows = pq.read_table(file)
+    pq.write_table(rows, file, row_group_size=len(rows) // 20, write_page_checksum=True)
+    groups = pq.ParquetFile(file).metadata
+    start = groups.row_group(groups.num_row_groups // 2).column(2).data_page_offset
+    data = bytearray(file.read_bytes())
+    data[start : start + 100] = bytes(100)
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [_break_store, _cut_off])
+def test_a_recording_that_fails_has_no_run_of_earlier(recordings, tmp_path, damage):
+    bad, good = _copy(recordings[0], tmp_path / "in" / "bad"), _copy(recordings[1], tmp_path / "in" / "good")
+    out = tmp_path / "out"
+    assert main(["replay", str(bad), str(good), "--out", str(out), "--workers", "1"]) == 0
+    damage(bad)
+    assert main(["replay", str(bad), str(good), "--out", str(out), "--workers", "1"]) == 1
+    assert [path.parent.name for path in out.rglob("run.json")] == ["good"]
+    assert not list(out.rglob("partial.json"))
+
+
+def test_a_recording_whose_worker_always_dies_has_no_run_of_earlier(tmp_path, monkeypatch):
+    (tmp_path / "in" / "monday").mkdir(parents=True)
+    (tmp_path / "out" / "monday").mkdir(parents=True)
+    run = tmp_path / "out" / "monday" / "run.json"
+    run.write_text("{}")
+    monkeypatch.setattr(cluster, "replay_job", tasks.die)
+    (one,) = replay_many([tmp_path / "in" / "monday"], tmp_path / "out", workers=1, tries=1)
+    assert one.fault.startswith("its worker died") and not run.exists()
+
+
+def test_a_recording_that_is_damaged_half_way_says_so_and_has_no_run(recordings, tmp_path, capsys):
+    bad, out = _copy(recordings[0], tmp_path / "in" / "bad"), tmp_path / "out"
+    assert main(["replay", str(bad), "--out", str(out), "--workers", "1"]) == 0
+    whole = json.loads((out / "bad" / "run.json").read_text())
+    assert list(whole) == ["version", "store", "frames", "messages", "wall_s", "engine_cpu_s", "step_us", "ignored"]
+    _damage_half_way(bad)
+    capsys.readouterr()
+    assert main(["replay", str(bad), "--out", str(out), "--workers", "1"]) == 1
+    part = json.loads((out / "bad" / "partial.json").read_text())
+    assert part["frames"] < whole["frames"]
+    assert "detections.parquet" in part["fault"] and part["fault"] in capsys.readouterr().out
+    assert {path.name for path in (out / "bad").iterdir()} == {
+        "partial.json", "receipts.jsonl", "events.jsonl", "evidence.jsonl", "shelves.jsonl", "tracks.parquet",
+    }  # fmt: skip
+    # Mended, it is whole again, and nothing speaks of the damage.
+    shutil.rmtree(bad)
+    _copy(recordings[0], bad)
+    assert main(["replay", str(bad), "--out", str(out), "--workers", "1"]) == 0
+    assert json.loads((out / "bad" / "run.json").read_text())["frames"] == whole["frames"]
+    assert not (out / "bad" / "partial.json").exists()
+
+
+def test_a_single_replay_of_a_damaged_recording_says_so_in_its_run(recordings, tmp_path):
+    bad = _copy(recordings[0], tmp_path / "bad")
+    _damage_half_way(bad)
+    with pytest.raises(RecordingError) as damaged:
+        replay(bad, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["fault"] == str(damaged.value)
+
+
+def test_results_of_earlier_stay_where_nothing_is_begun(recordings, tmp_path, monkeypatch):
+    def refuse(*args: object) -> None:
+        raise FusionError("nowhere:1: want a Ray cluster, got nothing")
+
+    monkeypatch.setattr(cluster, "_Ray", refuse)
+    run = tmp_path / "monday" / "run.json"
+    run.parent.mkdir()
+    run.write_text("{}")
+    assert main(["replay", str(recordings[0]), "--out", str(tmp_path), "--cluster", "nowhere:1"]) == 2
+    assert run.read_text() == "{}"
+
+
+def test_a_worker_that_was_taken_for_dead_takes_no_finished_run_away(recordings, tmp_path):
+    job = Job(recordings[0], tmp_path / "out")
+    cluster.replay_job(job)
+    finished = {path.name: path.read_bytes() for path in job.out.iterdir()}
+    # It comes to its end after another try has: with its folder, and when that is gone.
+    cluster.replay_job(job)
+    assert {path.name: path.read_bytes() for path in job.out.iterdir()} == finished
+    with pytest.raises(FileNotFoundError):
+        cluster._put_in_place(tmp_path / "gone", job.out)
+    assert {path.name: path.read_bytes() for path in job.out.iterdir()} == finished
 
 
 # ---- where results belong --------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ Nothing of a task depends on where, when or beside what it runs, so that results
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import multiprocessing
 import os
@@ -47,6 +48,8 @@ R = TypeVar("R")
 TRIES = 3
 # Items and answers are paths and counts; the least that Ray accepts is 75 MiB.
 OBJECT_STORE_BYTES = 80 * 2**20
+# What says of results that they are whole; and what is there in its place where a recording is damaged half-way.
+RUN, PARTIAL = "run.json", "partial.json"
 
 
 @dataclass(frozen=True)
@@ -141,15 +144,25 @@ def map_tasks(
         FusionError: Ray is not installed, or nothing answers at the address.
         ConfigError: workers or tries are not at least 1.
     """
-    for name, number in (("workers", workers), ("tries", tries)):
-        if number is not None and number < 1:
-            raise ConfigError(f"{name}: want at least 1, got {number}")
+    _check(workers, tries)
     return _mapped(function, items, workers, cluster, tries)
 
 
+def _check(workers: int | None, tries: int) -> None:
+    for name, number in (("workers", workers), ("tries", tries)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{name}: want at least 1, got {number}")
+
+
 def _mapped(
-    function: Callable[[T], R], items: Sequence[T], workers: int | None, cluster: str | None, tries: int
+    function: Callable[[T], R],
+    items: Sequence[T],
+    workers: int | None,
+    cluster: str | None,
+    tries: int,
+    first: Callable[[], object] = lambda: None,
 ) -> Generator[Outcome[T, R], None, None]:
+    """first: called once it is known that there is a place to work, before anything is begun."""
     if not items:
         return
     executor: _Executor = _Processes(workers, len(items)) if cluster is None else _Ray(workers, cluster)
@@ -165,6 +178,7 @@ def _mapped(
             executor.start(index, pickle.dumps((function, items[index])))
 
     try:
+        first()
         begin()
         while n_under_way:
             index, told = executor.next()
@@ -366,7 +380,9 @@ def jobs_of(recordings: Sequence[str | Path], out: str | Path) -> list[Job]:
 def replay_job(job: Job) -> Replayed:
     """The task: what `fusion.replay` does, its files in place when all are whole. One worker or many may have tried.
 
-    Raises: as `fusion.replay`; of a damaged recording the results up to there are in place, too.
+    A run.json that is in place counts as that of another try, which was whole: it and what it speaks of stay.
+
+    Raises: as `fusion.replay`; of a damaged recording the results up to there are in place, with partial.json.
     """
     from fusion.run import replay
 
@@ -377,7 +393,9 @@ def replay_job(job: Job) -> Replayed:
         try:
             summary = replay(job.recording, unfinished)
         except RecordingError:
-            if (unfinished / "run.json").exists():
+            run = unfinished / RUN
+            if run.exists():
+                run.rename(unfinished / PARTIAL)
                 _put_in_place(unfinished, job.out)
             raise
         receipts, review = _count_receipts(unfinished / "receipts.jsonl")
@@ -392,11 +410,25 @@ def _prefix(job: Job) -> str:
 
 
 def _put_in_place(unfinished: Path, out: Path) -> None:
-    """run.json comes last: where it is there, so is all it speaks of."""
+    """run.json comes last: where it is there, so is all it speaks of. No worker ever takes one away."""
+    paths = sorted(unfinished.iterdir(), key=lambda path: path.name in (RUN, PARTIAL))
     out.mkdir(exist_ok=True)
-    (out / "run.json").unlink(missing_ok=True)
-    for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "run.json"):
-        path.replace(out / path.name)
+    if not (out / RUN).exists():
+        for path in paths:
+            path.replace(out / path.name)
+
+
+def _take_away_earlier(jobs: Sequence[Job]) -> None:
+    """What says that results are whole, before any of this run is begun: who reads them while it is under way, or after
+    a recording has failed, must not take an earlier run's for this one's."""
+    for job in jobs:
+        for name in (RUN, PARTIAL):
+            try:
+                (job.out / name).unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as error:
+                raise FusionError(f"{job.out / name}: want to replace an earlier run's, got {error.strerror}") from None
 
 
 def _count_receipts(path: Path) -> tuple[int, int]:
@@ -419,24 +451,28 @@ def replay_many(
     """Replay recordings in other processes; outcomes come as they end, the longest recordings start first.
 
     Every recording's results are what `fusion.replay` writes, in a folder under `out`: see `jobs_of`. They appear when
-    they are whole; a recording that fails, or whose worker died `tries` times, leaves those of the others alone.
+    they are whole, run.json last; an earlier run's go away when work begins. A recording that fails, or whose worker
+    died `tries` times, has none, and leaves those of the others alone. One that is damaged half-way has its results up
+    to there, and instead of run.json partial.json, the same with `fault`.
 
     Args and errors: as `map_tasks` and `jobs_of`; `index` of an outcome is its place in `recordings`.
     """
-    jobs = jobs_of(recordings, out)
-    order = sorted(range(len(jobs)), key=lambda i: (-_bytes_of(jobs[i].recording), i))
-    mapped = map_tasks(replay_job, [jobs[i] for i in order], workers=workers, cluster=cluster, tries=tries)
-    return _in_place_of(mapped, order)
+    _check(workers, tries)
+    return _replayed(jobs_of(recordings, out), workers, cluster, tries)
 
 
-def _in_place_of(
-    mapped: Generator[Outcome[Job, Replayed], None, None], order: Sequence[int]
+def _replayed(
+    jobs: Sequence[Job], workers: int | None, cluster: str | None, tries: int
 ) -> Generator[Outcome[Job, Replayed], None, None]:
-    with contextlib.closing(mapped):
+    order = sorted(range(len(jobs)), key=lambda i: (-_bytes_of(jobs[i].recording), i))
+    first = functools.partial(_take_away_earlier, jobs)
+    with contextlib.closing(_mapped(replay_job, [jobs[i] for i in order], workers, cluster, tries, first)) as mapped:
         for one in mapped:
-            # What workers that died had begun.
+            # What workers that died had begun. Its name goes first, at once: one that lives after all then finds
+            # either all its files or none.
             for left in one.item.out.parent.glob(f"{glob.escape(_prefix(one.item))}*"):
-                shutil.rmtree(left, ignore_errors=True)
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(left.rename(left.with_name(f"{left.name}~")), ignore_errors=True)
             yield Outcome(order[one.index], one.item, one.value, one.fault, one.tries, one.worker)
 
 
