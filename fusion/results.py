@@ -366,9 +366,7 @@ class ResultsWriter:
         self._pending.clear()
         self._n_pending = 0
 
-    def close(
-        self, summary: RunSummary, shelves: Iterable[ShelfCount] | None = None, fault: str | None = None
-    ) -> None:
+    def close(self, summary: RunSummary, shelves: Iterable[ShelfCount] | None = None, fault: str | None = None) -> None:
         """Write what is held back, and run.json. fault: why the run ended before its source did; a key of run.json
         only where there is one."""
         self._flush()

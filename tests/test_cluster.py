@@ -147,6 +147,43 @@ def test_workers_end_with_their_parent(tmp_path):
     assert not _lives(worker)
 
 
+def test_workers_have_one_thread_before_the_main_module_is_imported(tmp_path):
+    """A main module that imports numpy does so in every worker, before that runs anything of ours."""
+    program = (
+        "import os\nfound = os.environ.get('OMP_NUM_THREADS')\nfrom fusion.chain.cluster import map_tasks\n"
+        "def tell(item):\n    return found\n"
+        "if __name__ == '__main__':\n"
+        "    print(next(map_tasks(tell, [0], workers=1)).value, os.environ.get('OMP_NUM_THREADS'))\n"
+    )
+    path = tmp_path / "program.py"
+    path.write_text(program)
+    ours = {**os.environ, "PYTHONPATH": str(Path(cluster.__file__).parents[2])}
+    ours.pop("OMP_NUM_THREADS", None)
+    for threads, said in ((None, "1 None\n"), ("2", "2 2\n")):
+        given = ours if threads is None else {**ours, "OMP_NUM_THREADS": threads}
+        assert subprocess.check_output([sys.executable, str(path)], text=True, env=given, timeout=60) == said
+
+
+def test_a_worker_of_another_installation_refuses(where, monkeypatch):
+    here = cluster._code()
+    monkeypatch.setattr(cluster, "_code", lambda: {**here, "fusion": "0.1.0 with files 0", "numba": "0.1"})
+    (one,) = map_tasks(tasks.square, [3], workers=1, cluster=where)
+    assert one.value is None and one.worker and one.fault == (
+        f"{one.worker}: another installation than where the tasks come from: "
+        f"want fusion 0.1.0 with files 0, got {here['fusion']}; want numba 0.1, got {here['numba']}"
+    )
+
+
+def test_another_line_of_code_is_another_installation(tmp_path):
+    package = Path(cluster.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "fusion", ignore=shutil.ignore_patterns("__pycache__"))
+    tell = [sys.executable, "-c", "from fusion.chain.cluster import _code; print(_code())"]
+    assert subprocess.check_output(tell, text=True, cwd=tmp_path) == f"{cluster._code()}\n"
+    with open(tmp_path / "fusion" / "shelves.py", "a") as file:
+        file.write("#\n")
+    assert subprocess.check_output(tell, text=True, cwd=tmp_path) != f"{cluster._code()}\n"
+
+
 def _lives(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -17,6 +17,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
+import hashlib
+import importlib.metadata
 import multiprocessing
 import os
 import pickle
@@ -27,7 +29,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -81,14 +83,30 @@ class _Told:
     worker: str
 
 
-def _attempt(packed: bytes, version: str, paths: Sequence[str] = ()) -> _Told:
+@functools.cache
+def _code() -> dict[str, str]:
+    """What makes the bytes of results, by name: the files of this package, compiled ones too, and the versions of what
+    it computes and writes with."""
+    digest = hashlib.sha256()
+    folder = Path(fusion.__file__).parent
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".so")):
+        data = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(data)}\n".encode() + data)
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "numba", "pyarrow")}
+    return {"fusion": f"{fusion.__version__} with files {digest.hexdigest()[:12]}", **versions}
+
+
+def _attempt(packed: bytes, code: dict[str, str], paths: Sequence[str] = ()) -> _Told:
     """The task, the same in every worker. What the function raises is a fault of this item and no other's.
 
     packed: function and item, unpacked here, so that one which cannot be is a fault too, not the end of the worker.
+    code: `_code()` of who gave the task; another one may give other bytes.
     """
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    if fusion.__version__ != version:
-        return _Told(None, f"{worker}: want fusion {version} as here, got {fusion.__version__}", worker)
+    got = _code()
+    other = "; ".join(f"want {name} {want}, got {got.get(name)}" for name, want in code.items() if got.get(name) != want)
+    if other:
+        return _Told(None, f"{worker}: another installation than where the tasks come from: {other}", worker)
     sys.path += [path for path in paths if path not in sys.path]
     try:
         function, item = pickle.loads(packed)
@@ -137,7 +155,8 @@ def map_tasks(
         items: picklable, as is what the function returns.
         workers: tasks at once; as many as this process may use cores, or as the cluster has.
         cluster: None for processes of this machine; "local" for a Ray of our own on it; else the address of a Ray
-            cluster, on all of whose machines this package is installed and the items' files are found under one path.
+            cluster, on all of whose machines the same build of this package is installed, with the same numpy, scipy,
+            numba and pyarrow, and the items' files are found under one path.
         tries: how often a task is begun whose worker dies.
 
     Raises:
@@ -204,8 +223,7 @@ def _cores() -> int:
 
 
 def _begin_worker() -> None:
-    """In a worker, before anything heavy is imported: one thread, and an end with the process that it works for."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """In a worker: an end with the process that it works for."""
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:
@@ -214,6 +232,21 @@ def _begin_worker() -> None:
             os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes that are spawned within have one thread for numerics, unless this one's environment says otherwise. It
+    has to be theirs from the first: before they run anything of ours they import the caller's main module, and numpy
+    with it, which asks only once."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
 
 
 class _Processes:
@@ -229,12 +262,14 @@ class _Processes:
 
     def start(self, index: int, packed: bytes) -> None:
         pool = self._idle.pop() if self._idle else self._pool()
-        try:
-            future = pool.submit(_attempt, packed, fusion.__version__)
-        except BrokenProcessPool:  # it died while it had nothing to do
-            pool.shutdown()
-            pool = self._pool()
-            future = pool.submit(_attempt, packed, fusion.__version__)
+        # A pool spawns its process when it is first given something.
+        with _one_thread():
+            try:
+                future = pool.submit(_attempt, packed, _code())
+            except BrokenProcessPool:  # it died while it had nothing to do
+                pool.shutdown()
+                pool = self._pool()
+                future = pool.submit(_attempt, packed, _code())
         self._under_way[future] = index, pool
 
     def _pool(self) -> ProcessPoolExecutor:
@@ -278,7 +313,7 @@ class _Ray:
         self._attempt: Any = ray.remote(num_cpus=1, max_retries=0)(_attempt)
 
     def start(self, index: int, packed: bytes) -> None:
-        self._under_way[self._attempt.remote(packed, fusion.__version__, self._paths)] = index
+        self._under_way[self._attempt.remote(packed, _code(), self._paths)] = index
 
     def next(self) -> tuple[int, _Told | None]:
         ended = self._ray.wait(list(self._under_way), num_returns=1)[0][0]
