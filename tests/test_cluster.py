@@ -376,6 +376,35 @@ def test_a_worker_that_was_taken_for_dead_takes_no_finished_run_away(recordings,
     assert {path.name: path.read_bytes() for path in job.out.iterdir()} == finished
 
 
+def test_two_replays_into_one_folder_are_refused(recordings, tmp_path, capsys):
+    out = tmp_path / "out"
+    with closing(replay_many(recordings[:2], out, workers=1)) as first:
+        assert next(first).fault is None
+        assert main(["replay", str(recordings[2]), "--out", str(out), "--workers", "1"]) == 2
+        said = capsys.readouterr().err
+        assert f"{out}: want it for one replay at a time, got another at work in it: " in said
+        assert said.rstrip().endswith(f":{os.getpid()}")
+        assert not list(out.rglob("shop2"))
+        # The refused one has not taken the lock away.
+        with pytest.raises(FusionError):
+            next(replay_many(recordings[2:], out, workers=1))
+        assert next(first).fault is None
+    assert sorted(path.name for path in out.iterdir()) == ["shop0", "shop1"]
+
+
+def test_a_lock_whose_holder_was_killed_is_free(recordings, tmp_path):
+    (tmp_path / cluster.LOCK).write_text("elsewhere:1\n")
+    (one,) = replay_many(recordings[:1], tmp_path, workers=1)
+    assert one.fault is None
+    assert [path.name for path in tmp_path.iterdir()] == ["monday"]
+
+
+def test_a_file_where_results_belong_is_named(recordings, tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    assert main(["replay", str(recordings[0]), "--out", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path / 'out'}" in capsys.readouterr().err
+
+
 # ---- where results belong --------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ Nothing of a task depends on where, when or beside what it runs, so that results
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import glob
 import hashlib
@@ -50,6 +51,8 @@ R = TypeVar("R")
 TRIES = 3
 # Items and answers are paths and counts; the least that Ray accepts is 75 MiB.
 OBJECT_STORE_BYTES = 80 * 2**20
+# In the folder for results, while a replay works there.
+LOCK = ".replay.lock"
 # What says of results that they are whole; and what is there in its place where a recording is damaged half-way.
 RUN, PARTIAL = "run.json", "partial.json"
 
@@ -103,9 +106,8 @@ def _attempt(packed: bytes, code: dict[str, str], paths: Sequence[str] = ()) -> 
     code: `_code()` of who gave the task; another one may give other bytes.
     """
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    got = _code()
-    other = "; ".join(f"want {name} {want}, got {got.get(name)}" for name, want in code.items() if got.get(name) != want)
-    if other:
+    if code != (got := _code()):
+        other = "; ".join(f"want {name} {code[name]}, got {got[name]}" for name in code if code[name] != got[name])
         return _Told(None, f"{worker}: another installation than where the tasks come from: {other}", worker)
     sys.path += [path for path in paths if path not in sys.path]
     try:
@@ -490,18 +492,22 @@ def replay_many(
     died `tries` times, has none, and leaves those of the others alone. One that is damaged half-way has its results up
     to there, and instead of run.json partial.json, the same with `fault`.
 
-    Args and errors: as `map_tasks` and `jobs_of`; `index` of an outcome is its place in `recordings`.
+    Args and errors: as `map_tasks` and `jobs_of`, and FusionError where another replay works in `out`; `index` of an
+    outcome is its place in `recordings`.
     """
     _check(workers, tries)
-    return _replayed(jobs_of(recordings, out), workers, cluster, tries)
+    return _replayed(jobs_of(recordings, out), Path(os.path.abspath(out)), workers, cluster, tries)
 
 
 def _replayed(
-    jobs: Sequence[Job], workers: int | None, cluster: str | None, tries: int
+    jobs: Sequence[Job], out: Path, workers: int | None, cluster: str | None, tries: int
 ) -> Generator[Outcome[Job, Replayed], None, None]:
+    if not jobs:
+        return
     order = sorted(range(len(jobs)), key=lambda i: (-_bytes_of(jobs[i].recording), i))
     first = functools.partial(_take_away_earlier, jobs)
-    with contextlib.closing(_mapped(replay_job, [jobs[i] for i in order], workers, cluster, tries, first)) as mapped:
+    mapped = _mapped(replay_job, [jobs[i] for i in order], workers, cluster, tries, first)
+    with _alone_in(out), contextlib.closing(mapped):
         for one in mapped:
             # What workers that died had begun. Its name goes first, at once: one that lives after all then finds
             # either all its files or none.
@@ -509,6 +515,40 @@ def _replayed(
                 with contextlib.suppress(FileNotFoundError):
                     shutil.rmtree(left.rename(left.with_name(f"{left.name}~")), ignore_errors=True)
             yield Outcome(order[one.index], one.item, one.value, one.fault, one.tries, one.worker)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two replays into one folder would take away each other's unfinished results: the second is refused.
+
+    The lock ends with the process that holds it, whatever becomes of its file.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 held until the end
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held it before takes the file away in the end: what we have opened may be no file in this folder.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
+            file.close()
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise FusionError(f"{folder}: want it for one replay at a time, got another at work in it: {holder}") from None
+    except OSError as error:
+        raise FusionError(f"{path}: want a folder to work in alone, got {error.strerror}") from None
+    try:
+        file.truncate(0)
+        file.write(f"{socket.gethostname()}:{os.getpid()}\n")
+        file.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
 
 
 def _bytes_of(recording: Path) -> int:
