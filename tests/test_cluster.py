@@ -168,7 +168,8 @@ def test_a_worker_of_another_installation_refuses(where, monkeypatch):
     here = cluster._code()
     monkeypatch.setattr(cluster, "_code", lambda: {**here, "fusion": "0.1.0 with files 0", "numba": "0.1"})
     (one,) = map_tasks(tasks.square, [3], workers=1, cluster=where)
-    assert one.value is None and one.worker and one.fault == (
+    assert one.value is None and one.worker
+    assert one.fault == (
         f"{one.worker}: another installation than where the tasks come from: "
         f"want fusion 0.1.0 with files 0, got {here['fusion']}; want numba 0.1, got {here['numba']}"
     )
@@ -182,6 +183,32 @@ def test_another_line_of_code_is_another_installation(tmp_path):
     with open(tmp_path / "fusion" / "shelves.py", "a") as file:
         file.write("#\n")
     assert subprocess.check_output(tell, text=True, cwd=tmp_path) != f"{cluster._code()}\n"
+
+
+def test_what_is_long_under_way_is_named(where, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "LOOK_S", 0.1)
+    monkeypatch.setattr(cluster, "SLOW_S", 0.6)
+    assert sorted(one.index for one in map_tasks(tasks.pid_after, [1.75, 0.0], workers=2, cluster=where)) == [0, 1]
+    said = capsys.readouterr().err.splitlines()
+    alive = "1 processes at work" if where is None else "1 nodes of the Ray cluster"
+    assert said and set(said) == {f"fusion: under way for more than 0.01 minutes: 1.75 (0 min); alive: {alive}"}
+
+
+def test_what_is_long_under_way_is_named_by_its_recording(recordings):
+    assert str(Job(recordings[0], Path("out"))) == str(recordings[0])
+
+
+def test_a_cluster_without_nodes_is_not_waited_for_for_ever(ray_cluster, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(cluster, "LOOK_S", 0.1)
+    monkeypatch.setattr(cluster, "NOWHERE_S", 1.5)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": False, "Resources": {}}, {"Alive": True, "Resources": {}}])
+    outcomes = list(map_tasks(tasks.pid_after, [600.0, 600.0, 601.0], workers=2, cluster=ray_cluster))
+    assert [(one.index, one.value, one.tries) for one in outcomes] == [(0, None, 1), (1, None, 1), (2, None, 0)]
+    assert {one.fault for one in outcomes} == {
+        "local: want a Ray node with a core for a task, got none for 0.025 minutes"
+    }
 
 
 def _lives(pid: int) -> bool:

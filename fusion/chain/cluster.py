@@ -29,6 +29,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -49,6 +50,12 @@ R = TypeVar("R")
 # A task whose worker died is begun so often in all. What kills its worker each time (memory, a crash in native code)
 # would go on for ever; a machine that went away does not come three times.
 TRIES = 3
+# So often those who carry tasks look about while none ends.
+LOOK_S = 5.0
+# A task that is under way for longer is named on stderr, again after as long: it may hang, or wait for a core.
+SLOW_S = 600.0
+# A Ray cluster without a machine that could run a task is waited for so long: one that grows and shrinks takes minutes.
+NOWHERE_S = 300.0
 # Items and answers are paths and counts; the least that Ray accepts is 75 MiB.
 OBJECT_STORE_BYTES = 80 * 2**20
 # In the folder for results, while a replay works there.
@@ -107,7 +114,9 @@ def _attempt(packed: bytes, code: dict[str, str], paths: Sequence[str] = ()) -> 
     """
     worker = f"{socket.gethostname()}:{os.getpid()}"
     if code != (got := _code()):
-        other = "; ".join(f"want {name} {code[name]}, got {got[name]}" for name in code if code[name] != got[name])
+        other = "; ".join(
+            f"want {name} {want}, got {got.get(name)}" for name, want in code.items() if want != got.get(name)
+        )
         return _Told(None, f"{worker}: another installation than where the tasks come from: {other}", worker)
     sys.path += [path for path in paths if path not in sys.path]
     try:
@@ -117,6 +126,10 @@ def _attempt(packed: bytes, code: dict[str, str], paths: Sequence[str] = ()) -> 
         return _Told(None, str(error), worker)
     except Exception as error:  # a task that fails must not end the others
         return _Told(None, f"{type(error).__name__}: {error}", worker)
+
+
+class _Nowhere(FusionError):
+    """No task will be done any more. Says where, what was wanted and for how long."""
 
 
 class _Executor(Protocol):
@@ -131,8 +144,15 @@ class _Executor(Protocol):
     def start(self, index: int, packed: bytes) -> None:
         """Begin a task, as for `_attempt`; called for no more of them than there are workers."""
 
-    def next(self) -> tuple[int, _Told | None]:
-        """Wait for a task to end: its index and what it said, None where its process died."""
+    def next(self, timeout_s: float) -> tuple[int, _Told | None] | None:
+        """Wait for a task to end: its index and what it said, None where its process died; None where none has ended.
+
+        Raises:
+            _Nowhere: there has long been no place where one could be done.
+        """
+
+    def alive(self) -> str:
+        """How much there is to work with."""
 
     def close(self) -> None: ...
 
@@ -148,8 +168,9 @@ def map_tasks(
     """Apply a function to every item, in other processes; outcomes come as tasks end.
 
     Items are begun in the order given. A task whose worker died is begun again, behind the others; a task that raised
-    is not, since it would again. Either way the others go on. Leaving the iterator early ends the workers, those of
-    this machine after the tasks they have.
+    is not, since it would again. Either way the others go on. What is long under way is named on stderr, every `SLOW_S`;
+    where a Ray cluster has no node with a core for `NOWHERE_S`, what is left ends with that fault. Leaving the iterator
+    early ends the workers, those of this machine after the tasks they have.
 
     Args:
         function: of a module that workers can import (not of an interactive session), called with one item. It may be
@@ -188,22 +209,38 @@ def _mapped(
         return
     executor: _Executor = _Processes(workers, len(items)) if cluster is None else _Ray(workers, cluster)
     waiting, begun = deque(range(len(items))), [0] * len(items)
-    n_under_way = 0
+    since_s: dict[int, float] = {}  # of what is under way
+    looked_s = time.monotonic()
 
     def begin() -> None:
-        nonlocal n_under_way
-        while waiting and n_under_way < executor.workers:
+        while waiting and len(since_s) < executor.workers:
             index = waiting.popleft()
             begun[index] += 1
-            n_under_way += 1
+            since_s[index] = time.monotonic()
             executor.start(index, pickle.dumps((function, items[index])))
 
     try:
         first()
         begin()
-        while n_under_way:
-            index, told = executor.next()
-            n_under_way -= 1
+        while since_s:
+            try:
+                ended = executor.next(LOOK_S)
+            except _Nowhere as error:
+                for index in [*since_s, *waiting]:
+                    yield Outcome(index, items[index], None, str(error), begun[index], "")
+                return
+            now_s = time.monotonic()
+            slow = [
+                f"{items[i]} ({(now_s - at_s) / 60:.0f} min)" for i, at_s in since_s.items() if now_s - at_s > SLOW_S
+            ]
+            if slow and now_s - looked_s > SLOW_S:
+                looked_s = now_s
+                said = f"under way for more than {SLOW_S / 60:g} minutes: {', '.join(slow)}; alive: {executor.alive()}"
+                print(f"fusion: {said}", file=sys.stderr, flush=True)
+            if ended is None:
+                continue
+            index, told = ended
+            del since_s[index]
             if told is None and begun[index] < tries:
                 waiting.append(index)
             begin()  # before anybody looks at what has ended
@@ -277,8 +314,11 @@ class _Processes:
     def _pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_worker)
 
-    def next(self) -> tuple[int, _Told | None]:
-        future = next(iter(wait(self._under_way, return_when=FIRST_COMPLETED).done))
+    def next(self, timeout_s: float) -> tuple[int, _Told | None] | None:
+        done = wait(self._under_way, timeout_s, FIRST_COMPLETED).done
+        if not done:
+            return None
+        future = next(iter(done))
         index, pool = self._under_way.pop(future)
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
@@ -287,6 +327,10 @@ class _Processes:
         self._idle.append(pool)
         # An error that passed `_attempt` is one of carrying: an answer that cannot be pickled.
         return index, future.result() if error is None else _Told(None, f"{type(error).__name__}: {error}", "")
+
+    def alive(self) -> str:
+        # One that dies at its task is found at once.
+        return f"{len(self._under_way)} processes at work"
 
     def close(self) -> None:
         for pool in [*self._idle, *(pool for _, pool in self._under_way.values())]:
@@ -301,6 +345,8 @@ class _Ray:
 
     def __init__(self, workers: int | None, address: str) -> None:
         self._under_way: dict[Any, int] = {}
+        self._address = address
+        self._nowhere_s: float | None = None  # since when there has been no node for a task
         loaded: Any = sys.modules.get("ray")
         self._ours = loaded is None or not loaded.is_initialized()
         ray = self._ray = connect(workers, address) if self._ours else loaded
@@ -317,8 +363,19 @@ class _Ray:
     def start(self, index: int, packed: bytes) -> None:
         self._under_way[self._attempt.remote(packed, _code(), self._paths)] = index
 
-    def next(self) -> tuple[int, _Told | None]:
-        ended = self._ray.wait(list(self._under_way), num_returns=1)[0][0]
+    def next(self, timeout_s: float) -> tuple[int, _Told | None] | None:
+        done = self._ray.wait(list(self._under_way), num_returns=1, timeout=timeout_s)[0]
+        now_s = time.monotonic()
+        if done or self._n_nodes():
+            self._nowhere_s = None
+        elif self._nowhere_s is None:
+            self._nowhere_s = now_s
+        elif now_s - self._nowhere_s > NOWHERE_S:
+            waited = f"got none for {NOWHERE_S / 60:g} minutes"
+            raise _Nowhere(f"{self._address}: want a Ray node with a core for a task, {waited}")
+        if not done:
+            return None
+        ended = done[0]
         index = self._under_way.pop(ended)
         try:
             return index, self._ray.get(ended)
@@ -326,6 +383,13 @@ class _Ray:
             return index, _Told(None, f"{type(error.cause).__name__}: {error.cause}", "")
         except self._ray.exceptions.RayError:
             return index, None
+
+    def _n_nodes(self) -> int:
+        """Nodes that can do a task, busy or not."""
+        return sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in self._ray.nodes())
+
+    def alive(self) -> str:
+        return f"{self._n_nodes()} nodes of the Ray cluster"
 
     def close(self) -> None:
         for task in self._under_way:
@@ -378,6 +442,9 @@ class Job:
 
     recording: Path
     out: Path
+
+    def __str__(self) -> str:
+        return str(self.recording)
 
 
 @dataclass(frozen=True)
