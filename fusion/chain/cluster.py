@@ -168,7 +168,7 @@ def map_tasks(
     """Apply a function to every item, in other processes; outcomes come as tasks end.
 
     Items are begun in the order given. A task whose worker died is begun again, behind the others; a task that raised
-    is not, since it would again. Either way the others go on. What is long under way is named on stderr, every `SLOW_S`;
+    is not, since it would again. Either way the others go on. What is long under way is named on stderr (`SLOW_S`);
     where a Ray cluster has no node with a core for `NOWHERE_S`, what is left ends with that fault. Leaving the iterator
     early ends the workers, those of this machine after the tasks they have.
 
