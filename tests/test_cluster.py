@@ -391,6 +391,13 @@ def test_results_of_earlier_stay_where_nothing_is_begun(recordings, tmp_path, mo
     assert run.read_text() == "{}"
 
 
+def test_an_earlier_run_that_cannot_be_taken_away_is_named(recordings, tmp_path, capsys):
+    run = tmp_path / "monday" / "run.json"
+    run.mkdir(parents=True)
+    assert main(["replay", str(recordings[0]), "--out", str(tmp_path)]) == 2
+    assert f"{run}: want to replace an earlier run's, got " in capsys.readouterr().err
+
+
 def test_a_worker_that_was_taken_for_dead_takes_no_finished_run_away(recordings, tmp_path):
     job = Job(recordings[0], tmp_path / "out")
     cluster.replay_job(job)
