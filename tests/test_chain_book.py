@@ -459,6 +459,31 @@ def test_reconcile_names_what_does_not_agree(shop: Shop, stranger: Any, statemen
         assert words in text
 
 
+def test_numbers_below_one_are_refused_and_found(shop: Shop, stranger: Any) -> None:
+    fill(shop.ledger, 0, 10)
+    shop.outbox.add([a_transfer(1)], [Warning(T_NS, "kind", "cam01", "said")])
+    shop.shipper().ship()
+    for table in ("entry", "goods", "health", "posting"):
+        column = "entry" if table == "posting" else "seq"
+        columns = stranger.execute(f"SELECT * FROM {table} LIMIT 0").description
+        names = [one.name for one in columns]
+        for number in (0, -7, -(2**63)):
+            copied = ", ".join(f"{number} AS seq" if name == column else name for name in names)
+            insert = f"INSERT INTO {table} SELECT {copied} FROM {table} ORDER BY {column} LIMIT 1"
+            with pytest.raises(psycopg.errors.CheckViolation):
+                stranger.execute(insert)
+            # Books of before the tables refused them.
+            stranger.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_{column}_check")
+            stranger.execute(insert)
+            (text,) = shop.faults()
+            words = "postings in the chain's book, and no entry" if table == "posting" else "extra: 1"
+            assert words in text and f"{number}" in text
+            with unguarded(stranger):
+                stranger.execute(f"DELETE FROM {table} WHERE {column} < 1")
+            stranger.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}_{column}_check CHECK ({column} > 0)")
+    assert shop.faults() == []
+
+
 def test_reconcile_of_a_store_that_was_changed(shop: Shop) -> None:
     fill(shop.ledger, 0, 10)
     shop.shipper().ship()

@@ -38,6 +38,9 @@ SILENT_MAX_S = 30.0
 BACKOFF_S = (0.5, 30.0)
 # So many differences are named by number, the others counted.
 NAMED_MAX = 20
+# Below every number that a row can have. Books of before the tables refused them may hold numbers below 1, which no
+# store ships and the views count.
+_BELOW_ALL = -(2**63) - 1
 
 _COLUMNS = {
     "entry": "seq, t_ns, kind, visit, key, details, hash",
@@ -53,7 +56,9 @@ _TYPES = {
 
 
 def _table(table: str) -> str:
-    columns = (f"{name} {_TYPES.get(name, 'TEXT')} NOT NULL" for name in _COLUMNS[table].split(", "))
+    columns = [f"{name} {_TYPES.get(name, 'TEXT')} NOT NULL" for name in _COLUMNS[table].split(", ")]
+    # The first column is the row's number, or that of a posting's entry.
+    columns[0] += f" CHECK ({columns[0].split()[0]} > 0)"
     return f"CREATE TABLE {table} (store TEXT NOT NULL, {', '.join(columns)}, PRIMARY KEY ({_KEY[table]}))"
 
 
@@ -764,10 +769,10 @@ def _compared(store: str, source: Source, book: ChainBook, batch: int) -> Agreem
     mark, end = book.end(store, source)
     later = source.newest()
     chain = (
-        one for one in _read(lambda seq: book.after(store, stream, seq, batch), end.seq)
+        one for one in _read(lambda seq: book.after(store, stream, seq, batch), _BELOW_ALL, end.seq)
         if one.seq <= store_end or one.seq > later
     )  # fmt: skip
-    ours = _read(lambda seq: source.after(seq, batch), store_end)
+    ours = _read(lambda seq: source.after(seq, batch), -1, store_end)
     if mark != end:
         result.fault(f"{stream}: the mark is at row {mark.seq}, the newest row in the chain's book is {end.seq}")
     side = {"store": Mark(0, genesis), "chain's book": Mark(0, genesis)}
@@ -793,8 +798,7 @@ def _compared(store: str, source: Source, book: ChainBook, batch: int) -> Agreem
     return result
 
 
-def _read(after: Callable[[int], list[Record]], end: int) -> Iterator[Record]:
-    seq = -1
+def _read(after: Callable[[int], list[Record]], seq: int, end: int) -> Iterator[Record]:
     while records := after(seq):
         for one in records:
             if one.seq > end:
