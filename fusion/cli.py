@@ -298,7 +298,7 @@ def _shipped(args: argparse.Namespace) -> Iterator[tuple[Store, tuple[Source, ..
 
     store = Store.load(args.store)
     with ExitStack() as stack:
-        book = stack.enter_context(ChainBook(args.chain))
+        book = stack.enter_context(ChainBook(args.chain, begin=args.command == "ship"))
         ledger = stack.enter_context(_ledger(args))
         if args.outbox and not Path(args.outbox).exists():
             raise LedgerError(f"{args.outbox}: want an outbox, got nothing")

@@ -156,7 +156,7 @@ def test_what_came_before_is_harmless_and_a_gap_is_not(shop: Shop) -> None:
     assert shop.book.add("shop", source, rows[4:20]).seq == 20
     with pytest.raises(LedgerError, match="want rows from 21 on, got 25 to 30"):
         shop.book.add("shop", source, rows[24:])
-    with pytest.raises(LedgerError, match="want rows from 21 on"):
+    with pytest.raises(LedgerError, match="want rows from 21 on, got 21 to 30 without 24"):
         shop.book.add("shop", source, [*rows[20:23], *rows[24:]])
     assert shop.book.add("shop", source, rows).seq == 30
     assert shop.faults() == []
@@ -641,6 +641,14 @@ def test_another_currency_or_time_zone_is_refused(shop: Shop) -> None:
     assert shop.book.query("SELECT currency, timezone FROM store") == [("EUR", "Europe/Berlin")]
 
 
+@pytest.mark.parametrize("timezone", ["CET", "EET", "MET", "WET"])
+def test_a_time_zone_that_the_server_reads_as_an_abbreviation_is_refused(shop: Shop, timezone: str) -> None:
+    with pytest.raises(LedgerError, match=f"shop: timezone: want a name .* Europe/Brussels, got '{timezone}': "):
+        shop.book.register(shop.store.model_copy(update={"timezone": timezone}))
+    for good in ("Europe/Brussels", "UTC", "America/St_Johns", "Asia/Kathmandu", "Pacific/Apia"):
+        shop.book.register(shop.store.model_copy(update={"timezone": good}))
+
+
 # ---- the outbox ------------------------------------------------------------------------------------------------------
 
 
@@ -677,6 +685,10 @@ def test_commands(shop: Shop, stranger: Any, tmp_path: Path, capsys: pytest.Capt
         str(tmp_path / "store"), "--ledger", str(tmp_path / "shop.sqlite"), "--chain", shop.url,
         "--outbox", str(tmp_path / "shop.outbox.sqlite"),
     ]  # fmt: skip
+    assert main(["reconcile", *where]) == 2
+    assert "want a chain's book, got a database without one" in capsys.readouterr().err
+    assert stranger.execute("SELECT to_regnamespace('chain') IS NULL").fetchone() == (True,)
+    shop.book.register(shop.store)
     assert main(["reconcile", *where]) == 1
     assert "not shipped yet: 20 (1 to 20)" in capsys.readouterr().out
     assert main(["ship", *where, "--retailers", str(tmp_path / "chain.toml")]) == 0

@@ -9,6 +9,7 @@ knows whose visit was whose, stays in the store. Extra `postgres`.
 
 from __future__ import annotations
 
+import datetime
 import random
 import threading
 import time
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from fusion.adapters.books import Row, escaped, first_line, unescaped
 from fusion.adapters.ledger import Ledger, Posting, canonical_bytes, chained_hash, genesis_hash
@@ -47,6 +49,7 @@ _COLUMNS = {
     "posting": "entry, line, account, currency, amount",
     **outbox.COLUMNS,
 }
+_STORE = "name, currency, timezone, retailer, brand"
 _TABLE = {"ledger": "entry", "goods": "goods", "health": "health"}
 _KEY = {"entry": "store, seq", "posting": "store, entry, line", "goods": "store, seq", "health": "store, seq"}
 _TYPES = {
@@ -157,6 +160,16 @@ _VIEWS = (
               local_time(h.t_ns, s.timezone) AS since
        FROM health h JOIN store s ON s.id = h.store ORDER BY h.store, h.subject, h.t_ns DESC, h.seq DESC""",
 )
+
+
+def _registered(store: Store, retailer: Retailer | None, held: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the chain's book should say about a store; of retailer and brand, what it held where nothing is known."""
+    held = held or {}
+    return {
+        "name": store.name, "currency": store.currency, "timezone": store.timezone,
+        "retailer": held.get("retailer") if retailer is None else retailer.id,
+        "brand": held.get("brand") if retailer is None else retailer.brand,
+    }  # fmt: skip
 
 
 class ConnectionLost(LedgerError):
@@ -271,8 +284,11 @@ class ChainBook:
     Used by one thread at a time. Connects when first needed, and anew after a connection was lost.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, begin: bool = True) -> None:
         """
+        Args:
+            begin: make the tables where there are none; otherwise that is an error.
+
         Raises:
             LedgerError: this is no postgresql:// URL.
         """
@@ -299,6 +315,7 @@ class ChainBook:
             "keepalives_count": 4, "tcp_user_timeout": round(SILENT_MAX_S * 1000), "application_name": "fusion ship",
         }  # fmt: skip
         self._settings = {**patience, **settings}
+        self._begins = begin
         self._connection: Any = None
 
     # ---- writing -----------------------------------------------------------------------------------------------------
@@ -306,26 +323,51 @@ class ChainBook:
     def register(self, store: Store, retailer: Retailer | None = None) -> None:
         """Note whose rows will come: name, currency, time zone; retailer and brand stay as they were where None.
 
+        Writes only where something is new. For every new connection, for what the server knew before it may be gone.
+
         Raises:
-            LedgerError: the store was known with another currency, or the server does not know its time zone.
+            LedgerError: the store was known with another currency, or the server reads its time zone otherwise.
             ConnectionLost: the server cannot be reached.
         """
         with self._transaction() as connection:
-            try:
-                connection.execute("SELECT now() AT TIME ZONE %s", (store.timezone,))
-            except self._psycopg.DataError as error:
-                raise LedgerError(f"{self.where}: want a time zone that the server knows, got: {error}") from None
+            self._same_clock(connection, store)
+            held = self._held(connection, store.id)
+            if held is not None and held == _registered(store, retailer, held):
+                return
             (currency,) = connection.execute(
-                """INSERT INTO store VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET
+                f"""INSERT INTO store (id, {_STORE}) VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET
                    name = excluded.name, timezone = excluded.timezone,
                    retailer = coalesce(excluded.retailer, store.retailer), brand = coalesce(excluded.brand, store.brand)
                    RETURNING currency""",
-                (store.id, store.name, store.currency, store.timezone, *(
-                    (None, None) if retailer is None else (retailer.id, retailer.brand)
-                )),
-            ).fetchone()  # fmt: skip
+                (store.id, *_registered(store, retailer).values()),
+            ).fetchone()
             if currency != store.currency:
                 raise LedgerError(f"{self.where}: want {store.id!r} in {currency} as before, got {store.currency}")
+
+    def _same_clock(self, connection: Any, store: Store) -> None:
+        """The views show the store's own clock: a name such as CET is an abbreviation to PostgreSQL, without summer."""
+        now_s = int(time.time())
+        instants = [now_s + month * 30 * 86400 for month in range(-12, 13)]
+        try:
+            rows = connection.execute(
+                "SELECT s, extract(epoch FROM to_timestamp(s) AT TIME ZONE %s)::BIGINT - s FROM unnest(%s::BIGINT[]) s",
+                (store.timezone, instants),
+            ).fetchall()
+        except self._psycopg.DataError as error:
+            raise LedgerError(f"{self.where}: want a time zone that the server knows, got: {error}") from None
+        zone = ZoneInfo(store.timezone)
+        for s, offset_s in rows:
+            at = datetime.datetime.fromtimestamp(s, zone)
+            if at.utcoffset() != datetime.timedelta(seconds=offset_s):
+                there = datetime.datetime.fromtimestamp(s + offset_s, datetime.UTC)
+                raise LedgerError(
+                    f"{self.where}: {store.id}: timezone: want a name that the server reads as the store does, such as "
+                    f"Europe/Brussels, got {store.timezone!r}: {at:%Y-%m-%d %H:%M} in the store is {there:%H:%M} there"
+                )
+
+    def _held(self, connection: Any, store: str) -> dict[str, Any] | None:
+        row = connection.execute(f"SELECT {_STORE} FROM store WHERE id = %s", (store,)).fetchone()
+        return None if row is None else dict(zip(_STORE.split(", "), row))
 
     def add(self, store: str, source: Source, records: Sequence[Record]) -> Mark:
         """Add the next rows of a stream, all or none; the mark moves with them. Rows that are there are compared.
@@ -345,8 +387,10 @@ class ChainBook:
             if not records:
                 return mark
             first, last = records[0].seq, records[-1].seq
-            if first > mark.seq + 1 or [one.seq for one in records] != list(range(first, last + 1)):
-                raise LedgerError(f"{store}: {stream}: want rows from {mark.seq + 1} on, got {first} to {last}")
+            gap = next((seq for seq, one in enumerate(records, first) if one.seq != seq), None)
+            if first > mark.seq + 1 or gap is not None:
+                got = f"{first} to {last}" + ("" if gap is None else f" without {gap}")
+                raise LedgerError(f"{store}: {stream}: want rows from {mark.seq + 1} on, got {got}")
             n_known = max(mark.seq + 1 - first, 0)
             self._compare(connection, store, stream, records[:n_known])
             fresh = records[n_known:]
@@ -525,6 +569,8 @@ class ChainBook:
             "WHERE (n.nspname, c.relname) = ('chain', 'book')"
         )
         if not run(present).fetchone()[0]:
+            if not self._begins:
+                raise LedgerError(f"{self.where}: want a chain's book, got a database without one")
             with self._connection.transaction():
                 run("SELECT pg_advisory_xact_lock(hashtext('fusion chain'))")
                 if not run(present).fetchone()[0]:
