@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import select
+import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -107,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     ship.add_argument("--follow", action="store_true", help="go on for new rows until Ctrl-C, through lost connections")
     ship.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="wait so long for a lost "
                       "connection (60; with --follow for ever)")  # fmt: skip
+    ship.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="with --follow, how often to look "
+                      "for new rows in the store (1)")  # fmt: skip
     ship.set_defaults(run=_ship)
     reconcile.set_defaults(run=_reconcile)
     return parser
@@ -306,16 +311,49 @@ def _shipped(args: argparse.Namespace) -> Iterator[tuple[Store, tuple[Source, ..
         yield store, sources_of(store, ledger, box), book
 
 
-def _ship(args: argparse.Namespace) -> int:
-    import signal
-    import threading
+class _Signals:
+    """Whether Ctrl-C or SIGTERM came, to be waited for in the thread that handles them.
 
+    A `threading.Event` that a handler sets may wait for its own lock for ever, where the handler interrupts its wait.
+    """
+
+    def __init__(self, woken: socket.socket) -> None:
+        self._woken, self._came = woken, False
+
+    def note(self, *_: object) -> None:
+        self._came = True
+
+    def is_set(self) -> bool:
+        return self._came
+
+    def wait(self, timeout: float) -> None:
+        if not self._came and select.select([self._woken], [], [], timeout)[0]:
+            self._woken.recv(64)
+
+
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    woken, waker = socket.socketpair()
+    with woken, waker:
+        waker.setblocking(False)
+        signals = _Signals(woken)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, signals.note) for number in numbers]
+        fd = signal.set_wakeup_fd(waker.fileno())
+        try:
+            yield signals
+        finally:
+            signal.set_wakeup_fd(fd)
+            for number, handler in zip(numbers, before):
+                signal.signal(number, handler)
+
+
+def _ship(args: argparse.Namespace) -> int:
     from fusion.adapters.retailers import Chain
     from fusion.chain.book import Shipper
     from fusion.errors import ConfigError
 
-    stop = threading.Event()
-    with _shipped(args) as (store, sources, book):
+    with _shipped(args) as (store, sources, book), ExitStack() as stack:
         retailer = None
         if args.retailers:
             try:
@@ -323,10 +361,9 @@ def _ship(args: argparse.Namespace) -> int:
             except KeyError:
                 raise ConfigError(f"{args.retailers}: want the store {store.id!r}, got others") from None
         shipper = Shipper(store, sources, book, retailer=retailer, tell=lambda text: print(text, flush=True))
-        if args.follow:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stop.set())
-        sent = shipper.run(follow=args.follow, patience_s=None if args.follow else args.patience, stop=stop)
+        stop = stack.enter_context(_signals()) if args.follow else None
+        patience_s = None if args.follow else args.patience
+        sent = shipper.run(follow=args.follow, every_s=args.every, patience_s=patience_s, stop=stop)
     print(f"{store.id}: " + ", ".join(f"{sent.get(one.stream, 0)} rows of {one.stream}" for one in sources))
     return 0
 

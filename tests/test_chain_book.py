@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import os
 import secrets
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +24,18 @@ from hypothesis import strategies as st
 
 from fusion.adapters.ledger import Discount, Ledger
 from fusion.adapters.retailers import Retailer
-from fusion.chain.book import BACKOFF_S, ChainBook, ConnectionLost, LedgerSource, Shipper, reconcile, sources_of
+from fusion.chain.book import (
+    ASK_AGAIN_S,
+    BACKOFF_S,
+    ChainBook,
+    ConnectionLost,
+    LedgerSource,
+    Shipper,
+    reconcile,
+    sources_of,
+)
 from fusion.chain.outbox import Outbox
-from fusion.cli import main
+from fusion.cli import _signals, main
 from fusion.config import Product, Store
 from fusion.errors import IdempotencyConflict, LedgerError
 from fusion.journal import OUTSIDE, UNKNOWN, Transfer
@@ -314,6 +327,131 @@ def test_back_off_is_bounded_and_patience_ends(tmp_path: Path) -> None:
     shop.close()
 
 
+def test_an_idle_shipper_leaves_the_chain_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(shop.ledger, 0, 5)
+    shop.outbox.add([a_transfer(1)])
+    transaction, asked, waits, sessions = ChainBook._transaction, list[float](), list[float](), list[Any]()
+
+    def counted(self: ChainBook, *args: Any, **options: Any) -> Any:
+        asked.append(sum(waits))
+        return transaction(self, *args, **options)
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        sessions.append(shop.book.session)
+        if len(waits) == 40:
+            fill(shop.ledger, 5, 1)
+        if len(waits) == 9000:
+            stop.set()
+
+    stop = threading.Event()
+    monkeypatch.setattr(ChainBook, "_transaction", counted)
+    sent = shop.shipper().run(follow=True, every_s=0.5, stop=stop, wait=wait, clock=lambda: sum(waits))
+    assert sent == {"ledger": 12, "goods": 1, "health": 0}
+    assert set(waits) == {0.5}
+    # At the beginning, for the new rows, and an hour after these.
+    assert sorted(set(asked)) == [0.0, 20.0, 20.0 + ASK_AGAIN_S + 0.5]
+    assert sessions[40:160] == [1] * 120 and sessions[161] is None
+    assert sessions[-1] is None and set(sessions) == {1, 2, None}
+    assert shop.faults() == []
+
+
+def test_new_rows_after_the_connection_was_given_back(shop: Shop) -> None:
+    fill(shop.ledger, 0, 5)
+    shipper = shop.shipper()
+    shipper.ship()
+    shipper._give_back()
+    assert shipper.ship() == {"ledger": 0, "goods": 0, "health": 0} and shop.book.session is None
+    fill(shop.ledger, 5, 5)
+    assert shipper.ship() == {"ledger": 10, "goods": 0, "health": 0} and shop.book.session == 2
+    assert shop.faults() == []
+
+
+def test_a_chain_from_a_backup_of_before_the_store_came(shop: Shop, stranger: Any) -> None:
+    fill(shop.ledger, 0, 5)
+    shop.outbox.add([a_transfer(1)])
+    shipper = shop.shipper()
+    shipper.run()
+    with unguarded(stranger):
+        for table in ("entry", "posting", "goods", "mark", "store"):
+            stranger.execute(f"DELETE FROM {table}")
+    stranger.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fusion ship'")
+    fill(shop.ledger, 5, 1)
+    assert shipper.run(wait=lambda seconds: None) == {"ledger": 12, "goods": 1, "health": 0}
+    assert shop.faults() == []
+
+
+@pytest.mark.parametrize("stream", ["ledger", "goods"])
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [
+        (sqlite3.SQLITE_BUSY, True), (sqlite3.SQLITE_BUSY_SNAPSHOT, True), (sqlite3.SQLITE_LOCKED, True),
+        (sqlite3.SQLITE_IOERR_READ, False), (sqlite3.SQLITE_CORRUPT, False), (sqlite3.SQLITE_CANTOPEN, False),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_ends_unless_it_passes(shop: Shop, stream: str, code: int, passes: bool) -> None:
+    fill(shop.ledger, 0, 5)
+    shop.outbox.add([a_transfer(1)])
+    holder: Any = shop.ledger._books if stream == "ledger" else shop.outbox
+    name = "connection" if stream == "ledger" else "_connection"
+    whole = getattr(holder, name)
+
+    class Broken:
+        in_transaction = False
+
+        def execute(self, *args: Any) -> Any:
+            error = sqlite3.OperationalError("so it is")
+            error.sqlite_errorcode = code
+            raise error
+
+    def mend(seconds: float) -> None:
+        setattr(holder, name, whole)
+
+    setattr(holder, name, Broken())
+    told: list[str] = []
+    if passes:
+        assert shop.shipper(tell=told.append).run(wait=mend)["goods"] == 1
+        (line,) = (one for one in told if "again in" in one)
+        assert line.startswith(f"shop: {stream}: ") and "so it is; again in" in line
+        assert shop.faults() == []
+    else:
+        with pytest.raises(LedgerError, match=f"{stream}: .*so it is") as caught:
+            shop.shipper().run(follow=True, wait=mend)
+        assert not isinstance(caught.value, ConnectionLost)
+    mend(0)
+
+
+def test_who_is_not_let_in_does_not_wait(shop: Shop, stranger: Any) -> None:
+    base, _, options = shop.url.partition("?")
+    role = f"r{secrets.token_hex(4)}"
+    urls = {
+        'database "none" does not exist': f"{base.rsplit('/', 1)[0]}/none?{options}",
+        f'role "{role}" does not exist': f"{shop.url}{'&' if options else '?'}user={role}",
+    }
+    for said, url in urls.items():
+        other = ChainBook(url)
+        with pytest.raises(LedgerError, match=said) as caught:
+            Shipper(shop.store, shop.sources, other).run(follow=True, wait=lambda seconds: pytest.fail("waited"))
+        assert not isinstance(caught.value, ConnectionLost)
+    stranger.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")
+    try:
+        with pytest.raises(ConnectionLost, match="too many connections"):
+            Shipper(shop.store, shop.sources, ChainBook(urls[f'role "{role}" does not exist'])).run(patience_s=0)
+    finally:
+        stranger.execute(f"DROP ROLE {role}")
+
+
+def test_a_wrong_password_does_not_wait(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = 'connection failed: server at "x", port 5432 failed: FATAL:  password authentication failed for user "anna"'
+
+    def connect(**settings: Any) -> Any:
+        raise psycopg.OperationalError(f"connection failed:\n- {said}")
+
+    monkeypatch.setattr(shop.book._connection_type, "connect", connect)
+    with pytest.raises(LedgerError, match=r"want a server that lets us in, got: .* password authentication failed"):
+        shop.shipper().run(follow=True, wait=lambda seconds: pytest.fail("waited"))
+
+
 @pytest.fixture
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server that a test may stop and start; it has no other users."""
@@ -377,6 +515,33 @@ def test_an_hour_without_a_server_that_restarts_twice(tmp_path: Path, own_server
     stop.set()
     following.join()
     assert any("connected again" in line for line in told)
+    assert shop.faults() == []
+    shop.close()
+
+
+def test_a_server_that_holds_the_line_is_a_lost_one(
+    tmp_path: Path, own_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path, own_server.get_uri())
+    fill(shop.ledger, 0, 5)
+    shop.shipper().ship()
+    fill(shop.ledger, 5, 5)
+    with psycopg.connect(shop.url, autocommit=True) as admin:
+        # Every commit waits for a standby that never comes.
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+        admin.execute("SELECT pg_reload_conf()")
+        while admin.execute("SHOW synchronous_standby_names").fetchone() != ("gone",):
+            time.sleep(0.01)
+        monkeypatch.setattr("fusion.chain.book.SILENT_MAX_S", 0.2)
+        # A server that reloads is not the first to know it.
+        shop.book.close()
+        with pytest.raises(ConnectionLost, match="want a server that answers, got: OperationalError: no answer for"):
+            shop.shipper().run(patience_s=0)
+        monkeypatch.undo()
+        assert shop.book.session is None
+        admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        admin.execute("SELECT pg_reload_conf()")
+    shop.shipper().run()
     assert shop.faults() == []
     shop.close()
 
@@ -715,3 +880,47 @@ def test_a_command_says_what_it_cannot_do(shop: Shop, tmp_path: Path, capsys: py
         assert said in err and "secret" not in err
     assert main([*begin, shop.url, "--outbox", str(tmp_path / "none")]) == 2
     assert "none: want an outbox, got nothing" in capsys.readouterr().err
+
+
+def test_ship_ends_on_a_signal(shop: Shop, tmp_path: Path) -> None:
+    shop.store.save(tmp_path / "store")
+    fill(shop.ledger, 0, 5)
+    command = [
+        sys.executable, "-m", "fusion", "ship", str(tmp_path / "store"), "--ledger", str(tmp_path / "shop.sqlite"),
+        "--chain", shop.url, "--follow", "--every", "600",
+    ]  # fmt: skip
+    for number, n_rows in ((signal.SIGTERM, 10), (signal.SIGINT, 0)):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            try:
+                if n_rows:
+                    assert process.stdout.readline() == "shop: ledger 1 to 10\n"
+                else:
+                    query = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'fusion ship'"
+                    while not shop.book.query(f"{query} AND pid <> pg_backend_pid()")[0][0]:
+                        time.sleep(0.01)
+                process.send_signal(number)
+                assert process.stdout.read() == f"shop: {n_rows} rows of ledger\n"
+                assert process.wait() == 0
+            finally:
+                process.kill()
+
+
+def test_a_signal_ends_a_wait() -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with _signals() as signals:
+        assert not signals.is_set()
+        signals.wait(0.001)
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        signals.wait(600)
+        assert signals.is_set()
+        signals.wait(600)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize("every", ["0", "-1", "nan", "inf"])
+def test_every_is_a_time(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str], every: str) -> None:
+    shop.store.save(tmp_path / "store")
+    begin = ["ship", str(tmp_path / "store"), "--ledger", str(tmp_path / "shop.sqlite"), "--chain", shop.url]
+    assert main([*begin, "--every", every]) == 2
+    assert "every_s: want more than 0 seconds, got" in capsys.readouterr().err

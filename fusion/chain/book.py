@@ -10,11 +10,14 @@ knows whose visit was whose, stays in the store. Extra `postgres`.
 from __future__ import annotations
 
 import datetime
+import math
 import random
+import re
+import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -38,8 +41,17 @@ BUSY_MAX_S = 10.0
 SILENT_MAX_S = 30.0
 # Wait after a lost connection: doubles from the first to the second.
 BACKOFF_S = (0.5, 30.0)
+# A shipper gives its connection back when it was not used for the first, and asks for the marks again after the second:
+# a chain that came back from a backup holds less than it said.
+IDLE_MAX_S, ASK_AGAIN_S = 60.0, 3600.0
 # So many differences are named by number, the others counted.
 NAMED_MAX = 20
+# A server that will not let us in, now or later. It gives its reasons as text only; one that speaks another language
+# than English is asked again and again.
+_REFUSED = re.compile(
+    'password authentication failed|no password supplied|no pg_hba.conf entry|is not permitted to log in|'
+    '(database|role|user) "[^"]*" does not exist|permission denied for database|no such (database|user)'
+)
 # Below every number that a row can have. Books of before the tables refused them may hold numbers below 1, which no
 # store ships and the views count.
 _BELOW_ALL = -(2**63) - 1
@@ -173,7 +185,14 @@ def _registered(store: Store, retailer: Retailer | None, held: Mapping[str, Any]
 
 
 class ConnectionLost(LedgerError):
-    """The server cannot be reached, or went away half-way. What was asked for may have been done: ask for the mark."""
+    """The server cannot be reached, or went away half-way, or the store's file is another's for a while.
+
+    What was asked for may have been done: ask for the mark.
+    """
+
+
+class _Silent(Exception):
+    """The server has not answered for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,14 +235,24 @@ class Source(Protocol):
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
-    """Books on a server of the store's own may be out of reach too."""
+def _reading(what: str) -> Iterator[None]:
+    """Books on a server of the store's own may be out of reach too, and a file may be another's for a while."""
     try:
         yield
     except LedgerError as error:
-        if {one.__name__ for one in type(error.__cause__).__mro__} & {"OperationalError", "InterfaceError"}:
-            raise ConnectionLost(str(error)) from error
-        raise
+        passes = _passes(error.__cause__)
+        raise (ConnectionLost if passes else LedgerError)(f"{what}: {error}") from error
+
+
+def _passes(cause: BaseException | None) -> bool:
+    """Whether what went wrong may be right again by itself."""
+    if isinstance(cause, sqlite3.Error):
+        # The low byte is the kind of error, the others say more of it.
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    with extra("postgres"):
+        import psycopg
+
+    return isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)) and not _REFUSED.search(str(cause))
 
 
 class LedgerSource:
@@ -236,11 +265,11 @@ class LedgerSource:
         self.genesis = genesis_hash(store.id, store.currency)
 
     def newest(self) -> int:
-        with _reading():
+        with _reading(self.stream):
             return self._ledger.head().seq
 
     def after(self, seq: int, limit: int) -> list[Record]:
-        with _reading():
+        with _reading(self.stream):
             return _records(*self._ledger.rows_after(seq, limit))
 
 
@@ -252,10 +281,12 @@ class OutboxSource:
         self.genesis = outbox.genesis(box.store, stream)
 
     def newest(self) -> int:
-        return self._box.newest(self.stream)
+        with _reading(self.stream):
+            return self._box.newest(self.stream)
 
     def after(self, seq: int, limit: int) -> list[Record]:
-        return [Record(row) for row in self._box.rows_after(self.stream, seq, limit)]
+        with _reading(self.stream):
+            return [Record(row) for row in self._box.rows_after(self.stream, seq, limit)]
 
 
 def sources_of(store: Store, ledger: Ledger, box: Outbox | None = None) -> tuple[Source, ...]:
@@ -317,6 +348,22 @@ class ChainBook:
         self._settings = {**patience, **settings}
         self._begins = begin
         self._connection: Any = None
+        self._n_connections = 0
+        self._silent_max_s: float | None = None
+        book = self
+
+        class Watched(psycopg.Connection[Any]):
+            """Waits for the server no longer than the book does."""
+
+            def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+                try:
+                    return super().wait(book._answered(gen), *args, **options)
+                except _Silent as silent:
+                    # Before anybody waits again, to end a COPY or roll back.
+                    self.close()
+                    raise psycopg.OperationalError(str(silent)) from None
+
+        self._connection_type = Watched
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
@@ -505,7 +552,7 @@ class ChainBook:
 
     def orphans(self, store: str) -> list[int]:
         """Numbers of entries that have postings and are not there, at most `NAMED_MAX`."""
-        with self._transaction(write=False) as connection:
+        with self._transaction(write=False, long=True) as connection:
             rows = connection.execute(
                 "SELECT DISTINCT p.entry FROM posting p WHERE p.store = %s AND NOT EXISTS "
                 "(SELECT 1 FROM entry e WHERE e.store = p.store AND e.seq = p.entry) ORDER BY 1 LIMIT %s",
@@ -515,14 +562,37 @@ class ChainBook:
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Rows of a question, such as `SELECT * FROM sales WHERE store = %s`; changes nothing."""
-        with self._transaction(write=False) as connection:
+        with self._transaction(write=False, long=True) as connection:
             return [tuple(row) for row in connection.execute(statement, values)]
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
+    def _answered(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """The steps of one wait, which ends where nothing comes for too long: a server may hold the line for ever.
+
+        Such as one that waits for a standby which is gone; its own statement_timeout does not end that.
+        """
+        since, ready = time.monotonic(), None
+        while True:
+            try:
+                wanted = gen.send(ready)
+            except StopIteration as done:
+                return done.value
+            ready = yield wanted
+            now = time.monotonic()
+            if ready:
+                since = now
+            elif self._silent_max_s is not None and now - since > self._silent_max_s:
+                raise _Silent(f"no answer for {now - since:.0f} s")
+
     @contextmanager
-    def _transaction(self, write: bool = True) -> Iterator[Any]:
+    def _transaction(self, write: bool = True, long: bool = False) -> Iterator[Any]:
+        """
+        Args:
+            long: one statement may take as long as it likes.
+        """
         error = self._psycopg.Error
+        self._silent_max_s = None if long else SILENT_MAX_S
         try:
             if self._connection is None or self._connection.closed:
                 self._connect()
@@ -547,7 +617,15 @@ class ChainBook:
             self.close()
 
     def _connect(self) -> None:
-        self._connection = self._psycopg.connect(**self._settings, autocommit=True)
+        try:
+            self._connection = self._connection_type.connect(**self._settings, autocommit=True)
+        except self._psycopg.OperationalError as error:
+            # Several addresses of one name are several lines.
+            told = " ".join(str(error).split())
+            if _REFUSED.search(told):
+                raise LedgerError(f"{self.where}: want a server that lets us in, got: {told}") from error
+            raise self._psycopg.OperationalError(told) from error
+        self._n_connections += 1
         try:
             self._begin()
         except BaseException:
@@ -580,6 +658,11 @@ class ChainBook:
         if found != (FORMAT_VERSION,):
             raise LedgerError(f"{self.where}: want a chain's book of format {FORMAT_VERSION}, got {found}")
 
+    @property
+    def session(self) -> int | None:
+        """Which connection this is, counted from 1; None where there is none."""
+        return None if self._connection is None or self._connection.closed else self._n_connections
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -611,6 +694,14 @@ def _brief(value: object) -> str:
 # ---- shipping --------------------------------------------------------------------------------------------------------
 
 
+class Stop(Protocol):
+    """Says when to end, such as a `threading.Event`."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout: float) -> object: ...
+
+
 class Shipper:
     """Brings a store's rows to the chain's book, and keeps on doing so whatever happens to the line.
 
@@ -631,7 +722,10 @@ class Shipper:
             raise FusionError(f"batch: want at least one row, got {batch}")
         self._store, self._sources, self._book, self._retailer = store, tuple(sources), book, retailer
         self._batch, self._tell = batch, tell
-        self._registered = False
+        # Of the connection in which the store was registered and the marks were asked for.
+        self._session: int | None = None
+        self._marks: dict[str, int] = {}
+        self._asked = False
         # Two thousand shippers should not all come back in the same instant.
         self._jitter = random.Random(store.id)
 
@@ -643,12 +737,22 @@ class Shipper:
             LedgerError: the store holds less than the chain's book.
             ConnectionLost: what was sent so far stays; call again.
         """
-        if not self._registered:
-            self._book.register(self._store, self._retailer)
-            self._registered = True
+        self._asked = False
+        if self._book.session != self._session:
+            self._marks.clear()  # the connection was lost, and maybe what the server knew
         return {source.stream: self._ship(source) for source in self._sources}
 
     def _ship(self, source: Source) -> int:
+        # The chain is asked only where the store has something new: most of thousands of shippers are idle.
+        held = self._marks.pop(source.stream, None)
+        if held is not None and held == source.newest():
+            self._marks[source.stream] = held
+            return 0
+        self._asked = True
+        if self._book.session is None or self._book.session != self._session:
+            self._book.register(self._store, self._retailer)
+            self._marks.clear()
+            self._session = self._book.session
         store, n_sent = self._store.id, 0
         mark = self._book.mark(store, source)
         begin = mark
@@ -663,9 +767,15 @@ class Shipper:
                 break
             mark = self._book.add(store, source, records)
             n_sent += len(records)
+        self._marks[source.stream] = mark.seq
         if n_sent:
             self._tell(f"{store}: {source.stream} {begin.seq + 1} to {mark.seq}")
         return n_sent
+
+    def _give_back(self) -> None:
+        """Leave the connection to others; the marks stay known until the next one."""
+        self._book.close()
+        self._session = None
 
     def _same(self, source: Source, mark: Mark, records: Sequence[Record]) -> None:
         where = f"{self._store.id}: {source.stream} {mark.seq}"
@@ -682,7 +792,7 @@ class Shipper:
         follow: bool = False,
         every_s: float = 1.0,
         patience_s: float | None = None,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         wait: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> dict[str, int]:
@@ -690,16 +800,19 @@ class Shipper:
 
         Args:
             follow: go on for new rows until `stop` is set.
-            every_s: how often to look for new rows.
+            every_s: how often to look for new rows in the store. The chain is asked where there are some, and once in
+                `ASK_AGAIN_S`; a connection that was not used for `IDLE_MAX_S` is given back.
             patience_s: how long a connection may stay away before `ConnectionLost` is raised; None: for ever.
             wait: how to wait for some seconds; by default for `stop`.
 
         Returns the number of rows sent in all, by stream; raises as `ship` does, but for lost connections.
         """
+        if not 0 < every_s < math.inf:
+            raise FusionError(f"every_s: want more than 0 seconds, got {every_s}")
         stop = stop or threading.Event()
         wait = wait or stop.wait
         total = Counter[str]()
-        backoff_s, since = BACKOFF_S[0], None
+        backoff_s, since, used = BACKOFF_S[0], None, clock()
         while not stop.is_set():
             try:
                 total.update(self.ship())
@@ -718,6 +831,13 @@ class Shipper:
             backoff_s, since = BACKOFF_S[0], None
             if not follow:
                 break
+            now = clock()
+            if self._asked:
+                used = now
+            elif now - used >= ASK_AGAIN_S:
+                self._marks.clear()
+            elif now - used >= IDLE_MAX_S:
+                self._give_back()
             wait(every_s)
         return dict(total)
 
