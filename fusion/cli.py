@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fusion.adapters.ledger import Ledger
+    from fusion.adapters.retailers import Retailer
     from fusion.chain.book import ChainBook, Source
     from fusion.config import Store
 
@@ -106,13 +107,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--vault", help="vault beside books in PostgreSQL; not shipped")
         command.add_argument("--outbox", help="file of goods that moved and warnings, where the store keeps one")
         command.add_argument("--chain", required=True, help="URL of the chain's book, postgresql://server/database")
-    ship.add_argument("--retailers", metavar="CHAIN_TOML", help="whose store it is, and its brand")
+        command.add_argument("--retailers", metavar="CHAIN_TOML", help="whose store it is, and its brand")
     ship.add_argument("--follow", action="store_true", help="go on for new rows until Ctrl-C, through lost connections")
     ship.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="wait so long for a lost "
                       "connection (60; with --follow for ever)")  # fmt: skip
     ship.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="with --follow, how often to look "
                       "for new rows in the store (1)")  # fmt: skip
     ship.set_defaults(run=_ship)
+    reconcile.add_argument("--all", action="store_true", help="rows that are not shipped yet count as a disagreement")
     reconcile.set_defaults(run=_reconcile)
     return parser
 
@@ -292,23 +294,32 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _shipped(args: argparse.Namespace) -> Iterator[tuple[Store, tuple[Source, ...], ChainBook]]:
-    """A store, what it ships, and where to."""
+def _shipped(
+    args: argparse.Namespace,
+) -> Iterator[tuple[Store, Retailer | None, tuple[Source, ...], ChainBook]]:
+    """A store, whose it is, what it ships, and where to."""
     from pathlib import Path
 
+    from fusion.adapters.retailers import Chain
     from fusion.chain.book import ChainBook, sources_of
     from fusion.chain.outbox import Outbox
     from fusion.config import Store
-    from fusion.errors import LedgerError
+    from fusion.errors import ConfigError, LedgerError
 
     store = Store.load(args.store)
+    retailer = None
+    if args.retailers:
+        try:
+            retailer = Chain.load(args.retailers).retailer_of(store)
+        except KeyError:
+            raise ConfigError(f"{args.retailers}: want the store {store.id!r}, got others") from None
     with ExitStack() as stack:
         book = stack.enter_context(ChainBook(args.chain, begin=args.command == "ship"))
         ledger = stack.enter_context(_ledger(args))
         if args.outbox and not Path(args.outbox).exists():
             raise LedgerError(f"{args.outbox}: want an outbox, got nothing")
         box = stack.enter_context(Outbox(args.outbox, store)) if args.outbox else None
-        yield store, sources_of(store, ledger, box), book
+        yield store, retailer, sources_of(store, ledger, box), book
 
 
 class _Signals:
@@ -349,17 +360,9 @@ def _signals() -> Iterator[_Signals]:
 
 
 def _ship(args: argparse.Namespace) -> int:
-    from fusion.adapters.retailers import Chain
     from fusion.chain.book import Shipper
-    from fusion.errors import ConfigError
 
-    with _shipped(args) as (store, sources, book), ExitStack() as stack:
-        retailer = None
-        if args.retailers:
-            try:
-                retailer = Chain.load(args.retailers).retailer_of(store)
-            except KeyError:
-                raise ConfigError(f"{args.retailers}: want the store {store.id!r}, got others") from None
+    with _shipped(args) as (store, retailer, sources, book), ExitStack() as stack:
         shipper = Shipper(store, sources, book, retailer=retailer, tell=lambda text: print(text, flush=True))
         stop = stack.enter_context(_signals()) if args.follow else None
         patience_s = None if args.follow else args.patience
@@ -371,8 +374,8 @@ def _ship(args: argparse.Namespace) -> int:
 def _reconcile(args: argparse.Namespace) -> int:
     from fusion.chain.book import reconcile
 
-    with _shipped(args) as (store, sources, book):
-        found = reconcile(store, sources, book)
+    with _shipped(args) as (store, retailer, sources, book):
+        found = reconcile(store, sources, book, retailer=retailer, all_shipped=args.all)
     print("\n".join(f"{store.id}: {one.text()}" for one in found))
     return 0 if all(one.agrees for one in found) else 1
 

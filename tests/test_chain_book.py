@@ -610,6 +610,27 @@ def unguarded(stranger: Any) -> Iterator[None]:
         ("UPDATE mark SET seq = 18 WHERE stream = 'ledger'", ["the mark is at row 18"]),
         ("UPDATE goods SET quantity = 9 WHERE seq = 2", ["different: 1 (2)", "quantity: have 9, got 2"]),
         ("DROP TRIGGER entry_delete ON entry", ["want the triggers ['entry_delete'], got none"]),
+        ("ALTER TABLE entry DISABLE TRIGGER entry_delete", ["want the triggers ['entry_delete'], got none"]),
+        ("CREATE OR REPLACE TRIGGER entry_delete BEFORE DELETE ON entry FOR EACH ROW WHEN (OLD.seq > 9) "
+         "EXECUTE FUNCTION only_added()", ["trigger entry_delete: want CREATE TRIGGER", "WHEN (old.seq > 9)"]),
+        ("CREATE OR REPLACE TRIGGER mark_update BEFORE UPDATE OF stream ON mark FOR EACH ROW "
+         "EXECUTE FUNCTION only_forward()", ["trigger mark_update: want CREATE TRIGGER"]),
+        ("CREATE OR REPLACE FUNCTION only_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$",
+         ["function only_added: want its own text, got another"]),
+        ("CREATE OR REPLACE FUNCTION local_time(t_ns BIGINT, zone TEXT) RETURNS TIMESTAMP LANGUAGE sql IMMUTABLE AS "
+         "$$ SELECT now()::TIMESTAMP $$", ["function local_time: want its own text, got another"]),
+        ("CREATE OR REPLACE VIEW lost_goods AS SELECT g.store, s.retailer, s.brand, current_date AS day, g.gtin, "
+         "g.quantity::NUMERIC AS pieces FROM goods g JOIN store s ON s.id = g.store",
+         ["view lost_goods: want its own text, got another"]),
+        ("DROP VIEW sales", ["view sales: want its own text, got none"]),
+        ("DROP VIEW sale CASCADE", ["view sale: want its own text, got none"]),
+        ("ALTER TABLE posting DROP CONSTRAINT posting_pkey",
+         ["key of posting: want PRIMARY KEY (store, entry, line), got none"]),
+        ("UPDATE store SET currency = 'SEK', name = 'x'",
+         ["store: currency: want 'EUR', got 'SEK'", "store: name: want 'Shop', got 'x'"]),
+        ("UPDATE store SET timezone = 'Europe/Lisbon'", ["timezone: want 'Europe/Berlin', got 'Europe/Lisbon'"]),
+        ("ALTER TABLE mark DROP CONSTRAINT mark_store_fkey; DELETE FROM store",
+         ["store: want 'shop' in the chain's book, got none"]),
     ],
 )  # fmt: skip
 def test_reconcile_names_what_does_not_agree(shop: Shop, stranger: Any, statement: str, told: list[str]) -> None:
@@ -658,6 +679,32 @@ def test_reconcile_of_a_store_that_was_changed(shop: Shop) -> None:
     assert "extra: 1 (6)" in text and "different: 1 (12)" in text
     assert "ledger 7: its hash does not follow from row 5 in the store" in text
     assert "ledger 12: its hash does not follow from row 11 in the store" in text
+
+
+def test_rows_that_are_not_shipped_yet_are_a_note(shop: Shop) -> None:
+    fill(shop.ledger, 0, 10)
+    shop.shipper().ship()
+    fill(shop.ledger, 10, 3)
+    ledger, goods, health = reconcile(shop.store, shop.sources, shop.book, batch=11)
+    assert ledger.agrees and ledger.text().endswith("accounts agree; 6 rows not shipped yet")
+    assert (ledger.n_store, ledger.n_chain, ledger.store_head.seq, ledger.chain_head.seq) == (26, 20, 20, 20)
+    assert goods.agrees and health.agrees
+    ledger = reconcile(shop.store, shop.sources, shop.book, all_shipped=True)[0]
+    assert not ledger.agrees and "not shipped yet: 6 (21 to 26)" in ledger.text()
+    # What will not be taken is wrong in any case.
+    shop.round_the_ledger("UPDATE entry SET visit = 'other' WHERE seq = 25")
+    (text,) = shop.faults()
+    assert "ledger 25: its hash does not follow from row 24 in the store" in text
+
+
+def test_reconcile_leaves_no_trace(shop: Shop, stranger: Any) -> None:
+    fill(shop.ledger, 0, 3)
+    shop.shipper().ship()
+    count = "SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'v') AND relname NOT LIKE 'staged%'"
+    before = stranger.execute(count).fetchone()
+    assert shop.faults() == []
+    assert stranger.execute(count).fetchone() == before
+    assert shop.book.query("SELECT count(*) FROM entry") == [(6,)]
 
 
 def test_many_differences_are_counted_and_some_named(shop: Shop, stranger: Any) -> None:
@@ -854,13 +901,22 @@ def test_commands(shop: Shop, stranger: Any, tmp_path: Path, capsys: pytest.Capt
     assert "want a chain's book, got a database without one" in capsys.readouterr().err
     assert stranger.execute("SELECT to_regnamespace('chain') IS NULL").fetchone() == (True,)
     shop.book.register(shop.store)
-    assert main(["reconcile", *where]) == 1
+    assert main(["reconcile", *where, "--all"]) == 1
     assert "not shipped yet: 20 (1 to 20)" in capsys.readouterr().out
+    assert main(["reconcile", *where]) == 0
+    assert "ledger: 20 rows in the store, 0 in the chain's book" in (said := capsys.readouterr().out)
+    assert "; 20 rows not shipped yet\n" in said and "; 1 rows not shipped yet\n" in said
     assert main(["ship", *where, "--retailers", str(tmp_path / "chain.toml")]) == 0
     assert "shop: 20 rows of ledger, 1 rows of goods, 0 rows of health" in capsys.readouterr().out
     assert shop.book.query("SELECT brand FROM store") == [("Fresh",)]
     assert main(["reconcile", *where]) == 0
     assert "ledger: 20 rows in the store, 20 in the chain's book, head " in capsys.readouterr().out
+    (tmp_path / "other.toml").write_text((tmp_path / "chain.toml").read_text().replace("Fresh", "Cheap"))
+    for name, code in (("chain.toml", 0), ("other.toml", 1)):
+        assert main(["reconcile", *where, "--retailers", str(tmp_path / name)]) == code
+    assert "store: brand: want 'Cheap', got 'Fresh'" in capsys.readouterr().out
+    assert main(["reconcile", *where[:-2]]) == 1
+    assert "shop: goods: 1 rows in the chain's book, not compared (no --outbox)\n" in capsys.readouterr().out
     with unguarded(stranger):
         stranger.execute("DELETE FROM entry WHERE seq = 7")
     assert main(["reconcile", *where]) == 1

@@ -52,6 +52,7 @@ _REFUSED = re.compile(
     'password authentication failed|no password supplied|no pg_hba.conf entry|is not permitted to log in|'
     '(database|role|user) "[^"]*" does not exist|permission denied for database|no such (database|user)'
 )
+_UNSHIPPED = "not shipped yet"
 # Below every number that a row can have. Books of before the tables refused them may hold numbers below 1, which no
 # store ships and the views count.
 _BELOW_ALL = -(2**63) - 1
@@ -182,6 +183,31 @@ def _registered(store: Store, retailer: Retailer | None, held: Mapping[str, Any]
         "retailer": held.get("retailer") if retailer is None else retailer.id,
         "brand": held.get("brand") if retailer is None else retailer.brand,
     }  # fmt: skip
+
+
+def _statements(*kinds: str) -> list[str]:
+    return [one for one in (*_SCHEMA, *_VIEWS) if one.split()[:2] in [["CREATE", kind] for kind in kinds]]
+
+
+def _function(statement: str) -> tuple[str, list[str]]:
+    """Name, language and text of a function."""
+    head, text, _ = statement.split("$$")
+    words = head.split()
+    return words[2].partition("(")[0], [words[words.index("LANGUAGE") + 1], text]
+
+
+def _definition_faults(wanted: Mapping[tuple[str, str], str], held: Mapping[tuple[str, str], str]) -> list[str]:
+    missing = sorted(name for kind, name in wanted.keys() - held.keys() if kind == "trigger")
+    faults = [f"want the triggers {missing}, got none"] if missing else []
+    for (kind, name), definition in wanted.items():
+        got = held.get((kind, name))
+        if got == definition or (got is None and kind == "trigger"):
+            continue
+        if kind == "view":
+            faults.append(f"view {name}: want its own text, got {'none' if got is None else 'another'}")
+        else:
+            faults.append(f"{kind} {name}: want {definition}, got {'none' if got is None else got}")
+    return faults
 
 
 class ConnectionLost(LedgerError):
@@ -539,16 +565,67 @@ class ChainBook:
             ).fetchone()
         return mark, Mark(0, source.genesis) if row is None else Mark(*row)
 
-    def schema_fault(self) -> str | None:
-        """What is wrong with the triggers that refuse changes, or with postings that belong to no entry."""
-        wanted = {words[2] for words in map(str.split, _SCHEMA) if words[:2] == ["CREATE", "TRIGGER"]}
-        with self._transaction(write=False) as connection:
+    def schema_faults(self) -> list[str]:
+        """What is wrong with the functions, views, triggers and keys, compared with those of tables made anew.
+
+        Makes them as temporary tables, in a transaction that is rolled back; wants a server that can be written to.
+        """
+        with self._transaction() as connection:
             rows = connection.execute(
-                "SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
-                "WHERE NOT t.tgisinternal AND t.tgenabled = 'O' AND c.relnamespace = 'chain'::regnamespace"
+                "SELECT p.proname, l.lanname, p.prosrc FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang "
+                "WHERE p.pronamespace = 'chain'::regnamespace"
             ).fetchall()
-        missing = sorted(wanted - {row[0] for row in rows})
-        return f"{self.where}: want the triggers {missing}, got none" if missing else None
+            functions = dict(map(_function, _statements("FUNCTION")))
+            held: dict[str, list[list[str]]] = {}  # a second one under the same name has no business there
+            for name, *text in rows:
+                held.setdefault(name, []).append(text)
+            faults = [
+                f"function {name}: want its own text, got {'another' if name in held else 'none'}"
+                for name, text in functions.items() if held.get(name) != [text]
+            ]  # fmt: skip
+            if not faults:  # otherwise there is nothing for tables made anew to use
+                with connection.transaction(force_rollback=True):
+                    connection.execute("SET LOCAL search_path = pg_temp, chain")
+                    for statement in _statements("TABLE", "TRIGGER", "VIEW"):
+                        connection.execute(statement)
+                    wanted = self._definitions(connection, "pg_my_temp_schema()")
+                    # Names are written as they are found.
+                    connection.execute("SET LOCAL search_path = chain, pg_temp")
+                    faults = _definition_faults(wanted, self._definitions(connection, "'chain'::regnamespace"))
+        return [f"{self.where}: {fault}" for fault in faults]
+
+    def _definitions(self, connection: Any, schema: str) -> dict[tuple[str, str], str]:
+        """Views, triggers that are on, and keys of the tables, by kind and name."""
+        rows = connection.execute(
+            f"""SELECT 'view', relname, pg_get_viewdef(oid) FROM pg_class
+               WHERE relnamespace = {schema} AND relkind = 'v'
+               UNION ALL
+               SELECT 'trigger', tgname, pg_get_triggerdef(t.oid, true)
+               FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+               WHERE relnamespace = {schema} AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+               UNION ALL
+               SELECT 'key of', relname, pg_get_constraintdef(k.oid)
+               FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+               WHERE relnamespace = {schema} AND contype = 'p'"""
+        )
+        return {(kind, name): definition for kind, name, definition in rows}
+
+    def store_faults(self, store: Store, retailer: Retailer | None = None) -> list[str]:
+        """In what the chain's book says otherwise about a store itself."""
+        with self._transaction(write=False) as connection:
+            held = self._held(connection, store.id)
+        if held is None:
+            return [f"store: want {store.id!r} in the chain's book, got none"]
+        wanted = _registered(store, retailer, held)
+        return [
+            f"store: {name}: want {wanted[name]!r}, got {held[name]!r}" for name in held if held[name] != wanted[name]
+        ]
+
+    def count(self, store: str, stream: str) -> int:
+        """How many rows of a stream there are."""
+        with self._transaction(write=False, long=True) as connection:
+            row = connection.execute(f"SELECT count(*) FROM {_TABLE[stream]} WHERE store = %s", (store,)).fetchone()
+        return int(row[0])
 
     def orphans(self, store: str) -> list[int]:
         """Numbers of entries that have postings and are not there, at most `NAMED_MAX`."""
@@ -850,15 +927,19 @@ class Agreement:
     """One stream of a store, compared row by row.
 
     Attributes:
+        compared: whether the store's rows were at hand.
+        all_shipped: whether rows that are not shipped yet are a disagreement too.
         n_store, n_chain: rows on each side.
-        store_head, chain_head: the newest row of each side.
-        ranges: first and last numbers of what does not agree, by what is wrong: `missing` and `not shipped yet` in the
-            chain's book, `different`, `extra` in the chain's book.
+        store_head, chain_head: the newest row of each side, of those that are shipped.
+        counts, ranges: how many rows do not agree, and their first and last numbers, by what is wrong: `missing` and
+            `not shipped yet` in the chain's book, `different`, `extra` in the chain's book.
         faults: the first of them in words, and everything else that is wrong.
-        store_sums, chain_sums: ledger only: balance of each (currency, account).
+        store_sums, chain_sums: ledger only: balance of each (currency, account), by the rows that are shipped.
     """
 
     stream: str
+    compared: bool = True
+    all_shipped: bool = False
     n_store: int = 0
     n_chain: int = 0
     store_head: Mark = Mark(0, b"")
@@ -871,11 +952,9 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        return not self.counts and not self.faults and self.store_head == self.chain_head and self._sums_agree
-
-    @property
-    def _sums_agree(self) -> bool:
-        return _some(self.store_sums) == _some(self.chain_sums)
+        wrong = self.counts.keys() - (set() if self.all_shipped else {_UNSHIPPED})
+        alike = self.store_head == self.chain_head and _some(self.store_sums) == _some(self.chain_sums)
+        return self.compared and alike and not wrong and not self.faults
 
     def note(self, what: str, seq: int) -> None:
         """Something is wrong with one row; neighbours are noted as one range, and only so many ranges kept."""
@@ -892,10 +971,14 @@ class Agreement:
 
     def text(self) -> str:
         """What was found, as people read it."""
+        if not self.compared:
+            why = " (no --outbox)" if self.stream in outbox.STREAMS else ""
+            return f"{self.stream}: {self.n_chain} rows in the chain's book, not compared{why}"
         head = f"{self.stream}: {self.n_store} rows in the store, {self.n_chain} in the chain's book"
         if self.agrees:
             sums = f", {len(_some(self.store_sums))} accounts agree" if self.stream == "ledger" else ""
-            return f"{head}, head {self.store_head.hash.hex()[:16]}{sums}"
+            late = f"; {self.counts[_UNSHIPPED]} rows not shipped yet" if self.counts[_UNSHIPPED] else ""
+            return f"{head}, head {self.store_head.hash.hex()[:16]}{sums}{late}"
         lines = [head]
         for what, count in self.counts.items():
             named = [f"{a}" if a == b else f"{a} to {b}" for a, b in self.ranges[what][:NAMED_MAX]]
@@ -909,26 +992,43 @@ class Agreement:
         return "\n".join(lines)
 
 
-def reconcile(store: Store, sources: Sequence[Source], book: ChainBook, batch: int = BATCH) -> list[Agreement]:
+def reconcile(
+    store: Store,
+    sources: Sequence[Source],
+    book: ChainBook,
+    batch: int = BATCH,
+    *,
+    retailer: Retailer | None = None,
+    all_shipped: bool = False,
+) -> list[Agreement]:
     """Compare every row of a store with the chain's book, both ways, and check every hash.
 
     Rows that the store adds meanwhile are left out. Holds two batches in memory.
 
+    Args:
+        retailer: whose store the chain's book should say it is; None: whatever it says.
+        all_shipped: rows beyond the mark, which are not shipped yet, are a disagreement too.
+
+    Returns what was found of each source, and of each other stream of which the chain's book holds rows.
+
     Raises:
         ConnectionLost, LedgerError: one of the two cannot be read.
     """
-    found = [_compared(store.id, source, book, batch) for source in sources]
-    fault = book.schema_fault()
-    if fault is not None and found:
-        found[0].fault(fault)
-    for entry in book.orphans(store.id) if found else []:
-        found[0].fault(f"ledger {entry}: postings in the chain's book, and no entry")
+    found = [_compared(store.id, source, book, batch, all_shipped) for source in sources]
+    if found:
+        faults = book.schema_faults() + book.store_faults(store, retailer)
+        faults += [f"ledger {entry}: postings in the chain's book, and no entry" for entry in book.orphans(store.id)]
+        found[0].faults[:0] = faults
+    for stream in sorted(_TABLE.keys() - {source.stream for source in sources}):
+        n_chain = book.count(store.id, stream)
+        if n_chain:
+            found.append(Agreement(stream, compared=False, n_chain=n_chain))
     return found
 
 
-def _compared(store: str, source: Source, book: ChainBook, batch: int) -> Agreement:
+def _compared(store: str, source: Source, book: ChainBook, batch: int, all_shipped: bool) -> Agreement:
     stream, genesis = source.stream, source.genesis
-    result = Agreement(stream)
+    result = Agreement(stream, all_shipped=all_shipped)
     # What the chain's book holds when its end is read, the store holds a moment later. Rows that came to the store in
     # between are left out on both sides; beyond them, the chain's book can only hold what the store does not.
     store_end = source.newest()
@@ -941,13 +1041,15 @@ def _compared(store: str, source: Source, book: ChainBook, batch: int) -> Agreem
     ours = _read(lambda seq: source.after(seq, batch), -1, store_end)
     if mark != end:
         result.fault(f"{stream}: the mark is at row {mark.seq}, the newest row in the chain's book is {end.seq}")
+    result.store_head = result.chain_head = Mark(0, genesis)
     side = {"store": Mark(0, genesis), "chain's book": Mark(0, genesis)}
     a, b = next(ours, None), next(chain, None)
     while a is not None or b is not None:
         if b is None or (a is not None and a.seq < b.seq):
             assert a is not None
-            result.note("missing" if a.seq <= mark.seq else "not shipped yet", a.seq)
-            _follow(result, side, "store", a)
+            shipped = a.seq <= mark.seq
+            result.note("missing" if shipped else _UNSHIPPED, a.seq)
+            _follow(result, side, "store", a, shipped)
             a = next(ours, None)
         elif a is None or b.seq < a.seq:
             result.note("extra", b.seq)
@@ -960,7 +1062,6 @@ def _compared(store: str, source: Source, book: ChainBook, batch: int) -> Agreem
             _follow(result, side, "store", a)
             _follow(result, side, "chain's book", b)
             a, b = next(ours, None), next(chain, None)
-    result.store_head, result.chain_head = side["store"], side["chain's book"]
     return result
 
 
@@ -973,19 +1074,24 @@ def _read(after: Callable[[int], list[Record]], seq: int, end: int) -> Iterator[
         seq = records[-1].seq
 
 
-def _follow(result: Agreement, side: dict[str, Mark], whose: str, record: Record) -> None:
+def _follow(result: Agreement, side: dict[str, Mark], whose: str, record: Record, shipped: bool = True) -> None:
     """Count a row on its side, and check that its hash follows from the one before."""
     before = side[whose]
     if record.seq != before.seq + 1 or digest(result.stream, before.hash, record) != record.hash:
         result.fault(f"{result.stream} {record.seq}: its hash does not follow from row {before.seq} in the {whose}")
     side[whose] = Mark(record.seq, record.hash)
-    sums = result.store_sums if whose == "store" else result.chain_sums
-    for leg in record.postings:
-        sums[leg.currency, leg.account] += leg.amount
     if whose == "store":
         result.n_store += 1
     else:
         result.n_chain += 1
+    if not shipped:
+        return
+    if whose == "store":
+        result.store_head, sums = side[whose], result.store_sums
+    else:
+        result.chain_head, sums = side[whose], result.chain_sums
+    for leg in record.postings:
+        sums[leg.currency, leg.account] += leg.amount
 
 
 def _some(sums: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
