@@ -797,6 +797,11 @@ def test_views(tmp_path: Path, url: str) -> None:
         ("shop", "Fresh", at(2026, 3, 3, 12), 1, 1, 100, 19, 119),
         ("kiosk", None, at(2026, 3, 3, 9), 1, 0, 192, 24, 216),
     ]
+    # What a large chain asks instead, as in docs/chain.md.
+    assert query(
+        "SELECT brand, date_trunc('hour', at) AS hour, sum(gross) FROM sale WHERE t_ns >= extract(epoch FROM "
+        "timestamptz '2026-03-03 11:00 Europe/Berlin')::BIGINT * 1000000000 GROUP BY brand, hour ORDER BY hour"
+    ) == [("Fresh", at(2026, 3, 3, 11), 226), ("Fresh", at(2026, 3, 3, 12), 119)]
     day, next_day = datetime.date(2026, 3, 3), datetime.date(2026, 3, 4)
     assert query("SELECT day, receipts, reviews, review_rate, accepted, corrected, waived FROM reviews "
                  "WHERE store = %s ORDER BY day", ("shop",)) == [
