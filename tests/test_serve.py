@@ -24,6 +24,7 @@ from broker import MOSQUITTO, Mosquitto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusion.adapters.gate import GateRequest
 from fusion.adapters.ledger import Ledger
 from fusion.adapters.mqtt import Publisher
 from fusion.adapters.retailers import Chain
@@ -494,6 +495,25 @@ def test_a_store_is_served_once(day: Any, tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_cannot_be_kept_is_refused(scan: Observation) -> None:
     assert worker._fault(scan)
     assert not worker._fault(GateScan(T_NS, "door", "account", "alice"))
+
+
+def test_gates_are_answered_after_a_change(day: Any, tmp_path: Path) -> None:
+    """A card that is new to the store, before and after its folder changed: prices, and what the gate accepts."""
+    store, _, _ = day
+    gate = store.gate[0].model_copy(update={"credentials": ("card",)})
+    only_cards = store.model_copy(update={"gate": (gate, *store.gate[1:])})
+    post = Post(store, tmp_path, tmp_path, "mqtt://127.0.0.1:1", {}, 0.0)
+    with Ledger.open(tmp_path / "books.sqlite", store) as ledger:
+        source = worker._Broker(post, ledger, lambda warning: None)
+        ask = lambda kind, token: source._keeper.scan(GateRequest(T_NS, gate.id, kind, token))  # noqa: E731
+        before = ask("card", "tok_11111111").open, ask("open", "").open
+        ledger.follow(only_cards)
+        source.follow(only_cards)
+        after = ask("card", "tok_22222222"), ask("open", "")
+        assert after[0].open and after[0].scan is not None and not after[1].open
+        assert before == tuple(kind in store.gate[0].credentials for kind in ("card", "open"))
+        assert ledger.verify() is None
+        source.stop()
 
 
 # ---- what is missing -------------------------------------------------------------------------------------------------
