@@ -64,17 +64,33 @@ def snapshot(engine: Engine) -> bytes:
 
     Functions that were given to it (a stopwatch, a tap) are not part of it.
     """
+    return freeze(engine).packed()
+
+
+def freeze(engine: Engine) -> Frozen:
+    """The first half of `snapshot`, which the engine has to wait for. The other may be done in another thread."""
     buffer = io.BytesIO()
     _Writer(buffer, engine.store).dump(engine)
-    body = zlib.compress(buffer.getvalue(), ZLIB_LEVEL)
     head = {
         "version": fusion.__version__,
         "store": engine.store.id,
         "layout": layout_digest(engine.store),
         "newest_ns": engine.newest_ns,
     }
-    told = json.dumps(head).encode() + b"\n" + body
-    return MAGIC + hashlib.sha256(told).hexdigest().encode() + b"\n" + told
+    return Frozen(head, buffer.getbuffer())
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """An engine's state at an instant, not yet in the form of a snapshot."""
+
+    head: dict[str, Any]
+    body: memoryview
+
+    def packed(self) -> bytes:
+        """What `snapshot` gives. Leaves the interpreter to other threads for most of the time."""
+        told = json.dumps(self.head).encode() + b"\n" + zlib.compress(self.body, ZLIB_LEVEL)
+        return MAGIC + hashlib.sha256(told).hexdigest().encode() + b"\n" + told
 
 
 def resume(

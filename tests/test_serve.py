@@ -264,6 +264,9 @@ def test_a_damaged_snapshot_costs_no_visit(recording: Path, tmp_path: Path) -> N
 # ---- deaths, told by what stands on disk -----------------------------------------------------------------------------
 
 
+EVERY_S = 5.0
+
+
 class Listed:
     """A source that gives a list, waits for `more` if there is one, and then ends, or fails as a broker does."""
 
@@ -297,7 +300,7 @@ def listed(
     store: Store, folder: Path, observations: list[Observation], *, waits: bool = False, failure: str = ""
 ) -> Served:
     source = Listed(observations, threading.Event() if waits else None, failure)
-    served = Served(ListedPost(store, folder, folder, "listed", {}, 0.0, given=source))
+    served = Served(ListedPost(store, folder, folder, "listed", {}, 0.0, EVERY_S, given=source))
     served.start()
     return served
 
@@ -336,23 +339,25 @@ def scans_in(observations: list[Observation]) -> list[int]:
     return [i for i, one in enumerate(observations) if isinstance(one, GateScan)]
 
 
-def test_scans_outlive_any_number_of_deaths(day: Any, tmp_path: Path) -> None:
-    """Nobody asks at the gate again: what the second process was not given yet is there for the third."""
+def test_scans_outlive_any_number_of_deaths(day: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks at the gate again: what one process was not given yet is there for the next."""
     store, observations, truth = day
-    until = scans_in(observations)[2] + 10
-    died(store, tmp_path / "1", observations[:until], tmp_path / "2")
-    died(store, tmp_path / "2", [], tmp_path / "3")
-    stopped = listed(store, tmp_path / "3", [], waits=True)  # And one that is told to stop.
+    first = scans_in(observations)[0]
+    died(store, tmp_path / "1", observations[: first - 100], tmp_path / "2")
+    since_ns = newest_ns((tmp_path / "2" / "snapshot").read_bytes())
+    sent_again = [one for one in observations if one.t_ns >= since_ns]
+    scan = scans_in(sent_again)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "FIRST_SNAPSHOT_S", 1e6)  # This one dies before its first.
+        patch.setitem(globals(), "EVERY_S", 1e6)
+        died(store, tmp_path / "2", sent_again[: scan + 10], tmp_path / "3")
+    died(store, tmp_path / "3", [], tmp_path / "4")
+    stopped = listed(store, tmp_path / "4", [], waits=True)  # And one that is told to stop.
     assert bench.until(lambda: stopped._ready, 10.0)
     stopped.stop()
     stopped.join(10.0)
-    since_ns = newest_ns((tmp_path / "3" / "snapshot").read_bytes())
-    assert since_ns < observations[until - 10].t_ns
-    again = [
-        one for i, one in enumerate(observations)
-        if one.t_ns >= since_ns and not (isinstance(one, GateScan) and i < until)
-    ]  # fmt: skip
-    served, books = finished(store, tmp_path / "3", again)
+    assert newest_ns((tmp_path / "4" / "snapshot").read_bytes()) == since_ns
+    served, books = finished(store, tmp_path / "4", [one for i, one in enumerate(sent_again) if i != scan])
     assert bench.compared(books, truth)["as without kills"] == 3 and not served.status()["lost_s"]
 
 
@@ -360,18 +365,21 @@ def test_scans_and_sightings_are_kept_until_a_snapshot_holds_them(tmp_path: Path
     seen = ItemSighting(T_NS + 2, "reader", "read", "96385074", 1, 0.9, zone="z")
     scans = [GateScan(T_NS + i, "door", "open", f"a{i}") for i in (0, 1)]
     first = _Scans(tmp_path)
-    first.follow(b"one", tmp_path / "snapshot", 0, {"detections: c": (4, 1)})
+    first.begin(0)
+    first.follow(b"one", tmp_path / "snapshot", {"detections: c": (4, 1)})
     for one in (*scans, seen):
         first.add(one)
     second = _Scans(tmp_path)
     assert second.read(b"another") == {} and second.read(b"one") == {"detections: c": (4, 1)}
     assert list(second.waiting) == [*scans, seen]
-    second.follow(b"one", tmp_path / "snapshot", 0, {})
+    second.begin(0)
+    second.follow(b"one", tmp_path / "snapshot", {})
     third = _Scans(tmp_path)
     third.read(b"one")
     assert list(third.waiting) == [*scans, seen] and third.seen_before(seen)
     assert third.next() == scans[0]
-    third.follow(b"two", tmp_path / "snapshot", T_NS + 1, {})
+    third.begin(T_NS + 1)
+    third.follow(b"two", tmp_path / "snapshot", {})
     third.add(scans[0])
     *lines, last = (tmp_path / "scans.jsonl").read_text().splitlines()
     lines += ['{"gate": true, "since": true, "line": {"time": "noon"}}', last]

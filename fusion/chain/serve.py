@@ -451,7 +451,9 @@ class _Collector:
         yield gauge("lost_seconds", "sensors' data lost at the last restart", lambda one: one.get("lost_s"))
         yield gauge("newest_seconds", "newest data time, since 1970",
                     lambda one: one["newest_ns"] * 1e-9 if one.get("newest_ns") else None)  # fmt: skip
-        yield gauge("snapshot_seconds", "what the newest snapshot took", lambda one: one.get("snapshot_s"))
+        yield gauge("snapshot_seconds", "until the newest snapshot was on disk", lambda one: one.get("snapshot_s"))
+        yield gauge("snapshot_stall_seconds", "how long the engine stood still for it",
+                    lambda one: one.get("snapshot_stall_s"))  # fmt: skip
         yield gauge("snapshot_age_seconds", "data time since the newest snapshot",
                     lambda one: (one["newest_ns"] - one["snapshot_ns"]) * 1e-9
                     if one.get("snapshot_ns") else None)  # fmt: skip

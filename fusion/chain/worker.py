@@ -32,6 +32,7 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -59,11 +60,13 @@ from fusion.observations import (
     parse_item_line,
 )
 from fusion.results import Evidence, PersonEntered, Receipt, Result, Warning, evidence_row
-from fusion.snapshot import SnapshotError, layout_digest, newest_ns, resume, snapshot, write
+from fusion.snapshot import SnapshotError, freeze, layout_digest, newest_ns, resume, snapshot, write
 from fusion.visits import SCAN_VALID_S
 
-# Observations between a source and its engine. Some seconds of a store, so that writing a snapshot never drops any.
-QUEUE_MAX, SCANS_MAX = 4096, 4096
+# Observations between a source and its engine: at least so many, and of large stores so many for each camera and plate.
+# That is some seconds, so that writing a snapshot never drops any.
+QUEUE_MAX, PER_CAMERA_MAX, PER_PLATE_MAX = 4096, 64, 16
+SCANS_MAX = 4096
 # What has waited for so long under overload is not worth its step any more: the engine is kept near to now.
 FRAME_WAIT_S, WEIGHT_WAIT_S = 0.6, 0.9
 BATCH_MAX = 64
@@ -498,6 +501,10 @@ class _Scans:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "scans.jsonl"
         self._file: Any = None
+        # While a snapshot is on its way to the disk: what its file will hold, and the file once it has been begun.
+        self._next_lines: list[bytes] | None = None
+        self._next_file: Any = None
+        self._lock = threading.Lock()
         self._known: deque[GateScan | ItemSighting] = deque(maxlen=SCANS_MAX)
         self.waiting: deque[GateScan | ItemSighting] = deque()
         self.unreadable = 0
@@ -533,9 +540,14 @@ class _Scans:
     def add(self, one: GateScan | ItemSighting) -> None:
         """One that came now, and that the engine is given next."""
         self._known.append(one)
-        if self._file is not None:
-            self._file.write(self._line(one, True))
-            self._file.flush()
+        line = self._line(one, True)
+        with self._lock:
+            if self._next_lines is not None:
+                self._next_lines.append(line)
+            for file in (self._file, self._next_file):
+                if file is not None:
+                    file.write(line)
+                    file.flush()
 
     def next(self) -> GateScan | ItemSighting:
         """The oldest of those that wait, to be given to the engine; it stands in the file."""
@@ -543,21 +555,32 @@ class _Scans:
         self._known.append(one)
         return one
 
-    def follow(self, data: bytes, path: Path, newest_ns: int, streams: Streams) -> None:
-        """Write a snapshot and begin anew after it. What waits is still to be given to that snapshot's engine."""
+    def begin(self, newest_ns: int) -> None:
+        """A snapshot has been frozen. What waits is still to be given to its engine; what comes from now on as well."""
         while self._known and self._known[0].t_ns < newest_ns - KNOWN_S * 1e9:
             self._known.popleft()
+        with self._lock:
+            self._next_lines = [self._line(one, False) for one in self._known]
+            self._next_lines += [self._line(one, True) for one in self.waiting]
+
+    def follow(self, data: bytes, path: Path, streams: Streams) -> None:
+        """Write that snapshot, and what belongs to it. May be called in another thread than the rest."""
         new = self._path.with_suffix(".new")
         head = {"after": hashlib.sha256(data).hexdigest(), "streams": streams}
         file = open(new, "wb")  # noqa: SIM115 stays open for what comes
         file.write(json.dumps(head).encode() + b"\n")
-        file.writelines(self._line(one, False) for one in self._known)
-        file.writelines(self._line(one, True) for one in self.waiting)
-        file.flush()
+        with self._lock:
+            assert self._next_lines is not None
+            file.writelines(self._next_lines)
+            file.flush()
+            # Until the snapshot is there, what comes belongs to both.
+            self._next_lines, self._next_file = None, file
         write(data, path)
-        os.replace(new, self._path)
-        self.close()
-        self._file = file
+        with self._lock:
+            os.replace(new, self._path)
+            if self._file is not None:
+                self._file.close()
+            self._file, self._next_file = file, None
 
     @staticmethod
     def _line(one: GateScan | ItemSighting, since: bool) -> bytes:
@@ -565,8 +588,9 @@ class _Scans:
         return json.dumps(told).encode() + b"\n"
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        for file in (self._file, self._next_file):
+            if file is not None:
+                file.close()
 
 
 # ---- what is missing -------------------------------------------------------------------------------------------------
@@ -720,6 +744,16 @@ class Gaps:
 # ---- one store -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Keeping:
+    """A snapshot on its way to the disk: of when it is, how many transfers it holds, since when that goes on."""
+
+    future: Future[int]
+    newest_ns: int
+    n_transfers: int
+    began_s: float
+
+
 @contextlib.contextmanager
 def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
     """Alone in a store's folder: a process of before may still write its last snapshot. Raises FusionError."""
@@ -748,7 +782,8 @@ class Served:
     def __init__(self, post: Post) -> None:
         self.post, self.store = post, post.store
         self.failure, self.over, self.again, self.beat = "", False, False, 0
-        self._intake = Intake()
+        n = PER_CAMERA_MAX * len(self.store.cameras) + PER_PLATE_MAX * len(self.store.plates)
+        self._intake = Intake(max(QUEUE_MAX, n))
         self._stop = threading.Event()
         self._change: Store | None = None
         self._change_since_ns = 0
@@ -756,7 +791,9 @@ class Served:
         self._receipts: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._snapshot_s = 0.0
+        self._snapshot_s = self._snapshot_stall_s = 0.0
+        self._keeping: _Keeping | None = None
+        self._keeper = ThreadPoolExecutor(1, f"snapshot {self.store.id}")
         self._snapshot_bytes = 0
         self._snapshot_ns = 0
         self._n_told = 0  # of the engine's journal, to the outbox
@@ -806,6 +843,7 @@ class Served:
             "dropped": dict(self._intake.dropped), "lag_s": self._intake.lag_s, "lost_s": self._gaps.lost_s,
             "receipts": dict(self._receipts), "counts": dict(self._counts), "change_waits": self._change is not None,
             "snapshot_ns": self._snapshot_ns, "snapshot_s": self._snapshot_s, "snapshot_bytes": self._snapshot_bytes,
+            "snapshot_stall_s": self._snapshot_stall_s,
         }  # fmt: skip
         if engine is not None:
             told["step_us"] = engine.step_times.summary_us()
@@ -851,7 +889,7 @@ class Served:
                 with self._feed_to_consoles:
                     self._snapshot_ns = since_ns
                     if not since_ns:
-                        self._keep()
+                        self._keep(wait=True)
                     pump.start()
                     self._ready = True
                     self._follow()
@@ -861,11 +899,13 @@ class Served:
                         self._said.append("its source has ended; what was open is in review")
                         self._ledger.review_open_visits(self._newest_ns, "the store's data ended during this visit")
                         self._tell_goods()
+                        self._kept(wait=True)
                         (folder / "snapshot").unlink(missing_ok=True)
                     else:
-                        self._keep()
+                        self._keep(wait=True)
         finally:
             source.stop()
+            self._keeper.shutdown()
             self._scans.close()
             self._ledger.close()
             self._outbox.close()
@@ -944,7 +984,8 @@ class Served:
         if self._scans.unreadable:
             self._said.append(f"scans.jsonl: {self._scans.unreadable} lines cannot be read and are left out")
         # Until the next snapshot what comes is written behind the same one.
-        self._scans.follow(data, path, engine.newest_ns, self._gaps.streams())
+        self._scans.begin(engine.newest_ns)
+        self._scans.follow(data, path, self._gaps.streams())
         self._said.append(
             f"goes on from a snapshot with {len(followed)} open visits and {n_waiting} scans and sightings since"
         )
@@ -980,7 +1021,8 @@ class Served:
             self._gaps.look(self._newest_ns, self._engine.scans_waiting > 0)
             if self._change is not None:
                 self._take_change()
-            if self._newest_ns - self._snapshot_ns >= due_ns:
+            self._kept()
+            if self._keeping is None and self._newest_ns - self._snapshot_ns >= due_ns:
                 self._keep()
                 due_ns = min(2 * due_ns, every_ns)
 
@@ -1136,20 +1178,48 @@ class Served:
 
     # ---- snapshots and changes ---------------------------------------------------------------------------------------
 
-    def _keep(self) -> None:
+    def _keep(self, *, wait: bool = False) -> None:
+        """Take a snapshot. Only what the engine has to stand still for is done here; `_kept` tells when it is on disk.
+
+        wait: until it is.
+        """
+        self._kept(wait=wait)
+        if self._keeping is not None:
+            return
         assert self._engine is not None
         began_s = time.perf_counter()
-        data = snapshot(self._engine)
         self._gaps.forget(min((one.enter_ns for one in self._ledger.open_visits()), default=self._newest_ns))
-        self._scans.follow(data, self.post.folder / "snapshot", self._newest_ns, self._gaps.streams())
-        self._snapshot_s, self._snapshot_bytes = time.perf_counter() - began_s, len(data)
-        self._snapshot_ns = self._newest_ns
-        self._tell_goods()
+        frozen, streams = freeze(self._engine), self._gaps.streams()
+        self._scans.begin(self._newest_ns)
+        self._snapshot_stall_s = time.perf_counter() - began_s
 
-    def _tell_goods(self) -> None:
-        """To the chain: the transfers that came since they were told last."""
+        def on_disk() -> int:
+            data = frozen.packed()
+            self._scans.follow(data, self.post.folder / "snapshot", streams)
+            return len(data)
+
+        told = _Keeping(self._keeper.submit(on_disk), self._newest_ns, len(self._engine.journal), began_s)
+        self._keeping = told
+        if wait:
+            self._kept(wait=True)
+
+    def _kept(self, *, wait: bool = False) -> None:
+        """Look whether the snapshot that is under way is on disk. Raises what went wrong with it, such as OSError."""
+        keeping = self._keeping
+        if keeping is None or not (wait or keeping.future.done()):
+            return
+        self._snapshot_bytes = keeping.future.result()
+        self._keeping = None
+        self._snapshot_s = time.perf_counter() - keeping.began_s
+        self._snapshot_ns = keeping.newest_ns
+        self._tell_goods(keeping.n_transfers)
+
+    def _tell_goods(self, n_transfers: int | None = None) -> None:
+        """To the chain: the transfers that came since they were told last, of the first so many."""
         assert self._engine is not None
         new = self._engine.journal.since(self._n_told)
+        if n_transfers is not None:
+            new = new[: max(n_transfers - self._n_told, 0)]
         try:
             self._outbox.add(new)
         except IdempotencyConflict:
@@ -1189,7 +1259,7 @@ class Served:
         if isinstance(self._source, _Broker):
             self._source.follow(store)
         self._renew(renewed)
-        self._keep()
+        self._keep(wait=True)
         self._said.append("goes on with the changed configuration")
 
 
