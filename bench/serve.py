@@ -291,7 +291,8 @@ def main_kills(args: argparse.Namespace, scratch: Path) -> None:
 
 def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
     """At every second of a busy minute the engine goes on from a snapshot, and so much of all streams is lost."""
-    from fusion.chain.worker import Gaps, _stream
+    from fusion.chain.gaps import Gaps
+    from fusion.chain.worker import _stream
     from fusion.snapshot import resume, snapshot
 
     store = demo_store(n_cameras=4, n_plates=16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import http.client
 import json
 import os
@@ -30,8 +31,9 @@ from fusion.adapters.mqtt import Publisher
 from fusion.adapters.retailers import Chain
 from fusion.chain import serve as chain_serve
 from fusion.chain import worker
+from fusion.chain.gaps import Gaps
 from fusion.chain.outbox import Outbox
-from fusion.chain.worker import SCANS_MAX, Gaps, Intake, Post, Served, _Scans
+from fusion.chain.worker import SCANS_MAX, Intake, Post, Served, _Scans
 from fusion.config import Store
 from fusion.engine import Engine
 from fusion.errors import ConfigError, FusionError
@@ -387,6 +389,56 @@ def test_scans_and_sightings_are_kept_until_a_snapshot_holds_them(tmp_path: Path
     fourth = _Scans(tmp_path)
     fourth.read(b"two")
     assert list(fourth.waiting) == [scans[0], scans[1], seen] and fourth.unreadable == 1
+
+
+def test_scans_that_come_while_a_snapshot_is_written_follow_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = [GateScan(T_NS + i, "door", "open", f"a{i}") for i in range(4)]
+    kept = _Scans(tmp_path)
+    kept.begin(0)
+    kept.follow(b"one", tmp_path / "snapshot", {})
+    kept.add(scans[0])
+    kept.begin(T_NS)
+    kept.add(scans[1])
+
+    def slow_write(data: bytes, path: Path) -> None:
+        kept.add(scans[2])  # The engine's thread goes on.
+        shutil.copytree(tmp_path, tmp_path.with_name("killed before"))
+        path.write_bytes(data)
+        shutil.copytree(tmp_path, tmp_path.with_name("killed after"))
+
+    monkeypatch.setattr(worker, "write", slow_write)
+    kept.follow(b"two", tmp_path / "snapshot", {})
+    kept.add(scans[3])
+    before, after = tmp_path.with_name("killed before"), tmp_path.with_name("killed after")
+    for folder, data, since in (
+        (before, b"one", scans[:3]), (after, b"two", scans[1:3]), (tmp_path, b"two", scans[1:]),
+    ):  # fmt: skip
+        found = _Scans(folder)
+        found.read(data)
+        assert list(found.waiting) == since
+
+
+def test_a_snapshot_that_cannot_be_written_is_told(day: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, observations, truth = day
+    half = len(observations) // 2
+    died(store, tmp_path / "1", observations[:half], tmp_path / "2")
+    since_ns = newest_ns((tmp_path / "2" / "snapshot").read_bytes())
+    again = [one for one in observations if one.t_ns >= since_ns]
+    with monkeypatch.context() as patch:
+
+        def full(data: bytes, path: Path) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        served = listed(store, tmp_path / "2", again[:10], waits=True)
+        assert bench.until(lambda: served._counts["frames"] > 0, 10.0)
+        patch.setattr(worker, "write", full)
+        served.stop()
+        served.join(10.0)
+        assert "No space left on device" in served.failure
+    _, books = finished(store, tmp_path / "2", again)
+    assert bench.compared(books, truth)["as without kills"] == 3
 
 
 def test_a_source_that_fails_ends_nothing(day: Any, tmp_path: Path) -> None:

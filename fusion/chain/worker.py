@@ -41,6 +41,7 @@ from typing import Any, Protocol
 
 from fusion.adapters.ledger import NAME_MAX, NOTE_MAX, Ledger
 from fusion.adapters.prices import PriceBook
+from fusion.chain.gaps import Gaps, Streams
 from fusion.chain.outbox import Outbox
 from fusion.config import Store
 from fusion.console.feed import LiveFeed
@@ -61,7 +62,6 @@ from fusion.observations import (
 )
 from fusion.results import Evidence, PersonEntered, Receipt, Result, Warning, evidence_row
 from fusion.snapshot import SnapshotError, freeze, layout_digest, newest_ns, resume, snapshot, write
-from fusion.visits import SCAN_VALID_S
 
 # Observations between a source and its engine: at least so many, and of large stores so many for each camera and plate.
 # That is some seconds, so that writing a snapshot never drops any.
@@ -72,20 +72,8 @@ FRAME_WAIT_S, WEIGHT_WAIT_S = 0.6, 0.9
 BATCH_MAX = 64
 # After a start a source may be behind for so long, and waits for the engine instead of dropping.
 CATCH_UP_S, BEHIND_S = 15.0, 0.25
-# So much more than a stream's usual step may be missing on the way to the engine.
-GAP_INTACT_S = 0.25
 # Who scanned at most so long before data came again is let in late; who scanned earlier crossed while nobody saw it.
 SCAN_LOST_S = 1.0
-# What happened so shortly before an exit may be decided after it.
-UNDECIDED_S = 10.0
-# What was missing is remembered for so long at least: somebody who crossed may be told of that late.
-KEPT_S = 60.0
-# Large steps of a stream are laid to drops that were counted so shortly before.
-SUSPECT_S = 5.0
-# A person is seen, and an observation in order, so long after its time.
-SETTLED_S = 3.0
-# A stream that was silent for so long when a snapshot was taken was lost before that.
-ALIVE_S = 2.0
 # A visit that the books know and the engine does not has this long to be found again in what is sent again.
 ORPHAN_S = 5.0
 # A process writes its first snapshot after so much data, the next ones after twice as much each time up to what is
@@ -591,154 +579,6 @@ class _Scans:
         for file in (self._file, self._next_file):
             if file is not None:
                 file.close()
-
-
-# ---- what is missing -------------------------------------------------------------------------------------------------
-
-
-# Newest time of each stream and the step to it, nanoseconds.
-Streams = dict[str, tuple[int, int]]
-
-
-@dataclass
-class Gap:
-    """A span of data that did not reach the engine whole.
-
-    Attributes:
-        start_ns, end_ns: of the data that are missing, or of what cannot be relied on.
-        until_ns: visits that began until then may have got another one's scan.
-        why: what happened, with a place for the seconds.
-    """
-
-    start_ns: int
-    end_ns: int
-    until_ns: int
-    why: str
-
-    def __str__(self) -> str:
-        return self.why.format((self.end_ns - self.start_ns) * 1e-9)
-
-    def touches(self, receipt: Receipt) -> bool:
-        return (receipt.enter_ns or 0) <= self.until_ns and receipt.exit_ns >= self.start_ns - UNDECIDED_S * 1e9
-
-
-class Gaps:
-    """What was lost on the way to the engine, by each stream's own times; kept in a file.
-
-    Attributes:
-        lost_s: the longest gap since this process began.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._gaps: list[Gap] = []
-        self._visits: dict[str, str] = {}
-        # By stream: newest time and the step to it; the same of before the start, where a stream has not come again.
-        self._last_ns: dict[str, tuple[int, int]] = {}
-        self._to_come: dict[str, tuple[int, int]] = {}
-        self._dropped: Counter[str] = Counter()
-        self._suspect_ns: dict[str, int] = {}  # until when a large step of a stream counts as made by drops
-        self._newest_ns = 0
-        self.lost_s = 0.0
-
-    def read(self) -> None:
-        """What was doubted before this process began. Raises ValueError."""
-        if self._path.exists():
-            told = json.loads(self._path.read_text(encoding="utf-8"))
-            try:
-                self._gaps = [Gap(int(one[0]), int(one[1]), int(one[2]), str(one[3])) for one in told["gaps"]]
-                self._visits = {str(visit): str(why) for visit, why in told["visits"].items()}
-            except (KeyError, TypeError, IndexError, AttributeError) as error:
-                raise ValueError(error) from None
-
-    def go_on(self, streams: Streams, newest_ns: int) -> None:
-        """Streams come again after a start; those that were silent by then already are not missed."""
-        self._to_come = {name: last for name, last in streams.items() if last[0] > newest_ns - ALIVE_S * 1e9}
-        self._newest_ns = newest_ns
-
-    def streams(self) -> Streams:
-        """What a snapshot's engine has seen of each stream."""
-        return self._to_come | self._last_ns
-
-    def heard(self, stream: str, t_ns: int, n_dropped: int) -> str:
-        """An observation that the engine believes. Returns what is missing before it, "" where nothing is.
-
-        Args:
-            n_dropped: of its stream since this process began.
-        """
-        last = self._last_ns.get(stream)
-        restarted = last is None and stream in self._to_come
-        last_ns, step_ns = last or self._to_come.get(stream, (t_ns, 0))
-        if t_ns <= last_ns and last_ns:
-            if last is None and not restarted:
-                self._last_ns[stream] = t_ns, 0
-            return ""
-        self._to_come.pop(stream, None)
-        self._last_ns[stream] = t_ns, t_ns - last_ns
-        if n_dropped > self._dropped[stream]:
-            # They may have been counted while what stood before them in the queue was still to be worked off.
-            self._dropped[stream] = n_dropped
-            self._suspect_ns[stream] = t_ns + round(SUSPECT_S * 1e9)
-        dropped = last_ns <= self._suspect_ns.get(stream, 0)
-        missing_s = (t_ns - last_ns) * 1e-9
-        if not (restarted or dropped) or missing_s <= GAP_INTACT_S + 2e-9 * min(step_ns, 10**9):
-            return ""
-        self.lost_s = max(self.lost_s, missing_s)
-        whose = "the sensors' data were lost" if restarted else "a sensor's data were dropped under overload"
-        return self.add(last_ns, t_ns, f"{{:.1f}} s of {whose}")
-
-    def add(self, start_ns: int, end_ns: int, why: str) -> str:
-        """Doubt what a span of data touches. Returns what to tell; "" where it belongs to what was told before."""
-        until_ns = end_ns + round(SCAN_VALID_S * 1e9)
-        for gap in self._gaps:
-            if gap.why == why and gap.start_ns - 10**9 <= end_ns and start_ns <= gap.end_ns + 10**9:
-                earlier = start_ns < gap.start_ns
-                gap.start_ns, gap.end_ns = min(gap.start_ns, start_ns), max(gap.end_ns, end_ns)
-                gap.until_ns = max(gap.until_ns, until_ns)
-                if earlier:
-                    self.write()
-                return ""
-        self._gaps.append(Gap(start_ns, end_ns, until_ns, why))
-        self.write()
-        return f"{self._gaps[-1]}; receipts that this touches go to review"
-
-    def doubt(self, visit: str, why: str) -> None:
-        self._visits[visit] = why
-        self.write()
-
-    def look(self, newest_ns: int, scans_wait: bool) -> None:
-        """How long new visits are doubted: until all scans of before have been taken or have become void."""
-        for gap in self._gaps:
-            if gap.until_ns <= self._newest_ns:
-                continue
-            if scans_wait:
-                gap.until_ns = max(gap.until_ns, newest_ns + 1)
-            elif newest_ns > gap.end_ns + SETTLED_S * 1e9:
-                gap.until_ns = newest_ns
-        self._newest_ns = newest_ns
-
-    def why(self, receipt: Receipt) -> str:
-        """Why a receipt is not to be relied on; "" where nothing speaks against it."""
-        found = [f"{gap} during this visit or shortly before" for gap in self._gaps if gap.touches(receipt)]
-        if receipt.visit in self._visits:
-            found.append(self._visits[receipt.visit])
-        return "; ".join(dict.fromkeys(found))
-
-    def billed(self, visit: str) -> None:
-        """A visit is in the books, with its doubt."""
-        self._visits.pop(visit, None)
-
-    def forget(self, oldest_enter_ns: int) -> None:
-        """Drop what touches no visit that is still open, nor any to come; what stays is written with all it grew by."""
-        oldest_ns = min(oldest_enter_ns, self._newest_ns - round(KEPT_S * 1e9))
-        before = self._gaps or self._visits
-        self._gaps = [gap for gap in self._gaps if max(gap.until_ns, gap.end_ns) >= oldest_ns]
-        if before:
-            self.write()
-
-    def write(self) -> None:
-        gaps = [[gap.start_ns, gap.end_ns, gap.until_ns, gap.why] for gap in self._gaps]
-        write(json.dumps({"gaps": gaps, "visits": self._visits}).encode(), self._path)
 
 
 # ---- one store -------------------------------------------------------------------------------------------------------
