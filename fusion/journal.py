@@ -52,6 +52,8 @@ class Journal:
     def __init__(self) -> None:
         self._transfers: dict[str, Transfer] = {}
         self._balances: dict[Account, Counter[str]] = {}
+        # By account, so that a receipt does not look through all that was ever moved.
+        self._of: dict[Account, list[Transfer]] = {}
         self._reversed: set[str] = set()
 
     def __len__(self) -> int:
@@ -78,6 +80,8 @@ class Journal:
         # Both legs or neither: nothing below can raise.
         self._balances.setdefault(transfer.debit, Counter())[transfer.gtin] += transfer.quantity
         self._balances.setdefault(transfer.credit, Counter())[transfer.gtin] -= transfer.quantity
+        for account in (transfer.debit, transfer.credit):
+            self._of.setdefault(account, []).append(transfer)
         return True
 
     def reverse(self, idempotency_key: str, t_ns: int) -> Transfer:
@@ -107,7 +111,7 @@ class Journal:
         names the correction's own transfers. A repeated correction finds nothing to do.
         """
         done: list[Transfer] = []
-        before = list(self._transfers.values())
+        before = list(self._of.get(account, ()))
         held = self.balance(account)
         for gtin in sorted(held.keys() | items.keys()):
             surplus = held.get(gtin, 0) - items.get(gtin, 0)
@@ -130,10 +134,10 @@ class Journal:
     def moments(self, account: Account) -> dict[str, list[int]]:
         """When each piece that an account holds came to it, by GTIN, oldest first; what left again was the newest."""
         came: dict[str, list[int]] = {}
-        for transfer in self._transfers.values():
+        for transfer in self._of.get(account, ()):
             if transfer.debit == account:
                 came.setdefault(transfer.gtin, []).extend([transfer.t_ns] * transfer.quantity)
-            elif transfer.credit == account:
+            else:
                 kept = came.setdefault(transfer.gtin, [])
                 del kept[max(len(kept) - transfer.quantity, 0) :]
         return {gtin: sorted(times) for gtin, times in came.items() if times}
