@@ -463,6 +463,8 @@ class _Collector:
                 if "step_us" in one:
                     steps.add_metric([store, quantile], one["step_us"][key] * 1e-6)
         yield steps
+        yield counter("busy_seconds", "time in the engine's steps, also of before its snapshot", "kind",
+                      lambda one: {"step": one["busy_s"]} if "busy_s" in one else {})  # fmt: skip
         yield counter("restarts", "times that its process was started again", "cause",
                       lambda one: {"death": one["restarts"]})  # fmt: skip
         yield counter("dropped", "observations dropped under overload", "stream", lambda one: one.get("dropped", {}))

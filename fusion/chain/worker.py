@@ -686,7 +686,7 @@ class Served:
             "snapshot_stall_s": self._snapshot_stall_s,
         }  # fmt: skip
         if engine is not None:
-            told["step_us"] = engine.step_times.summary_us()
+            told["step_us"], told["busy_s"] = engine.step_times.summary_us(), engine.step_times.total_ns * 1e-9
         if source is not None:
             # Copies first: other threads count meanwhile.
             told["not_used"] = dict(Counter(dict(source.ignored)) + Counter(dict(self._refused)))
