@@ -39,7 +39,7 @@ from fusion.observations import Frame, GateScan, Observation, ShelfReading
 from fusion.simulation import Scenario, Simulation, demo_store
 
 # Grow only with goods that move, by design.
-HISTORY = ("journal._transfers", "journal._balances", "journal._reversed")
+HISTORY = ("journal._transfers", "journal._balances", "journal._of", "journal._reversed")
 # Fill up to a bound that a day may not reach, and stay there: whom the last 4096 people belonged to, with their visits;
 # the last 1024 tracks that ended; the evidence of the last 64 receipts, the names of the last 4096 visits.
 BOUNDED = ("_visits._whose", "_tracker._ended", "_bundles", "_billed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,6 +14,8 @@ from fusion.errors import IdempotencyConflict, JournalError
 Account = tuple[str, ...]
 OUTSIDE: Account = ("outside",)
 UNKNOWN: Account = ("unknown",)
+# What carts came to hold whose transfers were forgotten.
+EARLIER: Account = ("earlier",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ class Journal:
     """Transfers in the order they were recorded, and the balances that follow from them.
 
     Balances of a GTIN over all accounts sum to zero at any time. A wrong transfer is undone by a reversing one.
+
+    Attributes:
+        n_recorded: transfers so far, those that were forgotten among them.
     """
 
     def __init__(self) -> None:
@@ -55,6 +60,7 @@ class Journal:
         # By account, so that a receipt does not look through all that was ever moved.
         self._of: dict[Account, list[Transfer]] = {}
         self._reversed: set[str] = set()
+        self.n_recorded = 0
 
     def __len__(self) -> int:
         return len(self._transfers)
@@ -63,8 +69,36 @@ class Journal:
         return iter(tuple(self._transfers.values()))
 
     def since(self, number: int) -> tuple[Transfer, ...]:
-        """The transfers after the first `number` of them."""
-        return tuple(islice(self._transfers.values(), number, None))
+        """The transfers after the first `number` that were recorded, as far as they were not forgotten."""
+        return tuple(islice(self._transfers.values(), max(number - self.n_recorded + len(self._transfers), 0), None))
+
+    def forget(self, number: int, before_ns: int, kept: Collection[Account] = ()) -> int:
+        """Drop the oldest transfers, for a store that runs for weeks and has them elsewhere. Returns how many.
+
+        What shelves hold by them stays; carts that no other transfer names are added up in EARLIER, and cannot be
+        corrected here any more.
+
+        Args:
+            number: only of the first so many that were recorded.
+            before_ns: only what moved before this; the first that moved later ends it.
+            kept: accounts whose transfers are still needed; the first that names one ends it.
+        """
+        n_before, n_most = len(self._transfers), number - self.n_recorded + len(self._transfers)
+        for transfer in tuple(islice(self._transfers.values(), max(n_most, 0))):
+            accounts = transfer.debit, transfer.credit
+            if transfer.t_ns >= before_ns or any(account in kept for account in accounts):
+                break
+            del self._transfers[transfer.idempotency_key]
+            self._reversed.discard(transfer.idempotency_key)
+            for account in accounts:
+                del self._of[account][0]  # the same order
+                if not self._of[account]:
+                    del self._of[account]
+                    if account[0] == "cart":
+                        earlier = self._balances.setdefault(EARLIER, Counter())
+                        for gtin, quantity in self._balances.pop(account).items():
+                            earlier[gtin] += quantity
+        return n_before - len(self._transfers)
 
     def __contains__(self, idempotency_key: object) -> bool:
         return idempotency_key in self._transfers
@@ -77,6 +111,7 @@ class Journal:
         if recorded is not None:
             raise IdempotencyConflict(f"have {recorded}, got {transfer}")
         self._transfers[transfer.idempotency_key] = transfer
+        self.n_recorded += 1
         # Both legs or neither: nothing below can raise.
         self._balances.setdefault(transfer.debit, Counter())[transfer.gtin] += transfer.quantity
         self._balances.setdefault(transfer.credit, Counter())[transfer.gtin] -= transfer.quantity

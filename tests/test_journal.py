@@ -106,3 +106,40 @@ def test_what_was_too_much_is_reversed() -> None:
     journal.append(take("e2", 1))
     (reversal,) = journal.correct(CART, {"g": 2}, 9, "v1/review/9")
     assert reversal == Transfer("e2/reversed", 9, SHELF, CART, "g", 1)
+
+
+taken = st.tuples(st.integers(0, 3), st.sampled_from("pq"), st.sampled_from("gh"), st.integers(1, 3))
+
+
+@given(
+    st.lists(taken, max_size=30),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.sets(st.integers(0, 3)),
+)
+def test_what_is_forgotten_stays_in_the_balances(
+    moves: list[tuple[int, str, str, int]], number: int, before_ns: int, open_visits: set[int]
+) -> None:
+    journal, whole = Journal(), Journal()
+    transfers = [
+        Transfer(f"e{i}", i, ("cart", f"v{visit}"), ("shelf", plate), gtin, quantity)
+        for i, (visit, plate, gtin, quantity) in enumerate(moves)
+    ]
+    for transfer in transfers:
+        journal.append(transfer)
+        whole.append(transfer)
+    kept = {("cart", f"v{visit}") for visit in open_visits}
+    n = journal.forget(number, before_ns, kept)
+    limit = min(number, before_ns, len(moves))
+    assert n == next((i for i, one in enumerate(transfers[:limit]) if one.debit in kept), limit)
+    assert list(journal) == transfers[n:] and journal.n_recorded == len(moves)
+    assert all(journal.since(i) == tuple(transfers[max(i, n) :]) for i in range(len(moves) + 2))
+    assert all(quantity == 0 for quantity in journal.totals().values())
+    for account in {account for one in transfers for account in (one.debit, one.credit)}:
+        named = [one for one in transfers[n:] if account in (one.debit, one.credit)]
+        if account[0] == "shelf" or named:
+            assert journal.balance(account) == whole.balance(account)
+        else:
+            assert journal.balance(account) == {} and account not in journal.accounts()
+    # What comes afterwards is counted on.
+    assert journal.append(take("later")) and journal.since(len(moves)) == (take("later"),)

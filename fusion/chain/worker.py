@@ -79,6 +79,8 @@ ORPHAN_S = 5.0
 # A process writes its first snapshot after so much data, the next ones after twice as much each time up to what is
 # asked for: one that is killed again and again gets on all the same.
 FIRST_SNAPSHOT_S = 0.5
+# Goods of visits that were billed are remembered for so long: shelf events are explained seconds after them.
+GOODS_KEPT_S = 3600.0
 # So many streams that tell nonsense are counted each by itself.
 REFUSED_MAX = 1000
 # Items are known again for as long as sensors may send them again.
@@ -1038,7 +1040,7 @@ class Served:
             self._scans.follow(data, self.post.folder / "snapshot", streams)
             return len(data)
 
-        told = _Keeping(self._keeper.submit(on_disk), self._newest_ns, len(self._engine.journal), began_s)
+        told = _Keeping(self._keeper.submit(on_disk), self._newest_ns, self._engine.journal.n_recorded, began_s)
         self._keeping = told
         if wait:
             self._kept(wait=True)
@@ -1053,6 +1055,10 @@ class Served:
         self._snapshot_s = time.perf_counter() - keeping.began_s
         self._snapshot_ns = keeping.newest_ns
         self._tell_goods(keeping.n_transfers)
+        # The outbox has them; what was billed long ago would only make snapshots slower, week by week.
+        assert self._engine is not None
+        inside = {("cart", visit) for visit in self._engine.open_visits}
+        self._engine.journal.forget(self._n_told, self._newest_ns - round(GOODS_KEPT_S * 1e9), inside)
 
     def _tell_goods(self, n_transfers: int | None = None) -> None:
         """To the chain: the transfers that came since they were told last, of the first so many."""
@@ -1071,7 +1077,7 @@ class Served:
         self._n_told += len(new)
 
     def _renew(self, engine: Engine) -> None:
-        if not engine.journal:
+        if not engine.journal.n_recorded:
             self._n_told = 0
         self._engine = engine
         self._feed_to_consoles.follow(engine)
