@@ -124,7 +124,7 @@ class Garbage:
         self._rng = np.random.default_rng(since_ns % 2**32)
         options = {"speed": post.options.get("speed", 1.0)}
         recording = Post(**{**vars(post), "source": f"recording:{post.options['recording']}", "options": options})
-        self._true = recording.open(since_ns, None, lambda warning: None)  # type: ignore[arg-type]
+        self._true = recording.open(since_ns, None, print, print)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
         for observation in self._true:

@@ -595,7 +595,13 @@ class Live:
                 if n := decoder.missing(levels):
                     missing[f"mqtt: {levels[0]}: never arrived"] += n
         dropped = Counter({f"mqtt: {kind}: queue full": n for kind, n in list(self._n_dropped.items())})
-        return self._counts + missing + dropped
+        # A copy: the thread that iterates counts meanwhile.
+        return Counter(dict(self._counts)) + missing + dropped
+
+    @property
+    def n_dropped(self) -> int:
+        """Messages that found the queue full."""
+        return sum(list(self._n_dropped.values()))
 
     @property
     def caught_up(self) -> bool:

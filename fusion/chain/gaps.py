@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,11 @@ SETTLED_S = 3.0
 # A stream that was silent for so long when a snapshot was taken was lost before that.
 ALIVE_S = 2.0
 
-# Newest time of each stream and the step to it, nanoseconds.
-Streams = dict[str, tuple[int, int]]
+# What is sent again after a restart has come so soon; a stream that has not is one whose sensor is gone.
+AWAITED_S = 15.0
+
+# Of each stream: newest time, its usual step, whether it was still awaited after a restart; nanoseconds.
+Streams = dict[str, tuple[int, int, bool]]
 
 
 @dataclass
@@ -66,7 +70,7 @@ class Gaps:
         self._path = path
         self._gaps: list[Gap] = []
         self._visits: dict[str, str] = {}
-        # By stream: newest time and the step to it; the same of before the start, where a stream has not come again.
+        # By stream: newest time and usual step; the same of before the start, where a stream has not come again.
         self._last_ns: dict[str, tuple[int, int]] = {}
         self._to_come: dict[str, tuple[int, int]] = {}
         self._dropped: Counter[str] = Counter()
@@ -86,39 +90,52 @@ class Gaps:
 
     def go_on(self, streams: Streams, newest_ns: int) -> None:
         """Streams come again after a start; those that were silent by then already are not missed."""
-        self._to_come = {name: last for name, last in streams.items() if last[0] > newest_ns - ALIVE_S * 1e9}
+        alive_ns = newest_ns - ALIVE_S * 1e9
+        self._to_come = {name: (t, step) for name, (t, step, awaited) in streams.items() if awaited or t > alive_ns}
         self._newest_ns = newest_ns
 
     def streams(self) -> Streams:
         """What a snapshot's engine has seen of each stream."""
-        return self._to_come | self._last_ns
+        to_come = {name: (*last, True) for name, last in self._to_come.items()}
+        return to_come | {name: (*last, False) for name, last in self._last_ns.items()}
 
     def heard(self, stream: str, t_ns: int, n_dropped: int) -> str:
-        """An observation that the engine believes. Returns what is missing before it, "" where nothing is.
+        """An observation that the engine uses. Returns what is missing before it, "" where nothing is.
 
         Args:
             n_dropped: of its stream since this process began.
         """
-        last = self._last_ns.get(stream)
-        restarted = last is None and stream in self._to_come
-        last_ns, step_ns = last or self._to_come.get(stream, (t_ns, 0))
-        if t_ns <= last_ns and last_ns:
-            if last is None and not restarted:
-                self._last_ns[stream] = t_ns, 0
+        restarted = stream in self._to_come
+        if not restarted and stream not in self._last_ns:
+            self._last_ns[stream] = t_ns, 0
+            return ""
+        last_ns, step_ns = self._to_come[stream] if restarted else self._last_ns[stream]
+        if t_ns <= last_ns:
             return ""
         self._to_come.pop(stream, None)
-        self._last_ns[stream] = t_ns, t_ns - last_ns
         if n_dropped > self._dropped[stream]:
             # They may have been counted while what stood before them in the queue was still to be worked off.
             self._dropped[stream] = n_dropped
             self._suspect_ns[stream] = t_ns + round(SUSPECT_S * 1e9)
         dropped = last_ns <= self._suspect_ns.get(stream, 0)
+        # A step that something is missing from is no measure of the next, nor is one over an outage of the sensor.
+        missed = restarted or dropped
+        usual_ns = step_ns if missed else min(t_ns - last_ns, step_ns * 6 // 5)
+        self._last_ns[stream] = t_ns, usual_ns if step_ns else t_ns - last_ns
         missing_s = (t_ns - last_ns) * 1e-9
-        if not (restarted or dropped) or missing_s <= GAP_INTACT_S + 2e-9 * min(step_ns, 10**9):
+        if not missed or missing_s <= GAP_INTACT_S + 2e-9 * min(step_ns, 10**9):
             return ""
         self.lost_s = max(self.lost_s, missing_s)
         whose = "the sensors' data were lost" if restarted else "a sensor's data were dropped under overload"
         return self.add(last_ns, t_ns, f"{{:.1f}} s of {whose}")
+
+    def ended(self, newest_ns: int, dropped: Mapping[str, int]) -> str:
+        """The data have ended: what was lost at their end nothing that follows can tell. Returns what to tell."""
+        cut = [name for name, n in dropped.items() if n > self._dropped[name]]
+        if not self._to_come and not cut:
+            return ""
+        last_ns = [t for t, _ in self._to_come.values()] + [self._last_ns.get(name, (newest_ns, 0))[0] for name in cut]
+        return self.add(min(last_ns), newest_ns, "{:.1f} s of the sensors' data at the end were lost")
 
     def add(self, start_ns: int, end_ns: int, why: str) -> str:
         """Doubt what a span of data touches. Returns what to tell; "" where it belongs to what was told before."""
@@ -153,6 +170,9 @@ class Gaps:
     def why(self, receipt: Receipt) -> str:
         """Why a receipt is not to be relied on; "" where nothing speaks against it."""
         found = [f"{gap} during this visit or shortly before" for gap in self._gaps if gap.touches(receipt)]
+        late_ns = self._newest_ns - round(AWAITED_S * 1e9), self._newest_ns - round(GAP_INTACT_S * 1e9)
+        if any(late_ns[0] < t < late_ns[1] and t < receipt.exit_ns for t, _ in self._to_come.values()):
+            found.append("a sensor's data have not come again since a restart")
         if receipt.visit in self._visits:
             found.append(self._visits[receipt.visit])
         return "; ".join(dict.fromkeys(found))

@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fusion.adapters.ledger import NAME_MAX, NOTE_MAX, Ledger
 from fusion.adapters.prices import PriceBook
@@ -45,7 +45,7 @@ from fusion.chain.gaps import Gaps, Streams
 from fusion.chain.outbox import Outbox
 from fusion.config import Store
 from fusion.console.feed import LiveFeed
-from fusion.engine import Engine
+from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import ConfigError, FusionError, IdempotencyConflict, ShapeError
 from fusion.observations import (
     EARLIEST_NS,
@@ -62,6 +62,9 @@ from fusion.observations import (
 )
 from fusion.results import Evidence, PersonEntered, Receipt, Result, Warning, evidence_row
 from fusion.snapshot import SnapshotError, freeze, layout_digest, newest_ns, resume, snapshot, write
+
+if TYPE_CHECKING:
+    from fusion.adapters.gate import Decision, GateRequest
 
 # Observations between a source and its engine: at least so many, and of large stores so many for each camera and plate.
 # That is some seconds, so that writing a snapshot never drops any.
@@ -85,6 +88,8 @@ GOODS_KEPT_S = 3600.0
 REFUSED_MAX = 1000
 # Items are known again for as long as sensors may send them again.
 KNOWN_S = 15.0
+# A scan whose gate was opened reaches the engine within so long.
+PROMISED_S = 60.0
 STATUS_S = 0.5
 # The process before may need so long for its last snapshot.
 LOCK_WAIT_S = 30.0
@@ -319,9 +324,14 @@ class Paced:
 
 
 class _Broker:
-    """A store's streams over MQTT, with the gates' requests answered."""
+    """A store's streams over MQTT, with the gates' requests answered.
 
-    def __init__(self, post: Post, ledger: Ledger, tell: Callable[[Warning], object]) -> None:
+    keep: given each scan before its gate opens.
+    """
+
+    def __init__(
+        self, post: Post, ledger: Ledger, tell: Callable[[Warning], object], keep: Callable[[GateScan], object]
+    ) -> None:
         from fusion.adapters.credentials import CardTerminal, CodeVerifier, Pseudonyms, UsedCodes, public_key
         from fusion.adapters.gate import GateKeeper, OpenDoor, StaffList, Verifier
         from fusion.adapters.mqtt import Broker, Live
@@ -349,8 +359,20 @@ class _Broker:
         broker = Broker.of(post.source, password.rstrip("\r\n") if password else None, ca)
         self.names = names
         self._keeper = GateKeeper(post.store, self._verifiers)
-        self._live = Live(broker, post.store, decide=lambda request: self._keeper.scan(request), tell=tell)
+        self._keep = keep
+        self._live = Live(broker, post.store, decide=self._decide, tell=tell)
         self._began_s = time.monotonic()
+
+    def _decide(self, request: GateRequest) -> Decision:
+        decision = self._keeper.scan(request)
+        if decision.scan is not None:
+            self._keep(decision.scan)
+        return decision
+
+    @property
+    def n_dropped(self) -> int:
+        """Messages that came and were not read."""
+        return self._live.n_dropped
 
     @property
     def ignored(self) -> Counter[str]:
@@ -444,15 +466,19 @@ class Post:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"store {self.store.id!r}: options: {error}") from None
 
-    def open(self, since_ns: int, ledger: Ledger, tell: Callable[[Warning], object]) -> Source:
+    def open(
+        self, since_ns: int, ledger: Ledger, tell: Callable[[Warning], object], keep: Callable[[GateScan], object]
+    ) -> Source:
         """The source, from an instant on as far as it can give that again.
+
+        keep: given scans that it answers by itself, before they are answered.
 
         Raises:
             FusionError: it cannot be opened.
         """
         kind, _, rest = self.source.partition(":")
         if kind in ("mqtt", "mqtts"):
-            return _Broker(self, ledger, tell)
+            return _Broker(self, ledger, tell, keep)
         if kind == "python":
             module, _, function = rest.partition(":")
             try:
@@ -497,10 +523,11 @@ class _Scans:
         self._lock = threading.Lock()
         self._known: deque[GateScan | ItemSighting] = deque(maxlen=SCANS_MAX)
         self.waiting: deque[GateScan | ItemSighting] = deque()
+        self._promised: list[GateScan] = []
         self.unreadable = 0
 
-    def read(self, data: bytes) -> Streams:
-        """Take up what came since a snapshot; returns how far each stream had come by then."""
+    def read(self, data: bytes) -> Streams | None:
+        """Take up what came since a snapshot; returns how far each stream had come by then, None where nothing fits."""
         wanted = hashlib.sha256(data).hexdigest()
         for path in (self._path.with_suffix(".new"), self._path):
             lines = path.read_bytes().splitlines() if path.exists() else []
@@ -508,7 +535,7 @@ class _Scans:
                 head = json.loads(lines[0])
                 if head["after"] != wanted:
                     continue
-                streams = {str(name): (int(last[0]), int(last[1])) for name, last in head["streams"].items()}
+                streams = {str(name): (int(t), int(step), bool(to)) for name, (t, step, to) in head["streams"].items()}
             except (IndexError, ValueError, KeyError, TypeError, AttributeError):
                 continue
             for line in lines[1:]:
@@ -517,27 +544,40 @@ class _Scans:
                     one = _parsed(said["gate"], json.dumps(said["line"]))
                     since = bool(said["since"])
                 except (ValueError, KeyError, TypeError):
-                    self.unreadable += 1  # The last line is torn where the machine lost its power.
+                    self.unreadable += 1  # Torn where the machine lost its power.
                     continue
                 (self.waiting if since else self._known).append(one)
             self.waiting = deque(sorted(self.waiting, key=lambda one: one.t_ns))
+            if path != self._path:
+                os.replace(path, self._path)
             return streams
-        return {}
+        return None
 
     def seen_before(self, one: Observation) -> bool:
         return isinstance(one, ItemSighting) and (one in self._known or one in self.waiting)
 
+    def promise(self, one: GateScan) -> None:
+        """A gate is about to open for one that the engine will be given later. In the thread that answers gates."""
+        with self._lock:
+            self._promised.append(one)
+            self._write(self._line(one, True))
+
     def add(self, one: GateScan | ItemSighting) -> None:
         """One that came now, and that the engine is given next."""
         self._known.append(one)
-        line = self._line(one, True)
         with self._lock:
-            if self._next_lines is not None:
-                self._next_lines.append(line)
-            for file in (self._file, self._next_file):
-                if file is not None:
-                    file.write(line)
-                    file.flush()
+            if one in self._promised:
+                self._promised.remove(one)
+            else:
+                self._write(self._line(one, True))
+
+    def _write(self, line: bytes) -> None:
+        if self._next_lines is not None:
+            self._next_lines.append(line)
+        for file in (self._file, self._next_file):
+            if file is not None:
+                file.write(line)
+                file.flush()
 
     def next(self) -> GateScan | ItemSighting:
         """The oldest of those that wait, to be given to the engine; it stands in the file."""
@@ -550,14 +590,16 @@ class _Scans:
         while self._known and self._known[0].t_ns < newest_ns - KNOWN_S * 1e9:
             self._known.popleft()
         with self._lock:
+            # A promise that was not kept, since the gate could not be told, is none any more.
+            self._promised = [one for one in self._promised if one.t_ns > newest_ns - PROMISED_S * 1e9]
             self._next_lines = [self._line(one, False) for one in self._known]
-            self._next_lines += [self._line(one, True) for one in self.waiting]
+            self._next_lines += [self._line(one, True) for one in (*self.waiting, *self._promised)]
 
     def follow(self, data: bytes, path: Path, streams: Streams) -> None:
         """Write that snapshot, and what belongs to it. May be called in another thread than the rest."""
-        new = self._path.with_suffix(".new")
+        new, part = self._path.with_suffix(".new"), self._path.with_suffix(".part")
         head = {"after": hashlib.sha256(data).hexdigest(), "streams": streams}
-        file = open(new, "wb")  # noqa: SIM115 stays open for what comes
+        file = open(part, "wb")  # noqa: SIM115 stays open for what comes
         file.write(json.dumps(head).encode() + b"\n")
         with self._lock:
             assert self._next_lines is not None
@@ -565,6 +607,9 @@ class _Scans:
             file.flush()
             # Until the snapshot is there, what comes belongs to both.
             self._next_lines, self._next_file = None, file
+        # Whole before it can be taken for the one that fits.
+        os.fsync(file.fileno())
+        os.replace(part, new)
         write(data, path)
         with self._lock:
             os.replace(new, self._path)
@@ -597,8 +642,12 @@ class _Keeping:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Alone in a store's folder: a process of before may still write its last snapshot. Raises FusionError."""
+def _locked(path: Path, stop: threading.Event) -> Iterator[bool]:
+    """Alone in a store's folder: a process of before may still write its last snapshot. False where told to stop.
+
+    Raises:
+        FusionError: another process serves the store.
+    """
     with open(path, "a") as file:
         deadline_s = time.monotonic() + LOCK_WAIT_S
         while True:
@@ -606,9 +655,12 @@ def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError:
-                if stop.wait(0.05) or time.monotonic() > deadline_s:
+                if stop.wait(0.05):
+                    yield False
+                    return
+                if time.monotonic() > deadline_s:
                     raise FusionError(f"{path}: another process serves this store") from None
-        yield
+        yield True
 
 
 class Served:
@@ -640,7 +692,9 @@ class Served:
         self._snapshot_ns = 0
         self._n_told = 0  # of the engine's journal, to the outbox
         self._gaps = Gaps(post.folder / "doubts.json")
-        self._ready = self._anew = False
+        self._ready = self._anew = self._drained = False
+        self._streams = {f"detections: {camera.name}" for camera in self.store.cameras}
+        self._streams |= {f"weights: {plate.plate}" for plate in self.store.plates}
         self._orphans: dict[str, tuple[str | None, int]] = {}
         self._told: list[Warning] = []
         self._told_lock = threading.Lock()
@@ -710,8 +764,9 @@ class Served:
     def _serve(self) -> None:
         folder = self.post.folder
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock", self._stop):
-            self._serve_alone(folder)
+        with _locked(folder / "lock", self._stop) as alone:
+            if alone:
+                self._serve_alone(folder)
 
     def _serve_alone(self, folder: Path) -> None:
         self._scans = _Scans(folder)
@@ -723,7 +778,7 @@ class Served:
         self._tell_goods()
         # A new engine is not told again what another one has worked off.
         self._floor_ns = 0 if engine.newest_ns else since_ns
-        self._source = source = self.post.open(since_ns, self._ledger, self._tell)
+        self._source = source = self.post.open(since_ns, self._ledger, self._tell, self._scans.promise)
         pump = threading.Thread(target=self._pump, args=(source,), name=f"source {self.store.id}", daemon=True)
         try:
             with open(folder / "evidence.jsonl", "a", encoding="utf-8") as self._evidence:
@@ -735,7 +790,8 @@ class Served:
                     pump.start()
                     self._ready = True
                     self._follow()
-                    if self.over:
+                    if self._drained:
+                        self._say(self._gaps.ended(self._newest_ns, dict(self._intake.dropped)))
                         self._take_all(self._engine.close())
                         self._review(list(self._orphans))
                         self._said.append("its source has ended; what was open is in review")
@@ -743,6 +799,7 @@ class Served:
                         self._tell_goods()
                         self._kept(wait=True)
                         (folder / "snapshot").unlink(missing_ok=True)
+                        self.over = True
                     else:
                         self._keep(wait=True)
         finally:
@@ -812,6 +869,9 @@ class Served:
             what = "sensors or shelves were changed" if "layout" in str(error) else "snapshot could not be used"
             self._review_all(f"the store's {what} during this visit")
             self._anew = True
+            self._scans.read(data)
+            self._scans.begin(0)
+            self._scans.follow(data, path, {})
             try:
                 since_ns = newest_ns(data)
             except SnapshotError:
@@ -821,7 +881,12 @@ class Served:
         self._orphans = {
             one.visit: (one.account, one.enter_ns) for one in self._ledger.open_visits() if one.visit not in followed
         }
-        self._gaps.go_on(self._scans.read(data), engine.newest_ns)
+        streams = self._scans.read(data)
+        if streams is None:
+            self._said.append("scans.jsonl: nothing fits the snapshot; scans since then are lost")
+        # Nobody knows what was missed before the first snapshot, nor where the streams stood.
+        self._anew = streams is None or not engine.newest_ns
+        self._gaps.go_on(streams or {}, engine.newest_ns)
         n_waiting = len(self._scans.waiting)
         if self._scans.unreadable:
             self._said.append(f"scans.jsonl: {self._scans.unreadable} lines cannot be read and are left out")
@@ -837,7 +902,7 @@ class Served:
         """The work itself, until the source ends or somebody says stop."""
         every_ns, intake = round(self.post.snapshot_every_s * 1e9), self._intake
         due_ns = min(round(FIRST_SNAPSHOT_S * 1e9), every_ns)
-        n_scans_dropped = 0
+        n_scans_dropped = n_messages_dropped = 0
         while not self._stop.is_set():
             batch = intake.take(0.2)
             self.beat += 1
@@ -847,8 +912,8 @@ class Served:
                 self._take(warning)
             if not batch and intake.ended:
                 # A source that failed will be back: what is open stays so.
-                self.over = not self._stop.is_set() and not self._pump_failure
-                while self.over and self._scans.waiting:
+                self._drained = not self._stop.is_set() and not self._pump_failure
+                while self._drained and self._scans.waiting:
                     self._take_all(self._feed(self._scans.next()))
                 return
             for observation in batch:
@@ -857,6 +922,9 @@ class Served:
             if intake.scans_dropped > n_scans_dropped:
                 n_scans_dropped = intake.scans_dropped
                 self._doubt_span(self._newest_ns, self._newest_ns, "scans were dropped under overload")
+            if isinstance(self._source, _Broker) and self._source.n_dropped > n_messages_dropped:
+                n_messages_dropped = self._source.n_dropped
+                self._doubt_span(self._newest_ns, self._newest_ns, "messages were dropped under overload")
             if self._orphans:
                 self._look_for_orphans()
             assert self._engine is not None
@@ -878,10 +946,10 @@ class Served:
         before_ns = self._newest_ns
         results = self._feed(observation)
         newest_ns = self._newest_ns
-        # What is missing is known before what follows from it is billed. A clock that has gone mad, which the engine
-        # does not believe, tells nothing of that.
-        if observation.t_ns <= newest_ns:
-            stream = _stream(observation)
+        # What is missing is known before what follows from it is billed. What the engine drops tells nothing of that: a
+        # clock that has gone mad, which it does not believe, and what comes too late.
+        stream = _stream(observation)
+        if before_ns - LATENESS_MAX_S * 1e9 <= observation.t_ns <= newest_ns and stream in self._streams:
             self._say(self._gaps.heard(stream, observation.t_ns, self._intake.dropped[stream]))
         if self._anew and newest_ns:
             # Whoever is inside is unknown to this engine, and so is who has scanned.
@@ -1084,13 +1152,14 @@ class Served:
 
     def _take_change(self) -> None:
         """Go on with a changed store folder: at once where the layout is the same, else when the store is empty."""
-        store, engine = self._change, self._engine
+        store, self._change = self._change, None
+        engine = self._engine
         assert store is not None and engine is not None
         same = layout_digest(store) == layout_digest(self.store)
         waited_s = (self._newest_ns - self._change_since_ns) * 1e-9
         if not same and engine.open_visits and waited_s < self.post.layout_wait_s:
+            self._change = self._change or store  # unless it has changed again meanwhile
             return
-        self._change = None
         if same:
             renewed = resume(snapshot(engine), store, time.perf_counter_ns)
         else:
