@@ -554,6 +554,20 @@ def test_a_long_doubt_is_cut_and_stops_nothing(day: Any, tmp_path: Path) -> None
     assert {(one[0], len(one[4])) for one in books["visits"].values()} == {("review", 2000)}
 
 
+def test_a_torn_line_of_evidence_spoils_no_other(day: Any, tmp_path: Path) -> None:
+    store, observations, truth = day
+    died(store, tmp_path / "empty", [], tmp_path / "begun")
+    (tmp_path / "begun" / "evidence.jsonl").write_text('{"visit": "of befo')
+    doubts = {"gaps": [], "visits": {visit: "it is doubted" for visit in truth}}
+    (tmp_path / "begun" / "doubts.json").write_text(json.dumps(doubts))
+    finished(store, tmp_path / "begun", observations)
+    torn, *whole = (tmp_path / "begun" / "evidence.jsonl").read_text().splitlines()
+    assert torn == '{"visit": "of befo'
+    told = {row["visit"]: row for row in map(json.loads, whole)}
+    assert told.keys() == truth.keys() and all(row["status"] == "review" for row in told.values())
+    assert all(row["reasons"][-1] == "it is doubted" and row["events"] for row in told.values())
+
+
 @pytest.mark.parametrize("text", ['{"gaps": [], "vis', "[]", '{"gaps": [[1]], "visits": {}}'])
 def test_doubts_that_cannot_be_read_are_doubts(text: str, day: Any, tmp_path: Path) -> None:
     store, observations, _ = day

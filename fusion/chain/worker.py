@@ -60,7 +60,7 @@ from fusion.observations import (
     parse_gate_line,
     parse_item_line,
 )
-from fusion.results import Evidence, PersonEntered, Receipt, Result, Warning, evidence_row
+from fusion.results import PersonEntered, Receipt, Result, Warning, evidence_row
 from fusion.snapshot import SnapshotError, freeze, layout_digest, newest_ns, resume, snapshot, write
 
 if TYPE_CHECKING:
@@ -782,6 +782,7 @@ class Served:
         pump = threading.Thread(target=self._pump, args=(source,), name=f"source {self.store.id}", daemon=True)
         try:
             with open(folder / "evidence.jsonl", "a", encoding="utf-8") as self._evidence:
+                self._end_torn_line()
                 self._feed_to_consoles = LiveFeed(self.store, engine, folder / "live.sock")
                 with self._feed_to_consoles:
                     self._snapshot_ns = since_ns
@@ -860,6 +861,7 @@ class Served:
                 self._gaps.doubt(one.visit, "what was doubted before a restart cannot be read")
         if not path.exists():
             self._review_all("the store was started anew during this visit")
+            self._anew = True
             return Engine(self.store, time.perf_counter_ns), 0
         data = path.read_bytes()
         try:
@@ -997,13 +999,9 @@ class Served:
                 if isinstance(self._source, _Broker):
                     self._source.names.entered(result.account)
             case Receipt():
-                self._bill(result)
+                result = self._bill(result)
                 if isinstance(self._source, _Broker):
                     self._source.names.left(result.account)
-            case Evidence():
-                if result.visit == self._evidence_of:
-                    self._evidence.write(json.dumps(evidence_row(result), separators=(",", ":")) + "\n")
-                    self._evidence.flush()
             case Warning():
                 self._counts["warnings"] += 1
                 self._outbox.add(results=[result])
@@ -1011,7 +1009,12 @@ class Served:
                     self._said.append(f"{result.kind}: {result.subject}: {result.message}")
         self._feed_to_consoles.add(result)
 
-    _evidence_of = ""
+    def _end_torn_line(self) -> None:
+        """A process that was killed may have written half a line: it spoils itself, but not the next."""
+        with open(self._evidence.name, "rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            if file.read() not in (b"", b"\n"):
+                self._evidence.write("\n")
 
     def _enter(self, visit: str, entered: PersonEntered) -> None:
         try:
@@ -1025,7 +1028,8 @@ class Served:
             self._gaps.doubt(visit, "before a restart this visit was another account's")
             self._said.append(f"visit {visit}: was another account's before the restart; goes to review")
 
-    def _bill(self, receipt: Receipt) -> None:
+    def _bill(self, receipt: Receipt) -> Receipt:
+        """A receipt into the books, to review where a gap touches it. Returns it as it stands there."""
         doubt = self._gaps.why(receipt)
         if doubt:
             reason = f"{receipt.reason}; {doubt}" if receipt.reason else doubt
@@ -1036,7 +1040,13 @@ class Served:
         self._gaps.billed(receipt.visit)
         if new:
             self._receipts[receipt.status] += 1
-        self._evidence_of = receipt.visit if new else ""
+        evidence = self._engine.evidence(receipt.visit) if self._engine is not None else None
+        if new and receipt.status == "review" and evidence is not None:
+            # Also where a gap is the only doubt, of which the engine knows nothing.
+            told = replace(evidence, status=receipt.status, reasons=(*evidence.reasons, *([doubt] if doubt else ())))
+            self._evidence.write(json.dumps(evidence_row(told), separators=(",", ":")) + "\n")
+            self._evidence.flush()
+        return receipt
 
     def _post(self, receipt: Receipt) -> bool:
         """Into the books; what stands there from before a restart stays."""
