@@ -297,24 +297,25 @@ def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
 
     store = demo_store(n_cameras=4, n_plates=16)
     goods = lambda receipt: (receipt.account, tuple((line.gtin, line.quantity) for line in receipt.lines))  # noqa: E731
-    for lost_s in args.lost_s:
-        n: Counter[str] = Counter()
-        for seed in args.seeds:
-            observations = list(Simulation(store, Scenario(seed=seed, minutes=1.0, shoppers=6)).observations())
-            engine, gaps, truth = Engine(store), Gaps(scratch / "doubts.json"), set()
-            kept, due_ns = [], observations[0].t_ns + 4 * 10**9
-            for i, one in enumerate(observations):
-                if one.t_ns >= due_ns:
-                    kept.append((i, snapshot(engine), gaps.streams()))
-                    due_ns += 10**9
-                truth |= {goods(result) for result in engine.feed(one) if isinstance(result, Receipt)}
-                if isinstance(one, Frame | ShelfReading):
-                    gaps.heard(_stream(one), one.t_ns, 0)
-            truth |= {goods(result) for result in engine.close() if isinstance(result, Receipt)}
+    found: dict[float, Counter[str]] = {lost_s: Counter() for lost_s in args.lost_s}
+    for seed in args.seeds:
+        observations = list(Simulation(store, Scenario(seed=seed, minutes=1.0, shoppers=6)).observations())
+        engine, gaps, results = Engine(store), Gaps(scratch / "doubts.json"), []
+        kept, due_ns = [], observations[0].t_ns + 4 * 10**9
+        for i, one in enumerate(observations):
+            if one.t_ns >= due_ns:
+                kept.append((i, snapshot(engine), gaps.streams()))
+                due_ns += 10**9
+            results += engine.feed(one)
+            if isinstance(one, Frame | ShelfReading):
+                gaps.heard(_stream(one), one.t_ns, 0)
+        truth = {goods(result) for result in (*results, *engine.close()) if isinstance(result, Receipt)}
+        for lost_s, n in found.items():
             for i, data, streams in kept:
-                engine, gaps = resume(data, store), Gaps(scratch / "doubts.json")
+                n["gaps"] += 1
+                engine, gaps, looked_ns = resume(data, store), Gaps(scratch / "doubts.json"), 0
                 gaps.go_on(streams, engine.newest_ns)
-                receipts, looked_ns = [], 0
+                receipts: list[tuple[Receipt, str]] = []
                 for one in observations[i:]:
                     sensed = isinstance(one, Frame | ShelfReading)
                     if sensed and one.t_ns < observations[i].t_ns + lost_s * 1e9:
@@ -327,13 +328,13 @@ def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
                         gaps.look(engine.newest_ns, engine.scans_waiting > 0)
                     receipts += [(result, gaps.why(result)) for result in results if isinstance(result, Receipt)]
                 receipts += [(result, gaps.why(result)) for result in engine.close() if isinstance(result, Receipt)]
-                n["gaps"] += 1
                 for receipt, why in receipts:
                     otherwise = receipt.status == "settled" and goods(receipt) not in truth
                     n["receipts"] += 1
                     n["doubted"] += bool(why)
                     n["settled otherwise"] += otherwise and not why
                     n["would be without the doubt"] += otherwise
+    for lost_s, n in found.items():
         print(f"{lost_s:g} s lost: " + ", ".join(f"{key}: {value}" for key, value in n.items()), flush=True)
 
 

@@ -43,7 +43,7 @@ class Gap:
 
     Attributes:
         start_ns, end_ns: of the data that are missing, or of what cannot be relied on.
-        until_ns: visits that began until then may have got another one's scan.
+        until_ns: visits that began until then, never before the end, may have got another one's scan.
         why: what happened, with a place for the seconds.
     """
 
@@ -170,8 +170,8 @@ class Gaps:
     def why(self, receipt: Receipt) -> str:
         """Why a receipt is not to be relied on; "" where nothing speaks against it."""
         found = [f"{gap} during this visit or shortly before" for gap in self._gaps if gap.touches(receipt)]
-        late_ns = self._newest_ns - round(AWAITED_S * 1e9), self._newest_ns - round(GAP_INTACT_S * 1e9)
-        if any(late_ns[0] < t < late_ns[1] and t < receipt.exit_ns for t, _ in self._to_come.values()):
+        late_ns = [t for t, _ in self._to_come.values() if t < receipt.exit_ns]
+        if any(GAP_INTACT_S < (self._newest_ns - t) * 1e-9 < AWAITED_S for t in late_ns):
             found.append("a sensor's data have not come again since a restart")
         if receipt.visit in self._visits:
             found.append(self._visits[receipt.visit])
@@ -184,9 +184,9 @@ class Gaps:
     def forget(self, oldest_enter_ns: int) -> None:
         """Drop what touches no visit that is still open, nor any to come; what stays is written with all it grew by."""
         oldest_ns = min(oldest_enter_ns, self._newest_ns - round(KEPT_S * 1e9))
-        before = self._gaps or self._visits
-        self._gaps = [gap for gap in self._gaps if max(gap.until_ns, gap.end_ns) >= oldest_ns]
-        if before:
+        held = self._gaps or self._visits
+        self._gaps = [gap for gap in self._gaps if gap.until_ns >= oldest_ns]
+        if held:
             self.write()
 
     def write(self) -> None:

@@ -109,6 +109,7 @@ class Intake:
 
     Attributes:
         dropped: observations dropped so far, by stream: `detections: CAMERA`, `weights: PLATE`, `gate: GATE`.
+        scans_dropped: scans and sightings among them.
         longest: most observations that waited at a time.
         lag_s: how long what was taken last had waited; of what is sent again nobody knows.
     """
@@ -125,7 +126,7 @@ class Intake:
         self._waits_s = frame_wait_s, weight_wait_s
         # By kind, frames first: (place in the order of arrival, since when it waits, observation).
         self._queues: tuple[deque[tuple[int, float, Observation]], ...] = (deque(), deque(), deque())
-        self._n_arrived = self._n_scans_dropped = 0
+        self._n_arrived = self.scans_dropped = 0
         self._condition = threading.Condition()
         self.dropped: Counter[str] = Counter()
         self.longest = 0
@@ -138,11 +139,6 @@ class Intake:
     def __len__(self) -> int:
         return sum(map(len, self._queues))
 
-    @property
-    def scans_dropped(self) -> int:
-        """Scans and sightings that were dropped."""
-        return self._n_scans_dropped
-
     def put(self, observation: Observation, *, wait: bool = False) -> None:
         """Let an observation in. `wait`: for room, and it is never too old: what is sent again after a restart."""
         kind = _kind(observation)
@@ -150,7 +146,7 @@ class Intake:
         with self._condition:
             if kind == 2:
                 if len(scans) >= SCANS_MAX:
-                    self._n_scans_dropped += 1
+                    self.scans_dropped += 1
                     return self._drop(observation)
             elif wait:
                 while len(frames) + len(weights) >= self.limit and not self.ended:
@@ -1020,8 +1016,8 @@ class Served:
         try:
             if self._ledger.open_visit(visit, entered.account, entered.t_ns):
                 return
-            known = {one.visit: one.account for one in self._ledger.open_visits()}
-            same = known.get(visit, entered.account) == entered.account
+            known = self._ledger.standing(visit)
+            same = known is None or known.status != "open" or known.account == entered.account
         except IdempotencyConflict:
             same = False
         if not same:
@@ -1032,8 +1028,7 @@ class Served:
         """A receipt into the books, to review where a gap touches it. Returns it as it stands there."""
         doubt = self._gaps.why(receipt)
         if doubt:
-            reason = f"{receipt.reason}; {doubt}" if receipt.reason else doubt
-            receipt = replace(receipt, status="review", reason=reason)
+            receipt = replace(receipt, status="review", reason="; ".join(filter(None, (receipt.reason, doubt))))
         if receipt.reason and len(receipt.reason) > NOTE_MAX:
             receipt = replace(receipt, reason=receipt.reason[: NOTE_MAX - 1] + "…")
         new = self._post(receipt)
@@ -1043,7 +1038,7 @@ class Served:
         evidence = self._engine.evidence(receipt.visit) if self._engine is not None else None
         if new and receipt.status == "review" and evidence is not None:
             # Also where a gap is the only doubt, of which the engine knows nothing.
-            told = replace(evidence, status=receipt.status, reasons=(*evidence.reasons, *([doubt] if doubt else ())))
+            told = replace(evidence, status=receipt.status, reasons=tuple(filter(None, (*evidence.reasons, doubt))))
             self._evidence.write(json.dumps(evidence_row(told), separators=(",", ":")) + "\n")
             self._evidence.flush()
         return receipt
@@ -1055,11 +1050,11 @@ class Served:
             return self._ledger.post_receipt(priced.receipt, priced.discounts)
         except IdempotencyConflict:
             pass
-        opened = {one.visit: one for one in self._ledger.open_visits()}.get(receipt.visit)
-        if opened is not None:
+        known = self._ledger.standing(receipt.visit)
+        if known is not None and known.status == "open":
             # The books know it as another account's, and nobody else bills it.
             reason = "before a restart this visit was another account's"
-            return self._post(replace(receipt, account=opened.account, status="review", reason=reason))
+            return self._post(replace(receipt, account=known.account, status="review", reason=reason))
         # Somebody else may now hold on the bill what this visit was billed for then.
         self._said.append(f"visit {receipt.visit}: billed before the restart; that receipt stands")
         self._counts["billed before"] += 1
@@ -1103,9 +1098,7 @@ class Served:
 
         wait: until it is.
         """
-        self._kept(wait=wait)
-        if self._keeping is not None:
-            return
+        self._kept(wait=True)  # One at a time.
         assert self._engine is not None
         began_s = time.perf_counter()
         self._gaps.forget(min((one.enter_ns for one in self._ledger.open_visits()), default=self._newest_ns))
@@ -1118,8 +1111,8 @@ class Served:
             self._scans.follow(data, self.post.folder / "snapshot", streams)
             return len(data)
 
-        told = _Keeping(self._keeper.submit(on_disk), self._newest_ns, self._engine.journal.n_recorded, began_s)
-        self._keeping = told
+        n_transfers = self._engine.journal.n_recorded
+        self._keeping = _Keeping(self._keeper.submit(on_disk), self._newest_ns, n_transfers, began_s)
         if wait:
             self._kept(wait=True)
 
@@ -1154,25 +1147,16 @@ class Served:
                     self._said.append(f"outbox: {error}; what was told before stands")
         self._n_told += len(new)
 
-    def _renew(self, engine: Engine) -> None:
-        if not engine.journal.n_recorded:
-            self._n_told = 0
-        self._engine = engine
-        self._feed_to_consoles.follow(engine)
-
     def _take_change(self) -> None:
         """Go on with a changed store folder: at once where the layout is the same, else when the store is empty."""
         store, self._change = self._change, None
         engine = self._engine
         assert store is not None and engine is not None
-        same = layout_digest(store) == layout_digest(self.store)
-        waited_s = (self._newest_ns - self._change_since_ns) * 1e-9
-        if not same and engine.open_visits and waited_s < self.post.layout_wait_s:
-            self._change = self._change or store  # unless it has changed again meanwhile
-            return
-        if same:
-            renewed = resume(snapshot(engine), store, time.perf_counter_ns)
-        else:
+        if layout_digest(store) != layout_digest(self.store):
+            waited_s = (self._newest_ns - self._change_since_ns) * 1e-9
+            if engine.open_visits and waited_s < self.post.layout_wait_s:
+                self._change = self._change or store  # unless it has changed again meanwhile
+                return
             # The source has to know the new sensors as well: the process is started anew, and finds the old snapshot.
             self._said.append(f"is started anew with another layout, {len(engine.open_visits)} open visits")
             self.again = True
@@ -1183,7 +1167,9 @@ class Served:
         self._prices = PriceBook(store)
         if isinstance(self._source, _Broker):
             self._source.follow(store)
-        self._renew(renewed)
+        # By way of a snapshot: what the engine holds then points to the parts of the new store.
+        self._engine = resume(snapshot(engine), store, time.perf_counter_ns)
+        self._feed_to_consoles.follow(self._engine)
         self._keep(wait=True)
         self._said.append("goes on with the changed configuration")
 
