@@ -67,17 +67,18 @@ import pyarrow.parquet as pq
 from scipy.stats import beta
 
 import fusion
-from fusion import attribution, shelves
-from fusion.chain.cluster import map_tasks
-from fusion.config import Facing, Store
+from fusion.chain.batch import map_tasks
 from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import FusionError
+from fusion.goods import attribution
+from fusion.goods import scales as shelves
+from fusion.goods.scales import Rows
 from fusion.observations import Frame, ItemSighting, Observation, Recording, ShelfReading
 from fusion.results import People, PersonEntered, Receipt, ShelfEventExplained
-from fusion.shelves import Rows
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.goods import ShelfMap, Stock
 from fusion.simulation.scales import Scales
+from fusion.store.models import Facing, Store
 
 # ---- what is simulated -----------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fusion.config import Store
 from fusion.results import Candidate, ShelfEventExplained
+from fusion.store.models import Store
 
 # An event less sure than this is worth a word; a receipt may be unsure by many such.
 DOUBT_MIN = 0.01

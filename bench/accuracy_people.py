@@ -42,14 +42,14 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 from scipy.stats import t as student
 
-from fusion.config import Camera, Facing, Plate, Product, Store, inside_polygon
 from fusion.engine import SET_SPAN_NS
 from fusion.observations import Frame
+from fusion.people.tracks import Tracker
 from fusion.simulation import Scenario, Simulation, body, demo_store
 from fusion.simulation.body import CHANNEL
 from fusion.simulation.crowd import Crowd, Tick
 from fusion.simulation.run import _states_at
-from fusion.tracks import Tracker
+from fusion.store.models import Camera, Facing, Plate, Product, Store, inside_polygon
 
 GATE_M = 0.5
 # A track that claims at least this is not said to be unsure.

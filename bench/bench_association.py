@@ -20,8 +20,8 @@ from reference import association as reference
 from test_tracks import Room, store
 
 from fusion._kernels import association as kernels
-from fusion.tracks import Tracker
-from fusion.workspace import JOINT_COST_CAP, JOINTS_MIN, MATCH_GATE, PREDICTION_SD_MAX_M, Workspace
+from fusion.people.tracks import Tracker
+from fusion.people.workspace import JOINT_COST_CAP, JOINTS_MIN, MATCH_GATE, PREDICTION_SD_MAX_M, Workspace
 
 SCENES = [(12, 8), (28, 16)]
 

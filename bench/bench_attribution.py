@@ -14,9 +14,9 @@ from reference import attribution as reference
 from reference import shelves as scene
 
 from fusion._kernels import attribution as kernel
-from fusion.attribution import ArmHistory, Attributor
+from fusion.goods.attribution import ArmHistory, Attributor
+from fusion.goods.scales import ShelfEvent
 from fusion.results import People
-from fusion.shelves import ShelfEvent
 
 STORE = scene.shop(n_plates=12, rows=5)
 N_PEOPLE = 14

@@ -28,10 +28,10 @@ from scipy.optimize import linear_sum_assignment
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from cost_curve import WARM_UP_SETS, frame_sets, make_scene
 
-from fusion.geometry import Rig
 from fusion.observations import Frame
+from fusion.people.geometry import Rig
+from fusion.people.tracks import Tracker
 from fusion.results import People
-from fusion.tracks import Tracker
 
 N_SETS, REPEATS = 45, 4
 T = TypeVar("T")

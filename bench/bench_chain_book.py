@@ -25,12 +25,12 @@ from pathlib import Path
 
 import psycopg
 
-from fusion.adapters.ledger import Ledger
 from fusion.chain.book import BATCH, ChainBook, LedgerSource, OutboxSource, Record, Shipper, Source, reconcile
-from fusion.chain.outbox import COLUMNS, Outbox
-from fusion.config import Product, Store
-from fusion.journal import Transfer
+from fusion.goods.journal import Transfer
+from fusion.live.outbox import COLUMNS, Outbox
+from fusion.money.ledger import Ledger
 from fusion.results import Receipt, ReceiptLine
+from fusion.store.models import Product, Store
 
 T_NS = 1_772_528_646_000_000_000
 GTINS = ("4006381333931", "96385074")

@@ -21,9 +21,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fusion import Engine
-from fusion.adapters.credentials import CodeSigner, CodeVerifier, Pseudonyms, UsedCodes
-from fusion.adapters.gate import GateKeeper, GateRequest, StaffList
-from fusion.adapters.ledger import Ledger
+from fusion.gates.credentials import CodeSigner, CodeVerifier, Pseudonyms, UsedCodes
+from fusion.gates.keeper import GateKeeper, GateRequest, StaffList
+from fusion.money.ledger import Ledger
 from fusion.simulation import Scenario, Simulation, demo_store
 
 N_DECISIONS = 500

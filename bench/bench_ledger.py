@@ -20,9 +20,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from fusion.adapters.ledger import Ledger
-from fusion.config import Product, Store
+from fusion.money.ledger import Ledger
 from fusion.results import Receipt, ReceiptLine
+from fusion.store.models import Product, Store
 
 T_NS = 1_772_528_646_000_000_000
 BATCH = 1000

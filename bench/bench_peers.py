@@ -35,8 +35,8 @@ import cost_curve
 from bench_triangulation import N_POINTS, Scene
 from reference import geometry as reference
 
-from fusion.geometry import triangulate
-from fusion.tracks import Tracker
+from fusion.people.geometry import triangulate
+from fusion.people.tracks import Tracker
 
 VIEWS = 5
 # People, and cameras that look at them.

@@ -23,8 +23,8 @@ import pytest
 from reference import shelves as reference
 
 from fusion._kernels import shelves as kernel
+from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
-from fusion.shelves import ShelfMonitor
 
 STORE = reference.shop(n_plates=20, rows=20)
 N_PLATES, SAMPLES, PERIOD_NS = len(STORE.plates), 12, 1e9 / 60

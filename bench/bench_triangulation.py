@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from reference import geometry as reference
 
 from fusion._kernels import triangulation
-from fusion.geometry import REFINE_STEPS, Rig, triangulate
+from fusion.people.geometry import REFINE_STEPS, Rig, triangulate
 
 cv2 = pytest.importorskip("cv2")
 

@@ -1,4 +1,4 @@
-"""What a Rerun recording costs beside an engine: CPU time of a replay without and with `fusion.view.View`.
+"""What a Rerun recording costs beside an engine: CPU time of a replay without and with `fusion.show.rerun_view.View`.
 
     python bench/bench_view.py [CAMERAS PEOPLE [MINUTES]]
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from fusion.observations import Observation, Recording
 from fusion.results import ResultsWriter
 from fusion.run import Run
+from fusion.show.rerun_view import View
 from fusion.simulation import Scenario, Simulation, demo_store
-from fusion.view import View
 
 REPEATS = 8
 

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from fusion import Store, replay
-from fusion.config import Camera
-from fusion.geometry import Rig
 from fusion.observations import Recording
-from fusion.selfcalibration import Known, SelfCalibration, calibrate
+from fusion.people.geometry import Rig
+from fusion.setup.calibrate import Known, SelfCalibration, calibrate
 from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.store.models import Camera
 
 
 def nowhere(store: Store) -> Store:
@@ -50,7 +50,7 @@ def similarity(found_m: np.ndarray, true_m: np.ndarray) -> tuple[float, np.ndarr
 
 def aligned(cameras: tuple[Camera, ...], true: tuple[Camera, ...]) -> tuple[Camera, ...]:
     """Found cameras in the frame of the true ones."""
-    from fusion.calibration import rotation_vector
+    from fusion.files.cameras import rotation_vector
 
     found, wanted = Rig.from_cameras(cameras), Rig.from_cameras(true)
     scale, rotation, shift_m = similarity(found.centres_m, wanted.centres_m)

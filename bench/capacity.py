@@ -89,8 +89,8 @@ def served(folder: Path) -> Unit:
     """The recording in a folder, served by a process of its own."""
     from serve import cpu_s, make_chain, supervised, until
 
-    from fusion.adapters.ledger import Ledger
-    from fusion.chain.outbox import Outbox
+    from fusion.live.outbox import Outbox
+    from fusion.money.ledger import Ledger
     from fusion.observations import Recording
 
     recording = Recording(folder / "recording")
@@ -135,7 +135,7 @@ def served(folder: Path) -> Unit:
 
 def sent(recording: object, seconds: float) -> tuple[float, float]:
     """Messages and kilobytes a second over MQTT: plates that were sampled together share a message."""
-    from fusion.adapters.messages import Mark, frame_payload, line_payload, weights_payload
+    from fusion.live.messages import Mark, frame_payload, line_payload, weights_payload
     from fusion.observations import Frame, ShelfReading
 
     n, n_bytes, mark = 0, 0, Mark(0, 0)
@@ -158,9 +158,9 @@ def bytes_of_a_row(n_receipts: int = 5000) -> Row:
     import psycopg
     from bench_chain_book import STORE, database, fill, server
 
-    from fusion.adapters.ledger import Ledger
     from fusion.chain.book import ChainBook, LedgerSource, OutboxSource, Shipper
-    from fusion.chain.outbox import Outbox
+    from fusion.live.outbox import Outbox
+    from fusion.money.ledger import Ledger
 
     size, n = 0, 0
     with (

@@ -36,7 +36,7 @@ from typing import Any
 
 import fusion
 from fusion import replay
-from fusion.chain.cluster import Outcome, connect, map_tasks, replay_many
+from fusion.chain.batch import Outcome, connect, map_tasks, replay_many
 from fusion.engine import Engine
 from fusion.observations import Recording
 from fusion.results import People, PersonEntered, Receipt, ResultsWriter, RunSummary

@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from fusion.config import Camera, Store
 from fusion.engine import Engine
-from fusion.geometry import Rig
 from fusion.observations import Frame
+from fusion.people.geometry import Rig
+from fusion.people.tracks import Tracker
 from fusion.results import People
 from fusion.simulation import body, demo_store
-from fusion.tracks import Tracker
+from fusion.store.models import Camera, Store
 
 CAMERAS = (4, 8, 12, 28, 50, 100, 200)
 PEOPLE = (2, 8, 16, 50, 100)

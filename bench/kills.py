@@ -28,11 +28,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from fusion.adapters.books import Holder
-from fusion.adapters.ledger import Ledger
-from fusion.adapters.payments import Checkout, HttpProvider, InProcessProvider
-from fusion.config import PaymentPolicy, Product, Store
+from fusion.money.databases import Holder
+from fusion.money.ledger import Ledger
+from fusion.money.payments import Checkout, HttpProvider, InProcessProvider
 from fusion.results import Receipt, ReceiptLine
+from fusion.store.models import PaymentPolicy, Product, Store
 
 T_NS = 1_772_528_646_000_000_000
 GTINS = ("4006381333931", "96385074")

@@ -41,8 +41,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from broker import MOSQUITTO, Mosquitto  # noqa: E402 (the tests' own)
 
-from fusion.adapters.mqtt import CATCH_UP_MAX_S, Live, Publisher  # noqa: E402
-from fusion.config import Store  # noqa: E402
+from fusion.live.mqtt import CATCH_UP_MAX_S, Live, Publisher  # noqa: E402
 from fusion.observations import (  # noqa: E402
     Frame,
     GateScan,
@@ -54,6 +53,7 @@ from fusion.observations import (  # noqa: E402
 )
 from fusion.run import replay  # noqa: E402
 from fusion.simulation import Scenario, Simulation, demo_store  # noqa: E402
+from fusion.store.models import Store  # noqa: E402
 
 NAMES = {Frame: "cameras", ShelfReading: "scales", GateScan: "gates", ItemSighting: "readers"}
 # What comes from one sensor controller at one instant: one message.

@@ -25,15 +25,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from browsing import CHROMEDRIVER, CHROMIUM, browsing, complaints
 
-from fusion.adapters.ledger import Ledger
-from fusion.config import Store
-from fusion.console.feed import LiveFeed
-from fusion.console.users import Users
+from fusion.money.ledger import Ledger
 from fusion.observations import Observation
-from fusion.report import Report
 from fusion.results import Receipt, ResultsWriter
 from fusion.run import Run
+from fusion.show.console.feed import LiveFeed
+from fusion.show.console.users import Users
+from fusion.show.report import Report
 from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.store.models import Store
 
 CLIENTS, LIVE_S = 5, 60.0
 SCRUBS = 400

@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from fusion import replay
-from fusion.layouts import LAYOUTS
 from fusion.results import RunSummary
+from fusion.store.layouts import LAYOUTS
 
 # The Shelf annotation's joints, in the order of its ten parts; its two head joints are made from ears and shoulders.
 _BODY = LAYOUTS["body25"]

@@ -30,14 +30,14 @@ from typing import Any
 
 import numpy as np
 
-from fusion.adapters.ledger import Ledger
-from fusion.chain.serve import Supervisor
-from fusion.chain.worker import Intake, Post
-from fusion.config import Store
 from fusion.engine import Engine
+from fusion.live.supervisor import Supervisor
+from fusion.live.worker import Intake, Post
+from fusion.money.ledger import Ledger
 from fusion.observations import Frame, GateScan, Observation, Recording, ShelfReading
 from fusion.results import Receipt
 from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.store.models import Store
 
 HERE = Path(__file__).resolve().parent
 
@@ -291,8 +291,8 @@ def main_kills(args: argparse.Namespace, scratch: Path) -> None:
 
 def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
     """At every second of a busy minute the engine goes on from a snapshot, and so much of all streams is lost."""
-    from fusion.chain.gaps import Gaps
-    from fusion.chain.worker import _stream
+    from fusion.live.gaps import Gaps
+    from fusion.live.worker import _stream
     from fusion.snapshot import resume, snapshot
 
     store = demo_store(n_cameras=4, n_plates=16)

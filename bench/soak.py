@@ -33,10 +33,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fusion.config import Store
 from fusion.engine import Engine
 from fusion.observations import Frame, GateScan, Observation, ShelfReading
 from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.store.models import Store
 
 # Grow only with goods that move, by design.
 HISTORY = ("journal._transfers", "journal._balances", "journal._of", "journal._reversed")

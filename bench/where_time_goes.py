@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from cost_curve import WARM_UP_SETS, frame_sets, make_scene
 
-from fusion.tracks import Tracker
+from fusion.people.tracks import Tracker
 
 CALLS = ("take", "predict", "match", "follow", "describe", "measure")
 STAGES = (

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fusion.adapters.credentials import CardTerminal, CodeVerifier, Pseudonyms, UsedCodes, public_key
-from fusion.adapters.gate import GateKeeper, OpenDoor, StaffList, Verifier
-from fusion.adapters.ledger import Ledger
-from fusion.adapters.mqtt import Broker, Live
-from fusion.config import Store
 from fusion.errors import FusionError
+from fusion.gates.credentials import CardTerminal, CodeVerifier, Pseudonyms, UsedCodes, public_key
+from fusion.gates.keeper import GateKeeper, OpenDoor, StaffList, Verifier
+from fusion.live.mqtt import Broker, Live
+from fusion.money.ledger import Ledger
 from fusion.observations import Observation, RecordingWriter
 from fusion.results import PersonEntered, Receipt, Result
+from fusion.store.models import Store
 
 SEGMENT_S = 60.0
 

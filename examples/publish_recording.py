@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def publish(args: argparse.Namespace) -> int:
-    from fusion.adapters.mqtt import Broker, Publisher
+    from fusion.live.mqtt import Broker, Publisher
     from fusion.observations import Frame, GateScan, ItemSighting, Recording, ShelfReading
 
     recording = Recording(args.recording)

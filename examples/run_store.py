@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from live import LiveFront
     from storefront import Example
 
-    from fusion.config import Store
     from fusion.observations import Observation, Recording
     from fusion.results import Receipt, Result
+    from fusion.show.rerun_view import View
     from fusion.simulation import Simulation
-    from fusion.view import View
+    from fusion.store.models import Store
 
 
 def arguments() -> argparse.Namespace:
@@ -86,14 +86,14 @@ def main() -> int:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fusion.adapters.ledger import Ledger
-    from fusion.config import Store
-    from fusion.console.feed import LiveFeed
     from fusion.errors import RecordingError
+    from fusion.money.ledger import Ledger
     from fusion.observations import Recording
-    from fusion.report import Report
     from fusion.results import PersonEntered, Receipt, ResultsWriter, Warning
     from fusion.run import Run
+    from fusion.show.console.feed import LiveFeed
+    from fusion.show.report import Report
+    from fusion.store.models import Store
 
     recording: Recording | None = None
     example: Example | None = None
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     view = None
     if args.view is not None:
-        from fusion.view import View
+        from fusion.show.rerun_view import View
 
         args.view.parent.mkdir(parents=True, exist_ok=True)
         view = View(args.view, store)
@@ -242,9 +242,9 @@ def run(args: argparse.Namespace) -> int:
 
 def simulated(args: argparse.Namespace) -> tuple[Store, Simulation, tuple[int, int], Example | None]:
     """Store, what will happen in it, and how its customers come in where it has an example.toml."""
-    from fusion.config import Store
     from fusion.errors import FusionError
     from fusion.simulation import Scenario, Simulation, demo_store
+    from fusion.store.models import Store
 
     store = Store.load(args.store) if args.store else demo_store()
     example = None

@@ -19,7 +19,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from pydantic import Field, ValidationError
 
-from fusion.adapters.credentials import (
+from fusion.errors import ConfigError
+from fusion.gates.credentials import (
     CardTerminal,
     CodeSigner,
     CodeVerifier,
@@ -28,25 +29,24 @@ from fusion.adapters.credentials import (
     private_key,
     pseudonym,
 )
-from fusion.adapters.faces import FaceGallery, face_token
-from fusion.adapters.gate import GateKeeper, GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
-from fusion.adapters.ledger import Ledger
-from fusion.adapters.payments import Checkout, InProcessProvider, SeededFaults
-from fusion.adapters.prices import PriceBook
-from fusion.adapters.receipts import Mailer, ReceiptDocument, ReceiptStore
-from fusion.adapters.retailers import Chain, post_fee, statement
-from fusion.config import StrictModel, inside_polygon, validation_faults
-from fusion.errors import ConfigError
+from fusion.gates.faces import FaceGallery, face_token
+from fusion.gates.keeper import GateKeeper, GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
+from fusion.money.ledger import Ledger
+from fusion.money.payments import Checkout, InProcessProvider, SeededFaults
+from fusion.money.prices import PriceBook
+from fusion.money.receipts import Mailer, ReceiptDocument, ReceiptStore
+from fusion.money.retailers import Chain, post_fee, statement
 from fusion.observations import GateScan
 from fusion.results import People, PersonEntered, Receipt, ReceiptLine, Taken
 from fusion.simulation import Scenario
 from fusion.simulation.crowd import Crowd
+from fusion.store.models import StrictModel, inside_polygon, validation_faults
 
 if TYPE_CHECKING:
-    from fusion.config import Store
     from fusion.engine import Engine
     from fusion.observations import Observation
     from fusion.results import Result
+    from fusion.store.models import Store
 
 FACE_DIM = 128
 # At the door one stands this near to the exit's middle.

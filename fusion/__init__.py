@@ -10,21 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusion.checks import check as check
-    from fusion.config import Store as Store
     from fusion.engine import Engine as Engine
     from fusion.errors import ConfigError as ConfigError
     from fusion.errors import FusionError as FusionError
-    from fusion.geometry import Rig as Rig
-    from fusion.geometry import triangulate as triangulate
     from fusion.observations import Frame as Frame
     from fusion.observations import GateScan as GateScan
     from fusion.observations import ItemSighting as ItemSighting
     from fusion.observations import Recording as Recording
     from fusion.observations import ShelfReading as ShelfReading
+    from fusion.people.geometry import Rig as Rig
+    from fusion.people.geometry import triangulate as triangulate
+    from fusion.people.tracks import reconstruct as reconstruct
     from fusion.run import replay as replay
-    from fusion.selfcalibration import calibrate as calibrate
-    from fusion.tracks import reconstruct as reconstruct
+    from fusion.setup.calibrate import calibrate as calibrate
+    from fusion.setup.check import check as check
+    from fusion.store.models import Store as Store
 
 __version__ = "0.1.0"
 
@@ -38,14 +38,14 @@ _HOMES = {
     "GateScan": "observations",
     "ItemSighting": "observations",
     "Recording": "observations",
-    "Rig": "geometry",
+    "Rig": "people.geometry",
     "ShelfReading": "observations",
-    "Store": "config",
-    "calibrate": "selfcalibration",
-    "check": "checks",
-    "reconstruct": "tracks",
+    "Store": "store.models",
+    "calibrate": "setup.calibrate",
+    "check": "setup.check",
+    "reconstruct": "people.tracks",
     "replay": "run",
-    "triangulate": "geometry",
+    "triangulate": "people.geometry",
 }
 
 __all__ = [

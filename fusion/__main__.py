@@ -2,6 +2,6 @@
 
 import sys
 
-from fusion.cli import main
+from fusion.commands.main import main
 
 sys.exit(main())

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from fusion.attribution import ArmHistory, Attributor, CartBelief, EventBelief, EventCandidate
-from fusion.carts import ShelfBooks, Sighted, Sightings, moved
-from fusion.config import Store
 from fusion.errors import JournalError, OrderError, ShapeError
-from fusion.evidence import EvidenceRecorder
-from fusion.health import CameraState
-from fusion.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
+from fusion.goods.attribution import ArmHistory, Attributor, CartBelief, EventBelief, EventCandidate
+from fusion.goods.carts import ShelfBooks, Sighted, Sightings, moved
+from fusion.goods.evidence import EvidenceRecorder
+from fusion.goods.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
+from fusion.goods.scales import PlateState, ShelfEvent, ShelfMonitor
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
+from fusion.people.health import CameraState
+from fusion.people.tracks import Tracker
+from fusion.people.visits import Visit, Visits
 from fusion.results import (
     Candidate,
     Evidence,
@@ -32,9 +34,7 @@ from fusion.results import (
     ShelfEventExplained,
     Taken,
 )
-from fusion.shelves import PlateState, ShelfEvent, ShelfMonitor
-from fusion.tracks import Tracker
-from fusion.visits import Visit, Visits
+from fusion.store.models import Store
 
 # A live message may arrive this much after its time; a recording can be replayed with its streams delayed.
 LATENESS_MAX_S = 2.0

@@ -17,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from fusion.config import Gtin, Identifier, Store
 from fusion.errors import ConfigError, RecordingError, ShapeError
+from fusion.store.models import Gtin, Identifier, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa

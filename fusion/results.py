@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusion.config import Store
+from fusion.store.models import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa

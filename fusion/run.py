@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 import fusion
-from fusion.config import Store
 from fusion.engine import Engine
 from fusion.errors import FusionError
 from fusion.observations import Frame, Observation, Recording, ShelfReading
 from fusion.results import Result, ResultsWriter, RunSummary
+from fusion.store.models import Store
 
 
 class Counts(Protocol):

@@ -28,10 +28,10 @@ import numpy as np
 
 import fusion
 from fusion._kernels import triangulation
-from fusion.config import Store
 from fusion.engine import Engine
 from fusion.errors import FusionError
 from fusion.observations import Reorder
+from fusion.store.models import Store
 
 if TYPE_CHECKING:
     from fusion.observations import Observation
@@ -50,8 +50,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }  # fmt: skip
 _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
 _MODULES = (
-    "association", "attribution", "carts", "engine", "evidence", "geometry", "health", "journal", "layouts",
-    "observations", "results", "shelves", "tracks", "visits", "workspace",
+    "engine", "observations", "results", "store.layouts",
+    "people.association", "people.geometry", "people.health", "people.tracks", "people.visits", "people.workspace",
+    "goods.attribution", "goods.carts", "goods.evidence", "goods.journal", "goods.scales",
 )  # fmt: skip
 
 

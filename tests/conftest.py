@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fusion.adapters.ledger import Ledger
-from fusion.config import Store
+from fusion.money.ledger import Ledger
+from fusion.store.models import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,7 +79,7 @@ class Place:
             return sqlite3.connect(self.folder / "ledger.sqlite", isolation_level=None)
         import psycopg
 
-        from fusion.adapters.books import schema_of
+        from fusion.money.databases import schema_of
 
         connection = psycopg.connect(self.database, autocommit=True)
         connection.execute(f"SET search_path = {schema_of(store.id)}")

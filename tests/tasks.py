@@ -1,4 +1,4 @@
-"""Tasks for the tests of `fusion.chain.cluster`: other processes find them here, by the module's name."""
+"""Tasks for the tests of `fusion.chain.batch`: other processes find them here, by the module's name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from fusion.chain.cluster import Job, Replayed, replay_job
+from fusion.chain.batch import Job, Replayed, replay_job
 from fusion.errors import ConfigError
 from fusion.results import ResultsWriter
 

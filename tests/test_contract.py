@@ -25,9 +25,9 @@ from test_observations import (
     write,
 )
 
-from fusion.config import Store
 from fusion.errors import ConfigError, FusionError, RecordingError
 from fusion.observations import Frame, Observation, Recording, Reorder
+from fusion.store.models import Store
 
 STORE_TOML = """\
 format_version = 1

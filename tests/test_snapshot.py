@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 
 import fusion
 from fusion._kernels import triangulation
-from fusion.calibration import rotation_vector
-from fusion.config import Camera, Gate, Store, StrictModel
 from fusion.engine import Engine
-from fusion.geometry import rotation_from_rodrigues
+from fusion.files.cameras import rotation_vector
+from fusion.goods.scales import GAIN_VAR
 from fusion.observations import Observation, Recording
+from fusion.people.geometry import rotation_from_rodrigues
 from fusion.results import Receipt, Warning
-from fusion.shelves import GAIN_VAR
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.snapshot import MAGIC, SnapshotError, layout_digest, newest_ns, resume, save, snapshot
+from fusion.store.models import Camera, Gate, Store, StrictModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 import snapshots

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fusion.config import Offer, PaymentPolicy, Price, Prices, PrivacyPolicy, Store
 from fusion.simulation import demo_store
+from fusion.store.models import Offer, PaymentPolicy, Price, Prices, PrivacyPolicy, Store
 
 HERE = Path(__file__).resolve().parent
 

@@ -25,13 +25,13 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from fusion.adapters.books import Row, escaped, first_line, unescaped
-from fusion.adapters.ledger import Ledger, Posting, canonical_bytes, chained_hash, genesis_hash
-from fusion.adapters.retailers import Retailer
-from fusion.chain import outbox
-from fusion.chain.outbox import Outbox
-from fusion.config import Store
 from fusion.errors import FusionError, IdempotencyConflict, LedgerError, extra
+from fusion.live import outbox
+from fusion.live.outbox import Outbox
+from fusion.money.databases import Row, escaped, first_line, unescaped
+from fusion.money.ledger import Ledger, Posting, canonical_bytes, chained_hash, genesis_hash
+from fusion.money.retailers import Retailer
+from fusion.store.models import Store
 
 FORMAT_VERSION = 1
 # Rows of a batch: some 2 MB of entries, a tenth of a second.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion.layouts import Layout
+from fusion.store.layouts import Layout
 
 # What is recorded of everybody at every tick; in between it is interpolated.
 _CHANNELS = "x y vx vy yaw phase stride crouch lean twist reach_l reach_r tx ty tz carry_l carry_r head_yaw head_pitch"

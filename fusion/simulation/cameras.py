@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion.config import Camera, Store
 from fusion.observations import Frame
 from fusion.simulation import body
 from fusion.simulation.body import CHANNEL, JOINT, JOINTS
 from fusion.simulation.scenario import Scenario
+from fusion.store.models import Camera, Store
 
 # Spread of a detector's keypoint about the joint, metres at the person, and the floor in pixels; half of the variance
 # changes slowly (a detector errs alike in pictures that follow one another), half is new in every frame.

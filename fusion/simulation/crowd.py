@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from fusion.config import Store, inside_polygon
 from fusion.simulation import body
 from fusion.simulation.body import CHANNEL
 from fusion.simulation.floor import FloorPlan, Passage
 from fusion.simulation.goods import Piece, Resting, ShelfMap, Stock
 from fusion.simulation.scenario import GATE_HEADWAY_S, Scenario
+from fusion.store.models import Store, inside_polygon
 
 TICK_S = 0.1
 # People who are late leave within this time before the run's end; the run waits for stragglers no longer than that.

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from fusion.config import Gate, Plate, Store
+from fusion.store.models import Gate, Plate, Store
 
 CELL_M = 0.1
 # Half the width of a person with elbows in, and what they like to keep from a shelf when they walk past it.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion.config import Store
 from fusion.simulation.scenario import Scenario
+from fusion.store.models import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from fusion.config import Store
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, RecordingWriter, ShelfReading
 from fusion.simulation import body
 from fusion.simulation.body import CHANNEL
@@ -22,6 +21,7 @@ from fusion.simulation.cameras import Detector, Obstacles
 from fusion.simulation.crowd import OVERTIME_S, REGISTERED_AHEAD_S, TAIL_S, TICK_S, Crowd, Tick
 from fusion.simulation.scales import Scales
 from fusion.simulation.scenario import Scenario
+from fusion.store.models import Store
 
 CHUNK_S = 4.0
 # Clocks are off by at most 0.1 s and messages jitter by some milliseconds: what is this old is in order.

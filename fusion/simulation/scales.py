@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fusion.config import Store
 from fusion.observations import ShelfReading
 from fusion.simulation.crowd import Handling, Load
 from fusion.simulation.goods import ShelfMap
 from fusion.simulation.scenario import Scenario
+from fusion.store.models import Store
 
 SAMPLES = 12
 QUANTUM_G = 0.241

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fusion.config import Store, check_digit
+from fusion.goods.scales import ShelfEvent, ShelfMonitor
 from fusion.observations import ShelfReading
-from fusion.shelves import ShelfEvent, ShelfMonitor
+from fusion.store.models import Store, check_digit
 
 RING, BLOCK, BLOCKS = 512, 6, 4
 UNSURE_MAX_NS = 8e9

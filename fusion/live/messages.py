@@ -1,0 +1,398 @@
+"""Topics and payloads of the live streams: bytes to observations and back. No network; docs/mqtt.md describes them.
+
+Frames and weights are binary, since there are hundreds a second; what happens at gates and what readers tell is JSON,
+the lines of a recording with version and mark. Whatever bytes come, they are an observation or a `Refused`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from fusion.errors import ShapeError
+from fusion.gates.keeper import TOKEN_MAX, GateRequest
+from fusion.observations import (
+    EARLIEST_NS,
+    LATEST_NS,
+    Frame,
+    GateScan,
+    ItemSighting,
+    Observation,
+    ShelfReading,
+    line_of,
+    parse_gate_line,
+    parse_item_line,
+)
+from fusion.store.models import Store
+
+VERSION = 1
+# A hundred people in one view, each with 32 joints and an appearance of 512, take 240 kB.
+MESSAGE_MAX_BYTES = 1 << 20
+JSON_MAX_BYTES = 1 << 14
+# Topics that are told apart; a shop has some hundred.
+NAMES_MAX = 4096
+# Stretches of missing messages that are remembered of a topic.
+GAPS_MAX = 64
+
+# version, kind, people or plates, number, time, joints or samples, appearance or bytes of names, run
+_HEAD = struct.Struct("<BBHIqHHI")
+_FRAME, _WEIGHTS = 1, 2
+_FLOATS = np.dtype("<f4")
+
+
+
+def topic_of(store_id: str, *levels: str) -> str:
+    """fusion/v1/STORE/...; names are percent-encoded as in a URL, so letters, digits and -._~ stand for themselves."""
+    return "/".join(["fusion", "v1", *(quote(level, safe="") for level in (store_id, *levels))])
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which message it is: `run` is another one whenever a publisher begins anew, `number` counts a topic's messages
+    from then on; both 32 bits, and after the last number comes 0."""
+
+    run: int
+    number: int
+
+
+def frame_payload(frame: Frame, mark: Mark) -> bytes:
+    """A frame's bytes. Raises ShapeError."""
+    keypoints = np.ascontiguousarray(frame.keypoints, _FLOATS)
+    if keypoints.ndim != 3 or keypoints.shape[2] != 3 or len(keypoints) > 0xFFFF:
+        raise ShapeError(f"keypoints: want (n_people, K, 3), got {keypoints.shape}")
+    n_people, n_joints, _ = keypoints.shape
+    vectors, dim = b"", 0
+    if frame.appearance is not None:
+        appearance = np.ascontiguousarray(frame.appearance, _FLOATS)
+        if appearance.ndim != 2 or len(appearance) != n_people:
+            raise ShapeError(f"appearance: want ({n_people}, D), got {appearance.shape}")
+        vectors, dim = appearance.tobytes(), appearance.shape[1]
+    head = _HEAD.pack(VERSION, _FRAME, n_people, mark.number, frame.t_ns, n_joints, dim, mark.run)
+    return head + keypoints.tobytes() + vectors
+
+
+def weights_payload(readings: Sequence[ShelfReading], mark: Mark) -> bytes:
+    """Bytes of readings that were sampled together: same time, same number of samples. Raises ShapeError."""
+    first = readings[0]
+    samples = np.ascontiguousarray([reading.samples for reading in readings], _FLOATS)
+    if samples.ndim != 2 or any(reading.t_ns != first.t_ns for reading in readings):
+        raise ShapeError("readings: want the same time and number of samples of all plates in a message")
+    names = [reading.plate.encode() for reading in readings]
+    if any(len(name) > 255 for name in names):
+        raise ShapeError("readings: want plates whose names have at most 255 bytes in UTF-8")
+    block = b"".join(bytes([len(name)]) + name for name in names)
+    if max(len(names), samples.shape[1], len(block)) > 0xFFFF:
+        raise ShapeError("readings: want at most 65535 plates, samples and bytes of names in a message")
+    head = _HEAD.pack(VERSION, _WEIGHTS, len(names), mark.number, first.t_ns, samples.shape[1], len(block), mark.run)
+    return head + samples.tobytes() + block
+
+
+def status_payload(state: str, engine: str | None = None, dropped: int = 0) -> bytes:
+    """A `Status` as JSON, always the same bytes for the same status."""
+    return json.dumps({"v": VERSION, "state": state, "engine": engine, "dropped": dropped}).encode()
+
+
+def line_payload(observation: GateScan | ItemSighting, mark: Mark) -> bytes:
+    """A line of gate.jsonl or items.jsonl as JSON with version and mark."""
+    return _marked(line_of(observation), mark)
+
+
+def request_payload(request: GateRequest, mark: Mark) -> bytes:
+    """A request at a gate as JSON."""
+    line = {
+        "time": request.t_ns,
+        "gate": request.gate,
+        "kind": "request",
+        "credential": {"type": request.credential_type, "token": request.token},
+        "leaving": request.leaving,
+    }
+    return _marked(line, mark)
+
+
+def _marked(line: dict[str, Any], mark: Mark) -> bytes:
+    return json.dumps({"v": VERSION, "run": mark.run, "seq": mark.number, **line}).encode()
+
+
+class Refused(Exception):
+    """A message that cannot be used: `reason` from a small set, fit for counting; the text says what came."""
+
+    def __init__(self, reason: str, said: str = "") -> None:
+        self.reason = reason
+        super().__init__(said or reason)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Shown(_Model):
+    type: str = Field(max_length=20)
+    token: str = Field(default="", max_length=TOKEN_MAX + 1)  # The gate's keeper refuses long ones by their own name.
+
+
+class _Request(_Model):
+    time: int = Field(ge=EARLIEST_NS, le=LATEST_NS)
+    gate: str = Field(max_length=255)
+    kind: Literal["request"]
+    credential: _Shown
+    leaving: bool = False
+
+
+class Status(_Model):
+    """How a publisher or the engine is, retained on its topic.
+
+    Attributes:
+        engine: session of the engine that a publisher has sent again to; the engine's own on the engine's topic. A
+            publisher that leaves it out does not send again.
+        dropped: messages that never left the publisher, since its queue was full.
+    """
+
+    v: Literal[1]
+    state: Literal["resending", "online", "lost", "stopped"]
+    engine: str | None = Field(default=None, max_length=64)
+    dropped: int = Field(default=0, ge=0)
+
+
+class Command(_Model):
+    """What a gate is to do: the answer to a request, on the topic gates/GATE/command.
+
+    Attributes:
+        time, request: the request's time and number; what nobody waits for any more is to be let lie.
+        open: whether the gate opens, else it stays shut.
+        reason: for counting; display: what the screen shows.
+    """
+
+    v: Literal[1]
+    time: int
+    gate: str
+    request: int
+    open: bool
+    reason: str
+    display: str
+
+
+_REQUEST, STATUS, COMMAND = TypeAdapter(_Request), TypeAdapter(Status), TypeAdapter(Command)
+
+
+def what(error: ValidationError) -> str:
+    """Keys and wants of a message's faults, without what came: that may be a credential."""
+    faults = error.errors(include_input=False, include_url=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:3])
+
+
+def _fields(payload: bytes) -> tuple[dict[str, Any], Mark]:
+    """A JSON object without version and mark, and its mark."""
+    if len(payload) > JSON_MAX_BYTES:
+        raise Refused("too long", f"want at most {JSON_MAX_BYTES} bytes, got {len(payload)}")
+    try:
+        fields = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise Refused("not JSON", "want JSON in UTF-8") from None
+    if not isinstance(fields, dict):
+        raise Refused("not JSON", f"want a JSON object, got {type(fields).__name__}")
+    if fields.pop("v", None) != VERSION:
+        raise Refused("another version", f"want v {VERSION}")
+    run, number = fields.pop("run", None), fields.pop("seq", None)
+    if not all(type(one) is int and 0 <= one <= 0xFFFFFFFF for one in (run, number)):
+        raise Refused("malformed", "run, seq: want whole numbers of 32 bits")
+    return fields, Mark(run, number)
+
+
+class Decoder:
+    """Messages of one store to observations. Knows nothing of connections; raises nothing but Refused.
+
+    Attributes:
+        unknown_plates: those that messages named and the store does not have, until somebody clears it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._cameras = {camera.name for camera in store.cameras}
+        self._plates = {plate.plate for plate in store.plates}
+        self._gates = {gate.id for gate in store.gate}
+        self._n_joints, self._dim = store.layout.n_joints, store.appearance_dim
+        self._numbers: dict[tuple[str, ...], _Numbers] = {}  # by topic
+        self._left_out: Counter[tuple[str, ...]] = Counter()  # in earlier runs
+        self.unknown_plates: list[str] = []
+
+    def observations(self, levels: tuple[str, ...], payload: bytes) -> list[Observation]:
+        """What a message tells.
+
+        Args:
+            levels: of the topic below the store's, such as ("detections", "cam1").
+            payload: its bytes.
+
+        Raises:
+            Refused: it cannot be used, or came before.
+        """
+        match levels:
+            case ("detections", camera):
+                observations, mark = self._frame(camera, payload)
+            case ("weights", _):
+                observations, mark = self._weights(payload)
+            case ("gates", gate, "scan"):
+                observations, mark = self._scan(gate, payload)
+            case ("items", source):
+                observations, mark = self._sighting(source, payload)
+            case _:
+                raise Refused("unknown topic")
+        self._check_new(levels, mark)
+        return observations
+
+    def request(self, gate: str, payload: bytes) -> tuple[GateRequest, int]:
+        """Who wants to come in, and the message's number. Raises Refused."""
+        fields, mark = _fields(payload)
+        try:
+            asked = _REQUEST.validate_json(json.dumps(fields), strict=True)
+        except ValidationError as error:
+            raise Refused("malformed", what(error)) from None
+        self._check_gate(gate, asked.gate)
+        shown = asked.credential
+        self._check_new(("gates", gate, "request"), mark)
+        return GateRequest(asked.time, gate, shown.type, shown.token, asked.leaving), mark.number
+
+    def _head(self, payload: bytes, kind: int) -> tuple[int, Mark, int, int, int]:
+        """Rows, mark, time, and the two lengths of a binary message."""
+        if len(payload) > MESSAGE_MAX_BYTES:
+            raise Refused("too long", f"want at most {MESSAGE_MAX_BYTES} bytes, got {len(payload)}")
+        if payload[:1] not in (b"", bytes([VERSION])):
+            raise Refused("another version", f"want version {VERSION}, got {payload[0]}")
+        if len(payload) < _HEAD.size:
+            raise Refused("malformed", f"want a head of {_HEAD.size} bytes, got {len(payload)}")
+        _, got, n, number, t_ns, a, b, run = _HEAD.unpack_from(payload)
+        if got != kind:
+            raise Refused("malformed", f"want kind {kind} on this topic, got {got}")
+        if not EARLIEST_NS <= t_ns <= LATEST_NS:
+            raise Refused("impossible time", f"want UTC nanoseconds since 1970, got {t_ns} (another unit?)")
+        return n, Mark(run, number), t_ns, a, b
+
+    def _frame(self, camera: str, payload: bytes) -> tuple[list[Observation], Mark]:
+        n, mark, t_ns, n_joints, dim = self._head(payload, _FRAME)
+        if camera not in self._cameras:
+            raise Refused("unknown camera", f"camera {camera!r} is not in cameras.toml")
+        if (n_joints, dim) != (self._n_joints, self._dim):
+            wanted = f"{self._n_joints} joints and {self._dim} of appearance"
+            raise Refused("another layout", f"want {wanted}, got {n_joints} and {dim}")
+        size = n * 3 * n_joints
+        floats = _floats(payload, n * dim + size, 0)
+        keypoints = floats[:size].reshape(n, n_joints, 3)
+        appearance = floats[size:].reshape(n, dim) if dim else None
+        return [Frame(t_ns, camera, keypoints, appearance)], mark
+
+    def _weights(self, payload: bytes) -> tuple[list[Observation], Mark]:
+        n, mark, t_ns, n_samples, n_bytes = self._head(payload, _WEIGHTS)
+        samples = _floats(payload, n * n_samples, n_bytes).reshape(n, n_samples)
+        names, at = [], len(payload) - n_bytes
+        while at < len(payload):
+            length = payload[at]
+            name = payload[at + 1 : at + 1 + length]
+            if len(name) < length:
+                raise Refused("malformed", "a plate's name goes beyond the end")
+            names.append(name)
+            at += 1 + length
+        if len(names) != n or not n:
+            raise Refused("malformed", f"want at least one plate and as many names, got {n} and {len(names)}")
+        try:
+            plates = [name.decode() for name in names]
+        except UnicodeDecodeError:
+            raise Refused("malformed", "want plates' names in UTF-8") from None
+        self.unknown_plates += [plate for plate in plates if plate not in self._plates]
+        known = [(plate, row) for plate, row in zip(plates, samples) if plate in self._plates]
+        return [ShelfReading(t_ns, plate, row) for plate, row in known], mark
+
+    def _scan(self, gate: str, payload: bytes) -> tuple[list[Observation], Mark]:
+        fields, mark = _fields(payload)
+        try:
+            scan = parse_gate_line(json.dumps(fields))
+        except ValidationError as error:
+            raise Refused("malformed", what(error)) from None
+        self._check_gate(gate, scan.gate)
+        return [scan], mark
+
+    def _check_gate(self, gate: str, named: str) -> None:
+        if named != gate:
+            raise Refused("another gate than the topic's", f"want {gate!r} as in the topic, got {named!r}")
+        if gate not in self._gates:
+            raise Refused("unknown gate", f"gate {gate!r} is not in store.toml")
+
+    def _sighting(self, source: str, payload: bytes) -> tuple[list[Observation], Mark]:
+        fields, mark = _fields(payload)
+        try:
+            seen = parse_item_line(json.dumps(fields))
+        except ValidationError as error:
+            raise Refused("malformed", what(error)) from None
+        if seen.source != source:
+            raise Refused("another source than the topic's", f"want {source!r}, got {seen.source!r}")
+        return [seen], mark
+
+    def _check_new(self, levels: tuple[str, ...], mark: Mark) -> None:
+        """Refuse what came before."""
+        numbers = self._numbers.get(levels)
+        if numbers is None or numbers.run != mark.run:
+            if len(self._numbers) >= NAMES_MAX and numbers is None:
+                raise Refused("too many sources", f"want at most {NAMES_MAX} topics")
+            self._left_out[levels] += numbers.n_left_out if numbers is not None else 0
+            self._numbers[levels] = _Numbers(mark)
+        elif not numbers.take(mark.number):
+            raise Refused("sent again")
+
+    def missing(self, levels: tuple[str, ...]) -> int:
+        """Messages of a topic that were published and have not arrived, as their numbers tell."""
+        numbers = self._numbers.get(levels)
+        return self._left_out[levels] + (numbers.n_left_out if numbers is not None else 0)
+
+    def topics(self) -> list[tuple[str, ...]]:
+        """The topics of which something has come."""
+        return list(self._numbers)
+
+
+class _Numbers:
+    """Which messages of one topic and run have come.
+
+    Attributes:
+        n_left_out: those between others that came, and have not come themselves.
+    """
+
+    def __init__(self, first: Mark) -> None:
+        self.run = first.run
+        self.n_left_out = 0
+        self._newest = first.number
+        # Ranges (begin, end, whether they count) of what has not come. What was published before anybody listened may
+        # still be sent again, but is not missing.
+        self._gaps: list[tuple[int, int, bool]] = [(0, first.number, False)] if first.number else []
+
+    def take(self, number: int) -> bool:
+        """Whether a message is new."""
+        ahead = (number - self._newest + 0x80000000) % 0x100000000 - 0x80000000
+        number = self._newest + ahead  # It goes on beyond 32 bits.
+        if ahead > 0:
+            if ahead > 1:
+                # Nobody misses a million messages; that is a counter that was set.
+                counts = ahead <= 1_000_000
+                self.n_left_out += ahead - 1 if counts else 0
+                self._gaps = [*self._gaps[-GAPS_MAX + 1 :], (self._newest + 1, number, counts)]
+            self._newest = number
+            return True
+        for i, (begin, end, counts) in enumerate(self._gaps):
+            if begin <= number < end:
+                left = [(begin, number, counts), (number + 1, end, counts)]
+                self._gaps[i : i + 1] = [gap for gap in left if gap[0] < gap[1]]
+                self.n_left_out -= counts
+                return True
+        return False
+
+
+def _floats(payload: bytes, n_floats: int, n_behind: int) -> np.ndarray:
+    """The floats between the head and what comes behind them, as the length of a message must have it."""
+    wanted = _HEAD.size + 4 * n_floats + n_behind
+    if len(payload) != wanted:
+        raise Refused("malformed", f"want {wanted} bytes, got {len(payload)}")
+    floats = np.frombuffer(payload, _FLOATS, n_floats, _HEAD.size).astype(np.float32, copy=False)
+    return floats if floats.flags.aligned else floats.copy()

@@ -1,0 +1,180 @@
+"""What a store tells the chain beside its books: goods that moved, and what its sensors warned of.
+
+One SQLite file in the store, only added to. The store's process writes into it as it goes; whoever ships reads it at
+leisure, so neither waits for the other. Rows are numbered from 1 in each of the two streams and chained by SHA-256 as
+the ledger's entries are. What was written before is silent, so that a store which goes on from a snapshot may tell
+again what it told before it died.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fusion.errors import IdempotencyConflict, LedgerError
+from fusion.goods.journal import Transfer
+from fusion.money.databases import Row, opened_sqlite
+from fusion.results import Result, Warning
+from fusion.store.models import Store
+
+FORMAT_VERSION = 1
+# Longest text of a warning's row; more of a message is cut off.
+TEXT_MAX = 2000
+
+STREAMS = ("goods", "health")
+COLUMNS = {
+    "goods": "seq, t_ns, key, debit, credit, gtin, quantity, hash",
+    "health": "seq, t_ns, kind, subject, message, hash",
+}
+_NAMED_BY = {"goods": (2,), "health": (1, 2, 3, 4)}  # columns of a row that no other row has alike
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS outbox (
+  id INTEGER PRIMARY KEY CHECK (id = 1), format_version INTEGER NOT NULL, store TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS goods (
+  seq INTEGER PRIMARY KEY, t_ns INTEGER NOT NULL, key TEXT NOT NULL UNIQUE, debit TEXT NOT NULL, credit TEXT NOT NULL,
+  gtin TEXT NOT NULL, quantity INTEGER NOT NULL, hash BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS health (
+  seq INTEGER PRIMARY KEY, t_ns INTEGER NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, message TEXT NOT NULL,
+  hash BLOB NOT NULL, UNIQUE (t_ns, kind, subject, message)
+) STRICT;
+""" + "".join(
+    f"CREATE TRIGGER IF NOT EXISTS {table}_{event} BEFORE {event.upper()} ON {table} "
+    "BEGIN SELECT RAISE(ABORT, 'an outbox is only added to'); END;\n"
+    for table in ("outbox", *STREAMS)
+    for event in ("update", "delete")
+)
+
+
+def genesis(store: str, stream: str) -> bytes:
+    """What the first row of a stream is chained to."""
+    return hashlib.sha256(_row_bytes(["fusion outbox", FORMAT_VERSION, store, stream])).digest()
+
+
+def chained(previous: bytes, row: Sequence[object]) -> bytes:
+    """SHA-256 over the predecessor's hash and a row, all columns but its own hash."""
+    return hashlib.sha256(previous + _row_bytes(row)).digest()
+
+
+# Made once: json.dumps would make one for every row.
+_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
+
+
+def _row_bytes(row: Sequence[object]) -> bytes:
+    return _ENCODER.encode(row).encode("ascii")
+
+
+class Outbox:
+    """One store's rows for the chain; several threads and processes may use the same file.
+
+    What a method has returned from is on disk. Holds no account and no pseudonym: a transfer's cart is named by its
+    visit.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], store: Store) -> None:
+        """Open a store's outbox, or begin it.
+
+        Raises:
+            LedgerError: it cannot be used, or is another store's.
+        """
+        self.where = os.fspath(path)
+        self.store = store.id
+        self._lock = threading.RLock()
+        self._connection = opened_sqlite(Path(path), "an outbox", _SCHEMA)
+        try:
+            self._connection.execute("INSERT OR IGNORE INTO outbox VALUES (1, ?, ?)", (FORMAT_VERSION, store.id))
+            found = self._connection.execute("SELECT format_version, store FROM outbox").fetchall()
+        except sqlite3.Error as error:
+            self.close()
+            raise LedgerError(f"{self.where}: want an outbox, got: {error}") from error
+        if found != [(FORMAT_VERSION, store.id)]:
+            self.close()
+            raise LedgerError(f"{self.where}: want the outbox of {store.id!r}, format {FORMAT_VERSION}, got {found}")
+
+    def add(self, transfers: Iterable[Transfer] = (), results: Iterable[Result] = ()) -> int:
+        """Keep transfers of a journal, and the warnings among results; all of them or none. Returns how many were new.
+
+        Raises:
+            IdempotencyConflict: a transfer's key was kept before with other contents.
+            LedgerError: the file cannot be written.
+        """
+        goods = [
+            (one.t_ns, one.idempotency_key, " ".join(one.debit), " ".join(one.credit), one.gtin, one.quantity)
+            for one in transfers
+        ]
+        warnings = [
+            (one.t_ns, *(_short(text) for text in (one.kind, one.subject, one.message)))
+            for one in results
+            if isinstance(one, Warning)
+        ]
+        if not goods and not warnings:
+            return 0
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    n_new = self._append("goods", goods) + self._append("health", warnings)
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
+                raise LedgerError(f"{self.where}: want an outbox that can be written, got: {error}") from error
+        return n_new
+
+    def _append(self, stream: str, rows: Sequence[Row]) -> int:
+        run = self._connection.execute
+        last = run(f"SELECT seq, hash FROM {stream} ORDER BY seq DESC LIMIT 1").fetchone()
+        seq, digest = last or (0, genesis(self.store, stream))
+        columns = COLUMNS[stream].split(", ")
+        names = " AND ".join(f"{columns[i]} = ?" for i in _NAMED_BY[stream])
+        places = ", ".join("?" * len(columns))
+        n_new = 0
+        for row in rows:
+            values = [row[i - 1] for i in _NAMED_BY[stream]]
+            kept = run(f"SELECT {', '.join(columns[1:-1])} FROM {stream} WHERE {names}", values).fetchone()
+            if kept is not None:
+                if kept != row:
+                    raise IdempotencyConflict(f"{self.where}: have {kept}, got {row}")
+                continue
+            seq += 1
+            digest = chained(digest, [seq, *row])
+            run(f"INSERT INTO {stream} VALUES ({places})", (seq, *row, digest))
+            n_new += 1
+        return n_new
+
+    def newest(self, stream: str) -> int:
+        """Number of the newest row of a stream, 0 where there is none."""
+        return int(self._read(f"SELECT coalesce(max(seq), 0) FROM {stream}", ())[0][0])
+
+    def rows_after(self, stream: str, seq: int, limit: int) -> list[Row]:
+        """At most `limit` rows of a stream after a number, in the order of COLUMNS."""
+        return self._read(f"SELECT {COLUMNS[stream]} FROM {stream} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+
+    def _read(self, statement: str, values: Sequence[int]) -> list[Row]:
+        with self._lock:
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise LedgerError(f"{self.where}: want an outbox that can be read, got: {error}") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Outbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"

@@ -1,0 +1,213 @@
+"""Cameras as the stages see them: a Rig, projection, undistortion, and public robust triangulation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusion._kernels import triangulation
+from fusion.errors import ShapeError
+
+if TYPE_CHECKING:
+    from fusion.store.models import Camera
+
+# Deviation of a detected point in pixels where the caller says nothing else.
+POINT_SD_PX = 3.0
+# Steps of the robust refinement, in which its scale shrinks from 64 deviations to one.
+REFINE_STEPS = 10
+# A view agrees with the answer where its share is above this: a residual of 4.4 deviations.
+AGREES_MIN = 0.1
+
+
+class Status(IntEnum):
+    """What became of a point."""
+
+    OK = 0
+    UNDERCONSTRAINED = 1
+    BEHIND_CAMERA = 2
+
+
+def rotation_from_rodrigues(vector: Iterable[float]) -> np.ndarray:
+    """(3, 3) rotation of an axis times an angle in radians. Source: Rodrigues (1840); same convention as OpenCV."""
+    axis = np.asarray(tuple(vector), np.float64)
+    angle = float(np.linalg.norm(axis))
+    if angle < 1e-12:
+        return np.eye(3)
+    x, y, z = axis / angle
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * (cross @ cross)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """n_views calibrated cameras.
+
+    Attributes:
+        names: in the order of every array here.
+        camera_from_world: (n_views, 3, 4) extrinsics.
+        image_from_camera: (n_views, 3, 3) intrinsics K.
+        distortions: (n_views, 5) OpenCV's k1, k2, p1, p2, k3.
+        size_px: (n_views, 2) width and height.
+    """
+
+    names: tuple[str, ...]
+    camera_from_world: np.ndarray
+    image_from_camera: np.ndarray
+    distortions: np.ndarray
+    size_px: np.ndarray
+
+    @classmethod
+    def from_cameras(cls, cameras: Iterable[Camera]) -> Rig:
+        """The rig of a store's cameras, in their order."""
+        cameras = tuple(cameras)
+        n = len(cameras)
+        extrinsics = np.empty((n, 3, 4))
+        for view, camera in enumerate(cameras):
+            extrinsics[view, :, :3] = rotation_from_rodrigues(camera.rotation)
+            extrinsics[view, :, 3] = camera.translation
+        return cls(
+            tuple(camera.name for camera in cameras),
+            extrinsics,
+            np.array([camera.matrix for camera in cameras], np.float64).reshape(n, 3, 3),
+            np.array([camera.distortions for camera in cameras], np.float64).reshape(n, 5),
+            np.array([camera.size for camera in cameras], np.float64).reshape(n, 2),
+        )
+
+    @property
+    def n_views(self) -> int:
+        return len(self.names)
+
+    @property
+    def centres_m(self) -> np.ndarray:
+        """(n_views, 3) where the cameras are, world frame."""
+        rotation, translation = self.camera_from_world[:, :, :3], self.camera_from_world[:, :, 3]
+        return -np.einsum("vji,vj->vi", rotation, translation)
+
+    @property
+    def lenses(self) -> np.ndarray:
+        """(n_views, 9) as the kernels read them: fx, fy, cx, cy, k1, k2, p1, p2, k3."""
+        k = self.image_from_camera
+        pinhole = np.stack([k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2]], axis=1)
+        return np.ascontiguousarray(np.concatenate([pinhole, self.distortions], axis=1))
+
+    def project(self, points_m: np.ndarray) -> np.ndarray:
+        """Where cameras see world points.
+
+        Args:
+            points_m: (n_points, 3) world frame.
+
+        Returns:
+            (n_views, n_points, 2) pixels of the raw (distorted) image, NaN behind the camera.
+        """
+        points_m = np.asarray(points_m, np.float64)
+        if points_m.ndim != 2 or points_m.shape[1] != 3:
+            raise ShapeError(f"points_m: want (n_points, 3), got {points_m.shape}")
+        camera_m = np.einsum("vij,nj->vni", self.camera_from_world[:, :, :3], points_m)
+        camera_m = camera_m + self.camera_from_world[:, None, :, 3]
+        depth = camera_m[..., 2]
+        normalised = camera_m[..., :2] / np.where(depth > 0, depth, np.nan)[..., None]
+        return self.distort(normalised)
+
+    def distort(self, normalised: np.ndarray) -> np.ndarray:
+        """(n_views, n_points, 2) undistorted normalised coordinates to raw pixels."""
+        k1, k2, p1, p2, k3 = (self.distortions[:, i, None] for i in range(5))
+        x, y = normalised[..., 0], normalised[..., 1]
+        r2 = x * x + y * y
+        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+        xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+        yd = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+        k = self.image_from_camera
+        return np.stack([xd * k[:, 0, 0, None] + k[:, 0, 2, None], yd * k[:, 1, 1, None] + k[:, 1, 2, None]], axis=-1)
+
+    def normalise(self, points_px: np.ndarray) -> np.ndarray:
+        """(n_views, n_points, 2) raw pixels to undistorted normalised coordinates; NaN stays NaN."""
+        points_px = self._checked(points_px)
+        out = np.empty_like(points_px)
+        triangulation.undistort(points_px, self.lenses, out)
+        return out
+
+    def undistort(self, points_px: np.ndarray) -> np.ndarray:
+        """(n_views, n_points, 2) raw pixels to the pixels of a camera without distortion; NaN stays NaN."""
+        normalised = self.normalise(points_px)
+        k = self.image_from_camera
+        focal = np.stack([k[:, 0, 0], k[:, 1, 1]], axis=-1)[:, None]
+        return normalised * focal + k[:, None, :2, 2]
+
+    def _checked(self, points_px: np.ndarray) -> np.ndarray:
+        is_float_3d = isinstance(points_px, np.ndarray) and points_px.dtype == np.float64 and points_px.ndim == 3
+        if not is_float_3d or points_px.shape[::2] != (self.n_views, 2):
+            came = f"{getattr(points_px, 'dtype', type(points_px).__name__)} {np.shape(points_px)}"
+            raise ShapeError(f"points_px: want float64 ({self.n_views}, n_points, 2), got {came}")
+        return np.ascontiguousarray(points_px)
+
+
+@dataclass(frozen=True)
+class Triangulation:
+    """World points with what is known about them.
+
+    Attributes:
+        points_m: (n_points, 3) world frame, NaN unless status is OK.
+        cov_m2: (n_points, 3, 3) covariance, NaN unless status is OK.
+        agreeing: (n_views, n_points) bool: the view saw the point and agrees with the answer.
+        status: (n_points,) int8, see Status.
+    """
+
+    points_m: np.ndarray
+    cov_m2: np.ndarray
+    agreeing: np.ndarray
+    status: np.ndarray
+
+
+def triangulate(rig: Rig, points_px: np.ndarray, sd_px: float = POINT_SD_PX) -> Triangulation:
+    """Locate in the world the points that several calibrated cameras saw, even if some views are wrong.
+
+    Args:
+        rig: n_views cameras with fixed intrinsics and extrinsics.
+        points_px: (n_views, n_points, 2) float64, undistorted (`rig.undistort`); NaN where a camera saw nothing.
+        sd_px: standard deviation of a detected point, pixels.
+
+    Returns:
+        Points with covariance; a point needs two agreeing views.
+
+    Raises:
+        ShapeError: points_px is not one float64 pixel pair per camera and point.
+
+    Source: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2; Yang et al., Graduated Non-Convexity
+    (2020) for the robust refinement.
+    """
+    points_px = rig._checked(points_px)
+    n_points = points_px.shape[1]
+    k = rig.image_from_camera
+    focal = np.stack([k[:, 0, 0], k[:, 1, 1]], axis=-1)
+    normalised = (points_px - k[:, None, :2, 2]) / focal[:, None]
+    # Kernels walk eight points at a time, so points are the last axis: one transpose here.
+    normalised = np.ascontiguousarray(normalised.transpose(0, 2, 1))
+    points_m = np.empty((n_points, 3))
+    status = np.empty(n_points, np.int8)
+    triangulation.triangulate(rig.camera_from_world, normalised, points_m, status)
+    cov = np.empty((n_points, 6))
+    weights = np.zeros((rig.n_views, n_points))
+    started = status != Status.UNDERCONSTRAINED
+    # A start behind a camera is one that a wrong view has spoilt: begin in front of the cameras instead.
+    ahead_m = (rig.centres_m + 3.0 * rig.camera_from_world[:, 2, :3]).mean(axis=0) if rig.n_views else np.zeros(3)
+    points_m[~np.isfinite(points_m).all(axis=1)] = ahead_m
+    sd = sd_px / np.sqrt(focal.prod(axis=1))
+    triangulation.refine(rig.camera_from_world, normalised, sd, REFINE_STEPS, points_m, cov, weights)
+    agreeing = weights > AGREES_MIN
+    status[agreeing.sum(axis=0) < 2] = Status.UNDERCONSTRAINED
+    depth = np.einsum("vj,nj->vn", rig.camera_from_world[:, 2, :3], points_m) + rig.camera_from_world[:, 2, 3:]
+    behind = (agreeing & (depth <= 0)).any(axis=0)
+    status[started & (status != Status.UNDERCONSTRAINED)] = Status.OK
+    status[started & behind] = Status.BEHIND_CAMERA
+    # Nearly parallel rays leave the depth open; a deviation above a metre is no location.
+    full = cov[:, [0, 1, 3, 1, 2, 4, 3, 4, 5]].reshape(-1, 3, 3)
+    status[~(full[:, range(3), range(3)].sum(axis=1) < 1.0)] = Status.UNDERCONSTRAINED
+    wrong = status != Status.OK
+    points_m[wrong] = np.nan
+    full[wrong] = np.nan
+    agreeing[:, wrong] = False
+    return Triangulation(points_m, full, agreeing, status)

@@ -1,0 +1,31 @@
+"""The till killed while it works, as bench/kills.py does at length: nothing acknowledged is lost, nothing doubled."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from conftest import Place
+
+from fusion.money.ledger import Ledger
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+import kills
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_charged_twice(place: Place) -> None:
+    n_kills = 30 if place.database is None else 15
+    outcome = kills.killed(lambda: place.open(kills.STORE), n_kills, seed=7)
+    assert outcome.faults == []
+    assert outcome.kills == n_kills and outcome.acknowledged["finished"] > 5 and outcome.captured > 0
+
+
+def test_what_would_be_lost_or_doubled_is_found(tmp_path: Path) -> None:
+    """The check itself: a charge that the provider never saw, and an acknowledged visit that is not in the books."""
+    outcome = kills.killed(lambda: Ledger.open(tmp_path / "ledger.sqlite", kills.STORE), 3, seed=1)
+    assert outcome.faults == []
+    with Ledger.open(tmp_path / "ledger.sqlite", kills.STORE) as ledger:
+        checkout = kills.Checkout(ledger, kills.InProcessProvider(), kills.STORE)
+        said = {"opened": 10**4, "billed": 0, "finished": 0, "admitted": 0}
+        faults = kills._faults_of(ledger, checkout, kills.InProcessProvider(), said)
+    assert any("it is lost" in fault for fault in faults)

@@ -1,0 +1,51 @@
+"""An hour's quarter in a shop, compressed: the tables of an engine stay as large as the shop is full."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("soak", ROOT / "bench" / "soak.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["soak"] = module  # Dataclasses look their module up.
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_do_not_grow(bench):
+    store = bench.shop()
+    block = bench.make_block(store, seed=1, minutes=0.9, shoppers=3)
+    # Some ten rounds: four people come and go in each.
+    hours = 10 * block.length_ns / 3.6e12
+    stretches = bench.soak([block], store, hours, hours / 9.5)
+    last = stretches[-1]
+    assert last.results["PersonEntered"] == last.results["PersonLeft"] == 40
+    receipts = sum(n for name, n in last.results.items() if name.startswith("Receipt"))
+    assert receipts == 10 * block.n_visits
+    allowed = bench.HISTORY + bench.BOUNDED
+    assert [name for name in bench.growing(stretches[:-1]) if not name.startswith(allowed)] == []
+    # The walk sees what it is meant to see.
+    assert last.tables["journal._transfers"] > 10
+
+
+def test_growth_is_named(bench):
+    flat = bench.Stretch(0.0, 200.0, 100.0, 200.0, 100.0, 1.0, 1000, {}, {"_a": 50, "_b": 5})
+    leaking = [
+        replace(flat, end_h=float(h), resident_mb=200.0 + 2.0 * h, step_p50_us=100.0 + 5.0 * h, tables={"_a": 50 * h})
+        for h in range(1, 25)
+    ]
+    faults = bench.judge(leaking)
+    assert len(faults) == 3
+    assert "2.00 MB an hour" in faults[0] and "a step costs" in faults[1] and "_a grows" in faults[2]
+    assert bench.judge([replace(flat, end_h=float(h)) for h in range(1, 25)]) == []

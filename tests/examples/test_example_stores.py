@@ -1,0 +1,121 @@
+"""The stores people know, from the door to the receipt: bills are right or wait, books balance, nobody has a name."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import Place
+from test_receipts import Inbox, inbox  # noqa: F401
+from test_run_store import run
+
+from fusion.money.ledger import Ledger
+from fusion.money.retailers import Chain
+from fusion.simulation import Scenario
+from fusion.simulation.crowd import Crowd
+from fusion.store.models import Store
+
+STORES = Path(__file__).resolve().parents[2] / "examples" / "stores"
+FOLDERS = sorted(path.name for path in STORES.iterdir() if (path / "store.toml").exists())
+SAYS = {
+    "amazon_go": "8 let in",
+    "just_walk_out": "platform fee",
+    "just_walk_out_stadium": "held for visits in review",
+    "amazon_fresh": "Amazon Retail, Fresh, Queen Street",
+    "welife": "6 baskets shown and confirmed in the payment zone",
+    "biu": "6 let in",
+    "unmanned_box": "4 baskets shown and confirmed at the door, which then opened",
+    "rewe_pilot": "1 refused (not open to the public yet)",
+}
+
+
+def rows_of(out: str) -> list[str]:
+    """The table of receipts beside the truth."""
+    table = out[out.index("\naccount ") :].splitlines()[3:]
+    return table[: next(i for i, line in enumerate(table) if line.startswith("from the exit"))]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, tuple[int, str, str]]]:
+    """Every store run as the README says, two at a time: where its results are, exit code, stdout and stderr."""
+    folders = {folder: tmp_path_factory.mktemp(folder) for folder in FOLDERS}
+    with ThreadPoolExecutor(2) as pool:
+        asked = {
+            folder: pool.submit(run, "run_store.py", "--store", STORES / folder, "--out", out)
+            for folder, out in folders.items()
+        }
+        return {folder: (folders[folder], answer.result()) for folder, answer in asked.items()}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_store_runs_from_door_to_receipt(
+    folder: str, runs: dict[str, tuple[Path, tuple[int, str, str]]]
+) -> None:
+    tmp_path, (code, out, err) = runs[folder]
+    assert code == 0, err
+    rows = rows_of(out)
+    assert len(rows) >= 3 and all("settled" in row or "review" in row for row in rows)
+    assert not [row for row in rows if "settled" in row and "right" not in row]
+    assert "both books agree" in out and "all accounts sum to 0; its chain holds" in out and " 0.00 " in out
+    assert SAYS[folder] in out
+    store = Store.load(STORES / folder)
+    with Ledger.open(tmp_path / "ledger.sqlite", store) as ledger:
+        balances = ledger.balances()
+        assert set(balances) <= {store.currency} and sum(balances[store.currency].values()) == 0
+        assert balances[store.currency].get("receivable", 0) == 0 and balances[store.currency]["provider"] > 0
+        settled = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "receipts").glob("*.json")]
+        assert sum(one["total"] for one in settled) == balances[store.currency]["provider"]
+        assert ledger.unlink_before(2**62) > 0
+    # Engine, results, receipts and, once unlinked, the books know customers by pseudonym alone.
+    scenario = Scenario(seed=1, minutes=8.0, shoppers=8)
+    assert any(person.account for person in Crowd(store, scenario).people)
+    named = re.compile(rb"acc-[a-z2-9]{7}")
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.suffix != ".parquet":
+            assert not named.search(path.read_bytes()), path
+
+
+def test_receipts_are_mailed_and_books_kept_in_postgres(
+    place: Place,
+    tmp_path: Path,
+    inbox: tuple[Inbox, object],  # noqa: F811
+) -> None:
+    if place.database is None:
+        pytest.skip("the others run on SQLite")
+    handler, controller = inbox
+    code, out, err = run(
+        "run_store.py", "--store", STORES / "just_walk_out", "--out", tmp_path, "--minutes", 2, "--shoppers", 4,
+        "--ledger", place.database, "--vault", place.folder / "vault.sqlite", "--smtp", f"127.0.0.1:{controller.port}",  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert code == 0, err
+    assert "both books agree" in out and "all accounts sum to 0; its chain holds" in out
+    sent = int(re.search(r"mail: (\d+) receipts sent, 0 wait", out)[1])  # type: ignore[index]
+    assert sent == len(handler.mails) > 0
+    assert all(to[0].endswith("@mail.example") and "Terminal News" in mail for to, mail in handler.mails)
+
+
+def test_the_store_folders_are_what_their_maker_makes(tmp_path: Path) -> None:
+    copied = tmp_path / "stores"
+    copied.mkdir()
+    (copied / "make.py").write_bytes((STORES / "make.py").read_bytes())
+    subprocess.run([sys.executable, str(copied / "make.py")], check=True)
+    made = {path.relative_to(copied): path.read_bytes() for path in copied.rglob("*.*") if path.suffix != ".py"}
+    kept = {path.relative_to(STORES): path.read_bytes() for path in STORES.rglob("*.*") if path.suffix != ".py"}
+    assert {k: v for k, v in kept.items() if "__pycache__" not in str(k)} == made
+    chain = Chain.load(STORES / "chain.toml")
+    assert sorted(store.id for stores in chain.stores.values() for store in stores) == FOLDERS
+
+
+def test_faults_of_an_example_are_told(tmp_path: Path) -> None:
+    Store.load(STORES / "biu").save(tmp_path / "biu")
+    (tmp_path / "biu" / "example.toml").write_text('credential = "coin"\nstart = "noon"\ntypo = 1\n')
+    code, _, err = run("run_store.py", "--store", tmp_path / "biu", "--out", tmp_path / "out")
+    assert code == 2 and "credential" in err and "typo: unknown key" in err and "Traceback" not in err
+    (tmp_path / "biu" / "example.toml").write_text('credential = "face"\nstart = "noon"\n')
+    code, _, err = run("run_store.py", "--store", tmp_path / "biu", "--out", tmp_path / "out")
+    assert code == 2 and "noon" in err and "Traceback" not in err

@@ -1,0 +1,481 @@
+"""Who took what: the kernel against its twin, then scenes whose answer a person would agree with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from reference import attribution as reference
+from reference import shelves as scene
+
+from fusion.goods.attribution import EVENTS_PER_COMPONENT_MAX, PUTTING, TAKING, ArmHistory, Attributor, EventBelief
+from fusion.goods.scales import ShelfEvent, ShelfMonitor
+from fusion.observations import Recording, ShelfReading
+from fusion.results import People
+from fusion.store.layouts import Layout
+
+STORE = scene.shop()
+LAYOUT = STORE.layout
+GTINS = [product.gtin for product in STORE.products]
+REAL = Path(__file__).parents[3] / "shared/data"
+REAL = REAL if REAL.exists() else Path(__file__).parents[4] / "shared/data"
+T0 = 10**18
+
+
+# ---- the kernel and its twin -----------------------------------------------------------------------------------------
+
+
+@st.composite
+def components(draw: st.DrawFn) -> tuple:
+    """A component's table and explanations, and a new event's candidates at the table's end."""
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    n_events, n_new = draw(st.integers(0, 4)), draw(st.integers(1, 12))
+    sizes = rng.integers(1, 6, n_events)
+    first = int(sizes.sum())
+    n = first + n_new
+    owner, product = rng.integers(-1, 4, (n, 2)).astype(np.int32), rng.integers(0, 3, (n, 2)).astype(np.int32)
+    # People 2 and 3 share a cart.
+    cart, quantity = np.minimum(owner, 2), rng.integers(-2, 3, (n, 2)).astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+    rows = draw(st.integers(1, 30))
+    picks = [rng.integers(starts[e], starts[e + 1], rows) for e in range(n_events)]
+    choices = np.ascontiguousarray(np.stack(picks, 1) if picks else np.zeros((1, 0)), np.int32)
+    log_weight = np.log(rng.dirichlet(np.ones(len(choices))))
+    event_s = rng.uniform(0, 2, n_events + 1)
+    log_candidate, log_not_held = rng.normal(0, 3, n_new), -rng.uniform(0, 9, (n_new, 2))
+    held = rng.integers(0, 3, (n_new, 2)).astype(np.int32)
+    log_pair = rng.choice(
+        [np.nan, -1.0, 4.0, np.inf], p=[0.4, 0.25, 0.25, 0.1], size=(first if draw(st.booleans()) else 0, n_new)
+    )
+    n_settled = rng.integers(0, 3, n_new).astype(np.int32) * draw(st.integers(0, 1))
+    settled_ratio = n_settled * rng.uniform(0.1, 9.0, n_new)
+    new = (log_candidate, log_not_held, held, log_pair, settled_ratio, n_settled, 0.5, -2.0)
+    return choices, log_weight, owner, cart, product, quantity, first, event_s, *new
+
+
+@settings(max_examples=150, deadline=None)
+@given(component=components(), capacity=st.integers(1, 200))
+def test_extend_matches_reference(component: tuple, capacity: int) -> None:
+    from fusion._kernels import attribution as kernel
+
+    expected = reference.extend(*component)
+    key, pick = np.full(capacity, np.nan), np.full(capacity, -1, np.int32)
+    kept = kernel.extend(*component, key, pick, 1e9)
+    assert kept == min(capacity, expected.size)
+    assert_allclose(key[:kept], np.sort(expected.ravel())[::-1][:kept], rtol=1e-12)
+    assert len(set(pick[:kept].tolist())) == kept
+    assert_allclose(expected.ravel()[pick[:kept]], key[:kept], rtol=1e-12)
+
+
+@settings(deadline=None)
+@given(
+    a=st.lists(st.floats(-20, 0), min_size=1, max_size=40),
+    b=st.lists(st.floats(-20, 0), min_size=1, max_size=40),
+    capacity=st.integers(1, 60),
+)
+def test_merge_matches_reference(a: list[float], b: list[float], capacity: int) -> None:
+    from fusion._kernels import attribution as kernel
+
+    log_a, log_b = np.sort(a)[::-1].copy(), np.sort(b)[::-1].copy()
+    expected = reference.merge(log_a, log_b)
+    key, pick = np.full(capacity, np.nan), np.full(capacity, -1, np.int32)
+    kept = kernel.merge(log_a, log_b, key, pick, 1e9)
+    assert kept == min(capacity, expected.size)
+    assert_allclose(key[:kept], np.sort(expected.ravel())[::-1][:kept])
+    assert_allclose(expected.ravel()[pick[:kept]], key[:kept])
+
+
+@settings(deadline=None)
+@given(component=components())
+def test_marginals_match_reference(component: tuple) -> None:
+    from fusion._kernels import attribution as kernel
+
+    choices, log_weight, owner = component[:3]
+    out = np.full(len(owner), np.nan)
+    kernel.marginals(choices, log_weight, out)
+    assert_allclose(out, reference.marginals(choices, log_weight, len(owner)), atol=1e-12)
+
+
+def model_by_name(model: np.ndarray) -> dict[str, float]:
+    """The kernel's constants by their names in its enum."""
+    text = (Path(__file__).parents[2] / "native/attribution.pyx").read_text()
+    body = text[text.index("cdef enum:") :]
+    names = re.findall(r"[A-Z][A-Z_]+", body[: body.index("\n\n")])
+    assert len(names) == len(model)
+    return dict(zip(map(str.lower, names), model.tolist()))
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), silent=st.booleans(), n_people=st.integers(0, 6))
+def test_weigh_matches_reference(seed: int, silent: bool, n_people: int) -> None:
+    from fusion._kernels import attribution as kernel
+
+    rng = np.random.default_rng(seed)
+    n = 12 * n_people
+    t_ns = T0 + np.sort(rng.integers(-500, 500, n)) * 10**6
+    track = rng.integers(0, max(n_people, 1), n)
+    position = rng.uniform(-1.5, 1.5, (n, 2))
+    arms = position[:, None, None, :] + rng.normal(0, 0.4, (n, 2, 3, 2))
+    arms = np.concatenate([arms, rng.uniform(0.3, 1.5, (n, 2, 3, 1))], axis=3)
+    arms[rng.random((n, 2, 3)) < 0.3] = np.nan
+    sd, confirmed = rng.uniform(0.01, 0.2, (n, 2)), (rng.random(n) < 0.3).astype(np.int8)
+    yaw = rng.uniform(-3, 3)
+    where = np.array([0.1, -0.2, 0.9]), math.cos(yaw), math.sin(yaw), 0.2, 0.4, rng.choice([0.2, 1.0])
+    seen = t_ns, track, confirmed, position, arms, sd, T0, silent, *where
+    person, log_ratio = np.zeros(8, np.int64), np.full(8, np.nan)
+    work = np.full((8, 2, kernel.HAND_COLUMNS), np.nan)
+    for model in (TAKING, PUTTING):
+        found = kernel.weigh(*seen, model, person, log_ratio, work)
+        expected = reference.weigh(*seen, model_by_name(model))
+        assert sorted(person[:found].tolist()) == sorted(expected)
+        assert_allclose(log_ratio[:found], [expected[one] for one in person[:found].tolist()], rtol=1e-9)
+
+
+# ---- scenes ----------------------------------------------------------------------------------------------------------
+
+
+def kept(people: list[People], layout: Layout = LAYOUT) -> ArmHistory:
+    history = ArmHistory(layout, span_s=1e6, capacity=sum(len(one.track_id) for one in people) + 1)
+    for one in people:
+        history.append(one)
+    return history
+
+
+def at_shelf(hands: dict[int, tuple[float, float, float] | None], seconds: float = 60.0) -> ArmHistory:
+    """People who stand before the shelf with one hand at a place (None: no wrist is seen), for the whole time."""
+    out = []
+    for t_s in np.arange(0, seconds, 0.1):
+        n = len(hands)
+        joints, sd = np.full((n, LAYOUT.n_joints, 3), np.nan), np.full((n, LAYOUT.n_joints), np.nan)
+        position = np.zeros((n, 2))
+        for i, hand in enumerate(hands.values()):
+            x, y, z = hand or (0.8, 1.0, 0.6)
+            position[i] = x, y - 0.5
+            joints[i, LAYOUT.index("l_wrist")] = x - 0.1, y - 0.5, 0.9
+            joints[i, LAYOUT.index("l_elbow")] = x - 0.1, y - 0.5, 1.15
+            joints[i, LAYOUT.index("r_elbow")] = x, y - 0.33, z
+            joints[i, LAYOUT.index("r_shoulder")] = x, y - 0.5, z + 0.25
+            if hand is not None:
+                joints[i, LAYOUT.index("r_wrist")] = x, y - 0.08, z
+            sd[i] = np.where(np.isnan(joints[i, :, 0]), np.nan, 0.03)
+        yes = np.ones(n, bool)
+        track = np.array(list(hands), np.int64)
+        t_ns = T0 + int(t_s * 1e9)
+        out.append(People(t_ns, track, yes, position, np.full(n, 0.03), joints, sd, np.full(n, t_ns), np.ones(n)))
+    return kept(out)
+
+
+def plate_hand(plate: int) -> tuple[float, float, float]:
+    return STORE.plates[plate].x, STORE.plates[plate].y - 0.1, STORE.plates[plate].z + 0.1
+
+
+def event(at_s: float, loads: dict[int, float]) -> ShelfEvent:
+    t_ns = T0 + int(at_s * 1e9)
+    plates, deltas = np.array(list(loads), np.int64), np.array(list(loads.values()))
+    return ShelfEvent(plates, t_ns - 100_000_000, t_ns, t_ns + 500_000_000, deltas, np.eye(len(plates)) * 0.3)
+
+
+def top(belief: EventBelief) -> tuple[int | None, str, int]:
+    best = belief.candidates[0]
+    return best.person, best.gtin, best.quantity
+
+
+def test_the_hand_at_the_plate_takes() -> None:
+    attributor = Attributor(STORE)
+    history = at_shelf({7: plate_hand(3), 8: plate_hand(6)})
+    belief = attributor.observe(event(5.0, {3: -246.0}), history)
+    assert top(belief) == (7, GTINS[3], -1)
+    assert belief.candidates[0].probability > 0.97
+    cart = attributor.cart([7])
+    assert cart.items == {GTINS[3]: 1} and cart.probability > 0.97
+    assert attributor.cart([8]).items == {} and attributor.cart([8]).probability > 0.97
+
+
+def test_an_unseen_wrist_is_made_up_for_by_the_forearm() -> None:
+    history = at_shelf({7: None, 8: plate_hand(7)})
+    belief = Attributor(STORE).observe(event(5.0, {3: -246.0}), history)
+    assert top(belief) == (7, GTINS[3], -1)
+
+
+def test_nobody_near_is_somebody_unknown() -> None:
+    belief = Attributor(STORE).observe(event(5.0, {3: -246.0}), kept([]))
+    assert top(belief) == (None, GTINS[3], -1)
+    far = at_shelf({7: (8.0, 8.0, 1.0)})
+    attributor = Attributor(STORE)
+    assert top(attributor.observe(event(5.0, {3: -246.0}), far))[0] is None
+    assert attributor.cart([7]).items == {}
+
+
+def test_a_put_back_empties_the_cart() -> None:
+    attributor = Attributor(STORE)
+    history = at_shelf({7: plate_hand(3)})
+    attributor.observe(event(5.0, {3: -246.0}), history)
+    belief = attributor.observe(event(9.0, {3: 245.0}), history)
+    assert top(belief) == (7, GTINS[3], 1)
+    assert attributor.cart([7]).items == {}
+    assert attributor.cart([7]).probability > 0.95
+
+
+def test_only_what_is_held_comes_back() -> None:
+    """Two people stand at the plate; only one of them holds what the load weighs."""
+    attributor = Attributor(STORE)
+    attributor.observe(event(5.0, {4: -371.0}), at_shelf({7: plate_hand(4), 8: plate_hand(1)}))
+    both = at_shelf({7: plate_hand(0), 8: plate_hand(0)})
+    belief = attributor.observe(event(9.0, {0: 371.5}), both)
+    assert top(belief) == (7, GTINS[4], 1)
+    assert attributor.cart([7]).items == {}
+
+
+def test_a_put_back_revises_an_earlier_doubt() -> None:
+    """Either may have taken the piece; later one of them puts it back alone, so that one had it."""
+    attributor = Attributor(STORE)
+    close = at_shelf({7: plate_hand(3), 8: plate_hand(3)})
+    doubtful = attributor.observe(event(5.0, {3: -246.0}), close)
+    assert doubtful.candidates[0].probability < 0.6
+    alone = at_shelf({8: plate_hand(3), 7: (8.0, 8.0, 1.0)})
+    attributor.observe(event(20.0, {3: 246.0}), alone)
+    final = {belief.event_id: belief for belief in attributor.finish()}
+    assert top(final[0]) == (8, GTINS[3], -1)
+    assert final[0].candidates[0].probability > 0.8
+
+
+def test_a_cut_event_is_doubted_by_whom_it_concerns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either of two took it; a third who is among the candidates, but hardly, is not in doubt."""
+    monkeypatch.setattr("fusion.goods.attribution.DECIDED", 0.3)
+    attributor = Attributor(STORE)
+    history = at_shelf({7: plate_hand(3), 8: plate_hand(3), 9: plate_hand(6)})
+    belief = attributor.observe(event(5.0, {3: -246.0}), history)
+    assert {candidate.person for candidate in belief.candidates} >= {7, 8, 9}
+    carts = {person: attributor.cart([person]) for person in (7, 8, 9)}
+    assert sorted(sum(cart.items.values()) for cart in carts.values()) == [0, 0, 1]
+    assert all(0.4 < carts[person].probability < 0.6 for person in (7, 8))
+    assert carts[7].reasons and carts[8].reasons
+    assert carts[9].probability > 0.99 and not carts[9].reasons
+
+
+def test_goods_that_leave_and_come_again_are_no_lean() -> None:
+    """Taken, put back, taken again: nothing but goods leaves a plate first."""
+    attributor = Attributor(STORE)
+    history = at_shelf({7: plate_hand(3)})
+    for at_s, delta_g in ((5.0, -243.0), (12.0, 242.0), (15.0, -242.5)):
+        attributor.observe(event(at_s, {3: delta_g}), history)
+    cart = attributor.cart([7])
+    assert cart.items == {GTINS[3]: 1} and cart.probability > 0.95
+
+
+def test_a_load_of_nobodys_goods_is_nothing() -> None:
+    attributor = Attributor(STORE)
+    belief = attributor.observe(event(5.0, {3: 1234.0}), at_shelf({7: plate_hand(3)}))
+    assert belief.nothing > 0.5
+    assert attributor.cart([7]).items == {}
+
+
+def test_a_long_lean_charges_nobody() -> None:
+    """The load of a leaning arm weighs what a product weighs that lies there, but nobody held one."""
+    attributor = Attributor(STORE)
+    history = at_shelf({7: plate_hand(3)})
+    attributor.observe(event(5.0, {3: 246.0}), history)
+    belief = attributor.observe(event(15.0, {3: -246.0}), history)
+    assert belief.nothing > 0.5
+    assert attributor.cart([7]).items == {}
+
+
+def test_a_look_at_the_hand_tells_twins_apart() -> None:
+    twins = scene.shop()
+    products = list(twins.products)
+    products[4] = products[4].model_copy(update={"weight_g": products[3].weight_g + 1.0})
+    facings = [*twins.planogram, twins.planogram[4].model_copy(update={"plate": twins.plates[3].plate})]
+    twins = twins.model_copy(update={"products": tuple(products), "planogram": tuple(facings)})
+    history = at_shelf({7: plate_hand(3)})
+    alone = Attributor(twins).observe(event(5.0, {3: -246.0}), history)
+    assert alone.candidates[0].probability < 0.9
+    attributor = Attributor(twins)
+    assert attributor.sight(T0 + 5 * 10**9, twins.plates[3].plate, GTINS[4], 0.9)
+    belief = attributor.observe(event(5.0, {3: -246.0}), history)
+    assert top(belief) == (7, GTINS[4], -1) and belief.candidates[0].probability > 0.97
+    assert not attributor.sight(T0, "nowhere", GTINS[4], 0.9)
+
+
+def test_a_wrong_look_at_the_hand_does_not_make_a_load_nothing() -> None:
+    """Who moves nothing shows no more than who moves another product."""
+    history, nothing = at_shelf({7: plate_hand(3)}), []
+    for seen in (None, GTINS[0]):
+        attributor = Attributor(scene.shop())
+        attributor.observe(event(5.0, {3: -246.0}), history)
+        if seen is not None:
+            attributor.sight(T0 + 40 * 10**9, scene.shop().plates[5].plate, seen, 0.9)
+        belief = attributor.observe(event(40.0, {5: 247.0}), history)
+        assert top(belief) == (7, GTINS[3], 1)
+        nothing.append(belief.nothing)
+    assert_allclose(*nothing, rtol=0.01)
+
+
+def test_two_people_may_share_a_load() -> None:
+    """Two hands at a plate that loses two pieces: slowly, one each; in a twentieth of a second, one of them both."""
+    both = at_shelf({7: plate_hand(3), 8: plate_hand(3)})
+    slow, fast = Attributor(STORE), Attributor(STORE)
+    slow.observe(replace(event(5.0, {3: -491.0}), rise_s=0.4), both)
+    assert slow.cart([7]).items == slow.cart([8]).items == {GTINS[3]: 1}
+    fast.observe(replace(event(5.0, {3: -491.0}), rise_s=0.05), at_shelf({7: plate_hand(3), 8: None}))
+    assert fast.cart([7]).items == {GTINS[3]: 2} and fast.cart([8]).items == {}
+
+
+def test_a_plate_that_does_not_report_makes_doubtful() -> None:
+    history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
+    attributor = Attributor(STORE)
+    attributor.watch([3], history, T0 + 9 * 10**9)
+    assert STORE.plates[3].plate in attributor.cart([7]).reasons[0] and attributor.cart([7]).probability <= 0.5
+    assert attributor.cart([8]).reasons == ()
+    attributor.watch([], history, T0 + 10 * 10**9)  # It reports again.
+    assert attributor.cart([7]).reasons == ()
+
+
+def test_staff_may_bring_goods() -> None:
+    attributor = Attributor(STORE)
+    attributor.set_staff(7)
+    belief = attributor.observe(event(5.0, {3: 6 * 245.0}), at_shelf({7: plate_hand(3)}))
+    assert top(belief) == (7, GTINS[3], 6)
+
+
+def test_people_of_one_visit_share_a_cart() -> None:
+    attributor = Attributor(STORE)
+    attributor.observe(event(5.0, {3: -246.0}), at_shelf({7: plate_hand(3)}))
+    attributor.observe(event(9.0, {4: -371.0}), at_shelf({9: plate_hand(4)}))
+    attributor.join(7, "visit")
+    attributor.join(9, "visit")
+    assert attributor.cart([9]).items == {GTINS[3]: 1, GTINS[4]: 1}
+    assert attributor.cart([7]).items == attributor.cart([9]).items
+    belief = attributor.observe(event(12.0, {3: 245.0}), at_shelf({9: plate_hand(3)}))
+    assert top(belief) == (9, GTINS[3], 1)
+
+
+def test_settling_hands_out_what_is_theirs_alone() -> None:
+    attributor = Attributor(STORE)
+    attributor.observe(event(5.0, {3: -246.0}), at_shelf({7: plate_hand(3)}))
+    attributor.observe(event(6.0, {5: -90.0}), at_shelf({8: plate_hand(5)}))
+    shared = at_shelf({7: plate_hand(4), 8: plate_hand(4)})
+    attributor.observe(event(9.0, {4: -371.0}), shared)
+    assert [belief.event_id for belief in attributor.settle([7])] == [0]
+    assert attributor.settle([7]) == []
+    assert sorted(belief.event_id for belief in attributor.settle([8, 7])) == [1, 2]
+    assert attributor.finish() == []
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_probabilities_and_carts_stay_consistent(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    attributor = Attributor(STORE)
+    people = [3, 4, 5]
+    for i in range(14):
+        history = at_shelf({p: plate_hand(int(rng.integers(8))) if rng.random() < 0.7 else None for p in people}, 1.0)
+        plate, sign = int(rng.integers(8)), -1 if rng.random() < 0.6 else 1
+        weight = STORE.products[int(rng.integers(8)) if rng.random() < 0.3 else plate].weight_g
+        belief = attributor.observe(event(0.5 + 1e-3 * i, {plate: sign * weight * rng.normal(1, 0.02)}), history)
+        assert sum(c.probability for c in belief.candidates) <= 1.0 + 1e-9
+        assert all(np.sign(c.quantity) == sign for c in belief.candidates)
+    for group in ([3], [4, 5], people):
+        cart = attributor.cart(group)
+        assert 0.0 <= cart.probability <= 1.0 and all(0.0 <= p <= 1.0 + 1e-9 for p in cart.confidence.values())
+        assert all(quantity > 0 for quantity in cart.items.values())
+        assert math.isfinite(cart.probability)
+    released = attributor.settle([3, 4]) + attributor.finish()
+    assert sorted(belief.event_id for belief in released) == list(range(14))
+
+
+def test_the_answer_does_not_depend_on_names() -> None:
+    def run(ids: tuple[int, int]) -> list[tuple]:
+        attributor = Attributor(STORE)
+        history = at_shelf({ids[0]: plate_hand(3), ids[1]: plate_hand(4)})
+        for at_s, loads in ((1.0, {3: -245.0}), (1.2, {4: -371.0}), (4.0, {3: 245.0})):
+            attributor.observe(event(at_s, loads), history)
+        return [(ids.index(c.person) if c.person in ids else None, c.gtin, round(c.probability, 9))
+                for belief in attributor.finish() for c in belief.candidates]  # fmt: skip
+
+    assert sorted(map(str, run((3, 4)))) == sorted(map(str, run((900, 17))))
+
+
+@pytest.mark.parametrize("limit", [12, EVENTS_PER_COMPONENT_MAX])
+def test_capacity_is_bounded(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr("fusion.goods.attribution.EVENTS_PER_COMPONENT_MAX", limit)
+    attributor = Attributor(STORE)
+    crowd = at_shelf({p: plate_hand(3) for p in range(12)}, 1.0)
+    for i in range(60):
+        attributor.observe(event(0.5 + 1e-6 * i, {3: -246.0}), crowd)
+    assert max(len(component.events) for component in attributor._components) <= limit
+    # At the lower limit it is the limit that bounds them, and what it cost is counted.
+    assert limit > 12 or attributor.ignored["attribution: joint explanation cut"]
+    assert max(len(component.log_weight) for component in attributor._components) <= 128
+
+
+# ---- recordings ------------------------------------------------------------------------------------------------------
+
+
+def people_of(folder: Path, seed: int) -> tuple[ArmHistory, dict[int, str]]:
+    """The recorded truth about people with 3 cm of noise and three of ten wrists missing."""
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(seed)
+    store_layout = Recording(folder).store.layout
+    table = pq.read_table(folder / "truth/people.parquet")
+    times, person = table["time"].to_numpy(), table["person"].to_numpy().astype(np.int64)
+    joints = np.stack(table["keypoints"].to_numpy(zero_copy_only=False)).reshape(len(times), -1, 3).astype(float)
+    joints += rng.normal(0, 0.03, joints.shape)
+    for wrist in store_layout.indices("l_wrist", "r_wrist"):
+        joints[rng.random(len(times)) < 0.3, wrist] = np.nan
+    sd = np.where(np.isnan(joints[:, :, 0]), np.nan, 0.03)
+    position = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1) + rng.normal(0, 0.03, (len(times), 2))
+    people = []
+    for t_ns in np.unique(times).tolist():
+        now = times == t_ns
+        n = int(now.sum())
+        people.append(
+            People(t_ns, person[now], np.ones(n, bool), position[now], np.full(n, 0.03), joints[now], sd[now],
+                   np.full(n, t_ns), np.ones(n))
+        )  # fmt: skip
+    return kept(people, store_layout), dict(zip(person.tolist(), table["account"].to_pylist()))
+
+
+@pytest.mark.skipif(not (REAL / "dev").exists(), reason="the recordings made for development are not here")
+@pytest.mark.parametrize("name", ["calm", "putback", "companions"])
+def test_simulated_visits_come_out_right(name: str) -> None:
+    folder = REAL / "dev" / name
+    recording = Recording(folder)
+    monitor, attributor = ShelfMonitor(recording.store), Attributor(recording.store)
+    history, account = people_of(folder, seed=1)
+    for person, of in account.items():
+        attributor.join(person, of)
+    for one in scene.events(monitor, [o for o in recording._readings() if isinstance(o, ShelfReading)]):
+        attributor.observe(one, history)
+    right = []
+    for line in (folder / "truth/visits.jsonl").read_text().splitlines():
+        visit = json.loads(line)
+        cart = attributor.cart([person for person, of in account.items() if of == visit["account"]])
+        right.append(cart.items == visit["items"])
+        # Two hands side by side over one plate may be mistaken, but then the cart says so.
+        assert right[-1] or cart.probability < 0.7, (visit["account"], cart)
+    assert all(right) or name == "companions"
+    with open(folder / "truth/events.csv") as file:
+        truth = list(csv.DictReader(file))
+    assert len(attributor.finish()) == len(truth)
+
+
+@pytest.mark.skipif(not (REAL / "nanostore_visit").exists(), reason="the public recording is not here")
+def test_real_picks_are_the_right_products() -> None:
+    recording = Recording(REAL / "nanostore_visit")
+    attributor = Attributor(recording.store)
+    readings = [o for o in recording._readings() if isinstance(o, ShelfReading)]
+    beliefs = [attributor.observe(one, kept([])) for one in scene.events(ShelfMonitor(recording.store), readings)]
+    with open(REAL / "nanostore_visit/truth/events.csv") as file:
+        truth = list(csv.DictReader(file))
+    assert [top(belief) for belief in beliefs] == [(None, row["gtin"], int(row["quantity"])) for row in truth]
+    assert all(belief.candidates[0].probability > 0.9 for belief in beliefs)

@@ -1,0 +1,349 @@
+"""Shelf events: what is one, what is none, when it happened and how much it was."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from reference import shelves as reference
+
+from fusion.errors import OrderError
+from fusion.goods.scales import Planogram, Rows, ShelfEvent, ShelfMonitor
+from fusion.observations import Recording, ShelfReading
+
+STORE = reference.shop()
+REAL = Path(__file__).parents[3] / "shared/data"
+REAL = REAL if REAL.exists() else Path(__file__).parents[4] / "shared/data"
+T0 = 10**18
+
+
+def found(scales: reference.Scales, store=STORE, **options) -> list[ShelfEvent]:
+    return reference.events(ShelfMonitor(store), scales.readings(**options))
+
+
+def seconds(event: ShelfEvent) -> float:
+    return (event.contact_ns - T0) * 1e-9
+
+
+def names(event: ShelfEvent) -> list[str]:
+    return [STORE.plates[plate].plate for plate in event.plates]
+
+
+# ---- the kernel and its twin -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    samples=st.sampled_from([12, 12, 7, 24, 30]),
+    lost=st.sampled_from([0.0, 0.05, 0.4]),
+    repeated=st.booleans(),
+    stuck=st.booleans(),
+)
+def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated: bool, stuck: bool) -> None:
+    from fusion._kernels import shelves as kernel
+
+    rng = np.random.default_rng(seed)
+    scales = reference.Scales(STORE, 14.0, noise_g=rng.uniform(0.1, 6.0), seed=seed)
+    for _ in range(10):
+        plate = STORE.plates[rng.integers(len(STORE.plates))].plate
+        scales.step(rng.uniform(1, 13), {plate: rng.uniform(-700, 700)})
+    scales.shock(6.0, 7.0, 20.0)
+    if stuck:
+        scales.grams[0, 120:] = scales.grams[0, 120]
+        scales.grams[1, 300:310] = np.nan
+    readings = [reading for reading in scales.readings(samples) if rng.random() >= lost]
+    if repeated:
+        readings = sorted(readings + readings[::7], key=lambda reading: reading.t_ns)
+    messages = [(scales.index[r.plate], r.t_ns, r.samples) for r in readings]
+    limits, period_ns, n = (0.1e9, 300.0, 3.0, 4.0), 1e9 / 60, len(STORE.plates)
+    expected, plates, unused = reference.follow(messages, n, period_ns, limits)
+
+    state, times, reals = np.zeros(n, np.int8), np.zeros((n, 8), np.int64), np.zeros((n, 4))
+    reals[:, kernel.NOISE_G2] = 1.0
+    ring = np.zeros((n, kernel.RING_ROW), np.float32)
+    # Starting from NaN, a cell that the kernel forgets to write cannot pass for a zero.
+    changes, changes_g, ignored = np.full((999, 7), -1), np.full((999, 3), np.nan), np.zeros(3, np.int64)
+    starts = np.concatenate([[0], np.cumsum([len(x) for _, _, x in messages])]).astype(np.uint32)
+    n_changes = kernel.follow(
+        np.array([p for p, _, _ in messages], np.uint32), np.array([t for _, t, _ in messages]), starts,
+        np.concatenate([x for _, _, x in messages]), period_ns, np.array(limits), state, times, reals, ring,
+        changes, changes_g, ignored,
+    )  # fmt: skip
+    assert n_changes == len(expected)
+    assert (ignored[0], ignored[1]) == (unused["late"], unused["nan"])
+    dated = [(c.plate, c.onset_ns, c.contact_ns, c.settled_ns, c.silent, c.rise_ns, c.shaky) for c in expected]
+    assert changes[:n_changes].tolist() == [list(map(int, row)) for row in dated]
+    wanted = np.array([(c.delta_g, c.var_g2, c.before_g) for c in expected]).reshape(-1, 3)
+    assert_allclose(changes_g[:n_changes], wanted, rtol=1e-4, atol=2e-3)
+    assert [["starting", "quiet", "disturbed"][s] for s in state] == [p.state for p in plates]
+    # Quiet messages are weighed against their level in single precision: a thousandth of a gram at ten kilograms.
+    assert_allclose(reals[:, kernel.LEVEL_G], [p.level for p in plates], rtol=0, atol=2e-3)
+
+
+# ---- what is an event ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    product=st.integers(0, 7),
+    at_s=st.floats(3, 6),
+    noise=st.floats(0.2, 2),
+    taken=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_one_load_is_one_event(product: int, at_s: float, noise: float, taken: bool, seed: int) -> None:
+    weight = STORE.products[product].weight_g
+    scales = reference.Scales(STORE, 18.0, noise, seed)
+    scales.step(at_s, {f"r0p{product}": -weight if taken else weight})
+    (event,) = found(scales)
+    assert names(event) == [f"r0p{product}"]
+    assert abs(event.delta_g.sum() - (-weight if taken else weight)) < 3.0 + noise
+    assert abs(seconds(event) - at_s) < 0.12
+    assert event.onset_ns <= event.contact_ns <= event.settled_ns
+    assert event.settled_ns - event.contact_ns < 1.5e9
+
+
+def test_a_piece_on_three_plates_is_one_event() -> None:
+    scales = reference.Scales(STORE, 6.0)
+    scales.step(3.0, {"r0p2": -70.0, "r0p3": -120.0, "r0p4": -55.0})
+    (event,) = found(scales)
+    assert names(event) == ["r0p2", "r0p3", "r0p4"]
+    assert_allclose(event.delta_g, [-70, -120, -55], atol=2.0)
+    assert event.cov_g2.shape == (3, 3)
+
+
+def test_cross_talk_of_a_heavy_step_is_no_event() -> None:
+    scales = reference.Scales(STORE, 6.0)
+    scales.step(3.0, {"r0p5": 8.0, "r0p6": -700.0, "r0p7": -10.5, "r0p4": -5.0})
+    (event,) = found(scales)
+    assert names(event) == ["r0p6"]
+
+
+@pytest.mark.parametrize("sd_g", [10.0, 60.0, 200.0])
+def test_a_shock_is_no_event(sd_g: float) -> None:
+    scales = reference.Scales(STORE, 8.0)
+    scales.shock(3.0, 4.7, sd_g)
+    assert found(scales) == []
+
+
+@pytest.mark.parametrize("rest_s", [0.2, 0.5, 1.0, 3.0, 8.0])
+def test_a_hand_that_leaves_is_no_event(rest_s: float) -> None:
+    scales = reference.Scales(STORE, 14.0)
+    scales.hand(3.0, 3.0 + rest_s, {"r0p2": 80.0, "r0p3": 85.0})
+    assert found(scales) == []
+
+
+@pytest.mark.parametrize("rest_s", [0.3, 0.6, 1.2])
+def test_a_press_before_a_take_is_taken_off(rest_s: float) -> None:
+    scales = reference.Scales(STORE, 8.0)
+    scales.hand(3.0, 3.0 + rest_s, {"r0p3": 60.0})
+    scales.step(3.0 + rest_s, {"r0p3": -245.0})
+    (event,) = found(scales)
+    assert names(event) == ["r0p3"]
+    assert abs(event.delta_g.sum() + 245.0) < 3.0
+
+
+@pytest.mark.parametrize("rest_g", [-30.0, 0.0, 25.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_load_under_a_shaking_hand_is_weighed_when_it_is_still(rest_g: float, seed: int) -> None:
+    scales = reference.Scales(STORE, 12.0, seed=seed)
+    scales.hand(3.0, 6.5, {"r0p2": rest_g})
+    shaking = (scales.t > 3.0) & (scales.t < 6.5)
+    scales.grams[2, shaking] += scales.rng.normal(0, 12.0, shaking.sum())
+    scales.step(5.0, {"r0p2": -62.0})
+    (event,) = found(scales)
+    assert names(event) == ["r0p2"]
+    assert abs(event.delta_g.sum() + 62.0) < 3.0
+    assert abs(seconds(event) - 5.0) < 1.6
+
+
+def test_what_fits_no_product_is_told() -> None:
+    scales = reference.Scales(STORE, 10.0)
+    scales.step(4.0, {"r0p1": -31.0})
+    (event,) = found(scales)
+    assert names(event) == ["r0p1"]
+
+
+def test_two_neighbours_a_moment_apart_are_two_events() -> None:
+    scales = reference.Scales(STORE, 7.0)
+    scales.step(3.0, {"r0p3": -245.0})
+    scales.step(3.2, {"r0p4": -371.0})
+    events = found(scales)
+    assert [names(event) for event in events] == [["r0p3"], ["r0p4"]]
+    assert_allclose([seconds(event) for event in events], [3.0, 3.2], atol=0.08)
+
+
+def test_two_pieces_that_share_a_plate_are_two_events() -> None:
+    scales = reference.Scales(STORE, 7.0)
+    scales.step(3.0, {"r0p3": -180.0, "r0p4": -65.0})
+    scales.step(3.15, {"r0p4": -250.0, "r0p5": -121.0})
+    events = found(scales)
+    assert [names(event) for event in events] == [["r0p3", "r0p4"], ["r0p4", "r0p5"]]
+    assert_allclose([event.delta_g.sum() for event in events], [-245.0, -371.0], atol=3.0)
+
+
+def test_a_fast_series_comes_out_as_steps() -> None:
+    scales = reference.Scales(STORE, 9.0)
+    for i in range(4):
+        scales.step(3.0 + 0.9 * i, {"r0p1": -538.0})
+    events = found(scales)
+    assert_allclose([event.delta_g.sum() for event in events], [-538.0] * 4, atol=4.0)
+
+
+def test_a_slow_hand_is_seen() -> None:
+    scales = reference.Scales(STORE, 10.0)
+    scales.step(4.0, {"r0p0": -120.0}, rise_s=2.0)
+    (event,) = found(scales)
+    assert abs(event.delta_g.sum() + 120.0) < 4.0
+
+
+def test_drift_is_followed() -> None:
+    scales = reference.Scales(STORE, 40.0)
+    scales.grams += 0.16 * scales.t  # 9.5 g a minute, the worst plate of a real store.
+    scales.step(35.0, {"r0p7": -45.0})
+    (event,) = found(scales)
+    assert abs(event.delta_g.sum() + 45.0) < 3.0
+
+
+# ---- faults ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_in_a_silence_is_found_afterwards() -> None:
+    scales = reference.Scales(STORE, 12.0)
+    scales.step(5.0, {"r0p3": -245.0})
+    readings = [r for r in scales.readings() if r.plate != "r0p3" or not 3.5 < (r.t_ns - T0) * 1e-9 < 8.0]
+    (event,) = reference.events(ShelfMonitor(STORE), readings)
+    assert event.silent
+    assert (event.onset_ns - T0) * 1e-9 < 5.0 < (event.settled_ns - T0) * 1e-9
+    assert abs(event.delta_g.sum() + 245.0) < 3.0
+
+
+def test_lost_and_repeated_messages_change_nothing() -> None:
+    scales = reference.Scales(STORE, 8.0)
+    scales.step(4.0, {"r0p3": -245.0})
+    readings = scales.readings()
+    rng = np.random.default_rng(3)
+    damaged = sorted([r for r in readings if rng.random() > 0.05] + readings[::9], key=lambda r: r.t_ns)
+    monitor = ShelfMonitor(STORE)
+    (event,) = reference.events(monitor, damaged)
+    assert abs(event.delta_g.sum() + 245.0) < 3.0 and abs(seconds(event) - 4.0) < 0.3
+    assert monitor.ignored["weights: late or repeated"] > 0
+
+
+def test_unusable_messages_are_counted() -> None:
+    monitor = ShelfMonitor(STORE)
+    bad = np.full(12, np.nan, np.float32)
+    empty = np.zeros(0, np.float32)
+    readings = [ShelfReading(T0, "r0p0", bad), ShelfReading(T0, "nowhere", bad), ShelfReading(T0, "r0p1", empty)]
+    assert monitor.step(readings, T0) == []
+    assert monitor.ignored["weights: not a number"] == 1
+    assert monitor.ignored["weights: unknown plate"] == 1
+    assert monitor.ignored["weights: no samples"] == 1
+
+
+def test_samples_may_be_a_view_or_of_another_type() -> None:
+    scales = reference.Scales(STORE, 8.0)
+    scales.step(4.0, {"r0p3": -245.0})
+    readings = scales.readings()
+    doubled = [ShelfReading(r.t_ns, r.plate, np.repeat(r.samples, 2)[::2]) for r in readings]
+    wider = [ShelfReading(r.t_ns, r.plate, r.samples.astype(np.float64)) for r in readings]
+    expected, *others = (reference.events(ShelfMonitor(STORE), given) for given in (readings, doubled, wider))
+    for events in others:
+        assert [e.delta_g.tolist() for e in events] == [e.delta_g.tolist() for e in expected]
+
+
+def test_a_stuck_and_a_silent_plate_are_reported() -> None:
+    scales = reference.Scales(STORE, 20.0)
+    scales.grams[2, 300:] = 6067.416
+    readings = [r for r in scales.readings() if r.plate != "r0p5" or r.t_ns < T0 + 5e9]
+    monitor = ShelfMonitor(STORE)
+    assert [names(event) for event in reference.events(monitor, readings)] == []
+    assert {(w.kind, w.subject) for w in monitor.warnings()} == {("plate stuck", "r0p2"), ("plate silent", "r0p5")}
+    assert sorted(monitor.unheard) == [2, 5]
+
+
+def test_time_does_not_run_backwards() -> None:
+    monitor = ShelfMonitor(STORE)
+    monitor.step([], T0)
+    with pytest.raises(OrderError):
+        monitor.step([], T0 - 1)
+
+
+def test_the_answer_does_not_depend_on_the_ticks() -> None:
+    scales = reference.Scales(STORE, 10.0)
+    scales.step(3.0, {"r0p3": -245.0})
+    scales.step(6.0, {"r0p6": -350.0, "r0p7": -350.0})
+    readings = scales.readings()
+    one = reference.events(ShelfMonitor(STORE), readings, 0.02)
+    two = reference.events(ShelfMonitor(STORE), readings, 1.0)
+    assert_allclose([e.contact_ns - T0 for e in one], [e.contact_ns - T0 for e in two], atol=1e6)
+    # A load that settled under a shaking hand is weighed when its plates are still, be it a tick sooner or later.
+    assert_allclose(np.concatenate([e.delta_g for e in one]), np.concatenate([e.delta_g for e in two]), atol=0.3)
+
+
+# ---- where plates stand, what they hold ------------------------------------------------------------------------------
+
+
+def test_rows_are_found_by_geometry() -> None:
+    rows = Rows(reference.shop(n_plates=5, rows=3))
+    assert [[int(rows.place[p]) for p in members] for members in rows.members] == [[0, 1, 2, 3, 4]] * 3
+    turned = reference.shop(n_plates=5)
+    places = [{"yaw": -np.pi / 2, "x": 1.0, "y": 2.0 - 0.1 * i} for i in range(5)]
+    plates = [plate.model_copy(update=place) for plate, place in zip(turned.plates, places)]
+    rows = Rows(turned.model_copy(update={"plates": tuple(plates)}))
+    assert rows.members == [[0, 1, 2, 3, 4]]
+
+
+def test_explanations_prefer_what_lies_there() -> None:
+    planogram = Planogram(STORE)
+    best = planogram.explain(np.array([3]), np.array([-250.0]), 1.0)
+    assert (best.product[0], best.quantity[0]) == (3, -1)
+    best = planogram.explain(np.array([2, 3]), np.array([-62.0, -62.0]), 1.0)
+    assert (best.product[0], best.quantity[0]) == (2, -2)
+
+
+def test_an_empty_count_does_not_hide_what_is_planned_there() -> None:
+    """Shelves are filled unseen: a load that leaves a plate counted empty is still what is planned there."""
+    planogram = Planogram(STORE)
+    facing = STORE.planogram[0]
+    plate = [one.plate for one in STORE.plates].index(facing.plate)
+    product = planogram.gtins.index(facing.gtin)
+    plates, delta_g = np.array([plate]), np.array([-planogram.weight_g[product]])
+    counted = planogram.log_place(plates, delta_g)[product]
+    planogram.move(plate, product, -1000.0)
+    empty = planogram.log_place(plates, delta_g)
+    assert empty[product] < counted, "the count is evidence"
+    assert empty[product] == empty.max(), "and no more than that"
+
+
+def test_a_misplaced_piece_can_be_taken_again() -> None:
+    planogram = Planogram(STORE)
+    before = planogram.explain(np.array([0]), np.array([-371.0]), 1.0)
+    at = before.product.tolist().index(4)
+    planogram.move(0, 4, 1.0)
+    after = planogram.explain(np.array([0]), np.array([-371.0]), 1.0)
+    assert after.product[0] == 4
+    assert after.log_place[0] > before.log_place[at] + 3.0
+
+
+@pytest.mark.skipif(not (REAL / "nanostore_visit").exists(), reason="the public recording is not here")
+def test_real_visit_has_two_events() -> None:
+    recording = Recording(REAL / "nanostore_visit")
+    readings = [o for o in recording.observations() if isinstance(o, ShelfReading)]
+    monitor = ShelfMonitor(recording.store)
+    events = reference.events(monitor, readings)
+    with open(REAL / "nanostore_visit/truth/events.csv") as file:
+        truth = list(csv.DictReader(file))
+    assert len(events) == len(truth) == 2
+    for event, row in zip(events, truth):
+        plate = recording.store.plates[event.plates[np.argmax(np.abs(event.delta_g))]].plate
+        assert plate == row["plate"]
+        assert abs(event.contact_ns - int(row["time"])) < 1.5e9
+        best = Planogram(recording.store).explain(event.plates, event.delta_g, float(event.cov_g2.sum()))
+        assert (monitor.planogram.gtins[best.product[0]], best.quantity[0]) == (row["gtin"], int(row["quantity"]))

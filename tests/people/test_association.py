@@ -1,0 +1,251 @@
+"""Association kernels against their twins and SciPy, grouping on synthetic people, and what packing refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from reference import association as reference
+from scipy.optimize import linear_sum_assignment
+
+from fusion._kernels import association as kernels
+from fusion.errors import ShapeError
+from fusion.observations import Frame
+from fusion.people.association import Associator
+from fusion.people.geometry import Rig
+from fusion.people.workspace import (
+    DETECTIONS_PER_FRAME_MAX,
+    DOUBLE_GATE,
+    JOINT_COST_CAP,
+    JOINTS_MIN,
+    KEYS,
+    MATCH_GATE,
+    PREDICTION_SD_MAX_M,
+    Workspace,
+    key_joints,
+)
+from fusion.store.layouts import LAYOUTS
+
+SEEDS = st.integers(0, 2**31)
+COCO = LAYOUTS["coco17"]
+T0 = 1_700_000_000_000_000_000
+
+
+def room(n_views: int = 4, seed: int = 0) -> Rig:
+    """Cameras in a circle of 5 m around the room's middle, 2.5 m up."""
+    rng = np.random.default_rng(seed)
+    world = np.empty((n_views, 3, 4))
+    for view in range(n_views):
+        angle = 2 * np.pi * view / n_views + rng.uniform(0, 0.3)
+        eye = np.array([5 * np.cos(angle), 5 * np.sin(angle), 2.5])
+        forward = np.array([0, 0, 0.9]) - eye
+        forward /= np.linalg.norm(forward)
+        right = np.cross(forward, [0, 0, 1.0])
+        right /= np.linalg.norm(right)
+        rotation = np.stack([right, np.cross(forward, right), forward])
+        world[view] = np.column_stack([rotation, -rotation @ eye])
+    lens = np.tile([[700.0, 0, 640], [0, 700, 360], [0, 0, 1]], (n_views, 1, 1))
+    names = tuple(f"c{v}" for v in range(n_views))
+    return Rig(names, world, lens, np.zeros((n_views, 5)), np.tile([1280.0, 720.0], (n_views, 1)))
+
+
+def standing(rng: np.random.Generator, x: float, y: float, stature: float = 1.0) -> np.ndarray:
+    """(17, 3) joints of somebody who stands at a place."""
+    side = np.array([0.1 if j.startswith("l_") else -0.1 if j.startswith("r_") else 0.0 for j in COCO.joints])
+    turn = rng.uniform(0, 2 * np.pi)
+    wide = side[:, None] * [np.cos(turn), np.sin(turn)] * 1.5
+    return np.column_stack([wide + np.array([x, y]), stature * COCO.heights_m[:, 0]])
+
+
+def seen(rng: np.random.Generator, rig: Rig, people: list[np.ndarray], sd_px: float = 2.0) -> list[Frame]:
+    frames = []
+    for view, name in enumerate(rig.names):
+        rows = []
+        for joints in people:
+            pixels = rig.project(joints)[view] + rng.normal(0, sd_px, (len(joints), 2))
+            rows.append(np.column_stack([pixels, np.full(len(joints), 0.9)]))
+        frames.append(Frame(T0, name, np.array(rows, np.float32).reshape(-1, 17, 3)))
+    return frames
+
+
+def crowd(seed: int, n_views: int = 3) -> tuple[Workspace, np.ndarray]:
+    """People so close together that detections are disputed, some seen twice, beside strangers; and their rows."""
+    rng = np.random.default_rng(seed)
+    rig = room(n_views, seed)
+    n_people = int(rng.integers(1, 9))
+    people = [standing(rng, *rng.uniform(-0.8, 0.8, 2)) for _ in range(n_people)]
+    frames = []
+    for frame in seen(rng, rig, [*people, standing(rng, *rng.uniform(-2, 2, 2))], sd_px=8.0):
+        keep = rng.integers(len(frame.keypoints), size=rng.integers(0, 2 + len(frame.keypoints)))
+        keypoints = frame.keypoints[keep] + rng.normal(0, 4, (len(keep), 17, 3)) * [1, 1, 0]
+        keypoints[rng.uniform(size=keypoints.shape[:2]) < 0.2, 2] = 0.0
+        frames.append(Frame(T0, frame.camera, keypoints.astype(np.float32)))
+    ws = Workspace(rig, COCO, 0, n_people + 2)
+    associator = Associator(rig, COCO, ws)
+    assert associator.pack(frames) is not None
+    ws.dt_s[:] = -rng.uniform(0, 0.1, n_views)
+    rows = rng.permutation(n_people + 2)[:n_people]
+    ws.mean[rows, :3, :17] = np.stack([joints.T + rng.normal(0, 0.05, (3, 17)) for joints in people])
+    ws.mean[rows, 3:, :17] = rng.normal(0, 0.5, (n_people, 3, 17))
+    root = rng.normal(0, 0.1, (n_people, ws.n_padded, 6, 6))
+    ws.cov[rows] = (root @ root.swapaxes(-1, -2))[..., *np.tril_indices(6)].swapaxes(1, 2)
+    return ws, rows
+
+
+def dense_costs(ws: Workspace, rows: np.ndarray) -> np.ndarray:
+    cost = np.full((len(rows), ws.start[-1]), kernels.NEVER)
+    ws.kernels.costs(rows, MATCH_GATE, cost)
+    return cost
+
+
+@given(SEEDS)
+@settings(max_examples=80, deadline=None)
+def test_costs_match_reference(seed):
+    ws, rows = crowd(seed)
+    n, keys = int(ws.start[-1]), ws.keys[ws.keys >= 0]
+    detections = [np.ascontiguousarray(array[:n, keys]) for array in (ws.x, ws.y, ws.var, ws.seen)]
+    expected = reference.costs(
+        ws.camera_from_world, ws.dt_s, ws.start, *detections, ws.mean[:, :, keys], ws.cov[:, :, keys], rows,
+        ws.body_var[keys], JOINT_COST_CAP, float(JOINTS_MIN), PREDICTION_SD_MAX_M**2,
+    )  # fmt: skip
+    cost = dense_costs(ws, rows)
+    # Single precision; what reaches the gate is not told.
+    told = cost < kernels.NEVER
+    assert_allclose(cost[told], expected[told], atol=2e-3)
+    assert (expected[~told] > MATCH_GATE - 2e-3).all()
+
+
+@given(SEEDS)
+@settings(max_examples=80, deadline=None)
+def test_assignment_matches_scipy(seed):
+    ws, rows = crowd(seed)
+    cost = dense_costs(ws, rows)
+    ws.kernels.match(rows)
+    for view in range(3):
+        first, stop = ws.start[view], ws.start[view + 1]
+        chosen = ws.detection_of[: len(rows), view]
+        clipped = np.minimum(cost[:, first:stop], MATCH_GATE)
+        best = clipped[linear_sum_assignment(clipped)].sum() + MATCH_GATE * (len(rows) - min(clipped.shape))
+        got = sum(cost[t, d] if d >= 0 else MATCH_GATE for t, d in enumerate(chosen))
+        assert_allclose(got, best)
+        taken = chosen[chosen >= 0]
+        assert len(set(taken)) == len(taken) and ((taken >= first) & (taken < stop)).all()
+        for d in range(first, stop):
+            if d in taken:
+                assert chosen[ws.track_of[d]] == d
+            else:
+                # Fits somebody who got a better one in this view: the same person seen twice.
+                twice = (cost[chosen >= 0, d] < DOUBLE_GATE).any()
+                assert ws.track_of[d] == (-2 if twice else -1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_matching_compares_sixteen_joints_at_most_and_both_sides_alike(layout):
+    keys = [layout.joints[j] for j in key_joints(layout) if j >= 0]
+    assert len(set(keys)) == len(keys) <= KEYS and len(key_joints(layout)) == KEYS
+    assert {j.replace("l_", "r_", 1) for j in keys if j.startswith("l_")} == {j for j in keys if j.startswith("r_")}
+    assert len(keys) == min(KEYS, layout.n_joints) or layout.n_joints - len(keys) <= 2
+
+
+@given(SEEDS, st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_grouping_finds_the_people_whatever_the_order_of_detections(seed, n_people):
+    rng = np.random.default_rng(seed)
+    rig = room(5)
+    spots = rng.permutation([(-1.2, -1.2), (1.2, -1.1), (1.1, 1.3), (-1.3, 1.0), (0, 0)])[:n_people]
+    frames = seen(rng, rig, [standing(rng, x, y) for x, y in spots])
+    shuffled, truth = [], []
+    for frame in frames:
+        order = rng.permutation(n_people)
+        shuffled.append(Frame(frame.t_ns, frame.camera, frame.keypoints[order]))
+        truth.extend(order)
+    associator = Associator(rig, COCO, Workspace(rig, COCO, 0, 1))
+    packed = associator.pack(shuffled)
+    members, places, single = associator.group(packed, np.arange(5 * n_people))
+    assert len(members) == n_people and len(single) == 0
+    for group, place in zip(members, places):
+        people = {truth[d] for d in group}
+        assert len(people) == 1 and len(group) == 5
+        assert np.hypot(*(place[:2] - spots[people.pop()])) < 0.1
+
+
+def test_somebody_whom_one_camera_sees_is_placed_with_an_honest_deviation():
+    rng = np.random.default_rng(1)
+    rig, normalised = room(1), []
+    for _ in range(300):
+        x, y = rng.uniform(-1.5, 1.5, 2)
+        associator = Associator(rig, COCO, Workspace(rig, COCO, 0, 1))
+        packed = associator.pack(seen(rng, rig, [standing(rng, x, y, rng.normal(1.0, 0.06))]))
+        place = associator.stand(packed, 0)
+        cov = np.array([[place[2], place[3]], [place[3], place[4]]])
+        error = place[:2] - [x, y]
+        normalised.append(error @ np.linalg.inv(cov) @ error)
+    # Two dimensions: 2 on average were the claim exact; it must not be bold.
+    assert 0.2 < np.mean(normalised) < 2.4
+
+
+def test_who_looks_at_a_place_agrees_with_sampled_lines_of_sight():
+    rng = np.random.default_rng(2)
+    rig = room(6)
+    boxes = np.array([[0.5, -2.0, 1.0, 2.0, 1.8], [-2.0, 0.5, 0.0, 0.9, 1.2]])
+    places, heights = rng.uniform(-3, 3, (60, 2)), np.array([1.0, 1.5])
+    live = np.array([True, True, True, False, True, True])
+    out = np.empty((60, 6), bool)
+    kernels.looking(places, heights, rig.camera_from_world, rig.lenses, rig.size_px, live, boxes, out)
+    assert (out == reference.looking(places, heights, rig, live, boxes)).mean() > 0.99
+
+
+def test_whose_place_cameras_speak_against_agrees_with_sampled_lines_of_sight():
+    rng = np.random.default_rng(4)
+    rig = room(5)
+    boxes = np.array([[0.5, -2.0, 1.0, 2.0, 1.8], [-2.0, 0.5, 0.0, 0.9, 1.2]])
+    live = np.array([True, True, True, False, True])
+    outs, expected = [], []
+    for _ in range(20):
+        n = 8
+        places, tops = rng.uniform(-2.5, 2.5, (n, 2)), rng.uniform(0.9, 1.9, n)
+        mean, cov = np.zeros((n, 6, 8)), np.zeros((n, 21, 8))
+        mean[:, 2, :2] = np.column_stack([tops - 0.12, tops - 0.5])
+        # A joint of which nothing is known says nothing of how tall somebody is; nor does somebody without any.
+        mean[:, 2, 1], cov[:, 5, 1] = 5.0, 1.0
+        cov[0, 5, 0], tops[0] = 1.0, 1.7
+        detection_of = np.where(rng.random((n, 5)) < 0.35, 0, -1)
+        detection_of[:, ~live] = -1
+        out = np.empty(n, bool)
+        kernels.contradicted(
+            mean, cov, np.arange(n), 2, places, detection_of, rig.camera_from_world, rig.lenses, rig.size_px, live,
+            boxes, 0.3, 1.7, 0.12, out,
+        )  # fmt: skip
+        outs.append(out)
+        expected.append(reference.contradicted(tops, places, detection_of >= 0, rig, live, boxes, 0.3))
+    assert 0.2 < np.mean(expected) < 0.8
+    assert (np.array(outs) == np.array(expected)).mean() > 0.98
+
+
+def test_packing_counts_what_it_cannot_use():
+    rng = np.random.default_rng(3)
+    rig = room(2)
+    associator = Associator(rig, COCO, Workspace(rig, COCO, 0, 1))
+    good = seen(rng, rig, [standing(rng, 0, 0)])
+    broken = good[0].keypoints.copy()
+    broken[0, 3, 0] = np.nan
+    broken[0, 4, 2] = np.inf
+    broken[0, 5, 1] = 1e30
+    crowd = np.repeat(good[1].keypoints, DETECTIONS_PER_FRAME_MAX + 2, axis=0)
+    frames = [Frame(T0, "c0", broken), Frame(T0, "c1", crowd), Frame(T0, "elsewhere", broken)]
+    packed = associator.pack(frames)
+    assert packed is not None and len(packed.view_of) == 1 + DETECTIONS_PER_FRAME_MAX
+    assert packed.seen[0].sum() == 14
+    assert associator.ignored == {
+        "keypoints: not finite or far outside the picture": 3,
+        "detections: camera without calibration": 1,
+        "detections: more people than a frame may hold": 2,
+    }
+
+
+def test_packing_says_what_shape_it_wants():
+    associator = Associator(room(2), COCO, Workspace(room(2), COCO, 0, 1))
+    with pytest.raises(ShapeError, match=r"keypoints of c0: want \(n, 17, 3\), got \(1, 25, 3\)"):
+        associator.pack([Frame(T0, "c0", np.zeros((1, 25, 3), np.float32))])

@@ -1,0 +1,520 @@
+"""The page of a run: whole, small, safe against what names contain, and alive in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browsing import browsing, complaints, in_browser, requested
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fusion.show.report
+from fusion.results import (
+    Candidate,
+    People,
+    PersonEntered,
+    PersonLeft,
+    Picked,
+    PutBack,
+    Receipt,
+    ReceiptLine,
+    RunSummary,
+    ShelfEventExplained,
+    Warning,
+)
+from fusion.show.report import Report
+from fusion.store.models import Camera, Facing, Gate, Obstacle, Plate, Product, Store, Zone
+
+T_NS = 1_772_528_646_000_000_000
+S_NS = 10**9
+COLA, BREAD = "4006381333931", "96385074"
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"&amp;\u2028"
+SUMMARY = RunSummary(
+    "0.1.0", "shop", 1234, 567, 8.9, 4.5, {"p50": 1500.0, "p99": 4000.0, "max": 9000.0}, {"weights: repeated": 3}
+)
+
+
+def make_store(name: str = "Shop", product: str = "Cola") -> Store:
+    camera = Camera(
+        name="cam1",
+        size=(1280, 720),
+        matrix=((700.0, 0.0, 640.0), (0.0, 700.0, 360.0), (0.0, 0.0, 1.0)),
+        distortions=(0.0, 0.0, 0.0, 0.0, 0.0),
+        rotation=(2.2, 0.0, 0.0),
+        translation=(-2.0, 1.0, 3.0),
+    )
+    prices = {COLA: (product, 249, 19.0), BREAD: ("Bread", 199, 7.0)}
+    return Store(
+        format_version=1,
+        id="shop",
+        name=name,
+        currency="EUR",
+        timezone="Europe/Berlin",
+        floor=((0.0, 0.0), (6.0, 0.0), (6.0, 4.0), (0.0, 4.0)),
+        keypoints="coco17",
+        gate=(
+            Gate(id=name, direction="both", line=((0.0, 2.0), (0.0, 1.0)), credentials=("qr",)),
+            Gate(id="exit", direction="out", line=((6.0, 1.0), (6.0, 2.0)), credentials=("open",)),
+        ),
+        zone=(Zone(id=name, kind="payment", polygon=((4.0, 0.5), (5.0, 0.5), (5.0, 1.5), (4.0, 1.5))),),
+        obstacle=Obstacle(boxes=((1.0, 3.0, 4.0, 3.6, 1.8),)),
+        cameras=(camera,),
+        plates=tuple(
+            Plate(
+                plate=f"p{i}{level}", x=1.5 + i, y=3.2, z=0.5 * level, width=0.8, depth=0.4, yaw=0.1 * i, capacity_g=2e4
+            )
+            for i in range(3)
+            for level in range(2)
+        ),
+        products=tuple(
+            Product(gtin=gtin, name=text, weight_g=500.0, weight_sd_g=2.0, price=price, vat_rate=rate)
+            for gtin, (text, price, rate) in prices.items()
+        ),
+        planogram=(Facing(plate="p00", gtin=COLA, stock=5),),
+    )
+
+
+def people(t_ns: int, *spots: tuple[int, float, float], confirmed: bool = True) -> People:
+    n = len(spots)
+    return People(
+        t_ns,
+        np.array([track for track, _, _ in spots], np.int64),
+        np.full(n, confirmed),
+        np.array([[x, y] for _, x, y in spots], np.float64).reshape(-1, 2),
+        np.full(n, 0.05),
+        np.full((n, 17, 3), np.nan),
+        np.full((n, 17), np.nan),
+        np.full(n, t_ns),
+        np.ones(n),
+    )
+
+
+def filled(store: Store, account: str = "alice") -> Report:
+    """Half a minute: one shopper takes and puts back, one unknown person, one of the staff."""
+    report = Report(store, f"Report of {store.name}")
+    report.add(people(T_NS, (1, -1.0, 1.5)))
+    report.add(PersonEntered(T_NS + S_NS, 1, "entry", account, "visit-1"))
+    report.add(PersonEntered(T_NS + 2 * S_NS, 2, "entry", None, "visit-2"))
+    report.add(PersonEntered(T_NS + 2 * S_NS, 3, "entry", "badge-of-eve", None, staff=True))
+    for step in range(1, 300):
+        t = step / 10
+        spots = [(1, min(0.2 * t, 3.0), 1.5 + 0.05 * t), (2, 3.0, 0.5), (3, 5.0 - 0.1 * t, 2.0)]
+        report.add(people(T_NS + step * S_NS // 10, *spots))
+    report.add(Picked(T_NS + 9 * S_NS, "p00", COLA, 1, account, "visit-1", 0.7))
+    sure = (Candidate(account, COLA, -1, 0.96, "visit-1"), Candidate(None, BREAD, -1, 0.03))
+    report.add(ShelfEventExplained(T_NS + 9 * S_NS, "p00", -498.0, sure))
+    report.add(PutBack(T_NS + 15 * S_NS, "p10", COLA, 1, account, "visit-1", 0.9))
+    report.add(ShelfEventExplained(T_NS + 20 * S_NS, "p20", -4.0, ()))
+    report.add(PersonLeft(T_NS + 28 * S_NS, 1, "exit", account, "visit-1"))
+    lines = (ReceiptLine(COLA, 2, 249, 0.97), ReceiptLine(BREAD, 1, 199, 0.6))
+    ends = (T_NS + S_NS, T_NS + 28 * S_NS, T_NS + 29 * S_NS)
+    report.add(Receipt("visit-1", account, *ends, "settled", None, "EUR", 697, lines))
+    report.add(Receipt("visit-2", None, None, *ends[1:], "review", HOSTILE, "EUR", 0, ()))
+    report.add(Warning(T_NS + 5 * S_NS, "camera down", "cam1", HOSTILE))
+    return report
+
+
+class Page(HTMLParser):
+    """What a browser's parser sees: elements, attributes, and the text of every script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.scripts: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self._in_script = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag == "script":
+            self._in_script = True
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "script":
+            self._in_script = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_script:
+            self.scripts[-1] += data
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads(self.scripts[0])
+
+
+def written(report: Report, folder: Path, **options: Any) -> Page:
+    report.write(folder / "report.html", SUMMARY, **options)
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def decoded(data: dict[str, Any]) -> dict[int, dict[int, tuple[int, int]]]:
+    """Positions in centimetres by track and tick, as the page's script reads them."""
+    found: dict[int, dict[int, tuple[int, int]]] = {}
+    for track, _, stretches in data["tracks"]:
+        spots = found.setdefault(track, {})
+        for tick, x, y, text in stretches:
+            steps = np.frombuffer(base64.b64decode(text), np.int8).reshape(-1, 2).astype(np.int64)
+            points = np.vstack([[[x, y]], np.array([[x, y]]) + np.cumsum(steps, axis=0)])
+            assert not spots.keys() & range(tick, tick + len(points)), "two places at one time"
+            spots |= {tick + i: (int(px), int(py)) for i, (px, py) in enumerate(points)}
+    return found
+
+
+# ---- what the page holds ---------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_whole_and_asks_nobody_for_anything(tmp_path: Path) -> None:
+    page = written(filled(make_store()), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "{{" not in re.sub(r"<script.*", "", text, flags=re.S)
+    assert any(value.startswith("default-src 'none'") for _, name, value in page.attributes if name == "content")
+    loads = [(t, n, v) for t, n, v in page.attributes if n in ("src", "href", "action", "poster", "srcset", "data")]
+    assert loads == [("link", "href", "data:,")]
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_what_staff_show_at_the_gate_is_not_on_the_page(tmp_path: Path) -> None:
+    report = filled(make_store())
+    report.write(tmp_path / "report.html", SUMMARY)
+    report.write_svg(tmp_path / "plan.svg")
+    assert all("badge-of-eve" not in path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
+
+
+def test_the_data_says_what_happened(tmp_path: Path) -> None:
+    data = written(filled(make_store()), tmp_path).data
+    assert [event[0] for event in data["events"]] == [9000, 15000, 20000]
+    final, provisional, nothing = data["events"]
+    assert final[4] == [[0, COLA, -1, 0.96], [-1, BREAD, -1, 0.03]] and final[5] == 1
+    assert provisional[4] == [[0, COLA, 1, 0.9]] and provisional[5] == 0
+    assert nothing[4] == []
+    assert [visit[:3] for visit in data["visits"]] == [
+        ["visit-1", "alice", 0],
+        ["visit-2", None, 0],
+        [None, None, 1],
+    ]
+    assert [(r["status"], r["total"], r["who"]) for r in data["receipts"]] == [("settled", 697, 0), ("review", 0, 1)]
+    assert data["summary"]["ignored"] == {"weights: repeated": 3}
+    assert data["names"] == {COLA: "Cola", BREAD: "Bread"}
+    assert (data["start_ms"], data["length_ms"]) == (T_NS // 10**6, 29900)
+
+
+def test_receipts_are_compared_with_the_truth(tmp_path: Path) -> None:
+    report = filled(make_store())
+    truth = [
+        {"account": "alice", "enter": T_NS, "exit": T_NS + 28 * S_NS, "items": {COLA: 1, BREAD: 1}},
+        {"account": "bob", "enter": T_NS, "exit": T_NS + 25 * S_NS, "items": {COLA: 1}},
+    ]
+    data = written(report, tmp_path, truth=truth).data
+    assert [r.get("difference") for r in data["receipts"]] == [[[COLA, 1]], []]
+    assert data["missed"] == [{"account": "bob", "exit": 25000, "difference": [[COLA, -1]]}]
+    assert "difference" not in written(report, tmp_path).data["receipts"][0]
+
+
+@given(
+    speed=st.floats(0.0, 12.0),
+    rate_hz=st.sampled_from([3.0, 5.0, 12.5, 30.0]),
+    hole=st.tuples(st.integers(0, 80), st.integers(0, 60)),
+)
+@settings(max_examples=40, deadline=None)
+def test_paths_are_kept_to_the_centimetre(speed: float, rate_hz: float, hole: tuple[int, int]) -> None:
+    report = Report(make_store())
+    n = 100
+
+    def spot(t_ns: int) -> tuple[float, float]:
+        t = (t_ns - T_NS) / 1e9
+        return 3.0 + speed * np.sin(t), 2.0 + 0.5 * np.cos(3 * t)
+
+    times = [T_NS + round(i * 1e9 / rate_hz) for i in range(n) if not hole[0] <= i < sum(hole)]
+    for t_ns in times:
+        report.add(people(t_ns, (7, *spot(t_ns))))
+    (spots,) = decoded(report._data(SUMMARY, None)).values()
+    kept: dict[int, int] = {}
+    for t_ns in times:
+        kept.setdefault((t_ns - times[0]) // fusion.show.report.PERIOD_NS, t_ns)
+    assert kept.keys() <= spots.keys()
+    for tick, t_ns in kept.items():
+        assert np.allclose(np.array(spots[tick]) / 100, spot(t_ns), atol=0.00501)
+    # What was filled in lies in holes of a second at most.
+    ticks = sorted(kept)
+    for tick in spots.keys() - kept.keys():
+        before = max(t for t in ticks if t < tick)
+        after = min(t for t in ticks if t > tick)
+        assert after - before <= 5
+
+
+def test_memory_and_page_stay_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusion.show.report, "SAMPLES_MAX", 3000)
+    monkeypatch.setattr(fusion.show.report, "EVENTS_MAX", 20)
+    report = Report(make_store())
+    for step in range(4000):
+        angle = step / 40
+        spots = [(k, 3 + np.sin(angle + k), 2 + np.cos(angle + k)) for k in range(4)]
+        report.add(people(T_NS + step * S_NS // 5, *spots))
+        if step % 100 == 0:
+            report.add(ShelfEventExplained(T_NS + step * S_NS // 5, "p00", -5.0, ()))
+    assert sum(len(path.ticks) for path in report._paths.values()) <= 3000
+    data = written(report, tmp_path).data
+    assert data["period_ms"] == 1600 and data["left_out"] == {"events": 20}
+    for track, spots in decoded(data).items():
+        for tick, spot in spots.items():
+            angle = tick * 8 / 40 + track
+            assert np.allclose(np.array(spot) / 100, [3 + np.sin(angle), 2 + np.cos(angle)], atol=0.01)
+
+
+def test_an_hour_of_a_busy_store_stays_small(tmp_path: Path) -> None:
+    report = Report(make_store())
+    rng = np.random.default_rng(5)
+    spots = rng.uniform(0, 4, (12, 2))
+    for step in range(3600 * 5):
+        spots = np.clip(spots + rng.normal(0, 0.2, spots.shape), 0, 6)
+        report.add(people(T_NS + step * S_NS // 5, *((k + 12 * (step // 900), x, y) for k, (x, y) in enumerate(spots))))
+        if step % 5 == 0:
+            candidates = tuple(Candidate(f"account {k}", COLA, -1, 0.2, f"visit {k}") for k in range(4))
+            report.add(ShelfEventExplained(T_NS + step * S_NS // 5, "p00", -498.0, candidates))
+    report.write(tmp_path / "report.html", SUMMARY)
+    assert (tmp_path / "report.html").stat().st_size < 5e6
+
+
+@pytest.mark.parametrize("with_results", [False, True])
+def test_stores_without_this_or_that_have_a_page(tmp_path: Path, with_results: bool) -> None:
+    bare = make_store().model_copy(
+        update={"gate": (), "zone": (), "obstacle": Obstacle(), "cameras": (), "plates": (), "planogram": ()}
+    )
+    report = filled(bare) if with_results else Report(bare)
+    data = written(report, tmp_path).data
+    assert all(event[2] is None for event in data["events"])
+    report.write_svg(tmp_path / "plan.svg")
+    ET.parse(tmp_path / "plan.svg")
+
+
+def test_people_without_a_place_are_left_out() -> None:
+    report = Report(make_store())
+    report.add(people(T_NS, (1, np.nan, 1.0)))
+    report.add(people(T_NS + S_NS, (2, 1.0, 1.0), confirmed=False))
+    report.add(people(T_NS + 2 * S_NS, (3, 1e30, -1e30), (4, 1.0, 1.0)))
+    assert decoded(report._data(SUMMARY, None)).keys() == {3, 4}
+
+
+# ---- hostile text ----------------------------------------------------------------------------------------------------
+
+
+def test_names_cannot_break_out(tmp_path: Path) -> None:
+    store = make_store(HOSTILE, HOSTILE)
+    page = written(filled(store, HOSTILE), tmp_path)
+    assert len(page.scripts) == 2
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    clean = HOSTILE.replace("\u2028", "\ufffd")
+    assert page.data["names"][COLA] == clean and page.data["visits"][0][1] == clean
+    assert not re.search("[<>\u2028]", page.scripts[0])
+
+
+def test_the_picture_is_well_formed_whatever_names_hold(tmp_path: Path) -> None:
+    report = filled(make_store(HOSTILE + "\x00\x1b"), HOSTILE)
+    report.write_svg(tmp_path / "plan.svg", until_s=12.0)
+    root = ET.parse(tmp_path / "plan.svg").getroot()
+    tags = [element.tag.split("}")[1] for element in root.iter()]
+    assert "script" not in tags and "image" not in tags
+    assert sum(element.get("class", "").startswith("path") for element in root.iter()) == 3
+    assert sum(element.get("class", "").startswith("dot") for element in root.iter()) == 3
+    assert [element.get("class") for element in root.iter() if element.get("class") in ("taken", "returned")] == [
+        "taken"
+    ]
+
+
+# ---- in a real browser -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lived() -> tuple[Report, RunSummary, list[Any]]:
+    """A simulated minute with an engine that is asked for evidence and health, and a camera that dies."""
+    from fusion.observations import Frame
+    from fusion.run import Run
+    from fusion.simulation import Scenario, Simulation, demo_store
+
+    store = demo_store(n_cameras=6, n_plates=24)
+    scenario = Scenario(seed=11, minutes=1.0, shoppers=3)
+    dead_ns = scenario.start_ns + 30 * S_NS
+    heard = (
+        one
+        for one in Simulation(store, scenario).observations()
+        if not (isinstance(one, Frame) and one.camera == "cam02" and one.t_ns > dead_ns)
+    )
+    run = Run(store, heard)
+    report = Report(store, HOSTILE, run.engine)
+    for result in run.results():
+        report.add(result)
+    for result in run.finish():
+        report.add(result)
+    return report, run.summary(), run.engine.shelf_state()
+
+
+def test_every_line_of_a_receipt_has_its_evidence(lived: tuple[Report, RunSummary, list[Any]]) -> None:
+    report, summary, shelves = lived
+    data = report._data(summary, None, shelves)
+    kept = {row[0]: row for row in json.loads(data["evidence"])}
+    assert len(data["receipts"]) == 3
+    n_lines = 0
+    assert report._engine is not None
+    for receipt in data["receipts"]:
+        bundle = report._engine.evidence(receipt["visit"])
+        assert bundle is not None
+        told = {event.event_id: event for event in bundle.events}
+        for gtin, *_ in receipt["lines"]:
+            n_lines += 1
+            mine = [
+                event
+                for event in receipt["evidence"]
+                if any(whose == receipt["who"] and what == gtin for whose, what, _, _ in event[1])
+            ]
+            assert mine, "a line that nothing explains"
+            for event_id, alternatives, nothing, wrists, _, _ in mine:
+                assert sum(one[3] for one in alternatives) + nothing <= 1.001
+                _, _, _, traces, paths = kept[event_id]
+                assert [path[0] for path in paths] == [track for track, _ in wrists]
+                for (_, _, _, _, unit_g, text), trace in zip(traces, told[event_id].traces):
+                    grams = np.frombuffer(base64.b64decode(text), "<i2") * unit_g
+                    assert np.allclose(grams, np.array(trace.grams) - trace.grams[0], atol=0.51 * unit_g)
+                for (_, _, left, _), path in zip(paths, told[event_id].wrists):
+                    for place, kept_cm in zip(path.left_m, np.frombuffer(base64.b64decode(left), "<i2").reshape(-1, 3)):
+                        wanted_cm = (-32768,) * 3 if place is None else 100 * np.array(place)
+                        assert np.allclose(kept_cm, wanted_cm, atol=0.51)
+    assert n_lines >= 4, "hardly anything was looked at"
+
+
+def test_health_and_latency_are_kept_over_time(lived: tuple[Report, RunSummary, list[Any]]) -> None:
+    report, summary, shelves = lived
+    data = report._data(summary, None, shelves)
+    health = data["health"]
+    assert len(health["times"]) >= 10 and health["cameras"] == [camera.name for camera in report.store.cameras]
+    states = {
+        name: np.frombuffer(base64.b64decode(text), "<i2").tolist()
+        for name, text in zip(health["cameras"], health["states"])
+    }
+    down = health["camera_states"].index("down")
+    assert down not in states["cam02"][:5] and states["cam02"][-1] == down
+    assert all(down not in row for name, row in states.items() if name != "cam02")
+    assert all(0 < p50 <= p99 <= longest for p50, p99, longest in health["step_us"][1:])
+    assert len(data["shelves"]) == len(shelves) and sum(data["reached_s"]) > 1
+
+
+def test_health_of_a_long_run_is_kept_more_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusion.run import Run
+    from fusion.simulation import Scenario, Simulation, demo_store
+
+    monkeypatch.setattr(fusion.show.report, "HEALTH_SAMPLES_MAX", 8)
+    monkeypatch.setattr(fusion.show.report, "EVIDENCE_BYTES_MAX", 3000)
+    store = demo_store(n_cameras=6, n_plates=24)
+    run = Run(store, Simulation(store, Scenario(seed=11, minutes=1.0, shoppers=2)).observations())
+    report = Report(store, None, run.engine)
+    for result in run.results():
+        report.add(result)
+    data = report._data(run.summary(), None)
+    assert len(data["health"]["times"]) <= 8 and np.diff(data["health"]["times"]).min() >= 9000
+    assert report.left_out["evidence"] > 0 and len(data["evidence"]) < 4000
+
+
+@in_browser
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_page_lives_in_a_browser(
+    tmp_path: Path, width: int, lived: tuple[Report, RunSummary, list[Any]]
+) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    report, summary, shelves = lived
+    report.write(tmp_path / "report.html", summary, truth=[], shelves=shelves)
+    with browsing(width) as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+
+        def all_of(selector: str) -> list[Any]:
+            return driver.find_elements(By.CSS_SELECTOR, selector)
+
+        def places() -> dict[str, tuple[str, str]]:
+            """Where everybody's mark is, by name."""
+            found = {}
+            for group in all_of("#layer-people g"):
+                mark = group.find_element(By.CSS_SELECTOR, ".mark")
+                name = group.find_element(By.CSS_SELECTOR, "title").get_attribute("textContent")
+                found[name] = (mark.get_attribute("cx"), mark.get_attribute("cy"))
+            return found
+
+        def put(name: str, value: object, event: str) -> None:
+            driver.execute_script(
+                "const node = document.getElementById(arguments[0]); node.value = arguments[1];"
+                "node.dispatchEvent(new Event(arguments[2]))",
+                name, value, event,
+            )  # fmt: skip
+
+        def now() -> float:
+            return float(driver.find_element(By.ID, "time").get_attribute("value"))
+
+        assert driver.execute_script("return document.documentElement.dataset.ready") == "true"
+        assert driver.title != "owned" and not all_of("img, iframe, script[src]")
+        assert driver.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+        put("time", 20_000, "input")
+        before = places()
+        put("time", 22_000, "input")
+        after = places()
+        assert any(before[name] != after[name] for name in before.keys() & after.keys()), "nobody moved"
+        # By keys, from the slider: five seconds on, half a minute back, to the next event.
+        slider = driver.find_element(By.ID, "time")
+        slider.send_keys(Keys.ARROW_RIGHT)
+        assert abs(now() - 27_000) < 300
+        slider.send_keys(Keys.HOME)
+        assert now() == 0
+        slider.send_keys("n")
+        first_ms = Page((tmp_path / "report.html").read_text(encoding="utf-8")).data["events"][0][0]
+        assert abs(now() - first_ms - 50) < 150
+        slider.send_keys(Keys.SPACE)
+        deadline_s = time.monotonic() + 60
+        while now() <= first_ms + 300:
+            assert time.monotonic() < deadline_s, "it does not play"
+        slider.send_keys(Keys.SPACE)
+        # A receipt, its lines, and what they rest on.
+        all_of(".receipt summary")[0].click()
+        wait = WebDriverWait(driver, 30)
+        wait.until(lambda _: all_of(".why-line summary"))
+        all_of(".why-line summary")[0].click()
+        wait.until(lambda _: all_of(".evidence polyline.weight"))
+        assert all_of(".evidence polyline.wrist")
+        assert "%" in all_of(".evidence .alternatives")[0].text
+        for kind in ("presence", "reaches"):
+            put("heat", kind, "change")
+            assert all_of("#layer-heat .hot") and "in all" in driver.find_element(By.ID, "scale").text
+        assert "! down" in driver.find_element(By.ID, "health").text
+        assert all_of("#stock-filters button")
+        driver.save_screenshot(str(tmp_path / f"report_{width}.png"))
+        assert complaints(driver) == []
+        assert {url for url in requested(driver) if not url.startswith(("file:", "data:"))} == set()
+
+
+@in_browser
+def test_hostile_names_do_nothing_in_a_browser(tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+
+    written(filled(make_store(HOSTILE, HOSTILE), HOSTILE), tmp_path, truth=[])
+    with browsing(1440) as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        for receipt in driver.find_elements(By.CSS_SELECTOR, ".receipt summary"):
+            receipt.click()
+        assert driver.title.startswith("Report of </script>")
+        assert not driver.find_elements(By.CSS_SELECTOR, "img, iframe, script[src]")
+        assert "<script>" in driver.find_element(By.ID, "warnings").text
+        settled, review = (node.text for node in driver.find_elements(By.CSS_SELECTOR, ".receipt"))
+        assert "6.97 EUR" in settled and "settled" in settled and "2 × 2.49" in settled
+        assert "entry not seen" in review and "<img src=x" in review
+        marks = driver.find_elements(By.CSS_SELECTOR, "#layer-people .mark")
+        assert {mark.tag_name for mark in marks} == {"circle", "rect"}, "staff and others differ by shape"
+        assert complaints(driver) == []
