@@ -31,7 +31,7 @@ from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.snapshot import MAGIC, SnapshotError, layout_digest, newest_ns, resume, save, snapshot
 from fusion.store.models import Camera, Gate, Store, StrictModel
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
 import snapshots
 
 

@@ -27,7 +27,7 @@ PRICE = {"a": 100, "b": 250}
 @pytest.fixture(scope="module")
 def accuracy() -> Iterator[ModuleType]:
     # The modules of bench import each other by name, as they do when one is run; so do the processes of a run.
-    sys.path.insert(0, str(BENCH))
+    sys.path.append(str(BENCH))
     try:
         yield importlib.import_module("accuracy")
     finally:

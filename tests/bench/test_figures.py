@@ -22,7 +22,7 @@ NAMES = ("cost_curve", "accuracy", "accuracy_people")
 @pytest.fixture(scope="module")
 def figures():
     # The modules of bench import each other by name, as they do when one is run.
-    sys.path.insert(0, str(ROOT / "bench"))
+    sys.path.append(str(ROOT / "bench"))
     try:
         yield importlib.import_module("figures")
     finally:

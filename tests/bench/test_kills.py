@@ -9,7 +9,7 @@ from conftest import Place
 
 from fusion.money.ledger import Ledger
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 import kills
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Place
-from test_receipts import Inbox, inbox  # noqa: F401
-from test_run_store import run
+from examples.test_run_store import run
+from money.test_receipts import Inbox, inbox  # noqa: F401
 
 from fusion.money.ledger import Ledger
 from fusion.money.retailers import Chain

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_attribution import GTINS, STORE, T0, at_shelf, event, plate_hand
+from goods.test_attribution import GTINS, STORE, T0, at_shelf, event, plate_hand
 
 from fusion import Engine, ItemSighting, Recording, Store, replay
 from fusion.errors import ConfigError

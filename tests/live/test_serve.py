@@ -42,7 +42,7 @@ from fusion.snapshot import newest_ns
 from fusion.store.models import Store
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.insert(0, str(BENCH))
+sys.path.append(str(BENCH))
 import serve as bench  # noqa: E402
 
 # ---- the queue -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import Place
-from test_ledger import BREAD, COLA, STORE, T_NS, TWO, balances, receipt
+from money.test_ledger import BREAD, COLA, STORE, T_NS, TWO, balances, receipt
 
 from fusion.money.databases import Holder
 from fusion.money.payments import (

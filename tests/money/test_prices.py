@@ -14,7 +14,7 @@ import pytest
 from conftest import Place
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_ledger import BREAD, COLA, SOUP, STAMP, STORE, receipt
+from money.test_ledger import BREAD, COLA, SOUP, STAMP, STORE, receipt
 
 from fusion.errors import ConfigError
 from fusion.money.ledger import Ledger

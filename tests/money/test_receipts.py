@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from conftest import Place
-from test_ledger import BREAD, COLA, INJECTIONS, STORE, T_NS, TWO, receipt
+from money.test_ledger import BREAD, COLA, INJECTIONS, STORE, T_NS, TWO, receipt
 
 from fusion.money.databases import Holder
 from fusion.money.ledger import Discount, Ledger

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from people.test_tracks import T0, Room, store
 from reference import health as reference
-from test_tracks import T0, Room, store
 
 from fusion._kernels import health as kernels
 from fusion.observations import Frame
