@@ -14,8 +14,9 @@ from reference import attribution as reference
 from reference import shelves as scene
 
 from fusion._kernels import attribution as kernel
-from fusion.goods.attribution import ArmHistory, Attributor
+from fusion.goods.attribution import Attributor
 from fusion.goods.scales import ShelfEvent
+from fusion.people.arms import ArmHistory
 from fusion.results import People
 
 STORE = scene.shop(n_plates=12, rows=5)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from fusion.errors import JournalError, OrderError, ShapeError
-from fusion.goods.attribution import ArmHistory, Attributor, CartBelief, EventBelief, EventCandidate
+from fusion.goods.attribution import Attributor, CartBelief, EventBelief, EventCandidate
 from fusion.goods.carts import ShelfBooks, Sighted, Sightings, moved
 from fusion.goods.evidence import EvidenceRecorder
 from fusion.goods.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
 from fusion.goods.scales import PlateState, ShelfEvent, ShelfMonitor
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
+from fusion.people.arms import ArmHistory
 from fusion.people.health import CameraState
 from fusion.people.tracks import Tracker
 from fusion.people.visits import Visit, Visits

@@ -51,7 +51,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
 _MODULES = (
     "engine", "observations", "results", "store.layouts",
-    "people.association", "people.geometry", "people.health", "people.tracks", "people.visits", "people.workspace",
+    "people.arms", "people.association", "people.geometry", "people.health", "people.tracks", "people.visits",
+    "people.workspace",
     "goods.attribution", "goods.carts", "goods.evidence", "goods.journal", "goods.scales",
 )  # fmt: skip
 

@@ -16,16 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fusion.goods.scales import PLACE_GAIN_SD, QUANTITY_PRIOR, Explanations, Planogram, ShelfEvent
-from fusion.results import People
-from fusion.store.layouts import Layout
+from fusion.people.arms import HAND_BEYOND_WRIST_M, ArmHistory
 from fusion.store.models import Store
 
 # ---- where an actor's hand is, relative to a bystander's; all in metres and seconds ----------------------------------
 #
 # Fitted to 1156 events of simulated shops (tracks of the engine itself), then widened: real hands vary more.
 
-# Fingers reach beyond the wrist, along the forearm.
-HAND_BEYOND_WRIST_M = 0.09
 # Error of a hand's place that no averaging removes: the same joint is seen by the same cameras.
 HAND_ERROR_M = 0.03
 # A hand's place at contact is the mean of instants about it; cameras are up to 0.1 s out of step. A hand that takes is
@@ -131,8 +128,6 @@ UNHEARD_PROBABILITY = 0.5
 UNHEARD_BEFORE_NS = 7_000_000_000
 WATCH_EVERY_NS = 500_000_000
 UNHEARD_MAX = 1024
-# A load may have begun to move this much after somebody turned away from it.
-NEAR_BEFORE_NS = 1_000_000_000
 
 # ---- what classifiers see --------------------------------------------------------------------------------------------
 
@@ -155,69 +150,6 @@ SHARED_LOG_SPREAD = 9.0
 DECIDED = 0.9999
 # Below this probability a candidate does not tie events together or keep one open.
 NEGLIGIBLE = 1e-3
-
-
-class ArmHistory:
-    """Where bodies and arms were in the last seconds: rows of arrays in order of time, one a person and instant.
-
-    Attributes:
-        t_ns, track, confirmed (n,); position_m (n, 2); arms_m (n, 2, 3, 3): wrist, elbow and shoulder of the left and
-        the right arm, NaN where unknown; wrist_sd_m (n, 2).
-    """
-
-    def __init__(self, layout: Layout, span_s: float = 30.0, capacity: int = 32768) -> None:
-        sides = [layout.indices(f"{side}_wrist", f"{side}_elbow", f"{side}_shoulder") for side in ("l", "r")]
-        # A layout without arms (boxes) leaves only the body.
-        self._arms = np.array([side for side in sides if len(side) == 3], np.int64).reshape(-1, 3)
-        self._span_ns = round(span_s * 1e9)
-        self.t_ns = np.zeros(capacity, np.int64)
-        self.track = np.zeros(capacity, np.int64)
-        self.confirmed = np.zeros(capacity, np.int8)
-        self.position_m = np.zeros((capacity, 2))
-        self.arms_m = np.full((capacity, 2, 3, 3), np.nan)
-        self.wrist_sd_m = np.full((capacity, 2), np.nan)
-        self._n = 0
-
-    def append(self, people: People) -> None:
-        """Take in an instant, not older than the last. What exceeds span or capacity is forgotten, oldest first."""
-        n = len(people.track_id)
-        if self._n + n > len(self.t_ns):
-            self._forget(people.t_ns - self._span_ns)
-        n = min(n, len(self.t_ns) - self._n)
-        rows = slice(self._n, self._n + n)
-        self.t_ns[rows] = people.t_ns
-        self.track[rows] = people.track_id[:n]
-        self.confirmed[rows] = people.confirmed[:n]
-        self.position_m[rows] = people.position_m[:n]
-        if len(self._arms):
-            self.arms_m[rows] = people.joints_m[:n, self._arms]
-            self.wrist_sd_m[rows] = people.joints_sd_m[:n, self._arms[:, 0]]
-        self._n += n
-
-    def between(self, t0_ns: int, t1_ns: int) -> slice:
-        """Rows with t0_ns <= t_ns <= t1_ns."""
-        first, after = np.searchsorted(self.t_ns[: self._n], (t0_ns, t1_ns + 1))
-        return slice(int(first), int(after))
-
-    def was_near(self, people: Collection[int], place_m: np.ndarray, within_m: float, since_ns: int) -> bool:
-        """Whether one of these people stood within a distance of a place of the floor at an instant or later."""
-        rows = slice(int(np.searchsorted(self.t_ns[: self._n], since_ns - NEAR_BEFORE_NS)), self._n)
-        near = ((self.position_m[rows] - place_m) ** 2).sum(axis=1) < within_m**2
-        return bool(np.isin(self.track[rows][near], list(people)).any())
-
-    def hands_m(self, rows: slice) -> np.ndarray:
-        """(n, 2, 3) where the hands are, beyond the wrists along the forearms; NaN where a wrist is unknown."""
-        wrist, forearm = self.arms_m[rows, :, 0], self.arms_m[rows, :, 0] - self.arms_m[rows, :, 1]
-        length = np.sqrt((forearm**2).sum(axis=2, keepdims=True))
-        return wrist + np.nan_to_num(forearm * (HAND_BEYOND_WRIST_M / np.maximum(length, 0.05)))
-
-    def _forget(self, before_ns: int) -> None:
-        # Moving rows costs, so at least half of the table becomes free at once.
-        first = max(int(np.searchsorted(self.t_ns[: self._n], before_ns)), self._n - len(self.t_ns) // 2)
-        kept = self._n - first
-        for column in (self.t_ns, self.track, self.confirmed, self.position_m, self.arms_m, self.wrist_sd_m):
-            column[:kept] = column[first : self._n]
-        self._n = kept
 
 
 @dataclass(frozen=True, slots=True)

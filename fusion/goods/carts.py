@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion.goods.attribution import ArmHistory, EventBelief, EventCandidate
+from fusion.goods.attribution import EventBelief, EventCandidate
 from fusion.goods.journal import Journal
 from fusion.observations import ItemSighting
+from fusion.people.arms import ArmHistory
 from fusion.results import ShelfCount, SightingEvidence
 from fusion.store.models import Store, edge_distance_m, inside_polygon
 
