@@ -16,7 +16,6 @@ import hashlib
 import importlib
 import io
 import json
-import os
 import pickle
 import types
 import zlib
@@ -30,6 +29,7 @@ import fusion
 from fusion._kernels import triangulation
 from fusion.engine import Engine
 from fusion.errors import FusionError
+from fusion.files.atomic import replace_file
 from fusion.observations import Reorder
 from fusion.store.models import Store
 
@@ -145,18 +145,7 @@ def save(engine: Engine, path: str | Path) -> None:
 
 def write(data: bytes, path: str | Path) -> None:
     """As `save`, of bytes that were made before."""
-    path = Path(path)
-    beside = path.with_name(path.name + ".new")
-    with open(beside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(path, data)
 
 
 def layout_digest(store: Store) -> str:

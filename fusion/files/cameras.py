@@ -30,6 +30,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fusion.errors import ConfigError
+from fusion.files.atomic import replace_file
 from fusion.store.models import Camera, cameras_text, validation_faults
 
 Unit = Literal["m", "cm", "mm"]
@@ -109,7 +110,7 @@ def load_calibration(
 
 def save_calibration(path: str | Path, cameras: Iterable[Camera]) -> None:
     """Write cameras as the contract's cameras.toml, in the order of their names."""
-    Path(path).write_text(cameras_text(cameras), encoding="utf-8")
+    replace_file(path, cameras_text(cameras))
 
 
 # ---- turning ---------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fusion.errors import FusionError, extra
+from fusion.files.atomic import replace_file
 from fusion.gates.keeper import GateRequest, Refused, Verified
 
 _NONCE_BYTES = 12
@@ -174,21 +175,11 @@ class FaceGallery:
         head = json.dumps({"accounts": self._accounts, "names": self._names}).encode() + b"\n"
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, head + self._templates.astype("<f4").tobytes(), _MAGIC)
-        new = self._path.with_name(self._path.name + ".new")
-        with open(os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(sealed)
-            file.flush()
-            os.fsync(file.fileno())
         # The key outlives whoever was deleted, so their sealed template must not lie about in free blocks.
         with contextlib.ExitStack() as stack:
             old = stack.enter_context(open(self._path, "r+b")) if self._path.exists() else None
-            os.replace(new, self._path)
+            replace_file(self._path, sealed, private=True)
             if old is not None:
                 old.write(bytes(os.fstat(old.fileno()).st_size))
                 old.flush()
                 os.fsync(old.fileno())
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import ConfigError, FusionError, IdempotencyConflict, ShapeError
+from fusion.files.atomic import replace_file
 from fusion.live.gaps import Gaps, Streams
 from fusion.live.outbox import Outbox
 from fusion.money.ledger import NAME_MAX, NOTE_MAX, Ledger
@@ -593,19 +594,19 @@ class _Scans:
 
     def follow(self, data: bytes, path: Path, streams: Streams) -> None:
         """Write that snapshot, and what belongs to it. May be called in another thread than the rest."""
-        new, part = self._path.with_suffix(".new"), self._path.with_suffix(".part")
+        new = self._path.with_suffix(".new")
         head = {"after": hashlib.sha256(data).hexdigest(), "streams": streams}
-        file = open(part, "wb")  # noqa: SIM115 stays open for what comes
-        file.write(json.dumps(head).encode() + b"\n")
         with self._lock:
             assert self._next_lines is not None
+            lines, self._next_lines = self._next_lines, []
+        # Whole before it can be taken for the one that fits.
+        replace_file(new, json.dumps(head).encode() + b"\n" + b"".join(lines))
+        with self._lock:
+            file = open(new, "ab")  # noqa: SIM115 stays open for what comes
             file.writelines(self._next_lines)
             file.flush()
             # Until the snapshot is there, what comes belongs to both.
             self._next_lines, self._next_file = None, file
-        # Whole before it can be taken for the one that fits.
-        os.fsync(file.fileno())
-        os.replace(part, new)
         write(data, path)
         with self._lock:
             os.replace(new, self._path)

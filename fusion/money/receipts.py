@@ -20,6 +20,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 from fusion.errors import FusionError
+from fusion.files.atomic import replace_file
 from fusion.money.databases import opened_sqlite
 from fusion.money.ledger import Ledger, sales_by_rate
 from fusion.results import ReceiptLine
@@ -176,10 +177,8 @@ class ReceiptStore:
     def write(self, document: ReceiptDocument) -> None:
         """Keep a receipt; a corrected one replaces the one before."""
         for kind, text in (("json", document.json()), ("txt", document.text()), ("html", document.html())):
-            path = self.path(document.visit, kind)
-            new = path.with_name(path.name + ".new")
-            new.write_text(text, encoding="utf-8")
-            os.replace(new, path)
+            # The ledger holds the receipt: what a loss of power takes can be made again.
+            replace_file(self.path(document.visit, kind), text, durable=False)
 
 
 class Mailer:

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fusion.errors import ConfigError, FusionError, ShapeError
+from fusion.files.atomic import replace_file
 from fusion.files.cameras import load_calibration, rotation_vector
 from fusion.observations import Frame, Observation
 from fusion.setup import structure
@@ -135,9 +136,9 @@ class SelfCalibration:
             lines.append(f"# {json.dumps(tie.name)}: {said if tie.placed else 'not placed'}")
         lines += [f"# {warning}" for warning in self.warnings]
         text = "\n".join(line.replace("\n", " ") for line in lines) + "\n" + cameras_text(self.cameras)
-        (folder / "cameras.toml").write_text(text, encoding="utf-8")
+        replace_file(folder / "cameras.toml", text)
         report = {key: value for key, value in asdict(self).items() if key != "cameras"}
-        (folder / "calibration.json").write_text(json.dumps(_plain(report), indent=1) + "\n", encoding="utf-8")
+        replace_file(folder / "calibration.json", json.dumps(_plain(report), indent=1) + "\n")
 
     def text(self) -> str:
         """A table for people."""

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fusion.errors import FusionError
+from fusion.files.atomic import replace_file
 from fusion.store.models import StrictModel
 
 # RFC 7914 parameters: 32 MiB and some 80 ms a try.
@@ -81,13 +82,8 @@ class Users:
         hashed = _hashed(password, salt).hex()
         self._users[name] = _User(salt=salt.hex(), hash=hashed, stores=tuple(dict.fromkeys([*stores, store])))
         content = json.dumps({name: user.model_dump() for name, user in sorted(self._users.items())}, indent=1)
-        beside = self.path.with_name(self.path.name + ".new")
         try:
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-                file.write(content + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self.path)
+            replace_file(self.path, content + "\n", private=True)
         except OSError as error:
             raise FusionError(f"{self.path}: cannot be written: {error}") from None
 
