@@ -72,7 +72,7 @@ from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import FusionError
 from fusion.goods import attribution
 from fusion.goods import scales as shelves
-from fusion.goods.scales import Rows
+from fusion.goods.planogram import PLACE_GAIN_SD, Rows
 from fusion.observations import Frame, ItemSighting, Observation, Recording, ShelfReading
 from fusion.results import People, PersonEntered, Receipt, ShelfEventExplained
 from fusion.simulation import Scenario, Simulation, demo_store
@@ -733,7 +733,7 @@ def _weights_known(store: Store, observations: Iterable[Observation], scenario: 
                 observation = ShelfReading(observation.t_ns, observation.plate, samples)
             yield observation
 
-    with _constants(shelves, GAIN_SD=shelves.PLACE_GAIN_SD * 1.01):
+    with _constants(shelves, GAIN_SD=PLACE_GAIN_SD * 1.01):
         return replayed(store.model_copy(update={"products": tuple(products)}), calibrated())
 
 

@@ -53,7 +53,7 @@ _MODULES = (
     "engine", "observations", "results", "store.layouts",
     "people.arms", "people.association", "people.geometry", "people.health", "people.tracks", "people.visits",
     "people.workspace",
-    "goods.attribution", "goods.carts", "goods.evidence", "goods.journal", "goods.scales",
+    "goods.attribution", "goods.carts", "goods.evidence", "goods.journal", "goods.planogram", "goods.scales",
 )  # fmt: skip
 
 

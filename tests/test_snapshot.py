@@ -23,7 +23,7 @@ import fusion
 from fusion._kernels import triangulation
 from fusion.engine import Engine
 from fusion.files.cameras import rotation_vector
-from fusion.goods.scales import GAIN_VAR
+from fusion.goods.planogram import GAIN_VAR
 from fusion.observations import Observation, Recording
 from fusion.people.geometry import rotation_from_rodrigues
 from fusion.results import Receipt, Warning

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fusion.goods.scales import PLACE_GAIN_SD, QUANTITY_PRIOR, Explanations, Planogram, ShelfEvent
+from fusion.goods.planogram import PLACE_GAIN_SD, QUANTITY_PRIOR, Identifications, Planogram
+from fusion.goods.scales import ShelfEvent
 from fusion.people.arms import HAND_BEYOND_WRIST_M, ArmHistory
 from fusion.store.models import Store
 
@@ -143,7 +144,7 @@ OPEN_EVENTS_MAX = 1024
 CANDIDATES_MAX = 48
 PEOPLE_PER_EVENT_MAX = 8
 PEOPLE_NEAR_MAX = 64
-# Explanations worse than the best by a factor of exp(18) are dropped; so are candidates by exp(14).
+# Identifications worse than the best by a factor of exp(18) are dropped; so are candidates by exp(14).
 LOG_SPREAD, LOG_CANDIDATE_SPREAD = 18.0, 14.0
 SHARED_LOG_SPREAD = 9.0
 # An event this certain is settled at once, so that it constrains later ones without being enumerated with them.
@@ -480,14 +481,14 @@ class Attributor:
         best_g = abs(quantity) * weight_g[product]
         other_g2 = sum(p * (abs(n) * weight_g[what] - best_g) ** 2 for (what, n), p in known.items())
         noise_g2 = float(event.cov_g2.sum()) + float(other_g2)
-        self.planogram.weighed(event.plates, event.delta_g, noise_g2, product, quantity)
+        self.planogram.learn_gain(event.plates, event.delta_g, noise_g2, product, quantity)
 
-    def _what(self, event: ShelfEvent, scene: _Scene) -> tuple[Explanations, np.ndarray]:
+    def _what(self, event: ShelfEvent, scene: _Scene) -> tuple[Identifications, np.ndarray]:
         """Products and quantities that may have moved, and the log prior of each with its place."""
         noise_g2 = float(event.cov_g2.sum())
         if event.delta_g.sum() < 0:
             log_place = self._log_taken_from(event)
-            found = self.planogram.explain(event.plates, event.delta_g, noise_g2, log_prior=log_place)
+            found = self.planogram.identify(event.plates, event.delta_g, noise_g2, log_prior=log_place)
             return found, found.log_place
         place = np.exp(self.planogram.log_place(event.plates, event.delta_g))
         log_put = np.log(PLACED_RIGHT * np.minimum(place, 1.0) + PLACED_ELSEWHERE)
@@ -496,7 +497,7 @@ class Attributor:
         log_held = np.where(expected > 1e-4, 0.0, LOG_BROUGHT)
         if any(person in self._staff for person in scene.near):
             log_held = np.zeros_like(log_held)
-        found = self.planogram.explain(event.plates, event.delta_g, noise_g2, log_prior=log_put + log_held)
+        found = self.planogram.identify(event.plates, event.delta_g, noise_g2, log_prior=log_put + log_held)
         return found, log_put[found.product]
 
     def _log_taken_from(self, event: ShelfEvent) -> np.ndarray:
@@ -549,7 +550,7 @@ class Attributor:
         self,
         event: ShelfEvent,
         scene: _Scene,
-        found: Explanations,
+        found: Identifications,
         log_place: np.ndarray,
         log_nothing: float,
         shared: list[_Shared],
@@ -598,7 +599,7 @@ class Attributor:
         self,
         event: ShelfEvent,
         scene: _Scene,
-        found: Explanations,
+        found: Identifications,
         log_place: np.ndarray,
         log_seen: np.ndarray,
         history: ArmHistory,
@@ -613,7 +614,7 @@ class Attributor:
                 log_grips = sum(one if n == 1 else two for n in (a, pieces - a))
                 log_what = float(found.log_likelihood[i] + log_place[i]) + log_grips
                 whats.append((product, product, -a, a - pieces, log_what, float(found.log_likelihood[i])))
-        for x, y, log_likelihood in self.planogram.mixtures(event):
+        for x, y, log_likelihood in self.planogram.mixtures(event.plates, event.delta_g, float(event.cov_g2.sum())):
             log_what = log_likelihood + 2.0 * one + max(float(log_seen[x]), float(log_seen[y]))
             whats.append((x, y, -1, -1, log_what, log_likelihood))
             whats.append((y, x, -1, -1, log_what, log_likelihood))
@@ -652,7 +653,7 @@ class Attributor:
         self,
         opened: _Event,
         scene: _Scene,
-        found: Explanations,
+        found: Identifications,
         log_place: np.ndarray,
         log_nothing: float,
         shared: list[_Shared],

@@ -15,34 +15,13 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from fusion.errors import OrderError
+from fusion.goods.planogram import GAIN_SD, Planogram, Rows
 from fusion.observations import ShelfReading
 from fusion.results import Warning
 from fusion.store.models import Store
 
-# A plate's gain differs from 1, by 3 % on real shelves (measured: +4.0 % and -3.2 % on the two picks of a real
-# recording): mostly a constant of the plate, which known weights teach, and a little from place to place on it.
-GAIN_SD = 0.03
-PLACE_GAIN_SD = 0.01
-GAIN_VAR = GAIN_SD**2 - PLACE_GAIN_SD**2  # Of the constant, before anything is known.
-# Where the middle of a piece's load lies beside the middle of the plate it belongs to, in plate widths: anywhere up to
-# nearly half a width, since half of all pieces rest on two plates or three, and seldom beyond.
-OFF_CENTRE_WIDTHS, OFF_CENTRE_SD_WIDTHS = 0.45, 0.15
-# Whether a load on these plates is a product that is known to lie there, or one of a dozen from nearby in the row, or
-# one of a hundred from anywhere: one piece in forty was misplaced before anybody watched.
-PLANNED_PRIOR, ROW_PRIOR, STORE_PRIOR = 1.0, 2e-3, 1e-4
-# How far a count of zero may be believed: shelves are filled unseen, inventories are wrong now and then. Something did
-# leave the plate, and what is planned there is still far likelier than goods from elsewhere.
-COUNT_WRONG = 0.2
-# Shares of one, two, three pieces in a grip; more are rarer still.
-QUANTITY_PRIOR = (0.86, 0.10, 0.03)
-QUANTITY_DECAY = 0.5
 # Probability density, per gram, of a load that no known product explains.
 UNKNOWN_PER_G = 1e-7
-# A piece rests on two plates every third time, anything from none to half of it on the second; a part of a few grams,
-# or one that drowns in a hand's shaking, does not show there.
-HIDDEN_PROBABILITY, HIDDEN_SHARE_MIN, HIDDEN_MAX_G = 0.15, 0.04, 15.0
-# A pair of products that weighs a load worse than this density per gram is not looked at.
-MIXTURE_LOG_MIN = math.log(1e-4)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,229 +48,6 @@ class ShelfEvent:
     cov_g2: np.ndarray
     silent: bool = False
     rise_s: float = math.nan
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Explanations:
-    """What a load may be: parallel (n,) arrays, most probable first.
-
-    Attributes:
-        product: int64 index into store.products.
-        quantity: int64 signed pieces, negative where taken.
-        log_likelihood: float64 log density, per gram, of the measured sum given product and quantity.
-        log_place: float64 log prior of product and place: how well it belongs where the load was.
-        log_quantity: float64 log prior of so many pieces at once.
-    """
-
-    product: np.ndarray
-    quantity: np.ndarray
-    log_likelihood: np.ndarray
-    log_place: np.ndarray
-    log_quantity: np.ndarray
-
-
-class Rows:
-    """Plates that stand side by side: same height, same direction, touching edges. Found by geometry alone.
-
-    Attributes:
-        row: (n_plates,) int64 number of the row.
-        place: (n_plates,) int64 position in the row, from left to right as the shopper sees the plate's x axis.
-        along_m: (n_plates,) float64 coordinate of the plate's middle along its own x axis.
-        width_m: (n_plates,) float64.
-        members: per row the plates from left to right.
-    """
-
-    def __init__(self, store: Store) -> None:
-        n = len(store.plates)
-        centre = np.array([(p.x, p.y, p.z) for p in store.plates]).reshape(n, 3)
-        yaw = np.array([p.yaw for p in store.plates])
-        self.width_m = np.array([p.width for p in store.plates])
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        self.along_m = cos * centre[:, 0] + sin * centre[:, 1]
-        across = -sin * centre[:, 0] + cos * centre[:, 1]
-        self.row = np.full(n, -1, np.int64)
-        self.place = np.zeros(n, np.int64)
-        self.members: list[list[int]] = []
-        # Rows by quantised yaw first, so that a store of a thousand plates needs no thousand squared comparisons.
-        order = np.lexsort((self.along_m, across.round(2), centre[:, 2].round(2), np.round(cos, 2), np.round(sin, 2)))
-        for plate in order.tolist():
-            for members in reversed(self.members):
-                last = members[-1]
-                gap = self.along_m[plate] - self.along_m[last] - 0.5 * (self.width_m[plate] + self.width_m[last])
-                same_line = abs(centre[plate, 2] - centre[last, 2]) < 0.03 and abs(across[plate] - across[last]) < 0.1
-                same_way = abs(cos[plate] - cos[last]) < 0.02 and abs(sin[plate] - sin[last]) < 0.02
-                if same_line and same_way and abs(gap) < 0.02:
-                    members.append(plate)
-                    break
-            else:
-                self.members.append([plate])
-        for row, members in enumerate(self.members):
-            self.row[members] = row
-            self.place[members] = np.arange(len(members))
-
-
-class Planogram:
-    """What lies where, as far as is known: the plan at the start, then what was taken and put back.
-
-    Attributes:
-        rows: which plates stand side by side.
-        gtins: (n_products,) in the order of store.products.
-        weight_g, weight_sd_g: (n_products,) float64 of one piece.
-        stock: (n_plates, n_products) float64 expected pieces; fractions where it is not certain.
-        planned: (n_plates, n_products) bool, as in the store's planogram.
-        away: (n_products,) float64 expected pieces that were taken and not put back.
-        gain, gain_var: (n_plates,) float64 what a plate shows of a gram, and how well that is known.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._derive(store)
-        self.stock = self._filled.copy()
-        self.away = np.zeros(len(store.products))
-        self.gain = np.ones(len(store.plates))
-        self.gain_var = np.full(len(store.plates), GAIN_VAR)
-
-    def _derive(self, store: Store) -> None:
-        self.rows = Rows(store)
-        self.gtins = tuple(product.gtin for product in store.products)
-        self.weight_g = np.array([product.weight_g for product in store.products])
-        # Weights are declared on the label and weighed by the shop: half a gram is the least that can be meant.
-        self.weight_sd_g = np.maximum([product.weight_sd_g for product in store.products], 0.5).reshape(-1)
-        self.lightest_g = float(self.weight_g.min()) if len(self.weight_g) else 0.0
-        plate_index = {plate.plate: i for i, plate in enumerate(store.plates)}
-        product_index = {gtin: i for i, gtin in enumerate(self.gtins)}
-        self._filled = np.zeros((len(store.plates), len(store.products)))  # Stock at the start.
-        self.planned = np.zeros(self._filled.shape, bool)
-        for facing in store.planogram:
-            at = plate_index[facing.plate], product_index[facing.gtin]
-            self._filled[at] += facing.stock
-            self.planned[at] = True
-
-    def adopt(self, store: Store) -> None:
-        """Go on with a store of the same layout; see `Engine.adopt`."""
-        filled, weight_g = self._filled, self.weight_g
-        self._derive(store)
-        # As if the shelves had been filled so at the start: what was taken and put back since holds as it did.
-        self.stock = np.maximum(self.stock + (self._filled - filled), 0.0)
-        # What a plate shows of a gram was learnt from goods that do not weigh what they were said to.
-        misled = (self.planned & (self.weight_g != weight_g)).any(axis=1)
-        self.gain[misled], self.gain_var[misled] = 1.0, GAIN_VAR
-
-    def explain(
-        self,
-        plates: np.ndarray,
-        delta_g: np.ndarray,
-        noise_g2: float,
-        limit: int = 12,
-        log_prior: np.ndarray | None = None,
-    ) -> Explanations:
-        """Products and quantities whose weight and place suit a load, at most `limit`, most probable first.
-
-        plates (n,) int64 touching plates of one row; delta_g (n,) grams; noise_g2 variance of the sum from noise.
-        log_prior (n_products,): in place of what the planogram says about the place.
-        """
-        total = float(delta_g.sum())
-        load = abs(total)
-        n_products = len(self.weight_g)
-        if not n_products:
-            empty = np.zeros(0)
-            return Explanations(empty.astype(np.int64), empty.astype(np.int64), empty, empty, empty)
-        nearest = np.maximum(np.rint(load / self.weight_g), 1.0)
-        pieces = np.stack([np.maximum(nearest - 1.0, 1.0), nearest, nearest + 1.0])
-        share = np.abs(delta_g) / max(np.abs(delta_g).sum(), 1e-9)
-        gain, gain_var = self._gain(plates, share)
-        expected = pieces * self.weight_g * gain
-        variance = noise_g2 + pieces * self.weight_sd_g**2 + expected**2 * gain_var
-        log_likelihood = _log_weighs(load - expected, variance)
-        # One piece, of which a little rests on a plate beside and does not show there.
-        missing_g = expected - load
-        partly = (pieces == 1.0) & (missing_g > HIDDEN_SHARE_MIN * expected) & (missing_g < HIDDEN_MAX_G)
-        hidden = np.where(partly, HIDDEN_PROBABILITY / (0.5 * expected), 0.0)
-        log_likelihood = np.log(np.exp(log_likelihood) + hidden)
-        log_likelihood[0, nearest == 1.0] = -np.inf  # The same as the row below it.
-        log_place = np.broadcast_to(self.log_place(plates, delta_g) if log_prior is None else log_prior, pieces.shape)
-        table = np.log(QUANTITY_PRIOR)
-        extra = np.maximum(pieces - len(QUANTITY_PRIOR), 0.0)
-        log_quantity = table[np.minimum(pieces, len(QUANTITY_PRIOR)).astype(np.int64) - 1]
-        log_quantity = log_quantity + extra * math.log(QUANTITY_DECAY)
-        score = (log_likelihood + log_place + log_quantity).ravel()
-        best = np.argsort(-score, kind="stable")[:limit]
-        best = best[score[best] > score[best[0]] - 16.0]
-        sign = -1 if total < 0 else 1
-        return Explanations(
-            best % n_products,
-            sign * pieces.ravel()[best].astype(np.int64),
-            log_likelihood.ravel()[best],
-            log_place.ravel()[best],
-            log_quantity.ravel()[best],
-        )
-
-    def _gain(self, plates: np.ndarray, share: np.ndarray) -> tuple[float, float]:
-        """What the plates show of a gram spread over them like that, and its variance."""
-        return float(share @ self.gain[plates]), float(share**2 @ (self.gain_var[plates] + PLACE_GAIN_SD**2))
-
-    def weighed(self, plates: np.ndarray, delta_g: np.ndarray, noise_g2: float, product: int, quantity: int) -> None:
-        """So many pieces were the load for certain: learn the plates' gains (a Kalman update)."""
-        true_g = abs(quantity) * self.weight_g[product]
-        load = np.abs(delta_g)
-        share = load / max(float(load.sum()), 1e-9)
-        gain, gain_var = self._gain(plates, share)
-        piece_var = abs(quantity) * self.weight_sd_g[product] ** 2
-        innovation_var = gain_var + (noise_g2 + piece_var) / true_g**2
-        innovation = abs(float(delta_g.sum())) / true_g - gain
-        if innovation**2 > 9.0 * innovation_var:
-            return  # It was something else after all, or it leans on something.
-        kept = share * self.gain_var[plates] / innovation_var
-        self.gain[plates] += kept * innovation
-        self.gain_var[plates] *= 1.0 - kept * share
-
-    def mixtures(self, event: ShelfEvent) -> list[tuple[int, int, float]]:
-        """Pairs of different products that lie there and weigh a load together, with the log likelihood of that."""
-        share = np.abs(event.delta_g) / max(float(np.abs(event.delta_g).sum()), 1e-9)
-        there = self.planned[event.plates] | (self.stock[event.plates] > 0.5)
-        products = np.flatnonzero(there.any(axis=0))
-        if len(products) < 2:
-            return []
-        a, b = np.triu_indices(len(products), 1)
-        a, b = products[a], products[b]
-        gain, gain_var = self._gain(event.plates, share)
-        expected = (self.weight_g[a] + self.weight_g[b]) * gain
-        variance = float(event.cov_g2.sum()) + self.weight_sd_g[a] ** 2 + self.weight_sd_g[b] ** 2
-        variance = variance + expected**2 * gain_var
-        log_likelihood = _log_weighs(abs(float(event.delta_g.sum())) - expected, variance)
-        found = np.flatnonzero(log_likelihood > MIXTURE_LOG_MIN)
-        return [(int(a[i]), int(b[i]), float(log_likelihood[i])) for i in found.tolist()]
-
-    def log_place(self, plates: np.ndarray, delta_g: np.ndarray) -> np.ndarray:
-        """(n_products,) log prior that a load whose middle lies there is this product; arguments as in `explain`."""
-        rows = self.rows
-        share = np.abs(delta_g) / max(float(np.abs(delta_g).sum()), 1e-9)
-        taken = float(delta_g.sum()) < 0
-        middle_m = float(share @ rows.along_m[plates])
-        members = np.array(rows.members[rows.row[plates[0]]])
-        offset = np.abs(rows.along_m[members] - middle_m) / rows.width_m[members]
-        near = members[offset < 2.0]
-        beyond = np.maximum(offset[offset < 2.0] - OFF_CENTRE_WIDTHS, 0.0)
-        closeness = np.exp(-0.5 * (beyond / OFF_CENTRE_SD_WIDTHS) ** 2)
-        # A take needs a piece to be there, as far as counts can be trusted; a put-back goes where the product belongs,
-        # even if the place is empty.
-        planned_there = self.planned[near] * (COUNT_WRONG if taken else 1.0)
-        present = np.maximum(np.minimum(self.stock[near], 1.0), planned_there)
-        planned = closeness @ present
-        in_row = (self.planned[members] | (self.stock[members] > 0.5)).any(axis=0)
-        return np.log(PLANNED_PRIOR * planned + ROW_PRIOR * in_row + STORE_PRIOR)
-
-    def move(self, plate: int, product: int, pieces: float) -> None:
-        """Expected pieces that came onto a plate (negative: left it). Stock never falls below zero."""
-        self.stock[plate, product] = max(self.stock[plate, product] + pieces, 0.0)
-        self.away[product] = max(self.away[product] - pieces, 0.0)
-
-
-def _log_weighs(off_g: np.ndarray, variance_g2: np.ndarray) -> np.ndarray:
-    """Log density of a load that is off by so much. One load in fifty is measured far worse than the figures say: it
-    leans on a neighbour, or the label is old."""
-    distance_sq = off_g**2 / variance_g2
-    density = 0.98 * np.exp(-0.5 * distance_sq) + 0.02 / 3.0 * np.exp(-0.5 * distance_sq / 9.0)
-    return np.log(density / np.sqrt(2.0 * np.pi * variance_g2) + 1e-300)
 
 
 @dataclass(slots=True, eq=False)
@@ -671,7 +427,7 @@ class ShelfMonitor:
     def _is_plain(self, load: list[_Change]) -> bool:
         """Whether a load is one piece of what lies there."""
         deltas = np.array([change.delta_g for change in load])
-        found = self.planogram.explain(_plates(load), deltas, sum(change.var_g2 for change in load), limit=1)
+        found = self.planogram.identify(_plates(load), deltas, sum(change.var_g2 for change in load), limit=1)
         return bool(len(found.product) and abs(found.quantity[0]) == 1 and found.log_place[0] > math.log(0.1))
 
     def _shared_plate(self, load: list[_Change]) -> tuple[float, list[list[_Change]]]:
@@ -713,7 +469,7 @@ class ShelfMonitor:
         if against > 0.1 * abs(total) or abs(total) < LIGHTEST_SHARE * self.planogram.lightest_g:
             return -math.inf
         noise_g2 = sum(change.var_g2 for change in part)
-        found = self.planogram.explain(_plates(part), deltas, noise_g2, limit=6)
+        found = self.planogram.identify(_plates(part), deltas, noise_g2, limit=6)
         scores = found.log_likelihood + found.log_place + found.log_quantity
         log_what = np.logaddexp.reduce(np.append(scores, math.log(UNKNOWN_PER_G)))
         log_split = -(len(part) - 1) * math.log(abs(total)) + math.log(SPREAD_PRIOR[len(part) - 1])
@@ -882,7 +638,7 @@ class ShelfMonitor:
 
     def _is_planned(self, event: ShelfEvent) -> bool:
         """Whether a load that came is pieces of a product that belongs there: somebody restocks."""
-        found = self.planogram.explain(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=1)
+        found = self.planogram.identify(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=1)
         if not len(found.product) or found.log_place[0] < math.log(0.05):
             return False
         expected_g = abs(int(found.quantity[0])) * self.planogram.weight_g[found.product[0]]
@@ -890,7 +646,7 @@ class ShelfMonitor:
 
     def _is_explained(self, event: ShelfEvent) -> bool:
         """Whether some product suits a load well: one that lies there, or one that somebody carries."""
-        found = self.planogram.explain(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=6)
+        found = self.planogram.identify(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=6)
         load_g = abs(float(event.delta_g.sum()))
         planogram = self.planogram
         for product, quantity, place in zip(found.product.tolist(), found.quantity.tolist(), found.log_place.tolist()):
@@ -906,7 +662,7 @@ class ShelfMonitor:
 
     def _learn(self, event: ShelfEvent) -> None:
         """Keep the planogram up to date with what an event most probably was."""
-        found = self.planogram.explain(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=6)
+        found = self.planogram.identify(event.plates, event.delta_g, float(event.cov_g2.sum()), limit=6)
         if not len(found.product):
             return
         score = found.log_likelihood + found.log_place + found.log_quantity

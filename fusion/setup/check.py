@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fusion.errors import ConfigError, FusionError, RecordingError
-from fusion.goods.scales import PLACE_GAIN_SD
+from fusion.goods.planogram import PLACE_GAIN_SD
 from fusion.observations import Frame, Recording
 from fusion.setup.coverage import STATURE_M, VIEWS_MIN, Coverage, Sight, hands_m, inside_floor
 from fusion.simulation.floor import BODY_RADIUS_M, FloorPlan

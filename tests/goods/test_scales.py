@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose
 from reference import shelves as reference
 
 from fusion.errors import OrderError
-from fusion.goods.scales import Planogram, Rows, ShelfEvent, ShelfMonitor
+from fusion.goods.planogram import Planogram, Rows
+from fusion.goods.scales import ShelfEvent, ShelfMonitor
 from fusion.observations import Recording, ShelfReading
 
 STORE = reference.shop()
@@ -302,9 +303,9 @@ def test_rows_are_found_by_geometry() -> None:
 
 def test_explanations_prefer_what_lies_there() -> None:
     planogram = Planogram(STORE)
-    best = planogram.explain(np.array([3]), np.array([-250.0]), 1.0)
+    best = planogram.identify(np.array([3]), np.array([-250.0]), 1.0)
     assert (best.product[0], best.quantity[0]) == (3, -1)
-    best = planogram.explain(np.array([2, 3]), np.array([-62.0, -62.0]), 1.0)
+    best = planogram.identify(np.array([2, 3]), np.array([-62.0, -62.0]), 1.0)
     assert (best.product[0], best.quantity[0]) == (2, -2)
 
 
@@ -324,10 +325,10 @@ def test_an_empty_count_does_not_hide_what_is_planned_there() -> None:
 
 def test_a_misplaced_piece_can_be_taken_again() -> None:
     planogram = Planogram(STORE)
-    before = planogram.explain(np.array([0]), np.array([-371.0]), 1.0)
+    before = planogram.identify(np.array([0]), np.array([-371.0]), 1.0)
     at = before.product.tolist().index(4)
     planogram.move(0, 4, 1.0)
-    after = planogram.explain(np.array([0]), np.array([-371.0]), 1.0)
+    after = planogram.identify(np.array([0]), np.array([-371.0]), 1.0)
     assert after.product[0] == 4
     assert after.log_place[0] > before.log_place[at] + 3.0
 
@@ -345,5 +346,5 @@ def test_real_visit_has_two_events() -> None:
         plate = recording.store.plates[event.plates[np.argmax(np.abs(event.delta_g))]].plate
         assert plate == row["plate"]
         assert abs(event.contact_ns - int(row["time"])) < 1.5e9
-        best = Planogram(recording.store).explain(event.plates, event.delta_g, float(event.cov_g2.sum()))
+        best = Planogram(recording.store).identify(event.plates, event.delta_g, float(event.cov_g2.sum()))
         assert (monitor.planogram.gtins[best.product[0]], best.quantity[0]) == (row["gtin"], int(row["quantity"]))
