@@ -50,7 +50,7 @@ def similarity(found_m: np.ndarray, true_m: np.ndarray) -> tuple[float, np.ndarr
 
 def aligned(cameras: tuple[Camera, ...], true: tuple[Camera, ...]) -> tuple[Camera, ...]:
     """Found cameras in the frame of the true ones."""
-    from fusion.files.cameras import rotation_vector
+    from fusion.store.rotations import rotation_vector
 
     found, wanted = Rig.from_cameras(cameras), Rig.from_cameras(true)
     scale, rotation, shift_m = similarity(found.centres_m, wanted.centres_m)

@@ -22,14 +22,13 @@ from hypothesis import strategies as st
 import fusion
 from fusion._kernels import triangulation
 from fusion.engine import Engine
-from fusion.files.cameras import rotation_vector
 from fusion.goods.planogram import GAIN_VAR
 from fusion.observations import Observation, Recording
-from fusion.people.geometry import rotation_from_rodrigues
 from fusion.results import Receipt, Warning
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.snapshot import MAGIC, SnapshotError, layout_digest, newest_ns, resume, save, snapshot
 from fusion.store.models import Camera, Gate, Store, StrictModel
+from fusion.store.rotations import rotation_matrix, rotation_vector
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
 import snapshots
@@ -357,16 +356,16 @@ def with_cameras(store: Store, numbers: range, change: Callable[[Camera], Camera
 
 def turned(camera: Camera) -> Camera:
     """Turned by ten degrees about the vertical, where it hangs."""
-    rotation = rotation_from_rodrigues(camera.rotation)
+    rotation = rotation_matrix(camera.rotation)
     centre_m = -rotation.T @ np.array(camera.translation)
-    rotation = rotation @ rotation_from_rodrigues((0.0, 0.0, np.radians(10.0)))
+    rotation = rotation @ rotation_matrix((0.0, 0.0, np.radians(10.0)))
     place = {"rotation": rotation_vector(rotation), "translation": -rotation @ centre_m}
     return camera.model_copy(update={key: tuple(value.tolist()) for key, value in place.items()})
 
 
 def shifted(camera: Camera) -> Camera:
     """Measured from another corner of the floor."""
-    off = rotation_from_rodrigues(camera.rotation) @ np.array([0.8, 0.3, 0.0])
+    off = rotation_matrix(camera.rotation) @ np.array([0.8, 0.3, 0.0])
     return camera.model_copy(update={"translation": tuple((np.array(camera.translation) - off).tolist())})
 
 

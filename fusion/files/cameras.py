@@ -32,6 +32,7 @@ from pydantic import ValidationError
 from fusion.errors import ConfigError
 from fusion.files.atomic import replace_file
 from fusion.store.models import Camera, cameras_text, validation_faults
+from fusion.store.rotations import rotation_matrix, rotation_vector
 
 Unit = Literal["m", "cm", "mm"]
 _METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
@@ -111,35 +112,6 @@ def load_calibration(
 def save_calibration(path: str | Path, cameras: Iterable[Camera]) -> None:
     """Write cameras as the contract's cameras.toml, in the order of their names."""
     replace_file(path, cameras_text(cameras))
-
-
-# ---- turning ---------------------------------------------------------------------------------------------------------
-
-
-def _rotation_matrix(vector: np.ndarray) -> np.ndarray:
-    """(3, 3) rotation by |vector| radians about vector. Source: Rodrigues' formula."""
-    angle = float(np.linalg.norm(vector))
-    if angle == 0.0:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
-
-
-def rotation_vector(matrix: np.ndarray) -> np.ndarray:
-    """(3,) rotation vector of a rotation, exact up to half a turn."""
-    u, _, vt = np.linalg.svd(matrix)
-    matrix = u @ vt  # The nearest rotation: files carry six digits.
-    sine_axis = 0.5 * np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
-    sine, cosine = float(np.linalg.norm(sine_axis)), 0.5 * float(np.trace(matrix) - 1.0)
-    angle = float(np.arctan2(sine, cosine))
-    if cosine >= 0.0:
-        return sine_axis * (angle / sine) if sine > 1e-12 else sine_axis
-    # Beyond a quarter turn the sine no longer tells the axis well; the symmetric part, cos I + (1 - cos) a a', does.
-    outer = (0.5 * (matrix + matrix.T) - cosine * np.eye(3)) / (1.0 - cosine)
-    column = outer[:, int(np.argmax(np.diag(outer)))]
-    axis = column / np.linalg.norm(column)
-    return angle * (axis if axis @ sine_axis >= 0.0 else -axis)
 
 
 # ---- files to documents ----------------------------------------------------------------------------------------------
@@ -348,7 +320,7 @@ class _Reader:
             try:
                 first, other = _array(nodes[0][1]), _array(node)
                 if role == "rotation":
-                    first, other = (_rotation_matrix(a.ravel()) if a.size == 3 else a for a in (first, other))
+                    first, other = (rotation_matrix(a.ravel()) if a.size == 3 else a for a in (first, other))
                 # EasyMocap writes six decimals.
                 if first.shape == other.shape and np.abs(first - other).max() < 1e-4:
                     continue
@@ -486,7 +458,7 @@ class _Reader:
             vector = value.ravel()
             if part.upright_from_world is None:
                 return vector.tolist()
-            matrix = _rotation_matrix(vector)
+            matrix = rotation_matrix(vector)
         elif value.size == 9:
             matrix = value.reshape(3, 3)
         else:
@@ -506,7 +478,7 @@ class _Reader:
         return (value.ravel() * _METRES[self.unit or part.unit]).tolist()
 
     def _check_lengths(self, cameras: list[Camera], label: str) -> None:
-        centres = np.array([-_rotation_matrix(np.array(c.rotation)).T @ c.translation for c in cameras])
+        centres = np.array([-rotation_matrix(np.array(c.rotation)).T @ c.translation for c in cameras])
         spread = float(np.ptp(centres, axis=0).max())
         height = float(np.abs(centres[:, 2]).max())
         if height > _HEIGHT_MAX_M or spread > _SPREAD_MAX_M:

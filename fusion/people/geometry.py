@@ -11,6 +11,7 @@ import numpy as np
 
 from fusion._kernels import triangulation
 from fusion.errors import ShapeError
+from fusion.store.rotations import rotation_matrix
 
 if TYPE_CHECKING:
     from fusion.store.models import Camera
@@ -29,17 +30,6 @@ class Status(IntEnum):
     OK = 0
     UNDERCONSTRAINED = 1
     BEHIND_CAMERA = 2
-
-
-def rotation_from_rodrigues(vector: Iterable[float]) -> np.ndarray:
-    """(3, 3) rotation of an axis times an angle in radians. Source: Rodrigues (1840); same convention as OpenCV."""
-    axis = np.asarray(tuple(vector), np.float64)
-    angle = float(np.linalg.norm(axis))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = axis / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * (cross @ cross)
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class Rig:
         n = len(cameras)
         extrinsics = np.empty((n, 3, 4))
         for view, camera in enumerate(cameras):
-            extrinsics[view, :, :3] = rotation_from_rodrigues(camera.rotation)
+            extrinsics[view, :, :3] = rotation_matrix(camera.rotation)
             extrinsics[view, :, 3] = camera.translation
         return cls(
             tuple(camera.name for camera in cameras),

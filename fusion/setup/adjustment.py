@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fusion.store.rotations import rotation_matrices
+
 # Unknowns of a camera: rotation vector, centre in metres, clock offset in seconds.
 N_UNKNOWNS = 7
 # A point that nothing holds has no say; this many points are eliminated at a time.
@@ -48,7 +50,7 @@ class Poses:
 
     def moved(self, step: np.ndarray) -> Poses:
         """After a step (n_views, 7)."""
-        rotation = rotations(step[:, :3]) @ self.rotation
+        rotation = rotation_matrices(step[:, :3]) @ self.rotation
         return Poses(rotation, self.centre_m + step[:, 3:6], self.offset_s + step[:, 6])
 
 
@@ -85,15 +87,6 @@ class Adjusted:
     weight: np.ndarray
     error_m: np.ndarray
     joint_sd_m: np.ndarray
-
-
-def rotations(vectors: np.ndarray) -> np.ndarray:
-    """(n, 3, 3) rotations by |vector| radians about each vector. Source: Rodrigues' formula."""
-    angle = np.linalg.norm(vectors, axis=-1)[:, None, None]
-    cross = crosses(vectors)
-    a = np.sinc(angle / np.pi)
-    b = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
-    return np.eye(3) + a * cross + b * (cross @ cross)
 
 
 def crosses(vectors: np.ndarray) -> np.ndarray:

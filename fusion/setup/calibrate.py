@@ -23,13 +23,14 @@ from pydantic import ValidationError
 
 from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.files.atomic import replace_file
-from fusion.files.cameras import load_calibration, rotation_vector
+from fusion.files.cameras import load_calibration
 from fusion.observations import Frame, Observation
 from fusion.setup import structure
-from fusion.setup.adjustment import covariance, rotations
+from fusion.setup.adjustment import covariance
 from fusion.setup.tracklets import Film
 from fusion.store.layouts import Layout
 from fusion.store.models import Camera, Store, cameras_text, inside_polygon, validation_faults
+from fusion.store.rotations import rotation_matrix, rotation_vector
 
 # Of a longer recording this much is used: more people walk past again, and memory stays bounded.
 USED_S = 900.0
@@ -424,7 +425,7 @@ def _floor(points: np.ndarray, layout: Layout) -> tuple[np.ndarray, float]:
     across = np.cross([0.0, 0.0, 1.0], up)
     sine, cosine = float(np.linalg.norm(across)), float(up[2])
     axis = across / sine if sine > 1e-12 else np.array([1.0, 0.0, 0.0])
-    upright = rotations(-axis[None] * math.atan2(sine, cosine))[0]
+    upright = rotation_matrix(-axis * math.atan2(sine, cosine))
     standing = float(np.median(lower @ up))
     legs = []
     for side in "lr":

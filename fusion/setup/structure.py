@@ -21,8 +21,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from fusion.errors import FusionError
 from fusion.people.geometry import Rig, Status, triangulate
-from fusion.setup.adjustment import Adjusted, Poses, Sights, adjust, crosses, locate, rotations
+from fusion.setup.adjustment import Adjusted, Poses, Sights, adjust, crosses, locate
 from fusion.setup.tracklets import JOINTS_MIN, PEOPLE_MAX, Film
+from fusion.store.rotations import rotation_matrix
 
 # Common instants: enough for a few millimetres; no nearer to each other than detectors need to err anew.
 INSTANTS_MAX, INSTANT_STEP_S = 600, 0.1
@@ -288,7 +289,7 @@ class _PairSearch:
             weight = 1.0 / (1.0 + (off / (2.0 * spread)) ** 2)
             normal = (jacobian * weight[:, None]).T @ jacobian + np.diag([0, 0, 0, 0, 0, (spread / 0.05) ** 2])
             step = np.linalg.solve(normal + 1e-12 * np.eye(6), -(jacobian * weight[:, None]).T @ off)
-            rotation = rotations(step[None, :3])[0] @ rotation
+            rotation = rotation_matrix(step[:3]) @ rotation
             direction = direction + step[3:5] @ tangent
             direction = direction / np.linalg.norm(direction)
             offset_s += float(step[5])

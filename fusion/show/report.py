@@ -38,6 +38,7 @@ from fusion.results import (
     Warning,
 )
 from fusion.store.models import Gate, Plate, Store
+from fusion.store.rotations import rotation_matrix
 
 if TYPE_CHECKING:
     from fusion.engine import Engine, StepTimes
@@ -679,7 +680,7 @@ class Plan:
         """Place on the floor, heading in radians and name of every camera."""
         found = []
         for camera in self.store.cameras:
-            world_from_camera = _rotation(camera.rotation).T
+            world_from_camera = rotation_matrix(camera.rotation).T
             centre = -world_from_camera @ np.array(camera.translation)
             axis = world_from_camera[:, 2]
             found.append((float(centre[0]), float(centre[1]), math.atan2(axis[1], axis[0]), camera.name))
@@ -789,16 +790,6 @@ def _arrow(x: float, y: float, dx: float, dy: float) -> str:
 
 def _points(polygon: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x * _CM:.0f},{-y * _CM:.0f}" for x, y in polygon)
-
-
-def _rotation(vector: tuple[float, float, float]) -> np.ndarray:
-    """Rotation matrix (3, 3) of a Rodrigues vector."""
-    angle = math.sqrt(sum(v * v for v in vector))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = (v / angle for v in vector)
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + math.sin(angle) * cross + (1.0 - math.cos(angle)) * cross @ cross
 
 
 # ---- evidence --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from fusion.simulation import body
 from fusion.simulation.body import CHANNEL, JOINT, JOINTS
 from fusion.simulation.scenario import Scenario
 from fusion.store.models import Camera, Store
+from fusion.store.rotations import rotation_matrix
 
 # Spread of a detector's keypoint about the joint, metres at the person, and the floor in pixels; half of the variance
 # changes slowly (a detector errs alike in pictures that follow one another), half is new in every frame.
@@ -28,16 +29,6 @@ _ELUSIVE = {"l_wrist": 4.0, "r_wrist": 4.0, "l_elbow": 2.0, "r_elbow": 2.0}
 _GUESS_PROBABILITY = 0.4
 _FACE_GUESS_PROBABILITY = 0.6  # even of a head from behind
 _FACE = ("nose", "l_eye", "r_eye", "l_ear", "r_ear")
-
-
-def rotation_matrix(vector: np.ndarray) -> np.ndarray:
-    """Rodrigues' formula."""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + math.sin(angle) * cross + (1.0 - math.cos(angle)) * (cross @ cross)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from fusion.store.models import Camera, Facing, Gate, Obstacle, Plate, Product, Store, Zone, check_digit
+from fusion.store.rotations import rotation_vector
 
 WIDTH_M, DEPTH_M = 8.0, 6.0
 PLATE_WIDTH_M, PLATE_DEPTH_M = 0.2, 0.4
@@ -253,17 +254,6 @@ def _cameras(n_cameras: int, random: np.random.Generator) -> Iterator[Camera]:
                 round(random.uniform(-5e-4, 5e-4), 6),
                 0.0,
             ),
-            rotation=tuple(round(float(v), 8) for v in _rotation_vector(camera_from_world)),  # type: ignore[arg-type]
+            rotation=tuple(round(float(v), 8) for v in rotation_vector(camera_from_world)),  # type: ignore[arg-type]
             translation=tuple(round(float(v), 8) for v in -camera_from_world @ centre),  # type: ignore[arg-type]
         )
-
-
-def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
-    """Rodrigues vector of a rotation matrix."""
-    angle = math.acos(np.clip((np.trace(rotation) - 1) / 2, -1.0, 1.0))
-    axis = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
-    if angle > math.pi - 1e-4:
-        # Half a turn: the antisymmetric part vanishes, and the axis is the eigenvector that the rotation keeps.
-        values, vectors = np.linalg.eigh((rotation + rotation.T) / 2)
-        return vectors[:, int(np.argmax(values))] * angle
-    return axis * (angle / (2 * math.sin(angle)) if angle > 1e-9 else 0.5)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from fusion.errors import ConfigError
-from fusion.files.cameras import _rotation_matrix, load_calibration, rotation_vector, save_calibration
+from fusion.files.cameras import load_calibration, save_calibration
 from fusion.store.models import Camera
+from fusion.store.rotations import rotation_matrix, rotation_vector
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("yaml")
@@ -92,9 +93,9 @@ _angles = st.one_of(
 @given(_axes, _angles)
 def test_rotations_agree_with_opencv_and_return(axis: tuple[float, ...], angle: float) -> None:
     vector = angle * np.array(axis) / np.linalg.norm(axis)
-    matrix = _rotation_matrix(vector)
+    matrix = rotation_matrix(vector)
     assert_allclose(matrix, cv2.Rodrigues(vector)[0], atol=1e-9)
-    assert_allclose(_rotation_matrix(rotation_vector(matrix)), matrix, atol=1e-9)
+    assert_allclose(rotation_matrix(rotation_vector(matrix)), matrix, atol=1e-9)
 
 
 # ---- TOML ------------------------------------------------------------------------------------------------------------
@@ -286,7 +287,7 @@ def test_wildtrack_published_camera_stands_above_the_square(tmp_path: Path) -> N
     text = f"<opencv_storage><rvec>{rvec}</rvec><tvec>{tvec}</tvec></opencv_storage>"
     (tmp_path / "extrinsic" / "extr_a.xml").write_text(text)
     camera = load_calibration(tmp_path)[0]
-    centre = -_rotation_matrix(np.array(camera.rotation)).T @ camera.translation
+    centre = -rotation_matrix(np.array(camera.rotation)).T @ camera.translation
     assert_allclose(centre, [9.0955, -5.8439, 2.8890], atol=1e-3)
 
 

@@ -10,12 +10,13 @@ from reference import health as reference
 
 from fusion._kernels import health as kernels
 from fusion.observations import Frame
-from fusion.people.geometry import Rig, rotation_from_rodrigues
+from fusion.people.geometry import Rig
 from fusion.people.health import FITS_M, MOVED_M
 from fusion.people.tracks import Tracker
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.cameras import Detector, Obstacles
 from fusion.store.models import Store
+from fusion.store.rotations import rotation_matrix, rotation_vector
 
 TOLD = 10.0  # Seconds of people in view within which a fault has to be told.
 
@@ -25,12 +26,11 @@ def moved(shop: Store, name: str, turn_deg: float = 0.0, axis=(0.0, 1.0, 0.0), s
     cameras = []
     for camera in shop.cameras:
         if camera.name == name:
-            rotation = rotation_from_rodrigues(camera.rotation)
+            rotation = rotation_matrix(camera.rotation)
             eye = -rotation.T @ np.array(camera.translation) + shift_m
-            rotation = rotation_from_rodrigues(np.radians(turn_deg) * np.array(axis)) @ rotation
-            angle = np.arccos((np.trace(rotation) - 1) / 2)
-            skew = (rotation - rotation.T)[[2, 0, 1], [1, 2, 0]] / (2 * np.sin(angle)) * angle
-            change = {"rotation": tuple(skew.tolist()), "translation": tuple((-rotation @ eye).tolist())}
+            rotation = rotation_matrix(np.radians(turn_deg) * np.array(axis)) @ rotation
+            turned = tuple(rotation_vector(rotation).tolist())
+            change = {"rotation": turned, "translation": tuple((-rotation @ eye).tolist())}
             camera = camera.model_copy(update=change)
         cameras.append(camera)
     return shop.model_copy(update={"cameras": tuple(cameras)})

@@ -14,6 +14,7 @@ from fusion.people.tracks import OUTAGE_S, Tracker, reconstruct
 from fusion.results import People
 from fusion.store.layouts import LAYOUTS
 from fusion.store.models import Camera, Store
+from fusion.store.rotations import rotation_vector
 
 T0 = 1_700_000_000_000_000_000
 STEP_NS = 66_666_667
@@ -31,9 +32,7 @@ def store(layout: str = "coco17", n_views: int = 5, appearance_dim: int = 0) -> 
         right = np.cross(forward, [0, 0, 1.0])
         right /= np.linalg.norm(right)
         rotation = np.stack([right, np.cross(forward, right), forward])
-        turn = np.arccos((np.trace(rotation) - 1) / 2)
-        skew = (rotation - rotation.T)[[2, 0, 1], [1, 2, 0]]
-        axis = tuple(float(v) for v in skew / (2 * np.sin(turn)) * turn)
+        axis = tuple(rotation_vector(rotation).tolist())
         cameras.append(
             Camera(
                 name=f"c{view}", size=(1280, 720), matrix=((600, 0, 640), (0, 600, 360), (0, 0, 1)),

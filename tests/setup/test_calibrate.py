@@ -21,7 +21,7 @@ from fusion.people.geometry import Rig
 from fusion.setup import adjustment, structure
 from fusion.setup import calibrate as selfcalibration
 from fusion.setup import tracklets as films
-from fusion.setup.adjustment import N_UNKNOWNS, Poses, Sights, adjust, covariance, locate, rotations
+from fusion.setup.adjustment import N_UNKNOWNS, Poses, Sights, adjust, covariance, locate
 from fusion.setup.calibrate import Known, SelfCalibration, calibrate, load_intrinsics
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.cameras import Detector, Obstacles
@@ -373,14 +373,6 @@ def test_films_are_linked_alike_however_many_pictures_at_a_time(store, frames, m
     assert (whole.next >= 0).any()
     monkeypatch.setattr(films, "_FRAMES_AT_A_TIME", 7)
     assert np.array_equal(films.Film(store.cameras[0], own, own[0].t_ns, store.layout).next, whole.next)
-
-
-@settings(deadline=None, max_examples=30)
-@given(vector=st.tuples(*[st.floats(-3, 3)] * 3))
-def test_rotations_are_rodrigues(vector):
-    from fusion.people.geometry import rotation_from_rodrigues
-
-    assert_allclose(rotations(np.array([vector]))[0], rotation_from_rodrigues(vector), atol=1e-12)
 
 
 # ---- files and the command -------------------------------------------------------------------------------------------

@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from fusion import check
 from fusion.errors import FusionError
 from fusion.observations import Frame, RecordingWriter, ShelfReading
-from fusion.people.geometry import Rig, rotation_from_rodrigues
+from fusion.people.geometry import Rig
 from fusion.setup.check import check_store, exit_code, mix_up_probability
 from fusion.setup.coverage import Coverage, Sight, hands_m
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Camera, Facing, Obstacle, Product, Store, Zone
+from fusion.store.rotations import rotation_matrix
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,9 @@ def test_a_sound_store_has_only_notes(seed):
 
 def turned(camera, *, up=0.0, centre=None):
     """The camera turned about its own x axis, or moved, with the same direction."""
-    rotation = rotation_from_rodrigues(camera.rotation)
+    rotation = rotation_matrix(camera.rotation)
     at = -rotation.T @ np.array(camera.translation) if centre is None else np.array(centre)
-    rotation = rotation_from_rodrigues((up, 0.0, 0.0)) @ rotation
+    rotation = rotation_matrix((up, 0.0, 0.0)) @ rotation
     angle = math.acos((np.trace(rotation) - 1) / 2)
     axis = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
     vector = axis * angle / (2 * math.sin(angle))
@@ -94,7 +95,7 @@ def test_faults_of_cameras_are_found(store):
 
 
 def test_a_camera_inside_an_obstacle_is_blocked(store):
-    at = -rotation_from_rodrigues(store.cameras[0].rotation).T @ np.array(store.cameras[0].translation)
+    at = -rotation_matrix(store.cameras[0].rotation).T @ np.array(store.cameras[0].translation)
     box = (at[0] - 0.1, at[1] - 0.1, at[0] + 0.1, at[1] + 0.1, 3.0)
     boxed = store.model_copy(update={"obstacle": Obstacle(boxes=(*store.obstacle.boxes, box))})
     assert one(check_store(boxed), "camera-blocked").subject == f"camera {store.cameras[0].name}"

@@ -18,8 +18,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from fusion.observations import Frame, GateScan, Recording, ShelfReading
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.body import FOREARM, JOINT, SHANK, THIGH, UPPER_ARM, joints_m, posture
-from fusion.simulation.cameras import Lens, Obstacles, rotation_matrix
+from fusion.simulation.cameras import Lens, Obstacles
 from fusion.store.models import Store
+from fusion.store.rotations import rotation_matrix
 
 DATA = Path(os.environ.get("FUSION_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SHORT = Scenario(seed=7, minutes=1.2, shoppers=3, picks_per_person=3.0)
