@@ -49,7 +49,8 @@ from fusion.simulation import Scenario, Simulation, body, demo_store
 from fusion.simulation.body import CHANNEL
 from fusion.simulation.crowd import Crowd, Tick
 from fusion.simulation.run import _states_at
-from fusion.store.models import Camera, Facing, Plate, Product, Store, inside_polygon
+from fusion.store.models import Camera, Facing, Plate, Product, Store
+from fusion.store.shapes import inside_polygon
 
 GATE_M = 0.5
 # A track that claims at least this is not said to be unsure.

@@ -40,7 +40,8 @@ from fusion.observations import GateScan
 from fusion.results import People, PersonEntered, Receipt, ReceiptLine, Taken
 from fusion.simulation import Scenario
 from fusion.simulation.crowd import Crowd
-from fusion.store.models import StrictModel, inside_polygon, validation_faults
+from fusion.store.shapes import inside_polygon
+from fusion.store.values import StrictModel, validation_faults
 
 if TYPE_CHECKING:
     from fusion.engine import Engine

@@ -18,7 +18,8 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from fusion.errors import ConfigError, RecordingError, ShapeError
-from fusion.store.models import Gtin, Identifier, Store
+from fusion.store.models import Store
+from fusion.store.values import Gtin, Identifier
 
 if TYPE_CHECKING:
     import pyarrow as pa

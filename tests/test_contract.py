@@ -129,8 +129,8 @@ def test_the_folder_as_it_should_be(tmp_path: Path) -> None:
 
 BAD_STORES = {
     # files
-    "no store.toml": ({"store": None}, "store.toml: want a readable file, got No such file"),
-    "no planogram": ({"planogram": None}, "planogram.csv: want a readable file"),
+    "no store.toml": ({"store": None}, "store.toml: the file does not exist"),
+    "no planogram": ({"planogram": None}, "planogram.csv: the file does not exist"),
     "empty store.toml": ({"store": ""}, "format_version: missing"),
     "empty CSV": ({"plates": ""}, "plates.csv: want a header plate,x,y"),
     "not TOML": ({"cameras": "[cam_0\n"}, "cameras.toml: want TOML, got: "),
@@ -195,7 +195,7 @@ BAD_STORES = {
     # shapes
     "clockwise floor": (
         change("store.toml", ("[8.0, 0.0], [8.0, 6.0], [0.0, 6.0]", "[0.0, 6.0], [8.0, 6.0], [8.0, 0.0]")),
-        "floor: want corners counter-clockwise, got 'clockwise ones'",
+        "floor: want corners counter-clockwise, got them clockwise",
     ),
     "floor that crosses itself": (
         change("store.toml", ("[8.0, 6.0], [0.0, 6.0]", "[0.0, 6.0], [8.0, 6.1]")),
@@ -251,11 +251,11 @@ BAD_STORES = {
     ),
     "planogram of an unknown plate": (
         change("planogram.csv", ("p2", "p9")),
-        "planogram.csv:3: plate: want one that stands in plates.csv, got 'p9'",
+        "planogram.csv:3: plate: want a plate listed in plates.csv, got 'p9'",
     ),
     "planogram of an unknown product": (
         change("planogram.csv", ("96385074", "73513537")),
-        "planogram.csv:3: gtin: want one that stands in products.csv, got '73513537'",
+        "planogram.csv:3: gtin: want a gtin listed in products.csv, got '73513537'",
     ),
     # cameras
     "singular matrix": (
@@ -309,7 +309,7 @@ _NOT_ALONE = {
 def test_one_mistake_is_one_fault(tmp_path: Path, name: str) -> None:
     faults = faults_of(lambda: Store.load(write_store(tmp_path / "store", **BAD_STORES[name][0])))
     # A row that is refused leaves the planogram's references to it without an aim.
-    own = [fault for fault in faults if "want one that stands in" not in fault or "planogram of" in name]
+    own = [fault for fault in faults if "listed in" not in fault or "planogram of" in name]
     assert len(own) == 1, faults
 
 

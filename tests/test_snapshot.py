@@ -27,8 +27,9 @@ from fusion.observations import Observation, Recording
 from fusion.results import Receipt, Warning
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.snapshot import MAGIC, SnapshotError, layout_digest, newest_ns, resume, save, snapshot
-from fusion.store.models import Camera, Gate, Store, StrictModel
+from fusion.store.models import Camera, Gate, Store
 from fusion.store.rotations import rotation_matrix, rotation_vector
+from fusion.store.values import StrictModel
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
 import snapshots

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fusion.simulation import demo_store
-from fusion.store.models import Offer, PaymentPolicy, Price, Prices, PrivacyPolicy, Store
+from fusion.store.models import PaymentPolicy, PrivacyPolicy, Store
+from fusion.store.prices import Offer, Price, Prices
 
 HERE = Path(__file__).resolve().parent
 

@@ -31,8 +31,10 @@ from pydantic import ValidationError
 
 from fusion.errors import ConfigError
 from fusion.files.atomic import replace_file
-from fusion.store.models import Camera, cameras_text, validation_faults
+from fusion.store.folder import cameras_toml
+from fusion.store.models import Camera
 from fusion.store.rotations import rotation_matrix, rotation_vector
+from fusion.store.values import validation_faults
 
 Unit = Literal["m", "cm", "mm"]
 _METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
@@ -111,7 +113,7 @@ def load_calibration(
 
 def save_calibration(path: str | Path, cameras: Iterable[Camera]) -> None:
     """Write cameras as the contract's cameras.toml, in the order of their names."""
-    replace_file(path, cameras_text(cameras))
+    replace_file(path, cameras_toml(cameras))
 
 
 # ---- files to documents ----------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from fusion.goods.journal import Journal
 from fusion.observations import ItemSighting
 from fusion.people.arms import ArmHistory
 from fusion.results import ShelfCount, SightingEvidence
-from fusion.store.models import Store, edge_distance_m, inside_polygon
+from fusion.store.models import Store
+from fusion.store.shapes import edge_distance_m, inside_polygon
 
 # Whoever was in a zone within this time of a sighting may carry what was seen; positions err by a step.
 SIGHTING_SPAN_NS = 500_000_000

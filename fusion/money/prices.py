@@ -19,7 +19,8 @@ from itertools import permutations
 
 from fusion.money.ledger import Discount
 from fusion.results import Receipt, ReceiptLine
-from fusion.store.models import Offer, Store
+from fusion.store.models import Store
+from fusion.store.prices import Offer
 
 ORDERS_OF_MAX = 5
 

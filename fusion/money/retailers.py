@@ -23,7 +23,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from fusion.errors import ConfigError, LedgerError
 from fusion.money.ledger import Entry, Ledger, Posting, sales_by_rate
-from fusion.store.models import Identifier, Store, StrictModel, validation_faults
+from fusion.store.models import Store
+from fusion.store.values import Identifier, StrictModel, validation_faults
 
 FEES, PAYABLE = "platform fees", "platform payable"
 

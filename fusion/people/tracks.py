@@ -30,7 +30,7 @@ from fusion.people.workspace import (
     faded,
 )
 from fusion.results import People, Warning
-from fusion.store.models import edge_distance_m, inside_polygon
+from fusion.store.shapes import edge_distance_m, inside_polygon
 
 if TYPE_CHECKING:
     from fusion.observations import Frame

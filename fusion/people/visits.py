@@ -16,7 +16,8 @@ import numpy as np
 
 from fusion.observations import GateScan
 from fusion.results import People, PersonEntered, PersonLeft, Warning
-from fusion.store.models import Store, inside_polygon
+from fusion.store.models import Store
+from fusion.store.shapes import inside_polygon
 
 # A person stands on one side of a gate's line once they are this far beyond it: twice the usual error of a position.
 LINE_MARGIN_M = 0.12

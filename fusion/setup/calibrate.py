@@ -28,9 +28,12 @@ from fusion.observations import Frame, Observation
 from fusion.setup import structure
 from fusion.setup.adjustment import covariance
 from fusion.setup.tracklets import Film
+from fusion.store.folder import cameras_toml
 from fusion.store.layouts import Layout
-from fusion.store.models import Camera, Store, cameras_text, inside_polygon, validation_faults
+from fusion.store.models import Camera, Store
 from fusion.store.rotations import rotation_matrix, rotation_vector
+from fusion.store.shapes import inside_polygon
+from fusion.store.values import validation_faults
 
 # Of a longer recording this much is used: more people walk past again, and memory stays bounded.
 USED_S = 900.0
@@ -136,7 +139,7 @@ class SelfCalibration:
             said += f"clock {1e3 * tie.offset_s:+.1f} +- {1e3 * tie.offset_sd_s:.1f} ms"
             lines.append(f"# {json.dumps(tie.name)}: {said if tie.placed else 'not placed'}")
         lines += [f"# {warning}" for warning in self.warnings]
-        text = "\n".join(line.replace("\n", " ") for line in lines) + "\n" + cameras_text(self.cameras)
+        text = "\n".join(line.replace("\n", " ") for line in lines) + "\n\n" + cameras_toml(self.cameras)
         replace_file(folder / "cameras.toml", text)
         report = {key: value for key, value in asdict(self).items() if key != "cameras"}
         replace_file(folder / "calibration.json", json.dumps(_plain(report), indent=1) + "\n")

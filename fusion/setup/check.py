@@ -22,9 +22,10 @@ import numpy as np
 from fusion.errors import ConfigError, FusionError, RecordingError
 from fusion.goods.planogram import PLACE_GAIN_SD
 from fusion.observations import Frame, Recording
-from fusion.setup.coverage import STATURE_M, VIEWS_MIN, Coverage, Sight, hands_m, inside_floor
+from fusion.setup.coverage import STATURE_M, VIEWS_MIN, Coverage, Sight, hands_m
 from fusion.simulation.floor import BODY_RADIUS_M, FloorPlan
-from fusion.store.models import Product, Store, edge_distance_m, inside_polygon
+from fusion.store.models import Product, Store
+from fusion.store.shapes import edge_distance_m, inside_polygon, points_inside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -254,7 +255,7 @@ def _aim_findings(store: Store, sight: Sight) -> Iterator[Finding]:
     corners = np.array(store.floor)
     low, high = corners.min(axis=0), corners.max(axis=0)
     x, y = np.meshgrid(np.linspace(low[0], high[0], 40), np.linspace(low[1], high[1], 40), indexing="ij")
-    on_floor = inside_floor(store, x, y)
+    on_floor = points_inside(store.floor, x, y)
     at = np.column_stack([x[on_floor], y[on_floor], np.ones(int(on_floor.sum()))])
     free = Sight(store.model_copy(update={"obstacle": type(store.obstacle)()})).sees(at)
     hidden = sight.sees(at)

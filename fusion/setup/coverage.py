@@ -16,6 +16,7 @@ import numpy as np
 from fusion.show.report import Plan
 from fusion.simulation.cameras import Lens, Obstacles
 from fusion.store.models import Plate, Store
+from fusion.store.shapes import points_inside
 
 # Height of a standing person's trunk, where most joints that matter are.
 HEIGHT_M = 1.2
@@ -101,7 +102,7 @@ class Coverage:
         n_x, n_y = (max(1, math.ceil(size / cell_m - 1e-6)) for size in (high - low).tolist())
         xs, ys = low[0] + (np.arange(n_x) + 0.5) * cell_m, low[1] + (np.arange(n_y) + 0.5) * cell_m
         x, y = np.meshgrid(xs, ys, indexing="ij")
-        walkable = inside_floor(store, x, y)
+        walkable = points_inside(store.floor, x, y)
         for x0, y0, x1, y1, _ in store.obstacle.boxes:
             walkable &= (x < x0) | (x > x1) | (y < y0) | (y > y1)
         # A gap behind a shelf is no place for anybody.
@@ -184,15 +185,6 @@ class Coverage:
             f'<text class="legend" x="{plan.left_cm + 16 * unit:.1f}" y="{y + 44 * unit:.1f}">{said}</text>'
         )
         return "".join(parts)
-
-
-def inside_floor(store: Store, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Which places lie on the floor: a ray to the right crosses the polygon's edge an odd number of times."""
-    inside = np.zeros(np.shape(x), bool)
-    for (x0, y0), (x1, y1) in zip(store.floor, (*store.floor[1:], store.floor[0])):
-        if y0 != y1:
-            inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
-    return inside
 
 
 # One shade for each number of cameras, the last for more. What is too little is hatched as well as coloured, so that

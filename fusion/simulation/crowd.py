@@ -20,7 +20,8 @@ from fusion.simulation.body import CHANNEL
 from fusion.simulation.floor import FloorPlan, Passage
 from fusion.simulation.goods import Piece, Resting, ShelfMap, Stock
 from fusion.simulation.scenario import GATE_HEADWAY_S, Scenario
-from fusion.store.models import Store, inside_polygon
+from fusion.store.models import Store
+from fusion.store.shapes import inside_polygon
 
 TICK_S = 0.1
 # People who are late leave within this time before the run's end; the run waits for stragglers no longer than that.

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from fusion.store.models import Gate, Plate, Store
+from fusion.store.shapes import points_inside
 
 CELL_M = 0.1
 # Half the width of a person with elbows in, and what they like to keep from a shelf when they walk past it.
@@ -67,7 +68,7 @@ class FloorPlan:
         xs = self.origin[0] + (np.arange(self.shape[0]) + 0.5) * CELL_M
         ys = self.origin[1] + (np.arange(self.shape[1]) + 0.5) * CELL_M
         self.centres = np.stack(np.meshgrid(xs, ys, indexing="ij"), axis=-1)
-        floor = self._inside(store)
+        floor = points_inside(store.floor, self.centres[..., 0], self.centres[..., 1])
         aprons = np.zeros(self.shape, bool)
         doors = np.zeros(self.shape, bool)
         for passage in self.passages:
@@ -86,15 +87,6 @@ class FloorPlan:
         self._keep_main_part()
         self.stands = [self._stands(plate) for plate in store.plates]
         self._from_goal = lru_cache(maxsize=256)(self._ways_to)
-
-    def _inside(self, store: Store) -> np.ndarray:
-        """Cells of the floor: a ray to the right crosses the polygon's edge an odd number of times."""
-        x, y = self.centres[..., 0], self.centres[..., 1]
-        inside = np.zeros(self.shape, bool)
-        for (x0, y0), (x1, y1) in zip(store.floor, (*store.floor[1:], store.floor[0])):
-            if y0 != y1:
-                inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
-        return inside
 
     def _solid(self, store: Store) -> np.ndarray:
         solid = np.zeros(self.shape, bool)

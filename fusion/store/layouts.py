@@ -1,4 +1,4 @@
-"""Keypoint layouts by joint name: which joints a detection carries, how they hang together, how high they usually are.
+"""Keypoint layouts: the joints of a detection, the limbs between them, their usual heights and lengths.
 
 Joints are always looked up by name, never by position: COCO-17 and BODY_25 share most names and no order.
 """
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-# Usual height above the floor of a standing adult's joint and its spread over people, in metres: stature
-# 1.70 +- 0.10 m (both sexes pooled) times the segment ratios of Drillis & Contini (1966). The spread is
-# widened for wrists and elbows, which move freely, and for children and crouching people it is only a weak hint.
+# Usual height above the floor of a standing adult's joint and its standard deviation over people, in metres: stature
+# 1.70 +- 0.10 m (both sexes pooled) times the segment ratios of Drillis & Contini (1966). The deviation is widened for
+# wrists and elbows, which move freely. For children and people who crouch the height is only a weak prior.
 _HEIGHTS_M = {
     "nose": (1.56, 0.15),
     "eye": (1.59, 0.15),
@@ -32,7 +33,7 @@ _HEIGHTS_M = {
     "box_bottom": (0.0, 0.04),
 }
 
-# Usual distance between joined joints and its spread over people, in metres; the same source.
+# Usual distance between joined joints and its standard deviation over people, in metres; the same source.
 _LIMBS_M = (
     ("nose", "l_eye", 0.04, 0.01),
     ("nose", "r_eye", 0.04, 0.01),
@@ -81,29 +82,30 @@ class Layout:
 
     @property
     def n_joints(self) -> int:
+        """Number of joints, K."""
         return len(self.joints)
 
     def index(self, joint: str) -> int:
-        """Position of a joint; ValueError where the layout has no such joint."""
+        """Position of a joint; ValueError if the layout has no such joint."""
         return self.joints.index(joint)
 
     def indices(self, *joints: str) -> tuple[int, ...]:
-        """Positions of those of the joints that the layout has."""
+        """Positions of the given joints, leaving out those that the layout does not have."""
         return tuple(self.joints.index(joint) for joint in joints if joint in self.joints)
 
     @cached_property
-    def heights_m(self) -> np.ndarray:
+    def heights_m(self) -> NDArray[np.float64]:
         """(K, 2) usual height above the floor of a standing person's joint and its standard deviation, metres."""
         return np.array([_HEIGHTS_M.get(j) or _HEIGHTS_M[j.split("_", 1)[1]] for j in self.joints])
 
     @cached_property
-    def limbs(self) -> np.ndarray:
+    def limbs(self) -> NDArray[np.int64]:
         """(n_limbs, 2) joint indices of the limbs that this layout has, nearer to the trunk first."""
         pairs = [(self.index(a), self.index(b)) for a, b, _, _ in _LIMBS_M if a in self.joints and b in self.joints]
         return np.array(pairs, np.int64).reshape(-1, 2)
 
     @cached_property
-    def limb_lengths_m(self) -> np.ndarray:
+    def limb_lengths_m(self) -> NDArray[np.float64]:
         """(n_limbs, 2) usual length of each limb and its standard deviation over people, metres."""
         rows = [(length, sd) for a, b, length, sd in _LIMBS_M if a in self.joints and b in self.joints]
         return np.array(rows).reshape(-1, 2)
@@ -121,6 +123,6 @@ _BODY25 = (
 LAYOUTS: dict[str, Layout] = {
     "coco17": Layout("coco17", tuple(_COCO17.split())),
     "body25": Layout("body25", tuple(_BODY25.split())),
-    # A detector that gives boxes only: the middle of the box's upper edge, then of its lower edge.
+    # For detectors that give boxes only: the middle of the box's upper edge, then of its lower edge.
     "box2": Layout("box2", ("box_top", "box_bottom")),
 }

@@ -20,7 +20,8 @@ from fusion.errors import ConfigError
 from fusion.money.ledger import Ledger
 from fusion.money.prices import PriceBook, PricedReceipt
 from fusion.results import ReceiptLine, Taken
-from fusion.store.models import Offer, Price, Prices, Store
+from fusion.store.models import Store
+from fusion.store.prices import Offer, Price, Prices
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -192,5 +193,5 @@ def test_prices_are_read_strictly_and_written_back(tmp_path: Path) -> None:
     for part in ("price[0].price", "price[0].typo: unknown key", "2026-02-30", "offer[0].gtins", "price or percent"):
         assert part in said, said
     (tmp_path / "store" / "prices.toml").write_text('[[offer]]\nid = "x"\ngtins = ["5000112546415"]\nprice = 1\n')
-    with pytest.raises(ConfigError, match="want a gtin that stands in"):
+    with pytest.raises(ConfigError, match="want a gtin listed in"):
         Store.load(tmp_path / "store")

@@ -12,7 +12,8 @@ import numpy as np
 
 from fusion.goods.scales import ShelfEvent, ShelfMonitor
 from fusion.observations import ShelfReading
-from fusion.store.models import Store, check_digit
+from fusion.store.models import Store
+from fusion.store.values import check_digit
 
 RING, BLOCK, BLOCKS = 512, 6, 4
 UNSURE_MAX_NS = 8e9

@@ -34,7 +34,8 @@ from fusion.show.console.feed import LiveFeed
 from fusion.show.console.server import Console
 from fusion.show.console.users import Sessions, Users
 from fusion.simulation import Scenario, Simulation, demo_store
-from fusion.store.models import Offer, Price, Prices, Store
+from fusion.store.models import Store
+from fusion.store.prices import Offer, Price, Prices
 
 T_NS = 1_772_528_646_000_000_000
 PASSWORD = "correct horse battery"

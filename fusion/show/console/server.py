@@ -35,7 +35,8 @@ from fusion.results import Receipt, ReceiptLine
 from fusion.show.console.feed import FloorReader
 from fusion.show.console.users import NAME_MAX, Session, Sessions, Users
 from fusion.show.report import Plan
-from fusion.store.models import Store, StrictModel
+from fusion.store.models import Store
+from fusion.store.values import StrictModel
 
 with extra("console"):
     from starlette.applications import Starlette

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fusion.errors import FusionError
 from fusion.files.atomic import replace_file
-from fusion.store.models import StrictModel
+from fusion.store.values import StrictModel
 
 # RFC 7914 parameters: 32 MiB and some 80 ms a try.
 SCRYPT = {"n": 1 << 15, "r": 8, "p": 1, "maxmem": 64 << 20}
