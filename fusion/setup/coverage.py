@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusion.show.report import Plan
+from fusion.show.plan import Plan
 from fusion.simulation.cameras import Lens, Obstacles
 from fusion.store.models import Plate, Store
 from fusion.store.shapes import points_inside

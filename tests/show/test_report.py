@@ -1,4 +1,4 @@
-"""The page of a run: whole, small, safe against what names contain, and alive in a real browser."""
+"""The page of a run: complete, small, safe against hostile names, and working in a real browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 import time
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from browsing import browsing, complaints, in_browser, requested
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fusion.show.report
+from fusion.engine import Engine
+from fusion.observations import Frame
 from fusion.results import (
     Candidate,
     People,
@@ -28,10 +30,15 @@ from fusion.results import (
     Receipt,
     ReceiptLine,
     RunSummary,
+    ShelfCount,
     ShelfEventExplained,
     Warning,
 )
+from fusion.run import Run
+from fusion.show.collected import Limits
+from fusion.show.presence import PERIOD_NS
 from fusion.show.report import Report
+from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Camera, Facing, Gate, Obstacle, Plate, Product, Store, Zone
 
 T_NS = 1_772_528_646_000_000_000
@@ -99,7 +106,7 @@ def people(t_ns: int, *spots: tuple[int, float, float], confirmed: bool = True) 
 
 
 def filled(store: Store, account: str = "alice") -> Report:
-    """Half a minute: one shopper takes and puts back, one unknown person, one of the staff."""
+    """Half a minute: one shopper takes and puts back; one unidentified visitor; one member of staff."""
     report = Report(store, f"Report of {store.name}")
     report.add(people(T_NS, (1, -1.0, 1.5)))
     report.add(PersonEntered(T_NS + S_NS, 1, "entry", account, "visit-1"))
@@ -124,7 +131,7 @@ def filled(store: Store, account: str = "alice") -> Report:
 
 
 class Page(HTMLParser):
-    """What a browser's parser sees: elements, attributes, and the text of every script."""
+    """A page as a browser's parser sees it: elements, attributes, and the text of every script."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -159,21 +166,21 @@ def written(report: Report, folder: Path, **options: Any) -> Page:
 
 def decoded(data: dict[str, Any]) -> dict[int, dict[int, tuple[int, int]]]:
     """Positions in centimetres by track and tick, as the page's script reads them."""
-    found: dict[int, dict[int, tuple[int, int]]] = {}
+    tracks: dict[int, dict[int, tuple[int, int]]] = {}
     for track, _, stretches in data["tracks"]:
-        spots = found.setdefault(track, {})
+        spots = tracks.setdefault(track, {})
         for tick, x, y, text in stretches:
             steps = np.frombuffer(base64.b64decode(text), np.int8).reshape(-1, 2).astype(np.int64)
             points = np.vstack([[[x, y]], np.array([[x, y]]) + np.cumsum(steps, axis=0)])
             assert not spots.keys() & range(tick, tick + len(points)), "two places at one time"
             spots |= {tick + i: (int(px), int(py)) for i, (px, py) in enumerate(points)}
-    return found
+    return tracks
 
 
 # ---- what the page holds ---------------------------------------------------------------------------------------------
 
 
-def test_the_page_is_whole_and_asks_nobody_for_anything(tmp_path: Path) -> None:
+def test_the_page_is_complete_and_requests_nothing(tmp_path: Path) -> None:
     page = written(filled(make_store()), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "{{" not in re.sub(r"<script.*", "", text, flags=re.S)
@@ -184,14 +191,14 @@ def test_the_page_is_whole_and_asks_nobody_for_anything(tmp_path: Path) -> None:
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {"http://www.w3.org/2000/svg"}
 
 
-def test_what_staff_show_at_the_gate_is_not_on_the_page(tmp_path: Path) -> None:
+def test_staff_credentials_are_not_on_the_page(tmp_path: Path) -> None:
     report = filled(make_store())
     report.write(tmp_path / "report.html", SUMMARY)
     report.write_svg(tmp_path / "plan.svg")
     assert all("badge-of-eve" not in path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
 
 
-def test_the_data_says_what_happened(tmp_path: Path) -> None:
+def test_the_data_holds_what_happened(tmp_path: Path) -> None:
     data = written(filled(make_store()), tmp_path).data
     assert [event[0] for event in data["events"]] == [9000, 15000, 20000]
     final, provisional, nothing = data["events"]
@@ -224,10 +231,10 @@ def test_receipts_are_compared_with_the_truth(tmp_path: Path) -> None:
 @given(
     speed=st.floats(0.0, 12.0),
     rate_hz=st.sampled_from([3.0, 5.0, 12.5, 30.0]),
-    hole=st.tuples(st.integers(0, 80), st.integers(0, 60)),
+    gap=st.tuples(st.integers(0, 80), st.integers(0, 60)),
 )
 @settings(max_examples=40, deadline=None)
-def test_paths_are_kept_to_the_centimetre(speed: float, rate_hz: float, hole: tuple[int, int]) -> None:
+def test_paths_are_kept_to_the_centimetre(speed: float, rate_hz: float, gap: tuple[int, int]) -> None:
     report = Report(make_store())
     n = 100
 
@@ -235,17 +242,17 @@ def test_paths_are_kept_to_the_centimetre(speed: float, rate_hz: float, hole: tu
         t = (t_ns - T_NS) / 1e9
         return 3.0 + speed * np.sin(t), 2.0 + 0.5 * np.cos(3 * t)
 
-    times = [T_NS + round(i * 1e9 / rate_hz) for i in range(n) if not hole[0] <= i < sum(hole)]
+    times = [T_NS + round(i * 1e9 / rate_hz) for i in range(n) if not gap[0] <= i < sum(gap)]
     for t_ns in times:
         report.add(people(t_ns, (7, *spot(t_ns))))
-    (spots,) = decoded(report._data(SUMMARY, None)).values()
+    (spots,) = decoded(report.data(SUMMARY)).values()
     kept: dict[int, int] = {}
     for t_ns in times:
-        kept.setdefault((t_ns - times[0]) // fusion.show.report.PERIOD_NS, t_ns)
+        kept.setdefault((t_ns - times[0]) // PERIOD_NS, t_ns)
     assert kept.keys() <= spots.keys()
     for tick, t_ns in kept.items():
         assert np.allclose(np.array(spots[tick]) / 100, spot(t_ns), atol=0.00501)
-    # What was filled in lies in holes of a second at most.
+    # Interpolated ticks lie in gaps of at most a second.
     ticks = sorted(kept)
     for tick in spots.keys() - kept.keys():
         before = max(t for t in ticks if t < tick)
@@ -253,17 +260,15 @@ def test_paths_are_kept_to_the_centimetre(speed: float, rate_hz: float, hole: tu
         assert after - before <= 5
 
 
-def test_memory_and_page_stay_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusion.show.report, "SAMPLES_MAX", 3000)
-    monkeypatch.setattr(fusion.show.report, "EVENTS_MAX", 20)
-    report = Report(make_store())
+def test_memory_and_page_stay_bounded(tmp_path: Path) -> None:
+    report = Report(make_store(), limits=Limits(samples=3000, events=20))
     for step in range(4000):
         angle = step / 40
         spots = [(k, 3 + np.sin(angle + k), 2 + np.cos(angle + k)) for k in range(4)]
         report.add(people(T_NS + step * S_NS // 5, *spots))
         if step % 100 == 0:
             report.add(ShelfEventExplained(T_NS + step * S_NS // 5, "p00", -5.0, ()))
-    assert sum(len(path.ticks) for path in report._paths.values()) <= 3000
+    assert report.n_samples <= 3000
     data = written(report, tmp_path).data
     assert data["period_ms"] == 1600 and data["left_out"] == {"events": 20}
     for track, spots in decoded(data).items():
@@ -287,7 +292,7 @@ def test_an_hour_of_a_busy_store_stays_small(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_results", [False, True])
-def test_stores_without_this_or_that_have_a_page(tmp_path: Path, with_results: bool) -> None:
+def test_stores_without_gates_cameras_or_plates_have_a_page(tmp_path: Path, with_results: bool) -> None:
     bare = make_store().model_copy(
         update={"gate": (), "zone": (), "obstacle": Obstacle(), "cameras": (), "plates": (), "planogram": ()}
     )
@@ -298,12 +303,12 @@ def test_stores_without_this_or_that_have_a_page(tmp_path: Path, with_results: b
     ET.parse(tmp_path / "plan.svg")
 
 
-def test_people_without_a_place_are_left_out() -> None:
+def test_people_without_a_position_are_left_out() -> None:
     report = Report(make_store())
     report.add(people(T_NS, (1, np.nan, 1.0)))
     report.add(people(T_NS + S_NS, (2, 1.0, 1.0), confirmed=False))
     report.add(people(T_NS + 2 * S_NS, (3, 1e30, -1e30), (4, 1.0, 1.0)))
-    assert decoded(report._data(SUMMARY, None)).keys() == {3, 4}
+    assert decoded(report.data(SUMMARY)).keys() == {3, 4}
 
 
 # ---- hostile text ----------------------------------------------------------------------------------------------------
@@ -319,7 +324,7 @@ def test_names_cannot_break_out(tmp_path: Path) -> None:
     assert not re.search("[<>\u2028]", page.scripts[0])
 
 
-def test_the_picture_is_well_formed_whatever_names_hold(tmp_path: Path) -> None:
+def test_the_picture_is_well_formed_whatever_names_contain(tmp_path: Path) -> None:
     report = filled(make_store(HOSTILE + "\x00\x1b"), HOSTILE)
     report.write_svg(tmp_path / "plan.svg", until_s=12.0)
     root = ET.parse(tmp_path / "plan.svg").getroot()
@@ -335,68 +340,72 @@ def test_the_picture_is_well_formed_whatever_names_hold(tmp_path: Path) -> None:
 # ---- in a real browser -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def lived() -> tuple[Report, RunSummary, list[Any]]:
-    """A simulated minute with an engine that is asked for evidence and health, and a camera that dies."""
-    from fusion.observations import Frame
-    from fusion.run import Run
-    from fusion.simulation import Scenario, Simulation, demo_store
+@dataclass
+class Simulated:
+    """A report of a simulated run, with the engine behind it."""
 
+    report: Report
+    engine: Engine
+    summary: RunSummary
+    shelves: list[ShelfCount]
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Simulated:
+    """A minute with an engine that is asked for evidence and health, and a camera that dies."""
     store = demo_store(n_cameras=6, n_plates=24)
     scenario = Scenario(seed=11, minutes=1.0, shoppers=3)
     dead_ns = scenario.start_ns + 30 * S_NS
-    heard = (
-        one
-        for one in Simulation(store, scenario).observations()
-        if not (isinstance(one, Frame) and one.camera == "cam02" and one.t_ns > dead_ns)
+    observations = (
+        observation
+        for observation in Simulation(store, scenario).observations()
+        if not (isinstance(observation, Frame) and observation.camera == "cam02" and observation.t_ns > dead_ns)
     )
-    run = Run(store, heard)
+    run = Run(store, observations)
     report = Report(store, HOSTILE, run.engine)
     for result in run.results():
         report.add(result)
     for result in run.finish():
         report.add(result)
-    return report, run.summary(), run.engine.shelf_state()
+    return Simulated(report, run.engine, run.summary(), run.engine.shelf_state())
 
 
-def test_every_line_of_a_receipt_has_its_evidence(lived: tuple[Report, RunSummary, list[Any]]) -> None:
-    report, summary, shelves = lived
-    data = report._data(summary, None, shelves)
+def test_every_line_of_a_receipt_has_its_evidence(simulated: Simulated) -> None:
+    data = simulated.report.data(simulated.summary, shelves=simulated.shelves)
     kept = {row[0]: row for row in json.loads(data["evidence"])}
     assert len(data["receipts"]) == 3
     n_lines = 0
-    assert report._engine is not None
     for receipt in data["receipts"]:
-        bundle = report._engine.evidence(receipt["visit"])
+        bundle = simulated.engine.evidence(receipt["visit"])
         assert bundle is not None
-        told = {event.event_id: event for event in bundle.events}
+        events = {event.event_id: event for event in bundle.events}
         for gtin, *_ in receipt["lines"]:
             n_lines += 1
             mine = [
                 event
                 for event in receipt["evidence"]
-                if any(whose == receipt["who"] and what == gtin for whose, what, _, _ in event[1])
+                if any(who == receipt["who"] and product == gtin for who, product, _, _ in event[1])
             ]
-            assert mine, "a line that nothing explains"
+            assert mine, "a line without a shelf event"
             for event_id, alternatives, nothing, wrists, _, _ in mine:
-                assert sum(one[3] for one in alternatives) + nothing <= 1.001
+                assert sum(alternative[3] for alternative in alternatives) + nothing <= 1.001
                 _, _, _, traces, paths = kept[event_id]
                 assert [path[0] for path in paths] == [track for track, _ in wrists]
-                for (_, _, _, _, unit_g, text), trace in zip(traces, told[event_id].traces):
+                for (_, _, _, _, unit_g, text), trace in zip(traces, events[event_id].traces):
                     grams = np.frombuffer(base64.b64decode(text), "<i2") * unit_g
                     assert np.allclose(grams, np.array(trace.grams) - trace.grams[0], atol=0.51 * unit_g)
-                for (_, _, left, _), path in zip(paths, told[event_id].wrists):
+                for (_, _, left, _), path in zip(paths, events[event_id].wrists):
                     for place, kept_cm in zip(path.left_m, np.frombuffer(base64.b64decode(left), "<i2").reshape(-1, 3)):
                         wanted_cm = (-32768,) * 3 if place is None else 100 * np.array(place)
                         assert np.allclose(kept_cm, wanted_cm, atol=0.51)
-    assert n_lines >= 4, "hardly anything was looked at"
+    assert n_lines >= 4, "too few lines to prove anything"
 
 
-def test_health_and_latency_are_kept_over_time(lived: tuple[Report, RunSummary, list[Any]]) -> None:
-    report, summary, shelves = lived
-    data = report._data(summary, None, shelves)
+def test_health_and_latency_are_kept_over_time(simulated: Simulated) -> None:
+    data = simulated.report.data(simulated.summary, shelves=simulated.shelves)
     health = data["health"]
-    assert len(health["times"]) >= 10 and health["cameras"] == [camera.name for camera in report.store.cameras]
+    assert len(health["times"]) >= 10
+    assert health["cameras"] == [camera.name for camera in simulated.report.store.cameras]
     states = {
         name: np.frombuffer(base64.b64decode(text), "<i2").tolist()
         for name, text in zip(health["cameras"], health["states"])
@@ -405,36 +414,28 @@ def test_health_and_latency_are_kept_over_time(lived: tuple[Report, RunSummary, 
     assert down not in states["cam02"][:5] and states["cam02"][-1] == down
     assert all(down not in row for name, row in states.items() if name != "cam02")
     assert all(0 < p50 <= p99 <= longest for p50, p99, longest in health["step_us"][1:])
-    assert len(data["shelves"]) == len(shelves) and sum(data["reached_s"]) > 1
+    assert len(data["shelves"]) == len(simulated.shelves) and sum(data["reached_s"]) > 1
 
 
-def test_health_of_a_long_run_is_kept_more_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusion.run import Run
-    from fusion.simulation import Scenario, Simulation, demo_store
-
-    monkeypatch.setattr(fusion.show.report, "HEALTH_SAMPLES_MAX", 8)
-    monkeypatch.setattr(fusion.show.report, "EVIDENCE_BYTES_MAX", 3000)
+def test_health_of_a_long_run_is_kept_more_coarsely() -> None:
     store = demo_store(n_cameras=6, n_plates=24)
     run = Run(store, Simulation(store, Scenario(seed=11, minutes=1.0, shoppers=2)).observations())
-    report = Report(store, None, run.engine)
+    report = Report(store, None, run.engine, Limits(health_samples=8, evidence_bytes=3000))
     for result in run.results():
         report.add(result)
-    data = report._data(run.summary(), None)
+    data = report.data(run.summary())
     assert len(data["health"]["times"]) <= 8 and np.diff(data["health"]["times"]).min() >= 9000
     assert report.left_out["evidence"] > 0 and len(data["evidence"]) < 4000
 
 
 @in_browser
 @pytest.mark.parametrize("width", [1440, 390])
-def test_the_page_lives_in_a_browser(
-    tmp_path: Path, width: int, lived: tuple[Report, RunSummary, list[Any]]
-) -> None:
+def test_the_page_works_in_a_browser(tmp_path: Path, width: int, simulated: Simulated) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
-    report, summary, shelves = lived
-    report.write(tmp_path / "report.html", summary, truth=[], shelves=shelves)
+    simulated.report.write(tmp_path / "report.html", simulated.summary, truth=[], shelves=simulated.shelves)
     with browsing(width) as driver:
         driver.get((tmp_path / "report.html").as_uri())
 
@@ -443,12 +444,12 @@ def test_the_page_lives_in_a_browser(
 
         def places() -> dict[str, tuple[str, str]]:
             """Where everybody's mark is, by name."""
-            found = {}
+            places_now = {}
             for group in all_of("#layer-people g"):
                 mark = group.find_element(By.CSS_SELECTOR, ".mark")
                 name = group.find_element(By.CSS_SELECTOR, "title").get_attribute("textContent")
-                found[name] = (mark.get_attribute("cx"), mark.get_attribute("cy"))
-            return found
+                places_now[name] = (mark.get_attribute("cx"), mark.get_attribute("cy"))
+            return places_now
 
         def put(name: str, value: object, event: str) -> None:
             driver.execute_script(
@@ -467,8 +468,8 @@ def test_the_page_lives_in_a_browser(
         before = places()
         put("time", 22_000, "input")
         after = places()
-        assert any(before[name] != after[name] for name in before.keys() & after.keys()), "nobody moved"
-        # By keys, from the slider: five seconds on, half a minute back, to the next event.
+        assert any(before[name] != after[name] for name in before.keys() & after.keys()), "no mark moved"
+        # Keys on the slider: five seconds forward, to the start, to the next event.
         slider = driver.find_element(By.ID, "time")
         slider.send_keys(Keys.ARROW_RIGHT)
         assert abs(now() - 27_000) < 300
@@ -480,9 +481,9 @@ def test_the_page_lives_in_a_browser(
         slider.send_keys(Keys.SPACE)
         deadline_s = time.monotonic() + 60
         while now() <= first_ms + 300:
-            assert time.monotonic() < deadline_s, "it does not play"
+            assert time.monotonic() < deadline_s, "the page does not play"
         slider.send_keys(Keys.SPACE)
-        # A receipt, its lines, and what they rest on.
+        # A receipt, its lines, and their evidence.
         all_of(".receipt summary")[0].click()
         wait = WebDriverWait(driver, 30)
         wait.until(lambda _: all_of(".why-line summary"))

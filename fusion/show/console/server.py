@@ -34,7 +34,7 @@ from fusion.money.prices import PriceBook, PricedReceipt
 from fusion.results import Receipt, ReceiptLine
 from fusion.show.console.feed import FloorReader
 from fusion.show.console.users import NAME_MAX, Session, Sessions, Users
-from fusion.show.report import Plan
+from fusion.show.plan import Plan
 from fusion.store.models import Store
 from fusion.store.values import StrictModel
 

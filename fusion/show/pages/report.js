@@ -526,14 +526,14 @@
     };
     const said = (spans) => { const names = [...new Set(spans.map((one) => one[2]))]; return names.length ? names.map((name) => `! ${name}`).join(", ") : "\u2713 fine"; };
     const rows = h.cameras.map((name, i) => {
-      const states = Evidence.unpack(h.states[i]), offsets = Evidence.unpack(h.offset_tenth_ms[i]), misfits = Evidence.unpack(h.misfit_mm[i]), spans = [];
+      const states = Evidence.unpack(h.states[i]), offsets = Evidence.unpack(h.offset_tenth_ms[i]), residuals = Evidence.unpack(h.residual_mm[i]), spans = [];
       states.forEach((state, k) => {
         if (!state) return;
         const word = h.camera_states[state], before = spans[spans.length - 1];
         if (before && before[1] === times[k] && before[2] === word) before[1] = until(k); else spans.push([times[k], until(k), word]);
       });
       return make("tr", {}, make("td", {}, name), make("td", { class: "wide" }, strip(spans, `${name}: ${said(spans)}`)), make("td", {}, said(spans)),
-        make("td", { class: "number" }, `${(offsets[n - 1] / 10).toFixed(1)} ms`), make("td", { class: "number" }, `${(misfits[n - 1] / 10).toFixed(1)} cm`));
+        make("td", { class: "number" }, `${(offsets[n - 1] / 10).toFixed(1)} ms`), make("td", { class: "number" }, `${(residuals[n - 1] / 10).toFixed(1)} cm`));
     });
     const byPlate = new Map();
     for (const [plate, ms, fault] of h.plate_changes) byPlate.set(plate, [...(byPlate.get(plate) || []), [ms, h.plate_faults[fault]]]);
@@ -542,7 +542,7 @@
       rows.push(make("tr", {}, make("td", {}, `plate ${data.plates[plate][0]}`), make("td", { class: "wide" }, strip(spans, said(spans))), make("td", {}, said(spans)), make("td", {}), make("td", {})));
     }
     const well = data.counts.plates - byPlate.size;
-    $("health").append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Sensor", ""], [`${clock(0)} \u2013 ${clock(lengthMs)}`, ""], ["State", ""], ["Clock", "number"], ["Misfit", "number"]].map(([text, side]) => make("th", { scope: "col", class: side }, text)))), make("tbody", {}, ...rows)),
+    $("health").append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Sensor", ""], [`${clock(0)} \u2013 ${clock(lengthMs)}`, ""], ["State", ""], ["Clock", "number"], ["Residual", "number"]].map(([text, side]) => make("th", { scope: "col", class: side }, text)))), make("tbody", {}, ...rows)),
       make("p", { class: "soft under" }, `${plural(well, "plate")} reported without a fault.`));
     drawLatency(h, x, W);
   }
