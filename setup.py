@@ -25,4 +25,13 @@ attribution = Extension(
     extra_compile_args=[*FLAGS],
 )
 
-setup(ext_modules=[triangulation, *cythonize([attribution], language_level=3, build_dir="build/cython")])
+setup(
+    ext_modules=[
+        triangulation,
+        *cythonize(
+            [attribution],
+            build_dir="build/cython",
+            compiler_directives={"language_level": 3, "freethreading_compatible": True},
+        ),
+    ]
+)
