@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import pickle
-import sys
 import types
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fusion
+from bench.endurance import snapshots
 from fusion._kernels import triangulation
 from fusion.engine import Engine
 from fusion.goods.planogram import GAIN_VAR
@@ -30,9 +30,6 @@ from fusion.snapshot import MAGIC, SnapshotError, layout_digest, newest_ns, resu
 from fusion.store.models import Camera, Gate, Store
 from fusion.store.rotations import rotation_matrix, rotation_vector
 from fusion.store.values import StrictModel
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
-import snapshots
 
 
 @pytest.fixture(scope="module")

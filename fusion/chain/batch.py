@@ -6,7 +6,7 @@ or a task of Ray costs about a millisecond, so a task is a whole recording, seco
 
 A recording is not cut to be replayed in pieces side by side. What an engine knows is never "nothing": it numbers people
 and events through, and has learned clock offsets, noise and plates' levels, so that a piece which starts afresh gives
-other bytes even where it starts in an empty store (`bench/cluster.py --cuts` counts them). Recordings are many, so
+other bytes even where it starts in an empty store (`python -m bench batch --cuts` counts them). Recordings are many, so
 that there is enough to share out; the longest start first.
 
 Nothing of a task depends on where, when or beside what it runs, so that results are the same bytes everywhere.

@@ -2,7 +2,7 @@
 
 Every stream tells of its own loss: after a restart by how far it had come when the snapshot was taken, under overload
 by what of it was dropped. What a sensor itself does not tell is no gap in this sense: the engine knows by itself what
-that makes doubtful. Measured by `python bench/serve.py gaps`.
+that makes doubtful. Measured by `python -m bench serve gaps`.
 """
 
 from __future__ import annotations

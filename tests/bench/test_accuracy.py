@@ -1,43 +1,34 @@
-"""The scores of bench/accuracy.py against cases that can be counted by hand, and the whole way once, small."""
+"""The scores of python -m bench accuracy against cases that can be counted by hand, and the whole way once, small."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from bench.accuracy import causes as accuracy_causes
+from bench.accuracy import receipts
 from fusion.observations import ShelfReading
 from fusion.results import Candidate, Receipt, ReceiptLine, ShelfEventExplained
 from fusion.simulation import Scenario, demo_store
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 SECOND = 1_000_000_000
 PRICE = {"a": 100, "b": 250}
 
 
 @pytest.fixture(scope="module")
-def accuracy() -> Iterator[ModuleType]:
-    # The modules of bench import each other by name, as they do when one is run; so do the processes of a run.
-    sys.path.append(str(BENCH))
-    try:
-        yield importlib.import_module("accuracy")
-    finally:
-        sys.path.remove(str(BENCH))
+def accuracy() -> ModuleType:
+    return receipts
 
 
 @pytest.fixture
-def causes(accuracy, monkeypatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    return importlib.import_module("accuracy_causes")
+def causes() -> ModuleType:
+    return accuracy_causes
 
 
 def receipt(account, items, status="settled", exit_s=50.0, issued_s=53.0, confidence=0.99):
@@ -229,7 +220,6 @@ def test_causes_name_what_two_explanations_differ_in(causes, accuracy):
 
 def test_a_quick_run_end_to_end(accuracy, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="no Matplotlib: pip install 'storefusion[bench]'")
-    monkeypatch.syspath_prepend(str(BENCH))
     small = replace(accuracy.CASES[0], scenario={"shoppers": 8, "minutes": 4.8})
     monkeypatch.setattr(accuracy, "CASES", (small,))
     monkeypatch.setattr(accuracy, "ABLATED", ("calm",))

@@ -1,26 +1,18 @@
-"""What bench/cost_curve.py times is what it says: so many views of everybody, and people who are followed."""
+"""What python -m bench cost_curve times is what it says: so many views of everybody, and people who are followed."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from bench.speed import cost_curve
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cost_curve", ROOT / "bench" / "cost_curve.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cost_curve"] = module  # Dataclasses look their module up.
-    spec.loader.exec_module(module)
-    return module
+    return cost_curve
 
 
 def test_sizes(bench):
@@ -57,5 +49,5 @@ def test_exponent_and_page(bench):
         for n in (2, 8, 16)
     ]
     assert bench.exponent(rows, "engine_p50_us") == pytest.approx(1.5)
-    page = bench.page({"command": "python bench/cost_curve.py", "rows": rows})
+    page = bench.page({"command": "python -m bench cost_curve", "rows": rows})
     assert "exponent 1.50" in page and page.count("\n| 12 |") == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import subprocess
@@ -14,6 +13,9 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="no Matplotlib: pip install 'storefusion[bench]'")
 
+from bench import plots
+from bench.figures import PUBLISHED
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "figures"
 NAMES = ("cost_curve", "accuracy", "accuracy_people")
@@ -21,16 +23,16 @@ NAMES = ("cost_curve", "accuracy", "accuracy_people")
 
 @pytest.fixture(scope="module")
 def figures():
-    # The modules of bench import each other by name, as they do when one is run.
-    sys.path.append(str(ROOT / "bench"))
-    try:
-        yield importlib.import_module("figures")
-    finally:
-        sys.path.remove(str(ROOT / "bench"))
+    return plots
 
 
 def measured(name):
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def draw(name, folder):
+    figures = measured(name)
+    return plots.draw(name, figures, PUBLISHED[name].module.page(figures), folder)
 
 
 def luminance(colour):
@@ -48,7 +50,7 @@ def contrast(one, other):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_published_is_what_was_measured(figures, name):
     page = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
-    assert page == importlib.import_module(name).page(measured(name))
+    assert page == PUBLISHED[name].module.page(measured(name))
     for plot in re.findall(r"!\[[^]]+\]\(([^)]+)\)", page):
         assert (FOLDER / plot).is_file(), f"{plot}: want a file, got nothing"
 
@@ -56,12 +58,12 @@ def test_what_is_published_is_what_was_measured(figures, name):
 @pytest.fixture(scope="module")
 def drawn(figures, tmp_path_factory):
     """All files of each, drawn once."""
-    return {name: figures.draw(name, measured(name), tmp_path_factory.mktemp("figures")) for name in NAMES}
+    return {name: draw(name, tmp_path_factory.mktemp("figures")) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_figures_give_the_same_files(figures, drawn, tmp_path, name):
-    first, second = drawn[name], figures.draw(name, measured(name), tmp_path)
+    first, second = drawn[name], draw(name, tmp_path)
     assert [path.name for path in first] == [path.name for path in second] and len(first) >= 2
     for one, other in zip(first, second):
         assert one.read_bytes() == other.read_bytes()
@@ -100,6 +102,6 @@ def test_every_scenario_and_size_is_in_its_plot(figures, drawn):
 
 
 def test_figures_that_were_never_measured_are_asked_for(tmp_path):
-    command = [sys.executable, ROOT / "bench" / "figures.py", "--redraw", "--only", "accuracy", "--out", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "want what was measured before, got nothing" in done.stderr
+    command = [sys.executable, "-m", "bench", "figures", "--redraw", "--only", "accuracy", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "does not exist; run without --redraw to measure first" in done.stderr

@@ -1,16 +1,13 @@
-"""The till killed while it works, as bench/kills.py does at length: nothing acknowledged is lost, nothing doubled."""
+"""The till killed while it works, as `bench kills` does at length: nothing acknowledged is lost, nothing doubled."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from conftest import Place
 
+from bench.endurance import kills
 from fusion.money.ledger import Ledger
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-import kills
 
 
 def test_nothing_acknowledged_is_lost_and_nothing_charged_twice(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""Many live stores: the bounded queue, a store's process, and the supervisor, as bench/serve.py does at length."""
+"""Many live stores: the bounded queue, a store's process, and the supervisor, as `bench serve` does at length."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from broker import MOSQUITTO, Mosquitto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.endurance import serve as bench
 from fusion.engine import Engine
 from fusion.errors import ConfigError, FusionError
 from fusion.gates.keeper import GateRequest
@@ -41,9 +42,7 @@ from fusion.results import Receipt, Warning
 from fusion.snapshot import newest_ns
 from fusion.store.models import Store
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.append(str(BENCH))
-import serve as bench  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 # ---- the queue -------------------------------------------------------------------------------------------------------
 
@@ -780,8 +779,8 @@ def test_what_hangs_or_takes_too_much_memory_is_ended(
     live = f"recording:{recording}"
     path = bench.make_chain(
         tmp_path, recording,
-        {"good": (live, {}), "hung": (live, {}), "slow": ("python:serve:hungry", {}),
-         "quick": ("python:serve:hungry", {"at_once": True})},
+        {"good": (live, {}), "hung": (live, {}), "slow": ("python:bench.endurance.serve:hungry", {}),
+         "quick": ("python:bench.endurance.serve:hungry", {"at_once": True})},
         deaths_max=2, pause_max_s=0.1, memory_max_mb=300,
     )  # fmt: skip
     said: list[str] = []
@@ -813,7 +812,7 @@ def test_stores_of_one_process_go_on_alone_after_it_died(recording: Path, tmp_pa
 
 def test_the_command_ends_as_told(recording: Path, tmp_path: Path) -> None:
     path = bench.make_chain(tmp_path, recording, {"a": (f"recording:{recording}", {})})
-    environment = {**os.environ, "PYTHONPATH": str(BENCH.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "fusion", "serve", str(path)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
@@ -877,7 +876,7 @@ def test_an_engine_goes_on_after_hours_of_silence_with_somebody_inside(recording
 
 def test_nonsense_from_a_source_is_counted_and_costs_the_store_nothing(recording: Path, tmp_path: Path) -> None:
     post = post_of(recording, tmp_path, speed=40.0)
-    served = served_to_its_end(Post(**{**vars(post), "source": "python:serve:garbage", "options": {
+    served = served_to_its_end(Post(**{**vars(post), "source": "python:bench.endurance.serve:garbage", "options": {
         "recording": str(recording), "speed": 40.0,
     }}))  # fmt: skip
     assert not served.failure and served.over

@@ -1,0 +1,77 @@
+"""Run a benchmark by name: python -m bench NAME [OPTIONS]; without a name, list them.
+
+Accuracy and endurance are programs with options of their own (`python -m bench NAME --help`). Most of speed runs on
+pytest-benchmark, whose options apply (`python -m bench triangulation --benchmark-group-by=group`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark: its module, its question in one line, and whether pytest runs its functions."""
+
+    module: str
+    question: str
+    pytest: bool = False
+
+
+BENCHMARKS = {
+    "accuracy": Benchmark("accuracy.receipts", "receipts of simulated shops, their probabilities, a plain method"),
+    "people": Benchmark("accuracy.people", "identities, places and hands in simulated crowds, with their deviations"),
+    "recordings": Benchmark("accuracy.recordings", "scores on the public recordings in FUSION_DATA"),
+    "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),
+    "triangulation": Benchmark("speed.bench_triangulation", "triangulation beside its NumPy twin and OpenCV", True),
+    "association": Benchmark("speed.bench_association", "association beside its NumPy twin and SciPy", True),
+    "attribution": Benchmark("speed.bench_attribution", "attribution of a shelf event beside its NumPy twin", True),
+    "scales": Benchmark("speed.bench_scales", "a tick of 400 plates beside NumPy and bottleneck", True),
+    "gate": Benchmark("speed.bench_gate", "a gate's decision while an engine runs at full load", True),
+    "ledger": Benchmark("speed.bench_ledger", "durable postings beside raw SQLite and raw PostgreSQL", True),
+    "frame": Benchmark("speed.bench_frame", "a whole set of frames beside a chain of NumPy and SciPy"),
+    "peers": Benchmark("speed.bench_peers", "beside aniposelib, ByteTrack, SORT and norfair, as a table"),
+    "engine": Benchmark("speed.engine", "the engine step on simulated stores: median, p99 and worst"),
+    "cost_curve": Benchmark("speed.cost_curve", "the engine step over cameras and people"),
+    "stages": Benchmark("speed.stages", "the tracker's step by stage and kernel"),
+    "pages": Benchmark("speed.pages", "report and console: writing, opening, scrubbing"),
+    "view": Benchmark("speed.view", "what a Rerun recording adds to a replay"),
+    "soak": Benchmark("endurance.soak", "24 hours of data in one engine: memory and step time"),
+    "kills": Benchmark("endurance.kills", "a till killed while it charges: nothing lost, nothing charged twice"),
+    "serve": Benchmark("endurance.serve", "live stores: kills, gaps in the data, many at once, overload"),
+    "live": Benchmark("endurance.live", "a shop over a real broker that is killed half-way"),
+    "snapshots": Benchmark("endurance.snapshots", "snapshots at random instants, resumed in another process"),
+    "capacity": Benchmark("capacity.plan", "what 1, 100 and 2000 stores need, from measured costs"),
+    "batch": Benchmark("capacity.batch", "many recordings on processes and on Ray"),
+    "chain_book": Benchmark("capacity.chain_book", "rows a second into the chain's book beside bare PostgreSQL"),
+    "figures": Benchmark("figures", "the tables and plots of docs/figures"),
+}
+
+
+def main() -> int:
+    """Run the benchmark that the command line names; returns its exit code."""
+    name, options = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if name in ("-h", "--help"):
+        print(f"{__doc__}\n" + "\n".join(f"  {key:14} {one.question}" for key, one in BENCHMARKS.items()))
+        return 0
+    if name not in BENCHMARKS:
+        near = difflib.get_close_matches(name, BENCHMARKS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        print(f"python -m bench: there is no benchmark {name!r}{hint}; `python -m bench` lists them", file=sys.stderr)
+        return 2
+    benchmark = BENCHMARKS[name]
+    if benchmark.pytest:
+        import pytest
+
+        path = Path(__file__).resolve().parent.joinpath(*benchmark.module.split(".")).with_suffix(".py")
+        return int(pytest.main([str(path), *options]))
+    sys.argv = [f"python -m bench {name}", *options]
+    return int(importlib.import_module(f"bench.{benchmark.module}").main() or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Is the receipt right, and is the stated probability honest?"""

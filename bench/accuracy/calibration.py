@@ -1,0 +1,221 @@
+"""Self-calibration against known cameras: the Shelf recording and a simulated store, started without extrinsics.
+
+    FUSION_DATA=path/to/data python -m bench calibration [shelf] [dev] [store] [--seeds N] [--minutes M] [--cameras N]
+
+`shelf`: from its detections alone, against its published cameras after a similarity alignment of the centres, and the
+share of correct parts (PCP) with either calibration. `dev`: recordings of an independent generator, whose customers
+shop. `store`: 28 cameras, two people for five minutes, a good
+detector's noise, clocks up to 100 ms off. Prints tables; times are CPU seconds of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fusion import Store, replay
+from fusion.observations import Recording
+from fusion.people.geometry import Rig
+from fusion.setup.calibrate import Known, SelfCalibration, calibrate
+from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.store.models import Camera
+
+
+def nowhere(store: Store) -> Store:
+    """The store with nothing known of its cameras but their intrinsics."""
+    nothing = {"rotation": (0.0, 0.0, 0.0), "translation": (0.0, 0.0, 0.0)}
+    return store.model_copy(update={"cameras": tuple(c.model_copy(update=nothing) for c in store.cameras)})
+
+
+def similarity(found_m: np.ndarray, true_m: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale, rotation and shift that bring found points (n, 3) to the true ones best.
+
+    Source: Umeyama, Least-Squares Estimation of Transformation Parameters (1991).
+    """
+    a, b = found_m - found_m.mean(axis=0), true_m - true_m.mean(axis=0)
+    u, values, vt = np.linalg.svd(b.T @ a)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * sign) @ vt
+    scale = float((values * sign).sum() / (a**2).sum())
+    return scale, rotation, true_m.mean(axis=0) - scale * rotation @ found_m.mean(axis=0)
+
+
+def aligned(cameras: tuple[Camera, ...], true: tuple[Camera, ...]) -> tuple[Camera, ...]:
+    """Found cameras in the frame of the true ones."""
+    from fusion.store.rotations import rotation_vector
+
+    found, wanted = Rig.from_cameras(cameras), Rig.from_cameras(true)
+    scale, rotation, shift_m = similarity(found.centres_m, wanted.centres_m)
+    out = []
+    for camera, extrinsics, centre_m in zip(cameras, found.camera_from_world, found.centres_m):
+        r = extrinsics[:, :3] @ rotation.T
+        t = -r @ (scale * rotation @ centre_m + shift_m)
+        pose = {"rotation": tuple(rotation_vector(r).tolist()), "translation": tuple(t.tolist())}
+        out.append(Camera.model_validate({**camera.model_dump(), **pose}))
+    return tuple(out)
+
+
+def errors(cameras: tuple[Camera, ...], true: tuple[Camera, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) metres between centres, and degrees between directions."""
+    found, wanted = Rig.from_cameras(cameras), Rig.from_cameras(true)
+    between = np.einsum("nij,nkj->nik", found.camera_from_world[:, :, :3], wanted.camera_from_world[:, :, :3])
+    cosine = np.clip((np.trace(between, axis1=1, axis2=2) - 1.0) / 2.0, -1.0, 1.0)
+    return np.linalg.norm(found.centres_m - wanted.centres_m, axis=1), np.degrees(np.arccos(cosine))
+
+
+def shelf(data: Path) -> None:
+    from bench.accuracy.recordings import shelf_score
+
+    recording = Recording(data / "shelf")
+    true = recording.store.cameras
+    started_s = time.process_time()
+    found = calibrate(nowhere(recording.store), recording.observations(), Known())
+    took_s = time.process_time() - started_s
+    cameras = aligned(found.cameras, true)
+    centre_m, degrees = errors(cameras, true)
+    print(f"Shelf: {len(cameras)} of {len(true)} cameras placed in {took_s:.0f} s\n")
+    print("| camera | centre, cm | direction, degrees | clock, ms |\n|---|---|---|---|")
+    for camera, metres, angle in zip(cameras, centre_m, degrees):
+        print(f"| {camera.name} | {100 * metres:.1f} | {angle:.2f} | {1e3 * found.offsets_s[camera.name]:+.1f} |")
+    print("\n| calibration | PCP A1 / A2 / A3 | average | weighted | people a frame |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind in (("published", true), ("found", cameras)):
+            copy = Path(folder) / name
+            shutil.copytree(data / "shelf", copy)
+            shutil.rmtree(copy / "store")
+            recording.store.model_copy(update={"cameras": kind}).save(copy / "store")
+            replay(copy, copy / "out")
+            score = shelf_score(data / "shelf", copy / "out")
+            parts = " / ".join(str(score[f"A{actor}"]) for actor in (1, 2, 3))
+            print(f"| {name} | {parts} | {score['average']} | {score['weighted']} | {score['people_per_frame']} |")
+    print()
+
+
+def dev(data: Path) -> None:
+    print("Independent generator; worst camera after a similarity alignment\n")
+    print("| recording | placed | CPU s | centre, cm | direction, degrees | over sd |\n|---|---|---|---|---|---|")
+    for folder in sorted((data / "dev").glob("*")):
+        recording = Recording(folder)
+        started_s = time.process_time()
+        found = calibrate(nowhere(recording.store), recording.observations(), Known(outline=False, height_m=1.7))
+        took_s = time.process_time() - started_s
+        true = {camera.name: camera for camera in recording.store.cameras}
+        wanted = tuple(true[camera.name] for camera in found.cameras)
+        centre_m, degrees = errors(aligned(found.cameras, wanted), wanted)
+        told = [(tie.centre_sd_m, math.degrees(tie.rotation_sd_rad)) for tie in found.ties if tie.placed]
+        over = np.sqrt(((np.stack([centre_m, degrees], axis=1) / np.array(told)) ** 2).mean(axis=0))
+        print(
+            f"| {folder.name} | {len(wanted)} of {len(true)} | {took_s:.0f} | {100 * centre_m.max():.1f} "
+            f"| {degrees.max():.2f} | {over[0]:.1f} / {over[1]:.1f} |",
+            flush=True,
+        )
+        for warning in found.warnings:
+            print(f"    {warning}")
+    print()
+
+
+def clocks_s(store: Store, scenario: Scenario) -> dict[str, float]:
+    """The true offsets of a simulated store's clocks, less their mean."""
+    from fusion.simulation.cameras import Detector, Obstacles
+
+    obstacles = Obstacles(store)
+    true = {c.name: Detector(store, c, scenario, obstacles, out=False).clock_offset_s for c in store.cameras}
+    mean = float(np.mean(list(true.values())))
+    return {name: offset - mean for name, offset in true.items()}
+
+
+def simulated(n_cameras: int, minutes: float, seed: int) -> tuple[Store, Simulation]:
+    """Two people who shop for about four of five minutes, and cameras with clocks that are off."""
+    store = demo_store(n_cameras, seed=seed).model_copy(update={"weight_rate_hz": 1.0})
+    scenario = Scenario(
+        seed=seed, minutes=minutes, shoppers=2, picks_per_person=8.0 * minutes, put_back_probability=0.3,
+        clock_offset_max_s=0.1, empty_handed_probability=0.0,
+    )  # fmt: skip
+    return store, Simulation(store, scenario)
+
+
+def one_store(n_cameras: int, minutes: float, seed: int) -> tuple[SelfCalibration, dict[str, float]]:
+    store, simulation = simulated(n_cameras, minutes, seed)
+    seen = list(simulation.observations())
+    # A tape measure between two cameras, and the places of two on the plan.
+    rig = Rig.from_cameras(store.cameras)
+    far = n_cameras // 2
+    names, at = rig.names, rig.centres_m
+    known = Known(
+        distances=((names[0], names[far], float(np.linalg.norm(at[0] - at[far]))),),
+        places={names[i]: (float(at[i, 0]), float(at[i, 1])) for i in (0, far)},
+    )
+    started_s = time.process_time()
+    found = calibrate(nowhere(store), seen, known)
+    took_s = time.process_time() - started_s
+    true = {camera.name: camera for camera in store.cameras}
+    wanted = tuple(true[camera.name] for camera in found.cameras)
+    absolute_m, absolute_degrees = errors(found.cameras, wanted)
+    centre_m, degrees = errors(aligned(found.cameras, wanted), wanted)
+    offsets = clocks_s(store, simulation.scenario)
+    placed = [tie for tie in found.ties if tie.placed]
+    off_s = np.array([tie.offset_s - offsets[tie.name] for tie in placed])
+    off_s = off_s - off_s.mean()
+    told = {
+        "centre": np.array([tie.centre_sd_m for tie in placed]),
+        "turn": np.degrees([tie.rotation_sd_rad for tie in placed]),
+        "clock": np.array([tie.offset_sd_s for tie in placed]),
+    }
+    return found, {
+        "placed": len(placed),
+        "cpu_s": took_s,
+        "centre_cm": 100 * float(centre_m.max()),
+        "degrees": float(degrees.max()),
+        "clock_ms": 1e3 * float(np.abs(off_s).max()),
+        "absolute_cm": 100 * float(absolute_m.max()),
+        "absolute_degrees": float(absolute_degrees.max()),
+        # Errors over what was told of them, root mean square over cameras: 1 is honest.
+        "centre_over_sd": float(np.sqrt(((centre_m / told["centre"]) ** 2).mean())),
+        "degrees_over_sd": float(np.sqrt(((degrees / told["turn"]) ** 2).mean())),
+        "clock_over_sd": float(np.sqrt(((off_s / told["clock"]) ** 2).mean())),
+    }
+
+
+def store(n_cameras: int, minutes: float, seeds: range) -> None:
+    print(f"Simulated store, {n_cameras} cameras, {minutes:g} minutes of two people; worst camera\n")
+    print("| seed | placed | CPU s | centre, cm | direction, degrees | clock, ms | in the store's frame | over sd |")
+    print("|---|---|---|---|---|---|---|---|")
+    for seed in seeds:
+        found, s = one_store(n_cameras, minutes, seed)
+        print(
+            f"| {seed} | {s['placed']} | {s['cpu_s']:.0f} "
+            f"| {s['centre_cm']:.2f} | {s['degrees']:.3f} | {s['clock_ms']:.1f} "
+            f"| {s['absolute_cm']:.1f} cm, {s['absolute_degrees']:.2f} degrees "
+            f"| {s['centre_over_sd']:.1f} / {s['degrees_over_sd']:.1f} / {s['clock_over_sd']:.1f} |",
+            flush=True,
+        )
+        for warning in found.warnings:
+            print(f"    {warning}")
+    print()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=[[], "shelf", "dev", "store"], help="all where nothing is said")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--cameras", type=int, default=28)
+    args = parser.parse_args()
+    data = Path(os.environ.get("FUSION_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+    if not args.what or "shelf" in args.what:
+        if (data / "shelf").is_dir():
+            shelf(data)
+        else:
+            print(f"Shelf: left out, no recording at {data / 'shelf'}; set FUSION_DATA\n")
+    if (not args.what or "dev" in args.what) and (data / "dev").is_dir():
+        dev(data)
+    if not args.what or "store" in args.what:
+        store(args.cameras, args.minutes, range(1, args.seeds + 1))
+    return 0

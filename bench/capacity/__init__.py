@@ -1,0 +1,1 @@
+"""What do many stores cost?"""

@@ -1,0 +1,289 @@
+"""Replay of many recordings by one and by two workers, on processes and on Ray; what cutting a recording would change.
+
+    python -m bench batch                      processes and Ray
+    python -m bench batch --rounds 3           the best of three, on a machine that others use, too
+    python -m bench batch --cuts               what pieces of recordings that start afresh give
+
+Forty simulated recordings are made once, kept in `--cache`. Before anything is timed, all results are compared with
+those of one process that replays one recording after the other: every file, and of run.json all but its figures of
+time; then once more while a worker is killed half-way. Timed is the whole of `replay_many` from the first call to the
+last outcome: starting processes is in it, starting Ray is told apart, since a cluster is there before work comes.
+`engine` is the sum of CPU time of all engines: if two workers need more of it, the cores' shared parts are what they
+wait for. The load average says who else was there.
+
+`--cuts` cuts the recordings where the store is empty: nobody seen and every visit billed for so long as `QUIET_S` says.
+It compares a replay of the rest by a new engine, which starts there, with the rest of the whole replay: which rows are
+the same, and which mean the same: a receipt with the same account, goods and status; an event with the same most likely
+candidate; somebody within a centimetre.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fusion
+from fusion import replay
+from fusion.chain.batch import Outcome, connect, map_tasks, replay_many
+from fusion.engine import Engine
+from fusion.observations import Recording
+from fusion.results import People, PersonEntered, Receipt, ResultsWriter, RunSummary
+from fusion.simulation import Scenario, Simulation, demo_store
+
+N_RECORDINGS = 40
+SHOP = {"n_cameras": 8, "n_plates": 60}
+SCENARIO = {"minutes": 4.0, "shoppers": 12}
+# A store is empty for the cut once it has been so for this long.
+QUIET_S = 5.0
+TIMED = ("wall_s", "engine_cpu_s", "step_us")
+
+
+@dataclass(frozen=True)
+class ToMake:
+    seed: int
+    folder: Path
+    sparse: bool = False
+
+
+def make(one: ToMake) -> None:
+    """A recording that appears whole or not at all."""
+    knobs: dict[str, Any] = {"minutes": 6.0, "shoppers": 4} if one.sparse else SCENARIO
+    one.folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=one.folder.parent) as unfinished:
+        made = Path(unfinished) / "recording"
+        Simulation(demo_store(**SHOP), Scenario(seed=one.seed, **knobs)).write(made)
+        made.rename(one.folder)
+
+
+def recordings(cache: Path, n: int, sparse: bool = False) -> list[Path]:
+    """Made where they are not there yet; named by what they are made of."""
+    digest = hashlib.sha256(json.dumps([SHOP, SCENARIO, sparse, fusion.__version__]).encode())
+    for source in sorted((Path(fusion.__file__).parent / "simulation").glob("*.py")):
+        digest.update(source.read_bytes())
+    paths = [cache / digest.hexdigest()[:12] / f"{seed:02d}" for seed in range(n)]
+    missing = [ToMake(seed, path, sparse) for seed, path in enumerate(paths) if not path.exists()]
+    for outcome in map_tasks(make, missing):
+        if outcome.fault:
+            raise SystemExit(f"cluster.py: {outcome.item.folder}: {outcome.fault}")
+    return paths
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Every file by its path; of run.json all but what was timed."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            if path.name == "run.json":
+                run = json.loads(data)
+                data = json.dumps({key: value for key, value in run.items() if key not in TIMED}).encode()
+            found[str(path.relative_to(folder))] = data
+    return found
+
+
+def run(paths: list[Path], out: Path, workers: int, where: str | None, kill: bool = False) -> list[Outcome[Any, Any]]:
+    """Into an empty folder. kill: the worker that brings the half-way outcome, once it is in its next task."""
+    shutil.rmtree(out, ignore_errors=True)
+    outcomes = []
+    with closing(replay_many(paths, out, workers=workers, cluster=where)) as many:
+        for one in many:
+            outcomes.append(one)
+            if one.fault:
+                raise SystemExit(f"cluster.py: {one.item.recording}: {one.fault}")
+            if kill and len(outcomes) == len(paths) // 2:
+                time.sleep(0.3)
+                os.kill(int(one.worker.rpartition(":")[2]), signal.SIGKILL)
+    return outcomes
+
+
+def compare(paths: list[Path], scratch: Path, places: dict[str, str | None]) -> None:
+    alone = scratch / "alone"
+    for path in paths:
+        replay(path, alone / path.name)
+    wanted = results(alone)
+    for name, where in places.items():
+        for workers, kill in ((1, False), (2, False), (2, True)):
+            outcomes = run(paths, scratch / "out", workers, where, kill)
+            again = sum(one.tries > 1 for one in outcomes)
+            if results(scratch / "out") != wanted:
+                raise SystemExit(f"cluster.py: {name}, {workers} workers: other bytes than one process gives")
+            if kill and not again:
+                raise SystemExit(f"cluster.py: {name}: want a task that was begun again, got none")
+            said = f", a worker killed half-way, {again} task begun again" if kill else ""
+            print(f"{name}, {workers} workers{said}: the bytes of one process, {len(wanted)} files", flush=True)
+
+
+def measure(paths: list[Path], scratch: Path, places: dict[str, str | None], rounds: int) -> None:
+    print("\n| where | 1 worker, s | 2 workers, s | ratio | engine CPU s, 1 / 2 | load average before |")
+    print(6 * "|---" + "|")
+    for name, where in places.items():
+        walls: dict[int, list[float]] = {1: [], 2: []}
+        engines: dict[int, list[float]] = {1: [], 2: []}
+        load = os.getloadavg()[0]
+        for _ in range(rounds):
+            for workers in walls:
+                started_s = time.perf_counter()
+                outcomes = run(paths, scratch / "out", workers, where)
+                walls[workers].append(time.perf_counter() - started_s)
+                engines[workers].append(sum(one.value.summary.engine_cpu_s for one in outcomes))
+        one_s, two_s = min(walls[1]), min(walls[2])
+        each = ", ".join(f"{a / b:.2f}" for a, b in zip(walls[1], walls[2]))
+        print(
+            f"| {name} | {one_s:.1f} | {two_s:.1f} | {one_s / two_s:.2f} (rounds: {each}) "
+            f"| {min(engines[1]):.1f} / {min(engines[2]):.1f} | {load:.2f} |",
+            flush=True,
+        )
+
+
+# ---- cuts ------------------------------------------------------------------------------------------------------------
+
+
+def quiet_ns(recording: Recording) -> list[int]:
+    """Instants by which the store had been empty for QUIET_S: nobody seen since, as many visits billed as came in."""
+    engine = Engine(recording.store)
+    seen_ns, inside, found, told = 0, set(), [], False
+    for observation in recording.observations():
+        for result in engine.feed(observation):
+            match result:
+                case People() if len(result.track_id):
+                    seen_ns, told = result.t_ns, False
+                case PersonEntered():
+                    inside.add(str(result.visit))
+                case Receipt():
+                    inside.discard(result.visit)
+        if seen_ns and not told and not inside and observation.t_ns - seen_ns > QUIET_S * 1e9:
+            found.append(observation.t_ns)
+            told = True
+    return found
+
+
+def lines_after(recording: Recording, out: Path, start_ns: int) -> None:
+    """Replay what a recording holds from an instant on."""
+    engine, writer = Engine(recording.store), ResultsWriter(out, recording.store)
+    for observation in recording.observations():
+        if observation.t_ns >= start_ns:
+            for result in engine.feed(observation):
+                writer.write(result, engine.account_of)
+    for result in engine.close():
+        writer.write(result, engine.account_of)
+    writer.close(RunSummary("", ""), engine.shelf_state())
+
+
+@dataclass
+class Cut:
+    """By kind: rows of the whole replay after a cut, of these the same in the piece, and those that mean the same."""
+
+    rows: dict[str, tuple[int, int, int]]
+
+
+def cut(path: Path) -> Cut | None:
+    """None where the store is never empty before somebody else comes."""
+    recording = Recording(path)
+    rows: dict[str, tuple[int, int, int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        whole, piece = Path(folder) / "whole", Path(folder) / "piece"
+        replay(path, whole)
+        entered = [row["enter"] or 0 for row in _rows(whole, "receipts")]
+        instants = [at for at in quiet_ns(recording) if max(entered, default=0) > at]
+        if not instants:
+            return None
+        lines_after(Recording(path), piece, instants[0])
+        for name, when, meaning in (("receipts", "enter", _bill), ("events", "time", _whose)):
+            wanted = [row for row in _rows(whole, name) if (row[when] or 0) >= instants[0]]
+            got = _rows(piece, name)
+            told = [meaning(row) for row in got]
+            rows[name] = len(wanted), sum(row in got for row in wanted), sum(meaning(row) in told for row in wanted)
+        rows["tracks"] = _tracks(whole, piece, instants[0])
+    return Cut(rows)
+
+
+def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    with open(folder / f"{name}.jsonl", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _bill(receipt: dict[str, Any]) -> object:
+    return receipt["account"], receipt["status"], [(line["gtin"], line["quantity"]) for line in receipt["lines"]]
+
+
+def _whose(event: dict[str, Any]) -> object:
+    likely = event["candidates"][:1]
+    return event["plate"], [(one["account"], one["gtin"], one["quantity"]) for one in likely], event["time"] // 10**8
+
+
+def _tracks(whole: Path, piece: Path, start_ns: int) -> tuple[int, int, int]:
+    """A row of a track means the same where the piece has somebody within a centimetre at that instant."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    tables = [pq.read_table(one / "tracks.parquet").to_pylist() for one in (whole, piece)]
+    wanted = [row for row in tables[0] if row["time"] >= start_ns]
+    at: dict[int, list[dict[str, Any]]] = {}
+    for row in tables[1]:
+        at.setdefault(row["time"], []).append(row)
+    same = near = 0
+    for row in wanted:
+        there = at.get(row["time"], [])
+        near += any(np.hypot(row["x"] - one["x"], row["y"] - one["y"]) < 0.01 for one in there)
+        # As text, since what is unknown is NaN, which is not equal to itself.
+        same += any(str(row) == str(one) for one in there)
+    return len(wanted), same, near
+
+
+def cuts(cache: Path) -> None:
+    found = list(map_tasks(cut, recordings(cache, 12, sparse=True)))
+    faults = [one.fault for one in found if one.fault]
+    if faults:
+        raise SystemExit(f"cluster.py: {faults[0]}")
+    made = [one.value for one in found if one.value is not None]
+    print(f"{len(made)} of {len(found)} recordings are empty at some time before somebody else comes\n")
+    print("| after the cut | rows | the same | mean the same |\n|---|---|---|---|")
+    for name in ("receipts", "events", "tracks"):
+        total, same, alike = (sum(one.rows[name][i] for one in made) for i in range(3))
+        print(f"| {name} | {total} | {same} | {alike} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "fusion-bench-cluster")
+    parser.add_argument("--rounds", type=int, default=1, help="of each measurement; the best counts")
+    parser.add_argument("--without-ray", action="store_true", help="processes alone")
+    parser.add_argument("--times", action="store_true", help="leave the comparison out")
+    parser.add_argument("--cuts", action="store_true", help="only what cutting would change")
+    args = parser.parse_args()
+    cache = args.cache.absolute()
+    if args.cuts:
+        cuts(cache)
+        return 0
+    paths = recordings(cache, N_RECORDINGS)
+    sizes = [sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in paths]
+    print(f"{len(paths)} recordings of {SCENARIO['minutes']:g} minutes, {SHOP['n_cameras']} cameras, "
+          f"{SHOP['n_plates']} plates, {SCENARIO['shoppers']} shoppers; "
+          f"{statistics.mean(sizes) / 2**20:.1f} MiB each", flush=True)  # fmt: skip
+    places: dict[str, str | None] = {"processes": None}
+    ray = None
+    if not args.without_ray:
+        started_s = time.perf_counter()
+        ray = connect(2, "local")
+        print(f"Ray {ray.__version__} started in {time.perf_counter() - started_s:.1f} s")
+        places["Ray"] = "local"
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            if not args.times:
+                compare(paths, Path(scratch), places)
+            measure(paths, Path(scratch), places, args.rounds)
+    finally:
+        if ray is not None:
+            ray.shutdown()
+    return 0

@@ -1,0 +1,246 @@
+"""A store's till killed again and again while it works: what was acknowledged stays, nobody is charged twice.
+
+    python -m bench kills --kills 1000                                    SQLite
+    python -m bench kills --kills 200 --url postgresql://postgres@/books  PostgreSQL
+
+A client authorises, opens visits, posts receipts, captures and decides, as fast as it can, and says so after each step
+that was acknowledged to it. It is killed (SIGKILL) at random moments; the next one recovers, says its last steps
+again, and goes on. The payment provider is a server of its own behind HTTP that outlives them all. At the end its
+book is compared with the store's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from fusion.money.databases import Holder
+from fusion.money.ledger import Ledger
+from fusion.money.payments import Checkout, HttpProvider, InProcessProvider
+from fusion.results import Receipt, ReceiptLine
+from fusion.store.models import PaymentPolicy, Product, Store
+
+T_NS = 1_772_528_646_000_000_000
+GTINS = ("4006381333931", "96385074")
+STORE = Store(
+    format_version=1,
+    id="killed",
+    name="Killed",
+    currency="EUR",
+    timezone="Europe/Berlin",
+    floor=((0.0, 0.0), (4.0, 0.0), (4.0, 3.0), (0.0, 3.0)),
+    keypoints="coco17",
+    payment=PaymentPolicy(mode="enter", authorise=2000),
+    products=tuple(
+        Product(gtin=gtin, name=gtin, weight_g=100.0, weight_sd_g=1.0, price=100, vat_rate=rate)
+        for gtin, rate in zip(GTINS, (19.0, 7.0))
+    ),
+)
+# A client is killed within so long a time after a random number of acknowledged steps; four steps are a visit.
+STEPS_MAX, MOMENT_MAX_S = 24, 0.03
+# Some are killed sooner, while they open the books and recover.
+OPENS_MAX_S = 0.06
+# So many finished visits are said again by the next client.
+UNFINISHED = 1
+
+
+def serve_provider(book: InProcessProvider) -> ThreadingHTTPServer:
+    """A payment provider on this machine, as `HttpProvider` speaks to it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            key = json.loads(self.headers["Idempotency-Key"])
+            answer = getattr(book, self.path.rsplit("/", 1)[1])(key, **body)
+            said = {"approved": answer.approved, "reference": answer.reference, "reason": answer.reason}
+            text = json.dumps(said).encode()
+            self.send_response(200 if answer.approved else 402)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError, ValueError):  # the client was killed while it spoke
+                super().handle()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def course(i: int) -> tuple[tuple[ReceiptLine, ...], str, str | None]:
+    """What visit i takes, how its receipt stands, and what a person decides about it; the same at every try."""
+    rng = random.Random(i)
+    lines = tuple(
+        ReceiptLine(gtin, rng.randrange(1, 4), rng.randrange(1, 900), 0.9) for gtin in GTINS if rng.random() < 0.8
+    )
+    status = "review" if rng.random() < 0.3 else "settled"
+    return lines, status, rng.choice([None, "waive", "accept" if status == "review" else "waive"])
+
+
+def total_of(lines: tuple[ReceiptLine, ...]) -> int:
+    return sum(line.quantity * line.unit_price for line in lines)
+
+
+def work(ledger: Ledger, checkout: Checkout, first: int, said: int) -> None:
+    """Serve visit after visit, as often as it takes, and write to a pipe what was acknowledged."""
+
+    def acknowledge(step: str, i: int) -> None:
+        os.write(said, f"{step} {i}\n".encode())
+
+    checkout.recover(T_NS + first)
+    for i in range(first, 10**9):
+        visit, pseudonym, t_ns = f"v{i}", f"p{i}", T_NS + i
+        if ledger.holder(pseudonym) is None:
+            ledger.hold(Holder(pseudonym, f"account {i}", f"tok_{i}", None, t_ns))
+        checkout.admit(pseudonym, t_ns)
+        acknowledge("admitted", i)
+        checkout.open_visit(visit, pseudonym, t_ns)
+        acknowledge("opened", i)
+        lines, status, decision = course(i)
+        reason = "unsure" if status == "review" else None
+        receipt = Receipt(visit, pseudonym, t_ns, t_ns, t_ns, status, reason, "EUR", total_of(lines), lines)
+        checkout.receipt(receipt)
+        acknowledge("billed", i)
+        if decision is not None:
+            checkout.decide(visit, decision, by="eve", t_ns=t_ns)  # type: ignore[arg-type]
+        acknowledge("finished", i)
+
+
+@dataclass
+class Outcome:
+    """What was found after all kills. `faults` is empty where everything is as it has to be."""
+
+    kills: int
+    acknowledged: Counter[str]
+    captured: int
+    faults: list[str]
+
+
+def killed(open_ledger: Callable[[], Ledger], n_kills: int, seed: int = 1, deadline_s: float = 1e9) -> Outcome:
+    """Kill clients n times while they work on the same books, then look at what is there."""
+    rng = random.Random(seed)
+    book = InProcessProvider()
+    server = serve_provider(book)
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    said: dict[str, int] = dict.fromkeys(("admitted", "opened", "billed", "finished"), -1)
+    faults: list[str] = []
+    began_s, kills = time.monotonic(), 0
+    while kills < n_kills and time.monotonic() - began_s < deadline_s:
+        reading, writing = os.pipe()
+        # A client that does not know whether its last steps arrived says them again.
+        first = max(0, said["finished"] - UNFINISHED)
+        client = os.fork()
+        if client == 0:
+            try:
+                os.close(reading)
+                with open_ledger() as ledger:
+                    checkout = Checkout(ledger, HttpProvider(url, "secret"), STORE)
+                    work(ledger, checkout, first, writing)
+            except BaseException as error:
+                os.write(writing, f"failed {type(error).__name__}: {error}\n".encode())
+            finally:
+                os._exit(1)
+        os.close(writing)
+        while_opening, n_steps = kills % 4 == 0, rng.randrange(STEPS_MAX)
+        moment_s = rng.uniform(0.0, OPENS_MAX_S if while_opening else MOMENT_MAX_S)
+        timer = threading.Timer(moment_s, os.kill, (client, signal.SIGKILL))
+        if while_opening:
+            timer.start()
+        with os.fdopen(reading) as lines:
+            for n_said, line in enumerate(lines):
+                if n_said == n_steps and not while_opening:
+                    timer.start()
+                step, _, rest = line.rstrip("\n").partition(" ")
+                if step == "failed":
+                    faults.append(rest)
+                else:
+                    said[step] = max(said[step], int(rest))
+        # The pipe has ended, so the client is dead; without the timer if it failed before, which is a fault above.
+        if timer.ident is not None:
+            timer.join()
+        os.waitpid(client, 0)
+        kills += 1
+    with open_ledger() as ledger:
+        checkout = Checkout(ledger, HttpProvider(url, "secret"), STORE)
+        checkout.recover(T_NS + 10**15, restarted=True)
+        faults += _faults_of(ledger, checkout, book, said)
+    server.shutdown()
+    server.server_close()
+    acknowledged = Counter({step: newest + 1 for step, newest in said.items()})
+    return Outcome(kills, acknowledged, book.total, faults)
+
+
+def _faults_of(ledger: Ledger, checkout: Checkout, book: InProcessProvider, said: dict[str, int]) -> list[str]:
+    faults = []
+    if (fault := ledger.verify()) is not None:
+        faults.append(fault)
+    balances = ledger.balances().get("EUR", {})
+    if sum(balances.values()):
+        faults.append(f"accounts sum to {sum(balances.values())}")
+    for account, theirs in (("provider", book.total), ("authorised", book.held)):
+        if balances.get(account, 0) != theirs:
+            faults.append(f"{account}: {balances.get(account, 0)} in our books, {theirs} in the provider's")
+    if any(n > 1 for n in book.n_captures.values()):
+        faults.append("an authorisation was captured twice")
+    if ledger.open_visits():
+        faults.append("a visit is neither settled nor in review")
+    due = 0
+    for i in range(said["opened"] + 1 + UNFINISHED):
+        standing, payment = ledger.standing(f"v{i}"), checkout.state(f"v{i}")
+        lines, status, decision = course(i)
+        if standing is None:
+            if i <= said["opened"]:
+                faults.append(f"v{i}: opening it was acknowledged, and it is lost")
+            continue
+        if i <= said["billed"]:
+            wanted = {total_of(lines), 0 if decision == "waive" else total_of(lines)}
+            if standing.total not in wanted:
+                faults.append(f"v{i}: billed {standing.total}, want one of {sorted(wanted)}")
+        if i <= said["finished"]:
+            wanted_status = "decided" if decision is not None else status
+            if standing.status != wanted_status:
+                faults.append(f"v{i}: {standing.status}, want {wanted_status}")
+        if standing.status == "review":
+            if payment.paid:
+                faults.append(f"v{i}: in review and charged {payment.paid}")
+        elif payment.status != "paid" or payment.paid != standing.total or payment.authorised:
+            faults.append(f"v{i}: {payment}")
+        else:
+            due += standing.total
+    if due != book.total:
+        faults.append(f"visits cost {due}, the provider took {book.total}")
+    return faults
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--url", help="postgresql://... of an empty database; SQLite without it")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        where, vault = (args.url, Path(folder) / "vault.sqlite") if args.url else (Path(folder) / "ledger.sqlite", None)
+        outcome = killed(lambda: Ledger.open(where, STORE, vault=vault), args.kills, args.seed)
+    steps = ", ".join(f"{n} {step}" for step, n in outcome.acknowledged.items())
+    print(f"{outcome.kills} kills; acknowledged: {steps}; {outcome.captured / 100:.2f} EUR captured")
+    print("\n".join(outcome.faults) or "nothing lost, nothing doubled, the chain holds, both books agree")
+    return bool(outcome.faults)

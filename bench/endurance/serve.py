@@ -1,0 +1,574 @@
+"""Many stores live on this machine: kills, sick neighbours, overload. Each part prints what it found.
+
+    python -m bench serve kills --kills 200      a live store killed again and again: is every visit accounted for?
+    python -m bench serve gaps                   data lost in a restart: is any receipt that this changes settled?
+    python -m bench serve many --stores 50       so many stores at true speed, one fed garbage, one killed all the time
+    python -m bench serve overload               2 and 5 times what a core carries
+    python -m bench serve cost                   what snapshots cost stores of several sizes
+
+Stores replay recordings at the pace of true time, or some times that, each with a broker's memory of some seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion.engine import Engine
+from fusion.live.supervisor import Supervisor
+from fusion.live.worker import Intake, Post
+from fusion.money.ledger import Ledger
+from fusion.observations import Frame, GateScan, Observation, Recording, ShelfReading
+from fusion.results import Receipt
+from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.store.models import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# ---- a chain to serve ------------------------------------------------------------------------------------------------
+
+
+def make_chain(folder: Path, recording: Path, stores: dict[str, tuple[str, dict[str, Any]]], **settings: Any) -> Path:
+    """chain.toml and a store folder for each of `stores`: by id, where its streams come from."""
+    base = Recording(recording).store
+    for store_id in stores:
+        Store.model_validate(base.model_copy(update={"id": store_id}).model_dump()).save(folder / store_id)
+    lines = ["format_version = 1", "[[retailer]]", 'id = "r"', 'name = "R"', 'brand = "B"']
+    lines += [f"stores = {json.dumps(list(stores))}", "[serve]", "port = 0"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    for store_id, (source, options) in stores.items():
+        lines += ["[[serve.store]]", f"store = {json.dumps(store_id)}", f"source = {json.dumps(source)}"]
+        lines += ["[serve.store.options]", *(f"{key} = {json.dumps(value)}" for key, value in options.items())]
+    path = folder / "chain.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@contextlib.contextmanager
+def supervised(path: Path, tell: Callable[[str], object] = lambda said: None) -> Iterator[Supervisor]:
+    """A supervisor that runs in a thread of its own until the block ends."""
+    with Supervisor(path, tell) as supervisor:
+        thread = threading.Thread(target=supervisor.run)
+        thread.start()
+        try:
+            yield supervisor
+        finally:
+            supervisor.stop()
+            thread.join()
+
+
+def until(holds: Callable[[], object], limit_s: float) -> bool:
+    """Wait until something holds; whether it did in time."""
+    end_s = time.monotonic() + limit_s
+    while time.monotonic() < end_s:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def garbage(post: Post, since_ns: int) -> Garbage:
+    """A source for `python:bench.endurance.serve:garbage`: a store's recording with nonsense among it."""
+    return Garbage(post, since_ns)
+
+
+def hungry(post: Post, since_ns: int) -> Hungry:
+    """A source for `python:bench.endurance.serve:hungry` that never stops taking memory."""
+    return Hungry(post)
+
+
+class Hungry:
+    """Some MiB at a time, until there is no more; the option `at_once` takes it all in one."""
+
+    behind = False
+
+    def __init__(self, post: Post) -> None:
+        self.ignored: Counter[str] = Counter()
+        self._step_bytes = 1 << 40 if post.options.get("at_once") else 1 << 24
+        self._stopped = threading.Event()
+
+    def __iter__(self) -> Iterator[Observation]:
+        held = []
+        while not self._stopped.wait(0.02):
+            held.append(b"x" * self._step_bytes)
+        yield from ()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+class Garbage:
+    """Wrong shapes, wrong kinds, unknown sensors, times out of all order, ten for every true observation."""
+
+    behind = False
+
+    def __init__(self, post: Post, since_ns: int) -> None:
+        self.ignored: Counter[str] = Counter()
+        self._rng = np.random.default_rng(since_ns % 2**32)
+        options = {"speed": post.options.get("speed", 1.0)}
+        recording = Post(**{**vars(post), "source": f"recording:{post.options['recording']}", "options": options})
+        self._true = recording.open(since_ns, None, print, print)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        for observation in self._true:
+            yield observation
+            for _ in range(int(self._rng.integers(0, 20))):
+                yield self._nonsense(observation.t_ns)
+
+    def _nonsense(self, t_ns: int) -> Any:
+        rng = self._rng
+        t_ns += int(rng.choice([0, -(10**9), 10**10, -(10**15), 10**17]))
+        shape = tuple(rng.integers(0, 4, size=int(rng.integers(1, 4))))
+        match int(rng.integers(0, 6)):
+            case 0:
+                return Frame(t_ns, "no such camera", rng.random(shape).astype(np.float32))
+            case 1:
+                return Frame(t_ns, "cam01", np.full((2, 17, 3), np.nan, np.float32))
+            case 2:
+                return ShelfReading(t_ns, "none", rng.random(3).astype(np.float32) * 1e30)
+            case 3:
+                return GateScan(t_ns, "no such gate", "open", "x" * 300)
+            case 4:
+                return ShelfReading(t_ns, "p001", rng.integers(0, 9, 5))  # type: ignore[arg-type]
+            case _:
+                return b"\xff\x00 what is this"
+
+    def stop(self) -> None:
+        self._true.stop()
+
+
+# ---- kills -----------------------------------------------------------------------------------------------------------
+
+
+def booked(folder: Path, store: Store) -> dict[str, Any]:
+    """What the books say of every visit: (status, total, account)."""
+    with Ledger.open(folder / f"{store.id}.sqlite", store) as ledger:
+        fault = ledger.verify()
+        visits = {entry.visit: None for entry in ledger.entries_between(-(2**62), 2**62)}
+        found: dict[str, Any] = {"fault": fault, "visits": {}, "n_receipts": Counter()}
+        for visit in visits:
+            standing = ledger.standing(visit)
+            if standing is not None:
+                items = sorted((line.gtin, line.quantity) for line in standing.lines)
+                found["visits"][visit] = (standing.status, standing.total, standing.account, items, standing.reason)
+            kinds = Counter(entry.kind for entry in ledger.entries(visit))
+            found["n_receipts"][visit] = kinds["receipt settled"] + kinds["receipt review"]
+        found["sum"] = sum(ledger.balances().get(store.currency, {}).values())
+    return found
+
+
+def uninterrupted(recording: Path, store: Store) -> dict[str, Receipt]:
+    engine, receipts = Engine(store), {}
+    for observation in Recording(recording).observations():
+        for result in engine.feed(observation):
+            if isinstance(result, Receipt):
+                receipts[result.visit] = result
+    for result in engine.close():
+        if isinstance(result, Receipt):
+            receipts[result.visit] = result
+    return receipts
+
+
+def kills(
+    folder: Path, recording: Path, n_kills: int, *, speed: float, kept_s: float, seed: int = 1,
+    snapshot_every_s: float = 5.0, pause_s: float = 1.0, limit_s: float = 900.0, n_stores: int = 1,
+) -> dict[str, Any]:  # fmt: skip
+    """Kill live stores at random instants, each n times or until its recording ends; then compare their books."""
+    options = {"speed": speed, "kept_s": kept_s}
+    names = [f"killed{i}" for i in range(n_stores)]
+    path = make_chain(
+        folder, recording, {name: (f"recording:{recording}", options) for name in names},
+        deaths_max=10**6, pause_max_s=0.1, snapshot_every_s=snapshot_every_s,
+    )  # fmt: skip
+    done: Counter[str] = Counter()
+    said: list[str] = []
+
+    def kill_again(name: str) -> None:
+        rng = random.Random(f"{seed} {name}")
+        state = lambda: supervisor.health()["stores"][name]["state"]  # noqa: E731
+        until(lambda: state() == "live", 60)
+        while done[name] < n_kills and time.monotonic() < end_s and state() != "ended":
+            # At any instant: while it works, while it writes, sometimes while it starts.
+            time.sleep(rng.uniform(0.0, pause_s) if rng.random() < 0.9 else rng.uniform(0.0, 0.1))
+            pid = supervisor.pids().get(name)
+            if pid is not None and state() != "ended":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    done[name] += 1
+            until(lambda before=pid: supervisor.pids().get(name) not in (None, before), 10)  # type: ignore[misc]
+
+    with supervised(path, said.append) as supervisor:
+        end_s = time.monotonic() + limit_s
+        killers = [threading.Thread(target=kill_again, args=(name,)) for name in names]
+        for killer in killers:
+            killer.start()
+        for killer in killers:
+            killer.join()
+        states = lambda: {one["state"] for one in supervisor.health()["stores"].values()}  # noqa: E731
+        until(lambda: states() == {"ended"}, max(end_s - time.monotonic(), 1.0))
+        ended = states() == {"ended"}
+    told: Counter[str] = Counter()
+    truth = uninterrupted(recording, Store.load(folder / names[0]))
+    for name in names:
+        told += compared(booked(folder / "serve" / name, Store.load(folder / name)), truth)
+    gaps = [float(line.split(": ")[1].split(" s")[0]) for line in said if "were lost" in line]
+    differ = sum("billed before" in line for line in said)
+    overloaded = sum(": overload: " in line for line in said)
+    return {
+        "kills": done.total(), "ended": ended, **{key: told[key] for key in COMPARED}, "gaps": len(gaps),
+        "longest gap_s": max(gaps, default=0.0), "billed otherwise the second time": differ,
+        "warnings of overload": overloaded, "said": said,
+    }  # fmt: skip
+
+
+COMPARED = (
+    "visits", "customers", "as without kills", "review", "settled otherwise", "not heard of", "open", "twice",
+    "books that do not add up",
+)  # fmt: skip
+
+
+def compared(books: dict[str, Any], truth: dict[str, Receipt]) -> Counter[str]:
+    """A store's books beside the receipts of a run that nobody interrupted.
+
+    By account, since each customer of the simulation comes once: a visit's id may differ after a gap.
+    """
+    visits = books["visits"].values()
+    told = Counter({
+        "visits": len(visits), "review": sum(one[0] == "review" for one in visits),
+        "open": sum(one[0] == "open" for one in visits), "twice": sum(n > 1 for n in books["n_receipts"].values()),
+        "books that do not add up": int(books["fault"] is not None or books["sum"] != 0),
+    })  # fmt: skip
+    by_account = {one[2]: one for one in visits if one[2] is not None}
+    for receipt in truth.values():
+        if receipt.account is None:
+            continue
+        told["customers"] += 1
+        one = by_account.get(receipt.account)
+        same = one is not None and one[3] == sorted((line.gtin, line.quantity) for line in receipt.lines)
+        told["as without kills"] += same and one is not None and one[0] == receipt.status
+        told["settled otherwise"] += one is not None and one[0] == "settled" and not same
+        told["not heard of"] += one is None  # Their scan itself fell into a gap.
+    return told
+
+
+def main_kills(args: argparse.Namespace, scratch: Path) -> None:
+    recording = scratch / "recording"
+    scenario = Scenario(seed=5, minutes=args.minutes, shoppers=int(args.minutes * 5))
+    Simulation(demo_store(n_cameras=6, n_plates=40), scenario).write(recording)
+    for kept_s in args.kept_s:
+        folder = scratch / f"kept{kept_s:g}"
+        folder.mkdir()
+        began_s = time.monotonic()
+        found = kills(
+            folder, recording, -(-args.kills // 8), speed=1.0, kept_s=kept_s, pause_s=args.pause_s, n_stores=8
+        )
+        took_s = time.monotonic() - began_s
+        print(f"eight stores; sensors send again what is at most {kept_s:g} s old ({took_s:.0f} s):")
+        print("  " + ", ".join(f"{key}: {value}" for key, value in found.items() if key != "said"), flush=True)
+        if args.verbose:
+            print("\n".join(found["said"]))
+
+
+# ---- gaps ------------------------------------------------------------------------------------------------------------
+
+
+def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
+    """At every second of a busy minute the engine goes on from a snapshot, and so much of all streams is lost."""
+    from fusion.live.gaps import Gaps
+    from fusion.live.worker import _stream
+    from fusion.snapshot import resume, snapshot
+
+    store = demo_store(n_cameras=4, n_plates=16)
+    goods = lambda receipt: (receipt.account, tuple((line.gtin, line.quantity) for line in receipt.lines))  # noqa: E731
+    found: dict[float, Counter[str]] = {lost_s: Counter() for lost_s in args.lost_s}
+    for seed in args.seeds:
+        observations = list(Simulation(store, Scenario(seed=seed, minutes=1.0, shoppers=6)).observations())
+        engine, gaps, results = Engine(store), Gaps(scratch / "doubts.json"), []
+        kept, due_ns = [], observations[0].t_ns + 4 * 10**9
+        for i, one in enumerate(observations):
+            if one.t_ns >= due_ns:
+                kept.append((i, snapshot(engine), gaps.streams()))
+                due_ns += 10**9
+            results += engine.feed(one)
+            if isinstance(one, Frame | ShelfReading):
+                gaps.heard(_stream(one), one.t_ns, 0)
+        truth = {goods(result) for result in (*results, *engine.close()) if isinstance(result, Receipt)}
+        for lost_s, n in found.items():
+            for i, data, streams in kept:
+                n["gaps"] += 1
+                engine, gaps, looked_ns = resume(data, store), Gaps(scratch / "doubts.json"), 0
+                gaps.go_on(streams, engine.newest_ns)
+                receipts: list[tuple[Receipt, str]] = []
+                for one in observations[i:]:
+                    sensed = isinstance(one, Frame | ShelfReading)
+                    if sensed and one.t_ns < observations[i].t_ns + lost_s * 1e9:
+                        continue
+                    results = engine.feed(one)
+                    if sensed and one.t_ns <= engine.newest_ns:
+                        gaps.heard(_stream(one), one.t_ns, 0)
+                    if one.t_ns > looked_ns + 50_000_000:
+                        looked_ns = one.t_ns
+                        gaps.look(engine.newest_ns, engine.scans_waiting > 0)
+                    receipts += [(result, gaps.why(result)) for result in results if isinstance(result, Receipt)]
+                receipts += [(result, gaps.why(result)) for result in engine.close() if isinstance(result, Receipt)]
+                for receipt, why in receipts:
+                    otherwise = receipt.status == "settled" and goods(receipt) not in truth
+                    n["receipts"] += 1
+                    n["doubted"] += bool(why)
+                    n["settled otherwise"] += otherwise and not why
+                    n["would be without the doubt"] += otherwise
+    for lost_s, n in found.items():
+        print(f"{lost_s:g} s lost: " + ", ".join(f"{key}: {value}" for key, value in n.items()), flush=True)
+
+
+# ---- many ------------------------------------------------------------------------------------------------------------
+
+
+def cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main_many(args: argparse.Namespace, scratch: Path) -> None:
+    recording = scratch / "recording"
+    scenario = Scenario(seed=5, minutes=args.seconds / 60 + 3.0, shoppers=args.shoppers)
+    Simulation(demo_store(n_cameras=args.cameras, n_plates=args.plates), scenario).write(recording)
+    stores: dict[str, tuple[str, dict[str, Any]]] = {
+        f"s{i:03d}": (f"recording:{recording}", {}) for i in range(args.stores)
+    }
+    stores["garbage"] = ("python:bench.endurance.serve:garbage", {"recording": str(recording)})
+    stores["killed"] = (f"recording:{recording}", {})
+    settings = {"deaths_max": 10**6, "pause_max_s": 0.1, "stores_per_process": args.per_process}
+    path = make_chain(scratch, recording, stores, **settings)
+    os.environ["PYTHONPATH"] = str(ROOT)
+    began_s = time.monotonic()
+    with supervised(path) as supervisor:
+        look = lambda: supervisor.health()["stores"]  # noqa: E731
+        until(lambda: all(one["state"] == "live" for one in look().values()), 300)
+        up_s = time.monotonic() - began_s
+        time.sleep(10.0)
+        first, wall_s, kills = look(), time.monotonic(), 0
+        pids = supervisor.pids()
+        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        worst_queue: Counter[str] = Counter()
+        while time.monotonic() - wall_s < args.seconds:
+            time.sleep(2.0)
+            pid = supervisor.pids().get("killed")
+            if pid and look()["killed"]["state"] == "live":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                kills += 1
+            for name, one in look().items():
+                worst_queue[name] = max(worst_queue[name], one.get("queue") or 0)
+        last = look()
+        wall_s = time.monotonic() - wall_s
+        used = {name: cpu_s(pid) - before[name] for name, pid in pids.items() if name in before}
+    good = [name for name in stores if name.startswith("s")]
+    paces = [(last[name]["newest_ns"] - first[name]["newest_ns"]) * 1e-9 / wall_s for name in good]
+    p99 = sorted(last[name]["step_us"]["p99"] for name in good)
+    dropped = sum(sum(last[name]["dropped"].values()) for name in good)
+    memory = sorted(one["memory_bytes"] / 2**20 for name, one in last.items() if name in good)
+    print(f"{len(good)} stores of {args.cameras} cameras and {args.plates} plates, all up after {up_s:.1f} s; "
+          f"{wall_s:.0f} s watched")  # fmt: skip
+    print(f"pace of data: {min(paces):.3f} to {max(paces):.3f} of true time; observations dropped: {dropped}; "
+          f"longest queue {max(worst_queue[name] for name in good)}")  # fmt: skip
+    print(f"step p99: median {p99[len(p99) // 2]:.0f} us, worst store {p99[-1]:.0f} us; memory per store (PSS): median "
+          f"{memory[len(memory) // 2]:.0f} MiB, worst {memory[-1]:.0f} MiB; CPU per store "
+          f"{100 * sum(used.get(name, 0.0) for name in good) / wall_s / len(good):.1f} % of a core")  # fmt: skip
+    print(f"one store killed {kills} times: {last['killed']['restarts']} restarts, state {last['killed']['state']}; "
+          f"deaths among the others: {sum(last[name]['restarts'] for name in good)}")  # fmt: skip
+    refused = Counter(last["garbage"]["not_used"])
+    print(f"one fed garbage: state {last['garbage']['state']}, restarts {last['garbage']['restarts']}, "
+          f"refused {sum(refused.values())}, receipts {last['garbage']['receipts']}")  # fmt: skip
+
+
+# ---- overload --------------------------------------------------------------------------------------------------------
+
+
+def rss_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main_overload(args: argparse.Namespace, scratch: Path) -> None:
+    recording = scratch / "recording"
+    Simulation(demo_store(n_cameras=28, n_plates=300), Scenario(seed=5, minutes=1.5, shoppers=12)).write(recording)
+    opened = Recording(recording)
+    observations = list(opened.observations())
+    span_s = (observations[-1].t_ns - observations[0].t_ns) * 1e-9
+    # What a core carries, with the thread that puts in beside it.
+    carried = span_s / pushed(opened.store, observations, None, 0.0, span_s)["wall_s"]
+    print(f"28 cameras, 300 plates, {len(observations) / span_s:.0f} observations a second: a core carries "
+          f"{carried:.1f} times that")  # fmt: skip
+    for factor in (2.0, 5.0):
+        found = pushed(opened.store, observations, factor * carried, 0.3 * carried, args.load_s)
+        rss = " ".join(f"{one:.0f}" for one in found["rss"])
+        after = ", ".join(f"{one * 1e3:.0f}" for one in found["after"])
+        print(f"{factor:g} times what it carries for {found['load_s']:.1f} s: {found['dropped']} of {found['put']} "
+              f"dropped ({found['by kind']}), none of {found['scans']} scans; longest queue {found['longest']}; memory "
+              f"in MiB over time {rss}")  # fmt: skip
+        calm_ms, lag_ms = 1e3 * found["calm_s"], 1e3 * found["lag_s"]
+        print(f"  longest wait: {calm_ms:.0f} ms before the load, {lag_ms:.0f} ms under it, in each quarter of a "
+              f"second after it {after} ms")  # fmt: skip
+
+
+def shifted(observations: list[Observation], span_ns: int) -> Iterator[Observation]:
+    """Again and again, each time later."""
+    yield from observations
+    for loop in range(1, 10**6):
+        for one in observations:
+            t_ns = one.t_ns + loop * span_ns
+            if isinstance(one, ShelfReading):
+                yield ShelfReading(t_ns, one.plate, one.samples)
+            elif isinstance(one, Frame):
+                yield Frame(t_ns, one.camera, one.keypoints, one.appearance)
+            else:
+                yield dataclasses.replace(one, t_ns=t_ns)
+
+
+def pushed(
+    store: Store, observations: list[Observation], speed: float | None, calm: float, load_s: float
+) -> dict[str, Any]:
+    """Through a queue and an engine: two seconds calmly, so long at a pace, three seconds calmly again.
+
+    Without a pace: so much data as fast as they are taken.
+    """
+    intake, engine = Intake(), Engine(store)
+    first_ns = observations[0].t_ns
+    span_ns = observations[-1].t_ns - first_ns + 20_000_000
+    newest: deque[tuple[int, float]] = deque()  # (time of an observation, when it was put in), a few hundred a second
+    marks: dict[str, float] = {}
+    counts = Counter[str]()
+
+    def put() -> None:
+        pace, from_ns, from_s = (None if speed is None else calm), first_ns, time.monotonic()
+        begun_s, told_s = from_s + 2.0, 0.0
+        for observation in shifted(observations, span_ns):
+            if pace is None:
+                if observation.t_ns > first_ns + load_s * 1e9:
+                    break
+                intake.put(observation, wait=True)
+                continue
+            ahead_s = from_s + (observation.t_ns - from_ns) * 1e-9 / pace - time.monotonic()
+            if ahead_s > 0.001:
+                time.sleep(ahead_s)
+            now_s = time.monotonic()
+            if "load" not in marks and now_s > begun_s:
+                marks["load"], pace, from_ns, from_s = now_s, speed, observation.t_ns, now_s
+            if "end" not in marks and now_s - begun_s > load_s:
+                marks["end"], pace, from_ns, from_s = now_s, calm, observation.t_ns, now_s
+            if "end" in marks and now_s > marks["end"] + 3.0:
+                break
+            if now_s - told_s > 0.002:
+                told_s = now_s
+                newest.append((observation.t_ns, now_s))
+            counts["put"] += 1
+            counts["scans"] += isinstance(observation, GateScan)
+            intake.put(observation)
+        intake.end()
+
+    rss, began_s, taken_ns = [rss_mib()], time.monotonic(), 0
+    thread = threading.Thread(target=put)
+    thread.start()
+    calm_s, lag_s, after_s = 0.0, 0.0, [0.0] * 12
+    while True:
+        batch = intake.take(0.2)
+        if not batch and intake.ended:
+            break
+        for observation in batch:
+            engine.feed(observation)
+        taken_ns = max([taken_ns, *(observation.t_ns for observation in batch)])
+        now_s = time.monotonic()
+        # What has been put in and has neither been taken nor dropped waits.
+        while len(newest) > 1 and newest[0][0] <= taken_ns:
+            newest.popleft()
+        waited_s = now_s - newest[0][1] if newest and newest[0][0] > taken_ns else 0.0
+        if "load" not in marks:
+            calm_s = max(calm_s, waited_s)
+        elif "end" not in marks:
+            lag_s = max(lag_s, waited_s)
+        else:
+            place = min(int((now_s - marks["end"]) / 0.25), 11)
+            after_s[place] = max(after_s[place], waited_s)
+        if now_s - began_s > load_s / 5 * len(rss):
+            rss.append(rss_mib())
+    thread.join()
+    by_kind: Counter[str] = Counter()
+    for stream, n in intake.dropped.items():
+        by_kind[stream.partition(":")[0]] += n
+    assert not by_kind["gate"] and not by_kind["items"]
+    loaded_s = marks.get("end", 0.0) - marks.get("load", 0.0)
+    return {
+        "wall_s": time.monotonic() - began_s, "load_s": loaded_s, "put": counts["put"],
+        "dropped": intake.dropped.total(), "by kind": dict(+by_kind), "longest": intake.longest,
+        "scans": counts["scans"], "rss": rss, "lag_s": lag_s, "calm_s": calm_s, "after": after_s,
+    }  # fmt: skip
+
+
+# ---- cost ------------------------------------------------------------------------------------------------------------
+
+
+def main_cost(args: argparse.Namespace, scratch: Path) -> None:
+    from fusion.snapshot import save
+
+    for n_cameras, n_plates, shoppers in ((4, 24, 4), (12, 80, 10), (28, 300, 20)):
+        store = demo_store(n_cameras=n_cameras, n_plates=n_plates)
+        engine, took_s, cpu_used_s = Engine(store), [], []
+        next_ns = 0
+        for observation in Simulation(store, Scenario(seed=5, minutes=2.0, shoppers=shoppers)).observations():
+            engine.feed(observation)
+            if engine.newest_ns > next_ns:
+                next_ns = engine.newest_ns + 5 * 10**9
+                began_s, cpu_began_s = time.perf_counter(), time.process_time()
+                save(engine, scratch / "snapshot")
+                took_s.append(time.perf_counter() - began_s)
+                cpu_used_s.append(time.process_time() - cpu_began_s)
+        size = (scratch / "snapshot").stat().st_size
+        print(f"{n_cameras} cameras, {n_plates} plates: a snapshot on disk takes {1e3 * np.median(took_s):.0f} ms "
+              f"(at most {1e3 * max(took_s):.0f} ms), {size / 1e3:.0f} kB; every 5 s: "
+              f"{20 * np.mean(cpu_used_s):.1f} % of a core")  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["kills", "gaps", "many", "overload", "cost"])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--kept-s", type=float, nargs="+", default=[10.0, 0.0])
+    parser.add_argument("--lost-s", type=float, nargs="+", default=[0.2, 0.5, 1.0, 3.0, 10.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 4, 7])
+    parser.add_argument("--pause-s", type=float, default=6.0)
+    parser.add_argument("--verbose", action="store_true", help="kills: all that was said")
+    parser.add_argument("--stores", type=int, default=50)
+    parser.add_argument("--per-process", type=int, default=1)
+    parser.add_argument("--cameras", type=int, default=4)
+    parser.add_argument("--plates", type=int, default=24)
+    parser.add_argument("--shoppers", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--load-s", type=float, default=8.0)
+    args = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(prefix="serve"))
+    try:
+        part = {"kills": main_kills, "gaps": main_gaps, "many": main_many, "overload": main_overload, "cost": main_cost}
+        part[args.part](args, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return 0

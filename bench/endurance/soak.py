@@ -1,0 +1,337 @@
+"""A day in a shop, compressed: does memory stay flat, does a step still cost what it cost in the morning?
+
+    OMP_NUM_THREADS=1 python -m bench soak                    24 hours of data: about eight minutes
+    OMP_NUM_THREADS=1 python -m bench soak --hours 1          half a minute
+    OMP_NUM_THREADS=1 python -m bench soak --markdown docs/figures/soak.md
+
+Some minutes of a simulated shop (people come, take, put back, leave; four cameras at 5 Hz, twelve plates) are made once
+and then told to one engine over and over, the times shifted on, every account new. At the end of each round the shelves
+are full again, which the engine sees as loads that nobody brought. Results are counted and dropped, as a caller would
+who writes them away.
+
+Told for every stretch: resident memory, the thread's CPU time of a step (median, p99), and how many entries the
+engine's tables hold, found by walking through all objects that it owns. Other programs slow this one down, so a new
+engine goes through one round at the end of each stretch, and what counts is how much more the old one takes. After
+warm-up (a sixth of the run) resident memory may grow by less than 1 MB an hour and that ratio by less than a fifth from
+the first third to the last; tables that grow are named. The journal grows by design: it is the history of goods; what
+it takes is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fusion.engine import Engine
+from fusion.observations import Frame, GateScan, Observation, ShelfReading
+from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.store.models import Store
+
+# Grow only with goods that move, by design.
+HISTORY = ("journal._transfers", "journal._balances", "journal._of", "journal._reversed")
+# Fill up to a bound that a day may not reach, and stay there: whom the last 4096 people belonged to, with their visits;
+# the last 1024 tracks that ended; the evidence of the last 64 receipts, the names of the last 4096 visits.
+BOUNDED = ("_visits._whose", "_tracker._ended", "_bundles", "_billed")
+# Between rounds; less than what makes the order of time doubt a clock.
+PAUSE_NS = 200_000_000
+GROWTH_MAX_MB_PER_H = 1.0
+SLOWER_MAX = 0.2
+WARM_UP_SHARE = 1 / 6
+
+
+@dataclass(frozen=True)
+class Block:
+    """Observations of some minutes in order of time, from t_ns = 0 on."""
+
+    observations: list[Observation]
+    length_ns: int
+    n_visits: int
+
+
+def shop() -> Store:
+    return demo_store(n_cameras=4, n_plates=12, n_products=6)
+
+
+def make_block(store: Store, seed: int, minutes: float, shoppers: int) -> Block:
+    scenario = Scenario(
+        seed=seed, minutes=minutes, shoppers=shoppers, picks_per_person=3.0, frame_rate_hz=5.0, companions=1, staff=0
+    )
+    simulation = Simulation(store, scenario)
+    start_ns = scenario.start_ns
+    moved = [replace(one, t_ns=one.t_ns - start_ns) for one in simulation.observations()]
+    return Block(moved, moved[-1].t_ns + PAUSE_NS, len(simulation.truth.visits))
+
+
+def rounds(blocks: Sequence[Block], until_ns: int, start_ns: int) -> Iterator[tuple[int, Observation]]:
+    """(time since the start, observation) without end of the blocks in turn, until a block begins after until_ns."""
+    offset_ns, n = 0, 0
+    while offset_ns < until_ns:
+        block = blocks[n % len(blocks)]
+        for one in block.observations:
+            t_ns = start_ns + offset_ns + one.t_ns
+            match one:
+                case Frame():
+                    moved: Observation = Frame(t_ns, one.camera, one.keypoints)
+                case ShelfReading():
+                    moved = ShelfReading(t_ns, one.plate, one.samples)
+                case GateScan():
+                    moved = GateScan(t_ns, one.gate, one.credential_type, f"{one.account}-{n}")
+                case _:
+                    raise TypeError(f"want what the simulator makes, got {one}")
+            yield offset_ns + one.t_ns, moved
+        offset_ns += block.length_ns
+        n += 1
+
+
+def tables(owner: object) -> dict[str, int]:
+    """Entries of every container that an engine owns, by the way to it; containers in containers are summed up."""
+    sizes: Counter[str] = Counter()
+    seen: set[int] = set()
+
+    def walk(value: object, path: str) -> None:
+        if id(value) in seen or isinstance(value, (str, bytes, int, float, type, np.ndarray, Store)) or value is None:
+            return
+        seen.add(id(value))
+        if isinstance(value, (Mapping, list, set, frozenset, deque, tuple)):
+            if not isinstance(value, (tuple, frozenset)):
+                sizes[path] += len(value)
+            inside = list(value.values()) if isinstance(value, Mapping) else list(value)
+            for one in inside:
+                walk(one, path + "[]")
+        elif type(value).__module__.startswith("fusion."):
+            names = list(getattr(value, "__dict__", ()))
+            for kind in type(value).__mro__:
+                slots = getattr(kind, "__slots__", ())
+                names += [slots] if isinstance(slots, str) else list(slots)
+            for name in names:
+                walk(getattr(value, name, None), f"{path}.{name}" if path else name)
+
+    walk(owner, "")
+    return dict(sizes)
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Figures of one stretch of data."""
+
+    end_h: float
+    resident_mb: float
+    step_p50_us: float
+    step_p99_us: float
+    fresh_p50_us: float
+    journal_mb: float
+    n_steps: int
+    results: dict[str, int]
+    tables: dict[str, int]
+
+    @property
+    def slower(self) -> float:
+        """What a step of the old engine takes over one of a new engine at the same time."""
+        return self.step_p50_us / self.fresh_p50_us
+
+
+class Stopwatch:
+    """The thread's CPU time, and how long the steps took that were timed with it."""
+
+    def __init__(self) -> None:
+        self._ticks = array("q")
+
+    def __call__(self) -> int:
+        now_ns = time.thread_time_ns()
+        self._ticks.append(now_ns)
+        return now_ns
+
+    def steps_us(self) -> np.ndarray:
+        """Of the steps since the last call."""
+        took_us = np.diff(np.array(self._ticks).reshape(-1, 2), axis=1)[:, 0] * 1e-3
+        del self._ticks[:]
+        return took_us
+
+
+def soak(blocks: Sequence[Block], store: Store, hours: float, stretch_h: float, tell: bool = False) -> list[Stretch]:
+    """Run an engine for so many hours of data; figures of every stretch. Conservation of goods is asserted."""
+    stopwatch = Stopwatch()
+    engine = Engine(store, stopwatch_ns=stopwatch)
+    results: Counter[str] = Counter()
+    stretches: list[Stretch] = []
+    start_ns = 1_767_258_000_000_000_000
+
+    def finish_stretch(t_ns: int) -> None:
+        took_us = stopwatch.steps_us()
+        p50, p99 = np.percentile(took_us, [50, 99])
+        fresh_us = float(np.median(fresh(blocks[0], store, start_ns)))
+        gc.collect()
+        one = Stretch(
+            end_h=t_ns / 3.6e12,
+            resident_mb=resident_mb(),
+            step_p50_us=float(p50),
+            step_p99_us=float(p99),
+            fresh_p50_us=fresh_us,
+            journal_mb=size_mb(engine.journal),
+            n_steps=len(took_us),
+            results=dict(results),
+            tables=tables(engine),
+        )
+        stretches.append(one)
+        if tell:
+            print(_line(one), file=sys.stderr, flush=True)
+
+    due_ns = stretch_ns = round(stretch_h * 3.6e12)
+    for t_ns, observation in rounds(blocks, round(hours * 3.6e12), start_ns):
+        if t_ns >= due_ns:
+            finish_stretch(t_ns)
+            due_ns += stretch_ns
+        for result in engine.feed(observation):
+            results[_kind(result)] += 1
+    for result in engine.close():
+        results[_kind(result)] += 1
+    finish_stretch(t_ns)
+    assert not any(engine.journal.totals().values()), "goods came from nowhere"
+    return stretches
+
+
+def fresh(block: Block, store: Store, start_ns: int) -> np.ndarray:
+    """Microseconds of the steps of a new engine through one round."""
+    stopwatch = Stopwatch()
+    engine = Engine(store, stopwatch_ns=stopwatch)
+    for _, observation in rounds([block], 1, start_ns):
+        engine.feed(observation)
+    return stopwatch.steps_us()
+
+
+def size_mb(owner: object) -> float:
+    """Memory of an object of ours with everything in it, as Python counts it."""
+    seen: set[int] = set()
+
+    def walk(value: object) -> int:
+        if id(value) in seen:
+            return 0
+        seen.add(id(value))
+        inside: list[object] = []
+        if isinstance(value, Mapping):
+            inside = [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple, set)):
+            inside = list(value)
+        elif type(value).__module__.startswith("fusion."):
+            inside = [*getattr(value, "__dict__", {}).values()]
+            inside += [getattr(value, name) for name in getattr(type(value), "__slots__", ())]
+        return sys.getsizeof(value) + sum(walk(one) for one in inside)
+
+    return walk(owner) / 2**20
+
+
+def _kind(result: object) -> str:
+    status = getattr(result, "status", "")
+    return f"{type(result).__name__}{' ' if status else ''}{status}"
+
+
+def _line(one: Stretch) -> str:
+    counts = {name: n for name, n in one.results.items() if name != "People"}
+    return (
+        f"{one.end_h:6.2f} h  {one.resident_mb:7.1f} MB  step {one.step_p50_us:6.0f} / {one.step_p99_us:6.0f} us"
+        f" ({one.slower:.2f} of new)"
+        f"  {one.n_steps} steps  {counts}"
+    )
+
+
+def slope_per_h(stretches: Sequence[Stretch], of: str) -> float:
+    """Growth of a figure by the hour, by least squares."""
+    hours = np.array([one.end_h for one in stretches])
+    return float(np.polyfit(hours, [getattr(one, of) for one in stretches], 1)[0])
+
+
+def growing(stretches: Sequence[Stretch]) -> dict[str, tuple[int, int]]:
+    """Tables that grew in both halves of the run by a tenth and ten entries or more: (in its middle, at its end)."""
+    first, middle, last = (stretches[i].tables for i in (0, len(stretches) // 2, -1))
+    grown = {}
+    for name, n in last.items():
+        early, half = first.get(name, 0), middle.get(name, 0)
+        if min(half - early, n - half) >= max(10, 0.1 * half):
+            grown[name] = (half, n)
+    return grown
+
+
+def judge(stretches: Sequence[Stretch]) -> list[str]:
+    """What is wrong with a run; nothing if memory and step time are flat."""
+    # The last stretch is cut short and holds what close() did.
+    warm = [one for one in stretches[:-1] if one.end_h > WARM_UP_SHARE * stretches[-1].end_h]
+    faults = []
+    if len(warm) >= 3:
+        growth_mb = slope_per_h(warm, "resident_mb")
+        if growth_mb >= GROWTH_MAX_MB_PER_H:
+            faults.append(f"memory grows by {growth_mb:.2f} MB an hour")
+        third = max(1, len(warm) // 3)
+        early, late = (float(np.median([one.slower for one in part])) for part in (warm[:third], warm[-third:]))
+        if late > (1 + SLOWER_MAX) * early:
+            faults.append(f"a step costs {late:.2f} of a new engine's at the end, {early:.2f} at the beginning")
+    for name, (half, n) in growing(stretches[:-1]).items():
+        if not name.startswith(HISTORY + BOUNDED):
+            faults.append(f"{name} grows: {half} entries in the middle, {n} at the end")
+    return faults
+
+
+def markdown(stretches: Sequence[Stretch]) -> str:
+    kinds = ("PersonEntered", "PersonLeft", "ShelfEventExplained", "Receipt settled", "Receipt review", "Warning")
+    lines = [
+        "| hours | resident MB | step median µs | p99 | median over a new engine's | steps | "
+        + " | ".join(kinds)
+        + " | transfers in the journal | MB | other tables' entries |",
+        "|---" * (9 + len(kinds)) + "|",
+    ]
+    for one in stretches:
+        history = one.tables.get("journal._transfers", 0)
+        others = sum(n for name, n in one.tables.items() if not name.startswith(HISTORY))
+        counts = " | ".join(str(one.results.get(kind, 0)) for kind in kinds)
+        lines.append(
+            f"| {one.end_h:.1f} | {one.resident_mb:.1f} | {one.step_p50_us:.0f} | {one.step_p99_us:.0f} |"
+            f" {one.slower:.2f} | {one.n_steps} | {counts} | {history} | {one.journal_mb:.2f} | {others} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--blocks", type=int, default=4, help="different rounds that are told in turn")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of each")
+    parser.add_argument("--shoppers", type=int, default=6, help="in each")
+    parser.add_argument("--markdown", type=Path)
+    args = parser.parse_args()
+    started_s = time.perf_counter()
+    store = shop()
+    blocks = [make_block(store, seed, args.minutes, args.shoppers) for seed in range(1, args.blocks + 1)]
+    stretches = soak(blocks, store, args.hours, min(1.0, args.hours / 12), tell=True)
+    table, faults = markdown(stretches), judge(stretches)
+    warm = [one for one in stretches[:-1] if one.end_h > WARM_UP_SHARE * stretches[-1].end_h]
+    said = (
+        f"Memory {slope_per_h(warm, 'resident_mb'):+.3f} MB an hour after warm-up, of which the journal"
+        f" {slope_per_h(warm, 'journal_mb'):+.3f}; a step's median {warm[0].step_p50_us:.0f} µs then,"
+        f" {warm[-1].step_p50_us:.0f} µs at the end ({warm[0].slower:.2f} and {warm[-1].slower:.2f} of a new engine's),"
+        f" p99 {warm[0].step_p99_us:.0f} and {warm[-1].step_p99_us:.0f} µs."
+    )
+    verdict = "; ".join(faults) if faults else "Flat memory, flat step time, no table that grows but the journal's."
+    print(f"{table}\n\n{said}\n{verdict}")
+    print(json.dumps({"largest tables": sorted(stretches[-2].tables.items(), key=lambda item: -item[1])[:12]}))
+    print(f"in {time.perf_counter() - started_s:.0f} s")
+    if args.markdown:
+        words = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
+        head = f"# A day, compressed\n\nMade by `python -m bench soak {' '.join(sys.argv[1:])}`.\n\n"
+        args.markdown.write_text(f"{head}{said} {verdict}\n\n{table}\n\n{words}", encoding="utf-8")
+    if faults:
+        raise SystemExit(1)

@@ -1,0 +1,1 @@
+"""How long does a step, a kernel, a page take, beside the peers?"""

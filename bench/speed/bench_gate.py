@@ -1,0 +1,89 @@
+"""How long a gate takes to decide while an engine runs at full load in the same process.
+
+    python -m bench gate
+
+Codes are signed and verified with Ed25519 and used up durably (SQLite, synchronous FULL), behind a pseudonym in the
+ledger's vault; the engine is fed a simulated shop as fast as it takes it, without pauses. Time counts from the instant
+at which the reader has the credential, so it includes waking up. Python runs one thread at a time, and one that wants
+to run asks the other to let go after 5 ms, several times a decision; gates in a process of their own are the case
+called idle.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fusion import Engine
+from fusion.gates.credentials import CodeSigner, CodeVerifier, Pseudonyms, UsedCodes
+from fusion.gates.keeper import GateKeeper, GateRequest, StaffList
+from fusion.money.ledger import Ledger
+from fusion.simulation import Scenario, Simulation, demo_store
+
+N_DECISIONS = 500
+
+
+@pytest.mark.parametrize("load", ["engine at full load", "idle"])
+@pytest.mark.parametrize("kind", ["qr", "staff"])
+def bench_decisions(  # type: ignore[no-untyped-def]
+    benchmark, tmp_path: Path, load: str, kind: str
+) -> None:
+    store = demo_store()
+    observations = list(Simulation(store, Scenario(seed=1, minutes=1.5, shoppers=3)).observations())
+    key = Ed25519PrivateKey.generate()
+    signer, ledger = CodeSigner(key, store.id), Ledger.open(tmp_path / "ledger.sqlite", store)
+    pseudonyms = Pseudonyms(ledger)
+    used = UsedCodes(tmp_path / "used.sqlite")
+    keeper = GateKeeper(
+        store,
+        {"qr": pseudonyms.behind(CodeVerifier(key.public_key(), store.id, used)), "staff": StaffList({"badge"})},
+        deadline_s=1.0,  # measured here, not cut off
+    )
+    stop, n_fed = threading.Event(), 0
+
+    def run_engine() -> None:
+        nonlocal n_fed
+        while not stop.is_set():
+            engine = Engine(store)
+            for observation in observations:
+                engine.feed(observation)
+                n_fed += 1
+                if stop.is_set():
+                    return
+
+    thread = threading.Thread(target=run_engine, daemon=True)
+    if load != "idle":
+        thread.start()
+        while n_fed < 1000:
+            time.sleep(0.01)
+    t_ns, took_s = observations[0].t_ns, []
+    numbers = itertools.count()
+
+    def decide() -> None:
+        token = signer.code(f"account {next(numbers)}", t_ns) if kind == "qr" else "badge"
+        due_s = time.perf_counter() + 0.003
+        time.sleep(0.003)
+        decision = keeper.scan(GateRequest(t_ns, "entry", kind, token))
+        took_s.append(time.perf_counter() - due_s)
+        assert decision.open, decision
+
+    fed_before, began_s = n_fed, time.perf_counter()
+    benchmark.pedantic(decide, rounds=N_DECISIONS)
+    fed_per_s = (n_fed - fed_before) / (time.perf_counter() - began_s)
+    stop.set()
+    if load != "idle":
+        thread.join()
+    ledger.close()
+    p99_ms = 1e3 * statistics.quantiles(took_s, n=100)[98]
+    benchmark.extra_info |= {
+        "p50_ms": round(1e3 * statistics.median(took_s), 2),
+        "p99_ms": round(p99_ms, 2),
+        "max_ms": round(1e3 * max(took_s), 2),
+        "observations_per_s": round(fed_per_s),
+    }

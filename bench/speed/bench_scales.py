@@ -1,0 +1,191 @@
+"""A tick of 400 plates: the kernel, its NumPy twin, and rolling medians and variances as users chain them.
+
+    python -m pip install -e ".[bench]"
+    OMP_NUM_THREADS=1 python -m bench scales
+
+A tick is one sample of every plate, 1/60 s. The kernel is fed 12 samples of every plate at a time, as messages come,
+and does all its work on them: levels, onsets, settled changes. Bottleneck's moving median and variance see the same
+samples in one array per plate, the best that they can get, over the 24 samples of the kernel's plateaus and over the
+192 that its levels remember; a detector would still have to be made of them. `times_bottleneck` says how many times
+the kernel is faster, both as the least of many rounds in the same process. The kernel's time holds what its calls cost
+(one for 12 ticks) and a take every half second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import shelves as reference
+
+from fusion._kernels import shelves as kernel
+from fusion.goods.scales import ShelfMonitor
+from fusion.observations import ShelfReading
+
+STORE = reference.shop(n_plates=20, rows=20)
+N_PLATES, SAMPLES, PERIOD_NS = len(STORE.plates), 12, 1e9 / 60
+LIMITS = (0.1e9, 300.0, 3.0, 4.0)
+
+
+def scales() -> reference.Scales:
+    """Ten seconds of 400 plates, where somebody takes something twice a second."""
+    made = reference.Scales(STORE, 10.0, seed=1)
+    for i in range(14):
+        plate = STORE.plates[(37 * i) % N_PLATES]
+        made.step(2.0 + 0.5 * i, {plate.plate: -300.0})
+    return made
+
+
+def messages(grams: np.ndarray) -> list[tuple[Any, ...]]:
+    """Per tick what the kernel takes: plates, times, starts, samples."""
+    starts = np.arange(0, SAMPLES * N_PLATES + 1, SAMPLES, dtype=np.uint32)
+    plates = np.arange(N_PLATES, dtype=np.uint32)
+    return [
+        (plates, np.full(N_PLATES, 10**18 + int(first * PERIOD_NS)), starts,
+         np.ascontiguousarray(grams[:, first : first + SAMPLES], np.float32).ravel())
+        for first in range(0, grams.shape[1] - SAMPLES + 1, SAMPLES)
+    ]  # fmt: skip
+
+
+def flat(ticks: list[tuple[Any, ...]]) -> list[tuple[int, int, np.ndarray]]:
+    """The same messages one by one, as the twin takes them."""
+    return [
+        (plate, int(t_ns), samples[starts[i] : starts[i + 1]])
+        for plates, times, starts, samples in ticks
+        for i, (plate, t_ns) in enumerate(zip(plates, times))
+    ]
+
+
+class Kernel:
+    """The kernel's state, from scratch."""
+
+    def __init__(self) -> None:
+        self.state = np.zeros(N_PLATES, np.int8)
+        self.times, self.reals = np.zeros((N_PLATES, 8), np.int64), np.zeros((N_PLATES, 4))
+        self.reals[:, kernel.NOISE_G2] = 1.0
+        self.ring = np.zeros((N_PLATES, kernel.RING_ROW), np.float32)
+        self.changes, self.changes_g = np.zeros((2 * N_PLATES, 7), np.int64), np.zeros((2 * N_PLATES, 3))
+        self.ignored, self.limits = np.zeros(3, np.int64), np.array(LIMITS)
+
+        # As a stage would keep them: looking them up for every call would be measured too.
+        self.bound = (
+            PERIOD_NS, self.limits, self.state, self.times, self.reals, self.ring, self.changes, self.changes_g,
+            self.ignored,
+        )  # fmt: skip
+
+    def feed(self, tick: tuple[Any, ...]) -> int:
+        return kernel.follow(*tick, *self.bound)
+
+
+SETTLING = 5  # Messages after which the levels are known; by then all memory was touched once.
+
+
+def settled(ticks: list[tuple[Any, ...]]) -> tuple[tuple[Kernel, list[tuple[Any, ...]]], dict[str, Any]]:
+    """A kernel that knows its plates, and the ticks that are still to come."""
+    one = Kernel()
+    for tick in ticks[:SETTLING]:
+        assert one.feed(tick) == 0
+    return (one, ticks[SETTLING:]), {}
+
+
+def feed(one: Kernel, ticks: list[tuple[Any, ...]]) -> int:
+    n_changes = 0
+    follow, bound = kernel.follow, one.bound
+    for tick in ticks:
+        n_changes += follow(*tick, *bound)
+    return n_changes
+
+
+def us_per_tick(
+    run: Callable[..., object], arguments: Callable[[], tuple[Any, ...]], n_ticks: int, rounds: int
+) -> float:
+    """Least time over some rounds."""
+    least_s = np.inf
+    for _ in range(rounds):
+        given = arguments()
+        began_s = time.perf_counter()
+        run(*given)
+        least_s = min(least_s, time.perf_counter() - began_s)
+    return float(least_s) * 1e6 / n_ticks
+
+
+@pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")
+def bench_kernel(benchmark: Any) -> None:
+    ticks = messages(scales().grams)
+    expected, _, _ = reference.follow(flat(ticks), N_PLATES, PERIOD_NS, LIMITS)
+    assert feed(*settled(ticks)[0]) == len(expected) >= 14
+    benchmark.pedantic(feed, setup=lambda: settled(ticks), rounds=100)
+    n_ticks = (len(ticks) - SETTLING) * SAMPLES
+    benchmark.extra_info["ns_per_sample"] = benchmark.stats["min"] * 1e9 / (n_ticks * N_PLATES)
+    benchmark.extra_info["us_per_tick_of_400"] = benchmark.stats["min"] * 1e6 / n_ticks
+
+
+@pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")
+def bench_twin(benchmark: Any) -> None:
+    ticks = messages(scales().grams[:, :120])
+    one_by_one = flat(ticks)
+    benchmark.extra_info["seconds"] = 2.0
+    benchmark.pedantic(lambda: reference.follow(one_by_one, N_PLATES, PERIOD_NS, LIMITS), rounds=1)
+
+
+@pytest.mark.parametrize("window", [24, 192])
+@pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")
+def bench_bottleneck(benchmark: Any, window: int) -> None:
+    """Moving median and variance, from which a step detector still has to be made."""
+    bottleneck = pytest.importorskip("bottleneck")
+    grams = np.ascontiguousarray(scales().grams)
+
+    def run(grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return bottleneck.move_median(grams, window, axis=1), bottleneck.move_var(grams, window, axis=1)
+
+    # The same steps show in both: the medians of the two ends differ where the kernel found a change.
+    median, _ = run(grams)
+    changed = np.flatnonzero(np.abs(np.nanmedian(grams[:, -24:], axis=1) - median[:, max(window, 60) - 1]) > 50.0)
+    ticks = messages(grams)
+    one = Kernel()
+    found: Counter[int] = Counter()
+    for tick in ticks:
+        n = one.feed(tick)
+        found.update(one.changes[:n, 0].tolist())
+    assert set(changed.tolist()) <= set(found)
+    assert len(changed) >= 10
+    # Single precision is quicker for the short window, double for none: each gets what suits it.
+    per_type = {dtype: grams.astype(dtype) for dtype in (np.float64, np.float32)}
+    theirs_us = min(us_per_tick(run, lambda g=g: (g,), grams.shape[1], 3) for g in per_type.values())
+    ours_us = us_per_tick(feed, lambda: settled(ticks)[0], (len(ticks) - SETTLING) * SAMPLES, 50)
+    benchmark(run, grams)
+    benchmark.extra_info["us_per_tick_of_400"] = theirs_us
+    benchmark.extra_info["times_bottleneck"] = theirs_us / ours_us
+
+
+@pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")
+def bench_numpy_rolling(benchmark: Any) -> None:
+    """Rolling mean and variance by sliding windows, the shortest NumPy form."""
+    grams = np.ascontiguousarray(scales().grams)
+
+    def run() -> np.ndarray:
+        windows = np.lib.stride_tricks.sliding_window_view(grams, 30, axis=1)
+        return windows.mean(axis=2) / windows.var(axis=2)
+
+    benchmark.pedantic(run, rounds=2)
+
+
+@pytest.mark.benchmark(group="shelves: a monitor's step, 0.2 s of 400 plates")
+def bench_monitor(benchmark: Any) -> None:
+    """The whole stage, with Python objects for messages and events made from changes."""
+    readings = scales().readings()
+    by_tick: dict[int, list[ShelfReading]] = {}
+    for reading in readings:
+        by_tick.setdefault((reading.t_ns - readings[0].t_ns) // 200_000_000, []).append(reading)
+    assert len(reference.events(ShelfMonitor(STORE), readings)) == 14
+
+    def run(monitor: ShelfMonitor) -> None:
+        for tick, batch in by_tick.items():
+            monitor.step(batch, readings[0].t_ns + (tick + 1) * 200_000_000)
+
+    benchmark.pedantic(run, setup=lambda: ((ShelfMonitor(STORE),), {}), rounds=20)
+    benchmark.extra_info["us_per_step"] = benchmark.stats["min"] * 1e6 / len(by_tick)

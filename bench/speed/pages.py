@@ -1,0 +1,256 @@
+"""What people look at: how fast a report is written, opens and scrubs; what consoles cost the engine.
+
+python -m bench pages              everything
+python -m bench pages --shots DIR  screenshots of both pages too, at 1440 and 390 px
+
+Wants Chromium with its chromedriver for all but the cost of consoles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlencode
+
+from browsing import CHROMEDRIVER, CHROMIUM, browsing, complaints
+
+from fusion.money.ledger import Ledger
+from fusion.observations import Observation
+from fusion.results import Receipt, ResultsWriter
+from fusion.run import Run
+from fusion.show.console.feed import LiveFeed
+from fusion.show.console.users import Users
+from fusion.show.report import Report
+from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.store.models import Store
+
+CLIENTS, LIVE_S = 5, 60.0
+SCRUBS = 400
+PASSWORD = "a password for the bench"
+
+# Moves the slider over the whole run and waits for a painted frame each time; milliseconds a move, and the load.
+SCRUB = """
+const done = arguments[arguments.length - 1], slider = document.getElementById("time"), times = [];
+const opened = performance.getEntriesByType("navigation")[0];
+const n = arguments[0];
+let i = 0;
+function move() {
+  if (i === n) { done({ load: opened.domComplete, times }); return; }
+  const at = performance.now();
+  slider.value = Number(slider.max) * i / n;
+  slider.dispatchEvent(new Event("input"));
+  document.body.getBoundingClientRect();
+  times.push(performance.now() - at);
+  i++;
+  requestAnimationFrame(move);
+}
+move();
+"""
+
+
+def report_of_a_busy_run(folder: Path) -> Path:
+    """Ten minutes, 12 cameras, 160 plates, 60 visits."""
+    store = demo_store(n_cameras=12, n_plates=160)
+    run = Run(store, Simulation(store, Scenario(seed=3, minutes=10, shoppers=60)).observations())
+    report = Report(store, "Ten busy minutes", run.engine)
+    adding_s = 0.0
+    for result in [*run.results(), *run.finish()]:
+        before_s = time.perf_counter()
+        report.add(result)
+        adding_s += time.perf_counter() - before_s
+    before_s = time.perf_counter()
+    report.write(folder / "report.html", run.summary(), shelves=run.engine.shelf_state())
+    written_s = time.perf_counter() - before_s
+    size = (folder / "report.html").stat().st_size / 1e6
+    print(f"report of ten busy minutes: kept in {adding_s:.2f} s, written in {written_s:.2f} s, {size:.2f} MB")
+    return folder / "report.html"
+
+
+def opened_and_scrubbed(page: Path, shots: Path | None) -> None:
+    for width in (1440, 390):
+        with browsing(width) as driver:
+            before_s = time.perf_counter()
+            driver.get(page.as_uri())
+            opened_s = time.perf_counter() - before_s
+            assert driver.execute_script("return document.documentElement.dataset.ready") == "true"
+            driver.set_script_timeout(120)
+            found = driver.execute_async_script(SCRUB, SCRUBS)
+            times = sorted(found["times"])
+            middle, late = times[len(times) // 2], times[int(0.99 * len(times))]
+            print(
+                f"{width} px: opened in {opened_s:.2f} s (browser's own count {found['load'] / 1e3:.2f} s); "
+                f"a move of the slider takes {middle:.1f} ms, p99 {late:.1f} ms"
+            )
+            assert complaints(driver) == []
+            if shots is not None:
+                driver.save_screenshot(str(shots / f"report_{width}.png"))
+
+
+@contextlib.contextmanager
+def listening(port: int, cookie: str, counts: list[int], which: int) -> Iterator[None]:
+    """A page that reads what it is pushed, as a browser does."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/api/live", headers={"Cookie": cookie})
+    answer = connection.getresponse()
+    assert answer.status == 200
+
+    def read() -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            while line := answer.readline():
+                counts[which] += line.startswith(b'data: {"state"')
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+def cost_of_consoles(folder: Path) -> None:
+    """CPU of a runner at the pace of its data, with and without a feed that five pages listen to."""
+    store = demo_store(n_cameras=12, n_plates=160)
+    observations = list(Simulation(store, Scenario(seed=3, minutes=LIVE_S / 60, shoppers=8)).observations())
+    store.save(folder / "store")
+    Users(folder / "users.json").add("bench", PASSWORD, store.id)
+
+    def paced(feed_path: Path | None) -> tuple[float, float]:
+        """CPU seconds of the runner's thread: all but the feed, and the feed."""
+        run = Run(store, observations)
+        feed = None if feed_path is None else LiveFeed(store, run.engine, feed_path)
+        first_ns, started_s, cpu_s = observations[0].t_ns, time.monotonic(), time.thread_time()
+        feed_s = 0.0
+        for result in run.results():
+            if feed is not None:
+                before_s = time.thread_time()
+                feed.add(result)
+                feed_s += time.thread_time() - before_s
+            ahead_s = (run.newest_ns - first_ns) / 1e9 - (time.monotonic() - started_s)
+            if ahead_s > 0.005:
+                time.sleep(ahead_s)
+        if feed is not None:
+            feed.close()
+        return time.thread_time() - cpu_s - feed_s, feed_s
+
+    Ledger.open(folder / "ledger.sqlite", store).close()
+    command = [sys.executable, "-m", "fusion", "console", str(folder / "store"), "--port", "8399"]
+    with subprocess.Popen([*command, "--ledger", str(folder / "ledger.sqlite")], stdout=subprocess.PIPE) as console:
+        try:
+            assert console.stdout is not None and console.stdout.readline()
+            cookie = signed_in(8399)
+            counts = [0] * CLIENTS
+            with contextlib.ExitStack() as pages:
+                for which in range(CLIENTS):
+                    pages.enter_context(listening(8399, cookie, counts, which))
+                engine_s, feed_s = paced(folder / "live.sock")
+            alone_s, _ = paced(None)
+        finally:
+            console.terminate()
+    print(
+        f"consoles: {CLIENTS} pages, each pushed {min(counts) / LIVE_S:.1f} states a second; over {LIVE_S:.0f} s "
+        f"the runner spends {feed_s:.3f} s on telling them and {engine_s:.2f} s on the rest "
+        f"(+{100 * feed_s / engine_s:.1f} %); without consoles {alone_s:.2f} s"
+    )
+
+
+def pictures_of_a_console(shots: Path) -> None:
+    """A shop at work with two visits that wait for a decision; and one of them as it is decided."""
+    from selenium.webdriver.common.by import By
+
+    store = demo_store(n_cameras=12, n_plates=160)
+    observations = list(Simulation(store, Scenario(seed=3, minutes=2.0, shoppers=16)).observations())
+    for width in (1440, 390):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            Users(folder / "users.json").add("anna", PASSWORD, store.id)
+            store.save(folder / "store")
+            with Ledger.open(folder / "ledger.sqlite", store) as ledger:
+                bills(store, observations, ledger, folder)
+            run = Run(store, observations)
+            command = [sys.executable, "-m", "fusion", "console", str(folder / "store"), "--port", "8398"]
+            with (
+                LiveFeed(store, run.engine, folder / "live.sock") as feed,
+                subprocess.Popen(
+                    [*command, "--ledger", str(folder / "ledger.sqlite")], stdout=subprocess.PIPE
+                ) as console,
+                browsing(width, 1500 if width > 500 else 844) as driver,
+            ):
+                try:
+                    assert console.stdout is not None and console.stdout.readline()
+                    signed_in(8398, "anna")
+                    driver.get("http://127.0.0.1:8398/")
+                    driver.find_element(By.NAME, "name").send_keys("anna")
+                    driver.find_element(By.NAME, "password").send_keys(PASSWORD)
+                    driver.find_element(By.CSS_SELECTOR, "button.primary").click()
+                    # Half of the run at once, then at its own pace, so that the floor is full and people move.
+                    half_ns = (observations[0].t_ns + observations[-1].t_ns) // 2
+                    started_s = None
+                    for result in run.results():
+                        feed.add(result)
+                        if run.newest_ns > half_ns:
+                            started_s = started_s or time.monotonic()
+                            ahead_s = (run.newest_ns - half_ns) / 1e9 - (time.monotonic() - started_s)
+                            time.sleep(max(ahead_s, 0.0))
+                            if run.newest_ns > half_ns + 6e9:
+                                break
+                    driver.save_screenshot(str(shots / f"console_{width}.png"))
+                    driver.find_element(By.CSS_SELECTOR, "#reviews button").click()
+                    time.sleep(1.0)
+                    driver.save_screenshot(str(shots / f"review_{width}.png"))
+                    assert complaints(driver) == []
+                finally:
+                    console.terminate()
+
+
+def bills(store: Store, observations: list[Observation], ledger: Ledger, folder: Path) -> None:
+    """The receipts of a run, the two least sure of which wait for a decision, with their evidence."""
+    run = Run(store, observations)
+    receipts = [one for one in [*run.results(), *run.finish()] if isinstance(one, Receipt) and one.lines]
+    receipts.sort(key=lambda receipt: min(line.confidence for line in receipt.lines))
+    writer = ResultsWriter(folder, store)
+    for receipt in receipts[:2]:
+        reason = receipt.reason or "not sure enough who took what"
+        ledger.post_receipt(replace(receipt, status="review", reason=reason))
+        bundle = run.engine.evidence(receipt.visit)
+        assert bundle is not None
+        writer.write(bundle, run.engine.account_of)
+    writer.close(run.summary())
+
+
+def signed_in(port: int, name: str = "bench") -> str:
+    for _ in range(100):
+        with contextlib.suppress(ConnectionRefusedError):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            form = urlencode({"name": name, "password": PASSWORD})
+            connection.request("POST", "/sign-in", form, {"Origin": f"http://127.0.0.1:{port}"})
+            answer = connection.getresponse()
+            assert answer.status == 303, answer.read()
+            return (answer.getheader("set-cookie") or "").split(";")[0]
+        time.sleep(0.1)
+    raise SystemExit("the console does not answer")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shots", type=Path, help="folder for screenshots")
+    args = parser.parse_args()
+    if args.shots is not None:
+        args.shots.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        page = report_of_a_busy_run(Path(folder))
+        if CHROMIUM and CHROMEDRIVER:
+            opened_and_scrubbed(page, args.shots)
+        else:
+            print("not opened: no Chromium with chromedriver on this machine")
+        if args.shots is not None:
+            pictures_of_a_console(args.shots)
+        cost_of_consoles(Path(folder))

@@ -1,0 +1,60 @@
+"""Where the time of a step of the tracker goes: microseconds of CPU time by stage and kernel, medians over 25 steps.
+
+    OMP_NUM_THREADS=1 python -m bench stages 12 8
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from bench.speed.cost_curve import WARM_UP_SETS, frame_sets, make_scene
+from fusion.people.tracks import Tracker
+
+CALLS = ("take", "predict", "match", "follow", "describe", "measure")
+STAGES = (
+    "_watch_cameras", "_check_cameras", "_contradict", "_give_birth", "_doubt", "_drop_duplicates", "_let_go", "_name",
+    "_tell", "step",
+)  # fmt: skip
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        raise SystemExit(f"usage: {sys.argv[0]} CAMERAS PEOPLE")
+    n_cameras, n_people = int(sys.argv[1]), int(sys.argv[2])
+    scene = make_scene(n_cameras, n_people)
+    assert scene is not None, "no such size: a camera would see too many people at once"
+    tracker, spent_ns, steps = Tracker(scene.store), Counter[str](), []
+
+    def watch(owner: Any, name: str, label: str) -> None:
+        inner = getattr(owner, name)
+
+        def timed(*args: Any) -> Any:
+            started = time.thread_time_ns()
+            answer = inner(*args)
+            spent_ns[label] += time.thread_time_ns() - started
+            return answer
+
+        setattr(owner, name, timed)
+
+    # Calls of the workspace are native and cannot be replaced one by one, so they go through a stand-in.
+    kernels = SimpleNamespace(**{name: getattr(tracker._kernels, name) for name in CALLS})
+    tracker._kernels = tracker._workspace.kernels = kernels
+    for name in CALLS:
+        watch(kernels, name, f"kernel {name}")
+    for name in STAGES:
+        watch(tracker, name, name)
+    watch(tracker._associator, "pack", "pack, with take")
+    for frames in frame_sets(scene, WARM_UP_SETS + 25):
+        spent_ns.clear()
+        tracker.step(frames)
+        steps.append(dict(spent_ns))
+    steps = steps[WARM_UP_SETS:]
+    middle = {label: np.median([step.get(label, 0) for step in steps]) / 1e3 for label in set().union(*steps)}
+    for label, us in sorted(middle.items(), key=lambda item: -item[1]):
+        print(f"{label:20s} {us:8.1f}")

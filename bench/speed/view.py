@@ -1,0 +1,74 @@
+"""What a Rerun recording costs beside an engine: CPU time of a replay without and with `fusion.show.rerun_view.View`.
+
+    python -m bench view [CAMERAS PEOPLE [MINUTES]]
+
+A simulated recording is replayed as `fusion.replay` does it: read from disk, run, results written. Each way is run in
+turn several times; the work is the same, so the least of the engine's CPU times and of the whole process's are told,
+which leaves out what other programs do to the machine. Needs the extra `view`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fusion.observations import Observation, Recording
+from fusion.results import ResultsWriter
+from fusion.run import Run
+from fusion.show.rerun_view import View
+from fusion.simulation import Scenario, Simulation, demo_store
+
+REPEATS = 8
+
+
+def watched(observations: Iterator[Observation], view: View) -> Iterator[Observation]:
+    for observation in observations:
+        view.observe(observation)
+        yield observation
+
+
+def run(folder: Path, viewed: bool) -> tuple[float, float]:
+    """CPU seconds of the engine, and of everything."""
+    started_s = time.process_time()
+    recording = Recording(folder / "recording")
+    observations = recording.observations()
+    view = View(folder / "run.rrd", recording.store) if viewed else None
+    one = Run(recording.store, watched(observations, view) if view else observations)
+    writer = ResultsWriter(folder / "out", recording.store)
+    for result in one.results():
+        writer.write(result, one.engine.account_of)
+        if view:
+            view.add(result)
+    for result in one.finish():
+        writer.write(result, one.engine.account_of)
+        if view:
+            view.add(result)
+    summary = one.summary(recording)
+    writer.close(summary, one.engine.shelf_state())
+    if view:
+        view.close()
+    return summary.engine_cpu_s, time.process_time() - started_s
+
+
+def main() -> None:
+    given = sys.argv[1:]
+    n_cameras, n_people = (int(given[0]), int(given[1])) if len(given) > 1 else (12, 8)
+    minutes = float(given[2]) if len(given) > 2 else 3.0
+    store = demo_store(n_cameras=n_cameras)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        Simulation(store, Scenario(seed=1, minutes=minutes, shoppers=n_people)).write(folder / "recording")
+        run(folder, True)
+        plain, viewed = [], []
+        for _ in range(REPEATS):
+            plain.append(run(folder, False))
+            viewed.append(run(folder, True))
+        size = (folder / "run.rrd").stat().st_size
+    print(f"{n_cameras} cameras, {n_people} shoppers, {len(store.plates)} plates, {minutes:g} minutes")
+    for i, what in enumerate(("the engine", "the whole replay")):
+        before, after = min(one[i] for one in plain), min(one[i] for one in viewed)
+        print(f"CPU of {what}: {before:.3f} s without, {after:.3f} s with the view: {after / before - 1:+.1%}")
+    print(f"{size / 1e6:.1f} MB, {size / 1e6 / minutes:.1f} MB a minute")
