@@ -1,4 +1,4 @@
-"""Every benchmark has a name, a module that imports, and a line in bench/README.md; packages import without a circle."""
+"""Every benchmark has a name, a module that imports, and a line in bench/README.md; no module imports in a circle."""
 
 from __future__ import annotations
 
