@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from fusion.commands.main import main
-from fusion.errors import FusionError, ShapeError
+from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.observations import Frame, Recording
 from fusion.people.geometry import Rig
 from fusion.setup import adjustment, structure
@@ -25,7 +25,7 @@ from fusion.setup.adjustment import N_UNKNOWNS, Poses, Sights, adjust, covarianc
 from fusion.setup.calibrate import Known, SelfCalibration, calibrate, load_intrinsics
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.cameras import Detector, Obstacles
-from fusion.store.models import ConfigError, Obstacle, Store
+from fusion.store.models import Obstacle, Store
 
 SCENARIO = Scenario(seed=3, minutes=1.0, shoppers=2, picks_per_person=6, clock_offset_max_s=0.1)
 
