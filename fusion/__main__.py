@@ -1,4 +1,4 @@
-"""python -m fusion"""
+"""`python -m fusion` is the command `fusion`."""
 
 import sys
 

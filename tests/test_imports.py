@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fusion"
 ORDER = (
     ("errors", "_kernels"),
     ("store",),
+    ("example_stores",),
     ("observations", "results"),
     ("files",),
     ("people",),

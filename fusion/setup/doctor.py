@@ -31,6 +31,7 @@ _CORE = {
     "pydantic": "2.9",
     "pyarrow": "17",
     "tqdm": "4.66",
+    "shtab": "1.7",
     "tzdata": "2024.1",
 }
 # Clocks of sensors are compared to within milliseconds.

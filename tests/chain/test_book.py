@@ -32,7 +32,8 @@ from fusion.chain.book import (
     reconcile,
     sources_of,
 )
-from fusion.commands.main import _signals, main
+from fusion.commands.main import main
+from fusion.commands.signals import stop_signals
 from fusion.errors import IdempotencyConflict, LedgerError
 from fusion.goods.journal import OUTSIDE, UNKNOWN, Transfer
 from fusion.live.outbox import Outbox
@@ -944,7 +945,7 @@ def test_a_command_says_what_it_cannot_do(shop: Shop, tmp_path: Path, capsys: py
         err = capsys.readouterr().err
         assert said in err and "secret" not in err
     assert main([*begin, shop.url, "--outbox", str(tmp_path / "none")]) == 2
-    assert "none: want an outbox, got nothing" in capsys.readouterr().err
+    assert "none: the outbox does not exist" in capsys.readouterr().err
 
 
 def test_ship_ends_on_a_signal(shop: Shop, tmp_path: Path) -> None:
@@ -972,7 +973,7 @@ def test_ship_ends_on_a_signal(shop: Shop, tmp_path: Path) -> None:
 
 def test_a_signal_ends_a_wait() -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with _signals() as signals:
+    with stop_signals() as signals:
         assert not signals.is_set()
         signals.wait(0.001)
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()

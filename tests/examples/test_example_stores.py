@@ -14,6 +14,7 @@ from conftest import Place
 from examples.test_run_store import run
 from money.test_receipts import Inbox, inbox  # noqa: F401
 
+from fusion.example_stores.catalogue import FOLDER
 from fusion.money.ledger import Ledger
 from fusion.money.retailers import Chain
 from fusion.simulation import Scenario
@@ -100,13 +101,10 @@ def test_receipts_are_mailed_and_books_kept_in_postgres(
 
 
 def test_the_store_folders_are_what_their_maker_makes(tmp_path: Path) -> None:
-    copied = tmp_path / "stores"
-    copied.mkdir()
-    (copied / "make.py").write_bytes((STORES / "make.py").read_bytes())
-    subprocess.run([sys.executable, str(copied / "make.py")], check=True)
-    made = {path.relative_to(copied): path.read_bytes() for path in copied.rglob("*.*") if path.suffix != ".py"}
-    kept = {path.relative_to(STORES): path.read_bytes() for path in STORES.rglob("*.*") if path.suffix != ".py"}
-    assert {k: v for k, v in kept.items() if "__pycache__" not in str(k)} == made
+    subprocess.run([sys.executable, str(STORES.parent / "make_stores.py"), str(tmp_path)], check=True)
+    made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.*")}
+    shipped = {path.relative_to(FOLDER): path.read_bytes() for path in FOLDER.rglob("*.*")}
+    assert {path: data for path, data in shipped.items() if path.suffix not in (".py", ".pyc")} == made
     chain = Chain.load(STORES / "chain.toml")
     assert sorted(store.id for stores in chain.stores.values() for store in stores) == FOLDERS
 

@@ -353,7 +353,7 @@ def test_the_command_says_what_it_wants(
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115 closed with the process
     assert main([*common, books, "--add-user", "anna"]) == 2 and "password" in capsys.readouterr().err
     Users(tmp_path / "users.json").add("anna", PASSWORD, store.id)
-    assert main([*common, books]) == 2 and "want books, got nothing" in capsys.readouterr().err
+    assert main([*common, books]) == 2 and "the books do not exist" in capsys.readouterr().err
     assert main([*common, books, "--host", "0.0.0.0"]) == 2 and "--certificate" in capsys.readouterr().err
     Ledger.open(books, store).close()
     assert main([*common, books, "--provider", "https://x"]) == 2

@@ -1,21 +1,21 @@
-"""Make the example stores: shops as people know them, each with its way in, its way to pay and its prices.
+"""Make the example stores of the package: each has its own way in, its way to pay and its prices.
 
-python examples/stores/make.py
+python examples/make_stores.py [FOLDER]
 
-The rooms and goods are invented; what is like the real ones is how customers come in, pay and get their receipts.
-`example.toml` beside each store folder's files says who comes in the simulated minutes and with what credentials.
+The rooms and goods are invented; how customers come in, pay and get their receipts is like in the real stores.
+`example.toml` in each store folder says who comes in the simulated minutes and with which credentials.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+from fusion.example_stores.catalogue import FOLDER
 from fusion.simulation import demo_store
 from fusion.store.models import PaymentPolicy, PrivacyPolicy, Store
 from fusion.store.prices import Offer, Price, Prices
-
-HERE = Path(__file__).resolve().parent
 
 
 def store(
@@ -142,7 +142,7 @@ def stores() -> dict[str, tuple[Store, str]]:
 
 
 CHAIN = """\
-# Who sells in the example stores, and what the platform gets. `python -m fusion statement` reads it.
+# Who sells in the example stores, and which fees the platform gets. `fusion statement` reads it.
 format_version = 1
 
 [[retailer]]
@@ -202,12 +202,12 @@ def example(credential: str, **settings: Any) -> str:
     return "\n".join([*lines, "", "[scenario]", *(f"{name} = {value!r}" for name, value in scenario.items())]) + "\n"
 
 
-def main() -> None:
-    for folder, (one, settings) in stores().items():
-        one.save(HERE / folder)
-        (HERE / folder / "example.toml").write_text(settings, encoding="utf-8")
-    (HERE / "chain.toml").write_text(CHAIN, encoding="utf-8")
+def main(home: Path) -> None:
+    for name, (made, settings) in stores().items():
+        made.save(home / name)
+        (home / name / "example.toml").write_text(settings, encoding="utf-8")
+    (home / "chain.toml").write_text(CHAIN, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

@@ -1,0 +1,121 @@
+"""`fusion console`: one store as a live page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fusion.commands.books import open_ledger
+from fusion.commands.parser import Command, add_path
+
+if TYPE_CHECKING:
+    from fusion.money.ledger import Ledger
+    from fusion.money.payments import Checkout
+    from fusion.show.console.users import Users
+    from fusion.store.models import Store
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "store", help="store folder")
+    parser.add_argument("--ledger", required=True, help="path or URL of the books")
+    add_path(parser, "--vault", help="vault beside books in PostgreSQL")
+    add_path(parser, "--users", help="file of the people who may sign in (users.json beside books that are a file)")
+    parser.add_argument("--add-user", metavar="NAME", help="let a person sign in: ask for a password, then end")
+    add_path(parser, "--live", help="socket of the runner (live.sock beside books that are a file)")
+    add_path(parser, "--evidence", help="evidence.jsonl of the runner (beside books that are a file)")
+    parser.add_argument(
+        "--provider",
+        help="URL of the payment provider, to settle decisions at once; its secret is read from FUSION_PROVIDER_SECRET",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    parser.add_argument("--port", type=int, default=8321, help="port to listen on (8321)")
+    parser.add_argument("--name", action="append", default=[], help="a further host name of the page; may be repeated")
+    add_path(parser, "--certificate", help="TLS certificate; required where other machines may connect")
+    add_path(parser, "--key", help="private key of the certificate")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from fusion.errors import FusionError
+    from fusion.show.console.users import Users
+    from fusion.store.models import Store
+
+    store = Store.load(arguments.store)
+    path = _beside_ledger(arguments, arguments.users, "users.json")
+    if path is None:
+        raise FusionError("--users is missing; books on a server have no users.json beside them, so name the file")
+    users = Users(path)
+    if arguments.add_user:
+        return _add_user(users, arguments.add_user, store)
+    if not len(users):
+        raise FusionError(f"{path} names no user; add one with --add-user NAME")
+    if arguments.host not in ("127.0.0.1", "localhost", "::1") and not arguments.certificate:
+        raise FusionError(f"--host {arguments.host} lets other machines connect; pass --certificate and --key as well")
+    with open_ledger(arguments) as ledger:
+        _serve(arguments, store, users, ledger)
+    return 0
+
+
+def _beside_ledger(arguments: argparse.Namespace, given: str | None, name: str) -> Path | None:
+    """The file that an option names, else the one of this name beside books that are a file."""
+    if given:
+        return Path(given)
+    return None if "://" in arguments.ledger else Path(arguments.ledger).parent / name
+
+
+def _add_user(users: Users, name: str, store: Store) -> int:
+    import getpass
+
+    on_terminal = sys.stdin.isatty()
+    password = getpass.getpass(f"Password for {name}: ") if on_terminal else sys.stdin.readline().rstrip("\n")
+    users.add(name, password, store.id)
+    print(f"{name} may sign in to {store.name}")
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Ledger) -> None:
+    """Answer requests until Ctrl-C."""
+    from fusion.show.console.server import Console, serve
+
+    console = Console(
+        store,
+        ledger,
+        users,
+        feed=_beside_ledger(arguments, arguments.live, "live.sock"),
+        evidence=_beside_ledger(arguments, arguments.evidence, "evidence.jsonl"),
+        checkout=_checkout(arguments, store, ledger),
+        hosts=("localhost", "127.0.0.1", "[::1]", arguments.host, *arguments.name),
+        https=bool(arguments.certificate),
+    )
+    scheme = "https" if arguments.certificate else "http"
+    print(f"{store.name}: {scheme}://{arguments.host}:{arguments.port}/ (Ctrl-C ends it)", flush=True)
+    certificate, key = (Path(name) if name else None for name in (arguments.certificate, arguments.key))
+    serve(console, arguments.host, arguments.port, certificate=certificate, key=key)
+
+
+def _checkout(arguments: argparse.Namespace, store: Store, ledger: Ledger) -> Checkout | None:
+    import os
+
+    from fusion.errors import FusionError
+    from fusion.money.payments import Checkout, HttpProvider
+
+    if not arguments.provider:
+        return None
+    secret = os.environ.get("FUSION_PROVIDER_SECRET", "")
+    if not secret:
+        raise FusionError("--provider needs the provider's secret; set FUSION_PROVIDER_SECRET")
+    return Checkout(ledger, HttpProvider(arguments.provider, secret), store)
+
+
+CONSOLE = Command(
+    "console",
+    "Show a store as a live page, with the queue of visits that wait for review.",
+    (
+        "STORE --ledger out/ledger.sqlite --add-user anna",
+        "STORE --ledger out/ledger.sqlite",
+    ),
+    {0: "ended by Ctrl-C, or the user was added"},
+    _declare,
+    _run,
+)

@@ -1,0 +1,149 @@
+"""`fusion init`, `calibrate`, `check` and `doctor`: before a shop opens."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from fusion.commands.parser import Command, add_path
+
+
+def _declare_init(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "folder", metavar="FOLDER", help="new or empty folder; its name becomes the store's id")
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from fusion.setup.starter_store import write_starter_store
+
+    folder = write_starter_store(arguments.folder)
+    print(f"{folder}: a store of 5 cameras, 16 plates and 8 products; its README.md describes the files")
+    print(f"next: fusion check {folder}; fusion run --store {folder}")
+    return 0
+
+
+def _declare_calibrate(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "recording", help="recording of a few people who walk through the shop for some minutes")
+    add_path(parser, "--out", default="calibration", help="folder for cameras.toml and calibration.json")
+    add_path(parser, "--intrinsics", help="cameras' matrix and distortions, where the recording's store has none")
+    parser.add_argument(
+        "--distance", nargs=3, action="append", default=[], metavar=("CAMERA", "CAMERA", "METRES"),
+        help="between the centres of two cameras; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--height", type=float, metavar="METRES", help="stature of the people who walk, the mean of several"
+    )
+    parser.add_argument(
+        "--place", nargs="+", action="append", default=[], metavar="CAMERA X Y [Z]",
+        help="where a camera is in the store, in metres; the places of two or more fix all the others",
+    )  # fmt: skip
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from collections import Counter
+    from pathlib import Path
+
+    from fusion.errors import ConfigError
+    from fusion.observations import Recording
+    from fusion.setup.calibrate import Known, calibrate, load_intrinsics
+
+    recording = Recording(arguments.recording)
+    cameras = load_intrinsics(arguments.intrinsics) if arguments.intrinsics else None
+    distances = tuple((a, b, _metres("--distance", metres)) for a, b, metres in arguments.distance)
+    repeated = [name for name, n in Counter(place[0] for place in arguments.place).items() if n > 1]
+    if repeated:
+        raise ConfigError(f"--place names {', '.join(repeated)} more than once; give each camera one place")
+    places = {place[0]: tuple(_metres("--place", value) for value in place[1:]) for place in arguments.place}
+    known = Known(distances=distances, height_m=arguments.height, places=places)
+    if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
+        raise ConfigError(f"--out {arguments.out} is a file; pass a folder")
+    calibration = calibrate(recording.store, recording.observations(), known, cameras)
+    calibration.save(arguments.out)
+    print(calibration.text())
+    print(f"written: {arguments.out}/cameras.toml and calibration.json")
+    return 0 if all(tie.placed for tie in calibration.ties) else 1
+
+
+def _metres(option: str, text: str) -> float:
+    from fusion.errors import ConfigError
+
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{option}: {text!r} is not a number of metres") from None
+
+
+def _declare_check(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "path", help="store folder, recording, or name of an example store")
+    add_path(parser, "--svg", help="draw how many cameras see each part of the floor into this file")
+    parser.add_argument("--json", action="store_true", help="findings as JSON")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from fusion.example_stores.catalogue import store_folder
+    from fusion.setup.check import check, exit_code, findings_json, findings_text, store_of
+    from fusion.setup.coverage import Coverage
+
+    path = store_folder(arguments.path)
+    findings = check(path)
+    print(findings_json(findings) if arguments.json else findings_text(findings))
+    if arguments.svg:
+        store = store_of(path)
+        if store is None:
+            print(f"fusion check: {arguments.svg} was not drawn, since the store cannot be read", file=sys.stderr)
+        else:
+            Coverage.of(store).write_svg(arguments.svg)
+    return exit_code(findings)
+
+
+def _declare_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="everything that was examined, as JSON")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from fusion.setup.doctor import examine, line_text, lines_json
+
+    lines = []
+    for line in examine():
+        lines.append(line)
+        if not arguments.json:
+            print(line_text(line), flush=True)
+    if arguments.json:
+        print(lines_json(lines))
+    return 1 if any(line.sign == "fault" for line in lines) else 0
+
+
+INIT = Command(
+    "init",
+    "Write a small store folder to start from; it never overwrites a file.",
+    ("my-store", "/srv/stores/box17"),
+    {0: "the store was written"},
+    _declare_init,
+    _init,
+)
+CALIBRATE = Command(
+    "calibrate",
+    "Find the places and clocks of all cameras from people who walk about.",
+    (
+        "RECORDING --distance cam01 cam15 6.42",
+        "RECORDING --place cam01 0.15 0.20 --place cam15 7.85 5.80 --out calibration",
+    ),
+    {0: "every camera has a place", 1: "a camera could not be placed; the output says why"},
+    _declare_calibrate,
+    _calibrate,
+)
+CHECK = Command(
+    "check",
+    "Find everything that is wrong with a store folder or a recording.",
+    ("STORE --svg coverage.svg", "RECORDING --json"),
+    {0: "nothing above a note", 1: "warnings: they cost accuracy", 2: "errors, or neither a store nor a recording"},
+    _declare_check,
+    _check,
+)
+DOCTOR = Command(
+    "doctor",
+    "Find out whether this machine and this installation are fit to run the engine.",
+    ("", "--json"),
+    {0: "fit, perhaps with warnings", 1: "a fault; the output says what to do"},
+    _declare_doctor,
+    _doctor,
+)

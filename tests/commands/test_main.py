@@ -1,0 +1,139 @@
+"""The `fusion` command itself: help, suggestions, completion, interrupts and closed pipes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands.processes import ROOT, run, start
+
+import fusion
+from fusion.commands.main import GROUPS, main
+
+COMMANDS = [command for group in GROUPS for command in group.commands]
+NAMES = [command.name for command in COMMANDS]
+
+
+def exit_of(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_the_bare_command_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    for command in COMMANDS:
+        assert f"  {command.name} " in out and command.summary in out
+    assert exit_of("--help") == 0
+    assert capsys.readouterr().out == out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_of("--version") == 0
+    assert capsys.readouterr().out == f"fusion {fusion.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
+def test_help_of_a_command(command: object, capsys: pytest.CaptureFixture[str]) -> None:
+    name, summary, examples = command.name, command.summary, command.examples  # type: ignore[attr-defined]
+    assert exit_of(name, "--help") == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: fusion {name} ") and summary in out
+    assert summary.endswith(".") and len(examples) == 2
+    for example in examples:
+        assert f"\n  fusion {name} {example}".rstrip() in out
+    assert "\nexit codes:\n" in out
+    for code in ("0 ", "2 ", "130", "141"):
+        assert f"\n  {code} " in out
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from fusion.commands.main import main\n"
+        "try: main(['console', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = ('numba', 'scipy', 'pyarrow', 'numpy', 'pydantic', 'tqdm', 'shtab', 'sqlite3', 'asyncio')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--certificate" in out and out.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("chek", "x"), "unknown command 'chek'; did you mean 'check'?"),
+        (("reconcil",), "did you mean 'reconcile'?"),
+        (("zzzz",), "unknown command 'zzzz'. `fusion --help` lists all"),
+        (("check", "--jsn", "x"), "unknown option --jsn; did you mean '--json'?"),
+        (("check", "x", "y"), "unexpected argument 'y'"),
+        (("check",), "the following arguments are required: path"),
+    ],
+)
+def test_wrong_usage_gets_a_suggestion(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_of(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err and not out
+
+
+def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "none")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("fusion check: ") and err.count("\n") == 1
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+def test_bash_completes_commands_options_and_files(tmp_path: Path) -> None:
+    code, script, err = run("completion", "bash")
+    assert code == 0, err
+    (tmp_path / "completion.sh").write_text(script)
+    (tmp_path / "stores").mkdir()
+
+    def completed(*words: str) -> set[str]:
+        line = " ".join(words)
+        ask = f"source ./completion.sh; COMP_LINE='{line}' COMP_POINT={len(line)} COMP_WORDS=({line})"
+        ask += f" COMP_CWORD={len(words) - 1}; _shtab_fusion; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        out = subprocess.run(["bash", "-c", ask], cwd=tmp_path, capture_output=True, text=True).stdout
+        return {word.strip() for word in out.splitlines()}
+
+    assert completed("fusion", "ch") == {"check"}
+    assert {"ship", "check", "completion"} <= completed("fusion", '""')
+    assert completed("fusion", "check", "--j") == {"--json"}
+    assert completed("fusion", "check", "sto") == {"stores"}
+    assert completed("fusion", "completion", "z") == {"zsh"}
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh", "powershell"])
+def test_other_shells_get_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in NAMES)
+
+
+def test_an_interrupt_ends_a_command_without_a_traceback() -> None:
+    process = start("doctor")
+    assert process.stdout is not None and process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "fusion doctor: interrupted\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize("arguments", [("check", "amazon_go"), ("--help",), ("doctor",)], ids=" ".join)
+def test_a_closed_pipe_ends_a_command_quietly(arguments: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code, _, err = run(*arguments, stdout=writer)
+    os.close(writer)
+    assert (code, err) == (141, "")
