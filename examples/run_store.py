@@ -87,9 +87,10 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from fusion.errors import RecordingError
+    from fusion.files.results import ResultsWriter
     from fusion.money.ledger import Ledger
     from fusion.observations import Recording
-    from fusion.results import PersonEntered, Receipt, ResultsWriter, Warning
+    from fusion.results import PersonEntered, Receipt, Warning
     from fusion.run import Run
     from fusion.show.console.feed import LiveFeed
     from fusion.show.report import Report
@@ -294,6 +295,7 @@ def viewed(observations: Iterable[Observation], view: View) -> Iterator[Observat
 def describe(store: Store, result: Result, start_ns: int) -> str | None:
     """One line for what happened; None for what happens all the time."""
     from fusion import results
+    from fusion.sentences import reason_text, sentence
 
     names = {product.gtin: product.name for product in store.products}
 
@@ -317,11 +319,11 @@ def describe(store: Store, result: Result, start_ns: int) -> str | None:
             pieces = sum(line.quantity for line in result.lines)
             price = store.price_text(result.total)
             said = f"{who(result.account, result.visit)}: {price} for {pieces} pieces, {result.status}"
-            said += f" ({result.reason})" if result.reason else ""
+            said += f" ({reason_text(result.reasons, store)})" if result.reasons else ""
         case results.Evidence():
             said = f"{who(result.account, result.visit)}: {len(result.events)} shelf events for the reviewer to look at"
         case results.Warning():
-            said = f"warning: {result.kind}: {result.message}"
+            said = f"warning: {result.kind}: {sentence(result, store)}"
         case _:
             return None
     t_ns = result.issued_ns if isinstance(result, results.Receipt) else result.t_ns
@@ -340,6 +342,8 @@ def read_truth(recording: Path) -> list[dict] | None:
 
 def print_receipts(store: Store, receipts: list[Receipt], visits: list[dict] | None) -> None:
     """Receipts beside the truth, where there is one."""
+    from fusion.sentences import reason_text
+
     prices = {product.gtin: product.price for product in store.products}
     left = list(visits or [])
     rows = []
@@ -360,7 +364,7 @@ def print_receipts(store: Store, receipts: list[Receipt], visits: list[dict] | N
                 row += [store.price_text(total), "right" if right else "WRONG"]
             else:
                 row += ["-", "no such visit"]
-        rows.append([*row, receipt.reason or ""])
+        rows.append([*row, reason_text(receipt.reasons) or ""])
     for visit in left:
         rows.append([visit["account"] or "(none)", "missing", "", "", "", "no receipt", ""])
     heads = ["account", "status", "pieces", "total", *(["truth", ""] if visits is not None else []), "reason"]

@@ -37,7 +37,7 @@ from fusion.money.prices import PriceBook
 from fusion.money.receipts import Mailer, ReceiptDocument, ReceiptStore
 from fusion.money.retailers import Chain, post_fee, statement
 from fusion.observations import GateScan
-from fusion.results import People, PersonEntered, Receipt, ReceiptLine, Taken
+from fusion.results import People, PersonEntered, Receipt, ReceiptLine, ReceiptStatus, Taken
 from fusion.simulation import Scenario
 from fusion.simulation.crowd import Crowd
 from fusion.store.shapes import inside_polygon
@@ -285,7 +285,8 @@ class Storefront:
         """What pieces cost that were taken at these moments."""
         lines = tuple(ReceiptLine(gtin, n, 0, 1.0) for gtin, n in sorted(items.items()))
         taken = tuple(Taken(t_ns, gtin, 1) for gtin, times in moments.items() for t_ns in times)
-        bill = Receipt("basket", None, None, end_ns, end_ns, "settled", None, self.store.currency, 0, lines, taken)
+        currency = self.store.currency
+        bill = Receipt("basket", None, None, end_ns, end_ns, ReceiptStatus.SETTLED, (), currency, 0, lines, taken)
         return self.prices.priced(bill, member=member).receipt.total
 
     def _stands_to_pay(self, x: float, y: float) -> bool:

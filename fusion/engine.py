@@ -28,8 +28,11 @@ from fusion.results import (
     PersonLeft,
     Picked,
     PutBack,
+    Reason,
+    ReasonKind,
     Receipt,
     ReceiptLine,
+    ReceiptStatus,
     Result,
     ShelfCount,
     ShelfEventExplained,
@@ -181,7 +184,7 @@ class Engine:
         self._given: dict[str, Counter[str]] = {}
         self._returned: dict[str, Counter[str]] = {}  # Of these, what the visit put back.
         self._given_sure: dict[str, float] = {}
-        self._doubts: dict[str, list[str]] = {}
+        self._doubts: dict[str, list[Reason]] = {}
 
     def _derive(self, store: Store) -> None:
         self.store = store
@@ -263,7 +266,9 @@ class Engine:
             ReceiptLine(gtin, quantity, self._products[gtin].price, 1.0) for gtin, quantity in sorted(items.items())
         )
         total = sum(line.quantity * line.unit_price for line in lines)
-        return replace(receipt, issued_ns=t_ns, status="settled", reason=None, total=total, lines=lines)
+        return replace(
+            receipt, issued_ns=t_ns, status=ReceiptStatus.SETTLED, reasons=(), total=total, lines=lines
+        )
 
     def evidence(self, visit: str) -> Evidence | None:
         """What a visit's receipt rests on; None before it is written, and for all but the newest receipts."""
@@ -486,14 +491,14 @@ class Engine:
         concerns = _concerning(visit, still_open)
         bundle_events = [self._recorder.tell(event, self._whose) for event in concerns[:BUNDLE_EVENTS_MAX]]
         explained = [self._explained(event) for event in self._attributor.settle(visit.members)]
-        receipt, reasons = self._receipt(visit, belief)
+        receipt = self._receipt(visit, belief)
         told = sorted((event for event in bundle_events if event), key=lambda e: (e.contact_ns, e.event_id))
         evidence = Evidence(
             t_ns=receipt.exit_ns,
             visit=visit.id,
             account=visit.account,
             status=receipt.status,
-            reasons=reasons,
+            reasons=receipt.reasons,
             lines=receipt.lines,
             events=tuple(told),
             sightings=tuple(one.told() for one in seen),
@@ -507,10 +512,10 @@ class Engine:
         self._sightings.forget({other.id for other in others})
         results += explained
         results.append(receipt)
-        if receipt.status == "review":
+        if receipt.status == ReceiptStatus.REVIEW:
             results.append(evidence)
 
-    def _receipt(self, visit: Visit, belief: CartBelief) -> tuple[Receipt, tuple[str, ...]]:
+    def _receipt(self, visit: Visit, belief: CartBelief) -> Receipt:
         # The cart is the balance of its account. Where the best joint explanation is not the sum of each event's own
         # best, or goods went from hand to hand, the journal says so by a transfer of its own.
         cart: Account = ("cart", visit.id)
@@ -528,24 +533,23 @@ class Engine:
         right = belief.probability * visit.identity * given_sure
         reasons = list(visit.doubts)
         if visit.account is None:
-            reasons.insert(0, "no credential")
+            reasons.insert(0, Reason(ReasonKind.NO_CREDENTIAL))
         doubts = self._doubts.pop(visit.id, [])
         if right < 1.0 - self.store.review.receipt_error_max:
-            reasons += [*doubts, *belief.reasons] or ["not sure enough who took what"]
-        receipt = Receipt(
+            reasons += [*doubts, *belief.reasons] or [Reason(ReasonKind.CART_UNCERTAIN, probability=right)]
+        return Receipt(
             visit=visit.id,
             account=visit.account,
             enter_ns=visit.enter_ns,
             exit_ns=exit_ns,
             issued_ns=max(self._heard_ns, self._now_ns),
-            status="review" if reasons else "settled",
-            reason="; ".join(dict.fromkeys(reasons)) or None,
+            status=ReceiptStatus.REVIEW if reasons else ReceiptStatus.SETTLED,
+            reasons=tuple(dict.fromkeys(reasons)),
             currency=self.store.currency,
             total=sum(line.quantity * line.unit_price for line in lines),
             lines=lines,
             taken=self._taken(cart),
         )
-        return receipt, tuple(dict.fromkeys(reasons))
 
     def _taken(self, cart: Account) -> tuple[Taken, ...]:
         moments = self.journal.moments(cart)
@@ -571,7 +575,7 @@ class Engine:
             self._given.setdefault(visit, Counter())[gtin] += pieces
             self._given_sure[visit] = self._given_sure.get(visit, 1.0) * sure
 
-    def _doubtful(self, visit: str, sure: float, reason: str) -> None:
+    def _doubtful(self, visit: str, sure: float, reason: Reason) -> None:
         self._given_sure[visit] = self._given_sure.get(visit, 1.0) * sure
         self._doubts.setdefault(visit, []).append(reason)
 
@@ -605,7 +609,7 @@ class Engine:
                     self._returned.setdefault(taker.id, Counter())[gtin] += handed
                 else:
                     for holder in holders:
-                        self._doubtful(holder, 0.5, f"another visit put back {gtin}, which may be from this one")
+                        self._doubtful(holder, 0.5, Reason(ReasonKind.HAND_OVER_AMBIGUOUS, gtin=gtin))
         for sighted in seen:
             self._claim(visit, others, sighted)
 
@@ -619,7 +623,7 @@ class Engine:
         for gtin, pieces in returned.items():
             if pieces > short.get(gtin, 0):
                 self._given[visit.id][gtin] -= pieces - short.get(gtin, 0)
-                self._doubtful(visit.id, 0.5, f"whether {gtin} was put back by this visit is not clear any more")
+                self._doubtful(visit.id, 0.5, Reason(ReasonKind.RETURN_UNCLEAR, gtin=gtin))
 
     def _claim(self, visit: Visit, others: Sequence[Visit], seen: Sighted) -> None:
         """Whether the people in a zone hold what was seen on them; if not, who gave it to them."""
@@ -637,10 +641,17 @@ class Engine:
         if len(holders) == 1 and len(there) == 1:
             self._give(holders[0].id, visit.id, seen.gtin, missing, seen.probability)
             return
-        said = f"{seen.source} {seen.kind} {seen.quantity} x {seen.gtin} at {seen.zone!r}"
-        whose = "which several visits may have handed over" if holders else "which nobody there holds"
+        reason = Reason(
+            ReasonKind.SIGHTING_AMBIGUOUS if holders else ReasonKind.SIGHTING_NOT_HELD,
+            gtin=seen.gtin,
+            quantity=seen.quantity,
+            probability=seen.probability,
+            zone=seen.zone,
+            source=seen.source,
+            sighting=seen.kind,
+        )
         for one in there:
-            self._doubtful(one.id, 1.0 - seen.probability, f"{said}, {whose}")
+            self._doubtful(one.id, 1.0 - seen.probability, reason)
 
 
 def _concerning(visit: Visit, beliefs: Sequence[EventBelief]) -> list[EventBelief]:

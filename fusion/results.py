@@ -1,21 +1,129 @@
-"""What the engine answers: typed results, and the files in which a replay keeps them."""
+"""What the engine answers: typed results, and the enumerations that they use."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
 
 import numpy as np
 
-from fusion.store.models import Store
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+class ReceiptStatus(StrEnum):
+    """Whether money may move for a receipt, or a person has to look first."""
 
-ROWS_PER_GROUP = 8192
+    SETTLED = "settled"
+    REVIEW = "review"
+
+
+class ShelfStatus(StrEnum):
+    """State of one product on one plate."""
+
+    OK = "ok"
+    EMPTY = "empty"  # belongs there, none is left
+    MISPLACED = "misplaced"  # lies where it does not belong
+    OVERDRAWN = "overdrawn"  # more left than was known to lie there, so the count is wrong
+
+
+class ReasonKind(StrEnum):
+    """Why a receipt goes to review. In brackets: the fields of `Reason` that apply."""
+
+    # About the visit.
+    NO_CREDENTIAL = "no_credential"
+    SCANNED_PERSON_LOST = "scanned_person_lost"  # lost from sight at the gate, another may have come in (gate)
+    UNSCANNED_BESIDE = "unscanned_beside"  # a person without a credential stood at the gate during the scan (gate)
+    LOST_AMONG_OTHERS = "lost_among_others"
+    LOST_INSIDE = "lost_inside"
+    # About its goods.
+    PERSON_UNCERTAIN = "person_uncertain"  # who moved this load (plate, delta_g, probability)
+    GOODS_UNCERTAIN = "goods_uncertain"  # what this load was (plate, delta_g, probability)
+    EVENT_UNCERTAIN = "event_uncertain"  # either (plate, delta_g, probability)
+    CART_UNCERTAIN = "cart_uncertain"  # many small doubts (probability)
+    RETURNED_MORE_THAN_TAKEN = "returned_more_than_taken"  # (gtin, quantity)
+    PLATE_NOT_REPORTING = "plate_not_reporting"  # a hand was in the space above it (plate)
+    HAND_OVER_AMBIGUOUS = "hand_over_ambiguous"  # another visit put back what one of several had (gtin)
+    RETURN_UNCLEAR = "return_unclear"  # later evidence contradicts a put-back that was relied on (gtin)
+    SIGHTING_NOT_HELD = "sighting_not_held"  # (source, sighting, quantity, gtin, zone, probability)
+    SIGHTING_AMBIGUOUS = "sighting_ambiguous"  # several visits may have handed it over (as above)
+    # About the way from the sensors to the engine.
+    DATA_LOST = "data_lost"  # (seconds)
+    DATA_DROPPED = "data_dropped"  # under overload (seconds)
+    DATA_LOST_AT_END = "data_lost_at_end"  # (seconds)
+    DATA_ENDED = "data_ended"
+    SCANS_DROPPED = "scans_dropped"
+    MESSAGES_DROPPED = "messages_dropped"
+    STREAM_NOT_RESUMED = "stream_not_resumed"
+    RESTARTED = "restarted"
+    STATE_LOST = "state_lost"  # the engine started without the state of before
+    SNAPSHOT_UNUSABLE = "snapshot_unusable"
+    LAYOUT_CHANGED = "layout_changed"
+    DOUBTS_UNREADABLE = "doubts_unreadable"
+    ACCOUNT_CHANGED = "account_changed"  # the visit was another account's before a restart
+    NEIGHBOUR_REBILLED = "neighbour_rebilled"
+    # Stated in words by whoever embeds the engine (detail).
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason why a receipt goes to review. A field is None where it does not apply to the kind.
+
+    `fusion.sentences` puts it into words.
+
+    Attributes:
+        plate, zone, gate, source: names in the store; the source of a sighting.
+        gtin, quantity: the product and the number of pieces concerned.
+        delta_g: change of load.
+        probability: of the most probable explanation.
+        sighting: "read" or "seen".
+        seconds: length of the gap.
+        detail: free text, with NOTE only.
+    """
+
+    kind: ReasonKind
+    plate: str | None = None
+    gtin: str | None = None
+    quantity: int | None = None
+    delta_g: float | None = None
+    probability: float | None = None
+    gate: str | None = None
+    zone: str | None = None
+    source: str | None = None
+    sighting: str | None = None
+    seconds: float | None = None
+    detail: str | None = None
+
+
+class WarningKind(StrEnum):
+    """What needs attention. In brackets: the fields of `Warning` that apply; its subject is named first."""
+
+    PLATE_SILENT = "plate silent"  # plate (seconds)
+    PLATE_STUCK = "plate stuck"  # plate (seconds)
+    PLATE_NOISY = "plate noisy"  # plate (limit_g)
+    PLATE_RECOVERED = "plate recovered"  # plate
+    CAMERA_OUTAGE = "camera outage"  # camera (seconds)
+    CAMERA_BACK = "camera back"  # camera
+    CAMERA_MOVED = "camera moved"  # camera (off_m)
+    CAMERA_FITS_AGAIN = "camera fits again"  # camera
+    CAMERA_RECALIBRATED = "camera recalibrated"  # camera
+    CAMERA_MISSES_PEOPLE = "camera misses people"  # camera (share, usual_share)
+    CAMERA_FINDS_PEOPLE = "camera finds people again"  # camera (share)
+    UNKNOWN_GATE = "unknown gate"  # gate
+    CREDENTIAL_REFUSED = "credential refused"  # gate (credential)
+    NO_CREDENTIAL = "no credential"  # visit (gate, None where the person was not seen coming in)
+    PERSON_LOST = "lost"  # visit
+    OVERLOAD = "overload"  # stream (count, total)
+    OVERLOAD_OVER = "overload over"  # stream, "all" where none dropped more (count, total)
+    REFUSED = "refused"  # stream (count, detail)
+    BROKER_LOST = "broker lost"  # host (detail)
+    BROKER_BACK = "broker back"  # host
+    PUBLISHER_LOST = "publisher lost"  # publisher
+    PUBLISHER_BACK = "publisher back"  # publisher
+    PUBLISHER_STOPPED = "publisher stopped"  # publisher
+    PUBLISHER_SILENT = "publisher silent"  # publisher (seconds)
+    PUBLISHER_DROPPED = "publisher dropped messages"  # publisher (total)
+    MESSAGES_MISSING = "messages missing"  # topic (total)
+    MESSAGES_DROPPED = "messages dropped"  # kind of message (total)
+    MESSAGE_REFUSED = "message refused"  # topic (total, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +248,8 @@ class Receipt:
         enter_ns: first entry of the visit's people; None where nobody saw them come in.
         exit_ns: their last exit.
         issued_ns: data time at which the receipt was final.
-        status: "settled", or "review" with a reason: a person has to look before money moves.
+        status: settled, or review: a person has to look before money moves.
+        reasons: why it goes to review, worst first; empty where it is settled.
         taken: when the pieces on the lines were taken, oldest first; they may have had other prices then.
     """
 
@@ -149,8 +258,8 @@ class Receipt:
     enter_ns: int | None
     exit_ns: int
     issued_ns: int
-    status: str
-    reason: str | None
+    status: ReceiptStatus
+    reasons: tuple[Reason, ...]
     currency: str
     total: int
     lines: tuple[ReceiptLine, ...]
@@ -229,7 +338,7 @@ class Evidence:
 
     Attributes:
         t_ns: the visit's last exit.
-        reasons: why the receipt is in review, in words; empty where it is settled.
+        reasons: as on the receipt.
         lines: as on the receipt.
         events: those that may concern the visit, in order of time.
         n_left_out: further such events: more than one bundle holds, or older than what is kept.
@@ -238,8 +347,8 @@ class Evidence:
     t_ns: int
     visit: str
     account: str | None
-    status: str
-    reasons: tuple[str, ...]
+    status: ReceiptStatus
+    reasons: tuple[Reason, ...]
     lines: tuple[ReceiptLine, ...]
     events: tuple[EventEvidence, ...]
     sightings: tuple[SightingEvidence, ...]
@@ -254,8 +363,7 @@ class ShelfCount:
         pieces: at least 0.
         overdrawn: pieces that left beyond those known to lie there; `pieces - overdrawn` is what the books say.
         planned: whether the product belongs there.
-        status: "ok"; "empty" where it belongs and none is left; "misplaced" where it does not belong and lies;
-            "overdrawn" where the count must be wrong.
+        status: see `ShelfStatus`.
         confidence: probability that the count is right, given that the planogram's counts were.
     """
 
@@ -264,18 +372,43 @@ class ShelfCount:
     pieces: int
     overdrawn: int
     planned: bool
-    status: str
+    status: ShelfStatus
     confidence: float
 
 
 @dataclass(frozen=True, slots=True)
 class Warning:
-    """Something is wrong with a sensor or a visit. `subject` names the camera, plate, gate or visit."""
+    """A sensor, a gate, a visit or a stream needs attention. A field is None where it does not apply to the kind.
+
+    `fusion.sentences` puts it into words.
+
+    Attributes:
+        t_ns: data time; 0 before the first data.
+        subject: the camera, plate, gate, visit, stream or publisher concerned.
+        seconds: for how long.
+        count: how many were affected since the last warning of this kind about the subject.
+        total: how many since the process started.
+        off_m: distance between where a camera is and where it looks from.
+        share, usual_share: part of the people that a camera misses, and that the other cameras miss.
+        limit_g: the standard deviation above which a plate counts as noisy.
+        gate: where a person came in.
+        credential: type of a credential that was refused.
+        detail: what another program reported, verbatim.
+    """
 
     t_ns: int
-    kind: str
+    kind: WarningKind
     subject: str
-    message: str
+    seconds: float | None = None
+    count: int | None = None
+    total: int | None = None
+    off_m: float | None = None
+    share: float | None = None
+    usual_share: float | None = None
+    limit_g: float | None = None
+    gate: str | None = None
+    credential: str | None = None
+    detail: str | None = None
 
 
 Result = People | PersonEntered | PersonLeft | Picked | PutBack | ShelfEventExplained | Receipt | Evidence | Warning
@@ -293,209 +426,3 @@ class RunSummary:
     engine_cpu_s: float = 0.0
     step_us: dict[str, float] = field(default_factory=lambda: {"p50": 0.0, "p99": 0.0, "max": 0.0})
     ignored: dict[str, int] = field(default_factory=dict)
-
-
-class ResultsWriter:
-    """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract; beside them evidence.jsonl
-    and, where counts are given at the end, shelves.jsonl."""
-
-    def __init__(self, folder: str | Path, store: Store) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._n_joints = store.layout.n_joints
-        self._schema = pa.schema(
-            [
-                ("time", pa.int64()),
-                ("track", pa.int64()),
-                ("account", pa.string()),
-                ("confirmed", pa.bool_()),
-                ("x", pa.float64()),
-                ("y", pa.float64()),
-                ("keypoints", pa.list_(pa.float32(), 4 * self._n_joints)),
-            ]
-        )
-        self._tracks = pq.ParquetWriter(
-            self.folder / "tracks.parquet", self._schema, compression="zstd", write_page_checksum=True
-        )
-        self._receipts = open(self.folder / "receipts.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed by close()
-        self._events = open(self.folder / "events.jsonl", "w", encoding="utf-8")  # noqa: SIM115
-        self._evidence = open(self.folder / "evidence.jsonl", "w", encoding="utf-8")  # noqa: SIM115
-        self._pending: list[tuple[People, list[str | None]]] = []
-        self._n_pending = 0
-
-    def write(self, result: Result, account_of: Callable[[int], str | None]) -> None:
-        """Keep a result. account_of: the account of a track as known now; asked for People only."""
-        match result:
-            case People():
-                if len(result.track_id):
-                    self._pending.append((result, [account_of(track) for track in result.track_id.tolist()]))
-                    self._n_pending += len(result.track_id)
-                    if self._n_pending >= ROWS_PER_GROUP:
-                        self._flush()
-            case Receipt():
-                self._receipts.write(_json(_receipt_row(result)))
-            case ShelfEventExplained():
-                self._events.write(_json(_event_row(result)))
-            case Evidence():
-                # At once: somebody may be waiting to decide.
-                self._evidence.write(_json(evidence_row(result)))
-                self._evidence.flush()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        if not self._pending:
-            return
-        people = [one for one, _ in self._pending]
-        joints = [np.concatenate([one.joints_m, one.joints_sd_m[:, :, None]], axis=2) for one in people]
-        flat = np.concatenate(joints).astype(np.float32).reshape(-1)
-        positions = np.concatenate([one.position_m for one in people])
-        columns: list[pa.Array] = [
-            pa.array(np.repeat([one.t_ns for one in people], [len(one.track_id) for one in people])),
-            pa.array(np.concatenate([one.track_id for one in people])),
-            pa.array([account for _, accounts in self._pending for account in accounts], pa.string()),
-            pa.array(np.concatenate([one.confirmed for one in people])),
-            pa.array(np.ascontiguousarray(positions[:, 0])),
-            pa.array(np.ascontiguousarray(positions[:, 1])),
-            pa.FixedSizeListArray.from_arrays(pa.array(flat), 4 * self._n_joints),
-        ]
-        self._tracks.write_batch(pa.record_batch(columns, schema=self._schema))
-        self._pending.clear()
-        self._n_pending = 0
-
-    def close(self, summary: RunSummary, shelves: Iterable[ShelfCount] | None = None, fault: str | None = None) -> None:
-        """Write what is held back, and run.json. fault: why the run ended before its source did; a key of run.json
-        only where there is one."""
-        self._flush()
-        for file in (self._tracks, self._receipts, self._events, self._evidence):
-            file.close()
-        if shelves is not None:
-            text = "".join(_json(_shelf_row(count)) for count in shelves)
-            (self.folder / "shelves.jsonl").write_text(text, encoding="utf-8")
-        run = vars(summary) if fault is None else {**vars(summary), "fault": fault}
-        (self.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-
-
-def _json(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _receipt_row(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "visit": receipt.visit,
-        "account": receipt.account,
-        "enter": receipt.enter_ns,
-        "exit": receipt.exit_ns,
-        "issued": receipt.issued_ns,
-        "status": receipt.status,
-        "reason": receipt.reason,
-        "currency": receipt.currency,
-        "total": receipt.total,
-        "lines": [
-            {
-                "gtin": line.gtin,
-                "quantity": line.quantity,
-                "unit_price": line.unit_price,
-                "confidence": round(line.confidence, 6),
-            }
-            for line in receipt.lines
-        ],
-    }
-
-
-def _event_row(event: ShelfEventExplained) -> dict[str, Any]:
-    return {
-        "time": event.t_ns,
-        "plate": event.plate,
-        "delta_g": round(event.delta_g, 3),
-        "candidates": [
-            {"account": c.account, "gtin": c.gtin, "quantity": c.quantity, "probability": round(c.probability, 6)}
-            for c in event.candidates
-        ],
-    }
-
-
-def _candidate_row(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "account": candidate.account,
-        "visit": candidate.visit,
-        "gtin": candidate.gtin,
-        "quantity": candidate.quantity,
-        "probability": round(candidate.probability, 6),
-    }
-
-
-def evidence_row(evidence: Evidence) -> dict[str, Any]:
-    """A bundle as plain JSON, as in evidence.jsonl."""
-    return {
-        "visit": evidence.visit,
-        "account": evidence.account,
-        "exit": evidence.t_ns,
-        "status": evidence.status,
-        "reasons": list(evidence.reasons),
-        "lines": [
-            {"gtin": line.gtin, "quantity": line.quantity, "confidence": round(line.confidence, 6)}
-            for line in evidence.lines
-        ],
-        "events": [
-            {
-                "event": event.event_id,
-                "onset": event.onset_ns,
-                "contact": event.contact_ns,
-                "settled": event.settled_ns,
-                "plate": event.plate,
-                "traces": [
-                    {
-                        "plate": trace.plate,
-                        "delta_g": trace.delta_g,
-                        "start": trace.start_ns,
-                        "rate_hz": trace.rate_hz,
-                        "grams": trace.grams,
-                    }
-                    for trace in event.traces
-                ],
-                "wrists": [
-                    {
-                        "track": path.track_id,
-                        "account": path.account,
-                        "visit": path.visit,
-                        "times": path.t_ns,
-                        "left": path.left_m,
-                        "right": path.right_m,
-                    }
-                    for path in event.wrists
-                ],
-                "alternatives": [_candidate_row(candidate) for candidate in event.alternatives],
-                "nothing": round(event.nothing, 6),
-            }
-            for event in evidence.events
-        ],
-        "sightings": [
-            {
-                "time": seen.t_ns,
-                "source": seen.source,
-                "kind": seen.kind,
-                "zone": seen.zone,
-                "gtin": seen.gtin,
-                "quantity": seen.quantity,
-                "probability": seen.probability,
-            }
-            for seen in evidence.sightings
-        ],
-        "left_out": evidence.n_left_out,
-    }
-
-
-def _shelf_row(count: ShelfCount) -> dict[str, Any]:
-    return {
-        "plate": count.plate,
-        "gtin": count.gtin,
-        "pieces": count.pieces,
-        "overdrawn": count.overdrawn,
-        "planned": count.planned,
-        "status": count.status,
-        "confidence": round(count.confidence, 6),
-    }

@@ -227,9 +227,8 @@ class _Reader(pickle.Unpickler):
             return super().find_class(module, name)
         if module.removeprefix("fusion.") in _MODULES and "." not in name:
             found = getattr(importlib.import_module(module), name, None)
-            # Of the modules that read and write files only what is data.
-            files = module in ("fusion.observations", "fusion.results")
-            data = not files or found is Reorder or dataclasses.is_dataclass(found)
+            # Of the module that reads and writes files only what is data.
+            data = module != "fusion.observations" or found is Reorder or dataclasses.is_dataclass(found)
             if isinstance(found, type) and found.__module__ == module and data:
                 return found
         raise SnapshotError(f"snapshot: want the classes of an engine, got {module[:50]}.{name[:50]}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fusion.chain.batch import Job, Replayed, replay_job
 from fusion.errors import ConfigError
-from fusion.results import ResultsWriter
+from fusion.files.results import ResultsWriter
 
 
 def square(n: int) -> int:

@@ -18,6 +18,7 @@ ORDER = (
     ("store",),
     ("example_stores",),
     ("observations", "results"),
+    ("sentences",),
     ("files",),
     ("people",),
     ("goods",),
@@ -87,7 +88,9 @@ def test_import_loads_nothing_heavy() -> None:
     assert not [name for name in loaded if name.startswith("fusion.")]
 
 
-@pytest.mark.parametrize("module", ["store.models", "files.cameras", "files.detections", "observations", "results"])
+@pytest.mark.parametrize(
+    "module", ["store.models", "files.cameras", "files.detections", "files.results", "observations", "results"]
+)
 def test_reading_files_needs_no_kernels(module: str) -> None:
     loaded = loaded_by(f"import fusion.{module}")
     assert not {name.split(".")[0] for name in loaded} & HEAVY

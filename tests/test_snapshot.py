@@ -439,7 +439,8 @@ def test_what_a_change_makes_void(halfway: tuple[Engine, bytes, list[Any]]) -> N
     assert [one.moved for one in again.health().cameras] == [False, True, *4 * [False]]
     assert again._tracker.health._trust.tolist() == [1.0, 0.0, *4 * [1.0]]
     results = [result for observation in observations[:300] for result in again.feed(observation)]
-    assert [one.subject for one in results if isinstance(one, Warning) and one.kind == "camera fits again"] == [camera]
+    warnings = [one for one in results if isinstance(one, Warning)]
+    assert [one.subject for one in warnings if one.kind == "camera recalibrated"] == [camera]
 
     # What a plate exaggerates by was learnt from what lies there.
     planogram = engine._monitor.planogram, engine._attributor.planogram

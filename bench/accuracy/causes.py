@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fusion.results import Candidate, ShelfEventExplained
+from fusion.results import Candidate, Reason, ReasonKind, ShelfEventExplained
+from fusion.sentences import reason_text
 from fusion.store.models import Store
 
 # An event less sure than this is worth a word; a receipt may be unsure by many such.
@@ -24,6 +25,14 @@ NEAR_M = 0.25
 LIKE_SHARE = 0.04
 # An event that is told so far from its time meets hands that are elsewhere by then.
 OFF_S = 0.25
+# Doubts about a visit itself, the worst first, by the name that the table gives them.
+VISIT_CAUSES = {
+    frozenset(
+        (ReasonKind.LOST_AMONG_OTHERS, ReasonKind.LOST_INSIDE, ReasonKind.SCANNED_PERSON_LOST)
+    ): "lost from sight",
+    frozenset((ReasonKind.UNSCANNED_BESIDE,)): "a person without a credential at the gate",
+    frozenset((ReasonKind.RETURNED_MORE_THAN_TAKEN,)): "more was put back",
+}
 
 
 @dataclass
@@ -110,13 +119,14 @@ class _Inquiry:
                 out.append(Cause(self.case, self.seed, visit.account, "no receipt", "no receipt"))
                 continue
             status = f"{'settled' if settled else 'review'}, {'right' if right else 'wrong'}"
-            reason = "; ".join(receipt.reason or "" for receipt in mine)
-            cause, said = self._of_review(visit, reason) if not settled else ("", [])
+            reasons = [reason for receipt in mine for reason in receipt.reasons]
+            cause, said = self._of_review(visit, reasons) if not settled else ("", [])
             if not right:
                 wrong, more = self._of_wrong(visit, got)
                 cause = wrong if settled else f"{cause} / {wrong}"
                 said += more
-            out.append(Cause(self.case, self.seed, visit.account, status, cause, [f"reason: {reason}", *said]))
+            said = [f"reason: {reason_text(reasons) or ''}", *said]
+            out.append(Cause(self.case, self.seed, visit.account, status, cause, said))
         return out
 
     # ---- doubts ------------------------------------------------------------------------------------------------------
@@ -239,11 +249,11 @@ class _Inquiry:
 
     # ---- receipts ----------------------------------------------------------------------------------------------------
 
-    def _of_review(self, visit: Any, reason: str) -> tuple[str, list[str]]:
+    def _of_review(self, visit: Any, reasons: list[Reason]) -> tuple[str, list[str]]:
         """The worst doubt of a reviewed receipt, and all of them."""
-        for said in ("lost from sight", "without a credential stood", "more was put back"):
-            if said in reason:
-                return f"visit: {said}", []
+        for kinds, named in VISIT_CAUSES.items():
+            if any(reason.kind in kinds for reason in reasons):
+                return f"visit: {named}", []
         doubts = []
         for told in self.answers.events:
             if not any(candidate.account == visit.account for candidate in told.candidates):

@@ -73,7 +73,7 @@ from fusion.goods import attribution
 from fusion.goods import scales as shelves
 from fusion.goods.planogram import PLACE_GAIN_SD, Rows
 from fusion.observations import Frame, ItemSighting, Observation, Recording, ShelfReading
-from fusion.results import People, PersonEntered, Receipt, ShelfEventExplained
+from fusion.results import People, PersonEntered, ReasonKind, Receipt, ShelfEventExplained
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.goods import ShelfMap, Stock
 from fusion.simulation.scales import Scales
@@ -426,7 +426,7 @@ def plain_receipts(store: Store, answers: Answers) -> list[Receipt]:
             for gtin, n in sorted((+carts[receipt.account]).items())
         )
         # The visit's own doubts stay; what the goods were is never in doubt.
-        doubt = receipt.account is None or any(said in (receipt.reason or "") for said in VISIT_DOUBTS)
+        doubt = receipt.account is None or any(reason.kind in VISIT_DOUBTS for reason in receipt.reasons)
         out.append(replace(receipt, lines=lines, status="review" if doubt else "settled"))
     return out
 
@@ -492,7 +492,10 @@ def _carry_forward(grams: np.ndarray) -> None:
 # ---- scoring ---------------------------------------------------------------------------------------------------------
 
 # What the following of people, not of goods, has to say against settling a receipt.
-VISIT_DOUBTS = ("lost from sight", "without a credential stood", "no credential")
+VISIT_DOUBTS = {
+    ReasonKind.LOST_AMONG_OTHERS, ReasonKind.LOST_INSIDE, ReasonKind.SCANNED_PERSON_LOST, ReasonKind.UNSCANNED_BESIDE,
+    ReasonKind.NO_CREDENTIAL,
+}  # fmt: skip
 RECEIPT_MATCH_S = 10.0
 EVENT_MATCH_S, EVENT_MATCH_M = 1.5, 0.45
 # The last of a receipt's evidence: a load that leaves a plate settles within this time.

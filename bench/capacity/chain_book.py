@@ -29,7 +29,7 @@ from fusion.chain.book import BATCH, ChainBook, LedgerSource, OutboxSource, Reco
 from fusion.goods.journal import Transfer
 from fusion.live.outbox import COLUMNS, Outbox
 from fusion.money.ledger import Ledger
-from fusion.results import Receipt, ReceiptLine
+from fusion.results import Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.models import Product, Store
 
 T_NS = 1_772_528_646_000_000_000
@@ -88,7 +88,8 @@ def fill(ledger: Ledger, outbox: Outbox, n_receipts: int, n_transfers: int) -> N
         with ledger.batch():
             for i in range(first, min(first + 1000, n_receipts)):
                 visit = f"visit {i:08d}"
-                ledger.post_receipt(Receipt(visit, None, T_NS, T_NS + 60, T_NS + i, "settled", None, "EUR", 697, LINES))
+                times = T_NS, T_NS + 60, T_NS + i
+                ledger.post_receipt(Receipt(visit, None, *times, ReceiptStatus.SETTLED, (), "EUR", 697, LINES))
     for first in range(0, n_transfers, 1000):
         outbox.add(
             Transfer(f"shop/a1/{T_NS + i}/{i}", T_NS + i, ("cart", f"visit {i:08d}"), ("shelf", "a1"), GTINS[0], 1)

@@ -30,7 +30,7 @@ from typing import Any
 from fusion.money.databases import Holder
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout, HttpProvider, InProcessProvider
-from fusion.results import Receipt, ReceiptLine
+from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.models import PaymentPolicy, Product, Store
 
 T_NS = 1_772_528_646_000_000_000
@@ -116,8 +116,11 @@ def work(ledger: Ledger, checkout: Checkout, first: int, said: int) -> None:
         checkout.open_visit(visit, pseudonym, t_ns)
         acknowledge("opened", i)
         lines, status, decision = course(i)
-        reason = "unsure" if status == "review" else None
-        receipt = Receipt(visit, pseudonym, t_ns, t_ns, t_ns, status, reason, "EUR", total_of(lines), lines)
+        reasons = (Reason(ReasonKind.CART_UNCERTAIN, probability=0.9),) if status == "review" else ()
+        times = t_ns, t_ns, t_ns
+        receipt = Receipt(
+            visit, pseudonym, *times, ReceiptStatus(status), reasons, "EUR", total_of(lines), lines
+        )
         checkout.receipt(receipt)
         acknowledge("billed", i)
         if decision is not None:

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 from fusion.money.ledger import Ledger
-from fusion.results import Receipt, ReceiptLine
+from fusion.results import Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.models import Product, Store
 
 T_NS = 1_772_528_646_000_000_000
@@ -45,7 +45,7 @@ STORE = Store(
 
 
 def receipt(i: int) -> Receipt:
-    return Receipt(f"visit {i:08d}", None, T_NS, T_NS + 60, T_NS + i, "settled", None, "EUR", 697, LINES)
+    return Receipt(f"visit {i:08d}", None, T_NS, T_NS + 60, T_NS + i, ReceiptStatus.SETTLED, (), "EUR", 697, LINES)
 
 
 class RawSqlite:

@@ -23,9 +23,10 @@ from urllib.parse import urlencode
 
 from browsing import CHROMEDRIVER, CHROMIUM, browsing, complaints
 
+from fusion.files.results import ResultsWriter
 from fusion.money.ledger import Ledger
 from fusion.observations import Observation
-from fusion.results import Receipt, ResultsWriter
+from fusion.results import Reason, ReasonKind, Receipt, ReceiptStatus
 from fusion.run import Run
 from fusion.show.console.feed import LiveFeed
 from fusion.show.console.users import Users
@@ -218,8 +219,8 @@ def bills(store: Store, observations: list[Observation], ledger: Ledger, folder:
     receipts.sort(key=lambda receipt: min(line.confidence for line in receipt.lines))
     writer = ResultsWriter(folder, store)
     for receipt in receipts[:2]:
-        reason = receipt.reason or "not sure enough who took what"
-        ledger.post_receipt(replace(receipt, status="review", reason=reason))
+        reasons = receipt.reasons or (Reason(ReasonKind.CART_UNCERTAIN, probability=0.9),)
+        ledger.post_receipt(replace(receipt, status=ReceiptStatus.REVIEW, reasons=reasons))
         bundle = run.engine.evidence(receipt.visit)
         assert bundle is not None
         writer.write(bundle, run.engine.account_of)

@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fusion.files.results import ResultsWriter
 from fusion.observations import Observation, Recording
-from fusion.results import ResultsWriter
 from fusion.run import Run
 from fusion.show.rerun_view import View
 from fusion.simulation import Scenario, Simulation, demo_store

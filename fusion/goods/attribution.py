@@ -18,6 +18,7 @@ import numpy as np
 from fusion.goods.planogram import PLACE_GAIN_SD, QUANTITY_PRIOR, Identifications, Planogram
 from fusion.goods.scales import ShelfEvent
 from fusion.people.arms import HAND_BEYOND_WRIST_M, ArmHistory
+from fusion.results import Reason, ReasonKind
 from fusion.store.models import Store
 
 # ---- where an actor's hand is, relative to a bystander's; all in metres and seconds ----------------------------------
@@ -204,7 +205,7 @@ class CartBelief:
     items: dict[str, int]
     confidence: dict[str, float]
     probability: float
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     short: dict[str, int] = field(default_factory=dict)
 
 
@@ -926,7 +927,7 @@ class Attributor:
         items: Counter[int] = Counter({self._product[gtin]: n for gtin, n in (given or {}).items()})
         log_right = 0.0
         log_line: defaultdict[int, float] = defaultdict(float)
-        doubts: list[tuple[float, str]] = []
+        doubts: list[tuple[float, Reason]] = []
         for one in self._decided:
             for cart, product, quantity in one.parts:
                 if cart in wanted:
@@ -938,7 +939,9 @@ class Attributor:
             right = 1.0 - sum(p for cart, p in one.doubt.items() if cart in wanted)
             log_right += math.log(max(right, 1e-12))
             if right < 0.99:
-                doubts.append((right, f"at plate {one.event.plate}, {one.event.total_g:+.0f} g: {right:.2f} sure"))
+                plate, delta_g = one.event.plate, one.event.total_g
+                reason = Reason(ReasonKind.EVENT_UNCERTAIN, plate=plate, delta_g=delta_g, probability=right)
+                doubts.append((right, reason))
         for component in self._components:
             of_cart = np.isin(component.table.cart, list(wanted)) & (component.table.quantity != 0)
             if not of_cart.any():
@@ -953,18 +956,20 @@ class Attributor:
                 doubts.append((right, self._doubt(component, of_cart)))
         negative = [product for product, quantity in items.items() if quantity < 0]
         if negative:
-            said = ", ".join(self.planogram.gtins[product] for product in negative)
-            doubts.append((0.0, f"more was put back than taken: {said}"))
+            for product in negative:
+                gtin = self.planogram.gtins[product]
+                reason = Reason(ReasonKind.RETURNED_MORE_THAN_TAKEN, gtin=gtin, quantity=-items[product])
+                doubts.append((0.0, reason))
             log_right += math.log(0.5)
         for name in self._unheard_of(wanted):
-            doubts.append((UNHEARD_PROBABILITY, f"may have taken from plate {name}, which does not report"))
+            doubts.append((UNHEARD_PROBABILITY, Reason(ReasonKind.PLATE_NOT_REPORTING, plate=name)))
             log_right += math.log(UNHEARD_PROBABILITY)
         gtins = self.planogram.gtins
         return CartBelief(
             {gtins[product]: quantity for product, quantity in sorted(items.items()) if quantity > 0},
             {gtins[product]: min(math.exp(log_p), 1.0) for product, log_p in sorted(log_line.items())},
             min(math.exp(log_right), 1.0),
-            tuple(text for _, text in sorted(doubts)),
+            tuple(reason for _, reason in sorted(doubts, key=lambda doubt: (doubt[0], doubt[1].plate or ""))),
             {gtins[product]: -items[product] for product in sorted(negative)},
         )
 
@@ -993,10 +998,10 @@ class Attributor:
         }
         return chosen, line, outcomes[best]
 
-    def _doubt(self, component: _Component, mine: np.ndarray) -> str:
+    def _doubt(self, component: _Component, mine: np.ndarray) -> Reason:
         """Why a component makes a cart uncertain: the event that is least clear, and what about it."""
         table, probability = component.table, component.probability
-        worst, said = 1.1, ""
+        worst, reason = 1.1, Reason(ReasonKind.CART_UNCERTAIN)
         for index, opened in enumerate(component.events):
             of_event = component.event_of == index
             if not (of_event[:, None] & mine).any():
@@ -1006,9 +1011,10 @@ class Attributor:
             what_p = _largest(np.stack([table.product, table.quantity], axis=1)[of_event], probability[of_event])
             if top < worst:
                 worst = top
-                kind = "who" if who_p < what_p else "what"
-                said = f"{kind} at plate {opened.plate}, {opened.event.delta_g.sum():+.0f} g: {top:.2f} sure"
-        return said
+                kind = ReasonKind.PERSON_UNCERTAIN if who_p < what_p else ReasonKind.GOODS_UNCERTAIN
+                delta_g = float(opened.event.delta_g.sum())
+                reason = Reason(kind, plate=opened.plate, delta_g=delta_g, probability=top)
+        return reason
 
     # ---- closing -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from fusion.goods.attribution import EventBelief, EventCandidate
 from fusion.goods.journal import Journal
 from fusion.observations import ItemSighting
 from fusion.people.arms import ArmHistory
-from fusion.results import ShelfCount, SightingEvidence
+from fusion.results import ShelfCount, ShelfStatus, SightingEvidence
 from fusion.store.models import Store
 from fusion.store.shapes import edge_distance_m, inside_polygon
 
@@ -156,7 +156,12 @@ class ShelfBooks:
             planned = (plate, gtin) in self._start
             if not planned and count == 0:
                 continue
-            status = "overdrawn" if count < 0 else "misplaced" if not planned else "ok" if count else "empty"
+            if count < 0:
+                status = ShelfStatus.OVERDRAWN
+            elif not planned:
+                status = ShelfStatus.MISPLACED
+            else:
+                status = ShelfStatus.OK if count else ShelfStatus.EMPTY
             sure = math.exp(log_sure.get((plate, gtin), 0.0)) if count >= 0 else 0.0
             rows.append(ShelfCount(plate, gtin, max(count, 0), max(-count, 0), planned, status, sure))
         return rows

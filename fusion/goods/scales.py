@@ -17,7 +17,7 @@ import numpy as np
 from fusion.errors import OrderError
 from fusion.goods.planogram import GAIN_SD, Planogram, Rows
 from fusion.observations import ShelfReading
-from fusion.results import Warning
+from fusion.results import Warning, WarningKind
 from fusion.store.models import Store
 
 # Probability density, per gram, of a load that no known product explains.
@@ -317,16 +317,16 @@ class ShelfMonitor:
             **dict.fromkeys(np.flatnonzero(stuck).tolist(), "stuck"),
             **dict.fromkeys(np.flatnonzero(silent).tolist(), "silent"),
         }
-        said = {
-            "silent": f"no message for {STUCK_S:g} s",
-            "stuck": f"the same value for {STUCK_S:g} s",
-            "noisy": f"noise above {NOISY_SD_G:g} g",
-        }
         for plate, fault in unwell.items():
             if self._reported.get(plate) != fault:
-                self._warnings.append(Warning(now_ns, f"plate {fault}", self._names[plate], said[fault]))
+                name = self._names[plate]
+                if fault == "noisy":
+                    self._warnings.append(Warning(now_ns, WarningKind.PLATE_NOISY, name, limit_g=NOISY_SD_G))
+                else:
+                    kind = WarningKind.PLATE_STUCK if fault == "stuck" else WarningKind.PLATE_SILENT
+                    self._warnings.append(Warning(now_ns, kind, name, seconds=STUCK_S))
         for plate in self._reported.keys() - unwell.keys():
-            self._warnings.append(Warning(now_ns, "plate recovered", self._names[plate], "reports again"))
+            self._warnings.append(Warning(now_ns, WarningKind.PLATE_RECOVERED, self._names[plate]))
         self._reported = unwell
 
     # ---- from changes to events --------------------------------------------------------------------------------------

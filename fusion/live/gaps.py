@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusion.files.results import reason_of, reason_row
 from fusion.people.visits import SCAN_VALID_S
-from fusion.results import Receipt
+from fusion.results import Reason, ReasonKind, Receipt
+from fusion.sentences import sentence
 from fusion.snapshot import write
 
 # So much more than a stream's usual step may be missing on the way to the engine.
@@ -44,16 +46,17 @@ class Gap:
     Attributes:
         start_ns, end_ns: of the data that are missing, or of what cannot be relied on.
         until_ns: visits that began until then, never before the end, may have got another one's scan.
-        why: what happened, with a place for the seconds.
+        kind: what happened.
     """
 
     start_ns: int
     end_ns: int
     until_ns: int
-    why: str
+    kind: ReasonKind
 
-    def __str__(self) -> str:
-        return self.why.format((self.end_ns - self.start_ns) * 1e-9)
+    def reason(self) -> Reason:
+        """Why a receipt that this touches goes to review."""
+        return Reason(self.kind, seconds=(self.end_ns - self.start_ns) * 1e-9)
 
     def touches(self, receipt: Receipt) -> bool:
         return (receipt.enter_ns or 0) <= self.until_ns and receipt.exit_ns >= self.start_ns - UNDECIDED_S * 1e9
@@ -69,7 +72,7 @@ class Gaps:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._gaps: list[Gap] = []
-        self._visits: dict[str, str] = {}
+        self._visits: dict[str, Reason] = {}
         # By stream: newest time and usual step; the same of before the start, where a stream has not come again.
         self._last_ns: dict[str, tuple[int, int]] = {}
         self._to_come: dict[str, tuple[int, int]] = {}
@@ -83,8 +86,8 @@ class Gaps:
         if self._path.exists():
             told = json.loads(self._path.read_text(encoding="utf-8"))
             try:
-                self._gaps = [Gap(int(one[0]), int(one[1]), int(one[2]), str(one[3])) for one in told["gaps"]]
-                self._visits = {str(visit): str(why) for visit, why in told["visits"].items()}
+                self._gaps = [Gap(*map(int, one[:3]), ReasonKind(one[3])) for one in told["gaps"]]
+                self._visits = {str(visit): reason_of(row) for visit, row in told["visits"].items()}
             except (KeyError, TypeError, IndexError, AttributeError) as error:
                 raise ValueError(error) from None
 
@@ -126,8 +129,7 @@ class Gaps:
         if not missed or missing_s <= GAP_INTACT_S + 2e-9 * min(step_ns, 10**9):
             return ""
         self.lost_s = max(self.lost_s, missing_s)
-        whose = "the sensors' data were lost" if restarted else "a sensor's data were dropped under overload"
-        return self.add(last_ns, t_ns, f"{{:.1f}} s of {whose}")
+        return self.add(last_ns, t_ns, ReasonKind.DATA_LOST if restarted else ReasonKind.DATA_DROPPED)
 
     def ended(self, newest_ns: int, dropped: Mapping[str, int]) -> str:
         """The data have ended: what was lost at their end nothing that follows can tell. Returns what to tell."""
@@ -135,25 +137,25 @@ class Gaps:
         if not self._to_come and not cut:
             return ""
         last_ns = [t for t, _ in self._to_come.values()] + [self._last_ns.get(name, (newest_ns, 0))[0] for name in cut]
-        return self.add(min(last_ns), newest_ns, "{:.1f} s of the sensors' data at the end were lost")
+        return self.add(min(last_ns), newest_ns, ReasonKind.DATA_LOST_AT_END)
 
-    def add(self, start_ns: int, end_ns: int, why: str) -> str:
+    def add(self, start_ns: int, end_ns: int, kind: ReasonKind) -> str:
         """Doubt what a span of data touches. Returns what to tell; "" where it belongs to what was told before."""
         until_ns = end_ns + round(SCAN_VALID_S * 1e9)
         for gap in self._gaps:
-            if gap.why == why and gap.start_ns - 10**9 <= end_ns and start_ns <= gap.end_ns + 10**9:
+            if gap.kind is kind and gap.start_ns - 10**9 <= end_ns and start_ns <= gap.end_ns + 10**9:
                 earlier = start_ns < gap.start_ns
                 gap.start_ns, gap.end_ns = min(gap.start_ns, start_ns), max(gap.end_ns, end_ns)
                 gap.until_ns = max(gap.until_ns, until_ns)
                 if earlier:
                     self.write()
                 return ""
-        self._gaps.append(Gap(start_ns, end_ns, until_ns, why))
+        self._gaps.append(Gap(start_ns, end_ns, until_ns, kind))
         self.write()
-        return f"{self._gaps[-1]}; receipts that this touches go to review"
+        return f"receipts go to review: {sentence(self._gaps[-1].reason())}"
 
-    def doubt(self, visit: str, why: str) -> None:
-        self._visits[visit] = why
+    def doubt(self, visit: str, kind: ReasonKind) -> None:
+        self._visits[visit] = Reason(kind)
         self.write()
 
     def look(self, newest_ns: int, scans_wait: bool) -> None:
@@ -167,15 +169,15 @@ class Gaps:
                 gap.until_ns = newest_ns
         self._newest_ns = newest_ns
 
-    def why(self, receipt: Receipt) -> str:
-        """Why a receipt is not to be relied on; "" where nothing speaks against it."""
-        found = [f"{gap} during this visit or shortly before" for gap in self._gaps if gap.touches(receipt)]
+    def why(self, receipt: Receipt) -> tuple[Reason, ...]:
+        """Why a receipt is not to be relied on; empty where nothing contradicts it."""
+        found = [gap.reason() for gap in self._gaps if gap.touches(receipt)]
         late_ns = [t for t, _ in self._to_come.values() if t < receipt.exit_ns]
         if any(GAP_INTACT_S < (self._newest_ns - t) * 1e-9 < AWAITED_S for t in late_ns):
-            found.append("a sensor's data have not come again since a restart")
+            found.append(Reason(ReasonKind.STREAM_NOT_RESUMED))
         if receipt.visit in self._visits:
             found.append(self._visits[receipt.visit])
-        return "; ".join(dict.fromkeys(found))
+        return tuple(dict.fromkeys(found))
 
     def billed(self, visit: str) -> None:
         """A visit is in the books, with its doubt."""
@@ -190,5 +192,6 @@ class Gaps:
             self.write()
 
     def write(self) -> None:
-        gaps = [[gap.start_ns, gap.end_ns, gap.until_ns, gap.why] for gap in self._gaps]
-        write(json.dumps({"gaps": gaps, "visits": self._visits}).encode(), self._path)
+        gaps = [[gap.start_ns, gap.end_ns, gap.until_ns, gap.kind] for gap in self._gaps]
+        visits = {visit: reason_row(reason) for visit, reason in self._visits.items()}
+        write(json.dumps({"gaps": gaps, "visits": visits}).encode(), self._path)

@@ -53,7 +53,7 @@ from fusion.live.messages import (
     what,
 )
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
-from fusion.results import Warning
+from fusion.results import Warning, WarningKind
 from fusion.store.models import Store
 
 if TYPE_CHECKING:
@@ -765,7 +765,7 @@ class Live:
                 if b and not self._ever_connected:
                     raise FusionError(a)
                 if self.connected or not self._outage:
-                    self._warn("broker lost", self._broker.host, a)
+                    self._warn(WarningKind.BROKER_LOST, self._broker.host, detail=a)
                 self.connected, self._gathered, self._outage = False, False, True
                 # From now on: the next connection brings what was gathered before it says that it is there.
                 self._held = [] if self._held is None else self._held
@@ -802,7 +802,7 @@ class Live:
 
     def _up(self, session: str) -> None:
         if self._outage and self._ever_connected:
-            self._warn("broker back", self._broker.host, f"{self._broker}: connected again")
+            self._warn(WarningKind.BROKER_BACK, self._broker.host)
         self._hold_min_s = SETTLE_S if self._outage else 0.0
         self._held_since_s = time.monotonic()
         self._gathered, self.connected, self._outage, self._ever_connected = False, True, False, True
@@ -857,15 +857,13 @@ class Live:
             # It was there before we were, and answers to us once it has sent again what it keeps.
             self._awaited.add(publisher)
         if status.state == "lost" and before != "lost":
-            said = f"the connection of {publisher!r} broke; nothing comes from its sensors"
-            self._warn("publisher lost", publisher, said)
+            self._warn(WarningKind.PUBLISHER_LOST, publisher)
         elif before in ("lost", "silent") and status.state in ("online", "resending"):
-            self._warn("publisher back", publisher, f"{publisher!r} is connected again")
+            self._warn(WarningKind.PUBLISHER_BACK, publisher)
         elif status.state == "stopped" and before not in (None, "stopped"):
-            self._warn("publisher stopped", publisher, f"{publisher!r} has ended as it should")
+            self._warn(WarningKind.PUBLISHER_STOPPED, publisher)
         if status.dropped and status.state == "online":
-            said = f"{publisher!r} dropped {status.dropped} messages so far, since its queue was full"
-            self._warn("publisher dropped messages", publisher, said)
+            self._warn(WarningKind.PUBLISHER_DROPPED, publisher, total=status.dropped)
 
     def _all_back(self) -> bool:
         if self._held is not None and len(self._held) >= self._queue_max:
@@ -876,7 +874,7 @@ class Live:
         if held_s > CATCH_UP_MAX_S:
             for publisher in sorted(self._awaited):
                 self.publishers[publisher] = "silent"
-                self._warn("publisher silent", publisher, f"{publisher!r} did not come back in {CATCH_UP_MAX_S:g} s")
+                self._warn(WarningKind.PUBLISHER_SILENT, publisher, seconds=CATCH_UP_MAX_S)
             return True
         return self._gathered and not self._awaited and held_s >= self._hold_min_s
 
@@ -894,14 +892,12 @@ class Live:
         n = self._decoder.missing(levels)
         if n > self._missing_told[levels] and self._held is None:  # What is being sent again is not missing.
             if _tenfold(self._missing_told[levels], n):
-                topic = "/".join(levels)
-                self._warn("messages missing", topic, f"{n} of {topic} so far were published and never arrived")
+                self._warn(WarningKind.MESSAGES_MISSING, "/".join(levels), total=n)
             self._missing_told[levels] = n
         for kind, dropped in list(self._n_dropped.items()):
             if dropped > self._n_dropped_told[kind]:
                 if _tenfold(self._n_dropped_told[kind], dropped):
-                    said = f"{dropped} of {kind} so far, since the queue to the engine was full"
-                    self._warn("messages dropped", kind, said)
+                    self._warn(WarningKind.MESSAGES_DROPPED, kind, total=dropped)
                 self._n_dropped_told[kind] = dropped
 
     def _refuse(self, levels: tuple[str, ...], refused: Refused) -> None:
@@ -916,11 +912,19 @@ class Live:
         before = self._counts[reason]
         self._counts[reason] += 1
         if _tenfold(before, before + 1):
-            said = f"{subject}: {reason.removeprefix('mqtt: ')}: {message}; {before + 1} so far"
-            self._warn("message refused", subject, said)
+            detail = f"{reason.removeprefix('mqtt: ')}: {message}"
+            self._warn(WarningKind.MESSAGE_REFUSED, subject, total=before + 1, detail=detail)
 
-    def _warn(self, kind: str, subject: str, message: str) -> None:
-        self._tell(Warning(self._newest_ns, kind, subject, message))
+    def _warn(
+        self,
+        kind: WarningKind,
+        subject: str,
+        *,
+        seconds: float | None = None,
+        total: int | None = None,
+        detail: str | None = None,
+    ) -> None:
+        self._tell(Warning(self._newest_ns, kind, subject, seconds=seconds, total=total, detail=detail))
 
 
 _KINDS = ("detections", "weights", "gates", "items", "status", "engine")

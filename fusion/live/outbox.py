@@ -20,6 +20,7 @@ from fusion.errors import IdempotencyConflict, LedgerError
 from fusion.goods.journal import Transfer
 from fusion.money.databases import Row, opened_sqlite
 from fusion.results import Result, Warning
+from fusion.sentences import sentence
 from fusion.store.models import Store
 
 FORMAT_VERSION = 1
@@ -110,7 +111,7 @@ class Outbox:
             for one in transfers
         ]
         warnings = [
-            (one.t_ns, *(_short(text) for text in (one.kind, one.subject, one.message)))
+            (one.t_ns, *(_short(text) for text in (one.kind.value, one.subject, sentence(one))))
             for one in results
             if isinstance(one, Warning)
         ]

@@ -42,9 +42,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import ConfigError, FusionError, IdempotencyConflict, ShapeError
 from fusion.files.atomic import replace_file
+from fusion.files.results import evidence_row
 from fusion.live.gaps import Gaps, Streams
 from fusion.live.outbox import Outbox
-from fusion.money.ledger import NAME_MAX, NOTE_MAX, Ledger
+from fusion.money.ledger import NAME_MAX, Ledger
 from fusion.money.prices import PriceBook
 from fusion.observations import (
     EARLIEST_NS,
@@ -59,7 +60,8 @@ from fusion.observations import (
     parse_gate_line,
     parse_item_line,
 )
-from fusion.results import PersonEntered, Receipt, Result, Warning, evidence_row
+from fusion.results import PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus, Result, Warning, WarningKind
+from fusion.sentences import sentence
 from fusion.show.console.feed import LiveFeed
 from fusion.snapshot import SnapshotError, freeze, layout_digest, newest_ns, resume, snapshot, write
 from fusion.store.models import Store
@@ -206,12 +208,11 @@ class Intake:
                 return []
             self._overloaded, self._last_told_s = not over, now_s
             self._told = self.dropped.copy()
-            state = "is over" if over else "goes on"
-            said = [
-                Warning(t_ns, "overload", stream, f"{n} dropped, {self.dropped[stream]} so far; the overload {state}")
-                for stream, n in sorted(new.items())
+            kind = WarningKind.OVERLOAD_OVER if over else WarningKind.OVERLOAD
+            warnings = [
+                Warning(t_ns, kind, stream, count=n, total=self.dropped[stream]) for stream, n in sorted(new.items())
             ]
-            return said or [Warning(t_ns, "overload", "all", f"{self.dropped.total()} dropped so far; it is over")]
+            return warnings or [Warning(t_ns, kind, "all", count=0, total=self.dropped.total())]
 
     def _drop(self, observation: Observation) -> None:
         self.dropped[_stream(observation)] += 1
@@ -793,7 +794,7 @@ class Served:
                         self._take_all(self._engine.close())
                         self._review(list(self._orphans))
                         self._said.append("its source has ended; what was open is in review")
-                        self._ledger.review_open_visits(self._newest_ns, "the store's data ended during this visit")
+                        self._ledger.review_open_visits(self._newest_ns, Reason(ReasonKind.DATA_ENDED))
                         self._tell_goods()
                         self._kept(wait=True)
                         (folder / "snapshot").unlink(missing_ok=True)
@@ -845,7 +846,7 @@ class Served:
         self._refused[stream] += 1
         n = self._refused[stream]
         if str(n).strip("0") == "1":
-            self._tell(Warning(self._newest_ns, "refused", stream, f"{fault}; {n} so far"))
+            self._tell(Warning(self._newest_ns, WarningKind.REFUSED, stream, total=n, detail=fault))
 
     def _begin(self) -> tuple[Engine, int]:
         """The engine of the newest snapshot and its time; or a new one, and the time that another one had come to."""
@@ -855,9 +856,9 @@ class Served:
         except ValueError:
             self._said.append("doubts.json: want JSON as it was written, got another; visits that are open are doubted")
             for one in self._ledger.open_visits():
-                self._gaps.doubt(one.visit, "what was doubted before a restart cannot be read")
+                self._gaps.doubt(one.visit, ReasonKind.DOUBTS_UNREADABLE)
         if not path.exists():
-            self._review_all("the store was started anew during this visit")
+            self._review_all(ReasonKind.STATE_LOST)
             self._anew = True
             return Engine(self.store, time.perf_counter_ns), 0
         data = path.read_bytes()
@@ -865,8 +866,8 @@ class Served:
             engine = resume(data, self.store, time.perf_counter_ns)
         except SnapshotError as error:
             self._said.append(f"begins anew, visits that were open are in review: {error}")
-            what = "sensors or shelves were changed" if "layout" in str(error) else "snapshot could not be used"
-            self._review_all(f"the store's {what} during this visit")
+            changed = "layout" in str(error)
+            self._review_all(ReasonKind.LAYOUT_CHANGED if changed else ReasonKind.SNAPSHOT_UNUSABLE)
             self._anew = True
             self._scans.read(data)
             self._scans.begin(0)
@@ -920,10 +921,10 @@ class Served:
                     self._give(observation)
             if intake.scans_dropped > n_scans_dropped:
                 n_scans_dropped = intake.scans_dropped
-                self._doubt_span(self._newest_ns, self._newest_ns, "scans were dropped under overload")
+                self._doubt_span(self._newest_ns, self._newest_ns, ReasonKind.SCANS_DROPPED)
             if isinstance(self._source, _Broker) and self._source.n_dropped > n_messages_dropped:
                 n_messages_dropped = self._source.n_dropped
-                self._doubt_span(self._newest_ns, self._newest_ns, "messages were dropped under overload")
+                self._doubt_span(self._newest_ns, self._newest_ns, ReasonKind.MESSAGES_DROPPED)
             if self._orphans:
                 self._look_for_orphans()
             assert self._engine is not None
@@ -953,7 +954,7 @@ class Served:
         if self._anew and newest_ns:
             # Whoever is inside is unknown to this engine, and so is who has scanned.
             self._anew = False
-            self._doubt_span(newest_ns, newest_ns, "the store was started anew")
+            self._doubt_span(newest_ns, newest_ns, ReasonKind.STATE_LOST)
         self._take_all(results)
         waiting = self._scans.waiting
         while waiting and waiting[0].t_ns <= newest_ns:
@@ -983,8 +984,8 @@ class Served:
         if said:
             self._said.append(said)
 
-    def _doubt_span(self, start_ns: int, end_ns: int, why: str) -> None:
-        self._say(self._gaps.add(start_ns, end_ns, why))
+    def _doubt_span(self, start_ns: int, end_ns: int, kind: ReasonKind) -> None:
+        self._say(self._gaps.add(start_ns, end_ns, kind))
 
     def _take(self, result: Result) -> None:
         """What the engine answers, into the books first."""
@@ -1002,8 +1003,8 @@ class Served:
             case Warning():
                 self._counts["warnings"] += 1
                 self._outbox.add(results=[result])
-                if result.kind in ("overload", "refused"):
-                    self._said.append(f"{result.kind}: {result.subject}: {result.message}")
+                if result.kind in (WarningKind.OVERLOAD, WarningKind.OVERLOAD_OVER, WarningKind.REFUSED):
+                    self._said.append(f"{result.kind}: {result.subject}: {sentence(result)}")
         self._feed_to_consoles.add(result)
 
     def _end_torn_line(self) -> None:
@@ -1022,24 +1023,22 @@ class Served:
         except IdempotencyConflict:
             same = False
         if not same:
-            self._gaps.doubt(visit, "before a restart this visit was another account's")
+            self._gaps.doubt(visit, ReasonKind.ACCOUNT_CHANGED)
             self._said.append(f"visit {visit}: was another account's before the restart; goes to review")
 
     def _bill(self, receipt: Receipt) -> Receipt:
         """A receipt into the books, to review where a gap touches it. Returns it as it stands there."""
-        doubt = self._gaps.why(receipt)
-        if doubt:
-            receipt = replace(receipt, status="review", reason="; ".join(filter(None, (receipt.reason, doubt))))
-        if receipt.reason and len(receipt.reason) > NOTE_MAX:
-            receipt = replace(receipt, reason=receipt.reason[: NOTE_MAX - 1] + "…")
+        doubts = self._gaps.why(receipt)
+        if doubts:
+            receipt = replace(receipt, status=ReceiptStatus.REVIEW, reasons=(*receipt.reasons, *doubts))
         new = self._post(receipt)
         self._gaps.billed(receipt.visit)
         if new:
             self._receipts[receipt.status] += 1
         evidence = self._engine.evidence(receipt.visit) if self._engine is not None else None
-        if new and receipt.status == "review" and evidence is not None:
+        if new and receipt.status == ReceiptStatus.REVIEW and evidence is not None:
             # Also where a gap is the only doubt, of which the engine knows nothing.
-            told = replace(evidence, status=receipt.status, reasons=tuple(filter(None, (*evidence.reasons, doubt))))
+            told = replace(evidence, status=receipt.status, reasons=(*evidence.reasons, *doubts))
             self._evidence.write(json.dumps(evidence_row(told), separators=(",", ":")) + "\n")
             self._evidence.flush()
         return receipt
@@ -1054,21 +1053,21 @@ class Served:
         known = self._ledger.standing(receipt.visit)
         if known is not None and known.status == "open":
             # The books know it as another account's, and nobody else bills it.
-            reason = "before a restart this visit was another account's"
-            return self._post(replace(receipt, account=known.account, status="review", reason=reason))
+            reasons = (Reason(ReasonKind.ACCOUNT_CHANGED),)
+            return self._post(replace(receipt, account=known.account, status=ReceiptStatus.REVIEW, reasons=reasons))
         # Somebody else may now hold on the bill what this visit was billed for then.
         self._said.append(f"visit {receipt.visit}: billed before the restart; that receipt stands")
         self._counts["billed before"] += 1
-        why = "somebody beside was billed otherwise"
-        self._doubt_span(receipt.enter_ns or receipt.exit_ns, max(receipt.exit_ns, self._newest_ns), why)
+        end_ns = max(receipt.exit_ns, self._newest_ns)
+        self._doubt_span(receipt.enter_ns or receipt.exit_ns, end_ns, ReasonKind.NEIGHBOUR_REBILLED)
         return False
 
     # ---- visits that cannot be followed ------------------------------------------------------------------------------
 
-    def _review_all(self, reason: str) -> None:
+    def _review_all(self, kind: ReasonKind) -> None:
         visits = self._ledger.open_visits()
         if visits:
-            self._ledger.review_open_visits(max(self._newest_ns, *(one.enter_ns for one in visits)), reason)
+            self._ledger.review_open_visits(max(self._newest_ns, *(one.enter_ns for one in visits)), Reason(kind))
             self._receipts["review"] += len(visits)
         self._orphans = {}
 
@@ -1083,8 +1082,10 @@ class Served:
             if self._engine is not None and visit in self._engine.open_visits:
                 continue
             now_ns = max(self._newest_ns, enter_ns)
-            reason = "the store was restarted during this visit"
-            receipt = Receipt(visit, account, enter_ns, now_ns, now_ns, "review", reason, self.store.currency, 0, ())
+            receipt = Receipt(
+                visit, account, enter_ns, now_ns, now_ns, ReceiptStatus.REVIEW, (Reason(ReasonKind.RESTARTED),),
+                self.store.currency, 0, (),
+            )  # fmt: skip
             try:
                 self._ledger.post_receipt(receipt)
             except IdempotencyConflict:

@@ -26,8 +26,10 @@ from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 from fusion.errors import IdempotencyConflict, LedgerError
+from fusion.files.results import reason_of, reason_row
 from fusion.money.databases import FORMAT_VERSION, Books, Holder, Row, open_books
-from fusion.results import Receipt, ReceiptLine
+from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
+from fusion.sentences import reason_text
 from fusion.store.models import Store
 
 # Largest amount of one line or receipt, in minor units. SQLite's sums are int64: nine million entries of this size fit.
@@ -35,6 +37,8 @@ AMOUNT_MAX = 10**12
 # Longest visit id, account or name; longest reason or note.
 NAME_MAX = 255
 NOTE_MAX = 2000
+# Reasons of one receipt that are kept by kind and fields; the text tells of all of them.
+REASONS_MAX = 32
 # So many entries of a batch are added at once.
 FLUSHED_FROM = 1000
 # Goes before what a checkpoint's signature covers, so that no other signed text passes for one.
@@ -133,7 +137,8 @@ class Standing:
 
     Attributes:
         status: "open" (no receipt yet), "settled", "review" (waits for a decision), or "decided".
-        reason: why the receipt went to review, if it did.
+        reason: why the receipt went to review, in words; None if it did not.
+        reasons: the same by kind and fields, notes left out, at most REASONS_MAX of them.
         total: what the lines below cost. Money has moved for it unless the status is "open" or "review".
         revision: number of decisions taken so far; the next one is revision + 1.
         discounts: what offers took off the lines' prices.
@@ -148,6 +153,7 @@ class Standing:
     lines: tuple[ReceiptLine, ...]
     revision: int
     discounts: tuple[Discount, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
 
 def vat_included(gross: int, rate_percent: float) -> int:
@@ -229,6 +235,14 @@ def _text(name: str, value: object, longest: int = NAME_MAX, shortest: int = 1) 
     except UnicodeEncodeError:
         raise LedgerError(f"{name}: want Unicode text, got half a surrogate pair") from None
     return value
+
+
+def _reason(receipt: Receipt) -> str | None:
+    """A receipt's reasons in words, cut where they are longer than an entry may hold."""
+    text = reason_text(receipt.reasons)
+    if text is not None and len(text) > NOTE_MAX:
+        text = text[: NOTE_MAX - 1] + "…"
+    return None if text is None else _text("reason", text, NOTE_MAX, 0)
 
 
 def _shown(value: object) -> str:
@@ -341,7 +355,7 @@ class Ledger:
             IdempotencyConflict: the visit has a different receipt, or belongs to another account.
             LedgerError: the receipt does not add up, or names a product, currency or status that the store lacks.
         """
-        if receipt.status not in ("settled", "review"):
+        if receipt.status not in tuple(ReceiptStatus):
             raise LedgerError(f"status: want settled or review, got {receipt.status!r}")
         if receipt.currency != self._store.currency:
             raise LedgerError(f"currency: want {self._store.currency}, got {receipt.currency!r}")
@@ -359,12 +373,16 @@ class Ledger:
         request = {
             "enter": enter_ns,
             "exit": exit_ns,
-            "status": receipt.status,
-            "reason": None if receipt.reason is None else _text("reason", receipt.reason, NOTE_MAX, 0),
+            "status": str(receipt.status),
+            "reason": _reason(receipt),
             "currency": receipt.currency,
             "total": total,
             "lines": lines,
         }
+        # A note has no fields: its words are in `reason`.
+        kinds = [reason_row(reason) for reason in receipt.reasons if reason.kind != ReasonKind.NOTE]
+        if kinds:
+            request["reasons"] = kinds[:REASONS_MAX]
         if less:
             request["discounts"] = less
         with self._transaction():
@@ -376,7 +394,7 @@ class Ledger:
                 return False
             rates = self._rates_of(lines, {})
             postings: tuple[Posting, ...] = ()
-            if receipt.status == "settled":
+            if receipt.status == ReceiptStatus.SETTLED:
                 postings = charge_postings(_gross_by_rate(lines, less, rates), receipt.currency)
             details = {"request": request, "vat": rates}
             self._append(issued_ns, f"receipt {receipt.status}", visit, f"{visit}/receipt", details, postings)
@@ -455,7 +473,7 @@ class Ledger:
             self._append(t_ns, f"decision {decision}", visit, key, details, (*self._reversal(visit), *charge))
         return True
 
-    def review_open_visits(self, t_ns: int, reason: str) -> list[str]:
+    def review_open_visits(self, t_ns: int, reason: Reason) -> list[str]:
         """After a restart: give every visit that is still open an empty receipt for review, and name them.
 
         For visits whose people the new process cannot follow any more; a decision then says what they cost.
@@ -464,8 +482,9 @@ class Ledger:
         with self.batch():
             for one in visits:
                 receipt = Receipt(
-                    one.visit, one.account, one.enter_ns, t_ns, t_ns, "review", reason, self._store.currency, 0, ()
-                )
+                    one.visit, one.account, one.enter_ns, t_ns, t_ns, ReceiptStatus.REVIEW, (reason,),
+                    self._store.currency, 0, (),
+                )  # fmt: skip
                 self.post_receipt(receipt)
         return [one.visit for one in visits]
 
@@ -563,12 +582,14 @@ class Ledger:
             rows = self._books.run("SELECT kind, details FROM entry WHERE visit = ? ORDER BY seq", (visit,))
             account = self._account(visit)
         status, reason, lines, less, revision = None, None, [], [], 0
+        reasons: tuple[Reason, ...] = ()
         for kind, text in rows:
             request = json.loads(text)["request"]
             if kind == "visit opened":
                 status = "open"
             elif kind in ("receipt settled", "receipt review"):
                 status, reason = request["status"], request["reason"]
+                reasons = tuple(map(reason_of, request.get("reasons", [])))
                 lines, less = request["lines"], request.get("discounts", [])
             elif kind in _CHARGING:
                 status, revision = "decided", request["revision"]
@@ -578,7 +599,7 @@ class Ledger:
             return None
         priced = tuple(ReceiptLine(gtin, quantity, price, ppm / 1e6) for gtin, quantity, price, ppm in lines)
         total, offers = _total(lines, less), tuple(Discount(*one) for one in less)
-        return Standing(visit, account, status, reason, self._store.currency, total, priced, revision, offers)
+        return Standing(visit, account, status, reason, self._store.currency, total, priced, revision, offers, reasons)
 
     def postings(self, visit: str) -> list[Posting]:
         """All postings of a visit, oldest first."""

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from fusion.errors import FusionError, IdempotencyConflict
 from fusion.money.ledger import Decided, Discount, Entry, Ledger, Posting, Standing
-from fusion.results import Receipt, ReceiptLine
+from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine
 from fusion.store.models import Store
 
 # Steps of one visit's payment in one go; far more than any honest course takes.
@@ -292,7 +292,7 @@ class Checkout:
             restarted: the engine that followed the open visits is gone, so they go to review too.
         """
         if restarted:
-            self._ledger.review_open_visits(t_ns, "the store was restarted during this visit")
+            self._ledger.review_open_visits(t_ns, Reason(ReasonKind.RESTARTED))
         subjects = dict.fromkeys(
             [
                 *(entry.visit for entry in self._ledger.unanswered("payment asked")),

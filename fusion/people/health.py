@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusion._kernels import health as kernels
-from fusion.results import Warning
+from fusion.results import Warning, WarningKind
 
 if TYPE_CHECKING:
     from fusion.people.geometry import Rig
@@ -151,8 +151,7 @@ class CameraHealth:
         if not changed.any():
             return
         for view in np.flatnonzero(changed & self.moved).tolist():
-            said = "has a new calibration, is used"
-            self._warnings.append(Warning(self._t_ns or 0, "camera fits again", rig.names[view], said))
+            self._warnings.append(Warning(self._t_ns or 0, WarningKind.CAMERA_RECALIBRATED, rig.names[view]))
         self.moved &= ~changed
         self._trust[~self.moved] = 1.0
         self._fault[:] = 0.0
@@ -236,12 +235,11 @@ class CameraHealth:
         name = self._rig.names[worst]
         if self.moved[worst]:
             self.moved[worst] = False
-            self._warnings.append(Warning(t_ns, "camera fits again", name, "agrees with the other cameras, is used"))
+            self._warnings.append(Warning(t_ns, WarningKind.CAMERA_FITS_AGAIN, name))
         elif 2 * (self.moved.sum() + 1) < self._rig.n_views:
             self.moved[worst] = True
-            off_cm = 100 * self._misfit_m[worst]
-            said = f"{off_cm:.0f} cm off what other cameras see: was moved; not used until it fits again"
-            self._warnings.append(Warning(t_ns, "camera moved", name, said))
+            off_m = float(self._misfit_m[worst])
+            self._warnings.append(Warning(t_ns, WarningKind.CAMERA_MOVED, name, off_m=off_m))
         else:
             return
         others = np.arange(self._rig.n_views) != worst
@@ -259,11 +257,9 @@ class CameraHealth:
         missing = enough & (rate > max(MISSES_MAX, usual + MISSES_OVER))
         missing |= self.missing & ~(enough & (rate < MISSES_FINE))
         for view in np.flatnonzero(missing != self.missing).tolist():
-            kind, said = "camera finds people again", f"misses {100 * rate[view]:.0f} % of the people in its sight"
-            if missing[view]:
-                kind = "camera misses people"
-                said += f", others {100 * usual:.0f} %"
-            self._warnings.append(Warning(t_ns, kind, self._rig.names[view], said))
+            kind = WarningKind.CAMERA_MISSES_PEOPLE if missing[view] else WarningKind.CAMERA_FINDS_PEOPLE
+            share, name = float(rate[view]), self._rig.names[view]
+            self._warnings.append(Warning(t_ns, kind, name, share=share, usual_share=usual))
         self.missing = missing
 
     def warnings(self) -> list[Warning]:

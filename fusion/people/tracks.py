@@ -29,7 +29,7 @@ from fusion.people.workspace import (
     Workspace,
     faded,
 )
-from fusion.results import People, Warning
+from fusion.results import People, Warning, WarningKind
 from fusion.store.shapes import edge_distance_m, inside_polygon
 
 if TYPE_CHECKING:
@@ -558,10 +558,10 @@ class Tracker:
         down = frames.t_ns - last > OUTAGE_S * 1e9
         if (down != self._down).any():
             for view in np.flatnonzero(down & ~self._down).tolist():
-                said = f"no frames for {OUTAGE_S:g} s while other cameras deliver"
-                self._warnings.append(Warning(frames.t_ns, "camera outage", self.rig.names[view], said))
+                name = self.rig.names[view]
+                self._warnings.append(Warning(frames.t_ns, WarningKind.CAMERA_OUTAGE, name, seconds=OUTAGE_S))
             for view in np.flatnonzero(~down & self._down).tolist():
-                self._warnings.append(Warning(frames.t_ns, "camera back", self.rig.names[view], "frames again"))
+                self._warnings.append(Warning(frames.t_ns, WarningKind.CAMERA_BACK, self.rig.names[view]))
             self._down = down
             self.health.down = down
 

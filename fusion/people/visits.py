@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fusion.observations import GateScan
-from fusion.results import People, PersonEntered, PersonLeft, Warning
+from fusion.results import People, PersonEntered, PersonLeft, Reason, ReasonKind, Warning, WarningKind
 from fusion.store.models import Store
 from fusion.store.shapes import inside_polygon
 
@@ -36,8 +36,6 @@ SCAN_REACH_M = 1.2
 SCAN_AWAY_M = 2.0
 # Whoever scanned and was lost from sight at the gate is found again within this time, if the cameras blinked.
 BLINK_S = 1.0
-TURNED_BACK = "whoever scanned was lost from sight at the gate, and may not be the one who came in"
-BESIDE = "somebody without a credential stood at the gate when this one was scanned"
 # Who vanishes this near to an exit has left: cameras often do not look outside.
 VANISHED_NEAR_M = 1.0
 # How long a vanished person may be away before being seen as gone, at an exit and anywhere else.
@@ -93,7 +91,7 @@ class Visit:
     lost: dict[int, tuple[int, tuple[float, float]]] = field(default_factory=dict)
     exit_ns: int | None = None
     identity: float = 1.0
-    doubts: list[str] = field(default_factory=list)
+    doubts: list[Reason] = field(default_factory=list)
     # Who stood at the gate when a member scanned: if they come in without a scan, it may have been theirs.
     beside: set[int] = field(default_factory=set)
 
@@ -206,15 +204,15 @@ class Visits:
         gate = self._gate_index.get(scan.gate)
         if gate is None:
             self.ignored["gate: unknown gate"] += 1
-            return [Warning(scan.t_ns, "gate", scan.gate, f"a scan at unknown gate {scan.gate!r} was ignored")]
+            return [Warning(scan.t_ns, WarningKind.UNKNOWN_GATE, scan.gate)]
         if not self._in[gate]:
             # Nothing is needed to leave; a scan on the way out tells nothing that crossing does not.
             self.ignored["gate: scan on the way out"] += 1
             return []
         if scan.credential_type != "account" and scan.credential_type not in self._gates[gate].credentials:
             self.ignored["gate: credential not accepted there"] += 1
-            kind = scan.credential_type
-            return [Warning(scan.t_ns, "gate", scan.gate, f"a {kind} credential is not accepted at {scan.gate!r}")]
+            kind = WarningKind.CREDENTIAL_REFUSED
+            return [Warning(scan.t_ns, kind, scan.gate, credential=scan.credential_type)]
         if scan.credential_type != "open":
             self._scans.append(self._open_scan(scan, gate))
         return []
@@ -396,17 +394,16 @@ class Visits:
         yield PersonEntered(t_ns, walker.track_id, gate_id, account, visit.id)
         if scan is not None:
             if scan.lost is not None and not self._goes_on(walker, scan):
-                visit.doubts.append(TURNED_BACK)
+                visit.doubts.append(Reason(ReasonKind.SCANNED_PERSON_LOST, gate=gate_id))
             visit.beside |= scan.beside
             unscanned = [w for w in self._walkers.values() if w.track_id in scan.beside and w.visit]
             if any(w.visit is not None and w.visit.account is None for w in unscanned):
-                visit.doubts.append(BESIDE)
+                visit.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
         if account is None:
             for other in self._open.values():
                 if walker.track_id in other.beside:
-                    other.doubts.append(BESIDE)
-            where = f"at {gate_id!r}" if gate_id else "inside the store, not seen coming in"
-            yield Warning(t_ns, "no credential", visit.id, f"a person without credential {where}")
+                    other.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
+            yield Warning(t_ns, WarningKind.NO_CREDENTIAL, visit.id, gate=gate_id)
 
     def _goes_on(self, walker: Walker, open_scan: _OpenScan) -> bool:
         """Whether somebody is the one who scanned, lost from sight for a moment and found under another track."""
@@ -482,7 +479,7 @@ class Visits:
             yield PersonEntered(now_ns, walker.track_id, None, visit.account, visit.id)
             return
         for visit, _ in reachable:
-            visit.doubts.append("lost from sight among others")
+            visit.doubts.append(Reason(ReasonKind.LOST_AMONG_OTHERS))
         yield from self._enter(walker, walker.first_ns, None, None)
 
     def _came_back(self, walker: Walker, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
@@ -530,8 +527,8 @@ class Visits:
     def _give_up(self, visit: Visit, track: int, now_ns: int) -> Iterator[Warning]:
         lost_ns, _ = visit.lost.pop(track)
         visit.exit_ns = max(visit.exit_ns or lost_ns, lost_ns)
-        visit.doubts.append("lost from sight inside the store")
-        yield Warning(now_ns, "lost", visit.id, "a person of this visit was lost from sight and not seen leaving")
+        visit.doubts.append(Reason(ReasonKind.LOST_INSIDE))
+        yield Warning(now_ns, WarningKind.PERSON_LOST, visit.id)
 
     def _exit_near(self, place: tuple[float, float]) -> int | None:
         distance, beside, _ = self._gates_from(place)

@@ -22,6 +22,8 @@ import numpy as np
 from fusion.errors import ConfigError, FusionError, RecordingError
 from fusion.goods.planogram import PLACE_GAIN_SD
 from fusion.observations import Frame, Recording
+from fusion.results import WarningKind
+from fusion.sentences import sentence
 from fusion.setup.coverage import STATURE_M, VIEWS_MIN, Coverage, Sight, hands_m
 from fusion.simulation.floor import BODY_RADIUS_M, FloorPlan
 from fusion.store.models import Product, Store
@@ -771,7 +773,7 @@ def _clock_findings(recording: Recording, cameras: _Stream) -> Iterator[Finding]
                     continue
                 said_before.add((warning.kind, warning.subject))
                 rule = warning.kind.replace(" ", "-")
-                said = f"{warning.message} (at {_utc(warning.t_ns)})"
+                said = f"{sentence(warning)} (at {_utc(warning.t_ns)})"
                 yield Finding("warning", rule, f"camera {warning.subject}", said)
     except RecordingError:
         return  # Told already.
@@ -791,7 +793,7 @@ def _clock_findings(recording: Recording, cameras: _Stream) -> Iterator[Finding]
         yield Finding(severity, "clock", f"camera {state.name}", said)
 
 
-_CAMERA_FAULTS = ("camera moved", "camera misses people")
+_CAMERA_FAULTS = (WarningKind.CAMERA_MOVED, WarningKind.CAMERA_MISSES_PEOPLE)
 # Frames of different cameras make one set while they lie within this span, as in the engine.
 _SET_SPAN_NS = 100_000_000
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusion.results import Evidence, Receipt, RunSummary, ShelfCount
+from fusion.sentences import reason_text, sentence
 from fusion.show.collected import CANDIDATES_MAX, Collected, EventRow
 from fusion.show.page import clean, rounded
 from fusion.show.plan import CM_PER_M
@@ -51,7 +52,7 @@ def page_data(
         "compared": truth is not None,
         "missed": missed,
         "warnings": [
-            [_ms(run, warning.t_ns), clean(warning.kind), clean(warning.subject), clean(warning.message)]
+            [_ms(run, warning.t_ns), clean(warning.kind), clean(warning.subject), clean(sentence(warning))]
             for warning in sorted(run.warnings, key=lambda warning: warning.t_ns)
         ],
         "summary": _summary_row(summary),
@@ -118,7 +119,8 @@ def _receipt_row(run: Collected, receipt: Receipt) -> Row:
         "exit": _ms(run, receipt.exit_ns),
         "issued": _ms(run, receipt.issued_ns),
         "status": clean(receipt.status),
-        "reason": clean(receipt.reason),
+        "reason": clean(reason_text(receipt.reasons)),
+        "reason_codes": [clean(reason.kind) for reason in receipt.reasons],
         "total": receipt.total,
         "lines": [
             [line.gtin, line.quantity, line.unit_price, _probability(line.confidence)] for line in receipt.lines

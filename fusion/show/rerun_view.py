@@ -30,6 +30,7 @@ from fusion.results import (
     ShelfEventExplained,
     Warning,
 )
+from fusion.sentences import reason_text, sentence
 from fusion.store.models import Plate, Store
 
 if TYPE_CHECKING:
@@ -169,10 +170,11 @@ class View:
             case Receipt():
                 pieces = ", ".join(f"{line.quantity} x {self._name(line.gtin)}" for line in result.lines) or "nothing"
                 said = f"{self._who(result.account, result.visit)}: {self.store.price_text(result.total)}, {pieces}; "
-                said += result.status + (f": {result.reason}" if result.reason else "")
+                said += result.status + (f": {reason_text(result.reasons, self.store)}" if result.reasons else "")
                 self._say("receipts", result.issued_ns, said, "INFO" if result.status == "settled" else "WARN")
             case Warning():
-                self._say("warnings", result.t_ns, f"{result.kind}: {result.subject}: {result.message}", "WARN")
+                said = f"{result.kind}: {result.subject}: {sentence(result, self.store)}"
+                self._say("warnings", result.t_ns, said, "WARN")
 
     def close(self) -> None:
         """Write what is left and complete the file."""

@@ -14,7 +14,7 @@ import pytest
 from bench.accuracy import causes as accuracy_causes
 from bench.accuracy import receipts
 from fusion.observations import ShelfReading
-from fusion.results import Candidate, Receipt, ReceiptLine, ShelfEventExplained
+from fusion.results import Candidate, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, ShelfEventExplained
 from fusion.simulation import Scenario, demo_store
 
 SECOND = 1_000_000_000
@@ -34,9 +34,9 @@ def causes() -> ModuleType:
 def receipt(account, items, status="settled", exit_s=50.0, issued_s=53.0, confidence=0.99):
     lines = tuple(ReceiptLine(gtin, n, PRICE[gtin], confidence) for gtin, n in items.items())
     total = sum(PRICE[gtin] * n for gtin, n in items.items())
-    reason = None if status == "settled" else "not sure"
+    reasons = () if status == "settled" else (Reason(ReasonKind.CART_UNCERTAIN, probability=0.9),)
     times = round(exit_s * SECOND), round(issued_s * SECOND)
-    return Receipt("v", account, 0, *times, status, reason, "EUR", total, lines)
+    return Receipt("v", account, 0, *times, ReceiptStatus(status), reasons, "EUR", total, lines)
 
 
 def visit(accuracy, account, items, exit_s=50.0):

@@ -39,7 +39,7 @@ from fusion.goods.journal import OUTSIDE, UNKNOWN, Transfer
 from fusion.live.outbox import Outbox
 from fusion.money.ledger import Discount, Ledger
 from fusion.money.retailers import Retailer
-from fusion.results import Receipt, ReceiptLine, Warning
+from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, Warning, WarningKind
 from fusion.store.models import Product, Store
 
 psycopg = pytest.importorskip("psycopg")
@@ -63,9 +63,9 @@ def a_store(name: str = "shop", timezone: str = "Europe/Berlin") -> Store:
 
 def a_receipt(i: int, status: str = "settled", t_ns: int = T_NS, quantity: int = 1) -> Receipt:
     lines = (ReceiptLine(GTINS[0], quantity, 119, 0.99), ReceiptLine(GTINS[1], 1, 107, 0.9))
-    reason = "unsure" if status == "review" else None
+    reasons = (Reason(ReasonKind.NOTE, detail="unsure"),) if status == "review" else ()
     total = 119 * quantity + 107
-    return Receipt(f"v{i}", "someone", t_ns, t_ns + 60, t_ns + i, status, reason, "EUR", total, lines)
+    return Receipt(f"v{i}", "someone", t_ns, t_ns + 60, t_ns + i, ReceiptStatus(status), reasons, "EUR", total, lines)
 
 
 def fill(ledger: Ledger, first: int, n: int, t_ns: int = T_NS) -> None:
@@ -151,7 +151,7 @@ def shop(tmp_path: Path, url: str) -> Iterator[Shop]:
 
 def test_rows_come_once_and_whole(shop: Shop) -> None:
     fill(shop.ledger, 0, 30)
-    shop.outbox.add(map(a_transfer, range(20)), [Warning(T_NS, "camera outage", "cam01", "no frames")])
+    shop.outbox.add(map(a_transfer, range(20)), [Warning(T_NS, WarningKind.CAMERA_OUTAGE, "cam01", seconds=2.0)])
     assert shop.shipper().ship() == {"ledger": 60, "goods": 20, "health": 1}
     assert shop.shipper().ship() == {"ledger": 0, "goods": 0, "health": 0}
     assert shop.faults() == []
@@ -652,7 +652,7 @@ def test_reconcile_names_what_does_not_agree(shop: Shop, stranger: Any, statemen
 
 def test_numbers_below_one_are_refused_and_found(shop: Shop, stranger: Any) -> None:
     fill(shop.ledger, 0, 10)
-    shop.outbox.add([a_transfer(1)], [Warning(T_NS, "kind", "cam01", "said")])
+    shop.outbox.add([a_transfer(1)], [Warning(T_NS, WarningKind.CAMERA_BACK, "cam01")])
     shop.shipper().ship()
     for table in ("entry", "goods", "health", "posting"):
         column = "entry" if table == "posting" else "seq"
@@ -724,7 +724,7 @@ def test_many_differences_are_counted_and_some_named(shop: Shop, stranger: Any) 
 
 def test_the_book_is_only_added_to(shop: Shop, stranger: Any) -> None:
     fill(shop.ledger, 0, 3)
-    shop.outbox.add([a_transfer(1)], [Warning(T_NS, "kind", "cam01", "said")])
+    shop.outbox.add([a_transfer(1)], [Warning(T_NS, WarningKind.CAMERA_BACK, "cam01")])
     shop.shipper().ship()
     for table in ("entry", "posting", "goods", "health", "book"):
         column = "id" if table == "book" else "store"
@@ -758,7 +758,8 @@ def test_rows_beyond_the_mark_are_compared(shop: Shop, stranger: Any) -> None:
 
 def test_no_account_and_any_text(shop: Shop, stranger: Any) -> None:
     shop.ledger.open_visit("v\x00\x01\\.\t", "someone", T_NS)
-    shop.ledger.post_receipt(replace(a_receipt(1, "review"), visit="v\x00\x01\\.\t", reason='"total":9},"vat"\x00'))
+    hostile = Reason(ReasonKind.NOTE, detail='"total":9},"vat"\x00')
+    shop.ledger.post_receipt(replace(a_receipt(1, "review"), visit="v\x00\x01\\.\t", reasons=(hostile,)))
     shop.ledger.decide("v\x00\x01\\.\t", "waive", by="anna", t_ns=T_NS + 99, note="\x00é€")
     shop.shipper().ship()
     assert shop.faults() == []
@@ -785,8 +786,10 @@ def test_views(tmp_path: Path, url: str) -> None:
             a_transfer(3, credit=UNKNOWN, quantity=2), a_transfer(4, debit=UNKNOWN, gtin=GTINS[1], quantity=1),
         ],
         [
-            Warning(T_NS, "camera outage", "cam01", "none for 2 s"), Warning(T_NS + 9, "camera back", "cam01", "again"),
-            Warning(T_NS + 5, "plate drifts", "a1", "3 g"), Warning(T_NS + 99, "camera outage", "cam01", "none"),
+            Warning(T_NS, WarningKind.CAMERA_OUTAGE, "cam01", seconds=2.0),
+            Warning(T_NS + 9, WarningKind.CAMERA_BACK, "cam01"),
+            Warning(T_NS + 5, WarningKind.PLATE_STUCK, "a1", seconds=10.0),
+            Warning(T_NS + 99, WarningKind.CAMERA_OUTAGE, "cam01", seconds=2.0),
         ],
     )  # fmt: skip
     berlin.shipper(retailer=Retailer(id="r", name="R", brand="Fresh", stores=("shop",))).ship()
@@ -818,10 +821,10 @@ def test_views(tmp_path: Path, url: str) -> None:
     ]  # fmt: skip
     assert query("SELECT day, gtin, pieces FROM lost_goods ORDER BY gtin") == [(day, GTINS[0], 3), (day, GTINS[1], 1)]
     assert query("SELECT subject, kind, warnings FROM sensor_health ORDER BY 1, 2") == [
-        ("a1", "plate drifts", 1), ("cam01", "camera back", 1), ("cam01", "camera outage", 2)
+        ("a1", "plate stuck", 1), ("cam01", "camera back", 1), ("cam01", "camera outage", 2)
     ]  # fmt: skip
     assert query("SELECT subject, kind FROM sensor_now ORDER BY 1") == [
-        ("a1", "plate drifts"), ("cam01", "camera outage")
+        ("a1", "plate stuck"), ("cam01", "camera outage")
     ]  # fmt: skip
     with pytest.raises(LedgerError, match="read-only"):
         query("DELETE FROM mark")
@@ -875,7 +878,7 @@ def test_a_time_zone_that_the_server_reads_as_an_abbreviation_is_refused(shop: S
 
 
 def test_an_outbox_keeps_once_and_refuses_change(tmp_path: Path) -> None:
-    warning = Warning(T_NS, "camera outage", "cam01", "x" * 5000)
+    warning = Warning(T_NS, WarningKind.BROKER_LOST, "cam01", detail="x" * 5000)
     with Outbox(tmp_path / "out.sqlite", a_store()) as box:
         assert box.add(map(a_transfer, range(5)), [warning, a_receipt(1)]) == 6
         # As after a restart from a snapshot.

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.errors import ConfigError, FusionError
+from fusion.files.results import ResultsWriter
 from fusion.gates.keeper import GateKeeper, GateRequest, OpenDoor, StaffList
 from fusion.live import messages, mqtt
 from fusion.live.messages import Decoder, Mark, Refused, frame_payload, line_payload, topic_of, weights_payload
@@ -35,8 +36,9 @@ from fusion.observations import (
     RecordingWriter,
     ShelfReading,
 )
-from fusion.results import ResultsWriter, Warning
+from fusion.results import Warning
 from fusion.run import Run, replay
+from fusion.sentences import sentence
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Store
 
@@ -503,7 +505,7 @@ def test_rubbish_is_counted_told_and_harmless(broker):
             "mqtt: weights: unknown plate": 1,
         }
         assert listening.kinds()["message refused"] == 7, "each reason once"
-        assert any("camera 'cam/99+' is not in cameras.toml" in warning.message for warning in listening.told)
+        assert any("camera 'cam/99+' is not in cameras.toml" in sentence(warning) for warning in listening.told)
     client.disconnect()
     client.loop_stop()
 
@@ -619,7 +621,7 @@ def test_tls_is_checked(tmp_path):
     try:
         with Listening(Broker.of(f"mqtts://{broker.address}")) as listening:
             wait_for(lambda: listening.told)
-            assert listening.kinds() == {"broker lost": 1} and "certificate" in listening.told[0].message
+            assert listening.kinds() == {"broker lost": 1} and "certificate" in sentence(listening.told[0])
         trusted = Broker.of(f"mqtts://{broker.address}", ca=certificate)
         with Listening(trusted) as listening, Publisher(trusted, STORE.id, "cameras") as publisher:
             publisher.publish(frame(T_NS))

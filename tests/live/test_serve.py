@@ -38,7 +38,8 @@ from fusion.live.worker import SCANS_MAX, Intake, Post, Served, _Scans
 from fusion.money.ledger import Ledger
 from fusion.money.retailers import Chain
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, Recording, ShelfReading
-from fusion.results import Receipt, Warning
+from fusion.results import Reason, ReasonKind, Receipt, ReceiptStatus, Warning, WarningKind
+from fusion.sentences import sentence
 from fusion.snapshot import newest_ns
 from fusion.store.models import Store
 
@@ -119,13 +120,14 @@ def test_an_overload_is_told_when_it_begins_and_when_it_is_over() -> None:
     for number in range(4):
         intake.put(one("frame", number))
     (first,) = intake.warnings(7)
-    assert (first.t_ns, first.kind, first.subject) == (7, "overload", "detections: cam")
-    assert "3 dropped" in first.message
+    assert first == Warning(7, WarningKind.OVERLOAD, "detections: cam", count=3, total=3)
+    assert "3 dropped" in sentence(first)
     intake.put(one("frame", 9))
     assert intake.warnings(8) == []  # Not at each.
     clock.now_s += 1.5
     (last,) = intake.warnings(9)
-    assert "4 so far; the overload is over" in last.message
+    assert last == Warning(9, WarningKind.OVERLOAD_OVER, "detections: cam", count=1, total=4)
+    assert "4 so far, and the overload is over" in sentence(last)
     clock.now_s += 60.0
     assert intake.warnings(10) == []
 
@@ -547,7 +549,7 @@ def test_who_was_beside_somebody_billed_otherwise_goes_to_review(day: Any, tmp_p
 def test_a_long_doubt_is_cut_and_stops_nothing(day: Any, tmp_path: Path) -> None:
     store, observations, truth = day
     died(store, tmp_path / "empty", [], tmp_path / "begun")
-    doubts = {"gaps": [], "visits": {visit: "because " * 1000 for visit in truth}}
+    doubts = {"gaps": [], "visits": {visit: {"kind": "note", "detail": "because " * 1000} for visit in truth}}
     (tmp_path / "begun" / "doubts.json").write_text(json.dumps(doubts))
     _, books = finished(store, tmp_path / "begun", observations)
     assert {(one[0], len(one[4])) for one in books["visits"].values()} == {("review", 2000)}
@@ -557,7 +559,7 @@ def test_a_torn_line_of_evidence_spoils_no_other(day: Any, tmp_path: Path) -> No
     store, observations, truth = day
     died(store, tmp_path / "empty", [], tmp_path / "begun")
     (tmp_path / "begun" / "evidence.jsonl").write_text('{"visit": "of befo')
-    doubts = {"gaps": [], "visits": {visit: "it is doubted" for visit in truth}}
+    doubts = {"gaps": [], "visits": {visit: {"kind": "note", "detail": "it is doubted"} for visit in truth}}
     (tmp_path / "begun" / "doubts.json").write_text(json.dumps(doubts))
     finished(store, tmp_path / "begun", observations)
     torn, *whole = (tmp_path / "begun" / "evidence.jsonl").read_text().splitlines()
@@ -668,11 +670,11 @@ def test_what_has_not_come_again_is_awaited_for_a_while(tmp_path: Path) -> None:
     s = 10**9
     gaps = Gaps(tmp_path / "doubts.json")
     gaps.go_on({"a": (10 * s, s // 10, False), "b": (10 * s, s // 10, False)}, 10 * s)
-    left = Receipt("v", "a", 2 * s, 11 * s, 0, "settled", None, "EUR", 0, ())
+    left = Receipt("v", "a", 2 * s, 11 * s, 0, ReceiptStatus.SETTLED, (), "EUR", 0, ())
     assert not gaps.why(left)
     assert not gaps.heard("a", 10 * s + s // 10, 0)
     gaps.look(14 * s, scans_wait=False)
-    assert "have not come again" in gaps.why(left)
+    assert gaps.why(left) == (Reason(ReasonKind.STREAM_NOT_RESUMED),)
     again = Gaps(tmp_path / "doubts.json")
     again.go_on(gaps.streams(), 14 * s)  # Killed once more: it is awaited still.
     assert "4.0 s of the sensors' data were lost" in again.heard("b", 14 * s, 0)
@@ -697,9 +699,10 @@ def test_gaps_touch_who_was_inside_and_who_may_have_anothers_scan(tmp_path: Path
     gaps.go_on({}, 90 * s)
 
     def doubted(enter_s: float, exit_s: float) -> bool:
-        return bool(gaps.why(Receipt("v", "a", int(enter_s * s), int(exit_s * s), 0, "settled", None, "EUR", 0, ())))
+        times = int(enter_s * s), int(exit_s * s)
+        return bool(gaps.why(Receipt("v", "a", *times, 0, ReceiptStatus.SETTLED, (), "EUR", 0, ())))
 
-    gaps.add(100 * s, 103 * s, "{:.1f} s of the sensors' data were lost")
+    gaps.add(100 * s, 103 * s, ReasonKind.DATA_LOST)
     assert doubted(10, 101) and doubted(10, 95) and not doubted(10, 89) and doubted(102, 200) and doubted(120, 200)
     gaps.look(105 * s, scans_wait=True)
     gaps.look(140 * s, scans_wait=True)  # They are taken one for another for as long as that goes on.

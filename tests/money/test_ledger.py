@@ -33,7 +33,7 @@ from fusion.money.ledger import (
     genesis_hash,
     vat_included,
 )
-from fusion.results import Receipt, ReceiptLine
+from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.models import Product, Store
 
 T_NS = 1_772_528_646_000_000_000
@@ -63,8 +63,8 @@ STORE = make_store()
 
 def receipt(visit: str = "v1", *lines: ReceiptLine, status: str = "settled", account: str | None = "alice") -> Receipt:
     total = sum(line.quantity * line.unit_price for line in lines)
-    reason = "unsure" if status == "review" else None
-    return Receipt(visit, account, T_NS, T_NS + 60, T_NS + 90, status, reason, "EUR", total, lines)
+    reasons = (Reason(ReasonKind.NOTE, detail="unsure"),) if status == "review" else ()
+    return Receipt(visit, account, T_NS, T_NS + 60, T_NS + 90, ReceiptStatus(status), reasons, "EUR", total, lines)
 
 
 TWO = (ReceiptLine(COLA, 2, 249, 0.99), ReceiptLine(BREAD, 1, 199, 0.9))
@@ -398,7 +398,7 @@ def test_open_visits_survive_and_go_to_review(ledger: Ledger, place: Place) -> N
             ("v0", None, 0),
             ("v2", "account 2", 2),
         ]
-        assert again.review_open_visits(T_NS + 99, "restarted") == ["v0", "v2"]
+        assert again.review_open_visits(T_NS + 99, Reason(ReasonKind.RESTARTED)) == ["v0", "v2"]
         assert again.open_visits() == [] and len(again.reviews()) == 2
         again.decide("v2", "correct", by="eve", t_ns=T_NS + 100, lines=TWO)
         assert balances(again)["receivable"] == 2 * 697
@@ -600,6 +600,15 @@ def test_golden_vectors() -> None:
     assert chained_hash(genesis, entry).hex() == "42b9f5e596d59868c52a9d56931027e636f2f5f7240ae3b54f90fe003cc46b3f"
 
 
+def test_reasons_are_kept_in_words_and_by_kind(ledger: Ledger) -> None:
+    doubt = Reason(ReasonKind.PERSON_UNCERTAIN, plate="a1", delta_g=-330.5, probability=0.61)
+    note = Reason(ReasonKind.NOTE, detail="a note")
+    ledger.post_receipt(replace(receipt("v1", *TWO, status="review"), reasons=(doubt, note)))
+    (waiting,) = ledger.reviews()
+    assert waiting.reasons == (doubt,)
+    assert waiting.reason is not None and "a1" in waiting.reason and waiting.reason.endswith("; a note")
+
+
 def test_the_head_of_a_short_history_is_golden(ledger: Ledger) -> None:
     ledger.open_visit("v1", "alice", T_NS)
     ledger.post_receipt(receipt("v1", *TWO, status="review"))
@@ -773,7 +782,8 @@ def test_strange_text_comes_back_verbatim(ledger: Ledger) -> None:
     for i, text in enumerate(INJECTIONS):
         ledger.open_visit(text, text, T_NS + i)
         assert ledger.open_visits()[-1].visit == text
-        one = replace(receipt(text, *TWO, status="review", account=text), reason=text)
+        reasons = (Reason(ReasonKind.NOTE, detail=text),)
+        one = replace(receipt(text, *TWO, status="review", account=text), reasons=reasons)
         ledger.post_receipt(one)
         assert not ledger.post_receipt(one)
         standing = ledger.standing(text)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fusion.observations import GateScan
-from fusion.people.visits import BESIDE, TURNED_BACK, Visits
-from fusion.results import People, PersonEntered, PersonLeft, Warning
+from fusion.people.visits import Visits
+from fusion.results import People, PersonEntered, PersonLeft, Reason, ReasonKind, Warning
 from fusion.store.models import Gate, Store
 
 STEP_S = 0.1
@@ -137,7 +137,7 @@ def test_two_at_the_gate_and_one_scan_is_for_a_person_to_decide():
     store = Shop().run(paths, {1.0: "alice"})
     assert sorted(map(str, store.entered().values())) == ["None", "alice"]
     (alice,) = [visit for visit in store.visits.unfinished() if visit.account == "alice"]
-    assert alice.doubts == [BESIDE]
+    assert [doubt.kind for doubt in alice.doubts] == [ReasonKind.UNSCANNED_BESIDE]
 
 
 def test_one_account_scanned_twice_is_one_visit():
@@ -159,7 +159,7 @@ def test_who_turns_back_leaves_the_scan_for_the_next():
     assert store.entered() == {2: "alice"}
     # It may be somebody else, who then must not be charged on alice's account unseen.
     (visit,) = store.closed
-    assert visit.doubts == [TURNED_BACK]
+    assert [doubt.kind for doubt in visit.doubts] == [ReasonKind.SCANNED_PERSON_LOST]
 
 
 def test_who_is_lost_from_sight_for_a_moment_at_the_gate_keeps_the_scan():
@@ -221,7 +221,7 @@ def test_lost_for_good_ends_in_doubt_not_in_silence():
     store.run({1: [(0.0, 1.5, -1.0), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0)]}, {0.3: "alice"})
     store.said += store.visits.end(START_NS + round(10e9))
     (visit,) = store.visits.finished(2**62)
-    assert visit.doubts == ["lost from sight inside the store"]
+    assert visit.doubts == [Reason(ReasonKind.LOST_INSIDE)]
 
 
 def test_an_uncertain_identity_stays_with_the_visit():

@@ -26,9 +26,10 @@ from browsing import browsing, complaints, in_browser, requested
 from fusion.commands.main import main
 from fusion.engine import Engine
 from fusion.errors import FusionError, LedgerError
+from fusion.files.results import ResultsWriter
 from fusion.money.ledger import Discount, Ledger
 from fusion.money.payments import Checkout, InProcessProvider, PaymentError
-from fusion.results import PersonLeft, Receipt, ReceiptLine, ResultsWriter
+from fusion.results import PersonLeft, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
 from fusion.run import Run
 from fusion.show.console.feed import LiveFeed
 from fusion.show.console.server import Console
@@ -62,7 +63,8 @@ def review(store: Store, visit: str, reason: str = "not sure who took what", acc
     lines = (ReceiptLine(one.gtin, 2, one.price, 0.97), ReceiptLine(other.gtin, 1, other.price, 0.6))
     total = 2 * one.price + other.price
     times = (T_NS, T_NS + 60 * 10**9, T_NS + 61 * 10**9)
-    return Receipt(visit, account, *times, "review", reason, store.currency, total, lines)
+    reasons = (Reason(ReasonKind.NOTE, detail=reason),)
+    return Receipt(visit, account, *times, ReceiptStatus.REVIEW, reasons, store.currency, total, lines)
 
 
 @dataclasses.dataclass
@@ -714,7 +716,8 @@ def test_a_person_decides_in_a_browser(
         writer = ResultsWriter(tmp_path, store)
         for result in all_results:
             if isinstance(result, Receipt):
-                doubted = dataclasses.replace(result, status="review", reason=HOSTILE)
+                hostile = (Reason(ReasonKind.NOTE, detail=HOSTILE),)
+                doubted = dataclasses.replace(result, status=ReceiptStatus.REVIEW, reasons=hostile)
                 ledger.post_receipt(doubted)
                 bundle = run.engine.evidence(result.visit)
                 assert bundle is not None

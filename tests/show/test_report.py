@@ -27,12 +27,16 @@ from fusion.results import (
     PersonLeft,
     Picked,
     PutBack,
+    Reason,
+    ReasonKind,
     Receipt,
     ReceiptLine,
+    ReceiptStatus,
     RunSummary,
     ShelfCount,
     ShelfEventExplained,
     Warning,
+    WarningKind,
 )
 from fusion.run import Run
 from fusion.show.collected import Limits
@@ -124,9 +128,10 @@ def filled(store: Store, account: str = "alice") -> Report:
     report.add(PersonLeft(T_NS + 28 * S_NS, 1, "exit", account, "visit-1"))
     lines = (ReceiptLine(COLA, 2, 249, 0.97), ReceiptLine(BREAD, 1, 199, 0.6))
     ends = (T_NS + S_NS, T_NS + 28 * S_NS, T_NS + 29 * S_NS)
-    report.add(Receipt("visit-1", account, *ends, "settled", None, "EUR", 697, lines))
-    report.add(Receipt("visit-2", None, None, *ends[1:], "review", HOSTILE, "EUR", 0, ()))
-    report.add(Warning(T_NS + 5 * S_NS, "camera down", "cam1", HOSTILE))
+    report.add(Receipt("visit-1", account, *ends, ReceiptStatus.SETTLED, (), "EUR", 697, lines))
+    hostile = Reason(ReasonKind.NOTE, detail=HOSTILE)
+    report.add(Receipt("visit-2", None, None, *ends[1:], ReceiptStatus.REVIEW, (hostile,), "EUR", 0, ()))
+    report.add(Warning(T_NS + 5 * S_NS, WarningKind.BROKER_LOST, "cam1", detail=HOSTILE))
     return report
 
 

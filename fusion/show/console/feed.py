@@ -32,6 +32,7 @@ from fusion.results import (
     ShelfEventExplained,
     Warning,
 )
+from fusion.sentences import reason_text, sentence
 
 if TYPE_CHECKING:
     from fusion.engine import Engine
@@ -123,10 +124,11 @@ class LiveFeed:
             case Receipt():
                 self._carts.pop(result.visit, None)
                 whose = self._label.pop(result.visit, result.account or "no credential")
-                told = [_ms(result.issued_ns), result.visit, whose, result.status, result.total, result.reason]
+                told = [_ms(result.issued_ns), result.visit, whose, result.status, result.total]
+                told += [reason_text(result.reasons), [reason.kind for reason in result.reasons]]
                 self._tell("receipt", told)
             case Warning():
-                self._tell("alert", [_ms(result.t_ns), result.kind, result.subject, result.message])
+                self._tell("alert", [_ms(result.t_ns), result.kind, result.subject, sentence(result)])
 
     def follow(self, engine: Engine) -> None:
         """Ask another engine for health from now on: one that goes on in the place of the first."""

@@ -28,10 +28,11 @@ from urllib.parse import parse_qs
 from pydantic import Field, ValidationError
 
 from fusion.errors import FusionError, IdempotencyConflict, extra
+from fusion.files.results import reason_row
 from fusion.money.ledger import Discount, Ledger, Standing
 from fusion.money.payments import Checkout
 from fusion.money.prices import PriceBook, PricedReceipt
-from fusion.results import Receipt, ReceiptLine
+from fusion.results import Receipt, ReceiptLine, ReceiptStatus
 from fusion.show.console.feed import FloorReader
 from fusion.show.console.users import NAME_MAX, Session, Sessions, Users
 from fusion.show.plan import Plan
@@ -403,7 +404,8 @@ class Console:
         rows = tuple(ReceiptLine(line.gtin, line.quantity, 0, 1.0) for line in lines)
 
         def priced(rows: _Lines, kept: _Lines, member: bool) -> PricedReceipt:
-            bill = Receipt(visit, None, None, exit_ns, exit_ns, "settled", None, self._store.currency, 0, rows)
+            currency = self._store.currency
+            bill = Receipt(visit, None, None, exit_ns, exit_ns, ReceiptStatus.SETTLED, (), currency, 0, rows)
             return self._prices.priced(bill, member=member, billed=kept)
 
         total = sum(n * price for _, n, price, _ in request["lines"])
@@ -626,6 +628,7 @@ def _standing_row(standing: Standing) -> dict[str, Any]:
         "account": standing.account,
         "status": standing.status,
         "reason": standing.reason,
+        "reasons": [reason_row(reason) for reason in standing.reasons],
         "total": standing.total,
         "revision": standing.revision,
         "lines": [[line.gtin, line.quantity, line.unit_price, line.confidence] for line in standing.lines],

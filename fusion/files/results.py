@@ -1,0 +1,260 @@
+"""The files in which a run keeps its results, and results as rows of plain JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fusion.results import (
+    Candidate,
+    Evidence,
+    People,
+    Reason,
+    ReasonKind,
+    Receipt,
+    Result,
+    RunSummary,
+    ShelfCount,
+    ShelfEventExplained,
+)
+from fusion.sentences import reason_text, sentences
+from fusion.store.models import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_GROUP = 8192
+
+
+class ResultsWriter:
+    """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract; beside them evidence.jsonl
+    and, where counts are given at the end, shelves.jsonl."""
+
+    def __init__(self, folder: str | Path, store: Store) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._n_joints = store.layout.n_joints
+        self._schema = pa.schema(
+            [
+                ("time", pa.int64()),
+                ("track", pa.int64()),
+                ("account", pa.string()),
+                ("confirmed", pa.bool_()),
+                ("x", pa.float64()),
+                ("y", pa.float64()),
+                ("keypoints", pa.list_(pa.float32(), 4 * self._n_joints)),
+            ]
+        )
+        self._tracks = pq.ParquetWriter(
+            self.folder / "tracks.parquet", self._schema, compression="zstd", write_page_checksum=True
+        )
+        self._receipts = open(self.folder / "receipts.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed by close()
+        self._events = open(self.folder / "events.jsonl", "w", encoding="utf-8")  # noqa: SIM115
+        self._evidence = open(self.folder / "evidence.jsonl", "w", encoding="utf-8")  # noqa: SIM115
+        self._pending: list[tuple[People, list[str | None]]] = []
+        self._n_pending = 0
+
+    def write(self, result: Result, account_of: Callable[[int], str | None]) -> None:
+        """Keep a result. account_of: the account of a track as known now; asked for People only."""
+        match result:
+            case People():
+                if len(result.track_id):
+                    self._pending.append((result, [account_of(track) for track in result.track_id.tolist()]))
+                    self._n_pending += len(result.track_id)
+                    if self._n_pending >= ROWS_PER_GROUP:
+                        self._flush()
+            case Receipt():
+                self._receipts.write(_json(_receipt_row(result)))
+            case ShelfEventExplained():
+                self._events.write(_json(_event_row(result)))
+            case Evidence():
+                # At once: somebody may be waiting to decide.
+                self._evidence.write(_json(evidence_row(result)))
+                self._evidence.flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if not self._pending:
+            return
+        people = [one for one, _ in self._pending]
+        joints = [np.concatenate([one.joints_m, one.joints_sd_m[:, :, None]], axis=2) for one in people]
+        flat = np.concatenate(joints).astype(np.float32).reshape(-1)
+        positions = np.concatenate([one.position_m for one in people])
+        columns: list[pa.Array] = [
+            pa.array(np.repeat([one.t_ns for one in people], [len(one.track_id) for one in people])),
+            pa.array(np.concatenate([one.track_id for one in people])),
+            pa.array([account for _, accounts in self._pending for account in accounts], pa.string()),
+            pa.array(np.concatenate([one.confirmed for one in people])),
+            pa.array(np.ascontiguousarray(positions[:, 0])),
+            pa.array(np.ascontiguousarray(positions[:, 1])),
+            pa.FixedSizeListArray.from_arrays(pa.array(flat), 4 * self._n_joints),
+        ]
+        self._tracks.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._pending.clear()
+        self._n_pending = 0
+
+    def close(self, summary: RunSummary, shelves: Iterable[ShelfCount] | None = None, fault: str | None = None) -> None:
+        """Write what is held back, and run.json. fault: why the run ended before its source did; a key of run.json
+        only where there is one."""
+        self._flush()
+        for file in (self._tracks, self._receipts, self._events, self._evidence):
+            file.close()
+        if shelves is not None:
+            text = "".join(_json(_shelf_row(count)) for count in shelves)
+            (self.folder / "shelves.jsonl").write_text(text, encoding="utf-8")
+        run = vars(summary) if fault is None else {**vars(summary), "fault": fault}
+        (self.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+
+
+def _json(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def reason_row(reason: Reason) -> dict[str, Any]:
+    """A reason as plain JSON: its kind, and the fields that apply."""
+    row = {name: getattr(reason, name) for name in _REASON_FIELDS}
+    if reason.delta_g is not None:
+        row["delta_g"] = round(reason.delta_g, 3)
+    if reason.probability is not None:
+        row["probability"] = round(reason.probability, 6)
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def reason_of(row: dict[str, Any]) -> Reason:
+    """The reason that `reason_row` gave. Raises ValueError for anything else."""
+    try:
+        return Reason(**{**row, "kind": ReasonKind(row["kind"])})
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"want a reason as it was written, got {str(row)[:100]}: {error}") from None
+
+
+_REASON_FIELDS = tuple(field.name for field in fields(Reason))
+
+
+def _receipt_row(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "visit": receipt.visit,
+        "account": receipt.account,
+        "enter": receipt.enter_ns,
+        "exit": receipt.exit_ns,
+        "issued": receipt.issued_ns,
+        "status": receipt.status,
+        "reason": reason_text(receipt.reasons),
+        "reasons": [reason_row(reason) for reason in receipt.reasons],
+        "currency": receipt.currency,
+        "total": receipt.total,
+        "lines": [
+            {
+                "gtin": line.gtin,
+                "quantity": line.quantity,
+                "unit_price": line.unit_price,
+                "confidence": round(line.confidence, 6),
+            }
+            for line in receipt.lines
+        ],
+    }
+
+
+def _event_row(event: ShelfEventExplained) -> dict[str, Any]:
+    return {
+        "time": event.t_ns,
+        "plate": event.plate,
+        "delta_g": round(event.delta_g, 3),
+        "candidates": [
+            {"account": c.account, "gtin": c.gtin, "quantity": c.quantity, "probability": round(c.probability, 6)}
+            for c in event.candidates
+        ],
+    }
+
+
+def _candidate_row(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "account": candidate.account,
+        "visit": candidate.visit,
+        "gtin": candidate.gtin,
+        "quantity": candidate.quantity,
+        "probability": round(candidate.probability, 6),
+    }
+
+
+def evidence_row(evidence: Evidence) -> dict[str, Any]:
+    """A bundle as plain JSON, as in evidence.jsonl."""
+    return {
+        "visit": evidence.visit,
+        "account": evidence.account,
+        "exit": evidence.t_ns,
+        "status": evidence.status,
+        "reasons": sentences(evidence.reasons),
+        "reason_codes": [reason_row(reason) for reason in evidence.reasons],
+        "lines": [
+            {"gtin": line.gtin, "quantity": line.quantity, "confidence": round(line.confidence, 6)}
+            for line in evidence.lines
+        ],
+        "events": [
+            {
+                "event": event.event_id,
+                "onset": event.onset_ns,
+                "contact": event.contact_ns,
+                "settled": event.settled_ns,
+                "plate": event.plate,
+                "traces": [
+                    {
+                        "plate": trace.plate,
+                        "delta_g": trace.delta_g,
+                        "start": trace.start_ns,
+                        "rate_hz": trace.rate_hz,
+                        "grams": trace.grams,
+                    }
+                    for trace in event.traces
+                ],
+                "wrists": [
+                    {
+                        "track": path.track_id,
+                        "account": path.account,
+                        "visit": path.visit,
+                        "times": path.t_ns,
+                        "left": path.left_m,
+                        "right": path.right_m,
+                    }
+                    for path in event.wrists
+                ],
+                "alternatives": [_candidate_row(candidate) for candidate in event.alternatives],
+                "nothing": round(event.nothing, 6),
+            }
+            for event in evidence.events
+        ],
+        "sightings": [
+            {
+                "time": seen.t_ns,
+                "source": seen.source,
+                "kind": seen.kind,
+                "zone": seen.zone,
+                "gtin": seen.gtin,
+                "quantity": seen.quantity,
+                "probability": seen.probability,
+            }
+            for seen in evidence.sightings
+        ],
+        "left_out": evidence.n_left_out,
+    }
+
+
+def _shelf_row(count: ShelfCount) -> dict[str, Any]:
+    return {
+        "plate": count.plate,
+        "gtin": count.gtin,
+        "pieces": count.pieces,
+        "overdrawn": count.overdrawn,
+        "planned": count.planned,
+        "status": count.status,
+        "confidence": round(count.confidence, 6),
+    }
