@@ -80,8 +80,9 @@ def _declare_check(parser: argparse.ArgumentParser) -> None:
 
 def _check(arguments: argparse.Namespace) -> int:
     from fusion.example_stores.catalogue import store_folder
-    from fusion.setup.check import check, exit_code, findings_json, findings_text, store_of
+    from fusion.setup.check import check, store_of
     from fusion.setup.coverage import Coverage
+    from fusion.setup.findings import exit_code, findings_json, findings_text
 
     path = store_folder(arguments.path)
     findings = check(path)

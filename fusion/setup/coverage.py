@@ -1,7 +1,7 @@
-"""What the cameras of a store can see: of the floor, of hands before plates, of gates; and a picture of it.
+"""How much of a store its cameras see: the floor, hands before plates, gates; and a picture of it.
 
 Lenses with their distortion, the edges of the pictures and the store's obstacles are taken into account, with the same
-projection and the same boxes as the simulation has. People hide one another as well; that is not in these figures.
+projection and the same boxes as in the simulation. People hide one another as well; these figures leave that out.
 """
 
 from __future__ import annotations
@@ -10,45 +10,48 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion.show.plan import Plan
 from fusion.simulation.cameras import Lens, Obstacles
 from fusion.store.models import Plate, Store
 from fusion.store.shapes import points_inside
 
-# Height of a standing person's trunk, where most joints that matter are.
+# Height of a standing person's trunk, where most of the joints that matter are.
 HEIGHT_M = 1.2
-# Where a hand is when it takes something: this far before the plate's front edge and above its surface.
+# A hand that takes something is this far before the plate's front edge and above its surface.
 HAND_BEFORE_M, HAND_ABOVE_M = 0.05, 0.1
-# The grid's cells are a hand wide; a floor too large for so many of them gets larger ones.
+# The grid's cells are a hand wide; a floor that would need more than this many gets larger cells.
 CELL_M, CELLS_MAX = 0.1, 40_000
-# Nobody stands where less room than this is between obstacles, or between them and the floor's edge.
+# A person needs this much room between obstacles, or between them and the floor's edge.
 BODY_M = 0.4
-# A detector finds people who are at least this high in the picture: below 32 x 32 pixels lies what COCO calls small,
-# where detectors fail most, and a standing person is about three times as high as wide.
+# A detector finds people who are at least this high in the picture: COCO calls objects below 32 x 32 pixels small,
+# detectors fail most on those, and a standing person is about three times as high as wide.
 STATURE_M, STATURE_MIN_PX = 1.7, 55.0
 # A person needs two views to have a place in the world.
 VIEWS_MIN = 2
 
 
 class Sight:
-    """The eyes of a store.
+    """All cameras of a store, and which points each of them sees.
 
     Attributes:
-        lenses: one a camera, in the store's order.
-        range_m: (n_views,) how far off a standing person is still large enough in each picture.
+        lenses: one for each camera, in the store's order.
+        range_m: (n_views,) up to which distance a standing person is large enough in each picture.
     """
 
     def __init__(self, store: Store) -> None:
+        """Place the cameras and obstacles of a store."""
         self.store = store
         self.lenses = [Lens.of(camera) for camera in store.cameras]
         self.range_m = np.array([camera.matrix[1][1] * STATURE_M / STATURE_MIN_PX for camera in store.cameras])
         self._obstacles = Obstacles(store)
 
-    def sees(self, points_m: np.ndarray) -> np.ndarray:
-        """(n_views, n_points) bool: which cameras have which of the points (n_points, 3) in free sight."""
+    def sees(self, points_m: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(n_views, n_points): which cameras have which of the points (n_points, 3), world frame, in free sight."""
         points_m = np.asarray(points_m, np.float64).reshape(-1, 3)
         seen = np.zeros((len(self.lenses), len(points_m)), bool)
         for view, lens in enumerate(self.lenses):
@@ -62,14 +65,22 @@ class Sight:
         return seen
 
 
-def hands_m(plates: Sequence[Plate]) -> np.ndarray:
-    """(n_plates, 3) where a hand is that takes something from the middle of each plate."""
-    found = []
+def hands_m(plates: Sequence[Plate]) -> NDArray[np.float64]:
+    """(n_plates, 3) place of a hand that takes something from the middle of each plate, world frame."""
+    hands = []
     for plate in plates:
         away = plate.depth / 2 + HAND_BEFORE_M
         x, y = plate.x + math.sin(plate.yaw) * away, plate.y - math.cos(plate.yaw) * away
-        found.append((x, y, plate.z + HAND_ABOVE_M))
-    return np.array(found).reshape(-1, 3)
+        hands.append((x, y, plate.z + HAND_ABOVE_M))
+    return np.array(hands, np.float64).reshape(-1, 3)
+
+
+class BlindPart(NamedTuple):
+    """A connected part of the floor that too few cameras see: its area, and a place in it, in metres."""
+
+    area_m2: float
+    x: float
+    y: float
 
 
 @dataclass(frozen=True)
@@ -77,23 +88,22 @@ class Coverage:
     """How many cameras see each part of the floor where people can be.
 
     Attributes:
-        store: whose floor it is.
+        store: the store with this floor.
         cell_m: edge of the grid's cells.
         corner_m: (2,) lower left corner of the grid.
-        counts: (n_x, n_y) int64 cameras that see the middle of a cell at HEIGHT_M; -1 where nobody can
-            stand.
-        plates_views: (n_plates,) int64 cameras that see a hand before each plate.
+        counts: (n_x, n_y) cameras that see the middle of a cell at HEIGHT_M; -1 where a person cannot stand.
+        plates_views: (n_plates,) cameras that see a hand before each plate.
     """
 
     store: Store
     cell_m: float
-    corner_m: np.ndarray
-    counts: np.ndarray
-    plates_views: np.ndarray
+    corner_m: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    plates_views: NDArray[np.int64]
 
     @classmethod
     def of(cls, store: Store) -> Coverage:
-        """Look at a store's floor, and at its plates, from all of its cameras."""
+        """Count the cameras of a store that see each part of its floor, and each plate."""
         from scipy.ndimage import binary_opening
 
         corners = np.array(store.floor)
@@ -105,7 +115,7 @@ class Coverage:
         walkable = points_inside(store.floor, x, y)
         for x0, y0, x1, y1, _ in store.obstacle.boxes:
             walkable &= (x < x0) | (x > x1) | (y < y0) | (y > y1)
-        # A gap behind a shelf is no place for anybody.
+        # A person does not fit into the gap behind a shelf.
         body = max(1, round(BODY_M / cell_m))
         walkable = np.asarray(binary_opening(walkable, np.ones((body, body))))
         counts = np.full((n_x, n_y), -1, np.int64)
@@ -115,25 +125,25 @@ class Coverage:
         return cls(store, cell_m, low, counts, sight.sees(hands_m(store.plates)).sum(axis=0))
 
     def share(self, n_views: int) -> float:
-        """Share of the floor that at least so many cameras see; 0 where there is no floor to stand on."""
+        """Share of the floor that at least n_views cameras see; 0 where there is no floor to stand on."""
         floor = self.counts[self.counts >= 0]
         return float((floor >= n_views).mean()) if len(floor) else 0.0
 
-    def blind(self, n_views: int = VIEWS_MIN) -> list[tuple[float, float, float]]:
-        """Connected parts of the floor that fewer cameras see: (area in m2, x, y of a place in it), largest first."""
+    def blind(self, n_views: int = VIEWS_MIN) -> list[BlindPart]:
+        """Connected parts of the floor that fewer than n_views cameras see, largest first."""
         from scipy.ndimage import distance_transform_edt, label
 
         blind = (self.counts >= 0) & (self.counts < n_views)
         parts, n_parts = label(blind, np.ones((3, 3)))
-        # The place named is the one farthest from the part's edge: the mean of a bent part may lie outside it.
+        # The place in it is the one farthest from the part's edge: the mean of a bent part may lie outside it.
         depth = np.asarray(distance_transform_edt(np.pad(blind, 1)))[1:-1, 1:-1]
-        found = []
+        blind_parts = []
         for part in range(1, n_parts + 1):
             cells = parts == part
             i, j = np.unravel_index(int(np.argmax(np.where(cells, depth, -1.0))), cells.shape)
             x, y = self.corner_m + (np.array([i, j]) + 0.5) * self.cell_m
-            found.append((float(cells.sum()) * self.cell_m**2, float(x), float(y)))
-        return sorted(found, reverse=True)
+            blind_parts.append(BlindPart(float(cells.sum()) * self.cell_m**2, float(x), float(y)))
+        return sorted(blind_parts, reverse=True)
 
     def write_svg(self, path: str | Path) -> None:
         """Draw the floor with the number of cameras that see each part of it, and plates that too few see."""
@@ -172,22 +182,24 @@ class Coverage:
         parts = []
         for n in range(most + 1):
             share = float(((floor == n) if n < most else (floor >= n)).mean()) if len(floor) else 0.0
-            said = f"{n}{'+' if n == most else ''}: {share:.0%}"
+            label = f"{n}{'+' if n == most else ''}: {share:.0%}"
             box = f'width="{22 * unit:.1f}" height="{16 * unit:.1f}"'
             parts.append(
                 f'<rect class="floor" x="{x:.1f}" y="{y + 8 * unit:.1f}" {box}/>'
                 f'<rect class="v{n}" x="{x:.1f}" y="{y + 8 * unit:.1f}" {box}/>'
-                f'<text class="legend" x="{x + 30 * unit:.1f}" y="{y + 16 * unit:.1f}">{said}</text>'
+                f'<text class="legend" x="{x + 30 * unit:.1f}" y="{y + 16 * unit:.1f}">{label}</text>'
             )
             x += 110 * unit
-        said = f"cameras that see a place at {HEIGHT_M:g} m: share of the floor; x: fewer than 2 see hands at the plate"
+        caption = (
+            f"cameras that see a place at {HEIGHT_M:g} m: share of the floor; x: fewer than 2 see hands at the plate"
+        )
         parts.append(
-            f'<text class="legend" x="{plan.left_cm + 16 * unit:.1f}" y="{y + 44 * unit:.1f}">{said}</text>'
+            f'<text class="legend" x="{plan.left_cm + 16 * unit:.1f}" y="{y + 44 * unit:.1f}">{caption}</text>'
         )
         return "".join(parts)
 
 
-# One shade for each number of cameras, the last for more. What is too little is hatched as well as coloured, so that
+# One shade for each number of cameras, the last for more. Too few cameras are hatched as well as coloured, so that
 # colour is not the only sign.
 _SHADES = (
     "fill: url(#none)",

@@ -1,4 +1,4 @@
-"""Every fault that is put into a store or a recording is found and named, and sound ones are left alone."""
+"""`fusion check` finds and names every fault that is put into a store or a recording, and passes sound ones."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from fusion import check
 from fusion.errors import FusionError
 from fusion.observations import Frame, RecordingWriter, ShelfReading
 from fusion.people.geometry import Rig
-from fusion.setup.check import check_store, exit_code, mix_up_probability
+from fusion.setup.check import check_store
 from fusion.setup.coverage import Coverage, Sight, hands_m
+from fusion.setup.findings import exit_code
+from fusion.setup.goods_checks import mix_up_probability
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Camera, Facing, Obstacle, Product, Store, Zone
 from fusion.store.rotations import rotation_matrix
@@ -35,7 +37,7 @@ def store():
 
 @pytest.fixture(scope="module")
 def observations():
-    """A minute and a half of a small shop with many looks at people, clocks exact."""
+    """A minute and a half of a small shop whose cameras see people often, with exact clocks."""
     shop = demo_store(n_cameras=5, n_plates=16, n_products=12)
     scenario = Scenario(seed=3, minutes=1.5, shoppers=4, frame_rate_hz=10.0, clock_offset_max_s=0.0)
     return shop, list(Simulation(shop, scenario).observations())
@@ -45,7 +47,8 @@ def rules(findings, severity=None):
     return {finding.rule for finding in findings if severity in (None, finding.severity)}
 
 
-def one(findings, rule):
+def single(findings, rule):
+    """The only finding of a rule."""
     found = [finding for finding in findings if finding.rule == rule]
     assert len(found) == 1, findings
     return found[0]
@@ -89,32 +92,32 @@ def test_faults_of_cameras_are_found(store):
     }
     for rule, values in wrong.items():
         findings = check_store(store.model_copy(update={"cameras": changed(store.cameras, 0, **values)}))
-        told = [finding for finding in findings if finding.rule == rule]
+        reported = [finding for finding in findings if finding.rule == rule]
         names = {f"camera {first.name}", f"camera {second.name}"}
-        assert told and all(finding.subject in names for finding in told), (rule, findings)
+        assert reported and all(finding.subject in names for finding in reported), (rule, findings)
 
 
 def test_a_camera_inside_an_obstacle_is_blocked(store):
     at = -rotation_matrix(store.cameras[0].rotation).T @ np.array(store.cameras[0].translation)
     box = (at[0] - 0.1, at[1] - 0.1, at[0] + 0.1, at[1] + 0.1, 3.0)
     boxed = store.model_copy(update={"obstacle": Obstacle(boxes=(*store.obstacle.boxes, box))})
-    assert one(check_store(boxed), "camera-blocked").subject == f"camera {store.cameras[0].name}"
+    assert single(check_store(boxed), "camera-blocked").subject == f"camera {store.cameras[0].name}"
 
 
-def test_without_cameras_nothing_is_said_about_sight(store):
+def test_without_cameras_there_are_no_findings_about_sight(store):
     findings = check_store(store.model_copy(update={"cameras": ()}))
     assert "no-cameras" in rules(findings, "note") and not rules(findings, "error")
     assert not rules(findings) & {"plate-unseen", "gate-unseen", "floor-unseen"}
 
 
-def test_plates_gates_and_floor_that_one_camera_sees_are_told(store):
+def test_plates_gates_and_floor_that_one_camera_sees_are_reported(store):
     alone = store.model_copy(update={"cameras": store.cameras[:1]})
     findings = check_store(alone)
     seen = Sight(alone).sees(hands_m(alone.plates))[0]
-    told = {finding.subject: finding for finding in findings if finding.rule == "plate-unseen"}
-    assert len(told) == len(store.plates)
+    reported = {finding.subject: finding for finding in findings if finding.rule == "plate-unseen"}
+    assert len(reported) == len(store.plates)
     for plate, hand_seen in zip(store.plates, seen):
-        finding = told[f"plate {plate.plate}"]
+        finding = reported[f"plate {plate.plate}"]
         assert finding.severity == ("warning" if hand_seen else "error")
         assert finding.message.endswith(alone.cameras[0].name if hand_seen else "none")
     assert {"gate-unseen", "floor-unseen"} <= rules(findings)
@@ -126,22 +129,22 @@ def test_an_obstacle_before_a_shelf_hides_its_plates(store):
     front = plate.y - plate.depth / 2
     wall = (plate.x - 3.0, front - 0.12, plate.x + 3.0, front - 0.1, 2.6)
     walled = store.model_copy(update={"obstacle": Obstacle(boxes=(*store.obstacle.boxes, wall))})
-    told = {f.subject for f in check_store(walled) if f.rule in ("plate-unseen", "plate-out-of-reach")}
-    assert f"plate {plate.plate}" in told
+    reported = {f.subject for f in check_store(walled) if f.rule in ("plate-unseen", "plate-out-of-reach")}
+    assert f"plate {plate.plate}" in reported
 
 
 def test_faults_of_the_plan_are_found(store):
     gates = changed(store.gate, 0, line=tuple(reversed(store.gate[0].line)))
-    assert one(check_store(store.model_copy(update={"gate": gates})), "gate-reversed").subject == "gate entry"
+    assert single(check_store(store.model_copy(update={"gate": gates})), "gate-reversed").subject == "gate entry"
     gates = changed(store.gate, 0, line=((0.5, -4.0), (1.5, -4.0)))
-    assert "4.0 m off" in one(check_store(store.model_copy(update={"gate": gates})), "gate-off-floor").message
+    assert "4.0 m off" in single(check_store(store.model_copy(update={"gate": gates})), "gate-off-floor").message
     only_in = store.model_copy(update={"gate": store.gate[:1]})
-    assert "leaves" in one(check_store(only_in), "one-way").message
+    assert "leaves" in single(check_store(only_in), "one-way").message
     zone = Zone(id="far", kind="queue", polygon=((7.0, 5.0), (9.0, 5.0), (9.0, 5.5), (7.0, 5.5)))
     off = check_store(store.model_copy(update={"zone": (*store.zone, zone)}))
-    assert "2 of 4 outside" in one(off, "zone-off-floor").message
+    assert "2 of 4 outside" in single(off, "zone-off-floor").message
     paid = store.model_copy(update={"zone": (), "payment": store.payment.model_copy(update={"mode": "zone"})})
-    assert one(check_store(paid), "no-payment-zone").severity == "error"
+    assert single(check_store(paid), "no-payment-zone").severity == "error"
     box = Obstacle(boxes=(*store.obstacle.boxes, (30.0, 30.0, 31.0, 31.0, 1.0)))
     assert "obstacle-off-floor" in rules(check_store(store.model_copy(update={"obstacle": box})))
 
@@ -151,7 +154,7 @@ def test_faults_of_goods_are_found():
     plate, product = shop.plates[0], shop.products[0]
     heavy = tuple(f for f in shop.planogram if f.plate != plate.plate)
     heavy += (Facing(plate=plate.plate, gtin=product.gtin, stock=math.ceil(plate.capacity_g / product.weight_g) + 1),)
-    overloaded = one(check_store(shop.model_copy(update={"planogram": heavy})), "plate-overloaded")
+    overloaded = single(check_store(shop.model_copy(update={"planogram": heavy})), "plate-overloaded")
     assert overloaded.subject == f"plate {plate.plate}"
     twin = shop.products[1].model_copy(update={"weight_g": product.weight_g + 0.5, "price": product.price + 1})
     alike = shop.model_copy(
@@ -161,10 +164,10 @@ def test_faults_of_goods_are_found():
         }
     )
     findings = check_store(alike)
-    assert one(findings, "look-alikes").severity == "warning"
-    assert product.name not in one(findings, "not-planned").message
-    assert f"{len(shop.products) - 2} products" in one(findings, "not-planned").message
-    assert f"{len(shop.plates) - 1} plates" in one(findings, "plate-not-planned").message
+    assert single(findings, "look-alikes").severity == "warning"
+    assert product.name not in single(findings, "not-planned").message
+    assert f"{len(shop.products) - 2} products" in single(findings, "not-planned").message
+    assert f"{len(shop.plates) - 1} plates" in single(findings, "plate-not-planned").message
     loose = changed(shop.products, 0, weight_sd_g=product.weight_g)
     assert "weight-spread" in rules(check_store(shop.model_copy(update={"products": loose})))
 
@@ -183,15 +186,15 @@ def test_mix_ups_are_half_at_no_difference_and_fall_with_it(weight, apart, sd):
 
 def test_mix_up_probability_is_what_weighing_gives():
     random = np.random.default_rng(0)
-    one, other = (
+    lighter, heavier = (
         Product(gtin="40170725", name="x", weight_g=w, weight_sd_g=3.0, price=1, vat_rate=7) for w in (300.0, 309.0)
     )
-    sd = np.array([math.hypot(3.0, 0.01 * p.weight_g, 1.0) for p in (one, other)])
+    sd = np.array([math.hypot(3.0, 0.01 * p.weight_g, 1.0) for p in (lighter, heavier)])
     weighed = random.normal([[300.0], [309.0]], sd[:, None], (2, 200_000))
     # The border where both are equally many standard deviations away.
     border = 300.0 + 9.0 * sd[0] / sd.sum()
     share = 0.5 * ((weighed[0] > border).mean() + (weighed[1] < border).mean())
-    assert mix_up_probability(one, other) == pytest.approx(share, abs=0.005)
+    assert mix_up_probability(lighter, heavier) == pytest.approx(share, abs=0.005)
 
 
 # ---- coverage --------------------------------------------------------------------------------------------------------
@@ -220,12 +223,12 @@ def test_coverage_is_the_area_in_the_picture():
     coverage = Coverage.of(bare([overhead(5.0, 5.0)]))
     assert coverage.share(1) == pytest.approx(5.6**2 / 100, abs=0.01)
     assert coverage.share(2) == 0.0
-    assert [round(part[0]) for part in coverage.blind(1)] == [69]
+    assert [round(part.area_m2) for part in coverage.blind(1)] == [69]
     twice = Coverage.of(bare([overhead(5.0, 5.0), overhead(5.0, 7.8)]))
     assert twice.share(2) == pytest.approx(5.6 * 2.8 / 100, abs=0.01)
 
 
-def test_a_box_throws_its_shadow():
+def test_a_box_casts_a_shadow():
     # A wall of 2 m beside the camera's foot: at 1.2 m its shadow begins at its side and ends where the ray over its
     # top comes down to 1.2 m, at 2.8 / 2.0 of the wall's distance.
     wall = (6.0, 0.0, 6.2, 10.0, 2.0)
@@ -245,9 +248,9 @@ def test_coverage_moves_with_the_world(n, shift):
     cameras = [overhead(1.5 * i, 10.0 - 1.5 * i) for i in range(n)]
     moved = [overhead(1.5 * i + shift[0], 10.0 - 1.5 * i + shift[1]) for i in range(n)]
     floor = [(x + shift[0], y + shift[1]) for x, y in bare([]).floor]
-    one, other = Coverage.of(bare(cameras)), Coverage.of(bare(moved, floor=floor))
+    here, there = Coverage.of(bare(cameras)), Coverage.of(bare(moved, floor=floor))
     # Cells whose middle lies just on a picture's edge may fall on either side.
-    assert one.counts.shape == other.counts.shape and (one.counts != other.counts).mean() < 0.02
+    assert here.counts.shape == there.counts.shape and (here.counts != there.counts).mean() < 0.02
 
 
 def test_sight_agrees_with_the_engines_projection(store):
@@ -257,17 +260,17 @@ def test_sight_agrees_with_the_engines_projection(store):
     seen = Sight(free).sees(points)
     pixels = Rig.from_cameras(store.cameras).project(points)
     inside = (pixels >= -0.5).all(axis=-1) & (pixels < np.array([1280, 720]) - 0.5).all(axis=-1)
-    # Where the distortion folds back, the plain projection returns into the picture; nobody is seen there.
+    # Where the distortion folds back, the plain projection returns into the picture, but no ray of the camera does.
     assert not (seen & ~inside).any() and (inside & ~seen).mean() < 0.01
 
 
-def test_a_large_floor_is_looked_at_in_reasonable_time_and_memory(store):
+def test_a_large_floor_gets_larger_cells(store):
     floor = ((0.0, 0.0), (400.0, 0.0), (400.0, 300.0), (0.0, 300.0))
     coverage = Coverage.of(store.model_copy(update={"floor": floor, "plates": (), "planogram": ()}))
     assert coverage.counts.size <= 50_000
 
 
-def test_the_picture_is_sound_and_says_the_shares(store, tmp_path):
+def test_the_picture_is_sound_and_gives_the_shares(store, tmp_path):
     name = store.model_copy(update={"name": "<A & B>", "cameras": store.cameras[:2]})
     coverage = Coverage.of(name)
     coverage.write_svg(tmp_path / "coverage.svg")
@@ -295,14 +298,14 @@ def written(tmp_path, shop, observations, change=lambda observation: observation
 def test_a_sound_recording_has_only_notes(tmp_path, observations):
     findings = check(written(tmp_path, *observations))
     assert not [f for f in findings if f.severity != "note"], findings
-    assert "1.5 minutes" in one(findings, "recording").message
+    assert "1.5 minutes" in single(findings, "recording").message
 
 
-def test_many_faults_of_a_recording_are_told_at_once(tmp_path, observations):
-    shop, all_of_it = observations
-    start_ns = all_of_it[0].t_ns
+def test_many_faults_of_a_recording_are_reported_at_once(tmp_path, observations):
+    shop, original = observations
+    start_ns = original[0].t_ns
     silent, holey, blind, small = (camera.name for camera in shop.cameras[:4])
-    dead, mute, slow = (plate.plate for plate in shop.plates[:3])
+    dead, silent_plate, slow = (plate.plate for plate in shop.plates[:3])
 
     def change(o):
         t_s = (o.t_ns - start_ns) / 1e9
@@ -317,65 +320,65 @@ def test_many_faults_of_a_recording_are_told_at_once(tmp_path, observations):
                 return replace(o, keypoints=o.keypoints * np.float32([0.5, 0.5, 1.0]))
             case ShelfReading(plate=plate) if plate == dead:
                 return replace(o, samples=np.full_like(o.samples, 6067.0))
-            case ShelfReading(plate=plate) if plate == mute:
+            case ShelfReading(plate=plate) if plate == silent_plate:
                 return None
             case ShelfReading(plate=plate) if plate == slow:
                 return replace(o, samples=o.samples[::2])
         return o
 
-    folder = written(tmp_path, shop, all_of_it, change)
+    folder = written(tmp_path, shop, original, change)
     with open(folder / "gate.jsonl", "a", encoding="utf-8") as file:
-        scan = {"time": all_of_it[-1].t_ns, "gate": "back", "kind": "scan", "credential": {"type": "qr", "token": "x"}}
+        scan = {"time": original[-1].t_ns, "gate": "back", "kind": "scan", "credential": {"type": "qr", "token": "x"}}
         file.write(json.dumps(scan) + "\n")
         scan |= {"gate": "entry", "credential": {"type": "face", "token": "x"}}
         file.write(json.dumps(scan) + "\n")
     findings = check(folder)
-    told = {(f.severity, f.rule, f.subject) for f in findings}
-    assert told >= {
+    reported = {(f.severity, f.rule, f.subject) for f in findings}
+    assert reported >= {
         ("error", "unknown-camera", "camera cam99"),
         ("warning", "camera-silent", f"camera {silent}"),
         ("warning", "gaps", f"camera {holey}"),
-        ("warning", "camera-sees-nobody", f"camera {blind}"),
+        ("warning", "camera-without-people", f"camera {blind}"),
         ("warning", "another-picture", f"camera {small}"),
         ("warning", "plate-dead", f"plate {dead}"),
-        ("warning", "plate-silent", f"plate {mute}"),
+        ("warning", "plate-silent", f"plate {silent_plate}"),
         ("error", "weight-rate", f"plate {slow}"),
         ("error", "unknown-gate", "gate.jsonl"),
         ("warning", "credential", "gate entry"),
     }
     gap = next(f for f in findings if f.rule == "gaps")
     assert "1 gaps" in gap.message and "the longest 6." in gap.message
-    assert "got 30.0" in one(findings, "weight-rate").message
+    assert "got 30.0" in single(findings, "weight-rate").message
     assert exit_code(findings) == 2
 
 
 @pytest.mark.parametrize(("late_s", "severity"), [(0.5, "warning"), (5.0, "error")])
 def test_rows_out_of_order_are_counted(tmp_path, observations, late_s, severity):
-    shop, all_of_it = observations
-    readings = [o for o in all_of_it if isinstance(o, ShelfReading)]
+    shop, original = observations
+    readings = [o for o in original if isinstance(o, ShelfReading)]
     early = next(i for i, o in enumerate(readings) if o.t_ns - readings[0].t_ns > 20e9)
     end = next(i for i, o in enumerate(readings) if o.t_ns - readings[early].t_ns > late_s * 1e9)
     moved = [*readings[:early], *readings[early + 1 : end], readings[early], *readings[end:]]
-    found = one(check(written(tmp_path, shop, moved)), "rows-out-of-order")
+    found = single(check(written(tmp_path, shop, moved)), "rows-out-of-order")
     assert (found.severity, found.subject) == (severity, "weights") and "got 1 before" in found.message
 
 
 @pytest.mark.parametrize(("off_ms", "severity"), [(-60, "note"), (250, "warning")])
 def test_a_clock_that_is_off_is_found(tmp_path, observations, off_ms, severity):
-    shop, all_of_it = observations
+    shop, original = observations
     off = shop.cameras[1].name
     shifted = [
         replace(o, t_ns=o.t_ns + off_ms * 1_000_000) if isinstance(o, Frame) and o.camera == off else o
-        for o in all_of_it
+        for o in original
     ]
-    found = one(check(written(tmp_path, shop, sorted(shifted, key=lambda o: o.t_ns))), "clock")
+    found = single(check(written(tmp_path, shop, sorted(shifted, key=lambda o: o.t_ns))), "clock")
     assert (found.severity, found.subject) == (severity, f"camera {off}")
-    told_ms = float(found.message.split("its times ")[1].split(" ms")[0])
-    assert ("ahead" if off_ms > 0 else "behind") in found.message and abs(told_ms - abs(off_ms)) < 20.0
+    reported_ms = float(found.message.split("its times ")[1].split(" ms")[0])
+    assert ("ahead" if off_ms > 0 else "behind") in found.message and abs(reported_ms - abs(off_ms)) < 20.0
 
 
 def test_a_camera_that_was_moved_is_found(tmp_path, observations):
-    shop, all_of_it = observations
+    shop, original = observations
     moved = shop.cameras[3].name
 
     def change(o):
@@ -383,10 +386,10 @@ def test_a_camera_that_was_moved_is_found(tmp_path, observations):
             return o
         return replace(o, keypoints=o.keypoints + np.float32([60.0, 0.0, 0.0]) * (o.keypoints[..., 2:] > 0))
 
-    assert one(check(written(tmp_path, shop, all_of_it, change)), "camera-moved").subject == f"camera {moved}"
+    assert single(check(written(tmp_path, shop, original, change)), "camera-moved").subject == f"camera {moved}"
 
 
-def test_damaged_and_unreadable_rows_are_told_and_the_rest_is_looked_at(tmp_path, observations):
+def test_damaged_and_unreadable_rows_are_reported_and_the_rest_is_examined(tmp_path, observations):
     folder = written(tmp_path, *observations)
     table = pq.read_table(folder / "weights.parquet")
     times = table.column("time").to_pylist()
@@ -400,10 +403,10 @@ def test_damaged_and_unreadable_rows_are_told_and_the_rest_is_looked_at(tmp_path
         "1 rows: null in a row",
         "1 rows: impossible time",
     }
-    assert one(findings, "damaged").subject == "detections.parquet"
+    assert single(findings, "damaged").subject == "detections.parquet"
 
 
-def test_what_cannot_be_opened_is_told_with_the_stores_own_findings(tmp_path, observations):
+def test_a_recording_that_cannot_be_opened_still_gets_its_stores_findings(tmp_path, observations):
     folder = written(tmp_path, *observations)
     (folder / "gate.jsonl").write_text('{"time": 1}\n[]\n')
     findings = check(folder)
@@ -419,21 +422,21 @@ def test_what_cannot_be_opened_is_told_with_the_stores_own_findings(tmp_path, ob
 def test_an_empty_recording_and_no_recording(tmp_path, store):
     RecordingWriter(tmp_path / "empty", store).close()
     findings = check(tmp_path / "empty")
-    assert one(findings, "no-rows").severity == "warning"
+    assert single(findings, "no-rows").severity == "warning"
     (tmp_path / "neither").mkdir()
     for path in (tmp_path / "neither", tmp_path / "nothing", tmp_path / "empty" / "gate.jsonl"):
-        with pytest.raises(FusionError, match="want a store folder"):
+        with pytest.raises(FusionError, match="pass a store folder"):
             check(path)
 
 
-def test_a_torn_file_of_a_live_capture_is_told(tmp_path, observations):
-    shop, all_of_it = observations
+def test_a_torn_file_of_a_live_capture_is_reported(tmp_path, observations):
+    shop, original = observations
     with RecordingWriter(tmp_path / "live", shop, segment_s=30.0) as writer:
-        for observation in all_of_it:
+        for observation in original:
             writer.write(observation)
     torn = sorted((tmp_path / "live" / "weights").glob("*.parquet"))[-1]
     torn.write_bytes(torn.read_bytes()[:-100])
-    found = one(check(tmp_path / "live"), "damaged")
+    found = single(check(tmp_path / "live"), "damaged")
     assert found.subject == f"weights/{torn.name}"
 
 
@@ -444,7 +447,7 @@ def command(*args):
     return subprocess.run([sys.executable, "-m", "fusion", "check", *map(str, args)], capture_output=True, text=True)
 
 
-def test_the_command_says_it_draws_it_and_exits_like_a_linter(tmp_path, store):
+def test_the_command_prints_draws_and_exits_like_a_linter(tmp_path, store):
     store.save(tmp_path / "sound")
     done = command(tmp_path / "sound", "--svg", tmp_path / "coverage.svg")
     assert done.returncode == 0 and "0 errors, 0 warnings" in done.stdout
@@ -459,4 +462,4 @@ def test_the_command_says_it_draws_it_and_exits_like_a_linter(tmp_path, store):
     found = json.loads(done.stdout)
     assert {row["severity"] for row in found} == {"error"} and len(found) > 5
     done = command(tmp_path / "nothing")
-    assert done.returncode == 2 and "want a store folder or a recording, got nothing" in done.stderr
+    assert done.returncode == 2 and "does not exist; pass a store folder or a recording" in done.stderr
