@@ -32,10 +32,13 @@ from fusion.gates.credentials import (
 from fusion.gates.faces import FaceGallery, face_token
 from fusion.gates.keeper import GateKeeper, GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
 from fusion.money.ledger import Ledger
-from fusion.money.payments import Checkout, InProcessProvider, SeededFaults
+from fusion.money.mail import Mailer
+from fusion.money.payments import Checkout
 from fusion.money.prices import PriceBook
-from fusion.money.receipts import Mailer, ReceiptDocument, ReceiptStore
-from fusion.money.retailers import Chain, post_fee, statement
+from fusion.money.providers import InProcessProvider, SeededFaults
+from fusion.money.receipts import ReceiptDocument, ReceiptStore
+from fusion.money.retailers import Chain
+from fusion.money.statements import post_fee, statement
 from fusion.observations import GateScan
 from fusion.results import People, PersonEntered, Receipt, ReceiptLine, ReceiptStatus, Taken
 from fusion.simulation import Scenario

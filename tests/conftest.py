@@ -79,7 +79,7 @@ class Place:
             return sqlite3.connect(self.folder / "ledger.sqlite", isolation_level=None)
         import psycopg
 
-        from fusion.money.databases import schema_of
+        from fusion.money.postgres import schema_of
 
         connection = psycopg.connect(self.database, autocommit=True)
         connection.execute(f"SET search_path = {schema_of(store.id)}")

@@ -111,7 +111,7 @@ def test_every_public_name_is_there() -> None:
         ("prometheus_client", "serve", "from fusion.live.supervisor import Supervisor; Supervisor('none.toml')"),
         ("starlette", "console", "import fusion.show.console.server"),
         ("ray", "ray", "from fusion.chain.batch import map_tasks; next(map_tasks(abs, [1], cluster='local'))"),
-        ("psycopg", "postgres", "from fusion.money.databases import open_books as o; o('postgresql://x', 'x', 'v')"),
+        ("psycopg", "postgres", "from fusion.money.databases import open_database as o; o('postgresql://x', 'x', 'v')"),
         ("psycopg", "postgres", "from fusion.chain.book import ChainBook; ChainBook('postgresql://x')"),
     ],
 )

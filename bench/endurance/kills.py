@@ -27,9 +27,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from fusion.money.databases import Holder
 from fusion.money.ledger import Ledger
-from fusion.money.payments import Checkout, HttpProvider, InProcessProvider
+from fusion.money.payments import Checkout
+from fusion.money.providers import HttpProvider, InProcessProvider
+from fusion.money.vault import Holder
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.models import PaymentPolicy, Product, Store
 

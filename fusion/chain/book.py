@@ -28,9 +28,11 @@ from zoneinfo import ZoneInfo
 from fusion.errors import FusionError, IdempotencyConflict, LedgerError, extra
 from fusion.live import outbox
 from fusion.live.outbox import Outbox
-from fusion.money.databases import Row, escaped, first_line, unescaped
-from fusion.money.ledger import Ledger, Posting, canonical_bytes, chained_hash, genesis_hash
+from fusion.money.entries import Posting, canonical_bytes, chained_hash, genesis_hash
+from fusion.money.ledger import Ledger
+from fusion.money.postgres import escaped, first_line, unescaped
 from fusion.money.retailers import Retailer
+from fusion.money.schema import Row
 from fusion.store.models import Store
 
 FORMAT_VERSION = 1

@@ -89,7 +89,8 @@ def _declare_statement(parser: argparse.ArgumentParser) -> None:
 
 
 def _statement(arguments: argparse.Namespace) -> int:
-    from fusion.money.retailers import Chain, post_fee, statement
+    from fusion.money.retailers import Chain
+    from fusion.money.statements import post_fee, statement
 
     for retailer, store, ledger in Chain.load(arguments.chain).books(arguments.books):
         if not arguments.dry_run:

@@ -98,7 +98,8 @@ def _checkout(arguments: argparse.Namespace, store: Store, ledger: Ledger) -> Ch
     import os
 
     from fusion.errors import FusionError
-    from fusion.money.payments import Checkout, HttpProvider
+    from fusion.money.payments import Checkout
+    from fusion.money.providers import HttpProvider
 
     if not arguments.provider:
         return None

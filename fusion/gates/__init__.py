@@ -1,0 +1,1 @@
+"""Gates: who may come in, and under what name the rest of the system knows them."""

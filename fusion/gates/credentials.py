@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fusion.errors import FusionError, extra
 from fusion.gates.keeper import GateRequest, Refused, Verified, Verifier
-from fusion.money.databases import Holder, opened_sqlite
-from fusion.money.payments import UNUSED_S, Payment
+from fusion.money.payments import UNUSED_MAX_S, Payment
+from fusion.money.sqlite import open_sqlite
+from fusion.money.vault import Holder
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -116,7 +117,7 @@ class UsedCodes:
         Raises:
             LedgerError: it cannot be used.
         """
-        self._connection = opened_sqlite(Path(path), "used codes", _USED_SCHEMA)
+        self._connection = open_sqlite(Path(path), "used codes", _USED_SCHEMA)
         self._lock = threading.Lock()
         self._pruned_ns = 0
 
@@ -275,7 +276,7 @@ class Pseudonyms:
             answer = replace(answer, greeting=known.greeting, token=answer.token or known.token, email=known.email)
         with self._lock:
             present = self._by_account.get(answer.account)
-            if present is None or (not present.entered and t_ns - present.since_ns > UNUSED_S * 1e9):
+            if present is None or (not present.entered and t_ns - present.since_ns > UNUSED_MAX_S * 1e9):
                 self._drop(present)
                 present = _Present(answer.account, self._new(), t_ns)
                 holder = Holder(present.pseudonym, answer.account, answer.token, answer.email, t_ns)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fusion.gates.credentials import Pseudonyms
 from fusion.gates.faces import FaceGallery
 from fusion.money.ledger import Ledger
-from fusion.money.receipts import Profiles
+from fusion.money.profiles import Profiles
 from fusion.store.models import Store
 
 DAY_NS = 86_400 * 10**9

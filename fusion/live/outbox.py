@@ -18,7 +18,8 @@ from pathlib import Path
 
 from fusion.errors import IdempotencyConflict, LedgerError
 from fusion.goods.journal import Transfer
-from fusion.money.databases import Row, opened_sqlite
+from fusion.money.schema import Row
+from fusion.money.sqlite import open_sqlite
 from fusion.results import Result, Warning
 from fusion.sentences import sentence
 from fusion.store.models import Store
@@ -88,7 +89,7 @@ class Outbox:
         self.where = os.fspath(path)
         self.store = store.id
         self._lock = threading.RLock()
-        self._connection = opened_sqlite(Path(path), "an outbox", _SCHEMA)
+        self._connection = open_sqlite(Path(path), "an outbox", _SCHEMA)
         try:
             self._connection.execute("INSERT OR IGNORE INTO outbox VALUES (1, ?, ?)", (FORMAT_VERSION, store.id))
             found = self._connection.execute("SELECT format_version, store FROM outbox").fetchall()

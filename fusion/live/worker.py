@@ -45,7 +45,8 @@ from fusion.files.atomic import replace_file
 from fusion.files.results import evidence_row
 from fusion.live.gaps import Gaps, Streams
 from fusion.live.outbox import Outbox
-from fusion.money.ledger import NAME_MAX, Ledger
+from fusion.money.entries import NAME_MAX
+from fusion.money.ledger import Ledger
 from fusion.money.prices import PriceBook
 from fusion.observations import (
     EARLIEST_NS,
@@ -1165,7 +1166,7 @@ class Served:
             self._stop.set()
             return
         self.store = store
-        self._ledger.follow(store)
+        self._ledger.adopt(store)
         self._prices = PriceBook(store)
         if isinstance(self._source, _Broker):
             self._source.follow(store)

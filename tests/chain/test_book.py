@@ -37,8 +37,9 @@ from fusion.commands.signals import stop_signals
 from fusion.errors import IdempotencyConflict, LedgerError
 from fusion.goods.journal import OUTSIDE, UNKNOWN, Transfer
 from fusion.live.outbox import Outbox
-from fusion.money.ledger import Discount, Ledger
+from fusion.money.ledger import Ledger
 from fusion.money.retailers import Retailer
+from fusion.money.sales import Discount
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, Warning, WarningKind
 from fusion.store.models import Product, Store
 
@@ -394,7 +395,7 @@ def test_a_chain_from_a_backup_of_before_the_store_came(shop: Shop, stranger: An
 def test_what_is_wrong_with_a_file_ends_unless_it_passes(shop: Shop, stream: str, code: int, passes: bool) -> None:
     fill(shop.ledger, 0, 5)
     shop.outbox.add([a_transfer(1)])
-    holder: Any = shop.ledger._books if stream == "ledger" else shop.outbox
+    holder: Any = shop.ledger.database if stream == "ledger" else shop.outbox
     name = "connection" if stream == "ledger" else "_connection"
     whole = getattr(holder, name)
 

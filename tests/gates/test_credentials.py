@@ -38,9 +38,10 @@ from fusion.gates.keeper import (
     Verified,
     looks_like_card_number,
 )
-from fusion.money.databases import Holder
 from fusion.money.ledger import Ledger
-from fusion.money.payments import Checkout, InProcessProvider
+from fusion.money.payments import Checkout
+from fusion.money.providers import InProcessProvider
+from fusion.money.vault import Holder
 from fusion.store.models import Gate, PaymentPolicy, Product, Store
 
 T_NS = 1_772_528_646_000_000_000

@@ -621,7 +621,7 @@ def test_gates_are_answered_after_a_change(day: Any, tmp_path: Path) -> None:
         source = worker._Broker(post, ledger, lambda warning: None, kept.append)
         ask = lambda kind, token: source._decide(GateRequest(T_NS, gate.id, kind, token))  # noqa: E731
         before = ask("card", "tok_11111111").open, ask("open", "").open
-        ledger.follow(only_cards)
+        ledger.adopt(only_cards)
         source.follow(only_cards)
         after = ask("card", "tok_22222222"), ask("open", "")
         assert after[0].open and after[0].scan is not None and not after[1].open

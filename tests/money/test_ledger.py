@@ -20,19 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fusion.errors import IdempotencyConflict, LedgerError
-from fusion.money.databases import Holder
-from fusion.money.ledger import (
-    AMOUNT_MAX,
-    Discount,
-    Head,
-    Ledger,
-    Posting,
-    canonical_bytes,
-    chained_hash,
-    charge_postings,
-    genesis_hash,
-    vat_included,
-)
+from fusion.money.checkpoint import Head
+from fusion.money.entries import AMOUNT_MAX, Posting, canonical_bytes, chained_hash, genesis_hash
+from fusion.money.ledger import Ledger
+from fusion.money.sales import Discount, charge_postings, vat_included
+from fusion.money.vault import Holder
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.models import Product, Store
 
@@ -289,7 +281,7 @@ def test_a_batch_that_failed_keeps_nothing_whoever_catches_the_error(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.post_receipt(receipt("v0", *TWO, account=None))
-    vault = ledger._books.vault
+    vault = ledger.database.vault
     with monkeypatch.context() as patch:
         patch.setattr(vault, "link", lambda *_: vault._write("INSERT INTO nowhere VALUES (1)"))
         with pytest.raises(LedgerError, match="failed before"), ledger.batch():
@@ -298,8 +290,8 @@ def test_a_batch_that_failed_keeps_nothing_whoever_catches_the_error(
                 ledger.open_visit("v2", "alice", T_NS)
     assert balances(ledger)["receivable"] == 697 and ledger.head().seq == 1
     with Ledger.open(tmp_path / "full.sqlite", STORE) as full:
-        pages = full._books.connection.execute("PRAGMA page_count").fetchone()[0]
-        full._books.connection.execute(f"PRAGMA max_page_count = {pages + 20}")
+        pages = full.database.connection.execute("PRAGMA page_count").fetchone()[0]
+        full.database.connection.execute(f"PRAGMA max_page_count = {pages + 20}")
         n_failed = 0
         with pytest.raises(LedgerError), full.batch():
             for i in range(3000):
@@ -407,20 +399,20 @@ def test_open_visits_survive_and_go_to_review(ledger: Ledger, place: Place) -> N
 def test_a_full_disk_or_a_lock_is_an_error_and_no_partial_charge(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path / "ledger.sqlite", STORE)
     ledger.post_receipt(receipt("v0", *TWO))
-    pages = ledger._books.connection.execute("PRAGMA page_count").fetchone()[0]
-    ledger._books.connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = ledger.database.connection.execute("PRAGMA page_count").fetchone()[0]
+    ledger.database.connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(LedgerError, match="full"):
         for i in range(1, 1000):
             ledger.post_receipt(receipt(f"v{i}", *TWO))
-    ledger._books.connection.execute("PRAGMA max_page_count = 1000000")
+    ledger.database.connection.execute("PRAGMA max_page_count = 1000000")
     charged = balances(ledger)["receivable"]
     assert charged == 697 * i
     ledger.post_receipt(receipt(f"v{i}", *TWO))
     assert balances(ledger)["receivable"] == charged + 697
-    path = ledger._books.connection.execute("PRAGMA database_list").fetchone()[2]
+    path = ledger.database.connection.execute("PRAGMA database_list").fetchone()[2]
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    ledger._books.connection.execute("PRAGMA busy_timeout = 10")
+    ledger.database.connection.execute("PRAGMA busy_timeout = 10")
     with pytest.raises(LedgerError, match="locked"):
         ledger.post_receipt(receipt("late", *TWO))
     other.execute("ROLLBACK")
@@ -494,7 +486,7 @@ def test_a_lost_connection_is_an_error_at_most_and_no_partial_charge(ledger: Led
 
 def test_books_that_another_client_holds_are_an_error(ledger: Ledger, remote: Place) -> None:
     other = remote.open(STORE)
-    ledger._books.connection.execute("SET lock_timeout = '20ms'")
+    ledger.database.connection.execute("SET lock_timeout = '20ms'")
     with other.batch():
         other.post_receipt(receipt("v0", *TWO))
         with pytest.raises(LedgerError, match="lock timeout"):
@@ -911,7 +903,7 @@ def test_a_retry_after_forgetting_does_not_remember(ledger: Ledger, place: Place
 
 def test_forgetting_says_when_a_reader_keeps_the_log(ledger: Ledger, place: Place) -> None:
     ledger.open_visit("v1", "alice", T_NS)
-    ledger._books.vault._connection.execute("PRAGMA busy_timeout = 10")
+    ledger.database.vault.connection.execute("PRAGMA busy_timeout = 10")
     (vault,) = place.folder.glob("*.sqlite")
     reader = sqlite3.connect(vault, isolation_level=None)
     reader.execute("BEGIN")

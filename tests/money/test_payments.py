@@ -15,23 +15,15 @@ import pytest
 from conftest import Place
 from money.test_ledger import BREAD, COLA, STORE, T_NS, TWO, balances, receipt
 
-from fusion.money.databases import Holder
-from fusion.money.payments import (
-    UNUSED_S,
-    Answer,
-    Checkout,
-    HttpProvider,
-    InProcessProvider,
-    PaymentError,
-    SeededFaults,
-    UnknownOutcome,
-)
+from fusion.money.payments import UNUSED_MAX_S, Checkout
+from fusion.money.providers import Answer, HttpProvider, InProcessProvider, PaymentError, SeededFaults, UnknownOutcome
+from fusion.money.vault import Holder
 from fusion.results import ReceiptLine
 from fusion.store.models import PaymentPolicy, Store
 
 ENTER = STORE.model_copy(update={"payment": PaymentPolicy(mode="enter", authorise=5000)})
 BIG = (ReceiptLine(COLA, 30, 249, 0.99),)
-LATER_NS = T_NS + round(10 * UNUSED_S * 1e9)
+LATER_NS = T_NS + round(10 * UNUSED_MAX_S * 1e9)
 
 
 class Shop:

@@ -15,9 +15,12 @@ from aiosmtpd.controller import Controller
 from conftest import Place
 from money.test_ledger import BREAD, COLA, INJECTIONS, STORE, T_NS, TWO, receipt
 
-from fusion.money.databases import Holder
-from fusion.money.ledger import Discount, Ledger
-from fusion.money.receipts import Mailer, Profiles, ReceiptDocument, ReceiptStore
+from fusion.money.ledger import Ledger
+from fusion.money.mail import Mailer
+from fusion.money.profiles import Profiles
+from fusion.money.receipts import ReceiptDocument, ReceiptStore
+from fusion.money.sales import Discount
+from fusion.money.vault import Holder
 from fusion.results import ReceiptLine
 
 

@@ -20,11 +20,14 @@ from fusion.gates.credentials import Pseudonyms
 from fusion.gates.faces import FaceGallery
 from fusion.gates.keeper import Verified
 from fusion.gates.privacy import DAY_NS, Forgetting, holdings_text
-from fusion.money.databases import Holder
 from fusion.money.ledger import Ledger
-from fusion.money.payments import Checkout, InProcessProvider
-from fusion.money.receipts import Profiles, ReceiptDocument, ReceiptStore
-from fusion.money.retailers import FEES, Chain, Retailer, open_books_of, post_fee, statement
+from fusion.money.payments import Checkout
+from fusion.money.profiles import Profiles
+from fusion.money.providers import InProcessProvider
+from fusion.money.receipts import ReceiptDocument, ReceiptStore
+from fusion.money.retailers import Chain, Retailer, open_books_of
+from fusion.money.statements import FEES, post_fee, statement
+from fusion.money.vault import Holder
 from fusion.results import ReceiptLine
 from fusion.store.models import Gate
 

@@ -27,8 +27,10 @@ from fusion.commands.main import main
 from fusion.engine import Engine
 from fusion.errors import FusionError, LedgerError
 from fusion.files.results import ResultsWriter
-from fusion.money.ledger import Discount, Ledger
-from fusion.money.payments import Checkout, InProcessProvider, PaymentError
+from fusion.money.ledger import Ledger
+from fusion.money.payments import Checkout
+from fusion.money.providers import InProcessProvider, PaymentError
+from fusion.money.sales import Discount
 from fusion.results import PersonLeft, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
 from fusion.run import Run
 from fusion.show.console.feed import LiveFeed
@@ -475,7 +477,7 @@ def test_money_moves_with_the_decision_where_a_provider_is_at_hand(
 ) -> None:
     provider = InProcessProvider()
     with Ledger.open(tmp_path / "books.sqlite", store) as ledger:
-        from fusion.money.databases import Holder
+        from fusion.money.vault import Holder
 
         ledger.hold(Holder("acc-1", "customer", "tok_1", None, T_NS))
         ledger.post_receipt(review(store, "visit-1"))

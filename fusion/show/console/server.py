@@ -29,9 +29,11 @@ from pydantic import Field, ValidationError
 
 from fusion.errors import FusionError, IdempotencyConflict, extra
 from fusion.files.results import reason_row
-from fusion.money.ledger import Discount, Ledger, Standing
+from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
 from fusion.money.prices import PriceBook, PricedReceipt
+from fusion.money.sales import Discount
+from fusion.money.visits import Standing
 from fusion.results import Receipt, ReceiptLine, ReceiptStatus
 from fusion.show.console.feed import FloorReader
 from fusion.show.console.users import NAME_MAX, Session, Sessions, Users

@@ -1,0 +1,72 @@
+"""Purchase profiles of customers who asked for suggestions. Nothing is kept about other customers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fusion.errors import FusionError
+from fusion.money.sqlite import open_sqlite
+from fusion.results import ReceiptLine
+
+# A row with an empty GTIN is the account's consent.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS purchase (
+  account TEXT, gtin TEXT, n INTEGER NOT NULL, PRIMARY KEY (account, gtin)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class Profiles:
+    """How often each consenting account bought each product; a SQLite file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open or create the file. Raises LedgerError if it cannot be used."""
+        self._connection = open_sqlite(Path(path), "purchase profiles", _SCHEMA)
+
+    def consent(self, account: str) -> None:
+        """Begin a profile, on its owner's request."""
+        self._connection.execute("INSERT OR IGNORE INTO purchase VALUES (?, '', 0)", (account,))
+
+    def __contains__(self, account: str) -> bool:
+        found = self._connection.execute("SELECT 1 FROM purchase WHERE account = ? AND gtin = ''", (account,))
+        return found.fetchone() is not None
+
+    def add(self, account: str, lines: Sequence[ReceiptLine]) -> bool:
+        """Count what was bought. Without consent it returns False and keeps nothing."""
+        if account not in self:
+            return False
+        self._connection.executemany(
+            "INSERT INTO purchase VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+            [(account, line.gtin, line.quantity) for line in lines],
+        )
+        return True
+
+    def suggest(self, account: str, n: int = 3) -> list[str]:
+        """GTINs of the products that the account buys most, most often first."""
+        rows = self._connection.execute(
+            "SELECT gtin FROM purchase WHERE account = ? AND gtin <> '' ORDER BY n DESC, gtin LIMIT ?", (account, n)
+        )
+        return [gtin for (gtin,) in rows]
+
+    def erase(self, account: str) -> bool:
+        """Delete a profile, also on disk. False if there was none.
+
+        Raises:
+            FusionError: another process reads an old state and keeps the log in use; call again.
+        """
+        run = self._connection.execute
+        existed = account in self
+        run("DELETE FROM purchase WHERE account = ?", (account,))
+        run("VACUUM")
+        if run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            raise FusionError(
+                "the profile is deleted, but the write-ahead log of the profiles still holds it while another process "
+                "reads it; call again once that reader has finished"
+            )
+        return existed
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
