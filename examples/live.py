@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fusion.errors import FusionError
+from fusion.files.recordings import RecordingWriter
 from fusion.gates.credentials import CardTerminal, CodeVerifier, Pseudonyms, UsedCodes, public_key
 from fusion.gates.keeper import GateKeeper, OpenDoor, StaffList, Verifier
 from fusion.live.mqtt import Broker, Live
 from fusion.money.ledger import Ledger
-from fusion.observations import Observation, RecordingWriter
+from fusion.observations import Observation
 from fusion.results import PersonEntered, Receipt, Result
 from fusion.store.models import Store
 

@@ -40,8 +40,9 @@ def main() -> int:
 
 
 def publish(args: argparse.Namespace) -> int:
+    from fusion.files.recordings import Recording
     from fusion.live.mqtt import Broker, Publisher
-    from fusion.observations import Frame, GateScan, ItemSighting, Recording, ShelfReading
+    from fusion.observations import Frame, GateScan, ItemSighting, ShelfReading
 
     recording = Recording(args.recording)
     password = os.environ.get("FUSION_MQTT_PASSWORD")

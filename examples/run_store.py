@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from live import LiveFront
     from storefront import Example
 
-    from fusion.observations import Observation, Recording
+    from fusion.files.recordings import Recording
+    from fusion.observations import Observation
     from fusion.results import Receipt, Result
     from fusion.show.rerun_view import View
     from fusion.simulation import Simulation
@@ -87,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from fusion.errors import RecordingError
+    from fusion.files.recordings import Recording
     from fusion.files.results import ResultsWriter
     from fusion.money.ledger import Ledger
-    from fusion.observations import Recording
     from fusion.results import PersonEntered, Receipt, Warning
     from fusion.run import Run
     from fusion.show.console.feed import LiveFeed

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from fusion.engine import Engine as Engine
     from fusion.errors import ConfigError as ConfigError
     from fusion.errors import FusionError as FusionError
+    from fusion.files.recordings import Recording as Recording
     from fusion.observations import Frame as Frame
     from fusion.observations import GateScan as GateScan
     from fusion.observations import ItemSighting as ItemSighting
-    from fusion.observations import Recording as Recording
     from fusion.observations import ShelfReading as ShelfReading
     from fusion.people.geometry import Rig as Rig
     from fusion.people.geometry import triangulate as triangulate
@@ -37,7 +37,7 @@ _HOMES = {
     "FusionError": "errors",
     "GateScan": "observations",
     "ItemSighting": "observations",
-    "Recording": "observations",
+    "Recording": "files.recordings",
     "Rig": "people.geometry",
     "ShelfReading": "observations",
     "Store": "store.models",

@@ -16,7 +16,8 @@ from fusion.goods.carts import ShelfBooks, Sighted, Sightings, moved
 from fusion.goods.evidence import EvidenceRecorder
 from fusion.goods.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
 from fusion.goods.scales import PlateState, ShelfEvent, ShelfMonitor
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, Reorder, ShelfReading
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.order import Reorder
 from fusion.people.arms import ArmHistory
 from fusion.people.health import CameraState
 from fusion.people.tracks import Tracker

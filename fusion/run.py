@@ -11,8 +11,9 @@ from typing import Protocol
 import fusion
 from fusion.engine import Engine
 from fusion.errors import FusionError
+from fusion.files.recordings import Recording
 from fusion.files.results import ResultsWriter
-from fusion.observations import Frame, Observation, Recording, ShelfReading
+from fusion.observations import Frame, Observation, ShelfReading
 from fusion.results import Result, RunSummary
 from fusion.store.models import Store
 

@@ -30,7 +30,6 @@ from fusion._kernels import triangulation
 from fusion.engine import Engine
 from fusion.errors import FusionError
 from fusion.files.atomic import replace_file
-from fusion.observations import Reorder
 from fusion.store.models import Store
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }  # fmt: skip
 _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
 _MODULES = (
-    "engine", "observations", "results", "store.layouts",
+    "engine", "observations", "order", "results", "store.layouts",
     "people.arms", "people.association", "people.geometry", "people.health", "people.tracks", "people.visits",
     "people.workspace",
     "goods.attribution", "goods.carts", "goods.evidence", "goods.journal", "goods.planogram", "goods.scales",
@@ -227,8 +226,6 @@ class _Reader(pickle.Unpickler):
             return super().find_class(module, name)
         if module.removeprefix("fusion.") in _MODULES and "." not in name:
             found = getattr(importlib.import_module(module), name, None)
-            # Of the module that reads and writes files only what is data.
-            data = module != "fusion.observations" or found is Reorder or dataclasses.is_dataclass(found)
-            if isinstance(found, type) and found.__module__ == module and data:
+            if isinstance(found, type) and found.__module__ == module:
                 return found
         raise SnapshotError(f"snapshot: want the classes of an engine, got {module[:50]}.{name[:50]}")

@@ -26,7 +26,9 @@ from files.test_recordings import (
 )
 
 from fusion.errors import ConfigError, FusionError, RecordingError
-from fusion.observations import Frame, Observation, Recording, Reorder
+from fusion.files.recordings import Recording
+from fusion.observations import Frame, Observation
+from fusion.order import Reorder
 from fusion.store.models import Store
 
 STORE_TOML = """\

@@ -356,7 +356,7 @@ def test_rows_that_a_recording_loses_reach_the_summary(small_recording, tmp_path
     """A torn segment and a row of nobody's camera: the run goes on and says so."""
     import shutil
 
-    from fusion.observations import RecordingWriter
+    from fusion.files.recordings import RecordingWriter
 
     folder = tmp_path / "segments"
     source = Recording(small_recording)

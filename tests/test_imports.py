@@ -18,7 +18,7 @@ ORDER = (
     ("store",),
     ("example_stores",),
     ("observations", "results"),
-    ("sentences",),
+    ("order", "sentences"),
     ("files",),
     ("people",),
     ("goods",),
@@ -89,7 +89,7 @@ def test_import_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["store.models", "files.cameras", "files.detections", "files.results", "observations", "results"]
+    "module", ["store.models", "files.cameras", "files.detections", "files.recordings", "files.results", "observations"]
 )
 def test_reading_files_needs_no_kernels(module: str) -> None:
     loaded = loaded_by(f"import fusion.{module}")

@@ -22,8 +22,9 @@ import fusion
 from bench.endurance import snapshots
 from fusion._kernels import triangulation
 from fusion.engine import Engine
+from fusion.files.recordings import Recording
 from fusion.goods.planogram import GAIN_VAR
-from fusion.observations import Observation, Recording
+from fusion.observations import Observation
 from fusion.results import Receipt, Warning
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.snapshot import MAGIC, SnapshotError, layout_digest, newest_ns, resume, save, snapshot
@@ -176,8 +177,8 @@ def test_bytes_that_name_anything_else_are_refused(
         b"\x80\x04\x8c\x0dfusion.engine\x8c\x1cEngine.__init__.__globals__\x93.",
         b"cfusion.snapshot\nresume\n.",
         b"cfusion.engine\n_floats\n.",
-        b"cfusion.observations\nRecordingWriter\n.",
-        b"cfusion.results\nResultsWriter\n.",
+        b"cfusion.files.recordings\nRecordingWriter\n.",
+        b"cfusion.files.results\nResultsWriter\n.",
         b"cos\nsystem\n(S'touch owned'\ntR.",
         b"Pmodule os\n.",
         b"Pmodule fusion._kernels...os\n.",

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from fusion import Store, replay
-from fusion.observations import Recording
+from fusion.files.recordings import Recording
 from fusion.people.geometry import Rig
 from fusion.setup.calibrate import Known, SelfCalibration, calibrate
 from fusion.simulation import Scenario, Simulation, demo_store

@@ -69,10 +69,11 @@ from bench.intervals import share_interval
 from fusion.chain.batch import map_tasks
 from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import FusionError
+from fusion.files.recordings import Recording
 from fusion.goods import attribution
 from fusion.goods import scales as shelves
 from fusion.goods.planogram import PLACE_GAIN_SD, Rows
-from fusion.observations import Frame, ItemSighting, Observation, Recording, ShelfReading
+from fusion.observations import Frame, ItemSighting, Observation, ShelfReading
 from fusion.results import People, PersonEntered, ReasonKind, Receipt, ShelfEventExplained
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.goods import ShelfMap, Stock

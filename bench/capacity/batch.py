@@ -37,8 +37,8 @@ import fusion
 from fusion import replay
 from fusion.chain.batch import Outcome, connect, map_tasks, replay_many
 from fusion.engine import Engine
+from fusion.files.recordings import Recording
 from fusion.files.results import ResultsWriter
-from fusion.observations import Recording
 from fusion.results import People, PersonEntered, Receipt, RunSummary
 from fusion.simulation import Scenario, Simulation, demo_store
 

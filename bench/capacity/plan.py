@@ -72,7 +72,7 @@ class Row:
 
 
 def simulated(folder: Path, cameras: int, plates: int, people: int) -> None:
-    from fusion.observations import RecordingWriter
+    from fusion.files.recordings import RecordingWriter
     from fusion.simulation import Scenario, Simulation, demo_store
 
     store = demo_store(n_cameras=cameras, n_plates=plates)
@@ -88,9 +88,9 @@ def simulated(folder: Path, cameras: int, plates: int, people: int) -> None:
 def served(folder: Path) -> Unit:
     """The recording in a folder, served by a process of its own."""
     from bench.endurance.serve import cpu_s, make_chain, supervised, until
+    from fusion.files.recordings import Recording
     from fusion.live.outbox import Outbox
     from fusion.money.ledger import Ledger
-    from fusion.observations import Recording
 
     recording = Recording(folder / "recording")
     (first_ns, last_ns), name = recording.span_ns() or (0, 0), "store"

@@ -40,16 +40,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 from broker import MOSQUITTO, Mosquitto  # noqa: E402 (the tests' own)
 
+from fusion.files.recordings import Recording, RecordingWriter  # noqa: E402
 from fusion.live.mqtt import CATCH_UP_MAX_S, Live, Publisher  # noqa: E402
-from fusion.observations import (  # noqa: E402
-    Frame,
-    GateScan,
-    ItemSighting,
-    Observation,
-    Recording,
-    RecordingWriter,
-    ShelfReading,
-)
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading  # noqa: E402
 from fusion.run import replay  # noqa: E402
 from fusion.simulation import Scenario, Simulation, demo_store  # noqa: E402
 from fusion.store.models import Store  # noqa: E402

@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 
 from fusion.engine import Engine
+from fusion.files.recordings import Recording
 from fusion.live.supervisor import Supervisor
 from fusion.live.worker import Intake, Post
 from fusion.money.ledger import Ledger
-from fusion.observations import Frame, GateScan, Observation, Recording, ShelfReading
+from fusion.observations import Frame, GateScan, Observation, ShelfReading
 from fusion.results import Receipt
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Store

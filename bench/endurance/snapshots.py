@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from fusion.engine import Engine
-from fusion.observations import Observation, Recording
+from fusion.files.recordings import Recording
+from fusion.observations import Observation
 from fusion.results import Result
 from fusion.snapshot import resume, snapshot
 

@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fusion.files.recordings import Recording
 from fusion.files.results import ResultsWriter
-from fusion.observations import Observation, Recording
+from fusion.observations import Observation
 from fusion.run import Run
 from fusion.show.rerun_view import View
 from fusion.simulation import Scenario, Simulation, demo_store

@@ -43,7 +43,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from fusion.errors import ConfigError
-    from fusion.observations import Recording
+    from fusion.files.recordings import Recording
     from fusion.setup.calibrate import Known, calibrate, load_intrinsics
 
     recording = Recording(arguments.recording)

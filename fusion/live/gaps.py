@@ -86,7 +86,7 @@ class Gaps:
         if self._path.exists():
             told = json.loads(self._path.read_text(encoding="utf-8"))
             try:
-                self._gaps = [Gap(*map(int, one[:3]), ReasonKind(one[3])) for one in told["gaps"]]
+                self._gaps = [Gap(int(one[0]), int(one[1]), int(one[2]), ReasonKind(one[3])) for one in told["gaps"]]
                 self._visits = {str(visit): reason_of(row) for visit, row in told["visits"].items()}
             except (KeyError, TypeError, IndexError, AttributeError) as error:
                 raise ValueError(error) from None

@@ -18,19 +18,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fusion.errors import ShapeError
+from fusion.files.lines import line_of, parse_gate_line, parse_item_line
 from fusion.gates.keeper import TOKEN_MAX, GateRequest
-from fusion.observations import (
-    EARLIEST_NS,
-    LATEST_NS,
-    Frame,
-    GateScan,
-    ItemSighting,
-    Observation,
-    ShelfReading,
-    line_of,
-    parse_gate_line,
-    parse_item_line,
-)
+from fusion.observations import EARLIEST_NS, LATEST_NS, Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.store.models import Store
 
 VERSION = 1

@@ -42,25 +42,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import ConfigError, FusionError, IdempotencyConflict, ShapeError
 from fusion.files.atomic import replace_file
+from fusion.files.lines import line_of, parse_gate_line, parse_item_line
+from fusion.files.recordings import Recording
 from fusion.files.results import evidence_row
 from fusion.live.gaps import Gaps, Streams
 from fusion.live.outbox import Outbox
 from fusion.money.entries import NAME_MAX
 from fusion.money.ledger import Ledger
 from fusion.money.prices import PriceBook
-from fusion.observations import (
-    EARLIEST_NS,
-    LATEST_NS,
-    Frame,
-    GateScan,
-    ItemSighting,
-    Observation,
-    Recording,
-    ShelfReading,
-    line_of,
-    parse_gate_line,
-    parse_item_line,
-)
+from fusion.observations import EARLIEST_NS, LATEST_NS, Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.results import PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus, Result, Warning, WarningKind
 from fusion.sentences import sentence
 from fusion.show.console.feed import LiveFeed

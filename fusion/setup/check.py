@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fusion.errors import ConfigError, FusionError
-from fusion.observations import Recording
+from fusion.files.recordings import Recording
 from fusion.setup.camera_checks import camera_findings
 from fusion.setup.coverage import Coverage
 from fusion.setup.findings import SEVERITIES, Finding

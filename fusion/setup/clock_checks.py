@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from fusion.errors import RecordingError
-from fusion.observations import Frame, Recording
+from fusion.files.recordings import Recording
+from fusion.observations import Frame
 from fusion.people.health import CameraState
 from fusion.results import WarningKind
 from fusion.sentences import sentence

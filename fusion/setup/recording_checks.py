@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fusion.errors import ConfigError, RecordingError
-from fusion.observations import Recording
+from fusion.files.recordings import Recording
 from fusion.setup.clock_checks import clock_findings
 from fusion.setup.findings import Finding, Severity, utc_text
 from fusion.setup.sensor_streams import GAP_S, SensorStream, SensorSummary

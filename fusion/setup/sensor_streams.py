@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.observations import Recording
+from fusion.files.recordings import Recording
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, RecordingWriter, ShelfReading
+from fusion.files.recordings import RecordingWriter
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.simulation import body
 from fusion.simulation.body import CHANNEL
 from fusion.simulation.cameras import Detector, Obstacles

@@ -15,16 +15,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from fusion.errors import ConfigError, RecordingError, ShapeError
-from fusion.observations import (
-    Frame,
-    GateScan,
-    ItemSighting,
-    Observation,
-    Recording,
-    RecordingWriter,
-    Reorder,
-    ShelfReading,
-)
+from fusion.files.recordings import Recording, RecordingWriter
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.order import Reorder
 from fusion.store.models import Camera, Facing, Gate, Plate, Product, Store
 
 T0_NS = 1_700_000_000_000_000_000

@@ -17,9 +17,10 @@ from numpy.testing import assert_allclose
 from reference import attribution as reference
 from reference import shelves as scene
 
+from fusion.files.recordings import Recording
 from fusion.goods.attribution import EVENTS_PER_COMPONENT_MAX, PUTTING, TAKING, Attributor, EventBelief
 from fusion.goods.scales import ShelfEvent, ShelfMonitor
-from fusion.observations import Recording, ShelfReading
+from fusion.observations import ShelfReading
 from fusion.people.arms import ArmHistory
 from fusion.results import People, Reason, ReasonKind
 from fusion.store.layouts import Layout

@@ -13,9 +13,10 @@ from numpy.testing import assert_allclose
 from reference import shelves as reference
 
 from fusion.errors import OrderError
+from fusion.files.recordings import Recording
 from fusion.goods.planogram import Planogram, Rows
 from fusion.goods.scales import ShelfEvent, ShelfMonitor
-from fusion.observations import Recording, ShelfReading
+from fusion.observations import ShelfReading
 
 STORE = reference.shop()
 REAL = Path(__file__).parents[3] / "shared/data"

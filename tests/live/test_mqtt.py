@@ -22,20 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.errors import ConfigError, FusionError
+from fusion.files.recordings import Recording, RecordingWriter
 from fusion.files.results import ResultsWriter
 from fusion.gates.keeper import GateKeeper, GateRequest, OpenDoor, StaffList
 from fusion.live import messages, mqtt
 from fusion.live.messages import Decoder, Mark, Refused, frame_payload, line_payload, topic_of, weights_payload
 from fusion.live.mqtt import Broker, Live, Publisher
-from fusion.observations import (
-    Frame,
-    GateScan,
-    ItemSighting,
-    Observation,
-    Recording,
-    RecordingWriter,
-    ShelfReading,
-)
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.results import Warning
 from fusion.run import Run, replay
 from fusion.sentences import sentence

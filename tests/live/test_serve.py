@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from bench.endurance import serve as bench
 from fusion.engine import Engine
 from fusion.errors import ConfigError, FusionError
+from fusion.files.recordings import Recording
 from fusion.gates.keeper import GateRequest
 from fusion.live import supervisor as chain_serve
 from fusion.live import worker
@@ -37,7 +38,7 @@ from fusion.live.outbox import Outbox
 from fusion.live.worker import SCANS_MAX, Intake, Post, Served, _Scans
 from fusion.money.ledger import Ledger
 from fusion.money.retailers import Chain
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, Recording, ShelfReading
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptStatus, Warning, WarningKind
 from fusion.sentences import sentence
 from fusion.snapshot import newest_ns

@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fusion.errors import ShapeError
-from fusion.observations import Frame, Recording
+from fusion.files.recordings import Recording
+from fusion.observations import Frame
 from fusion.people.tracks import OUTAGE_S, Tracker, reconstruct
 from fusion.results import People
 from fusion.store.layouts import LAYOUTS

@@ -16,7 +16,8 @@ from numpy.testing import assert_allclose
 
 from fusion.commands.main import main
 from fusion.errors import ConfigError, FusionError, ShapeError
-from fusion.observations import Frame, Recording
+from fusion.files.recordings import Recording
+from fusion.observations import Frame
 from fusion.people.geometry import Rig
 from fusion.setup import adjustment, structure
 from fusion.setup import calibrate as selfcalibration

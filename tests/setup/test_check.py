@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from fusion import check
 from fusion.errors import FusionError
-from fusion.observations import Frame, RecordingWriter, ShelfReading
+from fusion.files.recordings import RecordingWriter
+from fusion.observations import Frame, ShelfReading
 from fusion.people.geometry import Rig
 from fusion.setup.check import check_store
 from fusion.setup.coverage import Coverage, Sight, hands_m

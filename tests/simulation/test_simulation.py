@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fusion.observations import Frame, GateScan, Recording, ShelfReading
+from fusion.files.recordings import Recording
+from fusion.observations import Frame, GateScan, ShelfReading
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.body import FOREARM, JOINT, SHANK, THIGH, UPPER_ARM, joints_m, posture
 from fusion.simulation.cameras import Lens, Obstacles

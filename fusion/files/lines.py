@@ -1,0 +1,104 @@
+"""Lines of gate.jsonl and items.jsonl: each is one gate scan or one sighting, checked strictly."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from fusion.observations import EARLIEST_NS, LATEST_NS, GateScan, ItemSighting
+from fusion.store.values import Gtin, Identifier
+
+
+def _instant(value: int) -> int:
+    if not EARLIEST_NS <= value <= LATEST_NS:
+        raise ValueError(f"want UTC nanoseconds since 1970, got {value} (another unit?)")
+    return value
+
+
+_Instant = Annotated[int, AfterValidator(_instant)]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Token(_Line):
+    type: Literal["qr", "card", "face", "staff", "open"]
+    token: str = Field(default="", max_length=1000)
+
+    @model_validator(mode="after")
+    def _token_present(self) -> _Token:
+        if self.type != "open" and not self.token:
+            raise ValueError("want a token, got none")
+        return self
+
+
+class _Account(_Line):
+    type: Literal["account"]
+    account: Identifier
+
+
+class _GateLine(_Line):
+    time: _Instant
+    gate: Identifier
+    kind: Literal["scan"]
+    credential: Annotated[_Token | _Account, Field(discriminator="type")]
+
+
+class _ItemLine(_Line):
+    time: _Instant
+    source: Identifier
+    kind: Literal["read", "seen"]
+    gtin: Gtin
+    quantity: Annotated[int, Field(ge=1, le=10_000)]
+    probability: float = Field(default=1.0, ge=0, le=1)
+    zone: str | None = None
+    plate: str | None = None
+
+
+_GATE_LINE: TypeAdapter[_GateLine] = TypeAdapter(_GateLine)
+_ITEM_LINE: TypeAdapter[_ItemLine] = TypeAdapter(_ItemLine)
+
+
+def parse_gate_line(text: str | bytes) -> GateScan:
+    """A line of gate.jsonl. Raises pydantic's ValidationError."""
+    line = _GATE_LINE.validate_json(text, strict=True)
+    credential = line.credential
+    account = credential.account if isinstance(credential, _Account) else credential.token
+    return GateScan(line.time, line.gate, credential.type, account)
+
+
+def parse_item_line(text: str | bytes) -> ItemSighting:
+    """A line of items.jsonl. Raises pydantic's ValidationError."""
+    line = _ITEM_LINE.validate_json(text, strict=True)
+    return ItemSighting(
+        line.time, line.source, line.kind, line.gtin, line.quantity, line.probability, line.zone, line.plate
+    )
+
+
+def line_of(observation: GateScan | ItemSighting) -> dict[str, Any]:
+    """What gate.jsonl or items.jsonl holds for an observation, as plain JSON."""
+    if isinstance(observation, GateScan):
+        key = "account" if observation.credential_type == "account" else "token"
+        credential = {"type": observation.credential_type, key: observation.account}
+        return {"time": observation.t_ns, "gate": observation.gate, "kind": "scan", "credential": credential}
+    line = {
+        "time": observation.t_ns,
+        "source": observation.source,
+        "kind": observation.kind,
+        "gtin": observation.gtin,
+        "quantity": observation.quantity,
+        "probability": observation.probability,
+    }
+    return line | {key: v for key in ("zone", "plate") if (v := getattr(observation, key)) is not None}
+
+
+def line_faults(error: ValidationError) -> str:
+    """Everything that is wrong with a line, as `key: fault; key: fault`."""
+    faults = []
+    for fault in error.errors():
+        key = ".".join(map(str, fault["loc"]))
+        text = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else f"{fault['msg']}"
+        faults.append(f"{key}: {text}" if key else text)
+    return "; ".join(faults)
