@@ -392,7 +392,7 @@ def test_hostile_and_broken_files(tmp_path: Path, text: str, wanted: str) -> Non
 
 
 def test_missing_binary_and_large_files(tmp_path: Path) -> None:
-    assert "want a readable file" in faults(tmp_path / "nothing")
+    assert faults(tmp_path / "nothing") == "nothing: the file does not exist"
     (tmp_path / "x.yml").write_bytes(b"\xff\xfe%\x00Y\x00")
     assert "want UTF-8, got byte 0xff at offset 0" in faults(tmp_path / "x.yml")
     with open(tmp_path / "y.yml", "wb") as file:

@@ -349,6 +349,10 @@ def test_mmpose_faults(tmp_path: Path) -> None:
         ("3", "want detections of OpenPose, COCO or MMPose, got int"),
         ('{"a": 1}', "want detections of OpenPose, COCO or MMPose, got a"),
         ('{"people": [3, {"pose_keypoints_2d": 7}]}', "people[1].pose_keypoints_2d"),
+        (
+            '{"annotations": [{"image_id": 1, "category_id": {}}], "categories": [{"id": []}]}',
+            "annotations[0].keypoints",
+        ),
         ('{"annotations": [3]}', "annotations[0]: want an object with image_id"),
         ('{"instance_info": [{"instances": [4]}, 5]}', "[0].instances[0]: want an object"),
         ('{"meta_info": {"keypoint_id2name": {"a": "b"}}, "instance_info": []}', "meta_info.keypoint_id2name"),
@@ -360,7 +364,7 @@ def test_files_that_are_no_detections(tmp_path: Path, text: str, wanted: str) ->
 
 
 def test_missing_files_and_many_faults(tmp_path: Path) -> None:
-    assert "want a readable file" in faults(tmp_path / "nothing.json")
+    assert faults(tmp_path / "nothing.json") == "nothing.json: the file does not exist"
     (tmp_path / "empty").mkdir()
     assert "want a folder with JSON files, got none" in faults(tmp_path / "empty")
     write(tmp_path / "x.json", [{"image_id": None} for _ in range(1000)])
