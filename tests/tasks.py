@@ -1,14 +1,16 @@
-"""Tasks for the tests of `fusion.chain.batch`: other processes find them here, by the module's name."""
+"""Tasks for the tests of `fusion.chain`: other processes import them from here."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from fusion.chain.batch import Job, Replayed, replay_job
+from fusion.chain.replays import Job, Replayed, replay_job
 from fusion.errors import ConfigError
 from fusion.files.results import ResultsWriter
 
@@ -26,7 +28,7 @@ def refuse_odd(n: int) -> int:
 
 
 def lock(n: int) -> object:
-    """What cannot be sent back."""
+    """An answer that cannot be pickled."""
     return threading.Lock() if n else n
 
 
@@ -40,13 +42,34 @@ def die(item: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def pid_after(seconds: float) -> int:
+def pid(item: object) -> int:
+    return os.getpid()
+
+
+def pid_then_sleep(seconds: float) -> int:
     time.sleep(seconds)
     return os.getpid()
 
 
+@dataclass(frozen=True)
+class Meeting:
+    """One member of a meeting, which begins when all have arrived in its folder."""
+
+    folder: Path
+    member: int
+    n_members: int
+
+
+def meet(meeting: Meeting) -> int:
+    """Wait until all members are there at once."""
+    (meeting.folder / str(meeting.member)).touch()
+    while len(list(meeting.folder.iterdir())) < meeting.n_members:
+        time.sleep(0.01)
+    return os.getpid()
+
+
 def replay_killed_once(job: Job) -> Replayed:
-    """`replay_job`, killed half-way the first time that a job which is marked for it is begun."""
+    """`replay_job`, killed half-way the first time that a marked job is begun."""
     mark = job.recording.with_name(f"{job.recording.name}.kill")
     try:
         mark.rename(mark.with_suffix(".killed"))
@@ -66,10 +89,8 @@ def replay_killed_once(job: Job) -> Replayed:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Everything in a folder of results by its path, but run.json's figures of time."""
-    import json
-
-    found = {}
+    """Every file in a folder of results by its path; of run.json everything but the times."""
+    files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             data = path.read_bytes()
@@ -78,5 +99,5 @@ def results(folder: Path) -> dict[str, bytes]:
                 for timed in ("wall_s", "engine_cpu_s", "step_us"):
                     del run[timed]
                 data = json.dumps(run).encode()
-            found[str(path.relative_to(folder))] = data
-    return found
+            files[str(path.relative_to(folder))] = data
+    return files

@@ -35,7 +35,9 @@ from typing import Any
 
 import fusion
 from fusion import replay
-from fusion.chain.batch import Outcome, connect, map_tasks, replay_many
+from fusion.chain.batch import Outcome, map_tasks
+from fusion.chain.executors import connect
+from fusion.chain.replays import replay_many
 from fusion.engine import Engine
 from fusion.files.recordings import Recording
 from fusion.files.results import ResultsWriter

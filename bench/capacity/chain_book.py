@@ -25,7 +25,10 @@ from pathlib import Path
 
 import psycopg
 
-from fusion.chain.book import BATCH, ChainBook, LedgerSource, OutboxSource, Record, Shipper, Source, reconcile
+from fusion.chain.book import ChainBook
+from fusion.chain.reconciling import reconcile
+from fusion.chain.shipping import Shipper
+from fusion.chain.streams import BATCH, LedgerSource, OutboxSource, Record, Source
 from fusion.goods.journal import Transfer
 from fusion.live.outbox import COLUMNS, Outbox
 from fusion.money.ledger import Ledger

@@ -157,7 +157,9 @@ def bytes_of_a_row(n_receipts: int = 5000) -> Row:
     import psycopg
 
     from bench.capacity.chain_book import STORE, database, fill, server
-    from fusion.chain.book import ChainBook, LedgerSource, OutboxSource, Shipper
+    from fusion.chain.book import ChainBook
+    from fusion.chain.shipping import Shipper
+    from fusion.chain.streams import LedgerSource, OutboxSource
     from fusion.live.outbox import Outbox
     from fusion.money.ledger import Ledger
 

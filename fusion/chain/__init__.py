@@ -1,1 +1,1 @@
-"""Many stores: their processes, their common book, work over many recordings."""
+"""How do many stores work together? The chain's book, shipping and reconciling, and batches of recordings."""

@@ -14,7 +14,8 @@ from fusion.commands.parser import Command, add_path
 from fusion.commands.signals import stop_signals
 
 if TYPE_CHECKING:
-    from fusion.chain.book import ChainBook, Source
+    from fusion.chain.book import ChainBook
+    from fusion.chain.streams import Source
     from fusion.money.retailers import Retailer
     from fusion.store.models import Store
 
@@ -45,7 +46,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from fusion.chain.batch import replay_many, table
+    from fusion.chain.replays import replay_many, table
 
     outcomes = []
     replays = replay_many(
@@ -84,7 +85,8 @@ class _Shipment:
 def _shipment(arguments: argparse.Namespace) -> Iterator[_Shipment]:
     from pathlib import Path
 
-    from fusion.chain.book import ChainBook, sources_of
+    from fusion.chain.book import ChainBook
+    from fusion.chain.streams import sources_of
     from fusion.errors import ConfigError, LedgerError
     from fusion.live.outbox import Outbox
     from fusion.money.retailers import Chain
@@ -98,7 +100,7 @@ def _shipment(arguments: argparse.Namespace) -> Iterator[_Shipment]:
         except KeyError:
             raise ConfigError(f"{arguments.retailers} does not list the store {store.id!r}; add it there") from None
     with ExitStack() as stack:
-        book = stack.enter_context(ChainBook(arguments.chain, begin=arguments.command == "ship"))
+        book = stack.enter_context(ChainBook(arguments.chain, create=arguments.command == "ship"))
         ledger = stack.enter_context(open_ledger(arguments))
         if arguments.outbox and not Path(arguments.outbox).exists():
             raise LedgerError(
@@ -124,12 +126,12 @@ def _declare_ship(parser: argparse.ArgumentParser) -> None:
 
 
 def _ship(arguments: argparse.Namespace) -> int:
-    from fusion.chain.book import Shipper
+    from fusion.chain.shipping import Shipper
 
     with _shipment(arguments) as shipment, ExitStack() as stack:
         shipper = Shipper(
             shipment.store, shipment.sources, shipment.book, retailer=shipment.retailer,
-            tell=lambda text: print(text, flush=True),
+            report=lambda text: print(text, flush=True),
         )  # fmt: skip
         stop = stack.enter_context(stop_signals()) if arguments.follow else None
         patience_s = None if arguments.follow else arguments.patience
@@ -145,7 +147,7 @@ def _declare_reconcile(parser: argparse.ArgumentParser) -> None:
 
 
 def _reconcile(arguments: argparse.Namespace) -> int:
-    from fusion.chain.book import reconcile
+    from fusion.chain.reconciling import reconcile
 
     with _shipment(arguments) as shipment:
         comparisons = reconcile(
