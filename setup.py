@@ -8,14 +8,18 @@ from setuptools import Extension, setup
 # Neither -march=native (the wheel runs on other machines: hot kernels are compiled for AVX2 and AVX-512 as well and
 # chosen at load) nor -ffast-math (NaN marks an unseen observation and must survive).
 FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+WARNINGS = ["-Wall", "-Wextra"]
 
 ISAS = ["baseline", "avx2", "avx512"]  # One source file each, compiled for it by a pragma; see native/isa.hpp.
 triangulation = Pybind11Extension(
     "fusion._kernels.triangulation",
     ["native/triangulation_bindings.cpp", *(f"native/triangulation_{isa}.cpp" for isa in ISAS)],
-    depends=[f"native/{name}.hpp" for name in ("isa", "triangulation", "tracking", "small_matrix")],
+    depends=[
+        f"native/{name}.hpp"
+        for name in ("isa", "small_matrix", "triangulation", "detections", "matching", "joints", "tracking")
+    ],
     cxx_std=17,
-    extra_compile_args=[*FLAGS, "-ffp-contract=fast"],
+    extra_compile_args=[*FLAGS, "-ffp-contract=fast", *WARNINGS],
 )
 attribution = Extension(
     "fusion._kernels.attribution",

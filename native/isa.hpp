@@ -1,9 +1,9 @@
-// The kernels of triangulation.hpp and tracking.hpp, compiled for every instruction set that is worth it, and the choice
-// at load.
+// The interface of the kernels: the arrays that they share, and their entry points for every instruction set, of which one
+// is chosen at load.
 //
-// GCC's target_clones would be shorter, but it takes vector operations apart for the oldest set before it clones, and
+// GCC's target_clones would be shorter, but it lowers vector operations to the oldest set before it clones, and
 // comparisons of lanes stay in pieces: the kernels ran at a third of the speed. A pragma around an include does not
-// reach templates, which are made at the end of a file, so each set has a file of its own.
+// reach templates, which are instantiated at the end of a file, so each set has a source file of its own.
 #pragma once
 
 #include <cmath>
@@ -19,15 +19,15 @@ using Size = std::size_t;
 
 // Joints that matching compares: as many as one vector of single precision holds.
 constexpr Size kKeys = 16;
-// What is kept of a detection and of a person's joints for matching.
+// Numbers per detection and per track that matching keeps.
 constexpr Size kSeenKeys = 4 * kKeys, kBounds = 6, kStateKeys = 12 * kKeys, kReach = 10;
-// What the update keeps of one view: two rows of three, two distances, a precision; eight lanes each.
-constexpr Size kSight = 9 * 8;
-// Detections of one view are at most so many.
+// Numbers per view that the update keeps: two rows of three, two distances and a precision, of eight lanes each.
+constexpr Size kObservation = 9 * 8;
+// Largest number of detections in one view.
 constexpr Size kSide = 64;
 
-// Everything that following people through one set of frames reads and writes, bound once: no array is made, grown or
-// looked up while people are followed. Shapes and meanings are in fusion/_kernels/triangulation.pyi.
+// Everything that tracking reads and writes in one set of frames, bound once: no array is made, grown or looked up on the
+// way. Shapes and meanings are in fusion/people/workspace.py.
 struct Workspace {
   // The rig.
   const double *camera_from_world, *lenses;
@@ -35,56 +35,57 @@ struct Workspace {
   // Joints of the layout, padded to n_padded lanes, and the limbs between them.
   Size n_joints, n_padded, n_limbs;
   const Int *keys, *limbs;
-  const double *body_var, *acceleration, *floor_precision, *axis_precision, *height_precision, *share;
+  const double *body_var, *acceleration, *floor_precision, *axis_precision, *height_precision, *trunk_weight;
   // The set of frames.
   double* dt_s;
   unsigned char* has_frame;
   Int *start, *view_of;
-  float *x, *y, *var, *seen;  // (n_detections, n_padded) each: half the memory, and more digits than detectors have
-  const double* appearance;    // (n_detections, appearance_dim) unit vectors or zero
+  float *x, *y, *var,
+      *seen;  // (n_detections, n_padded) each; single precision: half the memory, more digits than detectors have
+  const double* appearance;  // (n_detections, appearance_dim) unit vectors or zero
   Size appearance_dim;
-  // People, one row each.
+  // Tracks, one row each.
   Size capacity;
-  double *mean, *cov, *heights_m, *limb_lengths_m, *looks;
-  Int *track_id, *seen_ns, *sure_ns, *sets_seen, *sets_alone;
+  double *mean, *cov, *heights_m, *limb_lengths_m, *track_appearance;
+  Int *track_id, *seen_ns, *undoubted_ns, *multi_view_sets, *single_view_sets;
   unsigned char* confirmed;
-  // What is learnt of the detector.
+  // Noise of the detector, as learnt.
   double *noise, *noise_total, *noise_count;
-  // Who is who: (n_detections) and (n_rows, n_views).
+  // The assignment: (n_detections) and (n_rows, n_views).
   Int *track_of, *detection_of;
   // Scratch of one call.
   float *seen_keys, *bounds, *state_keys, *reach, *projected, *windows, *points, *fits;
   Size points_row;
   Int *pair_track, *pair_detection, *list, *matched, *shared, *shown, *near;
-  double *pair_cost, *dense, *sights, *support, *blend, *turned;
-  // Tunables, with their reasons, in fusion/association.py and fusion/tracks.py.
-  double keypoint_sd_px, score_min, joint_cost_cap, joints_min, prediction_var_max, match_gate, double_gate,
-      appearance_scale, freedom, fade_s, limb_sd_m, limb_own_var, joint_sd_max_m, noise_prior, noise_fade_s,
-      noise_share, noise_min, noise_max, position_sd_max_m, coasting_max_s, tentative_max_s, doubt_max_s;
+  double *pair_cost, *dense, *observations, *support, *blend, *turned;
+  // Settings, with their reasons, in fusion/people/workspace.py.
+  double keypoint_sd_px, score_min, joint_cost_cap, joints_min, prediction_var_max, match_gate, duplicate_gate,
+      appearance_scale, degrees_of_freedom, velocity_decay_s, limb_sd_m, limb_own_var, joint_sd_max_m, noise_prior,
+      noise_fade_s, noise_share, noise_min, noise_max, position_sd_max_m, coasting_max_s, tentative_max_s, doubt_max_s;
   Int detections_per_frame_max, noise_every;
 };
 
-// One update of people from what they were matched to.
+// Settings of one update of tracks by their matched detections.
 struct Measurement {
-  double share;     // Of what is known of a body that one set brings: it is the same opinion every time.
-  double learning;  // Share of a set's height and limb lengths in the usual ones.
-  Int n_steps, n_plain;
-  Int tally;         // Whose noise is tallied: every noise_every-th person from here; negative: nobody's.
-  double *sums, *counts;  // (n_rows, n_views) capped squared residuals and how many; may be null.
+  double share;           // Weight of the body's priors in this set: they are the same opinion in every set.
+  double learning;        // Share of this set's heights and limb lengths in the usual ones.
+  Int n_steps, n_plain;   // Steps of the search, and those at its start in which every view has full weight.
+  Int tally;              // Noise is learnt from every noise_every-th track from here on; negative: from none.
+  double *sums, *counts;  // (n_rows, n_views) capped squared residuals, and how many; may be null.
 };
 
-// What `follow` found, for the stage to branch on.
+// Findings of `follow`, for the stage to branch on.
 enum Found : Int {
-  kUnsure = 1,       // Somebody is tentative, unnamed or vaguely placed.
-  kUnnamed = 2,
+  kUnsure = 1,   // A track is tentative, without an id, or vaguely placed.
+  kUnnamed = 2,  // A track has no id.
   kTentativeSeen = 4,
-  kDoubted = 8,      // Somebody confirmed was found by one camera at most.
-  kOverdue = 16,
-  kDuplicates = 32,  // Two stand so near that they may be one.
-  kFree = 64,        // A detection is nobody's.
+  kDoubted = 8,      // At most one camera found a confirmed track.
+  kOverdue = 16,     // A track was not seen, or was doubted, for too long.
+  kDuplicates = 32,  // Two tracks are so near that they may be one person.
+  kFree = 64,        // A detection belongs to no track.
 };
 
-// Entry points of one instruction set; arguments as in triangulation.hpp and tracking.hpp.
+// Entry points of one instruction set; arguments as where the functions are defined.
 struct Kernels {
   void (*undistort)(const double*, const double*, Size, double*);
   void (*triangulate)(const double*, const double*, Size, Size, double*, std::int8_t*);
@@ -98,7 +99,7 @@ struct Kernels {
   void (*describe)(const Workspace&, const Int*, Size, double*, double*, double*, double*);
 };
 
-// Each is one source file around triangulation.hpp, which opens a namespace of its own for it.
+// Each is one source file, triangulation_*.cpp, that includes the kernels into a namespace of its own.
 namespace baseline {
 extern const Kernels kKernels;
 }
@@ -114,13 +115,13 @@ struct Isa {
   const Kernels& kernels;
 };
 
-// The best set that this machine has; FUSION_ISA=avx2 or baseline asks for a lesser one, so that tests can compare them.
+// The best instruction set of this machine; FUSION_ISA=avx2 or baseline asks for a lesser one, for tests to compare.
 inline Isa best_isa() {
 #if defined(__x86_64__) && defined(__GNUC__)
   const char* wanted = std::getenv("FUSION_ISA");
   const bool any = wanted == nullptr || *wanted == '\0';
-  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512vl");
+  const bool has_avx512 =
+      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (has_avx512 && (any || std::strcmp(wanted, "avx512") == 0)) return {"avx512", avx512::kKernels};
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (has_avx2 && (any || std::strcmp(wanted, "baseline") != 0)) return {"avx2", avx2::kKernels};

@@ -1,4 +1,4 @@
-// Small fixed-size linear algebra over lanes: eight independent problems walk side by side, one in each lane.
+// Small linear algebra of fixed size over lanes: eight independent problems walk side by side, one in each lane.
 //
 // The lane type is GCC's and Clang's vector extension, so one source reads as scalar algebra and becomes SSE2, AVX2 or
 // AVX-512 as each is compiled for. Nothing here allocates, branches per lane or raises.
@@ -25,13 +25,13 @@ FUSION_INLINE void store(double* to, const Lane& lane) { std::memcpy(to, &lane, 
 FUSION_INLINE void fill(Lane& lane, double value) { lane = Lane{} + value; }
 FUSION_INLINE void at_least(Lane& lane, double low) { lane = lane > low ? lane : Lane{} + low; }
 
-// The first few of a row's last lanes; the others become NaN, which is what nobody saw.
+// The first `width` values of a row's last lanes; the others become NaN, as unseen values are.
 FUSION_INLINE void load(Lane& lane, const double* from, std::size_t width) {
   if (width == kLanes) return load(lane, from);
   lane = Lane{} + std::nan("");
   for (std::size_t k = 0; k < width; ++k) lane[k] = from[k];
 }
-// One value of each of eight arrays, and back into the first few of them.
+// One value from each of eight arrays, and back into the first `width` of them.
 FUSION_INLINE void collect(Lane& lane, double* const (&from)[kLanes], std::size_t at) {
   lane = Lane{from[0][at], from[1][at], from[2][at], from[3][at], from[4][at], from[5][at], from[6][at], from[7][at]};
 }
@@ -77,20 +77,20 @@ FUSION_INLINE double highest(const Lane& lane) {
   for (std::size_t k = 1; k < kLanes; ++k) most = lane[k] > most ? lane[k] : most;
   return most;
 }
-// Sixteen of them in single precision, where that is enough: to decide who is who, not where he is.
+// Sixteen lanes in single precision, which is enough for matching, not for positions.
 constexpr std::size_t kLanesF = 16;
 
 typedef float LaneF __attribute__((vector_size(kLanesF * sizeof(float))));
 typedef int LaneFMask __attribute__((vector_size(kLanesF * sizeof(int))));
 
-// What comparing lanes gives.
+// The type of a comparison of lanes.
 FUSION_INLINE LaneMask mask_of(const Lane&) { return LaneMask{}; }
 FUSION_INLINE LaneFMask mask_of(const LaneF&) { return LaneFMask{}; }
 
 FUSION_INLINE void load(LaneF& lane, const float* from) { std::memcpy(&lane, from, sizeof(LaneF)); }
 FUSION_INLINE void store(float* to, const LaneF& lane) { std::memcpy(to, &lane, sizeof(LaneF)); }
 FUSION_INLINE void store(int* to, const LaneFMask& lane) { std::memcpy(to, &lane, sizeof(LaneFMask)); }
-// Folded in halves, each a narrower vector, since sixteen scalar additions wait for each other.
+// Fold by halves, each a narrower vector: sixteen scalar additions would wait for each other.
 template <class Fold>
 FUSION_INLINE float folded(const LaneF& lane, Fold fold) {
   typedef float Half __attribute__((vector_size(8 * sizeof(float))));
@@ -121,17 +121,17 @@ FUSION_INLINE bool any(const LaneFMask& mask) {
   const Quarter two = quarters[0] | quarters[1];
   return (two[0] | two[1]) != 0;
 }
-// Any sixteen of two vectors' values, by their places in the two together.
-FUSION_INLINE LaneF picked(const LaneF& one, const LaneF& other, const LaneFMask& places) {
+// Any sixteen values of two vectors, by their places in the two together.
+FUSION_INLINE LaneF picked(const LaneF& first, const LaneF& second, const LaneFMask& places) {
 #if defined(__clang__)
   float both[2 * kLanesF];
-  store(both, one);
-  store(both + kLanesF, other);
+  store(both, first);
+  store(both + kLanesF, second);
   LaneF out;
   for (std::size_t k = 0; k < kLanesF; ++k) out[k] = both[places[k]];
   return out;
 #else
-  return __builtin_shuffle(one, other, places);
+  return __builtin_shuffle(first, second, places);
 #endif
 }
 // Eight numbers of single precision.
@@ -188,7 +188,7 @@ template <int n>
 struct Ldlt {
   Symmetric<n> lower;  // Strictly below the diagonal: L. On it: 1 / D.
 
-  // Pivots are kept above pivot_min: a direction that nobody measured gets a huge variance instead of a negative one.
+  // Pivots are kept above pivot_min: a direction that no view measured gets a huge variance instead of a negative one.
   FUSION_INLINE void factor(const Symmetric<n>& matrix, double pivot_min) {
 #pragma GCC unroll 8
     for (int j = 0; j < n; ++j) {

@@ -1,11 +1,14 @@
 // The kernels for machines with AVX2; see isa.hpp.
 #include "isa.hpp"
 
-// After every other header: what the library defines inline must run anywhere.
+// After every other header: inline functions of the standard library must run anywhere.
 #if defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx2,fma")
 #endif
 
 #define FUSION_ISA avx2
 #include "triangulation.hpp"
+#include "detections.hpp"
+#include "matching.hpp"
+#include "joints.hpp"
 #include "tracking.hpp"

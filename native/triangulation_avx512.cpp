@@ -1,11 +1,14 @@
 // The kernels for machines with AVX-512; see isa.hpp.
 #include "isa.hpp"
 
-// After every other header: what the library defines inline must run anywhere.
+// After every other header: inline functions of the standard library must run anywhere.
 #if defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx512f,avx512dq,avx512vl,fma")
 #endif
 
 #define FUSION_ISA avx512
 #include "triangulation.hpp"
+#include "detections.hpp"
+#include "matching.hpp"
+#include "joints.hpp"
 #include "tracking.hpp"

@@ -3,4 +3,7 @@
 
 #define FUSION_ISA baseline
 #include "triangulation.hpp"
+#include "detections.hpp"
+#include "matching.hpp"
+#include "joints.hpp"
 #include "tracking.hpp"

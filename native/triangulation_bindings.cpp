@@ -1,8 +1,9 @@
-// The only file that includes pybind11. Arrays come in C-contiguous and are never converted: `noconvert` in spirit, by
-// reading raw pointers of checked types. Shapes are the caller's duty; see fusion/_kernels/triangulation.pyi.
+// The Python module of the native kernels, the only file that includes pybind11. Arrays come in C-contiguous and are never
+// converted: raw pointers of checked types are read. Shapes are the caller's duty; see fusion/_kernels/triangulation.pyi.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,7 @@ namespace py = pybind11;
 
 namespace {
 
-// Unchecked py::array: 280 ns for six arguments against 1.3 us for array_t, which checks and may convert.
+// Unchecked py::array: six arguments take 280 ns, against 1.3 us as array_t, which checks and may convert.
 template <class T>
 T* data(const py::array& array) {
   return static_cast<T*>(const_cast<void*>(array.data()));
@@ -28,7 +29,7 @@ const fusion::Kernels& kernels = isa.kernels;
 void undistort(In points_px, In lenses, In out) {
   const std::size_t n_views = points_px.shape(0), n_points = points_px.shape(1);
   const auto *from = data<double>(points_px), *lens = data<double>(lenses);
-  auto *to = data<double>(out);
+  auto* to = data<double>(out);
   py::gil_scoped_release release;
   for (std::size_t view = 0; view < n_views; ++view)
     kernels.undistort(lens + 9 * view, from + 2 * view * n_points, n_points, to + 2 * view * n_points);
@@ -37,122 +38,35 @@ void undistort(In points_px, In lenses, In out) {
 void triangulate(In camera_from_world, In points, In points_m, In status) {
   const std::size_t n_views = points.shape(0), n_points = points.shape(2);
   const auto *cameras = data<double>(camera_from_world), *from = data<double>(points);
-  auto *to = data<double>(points_m);
-  auto *said = data<std::int8_t>(status);
+  auto* to = data<double>(points_m);
+  auto* codes = data<std::int8_t>(status);
   py::gil_scoped_release release;
-  kernels.triangulate(cameras, from, n_views, n_points, to, said);
+  kernels.triangulate(cameras, from, n_views, n_points, to, codes);
 }
 
 void refine(In camera_from_world, In points, In sd, int n_steps, In points_m, In cov_m2, In weights) {
   const std::size_t n_views = points.shape(0), n_points = points.shape(2);
   const auto *cameras = data<double>(camera_from_world), *from = data<double>(points), *deviation = data<double>(sd);
-  auto *to = data<double>(points_m), *cov = data<double>(cov_m2), *share = data<double>(weights);
+  auto *to = data<double>(points_m), *cov = data<double>(cov_m2), *weight = data<double>(weights);
   py::gil_scoped_release release;
-  kernels.refine(cameras, from, deviation, n_views, n_points, n_steps, to, cov, share);
+  kernels.refine(cameras, from, deviation, n_views, n_points, n_steps, to, cov, weight);
 }
 
-// A Workspace whose arrays belong to Python: bound and checked once, held for as long as it lives.
+// A Workspace whose arrays belong to Python: bound and checked once, and kept alive as long as the object.
 class BoundWorkspace {
  public:
   BoundWorkspace(const py::dict& arrays, const py::dict& settings) : arrays_(arrays), settings_(settings) {
-    bind("camera_from_world", ws_.camera_from_world);
-    bind("lenses", ws_.lenses);
-    bind("keys", ws_.keys);
-    bind("limbs", ws_.limbs);
-    bind("body_var", ws_.body_var);
-    bind("acceleration", ws_.acceleration);
-    bind("floor_precision", ws_.floor_precision);
-    bind("axis_precision", ws_.axis_precision);
-    bind("height_precision", ws_.height_precision);
-    bind("share", ws_.share);
-    bind("dt_s", ws_.dt_s);
-    bind_flags("has_frame", ws_.has_frame);
-    bind("start", ws_.start);
-    bind("view_of", ws_.view_of);
-    bind("x", ws_.x);
-    bind("y", ws_.y);
-    bind("var", ws_.var);
-    bind("seen", ws_.seen);
-    bind("appearance", ws_.appearance);
-    bind("mean", ws_.mean);
-    bind("cov", ws_.cov);
-    bind("heights_m", ws_.heights_m);
-    bind("limb_lengths_m", ws_.limb_lengths_m);
-    bind("looks", ws_.looks);
-    bind("track_id", ws_.track_id);
-    bind("seen_ns", ws_.seen_ns);
-    bind("sure_ns", ws_.sure_ns);
-    bind("sets_seen", ws_.sets_seen);
-    bind("sets_alone", ws_.sets_alone);
-    bind_flags("confirmed", ws_.confirmed);
-    bind("noise", ws_.noise);
-    bind("noise_total", ws_.noise_total);
-    bind("noise_count", ws_.noise_count);
-    bind("track_of", ws_.track_of);
-    bind("detection_of", ws_.detection_of);
-    read("keypoint_sd_px", ws_.keypoint_sd_px);
-    read("score_min", ws_.score_min);
-    read("joint_cost_cap", ws_.joint_cost_cap);
-    read("joints_min", ws_.joints_min);
-    read("prediction_var_max", ws_.prediction_var_max);
-    read("match_gate", ws_.match_gate);
-    read("double_gate", ws_.double_gate);
-    read("appearance_scale", ws_.appearance_scale);
-    read("freedom", ws_.freedom);
-    read("fade_s", ws_.fade_s);
-    read("limb_sd_m", ws_.limb_sd_m);
-    read("limb_own_var", ws_.limb_own_var);
-    read("joint_sd_max_m", ws_.joint_sd_max_m);
-    read("noise_prior", ws_.noise_prior);
-    read("noise_fade_s", ws_.noise_fade_s);
-    read("noise_share", ws_.noise_share);
-    read("noise_min", ws_.noise_min);
-    read("noise_max", ws_.noise_max);
-    read("position_sd_max_m", ws_.position_sd_max_m);
-    read("coasting_max_s", ws_.coasting_max_s);
-    read("tentative_max_s", ws_.tentative_max_s);
-    read("doubt_max_s", ws_.doubt_max_s);
-    read("noise_every", ws_.noise_every);
-    read("detections_per_frame_max", ws_.detections_per_frame_max);
-    ws_.n_views = size("camera_from_world", 0);
-    ws_.n_joints = size("share", 0);
-    ws_.n_padded = size("body_var", 0);
-    ws_.n_limbs = size("limbs", 0);
-    ws_.capacity = size("mean", 0);
-    ws_.appearance_dim = size("looks", 1);
-    const Size side = fusion::kSide, capacity = ws_.capacity, wide = (capacity + 15) / 16 * 16;
-    const Size most = Size(ws_.detections_per_frame_max);
-    if (most > side || ws_.n_padded > 32)
-      throw py::value_error("want at most 64 detections a frame and 32 joints, got " + std::to_string(most) + " and " +
-                            std::to_string(ws_.n_padded));
-    from_.resize(ws_.n_views);
-    times_.resize(ws_.n_views);
-    counts_.resize(ws_.n_views);
-    held_.resize(ws_.n_views);
-    ws_.points_row = most * ws_.n_joints + 4 * fusion::kKeys;  // Whole vectors are read and written beyond the last.
-    const Size floats[] = {fusion::kSeenKeys * most * ws_.n_views, fusion::kBounds * most * ws_.n_views,
-                           fusion::kStateKeys * capacity, fusion::kReach * wide, 4 * fusion::kKeys * wide, 4 * wide,
-                           4 * ws_.points_row, wide};
-    float** float_parts[] = {&ws_.seen_keys, &ws_.bounds, &ws_.state_keys, &ws_.reach, &ws_.projected, &ws_.windows,
-                             &ws_.points, &ws_.fits};
-    share_out(floats_, floats, float_parts);
-    const Size wanted[] = {most * capacity, most * capacity, 6 * capacity + 8 * side + 3, 2 * ws_.n_views,
-                           9 * ws_.n_views, capacity, wide};
-    Int** int_parts[] = {&ws_.pair_track, &ws_.pair_detection, &ws_.list, &ws_.matched, &ws_.shared, &ws_.shown,
-                         &ws_.near};
-    share_out(ints_, wanted, int_parts);
-    const Size doubles[] = {most * capacity, side * capacity + 2 * (capacity + side + 1), fusion::kSight * ws_.n_views,
-                            capacity * ws_.n_padded, ws_.appearance_dim, 28 * 8 * ws_.n_padded};
-    double** double_parts[] = {&ws_.pair_cost, &ws_.dense, &ws_.sights, &ws_.support, &ws_.blend, &ws_.turned};
-    share_out(doubles_, doubles, double_parts);
+    bind_arrays();
+    read_settings();
+    allocate_scratch();
   }
 
-  // A set's frames (objects with t_ns, camera and keypoints), and the view of each camera by its name. Returns the newest
-  // time among known cameras, and how many detections there are, keypoints were broken, detections did not fit, frames
-  // were of unknown cameras, and frames were second ones of their camera; where keypoints are no C-contiguous float32
-  // (n, n_joints, 3), None.
+  // Bring a set's frames (objects with t_ns, camera and keypoints) into the arrays; view_of gives the view of each camera
+  // name. Returns the newest time among known cameras, and how many of them have a frame, and how many detections there
+  // are, keypoints were broken, detections exceeded the limit, frames were of unknown cameras, and frames were second
+  // ones of their camera; None where keypoints are not C-contiguous float32 (n, n_joints, 3).
   //
-  // Attributes are asked for here, not by the caller: a set of frames is a hundred of them.
+  // Attributes are read here, not by the caller: a set of frames has a hundred of them.
   py::object take(const py::list& frames, const py::dict& view_of) {
     Int newest = 0, n_unknown = 0, n_second = 0, n_known = 0;
     for (Size view = 0; view < ws_.n_views; ++view) {
@@ -170,7 +84,7 @@ class BoundWorkspace {
       const Int t_ns = py::cast<Int>(frame.attr(t_ns_));
       newest = n_known++ == 0 || t_ns > newest ? t_ns : newest;
       if (ws_.has_frame[view]) {
-        // The newer picture says all that the older one did, and a view counts once in a set.
+        // The newer picture replaces the older one: a view counts once in a set.
         ++n_second;
         if (times_[view] >= t_ns) continue;
       }
@@ -182,7 +96,7 @@ class BoundWorkspace {
         return py::none();
       ws_.has_frame[view] = 1;
       times_[view] = t_ns;
-      from_[view] = data<float>(array);
+      keypoints_of_[view] = data<float>(array);
       counts_[view] = array.shape(0);
       held_[view] = std::move(keypoints);
     }
@@ -201,7 +115,7 @@ class BoundWorkspace {
     ws_.start[ws_.n_views] = n;
     if (n_known) {
       py::gil_scoped_release release;
-      n_broken = kernels.prepare(ws_, from_.data());
+      n_broken = kernels.prepare(ws_, keypoints_of_.data());
     }
     return py::make_tuple(newest, n_known - n_second, n, n_broken, n_excess, n_unknown, n_second);
   }
@@ -231,9 +145,14 @@ class BoundWorkspace {
   void measure(In rows, In detection_of, double share, double learning, Int n_steps, Int n_plain, Int tally, In sums,
                In counts) {
     const auto *which = data<Int>(rows), *matched = data<Int>(detection_of);
-    const bool told = sums.size() > 0;
-    const fusion::Measurement how{share,   learning, n_steps, n_plain, tally, told ? data<double>(sums) : nullptr,
-                                  told ? data<double>(counts) : nullptr};
+    const bool wanted = sums.size() > 0;
+    const fusion::Measurement how{share,
+                                  learning,
+                                  n_steps,
+                                  n_plain,
+                                  tally,
+                                  wanted ? data<double>(sums) : nullptr,
+                                  wanted ? data<double>(counts) : nullptr};
     const Size n = rows.shape(0);
     py::gil_scoped_release release;
     kernels.measure(ws_, which, matched, n, how);
@@ -260,6 +179,112 @@ class BoundWorkspace {
   }
 
  private:
+  void bind_arrays() {
+    bind("camera_from_world", ws_.camera_from_world);
+    bind("lenses", ws_.lenses);
+    bind("keys", ws_.keys);
+    bind("limbs", ws_.limbs);
+    bind("body_var", ws_.body_var);
+    bind("acceleration", ws_.acceleration);
+    bind("floor_precision", ws_.floor_precision);
+    bind("axis_precision", ws_.axis_precision);
+    bind("height_precision", ws_.height_precision);
+    bind("trunk_weight", ws_.trunk_weight);
+    bind("dt_s", ws_.dt_s);
+    bind_flags("has_frame", ws_.has_frame);
+    bind("start", ws_.start);
+    bind("view_of", ws_.view_of);
+    bind("x", ws_.x);
+    bind("y", ws_.y);
+    bind("var", ws_.var);
+    bind("seen", ws_.seen);
+    bind("appearance", ws_.appearance);
+    bind("mean", ws_.mean);
+    bind("cov", ws_.cov);
+    bind("heights_m", ws_.heights_m);
+    bind("limb_lengths_m", ws_.limb_lengths_m);
+    bind("track_appearance", ws_.track_appearance);
+    bind("track_id", ws_.track_id);
+    bind("seen_ns", ws_.seen_ns);
+    bind("undoubted_ns", ws_.undoubted_ns);
+    bind("multi_view_sets", ws_.multi_view_sets);
+    bind("single_view_sets", ws_.single_view_sets);
+    bind_flags("confirmed", ws_.confirmed);
+    bind("noise", ws_.noise);
+    bind("noise_total", ws_.noise_total);
+    bind("noise_count", ws_.noise_count);
+    bind("track_of", ws_.track_of);
+    bind("detection_of", ws_.detection_of);
+    ws_.n_views = size("camera_from_world", 0);
+    ws_.n_joints = size("trunk_weight", 0);
+    ws_.n_padded = size("body_var", 0);
+    ws_.n_limbs = size("limbs", 0);
+    ws_.capacity = size("mean", 0);
+    ws_.appearance_dim = size("track_appearance", 1);
+  }
+
+  void read_settings() {
+    read("keypoint_sd_px", ws_.keypoint_sd_px);
+    read("score_min", ws_.score_min);
+    read("joint_cost_cap", ws_.joint_cost_cap);
+    read("joints_min", ws_.joints_min);
+    read("prediction_var_max", ws_.prediction_var_max);
+    read("match_gate", ws_.match_gate);
+    read("duplicate_gate", ws_.duplicate_gate);
+    read("appearance_scale", ws_.appearance_scale);
+    read("degrees_of_freedom", ws_.degrees_of_freedom);
+    read("velocity_decay_s", ws_.velocity_decay_s);
+    read("limb_sd_m", ws_.limb_sd_m);
+    read("limb_own_var", ws_.limb_own_var);
+    read("joint_sd_max_m", ws_.joint_sd_max_m);
+    read("noise_prior", ws_.noise_prior);
+    read("noise_fade_s", ws_.noise_fade_s);
+    read("noise_share", ws_.noise_share);
+    read("noise_min", ws_.noise_min);
+    read("noise_max", ws_.noise_max);
+    read("position_sd_max_m", ws_.position_sd_max_m);
+    read("coasting_max_s", ws_.coasting_max_s);
+    read("tentative_max_s", ws_.tentative_max_s);
+    read("doubt_max_s", ws_.doubt_max_s);
+    read("noise_every", ws_.noise_every);
+    read("detections_per_frame_max", ws_.detections_per_frame_max);
+  }
+
+  void allocate_scratch() {
+    using namespace fusion;
+    const Size capacity = ws_.capacity, wide = (capacity + 15) / 16 * 16, n_views = ws_.n_views;
+    const Size most = Size(ws_.detections_per_frame_max);
+    if (most > kSide || ws_.n_padded > 32)
+      throw py::value_error("want at most 64 detections a frame and 32 joints, got " + std::to_string(most) + " and " +
+                            std::to_string(ws_.n_padded));
+    keypoints_of_.resize(n_views);
+    times_.resize(n_views);
+    counts_.resize(n_views);
+    held_.resize(n_views);
+    ws_.points_row = most * ws_.n_joints + 4 * kKeys;  // Whole vectors are read and written beyond the last.
+    share_out<float>(floats_, {{&ws_.seen_keys, kSeenKeys * most * n_views},
+                               {&ws_.bounds, kBounds * most * n_views},
+                               {&ws_.state_keys, kStateKeys * capacity},
+                               {&ws_.reach, kReach * wide},
+                               {&ws_.projected, 4 * kKeys * wide},
+                               {&ws_.windows, 4 * wide},
+                               {&ws_.points, 4 * ws_.points_row},
+                               {&ws_.fits, wide}});
+    share_out<Int>(ints_, {{&ws_.pair_track, most * capacity},
+                           {&ws_.pair_detection, most * capacity},
+                           {&ws_.list, 6 * capacity + 8 * kSide + 3},
+                           {&ws_.matched, 2 * n_views},
+                           {&ws_.shared, 9 * n_views},
+                           {&ws_.shown, capacity},
+                           {&ws_.near, wide}});
+    share_out<double>(doubles_, {{&ws_.pair_cost, most * capacity},
+                                 {&ws_.dense, kSide * capacity + 2 * (capacity + kSide + 1)},
+                                 {&ws_.observations, kObservation * n_views},
+                                 {&ws_.support, capacity * ws_.n_padded},
+                                 {&ws_.blend, ws_.appearance_dim},
+                                 {&ws_.turned, 28 * 8 * ws_.n_padded}});
+  }
+
   py::array array(const char* name) const {
     if (!arrays_.contains(name)) throw py::value_error(std::string("want an array '") + name + "', got none");
     return py::array(arrays_[name]);
@@ -290,25 +315,31 @@ class BoundWorkspace {
     to = py::cast<T>(settings_[name]);
   }
 
-  // One buffer for all scratch of a kind; parts begin at cache lines.
-  template <class T, std::size_t n>
-  void share_out(std::vector<T>& buffer, const Size (&sizes)[n], T** (&parts)[n]) {
+  template <class T>
+  struct Part {
+    T** to;
+    Size size;
+  };
+
+  // One buffer for all scratch of a type; parts begin at cache lines.
+  template <class T>
+  void share_out(std::vector<T>& buffer, std::initializer_list<Part<T>> parts) {
     constexpr Size line = 64 / sizeof(T);
     Size total = line;
-    for (const Size one : sizes) total += (one + line - 1) / line * line;
+    for (const auto& part : parts) total += (part.size + line - 1) / line * line;
     buffer.assign(total, T{});
-    auto at = reinterpret_cast<std::uintptr_t>(buffer.data());
+    const auto at = reinterpret_cast<std::uintptr_t>(buffer.data());
     T* next = reinterpret_cast<T*>((at + 63) / 64 * 64);
-    for (std::size_t i = 0; i < n; ++i) {
-      *parts[i] = next;
-      next += (sizes[i] + line - 1) / line * line;
+    for (const auto& part : parts) {
+      *part.to = next;
+      next += (part.size + line - 1) / line * line;
     }
   }
 
   py::dict arrays_, settings_;
   fusion::Workspace ws_{};
-  // Of each view: its frame's keypoints, their array, time and number of detections.
-  std::vector<const float*> from_;
+  // Per view: keypoints of its frame, the array that holds them, its time and its number of detections.
+  std::vector<const float*> keypoints_of_;
   std::vector<py::object> held_;
   std::vector<Int> times_, counts_;
   const py::str camera_{"camera"}, t_ns_{"t_ns"}, keypoints_{"keypoints"};
@@ -319,9 +350,9 @@ class BoundWorkspace {
 
 }  // namespace
 
-// No state is shared between calls, so a free-threaded interpreter keeps its GIL off (each engine belongs to one thread).
+// Calls share no state, so a free-threaded interpreter keeps its GIL off; each engine belongs to one thread.
 PYBIND11_MODULE(triangulation, m, py::mod_gil_not_used()) {
-  m.doc() = "From what cameras saw to points and people in the world; arrays in, preallocated arrays out.";
+  m.doc() = "Triangulation and tracking: pixels to points and people in the world; arrays in, preallocated arrays out.";
   m.attr("instruction_set") = isa.name;
   m.def("undistort", &undistort);
   m.def("triangulate", &triangulate);

@@ -94,7 +94,7 @@ class Associator:
         if not n_known:
             return None
         appearance = None
-        if ws.looks.shape[1]:
+        if ws.track_appearance.shape[1]:
             newest: dict[int, Frame] = {}
             for frame in sorted(frames, key=lambda frame: frame.t_ns, reverse=True):
                 if frame.camera in self._view:

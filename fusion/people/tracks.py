@@ -128,10 +128,10 @@ class Tracker:
         self._newborn_cov[[9, 14, 20]] = self._workspace.speed_var
         self._step_s = 0.0
         ws = self._workspace
-        self._mean, self._cov, self._looks = ws.mean, ws.cov, ws.looks
+        self._mean, self._cov, self._looks = ws.mean, ws.cov, ws.track_appearance
         self._track_id, self._confirmed, self._seen_ns = ws.track_id, ws.confirmed, ws.seen_ns
-        self._sets_seen, self._sets_alone = ws.sets_seen, ws.sets_alone  # With two views or more, and with one.
-        self._sure_ns = ws.sure_ns  # When nothing spoke for its being nobody.
+        self._sets_seen, self._sets_alone = ws.multi_view_sets, ws.single_view_sets  # With two views or more, and with one.
+        self._sure_ns = ws.undoubted_ns  # When nothing spoke for its being nobody.
         self._born_ns = np.zeros(CAPACITY, np.int64)
         self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.
         self._contradicted_s = np.zeros(CAPACITY)  # For how long cameras spoke against the place, less silence.

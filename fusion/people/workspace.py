@@ -34,7 +34,7 @@ _BODY_SD_M = {
     "box_top": 0.08, "box_bottom": 0.12,
 }  # fmt: skip
 # Degrees of freedom of the measurement noise: detectors' tails are heavy, 4 is the usual choice (Lange et al. 1989).
-FREEDOM = 4.0
+DEGREES_OF_FREEDOM = 4.0
 # Detectors differ: how noisy each joint is, against what is assumed, is learnt from how much views disagree, from every
 # so many-th person in turn. What is assumed weighs as much as so many coordinates; what was learnt fades within this
 # time.
@@ -59,8 +59,8 @@ _SPEED_SD_M_S = {
     "mid_hip": 1.0, "knee": 1.2, "ankle": 1.4, "big_toe": 1.4, "small_toe": 1.4, "heel": 1.4,
     "box_top": 1.0, "box_bottom": 1.0,
 }  # fmt: skip
-# People keep walking for about this long when nobody looks.
-FADE_S = 1.0
+# People keep walking for about this long when nobody track_appearance.
+VELOCITY_DECAY_S = 1.0
 
 # ---- bodies ----------------------------------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ MATCH_GATE = 10.0
 # A prediction vaguer than this is not stretched further, metres: matching reaches three times as far.
 PREDICTION_SD_MAX_M = 0.25
 # A leftover detection as near as this to a person seen better in the same view is the same person detected twice.
-DOUBLE_GATE = 6.0
+DUPLICATE_GATE = 6.0
 # Joints that must be comparable, out of how many the layout has at most.
 JOINTS_MIN = 4
 # Cosine distance of appearance that counts as one unit of cost. Same and different people overlap widely (same: median
@@ -138,8 +138,8 @@ class Workspace:
     Attributes:
         mean (capacity, 6, n_padded), cov (capacity, 21, n_padded): joints' positions and velocities, lower triangles.
         heights_m (capacity, n_padded), limb_lengths_m (capacity, n_limbs): what is usual of each person.
-        looks: (capacity, appearance_dim) unit vectors, zero where unknown.
-        track_id, seen_ns, sure_ns, sets_seen, sets_alone, confirmed: (capacity,); see Tracker.
+        track_appearance: (capacity, appearance_dim) unit vectors, zero where unknown.
+        track_id, seen_ns, undoubted_ns, multi_view_sets, single_view_sets, confirmed: (capacity,); see Tracker.
         dt_s (n_views,) each frame's time minus the set's; has_frame (n_views,); start (n_views + 1,).
         view_of (n,); x, y, var, seen (n, n_padded) float32: normalised coordinates, their variance, and 1 or 0.
         appearance: (n, appearance_dim) unit vectors, zero where unknown.
@@ -164,7 +164,7 @@ class Workspace:
         self.axis_precision, self.height_precision = np.zeros((2, n_padded))
         self.axis_precision[:k] = by_joint(layout, _STRAY_M, k, 0.0) ** -2
         self.height_precision[:k] = 1.0 / (layout.heights_m[:, 1] ** 2 + HEIGHT_SLACK_M**2)
-        self.share = np.array([_TRUNK.get(j, _TRUNK.get(j.split("_", 1)[-1], 0.02)) for j in layout.joints])
+        self.trunk_weight = np.array([_TRUNK.get(j, _TRUNK.get(j.split("_", 1)[-1], 0.02)) for j in layout.joints])
         self.dt_s, self.has_frame = np.zeros(n_views), np.zeros(n_views, np.bool_)
         self.start, self.view_of = np.zeros(n_views + 1, np.int64), np.zeros(n, np.int64)
         self.x, self.y, self.var, self.seen = (np.zeros((n, n_padded), np.float32) for _ in range(4))
@@ -173,9 +173,9 @@ class Workspace:
         self.cov[:, [0, 2, 5, 9, 14, 20]] = 1.0
         self.heights_m = np.zeros((capacity, n_padded))
         self.limb_lengths_m = np.zeros((capacity, len(self.limbs)))
-        self.looks = np.zeros((capacity, appearance_dim))
+        self.track_appearance = np.zeros((capacity, appearance_dim))
         self.track_id = np.full(capacity, -1, np.int64)
-        self.seen_ns, self.sure_ns, self.sets_seen, self.sets_alone = (np.zeros(capacity, np.int64) for _ in range(4))
+        self.seen_ns, self.undoubted_ns, self.multi_view_sets, self.single_view_sets = (np.zeros(capacity, np.int64) for _ in range(4))
         self.confirmed = np.zeros(capacity, np.bool_)
         self.noise, self.noise_total, self.noise_count = np.ones(n_padded), np.zeros(n_padded), np.zeros(n_padded)
         self.track_of, self.detection_of = np.zeros(n, np.int64), np.zeros((capacity, n_views), np.int64)
@@ -197,9 +197,9 @@ class Workspace:
         """The kernels' calls over the arrays as they are. Raises ValueError where one is not of the kind it was."""
         settings = {
             "keypoint_sd_px": KEYPOINT_SD_PX, "score_min": SCORE_MIN, "joint_cost_cap": JOINT_COST_CAP,
-            "joints_min": float(min(JOINTS_MIN, len(self.share))), "prediction_var_max": PREDICTION_SD_MAX_M**2,
-            "match_gate": MATCH_GATE, "double_gate": DOUBLE_GATE, "appearance_scale": APPEARANCE_SCALE,
-            "freedom": FREEDOM, "fade_s": FADE_S, "limb_sd_m": LIMB_SD_M, "limb_own_var": OWN_SD_M**2,
+            "joints_min": float(min(JOINTS_MIN, len(self.trunk_weight))), "prediction_var_max": PREDICTION_SD_MAX_M**2,
+            "match_gate": MATCH_GATE, "duplicate_gate": DUPLICATE_GATE, "appearance_scale": APPEARANCE_SCALE,
+            "degrees_of_freedom": DEGREES_OF_FREEDOM, "velocity_decay_s": VELOCITY_DECAY_S, "limb_sd_m": LIMB_SD_M, "limb_own_var": OWN_SD_M**2,
             "joint_sd_max_m": JOINT_SD_MAX_M, "noise_prior": NOISE_PRIOR, "noise_fade_s": NOISE_FADE_S,
             "noise_share": NOISE_SHARE, "noise_min": NOISE_MIN, "noise_max": NOISE_MAX,
             "position_sd_max_m": POSITION_SD_MAX_M, "coasting_max_s": COASTING_MAX_S,
@@ -213,4 +213,4 @@ class Workspace:
 def faded(step_s: float) -> float:
     """What is left of a velocity after step_s in which nobody looked."""
     # Nothing of it is left long before the number cannot be divided by: data may go on after hours of silence.
-    return math.exp(-min(step_s / FADE_S, 40.0))
+    return math.exp(-min(step_s / VELOCITY_DECAY_S, 40.0))

@@ -17,7 +17,7 @@ from fusion.people.association import Associator
 from fusion.people.geometry import Rig
 from fusion.people.workspace import (
     DETECTIONS_PER_FRAME_MAX,
-    DOUBLE_GATE,
+    DUPLICATE_GATE,
     JOINT_COST_CAP,
     JOINTS_MIN,
     KEYS,
@@ -137,7 +137,7 @@ def test_assignment_matches_scipy(seed):
                 assert chosen[ws.track_of[d]] == d
             else:
                 # Fits somebody who got a better one in this view: the same person seen twice.
-                twice = (cost[chosen >= 0, d] < DOUBLE_GATE).any()
+                twice = (cost[chosen >= 0, d] < DUPLICATE_GATE).any()
                 assert ws.track_of[d] == (-2 if twice else -1)
 
 

@@ -13,8 +13,8 @@ from fusion._kernels import triangulation
 from fusion.errors import ShapeError
 from fusion.people.geometry import Rig, Status, triangulate
 from fusion.people.workspace import (
-    FADE_S,
-    FREEDOM,
+    VELOCITY_DECAY_S,
+    DEGREES_OF_FREEDOM,
     JOINT_SD_MAX_M,
     LIMB_SD_M,
     NOISE_EVERY,
@@ -196,7 +196,7 @@ def test_predict_matches_reference(seed, dt_s):
     ws.acceleration[:] = rng.uniform(0, 20, ws.n_padded)
     ws.kernels.predict(np.array([1]), dt_s)
     for j in range(17):
-        expected_mean, expected_cov = reference.predict(means[1, j], covs[1, j], dt_s, FADE_S, ws.acceleration[j])
+        expected_mean, expected_cov = reference.predict(means[1, j], covs[1, j], dt_s, VELOCITY_DECAY_S, ws.acceleration[j])
         assert_allclose(ws.mean[1, :, j], expected_mean, rtol=1e-9, atol=1e-12)
         assert_allclose(ws.cov[1, :, j], expected_cov[np.tril_indices(6)], rtol=1e-9, atol=1e-12)
     assert_array_equal(ws.mean[0, :, :17], means[0].T)
@@ -242,7 +242,7 @@ def twin(ws: Workspace, plain: dict, person: int, j: int, share: float, n_steps:
         means[j], covs[j], ws.camera_from_world, ws.dt_s, plain["z"][:, person, j],
         plain["var"][:, person, j] * ws.noise[j], ws.body_var[j] * ws.noise[j], ws.acceleration[j],
         ws.floor_precision[j], np.array([*axis, ws.heights_m[person, j]]),
-        np.array([near, near, share * ws.height_precision[j]]), FREEDOM, n_steps, n_plain,
+        np.array([near, near, share * ws.height_precision[j]]), DEGREES_OF_FREEDOM, n_steps, n_plain,
     )  # fmt: skip
 
 
@@ -297,7 +297,7 @@ def test_update_agrees_with_gauss_newton_in_the_image(seed, n_views):
     for j in range(17):
         mean, cov = reference.update_six(
             plain["means"][0, j], plain["covs"][0, j], ws.camera_from_world, plain["z"][:, 0, j],
-            plain["var"][:, 0, j] * ws.noise[j], ws.body_var[j] * ws.noise[j], FREEDOM, 30,
+            plain["var"][:, 0, j] * ws.noise[j], ws.body_var[j] * ws.noise[j], DEGREES_OF_FREEDOM, 30,
         )  # fmt: skip
         # Depths, by which pixels become metres, are those of the prediction: a few percent off.
         off = np.abs(ws.mean[0, :, j] - mean) / np.sqrt(np.diag(cov))

@@ -1,0 +1,185 @@
+// Detections made ready for tracking: pixels to normalised coordinates with variances, and the key joints that matching
+// compares. Plain C++17 over triangulation.hpp; loops over the arrays of a Workspace (isa.hpp). Nothing is allocated,
+// nothing raised.
+//
+// Normalised image coordinates lie on the plane one unit in front of the camera, without distortion.
+//
+// Compiled once for each instruction set, into a namespace of its own: FUSION_ISA (see isa.hpp), hence without a guard.
+
+namespace fusion {
+namespace FUSION_ISA {
+
+// Joint states: position and velocity, and the lower triangle of their covariance.
+constexpr int kState = 6;
+constexpr int kStateCov = Symmetric<kState>::kSize;
+
+// No lens of OpenCV's model sees farther off its axis than 84 degrees. Such a keypoint is a corrupt number.
+constexpr float kTangentMax = 10.0f;
+// Layouts have at most this many groups of sixteen joints.
+constexpr Size kJointGroups = 2;
+
+// A group of eight or sixteen joints from a row of padded lanes.
+FUSION_INLINE LaneF load_joints(const double* row, Size first, Size n_padded) {
+  Lane low, high{};
+  load(low, row + first);
+  if (first + kLanes < n_padded) load(high, row + first + kLanes);
+  return narrow(low, high);
+}
+
+// Picks the key joints out of a row of joints.
+struct Keys {
+  LaneFMask places, valid;
+
+  explicit Keys(const Workspace& ws) {
+    int at[kKeys], on[kKeys];
+    for (Size k = 0; k < kKeys; ++k) {
+      at[k] = ws.keys[k] < 0 ? 0 : int(ws.keys[k]);
+      on[k] = ws.keys[k] < 0 ? 0 : -1;
+    }
+    std::memcpy(&places, at, sizeof(places));
+    std::memcpy(&valid, on, sizeof(valid));
+  }
+  FUSION_INLINE LaneF of(const LaneF& first, const LaneF& second) const {
+    return valid ? picked(first, second, places) : LaneF{};
+  }
+  FUSION_INLINE LaneF of(const double* row, Size n_padded) const {
+    const LaneF first = load_joints(row, 0, n_padded);
+    return of(first, n_padded > kLanesF ? load_joints(row, kLanesF, n_padded) : LaneF{});
+  }
+};
+
+// What matching reads of a detection beside its keys: the part of the image that the keys and the cap on their distance
+// span, the number of keys seen, and the sum of their variances.
+enum Bound { kLeft, kRight, kTop, kBottom, kCount, kNoise };
+
+// Sixteen keypoints of (x, y, score) each, as three vectors. `interleaved` holds the 3 n numbers; what lies beyond n is
+// read as zero, which no detector reports as seen.
+FUSION_INLINE void split_keypoints(const float* interleaved, Size n, LaneF& u, LaneF& v, LaneF& score) {
+  // Positions of every third number in the first two vectors of sixteen, then in what was picked and the third vector.
+  constexpr LaneFMask kFirst[3] = {{0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0},
+                                   {1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0},
+                                   {2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0}};
+  constexpr LaneFMask kThen[3] = {{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29},
+                                  {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30},
+                                  {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31}};
+  LaneF parts[3];
+  if (n >= kLanesF) {
+    for (Size i = 0; i < 3; ++i) load(parts[i], interleaved + i * kLanesF);
+  } else {
+    float padded[3 * kLanesF] = {};
+    std::memcpy(padded, interleaved, sizeof(float) * 3 * n);
+    for (Size i = 0; i < 3; ++i) load(parts[i], padded + i * kLanesF);
+  }
+  u = picked(picked(parts[0], parts[1], kFirst[0]), parts[2], kThen[0]);
+  v = picked(picked(parts[0], parts[1], kFirst[1]), parts[2], kThen[1]);
+  score = picked(picked(parts[0], parts[1], kFirst[2]), parts[2], kThen[2]);
+}
+
+// Undistort all keypoints of one view into four rows of ws.points: x, y, variance, seen. Returns the number of keypoints
+// whose score claims that they were seen but which are not finite or lie where no lens looks.
+//
+// The points are one row, whatever detections they belong to: one detection alone would leave half of its second vector
+// empty. Four vectors walk side by side.
+FUSION_INLINE Int undistort_view(const Workspace& ws, Size view, const float* keypoints, float* const (&row)[4]) {
+  Int n_broken = 0;
+  const LaneF one = LaneF{} + 1.0f, none{};
+  const double* lens = ws.lenses + kIntrinsics * view;
+  const float score_min = float(ws.score_min);
+  const float sure_var = float(ws.keypoint_sd_px * ws.keypoint_sd_px / (lens[0] * lens[1]));
+  const Size n_points = Size(ws.start[view + 1] - ws.start[view]) * ws.n_joints;
+  for (Size first = 0; first < n_points; first += kGroups * kLanesF) {
+    const Size n_left = (n_points - first + kLanesF - 1) / kLanesF, n_groups = n_left < kGroups ? n_left : kGroups;
+    Undistortion<LaneF, float> groups[kGroups];
+    LaneFMask used[kGroups];
+    LaneF certainty[kGroups];
+    for (Size g = 0; g < n_groups; ++g) {
+      const Size at = first + g * kLanesF;
+      LaneF u, v, score;
+      split_keypoints(keypoints + 3 * at, n_points - at, u, v, score);
+      const LaneFMask claimed = ~(score <= none);
+      const LaneFMask finite = (u - u == none) & (v - v == none) & (score - score == none);
+      const LaneFMask broken = claimed & ~finite;
+      if (any(broken)) n_broken += Int(sum(broken ? one : none));
+      used[g] = claimed & finite & (score >= score_min);
+      // Detectors localise a point worse when they are unsure of it: the deviation grows with the inverse of the score.
+      certainty[g] = used[g] ? (score < one ? score : one) : one;
+      groups[g].begin(lens, used[g] ? u : none + float(lens[2]), used[g] ? v : none + float(lens[3]));
+    }
+    // Where no point moved by more than a thousandth, the next step would change a thousandth of a pixel.
+    undistort_groups(lens, groups, n_groups, 1e-6f);
+    for (Size g = 0; g < n_groups; ++g) {
+      const Size at = first + g * kLanesF;
+      const LaneF gx = groups[g].x, gy = groups[g].y;
+      const LaneFMask inside = (gx < kTangentMax) & (gx > -kTangentMax) & (gy < kTangentMax) & (gy > -kTangentMax);
+      const LaneFMask outside = used[g] & ~inside;
+      if (any(outside)) n_broken += Int(sum(outside ? one : none));
+      used[g] &= inside;
+      store(row[0] + at, used[g] ? gx : none);
+      store(row[1] + at, used[g] ? gy : none);
+      store(row[2] + at, used[g] ? sure_var / (certainty[g] * certainty[g]) : one);
+      store(row[3] + at, used[g] ? one : none);
+    }
+  }
+  return n_broken;
+}
+
+// Copy one detection's joints from the rows of its view into padded lanes, and keep its keys and their bounds. `first` is
+// its first point in the rows; `own` marks the lanes of the layout's joints, of which the next detection's follow.
+FUSION_INLINE void keep_detection(const Workspace& ws, Int d, Size first, const float* const (&row)[4],
+                                  const LaneFMask (&own)[kJointGroups], const Keys& keys, float cap) {
+  const LaneF one = LaneF{} + 1.0f, none{};
+  const Size n_padded = ws.n_padded;
+  float* const to[4] = {ws.x, ws.y, ws.var, ws.seen};
+  const LaneF unseen[4] = {none, none, one, none};
+  LaneF key[4];
+  float* kept = ws.seen_keys + kSeenKeys * d;
+  for (int i = 0; i < 4; ++i) {
+    LaneF joints[kJointGroups] = {};
+    for (Size g = 0; g * kLanesF < n_padded; ++g) {
+      load(joints[g], row[i] + first + g * kLanesF);
+      joints[g] = own[g] ? joints[g] : unseen[i];
+      float* lanes = to[i] + Size(d) * n_padded + g * kLanesF;
+      if (g * kLanesF + kLanes < n_padded) store(lanes, joints[g]);
+      else store_half(lanes, joints[g]);
+    }
+    key[i] = keys.of(joints[0], joints[1]);
+    store(kept + i * kKeys, key[i]);
+  }
+  const LaneF x = key[0], y = key[1], var = key[2], seen = key[3];
+  const LaneFMask on = seen != none;
+  const LaneF far = LaneF{} + 1e30f;
+  float* bound = ws.bounds + kBounds * d;
+  const float reach = std::sqrt(cap * highest(on ? var : none));
+  bound[kLeft] = lowest(on ? x : far) - reach;
+  bound[kRight] = highest(on ? x : -far) + reach;
+  bound[kTop] = lowest(on ? y : far) - reach;
+  bound[kBottom] = highest(on ? y : -far) + reach;
+  bound[kCount] = sum(seen);
+  bound[kNoise] = sum(seen * var);
+}
+
+// Bring a set's detections into the arrays of the workspace: normalised coordinates, the variance of either coordinate,
+// and 1 or 0 for seen, joints padded to n_padded lanes; and the keys that matching compares. Returns the number of broken
+// keypoints, see undistort_view.
+//
+// keypoints (n_views): each view's detections, (n, n_joints, 3) in single precision, n as ws.start gives it. The error of
+// single precision is a ten-thousandth of a pixel; detectors report no more digits.
+inline Int prepare(const Workspace& ws, const float* const* keypoints) {
+  const Keys keys(ws);
+  Int n_broken = 0;
+  const float cap = float(ws.joint_cost_cap);
+  LaneFMask own[kJointGroups];
+  for (Size g = 0; g < kJointGroups; ++g)
+    for (Size k = 0; k < kLanesF; ++k) own[g][k] = g * kLanesF + k < ws.n_joints ? -1 : 0;
+  float* const row[4] = {ws.points, ws.points + ws.points_row, ws.points + 2 * ws.points_row,
+                         ws.points + 3 * ws.points_row};
+  for (Size view = 0; view < ws.n_views; ++view) {
+    n_broken += undistort_view(ws, view, keypoints[view], row);
+    for (Int d = ws.start[view]; d < ws.start[view + 1]; ++d)
+      keep_detection(ws, d, Size(d - ws.start[view]) * ws.n_joints, row, own, keys, cap);
+  }
+  return n_broken;
+}
+
+}  // namespace FUSION_ISA
+}  // namespace fusion
