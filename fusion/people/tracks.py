@@ -130,7 +130,7 @@ class Tracker:
         ws = self._workspace
         self._mean, self._cov, self._looks = ws.mean, ws.cov, ws.track_appearance
         self._track_id, self._confirmed, self._seen_ns = ws.track_id, ws.confirmed, ws.seen_ns
-        self._sets_seen, self._sets_alone = ws.multi_view_sets, ws.single_view_sets  # With two views or more, and with one.
+        self._sets_seen, self._sets_alone = ws.multi_view_sets, ws.single_view_sets
         self._sure_ns = ws.undoubted_ns  # When nothing spoke for its being nobody.
         self._born_ns = np.zeros(CAPACITY, np.int64)
         self._odds = np.zeros(CAPACITY)  # Logarithm of the odds that this is a person; matters until confirmed.

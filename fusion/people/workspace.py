@@ -175,7 +175,8 @@ class Workspace:
         self.limb_lengths_m = np.zeros((capacity, len(self.limbs)))
         self.track_appearance = np.zeros((capacity, appearance_dim))
         self.track_id = np.full(capacity, -1, np.int64)
-        self.seen_ns, self.undoubted_ns, self.multi_view_sets, self.single_view_sets = (np.zeros(capacity, np.int64) for _ in range(4))
+        self.seen_ns, self.undoubted_ns = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
+        self.multi_view_sets, self.single_view_sets = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
         self.confirmed = np.zeros(capacity, np.bool_)
         self.noise, self.noise_total, self.noise_count = np.ones(n_padded), np.zeros(n_padded), np.zeros(n_padded)
         self.track_of, self.detection_of = np.zeros(n, np.int64), np.zeros((capacity, n_views), np.int64)
@@ -199,7 +200,8 @@ class Workspace:
             "keypoint_sd_px": KEYPOINT_SD_PX, "score_min": SCORE_MIN, "joint_cost_cap": JOINT_COST_CAP,
             "joints_min": float(min(JOINTS_MIN, len(self.trunk_weight))), "prediction_var_max": PREDICTION_SD_MAX_M**2,
             "match_gate": MATCH_GATE, "duplicate_gate": DUPLICATE_GATE, "appearance_scale": APPEARANCE_SCALE,
-            "degrees_of_freedom": DEGREES_OF_FREEDOM, "velocity_decay_s": VELOCITY_DECAY_S, "limb_sd_m": LIMB_SD_M, "limb_own_var": OWN_SD_M**2,
+            "degrees_of_freedom": DEGREES_OF_FREEDOM,
+            "velocity_decay_s": VELOCITY_DECAY_S, "limb_sd_m": LIMB_SD_M, "limb_own_var": OWN_SD_M**2,
             "joint_sd_max_m": JOINT_SD_MAX_M, "noise_prior": NOISE_PRIOR, "noise_fade_s": NOISE_FADE_S,
             "noise_share": NOISE_SHARE, "noise_min": NOISE_MIN, "noise_max": NOISE_MAX,
             "position_sd_max_m": POSITION_SD_MAX_M, "coasting_max_s": COASTING_MAX_S,

@@ -13,13 +13,13 @@ from fusion._kernels import triangulation
 from fusion.errors import ShapeError
 from fusion.people.geometry import Rig, Status, triangulate
 from fusion.people.workspace import (
-    VELOCITY_DECAY_S,
     DEGREES_OF_FREEDOM,
     JOINT_SD_MAX_M,
     LIMB_SD_M,
     NOISE_EVERY,
     NOISE_SHARE,
     OWN_SD_M,
+    VELOCITY_DECAY_S,
     Workspace,
 )
 from fusion.store.layouts import LAYOUTS
@@ -196,7 +196,9 @@ def test_predict_matches_reference(seed, dt_s):
     ws.acceleration[:] = rng.uniform(0, 20, ws.n_padded)
     ws.kernels.predict(np.array([1]), dt_s)
     for j in range(17):
-        expected_mean, expected_cov = reference.predict(means[1, j], covs[1, j], dt_s, VELOCITY_DECAY_S, ws.acceleration[j])
+        expected_mean, expected_cov = reference.predict(
+            means[1, j], covs[1, j], dt_s, VELOCITY_DECAY_S, ws.acceleration[j]
+        )
         assert_allclose(ws.mean[1, :, j], expected_mean, rtol=1e-9, atol=1e-12)
         assert_allclose(ws.cov[1, :, j], expected_cov[np.tril_indices(6)], rtol=1e-9, atol=1e-12)
     assert_array_equal(ws.mean[0, :, :17], means[0].T)
