@@ -20,17 +20,12 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from fusion.errors import ConfigError
-from fusion.gates.credentials import (
-    CardTerminal,
-    CodeSigner,
-    CodeVerifier,
-    Pseudonyms,
-    UsedCodes,
-    private_key,
-    pseudonym,
-)
+from fusion.gates.cards import CardTerminal
+from fusion.gates.codes import CodeSigner, CodeVerifier, UsedCodes, private_key
 from fusion.gates.faces import FaceGallery, face_token
-from fusion.gates.keeper import GateKeeper, GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
+from fusion.gates.keeper import GateKeeper
+from fusion.gates.pseudonyms import Pseudonyms, pseudonym
+from fusion.gates.verifiers import GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
 from fusion.money.ledger import Ledger
 from fusion.money.mail import Mailer
 from fusion.money.payments import Checkout
@@ -90,7 +85,7 @@ class Example(StrictModel):
             raise ConfigError(f"example.toml: {error}") from None
 
 
-class OpensWhenPaid:
+class OpensWhenPaid(Verifier):
     """The verifier of a sealed door: whoever stands at it pays for what they carry, then it opens."""
 
     def __init__(self, checkout: Checkout, basket: dict[str, int]) -> None:

@@ -104,8 +104,8 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize(
     ("package", "extra", "code"),
     [
-        ("cryptography", "gate", "from fusion.gates.credentials import private_key; private_key(Path('none'))"),
-        ("segno", "gate", "from fusion.gates.credentials import qr_picture; qr_picture('x')"),
+        ("cryptography", "gate", "from fusion.gates.codes import private_key; private_key(Path('none'))"),
+        ("segno", "gate", "from fusion.gates.codes import qr_picture; qr_picture('x')"),
         ("paho", "mqtt", "from fusion.live.mqtt import Publisher; Publisher('localhost', 'store', 'name')"),
         ("rerun", "view", "from fusion.show.rerun_view import View; View('none/x', None)"),
         ("prometheus_client", "serve", "from fusion.live.supervisor import Supervisor; Supervisor('none.toml')"),

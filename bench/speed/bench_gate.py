@@ -21,8 +21,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fusion import Engine
-from fusion.gates.credentials import CodeSigner, CodeVerifier, Pseudonyms, UsedCodes
-from fusion.gates.keeper import GateKeeper, GateRequest, StaffList
+from fusion.gates.codes import CodeSigner, CodeVerifier, UsedCodes
+from fusion.gates.keeper import GateKeeper
+from fusion.gates.pseudonyms import Pseudonyms
+from fusion.gates.verifiers import GateRequest, StaffList
 from fusion.money.ledger import Ledger
 from fusion.simulation import Scenario, Simulation, demo_store
 

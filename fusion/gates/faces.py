@@ -1,6 +1,6 @@
-"""Faces of those who asked for it: templates, encrypted at rest, matched by cosine, deleted at once.
+"""Faces of customers who opted in: templates, encrypted at rest, matched by cosine similarity, deleted at once.
 
-The store's own reader makes the embeddings; no picture comes here. What does not match somebody who opted in is
+The store's own reader computes the embeddings; no picture comes here. An embedding that matches no enrolled customer is
 dropped: nothing is computed about other people beyond the comparison, and nothing is kept. Extra `gate`.
 """
 
@@ -14,30 +14,32 @@ import os
 import secrets
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion.errors import FusionError, extra
 from fusion.files.atomic import replace_file
-from fusion.gates.keeper import GateRequest, Refused, Verified
+from fusion.gates.verifiers import GateRequest, Refused, Verified, Verifier
 
 _NONCE_BYTES = 12
 _MAGIC = b"fusion faces 1\n"
-# Best and second best must differ this much, or nobody is let in: twins, and one person enrolled twice.
+# The best match must exceed the second best by this much, or the gate stays closed: twins, or a person enrolled twice.
 MARGIN = 0.05
 
 
-def face_token(embedding: np.ndarray) -> str:
+def face_token(embedding: NDArray[np.floating[Any]]) -> str:
     """An embedding as a gate's reader sends it: (d,) numbers, as half-precision floats in base64."""
     return base64.b64encode(np.asarray(embedding, "<f2").tobytes()).decode()
 
 
 def threshold_of(false_accept_rate: float, n_templates: int, effective_dim: float) -> float:
-    """Cosine above which a stranger is taken for anybody of a gallery at most at a given rate.
+    """Cosine threshold at which a stranger matches any template of a gallery at most at a given rate.
 
-    The cosine of two independent directions in d dimensions has (1 + cos) / 2 distributed as Beta((d-1)/2, (d-1)/2);
-    the rate is shared among the templates (Bonferroni). Embeddings of faces fill fewer dimensions than they have:
-    `effective_dim` is one over the variance of the cosine between different people, see `effective_dim_of`.
+    The cosine of two independent directions in d dimensions has (1 + cos) / 2 ~ Beta((d - 1) / 2, (d - 1) / 2); the
+    rate is shared among the templates (Bonferroni). Embeddings of faces fill fewer dimensions than they have:
+    `effective_dim` is the inverse of the variance of the cosine between different people, see `effective_dim_of`.
 
     Source: Cai, Fan and Jiang, Distributions of angles in random packing on spheres, JMLR 14 (2013), section 2.
     """
@@ -47,19 +49,19 @@ def threshold_of(false_accept_rate: float, n_templates: int, effective_dim: floa
     return float(2 * betainccinv(half, half, false_accept_rate / max(n_templates, 1)) - 1)
 
 
-def effective_dim_of(embeddings: np.ndarray) -> float:
-    """Effective dimension of embeddings of different people, (n, d) with n of some hundreds at least.
+def effective_dim_of(embeddings: NDArray[np.floating[Any]]) -> float:
+    """Effective dimension of the embeddings of different people, (n, d) with n of some hundreds at least.
 
-    From a reader's maker or a public set; customers are not needed. Uses the second moment about zero, so that
-    embeddings that all point the same way count as few dimensions.
+    Estimated from the reader's manufacturer or from a public data set; customers are not needed. Uses the second moment
+    about zero, so that embeddings that all point the same way count as few dimensions.
     """
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
     return float(1.0 / np.mean(cosines**2))
 
 
-class FaceGallery:
-    """Templates of people who opted in, in one encrypted file (AES-256-GCM); also the gate's verifier."""
+class FaceGallery(Verifier):
+    """Templates of customers who opted in, in one encrypted file (AES-256-GCM); also the gate's verifier."""
 
     def __init__(
         self, path: str | os.PathLike[str], key: bytes, *, dim: int, effective_dim: float, false_accept_rate: float
@@ -71,7 +73,7 @@ class FaceGallery:
             key: 32 bytes that are kept elsewhere.
             dim: length of the reader's embeddings.
             effective_dim: see `threshold_of`.
-            false_accept_rate: share of strangers at the gate who may be taken for somebody, such as 1e-6.
+            false_accept_rate: share of strangers at the gate who may match a template, such as 1e-6.
 
         Raises:
             FusionError: wrong key, or a damaged file.
@@ -80,19 +82,22 @@ class FaceGallery:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         if not 0.0 < false_accept_rate < 1.0 or not 2.0 <= effective_dim <= dim:
-            raise ValueError("want a false accept rate between 0 and 1 and an effective dimension from 2 to dim")
+            raise ValueError(
+                "faces: want a false accept rate between 0 and 1 and an effective dimension from 2 to dim, "
+                f"got {false_accept_rate} and {effective_dim} of {dim}"
+            )
         self._path, self._cipher = Path(path), AESGCM(key)
         self._dim, self._effective_dim, self._rate = dim, effective_dim, false_accept_rate
         self._lock = threading.Lock()
         self._accounts: list[str] = []
         self._names: list[str] = []
-        self._templates = np.zeros((0, dim), np.float32)
+        self._templates: NDArray[np.float32] = np.zeros((0, dim), np.float32)
         if self._path.exists():
             self._read()
 
     @property
     def threshold(self) -> float:
-        """Cosine from which a face counts as a template's, for the gallery as it is now."""
+        """Cosine from which a face matches a template, for the gallery's present size."""
         return threshold_of(self._rate, len(self._accounts), self._effective_dim)
 
     def __len__(self) -> int:
@@ -101,8 +106,8 @@ class FaceGallery:
     def __contains__(self, account: str) -> bool:
         return account in self._accounts
 
-    def enrol(self, account: str, name: str, embedding: np.ndarray) -> None:
-        """Keep the template of somebody who asked for it; replaces an earlier one."""
+    def enrol(self, account: str, name: str, embedding: NDArray[np.floating[Any]]) -> None:
+        """Keep the template of a customer who asked for it, (dim,) numbers; replaces an earlier one."""
         unit = self._unit(embedding)
         if unit is None:
             raise ValueError(f"embedding: want {self._dim} finite numbers, not all zero")
@@ -114,12 +119,12 @@ class FaceGallery:
             self._write()
 
     def delete(self, account: str) -> bool:
-        """Delete a template, also from disk. False where there was none."""
+        """Delete a template, also from disk. False if there was none."""
         with self._lock:
-            found = self._remove(account)
-            if found:
+            existed = self._remove(account)
+            if existed:
                 self._write()
-            return found
+            return existed
 
     def verify(self, request: GateRequest) -> Verified | Refused:
         """Match an embedding (`face_token`) with the gallery."""
@@ -142,7 +147,7 @@ class FaceGallery:
                 return Refused("face of two people", "Please use the app")
             return Verified(self._accounts[best], f"Welcome, {self._names[best]}")
 
-    def _unit(self, embedding: np.ndarray) -> np.ndarray | None:
+    def _unit(self, embedding: NDArray[np.floating[Any]]) -> NDArray[np.float32] | None:
         vector = np.asarray(embedding, np.float64)
         if vector.shape != (self._dim,) or not np.isfinite(vector).all():
             return None
@@ -164,18 +169,19 @@ class FaceGallery:
         try:
             plain = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _MAGIC)
             head, _, templates = plain.partition(b"\n")
-            said = json.loads(head)
-            self._accounts, self._names = said["accounts"], said["names"]
+            fields = json.loads(head)
+            self._accounts, self._names = fields["accounts"], fields["names"]
             self._templates = np.frombuffer(templates, "<f4").reshape(len(self._accounts), self._dim).copy()
         except (InvalidTag, ValueError, KeyError) as error:
-            told = f"{self._path}: want a gallery of {self._dim} dimensions under this key, got: {type(error).__name__}"
-            raise FusionError(told) from None
+            raise FusionError(
+                f"{self._path}: want a gallery of {self._dim} dimensions under this key, got: {type(error).__name__}"
+            ) from None
 
     def _write(self) -> None:
         head = json.dumps({"accounts": self._accounts, "names": self._names}).encode() + b"\n"
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, head + self._templates.astype("<f4").tobytes(), _MAGIC)
-        # The key outlives whoever was deleted, so their sealed template must not lie about in free blocks.
+        # The key outlives a deleted customer, so their sealed template must not remain in free blocks.
         with contextlib.ExitStack() as stack:
             old = stack.enter_context(open(self._path, "r+b")) if self._path.exists() else None
             replace_file(self._path, sealed, private=True)

@@ -1,11 +1,11 @@
-"""What a store keeps about people, for how long, and how all of it is forgotten."""
+"""What a store keeps about people, for how long, and how all of it is erased."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fusion.gates.credentials import Pseudonyms
 from fusion.gates.faces import FaceGallery
+from fusion.gates.pseudonyms import Pseudonyms
 from fusion.money.ledger import Ledger
 from fusion.money.profiles import Profiles
 from fusion.store.models import Store
@@ -15,28 +15,28 @@ DAY_NS = 86_400 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One kind of thing that is kept."""
+    """One kind of data about people: the data, its place, its purpose, and how long it is kept."""
 
-    what: str
+    data: str
     where: str
-    why: str
-    how_long: str
+    purpose: str
+    kept: str
 
 
 def holdings(store: Store) -> tuple[Holding, ...]:
-    """Everything that a store running this keeps about people."""
+    """All data about people that a store keeps."""
     kinds = {kind for gate in store.gate for kind in gate.credentials}
     days = store.privacy.unlink_after_days
-    linked = f"{days} days after the visit began; at once on request"
+    linked = f"{days} days after the visit began; erased at once on request"
     found = [
         Holding(
             "positions and skeletons of people, no pictures and no faces",
             "memory; tracks.parquet where a run writes results",
-            "to tell who took what",
+            "to attribute goods to visits",
             "minutes in memory; results as long as the store keeps them; under a random number and pseudonym",
         ),
         Holding(
-            "what was taken, reasons for review, evidence for the reviewer",
+            "goods taken, reasons for review, evidence for the reviewer",
             "results folder",
             "to decide doubtful visits",
             "as long as the store keeps them; under a random pseudonym",
@@ -44,10 +44,12 @@ def holdings(store: Store) -> tuple[Holding, ...]:
         Holding(
             "what every visit cost and how it was paid",
             "books (ledger), receipts folder",
-            "the law on bookkeeping",
-            "as the law says; names nobody, valid after unlinking",
+            "bookkeeping law",
+            "as the law requires; names no customer, valid after unlinking",
         ),
-        Holding("whose visit it was: pseudonym to account", "vault of the books", "receipts and complaints", linked),
+        Holding(
+            "the customer of each visit: pseudonym to account", "vault of the books", "receipts and complaints", linked
+        ),
         Holding(
             "payment token and, where given, e-mail address",
             "vault of the books",
@@ -58,15 +60,15 @@ def holdings(store: Store) -> tuple[Holding, ...]:
     ]
     if "qr" in kinds:
         found.append(
-            Holding("random numbers of used codes", "used.sqlite", "a code lets in once", "a day after the code's end")
+            Holding("random numbers of used codes", "used.sqlite", "a code admits once", "a day after the code expires")
         )
     if "face" in kinds:
         found.append(
             Holding(
-                "face templates and names of those who opted in, encrypted",
+                "face templates and names of customers who opted in, encrypted",
                 "faces",
                 "to come in and pay by face",
-                "until they say otherwise; of others nothing is computed or kept",
+                "until they withdraw; nothing is computed or kept about others",
             )
         )
     return tuple(found)
@@ -74,14 +76,19 @@ def holdings(store: Store) -> tuple[Holding, ...]:
 
 def holdings_text(store: Store) -> str:
     """The record as people read it."""
-    rows = [f"{store.name}: what is kept about people. Used for advertising: nothing."]
-    for one in holdings(store):
-        rows += [f"- {one.what}", f"    where: {one.where}", f"    why: {one.why}", f"    how long: {one.how_long}"]
+    rows = [f"{store.name}: data kept about people. Used for advertising: nothing."]
+    for holding in holdings(store):
+        rows += [
+            f"- {holding.data}",
+            f"    where: {holding.where}",
+            f"    why: {holding.purpose}",
+            f"    how long: {holding.kept}",
+        ]
     return "\n".join(rows)
 
 
 class Forgetting:
-    """Forgets people everywhere at once."""
+    """Erases people everywhere at once."""
 
     def __init__(
         self,
@@ -96,15 +103,15 @@ class Forgetting:
         self._pseudonyms, self._faces, self._profiles = pseudonyms, faces, profiles
 
     def due(self, now_ns: int) -> int:
-        """Unlink the visits that are older than the store's policy; to be run every day. Returns how many.
+        """Unlink the visits that are older than the store's policy; to be run every day. Returns their number.
 
         Raises:
-            LedgerError: a reader keeps the log alive; call again.
+            LedgerError: another process reads an old state and keeps the log in use; call again.
         """
         return self._ledger.unlink_before(now_ns - self._store.privacy.unlink_after_days * DAY_NS)
 
     def erase(self, account: str) -> dict[str, int]:
-        """Forget one account at once, as its owner may ask. Returns what was forgotten, and how many of each."""
+        """Erase one account at once, on its owner's request. Returns how many records of each kind were erased."""
         if self._pseudonyms is not None:
             self._pseudonyms.forget(account)
         return {

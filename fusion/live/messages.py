@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fusion.errors import ShapeError
 from fusion.files.lines import line_of, parse_gate_line, parse_item_line
-from fusion.gates.keeper import TOKEN_MAX, GateRequest
+from fusion.gates.keeper import TOKEN_MAX
+from fusion.gates.verifiers import GateRequest
 from fusion.observations import EARLIEST_NS, LATEST_NS, Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.store.models import Store
 

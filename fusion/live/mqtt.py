@@ -35,7 +35,8 @@ from urllib.parse import unquote, urlsplit
 from pydantic import ValidationError
 
 from fusion.errors import ConfigError, FusionError, extra
-from fusion.gates.keeper import Decision, GateRequest
+from fusion.gates.keeper import Decision
+from fusion.gates.verifiers import GateRequest
 from fusion.live.messages import (
     COMMAND,
     NAMES_MAX,

@@ -58,7 +58,8 @@ from fusion.snapshot import SnapshotError, freeze, layout_digest, newest_ns, res
 from fusion.store.models import Store
 
 if TYPE_CHECKING:
-    from fusion.gates.keeper import Decision, GateRequest
+    from fusion.gates.keeper import Decision
+    from fusion.gates.verifiers import GateRequest
 
 # Observations between a source and its engine: at least so many, and of large stores so many for each camera and plate.
 # That is some seconds, so that writing a snapshot never drops any.
@@ -321,8 +322,11 @@ class _Broker:
     def __init__(
         self, post: Post, ledger: Ledger, tell: Callable[[Warning], object], keep: Callable[[GateScan], object]
     ) -> None:
-        from fusion.gates.credentials import CardTerminal, CodeVerifier, Pseudonyms, UsedCodes, public_key
-        from fusion.gates.keeper import GateKeeper, OpenDoor, StaffList, Verifier
+        from fusion.gates.cards import CardTerminal
+        from fusion.gates.codes import CodeVerifier, UsedCodes, public_key
+        from fusion.gates.keeper import GateKeeper
+        from fusion.gates.pseudonyms import Pseudonyms
+        from fusion.gates.verifiers import OpenDoor, StaffList, Verifier
         from fusion.live.mqtt import Broker, Live
 
         def text(name: str) -> str | None:

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from fusion.errors import ConfigError, FusionError
 from fusion.files.recordings import Recording, RecordingWriter
 from fusion.files.results import ResultsWriter
-from fusion.gates.keeper import GateKeeper, GateRequest, OpenDoor, StaffList
+from fusion.gates.keeper import GateKeeper
+from fusion.gates.verifiers import GateRequest, OpenDoor, StaffList
 from fusion.live import messages, mqtt
 from fusion.live.messages import Decoder, Mark, Refused, frame_payload, line_payload, topic_of, weights_payload
 from fusion.live.mqtt import Broker, Live, Publisher

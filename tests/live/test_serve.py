@@ -29,7 +29,7 @@ from bench.endurance import serve as bench
 from fusion.engine import Engine
 from fusion.errors import ConfigError, FusionError
 from fusion.files.recordings import Recording
-from fusion.gates.keeper import GateRequest
+from fusion.gates.verifiers import GateRequest
 from fusion.live import supervisor as chain_serve
 from fusion.live import worker
 from fusion.live.gaps import Gaps

@@ -16,10 +16,10 @@ from money.test_ledger import BREAD, COLA, STORE, TWO, make_store, receipt
 
 from fusion.commands.main import main
 from fusion.errors import ConfigError, LedgerError
-from fusion.gates.credentials import Pseudonyms
 from fusion.gates.faces import FaceGallery
-from fusion.gates.keeper import Verified
 from fusion.gates.privacy import DAY_NS, Forgetting, holdings_text
+from fusion.gates.pseudonyms import Pseudonyms
+from fusion.gates.verifiers import Verified
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
 from fusion.money.profiles import Profiles

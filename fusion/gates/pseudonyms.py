@@ -1,0 +1,115 @@
+"""Pseudonyms: the random name under which a visit runs, so that engine, results and books never see an account."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from fusion.gates.verifiers import GateRequest, Refused, Verified, Verifier
+from fusion.money.ledger import Ledger
+from fusion.money.payments import UNUSED_MAX_S, Payment
+from fusion.money.vault import Holder
+
+
+def pseudonym(choose: Callable[[str], str]) -> str:
+    """A random name of 20 letters, 94 bits. No digits: a run of them may look like a card number and be refused.
+
+    `choose` picks one character of a text at random.
+    """
+    return "p-" + "".join(choose("abcdefghijklmnopqrstuvwxyz") for _ in range(20))
+
+
+@dataclass
+class _Present:
+    """A customer who was admitted and has not left. `entered` is False from the scan until they cross the line."""
+
+    account: str = field(repr=False)
+    pseudonym: str
+    since_ns: int
+    entered: bool = False
+
+
+class Pseudonyms:
+    """Assigns every visit a random name and keeps in the vault which account it belongs to.
+
+    An account keeps its pseudonym while its visit lasts, so one account serves a family; the next visit has another.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        customer: Callable[[str], Verified | None] = lambda account: None,
+        admit: Callable[[str, int], Payment] | None = None,
+        new: Callable[[], str] = lambda: pseudonym(secrets.choice),
+    ) -> None:
+        """Assign the pseudonyms of a store; all verifiers whose customers pay share them.
+
+        Args:
+            ledger: its vault keeps the link.
+            customer: means of payment, address and name of an account, if the retailer knows them.
+            admit: `Checkout.admit`, where an amount is authorised at the entry.
+            new: makes a pseudonym.
+        """
+        self._ledger, self._customer, self._admit, self._new = ledger, customer, admit, new
+        self._lock = threading.Lock()
+        self._by_account: dict[str, _Present] = {}
+        self._by_pseudonym: dict[str, _Present] = {}
+
+    def behind(self, verifier: Verifier) -> Verifier:
+        """A verifier that answers with pseudonyms where another answers with accounts."""
+        return _Behind(self, verifier)
+
+    def name(self, answer: Verified, t_ns: int) -> Verified | Refused:
+        """The same answer under a pseudonym, once the amount for the entry is authorised."""
+        known = self._customer(answer.account)
+        if known is not None:
+            answer = replace(answer, greeting=known.greeting, token=answer.token or known.token, email=known.email)
+        with self._lock:
+            present = self._by_account.get(answer.account)
+            if present is None or (not present.entered and t_ns - present.since_ns > UNUSED_MAX_S * 1e9):
+                self._drop(present)
+                present = _Present(answer.account, self._new(), t_ns)
+                holder = Holder(present.pseudonym, answer.account, answer.token, answer.email, t_ns)
+                self._ledger.hold(holder)
+                self._by_account[answer.account] = self._by_pseudonym[present.pseudonym] = present
+        if self._admit is not None:
+            payment = self._admit(present.pseudonym, t_ns)
+            if payment.status == "pending":
+                return Refused("payment provider gave no answer", "One moment please, then try again")
+            if payment.status != "open":
+                return Refused("payment declined", "Your means of payment was declined")
+        return replace(answer, account=present.pseudonym, token=None, email=None)
+
+    def entered(self, pseudonym: str | None) -> None:
+        """A person came in under this pseudonym."""
+        with self._lock:
+            if pseudonym in self._by_pseudonym:
+                self._by_pseudonym[pseudonym].entered = True
+
+    def left(self, pseudonym: str | None) -> None:
+        """The visit is over; the account's next one gets another pseudonym."""
+        with self._lock:
+            self._drop(self._by_pseudonym.get(pseudonym or ""))
+
+    def forget(self, account: str) -> None:
+        """Drop an account at once, on its owner's request."""
+        with self._lock:
+            self._drop(self._by_account.get(account))
+
+    def _drop(self, present: _Present | None) -> None:
+        if present is not None:
+            del self._by_account[present.account], self._by_pseudonym[present.pseudonym]
+
+
+class _Behind(Verifier):
+    """Another verifier's answers, under pseudonyms."""
+
+    def __init__(self, pseudonyms: Pseudonyms, verifier: Verifier) -> None:
+        self._pseudonyms, self._verifier = pseudonyms, verifier
+
+    def verify(self, request: GateRequest) -> Verified | Refused:
+        answer = self._verifier.verify(request)
+        return answer if isinstance(answer, Refused) else self._pseudonyms.name(answer, request.t_ns)
