@@ -15,7 +15,10 @@ from fusion.goods.attribution import Attributor, CartBelief, EventBelief, EventC
 from fusion.goods.carts import ShelfBooks, Sighted, Sightings, moved
 from fusion.goods.evidence import EvidenceRecorder
 from fusion.goods.journal import OUTSIDE, UNKNOWN, Account, Journal, Transfer
-from fusion.goods.scales import PlateState, ShelfEvent, ShelfMonitor
+from fusion.goods.loads import ShelfEvent
+from fusion.goods.planogram import Planogram
+from fusion.goods.plates import PlateState
+from fusion.goods.scales import ShelfMonitor
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.order import Reorder
 from fusion.people.arms import ArmHistory
@@ -138,6 +141,7 @@ class Engine:
     Attributes:
         store: as loaded.
         journal: every transfer of goods between shelves and carts so far.
+        planogram: what lies where as believed now, and what every plate shows of a gram.
     """
 
     def __init__(
@@ -162,8 +166,9 @@ class Engine:
         self._reorder = Reorder(LATENESS_MAX_S)
         self._tracker = Tracker(store)
         self._history = ArmHistory(store.layout)
-        self._monitor = ShelfMonitor(store)
-        self._attributor = Attributor(store)
+        self.planogram = Planogram(store)
+        self._monitor = ShelfMonitor(store, self.planogram)
+        self._attributor = Attributor(store, self.planogram)
         self._visits = Visits(store)
         self._frames: dict[str, Frame] = {}
         self._readings: list[ShelfReading] = []
@@ -205,6 +210,7 @@ class Engine:
         """
         self._stopwatch_ns, self._tap = stopwatch_ns, tap
         self._derive(store)
+        self.planogram.adopt(store)
         for stage in (self._tracker, self._monitor, self._attributor, self._visits, self._sightings, self._books):
             stage.adopt(store)
 

@@ -49,10 +49,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }  # fmt: skip
 _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
 _MODULES = (
-    "engine", "observations", "order", "results", "store.layouts",
+    "engine", "observations", "order", "results", "store.layouts", "_kernels.scales",
     "people.arms", "people.association", "people.geometry", "people.health", "people.tracks", "people.visits",
     "people.workspace",
-    "goods.attribution", "goods.carts", "goods.evidence", "goods.journal", "goods.planogram", "goods.scales",
+    "goods.attribution", "goods.carts", "goods.evidence", "goods.held", "goods.journal", "goods.loads",
+    "goods.planogram", "goods.plates", "goods.scales",
 )  # fmt: skip
 
 

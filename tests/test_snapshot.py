@@ -309,26 +309,22 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
     derived = differences(Engine(before), Engine(after))
     for name in (
         "._tracker._workspace.camera_from_world", "._tracker._workspace.lenses", "._tracker.health._lenses",
-        "._tracker._gates[0][0][0]", "._tracker._boxes", "._monitor.planogram.weight_g", "._books._start",
-        "._monitor.planogram.rows.along_m", "._attributor._centre_m", "._visits._reach_sq", "._visits._out[0]",
+        "._tracker._gates[0][0][0]", "._tracker._boxes", ".planogram.weight_g", "._books._start",
+        ".planogram.rows.along_m", "._attributor._centre_m", "._visits._reach_sq", "._visits._out[0]",
         "._sightings._miss['read']", "._plate_m", ".store",
     ):  # fmt: skip
         assert any(path.startswith(name) for path in derived), name
 
     changed = resume(data, after)
-    stock = {f"._{stage}.planogram.stock" for stage in ("monitor", "attributor")}
-    assert derived & differences(changed, Engine(after)) == stock
-    for now, new, filled in zip(*(
-        (one._monitor.planogram.stock, one._attributor.planogram.stock)
-        for one in (resume(data, before), changed, Engine(after))
-    )):  # fmt: skip
-        planned = filled > 0
-        np.testing.assert_allclose(new[planned], now[planned] + 3)
-        assert new[~planned].tobytes() == now[~planned].tobytes()
+    assert derived & differences(changed, Engine(after)) == {".planogram.stock"}
+    now, new, filled = (one.planogram.stock for one in (resume(data, before), changed, Engine(after)))
+    planned = filled > 0
+    np.testing.assert_allclose(new[planned], now[planned] + 3)
+    assert new[~planned].tobytes() == now[~planned].tobytes()
 
     # What was seen and learnt stays, but for what the change makes void.
     void = differences(changed, resume(data, before)) - derived
-    weights = {f"._{stage}.planogram.{name}" for stage in ("monitor", "attributor") for name in ("gain", "gain_var")}
+    weights = {".planogram.gain", ".planogram.gain_var"}
     cameras = {f"._tracker.health.{name}" for name in (
         "_since_ns", "_information", "_rhs", "_total", "_misfit_m", "_fault", "_trust", "_looked", "moved",
     )}  # fmt: skip
@@ -444,16 +440,16 @@ def test_what_a_change_makes_void(halfway: tuple[Engine, bytes, list[Any]]) -> N
     assert [one.subject for one in warnings if one.kind == "camera recalibrated"] == [camera]
 
     # What a plate exaggerates by was learnt from what lies there.
-    planogram = engine._monitor.planogram, engine._attributor.planogram
-    gain_var = planogram[1].gain_var
+    planogram = engine.planogram
+    gain_var = planogram.gain_var
     learnt = int(np.argmin(gain_var))
-    assert gain_var[learnt] < GAIN_VAR and planogram[0].planned[learnt].any()
-    heavier = {store.products[i].gtin for i in np.flatnonzero(planogram[1].planned[learnt])}
+    assert gain_var[learnt] < GAIN_VAR and planogram.planned[learnt].any()
+    heavier = {store.products[i].gtin for i in np.flatnonzero(planogram.planned[learnt])}
     products = (
         one.model_copy(update={"weight_g": one.weight_g + 9.0 * (one.gtin in heavier)}) for one in store.products
     )
-    changed = resume(data, store.model_copy(update={"products": tuple(products)}))._attributor.planogram
-    others = [i for i, names in enumerate(planogram[1].planned) if not names[planogram[1].planned[learnt]].any()]
+    changed = resume(data, store.model_copy(update={"products": tuple(products)})).planogram
+    others = [i for i, names in enumerate(planogram.planned) if not names[planogram.planned[learnt]].any()]
     assert (changed.gain[learnt], changed.gain_var[learnt]) == (1.0, GAIN_VAR)
     assert changed.gain_var[others].tobytes() == gain_var[others].tobytes() and (gain_var[others] < GAIN_VAR).any()
 

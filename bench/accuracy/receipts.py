@@ -70,8 +70,7 @@ from fusion.chain.batch import map_tasks
 from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import FusionError
 from fusion.files.recordings import Recording
-from fusion.goods import attribution
-from fusion.goods import scales as shelves
+from fusion.goods import attribution, held, loads
 from fusion.goods.planogram import PLACE_GAIN_SD, Rows
 from fusion.observations import Frame, ItemSighting, Observation, ShelfReading
 from fusion.results import People, PersonEntered, ReasonKind, Receipt, ShelfEventExplained
@@ -729,7 +728,8 @@ def _weights_known(store: Store, observations: Iterable[Observation], scenario: 
                 observation = ShelfReading(observation.t_ns, observation.plate, samples)
             yield observation
 
-    with _constants(shelves, GAIN_SD=PLACE_GAIN_SD * 1.01):
+    known = PLACE_GAIN_SD * 1.01
+    with _constants(held, GAIN_SD=known), _constants(loads, GAIN_SD=known):
         return replayed(store.model_copy(update={"products": tuple(products)}), calibrated())
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from goods import shop as scene
 from reference import attribution as reference
-from reference import shelves as scene
 
 from fusion._kernels import attribution as kernel
 from fusion.goods.attribution import Attributor
-from fusion.goods.scales import ShelfEvent
+from fusion.goods.loads import ShelfEvent
+from fusion.goods.planogram import Planogram
 from fusion.people.arms import ArmHistory
 from fusion.results import People
 
@@ -101,7 +102,7 @@ def bench_observe(benchmark: Any) -> None:
     taken_us: list[float] = []
 
     def run() -> int:
-        attributor = Attributor(STORE)
+        attributor = Attributor(STORE, Planogram(STORE))
         right = 0
         for history, at, person, event in made:
             started_ns = time.perf_counter_ns()

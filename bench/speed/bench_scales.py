@@ -20,20 +20,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference import shelves as reference
+from goods import shop
+from reference import scales as reference
 
-from fusion._kernels import shelves as kernel
+from fusion._kernels import scales as kernel
+from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
 
-STORE = reference.shop(n_plates=20, rows=20)
+STORE = shop.shop(n_plates=20, rows=20)
 N_PLATES, SAMPLES, PERIOD_NS = len(STORE.plates), 12, 1e9 / 60
 LIMITS = (0.1e9, 300.0, 3.0, 4.0)
 
 
-def scales() -> reference.Scales:
+def scales() -> shop.Scales:
     """Ten seconds of 400 plates, where somebody takes something twice a second."""
-    made = reference.Scales(STORE, 10.0, seed=1)
+    made = shop.Scales(STORE, 10.0, seed=1)
     for i in range(14):
         plate = STORE.plates[(37 * i) % N_PLATES]
         made.step(2.0 + 0.5 * i, {plate.plate: -300.0})
@@ -64,18 +66,9 @@ class Kernel:
     """The kernel's state, from scratch."""
 
     def __init__(self) -> None:
-        self.state = np.zeros(N_PLATES, np.int8)
-        self.times, self.reals = np.zeros((N_PLATES, 8), np.int64), np.zeros((N_PLATES, 4))
-        self.reals[:, kernel.NOISE_G2] = 1.0
-        self.ring = np.zeros((N_PLATES, kernel.RING_ROW), np.float32)
-        self.changes, self.changes_g = np.zeros((2 * N_PLATES, 7), np.int64), np.zeros((2 * N_PLATES, 3))
-        self.ignored, self.limits = np.zeros(3, np.int64), np.array(LIMITS)
-
+        self.found = kernel.Findings.empty(2 * N_PLATES)
         # As a stage would keep them: looking them up for every call would be measured too.
-        self.bound = (
-            PERIOD_NS, self.limits, self.state, self.times, self.reals, self.ring, self.changes, self.changes_g,
-            self.ignored,
-        )  # fmt: skip
+        self.bound = (np.array([PERIOD_NS, *LIMITS]), *kernel.PlateTables.empty(N_PLATES), *self.found)
 
     def feed(self, tick: tuple[Any, ...]) -> int:
         return kernel.follow(*tick, *self.bound)
@@ -150,7 +143,7 @@ def bench_bottleneck(benchmark: Any, window: int) -> None:
     found: Counter[int] = Counter()
     for tick in ticks:
         n = one.feed(tick)
-        found.update(one.changes[:n, 0].tolist())
+        found.update(one.found.changes[:n, 0].tolist())
     assert set(changed.tolist()) <= set(found)
     assert len(changed) >= 10
     # Single precision is quicker for the short window, double for none: each gets what suits it.
@@ -181,11 +174,11 @@ def bench_monitor(benchmark: Any) -> None:
     by_tick: dict[int, list[ShelfReading]] = {}
     for reading in readings:
         by_tick.setdefault((reading.t_ns - readings[0].t_ns) // 200_000_000, []).append(reading)
-    assert len(reference.events(ShelfMonitor(STORE), readings)) == 14
+    assert len(shop.events(ShelfMonitor(STORE, Planogram(STORE)), readings)) == 14
 
     def run(monitor: ShelfMonitor) -> None:
         for tick, batch in by_tick.items():
             monitor.step(batch, readings[0].t_ns + (tick + 1) * 200_000_000)
 
-    benchmark.pedantic(run, setup=lambda: ((ShelfMonitor(STORE),), {}), rounds=20)
+    benchmark.pedantic(run, setup=lambda: ((ShelfMonitor(STORE, Planogram(STORE)),), {}), rounds=20)
     benchmark.extra_info["us_per_step"] = benchmark.stats["min"] * 1e6 / len(by_tick)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import PLACE_GAIN_SD, QUANTITY_PRIOR, Identifications, Planogram
-from fusion.goods.scales import ShelfEvent
 from fusion.people.arms import HAND_BEYOND_WRIST_M, ArmHistory
 from fusion.results import Reason, ReasonKind
 from fusion.store.models import Store
@@ -345,11 +345,11 @@ class Attributor:
         ignored: what had to be given up, by reason: limits that were reached.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, planogram: Planogram) -> None:
         from fusion._kernels import attribution as kernel
 
         self._kernel = kernel
-        self.planogram = Planogram(store)
+        self.planogram = planogram
         self.ignored: Counter[str] = Counter()
         self._product = {gtin: i for i, gtin in enumerate(self.planogram.gtins)}
         self._names = [plate.plate for plate in store.plates]
@@ -385,7 +385,6 @@ class Attributor:
     def adopt(self, store: Store) -> None:
         """Go on with a store of the same layout; see `Engine.adopt`. What was explained is not explained anew."""
         self._derive(store)
-        self.planogram.adopt(store)
 
     def _clearance_m(self, centre: np.ndarray) -> float:
         """How far above a plate the next shelf is."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusion.goods.attribution import EventBelief
-from fusion.goods.scales import ShelfEvent, ShelfMonitor
+from fusion.goods.loads import ShelfEvent
+from fusion.goods.scales import ShelfMonitor
 from fusion.people.arms import ArmHistory
 from fusion.results import Candidate, EventEvidence, PlateTrace, WristPath
 from fusion.store.models import Store

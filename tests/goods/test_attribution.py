@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from goods import shop as scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from reference import attribution as reference
-from reference import shelves as scene
 
 from fusion.files.recordings import Recording
 from fusion.goods.attribution import EVENTS_PER_COMPONENT_MAX, PUTTING, TAKING, Attributor, EventBelief
-from fusion.goods.scales import ShelfEvent, ShelfMonitor
+from fusion.goods.loads import ShelfEvent
+from fusion.goods.planogram import Planogram
+from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
 from fusion.people.arms import ArmHistory
 from fusion.results import People, Reason, ReasonKind
@@ -192,7 +194,7 @@ def top(belief: EventBelief) -> tuple[int | None, str, int]:
 
 
 def test_the_hand_at_the_plate_takes() -> None:
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     history = at_shelf({7: plate_hand(3), 8: plate_hand(6)})
     belief = attributor.observe(event(5.0, {3: -246.0}), history)
     assert top(belief) == (7, GTINS[3], -1)
@@ -204,21 +206,21 @@ def test_the_hand_at_the_plate_takes() -> None:
 
 def test_an_unseen_wrist_is_made_up_for_by_the_forearm() -> None:
     history = at_shelf({7: None, 8: plate_hand(7)})
-    belief = Attributor(STORE).observe(event(5.0, {3: -246.0}), history)
+    belief = Attributor(STORE, Planogram(STORE)).observe(event(5.0, {3: -246.0}), history)
     assert top(belief) == (7, GTINS[3], -1)
 
 
 def test_nobody_near_is_somebody_unknown() -> None:
-    belief = Attributor(STORE).observe(event(5.0, {3: -246.0}), kept([]))
+    belief = Attributor(STORE, Planogram(STORE)).observe(event(5.0, {3: -246.0}), kept([]))
     assert top(belief) == (None, GTINS[3], -1)
     far = at_shelf({7: (8.0, 8.0, 1.0)})
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     assert top(attributor.observe(event(5.0, {3: -246.0}), far))[0] is None
     assert attributor.cart([7]).items == {}
 
 
 def test_a_put_back_empties_the_cart() -> None:
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     history = at_shelf({7: plate_hand(3)})
     attributor.observe(event(5.0, {3: -246.0}), history)
     belief = attributor.observe(event(9.0, {3: 245.0}), history)
@@ -229,7 +231,7 @@ def test_a_put_back_empties_the_cart() -> None:
 
 def test_only_what_is_held_comes_back() -> None:
     """Two people stand at the plate; only one of them holds what the load weighs."""
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     attributor.observe(event(5.0, {4: -371.0}), at_shelf({7: plate_hand(4), 8: plate_hand(1)}))
     both = at_shelf({7: plate_hand(0), 8: plate_hand(0)})
     belief = attributor.observe(event(9.0, {0: 371.5}), both)
@@ -239,7 +241,7 @@ def test_only_what_is_held_comes_back() -> None:
 
 def test_a_put_back_revises_an_earlier_doubt() -> None:
     """Either may have taken the piece; later one of them puts it back alone, so that one had it."""
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     close = at_shelf({7: plate_hand(3), 8: plate_hand(3)})
     doubtful = attributor.observe(event(5.0, {3: -246.0}), close)
     assert doubtful.candidates[0].probability < 0.6
@@ -253,7 +255,7 @@ def test_a_put_back_revises_an_earlier_doubt() -> None:
 def test_a_cut_event_is_doubted_by_whom_it_concerns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Either of two took it; a third who is among the candidates, but hardly, is not in doubt."""
     monkeypatch.setattr("fusion.goods.attribution.DECIDED", 0.3)
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     history = at_shelf({7: plate_hand(3), 8: plate_hand(3), 9: plate_hand(6)})
     belief = attributor.observe(event(5.0, {3: -246.0}), history)
     assert {candidate.person for candidate in belief.candidates} >= {7, 8, 9}
@@ -266,7 +268,7 @@ def test_a_cut_event_is_doubted_by_whom_it_concerns(monkeypatch: pytest.MonkeyPa
 
 def test_goods_that_leave_and_come_again_are_no_lean() -> None:
     """Taken, put back, taken again: nothing but goods leaves a plate first."""
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     history = at_shelf({7: plate_hand(3)})
     for at_s, delta_g in ((5.0, -243.0), (12.0, 242.0), (15.0, -242.5)):
         attributor.observe(event(at_s, {3: delta_g}), history)
@@ -275,7 +277,7 @@ def test_goods_that_leave_and_come_again_are_no_lean() -> None:
 
 
 def test_a_load_of_nobodys_goods_is_nothing() -> None:
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     belief = attributor.observe(event(5.0, {3: 1234.0}), at_shelf({7: plate_hand(3)}))
     assert belief.nothing > 0.5
     assert attributor.cart([7]).items == {}
@@ -283,7 +285,7 @@ def test_a_load_of_nobodys_goods_is_nothing() -> None:
 
 def test_a_long_lean_charges_nobody() -> None:
     """The load of a leaning arm weighs what a product weighs that lies there, but nobody held one."""
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     history = at_shelf({7: plate_hand(3)})
     attributor.observe(event(5.0, {3: 246.0}), history)
     belief = attributor.observe(event(15.0, {3: -246.0}), history)
@@ -298,9 +300,9 @@ def test_a_look_at_the_hand_tells_twins_apart() -> None:
     facings = [*twins.planogram, twins.planogram[4].model_copy(update={"plate": twins.plates[3].plate})]
     twins = twins.model_copy(update={"products": tuple(products), "planogram": tuple(facings)})
     history = at_shelf({7: plate_hand(3)})
-    alone = Attributor(twins).observe(event(5.0, {3: -246.0}), history)
+    alone = Attributor(twins, Planogram(twins)).observe(event(5.0, {3: -246.0}), history)
     assert alone.candidates[0].probability < 0.9
-    attributor = Attributor(twins)
+    attributor = Attributor(twins, Planogram(twins))
     assert attributor.sight(T0 + 5 * 10**9, twins.plates[3].plate, GTINS[4], 0.9)
     belief = attributor.observe(event(5.0, {3: -246.0}), history)
     assert top(belief) == (7, GTINS[4], -1) and belief.candidates[0].probability > 0.97
@@ -311,7 +313,7 @@ def test_a_wrong_look_at_the_hand_does_not_make_a_load_nothing() -> None:
     """Who moves nothing shows no more than who moves another product."""
     history, nothing = at_shelf({7: plate_hand(3)}), []
     for seen in (None, GTINS[0]):
-        attributor = Attributor(scene.shop())
+        attributor = Attributor(scene.shop(), Planogram(scene.shop()))
         attributor.observe(event(5.0, {3: -246.0}), history)
         if seen is not None:
             attributor.sight(T0 + 40 * 10**9, scene.shop().plates[5].plate, seen, 0.9)
@@ -324,7 +326,7 @@ def test_a_wrong_look_at_the_hand_does_not_make_a_load_nothing() -> None:
 def test_two_people_may_share_a_load() -> None:
     """Two hands at a plate that loses two pieces: slowly, one each; in a twentieth of a second, one of them both."""
     both = at_shelf({7: plate_hand(3), 8: plate_hand(3)})
-    slow, fast = Attributor(STORE), Attributor(STORE)
+    slow, fast = Attributor(STORE, Planogram(STORE)), Attributor(STORE, Planogram(STORE))
     slow.observe(replace(event(5.0, {3: -491.0}), rise_s=0.4), both)
     assert slow.cart([7]).items == slow.cart([8]).items == {GTINS[3]: 1}
     fast.observe(replace(event(5.0, {3: -491.0}), rise_s=0.05), at_shelf({7: plate_hand(3), 8: None}))
@@ -333,7 +335,7 @@ def test_two_people_may_share_a_load() -> None:
 
 def test_a_plate_that_does_not_report_makes_doubtful() -> None:
     history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     attributor.watch([3], history, T0 + 9 * 10**9)
     assert attributor.cart([7]).reasons == (Reason(ReasonKind.PLATE_NOT_REPORTING, plate=STORE.plates[3].plate),)
     assert attributor.cart([7]).probability <= 0.5
@@ -343,14 +345,14 @@ def test_a_plate_that_does_not_report_makes_doubtful() -> None:
 
 
 def test_staff_may_bring_goods() -> None:
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     attributor.set_staff(7)
     belief = attributor.observe(event(5.0, {3: 6 * 245.0}), at_shelf({7: plate_hand(3)}))
     assert top(belief) == (7, GTINS[3], 6)
 
 
 def test_people_of_one_visit_share_a_cart() -> None:
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     attributor.observe(event(5.0, {3: -246.0}), at_shelf({7: plate_hand(3)}))
     attributor.observe(event(9.0, {4: -371.0}), at_shelf({9: plate_hand(4)}))
     attributor.join(7, "visit")
@@ -362,7 +364,7 @@ def test_people_of_one_visit_share_a_cart() -> None:
 
 
 def test_settling_hands_out_what_is_theirs_alone() -> None:
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     attributor.observe(event(5.0, {3: -246.0}), at_shelf({7: plate_hand(3)}))
     attributor.observe(event(6.0, {5: -90.0}), at_shelf({8: plate_hand(5)}))
     shared = at_shelf({7: plate_hand(4), 8: plate_hand(4)})
@@ -377,7 +379,7 @@ def test_settling_hands_out_what_is_theirs_alone() -> None:
 @given(seed=st.integers(0, 10**6))
 def test_probabilities_and_carts_stay_consistent(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     people = [3, 4, 5]
     for i in range(14):
         history = at_shelf({p: plate_hand(int(rng.integers(8))) if rng.random() < 0.7 else None for p in people}, 1.0)
@@ -397,7 +399,7 @@ def test_probabilities_and_carts_stay_consistent(seed: int) -> None:
 
 def test_the_answer_does_not_depend_on_names() -> None:
     def run(ids: tuple[int, int]) -> list[tuple]:
-        attributor = Attributor(STORE)
+        attributor = Attributor(STORE, Planogram(STORE))
         history = at_shelf({ids[0]: plate_hand(3), ids[1]: plate_hand(4)})
         for at_s, loads in ((1.0, {3: -245.0}), (1.2, {4: -371.0}), (4.0, {3: 245.0})):
             attributor.observe(event(at_s, loads), history)
@@ -410,7 +412,7 @@ def test_the_answer_does_not_depend_on_names() -> None:
 @pytest.mark.parametrize("limit", [12, EVENTS_PER_COMPONENT_MAX])
 def test_capacity_is_bounded(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr("fusion.goods.attribution.EVENTS_PER_COMPONENT_MAX", limit)
-    attributor = Attributor(STORE)
+    attributor = Attributor(STORE, Planogram(STORE))
     crowd = at_shelf({p: plate_hand(3) for p in range(12)}, 1.0)
     for i in range(60):
         attributor.observe(event(0.5 + 1e-6 * i, {3: -246.0}), crowd)
@@ -453,11 +455,12 @@ def people_of(folder: Path, seed: int) -> tuple[ArmHistory, dict[int, str]]:
 def test_simulated_visits_come_out_right(name: str) -> None:
     folder = REAL / "dev" / name
     recording = Recording(folder)
-    monitor, attributor = ShelfMonitor(recording.store), Attributor(recording.store)
+    planogram = Planogram(recording.store)
+    monitor, attributor = ShelfMonitor(recording.store, planogram), Attributor(recording.store, planogram)
     history, account = people_of(folder, seed=1)
     for person, of in account.items():
         attributor.join(person, of)
-    for one in scene.events(monitor, [o for o in recording._readings() if isinstance(o, ShelfReading)]):
+    for one in scene.events(monitor, [o for o in recording.observations() if isinstance(o, ShelfReading)]):
         attributor.observe(one, history)
     right = []
     for line in (folder / "truth/visits.jsonl").read_text().splitlines():
@@ -475,9 +478,10 @@ def test_simulated_visits_come_out_right(name: str) -> None:
 @pytest.mark.skipif(not (REAL / "nanostore_visit").exists(), reason="the public recording is not here")
 def test_real_picks_are_the_right_products() -> None:
     recording = Recording(REAL / "nanostore_visit")
-    attributor = Attributor(recording.store)
-    readings = [o for o in recording._readings() if isinstance(o, ShelfReading)]
-    beliefs = [attributor.observe(one, kept([])) for one in scene.events(ShelfMonitor(recording.store), readings)]
+    planogram = Planogram(recording.store)
+    monitor, attributor = ShelfMonitor(recording.store, planogram), Attributor(recording.store, planogram)
+    readings = [o for o in recording.observations() if isinstance(o, ShelfReading)]
+    beliefs = [attributor.observe(one, kept([])) for one in scene.events(monitor, readings)]
     with open(REAL / "nanostore_visit/truth/events.csv") as file:
         truth = list(csv.DictReader(file))
     assert [top(belief) for belief in beliefs] == [(None, row["gtin"], int(row["quantity"])) for row in truth]

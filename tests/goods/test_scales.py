@@ -7,25 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from goods import shop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from reference import shelves as reference
+from reference import scales as reference
 
 from fusion.errors import OrderError
 from fusion.files.recordings import Recording
+from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram, Rows
-from fusion.goods.scales import ShelfEvent, ShelfMonitor
+from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
 
-STORE = reference.shop()
+STORE = shop.shop()
 REAL = Path(__file__).parents[3] / "shared/data"
 REAL = REAL if REAL.exists() else Path(__file__).parents[4] / "shared/data"
 T0 = 10**18
 
 
-def found(scales: reference.Scales, store=STORE, **options) -> list[ShelfEvent]:
-    return reference.events(ShelfMonitor(store), scales.readings(**options))
+def found(scales: shop.Scales, store=STORE, **options) -> list[ShelfEvent]:
+    return shop.events(ShelfMonitor(store, Planogram(store)), scales.readings(**options))
 
 
 def seconds(event: ShelfEvent) -> float:
@@ -48,10 +50,10 @@ def names(event: ShelfEvent) -> list[str]:
     stuck=st.booleans(),
 )
 def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated: bool, stuck: bool) -> None:
-    from fusion._kernels import shelves as kernel
+    from fusion._kernels import scales as kernel
 
     rng = np.random.default_rng(seed)
-    scales = reference.Scales(STORE, 14.0, noise_g=rng.uniform(0.1, 6.0), seed=seed)
+    scales = shop.Scales(STORE, 14.0, noise_g=rng.uniform(0.1, 6.0), seed=seed)
     for _ in range(10):
         plate = STORE.plates[rng.integers(len(STORE.plates))].plate
         scales.step(rng.uniform(1, 13), {plate: rng.uniform(-700, 700)})
@@ -66,26 +68,23 @@ def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated
     limits, period_ns, n = (0.1e9, 300.0, 3.0, 4.0), 1e9 / 60, len(STORE.plates)
     expected, plates, unused = reference.follow(messages, n, period_ns, limits)
 
-    state, times, reals = np.zeros(n, np.int8), np.zeros((n, 8), np.int64), np.zeros((n, 4))
-    reals[:, kernel.NOISE_G2] = 1.0
-    ring = np.zeros((n, kernel.RING_ROW), np.float32)
-    # Starting from NaN, a cell that the kernel forgets to write cannot pass for a zero.
-    changes, changes_g, ignored = np.full((999, 7), -1), np.full((999, 3), np.nan), np.zeros(3, np.int64)
+    tables, found = kernel.PlateTables.empty(n), kernel.Findings.empty(999)
+    # Starting from impossible values, a cell that the kernel forgets to write cannot pass for a zero.
+    found.changes[:], found.changes_g[:] = -1, np.nan
     starts = np.concatenate([[0], np.cumsum([len(x) for _, _, x in messages])]).astype(np.uint32)
     n_changes = kernel.follow(
         np.array([p for p, _, _ in messages], np.uint32), np.array([t for _, t, _ in messages]), starts,
-        np.concatenate([x for _, _, x in messages]), period_ns, np.array(limits), state, times, reals, ring,
-        changes, changes_g, ignored,
+        np.concatenate([x for _, _, x in messages]), np.array([period_ns, *limits]), *tables, *found,
     )  # fmt: skip
     assert n_changes == len(expected)
-    assert (ignored[0], ignored[1]) == (unused["late"], unused["nan"])
+    assert (found.ignored[kernel.LATE], found.ignored[kernel.NOT_A_NUMBER]) == (unused["late"], unused["nan"])
     dated = [(c.plate, c.onset_ns, c.contact_ns, c.settled_ns, c.silent, c.rise_ns, c.shaky) for c in expected]
-    assert changes[:n_changes].tolist() == [list(map(int, row)) for row in dated]
+    assert found.changes[:n_changes].tolist() == [list(map(int, row)) for row in dated]
     wanted = np.array([(c.delta_g, c.var_g2, c.before_g) for c in expected]).reshape(-1, 3)
-    assert_allclose(changes_g[:n_changes], wanted, rtol=1e-4, atol=2e-3)
-    assert [["starting", "quiet", "disturbed"][s] for s in state] == [p.state for p in plates]
+    assert_allclose(found.changes_g[:n_changes], wanted, rtol=1e-4, atol=2e-3)
+    assert [["starting", "quiet", "disturbed"][s] for s in tables.state] == [p.state for p in plates]
     # Quiet messages are weighed against their level in single precision: a thousandth of a gram at ten kilograms.
-    assert_allclose(reals[:, kernel.LEVEL_G], [p.level for p in plates], rtol=0, atol=2e-3)
+    assert_allclose(tables.reals[:, kernel.LEVEL_G], [p.level for p in plates], rtol=0, atol=2e-3)
 
 
 # ---- what is an event ------------------------------------------------------------------------------------------------
@@ -101,7 +100,7 @@ def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated
 )
 def test_one_load_is_one_event(product: int, at_s: float, noise: float, taken: bool, seed: int) -> None:
     weight = STORE.products[product].weight_g
-    scales = reference.Scales(STORE, 18.0, noise, seed)
+    scales = shop.Scales(STORE, 18.0, noise, seed)
     scales.step(at_s, {f"r0p{product}": -weight if taken else weight})
     (event,) = found(scales)
     assert names(event) == [f"r0p{product}"]
@@ -112,7 +111,7 @@ def test_one_load_is_one_event(product: int, at_s: float, noise: float, taken: b
 
 
 def test_a_piece_on_three_plates_is_one_event() -> None:
-    scales = reference.Scales(STORE, 6.0)
+    scales = shop.Scales(STORE, 6.0)
     scales.step(3.0, {"r0p2": -70.0, "r0p3": -120.0, "r0p4": -55.0})
     (event,) = found(scales)
     assert names(event) == ["r0p2", "r0p3", "r0p4"]
@@ -121,7 +120,7 @@ def test_a_piece_on_three_plates_is_one_event() -> None:
 
 
 def test_cross_talk_of_a_heavy_step_is_no_event() -> None:
-    scales = reference.Scales(STORE, 6.0)
+    scales = shop.Scales(STORE, 6.0)
     scales.step(3.0, {"r0p5": 8.0, "r0p6": -700.0, "r0p7": -10.5, "r0p4": -5.0})
     (event,) = found(scales)
     assert names(event) == ["r0p6"]
@@ -129,21 +128,21 @@ def test_cross_talk_of_a_heavy_step_is_no_event() -> None:
 
 @pytest.mark.parametrize("sd_g", [10.0, 60.0, 200.0])
 def test_a_shock_is_no_event(sd_g: float) -> None:
-    scales = reference.Scales(STORE, 8.0)
+    scales = shop.Scales(STORE, 8.0)
     scales.shock(3.0, 4.7, sd_g)
     assert found(scales) == []
 
 
 @pytest.mark.parametrize("rest_s", [0.2, 0.5, 1.0, 3.0, 8.0])
 def test_a_hand_that_leaves_is_no_event(rest_s: float) -> None:
-    scales = reference.Scales(STORE, 14.0)
+    scales = shop.Scales(STORE, 14.0)
     scales.hand(3.0, 3.0 + rest_s, {"r0p2": 80.0, "r0p3": 85.0})
     assert found(scales) == []
 
 
 @pytest.mark.parametrize("rest_s", [0.3, 0.6, 1.2])
 def test_a_press_before_a_take_is_taken_off(rest_s: float) -> None:
-    scales = reference.Scales(STORE, 8.0)
+    scales = shop.Scales(STORE, 8.0)
     scales.hand(3.0, 3.0 + rest_s, {"r0p3": 60.0})
     scales.step(3.0 + rest_s, {"r0p3": -245.0})
     (event,) = found(scales)
@@ -154,7 +153,7 @@ def test_a_press_before_a_take_is_taken_off(rest_s: float) -> None:
 @pytest.mark.parametrize("rest_g", [-30.0, 0.0, 25.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_load_under_a_shaking_hand_is_weighed_when_it_is_still(rest_g: float, seed: int) -> None:
-    scales = reference.Scales(STORE, 12.0, seed=seed)
+    scales = shop.Scales(STORE, 12.0, seed=seed)
     scales.hand(3.0, 6.5, {"r0p2": rest_g})
     shaking = (scales.t > 3.0) & (scales.t < 6.5)
     scales.grams[2, shaking] += scales.rng.normal(0, 12.0, shaking.sum())
@@ -166,14 +165,14 @@ def test_a_load_under_a_shaking_hand_is_weighed_when_it_is_still(rest_g: float, 
 
 
 def test_what_fits_no_product_is_told() -> None:
-    scales = reference.Scales(STORE, 10.0)
+    scales = shop.Scales(STORE, 10.0)
     scales.step(4.0, {"r0p1": -31.0})
     (event,) = found(scales)
     assert names(event) == ["r0p1"]
 
 
 def test_two_neighbours_a_moment_apart_are_two_events() -> None:
-    scales = reference.Scales(STORE, 7.0)
+    scales = shop.Scales(STORE, 7.0)
     scales.step(3.0, {"r0p3": -245.0})
     scales.step(3.2, {"r0p4": -371.0})
     events = found(scales)
@@ -182,7 +181,7 @@ def test_two_neighbours_a_moment_apart_are_two_events() -> None:
 
 
 def test_two_pieces_that_share_a_plate_are_two_events() -> None:
-    scales = reference.Scales(STORE, 7.0)
+    scales = shop.Scales(STORE, 7.0)
     scales.step(3.0, {"r0p3": -180.0, "r0p4": -65.0})
     scales.step(3.15, {"r0p4": -250.0, "r0p5": -121.0})
     events = found(scales)
@@ -191,7 +190,7 @@ def test_two_pieces_that_share_a_plate_are_two_events() -> None:
 
 
 def test_a_fast_series_comes_out_as_steps() -> None:
-    scales = reference.Scales(STORE, 9.0)
+    scales = shop.Scales(STORE, 9.0)
     for i in range(4):
         scales.step(3.0 + 0.9 * i, {"r0p1": -538.0})
     events = found(scales)
@@ -199,14 +198,14 @@ def test_a_fast_series_comes_out_as_steps() -> None:
 
 
 def test_a_slow_hand_is_seen() -> None:
-    scales = reference.Scales(STORE, 10.0)
+    scales = shop.Scales(STORE, 10.0)
     scales.step(4.0, {"r0p0": -120.0}, rise_s=2.0)
     (event,) = found(scales)
     assert abs(event.delta_g.sum() + 120.0) < 4.0
 
 
 def test_drift_is_followed() -> None:
-    scales = reference.Scales(STORE, 40.0)
+    scales = shop.Scales(STORE, 40.0)
     scales.grams += 0.16 * scales.t  # 9.5 g a minute, the worst plate of a real store.
     scales.step(35.0, {"r0p7": -45.0})
     (event,) = found(scales)
@@ -217,29 +216,29 @@ def test_drift_is_followed() -> None:
 
 
 def test_an_event_in_a_silence_is_found_afterwards() -> None:
-    scales = reference.Scales(STORE, 12.0)
+    scales = shop.Scales(STORE, 12.0)
     scales.step(5.0, {"r0p3": -245.0})
     readings = [r for r in scales.readings() if r.plate != "r0p3" or not 3.5 < (r.t_ns - T0) * 1e-9 < 8.0]
-    (event,) = reference.events(ShelfMonitor(STORE), readings)
+    (event,) = shop.events(ShelfMonitor(STORE, Planogram(STORE)), readings)
     assert event.silent
     assert (event.onset_ns - T0) * 1e-9 < 5.0 < (event.settled_ns - T0) * 1e-9
     assert abs(event.delta_g.sum() + 245.0) < 3.0
 
 
 def test_lost_and_repeated_messages_change_nothing() -> None:
-    scales = reference.Scales(STORE, 8.0)
+    scales = shop.Scales(STORE, 8.0)
     scales.step(4.0, {"r0p3": -245.0})
     readings = scales.readings()
     rng = np.random.default_rng(3)
     damaged = sorted([r for r in readings if rng.random() > 0.05] + readings[::9], key=lambda r: r.t_ns)
-    monitor = ShelfMonitor(STORE)
-    (event,) = reference.events(monitor, damaged)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    (event,) = shop.events(monitor, damaged)
     assert abs(event.delta_g.sum() + 245.0) < 3.0 and abs(seconds(event) - 4.0) < 0.3
     assert monitor.ignored["weights: late or repeated"] > 0
 
 
 def test_unusable_messages_are_counted() -> None:
-    monitor = ShelfMonitor(STORE)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
     bad = np.full(12, np.nan, np.float32)
     empty = np.zeros(0, np.float32)
     readings = [ShelfReading(T0, "r0p0", bad), ShelfReading(T0, "nowhere", bad), ShelfReading(T0, "r0p1", empty)]
@@ -250,40 +249,41 @@ def test_unusable_messages_are_counted() -> None:
 
 
 def test_samples_may_be_a_view_or_of_another_type() -> None:
-    scales = reference.Scales(STORE, 8.0)
+    scales = shop.Scales(STORE, 8.0)
     scales.step(4.0, {"r0p3": -245.0})
     readings = scales.readings()
     doubled = [ShelfReading(r.t_ns, r.plate, np.repeat(r.samples, 2)[::2]) for r in readings]
     wider = [ShelfReading(r.t_ns, r.plate, r.samples.astype(np.float64)) for r in readings]
-    expected, *others = (reference.events(ShelfMonitor(STORE), given) for given in (readings, doubled, wider))
+    monitors = (ShelfMonitor(STORE, Planogram(STORE)) for _ in range(3))
+    expected, *others = (shop.events(*given) for given in zip(monitors, (readings, doubled, wider)))
     for events in others:
         assert [e.delta_g.tolist() for e in events] == [e.delta_g.tolist() for e in expected]
 
 
 def test_a_stuck_and_a_silent_plate_are_reported() -> None:
-    scales = reference.Scales(STORE, 20.0)
+    scales = shop.Scales(STORE, 20.0)
     scales.grams[2, 300:] = 6067.416
     readings = [r for r in scales.readings() if r.plate != "r0p5" or r.t_ns < T0 + 5e9]
-    monitor = ShelfMonitor(STORE)
-    assert [names(event) for event in reference.events(monitor, readings)] == []
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert [names(event) for event in shop.events(monitor, readings)] == []
     assert {(w.kind, w.subject) for w in monitor.warnings()} == {("plate stuck", "r0p2"), ("plate silent", "r0p5")}
     assert sorted(monitor.unheard) == [2, 5]
 
 
 def test_time_does_not_run_backwards() -> None:
-    monitor = ShelfMonitor(STORE)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
     monitor.step([], T0)
     with pytest.raises(OrderError):
         monitor.step([], T0 - 1)
 
 
 def test_the_answer_does_not_depend_on_the_ticks() -> None:
-    scales = reference.Scales(STORE, 10.0)
+    scales = shop.Scales(STORE, 10.0)
     scales.step(3.0, {"r0p3": -245.0})
     scales.step(6.0, {"r0p6": -350.0, "r0p7": -350.0})
     readings = scales.readings()
-    one = reference.events(ShelfMonitor(STORE), readings, 0.02)
-    two = reference.events(ShelfMonitor(STORE), readings, 1.0)
+    one = shop.events(ShelfMonitor(STORE, Planogram(STORE)), readings, 0.02)
+    two = shop.events(ShelfMonitor(STORE, Planogram(STORE)), readings, 1.0)
     assert_allclose([e.contact_ns - T0 for e in one], [e.contact_ns - T0 for e in two], atol=1e6)
     # A load that settled under a shaking hand is weighed when its plates are still, be it a tick sooner or later.
     assert_allclose(np.concatenate([e.delta_g for e in one]), np.concatenate([e.delta_g for e in two]), atol=0.3)
@@ -293,9 +293,9 @@ def test_the_answer_does_not_depend_on_the_ticks() -> None:
 
 
 def test_rows_are_found_by_geometry() -> None:
-    rows = Rows(reference.shop(n_plates=5, rows=3))
+    rows = Rows(shop.shop(n_plates=5, rows=3))
     assert [[int(rows.place[p]) for p in members] for members in rows.members] == [[0, 1, 2, 3, 4]] * 3
-    turned = reference.shop(n_plates=5)
+    turned = shop.shop(n_plates=5)
     places = [{"yaw": -np.pi / 2, "x": 1.0, "y": 2.0 - 0.1 * i} for i in range(5)]
     plates = [plate.model_copy(update=place) for plate, place in zip(turned.plates, places)]
     rows = Rows(turned.model_copy(update={"plates": tuple(plates)}))
@@ -338,8 +338,8 @@ def test_a_misplaced_piece_can_be_taken_again() -> None:
 def test_real_visit_has_two_events() -> None:
     recording = Recording(REAL / "nanostore_visit")
     readings = [o for o in recording.observations() if isinstance(o, ShelfReading)]
-    monitor = ShelfMonitor(recording.store)
-    events = reference.events(monitor, readings)
+    monitor = ShelfMonitor(recording.store, Planogram(recording.store))
+    events = shop.events(monitor, readings)
     with open(REAL / "nanostore_visit/truth/events.csv") as file:
         truth = list(csv.DictReader(file))
     assert len(events) == len(truth) == 2

@@ -1,0 +1,335 @@
+"""Changes of single plates to loads: neighbouring changes are joined where one load explains them best.
+
+A row of n neighbouring changes can be cut into loads in 2^(n - 1) ways. The best cut is found by dynamic programming
+from left to right, as in segmented regression (Bellman and Roth, JASA 64, 1969): with s(i, j) the log density of the
+changes i .. j - 1 as one load, or as none,
+
+    best(j) = max over i < j of  best(i) + s(i, j).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.goods.planogram import GAIN_SD, Planogram
+from fusion.goods.plates import PlateChange
+
+# Probability density, per gram, of a load that no known product explains.
+UNKNOWN_PER_G = 1e-7
+# Two neighbouring changes further apart than this are two loads, however well one load would explain them.
+JOIN_MAX_S = 0.4
+# Spread of the contact times of the plates that share one load: a piece tips over an edge within a tenth of a second.
+SAME_LOAD_SD_S = 0.06
+# A load that comes or goes in one grip rises from a quarter to three quarters within this time.
+STEP_S = 0.15
+# The edge of a step of this size is hard to see in the shaking of the hand that makes it.
+SHAKE_G = 22.0
+# Density per second of two loads of different people or hands that happen to be neighbours within JOIN_MAX_S.
+COINCIDENCE_PER_S = 0.1
+# Shares of loads that rest on one, two, three, four plates (235 labelled events: 117, 105, 11, 2).
+SPREAD_PRIOR = (0.5, 0.44, 0.05, 0.01)
+# A plate that bears this share of a load dates how long the load took to come or go.
+RISE_SHARE = 0.75
+# A load below this share of the lightest product is not one. Neither is one where more than AGAINST_SHARE of it moves
+# the other way: goods that lean on each other push a neighbour up by a little.
+LIGHTEST_SHARE, AGAINST_SHARE = 0.45, 0.1
+# Cross-talk: a neighbour of a heavy step moves by up to 1.6 % of it, either way. Every shelf creeps a little.
+CROSS_TALK_SHARE = 0.015
+CREEP_G, CREEP_FAR = 2.0, 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShelfEvent:
+    """A load that came or went.
+
+    Attributes:
+        plates: (n,) int64 indices into store.plates, touching plates of one row, from left to right.
+        onset_ns: when the plates began to move.
+        contact_ns: when the load left or met the plates.
+        settled_ns: end of the samples from which the change was measured.
+        delta_g: (n,) float64 change per plate, negative where goods were taken.
+        cov_g2: (n, n) float64 covariance of delta_g from noise alone; the uncertain gains of the plates come on top.
+        silent: the plates were silent when it happened, so any time from onset to settled is possible.
+        rise_s: from a quarter of the change to three quarters, on the plate that bears nearly all of it. NaN where no
+            plate does, or in a silence. Two loads one after the other take longer than one.
+    """
+
+    plates: NDArray[np.int64]
+    onset_ns: int
+    contact_ns: int
+    settled_ns: int
+    delta_g: NDArray[np.float64]
+    cov_g2: NDArray[np.float64]
+    silent: bool = False
+    rise_s: float = math.nan
+
+    @property
+    def total_g(self) -> float:
+        """Change of all plates together."""
+        return float(self.delta_g.sum())
+
+    @property
+    def noise_g2(self) -> float:
+        """Variance of total_g from noise."""
+        return float(self.cov_g2.sum())
+
+    @property
+    def main_plate(self) -> int:
+        """The plate that bears most of the load."""
+        return int(self.plates[np.argmax(np.abs(self.delta_g))])
+
+    @property
+    def share(self) -> NDArray[np.float64]:
+        """(n,) share of the load that each plate bears."""
+        size: NDArray[np.float64] = np.abs(self.delta_g)
+        return size / float(size.sum())
+
+    @classmethod
+    def of(cls, load: list[PlateChange]) -> ShelfEvent:
+        """The event of the changes that make one load, from left to right."""
+        deltas = np.array([change.delta_g for change in load])
+        weight = np.abs(deltas)
+        heaviest = max(load, key=lambda change: abs(change.delta_g))
+        origin_ns = load[0].contact_ns
+        since_origin_ns = np.array([change.contact_ns - origin_ns for change in load])
+        contact_ns = origin_ns + int(weight @ since_origin_ns / weight.sum())
+        dated = not heaviest.silent and abs(heaviest.delta_g) > RISE_SHARE * float(weight.sum())
+        return cls(
+            _plates(load),
+            min(change.onset_ns for change in load),
+            contact_ns,
+            max(change.settled_ns for change in load),
+            deltas,
+            np.diag([change.var_g2 for change in load]),
+            all(change.silent for change in load),
+            heaviest.rise_ns * 1e-9 if dated else math.nan,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partition:
+    """Neighbouring changes, cut into loads.
+
+    Attributes:
+        log_density: of the changes, cut like this.
+        loads: the changes of each load, in order of time.
+        nothing: changes that are no load: creep, or cross-talk of the others.
+    """
+
+    log_density: float = 0.0
+    loads: list[list[PlateChange]] = field(default_factory=list)
+    nothing: list[PlateChange] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """A stretch of a row of changes, as loads or as nothing, and the log density of that."""
+
+    log_density: float
+    loads: list[list[PlateChange]]
+
+
+class LoadFinder:
+    """Cuts rows of changes into loads by what the goods of a planogram weigh."""
+
+    def __init__(self, planogram: Planogram) -> None:
+        self._planogram = planogram
+
+    # ---- which changes belong together -------------------------------------------------------------------------------
+
+    def groups(self, changes: list[PlateChange]) -> list[list[PlateChange]]:
+        """Changes, grouped where they are neighbours in place and time."""
+        groups: list[list[PlateChange]] = []
+        for change in changes:
+            joined = [group for group in groups if any(self._linked(change, member) for member in group)]
+            merged = [change, *(member for group in joined for member in group)]
+            groups = [group for group in groups if all(group is not absorbed for absorbed in joined)]
+            groups.append(merged)
+        return groups
+
+    def _linked(self, a: PlateChange, b: PlateChange) -> bool:
+        rows = self._planogram.rows
+        if rows.row[a.plate] != rows.row[b.plate] or abs(rows.place[a.plate] - rows.place[b.plate]) > 2:
+            return False
+        overlap = a.onset_ns <= b.settled_ns and b.onset_ns <= a.settled_ns
+        apart_s = abs(a.contact_ns - b.contact_ns) * 1e-9
+        unsure_s = 2.5 * math.hypot(_contact_sd_s(a), _contact_sd_s(b))
+        return (overlap and (a.silent or b.silent or apart_s < unsure_s)) or apart_s < JOIN_MAX_S
+
+    def partition(self, group: list[PlateChange]) -> Partition:
+        """Cut neighbouring changes into the loads that explain them best.
+
+        Every cut is scored. Each piece of it is either one load (its weight, its place, how its plates agree in time)
+        or nothing (creep, or cross-talk of the others).
+        """
+        if not group:
+            return Partition()
+        group = sorted(group, key=lambda change: int(self._planogram.rows.place[change.plate]))
+        best = self._cut(group, sharing=False)
+        # Two pieces that share a plate are rare and expensive to look for, so only groups that are odd otherwise are
+        # searched for them.
+        if len(group) > 1 and not all(self._is_plain(load) for load in best.loads):
+            best = self._cut(group, sharing=True)
+        in_order = sorted(best.loads, key=lambda load: min(change.contact_ns for change in load))
+        return Partition(best.log_density, in_order, best.nothing)
+
+    def _cut(self, group: list[PlateChange], sharing: bool) -> Partition:
+        """The best cut of a row of changes, from left to right. sharing: two loads may share one plate."""
+        rows = self._planogram.rows
+        n = len(group)
+        heaviest_g = max(abs(change.delta_g) for change in group)
+        best_score = [0.0] + [-math.inf] * n
+        best_loads: list[list[list[PlateChange]]] = [[] for _ in range(n + 1)]
+        best_start = [0] * (n + 1)
+        for stop in range(1, n + 1):
+            # A load rests on at most four plates; a longer search would only find worse cuts.
+            for start in range(stop - 1, max(stop - 5, -1), -1):
+                part = group[start:stop]
+                if any(rows.place[b.plate] - rows.place[a.plate] > 1 for a, b in pairwise(part)):
+                    break
+                pieces = [_Piece(self._log_load(part), [part])]
+                if stop - start == 1:
+                    pieces.append(_Piece(log_nothing(part[0], heaviest_g), []))
+                elif sharing:
+                    pieces.append(self._shared_plate(part))
+                for piece in pieces:
+                    score = best_score[start] + piece.log_density
+                    if score > best_score[stop]:
+                        best_score[stop], best_start[stop], best_loads[stop] = score, start, piece.loads
+        loads: list[list[PlateChange]] = []
+        nothing = []
+        stop = n
+        while stop > 0:
+            loads += best_loads[stop]
+            if not best_loads[stop]:
+                nothing.append(group[best_start[stop]])
+            stop = best_start[stop]
+        return Partition(best_score[n], loads, nothing)
+
+    def _is_plain(self, load: list[PlateChange]) -> bool:
+        """Whether a load is one piece of what lies there."""
+        deltas = np.array([change.delta_g for change in load])
+        found = self._planogram.identify(_plates(load), deltas, sum(change.var_g2 for change in load), limit=1)
+        return bool(len(found.product) and abs(found.quantity[0]) == 1 and found.log_place[0] > math.log(0.1))
+
+    def _shared_plate(self, load: list[PlateChange]) -> _Piece:
+        """The best two pieces of goods that share one of the plates; of density zero where none do."""
+        planogram = self._planogram
+        deltas = [change.delta_g for change in load]
+        sign = math.copysign(1.0, sum(deltas))
+        best = _Piece(-math.inf, [])
+        if any(delta * sign < 0 for delta in deltas):
+            return best
+        near = (planogram.stock[_plates(load)] > 0.5).any(axis=0) | planogram.planned[_plates(load)].any(axis=0)
+        for at, change in enumerate(load):
+            left_g = sum(abs(delta) for delta in deltas[:at])
+            for product in np.flatnonzero(near).tolist():
+                weight_g = float(planogram.weight_g[product])
+                part_g = weight_g - left_g
+                if not 0.05 * abs(change.delta_g) < part_g < 0.95 * abs(change.delta_g):
+                    continue
+                before = load[at - 1] if at else change
+                after = load[at + 1] if at + 1 < len(load) else change
+                first = replace(change, delta_g=sign * part_g, contact_ns=before.contact_ns, shaky=False)
+                second = replace(first, delta_g=change.delta_g - sign * part_g, contact_ns=after.contact_ns)
+                second.before_g = change.before_g + sign * part_g
+                left, right = [*load[:at], first], [second, *load[at + 1 :]]
+                # How the shared plate divides between them is not measured, so only the sum counts as evidence.
+                sd_g = math.hypot(planogram.weight_sd_g[product], GAIN_SD * weight_g)
+                score = self._log_load(left) + self._log_load(right)
+                score += math.log(sd_g * math.sqrt(2 * math.pi)) - math.log(len(load) * abs(change.delta_g))
+                if score > best.log_density:
+                    best = _Piece(score, [left, right])
+        return best
+
+    def _log_load(self, part: list[PlateChange]) -> float:
+        """Log density of the changes as one load on these plates."""
+        deltas = np.array([change.delta_g for change in part])
+        total = float(deltas.sum())
+        against = float(np.abs(deltas[np.sign(deltas) != np.sign(total)]).sum())
+        if against > AGAINST_SHARE * abs(total) or abs(total) < LIGHTEST_SHARE * self._planogram.lightest_g:
+            return -math.inf
+        noise_g2 = sum(change.var_g2 for change in part)
+        scores = self._planogram.identify(_plates(part), deltas, noise_g2, limit=6).log_posterior
+        log_identity = np.logaddexp.reduce(np.append(scores, math.log(UNKNOWN_PER_G)))
+        log_split = -(len(part) - 1) * math.log(abs(total)) + math.log(SPREAD_PRIOR[len(part) - 1])
+        log_time = math.log(COINCIDENCE_PER_S)
+        if len(part) > 1 and not any(change.silent for change in part):
+            times_s = np.array([change.contact_ns - part[0].contact_ns for change in part]) * 1e-9
+            sd_s = np.array([_contact_sd_s(change) for change in part])
+            weight = 1.0 / sd_s**2
+            residual = (times_s - (weight @ times_s) / weight.sum()) / sd_s
+            log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
+        return float(log_identity) + log_split + log_time
+
+    # ---- what a load may be ------------------------------------------------------------------------------------------
+
+    def is_planned(self, event: ShelfEvent) -> bool:
+        """Whether a load that came is pieces of a product that belongs there: restocking, or a put-back."""
+        planogram = self._planogram
+        found = planogram.identify(event.plates, event.delta_g, event.noise_g2, limit=1)
+        if not len(found.product) or found.log_place[0] < math.log(0.05):
+            return False
+        expected_g = abs(int(found.quantity[0])) * planogram.weight_g[found.product[0]]
+        return bool(abs(abs(event.delta_g.sum()) - expected_g) < 3.0 * GAIN_SD * expected_g)
+
+    def is_explained(self, event: ShelfEvent) -> bool:
+        """Whether some product suits a load well: one that lies there, or one that was taken and not put back."""
+        planogram = self._planogram
+        found = planogram.identify(event.plates, event.delta_g, event.noise_g2, limit=6)
+        load_g = abs(event.total_g)
+        for product, quantity, place in zip(found.product.tolist(), found.quantity.tolist(), found.log_place.tolist()):
+            expected_g = abs(quantity) * planogram.weight_g[product]
+            sd_g = math.sqrt(event.noise_g2 + quantity**2 * planogram.weight_sd_g[product] ** 2)
+            if abs(load_g - expected_g) > 3.0 * sd_g + 2.0 * GAIN_SD * expected_g:
+                continue
+            if quantity < 0 and place > math.log(0.05):
+                return True
+            if quantity > 0 and planogram.away[product] > 0.8 * quantity:
+                return True
+        return False
+
+
+def in_order(group: list[PlateChange]) -> list[list[PlateChange]]:
+    """Cut a group of changes in time until every plate changes at most once in each part."""
+    plates = [change.plate for change in group]
+    if len(set(plates)) == len(plates):
+        return [group]
+    group = sorted(group, key=lambda change: change.contact_ns)
+    twice = {plate for plate, count in Counter(plates).items() if count > 1}
+    # The widest pause between the first two changes of a plate that moved twice.
+    first = next(i for i, change in enumerate(group) if change.plate in twice)
+    second = next(i for i in range(first + 1, len(group)) if group[i].plate == group[first].plate)
+    cut = max(range(first + 1, second + 1), key=lambda i: group[i].contact_ns - group[i - 1].contact_ns)
+    return [*in_order(group[:cut]), *in_order(group[cut:])]
+
+
+def log_nothing(change: PlateChange, heaviest_g: float) -> float:
+    """Log density of a plate's change as creep, or as cross-talk of a heavier step beside it."""
+    beside_g = heaviest_g if heaviest_g > abs(change.delta_g) else 0.0
+    scale_g = CREEP_G + 0.5 * math.sqrt(change.var_g2) + CROSS_TALK_SHARE * beside_g
+    far = abs(change.delta_g) / scale_g
+    # Creep does not go further than CREEP_FAR scales (294 plates of a real shop, half a minute: 19 g at most, one in a
+    # thousand 6.6 g). A change that fits no product is reported as such, and not forgotten.
+    return -far - 0.5 * max(far - CREEP_FAR, 0.0) ** 2 - math.log(2.0 * scale_g)
+
+
+def _contact_sd_s(change: PlateChange) -> float:
+    """Standard deviation of a change's contact time.
+
+    The edge of a small change is lost in the noise and in the shaking of a hand. A piece that is lifted at one end
+    before it leaves has two edges.
+    """
+    load_g = abs(change.delta_g)
+    slow_s = 0.0 if change.silent else max(change.rise_ns * 1e-9 - STEP_S, 0.0)
+    return SAME_LOAD_SD_S * (1.0 + 8.0 * math.sqrt(change.var_g2) / load_g + (SHAKE_G / load_g) ** 2) + 0.5 * slow_s
+
+
+def _plates(part: list[PlateChange]) -> NDArray[np.int64]:
+    return np.array([change.plate for change in part], np.int64)

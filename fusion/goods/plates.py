@@ -1,0 +1,253 @@
+"""The scale under every plate: its messages in, settled changes of its weight out, and whether it works."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.observations import ShelfReading
+from fusion.results import Warning, WarningKind
+from fusion.store.models import Store
+
+# Smallest change of a plate: more than still air, drift and the steps of the converter cause in 0.4 s.
+CHANGE_MIN_G = 3.0
+# A change must also exceed this many standard deviations of its own noise.
+CHANGE_MIN_SD = 4.0
+# A pause longer than this means that a message was lost; time stamps jitter by only a tenth of a message's length.
+GAP_MAX_S = 0.1
+# A plate that is silent or stuck for this long, or that is this noisy, is reported.
+STUCK_S = 5.0
+NOISY_SD_G = 25.0
+CHECK_EVERY_NS = 1_000_000_000
+
+
+@dataclass(slots=True, eq=False)
+class PlateChange:
+    """A settled change of the weight on a single plate, not yet joined with its neighbours' changes.
+
+    Attributes:
+        plate: index into store.plates.
+        onset_ns, contact_ns, settled_ns: when the plate began to move, when the load left or met it, end of the
+            samples from which the change was measured.
+        silent: the plate was silent when it happened, so contact_ns is no more than the middle of the silence.
+        rise_ns: from a quarter of the change to three quarters.
+        shaky: the plate still shook when the change was measured.
+        delta_g, var_g2: the change and its variance from noise.
+        before_g: level before the change.
+    """
+
+    plate: int
+    onset_ns: int
+    contact_ns: int
+    settled_ns: int
+    silent: bool
+    rise_ns: int
+    shaky: bool
+    delta_g: float
+    var_g2: float
+    before_g: float
+
+    @property
+    def after_g(self) -> float:
+        """Level after the change."""
+        return self.before_g + self.delta_g
+
+
+@dataclass(frozen=True, slots=True)
+class PlateState:
+    """State of a plate's scale.
+
+    Attributes:
+        name: as in the store.
+        fault: "silent", "stuck", "noisy", or "" where it works.
+        noise_g: standard deviation of a sample at rest.
+        heard_ns: time of the newest sample; None before the first.
+    """
+
+    name: str
+    fault: str
+    noise_g: float
+    heard_ns: int | None
+
+
+class Plates:
+    """Follows every plate of a store: a kernel keeps one row of state per plate.
+
+    Attributes:
+        ignored: messages that were not used, by reason.
+        faults: kind of fault by plate, of those that do not work at present.
+    """
+
+    def __init__(self, store: Store) -> None:
+        from fusion._kernels import scales as kernel
+
+        self._kernel = kernel
+        self.ignored: Counter[str] = Counter()
+        self.faults: dict[int, str] = {}
+        self._names = [plate.plate for plate in store.plates]
+        self._index = {name: i for i, name in enumerate(self._names)}
+        self._period_ns = 1e9 / store.weight_rate_hz
+        n = len(store.plates)
+        self._tables = kernel.PlateTables.empty(n)
+        stuck_samples = STUCK_S * store.weight_rate_hz
+        self._settings = np.array([self._period_ns, GAP_MAX_S * 1e9, stuck_samples, CHANGE_MIN_G, CHANGE_MIN_SD])
+        self._findings = kernel.Findings.empty(max(2 * n, 16))
+        self._checked_ns = 0
+        self._began_ns = 0
+        self._warnings: list[Warning] = []
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Compile the kernel, by a call without messages."""
+        empty = np.zeros(0, np.uint32)
+        self._follow(empty, np.zeros(0, np.int64), np.zeros(1, np.uint32), np.zeros(0, np.float32))
+
+    # ---- messages ----------------------------------------------------------------------------------------------------
+
+    def feed(self, readings: Sequence[ShelfReading]) -> list[PlateChange]:
+        """Take messages, in time order; returns the changes that have settled."""
+        index = self._index
+        plate_of = [index.get(reading.plate, -1) for reading in readings]
+        parts = [reading.samples for reading in readings]
+        times_ns = [reading.t_ns for reading in readings]
+        lengths = set(map(len, parts))
+        if -1 in plate_of or 0 in lengths:
+            used = [i for i, plate in enumerate(plate_of) if plate >= 0 and len(parts[i])]
+            self.ignored["weights: unknown plate"] += plate_of.count(-1)
+            self.ignored["weights: no samples"] += len(readings) - plate_of.count(-1) - len(used)
+            self.ignored += Counter()  # Drops the reasons that did not occur.
+            if not used:
+                return []
+            plate_of, parts = [plate_of[i] for i in used], [parts[i] for i in used]
+            times_ns, lengths = [times_ns[i] for i in used], {len(parts[i]) for i in range(len(used))}
+        if len(lengths) == 1:
+            length = lengths.pop()
+            starts = np.arange(0, length * len(parts) + 1, length, dtype=np.uint32)
+        else:
+            starts = np.array([0, *accumulate(map(len, parts))], np.uint32)
+        plates, times = np.array(plate_of, np.uint32), np.array(times_ns, np.int64)
+        return self._follow(plates, times, starts, _side_by_side(parts, int(starts[-1])))
+
+    def _follow(
+        self,
+        plates: NDArray[np.uint32],
+        times_ns: NDArray[np.int64],
+        starts: NDArray[np.uint32],
+        samples: NDArray[np.float32],
+    ) -> list[PlateChange]:
+        found = self._findings
+        n_changes = self._kernel.follow(plates, times_ns, starts, samples, self._settings, *self._tables, *found)
+        changes = []
+        for whole, grams in zip(found.changes[:n_changes].tolist(), found.changes_g[:n_changes].tolist()):
+            plate, onset_ns, contact_ns, settled_ns, silent, rise_ns, shaky = whole
+            known = plate, onset_ns, contact_ns, settled_ns, bool(silent), rise_ns, bool(shaky)
+            changes.append(PlateChange(*known, *grams))
+        if found.ignored.any():
+            for reason, count in zip(("late or repeated", "not a number", "table full"), found.ignored.tolist()):
+                if count:
+                    self.ignored[f"weights: {reason}"] += count
+            found.ignored[:] = 0
+        return changes
+
+    # ---- levels ------------------------------------------------------------------------------------------------------
+
+    def level_g(self, plate: int) -> float:
+        """The newest quiet level of a plate."""
+        return float(self._tables.reals[plate, self._kernel.LEVEL_G])
+
+    def noise_g2(self, plate: int) -> float:
+        """Variance of a plate's samples at rest."""
+        return float(self._tables.reals[plate, self._kernel.NOISE_G2])
+
+    def is_still(self, plate: int) -> bool:
+        """Whether a plate has been quiet for at least two messages; between two jolts of a hand it is quiet for one."""
+        kernel, tables = self._kernel, self._tables
+        return bool(tables.state[plate] == kernel.QUIET and tables.times[plate, kernel.QUIET_MESSAGES] >= 2)
+
+    def moved_before(self, plate: int, t_ns: float) -> bool:
+        """Whether a plate is disturbed now and began to move before an instant, or at it."""
+        kernel, tables = self._kernel, self._tables
+        return bool(tables.state[plate] == kernel.DISTURBED and tables.times[plate, kernel.ONSET_NS] <= t_ns)
+
+    def disturbed(self) -> list[tuple[int, int]]:
+        """(plate, since when) of every plate that is disturbed now."""
+        kernel, tables = self._kernel, self._tables
+        moving = np.flatnonzero(tables.state == kernel.DISTURBED)
+        return list(zip(moving.tolist(), tables.times[moving, kernel.ONSET_NS].tolist()))
+
+    def trace(self, plate: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Times (n,) and grams (n,) of the newest samples of a plate, for a reviewer to look at; copies."""
+        kernel, tables = self._kernel, self._tables
+        count = int(tables.times[plate, kernel.RING_COUNT])
+        n = min(count, kernel.RING)
+        order = np.arange(count - n, count) % kernel.RING
+        back = np.arange(n - 1, -1, -1) * self._period_ns
+        return tables.times[plate, kernel.LAST_NS] - back.astype(np.int64), tables.ring[plate, order]
+
+    # ---- faults ------------------------------------------------------------------------------------------------------
+
+    def check(self, now_ns: int) -> None:
+        """Once a second of data time, look for plates that are silent, stuck or noisy, and for recoveries."""
+        if now_ns - self._checked_ns <= CHECK_EVERY_NS:
+            return
+        kernel, tables = self._kernel, self._tables
+        self._checked_ns = now_ns
+        last = tables.times[:, kernel.LAST_NS]
+        heard = last > 0
+        stuck = tables.times[:, kernel.STUCK_SAMPLES] > self._settings[kernel.STUCK_SAMPLES_MAX]
+        silent = heard & (now_ns - last > STUCK_S * 1e9)
+        # Once others are heard, a plate that has never been heard is silent too.
+        self._began_ns = self._began_ns or now_ns
+        if heard.any() and now_ns - self._began_ns > STUCK_S * 1e9:
+            silent |= ~heard
+        noisy = heard & (tables.reals[:, kernel.NOISE_G2] > NOISY_SD_G**2)
+        faults = {
+            **dict.fromkeys(np.flatnonzero(noisy).tolist(), "noisy"),
+            **dict.fromkeys(np.flatnonzero(stuck).tolist(), "stuck"),
+            **dict.fromkeys(np.flatnonzero(silent).tolist(), "silent"),
+        }
+        for plate, fault in faults.items():
+            if self.faults.get(plate) != fault:
+                self._warnings.append(_warning(now_ns, self._names[plate], fault))
+        for plate in self.faults.keys() - faults.keys():
+            self._warnings.append(Warning(now_ns, WarningKind.PLATE_RECOVERED, self._names[plate]))
+        self.faults = faults
+
+    def warnings(self) -> list[Warning]:
+        """Faults found since the last call, and recoveries."""
+        drained, self._warnings = self._warnings, []
+        return drained
+
+    def report(self) -> tuple[PlateState, ...]:
+        """The state of every plate, in the order of the store."""
+        kernel, tables = self._kernel, self._tables
+        noise_g2 = tables.reals[:, kernel.NOISE_G2].tolist()
+        heard_ns = tables.times[:, kernel.LAST_NS].tolist()
+        return tuple(
+            PlateState(name, self.faults.get(plate, ""), math.sqrt(noise_g2[plate]), heard_ns[plate] or None)
+            for plate, name in enumerate(self._names)
+        )
+
+
+def _warning(t_ns: int, plate: str, fault: str) -> Warning:
+    if fault == "noisy":
+        return Warning(t_ns, WarningKind.PLATE_NOISY, plate, limit_g=NOISY_SD_G)
+    kind = WarningKind.PLATE_STUCK if fault == "stuck" else WarningKind.PLATE_SILENT
+    return Warning(t_ns, kind, plate, seconds=STUCK_S)
+
+
+def _side_by_side(parts: Sequence[NDArray[np.float32]], n_samples: int) -> NDArray[np.float32]:
+    """(n_samples,) float32 of all parts. Joining their bytes takes a quarter of the time of np.concatenate."""
+    try:
+        joined = bytearray().join(parts)  # type: ignore[arg-type]
+    except TypeError:  # A part with gaps.
+        joined = bytearray()
+    if len(joined) != 4 * n_samples:
+        return np.concatenate(parts, dtype=np.float32)
+    return np.frombuffer(joined, np.float32)
