@@ -1,27 +1,27 @@
-"""How well people are followed in simulated crowds: identities, places, hands, and how honest the deviations are.
+"""How well people are followed in simulated crowds: identities, places, hands, and whether the stated deviations are honest.
 
     OMP_NUM_THREADS=1 python -m bench people                     all cases, five seeds: about ten minutes
     OMP_NUM_THREADS=1 python -m bench people --quick             all cases, one short seed: under a minute
     OMP_NUM_THREADS=1 python -m bench people --seeds 5 --out docs/figures
 
-Only the tracker runs: no plates, no visits. Frames are made into sets as the engine makes them. Truth is not the
-recorded ten rows a second but the simulated body at the very instant that a set tells, so that no figure holds an
+Only the tracker runs: no plates, no visits. Frames are grouped into sets as the engine groups them. The truth is the
+simulated body at the instant of each set, not the ten rows a second of a recording, so no figure contains an
 interpolation error.
 
 Figures, each the mean over seeds with the half width of its 95 % confidence interval (Student's t):
 
-- switches: times that a person's track_id changes, for each minute that a person is there; of these *swaps*, where the
-  new track was another person's before, and *silent* swaps, where the track claims `identity` of at least 0.9.
-  None seen in n person-minutes over all seeds means fewer than 3 / n a minute with 95 % confidence.
-- IDF1, MOTA at 0.5 m on the floor (Ristani et al. 2016; Bernardin and Stiefelhagen 2008), from everybody's first frame
-  on. People outside the floor polygon count neither way, nor do tracks there.
-- position: distance on the floor between track and person. wrist: distance in space of told wrists.
-- told: share of the wrists of all people there that are told, so that a missed person's wrists are missing.
-- NEES, cov: e' P^-1 e of told wrists with the tracker's own covariance P; 3 is expected of an honest one.
-- NEES, sd: |e|^2 / sd^2 with the one deviation that `People` gives, which is along the worst direction. It is 3 only if
-  the error is alike in all directions, and less the flatter the error is. `over`: share of wrists for which it exceeds
-  7.81, the 95 % quantile of chi-squared with three degrees: 5 % or less is expected.
-- named: share of the cameras without frames that a warning names; false: camera warnings about any other.
+- switches: changes of a person's track_id per minute of presence; of these *swaps*, where the new track was another
+  person's before, and *silent* swaps, where the track states an `identity` of at least 0.9. No switch in n
+  person-minutes over all seeds means fewer than 3 / n a minute with 95 % confidence.
+- IDF1, MOTA at 0.5 m on the floor (Ristani et al. 2016; Bernardin and Stiefelhagen 2008), from each person's first
+  frame on. People and tracks outside the floor polygon do not count.
+- position: distance on the floor between track and person. wrist: distance in space, over reported wrists.
+- reported: share of all wrists in the shop that are reported, so that a missed person's wrists count as missing.
+- NEES, cov: e' P^-1 e of reported wrists with the tracker's own covariance P; an honest covariance gives 3.
+- NEES, sd: |e|^2 / sd^2 with the single deviation in `People`, which is along the worst direction. It is 3 only if the
+  error is equal in all directions, and smaller the flatter the error is. `over`: share of wrists for which it exceeds
+  7.81, the 95 % quantile of chi-squared with three degrees of freedom; 5 % or less is expected.
+- named: share of the cameras without frames that a warning names; false: camera warnings about any other camera.
 """
 
 from __future__ import annotations
@@ -464,7 +464,7 @@ _COLUMNS = (
     ("p95 cm", "position_p95_m", 100, 1),
     ("wrist median cm", "wrist_median_m", 100, 1),
     ("p95 cm", "wrist_p95_m", 100, 1),
-    ("told %", "wrist_told_percent", 1, 1),
+    ("reported %", "wrist_told_percent", 1, 1),
     ("NEES, cov", "nees_cov", 1, 2),
     ("NEES, sd", "nees_sd", 1, 2),
     ("over %", "nees_sd_over_percent", 1, 1),

@@ -1,45 +1,45 @@
-"""Who took what: receipts of simulated visits against the truth, how sure they were, and a plain method beside them.
+"""Who took what: receipts of simulated visits against the truth, their stated probabilities, and a plain method for comparison.
 
-    OMP_NUM_THREADS=1 python -m bench accuracy                       all rows, 200 visits and more each
+    OMP_NUM_THREADS=1 python -m bench accuracy                       all rows, at least 200 visits each
     OMP_NUM_THREADS=1 python -m bench accuracy --quick               all rows, one short run each: a minute
     python -m bench accuracy --cache build/visits --jobs 2 --ablations --out docs/figures
-    python -m bench accuracy --cache build/visits --cluster local    on Ray, or another's by its address
+    python -m bench accuracy --cache build/visits --cluster local    on a Ray of its own, or on a cluster by its address
     python -m bench accuracy --case busy --seeds 3 --explain causes.md
 
-Every run is simulated with its faults, written as a recording of the file contract and replayed. With `--cache` the
-recordings stay, named by a hash of the scenario, the store and the simulator's own source, so that a changed engine is
-measured in a fraction of the time. `--explain` tells why receipts went to review and why settled ones were wrong.
+Every run is simulated with faults, written as a recording of the file contract, and replayed. `--cache` keeps the
+recordings under a hash of the scenario, the store and the simulator's source, so that a changed engine is measured in a
+fraction of the time. `--explain` lists why receipts went to review and why settled receipts were wrong.
 `python -m bench recordings` scores recorded visits, and visits of another generator, in the same way.
 
-The simulator knows what the engine's model does not: labels that are off by a delivery, gains that differ from place to
-place on a plate, load cells that creep, cooling machines that shake a gondola, hands that hold a thing down before they
-lift it, reaches from the side and with the other hand, and cameras that hang a little askew.
+The simulator varies what the engine's model does not know: labels that are off by one delivery, gains that differ from
+place to place on a plate, load cells that creep, cooling machines that shake a gondola, hands that press a product down
+before they lift it, reaches from the side and with the other hand, and cameras that hang slightly tilted.
 
-Figures are sums over all runs of a row; a run is one shop with one seed. In brackets is the 95 % confidence interval,
-exact (Clopper and Pearson 1934) for shares; for the calibration error it is the 2.5 and 97.5 % quantile over runs drawn
-again with replacement.
+Figures are sums over all runs of a row; a run is one shop with one seed. Brackets hold the 95 % confidence interval:
+exact (Clopper and Pearson 1934) for shares; for the calibration error, the 2.5 and 97.5 % quantiles of a bootstrap over
+runs.
 
-- at once: people in the shop, as somebody there meets them: the mean over people, not over time.
+- at once: people in the shop as one of them meets them, i.e. the mean over people, not over time.
 - review: share of visits whose receipt a person has to look at. Shares count visits of people who checked in.
-- settled right: share of the settled receipts that hold exactly what the visit took.
-- any right: the same of all receipts, whatever their status: what settling everything would give.
-- over, under: what settled receipts charge too much and too little, each as a share of the true value of their baskets.
+- settled right: share of the settled receipts that hold exactly the goods that the visit took.
+- any right: the same share of all receipts, whatever their status; settling everything would give it.
+- over, under: the amount that settled receipts charge too much and too little, as a share of the true basket value.
 - ECE: expected calibration error of the receipts' line confidences, ten bins of equal width (Guo et al. 2017).
-- p50, p99: seconds of data time from the last exit to the receipt; `late`: 99th percentile of what is left after the
+- p50, p99: seconds of data time from the last exit to the receipt. `late` is the 99th percentile of the time after the
   last of its evidence could arrive: a load settles within 0.75 s, and messages may be two seconds late.
-- attribution: microseconds of CPU time that the attribution of an event took, 99th percentile.
-- violations: receipts of unscanned people that were settled, goods that they or staff took on somebody else's settled
-  bill, and settled bills for an account that was not there.
+- attribution: CPU time of attributing one event, microseconds, 99th percentile.
+- violations: settled receipts of unscanned people, goods of unscanned people or staff on another visitor's settled
+  bill, and settled bills for an account that was not in the shop.
 
-The plain method is the kind that won an open competition, on our tracks and visits, so that only goods and hands are
-compared: sum a shelf's plates, an event is half a second of more than 20 g of deviation that leaves more than 10 g, the
-product is the nearest in weight of those planned on the plates that changed, the person whose wrist or head was nearest
-at the peak of the deviation. It settles everything that the visit itself does not put in doubt.
+The plain method is of the kind that won an open competition. It gets our tracks and visits, so that only goods and hands
+are compared: sum the plates of a shelf; an event is half a second with more than 20 g of deviation that leaves more than
+10 g; the product is the nearest in weight among those planned on the changed plates; the person is the one whose wrist
+or head was nearest at the peak of the deviation. It settles every receipt whose visit is not itself in doubt.
 
-`--ablations` leaves parts out, and adds two. One is knowledge: every plate's gain and every delivery's weight, so that
-what is left of a load's doubt is the piece, its place on the plate, and noise. The other is a camera with a product
-classifier that sees eight hands at a plate of ten and is right nine times of ten, as `items.jsonl` has it. Scales
-cannot tell goods of equal weight apart.
+`--ablations` removes parts and adds two. One added part is knowledge: the gain of every plate and the weight of every
+delivery, so that only the piece, its place on the plate and noise leave a load in doubt. The other is a camera with a
+product classifier that sees eight of ten hands at a plate and is right nine times of ten, reported as in `items.jsonl`.
+Scales cannot separate goods of equal weight.
 """
 
 from __future__ import annotations
@@ -736,7 +736,7 @@ def _weights_known(store: Store, observations: Iterable[Observation], scenario: 
 ABLATIONS: dict[str, Callable[[Take, Store, Iterable[Observation], Sequence[TrueEvent]], Answers]] = {
     "without wrists and elbows": lambda _, store, seen, events: replayed(store, _without_arms(store, seen)),
     "without a planogram": lambda _, store, seen, events: replayed(_anything_anywhere(store), seen),
-    "one joint explanation kept, not 128": lambda _, store, seen, events: _with_one(store, seen),
+    "one joint hypothesis kept, not 128": lambda _, store, seen, events: _with_one(store, seen),
     "plates calibrated, deliveries weighed": lambda one, store, seen, _: _weights_known(store, seen, one.scenario),
     "with a classifier at the shelf": lambda _, store, seen, events: replayed(store, _classified(store, seen, events)),
 }

@@ -1,20 +1,19 @@
-"""A day in a shop, compressed: does memory stay flat, does a step still cost what it cost in the morning?
+"""A day in a shop, compressed: does memory stay flat, and does a step still cost what it cost in the morning?
 
     OMP_NUM_THREADS=1 python -m bench soak                    24 hours of data: about eight minutes
     OMP_NUM_THREADS=1 python -m bench soak --hours 1          half a minute
     OMP_NUM_THREADS=1 python -m bench soak --markdown docs/figures/soak.md
 
-Some minutes of a simulated shop (people come, take, put back, leave; four cameras at 5 Hz, twelve plates) are made once
-and then told to one engine over and over, the times shifted on, every account new. At the end of each round the shelves
-are full again, which the engine sees as loads that nobody brought. Results are counted and dropped, as a caller would
-who writes them away.
+A few minutes of a simulated shop (people come, take, put back, leave; four cameras at 5 Hz, twelve plates) are made once
+and fed to one engine repeatedly, with shifted times and new accounts. At the end of each round the shelves are full
+again; the engine sees that as loads from an unidentified visitor. Results are counted and dropped, as a caller that
+writes them away would do.
 
-Told for every stretch: resident memory, the thread's CPU time of a step (median, p99), and how many entries the
-engine's tables hold, found by walking through all objects that it owns. Other programs slow this one down, so a new
-engine goes through one round at the end of each stretch, and what counts is how much more the old one takes. After
-warm-up (a sixth of the run) resident memory may grow by less than 1 MB an hour and that ratio by less than a fifth from
-the first third to the last; tables that grow are named. The journal grows by design: it is the history of goods; what
-it takes is told.
+Each stretch reports resident memory, CPU time of a step (median, p99), and the number of entries in the engine's tables,
+found by walking through all objects that the engine owns. Other programs slow the machine down, so a new engine runs one
+round at the end of each stretch, and the ratio of the two engines' times is judged. After warm-up (a sixth of the run)
+resident memory may grow by less than 1 MB an hour, and the ratio by less than a fifth from the first third to the last;
+tables that grow are named. The journal grows by design, since it is the history of goods; its memory is reported.
 """
 
 from __future__ import annotations

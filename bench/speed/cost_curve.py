@@ -4,16 +4,16 @@
     OMP_NUM_THREADS=1 python -m bench cost_curve --cameras 100 --people 100
     OMP_NUM_THREADS=1 python -m bench cost_curve --out docs/figures     writes cost_curve.md, .json and .svg
 
-Up to 28 cameras and 16 people share one room that every camera looks at. Beyond, cameras hang from the ceiling of a
-hall in a grid, tilted all ways, so far apart that everybody is in about eight views; so does a real shop grow. A size
-at which a camera would see more than 40 people at once is left out. Detections are walking skeletons, projected through
-the lenses at each camera's own time, with noise, misses and ghosts; everybody vanishes for five seconds in a minute and
-has to be found again. Who is followed is checked against the truth before a figure is told.
+Up to 28 cameras and 16 people share one room that every camera looks at. Larger sizes are a hall with cameras in a grid
+on the ceiling, tilted in all directions and spaced so that each person is in about eight views, as real shops grow. A
+size at which one camera would see more than 40 people is left out. Detections are walking skeletons, projected through
+the lenses at each camera's own time, with noise, misses and ghosts. Each person vanishes for five seconds a minute and
+has to be found again. Tracks are checked against the truth before a figure is printed.
 
 Two things are timed on the same frames: `Tracker.step`, and the whole engine step of a store without plates (order,
-people, visits). Times are the thread's CPU time. The work is the same in every repeat, so each set's time is the least
-of its repeats, which takes out what other programs do to the machine and leaves what is slow in itself. The first
-second, in which everybody is born, is told apart.
+people, visits). Times are CPU times of the thread. Every repeat does the same work, so each set's time is its minimum
+over the repeats, which removes other programs' influence and keeps what is slow in itself. The first second, in which
+all tracks begin, is reported separately.
 """
 
 from __future__ import annotations
