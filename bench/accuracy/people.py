@@ -1,4 +1,4 @@
-"""How well people are followed in simulated crowds: identities, places, hands, and whether the stated deviations are honest.
+"""How well people are followed in simulated crowds: identities, places, hands, honesty of the stated deviations.
 
     OMP_NUM_THREADS=1 python -m bench people                     all cases, five seeds: about ten minutes
     OMP_NUM_THREADS=1 python -m bench people --quick             all cases, one short seed: under a minute

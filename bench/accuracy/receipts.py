@@ -1,4 +1,4 @@
-"""Who took what: receipts of simulated visits against the truth, their stated probabilities, and a plain method for comparison.
+"""Who took what: receipts of simulated visits against the truth, with a plain method for comparison.
 
     OMP_NUM_THREADS=1 python -m bench accuracy                       all rows, at least 200 visits each
     OMP_NUM_THREADS=1 python -m bench accuracy --quick               all rows, one short run each: a minute
@@ -7,17 +7,18 @@
     python -m bench accuracy --case busy --seeds 3 --explain causes.md
 
 Every run is simulated with faults, written as a recording of the file contract, and replayed. `--cache` keeps the
-recordings under a hash of the scenario, the store and the simulator's source, so that a changed engine is measured in a
-fraction of the time. `--explain` lists why receipts went to review and why settled receipts were wrong.
-`python -m bench recordings` scores recorded visits, and visits of another generator, in the same way.
+recordings under a hash of the scenario, the store and the simulator's source, so that a changed engine is measured in
+a fraction of the time. `--explain` lists why receipts went to review and why settled receipts were wrong. `python -m
+bench recordings` scores recorded visits, and visits of another generator, in the same way.
 
-The simulator varies what the engine's model does not know: labels that are off by one delivery, gains that differ from
-place to place on a plate, load cells that creep, cooling machines that shake a gondola, hands that press a product down
-before they lift it, reaches from the side and with the other hand, and cameras that hang slightly tilted.
+The simulator varies what the engine's model does not know: labels that are off by one delivery, gains that differ
+from place to place on a plate, load cells that creep, cooling machines that shake a gondola, hands that press a
+product down before they lift it, reaches from the side and with the other hand, and cameras that hang slightly
+tilted.
 
 Figures are sums over all runs of a row; a run is one shop with one seed. Brackets hold the 95 % confidence interval:
-exact (Clopper and Pearson 1934) for shares; for the calibration error, the 2.5 and 97.5 % quantiles of a bootstrap over
-runs.
+exact (Clopper and Pearson 1934) for shares; for the calibration error, the 2.5 and 97.5 % quantiles of a bootstrap
+over runs.
 
 - at once: people in the shop as one of them meets them, i.e. the mean over people, not over time.
 - review: share of visits whose receipt a person has to look at. Shares count visits of people who checked in.
@@ -25,21 +26,22 @@ runs.
 - any right: the same share of all receipts, whatever their status; settling everything would give it.
 - over, under: the amount that settled receipts charge too much and too little, as a share of the true basket value.
 - ECE: expected calibration error of the receipts' line confidences, ten bins of equal width (Guo et al. 2017).
-- p50, p99: seconds of data time from the last exit to the receipt. `late` is the 99th percentile of the time after the
-  last of its evidence could arrive: a load settles within 0.75 s, and messages may be two seconds late.
+- p50, p99: seconds of data time from the last exit to the receipt. `late` is the 99th percentile of the time after
+  the last of its evidence could arrive: a load settles within 0.75 s, and messages may be two seconds late.
 - attribution: CPU time of attributing one event, microseconds, 99th percentile.
 - violations: settled receipts of unscanned people, goods of unscanned people or staff on another visitor's settled
   bill, and settled bills for an account that was not in the shop.
 
-The plain method is of the kind that won an open competition. It gets our tracks and visits, so that only goods and hands
-are compared: sum the plates of a shelf; an event is half a second with more than 20 g of deviation that leaves more than
-10 g; the product is the nearest in weight among those planned on the changed plates; the person is the one whose wrist
-or head was nearest at the peak of the deviation. It settles every receipt whose visit is not itself in doubt.
+The plain method is of the kind that won an open competition. It gets our tracks and visits, so that only goods and
+hands are compared: sum the plates of a shelf; an event is half a second with more than 20 g of deviation that leaves
+more than 10 g; the product is the nearest in weight among those planned on the changed plates; the person is the one
+whose wrist or head was nearest at the peak of the deviation. It settles every receipt whose visit is not itself in
+doubt.
 
 `--ablations` removes parts and adds two. One added part is knowledge: the gain of every plate and the weight of every
 delivery, so that only the piece, its place on the plate and noise leave a load in doubt. The other is a camera with a
-product classifier that sees eight of ten hands at a plate and is right nine times of ten, reported as in `items.jsonl`.
-Scales cannot separate goods of equal weight.
+product classifier that sees eight of ten hands at a plate and is right nine times of ten, reported as in
+`items.jsonl`. Scales cannot separate goods of equal weight.
 """
 
 from __future__ import annotations

@@ -4,16 +4,17 @@
     OMP_NUM_THREADS=1 python -m bench soak --hours 1          half a minute
     OMP_NUM_THREADS=1 python -m bench soak --markdown docs/figures/soak.md
 
-A few minutes of a simulated shop (people come, take, put back, leave; four cameras at 5 Hz, twelve plates) are made once
-and fed to one engine repeatedly, with shifted times and new accounts. At the end of each round the shelves are full
-again; the engine sees that as loads from an unidentified visitor. Results are counted and dropped, as a caller that
-writes them away would do.
+A few minutes of a simulated shop (people come, take, put back, leave; four cameras at 5 Hz, twelve plates) are made
+once and fed to one engine repeatedly, with shifted times and new accounts. At the end of each round the shelves are
+full again; the engine sees that as loads from an unidentified visitor. Results are counted and dropped, as a caller
+that writes them away would do.
 
-Each stretch reports resident memory, CPU time of a step (median, p99), and the number of entries in the engine's tables,
-found by walking through all objects that the engine owns. Other programs slow the machine down, so a new engine runs one
-round at the end of each stretch, and the ratio of the two engines' times is judged. After warm-up (a sixth of the run)
-resident memory may grow by less than 1 MB an hour, and the ratio by less than a fifth from the first third to the last;
-tables that grow are named. The journal grows by design, since it is the history of goods; its memory is reported.
+Each stretch reports resident memory, CPU time of a step (median, p99), and the number of entries in the engine's
+tables, found by walking through all objects that the engine owns. Other programs slow the machine down, so a new
+engine runs one round at the end of each stretch, and the ratio of the two engines' times is judged. After warm-up (a
+sixth of the run) resident memory may grow by less than 1 MB an hour, and the ratio by less than a fifth from the
+first third to the last; tables that grow are named. The journal grows by design, since it is the history of goods;
+its memory is reported.
 """
 
 from __future__ import annotations

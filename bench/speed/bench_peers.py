@@ -1,17 +1,17 @@
 """Triangulation and tracking beside packages that people use for it: aniposelib, trackers (ByteTrack, SORT), norfair.
 
-The packages are not dependencies; a missing one is skipped. Install them in an environment of their own, with the bench
-extra (about 450 MB, most of it jax, which aniposelib requires):
+The packages are not dependencies; a missing one is skipped. Install them in an environment of their own, with the
+bench extra (about 450 MB, most of it jax, which aniposelib requires):
 
     python -m venv /tmp/peers
     /tmp/peers/bin/python -m pip install -e '.[bench]' aniposelib trackers norfair
     OMP_NUM_THREADS=1 /tmp/peers/bin/python -m bench peers docs/figures/peers.md
 
-Answers are asserted before anything is timed. Triangulation: the same points in the same five views. Tracking: the peers
-get places on the floor that are already fused from all cameras (true places with 3 cm of noise, as boxes of 60 cm or as
-points), which is only the last part of the work of our Tracker. It gets every camera's raw keypoints, associates them
-across views, and follows 17 joints of each person in space. So it is timed on the harder task, and every tracker has to
-keep identities (IDF1 above 95 %) through the same five seconds.
+Answers are asserted before anything is timed. Triangulation: the same points in the same five views. Tracking: the
+peers get places on the floor that are already fused from all cameras (true places with 3 cm of noise, as boxes of 60
+cm or as points), which is only the last part of the work of our Tracker. It gets every camera's raw keypoints,
+associates them across views, and follows 17 joints of each person in space. So it is timed on the harder task, and
+every tracker has to keep identities (IDF1 above 95 %) through the same five seconds.
 """
 
 from __future__ import annotations
