@@ -31,6 +31,7 @@ ORDER = (
     ("setup",),
     ("live",),
     ("chain",),
+    ("runner",),
     ("commands",),
     ("__main__",),
 )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import select
 import sys
 from collections.abc import Sequence
 
-from fusion.commands import books, chain, completion, console, setup
+from fusion.commands import books, chain, completion, console, run, setup
 from fusion.commands.parser import FAILED, INTERRUPTED, PIPE_CLOSED, CommandGroup, Program
+from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 
 GROUPS = (
-    CommandGroup("run a store", (chain.SERVE, chain.REPLAY, console.CONSOLE)),
+    CommandGroup("run a store", (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE)),
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, books.PRIVACY, books.FORGET)),
     CommandGroup("bring stores together", (chain.SHIP, chain.RECONCILE)),
@@ -49,22 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         discard_stdout()
         return PIPE_CLOSED
-
-
-def stdout_is_closed() -> bool:
-    """Whether the reader of stdout is gone. Elsewhere than on POSIX, a broken pipe is taken for that of stdout."""
-    if not hasattr(select, "poll"):
-        return True
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-
-
-def discard_stdout() -> None:
-    """Send what is still written to stdout to nowhere, so that the interpreter's last flush succeeds."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def _dispatch(words: Sequence[str]) -> int:

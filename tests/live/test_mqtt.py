@@ -702,7 +702,7 @@ def test_three_terminals(shop, tmp_path):
         assert receipts.count(b"\n") == 1 and receipts == (tmp_path / "replayed" / "receipts.jsonl").read_bytes()
         again = ("--store", shop / "store", "--mqtt", "x", "--record", recorded, "--out", out)
         code, _, err = run_store(*again)
-        assert code == 2 and "want a new or empty folder" in err
+        assert code == 2 and "is not a new or empty folder" in err
     finally:
         broker.stop()
 
@@ -710,9 +710,9 @@ def test_three_terminals(shop, tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--mqtt", "x"], "--mqtt wants --store"),
+        (["--mqtt", "x"], "--mqtt needs --store"),
         (["--mqtt", "mqtt://me:secret@x", "--store", "STORE"], "want no password in the address"),
-        (["--mqtt", "x", "--store", "STORE", "--mqtt-password-file", "none"], "none: want a password"),
+        (["--mqtt", "x", "--store", "STORE", "--mqtt-password-file", "none"], "none: want the broker's password"),
     ],
 )
 def test_mistakes_are_told_in_a_line(args, said, tmp_path):

@@ -1,0 +1,1 @@
+"""How does one store run from door to receipt: simulated, replayed or live? Sources, fronts and sinks of one run."""

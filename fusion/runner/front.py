@@ -1,0 +1,52 @@
+"""What stands around the engine of a run: the door before it, and the books behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fusion.engine import Engine
+from fusion.money.ledger import Ledger
+from fusion.observations import Observation
+from fusion.results import PersonEntered, Receipt, Result
+from fusion.run import Counts
+from fusion.runner.truth import TrueVisit
+from fusion.store.models import Store
+
+
+class Front:
+    """The plainest front: observations pass unchanged, and receipts are booked at list prices.
+
+    Attributes:
+        store: the store.
+        ledger: its books.
+        tap: gets every observation that the engine uses, in order of time; None where the front needs none.
+        counts: counts what could not be used of the front's own observations; None where it has none.
+    """
+
+    def __init__(self, store: Store, ledger: Ledger) -> None:
+        """Stand around the engine of a store with these books."""
+        self.store, self.ledger = store, ledger
+        self.tap: Callable[[Observation], object] | None = None
+        self.counts: Counts | None = None
+
+    def observations(self, observations: Iterable[Observation]) -> Iterable[Observation]:
+        """What the engine gets of what the sensors reported."""
+        return observations
+
+    def handle(self, result: Result, engine: Engine) -> Result:
+        """Act on a result; returns it as it is reported from here on, a receipt at the prices that it was booked at."""
+        match result:
+            case PersonEntered(visit=str() as visit):
+                self.ledger.open_visit(visit, result.account, result.t_ns)
+            case Receipt():
+                self.ledger.post_receipt(result)
+        return result
+
+    def true_visits(self, visits: list[TrueVisit]) -> list[TrueVisit]:
+        """The visits that really happened, under the names that the receipts have."""
+        return visits
+
+    def close(self, t_ns: int) -> list[str]:
+        """Finish the day after the last result; returns the lines that report it."""
+        del t_ns
+        return []

@@ -1,0 +1,202 @@
+"""One store from door to receipt: a source through an engine, into result files, report, books, consoles and words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+from fusion.errors import RecordingError
+from fusion.files.results import ResultsWriter
+from fusion.money.ledger import Ledger
+from fusion.observations import Observation
+from fusion.results import Receipt, Result, Warning
+from fusion.run import Run
+from fusion.runner import narration
+from fusion.runner.front import Front
+from fusion.runner.live_front import LiveFront
+from fusion.runner.output import Output
+from fusion.runner.settings import RunSettings
+from fusion.runner.sources import Source, open_source, paced
+from fusion.runner.storefront import Storefront
+from fusion.show.console.feed import LiveFeed
+from fusion.show.report import Report
+from fusion.show.rerun_view import View
+from fusion.store.models import Store
+
+DAMAGED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+
+
+class Sink(Protocol):
+    """Takes every result of a run, in order."""
+
+    def add(self, result: Result) -> None:
+        """Take in one result."""
+
+
+def run_store(settings: RunSettings) -> int:
+    """Run a store and print what happens; results are kept in `settings.out`.
+
+    Returns:
+        The exit code: 0; 2 where the recording is damaged, 130 after Ctrl-C, 141 where the reader of stdout is gone. In
+        all of these the results so far are kept.
+
+    Raises:
+        FusionError: the store, recording, books or another file cannot be used.
+    """
+    source = open_source(settings)
+    store = source.store
+    holds = f"{len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products"
+    print(f"{store.name}: {holds}; {source.origin}", flush=True)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        ledger = stack.enter_context(_open_ledger(settings, store))
+        return StoreRun(settings, source, ledger).run()
+
+
+def _open_ledger(settings: RunSettings, store: Store) -> Ledger:
+    """The books. A simulation or a replay begins its own; a live store keeps them from run to run."""
+    if settings.live is None:
+        for old in settings.out.glob("ledger.sqlite*"):
+            old.unlink()
+    return Ledger.open(settings.ledger or settings.out / "ledger.sqlite", store, vault=settings.vault)
+
+
+class StoreRun:
+    """The parts of one run, wired together."""
+
+    def __init__(self, settings: RunSettings, source: Source, ledger: Ledger) -> None:
+        """Build the front, the engine and the sinks. Raises FusionError where one of them cannot be had."""
+        self._settings, self._source, self._store, self._ledger = settings, source, source.store, ledger
+        self._receipts: list[Receipt] = []
+        self._view = self._make_view()
+        self._front = self._make_front()
+        observations: Iterable[Observation] = source.observations
+        if settings.realtime and settings.live is None:
+            observations = paced(observations)
+        observations = self._front.observations(observations)
+        if self._view is not None:
+            observations = _viewed(observations, self._view)
+        span = source.span
+        self._output = Output(round((span.end_ns - span.start_ns) / 1e9) if span is not None else None)
+        self._run = Run(self._store, _until_closed(observations, self._output), self._front.tap)
+        self._files = ResultsWriter(settings.out, self._store)
+        self._report = Report(self._store, self._store.name, self._run.engine)
+        self._feed = (
+            LiveFeed(self._store, self._run.engine, settings.out / "live.sock") if settings.console else None
+        )  # fmt: skip
+
+    def run(self) -> int:
+        """Run to the end of the source, or until something ends it; then print the summary."""
+        exit_code = self._follow()
+        self._finish()
+        if self._output.closed:
+            exit_code = PIPE_CLOSED
+        return exit_code
+
+    def _make_view(self) -> View | None:
+        path = self._settings.view
+        if path is None:
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return View(path, self._store)
+
+    def _make_front(self) -> Front:
+        settings, source = self._settings, self._source
+        if settings.live is not None:
+            return LiveFront(self._store, self._ledger, settings.live, settings.out, report=self._keep)
+        if source.example is not None and source.simulation is not None and settings.store is not None:
+            return Storefront(
+                self._store, self._ledger, source.example, source.simulation.scenario, out=settings.out,
+                folder=settings.store, smtp=settings.smtp,
+            )  # fmt: skip
+        return Front(self._store, self._ledger)
+
+    def _start_ns(self) -> int:
+        return self._source.span.start_ns if self._source.span is not None else self._run.first_ns
+
+    def _follow(self) -> int:
+        """Take the engine's results as they come; the exit code."""
+        try:
+            for result in self._run.results():
+                self._keep(result)
+                self._output.advance((self._run.newest_ns - self._start_ns()) // 1_000_000_000)
+        except KeyboardInterrupt:
+            self._output.line("interrupted: the results so far are kept")
+            return INTERRUPTED
+        except RecordingError as error:
+            self._output.error(f"fusion run: {error}; the results so far are kept")
+            return DAMAGED
+        return 0
+
+    def _keep(self, result: Result) -> None:
+        """Book a result, then give it to every sink."""
+        result = self._front.handle(result, self._run.engine)
+        # A warning from before the first data has no time yet.
+        if not isinstance(result, Warning) or result.t_ns:
+            self._files.write(result, self._run.engine.account_of)
+            self._report.add(result)
+        for sink in (self._feed, self._view):
+            if sink is not None:
+                sink.add(result)
+        if isinstance(result, Receipt):
+            self._receipts.append(result)
+        line = narration.describe(self._store, result, self._start_ns())
+        if line is not None:
+            self._output.line(line)
+
+    def _finish(self) -> None:
+        """Close the engine and all sinks, and print the summary."""
+        for result in self._run.finish():
+            self._keep(result)
+        if self._feed is not None:
+            self._feed.close()
+        self._output.close()
+        front_lines = self._front.close(self._run.newest_ns)
+        summary = self._run.summary(self._front.counts or self._source.recording)
+        if self._view is not None:
+            self._view.close()
+        shelves = self._run.engine.shelf_state()
+        self._files.close(summary, shelves)
+        visits = self._source.true_visits()
+        if visits is not None:
+            visits = self._front.true_visits(visits)
+        rows = [visit.row() for visit in visits] if visits is not None else None
+        self._report.write(self._settings.out / "report.html", summary, truth=rows, shelves=shelves)
+        self._report.write_svg(self._settings.out / "floor.svg")
+        lines = [
+            "",
+            *narration.receipt_table(self._store, self._receipts, visits),
+            *narration.delay_lines(self._receipts),
+            narration.shelf_line(shelves),
+            *front_lines,
+            narration.ledger_line(self._store, self._ledger, self._receipts),
+            *narration.engine_lines(self._store, summary),
+            *self._where_lines(),
+        ]
+        for line in lines:
+            self._output.line(line)
+
+    def _where_lines(self) -> list[str]:
+        """What was damaged, and where the results are."""
+        recording, settings = self._source.recording, self._settings
+        lines = [f"damaged: {message}" for message in recording.damaged] if recording is not None else []
+        lines.append(f"results, report.html, floor.svg and ledger.sqlite are in {settings.out}")
+        if settings.view is not None:
+            lines.append(f"look at the run in three dimensions: rerun {settings.view}")
+        return lines
+
+
+def _viewed(observations: Iterable[Observation], view: View) -> Iterator[Observation]:
+    """The observations; each goes into the Rerun recording as well."""
+    for observation in observations:
+        view.observe(observation)
+        yield observation
+
+
+def _until_closed(observations: Iterable[Observation], output: Output) -> Iterator[Observation]:
+    """The observations, until the reader of stdout is gone."""
+    for observation in observations:
+        if output.closed:
+            return
+        yield observation

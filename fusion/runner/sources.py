@@ -1,0 +1,103 @@
+"""Where a run's observations come from: a recording, a simulation, or the streams of a live store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fusion.errors import FusionError
+from fusion.files.recordings import Recording
+from fusion.observations import Observation
+from fusion.runner import example as example_file
+from fusion.runner.example import Example
+from fusion.runner.settings import RunSettings
+from fusion.runner.truth import TrueVisit, recorded_visits, simulated_visits
+from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.store.models import Store
+
+
+class Span(NamedTuple):
+    """The data time of a run, UTC nanoseconds."""
+
+    start_ns: int
+    end_ns: int
+
+
+@dataclass
+class Source:
+    """A store, its observations, and what is known of them before they come.
+
+    Attributes:
+        store: the store.
+        observations: of its sensors; empty for a live store, whose front has the streams.
+        origin: where they come from, in words.
+        span: their data time; None where they are live.
+        recording, simulation, example: what they come from, as far as it applies.
+    """
+
+    store: Store
+    observations: Iterable[Observation]
+    origin: str
+    span: Span | None = None
+    recording: Recording | None = None
+    simulation: Simulation | None = None
+    example: Example | None = None
+
+    def true_visits(self) -> list[TrueVisit] | None:
+        """What really happened; None where that is not known."""
+        if self.simulation is not None:
+            return simulated_visits(self.simulation.truth)
+        return recorded_visits(self.recording.folder) if self.recording is not None else None
+
+
+def open_source(settings: RunSettings) -> Source:
+    """The source that a run asks for. Raises FusionError where it cannot be used."""
+    if settings.live is not None:
+        if settings.store is None:
+            raise FusionError("a live store needs its store folder; pass --store")
+        return Source(Store.load(settings.store), (), f"live from {settings.live.broker}")
+    if settings.recording is not None:
+        recording = Recording(settings.recording)
+        times = recording.span_ns()
+        span = Span(*times) if times is not None else None
+        origin = f"{_minutes(span) if span is not None else 0.0:.1f} minutes recorded"
+        return Source(recording.store, recording.observations(), origin, span, recording=recording)
+    return _simulated(settings)
+
+
+def paced(observations: Iterable[Observation]) -> Iterator[Observation]:
+    """Hold each observation back until as much time has passed as in the data."""
+    first_ns, started_s = None, time.monotonic()
+    for observation in observations:
+        first_ns = observation.t_ns if first_ns is None else first_ns
+        ahead_s = (observation.t_ns - first_ns) / 1e9 - (time.monotonic() - started_s)
+        if ahead_s > 0:
+            time.sleep(ahead_s)
+        yield observation
+
+
+def _simulated(settings: RunSettings) -> Source:
+    """The demonstration shop, or the store of a folder; with an example.toml also its customers' credentials."""
+    store = Store.load(settings.store) if settings.store else demo_store()
+    example = None
+    if settings.store and (settings.store / example_file.FILE).exists():
+        example = Example.load(settings.store)
+    asked = {"minutes": settings.minutes, "shoppers": settings.shoppers}
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    try:
+        if example is not None:
+            scenario = example.scenario_for(store, settings.seed, **changes)
+        else:
+            scenario = Scenario(seed=settings.seed, **changes)
+    except ValueError as error:
+        raise FusionError(str(error)) from None
+    span = Span(scenario.start_ns, scenario.start_ns + round(scenario.minutes * 60e9))
+    simulation = Simulation(store, scenario)
+    origin = f"{_minutes(span):.1f} minutes simulated (seed {settings.seed})"
+    return Source(store, simulation.observations(), origin, span, simulation=simulation, example=example)
+
+
+def _minutes(span: Span) -> float:
+    return (span.end_ns - span.start_ns) / 60e9
