@@ -25,6 +25,26 @@ def test_init_writes_a_store_that_passes_check(tmp_path: Path, capsys: pytest.Ca
         assert name in (folder / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_new_store_can_be_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path / "shop")]) == 0
+    options = ["--minutes", "1", "--shoppers", "2", "--out", str(tmp_path / "out")]
+    assert main(["run", "--store", str(tmp_path / "shop"), *options]) == 0
+    out = capsys.readouterr().out
+    assert "shop: 5 cameras, 16 plates, 8 products; 1.0 minutes simulated (seed 1)" in out
+    assert out.count("  right") == 2 and "WRONG" not in out
+    assert (tmp_path / "out" / "receipts.jsonl").read_text().count("\n") == 2
+
+
+def test_an_example_store_runs_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--store", "biu", "--minutes", "1.5", "--shoppers", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Biu, Nanjing: ") and "gate: 2 let in" in out and "both books agree" in out
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")

@@ -1,4 +1,4 @@
-"""The stores people know, from the door to the receipt: bills are right or wait, books balance, nobody has a name."""
+"""The example stores from door to receipt: bills are right or wait, books balance, and no name is left anywhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fusion.store.models import Store
 
 STORES = Path(__file__).resolve().parents[2] / "examples" / "stores"
 FOLDERS = sorted(path.name for path in STORES.iterdir() if (path / "store.toml").exists())
-SAYS = {
+PRINTED = {
     "amazon_go": "8 let in",
     "just_walk_out": "platform fee",
     "just_walk_out_stadium": "held for visits in review",
@@ -43,14 +43,14 @@ def rows_of(out: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, tuple[int, str, str]]]:
-    """Every store run as the README says, two at a time: where its results are, exit code, stdout and stderr."""
+    """Every store run as in the README, two at a time: the folder of its results, exit code, stdout and stderr."""
     folders = {folder: tmp_path_factory.mktemp(folder) for folder in FOLDERS}
     with ThreadPoolExecutor(2) as pool:
-        asked = {
+        started = {
             folder: pool.submit(run, "run_store.py", "--store", STORES / folder, "--out", out)
             for folder, out in folders.items()
         }
-        return {folder: (folders[folder], answer.result()) for folder, answer in asked.items()}
+        return {folder: (folders[folder], answer.result()) for folder, answer in started.items()}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -63,14 +63,14 @@ def test_a_store_runs_from_door_to_receipt(
     assert len(rows) >= 3 and all("settled" in row or "review" in row for row in rows)
     assert not [row for row in rows if "settled" in row and "right" not in row]
     assert "both books agree" in out and "all accounts sum to 0; its chain holds" in out and " 0.00 " in out
-    assert SAYS[folder] in out
+    assert PRINTED[folder] in out
     store = Store.load(STORES / folder)
     with Ledger.open(tmp_path / "ledger.sqlite", store) as ledger:
         balances = ledger.balances()
         assert set(balances) <= {store.currency} and sum(balances[store.currency].values()) == 0
         assert balances[store.currency].get("receivable", 0) == 0 and balances[store.currency]["provider"] > 0
         settled = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "receipts").glob("*.json")]
-        assert sum(one["total"] for one in settled) == balances[store.currency]["provider"]
+        assert sum(receipt["total"] for receipt in settled) == balances[store.currency]["provider"]
         assert ledger.unlink_before(2**62) > 0
     # Engine, results, receipts and, once unlinked, the books know customers by pseudonym alone.
     scenario = Scenario(seed=1, minutes=8.0, shoppers=8)
@@ -100,7 +100,7 @@ def test_receipts_are_mailed_and_books_kept_in_postgres(
     assert all(to[0].endswith("@mail.example") and "Terminal News" in mail for to, mail in handler.mails)
 
 
-def test_the_store_folders_are_what_their_maker_makes(tmp_path: Path) -> None:
+def test_the_store_folders_are_those_that_their_maker_writes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(STORES.parent / "make_stores.py"), str(tmp_path)], check=True)
     made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.*")}
     shipped = {path.relative_to(FOLDER): path.read_bytes() for path in FOLDER.rglob("*.*")}
@@ -109,7 +109,7 @@ def test_the_store_folders_are_what_their_maker_makes(tmp_path: Path) -> None:
     assert sorted(store.id for stores in chain.stores.values() for store in stores) == FOLDERS
 
 
-def test_faults_of_an_example_are_told(tmp_path: Path) -> None:
+def test_faults_of_an_example_are_reported(tmp_path: Path) -> None:
     Store.load(STORES / "biu").save(tmp_path / "biu")
     (tmp_path / "biu" / "example.toml").write_text('credential = "coin"\nstart = "noon"\ntypo = 1\n')
     code, _, err = run("run_store.py", "--store", tmp_path / "biu", "--out", tmp_path / "out")
