@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.gates.credentials import CardTerminal, CodeSigner, CodeVerifier, UsedCodes, private_key
+from fusion.gates.cards import CardTerminal
+from fusion.gates.codes import CodeSigner, CodeVerifier, UsedCodes, private_key
 from fusion.gates.faces import FaceGallery, face_token
-from fusion.gates.keeper import Verified, Verifier
+from fusion.gates.verifiers import Verified, Verifier
 from fusion.runner.example import Example
 from fusion.simulation import Scenario
 from fusion.simulation.crowd import Crowd, Person

@@ -11,8 +11,11 @@ from pathlib import Path
 from fusion.engine import Engine
 from fusion.errors import FusionError
 from fusion.files.recordings import RecordingWriter
-from fusion.gates.credentials import CardTerminal, CodeVerifier, Pseudonyms, UsedCodes, public_key
-from fusion.gates.keeper import GateKeeper, OpenDoor, StaffList, Verifier
+from fusion.gates.cards import CardTerminal
+from fusion.gates.codes import CodeVerifier, UsedCodes, public_key
+from fusion.gates.keeper import GateKeeper
+from fusion.gates.pseudonyms import Pseudonyms
+from fusion.gates.verifiers import OpenDoor, StaffList, Verifier
 from fusion.live.mqtt import Broker, Live
 from fusion.money.ledger import Ledger
 from fusion.observations import Observation

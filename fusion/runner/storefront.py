@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from fusion.engine import Engine
-from fusion.gates.credentials import Pseudonyms, pseudonym
-from fusion.gates.keeper import GateKeeper, GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
+from fusion.gates.keeper import GateKeeper
+from fusion.gates.pseudonyms import Pseudonyms, pseudonym
+from fusion.gates.verifiers import GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
 from fusion.money.ledger import Ledger
 from fusion.money.mail import Mailer
 from fusion.money.payments import Checkout
@@ -44,7 +45,7 @@ SHOWN_MAX = 50
 _AGAIN = "One moment please, then try again"
 
 
-class OpensWhenPaid:
+class OpensWhenPaid(Verifier):
     """The verifier of a sealed door: it opens once the person at it has paid for what they carry."""
 
     def __init__(self, checkout: Checkout, basket: dict[str, int]) -> None:
