@@ -49,11 +49,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }  # fmt: skip
 _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
 _MODULES = (
-    "engine", "observations", "order", "results", "store.layouts", "_kernels.scales",
+    "engine", "observations", "order", "results", "stopwatch", "store.layouts", "_kernels.scales",
     "people.arms", "people.association", "people.geometry", "people.health", "people.tracks", "people.visits",
     "people.workspace",
-    "goods.attribution", "goods.carts", "goods.evidence", "goods.held", "goods.journal", "goods.loads",
-    "goods.planogram", "goods.plates", "goods.scales",
+    "goods.attribution", "goods.billing", "goods.counts", "goods.evidence", "goods.held", "goods.journal", "goods.loads",
+    "goods.planogram", "goods.plates", "goods.scales", "goods.sightings",
 )  # fmt: skip
 
 

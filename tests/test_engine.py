@@ -14,6 +14,7 @@ import pytest
 from fusion import Engine, Frame, GateScan, ItemSighting, Recording, ShelfReading, Store, replay
 from fusion.errors import JournalError, OrderError, ShapeError
 from fusion.files.results import ResultsWriter
+from fusion.goods.journal import cart
 from fusion.results import (
     People,
     PersonEntered,
@@ -94,23 +95,23 @@ def test_goods_are_conserved(answers):
     assert len(engine.journal) > 0
     assert set(engine.journal.totals().values()) <= {0}
     for receipt in of(Receipt, answers[0]):
-        assert engine.journal.balance(("cart", receipt.visit)) == {line.gtin: line.quantity for line in receipt.lines}
+        assert engine.journal.balance(cart(receipt.visit)) == {line.gtin: line.quantity for line in receipt.lines}
 
 
 def test_a_reviewer_has_the_last_word(answers):
     results, engine = answers
     receipt = next(one for one in of(Receipt, results) if one.lines)
-    cart, written = ("cart", receipt.visit), len(engine.journal)
+    account, written = cart(receipt.visit), len(engine.journal)
     first = receipt.lines[0]
     decided = engine.decide(receipt, {first.gtin: first.quantity + 1}, receipt.issued_ns + 10**9)
     assert decided.status == "settled" and decided.reasons == ()
     assert decided.total == first.unit_price * (first.quantity + 1)
-    assert engine.journal.balance(cart) == {first.gtin: first.quantity + 1}
+    assert engine.journal.balance(account) == {first.gtin: first.quantity + 1}
     assert len(engine.journal) > written and set(engine.journal.totals().values()) <= {0}
     with pytest.raises(JournalError, match="want pieces of products"):
         engine.decide(receipt, {"unknown": 1}, receipt.issued_ns)
     engine.decide(receipt, {line.gtin: line.quantity for line in receipt.lines}, receipt.issued_ns + 2 * 10**9)
-    assert engine.journal.balance(cart) == {line.gtin: line.quantity for line in receipt.lines}
+    assert engine.journal.balance(account) == {line.gtin: line.quantity for line in receipt.lines}
 
 
 def test_probabilities_are_probabilities(answers):

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fusion"
 
 # Each wing may import those above it in this list, and none below; those of one line do not import each other.
 ORDER = (
-    ("errors", "_kernels"),
+    ("errors", "stopwatch", "_kernels"),
     ("store",),
     ("example_stores",),
     ("observations", "results"),

@@ -29,7 +29,7 @@ from fusion.chain.book import ChainBook
 from fusion.chain.reconciling import reconcile
 from fusion.chain.shipping import Shipper
 from fusion.chain.streams import BATCH, LedgerSource, OutboxSource, Record, Source
-from fusion.goods.journal import Transfer
+from fusion.goods.journal import Transfer, cart, shelf
 from fusion.live.outbox import COLUMNS, Outbox
 from fusion.money.ledger import Ledger
 from fusion.results import Receipt, ReceiptLine, ReceiptStatus
@@ -95,7 +95,7 @@ def fill(ledger: Ledger, outbox: Outbox, n_receipts: int, n_transfers: int) -> N
                 ledger.post_receipt(Receipt(visit, None, *times, ReceiptStatus.SETTLED, (), "EUR", 697, LINES))
     for first in range(0, n_transfers, 1000):
         outbox.add(
-            Transfer(f"shop/a1/{T_NS + i}/{i}", T_NS + i, ("cart", f"visit {i:08d}"), ("shelf", "a1"), GTINS[0], 1)
+            Transfer(f"shop/a1/{T_NS + i}/{i}", T_NS + i, cart(f"visit {i:08d}"), shelf("a1"), GTINS[0], 1)
             for i in range(first, min(first + 1000, n_transfers))
         )
 

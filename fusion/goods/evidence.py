@@ -1,15 +1,17 @@
-"""What a reviewer needs to decide: around every open shelf event, what plates weighed and where wrists were.
+"""Evidence for a reviewer: around every open shelf event, what plates weighed and where wrists were.
 
-Kept from the moment an event is observed, since samples and arms are forgotten within seconds, until it is settled.
+Samples and arms are forgotten within seconds, so they are copied when an event is observed and kept until it settles.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion.goods.attribution import EventBelief
 from fusion.goods.loads import ShelfEvent
@@ -21,29 +23,31 @@ from fusion.store.models import Store
 # A load is gone within a second; a little quiet before and after shows the step.
 TRACE_BEFORE_S, TRACE_AFTER_S = 2.0, 2.5
 WRISTS_BEFORE_S, WRISTS_AFTER_S = 1.5, 1.0
-# About twelve a second: a hand's way is seen, and a bundle stays small.
+# About twelve a second: the path of a hand is visible, and a bundle stays small.
 WRIST_INSTANTS_MAX = 30
-# Far more than are open in a full store; about 20 kB each.
+# Far more events than are open in a full store; about 20 kB each.
 RECORDS_MAX = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Wrists:
+    """Both wrists of one track: t_ns (n,) int64, wrists_m (n, 2, 3) float32, NaN where unknown."""
+
     track_id: int
-    t_ns: np.ndarray  # (n,) int64
-    wrists_m: np.ndarray  # (n, 2, 3) float32, NaN where unknown
+    t_ns: NDArray[np.int64]
+    wrists_m: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Record:
     event: ShelfEvent
     start_ns: tuple[int, ...]
-    grams: tuple[np.ndarray, ...]
+    grams: tuple[NDArray[np.float32], ...]
     wrists: tuple[_Wrists, ...]
 
 
 class EvidenceRecorder:
-    """Traces and wrist paths about the events that are open. Bounded: the oldest record makes room."""
+    """Traces and wrist paths around the open events. Bounded: the oldest record makes room."""
 
     def __init__(self, store: Store) -> None:
         self._names = [plate.plate for plate in store.plates]
@@ -68,51 +72,53 @@ class EvidenceRecorder:
         )
         tracks = history.track[rows]
         wrists = []
-        for person in dict.fromkeys(one.person for one in belief.candidates if one.person is not None):
-            mine = np.flatnonzero(tracks == person)
-            if len(mine):
-                n = min(len(mine), WRIST_INSTANTS_MAX)
-                mine = rows.start + mine[np.linspace(0, len(mine) - 1, n).astype(np.int64)]
-                wrists.append(_Wrists(person, history.t_ns[mine], history.arms_m[mine, :, 0].astype(np.float32)))
+        for person in dict.fromkeys(c.person for c in belief.candidates if c.person is not None):
+            instants = np.flatnonzero(tracks == person)
+            if len(instants):
+                n = min(len(instants), WRIST_INSTANTS_MAX)
+                at = rows.start + instants[np.linspace(0, len(instants) - 1, n).astype(np.int64)]
+                wrists.append(_Wrists(person, history.t_ns[at], history.arms_m[at, :, 0].astype(np.float32)))
         self._records[belief.event_id] = _Record(event, tuple(start_ns), tuple(grams), tuple(wrists))
         if len(self._records) > RECORDS_MAX:
             self._records.popitem(last=False)
 
     def forget(self, event_id: int) -> None:
-        """An event is settled and told."""
+        """Drop the record of an event that has settled."""
         self._records.pop(event_id, None)
 
-    def tell(
-        self,
-        belief: EventBelief,
-        candidate_of: Callable[[int | None], tuple[str | None, str | None]],
+    def describe(
+        self, belief: EventBelief, owner_of: Callable[[int | None], tuple[str | None, str | None]]
     ) -> EventEvidence | None:
-        """Everything about an event as it looks now; None where it is not kept any more.
+        """Everything about an event as it looks now; None if its record is no longer kept.
 
-        candidate_of: account and visit of a track.
+        Args:
+            belief: the event's present belief.
+            owner_of: account and visit of a track.
         """
-        kept = self._records.get(belief.event_id)
-        if kept is None:
+        record = self._records.get(belief.event_id)
+        if record is None:
             return None
-        event = kept.event
+        event = record.event
         traces = tuple(
             PlateTrace(self._names[plate], round(float(delta_g), 3), start_ns, self._rate_hz, _rounded(grams, 2))
-            for plate, delta_g, start_ns, grams in zip(event.plates.tolist(), event.delta_g, kept.start_ns, kept.grams)
+            for plate, delta_g, start_ns, grams in zip(
+                event.plates.tolist(), event.delta_g, record.start_ns, record.grams
+            )
         )
         wrists = tuple(
             WristPath(
-                one.track_id,
-                *candidate_of(one.track_id),
-                tuple(one.t_ns.tolist()),
-                _places(one.wrists_m[:, 0]),
-                _places(one.wrists_m[:, 1]),
+                path.track_id,
+                *owner_of(path.track_id),
+                tuple(path.t_ns.tolist()),
+                _places(path.wrists_m[:, 0]),
+                _places(path.wrists_m[:, 1]),
             )
-            for one in kept.wrists
+            for path in record.wrists
         )
         alternatives = tuple(
-            Candidate(account, one.gtin, one.quantity, one.probability, visit)
-            for one in belief.candidates
-            for account, visit in [candidate_of(one.person)]
+            Candidate(account, candidate.gtin, candidate.quantity, candidate.probability, visit)
+            for candidate in belief.candidates
+            for account, visit in [owner_of(candidate.person)]
         )
         return EventEvidence(
             belief.event_id,
@@ -127,12 +133,12 @@ class EvidenceRecorder:
         )
 
 
-def _rounded(values: np.ndarray, digits: int) -> tuple[float, ...]:
+def _rounded(values: NDArray[np.float32], digits: int) -> tuple[float, ...]:
     # Rounded as float64: float32 has no short decimal for most values.
     return tuple(np.round(values.astype(np.float64), digits).tolist())
 
 
-def _places(points_m: np.ndarray) -> tuple[tuple[float, float, float] | None, ...]:
+def _places(points_m: NDArray[np.float32]) -> tuple[tuple[float, float, float] | None, ...]:
     places = np.round(points_m.astype(np.float64), 3).tolist()
-    # NaN differs from itself; a wrist is known in all three coordinates or in none.
-    return tuple((x, y, z) if x == x else None for x, y, z in places)
+    # A wrist is known in all three coordinates or in none.
+    return tuple(None if math.isnan(x) else (x, y, z) for x, y, z in places)

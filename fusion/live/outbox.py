@@ -108,7 +108,7 @@ class Outbox:
             LedgerError: the file cannot be written.
         """
         goods = [
-            (one.t_ns, one.idempotency_key, " ".join(one.debit), " ".join(one.credit), one.gtin, one.quantity)
+            (one.t_ns, one.idempotency_key, str(one.debit), str(one.credit), one.gtin, one.quantity)
             for one in transfers
         ]
         warnings = [

@@ -45,6 +45,7 @@ from fusion.files.atomic import replace_file
 from fusion.files.lines import line_of, parse_gate_line, parse_item_line
 from fusion.files.recordings import Recording
 from fusion.files.results import evidence_row
+from fusion.goods.journal import cart
 from fusion.live.gaps import Gaps, Streams
 from fusion.live.outbox import Outbox
 from fusion.money.entries import NAME_MAX
@@ -1125,7 +1126,7 @@ class Served:
         self._tell_goods(keeping.n_transfers)
         # The outbox has them; what was billed long ago would only make snapshots slower, week by week.
         assert self._engine is not None
-        inside = {("cart", visit) for visit in self._engine.open_visits}
+        inside = {cart(visit) for visit in self._engine.open_visits}
         self._engine.journal.forget(self._n_told, self._newest_ns - round(GOODS_KEPT_S * 1e9), inside)
 
     def _tell_goods(self, n_transfers: int | None = None) -> None:

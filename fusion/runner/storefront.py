@@ -19,6 +19,7 @@ from fusion.engine import Engine
 from fusion.gates.keeper import GateKeeper
 from fusion.gates.pseudonyms import Pseudonyms, pseudonym
 from fusion.gates.verifiers import GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
+from fusion.goods.journal import cart
 from fusion.money.ledger import Ledger
 from fusion.money.mail import Mailer
 from fusion.money.payments import Checkout
@@ -191,10 +192,10 @@ class Storefront(Front):
             visit = self._visit_of_track.get(track)
             if visit is None or not self._stands_to_pay(x, y):
                 continue
-            items = engine.journal.balance(("cart", visit))
+            items = engine.journal.balance(cart(visit))
             if any(n < 0 for n in items.values()):
                 continue
-            total = self._cost(items, engine.journal.moments(("cart", visit)), people.t_ns)
+            total = self._cost(items, engine.journal.moments(cart(visit)), people.t_ns)
             if self._confirmed.get(visit) == total:
                 continue
             if self.store.payment.mode == "zone":

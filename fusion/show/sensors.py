@@ -13,8 +13,9 @@ from fusion.show.page import clean, packed
 from fusion.store.models import Store
 
 if TYPE_CHECKING:
-    from fusion.engine import Engine, Health, StepTimes
+    from fusion.engine import Engine, Health
     from fusion.people.health import CameraState
+    from fusion.stopwatch import StepTimes
 
 # Health and latency are sampled this often, until there are too many samples; then half as often.
 HEALTH_PERIOD_NS = 5_000_000_000

@@ -13,7 +13,7 @@ from fusion.chain.book import ChainBook
 from fusion.chain.reconciling import reconcile
 from fusion.chain.shipping import Shipper
 from fusion.chain.streams import sources_of
-from fusion.goods.journal import Transfer
+from fusion.goods.journal import Transfer, cart, shelf
 from fusion.live.outbox import Outbox
 from fusion.money.ledger import Ledger
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
@@ -53,7 +53,7 @@ def fill(ledger: Ledger, first: int, n: int, t_ns: int = T_NS) -> None:
 
 
 def make_transfer(i: int, **changes: Any) -> Transfer:
-    transfer = Transfer(f"shop/a1/{i}", T_NS + i, ("cart", f"v{i}"), ("shelf", "a1"), GTINS[0], 1 + i % 3)
+    transfer = Transfer(f"shop/a1/{i}", T_NS + i, cart(f"v{i}"), shelf("a1"), GTINS[0], 1 + i % 3)
     return replace(transfer, **changes)
 
 

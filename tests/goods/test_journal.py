@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusion.errors import IdempotencyConflict, JournalError
-from fusion.goods.journal import OUTSIDE, Journal, Transfer
+from fusion.goods.journal import OUTSIDE, Journal, Transfer, cart, shelf
 
-SHELF, CART = ("shelf", "a1"), ("cart", "v1")
+SHELF, CART = shelf("a1"), cart("v1")
 
 
 def take(key: str = "e1", quantity: int = 2, gtin: str = "g") -> Transfer:
@@ -58,7 +58,7 @@ def test_accounts_differ() -> None:
         Transfer("k", 0, CART, CART, "g", 1)
 
 
-accounts = st.sampled_from([SHELF, CART, OUTSIDE, ("cart", "v2")])
+accounts = st.sampled_from([SHELF, CART, OUTSIDE, cart("v2")])
 step = st.tuples(st.integers(0, 9), accounts, accounts, st.sampled_from("ab"), st.integers(1, 5), st.booleans())
 steps = st.lists(step, max_size=40)
 
@@ -122,13 +122,13 @@ def test_what_is_forgotten_stays_in_the_balances(
 ) -> None:
     journal, whole = Journal(), Journal()
     transfers = [
-        Transfer(f"e{i}", i, ("cart", f"v{visit}"), ("shelf", plate), gtin, quantity)
+        Transfer(f"e{i}", i, cart(f"v{visit}"), shelf(plate), gtin, quantity)
         for i, (visit, plate, gtin, quantity) in enumerate(moves)
     ]
     for transfer in transfers:
         journal.append(transfer)
         whole.append(transfer)
-    kept = {("cart", f"v{visit}") for visit in open_visits}
+    kept = {cart(f"v{visit}") for visit in open_visits}
     n = journal.forget(number, before_ns, kept)
     limit = min(number, before_ns, len(moves))
     assert n == next((i for i, one in enumerate(transfers[:limit]) if one.debit in kept), limit)
@@ -137,7 +137,7 @@ def test_what_is_forgotten_stays_in_the_balances(
     assert all(quantity == 0 for quantity in journal.totals().values())
     for account in {account for one in transfers for account in (one.debit, one.credit)}:
         named = [one for one in transfers[n:] if account in (one.debit, one.credit)]
-        if account[0] == "shelf" or named:
+        if account.kind == "shelf" or named:
             assert journal.balance(account) == whole.balance(account)
         else:
             assert journal.balance(account) == {} and account not in journal.accounts()

@@ -718,8 +718,8 @@ def test_a_person_decides_in_a_browser(
         writer = ResultsWriter(tmp_path, store)
         for result in all_results:
             if isinstance(result, Receipt):
-                hostile = (Reason(ReasonKind.NOTE, detail=HOSTILE),)
-                doubted = dataclasses.replace(result, status=ReceiptStatus.REVIEW, reasons=hostile)
+                doubts = (Reason(ReasonKind.NOTE, detail=HOSTILE),)
+                doubted = dataclasses.replace(result, status=ReceiptStatus.REVIEW, reasons=doubts)
                 ledger.post_receipt(doubted)
                 bundle = run.engine.evidence(result.visit)
                 assert bundle is not None

@@ -1,0 +1,30 @@
+"""Evidence of open events: bounded, and forgotten once an event is final."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from goods.bills import Scene
+from goods.test_attribution import event
+
+from fusion.goods.evidence import RECORDS_MAX, EvidenceRecorder
+
+
+def test_records_are_bounded_and_the_oldest_make_room() -> None:
+    scene = Scene({7: 3}, {"ann": [7]})
+    moved = event(5.0, {3: -245.0})
+    belief = scene.attributor.observe(moved, scene.history)
+    recorder = EvidenceRecorder(scene.store)
+    for k in range(RECORDS_MAX + 20):
+        recorder.record(moved, replace(belief, event_id=k), scene.monitor, scene.history)
+    assert len(recorder) == RECORDS_MAX
+
+    def owner_of(track_id: int | None) -> tuple[str | None, str | None]:
+        return ("ann", "ann") if track_id == 7 else (None, None)
+
+    assert recorder.describe(replace(belief, event_id=3), owner_of) is None
+    described = recorder.describe(replace(belief, event_id=RECORDS_MAX), owner_of)
+    assert described is not None and described.alternatives[0].visit == "ann"
+    assert [path.visit for path in described.wrists] == ["ann"]
+    recorder.forget(RECORDS_MAX)
+    assert len(recorder) == RECORDS_MAX - 1
