@@ -52,8 +52,8 @@ _MODULES = (
     "engine", "observations", "order", "results", "stopwatch", "store.layouts", "_kernels.scales",
     "people.arms", "people.association", "people.geometry", "people.health", "people.tracks", "people.visits",
     "people.workspace",
-    "goods.attribution", "goods.billing", "goods.counts", "goods.evidence", "goods.held", "goods.journal", "goods.loads",
-    "goods.planogram", "goods.plates", "goods.scales", "goods.sightings",
+    "goods.attribution", "goods.billing", "goods.counts", "goods.evidence", "goods.held", "goods.journal",
+    "goods.loads", "goods.planogram", "goods.plates", "goods.scales", "goods.sightings",
 )  # fmt: skip
 
 
