@@ -1,1 +1,1 @@
-"""The shop as a page: what a runner tells while it runs (`feed`), who may look (`users`), and the page (`server`)."""
+"""The store as a live page: the runner's feed, the people who may sign in, and the server with the review queue."""

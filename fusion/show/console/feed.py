@@ -1,12 +1,13 @@
-"""What a running store tells its consoles: JSON lines over a socket that only this user of this machine can open.
+"""The feed of a running store to its consoles: JSON lines over a socket that only this user of this machine can open.
 
-The runner pays for one line ten times a second, however many consoles there are; a console that reads too slowly is let
-go and comes again. Nothing here changes what the engine does.
+The runner pays for one line ten times a second, however many consoles there are; a console that reads too slowly is cut
+off and connects again. Nothing here changes what the engine does.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import stat
@@ -14,6 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ from fusion.results import (
     Warning,
 )
 from fusion.sentences import reason_text, sentence
+from fusion.show.sensors import CameraCondition
 
 if TYPE_CHECKING:
     from fusion.engine import Engine
@@ -41,49 +44,122 @@ if TYPE_CHECKING:
 STATES_PER_S = 10
 HEALTH_EVERY_S = 10.0
 ACCEPT_EVERY_S = 0.5
-# What somebody who comes later is told of the past.
+# The past that a console is sent when it connects.
 EVENTS_KEPT, ALERTS_KEPT, RECEIPTS_KEPT = 40, 60, 40
-# Unread bytes at which a console is let go: some seconds of a full store.
+# Unread bytes at which a console is cut off: some seconds of a full store.
 UNREAD_MAX_BYTES = 1 << 20
 READERS_MAX = 16
 CLOSE_MAX_S = 0.5
+NO_CREDENTIAL = "no credential"
+
+
+@dataclass
+class _Visit:
+    """An open visit: how pages call it, and what its cart seems to hold."""
+
+    label: str
+    cart: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class _Reader:
+    """A console that is connected."""
+
+    socket: socket.socket
+    unread: bytearray
+
+
+class _Shop:
+    """What changes seldom: who is who, what they carry, who passed the gates."""
+
+    def __init__(self, store: Store) -> None:
+        self._staff: set[int] = set()
+        self._visit_of_track: dict[int, str] = {}
+        self._visits: dict[str, _Visit] = {}
+        self._gates: dict[str, list[Any]] = {gate.id: [None, ""] for gate in store.gate}
+        self._counts = Counter(entered=0, left=0)
+
+    def enter(self, entered: PersonEntered) -> None:
+        self._counts["entered"] += 1
+        if entered.staff:
+            self._staff.add(entered.track_id)
+        elif entered.visit is not None:
+            self._visit_of_track[entered.track_id] = entered.visit
+            visit = self._visits.setdefault(entered.visit, _Visit(""))
+            visit.label = entered.account or NO_CREDENTIAL
+        self._pass(entered.gate, entered.t_ns, "in")
+
+    def leave(self, left: PersonLeft) -> None:
+        self._counts["left"] += 1
+        self._visit_of_track.pop(left.track_id, None)
+        self._staff.discard(left.track_id)
+        self._pass(left.gate, left.t_ns, "out")
+
+    def _pass(self, gate: str | None, t_ns: int, direction: str) -> None:
+        if gate in self._gates:
+            self._gates[gate] = [_ms(t_ns), direction]
+
+    def move(self, visit: str | None, gtin: str, pieces: int) -> str:
+        """Put pieces into a cart, or take them out. Returns how pages call the person."""
+        shopper = self._visits.get(visit or "")
+        if shopper is None:
+            return "an unidentified visitor"
+        shopper.cart[gtin] += pieces
+        return shopper.label
+
+    def end(self, receipt: Receipt) -> str:
+        """Forget a visit that has its receipt. Returns how pages call it."""
+        visit = self._visits.pop(receipt.visit, None)
+        return visit.label if visit is not None else receipt.account or NO_CREDENTIAL
+
+    def line(self) -> str:
+        who: dict[int, tuple[str, str | None]] = {
+            **{track: ("shopper", visit) for track, visit in self._visit_of_track.items()},
+            **{track: ("staff", None) for track in self._staff},
+        }
+        carts = [
+            [name, visit.label, [[gtin, n] for gtin, n in visit.cart.items() if n > 0]]
+            for name, visit in self._visits.items()
+        ]
+        return _line("shop", {"who": who, "carts": carts, "gates": self._gates, "counts": self._counts})
 
 
 class LiveFeed:
-    """The runner's side. Give it every result; it never waits for anybody.
+    """The runner's side. Give it every result; it never waits for a console.
 
         with LiveFeed(store, engine, "out/live.sock") as feed:
             for result in run.results():
                 feed.add(result)
 
     Attributes:
-        dropped: readers that were let go because they read too slowly.
+        path: of the socket.
+        dropped: consoles that were cut off because they read too slowly.
     """
 
     def __init__(
-        self, store: Store, engine: Engine, path: str | Path, clock_s: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        engine: Engine,
+        path: str | Path,
+        clock_s: Callable[[], float] = time.monotonic,
+        unread_max_bytes: int = UNREAD_MAX_BYTES,
     ) -> None:
         """Begin to listen.
 
         Args:
-            store: whose run it is.
+            store: the store of the run.
             engine: asked for health; not changed.
-            path: of the socket; made with rights for this user alone. A socket that a dead runner left is replaced.
-            clock_s: paces the states; people look at real time, also where a recording runs faster.
+            path: of the socket; created with rights for this user alone. A socket that a dead runner left is replaced.
+            clock_s: paces the states, since people watch in real time even where a recording runs faster.
+            unread_max_bytes: a console with more unread bytes is cut off.
 
         Raises:
-            FusionError: something else lies there, another runner listens, or the path is too long for a socket.
+            FusionError: another file is at the path, another runner listens there, or the path is too long.
         """
         self.path = Path(path)
         self.dropped = 0
-        self._engine, self._clock_s = engine, clock_s
-        self._staff: set[int] = set()
-        self._visit_of: dict[int, str] = {}
-        self._label: dict[str, str] = {}
-        self._carts: dict[str, Counter[str]] = {}
-        self._gates: dict[str, list[Any]] = {gate.id: [None, ""] for gate in store.gate}
-        self._counts = Counter(entered=0, left=0)
-        self._step_us: dict[str, float] = {}
+        self._engine, self._clock_s, self._unread_max_bytes = engine, clock_s, unread_max_bytes
+        self._shop = _Shop(store)
         self._past = {
             "event": deque[str](maxlen=EVENTS_KEPT),
             "alert": deque[str](maxlen=ALERTS_KEPT),
@@ -91,137 +167,121 @@ class LiveFeed:
         }
         self._next_s = self._next_health_s = self._next_accept_s = 0.0
         self._changed = True
-        self._readers: list[tuple[socket.socket, bytearray]] = []
+        self._readers: list[_Reader] = []
         self._listener = _listening(self.path)
+
+    @property
+    def n_readers(self) -> int:
+        """Consoles that are connected."""
+        return len(self._readers)
+
+    @property
+    def n_unread(self) -> int:
+        """Bytes that consoles have not read yet."""
+        return sum(len(reader.unread) for reader in self._readers)
 
     def add(self, result: Result) -> None:
         """Take in one result, in the order in which the engine gives them."""
         if isinstance(result, People):
-            self._state(result)
+            self._send_state(result)
             return
         self._changed |= not isinstance(result, Warning | ShelfEventExplained | Evidence)
         match result:
             case PersonEntered():
-                self._counts["entered"] += 1
-                if result.staff:
-                    self._staff.add(result.track_id)
-                elif result.visit is not None:
-                    self._visit_of[result.track_id] = result.visit
-                    self._label[result.visit] = result.account or "no credential"
-                    self._carts.setdefault(result.visit, Counter())
-                self._passed(result.gate, result.t_ns, "in")
+                self._shop.enter(result)
             case PersonLeft():
-                self._counts["left"] += 1
-                self._visit_of.pop(result.track_id, None)
-                self._staff.discard(result.track_id)
-                self._passed(result.gate, result.t_ns, "out")
+                self._shop.leave(result)
             case Picked() | PutBack():
                 pieces = result.quantity if isinstance(result, Picked) else -result.quantity
-                if result.visit in self._carts:
-                    self._carts[result.visit][result.gtin] += pieces
-                whose = self._label.get(result.visit or "", "somebody")
-                self._tell("event", [_ms(result.t_ns), result.plate, result.gtin, -pieces, whose, result.probability])
+                label = self._shop.move(result.visit, result.gtin, pieces)
+                row = [_ms(result.t_ns), result.plate, result.gtin, -pieces, label, result.probability]
+                self._publish("event", row)
             case Receipt():
-                self._carts.pop(result.visit, None)
-                whose = self._label.pop(result.visit, result.account or "no credential")
-                told = [_ms(result.issued_ns), result.visit, whose, result.status, result.total]
-                told += [reason_text(result.reasons), [reason.kind for reason in result.reasons]]
-                self._tell("receipt", told)
+                row = [_ms(result.issued_ns), result.visit, self._shop.end(result), result.status, result.total]
+                row += [reason_text(result.reasons), [reason.kind for reason in result.reasons]]
+                self._publish("receipt", row)
             case Warning():
-                self._tell("alert", [_ms(result.t_ns), result.kind, result.subject, sentence(result)])
+                self._publish("alert", [_ms(result.t_ns), result.kind, result.subject, sentence(result)])
 
     def follow(self, engine: Engine) -> None:
-        """Ask another engine for health from now on: one that goes on in the place of the first."""
+        """Ask another engine for health from now on: one that resumes in the place of the first."""
         self._engine = engine
 
-    def _passed(self, gate: str | None, t_ns: int, way: str) -> None:
-        if gate in self._gates:
-            self._gates[gate] = [_ms(t_ns), way]
-
-    def _state(self, people: People) -> None:
+    def _send_state(self, people: People) -> None:
         now_s = self._clock_s()
         if now_s < self._next_s:
             return
-        # At most so often, whatever the pace of the data; no catching up after a pause.
+        # At most STATES_PER_S, whatever the pace of the data; no catching up after a pause.
         self._next_s = max(self._next_s + 1.0 / STATES_PER_S, now_s)
         if now_s >= self._next_accept_s:
             self._next_accept_s = now_s + ACCEPT_EVERY_S
-            self._accept()
+            self.accept()
         if not self._readers:
             return
         if self._changed:
             self._changed = False
-            self._send(self._shop())
-        # Ten times a second: arrays as they are, for the console to unpack. Text would cost several times as much.
-        arrays = (people.track_id, people.confirmed, people.position_m)
-        packed = '","'.join(array.tobytes().hex() for array in arrays)
-        self._send(f'{{"at":[{_ms(people.t_ns)},"{packed}"]}}\n')
+            self._send(self._shop.line())
+        self._send(_state_line(people))
         if now_s >= self._next_health_s:
             self._next_health_s = now_s + HEALTH_EVERY_S
             self._send(self._health())
 
-    def _shop(self) -> str:
-        """What changes seldom: who is who, what they carry, gates."""
-        who = {
-            **{track: ("shopper", visit) for track, visit in self._visit_of.items()},
-            **{track: ("staff", None) for track in self._staff},
-        }
-        carts = [
-            [visit, self._label[visit], [[gtin, n] for gtin, n in cart.items() if n > 0]]
-            for visit, cart in self._carts.items()
-        ]
-        return _line("shop", {"who": who, "carts": carts, "gates": self._gates, "counts": self._counts})
-
     def _health(self) -> str:
         health = self._engine.health()
-        cameras = [
-            [one.name, "down" if one.down else "moved" if one.moved else "misses people" if one.misses else ""]
-            for one in health.cameras
-        ]
-        plates = [[one.name, one.fault] for one in health.plates if one.fault]
+        cameras = []
+        for camera in health.cameras:
+            condition = CameraCondition.of(camera)
+            cameras.append([camera.name, "" if condition is CameraCondition.FINE else condition.words])
+        plates = [[plate.name, plate.fault] for plate in health.plates if plate.fault]
         times = self._engine.step_times
         return _line("health", {"cameras": cameras, "plates": plates, "step_us": times.summary_us()})
 
-    def _tell(self, kind: str, row: list[Any]) -> None:
+    def _publish(self, kind: str, row: list[Any]) -> None:
         line = _line(kind, row)
         self._past[kind].append(line)
         if self._readers:
             self._send(line)
 
-    def _accept(self) -> None:
+    def accept(self) -> None:
+        """Let in the consoles that wait; `add` does so twice a second."""
         with suppress(BlockingIOError):
             while len(self._readers) < READERS_MAX:
-                reader, _ = self._listener.accept()
-                reader.setblocking(False)
+                console, _ = self._listener.accept()
+                console.setblocking(False)
                 past = "".join(line for lines in self._past.values() for line in lines)
-                self._readers.append((reader, bytearray((past + self._health() + self._shop()).encode())))
+                unread = bytearray((past + self._health() + self._shop.line()).encode())
+                self._readers.append(_Reader(console, unread))
+
+    def flush(self) -> None:
+        """Send as much as consoles can take now; `add` does so with every line."""
+        self._send("")
 
     def _send(self, line: str) -> None:
         data = line.encode()
         kept = []
-        for reader, unread in self._readers:
-            unread += data
+        for reader in self._readers:
+            reader.unread += data
             try:
-                del unread[: reader.send(unread)]
+                del reader.unread[: reader.socket.send(reader.unread)]
             except BlockingIOError:
                 pass
             except OSError:
-                reader.close()
+                reader.socket.close()
                 continue
-            if len(unread) > UNREAD_MAX_BYTES:
+            if len(reader.unread) > self._unread_max_bytes:
                 self.dropped += 1
-                reader.close()
+                reader.socket.close()
                 continue
-            kept.append((reader, unread))
+            kept.append(reader)
         self._readers = kept
 
     def close(self) -> None:
-        """End; readers get what they have not read yet, if they read on."""
-        for reader, unread in self._readers:
+        """End; a console that reads on gets what it has not read yet."""
+        for reader in self._readers:
             with suppress(OSError):
-                reader.settimeout(CLOSE_MAX_S)
-                reader.sendall(unread)
-            reader.close()
+                reader.socket.settimeout(CLOSE_MAX_S)
+                reader.socket.sendall(reader.unread)
+            reader.socket.close()
         self._readers = []
         self._listener.close()
         with suppress(FileNotFoundError):
@@ -238,7 +298,7 @@ def _ms(t_ns: int) -> int:
     return t_ns // 1_000_000
 
 
-# Made once: `json.dumps` with options makes one a call.
+# Made once, since `json.dumps` with options makes an encoder for every call.
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -246,15 +306,23 @@ def _line(kind: str, content: Any) -> str:
     return _json({kind: content}) + "\n"
 
 
+def _state_line(people: People) -> str:
+    """Where everybody is: arrays in hexadecimal, since as text they would cost several times as much."""
+    arrays = (people.track_id, people.confirmed, people.position_m)
+    packed = '","'.join(array.tobytes().hex() for array in arrays)
+    return f'{{"at":[{_ms(people.t_ns)},"{packed}"]}}\n'
+
+
 def _listening(path: Path) -> socket.socket:
+    """A socket at a path that accepts connections of this user."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.exists():
             if not stat.S_ISSOCK(path.stat().st_mode):
-                raise FusionError(f"{path}: want a place for a socket, got a file that is none")
+                raise FusionError(f"{path}: a file that is not a socket is in the way")
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial, suppress(OSError):
                 trial.connect(str(path))
-                raise FusionError(f"{path}: want a place for a socket, got one on which another runner listens")
+                raise FusionError(f"{path}: another runner listens on this socket")
             path.unlink()
         before = os.umask(0o177)
         try:
@@ -265,7 +333,7 @@ def _listening(path: Path) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise FusionError(f"{path}: want a place for a socket, got: {error}") from None
+        raise FusionError(f"{path}: the socket cannot be created: {error}") from None
     except FusionError:
         listener.close()
         raise
@@ -273,27 +341,26 @@ def _listening(path: Path) -> socket.socket:
 
 
 class FloorReader:
-    """The console's side of "shop" and "at" lines: puts them together to what a page draws."""
+    """The console's side of "shop" and "at" lines: combines them into the states that pages draw."""
 
     def __init__(self) -> None:
-        self._shop: dict[str, Any] = {"who": {}, "carts": [], "gates": {}, "counts": {}}
-        self._slow = ""
+        self._who: dict[str, Any] = {}
+        self._rest = '"carts":[],"gates":{},"counts":{}'
 
     def shop(self, line: str) -> None:
-        """Take in a line of what changes seldom. Raises ValueError, KeyError where it is none."""
+        """Take in a line of what changes seldom. Raises ValueError, KeyError or TypeError where it is garbled."""
         shop = json.loads(line)["shop"]
-        self._slow = _json({key: shop[key] for key in ("carts", "gates", "counts")})[1:-1]
-        self._shop = shop
+        rest = _json({key: shop[key] for key in ("carts", "gates", "counts")})[1:-1]
+        self._who, self._rest = shop["who"], rest
 
     def at(self, line: str) -> str:
-        """The state that a line of places makes, as a line for pages. Raises ValueError, KeyError where it is none."""
+        """The state for pages after a line of places. Raises ValueError, KeyError or TypeError where it is garbled."""
         ms, *packed = json.loads(line)["at"]
-        tracks, known, places_m = (
+        tracks, confirmed, places_m = (
             np.frombuffer(bytes.fromhex(text), kind) for text, kind in zip(packed, ("int64", "bool", "float64"))
         )
-        who = self._shop["who"]
         rows = []
-        for track, sure, (x, y) in zip(tracks.tolist(), known.tolist(), places_m.reshape(-1, 2).tolist()):
-            if sure and x == x and y == y:
-                rows.append([track, round(100 * x), round(100 * y), *who.get(str(track), ("unknown", None))])
-        return f'{{"state":{{"ms":{int(ms)},"people":{_json(rows)},{self._slow}}}}}'
+        for track, sure, (x, y) in zip(tracks.tolist(), confirmed.tolist(), places_m.reshape(-1, 2).tolist()):
+            if sure and not math.isnan(x) and not math.isnan(y):
+                rows.append([track, round(100 * x), round(100 * y), *self._who.get(str(track), ("unknown", None))])
+        return f'{{"state":{{"ms":{int(ms)},"people":{_json(rows)},{self._rest}}}}}'

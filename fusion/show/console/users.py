@@ -1,4 +1,4 @@
-"""Who may use a console: names, hashed passwords, the stores they may see; and the sessions of those who signed in."""
+"""The people who may use a console: names, hashed passwords, and the stores that each may see."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import hmac
 import json
 import os
 import secrets
-from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -19,13 +16,9 @@ from fusion.errors import FusionError
 from fusion.files.atomic import replace_file
 from fusion.store.values import StrictModel
 
-# RFC 7914 parameters: 32 MiB and some 80 ms a try.
+# Parameters of scrypt (RFC 7914): 32 MiB and some 80 ms a try.
 SCRYPT = {"n": 1 << 15, "r": 8, "p": 1, "maxmem": 64 << 20}
 PASSWORD_MIN, PASSWORD_MAX, NAME_MAX = 10, 200, 60
-# A person at work is signed in for a shift, and out again after an hour without a click.
-SESSION_MAX_S, IDLE_MAX_S, SESSIONS_MAX = 10 * 3600.0, 3600.0, 200
-# Wrong passwords for a name, or from a machine, before both have to wait.
-TRIES, WAIT_S, TRIED_MAX = 5, 60.0, 10_000
 
 
 class _User(StrictModel):
@@ -41,10 +34,10 @@ class Users:
     """A file of users: JSON, readable by its owner alone; several stores' consoles may share one."""
 
     def __init__(self, path: str | Path) -> None:
-        """Read the file; none is an empty one.
+        """Read the file; a missing file holds no users.
 
         Raises:
-            FusionError: the file cannot be read, others may read it, or its contents are no users.
+            FusionError: the file cannot be read, others may read it, or it does not hold users.
         """
         self.path = Path(path)
         self._users = self._read()
@@ -53,12 +46,12 @@ class Users:
         try:
             with open(self.path, "rb") as file:
                 if os.fstat(file.fileno()).st_mode & 0o077:
-                    raise FusionError(f"{self.path}: want a file that its owner alone can read (chmod 600)")
+                    raise FusionError(f"{self.path}: other users can read this file; run chmod 600 on it")
                 return _FILE.validate_json(file.read())
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise FusionError(f"{self.path}: want users, got: {error}") from None
+            raise FusionError(f"{self.path}: the users cannot be read: {error}") from None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the file"
@@ -68,10 +61,10 @@ class Users:
         return len(self._users)
 
     def add(self, name: str, password: str, store: str) -> None:
-        """Let somebody use a store's console; sets the password anew where the name is known.
+        """Let a person use a store's console; an existing name keeps its stores and gets the new password.
 
         Raises:
-            FusionError: the name or the password cannot be used, or the file not be written.
+            FusionError: the name or the password cannot be used, or the file cannot be written.
         """
         if not name.isprintable() or not name.strip() or name != name.strip() or len(name) > NAME_MAX:
             raise FusionError(f"name: want up to {NAME_MAX} printable characters, got {name!r}")
@@ -88,10 +81,10 @@ class Users:
             raise FusionError(f"{self.path}: cannot be written: {error}") from None
 
     def check(self, name: str, password: str, store: str) -> bool:
-        """Whether this is the name's password and the name may see the store. Takes as long for unknown names.
+        """Whether the password is right and its owner may see the store. Takes as long for unknown names.
 
-        By the file as it is now: who was added or taken out since need not wait for a restart. One that cannot be read
-        meanwhile changes nothing.
+        The file is read again each time, so that additions and removals take effect without a restart. While it cannot
+        be read, the users stay as they were.
         """
         with suppress(FusionError):
             self._users = self._read()
@@ -103,70 +96,3 @@ class Users:
 
 def _hashed(password: str, salt: bytes) -> bytes:
     return hashlib.scrypt(password.encode("utf-8", "surrogatepass"), salt=salt, dklen=32, **SCRYPT)
-
-
-@dataclass
-class Session:
-    """Somebody who signed in.
-
-    Attributes:
-        csrf: what a request that changes something has to repeat; a page of another site cannot know it.
-        began_s, used_s: by the clock of `Sessions`.
-    """
-
-    user: str
-    csrf: str
-    began_s: float
-    used_s: float
-
-
-class Sessions:
-    """Who is signed in, in memory: a restart signs everybody out, and a token of another console means nothing here."""
-
-    def __init__(self) -> None:
-        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
-        self._failed: OrderedDict[str, list[Any]] = OrderedDict()  # by name or machine: tries, the last one's time
-
-    def begin(self, user: str, now_s: float) -> str:
-        """Sign somebody in; returns the token of the session, kept here only as a hash."""
-        token = secrets.token_urlsafe(32)
-        self._sessions[_digest(token)] = Session(user, secrets.token_urlsafe(24), now_s, now_s)
-        while len(self._sessions) > SESSIONS_MAX:
-            self._sessions.popitem(last=False)
-        return token
-
-    def get(self, token: str | None, now_s: float, *, touch: bool = True) -> Session | None:
-        """The session of a token; None where it is forged, ended or too old. `touch`: a person did something."""
-        key = _digest(token or "")
-        session = self._sessions.get(key)
-        if session is None:
-            return None
-        if now_s - session.began_s > SESSION_MAX_S or now_s - session.used_s > IDLE_MAX_S:
-            del self._sessions[key]
-            return None
-        if touch:
-            session.used_s = now_s
-        return session
-
-    def end(self, token: str | None) -> None:
-        self._sessions.pop(_digest(token or ""), None)
-
-    def must_wait(self, keys: tuple[str, ...], now_s: float) -> bool:
-        """Whether one of these failed so often lately that nobody listens to it now."""
-        failed = [self._failed[key] for key in keys if key in self._failed]
-        return any(n >= TRIES and now_s - last_s < WAIT_S for n, last_s in failed)
-
-    def failed(self, keys: tuple[str, ...], now_s: float) -> None:
-        for key in keys:
-            n, last_s = self._failed.pop(key, (0, now_s))
-            self._failed[key] = [1 if now_s - last_s > WAIT_S else n + 1, now_s]
-        while len(self._failed) > TRIED_MAX:
-            self._failed.popitem(last=False)
-
-    def succeeded(self, keys: tuple[str, ...]) -> None:
-        for key in keys:
-            self._failed.pop(key, None)
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

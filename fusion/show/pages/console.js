@@ -7,9 +7,9 @@
   async function ask(path, options) {
     const answer = await fetch(path, { credentials: "same-origin", ...options });
     if (answer.status === 401) { leave(); throw new Error("signed out"); }
-    const said = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new Error(said.error || `status ${answer.status}`);
-    return said;
+    const content = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Error(content.error || `status ${answer.status}`);
+    return content;
   }
   const store = await ask("/api/store");
   const plates = new Map(Object.entries(store.plates));
@@ -20,11 +20,11 @@
   const dayFormat = zoned({ weekday: "short", day: "numeric", month: "long" });
   const clock = (ms) => clockFormat.format(new Date(ms));
 
-  // Numbers in the order in which visits came, here as on every list, so that colour is never the only sign.
+  // Visits are numbered in the order of their arrival, on the plan as in every list, so that colour is never the only sign.
   const numbers = new Map();
   const numberOf = (visit) => { if (!numbers.has(visit)) numbers.set(visit, numbers.size + 1); return numbers.get(visit); };
-  const look = (visit, label) => visit ? { label, number: String(numberOf(visit)), colour: `c${(numberOf(visit) - 1) % 8}` } : { label: label || "somebody unknown", number: "?", colour: "cnone" };
-  const badge = (one) => make("span", { class: `badge ${one.colour}${one.number === "?" ? " unknown" : ""}`, "aria-hidden": "true" }, one.number);
+  const look = (visit, label) => visit ? { label, number: String(numberOf(visit)), colour: `c${(numberOf(visit) - 1) % 8}` } : { label: label || "unidentified visitor", number: "?", colour: "cnone" };
+  const badge = (person) => make("span", { class: `badge ${person.colour}${person.number === "?" ? " unknown" : ""}`, "aria-hidden": "true" }, person.number);
 
   // ---- the floor ----
   const plan = $("plan"), layer = $("layer-people"), marks = new Map();
@@ -41,25 +41,25 @@
     const seen = new Set(), r = 8.5 * unit;
     for (const [track, x, y, kind, visit] of people) {
       seen.add(track);
-      let one = marks.get(track);
-      if (!one || one.kind !== kind) {
-        if (one) one.group.remove();
-        one = { kind, group: draw("g"), shape: kind === "staff" ? draw("rect") : draw("circle"), number: draw("text"), title: draw("title") };
-        one.group.append(one.shape, one.number, one.title);
-        layer.append(one.group);
-        marks.set(track, one);
+      let mark = marks.get(track);
+      if (!mark || mark.kind !== kind) {
+        if (mark) mark.group.remove();
+        mark = { kind, group: draw("g"), shape: kind === "staff" ? draw("rect") : draw("circle"), number: draw("text"), title: draw("title") };
+        mark.group.append(mark.shape, mark.number, mark.title);
+        layer.append(mark.group);
+        marks.set(track, mark);
       }
       const who = kind === "shopper" ? look(visit) : { number: kind === "staff" ? "S" : "?", colour: "cnone" };
-      one.group.setAttribute("class", who.colour);
-      one.shape.setAttribute("class", `mark ${kind}`);
-      if (one.shape.tagName === "rect") for (const [key, value] of [["x", x - r], ["y", -y - r], ["width", 2 * r], ["height", 2 * r]]) one.shape.setAttribute(key, value);
-      else for (const [key, value] of [["cx", x], ["cy", -y], ["r", r]]) one.shape.setAttribute(key, value);
-      one.number.setAttribute("class", `number-in${who.number.length > 2 ? " long" : ""}`);
-      one.number.setAttribute("x", x); one.number.setAttribute("y", -y + 0.5 * unit);
-      one.number.textContent = who.number;
-      one.title.textContent = kind === "shopper" ? visit : kind;
+      mark.group.setAttribute("class", who.colour);
+      mark.shape.setAttribute("class", `mark ${kind}`);
+      if (mark.shape.tagName === "rect") for (const [key, value] of [["x", x - r], ["y", -y - r], ["width", 2 * r], ["height", 2 * r]]) mark.shape.setAttribute(key, value);
+      else for (const [key, value] of [["cx", x], ["cy", -y], ["r", r]]) mark.shape.setAttribute(key, value);
+      mark.number.setAttribute("class", `number-in${who.number.length > 2 ? " long" : ""}`);
+      mark.number.setAttribute("x", x); mark.number.setAttribute("y", -y + 0.5 * unit);
+      mark.number.textContent = who.number;
+      mark.title.textContent = kind === "shopper" ? visit : kind;
     }
-    for (const [track, one] of marks) if (!seen.has(track)) { one.group.remove(); marks.delete(track); }
+    for (const [track, mark] of marks) if (!seen.has(track)) { mark.group.remove(); marks.delete(track); }
   }
   function flash([ms, plate, , quantity]) {
     const at = plates.get(plate);
@@ -77,7 +77,7 @@
     $("carts-count").textContent = plural(carts.length, "visit");
     $("carts").replaceChildren(...(carts.length ? carts.map(([visit, label, goods]) => make("div", { class: "cart" },
       make("b", {}, badge(look(visit, label)), label, make("span", { class: "sum" }, money(goods.reduce((sum, [gtin, n]) => sum + n * price(gtin), 0)))),
-      make("ul", {}, ...goods.map(([gtin, n]) => make("li", {}, `${n} \u00d7 ${product(gtin)}`))))) : [make("p", { class: "soft" }, "Nobody is shopping.")]));
+      make("ul", {}, ...goods.map(([gtin, n]) => make("li", {}, `${n} \u00d7 ${product(gtin)}`))))) : [make("p", { class: "soft" }, "No open visits.")]));
   }
   function drawGates(gates) {
     $("gates").replaceChildren(...Object.entries(gates).map(([gate, [ms, way]]) => make("span", {}, `${gate}: ${ms === null ? "quiet" : `last ${way} ${clock(ms)}`}`)));
@@ -89,7 +89,7 @@
     document.documentElement.dataset.states = String(Number(document.documentElement.dataset.states || 0) + 1);
   }
 
-  // ---- what happens ----
+  // ---- events ----
   const listed = (id, row, n) => { const list = $(id); list.prepend(row); while (list.children.length > n) list.lastChild.remove(); };
   function goods(row) {
     const [ms, plate, gtin, quantity, label, p] = row;
@@ -99,10 +99,10 @@
   const alert = ([ms, kind, subject, message]) => listed("alerts", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("b", {}, `! ${kind}: ${subject}`), make("p", {}, message)), 60);
   const bill = ([ms, visit, label, status, total]) => listed("bills", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("span", {}, label), make("b", {}, money(total)), make("p", {}, status === "settled" ? "\u2713 settled" : "! for review")), 40);
   function health(now) {
-    const cameras = now.cameras.filter((one) => one[1]), bad = cameras.length + now.plates.length;
+    const cameras = now.cameras.filter((camera) => camera[1]), bad = cameras.length + now.plates.length;
     $("sensors").textContent = bad ? `! ${[...cameras.map(([name, fault]) => `${name} ${fault}`), ...now.plates.map(([name, fault]) => `plate ${name} ${fault}`)].slice(0, 4).join(", ")}${bad > 4 ? ` and ${bad - 4} more` : ""}` : `\u2713 ${plural(now.cameras.length, "camera")} and all plates fine`;
   }
-  // Every stream begins with the past.
+  // Every stream begins with the recent past.
   const forget = () => { for (const id of ["events", "alerts", "bills"]) $(id).replaceChildren(); };
   function live(on) {
     $("live").textContent = on ? "\u25cf live" : "\u25cb the store is not running";
@@ -117,37 +117,37 @@
     $("waiting").className = `pill ${rows.length ? "warn" : "good"}`;
     $("reviews-count").textContent = rows.length ? plural(rows.length, "visit") : "";
     const focused = document.activeElement && document.activeElement.dataset.visit;
-    $("reviews").replaceChildren(...(rows.length ? rows.map((one) => make("li", {}, make("button", { type: "button", "data-visit": one.visit, on: { click: () => open(one.visit) } },
-      make("span", { class: "name" }, one.account || "no credential"), make("b", {}, money(one.total)), make("span", { class: "soft" }, plural(one.pieces, "piece")), make("span", { class: "reason" }, one.reason || ""))))
-      : [make("li", { class: "empty" }, "\u2713 Nobody waits for a decision.")]));
+    $("reviews").replaceChildren(...(rows.length ? rows.map((row) => make("li", {}, make("button", { type: "button", "data-visit": row.visit, on: { click: () => open(row.visit) } },
+      make("span", { class: "name" }, row.account || "no credential"), make("b", {}, money(row.total)), make("span", { class: "soft" }, plural(row.pieces, "piece")), make("span", { class: "reason" }, row.reason || ""))))
+      : [make("li", { class: "empty" }, "\u2713 No visit waits for a decision.")]));
     if (focused) focusQueue(focused);
-    if (shown && $("review").open && !deciding && !rows.some((one) => one.visit === shown.visit)) {
+    if (shown && $("review").open && !deciding && !rows.some((row) => row.visit === shown.visit)) {
       shown.status = "decided";
-      said("Decided meanwhile, by another console");
+      notify("Another console has decided this visit");
       buttons(false);
     }
   }
 
-  // The list is drawn anew with every change: whoever goes through it by keyboard stays where they were.
-  const focusQueue = (visit) => { const rows = [...$("reviews").querySelectorAll("button")], row = rows.find((one) => one.dataset.visit === visit) || rows[0]; if (row) row.focus(); };
+  // The list is drawn again with every change; the keyboard's focus stays on the same visit.
+  const focusQueue = (visit) => { const rows = [...$("reviews").querySelectorAll("button")], row = rows.find((button) => button.dataset.visit === visit) || rows[0]; if (row) row.focus(); };
 
   // ---- a decision ----
   let shown = null, lines = [], deciding = false;
-  const said = (text) => { $("review-said").textContent = text; };
-  const altered = () => JSON.stringify(lines.filter((one) => one[1] > 0).map((one) => one.slice(0, 2))) !== JSON.stringify(merged(shown.lines).map((one) => one.slice(0, 2)));
+  const notify = (text) => { $("review-message").textContent = text; };
+  const altered = () => JSON.stringify(lines.filter((line) => line[1] > 0).map((line) => line.slice(0, 2))) !== JSON.stringify(merged(shown.lines).map((line) => line.slice(0, 2)));
   function buttons(on) {
     const changed = shown && altered();
     $("accept").disabled = !on || changed;
     $("correct").disabled = !on || !changed;
     $("waive").disabled = !on;
   }
-  // One row a product: the ledger keeps pieces at different prices apart. [gtin, pieces, price of one, how sure, what
-  // the bill has of it: pieces and their sum]
+  // One row for each product, although the ledger keeps pieces at different prices apart: [gtin, pieces, price of a piece,
+  // confidence, [pieces on the bill, their sum]].
   function merged(rows) {
     const found = new Map();
     for (const [gtin, quantity, unit, sure] of rows) {
-      const one = found.get(gtin);
-      if (one) { one[1] += quantity; one[3] = Math.min(one[3], sure); one[4][0] += quantity; one[4][1] += quantity * unit; }
+      const line = found.get(gtin);
+      if (line) { line[1] += quantity; line[3] = Math.min(line[3], sure); line[4][0] += quantity; line[4][1] += quantity * unit; }
       else found.set(gtin, [gtin, quantity, unit, sure, [quantity, quantity * unit]]);
     }
     return [...found.values()];
@@ -161,10 +161,10 @@
     };
     $("review-lines").replaceChildren(make("tbody", {}, ...lines.map((line) => make("tr", {}, make("td", {}, product(line[0]), make("small", {}, line[0])),
       make("td", { class: `number${line[3] < 0.8 ? " low" : ""}` }, line[3] === null ? "" : Evidence.bar(line[3]), line[3] === null ? "" : percent(line[3])),
-      make("td", { class: "number" }, make("span", { class: "stepper" }, make("button", { type: "button", class: "plain", "aria-label": `one less ${product(line[0])}`, on: { click: () => change(line, -1) } }, "\u2212"), make("b", {}, String(line[1])), make("button", { type: "button", class: "plain", "aria-label": `one more ${product(line[0])}`, on: { click: () => change(line, 1) } }, "+"))),
+      make("td", { class: "number" }, make("span", { class: "stepper" }, make("button", { type: "button", class: "plain", "aria-label": `one piece less of ${product(line[0])}`, on: { click: () => change(line, -1) } }, "\u2212"), make("b", {}, String(line[1])), make("button", { type: "button", class: "plain", "aria-label": `one piece more of ${product(line[0])}`, on: { click: () => change(line, 1) } }, "+"))),
       make("td", { class: "number" }, money(cost(line)))))));
     const row = (name, amount) => make("tr", {}, make("th", { scope: "row", colspan: 3 }, name), make("td", { class: "number" }, make("b", {}, money(amount))));
-    // What stands is exact; what a changed bill costs is for the server to say, with prices and offers of that moment.
+    // The unchanged bill is exact; the server computes a changed one, with the prices and offers of the visit's end.
     $("review-lines").append(make("tfoot", {}, ...(altered() ? [row("About, before offers", lines.reduce((sum, line) => sum + cost(line), 0))]
       : [shown.discounts ? row("Offers", -shown.discounts) : null, row("Total", shown.total)].filter(Boolean))));
   }
@@ -172,17 +172,17 @@
     try { shown = await ask(`/api/reviews/${encodeURIComponent(visit)}`); }
     catch (error) { trouble(error.message); return; }
     lines = merged(shown.lines).map((line) => [...line]);
-    said(""); $("note").value = "";
+    notify(""); $("note").value = "";
     $("review-name").textContent = shown.account || "no credential";
     const bundle = shown.evidence;
     $("review-meta").textContent = [`Visit ${shown.visit}`, bundle && Number.isFinite(bundle.exit) ? `left ${clock(bundle.exit / 1e6)}` : null].filter(Boolean).join(" \u00b7 ");
     const reasons = bundle && Array.isArray(bundle.reasons) && bundle.reasons.length ? bundle.reasons : [shown.reason || "no reason was given"];
     $("review-why").replaceChildren(make("div", { class: "why" }, ...reasons.map((reason) => make("p", {}, reason))));
     drawLines();
-    // Evidence that cannot be drawn must not keep anybody from deciding.
+    // Evidence that cannot be drawn must not prevent a decision.
     try { drawEvidence(bundle); } catch { $("review-evidence").replaceChildren(make("p", { class: "soft" }, "The evidence of this visit cannot be shown.")); }
     buttons(shown.status === "review");
-    if (shown.status !== "review") said(shown.decided.length ? `Decided by ${shown.decided[shown.decided.length - 1].by}` : `This visit is ${shown.status}`);
+    if (shown.status !== "review") notify(shown.decided.length ? `Decided by ${shown.decided[shown.decided.length - 1].by}` : `This visit is ${shown.status}`);
     if (!$("review").open) $("review").showModal();
     $("accept").focus();
   }
@@ -190,24 +190,24 @@
     const box = $("review-evidence");
     if (!bundle) { box.replaceChildren(make("p", { class: "soft" }, "The runner has left no evidence for this visit.")); return; }
     const who = new Map(), key = (visit, account) => visit || account || "";
-    const context = { plates, product, badge, mine: key(bundle.visit, bundle.account), who: (one) => who.get(one) || look("", one) };
-    const meet = (visit, account) => { const one = key(visit, account); if (one && !who.has(one)) who.set(one, look(visit, account || "no credential")); return one; };
-    // The least clear first: that is what the decision hangs on.
-    const sure = (event) => Math.max(event.nothing, ...event.alternatives.map((one) => one.probability));
+    const context = { plates, product, badge, mine: key(bundle.visit, bundle.account), who: (name) => who.get(name) || look("", name) };
+    const meet = (visit, account) => { const name = key(visit, account); if (name && !who.has(name)) who.set(name, look(visit, account || "no credential")); return name; };
+    // The least clear event first, since the decision depends on it most.
+    const sure = (event) => Math.max(event.nothing, ...event.alternatives.map((candidate) => candidate.probability));
     const changes = (grams) => { const first = grams.find((g) => g !== null); return grams.map((g) => g === null ? null : g - first); };
     const places = (points) => points.map((point) => point && point.map((v) => 100 * v));
     const shownEvents = [...bundle.events].sort((a, b) => sure(a) - sure(b)).map((event) => {
       const ms = (t) => (t - event.contact) / 1e6;
       const row = {
         plate: event.plate, nothing: event.nothing, settled_ms: ms(event.settled),
-        traces: event.traces.map((one) => ({ plate: one.plate, delta_g: one.delta_g, start_ms: ms(one.start), rate_hz: one.rate_hz, grams: changes(one.grams) })),
-        wrists: event.wrists.map((one) => ({ who: meet(one.visit, one.account), times_ms: one.times.map(ms), left: places(one.left), right: places(one.right) })),
-        alternatives: event.alternatives.map((one) => ({ who: meet(one.visit, one.account), gtin: one.gtin, quantity: one.quantity, p: one.probability })),
+        traces: event.traces.map((trace) => ({ plate: trace.plate, delta_g: trace.delta_g, start_ms: ms(trace.start), rate_hz: trace.rate_hz, grams: changes(trace.grams) })),
+        wrists: event.wrists.map((path) => ({ who: meet(path.visit, path.account), times_ms: path.times.map(ms), left: places(path.left), right: places(path.right) })),
+        alternatives: event.alternatives.map((candidate) => ({ who: meet(candidate.visit, candidate.account), gtin: candidate.gtin, quantity: candidate.quantity, p: candidate.probability })),
       };
       return Evidence.show(row, context, `${clock(event.contact / 1e6)} \u00b7 plate ${event.plate}`);
     });
     box.replaceChildren(make("h3", {}, `Evidence: ${plural(bundle.events.length, "shelf event")}, the least clear first`), ...shownEvents,
-      ...bundle.sightings.map((one) => make("p", { class: "soft" }, `${clock(one.time / 1e6)} \u00b7 ${one.source} in ${one.zone} told of ${one.quantity} \u00d7 ${product(one.gtin)}, ${percent(one.probability)} sure`)));
+      ...bundle.sightings.map((sighting) => make("p", { class: "soft" }, `${clock(sighting.time / 1e6)} \u00b7 ${sighting.source} in ${sighting.zone} reported ${sighting.quantity} \u00d7 ${product(sighting.gtin)}, ${percent(sighting.probability)} sure`)));
   }
   async function decide(decision) {
     if (deciding || !shown || $(decision).disabled) return;
@@ -217,9 +217,9 @@
     if (decision === "correct") body.lines = lines.filter((line) => line[1] > 0).map(([gtin, quantity]) => ({ gtin, quantity }));
     try {
       await ask(`/api/reviews/${encodeURIComponent(visit)}`, { method: "POST", headers: { "content-type": "application/json", "x-csrf-token": csrf }, body: JSON.stringify(body) });
-      const next = queue.find((one) => one.visit !== visit);
+      const next = queue.find((row) => row.visit !== visit);
       if (next) await open(next.visit); else $("review").close();
-    } catch (error) { said(error.message); buttons(true); }
+    } catch (error) { notify(error.message); buttons(true); }
     deciding = false;
   }
   for (const decision of ["accept", "correct", "waive"]) $(decision).addEventListener("click", () => decide(decision));
@@ -227,12 +227,12 @@
   $("review").addEventListener("close", () => { if (shown) focusQueue(shown.visit); });
   $("add-product").append(...Object.entries(store.products).sort((a, b) => a[1][0].localeCompare(b[1][0])).map(([gtin, [name]]) => make("option", { value: gtin }, name)));
   $("add").addEventListener("click", () => {
-    const gtin = $("add-product").value, line = lines.find((one) => one[0] === gtin);
+    const gtin = $("add-product").value, line = lines.find((row) => row[0] === gtin);
     if (line) line[1]++; else lines.push([gtin, 1, price(gtin), null]);
     drawLines(); buttons(shown.status === "review");
   });
   document.addEventListener("keydown", (event) => {
-    // A key that is held down decides about one visit, not about all that follow.
+    // A key that is held down decides one visit, not the visits after it.
     if ($("review").open && event.repeat && event.target.closest(".buttons")) event.preventDefault();
     if (!$("review").open || event.repeat || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT)$/.test(event.target.tagName)) return;
     const decision = { a: "accept", c: "correct", w: "waive" }[event.key.toLowerCase()];
@@ -242,17 +242,17 @@
 
   // ---- the stream ----
   function trouble(text) { $("trouble").textContent = text; $("trouble").hidden = !text; }
-  const heard = { state, event: goods, alert, receipt: bill, health, live, reviews, trouble };
+  const handlers = { state, event: goods, alert, receipt: bill, health, live, reviews, trouble };
   function listen() {
     const stream = new EventSource("/api/live");
-    stream.onmessage = (message) => { for (const [kind, content] of Object.entries(JSON.parse(message.data))) if (heard[kind]) heard[kind](content); };
+    stream.onmessage = (message) => { for (const [kind, content] of Object.entries(JSON.parse(message.data))) if (handlers[kind]) handlers[kind](content); };
     stream.addEventListener("signed-out", leave);
     stream.onopen = () => { trouble(""); forget(); };
     stream.onerror = async () => {
-      trouble("The console does not answer; it is asked again.");
-      // A refusal ends a stream for good, where a lost connection does not.
+      trouble("The console does not answer. Trying again.");
+      // The browser reconnects after a lost connection, but not after a refusal.
       if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
-      // A stream does not tell why it was refused.
+      // The stream gives no reason for a refusal; a request does.
       try { await ask("/api/store"); } catch { /* still away */ }
     };
   }

@@ -1,10 +1,10 @@
-// What a shelf event rests on, as a reviewer looks at it: weights with the settled step, hands about the plate, who it
-// may have been. For the report of a run and for the console.
+// The evidence of a shelf event, as a reviewer looks at it: weights with the settled change, hands around the plate, and
+// who it may have been. For the report of a run and for the console.
 const Evidence = (() => {
   const { make, draw, percent, signed } = Page;
   const grams = (g) => `${g < 0 ? "\u2212" : "+"}${Math.abs(g).toFixed(Math.abs(g) < 100 ? 1 : 0)} g`;
 
-  // int16, little-endian, as base64; null where a number is not known.
+  // int16, little-endian, as base64; null where a number is unknown.
   function unpack(text) {
     const bytes = atob(text), numbers = new Array(bytes.length / 2);
     for (let i = 0; i < numbers.length; i++) {
@@ -15,29 +15,29 @@ const Evidence = (() => {
   }
 
   const WIDTH = 300;
-  function trace(one, event) {
+  function drawTrace(trace, event) {
     const height = 74, from = -2000, to = 2500, x = (ms) => 4 + (WIDTH - 8) * (ms - from) / (to - from);
     const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${height}`, class: "trace", role: "img" });
-    const title = `Plate ${one.plate}: ${grams(one.delta_g)}`;
+    const title = `Plate ${trace.plate}: ${grams(trace.delta_g)}`;
     svg.append(draw("title", {}, title));
     const settled = Math.min(Math.max(event.settled_ms, from), to);
     svg.append(draw("rect", { class: "rest", x: x(settled), y: 14, width: Math.max(0, x(to) - x(settled)), height: height - 26 }));
-    if (one.grams.length) {
-      const known = one.grams.filter((g) => g !== null);
-      // The step hangs on where the plate came to rest: before the contact something else may still have been moving.
-      const rested = one.grams.filter((g, i) => g !== null && one.start_ms + 1000 * i / one.rate_hz >= event.settled_ms);
-      const after = rested.length ? rested.reduce((sum, g) => sum + g, 0) / rested.length : (known[0] ?? 0) + one.delta_g, before = after - one.delta_g;
+    if (trace.grams.length) {
+      const known = trace.grams.filter((g) => g !== null);
+      // The change is drawn from where the plate came to rest, since it may have been moving already before the contact.
+      const rested = trace.grams.filter((g, i) => g !== null && trace.start_ms + 1000 * i / trace.rate_hz >= event.settled_ms);
+      const after = rested.length ? rested.reduce((sum, g) => sum + g, 0) / rested.length : (known[0] ?? 0) + trace.delta_g, before = after - trace.delta_g;
       const low = Math.min(before, after, ...known), high = Math.max(before, after, ...known), room = Math.max(high - low, 10);
       const y = (g) => 18 + (height - 34) * (1 - (g - low) / room);
       svg.append(draw("line", { class: "level", x1: x(from), x2: x(to), y1: y(before), y2: y(before) }));
       svg.append(draw("line", { class: "level", x1: x(from), x2: x(to), y1: y(after), y2: y(after) }));
-      const points = one.grams.map((g, i) => g === null ? null : `${x(one.start_ms + 1000 * i / one.rate_hz).toFixed(1)},${y(g).toFixed(1)}`).filter(Boolean);
+      const points = trace.grams.map((g, i) => g === null ? null : `${x(trace.start_ms + 1000 * i / trace.rate_hz).toFixed(1)},${y(g).toFixed(1)}`).filter(Boolean);
       svg.append(draw("polyline", { class: "weight", points: points.join(" ") }));
     }
     svg.append(draw("line", { class: "contact", x1: x(0), x2: x(0), y1: 14, y2: height - 12 }));
     svg.append(draw("text", { class: "says", x: 4, y: 8 }, title), draw("text", { class: "axis", x: x(0), y: height - 5 }, "contact"));
     svg.append(draw("text", { class: "axis end", x: x(to), y: height - 5 }, "+2.5 s"), draw("text", { class: "axis start", x: x(from), y: height - 5 }, "\u22122 s"));
-    if (!one.grams.length) svg.append(draw("text", { class: "axis", x: WIDTH / 2, y: 40 }, "no samples kept"));
+    if (!trace.grams.length) svg.append(draw("text", { class: "axis", x: WIDTH / 2, y: 40 }, "no samples kept"));
     return svg;
   }
 
@@ -51,17 +51,17 @@ const Evidence = (() => {
       return [WIDTH / 2 + k * (c * dx + s * dy), 62 - k * (c * dy - s * dx)];
     };
     const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${height}`, class: "hands", role: "img" });
-    for (const other of context.plates.values()) {
-      if (Math.hypot(other.x - plate.x, other.y - plate.y) > 2 * reach || (other !== plate && Math.abs(other.z - plate.z) > 5)) continue;
-      const oc = Math.cos(other.yaw), os = Math.sin(other.yaw);
+    for (const neighbour of context.plates.values()) {
+      if (Math.hypot(neighbour.x - plate.x, neighbour.y - plate.y) > 2 * reach || (neighbour !== plate && Math.abs(neighbour.z - plate.z) > 5)) continue;
+      const nc = Math.cos(neighbour.yaw), ns = Math.sin(neighbour.yaw);
       const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([i, j]) => {
-        const u = i * other.width / 2, v = j * other.depth / 2;
-        return place(other.x + oc * u - os * v, other.y + os * u + oc * v).map((n) => n.toFixed(1)).join();
+        const u = i * neighbour.width / 2, v = j * neighbour.depth / 2;
+        return place(neighbour.x + nc * u - ns * v, neighbour.y + ns * u + nc * v).map((n) => n.toFixed(1)).join();
       });
-      svg.append(draw("polygon", { class: other === plate ? "plate this" : "plate", points: corners.join(" ") }));
+      svg.append(draw("polygon", { class: neighbour === plate ? "plate this" : "plate", points: corners.join(" ") }));
       svg.append(draw("polyline", { class: "front", points: corners.slice(0, 2).join(" ") }));
     }
-    const said = [];
+    const descriptions = [];
     for (const path of event.wrists) {
       const person = context.who(path.who);
       for (const [side, points] of [["left", path.left], ["right", path.right]]) {
@@ -73,23 +73,23 @@ const Evidence = (() => {
         path.times_ms.forEach((ms, i) => { if (seen[i] && (at < 0 || Math.abs(ms) < Math.abs(path.times_ms[at]))) at = i; });
         const over = Math.round(points[at][2] - plate.z);
         svg.append(draw("circle", { class: `hand ${person.colour}`, cx: seen[at][0], cy: seen[at][1], r: 7 }), draw("text", { class: "number-in", x: seen[at][0], y: seen[at][1] + 0.5 }, person.number));
-        said.push(`${person.label}: ${side} hand ${over} cm above the plate`);
+        descriptions.push(`${person.label}: ${side} hand ${over} cm above the plate`);
       }
     }
-    svg.append(draw("title", {}, said.length ? `Hands at the contact. ${said.join("; ")}` : "No hands were seen"));
+    svg.append(draw("title", {}, descriptions.length ? `Hands at the contact. ${descriptions.join("; ")}` : "No hands were seen"));
     svg.append(draw("text", { class: "axis end", x: WIDTH - 4, y: height - 6 }, "1 m"), draw("line", { class: "scale", x1: WIDTH - 30 - 100 * k, x2: WIDTH - 30, y1: height - 6, y2: height - 6 }));
-    if (!said.length) svg.append(draw("text", { class: "axis", x: WIDTH / 2, y: 130 }, "no hands seen"));
+    if (!descriptions.length) svg.append(draw("text", { class: "axis", x: WIDTH / 2, y: 130 }, "no hands seen"));
     return svg;
   }
 
   function alternatives(event, context) {
-    const rows = event.alternatives.filter((one) => one.p >= 0.005).map((one) => {
-      const person = context.who(one.who);
-      return [person, `${signed(one.quantity)} ${context.product(one.gtin)}`, one.p, context.mine !== undefined && one.who === context.mine];
+    const rows = event.alternatives.filter((candidate) => candidate.p >= 0.005).map((candidate) => {
+      const person = context.who(candidate.who);
+      return [person, `${signed(candidate.quantity)} ${context.product(candidate.gtin)}`, candidate.p, context.mine !== undefined && candidate.who === context.mine];
     });
     if (event.nothing >= 0.005) rows.push([null, "nothing was moved", event.nothing, false]);
-    return make("table", { class: "alternatives" }, make("tbody", {}, ...rows.map(([person, what, p, mine]) =>
-      make("tr", { class: mine ? "mine" : null }, make("td", {}, person ? context.badge(person) : null, person ? ` ${person.label}` : ""), make("td", {}, what),
+    return make("table", { class: "alternatives" }, make("tbody", {}, ...rows.map(([person, action, p, mine]) =>
+      make("tr", { class: mine ? "mine" : null }, make("td", {}, person ? context.badge(person) : null, person ? ` ${person.label}` : ""), make("td", {}, action),
         make("td", { class: "number" }, bar(p), percent(p))))));
   }
   // A drawn bar, so that a page whose policy forbids style attributes can show it too.
@@ -105,7 +105,7 @@ const Evidence = (() => {
        product(gtin), mine: whose bill it is}. */
   function show(event, context, heading) {
     const pictures = event.traces === null ? [make("p", { class: "soft" }, "Weights and hands of this event were not kept.")]
-      : [make("div", { class: "traces" }, ...event.traces.slice(0, 4).map((one) => trace(one, event))), hands(event, context)];
+      : [make("div", { class: "traces" }, ...event.traces.slice(0, 4).map((trace) => drawTrace(trace, event))), hands(event, context)];
     return make("div", { class: "evidence" }, make("p", { class: "heading" }, heading), alternatives(event, context), make("div", { class: "pictures" }, ...pictures));
   }
   return { unpack, bar, show };

@@ -1,5 +1,5 @@
 "use strict";
-// What the report of a run and the console write and draw with.
+// Elements, numbers and times for the report of a run and for the console.
 const Page = (() => {
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -23,14 +23,14 @@ const Page = (() => {
   const signed = (n) => n < 0 ? `\u2212${-n}` : `+${n}`;
   const grouped = (digits) => digits.replace(/\B(?=(\d{3})+$)/g, "\u202f");
   const count = (n) => grouped(String(n));
-  const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many || one + "s"}`;
-  /* Money of a currency with so many decimals, from minor units; `bare` leaves the currency's name away. */
+  const plural = (n, singular, plural) => `${count(n)} ${n === 1 ? singular : plural || singular + "s"}`;
+  /* Money of a currency with `places` decimals, from minor units; `bare` leaves out the currency's name. */
   const money = (currency, places) => (minor, bare) => {
     const digits = String(Math.abs(minor)).padStart(places + 1, "0");
     const text = (minor < 0 ? "\u2212" : "") + grouped(digits.slice(0, digits.length - places)) + (places ? "." + digits.slice(-places) : "");
     return bare ? text : `${text} ${currency}`;
   };
-  /* Formats of a time zone; of UTC where the browser does not know it. */
+  /* Formats of a time zone; those of UTC where the browser does not know the zone. */
   const zoned = (timeZone) => (options) => {
     try { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone }); }
     catch { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: "UTC" }); }

@@ -24,10 +24,10 @@
     number: String(index + 1),
     label: account !== null ? account : staff ? `staff ${index + 1}` : visit !== null ? `unknown ${visit}` : "unknown",
   }));
-  const nobody = { index: -1, kind: "unknown", number: "?", label: "somebody unseen" };
-  const who = (index) => index >= 0 ? visits[index] : nobody;
+  const unidentified = { index: -1, kind: "unknown", number: "?", label: "unidentified visitor" };
+  const who = (index) => index >= 0 ? visits[index] : unidentified;
   const colour = (visit) => visit.kind === "shopper" ? `c${(visit.shade ?? visit.index) % 8}` : "cnone";
-  // The number stands on the plan and in every list, so that colours are a help and never the only sign.
+  // The number is on the plan and in every list, so that colour is never the only sign.
   const badge = (visit) => make("span", { class: `badge ${visit.kind} ${colour(visit)}`, "aria-hidden": "true" }, visit.number);
 
   // ---- paths ----
@@ -42,13 +42,13 @@
       }
       return { start: tick * data.period_ms, end: (tick + n - 1) * data.period_ms, xs, ys };
     });
-    // Without gates nobody has a visit, and tracks are told apart instead.
+    // Without gates there are no visits, and tracks are numbered instead.
     const stranger = data.counts.gates ? { kind: "unknown", number: "?" } : { kind: "shopper", number: String(id) };
     const visit = index >= 0 ? visits[index] : { index: -1, shade: id, label: `track ${id}`, ...stranger };
     return { id, visit, stretches, start: stretches[0].start, end: stretches[stretches.length - 1].end };
   });
 
-  function place(track, ms) {
+  function placeOf(track, ms) {
     let before = null;
     for (const stretch of track.stretches) {
       if (ms < stretch.start) {
@@ -128,9 +128,9 @@
 
   let now = 0, playing = false, chosen = null, last = null;
   const people = new Map();
-  function mark(track) {
-    let one = people.get(track);
-    if (one) return one;
+  function markOf(track) {
+    let mark = people.get(track);
+    if (mark) return mark;
     const group = draw("g", { class: colour(track.visit) });
     const shape = track.visit.kind === "staff" ? draw("rect", { class: "mark staff" }) : draw("circle", { class: `mark ${track.visit.kind}` });
     const number = draw("text", { class: `number-in${track.visit.number.length > 2 ? " long" : ""}` }, track.visit.number);
@@ -139,9 +139,9 @@
     group.addEventListener("click", () => choose(track));
     const line = draw("polyline", { class: `trail ${colour(track.visit)}` });
     layers.people.append(group); layers.trails.append(line);
-    one = { group, shape, number, label, line, half: label.getComputedTextLength() / 2 / unit + 2 };
-    people.set(track, one);
-    return one;
+    mark = { group, shape, number, label, line, half: label.getComputedTextLength() / 2 / unit + 2 };
+    people.set(track, mark);
+    return mark;
   }
   function choose(track) {
     chosen = chosen === track ? null : track;
@@ -152,7 +152,7 @@
     for (const track of tracks) {
       if (track.start > now) break;
       if (track.end < now) continue;
-      const at = place(track, now);
+      const at = placeOf(track, now);
       if (!at) continue;
       present.push([track, at]);
     }
@@ -160,21 +160,21 @@
     for (const [, at] of present) taken.push([at[0], -at[1], 9 * unit]);
     for (const [track, at] of present) {
       seen.add(track);
-      const one = mark(track), x = at[0], y = -at[1], r = (roomy ? 8.5 : 7.5) * unit;
-      if (one.shape.tagName === "rect") for (const [key, value] of [["x", x - r], ["y", y - r], ["width", 2 * r], ["height", 2 * r]]) one.shape.setAttribute(key, value);
-      else for (const [key, value] of [["cx", x], ["cy", y], ["r", r]]) one.shape.setAttribute(key, value);
-      one.number.setAttribute("x", x); one.number.setAttribute("y", y + 0.5 * unit);
+      const mark = markOf(track), x = at[0], y = -at[1], r = (roomy ? 8.5 : 7.5) * unit;
+      if (mark.shape.tagName === "rect") for (const [key, value] of [["x", x - r], ["y", y - r], ["width", 2 * r], ["height", 2 * r]]) mark.shape.setAttribute(key, value);
+      else for (const [key, value] of [["cx", x], ["cy", y], ["r", r]]) mark.shape.setAttribute(key, value);
+      mark.number.setAttribute("x", x); mark.number.setAttribute("y", y + 0.5 * unit);
       const named = roomy || track === chosen;
-      one.label.style.display = named ? "" : "none";
-      if (named) putLabel(one.label, x, y - 17 * unit, one.half * unit, taken);
-      one.line.setAttribute("points", [...trail(track, now - TRAIL_MS, now), `${x},${y}`].join(" "));
-      one.group.classList.toggle("chosen", track === chosen);
+      mark.label.style.display = named ? "" : "none";
+      if (named) putLabel(mark.label, x, y - 17 * unit, mark.half * unit, taken);
+      mark.line.setAttribute("points", [...trail(track, now - TRAIL_MS, now), `${x},${y}`].join(" "));
+      mark.group.classList.toggle("chosen", track === chosen);
       if (track.visit.index >= 0) spots.set(track.visit.index, [...(spots.get(track.visit.index) || []), [x, y]]);
     }
-    for (const [track, one] of people) if (!seen.has(track)) { one.group.remove(); one.line.remove(); people.delete(track); }
+    for (const [track, mark] of people) if (!seen.has(track)) { mark.group.remove(); mark.line.remove(); people.delete(track); }
     return { seen, spots, taken };
   }
-  // Labels that would cover one another are moved upwards instead, and never beyond the edge of the plan.
+  // Labels that would overlap are moved upwards, but never beyond the edge of the plan.
   function putLabel(label, x, y, half, taken) {
     const box = plan.viewBox.baseVal, high = 14 * unit;
     const tx = Math.min(Math.max(x, box.x + half), box.x + box.width - half);
@@ -196,7 +196,7 @@
       layers.events.append(draw("circle", { class: "ring", cx: x, cy: y, r: (10 + 8 * Math.min(1, (now - event.ms) / 600)) * unit, opacity: Math.max(0.15, 1 - (now - event.ms) / FLASH_MS) }));
       layers.events.append(draw("polygon", { class: up < 0 ? "taken" : "returned", points: `${x},${y + up * r} ${x - r},${y - up * r} ${x + r},${y - up * r}` }));
       if (!roomy && texts++ > 0) continue;
-      const text = draw("text", { class: "what" }, `${signed(quantity)} ${short(product(gtin), 22)}`);
+      const text = draw("text", { class: "event-label" }, `${signed(quantity)} ${short(product(gtin), 22)}`);
       layers.events.append(text);
       putLabel(text, x, y - 20 * unit, text.getComputedTextLength() / 2 + 2 * unit, taken);
     }
@@ -231,15 +231,15 @@
         spots.push([s, draw("rect", { x: i * CELL, y: -(j + 1) * CELL, width: CELL, height: CELL })]);
       }
     } else {
-      // Plates that lie above one another are one place on the plan.
+      // Plates above each other are one place on the plan.
       const places = new Map();
       data.plates.forEach(([, x, y, , width, depth, yaw], i) => {
         const key = [x, y, width, depth, yaw].join();
-        const one = places.get(key) || { s: 0, x, y, width, depth, yaw };
-        one.s += data.reached_s[i];
-        places.set(key, one);
+        const place = places.get(key) || { s: 0, x, y, width, depth, yaw };
+        place.s += data.reached_s[i];
+        places.set(key, place);
       });
-      for (const one of places.values()) if (one.s > 0) spots.push([one.s, draw("rect", { x: -one.width / 2, y: -one.depth / 2, width: one.width, height: one.depth, transform: `translate(${one.x} ${-one.y}) rotate(${-one.yaw * 180 / Math.PI})` })]);
+      for (const place of places.values()) if (place.s > 0) spots.push([place.s, draw("rect", { x: -place.width / 2, y: -place.depth / 2, width: place.width, height: place.depth, transform: `translate(${place.x} ${-place.y}) rotate(${-place.yaw * 180 / Math.PI})` })]);
     }
     const most = Math.max(1e-9, ...spots.map(([s]) => s));
     for (const [s, shape] of spots) {
@@ -261,7 +261,7 @@
     }
   }
 
-  // ---- who is here, with what ----
+  // ---- people in the store and their carts ----
   let presentKey = "";
   function drawPresent(seen) {
     const carts = new Map(), end = firstAfter(now + 1);
@@ -277,7 +277,7 @@
       const n = Math.max(0, carts.get(track.visit.index) || 0);
       return make("button", { type: "button", class: `person${track === chosen ? " chosen" : ""}`, "aria-pressed": String(track === chosen), on: { click: () => choose(track) } },
         badge(track.visit), make("b", {}, track.visit.label), make("span", { class: "soft" }, track.visit.index < 0 ? "" : track.visit.kind === "shopper" ? count(n) : track.visit.kind, track.visit.kind === "shopper" && track.visit.index >= 0 ? make("span", { class: "word" }, n === 1 ? " item" : " items") : null));
-    }) : [make("span", { class: "soft" }, "Nobody is in view at this moment.")]));
+    }) : [make("span", { class: "soft" }, "No people in view at this moment.")]));
   }
 
   // ---- list of shelf events; only the rows around the present moment exist ----
@@ -367,7 +367,7 @@
   }
   function advance(at) {
     if (!playing) return;
-    // A tab that was hidden goes on where it was.
+    // A hidden tab resumes where it was.
     if (last !== null) now = Math.min(lengthMs, now + Math.min(at - last, 250) * Number(speed.value));
     last = at;
     render();
@@ -426,7 +426,7 @@
     };
   }
   const lookOf = (index) => ({ label: who(index).label, number: who(index).number, colour: colour(who(index)) });
-  const concerns = (r, gtin) => (r.evidence || []).filter((event) => event[1].some((one) => one[0] === r.who && (gtin === null ? !r.lines.some((line) => line[0] === one[1]) : one[1] === gtin)));
+  const concerns = (r, gtin) => (r.evidence || []).filter((event) => event[1].some((candidate) => candidate[0] === r.who && (gtin === null ? !r.lines.some((line) => line[0] === candidate[1]) : candidate[1] === gtin)));
   function evidenceOf(r, events, title) {
     const node = make("details", { class: "why-line" }, make("summary", {}, title));
     node.addEventListener("toggle", () => {
@@ -441,10 +441,10 @@
     return node;
   }
   function lineRows(r, line) {
-    const found = concerns(r, line[0]), seen = (r.sightings || []).filter((one) => one[4] === line[0]);
+    const found = concerns(r, line[0]), seen = (r.sightings || []).filter((sighting) => sighting[4] === line[0]);
     const rows = [receiptLine(line)];
     if (found.length) rows.push(make("tr", { class: "inner" }, make("td", { colspan: 4 }, evidenceOf(r, found, `Evidence: ${plural(found.length, "shelf event")}`))));
-    for (const [ms, source, , zone, , quantity, p] of seen) rows.push(make("tr", { class: "inner" }, make("td", { colspan: 4, class: "soft" }, `${clock(ms)} \u00b7 ${source} in ${zone} told of ${quantity}, ${percent(p)} sure`)));
+    for (const [ms, source, , zone, , quantity, p] of seen) rows.push(make("tr", { class: "inner" }, make("td", { colspan: 4, class: "soft" }, `${clock(ms)} \u00b7 ${source} in ${zone} reported ${quantity}, ${percent(p)} sure`)));
     return rows;
   }
   function receiptLine([gtin, quantity, price, sure]) {
@@ -470,7 +470,7 @@
       if (r.lines.length) body.append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Product", ""], ["Quantity", "number"], ["Sure", "number"], [data.money.currency, "number"]].map(([text, kind]) => make("th", { scope: "col", class: kind }, text)))), make("tbody", {}, ...r.lines.flatMap((line) => lineRows(r, line)))));
       else if (!r.missed) body.append(make("p", { class: "soft" }, "Nothing was taken."));
       const beside = concerns(r, null);
-      if (beside.length) body.append(evidenceOf(r, beside, `What is not on the bill: ${plural(beside.length, "shelf event")}`));
+      if (beside.length) body.append(evidenceOf(r, beside, `Not on the bill: ${plural(beside.length, "shelf event")}`));
       if (r.evidence_left_out) body.append(make("p", { class: "soft" }, `${plural(r.evidence_left_out, "event")} more not kept`));
       if (!r.missed) body.append(make("p", { class: "soft", style: "margin-top:8px;font-size:12px" }, `Visit ${r.visit}, final ${span(r.issued - r.exit)} after leaving`));
       node.append(body);
@@ -483,8 +483,8 @@
     $("receipts").replaceChildren(...rows.slice(0, n).map(receiptNode));
     $("receipts").nextElementSibling?.remove();
     if (rows.length > n) $("receipts").after(make("button", { type: "button", class: "more", on: { click: () => drawReceipts(n + 400) } }, `Show more (${count(rows.length - n)})`));
-    if (!rows.length) $("receipts").append(make("p", { class: "empty" }, allReceipts.length ? "None of this kind." : "Nobody has left with a receipt."));
-    $("filters").replaceChildren(...filters.map((one) => make("button", { type: "button", "aria-pressed": String(one === filter), on: { click: () => { filter = one; drawReceipts(); $("filters").querySelector("[aria-pressed=true]").focus(); } } }, `${one[1]} ${count(allReceipts.filter(one[2]).length)}`)));
+    if (!rows.length) $("receipts").append(make("p", { class: "empty" }, allReceipts.length ? "None of this kind." : "No receipts."));
+    $("filters").replaceChildren(...filters.map((choice) => make("button", { type: "button", "aria-pressed": String(choice === filter), on: { click: () => { filter = choice; drawReceipts(); $("filters").querySelector("[aria-pressed=true]").focus(); } } }, `${choice[1]} ${count(allReceipts.filter(choice[2]).length)}`)));
   }
 
   // ---- warnings, engine ----
@@ -507,24 +507,24 @@
     $("stock").replaceChildren(rows.length ? make("table", {}, make("thead", {}, make("tr", {}, ...[["Plate", ""], ["Product", ""], ["Pieces", "number"], ["Sure", "number"], ["", "number"]].map(([text, side]) => make("th", { scope: "col", class: side }, text)))),
       make("tbody", {}, ...rows.slice(0, n).map(([plate, gtin, pieces, overdrawn, planned, status, sure]) => make("tr", {}, make("td", {}, plate), make("td", {}, product(gtin), planned ? null : make("small", {}, "not planned here")),
         make("td", { class: "number" }, overdrawn ? `\u2212${overdrawn}` : count(pieces)), make("td", { class: "number" }, percent(sure)), make("td", { class: "number" }, pill(stockSigns[status]?.[0] || "", stockSigns[status]?.[1] || "", status))))))
-      : make("p", { class: "empty" }, data.shelves.length ? "None: what was planned lies where it should." : "Stock was not told."));
+      : make("p", { class: "empty" }, data.shelves.length ? "None: all planned goods are where they should be." : "Stock was not reported."));
     if (rows.length > n) $("stock").append(make("button", { type: "button", class: "more", on: { click: () => drawStock(n + 500) } }, `Show more (${count(rows.length - n)})`));
-    $("stock-filters").replaceChildren(...kinds.filter((one) => one === kinds[0] || one === kinds[1] || data.shelves.some(one[1])).map((one) => make("button", { type: "button", "aria-pressed": String(one === kind), on: { click: () => { kind = one; drawStock(); $("stock-filters").querySelector("[aria-pressed=true]").focus(); } } }, `${one[0]} ${count(data.shelves.filter(one[1]).length)}`)));
+    $("stock-filters").replaceChildren(...kinds.filter((choice) => choice === kinds[0] || choice === kinds[1] || data.shelves.some(choice[1])).map((choice) => make("button", { type: "button", "aria-pressed": String(choice === kind), on: { click: () => { kind = choice; drawStock(); $("stock-filters").querySelector("[aria-pressed=true]").focus(); } } }, `${choice[0]} ${count(data.shelves.filter(choice[1]).length)}`)));
   }
 
   // ---- health of the sensors over time ----
   function drawHealth() {
     const h = data.health, times = h.times, n = times.length;
-    if (!n) { $("health").append(make("p", { class: "empty" }, "Not told.")); return; }
+    if (!n) { $("health").append(make("p", { class: "empty" }, "Not reported.")); return; }
     const W = 600, x = (ms) => W * ms / lengthMs, until = (i) => i + 1 < n ? times[i + 1] : lengthMs;
-    // One strip a sensor: what is not fine stands out by height and by word, not by colour alone.
+    // One strip for each sensor: faults stand out by height and by word, not by colour alone.
     const strip = (spans, label) => {
       const svg = draw("svg", { viewBox: `0 0 ${W} 14`, preserveAspectRatio: "none", class: "state", role: "img" });
       svg.append(draw("title", {}, label), draw("rect", { class: "fine", x: 0, y: 5, width: W, height: 4 }));
       for (const [from, to, state] of spans) svg.append(draw("rect", { class: "fault", x: x(from), y: state === "down" || state === "silent" ? 0 : 2, width: Math.max(1.5, x(to) - x(from)), height: state === "down" || state === "silent" ? 14 : 10 }));
       return svg;
     };
-    const said = (spans) => { const names = [...new Set(spans.map((one) => one[2]))]; return names.length ? names.map((name) => `! ${name}`).join(", ") : "\u2713 fine"; };
+    const summary = (spans) => { const names = [...new Set(spans.map((span) => span[2]))]; return names.length ? names.map((name) => `! ${name}`).join(", ") : "\u2713 fine"; };
     const rows = h.cameras.map((name, i) => {
       const states = Evidence.unpack(h.states[i]), offsets = Evidence.unpack(h.offset_tenth_ms[i]), residuals = Evidence.unpack(h.residual_mm[i]), spans = [];
       states.forEach((state, k) => {
@@ -532,14 +532,14 @@
         const word = h.camera_states[state], before = spans[spans.length - 1];
         if (before && before[1] === times[k] && before[2] === word) before[1] = until(k); else spans.push([times[k], until(k), word]);
       });
-      return make("tr", {}, make("td", {}, name), make("td", { class: "wide" }, strip(spans, `${name}: ${said(spans)}`)), make("td", {}, said(spans)),
+      return make("tr", {}, make("td", {}, name), make("td", { class: "wide" }, strip(spans, `${name}: ${summary(spans)}`)), make("td", {}, summary(spans)),
         make("td", { class: "number" }, `${(offsets[n - 1] / 10).toFixed(1)} ms`), make("td", { class: "number" }, `${(residuals[n - 1] / 10).toFixed(1)} cm`));
     });
     const byPlate = new Map();
     for (const [plate, ms, fault] of h.plate_changes) byPlate.set(plate, [...(byPlate.get(plate) || []), [ms, h.plate_faults[fault]]]);
     for (const [plate, changes] of byPlate) {
-      const spans = changes.map(([ms, fault], k) => [ms, k + 1 < changes.length ? changes[k + 1][0] : lengthMs, fault]).filter((one) => one[2]);
-      rows.push(make("tr", {}, make("td", {}, `plate ${data.plates[plate][0]}`), make("td", { class: "wide" }, strip(spans, said(spans))), make("td", {}, said(spans)), make("td", {}), make("td", {})));
+      const spans = changes.map(([ms, fault], k) => [ms, k + 1 < changes.length ? changes[k + 1][0] : lengthMs, fault]).filter((span) => span[2]);
+      rows.push(make("tr", {}, make("td", {}, `plate ${data.plates[plate][0]}`), make("td", { class: "wide" }, strip(spans, summary(spans))), make("td", {}, summary(spans)), make("td", {}), make("td", {})));
     }
     const well = data.counts.plates - byPlate.size;
     $("health").append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Sensor", ""], [`${clock(0)} \u2013 ${clock(lengthMs)}`, ""], ["State", ""], ["Clock", "number"], ["Residual", "number"]].map(([text, side]) => make("th", { scope: "col", class: side }, text)))), make("tbody", {}, ...rows)),

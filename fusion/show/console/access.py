@@ -1,0 +1,164 @@
+"""Who gets in: signing in and out, the session of a request, and what keeps a page to itself."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import html
+import re
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qs
+
+from fusion.errors import extra
+from fusion.show.console.sessions import Session, Sessions
+from fusion.show.console.users import NAME_MAX, Users
+from fusion.show.page import filled
+from fusion.store.models import Store
+
+with extra("console"):
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BODY_MAX_BYTES = 64 << 10
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",  # with "no-referrer" browsers would not name the origin of a form
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Access:
+    """Signing in to a store's console.
+
+    Attributes:
+        cookie: name of the cookie that holds the session's token.
+        sessions: the people who are signed in.
+    """
+
+    def __init__(
+        self, store: Store, users: Users, parts: Mapping[str, str], https: bool, clock_s: Callable[[], float]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            store: the store that users must be allowed to see.
+            users: who may sign in.
+            parts: texts for the sign-in page.
+            https: whether cookies are for encrypted connections only.
+            clock_s: of sessions.
+        """
+        self._store, self._users, self._parts = store, users, parts
+        self._https, self._clock_s = https, clock_s
+        self.sessions = Sessions()
+        # Cookies ignore ports: consoles of several stores on one machine need cookies of different names.
+        self.cookie = "fusion-console-" + re.sub(r"[^A-Za-z0-9]", "-", store.id)
+
+    def session(self, request: Request, *, touch: bool = True) -> Session | None:
+        """The session of a request, None where its user is not signed in; see `Sessions.get` for `touch`."""
+        return self.sessions.get(request.cookies.get(self.cookie), self._clock_s(), touch=touch)
+
+    def required(self, request: Request) -> Session:
+        """The session of a request; status 401 where its user is not signed in."""
+        session = self.session(request)
+        if session is None:
+            raise HTTPException(401, "sign in first")
+        return session
+
+    def required_for_change(self, request: Request) -> Session:
+        """The session of a request that changes something, which only a page of this console can have made."""
+        _check_origin(request)
+        session = self.required(request)
+        if not hmac.compare_digest(request.headers.get("x-csrf-token", "").encode(), session.csrf.encode()):
+            raise HTTPException(403, "the request lacks the token of this session")
+        return session
+
+    async def page(self, request: Request) -> Response:
+        """The sign-in page."""
+        if self.session(request) is not None:
+            return RedirectResponse("/", 303)
+        return self._form("", 200)
+
+    def _form(self, message: str, status: int) -> Response:
+        return HTMLResponse(filled("signin.html", {**self._parts, "message": html.escape(message)}), status)
+
+    async def sign_in(self, request: Request) -> Response:
+        """Begin a session, where name and password are right."""
+        _check_origin(request)
+        try:
+            form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=4)
+        except ValueError:
+            raise HTTPException(400, "want a name and a password") from None
+        name, password = (form.get(key, [""])[0] for key in ("name", "password"))
+        name = name[: NAME_MAX + 1]  # tries are remembered by name; no user has a longer one
+        machine = request.client.host if request.client else ""
+        keys, now_s = (machine, f"{machine} {name}"), self._clock_s()
+        if self.sessions.must_wait(keys, now_s):
+            return self._form("Too many wrong passwords: wait a minute", 429)
+        # Counted before it is known to be wrong, so that many tries at once count like many in a row.
+        self.sessions.failed(keys, now_s)
+        if not await asyncio.to_thread(self._users.check, name, password, self._store.id):
+            return self._form("Name or password is wrong for this store", 403)
+        self.sessions.succeeded(keys)
+        # A new session in any case: an attacker could have planted an old one and waited for it to be signed in.
+        self.sessions.end(request.cookies.get(self.cookie))
+        response = RedirectResponse("/", 303)
+        token = self.sessions.begin(name, now_s)
+        response.set_cookie(self.cookie, token, httponly=True, samesite="strict", secure=self._https)
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        """End the session."""
+        self.required_for_change(request)
+        self.sessions.end(request.cookies.get(self.cookie))
+        response = JSONResponse({})
+        response.delete_cookie(self.cookie, httponly=True, samesite="strict", secure=self._https)
+        return response
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse what another site's page sent: browsers name the origin of everything that is posted."""
+    scheme, _, host = request.headers.get("origin", "").partition("://")
+    if scheme not in ("http", "https") or not host or host != request.headers.get("host", ""):
+        raise HTTPException(403, "want a request from a page of this console")
+
+
+class Guarded:
+    """Middleware that limits the size of requests and adds the headers that keep a page to itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        n_bytes = 0
+
+        async def limited() -> Message:
+            nonlocal n_bytes
+            message = await receive()
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > BODY_MAX_BYTES:
+                raise HTTPException(413, "too long")
+            return message
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", []), *headers]}
+            await send(message)
+
+        await self._app(scope, limited, with_headers)
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """The answer to a request that raised HTTPException."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code)

@@ -1,0 +1,166 @@
+"""Decisions of reviewers: what they may send, at which prices it is billed, and the visit as it stands afterwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field
+
+from fusion.errors import FusionError
+from fusion.files.results import reason_row
+from fusion.money.ledger import Ledger
+from fusion.money.payments import Checkout
+from fusion.money.prices import PriceBook, PricedReceipt
+from fusion.money.sales import Discount
+from fusion.money.visits import Standing
+from fusion.results import Receipt, ReceiptLine, ReceiptStatus
+from fusion.store.models import Store
+from fusion.store.values import StrictModel
+
+PIECES_MAX = 1000
+ADDED = 1.0  # confidence of a line that a reviewer entered
+
+_log = logging.getLogger(__name__)
+
+
+class Line(StrictModel):
+    """Pieces of a product on a corrected bill."""
+
+    gtin: str
+    quantity: int = Field(ge=1, le=PIECES_MAX)
+
+
+class Decision(StrictModel):
+    """A reviewer's decision, as a page sends it; `lines` are given with "correct" and only then."""
+
+    decision: str
+    revision: int = Field(ge=1, le=1000)
+    lines: tuple[Line, ...] | None = Field(default=None, max_length=500)
+    note: str = Field(default="", max_length=500)
+
+
+class Decisions:
+    """The visits of a store's ledger, as reviewers read and decide them."""
+
+    def __init__(
+        self, store: Store, ledger: Ledger, checkout: Checkout | None, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        """Prepare.
+
+        Args:
+            store: whose visits they are.
+            ledger: its books.
+            checkout: settles decisions with the payment provider at once; None leaves that to the store's own.
+            clock_ns: when a decision is made.
+        """
+        self._store, self._ledger, self._checkout, self._clock_ns = store, ledger, checkout, clock_ns
+        self._prices = PriceBook(store)
+
+    def standing(self, visit: str) -> Standing | None:
+        """How a visit stands; None where the books have none of this name.
+
+        Raises:
+            LedgerError: the books cannot be read.
+        """
+        try:
+            return self._ledger.standing(visit)
+        except FusionError:
+            self._ledger.head()  # raises where the books themselves cannot be read
+            return None  # otherwise the text is no possible name of a visit
+
+    def history(self, visit: str) -> list[dict[str, Any]]:
+        """The decisions about a visit so far, oldest first."""
+        return [
+            {"decision": entry.kind.removeprefix("decision "), "by": entry.request["by"], "ms": entry.t_ns // 1_000_000}
+            for entry in self._ledger.entries(visit)
+            if entry.kind.startswith("decision ")
+        ]
+
+    def decide(self, visit: str, asked: Decision, user: str) -> Standing:
+        """Enter a decision in the books, and settle its payment where a provider is at hand.
+
+        Raises:
+            IdempotencyConflict: another person decided the visit in the meantime.
+            FusionError: the decision makes no sense for this visit, or cannot be entered.
+        """
+        lines: tuple[ReceiptLine, ...] | None = None
+        discounts: tuple[Discount, ...] = ()
+        if asked.decision == "correct":
+            lines, discounts = self._priced(visit, asked.lines or ())
+        elif asked.lines is not None:
+            raise FusionError(f"lines: want them with correct and only then, got {asked.decision}")
+        t_ns = self._clock_ns()
+        self._ledger.decide(
+            visit, asked.decision, by=user, t_ns=t_ns, revision=asked.revision, lines=lines,  # type: ignore[arg-type]
+            discounts=discounts, note=asked.note,
+        )  # fmt: skip
+        if self._checkout is not None:
+            try:
+                self._checkout.settle(visit, t_ns)
+            except FusionError as error:
+                # The decision is in the books and must not look like one that failed: `Checkout.recover` settles later.
+                _log.warning("visit %s is decided, its payment not settled: %s", visit, error)
+        standing = self._ledger.standing(visit)
+        assert standing is not None
+        return standing
+
+    def _priced(self, visit: str, lines: tuple[Line, ...]) -> tuple[tuple[ReceiptLine, ...], tuple[Discount, ...]]:
+        """Prices and discounts of a corrected bill.
+
+        Pieces that were on the receipt keep their prices. Added pieces, whose moments are not in the books, have the
+        prices of the visit's end. Whether the visit was a member's is not in the books either: it was if the receipt's
+        total comes out only with a member's prices.
+        """
+        gtins = {product.gtin for product in self._store.products}
+        for line in lines:
+            if line.gtin not in gtins:
+                raise FusionError(f"lines: want products of this store, got {line.gtin!r}")
+        receipts = [entry for entry in self._ledger.entries(visit) if entry.kind.startswith("receipt ")]
+        if not receipts:
+            raise FusionError(f"visit {visit!r} has no receipt that could be decided")
+        request = receipts[0].request
+        exit_ns = request.get("exit", receipts[0].t_ns)
+        billed = tuple(ReceiptLine(gtin, n, price, ppm / 1e6) for gtin, n, price, ppm in request["lines"])
+        wanted = tuple(ReceiptLine(line.gtin, line.quantity, 0, ADDED) for line in lines)
+
+        def priced(rows: tuple[ReceiptLine, ...], kept: tuple[ReceiptLine, ...], member: bool) -> PricedReceipt:
+            currency = self._store.currency
+            bill = Receipt(visit, None, None, exit_ns, exit_ns, ReceiptStatus.SETTLED, (), currency, 0, rows)
+            return self._prices.priced(bill, member=member, billed=kept)
+
+        def only_for_members(kept: tuple[ReceiptLine, ...]) -> bool:
+            """Whether the receipt's total comes out with a member's prices, and with no others."""
+            others, members = (priced(billed, kept, member).receipt.total for member in (False, True))
+            return others != total and members == total
+
+        total: int = sum(n * price for _, n, price, _ in request["lines"])
+        total -= sum(amount for _, _, amount in request.get("discounts", ()))
+        known = all(line.gtin in gtins for line in billed)
+        # By its offers alone, with the prices on the receipt, or by its prices too.
+        member = known and (only_for_members(billed) or only_for_members(()))
+        corrected = priced(wanted, billed, member)
+        return corrected.receipt.lines, corrected.discounts
+
+
+def standing_row(standing: Standing) -> dict[str, Any]:
+    """A visit as pages read it."""
+    return {
+        "visit": standing.visit,
+        "account": standing.account,
+        "status": standing.status,
+        "reason": standing.reason,
+        "reasons": [reason_row(reason) for reason in standing.reasons],
+        "total": standing.total,
+        "revision": standing.revision,
+        "lines": [[line.gtin, line.quantity, line.unit_price, line.confidence] for line in standing.lines],
+        "discounts": sum(discount.amount for discount in standing.discounts),
+    }
+
+
+def review_row(standing: Standing) -> dict[str, Any]:
+    """A visit as the queue shows it: without lines, with the number of pieces."""
+    pieces = sum(line.quantity for line in standing.lines)
+    return {**standing_row(standing), "lines": None, "pieces": pieces}

@@ -1,0 +1,231 @@
+"""What the open pages of a console are sent: the runner's state and events, the review queue, and trouble.
+
+The runner is another process, and so may be whoever else decides: its socket and the books are watched here. A page
+that opens is sent the recent past first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fusion.errors import FusionError
+from fusion.money.ledger import Ledger
+from fusion.show.console.decisions import review_row
+from fusion.show.console.feed import FloorReader
+
+# How soon a decision of another process is on the pages.
+WATCH_EVERY_S = 0.25
+# A missing runner is looked for this often; a page that has received nothing for this long is sent a comment, so that
+# timeouts do not cut it off.
+CONNECT_EVERY_S, ALIVE_EVERY_S = 1.0, 15.0
+LINE_MAX_BYTES = 4 << 20
+# Messages that a page may be behind before its stream ends and it has to reconnect. States do not count, since only the
+# newest is sent.
+BEHIND_MAX, PAGES_MAX = 400, 50
+# Lines of the past that a page is sent when it opens, by kind.
+KEPT = {"event": 40, "alert": 60, "receipt": 40}
+
+BOOKS_AWAY = "The books cannot be read at present"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Page:
+    """One open page. Only the newest state waits for it; other messages wait in order, up to a limit."""
+
+    state: str = ""
+    waiting: deque[str] = field(default_factory=deque)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: bool = False
+
+    def send(self, kind: str, line: str) -> None:
+        """Have a line sent."""
+        if kind == "state":
+            self.state = line
+        elif len(self.waiting) < BEHIND_MAX:
+            self.waiting.append(line)
+        else:
+            self.lost = True
+        self.woken.set()
+
+    def take(self) -> list[str]:
+        """The lines to send now."""
+        lines = [*self.waiting, self.state] if self.state else [*self.waiting]
+        self.waiting.clear()
+        self.state = ""
+        return lines
+
+
+class LivePages:
+    """The open pages of a console. Methods run in the event loop of the server."""
+
+    def __init__(self, ledger: Ledger, feed: Path | None, connect_every_s: float = CONNECT_EVERY_S) -> None:
+        """Prepare; `tasks` does the work.
+
+        Args:
+            ledger: whose reviews are shown.
+            feed: socket of the runner; None where there is none.
+            connect_every_s: how often a missing runner is looked for.
+        """
+        self._ledger, self._feed, self._connect_every_s = ledger, feed, connect_every_s
+        self._pages: set[_Page] = set()
+        self._past = {kind: deque[str](maxlen=n) for kind, n in KEPT.items()}
+        self._state = self._health = self._trouble = ""
+        self._live = False
+        self._floor = FloorReader()
+        self._reviews = "[]"
+        self._head = -1
+
+    @property
+    def full(self) -> bool:
+        """Whether no further page may open."""
+        return len(self._pages) >= PAGES_MAX
+
+    def tasks(self) -> list[Coroutine[Any, Any, None]]:
+        """The work of watching the books and following the runner, each to be run until it is cancelled."""
+        runner = [] if self._feed is None else [self._follow_runner(self._feed)]
+        return [self._watch_books(), *runner]
+
+    async def stream(self, signed_in: Callable[[], bool]) -> AsyncIterator[str]:
+        """Server-sent events for one page: the recent past, then everything that happens.
+
+        Args:
+            signed_in: whether the page's user still is; the stream ends when they are not.
+        """
+        page = _Page()
+        page.waiting.append(self._live_line())
+        for past in self._past.values():
+            page.waiting.extend(past)
+        page.waiting.extend(line for line in (self._health, self._reviews_line(), self._trouble_line()) if line)
+        page.state = self._state if self._live else ""
+        page.woken.set()
+        self._pages.add(page)
+        try:
+            while not page.lost:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(page.woken.wait(), ALIVE_EVERY_S)
+                page.woken.clear()
+                if not signed_in():
+                    yield "event: signed-out\ndata: {}\n\n"
+                    return
+                yield "".join(f"data: {line}\n\n" for line in page.take()) or ": alive\n\n"
+        finally:
+            self._pages.discard(page)
+
+    def _push(self, kind: str, line: str) -> None:
+        for page in self._pages:
+            page.send(kind, line)
+
+    # ---- the books ---------------------------------------------------------------------------------------------------
+
+    async def _watch_books(self) -> None:
+        while True:
+            try:
+                await self.read_books()
+                self._set_trouble("")
+            except FusionError as error:
+                # The books may be on a server that is away for a while; the pages show it.
+                _log.warning("books: %s", error)
+                self._set_trouble(BOOKS_AWAY)
+                await asyncio.sleep(self._connect_every_s)
+            await asyncio.sleep(WATCH_EVERY_S)
+
+    async def read_books(self) -> None:
+        """Push the review queue where it has changed.
+
+        Raises:
+            LedgerError: the books cannot be read.
+        """
+        head = await asyncio.to_thread(lambda: self._ledger.head().seq)
+        if head == self._head:
+            return
+        reviews = await asyncio.to_thread(self._ledger.reviews)
+        self._head = head
+        line = json.dumps(list(map(review_row, reviews)), ensure_ascii=False, separators=(",", ":"))
+        if line != self._reviews:
+            self._reviews = line
+            self._push("reviews", self._reviews_line())
+
+    def _set_trouble(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._push("trouble", self._trouble_line())
+
+    def _trouble_line(self) -> str:
+        return json.dumps({"trouble": self._trouble})
+
+    def _reviews_line(self) -> str:
+        return f'{{"reviews":{self._reviews}}}'
+
+    # ---- the runner --------------------------------------------------------------------------------------------------
+
+    async def _follow_runner(self, path: Path) -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_MAX_BYTES)
+            except OSError:
+                await asyncio.sleep(self._connect_every_s)
+                continue
+            self._set_live(True)
+            for past in self._past.values():
+                past.clear()
+            self._floor = FloorReader()
+            self._state = self._health = ""
+            with suppress(OSError, ValueError):  # ValueError: a line longer than the limit
+                await self._read_lines(reader, path)
+            writer.close()
+            self._set_live(False)
+            await asyncio.sleep(self._connect_every_s)
+
+    async def _read_lines(self, reader: asyncio.StreamReader, path: Path) -> None:
+        """Take in the runner's lines until its end; a runner that is killed may leave half a line."""
+        garbled = False
+        while (line := await reader.readline()).endswith(b"\n"):
+            try:
+                self._take_in(line.decode("utf-8", "replace").strip())
+            except Exception as error:  # whatever a garbled line leads to; the next line may be right
+                if not garbled:
+                    _log.warning("%s: a line of the runner cannot be used: %r", path, error)
+                garbled = True
+
+    def _take_in(self, line: str) -> None:
+        kind = line[2 : line.find('"', 2)] if line.startswith('{"') else ""
+        if kind == "shop":
+            self._floor.shop(line)
+            return
+        if kind == "at":
+            kind, line = "state", self._floor.at(line)
+            self._state = line
+        elif kind == "health":
+            self._health = _checked(line)
+        elif kind in self._past:
+            self._past[kind].append(_checked(line))
+        else:
+            return
+        self._push(kind, line)
+
+    def _set_live(self, live: bool) -> None:
+        self._live = live
+        self._push("live", self._live_line())
+
+    def _live_line(self) -> str:
+        return json.dumps({"live": self._live})
+
+
+def _checked(line: str) -> str:
+    """A line of JSON that a browser can read too. Raises ValueError where it is not one."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"want numbers, got {constant}")
+
+    json.loads(line, parse_constant=refuse)
+    return line
