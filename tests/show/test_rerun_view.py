@@ -1,4 +1,4 @@
-"""A run is written as a Rerun recording and read back: every entity, every row, on the data's own times."""
+"""A run is written as a Rerun recording and read back: every entity, every row, at the times of the data."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fusion.observations import Frame, GateScan, ShelfReading
 from fusion.simulation import Scenario, Simulation, demo_store
 
 chunk = pytest.importorskip("rerun.chunk", reason="no rerun-sdk: pip install 'storefusion[view]'")
-from fusion.show import rerun_view as view_module  # noqa: E402
-from fusion.show.rerun_view import COLOURS, RADIUS_MAX_M, RADIUS_MIN_M, View  # noqa: E402
+from fusion.show.rerun_scene import COLOURS  # noqa: E402
+from fusion.show.rerun_view import RADIUS_MAX_M, RADIUS_MIN_M, View  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def read(path):
-    """What a file holds: record batches of the chunks by entity, static ones and timed ones."""
+    """Record batches of a file by entity: those of static chunks, and those with times."""
     static, timed = defaultdict(list), defaultdict(list)
     (entry,) = chunk.RrdReader(str(path)).recordings()
-    for one in chunk.RrdReader(str(path)).stream(store=entry):
-        (static if one.is_static else timed)[str(one.entity_path)].append(one.to_record_batch())
+    for part in chunk.RrdReader(str(path)).stream(store=entry):
+        (static if part.is_static else timed)[str(part.entity_path)].append(part.to_record_batch())
     return static, timed
 
 
@@ -47,16 +47,13 @@ def times(batches):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A minute that is written in several pieces, with what went in and what came out."""
+    """A simulated minute: the store, observations, results, and the file that was written in several pieces."""
     folder = tmp_path_factory.mktemp("view")
-    # Small, so that all is written in many pieces, and some instants hold more than fits.
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(view_module, "BODIES_MAX", 2)
-    monkeypatch.setattr(view_module, "VALUES_MAX", 50)
     store = demo_store(n_cameras=5, n_plates=16, n_products=12)
     engine = Engine(store)
     observations, answers = [], []
-    with View(folder / "run.rrd", store, "A run") as view:
+    # Small buffers, so that everything is written in many pieces, and some instants hold more than fits.
+    with View(folder / "run.rrd", store, "A run", bodies_max=2, values_max=50) as view:
         for observation in Simulation(store, Scenario(seed=3, minutes=1.0, shoppers=3)).observations():
             observations.append(observation)
             view.observe(observation)
@@ -66,7 +63,6 @@ def run(tmp_path_factory):
         for result in engine.close():
             answers.append(result)
             view.add(result)
-    monkeypatch.undo()
     return store, observations, answers, *read(folder / "run.rrd")
 
 
@@ -108,17 +104,18 @@ def test_people_are_drawn_with_their_uncertainty(run):
     _, _, answers, _, timed = run
     people = of(results.People, answers)
     batches = timed["/world/people"]
-    assert sorted(times(batches).tolist()) == [one.t_ns for one in people]
+    assert sorted(times(batches).tolist()) == [instant.t_ns for instant in people]
     by_time = dict(
         zip(times(batches).tolist(), zip(column(batches, "Points3D:positions"), column(batches, "Points3D:radii")))
     )
-    for one in people:
-        positions, radii = by_time[one.t_ns]
-        known = np.isfinite(one.joints_m).all(axis=-1)
-        np.testing.assert_allclose(np.array(positions or []).reshape(-1, 3), one.joints_m[known], atol=1e-5)
-        np.testing.assert_allclose(radii or [], np.clip(one.joints_sd_m[known], RADIUS_MIN_M, RADIUS_MAX_M), rtol=1e-5)
+    for instant in people:
+        positions, radii = by_time[instant.t_ns]
+        known = np.isfinite(instant.joints_m).all(axis=-1)
+        np.testing.assert_allclose(np.array(positions or []).reshape(-1, 3), instant.joints_m[known], atol=1e-5)
+        expected = np.clip(instant.joints_sd_m[known], RADIUS_MIN_M, RADIUS_MAX_M)
+        np.testing.assert_allclose(radii or [], expected, rtol=1e-5)
     labels = {label for row in column(timed["/world/people/names"], "Points3D:labels") for label in row or ()}
-    accounts = {one.account for one in of(results.Receipt, answers)}
+    accounts = {receipt.account for receipt in of(results.Receipt, answers)}
     assert all(any(label.startswith(account) for label in labels) for account in accounts)
 
 
@@ -139,12 +136,12 @@ def test_events_and_text_are_there(run):
     taken = [event for event in explained if event.delta_g < 0]
     assert taken and sorted(times(timed["/world/taken"]).tolist()) == sorted(event.t_ns for event in taken)
     receipts = of(results.Receipt, answers)
-    said = column(timed["/log/receipts"], "TextLog:text")
-    assert len(said) == len(receipts)
+    lines = column(timed["/log/receipts"], "TextLog:text")
+    assert len(lines) == len(receipts)
     for receipt in receipts:
-        (line,) = [row[0] for row in said if row[0].startswith(receipt.account)]
+        (line,) = [row[0] for row in lines if row[0].startswith(receipt.account)]
         assert store.price_text(receipt.total) in line and receipt.status in line
-    assert sorted(times(timed["/log/receipts"]).tolist()) == sorted(one.issued_ns for one in receipts)
+    assert sorted(times(timed["/log/receipts"]).tolist()) == sorted(receipt.issued_ns for receipt in receipts)
     assert len(column(timed["/log/gates"], "TextLog:text")) == len(of(GateScan, observations))
     moves = of(results.Picked, answers) + of(results.PutBack, answers)
     assert len(column(timed["/log/shelves"], "TextLog:text")) == len(explained) + len(moves)
@@ -152,7 +149,7 @@ def test_events_and_text_are_there(run):
     assert len(column(timed["/log/visits"], "TextLog:text")) == len(passed)
 
 
-def test_there_is_one_timeline_and_it_is_the_datas(run):
+def test_the_only_timeline_is_that_of_the_data(run):
     _, observations, _, _, timed = run
     start_ns, end_ns = observations[0].t_ns, observations[-1].t_ns
     for entity, batches in timed.items():
@@ -169,7 +166,7 @@ def test_strange_names_empty_stores_and_silence_are_written(tmp_path):
     t_ns = 1_767_258_000_000_000_000
     with View(tmp_path / "strange.rrd", strange) as view:
         view.observe(Frame(t_ns, camera.name, np.zeros((0, 17, 3), np.float32)))
-        view.observe(Frame(t_ns + 1, "a camera of nobody", np.ones((1, 17, 3), np.float32)))
+        view.observe(Frame(t_ns + 1, "an unknown camera", np.ones((1, 17, 3), np.float32)))
         view.observe(ShelfReading(t_ns, plate.plate, np.zeros(0, np.float32)))
         view.observe(ShelfReading(t_ns + 1, plate.plate, np.ones(12, np.float32)))
     _, timed = read(tmp_path / "strange.rrd")
@@ -181,8 +178,8 @@ def test_strange_names_empty_stores_and_silence_are_written(tmp_path):
     assert "/world/floor" in static and not [entity for entity in timed if entity.startswith("/world")]
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path):
-    with pytest.raises(FusionError, match="want a file that can be written"):
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(FusionError, match="the file cannot be written"):
         View(tmp_path / "none" / "run.rrd", demo_store(1))
 
 
