@@ -52,7 +52,7 @@ def page_data(
         "compared": truth is not None,
         "missed": missed,
         "warnings": [
-            [_ms(run, warning.t_ns), clean(warning.kind), clean(warning.subject), clean(sentence(warning))]
+            [_ms(run, warning.t_ns), clean(warning.kind), clean(warning.subject), clean(sentence(warning, run.store))]
             for warning in sorted(run.warnings, key=lambda warning: warning.t_ns)
         ],
         "summary": _summary_row(summary),
@@ -119,7 +119,7 @@ def _receipt_row(run: Collected, receipt: Receipt) -> Row:
         "exit": _ms(run, receipt.exit_ns),
         "issued": _ms(run, receipt.issued_ns),
         "status": clean(receipt.status),
-        "reason": clean(reason_text(receipt.reasons)),
+        "reason": clean(reason_text(receipt.reasons, run.store)),
         "reason_codes": [clean(reason.kind) for reason in receipt.reasons],
         "total": receipt.total,
         "lines": [

@@ -158,7 +158,8 @@ class LiveFeed:
         """
         self.path = Path(path)
         self.dropped = 0
-        self._engine, self._clock_s, self._unread_max_bytes = engine, clock_s, unread_max_bytes
+        self._store, self._engine = store, engine
+        self._clock_s, self._unread_max_bytes = clock_s, unread_max_bytes
         self._shop = _Shop(store)
         self._past = {
             "event": deque[str](maxlen=EVENTS_KEPT),
@@ -198,10 +199,10 @@ class LiveFeed:
                 self._publish("event", row)
             case Receipt():
                 row = [_ms(result.issued_ns), result.visit, self._shop.end(result), result.status, result.total]
-                row += [reason_text(result.reasons), [reason.kind for reason in result.reasons]]
+                row += [reason_text(result.reasons, self._store), [reason.kind for reason in result.reasons]]
                 self._publish("receipt", row)
             case Warning():
-                self._publish("alert", [_ms(result.t_ns), result.kind, result.subject, sentence(result)])
+                self._publish("alert", [_ms(result.t_ns), result.kind, result.subject, sentence(result, self._store)])
 
     def follow(self, engine: Engine) -> None:
         """Ask another engine for health from now on: one that resumes in the place of the first."""
