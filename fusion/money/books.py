@@ -206,12 +206,12 @@ class Books:
 
     def entries(self, visit: str) -> list[Entry]:
         """All entries about a visit, oldest first."""
-        return self._entries("visit = ?", (checked_text("visit", visit),))
+        return self._entries("e.visit = ?", (checked_text("visit", visit),))
 
     def entries_between(self, t0_ns: int, t1_ns: int) -> list[Entry]:
         """All entries of an interval of data time, in the order in which they were made."""
         return self._entries(
-            "t_ns >= ? AND t_ns < ?", (checked_instant("t0_ns", t0_ns), checked_instant("t1_ns", t1_ns))
+            "e.t_ns >= ? AND e.t_ns < ?", (checked_instant("t0_ns", t0_ns), checked_instant("t1_ns", t1_ns))
         )
 
     def recorded(self, visit: str, name: str) -> Entry | None:
@@ -222,7 +222,7 @@ class Books:
     def unanswered(self, kind: str) -> list[Entry]:
         """Entries of a kind that have none with "/answer" after their name, in the order in which they were made."""
         return self._entries(
-            "kind = ? AND NOT EXISTS (SELECT 1 FROM entry a WHERE a.key = e.key || '/answer')",
+            "e.kind = ? AND NOT EXISTS (SELECT 1 FROM entry a WHERE a.key = e.key || '/answer')",
             (checked_text("kind", kind),),
         )
 
@@ -298,6 +298,7 @@ class Books:
             f"SELECT seq, t_ns, kind, visit, key, details FROM entry e WHERE {condition} ORDER BY seq", values
         )
         legs: dict[int, list[Posting]] = {}
+        # A second query is as fast as a join, which would repeat the details for every posting.
         for entry, *leg in self.database.run(
             "SELECT p.entry, p.account, p.currency, p.amount FROM posting p JOIN entry e ON e.seq = p.entry "
             f"WHERE {condition} ORDER BY p.entry, p.line",

@@ -23,6 +23,7 @@ from fusion.money.entries import (
     AMOUNT_MAX,
     NAME_MAX,
     NOTE_MAX,
+    Entry,
     Posting,
     canonical_json,
     checked_instant,
@@ -328,14 +329,20 @@ class Ledger(Books):
         standings = [self.standing(visit) for (visit,) in rows]
         return [standing for standing in standings if standing is not None]
 
-    def standing(self, visit: str) -> Standing | None:
-        """How a visit stands after its newest entry; None for a visit that is not in the books."""
+    def standing(self, visit: str, entries: Sequence[Entry] | None = None) -> Standing | None:
+        """How a visit stands after its newest entry; None for a visit that is not in the books.
+
+        `entries` are those of the visit, if the caller has read them already.
+        """
         checked_text("visit", visit)
         with self._transaction(write=False):
-            rows = self.database.run("SELECT kind, details FROM entry WHERE visit = ? ORDER BY seq", (visit,))
+            if entries is None:
+                rows = self.database.run("SELECT kind, details FROM entry WHERE visit = ? ORDER BY seq", (visit,))
+                events = [(kind, json.loads(details)["request"]) for kind, details in rows]
+            else:
+                events = [(entry.kind, entry.request) for entry in entries]
             account = self.database.vault.account(visit)
-        entries = ((kind, json.loads(details)["request"]) for kind, details in rows)
-        return Standing.of(visit, account, self._store.currency, entries)
+        return Standing.of(visit, account, self._store.currency, events)
 
     def _reversal(self, visit: str) -> list[Posting]:
         """Postings that reverse what the visit was charged so far; its payments stay."""

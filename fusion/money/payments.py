@@ -197,14 +197,16 @@ class Checkout:
         amount = self._store.payment.authorise if self._store.payment.mode == "enter" else 0
         if not amount:
             return Payment(pseudonym, "open", None, 0, 0)
-        history = self._history(pseudonym)
+        entries = self._ledger.entries(pseudonym)
+        history = _History.of(entries)
         request = history.pending
         if request is None and (history.n_steps == 0 or history.declined is not None):
             request = _Request("authorise", amount)
         if request is not None:
             self._ask(pseudonym, history, request, t_ns)
-            history = self._history(pseudonym)
-        payment = self._payment(pseudonym, history, self._ledger.standing(pseudonym))
+            entries = self._ledger.entries(pseudonym)
+            history = _History.of(entries)
+        payment = self._payment(pseudonym, history, self._ledger.standing(pseudonym, entries))
         is_declined = payment.status == "open" and history.declined is not None
         return replace(payment, status="unpaid") if is_declined else payment
 
@@ -270,7 +272,8 @@ class Checkout:
             PaymentError: the provider rejects a step as invalid; nothing is known to have moved.
         """
         for _ in range(STEPS_MAX):
-            history, standing = self._history(visit), self._ledger.standing(visit)
+            entries = self._ledger.entries(visit)
+            history, standing = _History.of(entries), self._ledger.standing(visit, entries)
             request = history.pending or self._next(history, standing)
             if request is None:
                 return self._payment(visit, history, standing)
@@ -330,7 +333,8 @@ class Checkout:
 
     def state(self, visit: str) -> Payment:
         """How far a visit's payment is, without asking the provider."""
-        return self._payment(visit, self._history(visit), self._ledger.standing(visit))
+        entries = self._ledger.entries(visit)
+        return self._payment(visit, _History.of(entries), self._ledger.standing(visit, entries))
 
     def _payment(self, visit: str, history: _History, standing: Standing | None) -> Payment:
         due = standing.total if standing is not None and standing.is_final else None

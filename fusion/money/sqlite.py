@@ -96,29 +96,32 @@ class SQLiteDatabase:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
-    @contextmanager
-    def _rolling_back(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise LedgerError(f"{self.where}: the transaction failed and was rolled back: {error}") from error
+    def _failed(self, error: sqlite3.Error) -> LedgerError:
+        """The error to raise for a failed statement, whose transaction is rolled back."""
+        self._roll_back()
+        return LedgerError(f"{self.where}: the transaction failed and was rolled back: {error}")
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Rows of one statement; a failure rolls back."""
-        with self._rolling_back():
+        try:
             return self.connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def add(self, entries: Sequence[EntryRow], postings: Sequence[PostingRow]) -> None:
         """Add entries and all their postings."""
-        with self._rolling_back():
+        try:
             self.connection.executemany(INSERT["posting"], postings)
             self.connection.executemany(INSERT["entry"], entries)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def each(self, statement: str) -> Iterator[Row]:
         """Rows of one statement as they come."""
-        with self._rolling_back():
+        try:
             yield from self.connection.execute(statement)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def create(self, identity: tuple[int, str, str]) -> None:
         """Create the tables of new books; existing books are left alone."""

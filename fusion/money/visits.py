@@ -65,14 +65,14 @@ class Standing:
 
     @classmethod
     def of(
-        cls, visit: str, account: str | None, currency: str, entries: Iterable[tuple[str, Mapping[str, Any]]]
+        cls, visit: str, account: str | None, currency: str, events: Iterable[tuple[str, Mapping[str, Any]]]
     ) -> Self | None:
-        """How a visit stands after (kind, request) of its entries, oldest first; None without any that concern it."""
+        """How a visit stands after its events, (kind, request) of each entry; None if none opens or charges it."""
         status: VisitStatus | None = None
         reason: str | None = None
         reasons: tuple[Reason, ...] = ()
         sale, revision = Sale(), 0
-        for kind, request in entries:
+        for kind, request in events:
             if kind == OPENED:
                 status = "open"
             elif kind.startswith("receipt ") and kind in CHARGING:
@@ -84,6 +84,4 @@ class Standing:
                     sale = Sale.stored(request)
         if status is None:
             return None
-        return cls(
-            visit, account, status, reason, currency, sale.total, sale.lines, revision, sale.discounts, reasons
-        )
+        return cls(visit, account, status, reason, currency, sale.total, sale.lines, revision, sale.discounts, reasons)

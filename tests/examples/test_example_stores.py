@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Place
 from examples.test_run_store import run
-from money.test_receipts import Inbox, inbox  # noqa: F401
+from money.mailboxes import serving
 
 from fusion.example_stores.catalogue import FOLDER
 from fusion.money.ledger import Ledger
@@ -81,23 +81,20 @@ def test_a_store_runs_from_door_to_receipt(
             assert not named.search(path.read_bytes()), path
 
 
-def test_receipts_are_mailed_and_books_kept_in_postgres(
-    place: Place,
-    tmp_path: Path,
-    inbox: tuple[Inbox, object],  # noqa: F811
-) -> None:
+def test_receipts_are_mailed_and_books_kept_in_postgres(place: Place, tmp_path: Path) -> None:
     if place.database is None:
         pytest.skip("the others run on SQLite")
-    handler, controller = inbox
-    code, out, err = run(
-        "run_store.py", "--store", STORES / "just_walk_out", "--out", tmp_path, "--minutes", 2, "--shoppers", 4,
-        "--ledger", place.database, "--vault", place.folder / "vault.sqlite", "--smtp", f"127.0.0.1:{controller.port}",  # type: ignore[attr-defined]
-    )  # fmt: skip
+    with serving() as (inbox, controller):
+        code, out, err = run(
+            "run_store.py", "--store", STORES / "just_walk_out", "--out", tmp_path, "--minutes", 2, "--shoppers", 4,
+            "--ledger", place.database, "--vault", place.folder / "vault.sqlite",
+            "--smtp", f"127.0.0.1:{controller.port}",
+        )  # fmt: skip
     assert code == 0, err
     assert "both books agree" in out and "all accounts sum to 0; its chain holds" in out
     sent = int(re.search(r"mail: (\d+) receipts sent, 0 wait", out)[1])  # type: ignore[index]
-    assert sent == len(handler.mails) > 0
-    assert all(to[0].endswith("@mail.example") and "Terminal News" in mail for to, mail in handler.mails)
+    assert sent == len(inbox.mails) > 0
+    assert all(to[0].endswith("@mail.example") and "Terminal News" in mail for to, mail in inbox.mails)
 
 
 def test_the_store_folders_are_those_that_their_maker_writes(tmp_path: Path) -> None:

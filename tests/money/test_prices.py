@@ -14,7 +14,7 @@ import pytest
 from conftest import Place
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from money.test_ledger import BREAD, COLA, SOUP, STAMP, STORE, receipt
+from money.books import BREAD, COLA, SOUP, STAMP, STORE, receipt
 
 from fusion.errors import ConfigError
 from fusion.money.ledger import Ledger

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 from conftest import Place
-from money.test_ledger import BREAD, COLA, STORE, TWO, make_store, receipt
+from money.books import BREAD, COLA, STORE, TWO, make_store, receipt
 
 from fusion.commands.main import main
 from fusion.errors import ConfigError, LedgerError

@@ -1,0 +1,70 @@
+"""Mail: each version of a receipt is sent once to a customer who gave an address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiosmtpd.controller import Controller
+from conftest import Place
+from money.books import STORE, T_NS, TWO, receipt
+from money.mailboxes import Inbox, serving
+
+from fusion.money.ledger import Ledger
+from fusion.money.mail import Mailer
+from fusion.money.vault import Holder
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Inbox, Controller]]:
+    with serving() as running:
+        yield running
+
+
+def mailer(ledger: Ledger, controller: Controller | None) -> Mailer:
+    """A mailer to a running server, or to a port where none listens."""
+    port = 1 if controller is None else controller.port
+    return Mailer(ledger, STORE, host="127.0.0.1", port=port, sender="shop@example.org", seller="Brand")
+
+
+def test_a_receipt_is_mailed_once_to_a_customer_with_an_address(
+    place: Place, server: tuple[Inbox, Controller]
+) -> None:
+    inbox, controller = server
+    with place.open(STORE) as ledger:
+        ledger.hold(Holder("p1", "alice", "tok", "alice@example.org", T_NS))
+        ledger.hold(Holder("p2", "bob", "tok", None, T_NS))
+        ledger.hold(Holder("p3", "carol", "tok", "refused@example.org", T_NS))
+        ledger.hold(Holder("p4", "dave", "tok", "x@example.org\nBcc: all@example.org", T_NS))
+        for i in range(1, 5):
+            ledger.post_receipt(receipt(f"v{i}", *TWO, account=f"p{i}"))
+        assert [mailer(ledger, controller).due(f"v{i}", T_NS) for i in range(1, 5)] == [True, False, True, True]
+        # The server is away, then busy; nothing is lost over a restart.
+        assert mailer(ledger, None).deliver(T_NS) == (0, 2)
+    with place.open(STORE) as ledger:
+        inbox.answers = ["451 try again later"]
+        assert mailer(ledger, controller).deliver(T_NS) == (0, 1)
+        assert mailer(ledger, controller).due("v1", T_NS + 5)
+        assert mailer(ledger, controller).deliver(T_NS) == (1, 0)
+        assert mailer(ledger, controller).deliver(T_NS) == (0, 0)
+        ((to, mail),) = inbox.mails
+        assert to == ["alice@example.org"] and "Total" in mail and "6.97 EUR" in mail and "text/html" in mail
+        # A correction is another version; a customer who has been forgotten since gets none.
+        ledger.decide("v1", "waive", by="eve", t_ns=T_NS + 9)
+        assert mailer(ledger, controller).due("v1", T_NS + 9)
+        ledger.unlink_account("alice")
+        assert mailer(ledger, controller).deliver(T_NS + 10) == (0, 0) and len(inbox.mails) == 1
+        answers = [entry for entry in ledger.entries_between(0, 2**62) if entry.kind == "mail answered"]
+        assert sorted(entry.request["said"] for entry in answers) == [
+            "address refused",
+            "address refused",
+            "no address any more",
+            "sent",
+        ]
+        assert ledger.verify() is None and "example.org" not in str(ledger.entries_between(0, 2**62))
+
+
+def test_a_password_is_not_sent_in_the_clear(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger, pytest.raises(ValueError, match="tls"):
+        Mailer(ledger, STORE, host="x", port=25, sender="a@b", user="u", password="p")
