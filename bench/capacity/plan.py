@@ -1,13 +1,13 @@
-"""What a store costs, measured, and what that makes of one, a hundred and two thousand of them.
+"""The measured cost of a store, and the plan for one, a hundred and two thousand stores that follows from it.
 
     OMP_NUM_THREADS=1 python -m bench capacity                 measures (ten minutes) and prints the plan as tables
     OMP_NUM_THREADS=1 python -m bench capacity --units FILE    plans with the costs in FILE, measured if there is none
 
-Each store is simulated first and then served from that recording at true speed, as `serve` does it: a process with
-source, queue, engine, books, snapshots every five seconds, outbox. So its CPU and memory hold everything but the
-broker's client. What its sensors would send over MQTT is counted by the payloads' bytes. The chain's rows and bytes
-are those of a book filled with receipts like the measured ones. Everything else is arithmetic with the assumptions
-that stand beside it, which whoever plans should replace by their own.
+Each store is simulated first and then served from that recording at true speed by a process like those of `serve`:
+source, queue, engine, books, snapshots every five seconds, outbox. Its CPU and memory therefore include everything but
+the broker's client. The messages that its sensors would send over MQTT are counted by the bytes of their payloads. The
+chain's rows and bytes are those of a book filled with receipts like the measured ones. Everything else is arithmetic
+with the assumptions below, which a planner should replace by their own.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ FLEETS = (1, 100, 2000)
 
 # Assumptions of the plan.
 OPEN_H = 16.0  # a day
-RUSH = 3.0  # a full hour, as it was measured, has so many times the visits of an average one
-CORE_LOAD_MAX = 0.5  # of a core in a full hour: what comes in bursts must not wait
+RUSH = 3.0  # visits of a busy hour, in those of an average hour
+CORE_LOAD_MAX = 0.5  # of a core in a busy hour, so that bursts do not wait
 VISITS_PER_H_AND_CAMERA = 3.0  # on average over the day
 PAID_ROWS = 6.0  # a visit, where payments are taken and receipts mailed: four entries and two postings more
 DAYS = 365.0
 PICTURES_PER_S = 15.0  # of a camera, as simulated
-PICTURES_PER_GPU_S = 500.0  # of a pose detector, as its maker or a trial tells; not measured here
+PICTURES_PER_GPU_S = 500.0  # of a pose detector, from its maker or a trial; not measured here
 
 
 @dataclass
@@ -52,9 +52,9 @@ class Unit:
     engine_cpu: float
     step_p50_us: float
     step_p99_us: float
-    memory_mb: float  # most that the process held, what it shares with others by its share
+    memory_mb: float  # peak of the process; shared pages count by its share
     snapshot_mb: float
-    snapshot_ms: float  # that the engine stood still for
+    snapshot_ms: float  # pause of the engine
     messages: float
     mqtt_kb: float
     recording_kb: float
@@ -65,7 +65,7 @@ class Unit:
 
 @dataclass
 class Row:
-    """Bytes of a row, by books that are large enough for what a file holds anyway not to count."""
+    """Bytes of a row, in books so large that the fixed part of a file does not count."""
 
     store: float  # books and outbox, SQLite
     chain: float  # PostgreSQL, with indexes
@@ -99,7 +99,7 @@ def served(folder: Path) -> Unit:
     worst: dict[str, float] = dict.fromkeys(("memory_bytes", "snapshot_bytes", "snapshot_stall_s"), 0.0)
     with supervised(path) as supervisor:
         look = lambda: supervisor.health()["stores"][name]  # noqa: E731
-        # What a start costs is not what serving costs.
+        # The cost of the start is left out.
         assert until(lambda: look().get("newest_ns", 0) > first_ns + 5e9, 60.0)
         pid = supervisor.pids()[name]
         used_s, wall_s, status = cpu_s(pid), time.monotonic(), look()
@@ -119,9 +119,9 @@ def served(folder: Path) -> Unit:
     opened_ns = {entry.visit: entry.t_ns for entry in entries if entry.kind == "visit opened"}
     left_ns = {entry.visit: entry.t_ns for entry in entries if entry.kind.startswith("receipt")}
     inside_s = sum((t_ns - opened_ns.get(visit, t_ns)) * 1e-9 for visit, t_ns in left_ns.items())
-    # Who was inside when the data ended has a receipt without anything on it.
-    billed = {one.visit for one in entries if one.kind.startswith("receipt") and one.request["lines"]}
-    n_rows = sum(1 + len(one.postings) for one in entries if one.visit in billed)
+    # Visits that were open when the data ended have an empty receipt.
+    billed = {entry.visit for entry in entries if entry.kind.startswith("receipt") and entry.request["lines"]}
+    n_rows = sum(1 + len(entry.postings) for entry in entries if entry.visit in billed)
     evidence_bytes = (out / "evidence.jsonl").stat().st_size
     size = sum(file.stat().st_size for file in (folder / "recording").rglob("*") if file.is_file())
     return Unit(
@@ -209,9 +209,9 @@ def plan(units: list[Unit], row: Row) -> str:
         for unit in units
     ]  # fmt: skip
     heads = [
-        "a store", "CPU, of a core (engine alone)", "step p50 / p99", "memory, most",
-        "snapshot, largest, and longest stop for one", "sensors' messages and bytes a second", "recording an hour",
-        "rows in the books and of goods, a visit", "evidence a visit",
+        "a store", "CPU of one core (engine alone)", "step p50 / p99", "peak memory",
+        "largest snapshot, longest pause for one", "sensors' messages and bytes a second", "recording an hour",
+        "rows of books and of goods, a visit", "evidence a visit",
     ]  # fmt: skip
     fleets = []
     for unit in units:
@@ -228,10 +228,10 @@ def plan(units: list[Unit], row: Row) -> str:
             ])  # fmt: skip
     fleet_heads = [
         "stores x cameras", "cores", "memory", "sensors' bytes a second", "visits a day", "rows a day",
-        "rows a second in a full hour", "stores' files a day", "chain's book a day", "a year", "detectors' GPUs",
+        "rows a second in a busy hour", "stores' files a day", "chain's book a day", "a year", "detectors' GPUs",
     ]  # fmt: skip
-    told = f"A row takes {row.store:.0f} bytes in a store and {row.chain:.0f} in the chain's book."
-    return f"{table(heads, stores)}\n\n{table(fleet_heads, fleets)}\n\n{told}"
+    sizes = f"A row takes {row.store:.0f} bytes in a store and {row.chain:.0f} in the chain's book."
+    return f"{table(heads, stores)}\n\n{table(fleet_heads, fleets)}\n\n{sizes}"
 
 
 def measured() -> tuple[list[Unit], Row]:
@@ -261,11 +261,11 @@ def main() -> None:
     elif args.serve:
         print(json.dumps(asdict(served(args.serve))))
     elif args.units and args.units.exists():
-        told = json.loads(args.units.read_text(encoding="utf-8"))
-        print(plan([Unit(**unit) for unit in told["units"]], Row(**told["row"])))
+        costs = json.loads(args.units.read_text(encoding="utf-8"))
+        print(plan([Unit(**unit) for unit in costs["units"]], Row(**costs["row"])))
     else:
         units, row = measured()
         if args.units:
-            told = {"units": [asdict(unit) for unit in units], "row": asdict(row)}
-            args.units.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            costs = {"units": [asdict(unit) for unit in units], "row": asdict(row)}
+            args.units.write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
         print(plan(units, row))

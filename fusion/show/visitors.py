@@ -51,7 +51,7 @@ class Visitors:
             visitor.exit_ns = max(visitor.exit_ns or left.t_ns, left.t_ns)
 
     def of_track(self, track_id: int) -> int | None:
-        """Index of the visitor whom a track follows; None before they entered."""
+        """Index of the visitor that a track follows; None before they entered."""
         return self._by_track.get(track_id)
 
     def index_of(self, visit: str | None, account: str | None) -> int:
