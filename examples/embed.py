@@ -3,8 +3,7 @@
 Here a simulated shop stands in for the sensors, so that it runs as it is; put your own source in its place.
 """
 
-from fusion import Engine
-from fusion.results import PersonEntered, PersonLeft, Picked, PutBack, Receipt
+from fusion import Engine, PersonEntered, PersonLeft, Picked, PutBack, Receipt
 from fusion.simulation import Scenario, Simulation, demo_store
 
 store = demo_store()  # yours: Store.load("path/to/store")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.errors import OrderError, ShapeError
+from fusion.errors import OrderError, ShapeError, TimeError
 from fusion.goods.attribution import Attributor
 from fusion.goods.billing import Billing
 from fusion.goods.journal import Journal
@@ -114,7 +114,7 @@ class Engine:
     def adopt(
         self, store: Store, stopwatch_ns: Callable[[], int] | None, tap: Callable[[Observation], object] | None
     ) -> None:
-        """Continue in this process, with a store of the same layout; see `snapshot.resume`.
+        """Continue in this process, with a store of the same layout; see `snapshots.resume`.
 
         Every stage derives from the store in one method, `_derive`, both for a new engine and for this one. What it has
         seen and learnt stays, except for what the change invalidates.
@@ -135,9 +135,9 @@ class Engine:
         """Take one observation; returns what has become known by it, often nothing.
 
         Raises:
-            ValueError: a time that is not in UTC nanoseconds.
+            TimeError: a time that is not an integer of UTC nanoseconds.
             ShapeError: arrays that do not fit the store's layout, or do not hold floats.
-            TypeError: not an observation, or a time that is not an integer.
+            TypeError: not an observation.
             OrderError: the engine was closed.
         """
         if self._closed:
@@ -348,13 +348,14 @@ class Engine:
 
 
 def _instant(t_ns: object) -> int:
-    """A time as a Python int. Raises TypeError for anything that is not an integer, ValueError for another unit."""
+    """A time as a Python int, NumPy's integers included. Raises TimeError."""
     try:
         instant = index(t_ns)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"t_ns: want an integer of UTC nanoseconds since 1970, got {t_ns!r}") from None
+        got = f"{type(t_ns).__name__} {str(t_ns)[:40]}"
+        raise TimeError(f"t_ns: want an integer of UTC nanoseconds since 1970, got {got}") from None
     if not EARLIEST_NS <= instant <= LATEST_NS:
-        raise ValueError(f"t_ns: want UTC nanoseconds since 1970, got {instant} (another unit?)")
+        raise TimeError(f"t_ns: want UTC nanoseconds since 1970, got {instant} (another unit?)")
     return instant
 
 

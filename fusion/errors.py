@@ -24,15 +24,23 @@ class ConfigError(FusionError, ValueError):
 
 
 class ShapeError(FusionError, ValueError):
-    """An array has the wrong shape or dtype. Says what was wanted, then what came."""
+    """An array has the wrong shape or dtype. The message says what was wanted, then what came."""
+
+
+class TimeError(FusionError, ValueError):
+    """A time is not in UTC nanoseconds since 1970, such as seconds or milliseconds."""
 
 
 class OrderError(FusionError, ValueError):
-    """Calls came in an order that has no meaning, such as feeding an engine that was closed."""
+    """Calls came in an impossible order, such as feeding an engine that was closed."""
 
 
 class RecordingError(FusionError):
-    """A file of a recording is damaged. Says which file and how far it could be read."""
+    """A file of a recording is damaged. The message says which file and how far it could be read."""
+
+
+class SnapshotError(FusionError):
+    """Bytes that are not a snapshot, are damaged, or belong to another store or version."""
 
 
 class JournalError(FusionError):
@@ -49,7 +57,7 @@ class LedgerError(FusionError):
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Imports of optional packages: where one is missing, the error names the extra that brings it."""
+    """Wrap imports of optional packages: where one is missing, the error names the extra that brings it."""
     try:
         yield
     except ImportError as error:

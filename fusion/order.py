@@ -158,8 +158,7 @@ class Reorder:
                 continue
             self._last_key = key
             released.append(observation)
-        if until_ns > self._released_ns:
-            self._released_ns = until_ns
+        self._released_ns = max(self._released_ns, until_ns)
         return released
 
 

@@ -1,11 +1,13 @@
-"""What the engine answers: typed results, and the enumerations that they use."""
+"""What the engine answers: typed results, and the enumerations that they use. `str` of a result is one line."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class ReceiptStatus(StrEnum):
@@ -128,34 +130,37 @@ class WarningKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Where everybody is at one instant; arrays share their first axis, one row a person, and are read-only.
+    """Where everybody is at one instant. Arrays share their first axis, one row per person, and are read-only.
 
     Attributes:
         t_ns: the instant.
-        track_id: (n,) int64; never used again for somebody else.
+        track_id: (n,) int64; a number is never used again for another person.
         confirmed: (n,) bool; False while the track is tentative.
         position_m: (n, 2) float64 place on the floor, world frame.
         position_sd_m: (n,) float64 standard deviation of the place along its worst direction.
         joints_m: (n, K, 3) float64 world frame, in the order of the store's layout; NaN where unknown.
         joints_sd_m: (n, K) float64 standard deviation, root mean square over the three directions; NaN where unknown.
         seen_ns: (n,) int64 last instant at which any camera saw the person.
-        identity: (n,) float64 probability that the track still follows the person whom it began with.
+        identity: (n,) float64 probability that the track still follows the person it started with.
     """
 
     t_ns: int
-    track_id: np.ndarray
-    confirmed: np.ndarray
-    position_m: np.ndarray
-    position_sd_m: np.ndarray
-    joints_m: np.ndarray
-    joints_sd_m: np.ndarray
-    seen_ns: np.ndarray
-    identity: np.ndarray
+    track_id: NDArray[np.int64]
+    confirmed: NDArray[np.bool_]
+    position_m: NDArray[np.float64]
+    position_sd_m: NDArray[np.float64]
+    joints_m: NDArray[np.float64]
+    joints_sd_m: NDArray[np.float64]
+    seen_ns: NDArray[np.int64]
+    identity: NDArray[np.float64]
+
+    def __str__(self) -> str:
+        return f"{_clock(self.t_ns)} People: {len(self.track_id)}, {int(self.confirmed.sum())} confirmed"
 
 
 @dataclass(frozen=True, slots=True)
 class PersonEntered:
-    """Somebody came in. `account` is None for a person without a credential; staff have no visit."""
+    """A person came in. `account` is None for a person without a credential; staff have no visit."""
 
     t_ns: int
     track_id: int
@@ -164,10 +169,14 @@ class PersonEntered:
     visit: str | None
     staff: bool = False
 
+    def __str__(self) -> str:
+        owner = "staff" if self.staff else _owner(self.account, self.visit)
+        return f"{_clock(self.t_ns)} PersonEntered: track {self.track_id} at {self.gate or 'no gate'}, {owner}"
+
 
 @dataclass(frozen=True, slots=True)
 class PersonLeft:
-    """Somebody went out through a gate."""
+    """A person went out through a gate; `gate` is None for a person who was lost from sight."""
 
     t_ns: int
     track_id: int
@@ -175,10 +184,14 @@ class PersonLeft:
     account: str | None
     visit: str | None
 
+    def __str__(self) -> str:
+        owner = _owner(self.account, self.visit)
+        return f"{_clock(self.t_ns)} PersonLeft: track {self.track_id} at {self.gate or 'no gate'}, {owner}"
+
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """Goods left a shelf with somebody, as it looks now; a later result may correct it."""
+    """Goods left a shelf with a person, as it looks now; a later result may correct it."""
 
     t_ns: int
     plate: str
@@ -187,11 +200,14 @@ class Picked:
     account: str | None
     visit: str | None
     probability: float
+
+    def __str__(self) -> str:
+        return _moved("Picked", self)
 
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """Goods came onto a shelf from somebody, as it looks now."""
+    """A person put goods on a shelf, as it looks now; a later result may correct it."""
 
     t_ns: int
     plate: str
@@ -201,10 +217,13 @@ class PutBack:
     visit: str | None
     probability: float
 
+    def __str__(self) -> str:
+        return _moved("PutBack", self)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One explanation of a shelf event: who, what, how many (negative: taken), and its probability."""
+    """One possible cause of a shelf event: who, what, how many (negative: taken), and its probability."""
 
     account: str | None
     gtin: str
@@ -215,16 +234,26 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ShelfEventExplained:
-    """A shelf event with its final evidence; probabilities sum to at most 1, the rest means that nothing was moved."""
+    """A shelf event that is final. Probabilities sum to at most 1; the remainder means that nothing was moved."""
 
     t_ns: int
     plate: str
     delta_g: float
     candidates: tuple[Candidate, ...]
 
+    def __str__(self) -> str:
+        best = "nothing moved"
+        if self.candidates:
+            first = self.candidates[0]
+            owner = _owner(first.account, first.visit)
+            best = f"{first.quantity:+d} x {first.gtin}, {owner}, probability {first.probability:.2f}"
+        return f"{_clock(self.t_ns)} ShelfEventExplained: {self.plate} {self.delta_g:+.0f} g, {best}"
+
 
 @dataclass(frozen=True, slots=True)
 class ReceiptLine:
+    """One product on a receipt: pieces, price of one in minor units, probability that the quantity is right."""
+
     gtin: str
     quantity: int
     unit_price: int
@@ -245,12 +274,13 @@ class Receipt:
     """What a finished visit costs. Amounts in minor units of `currency`.
 
     Attributes:
-        enter_ns: first entry of the visit's people; None where nobody saw them come in.
+        visit, account: the visit and its account; None without a credential.
+        enter_ns: first entry of the visit's people; None where it was not seen.
         exit_ns: their last exit.
         issued_ns: data time at which the receipt was final.
         status: settled, or review: a person has to look before money moves.
         reasons: why it goes to review, worst first; empty where it is settled.
-        taken: when the pieces on the lines were taken, oldest first; they may have had other prices then.
+        taken: when the pieces on the lines were taken, oldest first; prices may have been different then.
     """
 
     visit: str
@@ -265,15 +295,22 @@ class Receipt:
     lines: tuple[ReceiptLine, ...]
     taken: tuple[Taken, ...] = ()
 
+    def __str__(self) -> str:
+        lines = ", ".join(f"{line.quantity} x {line.gtin}" for line in self.lines) or "nothing"
+        reasons = "".join(f", {kind}" for kind in dict.fromkeys(reason.kind for reason in self.reasons))
+        total = f"{self.total} minor units of {self.currency}"
+        owner = _owner(self.account, self.visit)
+        return f"{_clock(self.issued_ns)} Receipt: {owner}, {lines}, {total}, {self.status}{reasons}"
+
 
 @dataclass(frozen=True, slots=True)
 class PlateTrace:
-    """What one plate weighed about an event, at a constant rate. Absolute grams drift; differences count.
+    """What one plate weighed around an event, at a constant rate. Absolute grams drift; differences count.
 
     Attributes:
         delta_g: the plate's part of the change.
         start_ns: time of the first sample.
-        grams: samples at `rate_hz`; empty where the plate had none left of that time.
+        grams: samples at `rate_hz`; empty where the plate's samples of that time were no longer kept.
     """
 
     plate: str
@@ -285,7 +322,7 @@ class PlateTrace:
 
 @dataclass(frozen=True, slots=True)
 class WristPath:
-    """Where somebody's wrists were about an event: metres, None where a wrist was not known."""
+    """Where a person's wrists were around an event: metres, None where a wrist was not known."""
 
     track_id: int
     account: str | None
@@ -300,8 +337,10 @@ class EventEvidence:
     """A shelf event as a reviewer needs it.
 
     Attributes:
-        onset_ns, contact_ns, settled_ns: when the plates began to move, the load left or met them, they were at rest.
-        plate: the one that bears most.
+        onset_ns: when the plates began to move.
+        contact_ns: when the load left or met them.
+        settled_ns: when they were at rest.
+        plate: the one that bears most of the load.
         traces: a few seconds of every plate that took part, left to right.
         wrists: of everybody who may have acted.
         alternatives: who, what, how many, most probable first.
@@ -321,7 +360,7 @@ class EventEvidence:
 
 @dataclass(frozen=True, slots=True)
 class SightingEvidence:
-    """What readers and cameras at a zone told of a product while a visit's people were there."""
+    """What a reader or a camera at a zone reported about a product while a visit's people were there."""
 
     t_ns: int
     source: str
@@ -334,13 +373,13 @@ class SightingEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a receipt rests on, for a person to decide from. Comes right after a receipt that goes to review.
+    """What a receipt rests on, for a person to decide from. Follows a receipt that goes to review.
 
     Attributes:
         t_ns: the visit's last exit.
-        reasons: as on the receipt.
-        lines: as on the receipt.
+        status, reasons, lines: as on the receipt.
         events: those that may concern the visit, in order of time.
+        sightings: those while the visit's people were in a zone.
         n_left_out: further such events: more than one bundle holds, or older than what is kept.
     """
 
@@ -353,6 +392,10 @@ class Evidence:
     events: tuple[EventEvidence, ...]
     sightings: tuple[SightingEvidence, ...]
     n_left_out: int
+
+    def __str__(self) -> str:
+        parts = f"{len(self.events)} events, {len(self.sightings)} sightings"
+        return f"{_clock(self.t_ns)} Evidence: {_owner(self.account, self.visit)}, {parts}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +418,10 @@ class ShelfCount:
     status: ShelfStatus
     confidence: float
 
+    def __str__(self) -> str:
+        count = self.pieces - self.overdrawn
+        return f"ShelfCount: {self.plate}, {count} x {self.gtin}, {self.status}, confidence {self.confidence:.2f}"
+
 
 @dataclass(frozen=True, slots=True)
 class Warning:
@@ -389,7 +436,8 @@ class Warning:
         count: how many were affected since the last warning of this kind about the subject.
         total: how many since the process started.
         off_m: distance between where a camera is and where it looks from.
-        share, usual_share: part of the people that a camera misses, and that the other cameras miss.
+        share: part of the people that a camera misses.
+        usual_share: part of the people that the other cameras miss.
         limit_g: the standard deviation above which a plate counts as noisy.
         gate: where a person came in.
         credential: type of a credential that was refused.
@@ -410,13 +458,18 @@ class Warning:
     credential: str | None = None
     detail: str | None = None
 
+    def __str__(self) -> str:
+        given = ((f.name, getattr(self, f.name)) for f in fields(self)[3:])
+        details = "".join(f", {name} {value}" for name, value in given if value is not None)
+        return f"{_clock(self.t_ns)} Warning: {self.kind}, {self.subject}{details}"
+
 
 Result = People | PersonEntered | PersonLeft | Picked | PutBack | ShelfEventExplained | Receipt | Evidence | Warning
 
 
 @dataclass
 class RunSummary:
-    """Figures of a replay, as in run.json. Reading and writing files is not counted in `step_us`."""
+    """Figures of a run, as in run.json. Reading and writing files is not counted in `step_us`."""
 
     version: str
     store: str
@@ -426,3 +479,36 @@ class RunSummary:
     engine_cpu_s: float = 0.0
     step_us: dict[str, float] = field(default_factory=lambda: {"p50": 0.0, "p99": 0.0, "max": 0.0})
     ignored: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """The last thing that a sink gets: the run has ended.
+
+    Attributes:
+        summary: its figures.
+        shelves: what lies where at the end.
+        fault: why it ended before its source did; None where it did not.
+    """
+
+    summary: RunSummary
+    shelves: tuple[ShelfCount, ...]
+    fault: str | None = None
+
+
+def _clock(t_ns: int) -> str:
+    """UTC to the millisecond, rounded down."""
+    seconds, rest_ns = divmod(t_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns // 1_000_000:03d}Z"
+
+
+def _owner(account: str | None, visit: str | None) -> str:
+    if visit is None:
+        return "unidentified"
+    return f"visit {visit} of {account}" if account is not None else f"visit {visit} without a credential"
+
+
+def _moved(name: str, result: Picked | PutBack) -> str:
+    owner = _owner(result.account, result.visit)
+    goods = f"{result.quantity} x {result.gtin}"
+    return f"{_clock(result.t_ns)} {name}: {goods}, {result.plate}, {owner}, probability {result.probability:.2f}"

@@ -1,10 +1,11 @@
-"""A run: a source of observations through an engine, measured, its results kept in files."""
+"""A run: a source of observations through an engine, measured, its results given to sinks such as files or a report."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from fusion.errors import FusionError
 from fusion.files.recordings import Recording
 from fusion.files.results import ResultsWriter
 from fusion.observations import Frame, Observation, ShelfReading
-from fusion.results import Result, RunSummary
+from fusion.results import Result, RunEnd, RunSummary
 from fusion.store.models import Store
 
 
@@ -22,18 +23,34 @@ class Counts(Protocol):
     """A source that counts what of it could not be used, by reason: a `Recording`, a live input."""
 
     @property
-    def ignored(self) -> Counter[str]: ...
+    def ignored(self) -> Counter[str]:
+        """Unused rows or messages by reason."""
+
+
+class Sink(Protocol):
+    """Takes everything that a run answers: result files, a report, a console's feed, a 3D view, a ledger.
+
+    `add` gets every result in order, then one `RunEnd`. A sink uses what concerns it and ignores the rest, so that new
+    results do not break it; a `match` statement without a default does that. `close` comes last, also after an error.
+    """
+
+    def add(self, result: Result | RunEnd, /) -> object:
+        """Take one result. What it returns is ignored."""
+
+    def close(self) -> None:
+        """Write what is held back and release everything. Nothing is added afterwards."""
 
 
 class Run:
     """Drives an engine with observations and counts what that costs.
 
-    Iterate `results()` to the end, or stop early; `finish()` closes the engine, so that what is held back comes out,
-    and `summary()` tells about what was run.
+    `drive(sinks)` runs to the end. For a loop of your own, iterate `results()`, then call `finish()`, which closes the
+    engine and returns what it held back, and `end()`.
 
     Attributes:
         engine: the engine that is run.
-        first_ns, newest_ns: time that came in first, and the newest; 0 before the first.
+        first_ns: first data time that came in; 0 before it.
+        newest_ns: newest data time that came in; 0 before the first.
     """
 
     def __init__(
@@ -42,7 +59,13 @@ class Run:
         observations: Iterable[Observation],
         tap: Callable[[Observation], object] | None = None,
     ) -> None:
-        """Make a run. `tap` is told every observation that the engine uses, in order of time; see `Engine`."""
+        """Make a run.
+
+        Args:
+            store: the store folder's contents.
+            observations: what the sensors report.
+            tap: called with every observation that the engine uses, in order of time; see `Engine`.
+        """
         self.engine = Engine(store, stopwatch_ns=time.perf_counter_ns, tap=tap)
         self.first_ns = self.newest_ns = 0
         self._observations = observations
@@ -50,7 +73,7 @@ class Run:
         self._started_s = time.perf_counter()
 
     def results(self) -> Iterator[Result]:
-        """Everything the engine answers, in order. Errors of the source pass through; what came before them stands."""
+        """Everything that the engine answers, in order. Errors of the source pass through; earlier results stand."""
         feed, summary, cpu_s = self.engine.feed, self._summary, time.thread_time
         for observation in self._observations:
             if isinstance(observation, Frame):
@@ -80,6 +103,39 @@ class Run:
         summary.ignored = dict(sorted(ignored.items()))
         return summary
 
+    def end(self, source: Counts | None = None, fault: str | None = None) -> RunEnd:
+        """What every sink gets last. fault: why the run ended before its source did."""
+        return RunEnd(self.summary(source), tuple(self.engine.shelf_state()), fault)
+
+    def drive(self, sinks: Iterable[Sink], source: Counts | None = None) -> RunSummary:
+        """Run to the end of the observations and give everything to the sinks.
+
+        Where an error ends the run early, the sinks still get what the engine held back, a `RunEnd` with the fault, and
+        are closed; then the error is raised.
+
+        Args:
+            sinks: each gets every result.
+            source: counts what of the observations could not be used.
+        """
+        sinks = list(sinks)
+        fault = None
+        with ExitStack() as stack:
+            for sink in reversed(sinks):
+                stack.callback(sink.close)
+            try:
+                for result in self.results():
+                    for sink in sinks:
+                        sink.add(result)
+            except BaseException as error:  # Whatever ends it early, run.json must not look finished.
+                fault = str(error) if isinstance(error, FusionError) else f"{type(error).__name__}: {error}"
+                raise
+            finally:
+                held_back = self.finish()
+                for last in (*held_back, self.end(source, fault)):
+                    for sink in sinks:
+                        sink.add(last)
+        return self.summary(source)
+
 
 def replay(recording: Recording | str | Path, out: str | Path) -> RunSummary:
     """Run a recording through a new engine and write the contract's results.
@@ -96,16 +152,4 @@ def replay(recording: Recording | str | Path, out: str | Path) -> RunSummary:
     if not isinstance(recording, Recording):
         recording = Recording(recording)
     run = Run(recording.store, recording.observations())
-    writer = ResultsWriter(out, recording.store)
-    fault = None
-    try:
-        for result in run.results():
-            writer.write(result, run.engine.account_of)
-    except BaseException as error:  # whatever ends it early, run.json must not look finished
-        fault = str(error) if isinstance(error, FusionError) else f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        for result in run.finish():
-            writer.write(result, run.engine.account_of)
-        writer.close(run.summary(recording), run.engine.shelf_state(), fault)
-    return run.summary(recording)
+    return run.drive([ResultsWriter(out, recording.store, run.engine.account_of)], recording)

@@ -95,6 +95,7 @@ def sentence(reported: Reason | Warning, store: Store | None = None) -> str:
     """A reason or a warning in plain English.
 
     Args:
+        reported: what the engine or a store's process reported.
         store: where given, products are called by their names instead of their GTINs.
     """
     fields = {

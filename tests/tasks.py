@@ -75,16 +75,16 @@ def replay_killed_once(job: Job) -> Replayed:
         mark.rename(mark.with_suffix(".killed"))
     except FileNotFoundError:
         return replay_job(job)
-    write, n_written = ResultsWriter.write, 0
+    add, n_written = ResultsWriter.add, 0
 
-    def write_and_die(self: ResultsWriter, *args: object) -> None:
+    def add_and_die(self: ResultsWriter, *args: object) -> None:
         nonlocal n_written
-        write(self, *args)  # type: ignore[arg-type]
+        add(self, *args)  # type: ignore[arg-type]
         n_written += 1
         if n_written == 400:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    ResultsWriter.write = write_and_die  # type: ignore[method-assign, assignment]
+    ResultsWriter.add = add_and_die  # type: ignore[method-assign, assignment]
     return replay_job(job)
 
 

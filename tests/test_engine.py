@@ -6,13 +6,14 @@ import hashlib
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fusion import Engine, Frame, GateScan, ItemSighting, Recording, ShelfReading, Store, replay
-from fusion.errors import JournalError, OrderError, ShapeError
+from fusion.errors import JournalError, OrderError, RecordingError, ShapeError, TimeError
 from fusion.files.results import ResultsWriter
 from fusion.goods.journal import cart
 from fusion.results import (
@@ -21,6 +22,7 @@ from fusion.results import (
     PersonLeft,
     Picked,
     Receipt,
+    RunEnd,
     ShelfEventExplained,
     Warning,
 )
@@ -326,14 +328,14 @@ def test_nobody_is_charged_without_a_scan(recording, observations):
 
 def test_an_interrupted_run_keeps_what_it_has(recording, tmp_path):
     run = Run(recording.store, recording.observations())
-    writer = ResultsWriter(tmp_path, recording.store)
+    writer = ResultsWriter(tmp_path, recording.store, run.engine.account_of)
     for k, result in enumerate(run.results()):
-        writer.write(result, run.engine.account_of)
+        writer.add(result)
         if k == 300:
             break
-    for result in run.finish():
-        writer.write(result, run.engine.account_of)
-    writer.close(run.summary(recording))
+    for result in [*run.finish(), run.end(recording)]:
+        writer.add(result)
+    writer.close()
     import pyarrow.parquet as pq
 
     assert pq.read_table(tmp_path / "tracks.parquet").num_rows > 0
@@ -375,3 +377,61 @@ def test_rows_that_a_recording_loses_reach_the_summary(small_recording, tmp_path
     assert summary.ignored["weights: damaged file"] == 1
     assert summary.ignored["detections: camera without calibration"] == 1
     assert json.loads((tmp_path / "out" / "run.json").read_text())["ignored"] == summary.ignored
+
+
+@pytest.mark.parametrize("wrong", [1_772_528_646, 1_772_528_646_000, 1.7e18, "now", None, 0, 2**63])
+def test_a_time_that_is_not_nanoseconds_is_refused(recording, wrong):
+    engine = Engine(recording.store)
+    camera, plate = recording.store.cameras[0].name, recording.store.plates[0].plate
+    n_joints = recording.store.layout.n_joints
+    for observation in (
+        Frame(wrong, camera, np.zeros((0, n_joints, 3), np.float32)),
+        ShelfReading(wrong, plate, np.zeros(12, np.float32)),
+        GateScan(wrong, "entry", "open", ""),
+        ItemSighting(wrong, "antenna", "read", "96385074", 1, 0.9, zone="pay"),
+    ):
+        with pytest.raises(TimeError, match=r"want .*UTC nanoseconds since 1970, got"):
+            engine.feed(observation)
+    assert engine.newest_ns == 0
+
+
+def test_numpy_integers_are_times_too(recording):
+    engine, plain = Engine(recording.store), Engine(recording.store)
+    observations = list(recording.observations())[:400]
+    for observation in observations:
+        same = replace(observation, t_ns=np.int64(observation.t_ns))
+        got, expected = engine.feed(same), plain.feed(observation)
+        assert [str(result) for result in got] == [str(result) for result in expected]
+    assert type(engine.newest_ns) is int
+
+
+def test_sinks_get_everything_in_order_and_are_closed_after_an_error(recording):
+    class Kept:
+        def __init__(self) -> None:
+            self.results: list[object] = []
+            self.n_closed = 0
+
+        def add(self, result: object) -> None:
+            assert not self.n_closed
+            self.results.append(result)
+
+        def close(self) -> None:
+            self.n_closed += 1
+
+    def torn():
+        yield from list(recording.observations())[:2000]
+        raise RecordingError("detections.parquet: damaged")
+
+    first, second = Kept(), Kept()
+    Run(recording.store, recording.observations()).drive([first, second], recording)
+    whole = Run(recording.store, recording.observations())
+    expected = [*whole.results(), *whole.finish()]
+    assert [str(result) for result in first.results[:-1]] == [str(result) for result in expected]
+    assert first.results == second.results and (first.n_closed, second.n_closed) == (1, 1)
+    end = first.results[-1]
+    assert isinstance(end, RunEnd) and end.fault is None and end.summary.frames > 0 and end.shelves
+    kept = Kept()
+    with pytest.raises(RecordingError):
+        Run(recording.store, torn()).drive([kept])
+    assert kept.n_closed == 1 and isinstance(kept.results[-1], RunEnd)
+    assert kept.results[-1].fault == "detections.parquet: damaged"

@@ -23,7 +23,7 @@ ORDER = (
     ("people",),
     ("goods",),
     ("engine",),
-    ("run", "snapshot"),
+    ("run", "snapshots"),
     ("simulation",),
     ("money",),
     ("gates",),

@@ -41,7 +41,7 @@ from fusion.chain.replays import replay_many
 from fusion.engine import Engine
 from fusion.files.recordings import Recording
 from fusion.files.results import ResultsWriter
-from fusion.results import People, PersonEntered, Receipt, RunSummary
+from fusion.results import People, PersonEntered, Receipt, RunEnd, RunSummary
 from fusion.simulation import Scenario, Simulation, demo_store
 
 N_RECORDINGS = 40
@@ -173,14 +173,16 @@ def quiet_ns(recording: Recording) -> list[int]:
 
 def lines_after(recording: Recording, out: Path, start_ns: int) -> None:
     """Replay what a recording holds from an instant on."""
-    engine, writer = Engine(recording.store), ResultsWriter(out, recording.store)
+    engine = Engine(recording.store)
+    writer = ResultsWriter(out, recording.store, engine.account_of)
     for observation in recording.observations():
         if observation.t_ns >= start_ns:
             for result in engine.feed(observation):
-                writer.write(result, engine.account_of)
+                writer.add(result)
     for result in engine.close():
-        writer.write(result, engine.account_of)
-    writer.close(RunSummary("", ""), engine.shelf_state())
+        writer.add(result)
+    writer.add(RunEnd(RunSummary("", ""), tuple(engine.shelf_state())))
+    writer.close()
 
 
 @dataclass

@@ -293,7 +293,7 @@ def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
     """At every second of a busy minute the engine goes on from a snapshot, and so much of all streams is lost."""
     from fusion.live.gaps import Gaps
     from fusion.live.worker import _stream
-    from fusion.snapshot import resume, snapshot
+    from fusion.snapshots import resume, snapshot
 
     store = demo_store(n_cameras=4, n_plates=16)
     goods = lambda receipt: (receipt.account, tuple((line.gtin, line.quantity) for line in receipt.lines))  # noqa: E731
@@ -528,7 +528,7 @@ def pushed(
 
 
 def main_cost(args: argparse.Namespace, scratch: Path) -> None:
-    from fusion.snapshot import save
+    from fusion.snapshots import save
 
     for n_cameras, n_plates, shoppers in ((4, 24, 4), (12, 80, 10), (28, 300, 20)):
         store = demo_store(n_cameras=n_cameras, n_plates=n_plates)

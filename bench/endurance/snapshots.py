@@ -28,7 +28,7 @@ from fusion.engine import Engine
 from fusion.files.recordings import Recording
 from fusion.observations import Observation
 from fusion.results import Result
-from fusion.snapshot import resume, snapshot
+from fusion.snapshots import resume, snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 

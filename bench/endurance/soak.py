@@ -39,10 +39,10 @@ from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Store
 
 # Grow only with goods that move, by design.
-HISTORY = ("journal._transfers", "journal._balances", "journal._of", "journal._reversed")
+HISTORY = tuple(f"_billing.journal.{name}" for name in ("_transfers", "_balances", "_of", "_reversed"))
 # Fill up to a bound that a day may not reach, and stay there: whom the last 4096 people belonged to, with their visits;
 # the last 1024 tracks that ended; the evidence of the last 64 receipts, the names of the last 4096 visits.
-BOUNDED = ("_visits._whose", "_tracker._ended", "_bundles", "_billed")
+BOUNDED = ("_visits._whose", "_tracker._ended", "_billing._bundles", "_billing._billed")
 # Between rounds; less than what makes the order of time doubt a clock.
 PAUSE_NS = 200_000_000
 GROWTH_MAX_MB_PER_H = 1.0
@@ -295,7 +295,7 @@ def markdown(stretches: Sequence[Stretch]) -> str:
         "|---" * (9 + len(kinds)) + "|",
     ]
     for one in stretches:
-        history = one.tables.get("journal._transfers", 0)
+        history = one.tables.get("_billing.journal._transfers", 0)
         others = sum(n for name, n in one.tables.items() if not name.startswith(HISTORY))
         counts = " | ".join(str(one.results.get(kind, 0)) for kind in kinds)
         lines.append(

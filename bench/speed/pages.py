@@ -217,14 +217,14 @@ def bills(store: Store, observations: list[Observation], ledger: Ledger, folder:
     run = Run(store, observations)
     receipts = [one for one in [*run.results(), *run.finish()] if isinstance(one, Receipt) and one.lines]
     receipts.sort(key=lambda receipt: min(line.confidence for line in receipt.lines))
-    writer = ResultsWriter(folder, store)
+    writer = ResultsWriter(folder, store, run.engine.account_of)
     for receipt in receipts[:2]:
         reasons = receipt.reasons or (Reason(ReasonKind.CART_UNCERTAIN, probability=0.9),)
         ledger.post_receipt(replace(receipt, status=ReceiptStatus.REVIEW, reasons=reasons))
         bundle = run.engine.evidence(receipt.visit)
         assert bundle is not None
-        writer.write(bundle, run.engine.account_of)
-    writer.close(run.summary())
+        writer.add(bundle)
+    writer.close()
 
 
 def signed_in(port: int, name: str = "bench") -> str:

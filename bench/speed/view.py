@@ -38,19 +38,8 @@ def run(folder: Path, viewed: bool) -> tuple[float, float]:
     observations = recording.observations()
     view = View(folder / "run.rrd", recording.store) if viewed else None
     one = Run(recording.store, watched(observations, view) if view else observations)
-    writer = ResultsWriter(folder / "out", recording.store)
-    for result in one.results():
-        writer.write(result, one.engine.account_of)
-        if view:
-            view.add(result)
-    for result in one.finish():
-        writer.write(result, one.engine.account_of)
-        if view:
-            view.add(result)
-    summary = one.summary(recording)
-    writer.close(summary, one.engine.shelf_state())
-    if view:
-        view.close()
+    writer = ResultsWriter(folder / "out", recording.store, one.engine.account_of)
+    summary = one.drive([writer, view] if view else [writer], recording)
     return summary.engine_cpu_s, time.process_time() - started_s
 
 

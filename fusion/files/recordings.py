@@ -114,10 +114,11 @@ class Recording:
         """
         shape = (-1, self.store.layout.n_joints, 3)
         dim = self.store.appearance_dim
-        for batch in self.tables("detections"):
+        for table in self.tables("detections"):
+            batch = table
             if within_ns is not None:
-                stamps = batch.column(0).to_numpy()
-                batch = batch.filter((stamps >= within_ns[0]) & (stamps < within_ns[1]))
+                stamps = table.column(0).to_numpy()
+                batch = table.filter((stamps >= within_ns[0]) & (stamps < within_ns[1]))
             times, cameras = batch.column(0).to_pylist(), batch.column(1).to_pylist()
             starts, flat = ragged(batch.column(2))
             keypoints = flat.reshape(shape)
@@ -146,9 +147,8 @@ class Recording:
             yield parse_item_line(line)
 
     def _readings(self, since_ns: int | None) -> Iterator[ShelfReading]:
-        for batch in self.tables("weights"):
-            if since_ns is not None:
-                batch = batch.filter(batch.column(0).to_numpy() >= since_ns)
+        for table in self.tables("weights"):
+            batch = table if since_ns is None else table.filter(table.column(0).to_numpy() >= since_ns)
             times, plates = batch.column(0).to_pylist(), batch.column(1).to_pylist()
             starts, samples = ragged(batch.column(2))
             for row, (t_ns, plate) in enumerate(zip(times, plates)):

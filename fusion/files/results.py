@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from fusion.results import (
     ReasonKind,
     Receipt,
     Result,
-    RunSummary,
+    RunEnd,
     ShelfCount,
     ShelfEventExplained,
 )
@@ -32,15 +32,25 @@ ROWS_PER_GROUP = 8192
 
 
 class ResultsWriter:
-    """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract; beside them evidence.jsonl
-    and, where counts are given at the end, shelves.jsonl."""
+    """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract; a sink of `fusion.run`.
 
-    def __init__(self, folder: str | Path, store: Store) -> None:
+    Beside them it writes evidence.jsonl and, at the end of the run, shelves.jsonl.
+    """
+
+    def __init__(self, folder: str | Path, store: Store, account_of: Callable[[int], str | None]) -> None:
+        """Create the files.
+
+        Args:
+            folder: made where needed.
+            store: its layout decides the width of tracks.parquet.
+            account_of: the account of a track as known now; `Engine.account_of`.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._account_of = account_of
         self._n_joints = store.layout.n_joints
         self._schema = pa.schema(
             [
@@ -59,16 +69,17 @@ class ResultsWriter:
         self._receipts = open(self.folder / "receipts.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed by close()
         self._events = open(self.folder / "events.jsonl", "w", encoding="utf-8")  # noqa: SIM115
         self._evidence = open(self.folder / "evidence.jsonl", "w", encoding="utf-8")  # noqa: SIM115
-        self._pending: list[tuple[People, list[str | None]]] = []
+        self._pending: list[_Instant] = []
         self._n_pending = 0
 
-    def write(self, result: Result, account_of: Callable[[int], str | None]) -> None:
-        """Keep a result. account_of: the account of a track as known now; asked for People only."""
+    def add(self, result: Result | RunEnd) -> None:
+        """Write a result; people are held back until a block of them is full."""
         match result:
             case People():
                 if len(result.track_id):
-                    self._pending.append((result, [account_of(track) for track in result.track_id.tolist()]))
-                    self._n_pending += len(result.track_id)
+                    accounts = [self._account_of(track) for track in result.track_id.tolist()]
+                    self._pending.append(_Instant(result, accounts))
+                    self._n_pending += len(accounts)
                     if self._n_pending >= ROWS_PER_GROUP:
                         self._flush()
             case Receipt():
@@ -76,23 +87,37 @@ class ResultsWriter:
             case ShelfEventExplained():
                 self._events.write(_json(_event_row(result)))
             case Evidence():
-                # At once: somebody may be waiting to decide.
+                # At once: a reviewer may be waiting for it.
                 self._evidence.write(_json(evidence_row(result)))
                 self._evidence.flush()
+            case RunEnd():
+                self._write_end(result)
+
+    def close(self) -> None:
+        """Write what is held back and complete the files."""
+        self._flush()
+        for file in (self._tracks, self._receipts, self._events, self._evidence):
+            file.close()
+
+    def _write_end(self, end: RunEnd) -> None:
+        text = "".join(_json(_shelf_row(count)) for count in end.shelves)
+        (self.folder / "shelves.jsonl").write_text(text, encoding="utf-8")
+        run = vars(end.summary) if end.fault is None else {**vars(end.summary), "fault": end.fault}
+        (self.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
     def _flush(self) -> None:
         import pyarrow as pa
 
         if not self._pending:
             return
-        people = [one for one, _ in self._pending]
+        people = [instant.people for instant in self._pending]
         joints = [np.concatenate([one.joints_m, one.joints_sd_m[:, :, None]], axis=2) for one in people]
         flat = np.concatenate(joints).astype(np.float32).reshape(-1)
         positions = np.concatenate([one.position_m for one in people])
         columns: list[pa.Array] = [
             pa.array(np.repeat([one.t_ns for one in people], [len(one.track_id) for one in people])),
             pa.array(np.concatenate([one.track_id for one in people])),
-            pa.array([account for _, accounts in self._pending for account in accounts], pa.string()),
+            pa.array([account for instant in self._pending for account in instant.accounts], pa.string()),
             pa.array(np.concatenate([one.confirmed for one in people])),
             pa.array(np.ascontiguousarray(positions[:, 0])),
             pa.array(np.ascontiguousarray(positions[:, 1])),
@@ -102,17 +127,12 @@ class ResultsWriter:
         self._pending.clear()
         self._n_pending = 0
 
-    def close(self, summary: RunSummary, shelves: Iterable[ShelfCount] | None = None, fault: str | None = None) -> None:
-        """Write what is held back, and run.json. fault: why the run ended before its source did; a key of run.json
-        only where there is one."""
-        self._flush()
-        for file in (self._tracks, self._receipts, self._events, self._evidence):
-            file.close()
-        if shelves is not None:
-            text = "".join(_json(_shelf_row(count)) for count in shelves)
-            (self.folder / "shelves.jsonl").write_text(text, encoding="utf-8")
-        run = vars(summary) if fault is None else {**vars(summary), "fault": fault}
-        (self.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+
+class _Instant(NamedTuple):
+    """People and the accounts of their tracks, as known then."""
+
+    people: People
+    accounts: list[str | None]
 
 
 def _json(row: dict[str, Any]) -> str:

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusion.files.atomic import replace_file
 from fusion.files.results import reason_of, reason_row
 from fusion.people.visits import SCAN_VALID_S
 from fusion.results import Reason, ReasonKind, Receipt
 from fusion.sentences import sentence
-from fusion.snapshot import write
 
 # So much more than a stream's usual step may be missing on the way to the engine.
 GAP_INTACT_S = 0.25
@@ -194,4 +194,4 @@ class Gaps:
     def write(self) -> None:
         gaps = [[gap.start_ns, gap.end_ns, gap.until_ns, gap.kind] for gap in self._gaps]
         visits = {visit: reason_row(reason) for visit, reason in self._visits.items()}
-        write(json.dumps({"gaps": gaps, "visits": visits}).encode(), self._path)
+        replace_file(self._path, json.dumps({"gaps": gaps, "visits": visits}))

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fusion.engine import LATENESS_MAX_S, Engine
-from fusion.errors import ConfigError, FusionError, IdempotencyConflict, ShapeError
+from fusion.errors import ConfigError, FusionError, IdempotencyConflict, ShapeError, SnapshotError
 from fusion.files.atomic import replace_file
 from fusion.files.lines import line_of, parse_gate_line, parse_item_line
 from fusion.files.recordings import Recording
@@ -55,7 +55,7 @@ from fusion.observations import EARLIEST_NS, LATEST_NS, Frame, GateScan, ItemSig
 from fusion.results import PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus, Result, Warning, WarningKind
 from fusion.sentences import sentence
 from fusion.show.console.feed import LiveFeed
-from fusion.snapshot import SnapshotError, freeze, layout_digest, newest_ns, resume, snapshot, write
+from fusion.snapshots import freeze, layout_digest, newest_ns, resume, snapshot
 from fusion.store.models import Store
 
 if TYPE_CHECKING:
@@ -604,7 +604,7 @@ class _Scans:
             file.flush()
             # Until the snapshot is there, what comes belongs to both.
             self._next_lines, self._next_file = None, file
-        write(data, path)
+        replace_file(path, data)
         with self._lock:
             os.replace(new, self._path)
             if self._file is not None:

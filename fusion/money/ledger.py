@@ -34,7 +34,7 @@ from fusion.money.entries import (
 from fusion.money.sales import Discount, Sale, vat_rate_units
 from fusion.money.vault import Holder
 from fusion.money.visits import CHARGING, OPENED, REASONS_MAX, DecisionKind, OpenVisit, Standing
-from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
+from fusion.results import PersonEntered, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, Result, RunEnd
 from fusion.sentences import reason_text
 from fusion.store.models import Store
 
@@ -81,6 +81,17 @@ class Ledger(Books):
     def adopt(self, store: Store) -> None:
         """Use the products and VAT rates of a changed store folder; its id and currency are unchanged."""
         self._store, self._vat_rates = store, _vat_rates(store)
+
+    def add(self, result: Result | RunEnd) -> None:
+        """Book a result at list prices: a visit begins, a receipt is posted; others do not concern the books.
+
+        This makes the ledger a sink of `fusion.run`.
+        """
+        match result:
+            case PersonEntered(visit=str() as visit):
+                self.open_visit(visit, result.account, result.t_ns)
+            case Receipt():
+                self.post_receipt(result)
 
     # ---- posting -----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from fusion.engine import Engine
 from fusion.money.ledger import Ledger
 from fusion.observations import Observation
-from fusion.results import PersonEntered, Receipt, Result
+from fusion.results import Result
 from fusion.run import Counts
 from fusion.runner.truth import TrueVisit
 from fusion.store.models import Store
@@ -35,11 +35,7 @@ class Front:
 
     def handle(self, result: Result, engine: Engine) -> Result:
         """Act on a result; returns it as it is reported from here on, a receipt at the prices that it was booked at."""
-        match result:
-            case PersonEntered(visit=str() as visit):
-                self.ledger.open_visit(visit, result.account, result.t_ns)
-            case Receipt():
-                self.ledger.post_receipt(result)
+        self.ledger.add(result)
         return result
 
     def true_visits(self, visits: list[TrueVisit]) -> list[TrueVisit]:

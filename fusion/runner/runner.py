@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import Protocol
 
 from fusion.errors import RecordingError
 from fusion.files.results import ResultsWriter
 from fusion.money.ledger import Ledger
 from fusion.observations import Observation
 from fusion.results import Receipt, Result, Warning
-from fusion.run import Run
+from fusion.run import Run, Sink
 from fusion.runner import narration
 from fusion.runner.front import Front
 from fusion.runner.live_front import LiveFront
@@ -25,13 +24,6 @@ from fusion.show.rerun_view import View
 from fusion.store.models import Store
 
 DAMAGED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
-
-
-class Sink(Protocol):
-    """Takes every result of a run, in order."""
-
-    def add(self, result: Result) -> None:
-        """Take in one result."""
 
 
 def run_store(settings: RunSettings) -> int:
@@ -80,11 +72,16 @@ class StoreRun:
         span = source.span
         self._output = Output(round((span.end_ns - span.start_ns) / 1e9) if span is not None else None)
         self._run = Run(self._store, _until_closed(observations, self._output), self._front.tap)
-        self._files = ResultsWriter(settings.out, self._store)
         self._report = Report(self._store, self._store.name, self._run.engine)
-        self._feed = (
-            LiveFeed(self._store, self._run.engine, settings.out / "live.sock") if settings.console else None
-        )  # fmt: skip
+        # What is kept of the run, and what shows it while it runs.
+        self._kept: list[Sink] = [
+            ResultsWriter(settings.out, self._store, self._run.engine.account_of), self._report
+        ]  # fmt: skip
+        self._shown: list[Sink] = []
+        if settings.console:
+            self._shown.append(LiveFeed(self._store, self._run.engine, settings.out / "live.sock"))
+        if self._view is not None:
+            self._shown.append(self._view)
 
     def run(self) -> int:
         """Run to the end of the source, or until something ends it; then print the summary."""
@@ -134,11 +131,10 @@ class StoreRun:
         result = self._front.handle(result, self._run.engine)
         # A warning from before the first data has no time yet.
         if not isinstance(result, Warning) or result.t_ns:
-            self._files.write(result, self._run.engine.account_of)
-            self._report.add(result)
-        for sink in (self._feed, self._view):
-            if sink is not None:
+            for sink in self._kept:
                 sink.add(result)
+        for sink in self._shown:
+            sink.add(result)
         if isinstance(result, Receipt):
             self._receipts.append(result)
         line = narration.describe(self._store, result, self._start_ns())
@@ -149,15 +145,13 @@ class StoreRun:
         """Close the engine and all sinks, and print the summary."""
         for result in self._run.finish():
             self._keep(result)
-        if self._feed is not None:
-            self._feed.close()
         self._output.close()
         front_lines = self._front.close(self._run.newest_ns)
-        summary = self._run.summary(self._front.counts or self._source.recording)
-        if self._view is not None:
-            self._view.close()
-        shelves = self._run.engine.shelf_state()
-        self._files.close(summary, shelves)
+        end = self._run.end(self._front.counts or self._source.recording)
+        summary, shelves = end.summary, end.shelves
+        for sink in [*self._kept, *self._shown]:
+            sink.add(end)
+            sink.close()
         visits = self._source.true_visits()
         if visits is not None:
             visits = self._front.true_visits(visits)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusion.results import Result, RunSummary, ShelfCount
+from fusion.results import Result, RunEnd, RunSummary, ShelfCount
 from fusion.show.collected import Collected, Limits
 from fusion.show.page import clean, filled, page_file, script_json
 from fusion.show.plan import Plan
@@ -64,9 +64,13 @@ class Report:
         """Positions of people that are kept."""
         return self._run.presence.n_samples
 
-    def add(self, result: Result) -> None:
-        """Take in one result; call it for each, in the order in which the engine gives them."""
-        self._run.add(result)
+    def add(self, result: Result | RunEnd) -> None:
+        """Take one result, in the order in which the engine answers; a sink of `fusion.run`."""
+        if not isinstance(result, RunEnd):
+            self._run.add(result)
+
+    def close(self) -> None:
+        """Nothing is held open: `write` makes the page whenever it is called."""
 
     def data(
         self, summary: RunSummary, truth: Iterable[TrueVisit] | None = None, shelves: Iterable[ShelfCount] = ()

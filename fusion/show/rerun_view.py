@@ -26,6 +26,7 @@ from fusion.results import (
     PutBack,
     Receipt,
     Result,
+    RunEnd,
     ShelfEventExplained,
     Warning,
 )
@@ -173,8 +174,8 @@ class View:
             self._write_detections(frame.camera)
             bodies.add(frame.t_ns, frame.keypoints)
 
-    def add(self, result: Result) -> None:
-        """Take in a result of the engine."""
+    def add(self, result: Result | RunEnd) -> None:
+        """Take one result, in the order in which the engine answers; a sink of `fusion.run`."""
         match result:
             case People():
                 self._add_people(result)

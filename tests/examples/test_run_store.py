@@ -189,4 +189,4 @@ def test_help_waits_for_no_kernel() -> None:
 def test_the_shortest_program_runs() -> None:
     code, out, err = run("embed.py")
     assert code == 0, err
-    assert out.count("Receipt(") == 2 and "Picked(" in out
+    assert out.count(" Receipt: ") == 2 and " Picked: " in out

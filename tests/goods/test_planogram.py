@@ -11,7 +11,7 @@ import numpy as np
 from fusion import Engine
 from fusion.files.recordings import Recording
 from fusion.goods.planogram import Planogram
-from fusion.snapshot import resume, snapshot
+from fusion.snapshots import resume, snapshot
 
 
 def planograms(engine: Engine) -> list[Planogram]:

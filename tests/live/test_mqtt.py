@@ -341,16 +341,8 @@ def test_a_live_run_through_a_broken_broker_replays_to_the_same(
                 yield observation
 
         run = Run(source.store, counted(), tap=writer.write)
-        results = ResultsWriter(tmp_path / "live", source.store)
-
-        def consume() -> None:
-            for result in run.results():
-                results.write(result, run.engine.account_of)
-            for result in run.finish():
-                results.write(result, run.engine.account_of)
-            results.close(run.summary(live), run.engine.shelf_state())
-
-        thread = threading.Thread(target=consume, daemon=True)
+        results = ResultsWriter(tmp_path / "live", source.store, run.engine.account_of)
+        thread = threading.Thread(target=run.drive, args=([results], live), daemon=True)
         thread.start()
         publishers = {kind: Publisher(broker.address, source.store.id, name) for kind, name in names.items()}
         # What scales and gates tell is 1.2 seconds late.

@@ -41,7 +41,7 @@ from fusion.money.retailers import Chain
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptStatus, Warning, WarningKind
 from fusion.sentences import sentence
-from fusion.snapshot import newest_ns
+from fusion.snapshots import newest_ns
 from fusion.store.models import Store
 
 ROOT = Path(__file__).resolve().parents[2]

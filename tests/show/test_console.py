@@ -81,7 +81,7 @@ def test_a_person_decides_in_a_browser(
     engine = ended_run.engine
     hostile = store.model_copy(update={"name": HOSTILE})
     with Ledger.open(tmp_path / "ledger.sqlite", hostile) as ledger:
-        writer = ResultsWriter(tmp_path, store)
+        writer = ResultsWriter(tmp_path, store, engine.account_of)
         for result in ended_run.results:
             if isinstance(result, Receipt):
                 reasons = (Reason(ReasonKind.NOTE, detail=HOSTILE),)
@@ -89,8 +89,8 @@ def test_a_person_decides_in_a_browser(
                 ledger.post_receipt(doubted)
                 bundle = engine.evidence(result.visit)
                 assert bundle is not None
-                writer.write(bundle, engine.account_of)
-        writer.close(ended_run.summary)
+                writer.add(bundle)
+        writer.close()
         waiting = ledger.reviews()
         assert len(waiting) == 3
         with (

@@ -31,6 +31,7 @@ from fusion.results import (
     PutBack,
     Receipt,
     Result,
+    RunEnd,
     ShelfEventExplained,
     Warning,
 )
@@ -181,12 +182,12 @@ class LiveFeed:
         """Bytes that consoles have not read yet."""
         return sum(len(reader.unread) for reader in self._readers)
 
-    def add(self, result: Result) -> None:
-        """Take in one result, in the order in which the engine gives them."""
+    def add(self, result: Result | RunEnd) -> None:
+        """Take one result, in the order in which the engine answers; a sink of `fusion.run`."""
         if isinstance(result, People):
             self._send_state(result)
             return
-        self._changed |= not isinstance(result, Warning | ShelfEventExplained | Evidence)
+        self._changed |= not isinstance(result, Warning | ShelfEventExplained | Evidence | RunEnd)
         match result:
             case PersonEntered():
                 self._shop.enter(result)

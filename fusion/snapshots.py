@@ -1,11 +1,11 @@
-"""An engine's whole state as bytes, and an engine that goes on from them in another process.
+"""Snapshots: an engine's whole state as bytes, and an engine that resumes from them in another process.
 
 What follows a snapshot is the same, byte for byte, as if the engine had never stopped. The store is not part of it: the
-engine that goes on is given one, and makes all that follows from it anew, so that prices, places, weights and limits
-may have changed meanwhile; what the state is laid out by (`layout_digest`) has to be as it was.
+resumed engine gets a store and derives everything from it again, so that prices, places, weights and limits may have
+changed in between. What the state is laid out by (`layout_digest`) must be unchanged.
 
 The state is written with `pickle`, but read back only into the classes that an engine consists of: bytes that name
-anything else are refused, whoever wrote them. A checksum tells a torn or rotten file.
+anything else are refused, whoever wrote them. A checksum finds torn and damaged files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 import fusion
 from fusion._kernels import triangulation
 from fusion.engine import Engine
-from fusion.errors import FusionError
+from fusion.errors import SnapshotError
 from fusion.files.atomic import replace_file
 from fusion.store.models import Store
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from fusion.observations import Observation
 
 MAGIC = b"fusion snapshot 1\n"
-# Zero bytes and small integers go at the first level; more takes longer than the state is worth.
+# The first level removes zero bytes and small integers; higher levels take longer than they save.
 ZLIB_LEVEL = 1
 
-# What is read back beside the package's own classes.
+# What may be read back beside the package's own classes.
 _ALLOWED: dict[tuple[str, str], Any] = {
     (kind.__module__, kind.__qualname__): kind
     for kind in (
@@ -57,12 +57,8 @@ _MODULES = (
 )  # fmt: skip
 
 
-class SnapshotError(FusionError):
-    """Bytes that are no snapshot, are damaged, or belong to another store or version."""
-
-
 def snapshot(engine: Engine) -> bytes:
-    """An engine's state between two calls of `feed`; the engine is not changed and goes on.
+    """An engine's state between two calls of `feed`; the engine is not changed and can continue.
 
     Functions that were given to it (a stopwatch, a tap) are not part of it.
     """
@@ -70,7 +66,7 @@ def snapshot(engine: Engine) -> bytes:
 
 
 def freeze(engine: Engine) -> Frozen:
-    """The first half of `snapshot`, which the engine has to wait for. The other may be done in another thread."""
+    """The first half of `snapshot`, during which the engine must wait. `Frozen.packed` may run in another thread."""
     buffer = io.BytesIO()
     _Writer(buffer, engine.store).dump(engine)
     head = {
@@ -90,9 +86,9 @@ class Frozen:
     body: memoryview
 
     def packed(self) -> bytes:
-        """What `snapshot` gives. Leaves the interpreter to other threads for most of the time."""
-        told = json.dumps(self.head).encode() + b"\n" + zlib.compress(self.body, ZLIB_LEVEL)
-        return MAGIC + hashlib.sha256(told).hexdigest().encode() + b"\n" + told
+        """The bytes that `snapshot` returns. Leaves the interpreter to other threads for most of the time."""
+        payload = json.dumps(self.head).encode() + b"\n" + zlib.compress(self.body, ZLIB_LEVEL)
+        return MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
 
 
 def resume(
@@ -101,15 +97,16 @@ def resume(
     stopwatch_ns: Callable[[], int] | None = None,
     tap: Callable[[Observation], object] | None = None,
 ) -> Engine:
-    """The engine that a snapshot was taken of, ready for what comes next.
+    """The engine that a snapshot was taken of, ready for the next observation.
 
     Args:
-        data: as of `snapshot`, by the same version of this package.
-        store: with the layout of then; anything else may have changed, and holds from here on.
-        stopwatch_ns, tap: as for `Engine`.
+        data: as returned by `snapshot`, from the same version of this package.
+        store: with the layout of the snapshot; anything else may have changed, and applies from here on.
+        stopwatch_ns: as for `Engine`.
+        tap: as for `Engine`.
 
     Raises:
-        SnapshotError: the bytes are no snapshot, are damaged, or do not fit the store or the version.
+        SnapshotError: the bytes are not a snapshot, are damaged, or do not fit the store or the version.
     """
     head, body = _opened(data)
     for key, wanted in (
@@ -124,33 +121,31 @@ def resume(
         engine.adopt(store, stopwatch_ns, tap)
     except SnapshotError:
         raise
-    except Exception as error:  # whatever damaged bytes lead to
+    except Exception as error:  # Damaged bytes can lead to any of them.
         raise SnapshotError(f"snapshot: cannot be read: {type(error).__name__}: {error}") from None
     return engine
 
 
 def newest_ns(data: bytes) -> int:
-    """Newest data time that a snapshot's engine had been given; 0 before the first. Raises SnapshotError."""
+    """Newest data time that a snapshot's engine had got; 0 before the first. Raises SnapshotError."""
     return int(_opened(data)[0]["newest_ns"])
 
 
 def save(engine: Engine, path: str | Path) -> None:
-    """Write a snapshot into a file: the one that was there stays until the new one is whole and on disk.
+    """Write a snapshot to a file; an older one stays until the new one is complete and on disk.
 
     Raises:
-        OSError: it cannot be written; the old one stands.
+        OSError: it cannot be written; the older one is unchanged.
     """
-    write(snapshot(engine), path)
-
-
-def write(data: bytes, path: str | Path) -> None:
-    """As `save`, of bytes that were made before."""
-    replace_file(path, data)
+    replace_file(path, snapshot(engine))
 
 
 def layout_digest(store: Store) -> str:
-    """Of what an engine's arrays are laid out by: names and order of all that a store consists of; joints, rates."""
-    laid_out = {
+    """Digest of everything that the layout of an engine's arrays depends on.
+
+    Names and order of all parts of the store, joints, rates.
+    """
+    layout = {
         "cameras": [camera.name for camera in store.cameras],
         "plates": [plate.plate for plate in store.plates],
         "products": [product.gtin for product in store.products],
@@ -161,29 +156,29 @@ def layout_digest(store: Store) -> str:
         "appearance_dim": store.appearance_dim,
         "weight_rate_hz": store.weight_rate_hz,
     }
-    return hashlib.sha256(json.dumps(laid_out).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:16]
 
 
 def _opened(data: bytes) -> tuple[dict[str, Any], bytes]:
     """Head and checked body."""
     if not data.startswith(MAGIC):
-        raise SnapshotError(f"snapshot: want it to begin with {MAGIC!r}, got {data[: len(MAGIC)]!r}")
-    wanted, _, told = data[len(MAGIC) :].partition(b"\n")
-    if hashlib.sha256(told).hexdigest().encode() != wanted:
-        raise SnapshotError("snapshot: damaged: its checksum does not fit")
-    text, _, body = told.partition(b"\n")
+        raise SnapshotError(f"snapshot: want it to start with {MAGIC!r}, got {data[: len(MAGIC)]!r}")
+    wanted, _, payload = data[len(MAGIC) :].partition(b"\n")
+    if hashlib.sha256(payload).hexdigest().encode() != wanted:
+        raise SnapshotError("snapshot: damaged: its checksum does not match")
+    text, _, body = payload.partition(b"\n")
     try:
         head = json.loads(text)
         int(head["newest_ns"])
         if not {"version", "store", "layout"} <= head.keys():
             raise KeyError
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise SnapshotError("snapshot: want a head of JSON with all its keys, got another") from None
+        raise SnapshotError("snapshot: want a head of JSON with all its keys, got something else") from None
     return head, body
 
 
 def _parts(store: Store) -> list[tuple[str, Any]]:
-    """What of a store an engine may point to."""
+    """The parts of a store that an engine may point to, by name."""
     found: list[tuple[str, Any]] = [("store", store), ("layout", store.layout)]
     for name in ("cameras", "plates", "products", "gate", "zone", "planogram"):
         found += [(f"{name} {i}", part) for i, part in enumerate(getattr(store, name))]
@@ -202,7 +197,7 @@ class _Writer(pickle.Pickler):
         if isinstance(thing, types.ModuleType):
             return f"module {thing.__name__}"
         if isinstance(thing, triangulation.Workspace):
-            return "bound"  # made anew by whoever holds the arrays
+            return "bound"  # The owner of the arrays binds them again.
         return None
 
 

@@ -22,12 +22,13 @@ import fusion
 from bench.endurance import snapshots
 from fusion._kernels import triangulation
 from fusion.engine import Engine
+from fusion.errors import SnapshotError
 from fusion.files.recordings import Recording
 from fusion.goods.planogram import GAIN_VAR
 from fusion.observations import Observation
 from fusion.results import Receipt, Warning
 from fusion.simulation import Scenario, Simulation, demo_store
-from fusion.snapshot import MAGIC, SnapshotError, layout_digest, newest_ns, resume, save, snapshot
+from fusion.snapshots import MAGIC, layout_digest, newest_ns, resume, save, snapshot
 from fusion.store.models import Camera, Gate, Store
 from fusion.store.rotations import rotation_matrix, rotation_vector
 from fusion.store.values import StrictModel
@@ -175,7 +176,7 @@ def test_bytes_that_name_anything_else_are_refused(
         b"cfusion.engine\nmath\n.",
         b"cfusion.engine\nreplace\n.",
         b"\x80\x04\x8c\x0dfusion.engine\x8c\x1cEngine.__init__.__globals__\x93.",
-        b"cfusion.snapshot\nresume\n.",
+        b"cfusion.snapshots\nresume\n.",
         b"cfusion.engine\n_floats\n.",
         b"cfusion.files.recordings\nRecordingWriter\n.",
         b"cfusion.files.results\nResultsWriter\n.",
