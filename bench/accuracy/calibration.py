@@ -23,7 +23,8 @@ import numpy as np
 from fusion import Store, replay
 from fusion.files.recordings import Recording
 from fusion.people.geometry import Rig
-from fusion.setup.calibrate import Known, SelfCalibration, calibrate
+from fusion.setup.calibrate import calibrate
+from fusion.setup.self_calibration import Known, SelfCalibration
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Camera
 

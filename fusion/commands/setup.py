@@ -44,7 +44,9 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
     from fusion.errors import ConfigError
     from fusion.files.recordings import Recording
-    from fusion.setup.calibrate import Known, calibrate, load_intrinsics
+    from fusion.setup.calibrate import calibrate
+    from fusion.setup.intrinsics import load_intrinsics
+    from fusion.setup.self_calibration import Known
 
     recording = Recording(arguments.recording)
     cameras = load_intrinsics(arguments.intrinsics) if arguments.intrinsics else None

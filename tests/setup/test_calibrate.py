@@ -1,4 +1,4 @@
-"""Cameras that find their own places: derivatives, what is found again, what is refused, and what is told of doubt."""
+"""Cameras that find their own places: derivatives, accuracy, refusals, and reported standard deviations."""
 
 from __future__ import annotations
 
@@ -19,28 +19,37 @@ from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.files.recordings import Recording
 from fusion.observations import Frame
 from fusion.people.geometry import Rig
-from fusion.setup import adjustment, structure
-from fusion.setup import calibrate as selfcalibration
-from fusion.setup import tracklets as films
-from fusion.setup.adjustment import N_UNKNOWNS, Poses, Sights, adjust, covariance, locate
-from fusion.setup.calibrate import Known, SelfCalibration, calibrate, load_intrinsics
+from fusion.setup import calibrate as calibrate_module
+from fusion.setup import structure, tracklets
+from fusion.setup.adjustment import adjust, covariance, free_directions, locate_camera
+from fusion.setup.calibrate import calibrate
+from fusion.setup.intrinsics import load_intrinsics
+from fusion.setup.normal_equations import NormalEquations
+from fusion.setup.outline import CELLS_MAX, FloorGrid, FloorPose, place_by_outline
+from fusion.setup.reprojection import N_UNKNOWNS, PointObservations, Poses, linearise, residuals
+from fusion.setup.self_calibration import Known, SelfCalibration
+from fusion.setup.store_frame import find_floor, find_scale, warn_off_floor
+from fusion.setup.tracklets import LinkedDetections
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.cameras import Detector, Obstacles
 from fusion.store.models import Obstacle, Store
+from fusion.store.shapes import inside_polygon
 
 SCENARIO = Scenario(seed=3, minutes=1.0, shoppers=2, picks_per_person=6, clock_offset_max_s=0.1)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def fewer_instants():
-    """A third of the instants do for centimetres."""
+    """A third of the instants is enough for centimetres."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(structure, "INSTANTS_MAX", 200)
         yield
 
 
-def scene(seed: int, n_views: int = 5, n_points: int = 60, noise: float = 0.0) -> tuple[Sights, Poses, np.ndarray]:
-    """Points that move, seen by a ring of cameras whose clocks are off; the truth."""
+def scene(
+    seed: int, n_views: int = 5, n_points: int = 60, noise: float = 0.0
+) -> tuple[PointObservations, Poses, np.ndarray]:
+    """Observations of moving points by a ring of cameras whose clocks are off, and the true poses and points."""
     random = np.random.default_rng(seed)
     angle = np.linspace(0, 2 * math.pi, n_views, endpoint=False)
     centre = np.stack([5 * np.cos(angle), 5 * np.sin(angle), np.full(n_views, 2.5)], axis=1)
@@ -51,54 +60,54 @@ def scene(seed: int, n_views: int = 5, n_points: int = 60, noise: float = 0.0) -
     poses = Poses(np.stack([right, np.cross(forward, right), forward], axis=1), centre, random.normal(0, 0.05, n_views))
     points = random.uniform([-2, -2, 0], [2, 2, 1.8], (n_points, 3))
     speed = random.normal(0, 1, (n_points, 3)) * [1, 1, 0.1]
-    path = np.empty((n_points, n_views, 3, 2))
+    tracklet = np.empty((n_points, n_views, 3, 2))
     times = np.array([-0.1, 0.0, 0.1])
     for view in range(n_views):
-        # The camera shows at its own time t what was there at t - offset.
+        # At its own time t the camera shows the scene of t - offset.
         seen = [points + speed * (t - poses.offset_s[view]) for t in times]
         at = np.stack([(p - centre[view]) @ poses.rotation[view].T for p in seen])
         image = at[..., :2] / at[..., 2:]
-        path[:, view] = np.linalg.solve(np.vander(times, 3, increasing=True), image.transpose(1, 0, 2))
-    path[:, :, 0] += noise * random.standard_normal((n_points, n_views, 2))
+        tracklet[:, view] = np.linalg.solve(np.vander(times, 3, increasing=True), image.transpose(1, 0, 2))
+    tracklet[:, :, 0] += noise * random.standard_normal((n_points, n_views, 2))
     point, view = np.divmod(np.arange(n_points * n_views), n_views)
-    sights = Sights(view, point, point % 7, path.reshape(-1, 3, 2), np.full(len(view), 800.0))
-    return sights, poses, points
+    focal_px = np.full(len(view), 800.0)
+    return PointObservations(view, point, point % 7, tracklet.reshape(-1, 3, 2), focal_px), poses, points
 
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000))
 def test_derivatives_are_those_of_the_residuals(seed):
-    sights, poses, points = scene(seed, n_points=6)
+    observations, poses, points = scene(seed, n_points=6)
     random = np.random.default_rng(seed)
     step, point_step = random.normal(0, 1, (5, N_UNKNOWNS)), random.normal(0, 1, points.shape)
-    linear = adjustment._linear(sights, poses, points, np.ones(len(sights.view)))
-    expected = np.einsum("nia,na->ni", linear.by_view, step[sights.view])
-    expected += np.einsum("nia,na->ni", linear.by_point, point_step[sights.point])
+    linear = linearise(observations, poses, points, np.ones(len(observations.view)))
+    expected = np.einsum("nia,na->ni", linear.by_view, step[observations.view])
+    expected += np.einsum("nia,na->ni", linear.by_point, point_step[observations.point])
     h = 1e-6
-    ahead, _ = adjustment._residuals(sights, poses.moved(h * step), points + h * point_step)
-    behind, _ = adjustment._residuals(sights, poses.moved(-h * step), points - h * point_step)
+    ahead, _ = residuals(observations, poses.moved(h * step), points + h * point_step)
+    behind, _ = residuals(observations, poses.moved(-h * step), points - h * point_step)
     assert_allclose((ahead - behind) / (2 * h), expected, atol=1e-6)
 
 
 def test_frame_scale_and_common_clock_are_free():
-    sights, poses, points = scene(1)
-    linear = adjustment._linear(sights, poses, points, np.ones(len(sights.view)))
-    normal = adjustment._Normal(sights, linear, 5, len(points), 0.0)
-    free = adjustment._freedom(poses)
+    observations, poses, points = scene(1)
+    linear = linearise(observations, poses, points, np.ones(len(observations.view)))
+    normal = NormalEquations(observations, linear, 5, len(points), 0.0)
+    free = free_directions(poses)
     stiff = np.linalg.eigvalsh(normal.matrix)
-    # The common clock is free only as far as points move evenly and may be anywhere along their ways: here they do.
+    # The common clock is free only as far as points move evenly; here they do.
     moved = np.abs(normal.matrix @ free).max(axis=0)
     assert moved[:7].max() < 1e-4 * stiff.max()
     assert (stiff > 1e-6 * stiff.max()).sum() == 5 * N_UNKNOWNS - 8
 
 
-def test_adjusting_finds_a_disturbed_scene_again_in_spite_of_wrong_sights():
-    sights, true, points = scene(2, n_points=200, noise=0.001)
+def test_adjusting_recovers_a_disturbed_scene_in_spite_of_wrong_observations():
+    observations, true, points = scene(2, n_points=200, noise=0.001)
     random = np.random.default_rng(0)
-    wild = random.random(len(sights.view)) < 0.05
-    sights.path[wild, 0] += random.normal(0, 0.2, (wild.sum(), 2))
+    wild = random.random(len(observations.view)) < 0.05
+    observations.tracklet[wild, 0] += random.normal(0, 0.2, (wild.sum(), 2))
     start = true.moved(random.normal(0, [0.03] * 3 + [0.1] * 3 + [0.02], (5, N_UNKNOWNS)))
-    found = adjust(sights, start, points + random.normal(0, 0.05, points.shape), 7, 30)
+    found = adjust(observations, start, points + random.normal(0, 0.05, points.shape), 7, 30)
     assert gap_m(found.poses, true) < 0.01
     assert np.median(found.weight[wild]) < 0.05 < 0.5 < np.median(found.weight[~wild])
     off_s = found.poses.offset_s - true.offset_s
@@ -114,27 +123,29 @@ def gap_m(found: Poses, true: Poses) -> float:
     return float(np.linalg.norm(scale * a @ ((u * sign) @ vt).T - b, axis=1).max())
 
 
-def test_told_deviation_is_the_scatter_over_repeats():
-    told, found = [], []
+def test_the_reported_standard_deviation_is_the_scatter_over_repeats():
+    reported, found = [], []
     for seed in range(40):
-        sights, true, points = scene(7)
-        sights.path[:, 0] += 0.003 * np.random.default_rng(seed).standard_normal((len(sights.view), 2))
-        adjusted = adjust(sights, true, points, 7, 10)
-        cov = covariance(sights, adjusted, (np.arange(len(points)) % 12,))
-        told.append(np.sqrt(np.diagonal(cov, axis1=1, axis2=2)))
+        observations, true, points = scene(7)
+        observations.tracklet[:, 0] += 0.003 * np.random.default_rng(seed).standard_normal((len(observations.view), 2))
+        adjusted = adjust(observations, true, points, 7, 10)
+        cov = covariance(observations, adjusted, (np.arange(len(points)) % 12,))
+        reported.append(np.sqrt(np.diagonal(cov, axis1=1, axis2=2)))
         found.append(adjusted.poses.offset_s - adjusted.poses.offset_s.mean())
-    ratio = np.std(found, axis=0).mean() / np.median(told, axis=0)[:, 6].mean()
+    ratio = np.std(found, axis=0).mean() / np.median(reported, axis=0)[:, 6].mean()
     assert 0.6 < ratio < 1.4
 
 
 def test_locating_one_camera_among_known_points():
-    sights, true, points = scene(4, noise=0.001)
-    mine = sights.view == 2
-    one = Sights(np.zeros(mine.sum(), int), np.arange(mine.sum()), *(v[mine] for v in list(vars(sights).values())[2:]))
+    observations, true, points = scene(4, noise=0.001)
+    own = observations.view == 2
+    of_camera = PointObservations(
+        np.zeros(own.sum(), int), np.arange(own.sum()), observations.joint[own], observations.tracklet[own],
+        observations.focal_px[own],
+    )  # fmt: skip
     pose = Poses(true.rotation[2:3], true.centre_m[2:3], true.offset_s[2:3])
     start = pose.moved(np.array([[0.1, -0.1, 0.05, 0.3, -0.2, 0.3, 0.05]]))
-    # These points stand still between cameras: where camera 2 has them at its own time.
-    found = locate(one, start, points[sights.point[mine]])
+    found = locate_camera(of_camera, start, points[observations.point[own]])
     assert np.linalg.norm(found.centre_m - pose.centre_m) < 0.02
     assert abs(found.offset_s[0] - pose.offset_s[0]) < 0.01
 
@@ -181,24 +192,24 @@ def test_cameras_and_clocks_are_found_again(store, found):
     assert len(metres) == 6 and metres.max() < 0.03 and degrees.max() < 0.3
     obstacles = Obstacles(store)
     true = np.array([Detector(store, c, SCENARIO, obstacles, out=False).clock_offset_s for c in store.cameras])
-    told = np.array([found.offsets_s[camera.name] for camera in store.cameras])
+    offsets = np.array([found.offsets_s[camera.name] for camera in store.cameras])
     assert np.abs(true).max() > 0.05, "clocks that are right prove nothing"
-    assert_allclose(told - told.mean(), true - true.mean(), atol=0.005)
+    assert_allclose(offsets - offsets.mean(), true - true.mean(), atol=0.005)
     assert not found.warnings
     assert all(tie.partners == 5 and 0 < tie.centre_sd_m < 0.02 for tie in found.ties)
 
 
-def test_extrinsics_have_no_say_and_a_repeat_is_equal(store, frames):
+def test_extrinsics_are_ignored_and_a_repeat_is_equal(store, frames):
     names = ["cam01", "cam02", "cam04"]
     few = [frame for frame in frames[: len(frames) // 3] if frame.camera in names]
-    once, again = (
+    once, repeated = (
         calibrate(kind, few, known(store), [camera for camera in kind.cameras if camera.name in names])
         for kind in (store, nowhere(store))
     )
-    assert once == again and [tie.name for tie in once.ties if tie.placed] == names
+    assert once == repeated and [tie.name for tie in once.ties if tie.placed] == names
 
 
-def test_written_files_load_and_carry_what_was_found(store, found, tmp_path):
+def test_written_files_load_and_carry_the_calibration(store, found, tmp_path):
     found.save(tmp_path)
     store.save(tmp_path / "store")
     (tmp_path / "store" / "cameras.toml").write_bytes((tmp_path / "cameras.toml").read_bytes())
@@ -208,27 +219,29 @@ def test_written_files_load_and_carry_what_was_found(store, found, tmp_path):
 
 
 def test_a_camera_that_sees_something_else_is_left_out_and_named(store, frames, monkeypatch):
-    """cam03 plays what it saw ten seconds earlier."""
+    """cam03 shows the scene of ten seconds earlier."""
     shifted = sorted(
         (replace(f, t_ns=f.t_ns + 10_000_000_000) if f.camera == "cam03" else f for f in frames), key=lambda f: f.t_ns
     )
     solved = []
-    solve = structure.solve
-    monkeypatch.setattr(structure, "solve", lambda *args: solved.append(solve(*args)) or solved[-1])
+    solve = structure.solve_structure
+    monkeypatch.setattr(
+        calibrate_module, "solve_structure", lambda *args: solved.append(solve(*args)) or solved[-1]
+    )
     found = calibrate(nowhere(store), shifted, known(store))
     tie = next(tie for tie in found.ties if tie.name == "cam03")
-    assert not tie.placed and "what it sees fits" in tie.fault
+    assert not tie.placed and "its detections fit" in tie.fault
     assert any("cam03" in warning for warning in found.warnings)
     metres, _ = errors(found, store)
     assert len(metres) == 5 and metres.max() < 0.03
     # The same pictures have the same structure.
-    monkeypatch.setattr(structure, "solve", lambda *args: solved[0])
+    monkeypatch.setattr(calibrate_module, "solve_structure", lambda *args: solved[0])
     with pytest.raises(FusionError, match="cam03"):
         calibrate(nowhere(store), shifted, Known(distances=(("cam03", "cam01", 5.0),)))
 
 
 def test_two_rooms_are_not_joined_by_guessing(store, frames):
-    """Cameras 5 and 6 see the other half of the time: nobody is seen by both groups at once."""
+    """Cameras 5 and 6 see the other half of the time, so no person is seen by both groups at once."""
     start = frames[0].t_ns
     apart = [f for f in frames if (f.camera in ("cam05", "cam06")) == ((f.t_ns - start) // 4_000_000_000 % 2 == 1)]
     found = calibrate(nowhere(store), apart, Known(height_m=1.7, outline=False))
@@ -236,19 +249,19 @@ def test_two_rooms_are_not_joined_by_guessing(store, frames):
     assert all("not placed" in tie.fault for tie in found.ties if not tie.placed)
 
 
-def test_lengths_that_contradict_are_told(store):
+def test_lengths_that_contradict_each_other_are_reported(store):
     at = {"a": np.zeros(3), "b": np.array([2.0, 0.0, 0.0]), "c": np.array([0.0, 4.0, 0.0])}
     warnings: list[str] = []
-    told = Known(distances=(("a", "b", 1.0), ("a", "c", 2.0)))
-    scale, _, sd = selfcalibration._scale(store.layout, told, at, np.zeros((0, 17, 3)), 0.0, warnings)
+    given = Known(distances=(("a", "b", 1.0), ("a", "c", 2.0)))
+    scale, _, sd = find_scale(store.layout, given, at, np.zeros((0, 17, 3)), 0.0, warnings)
     assert scale == pytest.approx(0.5) and sd < 0.02 and not warnings
-    told = Known(distances=(("a", "b", 1.3), ("a", "c", 2.0)))
-    _, _, sd = selfcalibration._scale(store.layout, told, at, np.zeros((0, 17, 3)), 0.0, warnings)
+    given = Known(distances=(("a", "b", 1.3), ("a", "c", 2.0)))
+    _, _, sd = find_scale(store.layout, given, at, np.zeros((0, 17, 3)), 0.0, warnings)
     assert sd > 0.02 and any("a and b" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize(
-    ("known", "said"),
+    ("known", "message"),
     [
         (Known(outline=False), "scale: want a distance"),
         (Known(height_m=170.0), "height: want a stature in metres"),
@@ -259,8 +272,8 @@ def test_lengths_that_contradict_are_told(store):
         (Known(places={"cam01": (0.0,)}), "place of 'cam01'"),
     ],
 )
-def test_what_is_known_is_checked(store, known, said):
-    with pytest.raises(ConfigError, match=said):
+def test_what_is_known_is_checked(store, known, message):
+    with pytest.raises(ConfigError, match=message):
         calibrate(store, [], known)
 
 
@@ -279,14 +292,14 @@ def test_keypoints_of_another_layout_are_refused(store, frames):
         calibrate(store, [other], Known())
 
 
-def test_too_little_data_says_what_is_missing(store, frames):
+def test_too_little_data_is_refused_with_what_is_missing(store, frames):
     with pytest.raises(FusionError, match="got none of the store's cameras"):
         calibrate(store, [], Known())
     with pytest.raises(FusionError, match="want two that see the same people at 20 instants"):
         calibrate(store, frames[:60], Known())
-    nobody = [replace(frame, keypoints=frame.keypoints[:0]) for frame in frames[:3000]]
+    empty = [replace(frame, keypoints=frame.keypoints[:0]) for frame in frames[:3000]]
     with pytest.raises(FusionError, match=r"most are shared by 'cam01' and 'cam02': 0 of"):
-        calibrate(store, nobody, Known())
+        calibrate(store, empty, Known())
     alone = [frame for frame in frames if frame.camera == "cam01"]
     with pytest.raises(FusionError, match="without frames: cam02"):
         calibrate(store, alone, Known())
@@ -300,80 +313,79 @@ def test_bad_keypoints_spoil_nothing(store, frames, value):
         keypoints = frame.keypoints.copy()
         keypoints[random.random(keypoints.shape[:2]) < 0.02, :2] = value
         bad.append(replace(frame, keypoints=keypoints))
-    films, _ = selfcalibration._films(store, store.cameras, bad)
-    path, scale = films[0].paths(np.linspace(0.0, 10.0, 50))
-    assert np.isfinite(path).any() and np.nanmax(np.abs(path[:, :, :, 0])) < 5.0 and np.nanmax(scale) < 5.0
+    own = [frame for frame in bad if frame.camera == "cam01"]
+    linked = LinkedDetections(store.cameras[0], own, bad[0].t_ns, store.layout)
+    polynomial, scale = linked.tracklets(np.linspace(0.0, 10.0, 50))
+    assert np.isfinite(polynomial).any() and np.nanmax(np.abs(polynomial[:, :, :, 0])) < 5.0
+    assert np.nanmax(scale) < 5.0
 
 
 # ---- the store's frame -----------------------------------------------------------------------------------------------
 
 
-def test_an_outline_without_symmetry_tells_direction_and_place():
+def test_an_outline_without_symmetry_gives_direction_and_place():
     floor = ((0.0, 0.0), (9.0, 0.0), (9.0, 3.0), (3.5, 3.0), (3.5, 7.0), (0.0, 7.0))
     store = demo_store(2, n_plates=1).model_copy(update={"floor": floor, "plates": ()})
     store = store.model_copy(update={"obstacle": store.obstacle.model_copy(update={"boxes": ()})})
     random = np.random.default_rng(0)
-    walked = np.array([p for p in random.uniform(0, 9, (2000, 2)) if selfcalibration.inside_polygon(floor, *p)])
+    walked = np.array([p for p in random.uniform(0, 9, (2000, 2)) if inside_polygon(floor, *p)])
     turn, shift = 2.2, np.array([3.0, -8.0])
     r = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     centre = np.array([[0.2, 0.2, 2.5], [8.8, 0.2, 2.5], [0.2, 6.8, 2.5]])
     centre[:, :2] = (centre[:, :2] - shift) @ r
     warnings: list[str] = []
-    found_turn, found_shift, _ = selfcalibration._by_outline(store, (walked - shift) @ r, centre, warnings)
+    found_turn, found_shift = place_by_outline(store, (walked - shift) @ r, centre, warnings)
     assert abs(math.remainder(found_turn - turn, 2 * math.pi)) < math.radians(5.0)
     assert np.linalg.norm(found_shift - shift) < 0.5
     assert not any("fits as well" in warning for warning in warnings)
     square = store.model_copy(update={"floor": ((0.0, 0.0), (6.0, 0.0), (6.0, 6.0), (0.0, 6.0))})
     walked = random.uniform(0, 6, (800, 2))
-    selfcalibration._by_outline(square, walked, np.array([[3.0, 3.0, 2.5]]), warnings)
+    place_by_outline(square, walked, np.array([[3.0, 3.0, 2.5]]), warnings)
     assert any("fits as well" in warning for warning in warnings)
 
 
-def test_bodies_without_legs_tell_no_floor(store):
+def test_bodies_without_legs_give_no_floor(store):
     points = np.random.default_rng(0).uniform(0, 1, (200, 17, 3)) + np.array([0.0, 0.0, 1.0])
     points[:, store.layout.indices("l_ankle", "r_ankle"), 2] = 0.0
     points[:, store.layout.indices("l_hip", "r_hip")] = np.nan
     with pytest.raises(FusionError, match="want legs from hip to ankle, 50 times, got 0"):
-        selfcalibration._floor(points, store.layout)
+        find_floor(points, store.layout)
 
 
-def test_a_limb_that_nobody_shows_tells_no_scale(store):
+def test_a_limb_that_is_never_seen_gives_no_scale(store):
     points = np.random.default_rng(0).uniform(0, 1, (50, 17, 3))
-    whole = selfcalibration._scale(store.layout, Known(), {}, points, 0.0, [])[0]
+    whole = find_scale(store.layout, Known(), {}, points, 0.0, [])[0]
     points[:, store.layout.indices("l_wrist", "r_wrist")] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert selfcalibration._scale(store.layout, Known(), {}, points, 0.0, [])[0] == pytest.approx(whole, rel=0.3)
+        assert find_scale(store.layout, Known(), {}, points, 0.0, [])[0] == pytest.approx(whole, rel=0.3)
 
 
-def test_a_large_floor_has_larger_cells_and_a_full_one_is_refused(store, monkeypatch):
-    asked = []
-    monkeypatch.setattr(selfcalibration, "inside_polygon", lambda floor, x, y: asked.append(x) or 0.0 < x < 400.0)
+def test_a_large_floor_has_larger_cells_and_a_full_one_is_refused(store):
     large = store.model_copy(update={"floor": ((0.0, 0.0), (400.0, 0.0), (400.0, 300.0), (0.0, 300.0))})
     walked = np.random.default_rng(0).uniform(0, 300, (50, 2))
-    selfcalibration._by_outline(large, walked, np.array([[3.0, 3.0, 2.5]]), [])
-    assert len(asked) < 1.1 * selfcalibration.OUTLINE_CELLS_MAX
-    monkeypatch.undo()
+    assert FloorGrid(large).n_cells < 1.1 * CELLS_MAX
+    place_by_outline(large, walked, np.array([[3.0, 3.0, 2.5]]), [])
     full = store.model_copy(update={"obstacle": Obstacle(boxes=((-1.0, -1.0, 500.0, 400.0, 1.0),))})
     with pytest.raises(ConfigError, match="want a place where no obstacle stands"):
-        selfcalibration._by_outline(full, walked, np.array([[3.0, 3.0, 2.5]]), [])
+        place_by_outline(full, walked, np.array([[3.0, 3.0, 2.5]]), [])
 
 
-def test_places_of_another_frame_are_told(store):
+def test_places_of_another_frame_are_reported(store):
     walked = np.array([[1.0, 1.0], [2.0, 3.0], [3.0, 2.0]])
-    told: list[str] = []
-    selfcalibration._told_off_floor(store, walked, 0.0, np.zeros(2), told)
-    assert not told
-    selfcalibration._told_off_floor(store, walked, 1.0, np.array([500.0, 500.0]), told)
-    assert told == ["place: the known places have 100 % of the people walk beside the store's floor"]
+    found: list[str] = []
+    warn_off_floor(store, walked, FloorPose(0.0, np.zeros(2)), found)
+    assert not found
+    warn_off_floor(store, walked, FloorPose(1.0, np.array([500.0, 500.0])), found)
+    assert found == ["place: the known places have 100 % of the people walk beside the store's floor"]
 
 
-def test_films_are_linked_alike_however_many_pictures_at_a_time(store, frames, monkeypatch):
+def test_detections_are_linked_alike_however_many_pictures_are_compared_at_a_time(store, frames, monkeypatch):
     own = [frame for frame in frames if frame.camera == "cam01"]
-    whole = films.Film(store.cameras[0], own, own[0].t_ns, store.layout)
+    whole = LinkedDetections(store.cameras[0], own, own[0].t_ns, store.layout)
     assert (whole.next >= 0).any()
-    monkeypatch.setattr(films, "_FRAMES_AT_A_TIME", 7)
-    assert np.array_equal(films.Film(store.cameras[0], own, own[0].t_ns, store.layout).next, whole.next)
+    monkeypatch.setattr(tracklets, "FRAMES_PER_BLOCK", 7)
+    assert np.array_equal(LinkedDetections(store.cameras[0], own, own[0].t_ns, store.layout).next, whole.next)
 
 
 # ---- files and the command -------------------------------------------------------------------------------------------
@@ -397,17 +409,17 @@ def test_the_command_writes_cameras(small_recording, tmp_path, capsys):
     rig = Rig.from_cameras(Recording(small_recording).store.cameras)
     metres = float(np.linalg.norm(rig.centres_m[0] - rig.centres_m[3]))
     out = tmp_path / "out"
-    asked = ["calibrate", str(small_recording), "--out", str(out)]
-    assert main([*asked, "--distance", "cam01", "cam04", "five"]) == 2
-    assert "--distance: want metres, got 'five'" in capsys.readouterr().err
-    assert main([*asked, "--distance", "cam01", "cam99", "5"]) == 2
+    command = ["calibrate", str(small_recording), "--out", str(out)]
+    assert main([*command, "--distance", "cam01", "cam04", "five"]) == 2
+    assert "--distance: 'five' is not a number of metres" in capsys.readouterr().err
+    assert main([*command, "--distance", "cam01", "cam99", "5"]) == 2
     assert "got 'cam99'" in capsys.readouterr().err
-    assert main([*asked, "--place", "cam01", "1", "2", "--place", "cam01", "3", "4"]) == 2
-    assert "want each camera once, got cam01 more than once" in capsys.readouterr().err
+    assert main([*command, "--place", "cam01", "1", "2", "--place", "cam01", "3", "4"]) == 2
+    assert "--place names cam01 more than once" in capsys.readouterr().err
     (tmp_path / "file").touch()
-    assert main([*asked, "--out", str(tmp_path / "file")]) == 2
-    assert "--out: want a folder, got the file" in capsys.readouterr().err
-    assert main([*asked, "--distance", "cam01", "cam04", str(metres)]) == 0
+    assert main([*command, "--out", str(tmp_path / "file")]) == 2
+    assert "is a file; pass a folder" in capsys.readouterr().err
+    assert main([*command, "--distance", "cam01", "cam04", str(metres)]) == 0
     assert "cam06" in capsys.readouterr().out
     assert (out / "cameras.toml").exists() and (out / "calibration.json").exists()
 

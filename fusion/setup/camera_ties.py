@@ -1,0 +1,90 @@
+"""How well each camera of a structure is tied to the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fusion.setup.adjustment import covariance
+from fusion.setup.pair_pose import AGREED_MIN
+from fusion.setup.reprojection import FloatArray, IntArray
+from fusion.setup.self_calibration import CameraTie
+from fusion.setup.structure import Structure
+
+# A camera is badly tied where its standard deviation is above these, or this many times the median of all cameras'.
+CENTRE_SD_MAX_M, ROTATION_SD_MAX, OVER_MEDIAN_MAX = 0.03, math.radians(0.3), 4.0
+# A camera shares at least this many observations of people with each of this many others.
+SHARED_MIN, PARTNERS_MIN = AGREED_MIN, 2
+# Errors of detectors are independent after this time; those within it form one cluster.
+CLUSTER_S, CLUSTERS_MIN = 4.0, 8
+# Weight in the adjustment from which an observation fits.
+_FITS_FROM = 0.2
+
+
+def camera_ties(names: Sequence[str], structure: Structure, scale: float, span_s: float) -> tuple[CameraTie, ...]:
+    """How well each camera is tied.
+
+    Args:
+        names: of all cameras.
+        structure: the estimate.
+        scale: metres for one unit of the structure's frame.
+        span_s: seconds of the recording that were used.
+    """
+    variance = np.diagonal(_covariance(structure, span_s), axis1=1, axis2=2)
+    centre_sd_m = scale * np.sqrt(variance[:, 3:6].sum(axis=1))
+    rotation_sd = np.sqrt(variance[:, :3].sum(axis=1))
+    offset_sd_s = np.sqrt(variance[:, 6])
+    offset_s = structure.poses.offset_s - structure.poses.offset_s.mean()
+    shared = _shared_bodies(structure)
+    partners = (shared >= SHARED_MIN).sum(axis=1) - (np.diag(shared) >= SHARED_MIN)
+    residual_m = structure.adjusted.residual_m
+    ties = []
+    for view, name in enumerate(names):
+        if view not in structure.placed:
+            ties.append(CameraTie(name, False, fault=f"not placed: {structure.faults[name]}"))
+            continue
+        at = int(np.searchsorted(structure.placed, view))
+        fault = None
+        if len(structure.placed) > 2 and partners[at] < PARTNERS_MIN:
+            fault = f"badly tied: shares {SHARED_MIN} observations of people with {partners[at]} cameras, "
+            fault += f"want {PARTNERS_MIN}"
+        elif centre_sd_m[at] > max(CENTRE_SD_MAX_M, OVER_MEDIAN_MAX * np.median(centre_sd_m)):
+            fault = f"badly tied: its centre is known to {100 * centre_sd_m[at]:.0f} cm"
+        elif rotation_sd[at] > max(ROTATION_SD_MAX, OVER_MEDIAN_MAX * np.median(rotation_sd)):
+            fault = f"badly tied: its direction is known to {math.degrees(rotation_sd[at]):.1f} degrees"
+        tie = CameraTie(
+            name,
+            placed=True,
+            centre_sd_m=float(centre_sd_m[at]),
+            rotation_sd_rad=float(rotation_sd[at]),
+            offset_s=float(offset_s[at]),
+            offset_sd_s=float(offset_sd_s[at]),
+            people=int(shared[at, at]),
+            partners=int(partners[at]),
+            residual_m=scale * float(np.median(residual_m[structure.bodies.observations.view == at])),
+            fault=fault,
+        )
+        ties.append(tie)
+    return tuple(ties)
+
+
+def _covariance(structure: Structure, span_s: float) -> FloatArray:
+    """(n_placed, 7, 7), with observations clustered by seconds and by joints."""
+    bodies = structure.bodies
+    n_joints = bodies.points_m.shape[1]
+    seconds = structure.instants_s[bodies.instant[bodies.points // n_joints]]
+    length_s = min(CLUSTER_S, max(span_s / CLUSTERS_MIN, 1e-3))
+    period = np.unique((seconds / length_s).astype(int), return_inverse=True)[1]
+    return covariance(bodies.observations, structure.adjusted, (period, bodies.points % n_joints))
+
+
+def _shared_bodies(structure: Structure) -> IntArray:
+    """(n_placed, n_placed) bodies that two cameras both observed well; on the diagonal those of one camera."""
+    bodies = structure.bodies
+    body = bodies.points // bodies.points_m.shape[1]
+    observed = np.zeros((len(structure.placed), len(bodies.points_m)), bool)
+    good = structure.adjusted.weight > _FITS_FROM
+    observed[bodies.observations.view[good], body[bodies.observations.point[good]]] = True
+    return np.asarray((observed[:, None] & observed[None]).sum(axis=2))

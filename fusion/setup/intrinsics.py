@@ -1,0 +1,49 @@
+"""Cameras of which only the lenses are known."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fusion.errors import ConfigError
+from fusion.files.cameras import load_calibration
+from fusion.store.models import Camera
+from fusion.store.values import validation_faults
+
+
+def load_intrinsics(path: str | Path) -> tuple[Camera, ...]:
+    """Read cameras of which only name, size, matrix and distortions count.
+
+    Args:
+        path: a cameras.toml, which may lack `rotation` and `translation`, or any format that `load_calibration` reads.
+
+    Returns:
+        The cameras, in the order of their names.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    path = Path(path)
+    if path.suffix != ".toml":
+        return load_calibration(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: want TOML, got: {error}") from None
+    cameras: list[Camera] = []
+    faults: list[str] = []
+    for key, table in tables.items():
+        if key == "metadata":
+            continue
+        at_origin = {"rotation": (0.0, 0.0, 0.0), "translation": (0.0, 0.0, 0.0)}
+        try:
+            cameras.append(Camera.model_validate({**at_origin, **table} if isinstance(table, dict) else table))
+        except ValidationError as error:
+            faults += validation_faults(error, f"{path}: [{key}] ")
+    names = [camera.name for camera in cameras]
+    faults += [f"{path}: name: want each once, got {name!r} twice" for name in set(names) if names.count(name) > 1]
+    if faults:
+        raise ConfigError(faults)
+    return tuple(sorted(cameras, key=lambda camera: camera.name))
