@@ -6,29 +6,18 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
-from types import ModuleType
 
 import numpy as np
 import pytest
 
-from bench.accuracy import causes as accuracy_causes
-from bench.accuracy import receipts
+from bench import intervals
+from bench.accuracy import plain, receipts, replays, scenarios, scores, tables, truth
 from fusion.observations import ShelfReading
 from fusion.results import Candidate, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, ShelfEventExplained
 from fusion.simulation import Scenario, demo_store
 
 SECOND = 1_000_000_000
 PRICE = {"a": 100, "b": 250}
-
-
-@pytest.fixture(scope="module")
-def accuracy() -> ModuleType:
-    return receipts
-
-
-@pytest.fixture
-def causes() -> ModuleType:
-    return accuracy_causes
 
 
 def receipt(account, items, status="settled", exit_s=50.0, issued_s=53.0, confidence=0.99):
@@ -39,18 +28,18 @@ def receipt(account, items, status="settled", exit_s=50.0, issued_s=53.0, confid
     return Receipt("v", account, 0, *times, ReceiptStatus(status), reasons, "EUR", total, lines)
 
 
-def visit(accuracy, account, items, exit_s=50.0):
-    return accuracy.TrueVisit(account, 0, round(exit_s * SECOND), items)
+def visit(account, items, exit_s=50.0):
+    return truth.TrueVisit(account, 0, round(exit_s * SECOND), items)
 
 
-def test_receipts_right_wrong_reviewed_and_missing(accuracy):
-    visits = [visit(accuracy, name, {"a": 2}) for name in ("right", "wrong", "review", "missing")]
+def test_receipts_right_wrong_reviewed_and_missing():
+    visits = [visit(name, {"a": 2}) for name in ("right", "wrong", "review", "missing")]
     receipts = [
         receipt("right", {"a": 2}),
         receipt("wrong", {"a": 1, "b": 1}, confidence=0.8),
         receipt("review", {"a": 2}, "review", confidence=0.6),
     ]
-    score = accuracy.score_receipts(visits, receipts, PRICE)
+    score = scores.score_receipts(visits, receipts, PRICE)
     assert (score.visits, score.settled, score.settled_right) == (4, 2, 1)
     assert (score.review, score.missing, score.any_right) == (1, 1, 2)
     # One b too much, one a too little, of two settled baskets that are worth 200 each.
@@ -59,95 +48,95 @@ def test_receipts_right_wrong_reviewed_and_missing(accuracy):
     assert not score.violations
 
 
-def test_several_receipts_of_a_visit_are_one(accuracy):
-    visits = [visit(accuracy, "x", {"a": 1, "b": 1})]
-    both = accuracy.score_receipts(visits, [receipt("x", {"a": 1}), receipt("x", {"b": 1})], PRICE)
+def test_several_receipts_of_a_visit_are_one():
+    visits = [visit("x", {"a": 1, "b": 1})]
+    both = scores.score_receipts(visits, [receipt("x", {"a": 1}), receipt("x", {"b": 1})], PRICE)
     assert (both.settled, both.settled_right) == (1, 1)
-    one = accuracy.score_receipts(visits, [receipt("x", {"a": 1}), receipt("x", {"b": 1}, "review")], PRICE)
+    one = scores.score_receipts(visits, [receipt("x", {"a": 1}), receipt("x", {"b": 1}, "review")], PRICE)
     assert (one.settled, one.review) == (0, 1)
 
 
-def test_an_empty_basket_wants_an_empty_receipt(accuracy):
-    score = accuracy.score_receipts([visit(accuracy, "x", {})], [receipt("x", {})], PRICE)
+def test_an_empty_basket_wants_an_empty_receipt():
+    score = scores.score_receipts([visit("x", {})], [receipt("x", {})], PRICE)
     assert (score.settled_right, score.value, score.over) == (1, 0, 0)
 
 
-def test_delays_count_from_the_exit_and_from_the_last_evidence(accuracy):
-    visits = [visit(accuracy, "x", {"a": 1}, exit_s=50.0)]
+def test_delays_count_from_the_exit_and_from_the_last_evidence():
+    visits = [visit("x", {"a": 1}, exit_s=50.0)]
     at = {"x": 50 * SECOND}
-    score = accuracy.score_receipts(visits, [receipt("x", {"a": 1}, issued_s=53.0)], PRICE, at)
+    score = scores.score_receipts(visits, [receipt("x", {"a": 1}, issued_s=53.0)], PRICE, at)
     # The load settles at 50.75 s and can be known two seconds later.
     assert score.delay_s == [3.0] and score.late_s == pytest.approx([0.25])
 
 
-def test_whoever_was_not_scanned_is_never_settled_nor_charged(accuracy):
-    visits = [visit(accuracy, None, {"a": 1}), visit(accuracy, "x", {})]
-    good = accuracy.score_receipts(visits, [receipt(None, {"a": 1}, "review"), receipt("x", {})], PRICE)
+def test_whoever_was_not_scanned_is_never_settled_nor_charged():
+    visits = [visit(None, {"a": 1}), visit("x", {})]
+    good = scores.score_receipts(visits, [receipt(None, {"a": 1}, "review"), receipt("x", {})], PRICE)
     assert not good.violations and good.lines == [(0.99, True)] and good.visits == 1
-    bad = accuracy.score_receipts(visits, [receipt(None, {"a": 1}), receipt("x", {}), receipt("y", {"b": 1})], PRICE)
+    bad = scores.score_receipts(visits, [receipt(None, {"a": 1}), receipt("x", {}), receipt("y", {"b": 1})], PRICE)
     assert bad.violations == {"settled without a credential": 1, "settled for an account that was not there": 1}
     assert bad.over == 250
-    lost = accuracy.score_receipts(visits, [receipt("x", {})], PRICE)
+    lost = scores.score_receipts(visits, [receipt("x", {})], PRICE)
     assert lost.violations == {"unscanned people without any receipt": 1}
 
 
-def event(accuracy, t_s, plate, gtin, quantity, account):
-    return accuracy.TrueEvent(round(t_s * SECOND), plate, gtin, quantity, account)
+def event(t_s, plate, gtin, quantity, account):
+    return truth.TrueEvent(round(t_s * SECOND), plate, gtin, quantity, account)
 
 
 def told(t_s, plate, delta_g, *candidates):
     return ShelfEventExplained(round(t_s * SECOND), plate, delta_g, tuple(Candidate(*c) for c in candidates))
 
 
-def test_an_unscanned_persons_goods_on_anothers_bill(accuracy):
-    taken = event(accuracy, 10, "p", "a", -1, None)
+def test_an_unscanned_persons_goods_on_anothers_bill():
+    taken = event(10, "p", "a", -1, None)
     pairs = [(taken, told(10, "p", -50.0, ("x", "a", -1, 0.97)))]
-    visits = [visit(accuracy, None, {"a": 1}), visit(accuracy, "x", {})]
-    assert accuracy.wrongly_billed(pairs, visits, [receipt("x", {"a": 1})]) == 1
-    assert accuracy.wrongly_billed(pairs, visits, [receipt("x", {"a": 1}, "review")]) == 0
+    visits = [visit(None, {"a": 1}), visit("x", {})]
+    assert scores.wrongly_billed(pairs, visits, [receipt("x", {"a": 1})]) == 1
+    assert scores.wrongly_billed(pairs, visits, [receipt("x", {"a": 1}, "review")]) == 0
     # It was put on the wrong bill, but one that was corrected by other evidence.
-    assert accuracy.wrongly_billed(pairs, visits, [receipt("x", {})]) == 0
+    assert scores.wrongly_billed(pairs, visits, [receipt("x", {})]) == 0
 
 
-def test_events_match_in_time_place_and_direction(accuracy):
+def test_events_match_in_time_place_and_direction():
     store = demo_store(n_cameras=1, n_plates=8, n_products=2)
     first, beside, far = store.plates[0].plate, store.plates[1].plate, store.plates[-1].plate
     true = [
-        event(accuracy, 10.0, first, "a", -1, "x"),
-        event(accuracy, 10.3, beside, "a", -1, "y"),
-        event(accuracy, 20.0, first, "a", +1, "x"),
-        event(accuracy, 30.0, first, "a", -1, "x"),
+        event(10.0, first, "a", -1, "x"),
+        event(10.3, beside, "a", -1, "y"),
+        event(20.0, first, "a", +1, "x"),
+        event(30.0, first, "a", -1, "x"),
     ]
     answers = [told(10.2, beside, -50.0), told(10.1, first, -50.0), told(20.0, first, -50.0), told(30.1, far, -50.0)]
-    pairs = accuracy.matched_events(store, true, answers)
+    pairs = scores.matched_events(store, true, answers)
     assert (true[0], answers[1]) in pairs and (true[1], answers[0]) in pairs
     assert sum(a is None for a, _ in pairs) == 2 and sum(b is None for _, b in pairs) == 2
-    assert accuracy.matched_events(store, true[:1], []) == [(true[0], None)]
+    assert scores.matched_events(store, true[:1], []) == [(true[0], None)]
 
 
-def test_calibration_error_by_hand(accuracy):
+def test_calibration_error_by_hand():
     # Nine of ten right at 0.95, and at 0.55 all right: 0.05 for ten lines, 0.45 for two.
     lines = [(0.95, i > 0) for i in range(10)] + [(0.55, True)] * 2
-    assert accuracy.calibration_error(lines) == pytest.approx((10 * 0.05 + 2 * 0.45) / 12)
-    assert accuracy.calibration_error([(1.0, True)] * 3) == 0.0
-    assert math.isnan(accuracy.calibration_error([]))
-    runs = [accuracy.Score(lines=lines), accuracy.Score(lines=[(0.95, True)] * 5)]
-    low, high = accuracy.calibration_interval(runs)
-    assert low <= accuracy.calibration_error([*lines, *runs[1].lines]) <= high
+    assert scores.calibration_error(lines) == pytest.approx((10 * 0.05 + 2 * 0.45) / 12)
+    assert scores.calibration_error([(1.0, True)] * 3) == 0.0
+    assert math.isnan(scores.calibration_error([]))
+    runs = [scores.Score(lines=lines), scores.Score(lines=[(0.95, True)] * 5)]
+    low, high = scores.calibration_interval(runs)
+    assert low <= scores.calibration_error([*lines, *runs[1].lines]) <= high
 
 
-def test_exact_intervals_of_shares(accuracy):
+def test_exact_intervals_of_shares():
     # None of n: the upper end p solves (1 - p)^n = 0.025.
-    low, high = accuracy.share_interval(0, 200)
+    low, high = intervals.share_interval(0, 200)
     assert low == 0.0 and (1 - high) ** 200 == pytest.approx(0.025)
-    assert accuracy.share_interval(200, 200) == pytest.approx((1 - high, 1.0))
-    assert accuracy.share_interval(5, 10) == pytest.approx((0.1871, 0.8129), abs=1e-4)
+    assert intervals.share_interval(200, 200) == pytest.approx((1 - high, 1.0))
+    assert intervals.share_interval(5, 10) == pytest.approx((0.1871, 0.8129), abs=1e-4)
 
 
-def test_scores_add_up(accuracy):
-    a = accuracy.Score(visits=2, violations=Counter(x=1), lines=[(0.5, True)])
-    b = accuracy.Score(visits=3, violations=Counter(x=2), lines=[(0.6, False)])
-    total = accuracy.sum_of([a, b])
+def test_scores_add_up():
+    a = scores.Score(visits=2, violations=Counter(x=1), lines=[(0.5, True)])
+    b = scores.Score(visits=3, violations=Counter(x=2), lines=[(0.6, False)])
+    total = scores.sum_of([a, b])
     assert (total.visits, total.violations["x"], len(total.lines)) == (5, 3, 2)
 
 
@@ -158,54 +147,54 @@ def messages(grams, plate, start_ns=SECOND):
     ]
 
 
-def test_plain_method_sees_a_step_and_not_a_shock(accuracy):
+def test_plain_method_sees_a_step_and_not_a_shock():
     store = demo_store(n_cameras=1, n_plates=8, n_products=2)
     plate, other = store.plates[0].plate, store.plates[-1].plate
     n = 1200
     step = np.where(np.arange(n) < 600, 3000.0, 2650.0)
     shock = 100.0 + np.where(abs(np.arange(n) - 600) < 40, 60.0 * np.sin(np.arange(n)), 0.0)
     readings = messages(step, plate) + messages(shock, other)
-    found = accuracy.plain_events(store, sorted(readings, key=lambda reading: reading.t_ns))
+    found = plain.plain_events(store, sorted(readings, key=lambda reading: reading.t_ns))
     assert len(found) == 1
     t_ns, plates, total_g = found[0]
     assert plates == [plate] and total_g == pytest.approx(-350.0, abs=1.0)
     assert t_ns / SECOND == pytest.approx(11.0, abs=0.6)
     # A lost message is bridged.
-    assert len(accuracy.plain_events(store, [r for i, r in enumerate(messages(step, plate)) if i != 30])) == 1
+    assert len(plain.plain_events(store, [r for i, r in enumerate(messages(step, plate)) if i != 30])) == 1
 
 
-def test_recordings_are_named_by_all_that_they_are_made_of(accuracy):
-    case = accuracy.CASES[0]
-    one = accuracy.take(case, 1)
-    assert one.key() == accuracy.take(case, 1).key()
+def test_recordings_are_named_by_all_that_they_are_made_of():
+    case = scenarios.CASES[0]
+    one = scenarios.take(case, 1)
+    assert one.key() == scenarios.take(case, 1).key()
     others = [
-        accuracy.take(case, 2),
-        accuracy.take(case, 1, quick=True),
+        scenarios.take(case, 2),
+        scenarios.take(case, 1, quick=True),
         replace(one, scenario=replace(one.scenario, plate_noise=2.0)),
         replace(one, shop={**one.shop, "n_cameras": 11}),
     ]
     assert len({one.key(), *(other.key() for other in others)}) == 5
 
 
-def test_every_row_has_its_two_hundred_visits(accuracy):
-    assert len(accuracy.CASES) == 9
-    for case in accuracy.CASES:
+def test_every_row_has_its_two_hundred_visits():
+    assert len(scenarios.CASES) == 9
+    for case in scenarios.CASES:
         assert case.n_seeds >= 5
-        assert case.n_seeds * accuracy.take(case, 1).scenario.shoppers >= 200
-        assert isinstance(accuracy.take(case, 3, quick=True).scenario, Scenario)
+        assert case.n_seeds * scenarios.take(case, 1).scenario.shoppers >= 200
+        assert isinstance(scenarios.take(case, 3, quick=True).scenario, Scenario)
 
 
-def test_causes_name_what_two_explanations_differ_in(causes, accuracy):
+def test_causes_name_what_two_explanations_differ_in():
     store = demo_store(n_cameras=1, n_plates=8, n_products=2)
     plate, gtin = store.plates[0].plate, store.products[0].gtin
     weight_g = store.products[0].weight_g
-    true = [event(accuracy, 10, plate, gtin, -1, "x"), event(accuracy, 20, plate, gtin, -1, "x")]
-    answers = accuracy.Answers(
+    true = [event(10, plate, gtin, -1, "x"), event(20, plate, gtin, -1, "x")]
+    answers = replays.Answers(
         receipts=[replace(receipt("x", {}, "review"), lines=(ReceiptLine(gtin, 1, 100, 0.6),))],
         events=[told(10, plate, -weight_g, ("x", gtin, -1, 0.6), ("y", gtin, -1, 0.4))],
     )
-    pairs = accuracy.matched_events(store, true, answers.events)
-    visits = [accuracy.TrueVisit("x", 0, 50 * SECOND, {gtin: 2})]
+    pairs = scores.matched_events(store, true, answers.events)
+    visits = [truth.TrueVisit("x", 0, 50 * SECOND, {gtin: 2})]
     found = causes.causes_of("calm", 1, store, visits, true, answers, pairs)
     doubts = [one for one in found if isinstance(one, causes.Doubt)]
     assert [(doubt.kind, doubt.right) for doubt in doubts] == [
@@ -218,14 +207,15 @@ def test_causes_name_what_two_explanations_differ_in(causes, accuracy):
     assert "review, wrong" in causes.causes_page(found)
 
 
-def test_a_quick_run_end_to_end(accuracy, tmp_path, capsys, monkeypatch):
+def test_a_quick_run_end_to_end(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="no Matplotlib: pip install 'storefusion[bench]'")
-    small = replace(accuracy.CASES[0], scenario={"shoppers": 8, "minutes": 4.8})
-    monkeypatch.setattr(accuracy, "CASES", (small,))
-    monkeypatch.setattr(accuracy, "ABLATED", ("calm",))
+    small = replace(scenarios.CASES[0], scenario={"shoppers": 8, "minutes": 4.8})
+    for module in (receipts, tables):
+        monkeypatch.setattr(module, "CASES", (small,))
+    monkeypatch.setattr(receipts, "ABLATED", ("calm",))
     cache, out = tmp_path / "cache", tmp_path / "out"
     options = ["--quick", "--case", "calm", "--cache", str(cache), "--out", str(out)]
-    accuracy.main([*options, "--explain", str(tmp_path / "why"), "--ablations"])
+    receipts.main([*options, "--explain", str(tmp_path / "why"), "--ablations"])
     (recording,) = cache.iterdir()
     made_ns = recording.stat().st_mtime_ns
     said = capsys.readouterr().out
@@ -237,6 +227,6 @@ def test_a_quick_run_end_to_end(accuracy, tmp_path, capsys, monkeypatch):
     assert row["ours"]["visits"] == row["ours"]["settled"] + row["ours"]["review"] > 0 < len(row["reliability"])
     assert "Why receipts" in (tmp_path / "why").read_text(encoding="utf-8")
     # The recording is used again, and says the same.
-    accuracy.main(["--quick", "--case", "calm", "--cache", str(cache)])
+    receipts.main(["--quick", "--case", "calm", "--cache", str(cache)])
     assert recording.stat().st_mtime_ns == made_ns and list(cache.iterdir()) == [recording]
     assert capsys.readouterr().out.splitlines()[2] == said.splitlines()[2]

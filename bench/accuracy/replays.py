@@ -1,0 +1,62 @@
+"""A recording through an engine, with what the plain method needs of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusion.engine import Engine
+from fusion.observations import Observation, ShelfReading
+from fusion.results import People, PersonEntered, Receipt, ShelfEventExplained
+from fusion.store.models import Store
+
+
+@dataclass
+class Answers:
+    """What an engine said about a recording, and what the plain method needs to know."""
+
+    receipts: list[Receipt] = field(default_factory=list)
+    events: list[ShelfEventExplained] = field(default_factory=list)
+    account_of: dict[int, str | None] = field(default_factory=dict)
+    people: list[People] = field(default_factory=list)
+    readings: list[ShelfReading] = field(default_factory=list)
+    attribution_us: list[float] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+
+def replayed(store: Store, observations: Iterable[Observation], keep: bool = False) -> Answers:
+    """Run an engine. keep: also what the plain method needs."""
+    answers = Answers()
+    engine = Engine(store)
+    observe = engine._attributor.observe
+
+    def timed(*args: Any) -> Any:
+        started_ns = time.thread_time_ns()
+        belief = observe(*args)
+        answers.attribution_us.append((time.thread_time_ns() - started_ns) / 1e3)
+        return belief
+
+    engine._attributor.observe = timed  # type: ignore[method-assign]
+    for result in _fed(engine, observations, answers, keep):
+        match result:
+            case Receipt():
+                answers.receipts.append(result)
+            case ShelfEventExplained():
+                answers.events.append(result)
+            case PersonEntered():
+                answers.account_of[result.track_id] = result.account
+            case People() if keep:
+                answers.people.append(result)
+    answers.ignored = engine.ignored
+    return answers
+
+
+def _fed(engine: Engine, observations: Iterable[Observation], answers: Answers, keep: bool) -> Iterator[Any]:
+    for observation in observations:
+        if keep and isinstance(observation, ShelfReading):
+            answers.readings.append(observation)
+        yield from engine.feed(observation)
+    yield from engine.close()

@@ -1,0 +1,202 @@
+"""Receipts against the truth: counts, amounts, calibration, violations."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bench.accuracy.truth import TrueEvent, TrueVisit
+from fusion.engine import LATENESS_MAX_S
+from fusion.results import ReasonKind, Receipt, ShelfEventExplained
+from fusion.store.models import Store
+
+# What the following of people, not of goods, has to say against settling a receipt.
+VISIT_DOUBTS = {
+    ReasonKind.LOST_AMONG_OTHERS, ReasonKind.LOST_INSIDE, ReasonKind.SCANNED_PERSON_LOST, ReasonKind.UNSCANNED_BESIDE,
+    ReasonKind.NO_CREDENTIAL,
+}  # fmt: skip
+RECEIPT_MATCH_S = 10.0
+EVENT_MATCH_S, EVENT_MATCH_M = 1.5, 0.45
+# The last of a receipt's evidence: a load that leaves a plate settles within this time.
+SETTLES_S = 0.75
+
+
+@dataclass
+class Score:
+    """Counts of one or several runs; `+` adds them up."""
+
+    visits: int = 0
+    settled: int = 0
+    settled_right: int = 0
+    review: int = 0
+    missing: int = 0
+    any_right: int = 0
+    value: int = 0
+    over: int = 0
+    under: int = 0
+    violations: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    lines: list[tuple[float, bool]] = field(default_factory=list)
+    delay_s: list[float] = field(default_factory=list)
+    late_s: list[float] = field(default_factory=list)
+    attribution_us: list[float] = field(default_factory=list)
+    at_once: list[float] = field(default_factory=list)
+
+    def __add__(self, other: Score) -> Score:
+        return Score(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+def lines_of(receipt: Receipt) -> Counter[str]:
+    items: Counter[str] = Counter()
+    for line in receipt.lines:
+        items[line.gtin] += line.quantity
+    return items
+
+
+def score_receipts(
+    visits: Sequence[TrueVisit],
+    receipts: Sequence[Receipt],
+    price: dict[str, int],
+    last_event_ns: dict[str, int] | None = None,
+) -> Score:
+    """Receipts against the visits that there were; last_event_ns: of each account, where its events are known."""
+    score = Score()
+    by_account: defaultdict[str | None, list[Receipt]] = defaultdict(list)
+    for receipt in receipts:
+        by_account[receipt.account].append(receipt)
+    for visit in visits:
+        if visit.account is None:
+            continue
+        mine = by_account.pop(visit.account, [])
+        true = Counter(visit.items)
+        got = sum((lines_of(receipt) for receipt in mine), Counter[str]())
+        right = got == true
+        score.visits += 1
+        score.any_right += bool(mine) and right
+        for receipt in mine:
+            score.lines += [(line.confidence, got[line.gtin] == true[line.gtin]) for line in receipt.lines]
+        if not mine:
+            score.missing += 1
+            continue
+        issued_ns = max(receipt.issued_ns for receipt in mine)
+        evidence_ns = max(visit.exit_ns, (last_event_ns or {}).get(visit.account, 0) + round(SETTLES_S * 1e9))
+        score.delay_s.append((issued_ns - visit.exit_ns) / 1e9)
+        score.late_s.append((issued_ns - evidence_ns) / 1e9 - LATENESS_MAX_S)
+        if any(receipt.status != "settled" for receipt in mine):
+            score.review += 1
+            continue
+        score.settled += 1
+        score.settled_right += right
+        score.value += sum(price[gtin] * n for gtin, n in true.items())
+        score.over += sum(price[gtin] * n for gtin, n in (got - true).items())
+        score.under += sum(price[gtin] * n for gtin, n in (true - got).items())
+    nobodys = by_account.pop(None, [])
+    score.violations["settled without a credential"] += sum(receipt.status == "settled" for receipt in nobodys)
+    for strangers in by_account.values():
+        for receipt in strangers:
+            if receipt.status == "settled" and receipt.lines:
+                score.violations["settled for an account that was not there"] += 1
+                score.over += receipt.total
+    unscanned = [visit for visit in visits if visit.account is None]
+    for receipt in nobodys:
+        visit = _visit_of(receipt, unscanned)
+        true = Counter(visit.items) if visit else Counter()
+        score.lines += [(line.confidence, true[line.gtin] == line.quantity) for line in receipt.lines]
+    if unscanned and not nobodys:
+        score.violations["unscanned people without any receipt"] += 1
+    score.violations += Counter()
+    return score
+
+
+def _visit_of(receipt: Receipt, visits: Sequence[TrueVisit]) -> TrueVisit | None:
+    """The visit that a receipt without account is about: the one that ended when it did."""
+    ends = [(abs(visit.exit_ns - receipt.exit_ns), i) for i, visit in enumerate(visits)]
+    return visits[min(ends)[1]] if ends and min(ends)[0] < RECEIPT_MATCH_S * 1e9 else None
+
+
+def matched_events(
+    store: Store, true: Sequence[TrueEvent], told: Sequence[ShelfEventExplained]
+) -> list[tuple[TrueEvent | None, ShelfEventExplained | None]]:
+    """True and told events in pairs; None where one has no other. Nearest in time, then in place, of the same sign."""
+    from scipy.optimize import linear_sum_assignment
+
+    at = {plate.plate: np.array([plate.x, plate.y, plate.z]) for plate in store.plates}
+    if not true or not told:
+        return [(event, None) for event in true] + [(None, event) for event in told]
+    apart_s = np.abs(np.array([e.t_ns for e in true])[:, None] - np.array([e.t_ns for e in told])[None]) * 1e-9
+    true_m, told_m = np.array([at[e.plate] for e in true]), np.array([at[e.plate] for e in told])
+    apart_m = np.linalg.norm(true_m[:, None] - told_m[None], axis=2)
+    other_way = np.sign([e.quantity for e in true])[:, None] != np.sign([e.delta_g for e in told])[None]
+    cost = apart_s + apart_m
+    cost[(apart_s > EVENT_MATCH_S) | (apart_m > EVENT_MATCH_M) | other_way] = 1e6
+    rows, columns = linear_sum_assignment(cost)
+    held = cost[rows, columns] < 1e3
+    pairs: list[tuple[TrueEvent | None, ShelfEventExplained | None]] = [
+        (true[i], told[j]) for i, j in zip(rows[held].tolist(), columns[held].tolist())
+    ]
+    matched, answered = set(rows[held].tolist()), set(columns[held].tolist())
+    pairs += [(event, None) for i, event in enumerate(true) if i not in matched]
+    pairs += [(None, event) for j, event in enumerate(told) if j not in answered]
+    return pairs
+
+
+def wrongly_billed(
+    pairs: Iterable[tuple[TrueEvent | None, ShelfEventExplained | None]],
+    visits: Sequence[TrueVisit],
+    receipts: Sequence[Receipt],
+) -> int:
+    """Things that an unscanned person or the staff took and that stand, too many, on somebody's settled bill."""
+    true = {visit.account: Counter(visit.items) for visit in visits}
+    settled = {receipt.account: lines_of(receipt) for receipt in receipts if receipt.status == "settled"}
+    count = 0
+    for event, told in pairs:
+        if event is None or told is None or event.account is not None or event.quantity > 0 or not told.candidates:
+            continue
+        best = told.candidates[0]
+        bill = settled.get(best.account)
+        if best.account is not None and bill is not None:
+            count += bill[best.gtin] > true.get(best.account, Counter())[best.gtin]
+    return count
+
+
+def calibration_error(lines: Sequence[tuple[float, bool]], n_bins: int = 10) -> float:
+    """Mean distance of confidence from the share that is right, over bins of equal width, weighted by their lines."""
+    if not lines:
+        return math.nan
+    confidence, right = np.array([c for c, _ in lines]), np.array([r for _, r in lines], float)
+    bins = np.clip((confidence * n_bins).astype(int), 0, n_bins - 1)
+    return float(sum(abs((confidence - right)[bins == b].sum()) for b in set(bins.tolist())) / len(lines))
+
+
+def calibration_interval(runs: Sequence[Score], n_draws: int = 500) -> tuple[float, float]:
+    random = np.random.default_rng(0)
+    draws = []
+    for _ in range(n_draws):
+        chosen = random.integers(len(runs), size=len(runs))
+        draws.append(calibration_error([line for i in chosen.tolist() for line in runs[i].lines]))
+    low, high = np.nanpercentile(draws, [2.5, 97.5]) if runs else (math.nan, math.nan)
+    return float(low), float(high)
+
+
+@dataclass
+class Outcome:
+    """All that one run showed."""
+
+    case: str
+    seed: int
+    ours: Score
+    plain: Score
+    ablated: dict[str, Score]
+    causes: list[Any]
+
+
+def sum_of(scores: Iterable[Score]) -> Score:
+    total = Score()
+    for score in scores:
+        total = total + score
+    return total

@@ -1,0 +1,149 @@
+"""Figures of the accuracy benchmark as JSON, and their tables in Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.accuracy.scenarios import CASES
+from bench.accuracy.scores import Outcome, Score, calibration_error, calibration_interval, sum_of
+from bench.intervals import share_interval
+
+# Most lines are nearly certain, so the last tenth is told in parts.
+_BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)
+
+
+def reliability(lines: Sequence[tuple[float, bool]]) -> list[list[float]]:
+    """By confidence: from, to, number of lines, of these right, mean confidence. Without bins that are empty."""
+    confidence = np.array([c for c, _ in lines])
+    hit = np.array([r for _, r in lines], bool)
+    place = np.clip(np.searchsorted(_BINS, confidence, side="right") - 1, 0, len(_BINS) - 2)
+    told = []
+    for b in sorted(set(place.tolist())):
+        inside = place == b
+        mean = round(float(confidence[inside].mean()), 5)
+        told.append([_BINS[b], _BINS[b + 1], int(inside.sum()), int(hit[inside].sum()), mean])
+    return told
+
+
+def _told(score: Score) -> dict[str, Any]:
+    """Counts of a score, without what each line and each visit brought."""
+    names = ("visits", "settled", "settled_right", "review", "missing", "any_right")
+    error = calibration_error(score.lines)
+    return {
+        **{name: getattr(score, name) for name in names},
+        "over_percent": round(100.0 * score.over / score.value, 4) if score.value else None,
+        "under_percent": round(100.0 * score.under / score.value, 4) if score.value else None,
+        "ece": None if math.isnan(error) else round(error, 5),
+    }
+
+
+def _quantile(values: Sequence[float], percent: float) -> float | None:
+    return round(float(np.percentile(values, percent)), 3) if values else None
+
+
+def _row(name: str, title: str, runs: Sequence[Outcome]) -> dict[str, Any]:
+    ours, plain = sum_of(run.ours for run in runs), sum_of(run.plain for run in runs)
+    low, high = calibration_interval([run.ours for run in runs])
+    return {
+        "name": name,
+        "title": title,
+        "at_once": round(float(np.mean(ours.at_once)), 3) if ours.at_once else None,
+        "ours": _told(ours),
+        "ece_interval": [None if math.isnan(one) else round(one, 5) for one in (low, high)],
+        "plain": _told(plain),
+        "delay_s": [_quantile(ours.delay_s, 50), _quantile(ours.delay_s, 99)],
+        "late_s": _quantile(ours.late_s, 99),
+        "attribution_us": _quantile(ours.attribution_us, 99),
+        "violations": dict(sorted(ours.violations.items())),
+        "reliability": reliability(ours.lines),
+    }
+
+
+def all_runs(results: dict[str, list[Outcome]]) -> list[Outcome]:
+    return [run for runs in results.values() for run in runs]
+
+
+def figures(results: dict[str, list[Outcome]], command: str) -> dict[str, Any]:
+    """All that tables and plots tell, as it goes into JSON: sums of every case, and of the parts left out."""
+    rows, parts = [], []
+    for case in CASES:
+        runs = results.get(case.name)
+        if not runs:
+            continue
+        rows.append(_row(case.name, case.title, runs) | {"wanted": list(case.wanted)})
+        runs = [run for run in runs if run.ablated]
+        if not runs:
+            continue
+        engines = {"complete": sum_of(run.ours for run in runs)}
+        engines |= {name: sum_of(run.ablated[name] for run in runs) for name in runs[0].ablated}
+        engines["plain method"] = sum_of(run.plain for run in runs)
+        parts += [{"title": case.title, "engine": name, "score": _told(score)} for name, score in engines.items()]
+    return {"command": command, "cases": rows, "all": _row("all", "all", all_runs(results)), "parts": parts}
+
+
+def _share(k: int, n: int) -> str:
+    if not n:
+        return "-"
+    low, high = share_interval(k, n)
+    return f"{100 * k / n:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def markdown(told: dict[str, Any]) -> str:
+    """One row a case: ours, what was wanted, and the plain method."""
+    lines = [
+        "| scenario | at once | visits | settled right % | wanted | review % | wanted | any right % | plain: right % "
+        "| plain: review % |",
+        "|---|" + "---|" * 9,
+    ]
+    for row in told["cases"]:
+        ours, plain, (right, review) = row["ours"], row["plain"], row["wanted"]
+        met = " ✓" if ours["settled"] and ours["settled_right"] >= right * ours["settled"] else " ✗"
+        few = " ✓" if ours["review"] <= review * ours["visits"] else " ✗"
+        missing = f" ({ours['missing']} without receipt)" if ours["missing"] else ""
+        lines.append(
+            f"| {row['title']} | {_number(row['at_once'], 1)} | {ours['visits']}{missing} "
+            f"| {_share(ours['settled_right'], ours['settled'])} | ≥ {100 * right:.1f}{met} "
+            f"| {_share(ours['review'], ours['visits'])} | ≤ {100 * review:.0f}{few} "
+            f"| {_share(ours['any_right'], ours['visits'])} | {_share(plain['settled_right'], plain['settled'])} "
+            f"| {_share(plain['review'], plain['visits'])} |"
+        )
+    lines += [
+        "",
+        "| scenario | over % | under % | plain: over % | plain: under % | line ECE | receipt after exit p50 / p99 s "
+        "| late s | attribution p99 µs | violations |",
+        "|---|" + "---|" * 9,
+    ]
+    for row in [*told["cases"], told["all"]]:
+        ours, plain, (low, high) = row["ours"], row["plain"], row["ece_interval"]
+        violations = ", ".join(f"{n} {what}" for what, n in row["violations"].items()) or "none"
+        lines.append(
+            f"| {row['title']} | {_number(ours['over_percent'], 2)} | {_number(ours['under_percent'], 2)} "
+            f"| {_number(plain['over_percent'], 2)} | {_number(plain['under_percent'], 2)} "
+            f"| {_number(ours['ece'], 3)} ({_number(low, 3)}-{_number(high, 3)}) "
+            f"| {_number(row['delay_s'][0], 1)} / {_number(row['delay_s'][1], 1)} "
+            f"| {_number(row['late_s'], 1)} | {_number(row['attribution_us'], 0)} | {violations} |"
+        )
+    return "\n".join(lines)
+
+
+def ablation_table(told: dict[str, Any]) -> str:
+    """What is lost by leaving a part out, for the cases that were asked."""
+    if not told["parts"]:
+        return ""
+    lines = ["| scenario | engine | settled right % | review % | any right % | line ECE |", "|---|---|---|---|---|---|"]
+    for part in told["parts"]:
+        score = part["score"]
+        error = "-" if part["engine"] == "plain method" else _number(score["ece"], 3)
+        lines.append(
+            f"| {part['title']} | {part['engine']} | {_share(score['settled_right'], score['settled'])} "
+            f"| {_share(score['review'], score['visits'])} | {_share(score['any_right'], score['visits'])} | {error} |"
+        )
+    return "\n".join(lines)

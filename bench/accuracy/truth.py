@@ -1,0 +1,64 @@
+"""What really happened in a simulated run: visits, shelf events, and how full the shop was."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from fusion.store.models import Store
+
+
+@dataclass(frozen=True)
+class TrueVisit:
+    account: str | None
+    enter_ns: int
+    exit_ns: int
+    items: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TrueEvent:
+    """account: None for somebody unscanned or of the staff."""
+
+    t_ns: int
+    plate: str
+    gtin: str
+    quantity: int
+    account: str | None
+
+
+def true_visits(recording: Path) -> list[TrueVisit]:
+    with open(recording / "truth" / "visits.jsonl", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [TrueVisit(row["account"], row["enter"], row["exit"], row["items"]) for row in rows]
+
+
+def true_events(recording: Path) -> list[TrueEvent]:
+    with open(recording / "truth" / "events.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        TrueEvent(
+            int(row["time"]),
+            row["plate"],
+            row["gtin"],
+            int(row["quantity"]),
+            None if not row["account"] or row["account"].startswith("staff-") else row["account"],
+        )
+        for row in rows
+    ]
+
+
+def people_at_once(recording: Path, store: Store) -> float:
+    """Mean number of people inside, as the people there meet it."""
+    table = pq.read_table(recording / "truth" / "people.parquet", columns=["time", "x", "y"])
+    x, y = table["x"].to_numpy(), table["y"].to_numpy()
+    # A box about the floor is near enough, and much faster than a polygon.
+    low, high = np.min(store.floor, axis=0), np.max(store.floor, axis=0)
+    inside = (x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1])
+    _, counts = np.unique(table["time"].to_numpy()[inside], return_counts=True)
+    return float((counts**2).sum() / max(counts.sum(), 1))
