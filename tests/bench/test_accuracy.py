@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench import intervals
-from bench.accuracy import plain, receipts, replays, scenarios, scores, tables, truth
+from bench.accuracy import causes, plain, receipts, replays, scenarios, scores, tables, truth
 from fusion.observations import ShelfReading
 from fusion.results import Candidate, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, ShelfEventExplained
 from fusion.simulation import Scenario, demo_store
