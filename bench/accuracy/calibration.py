@@ -124,7 +124,8 @@ def dev(data: Path) -> None:
 
 def clocks_s(store: Store, scenario: Scenario) -> dict[str, float]:
     """The true offsets of a simulated store's clocks, less their mean."""
-    from fusion.simulation.cameras import Detector, Obstacles
+    from fusion.simulation.cameras import Detector
+    from fusion.simulation.optics import Obstacles
 
     obstacles = Obstacles(store)
     true = {c.name: Detector(store, c, scenario, obstacles, out=False).clock_offset_s for c in store.cameras}

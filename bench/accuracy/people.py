@@ -47,8 +47,8 @@ from fusion.observations import Frame
 from fusion.people.tracks import Tracker
 from fusion.simulation import Scenario, Simulation, body, demo_store
 from fusion.simulation.body import CHANNEL
-from fusion.simulation.crowd import Crowd, Tick
-from fusion.simulation.run import _states_at
+from fusion.simulation.crowd import Crowd
+from fusion.simulation.ticks import Tick, states_at
 from fusion.store.models import Camera, Facing, Plate, Product, Store
 from fusion.store.shapes import inside_polygon
 
@@ -184,19 +184,20 @@ class Filmed(Simulation):
         self._ticks: dict[float, Tick] = {}
         self._crowd: Crowd | None = None
 
-    def _record(self, crowd: Crowd, ticks: list[Tick], due_s: float, until_s: float) -> float:
+    def record(self, crowd: Crowd, ticks: Sequence[Tick], due_s: float, until_s: float) -> float:
         self._crowd = crowd
         self._ticks.update((tick.t_s, tick) for tick in ticks)
-        crowd.visits.clear()
-        crowd.movements.clear()
+        crowd.shop.log.visits.clear()
+        crowd.shop.log.movements.drain(until_s)
         return until_s
 
     def people_at(self, t_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Numbers (n,), presence (n_times, n), places (n_times, n, 2), joints (n_times, n, body.JOINTS, 3)."""
         assert self._crowd is not None
         ticks = [self._ticks[t_s] for t_s in sorted(self._ticks)]
-        numbers, states, present = _states_at(ticks, (t_ns - self.scenario.start_ns) * 1e-9)
-        return numbers, present, states[..., [CHANNEL["x"], CHANNEL["y"]]], self._joints(self._crowd, numbers, states)
+        found = states_at(ticks, (t_ns - self.scenario.start_ns) * 1e-9)
+        places = found.states[..., [CHANNEL["x"], CHANNEL["y"]]]
+        return found.numbers, found.present, places, self._crowd.joints_m(found)
 
 
 def room(appearance_dim: int = 128) -> Store:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fusion.setup.coverage import STATURE_M, Sight
 from fusion.setup.findings import Finding
-from fusion.simulation.cameras import Lens
+from fusion.simulation.optics import Lens
 from fusion.store.models import Camera, Store
 from fusion.store.shapes import edge_distance_m, inside_polygon, points_inside
 

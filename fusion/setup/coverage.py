@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.show.plan import Plan
-from fusion.simulation.cameras import Lens, Obstacles
+from fusion.simulation.optics import Lens, Obstacles
 from fusion.store.models import Plate, Store
 from fusion.store.shapes import points_inside
 

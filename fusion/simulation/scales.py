@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fusion.observations import ShelfReading
-from fusion.simulation.crowd import Handling, Load
+from fusion.simulation.events import Handling, Load
 from fusion.simulation.goods import ShelfMap
 from fusion.simulation.scenario import Scenario
 from fusion.store.models import Store

@@ -8,10 +8,12 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-# Somebody who comes in, takes one thing and leaves needs about this long in a shop of 50 m2, and the people at a gate
-# follow each other at about this interval. Together they say how many visits fit into a run.
+# A shopper who comes in, takes one thing and leaves needs about this long in a shop of 50 m2, and people pass a gate at
+# about this interval. Together they limit how many visits fit into a run.
 SHORTEST_VISIT_S = 30.0
 GATE_HEADWAY_S = 2.5
+# People who are late head for the exit this long before the run's end.
+TAIL_S = 4.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from fusion.people.geometry import Rig
 from fusion.people.health import FITS_M, MOVED_M
 from fusion.people.tracks import Tracker
 from fusion.simulation import Scenario, Simulation, demo_store
-from fusion.simulation.cameras import Detector, Obstacles
+from fusion.simulation.cameras import Detector
+from fusion.simulation.optics import Obstacles
 from fusion.store.models import Store
 from fusion.store.rotations import rotation_matrix, rotation_vector
 

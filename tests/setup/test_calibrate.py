@@ -31,7 +31,8 @@ from fusion.setup.self_calibration import Known, SelfCalibration
 from fusion.setup.store_frame import find_floor, find_scale, warn_off_floor
 from fusion.setup.tracklets import LinkedDetections
 from fusion.simulation import Scenario, Simulation, demo_store
-from fusion.simulation.cameras import Detector, Obstacles
+from fusion.simulation.cameras import Detector
+from fusion.simulation.optics import Obstacles
 from fusion.store.models import Obstacle, Store
 from fusion.store.shapes import inside_polygon
 

@@ -19,7 +19,7 @@ from fusion.files.recordings import Recording
 from fusion.observations import Frame, GateScan, ShelfReading
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.body import FOREARM, JOINT, SHANK, THIGH, UPPER_ARM, joints_m, posture
-from fusion.simulation.cameras import Lens, Obstacles
+from fusion.simulation.optics import Lens, Obstacles
 from fusion.store.models import Store
 from fusion.store.rotations import rotation_matrix
 
@@ -544,7 +544,7 @@ def test_what_really_lies_there_is_not_what_the_planogram_says(store):
 
 
 def test_a_load_creeps_and_weighs_otherwise_elsewhere(store):
-    from fusion.simulation.crowd import Load
+    from fusion.simulation.events import Load
     from fusion.simulation.goods import ShelfMap
     from fusion.simulation.scales import Scales
 
