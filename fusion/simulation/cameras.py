@@ -128,18 +128,18 @@ class Detector:
         keypoints, kept = self._report(view, measured)
         looks = self._looks.of(numbers[view.person[kept]])
         ghosts = self._ghosts(len(present))
-        keypoints = np.concatenate([keypoints[kept], ghosts.keypoints]).astype(np.float32)
+        reported = np.concatenate([keypoints[kept], ghosts.keypoints]).astype(np.float32)
         frame = np.concatenate([view.frame[kept], ghosts.frame])
         looks = np.concatenate([looks, self._looks.of_strangers(len(ghosts.frame))]) if self._looks.dim else looks
         # Detections come in any order: their order does not reveal people's identities.
         order = np.lexsort((random.random(len(frame)), frame))
-        keypoints = keypoints[order]
+        reported = reported[order]
         cuts = np.searchsorted(frame[order], np.arange(len(present) + 1)).tolist()
         name = self.lens.camera.name
         if not self._looks.dim:
-            return [Frame(t, name, keypoints[a:b]) for t, a, b in zip(stamps_ns.tolist(), cuts, cuts[1:])]
+            return [Frame(t, name, reported[a:b]) for t, a, b in zip(stamps_ns.tolist(), cuts, cuts[1:])]
         looks = looks[order]
-        return [Frame(t, name, keypoints[a:b], looks[a:b]) for t, a, b in zip(stamps_ns.tolist(), cuts, cuts[1:])]
+        return [Frame(t, name, reported[a:b], looks[a:b]) for t, a, b in zip(stamps_ns.tolist(), cuts, cuts[1:])]
 
     def _in_view(self, bodies: Bodies) -> _InView:
         used = bodies.joints_m[:, :, self._used] if not self.boxes_only else bodies.joints_m

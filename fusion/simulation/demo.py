@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,49 +19,58 @@ LEVELS_M = (0.35, 0.72, 1.08, 1.42, 1.68)
 GONDOLA_M = 1.2
 CAMERA_HEIGHT_M = 2.7
 
-# Name, weight of a piece in grams, price in cents, VAT rate. Invented goods with the weights that small shops sell:
-# 30 to 1600 g, median about 200 g, several near-equal pairs.
+
+class _Goods(NamedTuple):
+    """A product of the shop's range: weight of a piece in grams, price in cents, VAT rate in percent."""
+
+    name: str
+    weight_g: float
+    price: int
+    vat_rate: int
+
+
+# Invented, with the weights that small shops sell: 30 to 1300 g, median about 200 g, several near-equal pairs.
 _GOODS = (
-    ("Still water 0.5 l", 524.0, 99, 19),
-    ("Sparkling water 0.5 l", 527.0, 99, 19),
-    ("Cola 0.33 l can", 352.0, 129, 19),
-    ("Cola light 0.33 l can", 346.0, 129, 19),
-    ("Orange juice 1 l", 1065.0, 279, 19),
-    ("Apple juice 1 l", 1052.0, 259, 19),
-    ("Iced tea 0.5 l", 541.0, 149, 19),
-    ("Cold coffee 0.25 l", 268.0, 199, 19),
-    ("Whole milk 1 l", 1034.0, 139, 7),
-    ("Oat drink 1 l", 1041.0, 219, 19),
-    ("Yoghurt plain 150 g", 162.0, 69, 7),
-    ("Yoghurt berries 150 g", 164.5, 79, 7),
-    ("Butter 250 g", 254.0, 239, 7),
-    ("Sliced cheese 200 g", 212.0, 249, 7),
-    ("Hummus 175 g", 193.0, 229, 7),
-    ("Pasta salad 300 g", 331.0, 399, 7),
-    ("Cheese sandwich", 178.0, 349, 7),
-    ("Egg sandwich", 186.0, 349, 7),
-    ("Wrap with vegetables", 223.0, 429, 7),
-    ("Banana bread slice", 96.0, 229, 7),
-    ("Rye bread 500 g", 512.0, 289, 7),
-    ("Spaghetti 500 g", 508.0, 119, 7),
-    ("Tomato sauce 400 g", 702.0, 249, 7),
-    ("Rice 1 kg", 1008.0, 249, 7),
-    ("Chocolate bar milk", 102.0, 119, 7),
-    ("Chocolate bar dark", 105.5, 129, 7),
-    ("Chocolate wafer", 45.0, 89, 7),
-    ("Nut bar", 42.5, 149, 7),
-    ("Salted crisps 150 g", 168.0, 199, 7),
-    ("Paprika crisps 150 g", 171.0, 199, 7),
-    ("Roasted peanuts 200 g", 209.0, 219, 7),
-    ("Wine gums 200 g", 206.5, 129, 7),
-    ("Chewing gum", 31.0, 99, 7),
-    ("Mints tin", 58.0, 179, 7),
-    ("Toothpaste 75 ml", 124.0, 159, 19),
-    ("Shower gel 250 ml", 288.0, 199, 19),
-    ("Tissues 10 x 10", 232.0, 149, 19),
-    ("Batteries AA 4", 99.0, 499, 19),
-    ("Washing-up liquid 500 ml", 549.0, 139, 19),
-    ("Red wine 0.75 l", 1262.0, 599, 19),
+    _Goods("Still water 0.5 l", 524.0, 99, 19),
+    _Goods("Sparkling water 0.5 l", 527.0, 99, 19),
+    _Goods("Cola 0.33 l can", 352.0, 129, 19),
+    _Goods("Cola light 0.33 l can", 346.0, 129, 19),
+    _Goods("Orange juice 1 l", 1065.0, 279, 19),
+    _Goods("Apple juice 1 l", 1052.0, 259, 19),
+    _Goods("Iced tea 0.5 l", 541.0, 149, 19),
+    _Goods("Cold coffee 0.25 l", 268.0, 199, 19),
+    _Goods("Whole milk 1 l", 1034.0, 139, 7),
+    _Goods("Oat drink 1 l", 1041.0, 219, 19),
+    _Goods("Yoghurt plain 150 g", 162.0, 69, 7),
+    _Goods("Yoghurt berries 150 g", 164.5, 79, 7),
+    _Goods("Butter 250 g", 254.0, 239, 7),
+    _Goods("Sliced cheese 200 g", 212.0, 249, 7),
+    _Goods("Hummus 175 g", 193.0, 229, 7),
+    _Goods("Pasta salad 300 g", 331.0, 399, 7),
+    _Goods("Cheese sandwich", 178.0, 349, 7),
+    _Goods("Egg sandwich", 186.0, 349, 7),
+    _Goods("Wrap with vegetables", 223.0, 429, 7),
+    _Goods("Banana bread slice", 96.0, 229, 7),
+    _Goods("Rye bread 500 g", 512.0, 289, 7),
+    _Goods("Spaghetti 500 g", 508.0, 119, 7),
+    _Goods("Tomato sauce 400 g", 702.0, 249, 7),
+    _Goods("Rice 1 kg", 1008.0, 249, 7),
+    _Goods("Chocolate bar milk", 102.0, 119, 7),
+    _Goods("Chocolate bar dark", 105.5, 129, 7),
+    _Goods("Chocolate wafer", 45.0, 89, 7),
+    _Goods("Nut bar", 42.5, 149, 7),
+    _Goods("Salted crisps 150 g", 168.0, 199, 7),
+    _Goods("Paprika crisps 150 g", 171.0, 199, 7),
+    _Goods("Roasted peanuts 200 g", 209.0, 219, 7),
+    _Goods("Wine gums 200 g", 206.5, 129, 7),
+    _Goods("Chewing gum", 31.0, 99, 7),
+    _Goods("Mints tin", 58.0, 179, 7),
+    _Goods("Toothpaste 75 ml", 124.0, 159, 19),
+    _Goods("Shower gel 250 ml", 288.0, 199, 19),
+    _Goods("Tissues 10 x 10", 232.0, 149, 19),
+    _Goods("Batteries AA 4", 99.0, 499, 19),
+    _Goods("Washing-up liquid 500 ml", 549.0, 139, 19),
+    _Goods("Red wine 0.75 l", 1262.0, 599, 19),
 )
 
 
@@ -82,11 +92,11 @@ def demo_store(
         n_products: 1 to 40, and no more than there are plates.
         keypoints: layout of the detections: coco17, body25 or box2.
         appearance_dim: length of the appearance vectors of the detections; 0 for none.
-        look_alike_share: so many of the products weigh within 2 g of what lies beside them.
+        look_alike_share: share of the products that weigh within 2 g of the product beside them.
         seed: of the assortment's places, stocks and lens distortions.
         plate_width_m: of every plate; on plates of 0.1 m half of all goods rest on two.
     """
-    n_plates_max = sum(_fits(run, plate_width_m) for run in _RUNS) * len(LEVELS_M)
+    n_plates_max = sum(run.columns(plate_width_m) for run in _RUNS) * len(LEVELS_M)
     if not 1 <= n_plates <= n_plates_max:
         raise ValueError(f"n_plates: want 1 to {n_plates_max}, got {n_plates}")
     if not 1 <= n_products <= len(_GOODS):
@@ -117,37 +127,44 @@ def demo_store(
     )
 
 
-# Five runs of shelving: middle of the front edge, yaw (a shopper reaches from -y of the plate), length in metres.
-_Run = tuple[tuple[float, float], float, float]
-_RUNS: tuple[_Run, ...] = (
-    ((4.0, 5.5), 0.0, 6.4),  # along the back wall
-    ((4.0, 2.6), 0.0, 4.0),  # island, front
-    ((4.0, 3.5), math.pi, 4.0),  # island, rear
-    ((0.5, 3.4), math.pi / 2, 3.2),  # left wall
-    ((7.5, 3.4), -math.pi / 2, 3.2),  # right wall
+_Box = tuple[float, float, float, float, float]
+
+
+class _Run(NamedTuple):
+    """A run of shelving: middle of the front edge, yaw (a shopper reaches from -y of the plate), length in metres."""
+
+    x: float
+    y: float
+    yaw: float
+    length_m: float
+
+    def columns(self, plate_width_m: float) -> int:
+        """Columns of plates that fit into it."""
+        return int(self.length_m / plate_width_m + 1e-9)
+
+
+_RUNS = (
+    _Run(4.0, 5.5, 0.0, 6.4),  # along the back wall
+    _Run(4.0, 2.6, 0.0, 4.0),  # island, front
+    _Run(4.0, 3.5, math.pi, 4.0),  # island, rear
+    _Run(0.5, 3.4, math.pi / 2, 3.2),  # left wall
+    _Run(7.5, 3.4, -math.pi / 2, 3.2),  # right wall
 )
 
 
-def _fits(run: _Run, plate_width_m: float) -> int:
-    """Columns of plates that fit into a run of shelving."""
-    return int(run[2] / plate_width_m + 1e-9)
-
-
-def _shelves(
-    n_plates: int, plate_width_m: float
-) -> tuple[list[Plate], list[tuple[float, float, float, float, float]]]:
+def _shelves(n_plates: int, plate_width_m: float) -> tuple[list[Plate], list[_Box]]:
     """Plates and the boxes of the gondolas that hold them, filled evenly, from the bottom up."""
-    runs = [(middle, yaw, _fits((middle, yaw, length), plate_width_m)) for middle, yaw, length in _RUNS]
-    n_levels = 4 if n_plates <= 4 * sum(fit for _, _, fit in runs) else 5
-    columns = [0] * len(runs)
+    fits = [run.columns(plate_width_m) for run in _RUNS]
+    n_levels = 4 if n_plates <= 4 * sum(fits) else 5
+    columns = [0] * len(_RUNS)
     while sum(columns) * n_levels < n_plates:
-        emptiest = min(range(len(runs)), key=lambda run: (columns[run] / runs[run][2], run))
+        emptiest = min(range(len(_RUNS)), key=lambda run: (columns[run] / fits[run], run))
         columns[emptiest] += 1
     per_gondola = round(GONDOLA_M / plate_width_m)
     plates: list[Plate] = []
-    boxes: list[tuple[float, float, float, float, float]] = []
+    boxes: list[_Box] = []
     gondola = 0
-    for ((x, y), yaw, _), n_columns in zip(runs, columns):
+    for (x, y, yaw, _), n_columns in zip(_RUNS, columns):
         across, back = (math.cos(yaw), math.sin(yaw)), (-math.sin(yaw), math.cos(yaw))
         for first in range(0, n_columns, per_gondola):
             gondola += 1
@@ -187,21 +204,28 @@ def _assortment(
     plates: list[Plate], n_products: int, look_alike_share: float, random: np.random.Generator
 ) -> tuple[list[Product], list[Facing]]:
     """Products, each on one to a few neighbouring plates of a shelf; every eighth plate shares two products."""
-    chosen = [_GOODS[i] for i in sorted(random.permutation(len(_GOODS))[:n_products])]
+    chosen: list[_Goods] = [_GOODS[i] for i in sorted(random.permutation(len(_GOODS))[:n_products])]
     order = random.permutation(n_products)
-    weights = {int(i): chosen[int(i)][1] for i in order}
+    weights = {int(i): chosen[int(i)].weight_g for i in order}
     # Products are laid out in this order along the plates, so neighbours in it lie side by side.
     for before, after in pairwise(order):
         if random.random() < look_alike_share:
             weights[int(after)] = round(weights[int(before)] + random.uniform(-2.0, 2.0), 1)
     products = []
-    for i, (name, _, price, vat) in enumerate(chosen):
+    for i, goods in enumerate(chosen):
         # Numbers of the ranges that GS1 leaves to shops for their own use: 8, 12 and 13 digits.
         body = f"20000{i:02d}" if i % 9 == 4 else f"20000000{i:03d}" if i % 5 == 2 else f"2900000{37 * i:05d}"
         gtin = body + check_digit(body)
         spread_g = round(max(0.4, 0.008 * weights[i]), 2)
         products.append(
-            Product(gtin=gtin, name=name, weight_g=weights[i], weight_sd_g=spread_g, price=price, vat_rate=vat)
+            Product(
+                gtin=gtin,
+                name=goods.name,
+                weight_g=weights[i],
+                weight_sd_g=spread_g,
+                price=goods.price,
+                vat_rate=goods.vat_rate,
+            )
         )
     # Cut the sequence of plates into one stretch for each product, of nearly equal lengths.
     cuts = np.linspace(0, len(plates), n_products + 1).round().astype(int)

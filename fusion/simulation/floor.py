@@ -140,7 +140,8 @@ class FloorPlan:
     @cached_property
     def open_points(self) -> NDArray[np.float64]:
         """(n, 2) middles of all cells where shoppers may stand."""
-        return self.centres[self.shopping]
+        points: NDArray[np.float64] = self.centres[self.shopping]
+        return points
 
     @cached_property
     def _roomy(self) -> NDArray[np.int64]:
@@ -158,7 +159,8 @@ class FloorPlan:
         points, corners = self.open_points, self._corners
         rim = np.minimum(points - corners.min(axis=0), corners.max(axis=0) - points).min(axis=1)
         near = np.flatnonzero(rim <= rim.min() + 0.4)
-        return points[near[int(random.integers(len(near)))]].copy()
+        point: NDArray[np.float64] = points[near[int(random.integers(len(near)))]].copy()
+        return point
 
     def nearest_open(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
         """The nearest point (2,) where shoppers may stand."""

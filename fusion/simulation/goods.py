@@ -1,12 +1,14 @@
-"""What lies on the shelves: every piece with a weight of its own, resting on a plate or on two."""
+"""The goods on the shelves: every piece with its own weight, resting on one plate or on two."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion.simulation.scenario import Scenario
 from fusion.store.models import Store
@@ -37,11 +39,27 @@ class Resting:
         return [(self.plate, self.share * weight_g), (self.neighbour, (1.0 - self.share) * weight_g)]
 
 
+class Stocked(NamedTuple):
+    """A facing of the planogram by its plate's number: how many pieces should lie there."""
+
+    plate: int
+    gtin: str
+    stock: int
+
+
+class Lying(NamedTuple):
+    """A product that lies on a plate."""
+
+    plate: int
+    gtin: str
+
+
 class ShelfMap:
     """Which plates touch, which stand on one shelf, which hang in one gondola.
 
     Attributes:
-        centres_m: (n_plates, 3). backs: (n_plates, 2) unit vectors towards the back of the shelf.
+        centres_m: (n_plates, 3). width_m, depth_m: (n_plates,).
+        across, backs: (n_plates, 2) unit vectors along a plate's width, and towards the back of the shelf.
         beside: for each plate those that touch it sideways.
         shelf, gondola: (n_plates,) small integers. level: (n_plates,) 0 for the lowest shelf of a gondola.
     """
@@ -73,7 +91,7 @@ class ShelfMap:
             self.level[members] = np.searchsorted(heights, np.round(self.centres_m[members, 2] / 0.12))
 
 
-def _parts(joined: np.ndarray) -> np.ndarray:
+def _parts(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Connected parts of a symmetric relation, numbered by their first member."""
     part = np.full(len(joined), -1, np.int64)
     count = 0
@@ -92,7 +110,13 @@ def _parts(joined: np.ndarray) -> np.ndarray:
 
 
 class Stock:
-    """The pieces on every plate, by product. Never negative: only what lies there can be taken."""
+    """The pieces on every plate, by product. Only pieces that lie there can be taken.
+
+    Attributes:
+        products: by GTIN.
+        on: for each plate the pieces that lie on it, by GTIN.
+        home: plates of each product's facings, by GTIN. facings: in the order of the planogram.
+    """
 
     def __init__(self, store: Store, shelves: ShelfMap, scenario: Scenario) -> None:
         self._shelves = shelves
@@ -104,27 +128,28 @@ class Stock:
         self._batch = {gtin: 1.0 + batch_sd * float(batches.standard_normal()) for gtin in self.products}
         self.on: list[dict[str, list[Resting]]] = [defaultdict(list) for _ in store.plates]
         self.home: dict[str, list[int]] = defaultdict(list)
-        self.facings: list[tuple[int, str, int]] = []
+        self.facings: list[Stocked] = []
         counts = scenario.random("counts")
         plate_of = {plate.plate: i for i, plate in enumerate(store.plates)}
         for facing in store.planogram:
             plate = plate_of[facing.plate]
             self.home[facing.gtin].append(plate)
-            self.facings.append((plate, facing.gtin, facing.stock))
-            for _ in range(self._really_there(facing.stock, counts, scenario)):
+            self.facings.append(Stocked(plate, facing.gtin, facing.stock))
+            for _ in range(self._true_count(facing.stock, counts, scenario)):
                 self.lay(self.new_piece(facing.gtin), plate)
         strays = scenario.random("strays")
         for _ in range(scenario.misplaced_pieces if self.products and self.on else 0):
             gtin = sorted(self.products)[int(strays.integers(len(self.products)))]
             self.lay(self.new_piece(gtin), int(strays.integers(len(self.on))))
 
-    def _really_there(self, stock: int, random: np.random.Generator, scenario: Scenario) -> int:
-        """What lies at a place where the planogram says `stock`: filled unseen, or sold without a record."""
+    def _true_count(self, stock: int, random: np.random.Generator, scenario: Scenario) -> int:
+        """How many pieces lie where the planogram has `stock`: some were filled or sold without a record."""
         if not scenario.count_error_probability or random.random() >= scenario.count_error_probability:
             return stock
         return max(0, stock + int(random.choice([-3, -2, -1, 1, 2, 3])))
 
     def new_piece(self, gtin: str) -> Piece:
+        """A piece as it comes from the supplier, of the delivery's weight and within 3 sd of it."""
         product = self.products[gtin]
         spread = float(np.clip(self._random.standard_normal(), -3.0, 3.0)) * product.weight_sd_g
         weight_g = product.weight_g * self._batch[gtin] + spread
@@ -147,15 +172,17 @@ class Stock:
         return [lying.pop(int(random.integers(len(lying)))) for _ in range(min(n, len(lying)))]
 
     def count(self, plate: int, gtin: str) -> int:
+        """Pieces of a product on a plate."""
         return len(self.on[plate].get(gtin, ()))
 
     def goods_on(self, plate: int) -> list[str]:
         """One entry for every piece on a plate, sorted by product."""
         return [gtin for gtin in sorted(self.on[plate]) for _ in self.on[plate][gtin]]
 
-    def misplaced(self) -> list[tuple[int, str]]:
+    def misplaced(self) -> list[Lying]:
+        """Products on plates where the planogram does not have them."""
         return [
-            (plate, gtin)
+            Lying(plate, gtin)
             for plate, goods in enumerate(self.on)
             for gtin in sorted(goods)
             if goods[gtin] and plate not in self.home[gtin]

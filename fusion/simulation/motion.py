@@ -74,7 +74,7 @@ def _give_way(
     # People who come from ahead are passed on the right, people who stand on the side where there is more room.
     side = np.where(to_left[rows, nearest] < -0.05, 1.0, -1.0)
     left = np.stack([-heading[:, 1], heading[:, 0]], -1)
-    slowed = wanted * np.where(squeezing, np.maximum(free, 0.5), np.maximum(free, 0.1))[:, None]
+    slowed: NDArray[np.float64] = wanted * np.where(squeezing, np.maximum(free, 0.5), np.maximum(free, 0.1))[:, None]
     slowed += left * (side * (1.0 - free) * 0.7 * speed)[:, None]
     near = np.clip(0.6 - distance, 0.0, 0.6)
     push = -(offset / np.maximum(distance, 1e-6)[..., None] * near[..., None]).sum(axis=1)
@@ -111,7 +111,8 @@ def _keep_off_shelves(
         return old
     # Pushed to a place where people may not be: move towards the open floor.
     step = floor.nearest_open(old) - old
-    return old + step * min(1.0, 0.1 / max(math.hypot(*step), 1e-9))
+    back: NDArray[np.float64] = old + step * min(1.0, 0.1 / max(math.hypot(*step), 1e-9))
+    return back
 
 
 def _cross_gates(person: Person, old: NDArray[np.float64], new: NDArray[np.float64], shop: Shop) -> None:

@@ -181,7 +181,8 @@ class Simulation:
 
     def _record_people(self, crowd: Crowd, ticks: Sequence[Tick], due_s: float, until_s: float) -> float:
         """Truth of the people before until_s; returns the next instant at which it is due."""
-        times_s = np.arange(round(due_s / TICK_S), math.ceil(until_s / TICK_S - 1e-9)) * TICK_S
+        numbers = range(round(due_s / TICK_S), math.ceil(until_s / TICK_S - 1e-9))
+        times_s = np.array(numbers, np.float64) * TICK_S
         states = states_at(ticks, times_s)
         joints_m = crowd.joints_m(states)
         for t_s, state, points, here in zip(times_s.tolist(), states.states, joints_m, states.present):

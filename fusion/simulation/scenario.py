@@ -1,4 +1,4 @@
-"""What happens in a simulated shop, and what goes wrong with its sensors: the knobs."""
+"""The knobs of a simulation: what happens in the shop, and what goes wrong with its sensors."""
 
 from __future__ import annotations
 
@@ -18,49 +18,50 @@ TAIL_S = 4.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """Knobs of a simulated run. Probabilities are per occasion named; rates per minute; 0 switches a thing off.
+    """Knobs of a simulated run. Probabilities are per named occasion, rates per minute; 0 switches a thing off.
 
     People:
         shoppers: accounts that visit; each makes one visit.
         companions: further adults who come in under a shopper's account and share the basket.
         children: further short people (1.0 to 1.3 m) under a shopper's account.
-        tailgaters: people who slip in behind somebody without a scan.
+        tailgaters: people who slip in behind another person without a scan.
         staff: employees who scan a staff token, restock and tidy.
         picks_per_person: mean number of times that a shopper decides to take something.
         empty_handed_probability: of a shopper who takes nothing at all.
-        put_back_probability: that a thing taken is put back later in the visit.
-        wrong_place_probability: that a put-back goes to another plate than the thing came from.
+        put_back_probability: that a piece is put back later in the visit.
+        wrong_place_probability: that it is put back on another plate than it came from.
         two_piece_probability: that a grip takes two pieces; second_grip_probability: that another grip of the same
             product follows at once.
         touch_probability: per pick, that another plate is touched, pressed or leaned on and nothing is taken.
-        neighbour_probability: that a shopper goes to the shelf where another one is about to reach, at the same time.
-        hand_over_probability: per pick of somebody in a group, that the thing is handed to a companion.
+        neighbour_probability: that a shopper reaches into the same shelf as another one at the same time.
+        hand_over_probability: per pick in a group, that the piece is handed to a companion.
         straddle_probability: of a piece that rests on two plates, where two plates touch.
-        odd_reach_probability: of a grip that is not as usual: from beside the plate at arm's length, with the other
-            hand, or with the thing held down on its plate for some seconds before it is lifted.
-        exit_read_probability: of a piece, that the antenna at the exit reads its tag when its carrier comes to the
-            door; 0: there is no antenna.
+        odd_reach_probability: of an unusual grip: from beside the plate at arm's length, with the other hand, or with
+            the piece held down on its plate for some seconds before it is lifted.
+        exit_read_probability: that the antenna at the exit reads the tag of a piece that is carried to the door; 0:
+            there is no antenna.
     Goods:
-        batch_weight_sd: a whole delivery weighs more or less than its label says, by such a share (sd over products).
-        misplaced_pieces: so many pieces lie on a wrong plate before anybody watches.
-        count_error_probability: of a facing whose stock is not what the planogram says, but up to three pieces off.
+        batch_weight_sd: sd over products of the share by which a whole delivery weighs more or less than its label.
+        misplaced_pieces: number of pieces that lie on a wrong plate from the start.
+        count_error_probability: of a facing whose stock is up to three pieces off the planogram's.
     Cameras:
         frame_rate_hz: of every camera; exposures are not synchronised. frame_jitter_s: sd of the exposure's time.
-        frame_drop_probability; cameras_out: so many cameras are down for `outage_share` of the run, in its middle.
-        calibration_error_px: sd of a constant shift of each camera's picture, that its calibration does not know.
+        frame_drop_probability; cameras_out: number of cameras that are down for `outage_share` of the run, in its
+            middle.
+        calibration_error_px: sd of a constant shift of each camera's image that its calibration does not include.
         clock_offset_max_s: every camera's clock is off by a constant within this.
         keypoint_noise: 1 is a good detector (about 1.5 cm at the person); 0 is exact.
         outlier_probability: of a keypoint far from its place; swap_probability: left and right arm are mixed up.
-        joint_miss_probability, person_miss_probability: of what is in plain view.
-        ghosts_per_frame: mean number of detections of nobody.
+        joint_miss_probability, person_miss_probability: of joints and people in plain view.
+        ghosts_per_frame: mean number of detections that are not of people.
     Scales:
         plate_noise: 1 is the noise measured in a real shop; 0 is silent.
         shocks_per_minute: the whole store shakes for a second or two.
-        drift_g_per_min: sd over plates of a slow slope; drifting_plates: so many slide at 5 to 10 g/min.
-        dead_plates: so many report a constant; gap_probability: of a message that is lost.
+        drift_g_per_min: sd over plates of a slow slope; drifting_plates: number that slide at 5 to 10 g/min.
+        dead_plates: number that report a constant; gap_probability: of a message that is lost.
         message_jitter_s: sd of a message's time; latency: 1 makes messages and frames arrive as late as measured.
-        place_gain_sd: a plate's gain differs from place to place on it, so from load to load, by so much (sd).
-        creep_share: sd of what a load cell goes on to creep by after a load, as a share of it, over half a minute.
+        place_gain_sd: sd of a plate's gain over places on it, and so over loads.
+        creep_share: sd of a load cell's creep in the half minute after a load, as a share of the load.
         hum_g: amplitude at which the cooling machine under a gondola shakes its plates, while it runs.
     """
 
@@ -132,13 +133,15 @@ class Scenario:
 
     @property
     def people(self) -> int:
+        """Everyone who comes."""
         return self.shoppers + self.companions + self.children + self.tailgaters + self.staff
 
     @property
     def duration_s(self) -> float:
+        """How long the run lasts unless people are held up, seconds."""
         return self.minutes * 60.0
 
     def random(self, purpose: str, name: str = "") -> np.random.Generator:
-        """A stream of random numbers of its own for each purpose and thing, so that one does not shift another."""
+        """A stream of random numbers for each purpose and thing, so that draws for one do not shift another's."""
         key = [self.seed, zlib.crc32(purpose.encode()), zlib.crc32(name.encode())]
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fusion.simulation.goods import Lying
 from fusion.simulation.person import Person
 from fusion.simulation.reaching import take_hold
 from fusion.simulation.shop import Shop
@@ -56,8 +57,8 @@ def _restock(shop: Shop, person: Person, plate: int, gtin: str) -> Iterator[None
     person.standing = None
 
 
-def _low_facings(shop: Shop) -> list[tuple[int, str]]:
+def _low_facings(shop: Shop) -> list[Lying]:
     """Plate and product of the eight emptiest facings that can be reached."""
     stock = shop.stock
     shares = [(stock.count(plate, gtin) / max(n, 1), plate, gtin) for plate, gtin, n in stock.facings]
-    return [(plate, gtin) for _, plate, gtin in sorted(shares) if len(shop.floor.stands[plate])][:8]
+    return [Lying(plate, gtin) for _, plate, gtin in sorted(shares) if len(shop.floor.stands[plate])][:8]

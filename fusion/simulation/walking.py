@@ -91,7 +91,8 @@ def _claim(shop: Shop, person: Person, plate: int) -> NDArray[np.float64] | None
     stands = shop.floor.stands[plate]
     taken = [other.standing for other in shop.present if other is not person and other.standing is not None]
     taken += [other.position for other in shop.present if other is not person and other.anchored]
-    free = [spot for spot in stands if all(math.dist(spot, place) >= 0.45 for place in taken)]
+    spots: list[NDArray[np.float64]] = list(stands)
+    free = [spot for spot in spots if all(math.dist(spot, place) >= 0.45 for place in taken)]
     if not free:
         return None
     odd = shop.scenario.odd_reach_probability
