@@ -404,7 +404,7 @@ class ShelfCount:
 
     Attributes:
         pieces: at least 0.
-        overdrawn: pieces that left beyond those known to lie there; `pieces - overdrawn` is what the books say.
+        overdrawn: pieces that left beyond those known to lie there; `pieces - overdrawn` is what the journal says.
         planned: whether the product belongs there.
         status: see `ShelfStatus`.
         confidence: probability that the count is right, given that the planogram's counts were.

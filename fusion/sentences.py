@@ -31,7 +31,7 @@ _REASONS = {
     ReasonKind.PLATE_NOT_REPORTING: "may have taken from plate {plate}, which does not report",
     ReasonKind.HAND_OVER_AMBIGUOUS: "another visit put back {product}, which may be from this one",
     ReasonKind.RETURN_UNCLEAR: "whether this visit put back {product} is no longer clear",
-    ReasonKind.SIGHTING_NOT_HELD: "{source} {sighting} {quantity} x {product} at '{zone}', which nobody there holds",
+    ReasonKind.SIGHTING_NOT_HELD: "{source} {sighting} {quantity} x {product} at '{zone}', which no visit there holds",
     ReasonKind.SIGHTING_AMBIGUOUS:
         "{source} {sighting} {quantity} x {product} at '{zone}', which several visits may have handed over",
     ReasonKind.DATA_LOST: f"{{seconds:.1f}} s of the sensors' data were lost {_GAP}",

@@ -190,7 +190,7 @@ class Billing:
         if visits:
             self.sightings.add(sighting, visits)
         else:
-            self.ignored["items: nobody with an open visit in the zone"] += 1
+            self.ignored["items: no open visit in the zone"] += 1
 
     def hand_over(
         self, giver: str, taker: str, gtin: str, quantity: int, certainty: float, *, returned: bool = False

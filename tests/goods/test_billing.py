@@ -183,7 +183,7 @@ def test_what_is_read_on_people_and_held_by_nobody_goes_to_review() -> None:
     receipt = scene.bill("ann")["ann"]
     assert receipt.status == "review" and bought(receipt) == {GTINS[3]: 1}
     text = reason_text(receipt.reasons)
-    assert text is not None and f"antenna read 1 x {GTINS[5]} at 'pay', which nobody there holds" in text
+    assert text is not None and f"antenna read 1 x {GTINS[5]} at 'pay', which no visit there holds" in text
     (bundle,) = scene.evidence()
     (seen,) = bundle.sightings
     assert (seen.gtin, seen.quantity, seen.zone) == (GTINS[5], 1, "pay")
@@ -220,7 +220,7 @@ def test_an_antenna_counts_tags_and_a_camera_the_same_pieces_again() -> None:
         ({"zone": None}, "items: evidence not used"),
         ({"quantity": 0}, "items: evidence not used"),
         ({"kind": "seen", "zone": None, "plate": "nowhere"}, "items: unknown plate or product"),
-        ({"t_ns": T0 + 10**12}, "items: nobody with an open visit in the zone"),
+        ({"t_ns": T0 + 10**12}, "items: no open visit in the zone"),
     ],
 )
 def test_sightings_that_cannot_be_used_are_counted(change: dict[str, object], reason: str) -> None:
@@ -236,7 +236,7 @@ def test_a_billed_visit_is_sighted_no_more() -> None:
     scene = Scene({7: 3}, {"ann": [7]})
     scene.bill("ann")
     scene.billing.sight(ItemSighting(T0 + 10**9, "antenna", "read", GTINS[3], 1, 0.9, zone="pay"))
-    assert scene.billing.ignored == {"items: nobody with an open visit in the zone": 1}
+    assert scene.billing.ignored == {"items: no open visit in the zone": 1}
 
 
 # ---- events that become final ----------------------------------------------------------------------------------------
