@@ -63,6 +63,15 @@ class Reorder:
         self._run: list[Observation] = []
         self._n_dropped = 0
 
+    def __len__(self) -> int:
+        """Observations that are held."""
+        return len(self._heap) + len(self._run)
+
+    @property
+    def n_doubted(self) -> int:
+        """Observations among them that lie far ahead of the others, and that are not believed yet."""
+        return len(self._run)
+
     def push(self, observation: Observation) -> None:
         """Accept an observation, in any order."""
         t_ns = observation.t_ns

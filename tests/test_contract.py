@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from files.test_recordings import (
+from files.small_recordings import (
     NO_PEOPLE,
     SECOND,
     T0_NS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,11 @@ def test_every_warning_has_a_sentence(kind: WarningKind) -> None:
     text = sentence(whole(Warning, 1, kind, "cam01"))
     assert text and not {"{", "}", "?"} & set(text)
     assert sentence(Warning(1, kind, "cam01"))
+
+
+def test_the_document_lists_every_reason() -> None:
+    document = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
+    assert [kind for kind in ReasonKind if f"`{kind}`" not in document] == []
 
 
 def test_products_have_names_where_a_store_is_given() -> None:

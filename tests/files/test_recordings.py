@@ -1,104 +1,20 @@
-"""Recordings come back as they were written, order comes out of disorder, damage is refused or counted."""
+"""Recordings are read back as they were written; damage is refused or counted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from files.small_recordings import SECOND, T0_NS, assert_same, copy, small_recording, small_store, write
 from numpy.testing import assert_array_equal
 
 from fusion.errors import ConfigError, RecordingError, ShapeError
 from fusion.files.recordings import Recording, RecordingWriter
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
-from fusion.order import Reorder
-from fusion.store.models import Camera, Facing, Gate, Plate, Product, Store
-
-T0_NS = 1_700_000_000_000_000_000
-SECOND = 1_000_000_000
-
-
-def small_store(appearance_dim: int = 0, keypoints: str = "coco17") -> Store:
-    """Two cameras, two plates, one gate."""
-    camera = {
-        "size": (1920, 1080),
-        "matrix": ((1100.0, 0.0, 960.0), (0.0, 1100.0, 540.0), (0.0, 0.0, 1.0)),
-        "distortions": (0.0,) * 5,
-        "rotation": (1.5, 0.0, 0.0),
-        "translation": (0.0, 2.0, 3.0),
-    }
-    plate = {"y": 1.0, "z": 1.0, "width": 0.3, "depth": 0.4, "yaw": 0.0, "capacity_g": 20_000.0}
-    return Store.model_validate(
-        {
-            "format_version": 1,
-            "id": "shop",
-            "name": "Shop",
-            "currency": "EUR",
-            "timezone": "Europe/Berlin",
-            "floor": ((0.0, 0.0), (8.0, 0.0), (8.0, 6.0), (0.0, 6.0)),
-            "keypoints": keypoints,
-            "appearance_dim": appearance_dim,
-            "gate": [Gate(id="entry", direction="both", line=((0.2, 0.0), (1.2, 0.0)), credentials=("qr",))],
-            "cameras": [Camera(name=name, **camera) for name in ("north", "south")],
-            "plates": [Plate(plate=name, x=x, **plate) for name, x in (("p1", 1.0), ("p2", 2.0))],
-            "products": [
-                Product(gtin="4006381333931", name="Pen", weight_g=20.0, weight_sd_g=1.0, price=99, vat_rate=19.0)
-            ],
-            "planogram": [Facing(plate="p1", gtin="4006381333931", stock=3)],
-        }
-    )
-
-
-def small_recording(store: Store, n: int = 12, seed: int = 3) -> list[Observation]:
-    """n seconds of every kind of observation, in order of time."""
-    rng = np.random.default_rng(seed)
-    n_joints, dim = store.layout.n_joints, store.appearance_dim
-    observations: list[Observation] = []
-    for second in range(n):
-        t_ns = T0_NS + second * SECOND
-        observations.append(GateScan(t_ns, "entry", *(("qr", f"code {second}") if second % 2 else ("account", "ann"))))
-        for camera in ("north", "south"):
-            n_people = int(rng.integers(0, 4))
-            keypoints = rng.uniform(0, 1000, (n_people, n_joints, 3)).astype(np.float32)
-            appearance = rng.normal(size=(n_people, dim)).astype(np.float32) if dim else None
-            observations.append(Frame(t_ns + 1000, camera, keypoints, appearance))
-        for plate in ("p1", "p2"):
-            observations.append(ShelfReading(t_ns + 2000, plate, rng.normal(0, 500, 12).astype(np.float32)))
-        if second % 4 == 0:
-            observations.append(ItemSighting(t_ns + 3000, "exit", "read", "4006381333931", 1, 0.5, plate="p1"))
-            observations.append(ItemSighting(t_ns + 4000, "exit", "seen", "4006381333931", 2, 1.0, zone="pay"))
-    return observations
-
-
-def assert_same(read: Sequence[Observation], wanted: Sequence[Observation]) -> None:
-    assert [(type(o), o.t_ns) for o in read] == [(type(o), o.t_ns) for o in wanted]
-    for got, want in zip(read, wanted):
-        if isinstance(want, Frame):
-            assert isinstance(got, Frame) and got.camera == want.camera
-            assert got.keypoints.dtype == np.float32
-            assert_array_equal(got.keypoints, want.keypoints)
-            assert (got.appearance is None) == (want.appearance is None)
-            if want.appearance is not None:
-                assert_array_equal(got.appearance, want.appearance)
-        elif isinstance(want, ShelfReading):
-            assert isinstance(got, ShelfReading) and got.plate == want.plate
-            assert_array_equal(got.samples, want.samples)
-        else:
-            assert got == want
-
-
-def write(folder: Path, store: Store, observations: Sequence[Observation], **options: object) -> Path:
-    with RecordingWriter(folder, store, **options) as writer:  # type: ignore[arg-type]
-        for observation in observations:
-            writer.write(observation)
-    return folder
-
+from fusion.observations import Frame, Observation, ShelfReading
 
 # ---- writing and reading ---------------------------------------------------------------------------------------------
 
@@ -113,12 +29,12 @@ def test_recording_round_trip(tmp_path: Path, keypoints: str, appearance_dim: in
     recording = Recording(tmp_path / "r")
     assert recording.store == store
     assert_same(list(recording.observations()), observations)
-    assert_same(list(recording.observations()), observations)  # Reading does not use a recording up.
+    assert_same(list(recording.observations()), observations)  # A recording can be read again.
     assert not recording.ignored and not recording.damaged
     assert recording.span_ns() == (T0_NS + 1000, T0_NS + 11 * SECOND + 2000)
 
 
-def test_segments_hold_their_seconds_and_go_on_after_a_restart(tmp_path: Path) -> None:
+def test_segments_hold_their_seconds_and_continue_after_a_restart(tmp_path: Path) -> None:
     store = small_store()
     observations = small_recording(store)
     restart_ns = T0_NS + 6 * SECOND
@@ -276,175 +192,6 @@ def test_flipped_bits_are_refused_or_harmless(
         if read is not None:
             assert_same(read, observations)
     assert n_refused > 50
-
-
-def copy(source: Path, target: Path) -> None:
-    for path in source.rglob("*"):
-        if path.is_file():
-            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-            (target / path.relative_to(source)).write_bytes(path.read_bytes())
-
-
-# ---- order -----------------------------------------------------------------------------------------------------------
-
-NO_PEOPLE = np.zeros((0, 17, 3), np.float32)
-
-
-def frame(t_s: float, camera: str = "north") -> Frame:
-    return Frame(T0_NS + round(t_s * SECOND), camera, NO_PEOPLE)
-
-
-def reading(t_s: float, plate: str = "p1") -> ShelfReading:
-    return ShelfReading(T0_NS + round(t_s * SECOND), plate, np.zeros(12, np.float32))
-
-
-def run(reorder: Reorder, arrivals: Sequence[Observation]) -> list[Observation]:
-    out = []
-    for observation in arrivals:
-        reorder.push(observation)
-        out.extend(reorder.ready())
-    return [*out, *reorder.flush()]
-
-
-def key(observation: Observation) -> tuple[object, ...]:
-    match observation:
-        case Frame():
-            return observation.t_ns, 1, observation.camera
-        case ShelfReading():
-            return observation.t_ns, 2, observation.plate
-        case GateScan():
-            return observation.t_ns, 0, observation.account
-        case _:
-            return observation.t_ns, 3, observation.gtin, observation.quantity
-
-
-_TICKS = st.integers(0, 600)  # Tenths of a second over a minute, so that many fall together.
-_STREAMS = st.lists(
-    st.one_of(
-        st.builds(lambda t, c: frame(t / 10, c), _TICKS, st.sampled_from(["north", "south"])),
-        st.builds(lambda t, p: reading(t / 10, p), _TICKS, st.sampled_from(["p1", "p2"])),
-        st.builds(lambda t, a: GateScan(T0_NS + t * 10**8, "entry", "qr", a), _TICKS, st.sampled_from("ab")),
-        st.builds(
-            lambda t, q: ItemSighting(T0_NS + t * 10**8, "exit", "read", "4006381333931", q, 1.0),
-            _TICKS,
-            st.integers(1, 3),
-        ),
-    ),
-    max_size=60,
-    unique_by=key,
-)
-
-
-@settings(deadline=None)
-@given(_STREAMS, st.randoms(use_true_random=False))
-def test_any_arrival_within_the_lateness_gives_the_same_order(streams: list[Observation], random: object) -> None:
-    """Each message arrives up to two seconds after its time; silences of any length lie between them."""
-    delays = [random.choice([0, SECOND, 2 * SECOND, random.randrange(2 * SECOND)]) for _ in streams]  # type: ignore[attr-defined]
-    arrivals = [o for _, _, o in sorted(zip([o.t_ns + d for o, d in zip(streams, delays)], range(99), streams))]
-    reorder = Reorder(2.0)
-    out = run(reorder, arrivals)
-    assert [key(o) for o in out] == sorted(key(o) for o in streams)
-    assert not reorder.ignored
-
-
-@settings(deadline=None)
-@given(_STREAMS, st.lists(st.integers(0, 10**6), max_size=20), st.randoms(use_true_random=False))
-def test_repeats_and_stragglers_are_counted_and_order_holds(
-    streams: list[Observation], again: list[int], random: object
-) -> None:
-    arrivals = sorted(streams, key=lambda o: o.t_ns)
-    arrivals += [arrivals[i % len(arrivals)] for i in again if arrivals]
-    random.shuffle(arrivals)  # type: ignore[attr-defined]
-    reorder = Reorder(2.0)
-    out = run(reorder, arrivals)
-    assert [o.t_ns for o in out] == sorted(o.t_ns for o in out)
-    assert len(out) + reorder.ignored.total() == len(arrivals)
-    assert len(reorder._run) == len(reorder._heap) == 0
-
-
-def test_late_and_repeated_are_counted_by_stream() -> None:
-    reorder = Reorder(2.0)
-    arrivals = [frame(0), frame(0, "south"), frame(2), frame(4), frame(1), reading(1), frame(3), frame(4), reading(4)]
-    assert [o.t_ns - T0_NS for o in run(reorder, arrivals)] == [0, 0, *(t * SECOND for t in (2, 3, 4, 4))]
-    assert reorder.ignored == {
-        "detections: more than 2 s late": 1,
-        "weights: more than 2 s late": 1,
-        "detections: repeated": 1,
-    }
-
-
-def live(n: int, *, start: float = 0.0, step: float = 0.04, cameras: Sequence[str] = ("north", "south")) -> list[Frame]:
-    return [frame(start + step * i, camera) for i in range(n) for camera in cameras]
-
-
-@pytest.mark.parametrize("jump_s", [3600.0, -3600.0, 11.0, 4.0])
-@pytest.mark.parametrize("at_first", [False, True])
-def test_one_clock_gone_mad_does_not_stop_the_others(jump_s: float, at_first: bool) -> None:
-    good = live(200)
-    bad = [frame(jump_s + 0.04 * i, "mad") for i in range(200)]
-    arrivals: list[Observation] = [o for i in range(200) for o in (good[2 * i], good[2 * i + 1], bad[i])]
-    if at_first:
-        arrivals = [bad[0], *arrivals]
-    reorder = Reorder(2.0)
-    out = run(reorder, arrivals)
-    assert [o for o in out if o.camera != "mad"] == good  # type: ignore[union-attr]
-    if jump_s > 0:
-        assert out == good
-        assert reorder.ignored["detections: time far ahead of every other sensor"] >= 200
-
-
-def test_a_mad_camera_among_a_hundred_is_counted() -> None:
-    cameras = [f"c{i:02d}" for i in range(100)]
-    good = live(30, cameras=cameras)
-    arrivals: list[Observation] = []
-    for i, one in enumerate(good):
-        arrivals.append(one)
-        arrivals += [frame(86_400.0 + i, "mad")] * (i % 3 == 0)
-    reorder = Reorder(2.0)
-    assert run(reorder, arrivals) == good
-    assert reorder.ignored == {"detections: time far ahead of every other sensor": 1000}
-
-
-@pytest.mark.parametrize("cameras", [("north",), ("north", "south")])
-@pytest.mark.parametrize("gap_s", [3.0, 11.0, 60.0, 86_400.0])
-def test_a_true_silence_ends(cameras: Sequence[str], gap_s: float) -> None:
-    before = live(100, cameras=cameras)
-    after = live(100, start=4.0 + gap_s, cameras=cameras)
-    reorder = Reorder(2.0)
-    assert run(reorder, [*before, *after]) == [*before, *after]
-    assert not reorder.ignored
-
-
-def test_after_a_silence_live_output_comes_within_seconds() -> None:
-    reorder = Reorder(2.0)
-    for one in live(100, cameras=("north",)):
-        reorder.push(one)
-        list(reorder.ready())
-    out: list[Observation] = []
-    for one in live(150, start=100.0, cameras=("north",)):
-        reorder.push(one)
-        out += reorder.ready()
-    assert len(out) > 90 and len(reorder._run) == 0
-
-
-def test_few_and_far_between_is_no_madness() -> None:
-    scans: list[Observation] = [GateScan(T0_NS + i * 300 * SECOND, "entry", "qr", f"{i}") for i in range(30)]
-    reorder = Reorder(2.0)
-    assert run(reorder, scans) == scans and not reorder.ignored
-    trailing: list[Observation] = [*live(50), *scans[1:2]]
-    assert run(reorder := Reorder(2.0), trailing) == trailing and not reorder.ignored
-
-
-@given(st.lists(st.tuples(st.integers(-(10**6), 10**6), st.sampled_from("ab")), min_size=200, max_size=400))
-@settings(max_examples=10, deadline=None)
-@example([(i * 3600 * (-1) ** i, "a") for i in range(1500)])
-def test_what_is_held_is_bounded(arrivals: list[tuple[int, str]]) -> None:
-    reorder = Reorder(2.0)
-    for t_s, camera in arrivals:
-        reorder.push(frame(t_s, camera))
-        assert len(reorder._run) <= 1024
-        list(reorder.ready())
-    assert len(reorder.ignored) <= 4
 
 
 # ---- lines of JSON ---------------------------------------------------------------------------------------------------
