@@ -90,7 +90,7 @@ class Place:
 def new_place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Place]]:
-    """Makes places for books that nobody has used before."""
+    """Makes unused places for books."""
     if request.param == "sqlite":
         yield lambda: Place(tmp_path_factory.mktemp("books"))
         return

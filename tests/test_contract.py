@@ -115,7 +115,7 @@ def faults_of(opening: Callable[[], object]) -> list[str]:
     return list(caught.value.faults)
 
 
-def test_the_folder_as_it_should_be(tmp_path: Path) -> None:
+def test_a_correct_folder(tmp_path: Path) -> None:
     store = Store.load(write_store(tmp_path / "store"))
     assert [camera.name for camera in store.cameras] == ["north", "south"]
     assert store.plates[1].plate == "p2" and store.planogram[0].stock == 3
@@ -340,7 +340,7 @@ def test_all_faults_of_a_folder_at_once(tmp_path: Path) -> None:
     assert {fault.split("/")[1].split(":")[0] for fault in faults} == set(FILES)
 
 
-def test_no_folder_at_all(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     assert "want a store folder, got nothing" in faults_of(lambda: Store.load(tmp_path / "nothing"))[0]
     (tmp_path / "file").write_text("")
     assert "want a store folder, got a file" in faults_of(lambda: Store.load(tmp_path / "file"))[0]
@@ -416,7 +416,7 @@ BAD_COLUMNS: dict[str, tuple[str, Callable[[Table], Table], str]] = {
         lambda t: t.set_column(2, "keypoints", t.column("keypoints").cast(pa.list_(pa.list_(pa.float32())))),
         "detections.parquet: column 'keypoints': want list<fixed_size_list<float32>[51]>, got list<",
     ),
-    "appearance that nobody announced": (
+    "appearance that the store does not announce": (
         "detections",
         lambda t: t.append_column("appearance", pa.array([[]] * len(t), pa.list_(pa.list_(pa.float32(), 4)))),
         "detections.parquet: unknown column 'appearance'",
@@ -433,7 +433,7 @@ def test_bad_columns(sound: Path, tmp_path: Path, name: str) -> None:
     assert fault.startswith(wanted)
 
 
-def test_appearance_has_to_be_there_and_as_long_as_announced(sound: Path, tmp_path: Path) -> None:
+def test_appearance_must_be_there_with_the_announced_length(sound: Path, tmp_path: Path) -> None:
     copy(sound, tmp_path)
     small_store(appearance_dim=4).save(tmp_path / "store")
     (fault,) = faults_of(lambda: Recording(tmp_path))
@@ -457,7 +457,7 @@ def test_times_in_another_unit(sound: Path, tmp_path: Path, stream: str, divisor
     assert fault.startswith(f"{stream}.parquet: time: want UTC nanoseconds since 1970, got 17")
 
 
-def test_files_that_are_no_parquet(sound: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_parquet(sound: Path, tmp_path: Path) -> None:
     copy(sound, tmp_path)
     for content in (b"", b"PAR1", b"time,plate\n", b"PAR1" + b"\0" * 100 + b"PAR1"):
         (tmp_path / "weights.parquet").write_bytes(content)
@@ -551,7 +551,7 @@ def test_a_clock_that_jumps_an_hour_in_the_middle_is_counted(hours: float) -> No
     assert reorder.ignored.total() == 200 and len(reorder.ignored) == 1
 
 
-def test_every_message_twice_is_every_message_once() -> None:
+def test_every_message_sent_twice_counts_once() -> None:
     once: list[Observation] = [*live(50), *(reading(0.2 * i) for i in range(10))]
     once.sort(key=key)
     reorder = Reorder(2.0)
@@ -560,7 +560,7 @@ def test_every_message_twice_is_every_message_once() -> None:
     assert reorder.ignored == {"detections: repeated": 100, "weights: repeated": 10}
 
 
-def test_frames_of_nobody_are_kept_and_hold_nothing(tmp_path: Path) -> None:
+def test_frames_without_people_are_kept_and_empty(tmp_path: Path) -> None:
     frames: list[Observation] = [Frame(T0_NS + i * SECOND, "north", NO_PEOPLE) for i in range(5)]
     write(tmp_path, small_store(), frames)
     assert_same(list(Recording(tmp_path).observations()), frames)

@@ -100,9 +100,9 @@ def test_goods_are_conserved(answers):
         assert engine.journal.balance(cart(receipt.visit)) == {line.gtin: line.quantity for line in receipt.lines}
 
 
-def test_a_reviewer_has_the_last_word(answers):
+def test_a_reviewer_decides(answers):
     results, engine = answers
-    receipt = next(one for one in of(Receipt, results) if one.lines)
+    receipt = next(receipt for receipt in of(Receipt, results) if receipt.lines)
     account, written = cart(receipt.visit), len(engine.journal)
     first = receipt.lines[0]
     decided = engine.decide(receipt, {first.gtin: first.quantity + 1}, receipt.issued_ns + 10**9)
@@ -141,31 +141,31 @@ def test_the_order_of_arrival_does_not_matter(recording, observations, answers):
     assert engine.ignored == answers[1].ignored
 
 
-def test_what_the_tap_is_told_replays_to_the_same(recording, observations, answers):
+def test_what_the_tap_gets_replays_to_the_same_results(recording, observations, answers):
     """Late, repeated and unbelievable observations are not among it; the rest is, in order of time."""
     shuffle = random.Random(6)
     arriving = sorted(observations, key=lambda o: o.t_ns + shuffle.uniform(0.0, 1.9e9))
     frame = next(o for o in observations if isinstance(o, Frame))
     arriving[3000:3000] = [frame, Frame(arriving[2999].t_ns + 3600 * 10**9, frame.camera, frame.keypoints)]
     arriving[5000:5000] = arriving[4990:5000]
-    told: list = []
-    engine = Engine(recording.store, tap=told.append)
+    tapped: list = []
+    engine = Engine(recording.store, tap=tapped.append)
     results = [result for observation in arriving for result in engine.feed(observation)] + engine.close()
-    assert len(told) == len(observations)
-    assert [o.t_ns for o in told] == sorted(o.t_ns for o in told)
-    assert digest(results) == digest(answers[0]) == digest(everything(recording.store, told)[0])
+    assert len(tapped) == len(observations)
+    assert [o.t_ns for o in tapped] == sorted(o.t_ns for o in tapped)
+    assert digest(results) == digest(answers[0]) == digest(everything(recording.store, tapped)[0])
     assert sum((engine.ignored - answers[1].ignored).values()) == 12
 
 
 def test_two_engines_share_nothing(recording, observations, answers):
-    one, two = Engine(recording.store), Engine(recording.store)
+    left, right = Engine(recording.store), Engine(recording.store)
     first, second = [], []
     for observation in observations:
-        first += one.feed(observation)
-        second += two.feed(observation)
+        first += left.feed(observation)
+        second += right.feed(observation)
     expected = digest(answers[0])
-    assert digest(first + one.close()) == expected
-    assert digest(second + two.close()) == expected
+    assert digest(first + left.close()) == expected
+    assert digest(second + right.close()) == expected
 
 
 def test_inputs_are_not_changed(recording):
@@ -260,7 +260,7 @@ def test_wrong_arrays_are_refused(recording):
     "wrong",
     [None, [1.0, 2.0], "text", np.zeros(()), np.zeros((3, 4), np.float32), np.zeros(12, object), np.zeros(12, int)],
 )
-def test_things_that_are_no_float_arrays_are_refused(recording, name, wrong):
+def test_what_is_not_a_float_array_is_refused(recording, name, wrong):
     engine = Engine(recording.store)
     with pytest.raises(ShapeError, match=f"{name}: want"):
         engine.feed(Frame(10**18, "cam", wrong) if name == "keypoints" else ShelfReading(10**18, "plate", wrong))
@@ -288,7 +288,7 @@ def test_any_float_array_that_fits_gives_the_same_answers(recording, observation
     assert digest(results) == digest(answers[0])
 
 
-def test_a_closed_engine_takes_nothing(recording, observations):
+def test_a_closed_engine_refuses_everything(recording, observations):
     engine = Engine(recording.store)
     engine.close()
     assert engine.close() == []
@@ -296,7 +296,7 @@ def test_a_closed_engine_takes_nothing(recording, observations):
         engine.feed(observations[0])
 
 
-def test_a_store_without_cameras_has_shelf_events_of_nobody(recording, observations):
+def test_a_store_without_cameras_has_unidentified_shelf_events(recording, observations):
     store = recording.store.model_copy(update={"cameras": (), "gate": ()})
     results, engine = everything(store, [o for o in observations if isinstance(o, ShelfReading)])
     events = of(ShelfEventExplained, results)
@@ -319,7 +319,7 @@ def test_a_store_without_gates_has_people_and_goods_but_no_visits(recording, obs
     assert not of(PersonEntered, results) and not of(PersonLeft, results) and not of(Receipt, results)
 
 
-def test_nobody_is_charged_without_a_scan(recording, observations):
+def test_no_account_is_charged_without_a_scan(recording, observations):
     results, _ = everything(recording.store, [o for o in observations if not isinstance(o, GateScan)])
     receipts = of(Receipt, results)
     assert receipts and all(receipt.account is None and receipt.status == "review" for receipt in receipts)
@@ -356,7 +356,7 @@ def test_a_hundred_cameras_and_one_of_them_down():
 
 
 def test_rows_that_a_recording_loses_reach_the_summary(small_recording, tmp_path):
-    """A torn segment and a row of nobody's camera: the run goes on and says so."""
+    """A torn segment and a row of an unknown camera: the run continues and counts both."""
     import shutil
 
     from fusion.files.recordings import RecordingWriter

@@ -39,11 +39,11 @@ def test_no_settled_receipt_is_wrong(fault):
     truth = {visit.account: +Counter(visit.items) for visit in simulation.truth.visits}
     receipts = [result for result in results if isinstance(result, Receipt)]
     charged = Counter(receipt.account for receipt in receipts if receipt.account is not None)
-    assert set(charged.values()) <= {1}, "nobody is charged twice"
-    assert charged.keys() <= truth.keys(), "nobody is charged who was not there"
+    assert set(charged.values()) <= {1}, "an account was charged twice"
+    assert charged.keys() <= truth.keys(), "an account was charged that was not there"
     for receipt in receipts:
         if receipt.account is None:
-            assert receipt.status == "review", "who slipped in is looked at by a person"
+            assert receipt.status == "review", "a visit without a credential goes to review"
         elif receipt.status == "settled":
             assert Counter({line.gtin: line.quantity for line in receipt.lines}) == truth[receipt.account]
     assert set(engine.journal.totals().values()) <= {0}

@@ -50,7 +50,7 @@ def test_people_are_where_they_were(scene):
 
 
 def test_settled_receipts_are_the_truth(scene):
-    """The golden answers themselves are right: nobody may regenerate them into a wrong bill."""
+    """The golden answers themselves are right, so that they cannot be regenerated into a wrong bill."""
     _, expected, recording = scene
     truth = {v["account"]: v for v in map(json.loads, (recording / "truth" / "visits.jsonl").read_text().splitlines())}
     assert Counter(receipt["account"] for receipt in expected["receipts"]) == Counter(list(truth))

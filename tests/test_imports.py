@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fusion"
 
-# Each wing may import those above it in this list, and none below; those of one line do not import each other.
+# Each wing may import those above it in this list and none below. Wings of one line do not import each other.
 ORDER = (
     ("errors", "stopwatch", "_kernels"),
     ("store",),
@@ -47,7 +47,7 @@ def module_of(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Modules of the package that a file imports at any depth, but for the checker of types alone."""
+    """Modules of the package that a file imports at any depth, without those for type checkers only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -85,7 +85,7 @@ def loaded_by(statement: str) -> set[str]:
 def test_import_loads_nothing_heavy() -> None:
     loaded = loaded_by("import fusion")
     assert not {name.split(".")[0] for name in loaded} & HEAVY
-    # Even the settings' models wait until somebody asks for them: half of the half second that an import may take.
+    # Even the settings' models are loaded on first use: they take half of the half second that an import may take.
     assert not [name for name in loaded if name.startswith("fusion.")]
 
 
@@ -118,6 +118,6 @@ def test_every_public_name_is_there() -> None:
 )
 def test_a_missing_package_is_named_with_its_extra(package: str, extra: str, code: str) -> None:
     hidden = f"import sys; from pathlib import Path; sys.modules[{package!r}] = None\n{code}"
-    said = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
-    assert said.stderr.splitlines()[-1].startswith("fusion.errors.FusionError: want the package ")
-    assert f"pip install 'storefusion[{extra}]'" in said.stderr
+    process = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    assert process.stderr.splitlines()[-1].startswith("fusion.errors.FusionError: want the package ")
+    assert f"pip install 'storefusion[{extra}]'" in process.stderr

@@ -1,4 +1,4 @@
-"""Snapshots: the rest of a run is the same in another process, and bytes that are none are refused."""
+"""Snapshots: the remainder of a run is the same in another process, and bytes that are not a snapshot are refused."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def halfway(small_recording: Path) -> tuple[Engine, bytes, list[Any]]:
     return engine, snapshot(engine), observations[middle:]
 
 
-def test_the_rest_is_the_same_in_another_process(small_recording: Path, tmp_path: Path) -> None:
+def test_the_remainder_is_the_same_in_another_process(small_recording: Path, tmp_path: Path) -> None:
     wanted = snapshots.snapshots(small_recording, 6, tmp_path, seed=3)["wanted"]
-    assert len(set(wanted.values())) > 1  # Each instant has a rest of its own.
+    assert len(set(wanted.values())) > 1  # The remainder differs from instant to instant.
     assert snapshots.elsewhere(small_recording, tmp_path, list(wanted), hash_seed=4242) == wanted
 
 
-def test_an_engine_is_not_changed_by_being_saved(halfway: tuple[Engine, bytes, list[Any]]) -> None:
+def test_saving_does_not_change_an_engine(halfway: tuple[Engine, bytes, list[Any]]) -> None:
     engine, data, _ = halfway
     again = snapshot(engine)
     assert again == data
     assert newest_ns(data) == engine.newest_ns > 0
 
 
-def test_functions_are_those_of_the_new_process(halfway: tuple[Engine, bytes, list[Any]]) -> None:
+def test_functions_come_from_the_new_process(halfway: tuple[Engine, bytes, list[Any]]) -> None:
     engine, data, observations = halfway
     tapped: list[Any] = []
     ticks = iter(range(0, 10**12, 1000))
@@ -86,7 +86,7 @@ def test_prices_and_names_may_change(halfway: tuple[Engine, bytes, list[Any]]) -
     assert [receipt.total for receipt in after] == [r.total + 1000 * n for r, n in zip(before, pieces)]
 
 
-def test_a_moved_camera_is_another_matter_than_an_added_one(halfway: tuple[Engine, bytes, list[Any]]) -> None:
+def test_a_camera_may_move_but_not_be_added(halfway: tuple[Engine, bytes, list[Any]]) -> None:
     engine, data, _ = halfway
     store = engine.store
     first = store.cameras[0]
@@ -131,21 +131,21 @@ def test_damaged_bytes_are_refused(
 
 
 def forged(body: bytes, store: Store) -> bytes:
-    """Bytes that a stranger may write: everything fits but what is inside."""
+    """Bytes that an attacker may write: everything is valid except the pickled body."""
     packed = zlib.compress(body)
     head = {
         "version": fusion.__version__, "store": store.id, "layout": layout_digest(store), "newest_ns": 1,
     }  # fmt: skip
-    told = json.dumps(head).encode() + b"\n" + packed
-    return MAGIC + hashlib.sha256(told).hexdigest().encode() + b"\n" + told
+    payload = json.dumps(head).encode() + b"\n" + packed
+    return MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
 
 
 class Calls:
     def __init__(self, function: Any, *args: Any) -> None:
-        self.told = function, args
+        self.reduced = function, args
 
     def __reduce__(self) -> Any:
-        return self.told
+        return self.reduced
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_crafted_bytes_are_refused(halfway: tuple[Engine, bytes, list[Any]], bod
 
 
 @pytest.mark.parametrize("data", [b"", MAGIC, MAGIC + b"{}\nx", b"PK\x03\x04 a zip", b"\x00" * 4096])
-def test_what_is_no_snapshot_is_refused(halfway: tuple[Engine, bytes, list[Any]], data: bytes) -> None:
+def test_what_is_not_a_snapshot_is_refused(halfway: tuple[Engine, bytes, list[Any]], data: bytes) -> None:
     with pytest.raises(SnapshotError):
         resume(data, halfway[0].store)
     with pytest.raises(SnapshotError):
@@ -219,7 +219,7 @@ def test_a_saved_file_is_whole_or_the_one_before(
         save(fresh, path)
     assert path.read_bytes() == data
     monkeypatch.undo()
-    save(fresh, path)  # What was left beside it is in nobody's way.
+    save(fresh, path)  # A temporary file that was left beside it does not matter.
     assert newest_ns(path.read_bytes()) == 0 and [one.name for one in tmp_path.iterdir()] == ["state"]
 
 
@@ -334,7 +334,7 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
     assert left == set()
     assert all(any(name in path for name in lines[1:]) for path in void - weights - cameras)
     assert changed.open_visits == engine.open_visits != []
-    # And it goes on.
+    # And it continues.
     for observation in observations:
         changed.feed(observation)
     changed.close()
@@ -429,7 +429,7 @@ def test_what_a_change_makes_void(halfway: tuple[Engine, bytes, list[Any]]) -> N
     engine, data, observations = halfway
     store = engine.store
     camera = store.cameras[0].name
-    # A camera that is not trusted is again, once it is calibrated anew; another one is not.
+    # A distrusted camera is trusted again once it has a new calibration; other cameras are not affected.
     doubted = resume(data, store)
     doubted._tracker.health.moved[:2] = True
     doubted._tracker.health._trust[:2] = 0.0
@@ -456,7 +456,7 @@ def test_what_a_change_makes_void(halfway: tuple[Engine, bytes, list[Any]]) -> N
 
 
 def test_nobody_crosses_a_line_that_moves(small_recording: Path) -> None:
-    """Gates' lines are drawn farther in, behind somebody who has come in and may go on: that one has not left."""
+    """Gate lines are redrawn farther in, behind a person who has just come in: that person has not left."""
     recording = Recording(small_recording)
     store, engine = recording.store, Engine(recording.store)
     gates = []

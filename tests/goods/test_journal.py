@@ -95,7 +95,7 @@ def test_a_correction_brings_a_cart_to_what_it_should_be(moves: list, items: dic
     assert set(journal.totals().values()) <= {0}
     assert list(journal)[: len(written)] == written
     assert journal.correct(CART, items, 99, "v1/review/99") == []
-    # Somebody changes their mind.
+    # The reviewer changes their mind.
     journal.correct(CART, {}, 120, "v1/review/120")
     assert journal.balance(CART) == {}
 

@@ -122,8 +122,8 @@ def test_shelf_state_agrees_with_the_truth(mixed: Mixed) -> None:
     assert {(row.plate, row.gtin) for row in state} >= {(f.plate, f.gtin) for f in mixed.store.planogram}
 
 
-def test_an_antenna_in_a_recording_is_used_and_strangers_are_counted(small_recording: Path) -> None:
-    """A tag of a product that nobody took, read at the exit while the first visit leaves."""
+def test_an_antenna_in_a_recording_is_used_and_unknown_zones_are_counted(small_recording: Path) -> None:
+    """A tag of a product that no visit took, read at the exit while the first visit leaves."""
     recording = Recording(small_recording)
     truth = [json.loads(line) for line in (small_recording / "truth/visits.jsonl").read_text().splitlines()]
     leaver = min(truth, key=lambda visit: visit["exit"])

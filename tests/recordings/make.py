@@ -3,8 +3,8 @@
     python tests/recordings/make.py             the answers, of the recordings that are there
     python tests/recordings/make.py --record    new recordings too
 
-A change that alters an answer has to say why. The recordings themselves change only with the file contract, so that
-the engine is held to the same inputs however the simulator develops.
+A change that alters an answer must say why. The recordings themselves change only with the file contract, so that the
+engine is tested with the same inputs whatever the simulator becomes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fusion import replay
 from fusion.simulation import Scenario, Simulation, demo_store
 
 HERE = Path(__file__).resolve().parent
-# Two who meet at the shelves and put things back; and a family with somebody who slips in behind it.
+# Two shoppers who meet at the shelves and put things back; a family, and a person who slips in behind it.
 SCENES = {
     "two_shoppers": Scenario(seed=7, minutes=0.8, shoppers=2, put_back_probability=0.4, neighbour_probability=0.5),
     "family_and_tailgater": Scenario(seed=8, minutes=1.0, shoppers=1, companions=1, tailgaters=1),
@@ -29,7 +29,7 @@ SCENES = {
 
 
 def answers(recording: Path) -> dict:
-    """Receipts, events and a person's place every second, as a replay tells them."""
+    """Receipts, events and a person's place every second, as a replay writes them."""
     with tempfile.TemporaryDirectory() as folder:
         replay(recording, folder)
         rows = {}
