@@ -52,8 +52,9 @@ _MODULES = (
     "engine", "observations", "order", "results", "stopwatch", "store.layouts", "_kernels.scales",
     "people.arms", "people.association", "people.geometry", "people.health", "people.tracks", "people.visits",
     "people.workspace",
-    "goods.attribution", "goods.billing", "goods.counts", "goods.evidence", "goods.held", "goods.journal",
-    "goods.loads", "goods.planogram", "goods.plates", "goods.scales", "goods.sightings",
+    "goods.attribution", "goods.beliefs", "goods.billing", "goods.candidates", "goods.counts", "goods.decided",
+    "goods.evidence", "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.loads",
+    "goods.planogram", "goods.plates", "goods.scales", "goods.sightings", "goods.undoing", "goods.unobserved",
 )  # fmt: skip
 
 

@@ -1,0 +1,231 @@
+"""Whose hand it was: how much likelier everyone's arms and place are if they moved a load than if they did not.
+
+For every person near, the ratio
+
+    p(arms, place | this person moved the load) / p(arms, place | this person did not)
+
+is computed by a kernel from the instants around contact. A hand that is seen counts by its place relative to the load
+and by its distance from the body. Where a wrist is not seen, the elbow, the shoulder or the body stands in.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion._kernels import attribution as kernel
+from fusion.goods.loads import ShelfEvent
+from fusion.people.arms import HAND_BEYOND_WRIST_M, ArmHistory
+from fusion.store.models import Store
+
+# All in metres and seconds. Fitted to 1156 events of simulated shops (tracks of the engine itself), then widened: real
+# hands vary more.
+
+# Error of a hand's place that averaging does not remove: the same joint is seen by the same cameras.
+HAND_ERROR_M = 0.03
+# A hand's place at contact is the mean of instants about it; cameras are up to 0.1 s out of step. A hand that takes is
+# there earlier, a hand that puts something back stays longer.
+CONTACT_SD_S, CONTACT_SHIFT_TAKE_S, CONTACT_SHIFT_PUT_S = 0.14, -0.03, 0.03
+# An instant seen with this weight, a tenth of a second from contact, is as good as an instant seen at contact.
+COVER_MIN = 0.5
+# The actor's hand relative to the middle of the load, behind the plate's front edge, and above the plate (measured
+# spreads 0.24 widths, 0.08 and 0.04 m). One hand in fourteen is anywhere within TAIL_WIDTH times as far: loads across
+# two plates, wrong keypoints.
+ALONG_SD_WIDTHS, ACROSS_M, ACROSS_SD_M, HEIGHT_M, HEIGHT_SD_M = 0.25, 0.115, 0.06, 0.14, 0.055
+TAIL_WEIGHT, TAIL_WIDTH = 0.07, 2.5
+# Bystanders' hands: 0.8 of them anywhere in about a cubic metre, and 0.02 at a shelf of this height along 1.6 m of it.
+# The factors are (2 pi)^(3/2) and (2 pi)^(1/2), which the actor's density lacks.
+AWAY_DENSITY, SHELF_DENSITY = 0.8 * 15.75, 0.02 / 1.6 * 2.5
+# Level distance from the body's axis to a hand that acts, and to a hand that hangs or carries. Some hands are anywhere
+# (as a density, times (2 pi)^(1/2)), since bodies that are seen badly are located wrongly.
+STRETCH_M, STRETCH_SD_M, HANGING_M, HANGING_SD_M, STRETCH_TAIL = 0.45, 0.14, 0.29, 0.10, 1.0
+# Hands are looked up this long before and after contact. How long a hand stays is no evidence that holds in every shop:
+# medians after contact are 0.4 s in one set of recordings and above 1.5 s in another.
+WINDOW_S = 0.35
+# A person whose hands are both seen elsewhere acted after all: a wrong keypoint, a wrong time. That needs a body that
+# could at least have leaned in; beyond, it falls to a hundredth.
+HAND_ELSEWHERE_RATIO = 3e-3
+LEAN_IN_M, LEAN_IN_SD_M = 0.9, 0.2
+# An arm seen only to the elbow or the shoulder is weak evidence, and a body is weaker still.
+ELBOW_RATIO, SHOULDER_RATIO = 3.0, 1.2
+ELBOW_REACH_M, SHOULDER_REACH_M, REACH_SD_M = 0.40, 0.75, 0.10
+# An actor's distance from the middle of the plate, and how well they stand in front of it. Arms reach no further than
+# NEAR_M.
+BODY_DISTANCE_M, BODY_SLACK_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M = 0.55, 0.1, 0.25, 0.40
+NEAR_M = 2.0
+# Weight of an actor whom no camera sees, against one person in view with ratio 1.
+UNSEEN_WEIGHT = 0.002
+TENTATIVE_RATIO = 0.3
+# People whose ratio is below this cannot compete with an unseen actor.
+LOG_RATIO_MIN = math.log(HAND_ELSEWHERE_RATIO) - 4.0
+# Clearance where no shelf is above; far more than a hand needs.
+CLEAR_M = 1.0
+# A load that moves at an unknown instant may have begun this long before its plates were seen to move.
+ONSET_EARLY_NS = 100_000_000
+
+PEOPLE_PER_EVENT_MAX = 8
+PEOPLE_NEAR_MAX = 64
+
+# A hand in the space above a plate: up to this height, and this far beyond its edges.
+HAND_HEIGHT_MAX_M, HAND_BESIDE_M = 0.35, 0.02
+
+
+def _hand_model(contact_shift_s: float) -> NDArray[np.float64]:
+    """The constants above in the order of the kernel's enum."""
+    return np.array([
+        contact_shift_s, CONTACT_SD_S, COVER_MIN, HAND_BEYOND_WRIST_M, HAND_ERROR_M,
+        ALONG_SD_WIDTHS, ACROSS_M, ACROSS_SD_M, HEIGHT_M, HEIGHT_SD_M, TAIL_WEIGHT, TAIL_WIDTH,
+        AWAY_DENSITY, SHELF_DENSITY, STRETCH_M, STRETCH_SD_M, HANGING_M, HANGING_SD_M, STRETCH_TAIL,
+        ELBOW_RATIO, ELBOW_REACH_M, SHOULDER_RATIO, SHOULDER_REACH_M, REACH_SD_M,
+        BODY_DISTANCE_M, BODY_SLACK_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M, HAND_ELSEWHERE_RATIO, NEAR_M,
+        TENTATIVE_RATIO, LEAN_IN_M, LEAN_IN_SD_M,
+    ])  # fmt: skip
+
+
+TAKING, PUTTING = _hand_model(CONTACT_SHIFT_TAKE_S), _hand_model(CONTACT_SHIFT_PUT_S)
+
+
+class HandRatio(NamedTuple):
+    """A person near a load, and the log of the likelihood ratio above."""
+
+    track: int
+    log_ratio: float
+
+
+class HandOver(NamedTuple):
+    """A person whose hand was in the space above a plate, and the middle one of the instants at which it was."""
+
+    track: int
+    t_ns: int
+
+
+@dataclass(slots=True)
+class Actors:
+    """The people who may have moved a load.
+
+    Attributes:
+        owner: (n,) track ids, most likely first; -1, an unseen actor, comes last.
+        log_ratio: (n,) how much likelier their hands and places are if they did it.
+        log_total: log of the sum of all ratios.
+    """
+
+    owner: NDArray[np.int64]
+    log_ratio: NDArray[np.float64]
+    log_total: float
+
+    @property
+    def near(self) -> list[int]:
+        """Track ids of those in view."""
+        tracks: list[int] = self.owner[:-1].tolist()
+        return tracks
+
+    @property
+    def log_probability(self) -> NDArray[np.float64]:
+        """(n,) log probability that each of them did it alone."""
+        return self.log_ratio - self.log_total
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlateGeometry:
+    """Where plates are: parallel arrays (n_plates,).
+
+    Attributes:
+        centre_m: (n_plates, 3) middle of the plate's surface, world frame.
+        width_m, depth_m: along the shelf and into it.
+        yaw: angle of the plate's x axis.
+        above_m: clearance to the shelf above.
+    """
+
+    centre_m: NDArray[np.float64]
+    width_m: NDArray[np.float64]
+    depth_m: NDArray[np.float64]
+    yaw: NDArray[np.float64]
+    above_m: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, store: Store) -> PlateGeometry:
+        """The plates of a store, in its order."""
+        centre_m = np.array([(p.x, p.y, p.z) for p in store.plates]).reshape(-1, 3)
+        size = np.array([(p.width, p.depth, p.yaw) for p in store.plates]).reshape(-1, 3)
+        width_m, depth_m, yaw = (np.ascontiguousarray(column) for column in size.T)
+        above_m = np.array([_clearance_m(centre_m, plate) for plate in range(len(centre_m))])
+        return cls(centre_m, width_m, depth_m, yaw, above_m)
+
+
+def _clearance_m(centre_m: NDArray[np.float64], plate: int) -> float:
+    beside = np.hypot(centre_m[:, 0] - centre_m[plate, 0], centre_m[:, 1] - centre_m[plate, 1]) < 0.1
+    above = centre_m[beside, 2] - centre_m[plate, 2]
+    above = above[above > 0.1]
+    return min(CLEAR_M, float(above.min())) if len(above) else CLEAR_M
+
+
+class Hands:
+    """Weighs the hands of the people near a plate, by the arm history."""
+
+    def __init__(self, store: Store) -> None:
+        self._plates = PlateGeometry.of(store)
+        # Room for the kernel's answers.
+        self._track = np.empty(PEOPLE_NEAR_MAX, np.int64)
+        self._log_ratio = np.empty(PEOPLE_NEAR_MAX)
+        self._sums = np.empty((PEOPLE_NEAR_MAX, 2, kernel.HAND_COLUMNS))
+
+    def adopt(self, store: Store) -> None:
+        """Continue with a store of the same layout; see `Engine.adopt`."""
+        self._plates = PlateGeometry.of(store)
+
+    def actors(self, event: ShelfEvent, history: ArmHistory) -> Actors:
+        """Everyone near who may have moved a load, and an unseen actor, from where hands, arms and bodies were."""
+        near = self.log_ratios(event, history, event.silent)
+        ranked = sorted(near, key=lambda hand: (-hand.log_ratio, hand.track))[:PEOPLE_PER_EVENT_MAX]
+        ranked = [hand for hand in ranked if hand.log_ratio > LOG_RATIO_MIN]
+        owner = np.array([hand.track for hand in ranked] + [-1], np.int64)
+        log_ratio = np.array([hand.log_ratio for hand in ranked] + [math.log(UNSEEN_WEIGHT)])
+        return Actors(owner, log_ratio, float(np.logaddexp.reduce(log_ratio)))
+
+    def log_ratios(self, event: ShelfEvent, history: ArmHistory, anytime: bool) -> list[HandRatio]:
+        """Everyone near, by the hands at contact, or by the hands at any time while the plates moved."""
+        if anytime:
+            rows = history.between(event.onset_ns - ONSET_EARLY_NS, event.settled_ns)
+        else:
+            reach_ns = int(WINDOW_S * 1e9)
+            rows = history.between(event.contact_ns - reach_ns, event.contact_ns + reach_ns)
+        plates, at = self._plates, event.main_plate
+        yaw = float(plates.yaw[at])
+        n = kernel.hand_ratios(
+            history.t_ns[rows], history.track[rows], history.confirmed[rows], history.position_m[rows],
+            history.arms_m[rows], history.wrist_sd_m[rows], event.contact_ns, anytime,
+            event.share @ plates.centre_m[event.plates], math.cos(yaw), math.sin(yaw), plates.width_m[at],
+            plates.depth_m[at], plates.above_m[at], TAKING if event.total_g < 0 else PUTTING,
+            self._track, self._log_ratio, self._sums,
+        )  # fmt: skip
+        return [HandRatio(*pair) for pair in zip(self._track[:n].tolist(), self._log_ratio[:n].tolist())]
+
+    def over(self, plate: int, history: ArmHistory, rows: slice) -> list[HandOver]:
+        """People with a hand in the space above a plate at two or more of these rows of the history."""
+        plates = self._plates
+        centre_m = plates.centre_m[plate]
+        near = ((history.position_m[rows] - centre_m[:2]) ** 2).sum(axis=1) < NEAR_M**2
+        if not near.any():
+            return []
+        cos, sin = math.cos(plates.yaw[plate]), math.sin(plates.yaw[plate])
+        hand = history.hands_m(rows)[near] - centre_m
+        along = np.abs(hand[..., 0] * cos + hand[..., 1] * sin) < 0.5 * plates.width_m[plate] + HAND_BESIDE_M
+        across = np.abs(hand[..., 1] * cos - hand[..., 0] * sin) < 0.5 * plates.depth_m[plate] + HAND_BESIDE_M
+        height_m = min(HAND_HEIGHT_MAX_M, plates.above_m[plate])
+        above = along & across & (hand[..., 2] > -HAND_BESIDE_M) & (hand[..., 2] < height_m)
+        reaches = above.any(axis=1)
+        track, t_ns = history.track[rows][near], history.t_ns[rows][near]
+        found = []
+        for person in np.unique(track[reaches]).tolist():
+            at_ns = t_ns[reaches & (track == person)]
+            if len(at_ns) >= 2:
+                found.append(HandOver(person, int(at_ns[len(at_ns) // 2])))
+        return found
+
+    def apart_m(self, plate: int, other: int) -> float:
+        """Distance between the middles of two plates."""
+        return math.dist(self._plates.centre_m[plate], self._plates.centre_m[other])

@@ -1,0 +1,90 @@
+"""Hands over plates that do not report: what they did there is not known, so it makes their carts doubtful."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from fusion.goods.hands import Hands
+from fusion.goods.hypotheses import Part
+from fusion.goods.loads import ShelfEvent
+from fusion.people.arms import ArmHistory
+
+# A hand in the space above such a plate may have taken something, unless it did something at about that time that a
+# plate as near as this reported.
+EXPLAINED_WITHIN_S, EXPLAINED_WITHIN_M = 1.5, 0.35
+# A plate is reported a few seconds after it fell silent; hands are then looked up this far back.
+BEFORE_REPORT_NS = 7_000_000_000
+WATCH_EVERY_NS = 500_000_000
+REACHES_MAX = 1024
+
+
+class Reach(NamedTuple):
+    """A hand in the space above a plate that does not report."""
+
+    t_ns: int
+    plate: int
+    person: int
+
+
+class Explained(NamedTuple):
+    """A shelf event and what it most probably was."""
+
+    event: ShelfEvent
+    parts: tuple[Part, ...]
+
+
+class UnobservedReaches:
+    """Who reached into plates that do not report."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+        self._watched_ns: dict[int, int] = {}  # By plate that does not report: up to when hands were looked up.
+        self._reaches: deque[Reach] = deque(maxlen=REACHES_MAX)
+
+    def __len__(self) -> int:
+        return len(self._reaches)
+
+    def watch(self, plates: Collection[int], history: ArmHistory, now_ns: int) -> None:
+        """Note whose hands were over plates (indices) that do not report."""
+        for plate in [plate for plate in self._watched_ns if plate not in plates]:
+            # It reports again, and shows what was done in the meantime.
+            del self._watched_ns[plate]
+            self._keep(lambda reach, plate=plate: reach.plate != plate)
+        for plate in plates:
+            since_ns = self._watched_ns.get(plate, now_ns - BEFORE_REPORT_NS)
+            if now_ns - since_ns < WATCH_EVERY_NS:
+                continue
+            self._watched_ns[plate] = now_ns
+            for hand in self._hands.over(plate, history, history.between(since_ns + 1, now_ns)):
+                self._reaches.append(Reach(hand.t_ns, plate, hand.track))
+
+    def unexplained(self, people: Callable[[int], bool], carts: set[int], events: Sequence[Explained]) -> list[int]:
+        """Plates that people reached into for no reason that other plates reported.
+
+        Args:
+            people: whether a person (a track id) is one of those asked about.
+            carts: their carts.
+            events: all events that are not settled.
+        """
+        found: list[int] = []
+        for reach in self._reaches:
+            if people(reach.person) and reach.plate not in found and not self._explains(reach, carts, events):
+                found.append(reach.plate)
+        return found
+
+    def forget(self, people: Callable[[int], bool]) -> None:
+        """Drop the reaches of some people."""
+        self._keep(lambda reach: not people(reach.person))
+
+    def _explains(self, reach: Reach, carts: set[int], events: Sequence[Explained]) -> bool:
+        return any(
+            abs(event.contact_ns - reach.t_ns) < EXPLAINED_WITHIN_S * 1e9
+            and any(part.cart in carts for part in parts)
+            and self._hands.apart_m(int(event.plates[0]), reach.plate) < EXPLAINED_WITHIN_M
+            for event, parts in events
+        )
+
+    def _keep(self, wanted: Callable[[Reach], bool]) -> None:
+        self._reaches = deque((reach for reach in self._reaches if wanted(reach)), maxlen=REACHES_MAX)
