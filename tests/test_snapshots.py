@@ -242,7 +242,10 @@ LAID_OUT = {
 
 
 # Room for a kernel's answers, never read before it is written.
-SCRATCH = {f"._attributor.{name}" for name in ("_key", "_pick", "_person", "_log_ratio", "_hands")}
+SCRATCH = {
+    f"._attributor.{name}"
+    for name in ("_hypotheses._key", "_hypotheses._pick", "_hands._track", "_hands._log_ratio", "_hands._sums")
+}
 
 
 def otherwise(value: Any, key: str = "") -> Any:
@@ -311,7 +314,7 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
     for name in (
         "._tracker._workspace.camera_from_world", "._tracker._workspace.lenses", "._tracker.health._lenses",
         "._tracker._gates[0][0][0]", "._tracker._boxes", ".planogram.weight_g", "._billing._counts._planned",
-        ".planogram.rows.along_m", "._attributor._centre_m", "._visits._reach_sq", "._visits._out[0]",
+        ".planogram.rows.along_m", "._attributor._hands._plates.centre_m", "._visits._reach_sq", "._visits._out[0]",
         "._billing.sightings._miss['read']", "._billing._plate_m", ".store",
     ):  # fmt: skip
         assert any(path.startswith(name) for path in derived), name

@@ -12,7 +12,7 @@ import numpy as np
 from bench.accuracy.replays import Answers, replayed
 from bench.accuracy.scenarios import Take
 from bench.accuracy.truth import TrueEvent
-from fusion.goods import attribution, held, loads
+from fusion.goods import held, hypotheses, loads
 from fusion.goods.planogram import PLACE_GAIN_SD
 from fusion.observations import Frame, ItemSighting, Observation, ShelfReading
 from fusion.simulation import Scenario
@@ -68,7 +68,7 @@ def _classified(
 
 
 def _with_one(store: Store, observations: Iterable[Observation]) -> Answers:
-    with _constants(attribution, EXPLANATIONS_MAX=1):
+    with _constants(hypotheses, HYPOTHESES_MAX=1):
         return replayed(store, observations)
 
 

@@ -25,7 +25,7 @@ N_PEOPLE = 14
 
 
 def problem(seed: int = 0) -> tuple[Any, ...]:
-    """128 explanations of six events, and a new event with 48 candidates."""
+    """128 hypotheses of six events, and a new event with 48 candidates."""
     rng = np.random.default_rng(seed)
     n_events, per_event, n_new, n_rows = 6, 20, 48, 128
     n = n_events * per_event + n_new
@@ -42,7 +42,7 @@ def problem(seed: int = 0) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-@pytest.mark.benchmark(group="attribution: 128 explanations x 48 candidates")
+@pytest.mark.benchmark(group="attribution: 128 hypotheses x 48 candidates")
 def bench_extend(benchmark: Any) -> None:
     args = problem()
     key, pick = np.empty(128), np.empty(128, np.int32)
@@ -51,7 +51,7 @@ def bench_extend(benchmark: Any) -> None:
     benchmark(kernel.extend, *args, key, pick, 18.0)
 
 
-@pytest.mark.benchmark(group="attribution: 128 explanations x 48 candidates")
+@pytest.mark.benchmark(group="attribution: 128 hypotheses x 48 candidates")
 def bench_extend_twin(benchmark: Any) -> None:
     args = problem()
     benchmark.pedantic(lambda: np.sort(reference.extend(*args).ravel())[::-1][:128], rounds=3)

@@ -126,6 +126,11 @@ class Attributor:
         """Continue with a store of the same layout; see `Engine.adopt`. What was explained stays as it was."""
         self._hands.adopt(store)
 
+    @property
+    def clusters(self) -> tuple[Cluster, ...]:
+        """The open events and their joint hypotheses, to look at; not to be changed."""
+        return tuple(self._clusters)
+
     def set_staff(self, person: int) -> None:
         """A track id belongs to staff, who move goods without a cart and may bring any."""
         self._staff.add(person)

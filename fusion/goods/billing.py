@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from fusion.errors import JournalError
-from fusion.goods.attribution import Attributor, CartBelief, EventBelief, EventCandidate
+from fusion.goods.attribution import Attributor
+from fusion.goods.beliefs import CartBelief, EventBelief, EventCandidate
 from fusion.goods.counts import ShelfCounts, moved
 from fusion.goods.evidence import EvidenceRecorder
 from fusion.goods.journal import OUTSIDE, UNKNOWN, Account, Journal, cart, shelf

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fusion.goods.attribution import EventBelief, EventCandidate
+from fusion.goods.beliefs import EventBelief, EventCandidate
 from fusion.goods.journal import Journal
 from fusion.results import ShelfCount, ShelfStatus
 from fusion.store.models import Store

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.goods.attribution import EventBelief
+from fusion.goods.beliefs import EventBelief
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.scales import ShelfMonitor
 from fusion.people.arms import ArmHistory

@@ -58,6 +58,9 @@ class ShelfEvent:
         silent: the plates were silent when it happened, so any time from onset to settled is possible.
         rise_s: from a quarter of the change to three quarters, on the plate that bears nearly all of it. NaN where no
             plate does, or in a silence. Two loads one after the other take longer than one.
+        total_g, noise_g2: change of all plates together, and its variance from noise.
+        share: (n,) float64 share of the load that each plate bears.
+        main_plate: the plate that bears most of the load.
     """
 
     plates: NDArray[np.int64]
@@ -69,26 +72,18 @@ class ShelfEvent:
     silent: bool = False
     rise_s: float = math.nan
 
-    @property
-    def total_g(self) -> float:
-        """Change of all plates together."""
-        return float(self.delta_g.sum())
+    # Computed once, since every stage asks for them.
+    total_g: float = field(init=False, repr=False)
+    noise_g2: float = field(init=False, repr=False)
+    share: NDArray[np.float64] = field(init=False, repr=False)
+    main_plate: int = field(init=False, repr=False)
 
-    @property
-    def noise_g2(self) -> float:
-        """Variance of total_g from noise."""
-        return float(self.cov_g2.sum())
-
-    @property
-    def main_plate(self) -> int:
-        """The plate that bears most of the load."""
-        return int(self.plates[np.argmax(np.abs(self.delta_g))])
-
-    @property
-    def share(self) -> NDArray[np.float64]:
-        """(n,) share of the load that each plate bears."""
-        size: NDArray[np.float64] = np.abs(self.delta_g)
-        return size / float(size.sum())
+    def __post_init__(self) -> None:
+        size = np.abs(self.delta_g)
+        object.__setattr__(self, "total_g", float(self.delta_g.sum()))
+        object.__setattr__(self, "noise_g2", float(self.cov_g2.sum()))
+        object.__setattr__(self, "share", size / float(size.sum()))
+        object.__setattr__(self, "main_plate", int(self.plates[np.argmax(size)]))
 
     @classmethod
     def of(cls, load: list[PlateChange]) -> ShelfEvent:
@@ -277,7 +272,7 @@ class LoadFinder:
         if not len(found.product) or found.log_place[0] < math.log(0.05):
             return False
         expected_g = abs(int(found.quantity[0])) * planogram.weight_g[found.product[0]]
-        return bool(abs(abs(event.delta_g.sum()) - expected_g) < 3.0 * GAIN_SD * expected_g)
+        return bool(abs(abs(event.total_g) - expected_g) < 3.0 * GAIN_SD * expected_g)
 
     def is_explained(self, event: ShelfEvent) -> bool:
         """Whether some product suits a load well: one that lies there, or one that was taken and not put back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from goods.test_attribution import GTINS, STORE, T0, at_shelf, event, plate_hand
+from goods.shop import GTINS, STORE, T0, at_shelf, event, plate_hand
 
 from fusion import ItemSighting
 from fusion.goods.attribution import Attributor

@@ -1,4 +1,4 @@
-"""A small shop, and weights for its plates: noise, loads, hands and shocks, as the messages that scales would send."""
+"""A small shop: its weights, as the messages that scales would send, and people with their hands at its plates."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusion.goods.scales import ShelfEvent, ShelfMonitor
+from fusion.goods.loads import ShelfEvent
+from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
+from fusion.people.arms import ArmHistory
+from fusion.results import People
+from fusion.store.layouts import Layout
 from fusion.store.models import Store
 from fusion.store.values import check_digit
 
@@ -91,3 +95,53 @@ def events(monitor: ShelfMonitor, readings: Sequence[ShelfReading], tick_s: floa
         batch.append(reading)
     found += monitor.step(batch, until_ns)
     return found + monitor.finish()
+
+
+STORE = shop()
+LAYOUT = STORE.layout
+GTINS = [product.gtin for product in STORE.products]
+T0 = 10**18
+
+
+def history_of(people: list[People], layout: Layout = LAYOUT) -> ArmHistory:
+    """All of these instants, however many."""
+    history = ArmHistory(layout, span_s=1e6, capacity=sum(len(instant.track_id) for instant in people) + 1)
+    for instant in people:
+        history.append(instant)
+    return history
+
+
+def at_shelf(hands: dict[int, tuple[float, float, float] | None], seconds: float = 60.0) -> ArmHistory:
+    """People who stand before the shelf with one hand at a place, for the whole time; None: no wrist is seen."""
+    instants = []
+    for t_s in np.arange(0, seconds, 0.1):
+        n = len(hands)
+        joints, sd = np.full((n, LAYOUT.n_joints, 3), np.nan), np.full((n, LAYOUT.n_joints), np.nan)
+        position = np.zeros((n, 2))
+        for i, hand in enumerate(hands.values()):
+            x, y, z = hand or (0.8, 1.0, 0.6)
+            position[i] = x, y - 0.5
+            joints[i, LAYOUT.index("l_wrist")] = x - 0.1, y - 0.5, 0.9
+            joints[i, LAYOUT.index("l_elbow")] = x - 0.1, y - 0.5, 1.15
+            joints[i, LAYOUT.index("r_elbow")] = x, y - 0.33, z
+            joints[i, LAYOUT.index("r_shoulder")] = x, y - 0.5, z + 0.25
+            if hand is not None:
+                joints[i, LAYOUT.index("r_wrist")] = x, y - 0.08, z
+            sd[i] = np.where(np.isnan(joints[i, :, 0]), np.nan, 0.03)
+        yes = np.ones(n, bool)
+        track = np.array(list(hands), np.int64)
+        t_ns = T0 + int(t_s * 1e9)
+        instants.append(People(t_ns, track, yes, position, np.full(n, 0.03), joints, sd, np.full(n, t_ns), np.ones(n)))
+    return history_of(instants)
+
+
+def plate_hand(plate: int) -> tuple[float, float, float]:
+    """Where a hand is that takes from a plate."""
+    return STORE.plates[plate].x, STORE.plates[plate].y - 0.1, STORE.plates[plate].z + 0.1
+
+
+def event(at_s: float, loads: dict[int, float]) -> ShelfEvent:
+    """A shelf event: grams by plate, negative where goods were taken."""
+    t_ns = T0 + int(at_s * 1e9)
+    plates, deltas = np.array(list(loads), np.int64), np.array(list(loads.values()))
+    return ShelfEvent(plates, t_ns - 100_000_000, t_ns, t_ns + 500_000_000, deltas, np.eye(len(plates)) * 0.3)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 from goods.bills import EXIT_NS, Scene, bought, kinds
-from goods.test_attribution import GTINS, STORE, T0, event
+from goods.shop import GTINS, STORE, T0, event
 
 from fusion.errors import JournalError
-from fusion.goods.attribution import EventBelief, EventCandidate
+from fusion.goods.beliefs import EventBelief, EventCandidate
 from fusion.goods.billing import BILLED_MAX, BUNDLES_MAX, UNDECIDED_MAX_S
 from fusion.goods.counts import moved
 from fusion.goods.journal import OUTSIDE, UNKNOWN, cart

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from goods.test_attribution import GTINS, STORE, T0
+from goods.shop import GTINS, STORE, T0
 
-from fusion.goods.attribution import EventBelief, EventCandidate
+from fusion.goods.beliefs import EventBelief, EventCandidate
 from fusion.goods.counts import ShelfCounts, moved
 from fusion.goods.journal import Journal, Transfer, cart, shelf
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from goods.bills import Scene
-from goods.test_attribution import event
+from goods.shop import event
 
 from fusion.goods.evidence import RECORDS_MAX, EvidenceRecorder
 

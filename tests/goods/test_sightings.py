@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from goods.bills import EXIT, PAY
-from goods.test_attribution import GTINS, STORE, T0, at_shelf, plate_hand
+from goods.shop import GTINS, STORE, T0, at_shelf, plate_hand
 
 from fusion.goods.sightings import HANDED_OVER, PIECES_MAX, SIGHTINGS_MAX, Sightings
 from fusion.observations import ItemSighting

@@ -23,7 +23,7 @@ def extend(
     busy_s: float,
     log_busy: float,
 ) -> np.ndarray:
-    """(n, n_new) log weight of every pair of an explanation and a candidate of the new event."""
+    """(n, n_new) log weight of every pair of a joint hypothesis and a candidate of the new event."""
     n_new = len(owner) - first
     out = log_weight[:, None] + log_candidate[None, :]
     earlier, near = event_s[:-1] <= event_s[-1], np.abs(event_s[:-1] - event_s[-1]) < busy_s
@@ -53,7 +53,7 @@ def merge(log_weight_a: np.ndarray, log_weight_b: np.ndarray) -> np.ndarray:
 
 
 def marginals(choices: np.ndarray, log_weight: np.ndarray, n_candidates: int) -> np.ndarray:
-    """(n_candidates,) summed weight of the explanations that pick each candidate."""
+    """(n_candidates,) summed weight of the hypotheses that pick each candidate."""
     probability = np.zeros(n_candidates)
     for event in range(choices.shape[1]):
         np.add.at(probability, choices[:, event], np.exp(log_weight))
@@ -79,7 +79,7 @@ def stretch_ratio(stretch_m: float, m: dict[str, float]) -> float:
     return float((acts + m["stretch_tail"]) / (hangs + 2 * m["stretch_tail"]))
 
 
-def weigh(
+def hand_ratios(
     t_ns: np.ndarray,
     track: np.ndarray,
     confirmed: np.ndarray,
@@ -87,7 +87,7 @@ def weigh(
     arms_m: np.ndarray,
     wrist_sd_m: np.ndarray,
     contact_ns: int,
-    silent: bool,
+    anytime: bool,
     load_m: np.ndarray,
     cos_yaw: float,
     sin_yaw: float,
@@ -108,7 +108,7 @@ def weigh(
         if not rows:
             continue
         dt_s = (t_ns[rows] - contact_ns) * 1e-9 - m["contact_shift_s"]
-        weight = np.ones(len(rows)) if silent else np.exp(-0.5 * (dt_s / m["contact_sd_s"]) ** 2)
+        weight = np.ones(len(rows)) if anytime else np.exp(-0.5 * (dt_s / m["contact_sd_s"]) ** 2)
         weight[weight < 1e-3] = 0.0
         ratio = 0.0
         apart = np.hypot(*(position_m[rows] - load_m[:2]).T)
@@ -138,7 +138,7 @@ def weigh(
             saw = np.array(seen)
             variance = wrist_sd_m[rows, side] ** 2
             error = m["hand_error_m"] ** 2
-            if silent:
+            if anytime:
                 instants = [
                     place_ratio(h, v + error, *size) * stretch_ratio(out_m, m) if s else unseen_mean
                     for h, v, out_m, s in zip(hands, variance, stretches, saw)
@@ -148,10 +148,10 @@ def weigh(
             known = 0.0
             if (weight * saw).any():
                 known = min((weight * saw).max() / m["cover_min"], 1.0)
-                sight = weight[saw] / (variance[saw] + error)
-                hand = sight @ np.array(hands)[saw] / sight.sum()
-                spread = 0.5 * sight @ variance[saw] / sight.sum() + error
-                stretch = sight @ np.array(stretches)[saw] / sight.sum()
+                precision = weight[saw] / (variance[saw] + error)
+                hand = precision @ np.array(hands)[saw] / precision.sum()
+                spread = 0.5 * precision @ variance[saw] / precision.sum() + error
+                stretch = precision @ np.array(stretches)[saw] / precision.sum()
                 ratio += 0.5 * known * place_ratio(hand, spread, *size) * stretch_ratio(stretch, m)
             ratio += 0.5 * (1 - known) * unseen_mean
         out[person] = float(np.log(ratio + m["elsewhere_ratio"] * leans))
