@@ -1,12 +1,12 @@
-"""The shortest useful program: your detectors and scales in, who took what out.
+"""The shortest useful program: detections and weights go in, and who took what comes out.
 
-Here a simulated shop stands in for the sensors, so that it runs as it is; put your own source in its place.
+A simulated shop stands in for the sensors, so the program runs as it is; put your own source in its place.
 """
 
 from fusion import Engine, PersonEntered, PersonLeft, Picked, PutBack, Receipt
 from fusion.simulation import Scenario, Simulation, demo_store
 
-store = demo_store()  # yours: Store.load("path/to/store")
+store = demo_store()  # or yours: Store.load("path/to/store")
 sensors = Simulation(store, Scenario(seed=1, minutes=1.0, shoppers=2)).observations()
 
 engine = Engine(store)

@@ -1,10 +1,10 @@
-"""Publish a recording over MQTT as its sensors would have, in real time: to try out `run_store.py --mqtt`.
+"""Publish a recording over MQTT in real time, as its sensors would have: to try out `fusion run --mqtt`.
 
     mosquitto                                                                    terminal 1, see docs/mqtt.md
-    python examples/run_store.py --store RECORDING/store --mqtt localhost        terminal 2
+    fusion run --store RECORDING/store --mqtt localhost                          terminal 2
     python examples/publish_recording.py RECORDING --mqtt localhost              terminal 3
 
-They may be started in any order. Cameras, scales, gates and other sources are publishers of their own, as in a shop.
+Start them in any order. Cameras, scales, gates and readers are publishers of their own, as in a shop.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def main() -> int:
     parser.add_argument("--mqtt", required=True, metavar="BROKER", help="HOST:PORT, mqtt://USER@HOST, mqtts://...")
     parser.add_argument("--mqtt-password-file", type=Path, help="holds the password ($FUSION_MQTT_PASSWORD)")
     parser.add_argument("--mqtt-ca", type=Path, help="certificate authorities to trust (the system's)")
-    parser.add_argument("--speed", type=float, default=1.0, help="times as fast as it was (1)")
+    parser.add_argument("--speed", type=float, default=1.0, help="factor on the pace of the data (1)")
     args = parser.parse_args()
     if args.speed <= 0:
-        parser.error("want --speed above 0")
+        parser.error("--speed must be above 0")
 
     from fusion.errors import FusionError
 
@@ -52,20 +52,20 @@ def publish(args: argparse.Namespace) -> int:
     names = {Frame: "cameras", ShelfReading: "scales", GateScan: "gates", ItemSighting: "readers"}
     publishers = {kind: Publisher(broker, recording.store.id, name) for kind, name in names.items()}
     n_published, first_ns, started_s = 0, None, time.monotonic()
-    # What bears the same time was told together: the plates of one shelf.
-    for t_ns, together in itertools.groupby(recording.observations(), lambda one: one.t_ns):
+    # Observations of one time were reported together: the plates of one shelf.
+    for t_ns, together in itertools.groupby(recording.observations(), lambda observation: observation.t_ns):
         first_ns = t_ns if first_ns is None else first_ns
         ahead_s = (t_ns - first_ns) / 1e9 / args.speed - (time.monotonic() - started_s)
         if ahead_s > 0:
             time.sleep(ahead_s)
-        for kind, alike in itertools.groupby(together, type):
-            group = list(alike)
+        for kind, same_kind in itertools.groupby(together, type):
+            group = list(same_kind)
             publishers[kind].publish(*group)
             n_published += len(group)
     for publisher in publishers.values():
         publisher.close(timeout_s=30.0)
         if publisher.dropped:
-            print(f"{publisher.name}: {publisher.dropped} messages were dropped, since the queue was full")
+            print(f"{publisher.name}: {publisher.dropped} messages were dropped, because the queue was full")
     print(f"{n_published} observations published in {time.monotonic() - started_s:.1f} s")
     return 0
 

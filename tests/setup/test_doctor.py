@@ -1,4 +1,4 @@
-"""The doctor finds a sound machine sound, and names what is broken with what to do about it, whatever is broken."""
+"""The doctor passes a sound machine, and names whatever is broken together with what to do about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 
 from fusion.engine import Engine
 from fusion.people import geometry
-from fusion.setup import doctor
+from fusion.setup import installation, machine, self_test
+from fusion.setup.doctor import examine
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,14 +46,14 @@ def test_a_sound_machine_is_found_sound():
     assert "instruction set" in next(line["found"] for line in lines if line["subject"] == "kernel triangulation")
 
 
-def test_without_numpy_it_still_speaks():
+def test_without_numpy_it_still_reports():
     done = run(hidden=["numpy"])
     assert done.returncode == 1 and not done.stderr
-    said = done.stdout.splitlines()
-    at = next(i for i, line in enumerate(said) if line.startswith("fault    numpy:"))
-    assert said[at + 1].strip().startswith("-> pip install 'numpy>=")
-    assert any(line.startswith("ok       clock:") for line in said)
-    assert any(line.startswith("fault    self-test:") for line in said)
+    printed = done.stdout.splitlines()
+    at = next(i for i, line in enumerate(printed) if line.startswith("fault    numpy:"))
+    assert printed[at + 1].strip().startswith("-> pip install 'numpy>=")
+    assert any(line.startswith("ok       clock:") for line in printed)
+    assert any(line.startswith("fault    self-test:") for line in printed)
 
 
 def test_kernels_that_were_not_built_are_named_with_what_to_do():
@@ -64,8 +65,8 @@ def test_kernels_that_were_not_built_are_named_with_what_to_do():
     assert lines["kernel attribution"]["sign"] == "ok"
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write to, /proc")
-def test_a_folder_that_cannot_be_written_and_a_lesser_instruction_set_are_told():
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that cannot be written to, /proc")
+def test_a_folder_that_cannot_be_written_and_a_lesser_instruction_set_are_reported():
     done = run("--json", cwd="/proc", FUSION_ISA="baseline")
     lines = {line["subject"]: line for line in json.loads(done.stdout)}
     assert done.returncode == 0
@@ -74,15 +75,15 @@ def test_a_folder_that_cannot_be_written_and_a_lesser_instruction_set_are_told()
     assert lines["kernel triangulation"]["found"].startswith("instruction set baseline (FUSION_ISA")
 
 
-def test_a_cache_that_cannot_be_written_is_told(monkeypatch):
-    monkeypatch.setattr(doctor, "_cannot_write", lambda folder: "No space left on device")
-    (line,) = doctor._numba()
+def test_a_cache_that_cannot_be_written_is_reported(monkeypatch):
+    monkeypatch.setattr(installation, "write_fault", lambda folder: "No space left on device")
+    (line,) = installation.numba_cache()
     assert line.sign == "warning" and "No space left" in line.found and "NUMBA_CACHE_DIR" in line.advice
 
 
 def test_a_clock_that_was_never_set_is_a_fault(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 3600.0)
-    line = by_subject(doctor._clock())["clock"]
+    line = by_subject(machine.clocks())["clock"]
     assert line.sign == "fault" and "1970-01-01 01:00" in line.found and "NTP" in line.advice
 
 
@@ -95,7 +96,7 @@ def test_packages_that_are_missing_or_old_are_faults(monkeypatch):
         return "16.1" if name == "pyarrow" else have(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    lines = by_subject(doctor._packages())
+    lines = by_subject(installation.packages())
     assert lines["scipy"].sign == "fault" and lines["scipy"].advice.startswith("pip install 'scipy>=")
     assert lines["pyarrow"].sign == "fault" and lines["pyarrow"].found == "want 17 or newer, got 16.1"
     assert lines["numpy"].sign == "ok"
@@ -110,7 +111,7 @@ def test_extras_name_what_is_missing(monkeypatch):
         return have(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    (line,) = doctor._extras()
+    (line,) = installation.extras()
     assert line.sign == "ok" and "gate (without segno" in line.found
 
 
@@ -123,7 +124,7 @@ def test_a_kernel_that_computes_wrongly_is_a_fault(monkeypatch):
         return found
 
     monkeypatch.setattr(geometry, "triangulate", wrong)
-    (line,) = doctor._kernels_agree()
+    (line,) = self_test.kernels_agree()
     assert line.sign == "fault" and "0.0001" in line.found
 
 
@@ -136,22 +137,21 @@ def test_nans_of_a_kernel_are_a_fault(monkeypatch):
         return found
 
     monkeypatch.setattr(geometry, "triangulate", wrong)
-    (line,) = doctor._kernels_agree()
+    (line,) = self_test.kernels_agree()
     assert line.sign == "fault"
 
 
 def test_an_engine_that_loses_scans_fails_the_self_test(monkeypatch):
     feed = Engine.feed
     monkeypatch.setattr(Engine, "feed", lambda self, o: [] if type(o).__name__ == "GateScan" else feed(self, o))
-    (line,) = doctor._run()
+    (line,) = self_test.simulated_run()
     assert line.sign == "fault" and "0 of 3" in line.found
 
 
-def test_whatever_goes_wrong_is_a_line_and_the_rest_is_examined(monkeypatch):
+def test_an_examination_that_fails_is_a_fault_and_the_others_follow():
     def explode():
         raise ZeroDivisionError("no cause\nand a second line")
 
-    monkeypatch.setattr(doctor, "_LOOKS", (("sun", explode), ("cores", doctor._cores)))
-    first, second = doctor.examine()
+    first, second = examine([("sun", explode), ("cores", machine.cores)])
     assert (first.sign, first.subject, first.found) == ("fault", "sun", "ZeroDivisionError: no cause")
     assert second.subject == "cores"
