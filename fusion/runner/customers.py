@@ -14,7 +14,8 @@ from fusion.gates.faces import FaceGallery, face_token
 from fusion.gates.verifiers import Verified, Verifier
 from fusion.runner.example import Example
 from fusion.simulation import Scenario
-from fusion.simulation.crowd import Crowd, Person
+from fusion.simulation.crowd import Crowd
+from fusion.simulation.person import Person
 from fusion.store.models import Store
 
 FACE_DIM = 128
