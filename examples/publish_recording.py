@@ -41,7 +41,8 @@ def main() -> int:
 
 def publish(args: argparse.Namespace) -> int:
     from fusion.files.recordings import Recording
-    from fusion.live.mqtt import Broker, Publisher
+    from fusion.live.connection import Broker
+    from fusion.live.publisher import Publisher
     from fusion.observations import Frame, GateScan, ItemSighting, ShelfReading
 
     recording = Recording(args.recording)

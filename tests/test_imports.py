@@ -107,7 +107,7 @@ def test_every_public_name_is_there() -> None:
     [
         ("cryptography", "gate", "from fusion.gates.codes import private_key; private_key(Path('none'))"),
         ("segno", "gate", "from fusion.gates.codes import qr_picture; qr_picture('x')"),
-        ("paho", "mqtt", "from fusion.live.mqtt import Publisher; Publisher('localhost', 'store', 'name')"),
+        ("paho", "mqtt", "from fusion.live.publisher import Publisher; Publisher('localhost', 'store', 'name')"),
         ("rerun", "view", "from fusion.show.rerun_view import View; View('none/x', None)"),
         ("prometheus_client", "serve", "from fusion.live.supervisor import Supervisor; Supervisor('none.toml')"),
         ("starlette", "console", "import fusion.show.console.server"),

@@ -41,7 +41,9 @@ ROOT = Path(__file__).resolve().parents[2]
 from broker import MOSQUITTO, Mosquitto  # noqa: E402 (the tests' own)
 
 from fusion.files.recordings import Recording, RecordingWriter  # noqa: E402
-from fusion.live.mqtt import CATCH_UP_MAX_S, Live, Publisher  # noqa: E402
+from fusion.live.connection import TIMING  # noqa: E402
+from fusion.live.mqtt import Live  # noqa: E402
+from fusion.live.publisher import Publisher  # noqa: E402
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading  # noqa: E402
 from fusion.run import replay  # noqa: E402
 from fusion.simulation import Scenario, Simulation, demo_store  # noqa: E402
@@ -133,7 +135,7 @@ def published(
     if back is not None:
         back.join()
     # The last of it is on its way; after an outage the engine waits for everybody.
-    time.sleep(max(4.0, back_s + CATCH_UP_MAX_S + 4.0 - time.monotonic()) if args.how != "none" else 4.0)
+    time.sleep(max(4.0, back_s + TIMING.catch_up_max_s + 4.0 - time.monotonic()) if args.how != "none" else 4.0)
     spent = [broker_s + broker.cpu_s(), time.process_time() - own_s, cpu_of(engine.pid) - engine_s]
     for publisher in publishers.values():
         publisher.close()

@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -31,11 +32,14 @@ import numpy as np
 
 from fusion.engine import Engine
 from fusion.files.recordings import Recording
-from fusion.live.supervisor import Supervisor
-from fusion.live.worker import Intake, Post
+from fusion.live.config import ServeConfig
+from fusion.live.gaps import Gaps
+from fusion.live.intake import Intake, stream_of
+from fusion.live.sources import Source, paced_source
+from fusion.live.supervisor import LIMITS, Limits, Supervisor
 from fusion.money.ledger import Ledger
 from fusion.observations import Frame, GateScan, Observation, ShelfReading
-from fusion.results import Receipt
+from fusion.results import Reason, Receipt, Result
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Store
 
@@ -62,9 +66,11 @@ def make_chain(folder: Path, recording: Path, stores: dict[str, tuple[str, dict[
 
 
 @contextlib.contextmanager
-def supervised(path: Path, tell: Callable[[str], object] = lambda said: None) -> Iterator[Supervisor]:
+def supervised(
+    path: Path, report: Callable[[str], object] = lambda message: None, limits: Limits = LIMITS
+) -> Iterator[Supervisor]:
     """A supervisor that runs in a thread of its own until the block ends."""
-    with Supervisor(path, tell) as supervisor:
+    with Supervisor(path, report, limits=limits) as supervisor:
         thread = threading.Thread(target=supervisor.run)
         thread.start()
         try:
@@ -84,24 +90,21 @@ def until(holds: Callable[[], object], limit_s: float) -> bool:
     return False
 
 
-def garbage(post: Post, since_ns: int) -> Garbage:
+def garbage(config: ServeConfig, since_ns: int) -> Garbage:
     """A source for `python:bench.endurance.serve:garbage`: a store's recording with nonsense among it."""
-    return Garbage(post, since_ns)
+    return Garbage(config, since_ns)
 
 
-def hungry(post: Post, since_ns: int) -> Hungry:
+def hungry(config: ServeConfig, since_ns: int) -> Hungry:
     """A source for `python:bench.endurance.serve:hungry` that never stops taking memory."""
-    return Hungry(post)
+    return Hungry(config)
 
 
-class Hungry:
+class Hungry(Source):
     """Some MiB at a time, until there is no more; the option `at_once` takes it all in one."""
 
-    behind = False
-
-    def __init__(self, post: Post) -> None:
-        self.ignored: Counter[str] = Counter()
-        self._step_bytes = 1 << 40 if post.options.get("at_once") else 1 << 24
+    def __init__(self, config: ServeConfig) -> None:
+        self._step_bytes = 1 << 40 if config.options.get("at_once") else 1 << 24
         self._stopped = threading.Event()
 
     def __iter__(self) -> Iterator[Observation]:
@@ -114,17 +117,14 @@ class Hungry:
         self._stopped.set()
 
 
-class Garbage:
+class Garbage(Source):
     """Wrong shapes, wrong kinds, unknown sensors, times out of all order, ten for every true observation."""
 
-    behind = False
-
-    def __init__(self, post: Post, since_ns: int) -> None:
-        self.ignored: Counter[str] = Counter()
+    def __init__(self, config: ServeConfig, since_ns: int) -> None:
         self._rng = np.random.default_rng(since_ns % 2**32)
-        options = {"speed": post.options.get("speed", 1.0)}
-        recording = Post(**{**vars(post), "source": f"recording:{post.options['recording']}", "options": options})
-        self._true = recording.open(since_ns, None, print, print)  # type: ignore[arg-type]
+        options = {name: value for name, value in config.options.items() if name != "recording"}
+        source = f"recording:{config.options['recording']}"
+        self._true = paced_source(dataclasses.replace(config, source=source, options=options), since_ns)
 
     def __iter__(self) -> Iterator[Any]:
         for observation in self._true:
@@ -188,13 +188,18 @@ def uninterrupted(recording: Path, store: Store) -> dict[str, Receipt]:
 
 def kills(
     folder: Path, recording: Path, n_kills: int, *, speed: float, kept_s: float, seed: int = 1,
-    snapshot_every_s: float = 5.0, pause_s: float = 1.0, limit_s: float = 900.0, n_stores: int = 1,
+    snapshot_every_s: float = 5.0, pause_s: float = 1.0, limit_s: float = 900.0, n_stores: int = 1, source: str = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Kill live stores at random instants, each n times or until its recording ends; then compare their books."""
-    options = {"speed": speed, "kept_s": kept_s}
+    """Kill live stores at random instants, each n times or until its recording ends; then compare their books.
+
+    `source`, in place of the recording itself, is given its path as the option `recording`.
+    """
+    options: dict[str, Any] = {"speed": speed, "kept_s": kept_s}
+    if source:
+        options["recording"] = str(recording)
     names = [f"killed{i}" for i in range(n_stores)]
     path = make_chain(
-        folder, recording, {name: (f"recording:{recording}", options) for name in names},
+        folder, recording, {name: (source or f"recording:{recording}", options) for name in names},
         deaths_max=10**6, pause_max_s=0.1, snapshot_every_s=snapshot_every_s,
     )  # fmt: skip
     done: Counter[str] = Counter()
@@ -228,7 +233,7 @@ def kills(
     truth = uninterrupted(recording, Store.load(folder / names[0]))
     for name in names:
         told += compared(booked(folder / "serve" / name, Store.load(folder / name)), truth)
-    gaps = [float(line.split(": ")[1].split(" s")[0]) for line in said if "were lost" in line]
+    gaps = [float(found[1]) for line in said if (found := re.search(r"([0-9.]+) s of .* were lost", line))]
     differ = sum("billed before" in line for line in said)
     overloaded = sum(": overload: " in line for line in said)
     return {
@@ -289,10 +294,13 @@ def main_kills(args: argparse.Namespace, scratch: Path) -> None:
 # ---- gaps ------------------------------------------------------------------------------------------------------------
 
 
+def doubted(results: list[Result], gaps: Gaps) -> list[tuple[Receipt, tuple[Reason, ...]]]:
+    """The receipts among results, with the reasons why a gap sends them to review."""
+    return [(result, gaps.reasons_to_review(result)) for result in results if isinstance(result, Receipt)]
+
+
 def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
     """At every second of a busy minute the engine goes on from a snapshot, and so much of all streams is lost."""
-    from fusion.live.gaps import Gaps
-    from fusion.live.worker import _stream
     from fusion.snapshots import resume, snapshot
 
     store = demo_store(n_cameras=4, n_plates=16)
@@ -304,30 +312,30 @@ def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
         kept, due_ns = [], observations[0].t_ns + 4 * 10**9
         for i, one in enumerate(observations):
             if one.t_ns >= due_ns:
-                kept.append((i, snapshot(engine), gaps.streams()))
+                kept.append((i, snapshot(engine), gaps.positions()))
                 due_ns += 10**9
             results += engine.feed(one)
             if isinstance(one, Frame | ShelfReading):
-                gaps.heard(_stream(one), one.t_ns, 0)
+                gaps.observe(stream_of(one), one.t_ns, 0)
         truth = {goods(result) for result in (*results, *engine.close()) if isinstance(result, Receipt)}
         for lost_s, n in found.items():
             for i, data, streams in kept:
                 n["gaps"] += 1
                 engine, gaps, looked_ns = resume(data, store), Gaps(scratch / "doubts.json"), 0
-                gaps.go_on(streams, engine.newest_ns)
-                receipts: list[tuple[Receipt, str]] = []
+                gaps.resume(streams, engine.newest_ns)
+                receipts: list[tuple[Receipt, tuple[Reason, ...]]] = []
                 for one in observations[i:]:
                     sensed = isinstance(one, Frame | ShelfReading)
                     if sensed and one.t_ns < observations[i].t_ns + lost_s * 1e9:
                         continue
                     results = engine.feed(one)
                     if sensed and one.t_ns <= engine.newest_ns:
-                        gaps.heard(_stream(one), one.t_ns, 0)
+                        gaps.observe(stream_of(one), one.t_ns, 0)
                     if one.t_ns > looked_ns + 50_000_000:
                         looked_ns = one.t_ns
-                        gaps.look(engine.newest_ns, engine.scans_waiting > 0)
-                    receipts += [(result, gaps.why(result)) for result in results if isinstance(result, Receipt)]
-                receipts += [(result, gaps.why(result)) for result in engine.close() if isinstance(result, Receipt)]
+                        gaps.advance(engine.newest_ns, engine.scans_waiting > 0)
+                    receipts += doubted(results, gaps)
+                receipts += doubted(engine.close(), gaps)
                 for receipt, why in receipts:
                     otherwise = receipt.status == "settled" and goods(receipt) not in truth
                     n["receipts"] += 1

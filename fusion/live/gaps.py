@@ -1,17 +1,17 @@
-"""What was lost on the way from a store's sensors to its engine, and which receipts that may touch.
+"""Data lost between a store's sensors and its engine, and the receipts that the loss may affect.
 
-Every stream tells of its own loss: after a restart by how far it had come when the snapshot was taken, under overload
-by what of it was dropped. What a sensor itself does not tell is no gap in this sense: the engine knows by itself what
-that makes doubtful. Measured by `python -m bench serve gaps`.
+Every stream reveals its own loss: after a restart by how far it had come when the snapshot was taken, under overload by
+what was dropped from it. Silence of a sensor is no gap in this sense; the engine itself knows what that makes doubtful.
+Measured by `python -m bench serve gaps`.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fusion.files.atomic import replace_file
 from fusion.files.results import reason_of, reason_row
@@ -19,24 +19,51 @@ from fusion.people.visits import SCAN_VALID_S
 from fusion.results import Reason, ReasonKind, Receipt
 from fusion.sentences import sentence
 
-# So much more than a stream's usual step may be missing on the way to the engine.
+# Up to this much beyond a stream's usual step may be missing without doubt: it looks like a short occlusion.
 GAP_INTACT_S = 0.25
-# What happened so shortly before an exit may be decided after it.
+# A shelf event this shortly before an exit may still be attributed after it.
 UNDECIDED_S = 10.0
-# What was missing is remembered for so long at least: somebody who crossed may be told of that late.
-KEPT_S = 60.0
-# Large steps of a stream are laid to drops that were counted so shortly before.
+# Gaps are remembered for at least this long, since a crossing may be reported late.
+GAP_REMEMBERED_S = 60.0
+# A large step of a stream is blamed on drops that were counted at most this long before.
 SUSPECT_S = 5.0
-# A person is seen, and an observation in order, so long after its time.
+# A person who is present is tracked, and observations are in order, at most this long after their time.
 SETTLED_S = 3.0
-# A stream that was silent for so long when a snapshot was taken was lost before that.
+# A stream that had been silent for this long when a snapshot was taken was lost before that.
 ALIVE_S = 2.0
-
-# What is sent again after a restart has come so soon; a stream that has not is one whose sensor is gone.
+# Whatever is sent again after a restart has arrived by then; a stream that has not belongs to a sensor that is gone.
 AWAITED_S = 15.0
 
-# Of each stream: newest time, its usual step, whether it was still awaited after a restart; nanoseconds.
-Streams = dict[str, tuple[int, int, bool]]
+
+class StreamPosition(NamedTuple):
+    """How far a stream has come, as a snapshot records it.
+
+    Attributes:
+        newest_ns: time of its newest observation.
+        step_ns: its usual step from one observation to the next; 0 where only one has arrived.
+        awaited: whether the stream had not resumed yet after an earlier restart.
+    """
+
+    newest_ns: int
+    step_ns: int
+    awaited: bool
+
+
+@dataclass
+class _Stream:
+    """One stream: its newest time and usual step, and what was dropped from it.
+
+    Attributes:
+        awaited: its data have not resumed since a restart.
+        n_dropped: drops of this process that are accounted for.
+        suspect_until_ns: until this time a large step counts as caused by drops.
+    """
+
+    newest_ns: int
+    step_ns: int
+    awaited: bool = False
+    n_dropped: int = 0
+    suspect_until_ns: int = 0
 
 
 @dataclass
@@ -44,8 +71,8 @@ class Gap:
     """A span of data that did not reach the engine whole.
 
     Attributes:
-        start_ns, end_ns: of the data that are missing, or of what cannot be relied on.
-        until_ns: visits that began until then, never before the end, may have got another one's scan.
+        start_ns, end_ns: span of the data that are missing or cannot be relied on.
+        until_ns: visits that began until then, never before `end_ns`, may have been given another person's scan.
         kind: what happened.
     """
 
@@ -55,15 +82,20 @@ class Gap:
     kind: ReasonKind
 
     def reason(self) -> Reason:
-        """Why a receipt that this touches goes to review."""
+        """Why a receipt that this affects goes to review."""
         return Reason(self.kind, seconds=(self.end_ns - self.start_ns) * 1e-9)
 
-    def touches(self, receipt: Receipt) -> bool:
+    def affects(self, receipt: Receipt) -> bool:
+        """Whether a receipt may differ because of this gap."""
         return (receipt.enter_ns or 0) <= self.until_ns and receipt.exit_ns >= self.start_ns - UNDECIDED_S * 1e9
+
+    def continues(self, start_ns: int, end_ns: int, kind: ReasonKind) -> bool:
+        """Whether another span is of the same kind and at most a second away."""
+        return self.kind is kind and self.start_ns - 10**9 <= end_ns and start_ns <= self.end_ns + 10**9
 
 
 class Gaps:
-    """What was lost on the way to the engine, by each stream's own times; kept in a file.
+    """Detects lost data by each stream's own times; doubts are kept in a file.
 
     Attributes:
         lost_s: the longest gap since this process began.
@@ -72,94 +104,113 @@ class Gaps:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._gaps: list[Gap] = []
-        self._visits: dict[str, Reason] = {}
-        # By stream: newest time and usual step; the same of before the start, where a stream has not come again.
-        self._last_ns: dict[str, tuple[int, int]] = {}
-        self._to_come: dict[str, tuple[int, int]] = {}
-        self._dropped: Counter[str] = Counter()
-        self._suspect_ns: dict[str, int] = {}  # until when a large step of a stream counts as made by drops
+        self._reasons: dict[str, Reason] = {}  # doubts that concern one visit
+        self._streams: dict[str, _Stream] = {}
         self._newest_ns = 0
         self.lost_s = 0.0
 
     def read(self) -> None:
-        """What was doubted before this process began. Raises ValueError."""
-        if self._path.exists():
-            told = json.loads(self._path.read_text(encoding="utf-8"))
-            try:
-                self._gaps = [Gap(int(one[0]), int(one[1]), int(one[2]), ReasonKind(one[3])) for one in told["gaps"]]
-                self._visits = {str(visit): reason_of(row) for visit, row in told["visits"].items()}
-            except (KeyError, TypeError, IndexError, AttributeError) as error:
-                raise ValueError(error) from None
+        """Read the doubts of earlier processes. Raises ValueError."""
+        if not self._path.exists():
+            return
+        doubts = json.loads(self._path.read_text(encoding="utf-8"))
+        try:
+            self._gaps = [
+                Gap(int(start), int(end), int(until), ReasonKind(kind)) for start, end, until, kind in doubts["gaps"]
+            ]
+            self._reasons = {str(visit): reason_of(row) for visit, row in doubts["visits"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(error) from None
 
-    def go_on(self, streams: Streams, newest_ns: int) -> None:
-        """Streams come again after a start; those that were silent by then already are not missed."""
+    def resume(self, positions: Mapping[str, StreamPosition], newest_ns: int) -> None:
+        """Await, after a start, the streams that were alive when the snapshot was taken."""
         alive_ns = newest_ns - ALIVE_S * 1e9
-        self._to_come = {name: (t, step) for name, (t, step, awaited) in streams.items() if awaited or t > alive_ns}
+        for name, position in positions.items():
+            if position.awaited or position.newest_ns > alive_ns:
+                self._streams[name] = _Stream(position.newest_ns, position.step_ns, awaited=True)
         self._newest_ns = newest_ns
 
-    def streams(self) -> Streams:
-        """What a snapshot's engine has seen of each stream."""
-        to_come = {name: (*last, True) for name, last in self._to_come.items()}
-        return to_come | {name: (*last, False) for name, last in self._last_ns.items()}
+    def positions(self) -> dict[str, StreamPosition]:
+        """How far each stream has come."""
+        return {
+            name: StreamPosition(stream.newest_ns, stream.step_ns, stream.awaited)
+            for name, stream in self._streams.items()
+        }
 
-    def heard(self, stream: str, t_ns: int, n_dropped: int) -> str:
-        """An observation that the engine uses. Returns what is missing before it, "" where nothing is.
+    def observe(self, name: str, t_ns: int, n_dropped: int) -> str:
+        """Take note of an observation that the engine uses.
 
         Args:
-            n_dropped: of its stream since this process began.
+            name: of its stream.
+            t_ns: its time.
+            n_dropped: observations of its stream that this process has dropped so far.
+
+        Returns:
+            A message about data missing before it; "" where none are.
         """
-        restarted = stream in self._to_come
-        if not restarted and stream not in self._last_ns:
-            self._last_ns[stream] = t_ns, 0
+        stream = self._streams.get(name)
+        if stream is None:
+            self._streams[name] = _Stream(t_ns, 0)
             return ""
-        last_ns, step_ns = self._to_come[stream] if restarted else self._last_ns[stream]
-        if t_ns <= last_ns:
+        if t_ns <= stream.newest_ns:
             return ""
-        self._to_come.pop(stream, None)
-        if n_dropped > self._dropped[stream]:
-            # They may have been counted while what stood before them in the queue was still to be worked off.
-            self._dropped[stream] = n_dropped
-            self._suspect_ns[stream] = t_ns + round(SUSPECT_S * 1e9)
-        dropped = last_ns <= self._suspect_ns.get(stream, 0)
-        # A step that something is missing from is no measure of the next, nor is one over an outage of the sensor.
-        missed = restarted or dropped
-        usual_ns = step_ns if missed else min(t_ns - last_ns, step_ns * 6 // 5)
-        self._last_ns[stream] = t_ns, usual_ns if step_ns else t_ns - last_ns
-        missing_s = (t_ns - last_ns) * 1e-9
-        if not missed or missing_s <= GAP_INTACT_S + 2e-9 * min(step_ns, 10**9):
+        if n_dropped > stream.n_dropped:
+            # Drops may be counted while observations from before them still wait in the queue.
+            stream.n_dropped = n_dropped
+            stream.suspect_until_ns = t_ns + round(SUSPECT_S * 1e9)
+        restarted, last_ns, step_ns = stream.awaited, stream.newest_ns, stream.step_ns
+        gap_ns = t_ns - last_ns
+        incomplete = restarted or last_ns <= stream.suspect_until_ns
+        stream.newest_ns, stream.awaited = t_ns, False
+        if not step_ns:
+            stream.step_ns = gap_ns
+        elif not incomplete:
+            # An incomplete step is no measure of the next one, nor is a step across an outage of the sensor.
+            stream.step_ns = min(gap_ns, step_ns * 6 // 5)
+        missing_s = gap_ns * 1e-9
+        if not incomplete or missing_s <= GAP_INTACT_S + 2e-9 * min(step_ns, 10**9):
             return ""
         self.lost_s = max(self.lost_s, missing_s)
         return self.add(last_ns, t_ns, ReasonKind.DATA_LOST if restarted else ReasonKind.DATA_DROPPED)
 
-    def ended(self, newest_ns: int, dropped: Mapping[str, int]) -> str:
-        """The data have ended: what was lost at their end nothing that follows can tell. Returns what to tell."""
-        cut = [name for name, n in dropped.items() if n > self._dropped[name]]
-        if not self._to_come and not cut:
+    def end(self, newest_ns: int, n_dropped: Mapping[str, int]) -> str:
+        """The data have ended, so nothing that follows can reveal a loss at their end. Returns a message or ""."""
+        cut_ns = [stream.newest_ns for stream in self._streams.values() if stream.awaited]
+        for name, n in n_dropped.items():
+            stream = self._streams.get(name)
+            if n > (stream.n_dropped if stream else 0):
+                cut_ns.append(stream.newest_ns if stream else newest_ns)
+        if not cut_ns:
             return ""
-        last_ns = [t for t, _ in self._to_come.values()] + [self._last_ns.get(name, (newest_ns, 0))[0] for name in cut]
-        return self.add(min(last_ns), newest_ns, ReasonKind.DATA_LOST_AT_END)
+        return self.add(min(cut_ns), newest_ns, ReasonKind.DATA_LOST_AT_END)
 
     def add(self, start_ns: int, end_ns: int, kind: ReasonKind) -> str:
-        """Doubt what a span of data touches. Returns what to tell; "" where it belongs to what was told before."""
+        """Doubt every receipt that a span of data affects.
+
+        Returns:
+            A message; "" where the span extends a gap that was reported before.
+        """
         until_ns = end_ns + round(SCAN_VALID_S * 1e9)
         for gap in self._gaps:
-            if gap.kind is kind and gap.start_ns - 10**9 <= end_ns and start_ns <= gap.end_ns + 10**9:
+            if gap.continues(start_ns, end_ns, kind):
                 earlier = start_ns < gap.start_ns
                 gap.start_ns, gap.end_ns = min(gap.start_ns, start_ns), max(gap.end_ns, end_ns)
                 gap.until_ns = max(gap.until_ns, until_ns)
                 if earlier:
-                    self.write()
+                    self._write()
                 return ""
-        self._gaps.append(Gap(start_ns, end_ns, until_ns, kind))
-        self.write()
-        return f"receipts go to review: {sentence(self._gaps[-1].reason())}"
+        gap = Gap(start_ns, end_ns, until_ns, kind)
+        self._gaps.append(gap)
+        self._write()
+        return f"receipts go to review: {sentence(gap.reason())}"
 
     def doubt(self, visit: str, kind: ReasonKind) -> None:
-        self._visits[visit] = Reason(kind)
-        self.write()
+        """Send one visit's receipt to review."""
+        self._reasons[visit] = Reason(kind)
+        self._write()
 
-    def look(self, newest_ns: int, scans_wait: bool) -> None:
-        """How long new visits are doubted: until all scans of before have been taken or have become void."""
+    def advance(self, newest_ns: int, scans_wait: bool) -> None:
+        """Update how long new visits are doubted: until every scan from before a gap has been used or has expired."""
         for gap in self._gaps:
             if gap.until_ns <= self._newest_ns:
                 continue
@@ -169,29 +220,33 @@ class Gaps:
                 gap.until_ns = newest_ns
         self._newest_ns = newest_ns
 
-    def why(self, receipt: Receipt) -> tuple[Reason, ...]:
-        """Why a receipt is not to be relied on; empty where nothing contradicts it."""
-        found = [gap.reason() for gap in self._gaps if gap.touches(receipt)]
-        late_ns = [t for t, _ in self._to_come.values() if t < receipt.exit_ns]
-        if any(GAP_INTACT_S < (self._newest_ns - t) * 1e-9 < AWAITED_S for t in late_ns):
-            found.append(Reason(ReasonKind.STREAM_NOT_RESUMED))
-        if receipt.visit in self._visits:
-            found.append(self._visits[receipt.visit])
-        return tuple(dict.fromkeys(found))
+    def reasons_to_review(self, receipt: Receipt) -> tuple[Reason, ...]:
+        """Why a receipt cannot be relied on; empty where no gap affects it."""
+        reasons = [gap.reason() for gap in self._gaps if gap.affects(receipt)]
+        awaited_s = [
+            (self._newest_ns - stream.newest_ns) * 1e-9
+            for stream in self._streams.values()
+            if stream.awaited and stream.newest_ns < receipt.exit_ns
+        ]
+        if any(GAP_INTACT_S < silent_s < AWAITED_S for silent_s in awaited_s):
+            reasons.append(Reason(ReasonKind.STREAM_NOT_RESUMED))
+        if receipt.visit in self._reasons:
+            reasons.append(self._reasons[receipt.visit])
+        return tuple(dict.fromkeys(reasons))
 
-    def billed(self, visit: str) -> None:
-        """A visit is in the books, with its doubt."""
-        self._visits.pop(visit, None)
+    def forget_visit(self, visit: str) -> None:
+        """Drop the doubt of one visit, which is in the books now."""
+        self._reasons.pop(visit, None)
 
-    def forget(self, oldest_enter_ns: int) -> None:
-        """Drop what touches no visit that is still open, nor any to come; what stays is written with all it grew by."""
-        oldest_ns = min(oldest_enter_ns, self._newest_ns - round(KEPT_S * 1e9))
-        held = self._gaps or self._visits
+    def prune(self, oldest_enter_ns: int) -> None:
+        """Drop gaps that affect no visit that is still open and none to come; write the others as they are now."""
+        oldest_ns = min(oldest_enter_ns, self._newest_ns - round(GAP_REMEMBERED_S * 1e9))
+        had_doubts = self._gaps or self._reasons
         self._gaps = [gap for gap in self._gaps if gap.until_ns >= oldest_ns]
-        if held:
-            self.write()
+        if had_doubts:
+            self._write()
 
-    def write(self) -> None:
+    def _write(self) -> None:
         gaps = [[gap.start_ns, gap.end_ns, gap.until_ns, gap.kind] for gap in self._gaps]
-        visits = {visit: reason_row(reason) for visit, reason in self._visits.items()}
+        visits = {visit: reason_row(reason) for visit, reason in self._reasons.items()}
         replace_file(self._path, json.dumps({"gaps": gaps, "visits": visits}))

@@ -1,7 +1,7 @@
 """Topics and payloads of the live streams: bytes to observations and back. No network; docs/mqtt.md describes them.
 
-Frames and weights are binary, since there are hundreds a second; what happens at gates and what readers tell is JSON,
-the lines of a recording with version and mark. Whatever bytes come, they are an observation or a `Refused`.
+Frames and weights are binary, since there are hundreds a second. Gates and readers use JSON: the lines of a recording
+with a version and a mark. Any bytes decode to observations or raise `Refused`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fusion.errors import ShapeError
@@ -28,10 +29,12 @@ VERSION = 1
 # A hundred people in one view, each with 32 joints and an appearance of 512, take 240 kB.
 MESSAGE_MAX_BYTES = 1 << 20
 JSON_MAX_BYTES = 1 << 14
-# Topics that are told apart; a shop has some hundred.
+# Topics that are tracked separately; a shop has a few hundred.
 NAMES_MAX = 4096
-# Stretches of missing messages that are remembered of a topic.
+# Spans of missing messages that are remembered for each topic.
 GAPS_MAX = 64
+# A counter that jumps further was reset; as many messages are never lost.
+JUMP_MAX = 1_000_000
 
 # version, kind, people or plates, number, time, joints or samples, appearance or bytes of names, run
 _HEAD = struct.Struct("<BBHIqHHI")
@@ -39,23 +42,24 @@ _FRAME, _WEIGHTS = 1, 2
 _FLOATS = np.dtype("<f4")
 
 
-
 def topic_of(store_id: str, *levels: str) -> str:
-    """fusion/v1/STORE/...; names are percent-encoded as in a URL, so letters, digits and -._~ stand for themselves."""
+    """Topic fusion/v1/STORE/...; names are percent-encoded as in a URL: letters, digits and -._~ stay as they are."""
     return "/".join(["fusion", "v1", *(quote(level, safe="") for level in (store_id, *levels))])
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Which message it is: `run` is another one whenever a publisher begins anew, `number` counts a topic's messages
-    from then on; both 32 bits, and after the last number comes 0."""
+    """Identifies a message: `run` changes whenever a publisher restarts, `number` counts a topic's messages since then.
+
+    Both have 32 bits; the number after the last one is 0.
+    """
 
     run: int
     number: int
 
 
 def frame_payload(frame: Frame, mark: Mark) -> bytes:
-    """A frame's bytes. Raises ShapeError."""
+    """Encode a frame. Raises ShapeError."""
     keypoints = np.ascontiguousarray(frame.keypoints, _FLOATS)
     if keypoints.ndim != 3 or keypoints.shape[2] != 3 or len(keypoints) > 0xFFFF:
         raise ShapeError(f"keypoints: want (n_people, K, 3), got {keypoints.shape}")
@@ -71,7 +75,7 @@ def frame_payload(frame: Frame, mark: Mark) -> bytes:
 
 
 def weights_payload(readings: Sequence[ShelfReading], mark: Mark) -> bytes:
-    """Bytes of readings that were sampled together: same time, same number of samples. Raises ShapeError."""
+    """Encode readings that were sampled together: same time, same number of samples. Raises ShapeError."""
     first = readings[0]
     samples = np.ascontiguousarray([reading.samples for reading in readings], _FLOATS)
     if samples.ndim != 2 or any(reading.t_ns != first.t_ns for reading in readings):
@@ -87,17 +91,17 @@ def weights_payload(readings: Sequence[ShelfReading], mark: Mark) -> bytes:
 
 
 def status_payload(state: str, engine: str | None = None, dropped: int = 0) -> bytes:
-    """A `Status` as JSON, always the same bytes for the same status."""
+    """Encode a `Status` as JSON; the same status always gives the same bytes."""
     return json.dumps({"v": VERSION, "state": state, "engine": engine, "dropped": dropped}).encode()
 
 
 def line_payload(observation: GateScan | ItemSighting, mark: Mark) -> bytes:
-    """A line of gate.jsonl or items.jsonl as JSON with version and mark."""
+    """Encode a line of gate.jsonl or items.jsonl as JSON with version and mark."""
     return _marked(line_of(observation), mark)
 
 
 def request_payload(request: GateRequest, mark: Mark) -> bytes:
-    """A request at a gate as JSON."""
+    """Encode a request at a gate as JSON."""
     line = {
         "time": request.t_ns,
         "gate": request.gate,
@@ -113,37 +117,43 @@ def _marked(line: dict[str, Any], mark: Mark) -> bytes:
 
 
 class Refused(Exception):
-    """A message that cannot be used: `reason` from a small set, fit for counting; the text says what came."""
+    """A message that cannot be used.
 
-    def __init__(self, reason: str, said: str = "") -> None:
+    Attributes:
+        reason: from a small set, fit for counting; the exception's text describes the message.
+    """
+
+    def __init__(self, reason: str, description: str = "") -> None:
         self.reason = reason
-        super().__init__(said or reason)
+        super().__init__(description or reason)
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Shown(_Model):
+class _Credential(_Model):
     type: str = Field(max_length=20)
-    token: str = Field(default="", max_length=TOKEN_MAX + 1)  # The gate's keeper refuses long ones by their own name.
+    token: str = Field(default="", max_length=TOKEN_MAX + 1)  # The keeper has a reason of its own for longer ones.
 
 
 class _Request(_Model):
     time: int = Field(ge=EARLIEST_NS, le=LATEST_NS)
     gate: str = Field(max_length=255)
     kind: Literal["request"]
-    credential: _Shown
+    credential: _Credential
     leaving: bool = False
 
 
 class Status(_Model):
-    """How a publisher or the engine is, retained on its topic.
+    """State of a publisher or of the engine, retained on its topic.
 
     Attributes:
-        engine: session of the engine that a publisher has sent again to; the engine's own on the engine's topic. A
-            publisher that leaves it out does not send again.
-        dropped: messages that never left the publisher, since its queue was full.
+        v: version of the format.
+        state: "resending" (connected, sends what it kept), "online" (has sent everything), "stopped", or "lost".
+        engine: on a publisher's topic the session of the engine to which it has sent again, on the engine's topic its
+            own. A publisher that leaves it out never sends again.
+        dropped: messages that never left the publisher because its queue was full.
     """
 
     v: Literal[1]
@@ -156,9 +166,12 @@ class Command(_Model):
     """What a gate is to do: the answer to a request, on the topic gates/GATE/command.
 
     Attributes:
-        time, request: the request's time and number; what nobody waits for any more is to be let lie.
-        open: whether the gate opens, else it stays shut.
-        reason: for counting; display: what the screen shows.
+        v: version of the format.
+        time, request: the request's time and number; a gate ignores answers to requests that it no longer waits for.
+        gate: which gate.
+        open: whether the gate opens; otherwise it stays closed.
+        reason: fit for counting.
+        display: text for the gate's screen.
     """
 
     v: Literal[1]
@@ -173,14 +186,14 @@ class Command(_Model):
 _REQUEST, STATUS, COMMAND = TypeAdapter(_Request), TypeAdapter(Status), TypeAdapter(Command)
 
 
-def what(error: ValidationError) -> str:
-    """Keys and wants of a message's faults, without what came: that may be a credential."""
+def faults_of(error: ValidationError) -> str:
+    """Keys and wants of a message's faults, without its values, which may be credentials."""
     faults = error.errors(include_input=False, include_url=False)
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:3])
 
 
 def _fields(payload: bytes) -> tuple[dict[str, Any], Mark]:
-    """A JSON object without version and mark, and its mark."""
+    """Decode a JSON object: its fields without version and mark, and the mark."""
     if len(payload) > JSON_MAX_BYTES:
         raise Refused("too long", f"want at most {JSON_MAX_BYTES} bytes, got {len(payload)}")
     try:
@@ -192,17 +205,23 @@ def _fields(payload: bytes) -> tuple[dict[str, Any], Mark]:
     if fields.pop("v", None) != VERSION:
         raise Refused("another version", f"want v {VERSION}")
     run, number = fields.pop("run", None), fields.pop("seq", None)
-    if not all(type(one) is int and 0 <= one <= 0xFFFFFFFF for one in (run, number)):
+    if not all(type(value) is int and 0 <= value <= 0xFFFFFFFF for value in (run, number)):
         raise Refused("malformed", "run, seq: want whole numbers of 32 bits")
     return fields, Mark(run, number)
 
 
-class Decoder:
-    """Messages of one store to observations. Knows nothing of connections; raises nothing but Refused.
+class _Head(NamedTuple):
+    """Head of a binary message: rows, mark, time, and the two lengths."""
 
-    Attributes:
-        unknown_plates: those that messages named and the store does not have, until somebody clears it.
-    """
+    n_rows: int
+    mark: Mark
+    t_ns: int
+    length_a: int
+    length_b: int
+
+
+class Decoder:
+    """Decodes the messages of one store. Knows nothing of connections; raises nothing but Refused."""
 
     def __init__(self, store: Store) -> None:
         self._cameras = {camera.name for camera in store.cameras}
@@ -210,18 +229,23 @@ class Decoder:
         self._gates = {gate.id for gate in store.gate}
         self._n_joints, self._dim = store.layout.n_joints, store.appearance_dim
         self._numbers: dict[tuple[str, ...], _Numbers] = {}  # by topic
-        self._left_out: Counter[tuple[str, ...]] = Counter()  # in earlier runs
-        self.unknown_plates: list[str] = []
+        self._missing: Counter[tuple[str, ...]] = Counter()  # in earlier runs
+        self._unknown_plates: list[str] = []
+
+    def take_unknown_plates(self) -> list[str]:
+        """Plates that messages named since the last call and that the store does not have."""
+        plates, self._unknown_plates = self._unknown_plates, []
+        return plates
 
     def observations(self, levels: tuple[str, ...], payload: bytes) -> list[Observation]:
-        """What a message tells.
+        """Decode a message.
 
         Args:
             levels: of the topic below the store's, such as ("detections", "cam1").
             payload: its bytes.
 
         Raises:
-            Refused: it cannot be used, or came before.
+            Refused: it cannot be used, or has arrived before.
         """
         match levels:
             case ("detections", camera):
@@ -238,19 +262,18 @@ class Decoder:
         return observations
 
     def request(self, gate: str, payload: bytes) -> tuple[GateRequest, int]:
-        """Who wants to come in, and the message's number. Raises Refused."""
+        """Decode a request at a gate; returns it and the message's number. Raises Refused."""
         fields, mark = _fields(payload)
         try:
-            asked = _REQUEST.validate_json(json.dumps(fields), strict=True)
+            request = _REQUEST.validate_json(json.dumps(fields), strict=True)
         except ValidationError as error:
-            raise Refused("malformed", what(error)) from None
-        self._check_gate(gate, asked.gate)
-        shown = asked.credential
+            raise Refused("malformed", faults_of(error)) from None
+        self._check_gate(gate, request.gate)
+        credential = request.credential
         self._check_new(("gates", gate, "request"), mark)
-        return GateRequest(asked.time, gate, shown.type, shown.token, asked.leaving), mark.number
+        return GateRequest(request.time, gate, credential.type, credential.token, request.leaving), mark.number
 
-    def _head(self, payload: bytes, kind: int) -> tuple[int, Mark, int, int, int]:
-        """Rows, mark, time, and the two lengths of a binary message."""
+    def _head(self, payload: bytes, kind: int) -> _Head:
         if len(payload) > MESSAGE_MAX_BYTES:
             raise Refused("too long", f"want at most {MESSAGE_MAX_BYTES} bytes, got {len(payload)}")
         if payload[:1] not in (b"", bytes([VERSION])):
@@ -262,7 +285,7 @@ class Decoder:
             raise Refused("malformed", f"want kind {kind} on this topic, got {got}")
         if not EARLIEST_NS <= t_ns <= LATEST_NS:
             raise Refused("impossible time", f"want UTC nanoseconds since 1970, got {t_ns} (another unit?)")
-        return n, Mark(run, number), t_ns, a, b
+        return _Head(n, Mark(run, number), t_ns, a, b)
 
     def _frame(self, camera: str, payload: bytes) -> tuple[list[Observation], Mark]:
         n, mark, t_ns, n_joints, dim = self._head(payload, _FRAME)
@@ -280,21 +303,10 @@ class Decoder:
     def _weights(self, payload: bytes) -> tuple[list[Observation], Mark]:
         n, mark, t_ns, n_samples, n_bytes = self._head(payload, _WEIGHTS)
         samples = _floats(payload, n * n_samples, n_bytes).reshape(n, n_samples)
-        names, at = [], len(payload) - n_bytes
-        while at < len(payload):
-            length = payload[at]
-            name = payload[at + 1 : at + 1 + length]
-            if len(name) < length:
-                raise Refused("malformed", "a plate's name goes beyond the end")
-            names.append(name)
-            at += 1 + length
-        if len(names) != n or not n:
-            raise Refused("malformed", f"want at least one plate and as many names, got {n} and {len(names)}")
-        try:
-            plates = [name.decode() for name in names]
-        except UnicodeDecodeError:
-            raise Refused("malformed", "want plates' names in UTF-8") from None
-        self.unknown_plates += [plate for plate in plates if plate not in self._plates]
+        plates = _names(payload[len(payload) - n_bytes :])
+        if len(plates) != n or not n:
+            raise Refused("malformed", f"want at least one plate and as many names, got {n} and {len(plates)}")
+        self._unknown_plates += [plate for plate in plates if plate not in self._plates]
         known = [(plate, row) for plate, row in zip(plates, samples) if plate in self._plates]
         return [ShelfReading(t_ns, plate, row) for plate, row in known], mark
 
@@ -303,7 +315,7 @@ class Decoder:
         try:
             scan = parse_gate_line(json.dumps(fields))
         except ValidationError as error:
-            raise Refused("malformed", what(error)) from None
+            raise Refused("malformed", faults_of(error)) from None
         self._check_gate(gate, scan.gate)
         return [scan], mark
 
@@ -316,74 +328,99 @@ class Decoder:
     def _sighting(self, source: str, payload: bytes) -> tuple[list[Observation], Mark]:
         fields, mark = _fields(payload)
         try:
-            seen = parse_item_line(json.dumps(fields))
+            sighting = parse_item_line(json.dumps(fields))
         except ValidationError as error:
-            raise Refused("malformed", what(error)) from None
-        if seen.source != source:
-            raise Refused("another source than the topic's", f"want {source!r}, got {seen.source!r}")
-        return [seen], mark
+            raise Refused("malformed", faults_of(error)) from None
+        if sighting.source != source:
+            raise Refused("another source than the topic's", f"want {source!r}, got {sighting.source!r}")
+        return [sighting], mark
 
     def _check_new(self, levels: tuple[str, ...], mark: Mark) -> None:
-        """Refuse what came before."""
+        """Refuse a message that has arrived before."""
         numbers = self._numbers.get(levels)
         if numbers is None or numbers.run != mark.run:
             if len(self._numbers) >= NAMES_MAX and numbers is None:
                 raise Refused("too many sources", f"want at most {NAMES_MAX} topics")
-            self._left_out[levels] += numbers.n_left_out if numbers is not None else 0
+            self._missing[levels] += numbers.n_missing if numbers is not None else 0
             self._numbers[levels] = _Numbers(mark)
         elif not numbers.take(mark.number):
             raise Refused("sent again")
 
     def missing(self, levels: tuple[str, ...]) -> int:
-        """Messages of a topic that were published and have not arrived, as their numbers tell."""
+        """How many messages of a topic were published, as their numbers show, and have not arrived."""
         numbers = self._numbers.get(levels)
-        return self._left_out[levels] + (numbers.n_left_out if numbers is not None else 0)
+        return self._missing[levels] + (numbers.n_missing if numbers is not None else 0)
 
     def topics(self) -> list[tuple[str, ...]]:
-        """The topics of which something has come."""
+        """The topics from which messages have arrived."""
         return list(self._numbers)
 
 
+class _Span(NamedTuple):
+    """A half-open range of numbers that have not arrived; `counts` where they are missing.
+
+    Messages published before the first one that arrived may still be sent again, but are not missing.
+    """
+
+    start: int
+    end: int
+    counts: bool
+
+
 class _Numbers:
-    """Which messages of one topic and run have come.
+    """Which messages of one topic and run have arrived.
 
     Attributes:
-        n_left_out: those between others that came, and have not come themselves.
+        run: the publisher's run.
+        n_missing: messages between others that arrived, and have not arrived themselves.
     """
 
     def __init__(self, first: Mark) -> None:
         self.run = first.run
-        self.n_left_out = 0
+        self.n_missing = 0
         self._newest = first.number
-        # Ranges (begin, end, whether they count) of what has not come. What was published before anybody listened may
-        # still be sent again, but is not missing.
-        self._gaps: list[tuple[int, int, bool]] = [(0, first.number, False)] if first.number else []
+        self._spans = [_Span(0, first.number, False)] if first.number else []
 
     def take(self, number: int) -> bool:
-        """Whether a message is new."""
+        """Note the arrival of a message. Returns whether it is new."""
         ahead = (number - self._newest + 0x80000000) % 0x100000000 - 0x80000000
-        number = self._newest + ahead  # It goes on beyond 32 bits.
+        number = self._newest + ahead  # Unwrapped beyond 32 bits.
         if ahead > 0:
             if ahead > 1:
-                # Nobody misses a million messages; that is a counter that was set.
-                counts = ahead <= 1_000_000
-                self.n_left_out += ahead - 1 if counts else 0
-                self._gaps = [*self._gaps[-GAPS_MAX + 1 :], (self._newest + 1, number, counts)]
+                counts = ahead <= JUMP_MAX
+                self.n_missing += ahead - 1 if counts else 0
+                self._spans = [*self._spans[-GAPS_MAX + 1 :], _Span(self._newest + 1, number, counts)]
             self._newest = number
             return True
-        for i, (begin, end, counts) in enumerate(self._gaps):
-            if begin <= number < end:
-                left = [(begin, number, counts), (number + 1, end, counts)]
-                self._gaps[i : i + 1] = [gap for gap in left if gap[0] < gap[1]]
-                self.n_left_out -= counts
+        for i, (start, end, counts) in enumerate(self._spans):
+            if start <= number < end:
+                parts = _Span(start, number, counts), _Span(number + 1, end, counts)
+                self._spans[i : i + 1] = [part for part in parts if part.start < part.end]
+                self.n_missing -= counts
                 return True
         return False
 
 
-def _floats(payload: bytes, n_floats: int, n_behind: int) -> np.ndarray:
-    """The floats between the head and what comes behind them, as the length of a message must have it."""
+def _floats(payload: bytes, n_floats: int, n_behind: int) -> NDArray[np.float32]:
+    """The floats between the head and the `n_behind` bytes at the end; refuses another length than that."""
     wanted = _HEAD.size + 4 * n_floats + n_behind
     if len(payload) != wanted:
         raise Refused("malformed", f"want {wanted} bytes, got {len(payload)}")
     floats = np.frombuffer(payload, _FLOATS, n_floats, _HEAD.size).astype(np.float32, copy=False)
     return floats if floats.flags.aligned else floats.copy()
+
+
+def _names(block: bytes) -> list[str]:
+    """Names from a block of one byte of length and as many bytes of UTF-8 each."""
+    names, start = [], 0
+    while start < len(block):
+        length = block[start]
+        name = block[start + 1 : start + 1 + length]
+        if len(name) < length:
+            raise Refused("malformed", "a plate's name extends beyond the end")
+        try:
+            names.append(name.decode())
+        except UnicodeDecodeError:
+            raise Refused("malformed", "want plates' names in UTF-8") from None
+        start += 1 + length
+    return names

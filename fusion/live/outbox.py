@@ -1,9 +1,9 @@
-"""What a store tells the chain beside its books: goods that moved, and what its sensors warned of.
+"""What a store sends to its chain besides its books: transfers of goods, and warnings of its sensors.
 
-One SQLite file in the store, only added to. The store's process writes into it as it goes; whoever ships reads it at
-leisure, so neither waits for the other. Rows are numbered from 1 in each of the two streams and chained by SHA-256 as
-the ledger's entries are. What was written before is silent, so that a store which goes on from a snapshot may tell
-again what it told before it died.
+One SQLite file in the store, append-only. The store's process writes into it and the shipper reads it, so that neither
+waits for the other. Rows are numbered from 1 in each of the two streams and chained by SHA-256 like the ledger's
+entries. A row that the file holds already is ignored, so a store that resumes from a snapshot may add again what it
+added before it was killed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fusion.sentences import sentence
 from fusion.store.models import Store
 
 FORMAT_VERSION = 1
-# Longest text of a warning's row; more of a message is cut off.
+# Longest text in a warning's row; longer messages are cut.
 TEXT_MAX = 2000
 
 STREAMS = ("goods", "health")
@@ -33,7 +33,8 @@ COLUMNS = {
     "goods": "seq, t_ns, key, debit, credit, gtin, quantity, hash",
     "health": "seq, t_ns, kind, subject, message, hash",
 }
-_NAMED_BY = {"goods": (2,), "health": (1, 2, 3, 4)}  # columns of a row that no other row has alike
+# Columns that together identify a row.
+_KEYS = {"goods": ("key",), "health": ("t_ns", "kind", "subject", "message")}
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
@@ -56,16 +57,16 @@ CREATE TABLE IF NOT EXISTS health (
 
 
 def genesis(store: str, stream: str) -> bytes:
-    """What the first row of a stream is chained to."""
+    """Hash that the first row of a stream is chained to."""
     return hashlib.sha256(_row_bytes(["fusion outbox", FORMAT_VERSION, store, stream])).digest()
 
 
 def chained(previous: bytes, row: Sequence[object]) -> bytes:
-    """SHA-256 over the predecessor's hash and a row, all columns but its own hash."""
+    """SHA-256 of the preceding row's hash and a row without its own hash."""
     return hashlib.sha256(previous + _row_bytes(row)).digest()
 
 
-# Made once: json.dumps would make one for every row.
+# json.dumps would make an encoder for every row.
 _ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
 
@@ -76,15 +77,18 @@ def _row_bytes(row: Sequence[object]) -> bytes:
 class Outbox:
     """One store's rows for the chain; several threads and processes may use the same file.
 
-    What a method has returned from is on disk. Holds no account and no pseudonym: a transfer's cart is named by its
-    visit.
+    When a method returns, its rows are on disk. They hold no account and no pseudonym: a cart is named by its visit.
+
+    Attributes:
+        where: path of the file, for messages.
+        store: id of the store.
     """
 
     def __init__(self, path: str | os.PathLike[str], store: Store) -> None:
-        """Open a store's outbox, or begin it.
+        """Open a store's outbox, or create it.
 
         Raises:
-            LedgerError: it cannot be used, or is another store's.
+            LedgerError: the file cannot be used, or belongs to another store.
         """
         self.where = os.fspath(path)
         self.store = store.id
@@ -101,20 +105,23 @@ class Outbox:
             raise LedgerError(f"{self.where}: want the outbox of {store.id!r}, format {FORMAT_VERSION}, got {found}")
 
     def add(self, transfers: Iterable[Transfer] = (), results: Iterable[Result] = ()) -> int:
-        """Keep transfers of a journal, and the warnings among results; all of them or none. Returns how many were new.
+        """Add transfers of a journal, and the warnings among results; all of them or none.
+
+        Returns:
+            How many were new.
 
         Raises:
-            IdempotencyConflict: a transfer's key was kept before with other contents.
+            IdempotencyConflict: the file holds a transfer's key with different contents.
             LedgerError: the file cannot be written.
         """
         goods = [
-            (one.t_ns, one.idempotency_key, str(one.debit), str(one.credit), one.gtin, one.quantity)
-            for one in transfers
+            (move.t_ns, move.idempotency_key, str(move.debit), str(move.credit), move.gtin, move.quantity)
+            for move in transfers
         ]
         warnings = [
-            (one.t_ns, *(_short(text) for text in (one.kind.value, one.subject, sentence(one))))
-            for one in results
-            if isinstance(one, Warning)
+            (result.t_ns, *(_shortened(text) for text in (result.kind.value, result.subject, sentence(result))))
+            for result in results
+            if isinstance(result, Warning)
         ]
         if not goods and not warnings:
             return 0
@@ -137,15 +144,16 @@ class Outbox:
         last = run(f"SELECT seq, hash FROM {stream} ORDER BY seq DESC LIMIT 1").fetchone()
         seq, digest = last or (0, genesis(self.store, stream))
         columns = COLUMNS[stream].split(", ")
-        names = " AND ".join(f"{columns[i]} = ?" for i in _NAMED_BY[stream])
+        content = columns[1:-1]
+        same_key = " AND ".join(f"{name} = ?" for name in _KEYS[stream])
         places = ", ".join("?" * len(columns))
         n_new = 0
         for row in rows:
-            values = [row[i - 1] for i in _NAMED_BY[stream]]
-            kept = run(f"SELECT {', '.join(columns[1:-1])} FROM {stream} WHERE {names}", values).fetchone()
-            if kept is not None:
-                if kept != row:
-                    raise IdempotencyConflict(f"{self.where}: have {kept}, got {row}")
+            key = [value for name, value in zip(content, row) if name in _KEYS[stream]]
+            recorded = run(f"SELECT {', '.join(content)} FROM {stream} WHERE {same_key}", key).fetchone()
+            if recorded is not None:
+                if recorded != row:
+                    raise IdempotencyConflict(f"{self.where}: have {recorded}, got {row}")
                 continue
             seq += 1
             digest = chained(digest, [seq, *row])
@@ -154,11 +162,11 @@ class Outbox:
         return n_new
 
     def newest(self, stream: str) -> int:
-        """Number of the newest row of a stream, 0 where there is none."""
+        """Number of the newest row of a stream; 0 if there is none."""
         return int(self._read(f"SELECT coalesce(max(seq), 0) FROM {stream}", ())[0][0])
 
     def rows_after(self, stream: str, seq: int, limit: int) -> list[Row]:
-        """At most `limit` rows of a stream after a number, in the order of COLUMNS."""
+        """At most `limit` rows of a stream after a number, with the columns of COLUMNS."""
         return self._read(f"SELECT {COLUMNS[stream]} FROM {stream} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
 
     def _read(self, statement: str, values: Sequence[int]) -> list[Row]:
@@ -169,6 +177,7 @@ class Outbox:
                 raise LedgerError(f"{self.where}: want an outbox that can be read, got: {error}") from error
 
     def close(self) -> None:
+        """Close the file."""
         self._connection.close()
 
     def __enter__(self) -> Outbox:
@@ -178,5 +187,5 @@ class Outbox:
         self.close()
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"

@@ -1,77 +1,132 @@
-"""Many live stores: processes that serve them, restarted from their snapshots, watched, and told of changes.
+"""Many live stores: their processes are started, watched, restarted from their checkpoints, and given changed stores.
 
-The supervisor holds no store's state and stands in no store's way: what a process does not say within some seconds it
-is asked for by a restart. Its own end ends the processes, each after a last snapshot; those of a supervisor that was
-killed see their pipe break and do the same. Extra `serve`.
+The supervisor holds no store's state and delays no store: a process that does not report within some seconds is
+restarted. When the supervisor stops, every process ends after a last snapshot; if the supervisor is killed, processes
+see their pipe break and do the same. Extra `serve`.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import signal
 import sys
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusion.errors import ConfigError, FusionError, extra
-from fusion.live.worker import AGAIN, Post, work
+from fusion.live.clock import SYSTEM_CLOCK, Clock
+from fusion.live.config import ServeConfig
+from fusion.live.metrics import HealthServer, prometheus_text
+from fusion.live.sources import check_source
+from fusion.live.worker import RESTART, work
 from fusion.money.retailers import Chain, Serving
 from fusion.store.models import Store
 
-# A process that says nothing for so long hangs; so does a store whose thread does not go on.
-HANG_S = 15.0
-# A process has this long to load its kernels and to open its books.
-START_MAX_S = 120.0
-# Pauses before a restart: none the first time, then doubled; none again after a store ran this long.
-PAUSE_MIN_S, STEADY_S = 0.5, 60.0
-# Store folders are looked at so often, memory as well.
-LOOK_S = 2.0
-STOP_MAX_S = 30.0
-SAID_KEPT = 20
+MESSAGES_MAX = 20
 _FILES = ("store.toml", "cameras.toml", "plates.csv", "products.csv", "planogram.csv", "prices.toml")
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times after which the supervisor acts, in seconds.
+
+    Attributes:
+        hang_s: a process that does not report for this long hangs, and so does a store whose thread makes no step.
+        start_max_s: the same while a process loads its kernels and opens its books.
+        pause_min_s: pause before the second restart after deaths in a row; there is none before the first, and each
+            further one doubles.
+        steady_s: a store that ran this long starts without a pause again.
+        look_s: time between looks at store folders and memory.
+        stop_max_s: processes have this long to end.
+    """
+
+    hang_s: float = 15.0
+    start_max_s: float = 120.0
+    pause_min_s: float = 0.5
+    steady_s: float = 60.0
+    look_s: float = 2.0
+    stop_max_s: float = 30.0
+
+
+LIMITS = Limits()
+
+
 @dataclass
-class _Served:
+class _Store:
     """What the supervisor knows of a store.
 
     Attributes:
+        config: what its process is given.
         state: "starting", "live", "waiting" (for its restart), "parked", "ended" (its source did), "stopped".
-        why: of "waiting" and "parked".
-        refused: what is wrong with its folder as it is now, while it goes on as before; "" where nothing is.
+        why: reason of "waiting" and "parked".
+        refused: what is wrong with its folder now, while it continues with the previous content; "" if nothing is.
+        restarts: restarts after deaths.
+        deaths_s: when it died, of late.
+        status: what its process reported last.
+        messages: the newest messages of its process and about it.
+        files: stamps of its folder's files when they were read.
+        memory_bytes: its share of its process's memory.
     """
 
-    post: Post
+    config: ServeConfig
     state: str = "starting"
     why: str = ""
     refused: str = ""
     restarts: int = 0
     deaths_s: deque[float] = field(default_factory=deque)
     status: dict[str, Any] = field(default_factory=dict)
-    said: deque[str] = field(default_factory=lambda: deque(maxlen=SAID_KEPT))
+    messages: deque[str] = field(default_factory=lambda: deque(maxlen=MESSAGES_MAX))
     files: tuple[object, ...] = ()
     memory_bytes: int = 0
-    alone: bool = False
+
+    def health(self) -> dict[str, Any]:
+        """As /healthz shows it."""
+        return {
+            "state": self.state, "why": self.why, "configuration_refused": self.refused, "restarts": self.restarts,
+            "memory_bytes": self.memory_bytes, "messages": list(self.messages),
+            **{key: value for key, value in self.status.items() if key not in ("messages", "beat")},
+        }  # fmt: skip
+
+
+class _Beat(NamedTuple):
+    """How many steps a store has made, and when that last changed."""
+
+    n_steps: int
+    since_s: float
 
 
 @dataclass
 class _Process:
+    """A process and the stores that it serves.
+
+    Attributes:
+        stores: ids of the stores.
+        process, pipe: the process, and the connection to it.
+        started_s, heard_s: when it was started, and when it last reported.
+        beats: by store.
+        killed: why the supervisor killed it; "" unless it did.
+    """
+
     stores: list[str]
     process: Any
     pipe: Any
-    began_s: float
+    started_s: float
     heard_s: float
-    beats: dict[str, tuple[int, float]] = field(default_factory=dict)
+    beats: dict[str, _Beat] = field(default_factory=dict)
     killed: str = ""
+
+
+class _Due(NamedTuple):
+    """Stores to be started together, and when."""
+
+    at_s: float
+    stores: list[str]
 
 
 class Supervisor:
@@ -84,70 +139,84 @@ class Supervisor:
         port: of /metrics and /healthz on this machine.
     """
 
-    def __init__(self, path: str | Path, tell: Callable[[str], object] = print) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        report: Callable[[str], object] = print,
+        *,
+        limits: Limits = LIMITS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         """Read the file and every store's folder, strictly.
+
+        Args:
+            path: of chain.toml.
+            report: called with each message for the operator.
+            limits: times after which the supervisor acts.
+            clock: measures them.
 
         Raises:
             ConfigError: with every fault; nothing was started.
             FusionError: the port is taken, or the extra is missing.
         """
         with extra("serve"):
-            import prometheus_client  # noqa: F401 told before anything is started
-        self._path, self._tell = Path(path), tell
+            import prometheus_client  # noqa: F401 reported before anything is started
+        self._path, self._report, self._limits, self._clock = Path(path), report, limits, clock
         self._chain = Chain.load(path)
         serving = self._chain.serving
         if serving is None:
             raise ConfigError(f"{self._path.name}: want a section [serve], got none")
         self._serving: Serving = serving
-        self._stores = {store_id: _Served(post) for store_id, post in self._posts()}
+        self._stores = {config.store.id: _Store(config) for config in self._configs()}
         self._lock = threading.RLock()
-        for served in self._stores.values():
-            served.files = _files(self._folder(served))
+        for store in self._stores.values():
+            store.files = _stamps(self._folder(store))
         self._processes: list[_Process] = []
-        self._due: list[tuple[float, list[str]]] = []
+        self._due: list[_Due] = []
         self._stopping, self._reload = threading.Event(), threading.Event()
-        # Children are copies of one process that has loaded the engine: they start at once and share what it holds.
+        # Processes are forked from one that has loaded the engine: they start at once and share its memory.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["fusion.live.worker", "fusion.live.warm"])
         try:
-            self._http = _listen(self, serving.port)
+            self._http = HealthServer(self.health, serving.port)
         except OSError as error:
             raise FusionError(f"port {serving.port}: {error}") from None
-        self.port = self._http.server_address[1]
+        self.port = self._http.port
         self._chain_file = _stamp(self._path)
-        threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True).start()
+        threading.Thread(target=self._http.run, name="metrics", daemon=True).start()
 
-    def _posts(self) -> Iterator[tuple[str, Post]]:
+    def _configs(self) -> Iterator[ServeConfig]:
+        """Configurations of the stores to serve. Raises ConfigError with every fault."""
         serving, base = self._serving, self._path.resolve().parent
-        listed = {(base / one.store).resolve(): one for one in serving.store}
-        anchor_s = time.monotonic()
-        n = 0
-        faults: list[str] = []
-        for stores in self._chain.stores.values():
-            for store in stores:
-                one = listed.get(self._chain.folders[store.id].resolve())
-                source, options = (one.source, one.options) if one else (serving.source, serving.options)
-                if source is None:
-                    continue
-                if not store.id.replace("_", "").replace("-", "").isalnum():
-                    faults.append(f"store {store.id!r}: want an id of letters, digits, - and _ to name files by")
-                    continue
-                post = Post(
-                    store, base / serving.out / store.id, base, source, dict(options), anchor_s,
-                    serving.snapshot_every_s, serving.layout_wait_s,
-                )  # fmt: skip
-                try:
-                    yield store.id, post.checked()
-                except ConfigError as error:
-                    faults += error.faults
-                n += 1
-        if not n and not faults:
+        listed = {(base / entry.store).resolve(): entry for entry in serving.store}
+        anchor_s = self._clock.monotonic_s()
+        configs, faults = [], []
+        for store in (store for stores in self._chain.stores.values() for store in stores):
+            entry = listed.get(self._chain.folders[store.id].resolve())
+            source = entry.source if entry else serving.source
+            options = entry.options if entry else serving.options
+            if source is None:
+                continue
+            if not store.id.replace("_", "").replace("-", "").isalnum():
+                faults.append(f"store {store.id!r}: want an id of letters, digits, - and _, since it names files")
+                continue
+            config = ServeConfig(
+                store, base / serving.out / store.id, base, source, dict(options), anchor_s,
+                snapshot_every_s=serving.snapshot_every_s, layout_wait_s=serving.layout_wait_s,
+            )  # fmt: skip
+            configs.append(config)
+            try:
+                check_source(config)
+            except ConfigError as error:
+                faults += error.faults
+        if not configs and not faults:
             faults.append(f"{self._path.name}: serve: want a source, or stores with theirs, got neither")
         if faults:
             raise ConfigError(faults)
+        yield from configs
 
-    def _folder(self, served: _Served) -> Path:
-        return self._chain.folders[served.post.store.id]
+    def _folder(self, store: _Store) -> Path:
+        return self._chain.folders[store.config.store.id]
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
@@ -157,20 +226,20 @@ class Supervisor:
         for first in range(0, len(names), size):
             self._start(names[first : first + size])
         self._say("", f"{len(names)} stores; http://127.0.0.1:{self.port}/healthz and /metrics")
-        look_s = time.monotonic() + LOOK_S
+        look_s = self._clock.monotonic_s() + self._limits.look_s
         while not self._stopping.is_set() and (self._processes or self._due):
-            self._listen(0.1)
-            now_s = time.monotonic()
-            due = [names for at_s, names in self._due if at_s <= now_s]
-            self._due = [one for one in self._due if one[0] > now_s]
-            for names in due:
-                self._start(names)
+            self._hear_all(0.1)
+            now_s = self._clock.monotonic_s()
+            due = [entry for entry in self._due if entry.at_s <= now_s]
+            self._due = [entry for entry in self._due if entry.at_s > now_s]
+            for entry in due:
+                self._start(entry.stores)
             if now_s >= look_s or self._reload.is_set():
                 asked = self._reload.is_set()
                 self._reload.clear()
-                look_s = now_s + LOOK_S
+                look_s = now_s + self._limits.look_s
                 self._look(asked)
-            self._watch(now_s)
+            self._end_hanging(now_s)
         self._end()
 
     def stop(self) -> None:
@@ -184,204 +253,208 @@ class Supervisor:
     def pids(self) -> dict[str, int]:
         """Process of every store that has one."""
         with self._lock:
-            return {name: one.process.pid for one in self._processes for name in one.stores}
+            return {name: process.process.pid for process in self._processes for name in process.stores}
 
     def _start(self, names: list[str]) -> None:
         ours, theirs = self._context.Pipe()
-        posts = [self._stores[name].post for name in names]
+        configs = [self._stores[name].config for name in names]
         limit = self._serving.memory_max_mb * len(names) << 20
-        process = self._context.Process(target=work, args=(posts, theirs, limit), name="fusion store", daemon=False)
+        process = self._context.Process(target=work, args=(configs, theirs, limit), name="fusion store", daemon=False)
         process.start()
         theirs.close()
-        now_s = time.monotonic()
+        now_s = self._clock.monotonic_s()
         with self._lock:
             self._processes.append(_Process(names, process, ours, now_s, now_s))
             for name in names:
                 self._stores[name].state, self._stores[name].why = "starting", ""
 
-    def _listen(self, timeout_s: float) -> None:
+    def _hear_all(self, timeout_s: float) -> None:
+        """Take what processes report, and deal with those that have ended."""
         by_handle: dict[Any, _Process] = {}
-        for one in self._processes:
-            by_handle[one.pipe] = one
-            by_handle[one.process.sentinel] = one
+        for process in self._processes:
+            by_handle[process.pipe] = process
+            by_handle[process.process.sentinel] = process
         ready: list[Any] = wait(list(by_handle), timeout_s) if by_handle else []
         if not by_handle:
             self._stopping.wait(timeout_s)
         ended = []
         for handle in ready:
-            one = by_handle[handle]
-            self._hear(one)
-            if handle is one.process.sentinel and one not in ended:
-                ended.append(one)
-        for one in ended:
-            self._ended(one)
+            process = by_handle[handle]
+            self._hear(process)
+            if handle is process.process.sentinel:
+                ended.append(process)
+        for process in ended:
+            self._after_end(process)
 
-    def _hear(self, one: _Process) -> None:
+    def _hear(self, process: _Process) -> None:
         with suppress(EOFError, OSError):
-            while one.pipe.poll():
-                statuses, one.heard_s = one.pipe.recv(), time.monotonic()
+            while process.pipe.poll():
+                statuses, process.heard_s = process.pipe.recv(), self._clock.monotonic_s()
                 with self._lock:
                     for name, status in statuses.items():
-                        self._heard(one, name, status)
+                        self._take_status(process, name, status)
 
-    def _heard(self, one: _Process, name: str, status: dict[str, Any]) -> None:
-        served = self._stores[name]
-        served.status = status
-        for said in status["said"]:
-            self._say(name, said)
-        before = one.beats.get(name)
-        if before is None or before[0] != status["beat"]:
-            one.beats[name] = status["beat"], one.heard_s
-        if status["ready"] and served.state == "starting":
-            served.state = "live"
+    def _take_status(self, process: _Process, name: str, status: dict[str, Any]) -> None:
+        store = self._stores[name]
+        store.status = status
+        for message in status["messages"]:
+            self._say(name, message)
+        before = process.beats.get(name)
+        if before is None or before.n_steps != status["beat"]:
+            process.beats[name] = _Beat(status["beat"], process.heard_s)
+        if status["ready"] and store.state == "starting":
+            store.state = "live"
 
-    def _ended(self, one: _Process) -> None:
-        """A process is gone: what becomes of its stores."""
-        one.process.join()
-        one.pipe.close()
-        code, now_s = one.process.exitcode, time.monotonic()
+    def _after_end(self, process: _Process) -> None:
+        """A process has ended: decide what becomes of its stores."""
+        process.process.join()
+        process.pipe.close()
+        code, now_s = process.process.exitcode, self._clock.monotonic_s()
         with self._lock:
-            self._processes.remove(one)
-            # Whatever became of the process, a store whose source has ended is done.
-            over = [name for name in one.stores if self._stores[name].status.get("over")]
+            self._processes.remove(process)
+            # However the process ended, a store whose source has ended is done.
+            over = [name for name in process.stores if self._stores[name].status.get("over")]
             for name in over:
                 self._stores[name].state = "ended"
-            one.stores = [name for name in one.stores if name not in over]
-            if not one.stores:
+            names = [name for name in process.stores if name not in over]
+            if not names:
                 return
-            sick = [name for name in one.stores if self._stores[name].status.get("failure")]
-            if code == 0 and not one.killed:
-                for name in one.stores:
+            if code == 0 and not process.killed:
+                for name in names:
                     self._stores[name].state = "stopped"
                 if not self._stopping.is_set():
-                    self._due.append((now_s, one.stores))
+                    self._due.append(_Due(now_s, names))
                 return
-            if code == AGAIN:
-                self._due.append((now_s, one.stores))
+            if code == RESTART:
+                self._due.append(_Due(now_s, names))
                 return
-            how = one.killed or (f"signal {-code}" if code < 0 else f"exit code {code}")
+            how = process.killed or (f"signal {-code}" if code < 0 else f"exit code {code}")
+            sick = [name for name in names if self._stores[name].status.get("failure")]
             if sick:
-                # Those beside it ended properly and go on at once.
-                well = [name for name in one.stores if name not in sick]
+                # Its neighbours ended normally and start again at once.
+                well = [name for name in names if name not in sick]
                 if well:
-                    self._due.append((now_s, well))
+                    self._due.append(_Due(now_s, well))
             else:
-                sick = one.stores
+                sick = names
             if len(sick) > 1:
-                # Nobody knows which of them it was: from now on each dies alone.
+                # It is unknown which of them caused it: from now on a death concerns one store.
                 self._say("", f"{', '.join(sick)}: {how}; each gets a process of its own")
             for name in sick:
-                self._died(name, self._stores[name].status.get("failure") or how, now_s, now_s - one.began_s)
+                self._after_death(name, self._stores[name].status.get("failure") or how, now_s - process.started_s)
 
-    def _died(self, name: str, why: str, now_s: float, ran_s: float) -> None:
-        served, serving = self._stores[name], self._serving
-        served.status = {**served.status, "failure": ""}
-        served.deaths_s.append(now_s)
-        while served.deaths_s and served.deaths_s[0] < now_s - serving.deaths_within_s:
-            served.deaths_s.popleft()
-        n = len(served.deaths_s)
+    def _after_death(self, name: str, why: str, ran_s: float) -> None:
+        """Park a store that dies too often, else start it again after a pause."""
+        store, serving, limits = self._stores[name], self._serving, self._limits
+        now_s = self._clock.monotonic_s()
+        store.status = {**store.status, "failure": ""}
+        store.deaths_s.append(now_s)
+        while store.deaths_s and store.deaths_s[0] < now_s - serving.deaths_within_s:
+            store.deaths_s.popleft()
+        n = len(store.deaths_s)
         if n >= serving.deaths_max:
-            served.state, served.why = "parked", f"{n} deaths in {serving.deaths_within_s:g} s, the last by {why}"
-            self._say(name, f"parked: {served.why}")
+            store.state = "parked"
+            store.why = f"{n} deaths in {serving.deaths_within_s:g} s, the last by {why}"
+            self._say(name, f"parked: {store.why}")
             return
-        pause_s = 0.0 if n == 1 or ran_s > STEADY_S else min(PAUSE_MIN_S * 2 ** min(n - 2, 20), serving.pause_max_s)
-        served.state, served.why = "waiting", why
-        served.restarts += 1
-        self._due.append((now_s + pause_s, [name]))
+        pause_s = min(limits.pause_min_s * 2 ** min(n - 2, 20), serving.pause_max_s)
+        if n == 1 or ran_s > limits.steady_s:
+            pause_s = 0.0
+        store.state, store.why = "waiting", why
+        store.restarts += 1
+        self._due.append(_Due(now_s + pause_s, [name]))
         self._say(name, f"died: {why}; starts again" + (f" in {pause_s:g} s" if pause_s else ""))
 
-    def _watch(self, now_s: float) -> None:
-        for one in list(self._processes):
-            if one.killed:
+    def _end_hanging(self, now_s: float) -> None:
+        for process in list(self._processes):
+            if process.killed:
                 continue
-            starting = any(self._stores[name].state == "starting" for name in one.stores)
-            limit_s = START_MAX_S if starting else HANG_S
-            # A store whose source has ended stands still beside those that go on.
-            going = {name for name in one.stores if not self._stores[name].status.get("over")}
-            stuck = [name for name in going & one.beats.keys() if one.heard_s - one.beats[name][1] > limit_s]
-            if now_s - one.heard_s > limit_s:
-                self._kill(one, f"said nothing for {limit_s:g} s")
+            starting = any(self._stores[name].state == "starting" for name in process.stores)
+            limit_s = self._limits.start_max_s if starting else self._limits.hang_s
+            # A store whose source has ended makes no steps beside others that do.
+            active = {name for name in process.stores if not self._stores[name].status.get("over")}
+            beats = {name: beat for name, beat in process.beats.items() if name in active}
+            stuck = [name for name, beat in beats.items() if process.heard_s - beat.since_s > limit_s]
+            if now_s - process.heard_s > limit_s:
+                self._kill(process, f"did not report for {limit_s:g} s")
             elif stuck:
-                self._kill(one, f"{', '.join(stuck)} did not go on for {limit_s:g} s")
+                self._kill(process, f"{', '.join(stuck)} made no step for {limit_s:g} s")
 
-    def _kill(self, one: _Process, why: str) -> None:
-        one.killed = why
-        one.process.kill()
+    def _kill(self, process: _Process, why: str) -> None:
+        process.killed = why
+        process.process.kill()
 
     # ---- configuration and memory ------------------------------------------------------------------------------------
 
     def _look(self, asked: bool) -> None:
-        """At memory, and at whether a store's folder has changed."""
-        for one in self._processes:
-            used = _memory_bytes(one.process.pid)
-            for name in one.stores:
-                self._stores[name].memory_bytes = used // len(one.stores)
-            limit = self._serving.memory_max_mb * len(one.stores)
-            if used > limit << 20 and not one.killed:
-                self._kill(one, f"{used >> 20} MiB of memory, want at most {limit}")
-        for name, served in self._stores.items():
-            files = _files(self._folder(served))
-            if files == served.files and not (asked and served.state == "parked"):
+        """Check memory, and whether a store's folder has changed; `asked` by `reload`."""
+        for process in self._processes:
+            used = _memory_bytes(process.process.pid)
+            for name in process.stores:
+                self._stores[name].memory_bytes = used // len(process.stores)
+            limit = self._serving.memory_max_mb * len(process.stores)
+            if used > limit << 20 and not process.killed:
+                self._kill(process, f"{used >> 20} MiB of memory, want at most {limit}")
+        for name, store in self._stores.items():
+            files = _stamps(self._folder(store))
+            if files == store.files and not (asked and store.state == "parked"):
                 continue
-            served.files = files
-            self._changed(name, served)
+            store.files = files
+            self._apply_change(name, store)
         stamp = _stamp(self._path)
         if stamp != self._chain_file:
             self._chain_file = stamp
-            self._say("", f"{self._path.name} has changed: what it says holds from the next start")
+            self._say("", f"{self._path.name} has changed, which takes effect at the next start")
 
-    def _changed(self, name: str, served: _Served) -> None:
+    def _apply_change(self, name: str, served: _Store) -> None:
         try:
             store = Store.load(self._folder(served))
             if store.id != name:
                 raise ConfigError(f"store.toml: id: want {name!r} as before, got {store.id!r}")
-            if store.currency != served.post.store.currency:
-                was = served.post.store.currency
+            if store.currency != served.config.store.currency:
+                was = served.config.store.currency
                 raise ConfigError(f"store.toml: currency: want {was!r} as in the books, got {store.currency!r}")
         except ConfigError as error:
             served.refused = str(error)
-            self._say(name, f"changed configuration refused, the old one goes on: {error}")
+            self._say(name, f"changed configuration refused, continues with the previous one: {error}")
             return
         served.refused = ""
         with self._lock:
-            served.post = replace(served.post, store=store)
+            served.config = replace(served.config, store=store)
             if served.state == "parked":
                 served.deaths_s.clear()
-                self._due.append((time.monotonic(), [name]))
+                self._due.append(_Due(self._clock.monotonic_s(), [name]))
                 self._say(name, "is tried again")
                 return
-            for one in self._processes:
-                if name in one.stores:
+            for process in self._processes:
+                if name in process.stores:
                     with suppress(OSError):
-                        one.pipe.send(("store", store))
+                        process.pipe.send(("store", store))
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        for one in self._processes:
+        for process in self._processes:
             with suppress(OSError):
-                one.pipe.send(("stop",))
-        deadline_s = time.monotonic() + STOP_MAX_S
-        self._due = []
-        while self._processes and time.monotonic() < deadline_s:
-            self._listen(0.1)
-            self._due = []
-        for one in list(self._processes):
-            self._kill(one, "did not end")
-            self._ended(one)
+                process.pipe.send(("stop",))
+        deadline_s = self._clock.monotonic_s() + self._limits.stop_max_s
+        while self._processes and self._clock.monotonic_s() < deadline_s:
+            self._hear_all(0.1)
+        for process in list(self._processes):
+            self._kill(process, "did not end")
+            self._after_end(process)
         self._due = []
         with self._lock:
-            for served in self._stores.values():
-                if served.state not in ("parked", "ended"):
-                    served.state = "stopped"
+            for store in self._stores.values():
+                if store.state not in ("parked", "ended"):
+                    store.state = "stopped"
         self._say("", "ended")
 
     def close(self) -> None:
-        """Give the port back; ends what still runs."""
+        """Free the port; ends what still runs."""
         if self._processes:
             self._end()
-        self._http.shutdown()
-        self._http.server_close()
+        self._http.close()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -389,123 +462,30 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ---- what is shown -----------------------------------------------------------------------------------------------
+    # ---- reports -----------------------------------------------------------------------------------------------------
 
-    def _say(self, name: str, said: str) -> None:
+    def _say(self, name: str, message: str) -> None:
+        """Report a message about a store, or about all of them where the name is ""."""
         if name:
-            self._stores[name].said.append(said)
-        self._tell(f"{name}: {said}" if name else said)
+            self._stores[name].messages.append(message)
+        self._report(f"{name}: {message}" if name else message)
 
     def health(self) -> dict[str, Any]:
-        """State of every store as plain data: what /healthz gives."""
+        """State of every store as plain data, as /healthz gives it."""
         with self._lock:
-            stores = {
-                name: {
-                    "state": one.state, "why": one.why, "configuration_refused": one.refused,
-                    "restarts": one.restarts, "memory_bytes": one.memory_bytes, "said": list(one.said),
-                    **{key: value for key, value in one.status.items() if key not in ("said", "beat")},
-                }
-                for name, one in self._stores.items()
-            }  # fmt: skip
-        well = all(one["state"] in ("live", "ended") and not one["configuration_refused"] for one in stores.values())
+            stores = {name: store.health() for name, store in self._stores.items()}
+        well = all(
+            store["state"] in ("live", "ended") and not store["configuration_refused"] for store in stores.values()
+        )
         return {"well": well, "stores": stores}
 
     def metrics(self) -> bytes:
-        """The same for Prometheus."""
-        from prometheus_client import CollectorRegistry, generate_latest
-
-        registry = CollectorRegistry()
-        registry.register(_Collector(self.health()["stores"]))
-        return generate_latest(registry)
-
-
-class _Collector:
-    def __init__(self, stores: dict[str, dict[str, Any]]) -> None:
-        self._stores = stores
-
-    def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        def gauge(name: str, what: str, value: Callable[[dict[str, Any]], float | None]) -> Any:
-            family = GaugeMetricFamily(f"fusion_store_{name}", what, labels=["store"])
-            for store, one in self._stores.items():
-                found = value(one)
-                if found is not None:
-                    family.add_metric([store], found)
-            return family
-
-        def counter(name: str, what: str, label: str, values: Callable[[dict[str, Any]], dict[str, float]]) -> Any:
-            family = CounterMetricFamily(f"fusion_store_{name}", what, labels=["store", label])
-            for store, one in self._stores.items():
-                for key, n in values(one).items():
-                    family.add_metric([store, key], n)
-            return family
-
-        yield gauge("up", "1 while the store is served", lambda one: float(one["state"] == "live"))
-        yield gauge("parked", "1 where it died too often", lambda one: float(one["state"] == "parked"))
-        yield gauge("configuration_refused", "1 while its folder is faulty",
-                    lambda one: float(bool(one["configuration_refused"])))  # fmt: skip
-        yield gauge("memory_bytes", "proportional share of resident memory", lambda one: one["memory_bytes"])
-        yield gauge("queue", "observations that wait for the engine", lambda one: one.get("queue"))
-        yield gauge("lag_seconds", "how long what the engine took last had waited", lambda one: one.get("lag_s"))
-        yield gauge("lost_seconds", "sensors' data lost at the last restart", lambda one: one.get("lost_s"))
-        yield gauge("newest_seconds", "newest data time, since 1970",
-                    lambda one: one["newest_ns"] * 1e-9 if one.get("newest_ns") else None)  # fmt: skip
-        yield gauge("snapshot_seconds", "until the newest snapshot was on disk", lambda one: one.get("snapshot_s"))
-        yield gauge("snapshot_stall_seconds", "how long the engine stood still for it",
-                    lambda one: one.get("snapshot_stall_s"))  # fmt: skip
-        yield gauge("snapshot_age_seconds", "data time since the newest snapshot",
-                    lambda one: (one["newest_ns"] - one["snapshot_ns"]) * 1e-9
-                    if one.get("snapshot_ns") else None)  # fmt: skip
-        steps = GaugeMetricFamily("fusion_store_step_seconds", "time of an engine's step", labels=["store", "quantile"])
-        for store, one in self._stores.items():
-            for key, quantile in (("p50", "0.5"), ("p99", "0.99"), ("max", "1")):
-                if "step_us" in one:
-                    steps.add_metric([store, quantile], one["step_us"][key] * 1e-6)
-        yield steps
-        yield counter("busy_seconds", "time in the engine's steps, also of before its snapshot", "kind",
-                      lambda one: {"step": one["busy_s"]} if "busy_s" in one else {})  # fmt: skip
-        yield counter("restarts", "times that its process was started again", "cause",
-                      lambda one: {"death": one["restarts"]})  # fmt: skip
-        yield counter("dropped", "observations dropped under overload", "stream", lambda one: one.get("dropped", {}))
-        yield counter("not_used", "what came in and could not be used", "reason", lambda one: one.get("not_used", {}))
-        yield counter("receipts", "receipts posted by this process", "status", lambda one: one.get("receipts", {}))
-        yield counter("observations", "what the engine was given, and more", "kind", lambda one: one.get("counts", {}))
-
-
-def _listen(supervisor: Supervisor, port: int) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 10.0
-
-        def do_GET(self) -> None:
-            if self.path == "/metrics":
-                status, kind, text = 200, "text/plain; version=0.0.4; charset=utf-8", supervisor.metrics()
-            elif self.path == "/healthz":
-                health = supervisor.health()
-                status, kind = 200 if health["well"] else 503, "application/json"
-                text = json.dumps(health).encode()
-            else:
-                status, kind, text = 404, "text/plain", b"want /metrics or /healthz\n"
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            pass  # Somebody who asked and went away.
-
-    return Server(("127.0.0.1", port), Handler)
+        """The same for Prometheus, as /metrics gives it."""
+        return prometheus_text(self.health())
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written; None without the file."""
     try:
         found = path.stat()
     except OSError:
@@ -513,12 +493,12 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _files(folder: Path) -> tuple[object, ...]:
+def _stamps(folder: Path) -> tuple[object, ...]:
     return tuple(_stamp(folder / name) for name in _FILES)
 
 
 def _memory_bytes(pid: int) -> int:
-    """Proportional share of what a process holds: what several share counts once in their sum."""
+    """Proportional share of a process's memory: pages that several processes share count once in their sum."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -529,18 +509,18 @@ def _memory_bytes(pid: int) -> int:
 
 
 def serve(path: str | Path) -> int:
-    """The command: serve until SIGTERM or SIGINT; SIGHUP reads the store folders at once."""
+    """Run the command: serve until SIGTERM or SIGINT; SIGHUP reads the store folders at once. Returns its exit code."""
 
-    def tell(said: str) -> None:
-        print(said, file=sys.stderr, flush=True)
+    def report(message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
 
-    with Supervisor(path, tell) as supervisor:
+    with Supervisor(path, report) as supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.stop())
         signal.signal(signal.SIGHUP, lambda *_: supervisor.reload())
         supervisor.run()
-        states = Counter(one["state"] for one in supervisor.health()["stores"].values())
+        states = Counter(store["state"] for store in supervisor.health()["stores"].values())
     return 1 if states["parked"] else 0
 
 
-__all__ = ["Supervisor", "serve"]
+__all__ = ["Limits", "Supervisor", "serve"]

@@ -1,7 +1,7 @@
-"""Loads what every store's process needs, once: imported by the process that they are copied from."""
+"""Loads once what every store's process needs: imported by the process from which they are forked."""
 
 from fusion.engine import Engine
 from fusion.simulation import demo_store
 
-# Kernels are loaded from the cache, or compiled, at the first engine.
+# The first engine loads kernels from the cache, or compiles them.
 Engine(demo_store(n_cameras=2, n_plates=2))

@@ -16,7 +16,8 @@ from fusion.gates.codes import CodeVerifier, UsedCodes, public_key
 from fusion.gates.keeper import GateKeeper
 from fusion.gates.pseudonyms import Pseudonyms
 from fusion.gates.verifiers import OpenDoor, StaffList, Verifier
-from fusion.live.mqtt import Broker, Live
+from fusion.live.connection import Broker
+from fusion.live.mqtt import Live
 from fusion.money.ledger import Ledger
 from fusion.observations import Observation
 from fusion.results import PersonEntered, Receipt, Result
@@ -58,7 +59,7 @@ class LiveFront(Front):
             password = _text(settings.password_file, "the broker's password").rstrip("\r\n")
         keeper = self._gate_keeper(settings, out)
         broker = Broker.of(settings.broker, password, settings.authorities)
-        self.streams = Live(broker, store, decide=keeper.scan, tell=report)
+        self.streams = Live(broker, store, decide=keeper.scan, warn=report)
         self.counts = self.streams
         self._writer = self._recording_writer(settings.record) if settings.record is not None else None
         for number in (signal.SIGINT, signal.SIGTERM):

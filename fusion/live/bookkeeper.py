@@ -1,0 +1,240 @@
+"""From an engine's results to a store's books: visits, receipts with their doubts, evidence, goods for the chain."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TextIO
+
+from fusion.engine import Engine
+from fusion.errors import IdempotencyConflict
+from fusion.files.results import evidence_row
+from fusion.goods.journal import cart
+from fusion.live.config import ServeConfig
+from fusion.live.gaps import Gaps
+from fusion.live.outbox import Outbox
+from fusion.money.ledger import Ledger
+from fusion.money.prices import PriceBook
+from fusion.money.visits import OpenVisit
+from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus, Warning
+from fusion.store.models import Store
+
+# A visit that is in the books but not in the resumed engine has this long to reappear in data that are sent again.
+REAPPEAR_S = 5.0
+
+
+class Bookkeeper:
+    """Enters visits and receipts into the ledger; whatever the books hold from before a restart stands.
+
+    Results may arrive a second time after a restart. The ledger ignores duplicates; a receipt that differs the second
+    time leaves the first one standing and raises a doubt about everybody who was in the store at that time.
+
+    Attributes:
+        ledger: the store's books.
+        outbox: goods and warnings for the chain.
+        receipts: receipts that this process has posted, by status.
+        n_billed_before: receipts that differed from what the books held from before a restart.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        ledger: Ledger,
+        outbox: Outbox,
+        evidence: TextIO,
+        gaps: Gaps,
+        report: Callable[[str], object],
+    ) -> None:
+        """Use open books.
+
+        Args:
+            config: of the store.
+            ledger: its books.
+            outbox: its outbox.
+            evidence: file for the evidence of receipts in review, open for appending.
+            gaps: lost data, and the doubts that they raise.
+            report: takes messages for the operator.
+        """
+        self.ledger, self.outbox = ledger, outbox
+        self.receipts: Counter[str] = Counter()
+        self.n_billed_before = 0
+        self._evidence, self._gaps, self._report = evidence, gaps, report
+        self._currency, self._prices = config.store.currency, PriceBook(config.store)
+        self._goods_remembered_ns = round(config.goods_remembered_s * 1e9)
+        self._missing: dict[str, OpenVisit] = {}
+        self._n_shipped = 0  # transfers of the engine's journal that the outbox holds
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, config: ServeConfig, gaps: Gaps, report: Callable[[str], object]) -> Iterator[Bookkeeper]:
+        """Open the books in a store's folder, until the block ends. Raises LedgerError."""
+        folder, store = config.folder, config.store
+        with contextlib.ExitStack() as stack:
+            ledger = stack.enter_context(Ledger.open(folder / f"{store.id}.sqlite", store))
+            outbox = stack.enter_context(Outbox(folder / "outbox.sqlite", store))
+            evidence = stack.enter_context(open(folder / "evidence.jsonl", "a", encoding="utf-8"))
+            _end_torn_line(evidence)
+            yield cls(config, ledger, outbox, evidence, gaps, report)
+
+    def adopt(self, store: Store) -> None:
+        """Use the prices and names of a changed store from now on."""
+        self.ledger.adopt(store)
+        self._currency, self._prices = store.currency, PriceBook(store)
+
+    # ---- visits ------------------------------------------------------------------------------------------------------
+
+    def oldest_enter_ns(self, default_ns: int) -> int:
+        """When the oldest open visit began; `default_ns` where none is open."""
+        return min((visit.enter_ns for visit in self.ledger.open_visits()), default=default_ns)
+
+    def enter(self, entered: PersonEntered) -> None:
+        """Open a person's visit in the books."""
+        visit = entered.visit
+        if visit is None:
+            return
+        self._missing.pop(visit, None)
+        try:
+            if self.ledger.open_visit(visit, entered.account, entered.t_ns):
+                return
+            known = self.ledger.standing(visit)
+            same_account = known is None or known.status != "open" or known.account == entered.account
+        except IdempotencyConflict:
+            same_account = False
+        if not same_account:
+            self._gaps.doubt(visit, ReasonKind.ACCOUNT_CHANGED)
+            self._report(f"visit {visit}: had another account before the restart; goes to review")
+
+    def doubt_open_visits(self, kind: ReasonKind) -> None:
+        """Send the receipts of all open visits to review."""
+        for visit in self.ledger.open_visits():
+            self._gaps.doubt(visit.visit, kind)
+
+    def review_open_visits(self, now_ns: int, kind: ReasonKind) -> None:
+        """Put every open visit into review with an empty receipt, since it cannot be continued."""
+        visits = self.ledger.open_visits()
+        if visits:
+            self.ledger.review_open_visits(max(now_ns, *(visit.enter_ns for visit in visits)), Reason(kind))
+            self.receipts[ReceiptStatus.REVIEW] += len(visits)
+        self._missing = {}
+
+    def expect(self, engine: Engine) -> None:
+        """Await open visits that a resumed engine does not know: they began after its snapshot."""
+        known = set(engine.open_visits)
+        self._missing = {visit.visit: visit for visit in self.ledger.open_visits() if visit.visit not in known}
+
+    def review_missing(self, engine: Engine, *, ended: bool = False) -> None:
+        """Put visits into review that have not reappeared after a restart, once they are overdue, or the data ended."""
+        past_ns = engine.newest_ns - round(REAPPEAR_S * 1e9)
+        due = [visit for visit in self._missing.values() if ended or visit.enter_ns < past_ns]
+        for visit in due:
+            del self._missing[visit.visit]
+            if visit.visit in engine.open_visits:
+                continue
+            now_ns = max(engine.newest_ns, visit.enter_ns)
+            receipt = Receipt(
+                visit.visit, visit.account, visit.enter_ns, now_ns, now_ns, ReceiptStatus.REVIEW,
+                (Reason(ReasonKind.RESTARTED),), self._currency, 0, (),
+            )  # fmt: skip
+            try:
+                self.ledger.post_receipt(receipt)
+            except IdempotencyConflict:
+                continue
+            self.receipts[ReceiptStatus.REVIEW] += 1
+            self._report(f"visit {visit.visit}: has not reappeared after the restart; in review")
+
+    # ---- receipts ----------------------------------------------------------------------------------------------------
+
+    def bill(self, receipt: Receipt, evidence: Evidence | None, newest_ns: int) -> Receipt:
+        """Post a receipt, in review where a gap affects it.
+
+        Args:
+            receipt: of the engine.
+            evidence: what it rests on, where the engine has that.
+            newest_ns: newest data time.
+
+        Returns:
+            The receipt as it was posted.
+        """
+        doubts = self._gaps.reasons_to_review(receipt)
+        if doubts:
+            receipt = replace(receipt, status=ReceiptStatus.REVIEW, reasons=(*receipt.reasons, *doubts))
+        new = self._post(receipt, newest_ns)
+        self._gaps.forget_visit(receipt.visit)
+        if not new:
+            return receipt
+        self.receipts[receipt.status] += 1
+        if receipt.status == ReceiptStatus.REVIEW and evidence is not None:
+            # The engine knows nothing of a gap, so its evidence lacks that reason, and may call the receipt settled.
+            row = evidence_row(replace(evidence, status=receipt.status, reasons=(*evidence.reasons, *doubts)))
+            self._evidence.write(json.dumps(row, separators=(",", ":")) + "\n")
+            self._evidence.flush()
+        return receipt
+
+    def _post(self, receipt: Receipt, newest_ns: int) -> bool:
+        """Post a receipt unless the visit has one from before a restart. Returns whether it is new."""
+        priced = self._prices.priced(receipt)
+        try:
+            return self.ledger.post_receipt(priced.receipt, priced.discounts)
+        except IdempotencyConflict:
+            pass
+        known = self.ledger.standing(receipt.visit)
+        if known is not None and known.status == "open":
+            # The books have this visit under another account, and nothing else will bill it.
+            reasons = (Reason(ReasonKind.ACCOUNT_CHANGED),)
+            receipt = replace(receipt, account=known.account, status=ReceiptStatus.REVIEW, reasons=reasons)
+            return self._post(receipt, newest_ns)
+        self._report(f"visit {receipt.visit}: was billed before the restart; that receipt stands")
+        self.n_billed_before += 1
+        # What this visit was billed for then may now be attributed to a person who was in the store as well.
+        end_ns = max(receipt.exit_ns, newest_ns)
+        self.doubt_span(receipt.enter_ns or receipt.exit_ns, end_ns, ReasonKind.NEIGHBOUR_REBILLED)
+        return False
+
+    def doubt_span(self, start_ns: int, end_ns: int, kind: ReasonKind) -> None:
+        """Send every receipt to review that a span of data may affect."""
+        message = self._gaps.add(start_ns, end_ns, kind)
+        if message:
+            self._report(message)
+
+    # ---- the chain ---------------------------------------------------------------------------------------------------
+
+    def warn(self, warning: Warning) -> None:
+        """Keep a warning for the chain."""
+        self.outbox.add(results=[warning])
+
+    def ship_goods(self, engine: Engine, n_transfers: int | None = None) -> None:
+        """Put the transfers of an engine's journal into the outbox that it does not hold yet.
+
+        Args:
+            engine: the engine.
+            n_transfers: only so many from the journal's beginning, those that a snapshot holds; None for all.
+        """
+        new = engine.journal.since(self._n_shipped)
+        if n_transfers is not None:
+            new = new[: max(n_transfers - self._n_shipped, 0)]
+        try:
+            self.outbox.add(new)
+        except IdempotencyConflict:
+            for transfer in new:
+                try:
+                    self.outbox.add([transfer])
+                except IdempotencyConflict as error:
+                    self._report(f"outbox: {error}; the first one stands")
+        self._n_shipped += len(new)
+
+    def forget_goods(self, engine: Engine) -> None:
+        """Drop from an engine's journal what the outbox holds and was billed long ago; snapshots would keep growing."""
+        inside = {cart(visit) for visit in engine.open_visits}
+        engine.journal.forget(self._n_shipped, engine.newest_ns - self._goods_remembered_ns, inside)
+
+
+def _end_torn_line(file: TextIO) -> None:
+    """Complete a line that a kill cut short: it is lost, the next line is not."""
+    with open(file.name, "rb") as content:
+        content.seek(max(content.seek(0, os.SEEK_END) - 1, 0))
+        if content.read() not in (b"", b"\n"):
+            file.write("\n")

@@ -1,0 +1,406 @@
+"""One store, from the observations that arrive to its books, one step at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from fusion.engine import LATENESS_MAX_S
+from fusion.errors import FusionError, ShapeError
+from fusion.files.atomic import replace_file
+from fusion.live.bookkeeper import Bookkeeper
+from fusion.live.checkpoint import Checkpoint, Restored
+from fusion.live.clock import SYSTEM_CLOCK, Clock
+from fusion.live.config import ServeConfig
+from fusion.live.intake import (
+    PER_CAMERA_MAX,
+    PER_PLATE_MAX,
+    QUEUE_MAX,
+    Intake,
+    Refusals,
+    WarningQueue,
+    stream_of,
+)
+from fusion.live.pump import Pump
+from fusion.live.scan_log import WriteFile
+from fusion.live.sources import Source, SourceContext, open_source
+from fusion.observations import Frame, GateScan, ItemSighting, Observation
+from fusion.results import PersonEntered, Reason, ReasonKind, Receipt, Result, Warning, WarningKind
+from fusion.sentences import sentence
+from fusion.show.console.feed import LiveFeed
+from fusion.snapshots import layout_digest, resume, snapshot
+from fusion.store.models import Store
+
+# A scan at most this old when data resume is still given to the engine. The person of an older one crossed the gate
+# while no camera was heard, and the next person at the gate would be given that scan.
+SCAN_LOST_S = 1.0
+# A step waits this long for observations.
+STEP_WAIT_S = 0.2
+MESSAGES_MAX = 200
+FAULT_MAX = 300
+# Warnings that the operator of the process sees as well.
+_REPORTED = (WarningKind.OVERLOAD, WarningKind.OVERLOAD_OVER, WarningKind.REFUSED)
+
+
+class Control:
+    """What other threads ask of a store's loop.
+
+    Attributes:
+        stopping: set once the loop is to end after a last snapshot.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self._store: Store | None = None
+        self._lock = threading.Lock()
+
+    def change(self, store: Store) -> None:
+        """Ask the loop to adopt a changed store; a later change replaces one that it has not adopted yet."""
+        with self._lock:
+            self._store = store
+
+    def take_change(self) -> Store | None:
+        """Return the changed store, once."""
+        with self._lock:
+            store, self._store = self._store, None
+        return store
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A changed store that waits to be adopted, and the data time at which it arrived."""
+
+    store: Store
+    since_ns: int
+
+
+class StoreLoop:
+    """Gives observations to the engine, its results to the books, and saves checkpoints in between.
+
+        with StoreLoop.opened(config, control) as loop:
+            loop.run()
+
+    All methods belong to one thread, except `status` and `stop_waiting`. Without threads, call `pump.accept` and `step`
+    in turn, then `finish`.
+
+    Attributes:
+        store: the store as it is configured now.
+        engine: its engine; another object after a change of the store.
+        intake: what waits for the engine.
+        pump: moves observations from the source into the intake.
+        books: the store's books.
+        checkpoint: what the next process would resume from.
+        over: whether the source has ended and everything is in the books.
+        restart: whether the process is to start again, for another layout of the store.
+        beat: grows with every step.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        control: Control,
+        *,
+        checkpoint: Checkpoint,
+        restored: Restored,
+        books: Bookkeeper,
+        source: Source,
+        refusals: Refusals,
+        feed: LiveFeed,
+        messages: deque[str],
+        clock: Clock,
+    ) -> None:
+        """See `opened`."""
+        self.store, self.engine = config.store, restored.engine
+        self.checkpoint, self.books = checkpoint, books
+        self.over = self.restart = False
+        self.beat = 0
+        n_expected = PER_CAMERA_MAX * len(self.store.cameras) + PER_PLATE_MAX * len(self.store.plates)
+        self.intake = Intake(max(QUEUE_MAX, n_expected), clock=clock)
+        self.pump = Pump(source, self.intake, refusals, control.stopping, lambda: self.engine.newest_ns, clock)
+        self._config, self._control, self._clock = config, control, clock
+        self._source, self._refusals, self._feed, self._messages = source, refusals, feed, messages
+        # A new engine must not repeat the work of an earlier one.
+        self._floor_ns = 0 if restored.engine.newest_ns else restored.since_ns
+        self._past_unknown = restored.past_unknown
+        self._change: _Change | None = None
+        self._counts: Counter[str] = Counter()
+        self._streams = {f"detections: {camera.name}" for camera in self.store.cameras}
+        self._streams |= {f"weights: {plate.plate}" for plate in self.store.plates}
+        self._n_events_dropped = self._n_messages_dropped = 0
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(
+        cls,
+        config: ServeConfig,
+        control: Control,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        writer: Executor | None = None,
+        write_file: WriteFile = replace_file,
+    ) -> Iterator[StoreLoop]:
+        """Restore a store from its folder, open its books and its source, until the block ends.
+
+        Args:
+            config: how the store is served. Its folder must be this process's alone, see `store_lock`.
+            control: how other threads stop the loop, or change its store.
+            clock: paces and measures.
+            writer: writes snapshots; None for a thread of its own.
+            write_file: replaces a file atomically.
+
+        Raises:
+            FusionError: books or source cannot be opened.
+        """
+        messages: deque[str] = deque(maxlen=MESSAGES_MAX)
+        refusals = Refusals(WarningQueue())
+        with contextlib.ExitStack() as stack:
+            if writer is None:
+                writer = stack.enter_context(ThreadPoolExecutor(1, f"snapshot {config.store.id}"))
+            checkpoint = Checkpoint(
+                config.folder, writer, every_s=config.snapshot_every_s, first_s=config.first_snapshot_s, clock=clock,
+                write_file=write_file,
+            )  # fmt: skip
+            stack.callback(checkpoint.close)
+            books = stack.enter_context(Bookkeeper.opened(config, checkpoint.gaps, messages.append))
+            restored = checkpoint.restore(config.store)
+            _settle_past(restored, books, messages)
+            context = SourceContext(books.ledger, refusals.warnings.put, checkpoint.scans.promise, clock)
+            source = open_source(config, restored.since_ns, context)
+            stack.callback(source.stop)
+            feed = stack.enter_context(LiveFeed(config.store, restored.engine, config.folder / "live.sock"))
+            loop = cls(
+                config, control, checkpoint=checkpoint, restored=restored, books=books, source=source,
+                refusals=refusals, feed=feed, messages=messages, clock=clock,
+            )  # fmt: skip
+            if not restored.since_ns:
+                loop.save(wait=True)
+            stack.callback(loop.stop_waiting)
+            yield loop
+
+    def run(self) -> None:
+        """Serve until the source ends or the control says stop. Raises FusionError if the source failed."""
+        pump = threading.Thread(target=self.pump.run, name=f"source {self.store.id}", daemon=True)
+        pump.start()
+        while not self._control.stopping.is_set() and self.step():
+            pass
+        self.finish()
+        if self.pump.failure:
+            raise FusionError(self.pump.failure)
+
+    def step(self) -> bool:
+        """Work off a batch of observations. Returns False once the source has ended and nothing is left."""
+        batch = self.intake.take(STEP_WAIT_S)
+        self.beat += 1
+        for warning in (*self._refusals.warnings.take(), *self.intake.warnings(self.engine.newest_ns)):
+            self._handle(warning)
+        if not batch and self.intake.ended:
+            return False
+        for observation in batch:
+            if observation.t_ns >= self._floor_ns:
+                self._give(observation)
+        self._doubt_drops()
+        self.books.review_missing(self.engine)
+        self.checkpoint.gaps.advance(self.engine.newest_ns, self.engine.scans_waiting > 0)
+        self._follow_change()
+        self._ship_saved()
+        if self.checkpoint.due(self.engine.newest_ns):
+            self.save()
+        return True
+
+    def finish(self) -> None:
+        """Conclude the data if the source has ended by itself; otherwise save a last checkpoint."""
+        if self._control.stopping.is_set() or self.pump.failure:
+            self.save(wait=True)
+        else:
+            self._conclude()
+
+    def stop_waiting(self) -> None:
+        """End the source and the wait for observations, so that `run` sees at once that it is to stop; any thread."""
+        self.intake.end()
+        self._source.stop()
+
+    def _conclude(self) -> None:
+        """The data have ended: bill what is left, and put what cannot be billed into review."""
+        scans = self.checkpoint.scans
+        while scans.waiting:
+            self._handle_all(self._feed_engine(scans.next_waiting()))
+        self._report(self.checkpoint.gaps.end(self.engine.newest_ns, dict(self.intake.dropped)))
+        self._handle_all(self.engine.close())
+        self.books.review_missing(self.engine, ended=True)
+        self._report("its source has ended; open visits are in review")
+        self.books.ledger.review_open_visits(self.engine.newest_ns, Reason(ReasonKind.DATA_ENDED))
+        self.books.ship_goods(self.engine)
+        self._ship_saved(wait=True)
+        self.checkpoint.discard()
+        self.over = True
+
+    # ---- observations and results ------------------------------------------------------------------------------------
+
+    def _give(self, observation: Observation) -> None:
+        """Give an observation to the engine, then the scans from before the start whose time has come."""
+        scans = self.checkpoint.scans
+        if isinstance(observation, GateScan | ItemSighting):
+            if not scans.holds(observation):
+                scans.add(observation)
+                self._handle_all(self._feed_engine(observation))
+            return
+        before_ns = self.engine.newest_ns
+        results = self._feed_engine(observation)
+        newest_ns = self.engine.newest_ns
+        # A gap must be known before its consequences are billed. Observations that the engine discards reveal none: one
+        # from a clock that is far ahead, which the engine does not believe, or one that is too late.
+        stream = stream_of(observation)
+        used = before_ns - LATENESS_MAX_S * 1e9 <= observation.t_ns <= newest_ns
+        if used and stream in self._streams:
+            n_dropped = self.intake.dropped[stream]
+            self._report(self.checkpoint.gaps.observe(stream, observation.t_ns, n_dropped))
+        if self._past_unknown and newest_ns:
+            self._past_unknown = False
+            self.books.doubt_span(newest_ns, newest_ns, ReasonKind.STATE_LOST)
+        self._handle_all(results)
+        self._give_waiting(before_ns)
+
+    def _give_waiting(self, before_ns: int) -> None:
+        """Give the engine the waiting scans whose time has come; `before_ns` was its newest time before that."""
+        scans, newest_ns = self.checkpoint.scans, self.engine.newest_ns
+        resumed_late = newest_ns - before_ns > 1e9
+        while scans.waiting and scans.waiting[0].t_ns <= newest_ns:
+            event = scans.next_waiting()
+            if isinstance(event, GateScan) and resumed_late and event.t_ns < newest_ns - SCAN_LOST_S * 1e9:
+                self._counts["scans left out after a gap"] += 1
+                self._report(f"a scan at {event.gate} is left out: its frames are lost")
+                continue
+            self._handle_all(self._feed_engine(event))
+
+    def _feed_engine(self, observation: Observation) -> list[Result]:
+        self._counts["frames" if isinstance(observation, Frame) else "messages"] += 1
+        try:
+            return self.engine.feed(observation)
+        except (ShapeError, TypeError) as error:
+            # One sensor's fault concerns that sensor alone: count and report it, and continue with the others.
+            self._refusals.add(stream_of(observation), str(error)[:FAULT_MAX], self.engine.newest_ns)
+            return []
+
+    def _handle_all(self, results: Iterable[Result]) -> None:
+        for result in results:
+            self._handle(result)
+
+    def _handle(self, result: Result) -> None:
+        """Bring one result into the books, then show it to the consoles."""
+        match result:
+            case PersonEntered(visit=str()):
+                self._counts["entered"] += 1
+                self.books.enter(result)
+                self._source.visit_began(result.account)
+            case Receipt():
+                result = self.books.bill(result, self.engine.evidence(result.visit), self.engine.newest_ns)
+                self._source.visit_ended(result.account)
+            case Warning():
+                self._counts["warnings"] += 1
+                self.books.warn(result)
+                if result.kind in _REPORTED:
+                    self._report(f"{result.kind}: {result.subject}: {sentence(result)}")
+        self._feed.add(result)
+
+    def _doubt_drops(self) -> None:
+        """Doubt the present where scans, or messages that were never read, were dropped."""
+        newest_ns = self.engine.newest_ns
+        if self.intake.events_dropped > self._n_events_dropped:
+            self._n_events_dropped = self.intake.events_dropped
+            self.books.doubt_span(newest_ns, newest_ns, ReasonKind.SCANS_DROPPED)
+        n_dropped = self._source.n_dropped
+        if n_dropped > self._n_messages_dropped:
+            self._n_messages_dropped = n_dropped
+            self.books.doubt_span(newest_ns, newest_ns, ReasonKind.MESSAGES_DROPPED)
+
+    def _report(self, message: str) -> None:
+        if message:
+            self._messages.append(message)
+
+    # ---- checkpoints and changes -------------------------------------------------------------------------------------
+
+    def save(self, *, wait: bool = False) -> None:
+        """Start a checkpoint, once an earlier one is on disk; `wait` until this one is. Raises OSError."""
+        self._ship_saved(wait=True)
+        self.checkpoint.start(self.engine, self.books.oldest_enter_ns(self.engine.newest_ns))
+        if wait:
+            self._ship_saved(wait=True)
+
+    def _ship_saved(self, *, wait: bool = False) -> None:
+        """Ship the goods that a new snapshot on disk holds: no later process can attribute them differently."""
+        saved = self.checkpoint.finished(wait=wait)
+        if saved is not None:
+            self.books.ship_goods(self.engine, saved.n_transfers)
+            self.books.forget_goods(self.engine)
+
+    def _follow_change(self) -> None:
+        """Adopt a changed store at once where its layout is the same, otherwise by a restart once it is empty."""
+        store = self._control.take_change()
+        if store is not None:
+            self._change = _Change(store, self.engine.newest_ns)
+        change = self._change
+        if change is None:
+            return
+        if layout_digest(change.store) == layout_digest(self.store):
+            self._change = None
+            self._adopt(change.store)
+            return
+        n_open = len(self.engine.open_visits)
+        waited_s = (self.engine.newest_ns - change.since_ns) * 1e-9
+        if n_open and waited_s < self._config.layout_wait_s:
+            return
+        # The source must know the new sensors as well, so the process restarts and finds a snapshot of another layout.
+        self._change = None
+        self._report(f"restarts with another layout, {n_open} open visits")
+        self.restart = True
+        self._control.stopping.set()
+
+    def _adopt(self, store: Store) -> None:
+        self.store = store
+        self.books.adopt(store)
+        self._source.adopt(store)
+        # Resuming from a snapshot replaces every reference that the engine holds to parts of the old store.
+        self.engine = resume(snapshot(self.engine), store, self._clock.stopwatch_ns)
+        self._feed.follow(self.engine)
+        self.save(wait=True)
+        self._report("continues with the changed configuration")
+
+    # ---- status ------------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """State as plain data, for the supervisor; removes the messages that it returns. From any thread."""
+        messages = []
+        while self._messages:
+            messages.append(self._messages.popleft())
+        # Copies first, since other threads count meanwhile.
+        counts = dict(self._counts)
+        if self.books.n_billed_before:
+            counts["billed before"] = self.books.n_billed_before
+        not_used = Counter(dict(self._source.ignored)) + Counter(dict(self._refusals.counts))
+        step_times = self.engine.step_times
+        return {
+            "beat": self.beat, "over": self.over, "messages": messages, "newest_ns": self.engine.newest_ns,
+            "queue": len(self.intake), "queue_longest": self.intake.longest, "dropped": dict(self.intake.dropped),
+            "lag_s": self.intake.lag_s, "lost_s": self.checkpoint.gaps.lost_s, "receipts": dict(self.books.receipts),
+            "counts": counts, "change_waits": self._change is not None,
+            "snapshot_ns": self.checkpoint.saved_ns, "snapshot_s": self.checkpoint.duration_s,
+            "snapshot_bytes": self.checkpoint.n_bytes, "snapshot_stall_s": self.checkpoint.stall_s,
+            "step_us": step_times.summary_us(), "busy_s": step_times.total_ns * 1e-9, "not_used": dict(not_used),
+        }  # fmt: skip
+
+
+def _settle_past(restored: Restored, books: Bookkeeper, messages: deque[str]) -> None:
+    """Decide what becomes of the visits that are open in the books when a process starts."""
+    messages.extend(restored.messages)
+    if restored.doubts_unreadable:
+        books.doubt_open_visits(ReasonKind.DOUBTS_UNREADABLE)
+    if restored.lost is not None:
+        books.review_open_visits(restored.engine.newest_ns, restored.lost)
+    else:
+        books.expect(restored.engine)
+    books.ship_goods(restored.engine)

@@ -1,0 +1,76 @@
+"""The thread between a source and an intake."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from fusion.errors import FusionError
+from fusion.live.clock import Clock
+from fusion.live.intake import BATCH_MAX, Intake, Refusals, fault_of
+from fusion.live.sources import Source
+
+FAILURE_MAX = 500
+
+
+class Pump:
+    """Moves observations from a source into an intake, and waits for the engine while the source is behind.
+
+    Attributes:
+        source: where observations come from.
+        failure: why the source failed; "" unless it did.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        intake: Intake,
+        refusals: Refusals,
+        stopping: threading.Event,
+        newest_ns: Callable[[], int],
+        clock: Clock,
+    ) -> None:
+        """Connect a source to an intake.
+
+        Args:
+            source: where observations come from.
+            intake: where they go; it is ended when the source ends.
+            refusals: counts observations that no engine can use.
+            stopping: ends `run`.
+            newest_ns: gives the newest data time, for warnings.
+            clock: bounds how long the source may be behind.
+        """
+        self.failure = ""
+        self.source = source
+        self._intake, self._refusals = intake, refusals
+        self._stopping, self._newest_ns, self._clock = stopping, newest_ns, clock
+        self._started_s = clock.monotonic_s()
+        self._catching_up = True
+
+    def run(self) -> None:
+        """Move observations until the source ends or fails, or `stopping` is set."""
+        self._started_s = self._clock.monotonic_s()
+        try:
+            for observation in self.source:
+                self.accept(observation)
+                if self._stopping.is_set():
+                    break
+        except FusionError as error:
+            self.failure = str(error)[:FAILURE_MAX]
+        except Exception as error:  # a user's source may raise anything
+            self.failure = f"its source: {type(error).__name__}: {error}"[:FAILURE_MAX]
+        finally:
+            self._intake.end()
+
+    def accept(self, observation: Any) -> None:
+        """Put one object from the source into the intake, or refuse it."""
+        fault = fault_of(observation)
+        if fault:
+            self._refusals.add("source", fault, self._newest_ns())
+            return
+        # Catching up ends once the engine, too, has worked off what had waited for it.
+        caught_up = not self.source.behind and len(self._intake) < 2 * BATCH_MAX
+        in_time = self._clock.monotonic_s() - self._started_s < self.source.catch_up_max_s
+        self._catching_up = self._catching_up and not caught_up and in_time
+        self._intake.put(observation, wait=self._catching_up)
