@@ -82,18 +82,22 @@ class Ledger(Books):
         """Use the products and VAT rates of a changed store folder; its id and currency are unchanged."""
         self._store, self._vat_rates = store, _vat_rates(store)
 
-    def add(self, result: Result | RunEnd) -> None:
-        """Book a result at list prices: a visit begins, a receipt is posted; others do not concern the books.
+    # ---- posting -----------------------------------------------------------------------------------------------------
 
-        This makes the ledger a sink of `fusion.run`.
+    def add(self, result: Result | RunEnd) -> bool:
+        """Post a result at list prices: a visit that begins, or a receipt; others do not concern the books.
+
+        This makes the ledger a sink of `fusion.run`. Returns whether an entry was added.
+
+        Raises:
+            IdempotencyConflict, LedgerError: as `open_visit` and `post_receipt`.
         """
         match result:
             case PersonEntered(visit=str() as visit):
-                self.open_visit(visit, result.account, result.t_ns)
+                return self.open_visit(visit, result.account, result.t_ns)
             case Receipt():
-                self.post_receipt(result)
-
-    # ---- posting -----------------------------------------------------------------------------------------------------
+                return self.post_receipt(result)
+        return False
 
     def open_visit(self, visit: str, account: str | None, enter_ns: int) -> bool:
         """Record that a visit began, before anything is charged. Returns False if it was recorded before.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+from dataclasses import replace
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from fusion.money.ledger import Ledger
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
@@ -64,3 +67,18 @@ def balances(ledger: Ledger) -> dict[str, int]:
 def stored_bytes(folder: Path) -> bytes:
     """Everything that the files of a folder hold."""
     return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+
+
+def at(text: str) -> int:
+    """An instant on the store's clock."""
+    return int(datetime.datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/Berlin")).timestamp()) * 10**9
+
+
+def sell(ledger: Ledger, visit: str, t_ns: int, *lines: ReceiptLine, status: str = "settled") -> None:
+    """Post a receipt that was issued at an instant."""
+    issued = receipt(visit, *lines, status=status, account=None)
+    assert issued.enter_ns is not None
+    moved_ns = t_ns - issued.issued_ns
+    ledger.post_receipt(
+        replace(issued, enter_ns=issued.enter_ns + moved_ns, exit_ns=issued.exit_ns + moved_ns, issued_ns=t_ns)
+    )

@@ -17,6 +17,8 @@ from fusion.errors import LedgerError
 from fusion.money.checkpoint import Head
 from fusion.money.entries import Posting, canonical_bytes, chained_hash, genesis_hash
 from fusion.money.ledger import Ledger
+from fusion.money.sqlite import SQLiteDatabase
+from fusion.money.vault import Holder
 
 
 @pytest.fixture
@@ -38,21 +40,24 @@ def test_a_batch_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
     assert balances(ledger)["receivable"] == 50 * 697 and ledger.standing("w") is None
 
 
-def test_a_batch_that_failed_keeps_nothing_whoever_catches_the_error(
+def test_a_batch_that_failed_keeps_nothing_even_if_the_error_is_caught(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.post_receipt(receipt("v0", *TWO, account=None))
+    ledger.hold(Holder("taken", "alice"))
     vault = ledger.database.vault
     with monkeypatch.context() as patch:
-        patch.setattr(vault, "link", lambda *_: vault._write("INSERT INTO nowhere VALUES (1)"))
+        # A link that the vault cannot keep.
+        patch.setattr(vault, "link", lambda *_: vault.hold(Holder("taken", "bob")))
         with pytest.raises(LedgerError, match="failed before"), ledger.batch():
             ledger.post_receipt(receipt("v1", *TWO, account=None))
             with pytest.raises(LedgerError, match="vault"):
                 ledger.open_visit("v2", "alice", T_NS)
     assert balances(ledger)["receivable"] == 697 and ledger.head().seq == 1
-    with Ledger.open(tmp_path / "full.sqlite", STORE) as full:
-        pages = full.database.connection.execute("PRAGMA page_count").fetchone()[0]
-        full.database.connection.execute(f"PRAGMA max_page_count = {pages + 20}")
+    database = SQLiteDatabase(tmp_path / "full.sqlite")
+    with Ledger(database, STORE) as full:
+        (pages,) = database.connection.execute("PRAGMA page_count").fetchone()
+        database.connection.execute(f"PRAGMA max_page_count = {pages + 20}")
         n_failed = 0
         with pytest.raises(LedgerError), full.batch():
             for i in range(3000):
@@ -123,7 +128,7 @@ def test_golden_vectors() -> None:
 
 
 def tampered(place: Place, *statements: str) -> str | None:
-    """What the books say after somebody with all rights has changed their rows."""
+    """What `verify` finds after a person with all rights has changed rows."""
     connection = place.stranger(STORE)
     if place.database is None:
         triggers = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
@@ -168,7 +173,7 @@ def tampered(place: Place, *statements: str) -> str | None:
         ),
     ],
 )
-def test_whatever_is_changed_behind_the_ledger_is_named(place: Place, statements: list[str], named: str) -> None:
+def test_every_change_behind_the_ledger_is_named(place: Place, statements: list[str], named: str) -> None:
     with place.open(STORE) as ledger:
         for i in range(4):
             ledger.open_visit(f"v{i}", "alice", T_NS)
@@ -177,7 +182,7 @@ def test_whatever_is_changed_behind_the_ledger_is_named(place: Place, statements
     assert fault is not None and fault.startswith(named), fault
 
 
-def test_triggers_that_went_or_came_are_named(place: Place) -> None:
+def test_removed_and_added_triggers_are_named(place: Place) -> None:
     place.open(STORE).close()
     stranger = place.stranger(STORE)
     if place.database is None:
@@ -193,12 +198,12 @@ def test_triggers_that_went_or_came_are_named(place: Place) -> None:
             stranger.execute(statement)
             fault = ledger.verify()
             assert fault is not None and fault.startswith("schema: want the triggers")
-            # The next one is found by itself.
+            # So that the next fault is found on its own.
             stranger.execute("DROP TRIGGER IF EXISTS sneaky" + (" ON entry" if place.database else ""))
     stranger.close()
 
 
-def test_a_tail_that_was_cut_off_is_found_by_a_head_kept_elsewhere(place: Place) -> None:
+def test_a_removed_tail_is_found_by_a_head_kept_elsewhere(place: Place) -> None:
     with place.open(STORE) as ledger:
         for i in range(3):
             ledger.post_receipt(receipt(f"v{i}", *TWO))
@@ -208,13 +213,13 @@ def test_a_tail_that_was_cut_off_is_found_by_a_head_kept_elsewhere(place: Place)
     assert tampered(place, "DELETE FROM posting WHERE entry > 2", "DELETE FROM entry WHERE seq > 2") is None
     with place.open(STORE) as ledger:
         assert ledger.verify(kept) == "entry 3: missing, the head that was kept is 3"
-        # Books that were written anew from there on do not pass either.
+        # Books that were rewritten from there on do not pass either.
         ledger.post_receipt(receipt("forged", *TWO))
         assert ledger.verify() is None
         assert ledger.verify(kept) == "entry 3: differs from the head that was kept"
 
 
-def test_a_checkpoint_is_good_for_its_own_books_and_key_only(ledger: Ledger, place: Place) -> None:
+def test_a_checkpoint_holds_for_its_own_books_and_key_only(ledger: Ledger, place: Place) -> None:
     ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
     key = ed25519.Ed25519PrivateKey.generate()
     ledger.post_receipt(receipt("v0", *TWO))

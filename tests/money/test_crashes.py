@@ -17,6 +17,8 @@ from money.books import STORE, T_NS, TWO, balances, receipt, stored_bytes
 
 from fusion.errors import LedgerError
 from fusion.money.ledger import Ledger
+from fusion.money.postgres import PostgresDatabase
+from fusion.money.sqlite import SQLiteDatabase
 
 
 @pytest.fixture
@@ -28,8 +30,8 @@ def ledger(place: Place) -> Iterator[Ledger]:
 N_KILLS = 60
 
 
-def post_and_say_so(place: Place, first: int, acknowledge: int) -> None:
-    """Post visit after visit and say so once each is acknowledged."""
+def post_visits(place: Place, first: int, acknowledge: int) -> None:
+    """Post visit after visit, and write to a pipe what the ledger has acknowledged."""
     with place.open(STORE) as ledger:
         for i in range(first, 10**6):
             ledger.open_visit(f"v{i}", "alice", T_NS)
@@ -43,12 +45,12 @@ def test_kill_loses_nothing_that_was_acknowledged_and_doubles_nothing(place: Pla
     opened = posted = -1
     for attempt in range(N_KILLS):
         reading, writing = os.pipe()
-        # A client that does not know whether its last postings arrived says them again.
+        # A client that does not know whether its last postings arrived posts them again.
         first = max(0, posted - 2)
         client = os.fork()
         if client == 0:
             try:
-                post_and_say_so(place, first, writing)
+                post_visits(place, first, writing)
             finally:
                 os._exit(1)
         os.close(writing)
@@ -59,17 +61,17 @@ def test_kill_loses_nothing_that_was_acknowledged_and_doubles_nothing(place: Pla
         if while_opening:
             timer.start()
         with os.fdopen(reading) as acknowledged:
-            for n_said, said in enumerate(acknowledged):
-                if n_said == 4 and not while_opening:
+            for n_lines, line in enumerate(acknowledged):
+                if n_lines == 4 and not while_opening:
                     timer.start()
-                word, number = said.split()
+                word, number = line.split()
                 if word == "opened":
                     opened = max(opened, int(number))
                 else:
                     posted = max(posted, int(number))
         timer.join()
         _, status = os.waitpid(client, 0)
-        assert os.WTERMSIG(status) == signal.SIGKILL, "the client stopped by itself"
+        assert os.WTERMSIG(status) == signal.SIGKILL, "the client ended on its own"
     with place.open(STORE) as ledger:
         n_charged = balances(ledger).get("receivable", 0) // 697
         charged = [i for i in range(posted + 3) if ledger.postings(f"v{i}")]
@@ -82,22 +84,21 @@ def test_kill_loses_nothing_that_was_acknowledged_and_doubles_nothing(place: Pla
 
 
 def test_a_full_disk_or_a_lock_is_an_error_and_no_partial_charge(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.sqlite", STORE)
+    database = SQLiteDatabase(tmp_path / "ledger.sqlite", busy_max_s=0.01)
+    ledger = Ledger(database, STORE)
     ledger.post_receipt(receipt("v0", *TWO))
-    pages = ledger.database.connection.execute("PRAGMA page_count").fetchone()[0]
-    ledger.database.connection.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = database.connection.execute("PRAGMA page_count").fetchone()
+    database.connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(LedgerError, match="full"):
         for i in range(1, 1000):
             ledger.post_receipt(receipt(f"v{i}", *TWO))
-    ledger.database.connection.execute("PRAGMA max_page_count = 1000000")
+    database.connection.execute("PRAGMA max_page_count = 1000000")
     charged = balances(ledger)["receivable"]
     assert charged == 697 * i
     ledger.post_receipt(receipt(f"v{i}", *TWO))
     assert balances(ledger)["receivable"] == charged + 697
-    path = ledger.database.connection.execute("PRAGMA database_list").fetchone()[2]
-    other = sqlite3.connect(path, isolation_level=None)
+    other = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    ledger.database.connection.execute("PRAGMA busy_timeout = 10")
     with pytest.raises(LedgerError, match="locked"):
         ledger.post_receipt(receipt("late", *TWO))
     other.execute("ROLLBACK")
@@ -125,8 +126,8 @@ def test_a_file_that_may_not_grow_is_an_error_and_no_partial_charge(tmp_path: Pa
         finally:
             os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as said:
-        n_posted, error = said.read().split(" ", 1)
+    with os.fdopen(reading) as report:
+        n_posted, error = report.read().split(" ", 1)
     os.waitpid(child, 0)
     assert "disk" in error
     with Ledger.open(path, STORE) as ledger:
@@ -156,7 +157,7 @@ def cut(place: Place) -> None:
 def test_a_lost_connection_is_an_error_at_most_and_no_partial_charge(ledger: Ledger, remote: Place) -> None:
     ledger.post_receipt(receipt("v0", *TWO))
     cut(remote)
-    # Nothing was under way, so a new connection does.
+    # No transaction was open, so a new connection is enough.
     assert ledger.post_receipt(receipt("v1", *TWO))
     with pytest.raises(LedgerError), ledger.batch():
         ledger.open_visit("v2", "alice-long-name", T_NS)
@@ -172,18 +173,20 @@ def test_a_lost_connection_is_an_error_at_most_and_no_partial_charge(ledger: Led
     assert balances(ledger)["receivable"] == 4 * 697
 
 
-def test_books_that_another_client_holds_are_an_error(ledger: Ledger, remote: Place) -> None:
+def test_books_that_another_client_holds_are_an_error(remote: Place) -> None:
     other = remote.open(STORE)
-    ledger.database.connection.execute("SET lock_timeout = '20ms'")
+    ledger = Ledger(PostgresDatabase(remote.database or "", STORE.id, remote.folder / "v", busy_max_s=0.02), STORE)
     with other.batch():
         other.post_receipt(receipt("v0", *TWO))
         with pytest.raises(LedgerError, match="lock timeout"):
             ledger.post_receipt(receipt("v1", *TWO))
     assert ledger.post_receipt(receipt("v1", *TWO))
     assert balances(other)["receivable"] == 2 * 697
+    ledger.close()
+    other.close()
 
 
-def test_a_database_that_cannot_be_had_is_named_without_its_password(tmp_path: Path, remote: Place) -> None:
+def test_an_unreachable_database_is_named_without_its_password(tmp_path: Path, remote: Place) -> None:
     with pytest.raises(LedgerError, match="vault"):
         Ledger.open(remote.database or "", STORE)
     with pytest.raises(LedgerError, match="want no file for the vault"):

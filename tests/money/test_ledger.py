@@ -17,7 +17,7 @@ from fusion.money.entries import AMOUNT_MAX, Posting
 from fusion.money.ledger import Ledger
 from fusion.money.sales import Discount
 from fusion.money.vault import Holder
-from fusion.results import Reason, ReasonKind, ReceiptLine
+from fusion.results import PersonEntered, PersonLeft, Reason, ReasonKind, ReceiptLine
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_any_course_of_visits_matches_a_simple_model(new_place: Callable[[], Pla
             assert standing is not None and (standing.total, standing.revision) == (total, revisions[visit])
 
 
-def test_a_visit_in_review_moves_no_money_until_somebody_decides(ledger: Ledger) -> None:
+def test_a_visit_in_review_moves_no_money_until_a_decision(ledger: Ledger) -> None:
     ledger.open_visit("v1", "alice", T_NS)
     ledger.post_receipt(receipt("v1", *TWO, status="review"))
     assert balances(ledger) == {}
@@ -107,7 +107,7 @@ def test_a_visit_in_review_moves_no_money_until_somebody_decides(ledger: Ledger)
     assert balances(ledger) == {}
 
 
-def test_vat_of_a_visit_stays_what_it_was(ledger: Ledger, place: Place) -> None:
+def test_vat_of_a_visit_stays_as_it_was_posted(ledger: Ledger, place: Place) -> None:
     ledger.post_receipt(receipt("v1", *TWO, status="review"))
     ledger.close()
     changed = tuple(product.model_copy(update={"vat_rate": 50.0}) for product in STORE.products)
@@ -156,7 +156,19 @@ def test_open_visits_survive_and_go_to_review(ledger: Ledger, place: Place) -> N
         assert balances(again)["receivable"] == 2 * 697
 
 
-def test_reasons_are_kept_in_words_and_by_kind(ledger: Ledger) -> None:
+def test_results_of_a_run_are_posted_as_they_come(ledger: Ledger) -> None:
+    results = [
+        PersonEntered(T_NS, 1, "in", "alice", "v1"),
+        PersonEntered(T_NS + 1, 2, "in", None, None, staff=True),
+        PersonEntered(T_NS + 2, 3, "in", "alice", "v1"),  # a companion
+        PersonLeft(T_NS + 3, 1, "out", "alice", "v1"),
+        receipt("v1", *TWO),
+    ]
+    assert [ledger.add(result) for result in results] == [True, False, False, False, True]
+    assert balances(ledger)["receivable"] == 697 and ledger.open_visits() == []
+
+
+def test_reasons_are_kept_as_text_and_by_kind(ledger: Ledger) -> None:
     doubt = Reason(ReasonKind.PERSON_UNCERTAIN, plate="a1", delta_g=-330.5, probability=0.61)
     note = Reason(ReasonKind.NOTE, detail="a note")
     ledger.post_receipt(replace(receipt("v1", *TWO, status="review"), reasons=(doubt, note)))
@@ -168,7 +180,7 @@ def test_reasons_are_kept_in_words_and_by_kind(ledger: Ledger) -> None:
 # ---- once and only once ----------------------------------------------------------------------------------------------
 
 
-def test_the_same_again_is_silent_and_something_else_is_a_conflict(ledger: Ledger) -> None:
+def test_posting_again_changes_nothing_and_other_contents_are_a_conflict(ledger: Ledger) -> None:
     assert ledger.open_visit("v1", "alice", T_NS)
     assert not ledger.open_visit("v1", "alice", T_NS)
     assert not ledger.open_visit("v1", "alice", T_NS + 5)  # a companion
@@ -209,7 +221,7 @@ def test_the_same_again_is_silent_and_something_else_is_a_conflict(ledger: Ledge
         {"lines": (ReceiptLine(COLA, AMOUNT_MAX, 2, 1.0),), "total": 2 * AMOUNT_MAX},
     ],
 )
-def test_what_does_not_add_up_is_refused_and_leaves_nothing(ledger: Ledger, bad: dict[str, object]) -> None:
+def test_a_receipt_that_does_not_add_up_is_refused_and_leaves_nothing(ledger: Ledger, bad: dict[str, object]) -> None:
     with pytest.raises(LedgerError):
         ledger.post_receipt(replace(receipt("v1", *TWO), **bad))
     assert ledger.head().seq == 0 and balances(ledger) == {}
@@ -218,7 +230,7 @@ def test_what_does_not_add_up_is_refused_and_leaves_nothing(ledger: Ledger, bad:
 @pytest.mark.parametrize(
     ("visit", "decision", "options"),
     [
-        ("nobody", "accept", {}),
+        ("unknown", "accept", {}),
         ("v1", "accept", {}),
         ("v1", "correct", {}),
         ("v1", "waive", {"lines": TWO}),
@@ -227,7 +239,7 @@ def test_what_does_not_add_up_is_refused_and_leaves_nothing(ledger: Ledger, bad:
         ("v1", "waive", {"by": ""}),
     ],
 )
-def test_decisions_without_sense_are_refused(
+def test_decisions_that_make_no_sense_are_refused(
     ledger: Ledger, visit: str, decision: str, options: dict[str, object]
 ) -> None:
     ledger.post_receipt(receipt("v1", *TWO))
@@ -236,7 +248,7 @@ def test_decisions_without_sense_are_refused(
     assert balances(ledger)["receivable"] == 697
 
 
-def test_entries_of_others_are_kept_once_and_balance(ledger: Ledger) -> None:
+def test_entries_of_other_kinds_are_kept_once_and_balance(ledger: Ledger) -> None:
     paid = (Posting("provider", "EUR", 697), Posting("receivable", "EUR", -697))
     ledger.post_receipt(receipt("v1", *TWO))
     assert ledger.record("v1", "payment 1", "captured", T_NS + 1, {"reference": "r"}, paid)
@@ -308,7 +320,7 @@ def test_strange_text_comes_back_verbatim(ledger: Ledger) -> None:
         assert ledger.unlink_account(text) == 1
 
 
-def test_strange_text_of_other_adapters_comes_back_verbatim(ledger: Ledger) -> None:
+def test_strange_text_in_holders_and_entries_comes_back_verbatim(ledger: Ledger) -> None:
     for i, text in enumerate(INJECTIONS):
         one = Holder(f"p{i}{text}", text, text, text, T_NS)
         ledger.hold(one)

@@ -28,9 +28,7 @@ def mailer(ledger: Ledger, controller: Controller | None) -> Mailer:
     return Mailer(ledger, STORE, host="127.0.0.1", port=port, sender="shop@example.org", seller="Brand")
 
 
-def test_a_receipt_is_mailed_once_to_a_customer_with_an_address(
-    place: Place, server: tuple[Inbox, Controller]
-) -> None:
+def test_a_receipt_is_mailed_once_to_a_customer_with_an_address(place: Place, server: tuple[Inbox, Controller]) -> None:
     inbox, controller = server
     with place.open(STORE) as ledger:
         ledger.hold(Holder("p1", "alice", "tok", "alice@example.org", T_NS))

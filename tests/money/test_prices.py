@@ -52,7 +52,7 @@ def test_the_price_is_the_one_when_it_was_taken() -> None:
     assert done.receipt.total == 100 + 2 * 79 + 2 * 100 and done.discounts == ()
 
 
-def test_what_was_billed_before_keeps_its_price() -> None:
+def test_pieces_billed_before_keep_their_price() -> None:
     book = PriceBook(shop(price=(Price(gtin=COLA, price=90, first_day="2026-03-01"),)))
     billed = (ReceiptLine(COLA, 2, 100, 0.9), ReceiptLine(COLA, 1, 80, 0.9), ReceiptLine(SOUP, 1, 5, 0.9))
     for pieces, wanted in ((1, {80: 1}), (2, {80: 1, 100: 1}), (5, {80: 1, 90: 2, 100: 2})):
@@ -92,12 +92,12 @@ def test_several_together_are_cheaper() -> None:
     members = Offer(id="members", gtins=(BREAD,), percent=50, members=True)
     assert priced(shop(offer=(members,)), ("12:00", BREAD, 1)).receipt.total == 100
     assert priced(shop(offer=(members,)), ("12:00", BREAD, 1), member=True).receipt.total == 50
-    # One that would cost more than its pieces does not apply.
+    # An offer that would cost more than its pieces does not apply.
     dear = Offer(id="dear", gtins=(COLA,), pieces=2, price=300)
     assert priced(shop(offer=(dear,)), ("12:00", COLA, 2)).discounts == ()
 
 
-def test_of_offers_that_share_products_the_best_for_the_customer() -> None:
+def test_of_offers_that_share_products_the_customer_gets_the_best() -> None:
     # The small offer first would spoil the large one.
     pair = Offer(id="pair", gtins=(COLA, SOUP), pieces=2, price=190)
     meal = Offer(id="meal", gtins=(COLA, SOUP, BREAD), pieces=3, price=150)
@@ -117,7 +117,7 @@ offers = st.lists(
 )
 
 
-# At one price for all, which pieces the first offer leaves to the second hangs on the order of the bill alone.
+# At one price for all, the order of the bill alone decides which pieces the first offer leaves to the second.
 @example(
     counts={"4006381333931": 1, "96385074": 2, "036000291452": 1},
     prices={},
@@ -145,7 +145,7 @@ def test_offers_match_a_slow_twin_and_add_up(
     cost = {gtin: prices.get(gtin, 100) for gtin in counts}
 
     def total(order: tuple[Offer, ...]) -> int:
-        # The dearest pieces first; of equal ones those that stand first on the bill, as for everybody who shops there.
+        # The most expensive pieces first; of equal ones those that stand first on the bill.
         bill = ((cost[gtin], gtin) for gtin, n in sorted(counts.items()) for _ in range(n))
         left = sorted(bill, key=lambda one: -one[0])
         off = 0
@@ -189,9 +189,9 @@ def test_prices_are_read_strictly_and_written_back(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError) as raised:
         Store.load(tmp_path / "store")
-    said = str(raised.value)
+    faults = str(raised.value)
     for part in ("price[0].price", "price[0].typo: unknown key", "2026-02-30", "offer[0].gtins", "price or percent"):
-        assert part in said, said
+        assert part in faults, faults
     (tmp_path / "store" / "prices.toml").write_text('[[offer]]\nid = "x"\ngtins = ["5000112546415"]\nprice = 1\n')
     with pytest.raises(ConfigError, match="want a gtin listed in"):
         Store.load(tmp_path / "store")

@@ -21,7 +21,7 @@ def ledger(place: Place) -> Iterator[Ledger]:
         yield opened
 
 
-def test_nothing_remains_of_accounts_that_are_forgotten(place: Place) -> None:
+def test_nothing_remains_of_forgotten_accounts(place: Place) -> None:
     rng = random.Random(7)
     alive: dict[str, int] = {}
     gone: list[str] = []
@@ -51,7 +51,7 @@ def test_nothing_remains_of_accounts_that_are_forgotten(place: Place) -> None:
         assert gone and {one.account for one in ledger.open_visits()} <= {None, *alive}
 
 
-def test_who_is_behind_a_pseudonym_is_forgotten_with_the_visits(ledger: Ledger, place: Place) -> None:
+def test_the_customer_behind_a_pseudonym_is_forgotten_with_the_visits(ledger: Ledger, place: Place) -> None:
     one = Holder("p1", "alice-long-name", "token-of-alice", "alice@example.org", T_NS)
     ledger.hold(one)
     ledger.hold(Holder("p2", "alice-long-name", None, None, T_NS + 1))
@@ -72,7 +72,7 @@ def test_who_is_behind_a_pseudonym_is_forgotten_with_the_visits(ledger: Ledger, 
     assert b"bob-long-name" not in stored_bytes(place.folder)
 
 
-def test_a_retry_after_forgetting_does_not_remember(ledger: Ledger, place: Place) -> None:
+def test_a_retry_does_not_restore_a_forgotten_account(ledger: Ledger, place: Place) -> None:
     ledger.open_visit("v1", "alice-long-name", T_NS)
     assert ledger.unlink_before(T_NS + 1) == 1
     ledger.open_visit("v1", "alice-long-name", T_NS)
@@ -83,7 +83,7 @@ def test_a_retry_after_forgetting_does_not_remember(ledger: Ledger, place: Place
     assert b"alice-long-name" not in stored_bytes(place.folder)
 
 
-def test_forgetting_says_when_a_reader_keeps_the_log(ledger: Ledger, place: Place) -> None:
+def test_a_reader_that_keeps_the_log_in_use_is_reported(ledger: Ledger, place: Place) -> None:
     ledger.open_visit("v1", "alice", T_NS)
     ledger.database.vault.connection.execute("PRAGMA busy_timeout = 10")
     (vault,) = place.folder.glob("*.sqlite")
