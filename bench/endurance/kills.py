@@ -1,12 +1,12 @@
-"""A store's till killed again and again while it works: what was acknowledged stays, nobody is charged twice.
+"""A store's checkout, killed again and again while it works: what was acknowledged stays, no visit is charged twice.
 
     python -m bench kills --kills 1000                                    SQLite
     python -m bench kills --kills 200 --url postgresql://postgres@/books  PostgreSQL
 
-A client authorises, opens visits, posts receipts, captures and decides, as fast as it can, and says so after each step
-that was acknowledged to it. It is killed (SIGKILL) at random moments; the next one recovers, says its last steps
-again, and goes on. The payment provider is a server of its own behind HTTP that outlives them all. At the end its
-book is compared with the store's.
+A client authorises, opens visits, posts receipts, captures and decides as fast as it can, and writes each acknowledged
+step to a pipe. It is killed (SIGKILL) at random moments; the next one recovers, repeats the last steps and continues.
+The payment provider is a separate server behind HTTP that outlives them all. At the end its accounts are compared with
+the store's books.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from fusion.money.ledger import Ledger
-from fusion.money.payments import Checkout
+from fusion.money.payments import Checkout, Payment
 from fusion.money.providers import HttpProvider, InProcessProvider
 from fusion.money.vault import Holder
+from fusion.money.visits import Standing
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.models import PaymentPolicy, Product, Store
 
@@ -50,11 +51,11 @@ STORE = Store(
         for gtin, rate in zip(GTINS, (19.0, 7.0))
     ),
 )
-# A client is killed within so long a time after a random number of acknowledged steps; four steps are a visit.
+# A client is killed within this time after a random number of acknowledged steps; four steps are a visit.
 STEPS_MAX, MOMENT_MAX_S = 24, 0.03
 # Some are killed sooner, while they open the books and recover.
 OPENS_MAX_S = 0.06
-# So many finished visits are said again by the next client.
+# Finished visits that the next client repeats.
 UNFINISHED = 1
 
 
@@ -68,8 +69,8 @@ def serve_provider(book: InProcessProvider) -> ThreadingHTTPServer:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             key = json.loads(self.headers["Idempotency-Key"])
             answer = getattr(book, self.path.rsplit("/", 1)[1])(key, **body)
-            said = {"approved": answer.approved, "reference": answer.reference, "reason": answer.reason}
-            text = json.dumps(said).encode()
+            fields = {"approved": answer.approved, "reference": answer.reference, "reason": answer.reason}
+            text = json.dumps(fields).encode()
             self.send_response(200 if answer.approved else 402)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
@@ -88,7 +89,7 @@ def serve_provider(book: InProcessProvider) -> ThreadingHTTPServer:
 
 
 def course(i: int) -> tuple[tuple[ReceiptLine, ...], str, str | None]:
-    """What visit i takes, how its receipt stands, and what a person decides about it; the same at every try."""
+    """Lines and status of visit i's receipt, and a person's decision about it; the same at every try."""
     rng = random.Random(i)
     lines = tuple(
         ReceiptLine(gtin, rng.randrange(1, 4), rng.randrange(1, 900), 0.9) for gtin in GTINS if rng.random() < 0.8
@@ -101,11 +102,11 @@ def total_of(lines: tuple[ReceiptLine, ...]) -> int:
     return sum(line.quantity * line.unit_price for line in lines)
 
 
-def work(ledger: Ledger, checkout: Checkout, first: int, said: int) -> None:
-    """Serve visit after visit, as often as it takes, and write to a pipe what was acknowledged."""
+def work(ledger: Ledger, checkout: Checkout, first: int, pipe: int) -> None:
+    """Serve visit after visit, and write to a pipe what was acknowledged."""
 
     def acknowledge(step: str, i: int) -> None:
-        os.write(said, f"{step} {i}\n".encode())
+        os.write(pipe, f"{step} {i}\n".encode())
 
     checkout.recover(T_NS + first)
     for i in range(first, 10**9):
@@ -119,9 +120,7 @@ def work(ledger: Ledger, checkout: Checkout, first: int, said: int) -> None:
         lines, status, decision = course(i)
         reasons = (Reason(ReasonKind.CART_UNCERTAIN, probability=0.9),) if status == "review" else ()
         times = t_ns, t_ns, t_ns
-        receipt = Receipt(
-            visit, pseudonym, *times, ReceiptStatus(status), reasons, "EUR", total_of(lines), lines
-        )
+        receipt = Receipt(visit, pseudonym, *times, ReceiptStatus(status), reasons, "EUR", total_of(lines), lines)
         checkout.receipt(receipt)
         acknowledge("billed", i)
         if decision is not None:
@@ -131,7 +130,7 @@ def work(ledger: Ledger, checkout: Checkout, first: int, said: int) -> None:
 
 @dataclass
 class Outcome:
-    """What was found after all kills. `faults` is empty where everything is as it has to be."""
+    """The state after all kills. `faults` is empty where every check holds."""
 
     kills: int
     acknowledged: Counter[str]
@@ -140,18 +139,18 @@ class Outcome:
 
 
 def killed(open_ledger: Callable[[], Ledger], n_kills: int, seed: int = 1, deadline_s: float = 1e9) -> Outcome:
-    """Kill clients n times while they work on the same books, then look at what is there."""
+    """Kill clients n times while they work on the same books, then check books and provider."""
     rng = random.Random(seed)
     book = InProcessProvider()
     server = serve_provider(book)
     url = f"http://127.0.0.1:{server.server_address[1]}"
-    said: dict[str, int] = dict.fromkeys(("admitted", "opened", "billed", "finished"), -1)
+    newest: dict[str, int] = dict.fromkeys(("admitted", "opened", "billed", "finished"), -1)
     faults: list[str] = []
     began_s, kills = time.monotonic(), 0
     while kills < n_kills and time.monotonic() - began_s < deadline_s:
         reading, writing = os.pipe()
-        # A client that does not know whether its last steps arrived says them again.
-        first = max(0, said["finished"] - UNFINISHED)
+        # A client that does not know whether its last steps arrived repeats them.
+        first = max(0, newest["finished"] - UNFINISHED)
         client = os.fork()
         if client == 0:
             try:
@@ -170,14 +169,14 @@ def killed(open_ledger: Callable[[], Ledger], n_kills: int, seed: int = 1, deadl
         if while_opening:
             timer.start()
         with os.fdopen(reading) as lines:
-            for n_said, line in enumerate(lines):
-                if n_said == n_steps and not while_opening:
+            for n_lines, line in enumerate(lines):
+                if n_lines == n_steps and not while_opening:
                     timer.start()
                 step, _, rest = line.rstrip("\n").partition(" ")
                 if step == "failed":
                     faults.append(rest)
                 else:
-                    said[step] = max(said[step], int(rest))
+                    newest[step] = max(newest[step], int(rest))
         # The pipe has ended, so the client is dead; without the timer if it failed before, which is a fault above.
         if timer.ident is not None:
             timer.join()
@@ -186,14 +185,15 @@ def killed(open_ledger: Callable[[], Ledger], n_kills: int, seed: int = 1, deadl
     with open_ledger() as ledger:
         checkout = Checkout(ledger, HttpProvider(url, "secret"), STORE)
         checkout.recover(T_NS + 10**15, restarted=True)
-        faults += _faults_of(ledger, checkout, book, said)
+        faults += faults_of(ledger, checkout, book, newest)
     server.shutdown()
     server.server_close()
-    acknowledged = Counter({step: newest + 1 for step, newest in said.items()})
+    acknowledged = Counter({step: number + 1 for step, number in newest.items()})
     return Outcome(kills, acknowledged, book.total, faults)
 
 
-def _faults_of(ledger: Ledger, checkout: Checkout, book: InProcessProvider, said: dict[str, int]) -> list[str]:
+def faults_of(ledger: Ledger, checkout: Checkout, book: InProcessProvider, newest: dict[str, int]) -> list[str]:
+    """What is lost, doubled or unbalanced; `newest` is the last visit that each step was acknowledged for."""
     faults = []
     if (fault := ledger.verify()) is not None:
         faults.append(fault)
@@ -208,31 +208,35 @@ def _faults_of(ledger: Ledger, checkout: Checkout, book: InProcessProvider, said
     if ledger.open_visits():
         faults.append("a visit is neither settled nor in review")
     due = 0
-    for i in range(said["opened"] + 1 + UNFINISHED):
+    for i in range(newest["opened"] + 1 + UNFINISHED):
         standing, payment = ledger.standing(f"v{i}"), checkout.state(f"v{i}")
-        lines, status, decision = course(i)
         if standing is None:
-            if i <= said["opened"]:
-                faults.append(f"v{i}: opening it was acknowledged, and it is lost")
+            if i <= newest["opened"]:
+                faults.append(f"v{i}: its opening was acknowledged, and it is lost")
             continue
-        if i <= said["billed"]:
-            wanted = {total_of(lines), 0 if decision == "waive" else total_of(lines)}
-            if standing.total not in wanted:
-                faults.append(f"v{i}: billed {standing.total}, want one of {sorted(wanted)}")
-        if i <= said["finished"]:
-            wanted_status = "decided" if decision is not None else status
-            if standing.status != wanted_status:
-                faults.append(f"v{i}: {standing.status}, want {wanted_status}")
-        if standing.status == "review":
-            if payment.paid:
-                faults.append(f"v{i}: in review and charged {payment.paid}")
-        elif payment.status != "paid" or payment.paid != standing.total or payment.authorised:
-            faults.append(f"v{i}: {payment}")
-        else:
+        faults += [f"v{i}: {fault}" for fault in _faults_of_visit(i, standing, payment, newest)]
+        if payment.status == "paid":
             due += standing.total
     if due != book.total:
         faults.append(f"visits cost {due}, the provider took {book.total}")
     return faults
+
+
+def _faults_of_visit(i: int, standing: Standing, payment: Payment, newest: dict[str, int]) -> Iterator[str]:
+    lines, status, decision = course(i)
+    if i <= newest["billed"]:
+        wanted = {total_of(lines), 0 if decision == "waive" else total_of(lines)}
+        if standing.total not in wanted:
+            yield f"billed {standing.total}, want one of {sorted(wanted)}"
+    if i <= newest["finished"]:
+        wanted_status = "decided" if decision is not None else status
+        if standing.status != wanted_status:
+            yield f"{standing.status}, want {wanted_status}"
+    if standing.status == "review":
+        if payment.paid:
+            yield f"in review and charged {payment.paid}"
+    elif payment.status != "paid" or payment.paid != standing.total or payment.authorised:
+        yield f"{payment}"
 
 
 def main() -> int:

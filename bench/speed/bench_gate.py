@@ -3,10 +3,10 @@
     python -m bench gate
 
 Codes are signed and verified with Ed25519 and used up durably (SQLite, synchronous FULL), behind a pseudonym in the
-ledger's vault; the engine is fed a simulated shop as fast as it takes it, without pauses. Time counts from the instant
-at which the reader has the credential, so it includes waking up. Python runs one thread at a time, and one that wants
-to run asks the other to let go after 5 ms, several times a decision; gates in a process of their own are the case
-called idle.
+ledger's vault; the engine is fed a simulated shop as fast as it accepts it, without pauses. Time counts from the
+instant at which the reader has the credential, so it includes waking up. Python runs one thread at a time, and a thread
+that wants to run asks the other to yield after 5 ms, several times per decision; gates in a separate process are the
+case called idle.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m bench ledger
 
-The raw ones write rows of the same size with the same durability (SQLite: WAL, synchronous FULL) and nothing else: no
-chain, no keys looked up, no checks. What the ledger costs beyond them is the price of those. A receipt here has five
-postings. PostgreSQL is that of FUSION_POSTGRES, or one started for the run where pgserver is installed.
+The raw databases write rows of the same size with the same durability (SQLite: WAL, synchronous FULL) and nothing else.
+The difference is the cost of the ledger's chain, keys and checks. A receipt here has five postings. PostgreSQL is that
+of FUSION_POSTGRES, or one started for the run where pgserver is installed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def receipt(i: int) -> Receipt:
 
 
 class RawSqlite:
-    """What the ledger writes for a receipt, without what makes it a ledger."""
+    """The rows that the ledger writes for a receipt, without chain, keys and checks."""
 
     def __init__(self, path: Path) -> None:
         self.connection = sqlite3.connect(path, isolation_level=None)
@@ -106,7 +106,7 @@ class RawPostgres:
 
 
 def new_database() -> str:
-    """URL of a database that nobody has used before."""
+    """URL of a new database."""
     url = os.environ.get("FUSION_POSTGRES")
     if url is None:
         pgserver = pytest.importorskip("pgserver", reason="no PostgreSQL: set FUSION_POSTGRES or install pgserver")
@@ -157,7 +157,7 @@ def posting(books: AnyBooks, n: int) -> tuple[Callable[[], None], Iterator[int]]
     return lambda: books.post_durably(next(numbers), n), numbers
 
 
-def tell(benchmark, n_receipts: int) -> None:  # type: ignore[no-untyped-def]
+def report(benchmark, n_receipts: int) -> None:  # type: ignore[no-untyped-def]
     receipts_per_s = n_receipts / benchmark.stats["mean"]
     benchmark.extra_info |= {"receipts_per_s": round(receipts_per_s), "postings_per_s": round(5 * receipts_per_s)}
 
@@ -166,7 +166,7 @@ def tell(benchmark, n_receipts: int) -> None:  # type: ignore[no-untyped-def]
 def test_one_by_one(benchmark, books: AnyBooks) -> None:  # type: ignore[no-untyped-def]
     step, numbers = posting(books, 1)
     benchmark.pedantic(step, rounds=2000, warmup_rounds=20)
-    tell(benchmark, 1)
+    report(benchmark, 1)
     assert books.count() == next(numbers)
 
 
@@ -174,7 +174,7 @@ def test_one_by_one(benchmark, books: AnyBooks) -> None:  # type: ignore[no-unty
 def test_batches(benchmark, books: AnyBooks) -> None:  # type: ignore[no-untyped-def]
     step, numbers = posting(books, BATCH)
     benchmark.pedantic(step, rounds=20, warmup_rounds=1)
-    tell(benchmark, BATCH)
+    report(benchmark, BATCH)
     assert books.count() == next(numbers)
 
 

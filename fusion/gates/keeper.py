@@ -42,7 +42,7 @@ class Decision:
         open: whether it opens.
         reason: one short phrase from a fixed set or from the verifier, fit for counting.
         display: text for the gate's screen.
-        scan: observation for the engine; None where nobody comes in.
+        scan: observation for the engine; None where no person comes in.
     """
 
     open: bool
@@ -105,7 +105,7 @@ class GateKeeper:
 
     @property
     def n_questions(self) -> int:
-        """Verifiers that are being asked, and late answers that nobody has collected yet."""
+        """Verifiers that are being asked, and late answers that have not been collected yet."""
         return len(self._questions)
 
     def scan(self, request: GateRequest) -> Decision:
@@ -200,7 +200,7 @@ class GateKeeper:
         return answer
 
     def _forget_before(self, t_ns: int) -> None:
-        """Drop answers that nobody came back for. Questions without an answer stay, as their threads do."""
+        """Drop old answers that were not collected. Questions without an answer stay, as their threads do."""
         for key, question in list(self._questions.items()):
             if question.asked_ns < t_ns and question.answered.is_set():
                 del self._questions[key]

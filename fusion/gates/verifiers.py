@@ -17,7 +17,7 @@ class GateRequest:
         gate: id of the gate in store.toml.
         credential_type: qr, card, face, staff, open, or account where the caller has verified the account already.
         token: what the reader read; empty for open. Not part of repr.
-        leaving: a person inside asks to go out. Nobody needs a credential for that.
+        leaving: a person inside asks to go out, which needs no credential.
     """
 
     t_ns: int

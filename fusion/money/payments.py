@@ -26,7 +26,7 @@ from fusion.store.models import Store
 
 # Steps of one visit's payment in one call; far more than any honest course of events takes.
 STEPS_MAX = 50
-# An authorisation at the gate is released when nobody has come in on it: four times as long as a scan is good for.
+# An authorisation at the gate is released if no visit has begun on it by then: four times as long as a scan is valid.
 UNUSED_MAX_S = 120.0
 
 PaymentStatus = Literal["open", "review", "pending", "paid", "unpaid", "owing"]
@@ -290,7 +290,7 @@ class Checkout:
         """Finish what a crash, a lost connection or a silent provider left behind.
 
         Repeats every request without an answer, settles every visit that has a price and is not paid, and releases
-        authorisations on which nobody came in.
+        authorisations on which no visit began.
 
         Args:
             t_ns: the present instant.
@@ -319,7 +319,7 @@ class Checkout:
         return payments
 
     def _give_back(self, pseudonym: str, t_ns: int) -> Payment:
-        """Finish an authorisation at the gate, and release it once it is clear that nobody came in on it."""
+        """Finish an authorisation at the gate, and release it once no visit can begin on it any more."""
         history = self._history(pseudonym)
         if history.pending is not None:
             self._ask(pseudonym, history, history.pending, t_ns)

@@ -1,4 +1,4 @@
-"""The till killed while it works, as `bench kills` does at length: nothing acknowledged is lost, nothing doubled."""
+"""A checkout killed while it works, as `bench kills` does at length: nothing acknowledged is lost, nothing doubled."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def test_what_would_be_lost_or_doubled_is_found(tmp_path: Path) -> None:
     assert outcome.faults == []
     with Ledger.open(tmp_path / "ledger.sqlite", kills.STORE) as ledger:
         checkout = kills.Checkout(ledger, kills.InProcessProvider(), kills.STORE)
-        said = {"opened": 10**4, "billed": 0, "finished": 0, "admitted": 0}
-        faults = kills._faults_of(ledger, checkout, kills.InProcessProvider(), said)
+        newest = {"opened": 10**4, "billed": 0, "finished": 0, "admitted": 0}
+        faults = kills.faults_of(ledger, checkout, kills.InProcessProvider(), newest)
     assert any("it is lost" in fault for fault in faults)
