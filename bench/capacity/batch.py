@@ -1,20 +1,20 @@
-"""Replay of many recordings by one and by two workers, on processes and on Ray; what cutting a recording would change.
+"""Replay of many recordings by one and by two workers, on processes and on Ray; and the effect of cutting recordings.
 
     python -m bench batch                      processes and Ray
-    python -m bench batch --rounds 3           the best of three, on a machine that others use, too
-    python -m bench batch --cuts               what pieces of recordings that start afresh give
+    python -m bench batch --rounds 3           the best of three, on a shared machine
+    python -m bench batch --cuts               the results of pieces that a new engine replays
 
-Forty simulated recordings are made once, kept in `--cache`. Before anything is timed, all results are compared with
-those of one process that replays one recording after the other: every file, and of run.json all but its figures of
-time; then once more while a worker is killed half-way. Timed is the whole of `replay_many` from the first call to the
-last outcome: starting processes is in it, starting Ray is told apart, since a cluster is there before work comes.
-`engine` is the sum of CPU time of all engines: if two workers need more of it, the cores' shared parts are what they
-wait for. The load average says who else was there.
+Forty simulated recordings are made once and kept in `--cache`. Before anything is timed, all results are compared with
+those of one process that replays one recording after the other: every file, and of run.json everything but the times;
+then once more while a worker is killed half-way. The time is that of `replay_many` from the first call to the last
+outcome. It includes starting processes; the start of Ray is reported separately, since a cluster usually runs before
+there is work. `engine` is the sum of CPU time of all engines: where two workers need more of it, they compete for
+shared parts of the cores. The load average shows other work on the machine.
 
-`--cuts` cuts the recordings where the store is empty: nobody seen and every visit billed for so long as `QUIET_S` says.
-It compares a replay of the rest by a new engine, which starts there, with the rest of the whole replay: which rows are
-the same, and which mean the same: a receipt with the same account, goods and status; an event with the same most likely
-candidate; somebody within a centimetre.
+`--cuts` cuts the recordings where the store was empty for `QUIET_S`: no person seen and every visit billed. It compares
+the results after the cut with those of a new engine that starts there. It counts the rows that are identical and those
+that are equivalent: a receipt with the same account, goods and status; an event with the same most likely candidate; a
+person within a centimetre.
 """
 
 from __future__ import annotations
@@ -100,13 +100,13 @@ def run(paths: list[Path], out: Path, workers: int, where: str | None, kill: boo
     shutil.rmtree(out, ignore_errors=True)
     outcomes = []
     with closing(replay_many(paths, out, workers=workers, cluster=where)) as many:
-        for one in many:
-            outcomes.append(one)
-            if one.fault:
-                raise SystemExit(f"cluster.py: {one.item.recording}: {one.fault}")
+        for outcome in many:
+            outcomes.append(outcome)
+            if outcome.fault:
+                raise SystemExit(f"{outcome.item.recording}: {outcome.fault}")
             if kill and len(outcomes) == len(paths) // 2:
                 time.sleep(0.3)
-                os.kill(int(one.worker.rpartition(":")[2]), signal.SIGKILL)
+                os.kill(int(outcome.worker.rpartition(":")[2]), signal.SIGKILL)
     return outcomes
 
 
@@ -118,13 +118,13 @@ def compare(paths: list[Path], scratch: Path, places: dict[str, str | None]) -> 
     for name, where in places.items():
         for workers, kill in ((1, False), (2, False), (2, True)):
             outcomes = run(paths, scratch / "out", workers, where, kill)
-            again = sum(one.tries > 1 for one in outcomes)
+            again = sum(outcome.tries > 1 for outcome in outcomes)
             if results(scratch / "out") != wanted:
-                raise SystemExit(f"cluster.py: {name}, {workers} workers: other bytes than one process gives")
+                raise SystemExit(f"{name}, {workers} workers: the bytes differ from those of one process")
             if kill and not again:
-                raise SystemExit(f"cluster.py: {name}: want a task that was begun again, got none")
-            said = f", a worker killed half-way, {again} task begun again" if kill else ""
-            print(f"{name}, {workers} workers{said}: the bytes of one process, {len(wanted)} files", flush=True)
+                raise SystemExit(f"{name}: want a task that was begun again, got none")
+            note = f", a worker killed half-way, {again} task begun again" if kill else ""
+            print(f"{name}, {workers} workers{note}: the bytes of one process, {len(wanted)} files", flush=True)
 
 
 def measure(paths: list[Path], scratch: Path, places: dict[str, str | None], rounds: int) -> None:
@@ -139,7 +139,7 @@ def measure(paths: list[Path], scratch: Path, places: dict[str, str | None], rou
                 started_s = time.perf_counter()
                 outcomes = run(paths, scratch / "out", workers, where)
                 walls[workers].append(time.perf_counter() - started_s)
-                engines[workers].append(sum(one.value.summary.engine_cpu_s for one in outcomes))
+                engines[workers].append(sum(outcome.value.summary.engine_cpu_s for outcome in outcomes))
         one_s, two_s = min(walls[1]), min(walls[2])
         each = ", ".join(f"{a / b:.2f}" for a, b in zip(walls[1], walls[2]))
         print(
@@ -153,26 +153,26 @@ def measure(paths: list[Path], scratch: Path, places: dict[str, str | None], rou
 
 
 def quiet_ns(recording: Recording) -> list[int]:
-    """Instants by which the store had been empty for QUIET_S: nobody seen since, as many visits billed as came in."""
+    """Instants at which the store had been empty for QUIET_S: no person seen since, and every visit billed."""
     engine = Engine(recording.store)
-    seen_ns, inside, found, told = 0, set(), [], False
+    seen_ns, inside, instants, noted = 0, set(), [], False
     for observation in recording.observations():
         for result in engine.feed(observation):
             match result:
                 case People() if len(result.track_id):
-                    seen_ns, told = result.t_ns, False
+                    seen_ns, noted = result.t_ns, False
                 case PersonEntered():
                     inside.add(str(result.visit))
                 case Receipt():
                     inside.discard(result.visit)
-        if seen_ns and not told and not inside and observation.t_ns - seen_ns > QUIET_S * 1e9:
-            found.append(observation.t_ns)
-            told = True
-    return found
+        if seen_ns and not noted and not inside and observation.t_ns - seen_ns > QUIET_S * 1e9:
+            instants.append(observation.t_ns)
+            noted = True
+    return instants
 
 
 def lines_after(recording: Recording, out: Path, start_ns: int) -> None:
-    """Replay what a recording holds from an instant on."""
+    """Replay a recording from an instant on."""
     engine = Engine(recording.store)
     writer = ResultsWriter(out, recording.store, engine.account_of)
     for observation in recording.observations():
@@ -187,13 +187,13 @@ def lines_after(recording: Recording, out: Path, start_ns: int) -> None:
 
 @dataclass
 class Cut:
-    """By kind: rows of the whole replay after a cut, of these the same in the piece, and those that mean the same."""
+    """By kind: rows of the whole replay after a cut; how many are identical in the piece; how many are equivalent."""
 
     rows: dict[str, tuple[int, int, int]]
 
 
 def cut(path: Path) -> Cut | None:
-    """None where the store is never empty before somebody else comes."""
+    """Compare one recording; None where the store is never empty before another person enters."""
     recording = Recording(path)
     rows: dict[str, tuple[int, int, int]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -204,11 +204,12 @@ def cut(path: Path) -> Cut | None:
         if not instants:
             return None
         lines_after(Recording(path), piece, instants[0])
-        for name, when, meaning in (("receipts", "enter", _bill), ("events", "time", _whose)):
+        for name, when, meaning in (("receipts", "enter", _bill), ("events", "time", _candidate)):
             wanted = [row for row in _rows(whole, name) if (row[when] or 0) >= instants[0]]
             got = _rows(piece, name)
-            told = [meaning(row) for row in got]
-            rows[name] = len(wanted), sum(row in got for row in wanted), sum(meaning(row) in told for row in wanted)
+            meanings = [meaning(row) for row in got]
+            equivalent = sum(meaning(row) in meanings for row in wanted)
+            rows[name] = len(wanted), sum(row in got for row in wanted), equivalent
         rows["tracks"] = _tracks(whole, piece, instants[0])
     return Cut(rows)
 
@@ -222,17 +223,17 @@ def _bill(receipt: dict[str, Any]) -> object:
     return receipt["account"], receipt["status"], [(line["gtin"], line["quantity"]) for line in receipt["lines"]]
 
 
-def _whose(event: dict[str, Any]) -> object:
-    likely = event["candidates"][:1]
-    return event["plate"], [(one["account"], one["gtin"], one["quantity"]) for one in likely], event["time"] // 10**8
+def _candidate(event: dict[str, Any]) -> object:
+    first = [(likely["account"], likely["gtin"], likely["quantity"]) for likely in event["candidates"][:1]]
+    return event["plate"], first, event["time"] // 10**8
 
 
 def _tracks(whole: Path, piece: Path, start_ns: int) -> tuple[int, int, int]:
-    """A row of a track means the same where the piece has somebody within a centimetre at that instant."""
+    """A row of a track is equivalent where the piece has a person within a centimetre at that instant."""
     import numpy as np
     import pyarrow.parquet as pq
 
-    tables = [pq.read_table(one / "tracks.parquet").to_pylist() for one in (whole, piece)]
+    tables = [pq.read_table(folder / "tracks.parquet").to_pylist() for folder in (whole, piece)]
     wanted = [row for row in tables[0] if row["time"] >= start_ns]
     at: dict[int, list[dict[str, Any]]] = {}
     for row in tables[1]:
@@ -240,22 +241,22 @@ def _tracks(whole: Path, piece: Path, start_ns: int) -> tuple[int, int, int]:
     same = near = 0
     for row in wanted:
         there = at.get(row["time"], [])
-        near += any(np.hypot(row["x"] - one["x"], row["y"] - one["y"]) < 0.01 for one in there)
-        # As text, since what is unknown is NaN, which is not equal to itself.
-        same += any(str(row) == str(one) for one in there)
+        near += any(np.hypot(row["x"] - other["x"], row["y"] - other["y"]) < 0.01 for other in there)
+        # As text, since unknown numbers are NaN, which does not equal itself.
+        same += any(str(row) == str(other) for other in there)
     return len(wanted), same, near
 
 
 def cuts(cache: Path) -> None:
-    found = list(map_tasks(cut, recordings(cache, 12, sparse=True)))
-    faults = [one.fault for one in found if one.fault]
+    outcomes = list(map_tasks(cut, recordings(cache, 12, sparse=True)))
+    faults = [outcome.fault for outcome in outcomes if outcome.fault]
     if faults:
-        raise SystemExit(f"cluster.py: {faults[0]}")
-    made = [one.value for one in found if one.value is not None]
-    print(f"{len(made)} of {len(found)} recordings are empty at some time before somebody else comes\n")
-    print("| after the cut | rows | the same | mean the same |\n|---|---|---|---|")
+        raise SystemExit(faults[0])
+    made = [outcome.value for outcome in outcomes if outcome.value is not None]
+    print(f"{len(made)} of {len(outcomes)} recordings are empty at some time before another person enters\n")
+    print("| after the cut | rows | identical | equivalent |\n|---|---|---|---|")
     for name in ("receipts", "events", "tracks"):
-        total, same, alike = (sum(one.rows[name][i] for one in made) for i in range(3))
+        total, same, alike = (sum(cut.rows[name][i] for cut in made) for i in range(3))
         print(f"| {name} | {total} | {same} | {alike} |")
 
 
@@ -263,9 +264,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "fusion-bench-cluster")
     parser.add_argument("--rounds", type=int, default=1, help="of each measurement; the best counts")
-    parser.add_argument("--without-ray", action="store_true", help="processes alone")
+    parser.add_argument("--without-ray", action="store_true", help="processes only")
     parser.add_argument("--times", action="store_true", help="leave the comparison out")
-    parser.add_argument("--cuts", action="store_true", help="only what cutting would change")
+    parser.add_argument("--cuts", action="store_true", help="only the effect of cutting")
     args = parser.parse_args()
     cache = args.cache.absolute()
     if args.cuts:

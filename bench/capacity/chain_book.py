@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 python -m bench chain_book                      20000 receipts and 100000 transfers
     OMP_NUM_THREADS=1 python -m bench chain_book --receipts 100000
 
-The raw one copies the rows, read from the store's files beforehand, into bare tables in the same batches: no key, no
-mark, no comparison, no hash checked. Ours reads the store's files, checks every hash, and keeps every promise of
-`fusion ship`. Both commit each batch to disk. They take turns, each time into a new database; before a figure is told,
-both must hold the same rows and `reconcile` must agree. A ledger row is an entry or a posting. PostgreSQL is that of
-FUSION_POSTGRES, or one started for the run where pgserver is installed.
+The raw copy takes the rows, read from the store's files beforehand, into bare tables in the same batches: no key, no
+mark, no comparison, no hash checked. The chain's book reads the store's files, checks every hash, and keeps every
+promise of `fusion ship`. Both commit each batch to disk. They take turns, each time into a new database; before a
+figure is printed, both must hold the same rows and `reconcile` must agree. A ledger row is an entry or a posting. The
+server is that of FUSION_POSTGRES, or one started for the run where pgserver is installed.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ def server() -> Iterator[str]:
 
 @contextmanager
 def database(url: str) -> Iterator[str]:
-    """URL of a database that nobody has used before; gone afterwards."""
+    """URL of a new database, which is dropped afterwards."""
     name = f"bench_{secrets.token_hex(8)}"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-        # What an earlier pass left to be written belongs to that pass.
+        # Pending writes of an earlier pass belong to that pass.
         connection.execute("CHECKPOINT")
     base, _, options = url.partition("?")
     try:
@@ -101,15 +101,15 @@ def fill(ledger: Ledger, outbox: Outbox, n_receipts: int, n_transfers: int) -> N
 
 
 def batches(source: Source) -> list[list[Record]]:
-    found, seq = [], 0
+    rows, seq = [], 0
     while records := source.after(seq, BATCH):
-        found.append(records)
+        rows.append(records)
         seq = records[-1].seq
-    return found
+    return rows
 
 
 def raw(url: str, source: Source, rows: list[list[Record]]) -> tuple[float, int, int]:
-    """Seconds, rows that are there, and a sum over them."""
+    """Seconds, number of rows, and a checksum of them."""
     table = "entry" if source.stream == "ledger" else source.stream
     with psycopg.connect(url, autocommit=True) as connection:
         for name, columns in RAW.items():
@@ -118,21 +118,21 @@ def raw(url: str, source: Source, rows: list[list[Record]]) -> tuple[float, int,
         for batch in rows:
             with connection.transaction(), connection.cursor() as cursor:
                 with cursor.copy(f"COPY {table} FROM STDIN") as copy:
-                    for one in batch:
-                        copy.write_row(one.row)
+                    for record in batch:
+                        copy.write_row(record.row)
                 if source.stream == "ledger":
                     with cursor.copy("COPY posting FROM STDIN") as copy:
-                        for one in batch:
-                            for line, leg in enumerate(one.postings):
-                                copy.write_row((one.seq, line, *leg))
+                        for record in batch:
+                            for line, posting in enumerate(record.postings):
+                                copy.write_row((record.seq, line, *posting))
         took_s = time.perf_counter() - begin
         return took_s, *counted(connection, table)
 
 
-def ours(url: str, source: Source) -> tuple[float, int, int]:
+def shipped(url: str, source: Source) -> tuple[float, int, int]:
     with ChainBook(url) as book:
         shipper = Shipper(STORE, [source], book)
-        book.register(STORE)  # makes the tables
+        book.register(STORE)  # creates the tables
         begin = time.perf_counter()
         shipper.ship()
         took_s = time.perf_counter() - begin
@@ -144,7 +144,7 @@ def ours(url: str, source: Source) -> tuple[float, int, int]:
 
 
 def counted(connection: psycopg.Connection, table: str) -> tuple[int, int]:
-    """Rows, and a number that follows from all they hold."""
+    """Number of rows, and a checksum of their contents."""
     columns = COLUMNS.get(table, "seq, t_ns, kind, visit, key, details, hash")
     tables = [(table, columns)]
     if table == "entry":
@@ -162,22 +162,22 @@ def compare(url: str, source: Source, n_rounds: int) -> None:
     rows = batches(source)
     rates: dict[str, list[float]] = {"raw COPY": [], "chain's book": []}
     for _ in range(n_rounds):
-        said = {}
+        stored = {}
         for name, run in (
             ("raw COPY", lambda place: raw(place, source, rows)),
-            ("chain's book", lambda place: ours(place, source)),
+            ("chain's book", lambda place: shipped(place, source)),
         ):
             with database(url) as place:
                 took_s, n_rows, mixed = run(place)
-            said[name] = (n_rows, mixed)
+            stored[name] = (n_rows, mixed)
             rates[name].append(n_rows / took_s)
-        assert said["raw COPY"] == said["chain's book"], said
+        assert stored["raw COPY"] == stored["chain's book"], stored
     medians = {name: statistics.median(rate) for name, rate in rates.items()}
     for name, rate in rates.items():
         print(f"{source.stream:<7} {name:<13} {medians[name]:9.0f} rows/s, median of {n_rounds} "
               f"({min(rate):.0f} to {max(rate):.0f})")  # fmt: skip
     ratio = medians["chain's book"] / medians["raw COPY"]
-    print(f"{source.stream:<7} {said['raw COPY'][0]} rows, equal on both sides; ratio {ratio:.2f}", flush=True)
+    print(f"{source.stream:<7} {stored['raw COPY'][0]} rows, equal on both sides; ratio {ratio:.2f}", flush=True)
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""What people look at: how fast a report is written, opens and scrubs; what consoles cost the engine.
+"""The pages: how fast a report is written, opens and follows its slider; and the cost of consoles for the runner.
 
 python -m bench pages              everything
 python -m bench pages --shots DIR  screenshots of both pages too, at 1440 and 390 px
 
-Wants Chromium with its chromedriver for all but the cost of consoles.
+Needs Chromium with its chromedriver for everything but the cost of consoles.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ def opened_and_scrubbed(page: Path, shots: Path | None) -> None:
             opened_s = time.perf_counter() - before_s
             assert driver.execute_script("return document.documentElement.dataset.ready") == "true"
             driver.set_script_timeout(120)
-            found = driver.execute_async_script(SCRUB, SCRUBS)
-            times = sorted(found["times"])
+            scrubbed = driver.execute_async_script(SCRUB, SCRUBS)
+            times = sorted(scrubbed["times"])
             middle, late = times[len(times) // 2], times[int(0.99 * len(times))]
             print(
-                f"{width} px: opened in {opened_s:.2f} s (browser's own count {found['load'] / 1e3:.2f} s); "
+                f"{width} px: opened in {opened_s:.2f} s (browser's own count {scrubbed['load'] / 1e3:.2f} s); "
                 f"a move of the slider takes {middle:.1f} ms, p99 {late:.1f} ms"
             )
             assert complaints(driver) == []
@@ -98,7 +98,7 @@ def opened_and_scrubbed(page: Path, shots: Path | None) -> None:
 
 @contextlib.contextmanager
 def listening(port: int, cookie: str, counts: list[int], which: int) -> Iterator[None]:
-    """A page that reads what it is pushed, as a browser does."""
+    """A page that reads its stream, as a browser does."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/api/live", headers={"Cookie": cookie})
     answer = connection.getresponse()
@@ -118,14 +118,14 @@ def listening(port: int, cookie: str, counts: list[int], which: int) -> Iterator
 
 
 def cost_of_consoles(folder: Path) -> None:
-    """CPU of a runner at the pace of its data, with and without a feed that five pages listen to."""
+    """CPU of a runner at the pace of its data, with and without a feed that five pages follow."""
     store = demo_store(n_cameras=12, n_plates=160)
     observations = list(Simulation(store, Scenario(seed=3, minutes=LIVE_S / 60, shoppers=8)).observations())
     store.save(folder / "store")
     Users(folder / "users.json").add("bench", PASSWORD, store.id)
 
     def paced(feed_path: Path | None) -> tuple[float, float]:
-        """CPU seconds of the runner's thread: all but the feed, and the feed."""
+        """CPU seconds of the runner's thread: everything but the feed, and the feed."""
         run = Run(store, observations)
         feed = None if feed_path is None else LiveFeed(store, run.engine, feed_path)
         first_ns, started_s, cpu_s = observations[0].t_ns, time.monotonic(), time.thread_time()
@@ -158,13 +158,13 @@ def cost_of_consoles(folder: Path) -> None:
             console.terminate()
     print(
         f"consoles: {CLIENTS} pages, each pushed {min(counts) / LIVE_S:.1f} states a second; over {LIVE_S:.0f} s "
-        f"the runner spends {feed_s:.3f} s on telling them and {engine_s:.2f} s on the rest "
+        f"the runner spends {feed_s:.3f} s on the feed and {engine_s:.2f} s on its other work "
         f"(+{100 * feed_s / engine_s:.1f} %); without consoles {alone_s:.2f} s"
     )
 
 
 def pictures_of_a_console(shots: Path) -> None:
-    """A shop at work with two visits that wait for a decision; and one of them as it is decided."""
+    """A shop at work with two visits in review, and the dialog of one of them."""
     from selenium.webdriver.common.by import By
 
     store = demo_store(n_cameras=12, n_plates=160)
@@ -213,9 +213,10 @@ def pictures_of_a_console(shots: Path) -> None:
 
 
 def bills(store: Store, observations: list[Observation], ledger: Ledger, folder: Path) -> None:
-    """The receipts of a run, the two least sure of which wait for a decision, with their evidence."""
+    """Put the two least certain receipts of a run into review, with their evidence."""
     run = Run(store, observations)
-    receipts = [one for one in [*run.results(), *run.finish()] if isinstance(one, Receipt) and one.lines]
+    results = [*run.results(), *run.finish()]
+    receipts = [result for result in results if isinstance(result, Receipt) and result.lines]
     receipts.sort(key=lambda receipt: min(line.confidence for line in receipt.lines))
     writer = ResultsWriter(folder, store, run.engine.account_of)
     for receipt in receipts[:2]:

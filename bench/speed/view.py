@@ -1,10 +1,10 @@
-"""What a Rerun recording costs beside an engine: CPU time of a replay without and with `fusion.show.rerun_view.View`.
+"""The cost of a Rerun recording beside an engine: CPU time of a replay without and with `fusion.show.rerun_view.View`.
 
     python -m bench view [CAMERAS PEOPLE [MINUTES]]
 
-A simulated recording is replayed as `fusion.replay` does it: read from disk, run, results written. Each way is run in
-turn several times; the work is the same, so the least of the engine's CPU times and of the whole process's are told,
-which leaves out what other programs do to the machine. Needs the extra `view`.
+A simulated recording is replayed as `fusion.replay` does it: read from disk, run, results written. Both ways are run in
+turn several times. The work is the same each time, so the figures are the least CPU times of the engine and of the
+whole process, which excludes the influence of other programs. Needs the extra `view`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def run(folder: Path, viewed: bool) -> tuple[float, float]:
     recording = Recording(folder / "recording")
     observations = recording.observations()
     view = View(folder / "run.rrd", recording.store) if viewed else None
-    one = Run(recording.store, watched(observations, view) if view else observations)
-    writer = ResultsWriter(folder / "out", recording.store, one.engine.account_of)
-    summary = one.drive([writer, view] if view else [writer], recording)
+    replayed = Run(recording.store, watched(observations, view) if view else observations)
+    writer = ResultsWriter(folder / "out", recording.store, replayed.engine.account_of)
+    summary = replayed.drive([writer, view] if view else [writer], recording)
     return summary.engine_cpu_s, time.process_time() - started_s
 
 
@@ -58,7 +58,7 @@ def main() -> None:
             viewed.append(run(folder, True))
         size = (folder / "run.rrd").stat().st_size
     print(f"{n_cameras} cameras, {n_people} shoppers, {len(store.plates)} plates, {minutes:g} minutes")
-    for i, what in enumerate(("the engine", "the whole replay")):
-        before, after = min(one[i] for one in plain), min(one[i] for one in viewed)
-        print(f"CPU of {what}: {before:.3f} s without, {after:.3f} s with the view: {after / before - 1:+.1%}")
+    for i, part in enumerate(("the engine", "the whole replay")):
+        before, after = min(times[i] for times in plain), min(times[i] for times in viewed)
+        print(f"CPU of {part}: {before:.3f} s without, {after:.3f} s with the view: {after / before - 1:+.1%}")
     print(f"{size / 1e6:.1f} MB, {size / 1e6 / minutes:.1f} MB a minute")
