@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 from enum import Enum
 from pathlib import Path
@@ -107,3 +108,15 @@ def test_a_result_prints_in_one_line(result: object) -> None:
 def test_kinds_are_text_that_can_be_counted(kinds: type[Enum]) -> None:
     assert all(isinstance(kind, str) and kind == kind.value for kind in kinds)
     assert len({kind.value for kind in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize(
+    "home",
+    ["files.results:ResultsWriter", "show.report:Report", "show.console.feed:LiveFeed", "show.rerun_view:View",
+     "money.ledger:Ledger", "live.outbox:Outbox"],
+)  # fmt: skip
+def test_whatever_takes_results_is_a_sink(home: str) -> None:
+    module, name = home.split(":")
+    sink = getattr(importlib.import_module(f"fusion.{module}"), name)
+    add, close = inspect.signature(sink.add), inspect.signature(sink.close)
+    assert list(add.parameters) == ["self", "result"] and list(close.parameters) == ["self"]

@@ -94,7 +94,7 @@ def fill(ledger: Ledger, outbox: Outbox, n_receipts: int, n_transfers: int) -> N
                 times = T_NS, T_NS + 60, T_NS + i
                 ledger.post_receipt(Receipt(visit, None, *times, ReceiptStatus.SETTLED, (), "EUR", 697, LINES))
     for first in range(0, n_transfers, 1000):
-        outbox.add(
+        outbox.keep(
             Transfer(f"shop/a1/{T_NS + i}/{i}", T_NS + i, cart(f"visit {i:08d}"), shelf("a1"), GTINS[0], 1)
             for i in range(first, min(first + 1000, n_transfers))
         )

@@ -204,7 +204,7 @@ class Bookkeeper:
 
     def warn(self, warning: Warning) -> None:
         """Keep a warning for the chain."""
-        self.outbox.add(results=[warning])
+        self.outbox.add(warning)
 
     def ship_goods(self, engine: Engine, n_transfers: int | None = None) -> None:
         """Put the transfers of an engine's journal into the outbox that it does not hold yet.
@@ -217,11 +217,11 @@ class Bookkeeper:
         if n_transfers is not None:
             new = new[: max(n_transfers - self._n_shipped, 0)]
         try:
-            self.outbox.add(new)
+            self.outbox.keep(new)
         except IdempotencyConflict:
             for transfer in new:
                 try:
-                    self.outbox.add([transfer])
+                    self.outbox.keep([transfer])
                 except IdempotencyConflict as error:
                     self._report(f"outbox: {error}; the first one stands")
         self._n_shipped += len(new)

@@ -20,7 +20,7 @@ from fusion.errors import IdempotencyConflict, LedgerError
 from fusion.goods.journal import Transfer
 from fusion.money.schema import Row
 from fusion.money.sqlite import open_sqlite
-from fusion.results import Result, Warning
+from fusion.results import Result, RunEnd, Warning
 from fusion.sentences import sentence
 from fusion.store.models import Store
 
@@ -104,8 +104,13 @@ class Outbox:
             self.close()
             raise LedgerError(f"{self.where}: want the outbox of {store.id!r}, format {FORMAT_VERSION}, got {found}")
 
-    def add(self, transfers: Iterable[Transfer] = (), results: Iterable[Result] = ()) -> int:
-        """Add transfers of a journal, and the warnings among results; all of them or none.
+    def add(self, result: Result | RunEnd) -> None:
+        """Keep a result if it is a warning; the others do not concern the chain. A sink of `fusion.run`."""
+        if isinstance(result, Warning):
+            self.keep(results=[result])
+
+    def keep(self, transfers: Iterable[Transfer] = (), results: Iterable[Result] = ()) -> int:
+        """Keep transfers of a journal, and the warnings among results; all of them or none.
 
         Returns:
             How many were new.

@@ -37,7 +37,7 @@ from chain.shops import (  # noqa: E402
 
 def test_rows_arrive_once_and_complete(shop: Shop) -> None:
     fill(shop.ledger, 0, 30)
-    shop.outbox.add(map(make_transfer, range(20)), [Warning(T_NS, WarningKind.CAMERA_OUTAGE, "cam01", seconds=2.0)])
+    shop.outbox.keep(map(make_transfer, range(20)), [Warning(T_NS, WarningKind.CAMERA_OUTAGE, "cam01", seconds=2.0)])
     assert shop.shipper().ship() == {"ledger": 60, "goods": 20, "health": 1}
     assert shop.shipper().ship() == {"ledger": 0, "goods": 0, "health": 0}
     assert shop.faults() == []
@@ -65,7 +65,7 @@ def test_repeated_rows_are_harmless_and_a_gap_is_not(shop: Shop) -> None:
 
 def test_the_book_is_only_added_to(shop: Shop, stranger: Any) -> None:
     fill(shop.ledger, 0, 3)
-    shop.outbox.add([make_transfer(1)], [Warning(T_NS, WarningKind.CAMERA_BACK, "cam01")])
+    shop.outbox.keep([make_transfer(1)], [Warning(T_NS, WarningKind.CAMERA_BACK, "cam01")])
     shop.shipper().ship()
     for table in ("entry", "posting", "goods", "health", "book"):
         column = "id" if table == "book" else "store"
@@ -118,7 +118,7 @@ def test_views(tmp_path: Path, url: str) -> None:
     ledger.decide("v2", "accept", by="anna", t_ns=T_NS + 2 * HOUR_NS)
     ledger.decide("v3", "waive", by="anna", t_ns=T_NS + 16 * HOUR_NS)
     lisbon.ledger.post_receipt(replace(make_receipt(0), total=216), [Discount("ten", GTINS[0], 10)])
-    berlin.outbox.add(
+    berlin.outbox.keep(
         [
             make_transfer(0), make_transfer(1, debit=UNKNOWN, quantity=5), make_transfer(2, debit=OUTSIDE),
             make_transfer(3, credit=UNKNOWN, quantity=2), make_transfer(4, debit=UNKNOWN, gtin=GTINS[1], quantity=1),

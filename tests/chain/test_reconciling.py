@@ -57,7 +57,7 @@ from chain.shops import T_NS, Shop, fill, make_transfer, unguarded  # noqa: E402
 )  # fmt: skip
 def test_disagreements_are_named(shop: Shop, stranger: Any, statement: str, parts: list[str]) -> None:
     fill(shop.ledger, 0, 10)
-    shop.outbox.add(map(make_transfer, range(5)))
+    shop.outbox.keep(map(make_transfer, range(5)))
     shop.shipper().ship()
     assert shop.faults() == []
     with unguarded(stranger):
@@ -69,7 +69,7 @@ def test_disagreements_are_named(shop: Shop, stranger: Any, statement: str, part
 
 def test_numbers_below_one_are_refused_and_found(shop: Shop, stranger: Any) -> None:
     fill(shop.ledger, 0, 10)
-    shop.outbox.add([make_transfer(1)], [Warning(T_NS, WarningKind.CAMERA_BACK, "cam01")])
+    shop.outbox.keep([make_transfer(1)], [Warning(T_NS, WarningKind.CAMERA_BACK, "cam01")])
     shop.shipper().ship()
     for table in ("entry", "goods", "health", "posting"):
         column = "entry" if table == "posting" else "seq"
@@ -145,7 +145,7 @@ def test_the_commands_agree(shop: Shop, stranger: Any, tmp_path: Path, capsys: p
         'format_version = 1\n[[retailer]]\nid = "r"\nname = "R"\nbrand = "Fresh"\nstores = ["store"]\n'
     )
     fill(shop.ledger, 0, 10)
-    shop.outbox.add([make_transfer(1)])
+    shop.outbox.keep([make_transfer(1)])
     where = [
         str(tmp_path / "store"), "--ledger", str(tmp_path / "shop.sqlite"), "--chain", shop.url,
         "--outbox", str(tmp_path / "shop.outbox.sqlite"),

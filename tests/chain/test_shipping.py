@@ -167,7 +167,7 @@ def test_the_store_does_not_wait_for_the_chain(shop: Shop, stranger: Any) -> Non
         while not stranger.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0]:
             time.sleep(0.01)
         fill(shop.ledger, 10, 5)
-        shop.outbox.add([make_transfer(1)])
+        shop.outbox.keep([make_transfer(1)])
         assert shop.ledger.head().seq == 30
         assert shipping.is_alive()
     shipping.join()
@@ -187,7 +187,7 @@ def test_back_off_is_bounded_and_patience_ends(tmp_path: Path) -> None:
 
 def test_an_idle_shipper_leaves_the_chain_alone(shop: Shop) -> None:
     fill(shop.ledger, 0, 5)
-    shop.outbox.add([make_transfer(1)])
+    shop.outbox.keep([make_transfer(1)])
     asked, waits, sessions, stop = list[float](), list[float](), list[Any](), threading.Event()
 
     def wait(seconds: float) -> None:
@@ -222,7 +222,7 @@ def test_new_rows_after_the_connection_was_closed(shop: Shop) -> None:
 
 def test_a_book_restored_from_a_backup_without_the_store(shop: Shop, stranger: Any) -> None:
     fill(shop.ledger, 0, 5)
-    shop.outbox.add([make_transfer(1)])
+    shop.outbox.keep([make_transfer(1)])
     shipper = shop.shipper()
     shipper.run()
     with unguarded(stranger):
@@ -244,7 +244,7 @@ def test_a_book_restored_from_a_backup_without_the_store(shop: Shop, stranger: A
 )  # fmt: skip
 def test_a_file_error_ends_shipping_unless_it_passes(shop: Shop, stream: str, code: int, passes: bool) -> None:
     fill(shop.ledger, 0, 5)
-    shop.outbox.add([make_transfer(1)])
+    shop.outbox.keep([make_transfer(1)])
     holder: Any = shop.ledger.database if stream == "ledger" else shop.outbox
     name = "connection" if stream == "ledger" else "_connection"
     whole = getattr(holder, name)
@@ -340,7 +340,7 @@ def test_an_hour_without_a_server_that_restarts_twice(tmp_path: Path, own_server
     def minutes(first: int, n: int) -> None:
         for minute in range(first, first + n):
             fill(shop.ledger, 20 * minute, 20, T_NS + minute * HOUR_NS // 60)
-            shop.outbox.add([make_transfer(i) for i in range(20 * minute, 20 * minute + 20)])
+            shop.outbox.keep([make_transfer(i) for i in range(20 * minute, 20 * minute + 20)])
 
     def until(condition: Callable[[], bool]) -> None:
         since = time.monotonic()
@@ -412,7 +412,7 @@ def test_any_order_of_faults_ends_in_agreement(
             case "write":
                 more = data.draw(st.integers(1, 12))
                 fill(shop.ledger, n, more)
-                shop.outbox.add([make_transfer(i) for i in range(n, n + more)])
+                shop.outbox.keep([make_transfer(i) for i in range(n, n + more)])
                 n += more
             case "ship":
                 shop.shipper(batch=data.draw(st.integers(1, 20))).ship()

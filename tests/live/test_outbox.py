@@ -16,11 +16,11 @@ from fusion.results import Warning, WarningKind
 def test_an_outbox_keeps_once_and_refuses_change(tmp_path: Path) -> None:
     warning = Warning(T_NS, WarningKind.BROKER_LOST, "cam01", detail="x" * 5000)
     with Outbox(tmp_path / "out.sqlite", make_store()) as box:
-        assert box.add(map(make_transfer, range(5)), [warning, make_receipt(1)]) == 6
+        assert box.keep(map(make_transfer, range(5)), [warning, make_receipt(1)]) == 6
         # As after a restart from a snapshot.
-        assert box.add(map(make_transfer, range(3, 8)), [warning]) == 3
+        assert box.keep(map(make_transfer, range(3, 8)), [warning]) == 3
         with pytest.raises(IdempotencyConflict, match="shop/a1/4"):
-            box.add([make_transfer(9), make_transfer(4, quantity=9)])
+            box.keep([make_transfer(9), make_transfer(4, quantity=9)])
         assert [row[0] for row in box.rows_after("goods", 0, 100)] == list(range(1, 9))
         assert len(box.rows_after("health", 0, 9)[0][4]) == 2000
     with pytest.raises(LedgerError, match="want the outbox of 'kiosk'"):
