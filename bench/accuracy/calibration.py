@@ -110,8 +110,8 @@ def dev(data: Path) -> None:
         true = {camera.name: camera for camera in recording.store.cameras}
         wanted = tuple(true[camera.name] for camera in found.cameras)
         centre_m, degrees = errors(aligned(found.cameras, wanted), wanted)
-        told = [(tie.centre_sd_m, math.degrees(tie.rotation_sd_rad)) for tie in found.ties if tie.placed]
-        over = np.sqrt(((np.stack([centre_m, degrees], axis=1) / np.array(told)) ** 2).mean(axis=0))
+        reported = [(tie.centre_sd_m, math.degrees(tie.rotation_sd_rad)) for tie in found.ties if tie.placed]
+        over = np.sqrt(((np.stack([centre_m, degrees], axis=1) / np.array(reported)) ** 2).mean(axis=0))
         print(
             f"| {folder.name} | {len(wanted)} of {len(true)} | {took_s:.0f} | {100 * centre_m.max():.1f} "
             f"| {degrees.max():.2f} | {over[0]:.1f} / {over[1]:.1f} |",
@@ -165,7 +165,7 @@ def one_store(n_cameras: int, minutes: float, seed: int) -> tuple[SelfCalibratio
     placed = [tie for tie in found.ties if tie.placed]
     off_s = np.array([tie.offset_s - offsets[tie.name] for tie in placed])
     off_s = off_s - off_s.mean()
-    told = {
+    reported = {
         "centre": np.array([tie.centre_sd_m for tie in placed]),
         "turn": np.degrees([tie.rotation_sd_rad for tie in placed]),
         "clock": np.array([tie.offset_sd_s for tie in placed]),
@@ -178,10 +178,10 @@ def one_store(n_cameras: int, minutes: float, seed: int) -> tuple[SelfCalibratio
         "clock_ms": 1e3 * float(np.abs(off_s).max()),
         "absolute_cm": 100 * float(absolute_m.max()),
         "absolute_degrees": float(absolute_degrees.max()),
-        # Errors over what was told of them, root mean square over cameras: 1 is honest.
-        "centre_over_sd": float(np.sqrt(((centre_m / told["centre"]) ** 2).mean())),
-        "degrees_over_sd": float(np.sqrt(((degrees / told["turn"]) ** 2).mean())),
-        "clock_over_sd": float(np.sqrt(((off_s / told["clock"]) ** 2).mean())),
+        # Errors over their reported standard deviations, root mean square over cameras: 1 is honest.
+        "centre_over_sd": float(np.sqrt(((centre_m / reported["centre"]) ** 2).mean())),
+        "degrees_over_sd": float(np.sqrt(((degrees / reported["turn"]) ** 2).mean())),
+        "clock_over_sd": float(np.sqrt(((off_s / reported["clock"]) ** 2).mean())),
     }
 
 

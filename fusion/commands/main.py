@@ -63,6 +63,12 @@ def _dispatch(words: Sequence[str]) -> int:
     except FusionError as error:
         print(f"fusion {arguments.command}: {error}", file=sys.stderr)
         return FAILED
+    except OSError as error:
+        # A file or folder that cannot be read or written; without a name it is something else, such as a closed pipe.
+        if error.filename is None:
+            raise
+        print(f"fusion {arguments.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return FAILED
 
 
 def _name(words: Sequence[str]) -> str:

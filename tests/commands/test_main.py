@@ -92,6 +92,12 @@ def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert err.startswith("fusion check: ") and err.count("\n") == 1
 
 
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["check", "amazon_go", "--svg", str(tmp_path / "file" / "x.svg")]) == 2
+    assert capsys.readouterr().err == f"fusion check: {tmp_path / 'file' / 'x.svg'}: Not a directory\n"
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
 def test_bash_completes_commands_options_and_files(tmp_path: Path) -> None:
     code, script, err = run("completion", "bash")

@@ -71,3 +71,5 @@ def test_example_stores_have_names(
     (tmp_path / "biu").mkdir()
     assert store_folder("biu") == Path("biu")
     assert store_folder("nowhere") == Path("nowhere")
+    assert main(["check", "amzon_go"]) == 2
+    assert "did you mean 'amazon_go'?" in capsys.readouterr().err
