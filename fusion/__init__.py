@@ -28,7 +28,7 @@ _PUBLIC = {
     "observations": "Frame GateScan ItemSighting Observation ShelfReading",
     "people.geometry": "Rig Triangulation triangulate",
     "people.health": "CameraState",
-    "people.tracks": "reconstruct",
+    "people.tracker": "reconstruct",
     "results": (
         "Candidate EventEvidence Evidence People PersonEntered PersonLeft Picked PlateTrace PutBack Reason ReasonKind"
         " Receipt ReceiptLine ReceiptStatus Result RunEnd RunSummary ShelfCount ShelfEventExplained ShelfStatus"
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from fusion.people.geometry import Triangulation as Triangulation
     from fusion.people.geometry import triangulate as triangulate
     from fusion.people.health import CameraState as CameraState
-    from fusion.people.tracks import reconstruct as reconstruct
+    from fusion.people.tracker import reconstruct as reconstruct
     from fusion.results import Candidate as Candidate
     from fusion.results import EventEvidence as EventEvidence
     from fusion.results import Evidence as Evidence

@@ -22,7 +22,7 @@ from fusion.observations import EARLIEST_NS, LATEST_NS, Frame, GateScan, ItemSig
 from fusion.order import Reorder
 from fusion.people.arms import ArmHistory
 from fusion.people.health import CameraState
-from fusion.people.tracks import Tracker
+from fusion.people.tracker import Tracker
 from fusion.people.visits import Visit, Visits
 from fusion.results import Evidence, PersonEntered, PersonLeft, Receipt, Result, ShelfCount
 from fusion.stopwatch import StepTimes
@@ -86,7 +86,7 @@ class Engine:
         self._stopwatch_ns = stopwatch_ns
         self._tap = tap
         self._reorder = Reorder(LATENESS_MAX_S)
-        self._tracker = Tracker(store)
+        self._tracker = Tracker.of_store(store)
         self._history = ArmHistory(store.layout)
         self.planogram = Planogram(store)
         self._monitor = ShelfMonitor(store, self.planogram)

@@ -49,9 +49,10 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }  # fmt: skip
 _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
 _MODULES = (
-    "engine", "observations", "order", "results", "stopwatch", "store.layouts", "_kernels.scales",
-    "people.arms", "people.association", "people.geometry", "people.health", "people.tracks", "people.visits",
-    "people.workspace",
+    "engine", "observations", "order", "results", "stopwatch", "store.layouts", "_kernels.health", "_kernels.records",
+    "_kernels.scales",
+    "people.arms", "people.association", "people.births", "people.existence", "people.geometry", "people.health",
+    "people.relinking", "people.site", "people.tracker", "people.tracks", "people.visits", "people.workspace",
     "goods.attribution", "goods.beliefs", "goods.billing", "goods.candidates", "goods.counts", "goods.decided",
     "goods.evidence", "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.loads",
     "goods.planogram", "goods.plates", "goods.scales", "goods.sightings", "goods.undoing", "goods.unobserved",

@@ -268,6 +268,9 @@ def parts(thing: Any, path: str = "", seen: set[int] | None = None) -> Iterator[
     """Everything that an engine consists of, by the way to it: arrays, numbers and texts, and how long what holds
     them is."""
     seen = set() if seen is None else seen
+    if isinstance(thing, np.ndarray) and thing.dtype.names:
+        yield from ((f"{path}[{name!r}]", thing[name]) for name in thing.dtype.names)
+        return
     if isinstance(thing, StrictModel | np.ndarray | str | bytes | int | float | set | frozenset | None):
         yield path, thing
         return
@@ -312,8 +315,9 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
     after = otherwise(before)
     derived = differences(Engine(before), Engine(after))
     for name in (
-        "._tracker._workspace.camera_from_world", "._tracker._workspace.lenses", "._tracker.health._lenses",
-        "._tracker._gates[0][0][0]", "._tracker._boxes", ".planogram.weight_g", "._billing._counts._planned",
+        "._tracker._workspace.camera_from_world", "._tracker._workspace.lenses", "._tracker.health._geometry[1]",
+        "._tracker._relinking._site.gates[0][0][0]", "._tracker._existence._geometry[3]",
+        ".planogram.weight_g", "._billing._counts._planned",
         ".planogram.rows.along_m", "._attributor._hands._plates.centre_m", "._visits._reach_sq", "._visits._out[0]",
         "._billing.sightings._miss['read']", "._billing._plate_m", ".store",
     ):  # fmt: skip
@@ -329,9 +333,11 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
     # What was seen and learnt stays, but for what the change makes void.
     void = differences(changed, resume(data, before)) - derived
     weights = {".planogram.gain", ".planogram.gain_var"}
-    cameras = {f"._tracker.health.{name}" for name in (
-        "_since_ns", "_information", "_rhs", "_total", "_misfit_m", "_fault", "_trust", "_looked", "moved",
-    )}  # fmt: skip
+    cameras = {f"._tracker.health.{name}" for name in ("_since_ns", "moved")} | {
+        f"._tracker.health._cameras[{name!r}]" for name in (
+            "information", "rhs", "weight_s", "squares_m2_s", "residual_m", "fault", "trust", "looks", "misses",
+        )
+    }  # fmt: skip
     lines = ("._visits._walkers[", ".sides", ".distance_m", ".crossed_ns", ".came_in")
     left = {path for path in void - weights - cameras if not path.startswith(lines[0])}
     assert left == set()

@@ -44,7 +44,7 @@ from scipy.stats import t as student
 
 from fusion.engine import SET_SPAN_NS
 from fusion.observations import Frame
-from fusion.people.tracks import Tracker
+from fusion.people.tracker import Tracker
 from fusion.simulation import Scenario, Simulation, body, demo_store
 from fusion.simulation.body import CHANNEL
 from fusion.simulation.crowd import Crowd
@@ -327,7 +327,7 @@ def sets_of(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
 
 def measure(store: Store, film: Filmed, frames: Iterable[Frame], gone: set[str]) -> dict[str, float]:
     """Follow one crowd and score it. `gone`: cameras that never deliver."""
-    tracker = Tracker(store)
+    tracker = Tracker.of_store(store)
     wrists = store.layout.indices("l_wrist", "r_wrist")
     joints = [body.JOINT[store.layout.joints[j]] for j in wrists]
     told, covs, named, false_alarms = [], [], set(), 0
@@ -403,10 +403,9 @@ def _inside(floor: Sequence[tuple[float, float]], places_m: np.ndarray) -> np.nd
 
 def _wrist_cov(tracker: Tracker, track_ids: np.ndarray, wrists: tuple[int, ...]) -> np.ndarray:
     """(n, n_wrists, 3, 3) covariances as the filter holds them, which `People` tells the largest axis of."""
-    row_of = {int(tracker._track_id[row]): int(row) for row in tracker._live}
-    rows = [row_of[track] for track in track_ids.tolist()]
-    lower = tracker._cov[rows][:, [0, 1, 3, 1, 2, 4, 3, 4, 5]][:, :, list(wrists)]
-    return np.asarray(lower.transpose(0, 2, 1).reshape(len(rows), len(wrists), 3, 3))
+    row_of = {int(tracker.tracks.track_id[row]): int(row) for row in tracker.tracks.live}
+    rows = np.array([row_of[track] for track in track_ids.tolist()], np.int64)
+    return tracker.tracks.position_cov_m2(rows)[:, list(wrists)]
 
 
 def _wrist_figures(error: np.ndarray, sd: np.ndarray, cov: np.ndarray, n_wrists: int) -> dict[str, float]:

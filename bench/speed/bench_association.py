@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from people.test_tracks import Room, store
+from people.rooms import Room, store
 from reference import association as reference
 from scipy.optimize import linear_sum_assignment
 
 from fusion._kernels import association as kernels
-from fusion.people.tracks import Tracker
+from fusion.people.tracker import Tracker
 from fusion.people.workspace import JOINT_COST_CAP, JOINTS_MIN, MATCH_GATE, PREDICTION_SD_MAX_M, Workspace
 
 SCENES = [(12, 8), (28, 16)]
@@ -31,7 +31,7 @@ def walkers(n: int) -> list:
 
 
 def scene(n_views: int, n_people: int) -> tuple[Tracker, list]:
-    tracker = Tracker(store(n_views=n_views))
+    tracker = Tracker.of_store(store(n_views=n_views))
     room = Room(tracker, "coco17", walkers(n_people))
     sets = [room.frames(k) for k in range(60)]
     for frames in sets[:20]:
@@ -42,10 +42,10 @@ def scene(n_views: int, n_people: int) -> tuple[Tracker, list]:
 def bound(shape: tuple[int, int]) -> tuple[Workspace, np.ndarray, tuple]:
     """A workspace with a set's detections, the rows of its people, and the same for the twin."""
     tracker, sets = scene(*shape)
-    ws, rows = tracker._workspace, tracker._live
+    ws, rows = tracker._workspace, tracker.tracks.live
     packed = tracker._associator.pack(sets[0])
     keys = ws.keys[ws.keys >= 0]
-    detections = [np.ascontiguousarray(array[:, keys]) for array in (packed.x, packed.y, packed.var, packed.seen)]
+    detections = [np.ascontiguousarray(array[:, keys]) for array in packed.detections[4:]]
     args = (
         ws.camera_from_world, ws.dt_s, ws.start, *detections, ws.mean[:, :, keys].copy(), ws.cov[:, :, keys].copy(),
         rows, ws.body_var[keys], JOINT_COST_CAP, float(JOINTS_MIN), PREDICTION_SD_MAX_M**2,

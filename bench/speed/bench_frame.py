@@ -26,7 +26,7 @@ from scipy.optimize import linear_sum_assignment
 from bench.speed.cost_curve import WARM_UP_SETS, frame_sets, make_scene
 from fusion.observations import Frame
 from fusion.people.geometry import Rig
-from fusion.people.tracks import Tracker
+from fusion.people.tracker import Tracker
 from fusion.results import People
 
 N_SETS, REPEATS = 45, 4
@@ -182,7 +182,7 @@ def measure(n_cameras: int, n_people: int) -> dict[str, float]:
     ours_us, chain_us = np.full((2, N_SETS), np.inf)
     for _ in range(REPEATS):
         # Each by itself, as it would run: beside the other, both would find their data gone from the caches.
-        tracker = Tracker(scene.store)
+        tracker = Tracker.of_store(scene.store)
         for frames in sets[:WARM_UP_SETS]:
             people = tracker.step(frames)
         chain = Chain(scene.rig, people)

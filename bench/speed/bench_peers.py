@@ -32,7 +32,7 @@ from bench.accuracy import people as accuracy_people
 from bench.speed import cost_curve
 from bench.speed.bench_triangulation import N_POINTS, Scene
 from fusion.people.geometry import triangulate
-from fusion.people.tracks import Tracker
+from fusion.people.tracker import Tracker
 
 VIEWS = 5
 # People, and cameras that look at them.
@@ -166,7 +166,7 @@ def test_tracker(crowd, benchmark):
     compare(
         benchmark,
         crowd,
-        lambda: Tracker(crowd.scene.store).step,
+        lambda: Tracker.of_store(crowd.scene.store).step,
         crowd.sets,
         lambda people: (people.track_id, people.position_m),
     )

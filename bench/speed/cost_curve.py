@@ -34,7 +34,7 @@ from scipy.spatial.transform import Rotation
 from fusion.engine import Engine
 from fusion.observations import Frame
 from fusion.people.geometry import Rig
-from fusion.people.tracks import Tracker
+from fusion.people.tracker import Tracker
 from fusion.results import People
 from fusion.simulation import body, demo_store
 from fusion.store.models import Camera, Store
@@ -247,7 +247,7 @@ def check(scene: Scene, told: Sequence[People]) -> float:
 
 def time_tracker(scene: Scene, sets: list[list[Frame]]) -> tuple[np.ndarray, list[People]]:
     """(n_sets,) microseconds of each step."""
-    tracker, took, told = Tracker(scene.store), np.empty(len(sets)), []
+    tracker, took, told = Tracker.of_store(scene.store), np.empty(len(sets)), []
     for k, frames in enumerate(sets):
         started = time.thread_time_ns()
         people = tracker.step(frames)

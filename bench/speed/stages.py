@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from bench.speed.cost_curve import WARM_UP_SETS, frame_sets, make_scene
-from fusion.people.tracks import Tracker
+from fusion.people.tracker import Tracker
 
 CALLS = ("take", "predict", "match", "follow", "describe", "measure")
-STAGES = (
-    "_watch_cameras", "_check_cameras", "_contradict", "_give_birth", "_doubt", "_drop_duplicates", "_let_go", "_name",
-    "_tell", "step",
-)  # fmt: skip
+STAGES = {
+    "": ("_align", "_check_cameras", "_drop_duplicates", "_report", "step"),
+    "health": ("watch_streams", "update"),
+    "_existence": ("update_tentative", "update_doubt", "update_contradiction"),
+    "_births": ("start",),
+    "_relinking": ("retire", "name"),
+}
 
 
 def main() -> None:
@@ -29,7 +32,7 @@ def main() -> None:
     n_cameras, n_people = int(sys.argv[1]), int(sys.argv[2])
     scene = make_scene(n_cameras, n_people)
     assert scene is not None, "no such size: a camera would see too many people at once"
-    tracker, spent_ns, steps = Tracker(scene.store), Counter[str](), []
+    tracker, spent_ns, steps = Tracker.of_store(scene.store), Counter[str](), []
 
     def watch(owner: Any, name: str, label: str) -> None:
         inner = getattr(owner, name)
@@ -43,12 +46,13 @@ def main() -> None:
         setattr(owner, name, timed)
 
     # Calls of the workspace are native and cannot be replaced one by one, so they go through a stand-in.
-    kernels = SimpleNamespace(**{name: getattr(tracker._kernels, name) for name in CALLS})
-    tracker._kernels = tracker._workspace.kernels = kernels
+    kernels = SimpleNamespace(**{name: getattr(tracker._workspace.kernels, name) for name in CALLS})
+    tracker._workspace.kernels = kernels
     for name in CALLS:
         watch(kernels, name, f"kernel {name}")
-    for name in STAGES:
-        watch(tracker, name, name)
+    for owner, names in STAGES.items():
+        for name in names:
+            watch(getattr(tracker, owner) if owner else tracker, name, f"{owner} {name}".strip("_ "))
     watch(tracker._associator, "pack", "pack, with take")
     for frames in frame_sets(scene, WARM_UP_SETS + 25):
         spent_ns.clear()

@@ -1,27 +1,82 @@
-"""Loops of association that not every set needs: cross-view grouping of what nobody claims, births, who looks where.
+"""Kernels of association that not every set of frames needs: grouping across views, births, visibility, ghosts.
 
-Arrays in, preallocated arrays out. Detections of one set of frames are sorted by view: those of view v are
-start[v] .. start[v + 1] - 1. Image coordinates are normalised and undistorted; joints are padded to n_padded lanes and
-a detection's `seen` is 1.0 or 0.0.
+Arrays in, preallocated arrays out; records of arrays as in `records`. Image coordinates are normalised and undistorted;
+joints are padded to n_padded lanes. Kernels that most sets call take their records as plain tuples, whose type Numba
+recognises in half the time of a named tuple's, a microsecond each.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from fusion._kernels.records import CameraGeometry, Detections, States
+
 # No pair: higher than any cost.
 NEVER = 1e9
+# Sum of the three variances of a joint's place, m^2, up to which the joint is known: 14 cm in each direction.
+KNOWN_VAR_MAX = 0.06
 
 # A sum over views may be taken in any order, which lets the compiler use lanes; NaN and infinity keep their meaning.
 _SUMS = {"reassoc", "nsz", "contract"}
 
 
+class PairModel(NamedTuple):
+    """Settings of `pair_costs`."""
+
+    cap: float  # largest cost of one joint
+    joints_min: float  # joints that must be comparable
+    speed_m_s: float  # speed of people between the instants of two cameras
+
+
+class ExistenceModel(NamedTuple):
+    """Settings of `update_odds`."""
+
+    log_found: float  # log-likelihood ratio person : ghost of a camera that finds somebody there
+    log_missed: float  # and of one that sees the place and finds no one
+    odds_max: float  # bound of the log odds either way
+    confirm_odds: float  # log odds at which a track is confirmed
+    walked_m: float  # distance from the place of birth that proves a person
+    walked_sets: int  # sets in a row at that distance
+
+
+class BodyShape(NamedTuple):
+    """An upright body that may hide another."""
+
+    half_width_m: float
+    height_m: float  # where no joint is known
+    crown_m: float  # above the highest joint
+
+
+class _Rays(NamedTuple):
+    """The rays of one detection's joints: eye (3,), direction (3, n_padded) of camera depth 1, variance, and seen."""
+
+    eye: np.ndarray
+    direction: np.ndarray
+    var: np.ndarray
+    seen: np.ndarray
+
+
+@njit(cache=True, nogil=True)
+def _eye_of(camera, out):
+    """Centre of a camera (3, 4) in the world: -R^T t."""
+    for i in range(3):
+        out[i] = -(camera[0, i] * camera[0, 3] + camera[1, i] * camera[1, 3] + camera[2, i] * camera[2, 3])
+
+
+# ---- grouping across views -------------------------------------------------------------------------------------------
+
+
 @njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
-def _meet(eye_a, ray_a, var_a, seen_a, eye_b, ray_b, var_b, seen_b, moved_sq, body_var, heights_m, cap, out):
-    """Two detections' joints: out (7,) becomes how many both saw, how many of them compare, their total cost, and the
-    sums of their meeting points and how many of those there are. Without a branch, so that joints go side by side."""
-    wx = eye_b[0] - eye_a[0]
-    wy = eye_b[1] - eye_a[1]
-    wz = eye_b[2] - eye_a[2]
+def _meet(a, b, moved_sq, body_var, heights_m, cap, out):
+    """Compare the rays of two detections, joint by joint, without a branch, so that joints go side by side.
+
+    out (7,): number of joints that both saw, number of those that compare, their total cost, number of meeting points,
+    and the sums of their coordinates.
+    """
+    wx = b.eye[0] - a.eye[0]
+    wy = b.eye[1] - a.eye[1]
+    wz = b.eye[2] - a.eye[2]
     common = 0.0
     count = 0.0
     total = 0.0
@@ -29,14 +84,14 @@ def _meet(eye_a, ray_a, var_a, seen_a, eye_b, ray_b, var_b, seen_b, moved_sq, bo
     sx = 0.0
     sy = 0.0
     sz = 0.0
-    for j in range(var_a.shape[0]):
-        both = seen_a[j] * seen_b[j]
-        ax = ray_a[0, j]
-        ay = ray_a[1, j]
-        az = ray_a[2, j]
-        bx = ray_b[0, j]
-        by = ray_b[1, j]
-        bz = ray_b[2, j]
+    for j in range(a.var.shape[0]):
+        both = a.seen[j] * b.seen[j]
+        ax = a.direction[0, j]
+        ay = a.direction[1, j]
+        az = a.direction[2, j]
+        bx = b.direction[0, j]
+        by = b.direction[1, j]
+        bz = b.direction[2, j]
         nx = ay * bz - az * by
         ny = az * bx - ax * bz
         nz = ax * by - ay * bx
@@ -54,10 +109,10 @@ def _meet(eye_a, ray_a, var_a, seen_a, eye_b, ray_b, var_b, seen_b, moved_sq, bo
         t = (wa * ab - wb * aa) * inverse
         ahead = compares if min(s, t) >= 0.2 else 0.0
         gap = wx * nx + wy * ny + wz * nz
-        spread = s * s * var_a[j] + t * t * var_b[j] + 2.0 * body_var[j] + moved_sq
-        px = 0.5 * (eye_a[0] + s * ax + eye_b[0] + t * bx)
-        py = 0.5 * (eye_a[1] + s * ay + eye_b[1] + t * by)
-        pz = 0.5 * (eye_a[2] + s * az + eye_b[2] + t * bz)
+        spread = s * s * a.var[j] + t * t * b.var[j] + 2.0 * body_var[j] + moved_sq
+        px = 0.5 * (a.eye[0] + s * ax + b.eye[0] + t * bx)
+        py = 0.5 * (a.eye[1] + s * ay + b.eye[1] + t * by)
+        pz = 0.5 * (a.eye[2] + s * az + b.eye[2] + t * bz)
         # Children are short and people crouch: three standard deviations of standing adults are still cheap.
         odd = (pz - heights_m[0, j]) / (2.0 * heights_m[1, j] + 0.1)
         cost = min(gap * gap * inverse / spread + 0.5 * odd * odd, cap)
@@ -78,29 +133,30 @@ def _meet(eye_a, ray_a, var_a, seen_a, eye_b, ray_b, var_b, seen_b, moved_sq, bo
 
 
 @njit(cache=True, nogil=True)
-def pair_costs(
-    free, view_of, camera_from_world, dt_s, x, y, var, seen, body_var, heights_m, cap, joints_min, speed, out, centre
-):
-    """How badly two detections of different cameras disagree about being one person.
+def pair_costs(free, detections: Detections, camera_from_world, body_var, heights_m, model: PairModel, out, centre):
+    """Cost of taking two detections of different cameras for one person.
 
-    For every joint that both saw: squared distance of the two rays in standard deviations, and, at a lower weight, how
-    unusual the meeting point's height is for that joint (two people on one epipolar line meet at odd heights). Cameras
-    take their pictures at different times, so people's speed widens the tolerance.
+    For every joint that both saw: the squared distance of the two rays in standard deviations and, at half its weight,
+    how unusual the height of their meeting point is for that joint (two people on one epipolar line meet at odd
+    heights); the mean over joints of min(cost, cap). Cameras take their pictures at different instants, so people's
+    speed widens the tolerance.
 
-    free (n,) indices of detections; heights_m (2, n_padded). out (n, n), symmetric, NEVER where nothing compares;
-    centre (n, n, 3) mean meeting point where out < NEVER.
+    free (n,) indices of detections; heights_m (2, n_padded) mean and standard deviation. out (n, n), symmetric, NEVER
+    where nothing compares; centre (n, n, 3) mean meeting point where out < NEVER.
+    Source of the rays' nearest points: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2.
     """
     n = free.shape[0]
-    n_padded = x.shape[1]
-    ray = np.empty((n, 3, n_padded))
+    n_padded = detections.x.shape[1]
+    direction = np.empty((n, 3, n_padded))
     eye = np.empty((n, 3))
     met = np.empty(7)
     for a in range(n):
-        p = camera_from_world[view_of[free[a]]]
+        d = free[a]
+        p = camera_from_world[detections.view_of[d]]
+        _eye_of(p, eye[a])
         for i in range(3):
-            eye[a, i] = -(p[0, i] * p[0, 3] + p[1, i] * p[1, 3] + p[2, i] * p[2, 3])
             for j in range(n_padded):
-                ray[a, i, j] = p[0, i] * x[free[a], j] + p[1, i] * y[free[a], j] + p[2, i]
+                direction[a, i, j] = p[0, i] * detections.x[d, j] + p[1, i] * detections.y[d, j] + p[2, i]
     for a in range(n):
         out[a, a] = NEVER
         da = free[a]
@@ -108,15 +164,16 @@ def pair_costs(
             out[a, b] = NEVER
             out[b, a] = NEVER
             db = free[b]
-            if view_of[da] == view_of[db]:
+            view_a = detections.view_of[da]
+            view_b = detections.view_of[db]
+            if view_a == view_b:
                 continue
-            moved = speed * (dt_s[view_of[da]] - dt_s[view_of[db]])
-            _meet(
-                eye[a], ray[a], var[da], seen[da], eye[b], ray[b], var[db], seen[db], moved * moved, body_var,
-                heights_m, cap, met,
-            )
+            moved = model.speed_m_s * (detections.dt_s[view_a] - detections.dt_s[view_b])
+            rays_a = _Rays(eye[a], direction[a], detections.var[da], detections.seen[da])
+            rays_b = _Rays(eye[b], direction[b], detections.var[db], detections.seen[db])
+            _meet(rays_a, rays_b, moved * moved, body_var, heights_m, model.cap, met)
             # Half of the common joints may be nearly parallel, but not more: the rest would decide by chance.
-            if met[1] >= joints_min and 2 * met[1] >= met[0] and met[2] == met[2]:
+            if met[1] >= model.joints_min and 2 * met[1] >= met[0] and met[2] == met[2]:
                 out[a, b] = met[2] / met[1]
                 out[b, a] = met[2] / met[1]
                 for i in range(3):
@@ -125,84 +182,102 @@ def pair_costs(
 
 
 @njit(cache=True, nogil=True)
-def group(free, view_of, cost, centre, gate, group_of, places):
-    """Put detections of different cameras together that are one person: best pairs first, then whom most agree with.
+def _best_pair(cost, gate, group_of):
+    """The ungrouped pair of least cost below the gate, or -1, -1."""
+    best = gate
+    first = -1
+    second = -1
+    for a in range(group_of.shape[0]):
+        if group_of[a] >= 0:
+            continue
+        for b in range(a):
+            if group_of[b] < 0 and cost[a, b] < best:
+                best = cost[a, b]
+                first = a
+                second = b
+    return first, second
 
-    cost (n, n), centre (n, n, 3) of pair_costs. group_of (n,): group or -1; places (n, 3): of each group the median of
-    the mean meeting points with the two that agree best. Returns the number of groups; each has at least two
-    detections, no two of one camera.
+
+@njit(cache=True, nogil=True)
+def _mean_cost(candidate, members, size, free, view_of, cost):
+    """Mean cost of a candidate against a group's members; NEVER where it shares a camera or compares with none."""
+    total = 0.0
+    compared = 0
+    for k in range(size):
+        if view_of[free[candidate]] == view_of[free[members[k]]]:
+            return NEVER
+        if cost[candidate, members[k]] < NEVER:
+            total += cost[candidate, members[k]]
+            compared += 1
+    # Opposite cameras compare badly; any member that compares may speak for the group.
+    return total / compared if compared > 0 else NEVER
+
+
+@njit(cache=True, nogil=True)
+def _grow(members, free, view_of, cost, gate, group_of):
+    """Extend a group of two by the candidate of least mean cost below the gate, again and again; returns its size."""
+    size = 2
+    while True:
+        best = gate
+        following = -1
+        for candidate in range(group_of.shape[0]):
+            if group_of[candidate] >= 0:
+                continue
+            mean = _mean_cost(candidate, members, size, free, view_of, cost)
+            if mean < best:
+                best = mean
+                following = candidate
+        if following < 0:
+            return size
+        members[size] = following
+        size += 1
+
+
+@njit(cache=True, nogil=True)
+def group(free, view_of, cost, centre, gate, group_of, places):
+    """Group detections of different cameras, one group per person: greedy agglomeration from the best pair.
+
+    cost (n, n), centre (n, n, 3) of pair_costs. group_of (n,): group or -1; places (n, 3): per group the median of its
+    members' mean meeting points with the two members that agree best. Returns the number of groups; each has at least
+    two detections, no two of one camera.
     """
     n = free.shape[0]
     group_of[:] = -1
     n_groups = 0
     met = np.empty((2 * n, 3))
-    member = np.empty(n, np.int64)
+    members = np.empty(n, np.int64)
     while True:
-        best = gate
-        first = -1
-        second = -1
-        for a in range(n):
-            if group_of[a] >= 0:
-                continue
-            for b in range(a):
-                if group_of[b] < 0 and cost[a, b] < best:
-                    best = cost[a, b]
-                    first = a
-                    second = b
-        if first < 0:
+        members_0, members_1 = _best_pair(cost, gate, group_of)
+        if members_0 < 0:
             return n_groups
-        member[0] = first
-        member[1] = second
-        size = 2
-        while True:
-            best = gate
-            following = -1
-            for c in range(n):
-                if group_of[c] >= 0:
-                    continue
-                taken = False
-                total = 0.0
-                compared = 0
-                for k in range(size):
-                    if view_of[free[c]] == view_of[free[member[k]]]:
-                        taken = True
-                        break
-                    if cost[c, member[k]] < NEVER:
-                        total += cost[c, member[k]]
-                        compared += 1
-                if taken or compared == 0:
-                    continue
-                # Opposite cameras compare badly; whoever compares at all may speak for the group.
-                mean = total / compared
-                if mean < best:
-                    best = mean
-                    following = c
-            if following < 0:
-                break
-            member[size] = following
-            size += 1
+        members[0] = members_0
+        members[1] = members_1
+        size = _grow(members, free, view_of, cost, gate, group_of)
         n_pairs = 0
         for k in range(size):
-            group_of[member[k]] = n_groups
+            group_of[members[k]] = n_groups
             for q in range(min(k, 2)):  # With the two that agree best.
-                if cost[member[k], member[q]] < NEVER:
-                    met[n_pairs] = centre[member[k], member[q]]
+                if cost[members[k], members[q]] < NEVER:
+                    met[n_pairs] = centre[members[k], members[q]]
                     n_pairs += 1
         for i in range(3):
             places[n_groups, i] = np.median(met[:n_pairs, i])
         n_groups += 1
 
 
+# ---- births and ghosts -----------------------------------------------------------------------------------------------
+
+
 @njit(cache=True, nogil=True)
 def plausible(mean, cov, n_joints):
     """Whether joints make a body: above the floor, not taller than people, not spread over the room.
 
-    mean (6, n_padded), cov (21, n_padded) of one person. Joints vaguer than 14 cm in each direction have no say.
+    mean (6, n_padded), cov (21, n_padded) of one track. Joints vaguer than KNOWN_VAR_MAX are left out.
     """
     known = np.empty((3, n_joints))
     n = 0
     for j in range(n_joints):
-        if cov[0, j] + cov[2, j] + cov[5, j] < 0.06:
+        if cov[0, j] + cov[2, j] + cov[5, j] < KNOWN_VAR_MAX:
             for i in range(3):
                 known[i, n] = mean[i, j]
             n += 1
@@ -217,40 +292,39 @@ def plausible(mean, cov, n_joints):
 
 
 @njit(cache=True, nogil=True)
-def weigh(rows, found, vain, places_m, born_m, says_found, says_missed, odds_max, confirm, away_m, away_sets, odds,
-          sets_away, confirmed):  # fmt: skip
-    """Learn from who found people and who looked there in vain whether they are people: odds, logarithms, kept within
-    odds_max. Whom two views or more saw away_m from where he was born in away_sets in a row walks, as people do.
+def update_odds(rows, found, missed, places_m, born_m, model: ExistenceModel, log_odds, sets_away, confirmed):
+    """Sequential test of person against ghost: add each camera's log-likelihood ratio to the log odds of tracks.
 
-    rows (n,) of the last three arrays and born_m; found, vain (n, n_views) bool; places_m (n, 2).
+    found, missed (n, n_views) bool: the camera found the track, or sees its place and found no one there; both may be
+    set where it found it. places_m (n, 2); born_m and the last three arrays have one row per track, of which rows (n,)
+    are updated. A track that two views or more saw walked_m from its place of birth in walked_sets sets in a row walks,
+    as ghosts do not. Source: Wald, Sequential Analysis (1947).
     """
     for n in range(rows.shape[0]):
         row = rows[n]
         n_found = 0
-        value = odds[row]
+        value = log_odds[row]
         for view in range(found.shape[1]):
             n_found += found[n, view]
-            value += says_found * found[n, view] + says_missed * (vain[n, view] and not found[n, view])
-        odds[row] = min(max(value, -odds_max), odds_max)
-        away = np.hypot(places_m[n, 0] - born_m[row, 0], places_m[n, 1] - born_m[row, 1]) > away_m
+            value += model.log_found * found[n, view] + model.log_missed * (missed[n, view] and not found[n, view])
+        log_odds[row] = min(max(value, -model.odds_max), model.odds_max)
+        away = np.hypot(places_m[n, 0] - born_m[row, 0], places_m[n, 1] - born_m[row, 1]) > model.walked_m
         sets_away[row] = sets_away[row] + 1 if away and n_found >= 2 else 0
-        confirmed[row] = value > confirm or sets_away[row] >= away_sets
+        confirmed[row] = value > model.confirm_odds or sets_away[row] >= model.walked_sets
 
 
 @njit(cache=True, nogil=True)
-def stand(camera_from_world, x, y, seen, heights_m, stature_sd, out):
-    """Where a person stands whom one camera sees, from the usual heights of the joints that it saw.
+def place_by_height(camera, x, y, seen, heights_m, stature_sd, out):
+    """Place on the floor of a person whom one camera sees, from the usual heights of the joints.
 
-    Every joint's ray meets the height that the joint usually has; their weighted mean is the place. One stature is
-    common to all joints, so its error does not average out and goes along the line of sight.
+    Every joint's ray meets the height that the joint usually has; their weighted mean is the place. All joints share
+    one stature, so its error does not average out and lies along the line of sight.
 
-    camera_from_world (3, 4); x, y, seen (n_padded,); out (5,): x, y, and the place's covariance xx, yx, yy; NaN where
-    nothing can be said.
+    camera (3, 4) from world; x, y, seen (n_padded,); heights_m (n_padded, 2) mean and standard deviation; stature_sd a
+    share. out (5,): x, y, and the place's covariance xx, yx, yy; NaN where nothing can be derived.
     """
-    p = camera_from_world
-    ex = -(p[0, 0] * p[0, 3] + p[1, 0] * p[1, 3] + p[2, 0] * p[2, 3])
-    ey = -(p[0, 1] * p[0, 3] + p[1, 1] * p[1, 3] + p[2, 1] * p[2, 3])
-    ez = -(p[0, 2] * p[0, 3] + p[1, 2] * p[1, 3] + p[2, 2] * p[2, 3])
+    eye = np.empty(3)
+    _eye_of(camera, eye)
     out[:] = np.nan
     weight = 0.0
     sx = 0.0
@@ -260,22 +334,22 @@ def stand(camera_from_world, x, y, seen, heights_m, stature_sd, out):
     for j in range(x.shape[0]):
         if seen[j] == 0.0:
             continue
-        dx = p[0, 0] * x[j] + p[1, 0] * y[j] + p[2, 0]
-        dy = p[0, 1] * x[j] + p[1, 1] * y[j] + p[2, 1]
-        dz = p[0, 2] * x[j] + p[1, 2] * y[j] + p[2, 2]
+        dx = camera[0, 0] * x[j] + camera[1, 0] * y[j] + camera[2, 0]
+        dy = camera[0, 1] * x[j] + camera[1, 1] * y[j] + camera[2, 1]
+        dz = camera[0, 2] * x[j] + camera[1, 2] * y[j] + camera[2, 2]
         if abs(dz) < 1e-3:
             continue
-        s = (heights_m[j, 0] - ez) / dz
+        s = (heights_m[j, 0] - eye[2]) / dz
         if s < 0.2:
             continue
-        # The place moves by slope when the height is one metre off.
+        # The place moves by the slope when the height is one metre off.
         slope_x = dx / dz
         slope_y = dy / dz
         sd = heights_m[j, 1]
         w = 1.0 / (sd * sd * (slope_x * slope_x + slope_y * slope_y) + 0.04)
         weight += w
-        sx += w * (ex + s * dx)
-        sy += w * (ey + s * dy)
+        sx += w * (eye[0] + s * dx)
+        sy += w * (eye[1] + s * dy)
         # A stature off by a share of itself moves the joint by that share of its height.
         along_x += w * slope_x * heights_m[j, 0] * stature_sd
         along_y += w * slope_y * heights_m[j, 0] * stature_sd
@@ -285,92 +359,135 @@ def stand(camera_from_world, x, y, seen, heights_m, stature_sd, out):
     ly = along_y / weight
     out[0] = sx / weight
     out[1] = sy / weight
-    rest = 0.15 * 0.15 + 1.0 / weight
-    out[2] = lx * lx + rest
+    independent = 0.15 * 0.15 + 1.0 / weight
+    out[2] = lx * lx + independent
     out[3] = lx * ly
-    out[4] = ly * ly + rest
+    out[4] = ly * ly + independent
 
 
 @njit(cache=True, nogil=True)
-def looking(places_m, heights_m, camera_from_world, lenses, size_px, live, boxes, out):
-    """Which live cameras look at people's places with nothing of the store's furniture between.
+def _blocked(point, eye, boxes):
+    """Whether a box stands between a point and a camera. Slab test: Kay and Kajiya (1986)."""
+    for b in range(boxes.shape[0]):
+        low = 0.0
+        high = 1.0
+        for i in range(3):
+            step = eye[i] - point[i]
+            near = boxes[b, i] if i < 2 else 0.0
+            far = boxes[b, 2 + i] if i < 2 else boxes[b, 4]
+            if abs(step) < 1e-9:
+                if point[i] < near or point[i] > far:
+                    high = -1.0
+                continue
+            s = (near - point[i]) / step
+            t = (far - point[i]) / step
+            low = max(low, min(s, t))
+            high = min(high, max(s, t))
+        if low < high:
+            return True
+    return False
 
-    places_m (n, 2); heights_m (n_heights,): all of these points above a place must be in the picture and free.
-    boxes (n_boxes, 5): x0, y0, x1, y1, height; out (n, n_views) bool. The lens's distortion is left out: this counts,
-    it does not measure.
+
+@njit(cache=True, nogil=True)
+def _in_picture(point, camera, lens, size_px):
+    """Whether a point is in a camera's picture. The lens's distortion is left out: this counts, it does not measure."""
+    depth = camera[2, 0] * point[0] + camera[2, 1] * point[1] + camera[2, 2] * point[2] + camera[2, 3]
+    if depth < 0.2:
+        return False
+    u = (camera[0, 0] * point[0] + camera[0, 1] * point[1] + camera[0, 2] * point[2] + camera[0, 3]) / depth
+    v = (camera[1, 0] * point[0] + camera[1, 1] * point[1] + camera[1, 2] * point[2] + camera[1, 3]) / depth
+    px = lens[0] * u + lens[2]
+    py = lens[1] * v + lens[3]
+    return not (px < 0.0 or py < 0.0 or px > size_px[0] or py > size_px[1])
+
+
+@njit(cache=True, nogil=True)
+def line_of_sight(places_m, heights_m, cameras: CameraGeometry, live, out):
+    """Which live cameras see places, with no furniture of the store in between.
+
+    places_m (n, 2); heights_m (n_heights,): all of these points above a place must be in the picture and free. live
+    (n_views,) bool; out (n, n_views) bool.
     """
     point = np.empty(3)
-    for view in range(camera_from_world.shape[0]):
-        p = camera_from_world[view]
-        eye = np.empty(3)
-        for i in range(3):
-            eye[i] = -(p[0, i] * p[0, 3] + p[1, i] * p[1, 3] + p[2, i] * p[2, 3])
+    eye = np.empty(3)
+    for view in range(cameras.camera_from_world.shape[0]):
+        out[:, view] = live[view]
+        if not live[view]:
+            continue
+        camera = cameras.camera_from_world[view]
+        lens = cameras.lenses[view]
+        size_px = cameras.size_px[view]
+        _eye_of(camera, eye)
         for n in range(places_m.shape[0]):
-            out[n, view] = live[view]
+            point[0] = places_m[n, 0]
+            point[1] = places_m[n, 1]
             for h in range(heights_m.shape[0]):
-                if not out[n, view]:
-                    break
-                point[0] = places_m[n, 0]
-                point[1] = places_m[n, 1]
                 point[2] = heights_m[h]
-                depth = p[2, 0] * point[0] + p[2, 1] * point[1] + p[2, 2] * point[2] + p[2, 3]
-                if depth < 0.2:
+                if not _in_picture(point, camera, lens, size_px) or _blocked(point, eye, cameras.boxes):
                     out[n, view] = False
                     break
-                u = (p[0, 0] * point[0] + p[0, 1] * point[1] + p[0, 2] * point[2] + p[0, 3]) / depth
-                v = (p[1, 0] * point[0] + p[1, 1] * point[1] + p[1, 2] * point[2] + p[1, 3]) / depth
-                px = lenses[view, 0] * u + lenses[view, 2]
-                py = lenses[view, 1] * v + lenses[view, 3]
-                if px < 0.0 or py < 0.0 or px > size_px[view, 0] or py > size_px[view, 1]:
-                    out[n, view] = False
-                    break
-                for b in range(boxes.shape[0]):
-                    # Slab test from the point to the camera.
-                    low = 0.0
-                    high = 1.0
-                    for i in range(3):
-                        step = eye[i] - point[i]
-                        near = boxes[b, i] if i < 2 else 0.0
-                        far = boxes[b, 2 + i] if i < 2 else boxes[b, 4]
-                        if abs(step) < 1e-9:
-                            if point[i] < near or point[i] > far:
-                                high = -1.0
-                            continue
-                        s = (near - point[i]) / step
-                        t = (far - point[i]) / step
-                        low = max(low, min(s, t))
-                        high = min(high, max(s, t))
-                    if low < high:
-                        out[n, view] = False
-                        break
 
 
 @njit(cache=True, nogil=True)
-def contradicted(
-    mean, cov, rows, n_joints, places_m, detection_of, camera_from_world, lenses, size_px, live, boxes, body_m,
-    height_m, head_m, out,
-):  # fmt: skip
-    """Whose place cameras speak against: two or more, and no fewer than find him, look at it and see nobody.
-
-    A camera looks where belly and face are in its picture with nothing of the store's furniture and nobody else in
-    between. Everybody is taken as tall as he is known to be now, since who crouches is hidden by little, or as
-    height_m; above his highest joint there are head_m more.
-
-    places_m (n, 2) of the people in rows; detection_of (n, n_views); body_m half a body's width; out (n,) bool.
-    """
-    n = rows.shape[0]
-    n_views = detection_of.shape[1]
+def _tops(states: States, shape: BodyShape):
+    """(n,) how high each body reaches: above its highest known joint, or as people do."""
+    n = states.rows.shape[0]
     top = np.empty(n)
     for k in range(n):
         top[k] = 0.0
-        for j in range(n_joints):
-            c = cov[rows[k]]
-            if c[0, j] + c[2, j] + c[5, j] < 0.06:
-                top[k] = max(top[k], mean[rows[k], 2, j] + head_m)
+        row = states.rows[k]
+        for j in range(states.n_joints):
+            c = states.cov[row]
+            if c[0, j] + c[2, j] + c[5, j] < KNOWN_VAR_MAX:
+                top[k] = max(top[k], states.mean[row, 2, j] + shape.crown_m)
         if top[k] <= 0.0:
-            top[k] = height_m
+            top[k] = shape.height_m
+    return top
+
+
+@njit(cache=True, nogil=True)
+def _hidden_by_others(track, height, eye, places_m, top, half_width_m):
+    """Whether another body, an upright cylinder, stands between a height above a track's place and a camera."""
+    step_x = eye[0] - places_m[track, 0]
+    step_y = eye[1] - places_m[track, 1]
+    step_z = eye[2] - height
+    square = max(step_x * step_x + step_y * step_y, 1e-9)
+    for other in range(places_m.shape[0]):
+        if other == track:
+            continue
+        x = places_m[other, 0] - places_m[track, 0]
+        y = places_m[other, 1] - places_m[track, 1]
+        along = (x * step_x + y * step_y) / square
+        aside = x * step_y - y * step_x
+        beside_line = 0.0 < along < 1.0 and aside * aside < half_width_m * half_width_m * square
+        if beside_line and height + along * step_z < top[other]:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def contradicted(states, places_m, detection_of, cameras, live, shape, out):
+    """Tracks whose place cameras contradict: at least two, and no fewer than find them, see it and find no one there.
+
+    A camera sees a place where belly and face are in its picture with no furniture and no other body in between. A body
+    is as tall as it is known to be now, since a person who crouches is hidden by little.
+
+    states, cameras, shape: States, CameraGeometry, BodyShape as plain tuples. places_m (n, 2) of the tracks in
+    states.rows; detection_of (n, n_views); live (n_views,) bool; out (n,) bool.
+    """
+    _contradicted(
+        States(*states), places_m, detection_of, CameraGeometry(*cameras), live, BodyShape(*shape), out
+    )
+
+
+@njit(cache=True, nogil=True)
+def _contradicted(states, places_m, detection_of, cameras, live, shape, out):
+    n = states.rows.shape[0]
+    n_views = detection_of.shape[1]
+    top = _tops(states, shape)
     heights = np.empty(2)
     free = np.empty((1, n_views), np.bool_)
+    eye = np.empty(3)
     for k in range(n):
         out[k] = False
         found = 0
@@ -382,84 +499,72 @@ def contradicted(
             continue
         heights[0] = 0.6 * top[k]
         heights[1] = 0.9 * top[k]
-        looking(places_m[k : k + 1], heights, camera_from_world, lenses, size_px, live, boxes, free)
-        vain = 0
+        line_of_sight(places_m[k : k + 1], heights, cameras, live, free)
+        missed = 0
         for view in range(n_views):
             if detection_of[k, view] >= 0 or not free[0, view]:
                 continue
-            p = camera_from_world[view]
-            step_x = -(p[0, 0] * p[0, 3] + p[1, 0] * p[1, 3] + p[2, 0] * p[2, 3]) - places_m[k, 0]
-            step_y = -(p[0, 1] * p[0, 3] + p[1, 1] * p[1, 3] + p[2, 1] * p[2, 3]) - places_m[k, 1]
-            step_z = -(p[0, 2] * p[0, 3] + p[1, 2] * p[1, 3] + p[2, 2] * p[2, 3]) - heights[0]
-            square = max(step_x * step_x + step_y * step_y, 1e-9)
-            hidden = False
-            for other in range(n):
-                if other == k or hidden:
-                    continue
-                x = places_m[other, 0] - places_m[k, 0]
-                y = places_m[other, 1] - places_m[k, 1]
-                along = (x * step_x + y * step_y) / square
-                aside = x * step_y - y * step_x
-                if 0.0 < along < 1.0 and aside * aside < body_m * body_m * square:
-                    hidden = heights[0] + along * step_z < top[other]
-            vain += not hidden
-        out[k] = vain >= max(2, found)
+            _eye_of(cameras.camera_from_world[view], eye)
+            missed += not _hidden_by_others(k, heights[0], eye, places_m, top, shape.half_width_m)
+        out[k] = missed >= max(2, found)
 
 
 @njit(cache=True, nogil=True)
-def overlaps(mean, cov, rows, n_joints, near_m, out):
-    """Pairs of tracks whose known joints all but coincide: one person followed twice.
+def overlaps(states, near_m, out):
+    """Pairs of tracks that follow one person: the mean distance of their known joints is below near_m.
 
-    out (n, n) bool, lower triangle and diagonal False.
+    states: States as a plain tuple. At least half of the joints must be known in both. out (n, n) bool; lower triangle
+    and diagonal are False.
     """
-    n = rows.shape[0]
+    _overlaps(States(*states), near_m, out)
+
+
+@njit(cache=True, nogil=True)
+def _overlaps(states, near_m, out):
+    n = states.rows.shape[0]
+    mean, cov = states.mean, states.cov
     out[:] = False
     for a in range(n):
+        row_a = states.rows[a]
         for b in range(a + 1, n):
+            row_b = states.rows[b]
             total = 0.0
             count = 0
-            for j in range(n_joints):
-                if not total < near_m * n_joints:
+            for j in range(states.n_joints):
+                if not total < near_m * states.n_joints:
                     break  # Whatever follows, it is too far; people mostly are after three joints.
                 spread = 0.0
                 for i in (0, 2, 5):
-                    spread += cov[rows[a], i, j] + cov[rows[b], i, j]
-                if spread > 0.06:
+                    spread += cov[row_a, i, j] + cov[row_b, i, j]
+                if spread > KNOWN_VAR_MAX:
                     continue
                 sq = 0.0
                 for i in range(3):
-                    step = mean[rows[a], i, j] - mean[rows[b], i, j]
+                    step = mean[row_a, i, j] - mean[row_b, i, j]
                     sq += step * step
                 total += min(np.sqrt(sq), 1.0)
                 count += 1
-            out[a, b] = count > 0 and 2 * count >= n_joints and total < near_m * count
+            out[a, b] = count > 0 and 2 * count >= states.n_joints and total < near_m * count
 
 
 def warm_up() -> None:
-    """Call every kernel once on nothing, since a first call loads or compiles it and costs up to a second."""
+    """Call every kernel once on tiny inputs: a first call loads or compiles it and takes up to a second."""
     n_padded = 8
     camera = np.zeros((1, 3, 4))
-    none = np.zeros((0, n_padded), np.float32)
-    mean, cov = np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded))
-    rows, lanes = np.zeros(1, np.int64), np.zeros(n_padded)
-    dt_s, heights, nobody = np.zeros(1), np.zeros((2, n_padded)), np.zeros(0, np.int64)
-    pair = np.zeros((0, 0))
-    pair_costs(
-        nobody, nobody, camera, dt_s, none, none, none, none, lanes, heights, 1.0, 1.0, 1.0, pair,
-        np.zeros((0, 0, 3)),
-    )  # fmt: skip
-    group(nobody, nobody, pair, np.zeros((0, 0, 3)), 1.0, np.zeros(0, np.int64), np.zeros((0, 3)))
-    plausible(mean[0], cov[0], 1)
-    flags, place = np.zeros((1, 1), np.bool_), np.zeros((1, 2))
-    weigh(rows, flags, flags, place, place, 1.0, 1.0, 1.0, 1.0, 1.0, 1, np.zeros(1), rows.copy(), flags[0])
+    none, index = np.zeros((0, n_padded), np.float32), np.zeros(0, np.int64)
+    lanes, flag = np.zeros(n_padded), np.zeros(1, np.bool_)
+    rows, place, flags = np.zeros(1, np.int64), np.zeros((1, 2)), np.zeros((1, 1), np.bool_)
+    geometry = CameraGeometry(camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
+    detections = Detections(np.zeros(1), flag, np.zeros(2, np.int64), index, none, none, none, none)
+    states = States(np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded)), rows, flag, 1)
+    pair, centre = np.zeros((0, 0)), np.zeros((0, 0, 3))
+    pair_costs(index, detections, camera, lanes, np.zeros((2, n_padded)), PairModel(1.0, 1.0, 1.0), pair, centre)
+    group(index, index, pair, centre, 1.0, np.zeros(0, np.int64), np.zeros((0, 3)))
+    plausible(states.mean[0], states.cov[0], 1)
+    existence = ExistenceModel(1.0, 1.0, 1.0, 1.0, 1.0, 1)
+    update_odds(rows, flags, flags, place, place, existence, np.zeros(1), rows.copy(), flag.copy())
     one = np.zeros(n_padded, np.float32)
-    stand(camera[0], one, one, one, heights.T.copy(), 1.0, np.zeros(5))
-    looking(
-        np.zeros((0, 2)), np.zeros(1), camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros(1, np.bool_),
-        np.zeros((0, 5)), np.zeros((0, 1), np.bool_),
-    )  # fmt: skip
-    contradicted(
-        mean, cov, rows, 1, np.zeros((1, 2)), np.full((1, 1), -1), camera, np.zeros((1, 9)), np.zeros((1, 2)),
-        np.zeros(1, np.bool_), np.zeros((0, 5)), 1.0, 1.0, 1.0, np.zeros(1, np.bool_),
-    )  # fmt: skip
-    overlaps(mean, cov, rows, 1, 1.0, np.zeros((1, 1), np.bool_))
+    place_by_height(camera[0], one, one, one, np.zeros((n_padded, 2)), 1.0, np.zeros(5))
+    line_of_sight(np.zeros((0, 2)), np.zeros(1), geometry, flag, np.zeros((0, 1), np.bool_))
+    contradicted(tuple(states), place, np.full((1, 1), -1), tuple(geometry), flag, (1.0, 1.0, 1.0), flag.copy())
+    overlaps(tuple(states), 1.0, flags)

@@ -1,28 +1,100 @@
-"""Hot loops of the cameras' health: what each view says against the others, and what that teaches about its camera.
+"""Hot loops of camera health: each view compared to the other views, and what that teaches about its camera.
 
-Arrays in, preallocated arrays out; the shapes of detections and of people's states are those of `association`.
+Arrays in, preallocated arrays out; records of arrays as in `records`.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from fusion._kernels.association import _SUMS, looking
+from fusion._kernels.association import _SUMS, _eye_of, line_of_sight
+from fusion._kernels.records import CameraGeometry, Detections, Matches, States
 
-# Columns of `evidence`, of one person in one view: 1.0 where there is any; what the view shows minus what the others
-# say, metres at the body in the two directions of the image; by how much that grows with each second by which the
-# camera's clock is late; the body's place in the image and its depth; variance of that difference, m^2.
-KNOWN, OFF_X, OFF_Y, RATE_X, RATE_Y, IMAGE_X, IMAGE_Y, DEPTH, VARIANCE = range(9)
-N_EVIDENCE = 9
-# What a camera may be wrong in: turned about its three axes (rad), shifted along them (m), clock late (s).
+# Ways in which a camera's pose and clock may be wrong: turned about its three axes (rad), shifted along them (m), clock
+# late (s).
 N_FAULTS = 7
-# Say of a camera that looks wrong but is not set aside.
+LATE = N_FAULTS - 1
+# Least weight of a camera that looks wrong but is not set aside.
 TRUST_MIN = 0.02
+# Bits that `observe` returns: a camera's calibration, or its miss rate, has to be judged.
+JUDGE_CALIBRATION, JUDGE_MISSES = 1, 2
+
+# One person in one view: the view's measurement minus what the other views predict, metres at the body in the two
+# directions of the image; how fast that grows with the lateness of the camera's clock; the body's place in the image
+# and its depth; the variance of the difference, m^2.
+EVIDENCE = np.dtype(
+    [("known", "?"), ("off_x", "f8"), ("off_y", "f8"), ("rate_x", "f8"), ("rate_y", "f8"), ("image_x", "f8"),
+     ("image_y", "f8"), ("depth_m", "f8"), ("var", "f8")],
+    align=True,
+)  # fmt: skip
+
+# What is learnt of one camera.
+CAMERA = np.dtype(
+    [
+        ("offset_s", "f8"),  # its clock minus the cameras' common time
+        ("offset_var", "f8"),
+        ("trust", "f8"),  # weight of its views, 0 (set aside) to 1
+        ("information", "f8", (N_FAULTS, N_FAULTS)),  # normal equations of its faults, lower triangle
+        ("rhs", "f8", (N_FAULTS,)),
+        ("fault", "f8", (N_FAULTS,)),  # their most probable solution
+        ("weight_s", "f8"),  # seconds times people in the normal equations
+        ("squares_m2_s", "f8"),  # squared differences in them
+        ("residual_m", "f8"),  # root mean square difference that a turn or shift explains
+        ("looks", "f8"),  # people in its free sight, of late
+        ("misses", "f8"),  # those of them whom it did not find
+        ("missing", "?"),  # judged to miss people
+    ],
+    align=True,
+)
+
+# Settings of the comparison, an array of one record; their values and reasons are in fusion/people/health.py.
+MODEL = np.dtype(
+    [
+        ("body_var", "f8", (32,)),  # variance of a detector's joint about one point of the body, m^2; padded
+        ("heights_m", "f8", (3,)),  # points of a person that must be in free sight
+        ("fault_prior", "f8", (N_FAULTS,)),  # precision of each fault about none
+        ("judged_per_set", "i8"),
+        *((name, "f8") for name in (
+            "view_var", "predicted_precision", "degrees_of_freedom", "joints_min", "loose_m", "alike_m",
+            "others_var_max", "speed_min_m_s", "correlation_s", "memory_s", "outlier_m", "wander_s2_per_s",
+            "offset_var_max", "pull_s", "doubt_m", "data_min_s", "moved_m", "fits_m", "body_radius_m", "stature_m",
+            "looks_memory", "misses_max", "misses_fine",
+        )),
+    ],
+    align=True,
+)  # fmt: skip
+
+# Scratch: one person compared to one view, see Comparison, and its rows, variance and weight in the least squares.
+VIEW = np.dtype(
+    [("weight", "f8"), ("off_x", "f8"), ("off_y", "f8"), ("rate_x", "f8"), ("rate_y", "f8"), ("image_x", "f8"),
+     ("image_y", "f8"), ("depth_m", "f8"), ("row_x", "f8", (3,)), ("row_y", "f8", (3,)), ("noise", "f8"),
+     ("precision", "f8"), ("has", "?"), ("matched", "?")],
+    align=True,
+)  # fmt: skip
+
+
+class Comparison(NamedTuple):
+    """One detection minus one track's prediction, averaged over joints by precision, metres at the body."""
+
+    weight: float  # sum of precisions, 1/m^2
+    n_seen: float
+    off_x: float
+    off_y: float
+    rate_x: float
+    rate_y: float
+    image_x: float
+    image_y: float
+    depth_m: float
+    spread_m2: float  # mean squared deviation of the joints' differences from their mean
+
+
+# ---- each view against the others ------------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
-def _compare(camera, dt_s, haste, x, y, var, seen, m, c, body_var, out):
-    """Mean difference of one detection to one person's prediction; out (10,): weight, difference, rate, image, depth
-    and mean squared spread of the joints' differences about their mean."""
+def _compare(camera, dt_s, velocity_scale, x, y, var, seen, m, c, body_var):
+    """Comparison of one detection (n_padded,) with one track's prediction m (6, n_padded), c (21, n_padded)."""
     weight = 0.0
     n = 0.0
     du = 0.0
@@ -34,9 +106,9 @@ def _compare(camera, dt_s, haste, x, y, var, seen, m, c, body_var, out):
     z = 0.0
     sq = 0.0
     for j in range(x.shape[0]):
-        vx = haste * m[3, j]
-        vy = haste * m[4, j]
-        vz = haste * m[5, j]
+        vx = velocity_scale * m[3, j]
+        vy = velocity_scale * m[4, j]
+        vz = velocity_scale * m[5, j]
         qx = m[0, j] + dt_s * vx
         qy = m[1, j] + dt_s * vy
         qz = m[2, j] + dt_s * vz
@@ -61,16 +133,24 @@ def _compare(camera, dt_s, haste, x, y, var, seen, m, c, body_var, out):
         iu += w * u
         iv += w * v
         z += w * depth
-    out[0] = weight
-    out[9] = n
-    out[1] = du / weight
-    out[2] = dv / weight
-    out[3] = au / weight
-    out[4] = av / weight
-    out[5] = iu / weight
-    out[6] = iv / weight
-    out[7] = z / weight
-    out[8] = sq / weight - out[1] * out[1] - out[2] * out[2]
+    off_x = du / weight
+    off_y = dv / weight
+    spread_sq = sq / weight - off_x * off_x - off_y * off_y
+    return Comparison(
+        weight, n, off_x, off_y, au / weight, av / weight, iu / weight, iv / weight, z / weight, spread_sq
+    )
+
+
+@njit(cache=True, nogil=True)
+def _keep(view, found):
+    view.weight = found.weight
+    view.off_x = found.off_x
+    view.off_y = found.off_y
+    view.rate_x = found.rate_x
+    view.rate_y = found.rate_y
+    view.image_x = found.image_x
+    view.image_y = found.image_y
+    view.depth_m = found.depth_m
 
 
 @njit(cache=True, nogil=True)
@@ -89,423 +169,495 @@ def _invert(s, out):
 
 
 @njit(cache=True, nogil=True)
-def leave_one_out(
-    camera_from_world, dt_s, has_frame, start, x, y, var, seen, mean, cov, rows, known, track_of, detection_of,
-    body_var, trust, first, haste, view_var, freedom, prior_precision, joints_min, loose_m, alike_m, others_var_max,
-    who, evidence,
-):  # fmt: skip
-    """What views say about people against what the other views of the same people say.
+def _compare_views(
+    track, camera_from_world, detections, states, matches, views_of, model, velocity_scale, cameras, views
+):
+    """Compare one track to its detection in every view, or to the nearest loose one; writes `views`.
 
-    A few people a set, in turn from `first`: those who are known and have two trusted views or more. The views of one
-    person share an unknown error of his prediction, solved for by robust least squares over the trusted views; each
-    view is then compared to the answer without itself, so that a camera cannot agree with what it said. A view in which
-    a person has no detection takes the nearest one of the same shape within loose_m that is free or that nobody else
-    supports: what a turned camera shows lies beside everybody, and begins tracks of its own.
-
-    haste undoes the fading of predicted velocities, which would look like clocks that go wrong with dt_s.
-
-    known (capacity,) bool; trust (n_views,) 0 to 1; who (n_max,) indices into rows, written; evidence (n_max, n_views,
-    9), written for the people in who. Returns how many people there are.
+    A view without a detection of the track takes the nearest detection of the same shape within loose_m that is free or
+    that no other view supports: a turned camera shows people beside where they are, and starts tracks of its own.
+    views_of (n,): number of views in which each track was matched.
     """
-    n_views = detection_of.shape[1]
-    n_rows = rows.shape[0]
-    compared = np.empty((n_views, 10))
-    trial = np.empty(10)
-    has = np.empty(n_views, np.bool_)
-    matched = np.empty(n_views, np.bool_)
-    ju = np.empty((n_views, 3))
-    jv = np.empty((n_views, 3))
-    weight = np.empty(n_views)
-    noise = np.empty(n_views)
-    normal = np.empty((3, 3))
-    inverse = np.empty((3, 3))
-    rhs = np.empty(3)
-    shift = np.empty(3)
+    row = states.rows[track]
+    m, c = states.mean[row], states.cov[row]
+    x, y, var, seen = detections.x, detections.y, detections.var, detections.seen
+    for v in range(views.shape[0]):
+        view = views[v]
+        view.has = False
+        view.matched = False
+        first = detections.start[v]
+        stop = detections.start[v + 1]
+        if not detections.has_frame[v] or first == stop:
+            continue
+        camera = camera_from_world[v]
+        dt_s = detections.dt_s[v]
+        d = matches.detection_of[track, v]
+        if d >= 0:
+            found = _compare(camera, dt_s, velocity_scale, x[d], y[d], var[d], seen[d], m, c, model.body_var)
+            _keep(view, found)
+            view.has = view.matched = found.n_seen >= model.joints_min
+        else:
+            nearest = model.loose_m * model.loose_m
+            for d in range(first, stop):
+                other = matches.track_of[d]
+                if other == -2 or (other >= 0 and views_of[other] > 1):
+                    continue
+                found = _compare(camera, dt_s, velocity_scale, x[d], y[d], var[d], seen[d], m, c, model.body_var)
+                sq = found.off_x * found.off_x + found.off_y * found.off_y
+                alike = found.n_seen >= model.joints_min and found.spread_m2 < model.alike_m * model.alike_m
+                if alike and sq < nearest:
+                    nearest = sq
+                    _keep(view, found)
+                    view.has = True
+        if not view.has:
+            continue
+        for i in range(3):
+            view.row_x[i] = camera[0, i] - view.image_x * camera[2, i]
+            view.row_y[i] = camera[1, i] - view.image_y * camera[2, i]
+        view.noise = model.view_var + 1.0 / view.weight
+        # Only matched detections decide where the person is.
+        view.precision = cameras[v].trust / view.noise if view.matched else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _solve_shift(views, cameras, model, normal, rhs, inverse):
+    """Error of one prediction, common to all views, by iteratively reweighted least squares with Student-t weights.
+
+    normal (3, 3) and rhs (3,) become the normal equations with the final weights, which stay in `views`; inverse (3, 3)
+    is scratch.
+    """
+    shift = np.zeros(3)
+    freedom = model.degrees_of_freedom
+    for step in range(3):
+        normal[:] = 0.0
+        rhs[:] = 0.0
+        for i in range(3):
+            normal[i, i] = model.predicted_precision
+        for v in range(views.shape[0]):
+            view = views[v]
+            if not view.matched or view.precision == 0.0:
+                continue
+            if step > 0:
+                left_x = view.off_x
+                left_y = view.off_y
+                for i in range(3):
+                    left_x -= view.row_x[i] * shift[i]
+                    left_y -= view.row_y[i] * shift[i]
+                tail = freedom + (left_x * left_x + left_y * left_y) / view.noise
+                view.precision = cameras[v].trust / view.noise * (freedom + 2.0) / tail
+            w = view.precision
+            for i in range(3):
+                rhs[i] += w * (view.row_x[i] * view.off_x + view.row_y[i] * view.off_y)
+                for k in range(3):
+                    normal[i, k] += w * (view.row_x[i] * view.row_x[k] + view.row_y[i] * view.row_y[k])
+        if step < 2:
+            _invert(normal, inverse)
+            for i in range(3):
+                shift[i] = inverse[i, 0] * rhs[0] + inverse[i, 1] * rhs[1] + inverse[i, 2] * rhs[2]
+
+
+@njit(cache=True, nogil=True)
+def _against_others(view, normal, rhs, others_var_max, left, inverse, b, out):
+    """Evidence of one view: its difference to the solution of the normal equations without itself.
+
+    left, inverse (3, 3) and b (3,) are scratch: an allocation costs as much as the solve.
+    """
+    w = view.precision
+    off_x = view.off_x
+    off_y = view.off_y
+    for i in range(3):
+        for k in range(3):
+            left[i, k] = normal[i, k] - w * (view.row_x[i] * view.row_x[k] + view.row_y[i] * view.row_y[k])
+        b[i] = rhs[i] - w * (view.row_x[i] * off_x + view.row_y[i] * off_y)
+    _invert(left, inverse)
+    others = 0.0
+    for i in range(3):
+        place = inverse[i, 0] * b[0] + inverse[i, 1] * b[1] + inverse[i, 2] * b[2]
+        off_x -= view.row_x[i] * place
+        off_y -= view.row_y[i] * place
+        for k in range(3):
+            others += 0.5 * inverse[i, k] * (view.row_x[i] * view.row_x[k] + view.row_y[i] * view.row_y[k])
+    if not others < others_var_max:
+        return
+    out.known = True
+    out.off_x = off_x
+    out.off_y = off_y
+    out.rate_x = view.rate_x
+    out.rate_y = view.rate_y
+    out.image_x = view.image_x
+    out.image_y = view.image_y
+    out.depth_m = view.depth_m
+    out.var = view.noise + others
+
+
+@njit(cache=True, nogil=True)
+def leave_one_out(
+    geometry: CameraGeometry, detections: Detections, states: States, matches: Matches, model, first,
+    velocity_scale, cameras, people, evidence,
+):  # fmt: skip
+    """Compare views of a few tracks to the other views of the same tracks: leave-one-out residuals.
+
+    The tracks are taken in turn from index `first`: those that are confirmed and that two trusted views or more see.
+    The views of one track share an unknown error of its prediction, solved for by robust least squares over the trusted
+    views; each view is then compared to the solution without itself, so that no camera confirms itself.
+
+    velocity_scale: true velocities over predicted ones; it undoes their decay, which would look like clocks that err in
+    proportion to dt_s. model a record of MODEL; cameras (n_views,) of CAMERA. Writes people (n_max,), indices into
+    states.rows, and evidence (n_max, n_views) of EVIDENCE; returns the number of people.
+    """
+    n_views = matches.detection_of.shape[1]
+    n_rows = states.rows.shape[0]
+    views = np.empty(n_views, VIEW)
+    normal, left, inverse = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+    rhs, b = np.empty(3), np.empty(3)
     views_of = np.zeros(n_rows, np.int64)
     for track in range(n_rows):
-        for view in range(n_views):
-            views_of[track] += detection_of[track, view] >= 0
+        for v in range(n_views):
+            views_of[track] += matches.detection_of[track, v] >= 0
     n_people = 0
     for turn in range(n_rows):
-        if n_people == who.shape[0]:
+        if n_people == people.shape[0]:
             break
         track = (first + turn) % n_rows
-        row = rows[track]
-        if not known[row]:
+        if not states.confirmed[states.rows[track]]:
             continue
         trusted = 0
-        for view in range(n_views):
-            if detection_of[track, view] >= 0 and trust[view] > 0.0:
+        for v in range(n_views):
+            if matches.detection_of[track, v] >= 0 and cameras[v].trust > 0.0:
                 trusted += 1
         if trusted < 2:
             continue
-        for view in range(n_views):
-            has[view] = False
-            matched[view] = False
-            if not has_frame[view] or start[view] == start[view + 1]:
-                continue
-            camera = camera_from_world[view]
-            d = detection_of[track, view]
-            if d >= 0:
-                found = compared[view]
-                _compare(camera, dt_s[view], haste, x[d], y[d], var[d], seen[d], mean[row], cov[row], body_var, found)
-                has[view] = matched[view] = compared[view, 9] >= joints_min
-            else:
-                nearest = loose_m * loose_m
-                for d in range(start[view], start[view + 1]):
-                    if track_of[d] == -2 or (track_of[d] >= 0 and views_of[track_of[d]] > 1):
-                        continue
-                    _compare(
-                        camera, dt_s[view], haste, x[d], y[d], var[d], seen[d], mean[row], cov[row], body_var, trial
-                    )
-                    sq = trial[1] * trial[1] + trial[2] * trial[2]
-                    if trial[9] >= joints_min and trial[8] < alike_m * alike_m and sq < nearest:
-                        nearest = sq
-                        compared[view] = trial
-                        has[view] = True
-            if not has[view]:
-                continue
-            u = compared[view, 5]
-            v = compared[view, 6]
-            for i in range(3):
-                ju[view, i] = camera[0, i] - u * camera[2, i]
-                jv[view, i] = camera[1, i] - v * camera[2, i]
-            noise[view] = view_var + 1.0 / compared[view, 0]
-            # Only what was matched may speak for where the person is.
-            weight[view] = trust[view] / noise[view] if matched[view] else 0.0
-        shift[:] = 0.0
-        for step in range(3):
-            normal[:] = 0.0
-            rhs[:] = 0.0
-            for i in range(3):
-                normal[i, i] = prior_precision
-            for view in range(n_views):
-                if not matched[view] or weight[view] == 0.0:
-                    continue
-                off_u = compared[view, 1]
-                off_v = compared[view, 2]
-                if step > 0:
-                    su = off_u
-                    sv = off_v
-                    for i in range(3):
-                        su -= ju[view, i] * shift[i]
-                        sv -= jv[view, i] * shift[i]
-                    weight[view] = (
-                        trust[view] / noise[view] * (freedom + 2.0) / (freedom + (su * su + sv * sv) / noise[view])
-                    )
-                w = weight[view]
-                for i in range(3):
-                    rhs[i] += w * (ju[view, i] * off_u + jv[view, i] * off_v)
-                    for k in range(3):
-                        normal[i, k] += w * (ju[view, i] * ju[view, k] + jv[view, i] * jv[view, k])
-            if step < 2:
-                _invert(normal, inverse)
-                for i in range(3):
-                    shift[i] = inverse[i, 0] * rhs[0] + inverse[i, 1] * rhs[1] + inverse[i, 2] * rhs[2]
-        for view in range(n_views):
-            to = evidence[n_people, view]
-            to[:] = 0.0
-            if not has[view] or trusted - (matched[view] and trust[view] > 0.0) < 2:
-                continue
-            w = weight[view]
-            off_u = compared[view, 1]
-            off_v = compared[view, 2]
-            # The others' answer: their normal equations are everybody's without this view's.
-            for i in range(3):
-                for k in range(3):
-                    inverse[i, k] = normal[i, k] - w * (ju[view, i] * ju[view, k] + jv[view, i] * jv[view, k])
-            rest = inverse.copy()
-            _invert(rest, inverse)
-            bx = rhs[0] - w * (ju[view, 0] * off_u + jv[view, 0] * off_v)
-            by = rhs[1] - w * (ju[view, 1] * off_u + jv[view, 1] * off_v)
-            bz = rhs[2] - w * (ju[view, 2] * off_u + jv[view, 2] * off_v)
-            others = 0.0
-            for i in range(3):
-                place = inverse[i, 0] * bx + inverse[i, 1] * by + inverse[i, 2] * bz
-                off_u -= ju[view, i] * place
-                off_v -= jv[view, i] * place
-                for k in range(3):
-                    others += 0.5 * inverse[i, k] * (ju[view, i] * ju[view, k] + jv[view, i] * jv[view, k])
-            if not others < others_var_max:
-                continue
-            to[0] = 1.0
-            to[1] = off_u
-            to[2] = off_v
-            for i in range(3, 8):
-                to[i] = compared[view, i]
-            to[8] = noise[view] + others
-        who[n_people] = track
+        _compare_views(
+            track, geometry.camera_from_world, detections, states, matches, views_of, model, velocity_scale, cameras,
+            views,
+        )  # fmt: skip
+        _solve_shift(views, cameras, model, normal, rhs, inverse)
+        for v in range(n_views):
+            view = views[v]
+            evidence[n_people, v].known = False
+            if view.has and trusted - (view.matched and cameras[v].trust > 0.0) >= 2:
+                _against_others(
+                    view, normal, rhs, model.others_var_max, left, inverse, b, evidence[n_people, v]
+                )
+        people[n_people] = track
         n_people += 1
     return n_people
 
 
-@njit(cache=True, nogil=True)
-def learn(
-    evidence, n_people, step_s, again_s, trust, speed_min, correlation_s, freedom, memory_s, huge_m, fault,
-    offset_s, offset_var, information, rhs, total,
-):  # fmt: skip
-    """Fold evidence into what is known of the cameras.
+# ---- clocks and calibrations -----------------------------------------------------------------------------------------
 
-    Clocks: one Kalman filter a camera. A body that moves at v shows, in a camera whose clock is late by tau, an error
-    of -v tau. The people of a set say nothing about an error common to all clocks, so what they teach is made to
-    leave the mean, weighted by the precision of what is known, where it was. again_s: time after which the same person
-    is looked at again.
+
+@njit(cache=True, nogil=True)
+def _forget(cameras, evidence, n_people, kept):
+    """Fade the normal equations of the cameras that have new evidence."""
+    for v in range(cameras.shape[0]):
+        for person in range(n_people):
+            if evidence[person, v].known:
+                camera = cameras[v]
+                for i in range(N_FAULTS):
+                    camera.rhs[i] *= kept
+                    for k in range(i + 1):
+                        camera.information[i, k] *= kept
+                camera.weight_s *= kept
+                camera.squares_m2_s *= kept
+                break
+
+
+@njit(cache=True, nogil=True)
+def _learn_clocks(evidence, again_s, model, cameras):
+    """One scalar Kalman filter per camera for the offset of its clock, measured by one person's evidence (n_views,).
+
+    A body at velocity v shows, in a camera whose clock is late by tau, an error of -v tau. The people of a set do not
+    measure an error common to all clocks, so the updates are made to keep the mean offset, weighted by precision.
+    again_s: time after which the same person is compared again.
+    """
+    n_views = cameras.shape[0]
+    change = np.zeros(n_views)
+    gain = np.zeros(n_views)
+    freedom = model.degrees_of_freedom
+    count = 0
+    sum_var = 0.0
+    for v in range(n_views):
+        if evidence[v].known and cameras[v].trust > 0.0:
+            count += 1
+            sum_var += cameras[v].offset_var
+    common = 0.0
+    precision = 0.0
+    for v in range(n_views):
+        e = evidence[v]
+        offset_var = cameras[v].offset_var
+        if not e.known:
+            continue
+        speed_sq = e.rate_x * e.rate_x + e.rate_y * e.rate_y
+        if cameras[v].trust > 0.0 and count > 1 and speed_sq > model.speed_min_m_s * model.speed_min_m_s:
+            late_s = (e.rate_x * e.off_x + e.rate_y * e.off_y) / speed_sq
+            # The other clocks are wrong too, and in a correlated way: they learnt from each other.
+            others = (sum_var - offset_var) / (count - 1.0)
+            noise = e.var / speed_sq + others
+            robust = (freedom + 1.0) / (freedom + late_s * late_s / (noise + offset_var))
+            # Errors of consecutive pictures are alike: together they count as one in correlation_s.
+            noise *= max(model.correlation_s / max(again_s, 1e-3), 1.0) / robust
+            gain[v] = offset_var / (offset_var + noise)
+            change[v] = gain[v] * late_s
+            common += change[v] / offset_var
+            precision += 1.0 / offset_var
+    if precision > 0.0:
+        common /= precision
+    for v in range(n_views):
+        if gain[v] > 0.0:
+            cameras[v].offset_s += change[v] - common
+            # The error that was known of the clock is corrected from here on.
+            cameras[v].offset_var = max(cameras[v].offset_var * (1.0 - gain[v]), 1e-9)
+
+
+@njit(cache=True, nogil=True)
+def _learn_fault(camera, e, step_s, outlier_m, row_x, row_y):
+    """Add one person's evidence e to a camera's normal equations; Huber weights about the faults believed so far.
+
+    row_x, row_y (7,) are scratch.
+    """
+    u = e.image_x
+    v = e.image_y
+    z = e.depth_m
+    row_x[0] = -u * v * z
+    row_x[1] = (1.0 + u * u) * z
+    row_x[2] = -v * z
+    row_x[3] = 1.0
+    row_x[4] = 0.0
+    row_x[5] = -u
+    row_x[6] = e.rate_x
+    row_y[0] = -(1.0 + v * v) * z
+    row_y[1] = u * v * z
+    row_y[2] = u * z
+    row_y[3] = 0.0
+    row_y[4] = 1.0
+    row_y[5] = -v
+    row_y[6] = e.rate_y
+    left_x = e.off_x
+    left_y = e.off_y
+    for i in range(N_FAULTS):
+        left_x -= row_x[i] * camera.fault[i]
+        left_y -= row_y[i] * camera.fault[i]
+    left = np.sqrt(left_x * left_x + left_y * left_y)
+    w = step_s * min(1.0, outlier_m / max(left, 1e-9))
+    for i in range(N_FAULTS):
+        camera.rhs[i] += w * (row_x[i] * e.off_x + row_y[i] * e.off_y)
+        for k in range(i + 1):
+            camera.information[i, k] += w * (row_x[i] * row_x[k] + row_y[i] * row_y[k])
+    camera.weight_s += w
+    camera.squares_m2_s += w * (e.off_x * e.off_x + e.off_y * e.off_y)
+
+
+@njit(cache=True, nogil=True)
+def learn(evidence, n_people, step_s, again_s, model, cameras):
+    """Fold evidence (n_people, n_views) into the cameras' clocks and into the normal equations of their faults.
 
     Faults: least squares for the seven ways in which a camera can be wrong, over the last memory_s seconds in which
-    people were compared. information (n_views, 7, 7), lower triangle, rhs (n_views, 7), total (n_views, 2): seconds
-    times people, and squared differences. fault (n_views, 7): what was last believed, about which outliers are judged.
+    people were compared.
     """
-    n_views = evidence.shape[1]
-    change = np.empty(n_views)
-    gain = np.empty(n_views)
-    row_u = np.empty(N_FAULTS)
-    row_v = np.empty(N_FAULTS)
-    keep = np.exp(-step_s / memory_s)
-    for view in range(n_views):
-        for person in range(n_people):
-            if evidence[person, view, KNOWN] > 0.0:
-                for i in range(N_FAULTS):
-                    rhs[view, i] *= keep
-                    for k in range(i + 1):
-                        information[view, i, k] *= keep
-                total[view, 0] *= keep
-                total[view, 1] *= keep
-                break
+    row_x, row_y = np.empty(N_FAULTS), np.empty(N_FAULTS)
+    _forget(cameras, evidence, n_people, np.exp(-step_s / model.memory_s))
     for person in range(n_people):
-        count = 0
-        sum_var = 0.0
-        for view in range(n_views):
-            if evidence[person, view, KNOWN] > 0.0 and trust[view] > 0.0:
-                count += 1
-                sum_var += offset_var[view]
-        common = 0.0
-        precision = 0.0
-        for view in range(n_views):
-            change[view] = 0.0
-            gain[view] = 0.0
-            e = evidence[person, view]
-            if e[KNOWN] == 0.0:
-                continue
-            speed_sq = e[RATE_X] * e[RATE_X] + e[RATE_Y] * e[RATE_Y]
-            if trust[view] > 0.0 and count > 1 and speed_sq > speed_min * speed_min:
-                late_s = (e[RATE_X] * e[OFF_X] + e[RATE_Y] * e[OFF_Y]) / speed_sq
-                # The others' clocks are wrong too, and in one way: they learnt from each other.
-                others = (sum_var - offset_var[view]) / (count - 1.0)
-                noise = e[VARIANCE] / speed_sq + others
-                robust = (freedom + 1.0) / (freedom + late_s * late_s / (noise + offset_var[view]))
-                # Errors of pictures that follow one another are alike: together they count as one in correlation_s.
-                noise *= max(correlation_s / max(again_s, 1e-3), 1.0) / robust
-                gain[view] = offset_var[view] / (offset_var[view] + noise)
-                change[view] = gain[view] * late_s
-                common += change[view] / offset_var[view]
-                precision += 1.0 / offset_var[view]
-            u = e[IMAGE_X]
-            v = e[IMAGE_Y]
-            z = e[DEPTH]
-            row_u[0] = -u * v * z
-            row_u[1] = (1.0 + u * u) * z
-            row_u[2] = -v * z
-            row_u[3] = 1.0
-            row_u[4] = 0.0
-            row_u[5] = -u
-            row_u[6] = e[RATE_X]
-            row_v[0] = -(1.0 + v * v) * z
-            row_v[1] = u * v * z
-            row_v[2] = u * z
-            row_v[3] = 0.0
-            row_v[4] = 1.0
-            row_v[5] = -v
-            row_v[6] = e[RATE_Y]
-            left_u = e[OFF_X]
-            left_v = e[OFF_Y]
-            believed = fault[view]
-            for i in range(N_FAULTS):
-                left_u -= row_u[i] * believed[i]
-                left_v -= row_v[i] * believed[i]
-            left = np.sqrt(left_u * left_u + left_v * left_v)
-            w = step_s * min(1.0, huge_m / max(left, 1e-9))
-            for i in range(N_FAULTS):
-                rhs[view, i] += w * (row_u[i] * e[OFF_X] + row_v[i] * e[OFF_Y])
-                to = information[view, i]
-                for k in range(i + 1):
-                    to[k] += w * (row_u[i] * row_u[k] + row_v[i] * row_v[k])
-            total[view, 0] += w
-            total[view, 1] += w * (e[OFF_X] * e[OFF_X] + e[OFF_Y] * e[OFF_Y])
-        if precision > 0.0:
-            common /= precision
-        for view in range(n_views):
-            if gain[view] > 0.0:
-                offset_s[view] += change[view] - common
-                # What the clock was thought to be wrong by, it is now corrected for.
-                offset_var[view] = max(offset_var[view] * (1.0 - gain[view]), 1e-9)
+        _learn_clocks(evidence[person], again_s, model, cameras)
+        for v in range(cameras.shape[0]):
+            if evidence[person, v].known:
+                _learn_fault(cameras[v], evidence[person, v], step_s, model.outlier_m, row_x, row_y)
 
 
 @njit(cache=True, nogil=True)
-def explain(information, rhs, total, prior, first, n, doubt_m, data_min_s, moved_m, fits_m, trust, fault, misfit_m):
-    """Most probable faults of n cameras in turn from `first`, and how much of what was seen they explain.
+def _solve_fault(camera, prior, doubt_m, factor, half):
+    """Most probable faults of one camera by Cholesky's factor, and the residual that a turn or shift explains."""
+    camera.residual_m = 0.0
+    for i in range(N_FAULTS):
+        camera.fault[i] = 0.0
+    if camera.weight_s <= 0.0:
+        return
+    # The prior keeps every pivot positive.
+    for i in range(N_FAULTS):
+        for k in range(i + 1):
+            value = camera.information[i, k] + (prior[i] if i == k else 0.0)
+            for q in range(k):
+                value -= factor[i, q] * factor[k, q]
+            factor[i, k] = np.sqrt(value) if i == k else value / factor[k, k]
+    explained = 0.0
+    for i in range(N_FAULTS):
+        value = camera.rhs[i]
+        for q in range(i):
+            value -= factor[i, q] * half[q]
+        half[i] = value / factor[i, i]
+        explained += half[i] * half[i]
+    for turned in range(N_FAULTS):
+        i = N_FAULTS - 1 - turned
+        value = half[i]
+        for q in range(i + 1, N_FAULTS):
+            value -= factor[q, i] * camera.fault[q]
+        camera.fault[i] = value / factor[i, i]
+    explained -= camera.rhs[LATE] ** 2 / (camera.information[LATE, LATE] + prior[LATE])
+    camera.residual_m = np.sqrt(max(explained, 0.0) / camera.weight_s)
+    if camera.trust > 0.0:
+        # A camera that looks wrong loses weight at once; else every camera looks wrong that sees the same people.
+        camera.trust = max(TRUST_MIN, 1.0 / (1.0 + (camera.residual_m / doubt_m) ** 2))
 
-    prior (7,): precision of each fault about none. fault (n_views, 7) and misfit_m (n_views,) are written: the root
-    mean square, metres at the body, of what a turned or shifted camera explains and a late clock does not; trust,
-    unless it is 0, halves at a misfit of doubt_m. Returns whether one of all cameras has more than data_min_s of data
-    and is above moved_m though trusted, or below fits_m though not.
+
+@njit(cache=True, nogil=True)
+def explain(first, model, cameras):
+    """Solve for the faults of judged_per_set cameras in turn from `first`.
+
+    A camera's residual is the root mean square, metres at the body, of what a turned or shifted camera explains and a
+    late clock does not. Its trust, unless it is 0, halves at a residual of doubt_m. Returns whether the verdict on any
+    camera may have to change: more than data_min_s of data, and a residual above moved_m though trusted, or below
+    fits_m though set aside.
     """
-    n_views = rhs.shape[0]
+    n_views = cameras.shape[0]
     factor = np.empty((N_FAULTS, N_FAULTS))
     half = np.empty(N_FAULTS)
-    for turn in range(n):
-        view = (first + turn) % n_views
-        misfit_m[view] = 0.0
-        fault[view] = 0.0
-        if total[view, 0] <= 0.0:
+    for turn in range(min(model.judged_per_set, n_views)):
+        _solve_fault(cameras[(first + turn) % n_views], model.fault_prior, model.doubt_m, factor, half)
+    for v in range(n_views):
+        camera = cameras[v]
+        if camera.weight_s > model.data_min_s and (
+            camera.residual_m > model.moved_m if camera.trust > 0.0 else camera.residual_m < model.fits_m
+        ):
+            return True
+    return False
+
+
+# ---- misses ----------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _mean_places(states):
+    """(n, 2) mean of each track's joints on the floor."""
+    places = np.empty((states.rows.shape[0], 2))
+    for k in range(states.rows.shape[0]):
+        for i in range(2):
+            total = 0.0
+            for j in range(states.n_joints):
+                total += states.mean[states.rows[k], i, j]
+            places[k, i] = total / states.n_joints
+    return places
+
+
+@njit(cache=True, nogil=True)
+def _hidden(track, places, eye, height, radius_m, stature_m):
+    """Whether another person, an upright cylinder, stands between a camera and a height above a track's place."""
+    wx = eye[0] - places[track, 0]
+    wy = eye[1] - places[track, 1]
+    sq = max(wx * wx + wy * wy, 1e-9)
+    for other in range(places.shape[0]):
+        ox = places[other, 0] - places[track, 0]
+        oy = places[other, 1] - places[track, 1]
+        along = (wx * ox + wy * oy) / sq
+        if other == track or along <= 0.0 or along >= 1.0:
             continue
-        # Cholesky's factor; the prior keeps every pivot positive.
-        for i in range(N_FAULTS):
-            for k in range(i + 1):
-                value = information[view, i, k] + (prior[i] if i == k else 0.0)
-                for q in range(k):
-                    value -= factor[i, q] * factor[k, q]
-                factor[i, k] = np.sqrt(value) if i == k else value / factor[k, k]
-        explained = 0.0
-        for i in range(N_FAULTS):
-            value = rhs[view, i]
-            for q in range(i):
-                value -= factor[i, q] * half[q]
-            half[i] = value / factor[i, i]
-            explained += half[i] * half[i]
-        for turned in range(N_FAULTS):
-            i = N_FAULTS - 1 - turned
-            value = half[i]
-            for q in range(i + 1, N_FAULTS):
-                value -= factor[q, i] * fault[view, q]
-            fault[view, i] = value / factor[i, i]
-        late = N_FAULTS - 1
-        explained -= rhs[view, late] ** 2 / (information[view, late, late] + prior[late])
-        misfit_m[view] = np.sqrt(max(explained, 0.0) / total[view, 0])
-        if trust[view] > 0.0:
-            # Who looks wrong has less say at once: else everybody looks wrong who shares people with him.
-            trust[view] = max(TRUST_MIN, 1.0 / (1.0 + (misfit_m[view] / doubt_m) ** 2))
-    for view in range(n_views):
-        if total[view, 0] > data_min_s and (misfit_m[view] > moved_m if trust[view] > 0.0 else misfit_m[view] < fits_m):
+        off_x = ox - along * wx
+        off_y = oy - along * wy
+        low = height + along * (eye[2] - height) < stature_m
+        if low and off_x * off_x + off_y * off_y < radius_m * radius_m:
             return True
     return False
 
 
 @njit(cache=True, nogil=True)
-def look(
-    camera_from_world, lenses, size_px, has_frame, boxes, mean, rows, n_joints, start, track_of, detection_of, one,
-    heights_m, radius_m, stature_m, n_looks, high, fine, missing, looked,
+def count_misses(
+    geometry: CameraGeometry, detections: Detections, states: States, matches: Matches, model, track,
+    cameras,
 ):  # fmt: skip
-    """Count, of the cameras that have a free sight of person rows[one], those in which nobody found him.
+    """Count, for the cameras with a free sight of one track, those that did not find it.
 
-    In free sight: all heights_m above the place are in the picture, with no furniture in between, and nobody else, an
-    upright cylinder, stands before the middle one. looked (n_views, 2): looks and misses, of which those long ago fade.
-    Returns whether a camera's miss rate is above high, or below fine though it is said to be missing people.
+    Free sight: all heights_m above the place are in the picture with no furniture in between, and no other person
+    stands before the middle one. Looks and misses fade over looks_memory looks. Returns whether any camera's miss rate
+    is above misses_max, or below misses_fine though it is judged to miss people.
     """
-    n_views = detection_of.shape[1]
-    places = np.empty((rows.shape[0], 2))
-    for row in range(rows.shape[0]):
-        for i in range(2):
-            total = 0.0
-            for j in range(n_joints):
-                total += mean[rows[row], i, j]
-            places[row, i] = total / n_joints
+    n_views = matches.detection_of.shape[1]
+    places = _mean_places(states)
     sees = np.empty((1, n_views), np.bool_)
-    looking(places[one : one + 1], heights_m, camera_from_world, lenses, size_px, has_frame, boxes, sees)
-    middle = heights_m[heights_m.shape[0] // 2]
+    line_of_sight(places[track : track + 1], model.heights_m, geometry, detections.has_frame, sees)
+    middle = model.heights_m[model.heights_m.shape[0] // 2]
+    eye = np.empty(3)
     change = False
-    for view in range(n_views):
-        if sees[0, view]:
-            p = camera_from_world[view]
-            eye_x = -(p[0, 0] * p[0, 3] + p[1, 0] * p[1, 3] + p[2, 0] * p[2, 3])
-            eye_y = -(p[0, 1] * p[0, 3] + p[1, 1] * p[1, 3] + p[2, 1] * p[2, 3])
-            eye_z = -(p[0, 2] * p[0, 3] + p[1, 2] * p[1, 3] + p[2, 2] * p[2, 3])
-            wx = eye_x - places[one, 0]
-            wy = eye_y - places[one, 1]
-            sq = max(wx * wx + wy * wy, 1e-9)
-            free = True
-            for other in range(rows.shape[0]):
-                ox = places[other, 0] - places[one, 0]
-                oy = places[other, 1] - places[one, 1]
-                along = (wx * ox + wy * oy) / sq
-                if other == one or along <= 0.0 or along >= 1.0:
-                    continue
-                off_x = ox - along * wx
-                off_y = oy - along * wy
-                low = middle + along * (eye_z - middle) < stature_m
-                if low and off_x * off_x + off_y * off_y < radius_m * radius_m:
-                    free = False
-                    break
-            if free:
-                looked[view] *= 1.0 - 1.0 / n_looks
-                looked[view, 0] += 1.0
-                missed = detection_of[one, view] < 0
-                if missed and n_joints == 2:
-                    # A box whose feet are hidden may fit nobody; whom it shows is not missed.
-                    for d in range(start[view], start[view + 1]):
-                        if track_of[d] < 0:
+    for v in range(n_views):
+        camera = cameras[v]
+        if sees[0, v]:
+            _eye_of(geometry.camera_from_world[v], eye)
+            if not _hidden(track, places, eye, middle, model.body_radius_m, model.stature_m):
+                kept = 1.0 - 1.0 / model.looks_memory
+                camera.looks = camera.looks * kept + 1.0
+                camera.misses *= kept
+                missed = matches.detection_of[track, v] < 0
+                if missed and states.n_joints == 2:
+                    # A box whose feet are hidden may fit no track; the person whom it shows is not missed.
+                    for d in range(detections.start[v], detections.start[v + 1]):
+                        if matches.track_of[d] < 0:
                             missed = False
                             break
-                looked[view, 1] += missed
-        rate = looked[view, 1] / max(looked[view, 0], 1.0)
-        if rate < fine if missing[view] else rate > high:
+                camera.misses += missed
+        rate = camera.misses / max(camera.looks, 1.0)
+        if rate < model.misses_fine if camera.missing else rate > model.misses_max:
             change = True
     return change
 
 
+# ---- a whole set -----------------------------------------------------------------------------------------------------
+
+
 @njit(cache=True, nogil=True)
 def observe(
-    camera_from_world, dt_s, has_frame, start, x, y, var, seen, mean, cov, rows, known, track_of, detection_of,
-    body_var, trust, turn, haste, view_var, freedom, prior_precision, joints_min, loose_m, alike_m, others_var_max,
-    step_s, speed_min, correlation_s, memory_s, huge_m, wander, offset_var_max, pull_s, prior, judged, n_judged,
-    doubt_m, data_min_s, moved_m, fits_m, lenses, size_px, boxes, n_joints, heights_m, radius_m, stature_m, n_looks,
-    high, fine, missing, who, evidence, fault, offset_s, offset_var, information, rhs, total, misfit_m, looked,
+    geometry, detections, states, matches, models, first_track, first_camera, velocity_scale, step_s, cameras, people,
+    evidence,
 ):  # fmt: skip
-    """All of the above, in one call a set: a call costs more than some of them. Returns 1 where a camera's being moved
-    has to be judged, plus 2 where its missing people has to be."""
+    """Learn from one set of frames, in one call: a call costs more than some of the steps.
+
+    The first four are CameraGeometry, Detections, States and Matches as plain tuples, whose type Numba recognises in
+    half the time of a named tuple's: 5 microseconds in a call of 20. models (1,) of MODEL; first_track, first_camera:
+    whose turn it is; cameras (n_views,) of CAMERA; people, evidence: see leave_one_out. Returns JUDGE_CALIBRATION and
+    JUDGE_MISSES bits.
+    """
+    return _observe(
+        CameraGeometry(*geometry), Detections(*detections), States(*states), Matches(*matches), models[0], first_track,
+        first_camera, velocity_scale, step_s, cameras, people, evidence,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _observe(
+    geometry, detections, states, matches, model, first_track, first_camera, velocity_scale, step_s, cameras, people,
+    evidence,
+):  # fmt: skip
     n_people = leave_one_out(
-        camera_from_world, dt_s, has_frame, start, x, y, var, seen, mean, cov, rows, known, track_of, detection_of,
-        body_var, trust, turn, haste, view_var, freedom, prior_precision, joints_min, loose_m, alike_m, others_var_max,
-        who, evidence,
+        geometry, detections, states, matches, model, first_track, velocity_scale, cameras, people, evidence
     )
     if n_people == 0:
         return 0
-    n_views = offset_s.shape[0]
+    n_views = cameras.shape[0]
     weight = 0.0
     mean_s = 0.0
-    for view in range(n_views):
-        offset_var[view] = min(offset_var[view] + wander * step_s, offset_var_max)
-        weight += 1.0 / offset_var[view]
-        mean_s += offset_s[view] / offset_var[view]
-    for view in range(n_views):
-        offset_s[view] -= step_s / pull_s * mean_s / weight
+    for v in range(n_views):
+        camera = cameras[v]
+        camera.offset_var = min(camera.offset_var + model.wander_s2_per_s * step_s, model.offset_var_max)
+        weight += 1.0 / camera.offset_var
+        mean_s += camera.offset_s / camera.offset_var
+    for v in range(n_views):
+        cameras[v].offset_s -= step_s / model.pull_s * mean_s / weight
     n_known = 0
-    for row in rows:
-        n_known += known[row]
+    for row in states.rows:
+        n_known += states.confirmed[row]
     again_s = step_s * n_known / n_people
-    learn(
-        evidence, n_people, step_s, again_s, trust, speed_min, correlation_s, freedom, memory_s, huge_m, fault,
-        offset_s, offset_var, information, rhs, total,
-    )
-    judge = explain(
-        information, rhs, total, prior, judged, n_judged, doubt_m, data_min_s, moved_m, fits_m, trust, fault, misfit_m
-    )
-    missed = look(
-        camera_from_world, lenses, size_px, has_frame, boxes, mean, rows, n_joints, start, track_of, detection_of,
-        who[0], heights_m, radius_m, stature_m, n_looks, high, fine, missing, looked,
-    )
-    return judge + 2 * missed
+    learn(evidence, n_people, step_s, again_s, model, cameras)
+    judge = explain(first_camera, model, cameras)
+    missed = count_misses(geometry, detections, states, matches, model, people[0], cameras)
+    return judge * JUDGE_CALIBRATION + missed * JUDGE_MISSES
 
 
 def warm_up() -> None:
-    """Call the kernels once on nothing, as the others are."""
+    """Call the kernels once on tiny inputs: a first call loads or compiles them and takes up to a second."""
     p = 8
     none, index, flag = np.zeros((0, p), np.float32), np.zeros(0, np.int64), np.zeros(1, np.bool_)
-    one = np.ones(1)
+    geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
+    detections = Detections(np.zeros(1), flag, np.zeros(2, np.int64), index, none, none, none, none)
+    states = States(np.zeros((1, 6, p)), np.zeros((1, 21, p)), index, flag, 1)
+    matches = Matches(index, np.zeros((0, 1), np.int64))
     observe(
-        np.zeros((1, 3, 4)), one, flag, np.zeros(2, np.int64), none, none, none, none, np.zeros((1, 6, p)),
-        np.zeros((1, 21, p)), index, flag, index, np.zeros((0, 1), np.int64), np.ones(p), one, 0, 1.0, 1.0, 1.0, 1.0,
-        1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, np.ones(N_FAULTS), 0, 1, 1.0, 1.0, 1.0, 1.0,
-        np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)), 1, one, 1.0, 1.0, 1.0, 1.0, 1.0, flag,
-        np.zeros(1, np.int64), np.zeros((1, 1, N_EVIDENCE)), np.zeros((1, N_FAULTS)), one, one,
-        np.zeros((1, N_FAULTS, N_FAULTS)), np.zeros((1, N_FAULTS)), np.zeros((1, 2)), one, np.zeros((1, 2)),
+        tuple(geometry), tuple(detections), tuple(states), tuple(matches), np.ones(1, MODEL), 0, 0, 1.0, 1.0,
+        np.zeros(1, CAMERA), np.zeros(1, np.int64), np.zeros((1, 1), EVIDENCE),
     )  # fmt: skip

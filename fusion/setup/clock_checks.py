@@ -34,7 +34,7 @@ def clock_findings(recording: Recording, busy: Counter[int]) -> Iterator[Finding
         recording: the recording; nothing is reported where fewer than two cameras, or no detections, are in it.
         busy: detections by stretch of STRETCH_S.
     """
-    from fusion.people.tracks import Tracker
+    from fusion.people.tracker import Tracker
 
     store = recording.store
     if len(store.cameras) < VIEWS_MIN or not busy:
@@ -43,7 +43,7 @@ def clock_findings(recording: Recording, busy: Counter[int]) -> Iterator[Finding
     stretch_ns = STRETCH_S * 1_000_000_000
     start_ns = max(in_minute, key=lambda stretch: (in_minute[stretch], -stretch)) * stretch_ns
     frames = recording.frames((start_ns, start_ns + _STRETCHES * stretch_ns))
-    tracker = Tracker(store)
+    tracker = Tracker.of_store(store)
     reported: set[tuple[WarningKind, str]] = set()  # kind and camera
     try:
         for frame_set in _frame_sets(frames, {camera.name for camera in store.cameras}):

@@ -117,7 +117,7 @@ class SensorHistory:
             Sample(
                 t_ns,
                 [1e3 * camera.offset_s for camera in health.cameras],
-                [1e3 * camera.misfit_m for camera in health.cameras],
+                [1e3 * camera.residual_m for camera in health.cameras],
                 [int(CameraCondition.of(camera)) for camera in health.cameras],
                 StepQuantiles(recent.percentile_us(50), recent.percentile_us(99), recent.max_ns / 1e3),
             )

@@ -1,4 +1,4 @@
-"""Association kernels against their twins and SciPy, grouping on synthetic people, and what packing refuses."""
+"""Association kernels against their twins and SciPy, grouping of synthetic people, and frames that are refused."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from people.rooms import T0, looking_inwards
 from reference import association as reference
 from scipy.optimize import linear_sum_assignment
 
 from fusion._kernels import association as kernels
+from fusion._kernels.records import CameraGeometry, States
 from fusion.errors import ShapeError
 from fusion.observations import Frame
 from fusion.people.association import Associator
@@ -30,7 +32,6 @@ from fusion.store.layouts import LAYOUTS
 
 SEEDS = st.integers(0, 2**31)
 COCO = LAYOUTS["coco17"]
-T0 = 1_700_000_000_000_000_000
 
 
 def room(n_views: int = 4, seed: int = 0) -> Rig:
@@ -40,11 +41,7 @@ def room(n_views: int = 4, seed: int = 0) -> Rig:
     for view in range(n_views):
         angle = 2 * np.pi * view / n_views + rng.uniform(0, 0.3)
         eye = np.array([5 * np.cos(angle), 5 * np.sin(angle), 2.5])
-        forward = np.array([0, 0, 0.9]) - eye
-        forward /= np.linalg.norm(forward)
-        right = np.cross(forward, [0, 0, 1.0])
-        right /= np.linalg.norm(right)
-        rotation = np.stack([right, np.cross(forward, right), forward])
+        rotation = looking_inwards(eye)
         world[view] = np.column_stack([rotation, -rotation @ eye])
     lens = np.tile([[700.0, 0, 640], [0, 700, 360], [0, 0, 1]], (n_views, 1, 1))
     names = tuple(f"c{v}" for v in range(n_views))
@@ -52,7 +49,7 @@ def room(n_views: int = 4, seed: int = 0) -> Rig:
 
 
 def standing(rng: np.random.Generator, x: float, y: float, stature: float = 1.0) -> np.ndarray:
-    """(17, 3) joints of somebody who stands at a place."""
+    """(17, 3) joints of a person who stands at a place."""
     side = np.array([0.1 if j.startswith("l_") else -0.1 if j.startswith("r_") else 0.0 for j in COCO.joints])
     turn = rng.uniform(0, 2 * np.pi)
     wide = side[:, None] * [np.cos(turn), np.sin(turn)] * 1.5
@@ -71,7 +68,7 @@ def seen(rng: np.random.Generator, rig: Rig, people: list[np.ndarray], sd_px: fl
 
 
 def crowd(seed: int, n_views: int = 3) -> tuple[Workspace, np.ndarray]:
-    """People so close together that detections are disputed, some seen twice, beside strangers; and their rows."""
+    """A workspace with people so close together that detections are disputed, some seen twice, and strangers; rows."""
     rng = np.random.default_rng(seed)
     rig = room(n_views, seed)
     n_people = int(rng.integers(1, 9))
@@ -111,10 +108,10 @@ def test_costs_match_reference(seed):
         ws.body_var[keys], JOINT_COST_CAP, float(JOINTS_MIN), PREDICTION_SD_MAX_M**2,
     )  # fmt: skip
     cost = dense_costs(ws, rows)
-    # Single precision; what reaches the gate is not told.
-    told = cost < kernels.NEVER
-    assert_allclose(cost[told], expected[told], atol=2e-3)
-    assert (expected[~told] > MATCH_GATE - 2e-3).all()
+    # Single precision; costs above the gate are not written.
+    written = cost < kernels.NEVER
+    assert_allclose(cost[written], expected[written], atol=2e-3)
+    assert (expected[~written] > MATCH_GATE - 2e-3).all()
 
 
 @given(SEEDS)
@@ -136,7 +133,7 @@ def test_assignment_matches_scipy(seed):
             if d in taken:
                 assert chosen[ws.track_of[d]] == d
             else:
-                # Fits somebody who got a better one in this view: the same person seen twice.
+                # It fits a track with a better detection in this view: the same person seen twice.
                 twice = (cost[chosen >= 0, d] < DUPLICATE_GATE).any()
                 assert ws.track_of[d] == (-2 if twice else -1)
 
@@ -163,41 +160,45 @@ def test_grouping_finds_the_people_whatever_the_order_of_detections(seed, n_peop
         truth.extend(order)
     associator = Associator(rig, COCO, Workspace(rig, COCO, 0, 1))
     packed = associator.pack(shuffled)
-    members, places, single = associator.group(packed, np.arange(5 * n_people))
-    assert len(members) == n_people and len(single) == 0
-    for group, place in zip(members, places):
+    groups = associator.group(packed, np.arange(5 * n_people))
+    assert len(groups.members) == n_people and len(groups.single) == 0
+    for group, place in zip(groups.members, groups.places_m):
         people = {truth[d] for d in group}
         assert len(people) == 1 and len(group) == 5
         assert np.hypot(*(place[:2] - spots[people.pop()])) < 0.1
 
 
-def test_somebody_whom_one_camera_sees_is_placed_with_an_honest_deviation():
+def test_a_person_whom_one_camera_sees_is_placed_with_an_honest_covariance():
     rng = np.random.default_rng(1)
     rig, normalised = room(1), []
     for _ in range(300):
         x, y = rng.uniform(-1.5, 1.5, 2)
         associator = Associator(rig, COCO, Workspace(rig, COCO, 0, 1))
         packed = associator.pack(seen(rng, rig, [standing(rng, x, y, rng.normal(1.0, 0.06))]))
-        place = associator.stand(packed, 0)
-        cov = np.array([[place[2], place[3]], [place[3], place[4]]])
-        error = place[:2] - [x, y]
+        place = associator.place_by_height(packed, 0)
+        cov = np.array([[place.xx_m2, place.yx_m2], [place.yx_m2, place.yy_m2]])
+        error = np.array([place.x_m - x, place.y_m - y])
         normalised.append(error @ np.linalg.inv(cov) @ error)
-    # Two dimensions: 2 on average were the claim exact; it must not be bold.
+    # Two dimensions: 2 on average if the covariance is exact; it must not be too small.
     assert 0.2 < np.mean(normalised) < 2.4
 
 
-def test_who_looks_at_a_place_agrees_with_sampled_lines_of_sight():
+def geometry(rig: Rig, boxes: np.ndarray) -> CameraGeometry:
+    return CameraGeometry(rig.camera_from_world, rig.lenses, rig.size_px, boxes)
+
+
+def test_cameras_that_see_a_place_agree_with_sampled_lines_of_sight():
     rng = np.random.default_rng(2)
     rig = room(6)
     boxes = np.array([[0.5, -2.0, 1.0, 2.0, 1.8], [-2.0, 0.5, 0.0, 0.9, 1.2]])
     places, heights = rng.uniform(-3, 3, (60, 2)), np.array([1.0, 1.5])
     live = np.array([True, True, True, False, True, True])
     out = np.empty((60, 6), bool)
-    kernels.looking(places, heights, rig.camera_from_world, rig.lenses, rig.size_px, live, boxes, out)
-    assert (out == reference.looking(places, heights, rig, live, boxes)).mean() > 0.99
+    kernels.line_of_sight(places, heights, geometry(rig, boxes), live, out)
+    assert (out == reference.line_of_sight(places, heights, rig, live, boxes)).mean() > 0.99
 
 
-def test_whose_place_cameras_speak_against_agrees_with_sampled_lines_of_sight():
+def test_contradicted_places_agree_with_sampled_lines_of_sight():
     rng = np.random.default_rng(4)
     rig = room(5)
     boxes = np.array([[0.5, -2.0, 1.0, 2.0, 1.8], [-2.0, 0.5, 0.0, 0.9, 1.2]])
@@ -208,23 +209,24 @@ def test_whose_place_cameras_speak_against_agrees_with_sampled_lines_of_sight():
         places, tops = rng.uniform(-2.5, 2.5, (n, 2)), rng.uniform(0.9, 1.9, n)
         mean, cov = np.zeros((n, 6, 8)), np.zeros((n, 21, 8))
         mean[:, 2, :2] = np.column_stack([tops - 0.12, tops - 0.5])
-        # A joint of which nothing is known says nothing of how tall somebody is; nor does somebody without any.
+        # A vague joint does not show how high a body reaches; a body without known joints is as tall as people are.
         mean[:, 2, 1], cov[:, 5, 1] = 5.0, 1.0
         cov[0, 5, 0], tops[0] = 1.0, 1.7
         detection_of = np.where(rng.random((n, 5)) < 0.35, 0, -1)
         detection_of[:, ~live] = -1
         out = np.empty(n, bool)
+        states = States(mean, cov, np.arange(n), np.ones(n, bool), 2)
+        shape = kernels.BodyShape(half_width_m=0.3, height_m=1.7, crown_m=0.12)
         kernels.contradicted(
-            mean, cov, np.arange(n), 2, places, detection_of, rig.camera_from_world, rig.lenses, rig.size_px, live,
-            boxes, 0.3, 1.7, 0.12, out,
-        )  # fmt: skip
+            tuple(states), places, detection_of, tuple(geometry(rig, boxes)), live, tuple(shape), out
+        )
         outs.append(out)
         expected.append(reference.contradicted(tops, places, detection_of >= 0, rig, live, boxes, 0.3))
     assert 0.2 < np.mean(expected) < 0.8
     assert (np.array(outs) == np.array(expected)).mean() > 0.98
 
 
-def test_packing_counts_what_it_cannot_use():
+def test_packing_counts_unusable_keypoints_and_detections():
     rng = np.random.default_rng(3)
     rig = room(2)
     associator = Associator(rig, COCO, Workspace(rig, COCO, 0, 1))
@@ -236,8 +238,8 @@ def test_packing_counts_what_it_cannot_use():
     crowd = np.repeat(good[1].keypoints, DETECTIONS_PER_FRAME_MAX + 2, axis=0)
     frames = [Frame(T0, "c0", broken), Frame(T0, "c1", crowd), Frame(T0, "elsewhere", broken)]
     packed = associator.pack(frames)
-    assert packed is not None and len(packed.view_of) == 1 + DETECTIONS_PER_FRAME_MAX
-    assert packed.seen[0].sum() == 14
+    assert packed is not None and len(packed.detections.view_of) == 1 + DETECTIONS_PER_FRAME_MAX
+    assert packed.detections.seen[0].sum() == 14
     assert associator.ignored == {
         "keypoints: not finite or far outside the picture": 3,
         "detections: camera without calibration": 1,
@@ -245,7 +247,7 @@ def test_packing_counts_what_it_cannot_use():
     }
 
 
-def test_packing_says_what_shape_it_wants():
+def test_packing_names_the_shape_that_it_wants():
     associator = Associator(room(2), COCO, Workspace(room(2), COCO, 0, 1))
     with pytest.raises(ShapeError, match=r"keypoints of c0: want \(n, 17, 3\), got \(1, 25, 3\)"):
         associator.pack([Frame(T0, "c0", np.zeros((1, 25, 3), np.float32))])

@@ -131,7 +131,7 @@ def test_triangulate_outvotes_a_wrong_view(seed):
     assert not found.agreeing[wrong, range(17)].any()
 
 
-def test_claimed_covariance_is_honest():
+def test_covariance_is_honest():
     rng = np.random.default_rng(5)
     rig = looking_at(rng, 5)
     truth = points_in(rng, 800)
@@ -156,7 +156,7 @@ def test_moving_the_world_moves_the_points(seed):
     assert_allclose(there, here @ rotation.T + shift, atol=1e-5)
 
 
-def test_triangulate_says_what_shape_it_wants():
+def test_triangulate_names_the_shape_that_it_wants():
     rig = looking_at(np.random.default_rng(0), 3)
     for wrong in (np.zeros((2, 4, 2)), np.zeros((3, 4)), np.zeros((3, 4, 2), np.float32)):
         with pytest.raises(ShapeError, match=r"want float64 \(3, n_points, 2\), got"):
@@ -219,7 +219,7 @@ def measured(seed: int, n_people: int, n_views: int, late: bool = True, sd: floa
     var = rng.uniform(1e-5, 1e-4, z.shape[:3])
     for array, value in ((ws.x, z[..., 0]), (ws.y, z[..., 1]), (ws.var, var), (ws.seen, ~np.isnan(z[..., 0]))):
         array[:n, :17] = np.nan_to_num(value.astype(float)).reshape(n, 17)
-    # What is kept, with its digits.
+    # The values as they are kept, in single precision.
     z = np.where(np.isnan(z), z, np.stack([ws.x, ws.y], axis=-1)[:n, :17].reshape(z.shape).astype(float))
     var = ws.var[:n, :17].reshape(var.shape).astype(float)
     for array in (ws.axis_precision, ws.height_precision):
@@ -233,7 +233,7 @@ def measured(seed: int, n_people: int, n_views: int, late: bool = True, sd: floa
 
 
 def twin(ws: Workspace, plain: dict, person: int, j: int, share: float, n_steps: int, n_plain: int) -> tuple:
-    """The twin's answer for one joint of somebody in a workspace that nothing has measured yet."""
+    """The twin's answer for one joint of a person in a workspace that has not been measured yet."""
     means, covs = plain["means"][person], plain["covs"][person]
     stray = ws.axis_precision[:17]
     weight = 1 / (covs[:, 0, 0] + covs[:, 1, 1] + 2 / stray)
@@ -279,7 +279,7 @@ def bound_without_limbs(ws: Workspace) -> object:
 
 @given(SEEDS, st.integers(2, 6))
 @settings(max_examples=20, deadline=None)
-def test_residuals_count_what_was_seen(seed, n_views):
+def test_residuals_count_the_joints_seen(seed, n_views):
     ws, plain = measured(seed, 1, n_views)
     sums, counts = np.full((2, 1, n_views), np.nan)
     ws.kernels.measure(np.zeros(1, np.int64), plain["detection_of"], 0.2, 0.1, 7, 2, -1, sums, counts)
@@ -335,7 +335,7 @@ def test_limbs_match_reference(seed):
 
 @given(SEEDS)
 @settings(max_examples=30, deadline=None)
-def test_told_deviation_is_the_mean_over_directions(seed):
+def test_reported_deviation_is_the_mean_over_directions(seed):
     rng = np.random.default_rng(seed)
     means, covs = states(rng, 1)
     ws = workspace(looking_at(rng, 1), means, covs * 0.3)
@@ -351,7 +351,7 @@ def test_told_deviation_is_the_mean_over_directions(seed):
     assert (place[0] >= means[0, :, :2].min(axis=0)).all() and (place[0] <= means[0, :, :2].max(axis=0)).all()
 
 
-def test_a_workspace_says_what_array_it_wants():
+def test_a_workspace_names_the_array_that_it_wants():
     ws = Workspace(looking_at(np.random.default_rng(0), 2), LAYOUTS["coco17"], 0, 4)
     ws.mean = ws.mean.astype(np.float32)
     with pytest.raises(ValueError, match="mean: want a C-contiguous array of float64, got float32"):

@@ -42,7 +42,7 @@ def costs(cameras, dt_s, start, x, y, var, seen, mean, cov, rows, body_var, cap,
     return out
 
 
-def looking(places_m, heights_m, rig, live, boxes):
+def line_of_sight(places_m, heights_m, rig, live, boxes):
     """By sampling the line of sight every centimetre or so; rig without distortion."""
     out = np.zeros((len(places_m), rig.n_views), bool)
     for n, place in enumerate(places_m):
@@ -61,10 +61,10 @@ def looking(places_m, heights_m, rig, live, boxes):
 
 
 def contradicted(tops_m, places_m, found, rig, live, boxes, body_m):
-    """Like looking, and other people as upright cylinders; tops_m (n,) how high everybody reaches."""
+    """Like line_of_sight, with other people as upright cylinders; tops_m (n,) how high each body reaches."""
     out = np.zeros(len(places_m), bool)
     for n, place in enumerate(places_m):
-        free = looking(places_m[n : n + 1], np.array([0.6, 0.9]) * tops_m[n], rig, live, boxes)[0] & ~found[n]
+        free = line_of_sight(places_m[n : n + 1], np.array([0.6, 0.9]) * tops_m[n], rig, live, boxes)[0] & ~found[n]
         belly = np.array([*place, 0.6 * tops_m[n]])
         for view in np.flatnonzero(free):
             line = belly + np.linspace(0, 1, 4001)[1:-1, None] * (rig.centres_m[view] - belly)

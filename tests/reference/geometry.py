@@ -25,10 +25,10 @@ def triangulate_normal_equations(camera_from_world: np.ndarray, points: np.ndarr
     return np.linalg.solve(left, right)[..., 0]
 
 
-def predict(mean: np.ndarray, cov: np.ndarray, dt_s: float, fade_s: float, acceleration: float) -> tuple:
+def predict(mean: np.ndarray, cov: np.ndarray, dt_s: float, decay_s: float, acceleration: float) -> tuple:
     """mean (6,), cov (6, 6) of one joint after dt_s."""
-    fade = np.exp(-dt_s / fade_s)
-    carry = np.block([[np.eye(3), fade_s * (1 - fade) * np.eye(3)], [np.zeros((3, 3)), fade * np.eye(3)]])
+    kept = np.exp(-dt_s / decay_s)
+    carry = np.block([[np.eye(3), decay_s * (1 - kept) * np.eye(3)], [np.zeros((3, 3)), kept * np.eye(3)]])
     noise = acceleration * np.kron([[dt_s**3 / 3, dt_s**2 / 2], [dt_s**2 / 2, dt_s]], np.eye(3))
     return carry @ mean, carry @ cov @ carry.T + noise
 
@@ -45,16 +45,16 @@ def update(
     floor_precision: float,
     anchor_m: np.ndarray,
     anchor_precision: np.ndarray,
-    freedom: float,
+    degrees_of_freedom: float,
     n_steps: int,
     n_plain: int,
 ) -> tuple:
-    """One joint; z (n_views, 2) normalised, NaN where unseen. Returns its state, its covariance, and how noisy it was.
+    """Update one joint; z (n_views, 2) normalised, NaN where unseen. Returns state, covariance, noise and its count.
 
     All views together measure the place at their mean instant, by least squares with Student-t weights on distances in
     metres at the body; the state now follows by its covariance with that place.
     """
-    predicted, sights = mean.copy(), []
+    predicted, observations = mean.copy(), []
 
     def precision_at(place: np.ndarray, camera: np.ndarray, dt: float, v: float) -> float:
         depth = camera[2, :3] @ place + camera[2, 3]
@@ -65,21 +65,21 @@ def update(
             place = predicted[:3] + dt * predicted[3:]
             rows = camera[:2, :3] - np.outer(seen, camera[2, :3])
             off = -(rows @ place + camera[:2, 3] - seen * camera[2, 3])
-            sights.append((rows, off, camera, dt, v, precision_at(place, camera, dt, v)))
-    known = sum(sight[-1] for sight in sights)
-    instant = sum(sight[-1] * sight[3] for sight in sights) / known if known > 0 else 0.0
+            observations.append((rows, off, camera, dt, v, precision_at(place, camera, dt, v)))
+    known = sum(each[-1] for each in observations)
+    instant = sum(each[-1] * each[3] for each in observations) / known if known > 0 else 0.0
     look = np.hstack([np.eye(3), instant * np.eye(3)])
     before = look @ cov @ look.T
     step, after = np.zeros(3), before
     for turn in range(n_steps):
         information, rhs = np.linalg.inv(before), np.zeros(3)
-        for rows, off, camera, dt, v, precision in sights:
+        for rows, off, camera, dt, v, precision in observations:
             if n_plain > 0:
                 precision = precision_at(predicted[:3] + step + dt * predicted[3:], camera, dt, v)
             weight = precision
             if turn >= n_plain:
                 left = off - rows @ step
-                weight = precision * (freedom + 2) / (freedom + precision * left @ left)
+                weight = precision * (degrees_of_freedom + 2) / (degrees_of_freedom + precision * left @ left)
             information += weight * rows.T @ rows
             rhs += weight * rows.T @ off
         anchored = np.array([*anchor_precision[:2], anchor_precision[2] + floor_precision])
@@ -89,16 +89,17 @@ def update(
         after = np.linalg.inv(information)
         step = after @ rhs
     total = count = 0.0
-    for rows, off, _, _, _, precision in sights:
+    for rows, off, _, _, _, precision in observations:
         left = off - rows @ step
         distance_sq = precision * left @ left
-        total += (freedom + 2) / (freedom + distance_sq) * (distance_sq + precision * np.trace(rows @ after @ rows.T))
+        across = precision * np.trace(rows @ after @ rows.T)
+        total += (degrees_of_freedom + 2) / (degrees_of_freedom + distance_sq) * (distance_sq + across)
         count += 2
     gain = cov @ look.T @ np.linalg.inv(before)
     return predicted + gain @ step, cov - gain @ (before - after) @ gain.T, total, count
 
 
-def update_six(mean, cov, cameras, z, var, body_var, freedom, n_steps):
+def update_six(mean, cov, cameras, z, var, body_var, degrees_of_freedom, n_steps):
     """The same by Gauss-Newton on image positions and in all six dimensions; every view at the state's instant."""
     prior, x, look = np.linalg.inv(cov), mean.copy(), np.eye(3, 6)
     for step in range(n_steps + 1):
@@ -110,7 +111,7 @@ def update_six(mean, cov, cameras, z, var, body_var, freedom, n_steps):
             jacobian = np.array([[1, 0, -q[0] / q[2]], [0, 1, -q[1] / q[2]]]) / q[2] @ camera[:, :3] @ look
             innovation = seen - q[:2] / q[2]
             precision = 1 / (v + body_var / q[2] ** 2)
-            weight = precision * (freedom + 2) / (freedom + precision * innovation @ innovation)
+            weight = precision * (degrees_of_freedom + 2) / (degrees_of_freedom + precision * innovation @ innovation)
             information += weight * jacobian.T @ jacobian
             rhs += weight * jacobian.T @ innovation
         if step < n_steps:

@@ -1,13 +1,25 @@
-"""NumPy twins of the kernels of the cameras' health."""
+"""NumPy twins of the kernels of camera health."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 
-def compare(camera, dt_s, haste, x, y, var, seen, mean, cov, body_var):
-    """Weight, difference (2,), rate (2,), place in the image (2,), depth of one detection against one prediction."""
-    velocity = haste * mean[3:]
+class Comparison(NamedTuple):
+    """One detection minus one prediction: weight, difference (2,), rate (2,), place in the image (2,), depth."""
+
+    weight: float
+    off: np.ndarray
+    rate: np.ndarray
+    image: np.ndarray
+    depth_m: float
+
+
+def compare(camera, dt_s, velocity_scale, x, y, var, seen, mean, cov, body_var):
+    """Compare one detection with one prediction."""
+    velocity = velocity_scale * mean[3:]
     q = camera[:, :3] @ (mean[:3] + dt_s * velocity) + camera[:, 3:]
     depth = np.maximum(q[2], 0.05)
     image = q[:2] / depth
@@ -16,19 +28,19 @@ def compare(camera, dt_s, haste, x, y, var, seen, mean, cov, body_var):
     turned = camera[:, :3] @ velocity
     rate = -(turned[:2] - image * turned[2])
     share = weight / weight.sum()
-    return weight.sum(), off @ share, rate @ share, image @ share, depth @ share
+    return Comparison(weight.sum(), off @ share, rate @ share, image @ share, depth @ share)
 
 
 def leave_one_out(camera_from_world, compared, view_var, freedom, prior_precision):
-    """For each view that saw one person, the difference to what the others say and its variance, by solving anew.
+    """For each view of one person, its difference to the solution of the other views, and the variance of that.
 
     compared: {view: compare(...)}. Weights come from two robust steps over all views, as in the kernel.
     """
     rows, off, noise = {}, {}, {}
-    for view, (weight, difference, _, image, _) in compared.items():
+    for view, found in compared.items():
         camera = camera_from_world[view]
-        rows[view] = camera[:2, :3] - image[:, None] * camera[2, :3]
-        off[view], noise[view] = difference, view_var + 1 / weight
+        rows[view] = camera[:2, :3] - found.image[:, None] * camera[2, :3]
+        off[view], noise[view] = found.off, view_var + 1 / found.weight
     weights = {view: 1 / noise[view] for view in rows}
 
     def solve(views):
@@ -50,16 +62,17 @@ def leave_one_out(camera_from_world, compared, view_var, freedom, prior_precisio
 def faults_of(evidence, weights, prior):
     """Most probable faults (7,) of one camera, and the root mean square that they explain beyond a late clock alone.
 
-    evidence (n, 9) as the kernel's.
+    evidence (n,) records as the kernel's.
     """
     jacobian, off = [], []
-    for _, off_x, off_y, rate_x, rate_y, u, v, depth, _ in evidence:
-        point = depth * np.array([u, v, 1.0])
+    for e in evidence:
+        u, v = e["image_x"], e["image_y"]
+        point = e["depth_m"] * np.array([u, v, 1.0])
         # Column i: how the point moves when the camera turns about axis i.
         turn = np.stack([np.cross(axis, point) for axis in np.eye(3)], axis=1)
         to_image = np.array([[1, 0, -u], [0, 1, -v]])
-        jacobian.append(np.column_stack([to_image @ turn, to_image, [rate_x, rate_y]]))
-        off.append([off_x, off_y])
+        jacobian.append(np.column_stack([to_image @ turn, to_image, [e["rate_x"], e["rate_y"]]]))
+        off.append([e["off_x"], e["off_y"]])
     jacobian, off = np.array(jacobian), np.array(off)
     normal = np.einsum("n,nai,naj->ij", weights, jacobian, jacobian) + np.diag(prior)
     rhs = np.einsum("n,nai,na->i", weights, jacobian, off)

@@ -1,0 +1,255 @@
+"""The tracker: people in 3D from sets of frames, and `reconstruct` from one instant's frames alone.
+
+Tracking by detection: tracks are predicted, detections assigned to them, joints updated by Kalman filters, leftover
+detections start new tracks, and tracks without evidence end. State is a struct of arrays with one row per track.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion._kernels import association as kernels
+from fusion._kernels import triangulation
+from fusion._kernels.records import Matches
+from fusion.errors import ConfigError, ShapeError
+from fusion.people.association import Associator, FrameSet
+from fusion.people.births import WATCHING_S, Births
+from fusion.people.existence import Existence
+from fusion.people.geometry import Rig
+from fusion.people.health import CameraHealth
+from fusion.people.relinking import Relinking
+from fusion.people.site import Site
+from fusion.people.tracks import CAPACITY, Tracks
+from fusion.people.workspace import NOISE_EVERY, Description, Workspace, velocity_kept
+from fusion.results import People
+from fusion.results import Warning as StoreWarning
+
+if TYPE_CHECKING:
+    from fusion.observations import Frame
+    from fusion.store.layouts import Layout
+    from fusion.store.models import Store
+
+# What is known of a body weighs as much as one measurement in this time.
+ANCHOR_S = 0.3
+# Time over which the usual height of a person's joints is learnt.
+LEARNING_S = 3.0
+# Steps of the search for a track's joints.
+STEPS = 2
+# Two tracks whose known joints lie on average this near follow one person.
+DUPLICATE_M = 0.15
+
+
+class Tracker:
+    """Follows people through sets of frames.
+
+    Attributes:
+        rig: the cameras.
+        ignored: detections and keypoints that were not used, by reason.
+        health: of the cameras.
+        tracks: the table of tracks.
+    """
+
+    def __init__(self, site: Site) -> None:
+        kernels.warm_up()
+        self.rig, self.layout = site.rig, site.layout
+        self._workspace = Workspace(site.rig, site.layout, site.appearance_dim, CAPACITY)
+        self._associator = Associator(site.rig, site.layout, self._workspace)
+        self.health = CameraHealth(site, self._workspace.body_var)
+        self.tracks = Tracks(self._workspace)
+        self._existence = Existence(site, self.tracks)
+        self._births = Births(site, self._workspace, self.tracks, self._associator, self._existence)
+        self._relinking = Relinking(site, self._workspace, self.tracks, self._existence)
+        self.ignored: Counter[str] = self._associator.ignored
+        self._noise_turn = 0
+        self._step_s = 0.0
+        self._t_ns: int | None = None
+
+    @classmethod
+    def of_store(cls, store: Store) -> Tracker:
+        """A tracker of a store's people."""
+        return cls(Site.of_store(store))
+
+    def adopt(self, store: Store) -> None:
+        """Continue with a store of the same layout; see `Engine.adopt`."""
+        kernels.warm_up()
+        site = Site.of_store(store)
+        self.rig = site.rig
+        self._workspace.adopt(site.rig)
+        self._associator.rig = site.rig
+        for part in (self.health, self._existence, self._births, self._relinking):
+            part.adopt(site)
+
+    def step(self, frames: Sequence[Frame]) -> People:
+        """Track everybody through one set of frames.
+
+        Args:
+            frames: each camera at most once, own times, any order.
+
+        Returns:
+            Everybody whose place is known, at the newest time of the set.
+
+        Raises:
+            ShapeError: a frame's arrays do not fit the store's layout.
+        """
+        tracks = self.tracks
+        packed = self._associator.pack(list(frames))
+        if packed is None:
+            t_ns = self._t_ns if self._t_ns is not None else max((f.t_ns for f in frames), default=0)
+            return self._report(t_ns, self._workspace.describe(tracks.live), False)
+        self._align(packed)
+        self._predict(packed.t_ns)
+        rows = tracks.live
+        matches = self._associator.match(packed, rows)
+        self._check_cameras(packed, matches)
+        described, found = self._update(packed)
+        # Mostly all tracks are named, confirmed and seen, and there is nothing more to do.
+        places_m = described.position_m
+        if found & triangulation.TENTATIVE_SEEN:
+            self._existence.update_tentative(packed, matches, places_m)
+        if found & triangulation.DOUBTED:
+            self._existence.update_doubt(packed, matches, places_m)
+        self._existence.update_contradiction(packed, matches, places_m, self.health.missing)
+        if found & triangulation.FREE:
+            self._births.start(packed, matches, self._watching(packed.t_ns))
+        changed = tracks.live is not rows
+        if changed or found & triangulation.DUPLICATES:
+            self._drop_duplicates()
+        if tracks.lost or found & triangulation.OVERDUE:
+            self._relinking.retire(packed.t_ns)
+        if changed or found & triangulation.UNNAMED:
+            self._relinking.name(packed.t_ns)
+        if tracks.live is not rows:
+            described = self._workspace.describe(tracks.live)
+        hidden = self._existence.any_hidden or found & triangulation.UNSURE
+        return self._report(packed.t_ns, described, tracks.live is rows and not hidden)
+
+    # ---- stages of a step --------------------------------------------------------------------------------------------
+
+    def _align(self, frames: FrameSet) -> None:
+        """Correct the frames' times: for a set older than the state, and for the cameras' clocks."""
+        dt_s = frames.detections.dt_s
+        if self._t_ns is not None and frames.t_ns < self._t_ns:
+            dt_s += (frames.t_ns - self._t_ns) * 1e-9
+            frames.t_ns = self._t_ns
+        dt_s -= self.health.offsets_s
+
+    def _predict(self, t_ns: int) -> None:
+        self._step_s = 0.0 if self._t_ns is None else (t_ns - self._t_ns) * 1e-9
+        if self._step_s > 0.0 and len(self.tracks.live):
+            self._workspace.kernels.predict(self.tracks.live, self._step_s)
+        self._t_ns = t_ns
+
+    def _check_cameras(self, frames: FrameSet, matches: Matches) -> None:
+        """Let the cameras be compared, and drop the detections of those that are not to be trusted."""
+        health = self.health
+        health.watch_streams(frames.t_ns, frames.detections.has_frame)
+        health.update(frames.t_ns, 1.0 / velocity_kept(self._step_s), frames.detections, self.tracks, matches)
+        if health.moved.any():
+            dropped = health.moved[frames.detections.view_of]
+            self.ignored["detections: camera was moved"] += int(dropped.sum())
+            matches.track_of[dropped] = -2
+            matches.detection_of[:, health.moved] = -1
+            frames.detections.has_frame[health.moved] = False
+
+    def _update(self, frames: FrameSet) -> tuple[Description, int]:
+        """Update all live tracks by their detections; returns their description, and what else needs attention."""
+        rows = self.tracks.live
+        described = Description.empty(len(rows), self.layout.n_joints)
+        self._noise_turn = (self._noise_turn + 1) % NOISE_EVERY
+        share, learning = min(self._step_s / ANCHOR_S, 1.0), min(self._step_s / LEARNING_S, 1.0)
+        found = self._workspace.kernels.follow(
+            rows, frames.t_ns, self._step_s, share, learning, STEPS, self._noise_turn, *described
+        )
+        return described, found
+
+    def _watching(self, t_ns: int) -> NDArray[np.bool_]:
+        """(n_views,) cameras that deliver and are trusted."""
+        watching: NDArray[np.bool_] = (self.health.last_frame_ns >= t_ns - int(WATCHING_S * 1e9)) & ~self.health.moved
+        return watching
+
+    def _drop_duplicates(self) -> None:
+        """End tracks that follow the same person as another: the one that was seen in fewer sets, or is younger."""
+        tracks, live = self.tracks, self.tracks.live
+        n = len(live)
+        if n < 2:
+            return
+        same = np.empty((n, n), np.bool_)
+        kernels.overlaps(tuple(tracks.states()), DUPLICATE_M, same)
+        if not same.any():
+            return
+
+        def seniority(row: int) -> tuple[int, int]:
+            return int(tracks.multi_view_sets[row]), -int(tracks.born_ns[row])
+
+        dropped = {b if seniority(live[a]) >= seniority(live[b]) else a for a, b in np.argwhere(same).tolist()}
+        for index in dropped:
+            tracks.end(int(live[index]))
+        tracks.live = np.delete(live, list(dropped))
+
+    def _report(self, t_ns: int, described: Description, all_reportable: bool) -> People:
+        """The tracks whose place is known; all_reportable where that was checked already."""
+        tracks, rows = self.tracks, self.tracks.live
+        confirmed = tracks.confirmed[rows]
+        if not all_reportable:
+            reported = self._existence.reportable(rows, described.position_sd_m, t_ns) & (tracks.track_id[rows] >= 0)
+            rows, confirmed = rows[reported], confirmed[reported]
+            described = Description(*(array[reported] for array in described))
+        arrays = (
+            tracks.track_id[rows], confirmed, described.position_m, described.position_sd_m, described.joints_m,
+            described.joints_sd_m, tracks.seen_ns[rows], tracks.identity[rows],
+        )  # fmt: skip
+        for array in arrays:
+            array.setflags(write=False)
+        return People(t_ns, *arrays)
+
+    # ---- for the engine ----------------------------------------------------------------------------------------------
+
+    def ended(self) -> list[int]:
+        """Track ids that will never come again, since the last call; the newest of them where calls are far apart."""
+        return self.tracks.ended()
+
+    def warnings(self) -> list[StoreWarning]:
+        """Faults of cameras that turned out since the last call."""
+        return self.health.warnings()
+
+
+def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
+    """Locate people in 3D from one instant's frames alone, without history.
+
+    Args:
+        rig: the cameras, by whose names frames are told apart.
+        layout: of the frames' keypoints.
+        frames: each camera at most once.
+
+    Returns:
+        Everybody on whom at least two of the cameras agree and whom most of the cameras that see the place find. All
+        are tentative, and their ids mean nothing beyond this call.
+
+    Raises:
+        ConfigError: a frame's camera is not in the rig, or has two frames.
+        ShapeError: a frame's keypoints do not fit the layout, or appearance vectors differ in length.
+
+    Warns:
+        UserWarning: detections or keypoints were not used: their number and the reason.
+    """
+    cameras = Counter(frame.camera for frame in frames)
+    for camera, count in cameras.items():
+        if camera not in rig.names:
+            known = ", ".join(map(repr, rig.names))
+            raise ConfigError(f"reconstruct: camera {camera!r} is not in the rig, which has {known}; name frames alike")
+        if count > 1:
+            raise ConfigError(f"reconstruct: camera {camera!r} has {count} frames; pass one frame per camera")
+    dims = {frame.appearance.shape[1] for frame in frames if frame.appearance is not None}
+    if len(dims) > 1:
+        raise ShapeError(f"reconstruct: appearance vectors have lengths {sorted(dims)}; pass vectors of one length")
+    tracker = Tracker(Site.of_rig(rig, layout, dims.pop() if dims else 0))
+    people = tracker.step(frames)
+    for reason, count in tracker.ignored.items():
+        warnings.warn(f"reconstruct ignored {count} {reason}", stacklevel=2)
+    return people
