@@ -49,8 +49,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }  # fmt: skip
 _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
 _MODULES = (
-    "engine", "observations", "order", "results", "stopwatch", "store.layouts", "_kernels.health", "_kernels.records",
-    "_kernels.scales",
+    "engine", "observations", "order", "results", "stopwatch", "store.layouts",
+    "_kernels.association", "_kernels.health", "_kernels.records", "_kernels.scales",
     "people.arms", "people.association", "people.births", "people.existence", "people.geometry", "people.health",
     "people.relinking", "people.site", "people.tracker", "people.tracks", "people.visits", "people.workspace",
     "goods.attribution", "goods.beliefs", "goods.billing", "goods.candidates", "goods.counts", "goods.decided",

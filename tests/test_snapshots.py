@@ -441,10 +441,10 @@ def test_what_a_change_makes_void(halfway: tuple[Engine, bytes, list[Any]]) -> N
     # A distrusted camera is trusted again once it has a new calibration; other cameras are not affected.
     doubted = resume(data, store)
     doubted._tracker.health.moved[:2] = True
-    doubted._tracker.health._trust[:2] = 0.0
+    doubted._tracker.health._cameras["trust"][:2] = 0.0
     again = resume(snapshot(doubted), with_cameras(store, range(1), turned))
     assert [one.moved for one in again.health().cameras] == [False, True, *4 * [False]]
-    assert again._tracker.health._trust.tolist() == [1.0, 0.0, *4 * [1.0]]
+    assert again._tracker.health._cameras["trust"].tolist() == [1.0, 0.0, *4 * [1.0]]
     results = [result for observation in observations[:300] for result in again.feed(observation)]
     warnings = [one for one in results if isinstance(one, Warning)]
     assert [one.subject for one in warnings if one.kind == "camera recalibrated"] == [camera]
