@@ -10,10 +10,12 @@ import subprocess
 import time
 from pathlib import Path
 
-# The package puts the daemon where users' paths do not look.
+# Packages install the daemon outside the paths of ordinary users.
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 MOSQUITTO = shutil.which("mosquitto", path=_PATH)
-# What docs/mqtt.md recommends.
+# Generous: a machine may be busy with other work.
+START_MAX_S = 60.0
+# As docs/mqtt.md recommends.
 SETTINGS = """\
 persistence true
 autosave_interval 5
@@ -29,14 +31,19 @@ def free_port() -> int:
 
 
 class Mosquitto:
-    """A broker in a folder; what it keeps survives `stop` and `start`."""
+    """A broker in a folder; its sessions survive `stop` and `start`.
+
+    Attributes:
+        folder: holds its settings, its log and its sessions.
+        port, address: where it listens.
+    """
 
     def __init__(self, folder: Path, extra: str = "allow_anonymous true\n", start: bool = True) -> None:
         assert MOSQUITTO is not None
         self.folder, self.port = folder, free_port()
         self.address = f"127.0.0.1:{self.port}"
         folder.mkdir(parents=True, exist_ok=True)
-        user = "user root\n" if os.geteuid() == 0 else ""  # Else it leaves root, and could not write here.
+        user = "user root\n" if os.geteuid() == 0 else ""  # Otherwise it drops root and cannot write here.
         self._settings = folder / "mosquitto.conf"
         self._settings.write_text(
             f"listener {self.port} 127.0.0.1\n{extra}{user}{SETTINGS}persistence_location {folder}/\n"
@@ -48,7 +55,7 @@ class Mosquitto:
     def start(self) -> None:
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen([str(MOSQUITTO), "-c", str(self._settings)], stdout=log, stderr=log)
-        until_s = time.monotonic() + 10.0
+        until_s = time.monotonic() + START_MAX_S
         while time.monotonic() < until_s:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -59,7 +66,7 @@ class Mosquitto:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(10.0)
+            self._process.wait(START_MAX_S)
             self._process = None
 
     def cpu_s(self) -> float:

@@ -1,12 +1,12 @@
-"""Many stores live on this machine: kills, sick neighbours, overload. Each part prints what it found.
+"""Many live stores on this machine: kills, sick neighbours, overload. Each part prints its findings.
 
     python -m bench serve kills --kills 200      a live store killed again and again: is every visit accounted for?
     python -m bench serve gaps                   data lost in a restart: is any receipt that this changes settled?
-    python -m bench serve many --stores 50       so many stores at true speed, one fed garbage, one killed all the time
-    python -m bench serve overload               2 and 5 times what a core carries
-    python -m bench serve cost                   what snapshots cost stores of several sizes
+    python -m bench serve many --stores 50       many stores at true pace, one fed garbage, one killed all the time
+    python -m bench serve overload               2 and 5 times what a core can process
+    python -m bench serve cost                   cost of snapshots in stores of several sizes
 
-Stores replay recordings at the pace of true time, or some times that, each with a broker's memory of some seconds.
+Stores replay recordings at true pace, or at a multiple of it, and send again the last seconds as a broker does.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_chain(folder: Path, recording: Path, stores: dict[str, tuple[str, dict[str, Any]]], **settings: Any) -> Path:
-    """chain.toml and a store folder for each of `stores`: by id, where its streams come from."""
+    """Write chain.toml and the folders of some stores, given by id as their source and its options."""
     base = Recording(recording).store
     for store_id in stores:
         Store.model_validate(base.model_copy(update={"id": store_id}).model_dump()).save(folder / store_id)
@@ -69,7 +70,7 @@ def make_chain(folder: Path, recording: Path, stores: dict[str, tuple[str, dict[
 def supervised(
     path: Path, report: Callable[[str], object] = lambda message: None, limits: Limits = LIMITS
 ) -> Iterator[Supervisor]:
-    """A supervisor that runs in a thread of its own until the block ends."""
+    """Run a supervisor in a thread of its own until the block ends."""
     with Supervisor(path, report, limits=limits) as supervisor:
         thread = threading.Thread(target=supervisor.run)
         thread.start()
@@ -81,7 +82,7 @@ def supervised(
 
 
 def until(holds: Callable[[], object], limit_s: float) -> bool:
-    """Wait until something holds; whether it did in time."""
+    """Wait until a condition holds. Returns whether it did in time."""
     end_s = time.monotonic() + limit_s
     while time.monotonic() < end_s:
         if holds():
@@ -101,7 +102,7 @@ def hungry(config: ServeConfig, since_ns: int) -> Hungry:
 
 
 class Hungry(Source):
-    """Some MiB at a time, until there is no more; the option `at_once` takes it all in one."""
+    """Takes some MiB at a time until there is no more memory; with the option `at_once` all of it in one step."""
 
     def __init__(self, config: ServeConfig) -> None:
         self._step_bytes = 1 << 40 if config.options.get("at_once") else 1 << 24
@@ -118,7 +119,7 @@ class Hungry(Source):
 
 
 class Garbage(Source):
-    """Wrong shapes, wrong kinds, unknown sensors, times out of all order, ten for every true observation."""
+    """A recording with wrong shapes, wrong types, unknown sensors and absurd times, ten for every true observation."""
 
     def __init__(self, config: ServeConfig, since_ns: int) -> None:
         self._rng = np.random.default_rng(since_ns % 2**32)
@@ -148,7 +149,7 @@ class Garbage(Source):
             case 4:
                 return ShelfReading(t_ns, "p001", rng.integers(0, 9, 5))  # type: ignore[arg-type]
             case _:
-                return b"\xff\x00 what is this"
+                return b"\xff\x00 not an observation"
 
     def stop(self) -> None:
         self._true.stop()
@@ -157,33 +158,55 @@ class Garbage(Source):
 # ---- kills -----------------------------------------------------------------------------------------------------------
 
 
-def booked(folder: Path, store: Store) -> dict[str, Any]:
-    """What the books say of every visit: (status, total, account)."""
+@dataclass(frozen=True)
+class BookedVisit:
+    """How a visit stands in the books: `items` are GTINs with quantities."""
+
+    status: str
+    total: int
+    account: str | None
+    items: list[tuple[str, int]]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Booked:
+    """The content of a store's books.
+
+    Attributes:
+        visits: by id.
+        n_receipts: by visit.
+        fault: what `Ledger.verify` found.
+        balance: sum of all accounts, which is 0 in double entry.
+    """
+
+    visits: dict[str, BookedVisit]
+    n_receipts: Counter[str]
+    fault: str | None
+    balance: int
+
+
+def booked(folder: Path, store: Store) -> Booked:
+    """Read the books in a store's folder."""
     with Ledger.open(folder / f"{store.id}.sqlite", store) as ledger:
-        fault = ledger.verify()
-        visits = {entry.visit: None for entry in ledger.entries_between(-(2**62), 2**62)}
-        found: dict[str, Any] = {"fault": fault, "visits": {}, "n_receipts": Counter()}
-        for visit in visits:
-            standing = ledger.standing(visit)
-            if standing is not None:
-                items = sorted((line.gtin, line.quantity) for line in standing.lines)
-                found["visits"][visit] = (standing.status, standing.total, standing.account, items, standing.reason)
+        visits: dict[str, BookedVisit] = {}
+        n_receipts: Counter[str] = Counter()
+        for visit in dict.fromkeys(entry.visit for entry in ledger.entries_between(-(2**62), 2**62)):
+            found = ledger.standing(visit)
+            if found is not None:
+                items = sorted((line.gtin, line.quantity) for line in found.lines)
+                visits[visit] = BookedVisit(found.status, found.total, found.account, items, found.reason)
             kinds = Counter(entry.kind for entry in ledger.entries(visit))
-            found["n_receipts"][visit] = kinds["receipt settled"] + kinds["receipt review"]
-        found["sum"] = sum(ledger.balances().get(store.currency, {}).values())
-    return found
+            n_receipts[visit] = kinds["receipt settled"] + kinds["receipt review"]
+        balance = sum(ledger.balances().get(store.currency, {}).values())
+        return Booked(visits, n_receipts, ledger.verify(), balance)
 
 
 def uninterrupted(recording: Path, store: Store) -> dict[str, Receipt]:
-    engine, receipts = Engine(store), {}
-    for observation in Recording(recording).observations():
-        for result in engine.feed(observation):
-            if isinstance(result, Receipt):
-                receipts[result.visit] = result
-    for result in engine.close():
-        if isinstance(result, Receipt):
-            receipts[result.visit] = result
-    return receipts
+    """Receipts by visit of a run without interruption."""
+    engine = Engine(store)
+    results = [result for observation in Recording(recording).observations() for result in engine.feed(observation)]
+    return {result.visit: result for result in (*results, *engine.close()) if isinstance(result, Receipt)}
 
 
 def kills(
@@ -203,7 +226,7 @@ def kills(
         deaths_max=10**6, pause_max_s=0.1, snapshot_every_s=snapshot_every_s,
     )  # fmt: skip
     done: Counter[str] = Counter()
-    said: list[str] = []
+    messages: list[str] = []
 
     def kill_again(name: str) -> None:
         rng = random.Random(f"{seed} {name}")
@@ -219,7 +242,7 @@ def kills(
                     done[name] += 1
             until(lambda before=pid: supervisor.pids().get(name) not in (None, before), 10)  # type: ignore[misc]
 
-    with supervised(path, said.append) as supervisor:
+    with supervised(path, messages.append) as supervisor:
         end_s = time.monotonic() + limit_s
         killers = [threading.Thread(target=kill_again, args=(name,)) for name in names]
         for killer in killers:
@@ -229,48 +252,49 @@ def kills(
         states = lambda: {one["state"] for one in supervisor.health()["stores"].values()}  # noqa: E731
         until(lambda: states() == {"ended"}, max(end_s - time.monotonic(), 1.0))
         ended = states() == {"ended"}
-    told: Counter[str] = Counter()
+    found: Counter[str] = Counter()
     truth = uninterrupted(recording, Store.load(folder / names[0]))
     for name in names:
-        told += compared(booked(folder / "serve" / name, Store.load(folder / name)), truth)
-    gaps = [float(found[1]) for line in said if (found := re.search(r"([0-9.]+) s of .* were lost", line))]
-    differ = sum("billed before" in line for line in said)
-    overloaded = sum(": overload: " in line for line in said)
+        found += compared(booked(folder / "serve" / name, Store.load(folder / name)), truth)
+    gaps = [float(match[1]) for line in messages if (match := re.search(r"([0-9.]+) s of .* were lost", line))]
     return {
-        "kills": done.total(), "ended": ended, **{key: told[key] for key in COMPARED}, "gaps": len(gaps),
-        "longest gap_s": max(gaps, default=0.0), "billed otherwise the second time": differ,
-        "warnings of overload": overloaded, "said": said,
+        "kills": done.total(), "ended": ended, **{key: found[key] for key in COMPARED}, "gaps": len(gaps),
+        "longest gap_s": max(gaps, default=0.0),
+        "billed differently the second time": sum("billed before" in line for line in messages),
+        "warnings of overload": sum(": overload: " in line for line in messages), "messages": messages,
     }  # fmt: skip
 
 
 COMPARED = (
-    "visits", "customers", "as without kills", "review", "settled otherwise", "not heard of", "open", "twice",
+    "visits", "customers", "as without kills", "review", "settled differently", "without a visit", "open", "twice",
     "books that do not add up",
 )  # fmt: skip
 
 
-def compared(books: dict[str, Any], truth: dict[str, Receipt]) -> Counter[str]:
-    """A store's books beside the receipts of a run that nobody interrupted.
+def compared(books: Booked, truth: dict[str, Receipt]) -> Counter[str]:
+    """Compare a store's books with the receipts of a run without interruption.
 
     By account, since each customer of the simulation comes once: a visit's id may differ after a gap.
     """
-    visits = books["visits"].values()
-    told = Counter({
-        "visits": len(visits), "review": sum(one[0] == "review" for one in visits),
-        "open": sum(one[0] == "open" for one in visits), "twice": sum(n > 1 for n in books["n_receipts"].values()),
-        "books that do not add up": int(books["fault"] is not None or books["sum"] != 0),
+    visits = books.visits.values()
+    counts = Counter({
+        "visits": len(visits), "review": sum(visit.status == "review" for visit in visits),
+        "open": sum(visit.status == "open" for visit in visits), "twice": sum(n > 1 for n in books.n_receipts.values()),
+        "books that do not add up": int(books.fault is not None or books.balance != 0),
     })  # fmt: skip
-    by_account = {one[2]: one for one in visits if one[2] is not None}
+    by_account = {visit.account: visit for visit in visits if visit.account is not None}
     for receipt in truth.values():
         if receipt.account is None:
             continue
-        told["customers"] += 1
-        one = by_account.get(receipt.account)
-        same = one is not None and one[3] == sorted((line.gtin, line.quantity) for line in receipt.lines)
-        told["as without kills"] += same and one is not None and one[0] == receipt.status
-        told["settled otherwise"] += one is not None and one[0] == "settled" and not same
-        told["not heard of"] += one is None  # Their scan itself fell into a gap.
-    return told
+        counts["customers"] += 1
+        visit = by_account.get(receipt.account)
+        if visit is None:
+            counts["without a visit"] += 1  # Their scan itself fell into a gap.
+            continue
+        same = visit.items == sorted((line.gtin, line.quantity) for line in receipt.lines)
+        counts["as without kills"] += same and visit.status == receipt.status
+        counts["settled differently"] += visit.status == "settled" and not same
+    return counts
 
 
 def main_kills(args: argparse.Namespace, scratch: Path) -> None:
@@ -280,15 +304,15 @@ def main_kills(args: argparse.Namespace, scratch: Path) -> None:
     for kept_s in args.kept_s:
         folder = scratch / f"kept{kept_s:g}"
         folder.mkdir()
-        began_s = time.monotonic()
+        started_s = time.monotonic()
         found = kills(
             folder, recording, -(-args.kills // 8), speed=1.0, kept_s=kept_s, pause_s=args.pause_s, n_stores=8
         )
-        took_s = time.monotonic() - began_s
-        print(f"eight stores; sensors send again what is at most {kept_s:g} s old ({took_s:.0f} s):")
-        print("  " + ", ".join(f"{key}: {value}" for key, value in found.items() if key != "said"), flush=True)
+        took_s = time.monotonic() - started_s
+        print(f"eight stores; sensors send again what is up to {kept_s:g} s old ({took_s:.0f} s):")
+        print("  " + ", ".join(f"{key}: {value}" for key, value in found.items() if key != "messages"), flush=True)
         if args.verbose:
-            print("\n".join(found["said"]))
+            print("\n".join(found["messages"]))
 
 
 # ---- gaps ------------------------------------------------------------------------------------------------------------
@@ -300,7 +324,7 @@ def doubted(results: list[Result], gaps: Gaps) -> list[tuple[Receipt, tuple[Reas
 
 
 def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
-    """At every second of a busy minute the engine goes on from a snapshot, and so much of all streams is lost."""
+    """At every second of busy minutes an engine resumes from a snapshot, after a while of all streams is lost."""
     from fusion.snapshots import resume, snapshot
 
     store = demo_store(n_cameras=4, n_plates=16)
@@ -309,39 +333,39 @@ def main_gaps(args: argparse.Namespace, scratch: Path) -> None:
     for seed in args.seeds:
         observations = list(Simulation(store, Scenario(seed=seed, minutes=1.0, shoppers=6)).observations())
         engine, gaps, results = Engine(store), Gaps(scratch / "doubts.json"), []
-        kept, due_ns = [], observations[0].t_ns + 4 * 10**9
-        for i, one in enumerate(observations):
-            if one.t_ns >= due_ns:
-                kept.append((i, snapshot(engine), gaps.positions()))
+        snapshots, due_ns = [], observations[0].t_ns + 4 * 10**9
+        for i, observation in enumerate(observations):
+            if observation.t_ns >= due_ns:
+                snapshots.append((i, snapshot(engine), gaps.positions()))
                 due_ns += 10**9
-            results += engine.feed(one)
-            if isinstance(one, Frame | ShelfReading):
-                gaps.observe(stream_of(one), one.t_ns, 0)
+            results += engine.feed(observation)
+            if isinstance(observation, Frame | ShelfReading):
+                gaps.observe(stream_of(observation), observation.t_ns, 0)
         truth = {goods(result) for result in (*results, *engine.close()) if isinstance(result, Receipt)}
         for lost_s, n in found.items():
-            for i, data, streams in kept:
+            for i, data, positions in snapshots:
                 n["gaps"] += 1
-                engine, gaps, looked_ns = resume(data, store), Gaps(scratch / "doubts.json"), 0
-                gaps.resume(streams, engine.newest_ns)
+                engine, gaps, advanced_ns = resume(data, store), Gaps(scratch / "doubts.json"), 0
+                gaps.resume(positions, engine.newest_ns)
                 receipts: list[tuple[Receipt, tuple[Reason, ...]]] = []
-                for one in observations[i:]:
-                    sensed = isinstance(one, Frame | ShelfReading)
-                    if sensed and one.t_ns < observations[i].t_ns + lost_s * 1e9:
+                for observation in observations[i:]:
+                    sensed = isinstance(observation, Frame | ShelfReading)
+                    if sensed and observation.t_ns < observations[i].t_ns + lost_s * 1e9:
                         continue
-                    results = engine.feed(one)
-                    if sensed and one.t_ns <= engine.newest_ns:
-                        gaps.observe(stream_of(one), one.t_ns, 0)
-                    if one.t_ns > looked_ns + 50_000_000:
-                        looked_ns = one.t_ns
+                    results = engine.feed(observation)
+                    if sensed and observation.t_ns <= engine.newest_ns:
+                        gaps.observe(stream_of(observation), observation.t_ns, 0)
+                    if observation.t_ns > advanced_ns + 50_000_000:
+                        advanced_ns = observation.t_ns
                         gaps.advance(engine.newest_ns, engine.scans_waiting > 0)
                     receipts += doubted(results, gaps)
                 receipts += doubted(engine.close(), gaps)
-                for receipt, why in receipts:
-                    otherwise = receipt.status == "settled" and goods(receipt) not in truth
+                for receipt, reasons in receipts:
+                    different = receipt.status == "settled" and goods(receipt) not in truth
                     n["receipts"] += 1
-                    n["doubted"] += bool(why)
-                    n["settled otherwise"] += otherwise and not why
-                    n["would be without the doubt"] += otherwise
+                    n["doubted"] += bool(reasons)
+                    n["settled differently"] += different and not reasons
+                    n["would be without the doubt"] += different
     for lost_s, n in found.items():
         print(f"{lost_s:g} s lost: " + ", ".join(f"{key}: {value}" for key, value in n.items()), flush=True)
 

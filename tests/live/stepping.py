@@ -138,7 +138,7 @@ def killed(store: Store, folder: Path, observations: Iterable[Observation], copy
     stepped.kill(copy)
 
 
-def ended(store: Store, folder: Path, observations: Iterable[Observation]) -> tuple[SteppedStore, dict[str, Any]]:
+def ended(store: Store, folder: Path, observations: Iterable[Observation]) -> tuple[SteppedStore, bench.Booked]:
     """Serve observations to their end. Returns the store and what its books hold."""
     stepped = SteppedStore(quiet_config(store, folder))
     stepped.give(observations)

@@ -71,10 +71,10 @@ def test_a_store_has_the_receipts_of_a_replay(recording: Path, day: Day, tmp_pat
     assert status["over"] and not status["dropped"] and not (tmp_path / "snapshot").exists()
     books = bench.booked(tmp_path, day.store)
     assert len(day.receipts) == 3 and all(receipt.total for receipt in day.receipts.values())
-    assert {visit: row[:2] for visit, row in books["visits"].items()} == {
+    assert {visit: (row.status, row.total) for visit, row in books.visits.items()} == {
         visit: (receipt.status, receipt.total) for visit, receipt in day.receipts.items()
     }
-    assert books["fault"] is None and books["sum"] == 0
+    assert books.fault is None and books.balance == 0
 
 
 def test_goods_and_warnings_reach_the_outbox_once(recording: Path, day: Day, tmp_path: Path) -> None:
@@ -122,9 +122,10 @@ def test_after_a_gap_receipts_of_people_inside_go_to_review(recording: Path, day
     books = bench.booked(tmp_path, day.store)
     assert inside
     for visit in inside:
-        status, *_, reason = books["visits"][visit]
-        assert status == "review" and ("were lost during this visit" in reason or "data ended" in reason)
-    assert all(row[0] in ("settled", "review") for row in books["visits"].values())
+        booked = books.visits[visit]
+        assert booked.status == "review" and booked.reason is not None
+        assert "were lost during this visit" in booked.reason or "data ended" in booked.reason
+    assert all(visit.status in ("settled", "review") for visit in books.visits.values())
 
 
 def test_with_another_layout_open_visits_are_in_review(recording: Path, day: Day, tmp_path: Path) -> None:
@@ -136,9 +137,9 @@ def test_with_another_layout_open_visits_are_in_review(recording: Path, day: Day
     stepped.follow_source()
     stepped.end()
     books = bench.booked(tmp_path, other)
-    reasons = [row[4] or "" for row in books["visits"].values()]
+    reasons = [visit.reason or "" for visit in books.visits.values()]
     assert any("were changed during this visit" in reason for reason in reasons)
-    assert all(row[0] in ("settled", "review") for row in books["visits"].values())
+    assert all(visit.status in ("settled", "review") for visit in books.visits.values())
 
 
 def test_a_damaged_snapshot_costs_no_visit(recording: Path, day: Day, tmp_path: Path) -> None:
@@ -149,8 +150,8 @@ def test_a_damaged_snapshot_costs_no_visit(recording: Path, day: Day, tmp_path: 
     stepped = served_to_its_end(recording, tmp_path)
     assert any("damaged" in message for message in stepped.messages)
     books = bench.booked(tmp_path, day.store)
-    assert books["visits"] and all(row[0] in ("settled", "review") for row in books["visits"].values())
-    assert max(books["n_receipts"].values()) == 1
+    assert books.visits and all(visit.status in ("settled", "review") for visit in books.visits.values())
+    assert max(books.n_receipts.values()) == 1
 
 
 def test_nonsense_from_a_source_is_counted_and_costs_the_store_nothing(
@@ -166,7 +167,7 @@ def test_nonsense_from_a_source_is_counted_and_costs_the_store_nothing(
     status = stepped.status()
     assert status["over"] and sum(status["not_used"].values()) > 100
     books = bench.booked(tmp_path, day.store)
-    assert books["fault"] is None and all(row[0] in ("settled", "review") for row in books["visits"].values())
+    assert books.fault is None and all(visit.status in ("settled", "review") for visit in books.visits.values())
 
 
 def test_a_changed_store_is_adopted_at_once_where_its_layout_is_the_same(day: Day, tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_a_changed_store_is_adopted_at_once_where_its_layout_is_the_same(day: Da
     stepped.give(day.observations[half + 1 :])
     stepped.end()
     assert "continues with the changed configuration" in stepped.messages
-    assert len(bench.booked(tmp_path, changed)["visits"]) == 3
+    assert len(bench.booked(tmp_path, changed).visits) == 3
 
 
 @pytest.mark.parametrize("wait_s", [5.0, 1e6])
@@ -303,7 +304,7 @@ def test_a_gap_is_seen_although_a_wrong_clock_reports_first(first: str, day: Day
         assert stepped.status()["lost_s"] == 0.0 and compared["as without kills"] == 3
     else:
         assert stepped.status()["lost_s"] > 7.0
-        assert compared["review"] == compared["visits"] and compared["settled otherwise"] == 0
+        assert compared["review"] == compared["visits"] and compared["settled differently"] == 0
 
 
 # ---- what the books and the doubts of earlier processes hold ---------------------------------------------------------
@@ -326,10 +327,10 @@ def test_a_visit_that_had_another_account_goes_to_review_under_that_account(day:
     for suffix in ("-wal", "-shm"):
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
     _, books = ended(day.store, folder, day.observations)
-    visits = books["visits"]
-    assert visits[wrong][0] == "review" and visits[wrong][2] == "another account"
-    assert "another account's" in visits[wrong][4] and "another account's" in visits[without][4]
-    assert visits[without][0] == "review" and visits[right][0] == "settled"
+    visits = books.visits
+    assert visits[wrong].status == "review" and visits[wrong].account == "another account"
+    assert all("another account's" in (visits[visit].reason or "") for visit in (wrong, without))
+    assert visits[without].status == "review" and visits[right].status == "settled"
 
 
 def test_neighbours_of_a_visit_that_was_billed_differently_go_to_review(day: Day, tmp_path: Path) -> None:
@@ -340,8 +341,8 @@ def test_neighbours_of_a_visit_that_was_billed_differently_go_to_review(day: Day
         ledger.open_visit(first.visit, first.account, first.enter_ns or 0)
         ledger.post_receipt(less)
     stepped, books = ended(day.store, folder, day.observations)
-    assert stepped.status()["counts"]["billed before"] == 1 and books["visits"].pop(first.visit)[1] == 0
-    assert [row[0] for row in books["visits"].values()] == ["review", "review"]
+    assert stepped.status()["counts"]["billed before"] == 1 and books.visits.pop(first.visit).total == 0
+    assert [visit.status for visit in books.visits.values()] == ["review", "review"]
 
 
 def test_a_long_doubt_is_cut_and_stops_nothing(day: Day, tmp_path: Path) -> None:
@@ -349,7 +350,7 @@ def test_a_long_doubt_is_cut_and_stops_nothing(day: Day, tmp_path: Path) -> None
     doubts = {"gaps": [], "visits": {visit: {"kind": "note", "detail": "because " * 1000} for visit in day.receipts}}
     (folder / "doubts.json").write_text(json.dumps(doubts))
     _, books = ended(day.store, folder, day.observations)
-    assert {(row[0], len(row[4])) for row in books["visits"].values()} == {("review", 2000)}
+    assert {(visit.status, len(visit.reason or "")) for visit in books.visits.values()} == {("review", 2000)}
 
 
 def test_a_torn_line_of_evidence_spoils_no_other(day: Day, tmp_path: Path) -> None:
@@ -371,7 +372,7 @@ def test_doubts_that_cannot_be_read_are_doubts(text: str, day: Day, tmp_path: Pa
     killed(day.store, tmp_path / "1", day.observations[:half], tmp_path / "2")
     (tmp_path / "2" / "doubts.json").write_text(text)
     _, books = ended(day.store, tmp_path / "2", since_snapshot(tmp_path / "2", day.observations))
-    assert {row[0] for row in books["visits"].values()} == {"review"} and len(books["visits"]) == 3
+    assert {visit.status for visit in books.visits.values()} == {"review"} and len(books.visits) == 3
 
 
 def test_an_engine_continues_after_hours_of_silence_with_a_shopper_inside(day: Day) -> None:

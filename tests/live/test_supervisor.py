@@ -242,7 +242,7 @@ def test_a_store_behind_a_broker_that_is_killed_bills_as_a_replay_does(
             if i == len(chunks) // 2:
                 os.kill(supervisor.pids()[name], signal.SIGKILL)
         folder = tmp_path / "serve" / name
-        wait_until(lambda: len(bench.booked(folder, store)["n_receipts"]) == len(day.receipts))
+        wait_until(lambda: len(bench.booked(folder, store).n_receipts) == len(day.receipts))
         assert health()["restarts"] == 1 and not health()["lost_s"] and not health()["dropped"]
         for publisher in publishers.values():
             publisher.close()
