@@ -25,9 +25,9 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -249,7 +249,7 @@ def kills(
             killer.start()
         for killer in killers:
             killer.join()
-        states = lambda: {one["state"] for one in supervisor.health()["stores"].values()}  # noqa: E731
+        states = lambda: {status["state"] for status in supervisor.health()["stores"].values()}  # noqa: E731
         until(lambda: states() == {"ended"}, max(end_s - time.monotonic(), 1.0))
         ended = states() == {"ended"}
     found: Counter[str] = Counter()
@@ -393,11 +393,11 @@ def main_many(args: argparse.Namespace, scratch: Path) -> None:
     settings = {"deaths_max": 10**6, "pause_max_s": 0.1, "stores_per_process": args.per_process}
     path = make_chain(scratch, recording, stores, **settings)
     os.environ["PYTHONPATH"] = str(ROOT)
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     with supervised(path) as supervisor:
         look = lambda: supervisor.health()["stores"]  # noqa: E731
-        until(lambda: all(one["state"] == "live" for one in look().values()), 300)
-        up_s = time.monotonic() - began_s
+        until(lambda: all(status["state"] == "live" for status in look().values()), 300)
+        up_s = time.monotonic() - started_s
         time.sleep(10.0)
         first, wall_s, kills = look(), time.monotonic(), 0
         pids = supervisor.pids()
@@ -410,8 +410,8 @@ def main_many(args: argparse.Namespace, scratch: Path) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 kills += 1
-            for name, one in look().items():
-                worst_queue[name] = max(worst_queue[name], one.get("queue") or 0)
+            for name, status in look().items():
+                worst_queue[name] = max(worst_queue[name], status.get("queue") or 0)
         last = look()
         wall_s = time.monotonic() - wall_s
         used = {name: cpu_s(pid) - before[name] for name, pid in pids.items() if name in before}
@@ -419,7 +419,7 @@ def main_many(args: argparse.Namespace, scratch: Path) -> None:
     paces = [(last[name]["newest_ns"] - first[name]["newest_ns"]) * 1e-9 / wall_s for name in good]
     p99 = sorted(last[name]["step_us"]["p99"] for name in good)
     dropped = sum(sum(last[name]["dropped"].values()) for name in good)
-    memory = sorted(one["memory_bytes"] / 2**20 for name, one in last.items() if name in good)
+    memory = sorted(status["memory_bytes"] / 2**20 for name, status in last.items() if name in good)
     print(f"{len(good)} stores of {args.cameras} cameras and {args.plates} plates, all up after {up_s:.1f} s; "
           f"{wall_s:.0f} s watched")  # fmt: skip
     print(f"pace of data: {min(paces):.3f} to {max(paces):.3f} of true time; observations dropped: {dropped}; "
@@ -447,113 +447,173 @@ def main_overload(args: argparse.Namespace, scratch: Path) -> None:
     opened = Recording(recording)
     observations = list(opened.observations())
     span_s = (observations[-1].t_ns - observations[0].t_ns) * 1e-9
-    # What a core carries, with the thread that puts in beside it.
-    carried = span_s / pushed(opened.store, observations, None, 0.0, span_s)["wall_s"]
-    print(f"28 cameras, 300 plates, {len(observations) / span_s:.0f} observations a second: a core carries "
-          f"{carried:.1f} times that")  # fmt: skip
+    capacity = span_s / time_to_process(opened.store, observations)
+    print(f"28 cameras, 300 plates, {len(observations) / span_s:.0f} observations a second: a core can process "
+          f"{capacity:.1f} times that")  # fmt: skip
     for factor in (2.0, 5.0):
-        found = pushed(opened.store, observations, factor * carried, 0.3 * carried, args.load_s)
-        rss = " ".join(f"{one:.0f}" for one in found["rss"])
-        after = ", ".join(f"{one * 1e3:.0f}" for one in found["after"])
-        print(f"{factor:g} times what it carries for {found['load_s']:.1f} s: {found['dropped']} of {found['put']} "
-              f"dropped ({found['by kind']}), none of {found['scans']} scans; longest queue {found['longest']}; memory "
-              f"in MiB over time {rss}")  # fmt: skip
-        calm_ms, lag_ms = 1e3 * found["calm_s"], 1e3 * found["lag_s"]
-        print(f"  longest wait: {calm_ms:.0f} ms before the load, {lag_ms:.0f} ms under it, in each quarter of a "
+        found = overload(opened.store, observations, 0.3 * capacity, factor * capacity, args.load_s)
+        memory = " ".join(f"{mib:.0f}" for mib in found.memory_mib)
+        after = ", ".join(f"{wait_s * 1e3:.0f}" for wait_s in found.wait_after_s)
+        print(f"{factor:g} times that for {found.loaded_s:.1f} s: {found.dropped.total()} of {found.n_put} dropped "
+              f"({dict(found.dropped)}), none of {found.n_scans} scans; longest queue {found.longest}; memory in MiB "
+              f"over time {memory}")  # fmt: skip
+        before_ms, load_ms = 1e3 * found.wait_before_s, 1e3 * found.wait_under_load_s
+        print(f"  longest wait: {before_ms:.0f} ms before the load, {load_ms:.0f} ms under it, in each quarter of a "
               f"second after it {after} ms")  # fmt: skip
 
 
-def shifted(observations: list[Observation], span_ns: int) -> Iterator[Observation]:
-    """Again and again, each time later."""
+def shifted(observations: list[Observation]) -> Iterator[Observation]:
+    """The observations again and again, each time later."""
+    span_ns = observations[-1].t_ns - observations[0].t_ns + 20_000_000
     yield from observations
     for loop in range(1, 10**6):
-        for one in observations:
-            t_ns = one.t_ns + loop * span_ns
-            if isinstance(one, ShelfReading):
-                yield ShelfReading(t_ns, one.plate, one.samples)
-            elif isinstance(one, Frame):
-                yield Frame(t_ns, one.camera, one.keypoints, one.appearance)
+        for observation in observations:
+            t_ns = observation.t_ns + loop * span_ns
+            if isinstance(observation, ShelfReading):
+                yield ShelfReading(t_ns, observation.plate, observation.samples)
+            elif isinstance(observation, Frame):
+                yield Frame(t_ns, observation.camera, observation.keypoints, observation.appearance)
             else:
-                yield dataclasses.replace(one, t_ns=t_ns)
+                yield dataclasses.replace(observation, t_ns=t_ns)
 
 
-def pushed(
-    store: Store, observations: list[Observation], speed: float | None, calm: float, load_s: float
-) -> dict[str, Any]:
-    """Through a queue and an engine: two seconds calmly, so long at a pace, three seconds calmly again.
-
-    Without a pace: so much data as fast as they are taken.
-    """
+def time_to_process(store: Store, observations: list[Observation]) -> float:
+    """Seconds that one core needs for all observations, with the thread that puts them into the queue beside it."""
     intake, engine = Intake(), Engine(store)
-    first_ns = observations[0].t_ns
-    span_ns = observations[-1].t_ns - first_ns + 20_000_000
-    newest: deque[tuple[int, float]] = deque()  # (time of an observation, when it was put in), a few hundred a second
-    marks: dict[str, float] = {}
-    counts = Counter[str]()
 
     def put() -> None:
-        pace, from_ns, from_s = (None if speed is None else calm), first_ns, time.monotonic()
-        begun_s, told_s = from_s + 2.0, 0.0
-        for observation in shifted(observations, span_ns):
-            if pace is None:
-                if observation.t_ns > first_ns + load_s * 1e9:
-                    break
-                intake.put(observation, wait=True)
-                continue
+        for observation in observations:
+            intake.put(observation, wait=True)
+        intake.end()
+
+    started_s = time.monotonic()
+    threading.Thread(target=put).start()
+    while (batch := intake.take(0.2)) or not intake.ended:
+        for observation in batch:
+            engine.feed(observation)
+    return time.monotonic() - started_s
+
+
+@dataclass
+class Overload:
+    """What a queue and an engine did before, under and after a load that they cannot process.
+
+    Attributes:
+        n_put, n_scans: observations that were put into the queue, and scans among them.
+        dropped: by kind of stream.
+        longest: most observations that waited.
+        loaded_s: how long the load lasted.
+        memory_mib: resident memory over time.
+        wait_before_s, wait_under_load_s: longest waits.
+        wait_after_s: longest wait in each quarter of a second after the load.
+    """
+
+    n_put: int = 0
+    n_scans: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    longest: int = 0
+    loaded_s: float = 0.0
+    memory_mib: list[float] = field(default_factory=list)
+    wait_before_s: float = 0.0
+    wait_under_load_s: float = 0.0
+    wait_after_s: list[float] = field(default_factory=lambda: [0.0] * 12)
+
+
+class Arrival(NamedTuple):
+    """An observation's data time, and when it was put into the queue."""
+
+    t_ns: int
+    at_s: float
+
+
+class Load:
+    """Puts observations into a queue: two seconds calmly, some seconds too fast, three seconds calmly again.
+
+    Attributes:
+        started_s, ended_s: when the load began and ended; None until then.
+        n_put, n_scans: observations so far, and scans among them.
+    """
+
+    def __init__(
+        self, intake: Intake, observations: list[Observation], calm: float, fast: float, load_s: float
+    ) -> None:
+        self.started_s: float | None = None
+        self.ended_s: float | None = None
+        self.n_put = self.n_scans = 0
+        self._intake, self._observations = intake, observations
+        self._calm, self._fast, self._load_s = calm, fast, load_s
+        self._arrivals: deque[Arrival] = deque()  # a few hundred a second
+
+    def run(self) -> None:
+        pace, from_ns = self._calm, self._observations[0].t_ns
+        begun_s = from_s = time.monotonic()
+        noted_s = 0.0
+        for observation in shifted(self._observations):
             ahead_s = from_s + (observation.t_ns - from_ns) * 1e-9 / pace - time.monotonic()
             if ahead_s > 0.001:
                 time.sleep(ahead_s)
             now_s = time.monotonic()
-            if "load" not in marks and now_s > begun_s:
-                marks["load"], pace, from_ns, from_s = now_s, speed, observation.t_ns, now_s
-            if "end" not in marks and now_s - begun_s > load_s:
-                marks["end"], pace, from_ns, from_s = now_s, calm, observation.t_ns, now_s
-            if "end" in marks and now_s > marks["end"] + 3.0:
+            wanted = self._pace_at(now_s, begun_s)
+            if wanted is None:
                 break
-            if now_s - told_s > 0.002:
-                told_s = now_s
-                newest.append((observation.t_ns, now_s))
-            counts["put"] += 1
-            counts["scans"] += isinstance(observation, GateScan)
-            intake.put(observation)
-        intake.end()
+            if wanted != pace:
+                pace, from_ns, from_s = wanted, observation.t_ns, now_s
+            if now_s - noted_s > 0.002:
+                noted_s = now_s
+                self._arrivals.append(Arrival(observation.t_ns, now_s))
+            self.n_put += 1
+            self.n_scans += isinstance(observation, GateScan)
+            self._intake.put(observation)
+        self._intake.end()
 
-    rss, began_s, taken_ns = [rss_mib()], time.monotonic(), 0
-    thread = threading.Thread(target=put)
+    def _pace_at(self, now_s: float, begun_s: float) -> float | None:
+        """Seconds of data a second; None at the end."""
+        if now_s < begun_s + 2.0:
+            return self._calm
+        self.started_s = self.started_s or now_s
+        if now_s < self.started_s + self._load_s:
+            return self._fast
+        self.ended_s = self.ended_s or now_s
+        return self._calm if now_s < self.ended_s + 3.0 else None
+
+    def waited_s(self, taken_ns: int, now_s: float) -> float:
+        """How long the oldest observation has waited that was neither taken nor dropped."""
+        arrivals = self._arrivals
+        while len(arrivals) > 1 and arrivals[0].t_ns <= taken_ns:
+            arrivals.popleft()
+        return now_s - arrivals[0].at_s if arrivals and arrivals[0].t_ns > taken_ns else 0.0
+
+
+def overload(store: Store, observations: list[Observation], calm: float, fast: float, load_s: float) -> Overload:
+    """Give a queue and an engine more than they can process for some seconds."""
+    intake, engine, found = Intake(), Engine(store), Overload(memory_mib=[rss_mib()])
+    load = Load(intake, observations, calm, fast, load_s)
+    started_s, taken_ns = time.monotonic(), 0
+    thread = threading.Thread(target=load.run)
     thread.start()
-    calm_s, lag_s, after_s = 0.0, 0.0, [0.0] * 12
-    while True:
-        batch = intake.take(0.2)
-        if not batch and intake.ended:
-            break
+    while (batch := intake.take(0.2)) or not intake.ended:
         for observation in batch:
             engine.feed(observation)
         taken_ns = max([taken_ns, *(observation.t_ns for observation in batch)])
         now_s = time.monotonic()
-        # What has been put in and has neither been taken nor dropped waits.
-        while len(newest) > 1 and newest[0][0] <= taken_ns:
-            newest.popleft()
-        waited_s = now_s - newest[0][1] if newest and newest[0][0] > taken_ns else 0.0
-        if "load" not in marks:
-            calm_s = max(calm_s, waited_s)
-        elif "end" not in marks:
-            lag_s = max(lag_s, waited_s)
+        waited_s = load.waited_s(taken_ns, now_s)
+        if load.started_s is None:
+            found.wait_before_s = max(found.wait_before_s, waited_s)
+        elif load.ended_s is None:
+            found.wait_under_load_s = max(found.wait_under_load_s, waited_s)
         else:
-            place = min(int((now_s - marks["end"]) / 0.25), 11)
-            after_s[place] = max(after_s[place], waited_s)
-        if now_s - began_s > load_s / 5 * len(rss):
-            rss.append(rss_mib())
+            quarter = min(int((now_s - load.ended_s) / 0.25), 11)
+            found.wait_after_s[quarter] = max(found.wait_after_s[quarter], waited_s)
+        if now_s - started_s > load_s / 5 * len(found.memory_mib):
+            found.memory_mib.append(rss_mib())
     thread.join()
-    by_kind: Counter[str] = Counter()
     for stream, n in intake.dropped.items():
-        by_kind[stream.partition(":")[0]] += n
-    assert not by_kind["gate"] and not by_kind["items"]
-    loaded_s = marks.get("end", 0.0) - marks.get("load", 0.0)
-    return {
-        "wall_s": time.monotonic() - began_s, "load_s": loaded_s, "put": counts["put"],
-        "dropped": intake.dropped.total(), "by kind": dict(+by_kind), "longest": intake.longest,
-        "scans": counts["scans"], "rss": rss, "lag_s": lag_s, "calm_s": calm_s, "after": after_s,
-    }  # fmt: skip
+        found.dropped[stream.partition(":")[0]] += n
+    assert not found.dropped["gate"] and not found.dropped["items"]
+    found.n_put, found.n_scans, found.longest = load.n_put, load.n_scans, intake.longest
+    found.loaded_s = (load.ended_s or 0.0) - (load.started_s or 0.0)
+    found.dropped = +found.dropped
+    return found
 
 
 # ---- cost ------------------------------------------------------------------------------------------------------------
@@ -570,10 +630,10 @@ def main_cost(args: argparse.Namespace, scratch: Path) -> None:
             engine.feed(observation)
             if engine.newest_ns > next_ns:
                 next_ns = engine.newest_ns + 5 * 10**9
-                began_s, cpu_began_s = time.perf_counter(), time.process_time()
+                started_s, cpu_started_s = time.perf_counter(), time.process_time()
                 save(engine, scratch / "snapshot")
-                took_s.append(time.perf_counter() - began_s)
-                cpu_used_s.append(time.process_time() - cpu_began_s)
+                took_s.append(time.perf_counter() - started_s)
+                cpu_used_s.append(time.process_time() - cpu_started_s)
         size = (scratch / "snapshot").stat().st_size
         print(f"{n_cameras} cameras, {n_plates} plates: a snapshot on disk takes {1e3 * np.median(took_s):.0f} ms "
               f"(at most {1e3 * max(took_s):.0f} ms), {size / 1e3:.0f} kB; every 5 s: "
@@ -589,7 +649,7 @@ def main() -> int:
     parser.add_argument("--lost-s", type=float, nargs="+", default=[0.2, 0.5, 1.0, 3.0, 10.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 4, 7])
     parser.add_argument("--pause-s", type=float, default=6.0)
-    parser.add_argument("--verbose", action="store_true", help="kills: all that was said")
+    parser.add_argument("--verbose", action="store_true", help="kills: every message")
     parser.add_argument("--stores", type=int, default=50)
     parser.add_argument("--per-process", type=int, default=1)
     parser.add_argument("--cameras", type=int, default=4)
