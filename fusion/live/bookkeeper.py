@@ -20,7 +20,7 @@ from fusion.live.outbox import Outbox
 from fusion.money.ledger import Ledger
 from fusion.money.prices import PriceBook
 from fusion.money.visits import OpenVisit
-from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus, Warning
+from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus
 from fusion.store.models import Store
 
 # A visit that is in the books but not in the resumed engine has this long to reappear in data that are sent again.
@@ -201,10 +201,6 @@ class Bookkeeper:
             self._report(message)
 
     # ---- the chain ---------------------------------------------------------------------------------------------------
-
-    def warn(self, warning: Warning) -> None:
-        """Keep a warning for the chain."""
-        self.outbox.add(warning)
 
     def ship_goods(self, engine: Engine, n_transfers: int | None = None) -> None:
         """Put the transfers of an engine's journal into the outbox that it does not hold yet.

@@ -302,7 +302,7 @@ class StoreLoop:
                 self._source.visit_ended(result.account)
             case Warning():
                 self._counts["warnings"] += 1
-                self.books.warn(result)
+                self.books.outbox.add(result)
                 if result.kind in _REPORTED:
                     self._report(f"{result.kind}: {result.subject}: {sentence(result)}")
         self._feed.add(result)
