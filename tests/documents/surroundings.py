@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import threading
+import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,35 +18,85 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def furnish(folder: Path, recording: Path) -> None:
     """Make every placeholder that shell blocks name."""
+    from fusion import Store
+    from fusion.live.outbox import Outbox
+    from fusion.money.ledger import Ledger
+
     for name in ("RECORDING", "RECORDING_1", "RECORDING_2", "STORE_OR_RECORDING", "walk"):
         shutil.copytree(recording, folder / name)
     for name in ("STORE", "path/to/store"):
         shutil.copytree(recording / "store", folder / name)
+    store = Store.load(folder / "STORE")
+    Ledger.open(folder / "BOOKS", store).close()
+    Outbox(folder / "OUTBOX", store).close()
 
 
 def measure(recording: Path) -> int:
     """Stands for a user's own function in the block that maps one over recordings."""
-    return sum(path.stat().st_size for path in recording.rglob("*.parquet"))
+    return sum(path.stat().st_size for path in Path(recording).rglob("*.parquet"))
 
 
 @contextmanager
-def names_for(page: str, number: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """The names that a page's Python block takes as given."""
+def names_for(page: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """The names that a page's Python blocks take as given."""
+    make: dict[str, Callable[[Path, ExitStack], dict[str, Any]]] = {
+        "README.md": _sensors,
+        "docs/chain.md": _recordings,
+        "docs/mqtt.md": _shop_with_broker,
+        "docs/seeing.md": _finished_run,
+    }
     with ExitStack() as stack:
-        make = {"README.md": _engine, "docs/chain.md": _batches}.get(page)
-        yield {"__name__": "__block__", **(make(folder, stack) if make else {})}
+        yield {"__name__": "__block__", **(make[page](folder, stack) if page in make else {})}
 
 
-def _engine(folder: Path, stack: ExitStack) -> dict[str, Any]:
+def _sensors(folder: Path, stack: ExitStack) -> dict[str, Any]:
     from fusion import Recording
 
     return {"sensors": Recording(folder / "RECORDING").observations()}
 
 
-def _batches(folder: Path, stack: ExitStack) -> dict[str, Any]:
+def _recordings(folder: Path, stack: ExitStack) -> dict[str, Any]:
     from documents import surroundings
 
     return {"recordings": [folder / "RECORDING_1", folder / "RECORDING_2"], "measure": surroundings.measure}
+
+
+def _shop_with_broker(folder: Path, stack: ExitStack) -> dict[str, Any]:
+    from broker import Mosquitto
+
+    from fusion import Engine, Recording
+    from fusion.gates.keeper import GateKeeper
+    from fusion.gates.verifiers import OpenDoor
+
+    broker = Mosquitto(folder / "mosquitto")
+    stack.callback(broker.stop)
+    recording = Recording(folder / "RECORDING")
+    store = recording.store
+    names: dict[str, Any] = {
+        "store": store, "engine": Engine(store), "keeper": GateKeeper(store, {"open": OpenDoor()}),
+        "frame": next(recording.frames()), "broker": broker.address,
+    }  # fmt: skip
+    threading.Thread(target=_stop_when_it_runs, args=(names,), daemon=True).start()
+    return names
+
+
+def _stop_when_it_runs(names: dict[str, Any]) -> None:
+    """End the block's endless loop from outside, as Ctrl-C would."""
+    for _ in range(600):
+        time.sleep(0.1)
+        if "live" in names:
+            time.sleep(2.0)
+            names["live"].stop()
+            return
+
+
+def _finished_run(folder: Path, stack: ExitStack) -> dict[str, Any]:
+    from fusion import Recording
+    from fusion.run import Run
+
+    recording = Recording(folder / "RECORDING")
+    run = Run(recording.store, recording.observations())
+    return {"store": recording.store, "run": run, "engine": run.engine}
 
 
 def check_extras(arguments: list[str]) -> int:

@@ -90,10 +90,10 @@ def workplace(small_recording: Path, tmp_path_factory: pytest.TempPathFactory) -
     fusion.chmod(0o755)
     if MOSQUITTO:
         (binaries / "mosquitto").symlink_to(MOSQUITTO)
-    rerun = Path(sys.executable).with_name("rerun")
-    if rerun.exists():  # a window that nobody closes
-        (binaries / "rerun").write_text('#!/usr/bin/env bash\ntest -s "$1"\n', encoding="utf-8")
-        (binaries / "rerun").chmod(0o755)
+    rerun = binaries / "rerun"  # a window that stays open
+    rerun.write_text('#!/usr/bin/env bash\ntest -s "$1"\n', encoding="utf-8")
+    rerun.chmod(0o755)
+    shutil.copytree(ROOT / "docs" / "figures", folder / "figures")
     return folder
 
 
@@ -108,8 +108,8 @@ def script(code: str) -> str:
     """The block as a script that stops at the first error, and that stops what runs until Ctrl-C."""
     lines = []
     for line in code.replace("\\\n", " ").splitlines():
-        if "Ctrl-C" in line and not line.lstrip().startswith("#"):
-            command, _, comment = line.partition("#")
+        command, _, comment = line.partition("#")
+        if "Ctrl-C" in comment and command.strip():
             wait = f"timeout --signal=INT --preserve-status {RUNS_UNTIL_INTERRUPTED_S} {command.rstrip()}"
             lines.append(f"{{ {wait}; }} || [ $? = 130 ]  #{comment}")
         else:
@@ -149,7 +149,7 @@ def test_a_shell_block_runs(
 @pytest.mark.parametrize("block", blocks({"python"}), ids=str)
 def test_a_python_block_runs(block: Block, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    with surroundings.names_for(block.page, block.number, workplace) as names:
+    with surroundings.names_for(block.page, workplace) as names:
         exec(compile(block.code, str(block), "exec"), names)
 
 
