@@ -1,0 +1,1 @@
+"""What is read and written: recordings, results, calibrations and detections of other programs, atomic replacement."""
