@@ -123,12 +123,12 @@ def test_toml_faults_come_together(tmp_path: Path) -> None:
     text = (tmp_path / "x.toml").read_text()
     text = text.replace("rotation =", "fisheye = true\nrotaton =", 1).replace("size = [1920, 1080]", "size = 7", 2)
     (tmp_path / "x.toml").write_text(text)
-    said = faults(tmp_path / "x.toml")
-    assert "fisheye: want a pinhole lens" in said and "rotaton: unknown key" in said
-    assert "'a': want a rotation" in said and said.count("want width and height in pixels, got '7'") == 2
+    messages = faults(tmp_path / "x.toml")
+    assert "fisheye: want a pinhole lens" in messages and "rotaton: unknown key" in messages
+    assert "'a': want a rotation" in messages and messages.count("want width and height in pixels, got '7'") == 2
 
 
-def test_anipose_millimetres_are_recognised_and_can_be_told(tmp_path: Path) -> None:
+def test_anipose_millimetres_are_recognised_and_can_be_named(tmp_path: Path) -> None:
     far = [c.model_copy(update={"translation": tuple(900 * v / 9 for v in c.translation)}) for c in CAMERAS]
     save_calibration(tmp_path / "x.toml", far)
     assert "want metres, got a camera 260 m high (unit='mm'" in faults(tmp_path / "x.toml")
@@ -231,21 +231,21 @@ def test_opencv_things_that_are_no_camera_in_the_world(tmp_path: Path) -> None:
     lens = {"camera_matrix": matrix, "distortion_coefficients": distortions, "image_width": 1920, "image_height": 1080}
     pose = {"rvec": rotation, "tvec": translation}
 
-    def said(**values: object) -> str:
+    def refused(**values: object) -> str:
         return faults(write_storage(tmp_path / "a.yml", values))
 
-    assert "want a rotation" in said(**lens)
-    assert "fisheye_model: want a pinhole lens" in said(**lens, **pose, fisheye_model=1)
-    assert "got 'equidistant'" in said(**lens, **pose, distortion_model="equidistant")
+    assert "want a rotation" in refused(**lens)
+    assert "fisheye_model: want a pinhole lens" in refused(**lens, **pose, fisheye_model=1)
+    assert "got 'equidistant'" in refused(**lens, **pose, distortion_model="equidistant")
     stereo = {"M1": matrix, "D1": distortions, "M2": matrix, "D2": distortions, "R": np.eye(3), "T": translation}
-    assert "got a stereo pair's" in said(**stereo)
-    assert "want a rotation, got a reflection" in said(**lens, R=-np.eye(3), T=translation)
-    assert "rows are" in said(**lens, R=2 * np.eye(3), T=translation)
-    assert "camera_matrix: want numbers" in said(**{**lens, "camera_matrix": matrix * np.nan}, **pose)
-    assert "want an invertible matrix" in said(**{**lens, "camera_matrix": np.diag([1100.0, 0.0, 1.0])}, **pose)
-    assert "want a 3 x 3 matrix, got 4 numbers" in said(**{**lens, "camera_matrix": np.eye(2)}, **pose)
-    assert "got 2, one for each picture" in said(**lens, extrinsic_parameters=np.zeros((2, 6)))
-    assert "want a camera's calibration, got nothing" in said(board_width=9)
+    assert "got a stereo pair's" in refused(**stereo)
+    assert "want a rotation, got a reflection" in refused(**lens, R=-np.eye(3), T=translation)
+    assert "rows are" in refused(**lens, R=2 * np.eye(3), T=translation)
+    assert "camera_matrix: want numbers" in refused(**{**lens, "camera_matrix": matrix * np.nan}, **pose)
+    assert "want an invertible matrix" in refused(**{**lens, "camera_matrix": np.diag([1100.0, 0.0, 1.0])}, **pose)
+    assert "want a 3 x 3 matrix, got 4 numbers" in refused(**{**lens, "camera_matrix": np.eye(2)}, **pose)
+    assert "got 2, one for each picture" in refused(**lens, extrinsic_parameters=np.zeros((2, 6)))
+    assert "want a camera's calibration, got nothing" in refused(board_width=9)
     one = np.concatenate([rotation, translation]).T
     write_storage(tmp_path / "a.yml", {**lens, "extrinsic_parameters": one})
     assert_same_cameras(load_calibration(tmp_path / "a.yml"), CAMERAS[:1])
@@ -352,9 +352,9 @@ def test_panoptic_faults(tmp_path: Path) -> None:
     cameras[2]["resolution"] = "large"
     cameras.append({"type": "hd"})
     (tmp_path / "x.json").write_text(json.dumps(document))
-    said = faults(tmp_path / "x.json")
-    assert "'a': want a camera matrix" in said and "'b': t: want 3 numbers, got 2" in said
-    assert "resolution: want width and height" in said and "cameras[3]: want a camera with a name" in said
+    messages = faults(tmp_path / "x.json")
+    assert "'a': want a camera matrix" in messages and "'b': t: want 3 numbers, got 2" in messages
+    assert "resolution: want width and height" in messages and "cameras[3]: want a camera with a name" in messages
 
 
 # ---- bad and hostile files -------------------------------------------------------------------------------------------

@@ -185,14 +185,14 @@ def test_openpose_folder(tmp_path: Path, source: tuple[str, ...], target: Layout
 
 def test_openpose_faults(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", openpose(person(COCO.joints), person(BODY.joints), person(COCO18)))
-    said = faults(path)
-    assert "x.json: people[0].pose_keypoints_2d: want 75 numbers (BODY_25) or 54 (COCO-18), got 51 numbers" in said
-    assert "people[2].pose_keypoints_2d: want one skeleton throughout a file, got two" in said
+    messages = faults(path)
+    assert "x.json: people[0].pose_keypoints_2d: want 75 numbers (BODY_25) or 54 (COCO-18), got 51 numbers" in messages
+    assert "people[2].pose_keypoints_2d: want one skeleton throughout a file, got two" in messages
     document = openpose(person(BODY.joints))
     document["people"][0]["pose_keypoints_2d"][4] = "left"
     document["people"].append({"pose_keypoints": []})
-    said = faults(write(path, document))
-    assert "people[0]" in said and "people[1].pose_keypoints_2d: want 75 numbers" in said
+    messages = faults(write(path, document))
+    assert "people[0]" in messages and "people[1].pose_keypoints_2d: want 75 numbers" in messages
     assert "want boxes for the layout box2" in faults(path, BOX)
     assert "fractions of the picture" in faults(write(path, openpose(person(BODY.joints) / [1920, 1080, 1])))
 
@@ -249,14 +249,14 @@ def test_coco_faults(tmp_path: Path) -> None:
     rows[0]["keypoints"] = rows[0]["keypoints"][:-3]
     del rows[1]["keypoints"]
     rows.append({"image_id": None})
-    said = faults(write(tmp_path / "x.json", rows))
-    assert "[0].keypoints: want 51 numbers (COCO-17), or joints named in categories, got 48 numbers" in said
-    assert "[1].keypoints" in said and "[3]: want an object with image_id" in said
+    messages = faults(write(tmp_path / "x.json", rows))
+    assert "[0].keypoints: want 51 numbers (COCO-17), or joints named in categories, got 48 numbers" in messages
+    assert "[1].keypoints" in messages and "[3]: want an object with image_id" in messages
     rows = coco_results()
     rows[0]["bbox"], rows[1]["score"], rows[2]["bbox"] = [1, 2], "high", [100, 50, -40, 200]
-    said = faults(write(tmp_path / "x.json", rows), BOX)
-    assert "[0].bbox: want 4 x 1 numbers, got 2" in said and "[1].score: want a number" in said
-    assert "want x0 <= x1" in said
+    messages = faults(write(tmp_path / "x.json", rows), BOX)
+    assert "[0].bbox: want 4 x 1 numbers, got 2" in messages and "[1].score: want a number" in messages
+    assert "want x0 <= x1" in messages
     document = {"images": [{"id": 1, "file_name": "a"}], "annotations": coco_results()[:1]}
     assert "annotations[0].image_id: want one of images, got 4" in faults(write(tmp_path / "x.json", document))
 
@@ -326,15 +326,15 @@ def test_mmpose_names_and_known_orders(tmp_path: Path) -> None:
 
 
 def test_mmpose_faults(tmp_path: Path) -> None:
-    said = faults(write(tmp_path / "x.json", [instance(person(BODY.joints))]))
-    assert "instance_info[0].keypoints: want 17, 26 or 133 joints, or names in meta_info, got 25" in said
+    messages = faults(write(tmp_path / "x.json", [instance(person(BODY.joints))]))
+    assert "instance_info[0].keypoints: want 17, 26 or 133 joints, or names in meta_info, got 25" in messages
     bad = [instance(person(COCO.joints)) for _ in range(3)]
     bad[0]["keypoint_scores"].pop()
     bad[1]["keypoints"] = [[x, y, 1.0] for x, y in bad[1]["keypoints"]]
     bad[2] = {"instances": 3}
-    said = faults(write(tmp_path / "x.json", bad))
-    assert "[0].keypoint_scores: want 17 x 1 numbers, got 16" in said
-    assert "[1].keypoints: want 17 x 2 numbers, got 17 x 3" in said and "[2].keypoints" in said
+    messages = faults(write(tmp_path / "x.json", bad))
+    assert "[0].keypoint_scores: want 17 x 1 numbers, got 16" in messages
+    assert "[1].keypoints: want 17 x 2 numbers, got 17 x 3" in messages and "[2].keypoints" in messages
 
 
 # ---- anything else ---------------------------------------------------------------------------------------------------
