@@ -51,8 +51,9 @@ _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_r
 _MODULES = (
     "engine", "observations", "order", "results", "stopwatch", "store.layouts",
     "_kernels.association", "_kernels.health", "_kernels.records", "_kernels.scales",
-    "people.arms", "people.association", "people.births", "people.existence", "people.geometry", "people.health",
-    "people.relinking", "people.site", "people.tracker", "people.tracks", "people.visits", "people.workspace",
+    "people.arms", "people.association", "people.births", "people.existence", "people.gate_lines",
+    "people.geometry", "people.health", "people.relinking", "people.scans", "people.site", "people.tracker",
+    "people.tracks", "people.visits", "people.walkers", "people.workspace",
     "goods.attribution", "goods.beliefs", "goods.billing", "goods.candidates", "goods.counts", "goods.decided",
     "goods.evidence", "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.loads",
     "goods.planogram", "goods.plates", "goods.scales", "goods.sightings", "goods.undoing", "goods.unobserved",

@@ -318,7 +318,8 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
         "._tracker._workspace.camera_from_world", "._tracker._workspace.lenses", "._tracker.health._geometry[1]",
         "._tracker._relinking._site.gates[0][0][0]", "._tracker._existence._geometry[3]",
         ".planogram.weight_g", "._billing._counts._planned",
-        ".planogram.rows.along_m", "._attributor._hands._plates.centre_m", "._visits._reach_sq", "._visits._out[0]",
+        ".planogram.rows.along_m", "._attributor._hands._plates.centre_m", "._visits._lines._reach_sq",
+        "._visits._lines.outward[0]",
         "._billing.sightings._miss['read']", "._billing._plate_m", ".store",
     ):  # fmt: skip
         assert any(path.startswith(name) for path in derived), name
@@ -338,7 +339,7 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
             "information", "rhs", "weight_s", "squares_m2_s", "residual_m", "fault", "trust", "looks", "misses",
         )
     }  # fmt: skip
-    lines = ("._visits._walkers[", ".sides", ".distance_m", ".crossed_ns", ".came_in")
+    lines = ("._visits._walkers[", ".passages", ".entries")
     left = {path for path in void - weights - cameras if not path.startswith(lines[0])}
     assert left == set()
     assert all(any(name in path for name in lines[1:]) for path in void - weights - cameras)
@@ -478,12 +479,12 @@ def test_nobody_crosses_a_line_that_moves(small_recording: Path) -> None:
     between = 0
     for count, observation in enumerate(recording.observations()):
         engine.feed(observation)
-        before = {one.track_id: one for one in engine._visits._walkers.values() if one.inside and one.sides}
+        before = {one.track_id: one for one in engine._visits._walkers.values() if one.inside and one.passages}
         if count % 60 or not before:
             continue
         again = resume(snapshot(engine), changed)
         again._visits.step(again._tracker.step([]))
         walkers = [one for track, one in again._visits._walkers.items() if track in before]
         assert all(one.inside for one in walkers)
-        between += any(-1 in one.sides.values() for one in walkers)
+        between += any(passage.side == -1 for one in walkers for passage in one.passages.values())
     assert between >= 3

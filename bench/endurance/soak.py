@@ -42,7 +42,7 @@ from fusion.store.models import Store
 HISTORY = tuple(f"_billing.journal.{name}" for name in ("_transfers", "_balances", "_of", "_reversed"))
 # Fill up to a bound that a day may not reach, and stay there: whom the last 4096 people belonged to, with their visits;
 # the last 1024 tracks that ended; the evidence of the last 64 receipts, the names of the last 4096 visits.
-BOUNDED = ("_visits._whose", "_tracker._ended", "_billing._bundles", "_billing._billed")
+BOUNDED = ("_visits._visits", "_tracker.tracks._ended", "_billing._bundles", "_billing._billed")
 # Between rounds; less than what makes the order of time doubt a clock.
 PAUSE_NS = 200_000_000
 GROWTH_MAX_MB_PER_H = 1.0

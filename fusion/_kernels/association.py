@@ -32,7 +32,7 @@ class PairModel(NamedTuple):
 class ExistenceModel(NamedTuple):
     """Settings of `update_odds`."""
 
-    log_found: float  # log-likelihood ratio person : ghost of a camera that finds somebody there
+    log_found: float  # log-likelihood ratio person : ghost of a camera that finds a person there
     log_missed: float  # and of one that sees the place and finds no one
     odds_max: float  # bound of the log odds either way
     confirm_odds: float  # log odds at which a track is confirmed
@@ -133,7 +133,7 @@ def _meet(a, b, moved_sq, body_var, heights_m, cap, out):
 
 
 @njit(cache=True, nogil=True)
-def pair_costs(free, detections: Detections, camera_from_world, body_var, heights_m, model: PairModel, out, centre):
+def pair_costs(free, detections, camera_from_world, body_var, heights_m, model, out, centre):
     """Cost of taking two detections of different cameras for one person.
 
     For every joint that both saw: the squared distance of the two rays in standard deviations and, at half its weight,
@@ -141,8 +141,8 @@ def pair_costs(free, detections: Detections, camera_from_world, body_var, height
     heights); the mean over joints of min(cost, cap). Cameras take their pictures at different instants, so people's
     speed widens the tolerance.
 
-    free (n,) indices of detections; heights_m (2, n_padded) mean and standard deviation. out (n, n), symmetric, NEVER
-    where nothing compares; centre (n, n, 3) mean meeting point where out < NEVER.
+    free (n,) indices of detections (Detections); heights_m (2, n_padded) mean and deviation; model a PairModel.
+    out (n, n), symmetric, NEVER where nothing compares; centre (n, n, 3) mean meeting point where out < NEVER.
     Source of the rays' nearest points: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2.
     """
     n = free.shape[0]
@@ -292,13 +292,13 @@ def plausible(mean, cov, n_joints):
 
 
 @njit(cache=True, nogil=True)
-def update_odds(rows, found, missed, places_m, born_m, model: ExistenceModel, log_odds, sets_away, confirmed):
+def update_odds(rows, found, missed, places_m, born_m, model, log_odds, sets_away, confirmed):
     """Sequential test of person against ghost: add each camera's log-likelihood ratio to the log odds of tracks.
 
     found, missed (n, n_views) bool: the camera found the track, or sees its place and found no one there; both may be
     set where it found it. places_m (n, 2); born_m and the last three arrays have one row per track, of which rows (n,)
-    are updated. A track that two views or more saw walked_m from its place of birth in walked_sets sets in a row walks,
-    as ghosts do not. Source: Wald, Sequential Analysis (1947).
+    are updated. model an ExistenceModel. A track that two views or more saw walked_m from its place of birth in
+    walked_sets sets in a row walks, as ghosts do not. Source: Wald, Sequential Analysis (1947).
     """
     for n in range(rows.shape[0]):
         row = rows[n]
@@ -402,11 +402,11 @@ def _in_picture(point, camera, lens, size_px):
 
 
 @njit(cache=True, nogil=True)
-def line_of_sight(places_m, heights_m, cameras: CameraGeometry, live, out):
+def line_of_sight(places_m, heights_m, cameras, live, out):
     """Which live cameras see places, with no furniture of the store in between.
 
-    places_m (n, 2); heights_m (n_heights,): all of these points above a place must be in the picture and free. live
-    (n_views,) bool; out (n, n_views) bool.
+    places_m (n, 2); heights_m (n_heights,): all of these points above a place must be in the picture and free. cameras
+    a CameraGeometry; live (n_views,) bool; out (n, n_views) bool.
     """
     point = np.empty(3)
     eye = np.empty(3)
@@ -429,7 +429,7 @@ def line_of_sight(places_m, heights_m, cameras: CameraGeometry, live, out):
 
 
 @njit(cache=True, nogil=True)
-def _tops(states: States, shape: BodyShape):
+def _tops(states, shape):
     """(n,) how high each body reaches: above its highest known joint, or as people do."""
     n = states.rows.shape[0]
     top = np.empty(n)

@@ -292,7 +292,7 @@ def _against_others(view, normal, rhs, others_var_max, left, inverse, b, out):
 
 @njit(cache=True, nogil=True)
 def leave_one_out(
-    geometry: CameraGeometry, detections: Detections, states: States, matches: Matches, model, first,
+    geometry, detections, states, matches, model, first,
     velocity_scale, cameras, people, evidence,
 ):  # fmt: skip
     """Compare views of a few tracks to the other views of the same tracks: leave-one-out residuals.
@@ -301,9 +301,10 @@ def leave_one_out(
     The views of one track share an unknown error of its prediction, solved for by robust least squares over the trusted
     views; each view is then compared to the solution without itself, so that no camera confirms itself.
 
-    velocity_scale: true velocities over predicted ones; it undoes their decay, which would look like clocks that err in
-    proportion to dt_s. model a record of MODEL; cameras (n_views,) of CAMERA. Writes people (n_max,), indices into
-    states.rows, and evidence (n_max, n_views) of EVIDENCE; returns the number of people.
+    geometry, detections, states, matches: CameraGeometry, Detections, States, Matches. velocity_scale: true velocities
+    over predicted ones; it undoes their decay, which would look like clocks that err in proportion to dt_s. model a
+    record of MODEL; cameras (n_views,) of CAMERA. Writes people (n_max,), indices into states.rows, and evidence
+    (n_max, n_views) of EVIDENCE; returns the number of people.
     """
     n_views = matches.detection_of.shape[1]
     n_rows = states.rows.shape[0]
@@ -560,7 +561,7 @@ def _hidden(track, places, eye, height, radius_m, stature_m):
 
 @njit(cache=True, nogil=True)
 def count_misses(
-    geometry: CameraGeometry, detections: Detections, states: States, matches: Matches, model, track,
+    geometry, detections, states, matches, model, track,
     cameras,
 ):  # fmt: skip
     """Count, for the cameras with a free sight of one track, those that did not find it.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fusion.files.atomic import replace_file
 from fusion.files.results import reason_of, reason_row
-from fusion.people.visits import SCAN_VALID_S
+from fusion.people.scans import SCAN_VALID_S
 from fusion.results import Reason, ReasonKind, Receipt
 from fusion.sentences import sentence
 

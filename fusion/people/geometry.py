@@ -1,4 +1,4 @@
-"""Cameras as the stages see them: a Rig, projection, undistortion, and public robust triangulation."""
+"""Cameras as arrays: a Rig, projection, undistortion, and robust triangulation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion._kernels import triangulation
 from fusion.errors import ShapeError
@@ -16,16 +17,16 @@ from fusion.store.rotations import rotation_matrix
 if TYPE_CHECKING:
     from fusion.store.models import Camera
 
-# Deviation of a detected point in pixels where the caller says nothing else.
+# Standard deviation of a detected point, pixels, where the caller gives none.
 POINT_SD_PX = 3.0
-# Steps of the robust refinement, in which its scale shrinks from 64 deviations to one.
+# Steps of the robust refinement, in which its scale shrinks from 64 standard deviations to one.
 REFINE_STEPS = 10
-# A view agrees with the answer where its share is above this: a residual of 4.4 deviations.
+# A view agrees with the result where its robust weight is above this: a residual of 4.4 standard deviations.
 AGREES_MIN = 0.1
 
 
 class Status(IntEnum):
-    """What became of a point."""
+    """Outcome of a triangulated point."""
 
     OK = 0
     UNDERCONSTRAINED = 1
@@ -45,10 +46,10 @@ class Rig:
     """
 
     names: tuple[str, ...]
-    camera_from_world: np.ndarray
-    image_from_camera: np.ndarray
-    distortions: np.ndarray
-    size_px: np.ndarray
+    camera_from_world: NDArray[np.float64]
+    image_from_camera: NDArray[np.float64]
+    distortions: NDArray[np.float64]
+    size_px: NDArray[np.float64]
 
     @classmethod
     def from_cameras(cls, cameras: Iterable[Camera]) -> Rig:
@@ -69,29 +70,34 @@ class Rig:
 
     @property
     def n_views(self) -> int:
+        """Number of cameras."""
         return len(self.names)
 
     @property
-    def centres_m(self) -> np.ndarray:
-        """(n_views, 3) where the cameras are, world frame."""
+    def centres_m(self) -> NDArray[np.float64]:
+        """(n_views, 3) centres of the cameras, -R^T t, world frame, metres."""
         rotation, translation = self.camera_from_world[:, :, :3], self.camera_from_world[:, :, 3]
-        return -np.einsum("vji,vj->vi", rotation, translation)
+        centres: NDArray[np.float64] = -np.einsum("vji,vj->vi", rotation, translation)
+        return centres
 
     @property
-    def lenses(self) -> np.ndarray:
+    def lenses(self) -> NDArray[np.float64]:
         """(n_views, 9) as the kernels read them: fx, fy, cx, cy, k1, k2, p1, p2, k3."""
         k = self.image_from_camera
         pinhole = np.stack([k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2]], axis=1)
         return np.ascontiguousarray(np.concatenate([pinhole, self.distortions], axis=1))
 
-    def project(self, points_m: np.ndarray) -> np.ndarray:
-        """Where cameras see world points.
+    def project(self, points_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Project world points into every camera: u = K d(R x + t) with OpenCV's distortion d.
 
         Args:
-            points_m: (n_points, 3) world frame.
+            points_m: (n_points, 3) world frame, metres.
 
         Returns:
             (n_views, n_points, 2) pixels of the raw (distorted) image, NaN behind the camera.
+
+        Raises:
+            ShapeError: points_m is not (n_points, 3).
         """
         points_m = np.asarray(points_m, np.float64)
         if points_m.ndim != 2 or points_m.shape[1] != 3:
@@ -102,8 +108,8 @@ class Rig:
         normalised = camera_m[..., :2] / np.where(depth > 0, depth, np.nan)[..., None]
         return self.distort(normalised)
 
-    def distort(self, normalised: np.ndarray) -> np.ndarray:
-        """(n_views, n_points, 2) undistorted normalised coordinates to raw pixels."""
+    def distort(self, normalised: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n_views, n_points, 2) undistorted normalised coordinates to raw pixels, by OpenCV's five coefficients."""
         k1, k2, p1, p2, k3 = (self.distortions[:, i, None] for i in range(5))
         x, y = normalised[..., 0], normalised[..., 1]
         r2 = x * x + y * y
@@ -113,47 +119,49 @@ class Rig:
         k = self.image_from_camera
         return np.stack([xd * k[:, 0, 0, None] + k[:, 0, 2, None], yd * k[:, 1, 1, None] + k[:, 1, 2, None]], axis=-1)
 
-    def normalise(self, points_px: np.ndarray) -> np.ndarray:
+    def normalise(self, points_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n_views, n_points, 2) raw pixels to undistorted normalised coordinates; NaN stays NaN."""
         points_px = self._checked(points_px)
         out = np.empty_like(points_px)
         triangulation.undistort(points_px, self.lenses, out)
         return out
 
-    def undistort(self, points_px: np.ndarray) -> np.ndarray:
+    def undistort(self, points_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n_views, n_points, 2) raw pixels to the pixels of a camera without distortion; NaN stays NaN."""
         normalised = self.normalise(points_px)
         k = self.image_from_camera
         focal = np.stack([k[:, 0, 0], k[:, 1, 1]], axis=-1)[:, None]
         return normalised * focal + k[:, None, :2, 2]
 
-    def _checked(self, points_px: np.ndarray) -> np.ndarray:
+    def _checked(self, points_px: NDArray[np.float64]) -> NDArray[np.float64]:
         is_float_3d = isinstance(points_px, np.ndarray) and points_px.dtype == np.float64 and points_px.ndim == 3
         if not is_float_3d or points_px.shape[::2] != (self.n_views, 2):
-            came = f"{getattr(points_px, 'dtype', type(points_px).__name__)} {np.shape(points_px)}"
-            raise ShapeError(f"points_px: want float64 ({self.n_views}, n_points, 2), got {came}")
+            got = f"{getattr(points_px, 'dtype', type(points_px).__name__)} {np.shape(points_px)}"
+            raise ShapeError(f"points_px: want float64 ({self.n_views}, n_points, 2), got {got}")
         return np.ascontiguousarray(points_px)
 
 
 @dataclass(frozen=True)
 class Triangulation:
-    """World points with what is known about them.
+    """World points with their uncertainty.
 
     Attributes:
         points_m: (n_points, 3) world frame, NaN unless status is OK.
         cov_m2: (n_points, 3, 3) covariance, NaN unless status is OK.
-        agreeing: (n_views, n_points) bool: the view saw the point and agrees with the answer.
+        agreeing: (n_views, n_points) bool: the view saw the point and agrees with the result.
         status: (n_points,) int8, see Status.
     """
 
-    points_m: np.ndarray
-    cov_m2: np.ndarray
-    agreeing: np.ndarray
-    status: np.ndarray
+    points_m: NDArray[np.float64]
+    cov_m2: NDArray[np.float64]
+    agreeing: NDArray[np.bool_]
+    status: NDArray[np.int8]
 
 
-def triangulate(rig: Rig, points_px: np.ndarray, sd_px: float = POINT_SD_PX) -> Triangulation:
+def triangulate(rig: Rig, points_px: NDArray[np.float64], sd_px: float = POINT_SD_PX) -> Triangulation:
     """Locate in the world the points that several calibrated cameras saw, even if some views are wrong.
+
+    Linear triangulation (DLT) starts a robust least-squares refinement of the reprojection error.
 
     Args:
         rig: n_views cameras with fixed intrinsics and extrinsics.
@@ -166,15 +174,15 @@ def triangulate(rig: Rig, points_px: np.ndarray, sd_px: float = POINT_SD_PX) -> 
     Raises:
         ShapeError: points_px is not one float64 pixel pair per camera and point.
 
-    Source: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2; Yang et al., Graduated Non-Convexity
-    (2020) for the robust refinement.
+    Source: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2; Yang, Antonante, Tzoumas, Carlone,
+    Graduated Non-Convexity for Robust Spatial Perception (2020), for the refinement.
     """
     points_px = rig._checked(points_px)
     n_points = points_px.shape[1]
     k = rig.image_from_camera
     focal = np.stack([k[:, 0, 0], k[:, 1, 1]], axis=-1)
     normalised = (points_px - k[:, None, :2, 2]) / focal[:, None]
-    # Kernels walk eight points at a time, so points are the last axis: one transpose here.
+    # Kernels walk eight points at a time, so points are the last axis: one transposition here.
     normalised = np.ascontiguousarray(normalised.transpose(0, 2, 1))
     points_m = np.empty((n_points, 3))
     status = np.empty(n_points, np.int8)
@@ -182,7 +190,7 @@ def triangulate(rig: Rig, points_px: np.ndarray, sd_px: float = POINT_SD_PX) -> 
     cov = np.empty((n_points, 6))
     weights = np.zeros((rig.n_views, n_points))
     started = status != Status.UNDERCONSTRAINED
-    # A start behind a camera is one that a wrong view has spoilt: begin in front of the cameras instead.
+    # A start behind a camera comes from a wrong view: begin in front of the cameras instead.
     ahead_m = (rig.centres_m + 3.0 * rig.camera_from_world[:, 2, :3]).mean(axis=0) if rig.n_views else np.zeros(3)
     points_m[~np.isfinite(points_m).all(axis=1)] = ahead_m
     sd = sd_px / np.sqrt(focal.prod(axis=1))
@@ -193,7 +201,7 @@ def triangulate(rig: Rig, points_px: np.ndarray, sd_px: float = POINT_SD_PX) -> 
     behind = (agreeing & (depth <= 0)).any(axis=0)
     status[started & (status != Status.UNDERCONSTRAINED)] = Status.OK
     status[started & behind] = Status.BEHIND_CAMERA
-    # Nearly parallel rays leave the depth open; a deviation above a metre is no location.
+    # Nearly parallel rays leave the depth undetermined; a deviation above a metre is no location.
     full = cov[:, [0, 1, 3, 1, 2, 4, 3, 4, 5]].reshape(-1, 3, 3)
     status[~(full[:, range(3), range(3)].sum(axis=1) < 1.0)] = Status.UNDERCONSTRAINED
     wrong = status != Status.OK

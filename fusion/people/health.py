@@ -7,6 +7,7 @@ error along a person's way comes from the clock, any other lasting error from th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,7 +170,7 @@ class CameraHealth:
         for field in ("information", "rhs", "weight_s", "squares_m2_s", "residual_m"):
             self._cameras[field][views] = 0.0
 
-    def _warn(self, t_ns: int, kind: WarningKind, view: int, **fields: float) -> None:
+    def _warn(self, t_ns: int, kind: WarningKind, view: int, **fields: Any) -> None:
         self._warnings.append(StoreWarning(t_ns, kind, self._rig.names[view], **fields))
 
     # ---- silence -----------------------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
     """Locate people in 3D from one instant's frames alone, without history.
 
     Args:
-        rig: the cameras, by whose names frames are told apart.
+        rig: the cameras, whose names frames refer to.
         layout: of the frames' keypoints.
         frames: each camera at most once.
 

@@ -1,76 +1,47 @@
-"""Who belongs to which visit: scans bound to the people who cross a gate's line, groups, exits, people lost inside.
+"""Visits: scans bound to the people who cross a gate's line, groups, exits, people lost inside.
 
 A visit is everybody admitted under one account, from the first entry to the last exit. Positions come from the tracks,
 credentials from the gates; both are noisy and may come in either order, so a person who crosses without an obvious
-scan waits a moment for one before counting as somebody without a credential.
+scan waits a moment for one before they count as a person without a credential.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from fusion.observations import GateScan
-from fusion.results import People, PersonEntered, PersonLeft, Reason, ReasonKind, Warning, WarningKind
+from fusion.people.gate_lines import LINE_MARGIN_M, GateLines, GatePosition, Passage
+from fusion.people.scans import OpenScan, OpenScans, reappears_as
+from fusion.people.walkers import Entry, LastSeen, Walker
+from fusion.results import People, PersonEntered, PersonLeft, Reason, ReasonKind, WarningKind
+from fusion.results import Warning as StoreWarning
 from fusion.store.models import Store
 from fusion.store.shapes import inside_polygon
 
-# A person stands on one side of a gate's line once they are this far beyond it: twice the usual error of a position.
-LINE_MARGIN_M = 0.12
-# People pass beside the drawn line too: gates are drawn between posts, shoulders are wider than a position.
-LINE_OVERHANG_M = 0.4
-# Sides are followed within this distance of the line; farther away the person has to come back first. Who is first seen
-# just inside, this near to an entry, came in through it: cameras often do not look outside.
-GATE_REACH_M = 1.5
-# A scan is good for somebody who crosses this much later, or a moment earlier (clocks of gates and cameras differ).
-SCAN_VALID_S = 30.0
-SCAN_LATE_S = 0.5
-# Who crosses without a scan is somebody without a credential after this time: all scans up to then have come in.
+# A person who crossed without a scan has no credential after this time: all scans up to then have come in.
 SCAN_WAIT_S = 1.0
-# Who scans stands within an arm's length and a step of the gate's middle; who is farther away than twice that does not.
-SCAN_REACH_M = 1.2
-SCAN_AWAY_M = 2.0
-# Whoever scanned and was lost from sight at the gate is found again within this time, if the cameras blinked.
-BLINK_S = 1.0
-# Who vanishes this near to an exit has left: cameras often do not look outside.
+# A person who vanishes this near to an exit has left: cameras often do not see the outside.
 VANISHED_NEAR_M = 1.0
-# How long a vanished person may be away before being seen as gone, at an exit and anywhere else.
+# A person unseen for this long has left if they were at an exit, and is lost elsewhere; a lost person is given up after
+# LOST_S.
 VANISHED_S = 3.0
-# Who was seen within this time is in view: several frames of every camera.
-IN_VIEW_S = 0.5
 LOST_S = 120.0
-# A person must have been followed this long before a visit without credential is made of them; ghosts live shorter.
+# A person seen within this time is in view: several frames of every camera.
+IN_VIEW_S = 0.5
+# A track must be this old before a visit without credential is made of it; ghosts live shorter.
 UNKNOWN_AGE_S = 2.0
-# Somebody who appears where another vanished is the same person if a brisk walk could bring them there.
-WALK_MAX_MPS = 2.0
+# A track that appears where a person vanished is that person if a brisk walk could have brought them there.
+WALK_MAX_M_S = 2.0
 RELINK_SLACK_M = 0.8
+# Identity of a visit whose only missing member was found by that rule.
+RELINKED_IDENTITY = 0.97
 # People whose visit is remembered after they left; far more than can be inside at once.
 REMEMBERED_MAX = 4096
 
-
-@dataclass
-class Walker:
-    """One track, as the gates see it."""
-
-    track_id: int
-    first_ns: int
-    first_m: tuple[float, float]
-    last_m: tuple[float, float]
-    seen_ns: int
-    sides: dict[int, int] = field(default_factory=dict)
-    distance_m: dict[int, tuple[int, float]] = field(default_factory=dict)
-    crossed_ns: dict[int, int] = field(default_factory=dict)
-    inside: bool = False
-    identity: float = 1.0
-    visit: Visit | None = None
-    # Crossed an entry without a scan of their own, at this instant and gate.
-    waiting: tuple[int, int] | None = None
-    # Entries just behind whose line they were first seen; None until that matters.
-    came_in: list[int] | None = None
+Passed = PersonEntered | PersonLeft | StoreWarning
 
 
 @dataclass
@@ -78,9 +49,14 @@ class Visit:
     """Everybody admitted under one account.
 
     Attributes:
+        id: of the visit; account: None where no credential was shown.
+        enter_ns: first entry, None where it was not seen; exit_ns: last exit, None before the first.
         members: tracks that belong to the visit, those who have left included.
         inside: those of them who have not left.
+        lost: those who are out of sight inside the store, with their last sight.
         identity: probability that every member's track followed one person throughout.
+        doubts: reasons that the visit's receipt may be wrong about who did something.
+        beside: tracks that stood at the gate when a member scanned: if they come in without a scan, it may be theirs.
     """
 
     id: str
@@ -88,35 +64,27 @@ class Visit:
     enter_ns: int | None
     members: set[int] = field(default_factory=set)
     inside: set[int] = field(default_factory=set)
-    lost: dict[int, tuple[int, tuple[float, float]]] = field(default_factory=dict)
+    lost: dict[int, LastSeen] = field(default_factory=dict)
     exit_ns: int | None = None
     identity: float = 1.0
     doubts: list[Reason] = field(default_factory=list)
-    # Who stood at the gate when a member scanned: if they come in without a scan, it may have been theirs.
     beside: set[int] = field(default_factory=set)
 
     @property
     def finished(self) -> bool:
+        """Whether all members have left or were given up."""
         return self.exit_ns is not None and not self.inside and not self.lost
 
+    def admit(self, walker: Walker) -> None:
+        """A person belongs to this visit and is inside."""
+        self.members.add(walker.track_id)
+        self.inside.add(walker.track_id)
 
-@dataclass
-class _OpenScan:
-    """A scan that nobody has come in with yet.
-
-    Attributes:
-        track_id: who stood nearest to the gate when it was scanned; None where nobody was seen there.
-        beside: who else stood there and may have scanned as well.
-        away: who was seen too far away to have scanned.
-        lost: when and where the nearest was last seen, once they are out of sight without having come in.
-    """
-
-    scan: GateScan
-    gate: int
-    track_id: int | None
-    beside: frozenset[int]
-    away: frozenset[int]
-    lost: tuple[int, tuple[float, float]] | None = None
+    def left(self, track_id: int, t_ns: int) -> None:
+        """A member left, or was given up, at an instant."""
+        self.inside.discard(track_id)
+        self.lost.pop(track_id, None)
+        self.exit_ns = max(self.exit_ns or t_ns, t_ns)
 
 
 class Visits:
@@ -127,68 +95,57 @@ class Visits:
     """
 
     def __init__(self, store: Store) -> None:
-        self._derive(store)
+        self._store = store
+        self._lines = GateLines(store)
         self._walkers: dict[int, Walker] = {}
-        self._scans: deque[_OpenScan] = deque()
+        self._scans = OpenScans()
         self._open: dict[str, Visit] = {}
         self._by_account: dict[str, Visit] = {}
         self._n_visits = 0
-        # Whom a track belonged to, beyond its end: what people did is explained for good only after they have left.
-        self._whose: dict[int, Visit | None] = {}
+        # The visit of each track, None for staff, beyond the track's end: actions are attributed after people left.
+        self._visits: dict[int, Visit | None] = {}
         self.ignored: Counter[str] = Counter()
 
-    def _derive(self, store: Store) -> None:
-        self._store = store
-        self._gates = store.gate
-        lines = np.array([gate.line for gate in store.gate], float).reshape(-1, 2, 2)
-        along = lines[:, 1] - lines[:, 0]
-        self._length_m = np.linalg.norm(along, axis=1)
-        self._along = along / self._length_m[:, None]
-        self._start_m = lines[:, 0]
-        self._middles_m = lines.mean(axis=1)
-        # Whoever is within reach of the line is no farther from its middle than the corner of that reach.
-        self._reach_sq = (self._length_m / 2 + LINE_OVERHANG_M) ** 2 + GATE_REACH_M**2
-        self._lines = np.column_stack([self._start_m, self._along, self._length_m]).tolist()
-        self._in = [gate.direction in ("in", "both") for gate in store.gate]
-        self._out = [gate.direction in ("out", "both") for gate in store.gate]
-        self._gate_index = {gate.id: g for g, gate in enumerate(store.gate)}
-
     def adopt(self, store: Store) -> None:
-        """Go on with a store of the same layout; see `Engine.adopt`. A line that moves has not been crossed by that."""
+        """Continue with a store of the same layout; see `Engine.adopt`. A line that moves was not crossed by that."""
         before = self._lines
-        self._derive(store)
-        moved = [gate for gate, (old, new) in enumerate(zip(before, self._lines)) if old != new]
+        self._store, self._lines = store, GateLines(store)
+        moved = self._lines.moved(before)
         for walker in self._walkers.values() if moved else ():
-            walker.came_in = None
+            walker.entries = None
             for gate in moved:
-                walker.sides.pop(gate, None)
-                walker.distance_m.pop(gate, None)
-                walker.crossed_ns.pop(gate, None)
+                walker.passages.pop(gate, None)
 
-    # ---- what others ask ---------------------------------------------------------------------------------------------
+    # ---- queries -----------------------------------------------------------------------------------------------------
 
     def account_of(self, track_id: int) -> str | None:
-        """Account of a person's visit; None for staff, for unknown people and for somebody long gone."""
-        visit = self._whose.get(track_id)
+        """Account of a person's visit; None for staff, for unknown people and for people long gone."""
+        visit = self._visits.get(track_id)
         return visit.account if visit else None
 
-    @property
-    def scans_waiting(self) -> int:
-        """Scans that nobody has come in with yet."""
-        return len(self._scans)
-
     def visit_of(self, track_id: int) -> str | None:
-        """Id of a person's visit; None for staff, for people without one and for somebody long gone."""
-        visit = self._whose.get(track_id)
+        """Id of a person's visit; None for staff, for people without one and for people long gone."""
+        visit = self._visits.get(track_id)
         return visit.id if visit else None
 
     def is_staff(self, track_id: int) -> bool:
-        return track_id in self._whose and self._whose[track_id] is None
+        """Whether a person came in with a staff credential."""
+        return track_id in self._visits and self._visits[track_id] is None
 
-    def finished(self, until_ns: int, waits: Callable[[Visit], bool] = lambda visit: False) -> list[Visit]:
-        """Visits whose people have all left by an instant and that wait for nothing; each is handed out once."""
+    @property
+    def scans_waiting(self) -> int:
+        """Number of scans that no person has come in with yet."""
+        return len(self._scans)
+
+    @property
+    def n_followed(self) -> int:
+        """Number of tracks that the gates follow."""
+        return len(self._walkers)
+
+    def finished(self, until_ns: int, must_wait: Callable[[Visit], bool] = lambda visit: False) -> list[Visit]:
+        """Visits whose people have all left by an instant and that need not wait; each is handed out once."""
         left = [v for v in self._open.values() if v.finished and v.exit_ns is not None and v.exit_ns <= until_ns]
-        done = [visit for visit in left if not waits(visit)]
+        done = [visit for visit in left if not must_wait(visit)]
         for visit in done:
             self._close(visit)
         return done
@@ -197,36 +154,36 @@ class Visits:
         """Visits that are still open."""
         return list(self._open.values())
 
-    # ---- what comes in -----------------------------------------------------------------------------------------------
+    # ---- input -------------------------------------------------------------------------------------------------------
 
-    def scan(self, scan: GateScan) -> list[Warning]:
-        """Somebody showed a credential. Scans come in order of time, before the people of a later instant."""
-        gate = self._gate_index.get(scan.gate)
-        if gate is None:
+    def scan(self, scan: GateScan) -> list[StoreWarning]:
+        """Take in a credential. Scans come in order of time, before the people of a later instant."""
+        if scan.gate not in self._lines.ids:
             self.ignored["gate: unknown gate"] += 1
-            return [Warning(scan.t_ns, WarningKind.UNKNOWN_GATE, scan.gate)]
-        if not self._in[gate]:
-            # Nothing is needed to leave; a scan on the way out tells nothing that crossing does not.
+            return [StoreWarning(scan.t_ns, WarningKind.UNKNOWN_GATE, scan.gate)]
+        gate = self._lines.ids.index(scan.gate)
+        if not self._lines.inward[gate]:
+            # No credential is needed to leave; a scan on the way out adds nothing to the crossing.
             self.ignored["gate: scan on the way out"] += 1
             return []
-        if scan.credential_type != "account" and scan.credential_type not in self._gates[gate].credentials:
+        if scan.credential_type not in ("account", *self._store.gate[gate].credentials):
             self.ignored["gate: credential not accepted there"] += 1
             kind = WarningKind.CREDENTIAL_REFUSED
-            return [Warning(scan.t_ns, kind, scan.gate, credential=scan.credential_type)]
+            return [StoreWarning(scan.t_ns, kind, scan.gate, credential=scan.credential_type)]
         if scan.credential_type != "open":
-            self._scans.append(self._open_scan(scan, gate))
+            self._scans.add(scan, gate, self._lines.centre_m(gate), self._walkers)
         return []
 
-    def step(self, people: People) -> list[PersonEntered | PersonLeft | Warning]:
-        """Everybody at a new instant. Returns who came in and who went out."""
+    def step(self, people: People) -> list[Passed]:
+        """Follow everybody to a new instant. Returns who came in and who went out."""
         now_ns = people.t_ns
-        results: list[PersonEntered | PersonLeft | Warning] = []
+        results: list[Passed] = []
         tracks = people.track_id.tolist()
         seen = people.seen_ns.tolist()
         places = list(map(tuple, people.position_m.tolist()))
         confirmed = people.confirmed.tolist()
         identity = people.identity.tolist()
-        near, walkers = self._near_a_gate(people.position_m), self._walkers
+        near, walkers = self._lines.near(people.position_m), self._walkers
         for row, track in enumerate(tracks):
             place, walker = places[row], walkers.get(track)
             if walker is None:
@@ -237,35 +194,30 @@ class Visits:
                 walker.identity = identity[row]
                 if walker.visit:
                     walker.visit.identity = min(walker.visit.identity, identity[row])
-            at_gate = False
-            if near[row]:
-                distance, beside, at_gate = self._gates_from(place)
-            if at_gate:
-                results += self._at_gates(walker, now_ns, distance, beside)
-            elif walker.sides:
-                walker.sides.clear()
-                walker.distance_m.clear()
-            if not walker.inside and confirmed[row] and walker.waiting is None:
-                waits = at_gate and walker.came_in is not None and track not in self._whose
-                if waits and not any(distance[gate] > LINE_MARGIN_M for gate in walker.came_in or ()):
-                    continue  # Crossing will tell.
-                known = walker.visit is not None or track in self._whose
-                results += self._came_back(walker, now_ns) if known else self._appeared(walker, now_ns)
+            position = self._lines.position(place) if near[row] else None
+            if position is not None and position.in_reach:
+                results += self._at_gates(walker, now_ns, position)
+            else:
+                position = None
+                if walker.passages:
+                    walker.passages.clear()
+            if confirmed[row] and walker.is_outside:
+                results += self._found_inside(walker, now_ns, position)
         results += self._vanished(set(tracks), now_ns)
         results += self._resolve_waiting(now_ns)
-        while self._scans and now_ns - self._scans[0].scan.t_ns > SCAN_VALID_S * 1e9:
-            self._scans.popleft()
-            self.ignored["gate: scan without anybody coming in"] += 1
+        expired = self._scans.expire(now_ns)
+        if expired:
+            self.ignored["gate: scan without anybody coming in"] += expired
         return results
 
-    def end(self, now_ns: int) -> list[PersonEntered | PersonLeft | Warning]:
-        """The streams have ended: whoever was on the way out has left, whoever was lost is reported."""
-        results: list[PersonEntered | PersonLeft | Warning] = []
+    def end(self, now_ns: int) -> list[Passed]:
+        """The streams have ended: people on their way out have left, lost people are given up."""
+        results: list[Passed] = []
         for walker in list(self._walkers.values()):
             if walker.waiting:
                 crossed_ns, gate = walker.waiting
                 results += self._enter(walker, crossed_ns, gate, self._take_scan(walker, gate, crossed_ns))
-        # Nobody will be seen again: who was not in view at the end is as gone as they will ever be.
+        # People who were not in view at the end will not be seen again.
         in_view = {t for t, w in self._walkers.items() if now_ns - w.seen_ns < IN_VIEW_S * 1e9}
         results += self._vanished(in_view, now_ns, after_s=IN_VIEW_S)
         for visit in list(self._open.values()):
@@ -275,94 +227,40 @@ class Visits:
 
     # ---- crossing ----------------------------------------------------------------------------------------------------
 
-    def _near_a_gate(self, places_m: np.ndarray) -> list[bool]:
-        """Of everybody, who may be within reach of a gate: near enough to its middle. Mostly hardly anybody is."""
-        apart_sq = ((places_m[:, None] - self._middles_m) ** 2).sum(axis=2)
-        near: list[bool] = (apart_sq < self._reach_sq).any(axis=1).tolist()
-        return near
-
-    def _gates_from(self, place: tuple[float, float]) -> tuple[list[float], list[bool], bool]:
-        """Signed distance to each gate's line (positive: store side), whether beside its segment, and whether within
-        reach of any. Plain numbers: a few people and gates are not worth a NumPy call each.
-        """
-        x, y = place
-        distance, beside, in_reach = [], [], False
-        for start_x, start_y, along_x, along_y, length in self._lines:
-            right, up = x - start_x, y - start_y
-            along = right * along_x + up * along_y
-            d = up * along_x - right * along_y
-            is_beside = -LINE_OVERHANG_M < along < length + LINE_OVERHANG_M
-            in_reach = in_reach or (is_beside and -GATE_REACH_M < d < GATE_REACH_M)
-            distance.append(d)
-            beside.append(is_beside)
-        return distance, beside, in_reach
-
-    def _at_gates(
-        self, walker: Walker, now_ns: int, distance: list[float], beside: list[bool]
-    ) -> Iterator[PersonEntered | PersonLeft | Warning]:
-        for gate in range(len(self._gates)):
-            d = distance[gate]
-            if not beside[gate] or abs(d) >= GATE_REACH_M:
-                walker.sides.pop(gate, None)
-                walker.distance_m.pop(gate, None)
+    def _at_gates(self, walker: Walker, now_ns: int, position: GatePosition) -> Iterator[Passed]:
+        """Follow a person within reach of a gate across its line."""
+        for gate, distance_m in enumerate(position.distance_m):
+            if not self._lines.in_reach(position, gate):
+                walker.passages.pop(gate, None)
                 continue
-            before = walker.distance_m.get(gate)
-            walker.distance_m[gate] = now_ns, d
-            if before and (before[1] < 0) != (d < 0):
-                share = before[1] / (before[1] - d)
-                walker.crossed_ns[gate] = before[0] + round(share * (now_ns - before[0]))
-            if abs(d) < LINE_MARGIN_M:
+            passage = walker.passages.get(gate)
+            if passage is None:
+                walker.passages[gate] = passage = Passage(now_ns, distance_m)
+            else:
+                passage.move(now_ns, distance_m)
+            side = passage.change_of_side()
+            if side == 0:
                 continue
-            side = 1 if d > 0 else -1
-            side_before = walker.sides.get(gate)
-            walker.sides[gate] = side
-            if side_before is None or side_before == side:
-                continue
-            crossed_ns = walker.crossed_ns.get(gate, now_ns)
-            if side == 1 and self._in[gate] and not walker.inside and walker.waiting is None:
+            crossed_ns = now_ns if passage.crossed_ns is None else passage.crossed_ns
+            if side == 1 and self._lines.inward[gate] and walker.is_outside:
                 yield from self._cross_in(walker, crossed_ns, gate)
             elif side == -1 and walker.waiting:
-                # Turned back before a scan was found: was never in.
+                # They turned back before a scan was found, and were never in.
                 walker.waiting = None
             elif side == -1 and walker.inside:
-                yield from self._leave(walker, crossed_ns, gate)
+                yield self._leave(walker, crossed_ns, gate)
 
-    def _cross_in(self, walker: Walker, crossed_ns: int, gate: int) -> list[PersonEntered | PersonLeft | Warning]:
+    def _cross_in(self, walker: Walker, crossed_ns: int, gate: int) -> list[Passed]:
         scan = self._take_scan(walker, gate, crossed_ns)
-        if scan is not None or self._gates[gate].credentials == ("open",):
+        if scan is not None or self._lines.is_open[gate]:
             return list(self._enter(walker, crossed_ns, gate, scan))
-        walker.waiting = crossed_ns, gate
+        walker.waiting = Entry(crossed_ns, gate)
         return []
 
-    def _open_scan(self, scan: GateScan, gate: int) -> _OpenScan:
-        """A scan with who may have made it: somebody at the gate who has not come in yet and has not scanned."""
-        middle = self._start_m[gate] + 0.5 * self._length_m[gate] * self._along[gate]
-        claimed = {open_scan.track_id for open_scan in self._scans}
-        apart = [
-            (math.dist(walker.last_m, middle), walker.track_id)
-            for walker in self._walkers.values()
-            if not walker.inside and walker.waiting is None
-        ]
-        at_gate = [track for away_m, track in sorted(apart) if away_m < SCAN_REACH_M]
-        free = [track for track in at_gate if track not in claimed]
-        nearest = free[0] if free else None
-        away = frozenset(track for away_m, track in apart if away_m > SCAN_AWAY_M)
-        return _OpenScan(scan, gate, nearest, frozenset(at_gate) - {nearest}, away)
+    def _take_scan(self, walker: Walker, gate: int, crossed_ns: int) -> OpenScan | None:
+        return self._scans.take(walker, gate, crossed_ns, self._walkers)
 
-    def _take_scan(self, walker: Walker, gate: int, crossed_ns: int) -> _OpenScan | None:
-        """The scan that this person made: the one during which they stood at the gate, else the oldest of nobody's.
-
-        Nobody gets the scan of somebody who still stands outside, nor one that was made while they were elsewhere.
-        """
-        at_gate = [s for s in self._scans if s.gate == gate and s.scan.t_ns <= crossed_ns + SCAN_LATE_S * 1e9]
-        mine = [s for s in at_gate if s.track_id == walker.track_id or self._goes_on(walker, s)]
-        nobodys = [s for s in at_gate if s.track_id is None or s.track_id not in self._walkers]
-        for open_scan in mine or [s for s in nobodys if walker.track_id not in s.away]:
-            self._scans.remove(open_scan)
-            return open_scan
-        return None
-
-    def _resolve_waiting(self, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
+    def _resolve_waiting(self, now_ns: int) -> Iterator[Passed]:
         for walker in self._walkers.values():
             if walker.waiting is None:
                 continue
@@ -371,172 +269,172 @@ class Visits:
             if scan is not None or now_ns - crossed_ns > SCAN_WAIT_S * 1e9:
                 yield from self._enter(walker, crossed_ns, gate, scan)
 
-    def _enter(
-        self, walker: Walker, t_ns: int, gate: int | None, scan: _OpenScan | None
-    ) -> Iterator[PersonEntered | PersonLeft | Warning]:
+    def _enter(self, walker: Walker, t_ns: int, gate: int | None, scan: OpenScan | None) -> Iterator[Passed]:
+        """A person is in: under the account of their scan, as staff, or without a credential."""
         walker.waiting = None
         walker.inside = True
-        gate_id = self._gates[gate].id if gate is not None else None
+        gate_id = self._lines.ids[gate] if gate is not None else None
         if scan is not None and scan.scan.credential_type == "staff":
-            self._belongs(walker, None)
+            self._assign(walker, None)
             yield PersonEntered(t_ns, walker.track_id, gate_id, None, None, staff=True)
             return
         account = scan.scan.account if scan else None
         visit = self._by_account.get(account) if account is not None else None
         if visit is None:
-            self._n_visits += 1
-            visit = Visit(f"{self._store.id}-{t_ns // 1_000_000}-{self._n_visits}", account, t_ns if gate_id else None)
-            self._open[visit.id] = visit
-            if account is not None:
-                self._by_account[account] = visit
+            visit = self._open_visit(account, t_ns, seen_entering=gate_id is not None)
         visit.identity = min(visit.identity, walker.identity)
-        self._belongs(walker, visit)
+        self._assign(walker, visit)
         yield PersonEntered(t_ns, walker.track_id, gate_id, account, visit.id)
         if scan is not None:
-            if scan.lost is not None and not self._goes_on(walker, scan):
-                visit.doubts.append(Reason(ReasonKind.SCANNED_PERSON_LOST, gate=gate_id))
-            visit.beside |= scan.beside
-            unscanned = [w for w in self._walkers.values() if w.track_id in scan.beside and w.visit]
-            if any(w.visit is not None and w.visit.account is None for w in unscanned):
-                visit.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
+            self._doubt_scan(walker, visit, scan, gate_id)
         if account is None:
             for other in self._open.values():
                 if walker.track_id in other.beside:
                     other.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
-            yield Warning(t_ns, WarningKind.NO_CREDENTIAL, visit.id, gate=gate_id)
+            yield StoreWarning(t_ns, WarningKind.NO_CREDENTIAL, visit.id, gate=gate_id)
 
-    def _goes_on(self, walker: Walker, open_scan: _OpenScan) -> bool:
-        """Whether somebody is the one who scanned, lost from sight for a moment and found under another track."""
-        lost = open_scan.lost
-        owner = self._walkers.get(open_scan.track_id) if open_scan.track_id is not None else None
-        if owner is not None and not owner.inside and owner.waiting is None:
-            lost = owner.seen_ns, owner.last_m
-        if lost is None:
-            return False
-        gap_s = (walker.first_ns - lost[0]) / 1e9
-        return 0.0 < gap_s < BLINK_S and math.dist(lost[1], walker.first_m) < RELINK_SLACK_M
+    def _doubt_scan(self, walker: Walker, visit: Visit, scan: OpenScan, gate_id: str | None) -> None:
+        """Note on a visit why the scan of a member may have been another person's."""
+        if scan.lost is not None and not reappears_as(walker, scan, self._walkers):
+            visit.doubts.append(Reason(ReasonKind.SCANNED_PERSON_LOST, gate=gate_id))
+        visit.beside |= scan.beside
+        beside = (w.visit for w in self._walkers.values() if w.track_id in scan.beside)
+        if any(other is not None and other.account is None for other in beside):
+            visit.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
 
-    def _belongs(self, walker: Walker, visit: Visit | None) -> None:
-        """This person is of a visit, or of the staff (None)."""
-        walker.visit = visit
-        if visit is not None:
-            visit.members.add(walker.track_id)
-            visit.inside.add(walker.track_id)
-        self._whose[walker.track_id] = visit
-        if len(self._whose) > REMEMBERED_MAX:
-            del self._whose[next(iter(self._whose))]
-
-    def _leave(self, walker: Walker, t_ns: int, gate: int) -> Iterator[PersonLeft]:
+    def _leave(self, walker: Walker, t_ns: int, gate: int) -> PersonLeft:
         walker.inside = False
         visit = walker.visit
-        gate_id = self._gates[gate].id
         if visit is not None:
-            visit.inside.discard(walker.track_id)
-            visit.lost.pop(walker.track_id, None)
-            visit.exit_ns = max(visit.exit_ns or t_ns, t_ns)
-        yield PersonLeft(t_ns, walker.track_id, gate_id, visit.account if visit else None, visit.id if visit else None)
+            visit.left(walker.track_id, t_ns)
+        account, visit_id = (visit.account, visit.id) if visit else (None, None)
+        return PersonLeft(t_ns, walker.track_id, self._lines.ids[gate], account, visit_id)
 
-    # ---- appearing and vanishing -------------------------------------------------------------------------------------
+    # ---- groups ------------------------------------------------------------------------------------------------------
 
-    def _appeared(self, walker: Walker, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
-        """Somebody inside whom no gate has seen: came in unseen, or was lost before under another track."""
-        if not self._gates or not inside_polygon(self._store.floor, *walker.last_m):
+    def _open_visit(self, account: str | None, t_ns: int, seen_entering: bool) -> Visit:
+        self._n_visits += 1
+        visit_id = f"{self._store.id}-{t_ns // 1_000_000}-{self._n_visits}"
+        visit = Visit(visit_id, account, t_ns if seen_entering else None)
+        self._open[visit.id] = visit
+        if account is not None:
+            self._by_account[account] = visit
+        return visit
+
+    def _assign(self, walker: Walker, visit: Visit | None) -> None:
+        """A person belongs to a visit, or to the staff (None)."""
+        walker.visit = visit
+        if visit is not None:
+            visit.admit(walker)
+        self._visits[walker.track_id] = visit
+        if len(self._visits) > REMEMBERED_MAX:
+            del self._visits[next(iter(self._visits))]
+
+    def _close(self, visit: Visit) -> None:
+        del self._open[visit.id]
+        if visit.account is not None and self._by_account.get(visit.account) is visit:
+            del self._by_account[visit.account]
+
+    # ---- people who were not seen coming in --------------------------------------------------------------------------
+
+    def _found_inside(self, walker: Walker, now_ns: int, position: GatePosition | None) -> Iterator[Passed]:
+        """A confirmed person who counts as outside; position is set where they are within reach of a gate."""
+        known = walker.track_id in self._visits
+        if position is not None and walker.entries is not None and not known:
+            past_a_line = any(position.distance_m[gate] > LINE_MARGIN_M for gate in walker.entries)
+            if not past_a_line:
+                return
+        if known or walker.visit is not None:
+            yield from self._came_back(walker, now_ns)
+        else:
+            yield from self._appeared(walker, now_ns)
+
+    def _appeared(self, walker: Walker, now_ns: int) -> Iterator[Passed]:
+        """A person inside whom no gate has seen: came in unseen, or was lost before under another track."""
+        if not self._store.gate or not inside_polygon(self._store.floor, *walker.last_m):
             return
-        first, beside, _ = self._gates_from(walker.first_m)
-        last, _, at_gate = self._gates_from(walker.last_m)
-        entries = [g for g in range(len(self._gates)) if self._in[g]]
-        came_in = [g for g in entries if beside[g] and -LINE_MARGIN_M < first[g] < GATE_REACH_M]
-        walker.came_in = came_in
-        if at_gate:
-            # Still at a gate: first seen just behind an entry's line, or crossing will tell.
-            gate = next((g for g in came_in if last[g] > LINE_MARGIN_M), None)
+        first, last = self._lines.position(walker.first_m), self._lines.position(walker.last_m)
+        walker.entries = entries = self._lines.entries_behind(first)
+        if last.in_reach:
+            # Still at a gate: first seen just behind an entry's line, or they will cross one.
+            gate = next((g for g in entries if last.distance_m[g] > LINE_MARGIN_M), None)
             if gate is not None:
                 yield from self._cross_in(walker, walker.first_ns, gate)
             return
-        if entries and (came_in or not inside_polygon(self._store.floor, *walker.first_m)):
+        all_entries = [g for g in range(len(self._lines)) if self._lines.inward[g]]
+        if all_entries and (entries or not inside_polygon(self._store.floor, *walker.first_m)):
             # Seen outside and now inside: the crossing itself was not seen.
-            gate = min(came_in or entries, key=lambda g: abs(first[g]))
+            gate = min(entries or all_entries, key=lambda g: abs(first.distance_m[g]))
             yield from self._cross_in(walker, now_ns, gate)
             return
         if now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9:
             return
-        reachable = []
-        for visit in self._open.values():
-            for track, (lost_ns, place) in visit.lost.items():
-                away = math.dist(place, walker.first_m)
-                if (
-                    lost_ns <= walker.first_ns
-                    and away < RELINK_SLACK_M + WALK_MAX_MPS * (walker.first_ns - lost_ns) / 1e9
-                ):
-                    reachable.append((visit, track))
+        reachable = self._lost_within_reach(walker)
         if len(reachable) == 1:
-            visit, track = reachable[0]
-            del visit.lost[track]
-            # The only one missing is found where they can be; the doubt that remains belongs on the receipt.
-            visit.identity = min(visit.identity, 0.97)
-            walker.inside = True
-            self._belongs(walker, visit)
-            yield PersonEntered(now_ns, walker.track_id, None, visit.account, visit.id)
+            yield self._found_again(walker, *reachable[0], now_ns)
             return
         for visit, _ in reachable:
             visit.doubts.append(Reason(ReasonKind.LOST_AMONG_OTHERS))
         yield from self._enter(walker, walker.first_ns, None, None)
 
-    def _came_back(self, walker: Walker, now_ns: int) -> Iterator[PersonEntered | PersonLeft | Warning]:
-        """Somebody who was lost, or seemed to have left, under the same track as before."""
-        track, visit = walker.track_id, self._whose.get(walker.track_id)
+    def _lost_within_reach(self, walker: Walker) -> list[tuple[Visit, int]]:
+        """Visits and tracks of lost people who could have walked to where a track appeared."""
+        reachable = []
+        for visit in self._open.values():
+            for track, (lost_ns, place) in visit.lost.items():
+                gap_s = (walker.first_ns - lost_ns) / 1e9
+                if gap_s >= 0 and math.dist(place, walker.first_m) < RELINK_SLACK_M + WALK_MAX_M_S * gap_s:
+                    reachable.append((visit, track))
+        return reachable
+
+    def _found_again(self, walker: Walker, visit: Visit, track: int, now_ns: int) -> PersonEntered:
+        """The only person missing is found where they can be; the doubt that remains lowers the visit's identity."""
+        del visit.lost[track]
+        visit.identity = min(visit.identity, RELINKED_IDENTITY)
+        walker.inside = True
+        self._assign(walker, visit)
+        return PersonEntered(now_ns, walker.track_id, None, visit.account, visit.id)
+
+    def _came_back(self, walker: Walker, now_ns: int) -> Iterator[Passed]:
+        """A person who was lost, or seemed to have left, under the same track as before."""
+        track, visit = walker.track_id, self._visits.get(walker.track_id)
         if visit is not None and track in visit.lost:
             del visit.lost[track]
-        elif self._at_a_gate(walker) or not inside_polygon(self._store.floor, *walker.last_m):
+        elif self._lines.position(walker.last_m).in_reach or not inside_polygon(self._store.floor, *walker.last_m):
             return
         elif visit is not None and visit.id not in self._open:
             # The bill was written when they seemed to have left; whatever they take now is not on it.
             yield from self._enter(walker, now_ns, None, None)
             return
         walker.inside = True
-        self._belongs(walker, visit)
+        self._assign(walker, visit)
 
-    def _at_a_gate(self, walker: Walker) -> bool:
-        return self._gates_from(walker.last_m)[2]
+    # ---- people out of sight -----------------------------------------------------------------------------------------
 
-    def _vanished(
-        self, present: set[int], now_ns: int, after_s: float = VANISHED_S
-    ) -> Iterator[PersonEntered | PersonLeft | Warning]:
+    def _vanished(self, present: set[int], now_ns: int, after_s: float = VANISHED_S) -> Iterator[Passed]:
+        """People unseen for after_s have left, are lost, or are forgotten; present: tracks of this instant."""
         for track, walker in list(self._walkers.items()):
             if now_ns - walker.seen_ns < after_s * 1e9:
                 continue
             if walker.inside:
-                gate = self._exit_near(walker.last_m)
+                gate = self._lines.exit_near(walker.last_m, VANISHED_NEAR_M)
                 if gate is not None:
-                    yield from self._leave(walker, walker.seen_ns, gate)
+                    yield self._leave(walker, walker.seen_ns, gate)
                 elif track not in present:
                     walker.inside = False
                     if walker.visit is not None:
                         walker.visit.inside.discard(track)
-                        walker.visit.lost.setdefault(track, (walker.seen_ns, walker.last_m))
+                        walker.visit.lost.setdefault(track, walker.last_seen)
             if track not in present and (walker.visit is None or walker.visit.id not in self._open):
                 del self._walkers[track]
-                for open_scan in self._scans:
-                    if open_scan.track_id == track:
-                        open_scan.lost = walker.seen_ns, walker.last_m
+                self._scans.lose(walker)
         for visit in list(self._open.values()):
             for track, (lost_ns, _) in list(visit.lost.items()):
                 if now_ns - lost_ns > LOST_S * 1e9:
                     yield from self._give_up(visit, track, now_ns)
 
-    def _give_up(self, visit: Visit, track: int, now_ns: int) -> Iterator[Warning]:
-        lost_ns, _ = visit.lost.pop(track)
-        visit.exit_ns = max(visit.exit_ns or lost_ns, lost_ns)
+    def _give_up(self, visit: Visit, track: int, now_ns: int) -> Iterator[StoreWarning]:
+        """A lost person will not be found again."""
+        visit.left(track, visit.lost[track].seen_ns)
         visit.doubts.append(Reason(ReasonKind.LOST_INSIDE))
-        yield Warning(now_ns, WarningKind.PERSON_LOST, visit.id)
-
-    def _exit_near(self, place: tuple[float, float]) -> int | None:
-        distance, beside, _ = self._gates_from(place)
-        gates = range(len(self._gates))
-        near = [g for g in gates if self._out[g] and beside[g] and abs(distance[g]) < VANISHED_NEAR_M]
-        return min(near, key=lambda g: abs(distance[g])) if near else None
-
-    def _close(self, visit: Visit) -> None:
-        del self._open[visit.id]
-        if visit.account is not None and self._by_account.get(visit.account) is visit:
-            del self._by_account[visit.account]
+        yield StoreWarning(now_ns, WarningKind.PERSON_LOST, visit.id)

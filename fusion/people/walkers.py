@@ -1,0 +1,63 @@
+"""One track, as the gates see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from fusion.people.gate_lines import Passage, Place
+
+if TYPE_CHECKING:
+    from fusion.people.visits import Visit
+
+
+class Entry(NamedTuple):
+    """A gate that a person crossed on the way in, and when."""
+
+    crossed_ns: int
+    gate: int
+
+
+class LastSeen(NamedTuple):
+    """When and where a person was last seen."""
+
+    seen_ns: int
+    place: Place
+
+
+@dataclass
+class Walker:
+    """One track.
+
+    Attributes:
+        first_ns, first_m: when and where the track was first reported.
+        seen_ns, last_m: when a camera last saw the person, and their newest place.
+        passages: by gate, for the gates in reach.
+        inside: whether the person is in the store.
+        identity: probability that the track followed one person throughout.
+        visit: that the person belongs to; None for staff, and before they came in.
+        waiting: the entry that they crossed without a scan of their own.
+        entries: entries just behind whose line they were first seen; None until that matters.
+    """
+
+    track_id: int
+    first_ns: int
+    first_m: Place
+    last_m: Place
+    seen_ns: int
+    passages: dict[int, Passage] = field(default_factory=dict)
+    inside: bool = False
+    identity: float = 1.0
+    visit: Visit | None = None
+    waiting: Entry | None = None
+    entries: list[int] | None = None
+
+    @property
+    def last_seen(self) -> LastSeen:
+        """When and where the person was last seen."""
+        return LastSeen(self.seen_ns, self.last_m)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the person may still make a scan: neither inside nor past an entry."""
+        return not self.inside and self.waiting is None
