@@ -9,6 +9,15 @@ from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
     from fusion.money.ledger import Ledger
+    from fusion.store.models import Store
+
+
+def load_store(path_or_name: str) -> Store:
+    """The store of a folder, or the example store of this name. Raises ConfigError with every fault."""
+    from fusion.example_stores.catalogue import store_folder
+    from fusion.store.models import Store
+
+    return Store.load(store_folder(path_or_name))
 
 
 def open_ledger(arguments: argparse.Namespace) -> Ledger:
@@ -24,15 +33,14 @@ def open_ledger(arguments: argparse.Namespace) -> Ledger:
 
     from fusion.errors import LedgerError
     from fusion.money.ledger import Ledger
-    from fusion.store.models import Store
 
     if "://" not in arguments.ledger and not Path(arguments.ledger).exists():
         raise LedgerError(f"{arguments.ledger}: the books do not exist; `fusion run` and `fusion serve` begin them")
-    return Ledger.open(arguments.ledger, Store.load(arguments.store), vault=arguments.vault)
+    return Ledger.open(arguments.ledger, load_store(arguments.store), vault=arguments.vault)
 
 
 def _declare_books(parser: argparse.ArgumentParser) -> None:
-    add_path(parser, "store", help="store folder")
+    add_path(parser, "store", help="store folder, or name of an example store")
     add_path(parser, "ledger", help="path or URL of the books")
     add_path(parser, "--vault", help="vault beside books in PostgreSQL")
 
@@ -56,10 +64,9 @@ def _forget(arguments: argparse.Namespace) -> int:
     import time
 
     from fusion.gates.privacy import Forgetting
-    from fusion.store.models import Store
 
     with open_ledger(arguments) as ledger:
-        forgetting = Forgetting(Store.load(arguments.store), ledger)
+        forgetting = Forgetting(load_store(arguments.store), ledger)
         if arguments.account is None:
             n_visits = forgetting.due(time.time_ns())
         else:
@@ -73,11 +80,9 @@ def _declare_privacy(parser: argparse.ArgumentParser) -> None:
 
 
 def _privacy(arguments: argparse.Namespace) -> int:
-    from fusion.example_stores.catalogue import store_folder
     from fusion.gates.privacy import holdings_text
-    from fusion.store.models import Store
 
-    print(holdings_text(Store.load(store_folder(arguments.store))))
+    print(holdings_text(load_store(arguments.store)))
     return 0
 
 

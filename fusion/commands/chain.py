@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fusion.commands.books import open_ledger
+from fusion.commands.books import load_store, open_ledger
 from fusion.commands.parser import Command, add_path
 from fusion.commands.signals import stop_signals
 
@@ -90,9 +90,8 @@ def _shipment(arguments: argparse.Namespace) -> Iterator[_Shipment]:
     from fusion.errors import ConfigError, LedgerError
     from fusion.live.outbox import Outbox
     from fusion.money.retailers import Chain
-    from fusion.store.models import Store
 
-    store = Store.load(arguments.store)
+    store = load_store(arguments.store)
     retailer = None
     if arguments.retailers:
         try:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusion.commands.books import open_ledger
+from fusion.commands.books import load_store, open_ledger
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    add_path(parser, "store", help="store folder")
+    add_path(parser, "store", help="store folder, or name of an example store")
     parser.add_argument("--ledger", required=True, help="path or URL of the books")
     add_path(parser, "--vault", help="vault beside books in PostgreSQL")
     add_path(parser, "--users", help="file of the people who may sign in (users.json beside books that are a file)")
@@ -39,9 +39,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from fusion.errors import FusionError
     from fusion.show.console.users import Users
-    from fusion.store.models import Store
 
-    store = Store.load(arguments.store)
+    store = load_store(arguments.store)
     path = _beside_ledger(arguments, arguments.users, "users.json")
     if path is None:
         raise FusionError("--users is missing; books on a server have no users.json beside them, so name the file")
@@ -116,7 +115,7 @@ CONSOLE = Command(
         "STORE --ledger out/ledger.sqlite --add-user anna",
         "STORE --ledger out/ledger.sqlite",
     ),
-    {0: "ended by Ctrl-C, or the user was added"},
+    {0: "the user was added; the page itself runs until Ctrl-C"},
     _declare,
     _run,
 )

@@ -15,7 +15,7 @@ from fusion.simulation import Scenario
 from fusion.store.models import Store
 from fusion.store.values import StrictModel, validation_faults
 
-FILE = "example.toml"
+EXAMPLE_FILE = "example.toml"
 
 
 class Example(StrictModel):
@@ -42,7 +42,7 @@ class Example(StrictModel):
     @classmethod
     def load(cls, folder: Path) -> Example:
         """Read example.toml of a store folder. Raises ConfigError with every fault."""
-        path = folder / FILE
+        path = folder / EXAMPLE_FILE
         try:
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except tomllib.TOMLDecodeError as error:
@@ -57,4 +57,4 @@ class Example(StrictModel):
             settings = {**self.scenario, **changes}
             return Scenario(seed=seed, start_ns=int(local.timestamp()) * 10**9, **settings)
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"{FILE}: {error}") from None
+            raise ConfigError(f"{EXAMPLE_FILE}: {error}") from None

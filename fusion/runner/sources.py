@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from fusion.errors import FusionError
 from fusion.files.recordings import Recording
 from fusion.observations import Observation
-from fusion.runner import example as example_file
-from fusion.runner.example import Example
+from fusion.runner.example import EXAMPLE_FILE, Example
 from fusion.runner.settings import RunSettings
 from fusion.runner.truth import TrueVisit, recorded_visits, simulated_visits
 from fusion.simulation import Scenario, Simulation, demo_store
@@ -82,7 +81,7 @@ def _simulated(settings: RunSettings) -> Source:
     """The demonstration shop, or the store of a folder; with an example.toml also its customers' credentials."""
     store = Store.load(settings.store) if settings.store else demo_store()
     example = None
-    if settings.store and (settings.store / example_file.FILE).exists():
+    if settings.store and (settings.store / EXAMPLE_FILE).exists():
         example = Example.load(settings.store)
     asked = {"minutes": settings.minutes, "shoppers": settings.shoppers}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
