@@ -44,7 +44,7 @@ PLACED_RIGHT, PLACED_ELSEWHERE = 0.3, 0.02
 ODD_TAKEN, MAIN_SHARE = 0.08, (0.35, 0.65)
 # A put-back of what no cart nearby holds is considered only if nothing else fits.
 LOG_BROUGHT = math.log(1e-4)
-# A put-back by a person whom no camera sees: there are few of them, and they hold little.
+# A put-back by a person in no camera's view: there are few of them, and they hold little.
 LOG_UNSEEN_PUT = math.log(0.05)
 # A second person takes something in the second that a load takes to settle: people at a shelf take something every six
 # seconds. And one person has a hand for each of two things.

@@ -57,7 +57,7 @@ ELBOW_REACH_M, SHOULDER_REACH_M, REACH_SD_M = 0.40, 0.75, 0.10
 # NEAR_M.
 BODY_DISTANCE_M, BODY_SLACK_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M = 0.55, 0.1, 0.25, 0.40
 NEAR_M = 2.0
-# Weight of an actor whom no camera sees, against one person in view with ratio 1.
+# Weight of an actor in no camera's view, against one person in view with ratio 1.
 UNSEEN_WEIGHT = 0.002
 TENTATIVE_RATIO = 0.3
 # People whose ratio is below this cannot compete with an unseen actor.

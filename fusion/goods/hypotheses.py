@@ -7,7 +7,7 @@ one event at a time:
     P(h, c | e_1 .. e_k)  ∝  P(h | e_1 .. e_(k-1))  p(e_k | c) P(c)  P(c | h),
 
 where p(e_k | c) P(c) weighs a candidate of the new event by weight, place and hands, and P(c | h) by what happened
-before: only what a cart holds can come back, nobody has a hand in two places, and a load that undoes an earlier one
+before: only what a cart holds can come back, no hand is in two places at once, and a load that undoes an earlier one
 weighs the same. The probability of a candidate is its marginal, the sum of P(h) over the hypotheses that pick it.
 
 - *Clusters* (Reid, section V). Events that do not constrain each other are independent, so every set of events that do

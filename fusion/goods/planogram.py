@@ -194,7 +194,7 @@ class Planogram:
             delta_g: (n,) grams on each of them, negative where goods were taken.
             noise_g2: variance of the sum from noise.
             limit: at most this many are returned.
-            log_prior: (n_products,) replaces what the planogram says about the place.
+            log_prior: (n_products,) replaces the planogram's own prior of the place.
         """
         total = float(delta_g.sum())
         load = abs(total)

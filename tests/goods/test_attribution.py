@@ -51,13 +51,13 @@ def test_the_hand_at_the_plate_takes() -> None:
     assert attributor.cart([8]).items == {} and attributor.cart([8]).probability > 0.97
 
 
-def test_an_unseen_wrist_is_made_up_for_by_the_forearm() -> None:
+def test_the_forearm_stands_in_for_an_unseen_wrist() -> None:
     history = at_shelf({7: None, 8: plate_hand(7)})
     belief = attributor_of(STORE).observe(event(5.0, {3: -246.0}), history)
     assert top(belief) == (7, GTINS[3], -1)
 
 
-def test_nobody_near_is_somebody_unknown() -> None:
+def test_without_anyone_near_the_person_is_unknown() -> None:
     belief = attributor_of(STORE).observe(event(5.0, {3: -246.0}), history_of([]))
     assert top(belief) == (None, GTINS[3], -1)
     far = at_shelf({7: (8.0, 8.0, 1.0)})
@@ -87,7 +87,7 @@ def test_only_what_is_held_comes_back() -> None:
 
 
 def test_a_put_back_revises_an_earlier_doubt() -> None:
-    """Either may have taken the piece; later one of them puts it back alone, so that one had it."""
+    """Either may have taken the piece. Later one of them puts it back alone, so that person had it."""
     attributor = attributor_of(STORE)
     close = at_shelf({7: plate_hand(3), 8: plate_hand(3)})
     doubtful = attributor.observe(event(5.0, {3: -246.0}), close)
@@ -122,15 +122,15 @@ def test_goods_that_leave_and_come_again_are_no_lean() -> None:
     assert cart.items == {GTINS[3]: 1} and cart.probability > 0.95
 
 
-def test_a_load_of_nobodys_goods_is_nothing() -> None:
+def test_a_load_that_fits_no_product_is_nothing() -> None:
     attributor = attributor_of(STORE)
     belief = attributor.observe(event(5.0, {3: 1234.0}), at_shelf({7: plate_hand(3)}))
     assert belief.nothing > 0.5
     assert attributor.cart([7]).items == {}
 
 
-def test_a_long_lean_charges_nobody() -> None:
-    """The load of a leaning arm weighs what a product weighs that lies there, but nobody held one."""
+def test_a_long_lean_charges_no_one() -> None:
+    """The load of a leaning arm weighs as much as a product that lies there, but no cart held one."""
     attributor = attributor_of(STORE)
     history = at_shelf({7: plate_hand(3)})
     attributor.observe(event(5.0, {3: 246.0}), history)
@@ -139,7 +139,7 @@ def test_a_long_lean_charges_nobody() -> None:
     assert attributor.cart([7]).items == {}
 
 
-def test_a_look_at_the_hand_tells_twins_apart() -> None:
+def test_a_sighting_in_the_hand_separates_twins() -> None:
     twins = shop()
     products = list(twins.products)
     products[4] = products[4].model_copy(update={"weight_g": products[3].weight_g + 1.0})
@@ -155,8 +155,8 @@ def test_a_look_at_the_hand_tells_twins_apart() -> None:
     assert not attributor.sight(T0, "nowhere", GTINS[4], 0.9)
 
 
-def test_a_wrong_look_at_the_hand_does_not_make_a_load_nothing() -> None:
-    """Who moves nothing shows no more than who moves another product."""
+def test_a_wrong_sighting_does_not_make_a_load_nothing() -> None:
+    """To a classifier, a hand that moves nothing looks like a hand with another product."""
     history, nothing = at_shelf({7: plate_hand(3)}), []
     for seen in (None, GTINS[0]):
         attributor = attributor_of(STORE)
@@ -170,7 +170,7 @@ def test_a_wrong_look_at_the_hand_does_not_make_a_load_nothing() -> None:
 
 
 def test_two_people_may_share_a_load() -> None:
-    """Two hands at a plate that loses two pieces: slowly, one each; in a twentieth of a second, one of them both."""
+    """A plate with two hands loses two pieces: slowly, one each; in a twentieth of a second, both to one person."""
     both = at_shelf({7: plate_hand(3), 8: plate_hand(3)})
     slow, fast = attributor_of(STORE), attributor_of(STORE)
     slow.observe(replace(event(5.0, {3: -491.0}), rise_s=0.4), both)
@@ -179,7 +179,7 @@ def test_two_people_may_share_a_load() -> None:
     assert fast.cart([7]).items == {GTINS[3]: 2} and fast.cart([8]).items == {}
 
 
-def test_a_plate_that_does_not_report_makes_doubtful() -> None:
+def test_a_reach_into_a_plate_that_does_not_report_makes_a_cart_doubtful() -> None:
     history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
     attributor = attributor_of(STORE)
     attributor.watch([3], history, T0 + 9 * 10**9)
@@ -209,7 +209,7 @@ def test_people_of_one_visit_share_a_cart() -> None:
     assert top(belief) == (9, GTINS[3], 1)
 
 
-def test_settling_hands_out_what_is_theirs_alone() -> None:
+def test_settling_releases_events_that_concern_no_one_else() -> None:
     attributor = attributor_of(STORE)
     attributor.observe(event(5.0, {3: -246.0}), at_shelf({7: plate_hand(3)}))
     attributor.observe(event(6.0, {5: -90.0}), at_shelf({8: plate_hand(5)}))
@@ -271,7 +271,7 @@ def test_capacity_is_bounded(limit: int) -> None:
 
 
 def people_of(folder: Path, seed: int) -> tuple[ArmHistory, dict[int, str]]:
-    """The recorded truth about people with 3 cm of noise and three of ten wrists missing."""
+    """The recorded true people, with 3 cm of noise and three of ten wrists missing; and their accounts."""
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(seed)
@@ -303,16 +303,17 @@ def test_simulated_visits_come_out_right(name: str) -> None:
     planogram = Planogram(recording.store)
     monitor, attributor = ShelfMonitor(recording.store, planogram), Attributor(recording.store, planogram)
     history, account = people_of(folder, seed=1)
-    for person, of in account.items():
-        attributor.join(person, of)
-    for one in events(monitor, [o for o in recording.observations() if isinstance(o, ShelfReading)]):
-        attributor.observe(one, history)
+    for person, visit_account in account.items():
+        attributor.join(person, visit_account)
+    readings = [row for row in recording.observations() if isinstance(row, ShelfReading)]
+    for shelf_event in events(monitor, readings):
+        attributor.observe(shelf_event, history)
     right = []
     for line in (folder / "truth/visits.jsonl").read_text().splitlines():
         visit = json.loads(line)
-        cart = attributor.cart([person for person, of in account.items() if of == visit["account"]])
+        cart = attributor.cart([person for person, name in account.items() if name == visit["account"]])
         right.append(cart.items == visit["items"])
-        # Two hands side by side over one plate may be mistaken, but then the cart says so.
+        # Two hands side by side over one plate may be mistaken, but then the cart is uncertain.
         assert right[-1] or cart.probability < 0.7, (visit["account"], cart)
     assert all(right) or name == "companions"
     with open(folder / "truth/events.csv") as file:
@@ -325,8 +326,8 @@ def test_real_picks_are_the_right_products() -> None:
     recording = Recording(REAL / "nanostore_visit")
     planogram = Planogram(recording.store)
     monitor, attributor = ShelfMonitor(recording.store, planogram), Attributor(recording.store, planogram)
-    readings = [o for o in recording.observations() if isinstance(o, ShelfReading)]
-    beliefs = [attributor.observe(one, history_of([])) for one in events(monitor, readings)]
+    readings = [row for row in recording.observations() if isinstance(row, ShelfReading)]
+    beliefs = [attributor.observe(shelf_event, history_of([])) for shelf_event in events(monitor, readings)]
     with open(REAL / "nanostore_visit/truth/events.csv") as file:
         truth = list(csv.DictReader(file))
     assert [top(belief) for belief in beliefs] == [(None, row["gtin"], int(row["quantity"])) for row in truth]

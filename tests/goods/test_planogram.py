@@ -1,4 +1,7 @@
-"""An engine has one planogram: attribution writes it, the scales read it, and a snapshot does not split it."""
+"""The planogram: where plates stand, what a load may be, and that an engine has exactly one.
+
+Attribution writes it, the scales read it, and a snapshot does not split it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,54 @@ import types
 from pathlib import Path
 
 import numpy as np
+from goods.shop import STORE, shop
 
 from fusion import Engine
 from fusion.files.recordings import Recording
-from fusion.goods.planogram import Planogram
+from fusion.goods.planogram import Planogram, Rows
 from fusion.snapshots import resume, snapshot
+
+
+def test_rows_are_found_by_geometry() -> None:
+    rows = Rows(shop(n_plates=5, rows=3))
+    assert [[int(rows.place[p]) for p in members] for members in rows.members] == [[0, 1, 2, 3, 4]] * 3
+    turned = shop(n_plates=5)
+    places = [{"yaw": -np.pi / 2, "x": 1.0, "y": 2.0 - 0.1 * i} for i in range(5)]
+    plates = [plate.model_copy(update=place) for plate, place in zip(turned.plates, places)]
+    rows = Rows(turned.model_copy(update={"plates": tuple(plates)}))
+    assert rows.members == [[0, 1, 2, 3, 4]]
+
+
+def test_identifications_prefer_what_lies_there() -> None:
+    planogram = Planogram(STORE)
+    best = planogram.identify(np.array([3]), np.array([-250.0]), 1.0)
+    assert (best.product[0], best.quantity[0]) == (3, -1)
+    best = planogram.identify(np.array([2, 3]), np.array([-62.0, -62.0]), 1.0)
+    assert (best.product[0], best.quantity[0]) == (2, -2)
+
+
+def test_an_empty_count_does_not_hide_what_is_planned_there() -> None:
+    """Shelves are filled unseen: a load that leaves a plate counted empty is still what is planned there."""
+    planogram = Planogram(STORE)
+    facing = STORE.planogram[0]
+    plate = [plate.plate for plate in STORE.plates].index(facing.plate)
+    product = planogram.gtins.index(facing.gtin)
+    plates, delta_g = np.array([plate]), np.array([-planogram.weight_g[product]])
+    counted = planogram.log_place(plates, delta_g)[product]
+    planogram.move(plate, product, -1000.0)
+    empty = planogram.log_place(plates, delta_g)
+    assert empty[product] < counted, "the count is evidence"
+    assert empty[product] == empty.max(), "and no more than that"
+
+
+def test_a_misplaced_piece_can_be_taken_again() -> None:
+    planogram = Planogram(STORE)
+    before = planogram.identify(np.array([0]), np.array([-371.0]), 1.0)
+    at = before.product.tolist().index(4)
+    planogram.move(0, 4, 1.0)
+    after = planogram.identify(np.array([0]), np.array([-371.0]), 1.0)
+    assert after.product[0] == 4
+    assert after.log_place[0] > before.log_place[at] + 3.0
 
 
 def planograms(engine: Engine) -> list[Planogram]:
@@ -48,7 +94,7 @@ def test_it_stays_one_through_a_snapshot_and_a_changed_store(small_recording: Pa
     engine = Engine(recording.store)
     for observation in recording.observations():
         engine.feed(observation)
-    fuller = tuple(one.model_copy(update={"stock": one.stock + 2}) for one in recording.store.planogram)
+    fuller = tuple(row.model_copy(update={"stock": row.stock + 2}) for row in recording.store.planogram)
     for store in (recording.store, recording.store.model_copy(update={"planogram": fuller})):
         resumed = resume(snapshot(engine), store)
         assert planograms(resumed) == [resumed.planogram]
