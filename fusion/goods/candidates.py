@@ -26,7 +26,7 @@ CANDIDATES_MAX = 48
 # Candidates less likely than the best by exp(14) are dropped, put-backs by exp(28), since the best candidate of a
 # put-back may turn out not to be held.
 LOG_CANDIDATE_SPREAD, LOG_PUT_SPREAD = 14.0, 28.0
-# Two parts are looked at only where they weigh the load no worse than the best single explanation by exp(9).
+# Two parts are considered only where they weigh the load no worse than the best single identification by exp(9).
 LOG_SHARED_SPREAD = 9.0
 SHARED_PEOPLE_MAX, SHARED_PIECES_MAX = 3, 3
 

@@ -1,8 +1,8 @@
 """Loads that may be a hand: held back until they are undone, or until they outlast a hand.
 
 People lean on shelves, press goods down before they lift them, and lift the edge of a plate. Such a load settles like
-any other and is gone a moment later. Whether goods moved is decided by comparing two explanations of what the plates
-show: the changes one by one, on top of the held load, or the net change since before the held load came.
+any other and is gone a moment later. Whether goods moved is decided by comparing the densities of two descriptions: the
+changes one by one, on top of the held load, or the net change since before the held load came.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STILL_S = 0.6
 # Where the step fits what lies there it is the other way round: two takes in a row are not one take of two pieces, and
 # a take and a put-back are not nothing.
 LOG_SHAKY_HAND, LOG_SHAKY_LOAD = 4.0, 5.0
-# Prior log odds that a load that was explained as it stood still stands.
+# The net change has to be likelier than the single changes by more than this log ratio.
 LOG_STANDS = 1.0
 # The plateau of a hand and the step after it may fall into one message.
 SAME_MESSAGE_NS = 250_000_000
@@ -42,7 +42,7 @@ class _Held:
         changes: as they were measured.
         before_g: level before the load, by plate.
         settled_ns: when it settled.
-        until_ns: how long it waits for its undoing.
+        until_ns: until when it waits for its undoing.
         event: the shelf event if it stays; None for a change too small to be a load, which is forgotten instead.
         certain: the load is there for good, and only its weight is open.
         log_stays: log odds, before its fit, that it is still there after its plates have changed again.
@@ -97,7 +97,7 @@ class HeldLoads:
         if resting:
             net = self._net(part, resting)
             net_partition = self._finder.partition(net.changes)
-            # What is explained as it stands stays so; a hand that left, or a load in two steps, must explain it better.
+            # The single changes stand, unless a hand that left, or a load in two steps, describes them better.
             log_stays = LOG_STANDS + sum(held.log_stays for held in resting)
             if net_partition.log_density + net.log_vanished > partition.log_density + log_stays:
                 self._drop(resting)
