@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomlkit
+
 from fusion.example_stores.catalogue import FOLDER
 from fusion.simulation import demo_store
 from fusion.store.models import PaymentPolicy, PrivacyPolicy, Store
@@ -218,10 +220,10 @@ def example(credential: str, **settings: Any) -> str:
         name: settings.pop(name) for name in ("email", "members", "lost", "staff_only_minutes") if name in settings
     }
     start = settings.pop("start")
-    lines = [f'credential = "{credential}"', f'start = "{start}" # on the store\'s clock']
-    lines += [f"{name} = {value!r}" for name, value in top_level.items()]
+    document = tomlkit.item({"credential": credential, "start": start, **top_level})
+    document["start"].comment("on the store's clock")
     scenario = {"minutes": 5.0, "shoppers": 8, **settings}
-    return "\n".join([*lines, "", "[scenario]", *(f"{name} = {value!r}" for name, value in scenario.items())]) + "\n"
+    return tomlkit.dumps(document) + "\n" + tomlkit.dumps({"scenario": scenario})
 
 
 def main(home: Path) -> None:

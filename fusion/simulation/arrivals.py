@@ -13,7 +13,7 @@ from fusion.simulation.scenario import GATE_HEADWAY_S, TAIL_S, Scenario
 
 @dataclass(frozen=True)
 class _Arrival:
-    """A person's arrival; `family` is the number of the shopper whom they belong to or follow, -1 for none."""
+    """A person's arrival; `family` is the number of the shopper they belong to or follow, -1 for none."""
 
     role: Role
     family: int

@@ -32,7 +32,7 @@ _FACE = ("nose", "l_eye", "r_eye", "l_ear", "r_ear")
 
 @dataclass(frozen=True)
 class _InView:
-    """A row for each person in each frame of whom enough is in the image.
+    """A row for each person and frame with enough of the person in the image.
 
     Attributes:
         frame, person: (n_rows,). points_px: (n_rows, n_joints, 2). depth_m, in_image, hidden: (n_rows, n_joints).
