@@ -61,7 +61,7 @@ class ReasonKind(StrEnum):
     DOUBTS_UNREADABLE = "doubts_unreadable"
     ACCOUNT_CHANGED = "account_changed"  # the visit was another account's before a restart
     NEIGHBOUR_REBILLED = "neighbour_rebilled"
-    # Stated in words by whoever embeds the engine (detail).
+    # Stated in words by the program that embeds the engine (detail).
     NOTE = "note"
 
 

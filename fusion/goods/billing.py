@@ -398,6 +398,9 @@ class Billing:
         bill = self._bills.get(visit.id)
         return self._attributor.cart(visit.members, None if bill is None else bill.received)
 
+    def _pieces(self, visit: Visit, gtin: str) -> int:
+        return self._held(visit).items.get(gtin, 0)
+
     def _find_hand_overs(
         self,
         visit: Visit,
@@ -422,7 +425,7 @@ class Billing:
         for taker in everybody:
             short = self._held(taker).short if taker.id in suspects else {}
             for gtin, pieces in short.items():
-                stock = {other.id: self._held(other).items.get(gtin, 0) for other in everybody if other is not taker}
+                stock = {other.id: self._pieces(other, gtin) for other in everybody if other is not taker}
                 holders = [holder for holder, n in stock.items() if n]
                 if taker is not visit and visit.id not in holders:
                     continue
@@ -451,14 +454,14 @@ class Billing:
 
     def _claim(self, visit: Visit, others: Sequence[Visit], sighting: CartSighting) -> None:
         """Find who gave the people in a zone what was sighted on them, if they do not hold it."""
-        present = [candidate for candidate in (visit, *others) if candidate.id in sighting.visits]
+        present = [carrier for carrier in (visit, *others) if carrier.id in sighting.visits]
         if len(present) < len(sighting.visits):
             return  # The first of these visits to be billed has settled this.
-        missing = sighting.quantity - sum(self._held(one).items.get(sighting.gtin, 0) for one in present)
+        missing = sighting.quantity - sum(self._pieces(carrier, sighting.gtin) for carrier in present)
         if missing <= 0:
             return
         absent = [other for other in others if other.id not in sighting.visits]
-        holders = [other for other in absent if self._held(other).items.get(sighting.gtin, 0) >= missing]
+        holders = [other for other in absent if self._pieces(other, sighting.gtin) >= missing]
         if holders and self._store.carts.hand_over == "picker":
             return
         if len(holders) == 1 and len(present) == 1:
@@ -473,8 +476,8 @@ class Billing:
             source=sighting.source,
             sighting=sighting.kind,
         )
-        for candidate in present:
-            self._bill_of(candidate.id).doubt(1.0 - sighting.probability, reason)
+        for carrier in present:
+            self._bill_of(carrier.id).doubt(1.0 - sighting.probability, reason)
 
 
 def _total(lines: Sequence[ReceiptLine]) -> int:
