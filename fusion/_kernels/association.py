@@ -1,8 +1,8 @@
 """Kernels of association that not every set of frames needs: grouping across views, births, visibility, ghosts.
 
 Arrays in, preallocated arrays out; records of arrays as in `records`. Image coordinates are normalised and undistorted;
-joints are padded to n_padded lanes. Kernels that most sets call take their records as plain tuples, whose type Numba
-recognises in half the time of a named tuple's, a microsecond each.
+joints are padded to n_padded lanes. What Python calls takes its records as plain tuples, whose type Numba recognises in
+half the time of a named tuple's, a microsecond each.
 """
 
 from typing import NamedTuple
@@ -19,14 +19,6 @@ KNOWN_VAR_MAX = 0.06
 
 # A sum over views may be taken in any order, which lets the compiler use lanes; NaN and infinity keep their meaning.
 _SUMS = {"reassoc", "nsz", "contract"}
-
-
-class PairModel(NamedTuple):
-    """Settings of `pair_costs`."""
-
-    cap: float  # largest cost of one joint
-    joints_min: float  # joints that must be comparable
-    speed_m_s: float  # speed of people between the instants of two cameras
 
 
 class ExistenceModel(NamedTuple):
@@ -133,7 +125,7 @@ def _meet(a, b, moved_sq, body_var, heights_m, cap, out):
 
 
 @njit(cache=True, nogil=True)
-def pair_costs(free, detections, camera_from_world, body_var, heights_m, model, out, centre):
+def pair_costs(free, detections, camera_from_world, body_var, heights_m, cap, joints_min, speed_m_s, out, centre):
     """Cost of taking two detections of different cameras for one person.
 
     For every joint that both saw: the squared distance of the two rays in standard deviations and, at half its weight,
@@ -141,10 +133,18 @@ def pair_costs(free, detections, camera_from_world, body_var, heights_m, model, 
     heights); the mean over joints of min(cost, cap). Cameras take their pictures at different instants, so people's
     speed widens the tolerance.
 
-    free (n,) indices of detections (Detections); heights_m (2, n_padded) mean and deviation; model a PairModel.
-    out (n, n), symmetric, NEVER where nothing compares; centre (n, n, 3) mean meeting point where out < NEVER.
+    detections: Detections as a plain tuple; free (n,) indices of them. heights_m (2, n_padded) mean and standard
+    deviation; joints_min: joints that must compare; speed_m_s: of people between the instants of two cameras. out
+    (n, n), symmetric, NEVER where nothing compares; centre (n, n, 3) mean meeting point where out < NEVER.
     Source of the rays' nearest points: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2.
     """
+    _pair_costs(
+        free, Detections(*detections), camera_from_world, body_var, heights_m, cap, joints_min, speed_m_s, out, centre
+    )
+
+
+@njit(cache=True, nogil=True)
+def _pair_costs(free, detections, camera_from_world, body_var, heights_m, cap, joints_min, speed_m_s, out, centre):
     n = free.shape[0]
     n_padded = detections.x.shape[1]
     direction = np.empty((n, 3, n_padded))
@@ -168,12 +168,12 @@ def pair_costs(free, detections, camera_from_world, body_var, heights_m, model, 
             view_b = detections.view_of[db]
             if view_a == view_b:
                 continue
-            moved = model.speed_m_s * (detections.dt_s[view_a] - detections.dt_s[view_b])
+            moved = speed_m_s * (detections.dt_s[view_a] - detections.dt_s[view_b])
             rays_a = _Rays(eye[a], direction[a], detections.var[da], detections.seen[da])
             rays_b = _Rays(eye[b], direction[b], detections.var[db], detections.seen[db])
-            _meet(rays_a, rays_b, moved * moved, body_var, heights_m, model.cap, met)
+            _meet(rays_a, rays_b, moved * moved, body_var, heights_m, cap, met)
             # Half of the common joints may be nearly parallel, but not more: the rest would decide by chance.
-            if met[1] >= model.joints_min and 2 * met[1] >= met[0] and met[2] == met[2]:
+            if met[1] >= joints_min and 2 * met[1] >= met[0] and met[2] == met[2]:
                 out[a, b] = met[2] / met[1]
                 out[b, a] = met[2] / met[1]
                 for i in range(3):
@@ -297,9 +297,10 @@ def update_odds(rows, found, missed, places_m, born_m, model, log_odds, sets_awa
 
     found, missed (n, n_views) bool: the camera found the track, or sees its place and found no one there; both may be
     set where it found it. places_m (n, 2); born_m and the last three arrays have one row per track, of which rows (n,)
-    are updated. model an ExistenceModel. A track that two views or more saw walked_m from its place of birth in
-    walked_sets sets in a row walks, as ghosts do not. Source: Wald, Sequential Analysis (1947).
+    are updated. model: ExistenceModel as a plain tuple. A track that two views or more saw walked_m from its place of
+    birth in walked_sets sets in a row walks, as ghosts do not. Source: Wald, Sequential Analysis (1947).
     """
+    model = ExistenceModel(*model)
     for n in range(rows.shape[0]):
         row = rows[n]
         n_found = 0
@@ -405,9 +406,15 @@ def _in_picture(point, camera, lens, size_px):
 def line_of_sight(places_m, heights_m, cameras, live, out):
     """Which live cameras see places, with no furniture of the store in between.
 
-    places_m (n, 2); heights_m (n_heights,): all of these points above a place must be in the picture and free. cameras
-    a CameraGeometry; live (n_views,) bool; out (n, n_views) bool.
+    places_m (n, 2); heights_m (n_heights,): all of these points above a place must be in the picture and free. cameras:
+    CameraGeometry as a plain tuple; live (n_views,) bool; out (n, n_views) bool.
     """
+    line_of_sight_in(places_m, heights_m, CameraGeometry(*cameras), live, out)
+
+
+@njit(cache=True, nogil=True)
+def line_of_sight_in(places_m, heights_m, cameras, live, out):
+    """`line_of_sight` for kernels: cameras a CameraGeometry."""
     point = np.empty(3)
     eye = np.empty(3)
     for view in range(cameras.camera_from_world.shape[0]):
@@ -499,7 +506,7 @@ def _contradicted(states, places_m, detection_of, cameras, live, shape, out):
             continue
         heights[0] = 0.6 * top[k]
         heights[1] = 0.9 * top[k]
-        line_of_sight(places_m[k : k + 1], heights, cameras, live, free)
+        line_of_sight_in(places_m[k : k + 1], heights, cameras, live, free)
         missed = 0
         for view in range(n_views):
             if detection_of[k, view] >= 0 or not free[0, view]:
@@ -558,13 +565,13 @@ def warm_up() -> None:
     detections = Detections(np.zeros(1), flag, np.zeros(2, np.int64), index, none, none, none, none)
     states = States(np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded)), rows, flag, 1)
     pair, centre = np.zeros((0, 0)), np.zeros((0, 0, 3))
-    pair_costs(index, detections, camera, lanes, np.zeros((2, n_padded)), PairModel(1.0, 1.0, 1.0), pair, centre)
+    pair_costs(index, tuple(detections), camera, lanes, np.zeros((2, n_padded)), 1.0, 1.0, 1.0, pair, centre)
     group(index, index, pair, centre, 1.0, np.zeros(0, np.int64), np.zeros((0, 3)))
     plausible(states.mean[0], states.cov[0], 1)
-    existence = ExistenceModel(1.0, 1.0, 1.0, 1.0, 1.0, 1)
+    existence = (1.0, 1.0, 1.0, 1.0, 1.0, 1)
     update_odds(rows, flags, flags, place, place, existence, np.zeros(1), rows.copy(), flag.copy())
     one = np.zeros(n_padded, np.float32)
     place_by_height(camera[0], one, one, one, np.zeros((n_padded, 2)), 1.0, np.zeros(5))
-    line_of_sight(np.zeros((0, 2)), np.zeros(1), geometry, flag, np.zeros((0, 1), np.bool_))
+    line_of_sight(np.zeros((0, 2)), np.zeros(1), tuple(geometry), flag, np.zeros((0, 1), np.bool_))
     contradicted(tuple(states), place, np.full((1, 1), -1), tuple(geometry), flag, (1.0, 1.0, 1.0), flag.copy())
     overlaps(tuple(states), 1.0, flags)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from fusion._kernels.association import _SUMS, _eye_of, line_of_sight
+from fusion._kernels.association import _SUMS, _eye_of, line_of_sight_in
 from fusion._kernels.records import CameraGeometry, Detections, Matches, States
 
 # Ways in which a camera's pose and clock may be wrong: turned about its three axes (rad), shifted along them (m), clock
@@ -573,7 +573,7 @@ def count_misses(
     n_views = matches.detection_of.shape[1]
     places = _mean_places(states)
     sees = np.empty((1, n_views), np.bool_)
-    line_of_sight(places[track : track + 1], model.heights_m, geometry, detections.has_frame, sees)
+    line_of_sight_in(places[track : track + 1], model.heights_m, geometry, detections.has_frame, sees)
     middle = model.heights_m[model.heights_m.shape[0] // 2]
     eye = np.empty(3)
     change = False

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion._kernels import association as kernels
-from fusion._kernels.association import PairModel
 from fusion._kernels.records import Detections, Matches
 from fusion.errors import ShapeError
 from fusion.people.geometry import Rig
@@ -81,7 +80,7 @@ class Associator:
         self.heights_m = np.ones((workspace.n_padded, 2))
         self.heights_m[: layout.n_joints] = layout.heights_m
         self._heights_by_moment = np.ascontiguousarray(self.heights_m.T)
-        self._pair_model = PairModel(PAIR_COST_CAP, float(min(JOINTS_MIN, layout.n_joints)), PAIR_SPEED_M_S)
+        self._joints_min = float(min(JOINTS_MIN, layout.n_joints))
         self._view = {name: view for view, name in enumerate(rig.names)}
         self._shape = (layout.n_joints, 3)
 
@@ -177,8 +176,8 @@ class Associator:
             return Groups([], [], free)
         cost, centre = np.empty((n, n)), np.empty((n, n, 3))
         kernels.pair_costs(
-            free, frames.detections, self.rig.camera_from_world, self._workspace.body_var, self._heights_by_moment,
-            self._pair_model, cost, centre,
+            free, tuple(frames.detections), self.rig.camera_from_world, self._workspace.body_var,
+            self._heights_by_moment, PAIR_COST_CAP, self._joints_min, PAIR_SPEED_M_S, cost, centre,
         )  # fmt: skip
         if frames.appearance is not None:
             vectors = frames.appearance[free]

@@ -65,7 +65,7 @@ class Existence:
     def seeing(self, places_m: NDArray[np.float64], live: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(n, n_views) which of the live cameras, (n_views,) bool, see places (n, 2) past the furniture."""
         out = np.empty((len(places_m), self._n_views), np.bool_)
-        kernels.line_of_sight(places_m, SEEN_AT_M, self._geometry, live, out)
+        kernels.line_of_sight(places_m, SEEN_AT_M, tuple(self._geometry), live, out)
         return out
 
     def update(
@@ -76,8 +76,9 @@ class Existence:
         tracks = self._tracks
         missed = self.seeing(places_m, has_frame)
         kernels.update_odds(
-            rows, found, missed, places_m, tracks.born_m, EXISTENCE, tracks.log_odds, tracks.sets_away, tracks.confirmed
-        )
+            rows, found, missed, places_m, tracks.born_m, tuple(EXISTENCE), tracks.log_odds, tracks.sets_away,
+            tracks.confirmed,
+        )  # fmt: skip
 
     def update_tentative(self, frames: FrameSet, matches: Matches, places_m: NDArray[np.float64]) -> None:
         """Update the odds of all live tentative tracks that a camera found in this set."""

@@ -194,7 +194,7 @@ def test_cameras_that_see_a_place_agree_with_sampled_lines_of_sight():
     places, heights = rng.uniform(-3, 3, (60, 2)), np.array([1.0, 1.5])
     live = np.array([True, True, True, False, True, True])
     out = np.empty((60, 6), bool)
-    kernels.line_of_sight(places, heights, geometry(rig, boxes), live, out)
+    kernels.line_of_sight(places, heights, tuple(geometry(rig, boxes)), live, out)
     assert (out == reference.line_of_sight(places, heights, rig, live, boxes)).mean() > 0.99
 
 
