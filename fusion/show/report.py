@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fusion.errors import OrderError
 from fusion.results import Result, RunEnd, RunSummary, ShelfCount
 from fusion.show.collected import Collected, Limits
 from fusion.show.page import clean, filled, page_file, script_json
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
 class Report:
     """Collects what the engine answers and writes it as a page.
 
-        report = Report(store, "Tuesday morning", engine)
-        for observation in recording.observations():
-            for result in engine.feed(observation):
-                report.add(result)
-        report.write("report.html", summary, shelves=engine.shelf_state())
+        run = Run(recording.store, recording.observations())
+        report = Report(recording.store, "Tuesday morning", run.engine)
+        run.drive([report], recording)
+        report.write("report.html")
 
     Attributes:
         store: the store of the run.
@@ -53,6 +53,7 @@ class Report:
         self.store = store
         self.title = title or store.name
         self._run = Collected(store, engine, limits or Limits())
+        self._end: RunEnd | None = None
 
     @property
     def left_out(self) -> Counter[str]:
@@ -66,33 +67,47 @@ class Report:
 
     def add(self, result: Result | RunEnd) -> None:
         """Take one result, in the order in which the engine answers; a sink of `fusion.run`."""
-        if not isinstance(result, RunEnd):
+        if isinstance(result, RunEnd):
+            self._end = result
+        else:
             self._run.add(result)
 
     def close(self) -> None:
         """Nothing is held open: `write` makes the page whenever it is called."""
 
     def data(
-        self, summary: RunSummary, truth: Iterable[TrueVisit] | None = None, shelves: Iterable[ShelfCount] = ()
+        self,
+        summary: RunSummary | None = None,
+        truth: Iterable[TrueVisit] | None = None,
+        shelves: Iterable[ShelfCount] | None = None,
     ) -> dict[str, Any]:
-        """The data of the page, as JSON can hold it; arguments are those of `write`."""
+        """The data of the page, as JSON can hold it; arguments and errors are those of `write`."""
+        if summary is None:
+            if self._end is None:
+                raise OrderError("summary: want the figures of the run, since it has not ended")
+            summary = self._end.summary
+        if shelves is None:
+            shelves = () if self._end is None else self._end.shelves
         return page_data(self._run, self.title, summary, None if truth is None else list(truth), list(shelves))
 
     def write(
         self,
         path: str | Path,
-        summary: RunSummary,
+        summary: RunSummary | None = None,
         truth: Iterable[TrueVisit] | None = None,
-        shelves: Iterable[ShelfCount] = (),
+        shelves: Iterable[ShelfCount] | None = None,
     ) -> None:
         """Write the page.
 
         Args:
             path: the file; its folder exists.
-            summary: figures of the run.
+            summary: figures of the run; by default those of the `RunEnd` that was added.
             truth: rows as in truth/visits.jsonl, where it is known what everybody really took; receipts are compared
                 with them.
-            shelves: what lies where at the end, as of `Engine.shelf_state`.
+            shelves: stock at the end, as of `Engine.shelf_state`; by default that of the `RunEnd`.
+
+        Raises:
+            OrderError: there is no summary, and the run has not ended.
         """
         plan = Plan(self.store, self._run.presence.extent_m())
         parts = {

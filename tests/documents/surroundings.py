@@ -43,7 +43,6 @@ def names_for(page: str, folder: Path) -> Iterator[dict[str, Any]]:
         "README.md": _sensors,
         "docs/chain.md": _recordings,
         "docs/mqtt.md": _shop_with_broker,
-        "docs/seeing.md": _finished_run,
     }
     with ExitStack() as stack:
         yield {"__name__": "__block__", **(make[page](folder, stack) if page in make else {})}
@@ -88,15 +87,6 @@ def _stop_when_it_runs(names: dict[str, Any]) -> None:
             time.sleep(2.0)
             names["live"].stop()
             return
-
-
-def _finished_run(folder: Path, stack: ExitStack) -> dict[str, Any]:
-    from fusion import Recording
-    from fusion.run import Run
-
-    recording = Recording(folder / "RECORDING")
-    run = Run(recording.store, recording.observations())
-    return {"store": recording.store, "run": run, "engine": run.engine}
 
 
 def check_extras(arguments: list[str]) -> int:

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.engine import Engine
+from fusion.errors import OrderError
 from fusion.observations import Frame
 from fusion.results import (
     Candidate,
@@ -32,6 +33,7 @@ from fusion.results import (
     Receipt,
     ReceiptLine,
     ReceiptStatus,
+    RunEnd,
     RunSummary,
     ShelfCount,
     ShelfEventExplained,
@@ -219,6 +221,17 @@ def test_the_data_holds_what_happened(tmp_path: Path) -> None:
     assert data["summary"]["ignored"] == {"weights: repeated": 3}
     assert data["names"] == {COLA: "Cola", BREAD: "Bread"}
     assert (data["start_ms"], data["length_ms"]) == (T_NS // 10**6, 29900)
+
+
+def test_a_report_needs_the_end_of_the_run_or_its_figures(tmp_path: Path) -> None:
+    report = filled(make_store())
+    with pytest.raises(OrderError, match="summary: want the figures of the run"):
+        report.write(tmp_path / "report.html")
+    report.add(RunEnd(SUMMARY, (ShelfCount("p00", COLA, 3, 0, True, "ok", 0.9),)))
+    report.write(tmp_path / "report.html")
+    data = Page((tmp_path / "report.html").read_text(encoding="utf-8")).data
+    assert data["summary"]["frames"] == SUMMARY.frames
+    assert data["shelves"] == [["p00", COLA, 3, 0, 1, "ok", 0.9]]
 
 
 def test_receipts_are_compared_with_the_truth(tmp_path: Path) -> None:
