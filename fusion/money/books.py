@@ -191,10 +191,10 @@ class Books:
 
     @staticmethod
     def _is_repeated(key: str, recorded: Recorded | None, t_ns: int, request: Mapping[str, Any]) -> bool:
-        """Whether the same request was recorded under this key before.
+        """Whether the same request was recorded under this key before. VAT rates, which may change, are not compared.
 
         Raises:
-            IdempotencyConflict: another one was. VAT rates, which are no part of the request, may have changed.
+            IdempotencyConflict: another request was recorded.
         """
         if recorded is None:
             return False

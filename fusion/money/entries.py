@@ -1,4 +1,4 @@
-"""What one entry of the books is: its fields, its postings, its canonical bytes, and the hash that chains it.
+"""An entry of the books: its fields, its postings, its canonical bytes, and the hash that chains it.
 
 Amounts are int64 minor units. Debits are positive, credits negative, and the postings of an entry sum to zero in every
 currency. The bytes and hashes here are the format of the books: golden vectors in the tests hold them.

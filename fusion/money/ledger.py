@@ -43,7 +43,7 @@ _RESERVED = ("opened", "receipt", "decision")
 
 
 class Ledger(Books):
-    """The books of one store's visits: their opening, receipts and decisions, and what else is recorded about them.
+    """The books of one store's visits: openings, receipts, decisions, and entries of other kinds about them.
 
     `store` supplies the currency and the VAT rates.
     """

@@ -56,7 +56,7 @@ class Serving(StrictModel):
     stores_per_process: int = Field(default=1, ge=1, le=64)
     snapshot_every_s: float = Field(default=5.0, ge=0.1, le=600.0)
     memory_max_mb: int = Field(default=2048, ge=128)
-    # A store whose process dies this often within this time is parked.
+    # A store is parked once its process has died this many times within this time.
     deaths_max: int = Field(default=5, ge=1)
     deaths_within_s: float = Field(default=120.0, gt=0.0)
     # Pauses between such deaths grow up to this.

@@ -1,4 +1,4 @@
-"""What a sale is: priced lines less discounts, the VAT in them, and the postings that charge for it."""
+"""A sale: priced lines less discounts, the VAT in them, and the postings that charge for it."""
 
 from __future__ import annotations
 
