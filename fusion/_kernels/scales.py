@@ -349,6 +349,11 @@ def _take_message(  # noqa: PLR0913 - arrays one by one: a tuple or a slice of t
     return _settle(plate, n, settings, tables, findings, n_changes)
 
 
+# Numba's functions carry no annotations.
+_get_or_insert: Any = cgutils.get_or_insert_function
+_uni_tuple: Any = types.UniTuple
+
+
 def _make_usual_moments(typing_context: Any, samples: Any, start: Any, level: Any, ring: Any, at: Any) -> Any:
     """Copy USUAL float32 samples from samples[start] to ring[at], and return their sum and sum of squares about level.
 
@@ -362,7 +367,7 @@ def _make_usual_moments(typing_context: Any, samples: Any, start: Any, level: An
 
         lanes = ir.VectorType(ir.FloatType(), USUAL)
         module, flags = builder.module, ("reassoc", "contract")
-        reduce = cgutils.get_or_insert_function(
+        reduce = _get_or_insert(
             module, ir.FunctionType(ir.FloatType(), [ir.FloatType(), lanes]), f"llvm.vector.reduce.fadd.v{USUAL}f32"
         )
         values = builder.load(address(0, 1), align=4)
@@ -376,7 +381,7 @@ def _make_usual_moments(typing_context: Any, samples: Any, start: Any, level: An
         squares = builder.call(reduce, [zero, builder.fmul(off, off)], fastmath=flags)
         return context.make_tuple(builder, signature.return_type, (total, squares))
 
-    returned = types.UniTuple(types.float32, 2)
+    returned = _uni_tuple(types.float32, 2)
     return returned(samples, types.uint64, types.float32, ring, types.uint64), generate
 
 

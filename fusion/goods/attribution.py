@@ -195,7 +195,8 @@ class Attributor:
         carts, product = {self._carts.of(person) for person in people}, self._product[gtin]
 
         def concerned(cluster: Cluster) -> NDArray[np.bool_]:
-            return cluster.parts_of(carts) & (cluster.table.product == product)
+            parts: NDArray[np.bool_] = cluster.parts_of(carts) & (cluster.table.product == product)
+            return parts
 
         tied = [cluster for cluster in self._clusters if concerned(cluster)[cluster.probability > 1e-6].any()]
         if not tied:

@@ -263,7 +263,8 @@ class Cluster:
 
     def parts_of(self, carts: set[int]) -> NDArray[np.bool_]:
         """(n_candidates, 2) parts that concern these carts."""
-        return np.isin(self.table.cart, list(carts)) & (self.table.quantity != 0)
+        concerns: NDArray[np.bool_] = np.isin(self.table.cart, list(carts)) & (self.table.quantity != 0)
+        return concerns
 
     def contribution(self, concerns: NDArray[np.bool_]) -> Contribution:
         """What the cluster most probably adds to a cart. concerns: as of `parts_of`."""

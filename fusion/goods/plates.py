@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.observations import ShelfReading
-from fusion.results import Warning, WarningKind
+from fusion.results import Warning as StoreWarning
+from fusion.results import WarningKind
 from fusion.store.models import Store
 
 # Smallest change of a plate: more than still air, drift and the steps of the converter cause in 0.4 s.
@@ -100,7 +101,7 @@ class Plates:
         self._findings = kernel.Findings.empty(max(2 * n, 16))
         self._checked_ns = 0
         self._began_ns = 0
-        self._warnings: list[Warning] = []
+        self._warnings: list[StoreWarning] = []
         self.warm_up()
 
     def warm_up(self) -> None:
@@ -216,10 +217,10 @@ class Plates:
             if self.faults.get(plate) != fault:
                 self._warnings.append(_warning(now_ns, self._names[plate], fault))
         for plate in self.faults.keys() - faults.keys():
-            self._warnings.append(Warning(now_ns, WarningKind.PLATE_RECOVERED, self._names[plate]))
+            self._warnings.append(StoreWarning(now_ns, WarningKind.PLATE_RECOVERED, self._names[plate]))
         self.faults = faults
 
-    def warnings(self) -> list[Warning]:
+    def warnings(self) -> list[StoreWarning]:
         """Faults found since the last call, and recoveries."""
         drained, self._warnings = self._warnings, []
         return drained
@@ -235,11 +236,11 @@ class Plates:
         )
 
 
-def _warning(t_ns: int, plate: str, fault: str) -> Warning:
+def _warning(t_ns: int, plate: str, fault: str) -> StoreWarning:
     if fault == "noisy":
-        return Warning(t_ns, WarningKind.PLATE_NOISY, plate, limit_g=NOISY_SD_G)
+        return StoreWarning(t_ns, WarningKind.PLATE_NOISY, plate, limit_g=NOISY_SD_G)
     kind = WarningKind.PLATE_STUCK if fault == "stuck" else WarningKind.PLATE_SILENT
-    return Warning(t_ns, kind, plate, seconds=STUCK_S)
+    return StoreWarning(t_ns, kind, plate, seconds=STUCK_S)
 
 
 def _side_by_side(parts: Sequence[NDArray[np.float32]], n_samples: int) -> NDArray[np.float32]:

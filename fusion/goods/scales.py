@@ -18,7 +18,7 @@ from fusion.goods.loads import JOIN_MAX_S, LoadFinder, ShelfEvent, in_order
 from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange, Plates, PlateState
 from fusion.observations import ShelfReading
-from fusion.results import Warning
+from fusion.results import Warning as StoreWarning
 from fusion.store.models import Store
 
 # How long the changes of some plates wait for neighbours that still shake.
@@ -72,7 +72,7 @@ class ShelfMonitor:
         """The events that still waited for something."""
         return self._ready(self._now_ns + int(60e9))
 
-    def warnings(self) -> list[Warning]:
+    def warnings(self) -> list[StoreWarning]:
         """Faults of plates found since the last call, and recoveries."""
         return self._plates.warnings()
 

@@ -48,10 +48,11 @@ class UnobservedReaches:
 
     def watch(self, plates: Collection[int], history: ArmHistory, now_ns: int) -> None:
         """Note whose hands were over plates (indices) that do not report."""
-        for plate in [plate for plate in self._watched_ns if plate not in plates]:
-            # It reports again, and shows what was done in the meantime.
-            del self._watched_ns[plate]
-            self._keep(lambda reach, plate=plate: reach.plate != plate)
+        # Plates that report again show what was done in the meantime.
+        recovered = {plate for plate in self._watched_ns if plate not in plates}
+        if recovered:
+            self._watched_ns = {plate: t_ns for plate, t_ns in self._watched_ns.items() if plate not in recovered}
+            self._keep(lambda reach: reach.plate not in recovered)
         for plate in plates:
             since_ns = self._watched_ns.get(plate, now_ns - BEFORE_REPORT_NS)
             if now_ns - since_ns < WATCH_EVERY_NS:
