@@ -211,13 +211,13 @@ def open_source(config: ServeConfig, since_ns: int, context: SourceContext) -> S
     Raises:
         FusionError: it cannot be opened.
     """
-    kind, _, rest = config.source.partition(":")
+    kind, _, location = config.source.partition(":")
     if kind in ("mqtt", "mqtts"):
         from fusion.live.broker_source import BrokerSource
 
         return BrokerSource(config, context)
     if kind == "python":
-        module, _, function = rest.partition(":")
+        module, _, function = location.partition(":")
         try:
             make = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError) as error:
