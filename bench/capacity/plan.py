@@ -106,7 +106,7 @@ def served(folder: Path) -> Unit:
         while look()["newest_ns"] < last_ns - 2e9:
             time.sleep(0.5)
             status = look()
-            assert status["state"] == "live" and not status["restarts"], status["said"]
+            assert status["state"] == "live" and not status["restarts"], status["messages"]
             worst = {key: max(most, status[key]) for key, most in worst.items()}
         used_s, wall_s = cpu_s(pid) - used_s, time.monotonic() - wall_s
         n_dropped = sum(status["dropped"].values())
