@@ -22,9 +22,9 @@ PLAIN_REACH_M = 1.5
 
 
 def plain_receipts(store: Store, answers: Answers) -> list[Receipt]:
-    """The engine's receipts with the plain method's lines in them."""
+    """The engine's receipts with their lines replaced by those of the plain method."""
     wanted = [i for i, joint in enumerate(store.layout.joints) if joint in ("nose", "l_wrist", "r_wrist")]
-    told_ns = np.array([people.t_ns for people in answers.people], np.int64)
+    instants_ns = np.array([people.t_ns for people in answers.people], np.int64)
     products = {product.gtin: product for product in store.products}
     carts: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
     centre_m = {plate.plate: np.array([plate.x, plate.y, plate.z]) for plate in store.plates}
@@ -33,9 +33,9 @@ def plain_receipts(store: Store, answers: Answers) -> list[Receipt]:
         planned[facing.plate].add(facing.gtin)
 
     def nearest_account(plate: str, t_ns: int) -> tuple[bool, str | None]:
-        if not len(told_ns):
+        if not len(instants_ns):
             return False, None
-        people = answers.people[int(np.argmin(np.abs(told_ns - t_ns)))]
+        people = answers.people[int(np.argmin(np.abs(instants_ns - t_ns)))]
         if not len(people.track_id):
             return False, None
         points = people.joints_m[:, wanted] - centre_m[plate]
@@ -44,8 +44,8 @@ def plain_receipts(store: Store, answers: Answers) -> list[Receipt]:
         return bool(apart[best] < PLAIN_REACH_M), answers.account_of.get(int(people.track_id[best]))
 
     for t_ns, plates, total_g in sorted(plain_events(store, answers.readings), key=lambda event: event[0]):
-        somebody, account = nearest_account(plates[0], t_ns)
-        if not somebody:
+        in_reach, account = nearest_account(plates[0], t_ns)
+        if not in_reach:
             continue
         cart = carts[account]
         choice = [gtin for plate in plates for gtin in planned[plate]] if total_g < 0 else [g for g in cart if cart[g]]
@@ -70,14 +70,14 @@ def plain_receipts(store: Store, answers: Answers) -> list[Receipt]:
             fusion.results.ReceiptLine(gtin, n, products[gtin].price, 1.0)
             for gtin, n in sorted((+carts[receipt.account]).items())
         )
-        # The visit's own doubts stay; what the goods were is never in doubt.
-        doubt = receipt.account is None or any(reason.kind in VISIT_DOUBTS for reason in receipt.reasons)
-        out.append(replace(receipt, lines=lines, status="review" if doubt else "settled"))
+        # Doubts about the visit stay; the plain method never doubts the goods.
+        doubtful = receipt.account is None or any(reason.kind in VISIT_DOUBTS for reason in receipt.reasons)
+        out.append(replace(receipt, lines=lines, status="review" if doubtful else "settled"))
     return out
 
 
 def plain_events(store: Store, readings: Sequence[ShelfReading]) -> list[tuple[int, list[str], float]]:
-    """(time of the greatest deviation, plates with the largest change first, grams) of every event of the plain method.
+    """Events of the plain method: (time of the greatest deviation, plates by the size of their change, grams).
 
     Source: the winner of the AutoCheckout competition (CPS-IoT Week 2020), in outline.
     """
@@ -104,7 +104,7 @@ def plain_events(store: Store, readings: Sequence[ShelfReading]) -> list[tuple[i
         sd = np.sqrt(np.maximum((squares[PLAIN_WINDOW:] - squares[:-PLAIN_WINDOW]) / PLAIN_WINDOW - mean**2, 0.0))
         edges = np.flatnonzero(np.diff(np.concatenate([[0], (sd > PLAIN_SD_G).astype(np.int8), [0]])))
         for first, last in zip(edges[::2].tolist(), edges[1::2].tolist()):
-            # The window's end met the disturbance at `first`, its beginning left it at `last`.
+            # The window's end reached the disturbance at `first`; its start left it at `last`.
             before = shelf[:, max(first - 15, 0) : first + 45].mean(axis=1)
             after = shelf[:, last + 15 : last + 60].mean(axis=1) if last + 20 < n else shelf[:, -5:].mean(axis=1)
             change = after - before
@@ -124,7 +124,7 @@ def plain_events(store: Store, readings: Sequence[ShelfReading]) -> list[tuple[i
 
 
 def _carry_forward(grams: np.ndarray) -> None:
-    """Fill what was not told with what was told before it, or first after it."""
+    """Fill missing samples with the last known sample, or with the first known one at the start."""
     for row in grams:
         known = np.flatnonzero(~np.isnan(row))
         if len(known):

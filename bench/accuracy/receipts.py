@@ -53,12 +53,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.accuracy.ablations import ABLATED, ABLATIONS
 from bench.accuracy.plain import plain_receipts
 from bench.accuracy.replays import replayed
-from bench.accuracy.scenarios import CASES, Take, recorded, take
+from bench.accuracy.scenarios import CASES, Run, recorded, run_of
 from bench.accuracy.scores import Outcome, matched_events, score_receipts, wrongly_billed
 from bench.accuracy.tables import ablation_table, all_runs, figures, markdown
 from bench.accuracy.truth import people_at_once, true_events, true_visits
@@ -67,8 +67,8 @@ from fusion.errors import FusionError
 from fusion.files.recordings import Recording
 
 
-def measure(one: Take, recording: Path, ablations: Sequence[str] = (), explain: bool = False) -> Outcome:
-    """Replay a recording by ours, the plain method and what is asked for beside."""
+def measure(run: Run, recording: Path, ablations: Sequence[str] = (), explain: bool = False) -> Outcome:
+    """Score a recording with the engine, the plain method and the named ablations."""
     opened = Recording(recording)
     store = opened.store
     visits, events = true_visits(recording), true_events(recording)
@@ -88,54 +88,60 @@ def measure(one: Take, recording: Path, ablations: Sequence[str] = (), explain: 
     plain = score_receipts(visits, plain_receipts(store, answers), price)
     ablated = {}
     for name in ablations:
-        other = ABLATIONS[name](one, store, Recording(recording).observations(), events)
-        ablated[name] = score_receipts(visits, other.receipts, price)
+        answers_ablated = ABLATIONS[name](run, store, Recording(recording).observations(), events)
+        ablated[name] = score_receipts(visits, answers_ablated.receipts, price)
     causes: list[Any] = []
     if explain:
         from bench.accuracy.causes import causes_of
 
-        causes = causes_of(one.case, one.seed, store, visits, events, answers, pairs)
-    return Outcome(one.case, one.seed, ours, plain, ablated, causes)
+        causes = causes_of(run.case, run.seed, store, visits, events, answers, pairs)
+    return Outcome(run.case, run.seed, ours, plain, ablated, causes)
 
 
-def _work(job: tuple[Take, Path | None, tuple[str, ...], bool]) -> Outcome:
-    one, cache, ablations, explain = job
-    if cache is not None:
-        return measure(one, recorded(one, cache), ablations, explain)
+class Job(NamedTuple):
+    """A run to score. cache: folder that keeps its recording; None for a temporary one."""
+
+    run: Run
+    cache: Path | None
+    ablations: tuple[str, ...]
+    explain: bool
+
+
+def _work(job: Job) -> Outcome:
+    if job.cache is not None:
+        return measure(job.run, recorded(job.run, job.cache), job.ablations, job.explain)
     with tempfile.TemporaryDirectory() as folder:
-        return measure(one, recorded(one, Path(folder)), ablations, explain)
+        return measure(job.run, recorded(job.run, Path(folder)), job.ablations, job.explain)
 
 
-def outcomes(
-    jobs: Sequence[tuple[Take, Path | None, tuple[str, ...], bool]], n_processes: int, cluster: str | None = None
-) -> Iterator[Outcome]:
-    """In the order of the jobs. Raises FusionError where one of them failed."""
-    ended: dict[int, Outcome] = {}
-    n_given = 0
-    for one in map_tasks(_work, jobs, workers=n_processes, cluster=cluster):
-        if one.value is None:
-            raise FusionError(f"{one.item[0].case}, seed {one.item[0].seed}: {one.fault}")
-        ended[one.index] = one.value
-        while n_given in ended:
-            yield ended.pop(n_given)
-            n_given += 1
+def outcomes(jobs: Sequence[Job], n_processes: int, cluster: str | None = None) -> Iterator[Outcome]:
+    """Outcomes in the order of the jobs. Raises FusionError if a job failed."""
+    waiting: dict[int, Outcome] = {}
+    n_yielded = 0
+    for task in map_tasks(_work, jobs, workers=n_processes, cluster=cluster):
+        if task.value is None:
+            raise FusionError(f"{task.item.run.case}, seed {task.item.run.seed}: {task.fault}")
+        waiting[task.index] = task.value
+        while n_yielded in waiting:
+            yield waiting.pop(n_yielded)
+            n_yielded += 1
 
 
-def page(told: dict[str, Any]) -> str:
-    """The tables with what their figures mean."""
-    words = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
+def page(measured: dict[str, Any]) -> str:
+    """The published page: plots, tables, and the explanation of their figures."""
+    explanation = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
     receipts = "![Settled receipts that are right, and receipts that go to review](accuracy_receipts.svg)"
     plot = "![Share of receipt lines that are right over their confidence](accuracy.svg)"
-    head = f"# Who took what, in simulated shops\n\nMade by `{told['command']}`."
-    parts = [head, receipts, markdown(told), plot]
-    if told["parts"]:
-        brought = "![What the parts bring: right and reviewed receipts of engines without one](accuracy_parts.svg)"
-        parts += ["What the parts bring, on the same recordings:", brought, ablation_table(told)]
-    return "\n\n".join(parts) + f"\n\n{words}"
+    head = f"# Who took what, in simulated shops\n\nMade by `{measured['command']}`."
+    parts = [head, receipts, markdown(measured), plot]
+    if measured["parts"]:
+        ablations = "![Ablations: right and reviewed receipts with one part removed or added](accuracy_parts.svg)"
+        parts += ["Ablations, on the same recordings:", ablations, ablation_table(measured)]
+    return "\n\n".join(parts) + f"\n\n{explanation}"
 
 
 def _command(args: argparse.Namespace) -> str:
-    """What was asked for, as far as it changes the figures."""
+    """The command line, without the options that do not change the figures."""
     words = ["python -m bench accuracy"]
     words += ["--quick"] if args.quick else []
     words += [f"--case '{args.case}'"] if args.case else []
@@ -146,16 +152,17 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the accuracy benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short run of each row")
     parser.add_argument("--case", default="", help="only rows whose name or title contains this")
-    parser.add_argument("--seeds", type=int, help="runs of each row; default: as many as give 200 visits")
-    parser.add_argument("--first-seed", type=int, default=1, help="others than those that the engine was made with")
+    parser.add_argument("--seeds", type=int, help="runs of each row; default: enough for 200 visits")
+    parser.add_argument("--first-seed", type=int, default=1, help="first seed; development used those from 1 on")
     parser.add_argument("--cache", type=lambda name: Path(name).absolute(), help="keep the recordings here")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--cluster", metavar="ADDRESS", help="'local' for a Ray of its own, or a cluster's address")
-    parser.add_argument("--ablations", action="store_true", help=f"engines without a part, on {', '.join(ABLATED)}")
-    parser.add_argument("--explain", type=Path, help="write here why receipts were unsure or wrong")
+    parser.add_argument("--ablations", action="store_true", help=f"also ablated engines, on {', '.join(ABLATED)}")
+    parser.add_argument("--explain", type=Path, help="write the causes of doubt and error here")
     parser.add_argument("--out", type=Path, help="folder for tables, plots and their figures as JSON")
     args = parser.parse_args(arguments)
     chosen = [case for case in CASES if args.case in case.name or args.case in case.title]
@@ -164,19 +171,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         n_seeds = args.seeds or (1 if args.quick else case.n_seeds)
         ablations = tuple(ABLATIONS) if args.ablations and case.name in ABLATED else ()
         for seed in range(args.first_seed, args.first_seed + n_seeds):
-            jobs.append((take(case, seed, args.quick), args.cache, ablations, args.explain is not None))
+            jobs.append(Job(run_of(case, seed, args.quick), args.cache, ablations, args.explain is not None))
     started_s = time.perf_counter()
     results: dict[str, list[Outcome]] = {}
     for outcome in outcomes(jobs, args.jobs, args.cluster):
         results.setdefault(outcome.case, []).append(outcome)
         s = outcome.ours
-        said = {"visits": s.visits, "settled": s.settled, "right": s.settled_right, "review": s.review}
+        ours = {"visits": s.visits, "settled": s.settled, "right": s.settled_right, "review": s.review}
         plain = {"plain_settled": outcome.plain.settled, "plain_right": outcome.plain.settled_right}
-        print(json.dumps({"case": outcome.case, "seed": outcome.seed, **said, **plain}), file=sys.stderr, flush=True)
-    told = figures(results, _command(args))
-    print(markdown(told))
+        print(json.dumps({"case": outcome.case, "seed": outcome.seed, **ours, **plain}), file=sys.stderr, flush=True)
+    measured = figures(results, _command(args))
+    print(markdown(measured))
     if args.ablations:
-        print(f"\n{ablation_table(told)}")
+        print(f"\n{ablation_table(measured)}")
     print(f"\n{sum(len(runs) for runs in results.values())} runs in {time.perf_counter() - started_s:.0f} s")
     if args.explain:
         from bench.accuracy.causes import causes_page
@@ -185,4 +192,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.out:
         from bench.plots import publish
 
-        publish("accuracy", told, page, args.out)
+        publish("accuracy", measured, page, args.out)

@@ -1,4 +1,4 @@
-"""A recording through an engine, with what the plain method needs of it."""
+"""Replays a recording through an engine, and keeps what the scores and the plain method need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fusion.store.models import Store
 
 @dataclass
 class Answers:
-    """What an engine said about a recording, and what the plain method needs to know."""
+    """An engine's answers about a recording. people and readings are kept for the plain method only."""
 
     receipts: list[Receipt] = field(default_factory=list)
     events: list[ShelfEventExplained] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Answers:
 
 
 def replayed(store: Store, observations: Iterable[Observation], keep: bool = False) -> Answers:
-    """Run an engine. keep: also what the plain method needs."""
+    """Run an engine. keep: also keep the people and readings that the plain method needs."""
     answers = Answers()
     engine = Engine(store)
     observe = engine._attributor.observe

@@ -1,4 +1,4 @@
-"""The simulated shops of the accuracy benchmark: the rows of its table, and the recording of each run."""
+"""The simulated shops of the accuracy benchmark: its cases, and the recording of each run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import fusion
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Store
 
-# What is never as the engine's model has it, in every row.
-_ODD = {
+# Deviations of every simulated shop from the engine's model.
+_UNMODELLED = {
     "place_gain_sd": 0.01,
     "creep_share": 0.004,
     "hum_g": 0.6,
@@ -23,7 +23,7 @@ _ODD = {
     "odd_reach_probability": 0.12,
     "calibration_error_px": 1.5,
 }
-# Wrists missed a third of the time, more noise, and more that is simply wrong.
+# A poor detector: wrists missed a third of the time, more noise, more outliers and ghosts.
 _POOR = {
     "keypoint_noise": 1.5,
     "joint_miss_probability": 0.08,
@@ -36,10 +36,11 @@ _POOR = {
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table. `wanted`: what must be shown, least share right and greatest share sent to review.
+    """One row of the table.
 
-    Runs alternate between shops with plates of 0.2 m and of 0.1 m, on which half of all goods rest on two; what
-    `variants` say replaces the scenario's knobs in turn.
+    `wanted` holds the targets: the least share of settled receipts that are right, and the greatest share of receipts
+    sent to review. Runs alternate between shops with plates of 0.2 m and of 0.1 m; on the narrow plates half of all
+    goods rest on two. `variants` replace parameters of the scenario in turn.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Case:
 
     @property
     def n_seeds(self) -> int:
+        """Runs that together give n_visits."""
         return math.ceil(self.n_visits / self.scenario["shoppers"])
 
 
@@ -60,7 +62,7 @@ CASES = (
         "calm",
         "calm, 1-3 people",
         (0.999, 0.01),
-        # Nobody is sent to where somebody else is about to reach; it happens by chance only.
+        # No shopper is sent to where another is about to reach; it happens by chance only.
         {"shoppers": 20, "minutes": 7.0, "neighbour_probability": 0.0},
     ),
     Case(
@@ -143,8 +145,8 @@ CASES = (
 
 
 @dataclass(frozen=True)
-class Take:
-    """One run to be simulated: a shop, a scenario, and so what happens in it."""
+class Run:
+    """One run to simulate: a shop and a scenario."""
 
     case: str
     seed: int
@@ -152,46 +154,46 @@ class Take:
     shop: dict[str, Any]
 
     def store(self) -> Store:
+        """The simulated shop's store folder, as a model."""
         return demo_store(**self.shop)
 
     def key(self) -> str:
-        """Names the recording: changes with everything that it is made of."""
-        made_of = json.dumps([asdict(self.scenario), self.shop, _simulator()], sort_keys=True)
-        return f"{self.case}-{self.seed}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
+        """Name of the recording: a hash of the scenario, the store and the simulator's source."""
+        inputs = json.dumps([asdict(self.scenario), self.shop, _simulator_digest()], sort_keys=True)
+        return f"{self.case}-{self.seed}-{hashlib.sha256(inputs.encode()).hexdigest()[:12]}"
 
 
-def _simulator() -> str:
-    """Hash of the simulator's source."""
+def _simulator_digest() -> str:
     digest = hashlib.sha256()
     for path in sorted((Path(fusion.__file__).parent / "simulation").glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def take(case: Case, seed: int, quick: bool = False) -> Take:
-    """The run of a case at a seed. Quick: a fifth of the visits, at the same density."""
-    knobs = {**_ODD, **case.scenario, **case.variants[seed % len(case.variants)]}
+def run_of(case: Case, seed: int, quick: bool = False) -> Run:
+    """The run of a case at a seed. Quick: a quarter of the visits, at the same density."""
+    parameters = {**_UNMODELLED, **case.scenario, **case.variants[seed % len(case.variants)]}
     narrow = seed % 2 == 0
     if narrow:
-        knobs["straddle_probability"] = 0.5
+        parameters["straddle_probability"] = 0.5
     if quick:
         for count in ("shoppers", "companions", "children", "tailgaters", "misplaced_pieces"):
-            if knobs.get(count):
-                knobs[count] = max(1, round(knobs[count] / 4))
-        knobs["minutes"] = max(1.2, knobs["minutes"] / 4)
+            if parameters.get(count):
+                parameters[count] = max(1, round(parameters[count] / 4))
+        parameters["minutes"] = max(1.2, parameters["minutes"] / 4)
     plates = {"n_plates": 240, "n_products": 40, "plate_width_m": 0.1} if narrow else {"n_plates": 160}
     shop = {"n_cameras": 12, "look_alike_share": 0.1, "seed": seed, **plates, **case.shop}
-    return Take(case.name, seed, Scenario(seed=seed, **knobs), shop)  # type: ignore[arg-type]
+    return Run(case.name, seed, Scenario(seed=seed, **parameters), shop)  # type: ignore[arg-type]
 
 
-def recorded(one: Take, folder: Path) -> Path:
-    """The run's recording under a folder, made where it is not there yet."""
-    path = folder / one.key()
+def recorded(run: Run, folder: Path) -> Path:
+    """The run's recording under a folder; simulates it if it is not there yet."""
+    path = folder / run.key()
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-            # A recording appears whole or not at all, so that a run that was cut short leaves none.
-            made = Path(unfinished) / "recording"
-            Simulation(one.store(), one.scenario).write(made)
-            made.rename(path)
+            # A recording appears whole or not at all: an interrupted run leaves none.
+            written = Path(unfinished) / "recording"
+            Simulation(run.store(), run.scenario).write(written)
+            written.rename(path)
     return path

@@ -1,4 +1,4 @@
-"""Receipts against the truth: counts, amounts, calibration, violations."""
+"""Scores receipts against the truth: counts, amounts, calibration, violations."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fusion.engine import LATENESS_MAX_S
 from fusion.results import ReasonKind, Receipt, ShelfEventExplained
 from fusion.store.models import Store
 
-# What the following of people, not of goods, has to say against settling a receipt.
+# Reasons for review that come from tracking people, not from attributing goods.
 VISIT_DOUBTS = {
     ReasonKind.LOST_AMONG_OTHERS, ReasonKind.LOST_INSIDE, ReasonKind.SCANNED_PERSON_LOST, ReasonKind.UNSCANNED_BESIDE,
     ReasonKind.NO_CREDENTIAL,
 }  # fmt: skip
 RECEIPT_MATCH_S = 10.0
 EVENT_MATCH_S, EVENT_MATCH_M = 1.5, 0.45
-# The last of a receipt's evidence: a load that leaves a plate settles within this time.
+# A load that leaves a plate settles within this time; it is the last evidence of a receipt.
 SETTLES_S = 0.75
 
 
 @dataclass
 class Score:
-    """Counts of one or several runs; `+` adds them up."""
+    """Counts of one or several runs; `+` adds them."""
 
     visits: int = 0
     settled: int = 0
@@ -52,6 +52,7 @@ class Score:
 
 
 def lines_of(receipt: Receipt) -> Counter[str]:
+    """Quantity of each GTIN on a receipt."""
     items: Counter[str] = Counter()
     for line in receipt.lines:
         items[line.gtin] += line.quantity
@@ -64,7 +65,7 @@ def score_receipts(
     price: dict[str, int],
     last_event_ns: dict[str, int] | None = None,
 ) -> Score:
-    """Receipts against the visits that there were; last_event_ns: of each account, where its events are known."""
+    """Score receipts against the true visits. last_event_ns: time of each account's last true event, where known."""
     score = Score()
     by_account: defaultdict[str | None, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
@@ -72,76 +73,79 @@ def score_receipts(
     for visit in visits:
         if visit.account is None:
             continue
-        mine = by_account.pop(visit.account, [])
+        own = by_account.pop(visit.account, [])
         true = Counter(visit.items)
-        got = sum((lines_of(receipt) for receipt in mine), Counter[str]())
-        right = got == true
+        billed = sum((lines_of(receipt) for receipt in own), Counter[str]())
+        right = billed == true
         score.visits += 1
-        score.any_right += bool(mine) and right
-        for receipt in mine:
-            score.lines += [(line.confidence, got[line.gtin] == true[line.gtin]) for line in receipt.lines]
-        if not mine:
+        score.any_right += bool(own) and right
+        for receipt in own:
+            score.lines += [(line.confidence, billed[line.gtin] == true[line.gtin]) for line in receipt.lines]
+        if not own:
             score.missing += 1
             continue
-        issued_ns = max(receipt.issued_ns for receipt in mine)
+        issued_ns = max(receipt.issued_ns for receipt in own)
         evidence_ns = max(visit.exit_ns, (last_event_ns or {}).get(visit.account, 0) + round(SETTLES_S * 1e9))
         score.delay_s.append((issued_ns - visit.exit_ns) / 1e9)
         score.late_s.append((issued_ns - evidence_ns) / 1e9 - LATENESS_MAX_S)
-        if any(receipt.status != "settled" for receipt in mine):
+        if any(receipt.status != "settled" for receipt in own):
             score.review += 1
             continue
         score.settled += 1
         score.settled_right += right
         score.value += sum(price[gtin] * n for gtin, n in true.items())
-        score.over += sum(price[gtin] * n for gtin, n in (got - true).items())
-        score.under += sum(price[gtin] * n for gtin, n in (true - got).items())
-    nobodys = by_account.pop(None, [])
-    score.violations["settled without a credential"] += sum(receipt.status == "settled" for receipt in nobodys)
-    for strangers in by_account.values():
-        for receipt in strangers:
+        score.over += sum(price[gtin] * n for gtin, n in (billed - true).items())
+        score.under += sum(price[gtin] * n for gtin, n in (true - billed).items())
+    unidentified = by_account.pop(None, [])
+    score.violations["settled without a credential"] += sum(receipt.status == "settled" for receipt in unidentified)
+    for unexpected in by_account.values():
+        for receipt in unexpected:
             if receipt.status == "settled" and receipt.lines:
                 score.violations["settled for an account that was not there"] += 1
                 score.over += receipt.total
     unscanned = [visit for visit in visits if visit.account is None]
-    for receipt in nobodys:
+    for receipt in unidentified:
         visit = _visit_of(receipt, unscanned)
         true = Counter(visit.items) if visit else Counter()
         score.lines += [(line.confidence, true[line.gtin] == line.quantity) for line in receipt.lines]
-    if unscanned and not nobodys:
+    if unscanned and not unidentified:
         score.violations["unscanned people without any receipt"] += 1
     score.violations += Counter()
     return score
 
 
 def _visit_of(receipt: Receipt, visits: Sequence[TrueVisit]) -> TrueVisit | None:
-    """The visit that a receipt without account is about: the one that ended when it did."""
+    """The visit of a receipt without an account: the one that ended at the receipt's exit time."""
     ends = [(abs(visit.exit_ns - receipt.exit_ns), i) for i, visit in enumerate(visits)]
     return visits[min(ends)[1]] if ends and min(ends)[0] < RECEIPT_MATCH_S * 1e9 else None
 
 
 def matched_events(
-    store: Store, true: Sequence[TrueEvent], told: Sequence[ShelfEventExplained]
+    store: Store, true: Sequence[TrueEvent], reported: Sequence[ShelfEventExplained]
 ) -> list[tuple[TrueEvent | None, ShelfEventExplained | None]]:
-    """True and told events in pairs; None where one has no other. Nearest in time, then in place, of the same sign."""
+    """Pairs of true and reported events, None where an event has no partner.
+
+    The assignment minimises the sum of seconds and metres between the two; only events of the same sign are paired.
+    """
     from scipy.optimize import linear_sum_assignment
 
     at = {plate.plate: np.array([plate.x, plate.y, plate.z]) for plate in store.plates}
-    if not true or not told:
-        return [(event, None) for event in true] + [(None, event) for event in told]
-    apart_s = np.abs(np.array([e.t_ns for e in true])[:, None] - np.array([e.t_ns for e in told])[None]) * 1e-9
-    true_m, told_m = np.array([at[e.plate] for e in true]), np.array([at[e.plate] for e in told])
-    apart_m = np.linalg.norm(true_m[:, None] - told_m[None], axis=2)
-    other_way = np.sign([e.quantity for e in true])[:, None] != np.sign([e.delta_g for e in told])[None]
+    if not true or not reported:
+        return [(event, None) for event in true] + [(None, event) for event in reported]
+    apart_s = np.abs(np.array([e.t_ns for e in true])[:, None] - np.array([e.t_ns for e in reported])[None]) * 1e-9
+    true_m, reported_m = np.array([at[e.plate] for e in true]), np.array([at[e.plate] for e in reported])
+    apart_m = np.linalg.norm(true_m[:, None] - reported_m[None], axis=2)
+    opposite = np.sign([e.quantity for e in true])[:, None] != np.sign([e.delta_g for e in reported])[None]
     cost = apart_s + apart_m
-    cost[(apart_s > EVENT_MATCH_S) | (apart_m > EVENT_MATCH_M) | other_way] = 1e6
+    cost[(apart_s > EVENT_MATCH_S) | (apart_m > EVENT_MATCH_M) | opposite] = 1e6
     rows, columns = linear_sum_assignment(cost)
-    held = cost[rows, columns] < 1e3
+    kept = cost[rows, columns] < 1e3
     pairs: list[tuple[TrueEvent | None, ShelfEventExplained | None]] = [
-        (true[i], told[j]) for i, j in zip(rows[held].tolist(), columns[held].tolist())
+        (true[i], reported[j]) for i, j in zip(rows[kept].tolist(), columns[kept].tolist())
     ]
-    matched, answered = set(rows[held].tolist()), set(columns[held].tolist())
-    pairs += [(event, None) for i, event in enumerate(true) if i not in matched]
-    pairs += [(None, event) for j, event in enumerate(told) if j not in answered]
+    matched_true, matched_reported = set(rows[kept].tolist()), set(columns[kept].tolist())
+    pairs += [(event, None) for i, event in enumerate(true) if i not in matched_true]
+    pairs += [(None, event) for j, event in enumerate(reported) if j not in matched_reported]
     return pairs
 
 
@@ -150,14 +154,14 @@ def wrongly_billed(
     visits: Sequence[TrueVisit],
     receipts: Sequence[Receipt],
 ) -> int:
-    """Things that an unscanned person or the staff took and that stand, too many, on somebody's settled bill."""
+    """Number of goods taken by unscanned people or staff that are on another visitor's settled bill in excess."""
     true = {visit.account: Counter(visit.items) for visit in visits}
     settled = {receipt.account: lines_of(receipt) for receipt in receipts if receipt.status == "settled"}
     count = 0
-    for event, told in pairs:
-        if event is None or told is None or event.account is not None or event.quantity > 0 or not told.candidates:
+    for event, answer in pairs:
+        if event is None or answer is None or event.account is not None or event.quantity > 0 or not answer.candidates:
             continue
-        best = told.candidates[0]
+        best = answer.candidates[0]
         bill = settled.get(best.account)
         if best.account is not None and bill is not None:
             count += bill[best.gtin] > true.get(best.account, Counter())[best.gtin]
@@ -165,7 +169,11 @@ def wrongly_billed(
 
 
 def calibration_error(lines: Sequence[tuple[float, bool]], n_bins: int = 10) -> float:
-    """Mean distance of confidence from the share that is right, over bins of equal width, weighted by their lines."""
+    """Expected calibration error of (confidence, right) lines; NaN without lines.
+
+    The distance of mean confidence from the share right, over bins of equal width, weighted by their number of lines.
+    Source: Guo et al., On Calibration of Modern Neural Networks (2017).
+    """
     if not lines:
         return math.nan
     confidence, right = np.array([c for c, _ in lines]), np.array([r for _, r in lines], float)
@@ -174,6 +182,7 @@ def calibration_error(lines: Sequence[tuple[float, bool]], n_bins: int = 10) -> 
 
 
 def calibration_interval(runs: Sequence[Score], n_draws: int = 500) -> tuple[float, float]:
+    """The 2.5 and 97.5 % quantiles of the calibration error in a bootstrap over runs."""
     random = np.random.default_rng(0)
     draws = []
     for _ in range(n_draws):
@@ -185,7 +194,7 @@ def calibration_interval(runs: Sequence[Score], n_draws: int = 500) -> tuple[flo
 
 @dataclass
 class Outcome:
-    """All that one run showed."""
+    """Scores of one run: the engine, the plain method, the ablations; causes of doubt and error where asked for."""
 
     case: str
     seed: int
@@ -196,6 +205,7 @@ class Outcome:
 
 
 def sum_of(scores: Iterable[Score]) -> Score:
+    """The sum of scores."""
     total = Score()
     for score in scores:
         total = total + score

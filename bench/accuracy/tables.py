@@ -12,25 +12,25 @@ from bench.accuracy.scenarios import CASES
 from bench.accuracy.scores import Outcome, Score, calibration_error, calibration_interval, sum_of
 from bench.intervals import share_interval
 
-# Most lines are nearly certain, so the last tenth is told in parts.
+# Most lines are nearly certain, so the last tenth has finer bins.
 _BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)
 
 
 def reliability(lines: Sequence[tuple[float, bool]]) -> list[list[float]]:
-    """By confidence: from, to, number of lines, of these right, mean confidence. Without bins that are empty."""
+    """Non-empty confidence bins as [from, to, number of lines, number right, mean confidence]."""
     confidence = np.array([c for c, _ in lines])
     hit = np.array([r for _, r in lines], bool)
     place = np.clip(np.searchsorted(_BINS, confidence, side="right") - 1, 0, len(_BINS) - 2)
-    told = []
+    bins = []
     for b in sorted(set(place.tolist())):
         inside = place == b
         mean = round(float(confidence[inside].mean()), 5)
-        told.append([_BINS[b], _BINS[b + 1], int(inside.sum()), int(hit[inside].sum()), mean])
-    return told
+        bins.append([_BINS[b], _BINS[b + 1], int(inside.sum()), int(hit[inside].sum()), mean])
+    return bins
 
 
-def _told(score: Score) -> dict[str, Any]:
-    """Counts of a score, without what each line and each visit brought."""
+def _counts(score: Score) -> dict[str, Any]:
+    """Counts of a score, without its lists over lines and visits."""
     names = ("visits", "settled", "settled_right", "review", "missing", "any_right")
     error = calibration_error(score.lines)
     return {
@@ -52,9 +52,9 @@ def _row(name: str, title: str, runs: Sequence[Outcome]) -> dict[str, Any]:
         "name": name,
         "title": title,
         "at_once": round(float(np.mean(ours.at_once)), 3) if ours.at_once else None,
-        "ours": _told(ours),
-        "ece_interval": [None if math.isnan(one) else round(one, 5) for one in (low, high)],
-        "plain": _told(plain),
+        "ours": _counts(ours),
+        "ece_interval": [None if math.isnan(bound) else round(bound, 5) for bound in (low, high)],
+        "plain": _counts(plain),
         "delay_s": [_quantile(ours.delay_s, 50), _quantile(ours.delay_s, 99)],
         "late_s": _quantile(ours.late_s, 99),
         "attribution_us": _quantile(ours.attribution_us, 99),
@@ -64,11 +64,12 @@ def _row(name: str, title: str, runs: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def all_runs(results: dict[str, list[Outcome]]) -> list[Outcome]:
+    """The runs of all cases in one list."""
     return [run for runs in results.values() for run in runs]
 
 
 def figures(results: dict[str, list[Outcome]], command: str) -> dict[str, Any]:
-    """All that tables and plots tell, as it goes into JSON: sums of every case, and of the parts left out."""
+    """The content of tables and plots, ready for JSON: sums of every case and of every ablation."""
     rows, parts = [], []
     for case in CASES:
         runs = results.get(case.name)
@@ -81,7 +82,7 @@ def figures(results: dict[str, list[Outcome]], command: str) -> dict[str, Any]:
         engines = {"complete": sum_of(run.ours for run in runs)}
         engines |= {name: sum_of(run.ablated[name] for run in runs) for name in runs[0].ablated}
         engines["plain method"] = sum_of(run.plain for run in runs)
-        parts += [{"title": case.title, "engine": name, "score": _told(score)} for name, score in engines.items()]
+        parts += [{"title": case.title, "engine": name, "score": _counts(score)} for name, score in engines.items()]
     return {"command": command, "cases": rows, "all": _row("all", "all", all_runs(results)), "parts": parts}
 
 
@@ -96,14 +97,14 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def markdown(told: dict[str, Any]) -> str:
-    """One row a case: ours, what was wanted, and the plain method."""
+def markdown(measured: dict[str, Any]) -> str:
+    """One row per case: the engine, the targets, and the plain method."""
     lines = [
         "| scenario | at once | visits | settled right % | wanted | review % | wanted | any right % | plain: right % "
         "| plain: review % |",
         "|---|" + "---|" * 9,
     ]
-    for row in told["cases"]:
+    for row in measured["cases"]:
         ours, plain, (right, review) = row["ours"], row["plain"], row["wanted"]
         met = " ✓" if ours["settled"] and ours["settled_right"] >= right * ours["settled"] else " ✗"
         few = " ✓" if ours["review"] <= review * ours["visits"] else " ✗"
@@ -121,9 +122,9 @@ def markdown(told: dict[str, Any]) -> str:
         "| late s | attribution p99 µs | violations |",
         "|---|" + "---|" * 9,
     ]
-    for row in [*told["cases"], told["all"]]:
+    for row in [*measured["cases"], measured["all"]]:
         ours, plain, (low, high) = row["ours"], row["plain"], row["ece_interval"]
-        violations = ", ".join(f"{n} {what}" for what, n in row["violations"].items()) or "none"
+        violations = ", ".join(f"{n} {kind}" for kind, n in row["violations"].items()) or "none"
         lines.append(
             f"| {row['title']} | {_number(ours['over_percent'], 2)} | {_number(ours['under_percent'], 2)} "
             f"| {_number(plain['over_percent'], 2)} | {_number(plain['under_percent'], 2)} "
@@ -134,12 +135,12 @@ def markdown(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def ablation_table(told: dict[str, Any]) -> str:
-    """What is lost by leaving a part out, for the cases that were asked."""
-    if not told["parts"]:
+def ablation_table(measured: dict[str, Any]) -> str:
+    """Scores of the complete engine, each ablation and the plain method; empty where no ablation ran."""
+    if not measured["parts"]:
         return ""
     lines = ["| scenario | engine | settled right % | review % | any right % | line ECE |", "|---|---|---|---|---|---|"]
-    for part in told["parts"]:
+    for part in measured["parts"]:
         score = part["score"]
         error = "-" if part["engine"] == "plain method" else _number(score["ece"], 3)
         lines.append(

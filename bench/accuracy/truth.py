@@ -1,4 +1,4 @@
-"""What really happened in a simulated run: visits, shelf events, and how full the shop was."""
+"""The truth of a simulated run: visits, shelf events, and how full the shop was."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from fusion.store.models import Store
 
 @dataclass(frozen=True)
 class TrueVisit:
+    """A visit and what it took. account: None for an unscanned visitor; items: quantity by GTIN."""
+
     account: str | None
     enter_ns: int
     exit_ns: int
@@ -23,7 +25,7 @@ class TrueVisit:
 
 @dataclass(frozen=True)
 class TrueEvent:
-    """account: None for somebody unscanned or of the staff."""
+    """One movement of goods. quantity: negative for a take; account: None for unscanned visitors and staff."""
 
     t_ns: int
     plate: str
@@ -33,12 +35,14 @@ class TrueEvent:
 
 
 def true_visits(recording: Path) -> list[TrueVisit]:
+    """The visits in a recording's truth folder."""
     with open(recording / "truth" / "visits.jsonl", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [TrueVisit(row["account"], row["enter"], row["exit"], row["items"]) for row in rows]
 
 
 def true_events(recording: Path) -> list[TrueEvent]:
+    """The shelf events in a recording's truth folder."""
     with open(recording / "truth" / "events.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [
@@ -54,10 +58,10 @@ def true_events(recording: Path) -> list[TrueEvent]:
 
 
 def people_at_once(recording: Path, store: Store) -> float:
-    """Mean number of people inside, as the people there meet it."""
+    """Number of people inside at the same time, as a visitor meets it: the mean over people, not over time."""
     table = pq.read_table(recording / "truth" / "people.parquet", columns=["time", "x", "y"])
     x, y = table["x"].to_numpy(), table["y"].to_numpy()
-    # A box about the floor is near enough, and much faster than a polygon.
+    # The bounding box of the floor is accurate enough, and much faster than the polygon.
     low, high = np.min(store.floor, axis=0), np.max(store.floor, axis=0)
     inside = (x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1])
     _, counts = np.unique(table["time"].to_numpy()[inside], return_counts=True)

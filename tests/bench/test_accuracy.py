@@ -1,4 +1,4 @@
-"""The scores of python -m bench accuracy against cases that can be counted by hand, and the whole way once, small."""
+"""The scores of `python -m bench accuracy` on cases counted by hand, and one small run from end to end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bench import intervals
-from bench.accuracy import causes, plain, receipts, replays, scenarios, scores, tables, truth
+from bench.accuracy import ablations, causes, plain, receipts, replays, scenarios, scores, tables, truth
+from fusion.goods import hypotheses, planogram
 from fusion.observations import ShelfReading
 from fusion.results import Candidate, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, ShelfEventExplained
 from fusion.simulation import Scenario, demo_store
@@ -42,21 +43,21 @@ def test_receipts_right_wrong_reviewed_and_missing():
     score = scores.score_receipts(visits, receipts, PRICE)
     assert (score.visits, score.settled, score.settled_right) == (4, 2, 1)
     assert (score.review, score.missing, score.any_right) == (1, 1, 2)
-    # One b too much, one a too little, of two settled baskets that are worth 200 each.
+    # One b too many and one a too few, in two settled baskets of 200 each.
     assert (score.value, score.over, score.under) == (400, 250, 100)
     assert sorted(score.lines) == [(0.6, True), (0.8, False), (0.8, False), (0.99, True)]
     assert not score.violations
 
 
-def test_several_receipts_of_a_visit_are_one():
+def test_several_receipts_of_a_visit_count_as_one():
     visits = [visit("x", {"a": 1, "b": 1})]
-    both = scores.score_receipts(visits, [receipt("x", {"a": 1}), receipt("x", {"b": 1})], PRICE)
-    assert (both.settled, both.settled_right) == (1, 1)
-    one = scores.score_receipts(visits, [receipt("x", {"a": 1}), receipt("x", {"b": 1}, "review")], PRICE)
-    assert (one.settled, one.review) == (0, 1)
+    settled = scores.score_receipts(visits, [receipt("x", {"a": 1}), receipt("x", {"b": 1})], PRICE)
+    assert (settled.settled, settled.settled_right) == (1, 1)
+    reviewed = scores.score_receipts(visits, [receipt("x", {"a": 1}), receipt("x", {"b": 1}, "review")], PRICE)
+    assert (reviewed.settled, reviewed.review) == (0, 1)
 
 
-def test_an_empty_basket_wants_an_empty_receipt():
+def test_an_empty_basket_needs_an_empty_receipt():
     score = scores.score_receipts([visit("x", {})], [receipt("x", {})], PRICE)
     assert (score.settled_right, score.value, score.over) == (1, 0, 0)
 
@@ -65,11 +66,11 @@ def test_delays_count_from_the_exit_and_from_the_last_evidence():
     visits = [visit("x", {"a": 1}, exit_s=50.0)]
     at = {"x": 50 * SECOND}
     score = scores.score_receipts(visits, [receipt("x", {"a": 1}, issued_s=53.0)], PRICE, at)
-    # The load settles at 50.75 s and can be known two seconds later.
+    # The load settles at 50.75 s and may arrive two seconds later.
     assert score.delay_s == [3.0] and score.late_s == pytest.approx([0.25])
 
 
-def test_whoever_was_not_scanned_is_never_settled_nor_charged():
+def test_unscanned_people_are_never_settled_nor_charged():
     visits = [visit(None, {"a": 1}), visit("x", {})]
     good = scores.score_receipts(visits, [receipt(None, {"a": 1}, "review"), receipt("x", {})], PRICE)
     assert not good.violations and good.lines == [(0.99, True)] and good.visits == 1
@@ -84,17 +85,17 @@ def event(t_s, plate, gtin, quantity, account):
     return truth.TrueEvent(round(t_s * SECOND), plate, gtin, quantity, account)
 
 
-def told(t_s, plate, delta_g, *candidates):
+def reported(t_s, plate, delta_g, *candidates):
     return ShelfEventExplained(round(t_s * SECOND), plate, delta_g, tuple(Candidate(*c) for c in candidates))
 
 
 def test_an_unscanned_persons_goods_on_anothers_bill():
     taken = event(10, "p", "a", -1, None)
-    pairs = [(taken, told(10, "p", -50.0, ("x", "a", -1, 0.97)))]
+    pairs = [(taken, reported(10, "p", -50.0, ("x", "a", -1, 0.97)))]
     visits = [visit(None, {"a": 1}), visit("x", {})]
     assert scores.wrongly_billed(pairs, visits, [receipt("x", {"a": 1})]) == 1
     assert scores.wrongly_billed(pairs, visits, [receipt("x", {"a": 1}, "review")]) == 0
-    # It was put on the wrong bill, but one that was corrected by other evidence.
+    # The event was attributed to the wrong account, but other evidence corrected the bill.
     assert scores.wrongly_billed(pairs, visits, [receipt("x", {})]) == 0
 
 
@@ -107,7 +108,12 @@ def test_events_match_in_time_place_and_direction():
         event(20.0, first, "a", +1, "x"),
         event(30.0, first, "a", -1, "x"),
     ]
-    answers = [told(10.2, beside, -50.0), told(10.1, first, -50.0), told(20.0, first, -50.0), told(30.1, far, -50.0)]
+    answers = [
+        reported(10.2, beside, -50.0),
+        reported(10.1, first, -50.0),
+        reported(20.0, first, -50.0),
+        reported(30.1, far, -50.0),
+    ]
     pairs = scores.matched_events(store, true, answers)
     assert (true[0], answers[1]) in pairs and (true[1], answers[0]) in pairs
     assert sum(a is None for a, _ in pairs) == 2 and sum(b is None for _, b in pairs) == 2
@@ -126,7 +132,7 @@ def test_calibration_error_by_hand():
 
 
 def test_exact_intervals_of_shares():
-    # None of n: the upper end p solves (1 - p)^n = 0.025.
+    # With 0 of n, the upper bound p solves (1 - p)^n = 0.025.
     low, high = intervals.share_interval(0, 200)
     assert low == 0.0 and (1 - high) ** 200 == pytest.approx(0.025)
     assert intervals.share_interval(200, 200) == pytest.approx((1 - high, 1.0))
@@ -147,7 +153,7 @@ def messages(grams, plate, start_ns=SECOND):
     ]
 
 
-def test_plain_method_sees_a_step_and_not_a_shock():
+def test_plain_method_detects_a_step_and_not_a_shock():
     store = demo_store(n_cameras=1, n_plates=8, n_products=2)
     plate, other = store.plates[0].plate, store.plates[-1].plate
     n = 1200
@@ -159,49 +165,63 @@ def test_plain_method_sees_a_step_and_not_a_shock():
     t_ns, plates, total_g = found[0]
     assert plates == [plate] and total_g == pytest.approx(-350.0, abs=1.0)
     assert t_ns / SECOND == pytest.approx(11.0, abs=0.6)
-    # A lost message is bridged.
+    # The last sample bridges a lost message.
     assert len(plain.plain_events(store, [r for i, r in enumerate(messages(step, plate)) if i != 30])) == 1
 
 
-def test_recordings_are_named_by_all_that_they_are_made_of():
+def test_a_recordings_name_depends_on_seed_scenario_and_shop():
     case = scenarios.CASES[0]
-    one = scenarios.take(case, 1)
-    assert one.key() == scenarios.take(case, 1).key()
-    others = [
-        scenarios.take(case, 2),
-        scenarios.take(case, 1, quick=True),
-        replace(one, scenario=replace(one.scenario, plate_noise=2.0)),
-        replace(one, shop={**one.shop, "n_cameras": 11}),
+    run = scenarios.run_of(case, 1)
+    assert run.key() == scenarios.run_of(case, 1).key()
+    changed = [
+        scenarios.run_of(case, 2),
+        scenarios.run_of(case, 1, quick=True),
+        replace(run, scenario=replace(run.scenario, plate_noise=2.0)),
+        replace(run, shop={**run.shop, "n_cameras": 11}),
     ]
-    assert len({one.key(), *(other.key() for other in others)}) == 5
+    assert len({run.key(), *(variant.key() for variant in changed)}) == 5
 
 
-def test_every_row_has_its_two_hundred_visits():
+def test_an_ablation_replaces_the_constants_that_the_engine_reads():
+    with ablations.constants(hypotheses, HYPOTHESES_MAX=1):
+        assert len(hypotheses.HypothesisKernel()._key) == 1
+    assert len(hypotheses.HypothesisKernel()._key) == hypotheses.HYPOTHESES_MAX == 128
+    with ablations.constants(planogram, GAIN_VAR=1e-6):
+        gain_var = planogram.Planogram(demo_store(n_cameras=1, n_plates=8, n_products=2)).gain_var
+    np.testing.assert_array_equal(gain_var, 1e-6)
+    with (
+        pytest.raises(AttributeError, match="HYPOTHESES_MAXIMUM"),
+        ablations.constants(hypotheses, HYPOTHESES_MAXIMUM=1),
+    ):
+        pass
+
+
+def test_every_case_has_two_hundred_visits():
     assert len(scenarios.CASES) == 9
     for case in scenarios.CASES:
         assert case.n_seeds >= 5
-        assert case.n_seeds * scenarios.take(case, 1).scenario.shoppers >= 200
-        assert isinstance(scenarios.take(case, 3, quick=True).scenario, Scenario)
+        assert case.n_seeds * scenarios.run_of(case, 1).scenario.shoppers >= 200
+        assert isinstance(scenarios.run_of(case, 3, quick=True).scenario, Scenario)
 
 
-def test_causes_name_what_two_explanations_differ_in():
+def test_causes_name_how_the_two_best_candidates_differ():
     store = demo_store(n_cameras=1, n_plates=8, n_products=2)
     plate, gtin = store.plates[0].plate, store.products[0].gtin
     weight_g = store.products[0].weight_g
     true = [event(10, plate, gtin, -1, "x"), event(20, plate, gtin, -1, "x")]
     answers = replays.Answers(
         receipts=[replace(receipt("x", {}, "review"), lines=(ReceiptLine(gtin, 1, 100, 0.6),))],
-        events=[told(10, plate, -weight_g, ("x", gtin, -1, 0.6), ("y", gtin, -1, 0.4))],
+        events=[reported(10, plate, -weight_g, ("x", gtin, -1, 0.6), ("y", gtin, -1, 0.4))],
     )
     pairs = scores.matched_events(store, true, answers.events)
     visits = [truth.TrueVisit("x", 0, 50 * SECOND, {gtin: 2})]
     found = causes.causes_of("calm", 1, store, visits, true, answers, pairs)
-    doubts = [one for one in found if isinstance(one, causes.Doubt)]
+    doubts = [row for row in found if isinstance(row, causes.Doubt)]
     assert [(doubt.kind, doubt.right) for doubt in doubts] == [
         ("take: this one or that one (hands: unseen / unseen)", True),
         ("missed: take, alone", False),
     ]
-    (cause,) = [one for one in found if isinstance(one, causes.Cause)]
+    (cause,) = [row for row in found if isinstance(row, causes.Cause)]
     assert cause.status == "review, wrong"
     assert cause.cause == "take: this one or that one (hands: unseen / unseen) / missed: take, alone"
     assert "review, wrong" in causes.causes_page(found)
@@ -217,16 +237,16 @@ def test_a_quick_run_end_to_end(tmp_path, capsys, monkeypatch):
     options = ["--quick", "--case", "calm", "--cache", str(cache), "--out", str(out)]
     receipts.main([*options, "--explain", str(tmp_path / "why"), "--ablations"])
     (recording,) = cache.iterdir()
-    made_ns = recording.stat().st_mtime_ns
-    said = capsys.readouterr().out
-    assert "| calm, 1-3 people |" in said and "plain method" in said and "without a planogram" in said
+    written_ns = recording.stat().st_mtime_ns
+    printed = capsys.readouterr().out
+    assert "| calm, 1-3 people |" in printed and "plain method" in printed and "without a planogram" in printed
     page = (out / "accuracy.md").read_text(encoding="utf-8")
     assert "accuracy.svg" in page and "Figures are sums" in page
     assert (out / "accuracy.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     (row,) = json.loads((out / "accuracy.json").read_text(encoding="utf-8"))["cases"]
     assert row["ours"]["visits"] == row["ours"]["settled"] + row["ours"]["review"] > 0 < len(row["reliability"])
     assert "Why receipts" in (tmp_path / "why").read_text(encoding="utf-8")
-    # The recording is used again, and says the same.
+    # The cached recording is used again, with the same answers.
     receipts.main(["--quick", "--case", "calm", "--cache", str(cache)])
-    assert recording.stat().st_mtime_ns == made_ns and list(cache.iterdir()) == [recording]
-    assert capsys.readouterr().out.splitlines()[2] == said.splitlines()[2]
+    assert recording.stat().st_mtime_ns == written_ns and list(cache.iterdir()) == [recording]
+    assert capsys.readouterr().out.splitlines()[2] == printed.splitlines()[2]
