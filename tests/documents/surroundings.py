@@ -73,7 +73,7 @@ def _shop_with_broker(folder: Path, stack: ExitStack) -> dict[str, Any]:
     store = recording.store
     names: dict[str, Any] = {
         "store": store, "engine": Engine(store), "keeper": GateKeeper(store, {"open": OpenDoor()}),
-        "frame": next(recording.frames()), "broker": broker.address,
+        "frame": next(recording.frames()), "address": f"mqtt://{broker.address}",
     }  # fmt: skip
     threading.Thread(target=_stop_when_it_runs, args=(names,), daemon=True).start()
     return names

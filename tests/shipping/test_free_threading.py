@@ -18,7 +18,7 @@ def results_of(seed: int) -> list[str]:
     store = demo_store(n_cameras=4, n_plates=12)
     engine = Engine(store)
     found = []
-    for observation in Simulation(store, Scenario(seed=seed, minutes=0.5, shoppers=1)).observations():
+    for observation in Simulation(store, Scenario(seed=seed, minutes=0.6, shoppers=1)).observations():
         found += engine.feed(observation)
     return [repr(result) for result in found + engine.close() if type(result).__name__ != "People"]
 
