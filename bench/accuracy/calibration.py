@@ -2,10 +2,10 @@
 
     FUSION_DATA=path/to/data python -m bench calibration [shelf] [dev] [store] [--seeds N] [--minutes M] [--cameras N]
 
-`shelf`: from its detections alone, against its published cameras after a similarity alignment of the centres, and the
-share of correct parts (PCP) with either calibration. `dev`: recordings of an independent generator, whose customers
-shop. `store`: 28 cameras, two people for five minutes, a good
-detector's noise, clocks up to 100 ms off. Prints tables; times are CPU seconds of one core.
+`shelf`: calibrates from detections alone, and compares with the published cameras after a similarity alignment of the
+centres, and by the percentage of correct parts (PCP) with either calibration. `dev`: recordings of an independent
+generator with shopping customers. `store`: 28 cameras, two people for five minutes, the noise of a good detector, and
+clocks up to 100 ms off. Prints tables; times are CPU seconds of one core.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Camera
 
 
-def nowhere(store: Store) -> Store:
-    """The store with nothing known of its cameras but their intrinsics."""
-    nothing = {"rotation": (0.0, 0.0, 0.0), "translation": (0.0, 0.0, 0.0)}
-    return store.model_copy(update={"cameras": tuple(c.model_copy(update=nothing) for c in store.cameras)})
+def without_extrinsics(store: Store) -> Store:
+    """The store with the intrinsics of its cameras only: all extrinsics are zero."""
+    zero = {"rotation": (0.0, 0.0, 0.0), "translation": (0.0, 0.0, 0.0)}
+    return store.model_copy(update={"cameras": tuple(c.model_copy(update=zero) for c in store.cameras)})
 
 
 def similarity(found_m: np.ndarray, true_m: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale, rotation and shift that bring found points (n, 3) to the true ones best.
+    """Scale, rotation and shift that align found points (n, 3) with the true ones in least squares.
 
     Source: Umeyama, Least-Squares Estimation of Transformation Parameters (1991).
     """
@@ -49,7 +49,7 @@ def similarity(found_m: np.ndarray, true_m: np.ndarray) -> tuple[float, np.ndarr
 
 
 def aligned(cameras: tuple[Camera, ...], true: tuple[Camera, ...]) -> tuple[Camera, ...]:
-    """Found cameras in the frame of the true ones."""
+    """The found cameras, aligned with the true ones by a similarity of their centres."""
     from fusion.store.rotations import rotation_vector
 
     found, wanted = Rig.from_cameras(cameras), Rig.from_cameras(true)
@@ -72,26 +72,27 @@ def errors(cameras: tuple[Camera, ...], true: tuple[Camera, ...]) -> tuple[np.nd
 
 
 def shelf(data: Path) -> None:
+    """Calibrate the Shelf recording, and print its table."""
     from bench.accuracy.recordings import shelf_score
 
     recording = Recording(data / "shelf")
     true = recording.store.cameras
     started_s = time.process_time()
-    found = calibrate(nowhere(recording.store), recording.observations(), Known())
-    took_s = time.process_time() - started_s
+    found = calibrate(without_extrinsics(recording.store), recording.observations(), Known())
+    spent_s = time.process_time() - started_s
     cameras = aligned(found.cameras, true)
     centre_m, degrees = errors(cameras, true)
-    print(f"Shelf: {len(cameras)} of {len(true)} cameras placed in {took_s:.0f} s\n")
+    print(f"Shelf: {len(cameras)} of {len(true)} cameras placed in {spent_s:.0f} s\n")
     print("| camera | centre, cm | direction, degrees | clock, ms |\n|---|---|---|---|")
     for camera, metres, angle in zip(cameras, centre_m, degrees):
         print(f"| {camera.name} | {100 * metres:.1f} | {angle:.2f} | {1e3 * found.offsets_s[camera.name]:+.1f} |")
-    print("\n| calibration | PCP A1 / A2 / A3 | average | weighted | people a frame |\n|---|---|---|---|---|")
+    print("\n| calibration | PCP A1 / A2 / A3 | average | weighted | people per frame |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for name, kind in (("published", true), ("found", cameras)):
+        for name, calibration in (("published", true), ("found", cameras)):
             copy = Path(folder) / name
             shutil.copytree(data / "shelf", copy)
             shutil.rmtree(copy / "store")
-            recording.store.model_copy(update={"cameras": kind}).save(copy / "store")
+            recording.store.model_copy(update={"cameras": calibration}).save(copy / "store")
             replay(copy, copy / "out")
             score = shelf_score(data / "shelf", copy / "out")
             parts = " / ".join(str(score[f"A{actor}"]) for actor in (1, 2, 3))
@@ -100,21 +101,24 @@ def shelf(data: Path) -> None:
 
 
 def dev(data: Path) -> None:
+    """Calibrate the recordings of the independent generator, and print their table."""
     print("Independent generator; worst camera after a similarity alignment\n")
-    print("| recording | placed | CPU s | centre, cm | direction, degrees | over sd |\n|---|---|---|---|---|---|")
+    print("| recording | placed | CPU s | centre, cm | direction, degrees | error / sd |\n|---|---|---|---|---|---|")
     for folder in sorted((data / "dev").glob("*")):
         recording = Recording(folder)
         started_s = time.process_time()
-        found = calibrate(nowhere(recording.store), recording.observations(), Known(outline=False, height_m=1.7))
-        took_s = time.process_time() - started_s
+        found = calibrate(
+            without_extrinsics(recording.store), recording.observations(), Known(outline=False, height_m=1.7)
+        )
+        spent_s = time.process_time() - started_s
         true = {camera.name: camera for camera in recording.store.cameras}
         wanted = tuple(true[camera.name] for camera in found.cameras)
         centre_m, degrees = errors(aligned(found.cameras, wanted), wanted)
         reported = [(tie.centre_sd_m, math.degrees(tie.rotation_sd_rad)) for tie in found.ties if tie.placed]
-        over = np.sqrt(((np.stack([centre_m, degrees], axis=1) / np.array(reported)) ** 2).mean(axis=0))
+        ratio = np.sqrt(((np.stack([centre_m, degrees], axis=1) / np.array(reported)) ** 2).mean(axis=0))
         print(
-            f"| {folder.name} | {len(wanted)} of {len(true)} | {took_s:.0f} | {100 * centre_m.max():.1f} "
-            f"| {degrees.max():.2f} | {over[0]:.1f} / {over[1]:.1f} |",
+            f"| {folder.name} | {len(wanted)} of {len(true)} | {spent_s:.0f} | {100 * centre_m.max():.1f} "
+            f"| {degrees.max():.2f} | {ratio[0]:.1f} / {ratio[1]:.1f} |",
             flush=True,
         )
         for warning in found.warnings:
@@ -123,7 +127,7 @@ def dev(data: Path) -> None:
 
 
 def clocks_s(store: Store, scenario: Scenario) -> dict[str, float]:
-    """The true offsets of a simulated store's clocks, less their mean."""
+    """The true clock offset of each camera in a simulated store, relative to their mean."""
     from fusion.simulation.cameras import Detector
     from fusion.simulation.optics import Obstacles
 
@@ -134,7 +138,7 @@ def clocks_s(store: Store, scenario: Scenario) -> dict[str, float]:
 
 
 def simulated(n_cameras: int, minutes: float, seed: int) -> tuple[Store, Simulation]:
-    """Two people who shop for about four of five minutes, and cameras with clocks that are off."""
+    """A simulated store with two people who shop for about four of five minutes, and cameras with wrong clocks."""
     store = demo_store(n_cameras, seed=seed).model_copy(update={"weight_rate_hz": 1.0})
     scenario = Scenario(
         seed=seed, minutes=minutes, shoppers=2, picks_per_person=8.0 * minutes, put_back_probability=0.3,
@@ -143,10 +147,11 @@ def simulated(n_cameras: int, minutes: float, seed: int) -> tuple[Store, Simulat
     return store, Simulation(store, scenario)
 
 
-def one_store(n_cameras: int, minutes: float, seed: int) -> tuple[SelfCalibration, dict[str, float]]:
+def calibrate_simulated(n_cameras: int, minutes: float, seed: int) -> tuple[SelfCalibration, dict[str, float]]:
+    """Calibrate a simulated store; returns the calibration and its errors, the worst camera's where not stated."""
     store, simulation = simulated(n_cameras, minutes, seed)
-    seen = list(simulation.observations())
-    # A tape measure between two cameras, and the places of two on the plan.
+    observations = list(simulation.observations())
+    # Known: the measured distance between two cameras, and the places of both on the floor plan.
     rig = Rig.from_cameras(store.cameras)
     far = n_cameras // 2
     names, at = rig.names, rig.centres_m
@@ -155,16 +160,16 @@ def one_store(n_cameras: int, minutes: float, seed: int) -> tuple[SelfCalibratio
         places={names[i]: (float(at[i, 0]), float(at[i, 1])) for i in (0, far)},
     )
     started_s = time.process_time()
-    found = calibrate(nowhere(store), seen, known)
-    took_s = time.process_time() - started_s
+    found = calibrate(without_extrinsics(store), observations, known)
+    spent_s = time.process_time() - started_s
     true = {camera.name: camera for camera in store.cameras}
     wanted = tuple(true[camera.name] for camera in found.cameras)
     absolute_m, absolute_degrees = errors(found.cameras, wanted)
     centre_m, degrees = errors(aligned(found.cameras, wanted), wanted)
     offsets = clocks_s(store, simulation.scenario)
     placed = [tie for tie in found.ties if tie.placed]
-    off_s = np.array([tie.offset_s - offsets[tie.name] for tie in placed])
-    off_s = off_s - off_s.mean()
+    clock_error_s = np.array([tie.offset_s - offsets[tie.name] for tie in placed])
+    clock_error_s = clock_error_s - clock_error_s.mean()
     reported = {
         "centre": np.array([tie.centre_sd_m for tie in placed]),
         "turn": np.degrees([tie.rotation_sd_rad for tie in placed]),
@@ -172,25 +177,26 @@ def one_store(n_cameras: int, minutes: float, seed: int) -> tuple[SelfCalibratio
     }
     return found, {
         "placed": len(placed),
-        "cpu_s": took_s,
+        "cpu_s": spent_s,
         "centre_cm": 100 * float(centre_m.max()),
         "degrees": float(degrees.max()),
-        "clock_ms": 1e3 * float(np.abs(off_s).max()),
+        "clock_ms": 1e3 * float(np.abs(clock_error_s).max()),
         "absolute_cm": 100 * float(absolute_m.max()),
         "absolute_degrees": float(absolute_degrees.max()),
-        # Errors over their reported standard deviations, root mean square over cameras: 1 is honest.
+        # Errors over their reported standard deviations, root mean square over cameras: 1 is calibrated.
         "centre_over_sd": float(np.sqrt(((centre_m / reported["centre"]) ** 2).mean())),
         "degrees_over_sd": float(np.sqrt(((degrees / reported["turn"]) ** 2).mean())),
-        "clock_over_sd": float(np.sqrt(((off_s / reported["clock"]) ** 2).mean())),
+        "clock_over_sd": float(np.sqrt(((clock_error_s / reported["clock"]) ** 2).mean())),
     }
 
 
 def store(n_cameras: int, minutes: float, seeds: range) -> None:
+    """Calibrate simulated stores, and print their table."""
     print(f"Simulated store, {n_cameras} cameras, {minutes:g} minutes of two people; worst camera\n")
-    print("| seed | placed | CPU s | centre, cm | direction, degrees | clock, ms | in the store's frame | over sd |")
+    print("| seed | placed | CPU s | centre, cm | direction, degrees | clock, ms | in the store's frame | error / sd |")
     print("|---|---|---|---|---|---|---|---|")
     for seed in seeds:
-        found, s = one_store(n_cameras, minutes, seed)
+        found, s = calibrate_simulated(n_cameras, minutes, seed)
         print(
             f"| {seed} | {s['placed']} | {s['cpu_s']:.0f} "
             f"| {s['centre_cm']:.2f} | {s['degrees']:.3f} | {s['clock_ms']:.1f} "
@@ -204,20 +210,21 @@ def store(n_cameras: int, minutes: float, seeds: range) -> None:
 
 
 def main() -> int:
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=[[], "shelf", "dev", "store"], help="all where nothing is said")
+    parser.add_argument("parts", nargs="*", choices=[[], "shelf", "dev", "store"], help="default: all three")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--cameras", type=int, default=28)
     args = parser.parse_args()
     data = Path(os.environ.get("FUSION_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-    if not args.what or "shelf" in args.what:
+    if not args.parts or "shelf" in args.parts:
         if (data / "shelf").is_dir():
             shelf(data)
         else:
             print(f"Shelf: left out, no recording at {data / 'shelf'}; set FUSION_DATA\n")
-    if (not args.what or "dev" in args.what) and (data / "dev").is_dir():
+    if (not args.parts or "dev" in args.parts) and (data / "dev").is_dir():
         dev(data)
-    if not args.what or "store" in args.what:
+    if not args.parts or "store" in args.parts:
         store(args.cameras, args.minutes, range(1, args.seeds + 1))
     return 0

@@ -1,7 +1,7 @@
-"""Why receipts went to review and why some were wrong: every doubt and error traced to the shelf event it came from.
+"""Why receipts went to review and why some were wrong: traces every doubt and error to its shelf event.
 
-Used by `python -m bench accuracy --explain FILE`. Told events are matched with true ones; what a doubtful event's two
-likeliest explanations differ in names the doubt, and where hands were told to be says why.
+Used by `python -m bench accuracy --explain FILE`. Reported events are matched with true ones. A doubt is named by the
+difference between the event's two most probable outcomes, and explained by the reported positions of hands.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from fusion.results import Candidate, Reason, ReasonKind, ShelfEventExplained
 from fusion.sentences import reason_text
 from fusion.store.models import Store
 
-# An event less sure than this is worth a word; a receipt may be unsure by many such.
+# An event with at least this much doubt is listed; many such events can make a receipt uncertain.
 DOUBT_MIN = 0.01
 NEAR_M = 0.25
-LIKE_SHARE = 0.04
-# An event that is told so far from its time meets hands that are elsewhere by then.
-OFF_S = 0.25
-# Doubts about a visit itself, the worst first, by the name that the table gives them.
+LOOK_ALIKE_SHARE = 0.04
+# An event reported with a larger time error meets hands that have moved away by then.
+TIME_ERROR_MAX_S = 0.25
+# Doubts about a visit itself, worst first, and their names in the table.
 VISIT_CAUSES = {
     frozenset(
         (ReasonKind.LOST_AMONG_OTHERS, ReasonKind.LOST_INSIDE, ReasonKind.SCANNED_PERSON_LOST)
-    ): "lost from sight",
+    ): "lost by the tracker",
     frozenset((ReasonKind.UNSCANNED_BESIDE,)): "a person without a credential at the gate",
     frozenset((ReasonKind.RETURNED_MORE_THAN_TAKEN,)): "more was put back",
 }
@@ -37,25 +37,25 @@ VISIT_CAUSES = {
 
 @dataclass
 class Cause:
-    """Why one receipt is as it is. status: "review, right", "review, wrong", "settled, wrong"."""
+    """The cause of one receipt's status: "review, right", "review, wrong", "settled, wrong" or "no receipt"."""
 
     case: str
     seed: int
     account: str
     status: str
     cause: str
-    said: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Doubt:
-    """A told event that was not certain, whoever is concerned."""
+    """A reported event that was not certain. top: probability of its best outcome; n_people: with above DOUBT_MIN."""
 
     case: str
     kind: str
     top: float
     right: bool
-    n_people: int = 0  # who has more than DOUBT_MIN of it
+    n_people: int = 0
 
 
 def causes_of(
@@ -67,11 +67,11 @@ def causes_of(
     answers: Any,
     pairs: Sequence[tuple[Any, ShelfEventExplained | None]],
 ) -> list[Any]:
-    """Causes of all receipts that were not settled and right, and all doubts about events."""
-    return _Inquiry(case, seed, store, visits, events, answers, pairs).run()
+    """Causes of all receipts that were not both settled and right, and all doubts about events."""
+    return _Diagnosis(case, seed, store, visits, events, answers, pairs).run()
 
 
-class _Inquiry:
+class _Diagnosis:
     def __init__(
         self,
         case: str,
@@ -87,115 +87,117 @@ class _Inquiry:
         self.weight_g = {product.gtin: product.weight_g for product in store.products}
         self.name = {product.gtin: product.name for product in store.products}
         self.plates = {plate.plate: plate for plate in store.plates}
-        self.told_ns = np.array([people.t_ns for people in answers.people], np.int64)
+        self.instants_ns = np.array([people.t_ns for people in answers.people], np.int64)
         self.origin_ns = min((event.t_ns for event in events), default=0)
         self.tracks_of: defaultdict[str | None, set[int]] = defaultdict(set)
         for track, account in answers.account_of.items():
             self.tracks_of[account].add(track)
         self.wrists = [i for i, joint in enumerate(store.layout.joints) if joint.endswith("wrist")]
-        self.true_of = {id(told): true for true, told in pairs if told is not None}
+        self.true_of = {id(event): true for true, event in pairs if event is not None}
 
     def run(self) -> list[Any]:
-        out: list[Any] = [doubt for told in self.answers.events if (doubt := self._doubt(told)) is not None]
-        for true, told in self.pairs:
-            if told is None:
-                out.append(Doubt(self.case, f"missed: {self._missed(true)}", 0.0, False))
+        """All doubts, then all causes."""
+        found: list[Any] = [doubt for event in self.answers.events if (doubt := self._doubt(event)) is not None]
+        for true, event in self.pairs:
+            if event is None:
+                found.append(Doubt(self.case, f"missed: {self._missed(true)}", 0.0, False))
         receipts: defaultdict[str | None, list[Any]] = defaultdict(list)
         for receipt in self.answers.receipts:
             receipts[receipt.account].append(receipt)
         for visit in self.visits:
             if visit.account is None:
                 continue
-            mine = receipts.get(visit.account, [])
-            got: Counter[str] = Counter()
-            for receipt in mine:
+            own = receipts.get(visit.account, [])
+            billed: Counter[str] = Counter()
+            for receipt in own:
                 for line in receipt.lines:
-                    got[line.gtin] += line.quantity
-            right = got == Counter(visit.items)
-            settled = bool(mine) and all(receipt.status == "settled" for receipt in mine)
+                    billed[line.gtin] += line.quantity
+            right = billed == Counter(visit.items)
+            settled = bool(own) and all(receipt.status == "settled" for receipt in own)
             if settled and right:
                 continue
-            if not mine:
-                out.append(Cause(self.case, self.seed, visit.account, "no receipt", "no receipt"))
+            if not own:
+                found.append(Cause(self.case, self.seed, visit.account, "no receipt", "no receipt"))
                 continue
             status = f"{'settled' if settled else 'review'}, {'right' if right else 'wrong'}"
-            reasons = [reason for receipt in mine for reason in receipt.reasons]
-            cause, said = self._of_review(visit, reasons) if not settled else ("", [])
+            reasons = [reason for receipt in own for reason in receipt.reasons]
+            cause, details = self._of_review(visit, reasons) if not settled else ("", [])
             if not right:
-                wrong, more = self._of_wrong(visit, got)
-                cause = wrong if settled else f"{cause} / {wrong}"
-                said += more
-            said = [f"reason: {reason_text(reasons) or ''}", *said]
-            out.append(Cause(self.case, self.seed, visit.account, status, cause, said))
-        return out
+                error, error_details = self._of_wrong(visit, billed)
+                cause = error if settled else f"{cause} / {error}"
+                details += error_details
+            details = [f"reason: {reason_text(reasons) or ''}", *details]
+            found.append(Cause(self.case, self.seed, visit.account, status, cause, details))
+        return found
 
     # ---- doubts ------------------------------------------------------------------------------------------------------
 
-    def _doubt(self, told: ShelfEventExplained) -> Doubt | None:
-        """An unsure event, by what its two likeliest explanations differ in; None where it is as good as certain."""
-        outcomes = self._outcomes(told, None)
+    def _doubt(self, event: ShelfEventExplained) -> Doubt | None:
+        """The doubt about an event, named by how its two most probable outcomes differ; None if it is certain."""
+        outcomes = self._outcomes(event, None)
         if not outcomes or outcomes[0][1] > 1.0 - DOUBT_MIN:
             return None
-        kind = self._kind(told, outcomes)
-        true = self.true_of.get(id(told))
+        kind = self._kind(event, outcomes)
+        true = self.true_of.get(id(event))
         best = outcomes[0][0]
         if true is None:
             right = best is None
         else:
             right = best is not None and self._same(best, true)
         share: defaultdict[str | None, float] = defaultdict(float)
-        for candidate in told.candidates:
+        for candidate in event.candidates:
             share[candidate.account] += candidate.probability
         n_people = sum(p > DOUBT_MIN for account, p in share.items() if account is not None)
         return Doubt(self.case, kind, outcomes[0][1], right, n_people)
 
     @staticmethod
-    def _same(told: Candidate, true: Any) -> bool:
-        return (told.account, told.gtin, told.quantity) == (true.account, true.gtin, true.quantity)
+    def _same(candidate: Candidate, true: Any) -> bool:
+        return (candidate.account, candidate.gtin, candidate.quantity) == (true.account, true.gtin, true.quantity)
 
-    def _outcomes(self, told: ShelfEventExplained, account: str | None) -> list[tuple[Candidate | None, float]]:
-        """Explanations of an event with their probabilities, best first; None: nothing moved.
+    def _outcomes(self, event: ShelfEventExplained, account: str | None) -> list[tuple[Candidate | None, float]]:
+        """Outcomes of an event with their probabilities, most probable first; None: nothing moved.
 
-        account: as this account's cart sees it, to which all that is not its own is one.
+        account: sum all outcomes that concern other accounts only, since this account's cart does not depend on them.
         """
         summed: dict[tuple[Any, ...], tuple[Candidate | None, float]] = {}
-        nothing = max(0.0, 1.0 - sum(candidate.probability for candidate in told.candidates))
-        for candidate in told.candidates:
-            mine = account is None or candidate.account == account
-            key = (candidate.account, candidate.gtin, candidate.quantity) if mine else ("others",)
+        nothing = max(0.0, 1.0 - sum(candidate.probability for candidate in event.candidates))
+        for candidate in event.candidates:
+            concerned = account is None or candidate.account == account
+            key = (candidate.account, candidate.gtin, candidate.quantity) if concerned else ("others",)
             first, p = summed.get(key, (candidate, 0.0))
             summed[key] = (first, p + candidate.probability)
         summed[("nothing",)] = (None, nothing)
         return sorted(summed.values(), key=lambda outcome: -outcome[1])
 
-    def _kind(self, told: ShelfEventExplained, outcomes: Sequence[tuple[Candidate | None, float]]) -> str:
+    def _kind(self, event: ShelfEventExplained, outcomes: Sequence[tuple[Candidate | None, float]]) -> str:
+        """Name of a doubt: how the two most probable outcomes differ, and whether there was a true event."""
         a, b = outcomes[0][0], outcomes[1][0] if len(outcomes) > 1 else None
-        way = "take" if told.delta_g < 0 else "put"
-        true = self.true_of.get(id(told))
-        missing = "" if true is not None else ", part of another load" if self._is_part(told) else ", no true event"
-        if true is not None and abs(told.t_ns - true.t_ns) > OFF_S * 1e9:
-            missing = f", told more than {OFF_S:g} s off"
+        way = "take" if event.delta_g < 0 else "put"
+        true = self.true_of.get(id(event))
+        note = "" if true is not None else ", part of another load" if self._is_part(event) else ", no true event"
+        if true is not None and abs(event.t_ns - true.t_ns) > TIME_ERROR_MAX_S * 1e9:
+            note = f", time error above {TIME_ERROR_MAX_S:g} s"
         if a is None or b is None:
-            thing = a or b
-            if way == "put" and thing is not None and not self._holds(thing, told.t_ns):
-                way = "put of what is not held"
-            return f"{way}: something or nothing{missing}"
+            candidate = a or b
+            if way == "put" and candidate is not None and not self._holds(candidate, event.t_ns):
+                way = "put of goods not held"
+            return f"{way}: goods or nothing{note}"
         if a.account != b.account:
             if None in (a.account, b.account):
-                return f"{way}: this one or somebody unknown ({self._hands(told, a, b)}){missing}"
-            return f"{way}: this one or that one ({self._hands(told, a, b)}){missing}"
+                return f"{way}: account or unidentified visitor ({self._hands(event, a, b)}){note}"
+            return f"{way}: which of two people ({self._hands(event, a, b)}){note}"
         if a.gtin == b.gtin:
-            return f"{way}: how many{missing}"
+            return f"{way}: how many{note}"
         load_a, load_b = (abs(c.quantity) * self.weight_g[c.gtin] for c in (a, b))
-        apart = abs(load_a - load_b) / max(load_a, load_b)
-        like = "look-alikes" if apart < LIKE_SHARE else "products of other weight"
-        several = " with another count" if a.quantity != b.quantity else ""
-        if way == "put" and not (self._holds(a, told.t_ns) and self._holds(b, told.t_ns)):
-            several += ", only one of them held"
-        return f"{way}: which of two {like}{several}{missing}"
+        difference = abs(load_a - load_b) / max(load_a, load_b)
+        pair = "look-alikes" if difference < LOOK_ALIKE_SHARE else "products of different weight"
+        suffix = " and counts" if a.quantity != b.quantity else ""
+        if way == "put" and not (self._holds(a, event.t_ns) and self._holds(b, event.t_ns)):
+            suffix += ", at most one of them held"
+        return f"{way}: which of two {pair}{suffix}{note}"
 
     def _holds(self, candidate: Candidate, t_ns: int) -> bool:
-        """Whether this account really had as many of a product as it is said to put back."""
+        """Whether the account really held as many of the product as the candidate puts back."""
         moved = [
             event.quantity
             for event in self.events
@@ -203,33 +205,33 @@ class _Inquiry:
         ]
         return -sum(moved) >= candidate.quantity
 
-    def _is_part(self, told: ShelfEventExplained) -> bool:
-        """Whether a told event is the rest of a true one told beside it: one piece on two plates, told twice."""
+    def _is_part(self, event: ShelfEventExplained) -> bool:
+        """Whether an event is the remainder of a true one reported on a plate beside it: one piece on two plates."""
         return any(
-            (event.quantity > 0) == (told.delta_g > 0)
-            and abs(event.t_ns - told.t_ns) < 1_200_000_000
-            and math.dist(self._at(event.plate), self._at(told.plate)) < 1.3 * self.plates[told.plate].width
-            for event in self.events
+            (true.quantity > 0) == (event.delta_g > 0)
+            and abs(true.t_ns - event.t_ns) < 1_200_000_000
+            and math.dist(self._at(true.plate), self._at(event.plate)) < 1.3 * self.plates[event.plate].width
+            for true in self.events
         )
 
-    def _hands(self, told: ShelfEventExplained, a: Candidate, b: Candidate) -> str:
-        """What was told of the two people's hands when it happened; the one who really did it is `the one`."""
-        true = self.true_of.get(id(told))
-        one, other = (b, a) if true is not None and true.account == b.account != a.account else (a, b)
-        near_one, near_other = self._hand_m(told, one.account), self._hand_m(told, other.account)
+    def _hands(self, event: ShelfEventExplained, a: Candidate, b: Candidate) -> str:
+        """Where the two people's hands were reported at the event; the person who really acted comes first."""
+        true = self.true_of.get(id(event))
+        first, second = (b, a) if true is not None and true.account == b.account != a.account else (a, b)
 
-        def said(away_m: float) -> str:
-            return "unseen" if math.isnan(away_m) else "near" if away_m < NEAR_M else "away"
+        def state(account: str | None) -> str:
+            distance_m = self._hand_m(event, account)
+            return "unseen" if math.isnan(distance_m) else "near" if distance_m < NEAR_M else "away"
 
-        return f"hands: {said(near_one)} / {said(near_other)}"
+        return f"hands: {state(first.account)} / {state(second.account)}"
 
-    def _hand_m(self, told: ShelfEventExplained, account: str | None) -> float:
-        """Least distance of an account's told hands from the space above a plate; NaN where none is told."""
-        if not len(self.told_ns):
+    def _hand_m(self, event: ShelfEventExplained, account: str | None) -> float:
+        """Least distance of an account's reported hands from the space above a plate; NaN if none was reported."""
+        if not len(self.instants_ns):
             return math.nan
         tracks = self.tracks_of.get(account, set())
-        at = int(np.searchsorted(self.told_ns, told.t_ns))
-        plate = self.plates[told.plate]
+        at = int(np.searchsorted(self.instants_ns, event.t_ns))
+        plate = self.plates[event.plate]
         best = math.nan
         cos, sin = math.cos(plate.yaw), math.sin(plate.yaw)
         for people in self.answers.people[max(at - 2, 0) : at + 2]:
@@ -237,78 +239,78 @@ class _Inquiry:
             for hand in people.joints_m[rows][:, self.wrists].reshape(-1, 3):
                 dx, dy = hand[0] - plate.x, hand[1] - plate.y
                 along, across, up = dx * cos + dy * sin, -dx * sin + dy * cos, hand[2] - plate.z
-                off = (
+                outside_m = (
                     max(abs(along) - plate.width / 2, 0.0),
                     max(abs(across) - plate.depth / 2, 0.0),
                     max(-up, up - 0.3, 0.0),
                 )
-                away = math.hypot(*off)
-                if not math.isnan(away):
-                    best = away if math.isnan(best) else min(best, away)
+                distance_m = math.hypot(*outside_m)
+                if not math.isnan(distance_m):
+                    best = distance_m if math.isnan(best) else min(best, distance_m)
         return best
 
     # ---- receipts ----------------------------------------------------------------------------------------------------
 
     def _of_review(self, visit: Any, reasons: list[Reason]) -> tuple[str, list[str]]:
-        """The worst doubt of a reviewed receipt, and all of them."""
-        for kinds, named in VISIT_CAUSES.items():
+        """Name of a reviewed receipt's worst doubt, and the descriptions of its three worst events."""
+        for kinds, cause in VISIT_CAUSES.items():
             if any(reason.kind in kinds for reason in reasons):
-                return f"visit: {named}", []
+                return f"visit: {cause}", []
         doubts = []
-        for told in self.answers.events:
-            if not any(candidate.account == visit.account for candidate in told.candidates):
+        for event in self.answers.events:
+            if not any(candidate.account == visit.account for candidate in event.candidates):
                 continue
-            outcomes = self._outcomes(told, visit.account)
+            outcomes = self._outcomes(event, visit.account)
             if outcomes[0][1] < 1.0 - DOUBT_MIN:
-                doubts.append((outcomes[0][1], told))
+                doubts.append((outcomes[0][1], event))
         doubts.sort(key=lambda doubt: doubt[0])
-        said = [self._tell(told) for _, told in doubts[:3]]
+        details = [self._event_text(event) for _, event in doubts[:3]]
         if not doubts:
             least = min((self._identity(track) for track in self.tracks_of[visit.account]), default=1.0)
-            return "no unsure event, but identity", [f"identity {least:.3f}"]
-        worst = doubts[0][1]
-        if doubts[0][0] > 0.95:
-            return f"many small doubts ({len(doubts)})", said
-        return self._kind(worst, self._outcomes(worst, visit.account)), said
+            return "uncertain identity only", [f"identity {least:.3f}"]
+        probability, worst = doubts[0]
+        if probability > 0.95:
+            return f"many small doubts ({len(doubts)})", details
+        return self._kind(worst, self._outcomes(worst, visit.account)), details
 
-    def _of_wrong(self, visit: Any, got: Counter[str]) -> tuple[str, list[str]]:
-        """What made a receipt wrong: the first of its events that was not told as it was."""
-        found: list[tuple[str, str]] = []
+    def _of_wrong(self, visit: Any, billed: Counter[str]) -> tuple[str, list[str]]:
+        """Name of a receipt's error: that of its first wrong event; and the descriptions of the first three."""
         true_items = Counter(visit.items)
-        odd = {gtin for gtin in got.keys() | true_items.keys() if got[gtin] != true_items[gtin]}
-        for true, told in self.pairs:
-            if true is not None and told is None:
-                if true.account == visit.account and true.gtin in odd:
-                    found.append((f"missed: {self._missed(true)}", self._tell_true(true)))
-                continue
-            if told is None or not told.candidates:
-                if true is not None and true.account == visit.account and true.gtin in odd:
-                    found.append(("explained as nothing", self._tell(told) if told else ""))
-                continue
-            best = told.candidates[0]
-            mine, told_mine = true is not None and true.account == visit.account, best.account == visit.account
-            if true is None:
-                if told_mine and best.gtin in odd:
-                    found.append(("event that was none", self._tell(told)))
-            elif mine and self._same(best, true):
-                continue
-            elif mine and not told_mine and true.gtin in odd:
-                found.append(("other person's", self._tell(told)))
-            elif told_mine and not mine and best.gtin in odd:
-                found.append(("charged with another person's", self._tell(told)))
-            elif mine and told_mine and {best.gtin, true.gtin} & odd:
-                if best.gtin == true.gtin:
-                    found.append(("wrong count", self._tell(told)))
-                else:
-                    apart = abs(self.weight_g[best.gtin] * best.quantity - self.weight_g[true.gtin] * true.quantity)
-                    like = apart < LIKE_SHARE * abs(self.weight_g[true.gtin] * true.quantity)
-                    found.append((f"wrong product, {'look-alike' if like else 'other weight'}", self._tell(told)))
+        wrong_gtins = {gtin for gtin in billed.keys() | true_items.keys() if billed[gtin] != true_items[gtin]}
+        found = []
+        for true, event in self.pairs:
+            error = self._error(true, event, visit.account, wrong_gtins)
+            if error is not None:
+                found.append((error, self._event_text(event) if event is not None else self._true_text(true)))
         if not found:
-            return "joint explanation differs from the events", []
+            return "joint hypothesis differs from the events", []
         return found[0][0], [text for _, text in found[:3]]
 
+    def _error(self, true: Any, event: ShelfEventExplained | None, account: str, wrong_gtins: set[str]) -> str | None:
+        """How a pair of true and reported event made an account's receipt wrong; None if it did not."""
+        true_own = true is not None and true.account == account
+        if event is None or not event.candidates:
+            if not true_own or true.gtin not in wrong_gtins:
+                return None
+            return f"missed: {self._missed(true)}" if event is None else "attributed to nothing"
+        best = event.candidates[0]
+        own = best.account == account
+        if true is None:
+            return "reported without a true event" if own and best.gtin in wrong_gtins else None
+        if true_own and not own:
+            return "attributed to another person" if true.gtin in wrong_gtins else None
+        if own and not true_own:
+            return "charged with another person's goods" if best.gtin in wrong_gtins else None
+        if not own or self._same(best, true) or not {best.gtin, true.gtin} & wrong_gtins:
+            return None
+        if best.gtin == true.gtin:
+            return "wrong count"
+        true_g = self.weight_g[true.gtin] * true.quantity
+        alike = abs(self.weight_g[best.gtin] * best.quantity - true_g) < LOOK_ALIKE_SHARE * abs(true_g)
+        return f"wrong product, {'look-alike' if alike else 'different weight'}"
+
     def _identity(self, track: int) -> float:
-        """The last that a track claimed."""
+        """The last identity probability that a track reported."""
         for people in reversed(self.answers.people):
             rows = np.flatnonzero(people.track_id == track)
             if len(rows):
@@ -316,57 +318,56 @@ class _Inquiry:
         return 1.0
 
     def _missed(self, true: Any) -> str:
-        """Why an event may have been missed."""
+        """A likely reason why an event was missed."""
         if true is None:
             return ""
-        here = self.plates[true.plate]
         close = [
-            other
-            for other in self.events
-            if other is not true
-            and abs(other.t_ns - true.t_ns) < 1_500_000_000
-            and math.dist((here.x, here.y, here.z), self._at(other.plate)) < 0.45
+            event
+            for event in self.events
+            if event is not true
+            and abs(event.t_ns - true.t_ns) < 1_500_000_000
+            and math.dist(self._at(true.plate), self._at(event.plate)) < 0.45
         ]
         way = "take" if true.quantity < 0 else "put"
         if self.weight_g[true.gtin] < 60.0:
             return f"{way}, light"
-        if any(other.account != true.account for other in close):
+        if any(event.account != true.account for event in close):
             return f"{way}, another person's event beside it"
         if close:
-            return f"{way}, own event just before or after"
+            return f"{way}, the same person's event just before or after"
         return f"{way}, alone"
 
     def _at(self, plate: str) -> tuple[float, float, float]:
         p = self.plates[plate]
         return p.x, p.y, p.z
 
-    # ---- words -------------------------------------------------------------------------------------------------------
+    # ---- text --------------------------------------------------------------------------------------------------------
 
-    def _tell_true(self, true: Any) -> str:
+    def _true_text(self, true: Any) -> str:
         t_s = (true.t_ns - self.origin_ns) / 1e9
-        what = f"{true.quantity:+d} x {self.name[true.gtin]} ({self.weight_g[true.gtin]:g} g)"
-        return f"truth at {t_s:.2f} s on {true.plate}: {true.account or 'nobody'} {what}"
+        goods = f"{true.quantity:+d} x {self.name[true.gtin]} ({self.weight_g[true.gtin]:g} g)"
+        return f"truth at {t_s:.2f} s on {true.plate}: {true.account or 'unidentified'} {goods}"
 
-    def _tell(self, told: ShelfEventExplained) -> str:
-        t_s = (told.t_ns - self.origin_ns) / 1e9
+    def _event_text(self, event: ShelfEventExplained) -> str:
+        t_s = (event.t_ns - self.origin_ns) / 1e9
         candidates = ", ".join(
-            f"{c.account or 'nobody'} {c.quantity:+d} {self.name[c.gtin]}"
+            f"{c.account or 'unidentified'} {c.quantity:+d} {self.name[c.gtin]}"
             f" ({abs(c.quantity) * self.weight_g[c.gtin]:g} g) p={c.probability:.3f}"
-            f" hand {self._hand_m(told, c.account):.2f} m"
-            for c in told.candidates[:4]
+            f" hand {self._hand_m(event, c.account):.2f} m"
+            for c in event.candidates[:4]
         )
-        true = self.true_of.get(id(told))
-        truth = self._tell_true(true) if true is not None else "no true event"
-        return f"told at {t_s:.2f} s on {told.plate}, {told.delta_g:+.1f} g: {candidates or 'nothing'}; {truth}"
+        true = self.true_of.get(id(event))
+        truth = self._true_text(true) if true is not None else "no true event"
+        return f"reported at {t_s:.2f} s on {event.plate}, {event.delta_g:+.1f} g: {candidates or 'nothing'}; {truth}"
 
 
 def causes_page(found: Sequence[Any], examples: int = 2) -> str:
-    """Counts of all causes by row of the table, with a few examples each."""
+    """A Markdown page: counts of all doubts and causes by case, with a few examples each."""
     causes = [cause for cause in found if isinstance(cause, Cause)]
     doubts = [doubt for doubt in found if isinstance(doubt, Doubt)]
-    parts = ["# Why receipts were unsure or wrong", ""]
-    parts += ["Events that were unsure, or missed (p: of the best explanation):", ""]
-    parts += ["| scenario | kind | events | mean p | really right | people concerned |", "|---|---|---|---|---|---|"]
+    parts = ["# Why receipts were uncertain or wrong", ""]
+    parts += ["Uncertain and missed events (p: probability of the best outcome):", ""]
+    parts += ["| scenario | kind | events | mean p | share right | people concerned |", "|---|---|---|---|---|---|"]
     by_kind: defaultdict[tuple[str, str], list[Doubt]] = defaultdict(list)
     for doubt in doubts:
         by_kind[doubt.case, doubt.kind].append(doubt)
@@ -387,7 +388,7 @@ def causes_page(found: Sequence[Any], examples: int = 2) -> str:
     parts += ["", "Examples:", ""]
     for (case, status, cause), group in rows:
         parts.append(f"- {case}, {status}, {cause} ({len(group)})")
-        for one in group[:examples]:
-            parts.append(f"  - seed {one.seed}, {one.account}")
-            parts += [f"    - {text}" for text in one.said if text]
+        for example in group[:examples]:
+            parts.append(f"  - seed {example.seed}, {example.account}")
+            parts += [f"    - {text}" for text in example.details if text]
     return "\n".join(parts) + "\n"

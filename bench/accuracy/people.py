@@ -45,6 +45,7 @@ from scipy.stats import t as student
 from fusion.engine import SET_SPAN_NS
 from fusion.observations import Frame
 from fusion.people.tracker import Tracker
+from fusion.results import People
 from fusion.simulation import Scenario, Simulation, body, demo_store
 from fusion.simulation.body import CHANNEL
 from fusion.simulation.crowd import Crowd
@@ -53,8 +54,8 @@ from fusion.store.models import Camera, Facing, Plate, Product, Store
 from fusion.store.shapes import inside_polygon
 
 GATE_M = 0.5
-# A track that claims at least this is not said to be unsure.
-SURE = 0.9
+# A track with at least this identity probability counts as certain.
+IDENTITY_CERTAIN = 0.9
 CHI2_3_95 = 7.815
 
 # ---- scoring ---------------------------------------------------------------------------------------------------------
@@ -64,8 +65,8 @@ CHI2_3_95 = 7.815
 class Instant:
     """Truth and answer at one instant; places are (n, 2) on the floor.
 
-    `..._count` is False for people who may be tracked or not, and for tracks that may be told or not where they follow
-    nobody. `identity` is what each track claims.
+    `people_count` is False for people who need not be tracked, `tracks_count` for tracks that are no false positives
+    even if they follow no person. `identity` is the probability that each track reports.
     """
 
     people: np.ndarray
@@ -79,10 +80,10 @@ class Instant:
 
 @dataclass
 class Identities:
-    """Sums over instants. `matches`: for each instant (index of person, index of track) of all that count."""
+    """Sums over instants. `matches`: for each instant (indices of people, indices of tracks) of the counted pairs."""
 
     n_truth: int = 0
-    n_told: int = 0
+    n_reported: int = 0
     misses: int = 0
     false_positives: int = 0
     switches: int = 0
@@ -93,18 +94,20 @@ class Identities:
 
     @property
     def mota(self) -> float:
+        """Multiple object tracking accuracy (Bernardin and Stiefelhagen 2008)."""
         return 1.0 - (self.misses + self.false_positives + self.switches) / max(self.n_truth, 1)
 
     @property
     def idf1(self) -> float:
-        return 2.0 * self.true_ids / max(self.n_truth + self.n_told, 1)
+        """F1 score of the identities (Ristani et al. 2016)."""
+        return 2.0 * self.true_ids / max(self.n_truth + self.n_reported, 1)
 
 
 def score_identities(instants: Iterable[Instant], gate_m: float = GATE_M) -> Identities:
     """CLEAR-MOT and identity scores.
 
-    At each instant, pairs of the instant before stay while they are within the gate; the rest is matched at the least
-    total distance. IDF1 gives every person at most one track over the whole run, and the other way round.
+    At each instant, pairs of the previous instant stay while they are within the gate; the others are matched at the
+    least total distance. IDF1 pairs every person with at most one track over the whole run, and vice versa.
     """
     score = Identities()
     track_of: dict[int, int] = {}  # Last track of each person.
@@ -121,18 +124,18 @@ def score_identities(instants: Iterable[Instant], gate_m: float = GATE_M) -> Ide
             if j is not None and near[i, j]:
                 cost[i, j] -= 1e3
         rows, columns = linear_sum_assignment(cost)
-        held = near[rows, columns]
-        rows, columns = rows[held], columns[held]
+        kept = near[rows, columns]
+        rows, columns = rows[kept], columns[kept]
         counted = now.people_count[rows]
-        # Whoever need not be tracked may be, and a track of such a person is no false one.
-        free = set(columns[~counted].tolist())
-        free |= set(np.flatnonzero(~now.tracks_count).tolist()) - set(columns.tolist())
+        # People who need not be tracked may be; their tracks are no false positives.
+        exempt = set(columns[~counted].tolist())
+        exempt |= set(np.flatnonzero(~now.tracks_count).tolist()) - set(columns.tolist())
         rows, columns = rows[counted], columns[counted]
-        n_told = len(tracks) - len(free)
+        n_reported = len(tracks) - len(exempt)
         score.n_truth += int(now.people_count.sum())
-        score.n_told += n_told
+        score.n_reported += n_reported
         score.misses += int(now.people_count.sum()) - len(rows)
-        score.false_positives += n_told - len(rows)
+        score.false_positives += n_reported - len(rows)
         score.matches.append((rows, columns))
         for i, j in zip(rows.tolist(), columns.tolist()):
             person, track = int(now.people[i]), tracks[j]
@@ -141,10 +144,10 @@ def score_identities(instants: Iterable[Instant], gate_m: float = GATE_M) -> Ide
                 score.switches += 1
             if person_of.get(track, person) != person:
                 score.swaps += 1
-                score.silent_swaps += bool(now.identity[j] >= SURE)
+                score.silent_swaps += bool(now.identity[j] >= IDENTITY_CERTAIN)
             track_of[person], person_of[track] = track, person
         for i, j in np.argwhere(near & now.people_count[:, None]).tolist():
-            if j not in free:
+            if j not in exempt:
                 pair = int(now.people[i]), tracks[j]
                 together[pair] = together.get(pair, 0) + 1
     if together:
@@ -163,7 +166,7 @@ def normalised_error_sq(error_m: np.ndarray, cov_m2: np.ndarray) -> np.ndarray:
 
 
 def mean_and_margin(values: Sequence[float]) -> tuple[float, float]:
-    """Mean of what is finite and the half width of its 95 % confidence interval, NaN below two values."""
+    """Mean of the finite values and half width of its 95 % confidence interval, which is NaN below two values."""
     known = np.array([v for v in values if math.isfinite(v)])
     if not len(known):
         return math.nan, math.nan
@@ -173,11 +176,11 @@ def mean_and_margin(values: Sequence[float]) -> tuple[float, float]:
     return float(known.mean()), float(margin)
 
 
-# ---- making crowds ---------------------------------------------------------------------------------------------------
+# ---- simulated crowds ------------------------------------------------------------------------------------------------
 
 
-class Filmed(Simulation):
-    """A simulation that keeps where everybody was at every tick, and so at every instant."""
+class TracedSimulation(Simulation):
+    """A simulation that keeps every person's state at every tick, so that the truth is known at any instant."""
 
     def __init__(self, store: Store, scenario: Scenario) -> None:
         super().__init__(store, scenario)
@@ -185,6 +188,7 @@ class Filmed(Simulation):
         self._crowd: Crowd | None = None
 
     def record(self, crowd: Crowd, ticks: Sequence[Tick], due_s: float, until_s: float) -> float:
+        """Keep the ticks, and drop the visits and movements that no score here needs."""
         self._crowd = crowd
         self._ticks.update((tick.t_s, tick) for tick in ticks)
         crowd.shop.log.visits.clear()
@@ -201,7 +205,7 @@ class Filmed(Simulation):
 
 
 def room(appearance_dim: int = 128) -> Store:
-    """A room of 26 m2 with four cameras a little above head height, boxes and looks only: the CMC recording's room."""
+    """A room of 26 m2 like that of the CMC recording: four cameras a little above head height, boxes and appearance."""
     width, depth = 7.67, 3.41
     corners = ((0.2, 0.2, 2.2), (7.5, 0.2, 2.15), (7.5, 3.2, 2.2), (0.2, 3.2, 2.15))
     cameras = []
@@ -222,7 +226,7 @@ def room(appearance_dim: int = 128) -> Store:
                 translation=tuple((-rotation @ centre).tolist()),
             )
         )
-    # Things to walk to, so that people do not stand about: small ledges along the walls, which hide nothing.
+    # Small ledges along the walls give people destinations; they occlude nothing.
     plates = [
         Plate(plate=f"p{side}{i}", x=0.9 + 1.45 * i, y=y, z=1.1, width=0.3, depth=0.2, yaw=yaw, capacity_g=20000.0)
         for side, (y, yaw) in enumerate(((depth - 0.1, 0.0), (0.1, math.pi)))
@@ -245,9 +249,11 @@ def room(appearance_dim: int = 128) -> Store:
     )
 
 
-def faint(frames: Iterable[Frame], seed: int) -> Iterator[Frame]:
-    """Looks that tell little, as measured on the CMC recording: median cosine distance 0.18 of one person's vectors
-    in different cameras and 0.24 of two people's, where the simulator's own are at 0.29 and 0.89.
+def weak_appearance(frames: Iterable[Frame], seed: int) -> Iterator[Frame]:
+    """Frames with appearance vectors that hardly distinguish people, as measured on the CMC recording.
+
+    Median cosine distances there: 0.18 between one person's vectors in different cameras, 0.24 between two people's;
+    the simulator's own are 0.29 and 0.89.
     """
     random = np.random.default_rng([seed, 4])
     common: np.ndarray | None = None
@@ -256,34 +262,34 @@ def faint(frames: Iterable[Frame], seed: int) -> Iterator[Frame]:
         n, dim = frame.appearance.shape
         if common is None:
             common = random.standard_normal(dim) / math.sqrt(dim)
-        # The person's own vector has variance 1, all else in it 0.41: see the simulator's detector.
-        looks = math.sqrt(1.41) * frame.appearance + 3.56 * common
-        looks = looks + 1.6 / math.sqrt(dim) * random.standard_normal((n, dim))
-        looks = looks / np.linalg.norm(looks, axis=1, keepdims=True)
-        yield Frame(frame.t_ns, frame.camera, frame.keypoints, looks.astype(np.float32))
+        # The person's own part of a vector has variance 1, its noise 0.41: see the simulator's detector.
+        appearance = math.sqrt(1.41) * frame.appearance + 3.56 * common
+        appearance = appearance + 1.6 / math.sqrt(dim) * random.standard_normal((n, dim))
+        appearance = appearance / np.linalg.norm(appearance, axis=1, keepdims=True)
+        yield Frame(frame.t_ns, frame.camera, frame.keypoints, appearance.astype(np.float32))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One simulated crowd, filmed for `film_s`; `variants` see it with every so many-th camera gone (0: none)."""
+    """One simulated crowd, observed for `duration_s`. Each of `variants` removes every n-th camera (0: none)."""
 
     name: str
     store: Callable[[], Store]
     scenario: dict[str, float]
     variants: tuple[int, ...] = (0,)
-    faint: bool = False
-    film_s: float = 150.0
+    weak_appearance: bool = False
+    duration_s: float = 150.0
 
 
 def _shop(n_cameras: int, n_plates: int = 80) -> Callable[[], Store]:
-    # Plates are there to be reached for, but weigh once a second only, since nobody reads them here.
+    # People reach for plates, but their weights are not used here, so they are sampled once a second only.
     return lambda: demo_store(n_cameras, n_plates).model_copy(update={"weight_rate_hz": 1.0})
 
 
-# Whoever wants sixty things comes in the first half minute and stays until shortly before the shop closes; the
-# film ends before that, so that all are there together most of the time.
+# People who want sixty products enter in the first half minute and stay until shortly before the shop closes. The
+# run ends before that, so that all of them are present most of the time.
 _STAY = {"picks_per_person": 60.0, "minutes": 4.0}
-# Wrists missing a third of the time, twice the noise, and much that is simply wrong.
+# A poor detector: wrists missed a third of the time, twice the noise, many outliers and ghosts.
 _POOR = {
     "keypoint_noise": 2.0,
     "joint_miss_probability": 0.08,
@@ -301,54 +307,72 @@ CASES = (
         "occluded, 2 of 8 cameras out for half the time",
         _shop(8, 240),
         {"shoppers": 8, "cameras_out": 2, "neighbour_probability": 0.4, **_STAY, "minutes": 3.0},
-        film_s=120.0,
+        duration_s=120.0,
     ),
     Case("room of 26 m2, 15 people, boxes", room, {"shoppers": 15, **_STAY}),
-    Case("room, boxes, faint looks", room, {"shoppers": 15, **_STAY}, faint=True),
+    Case("room, boxes, faint looks", room, {"shoppers": 15, **_STAY}, weak_appearance=True),
 )
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 
 def sets_of(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """Frames in order of time as the engine puts them together: each camera at most once, within 100 ms."""
-    held: dict[str, Frame] = {}
+    """Frames in order of time, grouped as the engine groups them: each camera at most once, within 100 ms."""
+    pending: dict[str, Frame] = {}
     first_ns = 0
     for frame in frames:
-        if held and (frame.camera in held or frame.t_ns - first_ns > SET_SPAN_NS):
-            yield list(held.values())
-            held = {}
-        if not held:
+        if pending and (frame.camera in pending or frame.t_ns - first_ns > SET_SPAN_NS):
+            yield list(pending.values())
+            pending = {}
+        if not pending:
             first_ns = frame.t_ns
-        held[frame.camera] = frame
-    if held:
-        yield list(held.values())
+        pending[frame.camera] = frame
+    if pending:
+        yield list(pending.values())
 
 
-def measure(store: Store, film: Filmed, frames: Iterable[Frame], gone: set[str]) -> dict[str, float]:
-    """Follow one crowd and score it. `gone`: cameras that never deliver."""
+@dataclass(frozen=True)
+class Tracking:
+    """A tracker's answers to one crowd. `wrist_cov`: of each set (n_tracks, n_wrists, 3, 3)."""
+
+    people: list[People]
+    wrist_cov: list[np.ndarray]
+    outages: set[str]  # Cameras with an outage warning.
+    false_alarms: int  # Other warnings about cameras that deliver.
+    step_us: float
+
+
+def track(store: Store, frames: Iterable[Frame], missing: set[str]) -> Tracking:
+    """Run the tracker on one crowd. `missing`: cameras that never deliver."""
     tracker = Tracker.of_store(store)
     wrists = store.layout.indices("l_wrist", "r_wrist")
-    joints = [body.JOINT[store.layout.joints[j]] for j in wrists]
-    told, covs, named, false_alarms = [], [], set(), 0
+    answers, covs, outages, false_alarms = [], [], set(), 0
     step_s = 0.0
-    for frame_set in sets_of(frame for frame in frames if frame.camera not in gone):
+    for frame_set in sets_of(frame for frame in frames if frame.camera not in missing):
         started_s = time.process_time()
         people = tracker.step(frame_set)
         step_s += time.process_time() - started_s
-        told.append(people)
+        answers.append(people)
         covs.append(_wrist_cov(tracker, people.track_id, wrists))
         for warning in tracker.warnings():
             if warning.kind == "camera outage":
-                named.add(warning.subject)
+                outages.add(warning.subject)
             elif warning.kind != "camera back":
-                false_alarms += warning.subject not in gone
-    t_ns = np.array([people.t_ns for people in told], np.int64)
-    numbers, present, places, truth_joints = film.people_at(t_ns)
+                false_alarms += warning.subject not in missing
+    return Tracking(answers, covs, outages, false_alarms, 1e6 * step_s / max(len(answers), 1))
+
+
+def measure(store: Store, simulation: TracedSimulation, frames: Iterable[Frame], missing: set[str]) -> dict[str, float]:
+    """Track one crowd and score it. `missing`: cameras that never deliver."""
+    tracking = track(store, frames, missing)
+    wrists = store.layout.indices("l_wrist", "r_wrist")
+    joints = [body.JOINT[store.layout.joints[j]] for j in wrists]
+    t_ns = np.array([people.t_ns for people in tracking.people], np.int64)
+    numbers, present, places, truth_joints = simulation.people_at(t_ns)
     floor = store.floor
-    instants, here = [], []
-    for people, is_here, place in zip(told, present, places):
-        rows = np.flatnonzero(is_here)
+    instants, present_rows = [], []
+    for people, is_present, place in zip(tracking.people, present, places):
+        rows = np.flatnonzero(is_present)
         instants.append(
             Instant(
                 people=numbers[rows],
@@ -360,25 +384,41 @@ def measure(store: Store, film: Filmed, frames: Iterable[Frame], gone: set[str])
                 identity=people.identity,
             )
         )
-        here.append(rows)
+        present_rows.append(rows)
     score = score_identities(instants)
     position, error, sd, cov = [], [], [], []
-    n_wrists = len(wrists) * score.n_truth
     for k, ((rows, columns), now) in enumerate(zip(score.matches, instants)):
         position.append(np.linalg.norm(now.people_m[rows] - now.tracks_m[columns], axis=1))
         if not wrists or not len(rows):
             continue
-        answer = told[k].joints_m[columns][:, wrists]
-        known = np.isfinite(answer).all(axis=2)
-        error.append((answer - truth_joints[k][here[k][rows]][:, joints])[known])
-        sd.append(told[k].joints_sd_m[columns][:, wrists][known])
-        cov.append(covs[k][columns][known])
-    minutes = score.n_truth * float(np.median(np.diff(t_ns))) * 1e-9 / 60.0
-    down = gone or set(_out_by_plan(film))
-    offs = np.concatenate(position) if position else np.zeros(0)
-    figures = {
+        reported = tracking.people[k].joints_m[columns][:, wrists]
+        known = np.isfinite(reported).all(axis=2)
+        error.append((reported - truth_joints[k][present_rows[k][rows]][:, joints])[known])
+        sd.append(tracking.people[k].joints_sd_m[columns][:, wrists][known])
+        cov.append(tracking.wrist_cov[k][columns][known])
+    position_error_m = np.concatenate(position) if position else np.zeros(0)
+    interval_s = float(np.median(np.diff(t_ns))) * 1e-9
+    figures = _identity_figures(score, len(instants), interval_s, position_error_m)
+    down = missing or set(_scheduled_outages(simulation))
+    figures |= {
+        "cameras_named_percent": 100.0 * len(tracking.outages & down) / len(down) if down else math.nan,
+        "false_warnings": float(len(tracking.outages - down) + tracking.false_alarms),
+        "step_us": tracking.step_us,
+    }
+    if wrists:
+        n_wrists = len(wrists) * score.n_truth
+        figures |= _wrist_figures(np.concatenate(error), np.concatenate(sd), np.concatenate(cov), n_wrists)
+    return figures
+
+
+def _identity_figures(
+    score: Identities, n_instants: int, interval_s: float, position_error_m: np.ndarray
+) -> dict[str, float]:
+    minutes = score.n_truth * interval_s / 60.0
+    any_position = len(position_error_m) > 0
+    return {
         "person_minutes": minutes,
-        "people": score.n_truth / max(len(instants), 1),
+        "people": score.n_truth / max(n_instants, 1),
         "switches_per_min": score.switches / max(minutes, 1e-9),
         "swaps_per_min": score.swaps / max(minutes, 1e-9),
         "silent_swaps_per_min": score.silent_swaps / max(minutes, 1e-9),
@@ -386,15 +426,9 @@ def measure(store: Store, film: Filmed, frames: Iterable[Frame], gone: set[str])
         "mota": 100.0 * score.mota,
         "missed_percent": 100.0 * score.misses / max(score.n_truth, 1),
         "false_percent": 100.0 * score.false_positives / max(score.n_truth, 1),
-        "position_median_m": float(np.median(offs)) if len(offs) else math.nan,
-        "position_p95_m": float(np.percentile(offs, 95)) if len(offs) else math.nan,
-        "cameras_named_percent": 100.0 * len(named & down) / len(down) if down else math.nan,
-        "false_warnings": float(len(named - down) + false_alarms),
-        "step_us": 1e6 * step_s / max(len(told), 1),
+        "position_median_m": float(np.median(position_error_m)) if any_position else math.nan,
+        "position_p95_m": float(np.percentile(position_error_m, 95)) if any_position else math.nan,
     }
-    if wrists:
-        figures |= _wrist_figures(np.concatenate(error), np.concatenate(sd), np.concatenate(cov), n_wrists)
-    return figures
 
 
 def _inside(floor: Sequence[tuple[float, float]], places_m: np.ndarray) -> np.ndarray:
@@ -402,9 +436,9 @@ def _inside(floor: Sequence[tuple[float, float]], places_m: np.ndarray) -> np.nd
 
 
 def _wrist_cov(tracker: Tracker, track_ids: np.ndarray, wrists: tuple[int, ...]) -> np.ndarray:
-    """(n, n_wrists, 3, 3) covariances as the filter holds them, which `People` tells the largest axis of."""
+    """(n, n_wrists, 3, 3) covariances of the filter; `People` reports only the deviation along their largest axis."""
     row_of = {int(tracker.tracks.track_id[row]): int(row) for row in tracker.tracks.live}
-    rows = np.array([row_of[track] for track in track_ids.tolist()], np.int64)
+    rows = np.array([row_of[number] for number in track_ids.tolist()], np.int64)
     return tracker.tracks.position_cov_m2(rows)[:, list(wrists)]
 
 
@@ -425,31 +459,31 @@ def _wrist_figures(error: np.ndarray, sd: np.ndarray, cov: np.ndarray, n_wrists:
     }
 
 
-def _out_by_plan(film: Filmed) -> list[str]:
-    """Cameras that the scenario itself takes out for a while, as the simulator draws them."""
-    cameras, s = film.store.cameras, film.scenario
-    down = s.random("outages").permutation(len(cameras))[: s.cameras_out]
+def _scheduled_outages(simulation: TracedSimulation) -> list[str]:
+    """Cameras that the scenario takes out for a while, drawn as the simulator draws them."""
+    cameras, scenario = simulation.store.cameras, simulation.scenario
+    down = scenario.random("outages").permutation(len(cameras))[: scenario.cameras_out]
     return [cameras[i].name for i in down.tolist()]
 
 
 def run(case: Case, seed: int, share: float = 1.0) -> dict[str, dict[str, float]]:
-    """Figures of each variant of a case at one seed, of the first share of the film."""
+    """Figures of each variant of a case at one seed. share: how much of its duration to run."""
     store = case.store()
-    film = Filmed(store, Scenario(seed=seed, **case.scenario))  # type: ignore[arg-type]
-    end_ns = film.scenario.start_ns + round(share * case.film_s * 1e9)
-    observations = itertools.takewhile(lambda observation: observation.t_ns < end_ns, film.observations())
+    simulation = TracedSimulation(store, Scenario(seed=seed, **case.scenario))  # type: ignore[arg-type]
+    end_ns = simulation.scenario.start_ns + round(share * case.duration_s * 1e9)
+    observations = itertools.takewhile(lambda observation: observation.t_ns < end_ns, simulation.observations())
     frames = [observation for observation in observations if isinstance(observation, Frame)]
-    if case.faint:
-        frames = list(faint(frames, seed))
+    if case.weak_appearance:
+        frames = list(weak_appearance(frames, seed))
     figures = {}
-    for every in case.variants:
-        gone = {camera.name for camera in store.cameras[1::every]} if every else set()
-        name = f"{case.name}, {len(gone)} of {len(store.cameras)} cameras gone" if gone else case.name
-        figures[name] = measure(store, film, frames, gone)
+    for stride in case.variants:
+        missing = {camera.name for camera in store.cameras[1::stride]} if stride else set()
+        name = f"{case.name}, {len(missing)} of {len(store.cameras)} cameras gone" if missing else case.name
+        figures[name] = measure(store, simulation, frames, missing)
     return figures
 
 
-# ---- telling ---------------------------------------------------------------------------------------------------------
+# ---- tables ----------------------------------------------------------------------------------------------------------
 
 # Heading, figure, factor and digits of the table's columns.
 _COLUMNS = (
@@ -474,24 +508,24 @@ _COLUMNS = (
 
 
 def summary(results: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, list[float | None]]]:
-    """Of each case every figure's mean and 95 % margin over seeds, as they go into JSON; null where there is none."""
-    told: dict[str, dict[str, list[float | None]]] = {}
+    """Mean and 95 % margin over seeds of each case's figures, ready for JSON; null where there is no value."""
+    summaries: dict[str, dict[str, list[float | None]]] = {}
     for name, runs in results.items():
-        keys = dict.fromkeys(key for one in runs for key in one)
-        figures = {key: mean_and_margin([one.get(key, math.nan) for one in runs]) for key in keys}
-        told[name] = {
-            key: [None if math.isnan(value) else round(value, 6) for value in both] for key, both in figures.items()
+        keys = dict.fromkeys(key for figures in runs for key in figures)
+        means = {key: mean_and_margin([figures.get(key, math.nan) for figures in runs]) for key in keys}
+        summaries[name] = {
+            key: [None if math.isnan(value) else round(value, 6) for value in pair] for key, pair in means.items()
         }
-    return told
+    return summaries
 
 
-def markdown(told: dict[str, dict[str, list[float | None]]]) -> str:
-    """One row a case, mean and 95 % margin over seeds."""
+def markdown(summaries: dict[str, dict[str, list[float | None]]]) -> str:
+    """One row per case: mean and 95 % margin over seeds."""
     lines = [
         "| case | " + " | ".join(heading for heading, *_ in _COLUMNS) + " |",
         "|---|" + "---|" * len(_COLUMNS),
     ]
-    for name, figures in told.items():
+    for name, figures in summaries.items():
         cells = []
         for _, key, factor, digits in _COLUMNS:
             mean, margin = figures.get(key, (None, None))
@@ -502,17 +536,18 @@ def markdown(told: dict[str, dict[str, list[float | None]]]) -> str:
     return "\n".join(lines)
 
 
-def page(told: dict[str, Any]) -> str:
-    """The table with what its figures mean."""
-    words = (__doc__ or "").partition("Figures, ")[2]
-    head = f"# People in simulated crowds\n\nMade by `{told['command']}`."
+def page(measured: dict[str, Any]) -> str:
+    """The published page: plot, table, and the explanation of its figures."""
+    explanation = (__doc__ or "").partition("Figures, ")[2]
+    head = f"# People in simulated crowds\n\nMade by `{measured['command']}`."
     plot = "![Identities, places, wrists and honesty of their deviations in each crowd](accuracy_people.svg)"
-    return "\n\n".join([head, plot, markdown(told["results"]), f"Figures, {words}"])
+    return "\n\n".join([head, plot, markdown(measured["results"]), f"Figures, {explanation}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark of people from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one seed, the first 60 % of each film")
+    parser.add_argument("--quick", action="store_true", help="one seed, the first 60 % of each run")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--case", default="", help="only cases whose name contains this")
     parser.add_argument("--out", type=Path, help="folder for table, plot and their figures as JSON")
@@ -530,7 +565,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rounded = {key: round(value, 4) for key, value in figures.items()}
                 print(json.dumps({"case": name, "seed": seed, **rounded}), file=sys.stderr, flush=True)
     print(markdown(summary(results)))
-    print(f"\n{n_seeds} seeds, in {time.perf_counter() - started_s:.0f} s")
+    print(f"\n{n_seeds} seeds in {time.perf_counter() - started_s:.0f} s")
     if args.out:
         from bench.plots import publish
 

@@ -2,9 +2,9 @@
 
     FUSION_DATA=path/to/data python -m bench recordings
 
-Needs the recordings of the file contract that are not part of this project: `shelf` (the Shelf data set, detected by
+Reads recordings of the file contract that are not part of this project: `shelf` (the Shelf data set, detected by
 OpenPose), `cmc1` (boxes with appearance vectors of the Curtin data set), `nanostore_visit` (real weights of a shop) and
-`dev/*` (visits of an independent generator). Prints a table; what is absent is left out.
+`dev/*` (visits of an independent generator). Prints a table; absent recordings are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fusion import replay
 from fusion.results import RunSummary
 from fusion.store.layouts import LAYOUTS
 
-# The Shelf annotation's joints, in the order of its ten parts; its two head joints are made from ears and shoulders.
+# Limbs among the Shelf annotation's ten parts. Its two head joints are computed from ears and shoulders.
 _BODY = LAYOUTS["body25"]
 _LIMBS = [
     ("r_ankle", "r_knee"),
@@ -42,13 +42,13 @@ _TRUTH = (
 _INSTANT_NS = 21_000_000
 
 
-def _filled(joints: np.ndarray, joint: str, *others: str) -> None:
-    """Where a joint is unknown, the mean of others stands in for it."""
+def _fill(joints: np.ndarray, joint: str, *substitutes: str) -> None:
+    """Replace a joint, where it is unknown, by the mean of the known substitutes."""
     place = joints[:, _BODY.index(joint)]
-    known = np.stack([joints[:, _BODY.index(other)] for other in others])
+    known = np.stack([joints[:, _BODY.index(substitute)] for substitute in substitutes])
     unknown = np.isnan(place[:, 0])
-    counted = (~np.isnan(known[..., 0])).sum(0)[:, None]
-    place[unknown] = np.where(counted, np.nansum(known, axis=0) / np.maximum(counted, 1), np.nan)[unknown]
+    n_known = (~np.isnan(known[..., 0])).sum(0)[:, None]
+    place[unknown] = np.where(n_known, np.nansum(known, axis=0) / np.maximum(n_known, 1), np.nan)[unknown]
 
 
 def _annotation_joints(joints_m: np.ndarray) -> dict[str, np.ndarray]:
@@ -58,14 +58,14 @@ def _annotation_joints(joints_m: np.ndarray) -> dict[str, np.ndarray]:
     above that: the usual head rule for detectors without these joints.
     """
     joints = joints_m.astype(float).copy()
-    _filled(joints, "neck", "l_shoulder", "r_shoulder")
-    _filled(joints, "mid_hip", "l_hip", "r_hip")
-    _filled(joints, "l_shoulder", "neck")
-    _filled(joints, "r_shoulder", "neck")
-    _filled(joints, "l_ear", "r_ear")
-    _filled(joints, "r_ear", "l_ear")
-    _filled(joints, "l_ear", "l_eye", "r_eye", "nose")
-    _filled(joints, "r_ear", "l_eye", "r_eye", "nose")
+    _fill(joints, "neck", "l_shoulder", "r_shoulder")
+    _fill(joints, "mid_hip", "l_hip", "r_hip")
+    _fill(joints, "l_shoulder", "neck")
+    _fill(joints, "r_shoulder", "neck")
+    _fill(joints, "l_ear", "r_ear")
+    _fill(joints, "r_ear", "l_ear")
+    _fill(joints, "l_ear", "l_eye", "r_eye", "nose")
+    _fill(joints, "r_ear", "l_eye", "r_eye", "nose")
     at = {name: joints[:, i] for i, name in enumerate(_BODY.joints)}
     shoulders, ears = (at["l_shoulder"] + at["r_shoulder"]) / 2, (at["l_ear"] + at["r_ear"]) / 2
     ahead = np.cross(at["neck"] - at["mid_hip"], at["r_shoulder"] - at["l_shoulder"])
@@ -74,16 +74,16 @@ def _annotation_joints(joints_m: np.ndarray) -> dict[str, np.ndarray]:
     return {**{name: at[name] for name in _TRUTH[:12]}, "chin": chin, "top": chin + 0.125 * ahead + [0.0, 0.0, 0.145]}
 
 
-def parts_right(told: dict[str, np.ndarray], true: dict[str, np.ndarray]) -> np.ndarray:
+def parts_right(estimated: dict[str, np.ndarray], true: dict[str, np.ndarray]) -> np.ndarray:
     """(10,) whether each body part is right: mean error of its ends at most half its true length (PCP, alpha 0.5)."""
 
     def right(a: np.ndarray, b: np.ndarray, true_a: np.ndarray, true_b: np.ndarray) -> bool:
         error = (np.linalg.norm(a - true_a) + np.linalg.norm(b - true_b)) / 2
         return bool(error <= 0.5 * np.linalg.norm(true_a - true_b))
 
-    hips, true_hips = (told["r_hip"] + told["l_hip"]) / 2, (true["r_hip"] + true["l_hip"]) / 2
-    parts = [right(told[a], told[b], true[a], true[b]) for a, b in [*_LIMBS, ("chin", "top")]]
-    return np.array([*parts, right(hips, told["chin"], true_hips, true["chin"])])
+    hips, true_hips = (estimated["r_hip"] + estimated["l_hip"]) / 2, (true["r_hip"] + true["l_hip"]) / 2
+    parts = [right(estimated[a], estimated[b], true[a], true[b]) for a, b in [*_LIMBS, ("chin", "top")]]
+    return np.array([*parts, right(hips, estimated["chin"], true_hips, true["chin"])])
 
 
 def shelf_score(recording: Path, results: Path) -> dict[str, float]:
@@ -95,11 +95,13 @@ def shelf_score(recording: Path, results: Path) -> dict[str, float]:
     table = pq.read_table(results / "tracks.parquet")
     time, track = table["time"].to_numpy(), table["track"].to_numpy()
     joints = np.array(table["keypoints"].to_pylist()).reshape(len(time), -1, 4)[:, :, :3]
-    told = _annotation_joints(joints)
+    estimated = _annotation_joints(joints)
     right, total, n_people = np.zeros(3), np.zeros(3), []
     for k, now in enumerate(truth["time"]):
         near = np.flatnonzero(np.abs(time - now) <= _INSTANT_NS)
-        nearest = {one: min(near[track[near] == one], key=lambda i: abs(time[i] - now)) for one in set(track[near])}
+        nearest = {
+            number: min(near[track[near] == number], key=lambda i: abs(time[i] - now)) for number in set(track[near])
+        }
         rows = np.array(sorted(nearest.values()), int)
         n_people.append(len(rows))
         for actor in range(3):
@@ -108,9 +110,10 @@ def shelf_score(recording: Path, results: Path) -> dict[str, float]:
             total[actor] += 10
             true = {name: truth["xyz"][k, actor, j].astype(float) for j, name in enumerate(_TRUTH)}
             if len(rows):
-                off = np.stack([np.linalg.norm(told[name][rows] - true[name], axis=1) for name in _TRUTH], axis=1)
-                best = rows[np.argmin(np.where(np.isfinite(off), off, 1.0).mean(axis=1))]
-                right[actor] += parts_right({name: told[name][best] for name in _TRUTH}, true).sum()
+                errors = [np.linalg.norm(estimated[name][rows] - true[name], axis=1) for name in _TRUTH]
+                error_m = np.stack(errors, axis=1)
+                best = rows[np.argmin(np.where(np.isfinite(error_m), error_m, 1.0).mean(axis=1))]
+                right[actor] += parts_right({name: estimated[name][best] for name in _TRUTH}, true).sum()
     share = 100 * right / total
     return {
         **{f"A{a + 1}": round(share[a], 2) for a in range(3)},
@@ -121,7 +124,7 @@ def shelf_score(recording: Path, results: Path) -> dict[str, float]:
 
 
 def visits_score(recording: Path, results: Path) -> dict[str, int]:
-    """Visits of the truth, how many were settled, settled wrongly, sent to review, and right whatever their status."""
+    """Number of true visits, and of receipts settled, settled wrongly, sent to review, and right in any status."""
     with open(recording / "truth" / "visits.jsonl", encoding="utf-8") as file:
         truth = {visit["account"]: Counter(visit["items"]) for visit in map(json.loads, file)}
     with open(results / "receipts.jsonl", encoding="utf-8") as file:
@@ -138,54 +141,54 @@ def visits_score(recording: Path, results: Path) -> dict[str, int]:
 
 
 def events_score(recording: Path, results: Path) -> dict[str, float]:
-    """Events of the truth and told ones; the worst time error and the least probability of the right product."""
+    """Numbers of true and reported events, the worst time error, and the least probability of the right product."""
     with open(recording / "truth" / "events.csv", newline="", encoding="utf-8") as file:
         truth = sorted(csv.DictReader(file), key=lambda row: int(row["time"]))
     with open(results / "events.jsonl", encoding="utf-8") as file:
-        told = sorted(map(json.loads, file), key=lambda row: row["time"])
+        reported = sorted(map(json.loads, file), key=lambda row: row["time"])
     right = [
         max((c["probability"] for c in event["candidates"] if c["gtin"] == true["gtin"]), default=0.0)
-        for event, true in zip(told, truth)
+        for event, true in zip(reported, truth)
     ]
-    off_s = [abs(event["time"] - int(true["time"])) / 1e9 for event, true in zip(told, truth)]
+    errors_s = [abs(event["time"] - int(true["time"])) / 1e9 for event, true in zip(reported, truth)]
     return {
         "true": len(truth),
-        "told": len(told),
-        "time_error_s": round(max(off_s, default=0.0), 2),
+        "reported": len(reported),
+        "time_error_s": round(max(errors_s, default=0.0), 2),
         "right_product_p": round(min(right, default=0.0), 4),
     }
 
 
 def identities_score(recording: Path, results: Path) -> dict[str, float]:
-    """CLEAR-MOT and identity scores on the floor at 0.5 m, every track from its first frame on."""
+    """CLEAR-MOT and identity scores on the floor at 0.5 m, counting every track from its first frame."""
     from bench.accuracy.people import Instant, score_identities
 
     truth = pq.read_table(recording / "truth" / "people.parquet", columns=["time", "account", "x", "y"])
-    told = pq.read_table(results / "tracks.parquet", columns=["time", "track", "x", "y"])
+    tracked = pq.read_table(results / "tracks.parquet", columns=["time", "track", "x", "y"])
     names = truth["account"].to_pylist()
     person = np.array([sorted(set(names)).index(name) for name in names])
     time, place_m = truth["time"].to_numpy(), np.stack([truth["x"].to_numpy(), truth["y"].to_numpy()], axis=1)
-    told_ns, track = told["time"].to_numpy(), told["track"].to_numpy()
-    told_m = np.stack([told["x"].to_numpy(), told["y"].to_numpy()], axis=1)
+    tracked_ns, track = tracked["time"].to_numpy(), tracked["track"].to_numpy()
+    tracked_m = np.stack([tracked["x"].to_numpy(), tracked["y"].to_numpy()], axis=1)
     instants = np.unique(time)
     half_ns = int(np.median(np.diff(instants)) // 2)
     scenes = []
     for now in instants:
         true = np.flatnonzero(time == now)
-        near = np.flatnonzero(np.abs(told_ns - now) < half_ns)
+        near = np.flatnonzero(np.abs(tracked_ns - now) < half_ns)
         rows = np.array(
-            [min(near[track[near] == t], key=lambda i: abs(told_ns[i] - now)) for t in set(track[near])], int
+            [min(near[track[near] == t], key=lambda i: abs(tracked_ns[i] - now)) for t in set(track[near])], int
         )
-        every = np.ones(len(rows), bool)
+        all_count = np.ones(len(rows), bool)
         scenes.append(
             Instant(
                 people=person[true],
                 people_m=place_m[true],
                 people_count=np.ones(len(true), bool),
                 tracks=track[rows],
-                tracks_m=told_m[rows],
-                tracks_count=every,
-                identity=every.astype(float),
+                tracks_m=tracked_m[rows],
+                tracks_count=all_count,
+                identity=all_count.astype(float),
             )
         )
     score = score_identities(scenes, gate_m=0.5)
@@ -196,12 +199,13 @@ SCORES = {"shelf": shelf_score, "cmc1": identities_score, "nanostore_visit": eve
 
 
 def main() -> int:
+    """Score every recording that is there; returns 2 if the folder does not exist."""
     data = Path(os.environ.get("FUSION_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
     if not data.is_dir():
-        print(f"recordings.py: want a folder of recordings, got nothing at {data}; set FUSION_DATA", file=sys.stderr)
+        print(f"python -m bench recordings: {data} is not a folder; set FUSION_DATA to the recordings", file=sys.stderr)
         return 2
     names = ["shelf", "cmc1", "nanostore_visit", *sorted(f"dev/{path.name}" for path in (data / "dev").glob("*"))]
-    print("| recording | score | sets of frames a CPU second | step p50 / p99, us |\n|---|---|---|---|")
+    print("| recording | score | frame sets per CPU second | step p50 / p99, us |\n|---|---|---|---|")
     for name in names:
         if not (data / name / "store").is_dir():
             continue
@@ -212,7 +216,7 @@ def main() -> int:
             set(pq.read_table(data / name / "detections.parquet", columns=["camera"])["camera"].to_pylist())
         )
         rate = summary.frames / max(n_cameras, 1) / summary.engine_cpu_s if summary.frames else 0
-        said = ", ".join(f"{key} {value}" for key, value in score.items())
+        text = ", ".join(f"{key} {value}" for key, value in score.items())
         step = summary.step_us
-        print(f"| {name} | {said} | {rate:.0f} | {step['p50']:.0f} / {step['p99']:.0f} |", flush=True)
+        print(f"| {name} | {text} | {rate:.0f} | {step['p50']:.0f} / {step['p99']:.0f} |", flush=True)
     return 0

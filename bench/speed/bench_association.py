@@ -1,4 +1,4 @@
-"""Association kernels beside their NumPy twins and SciPy, and the whole tracker over cameras and people.
+"""Association kernels beside their NumPy twins and SciPy, and the implementationle tracker over cameras and people.
 
     OMP_NUM_THREADS=1 python -m bench association --benchmark-group-by=group
 
@@ -22,7 +22,7 @@ SCENES = [(12, 8), (28, 16)]
 
 
 def walkers(n: int) -> list:
-    """People on circles of their own, so that they neither collide nor leave the room."""
+    """People on separate circles, so that they neither collide nor leave the room."""
     spots = [(-2.4 + 1.6 * (k % 4), -2.4 + 1.6 * (k // 4)) for k in range(n)]
     return [
         lambda t, x=x, y=y, k=k: (x + 0.4 * np.cos(t + k), y + 0.4 * np.sin(t + k), t + k)
@@ -40,7 +40,7 @@ def scene(n_views: int, n_people: int) -> tuple[Tracker, list]:
 
 
 def bound(shape: tuple[int, int]) -> tuple[Workspace, np.ndarray, tuple]:
-    """A workspace with a set's detections, the rows of its people, and the same for the twin."""
+    """A workspace with a set's detections, the rows of its tracks, and the twin's arguments for the same data."""
     tracker, sets = scene(*shape)
     ws, rows = tracker._workspace, tracker.tracks.live
     packed = tracker._associator.pack(sets[0])
@@ -53,24 +53,24 @@ def bound(shape: tuple[int, int]) -> tuple[Workspace, np.ndarray, tuple]:
     return ws, rows, args
 
 
-@pytest.mark.parametrize("who", ["kernel", "numpy twin"])
+@pytest.mark.parametrize("implementation", ["kernel", "numpy twin"])
 @pytest.mark.parametrize("shape", SCENES, ids=str)
-def test_costs(shape, who, benchmark):
+def test_costs(shape, implementation, benchmark):
     ws, rows, args = bound(shape)
     out = np.full((len(rows), ws.start[-1]), kernels.NEVER)
     ws.kernels.costs(rows, MATCH_GATE, out)
-    # What reaches the gate is not told; single precision.
+    # The kernel does not write costs above the gate; single precision.
     assert_allclose(np.minimum(out, MATCH_GATE), np.minimum(reference.costs(*args), MATCH_GATE), atol=2e-3)
     benchmark.group = f"costs, {shape[0]} cameras, {shape[1]} people"
-    if who == "kernel":
+    if implementation == "kernel":
         benchmark(ws.kernels.costs, rows, MATCH_GATE, out)
     else:
         benchmark(reference.costs, *args)
 
 
-@pytest.mark.parametrize("who", ["kernel", "numpy twin and scipy"])
+@pytest.mark.parametrize("implementation", ["kernel", "numpy twin and scipy"])
 @pytest.mark.parametrize("shape", SCENES, ids=str)
-def test_matching(shape, who, benchmark):
+def test_matching(shape, implementation, benchmark):
     ws, rows, args = bound(shape)
 
     def plain() -> np.ndarray:
@@ -86,7 +86,7 @@ def test_matching(shape, who, benchmark):
     ws.kernels.match(rows)
     np.testing.assert_array_equal(ws.detection_of[: len(rows)], plain())
     benchmark.group = f"matching, {shape[0]} cameras, {shape[1]} people"
-    if who == "kernel":
+    if implementation == "kernel":
         benchmark(ws.kernels.match, rows)
     else:
         benchmark(plain)
@@ -96,6 +96,6 @@ def test_matching(shape, who, benchmark):
 def test_tracker_step(shape, benchmark):
     tracker, sets = scene(*shape)
     assert len(tracker.step(sets[0]).track_id) == shape[1]
-    rest = iter(sets[1:])
+    later = iter(sets[1:])
     benchmark.group = f"one set of frames, {shape[0]} cameras, {shape[1]} people"
-    benchmark.pedantic(lambda frames: tracker.step(frames), setup=lambda: ((next(rest),), {}), rounds=len(sets) - 1)
+    benchmark.pedantic(lambda frames: tracker.step(frames), setup=lambda: ((next(later),), {}), rounds=len(sets) - 1)

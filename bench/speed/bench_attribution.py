@@ -1,4 +1,4 @@
-"""An event's attribution in a crowd: the joint kernel beside its twin, and the whole stage.
+"""Attribution of a shelf event in a crowd: the joint kernel beside its NumPy twin, and the whole stage.
 
 Run: python -m bench attribution.
 """
@@ -58,7 +58,7 @@ def bench_extend_twin(benchmark: Any) -> None:
 
 
 def crowd(t0_ns: int, seed: int = 0) -> tuple[ArmHistory, np.ndarray]:
-    """Fourteen people before the shelves, each with a hand at a plate, around an instant; and at which plates."""
+    """Arm history of 14 people in front of the shelves around an instant, each with a hand at a plate; those plates."""
     rng = np.random.default_rng(seed)
     layout = STORE.layout
     history = ArmHistory(layout)
@@ -66,17 +66,17 @@ def crowd(t0_ns: int, seed: int = 0) -> tuple[ArmHistory, np.ndarray]:
     for i in range(45):
         joints = np.full((N_PEOPLE, layout.n_joints, 3), np.nan)
         position = np.zeros((N_PEOPLE, 2))
-        for person, plate in enumerate(at):
-            one = STORE.plates[plate]
-            position[person] = one.x, one.y - 0.6
-            joints[person, layout.index("r_wrist")] = one.x, one.y - 0.18, one.z + 0.1
-            joints[person, layout.index("r_elbow")] = one.x, one.y - 0.45, one.z + 0.1
+        for person, index in enumerate(at):
+            plate = STORE.plates[index]
+            position[person] = plate.x, plate.y - 0.6
+            joints[person, layout.index("r_wrist")] = plate.x, plate.y - 0.18, plate.z + 0.1
+            joints[person, layout.index("r_elbow")] = plate.x, plate.y - 0.45, plate.z + 0.1
         joints += rng.normal(0, 0.02, joints.shape)
         t_ns = t0_ns + (i - 30) * 66_000_000
-        yes = np.ones(N_PEOPLE, bool)
+        confirmed = np.ones(N_PEOPLE, bool)
         sd = np.where(np.isnan(joints[:, :, 0]), np.nan, 0.03)
         history.append(
-            People(t_ns, np.arange(N_PEOPLE), yes, position, np.full(N_PEOPLE, 0.03), joints, sd,
+            People(t_ns, np.arange(N_PEOPLE), confirmed, position, np.full(N_PEOPLE, 0.03), joints, sd,
                    np.full(N_PEOPLE, t_ns), np.ones(N_PEOPLE))
         )  # fmt: skip
     return history, at
@@ -84,37 +84,37 @@ def crowd(t0_ns: int, seed: int = 0) -> tuple[ArmHistory, np.ndarray]:
 
 @pytest.mark.benchmark(group="attribution: an event among 14 people")
 def bench_observe(benchmark: Any) -> None:
-    """Takes and put-backs by everybody, 3 : 1, one after another."""
+    """Sixty takes and put-backs by random people, three takes to one put-back."""
     rng = np.random.default_rng(1)
-    made = []
+    events = []
     for i in range(60):
         t_ns = 10**18 + i * 3_000_000_000
         history, at = crowd(t_ns)
-        # What was taken the round before is put back in every fourth.
-        person = int(rng.integers(N_PEOPLE)) if i % 4 != 3 else made[-1][2]
+        # Every fourth event puts back the goods of the event before it.
+        person = int(rng.integers(N_PEOPLE)) if i % 4 != 3 else events[-1][2]
         plate = int(at[person])
         weight_g = STORE.products[plate].weight_g * (1.0 if i % 4 == 3 else -1.0)
         event = ShelfEvent(
             np.array([plate]), t_ns - 10**8, t_ns, t_ns + 5 * 10**8, np.array([weight_g]), np.array([[0.3]])
         )
-        made.append((history, at, person, event))
+        events.append((history, at, person, event))
 
-    taken_us: list[float] = []
+    event_us: list[float] = []
 
     def run() -> int:
         attributor = Attributor(STORE, Planogram(STORE))
         right = 0
-        for history, at, person, event in made:
+        for history, at, person, event in events:
             started_ns = time.perf_counter_ns()
             belief = attributor.observe(event, history)
-            taken_us.append((time.perf_counter_ns() - started_ns) * 1e-3)
+            event_us.append((time.perf_counter_ns() - started_ns) * 1e-3)
             same = {p for p in range(N_PEOPLE) if at[p] == at[person]}
             right += bool(belief.candidates) and belief.candidates[0].person in same
         return right
 
     assert run() >= 45
-    taken_us.clear()
+    event_us.clear()
     benchmark(run)
-    benchmark.extra_info["us_per_event"] = benchmark.stats["min"] * 1e6 / len(made)
-    benchmark.extra_info["p99_us"] = float(np.percentile(taken_us, 99))
+    benchmark.extra_info["us_per_event"] = benchmark.stats["min"] * 1e6 / len(events)
+    benchmark.extra_info["p99_us"] = float(np.percentile(event_us, 99))
     print(f"{benchmark.extra_info}")

@@ -1,14 +1,15 @@
-"""The whole frame, beside a chain of NumPy and SciPy with the same features, on the same frames in the same run.
+"""The tracker's step beside a chain of NumPy and SciPy with the same features, on the same frames in the same run.
 
     OMP_NUM_THREADS=1 python -m bench frame                       12 cameras and 8 people, 28 and 16
     OMP_NUM_THREADS=1 python -m bench frame --cameras 100 --people 100
 
-The chain undistorts, predicts every joint, weighs every detection against every person by reprojection, assigns each
-camera's detections by SciPy's linear_sum_assignment, triangulates all joints in one batched SVD, rejects the view that
-fits worst and triangulates again, and corrects one Kalman filter a joint. Everything is batched over people, joints and
-views as far as NumPy goes. It is spared births, ends, limb lengths and covariances of single views: it starts from the
-people whom the tracker found in the first second. Before a figure is told, both must have followed the same people.
-Times are the thread's CPU time, of each set the least of several passes, which take turns.
+The chain undistorts, predicts every joint, computes reprojection costs of all detections and people, assigns each
+camera's detections by SciPy's linear_sum_assignment, triangulates all joints in one batched SVD, rejects the view with
+the largest reprojection error and triangulates again, and updates one Kalman filter per joint. Everything is batched
+over people, joints and views as far as NumPy allows. The chain does not start or end tracks and has no limb lengths or
+covariances of single views; it starts from the people that the tracker found in the first second. Both must have
+followed the same people before a figure is printed. Times are CPU times of the thread: for each set the least of
+several passes, which alternate between the two.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from typing import TypeVar
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-# Also where pytest collects it, which does not put this folder on the path.
 from bench.speed.cost_curve import WARM_UP_SETS, frame_sets, make_scene
 from fusion.observations import Frame
 from fusion.people.geometry import Rig
@@ -37,7 +37,7 @@ NEAR_M = 0.10
 
 
 class Chain:
-    """People followed by NumPy and SciPy; arrays over (people, joints)."""
+    """A tracker of NumPy and SciPy; arrays over (people, joints)."""
 
     def __init__(self, rig: Rig, people: People) -> None:
         self.rig = rig
@@ -51,7 +51,7 @@ class Chain:
         self.focal_px = np.sqrt(rig.image_from_camera[:, 0, 0] * rig.image_from_camera[:, 1, 1])
 
     def undistort(self, points_px: np.ndarray, view: np.ndarray) -> np.ndarray:
-        """(n, K, 2) normalised coordinates of detections, each of its own view, by Newton's method."""
+        """(n, K, 2) normalised coordinates of detections by Newton's method. view: (n,) view of each detection."""
         k = self.rig.image_from_camera[view]
         k1, k2, p1, p2, k3 = self.rig.distortions[view].T[:, :, None]
         xd = (points_px[..., 0] - k[:, 0, 2, None]) / k[:, 0, 0, None]
@@ -70,6 +70,7 @@ class Chain:
         return np.stack([x, y], axis=-1)
 
     def predict(self, dt_s: float) -> None:
+        """Predict means and covariances with a constant-velocity model."""
         step = np.eye(6)
         step[range(3), range(3, 6)] = dt_s
         noise = np.zeros((6, 6))
@@ -80,6 +81,7 @@ class Chain:
         self.cov = step @ self.cov @ step.T + ACCELERATION * noise
 
     def step(self, frames: Sequence[Frame]) -> None:
+        """Update with one set of frames."""
         by_name = {frame.camera: frame for frame in frames}
         ordered = [by_name[name] for name in self.rig.names if name in by_name]
         views = np.array([self.rig.names.index(frame.camera) for frame in ordered])
@@ -87,40 +89,40 @@ class Chain:
         view = np.repeat(views, counts)
         stacked = np.concatenate([frame.keypoints for frame in ordered]).astype(np.float64)
         t_ns = max(frame.t_ns for frame in frames)
-        late_s = np.zeros(self.rig.n_views)
-        late_s[views] = [(frame.t_ns - t_ns) * 1e-9 for frame in ordered]
+        offset_s = np.zeros(self.rig.n_views)
+        offset_s[views] = [(frame.t_ns - t_ns) * 1e-9 for frame in ordered]
         self.predict((t_ns - self.t_ns) * 1e-9)
         self.t_ns = t_ns
         seen = stacked[..., 2] > 0.1
         points = self.undistort(stacked[..., :2], view)
-        # People at each view's own instant: (n_views, people, joints).
+        # Joints at the instant of each view: (n_views, people, joints).
         camera = self.rig.camera_from_world
-        moved = self.mean[None, ..., :3] + late_s[:, None, None, None] * self.mean[None, ..., 3:]
+        moved = self.mean[None, ..., :3] + offset_s[:, None, None, None] * self.mean[None, ..., 3:]
         at = np.einsum("vij,vpkj->vpki", camera[:, :, :3], moved) + camera[:, None, None, :, 3]
         depth = np.maximum(at[..., 2], 0.05)
         image = at[..., :2] / depth[..., None]
-        vague = self.cov[..., range(3), range(3)].sum(axis=-1) / 3 + 0.04**2
-        spread = (SD_PX / self.focal_px[:, None, None]) ** 2 + vague[None] / depth**2
+        joint_var_m2 = self.cov[..., range(3), range(3)].sum(axis=-1) / 3 + 0.04**2
+        variance = (SD_PX / self.focal_px[:, None, None]) ** 2 + joint_var_m2[None] / depth**2
         found = np.full((len(self.mean), self.rig.n_views), -1)
         first = 0
         for v, count in zip(views.tolist(), counts):
             if count:
-                mine = slice(first, first + count)
-                off_sq = ((points[None, mine] - image[v, :, None]) ** 2).sum(axis=-1) / spread[v, :, None]
-                cost = (np.minimum(off_sq, CAP_SQ) * seen[None, mine]).sum(axis=-1)
-                cost = cost / np.maximum(seen[mine].sum(axis=-1), 1)
+                in_view = slice(first, first + count)
+                distance_sq = ((points[None, in_view] - image[v, :, None]) ** 2).sum(axis=-1) / variance[v, :, None]
+                cost = (np.minimum(distance_sq, CAP_SQ) * seen[None, in_view]).sum(axis=-1)
+                cost = cost / np.maximum(seen[in_view].sum(axis=-1), 1)
                 cost[(at[v, ..., 2].mean(axis=-1) < 0.05)] = GATE_SQ
                 rows, columns = linear_sum_assignment(np.minimum(cost, GATE_SQ))
-                fits = cost[rows, columns] < GATE_SQ
-                found[rows[fits], v] = first + columns[fits]
+                kept = cost[rows, columns] < GATE_SQ
+                found[rows[kept], v] = first + columns[kept]
             first += count
-        # Normal equations would be quicker and less exact; the usual way is the SVD of the stacked equations.
+        # Normal equations would be faster but less accurate; the SVD of the stacked equations is the usual method.
         matched = points[found]  # (people, views, joints, 2)
         used = seen[found] & (found >= 0)[..., None]
         measured, ok = self.triangulate(matched, used)
-        gone = self.reprojection_px(measured, matched)
-        worst = np.where(used, gone, -1.0).argmax(axis=1)
-        reject = np.take_along_axis(np.where(used, gone, 0.0), worst[:, None], axis=1)[:, 0] > OUTLIER_PX
+        error_px = self.reprojection_px(measured, matched)
+        worst = np.where(used, error_px, -1.0).argmax(axis=1)
+        reject = np.take_along_axis(np.where(used, error_px, 0.0), worst[:, None], axis=1)[:, 0] > OUTLIER_PX
         if reject.any():
             used = used.copy()
             np.put_along_axis(used, worst[:, None], np.take_along_axis(used, worst[:, None], 1) & ~reject[:, None], 1)
@@ -128,6 +130,7 @@ class Chain:
         self.correct(measured, ok, used.sum(axis=1))
 
     def triangulate(self, matched: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(people, joints, 3) points from matched detections, and whether each is usable."""
         camera = self.rig.camera_from_world
         x, y = matched[..., 0, None], matched[..., 1, None]
         equations = np.stack([x * camera[None, :, None, 2] - camera[None, :, None, 0],
@@ -142,74 +145,80 @@ class Chain:
         return np.where(ok[..., None], measured, self.mean[..., :3]), ok
 
     def reprojection_px(self, measured: np.ndarray, matched: np.ndarray) -> np.ndarray:
+        """(people, views, joints) reprojection errors in pixels."""
         camera = self.rig.camera_from_world
         at = np.einsum("vij,pkj->pvki", camera[:, :, :3], measured) + camera[None, :, None, :, 3]
-        off = matched - at[..., :2] / np.maximum(at[..., 2:], 0.05)
-        return np.linalg.norm(off, axis=-1) * self.focal_px[None, :, None]
+        error = matched - at[..., :2] / np.maximum(at[..., 2:], 0.05)
+        return np.linalg.norm(error, axis=-1) * self.focal_px[None, :, None]
 
     def correct(self, measured: np.ndarray, ok: np.ndarray, n_views: np.ndarray) -> None:
+        """Kalman update of every joint with its triangulated point."""
         noise = (POINT_VAR_M2 / np.maximum(n_views, 1))[..., None, None] * np.eye(3) + 1e-5 * np.eye(3)
         gain = self.cov[..., :3] @ np.linalg.inv(self.cov[..., :3, :3] + noise) * ok[..., None, None]
         self.mean = self.mean + (gain @ (measured - self.mean[..., :3])[..., None])[..., 0]
         self.cov = self.cov - gain @ self.cov[..., :3, :]
 
-    def step_and_tell(self, trunk: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:
-        """One set of frames; (n, 2) where everybody stands after it."""
+    def step_positions(self, trunk: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:
+        """Update with one set of frames; returns (n, 2) the position of each person after it."""
         self.step(frames)
         return self.positions(trunk)
 
     def positions(self, trunk: np.ndarray) -> np.ndarray:
+        """(n, 2) mean of the trunk joints of each person on the floor."""
         return self.mean[:, trunk, :2].mean(axis=1)
 
 
 def run(step: Callable[[Sequence[Frame]], T], sets: Sequence[list[Frame]]) -> tuple[np.ndarray, list[T]]:
-    """(n_sets,) microseconds of each step, and what the steps told."""
-    took_ns, told = [], []
+    """(n_sets,) microseconds of each step, and the answers of the steps."""
+    spent_ns, answers = [], []
     for frames in sets:
-        started = time.thread_time_ns()
+        started_ns = time.thread_time_ns()
         answer = step(frames)
-        took_ns.append(time.thread_time_ns() - started)
-        told.append(answer)
-    return np.array(took_ns) / 1e3, told
+        spent_ns.append(time.thread_time_ns() - started_ns)
+        answers.append(answer)
+    return np.array(spent_ns) / 1e3, answers
 
 
 def measure(n_cameras: int, n_people: int) -> dict[str, float]:
+    """Median times of both on one scene. AssertionError if they do not agree about the people."""
     scene = make_scene(n_cameras, n_people)
-    assert scene is not None, "no such size: a camera would see too many people at once"
+    assert scene is not None, "choose fewer people or more cameras: a camera would see too many people at once"
     sets = list(frame_sets(scene, WARM_UP_SETS + N_SETS))
     layout = scene.store.layout
     trunk = np.array(layout.indices("l_shoulder", "r_shoulder", "l_hip", "r_hip"))
     ours_us, chain_us = np.full((2, N_SETS), np.inf)
     for _ in range(REPEATS):
-        # Each by itself, as it would run: beside the other, both would find their data gone from the caches.
+        # One after the other: alternating by step would evict each other's data from the caches.
         tracker = Tracker.of_store(scene.store)
         for frames in sets[:WARM_UP_SETS]:
             people = tracker.step(frames)
         chain = Chain(scene.rig, people)
-        took_us, told = run(tracker.step, sets[WARM_UP_SETS:])
-        ours_us = np.minimum(ours_us, took_us)
-        took_us, placed = run(partial(chain.step_and_tell, trunk), sets[WARM_UP_SETS:])
-        chain_us = np.minimum(chain_us, took_us)
-    apart_m = []
-    for people, places in zip(told, placed):
+        step_us, answers = run(tracker.step, sets[WARM_UP_SETS:])
+        ours_us = np.minimum(ours_us, step_us)
+        step_us, chain_answers = run(partial(chain.step_positions, trunk), sets[WARM_UP_SETS:])
+        chain_us = np.minimum(chain_us, step_us)
+    distances_m = []
+    for people, places in zip(answers, chain_answers):
         row_of = {track: row for row, track in enumerate(people.track_id.tolist())}
         middle = np.nanmean(people.joints_m[:, trunk, :2], axis=1)
-        apart_m += [
+        distances_m += [
             float(np.linalg.norm(middle[row_of[track]] - place))
             for track, place in zip(chain.track_id.tolist(), places)
             if track in row_of and people.seen_ns[row_of[track]] == people.t_ns
         ]
-    apart = np.array(apart_m)
-    assert len(apart) > 0.8 * N_SETS * len(chain.track_id), "the two did not follow the same people"
-    assert np.mean(apart < NEAR_M) > 0.95, f"the two are apart: {np.percentile(apart, [50, 95, 99])} m"
-    ours, theirs = float(np.median(ours_us)), float(np.median(chain_us))
+    distance_m = np.array(distances_m)
+    assert len(distance_m) > 0.8 * N_SETS * len(chain.track_id), "the two did not follow the same people"
+    assert np.mean(distance_m < NEAR_M) > 0.95, f"the two disagree by {np.percentile(distance_m, [50, 95, 99])} m"
+    tracker_median_us, chain_median_us = float(np.median(ours_us)), float(np.median(chain_us))
     return {
-        "cameras": n_cameras, "people": len(chain.track_id), "apart_median_m": round(float(np.median(apart)), 4),
-        "tracker_us": round(ours, 1), "chain_us": round(theirs, 1), "ratio": round(theirs / ours, 1),
+        "cameras": n_cameras, "people": len(chain.track_id), "apart_median_m": round(float(np.median(distance_m)), 4),
+        "tracker_us": round(tracker_median_us, 1), "chain_us": round(chain_median_us, 1),
+        "ratio": round(chain_median_us / tracker_median_us, 1),
     }  # fmt: skip
 
 
 def main() -> None:
+    """Print the figures of one size, or of the two default sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cameras", type=int)
     parser.add_argument("--people", type=int, default=8)

@@ -39,7 +39,7 @@ VIEWS = 5
 CROWDS = ((10, 12), (30, 50), (100, 100))
 N_SETS, N_WARM_UP = 75, 15
 BOX_M, PX_PER_M, NOISE_M = 0.6, 100.0, 0.03
-ORIGIN_M = 5.0  # Boxes in a picture lie right of and below its corner.
+ORIGIN_M = 5.0  # Shifts boxes to positive picture coordinates.
 
 # ---- triangulation ---------------------------------------------------------------------------------------------------
 
@@ -52,7 +52,7 @@ def test_triangulate_kernel(benchmark):
 
 
 def test_triangulate_robust(benchmark):
-    """With rejection of wrong views and a covariance for each point, which the others do not give."""
+    """With rejection of wrong views and a covariance for each point, which the peers do not offer."""
     scene = Scene(VIEWS)
     pixels = np.ascontiguousarray(scene.pixels)
     assert_allclose(triangulate(scene.rig, pixels).points_m, scene.truth, atol=0.05)
@@ -84,7 +84,7 @@ def test_aniposelib(benchmark, fast):
     def aniposelib() -> np.ndarray:
         return np.asarray(group.triangulate(normalised, undistort=False, progress=False, fast=fast))
 
-    # fast: the median over pairs of views; plain: all views in one system of equations, as the kernel does.
+    # fast: the median over pairs of views; plain: all views in one system of equations, like the kernel.
     exact = reference.triangulate(rig.camera_from_world, scene.points)
     assert_allclose(aniposelib(), exact, atol=0.05 if fast else 1e-6)
     benchmark.group = f"linear triangulation, {N_POINTS} points, {VIEWS} views"
@@ -103,26 +103,32 @@ class Crowd:
         self.scene, self.n_people = scene, n_people
         self.sets = list(cost_curve.frame_sets(scene, N_SETS))
         random = np.random.default_rng(n_people)
-        everybody = np.arange(n_people)
-        self.truth, self.present, self.seen = [], [], []
+        person_numbers = np.arange(n_people)
+        self.truth, self.present, self.noisy = [], [], []
         for frames in self.sets:
             t_s = (max(frame.t_ns for frame in frames) - cost_curve.START_NS) * 1e-9
-            place = scene.states(everybody, np.full(n_people, t_s))[:, :2]
-            here = np.flatnonzero(scene.there(np.float64(t_s)))
+            place = scene.states(person_numbers, np.full(n_people, t_s))[:, :2]
+            present = np.flatnonzero(scene.present(np.float64(t_s)))
             self.truth.append(place)
-            self.present.append(here)
-            self.seen.append(place[here] + random.normal(0.0, NOISE_M, (len(here), 2)))
+            self.present.append(present)
+            self.noisy.append(place[present] + random.normal(0.0, NOISE_M, (len(present), 2)))
 
     def idf1(self, answers: list[tuple[np.ndarray, np.ndarray]]) -> float:
-        """answers: (track ids, places (n, 2)) of each set."""
+        """IDF1 of a tracker's answers: (track ids, places (n, 2)) of each set."""
         instants = []
         for k in range(N_WARM_UP, N_SETS):
             ids, places = answers[k]
-            here = self.present[k]
-            counts = np.ones(len(here), bool), np.ones(len(ids), bool)
-            at = self.truth[k][here]
+            present = self.present[k]
             instants.append(
-                accuracy_people.Instant(here, at, counts[0], np.asarray(ids), places, counts[1], np.ones(len(ids)))
+                accuracy_people.Instant(
+                    people=present,
+                    people_m=self.truth[k][present],
+                    people_count=np.ones(len(present), bool),
+                    tracks=np.asarray(ids),
+                    tracks_m=places,
+                    tracks_count=np.ones(len(ids), bool),
+                    identity=np.ones(len(ids)),
+                )
             )
         return float(accuracy_people.score_identities(instants).idf1)
 
@@ -141,28 +147,28 @@ def compare(
 ) -> None:
     """Check that identities are kept, then time a fresh tracker's steps after its first second."""
     step = make()
-    idf1 = crowd.idf1([read(step(one)) for one in inputs])
+    idf1 = crowd.idf1([read(step(scan)) for scan in inputs])
     assert idf1 > 0.95, idf1
     source: Iterator[Any] = iter(())
 
-    def following() -> tuple[tuple[Any, Any], dict[str, Any]]:
+    def next_step() -> tuple[tuple[Any, Any], dict[str, Any]]:
         nonlocal source, step
-        one = next(source, None)
-        if one is None:
+        scan = next(source, None)
+        if scan is None:
             step = make()
-            for early in inputs[:N_WARM_UP]:
-                step(early)
+            for warm_up in inputs[:N_WARM_UP]:
+                step(warm_up)
             source = iter(inputs[N_WARM_UP:])
-            one = next(source)
-        return (step, one), {}
+            scan = next(source)
+        return (step, scan), {}
 
     benchmark.group = f"one instant of {crowd.n_people} people"
     benchmark.extra_info["idf1"] = round(idf1, 4)
-    benchmark.pedantic(lambda step, one: step(one), setup=following, rounds=2 * (N_SETS - N_WARM_UP))
+    benchmark.pedantic(lambda step, scan: step(scan), setup=next_step, rounds=2 * (N_SETS - N_WARM_UP))
 
 
 def test_tracker(crowd, benchmark):
-    """Ours: raw keypoints of all cameras."""
+    """fusion's tracker, on the raw keypoints of all cameras."""
     compare(
         benchmark,
         crowd,
@@ -189,43 +195,43 @@ def test_trackers(crowd, benchmark, name):
     def make() -> Callable[[Any], Any]:
         return getattr(trackers, name)(frame_rate=cost_curve.RATE_HZ).update
 
-    compare(benchmark, crowd, make, [detections(places) for places in crowd.seen], read)
+    compare(benchmark, crowd, make, [detections(places) for places in crowd.noisy], read)
 
 
 def test_norfair(crowd, benchmark):
     norfair = pytest.importorskip("norfair")
 
     def read(objects: Any) -> tuple[np.ndarray, np.ndarray]:
-        ids = np.array([one.id for one in objects], np.int64)
-        return ids, np.array([one.estimate[0] for one in objects]).reshape(-1, 2)
+        ids = np.array([tracked.id for tracked in objects], np.int64)
+        return ids, np.array([tracked.estimate[0] for tracked in objects]).reshape(-1, 2)
 
     def make() -> Callable[[Any], Any]:
         tracker = norfair.Tracker(distance_function="mean_euclidean", distance_threshold=0.5, initialization_delay=3)
-        # A detection belongs to the tracker that has seen it, so it is made anew for each.
+        # A detection belongs to the tracker that processed it, so each tracker gets new ones.
         return lambda places: tracker.update([norfair.Detection(place[None]) for place in places])
 
-    compare(benchmark, crowd, make, crowd.seen, read)
+    compare(benchmark, crowd, make, crowd.noisy, read)
 
 
-# ---- telling ---------------------------------------------------------------------------------------------------------
+# ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 def markdown(timings: dict[str, Any]) -> str:
-    """A table of pytest-benchmark's JSON, each group in the order of its medians."""
+    """A table of pytest-benchmark's JSON, each group sorted by median."""
     lines = ["| task | who | least µs | median µs | over ours (median) | IDF1 % |", "|---|---|---|---|---|---|"]
     groups: dict[str, list[dict[str, Any]]] = {}
-    for one in timings["benchmarks"]:
-        groups.setdefault(one["group"], []).append(one)
+    for timing in timings["benchmarks"]:
+        groups.setdefault(timing["group"], []).append(timing)
     for group, members in groups.items():
-        ours = next(one for one in members if one["name"].startswith(("test_triangulate_kernel", "test_tracker[")))
-        for one in sorted(members, key=lambda one: one["stats"]["median"]):
-            stats, idf1 = one["stats"], one["extra_info"].get("idf1")
+        ours = next(row for row in members if row["name"].startswith(("test_triangulate_kernel", "test_tracker[")))
+        for row in sorted(members, key=lambda row: row["stats"]["median"]):
+            stats, idf1 = row["stats"], row["extra_info"].get("idf1")
             ratio = stats["median"] / ours["stats"]["median"]
-            name = one["name"].removeprefix("test_")
-            name = f"**{name}**" if one is ours else name
-            told = "-" if idf1 is None else f"{100 * idf1:.1f}"
+            name = row["name"].removeprefix("test_")
+            name = f"**{name}**" if row is ours else name
+            idf1_text = "-" if idf1 is None else f"{100 * idf1:.1f}"
             least, median = 1e6 * stats["min"], 1e6 * stats["median"]
-            lines.append(f"| {group} | {name} | {least:.0f} | {median:.0f} | {ratio:.1f} | {told} |")
+            lines.append(f"| {group} | {name} | {least:.0f} | {median:.0f} | {ratio:.1f} | {idf1_text} |")
     return "\n".join(lines)
 
 
@@ -236,12 +242,12 @@ def main() -> None:
     path = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder:
         timings = Path(folder) / "timings.json"
-        # CPU time, so that other programs on the machine count less.
+        # CPU time, so that other programs on the machine have less influence.
         options = ["-q", "-p", "no:cacheprovider", "--benchmark-timer=time.process_time"]
         code = pytest.main([__file__, *options, f"--benchmark-json={timings}"])
         if code:
             raise SystemExit(code)
         table = markdown(json.loads(timings.read_text(encoding="utf-8")))
-    words = (__doc__ or "").rpartition("\n\n")[2]
+    explanation = (__doc__ or "").rpartition("\n\n")[2]
     head = f"# Beside other packages\n\nMade by `python -m bench peers {path}`, CPU time of one core.\n\n"
-    Path(path).write_text(f"{head}{table}\n\n{words}", encoding="utf-8")
+    Path(path).write_text(f"{head}{table}\n\n{explanation}", encoding="utf-8")

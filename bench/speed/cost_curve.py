@@ -43,12 +43,12 @@ CAMERAS = (4, 8, 12, 28, 50, 100, 200)
 PEOPLE = (2, 8, 16, 50, 100)
 RATE_HZ = 15.0
 START_NS = 1_767_258_000_000_000_000
-# The hall: cameras 3.2 m up that look 40 degrees off the vertical see about 40 m2 of people.
+# The hall: a camera 3.2 m up, tilted by 40 degrees from the vertical, sees people on about 40 m2.
 CEILING_M, TILT = 3.2, math.radians(40.0)
 VIEWS_WANTED = 8.0
 AREA_EACH_M2 = 3.0
 IN_VIEW_MAX = 40.0
-# Joints in the picture from which on a detector finds somebody.
+# A detector finds a person with at least this many joints in the picture.
 JOINTS_FOUND = 8
 AWAY_S, EVERY_S = 5.0, 60.0
 WARM_UP_SETS = round(RATE_HZ)
@@ -56,7 +56,7 @@ WARM_UP_SETS = round(RATE_HZ)
 
 @dataclass(frozen=True)
 class Scene:
-    """A store, its rig, and walkers that keep to cells of their own."""
+    """A store, its rig, and walkers who each stay in their own cell."""
 
     store: Store
     rig: Rig
@@ -68,15 +68,16 @@ class Scene:
 
     @property
     def n_people(self) -> int:
+        """Number of walkers."""
         return len(self.homes_m)
 
-    def there(self, t_s: np.ndarray) -> np.ndarray:
+    def present(self, t_s: np.ndarray) -> np.ndarray:
         """(n_people, ...) whether each person is in the hall."""
         offset = np.arange(self.n_people) * EVERY_S / self.n_people
         return (t_s + offset.reshape(-1, *[1] * np.ndim(t_s))) % EVERY_S > AWAY_S
 
     def states(self, person: np.ndarray, t_s: np.ndarray) -> np.ndarray:
-        """(n, channels) of persons (n,) at times (n,): each walks round its cell, arms and legs swinging."""
+        """(n, channels) body states of people (n,) at times (n,): walking around their cells."""
         speed = 0.7
         angle = self.phase[person] + speed / self.radius_m * t_s
         out = np.zeros((len(person), len(body.CHANNELS)))
@@ -106,7 +107,7 @@ def ceiling_camera(name: str, x: float, y: float, heading: float) -> Camera:
 
 
 def hall(n_cameras: int, spacing_m: float) -> Store:
-    """Cameras in a grid as square as can be, in a hall without shelves that ends half a spacing beyond them."""
+    """A hall without shelves; its cameras form a nearly square grid that ends half a spacing from the walls."""
     columns = math.ceil(math.sqrt(n_cameras))
     rows = math.ceil(n_cameras / columns)
     width, depth = columns * spacing_m, rows * spacing_m
@@ -115,7 +116,7 @@ def hall(n_cameras: int, spacing_m: float) -> Store:
         row, column = divmod(i, columns)
         in_row = min(columns, n_cameras - row * columns)
         x = (column + 0.5) * width / in_row
-        # The golden angle: neighbours never look the same way.
+        # The golden angle: no two neighbours have the same heading.
         cameras.append(ceiling_camera(f"cam{i + 1:03d}", x, (row + 0.5) * spacing_m, i * 2.399963))
     floor = ((0.0, 0.0), (width, 0.0), (width, depth), (0.0, depth))
     return demo_store(1, 1).model_copy(
@@ -127,7 +128,7 @@ _BARE = {"plates": (), "products": (), "planogram": ()}
 
 
 def views_of(rig: Rig, points_m: np.ndarray) -> np.ndarray:
-    """(n,) cameras whose picture holds a standing person's middle at each place (n, 2)."""
+    """(n,) number of cameras whose picture contains the middle of a person standing at each place (n, 2)."""
     middle = np.column_stack([points_m, np.ones(len(points_m))])
     with np.errstate(invalid="ignore"):
         at = rig.project(middle)
@@ -136,7 +137,7 @@ def views_of(rig: Rig, points_m: np.ndarray) -> np.ndarray:
 
 
 def make_scene(n_cameras: int, n_people: int) -> Scene | None:
-    """None where a camera would see too many people at once."""
+    """The scene of a size; None if a camera would see too many people at once."""
     random = np.random.default_rng([n_cameras, n_people])
     in_one_room = n_cameras <= 28 and n_people <= 16
     if in_one_room:
@@ -152,7 +153,7 @@ def make_scene(n_cameras: int, n_people: int) -> Scene | None:
             spots = random.uniform(0.0, 1.0, (400, 2)) * np.array(store.floor[2])
             crowded = views_of(Rig.from_cameras(store.cameras), spots).mean() > VIEWS_WANTED
             narrow, wide = (spacing_m, wide) if crowded else (narrow, spacing_m)
-        # People stand no closer than they would, whatever the cameras see.
+        # A lower limit to the floor area per person, since people keep some distance.
         low, size = np.zeros(2), np.array(store.floor[2])
         if size.prod() / n_people < AREA_EACH_M2 / 2:
             return None
@@ -176,18 +177,18 @@ def frame_sets(scene: Scene, n_sets: int) -> Iterator[list[Frame]]:
     random = np.random.default_rng(7)
     rig, used = scene.rig, body.layout_joints(scene.store.layout)
     n_views, n_joints = rig.n_views, len(used)
-    everybody, every_view = np.arange(scene.n_people), np.arange(n_views)
+    person_numbers, views = np.arange(scene.n_people), np.arange(n_views)
     margin_px = 0.5 * rig.size_px[:, None]
     outline = _outline(scene)
     for k in range(n_sets):
         t_s = k / RATE_HZ + scene.camera_delay_s + 0.001 * random.standard_normal(n_views)
-        # Whom a camera can see at all: those whose middle is in the picture or not far from it.
-        states = scene.states(everybody, np.full(scene.n_people, k / RATE_HZ))
+        # Project only people whose middle is in the picture or near it.
+        states = scene.states(person_numbers, np.full(scene.n_people, k / RATE_HZ))
         middle = np.column_stack([states[:, :2], np.ones(scene.n_people)])
         with np.errstate(invalid="ignore"):
             at = rig.project(middle)
             near = ((at > -margin_px) & (at < rig.size_px[:, None] + margin_px)).all(axis=2)
-        view, person = np.nonzero(near & scene.there(t_s).T)
+        view, person = np.nonzero(near & scene.present(t_s).T)
         joints = body.joints_m(scene.states(person, t_s[view]), scene.stature_m[person])[:, used]
         pairs = Rig(
             tuple(str(v) for v in view), rig.camera_from_world[view], rig.image_from_camera[view],
@@ -207,11 +208,11 @@ def frame_sets(scene: Scene, n_sets: int) -> Iterator[list[Frame]]:
         view = view[found]
         ghosts = random.poisson(0.01, n_views)
         if ghosts.any():
-            of_view = np.repeat(every_view, ghosts)
-            shape = outline[random.integers(len(outline), size=len(of_view))]
-            place = random.uniform(0.2, 0.8, (len(of_view), 1, 2)) * rig.size_px[of_view][:, None]
-            lone = np.concatenate([place + shape, np.full((len(of_view), n_joints, 1), 0.4)], 2)
-            keypoints, view = np.concatenate([keypoints, lone]), np.concatenate([view, of_view])
+            ghost_view = np.repeat(views, ghosts)
+            shape = outline[random.integers(len(outline), size=len(ghost_view))]
+            place = random.uniform(0.2, 0.8, (len(ghost_view), 1, 2)) * rig.size_px[ghost_view][:, None]
+            ghost_keypoints = np.concatenate([place + shape, np.full((len(ghost_view), n_joints, 1), 0.4)], 2)
+            keypoints, view = np.concatenate([keypoints, ghost_keypoints]), np.concatenate([view, ghost_view])
         order = np.lexsort((random.random(len(view)), view))
         keypoints = keypoints[order].astype(np.float32)
         cuts = np.searchsorted(view[order], np.arange(n_views + 1)).tolist()
@@ -221,7 +222,7 @@ def frame_sets(scene: Scene, n_sets: int) -> Iterator[list[Frame]]:
 
 
 def _outline(scene: Scene) -> np.ndarray:
-    """(n, K, 2) people's shapes in pixels, a third of a picture high, about their middle."""
+    """(n, K, 2) shapes of people in pixels, relative to their middle, a third of a picture high."""
     joints = body.joints_m(scene.states(np.zeros(8, int), np.arange(8.0)), np.full(8, 1.7))
     joints = joints[:, body.layout_joints(scene.store.layout)]
     flat = np.stack([joints[..., 1], -joints[..., 2]], -1)
@@ -231,33 +232,33 @@ def _outline(scene: Scene) -> np.ndarray:
 # ---- timing ----------------------------------------------------------------------------------------------------------
 
 
-def check(scene: Scene, told: Sequence[People]) -> float:
-    """Share of the people there that a track is within 0.3 m of, after the first second."""
+def share_followed(scene: Scene, answers: Sequence[People]) -> float:
+    """Share of the people present with a track within 0.3 m, after the first second."""
     found = total = 0
-    for people in told[WARM_UP_SETS:]:
+    for people in answers[WARM_UP_SETS:]:
         t_s = np.full(scene.n_people, (people.t_ns - START_NS) * 1e-9)
         place = scene.states(np.arange(scene.n_people), t_s)[:, :2]
-        # Whoever came back this instant is not known yet.
-        here = scene.there(t_s[0]) & scene.there(t_s[0] - 0.2)
-        gap = np.linalg.norm(place[here][:, None] - people.position_m[None], axis=2)
-        found += int((gap.min(axis=1, initial=9.0) < 0.3).sum())
-        total += int(here.sum())
+        # People who came back within the last 0.2 s have no confirmed track yet.
+        expected = scene.present(t_s[0]) & scene.present(t_s[0] - 0.2)
+        distance_m = np.linalg.norm(place[expected][:, None] - people.position_m[None], axis=2)
+        found += int((distance_m.min(axis=1, initial=9.0) < 0.3).sum())
+        total += int(expected.sum())
     return found / max(total, 1)
 
 
 def time_tracker(scene: Scene, sets: list[list[Frame]]) -> tuple[np.ndarray, list[People]]:
-    """(n_sets,) microseconds of each step."""
-    tracker, took, told = Tracker.of_store(scene.store), np.empty(len(sets)), []
+    """(n_sets,) microseconds of each step, and the tracker's answers."""
+    tracker, step_us, answers = Tracker.of_store(scene.store), np.empty(len(sets)), []
     for k, frames in enumerate(sets):
-        started = time.thread_time_ns()
+        started_ns = time.thread_time_ns()
         people = tracker.step(frames)
-        took[k] = (time.thread_time_ns() - started) * 1e-3
-        told.append(people)
-    return took, told
+        step_us[k] = (time.thread_time_ns() - started_ns) * 1e-3
+        answers.append(people)
+    return step_us, answers
 
 
 def time_engine(scene: Scene, sets: list[list[Frame]]) -> np.ndarray:
-    """(n_sets,) microseconds of each step of a whole engine, as it times them itself."""
+    """(n_sets,) microseconds of each step of a whole engine, by its own stopwatch."""
     ticks: list[int] = []
 
     def stopwatch() -> int:
@@ -273,7 +274,7 @@ def time_engine(scene: Scene, sets: list[list[Frame]]) -> np.ndarray:
 
 
 def measure(n_cameras: int, n_people: int, n_sets: int, repeats: int) -> dict[str, float] | None:
-    """Figures of one size; None where there is no such size. AssertionError where people are not followed."""
+    """Figures of one size; None if a camera would see too many people. AssertionError if people are not followed."""
     scene = make_scene(n_cameras, n_people)
     if scene is None:
         return None
@@ -283,15 +284,15 @@ def measure(n_cameras: int, n_people: int, n_sets: int, repeats: int) -> dict[st
     gc.disable()
     tracker_us, engine_us = np.full(n_sets, np.inf), None
     for _ in range(repeats):
-        took, told = time_tracker(scene, sets)
-        tracker_us = np.minimum(tracker_us, took)
-        took = time_engine(scene, sets)
-        engine_us = took if engine_us is None else np.minimum(engine_us, took)
+        step_us, answers = time_tracker(scene, sets)
+        tracker_us = np.minimum(tracker_us, step_us)
+        step_us = time_engine(scene, sets)
+        engine_us = step_us if engine_us is None else np.minimum(engine_us, step_us)
     gc.enable()
     assert engine_us is not None
-    share = check(scene, told)
+    share = share_followed(scene, answers)
     assert share > 0.95, f"{n_cameras} cameras, {n_people} people: only {100 * share:.1f} % of the people are followed"
-    present = np.mean([scene.there(np.float64(k / RATE_HZ)).sum() for k in range(n_sets)])
+    present = np.mean([scene.present(np.float64(k / RATE_HZ)).sum() for k in range(n_sets)])
     figures = {
         "cameras": n_cameras,
         "people": n_people,
@@ -300,9 +301,9 @@ def measure(n_cameras: int, n_people: int, n_sets: int, repeats: int) -> dict[st
         "followed": share,
         "birth_us": float(tracker_us[:WARM_UP_SETS].max()),
     }
-    for name, took in (("tracker", tracker_us[WARM_UP_SETS:]), ("engine", engine_us[WARM_UP_SETS:])):
-        p50, p99 = np.percentile(took, [50, 99])
-        figures |= {f"{name}_p50_us": float(p50), f"{name}_p99_us": float(p99), f"{name}_worst_us": float(took.max())}
+    for name, us in (("tracker", tracker_us[WARM_UP_SETS:]), ("engine", engine_us[WARM_UP_SETS:])):
+        p50, p99 = np.percentile(us, [50, 99])
+        figures |= {f"{name}_p50_us": float(p50), f"{name}_p99_us": float(p99), f"{name}_worst_us": float(us.max())}
     return figures
 
 
@@ -312,10 +313,11 @@ def exponent(rows: Sequence[dict[str, float]], key: str, over: str = "detections
     return float(np.polyfit(x, y, 1)[0]) if len(set(x.tolist())) > 1 else math.nan
 
 
-# ---- telling ---------------------------------------------------------------------------------------------------------
+# ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 def markdown(rows: Sequence[dict[str, float]]) -> str:
+    """One row per size."""
     lines = [
         "| cameras | people | detections a set | views each | tracker median µs | p99 | worst | p99 / median |"
         " engine median µs | p99 | worst | births, worst | µs a detection |",
@@ -333,7 +335,7 @@ def markdown(rows: Sequence[dict[str, float]]) -> str:
 
 
 def growth(rows: Sequence[dict[str, float]]) -> str:
-    """How the median grows with detections, in words."""
+    """A sentence about the growth of the engine's median with the number of detections."""
     many = [row for row in rows if row["detections"] >= 100]
     parts = [f"over all sizes with the exponent {exponent(rows, 'engine_p50_us'):.2f}"]
     if len(many) > 2:
@@ -344,19 +346,20 @@ def growth(rows: Sequence[dict[str, float]]) -> str:
     return f"The engine's median grows with the number of detections {', '.join(parts)} (1 is linear)."
 
 
-def page(told: dict[str, Any]) -> str:
-    """The table with what its figures mean."""
-    words = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
-    head = f"# What a step costs\n\nMade by `{told['command']}`, one core."
+def page(measured: dict[str, Any]) -> str:
+    """The published page: plot, growth, table, and the explanation of its figures."""
+    explanation = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
+    head = f"# What a step costs\n\nMade by `{measured['command']}`, one core."
     plot = "![Time of an engine step over the number of detections](cost_curve.svg)"
-    return "\n\n".join([head, plot, growth(told["rows"]), markdown(told["rows"]), words])
+    return "\n\n".join([head, plot, growth(measured["rows"]), markdown(measured["rows"]), explanation])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the cost curve from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cameras", type=int, nargs="*", default=CAMERAS)
     parser.add_argument("--people", type=int, nargs="*", default=PEOPLE)
-    parser.add_argument("--sets", type=int, default=300, help="of frames, at 15 a second")
+    parser.add_argument("--sets", type=int, default=300, help="frame sets, at 15 per second")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="folder for table, plot and their figures as JSON")
     args = parser.parse_args(arguments)

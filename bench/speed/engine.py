@@ -3,9 +3,9 @@
     python -m bench engine                       three sizes of store
     python -m bench engine --cameras 28 --people 16 --minutes 2
 
-A step is one set of frames of all cameras with what it brought from shelves and gates: order in time, people, visits,
-shelf events, attribution. Making the data is not counted. Receipts are checked against the truth before a figure is
-printed, so that a fast engine which is wrong does not look good.
+A step processes one set of frames of all cameras and what shelves and gates reported with it: order in time, people,
+visits, shelf events, attribution. Simulating the data is not counted. Receipts are checked against the truth before a
+figure is printed, so that a fast but wrong engine does not look good.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SIZES = ((8, 80, 8), (12, 80, 8), (28, 200, 16))
 
 
 def measure(n_cameras: int, n_plates: int, n_people: int, minutes: float, seed: int) -> dict[str, float | int]:
-    """Figures of one simulated store; raises AssertionError where a settled receipt is wrong."""
+    """Figures of one simulated store. AssertionError if a settled receipt is wrong."""
     store = demo_store(n_cameras=n_cameras, n_plates=n_plates)
     simulation = Simulation(store, Scenario(seed=seed, minutes=minutes, shoppers=n_people, picks_per_person=6.0))
     observations = list(simulation.observations())
     engine = Engine(store, stopwatch_ns=time.perf_counter_ns)
-    results = []
+    receipts = []
     n_present = 0
     n_sets = 0
     cpu_s = time.process_time()
@@ -37,11 +37,11 @@ def measure(n_cameras: int, n_plates: int, n_people: int, minutes: float, seed: 
                 n_sets += 1
                 n_present += len(result.track_id)
             elif isinstance(result, Receipt):
-                results.append(result)
-    results += [result for result in engine.close() if isinstance(result, Receipt)]
+                receipts.append(result)
+    receipts += [result for result in engine.close() if isinstance(result, Receipt)]
     cpu_s = time.process_time() - cpu_s
     truth = {visit.account: {g: n for g, n in visit.items.items() if n} for visit in simulation.truth.visits}
-    for receipt in results:
+    for receipt in receipts:
         if receipt.status == "settled":
             assert {line.gtin: line.quantity for line in receipt.lines} == truth[receipt.account], receipt
     return {
@@ -52,12 +52,13 @@ def measure(n_cameras: int, n_plates: int, n_people: int, minutes: float, seed: 
         "sets": n_sets,
         "sets_per_cpu_s": round(n_sets / cpu_s),
         **{f"step_us_{name}": value for name, value in engine.step_times.summary_us().items()},
-        "settled": sum(receipt.status == "settled" for receipt in results),
-        "review": sum(receipt.status == "review" for receipt in results),
+        "settled": sum(receipt.status == "settled" for receipt in receipts),
+        "review": sum(receipt.status == "review" for receipt in receipts),
     }
 
 
 def main() -> None:
+    """Run one size of store, or the three default sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cameras", type=int)
     parser.add_argument("--plates", type=int, default=80)

@@ -1,6 +1,8 @@
-"""Where the time of a step of the tracker goes: microseconds of CPU time by stage and kernel, medians over 25 steps.
+"""The cost of the tracker's step by stage and kernel: median CPU time in microseconds over 25 steps.
 
     OMP_NUM_THREADS=1 python -m bench stages 12 8
+
+The arguments are the numbers of cameras and people.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ STAGES = {
 
 
 def main() -> None:
+    """Print the table for the numbers of cameras and people on the command line."""
     if len(sys.argv) != 3:
         raise SystemExit(f"usage: {sys.argv[0]} CAMERAS PEOPLE")
     n_cameras, n_people = int(sys.argv[1]), int(sys.argv[2])
     scene = make_scene(n_cameras, n_people)
-    assert scene is not None, "no such size: a camera would see too many people at once"
+    assert scene is not None, "choose fewer people or more cameras: a camera would see too many people at once"
     tracker, spent_ns, steps = Tracker.of_store(scene.store), Counter[str](), []
 
     def watch(owner: Any, name: str, label: str) -> None:
@@ -39,13 +42,13 @@ def main() -> None:
 
         def timed(*args: Any) -> Any:
             started = time.thread_time_ns()
-            answer = inner(*args)
+            result = inner(*args)
             spent_ns[label] += time.thread_time_ns() - started
-            return answer
+            return result
 
         setattr(owner, name, timed)
 
-    # Calls of the workspace are native and cannot be replaced one by one, so they go through a stand-in.
+    # The workspace's kernels are native and cannot be replaced individually, so the calls go through a namespace.
     kernels = SimpleNamespace(**{name: getattr(tracker._workspace.kernels, name) for name in CALLS})
     tracker._workspace.kernels = kernels
     for name in CALLS:
@@ -59,6 +62,6 @@ def main() -> None:
         tracker.step(frames)
         steps.append(dict(spent_ns))
     steps = steps[WARM_UP_SETS:]
-    middle = {label: np.median([step.get(label, 0) for step in steps]) / 1e3 for label in set().union(*steps)}
-    for label, us in sorted(middle.items(), key=lambda item: -item[1]):
+    median_us = {label: np.median([step.get(label, 0) for step in steps]) / 1e3 for label in set().union(*steps)}
+    for label, us in sorted(median_us.items(), key=lambda item: -item[1]):
         print(f"{label:20s} {us:8.1f}")

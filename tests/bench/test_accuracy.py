@@ -218,12 +218,12 @@ def test_causes_name_how_the_two_best_candidates_differ():
     found = causes.causes_of("calm", 1, store, visits, true, answers, pairs)
     doubts = [row for row in found if isinstance(row, causes.Doubt)]
     assert [(doubt.kind, doubt.right) for doubt in doubts] == [
-        ("take: this one or that one (hands: unseen / unseen)", True),
+        ("take: which of two people (hands: unseen / unseen)", True),
         ("missed: take, alone", False),
     ]
     (cause,) = [row for row in found if isinstance(row, causes.Cause)]
     assert cause.status == "review, wrong"
-    assert cause.cause == "take: this one or that one (hands: unseen / unseen) / missed: take, alone"
+    assert cause.cause == "take: which of two people (hands: unseen / unseen) / missed: take, alone"
     assert "review, wrong" in causes.causes_page(found)
 
 

@@ -1,4 +1,4 @@
-"""What python -m bench cost_curve times is what it says: so many views of everybody, and people who are followed."""
+"""`python -m bench cost_curve` measures the stated scenes: views of each person, and people who are followed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def test_sizes(bench):
     room, hall = bench.make_scene(12, 8), bench.make_scene(50, 16)
     assert room.rig.n_views == 12 and len(room.store.obstacle.boxes) == 1
     assert hall.rig.n_views == 50 and hall.n_people == 16
-    # Four cameras cannot tell fifty people apart.
+    # Four cameras would see too many of fifty people at once.
     assert bench.make_scene(4, 50) is None
 
 
-def test_everybody_is_in_eight_views_of_a_hall(bench):
+def test_each_person_is_in_eight_views_of_a_hall(bench):
     scene = bench.make_scene(50, 50)
     sets = list(bench.frame_sets(scene, 3))
-    present = scene.there(np.float64(0.0)).sum()
+    present = scene.present(np.float64(0.0)).sum()
     views = np.mean([sum(len(frame.keypoints) for frame in frames) for frames in sets]) / present
     assert 7.0 < views < 9.5
     assert all(len(frames) == 50 for frames in sets)
@@ -42,7 +42,7 @@ def test_a_size_is_measured(bench):
 
 
 def test_exponent_and_page(bench):
-    figures = [f"{who}_{what}_us" for who in ("tracker", "engine") for what in ("p50", "p99", "worst")]
+    figures = [f"{stage}_{statistic}_us" for stage in ("tracker", "engine") for statistic in ("p50", "p99", "worst")]
     rows = [
         {"cameras": 12, "people": n, "detections": 8.0 * n, "views_each": 8.0, "birth_us": 1.0}
         | dict.fromkeys(figures, 0.5 * n**1.5)
