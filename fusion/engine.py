@@ -50,7 +50,7 @@ class Health:
 class Engine:
     """The fusion engine of one store.
 
-    Feed it observations in any order within two seconds; it answers with typed results in order of time: People,
+    Feed it observations in any order within two seconds; it answers with typed results in time order: People,
     PersonEntered, Picked, PutBack, PersonLeft, ShelfEventExplained, Receipt, Evidence, Warning.
 
         engine = Engine(Store.load("store"))
@@ -63,7 +63,7 @@ class Engine:
 
     Attributes:
         store: as loaded.
-        planogram: what lies where as believed now, and what every plate shows of a gram.
+        planogram: what lies where as believed now, and the gain of every plate.
         step_times: durations of the engine's steps, where a stopwatch was given.
     """
 
@@ -78,7 +78,7 @@ class Engine:
         Args:
             store: the store folder's contents.
             stopwatch_ns: a clock such as time.perf_counter_ns with which to time the steps; it has no other influence.
-            tap: called with every observation that the engine uses, in order of time, after late, repeated and far too
+            tap: called with every observation that the engine uses, in time order, after late, repeated and far too
                 early ones were dropped. A recording of these, replayed, gives the same results.
         """
         self._derive(store)
@@ -93,14 +93,14 @@ class Engine:
         self._attributor = Attributor(store, self.planogram)
         self._visits = Visits(store)
         self._billing = Billing(store, self._visits, self._attributor, self._monitor, self._history)
-        # The set of frames that is open, and what came from shelves and gates beside it.
+        # The open set of frames, and the messages of shelves and gates that go with it.
         self._frames: dict[str, Frame] = {}
         self._readings: list[ShelfReading] = []
         self._scans: list[GateScan] = []
         self._sightings: list[ItemSighting] = []
         self._window_ns: int | None = None
         self._now_ns = 0
-        # Data time by which everything up to now has arrived: the same live and in a replay, whatever came when.
+        # Data time up to which everything has arrived: the same live and in a replay, whatever the order of arrival.
         self._complete_ns = 0
         self._closed = self._closing = False
         self._ignored: Counter[str] = Counter()
@@ -116,8 +116,8 @@ class Engine:
     ) -> None:
         """Continue in this process, with a store of the same layout; see `snapshots.resume`.
 
-        Every stage derives from the store in one method, `_derive`, both for a new engine and for this one. What it has
-        seen and learnt stays, except for what the change invalidates.
+        Every stage takes its settings from the store in one method, `_derive`, in a new engine as in an adopted one.
+        What a stage has seen and learnt stays, except for what the change invalidates.
         """
         self._stopwatch_ns, self._tap = stopwatch_ns, tap
         self._derive(store)
@@ -149,7 +149,7 @@ class Engine:
         return results
 
     def close(self) -> list[Result]:
-        """The streams have ended: process what is held back. Visits whose people are still inside stay open."""
+        """Process what is held back, at the end of the streams. Visits whose people are still inside stay open."""
         if self._closed:
             return []
         results: list[Result] = []
@@ -294,7 +294,7 @@ class Engine:
                 self._sightings.append(observation)
 
     def _step(self, results: list[Result]) -> None:
-        """One engine step: a set of frames and what came from shelves and gates beside it."""
+        """One engine step: a set of frames and the messages of shelves and gates that go with it."""
         if self._window_ns is None:
             return
         started_ns = self._stopwatch_ns() if self._stopwatch_ns else 0

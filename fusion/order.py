@@ -1,4 +1,4 @@
-"""Observations of all sensors in order of time, whatever order they arrive in."""
+"""Observations of all sensors in time order, whatever order they arrive in."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Reorder:
         return self._release(self.newest_ns - self.lateness_ns) if self.newest_ns is not None else []
 
     def flush(self) -> list[Observation]:
-        """Everything that is held, oldest first: the streams have ended."""
+        """Release everything that is held, oldest first, at the end of the streams."""
         while self._run and self._run_believed(ended=True):
             self._believe_run()
         self._end_run()

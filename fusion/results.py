@@ -55,7 +55,7 @@ class ReasonKind(StrEnum):
     MESSAGES_DROPPED = "messages_dropped"
     STREAM_NOT_RESUMED = "stream_not_resumed"
     RESTARTED = "restarted"
-    STATE_LOST = "state_lost"  # the engine started without the state of before
+    STATE_LOST = "state_lost"  # the engine started without its earlier state
     SNAPSHOT_UNUSABLE = "snapshot_unusable"
     LAYOUT_CHANGED = "layout_changed"
     DOUBTS_UNREADABLE = "doubts_unreadable"
@@ -378,7 +378,7 @@ class Evidence:
     Attributes:
         t_ns: the visit's last exit.
         status, reasons, lines: as on the receipt.
-        events: those that may concern the visit, in order of time.
+        events: those that may concern the visit, in time order.
         sightings: those while the visit's people were in a zone.
         n_left_out: further such events: more than one bundle holds, or older than what is kept.
     """

@@ -20,7 +20,7 @@ from fusion.store.models import Store
 
 
 class Counts(Protocol):
-    """A source that counts what of it could not be used, by reason: a `Recording`, a live input."""
+    """A source that counts its unusable rows or messages by reason: a `Recording`, a live input."""
 
     @property
     def ignored(self) -> Counter[str]:
@@ -64,7 +64,7 @@ class Run:
         Args:
             store: the store folder's contents.
             observations: what the sensors report.
-            tap: called with every observation that the engine uses, in order of time; see `Engine`.
+            tap: called with every observation that the engine uses, in time order; see `Engine`.
         """
         self.engine = Engine(store, stopwatch_ns=time.perf_counter_ns, tap=tap)
         self.first_ns = self.newest_ns = 0
@@ -115,7 +115,7 @@ class Run:
 
         Args:
             sinks: each gets every result.
-            source: counts what of the observations could not be used.
+            source: counts the observations that could not be used.
         """
         sinks = list(sinks)
         fault = None

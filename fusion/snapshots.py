@@ -39,7 +39,7 @@ MAGIC = b"fusion snapshot 1\n"
 # The first level removes zero bytes and small integers; higher levels take longer than they save.
 ZLIB_LEVEL = 1
 
-# What may be read back beside the package's own classes.
+# What may be read back in addition to the package's own classes.
 _ALLOWED: dict[tuple[str, str], Any] = {
     (kind.__module__, kind.__qualname__): kind
     for kind in (

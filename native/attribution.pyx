@@ -23,7 +23,7 @@ cdef enum:
 # Sums over instants, one row per hand: the weights of all instants, the greatest weight of an instant that saw the
 # hand, the weights by precision; place, its variance and the hand's distance from the body, each weighted by precision;
 # the ratio that stands in for an unseen hand; with an unknown instant the ratios of all instants. Two columns belong to
-# the person and stand in the row of the left hand: whether the track was confirmed, and the body's distance from the
+# the person and are kept in the row of the left hand: whether the track was confirmed, and the body's distance from the
 # load.
 cdef enum:
     TOTAL, COVER, PRECISION, X, Y, Z, VARIANCE, STRETCH, UNSEEN, RATIO, CONFIRMED, AWAY, N_COLUMNS
@@ -384,7 +384,7 @@ def hand_ratios(
 ):
     """Log likelihood ratio of everyone's arms and place: that they moved a load over that they did not.
 
-    t_ns, track, confirmed (n,): rows of the arm history, in order of time. position_m (n, 2); arms_m (n, 2, 3, 3):
+    t_ns, track, confirmed (n,): rows of the arm history, in time order. position_m (n, 2); arms_m (n, 2, 3, 3):
     wrist, elbow and shoulder of both arms, NaN where unknown; wrist_sd_m (n, 2).
     contact_ns: when the load moved; anytime: at any time among the rows instead. load_m (3,): the middle of the load on
     the plates, which are turned by the yaw; width_m and depth_m of a plate; above_m: clearance to the shelf above.

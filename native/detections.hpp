@@ -48,8 +48,8 @@ struct Keys {
   }
 };
 
-// What matching reads of a detection beside its keys: the part of the image that the keys and the cap on their distance
-// span, the number of keys seen, and the sum of their variances.
+// What matching reads of a detection in addition to its keys: the part of the image that the keys and the cap on their
+// distance span, the number of keys seen, and the sum of their variances.
 enum Bound { kLeft, kRight, kTop, kBottom, kCount, kNoise };
 
 // Sixteen keypoints of (x, y, score) each, as three vectors. `interleaved` holds the 3 n numbers; what lies beyond n is

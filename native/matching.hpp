@@ -15,7 +15,7 @@ constexpr float kNearest = 0.05f;
 FUSION_INLINE Size padded_tracks(Size n_rows) { return (n_rows + kLanesF - 1) / kLanesF * kLanesF; }
 
 // Bounds of every track's keys, in arrays over tracks (ws.reach): centre and half size of a box in the world, the largest
-// speed of any key, and the largest variance. Beside them each track's key states: place, velocity, covariance of the
+// speed of any key, and the largest variance. With them each track's key states: place, velocity, covariance of the
 // place (ws.state_keys).
 inline void bound_tracks(const Workspace& ws, const Int* rows, Size n_rows) {
   const Size width = padded_tracks(n_rows);
@@ -175,7 +175,7 @@ struct CostModel {
   }
 };
 
-// List in ws.shown the tracks that may appear anywhere in what a view shows, with their projections; mostly few. Their
+// List in ws.shown the tracks that may appear anywhere in what a view shows, with their projections; usually few. Their
 // windows move to the front of ws.windows. Returns the number of them.
 FUSION_INLINE Size list_shown(const Workspace& ws, Size view, Size n_rows, const CostModel& model) {
   const Size width = padded_tracks(n_rows);
@@ -365,7 +365,7 @@ FUSION_INLINE double appearance_cost(const Workspace& ws, Int row, Int detection
   return known_a > 0.0 && known_b > 0.0 ? (1.0 - dot) / ws.appearance_scale : 0.0;
 }
 
-// Values of track_of beside the index of a track.
+// Values of track_of other than the index of a track.
 constexpr Int kUnassigned = -1, kDuplicateDetection = -2, kInGroup = -3;
 
 // The assignment of one view, by connected components: tracks and detections that share no pair, through any number of

@@ -1,7 +1,7 @@
 // The kernels for machines with AVX2; see isa.hpp.
 #include "isa.hpp"
 
-// After every other header: inline functions of the standard library must run anywhere.
+// Included after every other header, since inline functions of the standard library must run on any machine.
 #if defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx2,fma")
 #endif

@@ -142,7 +142,7 @@ def test_the_order_of_arrival_does_not_matter(recording, observations, answers):
 
 
 def test_what_the_tap_gets_replays_to_the_same_results(recording, observations, answers):
-    """Late, repeated and unbelievable observations are not among it; the rest is, in order of time."""
+    """Late, repeated and unbelievable observations are not among it; the rest is, in time order."""
     shuffle = random.Random(6)
     arriving = sorted(observations, key=lambda o: o.t_ns + shuffle.uniform(0.0, 1.9e9))
     frame = next(o for o in observations if isinstance(o, Frame))

@@ -316,7 +316,7 @@ def update_odds(rows, found, missed, places_m, born_m, model, log_odds, sets_awa
 
 @njit(cache=True, nogil=True)
 def place_by_height(camera, x, y, seen, heights_m, stature_sd, out):
-    """Place on the floor of a person whom one camera sees, from the usual heights of the joints.
+    """Place on the floor of a person seen by one camera, from the usual heights of the joints.
 
     Every joint's ray meets the height that the joint usually has; their weighted mean is the place. All joints share
     one stature, so its error does not average out and lies along the line of sight.
@@ -474,7 +474,7 @@ def _hidden_by_others(track, height, eye, places_m, top, half_width_m):
 
 @njit(cache=True, nogil=True)
 def contradicted(states, places_m, detection_of, cameras, live, shape, out):
-    """Tracks whose place cameras contradict: at least two, and no fewer than find them, see it and find no one there.
+    """Mark tracks as contradicted: two or more cameras, no fewer than find the track, see its place and find no one.
 
     A camera sees a place where belly and face are in its picture with no furniture and no other body in between. A body
     is as tall as it is known to be now, since a person who crouches is hidden by little.
@@ -539,7 +539,7 @@ def _overlaps(states, near_m, out):
             count = 0
             for j in range(states.n_joints):
                 if not total < near_m * states.n_joints:
-                    break  # Whatever follows, it is too far; people mostly are after three joints.
+                    break  # Too far apart whatever follows; most pairs are after three joints.
                 spread = 0.0
                 for i in (0, 2, 5):
                     spread += cov[row_a, i, j] + cov[row_b, i, j]

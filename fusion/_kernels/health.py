@@ -29,7 +29,7 @@ EVIDENCE = np.dtype(
     align=True,
 )  # fmt: skip
 
-# What is learnt of one camera.
+# What is learnt about one camera.
 CAMERA = np.dtype(
     [
         ("offset_s", "f8"),  # its clock minus the cameras' common time
@@ -41,8 +41,8 @@ CAMERA = np.dtype(
         ("weight_s", "f8"),  # seconds times people in the normal equations
         ("squares_m2_s", "f8"),  # squared differences in them
         ("residual_m", "f8"),  # root mean square difference that a turn or shift explains
-        ("looks", "f8"),  # people in its free sight, of late
-        ("misses", "f8"),  # those of them whom it did not find
+        ("looks", "f8"),  # people who were recently in its unobstructed view
+        ("misses", "f8"),  # those of them that it did not find
         ("missing", "?"),  # judged to miss people
     ],
     align=True,
@@ -52,7 +52,7 @@ CAMERA = np.dtype(
 MODEL = np.dtype(
     [
         ("body_var", "f8", (32,)),  # variance of a detector's joint about one point of the body, m^2; padded
-        ("heights_m", "f8", (3,)),  # points of a person that must be in free sight
+        ("heights_m", "f8", (3,)),  # points of a person that must be in unobstructed view
         ("fault_prior", "f8", (N_FAULTS,)),  # precision of each fault about none
         ("judged_per_set", "i8"),
         *((name, "f8") for name in (
@@ -564,11 +564,11 @@ def count_misses(
     geometry, detections, states, matches, model, track,
     cameras,
 ):  # fmt: skip
-    """Count, for the cameras with a free sight of one track, those that did not find it.
+    """Count the cameras with an unobstructed view of one track that did not find it.
 
-    Free sight: all heights_m above the place are in the picture with no furniture in between, and no other person
-    stands before the middle one. Looks and misses fade over looks_memory looks. Returns whether any camera's miss rate
-    is above misses_max, or below misses_fine though it is judged to miss people.
+    A view is unobstructed where all heights_m above the place are in the picture with no furniture in between, and no
+    other person stands in front of the middle one. Looks and misses fade over looks_memory looks. Returns whether any
+    camera's miss rate is above misses_max, or below misses_fine though it is judged to miss people.
     """
     n_views = matches.detection_of.shape[1]
     places = _mean_places(states)
@@ -587,7 +587,7 @@ def count_misses(
                 camera.misses *= kept
                 missed = matches.detection_of[track, v] < 0
                 if missed and states.n_joints == 2:
-                    # A box whose feet are hidden may fit no track; the person whom it shows is not missed.
+                    # A box whose feet are hidden may fit no track; the person in it is not missed.
                     for d in range(detections.start[v], detections.start[v + 1]):
                         if matches.track_of[d] < 0:
                             missed = False

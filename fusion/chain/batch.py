@@ -23,12 +23,12 @@ from fusion.errors import ConfigError
 T = TypeVar("T")
 R = TypeVar("R")
 
-# How often in all a task is begun whose worker dies. A task that kills its worker each time (memory, a crash in native
-# code) would never end; a machine that goes away does not do so three times.
+# How often, in total, a task is started when its workers die. A task that kills its worker each time (memory, a crash
+# in native code) would never end, while three machines are not lost in a row under one task.
 TRIES = 3
-# How often slow tasks and lost nodes are looked for while no task ends.
+# How often to look for slow tasks and lost nodes while no task ends.
 LOOK_S = 5.0
-# A task that takes longer is named on stderr, again after as long: it may hang, or wait for a core.
+# A task that takes longer is named on stderr, and again each time this much longer: it may hang, or wait for a core.
 SLOW_S = 600.0
 
 
@@ -119,7 +119,7 @@ def run_tasks(
         prepare: called once there is an executor, before the first task is begun.
         slow_s: a task that takes longer is named on stderr.
         look_s: how often slow tasks are looked for while none ends.
-        clock_s: by which that is measured.
+        clock_s: the clock that measures both.
     """
     if not items:
         return

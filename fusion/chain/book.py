@@ -160,7 +160,7 @@ class ChainBook:
             return _mark(connection, store, source)
 
     def after(self, store: str, stream: str, seq: int, limit: int) -> list[Record]:
-        """At most `limit` rows of a store's stream after a number, in their order."""
+        """At most `limit` rows of a store's stream after a number, in order."""
         with self._transaction(write=False) as connection:
             return _after(connection, store, stream, seq, limit)
 
@@ -218,7 +218,7 @@ class ChainBook:
 
     @property
     def session(self) -> int | None:
-        """Number of the current connection, from 1; None while there is none."""
+        """Number of the current connection, counted from 1; None while not connected."""
         return self._server.session
 
     def close(self) -> None:

@@ -123,7 +123,7 @@ class Server:
 
     @property
     def session(self) -> int | None:
-        """Number of the current connection, from 1; None while there is none."""
+        """Number of the current connection, counted from 1; None while not connected."""
         return None if self._connection is None or self._connection.closed else self._n_connections
 
     @contextmanager

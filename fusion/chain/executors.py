@@ -60,7 +60,7 @@ class Executor(Protocol):
         """
 
     def alive(self) -> str:
-        """What there is to work with, in words."""
+        """The workers that are available, in words."""
 
     def close(self) -> None:
         """End the workers."""
@@ -176,7 +176,7 @@ class RayCluster:
             workers: tasks at once; as many as the cluster has cores by default.
             address: see `connect`.
             no_node_max_s: give up when no node could run a task for this long.
-            clock_s: by which that is measured.
+            clock_s: the clock that measures this.
 
         Raises:
             FusionError: Ray is not installed, nothing answers at the address, or the cluster has no core.

@@ -28,9 +28,9 @@ from fusion.errors import ConfigError, FusionError, RecordingError
 if TYPE_CHECKING:
     from fusion.results import RunSummary
 
-# In the folder for results, while a replay works there.
+# Name of the lock file in the folder for results while a replay works there.
 LOCK = ".replay.lock"
-# Marks results as complete; and what stands in its place where a recording is damaged half-way.
+# The first file marks results as complete; the second replaces it where a recording is damaged half-way.
 RUN, PARTIAL = "run.json", "partial.json"
 
 
@@ -66,7 +66,7 @@ def jobs_of(recordings: Sequence[str | Path], out: str | Path) -> list[Job]:
         ConfigError: a recording is given twice or contains another, or results would be written into a recording.
     """
     paths = [Path(os.path.abspath(recording)) for recording in recordings]
-    # Not the common path itself: of one recording that is the recording.
+    # Not the common path itself, which for a single recording is the recording.
     common = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
     faults = []
     for i, path in enumerate(paths):
@@ -90,7 +90,7 @@ def replay_job(job: Job) -> Replayed:
     A run.json that is in place belongs to another try that completed: it and the files beside it stay.
 
     Raises:
-        FusionError: as of `fusion.replay`. Of a damaged recording the results up to the damage are put in place, with
+        FusionError: as for `fusion.replay`. The results of a damaged recording up to the damage are put in place, with
             partial.json.
     """
     from fusion.run import replay
@@ -168,17 +168,17 @@ def replay_many(
     Args:
         recordings: folders.
         out: folder for the results; one replay at a time works in it.
-        workers: as of `map_tasks`.
-        cluster: as of `map_tasks`.
-        tries: as of `map_tasks`.
+        workers: as for `map_tasks`.
+        cluster: as for `map_tasks`.
+        tries: as for `map_tasks`.
         task: what is done for each job.
 
     Returns:
         Outcomes; `index` is the place in `recordings`.
 
     Raises:
-        ConfigError: as of `map_tasks` and `jobs_of`.
-        FusionError: as of `map_tasks`, or another replay works in `out`.
+        ConfigError: as for `map_tasks` and `jobs_of`.
+        FusionError: as for `map_tasks`, or another replay works in `out`.
     """
     check_counts(workers, tries)
     jobs = jobs_of(recordings, out)

@@ -43,7 +43,7 @@ _TABLES = (
     """CREATE TABLE mark (store TEXT NOT NULL REFERENCES store (id), stream TEXT NOT NULL, seq BIGINT NOT NULL,
        hash BYTEA NOT NULL, PRIMARY KEY (store, stream))""",
     *map(_table, _KEY),
-    # Rows arrive nearly in order of time, so this small kind of index suffices for a range of time.
+    # Rows arrive nearly in time order, so this small kind of index suffices for a range of time.
     "CREATE INDEX entry_by_time ON entry USING brin (t_ns)",
     """CREATE FUNCTION only_added() RETURNS trigger LANGUAGE plpgsql AS
        $$ BEGIN RAISE EXCEPTION 'the chain''s book is only added to'; END $$""",
@@ -134,7 +134,7 @@ SCHEMA: tuple[str, ...] = (*_TABLES, *_VIEWS)
 
 
 class Definition(NamedTuple):
-    """What a definition is of: a "view", "trigger" or "key of" a table, and its name."""
+    """What a definition defines: its kind ("view", "trigger" or "key of" a table) and the name."""
 
     kind: str
     name: str

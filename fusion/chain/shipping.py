@@ -158,7 +158,7 @@ class Shipper:
 
         Raises:
             FusionError: every_s is not a positive time.
-            IdempotencyConflict, LedgerError: as of `ship`.
+            IdempotencyConflict, LedgerError: as for `ship`.
         """
         if not 0 < every_s < math.inf:
             raise FusionError(f"every_s: want more than 0 seconds, got {every_s}")

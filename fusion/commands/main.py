@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _dispatch(words)
         finally:
-            # Here, and not as the interpreter exits: what a closed pipe raises can still be caught.
+            # Flush here rather than at interpreter exit, so that the error of a closed pipe can be caught.
             sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"fusion{_name(words)}: interrupted", file=sys.stderr)

@@ -34,7 +34,7 @@ class StopSignals:
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Ctrl-C and SIGTERM are noted while this is open; the handlers from before come back after it."""
+    """Note Ctrl-C and SIGTERM inside the block; the previous handlers are restored after it."""
     woken, waker = socket.socketpair()
     with woken, waker:
         waker.setblocking(False)

@@ -1,4 +1,4 @@
-"""Recordings of the file contract: read back as observations in order of time, and written.
+"""Recordings of the file contract: read back as observations in time order, and written.
 
 A recording is read in batches, so that a day of it fits in a small memory, and every row that is not used is counted by
 its reason.
@@ -220,7 +220,7 @@ class RecordingWriter:
         self._open_lines("gate")
 
     def write(self, observation: Observation) -> None:
-        """Add an observation. Those of one stream must come in order of time.
+        """Add an observation. Those of one stream must come in time order.
 
         Raises:
             ShapeError: a frame or reading that does not fit the store.

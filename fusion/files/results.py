@@ -34,7 +34,7 @@ ROWS_PER_GROUP = 8192
 class ResultsWriter:
     """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract; a sink of `fusion.run`.
 
-    Beside them it writes evidence.jsonl and, at the end of the run, shelves.jsonl.
+    It also writes evidence.jsonl and, at the end of the run, shelves.jsonl.
     """
 
     def __init__(self, folder: str | Path, store: Store, account_of: Callable[[int], str | None]) -> None:

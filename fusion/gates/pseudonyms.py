@@ -84,13 +84,13 @@ class Pseudonyms:
         return replace(answer, account=present.pseudonym, token=None, email=None)
 
     def entered(self, pseudonym: str | None) -> None:
-        """A person came in under this pseudonym."""
+        """Note that a person came in under this pseudonym."""
         with self._lock:
             if pseudonym in self._by_pseudonym:
                 self._by_pseudonym[pseudonym].entered = True
 
     def left(self, pseudonym: str | None) -> None:
-        """The visit is over; the account's next one gets another pseudonym."""
+        """End a visit; the account's next visit gets another pseudonym."""
         with self._lock:
             self._drop(self._by_pseudonym.get(pseudonym or ""))
 

@@ -42,13 +42,13 @@ from fusion.people.arms import ArmHistory
 from fusion.results import Reason, ReasonKind
 from fusion.store.models import Store
 
-# A put-back of what one's cart does not hold, but another visit's does: handed over.
+# Prior log probability that a person puts back goods which only another visit's cart holds: they were handed over.
 LOG_HANDED_OVER = math.log(2e-3)
-# The loads of goods that moved with this probability reveal how much the plates exaggerate.
+# Goods that moved with at least this probability are certain enough to learn the gains of the plates from their load.
 KNOWN_WEIGHT = 0.95
 # Probability that a reach into a plate that does not report moved nothing; half of such reaches are touches.
 UNOBSERVED_RIGHT = 0.5
-# Probability of a cart with which more came back than it had taken.
+# Probability that a cart is right from which more was put back than had been taken.
 SHORT_RIGHT = 0.5
 # An event this certain is decided at once, so that it constrains later ones without being enumerated with them.
 DECIDED = 0.9999
@@ -70,7 +70,7 @@ class Carts:
         return self._cart.get(person, person)
 
     def join(self, person: int, visit: str) -> tuple[int, int]:
-        """A person belongs to a visit; returns their cart before and from now on."""
+        """Add a person to a visit; returns their previous cart and their cart from now on."""
         cart, old = self._of_visit.setdefault(visit, person), self.of(person)
         self._cart[person] = cart
         return old, cart
@@ -132,11 +132,11 @@ class Attributor:
         return tuple(self._clusters)
 
     def set_staff(self, person: int) -> None:
-        """A track id belongs to staff, who move goods without a cart and may bring any."""
+        """Mark a track id as staff, who move goods without a cart and may bring any goods."""
         self._staff.add(person)
 
     def join(self, person: int, visit: str) -> None:
-        """A track id belongs to a visit: all its people share a cart, whatever they did before."""
+        """Add a track id to a visit: all its people share a cart, for earlier events too."""
         old, cart = self._carts.join(person, visit)
         if old == cart:
             return
@@ -177,7 +177,7 @@ class Attributor:
         return belief
 
     def sight(self, t_ns: int, plate: str, gtin: str, probability: float) -> bool:
-        """A classifier saw a product in a hand at a plate; False where the store has no such plate or product."""
+        """Note a classifier's sight of a product in a hand at a plate; False where the store lacks either."""
         if plate not in self._names or gtin not in self._product:
             return False
         self._candidates.sight(t_ns, self._names.index(plate), self._product[gtin], probability)
@@ -412,7 +412,7 @@ class Attributor:
     # ---- closing -----------------------------------------------------------------------------------------------------
 
     def settle(self, people: Collection[int]) -> list[EventBelief]:
-        """These people are gone: freeze and return the events that no person who is still here may have caused."""
+        """Note that people have left; freeze and return the events that no person who is still here may have caused."""
         leaving = {self._carts.of(person) for person in people}
         self._gone = self._gone | leaving
         released = self._decided.settle(self._gone)

@@ -226,7 +226,7 @@ class Billing:
     # ---- events that become final ------------------------------------------------------------------------------------
 
     def staff_left(self, t_ns: int, track_id: int) -> None:
-        """A member of staff has left the store."""
+        """Note that a member of staff has left the store."""
         self._staff_left.append(_Departure(t_ns, track_id))
 
     def settle_staff(self, until_ns: int) -> list[ShelfEventExplained]:

@@ -260,7 +260,7 @@ class CandidateFinder:
             log_prior = log_likelihood + 2.0 * log_one + log_seen
             splits.append(_Split((x, y), (-1, -1), log_prior, log_likelihood))
             splits.append(_Split((y, x), (-1, -1), log_prior, log_likelihood))
-        # No hand makes up for a weight that is so much worse than that of the best single identification.
+        # No hand evidence can outweigh a weight that is this much less likely than the best single identification.
         least = float((found.log_likelihood + log_place + found.log_quantity).max()) - LOG_SHARED_SPREAD
         return [split for split in splits if split.log_prior > least]
 

@@ -32,7 +32,7 @@ class ShelfCounts:
         self._planned = {_Place(facing.plate, facing.gtin): facing.stock for facing in store.planogram}
 
     def settle(self, belief: EventBelief) -> None:
-        """An event has become final; what was uncertain about it stays uncertain in the counts."""
+        """Take in an event that has become final; what was uncertain about it stays uncertain in the counts."""
         _subtract_doubt(self._log_certainty, belief)
 
     def counts(self, journal: Journal, open_beliefs: Iterable[EventBelief]) -> list[ShelfCount]:

@@ -1,4 +1,4 @@
-"""Events that are as good as certain: kept until the carts that they concern are closed, and what follows from them."""
+"""Events that are nearly certain, kept until the carts that they concern are closed, and what those carts hold."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ LIFT_MAX_S = 2.0
 LEAN_LIKELY_S = 3.0
 # A load on plates that still shake waits until they are still; what then remains is its weight.
 STILL_S = 0.6
-# Log odds that a step which settled under a shaking hand is that hand, and not a load before the load that follows.
-# Where the step fits what lies there it is the other way round: two takes in a row are not one take of two pieces, and
-# a take and a put-back are not nothing.
+# Log odds that a step which settled under a shaking hand is the hand itself rather than a separate load before the next
+# one. Where the step fits goods that lie there, the odds are reversed: two takes in a row are not one take of two
+# pieces, and a take and a put-back are not nothing.
 LOG_SHAKY_HAND, LOG_SHAKY_LOAD = 4.0, 5.0
 # The net change has to be likelier than the single changes by more than this log ratio.
 LOG_STANDS = 1.0
@@ -175,12 +175,12 @@ class HeldLoads:
         for plate, level_g in before_g.items():
             newest = changes.get(plate)
             delta_g = (self._plates.level_g(plate) if newest is None else newest.after_g) - level_g
-            # A hand comes and goes on top of vibration that the plateau's own variance does not show.
+            # A hand's load begins and ends on top of vibration that the plateau's own variance does not show.
             var_g2 = 2.0 * (1.0 if newest is None else newest.var_g2) + 1.0
             if abs(delta_g) < 2.0 + 3.0 * math.sqrt(var_g2) + 0.03 * largest_g:
                 log_vanished += -math.log(2.0 * CREEP_G)
                 continue
-            # The newest step, unless an older one is like the whole by far.
+            # Use the newest step, unless an older step is much nearer to the whole change.
             like = steps[plate][0]
             for step in steps[plate][1:]:
                 if abs(step.delta_g - delta_g) < 0.5 * abs(like.delta_g - delta_g):
@@ -208,7 +208,7 @@ class HeldLoads:
             return event
         below = [held for held in resting if held.rests_on(before_g)]
         if below and not self._finder.is_planned(event):
-            # A hand that leans harder: one lean, from the level below the first.
+            # A hand that leans harder is one lean, measured from the level below the first step.
             load = self._net(load, below).changes
             self._drop(below)
             if not load:

@@ -267,7 +267,7 @@ class Cluster:
         return concerns
 
     def contribution(self, concerns: NDArray[np.bool_]) -> Contribution:
-        """What the cluster most probably adds to a cart. concerns: as of `parts_of`."""
+        """What the cluster most probably adds to a cart. concerns: as for `parts_of`."""
         weight = np.exp(self.log_weight)
         product, quantity = self.table.product.tolist(), self.table.quantity.tolist()
         taken_by = {
@@ -292,7 +292,7 @@ class Cluster:
         return Contribution(chosen, line_right, outcomes[best])
 
     def least_clear(self, concerns: NDArray[np.bool_]) -> LeastClear | None:
-        """The least certain event that concerns a cart; None where none does. concerns: as of `parts_of`."""
+        """The least certain event that concerns a cart; None where none does. concerns: as for `parts_of`."""
         table, probability = self.table, self.probability
         worst: LeastClear | None = None
         for index, opened in enumerate(self.events):

@@ -113,7 +113,7 @@ class Partition:
 
     Attributes:
         log_density: of the changes, cut like this.
-        loads: the changes of each load, in order of time.
+        loads: the changes of each load, in time order.
         nothing: changes that are no load: creep, or cross-talk of the others.
     """
 

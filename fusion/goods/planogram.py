@@ -1,4 +1,4 @@
-"""What lies where, what it weighs, and what each plate shows of a gram: the one place that knows, kept up to date.
+"""What lies where, what it weighs, and the gain of each plate: kept up to date in this one place.
 
 An engine has exactly one `Planogram`. Attribution writes it: it moves stock and learns the plates' gains from the loads
 that it has explained. The scales read it: they join and split changes of weight by what the goods there weigh.
@@ -83,7 +83,7 @@ class Mixture(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """Grams that plates show for a gram spread over them in a certain way, and the variance of that."""
+    """Gain of a load that rests on several plates (grams reported per gram of load), and its variance."""
 
     mean: float
     variance: float
@@ -140,7 +140,8 @@ class Planogram:
         stock: (n_plates, n_products) float64 expected pieces; fractions where it is not certain.
         planned: (n_plates, n_products) bool, as in the store's planogram.
         away: (n_products,) float64 expected pieces that were taken and not put back.
-        gain, gain_var: (n_plates,) float64 grams that a plate shows for one gram, and the variance of that estimate.
+        gain, gain_var: (n_plates,) float64 grams that a plate reports per gram of load, and the variance of that
+            estimate.
         lightest_g: weight of the lightest piece; 0 where the store has no products.
     """
 

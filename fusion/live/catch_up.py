@@ -92,14 +92,14 @@ class CatchUp:
         return {name: publisher.state for name, publisher in list(self._publishers.items())}
 
     def connect(self, session: str) -> None:
-        """A connection has been established."""
+        """Note that a connection has been established."""
         self._hold_min_s = self._timing.settle_s if self._outage else 0.0
         self._connected_s = self._clock.monotonic_s()
         self.gathered, self.connected, self._outage, self.ever_connected = False, True, False, True
         self.session = session
 
     def disconnect(self) -> None:
-        """The connection is lost, or an attempt failed: hold from now on.
+        """Hold from now on, since the connection was lost or an attempt failed.
 
         The hold must begin here, since the next connection delivers what the broker has gathered before it is known to
         be established.
@@ -139,7 +139,7 @@ class CatchUp:
         return self.gathered and not awaited and held_s >= self._hold_min_s
 
     def release(self) -> list[Observation]:
-        """End the hold. Returns what was held, in order of time."""
+        """End the hold. Returns what was held, in time order."""
         held, self._held = self._held or [], None
         for publisher in self._publishers.values():
             publisher.awaited = False
@@ -157,7 +157,7 @@ class CatchUp:
         return len(self._publishers)
 
     def forget(self, name: str) -> None:
-        """A publisher's retained status was deleted."""
+        """Forget a publisher whose retained status was deleted."""
         self._publishers.pop(name, None)
 
     def update(self, name: str, status: Status, *, retained: bool) -> None:

@@ -163,7 +163,7 @@ class Checkpoint:
         return self._saving is None and newest - self.saved_ns >= self._interval_ns
 
     def start(self, engine: Engine, oldest_enter_ns: int) -> None:
-        """Freeze a snapshot and write it in the background; `finished` tells when it is on disk.
+        """Freeze a snapshot and write it in the background; `finished` reports when it is on disk.
 
         Args:
             engine: the engine, between two steps.
@@ -204,7 +204,7 @@ class Checkpoint:
         return saving.saved
 
     def discard(self) -> None:
-        """Remove the snapshot: the data have ended, and everything is in the books."""
+        """Remove the snapshot, once the data have ended and everything is in the books."""
         self._path.unlink(missing_ok=True)
 
     def close(self) -> None:

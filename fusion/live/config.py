@@ -1,4 +1,4 @@
-"""What one store's process is given to serve its store."""
+"""The settings with which a process serves one store."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ class Gaps:
         return self.add(last_ns, t_ns, ReasonKind.DATA_LOST if restarted else ReasonKind.DATA_DROPPED)
 
     def end(self, newest_ns: int, n_dropped: Mapping[str, int]) -> str:
-        """The data have ended, so nothing that follows can reveal a loss at their end. Returns a message or ""."""
+        """Check for a loss at the end of the data, which nothing later can reveal. Returns a message or ""."""
         cut_ns = [stream.newest_ns for stream in self._streams.values() if stream.awaited]
         for name, n in n_dropped.items():
             stream = self._streams.get(name)

@@ -45,7 +45,7 @@ class GateResponder:
             store: whose gates.
             decide: decides a request; without it every gate stays closed.
             send: sends a command; False where nothing is connected.
-            admitted: called with the scan of a person for whom the gate has opened.
+            admitted: called with the scan of a person once the gate has opened for them.
             refused: called with a gate and why its message cannot be used.
             unanswered: called with a gate whose command could not be sent.
         """

@@ -186,7 +186,7 @@ class Refusals:
 
     Attributes:
         counts: by stream; the source itself is the stream `source`.
-        warnings: where they go, beside those of the source itself.
+        warnings: where they go, together with those of the source itself.
     """
 
     def __init__(self, warnings: WarningQueue) -> None:

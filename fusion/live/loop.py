@@ -377,7 +377,7 @@ class StoreLoop:
         messages = []
         while self._messages:
             messages.append(self._messages.popleft())
-        # Copies first, since other threads count meanwhile.
+        # Copies first, since other threads keep counting.
         counts = dict(self._counts)
         if self.books.n_billed_before:
             counts["billed before"] = self.books.n_billed_before

@@ -7,7 +7,7 @@ Whatever was published reaches the engine although connections break, programs r
 dies, for three reasons. A publisher keeps what it sent for some seconds after the broker has acknowledged it, and sends
 it again to every new connection and every new engine. Every message carries a number, so that duplicates are dropped
 and losses are seen. And after an outage a live source holds what arrives until every publisher has caught up
-(`catch_up`), then continues in order of time.
+(`catch_up`), then continues in time order.
 
 Time is the data's. This module uses a clock only to wait.
 """
@@ -52,7 +52,7 @@ class _Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """A scan of a person whom a gate has admitted."""
+    """A scan of a person who was admitted at a gate."""
 
     scan: GateScan
 
@@ -173,7 +173,7 @@ class Live:
                 if n := decoder.missing(levels):
                     missing[f"mqtt: {levels[0]}: never arrived"] += n
         dropped = Counter({f"mqtt: {kind}: queue full": n for kind, n in list(self._n_dropped.items())})
-        # A copy: the thread that iterates counts meanwhile.
+        # A copy, since the thread that iterates keeps counting.
         return Counter(dict(self._counts)) + missing + dropped
 
     @property
@@ -315,7 +315,7 @@ class Live:
             yield observation
 
     def _release(self) -> Iterator[Observation]:
-        """Pass on what was held during an outage, in order of time."""
+        """Pass on what was held during an outage, in time order."""
         held = self._catch_up.release()
         for levels in self._decoder.topics():
             self._report_losses(levels)

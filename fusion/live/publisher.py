@@ -33,7 +33,7 @@ from fusion.observations import Frame, GateScan, ItemSighting, Observation, Shel
 KEPT_MAX, KEPT_S = 32_768, 10.0
 # Messages on their way to the broker that it has not acknowledged.
 WINDOW = 256
-# After this long whoever asked at a gate has gone, or asks again.
+# After this long the person who asked at a gate has gone, or asks again.
 REQUEST_MAX_S = 5.0
 
 

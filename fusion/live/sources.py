@@ -74,13 +74,13 @@ class Source(ABC):
     # The following are no-ops for sources that answer no gates.
 
     def adopt(self, store: Store) -> None:  # noqa: B027
-        """The store's configuration has changed, with the same layout."""
+        """Use the store's changed configuration, which has the same layout."""
 
     def visit_began(self, account: str | None) -> None:  # noqa: B027
-        """A person has entered on an account."""
+        """Note that a person has entered on an account."""
 
     def visit_ended(self, account: str | None) -> None:  # noqa: B027
-        """A visit on an account has been billed."""
+        """Note that a visit on an account has been billed."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class PacedSource(Source):
         """Make a source.
 
         Args:
-            observations: gives all observations, in order of time.
+            observations: gives all observations, in time order.
             first_ns: time of the first of them, which is due at `anchor_s` of the clock.
             since_ns: earlier observations are left out.
             anchor_s: see `first_ns`.

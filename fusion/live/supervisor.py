@@ -67,7 +67,7 @@ class _Store:
         why: reason of "waiting" and "parked".
         refused: what is wrong with its folder now, while it continues with the previous content; "" if nothing is.
         restarts: restarts after deaths.
-        deaths_s: when it died, of late.
+        deaths_s: when it recently died.
         status: what its process reported last.
         messages: the newest messages of its process and about it.
         files: stamps of its folder's files when they were read.
@@ -371,7 +371,7 @@ class Supervisor:
                 continue
             starting = any(self._stores[name].state == "starting" for name in process.stores)
             limit_s = self._limits.start_max_s if starting else self._limits.hang_s
-            # A store whose source has ended makes no steps beside others that do.
+            # A store whose source has ended makes no more steps, while others in its process still do.
             active = {name for name in process.stores if not self._stores[name].status.get("over")}
             beats = {name: beat for name, beat in process.beats.items() if name in active}
             stuck = [name for name, beat in beats.items() if process.heard_s - beat.since_s > limit_s]

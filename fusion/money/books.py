@@ -230,7 +230,7 @@ class Books:
         """The next entries after a number as the database holds them, for a copy that is kept elsewhere.
 
         Returns:
-            At most `limit` entries in their order, and their postings. Writers do not wait for this.
+            At most `limit` entries in order, and their postings. Writers do not wait for this.
         """
         with self._transaction(write=False):
             rows = self.database.run(

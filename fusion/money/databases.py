@@ -3,7 +3,7 @@
 Both keep the same tables, refuse the same changes and give the same answers. A write transaction has the books to
 itself, and what it has committed survives a power failure.
 
-Which customer a visit belonged to stands in the vault, not in the books. SQLite books hold the vault in the same file,
+The vault records which customer a visit belonged to; the books do not. SQLite books hold the vault in the same file,
 so both change in one transaction. PostgreSQL keeps its statements in logs and backups for longer than anybody can
 promise to forget them, so the vault of such books is a separate SQLite file that stays in the store.
 """

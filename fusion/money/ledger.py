@@ -4,8 +4,8 @@ Every entry has a key derived from the event that caused it. Posting the same ev
 who does not know whether a posting arrived posts it again; other contents under the same key are an
 `IdempotencyConflict`.
 
-Which customer a visit belonged to stands in a vault outside the chain of entries: emptying it leaves valid books
-behind. Nothing else that is stored here may name an account.
+A vault outside the chain of entries records which customer a visit belonged to: emptying it leaves valid books behind.
+Nothing else that is stored here may name an account.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class Ledger(Books):
         discounts: Sequence[Discount] = (),
         note: str = "",
     ) -> bool:
-        """A person decides what a visit costs: earlier charges are reversed, the right ones posted.
+        """Record a person's decision about what a visit costs: reverse earlier charges and post the right ones.
 
         Args:
             visit: the visit, which has a receipt.

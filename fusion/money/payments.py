@@ -6,7 +6,7 @@ provider gives the same answer to the same key. So a crash at any point, or an a
 request again and never to a second charge.
 
 An authorisation is a promise, not a payment: it stands on a pair of memorandum accounts until it is captured or
-released. What a visit owes stands on `receivable`, what the provider owes the store on `provider`.
+released. What a visit owes is booked on `receivable`, what the provider owes the store on `provider`.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class Checkout:
         return is_new
 
     def confirm(self, visit: str, amount: int, t_ns: int) -> bool:
-        """The customer confirms a basket, in the payment zone or at the exit: authorise its price.
+        """Authorise the price of a basket that the customer confirms in the payment zone or at the exit.
 
         Returns whether they may leave. A step that was declined or not answered is asked again by confirming again.
         """
@@ -361,7 +361,7 @@ class Checkout:
         if owed > 0:
             largest = max(history.holds, key=lambda reference: history.holds[reference], default=None)
             if largest is not None and (history.holds[largest] >= owed or history.declined is not None):
-                # If the authorisation is too small, and no larger one can be had, better this much than nothing.
+                # If the authorisation is too small and a larger one was refused, capture what it allows.
                 return _Request("capture", min(history.holds[largest], owed), largest)
             customer = self._ledger.customer(standing.visit)
             if history.declined is None and customer is not None and customer.token is not None:

@@ -71,7 +71,7 @@ class Vault:
         return None if row is None else row[0]
 
     def link(self, visit: str, account: str, enter_ns: int) -> None:
-        """Keep whose visit it is."""
+        """Record which account a visit belongs to."""
         # The link may exist already, if the books' own commit failed after the vault's.
         statement = "INSERT OR IGNORE INTO link (visit, account, enter_ns) VALUES (?, ?, ?)"
         self._write(statement, (visit, account, enter_ns))
@@ -115,8 +115,8 @@ class Vault:
         kept_holders = self._run(holders, (value,)).fetchall()
         n_links, n_holders = (self._run(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("link", "holder"))
         if (n_links, n_holders) != (len(kept_links), len(kept_holders)):
-            # Deleting rows is not enough, not even with secure_delete: when SQLite moves rows between pages, the place
-            # where they lay before keeps its bytes. The pages of a dropped table are zeroed whole.
+            # Deleting rows is not enough, not even with secure_delete: when SQLite moves rows between pages, their old
+            # place keeps the bytes. The pages of a dropped table are zeroed whole.
             for table in ("link", "holder"):
                 self._write(f"DROP TABLE {table}")
             for statement in statements(VAULT_SCHEMA):

@@ -17,7 +17,7 @@ NEAR_BEFORE_NS = 1_000_000_000
 
 
 class ArmHistory:
-    """A struct of arrays in order of time, one row per person and instant. Capacity is fixed; the oldest rows go first.
+    """A struct of arrays in time order, one row per person and instant. Capacity is fixed; the oldest rows go first.
 
     Attributes:
         t_ns, track (n,) int64; confirmed (n,) int8.

@@ -188,7 +188,7 @@ class Associator:
         return Groups(members, list(places_m[:n_groups]), free[group_of < 0])
 
     def place_by_height(self, frames: FrameSet, detection: int) -> FloorPlace:
-        """Place on the floor of a person whom one camera sees, from the usual heights of joints."""
+        """Place on the floor of a person seen by one camera, from the usual heights of joints."""
         out, seen_by = np.empty(5), frames.detections
         kernels.place_by_height(
             self.rig.camera_from_world[seen_by.view_of[detection]], seen_by.x[detection], seen_by.y[detection],

@@ -48,7 +48,7 @@ class Births:
         self._associator = associator
         self._floor = site.floor
         self._layout = site.layout
-        # The state of a person of whom nothing but the place is known.
+        # The state of a person when nothing but the place is known.
         n_padded = workspace.n_padded
         self._mean, self._cov = np.zeros((6, n_padded)), np.zeros((21, n_padded))
         self._mean[2] = associator.heights_m[:, 0]

@@ -21,9 +21,9 @@ from fusion.people.tracks import Tracks
 from fusion.people.workspace import POSITION_SD_MAX_M
 
 # Log-likelihood ratio, person : ghost, of a camera that sees a place and finds a person there, or finds none.
-# Detectors find 85 % of the people in free sight (others stand in between, too), and a ghost (a coat on its hook, a
-# mirror) turns up in half of the views of its place. A track is confirmed at odds of e^3, kept within e^+-5; or by
-# walking five sets in a row, since a passer-by may pull a ghost along for a moment.
+# Detectors find 85 % of the people in unobstructed view (others stand in between, too), and a ghost (a coat on its
+# hook, a mirror) turns up in half of the views of its place. A track is confirmed at odds of e^3, kept within e^+-5;
+# or by walking five sets in a row, since a passer-by may pull a ghost along for a moment.
 EXISTENCE = ExistenceModel(
     log_found=math.log(0.85 / 0.5), log_missed=math.log(0.15 / 0.5), odds_max=5.0, confirm_odds=3.0, walked_m=1.0,
     walked_sets=5,
@@ -45,7 +45,7 @@ REPORT_MULTI_VIEW_SETS, REPORT_SINGLE_VIEW_SETS = 1, 3
 
 
 class Existence:
-    """Tests tracks against ghosts, from set to set.
+    """Tests, set by set, whether each track follows a person or a ghost.
 
     Attributes:
         any_hidden: whether a track is held back from the reports because cameras contradict it.

@@ -95,7 +95,7 @@ class GateLines:
         return self._centres[gate]
 
     def near(self, places_m: NDArray[np.float64]) -> list[bool]:
-        """Which places (n, 2) may be within reach of a gate: near enough to its middle. Mostly hardly any are."""
+        """Which places (n, 2) may be within reach of a gate: near enough to its middle. Usually few are."""
         apart_sq = ((places_m[:, None] - self._middles_m) ** 2).sum(axis=2)
         near: list[bool] = (apart_sq < self._reach_sq).any(axis=1).tolist()
         return near

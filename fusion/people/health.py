@@ -19,8 +19,8 @@ from fusion.people.tracks import Tracks
 from fusion.results import Warning as StoreWarning
 from fusion.results import WarningKind
 
-# Cameras for which one person is compared in each set, in turn: consecutive pictures err alike, so little is lost by
-# comparing each person once or twice a second, and the time that it takes stays small.
+# Cameras for which one person is compared in each set, in turn: errors in consecutive pictures are correlated, so
+# little is lost by comparing each person once or twice a second, and the time that it takes stays small.
 VIEWS_PER_PERSON = 32
 # Standard deviation of a whole body in one view beyond what its joints' own deviations explain, metres: clothes, sides
 # of the body.
@@ -31,8 +31,8 @@ PREDICTED_SD_M = 0.3
 DEGREES_OF_FREEDOM = 4.0
 # The other views place a body well where their answer is this certain in the view compared to them, metres.
 OTHERS_SD_MAX_M = 0.05
-# A free detection this near to a person whom the view should show, and whose joints are all off by the same within
-# ALIKE_M, is that person in the picture of a camera that was turned: 0.7 m is 10 degrees at 4 m.
+# An unassigned detection this near to a person that the view should show, with all joints off by the same vector within
+# ALIKE_M, is that person seen by a camera that was turned: 0.7 m is 10 degrees at 4 m.
 LOOSE_M, ALIKE_M = 0.7, 0.12
 JOINTS_MIN = 6
 # Clocks: within 100 ms of each other and of the truth, so with a standard deviation of 60; they wander by 2 ms in a
@@ -43,7 +43,7 @@ WANDER_S2_PER_S = 0.002**2 / 60.0
 PULL_S = 60.0
 # Slower bodies do not measure clocks, m/s.
 SPEED_MIN_M_S = 0.2
-# Detectors err alike for about this long.
+# A detector's errors are correlated for about this long.
 CORRELATION_S = 0.5
 # Comparing this often is enough; one comparison counts for SET_MAX_S at most.
 WATCH_EVERY_S, SET_MAX_S = 0.07, 0.1
@@ -64,12 +64,12 @@ HOLD_S, DATA_MIN_S, SURE_M, EXPLAINED_MIN = 1.0, 1.5, 0.04, 0.5
 DOUBT_M = 0.02
 # Cameras judged in one set, in turn.
 JUDGED_PER_SET = 4
-# Miss rate: share of people in free sight whom a camera does not find, over the last LOOKS looks; reported where it is
-# above MISSES_MAX and this far above the cameras' median, until it is below MISSES_FINE.
+# Miss rate: share of people in unobstructed view that a camera does not find, over the last LOOKS looks; reported where
+# it is above MISSES_MAX and this far above the cameras' median, until it is below MISSES_FINE.
 LOOKS, LOOKS_MIN = 60.0, 30.0
 MISSES_MAX, MISSES_OVER, MISSES_FINE = 0.45, 0.25, 0.25
-# Heights at which a person must be in the picture and in free sight, for layouts with joints and for boxes, which need
-# feet and head; a body's radius and height.
+# Heights at which a person must be in the picture and in unobstructed view, for layouts with joints and for boxes,
+# which need feet and head; a body's radius and height.
 SEEN_AT_M, SEEN_AT_BOX_M = np.array([0.6, 1.1, 1.5]), np.array([0.05, 1.0, 1.8])
 BODY_RADIUS_M, STATURE_M = 0.35, 1.75
 # Only the inner part of a picture counts: distortion is left out here, and people at the edge are cut off.
@@ -86,7 +86,8 @@ class CameraState:
         name: as in the store.
         offset_s: its clock minus the cameras' common time, seconds; offset_sd_s: standard deviation.
         residual_m: lasting disagreement with other cameras, metres at the body; 0 where nothing was compared.
-        miss_rate: share of people in its free sight whom it does not find, of late; NaN before enough were there.
+        miss_rate: share of the people in its unobstructed view that it recently missed; NaN until enough people were
+            there.
         misses: misses many more of them than other cameras do.
         down: delivers nothing.
         moved: its picture does not fit its calibration, so that it is not used.
@@ -139,14 +140,15 @@ class CameraHealth:
 
     @property
     def missing(self) -> NDArray[np.bool_]:
-        """(n_views,) cameras that miss people in their free sight; a view, do not write."""
+        """(n_views,) cameras that miss people in their unobstructed view; a view, do not write."""
         missing: NDArray[np.bool_] = self._cameras["missing"]
         return missing
 
     def adopt(self, site: Site) -> None:
         """Continue with the same cameras in other places: a moved camera that has a new calibration is trusted again.
 
-        Clocks stay as they were learnt; what was learnt of calibrations and free sight was about the old ones.
+        Learnt clock offsets are kept; what was learnt about calibrations and unobstructed views applied to the old
+        places.
         """
         kernels.warm_up()
         before, rig = self._rig, site.rig

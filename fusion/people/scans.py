@@ -45,7 +45,7 @@ class OpenScan:
 
 
 class OpenScans:
-    """Open scans in order of time. `walkers` in the calls are all current ones, by track."""
+    """Open scans in time order. `walkers` in the calls are all current ones, by track."""
 
     def __init__(self) -> None:
         self._scans: deque[OpenScan] = deque()

@@ -108,7 +108,7 @@ class Tracker:
         matches = self._associator.match(packed, rows)
         self._check_cameras(packed, matches)
         described, found = self._update(packed)
-        # Mostly all tracks are named, confirmed and seen, and there is nothing more to do.
+        # Usually all tracks are named, confirmed and seen, and there is nothing more to do.
         places_m = described.position_m
         if found & triangulation.TENTATIVE_SEEN:
             self._existence.update_tentative(packed, matches, places_m)
@@ -228,7 +228,7 @@ def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
         frames: each camera at most once.
 
     Returns:
-        Everybody on whom at least two of the cameras agree and whom most of the cameras that see the place find. All
+        Every person that at least two cameras agree on, and that most of the cameras with a view of the place find. All
         are tentative, and their ids mean nothing beyond this call.
 
     Raises:

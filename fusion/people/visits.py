@@ -76,12 +76,12 @@ class Visit:
         return self.exit_ns is not None and not self.inside and not self.lost
 
     def admit(self, walker: Walker) -> None:
-        """A person belongs to this visit and is inside."""
+        """Add a person to this visit, as one who is inside."""
         self.members.add(walker.track_id)
         self.inside.add(walker.track_id)
 
     def left(self, track_id: int, t_ns: int) -> None:
-        """A member left, or was given up, at an instant."""
+        """Note that a member left, or was given up, at an instant."""
         self.inside.discard(track_id)
         self.lost.pop(track_id, None)
         self.exit_ns = max(self.exit_ns or t_ns, t_ns)
@@ -102,7 +102,8 @@ class Visits:
         self._open: dict[str, Visit] = {}
         self._by_account: dict[str, Visit] = {}
         self._n_visits = 0
-        # The visit of each track, None for staff, beyond the track's end: actions are attributed after people left.
+        # The visit of each track, None for staff; kept after the track's end, since actions are attributed after people
+        # left.
         self._visits: dict[int, Visit | None] = {}
         self.ignored: Counter[str] = Counter()
 
@@ -157,7 +158,7 @@ class Visits:
     # ---- input -------------------------------------------------------------------------------------------------------
 
     def scan(self, scan: GateScan) -> list[StoreWarning]:
-        """Take in a credential. Scans come in order of time, before the people of a later instant."""
+        """Take in a credential. Scans come in time order, before the people of a later instant."""
         if scan.gate not in self._lines.ids:
             self.ignored["gate: unknown gate"] += 1
             return [StoreWarning(scan.t_ns, WarningKind.UNKNOWN_GATE, scan.gate)]
@@ -211,7 +212,7 @@ class Visits:
         return results
 
     def end(self, now_ns: int) -> list[Passed]:
-        """The streams have ended: people on their way out have left, lost people are given up."""
+        """End the visits with the streams: people on their way out have left, lost people are given up."""
         results: list[Passed] = []
         for walker in list(self._walkers.values()):
             if walker.waiting:
@@ -350,7 +351,7 @@ class Visits:
             yield from self._appeared(walker, now_ns)
 
     def _appeared(self, walker: Walker, now_ns: int) -> Iterator[Passed]:
-        """A person inside whom no gate has seen: came in unseen, or was lost before under another track."""
+        """A person inside who was seen at no gate: they came in unseen, or were lost under another track."""
         if not self._store.gate or not inside_polygon(self._store.floor, *walker.last_m):
             return
         first, last = self._lines.position(walker.first_m), self._lines.position(walker.last_m)

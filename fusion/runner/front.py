@@ -19,7 +19,7 @@ class Front:
     Attributes:
         store: the store.
         ledger: its books.
-        tap: gets every observation that the engine uses, in order of time; None where the front needs none.
+        tap: gets every observation that the engine uses, in time order; None where the front needs none.
         counts: counts what could not be used of the front's own observations; None where it has none.
     """
 

@@ -100,7 +100,7 @@ def _beside_truth(store: Store, receipt: Receipt, left: list[TrueVisit]) -> list
 
 
 def delay_lines(receipts: Sequence[Receipt]) -> list[str]:
-    """How long receipts took after the exits."""
+    """Lines that state how long after the exits the receipts came."""
     delays_s = sorted((receipt.issued_ns - receipt.exit_ns) / 1e9 for receipt in receipts)
     if not delays_s:
         return []

@@ -58,7 +58,7 @@ class StoreRun:
     """The parts of one run, wired together."""
 
     def __init__(self, settings: RunSettings, source: Source, ledger: Ledger) -> None:
-        """Build the front, the engine and the sinks. Raises FusionError where one of them cannot be had."""
+        """Build the front, the engine and the sinks. Raises FusionError where one of them cannot be built."""
         self._settings, self._source, self._store, self._ledger = settings, source, source.store, ledger
         self._receipts: list[Receipt] = []
         self._view = self._make_view()

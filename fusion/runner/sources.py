@@ -52,7 +52,7 @@ class Source:
 
 
 def open_source(settings: RunSettings) -> Source:
-    """The source that a run asks for. Raises FusionError where it cannot be used."""
+    """Open the source that a run's settings name. Raises FusionError where it cannot be used."""
     if settings.live is not None:
         if settings.store is None:
             raise FusionError("a live store needs its store folder; pass --store")

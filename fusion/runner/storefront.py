@@ -40,7 +40,7 @@ from fusion.store.shapes import inside_polygon
 
 # A person who stands this near to the exit's middle is at the door.
 DOOR_REACH_M = 1.2
-# People whom the gate asks to wait a moment show their credential again, at most this often.
+# A person who is asked to wait a moment shows their credential again, at most this often.
 SHOWN_MAX = 50
 # Shown by the gate where a credential could not be checked just now.
 _AGAIN = "One moment please, then try again"

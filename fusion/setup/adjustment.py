@@ -1,7 +1,7 @@
 """Bundle adjustment: camera poses, clock offsets and world points together, robustly, with their covariance.
 
 Levenberg and Marquardt's method on Cauchy's cost, reweighted in every step; derivatives are exact, and points are
-eliminated (see `normal_equations`). The measurement model stands in `reprojection`.
+eliminated (see `normal_equations`). The measurement model is in `reprojection`.
 
 Source: Triggs et al., Bundle Adjustment - A Modern Synthesis (2000), sections 4, 6 and 9.
 """
@@ -97,15 +97,15 @@ def adjust(
 def covariance(observations: PointObservations, adjusted: Adjusted, clusters: Sequence[IntArray]) -> FloatArray:
     """Covariance of each camera's rotation, centre and clock offset, in the frame that fits all cameras best.
 
-    The inverse of the normal equations counts every observation as independent and would promise too much: detectors
-    err alike in pictures that follow one another, and put a joint always a little beside its place. So the scatter of
+    The inverse of the normal equations counts every observation as independent and would promise too much: a detector's
+    errors are correlated in consecutive pictures, and it always puts a joint a little off its place. So the scatter of
     the clusters' summed gradients ("sandwich" H^-1 S H^-1) is computed as well, and the larger variance is reported.
 
     Args:
         observations: as they were adjusted.
         adjusted: the estimate.
-        clusters: ways to cluster the points, each (n_points,) with equal numbers for points that err alike: those of
-            the same seconds, those of the same joint.
+        clusters: ways to cluster the points, each (n_points,) with equal numbers for points whose errors are
+            correlated: those of the same seconds, those of the same joint.
 
     Returns:
         (n_views, 7, 7).

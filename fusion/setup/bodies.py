@@ -93,7 +93,7 @@ def locate_bodies(views: Views, poses: Poses, placed: IntArray, focal_px: FloatA
 def adjust_with_bodies(
     views: Views, poses: Poses, placed: IntArray, focal_px: FloatArray, limit_m: float, n_steps: int
 ) -> AdjustedBodies:
-    """Locate the bodies, then adjust the placed cameras and the bodies together; arguments as of `locate_bodies`."""
+    """Locate the bodies, then adjust the placed cameras and the bodies together; arguments as for `locate_bodies`."""
     bodies = locate_bodies(views, poses, placed, focal_px, limit_m)
     k = views.tracklet.shape[1]
     observations = bodies.observations.of_views(placed)

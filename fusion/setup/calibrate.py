@@ -26,7 +26,7 @@ from fusion.setup.tracklets import LinkedDetections
 from fusion.store.models import Camera, Store
 from fusion.store.rotations import rotation_vector
 
-# Of a longer recording this much is used: afterwards people mostly repeat themselves, and memory stays bounded.
+# Only this much of a longer recording is used: later walks add little, and memory stays bounded.
 USED_S = 900.0
 
 
@@ -47,7 +47,7 @@ def calibrate(
 
     Args:
         store: its keypoint layout, floor and obstacles are used, and the intrinsics of its cameras.
-        observations: in order of time; frames are used, the first USED_S of them.
+        observations: in time order; frames are used, the first USED_S of them.
         known: what determines scale and place.
         cameras: intrinsics in place of the store's.
 

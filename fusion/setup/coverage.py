@@ -51,7 +51,7 @@ class Sight:
         self._obstacles = Obstacles(store)
 
     def sees(self, points_m: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(n_views, n_points): which cameras have which of the points (n_points, 3), world frame, in free sight."""
+        """(n_views, n_points): which cameras have an unobstructed view of which points (n_points, 3), world frame."""
         points_m = np.asarray(points_m, np.float64).reshape(-1, 3)
         seen = np.zeros((len(self.lenses), len(points_m)), bool)
         for view, lens in enumerate(self.lenses):

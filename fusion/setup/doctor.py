@@ -35,7 +35,7 @@ def examine(examinations: Sequence[Examination] = EXAMINATIONS) -> Iterator[Line
     for subject, examination in examinations:
         try:
             yield from examination()
-        except Exception as error:  # Whatever it is, the reader needs to know it.
+        except Exception as error:  # Any exception is caught: the reader needs to know about it.
             found = f"{type(error).__name__}: {error}".splitlines()[0]
             yield Line("fault", subject, found, "report it with the whole output of this command")
 

@@ -22,7 +22,7 @@ from fusion.setup.views import Views
 STARTS_MAX = 3
 # Everything is adjusted once the cameras have grown by this factor, and after each of the first few.
 _ADJUST_AT_GROWTH, _ADJUST_ALWAYS_BELOW = 1.35, 6
-# Pairs that a new camera is placed from.
+# Largest number of camera pairs from which a new camera is placed.
 _PAIRS_TRIED = 6
 # Agreement from which a detection can be of a located body.
 _SAME_MIN = 0.3

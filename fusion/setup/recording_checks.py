@@ -98,7 +98,7 @@ def _stream_findings(stream: SensorStream, span: Span) -> Iterator[Finding]:
         return
     if stream.n_early:
         lost = stream.most_early_s > LATE_MAX_S
-        message = f"want rows in order of time, got {stream.n_early} before an earlier one, by up to "
+        message = f"want rows in time order, got {stream.n_early} before an earlier one, by up to "
         message += f"{stream.most_early_s:.3f} s at {utc_text(stream.most_early_ns)}"
         message += f"; rows that are more than {LATE_MAX_S:g} s late are not used" if lost else ""
         yield Finding("error" if lost else "warning", "rows-out-of-order", stream.name, message)
@@ -233,7 +233,7 @@ def _gate_findings(recording: Recording, span: Span) -> Iterator[Finding]:
         message = f"want scans while sensors were on, got {n_off} more than a minute before or after (another clock?)"
         yield Finding("warning", "clock", "gate.jsonl", message)
     if n_early:
-        message = f"want lines in order of time, got {n_early} before an earlier one"
+        message = f"want lines in time order, got {n_early} before an earlier one"
         yield Finding("warning", "rows-out-of-order", "gate.jsonl", message)
 
 

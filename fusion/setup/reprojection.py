@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 N_UNKNOWNS = 7
 # Residuals of this many standard deviations lose half of their weight (Cauchy).
 _HALF_WEIGHT_AT = 2.0
-# Standard deviation of a keypoint in the picture, beside that at the body, pixels.
+# Standard deviation of a keypoint in the picture, in addition to that at the body, pixels.
 _SD_PX = 0.7
 # A keypoint's standard deviation at the body lies within this, metres.
 SD_MIN_M, _SD_MAX_M = 0.002, 0.08

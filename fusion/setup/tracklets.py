@@ -61,7 +61,7 @@ class LinkedDetections:
 
         Args:
             camera: with its intrinsics.
-            frames: of this camera, in order of time.
+            frames: of this camera, in time order.
             start_ns: the zero of `t_s`.
             layout: of the keypoints.
         """

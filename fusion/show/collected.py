@@ -149,7 +149,7 @@ class Collected:
         return False
 
     def events(self) -> list[EventRow]:
-        """Shelf events in order of time; those that are not final yet as they look so far."""
+        """Shelf events in time order; those that are not final yet as they look so far."""
         rows = []
         for event in self._explained:
             ranked = sorted(event.candidates, key=lambda candidate: -candidate.probability)[:CANDIDATES_MAX]

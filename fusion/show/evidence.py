@@ -61,7 +61,7 @@ class EvidenceStore:
             self.n_dropped += 1
 
     def text(self) -> str:
-        """A JSON array with one row, as of `event_text`, for each event that is kept."""
+        """A JSON array with one row for each event that is kept, as made by `event_text`."""
         return "[" + ",".join(kept.text for kept in self._events.values()) + "]"
 
 

@@ -28,7 +28,7 @@ FAR_M = 1e4
 
 @dataclass
 class Path:
-    """Where one track was: tick numbers and centimetres, in order of time."""
+    """Where one track was: tick numbers and centimetres, in time order."""
 
     ticks: array[int] = field(default_factory=lambda: array("q"))
     x_cm: array[int] = field(default_factory=lambda: array("i"))

@@ -104,7 +104,7 @@ class Report:
             summary: figures of the run; by default those of the `RunEnd` that was added.
             truth: rows as in truth/visits.jsonl, where it is known what everybody really took; receipts are compared
                 with them.
-            shelves: stock at the end, as of `Engine.shelf_state`; by default that of the `RunEnd`.
+            shelves: stock at the end, as from `Engine.shelf_state`; by default that of the `RunEnd`.
 
         Raises:
             OrderError: there is no summary, and the run has not ended.

@@ -1,7 +1,7 @@
 """Arrays that are filled and emptied again and again, between a run and the Rerun recording of it.
 
-An engine beside the recording would be slowed most by memory that is withheld from it, so nothing here is allocated
-twice, and what is kept fits into the processor's caches.
+What would slow an engine in the same process most is competition for memory, so nothing here is allocated twice, and
+what is kept fits into the processor's caches.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Instants:
 
 
 class Bodies:
-    """Instants of one camera, or of all people, in one array.
+    """The bodies of one camera, or of all people, at several instants, in one array.
 
     Attributes:
         n: bodies so far.

@@ -17,7 +17,7 @@ from fusion.simulation.scenario import Scenario
 from fusion.store.models import Camera, Store
 
 # Standard deviation of a detector's keypoint about the joint: metres at the person, and a floor in pixels. Half of the
-# variance changes slowly (a detector errs alike in successive images), half is new in every frame.
+# variance changes slowly (a detector's errors are correlated in successive images), half is new in every frame.
 JOINT_SD_M = 0.012
 JOINT_SD_PX = 0.6
 # Wrists and elbows blur, hips hide under clothes.

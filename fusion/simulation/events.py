@@ -1,4 +1,4 @@
-"""What happens in the simulated shop, in order of time: loads, hands at plates, scans, goods that move, visits."""
+"""What happens in the simulated shop, in time order: loads, hands at plates, scans, goods that move, visits."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _Event = TypeVar("_Event")
 
 
 class Timeline(Generic[_Event]):
-    """Events that may be added out of order and are drained in order of time; at one time in order of adding."""
+    """Events that may be added out of order and are drained in time order; at one time in order of adding."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, _Event]] = []

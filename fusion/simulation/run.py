@@ -1,4 +1,4 @@
-"""A simulated run: streams what the sensors report in order of time, and keeps what really happened."""
+"""A simulated run: streams what the sensors report in time order, and keeps what really happened."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Simulation:
         self.truth = Truth()
 
     def observations(self) -> Iterator[Observation]:
-        """Everything that the sensors report, in order of time, made a few seconds ahead of the reader."""
+        """Everything that the sensors report, in time order, made a few seconds ahead of the reader."""
         self.truth = Truth()
         pending: list[Observation] = []
         for chunk_end_ns, chunk in self._chunks():

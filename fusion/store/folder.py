@@ -180,7 +180,7 @@ def _header_fault(header: Sequence[str] | None, wanted: Sequence[str]) -> str:
 def _cameras(files: _Files) -> list[Camera]:
     cameras = []
     for key, table in (files.toml("cameras.toml") or {}).items():
-        if key == "metadata":  # Anipose writes one beside the cameras.
+        if key == "metadata":  # Anipose writes such a table next to those of the cameras.
             continue
         if not isinstance(table, dict):
             files.faults.append(f"cameras.toml: {key}: want a table, got {table!r}")

@@ -50,7 +50,7 @@ def small_store(appearance_dim: int = 0, keypoints: str = "coco17") -> Store:
 
 
 def small_recording(store: Store, n: int = 12, seed: int = 3) -> list[Observation]:
-    """n seconds of every kind of observation, in order of time."""
+    """n seconds of every kind of observation, in time order."""
     rng = np.random.default_rng(seed)
     n_joints, dim = store.layout.n_joints, store.appearance_dim
     observations: list[Observation] = []

@@ -1,4 +1,4 @@
-"""Arm history: rows in order of time, hands beyond wrists, and a capacity that holds."""
+"""Arm history: rows in time order, hands beyond wrists, and a capacity that holds."""
 
 from __future__ import annotations
 

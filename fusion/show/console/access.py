@@ -1,4 +1,4 @@
-"""Who gets in: signing in and out, the session of a request, and what keeps a page to itself."""
+"""Who gets in: signing in and out, the session of a request, and what isolates a page from other sites."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Access:
         keys, now_s = (machine, f"{machine} {name}"), self._clock_s()
         if self.sessions.must_wait(keys, now_s):
             return self._form("Too many wrong passwords: wait a minute", 429)
-        # Counted before it is known to be wrong, so that many tries at once count like many in a row.
+        # A try counts before its password is checked, so that many tries at once count like many in a row.
         self.sessions.failed(keys, now_s)
         if not await asyncio.to_thread(self._users.check, name, password, self._store.id):
             return self._form("Name or password is wrong for this store", 403)
@@ -129,7 +129,7 @@ def _check_origin(request: Request) -> None:
 
 
 class Guarded:
-    """Middleware that limits the size of requests and adds the headers that keep a page to itself."""
+    """Middleware that limits the size of requests and adds the headers that isolate a page from other sites."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -139,7 +139,7 @@ class Decisions:
         total: int = sum(n * price for _, n, price, _ in request["lines"])
         total -= sum(amount for _, _, amount in request.get("discounts", ()))
         known = all(line.gtin in gtins for line in billed)
-        # By its offers alone, with the prices on the receipt, or by its prices too.
+        # The total proves a member by members' offers alone, with the prices on the receipt, or by members' prices too.
         member = known and (only_for_members(billed) or only_for_members(()))
         corrected = priced(wanted, billed, member)
         return corrected.receipt.lines, corrected.discounts
