@@ -10,19 +10,19 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.intervals import share_interval
 
-# ---- looks -----------------------------------------------------------------------------------------------------------
+# ---- style -----------------------------------------------------------------------------------------------------------
 
-# Drawn in the first colour; a page that is dark shows the second. No two of the first are alike, since that is how they
-# are found again in what Matplotlib writes.
+# Plots are drawn in the light colours; dark pages show the dark ones. The light colours must differ, since they are
+# replaced by name in Matplotlib's SVG.
 _PAPER, _INK, _SOFT, _LINE = "#fffffe", "#1a2233", "#5b6577", "#dfe3ea"
 _SERIES = ("#3b5bdb", "#c2410c", "#0f7b4f", "#8b3fc7", "#b8256e", "#0b7285", "#8a6100")
 _SERIES_DARK = ("#8ea6ff", "#ff9a62", "#5fd3a0", "#cb97ff", "#ff86bb", "#5ecbdf", "#e5b94f")
 _DARK = {_PAPER: "#171d27", _INK: "#e7ebf2", _SOFT: "#98a3b6", _LINE: "#2a3342", **dict(zip(_SERIES, _SERIES_DARK))}
-# Shapes as well as colours tell series apart.
+# Series differ in shape as well as in colour.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE = {
     "svg.hashsalt": "fusion",
@@ -53,16 +53,16 @@ _STYLE = {
 
 
 def svg_text(figure: Any) -> str:
-    """A figure as SVG that follows the page's light or dark, without anything that changes from run to run."""
+    """A figure as SVG that follows the page's colour scheme and is the same in every run."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.15)
     text = out.getvalue()
     names = {colour: f"--c{i}" for i, colour in enumerate(_DARK)}
     text = re.sub("|".join(names), lambda found: f"var({names[found[0]]}, {found[0]})", text)
     light = "".join(f"{name}:{colour};" for colour, name in names.items())
-    dark = "".join(f"{names[colour]}:{other};" for colour, other in _DARK.items())
+    dark = "".join(f"{names[colour]}:{dark_colour};" for colour, dark_colour in _DARK.items())
     style = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
-    # Other machines have other fonts; the stack of names falls back by itself.
+    # Machines without this font use the next in the list.
     text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     start = text.index(">", text.index("<svg ")) + 1
     return "\n".join(line.rstrip() for line in f"{text[:start]}\n{style}{text[start:]}".splitlines()) + "\n"
@@ -71,11 +71,11 @@ def svg_text(figure: Any) -> str:
 # ---- plots -----------------------------------------------------------------------------------------------------------
 
 
-def cost_curve(told: dict[str, Any]) -> dict[str, Any]:
-    """Median (mark) to p99 (whisker) of the engine step over detections a set; both axes logarithmic."""
+def cost_curve(measured: dict[str, Any]) -> dict[str, Any]:
+    """Median (mark) to p99 (whisker) of the engine step over detections per set; both axes logarithmic."""
     import matplotlib.pyplot as plt
 
-    rows = told["rows"]
+    rows = measured["rows"]
     figure, axes = plt.subplots(figsize=(8.2, 5.0))
     for i, n_cameras in enumerate(sorted({row["cameras"] for row in rows})):
         series = sorted((row for row in rows if row["cameras"] == n_cameras), key=lambda row: row["detections"])
@@ -101,16 +101,16 @@ def cost_curve(told: dict[str, Any]) -> dict[str, Any]:
     return {"cost_curve.svg": figure}
 
 
-def accuracy(told: dict[str, Any]) -> dict[str, Any]:
-    """Receipts of each scenario beside the plain method, reliability of lines, and what the parts bring."""
-    plots = {"accuracy_receipts.svg": _receipts(told), "accuracy.svg": _reliability(told["all"])}
-    if told["parts"]:
-        plots["accuracy_parts.svg"] = _parts(told["parts"])
+def accuracy(measured: dict[str, Any]) -> dict[str, Any]:
+    """Receipts of each scenario beside the plain method, reliability of lines, and ablations."""
+    plots = {"accuracy_receipts.svg": _receipts(measured), "accuracy.svg": _reliability(measured["all"])}
+    if measured["parts"]:
+        plots["accuracy_parts.svg"] = _ablations(measured["parts"])
     return plots
 
 
 def _interval(axes: Any, k: int, n: int, y: float, **look: Any) -> None:
-    """A share in percent with its exact 95 % interval; nothing where nothing was counted."""
+    """Draw a share in percent with its exact 95 % interval; nothing if n is 0."""
     if n:
         low, high = share_interval(k, n)
         share = 100.0 * k / n
@@ -119,7 +119,7 @@ def _interval(axes: Any, k: int, n: int, y: float, **look: Any) -> None:
 
 
 def _rows_axes(n_panels: int, titles: Sequence[str], width: float) -> Any:
-    """Panels side by side that share rows named by the titles, the first on top."""
+    """Panels side by side with common rows, labelled by the titles from the top."""
     import matplotlib.pyplot as plt
 
     size = width, 1.1 + 0.36 * len(titles)
@@ -134,8 +134,8 @@ def _rows_axes(n_panels: int, titles: Sequence[str], width: float) -> Any:
     return figure, panels
 
 
-def _receipts(told: dict[str, Any]) -> Any:
-    rows = told["cases"]
+def _receipts(measured: dict[str, Any]) -> Any:
+    rows = measured["cases"]
     figure, (right, near, review) = _rows_axes(3, [_wrapped(row["title"]) for row in rows], width=11.0)
     for y, row in enumerate(rows):
         first = {"label": "fusion"} if y == 0 else {}
@@ -166,39 +166,53 @@ def _wrapped(title: str, width: int = 34) -> str:
     return "\n".join(textwrap.wrap(title, width))
 
 
+class Bin(NamedTuple):
+    """A confidence bin of `reliability` in accuracy.json; confidence is the mean over its lines."""
+
+    low: float
+    high: float
+    n_lines: int
+    n_right: int
+    confidence: float
+
+
 def _reliability(row: dict[str, Any]) -> Any:
-    """Share of lines that are right over their confidence; how many, below. The last tenth is drawn larger."""
+    """Share of lines that are right over their confidence, and their number below. The last tenth is drawn larger."""
     import matplotlib.pyplot as plt
-    bins = row["reliability"]
+
+    bins = [Bin(*fields) for fields in row["reliability"]]
     figure, panels = plt.subplots(
         2, 2, figsize=(8.6, 5.4), height_ratios=(3.4, 1.0), sharex="col", layout="constrained"
     )
     for column, (low, high, title) in enumerate(((0.0, 1.0, "all lines"), (0.9, 1.0, "the surest: from 0.9 on"))):
         share, count = panels[0][column], panels[1][column]
-        shown = [one for one in bins if one[4] >= low]
+        shown = [group for group in bins if group.confidence >= low]
         share.plot([low, high], [low, high], color=_SOFT, linestyle=(0, (4, 3)), linewidth=1.2)
-        x = [one[4] for one in shown]
-        y = [one[3] / one[2] for one in shown]
-        ends = [share_interval(one[3], one[2]) for one in shown]
-        around = [[max(a - e[0], 0.0) for a, e in zip(y, ends)], [max(e[1] - a, 0.0) for a, e in zip(y, ends)]]
-        share.errorbar(x, y, yerr=around, linestyle="none", marker="o", markersize=5, capsize=2.5, color=_SERIES[0])
+        x = [group.confidence for group in shown]
+        y = [group.n_right / group.n_lines for group in shown]
+        intervals = [share_interval(group.n_right, group.n_lines) for group in shown]
+        below = [max(value - low_end, 0.0) for value, (low_end, _) in zip(y, intervals)]
+        above = [max(high_end - value, 0.0) for value, (_, high_end) in zip(y, intervals)]
+        share.errorbar(
+            x, y, yerr=[below, above], linestyle="none", marker="o", markersize=5, capsize=2.5, color=_SERIES[0]
+        )
         margin = 0.02 * (high - low)
         share.set_xlim(low - margin, high + margin)
         share.set_ylim(low - margin, high + margin)
         share.set_title(title)
-        count.bar(x, [one[2] for one in shown], width=0.03 * (high - low), color=_SERIES[2])
+        count.bar(x, [group.n_lines for group in shown], width=0.03 * (high - low), color=_SERIES[2])
         count.set_yscale("log")
         count.set_ylim(bottom=0.7)
         count.set_xlabel("confidence of a receipt's line")
     panels[0][0].set_ylabel("share that is right, 95 % interval")
     panels[1][0].set_ylabel("lines")
-    error, n_lines = row["ours"]["ece"], sum(one[2] for one in bins)
-    said = f"{n_lines} lines, expected calibration error {error:.3f}" if error is not None else "no lines"
-    figure.suptitle(said, x=0.01, ha="left", fontsize=11, color=_INK)
+    error, n_lines = row["ours"]["ece"], sum(group.n_lines for group in bins)
+    title = f"{n_lines} lines, expected calibration error {error:.3f}" if error is not None else "no lines"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
     return figure
 
 
-def _parts(parts: Sequence[dict[str, Any]]) -> Any:
+def _ablations(parts: Sequence[dict[str, Any]]) -> Any:
     titles = list(dict.fromkeys(part["title"] for part in parts))
     engines = list(dict.fromkeys(part["engine"] for part in parts))
     figure, panels = _rows_axes(len(titles), engines, width=10.0)
@@ -218,9 +232,9 @@ def _parts(parts: Sequence[dict[str, Any]]) -> Any:
     return figure
 
 
-def accuracy_people(told: dict[str, Any]) -> dict[str, Any]:
+def accuracy_people(measured: dict[str, Any]) -> dict[str, Any]:
     """Mean over seeds with its 95 % interval; where two figures share a panel, the second is hollow."""
-    results = told["results"]
+    results = measured["results"]
     figure, panels = _rows_axes(4, [_wrapped(name) for name in results], width=11.5)
     for axes, (title, shown, expected) in zip(panels, _PEOPLE_PANELS):
         for i, (key, label, factor) in enumerate(shown):
@@ -243,7 +257,7 @@ def accuracy_people(told: dict[str, Any]) -> dict[str, Any]:
     return {"accuracy_people.svg": figure}
 
 
-# Title, (figure, label, factor) and where an honest tracker stands.
+# Title, (figure, label, factor) and the value expected of a calibrated tracker.
 _PEOPLE_PANELS: tuple[tuple[str, tuple[tuple[str, str, float], ...], float | None], ...] = (
     ("identities, %", (("idf1", "IDF1", 1.0), ("mota", "MOTA", 1.0)), None),
     ("place on the floor, cm", (("position_median_m", "median", 100.0), ("position_p95_m", "p95", 100.0)), None),
@@ -279,9 +293,9 @@ def draw(name: str, figures: dict[str, Any], page: str, folder: Path) -> list[Pa
 
 
 def publish(name: str, figures: dict[str, Any], page: Callable[[dict[str, Any]], str], folder: Path) -> None:
-    """Keep measured figures as NAME.json, and draw them; `page` renders NAME.md."""
+    """Write measured figures as NAME.json, and draw them; `page` renders NAME.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    # Through JSON and back, so that a later redraw gives the same files.
+    # Draw what was read back from JSON, so that a later redraw gives the same files.
     text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=True) + "\n"
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
     figures = json.loads(text)

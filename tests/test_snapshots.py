@@ -47,9 +47,9 @@ def halfway(small_recording: Path) -> tuple[Engine, bytes, list[Any]]:
 
 
 def test_the_remainder_is_the_same_in_another_process(small_recording: Path, tmp_path: Path) -> None:
-    wanted = snapshots.snapshots(small_recording, 6, tmp_path, seed=3)["wanted"]
-    assert len(set(wanted.values())) > 1  # The remainder differs from instant to instant.
-    assert snapshots.elsewhere(small_recording, tmp_path, list(wanted), hash_seed=4242) == wanted
+    expected = snapshots.snapshots(small_recording, 6, tmp_path, seed=3)["expected"]
+    assert len(set(expected.values())) > 1  # The remainder differs from instant to instant.
+    assert snapshots.resumed_in_another_process(small_recording, tmp_path, list(expected), hash_seed=4242) == expected
 
 
 def test_saving_does_not_change_an_engine(halfway: tuple[Engine, bytes, list[Any]]) -> None:
@@ -118,9 +118,7 @@ def test_another_store_and_another_version_are_refused(
 
 @settings(max_examples=60, deadline=None)
 @given(where=st.one_of(st.floats(0, 1, exclude_max=True), st.floats(0, 0.01)), bit=st.integers(0, 7), cut=st.booleans())
-def test_damaged_bytes_are_refused(
-    halfway: tuple[Engine, bytes, list[Any]], where: float, bit: int, cut: bool
-) -> None:
+def test_damaged_bytes_are_refused(halfway: tuple[Engine, bytes, list[Any]], where: float, bit: int, cut: bool) -> None:
     engine, data, _ = halfway
     place = int(where * len(data))
     damaged = bytearray(data)

@@ -18,9 +18,9 @@ Figures, each the mean over seeds with the half width of its 95 % confidence int
 - position: distance on the floor between track and person. wrist: distance in space, over reported wrists.
 - reported: share of all wrists in the shop that are reported, so that a missed person's wrists count as missing.
 - NEES, cov: e' P^-1 e of reported wrists with the tracker's own covariance P; an honest covariance gives 3.
-- NEES, sd: |e|^2 / sd^2 with the single deviation in `People`, which is along the worst direction. It is 3 only if the
-  error is equal in all directions, and smaller the flatter the error is. `over`: share of wrists for which it exceeds
-  7.81, the 95 % quantile of chi-squared with three degrees of freedom; 5 % or less is expected.
+- NEES, sd: |e|^2 / sd^2 with the single deviation in `People`, the root mean square over the three directions; an
+  honest deviation gives 3. `over`: share of wrists for which it exceeds 7.81, the 95 % quantile of chi-squared with
+  three degrees of freedom; 5 % is expected if the error is equal in all directions, more if it is not.
 - named: share of the cameras without frames that a warning names; false: camera warnings about any other camera.
 """
 
@@ -436,7 +436,7 @@ def _inside(floor: Sequence[tuple[float, float]], places_m: np.ndarray) -> np.nd
 
 
 def _wrist_cov(tracker: Tracker, track_ids: np.ndarray, wrists: tuple[int, ...]) -> np.ndarray:
-    """(n, n_wrists, 3, 3) covariances of the filter; `People` reports only the deviation along their largest axis."""
+    """(n, n_wrists, 3, 3) covariances of the filter; `People` reports only their root mean square deviation."""
     row_of = {int(tracker.tracks.track_id[row]): int(row) for row in tracker.tracks.live}
     rows = np.array([row_of[number] for number in track_ids.tolist()], np.int64)
     return tracker.tracks.position_cov_m2(rows)[:, list(wrists)]

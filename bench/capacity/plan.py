@@ -1,13 +1,13 @@
 """The measured cost of a store, and the plan for one, a hundred and two thousand stores that follows from it.
 
     OMP_NUM_THREADS=1 python -m bench capacity                 measures (ten minutes) and prints the plan as tables
-    OMP_NUM_THREADS=1 python -m bench capacity --units FILE    plans with the costs in FILE, measured if there is none
+    OMP_NUM_THREADS=1 python -m bench capacity --units FILE    plans with the costs in FILE, or measures and writes it
 
-Each store is simulated first and then served from that recording at true speed by a process like those of `serve`:
+Each store is simulated first, and then served from that recording in real time by a process like those of `serve`:
 source, queue, engine, books, snapshots every five seconds, outbox. Its CPU and memory therefore include everything but
 the broker's client. The messages that its sensors would send over MQTT are counted by the bytes of their payloads. The
-chain's rows and bytes are those of a book filled with receipts like the measured ones. Everything else is arithmetic
-with the assumptions below, which a planner should replace by their own.
+chain's rows and bytes are measured on a book filled with receipts like the store's. Everything else is arithmetic with
+the assumptions below; replace them by your own.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ import time
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 # Cameras, plates, people inside at a time: a full shop.
 SHAPES = ((12, 160, 8), (28, 320, 16), (100, 520, 20))
-MINUTES = 3.0  # of data; the last of them are still inside when it ends
+MINUTES = 3.0  # of data; some shoppers are still inside at the end
 STAY_S, PICKS = 60.0, 8.0  # of a simulated shopper
 FLEETS = (1, 100, 2000)
 
 # Assumptions of the plan.
-OPEN_H = 16.0  # a day
-RUSH = 3.0  # visits of a busy hour, in those of an average hour
+OPEN_H = 16.0  # per day
+RUSH = 3.0  # visits in a busy hour over visits in an average hour
 CORE_LOAD_MAX = 0.5  # of a core in a busy hour, so that bursts do not wait
 VISITS_PER_H_AND_CAMERA = 3.0  # on average over the day
-PAID_ROWS = 6.0  # a visit, where payments are taken and receipts mailed: four entries and two postings more
+PAID_ROWS = 6.0  # per visit with payment and mailed receipt: four more entries and two more postings
 DAYS = 365.0
-PICTURES_PER_S = 15.0  # of a camera, as simulated
-PICTURES_PER_GPU_S = 500.0  # of a pose detector, from its maker or a trial; not measured here
+PICTURES_PER_S = 15.0  # per camera, as simulated
+PICTURES_PER_GPU_S = 500.0  # of a pose detector, from its vendor or a trial; not measured here
 
 
 @dataclass
 class Unit:
-    """What one store costs, with the shop as full as it was simulated; rates per second of data."""
+    """Costs of one store at the simulated occupancy; rates are per second of data."""
 
     cameras: int
     plates: int
@@ -65,13 +66,14 @@ class Unit:
 
 @dataclass
 class Row:
-    """Bytes of a row, in books so large that the fixed part of a file does not count."""
+    """Bytes per row, in books so large that the fixed part of a file is negligible."""
 
     store: float  # books and outbox, SQLite
     chain: float  # PostgreSQL, with indexes
 
 
 def simulated(folder: Path, cameras: int, plates: int, people: int) -> None:
+    """Write a simulated recording to a folder."""
     from fusion.files.recordings import RecordingWriter
     from fusion.simulation import Scenario, Simulation, demo_store
 
@@ -86,7 +88,7 @@ def simulated(folder: Path, cameras: int, plates: int, people: int) -> None:
 
 
 def served(folder: Path) -> Unit:
-    """The recording in a folder, served by a process of its own."""
+    """Serve the recording in a folder in a separate process, and measure its costs."""
     from bench.endurance.serve import cpu_s, make_chain, supervised, until
     from fusion.files.recordings import Recording
     from fusion.live.outbox import Outbox
@@ -96,21 +98,24 @@ def served(folder: Path) -> Unit:
     (first_ns, last_ns), name = recording.span_ns() or (0, 0), "store"
     seconds = (last_ns - first_ns) * 1e-9
     path = make_chain(folder, folder / "recording", {name: (f"recording:{folder / 'recording'}", {})})
-    worst: dict[str, float] = dict.fromkeys(("memory_bytes", "snapshot_bytes", "snapshot_stall_s"), 0.0)
+    largest: dict[str, float] = dict.fromkeys(("memory_bytes", "snapshot_bytes", "snapshot_stall_s"), 0.0)
     with supervised(path) as supervisor:
-        look = lambda: supervisor.health()["stores"][name]  # noqa: E731
-        # The cost of the start is left out.
-        assert until(lambda: look().get("newest_ns", 0) > first_ns + 5e9, 60.0)
+
+        def health() -> dict[str, Any]:
+            return supervisor.health()["stores"][name]
+
+        # The cost of the start does not count.
+        assert until(lambda: health().get("newest_ns", 0) > first_ns + 5e9, 60.0)
         pid = supervisor.pids()[name]
-        used_s, wall_s, status = cpu_s(pid), time.monotonic(), look()
-        while look()["newest_ns"] < last_ns - 2e9:
+        used_s, wall_s, status = cpu_s(pid), time.monotonic(), health()
+        while health()["newest_ns"] < last_ns - 2e9:
             time.sleep(0.5)
-            status = look()
+            status = health()
             assert status["state"] == "live" and not status["restarts"], status["messages"]
-            worst = {key: max(most, status[key]) for key, most in worst.items()}
+            largest = {key: max(value, status[key]) for key, value in largest.items()}
         used_s, wall_s = cpu_s(pid) - used_s, time.monotonic() - wall_s
         n_dropped = sum(status["dropped"].values())
-        assert until(lambda: look()["state"] == "ended", 60.0)
+        assert until(lambda: health()["state"] == "ended", 60.0)
     assert not n_dropped, f"{n_dropped} observations dropped"
     out, store = folder / "serve" / name, recording.store.model_copy(update={"id": name})
     with Ledger.open(out / f"{name}.sqlite", store) as ledger, Outbox(out / "outbox.sqlite", store) as box:
@@ -126,34 +131,37 @@ def served(folder: Path) -> Unit:
     size = sum(file.stat().st_size for file in (folder / "recording").rglob("*") if file.is_file())
     return Unit(
         len(store.cameras), len(store.plates), inside_s / seconds, used_s / wall_s, status["busy_s"] / seconds,
-        status["step_us"]["p50"], status["step_us"]["p99"], worst["memory_bytes"] / 1e6, worst["snapshot_bytes"] / 1e6,
-        1e3 * worst["snapshot_stall_s"], *sent(recording, seconds), size / 1e3 / seconds,
+        status["step_us"]["p50"], status["step_us"]["p99"], largest["memory_bytes"] / 1e6,
+        largest["snapshot_bytes"] / 1e6, 1e3 * largest["snapshot_stall_s"], *sent(recording, seconds), size / 1e3 / seconds,
         n_rows / len(billed), n_goods / len(billed), evidence_bytes / 1e3 / len(billed),
     )  # fmt: skip
 
 
 def sent(recording: object, seconds: float) -> tuple[float, float]:
-    """Messages and kilobytes a second over MQTT: plates that were sampled together share a message."""
+    """Messages and kilobytes per second over MQTT; plates that are sampled together share a message."""
     from fusion.live.messages import Mark, frame_payload, line_payload, weights_payload
-    from fusion.observations import Frame, ShelfReading
+    from fusion.observations import Frame, Observation, ShelfReading
 
     n, n_bytes, mark = 0, 0, Mark(0, 0)
-    for (kind, _, _), together in groupby(
-        recording.observations(),  # type: ignore[attr-defined]
-        lambda one: (type(one), one.t_ns, len(one.samples) if isinstance(one, ShelfReading) else id(one)),
-    ):
-        alike = list(together)
+
+    def message_key(observation: Observation) -> tuple[type, int, int]:
+        sampled = isinstance(observation, ShelfReading)
+        return type(observation), observation.t_ns, len(observation.samples) if sampled else id(observation)
+
+    for (kind, _, _), observations in groupby(recording.observations(), message_key):  # type: ignore[attr-defined]
+        group = list(observations)
         if kind is Frame:
-            payload = frame_payload(alike[0], mark)
+            payload = frame_payload(group[0], mark)
         elif kind is ShelfReading:
-            payload = weights_payload(alike, mark)
+            payload = weights_payload(group, mark)
         else:
-            payload = line_payload(alike[0], mark)
+            payload = line_payload(group[0], mark)
         n, n_bytes = n + 1, n_bytes + len(payload)
     return n / seconds, n_bytes / 1e3 / seconds
 
 
-def bytes_of_a_row(n_receipts: int = 5000) -> Row:
+def bytes_per_row(n_receipts: int = 5000) -> Row:
+    """Measure the bytes per row of a store's and a chain's book. Starts a PostgreSQL server."""
     import psycopg
 
     from bench.capacity.chain_book import STORE, database, fill, server
@@ -183,12 +191,13 @@ def bytes_of_a_row(n_receipts: int = 5000) -> Row:
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def amount(kilo: float, unit: str = "B") -> str:
-    """Thousands of a unit with a fitting prefix."""
+    """Thousands of a unit as text, with a suitable prefix."""
     for name in ("k", "M", "G", "T"):
         if kilo < 1000 or name == "T":
             return f"{kilo:.3g} {name}{unit}"
@@ -197,6 +206,7 @@ def amount(kilo: float, unit: str = "B") -> str:
 
 
 def plan(units: list[Unit], row: Row) -> str:
+    """The tables of the plan: costs of a store of each size, and needs of the fleets."""
     stores = [
         [
             f"{unit.cameras} cameras, {unit.plates} plates, {unit.people:.0f} people inside",
@@ -209,9 +219,9 @@ def plan(units: list[Unit], row: Row) -> str:
         for unit in units
     ]  # fmt: skip
     heads = [
-        "a store", "CPU of one core (engine alone)", "step p50 / p99", "peak memory",
-        "largest snapshot, longest pause for one", "sensors' messages and bytes a second", "recording an hour",
-        "rows of books and of goods, a visit", "evidence a visit",
+        "store", "CPU of one core (engine alone)", "step p50 / p99", "peak memory",
+        "largest snapshot, longest pause for it", "sensors' messages and bytes per second", "recording per hour",
+        "rows of books and of goods per visit", "evidence per visit",
     ]  # fmt: skip
     fleets = []
     for unit in units:
@@ -227,14 +237,16 @@ def plan(units: list[Unit], row: Row) -> str:
                 f"{n * math.ceil(unit.cameras * PICTURES_PER_S / PICTURES_PER_GPU_S):,}",
             ])  # fmt: skip
     fleet_heads = [
-        "stores x cameras", "cores", "memory", "sensors' bytes a second", "visits a day", "rows a day",
-        "rows a second in a busy hour", "stores' files a day", "chain's book a day", "a year", "detectors' GPUs",
+        "stores x cameras", "cores", "memory", "sensors' bytes per second", "visits per day", "rows per day",
+        "rows per second in a busy hour", "stores' files per day", "chain's book per day", "per year",
+        "detectors' GPUs",
     ]  # fmt: skip
     sizes = f"A row takes {row.store:.0f} bytes in a store and {row.chain:.0f} in the chain's book."
     return f"{table(heads, stores)}\n\n{table(fleet_heads, fleets)}\n\n{sizes}"
 
 
 def measured() -> tuple[list[Unit], Row]:
+    """Measure every shape in new processes, and the bytes per row."""
     units = []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for shape in SHAPES:
@@ -247,12 +259,13 @@ def measured() -> tuple[list[Unit], Row]:
                     raise SystemExit(done.stderr)
         units.append(Unit(**json.loads(done.stdout.splitlines()[-1])))
         print(f"measured {shape[0]} cameras", file=sys.stderr)
-    return units, bytes_of_a_row()
+    return units, bytes_per_row()
 
 
 def main() -> None:
+    """Print the plan, from measured or given costs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--units", type=Path, help="file of measured unit costs; written where there is none")
+    parser.add_argument("--units", type=Path, help="file of measured unit costs; written if it does not exist")
     parser.add_argument("--simulate", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,9 +1,9 @@
-"""A busy run's snapshots at random instants, each resumed in another process: is the rest the same, byte for byte?
+"""Snapshots of a busy run at random instants, resumed in another process: are the later results the same, to the byte?
 
     python -m bench snapshots --instants 100
 
-Every process has another seed for Python's hashes than the one that took the snapshots, so that no order of a set or a
-dictionary can pass unseen.
+Every process has a different seed for Python's hashes than the one that took the snapshots, so that a dependence on the
+order of a set is detected.
 """
 
 from __future__ import annotations
@@ -33,20 +33,25 @@ from fusion.snapshots import resume, snapshot
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def as_bytes(thing: Any) -> bytes:
-    """A result as bytes: every field, arrays to the last bit, dictionaries in their order."""
-    if isinstance(thing, np.ndarray):
-        return repr((thing.dtype.str, thing.shape)).encode() + thing.tobytes()
-    if dataclasses.is_dataclass(thing):
-        fields = (as_bytes(getattr(thing, field.name)) for field in dataclasses.fields(thing))
-        return type(thing).__name__.encode() + b"(" + b"|".join(fields) + b")"
-    if isinstance(thing, tuple | list):
-        return b"[" + b"|".join(map(as_bytes, thing)) + b"]"
-    return repr(thing).encode()
+def as_bytes(value: Any) -> bytes:
+    """A result as bytes: every field, arrays bit for bit, dictionaries in their order."""
+    if isinstance(value, np.ndarray):
+        return repr((value.dtype.str, value.shape)).encode() + value.tobytes()
+    if dataclasses.is_dataclass(value):
+        fields = (as_bytes(getattr(value, field.name)) for field in dataclasses.fields(value))
+        return type(value).__name__.encode() + b"(" + b"|".join(fields) + b")"
+    if isinstance(value, tuple | list):
+        return b"[" + b"|".join(map(as_bytes, value)) + b"]"
+    return repr(value).encode()
 
 
-def rest(engine: Engine, observations: Iterable[Observation]) -> str:
-    """What an engine answers from here on, its journal and its shelves included, as a hash."""
+def final_state(engine: Engine) -> bytes:
+    """The journal, shelves, health and ignored counts of an engine that was closed."""
+    return as_bytes([*engine.journal, engine.shelf_state(), engine.health(), sorted(engine.ignored.items())])
+
+
+def digest_of_rest(engine: Engine, observations: Iterable[Observation]) -> str:
+    """Hash of an engine's results from now on, and of its final state."""
     digest = hashlib.sha256()
 
     def add(results: list[Result]) -> None:
@@ -56,66 +61,61 @@ def rest(engine: Engine, observations: Iterable[Observation]) -> str:
     for observation in observations:
         add(engine.feed(observation))
     add(engine.close())
-    # What a receipt rests on can be asked for afterwards, as can what moved and what was not used.
-    digest.update(as_bytes([*engine.journal, engine.shelf_state(), engine.health(), sorted(engine.ignored.items())]))
+    digest.update(final_state(engine))
     return digest.hexdigest()
 
 
 def snapshots(folder: Path, n: int, out: Path, seed: int = 1) -> dict[str, Any]:
-    """Run a recording, take n snapshots at random instants, and say what the uninterrupted run gives after each.
-
-    Results of an uninterrupted run from an instant on are hashed by an engine of its own that ran up to there: one
-    run for each instant, none of which was ever saved.
-    """
+    """Run a recording, take n snapshots at random instants, and hash the uninterrupted run's results after each."""
     recording = Recording(folder)
     observations = list(recording.observations())
     rng = random.Random(seed)
     instants = sorted(rng.sample(range(1, len(observations)), n))
-    engine, done, cost_s, sizes = Engine(recording.store), 0, [], []
-    # One pass: every instant's own hash takes in all that is answered after it.
+    engine, n_taken, cost_s, sizes = Engine(recording.store), 0, [], []
+    # One pass: the hash of every instant includes all results after it.
     digests = [hashlib.sha256() for _ in instants]
     for place, observation in enumerate(observations):
-        if done < n and place == instants[done]:
+        if n_taken < n and place == instants[n_taken]:
             began_s = time.perf_counter()
             data = snapshot(engine)
             cost_s.append(time.perf_counter() - began_s)
             sizes.append(len(data))
             (out / f"{place}.snapshot").write_bytes(data)
-            done += 1
+            n_taken += 1
         for result in engine.feed(observation):
-            told = as_bytes(result)
-            for digest in digests[:done]:
-                digest.update(told)
-    last = b"".join(map(as_bytes, engine.close()))
-    last += as_bytes([*engine.journal, engine.shelf_state(), engine.health(), sorted(engine.ignored.items())])
+            data = as_bytes(result)
+            for digest in digests[:n_taken]:
+                digest.update(data)
+    last = b"".join(map(as_bytes, engine.close())) + final_state(engine)
     for digest in digests:
         digest.update(last)
-    wanted = {str(place): digest.hexdigest() for place, digest in zip(instants, digests)}
-    return {"wanted": wanted, "cost_s": cost_s, "bytes": sizes, "observations": len(observations)}
+    expected = {str(place): digest.hexdigest() for place, digest in zip(instants, digests)}
+    return {"expected": expected, "cost_s": cost_s, "bytes": sizes, "observations": len(observations)}
 
 
 def resumed(folder: Path, out: Path, places: list[int]) -> dict[str, str]:
-    """The same from the snapshots, for use in a process that knows nothing else."""
+    """Hashes of the results after resuming each snapshot; runs in a new process."""
     recording = Recording(folder)
     observations = list(recording.observations())
-    found = {}
+    digests = {}
     for place in places:
         engine = resume((out / f"{place}.snapshot").read_bytes(), recording.store)
-        found[str(place)] = rest(engine, observations[place:])
-    return found
+        digests[str(place)] = digest_of_rest(engine, observations[place:])
+    return digests
 
 
-def elsewhere(folder: Path, out: Path, places: list[str], hash_seed: int) -> dict[str, str]:
-    """`resumed` in another process, with another order of sets."""
+def resumed_in_another_process(folder: Path, out: Path, places: list[str], hash_seed: int) -> dict[str, str]:
+    """`resumed` in another process with another order of sets."""
     command = [sys.executable, "-m", "bench", "snapshots", "--resume", str(folder), str(out), *places]
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(ROOT)}
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if said.returncode:
-        raise RuntimeError(said.stderr)
-    return json.loads(said.stdout)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout)
 
 
 def main() -> int:
+    """Take and resume snapshots of a simulated run; returns 1 if one gave other results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--instants", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=3.0)
@@ -133,15 +133,15 @@ def main() -> int:
         scenario = Scenario(seed=args.seed, minutes=args.minutes, shoppers=10, companions=2, tailgaters=1, staff=1)
         Simulation(demo_store(n_cameras=12, n_plates=80), scenario).write(folder)
         taken = snapshots(folder, args.instants, out, args.seed)
-        wanted, same = taken["wanted"], 0
-        for part in range(0, args.instants, 10):
-            places = list(wanted)[part : part + 10]
-            found = elsewhere(folder, out, places, hash_seed=1000 + part)
-            same += sum(found[place] == wanted[place] for place in places)
+        expected, n_same = taken["expected"], 0
+        for first in range(0, args.instants, 10):
+            places = list(expected)[first : first + 10]
+            digests = resumed_in_another_process(folder, out, places, hash_seed=1000 + first)
+            n_same += sum(digests[place] == expected[place] for place in places)
     cost_ms = np.array(taken["cost_s"]) * 1e3
-    print(f"{same} of {args.instants} snapshots resumed in another process gave the rest byte for byte")
+    print(f"{n_same} of {args.instants} snapshots, resumed in another process, gave the same later results to the byte")
     print(
         f"a snapshot takes {np.median(cost_ms):.1f} ms (at most {cost_ms.max():.1f} ms) and "
         f"{np.median(taken['bytes']) / 1e3:.0f} kB (at most {max(taken['bytes']) / 1e3:.0f} kB)"
     )
-    return 0 if same == args.instants else 1
+    return 0 if n_same == args.instants else 1

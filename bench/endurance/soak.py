@@ -38,12 +38,12 @@ from fusion.observations import Frame, GateScan, Observation, ShelfReading
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Store
 
-# Grow only with goods that move, by design.
+# These grow by design, with the movements of goods.
 HISTORY = tuple(f"_billing.journal.{name}" for name in ("_transfers", "_balances", "_of", "_reversed"))
-# Fill up to a bound that a day may not reach, and stay there: whom the last 4096 people belonged to, with their visits;
-# the last 1024 tracks that ended; the evidence of the last 64 receipts, the names of the last 4096 visits.
+# These fill up to a bound that a day may not reach: the owners and visits of the last 4096 people, the last 1024 ended
+# tracks, the evidence of the last 64 receipts, and the names of the last 4096 visits.
 BOUNDED = ("_visits._visits", "_tracker.tracks._ended", "_billing._bundles", "_billing._billed")
-# Between rounds; less than what makes the order of time doubt a clock.
+# Pause between rounds; shorter than a jump that would make the engine distrust a clock.
 PAUSE_NS = 200_000_000
 GROWTH_MAX_MB_PER_H = 1.0
 SLOWER_MAX = 0.2
@@ -52,7 +52,7 @@ WARM_UP_SHARE = 1 / 6
 
 @dataclass(frozen=True)
 class Block:
-    """Observations of some minutes in order of time, from t_ns = 0 on."""
+    """Observations of a few minutes in order of time, starting at t_ns = 0."""
 
     observations: list[Observation]
     length_ns: int
@@ -60,42 +60,44 @@ class Block:
 
 
 def shop() -> Store:
+    """The small store of the soak."""
     return demo_store(n_cameras=4, n_plates=12, n_products=6)
 
 
 def make_block(store: Store, seed: int, minutes: float, shoppers: int) -> Block:
+    """Simulate one block."""
     scenario = Scenario(
         seed=seed, minutes=minutes, shoppers=shoppers, picks_per_person=3.0, frame_rate_hz=5.0, companions=1, staff=0
     )
     simulation = Simulation(store, scenario)
     start_ns = scenario.start_ns
-    moved = [replace(one, t_ns=one.t_ns - start_ns) for one in simulation.observations()]
-    return Block(moved, moved[-1].t_ns + PAUSE_NS, len(simulation.truth.visits))
+    shifted = [replace(observation, t_ns=observation.t_ns - start_ns) for observation in simulation.observations()]
+    return Block(shifted, shifted[-1].t_ns + PAUSE_NS, len(simulation.truth.visits))
 
 
 def rounds(blocks: Sequence[Block], until_ns: int, start_ns: int) -> Iterator[tuple[int, Observation]]:
-    """(time since the start, observation) without end of the blocks in turn, until a block begins after until_ns."""
+    """(time since the start, observation) of the blocks in turn, until a block would begin after until_ns."""
     offset_ns, n = 0, 0
     while offset_ns < until_ns:
         block = blocks[n % len(blocks)]
-        for one in block.observations:
-            t_ns = start_ns + offset_ns + one.t_ns
-            match one:
+        for recorded in block.observations:
+            t_ns = start_ns + offset_ns + recorded.t_ns
+            match recorded:
                 case Frame():
-                    moved: Observation = Frame(t_ns, one.camera, one.keypoints)
+                    shifted: Observation = Frame(t_ns, recorded.camera, recorded.keypoints)
                 case ShelfReading():
-                    moved = ShelfReading(t_ns, one.plate, one.samples)
+                    shifted = ShelfReading(t_ns, recorded.plate, recorded.samples)
                 case GateScan():
-                    moved = GateScan(t_ns, one.gate, one.credential_type, f"{one.account}-{n}")
+                    shifted = GateScan(t_ns, recorded.gate, recorded.credential_type, f"{recorded.account}-{n}")
                 case _:
-                    raise TypeError(f"want what the simulator makes, got {one}")
-            yield offset_ns + one.t_ns, moved
+                    raise TypeError(f"want a frame, a shelf reading or a gate scan, got {recorded}")
+            yield offset_ns + recorded.t_ns, shifted
         offset_ns += block.length_ns
         n += 1
 
 
 def tables(owner: object) -> dict[str, int]:
-    """Entries of every container that an engine owns, by the way to it; containers in containers are summed up."""
+    """Number of entries of every container that an engine owns, by attribute path; nested containers are summed."""
     sizes: Counter[str] = Counter()
     seen: set[int] = set()
 
@@ -107,8 +109,8 @@ def tables(owner: object) -> dict[str, int]:
             if not isinstance(value, (tuple, frozenset)):
                 sizes[path] += len(value)
             inside = list(value.values()) if isinstance(value, Mapping) else list(value)
-            for one in inside:
-                walk(one, path + "[]")
+            for item in inside:
+                walk(item, path + "[]")
         elif type(value).__module__.startswith("fusion."):
             names = list(getattr(value, "__dict__", ()))
             for kind in type(value).__mro__:
@@ -122,6 +124,7 @@ def tables(owner: object) -> dict[str, int]:
 
 
 def resident_mb() -> float:
+    """Resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -142,12 +145,12 @@ class Stretch:
 
     @property
     def slower(self) -> float:
-        """What a step of the old engine takes over one of a new engine at the same time."""
+        """Ratio of the old engine's median step time to that of a new engine at the same time."""
         return self.step_p50_us / self.fresh_p50_us
 
 
 class Stopwatch:
-    """The thread's CPU time, and how long the steps took that were timed with it."""
+    """A clock of the thread's CPU time that keeps the times of the steps measured with it."""
 
     def __init__(self) -> None:
         self._ticks = array("q")
@@ -158,14 +161,17 @@ class Stopwatch:
         return now_ns
 
     def steps_us(self) -> np.ndarray:
-        """Of the steps since the last call."""
-        took_us = np.diff(np.array(self._ticks).reshape(-1, 2), axis=1)[:, 0] * 1e-3
+        """(n_steps,) microseconds of the steps since the last call."""
+        step_us = np.diff(np.array(self._ticks).reshape(-1, 2), axis=1)[:, 0] * 1e-3
         del self._ticks[:]
-        return took_us
+        return step_us
 
 
-def soak(blocks: Sequence[Block], store: Store, hours: float, stretch_h: float, tell: bool = False) -> list[Stretch]:
-    """Run an engine for so many hours of data; figures of every stretch. Conservation of goods is asserted."""
+def soak(blocks: Sequence[Block], store: Store, hours: float, stretch_h: float, report: bool = False) -> list[Stretch]:
+    """Run an engine on hours of data; returns the figures of every stretch. Asserts conservation of goods.
+
+    report: print each stretch on stderr when it ends.
+    """
     stopwatch = Stopwatch()
     engine = Engine(store, stopwatch_ns=stopwatch)
     results: Counter[str] = Counter()
@@ -173,24 +179,24 @@ def soak(blocks: Sequence[Block], store: Store, hours: float, stretch_h: float, 
     start_ns = 1_767_258_000_000_000_000
 
     def finish_stretch(t_ns: int) -> None:
-        took_us = stopwatch.steps_us()
-        p50, p99 = np.percentile(took_us, [50, 99])
+        step_us = stopwatch.steps_us()
+        p50, p99 = np.percentile(step_us, [50, 99])
         fresh_us = float(np.median(fresh(blocks[0], store, start_ns)))
         gc.collect()
-        one = Stretch(
+        stretch = Stretch(
             end_h=t_ns / 3.6e12,
             resident_mb=resident_mb(),
             step_p50_us=float(p50),
             step_p99_us=float(p99),
             fresh_p50_us=fresh_us,
             journal_mb=size_mb(engine.journal),
-            n_steps=len(took_us),
+            n_steps=len(step_us),
             results=dict(results),
             tables=tables(engine),
         )
-        stretches.append(one)
-        if tell:
-            print(_line(one), file=sys.stderr, flush=True)
+        stretches.append(stretch)
+        if report:
+            print(_line(stretch), file=sys.stderr, flush=True)
 
     due_ns = stretch_ns = round(stretch_h * 3.6e12)
     for t_ns, observation in rounds(blocks, round(hours * 3.6e12), start_ns):
@@ -202,12 +208,12 @@ def soak(blocks: Sequence[Block], store: Store, hours: float, stretch_h: float, 
     for result in engine.close():
         results[_kind(result)] += 1
     finish_stretch(t_ns)
-    assert not any(engine.journal.totals().values()), "goods came from nowhere"
+    assert not any(engine.journal.totals().values()), "the journal does not balance: goods were created or lost"
     return stretches
 
 
 def fresh(block: Block, store: Store, start_ns: int) -> np.ndarray:
-    """Microseconds of the steps of a new engine through one round."""
+    """(n_steps,) microseconds of a new engine's steps in one round."""
     stopwatch = Stopwatch()
     engine = Engine(store, stopwatch_ns=stopwatch)
     for _, observation in rounds([block], 1, start_ns):
@@ -216,7 +222,7 @@ def fresh(block: Block, store: Store, start_ns: int) -> np.ndarray:
 
 
 def size_mb(owner: object) -> float:
-    """Memory of an object of ours with everything in it, as Python counts it."""
+    """Memory of an object with everything that it owns, by sys.getsizeof."""
     seen: set[int] = set()
 
     def walk(value: object) -> int:
@@ -231,7 +237,7 @@ def size_mb(owner: object) -> float:
         elif type(value).__module__.startswith("fusion."):
             inside = [*getattr(value, "__dict__", {}).values()]
             inside += [getattr(value, name) for name in getattr(type(value), "__slots__", ())]
-        return sys.getsizeof(value) + sum(walk(one) for one in inside)
+        return sys.getsizeof(value) + sum(walk(item) for item in inside)
 
     return walk(owner) / 2**20
 
@@ -241,23 +247,28 @@ def _kind(result: object) -> str:
     return f"{type(result).__name__}{' ' if status else ''}{status}"
 
 
-def _line(one: Stretch) -> str:
-    counts = {name: n for name, n in one.results.items() if name != "People"}
+def _line(stretch: Stretch) -> str:
+    counts = {name: n for name, n in stretch.results.items() if name != "People"}
     return (
-        f"{one.end_h:6.2f} h  {one.resident_mb:7.1f} MB  step {one.step_p50_us:6.0f} / {one.step_p99_us:6.0f} us"
-        f" ({one.slower:.2f} of new)"
-        f"  {one.n_steps} steps  {counts}"
+        f"{stretch.end_h:6.2f} h  {stretch.resident_mb:7.1f} MB"
+        f"  step {stretch.step_p50_us:6.0f} / {stretch.step_p99_us:6.0f} us ({stretch.slower:.2f} of new)"
+        f"  {stretch.n_steps} steps  {counts}"
     )
 
 
-def slope_per_h(stretches: Sequence[Stretch], of: str) -> float:
-    """Growth of a figure by the hour, by least squares."""
-    hours = np.array([one.end_h for one in stretches])
-    return float(np.polyfit(hours, [getattr(one, of) for one in stretches], 1)[0])
+def slope_per_h(stretches: Sequence[Stretch], figure: str) -> float:
+    """Growth of a figure per hour, by least squares."""
+    hours = np.array([stretch.end_h for stretch in stretches])
+    return float(np.polyfit(hours, [getattr(stretch, figure) for stretch in stretches], 1)[0])
+
+
+def after_warm_up(stretches: Sequence[Stretch]) -> list[Stretch]:
+    """The stretches after the warm-up, without the last, which is cut short and includes the work of close()."""
+    return [stretch for stretch in stretches[:-1] if stretch.end_h > WARM_UP_SHARE * stretches[-1].end_h]
 
 
 def growing(stretches: Sequence[Stretch]) -> dict[str, tuple[int, int]]:
-    """Tables that grew in both halves of the run by a tenth and ten entries or more: (in its middle, at its end)."""
+    """Entries (middle, end) of the tables that grew by at least a tenth and ten entries in both halves of the run."""
     first, middle, last = (stretches[i].tables for i in (0, len(stretches) // 2, -1))
     grown = {}
     for name, n in last.items():
@@ -268,18 +279,17 @@ def growing(stretches: Sequence[Stretch]) -> dict[str, tuple[int, int]]:
 
 
 def judge(stretches: Sequence[Stretch]) -> list[str]:
-    """What is wrong with a run; nothing if memory and step time are flat."""
-    # The last stretch is cut short and holds what close() did.
-    warm = [one for one in stretches[:-1] if one.end_h > WARM_UP_SHARE * stretches[-1].end_h]
+    """Faults of a run; empty if memory and step time are flat."""
+    warm = after_warm_up(stretches)
     faults = []
     if len(warm) >= 3:
         growth_mb = slope_per_h(warm, "resident_mb")
         if growth_mb >= GROWTH_MAX_MB_PER_H:
             faults.append(f"memory grows by {growth_mb:.2f} MB an hour")
         third = max(1, len(warm) // 3)
-        early, late = (float(np.median([one.slower for one in part])) for part in (warm[:third], warm[-third:]))
+        early, late = (float(np.median([stretch.slower for stretch in part])) for part in (warm[:third], warm[-third:]))
         if late > (1 + SLOWER_MAX) * early:
-            faults.append(f"a step costs {late:.2f} of a new engine's at the end, {early:.2f} at the beginning")
+            faults.append(f"a step costs {late:.2f} times a new engine's at the end, {early:.2f} at the start")
     for name, (half, n) in growing(stretches[:-1]).items():
         if not name.startswith(HISTORY + BOUNDED):
             faults.append(f"{name} grows: {half} entries in the middle, {n} at the end")
@@ -287,6 +297,7 @@ def judge(stretches: Sequence[Stretch]) -> list[str]:
 
 
 def markdown(stretches: Sequence[Stretch]) -> str:
+    """One row per stretch."""
     kinds = ("PersonEntered", "PersonLeft", "ShelfEventExplained", "Receipt settled", "Receipt review", "Warning")
     lines = [
         "| hours | resident MB | step median µs | p99 | median over a new engine's | steps | "
@@ -294,44 +305,46 @@ def markdown(stretches: Sequence[Stretch]) -> str:
         + " | transfers in the journal | MB | other tables' entries |",
         "|---" * (9 + len(kinds)) + "|",
     ]
-    for one in stretches:
-        history = one.tables.get("_billing.journal._transfers", 0)
-        others = sum(n for name, n in one.tables.items() if not name.startswith(HISTORY))
-        counts = " | ".join(str(one.results.get(kind, 0)) for kind in kinds)
+    for stretch in stretches:
+        n_transfers = stretch.tables.get("_billing.journal._transfers", 0)
+        n_entries = sum(n for name, n in stretch.tables.items() if not name.startswith(HISTORY))
+        counts = " | ".join(str(stretch.results.get(kind, 0)) for kind in kinds)
         lines.append(
-            f"| {one.end_h:.1f} | {one.resident_mb:.1f} | {one.step_p50_us:.0f} | {one.step_p99_us:.0f} |"
-            f" {one.slower:.2f} | {one.n_steps} | {counts} | {history} | {one.journal_mb:.2f} | {others} |"
+            f"| {stretch.end_h:.1f} | {stretch.resident_mb:.1f} | {stretch.step_p50_us:.0f}"
+            f" | {stretch.step_p99_us:.0f} | {stretch.slower:.2f} | {stretch.n_steps} | {counts} | {n_transfers}"
+            f" | {stretch.journal_mb:.2f} | {n_entries} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
+    """Run the soak; exits with 1 if memory, step time or a table grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=24.0)
-    parser.add_argument("--blocks", type=int, default=4, help="different rounds that are told in turn")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of each")
-    parser.add_argument("--shoppers", type=int, default=6, help="in each")
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--blocks", type=int, default=4, help="number of different rounds, used in turn")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of data in each round")
+    parser.add_argument("--shoppers", type=int, default=6, help="in each round")
+    parser.add_argument("--markdown", type=Path, help="write the page here")
     args = parser.parse_args()
     started_s = time.perf_counter()
     store = shop()
     blocks = [make_block(store, seed, args.minutes, args.shoppers) for seed in range(1, args.blocks + 1)]
-    stretches = soak(blocks, store, args.hours, min(1.0, args.hours / 12), tell=True)
+    stretches = soak(blocks, store, args.hours, min(1.0, args.hours / 12), report=True)
     table, faults = markdown(stretches), judge(stretches)
-    warm = [one for one in stretches[:-1] if one.end_h > WARM_UP_SHARE * stretches[-1].end_h]
-    said = (
-        f"Memory {slope_per_h(warm, 'resident_mb'):+.3f} MB an hour after warm-up, of which the journal"
-        f" {slope_per_h(warm, 'journal_mb'):+.3f}; a step's median {warm[0].step_p50_us:.0f} µs then,"
-        f" {warm[-1].step_p50_us:.0f} µs at the end ({warm[0].slower:.2f} and {warm[-1].slower:.2f} of a new engine's),"
-        f" p99 {warm[0].step_p99_us:.0f} and {warm[-1].step_p99_us:.0f} µs."
+    warm = after_warm_up(stretches)
+    growth = (
+        f"Memory changes by {slope_per_h(warm, 'resident_mb'):+.3f} MB an hour after warm-up, the journal by"
+        f" {slope_per_h(warm, 'journal_mb'):+.3f}. The step's median is {warm[0].step_p50_us:.0f} µs then and"
+        f" {warm[-1].step_p50_us:.0f} µs at the end ({warm[0].slower:.2f} and {warm[-1].slower:.2f} times a new"
+        f" engine's), its p99 {warm[0].step_p99_us:.0f} and {warm[-1].step_p99_us:.0f} µs."
     )
-    verdict = "; ".join(faults) if faults else "Flat memory, flat step time, no table that grows but the journal's."
-    print(f"{table}\n\n{said}\n{verdict}")
+    verdict = "; ".join(faults) if faults else "Memory and step time are flat; only the journal's tables grow."
+    print(f"{table}\n\n{growth}\n{verdict}")
     print(json.dumps({"largest tables": sorted(stretches[-2].tables.items(), key=lambda item: -item[1])[:12]}))
     print(f"in {time.perf_counter() - started_s:.0f} s")
     if args.markdown:
-        words = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
+        explanation = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
         head = f"# A day, compressed\n\nMade by `python -m bench soak {' '.join(sys.argv[1:])}`.\n\n"
-        args.markdown.write_text(f"{head}{said} {verdict}\n\n{table}\n\n{words}", encoding="utf-8")
+        args.markdown.write_text(f"{head}{growth} {verdict}\n\n{table}\n\n{explanation}", encoding="utf-8")
     if faults:
         raise SystemExit(1)

@@ -3,12 +3,12 @@
     python -m pip install -e ".[bench]"
     OMP_NUM_THREADS=1 python -m bench scales
 
-A tick is one sample of every plate, 1/60 s. The kernel is fed 12 samples of every plate at a time, as messages come,
-and does all its work on them: levels, onsets, settled changes. Bottleneck's moving median and variance see the same
-samples in one array per plate, the best that they can get, over the 24 samples of the kernel's plateaus and over the
-192 that its levels remember; a detector would still have to be made of them. `times_bottleneck` says how many times
-the kernel is faster, both as the least of many rounds in the same process. The kernel's time holds what its calls cost
-(one for 12 ticks) and a take every half second.
+A tick is one sample of every plate, 1/60 s. The kernel gets 12 samples of every plate at a time, as in messages, and
+does all its work on them: levels, onsets, settled changes. Bottleneck's moving median and variance get the same samples
+as one array per plate, its fastest layout, over the 24 samples of the kernel's plateaus and over the 192 that its
+levels remember; a step detector would still have to be built on them. `times_bottleneck` is the ratio of their time to
+the kernel's, each the least of many rounds in the same process. The kernel's time includes the cost of its calls (one
+for 12 ticks) and a take every half second.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ LIMITS = (0.1e9, 300.0, 3.0, 4.0)
 
 
 def scales() -> shop.Scales:
-    """Ten seconds of 400 plates, where somebody takes something twice a second."""
-    made = shop.Scales(STORE, 10.0, seed=1)
+    """Ten seconds of 400 plates, with a take of 300 g twice a second."""
+    signals = shop.Scales(STORE, 10.0, seed=1)
     for i in range(14):
         plate = STORE.plates[(37 * i) % N_PLATES]
-        made.step(2.0 + 0.5 * i, {plate.plate: -300.0})
-    return made
+        signals.step(2.0 + 0.5 * i, {plate.plate: -300.0})
+    return signals
 
 
 def messages(grams: np.ndarray) -> list[tuple[Any, ...]]:
-    """Per tick what the kernel takes: plates, times, starts, samples."""
+    """The kernel's arguments for every 12 ticks: plates, times, starts, samples."""
     starts = np.arange(0, SAMPLES * N_PLATES + 1, SAMPLES, dtype=np.uint32)
     plates = np.arange(N_PLATES, dtype=np.uint32)
     return [
@@ -54,7 +54,7 @@ def messages(grams: np.ndarray) -> list[tuple[Any, ...]]:
 
 
 def flat(ticks: list[tuple[Any, ...]]) -> list[tuple[int, int, np.ndarray]]:
-    """The same messages one by one, as the twin takes them."""
+    """The same messages in sequence, as the twin takes them."""
     return [
         (plate, int(t_ns), samples[starts[i] : starts[i + 1]])
         for plates, times, starts, samples in ticks
@@ -63,31 +63,33 @@ def flat(ticks: list[tuple[Any, ...]]) -> list[tuple[int, int, np.ndarray]]:
 
 
 class Kernel:
-    """The kernel's state, from scratch."""
+    """The kernel with new state."""
 
     def __init__(self) -> None:
         self.found = kernel.Findings.empty(2 * N_PLATES)
-        # As a stage would keep them: looking them up for every call would be measured too.
+        # Bound once, as the stage does; otherwise the measurement would include the lookups.
         self.bound = (np.array([PERIOD_NS, *LIMITS]), *kernel.PlateTables.empty(N_PLATES), *self.found)
 
     def feed(self, tick: tuple[Any, ...]) -> int:
+        """Process one message per plate; returns the number of changes."""
         return kernel.follow(*tick, *self.bound)
 
 
-SETTLING = 5  # Messages after which the levels are known; by then all memory was touched once.
+SETTLING = 5  # Messages after which the levels are known and all memory has been touched.
 
 
 def settled(ticks: list[tuple[Any, ...]]) -> tuple[tuple[Kernel, list[tuple[Any, ...]]], dict[str, Any]]:
-    """A kernel that knows its plates, and the ticks that are still to come."""
-    one = Kernel()
+    """A kernel that knows the levels of its plates, and the later ticks."""
+    monitor = Kernel()
     for tick in ticks[:SETTLING]:
-        assert one.feed(tick) == 0
-    return (one, ticks[SETTLING:]), {}
+        assert monitor.feed(tick) == 0
+    return (monitor, ticks[SETTLING:]), {}
 
 
-def feed(one: Kernel, ticks: list[tuple[Any, ...]]) -> int:
+def feed(monitor: Kernel, ticks: list[tuple[Any, ...]]) -> int:
+    """Process ticks; returns the number of changes."""
     n_changes = 0
-    follow, bound = kernel.follow, one.bound
+    follow, bound = kernel.follow, monitor.bound
     for tick in ticks:
         n_changes += follow(*tick, *bound)
     return n_changes
@@ -96,12 +98,12 @@ def feed(one: Kernel, ticks: list[tuple[Any, ...]]) -> int:
 def us_per_tick(
     run: Callable[..., object], arguments: Callable[[], tuple[Any, ...]], n_ticks: int, rounds: int
 ) -> float:
-    """Least time over some rounds."""
+    """Least time per tick over several rounds; `arguments` makes new arguments for each."""
     least_s = np.inf
     for _ in range(rounds):
-        given = arguments()
+        prepared = arguments()
         began_s = time.perf_counter()
-        run(*given)
+        run(*prepared)
         least_s = min(least_s, time.perf_counter() - began_s)
     return float(least_s) * 1e6 / n_ticks
 
@@ -120,44 +122,44 @@ def bench_kernel(benchmark: Any) -> None:
 @pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")
 def bench_twin(benchmark: Any) -> None:
     ticks = messages(scales().grams[:, :120])
-    one_by_one = flat(ticks)
+    sequence = flat(ticks)
     benchmark.extra_info["seconds"] = 2.0
-    benchmark.pedantic(lambda: reference.follow(one_by_one, N_PLATES, PERIOD_NS, LIMITS), rounds=1)
+    benchmark.pedantic(lambda: reference.follow(sequence, N_PLATES, PERIOD_NS, LIMITS), rounds=1)
 
 
 @pytest.mark.parametrize("window", [24, 192])
 @pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")
 def bench_bottleneck(benchmark: Any, window: int) -> None:
-    """Moving median and variance, from which a step detector still has to be made."""
+    """Moving median and variance, without the step detector that would have to be built on them."""
     bottleneck = pytest.importorskip("bottleneck")
     grams = np.ascontiguousarray(scales().grams)
 
     def run(grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return bottleneck.move_median(grams, window, axis=1), bottleneck.move_var(grams, window, axis=1)
 
-    # The same steps show in both: the medians of the two ends differ where the kernel found a change.
+    # Both find the same steps: the medians at start and end differ on plates where the kernel found a change.
     median, _ = run(grams)
     changed = np.flatnonzero(np.abs(np.nanmedian(grams[:, -24:], axis=1) - median[:, max(window, 60) - 1]) > 50.0)
     ticks = messages(grams)
-    one = Kernel()
+    monitor = Kernel()
     found: Counter[int] = Counter()
     for tick in ticks:
-        n = one.feed(tick)
-        found.update(one.found.changes[:n, 0].tolist())
+        n = monitor.feed(tick)
+        found.update(monitor.found.changes[:n, 0].tolist())
     assert set(changed.tolist()) <= set(found)
     assert len(changed) >= 10
-    # Single precision is quicker for the short window, double for none: each gets what suits it.
+    # The faster precision counts, so that bottleneck is not slowed down by a conversion.
     per_type = {dtype: grams.astype(dtype) for dtype in (np.float64, np.float32)}
-    theirs_us = min(us_per_tick(run, lambda g=g: (g,), grams.shape[1], 3) for g in per_type.values())
-    ours_us = us_per_tick(feed, lambda: settled(ticks)[0], (len(ticks) - SETTLING) * SAMPLES, 50)
+    bottleneck_us = min(us_per_tick(run, lambda g=g: (g,), grams.shape[1], 3) for g in per_type.values())
+    kernel_us = us_per_tick(feed, lambda: settled(ticks)[0], (len(ticks) - SETTLING) * SAMPLES, 50)
     benchmark(run, grams)
-    benchmark.extra_info["us_per_tick_of_400"] = theirs_us
-    benchmark.extra_info["times_bottleneck"] = theirs_us / ours_us
+    benchmark.extra_info["us_per_tick_of_400"] = bottleneck_us
+    benchmark.extra_info["times_bottleneck"] = bottleneck_us / kernel_us
 
 
 @pytest.mark.benchmark(group="shelves: ten seconds of 400 plates")
 def bench_numpy_rolling(benchmark: Any) -> None:
-    """Rolling mean and variance by sliding windows, the shortest NumPy form."""
+    """Rolling mean and variance over sliding windows, in the shortest NumPy form."""
     grams = np.ascontiguousarray(scales().grams)
 
     def run() -> np.ndarray:
@@ -169,7 +171,7 @@ def bench_numpy_rolling(benchmark: Any) -> None:
 
 @pytest.mark.benchmark(group="shelves: a monitor's step, 0.2 s of 400 plates")
 def bench_monitor(benchmark: Any) -> None:
-    """The whole stage, with Python objects for messages and events made from changes."""
+    """The whole stage, including Python objects for messages and the events made from changes."""
     readings = scales().readings()
     by_tick: dict[int, list[ShelfReading]] = {}
     for reading in readings:

@@ -21,6 +21,7 @@ N_POINTS = 16 * 17  # 16 people of 17 joints.
 
 
 def ring(n_views: int) -> Rig:
+    """Cameras in a circle of 5 m radius, all aimed at its middle."""
     world = np.empty((n_views, 3, 4))
     for view in range(n_views):
         angle = 2 * np.pi * view / n_views + 0.1
@@ -36,6 +37,8 @@ def ring(n_views: int) -> Rig:
 
 
 class Scene:
+    """Random points in the middle of a ring of cameras, and their noisy projections."""
+
     def __init__(self, n_views: int) -> None:
         rng = np.random.default_rng(n_views)
         self.rig = ring(n_views)
@@ -45,6 +48,7 @@ class Scene:
         self.points_m, self.status = np.empty((N_POINTS, 3)), np.empty(N_POINTS, np.int8)
 
     def kernel(self) -> np.ndarray:
+        """Triangulate with the kernel; (n_points, 3)."""
         triangulation.triangulate(self.rig.camera_from_world, self.points, self.points_m, self.status)
         return self.points_m
 
@@ -66,7 +70,7 @@ def test_numpy_svd(scene, benchmark):
 
 
 def test_numpy_normal_equations(scene, benchmark):
-    # Another weighting of the same equations: near the kernel's answer, not equal to it.
+    # The same equations with other weights: near the kernel's answer, not equal to it.
     answer = reference.triangulate_normal_equations(scene.rig.camera_from_world, scene.points)
     assert_allclose(scene.kernel(), answer, atol=2e-2)
     benchmark.group = f"linear, {N_POINTS} points, {scene.rig.n_views} views"
@@ -75,10 +79,10 @@ def test_numpy_normal_equations(scene, benchmark):
 
 def test_opencv_two_views(benchmark):
     scene = Scene(2)
-    one, other = scene.rig.camera_from_world
+    first, second = scene.rig.camera_from_world
 
     def opencv() -> np.ndarray:
-        return cv2.triangulatePoints(one, other, scene.points[0], scene.points[1])
+        return cv2.triangulatePoints(first, second, scene.points[0], scene.points[1])
 
     answer = opencv()
     assert_allclose(scene.kernel(), (answer[:3] / answer[3]).T, atol=1e-6)
@@ -95,25 +99,26 @@ def robust_twin(scene: Scene, wrong: np.ndarray) -> np.ndarray:
         c = np.einsum("vij,nj->vni", p[:, :, :3], q) + p[:, None, :, 3]
         depth = np.maximum(c[..., 2], 1e-3)
         uv = c[..., :2] / depth[..., None]
-        off = z - uv
-        share = 1 / (1 + (off**2).sum(axis=-1) / sd**2 / (9 * widening**2)) ** 2
+        innovation = z - uv
+        weight = 1 / (1 + (innovation**2).sum(axis=-1) / sd**2 / (9 * widening**2)) ** 2
         jacobian = (p[:, None, :2, :3] - uv[..., None] * p[:, None, 2:, :3]) / depth[..., None, None]
-        information = np.einsum("vn,vnki,vnkj->nij", share, jacobian, jacobian)
-        q = q + np.linalg.solve(information, np.einsum("vn,vnki,vnk->ni", share, jacobian, off)[..., None])[..., 0]
+        information = np.einsum("vn,vnki,vnkj->nij", weight, jacobian, jacobian)
+        gradient = np.einsum("vn,vnki,vnk->ni", weight, jacobian, innovation)
+        q = q + np.linalg.solve(information, gradient[..., None])[..., 0]
         widening = max(widening * shrink, 1.0)
     return q
 
 
-@pytest.mark.parametrize("who", ["triangulate", "numpy twin"])
-def test_robust(who, benchmark):
+@pytest.mark.parametrize("implementation", ["triangulate", "numpy twin"])
+def test_robust(implementation, benchmark):
     scene = Scene(6)
     pixels = scene.pixels.copy()
     rng = np.random.default_rng(1)
     pixels[rng.integers(6, size=N_POINTS), range(N_POINTS)] += 100.0
     wrong = np.ascontiguousarray(scene.rig.normalise(pixels).transpose(0, 2, 1))
     assert_allclose(triangulate(scene.rig, pixels).points_m, robust_twin(scene, wrong), atol=1e-4)
-    benchmark.group = f"robust, {N_POINTS} points, 6 views of which one is wrong"
-    if who == "triangulate":
+    benchmark.group = f"robust, {N_POINTS} points, 6 views, one of them wrong"
+    if implementation == "triangulate":
         benchmark(triangulate, scene.rig, pixels)
     else:
         benchmark(robust_twin, scene, wrong)

@@ -99,7 +99,7 @@ def test_normalised_error_with_the_true_covariance_is_three(accuracy):
     covs = np.broadcast_to(cov, (20_000, 3, 3))
     np.testing.assert_allclose(accuracy.normalised_error_sq(error[:5], covs[:5]), by_hand)
     assert accuracy.normalised_error_sq(error, covs).mean() == pytest.approx(3.0, abs=0.08)
-    # One deviation for all directions: three if the error is isotropic, less if it is flat.
+    # The deviation along the worst direction instead: three if the error is isotropic, less if it is flat.
     ball = random.normal(0.0, 0.02, (20_000, 3))
     flat = ball * [1.0, 0.1, 0.1]
     wrist_figures = accuracy._wrist_figures

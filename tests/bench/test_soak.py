@@ -1,4 +1,4 @@
-"""An hour's quarter in a shop, compressed: the tables of an engine stay as large as the shop is full."""
+"""A short soak: the tables of an engine grow with the people in the shop, not with time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def bench() -> ModuleType:
 def test_tables_do_not_grow(bench):
     store = bench.shop()
     block = bench.make_block(store, seed=1, minutes=0.9, shoppers=3)
-    # Some ten rounds: four people come and go in each.
+    # Ten rounds, in each of which four people come and go.
     hours = 10 * block.length_ns / 3.6e12
     stretches = bench.soak([block], store, hours, hours / 9.5)
     last = stretches[-1]
@@ -27,7 +27,7 @@ def test_tables_do_not_grow(bench):
     assert receipts == 10 * block.n_visits
     allowed = bench.HISTORY + bench.BOUNDED
     assert [name for name in bench.growing(stretches[:-1]) if not name.startswith(allowed)] == []
-    # The walk sees what it is meant to see.
+    # The walk reaches the journal.
     assert last.tables["_billing.journal._transfers"] > 10
 
 
