@@ -132,8 +132,8 @@ def served(folder: Path) -> Unit:
     return Unit(
         len(store.cameras), len(store.plates), inside_s / seconds, used_s / wall_s, status["busy_s"] / seconds,
         status["step_us"]["p50"], status["step_us"]["p99"], largest["memory_bytes"] / 1e6,
-        largest["snapshot_bytes"] / 1e6, 1e3 * largest["snapshot_stall_s"], *sent(recording, seconds), size / 1e3 / seconds,
-        n_rows / len(billed), n_goods / len(billed), evidence_bytes / 1e3 / len(billed),
+        largest["snapshot_bytes"] / 1e6, 1e3 * largest["snapshot_stall_s"], *sent(recording, seconds),
+        size / 1e3 / seconds, n_rows / len(billed), n_goods / len(billed), evidence_bytes / 1e3 / len(billed),
     )  # fmt: skip
 
 
