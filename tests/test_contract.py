@@ -341,11 +341,13 @@ def test_all_faults_of_a_folder_at_once(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    assert "want a store folder, got nothing" in faults_of(lambda: Store.load(tmp_path / "nothing"))[0]
+    assert "nothing does not exist; pass a store folder" in faults_of(lambda: Store.load(tmp_path / "nothing"))[0]
     (tmp_path / "file").write_text("")
-    assert "want a store folder, got a file" in faults_of(lambda: Store.load(tmp_path / "file"))[0]
+    assert "file is a file; pass a store folder" in faults_of(lambda: Store.load(tmp_path / "file"))[0]
+    (tmp_path / "empty").mkdir()
+    assert "empty is not a store folder" in faults_of(lambda: Store.load(tmp_path / "empty"))[0]
     for name in ("nothing", "file"):
-        with pytest.raises(RecordingError, match="want a recording's folder"):
+        with pytest.raises(RecordingError, match="pass the folder of a recording"):
             Recording(tmp_path / name)
 
 

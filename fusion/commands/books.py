@@ -20,6 +20,16 @@ def load_store(path_or_name: str) -> Store:
     return Store.load(store_folder(path_or_name))
 
 
+def require_books(ledger: str) -> None:
+    """Raise LedgerError where the books are a file that does not exist."""
+    from pathlib import Path
+
+    from fusion.errors import LedgerError
+
+    if "://" not in ledger and not Path(ledger).exists():
+        raise LedgerError(f"{ledger}: the books do not exist; `fusion run` and `fusion serve` create them")
+
+
 def open_ledger(arguments: argparse.Namespace) -> Ledger:
     """The books that a command names; they must exist.
 
@@ -29,13 +39,9 @@ def open_ledger(arguments: argparse.Namespace) -> Ledger:
     Raises:
         LedgerError: the books are a file that does not exist.
     """
-    from pathlib import Path
-
-    from fusion.errors import LedgerError
     from fusion.money.ledger import Ledger
 
-    if "://" not in arguments.ledger and not Path(arguments.ledger).exists():
-        raise LedgerError(f"{arguments.ledger}: the books do not exist; `fusion run` and `fusion serve` begin them")
+    require_books(arguments.ledger)
     return Ledger.open(arguments.ledger, load_store(arguments.store), vault=arguments.vault)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.commands.books import load_store, open_ledger
@@ -47,7 +48,10 @@ def _replay(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from fusion.chain.replays import replay_many, table
+    from fusion.errors import ConfigError
 
+    if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
+        raise ConfigError(f"--out {arguments.out} is a file; pass a folder")
     outcomes = []
     replays = replay_many(
         arguments.recordings, arguments.out, workers=arguments.workers, cluster=arguments.cluster
@@ -83,8 +87,6 @@ class _Shipment:
 
 @contextmanager
 def _shipment(arguments: argparse.Namespace) -> Iterator[_Shipment]:
-    from pathlib import Path
-
     from fusion.chain.book import ChainBook
     from fusion.chain.streams import sources_of
     from fusion.errors import ConfigError, LedgerError

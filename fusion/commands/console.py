@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusion.commands.books import load_store, open_ledger
+from fusion.commands.books import load_store, open_ledger, require_books
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
     users = Users(path)
     if arguments.add_user:
         return _add_user(users, arguments.add_user, store)
+    require_books(arguments.ledger)
     if not len(users):
         raise FusionError(f"{path} names no user; add one with --add-user NAME")
     if arguments.host not in ("127.0.0.1", "localhost", "::1") and not arguments.certificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -67,8 +68,16 @@ def _dispatch(words: Sequence[str]) -> int:
         # A file or folder that cannot be read or written; without a name it is something else, such as a closed pipe.
         if error.filename is None:
             raise
-        print(f"fusion {arguments.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"fusion {arguments.command}: cannot use {error.filename}: {_cause(error)}", file=sys.stderr)
         return FAILED
+
+
+def _cause(error: OSError) -> str:
+    """The cause in words; where a folder on the way is missing, that folder."""
+    folder = os.path.dirname(os.fspath(error.filename)) if isinstance(error, FileNotFoundError) else ""
+    if folder and not os.path.isdir(folder):
+        return f"the folder {folder} does not exist; create it first"
+    return str(error.strerror).lower()
 
 
 def _name(words: Sequence[str]) -> str:

@@ -64,6 +64,15 @@ class CommandGroup:
     commands: tuple[Command, ...]
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """The parser of one command. Its errors do not repeat the usage, which may be ten lines long."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2, the error and where to read more."""
+        stop = "" if message.endswith((".", "?")) else "."
+        self.exit(FAILED, f"{self.prog}: {message}{stop} `{self.prog} --help` shows how it is used\n")
+
+
 class Program(argparse.ArgumentParser):
     """The parser of `fusion COMMAND ...`, with suggestions for misspelt commands and options."""
 
@@ -76,9 +85,7 @@ class Program(argparse.ArgumentParser):
         )
         self._groups = groups
         self.add_argument("--version", action="version", version=f"fusion {fusion.__version__}")
-        commands = self.add_subparsers(
-            prog="fusion", dest="command", metavar="COMMAND", parser_class=argparse.ArgumentParser
-        )
+        commands = self.add_subparsers(prog="fusion", dest="command", metavar="COMMAND", parser_class=_CommandParser)
         self._parsers: dict[str, argparse.ArgumentParser] = {}
         for command in (command for group in groups for command in group.commands):
             parser = commands.add_parser(
@@ -111,7 +118,8 @@ class Program(argparse.ArgumentParser):
         """The parsed arguments. Exits with code 2 and a suggestion where a command or an option is unknown."""
         name = argv[0] if argv else ""
         if name and not name.startswith("-") and name not in self._parsers:
-            self.error(f"unknown command {name!r}{_suggestion(name, self._parsers)} `fusion --help` lists all")
+            known = _suggestion(name, self._parsers)
+            self.exit(FAILED, f"fusion: unknown command {name!r}{known} `fusion --help` lists all\n")
         arguments, unknown = self.parse_known_args(argv)
         if unknown:
             self._refuse(self._parsers.get(arguments.command, self), unknown)
@@ -139,5 +147,7 @@ def _option_strings(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _suggestion(word: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    # Dashes are no likeness: without them `--bogus` resembles no option.
+    names = {name.lstrip("-"): name for name in known}
+    close = difflib.get_close_matches(word.lstrip("-"), list(names), n=1, cutoff=0.6)
+    return f"; did you mean {names[close[0]]!r}?" if close else "."

@@ -74,12 +74,21 @@ def _fault(arguments: argparse.Namespace) -> str | None:
     """What is wrong with the options together."""
     if arguments.recording and arguments.store:
         return "--store simulates and RECORDING replays; pass one of them"
+    if arguments.out.exists() and not arguments.out.is_dir():
+        return f"--out {arguments.out} is a file; pass a folder"
+    if arguments.smtp and not arguments.smtp.rpartition(":")[2].isdecimal():
+        return f"--smtp {arguments.smtp} has no port; pass HOST:PORT, such as localhost:25"
     if arguments.minutes is not None and arguments.minutes <= 0:
         return "--minutes must be above 0"
     if arguments.shoppers is not None and arguments.shoppers < 0:
         return "--shoppers must be at least 0"
+    return _live_fault(arguments)
+
+
+def _live_fault(arguments: argparse.Namespace) -> str | None:
+    """What is wrong with the options of a live store together."""
     if arguments.mqtt and (arguments.recording or not arguments.store):
-        return "--mqtt needs --store and no RECORDING"
+        return "--mqtt runs a live store; pass its folder with --store, and no RECORDING"
     if arguments.mqtt and (arguments.realtime or arguments.minutes is not None or arguments.shoppers is not None):
         return "--mqtt runs at the pace of the sensors; leave out --realtime, --minutes and --shoppers"
     if not arguments.mqtt and (arguments.record or arguments.code_key or arguments.staff_list):

@@ -47,8 +47,14 @@ class Recording:
         """
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            got = "a file" if self.folder.exists() else "nothing"
-            raise RecordingError(f"{self.folder}: want a recording's folder, got {got}")
+            state = "is a file" if self.folder.exists() else "does not exist"
+            raise RecordingError(f"{self.folder} {state}; pass the folder of a recording")
+        if not (self.folder / "store").exists():
+            if (self.folder / "store.toml").exists():
+                raise RecordingError(
+                    f"{self.folder} is a store folder, not a recording; `fusion run --store {self.folder}` simulates it"
+                )
+            raise RecordingError(f"{self.folder} has no folder store/, so it is not a recording; pass another folder")
         faults = self._line_faults("gate.jsonl", parse_gate_line) + self._line_faults("items.jsonl", parse_item_line)
         weights = {"time": "int64", "plate": "string", "samples": "list<float32>"}
         self._weights = Stream(self.folder, "weights", weights)

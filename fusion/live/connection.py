@@ -75,18 +75,18 @@ class Broker:
         Raises:
             ConfigError: the address is none of these, or contains a password, which a list of processes would show.
         """
-        wanted = "want HOST:PORT, mqtt://USER@HOST:PORT or mqtts://..."
+        wanted = "pass HOST:PORT, mqtt://USER@HOST:PORT or mqtts://USER@HOST:PORT"
         try:
             url = urlsplit(address if "://" in address else f"mqtt://{address}")
             host, port = url.hostname, url.port
         except ValueError:
-            raise ConfigError(f"broker: {wanted}") from None
+            raise ConfigError(f"the broker's address cannot be read; {wanted}") from None
         if url.password is not None:
             raise ConfigError("broker: want no password in the address; pass it separately")
         if url.scheme not in ("mqtt", "mqtts") or not host or port == 0 or url.path.strip("/") or url.query:
-            raise ConfigError(f"broker: {wanted}, got {address!r}")
+            raise ConfigError(f"{address!r} is not a broker's address; {wanted}")
         if ca is not None and not Path(ca).is_file():
-            raise ConfigError(f"{ca}: want a file of certificates, got nothing")
+            raise ConfigError(f"{ca} does not exist; pass a file of certificate authorities in PEM")
         tls = url.scheme == "mqtts"
         username = None if url.username is None else unquote(url.username)
         return cls(host, port or (8883 if tls else 1883), tls, username, password, None if ca is None else Path(ca))

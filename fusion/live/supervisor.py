@@ -165,7 +165,7 @@ class Supervisor:
         self._chain = Chain.load(path)
         serving = self._chain.serving
         if serving is None:
-            raise ConfigError(f"{self._path.name}: want a section [serve], got none")
+            raise ConfigError(f"{self._path} has no section [serve]; add one, as docs/chain.md describes it")
         self._serving: Serving = serving
         self._stores = {config.store.id: _Store(config) for config in self._configs()}
         self._lock = threading.RLock()

@@ -75,7 +75,7 @@ def open_database(where: str | os.PathLike[str], store: str, vault: str | os.Pat
     text = os.fspath(where)
     if text.startswith(("postgresql://", "postgres://")):
         if vault is None:
-            raise LedgerError("books in PostgreSQL want a separate file for the vault (vault=path), got none")
+            raise LedgerError("books in PostgreSQL need a file for the vault; pass --vault FILE (Python: vault=path)")
         return PostgresDatabase(text, store, Path(vault))
     if vault is not None:
         raise LedgerError("books in SQLite want no file for the vault, since they hold it themselves, got one")

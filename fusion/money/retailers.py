@@ -6,7 +6,6 @@ Each store has books of its own; nothing here moves money between them.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from fusion.errors import ConfigError, LedgerError
 from fusion.money.ledger import Ledger
 from fusion.store.models import Store
+from fusion.store.toml_files import read_toml
 from fusion.store.values import Identifier, StrictModel, validation_faults
 
 
@@ -102,10 +102,11 @@ class Chain:
             ConfigError: with every fault of every file.
         """
         path = Path(path)
+        tables = read_toml(path, "a chain.toml, as docs/chain.md describes it")
+        if "retailer" not in tables and "floor" in tables:
+            raise ConfigError(f"{path} describes a store; pass a chain.toml, as docs/chain.md describes it")
         try:
-            chain = _ChainToml.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path.name}: want TOML, got: {error}") from None
+            chain = _ChainToml.model_validate(tables)
         except ValidationError as error:
             raise ConfigError(list(validation_faults(error, f"{path.name}: "))) from None
         faults: list[str] = []

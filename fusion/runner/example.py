@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -13,6 +12,7 @@ from pydantic import Field, ValidationError
 from fusion.errors import ConfigError
 from fusion.simulation import Scenario
 from fusion.store.models import Store
+from fusion.store.toml_files import read_toml
 from fusion.store.values import StrictModel, validation_faults
 
 EXAMPLE_FILE = "example.toml"
@@ -44,9 +44,7 @@ class Example(StrictModel):
         """Read example.toml of a store folder. Raises ConfigError with every fault."""
         path = folder / EXAMPLE_FILE
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path}: want TOML, got: {error}") from None
+            return cls.model_validate(read_toml(path, "a store folder with this file"))
         except ValidationError as error:
             raise ConfigError(list(validation_faults(error, f"{path}: "))) from None
 

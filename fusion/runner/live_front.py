@@ -126,5 +126,7 @@ class LiveFront(Front):
 def _text(path: Path, content: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FusionError(f"{path}: want {content}, got: {type(error).__name__}") from None
+    except OSError as error:
+        raise FusionError(f"{path} cannot be read ({error.strerror}); pass a file with {content}") from None
+    except UnicodeDecodeError:
+        raise FusionError(f"{path} is not UTF-8 text; pass a file with {content}") from None

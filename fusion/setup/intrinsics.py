@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from fusion.errors import ConfigError
 from fusion.files.cameras import load_calibration
 from fusion.store.models import Camera
+from fusion.store.toml_files import read_toml
 from fusion.store.values import validation_faults
 
 
@@ -28,10 +28,7 @@ def load_intrinsics(path: str | Path) -> tuple[Camera, ...]:
     path = Path(path)
     if path.suffix != ".toml":
         return load_calibration(path)
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: want TOML, got: {error}") from None
+    tables = read_toml(path, "a cameras.toml or another file of calibrated cameras")
     cameras: list[Camera] = []
     faults: list[str] = []
     for key, table in tables.items():

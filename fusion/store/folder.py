@@ -20,6 +20,8 @@ from fusion.store.values import StrictModel, validation_faults
 
 # A plate may hang over the edge of the floor by this much: floors are measured to some centimetres.
 PLATE_MARGIN_M = 0.05
+# Without any of these, a folder is no store; without one of them, its store is incomplete.
+_REQUIRED = ("store.toml", "cameras.toml", "plates.csv", "products.csv", "planogram.csv")
 
 _Model = TypeVar("_Model", bound=StrictModel)
 
@@ -34,9 +36,14 @@ class _Row(NamedTuple, Generic[_Model]):
 def read_store(folder: Path) -> Store:
     """Read a store folder; see `Store.load`."""
     if not folder.exists():
-        raise ConfigError(f"{folder}: want a store folder, got nothing: `fusion init` writes one to start from")
+        raise ConfigError(f"{folder} does not exist; pass a store folder (`fusion init {folder}` writes one)")
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: want a store folder, got a file")
+        raise ConfigError(f"{folder} is a file; pass a store folder")
+    if not any((folder / name).exists() for name in _REQUIRED):
+        raise ConfigError(
+            f"{folder} is not a store folder, since it has none of {', '.join(_REQUIRED)};"
+            f" pass another folder, or run `fusion init {folder}`"
+        )
     files = _Files(folder)
     settings = files.model("store.toml", StoreSettings)
     cameras = _cameras(files)

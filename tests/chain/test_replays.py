@@ -86,7 +86,7 @@ def test_the_command_continues_past_recordings_that_fail(recordings, alone, tmp_
     assert lines[4].startswith("| shop2/monday | ")
     faults = "\n".join(lines[6:])
     assert "shop9/monday: " in faults and "weights.parquet" in faults
-    assert f"shop8/monday: {missing}: want a recording's folder, got nothing" in faults
+    assert f"shop8/monday: {missing} does not exist; pass the folder of a recording" in faults
     assert tasks.results(out / "shop2") == {
         name.partition("/")[2]: data for name, data in alone.items() if name.startswith("shop2/")
     }

@@ -75,7 +75,9 @@ def test_help_loads_nothing_heavy() -> None:
         (("zzzz",), "unknown command 'zzzz'. `fusion --help` lists all"),
         (("check", "--jsn", "x"), "unknown option --jsn; did you mean '--json'?"),
         (("check", "x", "y"), "unexpected argument 'y'"),
-        (("check",), "the following arguments are required: path"),
+        (("check", "--bogus", "x"), "unknown option --bogus. `fusion check --help` shows how it is used"),
+        (("check",), "the following arguments are required: path. `fusion check --help` shows how it is used"),
+        (("run", "--minutes", "x"), "argument --minutes: invalid float value: 'x'"),
     ],
 )
 def test_wrong_usage_gets_a_suggestion(
@@ -83,7 +85,7 @@ def test_wrong_usage_gets_a_suggestion(
 ) -> None:
     assert exit_of(*arguments) == 2
     out, err = capsys.readouterr()
-    assert message in err and not out
+    assert message in err and err.count("\n") == 1 and not out
 
 
 def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +97,45 @@ def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert main(["check", "amazon_go", "--svg", str(tmp_path / "file" / "x.svg")]) == 2
-    assert capsys.readouterr().err == f"fusion check: {tmp_path / 'file' / 'x.svg'}: Not a directory\n"
+    assert capsys.readouterr().err == f"fusion check: cannot use {tmp_path / 'file' / 'x.svg'}: not a directory\n"
+    missing = tmp_path / "none"
+    assert main(["check", "amazon_go", "--svg", str(missing / "x.svg")]) == 2
+    assert f"the folder {missing} does not exist; create it first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("serve", "none"), "none does not exist; pass a chain.toml"),
+        (("serve", "empty"), "empty is a folder; pass a chain.toml"),
+        (("serve", "file"), "file is not valid TOML: "),
+        (("run", "empty"), "empty has no folder store/, so it is not a recording"),
+        (("run", "store"), "store is a store folder, not a recording; `fusion run --store store` simulates it"),
+        (("run", "none"), "none does not exist; pass the folder of a recording"),
+        (("run", "--store", "none"), "none does not exist; pass a store folder (`fusion init none` writes one)"),
+        (("run", "--store", "empty"), "empty is not a store folder, since it has none of store.toml, "),
+        (("run", "--out", "file"), "--out file is a file; pass a folder"),
+        (("run", "--smtp", "mail"), "--smtp mail has no port; pass HOST:PORT"),
+        (("replay", "store", "--out", "file"), "--out file is a file; pass a folder"),
+        (("verify", "store", "none"), "none: the books do not exist; `fusion run` and `fusion serve` create them"),
+        (("console", "store", "--ledger", "none"), "none: the books do not exist"),
+    ],
+)
+def test_an_input_that_cannot_be_used_is_named_with_what_to_do(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "store"]) == 0
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("not a table")
+    capsys.readouterr()
+    assert main(list(arguments)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"fusion {arguments[0]}: ") and message in err and err.count("\n") == 1 and "Errno" not in err
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash")

@@ -553,9 +553,9 @@ def test_three_terminals(shop: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "wanted"),
     [
-        (["--mqtt", "x"], "--mqtt needs --store"),
+        (["--mqtt", "x"], "pass its folder with --store"),
         (["--mqtt", "mqtt://me:secret@x", "--store", "STORE"], "want no password in the address"),
-        (["--mqtt", "x", "--store", "STORE", "--mqtt-password-file", "none"], "none: want the broker's password"),
+        (["--mqtt", "x", "--store", "STORE", "--mqtt-password-file", "none"], "none cannot be read (No such file"),
     ],
 )
 def test_mistakes_are_reported_in_a_line(args: list[str], wanted: str, tmp_path: Path) -> None:

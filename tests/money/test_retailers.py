@@ -67,5 +67,13 @@ def test_faults_of_a_chain_are_reported_together(chain: Path) -> None:
     chain.write_text(CHAIN.replace("fee_share = 5.0", "fee_share = 5.0\nfee_monthly = 1\ntypo = 2"))
     with pytest.raises(ConfigError, match="typo"):
         Chain.load(chain)
-    with pytest.raises(ConfigError, match="want TOML"):
+    with pytest.raises(ConfigError, match=r"none.toml does not exist; pass a chain.toml"):
         Chain.load(chain.parent / "none.toml")
+    with pytest.raises(ConfigError, match=r"is a folder; pass a chain.toml"):
+        Chain.load(chain.parent)
+    chain.write_text("retailer = [")
+    with pytest.raises(ConfigError, match=r"chain.toml is not valid TOML: .*"):
+        Chain.load(chain)
+    chain.write_text("floor = []")
+    with pytest.raises(ConfigError, match=r"describes a store; pass a chain.toml"):
+        Chain.load(chain)

@@ -402,7 +402,7 @@ def test_intrinsics_need_no_poses(store, tmp_path):
     with pytest.raises(ConfigError, match=r"\[a\] distortions: missing"):
         load_intrinsics(path)
     path.write_text("[a\n")
-    with pytest.raises(ConfigError, match="want TOML"):
+    with pytest.raises(ConfigError, match="is not valid TOML"):
         load_intrinsics(path)
 
 

@@ -1,0 +1,31 @@
+"""Reads a TOML file, or says in one sentence why it cannot be read."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from fusion.errors import ConfigError
+
+
+def read_toml(path: Path, purpose: str) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Args:
+        path: the file; a byte-order mark is skipped.
+        purpose: what to pass in its place, such as `a cameras.toml`; ends the message about a path that is no file.
+
+    Raises:
+        ConfigError: the file does not exist, is a folder, cannot be read, or is not valid TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; pass {purpose}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; pass {purpose}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
