@@ -39,7 +39,7 @@ class ReasonKind(StrEnum):
     PERSON_UNCERTAIN = "person_uncertain"  # who moved this load (plate, delta_g, probability)
     GOODS_UNCERTAIN = "goods_uncertain"  # what this load was (plate, delta_g, probability)
     EVENT_UNCERTAIN = "event_uncertain"  # either (plate, delta_g, probability)
-    CART_UNCERTAIN = "cart_uncertain"  # many small doubts (probability)
+    CART_UNCERTAIN = "cart_uncertain"  # the cart as a whole is below the limit (probability)
     RETURNED_MORE_THAN_TAKEN = "returned_more_than_taken"  # (gtin, quantity)
     PLATE_NOT_REPORTING = "plate_not_reporting"  # a hand was in the space above it (plate)
     HAND_OVER_AMBIGUOUS = "hand_over_ambiguous"  # another visit put back what one of several had (gtin)

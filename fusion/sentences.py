@@ -26,7 +26,7 @@ _REASONS = {
     ReasonKind.GOODS_UNCERTAIN:
         "the product is uncertain at plate {plate}, {delta_g:+.0f} g: probability {probability:.2f}",
     ReasonKind.EVENT_UNCERTAIN: "uncertain at plate {plate}, {delta_g:+.0f} g: probability {probability:.2f}",
-    ReasonKind.CART_UNCERTAIN: "many small doubts: the cart is right with probability {probability:.2f}",
+    ReasonKind.CART_UNCERTAIN: "the cart as a whole is right with probability {probability:.2f}, below the limit",
     ReasonKind.RETURNED_MORE_THAN_TAKEN: "more was put back than taken: {product}",
     ReasonKind.PLATE_NOT_REPORTING: "may have taken from plate {plate}, which does not report",
     ReasonKind.HAND_OVER_AMBIGUOUS: "another visit put back {product}, which may be from this one",
