@@ -376,7 +376,7 @@ class Attributor:
                 log_line[product] += math.log(max(p, PROBABILITY_MIN))
             log_right += math.log(max(added.right, PROBABILITY_MIN))
             if added.right < CLEAR:
-                doubts.append((added.right, _reason(cluster, concerns)))
+                doubts.append((added.right, _reason(cluster, concerns, added.right)))
         short = [product for product, quantity in items.items() if quantity < 0]
         for product in short:
             reason = Reason(ReasonKind.RETURNED_MORE_THAN_TAKEN, gtin=gtins[product], quantity=-items[product])
@@ -440,11 +440,14 @@ class Attributor:
         return sorted(released, key=lambda belief: belief.event_id)
 
 
-def _reason(cluster: Cluster, concerns: NDArray[np.bool_]) -> Reason:
-    """Why a cluster makes a cart uncertain: its least clear event that concerns the cart, and what about it."""
+def _reason(cluster: Cluster, concerns: NDArray[np.bool_], right: float) -> Reason:
+    """Why a cluster makes a cart uncertain: its least clear event that concerns the cart, and what about it.
+
+    right: probability that the cluster's part of the cart is right; the reason where no single event stands out.
+    """
     worst = cluster.least_clear(concerns)
     if worst is None:
-        return Reason(ReasonKind.CART_UNCERTAIN)
+        return Reason(ReasonKind.CART_UNCERTAIN, probability=right)
     kind = ReasonKind.PERSON_UNCERTAIN if worst.person_unclear else ReasonKind.GOODS_UNCERTAIN
     opened = worst.event
     return Reason(kind, plate=opened.plate, delta_g=opened.total_g, probability=worst.probability)
