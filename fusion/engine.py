@@ -19,7 +19,7 @@ from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateState
 from fusion.goods.scales import ShelfMonitor
 from fusion.observations import EARLIEST_NS, LATEST_NS, Frame, GateScan, ItemSighting, Observation, ShelfReading
-from fusion.order import Reorder
+from fusion.order import SET_SPAN_NS, Reorder
 from fusion.people.arms import ArmHistory
 from fusion.people.health import CameraState
 from fusion.people.tracker import Tracker
@@ -30,8 +30,6 @@ from fusion.store.models import Store
 
 # A live message may arrive this much after its time; a recording can be replayed with its streams delayed.
 LATENESS_MAX_S = 2.0
-# Frames of different cameras make one set while they lie within this span; the contract asks for an output each 100 ms.
-SET_SPAN_NS = 100_000_000
 # A receipt waits this long after the last exit: a load that leaves a plate settles within 0.75 s of it.
 SETTLE_NS = 900_000_000
 # Later than any data time.

@@ -13,6 +13,8 @@ from fusion.observations import Frame, GateScan, ItemSighting, Observation, Shel
 _WITNESSES = 8
 # Bounds the run of a single fast sensor.
 _RUN_MAX = 1024
+# Frames of different cameras make one set while they lie within this span; the contract asks for an output each 100 ms.
+SET_SPAN_NS = 100_000_000
 _STREAM_NAMES = {Frame: "detections", ShelfReading: "weights", GateScan: "gate", ItemSighting: "items"}
 # Simultaneous observations come out in this order of kinds.
 _GATE_RANK, _FRAME_RANK, _READING_RANK, _ITEM_RANK = range(4)

@@ -42,8 +42,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 from scipy.stats import t as student
 
-from fusion.engine import SET_SPAN_NS
 from fusion.observations import Frame
+from fusion.order import SET_SPAN_NS
 from fusion.people.tracker import Tracker
 from fusion.results import People
 from fusion.simulation import Scenario, Simulation, body, demo_store

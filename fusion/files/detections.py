@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from fusion.errors import ConfigError, ShapeError
 from fusion.files.detection_formats import DetectionFile, Picture, pictures
 from fusion.files.joints import COCO17, boxes_to_layout, float_array, to_layout
+from fusion.files.streams import FAULTS_MAX
 from fusion.store.layouts import Layout
 
 __all__ = ["boxes_to_layout", "from_ultralytics", "load_detections", "to_layout"]
 
 # A day of one camera in COCO's form; JSON takes some ten times its size in memory.
 _FILE_BYTES_MAX = 512 << 20
-_FAULTS_MAX = 20
 
 
 def from_ultralytics(
@@ -94,10 +94,10 @@ def load_detections(path: str | Path, layout: Layout) -> dict[str, NDArray[np.fl
             if picture.name in found:
                 faults.append(f"{file.name}: want each picture once, got {picture.name!r} again")
             found[picture.name] = picture.keypoints
-        if len(faults) >= _FAULTS_MAX:
+        if len(faults) >= FAULTS_MAX:
             break
     if faults:
-        raise ConfigError(faults[:_FAULTS_MAX])
+        raise ConfigError(faults[:FAULTS_MAX])
     return found
 
 

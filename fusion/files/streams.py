@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Rows that are decoded at a time: some seconds of a large store, some megabytes.
 BATCH_ROWS = 4096
-# Faults that are reported of one stream; a file that is wrong throughout would fill the screen.
+# Faults that are reported of one stream or folder; a file that is wrong throughout would fill the screen.
 FAULTS_MAX = 20
 # What pyarrow raises over a damaged file: its own exceptions derive from ValueError, OSError or NotImplementedError.
 DAMAGE = (ValueError, OSError, NotImplementedError, KeyError, IndexError, OverflowError, MemoryError)

@@ -11,6 +11,7 @@ from fusion.live.clock import Clock
 from fusion.live.intake import BATCH_MAX, Intake, Refusals, fault_of
 from fusion.live.sources import Source
 
+# Characters of a failure that are kept; a longer text is cut.
 FAILURE_MAX = 500
 
 

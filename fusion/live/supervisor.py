@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from fusion.errors import ConfigError, FusionError, extra
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
-from fusion.live.metrics import HealthServer, prometheus_text
+from fusion.live.metrics import HealthServer
 from fusion.live.sources import check_source
 from fusion.live.worker import RESTART, work
 from fusion.money.retailers import Chain, Serving
@@ -478,10 +478,6 @@ class Supervisor:
             store["state"] in ("live", "ended") and not store["configuration_refused"] for store in stores.values()
         )
         return {"well": well, "stores": stores}
-
-    def metrics(self) -> bytes:
-        """The same for Prometheus, as /metrics gives it."""
-        return prometheus_text(self.health())
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -33,13 +33,13 @@ from fusion.errors import FusionError
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
 from fusion.live.loop import Control, StoreLoop
+from fusion.live.pump import FAILURE_MAX
 from fusion.store.models import Store
 
 STATUS_S = 0.5
 # The previous process may need this long for its last snapshot.
 LOCK_WAIT_S = 30.0
 JOIN_MAX_S = 20.0
-FAILURE_MAX = 500
 # Exit codes of a process: a store has failed; a store is to be started again with another layout.
 FAILED, RESTART = 3, 4
 

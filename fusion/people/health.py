@@ -16,6 +16,7 @@ from fusion._kernels import health as kernels
 from fusion._kernels.records import Detections, Matches
 from fusion.people.site import Site
 from fusion.people.tracks import Tracks
+from fusion.people.workspace import DEGREES_OF_FREEDOM
 from fusion.results import Warning as StoreWarning
 from fusion.results import WarningKind
 
@@ -27,8 +28,6 @@ VIEWS_PER_PERSON = 32
 VIEW_SD_M = 0.02
 # Standard deviation of a predicted body before the set's own views correct it, metres.
 PREDICTED_SD_M = 0.3
-# Degrees of freedom of these errors (Student-t): as heavy-tailed as the joints' own.
-DEGREES_OF_FREEDOM = 4.0
 # The other views place a body well where their answer is this certain in the view compared to them, metres.
 OTHERS_SD_MAX_M = 0.05
 # An unassigned detection this near to a person that the view should show, with all joints off by the same vector within

@@ -36,7 +36,7 @@ _BODY_SD_M = {
     "box_top": 0.08, "box_bottom": 0.12,
 }  # fmt: skip
 # Degrees of freedom of the measurement noise (Student-t): detectors' tails are heavy, and 4 is the usual choice
-# (Lange, Little, Taylor 1989).
+# (Lange, Little, Taylor 1989). The errors between views, from which the health of cameras follows, are as heavy-tailed.
 DEGREES_OF_FREEDOM = 4.0
 # How noisy the detector's joints are, against what is assumed, is learnt from the disagreement of views, from every
 # NOISE_EVERY-th track in turn. The assumption weighs as much as NOISE_PRIOR coordinates; what was learnt fades within

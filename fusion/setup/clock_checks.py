@@ -10,6 +10,7 @@ import numpy as np
 from fusion.errors import RecordingError
 from fusion.files.recordings import Recording
 from fusion.observations import Frame
+from fusion.order import SET_SPAN_NS
 from fusion.people.health import CameraState
 from fusion.results import WarningKind
 from fusion.sentences import sentence
@@ -23,8 +24,6 @@ CLOCK_MAX_S, CLOCK_REPORTED_S = 0.1, 0.02
 _STRETCHES = 60 // STRETCH_S
 # Warnings of the tracker that say something about a camera's calibration or detector.
 _CAMERA_FAULTS = (WarningKind.CAMERA_MOVED, WarningKind.CAMERA_MISSES_PEOPLE)
-# Frames of different cameras make one set while they lie within this span, as in the engine.
-_SET_SPAN_NS = 100_000_000
 
 
 def clock_findings(recording: Recording, busy: Counter[int]) -> Iterator[Finding]:
@@ -85,7 +84,7 @@ def _frame_sets(frames: Iterable[Frame], cameras: set[str]) -> Iterator[list[Fra
         if frame.camera not in cameras or frame.t_ns <= newest_ns.get(frame.camera, 0):
             continue
         newest_ns[frame.camera] = frame.t_ns
-        if current and (frame.camera in current or frame.t_ns - start_ns > _SET_SPAN_NS):
+        if current and (frame.camera in current or frame.t_ns - start_ns > SET_SPAN_NS):
             yield list(current.values())
             current = {}
         if not current:

@@ -143,7 +143,7 @@ class _Growth:
         """Place a camera; False where its detections do not fit the bodies that the others located."""
         best: _Fit | None = None
         for link in sorted(self._links(view), key=lambda link: -link.pair.worth)[:_PAIRS_TRIED]:
-            start = self._guess(view, link, bodies)
+            start = self._guess(link, bodies)
             if start is None:
                 continue
             fit = self._settle(view, start, bodies)
@@ -157,7 +157,7 @@ class _Growth:
         self._poses = with_poses(self._poses, np.array([view]), best.pose)
         return True
 
-    def _guess(self, view: int, link: _Link, bodies: Bodies) -> Poses | None:
+    def _guess(self, link: _Link, bodies: Bodies) -> Poses | None:
         """A pose from a pair, with the length that puts its people where the bodies are."""
         known, pair = link
         forwards = pair.first == known
