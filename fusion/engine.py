@@ -38,7 +38,13 @@ _ALWAYS_NS = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """State of a store's sensors at an instant, in the order of the store."""
+    """State of a store's sensors at an instant.
+
+    Attributes:
+        t_ns: the instant, in data time.
+        cameras: state of every camera, in the order of the store.
+        plates: state of every plate, in the order of the store.
+    """
 
     t_ns: int
     cameras: tuple[CameraState, ...]

@@ -130,7 +130,7 @@ class WarningKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Where everybody is at one instant. Arrays share their first axis, one row per person, and are read-only.
+    """Where all people are at one instant. Arrays share their first axis, one row per person, and are read-only.
 
     Attributes:
         t_ns: the instant.

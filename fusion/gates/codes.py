@@ -72,10 +72,10 @@ def private_key(path: Path) -> Ed25519PrivateKey:
         return key
     try:
         loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
-        raise FusionError(f"{path}: want an Ed25519 private key as PEM, got: {type(error).__name__}") from None
+    except (ValueError, TypeError):
+        raise FusionError(f"{path} is not an unencrypted private key in PEM; pass an Ed25519 private key") from None
     if not isinstance(loaded, Ed25519PrivateKey):
-        raise FusionError(f"{path}: want an Ed25519 private key, got one of another kind")
+        raise FusionError(f"{path} is a private key of another kind; pass an Ed25519 private key")
     return loaded
 
 
@@ -91,10 +91,12 @@ def public_key(path: Path) -> Ed25519PublicKey:
 
     try:
         loaded = serialization.load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError, TypeError) as error:
-        raise FusionError(f"{path}: want an Ed25519 public key as PEM, got: {type(error).__name__}") from None
+    except OSError as error:
+        raise FusionError(f"{path} cannot be read ({error.strerror}); pass an Ed25519 public key in PEM") from None
+    except (ValueError, TypeError):
+        raise FusionError(f"{path} is not a public key in PEM; pass an Ed25519 public key") from None
     if not isinstance(loaded, Ed25519PublicKey):
-        raise FusionError(f"{path}: want an Ed25519 public key, got one of another kind")
+        raise FusionError(f"{path} is a public key of another kind; pass an Ed25519 public key")
     return loaded
 
 

@@ -39,7 +39,11 @@ def open_sqlite(path: Path, content: str, schema: str = "", *, busy_max_s: float
         if not is_file:
             raise LedgerError(f"{path}: want a regular file to keep {content} in, got something else")
         connection = sqlite3.connect(path, timeout=busy_max_s, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.Error) as error:
+    except FileNotFoundError as error:
+        raise LedgerError(f"{path}: cannot be opened as {content}: its folder does not exist") from error
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be opened as {content}: {error.strerror}") from error
+    except sqlite3.Error as error:
         raise LedgerError(f"{path}: cannot be opened as {content}: {error}") from error
     try:
         run = connection.execute

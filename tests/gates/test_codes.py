@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gates.readers import KEY, SECOND_NS, T_NS, reason, request
 
 from fusion.errors import FusionError
-from fusion.gates.codes import CodeSigner, CodeVerifier, UsedCodes, private_key, qr_picture, read_qr
+from fusion.gates.codes import CodeSigner, CodeVerifier, UsedCodes, private_key, public_key, qr_picture, read_qr
 from fusion.gates.verifiers import Verified
 
 
@@ -120,3 +120,11 @@ def test_the_private_key_is_private(tmp_path: Path) -> None:
     (tmp_path / "other.pem").write_text("hello")
     with pytest.raises(FusionError, match="other"):
         private_key(tmp_path / "other.pem")
+
+
+def test_a_public_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FusionError, match=r"none\.pem cannot be read \(No such file or directory\); pass an Ed25519"):
+        public_key(tmp_path / "none.pem")
+    (tmp_path / "text.pem").write_text("key")
+    with pytest.raises(FusionError, match=r"text\.pem is not a public key in PEM; pass an Ed25519"):
+        public_key(tmp_path / "text.pem")
