@@ -56,12 +56,12 @@ def main() -> int:
     """Run the benchmark that the command line names; returns its exit code."""
     name, options = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     if name in ("-h", "--help"):
-        print(f"{__doc__}\n" + "\n".join(f"  {key:14} {one.question}" for key, one in BENCHMARKS.items()))
+        print(f"{__doc__}\n" + "\n".join(f"  {key:14} {benchmark.question}" for key, benchmark in BENCHMARKS.items()))
         return 0
     if name not in BENCHMARKS:
-        near = difflib.get_close_matches(name, BENCHMARKS, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        print(f"python -m bench: there is no benchmark {name!r}{hint}; `python -m bench` lists them", file=sys.stderr)
+        similar = difflib.get_close_matches(name, BENCHMARKS, n=1)
+        hint = f", did you mean {similar[0]!r}?" if similar else ""
+        print(f"python -m bench: no benchmark is named {name!r}{hint}; `python -m bench` lists them", file=sys.stderr)
         return 2
     benchmark = BENCHMARKS[name]
     if benchmark.pytest:

@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python -m bench figures --only cost_curve    one of cost_curve, accuracy, accuracy_people
     python -m bench figures --redraw                               draw earlier measurements again, in seconds
 
-Each set of figures is a NAME.json with the measurements, a NAME.md with tables and words, and plots as NAME*.svg. The
-benchmark that measures a set can do more than is published; `PUBLISHED` holds the options of the published run.
+Each set of figures is a NAME.json with the measurements, a NAME.md with tables and their explanation, and plots as
+NAME*.svg. `PUBLISHED` holds the benchmark behind each set and the options of the published run.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ PUBLISHED = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and draw the sets that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=sorted(PUBLISHED), nargs="+", default=list(PUBLISHED), help="only these sets")
     parser.add_argument("--redraw", action="store_true", help="measure nothing: draw from NAME.json")

@@ -146,11 +146,11 @@ def _receipts(measured: dict[str, Any]) -> Any:
         _interval(right, row["ours"]["settled_right"], row["ours"]["settled"], y, **ours)
         _interval(near, row["ours"]["settled_right"], row["ours"]["settled"], y, **ours)
         _interval(review, row["ours"]["review"], row["ours"]["visits"], y, **ours)
-        for axes, wanted in zip((near, review), row["wanted"]):
-            mark = {"label": "wanted"} if y == 0 else {}
-            axes.plot([100.0 * wanted] * 2, [y - 0.32, y + 0.32], color=_INK, linewidth=2.2, **mark)
+        for axes, target in zip((near, review), row["wanted"]):
+            mark = {"label": "target"} if y == 0 else {}
+            axes.plot([100.0 * target] * 2, [y - 0.32, y + 0.32], color=_INK, linewidth=2.2, **mark)
     right.set_title("settled receipts that are right, %")
-    near.set_title("the same, beside what is wanted")
+    near.set_title("the same, with the target")
     review.set_title("receipts that go to review, %")
     right.set_xlim(right=101.0)
     near.set_xlim(right=100.2)
@@ -262,7 +262,7 @@ _PEOPLE_PANELS: tuple[tuple[str, tuple[tuple[str, str, float], ...], float | Non
     ("identities, %", (("idf1", "IDF1", 1.0), ("mota", "MOTA", 1.0)), None),
     ("place on the floor, cm", (("position_median_m", "median", 100.0), ("position_p95_m", "p95", 100.0)), None),
     ("wrist in space, cm", (("wrist_median_m", "median", 100.0), ("wrist_p95_m", "p95", 100.0)), None),
-    ("honesty: NEES of wrists", (("nees_cov", "covariance", 1.0), ("nees_sd", "deviation", 1.0)), 3.0),
+    ("calibration: NEES of wrists", (("nees_cov", "covariance", 1.0), ("nees_sd", "deviation", 1.0)), 3.0),
 )
 DRAWN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "cost_curve": cost_curve,

@@ -547,7 +547,7 @@ def page(measured: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark of people from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one seed, the first 60 % of each run")
+    parser.add_argument("--quick", action="store_true", help="one seed, the first 60 %% of each run")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--case", default="", help="only cases whose name contains this")
     parser.add_argument("--out", type=Path, help="folder for table, plot and their figures as JSON")

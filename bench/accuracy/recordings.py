@@ -9,6 +9,7 @@ OpenPose), `cmc1` (boxes with appearance vectors of the Curtin data set), `nanos
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -200,6 +201,7 @@ SCORES = {"shelf": shelf_score, "cmc1": identities_score, "nanostore_visit": eve
 
 def main() -> int:
     """Score every recording that is there; returns 2 if the folder does not exist."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     data = Path(os.environ.get("FUSION_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
     if not data.is_dir():
         print(f"python -m bench recordings: {data} is not a folder; set FUSION_DATA to the recordings", file=sys.stderr)

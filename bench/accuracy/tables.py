@@ -100,7 +100,7 @@ def _number(value: float | None, digits: int) -> str:
 def markdown(measured: dict[str, Any]) -> str:
     """One row per case: the engine, the targets, and the plain method."""
     lines = [
-        "| scenario | at once | visits | settled right % | wanted | review % | wanted | any right % | plain: right % "
+        "| scenario | at once | visits | settled right % | target | review % | target | any right % | plain: right % "
         "| plain: review % |",
         "|---|" + "---|" * 9,
     ]

@@ -16,8 +16,8 @@ every tracker has to keep identities (IDF1 above 95 %) through the same five sec
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -218,7 +218,8 @@ def test_norfair(crowd, benchmark):
 
 def markdown(timings: dict[str, Any]) -> str:
     """A table of pytest-benchmark's JSON, each group sorted by median."""
-    lines = ["| task | who | least µs | median µs | over ours (median) | IDF1 % |", "|---|---|---|---|---|---|"]
+    heads = ("task", "implementation", "least µs", "median µs", "over ours (median)", "IDF1 %")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     groups: dict[str, list[dict[str, Any]]] = {}
     for timing in timings["benchmarks"]:
         groups.setdefault(timing["group"], []).append(timing)
@@ -237,9 +238,9 @@ def markdown(timings: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the benchmarks and write their table."""
-    if len(sys.argv) != 2:
-        raise SystemExit(f"usage: {sys.argv[0]} docs/figures/peers.md")
-    path = sys.argv[1]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", help="file for the table, e.g. docs/figures/peers.md")
+    path = parser.parse_args().path
     with tempfile.TemporaryDirectory() as folder:
         timings = Path(folder) / "timings.json"
         # CPU time, so that other programs on the machine have less influence.

@@ -7,7 +7,7 @@ The arguments are the numbers of cameras and people.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -30,10 +30,11 @@ STAGES = {
 
 def main() -> None:
     """Print the table for the numbers of cameras and people on the command line."""
-    if len(sys.argv) != 3:
-        raise SystemExit(f"usage: {sys.argv[0]} CAMERAS PEOPLE")
-    n_cameras, n_people = int(sys.argv[1]), int(sys.argv[2])
-    scene = make_scene(n_cameras, n_people)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cameras", type=int)
+    parser.add_argument("people", type=int)
+    args = parser.parse_args()
+    scene = make_scene(args.cameras, args.people)
     assert scene is not None, "choose fewer people or more cameras: a camera would see too many people at once"
     tracker, spent_ns, steps = Tracker.of_store(scene.store), Counter[str](), []
 

@@ -155,11 +155,11 @@ def messages(grams, plate, start_ns=SECOND):
 
 def test_plain_method_detects_a_step_and_not_a_shock():
     store = demo_store(n_cameras=1, n_plates=8, n_products=2)
-    plate, other = store.plates[0].plate, store.plates[-1].plate
+    plate, shaken = store.plates[0].plate, store.plates[-1].plate
     n = 1200
     step = np.where(np.arange(n) < 600, 3000.0, 2650.0)
     shock = 100.0 + np.where(abs(np.arange(n) - 600) < 40, 60.0 * np.sin(np.arange(n)), 0.0)
-    readings = messages(step, plate) + messages(shock, other)
+    readings = messages(step, plate) + messages(shock, shaken)
     found = plain.plain_events(store, sorted(readings, key=lambda reading: reading.t_ns))
     assert len(found) == 1
     t_ns, plates, total_g = found[0]

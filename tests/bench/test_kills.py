@@ -1,4 +1,4 @@
-"""A checkout killed while it works, as `bench kills` does at length: nothing acknowledged is lost, nothing doubled."""
+"""A checkout that is killed while it works, a short `bench kills`: no acknowledged entry is lost, none is doubled."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bench.endurance import kills
 from fusion.money.ledger import Ledger
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_charged_twice(place: Place) -> None:
+def test_no_acknowledged_entry_is_lost_and_no_visit_is_charged_twice(place: Place) -> None:
     n_kills = 30 if place.database is None else 15
     outcome = kills.killed(lambda: place.open(kills.STORE), n_kills, seed=7)
     assert outcome.faults == []
     assert outcome.kills == n_kills and outcome.acknowledged["finished"] > 5 and outcome.captured > 0
 
 
-def test_what_would_be_lost_or_doubled_is_found(tmp_path: Path) -> None:
-    """The check itself: a charge that the provider never saw, and an acknowledged visit that is not in the books."""
+def test_lost_and_doubled_entries_are_found(tmp_path: Path) -> None:
+    """Tests the check itself: a charge unknown to the provider, and an acknowledged visit missing from the books."""
     outcome = kills.killed(lambda: Ledger.open(tmp_path / "ledger.sqlite", kills.STORE), 3, seed=1)
     assert outcome.faults == []
     with Ledger.open(tmp_path / "ledger.sqlite", kills.STORE) as ledger:
