@@ -9,7 +9,7 @@ whole process, which excludes the influence of other programs. Needs the extra `
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
 from collections.abc import Iterator
@@ -44,9 +44,12 @@ def run(folder: Path, viewed: bool) -> tuple[float, float]:
 
 
 def main() -> None:
-    given = sys.argv[1:]
-    n_cameras, n_people = (int(given[0]), int(given[1])) if len(given) > 1 else (12, 8)
-    minutes = float(given[2]) if len(given) > 2 else 3.0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cameras", type=int, nargs="?", default=12)
+    parser.add_argument("people", type=int, nargs="?", default=8)
+    parser.add_argument("minutes", type=float, nargs="?", default=3.0)
+    args = parser.parse_args()
+    n_cameras, n_people, minutes = args.cameras, args.people, args.minutes
     store = demo_store(n_cameras=n_cameras)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
