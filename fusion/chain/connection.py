@@ -52,7 +52,7 @@ class Server:
             LedgerError: the URL is not one of PostgreSQL.
         """
         if not url.startswith(("postgresql://", "postgres://")):
-            raise LedgerError("the chain's database: want postgresql://server/database, got another kind of URL")
+            raise LedgerError("the chain's database is not a PostgreSQL URL; pass postgresql://server/database")
         with extra("postgres"):
             import psycopg
 

@@ -440,7 +440,7 @@ def test_the_command_names_what_it_cannot_do(shop: Shop, tmp_path: Path, capsys:
     shop.store.save(tmp_path / "store")
     begin = ["ship", str(tmp_path / "store"), "--ledger", str(tmp_path / "shop.sqlite"), "--patience", "0", "--chain"]
     for url, message in (
-        ("sqlite:///x", "want postgresql://server/database"),
+        ("sqlite:///x", "pass postgresql://server/database"),
         ("postgresql://anna:secret@localhost:1/none", "the server does not answer"),
         ("postgresql://anna:secret@localhost:port/none", "postgresql://localhost"),
     ):
