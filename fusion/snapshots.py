@@ -2,7 +2,7 @@
 
 What follows a snapshot is the same, byte for byte, as if the engine had never stopped. The store is not part of it: the
 resumed engine gets a store and derives everything from it again, so that prices, places, weights and limits may have
-changed in between. What the state is laid out by (`layout_digest`) must be unchanged.
+changed in between. Everything that determines the layout of the state (`layout_digest`) must be unchanged.
 
 The state is written with `pickle`, but read back only into the classes that an engine consists of: bytes that name
 anything else are refused, whoever wrote them. A checksum finds torn and damaged files.

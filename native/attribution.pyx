@@ -126,7 +126,7 @@ def extend(
     log_not_held (n_new, 2): added where a part puts back what its cart does not hold by then; the entries of staff and
     of the unknown are 0. held (n_new, 2): pieces that the part's cart holds besides what this cluster decides.
     log_pair (first, n_new): log ratio of a new candidate that undoes an older one, NaN if it does not, infinite if the
-    older one has undone already what the new one would; may have no rows.
+    older one has already undone the event that the new one would undo; may have no rows.
     settled_ratio, n_settled (n_new,): sum of such ratios for events that are settled, and their number. A candidate
     undoes exactly one of all the events that it may undo, each equally likely.
     busy_s, log_busy: two events of one owner within busy_s seconds cost log_busy.

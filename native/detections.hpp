@@ -124,7 +124,8 @@ FUSION_INLINE Int undistort_view(const Workspace& ws, Size view, const float* ke
 }
 
 // Copy one detection's joints from the rows of its view into padded lanes, and keep its keys and their bounds. `first` is
-// its first point in the rows; `own` marks the lanes of the layout's joints, of which the next detection's follow.
+// its first point in the rows; `own` marks the lanes of the layout's joints; the joints of the next detection lie in
+// the lanes after them.
 FUSION_INLINE void keep_detection(const Workspace& ws, Int d, Size first, const float* const (&row)[4],
                                   const LaneFMask (&own)[kJointGroups], const Keys& keys, float cap) {
   const LaneF one = LaneF{} + 1.0f, none{};

@@ -102,9 +102,9 @@ FUSION_INLINE Matched matched_views(const Workspace& ws, const Int* detection_of
 }
 
 // Measurement of eight joints by one view, linear in their place and in metres at the body: rows u and v by which the
-// image moves as the joint moves, what the view is off by in the two directions of its image where the joint is predicted,
-// and the precision of that. Distance in the image times depth is linear in the place, so the rows stay as they are while
-// the place is searched for.
+// image moves as the joint moves, the view's innovation in the two directions of its image at the joint's predicted
+// place, and its precision. Distance in the image times depth is linear in the place, so the rows stay as they are
+// while the place is searched for.
 struct Observation {
   Lane u[3], v[3], off_u, off_v, precision;
 };

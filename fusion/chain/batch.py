@@ -74,9 +74,9 @@ def map_tasks(
         items: picklable, as is what the function returns.
         workers: tasks at once; as many as this process may use cores, or as the cluster has.
         cluster: None for processes of this machine; "local" for a Ray cluster on this machine alone; otherwise the
-            address of a Ray cluster, on all of whose machines the same build of this package is installed, with the
-            same numpy, scipy, numba and pyarrow, and the items' files are found under one path.
-        tries: how often a task is begun whose worker dies.
+            address of a Ray cluster. All of its machines need the same build of this package, with the same numpy,
+            scipy, numba and pyarrow, and the items' files under the same path.
+        tries: how often to start a task whose workers die.
 
     Raises:
         FusionError: Ray is not installed, or nothing answers at the address.
@@ -115,7 +115,7 @@ def run_tasks(
         function: called with one item.
         items: what to call it with.
         connect: makes the executor; not called where there are no items. It is closed at the end.
-        tries: how often a task is begun whose worker dies.
+        tries: how often to start a task whose workers die.
         prepare: called once there is an executor, before the first task is begun.
         slow_s: a task that takes longer is named on stderr.
         look_s: how often slow tasks are looked for while none ends.

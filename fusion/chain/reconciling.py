@@ -167,7 +167,7 @@ def reconcile(
         all_shipped: whether rows beyond the mark, which are not shipped yet, are a disagreement too.
 
     Returns:
-        A comparison for each source, and one for each other stream of which the chain's book holds rows.
+        A comparison for each source, and one for each other stream that has rows in the chain's book.
 
     Raises:
         ConnectionLost, LedgerError: one of the two sides cannot be read.

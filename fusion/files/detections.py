@@ -54,7 +54,7 @@ def from_ultralytics(
     points = float_array([] if keypoints is None else keypoints)
     if points.size and points.ndim == 3 and points.shape[2] == 2:
         if conf is None:
-            raise ShapeError("conf: want (n_people, n_joints) scores beside keypoints without them, got None")
+            raise ShapeError("conf: want (n_people, n_joints) scores, since the keypoints have none, got None")
         scores = float_array(conf)
         if scores.shape != points.shape[:2]:
             raise ShapeError(f"conf: want {points.shape[:2]}, got {scores.shape}")

@@ -48,7 +48,7 @@ LOG_HANDED_OVER = math.log(2e-3)
 KNOWN_WEIGHT = 0.95
 # Probability that a reach into a plate that does not report moved nothing; half of such reaches are touches.
 UNOBSERVED_RIGHT = 0.5
-# Probability that a cart is right from which more was put back than had been taken.
+# Probability that a cart is right when more was put back from it than had been taken.
 SHORT_RIGHT = 0.5
 # An event this certain is decided at once, so that it constrains later ones without being enumerated with them.
 DECIDED = 0.9999
@@ -254,7 +254,7 @@ class Attributor:
         return held
 
     def _log_not_held(self, table: CandidateTable) -> NDArray[np.float64]:
-        """(n, 2) what it costs a candidate to put back a piece that its cart does not hold."""
+        """(n, 2) log cost of a candidate that puts back a piece which its cart does not hold."""
         cost = np.zeros((len(table), 2))
         anyone: NDArray[np.float64] | None = None
         for row, part in np.argwhere(table.quantity > 0).tolist():

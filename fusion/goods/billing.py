@@ -410,9 +410,9 @@ class Billing:
     ) -> None:
         """Move goods between this bill and the others where the evidence shows that they changed hands.
 
-        A visit that put back what it never took had it from another. Where exactly one visit holds such a piece, the
-        piece leaves that visit's bill. A piece that is sighted on people who do not hold it belongs, where the carrier
-        pays, to the only other visit that does.
+        A visit that put back goods which it never took got them from another visit. Where exactly one visit holds such
+        a piece, the piece leaves that visit's bill. A piece that is sighted on people who do not hold it belongs, where
+        the carrier pays, to the only other visit that does.
         """
         # A visit that returned more than it took by each event's best candidate: cheap to see, and only for these
         # visits the carts are computed.

@@ -97,7 +97,7 @@ class _Seen(NamedTuple):
 
 
 class _Split(NamedTuple):
-    """A load as two parts, of which the second left before the plates had settled after the first.
+    """A load as two parts; the second left before the plates had settled after the first.
 
     Attributes:
         products, quantities: of the parts.
@@ -180,8 +180,8 @@ class CandidateFinder:
             event: as measured.
             actors: the people who may have done it.
             history: to look up hands at other instants than the contact.
-            held: (n_products,) pieces that the carts of the actors are expected to hold, of which a put-back is likely
-                one; None where anything may come, from staff, and for takes.
+            held: (n_products,) pieces that the carts of the actors are expected to hold, since a put-back is likely one
+                of them; None where anything may come, from staff, and for takes.
             cart_of: the cart of a track id.
         """
         if event.total_g < 0:

@@ -56,7 +56,7 @@ class DecidedEvents:
         events: oldest first.
         recent: events that a lean may still undo, in the order in which they were decided.
         held: certain pieces by cart and product.
-        takes: certain takes of one part, by cart and product; a piece that is put back weighs what it weighed then.
+        takes: certain takes of one part, by cart and product; a piece that is put back weighs the same as it did then.
     """
 
     events: list[DecidedEvent] = field(default_factory=list)

@@ -354,7 +354,7 @@ class Extension:
         table: its candidates; the last one moved nothing.
         log_candidate: (n_new,) log prior times likelihood of each.
         held: (n_new, 2) pieces that the cart of a part certainly holds.
-        log_not_held: (n_new, 2) what a put-back costs that its cart does not hold.
+        log_not_held: (n_new, 2) log cost of a put-back of goods that its cart does not hold.
         log_pair: (n_old, n_new) log ratio of a new candidate as the undoing of an old one, see `kernel.extend`.
         settled_ratio, n_settled: (n_new,) the same of events that are settled: sum, and number.
     """

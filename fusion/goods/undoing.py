@@ -37,8 +37,9 @@ class UndoRatios(NamedTuple):
 
     Attributes:
         log_pair: (n_old, n_new) log ratio beside an older open candidate; NaN where the new one does not undo it;
-            infinite where the older one has undone what the new one would. Without rows where there is no such pair.
-        settled_ratio: (n_new,) sum of the ratios beside events that are settled.
+            infinite where the older one has already undone the event that the new one would undo. Without rows where
+            there is no such pair.
+        settled_ratio: (n_new,) sum of the ratios to events that are settled.
         n_settled: (n_new,) int32 number of those events.
     """
 
@@ -63,7 +64,7 @@ class _Pair(NamedTuple):
 
 
 class _Remainder(NamedTuple):
-    """What remains of two loads of which one may undo the other, and its standard deviation from noise."""
+    """The grams that remain of two loads if one undoes the other, and their standard deviation from noise."""
 
     left_g: float
     sd_g: float
@@ -144,7 +145,7 @@ class Undoing:
         return pairs
 
     def _log_undone(self, earlier: OpenEvent, parts: Sequence[Part], new: _New) -> list[RowRatio]:
-        """The new candidates that undo what an earlier event was, if it was these parts."""
+        """The new candidates that undo an earlier event, given that it moved these parts."""
         if not parts:
             return self._log_lean_undone(earlier, new)
         cart, product, quantity = parts[0]

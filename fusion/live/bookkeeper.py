@@ -28,7 +28,7 @@ REAPPEAR_S = 5.0
 
 
 class Bookkeeper:
-    """Enters visits and receipts into the ledger; whatever the books hold from before a restart stands.
+    """Enters visits and receipts into the ledger; entries from before a restart are never replaced.
 
     Results may arrive a second time after a restart. The ledger ignores duplicates; a receipt that differs the second
     time leaves the first one standing and raises a doubt about everybody who was in the store at that time.
@@ -37,7 +37,7 @@ class Bookkeeper:
         ledger: the store's books.
         outbox: goods and warnings for the chain.
         receipts: receipts that this process has posted, by status.
-        n_billed_before: receipts that differed from what the books held from before a restart.
+        n_billed_before: receipts that differed from those that the books already held from before a restart.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Bookkeeper:
             return self._post(receipt, newest_ns)
         self._report(f"visit {receipt.visit}: was billed before the restart; that receipt stands")
         self.n_billed_before += 1
-        # What this visit was billed for then may now be attributed to a person who was in the store as well.
+        # Goods that this visit was billed for may now be attributed to another person who was in the store.
         end_ns = max(receipt.exit_ns, newest_ns)
         self.doubt_span(receipt.enter_ns or receipt.exit_ns, end_ns, ReasonKind.NEIGHBOUR_REBILLED)
         return False

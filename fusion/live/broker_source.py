@@ -62,7 +62,7 @@ class BrokerSource(Source):
     @property
     def behind(self) -> bool:
         """See `Source`."""
-        # `Live` delivers what it held back as fast as that is taken.
+        # `Live` delivers what it held back as fast as it is taken.
         return not self._live.caught_up or self._context.clock.monotonic_s() - self._started_s < STARTING_S
 
     def __iter__(self) -> Iterator[Observation]:

@@ -242,7 +242,7 @@ class StoreLoop:
     # ---- observations and results ------------------------------------------------------------------------------------
 
     def _give(self, observation: Observation) -> None:
-        """Give an observation to the engine, then the scans from before the start whose time has come."""
+        """Give an observation to the engine, then the scans from before the start that are now due."""
         scans = self.checkpoint.scans
         if isinstance(observation, GateScan | ItemSighting):
             if not scans.holds(observation):
@@ -266,7 +266,7 @@ class StoreLoop:
         self._give_waiting(before_ns)
 
     def _give_waiting(self, before_ns: int) -> None:
-        """Give the engine the waiting scans whose time has come; `before_ns` was its newest time before that."""
+        """Give the engine the waiting scans that are now due; `before_ns` was its newest time before that."""
         scans, newest_ns = self.checkpoint.scans, self.engine.newest_ns
         resumed_late = newest_ns - before_ns > 1e9
         while scans.waiting and scans.waiting[0].t_ns <= newest_ns:

@@ -220,7 +220,7 @@ class Books:
         return found[0] if found else None
 
     def unanswered(self, kind: str) -> list[Entry]:
-        """Entries of a kind that have none with "/answer" after their name, in the order in which they were made."""
+        """Entries of a kind that lack an answer (an entry of the same name plus "/answer"), oldest first."""
         return self._entries(
             "e.kind = ? AND NOT EXISTS (SELECT 1 FROM entry a WHERE a.key = e.key || '/answer')",
             (checked_text("kind", kind),),

@@ -63,7 +63,7 @@ class Head:
             key.verify(bytes.fromhex(checkpoint["signature"]), _PREFIX + canonical_json(signed).encode("ascii"))
             seq, sha256 = checked_integer("seq", signed["seq"], 0, 2**63 - 1), str(signed["sha256"])
         except Exception as error:  # keys raise exceptions of their own where a signature is not theirs
-            raise LedgerError(f"checkpoint: want one signed by this key, got: {type(error).__name__}") from None
+            raise LedgerError(f"checkpoint: want it signed by this key, got: {type(error).__name__}") from None
         if (signed["store"], signed["currency"]) != (store.id, store.currency):
             got = f"{signed['store']!r} in {signed['currency']}"
             raise LedgerError(f"checkpoint: want the books of {store.id!r} in {store.currency}, got those of {got}")

@@ -215,7 +215,7 @@ class Ledger(Books):
         if decision not in ("accept", "correct", "waive"):
             raise LedgerError(f"decision: want accept, correct or waive, got {decision!r}")
         if (lines is not None) != (decision == "correct") or (discounts and lines is None):
-            raise LedgerError(f"lines: want them with correct and only then, got {decision}")
+            raise LedgerError(f"lines: want lines with the decision correct and no other, got {decision}")
         t_ns = checked_instant("t_ns", t_ns)
         revision = checked_integer("revision", revision, 1, 10**6)
         sale = Sale.checked(lines or (), discounts)
@@ -298,16 +298,16 @@ class Ledger(Books):
         key = f"{checked_text('visit', visit)}/{checked_text('name', name)}"
         first, *_ = name.split(maxsplit=1) or [""]
         if first.split("/", maxsplit=1)[0] in _RESERVED:
-            raise LedgerError(f"name: want one that does not begin with {', '.join(_RESERVED)}, got {name!r}")
+            raise LedgerError(f"name: want no name that begins with {', '.join(_RESERVED)}, got {name!r}")
         if checked_text("kind", kind) in (*CHARGING, OPENED):
-            raise LedgerError(f"kind: want one that the ledger does not use itself, got {kind!r}")
+            raise LedgerError(f"kind: want a kind that the ledger does not use itself, got {kind!r}")
         t_ns = checked_instant("t_ns", t_ns)
         for leg in postings:
             checked_text("account", leg.account)
             checked_text("currency", leg.currency)
             checked_integer("amount", leg.amount, -AMOUNT_MAX, AMOUNT_MAX)
         if sums := unbalanced(postings):
-            raise LedgerError(f"postings: want ones that balance, got {sums}")
+            raise LedgerError(f"postings: want a sum of zero in every currency, got {sums}")
         try:
             canonical_json(request)
         except (TypeError, ValueError) as error:

@@ -204,5 +204,5 @@ class ReceiptStore:
     def write(self, document: ReceiptDocument) -> None:
         """Keep a receipt; a corrected one replaces the previous version."""
         for kind, text in (("json", document.json()), ("txt", document.text()), ("html", document.html())):
-            # The ledger holds the receipt: what a loss of power takes can be made again.
+            # Not flushed to disk: a file that is lost with the power can be made again from the ledger.
             replace_file(self.path(document.visit, kind), text, durable=False)

@@ -144,7 +144,7 @@ def _span(month: str, store: Store) -> tuple[int, int]:
     try:
         first = datetime.date.fromisoformat(f"{month}-01")
     except ValueError:
-        raise LedgerError(f"month: want one such as 2026-03, got {month!r}") from None
+        raise LedgerError(f"month: want a month such as 2026-03, got {month!r}") from None
     after = first + datetime.timedelta(days=calendar.monthrange(first.year, first.month)[1])
     zone = ZoneInfo(store.timezone)
     begin, end = (datetime.datetime.combine(day, datetime.time(), zone) for day in (first, after))

@@ -18,7 +18,7 @@ from fusion.store.shapes import inside_polygon
 
 # Steps of the search for a newborn's joints, and those at its start in which every view has full weight.
 STEPS_AT_BIRTH, PLAIN_AT_BIRTH = 7, 2
-# Standard deviation of a joint about the place of a body of which nothing else is known, metres.
+# Standard deviation of a joint about the place of a body when nothing else is known, metres.
 JOINT_SPREAD_M = 0.35
 # A birth this near to a well-placed track, on the floor, is that person seen badly.
 CROWDING_M = 0.30

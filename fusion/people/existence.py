@@ -1,7 +1,7 @@
 """Existence: whether a track follows a person or a ghost (a coat, a mirror image, another person's stray detections).
 
-Evidence is which cameras find a track and which see its place and find no one there. A sequential test confirms
-tentative tracks; confirmed ones are doubted where one camera at most finds them beside a well-seen person, and held
+The evidence is which cameras find a track, and which see its place and find no one there. A sequential test confirms
+tentative tracks; confirmed ones are doubted where at most one camera finds them next to a well-seen person, and held
 back from the reports where most cameras contradict them.
 """
 
@@ -90,7 +90,8 @@ class Existence:
     def update_doubt(self, frames: FrameSet, matches: Matches, places_m: NDArray[np.float64]) -> None:
         """Clear the doubt about confirmed tracks that may be real although at most one camera finds them.
 
-        In doubt remain those within reach of a well-seen track whose place at least two cameras see in vain.
+        A track stays in doubt if a well-seen track is within reach, and at least two cameras see its place but not the
+        person.
         """
         tracks = self._tracks
         found = matches.detection_of >= 0

@@ -87,7 +87,7 @@ class GateLines:
         return len(self.ids)
 
     def moved(self, before: GateLines) -> list[int]:
-        """Gates whose lines are not where they were in another store with the same gates."""
+        """Gates whose lines have moved from where another store with the same gates has them."""
         return [gate for gate, (old, new) in enumerate(zip(before._lines, self._lines)) if old != new]
 
     def centre_m(self, gate: int) -> Place:
@@ -126,7 +126,7 @@ class GateLines:
         return min(near, key=lambda gate: abs(distance_m[gate])) if near else None
 
     def entries_behind(self, position: GatePosition) -> list[int]:
-        """Entries just behind whose line a position is."""
+        """Entries that have a position just inside their line."""
         return [
             gate
             for gate in range(len(self))

@@ -79,7 +79,7 @@ class OpenScans:
         return None
 
     def lose(self, walker: Walker) -> None:
-        """Remember where the owner of a scan was last seen, whose track has ended."""
+        """Remember where a scan's owner was last seen before their track ended."""
         for open_scan in self._scans:
             if open_scan.track_id == walker.track_id:
                 open_scan.lost = walker.last_seen

@@ -76,7 +76,7 @@ class Tracks:
         return self._free.pop()
 
     def release(self, row: int) -> None:
-        """Give a row back whose track was never reported, or whose track_id another row took over."""
+        """Free the row of a track that was never reported, or whose track_id another row took over."""
         self.track_id[row] = -1
         self._free.append(row)
 

@@ -37,7 +37,7 @@ class Walker:
         identity: probability that the track followed one person throughout.
         visit: that the person belongs to; None for staff, and before they came in.
         waiting: the entry that they crossed without a scan of their own.
-        entries: entries just behind whose line they were first seen; None until that matters.
+        entries: entries where they were first seen just inside the line; None until needed.
     """
 
     track_id: int

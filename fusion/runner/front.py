@@ -30,7 +30,7 @@ class Front:
         self.counts: Counts | None = None
 
     def observations(self, observations: Iterable[Observation]) -> Iterable[Observation]:
-        """What the engine gets of what the sensors reported."""
+        """The observations that the engine gets, made from those that the sensors reported."""
         return observations
 
     def handle(self, result: Result, engine: Engine) -> Result:

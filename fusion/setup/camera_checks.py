@@ -88,7 +88,7 @@ def _aim_findings(store: Store, sight: Sight) -> Iterator[Finding]:
             message = _looks_away(lens, grid_m, float(sight.range_m[view]))
             yield Finding("error", "camera-looks-away", f"camera {camera.name}", message)
         elif not in_sight[view].any():
-            message = "want some of the floor in free sight, got all of it hidden by obstacles"
+            message = "want an open view of some of the floor, got all of it hidden by obstacles"
             yield Finding("error", "camera-blocked", f"camera {camera.name}", message)
 
 

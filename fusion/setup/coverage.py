@@ -40,7 +40,7 @@ class Sight:
 
     Attributes:
         lenses: one for each camera, in the store's order.
-        range_m: (n_views,) up to which distance a standing person is large enough in each picture.
+        range_m: (n_views,) distance up to which a standing person is large enough in each picture.
     """
 
     def __init__(self, store: Store) -> None:

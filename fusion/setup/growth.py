@@ -67,7 +67,7 @@ def place_cameras(views: Views, pairs: Sequence[Pair], focal_px: FloatArray) -> 
 
 
 def with_poses(poses: Poses, placed: IntArray, found: Poses) -> Poses:
-    """Poses of all cameras, of which those placed (n,) are as found, n of them."""
+    """Poses of all cameras, with those of the cameras `placed` (n,) replaced by the n poses `found`."""
     rotation, centre, offset = poses.rotation.copy(), poses.centre_m.copy(), poses.offset_s.copy()
     rotation[placed], centre[placed], offset[placed] = found.rotation, found.centre_m, found.offset_s
     return Poses(rotation, centre, offset)

@@ -1,4 +1,4 @@
-"""Cameras of which only the lenses are known."""
+"""Cameras with known lenses and unknown poses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fusion.store.values import validation_faults
 
 
 def load_intrinsics(path: str | Path) -> tuple[Camera, ...]:
-    """Read cameras of which only name, size, matrix and distortions count.
+    """Read the intrinsics of cameras: name, size, matrix and distortions; poses are ignored.
 
     Args:
         path: a cameras.toml, which may lack `rotation` and `translation`, or any format that `load_calibration` reads.

@@ -143,7 +143,7 @@ class PairSearch:
         return out
 
     def _mutually_best(self, agreed: FloatArray) -> IntArray:
-        """Matches of which each detection is the other's best partner."""
+        """Matches in which each detection is the best partner of the other."""
         order = np.argsort(-agreed, kind="stable")
         order = order[agreed[order] > _SAME_MIN]
         first = np.unique(self._rows[order, 0], return_index=True)[1]

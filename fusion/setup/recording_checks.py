@@ -16,7 +16,7 @@ from fusion.setup.findings import Finding, Severity, utc_text
 from fusion.setup.sensor_streams import GAP_S, SensorStream, SensorSummary
 from fusion.store.models import Camera, Store
 
-# Sensors that the store does not know, of which this many are named.
+# At most this many of the sensors that the store does not know are named.
 STRANGERS_MAX = 20
 # Plates at another rate that are named, each by a finding of its own.
 RATES_MAX = 5
@@ -105,10 +105,10 @@ def _stream_findings(stream: SensorStream, span: Span) -> Iterator[Finding]:
     strangers = [name for name in stream.sensors if name not in stream.known]
     rule = f"unknown-{stream.kind}"
     for name in strangers[:STRANGERS_MAX]:
-        message = f"want one that stands in {stream.file}, got {stream.sensors[name].n} rows of this one"
+        message = f"want a sensor that is listed in {stream.file}, got {stream.sensors[name].n} rows of an unknown one"
         yield Finding("error", rule, f"{stream.kind} {name}", message)
     if len(strangers) > STRANGERS_MAX:
-        message = f"{len(strangers) - STRANGERS_MAX} more that do not stand in {stream.file}"
+        message = f"{len(strangers) - STRANGERS_MAX} more that are not listed in {stream.file}"
         yield Finding("error", rule, stream.name, message)
     for name, sensor in stream.sensors.items():
         if name in stream.known:

@@ -26,7 +26,7 @@ SCORE_SHARE = 0.6
 JOINTS_MIN = 5
 # No lens has normalised coordinates beyond this: 72 degrees off the axis.
 COORDINATE_MAX = 3.0
-# A body whose size in the picture over its size in metres is less than this is 50 metres off.
+# A body is more than 50 metres away where its size in the picture over its size in metres is below this.
 SCALE_MIN = 0.02
 # Pictures that are compared with the next one at a time.
 FRAMES_PER_BLOCK = 1024

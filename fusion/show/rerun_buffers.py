@@ -107,7 +107,7 @@ class Weights:
     """First samples of one plate's messages.
 
     Attributes:
-        zero_g: the first of all, from which the plate's weights are drawn.
+        zero_g: the first sample of all, relative to which the plate's weights are drawn.
     """
 
     zero_g: float

@@ -42,7 +42,7 @@ TIMELINE = "time"
 # Bodies of one camera, instants of all people, and weights of one plate that are kept before they are written: enough
 # that the calls cost little, and few enough to stay in the processor's caches.
 BODIES_MAX, VALUES_MAX = 2048, 4096
-# Radii of joints; a joint of which nothing is known any more would fill the view.
+# Bounds of the radii of joints: without an upper bound, a joint with an unknown place would fill the view.
 RADIUS_MIN_M, RADIUS_MAX_M = 0.008, 0.3
 # A name is written once in this many instants.
 NAMED_EVERY = 4

@@ -1,4 +1,4 @@
-"""The visitors of a run under the numbers by which its page names them."""
+"""The visitors of a run, and the numbers by which its page refers to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads and writes store folders: every fault at once when reading, an equal store when what was written is read."""
+"""Reads and writes store folders: reading reports every fault at once, and a written store reads back equal."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Decisions:
         if asked.decision == "correct":
             lines, discounts = self._priced(visit, asked.lines or ())
         elif asked.lines is not None:
-            raise FusionError(f"lines: want them with correct and only then, got {asked.decision}")
+            raise FusionError(f"lines: want lines with the decision correct and no other, got {asked.decision}")
         t_ns = self._clock_ns()
         self._ledger.decide(
             visit, asked.decision, by=user, t_ns=t_ns, revision=asked.revision, lines=lines,  # type: ignore[arg-type]

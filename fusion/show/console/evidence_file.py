@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Bundles whose places are remembered, and how much of the file's beginning identifies the run that wrote it.
+# Number of bundles with a remembered place in the file; bytes at its start that identify the run which wrote it.
 BUNDLES_MAX, START_BYTES = 10_000, 256
 _VISIT_FIRST = re.compile(rb'\{"visit": ?("(?:[^"\\]|\\.)*")')
 

@@ -278,7 +278,7 @@ class LiveFeed:
         self._readers = kept
 
     def close(self) -> None:
-        """End; a console that reads on gets what it has not read yet."""
+        """Stop; a console that is still reading gets the lines that it has not read yet."""
         for reader in self._readers:
             with suppress(OSError):
                 reader.socket.settimeout(CLOSE_MAX_S)
@@ -321,10 +321,10 @@ def _listening(path: Path) -> socket.socket:
     try:
         if path.exists():
             if not stat.S_ISSOCK(path.stat().st_mode):
-                raise FusionError(f"{path}: a file that is not a socket is in the way")
+                raise FusionError(f"{path}: a file that is not a socket is in the way; remove it")
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial, suppress(OSError):
                 trial.connect(str(path))
-                raise FusionError(f"{path}: another runner listens on this socket")
+                raise FusionError(f"{path}: another runner listens on this socket; stop it or choose another path")
             path.unlink()
         before = os.umask(0o177)
         try:
