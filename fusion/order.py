@@ -71,7 +71,7 @@ class Reorder:
 
     @property
     def n_doubted(self) -> int:
-        """Observations among them that lie far ahead of the others, and that are not believed yet."""
+        """Observations that lie far ahead of the others and are not believed yet."""
         return len(self._run)
 
     def push(self, observation: Observation) -> None:
@@ -175,7 +175,7 @@ class Reorder:
 
 def _identity(observation: Observation) -> tuple[int, str]:
     """Rank of the kind among simultaneous observations, and the sensor that made it."""
-    # Nearly all are of the first two kinds, and asking for their types in this order is the fastest way to know.
+    # Nearly all are of the first two kinds, and testing for the types in this order is fastest.
     if isinstance(observation, ShelfReading):
         return _READING_RANK, observation.plate
     if isinstance(observation, Frame):

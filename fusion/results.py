@@ -380,7 +380,7 @@ class Evidence:
         status, reasons, lines: as on the receipt.
         events: those that may concern the visit, in time order.
         sightings: those while the visit's people were in a zone.
-        n_left_out: further such events: more than one bundle holds, or older than what is kept.
+        n_left_out: further such events that one bundle cannot hold, or that are older than what is kept.
     """
 
     t_ns: int

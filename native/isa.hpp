@@ -67,7 +67,7 @@ struct Workspace {
 
 // Settings of one update of tracks by their matched detections.
 struct Measurement {
-  double share;           // Weight of the body's priors in this set: they are the same opinion in every set.
+  double share;           // Weight of the body's priors in this set: they are the same information in every set.
   double learning;        // Share of this set's heights and limb lengths in the usual ones.
   Int n_steps, n_plain;   // Steps of the search, and those at its start in which every view has full weight.
   Int tally;              // Noise is learnt from every noise_every-th track from here on; negative: from none.

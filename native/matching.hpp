@@ -265,7 +265,7 @@ FUSION_INLINE void cost_of(const Workspace& ws, Int d, Size n_shown, Size width,
 // A track's keys are moved to the instant of the view (dt_s from the state's) and projected. Uncertain joints count less;
 // the logarithm charges for the uncertainty, so that a vague track cannot take a detection that a certain track explains
 // as well. The variance of a prediction is bounded by prediction_var_max (m^2): a track unseen for long must not reach
-// across the room for a stranger's detection.
+// across the room for another person's detection.
 //
 // Most tracks are nowhere near most detections of a camera. Where their windows are apart every joint would cost the cap,
 // which exceeds every gate, so the pair is skipped.

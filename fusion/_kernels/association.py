@@ -477,7 +477,7 @@ def contradicted(states, places_m, detection_of, cameras, live, shape, out):
     """Mark tracks as contradicted: two or more cameras, no fewer than find the track, see its place and find no one.
 
     A camera sees a place where belly and face are in its picture with no furniture and no other body in between. A body
-    is as tall as it is known to be now, since a person who crouches is hidden by little.
+    has its currently known height, since a low obstacle hides a person who crouches.
 
     states, cameras, shape: States, CameraGeometry, BodyShape as plain tuples. places_m (n, 2) of the tracks in
     states.rows; detection_of (n, n_views); live (n_views,) bool; out (n,) bool.

@@ -39,8 +39,8 @@ RING_ROW = RING + 16
 USUAL = 12  # Samples of nearly every message; the quick path is compiled for this number.
 BLOCK = 6  # Samples averaged before plateaus are judged: 0.1 s at 60 Hz, about a period of the shelf's vibration.
 PLATEAU_BLOCKS = 4  # A load counts as settled when this many blocks agree: 0.4 s.
-# A change that is lost in the shaking waits until the shaking is over, at most as far as the ring reaches back. If it
-# were taken as it is, it would silently become the level from which the next load is measured.
+# A change that is lost in the shaking waits until the shaking is over, at most as far as the ring reaches back.
+# Otherwise it would silently become the level from which the next load is measured.
 UNSURE_MAX_NS = 8e9
 # Samples before the onset that the fit of the step sees: half a second of quiet.
 BEFORE_ONSET = 30

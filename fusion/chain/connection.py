@@ -70,7 +70,7 @@ class Server:
             settings = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
             raise LedgerError(f"{self.where}: the URL cannot be read: {first_line(error)}") from None
-        # A dead line is noticed within this time, unless the URL sets other limits.
+        # A dead connection is noticed within this time, unless the URL sets other limits.
         patience: dict[str, Any] = {
             "connect_timeout": round(BUSY_MAX_S),
             "keepalives_idle": 10,
@@ -185,7 +185,7 @@ class Server:
         run("SET search_path = chain, pg_temp")
         run("SET synchronous_commit = on")
         run(f"SET lock_timeout = '{BUSY_MAX_S:.0f}s'")
-        # A shipper that died without its line being cut must not hold up the next one.
+        # A shipper that died without closing its connection must not hold up the next shipper.
         run(f"SET idle_in_transaction_session_timeout = '{SILENT_MAX_S:.0f}s'")
         run("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4")
         # The catalogue is queried directly because to_regclass caches a miss.

@@ -18,8 +18,8 @@ from fusion.store.models import Store
 
 # Pause after a lost connection: doubles from the first to the second.
 BACKOFF_S = (0.5, 30.0)
-# A shipper closes a connection that was idle for the first, and asks for the marks again after the second: a chain's
-# book that was restored from a backup holds less than before.
+# A shipper closes a connection after the first of these idle times, and asks for the marks again after the second: a
+# chain's book that was restored from a backup holds fewer rows than before.
 IDLE_MAX_S, ASK_AGAIN_S = 60.0, 3600.0
 
 

@@ -21,8 +21,8 @@ from fusion.store.models import Store
 
 # Rows of a batch: some 2 MB of entries, a tenth of a second.
 BATCH = 5000
-# A server that refuses the login, now or later. PostgreSQL gives its reason as text only, so a server that speaks
-# another language than English is asked again and again.
+# A server that refuses the login, now or later. PostgreSQL gives its reason as text only, so a server whose messages
+# are not in English is asked again and again.
 REFUSED = re.compile(
     'password authentication failed|no password supplied|no pg_hba.conf entry|is not permitted to log in|'
     '(database|role|user) "[^"]*" does not exist|permission denied for database|no such (database|user)'

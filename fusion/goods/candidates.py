@@ -53,7 +53,7 @@ LOG_SAME_TIME, LOG_BOTH_HANDS = math.log(0.15), math.log(0.003)
 # the load is light against a hand's shaking; two grips, the time between them. Fitted to 345 simulated grips.
 RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G = 0.05, 0.025, 0.2, 0.05, 20.0
 APART_S = 0.6
-# Shares of grips, counted as one person's, that are two after all: one hand after the other, or both at once.
+# Shares of grips that count as one person's single grip but are two: one hand after the other, or both at once.
 REGRIP, BOTH_AT_ONCE = 0.2, 0.5
 # Leans come and go about as fast as a grip (medians 0.06 and 0.05 s of 127 and 2650 simulated ones), with more tail.
 LEANS_LIKE_GRIP = 0.7

@@ -40,14 +40,14 @@ TAIL_WEIGHT, TAIL_WIDTH = 0.07, 2.5
 # Bystanders' hands: 0.8 of them anywhere in about a cubic metre, and 0.02 at a shelf of this height along 1.6 m of it.
 # The factors are (2 pi)^(3/2) and (2 pi)^(1/2), which the actor's density lacks.
 AWAY_DENSITY, SHELF_DENSITY = 0.8 * 15.75, 0.02 / 1.6 * 2.5
-# Level distance from the body's axis to a hand that acts, and to a hand that hangs or carries. Some hands are anywhere
-# (as a density, times (2 pi)^(1/2)), since bodies that are seen badly are located wrongly.
+# Horizontal distance from the body's axis to a hand that acts, and to a hand that hangs or carries. Some hands are
+# anywhere (as a density, times (2 pi)^(1/2)), since bodies that are seen badly are located wrongly.
 STRETCH_M, STRETCH_SD_M, HANGING_M, HANGING_SD_M, STRETCH_TAIL = 0.45, 0.14, 0.29, 0.10, 1.0
 # Hands are looked up this long before and after contact. How long a hand stays is no evidence that holds in every shop:
 # medians after contact are 0.4 s in one set of recordings and above 1.5 s in another.
 WINDOW_S = 0.35
-# A person whose hands are both seen elsewhere acted after all: a wrong keypoint, a wrong time. That needs a body that
-# could at least have leaned in; beyond, it falls to a hundredth.
+# Likelihood ratio of a person who acted although both hands were seen elsewhere (a wrong keypoint or time). That needs
+# a body that could at least have leaned in; beyond, it falls to a hundredth.
 HAND_ELSEWHERE_RATIO = 3e-3
 LEAN_IN_M, LEAN_IN_SD_M = 0.9, 0.2
 # An arm seen only to the elbow or the shoulder is weak evidence, and a body is weaker still.

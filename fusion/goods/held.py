@@ -196,7 +196,7 @@ class HeldLoads:
     # ---- what may rest there from now on -----------------------------------------------------------------------------
 
     def _admit(self, load: list[PlateChange], resting: list[_Held]) -> ShelfEvent | None:
-        """The event of a load that is certain as it is; None for one that is held back."""
+        """The event of a load that is already certain; None for a load that is held back."""
         event = ShelfEvent.of(load)
         before_g = {change.plate: change.before_g for change in load}
         wait_s = self._wait_s(event)

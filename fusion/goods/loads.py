@@ -26,7 +26,7 @@ UNKNOWN_PER_G = 1e-7
 JOIN_MAX_S = 0.4
 # Spread of the contact times of the plates that share one load: a piece tips over an edge within a tenth of a second.
 SAME_LOAD_SD_S = 0.06
-# A load that comes or goes in one grip rises from a quarter to three quarters within this time.
+# A load that is put down or lifted in one grip rises from a quarter to three quarters within this time.
 STEP_S = 0.15
 # The edge of a step of this size is hard to see in the shaking of the hand that makes it.
 SHAKE_G = 22.0

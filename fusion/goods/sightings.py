@@ -19,11 +19,11 @@ from fusion.store.shapes import edge_distance_m, inside_polygon
 # Everybody who was in a zone within this time of a sighting may carry the goods; positions are off by up to one step.
 SIGHTING_SPAN_NS = 500_000_000
 ZONE_MARGIN_M, GATE_REACH_M = 0.3, 1.5
-# Probabilities of a sighting are kept this far from 0 and 1: no source is that certain.
+# Probabilities of a sighting are kept this far from 0 and 1, since no source is more certain.
 SIGHTING_FLOOR = 0.01
 SIGHTINGS_MAX = 1024
 # Share of pieces that are seen on a person who did not take them, since a person of another visit handed them over.
-# Without it a sighting would turn the carrier into the taker, however clearly another hand was at the plate.
+# Without it a sighting would make the carrier the taker, however clearly another hand was at the plate.
 HANDED_OVER = 0.02
 # Further pieces of one product in a cart do not change the likelihood.
 PIECES_MAX = 32

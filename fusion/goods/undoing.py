@@ -1,8 +1,8 @@
-"""Loads that undo an earlier one: hands that leave the shelf again, and pieces that come back or are taken again.
+"""Loads that undo an earlier load: hands that leave the shelf again, and pieces that come back or are taken again.
 
-A piece that a person puts back is one that they took, and a lean goes as it came. The two loads then differ only by
-noise and by the gains of the plates, while two different pieces also differ by the deviations of their weights and
-labels. The ratio of both densities is evidence beyond the weight of the new load alone:
+A piece that a person puts back is a piece that they took, and a lean ends with the weight that it began with. The two
+loads then differ only by noise and by the gains of the plates, while two different pieces also differ by the deviations
+of their weights and labels. The ratio of both densities is evidence beyond the weight of the new load alone:
 
     log ratio = log p(later | earlier, the same) - log p(later | its product).
 """
@@ -25,8 +25,8 @@ from fusion.goods.planogram import PLACE_GAIN_SD, Planogram
 LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(300.0)
 # The later load is the same as the earlier one up to this many deviations; two leans are alike within this factor.
 SAME_LOAD_MAX_SDS, ALIKE_RATIO = 4.0, 2.0
-# A piece that is put back is a piece that was taken. A piece taken where one was put back just before is the same piece
-# every second time. Some loads are measured badly, or rest on something else.
+# A piece that is put back is a piece that was taken. A piece that is taken where a piece was just put back is the same
+# piece in half of the cases. Some loads are measured badly, or rest on something else.
 LOG_SAME_PUT, LOG_OTHER_PUT = math.log(0.9), math.log(0.1)
 LOG_SAME_TAKEN, LOG_OTHER_TAKEN = math.log(0.5), math.log(0.5)
 SAME_PIECE_SD_G = 1.5
@@ -187,7 +187,7 @@ class Undoing:
             place_var += PLACE_GAIN_SD**2 * float(share @ share)
             for plate, of_plate in zip(opened.event.plates.tolist(), share.tolist()):
                 share_by[plate] += sign * of_plate
-        # What both loads have in common of a plate's gain cancels.
+        # The part of a plate's gain that both loads have in common cancels.
         gain_var = sum(share * share * float(self._planogram.gain_var[plate]) for plate, share in share_by.items())
         expected_g = abs(earlier.total_g) * part * gain[1] / gain[0]
         var_g2 = part * part * earlier.noise_g2 + later.noise_g2 + SAME_PIECE_SD_G**2 + piece_g2

@@ -177,7 +177,7 @@ class CatchUp:
         if not present or answered:
             publisher.awaited = False
         elif retained and self._held is not None and publisher.answers:
-            # It was there before this connection, and reports once it has sent again.
+            # It was connected before this connection, and reports once it has sent its messages again.
             publisher.awaited = True
         self._report(name, before, status)
 

@@ -26,7 +26,7 @@ class Restored:
 
     Attributes:
         engine: of the newest snapshot, or a new one.
-        since_ns: data time up to which observations were worked off; 0 where nothing is known.
+        since_ns: data time up to which observations were processed; 0 where nothing is known.
         lost: why visits that are open in the books cannot be continued; None if the engine resumes from a snapshot.
         doubts_unreadable: whether doubts of earlier processes are lost, so that every open visit is doubtful.
         past_unknown: whether people may be inside, or scans may wait, that the engine cannot know of.

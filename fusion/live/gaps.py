@@ -41,7 +41,7 @@ class StreamPosition(NamedTuple):
     Attributes:
         newest_ns: time of its newest observation.
         step_ns: its usual step from one observation to the next; 0 where only one has arrived.
-        awaited: whether the stream had not resumed yet after an earlier restart.
+        awaited: whether the stream had still not resumed after an earlier restart.
     """
 
     newest_ns: int

@@ -27,7 +27,7 @@ OVERLOAD_REPORT_S, OVERLOAD_END_S = 10.0, 1.0
 REFUSED_MAX = 1000
 WARNINGS_MAX = 4096
 
-# Kinds of observations, in the order in which they give way to each other.
+# Kinds of observations in the order in which they are dropped for each other.
 _FRAME, _WEIGHT, _EVENT = range(3)
 
 
@@ -182,7 +182,7 @@ class WarningQueue:
 
 
 class Refusals:
-    """Observations that no engine can use, counted by stream; each tenfold of a count is a warning.
+    """Observations that no engine can use, counted by stream, with a warning at each tenfold count.
 
     Attributes:
         counts: by stream; the source itself is the stream `source`.

@@ -33,7 +33,7 @@ JSON_MAX_BYTES = 1 << 14
 NAMES_MAX = 4096
 # Spans of missing messages that are remembered for each topic.
 GAPS_MAX = 64
-# A counter that jumps further was reset; as many messages are never lost.
+# A counter that jumps further was reset: this many messages are never lost.
 JUMP_MAX = 1_000_000
 
 # version, kind, people or plates, number, time, joints or samples, appearance or bytes of names, run

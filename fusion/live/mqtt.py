@@ -232,7 +232,7 @@ class Live:
     def _serve(self, connection: Connection) -> None:
         self._connection = connection
         self._queue.put(_Connected(self._session))
-        # Before the broker returns this, it has sent everything that it had gathered and everything that is retained.
+        # By the time the broker returns this message, it has sent everything that it had gathered and retained.
         connection.publish(self._engine_topic, status_payload("online", self._session), retain=True)
         while not connection.lost.is_set() and not self._closing.is_set():
             self._clock.wait(self._wake, 1.0)
@@ -406,7 +406,7 @@ class Live:
 
     def _refuse(self, levels: Levels, refused: Refused) -> None:
         if refused.reason == "sent again":
-            self._counts["mqtt: sent again"] += 1  # As it should be after an outage.
+            self._counts["mqtt: sent again"] += 1  # This is the normal course after an outage.
             return
         reason = f"mqtt: {levels[0]}: {refused.reason}" if levels[0] in _KINDS else "mqtt: unknown topic"
         self._count(reason, "/".join(levels)[:100], str(refused)[:300])

@@ -70,7 +70,7 @@ class Pump:
         if fault:
             self._refusals.add("source", fault, self._newest_ns())
             return
-        # Catching up ends once the engine, too, has worked off what had waited for it.
+        # Catching up ends once the engine, too, has processed everything that waited for it.
         caught_up = not self.source.behind and len(self._intake) < 2 * BATCH_MAX
         in_time = self._clock.monotonic_s() - self._started_s < self.source.catch_up_max_s
         self._catching_up = self._catching_up and not caught_up and in_time

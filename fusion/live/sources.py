@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # After a start a source that is behind waits for the engine, rather than let the queue drop, for at most this long.
 CATCH_UP_S = 15.0
-# A source that delivers within this much of an observation's due time has caught up.
+# A source has caught up once it delivers within this much of an observation's due time.
 PUNCTUAL_S = 0.0625
 # Shorter sleeps than this would cost more than an engine's step at some hundred messages a second.
 SLEEP_MIN_S = 0.004

@@ -66,7 +66,7 @@ class PostingRow(NamedTuple):
     amount: int
 
 
-# Made once: json.dumps would make one for every entry.
+# One encoder for all entries, since json.dumps would make one for each.
 _ENCODER = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

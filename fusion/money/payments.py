@@ -24,7 +24,7 @@ from fusion.money.visits import DecisionKind, Standing
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine
 from fusion.store.models import Store
 
-# Steps of one visit's payment in one call; far more than any honest course of events takes.
+# Most steps of one visit's payment in one call; far more than any real payment takes.
 STEPS_MAX = 50
 # An authorisation at the gate is released if no visit has begun on it by then: four times as long as a scan is valid.
 UNUSED_MAX_S = 120.0
@@ -394,10 +394,10 @@ class Checkout:
                 number, asked_ns = history.n_steps, history.asked_ns
             answer = self._answer(f"{self._store.id}/{subject}/{number}", subject, request)
         except (UnknownOutcome, IdempotencyConflict):
-            # A conflict: another process takes a step of this payment; its entries show how far that is.
+            # A conflict means that another process takes a step of this payment; its entries show how far it has come.
             return self._history(subject).pending is None
         fields = {"approved": answer.approved, "reference": answer.reference, "reason": answer.reason}
-        # The answer is dated when it was asked for, so that two processes that both asked record the same.
+        # The answer gets the time of its request, so that two processes that both asked record the same entry.
         self._ledger.record(
             subject,
             f"payment {number}/answer",

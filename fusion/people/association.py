@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Mean cost of two rays up to which two detections may be one person: 1 is expected, and half for usual heights.
 PAIR_GATE = 4.0
 PAIR_COST_CAP = 16.0
-# Speed of people that is allowed for between the instants of two cameras, m/s: a brisk walk.
+# Largest speed of people between the instants of two cameras, m/s: a brisk walk.
 PAIR_SPEED_M_S = 1.0
 # Standard deviation of stature over people who may walk in, children included, as a share of the usual.
 STATURE_SD = 0.08

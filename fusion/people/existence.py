@@ -23,7 +23,7 @@ from fusion.people.workspace import POSITION_SD_MAX_M
 # Log-likelihood ratio, person : ghost, of a camera that sees a place and finds a person there, or finds none.
 # Detectors find 85 % of the people in unobstructed view (others stand in between, too), and a ghost (a coat on its
 # hook, a mirror) turns up in half of the views of its place. A track is confirmed at odds of e^3, kept within e^+-5;
-# or by walking five sets in a row, since a passer-by may pull a ghost along for a moment.
+# or once the track walks for five sets in a row (a passer-by may pull a ghost along for a moment).
 EXISTENCE = ExistenceModel(
     log_found=math.log(0.85 / 0.5), log_missed=math.log(0.15 / 0.5), odds_max=5.0, confirm_odds=3.0, walked_m=1.0,
     walked_sets=5,
@@ -38,7 +38,8 @@ REACH_M = 0.7
 # time has passed: the person is seen through glass or in a mirror, or has left. Detectors miss people for a few frames,
 # hardly all of them at once for longer.
 CONTRADICTED_MAX_S = 0.5
-# Contradiction is checked this often; after a gap one check counts half of that time at most, since one miss is chance.
+# Contradiction is checked this often; after a gap one check counts for at most half of that time, since a single miss
+# is chance.
 CONTRADICTED_EVERY_S = 0.1
 # Sets that must have seen a tentative track before it is reported: two agreeing views, or one alone.
 REPORT_MULTI_VIEW_SETS, REPORT_SINGLE_VIEW_SETS = 1, 3

@@ -1,7 +1,7 @@
 """Health of cameras: clocks that are off, cameras that were moved, cameras that miss people, cameras that are silent.
 
-Some ten times a second a few people are compared: each view against what the other views of the same person say. An
-error along a person's way comes from the clock, any other lasting error from the calibration.
+About ten times a second a few people are compared: each view with the other views of the same person. A lasting error
+along a person's path comes from the clock, any other lasting error from the calibration.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ JOINTS_MIN = 6
 OFFSET_SD_S = 0.06
 WANDER_S2_PER_S = 0.002**2 / 60.0
 PULL_S = 60.0
-# Slower bodies do not measure clocks, m/s.
+# Bodies slower than this do not reveal clock offsets, m/s.
 SPEED_MIN_M_S = 0.2
 # A detector's errors are correlated for about this long.
 CORRELATION_S = 0.5
@@ -48,7 +48,7 @@ CORRELATION_S = 0.5
 WATCH_EVERY_S, SET_MAX_S = 0.07, 0.1
 # Faults of a camera are judged over this many seconds in which it showed people.
 MEMORY_S = 5.0
-# An error beyond this loses weight (Huber): a stranger's detection.
+# An error beyond this loses weight (Huber): it is another person's detection.
 OUTLIER_M = 0.15
 # Standard deviations of a camera's faults before any data, in rad, metres and seconds, against errors of 2 cm that last
 # CORRELATION_S.

@@ -84,7 +84,7 @@ class Relinking:
         """Rows that a new track may continue: lost ones, and named live ones that are unseen or contradicted."""
         tracks, live = self._tracks, self._tracks.live
         unseen = tracks.seen_ns[live] < t_ns - RELINK_MIN_S * 1e9
-        # A track whose place cameras contradict may be the same person, who is here.
+        # A track with a contradicted place may be the person who is seen here.
         unseen |= tracks.contradicted_s[live] >= CONTRADICTED_MAX_S
         named = tracks.track_id[live] >= 0
         return [*tracks.lost, *live[unseen & named].tolist()]

@@ -31,12 +31,12 @@ VANISHED_S = 3.0
 LOST_S = 120.0
 # A person seen within this time is in view: several frames of every camera.
 IN_VIEW_S = 0.5
-# A track must be this old before a visit without credential is made of it; ghosts live shorter.
+# A track must be this old before it starts a visit without a credential; ghosts do not live as long.
 UNKNOWN_AGE_S = 2.0
-# A track that appears where a person vanished is that person if a brisk walk could have brought them there.
+# A track that appears where a person vanished is that person if they could have walked there at a brisk pace.
 WALK_MAX_M_S = 2.0
 RELINK_SLACK_M = 0.8
-# Identity of a visit whose only missing member was found by that rule.
+# Identity probability of a visit when its only missing member was found by that rule.
 RELINKED_IDENTITY = 0.97
 # People whose visit is remembered after they left; far more than can be inside at once.
 REMEMBERED_MAX = 4096
@@ -246,7 +246,7 @@ class Visits:
             if side == 1 and self._lines.inward[gate] and walker.is_outside:
                 yield from self._cross_in(walker, crossed_ns, gate)
             elif side == -1 and walker.waiting:
-                # They turned back before a scan was found, and were never in.
+                # They turned back before a scan was found, so they never came in.
                 walker.waiting = None
             elif side == -1 and walker.inside:
                 yield self._leave(walker, crossed_ns, gate)
@@ -404,7 +404,7 @@ class Visits:
         elif self._lines.position(walker.last_m).in_reach or not inside_polygon(self._store.floor, *walker.last_m):
             return
         elif visit is not None and visit.id not in self._open:
-            # The bill was written when they seemed to have left; whatever they take now is not on it.
+            # The bill was written when they seemed to have left, so it lacks whatever they take from now on.
             yield from self._enter(walker, now_ns, None, None)
             return
         walker.inside = True

@@ -18,7 +18,7 @@ from fusion.store.layouts import Layout
 
 # Joints are padded to whole lanes of the kernels.
 LANES = 8
-# Detections of one frame beyond these are counted and left out: no store's camera sees so many people at once.
+# Detections of one frame beyond this limit are counted and left out: no store camera sees that many people at once.
 DETECTIONS_PER_FRAME_MAX = 48
 
 # ---- measurements ----------------------------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ DETECTIONS_PER_FRAME_MAX = 48
 # Standard deviation in pixels of a keypoint with score 1, from the reprojection residuals of common detectors at this
 # image size (0.5 % of a 720-line image); it grows with the inverse of the score.
 KEYPOINT_SD_PX = 3.0
-# Keypoints below this score lie anywhere.
+# Keypoints below this score may be anywhere and are ignored.
 SCORE_MIN = 0.1
 # How far a detector's joint lies from one fixed point of the body when seen from different sides, metres.
 _BODY_SD_M = {
@@ -68,9 +68,9 @@ VELOCITY_DECAY_S = 1.0
 # ---- bodies ----------------------------------------------------------------------------------------------------------
 
 # Standard deviation of a joint's distance from the body's axis, metres, and of its height about the usual one beyond
-# what heights vary by between people (people crouch and lift their hands). These priors are one opinion, not news in
-# every set: their weight is that of one measurement in ANCHOR_S. Where two cameras see a joint they count for nothing;
-# where one does, they hold its depth.
+# what heights vary by between people (people crouch and lift their hands). These priors are the same information in
+# every set, so their weight is that of one measurement in ANCHOR_S. Where two cameras see a joint they count for
+# nothing; where one does, they hold its depth.
 _STRAY_M = {
     "nose": 0.2, "eye": 0.2, "ear": 0.2, "neck": 0.15, "shoulder": 0.2, "elbow": 0.3, "wrist": 0.45, "hip": 0.15,
     "mid_hip": 0.12, "knee": 0.3, "ankle": 0.4, "big_toe": 0.4, "small_toe": 0.4, "heel": 0.4,
@@ -116,8 +116,8 @@ POSITION_SD_MAX_M = 0.8
 COASTING_MAX_S = 1.5
 # A tentative track unseen for this long was a ghost.
 TENTATIVE_MAX_S = 0.35
-# A confirmed track that at most one camera finds for this long, while two or more see its place in vain and a well-seen
-# track stands within reach, is fed by that person's stray detections. It waits to be re-linked.
+# A confirmed track that at most one camera finds for this long, while two or more see its place but no person there and
+# a well-seen track is within reach, is fed by that person's stray detections. It waits to be re-linked.
 DOUBT_MAX_S = 1.0
 
 

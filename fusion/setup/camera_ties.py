@@ -13,13 +13,14 @@ from fusion.setup.reprojection import FloatArray, IntArray
 from fusion.setup.self_calibration import CameraTie
 from fusion.setup.structure import Structure
 
-# A camera is badly tied where its standard deviation is above these, or this many times the median of all cameras'.
+# A camera is badly tied where its standard deviation exceeds these limits, or this many times the median of all
+# cameras.
 CENTRE_SD_MAX_M, ROTATION_SD_MAX, OVER_MEDIAN_MAX = 0.03, math.radians(0.3), 4.0
 # A camera shares at least this many observations of people with each of this many others.
 SHARED_MIN, PARTNERS_MIN = AGREED_MIN, 2
 # Errors of detectors are independent after this time; those within it form one cluster.
 CLUSTER_S, CLUSTERS_MIN = 4.0, 8
-# Weight in the adjustment from which an observation fits.
+# Least weight in the adjustment at which an observation fits.
 _FITS_FROM = 0.2
 
 

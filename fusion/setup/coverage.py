@@ -1,7 +1,7 @@
 """How much of a store its cameras see: the floor, hands before plates, gates; and a picture of it.
 
 Lenses with their distortion, the edges of the pictures and the store's obstacles are taken into account, with the same
-projection and the same boxes as in the simulation. People hide one another as well; these figures leave that out.
+projection and the same boxes as in the simulation. These figures ignore that people hide one another, too.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ STARTS_MAX = 3
 _ADJUST_AT_GROWTH, _ADJUST_ALWAYS_BELOW = 1.35, 6
 # Largest number of camera pairs from which a new camera is placed.
 _PAIRS_TRIED = 6
-# Agreement from which a detection can be of a located body.
+# Least agreement at which a detection can be of a located body.
 _SAME_MIN = 0.3
 
 

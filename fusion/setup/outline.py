@@ -22,7 +22,7 @@ _MARGIN_M = 2.0
 _SAMPLE = 200
 # Cameras hang at most this far outside of the floor's edge, metres.
 _WALL_M = 0.3
-# Poses whose directions differ by less are one answer.
+# Poses with directions that differ by less than this count as one answer.
 _SAME_TURN = math.radians(20.0)
 
 

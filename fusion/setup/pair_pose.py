@@ -29,13 +29,13 @@ _OFFSETS_TRIED_S = (0.0, -0.1, 0.1)
 ROUGH_M = 0.08
 # Instants at which two cameras must agree about a person, or a camera with the others.
 AGREED_MIN = 20
-# Share of the detections that could agree, and must: of unrelated people some agree by chance.
+# Least share of the comparable detections that must agree: some detections of unrelated people agree by chance.
 AGREED_SHARE = 0.3
-# Agreement from which two detections can be of one person.
+# Least agreement at which two detections can be of one person.
 _SAME_MIN = 0.35
 # Angle between two views beyond which more does not help, and below which a pair does not determine depth.
 ANGLE_GOOD, ANGLE_MIN = np.radians(25.0), np.radians(3.0)
-# Where many people are, the emptier instants determine as much at less cost: pairs of detections for two cameras.
+# Most pairs of detections for two cameras: instants with fewer people determine as much at less cost.
 MATCHES_MAX = 1000
 # Instants on which random essential matrices are tested, and how many of the best are refined.
 _TEST_INSTANTS, _REFINED = 60, 4

@@ -60,7 +60,7 @@ def recording_findings(recording: Recording) -> list[Finding]:
         except (RecordingError, ConfigError) as error:
             findings.append(_damaged(str(error)))
     findings += [_damaged(message) for message in recording.damaged]
-    # A torn file was counted above, each by its name.
+    # Torn files were reported above, each by its name.
     for reason, n in sorted(recording.ignored.items()):
         stream_name, _, message = reason.partition(": ")
         if message != "damaged file":

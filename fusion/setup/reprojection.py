@@ -28,7 +28,7 @@ _HALF_WEIGHT_AT = 2.0
 _SD_PX = 0.7
 # A keypoint's standard deviation at the body lies within this, metres.
 SD_MIN_M, _SD_MAX_M = 0.002, 0.08
-# Observations of a joint from which it has a standard deviation of its own.
+# Least number of observations for a joint to have a standard deviation of its own.
 _OF_JOINT_MIN = 30
 # A body is never nearer to a camera than this, metres.
 DEPTH_MIN_M = 0.1

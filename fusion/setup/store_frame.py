@@ -29,7 +29,7 @@ FOOT_SD_M, FEET_MIN = 0.02, 50
 # Known lengths that differ from the found ones by more than this share, and known places by more than this, metres, are
 # reported.
 LENGTH_OFF_MAX, PLACE_OFF_MAX_M = 0.02, 0.05
-# Where more of the people than this walk beside the floor, known places are not in the store's frame.
+# If more than this share of the people walk outside the floor, known places are not in the store's frame.
 OFF_FLOOR_MAX = 0.5
 
 

@@ -33,7 +33,8 @@ INSTANTS_MAX, INSTANT_STEP_S = 600, 0.1
 ROUGH_INSTANTS = 150
 # Two views of one body agree within this at the body, metres, once cameras are adjusted.
 FINE_M = 0.05
-# Each camera is compared with this many others, of those that share this share of the most that it shares with any.
+# Each camera is compared with at most this many others: those that share at least this fraction of what its best
+# partner shares with it.
 PARTNERS, PARTNER_SHARE = 8, 0.5
 # Steps of the two final adjustments; people are matched again in between.
 _FINAL_STEPS = (8, 20)

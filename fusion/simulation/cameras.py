@@ -22,7 +22,7 @@ JOINT_SD_M = 0.012
 JOINT_SD_PX = 0.6
 # Wrists and elbows blur, hips hide under clothes.
 _LOOSE = {"l_wrist": 1.4, "r_wrist": 1.4, "l_elbow": 1.2, "r_elbow": 1.2, "l_hip": 1.5, "r_hip": 1.5, "mid_hip": 1.5}
-# How often a detector misses such a joint in plain view, over the others.
+# How much more often than other joints a detector misses such a joint in plain view.
 _ELUSIVE = {"l_wrist": 4.0, "r_wrist": 4.0, "l_elbow": 2.0, "r_elbow": 2.0}
 # A detector guesses a hidden joint with this probability, else it leaves it out.
 _GUESS_PROBABILITY = 0.4
@@ -77,7 +77,8 @@ class Detector:
         edge_s = 0.5 * (1.0 - scenario.outage_share) * scenario.duration_s
         self.outage_s = (edge_s, scenario.duration_s - edge_s) if out else (math.inf, math.inf)
         self._looks = _Looks(store.appearance_dim, setting, self._random, scenario)
-        # Of a camera that was knocked, or hangs by a screw: its own stream, so that it moves nothing else.
+        # Shift of a camera that was knocked or hangs loose; it has its own random stream, so that it changes no other
+        # draw.
         knock = scenario.random("calibration", camera.name).standard_normal(2)
         self._shift_px = scenario.calibration_error_px * knock
         self._used = np.arange(len(JOINTS)) if self.boxes_only else body.layout_joints(store.layout)

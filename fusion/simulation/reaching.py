@@ -35,7 +35,7 @@ def take_hold(shop: Shop, person: Person, plate: int, lying: list[Resting], sign
     """Reach to a plate; the pieces leave it (sign -1) or come to lie on it (+1) while the hand is there."""
     random = person.random
     hold_s = float(np.clip(random.lognormal(math.log(0.45), 0.45), 0.2, 2.5))
-    # A hand closes on a piece before it lifts it, and lets go of one early after putting it down.
+    # A hand closes on a piece before it lifts it, and stays a moment after putting it down.
     share = float(random.uniform(0.45, 0.85) if sign < 0 else random.uniform(0.15, 0.5))
     odd = shop.scenario.odd_reach_probability
     usual_hand = person.hand

@@ -56,7 +56,7 @@ def test_tenants_keep_separate_books(chain: Path, place: Place, capsys: pytest.C
     assert out.count("2026-03:") == 3 and "-100.00 USD" in out and "North Ltd, Shop, 2026-03: 1 receipts" in out
     balances = [ledger.balances() for _, _, ledger in loaded.books(where)]
     assert balances[0]["EUR"][FEES] == 30 and balances[2]["USD"][FEES] == 10000
-    assert main(["statement", str(chain), where, "2026-3"]) == 2 and "want one such as" in capsys.readouterr().err
+    assert main(["statement", str(chain), where, "2026-3"]) == 2 and "want a month such as" in capsys.readouterr().err
 
 
 def test_faults_of_a_chain_are_reported_together(chain: Path) -> None:
