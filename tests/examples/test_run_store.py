@@ -147,8 +147,8 @@ def test_a_closed_pipe_keeps_the_results_so_far(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["nowhere"], "nowhere: want a recording's folder, got nothing"),
-        (["--store", "nowhere"], "nowhere: want a store folder, got nothing"),
+        (["nowhere"], "nowhere does not exist; pass the folder of a recording"),
+        (["--store", "nowhere"], "nowhere does not exist; pass a store folder"),
         (["--minutes", "0"], "--minutes must be above 0"),
         (["--minutes", "0.1"], "for 8 people to come and go"),
         (["--fast", "--realtime"], "not allowed with"),
