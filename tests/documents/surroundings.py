@@ -45,7 +45,10 @@ def names_for(page: str, folder: Path) -> Iterator[dict[str, Any]]:
         "docs/mqtt.md": _shop_with_broker,
     }
     with ExitStack() as stack:
-        yield {"__name__": "__block__", **(make[page](folder, stack) if page in make else {})}
+        # The very object: a thread watches it for what the block defines.
+        names = make[page](folder, stack) if page in make else {}
+        names["__name__"] = "__block__"
+        yield names
 
 
 def _sensors(folder: Path, stack: ExitStack) -> dict[str, Any]:
