@@ -57,14 +57,14 @@ def test_the_command_names_what_is_missing(
     store.save(tmp_path / "store")
     common = ["console", str(tmp_path / "store"), "--ledger"]
     books = str(tmp_path / "ledger.sqlite")
-    assert main([*common, books]) == 2 and "--add-user" in capsys.readouterr().err
+    assert main([*common, books]) == 2 and "the books do not exist" in capsys.readouterr().err
     assert main([*common, "postgresql://nowhere/x"]) == 2 and "--users" in capsys.readouterr().err
+    Ledger.open(books, store).close()
+    assert main([*common, books]) == 2 and "--add-user" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115 closed with the process
     assert main([*common, books, "--add-user", "anna"]) == 2 and "password" in capsys.readouterr().err
     Users(tmp_path / "users.json").add("anna", PASSWORD, store.id)
-    assert main([*common, books]) == 2 and "the books do not exist" in capsys.readouterr().err
     assert main([*common, books, "--host", "0.0.0.0"]) == 2 and "--certificate" in capsys.readouterr().err
-    Ledger.open(books, store).close()
     assert main([*common, books, "--provider", "https://x"]) == 2
     assert "FUSION_PROVIDER_SECRET" in capsys.readouterr().err
 
