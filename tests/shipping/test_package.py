@@ -53,7 +53,7 @@ def runs_the_shortest_program(distribution: Path, folder: Path) -> str:
     program = (ROOT / "examples" / "embed.py").read_text(encoding="utf-8")
     (folder / "embed.py").write_text(program, encoding="utf-8")
     output = run(python, "embed.py", cwd=folder)
-    assert "settled" in output
+    assert "Receipt" in output and "settled" in output
     assert run(python, "-m", "fusion", "--version", cwd=folder).strip().endswith("0.1.0")
     return output
 
