@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fusion.errors import ConfigError
-from fusion.gates.cards import CardTerminal
-from fusion.gates.codes import CodeVerifier, UsedCodes, public_key
+from fusion.gates.accepted import accepted_credentials
 from fusion.gates.keeper import Decision, GateKeeper
 from fusion.gates.pseudonyms import Pseudonyms
-from fusion.gates.verifiers import GateRequest, OpenDoor, StaffList, Verifier
+from fusion.gates.verifiers import GateRequest, Verifier
 from fusion.live.config import ServeConfig
 from fusion.live.connection import Broker
 from fusion.live.mqtt import Live
@@ -87,15 +86,9 @@ class BrokerSource(Source):
 
 def _verifiers_of(config: ServeConfig, pseudonyms: Pseudonyms) -> dict[str, Verifier]:
     """Who may enter, by kind of credential, as the source's options say."""
-    verifiers: dict[str, Verifier] = {"open": OpenDoor(), "card": pseudonyms.behind(CardTerminal())}
-    if "code_key" in config.options:
-        key = public_key(config.base / str(config.options["code_key"]))
-        used = UsedCodes(config.folder / "used.sqlite")
-        verifiers["qr"] = pseudonyms.behind(CodeVerifier(key, config.store.id, used))
-    staff = _text_option(config, "staff_list")
-    if staff is not None:
-        verifiers["staff"] = StaffList(staff.split())
-    return verifiers
+    code_key = config.base / str(config.options["code_key"]) if "code_key" in config.options else None
+    staff_list = _text_option(config, "staff_list")
+    return accepted_credentials(config.store.id, pseudonyms, config.folder, code_key, staff_list)
 
 
 def _text_option(config: ServeConfig, name: str) -> str | None:

@@ -11,11 +11,9 @@ from pathlib import Path
 from fusion.engine import Engine
 from fusion.errors import FusionError
 from fusion.files.recordings import RecordingWriter
-from fusion.gates.cards import CardTerminal
-from fusion.gates.codes import CodeVerifier, UsedCodes, public_key
+from fusion.gates.accepted import accepted_credentials
 from fusion.gates.keeper import GateKeeper
 from fusion.gates.pseudonyms import Pseudonyms
-from fusion.gates.verifiers import OpenDoor, StaffList, Verifier
 from fusion.live.connection import Broker
 from fusion.live.mqtt import Live
 from fusion.money.ledger import Ledger
@@ -73,12 +71,8 @@ class LiveFront(Front):
 
     def _gate_keeper(self, settings: LiveSettings, out: Path) -> GateKeeper:
         """Who may come in: everybody where the door is open, payment tokens from a terminal, signed codes, staff."""
-        verifiers: dict[str, Verifier] = {"open": OpenDoor(), "card": self._pseudonyms.behind(CardTerminal())}
-        if settings.code_key:
-            codes = CodeVerifier(public_key(settings.code_key), self.store.id, UsedCodes(out / "used.sqlite"))
-            verifiers["qr"] = self._pseudonyms.behind(codes)
-        if settings.staff_list:
-            verifiers["staff"] = StaffList(_text(settings.staff_list, "tokens, one a line").split())
+        staff_list = _text(settings.staff_list, "tokens, one a line") if settings.staff_list else None
+        verifiers = accepted_credentials(self.store.id, self._pseudonyms, out, settings.code_key, staff_list)
         return GateKeeper(self.store, verifiers)
 
     def _recording_writer(self, folder: Path) -> RecordingWriter:
