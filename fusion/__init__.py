@@ -18,8 +18,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "engine": "Engine Health",
     "errors": (
-        "ConfigError FusionError IdempotencyConflict JournalError LedgerError OrderError RecordingError ShapeError"
-        " SnapshotError TimeError"
+        "ConfigError EntryError FusionError IdempotencyConflict JournalError LedgerError OrderError RecordingError"
+        " ShapeError SnapshotError TimeError"
     ),
     "files.recordings": "Recording RecordingWriter",
     "files.results": "ResultsWriter",
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from fusion.engine import Engine as Engine
     from fusion.engine import Health as Health
     from fusion.errors import ConfigError as ConfigError
+    from fusion.errors import EntryError as EntryError
     from fusion.errors import FusionError as FusionError
     from fusion.errors import IdempotencyConflict as IdempotencyConflict
     from fusion.errors import JournalError as JournalError

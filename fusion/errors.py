@@ -55,6 +55,10 @@ class LedgerError(FusionError):
     """The ledger refuses a posting, cannot be written, or belongs to another store. Nothing was posted."""
 
 
+class EntryError(LedgerError):
+    """What is to be posted does not fit into the books: a value that is too long, a product the store lacks."""
+
+
 @contextmanager
 def extra(name: str) -> Iterator[None]:
     """Wrap imports of optional packages: where one is missing, the error names the extra that brings it."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Longest name and longest text of another program in a reason or a warning, characters. Names may come with the data,
+# from a sensor that no configuration has.
+NAME_MAX = 255
+DETAIL_MAX = 1000
 
 
 class ReceiptStatus(StrEnum):
@@ -61,6 +67,7 @@ class ReasonKind(StrEnum):
     DOUBTS_UNREADABLE = "doubts_unreadable"
     ACCOUNT_CHANGED = "account_changed"  # the visit was another account's before a restart
     NEIGHBOUR_REBILLED = "neighbour_rebilled"
+    NOT_BOOKED = "not_booked"  # the books refused the receipt (detail)
     # Stated in words by the program that embeds the engine (detail).
     NOTE = "note"
 
@@ -69,7 +76,7 @@ class ReasonKind(StrEnum):
 class Reason:
     """One reason why a receipt goes to review. A field is None where it does not apply to the kind.
 
-    `fusion.sentences` puts it into words.
+    `fusion.sentences` puts it into words. Text is cut to NAME_MAX and DETAIL_MAX and holds no control characters.
 
     Attributes:
         plate, zone, gate, source: names in the store; the source of a sighting.
@@ -78,7 +85,7 @@ class Reason:
         probability: of the most probable explanation.
         sighting: "read" or "seen".
         seconds: length of the gap.
-        detail: free text, with NOTE only.
+        detail: free text, with NOTE and NOT_BOOKED only.
     """
 
     kind: ReasonKind
@@ -93,6 +100,9 @@ class Reason:
     sighting: str | None = None
     seconds: float | None = None
     detail: str | None = None
+
+    def __post_init__(self) -> None:
+        _bound_texts(self)
 
 
 class WarningKind(StrEnum):
@@ -427,7 +437,7 @@ class ShelfCount:
 class Warning:
     """A sensor, a gate, a visit or a stream needs attention. A field is None where it does not apply to the kind.
 
-    `fusion.sentences` puts it into words.
+    `fusion.sentences` puts it into words. Text is cut to NAME_MAX and DETAIL_MAX and holds no control characters.
 
     Attributes:
         t_ns: data time; 0 before the first data.
@@ -457,6 +467,9 @@ class Warning:
     gate: str | None = None
     credential: str | None = None
     detail: str | None = None
+
+    def __post_init__(self) -> None:
+        _bound_texts(self)
 
     def __str__(self) -> str:
         given = ((f.name, getattr(self, f.name)) for f in fields(self)[3:])
@@ -494,6 +507,40 @@ class RunEnd:
     summary: RunSummary
     shelves: tuple[ShelfCount, ...]
     fault: str | None = None
+
+
+def bounded_text(text: str, longest: int) -> str:
+    """The text, cut where it is longer, without characters that a file or a terminal cannot show.
+
+    Whatever is made from data has a bound where it is made, so that no later stage needs to refuse it.
+    """
+    text = cut_text(text, longest)
+    if text.isprintable():
+        return text
+    # Format characters ("Cf") join letters in many scripts; control characters can forge lines.
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Cf" else "\ufffd" for c in text)
+
+
+def cut_text(text: str, longest: int) -> str:
+    """The text, cut where it is longer, and without halves of surrogate pairs, which no file can hold."""
+    if len(text) > longest:
+        text = text[: longest - 1] + "…"
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _bound_texts(stated: Reason | Warning) -> None:
+    for name in stated.__dataclass_fields__:
+        value = getattr(stated, name)
+        if type(value) is not str:
+            continue
+        if name != "detail":
+            bounded = bounded_text(value, NAME_MAX)
+        elif isinstance(stated, Warning):
+            bounded = bounded_text(value, DETAIL_MAX)
+        else:  # A note of the program that embeds the engine, in its own words and lines.
+            bounded = cut_text(value, DETAIL_MAX)
+        if bounded != value:
+            object.__setattr__(stated, name, bounded)
 
 
 def _clock(t_ns: int) -> str:

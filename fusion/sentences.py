@@ -6,10 +6,19 @@ semicolon, since `reason_text` joins sentences with one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
-from fusion.results import Reason, ReasonKind, Warning, WarningKind
+from fusion.results import Reason, ReasonKind, Warning, WarningKind, cut_text
 from fusion.store.models import Store
+
+# Names and other programs' texts are cut to this length in a sentence, characters.
+SHOWN_MAX, DETAIL_SHOWN_MAX = 60, 500
+# Up to this many sentences of one kind stand for themselves; more become a count and the first of them.
+ALIKE_MAX = 4
+NAMED_MAX = 3
+# Longest text about one receipt, characters: as much as the ledger takes.
+REASON_TEXT_MAX = 2000
 
 _GAP = "during this visit or shortly before"
 
@@ -48,8 +57,14 @@ _REASONS = {
     ReasonKind.DOUBTS_UNREADABLE: "what was doubted before a restart cannot be read",
     ReasonKind.ACCOUNT_CHANGED: "before a restart this visit was another account's",
     ReasonKind.NEIGHBOUR_REBILLED: f"the bill of another visit changed {_GAP}",
+    ReasonKind.NOT_BOOKED: "the receipt could not be booked: {detail}",
     ReasonKind.NOTE: "{detail}",
 }  # fmt: skip
+
+# Kinds of which a receipt may have one for every plate: the sentence about many at once, and the field that names each.
+_MANY = {
+    ReasonKind.PLATE_NOT_REPORTING: ("may have taken from {n} plates that do not report, among them {names}", "plate"),
+}
 
 _WARNINGS = {
     WarningKind.PLATE_SILENT: "no message for {seconds:g} s",
@@ -92,30 +107,72 @@ class _Missing:
 
 
 def sentence(reported: Reason | Warning, store: Store | None = None) -> str:
-    """A reason or a warning in plain English.
+    """A reason or a warning in plain English, of bounded length.
 
     Args:
         reported: what the engine or a store's process reported.
         store: where given, products are called by their names instead of their GTINs.
     """
     fields = {
-        name: _Missing() if (value := getattr(reported, name)) is None else value
+        name: _Missing() if (value := getattr(reported, name)) is None else _shown(name, value)
         for name in reported.__dataclass_fields__
     }
     if isinstance(reported, Reason):
         names = {product.gtin: product.name for product in store.products} if store is not None else {}
-        return _REASONS[reported.kind].format(**fields, product=names.get(reported.gtin or "", fields["gtin"]))
+        product = _shown("product", names[reported.gtin]) if reported.gtin in names else fields["gtin"]
+        return _REASONS[reported.kind].format(**fields, product=product)
     if reported.kind is WarningKind.NO_CREDENTIAL:
-        where = f"at '{reported.gate}'" if reported.gate else "inside the store, not seen coming in"
+        where = f"at '{fields['gate']}'" if reported.gate else "inside the store, not seen coming in"
         return f"a person without credential {where}"
     return _WARNINGS[reported.kind].format(**fields, off_cm=100.0 * (reported.off_m or 0.0))
 
 
+def _shown(name: str, value: object) -> object:
+    """A field's value as a sentence shows it."""
+    if type(value) is not str:
+        return value
+    return cut_text(value, DETAIL_SHOWN_MAX if name == "detail" else SHOWN_MAX)
+
+
 def sentences(reasons: Iterable[Reason], store: Store | None = None) -> list[str]:
-    """Reasons in words, each sentence once."""
-    return list(dict.fromkeys(sentence(reason, store) for reason in reasons))
+    """Reasons in words, each sentence once; many of one kind are a count and the first of them."""
+    by_text: dict[str, Reason] = {}
+    for reason in reasons:
+        by_text.setdefault(sentence(reason, store), reason)
+    unique = list(by_text.items())
+    n_of_kind = Counter(reason.kind for _, reason in unique)
+    texts: list[str] = []
+    summarised: set[ReasonKind] = set()
+    for text, reason in unique:
+        if n_of_kind[reason.kind] <= ALIKE_MAX:
+            texts.append(text)
+        elif reason.kind not in summarised:
+            summarised.add(reason.kind)
+            texts += _summary([(t, r) for t, r in unique if r.kind == reason.kind])
+    return texts
+
+
+def _summary(alike: Sequence[tuple[str, Reason]]) -> Iterator[str]:
+    """The sentences about many reasons of one kind."""
+    kind = alike[0][1].kind
+    if kind in _MANY:
+        template, field = _MANY[kind]
+        names = [str(_shown(field, getattr(reason, field))) for _, reason in alike[:NAMED_MAX]]
+        yield template.format(n=len(alike), names=", ".join(names))
+        return
+    yield from (text for text, _ in alike[:NAMED_MAX])
+    yield f"{len(alike) - NAMED_MAX} more of the kind '{kind.replace('_', ' ')}'"
 
 
 def reason_text(reasons: Iterable[Reason], store: Store | None = None) -> str | None:
-    """All reasons of a receipt in one line, as in `reason` of receipts.jsonl; None where there is none."""
-    return "; ".join(sentences(reasons, store)) or None
+    """All reasons of a receipt in one line, as in `reason` of receipts.jsonl; None where there is none.
+
+    It has at most REASON_TEXT_MAX characters: reasons come worst first, and those that do not fit are counted.
+    """
+    texts = sentences(reasons, store)
+    text = "; ".join(texts)
+    for n in range(len(texts) - 1, 0, -1):
+        if len(text) <= REASON_TEXT_MAX:
+            break
+        text = "; ".join([*texts[:n], f"{len(texts) - n} more reasons"])
+    return text or None

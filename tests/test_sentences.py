@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fusion.files.results import reason_of, reason_row
-from fusion.results import Reason, ReasonKind, Warning, WarningKind
-from fusion.sentences import reason_text, sentence, sentences
+from fusion.money.entries import NOTE_MAX
+from fusion.results import DETAIL_MAX, NAME_MAX, Reason, ReasonKind, Warning, WarningKind
+from fusion.sentences import REASON_TEXT_MAX, reason_text, sentence, sentences
 from fusion.simulation import demo_store
 
 VALUES: dict[str, Any] = {
@@ -71,3 +74,53 @@ def test_a_reason_survives_its_row(kind: ReasonKind) -> None:
 def test_what_is_no_reason_is_refused(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="reason"):
         reason_of(row)
+
+
+# ---- bounds ----------------------------------------------------------------------------------------------------------
+
+# Names that a sensor may have or send: long, with control characters, separators and halves of surrogate pairs.
+NAMES = st.text(st.characters(), max_size=20) | st.builds(lambda c, n: c * n, st.characters(), st.integers(1, 9000))
+REASONS = st.builds(
+    Reason, st.sampled_from(ReasonKind), plate=NAMES, gtin=NAMES, zone=NAMES, source=NAMES, sighting=NAMES,
+    detail=NAMES, quantity=st.integers(-(2**63), 2**63), delta_g=st.floats(), probability=st.floats(),
+    seconds=st.floats(),
+)  # fmt: skip
+
+
+@given(st.lists(REASONS, max_size=40), st.integers(0, 3000))
+def test_the_text_about_a_receipt_has_a_bound(reasons: list[Reason], n_plates: int) -> None:
+    kind = ReasonKind.PLATE_NOT_REPORTING
+    reasons += [Reason(kind, plate=f"gondola {k % 7} " * 9 + str(k)) for k in range(n_plates)]
+    text = reason_text(reasons)
+    assert REASON_TEXT_MAX <= NOTE_MAX, "the ledger takes every text"
+    assert (text is None) == (not reasons)
+    assert text is None or len(text) <= REASON_TEXT_MAX
+    assert text is None or text.encode("utf-8").decode() == text
+
+
+@given(NAMES)
+def test_what_data_call_themselves_has_a_bound(name: str) -> None:
+    warning = Warning(1, WarningKind.UNKNOWN_GATE, name, detail=name)
+    assert len(warning.subject) <= NAME_MAX and len(warning.detail or "") <= DETAIL_MAX
+    for text in (warning.subject, warning.detail, sentence(warning), str(warning)):
+        assert text is not None and not {"\n", "\r", "\x1b"} & set(text)
+        text.encode("utf-8")
+
+
+def test_many_reasons_of_a_kind_are_counted_and_the_first_named() -> None:
+    silent = [Reason(ReasonKind.PLATE_NOT_REPORTING, plate=f"p{k:02d}") for k in range(41)]
+    text = reason_text([Reason(ReasonKind.NO_CREDENTIAL), *silent, Reason(ReasonKind.LOST_INSIDE)])
+    assert text == (
+        "no credential; may have taken from 41 plates that do not report, among them p00, p01, p02; "
+        "lost from sight inside the store"
+    )
+    unclear = [Reason(ReasonKind.RETURN_UNCLEAR, gtin=f"{k:08d}") for k in range(9)]
+    assert len(sentences(unclear)) == 4 and sentences(unclear)[-1] == "6 more of the kind 'return unclear'"
+    assert len(sentences(silent[:4])) == 4, "a few are named one by one"
+
+
+def test_reasons_that_do_not_fit_are_counted() -> None:
+    notes = [Reason(ReasonKind.NOTE, detail=f"{k}" * 500) for k in range(4)]
+    kinds = [Reason(kind, plate="p" * 60, delta_g=1.0, probability=0.5) for kind in ReasonKind]
+    text = reason_text([*notes, *kinds])
+    assert text is not None and len(text) <= REASON_TEXT_MAX and text.endswith(" more reasons")

@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import TextIO
 
 from fusion.engine import Engine
-from fusion.errors import IdempotencyConflict
+from fusion.errors import EntryError, IdempotencyConflict
 from fusion.files.results import evidence_row
 from fusion.goods.journal import cart
 from fusion.live.config import ServeConfig
 from fusion.live.gaps import Gaps
 from fusion.live.outbox import Outbox
-from fusion.money.ledger import Ledger
+from fusion.money.ledger import Ledger, unbookable
 from fusion.money.prices import PriceBook
 from fusion.money.visits import OpenVisit
 from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus
@@ -162,14 +162,19 @@ class Bookkeeper:
         doubts = self._gaps.reasons_to_review(receipt)
         if doubts:
             receipt = replace(receipt, status=ReceiptStatus.REVIEW, reasons=(*receipt.reasons, *doubts))
-        new = self._post(receipt, newest_ns)
+        try:
+            new = self._post(receipt, newest_ns)
+        except EntryError as error:
+            receipt = unbookable(receipt, error)
+            self._report(f"visit {receipt.visit}: {error}; goes to review")
+            new = self._post(receipt, newest_ns)
         self._gaps.forget_visit(receipt.visit)
         if not new:
             return receipt
         self.receipts[receipt.status] += 1
         if receipt.status == ReceiptStatus.REVIEW and evidence is not None:
             # The engine knows nothing of a gap, so its evidence lacks that reason, and may call the receipt settled.
-            row = evidence_row(replace(evidence, status=receipt.status, reasons=(*evidence.reasons, *doubts)))
+            row = evidence_row(replace(evidence, status=receipt.status, reasons=receipt.reasons))
             self._evidence.write(json.dumps(row, separators=(",", ":")) + "\n")
             self._evidence.flush()
         return receipt

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fusion.errors import LedgerError
+from fusion.errors import EntryError
 
 FORMAT_VERSION = 1
 # Largest amount of one line or receipt, in minor units. SQLite's sums are int64: nine million entries of this size fit.
@@ -108,28 +108,28 @@ def unbalanced(postings: Iterable[Posting]) -> dict[str, int]:
 
 
 def checked_text(name: str, value: object, longest: int = NAME_MAX, shortest: int = 1) -> str:
-    """The value if it is text of a permitted length. Raises LedgerError with the field's name."""
+    """The value if it is text of a permitted length. Raises EntryError with the field's name."""
     if not isinstance(value, str) or not shortest <= len(value) <= longest:
         got = len(value) if isinstance(value, str) else type(value).__name__
-        raise LedgerError(f"{name}: want {shortest} to {longest} characters, got {got}")
+        raise EntryError(f"{name}: want {shortest} to {longest} characters, got {got}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise LedgerError(f"{name}: want Unicode text, got half a surrogate pair") from None
+        raise EntryError(f"{name}: want Unicode text, got half a surrogate pair") from None
     return value
 
 
 def checked_integer(name: str, value: object, low: int, high: int) -> int:
-    """The value if it is an integer from low to high. Raises LedgerError with the field's name."""
+    """The value if it is an integer from low to high. Raises EntryError with the field's name."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise LedgerError(f"{name}: want an integer, got {type(value).__name__}") from None
+        raise EntryError(f"{name}: want an integer, got {type(value).__name__}") from None
     if not low <= number <= high:
-        raise LedgerError(f"{name}: want {low} to {high}, got {number}")
+        raise EntryError(f"{name}: want {low} to {high}, got {number}")
     return number
 
 
 def checked_instant(name: str, value: object) -> int:
-    """The value if it is an instant: int64 nanoseconds. Raises LedgerError with the field's name."""
+    """The value if it is an instant: int64 nanoseconds. Raises EntryError with the field's name."""
     return checked_integer(name, value, -(2**63), 2**63 - 1)

@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
-from fusion.errors import IdempotencyConflict, LedgerError
+from fusion.errors import EntryError, IdempotencyConflict, LedgerError
 from fusion.files.results import reason_row
 from fusion.money.books import Books
 from fusion.money.databases import Database, open_database
@@ -133,32 +134,36 @@ class Ledger(Books):
 
         Raises:
             IdempotencyConflict: the visit has a different receipt, or belongs to another account.
-            LedgerError: the receipt does not add up, or names a product, currency or status that the store lacks.
+            EntryError: the receipt does not add up, or names a product, currency or status that the store lacks.
         """
         if receipt.status not in tuple(ReceiptStatus):
-            raise LedgerError(f"status: want settled or review, got {receipt.status!r}")
+            raise EntryError(f"status: want settled or review, got {receipt.status!r}")
         if receipt.currency != self._store.currency:
-            raise LedgerError(f"currency: want {self._store.currency}, got {receipt.currency!r}")
+            raise EntryError(f"currency: want {self._store.currency}, got {receipt.currency!r}")
         visit, account = checked_text("visit", receipt.visit), receipt.account
         if account is not None:
             checked_text("account", account)
         sale = Sale.checked(receipt.lines, discounts)
         if sale.total != receipt.total:
-            raise LedgerError(f"total: want the sum of the lines less discounts, {sale.total}, got {receipt.total}")
+            raise EntryError(f"total: want the sum of the lines less discounts, {sale.total}, got {receipt.total}")
         issued_ns = checked_instant("issued_ns", receipt.issued_ns)
         exit_ns = checked_instant("exit_ns", receipt.exit_ns)
         enter_ns = None if receipt.enter_ns is None else checked_instant("enter_ns", receipt.enter_ns)
+        reason = reason_text(receipt.reasons)
+        if reason is not None:
+            checked_text("reason", reason, NOTE_MAX)
         request = {
             "enter": enter_ns,
             "exit": exit_ns,
             "status": str(receipt.status),
-            "reason": _reason(receipt),
+            "reason": reason,
             "currency": receipt.currency,
             "total": sale.total,
             **sale.request(),
         }
-        # A note has no fields: its text is in `reason`.
-        reasons = [reason_row(reason) for reason in receipt.reasons if reason.kind != ReasonKind.NOTE]
+        # Kinds without fields of their own: their text is in `reason`.
+        in_words = (ReasonKind.NOTE, ReasonKind.NOT_BOOKED)
+        reasons = [reason_row(reason) for reason in receipt.reasons if reason.kind not in in_words]
         if reasons:
             request["reasons"] = reasons[:REASONS_MAX]
         key, opened = f"{visit}/receipt", f"{visit}/opened"
@@ -377,7 +382,7 @@ class Ledger(Books):
         for line in sale.lines:
             rate = known.get(line.gtin, self._vat_rates.get(line.gtin))
             if rate is None:
-                raise LedgerError(f"gtin: want a product of {self._store.id!r}, got {line.gtin!r}")
+                raise EntryError(f"gtin: want a product of {self._store.id!r}, got {line.gtin!r}")
             rates[line.gtin] = rate
         return rates
 
@@ -442,12 +447,13 @@ class Ledger(Books):
         return n_visits
 
 
-def _reason(receipt: Receipt) -> str | None:
-    """A receipt's reasons as text, cut where they are longer than an entry may hold."""
-    text = reason_text(receipt.reasons)
-    if text is None:
-        return None
-    return checked_text("reason", text if len(text) <= NOTE_MAX else text[: NOTE_MAX - 1] + "…", NOTE_MAX, 0)
+def unbookable(receipt: Receipt, error: EntryError) -> Receipt:
+    """What to post for a visit whose receipt the books refuse: a review without goods, that says why.
+
+    One visit's goods must not end a store's day: a person decides what the visit costs.
+    """
+    reasons = (Reason(ReasonKind.NOT_BOOKED, detail=str(error)), *receipt.reasons)
+    return replace(receipt, status=ReceiptStatus.REVIEW, reasons=reasons, total=0, lines=(), taken=())
 
 
 def _vat_rates(store: Store) -> dict[str, int]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import permutations
 
+from fusion.errors import EntryError
 from fusion.money.sales import Discount
 from fusion.results import Receipt, ReceiptLine
 from fusion.store.models import Store
@@ -54,10 +55,12 @@ class PriceBook:
         """Price of a piece taken at an instant, minor units with VAT.
 
         Raises:
-            KeyError: not a product of the store.
+            EntryError: not a product of the store.
         """
         local = self._local_time(t_ns)
         matching = [rule.price for rule in self._prices if rule.gtin == gtin and rule.holds(local, member)]
+        if not matching and gtin not in self._base:
+            raise EntryError(f"gtin: want a product of this store, got {gtin!r}")
         return matching[-1] if matching else self._base[gtin]
 
     def priced(self, receipt: Receipt, *, member: bool = False, billed: Sequence[ReceiptLine] = ()) -> PricedReceipt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from fusion.errors import LedgerError
+from fusion.errors import EntryError
 from fusion.money.entries import AMOUNT_MAX, Posting, checked_integer, checked_text
 from fusion.results import ReceiptLine
 
@@ -41,7 +41,7 @@ class Sale:
         """A sale that the books can hold.
 
         Raises:
-            LedgerError: a value is out of range, or discounts take more off a product than it costs.
+            EntryError: a value is out of range, or discounts take more off a product than it costs.
         """
         checked = []
         for line in lines:
@@ -49,11 +49,11 @@ class Sale:
             quantity = checked_integer("quantity", line.quantity, 1, AMOUNT_MAX)
             price = checked_integer("unit_price", line.unit_price, 0, AMOUNT_MAX)
             if not 0.0 <= line.confidence <= 1.0:
-                raise LedgerError(f"confidence: want 0 to 1, got {line.confidence}")
+                raise EntryError(f"confidence: want 0 to 1, got {line.confidence}")
             checked.append(ReceiptLine(gtin, quantity, price, line.confidence))
         gross = cls(tuple(checked))
         if gross.total > AMOUNT_MAX:
-            raise LedgerError(f"total: want at most {AMOUNT_MAX}, got {gross.total}")
+            raise EntryError(f"total: want at most {AMOUNT_MAX}, got {gross.total}")
         left = gross._by_product()
         taken_off = []
         for discount in discounts:

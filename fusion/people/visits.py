@@ -16,7 +16,7 @@ from fusion.observations import GateScan
 from fusion.people.gate_lines import LINE_MARGIN_M, GateLines, GatePosition, Passage
 from fusion.people.scans import OpenScan, OpenScans, reappears_as
 from fusion.people.walkers import Entry, LastSeen, Walker
-from fusion.results import People, PersonEntered, PersonLeft, Reason, ReasonKind, WarningKind
+from fusion.results import NAME_MAX, People, PersonEntered, PersonLeft, Reason, ReasonKind, WarningKind, cut_text
 from fusion.results import Warning as StoreWarning
 from fusion.store.models import Store
 from fusion.store.shapes import inside_polygon
@@ -167,7 +167,8 @@ class Visits:
             # No credential is needed to leave; a scan on the way out adds nothing to the crossing.
             self.ignored["gate: scan on the way out"] += 1
             return []
-        if scan.credential_type not in ("account", *self._store.gate[gate].credentials):
+        accepted = ("account", *self._store.gate[gate].credentials)
+        if scan.credential_type not in accepted or not _is_account(scan):
             self.ignored["gate: credential not accepted there"] += 1
             kind = WarningKind.CREDENTIAL_REFUSED
             return [StoreWarning(scan.t_ns, kind, scan.gate, credential=scan.credential_type)]
@@ -439,3 +440,11 @@ class Visits:
         visit.left(track, visit.lost[track].seen_ns)
         visit.doubts.append(Reason(ReasonKind.LOST_INSIDE))
         yield StoreWarning(now_ns, WarningKind.PERSON_LOST, visit.id)
+
+
+def _is_account(scan: GateScan) -> bool:
+    """Whether a scan names an account that the books can hold; staff and open doors have none."""
+    account: object = scan.account
+    if scan.credential_type in ("staff", "open"):
+        return True
+    return isinstance(account, str) and 1 <= len(account) <= NAME_MAX and cut_text(account, NAME_MAX) == account

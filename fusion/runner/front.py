@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fusion.engine import Engine
-from fusion.money.ledger import Ledger
+from fusion.errors import EntryError
+from fusion.money.ledger import Ledger, unbookable
 from fusion.observations import Observation
-from fusion.results import Result
+from fusion.results import Receipt, Result
 from fusion.run import Counts
 from fusion.runner.truth import TrueVisit
 from fusion.store.models import Store
@@ -35,7 +36,13 @@ class Front:
 
     def handle(self, result: Result, engine: Engine) -> Result:
         """Act on a result; returns it as it is reported from here on, a receipt at the prices that it was booked at."""
-        self.ledger.add(result)
+        try:
+            self.ledger.add(result)
+        except EntryError as error:
+            if not isinstance(result, Receipt):
+                raise
+            result = unbookable(result, error)
+            self.ledger.add(result)
         return result
 
     def true_visits(self, visits: list[TrueVisit]) -> list[TrueVisit]:
