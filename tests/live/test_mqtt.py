@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -465,10 +465,10 @@ def test_tls_is_checked(tmp_path: Path) -> None:
 # ---- the program -----------------------------------------------------------------------------------------------------
 
 
-def start(program: str, *args: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def start(program: str, *args: object, stdout: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, str(ROOT / "examples" / program), *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def run_store(*args: object) -> tuple[int, str, str]:
@@ -522,22 +522,21 @@ def test_three_terminals(shop: Path, tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path / "broker")
     try:
         out, recorded = tmp_path / "out", tmp_path / "recorded"
-        store = start(
-            "run_store.py", "--store", shop / "store", "--mqtt", broker.address, "--record", recorded,
-            "--out", out,
-        )  # fmt: skip
-        assert store.stdout is not None and "live from" in store.stdout.readline()
-        # Data may be two seconds late: half a second at this speed.
-        sensors = start("publish_recording.py", shop, "--mqtt", broker.address, "--speed", 4)
+        printed = tmp_path / "printed"
+        with printed.open("w") as output_file:
+            store = start(
+                "run_store.py", "--store", shop / "store", "--mqtt", broker.address, "--record", recorded,
+                "--out", out, stdout=output_file,
+            )  # fmt: skip
+        wait_for(lambda: "live from" in printed.read_text())
+        # A frame that waits too long is dropped, so the pace leaves both programs idle most of the time.
+        sensors = start("publish_recording.py", shop, "--mqtt", broker.address, "--speed", 2)
         output, errors = sensors.communicate(timeout=LIMIT_S)
         assert sensors.returncode == 0 and "observations published" in output, errors
-        lines = []
-        while not lines or " pieces, " not in lines[-1]:
-            lines.append(store.stdout.readline())
-            assert lines[-1], "the store ended before the receipt"
+        wait_for(lambda: " pieces, " in printed.read_text())
         store.send_signal(signal.SIGTERM)
-        output, errors = store.communicate(timeout=LIMIT_S)
-        output = "".join(lines) + output
+        _, errors = store.communicate(timeout=LIMIT_S)
+        output = printed.read_text()
         assert store.returncode == 0 and "Traceback" not in errors, errors
         assert "came in at entry" in output and " took " in output and "chain holds" in output
         replay(recorded, tmp_path / "replayed")
