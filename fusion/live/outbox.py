@@ -25,8 +25,6 @@ from fusion.sentences import sentence
 from fusion.store.models import Store
 
 FORMAT_VERSION = 1
-# Longest text in a warning's row; longer messages are cut.
-TEXT_MAX = 2000
 
 STREAMS = ("goods", "health")
 COLUMNS = {
@@ -124,7 +122,7 @@ class Outbox:
             for move in transfers
         ]
         warnings = [
-            (result.t_ns, *(_shortened(text) for text in (result.kind.value, result.subject, sentence(result))))
+            (result.t_ns, result.kind.value, result.subject, sentence(result))
             for result in results
             if isinstance(result, Warning)
         ]
@@ -190,7 +188,3 @@ class Outbox:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"

@@ -20,6 +20,7 @@ from fusion.live.outbox import Outbox
 from fusion.money.ledger import Ledger
 from fusion.observations import Frame, GateScan, Observation
 from fusion.results import Warning
+from fusion.sentences import DETAIL_SHOWN_MAX
 from fusion.snapshots import newest_ns
 from fusion.store.models import Store
 
@@ -350,7 +351,8 @@ def test_a_long_doubt_is_cut_and_stops_nothing(day: Day, tmp_path: Path) -> None
     doubts = {"gaps": [], "visits": {visit: {"kind": "note", "detail": "because " * 1000} for visit in day.receipts}}
     (folder / "doubts.json").write_text(json.dumps(doubts))
     _, books = ended(day.store, folder, day.observations)
-    assert {(visit.status, len(visit.reason or "")) for visit in books.visits.values()} == {("review", 2000)}
+    texts = {(visit.status, len(visit.reason or "")) for visit in books.visits.values()}
+    assert texts == {("review", DETAIL_SHOWN_MAX)}
 
 
 def test_a_torn_line_of_evidence_spoils_no_other(day: Day, tmp_path: Path) -> None:
