@@ -12,7 +12,7 @@ stay the same whatever the number of cameras or the faults.
 
 from fusion.simulation.demo import demo_store
 from fusion.simulation.run import Simulation
-from fusion.simulation.scenario import Scenario
+from fusion.simulation.scenario import REAL_DETECTOR, Scenario
 from fusion.simulation.truth import Truth
 
-__all__ = ["Scenario", "Simulation", "Truth", "demo_store"]
+__all__ = ["REAL_DETECTOR", "Scenario", "Simulation", "Truth", "demo_store"]

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from fusion.observations import Frame
 from fusion.simulation import body
 from fusion.simulation.body import CHANNEL, JOINTS
+from fusion.simulation.false_people import FalsePeople
 from fusion.simulation.optics import Bodies, Lens, Obstacles
 from fusion.simulation.scenario import Scenario
+from fusion.simulation.spells import Spells
 from fusion.store.models import Camera, Store
 
 # Standard deviation of a detector's keypoint about the joint: metres at the person, and a floor in pixels. Half of the
@@ -24,10 +26,21 @@ JOINT_SD_PX = 0.6
 _LOOSE = {"l_wrist": 1.4, "r_wrist": 1.4, "l_elbow": 1.2, "r_elbow": 1.2, "l_hip": 1.5, "r_hip": 1.5, "mid_hip": 1.5}
 # How much more often than other joints a detector misses such a joint in plain view.
 _ELUSIVE = {"l_wrist": 4.0, "r_wrist": 4.0, "l_elbow": 2.0, "r_elbow": 2.0}
-# A detector guesses a hidden joint with this probability, else it leaves it out.
-_GUESS_PROBABILITY = 0.4
-_FACE_GUESS_PROBABILITY = 0.6  # even of a head from behind
+# A detector guesses a hidden joint of the face at least with this probability, even of a head from behind.
+_FACE_GUESS_PROBABILITY = 0.6
 _FACE = ("nose", "l_eye", "r_eye", "l_ear", "r_ear")
+# A detector that takes a person's left for their right does so for about this long.
+_MIRROR_SPELL_S = 0.5
+# The distance at which a camera misses people as often as `person_miss_probability` says, and how often at most.
+_MISS_DISTANCE_M = 4.0
+_MISS_MAX = 0.95
+# Noise differs between cameras by this share of the spread of their misses.
+_NOISE_SPREAD = 0.25
+# How much lower the scores of wrists, and of guesses and outliers, are: logits. Measured on three detectors.
+_WRIST_LOGITS = 1.0
+_WRONG_LOGITS = 1.0
+# A thing that is taken for a person is so in most images, with poor scores.
+_FALSE_PERSON_FOUND = 0.9
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,9 @@ class Detector:
         self._drift = _SlowError(camera.name, (len(names), 2), scenario)
         self._loose = np.array([_LOOSE.get(name, 1.0) for name in names])
         self._elusive = np.array([_ELUSIVE.get(name, 1.0) for name in names])
-        self._guess = np.array([_FACE_GUESS_PROBABILITY if name in _FACE else _GUESS_PROBABILITY for name in names])
+        guess = scenario.guess_probability
+        self._guess = np.array([max(_FACE_GUESS_PROBABILITY, guess) if name in _FACE else guess for name in names])
+        self._habits = _Habits(store, camera.name, names, scenario)
         self._template = _standing()[self._used]
         self._pairs = [(names.index(f"l_{j}"), names.index(f"r_{j}")) for j in ("elbow", "wrist") if f"l_{j}" in names]
 
@@ -126,20 +141,27 @@ class Detector:
         random = self._random
         view = self._in_view(Bodies(joints, present))
         measured = self._measure(view, self._drift.at(times_s, numbers, view.frame, view.person))
-        keypoints, kept = self._report(view, measured)
+        lasting = self._habits.at(times_s, numbers, view)
+        keypoints, kept = self._report(view, measured, lasting)
+        if not self.boxes_only:
+            keypoints[lasting.mirrored] = keypoints[lasting.mirrored][:, self._habits.opposite]
         looks = self._looks.of(numbers[view.person[kept]])
         ghosts = self._ghosts(len(present))
-        reported = np.concatenate([keypoints[kept], ghosts.keypoints]).astype(np.float32)
-        frame = np.concatenate([view.frame[kept], ghosts.frame])
-        looks = np.concatenate([looks, self._looks.of_strangers(len(ghosts.frame))]) if self._looks.dim else looks
+        looks = np.concatenate([looks, self._looks.of_strangers(len(ghosts.frame), random)])
+        key = random.random(len(looks))
+        # What stands still has its own random stream, so that it changes no other draw.
+        still = self._false_people(times_s)
+        own = self._habits.random
+        reported = np.concatenate([keypoints[kept], ghosts.keypoints, still.keypoints]).astype(np.float32)
+        frame = np.concatenate([view.frame[kept], ghosts.frame, still.frame])
+        looks = np.concatenate([looks, self._looks.of_strangers(len(still.frame), own)])
         # Detections come in any order: their order does not reveal people's identities.
-        order = np.lexsort((random.random(len(frame)), frame))
-        reported = reported[order]
+        order = np.lexsort((np.concatenate([key, own.random(len(still.frame))]), frame))
+        reported, looks = reported[order], looks[order]
         cuts = np.searchsorted(frame[order], np.arange(len(present) + 1)).tolist()
         name = self.lens.camera.name
         if not self._looks.dim:
             return [Frame(t, name, reported[a:b]) for t, a, b in zip(stamps_ns.tolist(), cuts, cuts[1:])]
-        looks = looks[order]
         return [Frame(t, name, reported[a:b], looks[a:b]) for t, a, b in zip(stamps_ns.tolist(), cuts, cuts[1:])]
 
     def _in_view(self, bodies: Bodies) -> _InView:
@@ -179,6 +201,7 @@ class Detector:
         depth_m = np.maximum(view.depth_m, 0.3)
         focal_px = 0.5 * (self.lens.camera.matrix[0][0] + self.lens.camera.matrix[1][1])
         sd_px = np.hypot(JOINT_SD_PX, JOINT_SD_M * focal_px / depth_m) * self._loose * s.keypoint_noise
+        sd_px *= self._habits.noise
         noise = random.standard_normal((*shape, 2))
         points_px = view.points_px + (0.7 * sd_px)[..., None] * (noise + drift)
         guessed = view.hidden & (random.random(shape) < self._guess)
@@ -191,18 +214,29 @@ class Detector:
             points_px[swapped, left], points_px[swapped, right] = points_px[swapped, right], points_px[swapped, left]
         return _Measured(points_px, guessed, wild)
 
-    def _report(self, view: _InView, measured: _Measured) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def _report(
+        self, view: _InView, measured: _Measured, lasting: _Lasting
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """(n_rows, K, 3) keypoints with scores, and (n_rows,) whether the detector finds the person at all."""
         random, s = self._random, self.scenario
         shape = view.depth_m.shape
-        score = np.clip(0.88 + 0.06 * random.standard_normal(shape), 0.3, 1.0)
+        ordinary = random.standard_normal(shape)
+        score = np.clip(0.88 + 0.06 * ordinary, 0.3, 1.0)
         poor = np.clip(random.uniform(0.1, 0.5, shape), 0.0, 1.0)
-        score = np.where(measured.guessed | measured.wild, poor, score)
+        wrong = measured.guessed | measured.wild
+        score = np.where(wrong, poor, score)
+        if s.score_spread:
+            logits = math.log(s.score_median / (1.0 - s.score_median)) + s.score_spread * ordinary
+            score = 1.0 / (1.0 + np.exp(_WRONG_LOGITS * wrong + self._habits.wrist_logits - logits))
         missed = random.random(shape) < np.minimum(s.joint_miss_probability * self._elusive, 0.9)
         seen = view.in_image & ~missed & (~view.hidden | measured.guessed)
         share = (view.in_image & (~view.hidden | measured.guessed)).mean(axis=1)
         # The less of a person is visible, the likelier the detector misses them altogether.
-        lost = random.random(len(share)) < s.person_miss_probability + np.clip(0.35 - share, 0.0, 0.35)
+        overlooked = random.random(len(share))
+        if s.miss_spell_s:
+            lost = (overlooked < np.clip(0.35 - share, 0.0, 0.35)) | (lasting.miss < lasting.miss_probability)
+        else:
+            lost = overlooked < lasting.miss_probability + np.clip(0.35 - share, 0.0, 0.35)
         width, height = self.lens.camera.size
         if not self.boxes_only:
             seen &= _within(measured.points_px, 0.0, width - 1, height - 1)
@@ -234,6 +268,81 @@ class Detector:
         keypoints = self._keypoints(points_px, seen, score)
         enough = (keypoints[..., 2] > 0).sum(axis=1) >= 2
         return _Ghosts(keypoints[enough], of_frame[enough])
+
+    def _false_people(self, times_s: NDArray[np.float64]) -> _Ghosts:
+        """Detections of things that stand still."""
+        habits, random = self._habits, self._habits.random
+        things = habits.false_people
+        used = things.joints_m() if self.boxes_only else things.joints_m()[:, self._used]
+        points_px, depth_m = self.lens.project(used)
+        frame, thing = np.nonzero(things.on(times_s))
+        found = random.random(len(frame)) < _FALSE_PERSON_FOUND
+        frame, thing = frame[found], thing[found]
+        shape = (len(frame), points_px.shape[1])
+        focal_px = 0.5 * (self.lens.camera.matrix[0][0] + self.lens.camera.matrix[1][1])
+        sd_px = JOINT_SD_M * self.scenario.keypoint_noise * focal_px / np.maximum(depth_m[thing], 0.3)
+        measured = points_px[thing] + sd_px[..., None] * random.standard_normal((*shape, 2))
+        width, height = self.lens.camera.size
+        with np.errstate(invalid="ignore"):
+            seen = _within(measured, 0.0, width - 1, height - 1) & (random.random(shape) < 0.8)
+        keypoints = self._keypoints(np.nan_to_num(measured), seen, random.uniform(0.2, 0.6, shape))
+        enough = (keypoints[..., 2] > 0).sum(axis=1) >= (2 if self.boxes_only else 4)
+        return _Ghosts(keypoints[enough], frame[enough])
+
+
+class _Lasting(NamedTuple):
+    """Mistakes that last, for each row: (n_rows,) all.
+
+    `miss` is a uniform number of the stretch that the row lies in, `miss_probability` that of missing the person there.
+    """
+
+    miss: NDArray[np.float64]
+    miss_probability: NDArray[np.float64]
+    mirrored: NDArray[np.bool_]
+
+
+class _Habits:
+    """What sets one camera's detector apart from others: how often and how long it errs, and what fools it.
+
+    Attributes:
+        noise: (n_joints,) factor on the noise. wrist_logits: (n_joints,) by which scores are lower.
+        opposite: (n_joints,) index of the same joint on the other side.
+        random: for what stands still; its own stream.
+    """
+
+    def __init__(self, store: Store, camera: str, names: list[str], scenario: Scenario) -> None:
+        own = scenario.random("detector habits", camera).standard_normal(2)
+        spread = scenario.camera_spread
+        # The mean over cameras stays as asked for: that of a log-normal is exp(sd^2 / 2) above its median.
+        self._miss = scenario.person_miss_probability * math.exp(spread * own[0] - 0.5 * spread**2)
+        wrist = np.array([name in ("l_wrist", "r_wrist") for name in names])
+        self.noise = np.where(wrist, scenario.wrist_noise, 1.0) * math.exp(_NOISE_SPREAD * spread * own[1])
+        self.wrist_logits = _WRIST_LOGITS * wrist
+        swapped = [{"l": "r", "r": "l"}.get(name[0], "") + name[1:] if name[1:2] == "_" else name for name in names]
+        self.opposite = np.array([names.index(name) for name in swapped])
+        self.random = scenario.random("false people", camera)
+        self.false_people = FalsePeople(store, camera, scenario)
+        self._scenario = scenario
+        self._misses = Spells(scenario, "misses", camera, max(scenario.miss_spell_s, 1e-3))
+        self._mirrors = Spells(scenario, "mirrors", camera, _MIRROR_SPELL_S)
+
+    def at(self, times_s: NDArray[np.float64], numbers: NDArray[np.int64], view: _InView) -> _Lasting:
+        """The mistakes in each row of a view."""
+        s, n_rows = self._scenario, len(view.frame)
+        probability = np.full(n_rows, self._miss)
+        if s.miss_by_distance:
+            with np.errstate(invalid="ignore"):
+                depth_m = np.maximum(np.median(view.depth_m, axis=1) if n_rows else np.zeros(0), 0.3)
+            probability *= (depth_m / _MISS_DISTANCE_M) ** s.miss_by_distance
+        if s.miss_by_distance or s.camera_spread:
+            probability = np.minimum(probability, _MISS_MAX)
+        miss = np.ones(n_rows)
+        if s.miss_spell_s:
+            miss = self._misses.at(times_s, numbers, view.frame, view.person)
+        mirrored = np.zeros(n_rows, bool)
+        if s.mirror_probability:
+            mirrored = self._mirrors.at(times_s, numbers, view.frame, view.person) < s.mirror_probability
+        return _Lasting(miss, probability, mirrored)
 
 
 class _SlowError:
@@ -277,16 +386,16 @@ class _Looks:
     def of(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, dim) of people by their numbers."""
         if not self.dim or not len(numbers):
-            return np.zeros((0, self.dim), np.float32)
+            return np.zeros((len(numbers), self.dim), np.float32)
         for number in set(numbers.tolist()) - self._look.keys():
             self._look[number] = self._scenario.random("appearance", str(number)).standard_normal(self.dim)
         base = np.stack([self._look[number] for number in numbers.tolist()])
         return _unit(base + self._shift + 0.5 * self._random.standard_normal((len(numbers), self.dim)))
 
-    def of_strangers(self, n: int) -> NDArray[np.float32]:
+    def of_strangers(self, n: int, random: np.random.Generator) -> NDArray[np.float32]:
         """(n, dim) of things that are not people."""
-        vectors = self._random.standard_normal((n, self.dim))
-        return _unit(vectors) if n else vectors.astype(np.float32)
+        vectors = random.standard_normal((n, self.dim))
+        return _unit(vectors) if vectors.size else vectors.astype(np.float32)
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -52,6 +52,12 @@ SENSOR_KNOBS = [
     ("gap_probability", 0.2),
     ("message_jitter_s", 0.02),
     ("calibration_error_px", 3.0),
+    ("camera_spread", 2.0),
+    ("wrist_noise", 3.0),
+    ("guess_probability", 0.9),
+    ("mirror_probability", 0.5),
+    ("score_spread", 1.4),
+    ("false_people", 3),
     ("hum_g", 2.0),
 ]
 
