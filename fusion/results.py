@@ -48,6 +48,7 @@ class ReasonKind(StrEnum):
     CART_UNCERTAIN = "cart_uncertain"  # the cart as a whole is below the limit (probability)
     RETURNED_MORE_THAN_TAKEN = "returned_more_than_taken"  # (gtin, quantity)
     PLATE_NOT_REPORTING = "plate_not_reporting"  # a hand was in the space above it (plate)
+    LOAD_UNEXPLAINED = "load_unexplained"  # no goods weigh what moved at a hand (plate, delta_g)
     HAND_OVER_AMBIGUOUS = "hand_over_ambiguous"  # another visit put back what one of several had (gtin)
     RETURN_UNCLEAR = "return_unclear"  # later evidence contradicts a put-back that was relied on (gtin)
     SIGHTING_NOT_HELD = "sighting_not_held"  # (source, sighting, quantity, gtin, zone, probability)

@@ -38,6 +38,7 @@ _REASONS = {
     ReasonKind.CART_UNCERTAIN: "the cart as a whole is right with probability {probability:.2f}, below the limit",
     ReasonKind.RETURNED_MORE_THAN_TAKEN: "more was put back than taken: {product}",
     ReasonKind.PLATE_NOT_REPORTING: "may have taken from plate {plate}, which does not report",
+    ReasonKind.LOAD_UNEXPLAINED: "plate {plate} changed by {delta_g:+.0f} g, which no product explains",
     ReasonKind.HAND_OVER_AMBIGUOUS: "another visit put back {product}, which may be from this one",
     ReasonKind.RETURN_UNCLEAR: "whether this visit put back {product} is no longer clear",
     ReasonKind.SIGHTING_NOT_HELD: "{source} {sighting} {quantity} x {product} at '{zone}', which no visit there holds",

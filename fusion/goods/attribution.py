@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from fusion.goods.hypotheses import (
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.undoing import LEAN_UNDONE_S, Undoing, may_undo
+from fusion.goods.unexplained import UNEXPLAINED_RIGHT, Unexplained, UnexplainedLoads
 from fusion.goods.unobserved import Explained, UnobservedReaches
 from fusion.people.arms import ArmHistory
 from fusion.results import Reason, ReasonKind
@@ -114,6 +115,7 @@ class Attributor:
         self._hypotheses = HypothesisKernel()
         self._undoing = Undoing(planogram)
         self._unobserved = UnobservedReaches(self._hands)
+        self._unexplained = UnexplainedLoads()
         self._clusters: list[Cluster] = []
         self._decided = DecidedEvents()
         self._carts = Carts()
@@ -168,6 +170,7 @@ class Attributor:
         )  # fmt: skip
         self._hypotheses.extend(cluster, new, self._origin_ns)
         self._replace(tied, cluster)
+        self._unexplained.add(opened, actors)
         belief = cluster.belief(len(cluster.events) - 1, self.planogram.gtins)
         for candidate in belief.candidates:
             self.planogram.move(at, self._product[candidate.gtin], candidate.quantity * candidate.probability)
@@ -382,9 +385,9 @@ class Attributor:
             reason = Reason(ReasonKind.RETURNED_MORE_THAN_TAKEN, gtin=gtins[product], quantity=-items[product])
             doubts.append((0.0, reason))
         log_right += math.log(SHORT_RIGHT) if short else 0.0
-        for name in self._unobserved_plates(carts):
-            doubts.append((UNOBSERVED_RIGHT, Reason(ReasonKind.PLATE_NOT_REPORTING, plate=name)))
-            log_right += math.log(UNOBSERVED_RIGHT)
+        for right, reason in self._sensor_doubts(carts):
+            doubts.append((right, reason))
+            log_right += math.log(right)
         return CartBelief(
             {gtins[product]: quantity for product, quantity in sorted(items.items()) if quantity > 0},
             {gtins[product]: min(math.exp(log_p), 1.0) for product, log_p in sorted(log_line.items())},
@@ -392,6 +395,23 @@ class Attributor:
             tuple(reason for _, reason in sorted(doubts, key=lambda doubt: (doubt[0], doubt[1].plate or ""))),
             {gtins[product]: -items[product] for product in sorted(short)},
         )
+
+    def _sensor_doubts(self, carts: set[int]) -> list[tuple[float, Reason]]:
+        """What the plates may not have shown, or showed and no goods explain: probability that it cost nothing, why."""
+        doubts = []
+        for name in self._unobserved_plates(carts):
+            doubts.append((UNOBSERVED_RIGHT, Reason(ReasonKind.PLATE_NOT_REPORTING, plate=name)))
+        for load in self._unexplained_by(carts):
+            right = 1.0 - (1.0 - UNEXPLAINED_RIGHT) * load.probability
+            doubts.append((right, Reason(ReasonKind.LOAD_UNEXPLAINED, plate=load.plate, delta_g=load.delta_g)))
+        return doubts
+
+    def unexplained_by(self, people: Collection[int]) -> frozenset[int]:
+        """Ids of the events that these people (track ids) may have caused and that no goods explain."""
+        return frozenset(load.event_id for load in self._unexplained_by({self._carts.of(person) for person in people}))
+
+    def _unexplained_by(self, carts: set[int]) -> list[Unexplained]:
+        return self._unexplained.of(self._pays_for(carts), self._nothing())
 
     def _unobserved_plates(self, carts: set[int]) -> list[str]:
         """Plates that do not report and that these carts' people reached into for no reason that others reported."""
@@ -403,11 +423,21 @@ class Attributor:
             for cluster in self._clusters
             for index, opened in enumerate(cluster.events)
         ]
+        plates = self._unobserved.unexplained(self._pays_for(carts), carts, events)
+        return [self._names[plate] for plate in plates]
 
-        def asked(person: int) -> bool:
-            return self._carts.of(person) in carts and person not in self._staff
+    def _pays_for(self, carts: set[int]) -> Callable[[int], bool]:
+        """Whether what a person (a track id) takes goes into one of these carts."""
+        return lambda person: self._carts.of(person) in carts and person not in self._staff
 
-        return [self._names[plate] for plate in self._unobserved.unexplained(asked, carts, events)]
+    def _nothing(self) -> dict[int, float]:
+        """Probability that no goods moved, by the id of every event that is not settled."""
+        nothing = {decided.event.event_id: 0.0 if decided.parts else 1.0 for decided in self._decided.events}
+        for cluster in self._clusters:
+            of_nothing = ~cluster.table.quantity.any(axis=1)
+            of_event = np.bincount(cluster.event_of[of_nothing], cluster.probability[of_nothing], len(cluster.events))
+            nothing |= zip((opened.event_id for opened in cluster.events), of_event.tolist())
+        return nothing
 
     # ---- closing -----------------------------------------------------------------------------------------------------
 
@@ -428,7 +458,9 @@ class Attributor:
                     cluster.refresh()
         self._clusters = [cluster for cluster in self._clusters if cluster.events]
         self._decided.forget_carts(leaving)
-        self._unobserved.forget(lambda person: self._carts.of(person) in leaving)
+        self._unexplained.settle(released)
+        for noted in (self._unobserved, self._unexplained):
+            noted.forget(lambda person: self._carts.of(person) in leaving)
         self._carts.forget(leaving)
         self._gone &= {cart for cluster in self._clusters for cart in cluster.carts}
         return sorted(released, key=lambda belief: belief.event_id)

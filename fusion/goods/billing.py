@@ -8,7 +8,7 @@ between visits move from one bill to another, and later evidence against such a 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -304,7 +304,7 @@ class Billing:
         self._take_back(visit)
         bill = self._bills.pop(visit.id, None) or Bill()
         belief = self._attributor.cart(visit.members, bill.received)
-        concerns = _concerning(visit, open_beliefs)
+        concerns = _concerning(visit, open_beliefs, self._attributor.unexplained_by(visit.members))
         described = [self.recorder.describe(event, self._owner) for event in concerns[:BUNDLE_EVENTS_MAX]]
         explained = [self.settle(event) for event in self._attributor.settle(visit.members)]
         receipt = self._receipt(visit, bill, belief, exit_ns, issued_ns)
@@ -484,11 +484,12 @@ def _total(lines: Sequence[ReceiptLine]) -> int:
     return sum(line.quantity * line.unit_price for line in lines)
 
 
-def _concerning(visit: Visit, beliefs: Sequence[EventBelief]) -> list[EventBelief]:
-    """The events that may be a visit's, least clear first."""
+def _concerning(visit: Visit, beliefs: Sequence[EventBelief], unexplained: Collection[int]) -> list[EventBelief]:
+    """The events that may be a visit's, least clear first. unexplained: ids of its events that no goods explain."""
     found = [
         belief
         for belief in beliefs
-        if sum(c.probability for c in belief.candidates if c.person in visit.members) >= CONCERNS_MIN
+        if belief.event_id in unexplained
+        or sum(c.probability for c in belief.candidates if c.person in visit.members) >= CONCERNS_MIN
     ]
     return sorted(found, key=lambda belief: (max(belief.candidates[0].probability, belief.nothing), belief.event_id))

@@ -1,0 +1,112 @@
+"""Loads that no goods explain: whoever may have moved one has taken or put back something that is not on their bill.
+
+A hand that leans and goes away, or a bag that is set down and picked up again, leaves the plates as they were. A load
+that stays and fits no product is not nothing: the label is wrong, a plate measured only a part of it, or the thing is
+in no product list. What it was is for a person to decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from fusion.goods.beliefs import EventBelief
+from fusion.goods.hands import Actors
+from fusion.goods.hypotheses import OpenEvent
+
+# Probability that a load which no goods explain has cost a cart nothing, if the cart's people moved it.
+UNEXPLAINED_RIGHT = 0.5
+# Probabilities below this, of having moved a load or that nothing explains it, are no doubt.
+DOUBT_MIN = 0.05
+# A load whose plates are as before after a later load is undone: to this many standard deviations, these grams that
+# every handling of a shelf leaves, and this share of the load.
+UNDONE_SDS, UNDONE_SLACK_G, UNDONE_SHARE = 4.0, 4.0, 0.04
+LOADS_MAX = 512
+
+
+class _Load(NamedTuple):
+    """A load, and the probability of everybody near (track ids) that their hand moved it."""
+
+    opened: OpenEvent
+    moved_by: Mapping[int, float]
+
+
+class Unexplained(NamedTuple):
+    """A load that may have been moved by some people, and that may be explained by no goods.
+
+    Attributes:
+        event_id: of the load.
+        plate, delta_g: where, and how much.
+        probability: that they moved it and no goods explain it.
+    """
+
+    event_id: int
+    plate: str
+    delta_g: float
+    probability: float
+
+
+class UnexplainedLoads:
+    """The loads since the oldest open visit, with the people who may have moved them; at most LOADS_MAX."""
+
+    def __init__(self) -> None:
+        self._loads: dict[int, _Load] = {}  # By event id, in order.
+        # Probability that nothing moved, of the events that are final; others are asked for.
+        self._final: dict[int, float] = {}
+
+    def add(self, opened: OpenEvent, actors: Actors) -> None:
+        """Note who may have moved a load."""
+        chances = zip(actors.near, actors.log_probability[:-1].tolist())
+        moved_by = {person: p for person, log_p in chances if (p := math.exp(log_p)) > DOUBT_MIN}
+        if moved_by:
+            self._loads[opened.event_id] = _Load(opened, moved_by)
+            if len(self._loads) > LOADS_MAX:
+                self._drop([next(iter(self._loads))])
+
+    def settle(self, beliefs: Iterable[EventBelief]) -> None:
+        """Note events that are final."""
+        for belief in beliefs:
+            if belief.event_id in self._loads:
+                self._final[belief.event_id] = belief.nothing
+        self._drop([event_id for event_id, nothing in self._final.items() if nothing < DOUBT_MIN])
+
+    def of(self, people: Callable[[int], bool], nothing: Mapping[int, float]) -> list[Unexplained]:
+        """The loads that some people may have moved and that no goods explain.
+
+        Args:
+            people: whether a person (a track id) is one of those asked about.
+            nothing: probability that no goods moved, by the id of every event that is not final.
+        """
+        known = {**nothing, **self._final}
+        loads = [
+            (load.opened, known[event_id], load) for event_id, load in self._loads.items()
+            if known.get(event_id, 0.0) > DOUBT_MIN
+        ]  # fmt: skip
+        found = []
+        for opened, unexplained, load in loads:
+            moved = sum(p for person, p in load.moved_by.items() if people(person))
+            probability = moved * unexplained
+            if probability > DOUBT_MIN and not any(_undone(opened, other) for other, _, _ in loads):
+                probability = min(probability, 1.0)
+                found.append(Unexplained(opened.event_id, opened.plate, opened.total_g, probability))
+        return found
+
+    def forget(self, people: Callable[[int], bool]) -> None:
+        """Drop the loads that only these people may have moved."""
+        self._drop([
+            event_id for event_id, load in self._loads.items() if all(people(person) for person in load.moved_by)
+        ])  # fmt: skip
+
+    def _drop(self, event_ids: Iterable[int]) -> None:
+        for event_id in event_ids:
+            self._loads.pop(event_id, None)
+            self._final.pop(event_id, None)
+
+
+def _undone(load: OpenEvent, other: OpenEvent) -> bool:
+    """Whether two loads on the same plates leave them as they were."""
+    if load.total_g * other.total_g >= 0.0 or not load.plates & other.plates:
+        return False
+    slack_g = UNDONE_SLACK_G + UNDONE_SDS * math.sqrt(load.noise_g2 + other.noise_g2)
+    return abs(load.total_g + other.total_g) < slack_g + UNDONE_SHARE * abs(load.total_g)

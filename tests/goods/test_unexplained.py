@@ -1,0 +1,65 @@
+"""Loads that no goods explain: they are doubts of whoever was at the plate, unless they were undone."""
+
+from __future__ import annotations
+
+from goods.shop import STORE, at_shelf, event, plate_hand
+
+from fusion.goods.attribution import Attributor
+from fusion.goods.planogram import Planogram
+from fusion.results import ReasonKind
+
+ODD_G = 5133.0  # No few pieces of any product of the shop weigh this.
+
+
+def attributor() -> Attributor:
+    return Attributor(STORE, Planogram(STORE))
+
+
+def kinds(attributed: Attributor, person: int) -> list[ReasonKind]:
+    return [reason.kind for reason in attributed.cart([person]).reasons]
+
+
+def test_a_load_that_nothing_explains_is_a_doubt_of_the_hand_that_moved_it() -> None:
+    for sign in (-1.0, 1.0):
+        attributed = attributor()
+        belief = attributed.observe(event(5.0, {3: sign * ODD_G}), at_shelf({7: plate_hand(3), 8: plate_hand(7)}))
+        assert belief.nothing > 0.9
+        reason, *_ = attributed.cart([7]).reasons
+        assert reason.kind is ReasonKind.LOAD_UNEXPLAINED
+        assert reason.plate == STORE.plates[3].plate and reason.delta_g == sign * ODD_G
+        assert attributed.cart([7]).probability < 0.6
+        assert attributed.cart([8]).reasons == () and attributed.cart([8]).probability > 0.97
+
+
+def test_a_load_that_is_undone_is_no_doubt() -> None:
+    """A bag on a shelf: it is set down, and picked up again."""
+    attributed = attributor()
+    history = at_shelf({7: plate_hand(3)})
+    attributed.observe(event(5.0, {3: ODD_G}), history)
+    assert kinds(attributed, 7) == [ReasonKind.LOAD_UNEXPLAINED]
+    attributed.observe(event(30.0, {3: -ODD_G}), history)
+    assert kinds(attributed, 7) == []
+
+
+def test_staff_and_absent_people_leave_no_doubt() -> None:
+    attributed = attributor()
+    attributed.set_staff(7)
+    attributed.observe(event(5.0, {3: ODD_G}), at_shelf({7: plate_hand(3), 8: plate_hand(7)}))
+    assert ReasonKind.LOAD_UNEXPLAINED not in kinds(attributed, 7) + kinds(attributed, 8)
+
+
+def test_the_doubt_outlasts_the_bills_of_others_and_ends_with_its_own() -> None:
+    attributed = attributor()
+    both = at_shelf({7: plate_hand(3), 8: plate_hand(7)})
+    attributed.observe(event(5.0, {3: ODD_G}), both)
+    attributed.settle([8])
+    assert kinds(attributed, 7) == [ReasonKind.LOAD_UNEXPLAINED]
+    attributed.settle([7])
+    assert kinds(attributed, 7) == []
+
+
+def test_everybody_who_may_have_moved_it_is_in_doubt() -> None:
+    attributed = attributor()
+    attributed.observe(event(5.0, {3: ODD_G}), at_shelf({7: plate_hand(3), 8: plate_hand(3)}))
+    assert kinds(attributed, 7) == kinds(attributed, 8) == [ReasonKind.LOAD_UNEXPLAINED]
+    assert attributed.cart([7]).probability < 0.8
