@@ -36,6 +36,7 @@ struct Workspace {
   Size n_joints, n_padded, n_limbs;
   const Int *keys, *limbs;
   const double *body_var, *acceleration, *floor_precision, *axis_precision, *height_precision, *trunk_weight;
+  const double* doubt_var;
   // The set of frames.
   double* dt_s;
   unsigned char* has_frame;

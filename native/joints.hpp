@@ -222,10 +222,11 @@ struct Prediction {
     body *= noise;
   }
 
-  // Precision of a view's measurement at the body: the detector's variance at that depth, the body's, and the motion's.
-  FUSION_INLINE Lane precision(const Lane& depth, const Lane& var, const Lane& seen, double dt) const {
+  // Precision of a view's measurement at the body: the detector's variance at that depth, the body's, the motion's, and
+  // that of a camera in doubt.
+  FUSION_INLINE Lane precision(const Lane& depth, const Lane& var, const Lane& seen, double dt, double doubt) const {
     const Lane none{};
-    const Lane uneven = jerky * (std::fabs(dt * dt * dt) / 3.0);
+    const Lane uneven = jerky * (std::fabs(dt * dt * dt) / 3.0) + doubt;
     const Lane value = seen / (var * noise * (depth * depth) + body + uneven);
     return depth > 0.05 ? value : none;
   }
@@ -256,7 +257,7 @@ FUSION_INLINE Lane linearise(const Workspace& ws, const Lanes& lanes, const Pred
     }
     at.off_u = zx * depth - (p[0] * qx + p[1] * qy + p[2] * qz + p[3]);
     at.off_v = zy * depth - (p[4] * qx + p[5] * qy + p[6] * qz + p[7]);
-    at.precision = predicted.precision(depth, var, seen, dt);
+    at.precision = predicted.precision(depth, var, seen, dt, ws.doubt_var[lanes.view(k)]);
     known += at.precision;
     moment += dt * at.precision;
   }
@@ -278,7 +279,7 @@ FUSION_INLINE void reweigh(const Workspace& ws, const Lanes& lanes, const Predic
     Lane depth = Lane{} + p[11];
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) depth += p[8 + i] * (predicted.state[i] + step[i] + dt * predicted.state[3 + i]);
-    observations[k].precision = predicted.precision(depth, var, seen, dt);
+    observations[k].precision = predicted.precision(depth, var, seen, dt, ws.doubt_var[lanes.view(k)]);
   }
 }
 

@@ -190,6 +190,7 @@ class BoundWorkspace {
     bind("axis_precision", ws_.axis_precision);
     bind("height_precision", ws_.height_precision);
     bind("trunk_weight", ws_.trunk_weight);
+    bind("doubt_var", ws_.doubt_var);
     bind("dt_s", ws_.dt_s);
     bind_flags("has_frame", ws_.has_frame);
     bind("start", ws_.start);

@@ -17,8 +17,8 @@ N_FAULTS = 7
 LATE = N_FAULTS - 1
 # Least weight of a camera that looks wrong but is not set aside.
 TRUST_MIN = 0.02
-# Bits that `observe` returns: a camera's calibration, or its miss rate, has to be judged.
-JUDGE_CALIBRATION, JUDGE_MISSES = 1, 2
+# Bits that `observe` returns: a camera's calibration, or its miss rate, has to be judged; a camera is in doubt.
+JUDGE_CALIBRATION, JUDGE_MISSES, DOUBT = 1, 2, 4
 
 # One person in one view: the view's measurement minus what the other views predict, metres at the body in the two
 # directions of the image; how fast that grows with the lateness of the camera's clock; the body's place in the image
@@ -41,6 +41,7 @@ CAMERA = np.dtype(
         ("weight_s", "f8"),  # seconds times people in the normal equations
         ("squares_m2_s", "f8"),  # squared differences in them
         ("residual_m", "f8"),  # root mean square difference that a turn or shift explains
+        ("usual_m", "f8"),  # root mean square difference of the rig's median camera, whatever explains it
         ("looks", "f8"),  # people who were recently in its unobstructed view
         ("misses", "f8"),  # those of them that it did not find
         ("missing", "?"),  # judged to miss people
@@ -58,8 +59,9 @@ MODEL = np.dtype(
         *((name, "f8") for name in (
             "view_var", "predicted_precision", "degrees_of_freedom", "joints_min", "loose_m", "alike_m",
             "others_var_max", "speed_min_m_s", "correlation_s", "memory_s", "outlier_m", "wander_s2_per_s",
-            "offset_var_max", "pull_s", "doubt_m", "data_min_s", "moved_m", "fits_m", "body_radius_m", "stature_m",
-            "looks_memory", "misses_max", "misses_fine",
+            "offset_var_max", "pull_s", "usual_prior_m", "usual_prior_s", "doubt_m", "doubt_over_usual", "data_min_s",
+            "moved_m", "moved_over_usual", "fits_m", "fits_over_usual", "body_radius_m", "stature_m", "looks_memory",
+            "misses_max", "misses_fine",
         )),
     ],
     align=True,
@@ -69,7 +71,7 @@ MODEL = np.dtype(
 VIEW = np.dtype(
     [("weight", "f8"), ("off_x", "f8"), ("off_y", "f8"), ("rate_x", "f8"), ("rate_y", "f8"), ("image_x", "f8"),
      ("image_y", "f8"), ("depth_m", "f8"), ("row_x", "f8", (3,)), ("row_y", "f8", (3,)), ("noise", "f8"),
-     ("precision", "f8"), ("has", "?"), ("matched", "?")],
+     ("precision", "f8"), ("trust", "f8"), ("has", "?"), ("matched", "?")],
     align=True,
 )  # fmt: skip
 
@@ -216,18 +218,25 @@ def _compare_views(
             view.row_y[i] = camera[1, i] - view.image_y * camera[2, i]
         view.noise = model.view_var + 1.0 / view.weight
         # Only matched detections decide where the person is.
-        view.precision = cameras[v].trust / view.noise if view.matched else 0.0
+        view.trust = cameras[v].trust if view.matched else 0.0
 
 
 @njit(cache=True, nogil=True)
-def _solve_shift(views, cameras, model, normal, rhs, inverse):
+def _solve_shift(views, model, normal, rhs, inverse):
     """Error of one prediction, common to all views, by iteratively reweighted least squares with Student-t weights.
 
-    normal (3, 3) and rhs (3,) become the normal equations with the final weights, which stay in `views`; inverse (3, 3)
-    is scratch.
+    Trust is relative: where all cameras of a person are in doubt, they are compared as if none were. normal (3, 3) and
+    rhs (3,) become the normal equations with the final weights, which stay in `views`; inverse (3, 3) is scratch.
     """
     shift = np.zeros(3)
     freedom = model.degrees_of_freedom
+    most = 1e-9
+    for v in range(views.shape[0]):
+        if views[v].has:
+            most = max(most, views[v].trust)
+    for v in range(views.shape[0]):
+        view = views[v]
+        view.precision = view.trust / most / view.noise if view.has else 0.0
     for step in range(3):
         normal[:] = 0.0
         rhs[:] = 0.0
@@ -244,7 +253,7 @@ def _solve_shift(views, cameras, model, normal, rhs, inverse):
                     left_x -= view.row_x[i] * shift[i]
                     left_y -= view.row_y[i] * shift[i]
                 tail = freedom + (left_x * left_x + left_y * left_y) / view.noise
-                view.precision = cameras[v].trust / view.noise * (freedom + 2.0) / tail
+                view.precision = view.trust / most / view.noise * (freedom + 2.0) / tail
             w = view.precision
             for i in range(3):
                 rhs[i] += w * (view.row_x[i] * view.off_x + view.row_y[i] * view.off_y)
@@ -332,7 +341,7 @@ def leave_one_out(
             track, geometry.camera_from_world, detections, states, matches, views_of, model, velocity_scale, cameras,
             views,
         )  # fmt: skip
-        _solve_shift(views, cameras, model, normal, rhs, inverse)
+        _solve_shift(views, model, normal, rhs, inverse)
         for v in range(n_views):
             view = views[v]
             evidence[n_people, v].known = False
@@ -466,8 +475,9 @@ def learn(evidence, n_people, step_s, again_s, model, cameras):
 
 
 @njit(cache=True, nogil=True)
-def _solve_fault(camera, prior, doubt_m, factor, half):
+def _solve_fault(camera, model, factor, half):
     """Most probable faults of one camera by Cholesky's factor, and the residual that a turn or shift explains."""
+    prior = model.fault_prior
     camera.residual_m = 0.0
     for i in range(N_FAULTS):
         camera.fault[i] = 0.0
@@ -497,7 +507,28 @@ def _solve_fault(camera, prior, doubt_m, factor, half):
     camera.residual_m = np.sqrt(max(explained, 0.0) / camera.weight_s)
     if camera.trust > 0.0:
         # A camera that looks wrong loses weight at once; else every camera looks wrong that sees the same people.
+        doubt_m = max(model.doubt_m, model.doubt_over_usual * camera.usual_m)
         camera.trust = max(TRUST_MIN, 1.0 / (1.0 + (camera.residual_m / doubt_m) ** 2))
+
+
+@njit(cache=True, nogil=True)
+def _learn_usual(model, cameras):
+    """Root mean square difference of the median camera, usual_m, which is the same for all.
+
+    A camera that is not set aside and has little data counts with usual_prior_m. A rig's differences come from its
+    detector's noise, its lenses and its calibration together: only what is large against them is one camera's fault.
+    """
+    squares = np.empty(cameras.shape[0])
+    n = 0
+    for v in range(cameras.shape[0]):
+        camera = cameras[v]
+        if camera.trust > 0.0:
+            prior = model.usual_prior_s * model.usual_prior_m * model.usual_prior_m
+            squares[n] = (camera.squares_m2_s + prior) / (camera.weight_s + model.usual_prior_s)
+            n += 1
+    usual_m = np.sqrt(np.sort(squares[:n])[(n - 1) // 2]) if n else model.usual_prior_m
+    for v in range(cameras.shape[0]):
+        cameras[v].usual_m = usual_m
 
 
 @njit(cache=True, nogil=True)
@@ -505,22 +536,29 @@ def explain(first, model, cameras):
     """Solve for the faults of judged_per_set cameras in turn from `first`.
 
     A camera's residual is the root mean square, metres at the body, of what a turned or shifted camera explains and a
-    late clock does not. Its trust, unless it is 0, halves at a residual of doubt_m. Returns whether the verdict on any
-    camera may have to change: more than data_min_s of data, and a residual above moved_m though trusted, or below
-    fits_m though set aside.
+    late clock does not. Its trust, unless it is 0, halves at a residual of doubt_m, or of doubt_over_usual times what
+    is usual in the rig if that is more. Returns whether the verdict on any camera may have to change (more than
+    data_min_s of data, and a residual above the limit for "moved" though trusted, or below that for "fits" though set
+    aside), and whether any camera's residual exceeds the first limit.
     """
     n_views = cameras.shape[0]
+    if first < model.judged_per_set:
+        _learn_usual(model, cameras)
     factor = np.empty((N_FAULTS, N_FAULTS))
     half = np.empty(N_FAULTS)
     for turn in range(min(model.judged_per_set, n_views)):
-        _solve_fault(cameras[(first + turn) % n_views], model.fault_prior, model.doubt_m, factor, half)
+        _solve_fault(cameras[(first + turn) % n_views], model, factor, half)
+    judge = False
+    doubt = False
     for v in range(n_views):
         camera = cameras[v]
-        if camera.weight_s > model.data_min_s and (
-            camera.residual_m > model.moved_m if camera.trust > 0.0 else camera.residual_m < model.fits_m
-        ):
-            return True
-    return False
+        doubt |= camera.residual_m > max(model.doubt_m, model.doubt_over_usual * camera.usual_m)
+        if camera.weight_s > model.data_min_s:
+            if camera.trust > 0.0:
+                judge |= camera.residual_m > max(model.moved_m, model.moved_over_usual * camera.usual_m)
+            else:
+                judge |= camera.residual_m < max(model.fits_m, model.fits_over_usual * camera.usual_m)
+    return judge, doubt
 
 
 # ---- misses ----------------------------------------------------------------------------------------------------------
@@ -611,8 +649,8 @@ def observe(
 
     The first four are CameraGeometry, Detections, States and Matches as plain tuples, whose type Numba recognises in
     half the time of a named tuple's: 5 microseconds in a call of 20. models (1,) of MODEL; first_track, first_camera:
-    whose turn it is; cameras (n_views,) of CAMERA; people, evidence: see leave_one_out. Returns JUDGE_CALIBRATION and
-    JUDGE_MISSES bits.
+    whose turn it is; cameras (n_views,) of CAMERA; people, evidence: see leave_one_out. Returns JUDGE_CALIBRATION,
+    JUDGE_MISSES and DOUBT bits.
     """
     return _observe(
         CameraGeometry(*geometry), Detections(*detections), States(*states), Matches(*matches), models[0], first_track,
@@ -645,9 +683,9 @@ def _observe(
         n_known += states.confirmed[row]
     again_s = step_s * n_known / n_people
     learn(evidence, n_people, step_s, again_s, model, cameras)
-    judge = explain(first_camera, model, cameras)
+    judge, doubt = explain(first_camera, model, cameras)
     missed = count_misses(geometry, detections, states, matches, model, people[0], cameras)
-    return judge * JUDGE_CALIBRATION + missed * JUDGE_MISSES
+    return judge * JUDGE_CALIBRATION + missed * JUDGE_MISSES + doubt * DOUBT
 
 
 def warm_up() -> None:

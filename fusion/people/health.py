@@ -54,13 +54,25 @@ OUTLIER_M = 0.15
 # CORRELATION_S.
 _FAULT_SD = np.array([0.03, 0.03, 0.03, 0.1, 0.1, 0.1, OFFSET_SD_S])
 _FAULT_PRIOR = VIEW_SD_M**2 * CORRELATION_S / _FAULT_SD**2
-# A camera was moved where faults of its calibration explain a residual above MOVED_M, metres at the body, OVER_OTHERS
-# times the cameras' median and OVER_SECOND times the second worst, after HOLD_S of that. It fits again below FITS_M.
+# What is usual in a rig is the root mean square difference of its median camera, from the detector's noise, lenses and
+# calibrations together: 2 cm in a simulated shop, 5 cm with the joints of real detectors, 9 cm where the calibration is
+# rough as well. Until a camera has data it counts as one with USUAL_M for USUAL_S seconds.
+USUAL_M, USUAL_S = 0.05, 0.25
+# A camera was moved where faults of its calibration explain a residual above MOVED_M, metres at the body, and above
+# MOVED_OVER_USUAL times what is usual, OVER_OTHERS times the cameras' median and OVER_SECOND times the second worst,
+# after HOLD_S of that. Healthy cameras stay below 1.9 times what is usual. It fits again below FITS_M, or
+# FITS_OVER_USUAL times what is usual.
 MOVED_M, FITS_M, OVER_OTHERS, OVER_SECOND = 0.025, 0.015, 2.5, 1.5
-# A verdict needs DATA_MIN_S of data, longer for residuals below SURE_M; faults must explain this share of the squares.
-HOLD_S, DATA_MIN_S, SURE_M, EXPLAINED_MIN = 1.0, 1.5, 0.04, 0.5
-# Residual at which a camera's weight is halved.
-DOUBT_M = 0.02
+MOVED_OVER_USUAL, FITS_OVER_USUAL = 2.2, 0.7
+# A verdict needs DATA_MIN_S of data, longer for residuals below SURE_M. Faults must explain EXPLAINED_MIN of the
+# squares, so that they leave about as much as is usual; a camera that was turned far takes other people's detections
+# for its own, so EXPLAINED_FAR is enough for a residual of FAR_OVER_USUAL times what is usual.
+HOLD_S, DATA_MIN_S, SURE_M = 1.0, 1.5, 0.04
+EXPLAINED_MIN, EXPLAINED_FAR, FAR_OVER_USUAL = 0.7, 0.5, 4.0
+# Residual at which a camera's weight in the comparison is halved: DOUBT_M, or DOUBT_OVER_USUAL times what is usual. Its
+# square beyond that is variance of the camera's measurements of people, so that a camera that was moved a little counts
+# less long before it counts nothing.
+DOUBT_M, DOUBT_OVER_USUAL = 0.02, 0.7
 # Cameras judged in one set, in turn.
 JUDGED_PER_SET = 4
 # Miss rate: share of people in unobstructed view that a camera does not find, over the last LOOKS looks; reported where
@@ -107,11 +119,12 @@ class CameraHealth:
 
     Attributes:
         moved: (n_views,) bool, cameras not to be trusted; do not write.
+        doubt_var: (n_views,) variance of each camera's measurements from its residual, m^2; do not write.
         down: (n_views,) bool, cameras that deliver nothing; do not write.
         last_frame_ns: (n_views,) instant of each camera's newest frame, -1 before the first set; do not write.
     """
 
-    def __init__(self, site: Site, body_var: NDArray[np.float64]) -> None:
+    def __init__(self, site: Site, body_var: NDArray[np.float64], doubt_var: NDArray[np.float64]) -> None:
         kernels.warm_up()
         n, n_joints = site.rig.n_views, site.layout.n_joints
         self._rig = site.rig
@@ -119,12 +132,13 @@ class CameraHealth:
         self._model = _model(body_var, n_joints)
         self._cameras = np.zeros(n, kernels.CAMERA)
         self._cameras["offset_var"] = OFFSET_SD_S**2
-        self._cameras["trust"] = 1.0
+        self._cameras["trust"], self._cameras["usual_m"] = 1.0, USUAL_M
         self.moved = np.zeros(n, np.bool_)
+        self.doubt_var = doubt_var
         self.down = np.zeros(n, np.bool_)
         self.last_frame_ns = np.full(n, -1, np.int64)
         self._since_ns = np.full(n, -1, np.int64)  # since when a camera looks as if its verdict had to change
-        self._in_doubt = False
+        self._in_doubt = False  # Whether a camera contradicts its verdict.
         n_people = 1 + n // VIEWS_PER_PERSON
         self._people, self._evidence = np.zeros(n_people, np.int64), np.zeros((n_people, n), kernels.EVIDENCE)
         self._next_track = self._next_camera = 0
@@ -220,6 +234,9 @@ class CameraHealth:
         )  # fmt: skip
         n_views = self._rig.n_views
         self._next_camera = (self._next_camera + min(JUDGED_PER_SET, n_views)) % n_views
+        if verdicts & kernels.DOUBT or self.doubt_var.any():
+            doubt_m = np.maximum(DOUBT_M, DOUBT_OVER_USUAL * self._cameras["usual_m"])
+            self.doubt_var[:] = np.maximum(self._cameras["residual_m"] ** 2 - doubt_m**2, 0.0)
         if verdicts & kernels.JUDGE_CALIBRATION:
             self._judge_calibration(t_ns)
         elif self._in_doubt:
@@ -258,16 +275,19 @@ class CameraHealth:
         """(n_views,) cameras whose residual contradicts their verdict."""
         seconds, residual_m = self._cameras["weight_s"], self._cameras["residual_m"]
         data_min_s = float(self._model["data_min_s"][0])
+        usual_m = float(self._cameras["usual_m"].max(initial=0.0))
+        sure_m = max(SURE_M, MOVED_OVER_USUAL * usual_m)
         # The smaller a residual is, the longer it has to last: one body seen from one side is centimetres off as well.
-        enough = seconds * np.minimum(residual_m, SURE_M) ** 2 > data_min_s * SURE_M**2
+        enough = seconds * np.minimum(residual_m, sure_m) ** 2 > data_min_s * sure_m**2
         ranked = np.sort(np.where((seconds > data_min_s) & ~self.moved, residual_m, 0.0))
         median, second = ranked[(len(ranked) - 1) // 2], ranked[max(len(ranked) - 2, 0)]
         # Two cameras that fit equally badly may both be right against each other's error: wait until it shows.
-        bad = enough & (residual_m > max(MOVED_M, OVER_OTHERS * median))
+        bad = enough & (residual_m > max(MOVED_M, OVER_OTHERS * median, MOVED_OVER_USUAL * usual_m))
         bad &= (residual_m == ranked[-1]) & (ranked[-1] > OVER_SECOND * second)
         # A moved camera errs in one way; as large a scatter comes from the edge of a lens, or from a crowd.
-        bad &= residual_m**2 * seconds > EXPLAINED_MIN * self._cameras["squares_m2_s"]
-        fine = (seconds > data_min_s) & (residual_m < FITS_M)
+        explained_min = np.where(residual_m > FAR_OVER_USUAL * usual_m, EXPLAINED_FAR, EXPLAINED_MIN)
+        bad &= residual_m**2 * seconds > explained_min * self._cameras["squares_m2_s"]
+        fine = (seconds > data_min_s) & (residual_m < max(FITS_M, FITS_OVER_USUAL * usual_m))
         return np.where(self.moved, fine, bad)
 
     def _miss_rates(self) -> NDArray[np.float64]:
@@ -318,10 +338,12 @@ def _model(body_var: NDArray[np.float64], n_joints: int) -> NDArray[np.void]:
         "degrees_of_freedom": DEGREES_OF_FREEDOM, "joints_min": min(JOINTS_MIN, n_joints), "loose_m": LOOSE_M,
         "alike_m": ALIKE_M, "others_var_max": OTHERS_SD_MAX_M**2, "speed_min_m_s": SPEED_MIN_M_S,
         "correlation_s": CORRELATION_S, "memory_s": MEMORY_S, "outlier_m": OUTLIER_M,
-        "wander_s2_per_s": WANDER_S2_PER_S, "offset_var_max": OFFSET_SD_S**2, "pull_s": PULL_S, "doubt_m": DOUBT_M,
+        "wander_s2_per_s": WANDER_S2_PER_S, "offset_var_max": OFFSET_SD_S**2, "pull_s": PULL_S,
+        "usual_prior_m": USUAL_M, "usual_prior_s": USUAL_S, "doubt_m": DOUBT_M, "doubt_over_usual": DOUBT_OVER_USUAL,
         # A box is two points, each a hand's breadth off: it takes longer to be as certain.
         "data_min_s": 2.0 * DATA_MIN_S if is_box else DATA_MIN_S,
-        "moved_m": MOVED_M, "fits_m": FITS_M, "body_radius_m": BODY_RADIUS_M, "stature_m": STATURE_M,
+        "moved_m": MOVED_M, "moved_over_usual": MOVED_OVER_USUAL, "fits_m": FITS_M,
+        "fits_over_usual": FITS_OVER_USUAL, "body_radius_m": BODY_RADIUS_M, "stature_m": STATURE_M,
         "looks_memory": LOOKS, "misses_max": MISSES_MAX, "misses_fine": MISSES_FINE,
     }  # fmt: skip
     for name, value in settings.items():

@@ -60,7 +60,7 @@ class Tracker:
         self.rig, self.layout = site.rig, site.layout
         self._workspace = Workspace(site.rig, site.layout, site.appearance_dim, CAPACITY)
         self._associator = Associator(site.rig, site.layout, self._workspace)
-        self.health = CameraHealth(site, self._workspace.body_var)
+        self.health = CameraHealth(site, self._workspace.body_var, self._workspace.doubt_var)
         self.tracks = Tracks(self._workspace)
         self._existence = Existence(site, self.tracks)
         self._births = Births(site, self._workspace, self.tracks, self._associator, self._existence)

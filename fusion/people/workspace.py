@@ -159,6 +159,7 @@ class Workspace:
         heights_m (capacity, n_padded), limb_lengths_m (capacity, n_limbs): what is usual of each person.
         track_appearance: (capacity, appearance_dim) unit vectors, zero where unknown.
         track_id, seen_ns, undoubted_ns, multi_view_sets, single_view_sets, confirmed: (capacity,); see Tracks.
+        doubt_var (n_views,): variance that the camera's own error adds to its measurements, m^2.
         dt_s (n_views,) each frame's time minus the set's; has_frame (n_views,); start (n_views + 1,).
         view_of (n,); x, y, var, seen (n, n_padded) float32: normalised coordinates, their variance, and 1 or 0.
         appearance: (n, appearance_dim) unit vectors, zero where unknown.
@@ -184,6 +185,7 @@ class Workspace:
         self.axis_precision[:k] = by_joint(layout, _STRAY_M, k, 0.0) ** -2
         self.height_precision[:k] = 1.0 / (layout.heights_m[:, 1] ** 2 + HEIGHT_SLACK_M**2)
         self.trunk_weight = np.array([_TRUNK.get(j, _TRUNK.get(j.split("_", 1)[-1], 0.02)) for j in layout.joints])
+        self.doubt_var = np.zeros(n_views)
         self.dt_s, self.has_frame = np.zeros(n_views), np.zeros(n_views, np.bool_)
         self.start, self.view_of = np.zeros(n_views + 1, np.int64), np.zeros(n, np.int64)
         self.x, self.y, self.var, self.seen = (np.zeros((n, n_padded), np.float32) for _ in range(4))

@@ -10,6 +10,7 @@ from reference import health as reference
 
 from fusion._kernels import health as kernels
 from fusion._kernels.records import CameraGeometry, Detections, Matches, States
+from fusion.files.recordings import Recording
 from fusion.observations import Frame
 from fusion.people.geometry import Rig
 from fusion.people.health import FITS_M, MOVED_M
@@ -90,7 +91,7 @@ def test_each_view_is_compared_to_the_other_views():
         others_var_max=1.0,
     )  # fmt: skip
     cameras = np.zeros(n_views, kernels.CAMERA)
-    cameras["trust"] = 1.0
+    cameras["trust"] = rng.uniform(0.02, 0.5, n_views)
     evidence = np.zeros((1, n_views), kernels.EVIDENCE)
     views = np.arange(n_views)
     count = kernels.leave_one_out(
@@ -107,7 +108,7 @@ def test_each_view_is_compared_to_the_other_views():
         )
         for v in range(n_views)
     }
-    expected = reference.leave_one_out(rig.camera_from_world, compared, 0.0004, 4.0, 11.0)
+    expected = reference.leave_one_out(rig.camera_from_world, compared, cameras["trust"], 0.0004, 4.0, 11.0)
     for v, e in enumerate(evidence[0]):
         residual, variance = expected[v]
         assert_allclose([e["off_x"], e["off_y"]], residual, rtol=1e-8, atol=1e-12)
@@ -132,17 +133,31 @@ def test_faults_are_the_least_squares_solution():
     prior = np.array([0.2, 0.2, 0.2, 0.02, 0.02, 0.02, 0.06])
     settings = model(
         fault_prior=prior, memory_s=1e9, outlier_m=9.0, speed_min_m_s=0.2, correlation_s=0.5, doubt_m=0.02,
-        data_min_s=1.0, moved_m=0.01, fits_m=0.01,
+        data_min_s=1.0, moved_m=0.01, fits_m=0.01, usual_prior_m=0.05, usual_prior_s=1.0,
     )  # fmt: skip
     cameras = np.zeros(1, kernels.CAMERA)
     cameras["offset_var"] = 0.0036
     for each in evidence:
         kernels.learn(each, 1, step_s, step_s, settings[0], cameras)
-    due = kernels.explain(0, settings[0], cameras)
+    due, doubted = kernels.explain(0, settings[0], cameras)
     expected, expected_m = reference.faults_of(evidence[:, 0, 0], np.full(n, step_s), prior)
     assert_allclose(cameras["fault"][0], expected, rtol=1e-5, atol=1e-7)
     assert_allclose(cameras["residual_m"][0], expected_m, rtol=1e-6)
-    assert not due and cameras["offset_s"][0] == 0  # A camera that is not trusted and does not fit keeps its verdict.
+    # A camera that is not trusted and does not fit keeps its verdict.
+    assert not due and doubted and cameras["offset_s"][0] == 0
+
+
+def test_what_is_usual_is_the_median_cameras_difference():
+    rng = np.random.default_rng(6)
+    for n in (1, 2, 5, 8):
+        cameras = np.zeros(n, kernels.CAMERA)
+        cameras["trust"] = rng.random(n) < 0.8
+        cameras["weight_s"] = rng.uniform(1, 5, n) * (rng.random(n) < 0.7)
+        cameras["squares_m2_s"] = cameras["weight_s"] * rng.uniform(0.01, 0.2, n) ** 2
+        settings = model(fault_prior=1.0, doubt_m=0.02, usual_prior_m=0.05, usual_prior_s=1.0)
+        kernels.explain(0, settings[0], cameras)
+        expected = reference.usual_m(cameras["squares_m2_s"], cameras["weight_s"], cameras["trust"] > 0, 0.05, 1.0)
+        assert_allclose(cameras["usual_m"], expected, rtol=1e-12)
 
 
 # ---- clocks ----------------------------------------------------------------------------------------------------------
@@ -215,6 +230,28 @@ def test_a_moved_camera_drags_no_track_and_is_used_again_once_it_fits():
     assert not tracker.health.moved.any() and tracker.health.report()[2].residual_m < FITS_M
 
 
+def test_a_knocked_camera_is_named_among_noisy_ones():
+    truth = store()
+    tracker = Tracker.of_store(moved(truth, "c2", turn_deg=3.0))
+    room = Room(Tracker.of_store(truth), "coco17", WALKERS, sd_px=8.0)
+    warnings = warnings_of(tracker, (room.frames(k) for k in range(300)))
+    assert {subject for _, _, subject in warnings} == {"c2"}
+    assert [t_s < REPORTED_S for t_s, kind, _ in warnings if kind == "camera moved"] == [True]
+
+
+def test_a_slightly_moved_camera_counts_less_and_counts_again():
+    truth = store()
+    tracker = Tracker.of_store(moved(truth, "c2", shift_m=(0.025, 0.025, 0.0)))
+    room = Room(Tracker.of_store(truth), "coco17", WALKERS)
+    assert warnings_of(tracker, (room.frames(k) for k in range(200))) == []
+    doubt_sd_m = np.sqrt(tracker.health.doubt_var)
+    assert 0.01 < doubt_sd_m[2] < 0.05 and (np.delete(doubt_sd_m, 2) == 0.0).all()
+    # The camera is put back to where its calibration has it.
+    right = Room(tracker, "coco17", WALKERS)
+    assert warnings_of(tracker, (right.frames(k) for k in range(200, 400))) == []
+    assert (tracker.health.doubt_var == 0.0).all()
+
+
 def test_most_cameras_stay_trusted_whatever_they_show():
     truth = store()
     shop = truth
@@ -260,6 +297,24 @@ def test_healthy_cameras_raise_no_warning(seed, keypoints):
     simulation = Simulation(shop, Scenario(seed=seed, minutes=1.5, shoppers=8))
     assert warnings_of(tracker, sets_of(simulation.observations(), SET_NS)) == []
     assert len(tracker.health.report()) == 8 and not tracker.health.moved.any()
+
+
+@pytest.mark.parametrize("seed", [6, 7])
+def test_joints_as_noisy_as_real_detectors_make_no_camera_look_moved(seed):
+    shop = demo_store(n_cameras=8, n_plates=20)
+    tracker = Tracker.of_store(shop)
+    rough = {"keypoint_noise": 3.0, "outlier_probability": 0.12, "swap_probability": 0.05}
+    simulation = Simulation(shop, Scenario(seed=seed, minutes=1.5, shoppers=8, **rough))
+    assert warnings_of(tracker, sets_of(simulation.observations(), SET_NS)) == []
+    assert not tracker.health.moved.any() and not tracker.health.doubt_var.any()
+
+
+@pytest.mark.parametrize("name", ["thunder", "multipose", "mediapipe"])
+def test_no_camera_of_a_real_visit_is_lost(data, name):
+    recording = Recording(data / "real" / name)
+    tracker = Tracker.of_store(recording.store)
+    kinds = {kind for _, kind, _ in warnings_of(tracker, sets_of(recording.frames(), SET_NS))}
+    assert "camera moved" not in kinds and not tracker.health.moved.any()
 
 
 def test_two_runs_are_equal_to_the_bit():

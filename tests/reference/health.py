@@ -31,17 +31,19 @@ def compare(camera, dt_s, velocity_scale, x, y, var, seen, mean, cov, body_var):
     return Comparison(weight.sum(), off @ share, rate @ share, image @ share, depth @ share)
 
 
-def leave_one_out(camera_from_world, compared, view_var, freedom, prior_precision):
+def leave_one_out(camera_from_world, compared, trust, view_var, freedom, prior_precision):
     """For each view of one person, its difference to the solution of the other views, and the variance of that.
 
-    compared: {view: compare(...)}. Weights come from two robust steps over all views, as in the kernel.
+    compared: {view: compare(...)}; trust (n_views,), relative. Weights come from two robust steps over all views, as in
+    the kernel.
     """
     rows, off, noise = {}, {}, {}
     for view, found in compared.items():
         camera = camera_from_world[view]
         rows[view] = camera[:2, :3] - found.image[:, None] * camera[2, :3]
         off[view], noise[view] = found.off, view_var + 1 / found.weight
-    weights = {view: 1 / noise[view] for view in rows}
+    most = max(trust[view] for view in rows)
+    weights = {view: trust[view] / most / noise[view] for view in rows}
 
     def solve(views):
         normal = np.eye(3) * prior_precision + sum(weights[v] * rows[v].T @ rows[v] for v in views)
@@ -51,12 +53,21 @@ def leave_one_out(camera_from_world, compared, view_var, freedom, prior_precisio
         place, _ = solve(rows)
         for view in rows:
             left = off[view] - rows[view] @ place
-            weights[view] = (freedom + 2) / (freedom + left @ left / noise[view]) / noise[view]
+            tail = (freedom + 2) / (freedom + left @ left / noise[view])
+            weights[view] = trust[view] / most * tail / noise[view]
     out = {}
     for view in rows:
         place, cov = solve([other for other in rows if other != view])
         out[view] = off[view] - rows[view] @ place, noise[view] + 0.5 * np.trace(rows[view] @ cov @ rows[view].T)
     return out
+
+
+def usual_m(squares_m2_s, weight_s, trusted, prior_m, prior_s):
+    """Root mean square difference of the median camera among the trusted ones; the lower of two."""
+    if not trusted.any():
+        return prior_m
+    squares = (squares_m2_s + prior_s * prior_m**2) / (weight_s + prior_s)
+    return np.sqrt(np.quantile(squares[trusted], 0.5, method="lower"))
 
 
 def faults_of(evidence, weights, prior):
