@@ -23,7 +23,7 @@ from fusion.order import SET_SPAN_NS, Reorder
 from fusion.people.arms import ArmHistory
 from fusion.people.health import CameraState
 from fusion.people.tracker import Tracker
-from fusion.people.visits import Visit, Visits
+from fusion.people.visits import Passed, Visit, Visits
 from fusion.results import Evidence, PersonEntered, PersonLeft, Receipt, Result, ShelfCount
 from fusion.stopwatch import StepTimes
 from fusion.store.models import Store
@@ -307,6 +307,8 @@ class Engine:
             results += self._visits.scan(scan)
         if self._frames:
             self._follow_people(results)
+        else:
+            self._pass(self._visits.idle(now_ns), results)
         for sighting in self._sightings:
             self._billing.sight(sighting)
         for event in self._monitor.step(self._readings, now_ns):
@@ -327,7 +329,12 @@ class Engine:
         people = self._tracker.step(list(self._frames.values()))
         self._history.append(people)
         results += self._tracker.warnings()
-        for passed in self._visits.step(people):
+        self._pass(self._visits.step(people), results)
+        results.append(people)
+
+    def _pass(self, passed_gates: list[Passed], results: list[Result]) -> None:
+        """Take note of who came in and who went out."""
+        for passed in passed_gates:
             if isinstance(passed, PersonEntered):
                 if passed.staff:
                     self._attributor.set_staff(passed.track_id)
@@ -336,7 +343,6 @@ class Engine:
             elif isinstance(passed, PersonLeft) and self._visits.is_staff(passed.track_id):
                 self._billing.staff_left(passed.t_ns, passed.track_id)
             results.append(passed)
-        results.append(people)
 
     def _finish_visits(self, until_ns: int, results: list[Result]) -> None:
         """Bill the visits whose people had all left by an instant and that wait for no load."""

@@ -39,8 +39,11 @@ class ReasonKind(StrEnum):
     NO_CREDENTIAL = "no_credential"
     SCANNED_PERSON_LOST = "scanned_person_lost"  # lost from sight at the gate, another may have come in (gate)
     UNSCANNED_BESIDE = "unscanned_beside"  # a person without a credential stood at the gate during the scan (gate)
+    SCAN_UNCERTAIN = "scan_uncertain"  # the scan may be another newcomer's (gate, probability)
+    SCAN_UNBOUND = "scan_unbound"  # no person could be bound to the account's scan (gate)
     LOST_AMONG_OTHERS = "lost_among_others"
     LOST_INSIDE = "lost_inside"
+    CAMERAS_SILENT = "cameras_silent"  # no camera delivered anything (seconds)
     # About its goods.
     PERSON_UNCERTAIN = "person_uncertain"  # who moved this load (plate, delta_g, probability)
     GOODS_UNCERTAIN = "goods_uncertain"  # what this load was (plate, delta_g, probability)
@@ -122,6 +125,7 @@ class WarningKind(StrEnum):
     CAMERA_FINDS_PEOPLE = "camera finds people again"  # camera (share)
     UNKNOWN_GATE = "unknown gate"  # gate
     CREDENTIAL_REFUSED = "credential refused"  # gate (credential)
+    SCAN_UNBOUND = "scan unbound"  # gate (count of people who came in without a credential)
     NO_CREDENTIAL = "no credential"  # visit (gate, None where the person was not seen coming in)
     PERSON_LOST = "lost"  # visit
     OVERLOAD = "overload"  # stream (count, total)
@@ -392,6 +396,7 @@ class Evidence:
         events: those that may concern the visit, in time order.
         sightings: those while the visit's people were in a zone.
         n_left_out: further such events that one bundle cannot hold, or that are older than what is kept.
+        unidentified: visits without a credential whose people may be this visit's.
     """
 
     t_ns: int
@@ -403,6 +408,7 @@ class Evidence:
     events: tuple[EventEvidence, ...]
     sightings: tuple[SightingEvidence, ...]
     n_left_out: int
+    unidentified: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = f"{len(self.events)} events, {len(self.sightings)} sightings"

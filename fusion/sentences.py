@@ -28,8 +28,12 @@ _REASONS = {
     ReasonKind.SCANNED_PERSON_LOST:
         "the person who scanned was lost from sight at the gate and may not be the one who came in",
     ReasonKind.UNSCANNED_BESIDE: "a person without a credential stood at the gate during this scan",
+    ReasonKind.SCAN_UNCERTAIN:
+        "the scan at '{gate}' may be that of another person who came in: probability {probability:.2f}",
+    ReasonKind.SCAN_UNBOUND: "the person who scanned at '{gate}' was not seen coming in",
     ReasonKind.LOST_AMONG_OTHERS: "lost from sight among others",
     ReasonKind.LOST_INSIDE: "lost from sight inside the store",
+    ReasonKind.CAMERAS_SILENT: "no camera delivered anything for {seconds:.0f} s of this visit",
     ReasonKind.PERSON_UNCERTAIN:
         "the person is uncertain at plate {plate}, {delta_g:+.0f} g: probability {probability:.2f}",
     ReasonKind.GOODS_UNCERTAIN:
@@ -83,6 +87,8 @@ _WARNINGS = {
     WarningKind.CAMERA_FINDS_PEOPLE: "misses {share:.0%} of the people in its view",
     WarningKind.UNKNOWN_GATE: "a scan was ignored, since store.toml has no gate '{subject}'",
     WarningKind.CREDENTIAL_REFUSED: "a {credential} credential is not accepted at '{subject}'",
+    WarningKind.SCAN_UNBOUND:
+        "no person could be bound to a scan at '{subject}', while {count} came in without a credential",
     WarningKind.PERSON_LOST: "a person of this visit was lost from sight and not seen leaving",
     WarningKind.OVERLOAD: "{count} dropped, {total} so far, and the overload continues",
     WarningKind.OVERLOAD_OVER: "{count} dropped, {total} so far, and the overload is over",

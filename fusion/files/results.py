@@ -265,6 +265,7 @@ def evidence_row(evidence: Evidence) -> dict[str, Any]:
             for seen in evidence.sightings
         ],
         "left_out": evidence.n_left_out,
+        "unidentified": list(evidence.unidentified),
     }
 
 

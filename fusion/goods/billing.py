@@ -319,6 +319,7 @@ class Billing:
             events=tuple(events),
             sightings=tuple(sighting.evidence() for sighting in sightings),
             n_left_out=len(concerns) - len(events),
+            unidentified=tuple(dict.fromkeys(visit.unidentified)),
         )
         self._bundles[visit.id] = evidence
         if len(self._bundles) > BUNDLES_MAX:

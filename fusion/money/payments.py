@@ -239,6 +239,10 @@ class Checkout:
 
     def receipt(self, receipt: Receipt, discounts: Sequence[Discount] = ()) -> Payment:
         """Post a receipt, as `Ledger.post_receipt`, and settle it; one in review leaves the money where it is."""
+        account = receipt.account
+        if account is not None and self._history(account).holds and self._ledger.standing(receipt.visit) is None:
+            # Their entry was not seen, so what was authorised at the gate is still held for the account.
+            self.open_visit(receipt.visit, account, receipt.exit_ns if receipt.enter_ns is None else receipt.enter_ns)
         self._ledger.post_receipt(receipt, discounts)
         return self.settle(receipt.visit, receipt.issued_ns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -117,6 +118,17 @@ class GateLines:
     def in_reach(self, position: GatePosition, gate: int) -> bool:
         """Whether a position is within reach of one gate."""
         return position.beside[gate] and abs(position.distance_m[gate]) < GATE_REACH_M
+
+    def away_m(self, gate: int, place: Place) -> float:
+        """Distance from a place to the nearest point of a gate's line."""
+        start_x, start_y, along_x, along_y, length = self._lines[gate]
+        right, up = place[0] - start_x, place[1] - start_y
+        along = min(max(right * along_x + up * along_y, 0.0), length)
+        return math.hypot(right - along * along_x, up - along * along_y)
+
+    def is_past(self, gate: int, place: Place) -> bool:
+        """Whether a place is on the store's side of a gate's line, produced to both sides."""
+        return self.position(place).distance_m[gate] > LINE_MARGIN_M
 
     def exit_near(self, place: Place, within_m: float) -> int | None:
         """The nearest gate to go out through within a distance of its line, or None."""

@@ -8,13 +8,25 @@ scan waits a moment for one before they count as a person without a credential.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fusion.observations import GateScan
 from fusion.people.gate_lines import LINE_MARGIN_M, GateLines, GatePosition, Passage
-from fusion.people.scans import OpenScan, OpenScans, reappears_as
+from fusion.people.scans import (
+    CLAIM_CERTAIN,
+    SCAN_LATE_S,
+    SCAN_REACH_M,
+    SCAN_VALID_S,
+    WALK_MAX_M_S,
+    Claim,
+    OpenScan,
+    OpenScans,
+    pair_density,
+    reappears_as,
+)
 from fusion.people.walkers import Entry, LastSeen, Walker
 from fusion.results import NAME_MAX, People, PersonEntered, PersonLeft, Reason, ReasonKind, WarningKind, cut_text
 from fusion.results import Warning as StoreWarning
@@ -34,10 +46,15 @@ IN_VIEW_S = 0.5
 # A track must be this old before it starts a visit without a credential; ghosts do not live as long.
 UNKNOWN_AGE_S = 2.0
 # A track that appears where a person vanished is that person if they could have walked there at a brisk pace.
-WALK_MAX_M_S = 2.0
 RELINK_SLACK_M = 0.8
 # Identity probability of a visit when its only missing member was found by that rule.
 RELINKED_IDENTITY = 0.97
+# A lost person is found again, as one of everybody who appears, after about this time.
+REFOUND_AFTER_S = 20.0
+# An unidentified person may have made a scan that another has, where their density is at least this share of theirs.
+RIVAL_MIN = 0.1
+# Whoever is inside may do anything unseen while all cameras are silent for longer than this.
+BLIND_MAX_S = 3.0
 # People whose visit is remembered after they left; far more than can be inside at once.
 REMEMBERED_MAX = 4096
 
@@ -57,6 +74,7 @@ class Visit:
         identity: probability that every member's track followed one person throughout.
         doubts: reasons that the visit's receipt may be wrong about who did something.
         beside: tracks that stood at the gate when a member scanned: if they come in without a scan, it may be theirs.
+        unidentified: visits without an account whose people may be this one's, for a reviewer.
     """
 
     id: str
@@ -69,6 +87,7 @@ class Visit:
     identity: float = 1.0
     doubts: list[Reason] = field(default_factory=list)
     beside: set[int] = field(default_factory=set)
+    unidentified: list[str] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
@@ -85,6 +104,21 @@ class Visit:
         self.inside.discard(track_id)
         self.lost.pop(track_id, None)
         self.exit_ns = max(self.exit_ns or t_ns, t_ns)
+
+
+class _Bound(NamedTuple):
+    """A scan without an owner at the gate, the visit that it opened, and the density of that pair."""
+
+    scan: OpenScan
+    visit: Visit
+    density: float
+
+
+class _Unidentified(NamedTuple):
+    """When a person without a credential came in, and their visit."""
+
+    t_ns: int
+    visit: str
 
 
 class Visits:
@@ -105,6 +139,13 @@ class Visits:
         # The visit of each track, None for staff; kept after the track's end, since actions are attributed after people
         # left.
         self._visits: dict[int, Visit | None] = {}
+        # For as long as a scan is valid: those that were bound without an owner at the gate, who came in without a
+        # credential, and when visits of accounts ended.
+        self._bound: deque[_Bound] = deque()
+        self._unidentified: deque[_Unidentified] = deque()
+        self._ended_ns: dict[str, int] = {}
+        # The newest frames; None before the first.
+        self._seen_ns: int | None = None
         self.ignored: Counter[str] = Counter()
 
     def adopt(self, store: Store) -> None:
@@ -179,6 +220,8 @@ class Visits:
     def step(self, people: People) -> list[Passed]:
         """Follow everybody to a new instant. Returns who came in and who went out."""
         now_ns = people.t_ns
+        self._doubt_blind_span(now_ns)
+        self._seen_ns = now_ns
         results: list[Passed] = []
         tracks = people.track_id.tolist()
         seen = people.seen_ns.tolist()
@@ -207,14 +250,20 @@ class Visits:
                 results += self._found_inside(walker, now_ns, position)
         results += self._vanished(set(tracks), now_ns)
         results += self._resolve_waiting(now_ns)
-        expired = self._scans.expire(now_ns)
-        if expired:
-            self.ignored["gate: scan without anybody coming in"] += expired
+        results += self._expire(now_ns)
+        return results
+
+    def idle(self, now_ns: int) -> list[Passed]:
+        """Pass to an instant at which no camera delivered anything."""
+        results: list[Passed] = list(self._expire(now_ns))
+        if self._seen_ns is not None and now_ns - self._seen_ns > BLIND_MAX_S * 1e9:
+            results += self._vanished(set(), now_ns)
         return results
 
     def end(self, now_ns: int) -> list[Passed]:
         """End the visits with the streams: people on their way out have left, lost people are given up."""
         results: list[Passed] = []
+        self._doubt_blind_span(now_ns)
         for walker in list(self._walkers.values()):
             if walker.waiting:
                 crossed_ns, gate = walker.waiting
@@ -225,6 +274,7 @@ class Visits:
         for visit in list(self._open.values()):
             for track in list(visit.lost):
                 results += self._give_up(visit, track, now_ns)
+        results += self._expire(now_ns, after_s=-1.0)
         return results
 
     # ---- crossing ----------------------------------------------------------------------------------------------------
@@ -271,8 +321,13 @@ class Visits:
             if scan is not None or now_ns - crossed_ns > SCAN_WAIT_S * 1e9:
                 yield from self._enter(walker, crossed_ns, gate, scan)
 
-    def _enter(self, walker: Walker, t_ns: int, gate: int | None, scan: OpenScan | None) -> Iterator[Passed]:
-        """A person is in: under the account of their scan, as staff, or without a credential."""
+    def _enter(
+        self, walker: Walker, t_ns: int, gate: int | None, scan: OpenScan | None, probability: float = 1.0
+    ) -> Iterator[Passed]:
+        """A person is in: under the account of their scan, as staff, or without a credential.
+
+        `probability` is that of the scan being theirs.
+        """
         walker.waiting = None
         walker.inside = True
         gate_id = self._lines.ids[gate] if gate is not None else None
@@ -289,10 +344,17 @@ class Visits:
         yield PersonEntered(t_ns, walker.track_id, gate_id, account, visit.id)
         if scan is not None:
             self._doubt_scan(walker, visit, scan, gate_id)
+            visit.identity = min(visit.identity, probability)
+            if probability < CLAIM_CERTAIN:
+                visit.doubts.append(Reason(ReasonKind.SCAN_UNCERTAIN, gate=gate_id, probability=probability))
+            if scan.track_id is None:
+                self._bound.append(_Bound(scan, visit, pair_density(scan, walker, self._lines.away_m)))
         if account is None:
+            self._unidentified.append(_Unidentified(t_ns, visit.id))
             for other in self._open.values():
                 if walker.track_id in other.beside:
                     other.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
+            self._doubt_bound_to_others(walker, visit)
             yield StoreWarning(t_ns, WarningKind.NO_CREDENTIAL, visit.id, gate=gate_id)
 
     def _doubt_scan(self, walker: Walker, visit: Visit, scan: OpenScan, gate_id: str | None) -> None:
@@ -304,6 +366,14 @@ class Visits:
         if any(other is not None and other.account is None for other in beside):
             visit.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
 
+    def _doubt_bound_to_others(self, walker: Walker, visit: Visit) -> None:
+        """Note on other visits that an unidentified person may have made the scan that opened them."""
+        for bound in self._bound:
+            density = pair_density(bound.scan, walker, self._lines.away_m)
+            if density > 0.0 and density >= RIVAL_MIN * bound.density and bound.visit.id in self._open:
+                bound.visit.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
+                bound.visit.unidentified.append(visit.id)
+
     def _leave(self, walker: Walker, t_ns: int, gate: int) -> PersonLeft:
         walker.inside = False
         visit = walker.visit
@@ -314,10 +384,13 @@ class Visits:
 
     # ---- groups ------------------------------------------------------------------------------------------------------
 
-    def _open_visit(self, account: str | None, t_ns: int, seen_entering: bool) -> Visit:
+    def _new_visit(self, account: str | None, t_ns: int, seen_entering: bool) -> Visit:
         self._n_visits += 1
         visit_id = f"{self._store.id}-{t_ns // 1_000_000}-{self._n_visits}"
-        visit = Visit(visit_id, account, t_ns if seen_entering else None)
+        return Visit(visit_id, account, t_ns if seen_entering else None)
+
+    def _open_visit(self, account: str | None, t_ns: int, seen_entering: bool) -> Visit:
+        visit = self._new_visit(account, t_ns, seen_entering)
         self._open[visit.id] = visit
         if account is not None:
             self._by_account[account] = visit
@@ -334,8 +407,10 @@ class Visits:
 
     def _close(self, visit: Visit) -> None:
         del self._open[visit.id]
-        if visit.account is not None and self._by_account.get(visit.account) is visit:
-            del self._by_account[visit.account]
+        if visit.account is not None:
+            self._ended_ns[visit.account] = max(visit.exit_ns or 0, self._ended_ns.pop(visit.account, 0))
+            if self._by_account.get(visit.account) is visit:
+                del self._by_account[visit.account]
 
     # ---- people who were not seen coming in --------------------------------------------------------------------------
 
@@ -369,15 +444,36 @@ class Visits:
             gate = min(entries or all_entries, key=lambda g: abs(first.distance_m[g]))
             yield from self._cross_in(walker, now_ns, gate)
             return
+        own = self._scans.owned(walker, self._lines)
+        if own is not None:
+            yield from self._enter(walker, now_ns, own.gate, own)
+            return
         if now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9:
             return
         reachable = self._lost_within_reach(walker)
+        claim = self._claim(walker, reachable, now_ns)
+        if claim is not None:
+            yield from self._enter(walker, walker.first_ns, claim.scan.gate, claim.scan, claim.probability)
+            return
         if len(reachable) == 1:
             yield self._found_again(walker, *reachable[0], now_ns)
             return
         for visit, _ in reachable:
             visit.doubts.append(Reason(ReasonKind.LOST_AMONG_OTHERS))
         yield from self._enter(walker, walker.first_ns, None, None)
+
+    def _claim(self, walker: Walker, reachable: list[tuple[Visit, int]], now_ns: int) -> Claim | None:
+        """The scan of a person who was first located inside, past every line; None where none is likely theirs."""
+        if not len(self._scans):
+            return None
+        rivals = [w for w in self._walkers.values() if w is not walker and w.is_outside and w.visit is None]
+        refound = 0.0
+        for visit, track in reachable:
+            lost_ns, _ = visit.lost[track]
+            gap_s = (walker.first_ns - lost_ns) / 1e9
+            radius_m = RELINK_SLACK_M + WALK_MAX_M_S * gap_s
+            refound += math.exp(-gap_s / REFOUND_AFTER_S) / REFOUND_AFTER_S / (math.pi * radius_m**2)
+        return self._scans.claim(walker, rivals, self._walkers, now_ns, self._lines.away_m, refound)
 
     def _lost_within_reach(self, walker: Walker) -> list[tuple[Visit, int]]:
         """Visits and tracks of lost people who could have walked to where a track appeared."""
@@ -411,6 +507,49 @@ class Visits:
         walker.inside = True
         self._assign(walker, visit)
 
+    # ---- scans that nothing came of ----------------------------------------------------------------------------------
+
+    def _expire(self, now_ns: int, after_s: float = SCAN_VALID_S) -> Iterator[StoreWarning]:
+        """Give up the scans that have waited for too long; each opens a visit in review unless its person turned back.
+
+        Money may be held for that account, and who came in unseen shops on it.
+        """
+        for scan in self._scans.expire(now_ns, after_s):
+            self.ignored["gate: scan without anybody coming in"] += 1
+            account, since_ns = scan.scan.account, scan.scan.t_ns - round(SCAN_LATE_S * 1e9)
+            # A scan that was repeated, or one for a companion who did not come.
+            is_known = account in self._by_account or self._ended_ns.get(account, 0) >= since_ns
+            if scan.scan.credential_type == "staff" or is_known:
+                continue
+            unidentified = [each.visit for each in self._unidentified if since_ns <= each.t_ns <= now_ns]
+            if not unidentified and self._turned_back(scan):
+                continue
+            gate = self._lines.ids[scan.gate]
+            visit = self._new_visit(account, scan.scan.t_ns, seen_entering=False)
+            visit.exit_ns = now_ns
+            visit.doubts.append(Reason(ReasonKind.SCAN_UNBOUND, gate=gate))
+            visit.unidentified += unidentified
+            self._open[visit.id] = visit
+            yield StoreWarning(now_ns, WarningKind.SCAN_UNBOUND, gate, count=len(unidentified))
+        # Nothing older can concern a scan that is still open, or one that comes late.
+        oldest_ns = now_ns - round((SCAN_VALID_S + 1.0) * 1e9)
+        while self._bound and self._bound[0].scan.scan.t_ns < oldest_ns:
+            self._bound.popleft()
+        while self._unidentified and self._unidentified[0].t_ns < oldest_ns:
+            self._unidentified.popleft()
+        while self._ended_ns and self._ended_ns[next(iter(self._ended_ns))] < oldest_ns:
+            del self._ended_ns[next(iter(self._ended_ns))]
+
+    def _turned_back(self, scan: OpenScan) -> bool:
+        """Whether cameras saw the person who scanned stay outside, or walk away from the gate."""
+        owner = self._walkers.get(scan.track_id) if scan.track_id is not None else None
+        if owner is not None and not self._lines.is_past(scan.gate, owner.last_m):
+            return owner.is_outside
+        if scan.lost is None:
+            return False
+        away_m = self._lines.away_m(scan.gate, scan.lost.place)
+        return away_m > SCAN_REACH_M and not self._lines.is_past(scan.gate, scan.lost.place)
+
     # ---- people out of sight -----------------------------------------------------------------------------------------
 
     def _vanished(self, present: set[int], now_ns: int, after_s: float = VANISHED_S) -> Iterator[Passed]:
@@ -434,6 +573,15 @@ class Visits:
             for track, (lost_ns, _) in list(visit.lost.items()):
                 if now_ns - lost_ns > LOST_S * 1e9:
                     yield from self._give_up(visit, track, now_ns)
+
+    def _doubt_blind_span(self, now_ns: int) -> None:
+        """Doubt the visits whose people were inside while all cameras were silent, up to now."""
+        if self._seen_ns is None or now_ns - self._seen_ns <= BLIND_MAX_S * 1e9:
+            return
+        reason = Reason(ReasonKind.CAMERAS_SILENT, seconds=(now_ns - self._seen_ns) / 1e9)
+        for visit in self._open.values():
+            if visit.members and (visit.exit_ns is None or visit.exit_ns >= self._seen_ns - VANISHED_S * 1e9):
+                visit.doubts.append(reason)
 
     def _give_up(self, visit: Visit, track: int, now_ns: int) -> Iterator[StoreWarning]:
         """A lost person will not be found again."""

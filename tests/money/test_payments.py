@@ -59,6 +59,23 @@ def test_a_visit_in_review_holds_no_money_beyond_the_authorisation(shop: Shop) -
     assert shop.agrees() == {}
 
 
+def test_a_scan_that_no_person_was_bound_to_keeps_its_authorisation_until_the_review(shop: Shop) -> None:
+    shop.hold()
+    shop.checkout.admit("p1", T_NS)
+    waiting = shop.checkout.receipt(priced(status="review"))
+    assert (waiting.status, waiting.due, waiting.paid, waiting.authorised) == ("review", None, 0, 5000)
+    shop.checkout.recover(LATER_NS)
+    assert shop.agrees()["authorised"] == 5000, "no unused authorisation"
+    assert shop.checkout.receipt(priced(status="review")) == waiting
+    paid = shop.checkout.decide("v1", "correct", by="eve", t_ns=LATER_NS, lines=TWO)
+    assert (paid.status, paid.paid, paid.authorised) == ("paid", 697, 0)
+    shop.hold("p2")
+    shop.checkout.admit("p2", T_NS)
+    shop.checkout.receipt(priced(status="review", visit="v2", account="p2"))
+    waived = shop.checkout.decide("v2", "waive", by="eve", t_ns=LATER_NS)
+    assert (waived.status, waived.paid, waived.authorised) == ("paid", 0, 0)
+
+
 def test_more_than_was_authorised_is_authorised_again_and_captured_once(shop: Shop) -> None:
     shop.hold()
     shop.checkout.admit("p1", T_NS)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fusion.observations import GateScan
+from fusion.people.scans import pairings
 from fusion.people.visits import Visits
 from fusion.results import People, PersonEntered, PersonLeft, Reason, ReasonKind, Warning
 from fusion.store.models import Gate, Store
@@ -304,3 +309,182 @@ def test_staff_hidden_for_a_while_are_still_staff():
     walk_hidden(store, path, 200, [(5.0, 9.0)])
     assert store.visits.is_staff(1)
     assert store.visits.unfinished() == [] and not [result for result in store.results if isinstance(result, Warning)]
+
+
+# ---- newcomers who are first located past the door -------------------------------------------------------------------
+
+
+def appears(start_s: float, x: float, y: float, stays_s: float = 6.0) -> list[tuple[float, float, float]]:
+    """First located at a place inside, past every line, then deeper in the store."""
+    return [(start_s, x, y), (start_s + 1.0, x + 0.5, y + 1.0), (start_s + stays_s, 4.0, 4.0)]
+
+
+def doubts_of(store: Shop, account: str | None) -> list[ReasonKind]:
+    visits = [*store.closed, *store.visits.unfinished()]
+    (visit,) = [visit for visit in visits if visit.account == account]
+    return [doubt.kind for doubt in visit.doubts]
+
+
+# Beside the drawn line, by less than a step; straight ahead, past the reach of the line.
+@pytest.mark.parametrize("place", [(2.41, 0.8), (0.5, 0.3), (1.5, 1.7), (2.2, 1.6)])
+@pytest.mark.parametrize("after_s", [0.5, 1.5, 3.0])
+def test_one_scan_and_one_newcomer_beside_the_door_are_a_pair(place: tuple[float, float], after_s: float):
+    store = Shop().run({1: appears(1.0 + after_s, *place)}, {1.0: "alice"})
+    assert store.entered() == {1: "alice"}
+    assert doubts_of(store, "alice") == []
+    (visit,) = store.visits.unfinished()
+    assert visit.identity > 0.95 and visit.enter_ns == START_NS + round((1.0 + after_s) * 1e9)
+
+
+def test_a_newcomer_who_cannot_have_walked_there_made_no_scan():
+    store = Shop().run({1: appears(1.1, 6.0, 4.5)}, {1.0: "alice"})
+    assert store.entered() == {1: None}
+
+
+def test_a_newcomer_long_after_the_scan_has_it_with_a_doubt_or_not_at_all():
+    store = Shop().run({1: appears(26.0, 1.5, 2.0)}, {1.0: "alice"})
+    assert store.entered() == {1: "alice"}
+    assert doubts_of(store, "alice") == [ReasonKind.SCAN_UNCERTAIN]
+    store = Shop().run({1: appears(24.0, 5.0, 4.0)}, {1.0: "alice"})
+    assert store.entered() == {1: None}
+
+
+def test_two_newcomers_and_one_scan_go_to_review():
+    store = Shop().run({1: appears(2.0, 1.2, 1.8), 2: appears(2.1, 1.8, 1.8)}, {1.0: "alice"})
+    assert sorted(map(str, store.entered().values())) == ["None", "alice"]
+    assert ReasonKind.SCAN_UNCERTAIN in doubts_of(store, "alice")
+    (alice,) = [visit for visit in store.visits.unfinished() if visit.account == "alice"]
+    (other,) = [visit for visit in store.visits.unfinished() if visit.account is None]
+    assert alice.unidentified == [other.id]
+
+
+def test_a_newcomer_who_appears_after_another_took_the_scan_is_a_doubt_for_it():
+    store = Shop().run({1: appears(1.5, 1.5, 1.8), 2: appears(4.5, 1.5, 1.6)}, {1.0: "alice"})
+    assert store.entered() == {1: "alice", 2: None}
+    assert ReasonKind.UNSCANNED_BESIDE in doubts_of(store, "alice")
+
+
+def test_two_scans_and_one_newcomer_go_to_review():
+    store = Shop().run({1: appears(2.5, 1.5, 1.8)}, {1.0: "alice", 1.3: "bob"})
+    (account,) = store.entered().values()
+    assert account in ("alice", "bob") and ReasonKind.SCAN_UNCERTAIN in doubts_of(store, account)
+
+
+def test_two_scans_and_two_newcomers_in_turn_keep_their_own():
+    paths = {1: appears(1.5, 1.5, 1.8), 2: appears(9.5, 1.5, 1.8)}
+    assert Shop().run(paths, {1.0: "alice", 9.0: "bob"}).entered() == {1: "alice", 2: "bob"}
+
+
+def test_a_person_who_passes_beside_the_line_keeps_their_scan():
+    """The line is drawn narrower than the door, and the floor reaches beyond it."""
+    wide = shop(floor=((0.0, -2.0), (8.0, -2.0), (8.0, 6.0), (0.0, 6.0)))
+    path = [(0.0, 2.3, -0.6), (1.0, 2.3, -0.6), (2.0, 2.6, 0.6), (4.0, 3.5, 3.0), (9.0, 4.0, 4.0)]
+    assert Shop(wide).run({1: path}, {0.5: "alice"}).entered() == {1: "alice"}
+
+
+def test_a_lost_person_who_is_found_again_takes_no_fresh_scan():
+    paths = {
+        1: [(0.0, 1.5, -1.0), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0)],
+        9: [(10.0, 4.2, 4.0), (14.0, 4.0, 4.0)],
+    }
+    store = Shop().run(paths, {0.3: "alice", 8.5: "bob"})
+    assert store.entered() == {1: "alice", 9: "alice"}
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_pairings_are_the_share_of_all_assignments(n_newcomers: int, n_scans: int, seed: int):
+    rng = np.random.default_rng(seed)
+    density = rng.exponential(size=(n_newcomers, n_scans)) * (rng.random((n_newcomers, n_scans)) < 0.8)
+    unscanned, unseen = rng.uniform(0.01, 1.0, n_newcomers), rng.uniform(0.05, 1.0, n_scans)
+    total, joint = 0.0, np.zeros((n_newcomers, n_scans))
+    for chosen in itertools.product(range(-1, n_scans), repeat=n_newcomers):
+        taken = [scan for scan in chosen if scan >= 0]
+        if len(set(taken)) < len(taken):
+            continue
+        pairs = [unscanned[i] if scan < 0 else density[i, scan] for i, scan in enumerate(chosen)]
+        weight = np.prod(pairs) * np.prod(np.delete(unseen, taken))
+        total += weight
+        for newcomer, scan in enumerate(chosen):
+            if scan >= 0:
+                joint[newcomer, scan] += weight
+    np.testing.assert_allclose(pairings(density, unscanned, unseen), joint / total, rtol=1e-9, atol=1e-12)
+
+
+# ---- scans that nothing came of --------------------------------------------------------------------------------------
+
+
+def test_a_scan_without_a_person_is_a_visit_in_review():
+    """Cameras see nothing at the door, so the shopper may be inside."""
+    store = Shop().run({9: [(0.0, 5.0, 5.0), (40.0, 5.0, 5.0)]}, {5.0: "alice"})
+    (alice,) = [visit for visit in store.closed if visit.account == "alice"]
+    assert not alice.members and alice.doubts == [Reason(ReasonKind.SCAN_UNBOUND, gate="entry")]
+    assert [result.kind for result in store.results if isinstance(result, Warning)][-1] == "scan unbound"
+
+
+def test_who_came_in_meanwhile_is_named():
+    """The newcomer is too far away to have walked there, as if their track had been another's at first."""
+    store = Shop().run({1: [(5.2, 6.0, 5.0), (50.0, 5.5, 5.0)]}, {5.0: "alice"})
+    (alice,) = [visit for visit in store.closed if visit.account == "alice"]
+    (other,) = store.visits.unfinished()
+    assert other.account is None and alice.unidentified == [other.id]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        [(0.0, 1.5, -0.5), (3.0, 1.5, -0.5), (8.0, 1.5, -4.0)],
+        [(0.0, 1.5, -0.5), (45.0, 1.5, -0.5)],
+        [(0.0, 1.5, -0.5), (2.0, 1.5, -0.1), (6.0, -2.0, -0.5), (45.0, -3.0, -0.5)],
+    ],
+)
+def test_a_person_who_was_seen_turning_back_has_no_receipt(path: list[tuple[float, float, float]]):
+    store = Shop().run({1: path, 9: [(0.0, 5.0, 5.0), (45.0, 5.0, 5.0)]}, {1.0: "alice"})
+    assert [visit.account for visit in (*store.closed, *store.visits.unfinished())] == [None]
+    assert store.visits.ignored["gate: scan without anybody coming in"] == 1
+
+
+def test_a_person_lost_from_sight_at_the_gate_has_a_review():
+    path = [(0.0, 1.5, -0.5), (3.0, 1.5, -0.3)]
+    store = Shop().run({1: path, 9: [(0.0, 5.0, 5.0), (45.0, 5.0, 5.0)]}, {1.0: "alice"})
+    assert [visit.account for visit in store.closed] == ["alice"]
+
+
+def test_a_repeated_scan_of_a_visit_is_none_of_its_own():
+    other = {9: [(0.0, 5.0, 5.0), (60.0, 5.0, 5.0)]}
+    store = Shop().run({1: through(0.0), **other}, {0.3: "alice", 0.6: "alice", 12.0: ("staff", "badge-4")})
+    assert [visit.account for visit in store.closed] == ["alice"]
+
+
+def test_scans_while_no_camera_reports_are_visits_in_review():
+    visits = Visits(shop())
+    visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    for k in range(0, 40):
+        visits.idle(START_NS + k * 10**9)
+    (visit,) = visits.finished(2**62)
+    assert visit.account == "alice" and [doubt.kind for doubt in visit.doubts] == [ReasonKind.SCAN_UNBOUND]
+
+
+def test_scans_that_wait_when_the_streams_end_are_visits_in_review():
+    visits = Visits(shop())
+    visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    visits.end(START_NS + 5 * 10**9)
+    assert [visit.account for visit in visits.finished(2**62)] == ["alice"]
+
+
+# ---- cameras that are all silent -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("silent_s", "doubted"), [(2.0, False), (8.0, True)])
+def test_who_was_inside_while_no_camera_reported_is_doubted(silent_s: float, doubted: bool):
+    store = Shop()
+    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0), (14.0, 4.5, 4.0), (17.0, 6.5, 1.0), (19.0, 6.5, -1.0)]
+    for k in range(230):
+        t_s = 0.1 * k
+        if 5.0 < t_s < 5.0 + silent_s:
+            store.results += store.visits.idle(START_NS + round(t_s * 1e9))
+            continue
+        place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)]]
+        store.step(t_s, [1] if t_s < 19.0 else [], place if t_s < 19.0 else [])
+    (visit,) = store.closed
+    assert [doubt.kind for doubt in visit.doubts] == [ReasonKind.CAMERAS_SILENT] * doubted
