@@ -314,7 +314,7 @@ class Engine:
         for event in self._monitor.step(self._readings, now_ns):
             results += self._billing.observe(event)
         results += self._monitor.warnings()
-        self._attributor.watch(self._monitor.unheard, self._history, now_ns)
+        self._attributor.watch(self._monitor.unheard, self._monitor.unfit, self._history, now_ns)
         self._finish_visits(now_ns - SETTLE_NS, results)
         self._frames.clear()
         self._readings.clear()

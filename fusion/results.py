@@ -51,6 +51,8 @@ class ReasonKind(StrEnum):
     CART_UNCERTAIN = "cart_uncertain"  # the cart as a whole is below the limit (probability)
     RETURNED_MORE_THAN_TAKEN = "returned_more_than_taken"  # (gtin, quantity)
     PLATE_NOT_REPORTING = "plate_not_reporting"  # a hand was in the space above it (plate)
+    PLATE_UNFIT = "plate_unfit"  # a hand was above it, and its readings cannot be weights in grams (plate)
+    NO_PLATE_ALIVE = "no_plate_alive"  # no plate of the store reported weights up to the end of the visit
     LOAD_UNEXPLAINED = "load_unexplained"  # no goods weigh what moved at a hand (plate, delta_g)
     HAND_OVER_AMBIGUOUS = "hand_over_ambiguous"  # another visit put back what one of several had (gtin)
     RETURN_UNCLEAR = "return_unclear"  # later evidence contradicts a put-back that was relied on (gtin)
@@ -116,6 +118,9 @@ class WarningKind(StrEnum):
     PLATE_STUCK = "plate stuck"  # plate (seconds)
     PLATE_NOISY = "plate noisy"  # plate (limit_g)
     PLATE_RECOVERED = "plate recovered"  # plate
+    PLATE_UNIT = "plate unit"  # plate, or a number of plates: not in grams (count, detail: names)
+    PLATE_RATE = "plate rate"  # plate, or a number of plates (rate_hz, count, detail: names)
+    PLATE_FIT_AGAIN = "plate fit again"  # plate
     CAMERA_OUTAGE = "camera outage"  # camera (seconds)
     CAMERA_BACK = "camera back"  # camera
     CAMERA_MOVED = "camera moved"  # camera (off_m)
@@ -456,6 +461,7 @@ class Warning:
         share: part of the people that a camera misses.
         usual_share: part of the people that the other cameras miss.
         limit_g: the standard deviation above which a plate counts as noisy.
+        rate_hz: samples a second that come.
         gate: where a person came in.
         credential: type of a credential that was refused.
         detail: what another program reported, verbatim.
@@ -471,6 +477,7 @@ class Warning:
     share: float | None = None
     usual_share: float | None = None
     limit_g: float | None = None
+    rate_hz: float | None = None
     gate: str | None = None
     credential: str | None = None
     detail: str | None = None

@@ -42,6 +42,8 @@ _REASONS = {
     ReasonKind.CART_UNCERTAIN: "the cart as a whole is right with probability {probability:.2f}, below the limit",
     ReasonKind.RETURNED_MORE_THAN_TAKEN: "more was put back than taken: {product}",
     ReasonKind.PLATE_NOT_REPORTING: "may have taken from plate {plate}, which does not report",
+    ReasonKind.PLATE_UNFIT: "may have taken from plate {plate}, whose readings cannot be weights",
+    ReasonKind.NO_PLATE_ALIVE: "no plate of the store reported weights up to the end of this visit",
     ReasonKind.LOAD_UNEXPLAINED: "plate {plate} changed by {delta_g:+.0f} g, which no product explains",
     ReasonKind.HAND_OVER_AMBIGUOUS: "another visit put back {product}, which may be from this one",
     ReasonKind.RETURN_UNCLEAR: "whether this visit put back {product} is no longer clear",
@@ -69,6 +71,9 @@ _REASONS = {
 # Kinds of which a receipt may have one for every plate: the sentence about many at once, and the field that names each.
 _MANY = {
     ReasonKind.PLATE_NOT_REPORTING: ("may have taken from {n} plates that do not report, among them {names}", "plate"),
+    ReasonKind.PLATE_UNFIT: (
+        "may have taken from {n} plates whose readings cannot be weights, among them {names}", "plate",
+    ),
 }
 
 _WARNINGS = {
@@ -76,6 +81,11 @@ _WARNINGS = {
     WarningKind.PLATE_STUCK: "the same value for {seconds:g} s",
     WarningKind.PLATE_NOISY: "noise above {limit_g:g} g",
     WarningKind.PLATE_RECOVERED: "reports again",
+    WarningKind.PLATE_UNIT:
+        "readings tremble less than those of any scale in grams, so their unit is another, perhaps the kilogram",
+    WarningKind.PLATE_RATE:
+        "{rate_hz:.1f} samples a second come, which is not the store's weight_rate_hz, so loads cannot be dated",
+    WarningKind.PLATE_FIT_AGAIN: "readings are plausible again",
     WarningKind.CAMERA_OUTAGE: "no frames for {seconds:g} s while other cameras deliver",
     WarningKind.CAMERA_BACK: "frames again",
     WarningKind.CAMERA_MOVED:

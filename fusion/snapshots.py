@@ -55,7 +55,7 @@ _MODULES = (
     "people.geometry", "people.health", "people.relinking", "people.scans", "people.site", "people.tracker",
     "people.tracks", "people.visits", "people.walkers", "people.workspace",
     "goods.attribution", "goods.beliefs", "goods.billing", "goods.candidates", "goods.counts", "goods.decided",
-    "goods.evidence", "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.loads",
+    "goods.evidence", "goods.fitness", "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.loads",
     "goods.planogram", "goods.plates", "goods.scales", "goods.sightings", "goods.undoing", "goods.unexplained",
     "goods.unobserved",
 )  # fmt: skip

@@ -38,7 +38,7 @@ from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.undoing import LEAN_UNDONE_S, Undoing, may_undo
 from fusion.goods.unexplained import UNEXPLAINED_RIGHT, Unexplained, UnexplainedLoads
-from fusion.goods.unobserved import Explained, UnobservedReaches
+from fusion.goods.unobserved import Explained, Reach, UnobservedReaches
 from fusion.people.arms import ArmHistory
 from fusion.results import Reason, ReasonKind
 from fusion.store.models import Store
@@ -186,9 +186,9 @@ class Attributor:
         self._candidates.sight(t_ns, self._names.index(plate), self._product[gtin], probability)
         return True
 
-    def watch(self, plates: Collection[int], history: ArmHistory, now_ns: int) -> None:
-        """Note whose hands were over plates (indices) that do not report: what they did there is not known."""
-        self._unobserved.watch(plates, history, now_ns)
+    def watch(self, unheard: Collection[int], unfit: Collection[int], history: ArmHistory, now_ns: int) -> None:
+        """Note whose hands were over plates (indices) that do not report, or whose readings cannot be weights."""
+        self._unobserved.watch(unheard, unfit, history, now_ns)
 
     def revise(self, people: Collection[int], gtin: str, log_likelihood: NDArray[np.float64]) -> None:
         """Weigh the hypotheses by the number of pieces of a product that these people hold together.
@@ -399,8 +399,9 @@ class Attributor:
     def _sensor_doubts(self, carts: set[int]) -> list[tuple[float, Reason]]:
         """What the plates may not have shown, or showed and no goods explain: probability that it cost nothing, why."""
         doubts = []
-        for name in self._unobserved_plates(carts):
-            doubts.append((UNOBSERVED_RIGHT, Reason(ReasonKind.PLATE_NOT_REPORTING, plate=name)))
+        for reach in self._unobserved_reaches(carts):
+            kind = ReasonKind.PLATE_UNFIT if reach.unfit else ReasonKind.PLATE_NOT_REPORTING
+            doubts.append((UNOBSERVED_RIGHT, Reason(kind, plate=self._names[reach.plate])))
         for load in self._unexplained_by(carts):
             right = 1.0 - (1.0 - UNEXPLAINED_RIGHT) * load.probability
             doubts.append((right, Reason(ReasonKind.LOAD_UNEXPLAINED, plate=load.plate, delta_g=load.delta_g)))
@@ -413,8 +414,8 @@ class Attributor:
     def _unexplained_by(self, carts: set[int]) -> list[Unexplained]:
         return self._unexplained.of(self._pays_for(carts), self._nothing())
 
-    def _unobserved_plates(self, carts: set[int]) -> list[str]:
-        """Plates that do not report and that these carts' people reached into for no reason that others reported."""
+    def _unobserved_reaches(self, carts: set[int]) -> list[Reach]:
+        """Reaches of these carts' people into plates that show nothing, for no reason that other plates reported."""
         if not len(self._unobserved):
             return []
         events = [Explained(decided.event.event, decided.parts) for decided in self._decided.events]
@@ -423,8 +424,7 @@ class Attributor:
             for cluster in self._clusters
             for index, opened in enumerate(cluster.events)
         ]
-        plates = self._unobserved.unexplained(self._pays_for(carts), carts, events)
-        return [self._names[plate] for plate in plates]
+        return self._unobserved.unexplained(self._pays_for(carts), carts, events)
 
     def _pays_for(self, carts: set[int]) -> Callable[[int], bool]:
         """Whether what a person (a track id) takes goes into one of these carts."""

@@ -53,6 +53,8 @@ BUNDLE_EVENTS_MAX = 64
 CONCERNS_MIN = 0.01
 # Visits that are remembered after their receipt: events that other people may have caused settle later.
 BILLED_MAX = 4096
+# Weights must have come up to this time before a visit's last exit: nothing is taken in the last steps to the door.
+ALIVE_NS = 2_000_000_000
 # Certainty of a bill after a hand-over that may or may not concern it.
 HAND_OVER_CERTAINTY = 0.5
 
@@ -358,6 +360,8 @@ class Billing:
         )
         reasons = [Reason(ReasonKind.NO_CREDENTIAL)] if visit.account is None else []
         reasons += visit.doubts
+        if not self._monitor.alive_since(exit_ns - ALIVE_NS):
+            reasons.append(Reason(ReasonKind.NO_PLATE_ALIVE))
         probability = belief.probability * visit.identity * bill.certainty
         if probability < 1.0 - self._store.review.receipt_error_max:
             doubts = [*bill.doubts, *belief.reasons]

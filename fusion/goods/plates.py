@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -181,6 +181,13 @@ class Plates:
         kernel, tables = self._kernel, self._tables
         moving = np.flatnonzero(tables.state == kernel.DISTURBED)
         return list(zip(moving.tolist(), tables.times[moving, kernel.ONSET_NS].tolist()))
+
+    def heard_since(self, t_ns: int, unfit: Collection[int]) -> bool:
+        """Whether any plate has sent weights since an instant. unfit: plates that send something else."""
+        heard = self._tables.times[:, self._kernel.LAST_NS] >= t_ns
+        heard[[plate for plate, fault in self.faults.items() if fault != "noisy"]] = False
+        heard[list(unfit)] = False
+        return bool(heard.any())
 
     def trace(self, plate: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Times (n,) and grams (n,) of the newest samples of a plate, for a reviewer to look at; copies."""

@@ -7,12 +7,13 @@ neighbouring plates are joined where one load explains them, and dropped where v
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import OrderError
+from fusion.goods.fitness import PlateFitness
 from fusion.goods.held import HeldLoads
 from fusion.goods.loads import JOIN_MAX_S, LoadFinder, ShelfEvent, in_order
 from fusion.goods.planogram import Planogram
@@ -36,6 +37,7 @@ class ShelfMonitor:
     def __init__(self, store: Store, planogram: Planogram) -> None:
         self.planogram = planogram
         self._plates = Plates(store)
+        self._fitness = PlateFitness(store)
         self._finder = LoadFinder(planogram)
         self._held = HeldLoads(self._plates, self._finder)
         self._pending: list[PlateChange] = []
@@ -45,6 +47,7 @@ class ShelfMonitor:
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`. The planogram is adopted by its owner."""
         self._plates.warm_up()
+        self._fitness.adopt(store)
 
     def step(self, readings: Sequence[ShelfReading], now_ns: int) -> list[ShelfEvent]:
         """Take messages; returns the events that are certain not to grow any more.
@@ -66,6 +69,7 @@ class ShelfMonitor:
                 self._ignored["shelf changes: table full"] += len(changes) - room
             self._pending += changes[:room]
         self._plates.check(now_ns)
+        self._fitness.feed(readings, now_ns)
         return self._ready(now_ns) if self._pending or len(self._held) else []
 
     def finish(self) -> list[ShelfEvent]:
@@ -74,7 +78,7 @@ class ShelfMonitor:
 
     def warnings(self) -> list[StoreWarning]:
         """Faults of plates found since the last call, and recoveries."""
-        return self._plates.warnings()
+        return self._plates.warnings() + self._fitness.warnings()
 
     @property
     def ignored(self) -> Counter[str]:
@@ -85,6 +89,15 @@ class ShelfMonitor:
     def unheard(self) -> list[int]:
         """Plates (indices into store.plates) that do not report at present; noisy plates still do."""
         return [plate for plate, fault in self._plates.faults.items() if fault != "noisy"]
+
+    @property
+    def unfit(self) -> Collection[int]:
+        """Plates (indices into store.plates) whose readings cannot be weights, in another unit or at another rate."""
+        return self._fitness.unfit.keys()
+
+    def alive_since(self, t_ns: int) -> bool:
+        """Whether any plate has reported weights since an instant; also True in a store without plates."""
+        return not self.planogram.rows.members or self._plates.heard_since(t_ns, self._fitness.unfit.keys())
 
     def report(self) -> tuple[PlateState, ...]:
         """The state of every plate, in the order of the store."""

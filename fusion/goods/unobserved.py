@@ -1,4 +1,4 @@
-"""Hands over plates that do not report: what they did there is not known, so it makes their carts doubtful."""
+"""Hands over plates that report nothing, or no weights: what they did is not known, so their carts are doubtful."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from fusion.people.arms import ArmHistory
 EXPLAINED_WITHIN_S, EXPLAINED_WITHIN_M = 1.5, 0.35
 # A plate is reported a few seconds after it fell silent; hands are then looked up this far back.
 BEFORE_REPORT_NS = 7_000_000_000
+# That a plate's readings are no weights is found later; then hands are looked up as far back as they are kept.
+BEFORE_UNFIT_NS = 30_000_000_000
 WATCH_EVERY_NS = 500_000_000
 REACHES_MAX = 1024
 
 
 class Reach(NamedTuple):
-    """A hand in the space above a plate that does not report."""
+    """A hand in the space above a plate that does not report; unfit: that reports, but no weights."""
 
     t_ns: int
     plate: int
     person: int
+    unfit: bool
 
 
 class Explained(NamedTuple):
@@ -36,7 +39,7 @@ class Explained(NamedTuple):
 
 
 class UnobservedReaches:
-    """Who reached into plates that do not report."""
+    """Who reached into plates that do not report, or report no weights."""
 
     def __init__(self, hands: Hands) -> None:
         self._hands = hands
@@ -46,34 +49,41 @@ class UnobservedReaches:
     def __len__(self) -> int:
         return len(self._reaches)
 
-    def watch(self, plates: Collection[int], history: ArmHistory, now_ns: int) -> None:
-        """Note whose hands were over plates (indices) that do not report."""
+    def watch(self, unheard: Collection[int], unfit: Collection[int], history: ArmHistory, now_ns: int) -> None:
+        """Note whose hands were over plates (indices) that do not report, or whose readings cannot be weights."""
+        if not unheard and not unfit and not self._watched_ns:
+            return
+        plates = {*unheard, *unfit}
         # Plates that report again show what was done in the meantime.
         recovered = {plate for plate in self._watched_ns if plate not in plates}
         if recovered:
             self._watched_ns = {plate: t_ns for plate, t_ns in self._watched_ns.items() if plate not in recovered}
-            self._keep(lambda reach: reach.plate not in recovered)
-        for plate in plates:
-            since_ns = self._watched_ns.get(plate, now_ns - BEFORE_REPORT_NS)
+            self._keep(lambda reach: reach.unfit or reach.plate not in recovered)
+        for plate in sorted(plates):
+            before_ns = BEFORE_UNFIT_NS if plate in unfit else BEFORE_REPORT_NS
+            since_ns = self._watched_ns.get(plate, now_ns - before_ns)
             if now_ns - since_ns < WATCH_EVERY_NS:
                 continue
             self._watched_ns[plate] = now_ns
             for hand in self._hands.over(plate, history, history.between(since_ns + 1, now_ns)):
-                self._reaches.append(Reach(hand.t_ns, plate, hand.track))
+                self._reaches.append(Reach(hand.t_ns, plate, hand.track, plate in unfit))
 
-    def unexplained(self, people: Callable[[int], bool], carts: set[int], events: Sequence[Explained]) -> list[int]:
-        """Plates that people reached into for no reason that other plates reported.
+    def unexplained(self, people: Callable[[int], bool], carts: set[int], events: Sequence[Explained]) -> list[Reach]:
+        """The first reach of people into each plate for which no other plate reported a reason.
 
         Args:
             people: whether a person (a track id) is one of those asked about.
             carts: their carts.
             events: all events that are not settled.
         """
-        found: list[int] = []
+        # What an unfit plate reports explains nothing.
+        unfit = {reach.plate for reach in self._reaches if reach.unfit}
+        fit = [explained for explained in events if unfit.isdisjoint(explained.event.plates.tolist())]
+        found: dict[int, Reach] = {}
         for reach in self._reaches:
-            if people(reach.person) and reach.plate not in found and not self._explains(reach, carts, events):
-                found.append(reach.plate)
-        return found
+            if people(reach.person) and reach.plate not in found and not self._explains(reach, carts, fit):
+                found[reach.plate] = reach
+        return list(found.values())
 
     def forget(self, people: Callable[[int], bool]) -> None:
         """Drop the reaches of some people."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from goods.shop import GTINS, STORE, T0, at_shelf, event, plate_hand
 
-from fusion import ItemSighting
+from fusion import ItemSighting, ShelfReading
 from fusion.goods.attribution import Attributor
 from fusion.goods.billing import Billing
 from fusion.goods.journal import cart
@@ -57,6 +58,9 @@ class Scene:
         planogram = Planogram(self.store)
         self.monitor, self.attributor = ShelfMonitor(self.store, planogram), Attributor(self.store, planogram)
         self.history = at_shelf({track: plate_hand(plate) for track, plate in hands.items()})
+        # The scales work up to the end; the tests state what moved on them.
+        alive = ShelfReading(EXIT_NS, STORE.plates[0].plate, np.zeros(12, np.float32))
+        self.monitor.step([alive], EXIT_NS)
         self.billing = Billing(self.store, self.members, self.attributor, self.monitor, self.history)
         self.visits: dict[str, Visit] = {}
         for name, tracks in visits.items():

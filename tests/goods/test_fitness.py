@@ -1,0 +1,163 @@
+"""Plates whose readings cannot be weights: in another unit, or at another rate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from goods.shop import GTINS, STORE, T0, Scales, at_shelf, event, plate_hand
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from fusion.goods.attribution import Attributor
+from fusion.goods.fitness import Messages, PlateFitness, Unfit, message_noise_g, sample_rates_hz
+from fusion.goods.planogram import Planogram
+from fusion.goods.scales import ShelfMonitor
+from fusion.observations import ShelfReading
+from fusion.results import ReasonKind, Warning, WarningKind
+
+NAMES = [plate.plate for plate in STORE.plates]
+
+
+def watched(readings: list[ShelfReading]) -> tuple[ShelfMonitor, list[Warning]]:
+    """A monitor after these messages, a tick of 0.1 s at a time, and its warnings."""
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    warnings: list[Warning] = []
+    at = 0
+    for now_ns in range(readings[0].t_ns, readings[-1].t_ns + 200_000_000, 100_000_000):
+        first = at
+        while at < len(readings) and readings[at].t_ns <= now_ns:
+            at += 1
+        monitor.step(readings[first:at], now_ns)
+        warnings += monitor.warnings()
+    return monitor, warnings
+
+
+def scaled(readings: list[ShelfReading], factor: float, plates: set[str]) -> list[ShelfReading]:
+    return [
+        replace(one, samples=(one.samples * np.float32(factor)).astype(np.float32)) if one.plate in plates else one
+        for one in readings
+    ]
+
+
+def at_rate(seconds: float, rate_hz: float, samples: int, plates: list[str]) -> list[ShelfReading]:
+    """Messages of plates that sample at another rate than the store's."""
+    rng = np.random.default_rng(1)
+    readings = [
+        ShelfReading(T0 + int(first / rate_hz * 1e9), plate, rng.normal(5e3, 0.4, samples).astype(np.float32))
+        for plate in plates for first in range(0, int(seconds * rate_hz), samples)
+    ]  # fmt: skip
+    return sorted(readings, key=lambda reading: reading.t_ns)
+
+
+@pytest.mark.parametrize("factor", [0.001, 1 / 453.59237])
+def test_a_plate_in_a_larger_unit_is_unfit(factor: float) -> None:
+    readings = Scales(STORE, 12.0).readings()
+    monitor, warnings = watched(scaled(readings, factor, {NAMES[2]}))
+    assert [(warning.kind, warning.subject) for warning in warnings] == [(WarningKind.PLATE_UNIT, NAMES[2])]
+    assert warnings[0].t_ns < T0 + 6 * 10**9
+    assert list(monitor.unfit) == [2]
+    assert monitor.alive_since(T0)
+
+
+def test_a_store_in_kilograms_is_one_warning_a_cause_and_has_no_plate_alive() -> None:
+    store_readings = Scales(STORE, 8.0).readings()
+    monitor, warnings = watched(scaled(store_readings, 0.001, set(NAMES)))
+    assert len(warnings) == len(NAMES)  # Few enough to name each.
+    assert not monitor.alive_since(T0)
+
+
+def test_plates_in_grams_are_fit() -> None:
+    """Coarse, calm, shaken and constant ones."""
+    for noise_g, quantum_g in ((0.05, 0.0), (0.3, 0.241), (0.1, 1.0), (0.0, 0.0)):
+        scales = Scales(STORE, 40.0, noise_g)
+        scales.step(20.0, {NAMES[1]: -538.0})
+        scales.shock(25.0, 26.5, 40.0)
+        if quantum_g:
+            scales.grams = np.round(scales.grams / quantum_g) * quantum_g
+        monitor, warnings = watched(scales.readings())
+        assert list(monitor.unfit) == []
+        assert {warning.kind for warning in warnings} <= {WarningKind.PLATE_STUCK, WarningKind.PLATE_RECOVERED}
+
+
+@pytest.mark.parametrize(("rate_hz", "samples"), [(10.0, 12), (10.0, 2), (10.0, 1), (30.0, 12), (80.0, 12)])
+def test_a_plate_at_another_rate_is_unfit(rate_hz: float, samples: int) -> None:
+    others = [reading for reading in Scales(STORE, 12.0).readings() if reading.plate != NAMES[4]]
+    readings = sorted([*others, *at_rate(12.0, rate_hz, samples, [NAMES[4]])], key=lambda reading: reading.t_ns)
+    monitor, warnings = watched(readings)
+    found = [warning for warning in warnings if warning.kind is WarningKind.PLATE_RATE]
+    assert [warning.subject for warning in found] == [NAMES[4]]
+    assert_allclose(found[0].rate_hz, rate_hz, rtol=0.02)
+    assert list(monitor.unfit) == [4]
+
+
+def test_lost_repeated_and_jittering_messages_are_no_other_rate() -> None:
+    rng = np.random.default_rng(3)
+    readings = Scales(STORE, 32.0).readings(jitter_ms=20.0)
+    lossy = [reading for reading in readings if rng.random() > 0.3]
+    lossy += [reading for reading in lossy if rng.random() < 0.1]
+    lossy.sort(key=lambda reading: reading.t_ns)
+    monitor, warnings = watched(lossy)
+    assert list(monitor.unfit) == []
+    assert [warning for warning in warnings if warning.kind is WarningKind.PLATE_RATE] == []
+
+
+def test_a_plate_whose_unit_is_put_right_is_fit_again() -> None:
+    scales = Scales(STORE, 90.0)
+    readings = scales.readings()
+    half_ns = T0 + 20 * 10**9
+    before = scaled([one for one in readings if one.t_ns < half_ns], 0.001, {NAMES[2]})
+    monitor, warnings = watched(before + [one for one in readings if one.t_ns >= half_ns])
+    kinds = [warning.kind for warning in warnings if warning.subject == NAMES[2]]
+    assert kinds[0] is WarningKind.PLATE_UNIT and kinds[-1] is WarningKind.PLATE_FIT_AGAIN
+    assert list(monitor.unfit) == []
+
+
+def test_many_plates_of_one_cause_are_one_warning() -> None:
+    fitness = PlateFitness(STORE.model_copy(update={"plates": [*STORE.plates] * 3}))
+    fitness._warn(T0, WarningKind.PLATE_UNIT, range(24), None)
+    warning, = fitness.warnings()
+    assert (warning.subject, warning.count) == ("24 plates", 24)
+    assert warning.detail is not None and NAMES[0] in warning.detail
+
+
+def test_a_reach_into_an_unfit_plate_stays_a_doubt() -> None:
+    """What an unfit plate, or nobody, reports explains nothing, and that it is right now does not show what was."""
+    attributor = Attributor(STORE, Planogram(STORE))
+    history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
+    attributor.watch([], [3], history, T0 + 9 * 10**9)
+    attributor.observe(event(5.0, {3: -246.0}), history)
+    reasons = attributor.cart([7]).reasons
+    assert [(reason.kind, reason.plate) for reason in reasons] == [(ReasonKind.PLATE_UNFIT, NAMES[3])]
+    assert attributor.cart([7]).items == {GTINS[3]: 1}
+    attributor.watch([], [], history, T0 + 10 * 10**9)
+    assert attributor.cart([7]).probability <= 0.5
+    assert attributor.cart([8]).reasons == ()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(0, 9), st.floats(-1e5, 1e5))
+def test_noise_of_messages_is_their_standard_deviation(lengths: list[int], seed: int, level: float) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [level + rng.normal(0.0, 0.7, n) for n in lengths]
+    expected = [part.std(ddof=1) if len(part) > 1 else 0.0 for part in parts]
+    assert_allclose(message_noise_g(np.concatenate(parts), np.array(lengths)), expected, rtol=1e-4, atol=1e-9)
+    same = np.full(sum(lengths), level)
+    assert (message_noise_g(same, np.array(lengths)) == 0.0).all()
+
+
+@given(rate_hz=st.floats(5.0, 200.0), samples=st.integers(1, 20), lost=st.integers(0, 5))
+def test_rates_count_samples(rate_hz: float, samples: int, lost: int) -> None:
+    first = np.delete(np.arange(16), np.arange(5, 5 + lost))
+    t_ns = T0 + (first * samples / rate_hz * 1e9).astype(np.int64)
+    n = len(first)
+    messages = Messages(np.ones(n, np.int64), t_ns, np.full(n, samples), np.ones(n))
+    rates_hz = sample_rates_hz(messages, 3)
+    assert np.isnan(rates_hz[[0, 2]]).all()
+    assert_allclose(rates_hz[1], rate_hz, rtol=1e-6)
+
+
+def test_unfit_kinds_are_texts() -> None:
+    assert [str(why) for why in Unfit] == ["unit", "rate"]
