@@ -26,6 +26,7 @@ BENCHMARKS = {
     "accuracy": Benchmark("accuracy.receipts", "receipts of simulated shops, their probabilities, a plain method"),
     "people": Benchmark("accuracy.people", "identities, places and hands in simulated crowds, with their deviations"),
     "presence": Benchmark("accuracy.presence", "whom the engine reports when cameras miss people, and its ghosts"),
+    "faults": Benchmark("accuracy.faults", "receipts under every fault of the library, and whether it is named"),
     "recordings": Benchmark("accuracy.recordings", "scores on the public recordings in FUSION_DATA"),
     "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),
     "triangulation": Benchmark("speed.bench_triangulation", "triangulation beside its NumPy twin and OpenCV", True),

@@ -497,4 +497,9 @@ def _concerning(visit: Visit, beliefs: Sequence[EventBelief], unexplained: Colle
         if belief.event_id in unexplained
         or sum(c.probability for c in belief.candidates if c.person in visit.members) >= CONCERNS_MIN
     ]
-    return sorted(found, key=lambda belief: (max(belief.candidates[0].probability, belief.nothing), belief.event_id))
+
+    def clearest(belief: EventBelief) -> float:
+        # A load that nothing explains has no candidates.
+        return max([belief.nothing, *(candidate.probability for candidate in belief.candidates[:1])])
+
+    return sorted(found, key=lambda belief: (clearest(belief), belief.event_id))

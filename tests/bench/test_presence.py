@@ -14,7 +14,7 @@ def small(name, **changes):
 def test_everybody_is_counted_who_is_seen():
     counts = presence.measure(small("coco17, 0 %"), seed=1)
     assert 80 <= counts.instants <= 95 and counts.people > counts.instants
-    assert counts.told == counts.two_see == counts.told_of_two == counts.people
+    assert counts.told == counts.people and counts.told_of_two == counts.two_see > 0.97 * counts.people
     assert counts.switches == counts.ghosts == 0
 
 

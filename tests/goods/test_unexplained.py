@@ -5,7 +5,10 @@ from __future__ import annotations
 from goods.shop import STORE, at_shelf, event, plate_hand
 
 from fusion.goods.attribution import Attributor
+from fusion.goods.beliefs import EventBelief
+from fusion.goods.billing import _concerning
 from fusion.goods.planogram import Planogram
+from fusion.people.visits import Visit
 from fusion.results import ReasonKind
 
 ODD_G = 5133.0  # No few pieces of any product of the shop weigh this.
@@ -63,3 +66,10 @@ def test_everybody_who_may_have_moved_it_is_in_doubt() -> None:
     attributed.observe(event(5.0, {3: ODD_G}), at_shelf({7: plate_hand(3), 8: plate_hand(3)}))
     assert kinds(attributed, 7) == kinds(attributed, 8) == [ReasonKind.LOAD_UNEXPLAINED]
     assert attributed.cart([7]).probability < 0.8
+
+
+def test_a_belief_without_candidates_has_a_place_among_a_visits_events() -> None:
+    """A load far beyond every plate leaves no candidate at all."""
+    beliefs = [EventBelief(i, i, "p", -1e5, ()) for i in range(3)]
+    found = _concerning(Visit("v1", "a", None), beliefs, {2, 0})
+    assert [belief.event_id for belief in found] == [0, 2]
