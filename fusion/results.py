@@ -116,6 +116,8 @@ class WarningKind(StrEnum):
 
     PLATE_SILENT = "plate silent"  # plate (seconds)
     PLATE_STUCK = "plate stuck"  # plate (seconds)
+    PLATE_OUT_OF_RANGE = "plate out of range"  # plate, by more than its capacity (seconds)
+    PLATE_RESTARTED = "plate restarted"  # plate: it weighs from another zero, so its load is not known
     PLATE_NOISY = "plate noisy"  # plate (limit_g)
     PLATE_RECOVERED = "plate recovered"  # plate
     PLATE_UNIT = "plate unit"  # plate, or a number of plates: not in grams (count, detail: names)

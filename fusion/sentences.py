@@ -79,6 +79,8 @@ _MANY = {
 _WARNINGS = {
     WarningKind.PLATE_SILENT: "no message for {seconds:g} s",
     WarningKind.PLATE_STUCK: "the same value for {seconds:g} s",
+    WarningKind.PLATE_OUT_OF_RANGE: "readings off by more than the plate carries for {seconds:g} s, which are not used",
+    WarningKind.PLATE_RESTARTED: "weighs from another zero, so what was taken or put there just before is not known",
     WarningKind.PLATE_NOISY: "noise above {limit_g:g} g",
     WarningKind.PLATE_RECOVERED: "reports again",
     WarningKind.PLATE_UNIT:

@@ -5,6 +5,10 @@ drift. A message that strays from the level ends the quiet. The plate settles ag
 whose means agree; a plateau that differs from the level before the disturbance is a change. A change is dated by the
 least-squares fit of two constant levels to the samples (a single change point; Hinkley, Biometrika 57, 1970), with
 residuals clipped as by Huber.
+
+What no plate can read is no weight. A message with a sample beyond all that a load can add or take away (a converter at
+its rail), and a run of messages that repeat the one before (a converter or a controller that has stopped), count as
+messages that never came, from their onset: the level before is compared with the level after.
 """
 
 from __future__ import annotations
@@ -20,15 +24,19 @@ from numpy.typing import NDArray
 
 STARTING, QUIET, DISTURBED = 0, 1, 2
 
-# Columns of a plate's row in the tables `times` and `reals`; a row is one or two cache lines.
+# Columns of a plate's row in the tables `times` and `reals`; a row is two cache lines of times, of which a quiet plate
+# needs the first, and one of reals.
 NEXT_NS, ONSET_NS, LAST_NS, SILENCE_NS, STUCK_SAMPLES, RING_COUNT, QUIET_MESSAGES, RING_SINCE_ONSET = range(8)
+# When the samples that are repeated began; samples beyond the plate's range up to now, and those of them that move;
+# since when a level is unknown that was given up, until it is read and cleared.
+STUCK_SINCE_NS, OUT_SAMPLES, MOVING_OUT_SAMPLES, LOST_NS = range(8, 12)
 LEVEL_G, NOISE_G2, BASELINE_G, LAST_G = range(4)
 # Columns of the changes that are handed out, whole numbers and grams.
 CHANGE_PLATE, CHANGE_ONSET_NS, CHANGE_CONTACT_NS, CHANGE_SETTLED_NS = range(4)
 CHANGE_SILENT, CHANGE_RISE_NS, CHANGE_SHAKY = range(4, 7)
 CHANGE_DELTA_G, CHANGE_VAR_G2, CHANGE_BEFORE_G = range(3)
-# Entries of the settings.
-PERIOD_NS, GAP_NS, STUCK_SAMPLES_MAX, CHANGE_MIN_G, CHANGE_MIN_SD = range(5)
+# Entries of the settings; from the last one on, by plate, what no load moves it by.
+PERIOD_NS, GAP_NS, FROZEN_SAMPLES, LOST_SAMPLES, CHANGE_MIN_G, CHANGE_MIN_SD, LIMITS_G = range(7)
 # Reasons why a message was not used.
 LATE, NOT_A_NUMBER, TABLE_FULL = range(3)
 
@@ -51,7 +59,7 @@ class PlateTables(NamedTuple):
 
     Attributes:
         state: (n_plates,) int8: STARTING, QUIET or DISTURBED.
-        times: (n_plates, 8) int64, columns NEXT_NS and following.
+        times: (n_plates, 16) int64, columns NEXT_NS and following.
         reals: (n_plates, 4) float64, columns LEVEL_G and following.
         ring: (n_plates, RING_ROW) float32 newest samples in grams; only the first RING entries of a row count.
     """
@@ -67,7 +75,7 @@ class PlateTables(NamedTuple):
         reals = np.zeros((n_plates, 4))
         reals[:, NOISE_G2] = 1.0
         ring = np.zeros((n_plates, RING_ROW), np.float32)
-        return cls(np.zeros(n_plates, np.int8), np.zeros((n_plates, 8), np.int64), reals, ring)
+        return cls(np.zeros(n_plates, np.int8), np.zeros((n_plates, 16), np.int64), reals, ring)
 
 
 class Findings(NamedTuple):
@@ -122,6 +130,15 @@ def _message_moments(samples, start, stop, level):
     return total, squares
 
 
+@njit(cache=True, nogil=True)
+def _moves(samples, start, stop):
+    """Whether samples differ at all."""
+    differ = False
+    for i in range(start + 1, stop):
+        differ |= samples[i] != samples[start]
+    return differ
+
+
 # The helpers of `_take_message` are inlined into it: handing tuples of arrays from one compiled function to another
 # counts references, which takes longer than their work.
 @njit(cache=True, nogil=True, inline="always")
@@ -142,6 +159,19 @@ def _silence(clock, since_ns):
 
 
 @njit(cache=True, nogil=True, inline="always")
+def _miss(plate, tables, since_ns):
+    """Note that a plate has been silent from an instant on. What happened since shows once it has settled again."""
+    clock = tables.times[plate]
+    if tables.state[plate] == QUIET:
+        _disturb(plate, tables, since_ns)
+        clock[SILENCE_NS] = 0
+    if tables.state[plate] == DISTURBED:
+        _silence(clock, since_ns)
+    clock[RING_COUNT] = 0
+    clock[RING_SINCE_ONSET] = 0
+
+
+@njit(cache=True, nogil=True, inline="always")
 def _dated(plate, t_ns, length_ns, gap_ns, tables):
     """Time of a message's first sample by the plate's own clock; -1 where the message is late or repeated."""
     clock = tables.times[plate]
@@ -152,14 +182,7 @@ def _dated(plate, t_ns, length_ns, gap_ns, tables):
     elif t_ns < expected_ns - length_ns // 2:
         return np.int64(-1)
     elif t_ns > expected_ns + gap_ns:
-        # What happened in the silence shows once the load has settled after it.
-        if tables.state[plate] == QUIET:
-            _disturb(plate, tables, clock[LAST_NS])
-            clock[SILENCE_NS] = 0
-        if tables.state[plate] == DISTURBED:
-            _silence(clock, clock[LAST_NS])
-        clock[RING_COUNT] = 0
-        clock[RING_SINCE_ONSET] = 0
+        _miss(plate, tables, clock[LAST_NS])
     else:
         # Messages come at a steady rate and are stamped with a few milliseconds of jitter, so the count of samples
         # is the better clock; the stamps only steer it.
@@ -168,19 +191,63 @@ def _dated(plate, t_ns, length_ns, gap_ns, tables):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _is_stuck(plate, n, first_value, is_constant, last_ns, stuck_samples, tables):
-    """Count samples of a converter that has stopped; True once there are too many, which counts as silence."""
+def _repeats(ring, first, samples, start, n):
+    """Whether n samples are, one by one, those in the ring from `first` on: a real plate's noise never repeats."""
+    if first < 0 or n > RING:
+        return False
+    same = True
+    for i in range(n):
+        same &= ring[(first + i) & (RING - 1)] == samples[start + i]
+    return same
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _is_frozen(plate, n, is_repeated, before_ns, length_ns, frozen_samples, tables):
+    """Count samples that repeat those before them; True where they are too many, and so were never weighed."""
     clock = tables.times[plate]
-    if not (is_constant and first_value == np.float32(tables.reals[plate, LAST_G])):
+    frozen = clock[STUCK_SAMPLES] >= frozen_samples
+    if not is_repeated:
         clock[STUCK_SAMPLES] = 0
-        return False
+        # The message in which a frozen plate comes back may in part be frozen still.
+        if frozen:
+            _miss(plate, tables, before_ns)
+        return frozen
+    if clock[STUCK_SAMPLES] == 0:
+        # In the message before this one, it may have begun with any sample.
+        clock[STUCK_SINCE_NS] = before_ns - length_ns
     clock[STUCK_SAMPLES] += n
-    if clock[STUCK_SAMPLES] <= stuck_samples:
+    if clock[STUCK_SAMPLES] < frozen_samples:
         return False
-    if tables.state[plate] == QUIET:
-        _disturb(plate, tables, last_ns)
-    _silence(clock, last_ns)
+    _miss(plate, tables, clock[STUCK_SINCE_NS])
     return True
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _is_out_of_range(plate, n, moves, before_ns, samples, start, settings, tables):
+    """Whether a message has a sample that no load explains, and so was never weighed."""
+    clock, numbers = tables.times[plate], tables.reals[plate]
+    if tables.state[plate] == STARTING:
+        return False
+    known_g = numbers[LEVEL_G] if tables.state[plate] == QUIET else numbers[BASELINE_G]
+    furthest_g = 0.0
+    for i in range(n):
+        furthest_g = max(furthest_g, abs(samples[start + i] - known_g))
+    if furthest_g <= settings[LIMITS_G + plate]:
+        clock[OUT_SAMPLES] = 0
+        clock[MOVING_OUT_SAMPLES] = 0
+        return False
+    _miss(plate, tables, before_ns)
+    clock[OUT_SAMPLES] += n
+    clock[MOVING_OUT_SAMPLES] = clock[MOVING_OUT_SAMPLES] + n if moves else 0
+    if clock[MOVING_OUT_SAMPLES] <= settings[LOST_SAMPLES]:
+        return True
+    # It weighs, though from another zero: it was mounted or tared again.
+    clock[LOST_NS] = clock[SILENCE_NS]
+    clock[SILENCE_NS] = 0
+    clock[OUT_SAMPLES] = 0
+    clock[MOVING_OUT_SAMPLES] = 0
+    tables.state[plate] = STARTING
+    return False
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -210,12 +277,19 @@ def _first_off_level(samples, start, n, level, noise_sd):
 
 @njit(cache=True, nogil=True, inline="always")
 def _plateau(ring, end, level):
-    """The newest blocks before sample `end`: range of their means, mean and variance of their samples."""
+    """The newest blocks before sample `end`: range of their means, mean and variance of their samples.
+
+    The range is infinite where all samples are the same: a converter that has stopped is not a plate at rest.
+    """
     low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
+    newest = ring[(end - 1) & (RING - 1)]
+    same = True
     for block in range(PLATEAU_BLOCKS):
         block_sum = 0.0
         for i in range(BLOCK):
-            d = ring[(end - (block * BLOCK + i) - 1) & (RING - 1)] - level
+            sample = ring[(end - (block * BLOCK + i) - 1) & (RING - 1)]
+            same &= sample == newest
+            d = sample - level
             block_sum += d
             squares += d * d
         low = min(low, block_sum / BLOCK)
@@ -223,7 +297,7 @@ def _plateau(ring, end, level):
         total += block_sum
     total /= PLATEAU_BLOCKS * BLOCK
     variance = max(squares / (PLATEAU_BLOCKS * BLOCK) - total * total, 0.0)
-    return high - low, total + level, variance
+    return np.inf if same else high - low, total + level, variance
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -281,9 +355,7 @@ def _settle(plate, n, settings, tables, findings, n_changes):
             numbers[NOISE_G2] = max(plateau_var, 0.01)
         else:
             change = plateau - numbers[BASELINE_G]
-            agree = spread <= (1.5 + 2.2 * np.sqrt(noise) + 0.01 * abs(change)) * patience
-            # A converter that has stopped repeats one value; a real plate never does for two messages.
-            if not agree or clock[STUCK_SAMPLES] >= 2 * n:
+            if spread > (1.5 + 2.2 * np.sqrt(noise) + 0.01 * abs(change)) * patience:
                 continue
             # Vibration is not white, so the plateau counts as if it had a fifth of its samples.
             change_var = 0.1 + noise / 24.0 + plateau_var * 5.0 / (PLATEAU_BLOCKS * BLOCK)
@@ -324,18 +396,24 @@ def _take_message(  # noqa: PLR0913 - arrays one by one: a tuple or a slice of t
         findings.ignored[LATE] += 1
         return n_changes
     clock[NEXT_NS] = t_ns + length_ns
-    last_ns = t_ns + length_ns - np.int64(period_ns)
-    clock[LAST_NS] = last_ns
+    before_ns = clock[LAST_NS]
+    clock[LAST_NS] = t_ns + length_ns - np.int64(period_ns)
+    moves = _moves(samples, start, stop)
+    continues = samples[start] == np.float32(numbers[LAST_G])
+    numbers[LAST_G] = samples[stop - 1]
+    if _is_out_of_range(plate, n, moves, before_ns, samples, start, settings, tables):
+        return n_changes
     count = clock[RING_COUNT]
+    # A frozen plate's ring has been emptied, and holds the repeated message from its beginning.
+    earlier = count - n if count > 0 else 0 if clock[STUCK_SAMPLES] >= settings[FROZEN_SAMPLES] else -1
+    repeated = (continues and not moves) or _repeats(tables.ring[plate], earlier, samples, start, n)
     for i in range(n):
         tables.ring[plate, (count + i) & (RING - 1)] = samples[start + i]
-    clock[RING_COUNT] = count + n
-
-    # Only a message as still as this may belong to a converter that has stopped.
-    is_constant = squares * n - total * total <= 1e-6 * n * n
-    if _is_stuck(plate, n, samples[start], is_constant, last_ns, settings[STUCK_SAMPLES_MAX], tables):
+    if _is_frozen(plate, n, repeated, before_ns, length_ns, settings[FROZEN_SAMPLES], tables):
+        for i in range(min(n, RING)):
+            tables.ring[plate, i] = samples[start + i]
         return n_changes
-    numbers[LAST_G] = samples[stop - 1]
+    clock[RING_COUNT] = count + n
 
     if tables.state[plate] == QUIET:
         if _stays_quiet(clock, numbers, n, total, squares):
@@ -395,8 +473,9 @@ def follow(
     """Feed messages, in time order, to the plates' state machines; returns the number of changes found.
 
     plates (n,) uint32, times_ns (n,) int64, starts (n + 1,) uint32 into samples (n_samples,) float32 grams.
-    settings (5,) float64, entries PERIOD_NS and following. state, times, reals, ring: a PlateTables, in and out.
-    changes, changes_g, ignored: Findings, out. Both are passed as arrays, since a tuple of arrays costs a microsecond.
+    settings (LIMITS_G + n_plates,) float64, entries PERIOD_NS and following. state, times, reals, ring: a PlateTables,
+    in and out. changes, changes_g, ignored: Findings, out. Both are passed as arrays, since a tuple of arrays costs a
+    microsecond.
 
     A message of a quiet plate that stays quiet, as nearly all do, is dealt with here, without branches over its
     samples; all others go to `_take_message`. Indices are unsigned, since a signed index may count from the end and
@@ -429,8 +508,11 @@ def follow(
             noise = numbers[NOISE_G2]
             sd = np.float32(np.sqrt(np.float32(noise)))
             widest = np.float32(1.2) + np.float32(1.8) * sd
-            # Whether the converter has stopped is decided in `_take_message`, in double precision.
+            # Whether the converter has stopped, or repeats its messages, is decided in `_take_message`, exactly.
+            newest = samples[start + np.uint64(USUAL - 1)]
+            begins_alike = samples[start] == ring[plate, (position + (RING - USUAL)) & (RING - 1)]
             moves = mean_sq - mean * mean > np.float32(1e-4) * (np.float32(1.0) + mean_sq)
+            moves &= not (begins_alike & (newest == np.float32(numbers[LAST_G])))
             if (mean_sq <= widest * widest) & (abs(mean) <= np.float32(1.0) + np.float32(1.2) * sd) & moves:
                 # The row is longer than the ring, so that a message need not be cut where the ring ends.
                 for i in range(position - (RING - USUAL)):
@@ -441,7 +523,7 @@ def follow(
                 next_ns = clock[NEXT_NS] + (late_ns >> 3) + length_ns
                 clock[NEXT_NS] = next_ns
                 clock[LAST_NS] = next_ns - np.int64(period_ns)
-                numbers[LAST_G] = samples[start + np.uint64(USUAL - 1)]
+                numbers[LAST_G] = newest
                 quiet = clock[QUIET_MESSAGES] + 1
                 clock[QUIET_MESSAGES] = quiet
                 numbers[LEVEL_G] += mean * (1.0 / 16 if quiet > 14 else 1.0 / (quiet + 2))

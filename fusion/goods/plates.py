@@ -25,6 +25,15 @@ GAP_MAX_S = 0.1
 # A plate that is silent or stuck for this long, or that is this noisy, is reported.
 STUCK_S = 5.0
 NOISY_SD_G = 25.0
+# Samples that repeat those before them for this long were not weighed. Seldom, those of a very quiet plate do; nothing
+# is lost then, since its level is compared across them.
+FROZEN_S = 0.5
+# No load moves a plate by more than its capacity, with a margin for gain and ringing. Plates are not tared, so the
+# readings themselves may be anything. Where the capacity is stated too low, a few of the heaviest pieces still count.
+RANGE_SHARE, RANGE_PIECES = 1.1, 4.0
+# Readings out of range for this long are reported. Those that move for that long, as a weight does and a rail does not,
+# are a plate that weighs from another zero: its level is learnt again, and its load up to then is not known.
+OUT_OF_RANGE_S, LOST_S = 1.0, 10.0
 CHECK_EVERY_NS = 1_000_000_000
 
 
@@ -66,7 +75,7 @@ class PlateState:
 
     Attributes:
         name: as in the store.
-        fault: "silent", "stuck", "noisy", or "" where it works.
+        fault: "silent", "stuck", "out of range", "noisy", or "" where it works.
         noise_g: standard deviation of a sample at rest.
         heard_ns: time of the newest sample; None before the first.
     """
@@ -95,13 +104,27 @@ class Plates:
         self._index = {name: i for i, name in enumerate(self._names)}
         self._period_ns = 1e9 / store.weight_rate_hz
         n = len(store.plates)
+        rate_hz = store.weight_rate_hz
         self._tables = kernel.PlateTables.empty(n)
-        stuck_samples = STUCK_S * store.weight_rate_hz
-        self._settings = np.array([self._period_ns, GAP_MAX_S * 1e9, stuck_samples, CHANGE_MIN_G, CHANGE_MIN_SD])
+        self._stuck_samples, self._out_samples = STUCK_S * rate_hz, OUT_OF_RANGE_S * rate_hz
         self._findings = kernel.Findings.empty(max(2 * n, 16))
         self._checked_ns = 0
         self._began_ns = 0
         self._warnings: list[StoreWarning] = []
+        self._derive(store)
+        self.warm_up()
+
+    def _derive(self, store: Store) -> None:
+        heaviest_g = max((product.weight_g for product in store.products), default=0.0)
+        rate_hz = store.weight_rate_hz
+        self._settings = np.array([
+            1e9 / rate_hz, GAP_MAX_S * 1e9, FROZEN_S * rate_hz, LOST_S * rate_hz, CHANGE_MIN_G, CHANGE_MIN_SD,
+            *(max(RANGE_SHARE * plate.capacity_g, RANGE_PIECES * heaviest_g) for plate in store.plates),
+        ])  # fmt: skip
+
+    def adopt(self, store: Store) -> None:
+        """Continue with a store of the same layout; see `Engine.adopt`."""
+        self._derive(store)
         self.warm_up()
 
     def warm_up(self) -> None:
@@ -208,7 +231,8 @@ class Plates:
         self._checked_ns = now_ns
         last = tables.times[:, kernel.LAST_NS]
         heard = last > 0
-        stuck = tables.times[:, kernel.STUCK_SAMPLES] > self._settings[kernel.STUCK_SAMPLES_MAX]
+        stuck = tables.times[:, kernel.STUCK_SAMPLES] > self._stuck_samples
+        out_of_range = tables.times[:, kernel.OUT_SAMPLES] > self._out_samples
         silent = heard & (now_ns - last > STUCK_S * 1e9)
         # Once others are heard, a plate that has never been heard is silent too.
         self._began_ns = self._began_ns or now_ns
@@ -218,6 +242,7 @@ class Plates:
         faults = {
             **dict.fromkeys(np.flatnonzero(noisy).tolist(), "noisy"),
             **dict.fromkeys(np.flatnonzero(stuck).tolist(), "stuck"),
+            **dict.fromkeys(np.flatnonzero(out_of_range).tolist(), "out of range"),
             **dict.fromkeys(np.flatnonzero(silent).tolist(), "silent"),
         }
         for plate, fault in faults.items():
@@ -246,6 +271,8 @@ class Plates:
 def _warning(t_ns: int, plate: str, fault: str) -> StoreWarning:
     if fault == "noisy":
         return StoreWarning(t_ns, WarningKind.PLATE_NOISY, plate, limit_g=NOISY_SD_G)
+    if fault == "out of range":
+        return StoreWarning(t_ns, WarningKind.PLATE_OUT_OF_RANGE, plate, seconds=OUT_OF_RANGE_S)
     kind = WarningKind.PLATE_STUCK if fault == "stuck" else WarningKind.PLATE_SILENT
     return StoreWarning(t_ns, kind, plate, seconds=STUCK_S)
 

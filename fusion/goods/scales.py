@@ -46,7 +46,7 @@ class ShelfMonitor:
 
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`. The planogram is adopted by its owner."""
-        self._plates.warm_up()
+        self._plates.adopt(store)
         self._fitness.adopt(store)
 
     def step(self, readings: Sequence[ShelfReading], now_ns: int) -> list[ShelfEvent]:

@@ -43,15 +43,35 @@ def names(event: ShelfEvent) -> list[str]:
 # ---- the kernel and its twin -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+def break_down(grams: np.ndarray, rng: np.random.Generator) -> None:
+    """What a plate's converter may do for a while, in place: grams (n,)."""
+    first = int(rng.integers(100, 600))
+    until = first + int(rng.integers(1, 260))
+    n = len(grams[first:until])
+    match rng.integers(6):
+        case 0:
+            grams[first:until] = rng.choice([83886.07, -83886.08, 0.0])
+        case 1:
+            grams[first:until] = grams[first]
+        case 2:
+            grams[first:until] = np.resize(grams[first : first + 12], n)
+        case 3:
+            grams[first:until] = 50e3 + rng.normal(0, 2.0, n)
+        case 4:
+            grams[rng.integers(first, until, 3)] = -83886.08
+
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     samples=st.sampled_from([12, 12, 7, 24, 30]),
     lost=st.sampled_from([0.0, 0.05, 0.4]),
     repeated=st.booleans(),
     stuck=st.booleans(),
+    broken=st.booleans(),
 )
-def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated: bool, stuck: bool) -> None:
+def test_follow_matches_reference(
+    seed: int, samples: int, lost: float, repeated: bool, stuck: bool, broken: bool
+) -> None:
     rng = np.random.default_rng(seed)
     scales = shop.Scales(STORE, 14.0, noise_g=rng.uniform(0.1, 6.0), seed=seed)
     for _ in range(10):
@@ -61,12 +81,15 @@ def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated
     if stuck:
         scales.grams[0, 120:] = scales.grams[0, 120]
         scales.grams[1, 300:310] = np.nan
+    if broken:
+        for plate in range(len(scales.grams)):
+            break_down(scales.grams[plate], rng)
     readings = [reading for reading in scales.readings(samples) if rng.random() >= lost]
     if repeated:
         readings = sorted(readings + readings[::7], key=lambda reading: reading.t_ns)
     messages = [(scales.index[r.plate], r.t_ns, r.samples) for r in readings]
-    limits, period_ns, n = (0.1e9, 300.0, 3.0, 4.0), 1e9 / 60, len(STORE.plates)
-    expected, plates, unused = reference.follow(messages, n, period_ns, limits)
+    limits, period_ns, n, limit_g = (0.1e9, 30.0, 200.0, 3.0, 4.0), 1e9 / 60, len(STORE.plates), 2000.0
+    expected, plates, unused = reference.follow(messages, n, period_ns, limits, limit_g)
 
     tables, found = kernel.PlateTables.empty(n), kernel.Findings.empty(999)
     # Starting from impossible values, a cell that the kernel forgets to write cannot pass for a zero.
@@ -74,7 +97,8 @@ def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated
     starts = np.concatenate([[0], np.cumsum([len(x) for _, _, x in messages])]).astype(np.uint32)
     n_changes = kernel.follow(
         np.array([p for p, _, _ in messages], np.uint32), np.array([t for _, t, _ in messages]), starts,
-        np.concatenate([x for _, _, x in messages]), np.array([period_ns, *limits]), *tables, *found,
+        np.concatenate([x for _, _, x in messages]), np.array([period_ns, *limits, *[limit_g] * n]),
+        *tables, *found,
     )  # fmt: skip
     assert n_changes == len(expected)
     assert (found.ignored[kernel.LATE], found.ignored[kernel.NOT_A_NUMBER]) == (unused["late"], unused["nan"])
@@ -83,6 +107,7 @@ def test_follow_matches_reference(seed: int, samples: int, lost: float, repeated
     wanted = np.array([(c.delta_g, c.var_g2, c.before_g) for c in expected]).reshape(-1, 3)
     assert_allclose(found.changes_g[:n_changes], wanted, rtol=1e-4, atol=2e-3)
     assert [["starting", "quiet", "disturbed"][s] for s in tables.state] == [p.state for p in plates]
+    assert tables.times[:, kernel.LOST_NS].tolist() == [p.lost_ns for p in plates]
     # Quiet messages are weighed against their level in single precision: a thousandth of a gram at ten kilograms.
     assert_allclose(tables.reals[:, kernel.LEVEL_G], [p.level for p in plates], rtol=0, atol=2e-3)
 
@@ -223,6 +248,60 @@ def test_an_event_in_a_silence_is_found_afterwards() -> None:
     assert event.silent
     assert (event.onset_ns - T0) * 1e-9 < 5.0 < (event.settled_ns - T0) * 1e-9
     assert abs(event.delta_g.sum() + 245.0) < 3.0
+
+
+BROKEN = {
+    "upper rail": lambda grams, rng: np.full(len(grams), 83886.07),
+    "lower rail": lambda grams, rng: np.full(len(grams), -83886.08),
+    "rails in turn": lambda grams, rng: rng.choice([83886.07, -83886.08], len(grams)),
+    "noise beyond the capacity": lambda grams, rng: 60e3 + rng.normal(0, 2.0, len(grams)),
+    "zero": lambda grams, rng: np.zeros(len(grams)),
+    "the last value": lambda grams, rng: np.full(len(grams), grams[0]),
+    "the last message": lambda grams, rng: np.resize(grams[:12], len(grams)),
+}
+
+
+@pytest.mark.parametrize("way", BROKEN)
+@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize(("before_s", "after_s"), [(0.6, 0.6), (2.0, 2.0), (0.2, 3.5), (3.0, 0.3), (2.5, 4.0)])
+def test_what_cannot_be_a_weight_is_silence(way: str, taken: bool, before_s: float, after_s: float) -> None:
+    """A load that comes or goes meanwhile is found by the level before and the level after, and nothing else is."""
+    scales = shop.Scales(STORE, 16.0)
+    scales.step(6.0, {"r0p3": -245.0 if taken else 245.0})
+    first, until = int((6.0 - before_s) * 60), int((6.0 + after_s) * 60)
+    scales.grams[3, first:until] = BROKEN[way](scales.grams[3, first:until], scales.rng)
+    (event,) = found(scales)
+    assert names(event) == ["r0p3"]
+    assert abs(event.total_g - (-245.0 if taken else 245.0)) < 4.0
+    assert event.onset_ns - 0.2e9 <= T0 + 6e9 <= event.settled_ns
+    assert abs(seconds(event) - 6.0) <= 0.4 + 0.5 * (before_s + after_s)
+
+
+@pytest.mark.parametrize("way", BROKEN)
+def test_what_cannot_be_a_weight_moves_nothing(way: str) -> None:
+    scales = shop.Scales(STORE, 16.0)
+    for first, until in ((200, 205), (300, 420), (600, 900)):
+        scales.grams[3, first:until] = BROKEN[way](scales.grams[3, first:until], scales.rng)
+    assert found(scales) == []
+
+
+def test_readings_out_of_range_are_reported_within_two_seconds() -> None:
+    scales = shop.Scales(STORE, 12.0)
+    scales.grams[3, 300:540] = 83886.07
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    shop.events(monitor, scales.readings())
+    broken, recovered = monitor.warnings()
+    assert (broken.kind, broken.subject) == ("plate out of range", "r0p3")
+    assert (recovered.kind, recovered.subject) == ("plate recovered", "r0p3")
+    assert 5.0 < (broken.t_ns - T0) * 1e-9 < 7.5
+
+
+def test_a_spike_is_a_lost_message() -> None:
+    scales = shop.Scales(STORE, 12.0)
+    scales.step(6.0, {"r0p3": -245.0})
+    scales.grams[3, ::97] = -83886.08
+    (event,) = found(scales)
+    assert abs(event.total_g + 245.0) < 4.0 and abs(seconds(event) - 6.0) < 0.8
 
 
 def test_lost_and_repeated_messages_change_nothing() -> None:

@@ -36,13 +36,28 @@ class Plate:
     last_ns: int = 0
     silence_ns: int = 0
     stuck: int = 0
+    stuck_since_ns: int = 0
+    out: int = 0
+    moving_out: int = 0
+    lost_ns: int = 0
     quiet_messages: int = 0
     since_onset: int = 0
     level: float = 0.0
     noise: float = 1.0
     baseline: float = 0.0
     last_value: float = 0.0
+    newest: np.ndarray = field(default_factory=lambda: np.zeros(0))
     kept: list[float] = field(default_factory=list)
+
+    def miss(self, since_ns: int, frozen: bool) -> None:
+        """The plate says nothing from here on."""
+        if self.state == "quiet":
+            self.state, self.baseline, self.onset_ns, self.silence_ns = "disturbed", self.level, since_ns, 0
+        if self.state == "disturbed" and self.silence_ns == 0:
+            self.silence_ns = since_ns
+        self.kept, self.since_onset = [], 0
+        if not frozen:
+            self.newest = np.zeros(0)
 
 
 def contact_sample(x: np.ndarray, before_g: float, after_g: float) -> int:
@@ -55,10 +70,14 @@ def contact_sample(x: np.ndarray, before_g: float, after_g: float) -> int:
 
 
 def follow(
-    messages: Sequence[tuple[int, int, np.ndarray]], n_plates: int, period_ns: float, limits: Sequence[float]
+    messages: Sequence[tuple[int, int, np.ndarray]],
+    n_plates: int,
+    period_ns: float,
+    limits: Sequence[float],
+    limit_g: float = np.inf,
 ) -> tuple[list[Change], list[Plate], dict[str, int]]:
     """Changes found in messages (plate, t_ns, samples), the plates' final states, and counts of unused messages."""
-    gap_ns, stuck_samples, change_min_g, change_min_sd = limits
+    gap_ns, frozen_samples, lost_samples, change_min_g, change_min_sd = limits
     plates = [Plate() for _ in range(n_plates)]
     changes: list[Change] = []
     unused = {"late": 0, "nan": 0}
@@ -74,28 +93,40 @@ def follow(
             unused["late"] += 1
             continue
         elif t_ns > p.next_ns + gap_ns:
-            if p.state == "quiet":
-                p.state, p.baseline, p.onset_ns, p.silence_ns = "disturbed", p.level, p.last_ns, p.last_ns
-            elif p.state == "disturbed" and p.silence_ns == 0:
-                p.silence_ns = p.last_ns
-            p.kept, p.since_onset = [], 0
+            p.miss(p.last_ns, p.stuck >= frozen_samples)
         else:
             t_ns = p.next_ns + (t_ns - p.next_ns) // 8
         p.next_ns = t_ns + length_ns
-        p.last_ns = t_ns + length_ns - int(period_ns)
-        p.kept = [*p.kept, *x]
+        before_ns, p.last_ns = p.last_ns, t_ns + length_ns - int(period_ns)
         d = x - p.level
-        if n * float(d @ d) - d.sum() ** 2 <= 1e-6 * n * n and samples[0] == np.float32(p.last_value):
+        moves = np.ptp(samples) > 0
+        continues = samples[0] == np.float32(p.last_value)
+        repeated = (continues and not moves) or np.array_equal(samples, p.newest)
+        p.last_value = x[-1]
+        if p.state != "starting":
+            known_g = p.level if p.state == "quiet" else p.baseline
+            if np.abs(x - known_g).max() > limit_g:
+                p.miss(before_ns, p.stuck >= frozen_samples)
+                p.out, p.moving_out = p.out + n, p.moving_out + n if moves else 0
+                if p.moving_out <= lost_samples:
+                    continue
+                p.state, p.lost_ns, p.silence_ns = "starting", p.silence_ns, 0
+            p.out = p.moving_out = 0
+        p.newest = samples
+        frozen = p.stuck >= frozen_samples
+        if repeated:
+            if p.stuck == 0:
+                p.stuck_since_ns = before_ns - length_ns
             p.stuck += n
-            if p.stuck > stuck_samples:
-                if p.state == "quiet":
-                    p.state, p.baseline, p.onset_ns = "disturbed", p.level, p.last_ns
-                p.silence_ns = p.silence_ns or p.last_ns
-                p.kept, p.since_onset = [], 0
+            if p.stuck >= frozen_samples:
+                p.miss(p.stuck_since_ns, True)
                 continue
         else:
             p.stuck = 0
-        p.last_value = x[-1]
+            if frozen:
+                p.miss(before_ns, False)
+                continue
+        p.kept = [*p.kept, *x]
         sd = np.sqrt(p.noise)
         if p.state == "quiet":
             if (d**2).mean() <= (1.2 + 1.8 * sd) ** 2 and abs(d.mean()) <= 1.0 + 1.2 * sd:
@@ -116,6 +147,8 @@ def follow(
             window = np.array(p.kept[end - WINDOW : end])
             means = window.reshape(BLOCKS, BLOCK).mean(axis=1)
             spread, plateau, var = np.ptp(means), window.mean(), window.var()
+            if np.ptp(window) == 0.0:
+                continue  # A converter that has stopped.
             patience = 1.0 + since * period_ns / 1.5e9
             if p.state == "starting":
                 if spread <= (4.0 + 0.5 * np.sqrt(var)) * patience:
@@ -123,7 +156,7 @@ def follow(
                     break
                 continue
             delta = plateau - p.baseline
-            if spread > (1.5 + 2.2 * sd + 0.01 * abs(delta)) * patience or p.stuck >= 2 * n:
+            if spread > (1.5 + 2.2 * sd + 0.01 * abs(delta)) * patience:
                 continue
             delta_var = 0.1 + p.noise / 24.0 + var * 5.0 / WINDOW
             least = max(change_min_g, change_min_sd * np.sqrt(delta_var))
