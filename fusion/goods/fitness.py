@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +75,8 @@ def message_noise_g(grams: NDArray[np.float64], n_samples: NDArray[np.int64]) ->
     return np.nan_to_num(noise_g, nan=0.0, posinf=0.0)
 
 
-def trembles_too_little(n_moving: NDArray[np.int64], n_calm: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether readings tremble less than any scale in grams; arrays (n_plates,).
+def trembles_too_little(n_moving: Any, n_calm: Any) -> Any:
+    """Whether readings tremble less than any scale in grams; of one plate, or arrays (n_plates,).
 
     n_moving: messages whose samples are not all the same; n_calm: those of them below NOISE_SHARE_MIN of the capacity.
     """

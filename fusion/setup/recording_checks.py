@@ -11,15 +11,16 @@ import numpy as np
 
 from fusion.errors import ConfigError, RecordingError
 from fusion.files.recordings import Recording
+from fusion.goods.fitness import trembles_too_little
 from fusion.setup.clock_checks import clock_findings
-from fusion.setup.findings import Finding, Severity, utc_text
+from fusion.setup.findings import Finding, Severity, name_list, utc_text
 from fusion.setup.sensor_streams import GAP_S, SensorStream, SensorSummary
 from fusion.store.models import Camera, Store
 
 # At most this many of the sensors that the store does not know are named.
 STRANGERS_MAX = 20
-# Plates at another rate that are named, each by a finding of its own.
-RATES_MAX = 5
+# Plates at another rate, or in another unit, that are named, each by a finding of its own.
+PLATES_MAX = 5
 # A camera with a longer period has a gap once this many of its frames in a row are missing.
 GAP_FRAMES = 5.0
 # A rate that differs by more than clocks do, and a frame rate that is not the other cameras'.
@@ -187,7 +188,7 @@ def _scale_findings(store: Store, stream: SensorStream) -> Iterator[Finding]:
             message = f"want grams, got {sensor.n_not_finite} samples that are not numbers"
             yield Finding("error", "not-finite", f"plate {name}", message)
     want = f"want {store.weight_rate_hz:g} samples a second, as in store.toml"
-    if len(rates_off_hz) > RATES_MAX:
+    if len(rates_off_hz) > PLATES_MAX:
         low_hz, high_hz = min(rates_off_hz.values()), max(rates_off_hz.values())
         n_present = sum(bool(sensor.n) for sensor in stream.sensors.values())
         which = "all" if len(rates_off_hz) == n_present else f"{len(rates_off_hz)} of them"
@@ -195,10 +196,23 @@ def _scale_findings(store: Store, stream: SensorStream) -> Iterator[Finding]:
     else:
         for name, rate_hz in rates_off_hz.items():
             yield Finding("error", "weight-rate", f"plate {name}", f"{want}; got {rate_hz:.1f}")
+    yield from _unit_findings(present)
     for name, sensor in present.items():
         if sensor.low_g == sensor.high_g and sensor.n > 1:
             message = f"want weights that tremble, got {sensor.low_g:g} g in every sample: dead or unplugged"
             yield Finding("warning", "plate-dead", f"plate {name}", message)
+
+
+def _unit_findings(present: dict[str, SensorSummary]) -> Iterator[Finding]:
+    """Plates whose readings tremble less than those of any scale in grams."""
+    other_unit = [name for name, sensor in present.items() if trembles_too_little(sensor.n_moving, sensor.n_calm)]
+    want = "want grams, got readings that tremble less than those of any scale in grams: in kilograms?"
+    if len(other_unit) > PLATES_MAX:
+        which = "all plates" if len(other_unit) == len(present) else f"{len(other_unit)} plates"
+        yield Finding("error", "weight-unit", "plates", f"{want} On {which}: {name_list(other_unit)}")
+    else:
+        for name in other_unit:
+            yield Finding("error", "weight-unit", f"plate {name}", want)
 
 
 # ---- gates and readers -----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.files.recordings import Recording
+from fusion.goods.fitness import NOISE_SHARE_MIN, message_noise_g
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +42,8 @@ class SensorSummary:
         n_keypoints, n_outside: keypoints, and those outside of the calibrated picture (cameras).
         right_px, bottom_px: largest 99.9 % quantile of the keypoints' coordinates over all batches (cameras).
         low_g, high_g: smallest and largest sample (plates).
+        n_moving, n_calm: messages whose samples are not all the same, and those of them that tremble less than any
+            scale in grams (plates).
     """
 
     n: int = 0
@@ -60,6 +63,8 @@ class SensorSummary:
     bottom_px: float = 0.0
     low_g: float = math.inf
     high_g: float = -math.inf
+    n_moving: int = 0
+    n_calm: int = 0
 
     def period_s(self) -> float:
         """Usual duration of one sample or frame; NaN before there were two."""
@@ -167,6 +172,7 @@ class SensorStream:
 
     def read_weights(self, recording: Recording) -> None:
         """Read weight messages to the end. Raises RecordingError at a damaged file; what came before is counted."""
+        calm_g = {plate.plate: NOISE_SHARE_MIN * plate.capacity_g for plate in recording.store.plates}
         for batch in recording.tables("weights"):
             rows = self._add(batch)
             if not len(rows.sensor):
@@ -188,11 +194,17 @@ class SensorStream:
             np.minimum.at(low, of_sample[~bad], samples[~bad])
             np.maximum.at(high, of_sample[~bad], samples[~bad])
             n_bad = np.bincount(of_sample[bad], minlength=len(rows.names))
+            sender, noise_g = rows.sensor[n_samples > 0], message_noise_g(samples, n_samples[n_samples > 0])
+            moving = noise_g > 0.0
+            calm = moving & (noise_g < np.array([calm_g.get(name, 0.0) for name in rows.names])[sender])
+            n_moving, n_calm = (np.bincount(sender[which], minlength=len(rows.names)) for which in (moving, calm))
             for index in present:
                 sensor = self.sensors[rows.names[index]]
                 sensor.low_g = min(sensor.low_g, float(low[index]))
                 sensor.high_g = max(sensor.high_g, float(high[index]))
                 sensor.n_not_finite += int(n_bad[index])
+                sensor.n_moving += int(n_moving[index])
+                sensor.n_calm += int(n_calm[index])
 
     def _add(self, batch: pa.RecordBatch) -> _Rows:
         """Count the times and sensors of a batch."""

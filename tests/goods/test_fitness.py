@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from fusion import Engine
+from fusion.files.recordings import Recording
 from fusion.goods.attribution import Attributor
-from fusion.goods.fitness import Messages, PlateFitness, Unfit, message_noise_g, sample_rates_hz
+from fusion.goods.fitness import Messages, PlateFitness, message_noise_g, sample_rates_hz
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
-from fusion.results import ReasonKind, Warning, WarningKind
+from fusion.results import ReasonKind, Receipt, ReceiptStatus, Warning, WarningKind
 
 NAMES = [plate.plate for plate in STORE.plates]
 
@@ -159,5 +162,15 @@ def test_rates_count_samples(rate_hz: float, samples: int, lost: int) -> None:
     assert_allclose(rates_hz[1], rate_hz, rtol=1e-6)
 
 
-def test_unfit_kinds_are_texts() -> None:
-    assert [str(why) for why in Unfit] == ["unit", "rate"]
+@pytest.mark.parametrize(("folder", "settled"), [("03-plates-in-kg", []), ("04-one-plate-in-kg", ["acc-vjbt7wi"])])
+def test_field_recordings_in_kilograms_bill_nothing(data: Path, folder: str, settled: list[str]) -> None:
+    """All plates, and one plate that one of two shoppers takes from."""
+    recording = Recording(data / "field" / folder / "recording")
+    engine = Engine(recording.store)
+    results = [result for one in recording.observations() for result in engine.feed(one)] + engine.close()
+    receipts = [result for result in results if isinstance(result, Receipt)]
+    assert len(receipts) == 2
+    assert [receipt.account for receipt in receipts if receipt.status == ReceiptStatus.SETTLED] == settled
+    found = [result for result in results if isinstance(result, Warning)]
+    assert [warning.kind for warning in found] == [WarningKind.PLATE_UNIT]
+    assert found[0].subject in ("12 plates", "g3s3p01")

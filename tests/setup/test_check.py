@@ -353,6 +353,26 @@ def test_many_faults_of_a_recording_are_reported_at_once(tmp_path, observations)
     assert exit_code(findings) == 2
 
 
+@pytest.mark.parametrize("n_plates", [1, 24])
+def test_plates_in_kilograms_are_named(tmp_path, observations, n_plates):
+    shop, original = observations
+    heavy = {plate.plate for plate in shop.plates[:n_plates]}
+
+    def change(o):
+        if isinstance(o, ShelfReading) and o.plate in heavy:
+            return replace(o, samples=(o.samples * np.float32(0.001)).astype(np.float32))
+        return o
+
+    finding = single(check(written(tmp_path, shop, original, change)), "weight-unit")
+    assert finding.severity == "error"
+    assert finding.subject == (f"plate {shop.plates[0].plate}" if n_plates == 1 else "plates")
+
+
+def test_field_recordings_in_kilograms_are_named(data):
+    for folder, subject in (("03-plates-in-kg", "plates"), ("04-one-plate-in-kg", "plate g3s3p01")):
+        assert single(check(data / "field" / folder / "recording"), "weight-unit").subject == subject
+
+
 @pytest.mark.parametrize(("late_s", "severity"), [(0.5, "warning"), (5.0, "error")])
 def test_rows_out_of_order_are_counted(tmp_path, observations, late_s, severity):
     shop, original = observations
