@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from operator import index
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fusion.errors import OrderError, ShapeError, TimeError
+from fusion.arrival.form import ObservationForm
+from fusion.arrival.restamping import moved
+from fusion.errors import OrderError
 from fusion.goods.attribution import Attributor
 from fusion.goods.billing import Billing
 from fusion.goods.journal import Journal
 from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateState
 from fusion.goods.scales import ShelfMonitor
-from fusion.observations import EARLIEST_NS, LATEST_NS, Frame, GateScan, ItemSighting, Observation, ShelfReading
-from fusion.order import SET_SPAN_NS, Reorder
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.order import SET_SPAN_NS, ClocksSetBack, Reorder
 from fusion.people.arms import ArmHistory
 from fusion.people.health import CameraState
 from fusion.people.tracker import Tracker
 from fusion.people.visits import Passed, Visit, Visits
-from fusion.results import Evidence, PersonEntered, PersonLeft, Receipt, Result, ShelfCount
+from fusion.results import (
+    Evidence,
+    PersonEntered,
+    PersonLeft,
+    Reason,
+    ReasonKind,
+    Receipt,
+    Result,
+    ShelfCount,
+    Warning,
+    WarningKind,
+)
 from fusion.stopwatch import StepTimes
 from fusion.store.models import Store
 
@@ -32,6 +41,11 @@ from fusion.store.models import Store
 LATENESS_MAX_S = 2.0
 # A receipt waits this long after the last exit: a load that leaves a plate settles within 0.75 s of it.
 SETTLE_NS = 900_000_000
+# Where nothing comes for longer, visits that are open then go to review: either people were out of sight and plates
+# unheard, or all clocks were set forward. Messages that are merely late cause no such pause.
+PAUSE_MAX_NS = 3_000_000_000
+# About the time from one observation to the next where all clocks are set back: people go on from where they were.
+TURN_NS = 10_000_000
 # Later than any data time.
 _ALWAYS_NS = 2**63 - 1
 
@@ -89,7 +103,7 @@ class Engine:
         self.step_times = StepTimes()
         self._stopwatch_ns = stopwatch_ns
         self._tap = tap
-        self._reorder = Reorder(LATENESS_MAX_S)
+        self._reorder = Reorder(LATENESS_MAX_S, sensors=self._cameras | self._plates)
         self._tracker = Tracker.of_store(store)
         self._history = ArmHistory(store.layout)
         self.planogram = Planogram(store)
@@ -103,8 +117,9 @@ class Engine:
         self._scans: list[GateScan] = []
         self._sightings: list[ItemSighting] = []
         self._window_ns: int | None = None
-        self._now_ns = 0
-        # Data time up to which everything has arrived: the same live and in a replay, whatever the order of arrival.
+        # The stages' time never runs backwards: data time plus all that the clocks of all sensors were set back by.
+        self._now_ns = self._offset_ns = 0
+        # Time up to which everything has arrived: the same live and in a replay, whatever the order of arrival.
         self._complete_ns = 0
         self._closed = self._closing = False
         self._ignored: Counter[str] = Counter()
@@ -113,7 +128,7 @@ class Engine:
         self.store = store
         self._cameras = {camera.name for camera in store.cameras}
         self._plates = {plate.plate for plate in store.plates}
-        self._keypoints_shape = (store.layout.n_joints, 3)
+        self._form = ObservationForm(store)
 
     def adopt(
         self, store: Store, stopwatch_ns: Callable[[], int] | None, tap: Callable[[Observation], object] | None
@@ -146,11 +161,13 @@ class Engine:
         """
         if self._closed:
             raise OrderError("want an open engine, got one that was closed")
-        self._reorder.push(self._checked(observation))
+        self._reorder.push(self._form.checked(observation))
         results: list[Result] = []
         for ordered in self._reorder.ready():
             self._take(ordered, results)
-        return results
+        if self._reorder.clocks.warned:
+            results += self._in_engine_time(self._reorder.warnings())
+        return self._in_data_time(results) if self._offset_ns else results
 
     def close(self) -> list[Result]:
         """Process what is held back, at the end of the streams. Visits whose people are still inside stay open."""
@@ -158,7 +175,7 @@ class Engine:
             return []
         results: list[Result] = []
         self._closing = True
-        self._complete_ns = self._reorder.newest_ns or 0
+        self._complete_ns = self.newest_ns + self._offset_ns
         for ordered in self._reorder.flush():
             self._take(ordered, results)
         self._step(results)
@@ -167,8 +184,9 @@ class Engine:
         results += self._visits.end(self._now_ns)
         self._finish_visits(_ALWAYS_NS, results)
         results += self._billing.finish()
+        results += self._in_engine_time(self._reorder.warnings())
         self._closed = True
-        return results
+        return self._in_data_time(results) if self._offset_ns else results
 
     def decide(self, receipt: Receipt, items: dict[str, int], t_ns: int) -> Receipt:
         """Settle a receipt as a reviewer decided; the journal is corrected by reversal. Returns the settled receipt.
@@ -192,11 +210,13 @@ class Engine:
 
     def evidence(self, visit: str) -> Evidence | None:
         """What a visit's receipt rests on; None before it is written, and for all but the newest 64 receipts."""
-        return self._billing.evidence(visit)
+        evidence = self._billing.evidence(visit)
+        return evidence and moved(evidence, -self._offset_ns)
 
     def health(self) -> Health:
         """State of cameras and plates now."""
-        return Health(self._now_ns, self._tracker.health.report(), self._monitor.report())
+        health = Health(self._now_ns, self._tracker.health.report(), self._monitor.report())
+        return moved(health, -self._offset_ns) if self._offset_ns else health
 
     def shelf_state(self) -> list[ShelfCount]:
         """What lies where as believed now, by plate and product: every facing, and whatever else lies on a plate."""
@@ -218,8 +238,13 @@ class Engine:
 
     @property
     def newest_ns(self) -> int:
-        """Newest data time that came in; 0 before the first."""
+        """Newest data time that came in and is believed; 0 before the first. Goes back where all clocks do."""
         return self._reorder.newest_ns or 0
+
+    @property
+    def set_back_ns(self) -> int:
+        """By how much the clocks of all sensors were set back so far, in sum."""
+        return self._offset_ns
 
     @property
     def ignored(self) -> Counter[str]:
@@ -237,41 +262,22 @@ class Engine:
 
     # ---- order and sets ----------------------------------------------------------------------------------------------
 
-    def _checked(self, observation: Observation) -> Observation:
-        """The observation with an int for its time and float32 arrays of the right shape; itself where it has both."""
-        if isinstance(observation, Frame):
-            t_ns = observation.t_ns
-            if type(t_ns) is not int or not EARLIEST_NS <= t_ns <= LATEST_NS:
-                t_ns = _instant(t_ns)
-            keypoints = _floats("keypoints", observation.keypoints, (-1, *self._keypoints_shape))
-            appearance = observation.appearance
-            dim = self.store.appearance_dim
-            if dim:
-                appearance = _floats("appearance", appearance, (len(keypoints), dim))
-            same = t_ns is observation.t_ns and keypoints is observation.keypoints
-            if not same or appearance is not observation.appearance:
-                return Frame(t_ns, observation.camera, keypoints, appearance)
-        elif isinstance(observation, ShelfReading):
-            t_ns = observation.t_ns
-            if type(t_ns) is not int or not EARLIEST_NS <= t_ns <= LATEST_NS:
-                t_ns = _instant(t_ns)
-            samples = _floats("samples", observation.samples, (-1,))
-            if t_ns is not observation.t_ns or samples is not observation.samples:
-                return ShelfReading(t_ns, observation.plate, samples)
-        elif isinstance(observation, GateScan | ItemSighting):
-            t_ns = _instant(observation.t_ns)
-            if t_ns is not observation.t_ns:
-                return replace(observation, t_ns=t_ns)
-        else:
-            kind = type(observation).__name__
-            raise TypeError(f"want a Frame, ShelfReading, GateScan or ItemSighting, got {kind}")
-        return observation
-
-    def _take(self, observation: Observation, results: list[Result]) -> None:
+    # Long: one call for each message, since it runs for hundreds a second.
+    def _take(  # noqa: C901, PLR0912
+        self, observation: Observation | ClocksSetBack, results: list[Result]
+    ) -> None:
         """An observation in its place in time: it joins the open set of frames, or closes it and starts the next."""
-        t_ns = observation.t_ns
+        t_ns = observation.t_ns + self._offset_ns
+        if not 0 <= t_ns - self._now_ns <= PAUSE_MAX_NS:
+            self._note_jump(observation, results)
+            if isinstance(observation, ClocksSetBack):
+                return
+        assert not isinstance(observation, ClocksSetBack)
         if self._tap is not None:
             self._tap(observation)
+        if self._offset_ns:
+            observation = moved(observation, self._offset_ns)
+            t_ns = observation.t_ns
         if not self._closing:
             self._complete_ns = t_ns + self._reorder.lateness_ns
         if self._window_ns is not None:
@@ -296,6 +302,31 @@ class Engine:
                 self._scans.append(observation)
             case ItemSighting():
                 self._sightings.append(observation)
+
+    def _note_jump(self, observation: Observation | ClocksSetBack, results: list[Result]) -> None:
+        """Time goes back, or on after a pause in which nothing came: doubt the visits that this touches."""
+        if isinstance(observation, ClocksSetBack):
+            self._step(results)
+            results[:] = self._in_data_time(results)
+            back_ns = self._now_ns - self._offset_ns - observation.t_ns
+            self._offset_ns += back_ns + TURN_NS
+            self._billing.offset_ns = self._offset_ns
+            results[:] = self._in_engine_time(results)
+            jump, reason, seconds = WarningKind.CLOCKS_SET_BACK, ReasonKind.CLOCKS_SET_BACK, back_ns * 1e-9
+        elif self._now_ns:
+            pause_ns = observation.t_ns + self._offset_ns - self._now_ns
+            jump, reason, seconds = WarningKind.TIME_MISSING, ReasonKind.TIME_MISSING, pause_ns * 1e-9
+        else:
+            return  # The first observation.
+        touched = self._visits.doubt(Reason(reason, seconds=round(seconds, 1)), self._now_ns)
+        if touched or jump is WarningKind.CLOCKS_SET_BACK:
+            results.append(Warning(self._now_ns, jump, self.store.id, seconds=round(seconds, 1)))
+
+    def _in_data_time(self, results: Sequence[Result]) -> list[Result]:
+        return [moved(result, -self._offset_ns) for result in results]
+
+    def _in_engine_time(self, results: Sequence[Result]) -> list[Result]:
+        return [moved(result, self._offset_ns) for result in results]
 
     def _step(self, results: list[Result]) -> None:
         """One engine step: a set of frames and the messages of shelves and gates that go with it."""
@@ -355,26 +386,3 @@ class Engine:
 
     def _must_wait(self, visit: Visit) -> bool:
         return not self._closing and self._billing.must_wait(visit, self._now_ns)
-
-
-def _instant(t_ns: object) -> int:
-    """A time as a Python int, NumPy's integers included. Raises TimeError."""
-    try:
-        instant = index(t_ns)  # type: ignore[arg-type]
-    except TypeError:
-        got = f"{type(t_ns).__name__} {str(t_ns)[:40]}"
-        raise TimeError(f"t_ns: want an integer of UTC nanoseconds since 1970, got {got}") from None
-    if not EARLIEST_NS <= instant <= LATEST_NS:
-        raise TimeError(f"t_ns: want UTC nanoseconds since 1970, got {instant} (another unit?)")
-    return instant
-
-
-def _floats(name: str, array: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The array as C-contiguous float32, itself where it is that already; -1 in a shape stands for any length."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        got = f"{array.dtype} array" if isinstance(array, np.ndarray) else type(array).__name__
-        raise ShapeError(f"{name}: want an array of floats, got {got}")
-    if array.ndim != len(shape) or any(want not in (-1, have) for want, have in zip(shape, array.shape)):
-        wanted = ", ".join("n" if want == -1 else str(want) for want in shape)
-        raise ShapeError(f"{name}: want ({wanted}{',' if len(shape) == 1 else ''}), got {array.shape}")
-    return np.ascontiguousarray(array, np.float32)

@@ -14,6 +14,17 @@ from numpy.typing import NDArray
 EARLIEST_NS = 10**18
 # 2116-02-20. A later instant is not in nanoseconds either, and int64 would soon overflow.
 LATEST_NS = 2**62
+# What instants of this century are in other units, from the least of each on.
+_UNITS = ((10**14, "microseconds"), (10**11, "milliseconds"), (10**8, "seconds"))
+
+
+def time_fault(t_ns: int) -> str:
+    """What is wrong with a number as a time, and which unit it looks like; "" for a possible time."""
+    if EARLIEST_NS <= t_ns <= LATEST_NS:
+        return ""
+    unit = next((unit for least, unit in _UNITS if least <= t_ns < 1000 * least), None)
+    looks = "no time of this century" if unit is None else f"times look like {unit}"
+    return f"want UTC nanoseconds since 1970, got {str(t_ns)[:40]} ({looks})"
 
 
 @dataclass(frozen=True, slots=True)

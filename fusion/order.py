@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
 
+from fusion.arrival.sensor_clocks import DISTRUST_NS, STRAYS_MIN, Agreement, SensorClock, SensorClocks
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.results import Warning
 
-# Observations that prove a clock. A store in use sends hundreds a second. Eight in a row that are all wrong, without a
-# right one among them, do not come from a faulty clock, and after a silent night they arrive in a fraction of a second.
+# Observations of a single sensor that prove its clock when the streams begin. Where the last jump before a silence has
+# no more than one witness, as among rare scans, a single observation ends the silence.
 _WITNESSES = 8
-# Bounds the run of a single fast sensor.
-_RUN_MAX = 1024
+# A camera or plate sends at least this often.
+_PERIOD_NS = 1_000_000_000
+# Bounds what is held until it turns out which time is right: some seconds of the largest store.
+_RUN_MAX = 16_384
 # Frames of different cameras make one set while they lie within this span; the contract asks for an output each 100 ms.
 SET_SPAN_NS = 100_000_000
 _STREAM_NAMES = {Frame: "detections", ShelfReading: "weights", GateScan: "gate", ItemSighting: "items"}
@@ -20,14 +25,20 @@ _STREAM_NAMES = {Frame: "detections", ShelfReading: "weights", GateScan: "gate",
 _GATE_RANK, _FRAME_RANK, _READING_RANK, _ITEM_RANK = range(4)
 
 
-class _Held(NamedTuple):
-    """An observation that waits for its turn; tuples compare in the order of release."""
+# An observation that waits for its turn: its time, the rank of its kind, its sensor, the number of its arrival, itself.
+# Tuples compare in the order of release; a class of tuples would take four times as long to make.
+_Held = tuple[int, int, str, int, Observation]
+
+
+@dataclass(frozen=True, slots=True)
+class ClocksSetBack:
+    """Stands among the released observations where time goes back: from here on all clocks show an earlier time.
+
+    Attributes:
+        t_ns: time of the first observation that follows.
+    """
 
     t_ns: int
-    rank: int
-    sensor: str
-    arrival: int
-    observation: Observation
 
 
 class Reorder:
@@ -37,97 +48,168 @@ class Reorder:
     Observations that come later, that repeat an earlier one or that lie impossibly far ahead are counted and dropped.
     Ties are broken by the sensor's name, so the output does not depend on the order of arrival.
 
-    A time more than `jump_max_s` ahead comes from a faulty clock, unless time really passed while no sensor sent. In
-    the second case everything that arrives is ahead. An unbroken run of such observations is therefore believed once it
-    has as many witnesses as the last `jump_max_s` before it, at most eight. The run of a single sensor must also span
-    the time by which the other sensors may be late. The very first observations are judged in the same way before any
-    of them is released: two sensors that agree start the clock.
+    No sensor moves time alone. Time is as far as the second newest of all sensors; a lone one moves it once the others
+    have had no message for as long as a message may take. A message that lies further ahead than that allows waits in
+    an unbroken run of such messages, together with messages that come too late. A message that is in time ends the
+    run, and what it contradicts is dropped. Where instead nearly all sensors turn out to agree on another
+    time (`SensorClocks`), it is believed: time passed while no sensor sent, or all clocks were set. Where they
+    were set back, `ClocksSetBack` is released before the first observation of the new time.
+
+    The very first observations are judged before any of them is released: two sensors that agree start the clock.
 
     Attributes:
-        lateness_ns, jump_ns: the limits above.
+        lateness_ns, jump_ns: how late a message may come; how much a time may lie ahead beyond that.
         newest_ns: newest time that was believed; None before the first.
         ignored: dropped observations by reason.
+        clocks: of the sensors.
     """
 
-    def __init__(self, lateness_max_s: float, jump_max_s: float = 2.0) -> None:
+    def __init__(
+        self, lateness_max_s: float, jump_max_s: float = 2.0, sensors: Iterable[str] | None = None
+    ) -> None:
+        """Start without a time. sensors: names of those that decide about the time; None for all cameras and plates."""
         self.lateness_ns = round(lateness_max_s * 1e9)
         self.jump_ns = round(jump_max_s * 1e9)
         self.newest_ns: int | None = None
         self.ignored: Counter[str] = Counter()
+        self.clocks = SensorClocks(self.lateness_ns, sensors)
         self._heap: list[_Held] = []
         self._n_arrived = 0
+        self._camera_clocks, self._plate_clocks = self.clocks.cameras, self.clocks.plates
+        # No older observation can come than `lateness` before this; later than `_limit_ns` is too far ahead. The second
+        # newest sensor may be as late as a message may come, and the newest is in time nevertheless.
+        self._frontier_ns = self._limit_ns = 0
+        self._reach_ns = max(self.lateness_ns + _PERIOD_NS, self.jump_ns)
+        # The sensor with the newest time; that time when a message of another sensor last was in time, and how many it
+        # has sent since.
+        self._leader: SensorClock | None = None
+        self._lead_ns = self._alone_since_ns = self._n_alone = 0
         # Everything before this instant has been released.
         self._released_ns = 0
         self._last_key: tuple[int, int, str] | None = None
+        # What was held when time went back, in order, and what stands at that place.
+        self._turned: list[Observation | ClocksSetBack] = []
         # Times of the last observations that were accepted: the witnesses of the present clock.
         self._witnesses: deque[int] = deque(maxlen=_WITNESSES)
-        # The unbroken run of observations from far ahead; at the start, the first observations.
+        # The unbroken run of observations that are not in time; at the start, the first observations.
         self._run: list[Observation] = []
         self._n_dropped = 0
 
     def __len__(self) -> int:
         """Observations that are held."""
-        return len(self._heap) + len(self._run)
+        return len(self._heap) + len(self._run) + len(self._turned)
 
     @property
     def n_doubted(self) -> int:
-        """Observations that lie far ahead of the others and are not believed yet."""
+        """Observations that lie far from the others in time and are not believed yet."""
         return len(self._run)
 
     def push(self, observation: Observation) -> None:
         """Accept an observation, in any order."""
+        self._n_arrived += 1
         t_ns = observation.t_ns
-        newest = self.newest_ns
-        if newest is None or t_ns > newest + self.jump_ns:
+        if self.newest_ns is None:
             self._run.append(observation)
-            while self._run and self._run_believed(ended=False):
-                self._believe_run()
-            return
-        if t_ns < self._released_ns:
-            self.ignored[f"{_STREAM_NAMES[type(observation)]}: more than {self.lateness_ns / 1e9:g} s late"] += 1
-            return
-        self._hold(observation)
-        if self._run:
-            self._end_run()
+            self._start()
+        elif self._released_ns <= t_ns <= self._limit_ns and self._hold(observation):
+            if self._run:
+                self._end_run(t_ns)
+        else:
+            self._stray(observation)
 
-    def ready(self) -> list[Observation]:
+    def ready(self) -> list[Observation | ClocksSetBack]:
         """The observations that no older one can precede any more, oldest first."""
-        return self._release(self.newest_ns - self.lateness_ns) if self.newest_ns is not None else []
+        if self.newest_ns is None:
+            return []
+        return self._release(self._frontier_ns - self.lateness_ns)
 
-    def flush(self) -> list[Observation]:
+    def flush(self) -> list[Observation | ClocksSetBack]:
         """Release everything that is held, oldest first, at the end of the streams."""
-        while self._run and self._run_believed(ended=True):
-            self._believe_run()
-        self._end_run()
+        if self.newest_ns is None and self._run:
+            self._believe_first(sorted(observation.t_ns for observation in self._run)[len(self._run) // 2])
+        n_ahead = sum(observation.t_ns > self._limit_ns for observation in self._run)
+        # While every clock was right so far, no later observation can contradict these.
+        if not self._n_dropped or n_ahead >= self._n_wanted():
+            self._trust_run()
+        for observation in self._run:
+            self._drop(observation)
+        self._run = []
         return self._release(self.newest_ns + 1) if self.newest_ns is not None else []
 
-    def _hold(self, observation: Observation) -> None:
-        rank, sensor = _identity(observation)
-        self._n_arrived += 1
-        heapq.heappush(self._heap, _Held(observation.t_ns, rank, sensor, self._n_arrived, observation))
-        self._witnesses.append(observation.t_ns)
-        if self.newest_ns is None or observation.t_ns > self.newest_ns:
-            self.newest_ns = observation.t_ns
+    # ---- observations in time ----------------------------------------------------------------------------------------
 
-    def _run_believed(self, ended: bool) -> bool:
-        run = self._run
-        if self.newest_ns is None:
-            wanted = _WITNESSES
-            # Two sensors that agree are enough to start with. One alone is not: it may be the faulty one.
-            if self._agreeing_ns() is not None:
-                return True
+    def _hold(self, observation: Observation) -> bool:
+        """Hold an observation that is in time, and see where that brings the frontier.
+
+        Returns False, without holding it, where its sensor is known for another time and is ahead again.
+        """
+        t_ns = observation.t_ns
+        # Nearly all are of the first two kinds, and testing for the types in this order is fastest.
+        if isinstance(observation, ShelfReading):
+            rank, sensor = _READING_RANK, observation.plate
+            clock = self._plate_clocks.get(sensor) or self.clocks.of(observation)
+        elif isinstance(observation, Frame):
+            rank, sensor = _FRAME_RANK, observation.camera
+            clock = self._camera_clocks.get(sensor) or self.clocks.of(observation)
         else:
-            wanted = sum(t_ns > self.newest_ns - self.jump_ns for t_ns in self._witnesses)
-        if ended and not self._n_dropped:
-            return True  # Every clock was right so far, and no later observation can contradict this one.
-        if ended or len(run) >= _RUN_MAX:
-            return self.newest_ns is None or len(run) >= wanted
-        if len(run) < max(wanted, 1):
-            return False
-        # The other sensors may be silent only because their messages are late.
-        span_ns = max(observation.t_ns for observation in run) - min(observation.t_ns for observation in run)
-        single_sensor = len({_identity(observation) for observation in run}) == 1
-        return wanted <= 1 or not single_sensor or span_ns >= max(self.lateness_ns, 10**9)
+            (rank, sensor), clock = _identity(observation), None
+        if clock is not None and clock.reported:
+            if t_ns > self._frontier_ns + DISTRUST_NS:
+                return False
+            self.clocks.come_back(clock, t_ns)
+        heapq.heappush(self._heap, (t_ns, rank, sensor, self._n_arrived, observation))
+        self._witnesses.append(t_ns)
+        if self.newest_ns is None or t_ns > self.newest_ns:
+            self.newest_ns = t_ns
+        if clock is not None:
+            clock.in_time, clock.n_strays = self._n_arrived, 0
+            if t_ns >= clock.mark_due_ns:
+                clock.mark(observation)
+            if not clock.reported:
+                self._advance(clock, t_ns)
+        elif self._leader is None and t_ns > self._frontier_ns:
+            # Without any camera or plate, time is what the other sensors say.
+            self._set_frontier(t_ns)
+        return True
+
+    def _advance(self, clock: SensorClock, t_ns: int) -> None:
+        """Bring the frontier to the second newest time, or to the newest of a sensor that has long been alone."""
+        lead_ns = self._lead_ns
+        if clock is self._leader:
+            self._n_alone += 1
+            if t_ns > lead_ns:
+                self._lead_ns = t_ns
+                if t_ns - self._alone_since_ns >= self.lateness_ns and self._n_alone >= STRAYS_MIN:
+                    self._set_frontier(t_ns)
+            return
+        if t_ns > lead_ns:
+            # A new leader: the frontier is where the last one is, and at the start where this one is.
+            self._leader, self._lead_ns = clock, t_ns
+            t_ns = lead_ns or t_ns
+        if t_ns > self._frontier_ns:
+            self._set_frontier(t_ns)
+        self._alone_since_ns, self._n_alone = self._lead_ns, 0
+
+    def _set_frontier(self, t_ns: int) -> None:
+        self._frontier_ns = t_ns
+        self._limit_ns = t_ns + self._reach_ns
+
+    # ---- observations that are not -----------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Start the clock once two of the first sensors agree, or one of them has shown its time often enough."""
+        pivot_ns = self._agreeing_ns()
+        if pivot_ns is None and len(self._run) >= _WITNESSES and self._single_proven():
+            pivot_ns = sorted(observation.t_ns for observation in self._run)[len(self._run) // 2]
+        if pivot_ns is not None:
+            self._believe_first(pivot_ns)
+
+    def _single_proven(self) -> bool:
+        """Whether the first observations are of several sensors, or span the time by which others may be late."""
+        if len(self._run) >= _RUN_MAX or len({_identity(observation) for observation in self._run}) > 1:
+            return True
+        times = [observation.t_ns for observation in self._run]
+        return max(times) - min(times) >= max(self.lateness_ns, 10**9)
 
     def _agreeing_ns(self) -> int | None:
         """The latest time on which the last observation of the run and another sensor agree; None where none does."""
@@ -136,11 +218,8 @@ class Reorder:
         times = [o.t_ns for o in earlier if _identity(o) != sensor and abs(o.t_ns - last.t_ns) <= self.jump_ns]
         return max(*times, last.t_ns) if times else None
 
-    def _believe_run(self) -> None:
-        """Continue from the run. Where its times differ widely, the median decides."""
-        pivot_ns = self._agreeing_ns() if self.newest_ns is None else None
-        if pivot_ns is None:
-            pivot_ns = sorted(observation.t_ns for observation in self._run)[len(self._run) // 2]
+    def _believe_first(self, pivot_ns: int) -> None:
+        """Start the clock from the first observations; those further ahead than a jump are doubted from here on."""
         run, self._run = self._run, []
         for observation in run:
             if observation.t_ns <= pivot_ns + self.jump_ns:
@@ -148,20 +227,96 @@ class Reorder:
             else:
                 self._run.append(observation)
 
-    def _end_run(self) -> None:
-        """Other sensors continue with the old time, so whatever is far ahead even of them was wrong."""
+    def _stray(self, observation: Observation) -> None:
+        """Add to the run; believe it where nearly all sensors agree on its time."""
+        run = self._run
+        if len(run) >= _RUN_MAX:
+            self._drop(run.pop(0))
+        run.append(observation)
+        t_ns = observation.t_ns
+        if t_ns > self._limit_ns and self._n_wanted() <= 1:
+            # Observations are rare, and this one ends a silence.
+            self._trust_run()
+            self._set_frontier(t_ns)
+            return
+        clock = self.clocks.of(observation)
+        if clock is not None and clock.stray(observation, self._n_arrived):
+            agreement = self.clocks.judge(clock, self._n_arrived, self._frontier_ns)
+            if agreement is not None:
+                self._turn(agreement)
+
+    def _n_wanted(self) -> int:
+        """How many witnesses the present clock has since a jump before the frontier."""
+        return sum(t_ns > self._frontier_ns - self.jump_ns for t_ns in self._witnesses)
+
+    def _turn(self, agreement: Agreement) -> None:
+        """Continue from the time that nearly all sensors agree on."""
+        is_earlier = agreement.since_ns < self._released_ns
+        # Where nothing but time has passed, whatever came meanwhile is believed.
+        first_ns = agreement.since_ns - self.lateness_ns if is_earlier else self._released_ns
+        last_ns = agreement.until_ns + self.jump_ns
+        run, self._run = self._run, []
+        believed = sorted((o for o in run if first_ns <= o.t_ns <= last_ns), key=lambda o: o.t_ns)
+        for observation in run:
+            if not first_ns <= observation.t_ns <= last_ns:
+                self._drop(observation)
+        if is_earlier:
+            released = self._release((self.newest_ns or 0) + 1)
+            self._turned = [*released, ClocksSetBack(believed[0].t_ns)]
+            self._released_ns, self._last_key, self.newest_ns = believed[0].t_ns, None, None
+            self._witnesses.clear()
+        for clock in agreement.clocks:
+            clock.follow(self._n_arrived)
+        by_time = sorted(agreement.clocks, key=lambda clock: clock.stray_ns)
+        self._leader, self._lead_ns = by_time[-1], by_time[-1].stray_ns
+        # A lone sensor has shown for long enough that it is alone.
+        self._alone_since_ns = self._lead_ns - (self.lateness_ns if len(by_time) == 1 else 0)
+        self._n_alone = STRAYS_MIN if len(by_time) == 1 else 0
+        self._set_frontier(by_time[-2:][0].stray_ns)
+        for observation in believed:
+            if not self._hold(observation):
+                self._drop(observation)
+
+    def _end_run(self, t_ns: int) -> None:
+        """A message of time t_ns is in time: drop what comes too late, and what lies further ahead than it may.
+
+        Whatever is right arrives after its time, and at most the lateness after it. So a message that lies further
+        than that ahead of one that arrives later is wrong.
+        """
         run, self._run = sorted(self._run, key=lambda observation: observation.t_ns), []
         for observation in run:
-            if self.newest_ns is not None and observation.t_ns <= self.newest_ns + self.jump_ns:
-                self._hold(observation)
+            if self._released_ns <= observation.t_ns <= self._limit_ns and self._hold(observation):
+                continue
+            if self._limit_ns < observation.t_ns <= t_ns + self.lateness_ns:
+                self._run.append(observation)
             else:
-                self._n_dropped += 1
-                self.ignored[f"{_STREAM_NAMES[type(observation)]}: time far ahead of every other sensor"] += 1
+                self._drop(observation)
 
-    def _release(self, until_ns: int) -> list[Observation]:
+    def _trust_run(self) -> None:
+        """Believe everything in the run that does not come too late."""
+        run, self._run = sorted(self._run, key=lambda observation: observation.t_ns), []
+        for observation in run:
+            if observation.t_ns < self._released_ns or not self._hold(observation):
+                self._drop(observation)
+
+    def _drop(self, observation: Observation) -> None:
+        stream, off_ns = _STREAM_NAMES[type(observation)], observation.t_ns - self._frontier_ns
+        if off_ns > 0:
+            self._n_dropped += 1
+            reason = f"{stream}: time far ahead of every other sensor"
+        else:
+            reason = f"{stream}: more than {self.lateness_ns / 1e9:g} s late"
+        self.ignored[reason] += 1
+        # Late frames and weights are daily life; a scan that is late leaves a person without one.
+        if off_ns > 0 or isinstance(observation, GateScan | ItemSighting):
+            self.clocks.warn_of(observation, off_ns, self._frontier_ns, self.ignored[reason])
+
+    # ---- release -----------------------------------------------------------------------------------------------------
+
+    def _release(self, until_ns: int) -> list[Observation | ClocksSetBack]:
         heap = self._heap
-        released: list[Observation] = []
-        while heap and heap[0].t_ns < until_ns:
+        released, self._turned = self._turned, []
+        while heap and heap[0][0] < until_ns:
             t_ns, rank, sensor, _, observation = heapq.heappop(heap)
             key = (t_ns, rank, sensor)
             if key == self._last_key and rank != _ITEM_RANK:
@@ -172,10 +327,13 @@ class Reorder:
         self._released_ns = max(self._released_ns, until_ns)
         return released
 
+    def warnings(self) -> list[Warning]:
+        """Sensors whose time turned out to differ since the last call, and those that are in time again."""
+        return self.clocks.warnings()
+
 
 def _identity(observation: Observation) -> tuple[int, str]:
     """Rank of the kind among simultaneous observations, and the sensor that made it."""
-    # Nearly all are of the first two kinds, and testing for the types in this order is fastest.
     if isinstance(observation, ShelfReading):
         return _READING_RANK, observation.plate
     if isinstance(observation, Frame):

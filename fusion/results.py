@@ -58,6 +58,9 @@ class ReasonKind(StrEnum):
     RETURN_UNCLEAR = "return_unclear"  # later evidence contradicts a put-back that was relied on (gtin)
     SIGHTING_NOT_HELD = "sighting_not_held"  # (source, sighting, quantity, gtin, zone, probability)
     SIGHTING_AMBIGUOUS = "sighting_ambiguous"  # several visits may have handed it over (as above)
+    # About time.
+    CLOCKS_SET_BACK = "clocks_set_back"  # all sensors' clocks, while the visit was open (seconds)
+    TIME_MISSING = "time_missing"  # nothing came, or all clocks were set forward (seconds)
     # About the way from the sensors to the engine.
     DATA_LOST = "data_lost"  # (seconds)
     DATA_DROPPED = "data_dropped"  # under overload (seconds)
@@ -130,6 +133,12 @@ class WarningKind(StrEnum):
     CAMERA_RECALIBRATED = "camera recalibrated"  # camera
     CAMERA_MISSES_PEOPLE = "camera misses people"  # camera (share, usual_share)
     CAMERA_FINDS_PEOPLE = "camera finds people again"  # camera (share)
+    SENSOR_AHEAD = "sensor ahead"  # camera or plate, the first of several (seconds, count)
+    SENSOR_BEHIND = "sensor behind"  # camera or plate, the first of several (seconds, count)
+    SENSOR_IN_TIME = "sensor in time"  # camera or plate
+    MESSAGE_OUT_OF_TIME = "message out of time"  # camera, plate, gate or source (seconds, total)
+    CLOCKS_SET_BACK = "clocks set back"  # store (seconds)
+    TIME_MISSING = "time missing"  # store (seconds)
     UNKNOWN_GATE = "unknown gate"  # gate
     CREDENTIAL_REFUSED = "credential refused"  # gate (credential)
     SCAN_UNBOUND = "scan unbound"  # gate (count of people who came in without a credential)

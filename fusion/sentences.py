@@ -50,6 +50,9 @@ _REASONS = {
     ReasonKind.SIGHTING_NOT_HELD: "{source} {sighting} {quantity} x {product} at '{zone}', which no visit there holds",
     ReasonKind.SIGHTING_AMBIGUOUS:
         "{source} {sighting} {quantity} x {product} at '{zone}', which several visits may have handed over",
+    ReasonKind.CLOCKS_SET_BACK: "the clocks of all sensors were set back by {seconds:.1f} s during this visit",
+    ReasonKind.TIME_MISSING:
+        "{seconds:.1f} s are missing during this visit: no sensor sent, or all clocks were set forward",
     ReasonKind.DATA_LOST: f"{{seconds:.1f}} s of the sensors' data were lost {_GAP}",
     ReasonKind.DATA_DROPPED: f"{{seconds:.1f}} s of a sensor's data were dropped under overload {_GAP}",
     ReasonKind.DATA_LOST_AT_END: f"{{seconds:.1f}} s of the sensors' data at the end were lost {_GAP}",
@@ -97,6 +100,17 @@ _WARNINGS = {
     WarningKind.CAMERA_MISSES_PEOPLE:
         "misses {share:.0%} of the people in its view, other cameras {usual_share:.0%}",
     WarningKind.CAMERA_FINDS_PEOPLE: "misses {share:.0%} of the people in its view",
+    WarningKind.SENSOR_AHEAD:
+        "the clock of '{subject}'{others} is {seconds:g} s ahead of the other sensors, so its data are not used",
+    WarningKind.SENSOR_BEHIND:
+        "the data of '{subject}'{others} are {seconds:g} s behind those of the other sensors and are not used",
+    WarningKind.SENSOR_IN_TIME: "agrees with the other sensors on the time and is used again",
+    WarningKind.MESSAGE_OUT_OF_TIME:
+        "the time of a message is {seconds:+g} s from that of the other sensors, so it is not used, {total} so far",
+    WarningKind.CLOCKS_SET_BACK:
+        "the clocks of all sensors were set back by {seconds:g} s, and visits of that moment go to review",
+    WarningKind.TIME_MISSING:
+        "no sensor sent for {seconds:g} s, or all clocks were set forward, and visits of that moment go to review",
     WarningKind.UNKNOWN_GATE: "a scan was ignored, since store.toml has no gate '{subject}'",
     WarningKind.CREDENTIAL_REFUSED: "a {credential} credential is not accepted at '{subject}'",
     WarningKind.SCAN_UNBOUND:
@@ -143,7 +157,8 @@ def sentence(reported: Reason | Warning, store: Store | None = None) -> str:
     if reported.kind is WarningKind.NO_CREDENTIAL:
         where = f"at '{fields['gate']}'" if reported.gate else "inside the store, not seen coming in"
         return f"a person without credential {where}"
-    return _WARNINGS[reported.kind].format(**fields, off_cm=100.0 * (reported.off_m or 0.0))
+    others = f" and {reported.count - 1} more" if (reported.count or 1) > 1 else ""
+    return _WARNINGS[reported.kind].format(**fields, off_cm=100.0 * (reported.off_m or 0.0), others=others)
 
 
 def _shown(name: str, value: object) -> object:

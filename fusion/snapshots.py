@@ -50,7 +50,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
 _MODULES = (
     "engine", "observations", "order", "results", "stopwatch", "store.layouts",
-    "_kernels.records", "_kernels.scales",
+    "_kernels.records", "_kernels.scales", "arrival.form", "arrival.sensor_clocks",
     "people.arms", "people.association", "people.births", "people.existence", "people.gate_lines",
     "people.geometry", "people.health", "people.relinking", "people.scans", "people.site", "people.tracker",
     "people.tracks", "people.visits", "people.walkers", "people.workspace",

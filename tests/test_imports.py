@@ -18,6 +18,7 @@ ORDER = (
     ("store",),
     ("example_stores",),
     ("observations", "results"),
+    ("arrival",),
     ("order", "sentences"),
     ("files",),
     ("people",),

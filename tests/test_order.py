@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from files.small_recordings import SECOND, T0_NS, frame, key, live, reading, run
+from files.small_recordings import SECOND, T0_NS, epochs, frame, key, live, reading, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fusion.observations import GateScan, ItemSighting, Observation
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.order import Reorder
 
 _TICKS = st.integers(0, 600)  # Tenths of a second over a minute, so that many fall together.
@@ -51,15 +53,17 @@ def test_repeats_and_stragglers_are_counted_and_order_holds(
     random.shuffle(arrivals)  # type: ignore[attr-defined]
     reorder = Reorder(2.0)
     out = run(reorder, arrivals)
-    assert [o.t_ns for o in out] == sorted(o.t_ns for o in out)
-    assert len(out) + reorder.ignored.total() == len(arrivals)
+    for part in epochs(out):
+        assert [o.t_ns for o in part] == sorted(o.t_ns for o in part)
+    assert sum(map(len, epochs(out))) + reorder.ignored.total() == len(arrivals)
     assert len(reorder) == reorder.n_doubted == 0
 
 
 def test_late_and_repeated_are_counted_by_stream() -> None:
     reorder = Reorder(2.0)
-    arrivals = [frame(0), frame(0, "south"), frame(2), frame(4), frame(1), reading(1), frame(3), frame(4), reading(4)]
-    assert [o.t_ns - T0_NS for o in run(reorder, arrivals)] == [0, 0, *(t * SECOND for t in (2, 3, 4, 4))]
+    arrivals = [frame(t, camera) for t in (0, 2, 4) for camera in ("north", "south")]
+    arrivals += [frame(1), reading(1), frame(3), frame(4), reading(4)]
+    assert [o.t_ns - T0_NS for o in run(reorder, arrivals)] == [t * SECOND for t in (0, 0, 2, 2, 3, 4, 4, 4)]
     assert reorder.ignored == {
         "detections: more than 2 s late": 1,
         "weights: more than 2 s late": 1,
@@ -135,3 +139,134 @@ def test_the_run_from_far_ahead_is_bounded(arrivals: list[tuple[int, str]]) -> N
         assert reorder.n_doubted <= 1024
         list(reorder.ready())
     assert len(reorder.ignored) <= 4
+
+
+# ---- clocks that are set, and sensors that go their own way ----------------------------------------------------------
+
+
+def _regular(seconds: float, *, start: float = 0.0, cameras: int = 2, plates: int = 2) -> list[Observation]:
+    """Cameras and plates that send five times a second, in order of time."""
+    sensors: list[tuple[Callable[[float, str], Observation], str]] = [(frame, f"c{i}") for i in range(cameras)]
+    sensors += [(reading, f"p{i}") for i in range(plates)]
+    return [
+        make(start + 0.2 * i + 0.001 * place, name)
+        for i in range(round(seconds * 5))
+        for place, (make, name) in enumerate(sensors)
+    ]
+
+
+def _shifted(observations: Iterable[Observation], by_s: float) -> list[Observation]:
+    return [replace(observation, t_ns=observation.t_ns + round(by_s * SECOND)) for observation in observations]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(-50, 250), st.integers(0, 399)), max_size=120, unique_by=lambda lie: lie[1]),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_one_sensor_changes_nothing_for_the_others(
+    lies: list[tuple[int, int]], far: bool, random: object
+) -> None:
+    """Whatever times one sensor shows, and whenever: the others come out as they do without it."""
+    honest = _regular(20.0)
+    delays = [random.randrange(2 * SECOND) for _ in honest]  # type: ignore[attr-defined]
+    honest = [o for _, _, o in sorted(zip([o.t_ns + d for o, d in zip(honest, delays)], range(999), honest))]
+    before = {place: frame(t / 10 * (1000 if far else 1), "liar") for t, place in lies}
+    arrivals = [o for place, o in enumerate(honest) for o in ([before[place]] if place in before else []) + [o]]
+    out = run(Reorder(2.0), arrivals)
+    assert [o for o in out if not (isinstance(o, Frame) and o.camera == "liar")] == run(Reorder(2.0), honest)
+
+
+@pytest.mark.parametrize("back_s", [3600.0, 60.0, 5.0])
+@pytest.mark.parametrize(("cameras", "plates"), [(2, 2), (1, 0), (1, 5), (12, 40)])
+def test_all_clocks_are_set_back(back_s: float, cameras: int, plates: int) -> None:
+    before = _regular(6.0, cameras=cameras, plates=plates)
+    after = _shifted(_regular(6.0, start=6.0, cameras=cameras, plates=plates), -back_s - 1e-6)
+    reorder = Reorder(2.0)
+    assert epochs(run(reorder, [*before, *after])) == [before, after]
+    assert not reorder.ignored and not reorder.warnings()
+
+
+@pytest.mark.parametrize(("cameras", "plates"), [(2, 2), (1, 0), (1, 5)])
+def test_all_clocks_are_set_forward(cameras: int, plates: int) -> None:
+    before = _regular(6.0, cameras=cameras, plates=plates)
+    after = _shifted(_regular(6.0, start=6.0, cameras=cameras, plates=plates), 3600.0)
+    reorder = Reorder(2.0)
+    assert run(reorder, [*before, *after]) == [*before, *after]
+
+
+def test_one_forged_frame_of_every_camera_moves_nothing() -> None:
+    observations = _regular(12.0, cameras=12)
+    forged = _shifted(_regular(0.2, start=6.0, cameras=12, plates=0), 3600.0)
+    reorder = Reorder(2.0)
+    assert run(reorder, [*observations[:400], *forged, *observations[400:]]) == observations
+    assert reorder.ignored == {"detections: time far ahead of every other sensor": 12}
+    assert [(w.kind, w.subject, w.total) for w in reorder.warnings()] == [
+        ("message out of time", "c0", 1), ("message out of time", "c9", 10),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("by_s", [3600.0, -3600.0])
+def test_clocks_that_are_set_one_half_after_the_other(by_s: float) -> None:
+    observations = _regular(20.0, cameras=6, plates=6)
+    half = {f"{kind}{i}" for kind in "cp" for i in range(3)}
+    out = []
+    for o in observations:
+        name = o.camera if isinstance(o, Frame) else o.plate  # type: ignore[union-attr]
+        stepped = o.t_ns > T0_NS + (6 if name in half else 10) * SECOND
+        out += _shifted([o], by_s) if stepped else [o]
+    reorder = Reorder(2.0)
+    first, *rest = epochs(run(reorder, out))
+    last = (rest or [first])[-1]
+    assert len(first) + sum(map(len, rest)) > 0.8 * len(observations)
+    assert [o.t_ns for o in last[-12:]] == [o.t_ns + round(by_s * SECOND) for o in observations[-12:]]
+    assert len(rest) == (by_s < 0)
+
+
+def test_what_a_publisher_sends_again_is_no_other_time() -> None:
+    observations = [
+        replace(o, samples=np.full(12, i, np.float32)) if isinstance(o, ShelfReading) else o
+        for i, o in enumerate(_regular(20.0, cameras=0, plates=4))
+    ]
+    reorder = Reorder(2.0)
+    arrivals = [*observations[:240], *observations[40:240], *observations[240:]]
+    assert run(reorder, arrivals) == observations
+    assert set(reorder.ignored) == {"weights: more than 2 s late", "weights: repeated"}
+    assert not reorder.warnings()
+
+
+@pytest.mark.parametrize(("by_s", "kind"), [(3600.0, "sensor ahead"), (-3600.0, "sensor behind")])
+def test_a_sensor_with_another_time_is_named_until_it_agrees_again(by_s: float, kind: str) -> None:
+    observations = _regular(30.0)
+    arrivals = [
+        replace(o, t_ns=o.t_ns + round(by_s * SECOND))
+        if isinstance(o, Frame) and o.camera == "c1" and 0 <= o.t_ns - T0_NS - 10 * SECOND < 8 * SECOND
+        else o
+        for o in observations
+    ]
+    reorder = Reorder(2.0)
+    run(reorder, arrivals)
+    told = [w for w in reorder.warnings() if w.kind != "message out of time"]
+    assert [(w.kind, w.subject) for w in told] == [(kind, "c1"), ("sensor in time", "c1")]
+    assert told[0].t_ns < T0_NS + 15 * SECOND and abs((told[0].seconds or 0) - 3600.0) < 1.0
+    assert told[1].t_ns < T0_NS + 25 * SECOND
+
+
+def test_two_clocks_that_run_fast_do_not_take_the_others_with_them() -> None:
+    """Time follows the second newest sensor, so two of them can lead it astray, once."""
+    observations = _regular(200.0, cameras=8)
+    fast = {"c0", "c1"}
+    arrivals = [
+        replace(o, t_ns=o.t_ns + (o.t_ns - T0_NS) // 20) if isinstance(o, Frame) and o.camera in fast else o
+        for o in observations
+    ]
+    reorder = Reorder(2.0)
+    parts = epochs(run(reorder, arrivals))
+    assert len(parts) == 2
+    last = [o for o in parts[1] if not (isinstance(o, Frame) and o.camera in fast)]
+    assert last == observations_of_others(observations, fast)[-len(last):] and len(last) > 5000
+
+
+def observations_of_others(observations: Iterable[Observation], names: set[str]) -> list[Observation]:
+    return [o for o in observations if not (isinstance(o, Frame) and o.camera in names)]

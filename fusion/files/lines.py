@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from fusion.observations import EARLIEST_NS, LATEST_NS, GateScan, ItemSighting
+from fusion.observations import GateScan, ItemSighting, time_fault
 from fusion.store.values import Gtin, Identifier
 
 
 def _instant(value: int) -> int:
-    if not EARLIEST_NS <= value <= LATEST_NS:
-        raise ValueError(f"want UTC nanoseconds since 1970, got {value} (another unit?)")
+    fault = time_fault(value)
+    if fault:
+        raise ValueError(fault)
     return value
 
 

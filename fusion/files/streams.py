@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import ConfigError, RecordingError
-from fusion.observations import EARLIEST_NS, LATEST_NS
+from fusion.observations import EARLIEST_NS, LATEST_NS, time_fault
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,8 +139,7 @@ class Stream:
         """One row in another unit is a faulty clock, which is counted later; a whole first batch is a wrong file."""
         times = batch.column(0).drop_null().to_numpy()
         if len(times) and not (times >= EARLIEST_NS).any():
-            got = f"{times[0]} (another unit?)"
-            raise ConfigError(f"{self._label(path)}: time: want UTC nanoseconds since 1970, got {got}")
+            raise ConfigError(f"{self._label(path)}: time: {time_fault(int(times[0]))}")
 
     def _usable(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows without a null at any depth and with a possible time; the others are counted."""

@@ -114,6 +114,7 @@ class Billing:
         recorder: traces and wrist paths around the open events.
         sightings: the latest sightings of goods in carts.
         ignored: sightings that could not be used, by reason.
+        offset_ns: what the engine's time is ahead of data time, in which the journal records; see `Engine`.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Billing:
         """
         self._derive(store)
         self.journal = Journal()
+        self.offset_ns = 0
         self.ignored: Counter[str] = Counter()
         self._members = members
         self._attributor = attributor
@@ -252,7 +254,7 @@ class Billing:
         for part, move in enumerate(moved(belief)):
             key = f"{event}/{part}" if part else event
             holder = self._holder(move.person)
-            self.journal.move(key, belief.t_ns, shelf(belief.plate), holder, move.gtin, -move.quantity)
+            self.journal.move(key, belief.t_ns - self.offset_ns, shelf(belief.plate), holder, move.gtin, -move.quantity)
         return ShelfEventExplained(belief.t_ns, belief.plate, belief.delta_g, candidates)
 
     def _holder(self, person: int | None) -> Account:
@@ -353,7 +355,8 @@ class Billing:
         for gtin in sorted(booked.keys() | belief.items.keys()):
             difference = belief.items.get(gtin, 0) - booked.get(gtin, 0)
             if difference:
-                self.journal.move(f"{visit.id}/joint/{gtin}", exit_ns, UNKNOWN, account, gtin, difference)
+                key, t_ns = f"{visit.id}/joint/{gtin}", exit_ns - self.offset_ns
+                self.journal.move(key, t_ns, UNKNOWN, account, gtin, difference)
         lines = tuple(
             ReceiptLine(gtin, quantity, self._products[gtin].price, belief.confidence.get(gtin, bill.certainty))
             for gtin, quantity in sorted(self.journal.balance(account).items())

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fusion.files.lines import line_of, parse_gate_line, parse_item_line
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.money.entries import NAME_MAX
-from fusion.observations import EARLIEST_NS, LATEST_NS, Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading, time_fault
 from fusion.results import Warning, WarningKind
 
 # Frames and weights that wait at most: this many, and in large stores this many for each camera and plate. That is
@@ -208,8 +208,11 @@ def fault_of(observation: Any) -> str:
     if not isinstance(observation, Frame | ShelfReading | GateScan | ItemSighting):
         return f"want a Frame, ShelfReading, GateScan or ItemSighting, got {type(observation).__name__}"
     t_ns = observation.t_ns
-    if not isinstance(t_ns, int) or not EARLIEST_NS <= t_ns <= LATEST_NS:
-        return f"want UTC nanoseconds, got {str(t_ns)[:40]}"
+    if not isinstance(t_ns, int):
+        return f"want an integer of UTC nanoseconds, got {type(t_ns).__name__} {str(t_ns)[:40]}"
+    fault = time_fault(t_ns)
+    if fault:
+        return fault
     match observation:
         case Frame(camera=str()) | ShelfReading(plate=str()):
             return ""

@@ -132,6 +132,8 @@ class StoreLoop:
         self._streams = {f"detections: {camera.name}" for camera in self.store.cameras}
         self._streams |= {f"weights: {plate.plate}" for plate in self.store.plates}
         self._n_events_dropped = self._n_messages_dropped = 0
+        # By stream: time of the first observation that the engine does not believe yet.
+        self._ahead_ns: dict[str, int] = {}
 
     @classmethod
     @contextlib.contextmanager
@@ -255,10 +257,15 @@ class StoreLoop:
         # A gap must be known before its consequences are billed. Observations that the engine discards reveal none: one
         # from a clock that is far ahead, which the engine does not believe, or one that is too late.
         stream = stream_of(observation)
-        used = before_ns - LATENESS_MAX_S * 1e9 <= observation.t_ns <= newest_ns
-        if used and stream in self._streams:
-            n_dropped = self.intake.dropped[stream]
-            self._report(self.checkpoint.gaps.observe(stream, observation.t_ns, n_dropped))
+        if stream in self._streams:
+            if observation.t_ns > newest_ns:
+                self._ahead_ns.setdefault(stream, observation.t_ns)
+            elif observation.t_ns >= before_ns - LATENESS_MAX_S * 1e9:
+                # After a pause, the first of a stream is believed together with a later one.
+                first_ns = min(self._ahead_ns.pop(stream, newest_ns + 1), newest_ns + 1)
+                n_dropped = self.intake.dropped[stream]
+                for t_ns in (first_ns, observation.t_ns)[first_ns > newest_ns :]:
+                    self._report(self.checkpoint.gaps.observe(stream, t_ns, n_dropped))
         if self._past_unknown and newest_ns:
             self._past_unknown = False
             self.books.doubt_span(newest_ns, newest_ns, ReasonKind.STATE_LOST)

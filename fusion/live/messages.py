@@ -22,7 +22,16 @@ from fusion.errors import ShapeError
 from fusion.files.lines import line_of, parse_gate_line, parse_item_line
 from fusion.gates.keeper import TOKEN_MAX
 from fusion.gates.verifiers import GateRequest
-from fusion.observations import EARLIEST_NS, LATEST_NS, Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.observations import (
+    EARLIEST_NS,
+    LATEST_NS,
+    Frame,
+    GateScan,
+    ItemSighting,
+    Observation,
+    ShelfReading,
+    time_fault,
+)
 from fusion.store.models import Store
 
 VERSION = 1
@@ -283,8 +292,9 @@ class Decoder:
         _, got, n, number, t_ns, a, b, run = _HEAD.unpack_from(payload)
         if got != kind:
             raise Refused("malformed", f"want kind {kind} on this topic, got {got}")
-        if not EARLIEST_NS <= t_ns <= LATEST_NS:
-            raise Refused("impossible time", f"want UTC nanoseconds since 1970, got {t_ns} (another unit?)")
+        fault = time_fault(t_ns)
+        if fault:
+            raise Refused("impossible time", fault)
         return _Head(n, Mark(run, number), t_ns, a, b)
 
     def _frame(self, camera: str, payload: bytes) -> tuple[list[Observation], Mark]:

@@ -55,6 +55,9 @@ REFOUND_AFTER_S = 20.0
 RIVAL_MIN = 0.1
 # Whoever is inside may do anything unseen while all cameras are silent for longer than this.
 BLIND_MAX_S = 3.0
+# A person who is about to come in when time jumps may scan or cross while nothing is heard; a visit that begins within
+# this time is doubted, or while a scan from before is valid.
+JUMP_DOUBT_S = 5.0
 # People whose visit is remembered after they left; far more than can be inside at once.
 REMEMBERED_MAX = 4096
 
@@ -146,6 +149,9 @@ class Visits:
         self._ended_ns: dict[str, int] = {}
         # The newest frames; None before the first.
         self._seen_ns: int | None = None
+        # Visits that begin until then share a doubt about all that were open at an earlier instant.
+        self._doubted_until_ns = 0
+        self._doubt: Reason | None = None
         self.ignored: Counter[str] = Counter()
 
     def adopt(self, store: Store) -> None:
@@ -195,6 +201,17 @@ class Visits:
     def unfinished(self) -> list[Visit]:
         """Visits that are still open."""
         return list(self._open.values())
+
+    def doubt(self, reason: Reason, now_ns: int) -> bool:
+        """Note on every open visit, and on those that begin soon, that something happened to the data of this instant.
+
+        Returns whether this touches anybody: a visit is open, or a scan waits for its person.
+        """
+        for visit in self._open.values():
+            visit.doubts.append(reason)
+        waits_s = SCAN_VALID_S if len(self._scans) else JUMP_DOUBT_S
+        self._doubt, self._doubted_until_ns = reason, now_ns + round(waits_s * 1e9)
+        return bool(self._open or len(self._scans))
 
     # ---- input -------------------------------------------------------------------------------------------------------
 
@@ -387,7 +404,10 @@ class Visits:
     def _new_visit(self, account: str | None, t_ns: int, seen_entering: bool) -> Visit:
         self._n_visits += 1
         visit_id = f"{self._store.id}-{t_ns // 1_000_000}-{self._n_visits}"
-        return Visit(visit_id, account, t_ns if seen_entering else None)
+        visit = Visit(visit_id, account, t_ns if seen_entering else None)
+        if self._doubt is not None and t_ns < self._doubted_until_ns:
+            visit.doubts.append(self._doubt)
+        return visit
 
     def _open_visit(self, account: str | None, t_ns: int, seen_entering: bool) -> Visit:
         visit = self._new_visit(account, t_ns, seen_entering)

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from fusion.files.recordings import RecordingWriter
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
-from fusion.order import Reorder
+from fusion.order import ClocksSetBack, Reorder
 from fusion.store.models import Camera, Facing, Gate, Plate, Product, Store
 
 T0_NS = 1_700_000_000_000_000_000
@@ -110,9 +110,9 @@ def reading(t_s: float, plate: str = "p1") -> ShelfReading:
     return ShelfReading(T0_NS + round(t_s * SECOND), plate, np.zeros(12, np.float32))
 
 
-def run(reorder: Reorder, arrivals: Sequence[Observation]) -> list[Observation]:
+def run(reorder: Reorder, arrivals: Sequence[Observation]) -> list[Observation | ClocksSetBack]:
     """What comes out of a reordering in all."""
-    out = []
+    out: list[Observation | ClocksSetBack] = []
     for observation in arrivals:
         reorder.push(observation)
         out.extend(reorder.ready())
@@ -135,3 +135,14 @@ def key(observation: Observation) -> tuple[object, ...]:
 def live(n: int, *, start: float = 0.0, step: float = 0.04, cameras: Sequence[str] = ("north", "south")) -> list[Frame]:
     """Frames of cameras that run side by side."""
     return [frame(start + step * i, camera) for i in range(n) for camera in cameras]
+
+
+def epochs(out: Sequence[Observation | ClocksSetBack]) -> list[list[Observation]]:
+    """What came out, cut where all clocks were set back."""
+    parts: list[list[Observation]] = [[]]
+    for each in out:
+        if isinstance(each, ClocksSetBack):
+            parts.append([])
+        else:
+            parts[-1].append(each)
+    return parts

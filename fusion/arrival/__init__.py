@@ -1,0 +1,1 @@
+"""In which form and at what time do observations reach the engine?"""
