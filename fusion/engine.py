@@ -20,6 +20,7 @@ from fusion.observations import Frame, GateScan, ItemSighting, Observation, Shel
 from fusion.order import SET_SPAN_NS, ClocksSetBack, Reorder
 from fusion.people.arms import ArmHistory
 from fusion.people.health import CameraState
+from fusion.people.stills import Stills
 from fusion.people.tracker import Tracker
 from fusion.people.visits import Passed, Visit, Visits
 from fusion.results import (
@@ -104,6 +105,7 @@ class Engine:
         self._stopwatch_ns = stopwatch_ns
         self._tap = tap
         self._reorder = Reorder(LATENESS_MAX_S, sensors=self._cameras | self._plates)
+        self._stills = Stills()
         self._tracker = Tracker.of_store(store)
         self._history = ArmHistory(store.layout)
         self.planogram = Planogram(store)
@@ -252,6 +254,7 @@ class Engine:
         parts = (
             self._ignored,
             self._reorder.ignored,
+            self._stills.ignored,
             self._tracker.ignored,
             self._monitor.ignored,
             self._attributor.ignored,
@@ -336,10 +339,12 @@ class Engine:
         now_ns = self._now_ns
         for scan in self._scans:
             results += self._visits.scan(scan)
-        if self._frames:
-            self._follow_people(results)
+        frames = self._stills.without(self._frames.values(), now_ns)
+        if frames:
+            self._follow_people(frames, results)
         else:
             self._pass(self._visits.idle(now_ns), results)
+        results += self._stills.warnings()
         for sighting in self._sightings:
             self._billing.sight(sighting)
         for event in self._monitor.step(self._readings, now_ns):
@@ -355,9 +360,9 @@ class Engine:
         if self._stopwatch_ns:
             self.step_times.add(self._stopwatch_ns() - started_ns)
 
-    def _follow_people(self, results: list[Result]) -> None:
-        """Track everybody through the open set of frames and through the gates."""
-        people = self._tracker.step(list(self._frames.values()))
+    def _follow_people(self, frames: list[Frame], results: list[Result]) -> None:
+        """Track everybody through a set of frames and through the gates."""
+        people = self._tracker.step(frames)
         self._history.append(people)
         results += self._tracker.warnings()
         self._pass(self._visits.step(people), results)

@@ -128,6 +128,7 @@ class WarningKind(StrEnum):
     PLATE_FIT_AGAIN = "plate fit again"  # plate
     CAMERA_OUTAGE = "camera outage"  # camera (seconds)
     CAMERA_BACK = "camera back"  # camera
+    CAMERA_STILL = "camera still"  # camera (seconds)
     CAMERA_MOVED = "camera moved"  # camera (off_m)
     CAMERA_FITS_AGAIN = "camera fits again"  # camera
     CAMERA_RECALIBRATED = "camera recalibrated"  # camera

@@ -93,6 +93,8 @@ _WARNINGS = {
     WarningKind.PLATE_FIT_AGAIN: "readings are plausible again",
     WarningKind.CAMERA_OUTAGE: "no frames for {seconds:g} s while other cameras deliver",
     WarningKind.CAMERA_BACK: "frames again",
+    WarningKind.CAMERA_STILL:
+        "repeats one picture for {seconds:g} s and is not used; restart its stream or its detector",
     WarningKind.CAMERA_MOVED:
         "{off_cm:.0f} cm off what other cameras see, so it was moved and is not used until it fits again",
     WarningKind.CAMERA_FITS_AGAIN: "agrees with the other cameras and is used",

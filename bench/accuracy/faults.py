@@ -11,7 +11,7 @@ Columns, shares of all shoppers who checked in:
 
 - right: settled, and exactly what the visit took. review: a person looks first. wrong: settled, and not what was taken,
   although the receipt was not wrong without the fault. none: no receipt, not even one without an account.
-- named: shops in which a warning names a broken sensor or its kind, that is not there without the fault.
+- named: runs in which a warning names a broken sensor or its kind, that is not there without the fault.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from fusion.simulation.faults import FAULTS, Fault, Part, Run
 from fusion.store.models import Store
 
 CLEAN = "clean"
+# Between the seeds of a shop's repeats.
+REPEAT_SEED = 100
 # Words of a warning's kind by which it names a part of the store.
 _WORDS = {
     Part.SCALES: ("plate", "scale", "weight"),
@@ -69,10 +71,10 @@ class Shop:
     seed: int
     scenario: dict[str, float] = field(default_factory=dict)
 
-    def run(self) -> Run:
-        """What its sensors reported."""
-        usual = {"minutes": 1.0, "shoppers": 3, "frame_rate_hz": 10.0, "put_back_probability": 0.3}
-        return Run.of(self.store(), Scenario(seed=self.seed, **{**usual, **self.scenario}))  # type: ignore[arg-type]
+    def run(self, repeat: int = 0) -> Run:
+        """What its sensors reported; each repeat is another minute of the same shop."""
+        usual = {"minutes": 1.0, "shoppers": 3, "frame_rate_hz": 8.0, "put_back_probability": 0.3}
+        return Run.of(self.store(), Scenario(seed=self.seed + REPEAT_SEED * repeat, **{**usual, **self.scenario}))  # type: ignore[arg-type]
 
 
 _STRADDLING = {"straddle_probability": 0.9, "put_back_probability": 1.0, "wrong_place_probability": 0.0}
@@ -182,21 +184,21 @@ def outcome_of(run: Run, observations: Iterable[Observation]) -> Outcome:
 
 
 @cache
-def run_of(shop: str) -> Run:
+def run_of(shop: str, repeat: int = 0) -> Run:
     """A shop's run, simulated once."""
-    return SHOPS[shop].run()
+    return SHOPS[shop].run(repeat)
 
 
 @cache
-def clean_of(shop: str) -> Outcome:
+def clean_of(shop: str, repeat: int = 0) -> Outcome:
     """What an engine makes of a shop's run without a fault."""
-    run = run_of(shop)
+    run = run_of(shop, repeat)
     return outcome_of(run, run.observations)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One fault in one shop. named: the warnings that name it."""
+    """One fault in one shop. wrong: accounts that are settled wrong by it; named: the warnings that name it."""
 
     fault: str
     shop: str
@@ -205,10 +207,10 @@ class Cell:
     named: list[str]
 
 
-def cell(fault: Fault, shop: str) -> Cell:
+def cell(fault: Fault, shop: str, repeat: int = 0) -> Cell:
     """Break a shop's run by a fault."""
-    run, clean = run_of(shop), clean_of(shop)
-    broken = fault.apply(run, seed=SHOPS[shop].seed)
+    run, clean = run_of(shop, repeat), clean_of(shop, repeat)
+    broken = fault.apply(run, seed=SHOPS[shop].seed + REPEAT_SEED * repeat)
     outcome = outcome_of(run, broken.observations)
     wrong = outcome.settled_wrong_beyond(clean)
     return Cell(fault.name, shop, outcome, wrong, outcome.names(fault, broken.sensors, clean))
@@ -235,15 +237,21 @@ def row_of(
     return {"fault": name, "part": part, "what": what, "visits": visits, **counts, "wrong": wrong, "named": named}
 
 
-def measure(chosen: Sequence[Fault]) -> list[dict[str, Any]]:
-    """All rows, the clean one first."""
-    clean = [clean_of(shop) for shop in SHOPS]
+def measure(chosen: Sequence[Fault], repeats: int = 1, failing: bool = False) -> list[dict[str, Any]]:
+    """All rows, the clean one first. failing: print what must not be, cell by cell."""
+    runs = [(shop, repeat) for shop in SHOPS for repeat in range(repeats)]
+    clean = [clean_of(*run) for run in runs]
     rows = [row_of(CLEAN, "", "nothing is broken", clean, None, sum(o.count("wrong") for o in clean))]
     for fault in chosen:
-        cells = [cell(fault, shop) for shop in SHOPS]
+        cells = [cell(fault, *run) for run in runs]
+        if failing:
+            for one in cells:
+                for text in faults_in(one, fault):
+                    print(f"{fault.part}: {fault.name} | {one.shop} | {text}", flush=True)
         named = sum(bool(one.named) for one in cells)
         wrong = sum(len(one.wrong) for one in cells)
         rows.append(row_of(fault.name, fault.part, fault.what, [one.outcome for one in cells], named, wrong))
+        rows[-1]["runs"] = len(runs)
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return rows
 
@@ -254,7 +262,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     lines = [head, "|---|---|---:|---:|---:|---:|---:|"]
     for row in rows:
         shares = [f"{100 * row[key] / max(row['visits'], 1):.0f}" for key in ("right", "review", "wrong", "none")]
-        named = "-" if row["named"] is None else f"{row['named']} of {len(SHOPS)}"
+        named = "-" if row["named"] is None else f"{row['named']} of {row['runs']}"
         lines.append(f"| {row['fault']} | {row['what']} | " + " | ".join([*shares, named]) + " |")
     return "\n".join(lines)
 
@@ -272,24 +280,18 @@ def page(measured: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark of faults from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fault", default="", help="only faults whose name or part contains this")
-    parser.add_argument("--failing", action="store_true", help="list what must not be, cell by cell")
+    parser.add_argument("--fault", nargs="+", default=[""], help="only faults whose name or part contains one of these")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each shop")
+    parser.add_argument("--failing", action="store_true", help="also list what must not be, cell by cell")
     parser.add_argument("--out", type=Path, help="folder for the table and its figures as JSON")
     args = parser.parse_args(arguments)
-    chosen = [fault for fault in FAULTS.values() if args.fault in fault.name or args.fault in fault.part]
+    chosen = [f for f in FAULTS.values() if any(word in f.name or word in f.part for word in args.fault)]
     started_s = time.perf_counter()
-    if args.failing:
-        for fault in chosen:
-            for shop in SHOPS:
-                one = cell(fault, shop)
-                for text in faults_in(one, fault):
-                    print(f"{fault.part}: {fault.name} | {shop} | {text}", flush=True)
-    else:
-        rows = measure(chosen)
-        print(markdown(rows))
-        if args.out:
-            measured = {"command": f"python -m bench faults --out {args.out}", "rows": rows}
-            args.out.mkdir(parents=True, exist_ok=True)
-            (args.out / "faults.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-            (args.out / "faults.md").write_text(page(measured), encoding="utf-8")
+    rows = measure(chosen, args.repeats, args.failing)
+    print(markdown(rows))
+    if args.out:
+        measured = {"command": f"python -m bench faults --repeats {args.repeats} --out {args.out}", "rows": rows}
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "faults.json").write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        (args.out / "faults.md").write_text(page(measured), encoding="utf-8")
     print(f"\n{len(chosen)} faults in {time.perf_counter() - started_s:.0f} s", file=sys.stderr)
