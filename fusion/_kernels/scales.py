@@ -36,7 +36,7 @@ CHANGE_PLATE, CHANGE_ONSET_NS, CHANGE_CONTACT_NS, CHANGE_SETTLED_NS = range(4)
 CHANGE_SILENT, CHANGE_RISE_NS, CHANGE_SHAKY = range(4, 7)
 CHANGE_DELTA_G, CHANGE_VAR_G2, CHANGE_BEFORE_G = range(3)
 # Entries of the settings; from the last one on, by plate, what no load moves it by.
-PERIOD_NS, GAP_NS, FROZEN_SAMPLES, LOST_SAMPLES, CHANGE_MIN_G, CHANGE_MIN_SD, LIMITS_G = range(7)
+PERIOD_NS, GAP_NS, FROZEN_SAMPLES, STILL_FROZEN_SAMPLES, LOST_SAMPLES, CHANGE_MIN_G, CHANGE_MIN_SD, LIMITS_G = range(8)
 # Reasons why a message was not used.
 LATE, NOT_A_NUMBER, TABLE_FULL = range(3)
 
@@ -50,6 +50,8 @@ PLATEAU_BLOCKS = 4  # A load counts as settled when this many blocks agree: 0.4 
 # A change that is lost in the shaking waits until the shaking is over, at most as far as the ring reaches back.
 # Otherwise it would silently become the level from which the next load is measured.
 UNSURE_MAX_NS = 8e9
+# The samples of a plate with less noise than this often repeat each other, since its converter's steps are coarser.
+STILL_G2 = 0.02
 # Samples before the onset that the fit of the step sees: half a second of quiet.
 BEFORE_ONSET = 30
 
@@ -277,10 +279,7 @@ def _first_off_level(samples, start, n, level, noise_sd):
 
 @njit(cache=True, nogil=True, inline="always")
 def _plateau(ring, end, level):
-    """The newest blocks before sample `end`: range of their means, mean and variance of their samples.
-
-    The range is infinite where all samples are the same: a converter that has stopped is not a plate at rest.
-    """
+    """The newest blocks before sample `end`: range of their means; their samples: mean, variance, whether they differ."""
     low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
     newest = ring[(end - 1) & (RING - 1)]
     same = True
@@ -297,7 +296,7 @@ def _plateau(ring, end, level):
         total += block_sum
     total /= PLATEAU_BLOCKS * BLOCK
     variance = max(squares / (PLATEAU_BLOCKS * BLOCK) - total * total, 0.0)
-    return np.inf if same else high - low, total + level, variance
+    return high - low, total + level, variance, not same
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -346,7 +345,7 @@ def _settle(plate, n, settings, tables, findings, n_changes):
         since = clock[RING_SINCE_ONSET] - back * BLOCK
         if since < PLATEAU_BLOCKS * BLOCK or end < PLATEAU_BLOCKS * BLOCK:
             continue
-        spread, plateau, plateau_var = _plateau(ring, end, level)
+        spread, plateau, plateau_var, differ = _plateau(ring, end, level)
         # The longer a plate shakes, the less agreement we ask for.
         patience = 1.0 + since * period_ns / 1.5e9
         if tables.state[plate] == STARTING:
@@ -355,7 +354,9 @@ def _settle(plate, n, settings, tables, findings, n_changes):
             numbers[NOISE_G2] = max(plateau_var, 0.01)
         else:
             change = plateau - numbers[BASELINE_G]
-            if spread > (1.5 + 2.2 * np.sqrt(noise) + 0.01 * abs(change)) * patience:
+            agree = spread <= (1.5 + 2.2 * np.sqrt(noise) + 0.01 * abs(change)) * patience
+            # A converter that has stopped repeats one value; it is not a plate that has settled.
+            if not agree or not differ:
                 continue
             # Vibration is not white, so the plateau counts as if it had a fifth of its samples.
             change_var = 0.1 + noise / 24.0 + plateau_var * 5.0 / (PLATEAU_BLOCKS * BLOCK)
@@ -405,11 +406,12 @@ def _take_message(  # noqa: PLR0913 - arrays one by one: a tuple or a slice of t
         return n_changes
     count = clock[RING_COUNT]
     # A frozen plate's ring has been emptied, and holds the repeated message from its beginning.
-    earlier = count - n if count > 0 else 0 if clock[STUCK_SAMPLES] >= settings[FROZEN_SAMPLES] else -1
+    frozen_samples = settings[FROZEN_SAMPLES] if numbers[NOISE_G2] > STILL_G2 else settings[STILL_FROZEN_SAMPLES]
+    earlier = count - n if count > 0 else 0 if clock[STUCK_SAMPLES] >= frozen_samples else -1
     repeated = (continues and not moves) or _repeats(tables.ring[plate], earlier, samples, start, n)
     for i in range(n):
         tables.ring[plate, (count + i) & (RING - 1)] = samples[start + i]
-    if _is_frozen(plate, n, repeated, before_ns, length_ns, settings[FROZEN_SAMPLES], tables):
+    if _is_frozen(plate, n, repeated, before_ns, length_ns, frozen_samples, tables):
         for i in range(min(n, RING)):
             tables.ring[plate, i] = samples[start + i]
         return n_changes

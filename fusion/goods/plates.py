@@ -25,8 +25,8 @@ GAP_MAX_S = 0.1
 # A plate that is silent or stuck for this long, or that is this noisy, is reported.
 STUCK_S = 5.0
 NOISY_SD_G = 25.0
-# Samples that repeat those before them for this long were not weighed. Seldom, those of a very quiet plate do; nothing
-# is lost then, since its level is compared across them.
+# Samples that repeat those before them for this long were not weighed; those of a plate with hardly any noise do so for
+# up to STUCK_S. Where it is a plate at rest after all, nothing is lost, since its level is compared across them.
 FROZEN_S = 0.5
 # No load moves a plate by more than its capacity, with a margin for gain and ringing. Plates are not tared, so the
 # readings themselves may be anything. Where the capacity is stated too low, a few of the heaviest pieces still count.
@@ -118,7 +118,8 @@ class Plates:
         heaviest_g = max((product.weight_g for product in store.products), default=0.0)
         rate_hz = store.weight_rate_hz
         self._settings = np.array([
-            1e9 / rate_hz, GAP_MAX_S * 1e9, FROZEN_S * rate_hz, LOST_S * rate_hz, CHANGE_MIN_G, CHANGE_MIN_SD,
+            1e9 / rate_hz, GAP_MAX_S * 1e9, FROZEN_S * rate_hz, STUCK_S * rate_hz, LOST_S * rate_hz,
+            CHANGE_MIN_G, CHANGE_MIN_SD,
             *(max(RANGE_SHARE * plate.capacity_g, RANGE_PIECES * heaviest_g) for plate in store.plates),
         ])  # fmt: skip
 

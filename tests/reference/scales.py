@@ -77,13 +77,14 @@ def follow(
     limit_g: float = np.inf,
 ) -> tuple[list[Change], list[Plate], dict[str, int]]:
     """Changes found in messages (plate, t_ns, samples), the plates' final states, and counts of unused messages."""
-    gap_ns, frozen_samples, lost_samples, change_min_g, change_min_sd = limits
+    gap_ns, frozen_by_noise, frozen_if_still, lost_samples, change_min_g, change_min_sd = limits
     plates = [Plate() for _ in range(n_plates)]
     changes: list[Change] = []
     unused = {"late": 0, "nan": 0}
     for index, t_ns, samples in messages:
         p, x, n = plates[index], samples.astype(np.float64), len(samples)
         length_ns = int(n * period_ns)
+        frozen_samples = frozen_by_noise if p.noise > 0.02 else frozen_if_still
         if not np.isfinite(x).all() or np.abs(x).max() > 1e14:
             unused["nan"] += 1
             continue
@@ -147,8 +148,6 @@ def follow(
             window = np.array(p.kept[end - WINDOW : end])
             means = window.reshape(BLOCKS, BLOCK).mean(axis=1)
             spread, plateau, var = np.ptp(means), window.mean(), window.var()
-            if np.ptp(window) == 0.0:
-                continue  # A converter that has stopped.
             patience = 1.0 + since * period_ns / 1.5e9
             if p.state == "starting":
                 if spread <= (4.0 + 0.5 * np.sqrt(var)) * patience:
@@ -156,7 +155,7 @@ def follow(
                     break
                 continue
             delta = plateau - p.baseline
-            if spread > (1.5 + 2.2 * sd + 0.01 * abs(delta)) * patience:
+            if spread > (1.5 + 2.2 * sd + 0.01 * abs(delta)) * patience or np.ptp(window) == 0.0:
                 continue
             delta_var = 0.1 + p.noise / 24.0 + var * 5.0 / WINDOW
             least = max(change_min_g, change_min_sd * np.sqrt(delta_var))
