@@ -279,7 +279,7 @@ def _first_off_level(samples, start, n, level, noise_sd):
 
 @njit(cache=True, nogil=True, inline="always")
 def _plateau(ring, end, level):
-    """The newest blocks before sample `end`: range of their means; their samples: mean, variance, whether they differ."""
+    """The newest blocks before sample `end`: range of their means; of all samples mean, variance, do they differ."""
     low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
     newest = ring[(end - 1) & (RING - 1)]
     same = True

@@ -89,17 +89,19 @@ class ShelfEvent:
     def of(cls, load: list[PlateChange]) -> ShelfEvent:
         """The event of the changes that make one load, from left to right."""
         deltas = np.array([change.delta_g for change in load])
-        weight = np.abs(deltas)
+        # The plates that were not silent know when it was.
+        heard = [change for change in load if not change.silent] or load
+        weight = np.abs([change.delta_g for change in heard])
         heaviest = max(load, key=lambda change: abs(change.delta_g))
-        origin_ns = load[0].contact_ns
-        since_origin_ns = np.array([change.contact_ns - origin_ns for change in load])
+        origin_ns = heard[0].contact_ns
+        since_origin_ns = np.array([change.contact_ns - origin_ns for change in heard])
         contact_ns = origin_ns + int(weight @ since_origin_ns / weight.sum())
-        dated = not heaviest.silent and abs(heaviest.delta_g) > RISE_SHARE * float(weight.sum())
+        dated = not heaviest.silent and abs(heaviest.delta_g) > RISE_SHARE * float(np.abs(deltas).sum())
         return cls(
             _plates(load),
-            min(change.onset_ns for change in load),
+            min(change.onset_ns for change in heard),
             contact_ns,
-            max(change.settled_ns for change in load),
+            max(change.settled_ns for change in heard),
             deltas,
             np.diag([change.var_g2 for change in load]),
             all(change.silent for change in load),
@@ -156,6 +158,30 @@ class LoadFinder:
         apart_s = abs(a.contact_ns - b.contact_ns) * 1e-9
         unsure_s = 2.5 * math.hypot(_contact_sd_s(a), _contact_sd_s(b))
         return (overlap and (a.silent or b.silent or apart_s < unsure_s)) or apart_s < JOIN_MAX_S
+
+    def parts(self, group: list[PlateChange]) -> list[list[PlateChange]]:
+        """Cut a group of changes in time until every plate changes at most once in each part.
+
+        A change in a silence belongs to the part whose changes it explains best, or is a part of its own.
+        """
+        group = _without_cross_talk(group)
+        silent = [change for change in group if change.silent]
+        parts = in_order([change for change in group if not change.silent])
+        if len(parts) < 2 or len({change.plate for change in silent}) < len(silent):
+            return in_order(group)
+        for change in silent:
+            near = [part for part in parts if all(change.plate != member.plate for member in part)]
+            gains = [self._log_joined(part, change) for part in near]
+            best = max(range(len(near)), key=lambda i: gains[i], default=None)
+            if best is not None and gains[best] > self.partition([change]).log_density:
+                near[best].append(change)
+            else:
+                parts.append([change])
+        return parts
+
+    def _log_joined(self, part: list[PlateChange], change: PlateChange) -> float:
+        """How much likelier a part is together with another change."""
+        return self.partition([*part, change]).log_density - self.partition(part).log_density
 
     def partition(self, group: list[PlateChange]) -> Partition:
         """Cut neighbouring changes into the loads that explain them best.
@@ -255,9 +281,10 @@ class LoadFinder:
         log_identity = np.logaddexp.reduce(np.append(scores, math.log(UNKNOWN_PER_G)))
         log_split = -(len(part) - 1) * math.log(abs(total)) + math.log(SPREAD_PRIOR[len(part) - 1])
         log_time = math.log(COINCIDENCE_PER_S)
-        if len(part) > 1 and not any(change.silent for change in part):
-            times_s = np.array([change.contact_ns - part[0].contact_ns for change in part]) * 1e-9
-            sd_s = np.array([_contact_sd_s(change) for change in part])
+        dated = [change for change in part if not change.silent]
+        if len(dated) > 1:
+            times_s = np.array([change.contact_ns - dated[0].contact_ns for change in dated]) * 1e-9
+            sd_s = np.array([_contact_sd_s(change) for change in dated])
             weight = 1.0 / sd_s**2
             residual = (times_s - (weight @ times_s) / weight.sum()) / sd_s
             log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
@@ -291,11 +318,33 @@ class LoadFinder:
         return False
 
 
+def _without_cross_talk(group: list[PlateChange]) -> list[PlateChange]:
+    """A group in which the cross-talk of several loads in one silence is one change, as the loads are."""
+    heaviest = max(group, key=lambda change: abs(change.delta_g))
+    if not heaviest.silent:
+        return group
+    by_plate: dict[int, list[PlateChange]] = {}
+    for change in group:
+        by_plate.setdefault(change.plate, []).append(change)
+    merged = []
+    for changes in by_plate.values():
+        first = changes[0]
+        delta_g = sum(change.delta_g for change in changes)
+        within = all(heaviest.onset_ns <= change.contact_ns <= heaviest.settled_ns for change in changes)
+        if len(changes) > 1 and within and abs(delta_g) < 2.0 * CROSS_TALK_SHARE * abs(heaviest.delta_g):
+            last = changes[-1]
+            var_g2 = sum(change.var_g2 for change in changes)
+            merged.append(replace(first, delta_g=delta_g, var_g2=var_g2, settled_ns=last.settled_ns, shaky=last.shaky))
+        else:
+            merged += changes
+    return merged
+
+
 def in_order(group: list[PlateChange]) -> list[list[PlateChange]]:
     """Cut a group of changes in time until every plate changes at most once in each part."""
     plates = [change.plate for change in group]
     if len(set(plates)) == len(plates):
-        return [group]
+        return [group] if group else []
     group = sorted(group, key=lambda change: change.contact_ns)
     twice = {plate for plate, count in Counter(plates).items() if count > 1}
     # The widest pause between the first two changes of a plate that moved twice.

@@ -35,6 +35,8 @@ RANGE_SHARE, RANGE_PIECES = 1.1, 4.0
 # are a plate that weighs from another zero: its level is learnt again, and its load up to then is not known.
 OUT_OF_RANGE_S, LOST_S = 1.0, 10.0
 CHECK_EVERY_NS = 1_000_000_000
+# A plate that comes back out of a silence has settled by then, or a hand shakes it.
+RESETTLE_S = 1.5
 
 
 @dataclass(slots=True, eq=False)
@@ -199,6 +201,18 @@ class Plates:
         """Whether a plate is disturbed now and began to move before an instant, or at it."""
         kernel, tables = self._kernel, self._tables
         return bool(tables.state[plate] == kernel.DISTURBED and tables.times[plate, kernel.ONSET_NS] <= t_ns)
+
+    def silent_since(self, plate: int, now_ns: int) -> int | None:
+        """Since when a plate that was heard before has been silent, or has just come back; None where it is neither.
+
+        A frozen plate and one out of range are silent, and so is one whose next message is overdue.
+        """
+        kernel, clock = self._kernel, self._tables.times[plate]
+        settling = clock[kernel.RING_SINCE_ONSET] * self._period_ns < RESETTLE_S * 1e9
+        if self._tables.state[plate] == kernel.DISTURBED and clock[kernel.SILENCE_NS] and settling:
+            return int(clock[kernel.SILENCE_NS])
+        overdue = 0 < clock[kernel.NEXT_NS] < now_ns - GAP_MAX_S * 1e9
+        return int(clock[kernel.LAST_NS]) if overdue else None
 
     def disturbed(self) -> list[tuple[int, int]]:
         """(plate, since when) of every plate that is disturbed now."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fusion.errors import OrderError
 from fusion.goods.fitness import PlateFitness
 from fusion.goods.held import HeldLoads
-from fusion.goods.loads import JOIN_MAX_S, LoadFinder, ShelfEvent, in_order
+from fusion.goods.loads import JOIN_MAX_S, LoadFinder, ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange, Plates, PlateState
 from fusion.observations import ShelfReading
@@ -24,6 +24,8 @@ from fusion.store.models import Store
 
 # How long the changes of some plates wait for neighbours that still shake.
 NEIGHBOUR_WAIT_S = 1.2
+# How long they wait for neighbours that have been silent for at most SILENT_MAX_S: a part of the load may lie there.
+SILENT_WAIT_S, SILENT_MAX_S = 8.0, 10.0
 EVENTS_PENDING_MAX = 256
 
 
@@ -119,23 +121,41 @@ class ShelfMonitor:
         events: list[ShelfEvent] = []
         groups = self._finder.groups(self._pending)
         for group in sorted(groups, key=lambda group: max(change.settled_ns for change in group)):
-            waited_ns = now_ns - max(change.settled_ns for change in group)
-            if waited_ns < NEIGHBOUR_WAIT_S * 1e9 and self._neighbours_move(group):
+            waited_s = (now_ns - max(change.settled_ns for change in group)) * 1e-9
+            if waited_s < NEIGHBOUR_WAIT_S and self._neighbours_move(group):
+                continue
+            if waited_s < SILENT_WAIT_S and self._neighbours_are_silent(group, now_ns):
                 continue
             members = {id(change) for change in group}
             self._pending = [change for change in self._pending if id(change) not in members]
-            for part in in_order(group):
+            for part in self._finder.parts(group):
                 events += self._held.take(part)
         events += self._held.outlived(now_ns, {change.plate for change in self._pending})
         return sorted(events, key=lambda event: (event.contact_ns, event.plates[0]))
 
     def _neighbours_move(self, group: list[PlateChange]) -> bool:
         """Whether a plate beside the group is still disturbed by what may be the same load."""
-        rows = self.planogram.rows
+        return any(
+            self._plates.moved_before(neighbour, change.contact_ns + JOIN_MAX_S * 1e9)
+            for change in group
+            for neighbour in self._beside(change.plate)
+        )
+
+    def _neighbours_are_silent(self, group: list[PlateChange], now_ns: int) -> bool:
+        """Whether a plate beside the group was silent when the load came or went, and has not settled since."""
         for change in group:
-            members = rows.members[rows.row[change.plate]]
-            place = rows.place[change.plate]
-            for neighbour in members[max(place - 2, 0) : place + 3]:
-                if self._plates.moved_before(neighbour, change.contact_ns + JOIN_MAX_S * 1e9):
+            # In a silence, it came or went at any time.
+            first_ns, last_ns = change.contact_ns, change.contact_ns
+            if change.silent:
+                first_ns, last_ns = change.onset_ns, change.settled_ns
+            for neighbour in self._beside(change.plate):
+                since_ns = self._plates.silent_since(neighbour, now_ns)
+                if since_ns is not None and first_ns - SILENT_MAX_S * 1e9 < since_ns < last_ns + JOIN_MAX_S * 1e9:
                     return True
         return False
+
+    def _beside(self, plate: int) -> list[int]:
+        """The plate and the two on each side of it."""
+        rows = self.planogram.rows
+        place = rows.place[plate]
+        return rows.members[rows.row[plate]][max(place - 2, 0) : place + 3]
