@@ -1,10 +1,9 @@
-"""Silences of plates, and readings that are none: the level before against the level after, and parts of a load joined."""
+"""Silences of plates, and readings that are none: levels before and after are compared, parts of a load joined."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from goods import shop
 from hypothesis import given, settings
@@ -118,7 +117,7 @@ def test_a_plate_that_stays_silent_is_not_waited_for_in_vain() -> None:
     value=st.sampled_from([None, 83886.07, -83886.08, 0.0]),
     plate=st.sampled_from(["r0p3", "r0p4"]),
 )
-def test_events_sum_to_the_difference_of_the_levels(  # noqa: PLR0913 - one for each thing that may vary
+def test_events_sum_to_the_difference_of_the_levels(
     seed: int, taken: bool, share: float, before_s: float, after_s: float, value: float | None, plate: str
 ) -> None:
     scales = shop.Scales(STORE, 24.0, seed=seed)
