@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from fusion.arrival.form import ObservationForm
@@ -20,6 +20,7 @@ from fusion.observations import Frame, GateScan, ItemSighting, Observation, Shel
 from fusion.order import SET_SPAN_NS, ClocksSetBack, Reorder
 from fusion.people.arms import ArmHistory
 from fusion.people.health import CameraState
+from fusion.people.roll_call import RollCall
 from fusion.people.stills import Stills
 from fusion.people.tracker import Tracker
 from fusion.people.visits import Passed, Visit, Visits
@@ -59,11 +60,17 @@ class Health:
         t_ns: the instant, in data time.
         cameras: state of every camera, in the order of the store.
         plates: state of every plate, in the order of the store.
+        unheard: names of the cameras and plates that have not reported yet.
+        unknown: names that report and that the store does not have.
+        detections: what is wrong with a camera's detections, by camera.
     """
 
     t_ns: int
     cameras: tuple[CameraState, ...]
     plates: tuple[PlateState, ...]
+    unheard: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = ()
+    detections: Mapping[str, WarningKind] = field(default_factory=dict)
 
 
 class Engine:
@@ -106,6 +113,7 @@ class Engine:
         self._tap = tap
         self._reorder = Reorder(LATENESS_MAX_S, sensors=self._cameras | self._plates)
         self._stills = Stills()
+        self._roll_call = RollCall(store)
         self._tracker = Tracker.of_store(store)
         self._history = ArmHistory(store.layout)
         self.planogram = Planogram(store)
@@ -143,7 +151,7 @@ class Engine:
         self._stopwatch_ns, self._tap = stopwatch_ns, tap
         self._derive(store)
         self.planogram.adopt(store)
-        for stage in (self._tracker, self._monitor, self._attributor, self._visits, self._billing):
+        for stage in (self._roll_call, self._tracker, self._monitor, self._attributor, self._visits, self._billing):
             stage.adopt(store)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -181,6 +189,7 @@ class Engine:
         for ordered in self._reorder.flush():
             self._take(ordered, results)
         self._step(results)
+        results += self._roll_call.finish(self._now_ns)
         for event in self._monitor.finish():
             results += self._billing.observe(event)
         results += self._visits.end(self._now_ns)
@@ -217,7 +226,11 @@ class Engine:
 
     def health(self) -> Health:
         """State of cameras and plates now."""
-        health = Health(self._now_ns, self._tracker.health.report(), self._monitor.report())
+        roll = self._roll_call
+        health = Health(
+            self._now_ns, self._tracker.health.report(), self._monitor.report(), frozenset(roll.unheard),
+            tuple(roll.unknown), dict(roll.faults),
+        )  # fmt: skip
         return moved(health, -self._offset_ns) if self._offset_ns else health
 
     def shelf_state(self) -> list[ShelfCount]:
@@ -296,11 +309,13 @@ class Engine:
                     self._frames[observation.camera] = observation
                 else:
                     self._ignored["detections: camera without calibration"] += 1
+                    self._roll_call.unknown_camera(observation.camera)
             case ShelfReading():
                 if observation.plate in self._plates:
                     self._readings.append(observation)
                 else:
                     self._ignored["weights: unknown plate"] += 1
+                    self._roll_call.unknown_plate(observation.plate)
             case GateScan():
                 self._scans.append(observation)
             case ItemSighting():
@@ -337,6 +352,7 @@ class Engine:
             return
         started_ns = self._stopwatch_ns() if self._stopwatch_ns else 0
         now_ns = self._now_ns
+        results += self._roll_call.step(self._frames, self._readings, now_ns)
         for scan in self._scans:
             results += self._visits.scan(scan)
         frames = self._stills.without(self._frames.values(), now_ns)

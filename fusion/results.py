@@ -140,6 +140,14 @@ class WarningKind(StrEnum):
     MESSAGE_OUT_OF_TIME = "message out of time"  # camera, plate, gate or source (seconds, total)
     CLOCKS_SET_BACK = "clocks set back"  # store (seconds)
     TIME_MISSING = "time missing"  # store (seconds)
+    NEVER_HEARD = "never heard"  # camera or plate
+    SENSORS_NEVER_HEARD = "sensors never heard"  # "cameras" or "plates" (count, detail: the first of them)
+    UNKNOWN_CAMERA = "unknown camera"  # camera
+    UNKNOWN_PLATE = "unknown plate"  # plate
+    UNKNOWN_SENSORS = "unknown sensors"  # "cameras" or "plates" (count, detail: the first of them)
+    KEYPOINTS_FRACTIONS = "keypoints are fractions"  # camera
+    KEYPOINTS_BEYOND = "keypoints beyond the picture"  # camera
+    KEYPOINTS_IN_CORNER = "keypoints in a corner"  # camera
     UNKNOWN_GATE = "unknown gate"  # gate
     CREDENTIAL_REFUSED = "credential refused"  # gate (credential)
     SCAN_UNBOUND = "scan unbound"  # gate (count of people who came in without a credential)

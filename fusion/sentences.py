@@ -113,6 +113,16 @@ _WARNINGS = {
         "the clocks of all sensors were set back by {seconds:g} s, and visits of that moment go to review",
     WarningKind.TIME_MISSING:
         "no sensor sent for {seconds:g} s, or all clocks were set forward, and visits of that moment go to review",
+    WarningKind.NEVER_HEARD: "has not reported yet",
+    WarningKind.SENSORS_NEVER_HEARD: "{count} {subject} have not reported yet, among them {detail}",
+    WarningKind.UNKNOWN_CAMERA: "its frames are ignored, since cameras.toml has no camera '{subject}'",
+    WarningKind.UNKNOWN_PLATE: "its weights are ignored, since plates.csv has no plate '{subject}'",
+    WarningKind.UNKNOWN_SENSORS: "{count} {subject} report that the store does not have, among them {detail}",
+    WarningKind.KEYPOINTS_FRACTIONS: "keypoints are fractions of the picture, but pixels are wanted",
+    WarningKind.KEYPOINTS_BEYOND:
+        "people lie beyond the picture of cameras.toml, as if they were detected in a larger one",
+    WarningKind.KEYPOINTS_IN_CORNER:
+        "all people lie in one quarter of the picture of cameras.toml, as if they were detected in a smaller one",
     WarningKind.UNKNOWN_GATE: "a scan was ignored, since store.toml has no gate '{subject}'",
     WarningKind.CREDENTIAL_REFUSED: "a {credential} credential is not accepted at '{subject}'",
     WarningKind.SCAN_UNBOUND:

@@ -352,7 +352,8 @@ def test_a_hundred_cameras_and_one_of_them_down():
     down = store.cameras[17].name
     observations = Simulation(store, scenario).observations()
     results, engine = everything(store, (o for o in observations if not (isinstance(o, Frame) and o.camera == down)))
-    assert [warning.subject for warning in of(Warning, results)] == [down], "the camera is named, and only it"
+    named = [(warning.kind, warning.subject) for warning in of(Warning, results)]
+    assert named == [("never heard", down), ("camera outage", down)], "the camera is named, and only it"
     assert [receipt.account is None for receipt in of(Receipt, results)] == [False]
     assert engine.ignored == {}
 

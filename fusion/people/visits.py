@@ -60,6 +60,8 @@ BLIND_MAX_S = 3.0
 JUMP_DOUBT_S = 5.0
 # People whose visit is remembered after they left; far more than can be inside at once.
 REMEMBERED_MAX = 4096
+# Gates that the store does not have and that are warned of, once each.
+UNKNOWN_GATES_MAX = 64
 
 Passed = PersonEntered | PersonLeft | StoreWarning
 
@@ -152,6 +154,7 @@ class Visits:
         # Visits that begin until then share a doubt about all that were open at an earlier instant.
         self._doubted_until_ns = 0
         self._doubt: Reason | None = None
+        self._unknown_gates: set[str] = set()
         self.ignored: Counter[str] = Counter()
 
     def adopt(self, store: Store) -> None:
@@ -219,6 +222,9 @@ class Visits:
         """Take in a credential. Scans come in time order, before the people of a later instant."""
         if scan.gate not in self._lines.ids:
             self.ignored["gate: unknown gate"] += 1
+            if scan.gate in self._unknown_gates or len(self._unknown_gates) >= UNKNOWN_GATES_MAX:
+                return []
+            self._unknown_gates.add(scan.gate)
             return [StoreWarning(scan.t_ns, WarningKind.UNKNOWN_GATE, scan.gate)]
         gate = self._lines.ids.index(scan.gate)
         if not self._lines.inward[gate]:

@@ -1,0 +1,212 @@
+"""Roll call: which of a store's sensors report, under which names, and whether detections have the pictures' scale.
+
+A whole kind that is silent or misnamed leaves no trace in any later stage: what never comes is missed by no one, and
+what comes under an unknown name is dropped. So both are compared with the store here, within a second of data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.observations import Frame, ShelfReading
+from fusion.results import Warning, WarningKind
+from fusion.store.models import Store
+
+# Sensors and names are compared with the store this often; frames come some fifteen times and weights five times in it.
+CALL_EVERY_NS = 1_000_000_000
+# Up to this many sensors are named one by one; more become a count and the first of them.
+NAMED_MAX = 3
+# Unknown names that are remembered for each kind of sensor; further ones are only counted in `ignored`.
+UNKNOWN_MAX = 256
+# A camera's detections are judged over this many frames with people, and again whenever its turn comes: one
+# camera at a time, since a look takes as long as the tracker takes for a few views.
+FRAMES_PER_VERDICT, TURN_EVERY_NS = 10, 20_000_000_000
+# Joints of a person in fractions of the picture lie within this, joints cut off by the picture's edge included.
+FRACTION_MAX = 2.0
+# Share of people that must be fractions, or beyond the picture, for a verdict: a real detector makes none of these.
+FAULTY_MIN = 0.5
+# A person is beyond the picture where the middle of their joints is this share of its size outside.
+BEYOND_SHARE = 0.02
+# A picture of which only this share is used in width and in height, over this many frames, has another size.
+CORNER_SHARE, CORNER_FRAMES = 0.5, 100
+
+_PLATES, _CAMERAS = "plates", "cameras"
+_UNKNOWN = {_PLATES: WarningKind.UNKNOWN_PLATE, _CAMERAS: WarningKind.UNKNOWN_CAMERA}
+
+
+@dataclass(slots=True)
+class _Detections:
+    """What the detections of one camera look like.
+
+    Attributes:
+        size_px: (2,) width and height of its pictures.
+        n_frames, n_people, n_fractions, n_beyond: of the present verdict: frames with people, people, those of them
+            whose joints are fractions, and those beyond the picture.
+        n_seen: frames with people, of all verdicts.
+        used: (2,) largest coordinates so far, as shares of the picture.
+    """
+
+    size_px: NDArray[np.float64]
+    n_frames: int = 0
+    n_people: int = 0
+    n_fractions: int = 0
+    n_beyond: int = 0
+    n_seen: int = 0
+    used: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+
+    def add(self, frame: Frame) -> None:
+        """Look at one frame."""
+        keypoints = frame.keypoints
+        is_joint = (keypoints[:, :, 2] > 0) & np.isfinite(keypoints).all(axis=2)
+        n_joints = is_joint.sum(axis=1)
+        is_person = n_joints > 0
+        n_people = int(np.count_nonzero(is_person))
+        if not n_people:
+            return
+        joints_px = np.where(is_joint[:, :, None], keypoints[:, :, :2], np.float32(0.0))
+        largest = np.abs(joints_px).max(axis=(1, 2))
+        # Overflow of a float32 that no picture holds is beyond every picture as well.
+        with np.errstate(over="ignore"):
+            middle = joints_px.sum(axis=1) / np.maximum(n_joints, 1)[:, None] / self.size_px
+        outside = ((middle < -BEYOND_SHARE) | (middle > 1.0 + BEYOND_SHARE)).any(axis=1)
+        self.n_frames += 1
+        self.n_seen += 1
+        self.n_people += n_people
+        self.n_fractions += int(np.count_nonzero((largest < FRACTION_MAX) & is_person))
+        self.n_beyond += int(np.count_nonzero(outside))
+        np.maximum(self.used, joints_px.max(axis=(0, 1)) / self.size_px, out=self.used)
+
+    def verdict(self) -> WarningKind | None:
+        """What is wrong with the detections; None where nothing is known to be. Begins the next verdict."""
+        fractions, beyond = self.n_fractions / self.n_people, self.n_beyond / self.n_people
+        self.n_frames = self.n_people = self.n_fractions = self.n_beyond = 0
+        if fractions >= FAULTY_MIN:
+            return WarningKind.KEYPOINTS_FRACTIONS
+        if beyond >= FAULTY_MIN:
+            return WarningKind.KEYPOINTS_BEYOND
+        if self.n_seen >= CORNER_FRAMES and (self.used <= CORNER_SHARE).all():
+            return WarningKind.KEYPOINTS_IN_CORNER
+        return None
+
+
+class RollCall:
+    """Compares what reports with what the store has.
+
+    Attributes:
+        faults: what is wrong with a camera's detections, by camera.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.faults: dict[str, WarningKind] = {}
+        self._unknown: dict[str, dict[str, bool]] = {_PLATES: {}, _CAMERAS: {}}  # names, and whether they were reported
+        self._next_ns: int | None = None
+        self._called = False
+        self._turn = self._turn_ns = 0
+        self._detections: dict[str, _Detections] = {}
+        # Cameras whose detections are being looked at.
+        self._looked_at: set[str] = set()
+        self._derive(store)
+        self._unheard = {_PLATES: set(self._plates), _CAMERAS: set(self._cameras)}
+
+    def _derive(self, store: Store) -> None:
+        self._plates = [plate.plate for plate in store.plates]
+        self._cameras = [camera.name for camera in store.cameras]
+        for camera in store.cameras:
+            before, size_px = self._detections.get(camera.name), np.array(camera.size, float)
+            if before is None or (before.size_px != size_px).any():
+                self._detections[camera.name] = _Detections(size_px)
+                self._looked_at.add(camera.name)
+
+    def adopt(self, store: Store) -> None:
+        """Continue with a changed store of the same sensors; see `Engine.adopt`.
+
+        A picture of another size is judged again.
+        """
+        self._derive(store)
+
+    # ---- what reports ------------------------------------------------------------------------------------------------
+
+    @property
+    def unheard(self) -> set[str]:
+        """Names of the store's cameras and plates that have not reported yet."""
+        return self._unheard[_CAMERAS] | self._unheard[_PLATES]
+
+    @property
+    def unknown(self) -> list[str]:
+        """Names that report and that the store does not have, cameras first, as far as they are remembered."""
+        return [*self._unknown[_CAMERAS], *self._unknown[_PLATES]]
+
+    def unknown_camera(self, name: str) -> None:
+        """Note a frame of a camera that the store does not have."""
+        self._note(_CAMERAS, name)
+
+    def unknown_plate(self, name: str) -> None:
+        """Note weights of a plate that the store does not have."""
+        self._note(_PLATES, name)
+
+    def _note(self, kind: str, name: str) -> None:
+        names = self._unknown[kind]
+        if name not in names and len(names) < UNKNOWN_MAX:
+            names[name] = False
+
+    def step(self, frames: Mapping[str, Frame], readings: Sequence[ShelfReading], now_ns: int) -> list[Warning]:
+        """Take what reported up to an instant; returns what differs from the store, once for each sensor or name."""
+        if self._unheard[_CAMERAS]:
+            self._unheard[_CAMERAS] -= frames.keys()
+        if self._unheard[_PLATES] and readings:
+            self._unheard[_PLATES].difference_update(reading.plate for reading in readings)
+        warnings: list[Warning] = []
+        for name in self._looked_at & frames.keys() if self._looked_at else ():
+            warnings += self._look(name, frames[name])
+        if self._next_ns is None:
+            self._next_ns = now_ns + CALL_EVERY_NS
+        if now_ns >= self._next_ns:
+            self._next_ns = now_ns + CALL_EVERY_NS
+            warnings += self._call(now_ns)
+        return warnings
+
+    def finish(self, now_ns: int) -> list[Warning]:
+        """What is left to report when the streams end."""
+        return list(self._call(now_ns)) if self._next_ns is not None else []
+
+    def _call(self, now_ns: int) -> Iterable[Warning]:
+        for kind, names in self._unknown.items():
+            new = [name for name, reported in names.items() if not reported]
+            names.update(dict.fromkeys(new, True))
+            yield from _named(now_ns, _UNKNOWN[kind], WarningKind.UNKNOWN_SENSORS, kind, new)
+        if not self._called:
+            self._called = True
+            for kind, all_names in ((_CAMERAS, self._cameras), (_PLATES, self._plates)):
+                missing = [name for name in all_names if name in self._unheard[kind]]
+                yield from _named(now_ns, WarningKind.NEVER_HEARD, WarningKind.SENSORS_NEVER_HEARD, kind, missing)
+        if self._cameras and now_ns >= self._turn_ns:
+            self._turn_ns = now_ns + TURN_EVERY_NS
+            self._turn = (self._turn + 1) % len(self._cameras)
+            self._looked_at.add(self._cameras[self._turn])
+
+    # ---- detections --------------------------------------------------------------------------------------------------
+
+    def _look(self, camera: str, frame: Frame) -> Iterable[Warning]:
+        """Look at a camera's frame; at the end of a verdict, what is wrong with its detections if that is new."""
+        detections = self._detections[camera]
+        detections.add(frame)
+        if detections.n_frames < FRAMES_PER_VERDICT:
+            return
+        self._looked_at.discard(camera)
+        fault, before = detections.verdict(), self.faults.pop(camera, None)
+        if fault is not None:
+            self.faults[camera] = fault
+            if fault != before:
+                yield Warning(frame.t_ns, fault, camera)
+
+
+def _named(t_ns: int, one: WarningKind, several: WarningKind, kind: str, names: Sequence[str]) -> Iterable[Warning]:
+    """A warning for each name, or one for all of them."""
+    if len(names) <= NAMED_MAX:
+        yield from (Warning(t_ns, one, name) for name in names)
+    else:
+        yield Warning(t_ns, several, kind, count=len(names), detail=", ".join(names[:NAMED_MAX]))
