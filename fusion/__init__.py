@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 # `import fusion` stays quick and a program that only reads store folders never loads the kernels. Type checkers read
 # the same list below; tests/test_public.py compares the two.
 _PUBLIC = {
-    "engine": "Engine Health",
+    "engine": "Engine",
     "errors": (
         "ConfigError EntryError FusionError IdempotencyConflict JournalError LedgerError OrderError RecordingError"
         " ShapeError SnapshotError TimeError"
@@ -25,6 +25,7 @@ _PUBLIC = {
     "files.results": "ResultsWriter",
     "goods.journal": "Account Journal Transfer",
     "goods.plates": "PlateState",
+    "goods.sensors": "Health",
     "observations": "Frame GateScan ItemSighting Observation ShelfReading",
     "people.geometry": "Rig Triangulation triangulate",
     "people.health": "CameraState",
@@ -47,7 +48,6 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list: the names of the table)
 
 if TYPE_CHECKING:
     from fusion.engine import Engine as Engine
-    from fusion.engine import Health as Health
     from fusion.errors import ConfigError as ConfigError
     from fusion.errors import EntryError as EntryError
     from fusion.errors import FusionError as FusionError
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from fusion.goods.journal import Journal as Journal
     from fusion.goods.journal import Transfer as Transfer
     from fusion.goods.plates import PlateState as PlateState
+    from fusion.goods.sensors import Health as Health
     from fusion.observations import Frame as Frame
     from fusion.observations import GateScan as GateScan
     from fusion.observations import ItemSighting as ItemSighting

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fusion.arrival.form import ObservationForm
@@ -14,12 +13,11 @@ from fusion.goods.attribution import Attributor
 from fusion.goods.billing import Billing
 from fusion.goods.journal import Journal
 from fusion.goods.planogram import Planogram
-from fusion.goods.plates import PlateState
 from fusion.goods.scales import ShelfMonitor
+from fusion.goods.sensors import Health
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.order import SET_SPAN_NS, ClocksSetBack, Reorder
 from fusion.people.arms import ArmHistory
-from fusion.people.health import CameraState
 from fusion.people.roll_call import RollCall
 from fusion.people.stills import Stills
 from fusion.people.tracker import Tracker
@@ -50,27 +48,6 @@ PAUSE_MAX_NS = 3_000_000_000
 TURN_NS = 10_000_000
 # Later than any data time.
 _ALWAYS_NS = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """State of a store's sensors at an instant.
-
-    Attributes:
-        t_ns: the instant, in data time.
-        cameras: state of every camera, in the order of the store.
-        plates: state of every plate, in the order of the store.
-        unheard: names of the cameras and plates that have not reported yet.
-        unknown: names that report and that the store does not have.
-        detections: what is wrong with a camera's detections, by camera.
-    """
-
-    t_ns: int
-    cameras: tuple[CameraState, ...]
-    plates: tuple[PlateState, ...]
-    unheard: frozenset[str] = frozenset()
-    unknown: tuple[str, ...] = ()
-    detections: Mapping[str, WarningKind] = field(default_factory=dict)
 
 
 class Engine:

@@ -13,7 +13,8 @@ from fusion.show.page import clean, packed
 from fusion.store.models import Store
 
 if TYPE_CHECKING:
-    from fusion.engine import Engine, Health
+    from fusion.engine import Engine
+    from fusion.goods.sensors import Health
     from fusion.people.health import CameraState
     from fusion.stopwatch import StepTimes
 
