@@ -358,7 +358,7 @@ class Engine:
         people = self._tracker.step(frames)
         self._history.append(people)
         results += self._tracker.warnings()
-        self._pass(self._visits.step(people), results)
+        self._pass(self._visits.step(people, self._tracker.vouched), results)
         results.append(people)
 
     def _pass(self, passed_gates: list[Passed], results: list[Result]) -> None:

@@ -62,6 +62,9 @@ HAND_OVER_CERTAINTY = 0.5
 class Membership(Protocol):
     """Whose visit a track belongs to; `fusion.people.visits.Visits` knows."""
 
+    def moved_goods(self, track_id: int, /) -> None:
+        """Note that a shelf event was most probably a track's."""
+
     def account_of(self, track_id: int, /) -> str | None:
         """Account of a track's visit."""
 
@@ -169,6 +172,9 @@ class Billing:
         self.recorder.record(event, belief, self._monitor, self._history)
         if not belief.candidates or belief.candidates[0].probability < belief.nothing:
             return []
+        person = belief.candidates[0].person
+        if person is not None:
+            self._members.moved_goods(person)
         best = self._candidate(belief.candidates[0])
         kind = Picked if best.quantity < 0 else PutBack
         quantity = abs(best.quantity)

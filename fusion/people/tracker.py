@@ -6,6 +6,7 @@ detections start new tracks, and tracks without evidence end. State is a struct 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -41,6 +42,11 @@ ANCHOR_S = 0.3
 LEARNING_S = 3.0
 # Steps of the search for a track's joints.
 STEPS = 2
+# A track that went this far from its place of birth walks, metres: coats and chairs do not.
+WALKED_M = 1.0
+# Share of the sets that find a track in which two cameras must do so, for cameras to agree on it: a sixth to a quarter
+# where another person's stray detections feed it, a half or more of people who are missed as often as found.
+AGREED_MIN = 0.4
 # Two tracks whose known joints lie on average this near follow one person.
 DUPLICATE_M = 0.15
 
@@ -174,7 +180,10 @@ class Tracker:
         return watching
 
     def _drop_duplicates(self) -> None:
-        """End tracks that follow the same person as another: the one that was seen in fewer sets, or is younger."""
+        """End tracks that follow the same person as another.
+
+        The one ends that is tentative, has not walked, was seen in fewer sets, or is younger.
+        """
         tracks, live = self.tracks, self.tracks.live
         n = len(live)
         if n < 2:
@@ -183,9 +192,13 @@ class Tracker:
         kernels.overlaps(tuple(tracks.states()), DUPLICATE_M, same)
         if not same.any():
             return
+        places_m = dict(zip(live.tolist(), self._workspace.places(live)[0].tolist()))
 
-        def seniority(row: int) -> tuple[int, int]:
-            return int(tracks.multi_view_sets[row]), -int(tracks.born_ns[row])
+        def seniority(row: int) -> tuple[bool, bool, int, int]:
+            # A person who stops beside a coat that was there before is no part of the coat.
+            walked = math.dist(tracks.born_m[row], places_m[row]) > WALKED_M
+            sets = int(tracks.multi_view_sets[row])
+            return bool(tracks.confirmed[row]), walked, sets, -int(tracks.born_ns[row])
 
         dropped = {b if seniority(live[a]) >= seniority(live[b]) else a for a, b in np.argwhere(same).tolist()}
         for index in dropped:
@@ -209,6 +222,18 @@ class Tracker:
         return People(t_ns, *arrays)
 
     # ---- for the engine ----------------------------------------------------------------------------------------------
+
+    def vouched(self, track_id: int) -> bool:
+        """Whether cameras agree on a reported track: two found it often enough, or no two see its place."""
+        tracks = self.tracks
+        rows = tracks.live[tracks.track_id[tracks.live] == track_id]
+        if not len(rows):
+            return False
+        together, alone = int(tracks.multi_view_sets[rows[0]]), int(tracks.single_view_sets[rows[0]])
+        if together >= AGREED_MIN * (together + alone):
+            return True
+        places_m, _ = self._workspace.places(rows)
+        return bool(self._existence.seeing(places_m, self._watching(self._t_ns or 0)).sum() < 2)
 
     def ended(self) -> list[int]:
         """Track ids that will never come again, since the last call; the newest of them where calls are far apart."""

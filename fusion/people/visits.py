@@ -183,6 +183,11 @@ class Visits:
         """Whether a person came in with a staff credential."""
         return track_id in self._visits and self._visits[track_id] is None
 
+    def moved_goods(self, track_id: int) -> None:
+        """Note that a shelf event was most probably a track's: whatever else speaks against it, it has hands."""
+        if track_id in self._walkers:
+            self._walkers[track_id].moved_goods = True
+
     @property
     def scans_waiting(self) -> int:
         """Number of scans that no person has come in with yet."""
@@ -240,8 +245,11 @@ class Visits:
             self._scans.add(scan, gate, self._lines.centre_m(gate), self._walkers)
         return []
 
-    def step(self, people: People) -> list[Passed]:
-        """Follow everybody to a new instant. Returns who came in and who went out."""
+    def step(self, people: People, vouched: Callable[[int], bool] = lambda track_id: True) -> list[Passed]:
+        """Follow everybody to a new instant. Returns who came in and who went out.
+
+        vouched: whether cameras agree on a track; asked of people inside who were not seen coming in.
+        """
         now_ns = people.t_ns
         self._doubt_blind_span(now_ns)
         self._seen_ns = now_ns
@@ -270,7 +278,7 @@ class Visits:
                 if walker.passages:
                     walker.passages.clear()
             if confirmed[row] and walker.is_outside:
-                results += self._found_inside(walker, now_ns, position)
+                results += self._found_inside(walker, now_ns, position, vouched)
         results += self._vanished(set(tracks), now_ns)
         results += self._resolve_waiting(now_ns)
         results += self._expire(now_ns)
@@ -440,7 +448,9 @@ class Visits:
 
     # ---- people who were not seen coming in --------------------------------------------------------------------------
 
-    def _found_inside(self, walker: Walker, now_ns: int, position: GatePosition | None) -> Iterator[Passed]:
+    def _found_inside(
+        self, walker: Walker, now_ns: int, position: GatePosition | None, vouched: Callable[[int], bool]
+    ) -> Iterator[Passed]:
         """A confirmed person who counts as outside; position is set where they are within reach of a gate."""
         known = walker.track_id in self._visits
         if position is not None and walker.entries is not None and not known:
@@ -450,31 +460,34 @@ class Visits:
         if known or walker.visit is not None:
             yield from self._came_back(walker, now_ns)
         else:
-            yield from self._appeared(walker, now_ns)
+            yield from self._appeared(walker, now_ns, vouched)
 
-    def _appeared(self, walker: Walker, now_ns: int) -> Iterator[Passed]:
+    def _appeared(self, walker: Walker, now_ns: int, vouched: Callable[[int], bool]) -> Iterator[Passed]:
         """A person inside who was seen at no gate: they came in unseen, or were lost under another track."""
         if not self._store.gate or not inside_polygon(self._store.floor, *walker.last_m):
             return
+        lives = walker.check_life() or len(self._scans) > 0
         first, last = self._lines.position(walker.first_m), self._lines.position(walker.last_m)
         walker.entries = entries = self._lines.entries_behind(first)
         if last.in_reach:
             # Still at a gate: first seen just behind an entry's line, or they will cross one.
             gate = next((g for g in entries if last.distance_m[g] > LINE_MARGIN_M), None)
-            if gate is not None:
+            if gate is not None and lives:
                 yield from self._cross_in(walker, walker.first_ns, gate)
             return
         all_entries = [g for g in range(len(self._lines)) if self._lines.inward[g]]
         if all_entries and (entries or not inside_polygon(self._store.floor, *walker.first_m)):
             # Seen outside and now inside: the crossing itself was not seen.
-            gate = min(entries or all_entries, key=lambda g: abs(first.distance_m[g]))
-            yield from self._cross_in(walker, now_ns, gate)
+            if lives:
+                gate = min(entries or all_entries, key=lambda g: abs(first.distance_m[g]))
+                yield from self._cross_in(walker, now_ns, gate)
             return
         own = self._scans.owned(walker, self._lines)
         if own is not None:
             yield from self._enter(walker, now_ns, own.gate, own)
             return
-        if now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9:
+        young = now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9
+        if not walker.moved_goods and (young or not vouched(walker.track_id)):
             return
         reachable = self._lost_within_reach(walker)
         claim = self._claim(walker, reachable, now_ns)
@@ -483,6 +496,8 @@ class Visits:
             return
         if len(reachable) == 1:
             yield self._found_again(walker, *reachable[0], now_ns)
+            return
+        if not walker.check_life():
             return
         for visit, _ in reachable:
             visit.doubts.append(Reason(ReasonKind.LOST_AMONG_OTHERS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,10 @@ from fusion.people.gate_lines import Passage, Place
 
 if TYPE_CHECKING:
     from fusion.people.visits import Visit
+
+
+# A track that went this far from where it was first seen follows no thing: coats and chairs stay where they are.
+WALKED_M = 1.0
 
 
 class Entry(NamedTuple):
@@ -38,6 +43,8 @@ class Walker:
         visit: that the person belongs to; None for staff, and before they came in.
         waiting: the entry that they crossed without a scan of their own.
         entries: entries where they were first seen just inside the line; None until needed.
+        walked: whether a person without a visit went WALKED_M from where they were first seen.
+        moved_goods: whether a shelf event was most probably theirs.
     """
 
     track_id: int
@@ -51,6 +58,13 @@ class Walker:
     visit: Visit | None = None
     waiting: Entry | None = None
     entries: list[int] | None = None
+    walked: bool = False
+    moved_goods: bool = False
+
+    def check_life(self) -> bool:
+        """Whether the track has done what coats and chairs do not: walked, or moved goods."""
+        self.walked = self.walked or math.dist(self.first_m, self.last_m) > WALKED_M
+        return self.walked or self.moved_goods
 
     @property
     def last_seen(self) -> LastSeen:

@@ -39,6 +39,9 @@ class Members:
     def visit_of(self, track_id: int) -> str | None:
         return self.visits[track_id].id if track_id in self.visits else None
 
+    def moved_goods(self, track_id: int) -> None:
+        pass
+
     def is_staff(self, track_id: int) -> bool:
         return track_id in self.staff
 

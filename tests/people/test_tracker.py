@@ -107,6 +107,23 @@ def test_one_camera_is_enough_to_place_a_person():
     assert error < 3 * last.position_sd_m[0] and last.position_sd_m[0] > 0.05
 
 
+def test_a_person_who_stops_at_a_coat_stays_who_they_are():
+    """The coat, which two cameras take for a person, has been there for longer than the person is in the room."""
+    def coat(t_s: float) -> tuple[float, float, float]:
+        return 0.6, 0.1, 0.5
+
+    def person(t_s: float) -> tuple[float, float, float]:
+        return 0.6 - max(9.0 - t_s, 0.0), 0.1, 0.0
+
+    hidden = lambda camera, who, t_s: camera > 1 if who == 0 else t_s < 6.0 or (t_s > 8.5 and camera <= 1)  # noqa: E731
+    tracker = Tracker.of_store(store())
+    people = Room(tracker, "coco17", [coat, person], hidden=hidden).run(300)
+    walked_in = next(each for each in people if len(each.track_id) and (each.position_m[:, 0] < -0.5).any())
+    (name,) = walked_in.track_id[walked_in.position_m[:, 0] < -0.5].tolist()
+    assert all(name in each.track_id.tolist() for each in people[120:])
+    assert tracker.vouched(name) and not tracker.vouched(name + 1000)
+
+
 def test_a_detection_in_two_of_five_cameras_is_a_ghost():
     tracker = Tracker.of_store(store())
     reported = Room(tracker, "coco17", [lambda t: (0.5, 0.5, 0.0)], hidden=lambda camera, person, t: camera > 1).run(40)
