@@ -125,6 +125,7 @@ class WarningKind(StrEnum):
     PLATE_RECOVERED = "plate recovered"  # plate
     PLATE_UNIT = "plate unit"  # plate, or a number of plates: not in grams (count, detail: names)
     PLATE_RATE = "plate rate"  # plate, or a number of plates (rate_hz, count, detail: names)
+    PLATE_FACTOR = "plate factor"  # plate, or "all plates" (factor)
     PLATE_FIT_AGAIN = "plate fit again"  # plate
     CAMERA_OUTAGE = "camera outage"  # camera (seconds)
     CAMERA_BACK = "camera back"  # camera
@@ -482,6 +483,7 @@ class Warning:
         usual_share: part of the people that the other cameras miss.
         limit_g: the standard deviation above which a plate counts as noisy.
         rate_hz: samples a second that come.
+        factor: what a plate reads, as a multiple of what lies on it.
         gate: where a person came in.
         credential: type of a credential that was refused.
         detail: what another program reported, verbatim.
@@ -498,6 +500,7 @@ class Warning:
     usual_share: float | None = None
     limit_g: float | None = None
     rate_hz: float | None = None
+    factor: float | None = None
     gate: str | None = None
     credential: str | None = None
     detail: str | None = None

@@ -90,6 +90,8 @@ _WARNINGS = {
         "readings tremble less than those of any scale in grams, so their unit is another, perhaps the kilogram",
     WarningKind.PLATE_RATE:
         "{rate_hz:.1f} samples a second come, which is not the store's weight_rate_hz, so loads cannot be dated",
+    WarningKind.PLATE_FACTOR:
+        "loads read {factor:.3g} times what goods weigh: check the unit, the gain, the polarity and the load cells",
     WarningKind.PLATE_FIT_AGAIN: "readings are plausible again",
     WarningKind.CAMERA_OUTAGE: "no frames for {seconds:g} s while other cameras deliver",
     WarningKind.CAMERA_BACK: "frames again",

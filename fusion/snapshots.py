@@ -56,7 +56,8 @@ _MODULES = (
     "people.stills",
     "people.tracker", "people.tracks", "people.visits", "people.walkers", "people.workspace",
     "goods.attribution", "goods.beliefs", "goods.billing", "goods.candidates", "goods.counts", "goods.decided",
-    "goods.evidence", "goods.fitness", "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.loads",
+    "goods.evidence", "goods.factors", "goods.fitness",
+    "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.loads",
     "goods.planogram", "goods.plates", "goods.scales", "goods.sightings", "goods.undoing", "goods.unexplained",
     "goods.unobserved",
 )  # fmt: skip

@@ -19,7 +19,8 @@ from fusion.simulation import demo_store
 VALUES: dict[str, Any] = {
     "plate": "p1", "gtin": "96385074", "quantity": 2, "delta_g": -412.0, "probability": 0.61, "gate": "door",
     "zone": "pay", "source": "antenna", "sighting": "read", "seconds": 1.5, "detail": "because", "count": 3, "total": 7,
-    "off_m": 0.12, "share": 0.4, "usual_share": 0.1, "limit_g": 30.0, "rate_hz": 10.0, "credential": "qr",
+    "off_m": 0.12, "share": 0.4, "usual_share": 0.1, "limit_g": 30.0, "rate_hz": 10.0, "factor": 0.5,
+    "credential": "qr",
 }  # fmt: skip
 
 

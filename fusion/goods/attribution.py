@@ -158,6 +158,8 @@ class Attributor:
         self._n_events += 1
         self._decided.forget_recent(event.contact_ns, LEAN_UNDONE_S)
         actors = self._hands.actors(event, history)
+        if self._staff.isdisjoint(actors.near):  # Staff may bring and move anything, as if a plate were reversed.
+            self.planogram.factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2)
         held = None if event.total_g < 0 else self._held_near(actors)
         proposal = self._candidates.propose(event, actors, history, held, self._carts.of)
         tied = self._tied(opened, proposal.table)

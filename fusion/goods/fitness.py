@@ -112,10 +112,12 @@ class PlateFitness:
 
     Attributes:
         unfit: why, by plate (an index into store.plates), of those whose readings are no weights.
+        noise_g: (n_plates,) of calm messages in the last stretch; NaN where they do not show it.
     """
 
     def __init__(self, store: Store) -> None:
         self.unfit: dict[int, Unfit] = {}
+        self.noise_g: NDArray[np.float64] = np.full(len(store.plates), np.nan)
         self._names = [plate.plate for plate in store.plates]
         self._index = {name: i for i, name in enumerate(self._names)}
         self._fit_stretches: dict[int, int] = {}  # In a row, by unfit plate.
@@ -133,12 +135,12 @@ class PlateFitness:
         """Continue with a store of the same layout; see `Engine.adopt`."""
         self._derive(store)
 
-    def feed(self, readings: Sequence[ShelfReading], now_ns: int) -> None:
-        """Take messages, in time order; at the end of a stretch, judge all plates."""
+    def feed(self, readings: Sequence[ShelfReading], now_ns: int) -> bool:
+        """Take messages, in time order; True at the end of a stretch, when all plates have been judged."""
         if self._began_ns is None:
             self._began_ns = now_ns
         if now_ns < self._began_ns:
-            return
+            return False
         if now_ns - self._began_ns < STRETCH_S * 1e9:
             index = self._index
             used = [reading for reading in readings if reading.plate in index and len(reading.samples)]
@@ -148,12 +150,13 @@ class PlateFitness:
                 plate = np.array([index[reading.plate] for reading in used])
                 t_ns = np.array([reading.t_ns for reading in used], np.int64)
                 self._messages.append(Messages(plate, t_ns, n_samples, message_noise_g(grams, n_samples)))
-            return
+            return False
         if self._messages:
             self._judge(now_ns)
         self._messages = []
         # A plate that looks wrong is looked at again at once.
         self._began_ns = now_ns if self._off_rate - self.unfit.keys() else now_ns + int((EVERY_S - STRETCH_S) * 1e9)
+        return True
 
     def warnings(self) -> list[StoreWarning]:
         """Plates that have become unfit, or fit again, since the last call."""
@@ -168,6 +171,10 @@ class PlateFitness:
         moving = noise_g > 0.0
         n_moving = np.bincount(plate[moving], minlength=n_plates)
         n_calm = np.bincount(plate[moving & (noise_g < self._calm_g[plate])], minlength=n_plates)
+        self.noise_g = np.full(n_plates, np.nan)
+        calm = np.cumsum(n_moving) - n_moving + n_moving // 4
+        shown_at = n_moving >= CALM_MESSAGES_MIN
+        self.noise_g[shown_at] = noise_g[moving][np.lexsort((noise_g[moving], plate[moving]))][calm[shown_at]]
         rates_hz = sample_rates_hz(messages, n_plates)
         before, off_hz = self._off_rate, np.abs(rates_hz / self._rate_hz - 1.0) > RATE_OFF_MAX
         self._off_rate = frozenset(np.flatnonzero(off_hz).tolist())
@@ -176,7 +183,7 @@ class PlateFitness:
             **dict.fromkeys(sorted(self._off_rate & before), Unfit.RATE),
             **dict.fromkeys(np.flatnonzero(in_other_unit).tolist(), Unfit.UNIT),
         }
-        shown = {Unfit.RATE: ~np.isnan(rates_hz), Unfit.UNIT: n_moving >= CALM_MESSAGES_MIN}
+        shown = {Unfit.RATE: ~np.isnan(rates_hz), Unfit.UNIT: shown_at}
         for plate_found in [at for at, why in self.unfit.items() if at not in found and shown[why][at]]:
             self._fit_stretches[plate_found] += 1
             if self._fit_stretches[plate_found] >= FIT_STRETCHES:

@@ -116,6 +116,7 @@ class HeldLoads:
         heaviest_g = max(abs(change.delta_g) for change in part)
         for change in partition.nothing:
             self._hold_small(change, heaviest_g)
+            self._finder.weigh_small(change, heaviest_g)
         return events
 
     def outlived(self, now_ns: int, pending: Collection[int]) -> list[ShelfEvent]:

@@ -290,6 +290,12 @@ class LoadFinder:
             log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
         return float(log_identity) + log_split + log_time
 
+    def weigh_small(self, change: PlateChange, heaviest_g: float) -> None:
+        """Weigh a change that is no load against the hypotheses that its plate reads too little."""
+        log_creep = log_nothing(change, heaviest_g)
+        factors = self._planogram.factors
+        factors.observe_small(self._planogram, change.plate, change.delta_g, change.var_g2, log_creep)
+
     # ---- what a load may be ------------------------------------------------------------------------------------------
 
     def is_planned(self, event: ShelfEvent) -> bool:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.goods.factors import ScaleFactors
 from fusion.store.models import Store
 
 # The gain of a plate differs from 1 by 3 % on real shelves (measured: +4.0 % and -3.2 % on the two picks of a real
@@ -142,6 +143,7 @@ class Planogram:
         away: (n_products,) float64 expected pieces that were taken and not put back.
         gain, gain_var: (n_plates,) float64 grams that a plate reports per gram of load, and the variance of that
             estimate.
+        factors: whether plates read a wrong multiple of what lies on them.
         lightest_g: weight of the lightest piece; 0 where the store has no products.
     """
 
@@ -151,6 +153,7 @@ class Planogram:
         self.away: NDArray[np.float64] = np.zeros(len(store.products))
         self.gain: NDArray[np.float64] = np.ones(len(store.plates))
         self.gain_var: NDArray[np.float64] = np.full(len(store.plates), GAIN_VAR)
+        self.factors = ScaleFactors(len(store.plates))
 
     def _derive(self, store: Store) -> None:
         self.rows = Rows(store)

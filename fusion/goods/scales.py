@@ -20,6 +20,7 @@ from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange, Plates, PlateState
 from fusion.observations import ShelfReading
 from fusion.results import Warning as StoreWarning
+from fusion.results import WarningKind
 from fusion.store.models import Store
 
 # How long the changes of some plates wait for neighbours that still shake.
@@ -38,6 +39,7 @@ class ShelfMonitor:
 
     def __init__(self, store: Store, planogram: Planogram) -> None:
         self.planogram = planogram
+        self._names = [plate.plate for plate in store.plates]
         self._plates = Plates(store)
         self._fitness = PlateFitness(store)
         self._finder = LoadFinder(planogram)
@@ -71,7 +73,8 @@ class ShelfMonitor:
                 self._ignored["shelf changes: table full"] += len(changes) - room
             self._pending += changes[:room]
         self._plates.check(now_ns)
-        self._fitness.feed(readings, now_ns)
+        if self._fitness.feed(readings, now_ns):
+            self.planogram.factors.set_noise(self._fitness.noise_g)
         return self._ready(now_ns) if self._pending or len(self._held) else []
 
     def finish(self) -> list[ShelfEvent]:
@@ -80,7 +83,14 @@ class ShelfMonitor:
 
     def warnings(self) -> list[StoreWarning]:
         """Faults of plates found since the last call, and recoveries."""
-        return self._plates.warnings() + self._fitness.warnings()
+        factors = [
+            StoreWarning(
+                self._now_ns, WarningKind.PLATE_FACTOR, self._names[fault.plate] if fault.plate >= 0 else "all plates",
+                factor=fault.factor,
+            )
+            for fault in self.planogram.factors.faults(self._fitness.unfit)
+        ]  # fmt: skip
+        return self._plates.warnings() + self._fitness.warnings() + factors
 
     @property
     def ignored(self) -> Counter[str]:
@@ -94,12 +104,12 @@ class ShelfMonitor:
 
     @property
     def unfit(self) -> Collection[int]:
-        """Plates (indices into store.plates) whose readings cannot be weights, in another unit or at another rate."""
-        return self._fitness.unfit.keys()
+        """Plates (indices into store.plates) whose readings cannot be weights: in another unit, at another rate."""
+        return self._fitness.unfit.keys() | self.planogram.factors.suspect
 
     def alive_since(self, t_ns: int) -> bool:
         """Whether any plate has reported weights since an instant; also True in a store without plates."""
-        return not self.planogram.rows.members or self._plates.heard_since(t_ns, self._fitness.unfit.keys())
+        return not self.planogram.rows.members or self._plates.heard_since(t_ns, self.unfit)
 
     def report(self) -> tuple[PlateState, ...]:
         """The state of every plate, in the order of the store."""

@@ -1,0 +1,178 @@
+"""Whether a plate's loads are a wrong multiple of what goods weigh: ounces for grams, a half, reversed cells.
+
+Every load weighs the hypotheses that the plate, or all plates, read f times the true weight. With s(x) the density of a
+load of x grams among the goods there, the log odds of f against 1 grow by log s(x / f) - log |f| - log s(x), and by the
+noise: a scale in ounces trembles 28 times less than a scale in grams. The tests are sequential (Wald, 1945).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fusion.goods.planogram import Planogram
+
+# Readings per gram: kilogram, pound, ounce, half of the cells unplugged or a wrong gain, twice, reversed polarity.
+FACTORS = (1.0 / 1000.0, 1.0 / 453.59237, 1.0 / 28.349523, 0.5, 2.0, -1.0)
+# Prior log odds of each, of one plate and of a whole store.
+LOG_PRIOR = math.log(1e-3)
+# No single load decides, and no number of good loads excludes a later fault.
+LOG_LOAD_MAX, LOG_ODDS_MIN = 8.0, -14.0
+# What one plate can add to the store's: too little to suspect all plates for the fault of one.
+LOG_GIVEN_MAX = 4.0
+# Plates from this probability on are no witnesses; from PROVED on, they are reported.
+SUSPECT, PROVED = 0.1, 0.5
+# Noise of scales, log-normal: 0.35 g (294 plates of a real shop: half between 0.2 and 0.6 g), others by a factor of
+# three, and plates of one store by a factor of two. Student's t of this many degrees of freedom, for the odd scale.
+USUAL_NOISE_G, LOG_NOISE_SD, LOG_NOISE_SD_STORE, NOISE_DF = 0.35, 1.1, 0.8, 8.0
+# Shares of loads that are taken and put back, and of put-backs at the right place and anywhere else.
+TAKEN, RIGHT_PLACE, ELSEWHERE = 0.85, 0.3, 0.02
+# A put-back of what is not known to be in any cart, and a load of no goods, as a density per gram.
+NOT_AWAY, UNKNOWN_PER_G = 1e-3, 1e-7
+# Share of the small changes of a plate in a larger unit that are goods; the others creep.
+SMALL_GOODS = 0.3
+# A plate that bears this share of a load is judged by it.
+MAIN_SHARE = 0.9
+
+
+class Fault(NamedTuple):
+    """A plate (an index into store.plates; -1: all plates) that reads `factor` times the true weight."""
+
+    plate: int
+    factor: float
+
+
+class ScaleFactors:
+    """Log odds of every factor, for every plate and for the whole store.
+
+    Attributes:
+        suspect: plates whose loads are no evidence at present.
+    """
+
+    def __init__(self, n_plates: int) -> None:
+        self.suspect: frozenset[int] = frozenset()
+        # From loads; the last row is the whole store's.
+        self._of_loads = np.zeros((n_plates + 1, len(FACTORS)))
+        self._of_noise = np.zeros((n_plates + 1, len(FACTORS)))
+        # What each plate has added to the store's, since a single plate is no proof for all.
+        self._given = np.zeros((n_plates, len(FACTORS)))
+        self._reported: set[Fault] = set()
+
+    def set_noise(self, noise_g: NDArray[np.float64]) -> None:
+        """Take the plates' noise (n_plates,) as it was measured last; NaN where it was not."""
+        log_noise, log_unit = np.log(noise_g), np.log(np.abs(FACTORS))
+        known = np.isfinite(log_noise)
+        if not known.any():
+            return
+        usual = float(np.median(log_noise[known]))
+        of_store = _log_t((usual - math.log(USUAL_NOISE_G)) / LOG_NOISE_SD)
+        self._of_noise[-1] = _log_t((usual - log_unit - math.log(USUAL_NOISE_G)) / LOG_NOISE_SD) - of_store
+        far = (log_noise[known, None] - usual) / LOG_NOISE_SD_STORE
+        shifted = far - log_unit / LOG_NOISE_SD_STORE
+        self._of_noise[:-1][known] = np.minimum(_log_t(shifted) - _log_t(far), LOG_LOAD_MAX)
+        self._judge()
+
+    def observe(
+        self, planogram: Planogram, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float
+    ) -> None:
+        """Take a load: plates (n,), delta_g (n,) grams on each, and the variance of their sum."""
+        size = np.abs(delta_g)
+        main = int(plates[np.argmax(size)])
+        alone = bool(size.max() > MAIN_SHARE * size.sum())
+        honest = _log_density(planogram, plates, delta_g, noise_g2)
+        log_odds = np.maximum(self._log_odds(main), self._log_odds(-1))
+        for at, factor in enumerate(FACTORS):
+            # A factor that is excluded need not be weighed against a load that is explained.
+            if honest > 0.5 * math.log(UNKNOWN_PER_G) and log_odds[at] < LOG_ODDS_MIN + 1.0:
+                continue
+            turned = _log_density(planogram, plates, delta_g / factor, noise_g2 / factor**2) - math.log(abs(factor))
+            self._add(main, at, turned - honest, alone)
+        self._judge()
+
+    def observe_small(self, planogram: Planogram, plate: int, delta_g: float, var_g2: float, log_creep: float) -> None:
+        """Take a change that is too small for a load; log_creep: its log density as creep."""
+        plates, delta = np.array([plate]), np.array([delta_g])
+        log_odds = np.maximum(self._log_odds(plate), self._log_odds(-1))
+        changed = False
+        for at, factor in enumerate(FACTORS):
+            load_g = abs(delta_g / factor)
+            if abs(factor) >= 1.0 or load_g < 0.9 * planogram.lightest_g or log_odds[at] < LOG_ODDS_MIN + 1.0:
+                continue
+            goods = _log_density(planogram, plates, delta / factor, var_g2 / factor**2) - math.log(abs(factor))
+            mixed = np.logaddexp(math.log(SMALL_GOODS) + goods, math.log(1.0 - SMALL_GOODS) + log_creep)
+            self._add(plate, at, float(mixed) - log_creep, True)
+            changed = True
+        if changed:
+            self._judge()
+
+    def faults(self, unfit: Collection[int] = ()) -> list[Fault]:
+        """Plates, or all of them, that have been proved to read a wrong multiple since the last call.
+
+        unfit: plates that were reported for another cause.
+        """
+        found = []
+        suspect = sorted(self.suspect.difference(unfit))
+        for plate in (-1, *suspect) if suspect else ():
+            log_odds = self._log_odds(plate)
+            at = int(np.argmax(log_odds))
+            fault = Fault(plate, FACTORS[at])
+            if _probability(float(log_odds[at])) < PROVED:
+                continue
+            if fault not in self._reported:
+                self._reported.add(fault)
+                found.append(fault)
+            if plate < 0:
+                break
+        return found
+
+    def _log_odds(self, plate: int) -> NDArray[np.float64]:
+        """(n_factors,) of a plate; -1: of the whole store."""
+        log_odds: NDArray[np.float64] = LOG_PRIOR + self._of_noise[plate] + self._of_loads[plate]
+        return log_odds
+
+    def _add(self, plate: int, at: int, log_ratio: float, alone: bool) -> None:
+        """Add a load's evidence to the store's and, where the load was on one plate alone, to the plate's."""
+        log_ratio = min(max(log_ratio, -LOG_LOAD_MAX), LOG_LOAD_MAX)
+        given = min(max(self._given[plate, at] + log_ratio, 0.0), LOG_GIVEN_MAX)
+        for_store = min(log_ratio, given - self._given[plate, at]) if log_ratio > 0.0 else log_ratio
+        self._given[plate, at] = given
+        for row, ratio in ((plate, log_ratio if alone else 0.0), (-1, for_store)):
+            least = LOG_ODDS_MIN - LOG_PRIOR - self._of_noise[row, at]
+            self._of_loads[row, at] = max(self._of_loads[row, at] + ratio, least)
+
+    def _judge(self) -> None:
+        log_odds = LOG_PRIOR + self._of_noise + self._of_loads
+        likely = log_odds.max(axis=1) > math.log(SUSPECT / (1.0 - SUSPECT))
+        n_plates = len(likely) - 1
+        self.suspect = frozenset(range(n_plates) if likely[-1] else np.flatnonzero(likely[:-1]).tolist())
+
+
+def _probability(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(log_odds, -700.0)))
+
+
+def _log_t(far: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Log density of Student's t with NOISE_DF degrees of freedom, up to a constant."""
+    return np.asarray(-0.5 * (NOISE_DF + 1.0) * np.log1p(np.square(far) / NOISE_DF))
+
+
+def _log_density(
+    planogram: Planogram, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float
+) -> float:
+    """Log density, per gram, of a load at this place."""
+    if delta_g.sum() < 0.0:
+        found = planogram.identify(plates, delta_g, noise_g2)
+        log_way = math.log(TAKEN)
+    else:
+        place = np.minimum(np.exp(planogram.log_place(plates, delta_g)), 1.0)
+        known = np.where(planogram.away > 0.5, 1.0, NOT_AWAY)
+        log_prior = np.log((RIGHT_PLACE * place + ELSEWHERE) * known)
+        found = planogram.identify(plates, delta_g, noise_g2, log_prior=log_prior)
+        log_way = math.log(1.0 - TAKEN)
+    goods = float(np.logaddexp.reduce(found.log_posterior)) if len(found.product) else -math.inf
+    return float(np.logaddexp(log_way + goods, math.log(UNKNOWN_PER_G)))

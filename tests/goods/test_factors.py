@@ -1,0 +1,86 @@
+"""Plates that read a wrong multiple of what lies on them: ounces, half of the cells, reversed polarity."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from goods.shop import STORE, at_shelf, event, plate_hand
+from numpy.testing import assert_allclose
+
+from fusion.goods.attribution import Attributor
+from fusion.goods.factors import FACTORS, Fault, ScaleFactors
+from fusion.goods.planogram import Planogram
+
+WEIGHTS_G = [product.weight_g for product in STORE.products]
+
+
+def loaded(planogram: Planogram, plate: int, grams: float, noise_g: float = 0.3) -> None:
+    planogram.factors.observe(planogram, np.array([plate]), np.array([grams]), noise_g**2)
+
+
+@pytest.mark.parametrize("factor", [1 / 28.349523, 0.5, 2.0, -1.0])
+def test_a_wrong_multiple_is_found_by_a_few_loads(factor: float) -> None:
+    planogram = Planogram(STORE)
+    for plate in range(8):
+        planogram.factors.set_noise(np.where(np.arange(8) == 3, 0.4 * abs(factor), 0.4))
+        loaded(planogram, plate, -WEIGHTS_G[plate])
+    for _ in range(8):
+        loaded(planogram, 3, -WEIGHTS_G[3] * factor, 0.3 * abs(factor))
+    found = planogram.factors.faults()
+    assert [fault.plate for fault in found] == [3]
+    assert_allclose(found[0].factor, factor)
+    assert planogram.factors.suspect == {3}
+    assert planogram.factors.faults() == []
+
+
+@pytest.mark.parametrize("factor", [1 / 28.349523, 0.5, -1.0])
+def test_a_whole_store_of_a_wrong_multiple_is_one_fault(factor: float) -> None:
+    planogram = Planogram(STORE)
+    planogram.factors.set_noise(np.full(8, 0.4 * abs(factor)))
+    for plate in range(3):
+        loaded(planogram, plate, -WEIGHTS_G[plate] * factor, 0.3 * abs(factor))
+    assert planogram.factors.faults() == [Fault(-1, factor)]
+    assert planogram.factors.suspect == set(range(8))
+
+
+def test_goods_that_weigh_right_raise_no_suspicion() -> None:
+    """Takes of one and two pieces, put-backs of what was taken, an odd load, restocking by staff."""
+    planogram = Planogram(STORE)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        plate = int(rng.integers(8))
+        pieces = 2 if rng.random() < 0.15 else 1
+        if planogram.away[plate] > pieces and rng.random() < 0.3:
+            pieces = -pieces
+        planogram.move(plate, plate, -pieces)
+        loaded(planogram, plate, -pieces * WEIGHTS_G[plate] * (1.0 + 0.02 * rng.normal()))
+        assert planogram.factors.suspect == frozenset()
+    attributor = Attributor(STORE, planogram)
+    attributor.set_staff(7)
+    for second in range(6):
+        attributor.observe(event(5.0 + 4.0 * second, {3: WEIGHTS_G[3]}), at_shelf({7: plate_hand(3)}))
+    loaded(planogram, 5, -5133.0)
+    assert planogram.factors.suspect == frozenset() and planogram.factors.faults() == []
+
+
+def test_one_good_load_clears_a_quiet_plate() -> None:
+    planogram = Planogram(STORE)
+    planogram.factors.set_noise(np.where(np.arange(8) == 2, 0.012, 0.4))
+    assert planogram.factors.suspect == {2}
+    loaded(planogram, 2, -WEIGHTS_G[2])
+    assert planogram.factors.suspect == frozenset()
+
+
+def test_small_changes_that_fit_a_larger_unit_count() -> None:
+    """In ounces, a piece of 245 g is a change of 8.6: too small for a load, and too far for creep."""
+    factors, planogram = ScaleFactors(8), Planogram(STORE)
+    before = factors._of_loads.copy()
+    for _ in range(3):
+        factors.observe_small(planogram, 3, -245.0 / 28.349523, 0.01, -6.0)
+    gained = (factors._of_loads - before)[3]
+    assert gained.argmax() == FACTORS.index(1 / 28.349523) and gained.max() > 6.0
+    assert factors.suspect == {3}
+    rng = np.random.default_rng(0)
+    for _ in range(30):  # Creep, of any size.
+        factors.observe_small(planogram, 5, float(rng.choice([-1, 1]) * rng.uniform(3.0, 9.0)), 0.5, -3.0)
+    assert factors.suspect == {3}
