@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from fusion.commands.parser import Command, add_path
+
+if TYPE_CHECKING:
+    from fusion.setup.examination import Line
 
 
 def _declare_init(parser: argparse.ArgumentParser) -> None:
@@ -100,13 +105,54 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _declare_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="everything that was examined, as JSON")
+    add_path(parser, "--live", metavar="STORE", help="examine a running store's sensors instead, or a recording's")
+    parser.add_argument("--mqtt", metavar="BROKER", help="where the store of --live publishes, as for `fusion run`")
+    add_path(parser, "--mqtt-password-file", help="holds the password ($FUSION_MQTT_PASSWORD)")
+    add_path(parser, "--mqtt-ca", help="certificate authorities to trust (the system's)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to watch (60)")
+
+
+def _sensor_lines(arguments: argparse.Namespace) -> Iterator[Line]:
+    """A line for every sensor, after having watched them."""
+    import os
+    from collections import Counter
+    from pathlib import Path
+
+    from fusion.errors import ConfigError
+    from fusion.files.recordings import Recording
+    from fusion.live.connection import Broker
+    from fusion.live.watch import Watch
+    from fusion.setup.sensor_fitness import SensorFitness
+    from fusion.store.models import Store
+
+    if not 0.0 < arguments.seconds < 1e6:
+        raise ConfigError(f"--seconds {arguments.seconds:g} is no time to watch; pass 60")
+    refused: Counter[str] = Counter()
+    if arguments.mqtt:
+        password = os.environ.get("FUSION_MQTT_PASSWORD")
+        if arguments.mqtt_password_file:
+            password = Path(arguments.mqtt_password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        store = Store.load(arguments.live)
+        watch = Watch(Broker.of(arguments.mqtt, password, arguments.mqtt_ca), store, arguments.seconds)
+        fitness, refused = SensorFitness(store), watch.refused
+        for observation in watch:
+            fitness.add(observation)
+    else:
+        recording = Recording(arguments.live)
+        fitness, first_ns = SensorFitness(recording.store), None
+        for observation in recording.observations():
+            first_ns = observation.t_ns if first_ns is None else first_ns
+            if observation.t_ns - first_ns > arguments.seconds * 1e9:
+                break
+            fitness.add(observation)
+    yield from fitness.lines(refused)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from fusion.setup.doctor import examine, line_text, lines_json
 
     lines = []
-    for line in examine():
+    for line in _sensor_lines(arguments) if arguments.live else examine():
         lines.append(line)
         if not arguments.json:
             print(line_text(line), flush=True)
@@ -144,8 +190,8 @@ CHECK = Command(
 )
 DOCTOR = Command(
     "doctor",
-    "Find out whether this machine and this installation are fit to run the engine.",
-    ("", "--json"),
+    "Find out whether this machine and this installation are fit to run the engine, or a running store's sensors.",
+    ("--json", "--live STORE --mqtt localhost:1883"),
     {0: "fit, perhaps with warnings", 1: "a fault; the output says what to do"},
     _declare_doctor,
     _doctor,
