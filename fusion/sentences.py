@@ -171,7 +171,8 @@ def sentence(reported: Reason | Warning, store: Store | None = None) -> str:
     if reported.kind is WarningKind.NO_CREDENTIAL:
         where = f"at '{fields['gate']}'" if reported.gate else "inside the store, not seen coming in"
         return f"a person without credential {where}"
-    others = f" and {reported.count - 1} more" if (reported.count or 1) > 1 else ""
+    n_others = (reported.count or 1) - 1
+    others = f" and {n_others} more" if n_others > 0 else ""
     return _WARNINGS[reported.kind].format(**fields, off_cm=100.0 * (reported.off_m or 0.0), others=others)
 
 

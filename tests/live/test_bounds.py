@@ -83,3 +83,19 @@ def test_names_that_no_store_has_end_nothing(day: Day, tmp_path: Path, name: str
     with Outbox(tmp_path / "outbox.sqlite", day.store) as outbox:
         rows = outbox.rows_after("health", 0, 10**6)
     assert all(len(str(text)) <= NOTE_MAX and "\n" not in str(text) for row in rows for text in row[2:5])
+
+
+def test_shoppers_no_camera_saw_have_receipts_in_review(day: Day, tmp_path: Path) -> None:
+    """All frames come under names that the store does not have, from the first shopper on."""
+    first_ns = min(o.t_ns for o in day.observations if isinstance(o, GateScan))
+    blind = [
+        replace(o, camera="another " + o.camera) if isinstance(o, Frame) and o.t_ns > first_ns - S else o
+        for o in day.observations
+    ]
+    stepped = SteppedStore(quiet_config(day.store, tmp_path))
+    stepped.give(blind)
+    stepped.end()
+    with Ledger.open(tmp_path / f"{day.store.id}.sqlite", day.store) as ledger:
+        standings = ledger.reviews()
+    assert {each.account for each in standings} == {o.account for o in blind if isinstance(o, GateScan)}
+    assert all("was not seen coming in" in (each.reason or "") and not each.lines for each in standings)
