@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fusion.arrival.form import ObservationForm
-from fusion.arrival.restamping import moved
-from fusion.errors import OrderError
+from fusion.arrival.restamping import all_moved, moved
+from fusion.errors import FusionError, OrderError, in_short
 from fusion.goods.attribution import Attributor
 from fusion.goods.billing import Billing
 from fusion.goods.journal import Journal
@@ -46,6 +46,8 @@ SETTLE_NS = 900_000_000
 PAUSE_MAX_NS = 3_000_000_000
 # About the time from one observation to the next where all clocks are set back: people go on from where they were.
 TURN_NS = 10_000_000
+# What a fault in one set of frames, or in one visit's bookkeeping, may be: reported, and survived.
+FAULTS: tuple[type[Exception], ...] = (FusionError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 # Later than any data time.
 _ALWAYS_NS = 2**63 - 1
 
@@ -153,8 +155,8 @@ class Engine:
         for ordered in self._reorder.ready():
             self._take(ordered, results)
         if self._reorder.clocks.warned:
-            results += self._in_engine_time(self._reorder.warnings())
-        return self._in_data_time(results) if self._offset_ns else results
+            results += all_moved(self._reorder.warnings(), self._offset_ns)
+        return all_moved(results, -self._offset_ns) if self._offset_ns else results
 
     def close(self) -> list[Result]:
         """Process what is held back, at the end of the streams. Visits whose people are still inside stay open."""
@@ -172,9 +174,9 @@ class Engine:
         results += self._visits.end(self._now_ns)
         self._finish_visits(_ALWAYS_NS, results)
         results += self._billing.finish()
-        results += self._in_engine_time(self._reorder.warnings())
+        results += all_moved(self._reorder.warnings(), self._offset_ns)
         self._closed = True
-        return self._in_data_time(results) if self._offset_ns else results
+        return all_moved(results, -self._offset_ns) if self._offset_ns else results
 
     def decide(self, receipt: Receipt, items: dict[str, int], t_ns: int) -> Receipt:
         """Settle a receipt as a reviewer decided; the journal is corrected by reversal. Returns the settled receipt.
@@ -256,9 +258,7 @@ class Engine:
     # ---- order and sets ----------------------------------------------------------------------------------------------
 
     # Long: one call for each message, since it runs for hundreds a second.
-    def _take(  # noqa: C901, PLR0912
-        self, observation: Observation | ClocksSetBack, results: list[Result]
-    ) -> None:
+    def _take(self, observation: Observation | ClocksSetBack, results: list[Result]) -> None:  # noqa: C901, PLR0912
         """An observation in its place in time: it joins the open set of frames, or closes it and starts the next."""
         t_ns = observation.t_ns + self._offset_ns
         if not 0 <= t_ns - self._now_ns <= PAUSE_MAX_NS:
@@ -302,33 +302,40 @@ class Engine:
         """Time goes back, or on after a pause in which nothing came: doubt the visits that this touches."""
         if isinstance(observation, ClocksSetBack):
             self._step(results)
-            results[:] = self._in_data_time(results)
+            results[:] = all_moved(results, -self._offset_ns)
             back_ns = self._now_ns - self._offset_ns - observation.t_ns
             self._offset_ns += back_ns + TURN_NS
             self._billing.offset_ns = self._offset_ns
-            results[:] = self._in_engine_time(results)
-            jump, reason, seconds = WarningKind.CLOCKS_SET_BACK, ReasonKind.CLOCKS_SET_BACK, back_ns * 1e-9
+            results[:] = all_moved(results, self._offset_ns)
+            jump, jump_ns = "CLOCKS_SET_BACK", back_ns
         elif self._now_ns:
-            pause_ns = observation.t_ns + self._offset_ns - self._now_ns
-            jump, reason, seconds = WarningKind.TIME_MISSING, ReasonKind.TIME_MISSING, pause_ns * 1e-9
+            jump, jump_ns = "TIME_MISSING", observation.t_ns + self._offset_ns - self._now_ns
         else:
             return  # The first observation.
-        touched = self._visits.doubt(Reason(reason, seconds=round(seconds, 1)), self._now_ns)
-        if touched or jump is WarningKind.CLOCKS_SET_BACK:
-            results.append(Warning(self._now_ns, jump, self.store.id, seconds=round(seconds, 1)))
-
-    def _in_data_time(self, results: Sequence[Result]) -> list[Result]:
-        return [moved(result, -self._offset_ns) for result in results]
-
-    def _in_engine_time(self, results: Sequence[Result]) -> list[Result]:
-        return [moved(result, self._offset_ns) for result in results]
+        seconds = round(jump_ns * 1e-9, 1)
+        touched = self._visits.doubt(Reason(ReasonKind[jump], seconds=seconds), self._now_ns)
+        if touched or jump == "CLOCKS_SET_BACK":
+            results.append(Warning(self._now_ns, WarningKind[jump], self.store.id, seconds=seconds))
 
     def _step(self, results: list[Result]) -> None:
         """One engine step: a set of frames and the messages of shelves and gates that go with it."""
         if self._window_ns is None:
             return
         started_ns = self._stopwatch_ns() if self._stopwatch_ns else 0
-        now_ns = self._now_ns
+        try:
+            self._work(results, self._now_ns)
+        except FAULTS as error:
+            # The next set is another chance; whoever is inside now may have lost something by this one.
+            self._visits.doubt(Reason(ReasonKind.STEP_FAILED, detail=in_short(error)), self._now_ns)
+            results.append(Warning(self._now_ns, WarningKind.STEP_FAILED, self.store.id, detail=in_short(error)))
+        for waiting in (self._frames, self._readings, self._scans, self._sightings):
+            waiting.clear()
+        self._window_ns = None
+        if self._stopwatch_ns:
+            self.step_times.add(self._stopwatch_ns() - started_ns)
+
+    def _work(self, results: list[Result], now_ns: int) -> None:
+        """Give the set to all stages, in their order."""
         results += self._roll_call.step(self._frames, self._readings, now_ns)
         for scan in self._scans:
             results += self._visits.scan(scan)
@@ -345,13 +352,6 @@ class Engine:
         results += self._monitor.warnings()
         self._attributor.watch(self._monitor.unheard, self._monitor.unfit, self._history, now_ns)
         self._finish_visits(now_ns - SETTLE_NS, results)
-        self._frames.clear()
-        self._readings.clear()
-        self._scans.clear()
-        self._sightings.clear()
-        self._window_ns = None
-        if self._stopwatch_ns:
-            self.step_times.add(self._stopwatch_ns() - started_ns)
 
     def _follow_people(self, frames: list[Frame], results: list[Result]) -> None:
         """Track everybody through a set of frames and through the gates."""
@@ -380,7 +380,11 @@ class Engine:
         for i, visit in enumerate(done):
             others = [*done[i + 1 :], *self._visits.unfinished()]
             issued_ns = max(self._complete_ns, self._now_ns)
-            results += self._billing.bill(visit, others, visit.exit_ns or self._now_ns, issued_ns)
+            exit_ns = visit.exit_ns or self._now_ns
+            try:
+                results += self._billing.bill(visit, others, exit_ns, issued_ns)
+            except FAULTS as error:
+                results += self._billing.give_up(visit, exit_ns, issued_ns, in_short(error))
 
     def _must_wait(self, visit: Visit) -> bool:
         return not self._closing and self._billing.must_wait(visit, self._now_ns)

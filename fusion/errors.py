@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+# Characters of an error's text that a warning shows.
+IN_SHORT_MAX = 200
 
 
 class FusionError(Exception):
@@ -57,6 +61,15 @@ class LedgerError(FusionError):
 
 class EntryError(LedgerError):
     """What is to be posted does not fit into the books: a value that is too long, a product the store lacks."""
+
+
+def in_short(error: BaseException) -> str:
+    """An error's kind, text and place in one line, for a warning."""
+    place = ""
+    if error.__traceback__ is not None:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f" ({last.filename.rpartition('/')[2]}:{last.lineno})"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:IN_SHORT_MAX]}{place}"
 
 
 @contextmanager

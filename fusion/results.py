@@ -76,6 +76,8 @@ class ReasonKind(StrEnum):
     DOUBTS_UNREADABLE = "doubts_unreadable"
     ACCOUNT_CHANGED = "account_changed"  # the visit was another account's before a restart
     NEIGHBOUR_REBILLED = "neighbour_rebilled"
+    STEP_FAILED = "step_failed"  # a set of frames and messages could not be processed (detail)
+    BILL_FAILED = "bill_failed"  # the visit's bill could not be made (detail)
     NOT_BOOKED = "not_booked"  # the books refused the receipt (detail)
     # Stated in words by the program that embeds the engine (detail).
     NOTE = "note"
@@ -94,7 +96,7 @@ class Reason:
         probability: of the most probable explanation.
         sighting: "read" or "seen".
         seconds: length of the gap.
-        detail: free text, with NOTE and NOT_BOOKED only.
+        detail: free text, with NOTE, NOT_BOOKED, STEP_FAILED and BILL_FAILED only.
     """
 
     kind: ReasonKind
@@ -149,6 +151,10 @@ class WarningKind(StrEnum):
     KEYPOINTS_FRACTIONS = "keypoints are fractions"  # camera
     KEYPOINTS_BEYOND = "keypoints beyond the picture"  # camera
     KEYPOINTS_IN_CORNER = "keypoints in a corner"  # camera
+    MACHINE_TIME_DIFFERS = "machine time differs"  # store (seconds)
+    MACHINE_TIME_AGREES = "machine time agrees"  # store
+    STEP_FAILED = "step failed"  # store (detail)
+    BILL_FAILED = "bill failed"  # visit (detail)
     UNKNOWN_GATE = "unknown gate"  # gate
     CREDENTIAL_REFUSED = "credential refused"  # gate (credential)
     SCAN_UNBOUND = "scan unbound"  # gate (count of people who came in without a credential)
@@ -519,7 +525,11 @@ Result = People | PersonEntered | PersonLeft | Picked | PutBack | ShelfEventExpl
 
 @dataclass
 class RunSummary:
-    """Figures of a run, as in run.json. Reading and writing files is not counted in `step_us`."""
+    """Figures of a run, as in run.json. Reading and writing files is not counted in `step_us`.
+
+    `set_back_s` is by how much the clocks of all sensors were set back in sum, `time_off_s` data time minus the
+    machine's when data last came, None for a run that is not live.
+    """
 
     version: str
     store: str
@@ -528,6 +538,8 @@ class RunSummary:
     wall_s: float = 0.0
     engine_cpu_s: float = 0.0
     step_us: dict[str, float] = field(default_factory=lambda: {"p50": 0.0, "p99": 0.0, "max": 0.0})
+    set_back_s: float = 0.0
+    time_off_s: float | None = None
     ignored: dict[str, int] = field(default_factory=dict)
 
 

@@ -50,7 +50,6 @@ class Run:
     Attributes:
         engine: the engine that is run.
         first_ns: first data time that came in; 0 before it.
-        newest_ns: newest data time that came in; 0 before the first.
     """
 
     def __init__(
@@ -67,10 +66,15 @@ class Run:
             tap: called with every observation that the engine uses, in time order; see `Engine`.
         """
         self.engine = Engine(store, stopwatch_ns=time.perf_counter_ns, tap=tap)
-        self.first_ns = self.newest_ns = 0
+        self.first_ns = 0
         self._observations = observations
         self._summary = RunSummary(version=fusion.__version__, store=store.id)
         self._started_s = time.perf_counter()
+
+    @property
+    def newest_ns(self) -> int:
+        """Newest data time that came in and is believed; 0 before the first."""
+        return self.engine.newest_ns
 
     def results(self) -> Iterator[Result]:
         """Everything that the engine answers, in order. Errors of the source pass through; earlier results stand."""
@@ -81,7 +85,6 @@ class Run:
             elif isinstance(observation, ShelfReading):
                 summary.messages += 1
             self.first_ns = self.first_ns or observation.t_ns
-            self.newest_ns = max(self.newest_ns, observation.t_ns)
             before_s = cpu_s()
             results = feed(observation)
             summary.engine_cpu_s += cpu_s() - before_s
@@ -99,6 +102,7 @@ class Run:
         summary = self._summary
         summary.wall_s = time.perf_counter() - self._started_s
         summary.step_us = self.engine.step_times.summary_us()
+        summary.set_back_s = round(self.engine.set_back_ns * 1e-9, 3)
         ignored = self.engine.ignored + (source.ignored if source is not None else Counter())
         summary.ignored = dict(sorted(ignored.items()))
         return summary

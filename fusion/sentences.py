@@ -67,6 +67,8 @@ _REASONS = {
     ReasonKind.DOUBTS_UNREADABLE: "what was doubted before a restart cannot be read",
     ReasonKind.ACCOUNT_CHANGED: "before a restart this visit was another account's",
     ReasonKind.NEIGHBOUR_REBILLED: f"the bill of another visit changed {_GAP}",
+    ReasonKind.STEP_FAILED: "some of the sensors' data during this visit could not be processed: {detail}",
+    ReasonKind.BILL_FAILED: "the bill could not be made: {detail}",
     ReasonKind.NOT_BOOKED: "the receipt could not be booked: {detail}",
     ReasonKind.NOTE: "{detail}",
 }  # fmt: skip
@@ -125,6 +127,11 @@ _WARNINGS = {
         "people lie beyond the picture of cameras.toml, as if they were detected in a larger one",
     WarningKind.KEYPOINTS_IN_CORNER:
         "all people lie in one quarter of the picture of cameras.toml, as if they were detected in a smaller one",
+    WarningKind.MACHINE_TIME_DIFFERS:
+        "the sensors' time is {seconds:+g} s from this machine's, so receipts and books are dated by that much",
+    WarningKind.MACHINE_TIME_AGREES: "the sensors' time is this machine's again",
+    WarningKind.STEP_FAILED: "a set of frames and messages could not be processed and is lost: {detail}",
+    WarningKind.BILL_FAILED: "the visit goes to review, since its bill could not be made: {detail}",
     WarningKind.UNKNOWN_GATE: "a scan was ignored, since store.toml has no gate '{subject}'",
     WarningKind.CREDENTIAL_REFUSED: "a {credential} credential is not accepted at '{subject}'",
     WarningKind.SCAN_UNBOUND:

@@ -18,6 +18,12 @@ from fusion.store.models import Store
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def _faults_end_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store survives a fault of this program; a test does not."""
+    monkeypatch.setattr("fusion.engine.FAULTS", ())
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """Folder of the public recordings; tests that need them are skipped where it is absent."""

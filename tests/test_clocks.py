@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fusion.engine import Engine
+from fusion.goods.billing import Billing
 from fusion.observations import Frame, GateScan, Observation, ShelfReading
+from fusion.people.tracker import Tracker
+from fusion.people.visits import Visit
 from fusion.results import Evidence, People, Receipt, Result, Warning
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.truth import Truth
@@ -175,3 +179,44 @@ def test_a_time_in_another_unit_is_named(shop: Shop, unit: str, divisor: int) ->
     for wrong in (-1, float(frame.t_ns), np.float64(frame.t_ns), 30 * SECOND, None):
         with pytest.raises(ValueError, match="t_ns: want"):
             engine.feed(replace(frame, t_ns=wrong))  # type: ignore[arg-type]
+
+
+# ---- faults of this program ------------------------------------------------------------------------------------------
+
+
+def test_a_bill_that_cannot_be_made_is_that_visits_review(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion.engine.FAULTS", (ArithmeticError,))
+    engine, bill = Engine(shop.store), Billing.bill
+    accounts: list[str | None] = []
+
+    def failing(billing: Billing, visit: Visit, *rest: Any) -> list[Any]:
+        accounts.append(visit.account)
+        if len(accounts) == 2:
+            raise ZeroDivisionError("x" * 5000)
+        return bill(billing, visit, *rest)
+
+    monkeypatch.setattr(Billing, "bill", failing)
+    results = run(engine, shop.observations)
+    assert_right_or_in_review(shop, results)
+    failed = receipts(results)[accounts[1]]
+    assert failed.status == "review" and failed.reasons[0].kind == "bill_failed"
+    assert len(failed.reasons[0].detail or "") < 400
+    assert [w.subject for w in warnings(results, "bill failed")] == [failed.visit]
+    assert set(engine.journal.totals().values()) <= {0}
+
+
+def test_a_set_that_cannot_be_processed_is_lost_and_doubted(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion.engine.FAULTS", (LookupError,))
+    engine, step = Engine(shop.store), Tracker.step
+
+    def failing(tracker: Tracker, frames: list[Frame]) -> People:
+        if shop.middle_ns < frames[0].t_ns < shop.middle_ns + SECOND // 10:
+            raise KeyError("cam01")
+        return step(tracker, frames)
+
+    monkeypatch.setattr(Tracker, "step", failing)
+    results = run(engine, shop.observations)
+    assert_right_or_in_review(shop, results)
+    assert 1 <= len(warnings(results, "step failed")) <= 6
+    doubted = [r for r in receipts(results).values() if any(reason.kind == "step_failed" for reason in r.reasons)]
+    assert doubted and all(receipt.status == "review" for receipt in doubted)

@@ -128,7 +128,8 @@ def test_two_runs_are_the_same_bytes(small_recording, tmp_path):
     for file in ("receipts.jsonl", "events.jsonl", "tracks.parquet"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
     run = json.loads((tmp_path / "first" / "run.json").read_text())
-    assert set(run) == {"version", "store", "frames", "messages", "wall_s", "engine_cpu_s", "step_us", "ignored"}
+    figures = {"frames", "messages", "wall_s", "engine_cpu_s", "step_us", "set_back_s", "time_off_s", "ignored"}
+    assert set(run) == {"version", "store", *figures}
     assert run["frames"] > 0 and run["messages"] > 0 and run["step_us"]["p50"] > 0
 
 

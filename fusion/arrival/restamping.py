@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -25,6 +26,11 @@ def moved(dated: Dated, by_ns: int) -> Dated:
         elif isinstance(value, tuple) and value and is_dataclass(value[0]) and not isinstance(value[0], Taken):
             changes[each.name] = tuple(moved(part, by_ns) for part in value)
     return replace(dated, **changes) if changes else dated  # type: ignore[type-var]
+
+
+def all_moved(dated: Sequence[Dated], by_ns: int) -> list[Dated]:
+    """Each of several results, moved."""
+    return [moved(each, by_ns) for each in dated]
 
 
 def _later(instant: Any, by_ns: int) -> Any:

@@ -39,7 +39,9 @@ from fusion.results import (
     ShelfCount,
     ShelfEventExplained,
     Taken,
+    WarningKind,
 )
+from fusion.results import Warning as StoreWarning
 from fusion.store.models import Store
 
 # A receipt waits for a load that is not decided yet only if the load began while one of the visit's people was within
@@ -339,6 +341,24 @@ class Billing:
             self._billed.popitem(last=False)
         self.sightings.forget({other.id for other in others})
         return [*explained, receipt, *([evidence] if receipt.status == ReceiptStatus.REVIEW else [])]
+
+    def give_up(
+        self, visit: Visit, exit_ns: int, issued_ns: int, fault: str
+    ) -> list[Receipt | StoreWarning]:
+        """Write a review of what is in the journal for a finished visit whose bill could not be made.
+
+        fault: what went wrong, in short.
+        """
+        self._bills.pop(visit.id, None)
+        self._billed[visit.id] = None
+        goods = {gtin: n for gtin, n in sorted(self.journal.balance(cart(visit.id)).items()) if n > 0}
+        lines = tuple(ReceiptLine(gtin, n, self._products[gtin].price, 0.5) for gtin, n in goods.items())
+        reasons = (Reason(ReasonKind.BILL_FAILED, detail=fault), *dict.fromkeys(visit.doubts))
+        receipt = Receipt(
+            visit.id, visit.account, visit.enter_ns, exit_ns, issued_ns, ReceiptStatus.REVIEW, reasons,
+            self._store.currency, _total(lines), lines,
+        )  # fmt: skip
+        return [receipt, StoreWarning(issued_ns, WarningKind.BILL_FAILED, visit.id, detail=fault)]
 
     def decide(self, receipt: Receipt, items: dict[str, int], t_ns: int) -> Receipt:
         """Correct a receipt to what a reviewer decided; see `Engine.decide`."""

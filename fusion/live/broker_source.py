@@ -59,6 +59,11 @@ class BrokerSource(Source):
         return self._live.n_dropped
 
     @property
+    def live(self) -> bool:
+        """See `Source`."""
+        return True
+
+    @property
     def behind(self) -> bool:
         """See `Source`."""
         # `Live` delivers what it held back as fast as it is taken.

@@ -160,7 +160,11 @@ class Checkpoint:
 
     def due(self, newest: int) -> bool:
         """Whether data have come far enough for another snapshot, and none is being written."""
-        return self._saving is None and newest - self.saved_ns >= self._interval_ns
+        return self._saving is None and abs(newest - self.saved_ns) >= self._interval_ns
+
+    def set_back(self, back_ns: int) -> None:
+        """All clocks were set back: the doubts and the streams' positions are dated by their new time from now on."""
+        self.gaps.set_back(back_ns)
 
     def start(self, engine: Engine, oldest_enter_ns: int) -> None:
         """Freeze a snapshot and write it in the background; `finished` reports when it is on disk.
@@ -175,7 +179,7 @@ class Checkpoint:
         frozen, positions = freeze(engine), self.gaps.positions()
         self.scans.prepare(engine.newest_ns)
         self.stall_s = (self._clock.stopwatch_ns() - started_ns) * 1e-9
-        if engine.newest_ns > self.saved_ns:
+        if engine.newest_ns != self.saved_ns:
             self._interval_ns = min(2 * self._interval_ns, self._every_ns)
         n_bytes = self._writer.submit(self._write, frozen, positions)
         self._saving = _Saving(n_bytes, Saved(engine.newest_ns, engine.journal.n_recorded), started_ns)

@@ -1,7 +1,8 @@
 """Clocks for whatever waits or measures. Nothing else in this wing reads the machine's time.
 
-Data carries its own time. These clocks only pace sources, bound waits and measure how long something took. A
-`ManualClock` makes all of that repeatable: a wait advances it and returns at once.
+Data carries its own time. These clocks only pace sources, bound waits, measure how long something took, and are
+compared with data time (`time_watch`). A `ManualClock` makes all of that repeatable: a wait advances it and returns at
+once.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ class Clock(Protocol):
 
     def stopwatch_ns(self) -> int:
         """Nanoseconds since an arbitrary instant, in the finest resolution at hand: for durations only."""
+        ...
+
+    def wall_ns(self) -> int:
+        """UTC nanoseconds since 1970, as far as the machine knows: only to be compared with data time."""
         ...
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
@@ -49,6 +54,10 @@ class SystemClock:
         """See `Clock`."""
         return time.perf_counter_ns()
 
+    def wall_ns(self) -> int:
+        """See `Clock`."""
+        return time.time_ns()
+
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         """See `Clock`."""
         return event.wait(timeout_s)
@@ -72,8 +81,9 @@ class ManualClock:
     nothing can happen meanwhile.
     """
 
-    def __init__(self, start_s: float = 0.0) -> None:
-        self.now_s = start_s
+    def __init__(self, start_s: float = 0.0, epoch_ns: int = 0) -> None:
+        """Start at an instant. epoch_ns: what `wall_ns` gives at instant 0."""
+        self.now_s, self.epoch_ns = start_s, epoch_ns
 
     def advance(self, duration_s: float) -> None:
         """Move the clock forward."""
@@ -86,6 +96,10 @@ class ManualClock:
     def stopwatch_ns(self) -> int:
         """See `Clock`."""
         return round(self.now_s * 1e9)
+
+    def wall_ns(self) -> int:
+        """See `Clock`."""
+        return self.epoch_ns + round(self.now_s * 1e9)
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         """See `Clock`."""

@@ -173,6 +173,18 @@ class Gaps:
         self.lost_s = max(self.lost_s, missing_s)
         return self.add(last_ns, t_ns, ReasonKind.DATA_LOST if restarted else ReasonKind.DATA_DROPPED)
 
+    def set_back(self, back_ns: int) -> None:
+        """All clocks were set back: receipts to come date the past by their new time, so do the doubts and streams."""
+        self._gaps = [
+            Gap(gap.start_ns - back_ns, gap.end_ns - back_ns, gap.until_ns - back_ns, gap.kind) for gap in self._gaps
+        ]
+        for stream in self._streams.values():
+            stream.newest_ns -= back_ns
+            stream.suspect_until_ns -= back_ns
+        self._newest_ns -= back_ns
+        if self._gaps:
+            self._write()
+
     def end(self, newest_ns: int, n_dropped: Mapping[str, int]) -> str:
         """Check for a loss at the end of the data, which nothing later can reveal. Returns a message or ""."""
         cut_ns = [stream.newest_ns for stream in self._streams.values() if stream.awaited]

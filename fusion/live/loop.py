@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusion.engine import LATENESS_MAX_S
-from fusion.errors import FusionError, ShapeError
+from fusion.errors import FusionError, ShapeError, TimeError
 from fusion.files.atomic import replace_file
 from fusion.live.bookkeeper import Bookkeeper
 from fusion.live.checkpoint import Checkpoint, Restored
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
+from fusion.live.gaps import AWAITED_S
 from fusion.live.intake import (
     PER_CAMERA_MAX,
     PER_PLATE_MAX,
@@ -29,6 +30,7 @@ from fusion.live.intake import (
 from fusion.live.pump import Pump
 from fusion.live.scan_log import WriteFile
 from fusion.live.sources import Source, SourceContext, open_source
+from fusion.live.time_watch import TimeWatch
 from fusion.observations import Frame, GateScan, ItemSighting, Observation
 from fusion.results import PersonEntered, Reason, ReasonKind, Receipt, Result, Warning, WarningKind
 from fusion.sentences import sentence
@@ -94,6 +96,7 @@ class StoreLoop:
         intake: what waits for the engine.
         pump: moves observations from the source into the intake.
         books: the store's books.
+        time_watch: compares data time with the machine's.
         checkpoint: what the next process would resume from.
         over: whether the source has ended and everything is in the books.
         restart: whether the process is to start again, for another layout of the store.
@@ -131,6 +134,9 @@ class StoreLoop:
         self._counts: Counter[str] = Counter()
         self._streams = {f"detections: {camera.name}" for camera in self.store.cameras}
         self._streams |= {f"weights: {plate.plate}" for plate in self.store.plates}
+        self._started_s = clock.monotonic_s()
+        self.time_watch = TimeWatch(self.store.id, clock)
+        self._set_back_ns = self.engine.set_back_ns
         self._n_events_dropped = self._n_messages_dropped = 0
         # By stream: time of the first observation that the engine does not believe yet.
         self._ahead_ns: dict[str, int] = {}
@@ -198,6 +204,13 @@ class StoreLoop:
         """Work off a batch of observations. Returns False once the source has ended and nothing is left."""
         batch = self.intake.take(STEP_WAIT_S)
         self.beat += 1
+        behind = self.pump.catching_up or self._source.behind
+        off = self.time_watch.observe(self.engine.newest_ns, live=self._source.live, behind=behind)
+        if off is not None:
+            self._handle(off)
+            self._feed.time_fault = self.time_watch.fault
+        if self._floor_ns and self._clock.monotonic_s() - self._started_s > AWAITED_S:
+            self._floor_ns = 0  # Whatever is older now is dated by clocks that were set back.
         for warning in (*self._refusals.warnings.take(), *self.intake.warnings(self.engine.newest_ns)):
             self._handle(warning)
         if not batch and self.intake.ended:
@@ -254,6 +267,8 @@ class StoreLoop:
         before_ns = self.engine.newest_ns
         results = self._feed_engine(observation)
         newest_ns = self.engine.newest_ns
+        if self.engine.set_back_ns != self._set_back_ns:
+            self._follow_clocks()
         # A gap must be known before its consequences are billed. Observations that the engine discards reveal none: one
         # from a clock that is far ahead, which the engine does not believe, or one that is too late.
         stream = stream_of(observation)
@@ -272,6 +287,15 @@ class StoreLoop:
         self._handle_all(results)
         self._give_waiting(before_ns)
 
+    def _follow_clocks(self) -> None:
+        """All clocks were set back: from here on, the past is dated by the time that they show now."""
+        back_ns = self.engine.set_back_ns - self._set_back_ns
+        self._set_back_ns = self.engine.set_back_ns
+        self.checkpoint.set_back(back_ns)
+        self.books.review_missing(self.engine, ended=True)
+        if self._change is not None:
+            self._change = _Change(self._change.store, self._change.since_ns - back_ns)
+
     def _give_waiting(self, before_ns: int) -> None:
         """Give the engine the waiting scans that are now due; `before_ns` was its newest time before that."""
         scans, newest_ns = self.checkpoint.scans, self.engine.newest_ns
@@ -288,7 +312,7 @@ class StoreLoop:
         self._counts["frames" if isinstance(observation, Frame) else "messages"] += 1
         try:
             return self.engine.feed(observation)
-        except (ShapeError, TypeError) as error:
+        except (ShapeError, TimeError, TypeError) as error:
             # One sensor's fault concerns that sensor alone: count and report it, and continue with the others.
             self._refusals.add(stream_of(observation), str(error)[:FAULT_MAX], self.engine.newest_ns)
             return []
@@ -392,6 +416,8 @@ class StoreLoop:
         step_times = self.engine.step_times
         return {
             "beat": self.beat, "over": self.over, "messages": messages, "newest_ns": self.engine.newest_ns,
+            "time_off_s": self.time_watch.off_s, "time_state": self.time_watch.state,
+            "set_back_s": self.engine.set_back_ns * 1e-9,
             "queue": len(self.intake), "queue_longest": self.intake.longest, "dropped": dict(self.intake.dropped),
             "lag_s": self.intake.lag_s, "lost_s": self.checkpoint.gaps.lost_s, "receipts": dict(self.books.receipts),
             "counts": counts, "change_waits": self._change is not None,

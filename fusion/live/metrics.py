@@ -95,6 +95,13 @@ _GAUGES: tuple[tuple[str, str, Callable[[Status], float | None]], ...] = (
     ("lag_seconds", "how long the observation taken last had waited", lambda store: store.get("lag_s")),
     ("lost_seconds", "longest gap in the sensors' data since the last restart", lambda store: store.get("lost_s")),
     ("newest_seconds", "newest data time, since 1970", lambda store: _seconds(store.get("newest_ns"))),
+    (
+        "time_off_seconds",
+        "newest data time minus the machine's, when data last came",
+        lambda store: store.get("time_off_s"),
+    ),
+    ("time_off", "1 while sensors and machine disagree on the time", lambda store: _is_off(store.get("time_state"))),
+    ("clocks_set_back_seconds", "by how much all sensors' clocks were set back", lambda store: store.get("set_back_s")),
     ("snapshot_seconds", "until the newest snapshot was on disk", lambda store: store.get("snapshot_s")),
     ("snapshot_stall_seconds", "how long the engine waited for it", lambda store: store.get("snapshot_stall_s")),
     (
@@ -145,6 +152,10 @@ class _Collector:
                 for key, n in values(store).items():
                     counter.add_metric([store_id, key], n)
             yield counter
+
+
+def _is_off(state: str | None) -> float | None:
+    return None if state is None else float(state == "off")
 
 
 def _seconds(t_ns: int | None) -> float | None:

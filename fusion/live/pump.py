@@ -21,6 +21,7 @@ class Pump:
     Attributes:
         source: where observations come from.
         failure: why the source failed; "" unless it did.
+        catching_up: whether it still works off what waited for this process.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Pump:
         self._intake, self._refusals = intake, refusals
         self._stopping, self._newest_ns, self._clock = stopping, newest_ns, clock
         self._started_s = clock.monotonic_s()
-        self._catching_up = True
+        self.catching_up = True
 
     def run(self) -> None:
         """Move observations until the source ends or fails, or `stopping` is set."""
@@ -73,5 +74,5 @@ class Pump:
         # Catching up ends once the engine, too, has processed everything that waited for it.
         caught_up = not self.source.behind and len(self._intake) < 2 * BATCH_MAX
         in_time = self._clock.monotonic_s() - self._started_s < self.source.catch_up_max_s
-        self._catching_up = self._catching_up and not caught_up and in_time
-        self._intake.put(observation, wait=self._catching_up)
+        self.catching_up = self.catching_up and not caught_up and in_time
+        self._intake.put(observation, wait=self.catching_up)

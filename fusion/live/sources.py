@@ -60,6 +60,11 @@ class Source(ABC):
         return False
 
     @property
+    def live(self) -> bool:
+        """Whether the times of its observations are meant to be those of now, to be compared with the machine's."""
+        return False
+
+    @property
     def catch_up_max_s(self) -> float:
         """How long after a start this source waits for the engine while it is behind."""
         return CATCH_UP_S

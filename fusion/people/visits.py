@@ -211,10 +211,7 @@ class Visits:
         return list(self._open.values())
 
     def doubt(self, reason: Reason, now_ns: int) -> bool:
-        """Note on every open visit, and on those that begin soon, that something happened to the data of this instant.
-
-        Returns whether this touches anybody: a visit is open, or a scan waits for its person.
-        """
+        """Doubt every open visit, and those that begin soon; returns whether one is open or a scan waits."""
         for visit in self._open.values():
             visit.doubts.append(reason)
         waits_s = SCAN_VALID_S if len(self._scans) else JUMP_DOUBT_S

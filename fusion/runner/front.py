@@ -22,6 +22,7 @@ class Front:
         ledger: its books.
         tap: gets every observation that the engine uses, in time order; None where the front needs none.
         counts: counts what could not be used of the front's own observations; None where it has none.
+        time_off_s: data time minus the machine's when data last came; None unless the store is live.
     """
 
     def __init__(self, store: Store, ledger: Ledger) -> None:
@@ -29,6 +30,7 @@ class Front:
         self.store, self.ledger = store, ledger
         self.tap: Callable[[Observation], object] | None = None
         self.counts: Counts | None = None
+        self.time_off_s: float | None = None
 
     def observations(self, observations: Iterable[Observation]) -> Iterable[Observation]:
         """The observations that the engine gets, made from those that the sensors reported."""

@@ -14,11 +14,13 @@ from fusion.files.recordings import RecordingWriter
 from fusion.gates.accepted import accepted_credentials
 from fusion.gates.keeper import GateKeeper
 from fusion.gates.pseudonyms import Pseudonyms
+from fusion.live.clock import SYSTEM_CLOCK
 from fusion.live.connection import Broker
 from fusion.live.mqtt import Live
+from fusion.live.time_watch import TimeWatch
 from fusion.money.ledger import Ledger
 from fusion.observations import Observation
-from fusion.results import PersonEntered, Receipt, Result
+from fusion.results import People, PersonEntered, Receipt, Result
 from fusion.runner.front import Front
 from fusion.runner.settings import LiveSettings
 from fusion.store.models import Store
@@ -59,6 +61,7 @@ class LiveFront(Front):
         broker = Broker.of(settings.broker, password, settings.authorities)
         self.streams = Live(broker, store, decide=keeper.scan, warn=report)
         self.counts = self.streams
+        self._report, self._time_watch = report, TimeWatch(store.id, SYSTEM_CLOCK)
         self._writer = self._recording_writer(settings.record) if settings.record is not None else None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
@@ -97,11 +100,20 @@ class LiveFront(Front):
         """Book the result. The pseudonym of an account lasts as long as its visit."""
         result = super().handle(result, engine)
         match result:
+            case People():
+                self._watch_time(engine)
             case PersonEntered(visit=str()):
                 self._pseudonyms.entered(result.account)
             case Receipt():
                 self._pseudonyms.left(result.account)
         return result
+
+    def _watch_time(self, engine: Engine) -> None:
+        """Compare data time with the machine's, and report where they differ for long."""
+        warning = self._time_watch.observe(engine.newest_ns, live=True, behind=not self.streams.caught_up)
+        self.time_off_s = self._time_watch.off_s
+        if warning is not None:
+            self._report(warning)
 
     def close(self, t_ns: int) -> list[str]:
         """Complete the recording."""

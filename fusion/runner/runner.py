@@ -149,6 +149,7 @@ class StoreRun:
         front_lines = self._front.close(self._run.newest_ns)
         end = self._run.end(self._front.counts or self._source.recording)
         summary, shelves = end.summary, end.shelves
+        summary.time_off_s = self._front.time_off_s
         for sink in [*self._kept, *self._shown]:
             sink.add(end)
             sink.close()

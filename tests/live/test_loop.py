@@ -390,3 +390,38 @@ def test_an_engine_continues_after_hours_of_silence_with_a_shopper_inside(day: D
         engine.feed(dataclasses.replace(observation, t_ns=observation.t_ns + later_ns))
     assert engine.newest_ns >= observations[0].t_ns + later_ns
     engine.close()
+
+
+# ---- clocks ----------------------------------------------------------------------------------------------------------
+
+
+def set_back(observations: list[Observation]) -> list[Observation]:
+    return [dataclasses.replace(observation, t_ns=observation.t_ns - 3600 * S + 7) for observation in observations]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_store_follows_clocks_that_are_set_back(day: Day, tmp_path: Path, restarted: bool) -> None:
+    """While it runs, and between two lives: nobody is left without a receipt, snapshots and gaps follow."""
+    scans = scans_in(day.observations)
+    half = scans[1] + 2000
+    first, second = day.observations[:half], set_back(day.observations[half:])
+    folder = tmp_path / "a"
+    if restarted:
+        killed(day.store, tmp_path / "before", first, folder)
+        second = second[20:]
+        first = []
+    stepped = SteppedStore(quiet_config(day.store, folder))
+    stepped.give([*first, *second])
+    status = stepped.status()
+    # Between two lives, what came after the last snapshot is lost, and looks like a smaller step.
+    assert status["set_back_s"] == pytest.approx(3600.0, abs=6.0)
+    assert abs(status["newest_ns"] - second[-1].t_ns) < S
+    assert abs(status["snapshot_ns"] - second[-1].t_ns) < 10 * S, "snapshots are written on"
+    stepped.end()
+    visits = bench.booked(folder, day.store).visits
+    assert {row.status for row in visits.values()} <= {"settled", "review"}
+    totals = {receipt.account: receipt.total for receipt in day.receipts.values()}
+    assert {row.account for row in visits.values()} >= set(totals)
+    assert restarted or len(visits) == len(totals)
+    assert all(row.total == totals[row.account] for row in visits.values() if row.status == "settled")
+    assert any(row.status == "review" for row in visits.values())

@@ -135,6 +135,7 @@ class LiveFeed:
     Attributes:
         path: of the socket.
         dropped: consoles that were cut off because they read too slowly.
+        time_fault: how data time differs from the machine's, for the page; "" where it does not.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class LiveFeed:
         """
         self.path = Path(path)
         self.dropped = 0
+        self.time_fault = ""
         self._store, self._engine = store, engine
         self._clock_s, self._unread_max_bytes = clock_s, unread_max_bytes
         self._shop = _Shop(store)
@@ -236,7 +238,8 @@ class LiveFeed:
             cameras.append([camera.name, "" if condition is CameraCondition.FINE else condition.words])
         plates = [[plate.name, plate.fault] for plate in health.plates if plate.fault]
         times = self._engine.step_times
-        return _line("health", {"cameras": cameras, "plates": plates, "step_us": times.summary_us()})
+        content = {"cameras": cameras, "plates": plates, "time": self.time_fault, "step_us": times.summary_us()}
+        return _line("health", content)
 
     def _publish(self, kind: str, row: list[Any]) -> None:
         line = _line(kind, row)

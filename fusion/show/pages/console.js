@@ -99,8 +99,8 @@
   const alert = ([ms, kind, subject, message]) => listed("alerts", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("b", {}, `! ${kind}: ${subject}`), make("p", {}, message)), 60);
   const bill = ([ms, visit, label, status, total]) => listed("bills", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("span", {}, label), make("b", {}, money(total)), make("p", {}, status === "settled" ? "\u2713 settled" : "! for review")), 40);
   function health(now) {
-    const cameras = now.cameras.filter((camera) => camera[1]), bad = cameras.length + now.plates.length;
-    $("sensors").textContent = bad ? `! ${[...cameras.map(([name, fault]) => `${name} ${fault}`), ...now.plates.map(([name, fault]) => `plate ${name} ${fault}`)].slice(0, 4).join(", ")}${bad > 4 ? ` and ${bad - 4} more` : ""}` : `\u2713 ${plural(now.cameras.length, "camera")} and all plates fine`;
+    const cameras = now.cameras.filter((camera) => camera[1]), time = now.time ? [now.time] : [], bad = time.length + cameras.length + now.plates.length;
+    $("sensors").textContent = bad ? `! ${[...time, ...cameras.map(([name, fault]) => `${name} ${fault}`), ...now.plates.map(([name, fault]) => `plate ${name} ${fault}`)].slice(0, 4).join(", ")}${bad > 4 ? ` and ${bad - 4} more` : ""}` : `\u2713 ${plural(now.cameras.length, "camera")} and all plates fine`;
   }
   // Every stream begins with the recent past.
   const forget = () => { for (const id of ["events", "alerts", "bills"]) $(id).replaceChildren(); };
