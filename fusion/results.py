@@ -40,6 +40,7 @@ class ReasonKind(StrEnum):
     SCANNED_PERSON_LOST = "scanned_person_lost"  # lost from sight at the gate, another may have come in (gate)
     UNSCANNED_BESIDE = "unscanned_beside"  # a person without a credential stood at the gate during the scan (gate)
     SCAN_UNCERTAIN = "scan_uncertain"  # the scan may be another newcomer's (gate, probability)
+    SCANS_SHIFTED = "scans_shifted"  # scans and the people who came in do not match in time (gate)
     SCAN_UNBOUND = "scan_unbound"  # no person could be bound to the account's scan (gate)
     LOST_AMONG_OTHERS = "lost_among_others"
     LOST_INSIDE = "lost_inside"

@@ -30,6 +30,8 @@ _REASONS = {
     ReasonKind.UNSCANNED_BESIDE: "a person without a credential stood at the gate during this scan",
     ReasonKind.SCAN_UNCERTAIN:
         "the scan at '{gate}' may be that of another person who came in: probability {probability:.2f}",
+    ReasonKind.SCANS_SHIFTED:
+        "scans at '{gate}' do not match the people who came in there, and its clock may be off",
     ReasonKind.SCAN_UNBOUND: "the person who scanned at '{gate}' was not seen coming in",
     ReasonKind.LOST_AMONG_OTHERS: "lost from sight among others",
     ReasonKind.LOST_INSIDE: "lost from sight inside the store",

@@ -60,6 +60,8 @@ class OpenScan:
         beside: other tracks that stood there and may have scanned as well.
         away: tracks seen too far away to have scanned.
         lost: the nearest track's last sight, once it is out of sight without having come in.
+        repeated: the account has another open scan.
+        overtaken: a person came in with another scan while the older of the two had no owner, so they may be exchanged.
     """
 
     scan: GateScan
@@ -68,6 +70,8 @@ class OpenScan:
     beside: frozenset[int]
     away: frozenset[int]
     lost: LastSeen | None = None
+    repeated: bool = False
+    overtaken: bool = False
 
 
 class Claim(NamedTuple):
@@ -86,7 +90,7 @@ class OpenScans:
     def __len__(self) -> int:
         return len(self._scans)
 
-    def add(self, scan: GateScan, gate: int, centre_m: Place, walkers: Mapping[int, Walker]) -> None:
+    def add(self, scan: GateScan, gate: int, centre_m: Place, walkers: Mapping[int, Walker]) -> OpenScan:
         """Keep a scan with the people who may have made it: those at the gate who are outside and have not scanned."""
         claimed = {open_scan.track_id for open_scan in self._scans}
         outside = [
@@ -96,7 +100,10 @@ class OpenScans:
         free = [track for track in at_gate if track not in claimed]
         nearest = free[0] if free else None
         away = frozenset(track for away_m, track in outside if away_m > SCAN_AWAY_M)
-        self._scans.append(OpenScan(scan, gate, nearest, frozenset(at_gate) - {nearest}, away))
+        repeated = any(other.scan.account == scan.account for other in self._scans)
+        open_scan = OpenScan(scan, gate, nearest, frozenset(at_gate) - {nearest}, away, repeated=repeated)
+        self._scans.append(open_scan)
+        return open_scan
 
     def take(self, walker: Walker, gate: int, crossed_ns: int, walkers: Mapping[int, Walker]) -> OpenScan | None:
         """Remove and return a person's scan: made while they stood at the gate, else the oldest unowned one.
@@ -108,6 +115,10 @@ class OpenScans:
         unowned = [s for s in at_gate if s.track_id is None or s.track_id not in walkers]
         for open_scan in own or [s for s in unowned if walker.track_id not in s.away]:
             self._scans.remove(open_scan)
+            for older in unowned if own else ():
+                # Cameras saw no person at the gate for a scan, and then one who is early for theirs.
+                if older.track_id is None and not older.repeated and older.scan.t_ns < open_scan.scan.t_ns:
+                    older.overtaken = open_scan.overtaken = True
             return open_scan
         return None
 

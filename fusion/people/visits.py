@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -239,7 +239,9 @@ class Visits:
             kind = WarningKind.CREDENTIAL_REFUSED
             return [StoreWarning(scan.t_ns, kind, scan.gate, credential=scan.credential_type)]
         if scan.credential_type != "open":
-            self._scans.add(scan, gate, self._lines.centre_m(gate), self._walkers)
+            added = self._scans.add(scan, gate, self._lines.centre_m(gate), self._walkers)
+            if added.track_id is None and not added.repeated:
+                _doubt_shifted(scan, self._unidentified, self._open.values())
         return []
 
     def step(self, people: People, vouched: Callable[[int], bool] = lambda track_id: True) -> list[Passed]:
@@ -389,6 +391,9 @@ class Visits:
         """Note on a visit why the scan of a member may have been another person's."""
         if scan.lost is not None and not reappears_as(walker, scan, self._walkers):
             visit.doubts.append(Reason(ReasonKind.SCANNED_PERSON_LOST, gate=gate_id))
+        unowned = scan.track_id is None and not scan.repeated
+        if scan.overtaken or (unowned and _unscanned_before(scan.scan, self._unidentified) is not None):
+            visit.doubts.append(Reason(ReasonKind.SCANS_SHIFTED, gate=gate_id))
         visit.beside |= scan.beside
         beside = (w.visit for w in self._walkers.values() if w.track_id in scan.beside)
         if any(other is not None and other.account is None for other in beside):
@@ -486,7 +491,7 @@ class Visits:
         young = now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9
         if not walker.moved_goods and (young or not vouched(walker.track_id)):
             return
-        reachable = self._lost_within_reach(walker)
+        reachable = _lost_within_reach(walker, self._open.values())
         claim = self._claim(walker, reachable, now_ns)
         if claim is not None:
             yield from self._enter(walker, walker.first_ns, claim.scan.gate, claim.scan, claim.probability)
@@ -512,16 +517,6 @@ class Visits:
             radius_m = RELINK_SLACK_M + WALK_MAX_M_S * gap_s
             refound += math.exp(-gap_s / REFOUND_AFTER_S) / REFOUND_AFTER_S / (math.pi * radius_m**2)
         return self._scans.claim(walker, rivals, self._walkers, now_ns, self._lines.away_m, refound)
-
-    def _lost_within_reach(self, walker: Walker) -> list[tuple[Visit, int]]:
-        """Visits and tracks of lost people who could have walked to where a track appeared."""
-        reachable = []
-        for visit in self._open.values():
-            for track, (lost_ns, place) in visit.lost.items():
-                gap_s = (walker.first_ns - lost_ns) / 1e9
-                if gap_s >= 0 and math.dist(place, walker.first_m) < RELINK_SLACK_M + WALK_MAX_M_S * gap_s:
-                    reachable.append((visit, track))
-        return reachable
 
     def _found_again(self, walker: Walker, visit: Visit, track: int, now_ns: int) -> PersonEntered:
         """The only person missing is found where they can be; the doubt that remains lowers the visit's identity."""
@@ -626,6 +621,34 @@ class Visits:
         visit.left(track, visit.lost[track].seen_ns)
         visit.doubts.append(Reason(ReasonKind.LOST_INSIDE))
         yield StoreWarning(now_ns, WarningKind.PERSON_LOST, visit.id)
+
+
+def _lost_within_reach(walker: Walker, visits: Iterable[Visit]) -> list[tuple[Visit, int]]:
+    """Visits and tracks of lost people who could have walked to where a track appeared."""
+    reachable = []
+    for visit in visits:
+        for track, (lost_ns, place) in visit.lost.items():
+            gap_s = (walker.first_ns - lost_ns) / 1e9
+            if gap_s >= 0 and math.dist(place, walker.first_m) < RELINK_SLACK_M + WALK_MAX_M_S * gap_s:
+                reachable.append((visit, track))
+    return reachable
+
+
+def _doubt_shifted(scan: GateScan, unidentified: Iterable[_Unidentified], visits: Iterable[Visit]) -> None:
+    """Doubt who came in since a person without a scan, when there is a scan without a person at the gate.
+
+    Where a gate's clock is late, each person has the scan of the one before, and the last scan has no person.
+    """
+    first_ns = _unscanned_before(scan, unidentified)
+    for visit in visits if first_ns is not None else ():
+        if visit.account is not None and visit.enter_ns is not None and visit.enter_ns >= first_ns:
+            visit.doubts.append(Reason(ReasonKind.SCANS_SHIFTED, gate=scan.gate))
+
+
+def _unscanned_before(scan: GateScan, unidentified: Iterable[_Unidentified]) -> int | None:
+    """When the first person without a scan came in, in the time before a scan for which it could be theirs."""
+    since_ns = scan.t_ns - round(SCAN_VALID_S * 1e9)
+    return next((each.t_ns for each in unidentified if since_ns <= each.t_ns <= scan.t_ns), None)
 
 
 def _is_account(scan: GateScan) -> bool:

@@ -531,3 +531,32 @@ def test_a_track_that_cameras_do_not_agree_on_makes_no_visit_until_they_do():
     agreed = True
     shop.step(40 * STEP_S, [7], [(7.0, 5.0)], vouched=lambda track_id: agreed)
     assert [visit.account for visit in shop.visits.unfinished()] == [None]
+
+
+# ---- gates whose clock is off ----------------------------------------------------------------------------------------
+
+
+def three_in_turn() -> dict[int, list[tuple[float, float, float]]]:
+    """Three people five seconds apart: to the gate, a second at it, and in."""
+    steps = [(0.0, 1.5, -2.5), (2.0, 1.5, -0.6), (3.0, 1.5, -0.6), (6.0, 1.5, 3.0)]
+    return {i: [*((5.0 * i + t_s, x, y) for t_s, x, y in steps), (60.0, 1.0 + i, 4.0)] for i in range(3)}
+
+
+@pytest.mark.parametrize("late_s", [-2.0, 5.0])
+def test_scans_by_a_clock_that_is_off_doubt_whoever_has_anothers(late_s: float):
+    """Each has the scan of the one before or after."""
+    scans = {5.0 * i + 2.5 + late_s: f"account{i}" for i in range(3)}
+    store = Shop().run(three_in_turn(), scans)
+    for track, account in store.entered().items():
+        if account is not None and account != f"account{track}":
+            assert ReasonKind.SCANS_SHIFTED in doubts_of(store, account)
+    assert any(account != f"account{track}" for track, account in store.entered().items())
+
+
+@pytest.mark.parametrize("late_s", [-0.3, 0.0, 0.5])
+def test_scans_in_time_doubt_no_person(late_s: float):
+    # Every credential is read twice.
+    scans = {5.0 * i + 2.5 + late_s + again_s: f"account{i}" for i in range(3) for again_s in (0.0, 0.4)}
+    store = Shop().run(three_in_turn(), scans)
+    assert store.entered() == {track: f"account{track}" for track in range(3)}
+    assert [doubts_of(store, f"account{i}") for i in range(3)] == [[], [], []]
