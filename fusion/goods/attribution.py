@@ -188,9 +188,16 @@ class Attributor:
         self._candidates.sight(t_ns, self._names.index(plate), self._product[gtin], probability)
         return True
 
-    def watch(self, unheard: Collection[int], unfit: Collection[int], history: ArmHistory, now_ns: int) -> None:
+    def watch(
+        self,
+        unheard: Collection[int],
+        unfit: Collection[int],
+        restarted: Mapping[int, int],
+        history: ArmHistory,
+        now_ns: int,
+    ) -> None:
         """Note whose hands were over plates (indices) that do not report, or whose readings cannot be weights."""
-        self._unobserved.watch(unheard, unfit, history, now_ns)
+        self._unobserved.watch(unheard, unfit, restarted, history, now_ns)
 
     def revise(self, people: Collection[int], gtin: str, log_likelihood: NDArray[np.float64]) -> None:
         """Weigh the hypotheses by the number of pieces of a product that these people hold together.

@@ -307,12 +307,14 @@ class LoadFinder:
         expected_g = abs(int(found.quantity[0])) * planogram.weight_g[found.product[0]]
         return bool(abs(abs(event.total_g) - expected_g) < 3.0 * GAIN_SD * expected_g)
 
-    def is_explained(self, event: ShelfEvent) -> bool:
+    def is_explained(self, event: ShelfEvent, pieces_max: int = 1000) -> bool:
         """Whether some product suits a load well: one that lies there, or one that was taken and not put back."""
         planogram = self._planogram
         found = planogram.identify(event.plates, event.delta_g, event.noise_g2, limit=6)
         load_g = abs(event.total_g)
         for product, quantity, place in zip(found.product.tolist(), found.quantity.tolist(), found.log_place.tolist()):
+            if abs(quantity) > pieces_max:
+                continue
             expected_g = abs(quantity) * planogram.weight_g[product]
             sd_g = math.sqrt(event.noise_g2 + quantity**2 * planogram.weight_sd_g[product] ** 2)
             if abs(load_g - expected_g) > 3.0 * sd_g + 2.0 * GAIN_SD * expected_g:

@@ -214,6 +214,13 @@ class Plates:
         overdue = 0 < clock[kernel.NEXT_NS] < now_ns - GAP_MAX_S * 1e9
         return int(clock[kernel.LAST_NS]) if overdue else None
 
+    def overdue(self, now_ns: int) -> list[tuple[int, int]]:
+        """(plate, since when) of every plate that was heard before and whose next message does not come."""
+        kernel, times = self._kernel, self._tables.times
+        next_ns = times[:, kernel.NEXT_NS]
+        late = np.flatnonzero((next_ns > 0) & (next_ns < now_ns - GAP_MAX_S * 1e9))
+        return list(zip(late.tolist(), times[late, kernel.LAST_NS].tolist()))
+
     def disturbed(self) -> list[tuple[int, int]]:
         """(plate, since when) of every plate that is disturbed now."""
         kernel, tables = self._kernel, self._tables
@@ -238,10 +245,10 @@ class Plates:
 
     # ---- faults ------------------------------------------------------------------------------------------------------
 
-    def check(self, now_ns: int) -> None:
-        """Once a second of data time, look for plates that are silent, stuck or noisy, and for recoveries."""
+    def check(self, now_ns: int) -> bool:
+        """Once a second of data time, look for faults of plates, and for recoveries; True when it is time."""
         if now_ns - self._checked_ns <= CHECK_EVERY_NS:
-            return
+            return False
         kernel, tables = self._kernel, self._tables
         self._checked_ns = now_ns
         last = tables.times[:, kernel.LAST_NS]
@@ -266,6 +273,19 @@ class Plates:
         for plate in self.faults.keys() - faults.keys():
             self._warnings.append(StoreWarning(now_ns, WarningKind.PLATE_RECOVERED, self._names[plate]))
         self.faults = faults
+        return True
+
+    def lost(self) -> list[tuple[int, int]]:
+        """(plate, since when) of those whose level was given up since the last call: they weigh from another zero."""
+        kernel, times = self._kernel, self._tables.times
+        plates = np.flatnonzero(times[:, kernel.LOST_NS])
+        found = list(zip(plates.tolist(), times[plates, kernel.LOST_NS].tolist()))
+        times[plates, kernel.LOST_NS] = 0
+        return found
+
+    def warn_restarted(self, plate: int, now_ns: int) -> None:
+        """Report a plate that weighs from another zero."""
+        self._warnings.append(StoreWarning(now_ns, WarningKind.PLATE_RESTARTED, self._names[plate]))
 
     def warnings(self) -> list[StoreWarning]:
         """Faults found since the last call, and recoveries."""

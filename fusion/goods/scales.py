@@ -7,7 +7,7 @@ neighbouring plates are joined where one load explains them, and dropped where v
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from fusion.goods.held import HeldLoads
 from fusion.goods.loads import JOIN_MAX_S, LoadFinder, ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange, Plates, PlateState
+from fusion.goods.restarts import Restarts
 from fusion.observations import ShelfReading
 from fusion.results import Warning as StoreWarning
 from fusion.results import WarningKind
@@ -44,6 +45,7 @@ class ShelfMonitor:
         self._fitness = PlateFitness(store)
         self._finder = LoadFinder(planogram)
         self._held = HeldLoads(self._plates, self._finder)
+        self._restarts = Restarts(self._plates, self._finder)
         self._pending: list[PlateChange] = []
         self._ignored: Counter[str] = Counter()
         self._now_ns = 0
@@ -72,7 +74,9 @@ class ShelfMonitor:
             if len(changes) > room:
                 self._ignored["shelf changes: table full"] += len(changes) - room
             self._pending += changes[:room]
-        self._plates.check(now_ns)
+        if self._plates.check(now_ns):
+            for plate, since_ns in self._plates.lost():
+                self._restarts.note(plate, since_ns, now_ns)
         if self._fitness.feed(readings, now_ns):
             self.planogram.factors.set_noise(self._fitness.noise_g)
         return self._ready(now_ns) if self._pending or len(self._held) else []
@@ -107,6 +111,11 @@ class ShelfMonitor:
         """Plates (indices into store.plates) whose readings cannot be weights: in another unit, at another rate."""
         return self._fitness.unfit.keys() | self.planogram.factors.suspect
 
+    @property
+    def restarted(self) -> Mapping[int, int]:
+        """When plates (indices into store.plates) began to weigh from another zero, of those that just did."""
+        return self._restarts.unknown(self._now_ns)
+
     def alive_since(self, t_ns: int) -> bool:
         """Whether any plate has reported weights since an instant; also True in a store without plates."""
         return not self.planogram.rows.members or self._plates.heard_since(t_ns, self.unfit)
@@ -117,7 +126,7 @@ class ShelfMonitor:
 
     def undecided(self) -> list[tuple[int, int]]:
         """(plate, since when) of everything that may still become an event."""
-        found = self._plates.disturbed()
+        found = self._plates.disturbed() + self._plates.overdue(self._now_ns)
         found += [(change.plate, change.contact_ns) for change in self._pending]
         found += self._held.undecided()
         return [(plate, since_ns) for plate, since_ns in found if plate not in self._plates.faults]
@@ -139,7 +148,8 @@ class ShelfMonitor:
             members = {id(change) for change in group}
             self._pending = [change for change in self._pending if id(change) not in members]
             for part in self._finder.parts(group):
-                events += self._held.take(part)
+                loads = self._restarts.sifted(part, self._now_ns)
+                events += self._held.take(loads) if loads else []
         events += self._held.outlived(now_ns, {change.plate for change in self._pending})
         return sorted(events, key=lambda event: (event.contact_ns, event.plates[0]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from fusion.goods.hands import Hands
@@ -18,12 +18,16 @@ EXPLAINED_WITHIN_S, EXPLAINED_WITHIN_M = 1.5, 0.35
 BEFORE_REPORT_NS = 7_000_000_000
 # That a plate's readings are no weights is found later; then hands are looked up as far back as they are kept.
 BEFORE_UNFIT_NS = 30_000_000_000
+# A hand that was over a plate this long before its restart may have been part of it.
+BEFORE_RESTART_NS = 1_000_000_000
+# What was done in a silence shows afterwards, but not whose hands it was, once these are forgotten.
+SILENCE_MAX_NS = 25_000_000_000
 WATCH_EVERY_NS = 500_000_000
 REACHES_MAX = 1024
 
 
 class Reach(NamedTuple):
-    """A hand in the space above a plate that does not report; unfit: that reports, but no weights."""
+    """A hand in the space above a plate that does not report; unfit: that reports no weights, or from another zero."""
 
     t_ns: int
     plate: int
@@ -49,24 +53,42 @@ class UnobservedReaches:
     def __len__(self) -> int:
         return len(self._reaches)
 
-    def watch(self, unheard: Collection[int], unfit: Collection[int], history: ArmHistory, now_ns: int) -> None:
-        """Note whose hands were over plates (indices) that do not report, or whose readings cannot be weights."""
-        if not unheard and not unfit and not self._watched_ns:
+    def watch(
+        self,
+        unheard: Collection[int],
+        unfit: Collection[int],
+        restarted: Mapping[int, int],
+        history: ArmHistory,
+        now_ns: int,
+    ) -> None:
+        """Note whose hands were over plates (indices) whose weights are not known.
+
+        Args:
+            unheard: plates that do not report.
+            unfit: plates whose readings cannot be weights.
+            restarted: since when plates have weighed from another zero, of those that just began to.
+            history: where hands were.
+            now_ns: data time.
+        """
+        if not unheard and not unfit and not restarted and not self._watched_ns:
             return
-        plates = {*unheard, *unfit}
+        plates = {*unheard, *unfit, *restarted}
         # Plates that report again show what was done in the meantime.
         recovered = {plate for plate in self._watched_ns if plate not in plates}
         if recovered:
             self._watched_ns = {plate: t_ns for plate, t_ns in self._watched_ns.items() if plate not in recovered}
-            self._keep(lambda reach: reach.unfit or reach.plate not in recovered)
+            forgotten_ns = now_ns - SILENCE_MAX_NS
+            self._keep(lambda reach: reach.unfit or reach.plate not in recovered or reach.t_ns < forgotten_ns)
         for plate in sorted(plates):
             before_ns = BEFORE_UNFIT_NS if plate in unfit else BEFORE_REPORT_NS
+            if plate in restarted:
+                before_ns = now_ns - restarted[plate] + BEFORE_RESTART_NS
             since_ns = self._watched_ns.get(plate, now_ns - before_ns)
             if now_ns - since_ns < WATCH_EVERY_NS:
                 continue
             self._watched_ns[plate] = now_ns
             for hand in self._hands.over(plate, history, history.between(since_ns + 1, now_ns)):
-                self._reaches.append(Reach(hand.t_ns, plate, hand.track, plate in unfit))
+                self._reaches.append(Reach(hand.t_ns, plate, hand.track, plate in unfit or plate in restarted))
 
     def unexplained(self, people: Callable[[int], bool], carts: set[int], events: Sequence[Explained]) -> list[Reach]:
         """The first reach of people into each plate for which no other plate reported a reason.

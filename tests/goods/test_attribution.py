@@ -182,11 +182,11 @@ def test_two_people_may_share_a_load() -> None:
 def test_a_reach_into_a_plate_that_does_not_report_makes_a_cart_doubtful() -> None:
     history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
     attributor = attributor_of(STORE)
-    attributor.watch([3], [], history, T0 + 9 * 10**9)
+    attributor.watch([3], [], {}, history, T0 + 9 * 10**9)
     assert attributor.cart([7]).reasons == (Reason(ReasonKind.PLATE_NOT_REPORTING, plate=STORE.plates[3].plate),)
     assert attributor.cart([7]).probability <= 0.5
     assert attributor.cart([8]).reasons == ()
-    attributor.watch([], [], history, T0 + 10 * 10**9)  # It reports again.
+    attributor.watch([], [], {}, history, T0 + 10 * 10**9)  # It reports again.
     assert attributor.cart([7]).reasons == ()
 
 

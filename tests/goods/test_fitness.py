@@ -132,12 +132,12 @@ def test_a_reach_into_an_unfit_plate_stays_a_doubt() -> None:
     """What an unfit plate, or nobody, reports explains nothing, and that it is right now does not show what was."""
     attributor = Attributor(STORE, Planogram(STORE))
     history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
-    attributor.watch([], [3], history, T0 + 9 * 10**9)
+    attributor.watch([], [3], {}, history, T0 + 9 * 10**9)
     attributor.observe(event(5.0, {3: -246.0}), history)
     reasons = attributor.cart([7]).reasons
     assert [(reason.kind, reason.plate) for reason in reasons] == [(ReasonKind.PLATE_UNFIT, NAMES[3])]
     assert attributor.cart([7]).items == {GTINS[3]: 1}
-    attributor.watch([], [], history, T0 + 10 * 10**9)
+    attributor.watch([], [], {}, history, T0 + 10 * 10**9)
     assert attributor.cart([7]).probability <= 0.5
     assert attributor.cart([8]).reasons == ()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from goods import shop
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from numpy.testing import assert_allclose
 
 from fusion.engine import Engine
 from fusion.files.recordings import Recording
+from fusion.goods.attribution import Attributor
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
@@ -130,6 +132,73 @@ def test_events_sum_to_the_difference_of_the_levels(
     events = found(scales, {plate: spell} if value is None else {})
     assert abs(sum(event.total_g for event in events) - load_g) < 5.0
     assert len(events) == 1
+
+
+# ---- restarts --------------------------------------------------------------------------------------------------------
+
+
+def restarted(scales: shop.Scales, plates: list[str], at_s: float, until_s: float = 99.0) -> None:
+    """Let plates weigh from another zero for a while: their levels there become zero."""
+    inside = (scales.t >= at_s) & (scales.t < until_s)
+    for plate in plates:
+        grams = scales.grams[scales.index[plate]]
+        grams[inside] -= grams[np.searchsorted(scales.t, at_s) - 1]
+
+
+def test_a_plate_that_tares_itself_has_lost_no_goods() -> None:
+    scales = shop.Scales(STORE, 16.0)
+    restarted(scales, ["r0p3"], 5.0)
+    scales.step(9.0, {"r0p3": -245.0})
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    (event,) = shop.events(monitor, scales.readings())
+    assert names(event) == ["r0p3"] and abs(event.total_g + 245.0) < 4.0
+    assert [(warning.kind, warning.subject) for warning in monitor.warnings()] == [("plate restarted", "r0p3")]
+
+
+def test_a_controller_that_restarts_takes_no_goods() -> None:
+    scales = shop.Scales(STORE, 12.0)
+    restarted(scales, ["r0p2", "r0p3", "r0p4", "r0p5"], 5.0)
+    assert found(scales, {}) == []
+
+
+def test_a_plate_that_comes_back_to_its_zero_is_compared_with_before() -> None:
+    scales = shop.Scales(STORE, 16.0)
+    restarted(scales, ["r0p3"], 5.0, 8.0)
+    inside = (scales.t >= 5.0) & (scales.t < 8.0)
+    scales.step(6.5, {"r0p3": -245.0})
+    scales.grams[3, inside] = scales.rng.normal(0, 0.5, inside.sum())
+    (event,) = found(scales, {})
+    assert names(event) == ["r0p3"] and event.silent and abs(event.total_g + 245.0) < 4.0
+
+
+def test_the_last_piece_of_a_tared_plate_may_be_taken() -> None:
+    scales = shop.Scales(STORE, 12.0)
+    grams = scales.grams[scales.index["r0p3"]]
+    grams += 245.0 - grams[0]
+    scales.step(5.0, {"r0p3": -245.0})
+    (event,) = found(scales, {})
+    assert names(event) == ["r0p3"] and abs(event.total_g + 245.0) < 4.0
+
+
+def test_a_plate_mounted_far_from_its_zero_weighs_again() -> None:
+    scales = shop.Scales(STORE, 30.0)
+    scales.grams[3, 300:] += 40e3
+    scales.step(22.0, {"r0p3": -245.0})
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    (event,) = shop.events(monitor, scales.readings())
+    assert names(event) == ["r0p3"] and abs(event.total_g + 245.0) < 4.0
+    kinds = [warning.kind for warning in monitor.warnings()]
+    assert kinds == ["plate out of range", "plate recovered", "plate restarted"]
+
+
+def test_hands_over_a_plate_that_restarts_are_a_doubt() -> None:
+    planogram = Planogram(STORE)
+    attributor = Attributor(STORE, planogram)
+    history = shop.at_shelf({1: shop.plate_hand(3)}, seconds=10.0)
+    attributor.join(1, "visit")
+    attributor.watch([], [], {3: T0 + 8 * 10**9}, history, T0 + 9 * 10**9)
+    attributor.watch([], [], {}, history, T0 + 10 * 10**9)
+    assert [reason.plate for reason in attributor.cart([1]).reasons] == ["r0p3"]
 
 
 # ---- whole shops -----------------------------------------------------------------------------------------------------
