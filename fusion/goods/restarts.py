@@ -16,6 +16,8 @@ from fusion.goods.plates import CHANGE_MIN_G, CHANGE_MIN_SD, PlateChange, Plates
 
 # A level is zero within this, and a number of standard deviations of a sample.
 ZERO_G, ZERO_SDS = 5.0, 5.0
+# Shelves sway by a few grams, about zero too. What stands on a plate weighs more than this in all.
+FALL_MIN_G = 50.0
 # Hands take one piece or two at once. Where a plate was tared while empty, the last of them leave zero.
 PIECES_MAX = 2
 # As many plates that fall to zero together share a controller that was restarted.
@@ -74,7 +76,10 @@ class Restarts:
         return [change for change in kept if _is_change(change)]
 
     def _restarted(self, part: list[PlateChange]) -> set[int]:
-        fallen = [change for change in part if self._is_zero(change.plate, change.after_g)]
+        fallen = [
+            change for change in part
+            if abs(change.delta_g) > FALL_MIN_G and self._is_zero(change.plate, change.after_g)
+        ]  # fmt: skip
         if not fallen:
             return set()
         if len(fallen) >= TOGETHER_MIN:

@@ -171,6 +171,17 @@ def test_a_plate_that_comes_back_to_its_zero_is_compared_with_before() -> None:
     assert names(event) == ["r0p3"] and event.silent and abs(event.total_g + 245.0) < 4.0
 
 
+def test_a_plate_that_sways_about_zero_is_not_restarted() -> None:
+    scales = shop.Scales(STORE, 16.0)
+    grams = scales.grams[scales.index["r0p3"]]
+    grams -= grams[0] + 8.0
+    scales.step(5.0, {"r0p3": 5.0})
+    scales.step(9.0, {"r0p3": -5.0})
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert shop.events(monitor, scales.readings()) == []
+    assert monitor.warnings() == []
+
+
 def test_the_last_piece_of_a_tared_plate_may_be_taken() -> None:
     scales = shop.Scales(STORE, 12.0)
     grams = scales.grams[scales.index["r0p3"]]
