@@ -53,6 +53,7 @@ class ReasonKind(StrEnum):
     RETURNED_MORE_THAN_TAKEN = "returned_more_than_taken"  # (gtin, quantity)
     PLATE_NOT_REPORTING = "plate_not_reporting"  # a hand was in the space above it (plate)
     PLATE_UNFIT = "plate_unfit"  # a hand was above it, and its readings cannot be weights in grams (plate)
+    LOAD_ELSEWHERE = "load_elsewhere"  # a hand was above it while a load moved elsewhere, at no hand (plate)
     NO_PLATE_ALIVE = "no_plate_alive"  # no plate of the store reported weights up to the end of the visit
     LOAD_UNEXPLAINED = "load_unexplained"  # no goods weigh what moved at a hand (plate, delta_g)
     HAND_OVER_AMBIGUOUS = "hand_over_ambiguous"  # another visit put back what one of several had (gtin)
@@ -129,6 +130,7 @@ class WarningKind(StrEnum):
     PLATE_UNIT = "plate unit"  # plate, or a number of plates: not in grams (count, detail: names)
     PLATE_RATE = "plate rate"  # plate, or a number of plates (rate_hz, count, detail: names)
     PLATE_FACTOR = "plate factor"  # plate, or "all plates" (factor)
+    PLATE_EXCHANGED = "plate exchanged"  # plate (detail: the other)
     PLATE_FIT_AGAIN = "plate fit again"  # plate
     CAMERA_OUTAGE = "camera outage"  # camera (seconds)
     CAMERA_BACK = "camera back"  # camera

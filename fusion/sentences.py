@@ -45,6 +45,8 @@ _REASONS = {
     ReasonKind.RETURNED_MORE_THAN_TAKEN: "more was put back than taken: {product}",
     ReasonKind.PLATE_NOT_REPORTING: "may have taken from plate {plate}, which does not report",
     ReasonKind.PLATE_UNFIT: "may have taken from plate {plate}, whose readings cannot be weights",
+    ReasonKind.LOAD_ELSEWHERE:
+        "reached into plate {plate} while a load moved on another plate, where no hand was: are cables exchanged?",
     ReasonKind.NO_PLATE_ALIVE: "no plate of the store reported weights up to the end of this visit",
     ReasonKind.LOAD_UNEXPLAINED: "plate {plate} changed by {delta_g:+.0f} g, which no product explains",
     ReasonKind.HAND_OVER_AMBIGUOUS: "another visit put back {product}, which may be from this one",
@@ -96,6 +98,7 @@ _WARNINGS = {
         "{rate_hz:.1f} samples a second come, which is not the store's weight_rate_hz, so loads cannot be dated",
     WarningKind.PLATE_FACTOR:
         "loads read {factor:.3g} times what goods weigh: check the unit, the gain, the polarity and the load cells",
+    WarningKind.PLATE_EXCHANGED: "shows the loads of plate {detail}, so their cables seem to be exchanged",
     WarningKind.PLATE_FIT_AGAIN: "readings are plausible again",
     WarningKind.CAMERA_OUTAGE: "no frames for {seconds:g} s while other cameras deliver",
     WarningKind.CAMERA_BACK: "frames again",

@@ -47,6 +47,8 @@ from fusion.store.models import Store
 LOG_HANDED_OVER = math.log(2e-3)
 # Goods that moved with at least this probability are certain enough to learn the gains of the plates from their load.
 KNOWN_WEIGHT = 0.95
+# A load that an unseen person moved with at least this probability may have been moved at another plate.
+UNCLAIMED = 0.5
 # Probability that a reach into a plate that does not report moved nothing; half of such reaches are touches.
 UNOBSERVED_RIGHT = 0.5
 # Probability that a cart is right when more was put back from it than had been taken.
@@ -174,6 +176,9 @@ class Attributor:
         self._replace(tied, cluster)
         self._unexplained.add(opened, actors)
         belief = cluster.belief(len(cluster.events) - 1, self.planogram.gtins)
+        if sum(candidate.probability for candidate in belief.candidates if candidate.person is None) > UNCLAIMED:
+            reached = self._unobserved.note_unclaimed(event, history)
+            self.planogram.note_elsewhere(event.plates, reached, self._product[belief.candidates[0].gtin])
         for candidate in belief.candidates:
             self.planogram.move(at, self._product[candidate.gtin], candidate.quantity * candidate.probability)
         self._learn_gain(event, belief)
@@ -409,8 +414,7 @@ class Attributor:
         """What the plates may not have shown, or showed and no goods explain: probability that it cost nothing, why."""
         doubts = []
         for reach in self._unobserved_reaches(carts):
-            kind = ReasonKind.PLATE_UNFIT if reach.unfit else ReasonKind.PLATE_NOT_REPORTING
-            doubts.append((UNOBSERVED_RIGHT, Reason(kind, plate=self._names[reach.plate])))
+            doubts.append((UNOBSERVED_RIGHT, Reason(reach.kind, plate=self._names[reach.plate])))
         for load in self._unexplained_by(carts):
             right = 1.0 - (1.0 - UNEXPLAINED_RIGHT) * load.probability
             doubts.append((right, Reason(ReasonKind.LOAD_UNEXPLAINED, plate=load.plate, delta_g=load.delta_g)))

@@ -8,6 +8,7 @@ noise: a scale in ounces trembles 28 times less than a scale in grams. The tests
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,6 +37,8 @@ TAKEN, RIGHT_PLACE, ELSEWHERE = 0.85, 0.3, 0.02
 NOT_AWAY, UNKNOWN_PER_G = 1e-3, 1e-7
 # Share of the small changes of a plate in a larger unit that are goods; the others creep.
 SMALL_GOODS = 0.3
+# Loads of one plate's goods on another, at a moment when a hand was over the first and none over the other.
+EXCHANGED_LOADS = 2
 # A plate that bears this share of a load is judged by it.
 MAIN_SHARE = 0.9
 
@@ -45,6 +48,13 @@ class Fault(NamedTuple):
 
     plate: int
     factor: float
+
+
+class Exchange(NamedTuple):
+    """Two plates (indices into store.plates) that show each other's loads."""
+
+    plate: int
+    other: int
 
 
 class ScaleFactors:
@@ -62,6 +72,9 @@ class ScaleFactors:
         # What each plate has added to the store's, since a single plate is no proof for all.
         self._given = np.zeros((n_plates, len(FACTORS)))
         self._reported: set[Fault] = set()
+        self._moved_elsewhere: Counter[Exchange] = Counter()
+        self._exchanged: frozenset[int] = frozenset()
+        self._exchanges: list[Exchange] = []
 
     def set_noise(self, noise_g: NDArray[np.float64]) -> None:
         """Take the plates' noise (n_plates,) as it was measured last; NaN where it was not."""
@@ -110,6 +123,20 @@ class ScaleFactors:
         if changed:
             self._judge()
 
+    def observe_exchange(self, plate: int, other: int) -> None:
+        """Take a load of another plate's goods on a plate, while a hand was over the other and none over this one."""
+        pair = Exchange(min(plate, other), max(plate, other))
+        self._moved_elsewhere[pair] += 1
+        if self._moved_elsewhere[pair] == EXCHANGED_LOADS:
+            self._exchanged |= set(pair)
+            self._exchanges.append(pair)
+            self._judge()
+
+    def exchanges(self) -> list[Exchange]:
+        """Pairs of plates that have been proved to show each other's loads since the last call."""
+        drained, self._exchanges = self._exchanges, []
+        return drained
+
     def faults(self, unfit: Collection[int] = ()) -> list[Fault]:
         """Plates, or all of them, that have been proved to read a wrong multiple since the last call.
 
@@ -149,7 +176,8 @@ class ScaleFactors:
         log_odds = LOG_PRIOR + self._of_noise + self._of_loads
         likely = log_odds.max(axis=1) > math.log(SUSPECT / (1.0 - SUSPECT))
         n_plates = len(likely) - 1
-        self.suspect = frozenset(range(n_plates) if likely[-1] else np.flatnonzero(likely[:-1]).tolist())
+        suspect = range(n_plates) if likely[-1] else np.flatnonzero(likely[:-1]).tolist()
+        self.suspect = self._exchanged.union(suspect)
 
 
 def _probability(log_odds: float) -> float:

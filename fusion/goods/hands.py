@@ -57,6 +57,8 @@ ELBOW_REACH_M, SHOULDER_REACH_M, REACH_SD_M = 0.40, 0.75, 0.10
 # NEAR_M.
 BODY_DISTANCE_M, BODY_SLACK_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M = 0.55, 0.1, 0.25, 0.40
 NEAR_M = 2.0
+# A hand does not get further from the body's axis than this.
+REACH_MAX_M = 1.0
 # Weight of an actor in no camera's view, against one person in view with ratio 1.
 UNSEEN_WEIGHT = 0.002
 TENTATIVE_RATIO = 0.3
@@ -225,6 +227,14 @@ class Hands:
             if len(at_ns) >= 2:
                 found.append(HandOver(person, int(at_ns[len(at_ns) // 2])))
         return found
+
+    def within_reach(self, history: ArmHistory, rows: slice) -> list[int]:
+        """Plates within reach of anyone at these rows of the history."""
+        places_m = history.position_m[rows]
+        if not len(places_m):
+            return []
+        off_m = self._plates.centre_m[:, None, :2] - places_m
+        return np.flatnonzero(((off_m**2).sum(axis=2) < REACH_MAX_M**2).any(axis=1)).tolist()
 
     def apart_m(self, plate: int, other: int) -> float:
         """Distance between the middles of two plates."""

@@ -308,6 +308,13 @@ class Planogram:
         log_prior: NDArray[np.float64] = np.log(PLANNED_PRIOR * planned + ROW_PRIOR * in_row + STORE_PRIOR)
         return log_prior
 
+    def note_elsewhere(self, plates: NDArray[np.int64], reached: list[int], product: int) -> None:
+        """Note that a product moved on plates (n,) where no hand was, while hands were over others (reached)."""
+        if not self.planned[plates, product].any():
+            for other in dict.fromkeys(reached):
+                if self.planned[other, product]:
+                    self.factors.observe_exchange(int(plates[0]), other)
+
     def move(self, plate: int, product: int, pieces: float) -> None:
         """Record expected pieces that came onto a plate (negative: left it). Stock never falls below zero."""
         self.stock[plate, product] = max(self.stock[plate, product] + pieces, 0.0)

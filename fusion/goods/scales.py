@@ -94,7 +94,13 @@ class ShelfMonitor:
             )
             for fault in self.planogram.factors.faults(self._fitness.unfit)
         ]  # fmt: skip
-        return self._plates.warnings() + self._fitness.warnings() + factors
+        exchanged = [
+            StoreWarning(
+                self._now_ns, WarningKind.PLATE_EXCHANGED, self._names[pair.plate], detail=self._names[pair.other]
+            )
+            for pair in self.planogram.factors.exchanges()
+        ]
+        return self._plates.warnings() + self._fitness.warnings() + factors + exchanged
 
     @property
     def ignored(self) -> Counter[str]:

@@ -10,6 +10,7 @@ from fusion.goods.hands import Hands
 from fusion.goods.hypotheses import Part
 from fusion.goods.loads import ShelfEvent
 from fusion.people.arms import ArmHistory
+from fusion.results import ReasonKind
 
 # A hand in the space above such a plate may have taken something, unless it did something at about that time that a
 # plate as near as this reported.
@@ -24,15 +25,18 @@ BEFORE_RESTART_NS = 1_000_000_000
 SILENCE_MAX_NS = 25_000_000_000
 WATCH_EVERY_NS = 500_000_000
 REACHES_MAX = 1024
+# A hand is over the plate that it moves for this long before and after.
+AT_CONTACT_NS = 350_000_000
+NOT_REPORTING = ReasonKind.PLATE_NOT_REPORTING
 
 
 class Reach(NamedTuple):
-    """A hand in the space above a plate that does not report; unfit: that reports no weights, or from another zero."""
+    """A hand in the space above a plate that may not have shown what it did; kind: why it may not."""
 
     t_ns: int
     plate: int
     person: int
-    unfit: bool
+    kind: ReasonKind
 
 
 class Explained(NamedTuple):
@@ -78,7 +82,11 @@ class UnobservedReaches:
         if recovered:
             self._watched_ns = {plate: t_ns for plate, t_ns in self._watched_ns.items() if plate not in recovered}
             forgotten_ns = now_ns - SILENCE_MAX_NS
-            self._keep(lambda reach: reach.unfit or reach.plate not in recovered or reach.t_ns < forgotten_ns)
+            self._keep(
+                lambda reach: reach.kind is not NOT_REPORTING
+                or reach.plate not in recovered
+                or reach.t_ns < forgotten_ns
+            )
         for plate in sorted(plates):
             before_ns = BEFORE_UNFIT_NS if plate in unfit else BEFORE_REPORT_NS
             if plate in restarted:
@@ -88,7 +96,20 @@ class UnobservedReaches:
                 continue
             self._watched_ns[plate] = now_ns
             for hand in self._hands.over(plate, history, history.between(since_ns + 1, now_ns)):
-                self._reaches.append(Reach(hand.t_ns, plate, hand.track, plate in unfit or plate in restarted))
+                untrue = plate in unfit or plate in restarted
+                kind = ReasonKind.PLATE_UNFIT if untrue else NOT_REPORTING
+                self._reaches.append(Reach(hand.t_ns, plate, hand.track, kind))
+
+    def note_unclaimed(self, event: ShelfEvent, history: ArmHistory) -> list[int]:
+        """Note whose hands were over other plates while a load moved that no hand explains; returns those plates."""
+        reached = []
+        rows = history.between(event.contact_ns - AT_CONTACT_NS, event.contact_ns + AT_CONTACT_NS)
+        for plate in self._hands.within_reach(history, rows):
+            if self._hands.apart_m(event.main_plate, plate) >= EXPLAINED_WITHIN_M:
+                for hand in self._hands.over(plate, history, rows):
+                    self._reaches.append(Reach(hand.t_ns, plate, hand.track, ReasonKind.LOAD_ELSEWHERE))
+                    reached.append(plate)
+        return reached
 
     def unexplained(self, people: Callable[[int], bool], carts: set[int], events: Sequence[Explained]) -> list[Reach]:
         """The first reach of people into each plate for which no other plate reported a reason.
@@ -99,7 +120,7 @@ class UnobservedReaches:
             events: all events that are not settled.
         """
         # What an unfit plate reports explains nothing.
-        unfit = {reach.plate for reach in self._reaches if reach.unfit}
+        unfit = {reach.plate for reach in self._reaches if reach.kind is ReasonKind.PLATE_UNFIT}
         fit = [explained for explained in events if unfit.isdisjoint(explained.event.plates.tolist())]
         found: dict[int, Reach] = {}
         for reach in self._reaches:
