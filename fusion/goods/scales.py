@@ -162,7 +162,10 @@ class ShelfMonitor:
     def _neighbours_move(self, group: list[PlateChange]) -> bool:
         """Whether a plate beside the group is still disturbed by what may be the same load."""
         return any(
-            self._plates.moved_before(neighbour, change.contact_ns + JOIN_MAX_S * 1e9)
+            # In a silence, it came or went at any time.
+            self._plates.moved_before(
+                neighbour, (change.settled_ns if change.silent else change.contact_ns) + JOIN_MAX_S * 1e9
+            )
             for change in group
             for neighbour in self._beside(change.plate)
         )
