@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from goods.shop import STORE, at_shelf, event, plate_hand
+from goods.shop import STORE, at_shelf, event, plate_hand, shop
 from numpy.testing import assert_allclose
 
 from fusion.goods.attribution import Attributor
@@ -89,14 +89,16 @@ def test_small_changes_that_fit_a_larger_unit_count() -> None:
 
 def test_a_load_where_no_hand_is_makes_the_reach_elsewhere_a_doubt_and_twice_an_exchange() -> None:
     """Plates 2 and 7 have exchanged cables: hands are at 2, loads of its goods show on 7."""
-    attributor = Attributor(STORE, Planogram(STORE))
-    history = at_shelf({7: plate_hand(2), 8: (8.0, 8.0, 1.0)})
+    wide = shop(width_m=0.5)
+    attributor = Attributor(wide, Planogram(wide))
+    plate = wide.plates[2]
+    history = at_shelf({7: (plate.x, plate.y - 0.1, plate.z + 0.1), 8: (8.0, 8.0, 1.0)})
     factors = attributor.planogram.factors
     for at_s in (5.0, 25.0):
         assert factors.exchanges() == []
         attributor.observe(event(at_s, {7: -WEIGHTS_G[2]}), history)
         reasons = {(reason.kind, reason.plate) for reason in attributor.cart([7]).reasons}
-        assert (ReasonKind.LOAD_ELSEWHERE, STORE.plates[2].plate) in reasons
+        assert (ReasonKind.LOAD_ELSEWHERE, plate.plate) in reasons
     assert attributor.cart([8]).reasons == ()
     assert factors.exchanges() == [Exchange(2, 7)] and factors.exchanges() == []
     assert factors.suspect == {2, 7}
