@@ -8,13 +8,13 @@ scan waits a moment for one before they count as a person without a credential.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from fusion.observations import GateScan
 from fusion.people.gate_lines import LINE_MARGIN_M, GateLines, GatePosition, Passage
+from fusion.people.recent import Recent
 from fusion.people.scans import (
     CLAIM_CERTAIN,
     SCAN_LATE_S,
@@ -24,7 +24,6 @@ from fusion.people.scans import (
     Claim,
     OpenScan,
     OpenScans,
-    pair_density,
     reappears_as,
 )
 from fusion.people.walkers import Entry, LastSeen, Walker
@@ -51,8 +50,6 @@ RELINK_SLACK_M = 0.8
 RELINKED_IDENTITY = 0.97
 # A lost person is found again, as one of everybody who appears, after about this time.
 REFOUND_AFTER_S = 20.0
-# An unidentified person may have made a scan that another has, where their density is at least this share of theirs.
-RIVAL_MIN = 0.1
 # Whoever is inside may do anything unseen while all cameras are silent for longer than this.
 BLIND_MAX_S = 3.0
 # A person who is about to come in when time jumps may scan or cross while nothing is heard; a visit that begins within
@@ -111,21 +108,6 @@ class Visit:
         self.exit_ns = max(self.exit_ns or t_ns, t_ns)
 
 
-class _Bound(NamedTuple):
-    """A scan without an owner at the gate, the visit that it opened, and the density of that pair."""
-
-    scan: OpenScan
-    visit: Visit
-    density: float
-
-
-class _Unidentified(NamedTuple):
-    """When a person without a credential came in, and their visit."""
-
-    t_ns: int
-    visit: str
-
-
 class Visits:
     """Follows everybody through the gates.
 
@@ -144,11 +126,7 @@ class Visits:
         # The visit of each track, None for staff; kept after the track's end, since actions are attributed after people
         # left.
         self._visits: dict[int, Visit | None] = {}
-        # For as long as a scan is valid: those that were bound without an owner at the gate, who came in without a
-        # credential, and when visits of accounts ended.
-        self._bound: deque[_Bound] = deque()
-        self._unidentified: deque[_Unidentified] = deque()
-        self._ended_ns: dict[str, int] = {}
+        self._recent = Recent()
         # The newest frames; None before the first.
         self._seen_ns: int | None = None
         # Visits that begin until then share a doubt about all that were open at an earlier instant.
@@ -377,14 +355,15 @@ class Visits:
             visit.identity = min(visit.identity, probability)
             if probability < CLAIM_CERTAIN:
                 visit.doubts.append(Reason(ReasonKind.SCAN_UNCERTAIN, gate=gate_id, probability=probability))
-            if scan.track_id is None:
-                self._bound.append(_Bound(scan, visit, pair_density(scan, walker, self._lines.away_m)))
+            self._recent.bind(scan, walker, visit, self._lines.away_m)
         if account is None:
-            self._unidentified.append(_Unidentified(t_ns, visit.id))
+            self._recent.came_in(t_ns, visit.id)
             for other in self._open.values():
                 if walker.track_id in other.beside:
                     other.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
-            self._doubt_bound_to_others(walker, visit)
+            for other in self._recent.may_have_scanned(walker, self._lines.away_m):
+                other.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
+                other.unidentified.append(visit.id)
             yield StoreWarning(t_ns, WarningKind.NO_CREDENTIAL, visit.id, gate=gate_id)
 
     def _doubt_scan(self, walker: Walker, visit: Visit, scan: OpenScan, gate_id: str | None) -> None:
@@ -398,14 +377,6 @@ class Visits:
         beside = (w.visit for w in self._walkers.values() if w.track_id in scan.beside)
         if any(other is not None and other.account is None for other in beside):
             visit.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
-
-    def _doubt_bound_to_others(self, walker: Walker, visit: Visit) -> None:
-        """Note on other visits that an unidentified person may have made the scan that opened them."""
-        for bound in self._bound:
-            density = pair_density(bound.scan, walker, self._lines.away_m)
-            if density > 0.0 and density >= RIVAL_MIN * bound.density and bound.visit.id in self._open:
-                bound.visit.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
-                bound.visit.unidentified.append(visit.id)
 
     def _leave(self, walker: Walker, t_ns: int, gate: int) -> PersonLeft:
         walker.inside = False
@@ -444,7 +415,7 @@ class Visits:
     def _close(self, visit: Visit) -> None:
         del self._open[visit.id]
         if visit.account is not None:
-            self._ended_ns[visit.account] = max(visit.exit_ns or 0, self._ended_ns.pop(visit.account, 0))
+            self._recent.end(visit.account, visit.exit_ns or 0)
             if self._by_account.get(visit.account) is visit:
                 del self._by_account[visit.account]
 
@@ -551,10 +522,10 @@ class Visits:
             self.ignored["gate: scan without anybody coming in"] += 1
             account, since_ns = scan.scan.account, scan.scan.t_ns - round(SCAN_LATE_S * 1e9)
             # A scan that was repeated, or one for a companion who did not come.
-            is_known = account in self._by_account or self._ended_ns.get(account, 0) >= since_ns
+            is_known = account in self._by_account or self._recent.ended_since(account, since_ns)
             if scan.scan.credential_type == "staff" or is_known:
                 continue
-            unidentified = [each.visit for each in self._unidentified if since_ns <= each.t_ns <= now_ns]
+            unidentified = self._recent.unidentified(since_ns, now_ns)
             if not unidentified and self._turned_back(scan):
                 continue
             gate = self._lines.ids[scan.gate]
@@ -564,14 +535,7 @@ class Visits:
             visit.unidentified += unidentified
             self._open[visit.id] = visit
             yield StoreWarning(now_ns, WarningKind.SCAN_UNBOUND, gate, count=len(unidentified))
-        # Nothing older can concern a scan that is still open, or one that comes late.
-        oldest_ns = now_ns - round((SCAN_VALID_S + 1.0) * 1e9)
-        while self._bound and self._bound[0].scan.scan.t_ns < oldest_ns:
-            self._bound.popleft()
-        while self._unidentified and self._unidentified[0].t_ns < oldest_ns:
-            self._unidentified.popleft()
-        while self._ended_ns and self._ended_ns[next(iter(self._ended_ns))] < oldest_ns:
-            del self._ended_ns[next(iter(self._ended_ns))]
+        self._recent.forget(now_ns)
 
     def _turned_back(self, scan: OpenScan) -> bool:
         """Whether cameras saw the person who scanned stay outside, or walk away from the gate."""
