@@ -62,6 +62,10 @@ class Recent:
         """Visits of people who came in without a credential in a span of time."""
         return [each.visit for each in self._unidentified if since_ns <= each.t_ns <= until_ns]
 
+    def first_unidentified_ns(self, since_ns: int, until_ns: int) -> int | None:
+        """When the first of these people came in; None where none did."""
+        return next((each.t_ns for each in self._unidentified if since_ns <= each.t_ns <= until_ns), None)
+
     def may_have_scanned(self, walker: Walker, away_m: AwayFrom) -> list[Visit]:
         """Visits that were opened by a scan which an unidentified person may have made."""
         densities = [(pair_density(bound.scan, walker, away_m), bound) for bound in self._bound]

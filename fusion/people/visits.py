@@ -219,7 +219,7 @@ class Visits:
         if scan.credential_type != "open":
             added = self._scans.add(scan, gate, self._lines.centre_m(gate), self._walkers)
             if added.track_id is None and not added.repeated:
-                _doubt_shifted(scan, self._unidentified, self._open.values())
+                _doubt_shifted(scan, self._recent, self._open.values())
         return []
 
     def step(self, people: People, vouched: Callable[[int], bool] = lambda track_id: True) -> list[Passed]:
@@ -371,7 +371,7 @@ class Visits:
         if scan.lost is not None and not reappears_as(walker, scan, self._walkers):
             visit.doubts.append(Reason(ReasonKind.SCANNED_PERSON_LOST, gate=gate_id))
         unowned = scan.track_id is None and not scan.repeated
-        if scan.overtaken or (unowned and _unscanned_before(scan.scan, self._unidentified) is not None):
+        if scan.overtaken or (unowned and _unscanned_before(scan.scan, self._recent) is not None):
             visit.doubts.append(Reason(ReasonKind.SCANS_SHIFTED, gate=gate_id))
         visit.beside |= scan.beside
         beside = (w.visit for w in self._walkers.values() if w.track_id in scan.beside)
@@ -598,21 +598,23 @@ def _lost_within_reach(walker: Walker, visits: Iterable[Visit]) -> list[tuple[Vi
     return reachable
 
 
-def _doubt_shifted(scan: GateScan, unidentified: Iterable[_Unidentified], visits: Iterable[Visit]) -> None:
+def _doubt_shifted(scan: GateScan, recent: Recent, visits: Iterable[Visit]) -> None:
     """Doubt who came in since a person without a scan, when there is a scan without a person at the gate.
 
     Where a gate's clock is late, each person has the scan of the one before, and the last scan has no person.
     """
-    first_ns = _unscanned_before(scan, unidentified)
-    for visit in visits if first_ns is not None else ():
+    first_ns = _unscanned_before(scan, recent)
+    if first_ns is None:
+        return
+    for visit in visits:
         if visit.account is not None and visit.enter_ns is not None and visit.enter_ns >= first_ns:
             visit.doubts.append(Reason(ReasonKind.SCANS_SHIFTED, gate=scan.gate))
 
 
-def _unscanned_before(scan: GateScan, unidentified: Iterable[_Unidentified]) -> int | None:
+def _unscanned_before(scan: GateScan, recent: Recent) -> int | None:
     """When the first person without a scan came in, in the time before a scan for which it could be theirs."""
     since_ns = scan.t_ns - round(SCAN_VALID_S * 1e9)
-    return next((each.t_ns for each in unidentified if since_ns <= each.t_ns <= scan.t_ns), None)
+    return recent.first_unidentified_ns(since_ns, scan.t_ns)
 
 
 def _is_account(scan: GateScan) -> bool:
