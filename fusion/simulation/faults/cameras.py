@@ -367,7 +367,7 @@ CAMERA_FAULTS = (
     Fault("a picture frozen", _C, _frozen(one), "one camera repeats a picture with people from half-way on"),
     Fault("pictures frozen", _C, _frozen(every), "all cameras repeat their pictures from half-way on"),
     Fault("half blind", _C, _half_blind(one), "one camera finds no person in half of its picture"),
-    Fault("a camera knocked", _C, _turned(3.0, 30.0, 0.5), "one camera turns by 3 degrees half-way", warned=True),
+    Fault("a camera knocked", _C, _turned(3.0, 30.0, 0.5), "one camera turns by 3 degrees half-way"),
     Fault("a camera hangs askew", _C, _turned(3.0, 30.0, 0.0), "the same from the start", warned=True),
     Fault("two cameras swapped", _C, _swapped_names, "two cameras report under each other's names", warned=True),
     Fault("cameras misnamed", _C, _misnamed, "all cameras report under names the store does not have", warned=True),

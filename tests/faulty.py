@@ -1,0 +1,79 @@
+"""One cell of the matrix of faults and shops: what must hold in it, and the cells in which it does not hold yet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from bench.accuracy.faults import SHOPS, cell, faults_in
+from fusion.simulation.faults import FAULTS, Part
+
+
+def _open(fault: str, shops: Sequence[str], reason: str) -> dict[tuple[str, str], str]:
+    return {(fault, shop): reason for shop in shops}
+
+
+# Fault and shop of each cell in which the property does not hold, and why. A cell that holds again leaves this list:
+# the test fails until it does.
+OPEN: dict[tuple[str, str], str] = {
+    **_open(
+        "plates in ounces", ["narrow plates"], "too few picks in a minute to tell the unit; nothing is settled wrong"
+    ),
+    **_open(
+        "a plate with half gain",
+        ["unmanned_box"],
+        "two pieces at half gain weigh as one, and a single step cannot tell the gain",
+    ),
+    **_open(
+        "frozen for 12 s",
+        ["narrow plates"],
+        "part of a load on the neighbour of a frozen plate is taken for a light product",
+    ),
+    **_open(
+        "frozen for good",
+        ["narrow plates"],
+        "part of a load on the neighbour of a frozen plate is taken for a light product",
+    ),
+    **_open(
+        "steps of 50 g", ["just_walk_out_stadium"], "light products are below the rounding step, which nothing measures"
+    ),
+    **_open(
+        "gain drifts", ["unmanned_box", "rewe_pilot"], "a gain that changes within a minute is followed by no estimate"
+    ),
+    **_open(
+        "spikes", ["just_walk_out_stadium", "rewe_pilot"], "spikes hide a pick on a plate whose other samples are right"
+    ),
+    **_open("noise for good", ["narrow plates"], "a light product is below the noise of its plate"),
+    **_open("50 % missed", ["rewe_pilot"], "hands that no two cameras see together are taken to have touched nothing"),
+    **_open(
+        "60 % missed",
+        ["demo", "unmanned_box"],
+        "hands that no two cameras see together are taken to have touched nothing",
+    ),
+    **_open(
+        "blind for 2 s at a time",
+        ["unmanned_box", "rewe_pilot"],
+        "people are lost at a shelf and found again without a doubt about what they did there",
+    ),
+    **_open(
+        "half the size",
+        ["demo", "just_walk_out_stadium", "rewe_pilot"],
+        "a few people in half a minute do not prove the scale of their keypoints",
+    ),
+    **_open("cameras stop", [*SHOPS], "a camera's outage is seen beside others that deliver, not where all stop"),
+}
+
+
+def cells(parts: Collection[Part]) -> list[tuple[str, str]]:
+    """The cells of some parts of a store, fault by fault."""
+    return [(fault.name, shop) for fault in FAULTS.values() if fault.part in parts for shop in SHOPS]
+
+
+def check(name: str, shop: str) -> None:
+    """No settled receipt is wrong because of the fault, everybody has a receipt, a warning names what lasts."""
+    fault = FAULTS[name]
+    found = list(faults_in(cell(fault, shop), fault))
+    reason = OPEN.get((name, shop))
+    if reason is None:
+        assert found == [], fault.what
+    else:
+        assert found != [], f"holds again, so take it out of the list of open cells ({reason})"
