@@ -22,7 +22,7 @@ CALLS = ("take", "predict", "match", "follow", "describe", "measure")
 STAGES = {
     "": ("_align", "_check_cameras", "_drop_duplicates", "_report", "step"),
     "health": ("watch_streams", "update"),
-    "_existence": ("update_tentative", "update_doubt", "update_contradiction"),
+    "_existence": ("update_tentative", "update_doubt", "update_confirmed"),
     "_births": ("start",),
     "_relinking": ("retire", "name"),
 }

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from fusion._kernels.association import _SUMS, _eye_of, line_of_sight_in
+from fusion._kernels.association import _SUMS
+from fusion._kernels.presence import N_CIRCUMSTANCES, PARTLY, Outlook, circumstances_in
 from fusion._kernels.records import CameraGeometry, Detections, Matches, States
 
 # Ways in which a camera's pose and clock may be wrong: turned about its three axes (rad), shifted along them (m), clock
@@ -42,6 +43,8 @@ CAMERA = np.dtype(
         ("squares_m2_s", "f8"),  # squared differences in them
         ("residual_m", "f8"),  # root mean square difference that a turn or shift explains
         ("usual_m", "f8"),  # root mean square difference of the rig's median camera, whatever explains it
+        ("looks_in", "f8", (N_CIRCUMSTANCES,)),  # independent looks at people in each circumstance
+        ("misses_in", "f8", (N_CIRCUMSTANCES,)),  # those of them in which it did not find them
         ("looks", "f8"),  # people who were recently in its unobstructed view
         ("misses", "f8"),  # those of them that it did not find
         ("missing", "?"),  # judged to miss people
@@ -53,15 +56,14 @@ CAMERA = np.dtype(
 MODEL = np.dtype(
     [
         ("body_var", "f8", (32,)),  # variance of a detector's joint about one point of the body, m^2; padded
-        ("heights_m", "f8", (3,)),  # points of a person that must be in unobstructed view
         ("fault_prior", "f8", (N_FAULTS,)),  # precision of each fault about none
         ("judged_per_set", "i8"),
         *((name, "f8") for name in (
             "view_var", "predicted_precision", "degrees_of_freedom", "joints_min", "loose_m", "alike_m",
             "others_var_max", "speed_min_m_s", "correlation_s", "memory_s", "outlier_m", "wander_s2_per_s",
             "offset_var_max", "pull_s", "usual_prior_m", "usual_prior_s", "doubt_m", "doubt_over_usual", "data_min_s",
-            "moved_m", "moved_over_usual", "fits_m", "fits_over_usual", "body_radius_m", "stature_m", "looks_memory",
-            "misses_max", "misses_fine",
+            "moved_m", "moved_over_usual", "fits_m", "fits_over_usual", "looks_memory", "misses_memory",
+            "misses_lasting_s", "misses_max", "misses_fine",
         )),
     ],
     align=True,
@@ -565,72 +567,45 @@ def explain(first, model, cameras):
 
 
 @njit(cache=True, nogil=True)
-def _mean_places(states):
-    """(n, 2) mean of each track's joints on the floor."""
-    places = np.empty((states.rows.shape[0], 2))
-    for k in range(states.rows.shape[0]):
-        for i in range(2):
-            total = 0.0
-            for j in range(states.n_joints):
-                total += states.mean[states.rows[k], i, j]
-            places[k, i] = total / states.n_joints
-    return places
-
-
-@njit(cache=True, nogil=True)
-def _hidden(track, places, eye, height, radius_m, stature_m):
-    """Whether another person, an upright cylinder, stands between a camera and a height above a track's place."""
-    wx = eye[0] - places[track, 0]
-    wy = eye[1] - places[track, 1]
-    sq = max(wx * wx + wy * wy, 1e-9)
-    for other in range(places.shape[0]):
-        ox = places[other, 0] - places[track, 0]
-        oy = places[other, 1] - places[track, 1]
-        along = (wx * ox + wy * oy) / sq
-        if other == track or along <= 0.0 or along >= 1.0:
-            continue
-        off_x = ox - along * wx
-        off_y = oy - along * wy
-        low = height + along * (eye[2] - height) < stature_m
-        if low and off_x * off_x + off_y * off_y < radius_m * radius_m:
-            return True
-    return False
-
-
-@njit(cache=True, nogil=True)
 def count_misses(
-    geometry, detections, states, matches, model, track,
-    cameras,
+    geometry, detections, states, matches, outlook, model, track, again_s, cameras,
 ):  # fmt: skip
-    """Count the cameras with an unobstructed view of one track that did not find it.
+    """Count the cameras that look at one track, and those of them that did not find it.
 
-    A view is unobstructed where all heights_m above the place are in the picture with no furniture in between, and no
-    other person stands in front of the middle one. Looks and misses fade over looks_memory looks. Returns whether any
-    camera's miss rate is above misses_max, or below misses_fine though it is judged to miss people.
+    A look counts where two other cameras found the track (the only other one where the site has two), so that a camera's
+    misses do not decide whether they are counted. Those at a person in plain view fade over looks_memory looks; those in
+    each circumstance over misses_memory independent looks, of which the same person gives one in misses_lasting_s;
+    again_s: time after which this person is looked at again. Returns whether any camera's recent miss rate is above
+    misses_max, or below misses_fine though it is judged to miss people.
     """
     n_views = matches.detection_of.shape[1]
-    places = _mean_places(states)
-    sees = np.empty((1, n_views), np.bool_)
-    line_of_sight_in(places[track : track + 1], model.heights_m, geometry, detections.has_frame, sees)
-    middle = model.heights_m[model.heights_m.shape[0] // 2]
-    eye = np.empty(3)
+    seen, who = np.empty((1, n_views), np.int8), np.full(1, track)
+    circumstances_in(states, who, geometry, detections.has_frame, outlook, seen)
+    n_live = 0
+    n_found = 0
+    for v in range(n_views):
+        n_live += detections.has_frame[v]
+        n_found += matches.detection_of[track, v] >= 0
+    weight = min(again_s / model.misses_lasting_s, 1.0)
     change = False
     for v in range(n_views):
         camera = cameras[v]
-        if sees[0, v]:
-            _eye_of(geometry.camera_from_world[v], eye)
-            if not _hidden(track, places, eye, middle, model.body_radius_m, model.stature_m):
+        missed = matches.detection_of[track, v] < 0
+        if seen[0, v] >= 0 and n_found - (not missed) >= min(2, n_live - 1):
+            if missed and states.n_joints == 2:
+                # A box whose feet are hidden may fit no track; the person in it is not missed.
+                for d in range(detections.start[v], detections.start[v + 1]):
+                    if matches.track_of[d] < 0:
+                        missed = False
+                        break
+            kept = 1.0 - weight / model.misses_memory
+            c = seen[0, v]
+            camera.looks_in[c] = camera.looks_in[c] * kept + weight
+            camera.misses_in[c] = camera.misses_in[c] * kept + weight * missed
+            if c < PARTLY:
                 kept = 1.0 - 1.0 / model.looks_memory
                 camera.looks = camera.looks * kept + 1.0
-                camera.misses *= kept
-                missed = matches.detection_of[track, v] < 0
-                if missed and states.n_joints == 2:
-                    # A box whose feet are hidden may fit no track; the person in it is not missed.
-                    for d in range(detections.start[v], detections.start[v + 1]):
-                        if matches.track_of[d] < 0:
-                            missed = False
-                            break
-                camera.misses += missed
+                camera.misses = camera.misses * kept + missed
         rate = camera.misses / max(camera.looks, 1.0)
         if rate < model.misses_fine if camera.missing else rate > model.misses_max:
             change = True
@@ -642,25 +617,25 @@ def count_misses(
 
 @njit(cache=True, nogil=True)
 def observe(
-    geometry, detections, states, matches, models, first_track, first_camera, velocity_scale, step_s, cameras, people,
+    geometry, detections, states, matches, outlook, models, first_track, first_camera, velocity_scale, step_s, cameras, people,
     evidence,
 ):  # fmt: skip
     """Learn from one set of frames, in one call: a call costs more than some of the steps.
 
-    The first four are CameraGeometry, Detections, States and Matches as plain tuples, whose type Numba recognises in
-    half the time of a named tuple's: 5 microseconds in a call of 20. models (1,) of MODEL; first_track, first_camera:
+    The first five are CameraGeometry, Detections, States, Matches and Outlook as plain tuples, whose type Numba
+    recognises in half the time of a named tuple's: 5 microseconds in a call of 20. models (1,) of MODEL; first_track, first_camera:
     whose turn it is; cameras (n_views,) of CAMERA; people, evidence: see leave_one_out. Returns JUDGE_CALIBRATION,
     JUDGE_MISSES and DOUBT bits.
     """
     return _observe(
-        CameraGeometry(*geometry), Detections(*detections), States(*states), Matches(*matches), models[0], first_track,
-        first_camera, velocity_scale, step_s, cameras, people, evidence,
+        CameraGeometry(*geometry), Detections(*detections), States(*states), Matches(*matches), Outlook(*outlook),
+        models[0], first_track, first_camera, velocity_scale, step_s, cameras, people, evidence,
     )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
 def _observe(
-    geometry, detections, states, matches, model, first_track, first_camera, velocity_scale, step_s, cameras, people,
+    geometry, detections, states, matches, outlook, model, first_track, first_camera, velocity_scale, step_s, cameras, people,
     evidence,
 ):  # fmt: skip
     n_people = leave_one_out(
@@ -684,7 +659,9 @@ def _observe(
     again_s = step_s * n_known / n_people
     learn(evidence, n_people, step_s, again_s, model, cameras)
     judge, doubt = explain(first_camera, model, cameras)
-    missed = count_misses(geometry, detections, states, matches, model, people[0], cameras)
+    missed = count_misses(
+        geometry, detections, states, matches, outlook, model, people[0], step_s * n_known, cameras
+    )
     return judge * JUDGE_CALIBRATION + missed * JUDGE_MISSES + doubt * DOUBT
 
 
@@ -697,6 +674,6 @@ def warm_up() -> None:
     states = States(np.zeros((1, 6, p)), np.zeros((1, 21, p)), index, flag, 1)
     matches = Matches(index, np.zeros((0, 1), np.int64))
     observe(
-        tuple(geometry), tuple(detections), tuple(states), tuple(matches), np.ones(1, MODEL), 0, 0, 1.0, 1.0,
-        np.zeros(1, CAMERA), np.zeros(1, np.int64), np.zeros((1, 1), EVIDENCE),
+        tuple(geometry), tuple(detections), tuple(states), tuple(matches), (1.0,) * 10, np.ones(1, MODEL), 0, 0, 1.0,
+        1.0, np.zeros(1, CAMERA), np.zeros(1, np.int64), np.zeros((1, 1), EVIDENCE),
     )  # fmt: skip

@@ -54,6 +54,7 @@ class Births:
         self._mean[2] = associator.heights_m[:, 0]
         self._cov[5] = JOINT_SPREAD_M**2
         self._cov[[9, 14, 20]] = workspace.speed_var
+        self._born: list[tuple[int, _Body]] = []
 
     def adopt(self, site: Site) -> None:
         """Continue with another floor."""
@@ -67,6 +68,7 @@ class Births:
             matches: its assignment to the live tracks.
             watching: (n_views,) cameras that would see a person before them.
         """
+        rows = self._tracks.live
         free = np.flatnonzero(matches.track_of == -1)
         # A track that only ever one camera saw may be placed wrongly: its detection may group with others elsewhere.
         alone = self._seen_by_one(matches.detection_of)
@@ -82,6 +84,21 @@ class Births:
         for detection in groups.single.tolist():
             if detection not in alone:
                 self._begin_alone(frames, detection, watching)
+        if self._born:
+            self._weigh(frames, rows, matches)
+
+    def _weigh(self, frames: FrameSet, rows: NDArray[np.int64], matches: Matches) -> None:
+        """Weigh the evidence for the newborn together, since each may stand in front of another."""
+        tracks = self._tracks
+        found = np.zeros((len(tracks.track_id), len(frames.detections.has_frame)), np.bool_)
+        found[rows] = matches.detection_of >= 0
+        for row, body in self._born:
+            found[row] = body.detection_of[0] >= 0
+        # Live tracks stand in the order of their births.
+        who = np.flatnonzero(np.isin(tracks.live, [row for row, _ in self._born]))
+        places_m = np.stack([body.place_m for _, body in self._born])
+        self._born = []
+        self._existence.update(frames, who, found[tracks.live], places_m, 0.0)
 
     def _seen_by_one(self, detection_of: NDArray[np.int64]) -> dict[int, int]:
         """Rows of tracks that never more than one camera saw, by their detection in this set."""
@@ -115,13 +132,11 @@ class Births:
             tracks.release(row)
             return
         tracks.begin(row, frames.t_ns, body.place_m, body.n_views)
-        found = body.detection_of >= 0
         if frames.appearance is not None:
-            mean = frames.appearance[body.detection_of[found]].mean(axis=0)
+            mean = frames.appearance[body.detection_of[body.detection_of >= 0]].mean(axis=0)
             tracks.track_appearance[row] = mean / max(float(np.linalg.norm(mean)), 1e-12)
-        has_frame = frames.detections.has_frame
-        self._existence.update(np.array([row]), found, body.place_m[None], has_frame)
         tracks.add(row)
+        self._born.append((row, body))
 
     def _place_again(
         self, frames: FrameSet, members: NDArray[np.int64], place_m: NDArray[np.float64], row: int

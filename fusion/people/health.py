@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fusion._kernels import health as kernels
 from fusion._kernels.records import Detections, Matches
+from fusion.people.looks import outlook
 from fusion.people.site import Site
 from fusion.people.tracks import Tracks
 from fusion.people.workspace import DEGREES_OF_FREEDOM
@@ -79,12 +80,9 @@ JUDGED_PER_SET = 4
 # it is above MISSES_MAX and this far above the cameras' median, until it is below MISSES_FINE.
 LOOKS, LOOKS_MIN = 60.0, 30.0
 MISSES_MAX, MISSES_OVER, MISSES_FINE = 0.45, 0.25, 0.25
-# Heights at which a person must be in the picture and in unobstructed view, for layouts with joints and for boxes,
-# which need feet and head; a body's radius and height.
-SEEN_AT_M, SEEN_AT_BOX_M = np.array([0.6, 1.1, 1.5]), np.array([0.05, 1.0, 1.8])
-BODY_RADIUS_M, STATURE_M = 0.35, 1.75
-# Only the inner part of a picture counts: distortion is left out here, and people at the edge are cut off.
-MARGIN = 1.2
+# What is learnt of miss rates in different circumstances fades over this many independent looks, of which the same
+# person gives one in MISSES_LASTING_S: detectors miss people for stretches.
+MISSES_MEMORY, MISSES_LASTING_S = 300.0, 2.0
 # A camera that delivered nothing for this long while others did is down.
 OUTAGE_S = 5.0
 
@@ -128,7 +126,8 @@ class CameraHealth:
         kernels.warm_up()
         n, n_joints = site.rig.n_views, site.layout.n_joints
         self._rig = site.rig
-        self._geometry = site.geometry(MARGIN)
+        self._geometry = site.geometry()
+        self._outlook = tuple(outlook(site.layout))
         self._model = _model(body_var, n_joints)
         self._cameras = np.zeros(n, kernels.CAMERA)
         self._cameras["offset_var"] = OFFSET_SD_S**2
@@ -165,7 +164,7 @@ class CameraHealth:
         """
         kernels.warm_up()
         before, rig = self._rig, site.rig
-        self._rig, self._geometry = rig, site.geometry(MARGIN)
+        self._rig, self._geometry = rig, site.geometry()
         pairs = ((before.camera_from_world, rig.camera_from_world), (before.lenses, rig.lenses))
         changed = np.any([(old != new).reshape(rig.n_views, -1).any(axis=1) for old, new in pairs], axis=0)
         if not changed.any():
@@ -175,7 +174,7 @@ class CameraHealth:
         self.moved &= ~changed
         self._cameras["trust"][~self.moved] = 1.0
         self._cameras["fault"] = 0.0
-        for field in ("looks", "misses"):
+        for field in ("looks", "misses", "looks_in", "misses_in"):
             self._cameras[field][changed] = 0.0
         self._restart(np.ones(rig.n_views, np.bool_))
 
@@ -229,8 +228,8 @@ class CameraHealth:
             return
         self._next_track = (self._next_track + 1) % len(tracks.live)
         verdicts = kernels.observe(
-            tuple(self._geometry), tuple(detections), tuple(tracks.states()), tuple(matches), self._model,
-            self._next_track, self._next_camera, velocity_scale, step_s, self._cameras, self._people, self._evidence,
+            tuple(self._geometry), tuple(detections), tuple(tracks.states()), tuple(matches), self._outlook,
+            self._model, self._next_track, self._next_camera, velocity_scale, step_s, self._cameras, self._people, self._evidence,
         )  # fmt: skip
         n_views = self._rig.n_views
         self._next_camera = (self._next_camera + min(JUDGED_PER_SET, n_views)) % n_views
@@ -290,12 +289,17 @@ class CameraHealth:
         fine = (seconds > data_min_s) & (residual_m < max(FITS_M, FITS_OVER_USUAL * usual_m))
         return np.where(self.moved, fine, bad)
 
-    def _miss_rates(self) -> NDArray[np.float64]:
+    @property
+    def looks(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Independent looks at people (n_views, N_CIRCUMSTANCES), and those that missed; views, do not write."""
+        return self._cameras["looks_in"], self._cameras["misses_in"]
+
+    def _recent_miss_rates(self) -> NDArray[np.float64]:
         return np.asarray(self._cameras["misses"] / np.maximum(self._cameras["looks"], 1.0))
 
     def _judge_misses(self, t_ns: int) -> None:
         """Report cameras that begin or cease to miss people."""
-        rate = self._miss_rates()
+        rate = self._recent_miss_rates()
         enough = (self._cameras["looks"] > LOOKS_MIN) & ~self.moved
         if not enough.any():
             return
@@ -316,7 +320,7 @@ class CameraHealth:
 
     def report(self) -> tuple[CameraState, ...]:
         """The state of every camera, in the order of the rig."""
-        rates = np.where(self._cameras["looks"] > LOOKS_MIN, self._miss_rates(), np.nan)
+        rates = np.where(self._cameras["looks"] > LOOKS_MIN, self._recent_miss_rates(), np.nan)
         return tuple(
             CameraState(
                 name, float(camera["offset_s"]), float(np.sqrt(camera["offset_var"])), float(camera["residual_m"]),
@@ -331,7 +335,6 @@ def _model(body_var: NDArray[np.float64], n_joints: int) -> NDArray[np.void]:
     is_box = n_joints <= 2
     model = np.zeros(1, kernels.MODEL)
     model["body_var"][0, : len(body_var)] = body_var
-    model["heights_m"] = SEEN_AT_BOX_M if is_box else SEEN_AT_M
     model["fault_prior"] = _FAULT_PRIOR
     settings = {
         "judged_per_set": JUDGED_PER_SET, "view_var": VIEW_SD_M**2, "predicted_precision": PREDICTED_SD_M**-2,
@@ -343,8 +346,8 @@ def _model(body_var: NDArray[np.float64], n_joints: int) -> NDArray[np.void]:
         # A box is two points, each a hand's breadth off: it takes longer to be as certain.
         "data_min_s": 2.0 * DATA_MIN_S if is_box else DATA_MIN_S,
         "moved_m": MOVED_M, "moved_over_usual": MOVED_OVER_USUAL, "fits_m": FITS_M,
-        "fits_over_usual": FITS_OVER_USUAL, "body_radius_m": BODY_RADIUS_M, "stature_m": STATURE_M,
-        "looks_memory": LOOKS, "misses_max": MISSES_MAX, "misses_fine": MISSES_FINE,
+        "fits_over_usual": FITS_OVER_USUAL, "looks_memory": LOOKS, "misses_memory": MISSES_MEMORY,
+        "misses_lasting_s": MISSES_LASTING_S, "misses_max": MISSES_MAX, "misses_fine": MISSES_FINE,
     }  # fmt: skip
     for name, value in settings.items():
         model[name] = value

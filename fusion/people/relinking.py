@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.people.existence import CONTRADICTED_MAX_S, Existence
+from fusion.people.existence import Existence
 from fusion.people.site import Site
 from fusion.people.tracks import Tracks
 from fusion.people.workspace import COASTING_MAX_S, DOUBT_MAX_S, TENTATIVE_MAX_S, Workspace
@@ -81,11 +81,11 @@ class Relinking:
         return tracks.new_id()
 
     def _candidates(self, t_ns: int) -> list[int]:
-        """Rows that a new track may continue: lost ones, and named live ones that are unseen or contradicted."""
+        """Rows that a new track may continue: lost ones, and named live ones that are unseen or held back."""
         tracks, live = self._tracks, self._tracks.live
         unseen = tracks.seen_ns[live] < t_ns - RELINK_MIN_S * 1e9
-        # A track with a contradicted place may be the person who is seen here.
-        unseen |= tracks.contradicted_s[live] >= CONTRADICTED_MAX_S
+        # A track that cameras miss at its place may be the person who is seen here.
+        unseen |= self._existence.hidden(live)
         named = tracks.track_id[live] >= 0
         return [*tracks.lost, *live[unseen & named].tolist()]
 

@@ -68,7 +68,7 @@ class Tracker:
         self._associator = Associator(site.rig, site.layout, self._workspace)
         self.health = CameraHealth(site, self._workspace.body_var, self._workspace.doubt_var)
         self.tracks = Tracks(self._workspace)
-        self._existence = Existence(site, self.tracks)
+        self._existence = Existence(site, self.tracks, self.health)
         self._births = Births(site, self._workspace, self.tracks, self._associator, self._existence)
         self._relinking = Relinking(site, self._workspace, self.tracks, self._existence)
         self.ignored: Counter[str] = self._associator.ignored
@@ -117,10 +117,10 @@ class Tracker:
         # Usually all tracks are named, confirmed and seen, and there is nothing more to do.
         places_m = described.position_m
         if found & triangulation.TENTATIVE_SEEN:
-            self._existence.update_tentative(packed, matches, places_m)
+            self._existence.update_tentative(packed, matches, places_m, self._step_s)
+        self._existence.update_confirmed(packed, matches)
         if found & triangulation.DOUBTED:
             self._existence.update_doubt(packed, matches, places_m)
-        self._existence.update_contradiction(packed, matches, places_m, self.health.missing)
         if found & triangulation.FREE:
             self._births.start(packed, matches, self._watching(packed.t_ns))
         changed = tracks.live is not rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -12,6 +13,8 @@ from fusion.people.workspace import Workspace
 
 # Tracks at once; beyond, births are counted and refused.
 CAPACITY = 256
+# Log odds of person against ghost at birth, before the first set is weighed: detections may meet by chance.
+BORN_ODDS = -1.0
 
 
 class Tracks:
@@ -25,9 +28,10 @@ class Tracks:
         seen_ns: when a camera last found it; undoubted_ns: when there was last no sign of its being a ghost.
         multi_view_sets, single_view_sets: numbers of sets in which two views or more found it, or one.
         born_ns, born_m (capacity, 2): when and where it was born.
-        log_odds: of person against ghost; matters until confirmed.
+        shown (capacity, n_views, 2) float32: log odds that a view shows a person there, or something now and then, against
+        nothing, NaN without a look; found_last (capacity, n_views) int8: outcome of the latest look, -1 for none; pattern:
+        log odds of person against ghost that follow; log_odds: the same summed over sets, which matter until confirmed.
         sets_away: sets in a row that saw it away from its place of birth.
-        contradicted_s: for how long cameras contradicted its place, less the time in which they did not.
         identity: probability that it followed one person throughout.
         track_appearance: (capacity, appearance_dim) unit vectors, zero where unknown.
         live: (n,) rows that are predicted, matched and reported; replaced, never changed.
@@ -35,7 +39,7 @@ class Tracks:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        capacity = len(workspace.mean)
+        capacity, n_views = len(workspace.mean), len(workspace.has_frame)
         self._workspace = workspace
         self.track_id, self.confirmed = workspace.track_id, workspace.confirmed
         self.seen_ns, self.undoubted_ns = workspace.seen_ns, workspace.undoubted_ns
@@ -43,9 +47,11 @@ class Tracks:
         self.track_appearance = workspace.track_appearance
         self.born_ns = np.zeros(capacity, np.int64)
         self.born_m = np.zeros((capacity, 2))
+        self.shown = np.full((capacity, n_views, 2), np.nan, np.float32)
         self.log_odds = np.zeros(capacity)
         self.sets_away = np.zeros(capacity, np.int64)
-        self.contradicted_s = np.zeros(capacity)
+        self.found_last = np.full((capacity, n_views), -1, np.int8)
+        self.pattern = np.zeros(capacity)
         self.identity = np.ones(capacity)
         self.live: NDArray[np.int64] = np.empty(0, np.int64)
         self.lost: dict[int, int] = {}
@@ -86,8 +92,9 @@ class Tracks:
         self.multi_view_sets[row] = n_views >= 2
         self.single_view_sets[row] = n_views == 1
         self.confirmed[row] = False
-        self.log_odds[row] = 0.0
-        self.contradicted_s[row] = 0.0
+        self.shown[row] = np.nan
+        self.found_last[row] = -1
+        self.log_odds[row], self.pattern[row] = BORN_ODDS, math.inf
         self.born_m[row] = place_m
         self.sets_away[row] = 0
         self.identity[row] = 1.0
