@@ -192,6 +192,8 @@ class People:
         joints_sd_m: (n, K) float64 standard deviation, root mean square over the three directions; NaN where unknown.
         seen_ns: (n,) int64 last instant at which any camera saw the person.
         identity: (n,) float64 probability that the track still follows the person it started with.
+        existence: (n,) float64 probability that there is a person, rather than a coat, a mirror image, or detections of
+            several people that meet by chance; empty in results that do not state it.
     """
 
     t_ns: int
@@ -203,6 +205,7 @@ class People:
     joints_sd_m: NDArray[np.float64]
     seen_ns: NDArray[np.int64]
     identity: NDArray[np.float64]
+    existence: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def __str__(self) -> str:
         return f"{_clock(self.t_ns)} People: {len(self.track_id)}, {int(self.confirmed.sum())} confirmed"

@@ -335,6 +335,7 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
     cameras = {f"._tracker.health.{name}" for name in ("_since_ns", "moved")} | {
         f"._tracker.health._cameras[{name!r}]" for name in (
             "information", "rhs", "weight_s", "squares_m2_s", "residual_m", "fault", "trust", "looks", "misses",
+                "looks_in", "misses_in",
         )
     }  # fmt: skip
     # A picture of another size.

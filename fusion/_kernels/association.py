@@ -21,25 +21,6 @@ KNOWN_VAR_MAX = 0.06
 _SUMS = {"reassoc", "nsz", "contract"}
 
 
-class ExistenceModel(NamedTuple):
-    """Settings of `update_odds`."""
-
-    log_found: float  # log-likelihood ratio person : ghost of a camera that finds a person there
-    log_missed: float  # and of one that sees the place and finds no one
-    odds_max: float  # bound of the log odds either way
-    confirm_odds: float  # log odds at which a track is confirmed
-    walked_m: float  # distance from the place of birth that proves a person
-    walked_sets: int  # sets in a row at that distance
-
-
-class BodyShape(NamedTuple):
-    """An upright body that may hide another."""
-
-    half_width_m: float
-    height_m: float  # where no joint is known
-    crown_m: float  # above the highest joint
-
-
 class _Rays(NamedTuple):
     """The rays of one detection's joints: eye (3,), direction (3, n_padded) of camera depth 1, variance, and seen."""
 
@@ -292,29 +273,6 @@ def plausible(mean, cov, n_joints):
 
 
 @njit(cache=True, nogil=True)
-def update_odds(rows, found, missed, places_m, born_m, model, log_odds, sets_away, confirmed):
-    """Sequential test of person against ghost: add each camera's log-likelihood ratio to the log odds of tracks.
-
-    found, missed (n, n_views) bool: the camera found the track, or sees its place and found no one there; both may be
-    set where it found it. places_m (n, 2); born_m and the last three arrays have one row per track, of which rows (n,)
-    are updated. model: ExistenceModel as a plain tuple. A track that two views or more saw walked_m from its place of
-    birth in walked_sets sets in a row walks, as ghosts do not. Source: Wald, Sequential Analysis (1947).
-    """
-    model = ExistenceModel(*model)
-    for n in range(rows.shape[0]):
-        row = rows[n]
-        n_found = 0
-        value = log_odds[row]
-        for view in range(found.shape[1]):
-            n_found += found[n, view]
-            value += model.log_found * found[n, view] + model.log_missed * (missed[n, view] and not found[n, view])
-        log_odds[row] = min(max(value, -model.odds_max), model.odds_max)
-        away = np.hypot(places_m[n, 0] - born_m[row, 0], places_m[n, 1] - born_m[row, 1]) > model.walked_m
-        sets_away[row] = sets_away[row] + 1 if away and n_found >= 2 else 0
-        confirmed[row] = value > model.confirm_odds or sets_away[row] >= model.walked_sets
-
-
-@njit(cache=True, nogil=True)
 def place_by_height(camera, x, y, seen, heights_m, stature_sd, out):
     """Place on the floor of a person seen by one camera, from the usual heights of the joints.
 
@@ -409,12 +367,7 @@ def line_of_sight(places_m, heights_m, cameras, live, out):
     places_m (n, 2); heights_m (n_heights,): all of these points above a place must be in the picture and free. cameras:
     CameraGeometry as a plain tuple; live (n_views,) bool; out (n, n_views) bool.
     """
-    line_of_sight_in(places_m, heights_m, CameraGeometry(*cameras), live, out)
-
-
-@njit(cache=True, nogil=True)
-def line_of_sight_in(places_m, heights_m, cameras, live, out):
-    """`line_of_sight` for kernels: cameras a CameraGeometry."""
+    cameras = CameraGeometry(*cameras)
     point = np.empty(3)
     eye = np.empty(3)
     for view in range(cameras.camera_from_world.shape[0]):
@@ -433,87 +386,6 @@ def line_of_sight_in(places_m, heights_m, cameras, live, out):
                 if not _in_picture(point, camera, lens, size_px) or _blocked(point, eye, cameras.boxes):
                     out[n, view] = False
                     break
-
-
-@njit(cache=True, nogil=True)
-def _tops(states, shape):
-    """(n,) how high each body reaches: above its highest known joint, or as people do."""
-    n = states.rows.shape[0]
-    top = np.empty(n)
-    for k in range(n):
-        top[k] = 0.0
-        row = states.rows[k]
-        for j in range(states.n_joints):
-            c = states.cov[row]
-            if c[0, j] + c[2, j] + c[5, j] < KNOWN_VAR_MAX:
-                top[k] = max(top[k], states.mean[row, 2, j] + shape.crown_m)
-        if top[k] <= 0.0:
-            top[k] = shape.height_m
-    return top
-
-
-@njit(cache=True, nogil=True)
-def _hidden_by_others(track, height, eye, places_m, top, half_width_m):
-    """Whether another body, an upright cylinder, stands between a height above a track's place and a camera."""
-    step_x = eye[0] - places_m[track, 0]
-    step_y = eye[1] - places_m[track, 1]
-    step_z = eye[2] - height
-    square = max(step_x * step_x + step_y * step_y, 1e-9)
-    for other in range(places_m.shape[0]):
-        if other == track:
-            continue
-        x = places_m[other, 0] - places_m[track, 0]
-        y = places_m[other, 1] - places_m[track, 1]
-        along = (x * step_x + y * step_y) / square
-        aside = x * step_y - y * step_x
-        beside_line = 0.0 < along < 1.0 and aside * aside < half_width_m * half_width_m * square
-        if beside_line and height + along * step_z < top[other]:
-            return True
-    return False
-
-
-@njit(cache=True, nogil=True)
-def contradicted(states, places_m, detection_of, cameras, live, shape, out):
-    """Mark tracks as contradicted: two or more cameras, no fewer than find the track, see its place and find no one.
-
-    A camera sees a place where belly and face are in its picture with no furniture and no other body in between. A body
-    has its currently known height, since a low obstacle hides a person who crouches.
-
-    states, cameras, shape: States, CameraGeometry, BodyShape as plain tuples. places_m (n, 2) of the tracks in
-    states.rows; detection_of (n, n_views); live (n_views,) bool; out (n,) bool.
-    """
-    _contradicted(
-        States(*states), places_m, detection_of, CameraGeometry(*cameras), live, BodyShape(*shape), out
-    )
-
-
-@njit(cache=True, nogil=True)
-def _contradicted(states, places_m, detection_of, cameras, live, shape, out):
-    n = states.rows.shape[0]
-    n_views = detection_of.shape[1]
-    top = _tops(states, shape)
-    heights = np.empty(2)
-    free = np.empty((1, n_views), np.bool_)
-    eye = np.empty(3)
-    for k in range(n):
-        out[k] = False
-        found = 0
-        absent = 0
-        for view in range(n_views):
-            found += detection_of[k, view] >= 0
-            absent += live[view] and detection_of[k, view] < 0
-        if absent < max(2, found):
-            continue
-        heights[0] = 0.6 * top[k]
-        heights[1] = 0.9 * top[k]
-        line_of_sight_in(places_m[k : k + 1], heights, cameras, live, free)
-        missed = 0
-        for view in range(n_views):
-            if detection_of[k, view] >= 0 or not free[0, view]:
-                continue
-            _eye_of(cameras.camera_from_world[view], eye)
-            missed += not _hidden_by_others(k, heights[0], eye, places_m, top, shape.half_width_m)
-        out[k] = missed >= max(2, found)
 
 
 @njit(cache=True, nogil=True)
@@ -560,7 +432,7 @@ def warm_up() -> None:
     camera = np.zeros((1, 3, 4))
     none, index = np.zeros((0, n_padded), np.float32), np.zeros(0, np.int64)
     lanes, flag = np.zeros(n_padded), np.zeros(1, np.bool_)
-    rows, place, flags = np.zeros(1, np.int64), np.zeros((1, 2)), np.zeros((1, 1), np.bool_)
+    rows, flags = np.zeros(1, np.int64), np.zeros((1, 1), np.bool_)
     geometry = CameraGeometry(camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
     detections = Detections(np.zeros(1), flag, np.zeros(2, np.int64), index, none, none, none, none)
     states = States(np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded)), rows, flag, 1)
@@ -568,10 +440,7 @@ def warm_up() -> None:
     pair_costs(index, tuple(detections), camera, lanes, np.zeros((2, n_padded)), 1.0, 1.0, 1.0, pair, centre)
     group(index, index, pair, centre, 1.0, np.zeros(0, np.int64), np.zeros((0, 3)))
     plausible(states.mean[0], states.cov[0], 1)
-    existence = (1.0, 1.0, 1.0, 1.0, 1.0, 1)
-    update_odds(rows, flags, flags, place, place, existence, np.zeros(1), rows.copy(), flag.copy())
     one = np.zeros(n_padded, np.float32)
     place_by_height(camera[0], one, one, one, np.zeros((n_padded, 2)), 1.0, np.zeros(5))
     line_of_sight(np.zeros((0, 2)), np.zeros(1), tuple(geometry), flag, np.zeros((0, 1), np.bool_))
-    contradicted(tuple(states), place, np.full((1, 1), -1), tuple(geometry), flag, (1.0, 1.0, 1.0), flag.copy())
     overlaps(tuple(states), 1.0, flags)

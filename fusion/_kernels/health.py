@@ -572,11 +572,11 @@ def count_misses(
 ):  # fmt: skip
     """Count the cameras that look at one track, and those of them that did not find it.
 
-    A look counts where two other cameras found the track (the only other one where the site has two), so that a camera's
-    misses do not decide whether they are counted. Those at a person in plain view fade over looks_memory looks; those in
-    each circumstance over misses_memory independent looks, of which the same person gives one in misses_lasting_s;
-    again_s: time after which this person is looked at again. Returns whether any camera's recent miss rate is above
-    misses_max, or below misses_fine though it is judged to miss people.
+    A look counts where two other cameras found the track (the only other one where the site has two), so that a
+    camera's misses do not decide whether they are counted. Those at a person in plain view fade over looks_memory
+    looks; those in each circumstance over misses_memory independent looks, of which the same person gives one in
+    misses_lasting_s; again_s: time after which this person is looked at again. Returns whether any camera's recent
+    miss rate is above misses_max, or below misses_fine though it is judged to miss people.
     """
     n_views = matches.detection_of.shape[1]
     seen, who = np.empty((1, n_views), np.int8), np.full(1, track)
@@ -617,27 +617,28 @@ def count_misses(
 
 @njit(cache=True, nogil=True)
 def observe(
-    geometry, detections, states, matches, outlook, models, first_track, first_camera, velocity_scale, step_s, cameras, people,
+    sight, detections, states, matches, models, first_track, first_camera, velocity_scale, step_s, cameras, people,
     evidence,
 ):  # fmt: skip
     """Learn from one set of frames, in one call: a call costs more than some of the steps.
 
-    The first five are CameraGeometry, Detections, States, Matches and Outlook as plain tuples, whose type Numba
-    recognises in half the time of a named tuple's: 5 microseconds in a call of 20. models (1,) of MODEL; first_track, first_camera:
-    whose turn it is; cameras (n_views,) of CAMERA; people, evidence: see leave_one_out. Returns JUDGE_CALIBRATION,
-    JUDGE_MISSES and DOUBT bits.
+    sight: CameraGeometry and Outlook; these, Detections, States and Matches are plain tuples, whose type Numba
+    recognises in half the time of a named tuple's: 5 microseconds in a call of 20. models (1,) of MODEL; first_track,
+    first_camera: whose turn it is; cameras (n_views,) of CAMERA; people, evidence: see leave_one_out. Returns
+    JUDGE_CALIBRATION, JUDGE_MISSES and DOUBT bits.
     """
     return _observe(
-        CameraGeometry(*geometry), Detections(*detections), States(*states), Matches(*matches), Outlook(*outlook),
+        (CameraGeometry(*sight[0]), Outlook(*sight[1])), Detections(*detections), States(*states), Matches(*matches),
         models[0], first_track, first_camera, velocity_scale, step_s, cameras, people, evidence,
     )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
 def _observe(
-    geometry, detections, states, matches, outlook, model, first_track, first_camera, velocity_scale, step_s, cameras, people,
+    sight, detections, states, matches, model, first_track, first_camera, velocity_scale, step_s, cameras, people,
     evidence,
 ):  # fmt: skip
+    geometry, outlook = sight
     n_people = leave_one_out(
         geometry, detections, states, matches, model, first_track, velocity_scale, cameras, people, evidence
     )
@@ -674,6 +675,6 @@ def warm_up() -> None:
     states = States(np.zeros((1, 6, p)), np.zeros((1, 21, p)), index, flag, 1)
     matches = Matches(index, np.zeros((0, 1), np.int64))
     observe(
-        tuple(geometry), tuple(detections), tuple(states), tuple(matches), (1.0,) * 10, np.ones(1, MODEL), 0, 0, 1.0,
+        (tuple(geometry), (1.0,) * 10), tuple(detections), tuple(states), tuple(matches), np.ones(1, MODEL), 0, 0, 1.0,
         1.0, np.zeros(1, CAMERA), np.zeros(1, np.int64), np.zeros((1, 1), EVIDENCE),
     )  # fmt: skip

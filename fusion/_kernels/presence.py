@@ -12,7 +12,7 @@ from numba import njit
 from fusion._kernels.association import KNOWN_VAR_MAX, _blocked, _eye_of, _in_picture
 from fusion._kernels.records import CameraGeometry, States
 
-# Circumstances of a look, from which a camera's miss rate depends: the distance, in N_BANDS bands, and whether the whole
+# Circumstances of a look, on which a camera's miss rate depends: the distance, in N_BANDS bands, and whether the whole
 # body is in the inner part of the picture with no one close to the line of sight, or only partly so. NO_VIEW where the
 # place is out of the picture, or where furniture or another person stands in between.
 N_BANDS = 3
@@ -45,7 +45,7 @@ class ExistenceModel(NamedTuple):
     blocked: float  # probability that something unknown hides a person from a view
     stray: float  # find rate of a view that shows no one, by stray detections
     stray_beside: float  # and beside a person who is well seen
-    explained: float  # and on the line of sight to a person whom this view does not find
+    explained: float  # and on the line of sight to a person that this view does not find
     reach_m: float  # distance at which a track is beside a person
     person_max: float  # bound of the log odds that a view shows a person, against nothing, either way
     flicker_max: float  # and of those that it shows something now and then
@@ -56,6 +56,14 @@ class ExistenceModel(NamedTuple):
     walked_m: float  # distance from the place of birth that proves a person
     walked_sets: int  # sets in a row at that distance
     memory: float  # looks over which it is learnt how long misses last
+
+
+class Evidence(NamedTuple):
+    """What is known of tracks from the finds and misses of cameras, and of how long misses last; updated by `weigh`."""
+
+    shown: np.ndarray  # (capacity, n_views, 2) float32 log R and log F, NaN before the first look
+    found_last: np.ndarray  # (capacity, n_views) int8 outcome of the latest look, NO_VIEW for none
+    lasting: np.ndarray  # (2,) changes between finding and missing that were expected, and those that came
 
 
 @njit(cache=True, nogil=True)
@@ -174,7 +182,7 @@ def circumstances(states, who, cameras, live, shape, out):
 
 @njit(cache=True, nogil=True)
 def _explained(track, view, eye, found, n_found, places, tops, near_m):
-    """Whether a person whom two other views find, but not this one, stands on its line of sight to a track.
+    """Whether a person that two other views find, but not this one, stands on its line of sight to a track.
 
     A detection there may be that person's.
     """
@@ -196,7 +204,7 @@ def _explained(track, view, eye, found, n_found, places, tops, near_m):
 
 @njit(cache=True, nogil=True)
 def _beside(track, n_found, places, reach_m):
-    """Whether a person whom more views find is within reach of a track."""
+    """Whether a person that more views find is within reach of a track."""
     for other in range(places.shape[0]):
         x = places[other, 0] - places[track, 0]
         y = places[other, 1] - places[track, 1]
@@ -206,41 +214,37 @@ def _beside(track, n_found, places, reach_m):
 
 
 @njit(cache=True, nogil=True)
-def weigh(
-    states, who, found, cameras, live, shape, model, miss_rates, share, kept, shown, found_last, lasting, pattern, n_own
-):  # fmt: skip
+def weigh(states, who, found, cameras, live, shape, model, miss_rates, pace, evidence, pattern, n_own):
     """Log odds of person against ghost from the pattern of views that find a track.
 
     A person is found by every view that shows the place, with the camera's own miss rate; what is not known of
     (furniture, glare) hides them from a view with probability `blocked`, and now and then with the same probability. A
     ghost (a coat, a mirror image, a poster) shows in each view with probability `shows`, once and for all, and is found
-    there as a person is, or now and then. Where nothing shows, only stray detections find the track. So with R and F the
-    likelihood ratios of a view's finds and misses, a person or a flicker against strays, the log odds are the sum over
-    views of
+    there as a person is, or now and then. Where nothing shows, only stray detections find the track. So with R and F
+    the likelihood ratios of a view's finds and misses, a person or a flicker against strays, the log odds are the sum
+    over views of
 
         log(((1 - 2 blocked) R + blocked F + blocked) / (shows (R + F) / 2 + 1 - shows)),
 
     which bounds what one camera can add, however long it keeps finding or missing. R and F are bounded, so that they
-    remember seconds. Consecutive looks are alike, so each counts as `share` of an independent one, the first as one. Of what a view does not look at now, it keeps a
-    share `kept`.
+    remember seconds. pace: consecutive looks are alike, so each counts as a share of an independent one, the first as
+    one; and of what a view does not look at now, it keeps a share. The former is learnt from how often views that show
+    a person, found by two others, change between finding and missing; fading over `memory` looks.
 
-    states, cameras, shape, model: States, CameraGeometry, Outlook, ExistenceModel as plain tuples. who (n,): indices into
-    states.rows; found (n_rows, n_views) bool of all rows; live (n_views,); miss_rates (n_views, N_CIRCUMSTANCES). Updated:
-    shown (capacity, n_views, 2) float32 log R and log F, NaN before the first look; found_last (capacity, n_views) int8,
-    outcome of the latest look, NO_VIEW for none; lasting (2,), how many finds were expected, if looks were independent,
-    of views that showed a person, had missed them at their last look, and whom two others find, and how many there were, fading over `memory` looks. Written:
-    pattern (n,); n_own (n,), views that find a track and whose detection no one else explains.
+    states, cameras, shape, model, evidence: States, CameraGeometry, Outlook, ExistenceModel, Evidence as plain tuples.
+    who (n,): indices into states.rows; found (n_rows, n_views) bool of all rows; live (n_views,); miss_rates (n_views,
+    N_CIRCUMSTANCES). Written: pattern (n,); n_own (n,), views that find a track by a detection that no other explains.
     """
     _weigh(
         States(*states), who, found, CameraGeometry(*cameras), live, Outlook(*shape), ExistenceModel(*model),
-        miss_rates, share, kept, shown, found_last, lasting, pattern, n_own,
+        miss_rates, pace, Evidence(*evidence), pattern, n_own,
     )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _weigh(
-    states, who, found, cameras, live, shape, model, miss_rates, share, kept, shown, found_last, lasting, pattern, n_own
-):  # fmt: skip
+def _weigh(states, who, found, cameras, live, shape, model, miss_rates, pace, evidence, pattern, n_own):
+    share, kept = pace
+    shown, found_last, lasting = evidence.shown, evidence.found_last, evidence.lasting
     n, n_views = found.shape
     places, tops, n_found = np.empty((n, 2)), np.empty(n), np.zeros(n, np.int64)
     _places_and_tops(states, shape, places, tops)
@@ -331,8 +335,9 @@ def tally(states, found, cameras, live, shape, looks, misses):
 def missed_by_many(states, found, live, model, rise, shown, found_last, who):
     """Confirmed tracks that two live views or more, and no fewer than find them, do not find; the rest are well seen.
 
-    For the rest, the log odds that views show what they find rise by `rise`. found (n_rows, n_views) bool; who (n_rows,), the first of
-    which become indices into states.rows; returns their number. The other arrays and records as in `weigh`.
+    For the rest, the log odds that views show what they find rise by `rise`. found (n_rows, n_views) bool; who
+    (n_rows,), the first of which become indices into states.rows; returns their number. The other arrays and
+    records as in `weigh`.
     """
     states, model = States(*states), ExistenceModel(*model)
     n_live = 0
@@ -390,7 +395,6 @@ def warm_up() -> None:
     circumstances(state, rows, tuple(geometry), flag, shape, seen)
     tally(state, flags, tuple(geometry), flag, shape, rates.copy(), rates.copy())
     missed_by_many(state, flags, flag, model, 1.0, shown, seen, count)
-    weigh(
-        state, rows, flags, tuple(geometry), flag, shape, model, rates, 0.1, 0.1, shown, seen, np.zeros(2), one, count
-    )
+    evidence = (shown, seen, np.zeros(2))
+    weigh(state, rows, flags, tuple(geometry), flag, shape, model, rates, (0.1, 0.1), evidence, one, count)
     confirm(rows, rows, one, count, place, place, 1.0, model, one, count, flag)

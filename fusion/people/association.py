@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # Mean cost of two rays up to which two detections may be one person: 1 is expected, and half for usual heights.
 PAIR_GATE = 4.0
+# The same without history, where how much the detector errs cannot be learnt: real ones err by three times what is
+# assumed, on one joint in seven.
+PAIR_GATE_AT_ONCE = 6.0
 PAIR_COST_CAP = 16.0
 # Largest speed of people between the instants of two cameras, m/s: a brisk walk.
 PAIR_SPEED_M_S = 1.0
@@ -71,10 +74,12 @@ class Associator:
         rig: the cameras.
         heights_m: (n_padded, 2) usual height of each joint and its standard deviation.
         ignored: what was not used, by reason.
+        pair_gate: mean cost of two rays up to which two detections may be one person.
     """
 
     def __init__(self, rig: Rig, layout: Layout, workspace: Workspace) -> None:
         self.rig = rig
+        self.pair_gate = PAIR_GATE
         self.ignored: Counter[str] = Counter()
         self._workspace = workspace
         self.heights_m = np.ones((workspace.n_padded, 2))
@@ -183,7 +188,7 @@ class Associator:
             vectors = frames.appearance[free]
             cost += appearance_cost(vectors, vectors)
         group_of, places_m = np.empty(n, np.int64), np.empty((n, 3))
-        n_groups = kernels.group(free, frames.detections.view_of, cost, centre, PAIR_GATE, group_of, places_m)
+        n_groups = kernels.group(free, frames.detections.view_of, cost, centre, self.pair_gate, group_of, places_m)
         members = [free[group_of == k] for k in range(n_groups)]
         return Groups(members, list(places_m[:n_groups]), free[group_of < 0])
 

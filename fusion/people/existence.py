@@ -18,21 +18,22 @@ from fusion._kernels import presence
 from fusion._kernels.presence import ExistenceModel
 from fusion._kernels.records import Matches
 from fusion.people.association import FrameSet
-from fusion.people.health import MISSES_LASTING_S, CameraHealth
+from fusion.people.health import CameraHealth
 from fusion.people.looks import miss_rates, outlook
 from fusion.people.site import Site
 from fusion.people.tracks import Tracks
 from fusion.people.workspace import POSITION_SD_MAX_M
 
-# A ghost shows in a third of the views of its place. Something that the store does not list (a poster, glare, a
-# customer's bag) hides a person from a view that should show them with a probability of 0.02. Stray detections find one
-# track in 30 looks where no one is near, one in seven beside a person. A track is confirmed at odds of e^5, kept between
-# e^-3.6 and e^8; or once it walks for five sets in a row (a passer-by may pull a ghost along for a moment).
 # Detections of one person may feed a track within this distance.
 REACH_M = 0.7
+# A ghost shows in half of the views of its place. What the store does not list (a poster, glare, a bag) hides a person
+# from a view with a probability of 0.02. Stray detections find one track in 30 looks where no one is near, one in seven
+# beside a person. A track is confirmed at odds of e^5, kept between e^-3.6 and e^8; or once it walks for five sets in a
+# row (a passer-by may pull a ghost along for a moment).
 EXISTENCE = ExistenceModel(
     shows=0.45, blocked=0.02, stray=0.03, stray_beside=0.15, explained=0.5, reach_m=REACH_M, person_max=3.5,
-    flicker_max=2.6, odds_min=-3.6, odds_max=8.0, confirm_odds=5.0, held_back_odds=0.1, walked_m=1.0, walked_sets=5, memory=300.0,
+    flicker_max=2.6, odds_min=-3.6, odds_max=8.0, confirm_odds=5.0, held_back_odds=0.1, walked_m=1.0, walked_sets=5,
+    memory=300.0,
 )  # fmt: skip
 _MODEL = tuple(EXISTENCE)
 # A ghost that comes by chance (detections of several people that meet) is gone after this time.
@@ -104,7 +105,8 @@ class Existence:
             )  # fmt: skip
         self._rates = miss_rates(looks, misses)
         expected, again = self._lasting
-        self._share = float(np.clip((again + SHARE_WEIGHT * SHARE_PRIOR) / (expected + SHARE_WEIGHT), SHARE_MIN, 1.0))
+        share = (again + SHARE_WEIGHT * SHARE_PRIOR) / (expected + SHARE_WEIGHT)
+        self._share = min(max(float(share), SHARE_MIN), 1.0)
 
     def _weigh(
         self, frames: FrameSet, who: NDArray[np.int64], found: NDArray[np.bool_], step_s: float
@@ -116,7 +118,8 @@ class Existence:
         pattern, n_own = np.empty(len(who)), np.empty(len(who), np.int64)
         presence.weigh(
             tuple(tracks.states()), who, found, tuple(self._geometry), frames.detections.has_frame, self._outlook,
-            _MODEL, self._rates, share, math.exp(-step_s / FORGETS_S), tracks.shown, tracks.found_last, self._lasting, pattern, n_own,
+            _MODEL, self._rates, (share, math.exp(-step_s / FORGETS_S)),
+            (tracks.shown, tracks.found_last, self._lasting), pattern, n_own,
         )  # fmt: skip
         tracks.pattern[tracks.live[who]] = pattern
         return pattern, n_own
@@ -173,7 +176,9 @@ class Existence:
         tracks = self._tracks
         found, who = matches.detection_of >= 0, np.empty(len(tracks.live), np.int64)
         # What is seen well again is not held back any longer after some time.
-        tracks.pattern[tracks.live] = np.minimum(tracks.pattern[tracks.live] + RECOVERS_PER_S * passed_s, EXISTENCE.held_back_odds)
+        tracks.pattern[tracks.live] = np.minimum(
+            tracks.pattern[tracks.live] + RECOVERS_PER_S * passed_s, EXISTENCE.held_back_odds
+        )
         n = presence.missed_by_many(
             tuple(tracks.states()), found, frames.detections.has_frame, _MODEL, RISES_PER_S * passed_s, tracks.shown,
             tracks.found_last, who,
@@ -196,3 +201,11 @@ class Existence:
         there = (position_sd_m <= POSITION_SD_MAX_M) & ~self.hidden(rows)
         reportable: NDArray[np.bool_] = there & (tracks.confirmed[rows] | (likely & often))
         return reportable
+
+    def probability(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n,) probability that tracks follow a person rather than a ghost."""
+        tracks = self._tracks
+        # A track that walked is confirmed whatever the odds were.
+        sure = np.where(tracks.confirmed[rows], EXISTENCE.confirm_odds, EXISTENCE.odds_min)
+        probability: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.maximum(tracks.log_odds[rows], sure)))
+        return probability

@@ -228,8 +228,9 @@ class CameraHealth:
             return
         self._next_track = (self._next_track + 1) % len(tracks.live)
         verdicts = kernels.observe(
-            tuple(self._geometry), tuple(detections), tuple(tracks.states()), tuple(matches), self._outlook,
-            self._model, self._next_track, self._next_camera, velocity_scale, step_s, self._cameras, self._people, self._evidence,
+            (tuple(self._geometry), self._outlook), tuple(detections), tuple(tracks.states()), tuple(matches),
+            self._model, self._next_track, self._next_camera, velocity_scale, step_s, self._cameras, self._people,
+            self._evidence,
         )  # fmt: skip
         n_views = self._rig.n_views
         self._next_camera = (self._next_camera + min(JUDGED_PER_SET, n_views)) % n_views

@@ -15,8 +15,8 @@ from fusion.store.layouts import Layout
 # Before any data: miss rates of a person in plain view (detectors in shops miss 0 to 12 %, the worst camera of four 32
 # to 45 %), and of one who is partly out of the picture or close to another, for each band of distance.
 _PRIOR = np.repeat([0.2, 0.4], N_BANDS)
-# Weights of the more general rate in the more special one, in expected misses: of the prior in the rates of all cameras,
-# of these in a camera's, and, in looks, of a camera's rate in that of one circumstance.
+# Weights of the more general rate in the more special one, in expected misses: of the prior in the rates of all
+# cameras, of these in a camera's, and, in looks, of a camera's rate in that of one circumstance.
 PRIOR_MISSES, SHARED_MISSES, SHARED_LOOKS = 0.8, 1.5, 6.0
 # A detector may miss anybody, and may find everybody for a while by chance.
 RATE_MIN, RATE_MAX = 0.03, 0.97
@@ -34,7 +34,8 @@ def miss_rates(looks: NDArray[np.float64], misses: NDArray[np.float64]) -> NDArr
     """Posterior means of miss rates.
 
     Args:
-        looks, misses: (n_views, N_CIRCUMSTANCES) independent looks of each camera at people, and those that missed.
+        looks: (n_views, N_CIRCUMSTANCES) independent looks of each camera at people.
+        misses: those of them that found no one.
 
     Returns:
         (n_views, N_CIRCUMSTANCES), each shrunk towards what is expected from the more general rates (empirical Bayes).

@@ -19,7 +19,7 @@ from fusion._kernels import association as kernels
 from fusion._kernels import triangulation
 from fusion._kernels.records import Matches
 from fusion.errors import ConfigError, ShapeError
-from fusion.people.association import Associator, FrameSet
+from fusion.people.association import PAIR_GATE_AT_ONCE, Associator, FrameSet
 from fusion.people.births import WATCHING_S, Births
 from fusion.people.existence import Existence
 from fusion.people.geometry import Rig
@@ -27,7 +27,7 @@ from fusion.people.health import CameraHealth
 from fusion.people.relinking import Relinking
 from fusion.people.site import Site
 from fusion.people.tracks import CAPACITY, Tracks
-from fusion.people.workspace import NOISE_EVERY, Description, Workspace, velocity_kept
+from fusion.people.workspace import NOISE_EVERY, POSITION_SD_MAX_M, Description, Workspace, velocity_kept
 from fusion.results import People
 from fusion.results import Warning as StoreWarning
 
@@ -208,18 +208,40 @@ class Tracker:
     def _report(self, t_ns: int, described: Description, all_reportable: bool) -> People:
         """The tracks whose place is known; all_reportable where that was checked already."""
         tracks, rows = self.tracks, self.tracks.live
-        confirmed = tracks.confirmed[rows]
         if not all_reportable:
             reported = self._existence.reportable(rows, described.position_sd_m, t_ns) & (tracks.track_id[rows] >= 0)
-            rows, confirmed = rows[reported], confirmed[reported]
+            rows = rows[reported]
             described = Description(*(array[reported] for array in described))
+        return self._people(t_ns, rows, described)
+
+    def _people(self, t_ns: int, rows: NDArray[np.int64], described: Description) -> People:
+        tracks = self.tracks
         arrays = (
-            tracks.track_id[rows], confirmed, described.position_m, described.position_sd_m, described.joints_m,
-            described.joints_sd_m, tracks.seen_ns[rows], tracks.identity[rows],
+            tracks.track_id[rows], tracks.confirmed[rows], described.position_m, described.position_sd_m,
+            described.joints_m, described.joints_sd_m, tracks.seen_ns[rows], tracks.identity[rows],
+            self._existence.probability(rows),
         )  # fmt: skip
         for array in arrays:
             array.setflags(write=False)
         return People(t_ns, *arrays)
+
+    def at_once(self, frames: Sequence[Frame], existence_min: float) -> People:
+        """Everyone that two cameras agree on in a first set of frames, tentative or not.
+
+        Args:
+            frames: as in `step`.
+            existence_min: least probability that there is a person.
+        """
+        self._associator.pair_gate = PAIR_GATE_AT_ONCE
+        t_ns = self.step(frames).t_ns
+        tracks = self.tracks
+        rows = tracks.live[tracks.multi_view_sets[tracks.live] > 0]
+        described = self._workspace.describe(rows)
+        kept = (self._existence.probability(rows) >= existence_min) & (described.position_sd_m <= POSITION_SD_MAX_M)
+        rows, described = rows[kept], Description(*(array[kept] for array in described))
+        for row in rows[tracks.track_id[rows] < 0].tolist():
+            tracks.track_id[row] = tracks.new_id()
+        return self._people(t_ns, rows, described)
 
     # ---- for the engine ----------------------------------------------------------------------------------------------
 
@@ -244,25 +266,29 @@ class Tracker:
         return self.health.warnings()
 
 
-def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
+def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame], existence_min: float = 0.0) -> People:
     """Locate people in 3D from one instant's frames alone, without history.
 
     Args:
         rig: the cameras, whose names frames refer to.
         layout: of the frames' keypoints.
         frames: each camera at most once.
+        existence_min: least probability, 0 to 1, that there is a person. Cameras that have a view of a place and find
+            no one there lower the probability; they never remove a person at 0.
 
     Returns:
-        Every person that at least two cameras agree on, and that most of the cameras with a view of the place find. All
-        are tentative, and their ids mean nothing beyond this call.
+        Every person that at least two cameras agree on, with the probability `existence`. Their ids mean nothing beyond
+        this call.
 
     Raises:
-        ConfigError: a frame's camera is not in the rig, or has two frames.
+        ConfigError: a frame's camera is not in the rig, or has two frames; existence_min is no probability.
         ShapeError: a frame's keypoints do not fit the layout, or appearance vectors differ in length.
 
     Warns:
         UserWarning: detections or keypoints were not used: their number and the reason.
     """
+    if not 0.0 <= existence_min <= 1.0:
+        raise ConfigError(f"reconstruct: existence_min is {existence_min}; pass a probability, 0 to 1")
     cameras = Counter(frame.camera for frame in frames)
     for camera, count in cameras.items():
         if camera not in rig.names:
@@ -274,7 +300,7 @@ def reconstruct(rig: Rig, layout: Layout, frames: Sequence[Frame]) -> People:
     if len(dims) > 1:
         raise ShapeError(f"reconstruct: appearance vectors have lengths {sorted(dims)}; pass vectors of one length")
     tracker = Tracker(Site.of_rig(rig, layout, dims.pop() if dims else 0))
-    people = tracker.step(frames)
+    people = tracker.at_once(frames, existence_min)
     for reason, count in tracker.ignored.items():
         warnings.warn(f"reconstruct ignored {count} {reason}", stacklevel=2)
     return people

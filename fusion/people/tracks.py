@@ -28,9 +28,9 @@ class Tracks:
         seen_ns: when a camera last found it; undoubted_ns: when there was last no sign of its being a ghost.
         multi_view_sets, single_view_sets: numbers of sets in which two views or more found it, or one.
         born_ns, born_m (capacity, 2): when and where it was born.
-        shown (capacity, n_views, 2) float32: log odds that a view shows a person there, or something now and then, against
-        nothing, NaN without a look; found_last (capacity, n_views) int8: outcome of the latest look, -1 for none; pattern:
-        log odds of person against ghost that follow; log_odds: the same summed over sets, which matter until confirmed.
+        shown (capacity, n_views, 2) float32, found_last (capacity, n_views) int8: see `_kernels.presence.Evidence`.
+        pattern: log odds of person against ghost that follow from these; log_odds: the same summed over sets, which
+        matter until it is confirmed.
         sets_away: sets in a row that saw it away from its place of birth.
         identity: probability that it followed one person throughout.
         track_appearance: (capacity, appearance_dim) unit vectors, zero where unknown.

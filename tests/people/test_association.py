@@ -12,7 +12,7 @@ from reference import association as reference
 from scipy.optimize import linear_sum_assignment
 
 from fusion._kernels import association as kernels
-from fusion._kernels.records import CameraGeometry, States
+from fusion._kernels.records import CameraGeometry
 from fusion.errors import ShapeError
 from fusion.observations import Frame
 from fusion.people.association import Associator
@@ -196,34 +196,6 @@ def test_cameras_that_see_a_place_agree_with_sampled_lines_of_sight():
     out = np.empty((60, 6), bool)
     kernels.line_of_sight(places, heights, tuple(geometry(rig, boxes)), live, out)
     assert (out == reference.line_of_sight(places, heights, rig, live, boxes)).mean() > 0.99
-
-
-def test_contradicted_places_agree_with_sampled_lines_of_sight():
-    rng = np.random.default_rng(4)
-    rig = room(5)
-    boxes = np.array([[0.5, -2.0, 1.0, 2.0, 1.8], [-2.0, 0.5, 0.0, 0.9, 1.2]])
-    live = np.array([True, True, True, False, True])
-    outs, expected = [], []
-    for _ in range(20):
-        n = 8
-        places, tops = rng.uniform(-2.5, 2.5, (n, 2)), rng.uniform(0.9, 1.9, n)
-        mean, cov = np.zeros((n, 6, 8)), np.zeros((n, 21, 8))
-        mean[:, 2, :2] = np.column_stack([tops - 0.12, tops - 0.5])
-        # A vague joint does not show how high a body reaches; a body without known joints is as tall as people are.
-        mean[:, 2, 1], cov[:, 5, 1] = 5.0, 1.0
-        cov[0, 5, 0], tops[0] = 1.0, 1.7
-        detection_of = np.where(rng.random((n, 5)) < 0.35, 0, -1)
-        detection_of[:, ~live] = -1
-        out = np.empty(n, bool)
-        states = States(mean, cov, np.arange(n), np.ones(n, bool), 2)
-        shape = kernels.BodyShape(half_width_m=0.3, height_m=1.7, crown_m=0.12)
-        kernels.contradicted(
-            tuple(states), places, detection_of, tuple(geometry(rig, boxes)), live, tuple(shape), out
-        )
-        outs.append(out)
-        expected.append(reference.contradicted(tops, places, detection_of >= 0, rig, live, boxes, 0.3))
-    assert 0.2 < np.mean(expected) < 0.8
-    assert (np.array(outs) == np.array(expected)).mean() > 0.98
 
 
 def test_packing_counts_unusable_keypoints_and_detections():

@@ -58,21 +58,3 @@ def line_of_sight(places_m, heights_m, rig, live, boxes):
                     free &= not (hit & (line[:, 2] > 0) & (line[:, 2] < height)).any()
             out[n, view] = live[view] and inside and free
     return out
-
-
-def contradicted(tops_m, places_m, found, rig, live, boxes, body_m):
-    """Like line_of_sight, with other people as upright cylinders; tops_m (n,) how high each body reaches."""
-    out = np.zeros(len(places_m), bool)
-    for n, place in enumerate(places_m):
-        free = line_of_sight(places_m[n : n + 1], np.array([0.6, 0.9]) * tops_m[n], rig, live, boxes)[0] & ~found[n]
-        belly = np.array([*place, 0.6 * tops_m[n]])
-        for view in np.flatnonzero(free):
-            line = belly + np.linspace(0, 1, 4001)[1:-1, None] * (rig.centres_m[view] - belly)
-            for other in np.delete(np.arange(len(places_m)), n):
-                # Where the line passes nearest decides how high it is there.
-                nearest = line[np.argmin(np.hypot(*(line[:, :2] - places_m[other]).T))]
-                inside = np.dot(places_m[other] - place, rig.centres_m[view][:2] - place) > 0
-                near = np.hypot(*(nearest[:2] - places_m[other])) < body_m
-                free[view] &= not (inside and near and nearest[2] < tops_m[other])
-        out[n] = free.sum() >= max(2, found[n].sum())
-    return out
