@@ -36,6 +36,8 @@ EXISTENCE = ExistenceModel(
     memory=300.0,
 )  # fmt: skip
 _MODEL = tuple(EXISTENCE)
+# Least probability that a confirmed track follows a person.
+_CONFIRMED = 1.0 / (1.0 + math.exp(-EXISTENCE.confirm_odds))
 # A ghost that comes by chance (detections of several people that meet) is gone after this time.
 STAYS_S = 0.5
 # A view that no longer looks at a place forgets in this time what it showed there.
@@ -204,8 +206,9 @@ class Existence:
 
     def probability(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n,) probability that tracks follow a person rather than a ghost."""
-        tracks = self._tracks
         # A track that walked is confirmed whatever the odds were.
-        sure = np.where(tracks.confirmed[rows], EXISTENCE.confirm_odds, EXISTENCE.odds_min)
-        probability: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.maximum(tracks.log_odds[rows], sure)))
+        probability = np.full(len(rows), _CONFIRMED)
+        tentative = ~self._tracks.confirmed[rows]
+        if tentative.any():
+            probability[tentative] = 1.0 / (1.0 + np.exp(-self._tracks.log_odds[rows[tentative]]))
         return probability
