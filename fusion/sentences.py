@@ -46,7 +46,7 @@ _REASONS = {
     ReasonKind.PLATE_NOT_REPORTING: "may have taken from plate {plate}, which does not report",
     ReasonKind.PLATE_UNFIT: "may have taken from plate {plate}, whose readings cannot be weights",
     ReasonKind.LOAD_ELSEWHERE:
-        "reached into plate {plate} while a load moved on another plate, where no hand was, as if cables were exchanged",
+        "reached into plate {plate} while a load moved elsewhere, where no hand was, as if cables were exchanged",
     ReasonKind.NO_PLATE_ALIVE: "no plate of the store reported weights up to the end of this visit",
     ReasonKind.LOAD_UNEXPLAINED: "plate {plate} changed by {delta_g:+.0f} g, which no product explains",
     ReasonKind.HAND_OVER_AMBIGUOUS: "another visit put back {product}, which may be from this one",
