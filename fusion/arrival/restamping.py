@@ -18,6 +18,8 @@ def moved(dated: Dated, by_ns: int) -> Dated:
 
     `Taken` stays, since the journal records data time.
     """
+    if not by_ns:
+        return dated
     changes: dict[str, Any] = {}
     for each in fields(dated):  # type: ignore[arg-type]
         value = getattr(dated, each.name)

@@ -117,7 +117,7 @@ class Attributor:
         self._hypotheses = HypothesisKernel()
         self._undoing = Undoing(planogram)
         self._unobserved = UnobservedReaches(self._hands)
-        self._unexplained = UnexplainedLoads()
+        self._unexplained = UnexplainedLoads(planogram)
         self._clusters: list[Cluster] = []
         self._decided = DecidedEvents()
         self._carts = Carts()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from fusion.goods.beliefs import EventBelief
 from fusion.goods.hands import Actors
 from fusion.goods.hypotheses import OpenEvent
+from fusion.goods.planogram import Planogram
 
 # Probability that a load which no goods explain has cost a cart nothing, if the cart's people moved it.
 UNEXPLAINED_RIGHT = 0.5
@@ -22,6 +23,8 @@ DOUBT_MIN = 0.05
 # A load whose plates are as before after a later load is undone: to this many standard deviations, these grams that
 # every handling of a shelf leaves, and this share of the load.
 UNDONE_SDS, UNDONE_SLACK_G, UNDONE_SHARE = 4.0, 4.0, 0.04
+# Goods that are put back against others lift a part of them off the next plate: at the same moment, and a small part.
+SHIFT_MAX_NS, SHIFT_SHARE_MAX = 1_500_000_000, 0.1
 LOADS_MAX = 512
 
 
@@ -50,7 +53,8 @@ class Unexplained(NamedTuple):
 class UnexplainedLoads:
     """The loads since the oldest open visit, with the people who may have moved them; at most LOADS_MAX."""
 
-    def __init__(self) -> None:
+    def __init__(self, planogram: Planogram) -> None:
+        self._planogram = planogram
         self._loads: dict[int, _Load] = {}  # By event id, in order.
         # Probability that nothing moved, of the events that are final; others are asked for.
         self._final: dict[int, float] = {}
@@ -87,10 +91,30 @@ class UnexplainedLoads:
         for opened, unexplained, load in loads:
             moved = sum(p for person, p in load.moved_by.items() if people(person))
             probability = moved * unexplained
-            if probability > DOUBT_MIN and not any(_undone(opened, other) for other, _, _ in loads):
+            if probability > DOUBT_MIN and not (
+                any(_undone(opened, other) for other, _, _ in loads) or self._shifted(opened)
+            ):
                 probability = min(probability, 1.0)
                 found.append(Unexplained(opened.event_id, opened.plate, opened.total_g, probability))
         return found
+
+    def _shifted(self, load: OpenEvent) -> bool:
+        """Whether it is the rest of a take that was put back: goods pushed the weight of others from plate to plate."""
+        for back in (one.opened for one in self._loads.values()):
+            if back is load or abs(back.event.contact_ns - load.event.contact_ns) > SHIFT_MAX_NS:
+                continue
+            if self._beside(load, back) and any(
+                one.opened.plates & back.plates and _cancel(load, back, one.opened) for one in self._loads.values()
+            ):
+                return True
+        return False
+
+    def _beside(self, load: OpenEvent, other: OpenEvent) -> bool:
+        rows = self._planogram.rows
+        return any(
+            rows.row[one] == rows.row[two] and abs(rows.place[one] - rows.place[two]) <= 1
+            for one in load.plates for two in other.plates
+        )  # fmt: skip
 
     def forget(self, people: Callable[[int], bool]) -> None:
         """Drop the loads that only these people may have moved."""
@@ -102,6 +126,15 @@ class UnexplainedLoads:
         for event_id in event_ids:
             self._loads.pop(event_id, None)
             self._final.pop(event_id, None)
+
+
+def _cancel(load: OpenEvent, back: OpenEvent, earlier: OpenEvent) -> bool:
+    """Whether a load makes up for what a larger load and its undoing leave."""
+    if back.total_g * earlier.total_g >= 0.0 or abs(load.total_g) > SHIFT_SHARE_MAX * abs(back.total_g):
+        return False
+    left_g = back.total_g + earlier.total_g
+    slack_g = UNDONE_SLACK_G + UNDONE_SDS * math.sqrt(load.noise_g2 + back.noise_g2 + earlier.noise_g2)
+    return load.total_g * left_g < 0.0 and abs(left_g + load.total_g) < slack_g
 
 
 def _undone(load: OpenEvent, other: OpenEvent) -> bool:

@@ -44,6 +44,19 @@ def test_a_whole_store_of_a_wrong_multiple_is_one_fault(factor: float) -> None:
     assert planogram.factors.suspect == set(range(8))
 
 
+def test_a_piece_at_the_wrong_place_is_no_sign_of_a_reversed_plate() -> None:
+    """As the first load of a plate whose own goods weigh the same: a take with the wrong sign, or a put-back."""
+    store = shop(10, rows=2)
+    weight_g = store.products[6].weight_g
+    assert abs(store.products[16].weight_g - weight_g) < 0.02 * weight_g
+    planogram = Planogram(store)
+    planogram.factors.set_noise(np.full(20, 0.4))
+    planogram.move(6, 6, -1)
+    loaded(planogram, 6, -weight_g)
+    loaded(planogram, 16, weight_g)
+    assert planogram.factors.suspect == frozenset()
+
+
 def test_goods_that_weigh_right_raise_no_suspicion() -> None:
     """Takes of one and two pieces, put-backs of what was taken, an odd load, restocking by staff."""
     planogram = Planogram(STORE)

@@ -44,6 +44,19 @@ def test_a_load_that_is_undone_is_no_doubt() -> None:
     assert kinds(attributed, 7) == []
 
 
+def test_what_a_put_back_shifts_on_the_next_plate_is_no_doubt() -> None:
+    """A piece is taken and put back against its neighbours, which then lean a part of their weight on its plate."""
+    product = STORE.products[6].weight_g
+    for shifted_g, seconds in ((22.0, 0.5), (60.0, 0.5), (22.0, 4.0)):
+        attributed = attributor()
+        history = at_shelf({7: plate_hand(6)})
+        attributed.observe(event(5.0, {6: -product}), history)
+        attributed.observe(event(20.0, {6: product + 22.0}), history)
+        attributed.observe(event(20.0 + seconds, {7: -shifted_g}), history)
+        is_part = shifted_g == 22.0 and seconds < 1.5
+        assert (ReasonKind.LOAD_UNEXPLAINED in kinds(attributed, 7)) is not is_part
+
+
 def test_staff_and_absent_people_leave_no_doubt() -> None:
     attributed = attributor()
     attributed.set_staff(7)
