@@ -148,6 +148,8 @@ class WarningKind(StrEnum):
     TIME_MISSING = "time missing"  # store (seconds)
     NEVER_HEARD = "never heard"  # camera or plate
     SENSORS_NEVER_HEARD = "sensors never heard"  # "cameras" or "plates" (count, detail: the first of them)
+    SENSORS_SILENT = "sensors silent"  # "cameras" or "plates", all of them, while others send (seconds)
+    SENSORS_BACK = "sensors back"  # "cameras" or "plates"
     UNKNOWN_CAMERA = "unknown camera"  # camera
     UNKNOWN_PLATE = "unknown plate"  # plate
     UNKNOWN_SENSORS = "unknown sensors"  # "cameras" or "plates" (count, detail: the first of them)

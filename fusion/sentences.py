@@ -123,6 +123,8 @@ _WARNINGS = {
     WarningKind.TIME_MISSING:
         "no sensor sent for {seconds:g} s, or all clocks were set forward, and visits of that moment go to review",
     WarningKind.NEVER_HEARD: "has not reported yet",
+    WarningKind.SENSORS_SILENT: "none of the {subject} has sent anything for {seconds:g} s, while other sensors send",
+    WarningKind.SENSORS_BACK: "{subject} send again",
     WarningKind.SENSORS_NEVER_HEARD: "{count} {subject} have not reported yet, among them {detail}",
     WarningKind.UNKNOWN_CAMERA: "its frames are ignored, since cameras.toml has no camera '{subject}'",
     WarningKind.UNKNOWN_PLATE: "its weights are ignored, since plates.csv has no plate '{subject}'",

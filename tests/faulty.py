@@ -47,7 +47,6 @@ OPEN: dict[tuple[str, str], str] = {
         ["just_walk_out_stadium"],
         "people are located at wrong places before the scale of their keypoints is proved",
     ),
-    **_open("cameras stop", [*SHOPS], "a camera's outage is seen beside others that deliver, not where all stop"),
 }
 
 

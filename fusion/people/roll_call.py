@@ -18,6 +18,9 @@ from fusion.store.models import Store
 
 # Sensors and names are compared with the store this often; frames come some fifteen times and weights five times in it.
 CALL_EVERY_NS = 1_000_000_000
+# A whole kind of sensor is silent where none of it has sent anything for this long while others sent that many times:
+# after a pause in which nothing came, one of the others may be the first.
+SILENT_NS, OTHERS_MIN = 2_000_000_000, 8
 # Up to this many sensors are named one by one; more become a count and the first of them.
 NAMED_MAX = 3
 # Unknown names that are remembered for each kind of sensor; further ones are only counted in `ignored`.
@@ -93,6 +96,20 @@ class _Detections:
         return None
 
 
+@dataclass(slots=True)
+class _Newest:
+    """When a kind of sensor was last heard; None before the first time.
+
+    Attributes:
+        n_without: steps without it since then.
+        silent: that was reported.
+    """
+
+    t_ns: int | None = None
+    n_without: int = 0
+    silent: bool = False
+
+
 class RollCall:
     """Compares what reports with what the store has.
 
@@ -103,6 +120,7 @@ class RollCall:
     def __init__(self, store: Store) -> None:
         self.faults: dict[str, WarningKind] = {}
         self._unknown: dict[str, dict[str, bool]] = {_PLATES: {}, _CAMERAS: {}}  # names, and whether they were reported
+        self._newest = {_PLATES: _Newest(), _CAMERAS: _Newest()}
         self._next_ns: int | None = None
         self._called = False
         self._turn = self._turn_ns = 0
@@ -160,6 +178,8 @@ class RollCall:
         if self._unheard[_PLATES] and readings:
             self._unheard[_PLATES].difference_update(reading.plate for reading in readings)
         warnings: list[Warning] = []
+        warnings += self._heard(_CAMERAS, bool(frames), now_ns)
+        warnings += self._heard(_PLATES, bool(readings), now_ns)
         for name in self._looked_at & frames.keys() if self._looked_at else ():
             warnings += self._look(name, frames[name])
         if self._next_ns is None:
@@ -168,6 +188,21 @@ class RollCall:
             self._next_ns = now_ns + CALL_EVERY_NS
             warnings += self._call(now_ns)
         return warnings
+
+    def _heard(self, kind: str, is_heard: bool, now_ns: int) -> Iterable[Warning]:
+        """Note whether any sensor of a kind was heard; a warning where the whole kind falls silent, or is back."""
+        newest = self._newest[kind]
+        if is_heard:
+            newest.t_ns, newest.n_without = now_ns, 0
+            if newest.silent:
+                newest.silent = False
+                return (Warning(now_ns, WarningKind.SENSORS_BACK, kind),)
+        elif newest.t_ns is not None and not newest.silent:
+            newest.n_without += 1
+            if now_ns - newest.t_ns > SILENT_NS and newest.n_without >= OTHERS_MIN:
+                newest.silent = True
+                return (Warning(now_ns, WarningKind.SENSORS_SILENT, kind, seconds=SILENT_NS * 1e-9),)
+        return ()
 
     def finish(self, now_ns: int) -> list[Warning]:
         """What is left to report when the streams end."""

@@ -87,6 +87,24 @@ def test_names_that_no_configuration_has_are_warned_of_once(observations: list[O
     assert len(found) == 4 and all(warning.t_ns - T_NS < PROMPT_NS for warning in found)
 
 
+@pytest.mark.parametrize(("kind", "subject"), [(Frame, "cameras"), (ShelfReading, "plates")])
+def test_a_whole_kind_that_falls_silent_is_named_and_comes_back(
+    observations: list[Observation], kind: type, subject: str
+) -> None:
+    begin_ns, end_ns = T_NS + 4 * 10**9, T_NS + 10 * 10**9
+    kept = [o for o in observations if not (isinstance(o, kind) and begin_ns <= o.t_ns < end_ns)]
+    silent, back = of_kinds(warnings_of(STORE, kept), WarningKind.SENSORS_SILENT, WarningKind.SENSORS_BACK)
+    assert (silent.kind, silent.subject) == (WarningKind.SENSORS_SILENT, subject)
+    assert 0 < silent.t_ns - begin_ns < 2.5e9
+    assert (back.kind, back.subject) == (WarningKind.SENSORS_BACK, subject) and 0 <= back.t_ns - end_ns < 0.5e9
+
+
+def test_a_pause_of_all_sensors_is_no_silence_of_a_kind(observations: list[Observation]) -> None:
+    begin_ns, end_ns = T_NS + 4 * 10**9, T_NS + 10 * 10**9
+    kept = [o for o in observations if not begin_ns <= o.t_ns < end_ns]
+    assert of_kinds(warnings_of(STORE, kept), WarningKind.SENSORS_SILENT, WarningKind.SENSORS_BACK) == []
+
+
 def test_a_store_without_scales_that_has_plates_is_warned_of(observations: list[Observation]) -> None:
     bare = STORE.model_copy(update={"plates": (), "planogram": ()})
     (warning,) = of_kinds(warnings_of(bare, observations), *ROLL_CALL)
