@@ -546,9 +546,9 @@ class RunSummary:
     wall_s: float = 0.0
     engine_cpu_s: float = 0.0
     step_us: dict[str, float] = field(default_factory=lambda: {"p50": 0.0, "p99": 0.0, "max": 0.0})
+    ignored: dict[str, int] = field(default_factory=dict)
     set_back_s: float = 0.0
     time_off_s: float | None = None
-    ignored: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

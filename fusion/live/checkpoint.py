@@ -159,8 +159,8 @@ class Checkpoint:
         self.scans.commit(data, positions)
 
     def due(self, newest: int) -> bool:
-        """Whether data have come far enough for another snapshot, and none is being written."""
-        return self._saving is None and abs(newest - self.saved_ns) >= self._interval_ns
+        """Whether data have come far enough for another snapshot, and none is being written. newest: 0 before any."""
+        return bool(newest) and self._saving is None and abs(newest - self.saved_ns) >= self._interval_ns
 
     def set_back(self, back_ns: int) -> None:
         """All clocks were set back: the doubts and the streams' positions are dated by their new time from now on."""

@@ -41,6 +41,9 @@ from fusion.store.models import Store
 # A scan at most this old when data resume is still given to the engine. The person of an older one crossed the gate
 # while no camera was heard, and the next person at the gate would be given that scan.
 SCAN_LOST_S = 1.0
+# No publisher keeps messages for longer to send them again. Data that are older still, after a restart, come from
+# clocks that were set back.
+RESENT_MAX_S = 600.0
 # A step waits this long for observations.
 STEP_WAIT_S = 0.2
 MESSAGES_MAX = 200
@@ -127,8 +130,10 @@ class StoreLoop:
         self.pump = Pump(source, self.intake, refusals, control.stopping, lambda: self.engine.newest_ns, clock)
         self._config, self._control, self._clock = config, control, clock
         self._source, self._refusals, self._feed, self._messages = source, refusals, feed, messages
-        # A new engine must not repeat the work of an earlier one.
-        self._floor_ns = 0 if restored.engine.newest_ns else restored.since_ns
+        # An engine must not repeat the work of an earlier one, nor take for another time what publishers send again.
+        newest_ns = restored.engine.newest_ns
+        self._floor_ns = newest_ns - round(LATENESS_MAX_S * 1e9) if newest_ns else restored.since_ns
+        self._resent_ns = self._floor_ns - round(RESENT_MAX_S * 1e9) if newest_ns else 0
         self._past_unknown = restored.past_unknown
         self._change: _Change | None = None
         self._counts: Counter[str] = Counter()
@@ -209,14 +214,14 @@ class StoreLoop:
         if off is not None:
             self._handle(off)
             self._feed.time_fault = self.time_watch.fault
-        if self._floor_ns and self._clock.monotonic_s() - self._started_s > AWAITED_S:
+        if self._floor_ns and not behind and self._clock.monotonic_s() - self._started_s > AWAITED_S:
             self._floor_ns = 0  # Whatever is older now is dated by clocks that were set back.
         for warning in (*self._refusals.warnings.take(), *self.intake.warnings(self.engine.newest_ns)):
             self._handle(warning)
         if not batch and self.intake.ended:
             return False
         for observation in batch:
-            if observation.t_ns >= self._floor_ns:
+            if not self._resent_ns <= observation.t_ns < self._floor_ns:
                 self._give(observation)
         self._doubt_drops()
         self.books.review_missing(self.engine)
