@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
+
+import pytest
 
 from bench.accuracy.faults import SHOPS, cell, faults_in
 from fusion.simulation.faults import FAULTS, Part
@@ -50,9 +53,19 @@ OPEN: dict[tuple[str, str], str] = {
 }
 
 
-def cells(parts: Collection[Part]) -> list[tuple[str, str]]:
-    """The cells of some parts of a store, fault by fault."""
-    return [(fault.name, shop) for fault in FAULTS.values() if fault.part in parts for shop in SHOPS]
+# Shops in which a fault that nobody needs to be told of is tried each time; `pytest -m matrix` tries the others.
+USUAL_SHOPS = 2
+
+
+def cells(parts: Collection[Part]) -> list[Any]:
+    """The cells of some parts of a store, fault by fault, as parameters of a test."""
+    found = []
+    for number, fault in enumerate(FAULTS.values()):
+        for place, shop in enumerate(SHOPS):
+            is_usual = fault.warned or (place - number) % len(SHOPS) < USUAL_SHOPS
+            if fault.part in parts:
+                found.append(pytest.param(fault.name, shop, marks=() if is_usual else pytest.mark.matrix))
+    return found
 
 
 def check(name: str, shop: str) -> None:
