@@ -156,7 +156,7 @@ class Engine:
             self._take(ordered, results)
         if self._reorder.clocks.warned:
             results += all_moved(self._reorder.warnings(), self._offset_ns)
-        return all_moved(results, -self._offset_ns) if self._offset_ns else results
+        return all_moved(results, -self._offset_ns)
 
     def close(self) -> list[Result]:
         """Process what is held back, at the end of the streams. Visits whose people are still inside stay open."""
@@ -176,7 +176,7 @@ class Engine:
         results += self._billing.finish()
         results += all_moved(self._reorder.warnings(), self._offset_ns)
         self._closed = True
-        return all_moved(results, -self._offset_ns) if self._offset_ns else results
+        return all_moved(results, -self._offset_ns)
 
     def decide(self, receipt: Receipt, items: dict[str, int], t_ns: int) -> Receipt:
         """Settle a receipt as a reviewer decided; the journal is corrected by reversal. Returns the settled receipt.
@@ -210,7 +210,7 @@ class Engine:
             self._now_ns, self._tracker.health.report(), self._monitor.report(), frozenset(roll.unheard),
             tuple(roll.unknown), dict(roll.faults),
         )  # fmt: skip
-        return moved(health, -self._offset_ns) if self._offset_ns else health
+        return moved(health, -self._offset_ns)
 
     def shelf_state(self) -> list[ShelfCount]:
         """What lies where as believed now, by plate and product: every facing, and whatever else lies on a plate."""
@@ -302,20 +302,21 @@ class Engine:
         """Time goes back, or on after a pause in which nothing came: doubt the visits that this touches."""
         if isinstance(observation, ClocksSetBack):
             self._step(results)
-            results[:] = all_moved(results, -self._offset_ns)
-            back_ns = self._now_ns - self._offset_ns - observation.t_ns
-            self._offset_ns += back_ns + TURN_NS
+            jump_ns = self._now_ns - self._offset_ns - observation.t_ns
+            self._offset_ns += jump_ns + TURN_NS
             self._billing.offset_ns = self._offset_ns
-            results[:] = all_moved(results, self._offset_ns)
-            jump, jump_ns = "CLOCKS_SET_BACK", back_ns
+            # What is not handed out yet is dated by the new offset as well.
+            results[:] = all_moved(results, jump_ns + TURN_NS)
+            reason, warning = ReasonKind.CLOCKS_SET_BACK, WarningKind.CLOCKS_SET_BACK
         elif self._now_ns:
-            jump, jump_ns = "TIME_MISSING", observation.t_ns + self._offset_ns - self._now_ns
+            jump_ns = observation.t_ns + self._offset_ns - self._now_ns
+            reason, warning = ReasonKind.TIME_MISSING, WarningKind.TIME_MISSING
         else:
             return  # The first observation.
         seconds = round(jump_ns * 1e-9, 1)
-        touched = self._visits.doubt(Reason(ReasonKind[jump], seconds=seconds), self._now_ns)
-        if touched or jump == "CLOCKS_SET_BACK":
-            results.append(Warning(self._now_ns, WarningKind[jump], self.store.id, seconds=seconds))
+        touched = self._visits.doubt(Reason(reason, seconds=seconds), self._now_ns)
+        if touched or warning is WarningKind.CLOCKS_SET_BACK:
+            results.append(Warning(self._now_ns, warning, self.store.id, seconds=seconds))
 
     def _step(self, results: list[Result]) -> None:
         """One engine step: a set of frames and the messages of shelves and gates that go with it."""

@@ -127,7 +127,6 @@ class SensorClocks:
 
     Attributes:
         cameras, plates: clocks by name.
-        warned: whether there is a warning that was not taken yet.
 
     Args:
         lateness_ns: messages of sensors that agree arrive within this of each other.
@@ -140,11 +139,15 @@ class SensorClocks:
         self.cameras: dict[str, SensorClock] = {}
         self.plates: dict[str, SensorClock] = {}
         self._judged = 0
-        self.warned = False
         self._warnings: list[Warning] = []
 
     def __len__(self) -> int:
         return len(self.cameras) + len(self.plates)
+
+    @property
+    def warned(self) -> bool:
+        """Whether there is a warning that was not taken yet."""
+        return bool(self._warnings)
 
     def __iter__(self) -> Iterator[SensorClock]:
         yield from self.cameras.values()
@@ -204,7 +207,7 @@ class SensorClocks:
             clock.since_ns, clock.n_strays = t_ns, 0
         elif t_ns - clock.since_ns >= BACK_NS:
             clock.reported = False
-            self._warn(Warning(t_ns, WarningKind.SENSOR_IN_TIME, clock.name))
+            self._warnings.append(Warning(t_ns, WarningKind.SENSOR_IN_TIME, clock.name))
 
     def warn_of(self, observation: Observation, off_ns: int, frontier_ns: int, total: int) -> None:
         """Report a message that is not used for its time, the first one of its kind and at every tenfold number."""
@@ -213,12 +216,12 @@ class SensorClocks:
             return
         match observation:
             case GateScan(gate=name) | ItemSighting(source=name) | Frame(camera=name) | ShelfReading(plate=name):
-                seconds = round(off_ns * 1e-9, 1)
-                self._warn(Warning(frontier_ns, WarningKind.MESSAGE_OUT_OF_TIME, name, seconds=seconds, total=total))
+                kind, seconds = WarningKind.MESSAGE_OUT_OF_TIME, round(off_ns * 1e-9, 1)
+                self._warnings.append(Warning(frontier_ns, kind, name, seconds=seconds, total=total))
 
     def warnings(self) -> list[Warning]:
         """Sensors whose time turned out to differ since the last call, and those that are in time again."""
-        warnings, self._warnings, self.warned = self._warnings, [], False
+        warnings, self._warnings = self._warnings, []
         return warnings
 
     def _largest(self, steady: list[SensorClock]) -> list[SensorClock]:
@@ -235,10 +238,6 @@ class SensorClocks:
                 best = first, last + 1
         return ordered[best[0] : best[1]]
 
-    def _warn(self, warning: Warning) -> None:
-        self._warnings.append(warning)
-        self.warned = True
-
     def _report(self, others: list[SensorClock], frontier_ns: int) -> None:
         """Report sensors whose time differs, those that differ in the same direction together."""
         new = [clock for clock in others if not clock.reported]
@@ -247,7 +246,7 @@ class SensorClocks:
             if found:
                 off_s = max(abs(clock.shown_ns - frontier_ns) for clock in found) * 1e-9
                 first = min(clock.name for clock in found)
-                self._warn(Warning(frontier_ns, kind, first, seconds=round(off_s, 1), count=len(found)))
+                self._warnings.append(Warning(frontier_ns, kind, first, seconds=round(off_s, 1), count=len(found)))
         for clock in new:
             clock.reported = True
 
