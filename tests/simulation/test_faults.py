@@ -8,7 +8,7 @@ import pytest
 from fusion.observations import Frame, GateScan, ShelfReading
 from fusion.simulation import Scenario, demo_store
 from fusion.simulation.faults import FAULTS, Part, Run
-from fusion.simulation.faults.clocks import sensor_of
+from fusion.simulation.faults.fault import sensor_of
 
 
 def same(one, other):

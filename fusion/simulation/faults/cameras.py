@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fusion.observations import Frame, Observation
 from fusion.simulation import body
 from fusion.simulation.body import CHANNEL
-from fusion.simulation.faults.fault import Breaker, Fault, Part, Scene, by_arrival
+from fusion.simulation.faults.fault import Breaker, Fault, Part, Scene, by_arrival, changed
 from fusion.simulation.optics import Lens
 from fusion.store.models import Camera
 
@@ -33,19 +33,6 @@ def one(scene: Scene) -> Collection[str]:
 
 
 # ---- how frames change -----------------------------------------------------------------------------------------------
-
-
-def _map(scene: Scene, cameras: Collection[str], change: Callable[[Frame], Frame | None]) -> Iterator[Observation]:
-    """The run with some cameras' frames changed, or dropped where the change is None."""
-    chosen = frozenset(cameras)
-    scene.sensors |= chosen
-    for observation in scene.observations:
-        if isinstance(observation, Frame) and observation.camera in chosen:
-            changed = change(observation)
-            if changed is not None:
-                yield changed
-        else:
-            yield observation
 
 
 def _kept(frame: Frame, rows: NDArray[np.bool_]) -> Frame:
@@ -75,7 +62,7 @@ def _missing(share: float) -> Breaker:
     """Each detection is missing with a probability, in each frame by itself."""
 
     def breaker(scene: Scene) -> Iterator[Observation]:
-        return _map(scene, scene.cameras, lambda f: _kept(f, scene.random.random(len(f.keypoints)) >= share))
+        return changed(scene, Frame, scene.cameras, lambda f: _kept(f, scene.random.random(len(f.keypoints)) >= share))
 
     return breaker
 
@@ -91,7 +78,7 @@ def _blind_for_2_s(share: float) -> Breaker:
             spell = (f.t_ns - scene.start_ns) // 2_000_000_000
             return _kept(f, np.full(len(f.keypoints), not blind[f.camera][spell]))
 
-        return _map(scene, scene.cameras, change)
+        return changed(scene, Frame, scene.cameras, change)
 
     return breaker
 
@@ -110,7 +97,7 @@ def _frozen(which: Choice) -> Breaker:
                 return f
             return replace(last[f.camera], t_ns=f.t_ns)
 
-        return _map(scene, which(scene), change)
+        return changed(scene, Frame, which(scene), change)
 
     return breaker
 
@@ -126,7 +113,7 @@ def _half_blind(which: Choice) -> Breaker:
             x = (f.keypoints[..., 0] * seen).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
             return _kept(f, x > 0.5 * width[f.camera])
 
-        return _map(scene, which(scene), change)
+        return changed(scene, Frame, which(scene), change)
 
     return breaker
 
@@ -146,7 +133,7 @@ def _turned(degrees: float, shift_px: float, from_share: float) -> Breaker:
             middle = 0.5 * size[f.camera]
             return _moved(f, lambda points: (points - middle) @ turn.T + middle + shift_px)
 
-        return _map(scene, one(scene), change)
+        return changed(scene, Frame, one(scene), change)
 
     return breaker
 
@@ -156,19 +143,19 @@ def _swapped_names(scene: Scene) -> Iterator[Observation]:
     mine = scene.busy_camera
     other = next(name for name in scene.cameras if name != mine)
     names = {mine: other, other: mine}
-    return _map(scene, names, lambda f: replace(f, camera=names[f.camera]))
+    return changed(scene, Frame, names, lambda f: replace(f, camera=names[f.camera]))
 
 
 def _misnamed(scene: Scene) -> Iterator[Observation]:
     """All cameras report under names that the store does not have."""
-    return _map(scene, scene.cameras, lambda f: replace(f, camera=f"rtsp-{f.camera}"))
+    return changed(scene, Frame, scene.cameras, lambda f: replace(f, camera=f"rtsp-{f.camera}"))
 
 
 def _sized(factor: float, which: Choice) -> Breaker:
     """Keypoints are in pixels of a picture of another size."""
 
     def breaker(scene: Scene) -> Iterator[Observation]:
-        return _map(scene, which(scene), lambda f: _moved(f, lambda points: points * factor))
+        return changed(scene, Frame, which(scene), lambda f: _moved(f, lambda points: points * factor))
 
     return breaker
 
@@ -178,7 +165,7 @@ def _fractions(which: Choice) -> Breaker:
 
     def breaker(scene: Scene) -> Iterator[Observation]:
         size = {camera.name: np.array(camera.size, np.float32) for camera in scene.store.cameras}
-        return _map(scene, which(scene), lambda f: _moved(f, lambda points: points / size[f.camera]))
+        return changed(scene, Frame, which(scene), lambda f: _moved(f, lambda points: points / size[f.camera]))
 
     return breaker
 
@@ -187,7 +174,7 @@ def _skewed(seconds: float, which: Choice) -> Breaker:
     """The clock of cameras is off by a constant."""
 
     def breaker(scene: Scene) -> Iterator[Observation]:
-        return _map(scene, which(scene), lambda f: replace(f, t_ns=f.t_ns + round(seconds * 1e9)))
+        return changed(scene, Frame, which(scene), lambda f: replace(f, t_ns=f.t_ns + round(seconds * 1e9)))
 
     return breaker
 
@@ -223,7 +210,7 @@ def _coat(cameras: int) -> Breaker:
             keypoints[..., :2] += 1.5 * scene.noise(keypoints[..., :2].shape) * (keypoints[..., 2:] > 0)
             return _with(f, keypoints)
 
-        return _map(scene, chosen, change)
+        return changed(scene, Frame, chosen, change)
 
     return breaker
 
@@ -251,7 +238,7 @@ def _left_for_right(which: Choice) -> Breaker:
         names = list(scene.store.layout.joints)
         opposite = [{"l_": "r_", "r_": "l_"}.get(name[:2], name[:2]) + name[2:] for name in names]
         order = [names.index(name) if name in names else i for i, name in enumerate(opposite)]
-        return _map(scene, which(scene), lambda f: replace(f, keypoints=f.keypoints[:, order]))
+        return changed(scene, Frame, which(scene), lambda f: replace(f, keypoints=f.keypoints[:, order]))
 
     return breaker
 
@@ -266,14 +253,14 @@ def _mirrored(which: Choice) -> Breaker:
             width = cameras[f.camera].size[0]
             return _moved(f, lambda points: np.stack([width - 1 - points[..., 0], points[..., 1]], -1))
 
-        return _map(scene, which(scene), change)
+        return changed(scene, Frame, which(scene), change)
 
     return breaker
 
 
 def _never(which: Choice) -> Breaker:
     def breaker(scene: Scene) -> Iterator[Observation]:
-        return _map(scene, which(scene), lambda f: None)
+        return changed(scene, Frame, which(scene), lambda f: None)
 
     return breaker
 
@@ -282,12 +269,12 @@ def _dead_during_a_visit(scene: Scene) -> Iterator[Observation]:
     """All cameras stop while the visit that took most is inside, and come back when it has left."""
     visit = scene.visit()
     start_ns, end_ns = (visit.enter_ns + 2 * 10**9, visit.exit_ns + 10**9) if visit else (scene.middle_ns, scene.end_ns)
-    return _map(scene, scene.cameras, lambda f: None if start_ns <= f.t_ns < end_ns else f)
+    return changed(scene, Frame, scene.cameras, lambda f: None if start_ns <= f.t_ns < end_ns else f)
 
 
 def _stopped(scene: Scene) -> Iterator[Observation]:
     """All cameras stop half-way, for good."""
-    return _map(scene, scene.cameras, lambda f: None if f.t_ns >= scene.middle_ns else f)
+    return changed(scene, Frame, scene.cameras, lambda f: None if f.t_ns >= scene.middle_ns else f)
 
 
 def _slow(scene: Scene) -> Iterator[Observation]:
@@ -300,7 +287,7 @@ def _slow(scene: Scene) -> Iterator[Observation]:
         last[f.camera] = f.t_ns
         return f
 
-    return _map(scene, scene.cameras, change)
+    return changed(scene, Frame, scene.cameras, change)
 
 
 def _noisy(deviation_px: float, tail: float) -> Breaker:
@@ -312,7 +299,7 @@ def _noisy(deviation_px: float, tail: float) -> Breaker:
             far = scene.random.random((*shape[:2], 1)) < tail
             return _moved(f, lambda points: points + np.where(far, 40.0, deviation_px) * scene.noise(shape))
 
-        return _map(scene, scene.cameras, change)
+        return changed(scene, Frame, scene.cameras, change)
 
     return breaker
 
@@ -325,7 +312,7 @@ def _not_numbers(scene: Scene) -> Iterator[Observation]:
         value = np.float32(np.nan if scene.random.random() < 0.5 else np.inf)
         return _moved(f, lambda points: np.where(struck, value, points))
 
-    return _map(scene, scene.cameras, change)
+    return changed(scene, Frame, scene.cameras, change)
 
 
 def _doubled(scene: Scene) -> Iterator[Observation]:
@@ -335,7 +322,7 @@ def _doubled(scene: Scene) -> Iterator[Observation]:
         again = _moved(f, lambda points: points + 4.0 * scene.noise(points.shape))
         return _with(f, again.keypoints)
 
-    return _map(scene, scene.cameras, change)
+    return changed(scene, Frame, scene.cameras, change)
 
 
 def _ghosts(scene: Scene) -> Iterator[Observation]:
@@ -355,7 +342,7 @@ def _ghosts(scene: Scene) -> Iterator[Observation]:
         inside = np.asarray(((ghost[..., :2] >= 0) & (ghost[..., :2] < sizes[f.camera])).all(axis=2))
         return _with(f, np.where(inside[..., None], ghost, 0.0))
 
-    return _map(scene, scene.cameras, change)
+    return changed(scene, Frame, scene.cameras, change)
 
 
 _C = Part.CAMERAS

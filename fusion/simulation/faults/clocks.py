@@ -6,21 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from fusion.observations import Frame, GateScan, Observation, ShelfReading
-from fusion.simulation.faults.fault import Breaker, Fault, Part, Scene
+from fusion.simulation.faults.fault import Breaker, Fault, Part, Scene, sensor_of
 
 HOUR_NS = 3600 * 10**9
-
-
-def sensor_of(observation: Observation) -> str:
-    """The name of the camera, plate, gate or reader that made an observation."""
-    match observation:
-        case Frame():
-            return observation.camera
-        case ShelfReading():
-            return observation.plate
-        case GateScan():
-            return observation.gate
-    return observation.source
 
 
 def _shifted(shift_ns: Callable[[Scene, Observation], int]) -> Breaker:

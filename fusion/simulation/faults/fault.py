@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.observations import Frame, Observation, ShelfReading
+from fusion.observations import Frame, GateScan, Observation, ShelfReading
 from fusion.simulation.goods import ShelfMap
 from fusion.simulation.run import Simulation
 from fusion.simulation.scenario import Scenario
@@ -25,6 +26,7 @@ _BEARS_SHARE = 0.15
 _LEVEL_S, _SETTLED_S = 1.0, 0.9
 
 Windows = dict[str, list[tuple[int, int]]]
+Changed = TypeVar("Changed", Frame, ShelfReading)
 
 
 class Part(StrEnum):
@@ -102,6 +104,11 @@ class Scene:
     def plates(self) -> list[str]:
         """Names of all plates, in the order of the store."""
         return [plate.plate for plate in self.store.plates]
+
+    @cached_property
+    def capacity_g(self) -> dict[str, float]:
+        """Capacity of every plate, by name."""
+        return {plate.plate: plate.capacity_g for plate in self.store.plates}
 
     @cached_property
     def picks(self) -> list[EventTruth]:
@@ -214,6 +221,33 @@ class Fault:
         scene = Scene(run, random)
         observations = list(self.breaker(scene))
         return Broken(observations, frozenset(scene.sensors))
+
+
+def sensor_of(observation: Observation) -> str:
+    """The name of the camera, plate, gate or reader that made an observation."""
+    match observation:
+        case Frame():
+            return observation.camera
+        case ShelfReading():
+            return observation.plate
+        case GateScan():
+            return observation.gate
+    return observation.source
+
+
+def changed(
+    scene: Scene, kind: type[Changed], sensors: Collection[str], change: Callable[[Changed], Changed | None]
+) -> Iterator[Observation]:
+    """The run with the observations of some sensors of a kind changed, or dropped where the change is None."""
+    chosen = frozenset(sensors)
+    scene.sensors |= chosen
+    for observation in scene.observations:
+        if isinstance(observation, kind) and sensor_of(observation) in chosen:
+            new = change(observation)
+            if new is not None:
+                yield new
+        else:
+            yield observation
 
 
 def inside(windows: Windows, sensor: str, t_ns: int) -> bool:

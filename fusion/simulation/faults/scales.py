@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.observations import Observation, ShelfReading
-from fusion.simulation.faults.fault import Breaker, Fault, Part, Scene, Windows, by_arrival, inside
+from fusion.simulation.faults.fault import Breaker, Fault, Part, Scene, Windows, by_arrival, changed, inside
 from fusion.simulation.goods import ShelfMap
 from fusion.simulation.truth import EventTruth
 
 Samples = NDArray[np.float32]
+# The samples of a broken reading, from a sound one.
+Sampling = Callable[[Scene, ShelfReading], NDArray[np.floating]]
 Choice = Callable[[Scene], Collection[str]]
 
 KILOGRAM, POUND, OUNCE = 1e-3, 1.0 / 453.59237, 1.0 / 28.349523
@@ -41,41 +43,26 @@ def gondola(scene: Scene) -> Collection[str]:
 # ---- how readings change ---------------------------------------------------------------------------------------------
 
 
-def _map(
-    scene: Scene, plates: Collection[str], change: Callable[[ShelfReading], ShelfReading | None]
-) -> Iterator[Observation]:
-    """The run with some plates' readings changed, or dropped where the change is None."""
-    chosen = frozenset(plates)
-    scene.sensors |= chosen
-    for observation in scene.observations:
-        if isinstance(observation, ShelfReading) and observation.plate in chosen:
-            changed = change(observation)
-            if changed is not None:
-                yield changed
-        else:
-            yield observation
-
-
-def _sampled(which: Choice, function: Callable[[Scene, Samples], NDArray[np.floating]]) -> Breaker:
+def _sampled(which: Choice, sampling: Sampling) -> Breaker:
     """A fault that changes every sample of some plates."""
 
     def breaker(scene: Scene) -> Iterator[Observation]:
         def change(r: ShelfReading) -> ShelfReading:
-            return replace(r, samples=function(scene, r.samples).astype(np.float32))
+            return replace(r, samples=sampling(scene, r).astype(np.float32))
 
-        return _map(scene, which(scene), change)
+        return changed(scene, ShelfReading, which(scene), change)
 
     return breaker
 
 
 def _scaled(factor: float, which: Choice) -> Breaker:
-    return _sampled(which, lambda _, samples: samples * np.float32(factor))
+    return _sampled(which, lambda _, r: r.samples * np.float32(factor))
 
 
 def _around(
     before_s: float,
     after_s: float,
-    function: Callable[[Scene, Samples], NDArray[np.floating]],
+    sampling: Sampling,
     *,
     events: Callable[[Scene], Iterable[EventTruth]] = lambda scene: scene.picks,
 ) -> Breaker:
@@ -87,32 +74,19 @@ def _around(
         def change(r: ShelfReading) -> ShelfReading:
             if not inside(windows, r.plate, r.t_ns):
                 return r
-            return replace(r, samples=function(scene, r.samples).astype(np.float32))
+            return replace(r, samples=sampling(scene, r).astype(np.float32))
 
-        return _map(scene, windows, change)
-
-    return breaker
-
-
-def _constant(value_g: float) -> Callable[[Scene, Samples], Samples]:
-    return lambda _, samples: np.full_like(samples, value_g)
-
-
-def _at_capacity(before_s: float, after_s: float) -> Breaker:
-    """The plate reads its own capacity around picks."""
-
-    def breaker(scene: Scene) -> Iterator[Observation]:
-        windows = scene.windows(scene.picks, before_s, after_s)
-        capacity_g = {plate.plate: plate.capacity_g for plate in scene.store.plates}
-
-        def change(r: ShelfReading) -> ShelfReading:
-            if not inside(windows, r.plate, r.t_ns):
-                return r
-            return replace(r, samples=np.full_like(r.samples, capacity_g[r.plate]))
-
-        return _map(scene, windows, change)
+        return changed(scene, ShelfReading, windows, change)
 
     return breaker
+
+
+def _constant(value_g: float) -> Sampling:
+    return lambda _, r: np.full_like(r.samples, value_g)
+
+
+def _capacity(scene: Scene, r: ShelfReading) -> Samples:
+    return np.full_like(r.samples, scene.capacity_g[r.plate])
 
 
 def _silent(
@@ -122,7 +96,7 @@ def _silent(
 
     def breaker(scene: Scene) -> Iterator[Observation]:
         quiet = windows(scene)
-        return _map(scene, quiet, lambda r: None if inside(quiet, r.plate, r.t_ns) else r)
+        return changed(scene, ShelfReading, quiet, lambda r: None if inside(quiet, r.plate, r.t_ns) else r)
 
     return breaker
 
@@ -172,7 +146,7 @@ def _frozen(before_s: float, after_s: float | None, which: Choice | None = None)
             last[r.plate] = r.samples[-1]
             return r
 
-        return _map(scene, windows, change)
+        return changed(scene, ShelfReading, windows, change)
 
     return breaker
 
@@ -195,7 +169,7 @@ def _restarted(before_s: float, silent_s: float) -> Breaker:
                 return None
             return replace(r, samples=r.samples - np.float32(zero[r.plate])) if r.t_ns >= end_ns else r
 
-        return _map(scene, starts, change)
+        return changed(scene, ShelfReading, starts, change)
 
     return breaker
 
@@ -208,13 +182,13 @@ def _saturated(scene: Scene) -> Iterator[Observation]:
             if plate not in excess:
                 level_g = scene.level_g(plate, event.t_ns - 2 * 10**9, event.t_ns - 10**9)
                 excess[plate] = level_g - 0.5 * abs(step_g)
-    capacity_g = {plate.plate: plate.capacity_g for plate in scene.store.plates}
 
     def change(r: ShelfReading) -> ShelfReading:
-        heavy = r.samples + np.float32(capacity_g[r.plate] - excess[r.plate])
-        return replace(r, samples=np.minimum(heavy, np.float32(capacity_g[r.plate])))
+        capacity_g = scene.capacity_g[r.plate]
+        heavy = r.samples + np.float32(capacity_g - excess[r.plate])
+        return replace(r, samples=np.minimum(heavy, np.float32(capacity_g)))
 
-    return _map(scene, excess, change)
+    return changed(scene, ShelfReading, excess, change)
 
 
 def _exchanged(scene: Scene) -> Iterator[Observation]:
@@ -225,7 +199,7 @@ def _exchanged(scene: Scene) -> Iterator[Observation]:
     others = others or [plate for plate in scene.plates if plate != mine]
     other = others[int(scene.random.integers(len(others)))]
     names = {mine: other, other: mine}
-    return _map(scene, names, lambda r: replace(r, plate=names[r.plate]))
+    return changed(scene, ShelfReading, names, lambda r: replace(r, plate=names[r.plate]))
 
 
 def _rows_exchanged(scene: Scene) -> Iterator[Observation]:
@@ -239,18 +213,18 @@ def _rows_exchanged(scene: Scene) -> Iterator[Observation]:
     own = rows.pop(int(shelves.shelf[mine]))
     other = rows[min(rows)] if rows else own[::-1]
     names = dict(zip(own, other)) | dict(zip(other, own))
-    return _map(scene, names, lambda r: replace(r, plate=names[r.plate]))
+    return changed(scene, ShelfReading, names, lambda r: replace(r, plate=names[r.plate]))
 
 
 def _misnamed(scene: Scene) -> Iterator[Observation]:
     """All plates report under names that the store does not have."""
-    return _map(scene, scene.plates, lambda r: replace(r, plate=f"scale/{r.plate}"))
+    return changed(scene, ShelfReading, scene.plates, lambda r: replace(r, plate=f"scale/{r.plate}"))
 
 
 def _thinned(scene: Scene) -> Iterator[Observation]:
     """10 samples a second in messages as often as before."""
     step = max(1, round(scene.store.weight_rate_hz / 10.0))
-    return _map(scene, scene.plates, lambda r: replace(r, samples=r.samples[::step]))
+    return changed(scene, ShelfReading, scene.plates, lambda r: replace(r, samples=r.samples[::step]))
 
 
 def _slow(scene: Scene) -> Iterator[Observation]:
@@ -266,7 +240,7 @@ def _slow(scene: Scene) -> Iterator[Observation]:
         waiting[r.plate] = []
         return replace(group[0], samples=np.concatenate([one.samples for one in group])[::step])
 
-    return _map(scene, scene.plates, change)
+    return changed(scene, ShelfReading, scene.plates, change)
 
 
 def _drifting_gain(scene: Scene) -> Iterator[Observation]:
@@ -278,23 +252,28 @@ def _drifting_gain(scene: Scene) -> Iterator[Observation]:
         gain = 1.0 + 0.33 * (r.t_ns - scene.start_ns) / span_ns
         return replace(r, samples=(r.samples * np.float32(gain)))
 
-    return _map(scene, plates, change)
+    return changed(scene, ShelfReading, plates, change)
 
 
-def _spiking(scene: Scene, samples: Samples) -> NDArray[np.floating]:
-    struck = scene.random.random(samples.shape) < 0.02
-    return np.where(struck, samples + np.float32(5000.0), samples)
+def _spiking(scene: Scene, r: ShelfReading) -> NDArray[np.floating]:
+    struck = scene.random.random(r.samples.shape) < 0.02
+    return np.where(struck, r.samples + np.float32(5000.0), r.samples)
 
 
-def _humming(scene: Scene, samples: Samples) -> NDArray[np.floating]:
-    return samples + 40.0 * scene.noise(samples.shape)
+def _coarse(_scene: Scene, r: ShelfReading) -> NDArray[np.floating]:
+    rounded: NDArray[np.floating] = np.rint(r.samples / 50.0) * 50.0
+    return rounded
+
+
+def _humming(scene: Scene, r: ShelfReading) -> NDArray[np.floating]:
+    return r.samples + 40.0 * scene.noise(r.samples.shape)
 
 
 def _delayed(delay_s: float, which: Choice) -> Breaker:
     """The clock of some plates is behind: what they report seems to have happened earlier or later than it did."""
 
     def breaker(scene: Scene) -> Iterator[Observation]:
-        return _map(scene, which(scene), lambda r: replace(r, t_ns=r.t_ns + round(delay_s * 1e9)))
+        return changed(scene, ShelfReading, which(scene), lambda r: replace(r, t_ns=r.t_ns + round(delay_s * 1e9)))
 
     return breaker
 
@@ -331,7 +310,7 @@ def _resent(scene: Scene) -> Iterator[Observation]:
         last[r.plate] = samples
         return replace(r, samples=samples)
 
-    return _map(scene, scene.plates, change)
+    return changed(scene, ShelfReading, scene.plates, change)
 
 
 def _jittering(scene: Scene) -> Iterator[Observation]:
@@ -340,30 +319,27 @@ def _jittering(scene: Scene) -> Iterator[Observation]:
     def change(r: ShelfReading) -> ShelfReading:
         return replace(r, t_ns=r.t_ns + round(5e7 * float(np.clip(scene.noise(()), -2.5, 2.5))))
 
-    return _map(scene, scene.plates, change)
+    return changed(scene, ShelfReading, scene.plates, change)
 
 
 def _lossy(share: float) -> Breaker:
     def breaker(scene: Scene) -> Iterator[Observation]:
-        return _map(scene, scene.plates, lambda r: None if scene.random.random() < share else r)
+        return changed(scene, ShelfReading, scene.plates, lambda r: None if scene.random.random() < share else r)
 
     return breaker
 
 
-def _not_numbers(value: float) -> Callable[[Scene, Samples], NDArray[np.floating]]:
-    def function(scene: Scene, samples: Samples) -> NDArray[np.floating]:
-        return np.where(scene.random.random(samples.shape) < 0.5, np.float32(value), samples)
+def _not_numbers(value: float) -> Sampling:
+    def sampling(scene: Scene, r: ShelfReading) -> NDArray[np.floating]:
+        return np.where(scene.random.random(r.samples.shape) < 0.5, np.float32(value), r.samples)
 
-    return function
+    return sampling
 
 
 def _dead(scene: Scene) -> Iterator[Observation]:
     """The plates of picks report one constant value from the start."""
-    return _map(
-        scene,
-        {event.plate for event in scene.picks},
-        lambda r: replace(r, samples=np.full_like(r.samples, 6067.416)),
-    )
+    plates = {event.plate for event in scene.picks}
+    return changed(scene, ShelfReading, plates, lambda r: replace(r, samples=np.full_like(r.samples, 6067.416)))
 
 
 _S = Part.SCALES
@@ -389,7 +365,7 @@ SCALE_FAULTS = (
     Fault("rail of 24 bits", _S, _around(2.0, 2.0, _constant(RAIL_24_G)), "a plate reads 83886 g for 4 s at picks"),
     Fault("rail of 16 bits", _S, _around(2.0, 2.0, _constant(RAIL_16_G)), "a plate reads 32767 g for 4 s at picks"),
     Fault("negative rail", _S, _around(2.0, 2.0, _constant(-RAIL_24_G)), "a plate reads -83886 g for 4 s at picks"),
-    Fault("rail at capacity", _S, _at_capacity(2.0, 2.0), "a plate reads its capacity for 4 s at picks"),
+    Fault("rail at capacity", _S, _around(2.0, 2.0, _capacity), "a plate reads its capacity for 4 s at picks"),
     Fault("zeros", _S, _around(3.0, 4.0, _constant(0.0)), "a plate repeats 0 for 7 s at picks"),
     Fault("restart before a pick", _S, _restarted(4.0, 2.0), "a plate restarts with a new zero just before a pick"),
     Fault("restart over a pick", _S, _restarted(1.0, 2.5), "a plate is silent over a pick and has a new zero after it"),
@@ -407,7 +383,7 @@ SCALE_FAULTS = (
     Fault("saturated", _S, _saturated, "plates carry more than they can weigh, so picks show in part"),
     Fault("NaN", _S, _around(1.0, 1.0, _not_numbers(np.nan)), "half of the samples are not numbers at picks"),
     Fault("infinite", _S, _around(1.0, 1.0, _not_numbers(np.inf)), "half of the samples are infinite at picks"),
-    Fault("steps of 50 g", _S, _sampled(every, lambda _, s: np.rint(s / 50.0) * 50.0), "all plates round to 50 g"),
+    Fault("steps of 50 g", _S, _sampled(every, _coarse), "all plates round to 50 g"),
     Fault("gain drifts", _S, _drifting_gain, "the gain of plates rises by a third in the run"),
     Fault("spikes", _S, _sampled(one, _spiking), "every fiftieth sample of a plate is 5 kg off"),
     Fault("noise at picks", _S, _around(1.5, 1.5, _humming), "40 g of noise for 3 s at picks"),
