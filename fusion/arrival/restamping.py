@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -29,9 +30,9 @@ def moved(dated: Dated, by_ns: int) -> Dated:
     return replace(dated, **changes) if changes else dated  # type: ignore[type-var]
 
 
-def all_moved(dated: list[Dated], by_ns: int) -> list[Dated]:
-    """Each of several results, moved; the same list where there is nothing to move."""
-    return [moved(each, by_ns) for each in dated] if by_ns else dated
+def all_moved(dated: Sequence[Dated], by_ns: int) -> list[Dated]:
+    """Each of several results, moved."""
+    return [moved(each, by_ns) for each in dated]
 
 
 def _later(instant: Any, by_ns: int) -> Any:
