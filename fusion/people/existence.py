@@ -22,6 +22,7 @@ from fusion.people.health import CameraHealth
 from fusion.people.looks import miss_rates, outlook
 from fusion.people.site import Site
 from fusion.people.tracks import Tracks
+from fusion.people.walkers import WALKED_M
 from fusion.people.workspace import POSITION_SD_MAX_M
 
 # Detections of one person may feed a track within this distance.
@@ -32,8 +33,8 @@ REACH_M = 0.7
 # row (a passer-by may pull a ghost along for a moment).
 EXISTENCE = ExistenceModel(
     shows=0.45, blocked=0.02, stray=0.03, stray_beside=0.15, explained=0.5, reach_m=REACH_M, person_max=3.5,
-    flicker_max=2.6, odds_min=-3.6, odds_max=8.0, confirm_odds=5.0, held_back_odds=0.1, walked_m=1.0, walked_sets=5,
-    memory=300.0,
+    flicker_max=2.6, odds_min=-3.6, odds_max=8.0, confirm_odds=5.0, held_back_odds=0.1, walked_m=WALKED_M,
+    walked_sets=5, memory=300.0,
 )  # fmt: skip
 _MODEL = tuple(EXISTENCE)
 # Least probability that a confirmed track follows a person.

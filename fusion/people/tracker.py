@@ -27,6 +27,7 @@ from fusion.people.health import CameraHealth
 from fusion.people.relinking import Relinking
 from fusion.people.site import Site
 from fusion.people.tracks import CAPACITY, Tracks
+from fusion.people.walkers import WALKED_M
 from fusion.people.workspace import NOISE_EVERY, POSITION_SD_MAX_M, Description, Workspace, velocity_kept
 from fusion.results import People
 from fusion.results import Warning as StoreWarning
@@ -42,8 +43,6 @@ ANCHOR_S = 0.3
 LEARNING_S = 3.0
 # Steps of the search for a track's joints.
 STEPS = 2
-# A track that went this far from its place of birth walks, metres: coats and chairs do not.
-WALKED_M = 1.0
 # Share of the sets that find a track in which two cameras must do so, for cameras to agree on it: a sixth to a quarter
 # where another person's stray detections feed it, a half or more of people who are missed as often as found.
 AGREED_MIN = 0.4
