@@ -336,9 +336,7 @@ class Billing:
         self._bundles[visit.id] = evidence
         if len(self._bundles) > BUNDLES_MAX:
             self._bundles.popitem(last=False)
-        self._billed[visit.id] = None
-        if len(self._billed) > BILLED_MAX:
-            self._billed.popitem(last=False)
+        self._remember_billed(visit)
         self.sightings.forget({other.id for other in others})
         return [*explained, receipt, *([evidence] if receipt.status == ReceiptStatus.REVIEW else [])]
 
@@ -350,7 +348,7 @@ class Billing:
         fault: what went wrong, in short.
         """
         self._bills.pop(visit.id, None)
-        self._billed[visit.id] = None
+        self._remember_billed(visit)
         goods = {gtin: n for gtin, n in sorted(self.journal.balance(cart(visit.id)).items()) if n > 0}
         lines = tuple(ReceiptLine(gtin, n, self._products[gtin].price, 0.5) for gtin, n in goods.items())
         reasons = (Reason(ReasonKind.BILL_FAILED, detail=fault), *dict.fromkeys(visit.doubts))
@@ -359,6 +357,11 @@ class Billing:
             self._store.currency, _total(lines), lines,
         )  # fmt: skip
         return [receipt, StoreWarning(issued_ns, WarningKind.BILL_FAILED, visit.id, detail=fault)]
+
+    def _remember_billed(self, visit: Visit) -> None:
+        self._billed[visit.id] = None
+        if len(self._billed) > BILLED_MAX:
+            self._billed.popitem(last=False)
 
     def decide(self, receipt: Receipt, items: dict[str, int], t_ns: int) -> Receipt:
         """Correct a receipt to what a reviewer decided; see `Engine.decide`."""
