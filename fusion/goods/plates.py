@@ -104,11 +104,8 @@ class Plates:
         self.faults: dict[int, str] = {}
         self._names = [plate.plate for plate in store.plates]
         self._index = {name: i for i, name in enumerate(self._names)}
-        self._period_ns = 1e9 / store.weight_rate_hz
         n = len(store.plates)
-        rate_hz = store.weight_rate_hz
         self._tables = kernel.PlateTables.empty(n)
-        self._stuck_samples, self._out_samples = STUCK_S * rate_hz, OUT_OF_RANGE_S * rate_hz
         self._findings = kernel.Findings.empty(max(2 * n, 16))
         self._checked_ns = 0
         self._began_ns = 0
@@ -119,8 +116,10 @@ class Plates:
     def _derive(self, store: Store) -> None:
         heaviest_g = max((product.weight_g for product in store.products), default=0.0)
         rate_hz = store.weight_rate_hz
+        self._period_ns = 1e9 / rate_hz
+        self._stuck_samples, self._out_samples = STUCK_S * rate_hz, OUT_OF_RANGE_S * rate_hz
         self._settings = np.array([
-            1e9 / rate_hz, GAP_MAX_S * 1e9, FROZEN_S * rate_hz, STUCK_S * rate_hz, LOST_S * rate_hz,
+            self._period_ns, GAP_MAX_S * 1e9, FROZEN_S * rate_hz, STUCK_S * rate_hz, LOST_S * rate_hz,
             CHANGE_MIN_G, CHANGE_MIN_SD,
             *(max(RANGE_SHARE * plate.capacity_g, RANGE_PIECES * heaviest_g) for plate in store.plates),
         ])  # fmt: skip
