@@ -24,6 +24,8 @@ from fusion.goods.plates import PlateChange
 UNKNOWN_PER_G = 1e-7
 # Two neighbouring changes further apart than this are two loads, however well one load would explain them.
 JOIN_MAX_S = 0.4
+# Changes of plates up to this many places apart in a row may be of one load.
+LOAD_REACH = 2
 # Spread of the contact times of the plates that share one load: a piece tips over an edge within a tenth of a second.
 SAME_LOAD_SD_S = 0.06
 # A load that is put down or lifted in one grip rises from a quarter to three quarters within this time.
@@ -151,8 +153,7 @@ class LoadFinder:
         return groups
 
     def _linked(self, a: PlateChange, b: PlateChange) -> bool:
-        rows = self._planogram.rows
-        if rows.row[a.plate] != rows.row[b.plate] or abs(rows.place[a.plate] - rows.place[b.plate]) > 2:
+        if b.plate not in self._planogram.rows.near(a.plate, LOAD_REACH):
             return False
         overlap = a.onset_ns <= b.settled_ns and b.onset_ns <= a.settled_ns
         apart_s = abs(a.contact_ns - b.contact_ns) * 1e-9

@@ -130,6 +130,11 @@ class Rows:
             self.row[members] = row
             self.place[members] = np.arange(len(members))
 
+    def near(self, plate: int, reach: int) -> list[int]:
+        """The plate and those of its row up to `reach` places to each side, from left to right."""
+        place = int(self.place[plate])
+        return self.members[self.row[plate]][max(place - reach, 0) : place + reach + 1]
+
 
 class Planogram:
     """What lies where: the plan at the start, then what was taken and put back.

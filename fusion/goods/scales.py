@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fusion.errors import OrderError
 from fusion.goods.fitness import PlateFitness
 from fusion.goods.held import HeldLoads
-from fusion.goods.loads import JOIN_MAX_S, LoadFinder, ShelfEvent
+from fusion.goods.loads import JOIN_MAX_S, LOAD_REACH, LoadFinder, ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange, Plates, PlateState
 from fusion.goods.restarts import Restarts
@@ -167,7 +167,7 @@ class ShelfMonitor:
                 neighbour, (change.settled_ns if change.silent else change.contact_ns) + JOIN_MAX_S * 1e9
             )
             for change in group
-            for neighbour in self._beside(change.plate)
+            for neighbour in self.planogram.rows.near(change.plate, LOAD_REACH)
         )
 
     def _neighbours_are_silent(self, group: list[PlateChange], now_ns: int) -> bool:
@@ -177,14 +177,8 @@ class ShelfMonitor:
             first_ns, last_ns = change.contact_ns, change.contact_ns
             if change.silent:
                 first_ns, last_ns = change.onset_ns, change.settled_ns
-            for neighbour in self._beside(change.plate):
+            for neighbour in self.planogram.rows.near(change.plate, LOAD_REACH):
                 since_ns = self._plates.silent_since(neighbour, now_ns)
                 if since_ns is not None and first_ns - SILENT_MAX_S * 1e9 < since_ns < last_ns + JOIN_MAX_S * 1e9:
                     return True
         return False
-
-    def _beside(self, plate: int) -> list[int]:
-        """The plate and the two on each side of it."""
-        rows = self.planogram.rows
-        place = rows.place[plate]
-        return rows.members[rows.row[plate]][max(place - 2, 0) : place + 3]

@@ -103,18 +103,15 @@ class UnexplainedLoads:
         for back in (one.opened for one in self._loads.values()):
             if back is load or abs(back.event.contact_ns - load.event.contact_ns) > SHIFT_MAX_NS:
                 continue
-            if self._beside(load, back) and any(
+            if self._is_beside(load, back) and any(
                 one.opened.plates & back.plates and _cancel(load, back, one.opened) for one in self._loads.values()
             ):
                 return True
         return False
 
-    def _beside(self, load: OpenEvent, other: OpenEvent) -> bool:
+    def _is_beside(self, load: OpenEvent, other: OpenEvent) -> bool:
         rows = self._planogram.rows
-        return any(
-            rows.row[one] == rows.row[two] and abs(rows.place[one] - rows.place[two]) <= 1
-            for one in load.plates for two in other.plates
-        )  # fmt: skip
+        return any(not other.plates.isdisjoint(rows.near(plate, 1)) for plate in load.plates)
 
     def forget(self, people: Callable[[int], bool]) -> None:
         """Drop the loads that only these people may have moved."""
