@@ -351,8 +351,7 @@ class Engine:
         for event in self._monitor.step(self._readings, now_ns):
             results += self._billing.observe(event)
         results += self._monitor.warnings()
-        monitor = self._monitor
-        self._attributor.watch(monitor.unheard, monitor.unfit, monitor.restarted, self._history, now_ns)
+        self._attributor.watch(self._monitor.blind, self._history, now_ns)
         self._finish_visits(now_ns - SETTLE_NS, results)
 
     def _follow_people(self, frames: list[Frame], results: list[Result]) -> None:

@@ -38,7 +38,7 @@ from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.undoing import LEAN_UNDONE_S, Undoing, may_undo
 from fusion.goods.unexplained import UNEXPLAINED_RIGHT, Unexplained, UnexplainedLoads
-from fusion.goods.unobserved import Explained, Reach, UnobservedReaches
+from fusion.goods.unobserved import BlindPlates, Explained, Reach, UnobservedReaches
 from fusion.people.arms import ArmHistory
 from fusion.results import Reason, ReasonKind
 from fusion.store.models import Store
@@ -193,16 +193,9 @@ class Attributor:
         self._candidates.sight(t_ns, self._names.index(plate), self._product[gtin], probability)
         return True
 
-    def watch(
-        self,
-        unheard: Collection[int],
-        unfit: Collection[int],
-        restarted: Mapping[int, int],
-        history: ArmHistory,
-        now_ns: int,
-    ) -> None:
-        """Note whose hands were over plates (indices) that do not report, or whose readings cannot be weights."""
-        self._unobserved.watch(unheard, unfit, restarted, history, now_ns)
+    def watch(self, blind: BlindPlates, history: ArmHistory, now_ns: int) -> None:
+        """Note whose hands were over plates whose weights are not known."""
+        self._unobserved.watch(blind, history, now_ns)
 
     def revise(self, people: Collection[int], gtin: str, log_likelihood: NDArray[np.float64]) -> None:
         """Weigh the hypotheses by the number of pieces of a product that these people hold together.

@@ -7,7 +7,7 @@ neighbouring plates are joined where one load explains them, and dropped where v
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from fusion.goods.loads import JOIN_MAX_S, LOAD_REACH, LoadFinder, ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange, Plates, PlateState
 from fusion.goods.restarts import Restarts
+from fusion.goods.unobserved import BlindPlates
 from fusion.observations import ShelfReading
 from fusion.results import Warning as StoreWarning
 from fusion.results import WarningKind
@@ -108,23 +109,18 @@ class ShelfMonitor:
         return self._plates.ignored + self._ignored
 
     @property
-    def unheard(self) -> list[int]:
-        """Plates (indices into store.plates) that do not report at present; noisy plates still do."""
-        return [plate for plate, fault in self._plates.faults.items() if fault != "noisy"]
+    def blind(self) -> BlindPlates:
+        """Plates whose weights are not known at present; noisy plates still show theirs."""
+        unheard = [plate for plate, fault in self._plates.faults.items() if fault != "noisy"]
+        return BlindPlates(unheard, self._unfit, self._restarts.unknown(self._now_ns))
 
     @property
-    def unfit(self) -> Collection[int]:
-        """Plates (indices into store.plates) whose readings cannot be weights: in another unit, at another rate."""
+    def _unfit(self) -> Collection[int]:
         return self._fitness.unfit.keys() | self.planogram.factors.suspect
-
-    @property
-    def restarted(self) -> Mapping[int, int]:
-        """When plates (indices into store.plates) began to weigh from another zero, of those that just did."""
-        return self._restarts.unknown(self._now_ns)
 
     def alive_since(self, t_ns: int) -> bool:
         """Whether any plate has reported weights since an instant; also True in a store without plates."""
-        return not self.planogram.rows.members or self._plates.heard_since(t_ns, self.unfit)
+        return not self.planogram.rows.members or self._plates.heard_since(t_ns, self._unfit)
 
     def report(self) -> tuple[PlateState, ...]:
         """The state of every plate, in the order of the store."""

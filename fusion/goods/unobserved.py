@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fusion.goods.hands import Hands
@@ -28,6 +29,20 @@ REACHES_MAX = 1024
 # A hand is over the plate that it moves for this long before and after.
 AT_CONTACT_NS = 350_000_000
 NOT_REPORTING = ReasonKind.PLATE_NOT_REPORTING
+
+
+class BlindPlates(NamedTuple):
+    """Plates (indices into store.plates) whose weights are not known at present.
+
+    Attributes:
+        unheard: plates that do not report.
+        unfit: plates whose readings cannot be weights: in another unit, at another rate.
+        restarted: since when plates have weighed from another zero, of those that just began to.
+    """
+
+    unheard: Collection[int] = ()
+    unfit: Collection[int] = ()
+    restarted: Mapping[int, int] = MappingProxyType({})
 
 
 class Reach(NamedTuple):
@@ -57,23 +72,9 @@ class UnobservedReaches:
     def __len__(self) -> int:
         return len(self._reaches)
 
-    def watch(
-        self,
-        unheard: Collection[int],
-        unfit: Collection[int],
-        restarted: Mapping[int, int],
-        history: ArmHistory,
-        now_ns: int,
-    ) -> None:
-        """Note whose hands were over plates (indices) whose weights are not known.
-
-        Args:
-            unheard: plates that do not report.
-            unfit: plates whose readings cannot be weights.
-            restarted: since when plates have weighed from another zero, of those that just began to.
-            history: where hands were.
-            now_ns: data time.
-        """
+    def watch(self, blind: BlindPlates, history: ArmHistory, now_ns: int) -> None:
+        """Note whose hands were over plates whose weights are not known."""
+        unheard, unfit, restarted = blind
         if not unheard and not unfit and not restarted and not self._watched_ns:
             return
         plates = {*unheard, *unfit, *restarted}

@@ -22,6 +22,7 @@ from fusion.goods.beliefs import EventBelief
 from fusion.goods.hypotheses import EVENTS_PER_CLUSTER_MAX, HYPOTHESES_MAX
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
+from fusion.goods.unobserved import BlindPlates
 from fusion.observations import ShelfReading
 from fusion.people.arms import ArmHistory
 from fusion.results import People, Reason, ReasonKind
@@ -182,11 +183,11 @@ def test_two_people_may_share_a_load() -> None:
 def test_a_reach_into_a_plate_that_does_not_report_makes_a_cart_doubtful() -> None:
     history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
     attributor = attributor_of(STORE)
-    attributor.watch([3], [], {}, history, T0 + 9 * 10**9)
+    attributor.watch(BlindPlates(unheard=[3]), history, T0 + 9 * 10**9)
     assert attributor.cart([7]).reasons == (Reason(ReasonKind.PLATE_NOT_REPORTING, plate=STORE.plates[3].plate),)
     assert attributor.cart([7]).probability <= 0.5
     assert attributor.cart([8]).reasons == ()
-    attributor.watch([], [], {}, history, T0 + 10 * 10**9)  # It reports again.
+    attributor.watch(BlindPlates(), history, T0 + 10 * 10**9)  # It reports again.
     assert attributor.cart([7]).reasons == ()
 
 

@@ -18,6 +18,7 @@ from fusion.goods.attribution import Attributor
 from fusion.goods.fitness import Messages, PlateFitness, message_noise_g, sample_rates_hz
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
+from fusion.goods.unobserved import BlindPlates
 from fusion.observations import ShelfReading
 from fusion.results import ReasonKind, Receipt, ReceiptStatus, Warning, WarningKind
 
@@ -61,7 +62,7 @@ def test_a_plate_in_a_larger_unit_is_unfit(factor: float) -> None:
     monitor, warnings = watched(scaled(readings, factor, {NAMES[2]}))
     assert [(warning.kind, warning.subject) for warning in warnings] == [(WarningKind.PLATE_UNIT, NAMES[2])]
     assert warnings[0].t_ns < T0 + 6 * 10**9
-    assert list(monitor.unfit) == [2]
+    assert list(monitor.blind.unfit) == [2]
     assert monitor.alive_since(T0)
 
 
@@ -81,7 +82,7 @@ def test_plates_in_grams_are_fit() -> None:
         if quantum_g:
             scales.grams = np.round(scales.grams / quantum_g) * quantum_g
         monitor, warnings = watched(scales.readings())
-        assert list(monitor.unfit) == []
+        assert list(monitor.blind.unfit) == []
         assert {warning.kind for warning in warnings} <= {
             WarningKind.PLATE_STUCK, WarningKind.PLATE_NOISY, WarningKind.PLATE_RECOVERED,
         }  # fmt: skip
@@ -95,7 +96,7 @@ def test_a_plate_at_another_rate_is_unfit(rate_hz: float, samples: int) -> None:
     found = [warning for warning in warnings if warning.kind is WarningKind.PLATE_RATE]
     assert [warning.subject for warning in found] == [NAMES[4]]
     assert_allclose(found[0].rate_hz, rate_hz, rtol=0.02)
-    assert list(monitor.unfit) == [4]
+    assert list(monitor.blind.unfit) == [4]
 
 
 def test_lost_repeated_and_jittering_messages_are_no_other_rate() -> None:
@@ -105,7 +106,7 @@ def test_lost_repeated_and_jittering_messages_are_no_other_rate() -> None:
     lossy += [reading for reading in lossy if rng.random() < 0.1]
     lossy.sort(key=lambda reading: reading.t_ns)
     monitor, warnings = watched(lossy)
-    assert list(monitor.unfit) == []
+    assert list(monitor.blind.unfit) == []
     assert [warning for warning in warnings if warning.kind is WarningKind.PLATE_RATE] == []
 
 
@@ -117,7 +118,7 @@ def test_a_plate_whose_unit_is_put_right_is_fit_again() -> None:
     monitor, warnings = watched(before + [one for one in readings if one.t_ns >= half_ns])
     kinds = [warning.kind for warning in warnings if warning.subject == NAMES[2]]
     assert kinds[0] is WarningKind.PLATE_UNIT and kinds[-1] is WarningKind.PLATE_FIT_AGAIN
-    assert list(monitor.unfit) == []
+    assert list(monitor.blind.unfit) == []
 
 
 def test_many_plates_of_one_cause_are_one_warning() -> None:
@@ -132,12 +133,12 @@ def test_a_reach_into_an_unfit_plate_stays_a_doubt() -> None:
     """What an unfit plate, or nobody, reports explains nothing, and that it is right now does not show what was."""
     attributor = Attributor(STORE, Planogram(STORE))
     history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
-    attributor.watch([], [3], {}, history, T0 + 9 * 10**9)
+    attributor.watch(BlindPlates(unfit=[3]), history, T0 + 9 * 10**9)
     attributor.observe(event(5.0, {3: -246.0}), history)
     reasons = attributor.cart([7]).reasons
     assert [(reason.kind, reason.plate) for reason in reasons] == [(ReasonKind.PLATE_UNFIT, NAMES[3])]
     assert attributor.cart([7]).items == {GTINS[3]: 1}
-    attributor.watch([], [], {}, history, T0 + 10 * 10**9)
+    attributor.watch(BlindPlates(), history, T0 + 10 * 10**9)
     assert attributor.cart([7]).probability <= 0.5
     assert attributor.cart([8]).reasons == ()
 

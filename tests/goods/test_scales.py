@@ -346,7 +346,7 @@ def test_a_stuck_and_a_silent_plate_are_reported() -> None:
     monitor = ShelfMonitor(STORE, Planogram(STORE))
     assert [names(event) for event in shop.events(monitor, readings)] == []
     assert {(w.kind, w.subject) for w in monitor.warnings()} == {("plate stuck", "r0p2"), ("plate silent", "r0p5")}
-    assert sorted(monitor.unheard) == [2, 5]
+    assert sorted(monitor.blind.unheard) == [2, 5]
 
 
 def test_time_does_not_run_backwards() -> None:

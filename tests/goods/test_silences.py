@@ -17,6 +17,7 @@ from fusion.goods.attribution import Attributor
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
+from fusion.goods.unobserved import BlindPlates
 from fusion.observations import Observation, ShelfReading
 from fusion.results import Receipt, Warning
 from fusion.simulation import Scenario, Simulation, demo_store
@@ -207,8 +208,8 @@ def test_hands_over_a_plate_that_restarts_are_a_doubt() -> None:
     attributor = Attributor(STORE, planogram)
     history = shop.at_shelf({1: shop.plate_hand(3)}, seconds=10.0)
     attributor.join(1, "visit")
-    attributor.watch([], [], {3: T0 + 8 * 10**9}, history, T0 + 9 * 10**9)
-    attributor.watch([], [], {}, history, T0 + 10 * 10**9)
+    attributor.watch(BlindPlates(restarted={3: T0 + 8 * 10**9}), history, T0 + 9 * 10**9)
+    attributor.watch(BlindPlates(), history, T0 + 10 * 10**9)
     assert [reason.plate for reason in attributor.cart([1]).reasons] == ["r0p3"]
 
 
