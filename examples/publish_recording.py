@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
 import time
 from pathlib import Path
@@ -41,15 +40,12 @@ def main() -> int:
 
 def publish(args: argparse.Namespace) -> int:
     from fusion.files.recordings import Recording
-    from fusion.live.connection import Broker
+    from fusion.live.connection import Broker, broker_password
     from fusion.live.publisher import Publisher
     from fusion.observations import Frame, GateScan, ItemSighting, ShelfReading
 
     recording = Recording(args.recording)
-    password = os.environ.get("FUSION_MQTT_PASSWORD")
-    if args.mqtt_password_file:
-        password = args.mqtt_password_file.read_text(encoding="utf-8").rstrip("\r\n")
-    broker = Broker.of(args.mqtt, password, args.mqtt_ca)
+    broker = Broker.of(args.mqtt, broker_password(args.mqtt_password_file), args.mqtt_ca)
     names = {Frame: "cameras", ShelfReading: "scales", GateScan: "gates", ItemSighting: "readers"}
     publishers = {kind: Publisher(broker, recording.store.id, name) for kind, name in names.items()}
     n_published, first_ns, started_s = 0, None, time.monotonic()

@@ -10,8 +10,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-# Longest name and longest text of another program in a reason or a warning, characters. Names may come with the data,
-# from a sensor that no configuration has.
+# Longest name (of a sensor, a visit, an account; in the books as well), and longest text of another program in a reason
+# or a warning, characters. Names may come with the data, from a sensor that no configuration has.
 NAME_MAX = 255
 DETAIL_MAX = 1000
 
@@ -564,6 +564,11 @@ class RunEnd:
     summary: RunSummary
     shelves: tuple[ShelfCount, ...]
     fault: str | None = None
+
+
+def is_tenfold(count: int) -> bool:
+    """Whether a count is 1, 10, 100, ...: what goes on and on is reported at these."""
+    return str(count).strip("0") == "1"
 
 
 def bounded_text(text: str, longest: int) -> str:

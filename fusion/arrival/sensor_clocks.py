@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
-from fusion.results import Warning, WarningKind
+from fusion.results import Warning, WarningKind, is_tenfold
 
 # A sensor's other time counts once this many messages in a row carried it and it has passed for STEADY_NS: a single
 # forged or torn message is neither.
@@ -212,7 +212,7 @@ class SensorClocks:
     def warn_of(self, observation: Observation, off_ns: int, frontier_ns: int, total: int) -> None:
         """Report a message that is not used for its time, the first one of its kind and at every tenfold number."""
         clock = self.of(observation)
-        if str(total).strip("0") != "1" or (clock is not None and clock.reported):
+        if not is_tenfold(total) or (clock is not None and clock.reported):
             return
         match observation:
             case GateScan(gate=name) | ItemSighting(source=name) | Frame(camera=name) | ShelfReading(plate=name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.commands.parser import Command, add_path
@@ -107,20 +108,18 @@ def _declare_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="everything that was examined, as JSON")
     add_path(parser, "--live", metavar="STORE", help="examine a running store's sensors instead, or a recording's")
     parser.add_argument("--mqtt", metavar="BROKER", help="where the store of --live publishes, as for `fusion run`")
-    add_path(parser, "--mqtt-password-file", help="holds the password ($FUSION_MQTT_PASSWORD)")
+    add_path(parser, "--mqtt-password-file", type=Path, help="holds the password ($FUSION_MQTT_PASSWORD)")
     add_path(parser, "--mqtt-ca", help="certificate authorities to trust (the system's)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to watch (60)")
 
 
 def _sensor_lines(arguments: argparse.Namespace) -> Iterator[Line]:
     """A line for every sensor, after having watched them."""
-    import os
     from collections import Counter
-    from pathlib import Path
 
     from fusion.errors import ConfigError
     from fusion.files.recordings import Recording
-    from fusion.live.connection import Broker
+    from fusion.live.connection import Broker, broker_password
     from fusion.live.watch import Watch
     from fusion.setup.sensor_fitness import SensorFitness
     from fusion.store.models import Store
@@ -129,9 +128,7 @@ def _sensor_lines(arguments: argparse.Namespace) -> Iterator[Line]:
         raise ConfigError(f"--seconds {arguments.seconds:g} is no time to watch; pass 60")
     refused: Counter[str] = Counter()
     if arguments.mqtt:
-        password = os.environ.get("FUSION_MQTT_PASSWORD")
-        if arguments.mqtt_password_file:
-            password = Path(arguments.mqtt_password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        password = broker_password(arguments.mqtt_password_file)
         store = Store.load(arguments.live)
         watch = Watch(Broker.of(arguments.mqtt, password, arguments.mqtt_ca), store, arguments.seconds)
         fitness, refused = SensorFitness(store), watch.refused

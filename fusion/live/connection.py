@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import ssl
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from fusion.errors import ConfigError, extra
+from fusion.errors import ConfigError, FusionError, extra
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.messages import status_payload
 
@@ -94,6 +95,23 @@ class Broker:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+
+
+def broker_password(path: Path | None) -> str | None:
+    """A broker's password, from a file or else from FUSION_MQTT_PASSWORD; None without either. Raises FusionError."""
+    if path is None:
+        return os.environ.get("FUSION_MQTT_PASSWORD")
+    return text_of(path, "the broker's password").rstrip("\r\n")
+
+
+def text_of(path: Path, content: str) -> str:
+    """The text of a file. content: what it holds, for the FusionError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FusionError(f"{path} cannot be read ({error.strerror}); pass a file with {content}") from None
+    except UnicodeDecodeError:
+        raise FusionError(f"{path} is not UTF-8 text; pass a file with {content}") from None
 
 
 class NoConnection(Exception):

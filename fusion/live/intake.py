@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from fusion.files.lines import line_of, parse_gate_line, parse_item_line
 from fusion.live.clock import SYSTEM_CLOCK, Clock
-from fusion.money.entries import NAME_MAX
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading, time_fault
-from fusion.results import Warning, WarningKind
+from fusion.results import NAME_MAX, Warning, WarningKind, is_tenfold
 
 # Frames and weights that wait at most: this many, and in large stores this many for each camera and plate. That is
 # several seconds of data, so that writing a snapshot never drops any.
@@ -199,7 +198,7 @@ class Refusals:
             stream = "further streams"
         self.counts[stream] += 1
         n = self.counts[stream]
-        if str(n).strip("0") == "1":
+        if is_tenfold(n):
             self.warnings.put(Warning(t_ns, WarningKind.REFUSED, stream, total=n, detail=fault))
 
 

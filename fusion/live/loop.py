@@ -281,11 +281,12 @@ class StoreLoop:
             if observation.t_ns > newest_ns:
                 self._ahead_ns.setdefault(stream, observation.t_ns)
             elif observation.t_ns >= before_ns - LATENESS_MAX_S * 1e9:
+                gaps, n_dropped = self.checkpoint.gaps, self.intake.dropped[stream]
                 # After a pause, the first of a stream is believed together with a later one.
-                first_ns = min(self._ahead_ns.pop(stream, newest_ns + 1), newest_ns + 1)
-                n_dropped = self.intake.dropped[stream]
-                for t_ns in (first_ns, observation.t_ns)[first_ns > newest_ns :]:
-                    self._report(self.checkpoint.gaps.observe(stream, t_ns, n_dropped))
+                first_ns = self._ahead_ns.pop(stream, None)
+                if first_ns is not None and first_ns <= newest_ns:
+                    self._report(gaps.observe(stream, first_ns, n_dropped))
+                self._report(gaps.observe(stream, observation.t_ns, n_dropped))
         if self._past_unknown and newest_ns:
             self._past_unknown = False
             self.books.doubt_span(newest_ns, newest_ns, ReasonKind.STATE_LOST)

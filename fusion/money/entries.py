@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fusion.errors import EntryError
+from fusion.results import NAME_MAX
 
 FORMAT_VERSION = 1
 # Largest amount of one line or receipt, in minor units. SQLite's sums are int64: nine million entries of this size fit.
 AMOUNT_MAX = 10**12
-# Characters of the longest visit id, account or name; of the longest reason or note.
-NAME_MAX = 255
+# Characters of the longest reason or note; NAME_MAX is that of the longest visit id, account or name.
 NOTE_MAX = 2000
 
 

@@ -22,7 +22,6 @@ from fusion.money.books import Books
 from fusion.money.databases import Database, open_database
 from fusion.money.entries import (
     AMOUNT_MAX,
-    NAME_MAX,
     NOTE_MAX,
     Entry,
     Posting,
@@ -35,7 +34,17 @@ from fusion.money.entries import (
 from fusion.money.sales import Discount, Sale, vat_rate_units
 from fusion.money.vault import Holder
 from fusion.money.visits import CHARGING, OPENED, REASONS_MAX, DecisionKind, OpenVisit, Standing
-from fusion.results import PersonEntered, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, Result, RunEnd
+from fusion.results import (
+    NAME_MAX,
+    PersonEntered,
+    Reason,
+    ReasonKind,
+    Receipt,
+    ReceiptLine,
+    ReceiptStatus,
+    Result,
+    RunEnd,
+)
 from fusion.sentences import reason_text
 from fusion.store.models import Store
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from fusion.gates.accepted import accepted_credentials
 from fusion.gates.keeper import GateKeeper
 from fusion.gates.pseudonyms import Pseudonyms
 from fusion.live.clock import SYSTEM_CLOCK
-from fusion.live.connection import Broker
+from fusion.live.connection import Broker, broker_password, text_of
 from fusion.live.mqtt import Live
 from fusion.live.time_watch import TimeWatch
 from fusion.money.ledger import Ledger
@@ -54,9 +53,7 @@ class LiveFront(Front):
         super().__init__(store, ledger)
         self.tap = self._record
         self._pseudonyms = Pseudonyms(ledger)
-        password = os.environ.get("FUSION_MQTT_PASSWORD")
-        if settings.password_file:
-            password = _text(settings.password_file, "the broker's password").rstrip("\r\n")
+        password = broker_password(settings.password_file)
         keeper = self._gate_keeper(settings, out)
         broker = Broker.of(settings.broker, password, settings.authorities)
         self.streams = Live(broker, store, decide=keeper.scan, warn=report)
@@ -74,7 +71,7 @@ class LiveFront(Front):
 
     def _gate_keeper(self, settings: LiveSettings, out: Path) -> GateKeeper:
         """Who may come in: everybody where the door is open, payment tokens from a terminal, signed codes, staff."""
-        staff_list = _text(settings.staff_list, "tokens, one a line") if settings.staff_list else None
+        staff_list = text_of(settings.staff_list, "tokens, one a line") if settings.staff_list else None
         verifiers = accepted_credentials(self.store.id, self._pseudonyms, out, settings.code_key, staff_list)
         return GateKeeper(self.store, verifiers)
 
@@ -127,12 +124,3 @@ class LiveFront(Front):
     def _end_recording(self, error: OSError) -> None:
         self._writer = None
         print(f"fusion run: the recording has ended, but the run continues: {error}", file=sys.stderr)
-
-
-def _text(path: Path, content: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FusionError(f"{path} cannot be read ({error.strerror}); pass a file with {content}") from None
-    except UnicodeDecodeError:
-        raise FusionError(f"{path} is not UTF-8 text; pass a file with {content}") from None

@@ -167,7 +167,7 @@ def test_a_recording_damaged_half_way_has_partial_results_and_no_run(recordings,
     bad, out = _copy(recordings[0], tmp_path / "in" / "bad"), tmp_path / "out"
     assert main(["replay", str(bad), "--out", str(out), "--workers", "1"]) == 0
     whole = json.loads((out / "bad" / "run.json").read_text())
-    figures = ["frames", "messages", "wall_s", "engine_cpu_s", "step_us", "set_back_s", "time_off_s", "ignored"]
+    figures = ["frames", "messages", "wall_s", "engine_cpu_s", "step_us", "ignored", "set_back_s", "time_off_s"]
     assert list(whole) == ["version", "store", *figures]
     _damage_half_way(bad)
     capsys.readouterr()
