@@ -121,17 +121,18 @@ class Reason:
 class WarningKind(StrEnum):
     """What needs attention. In brackets: the fields of `Warning` that apply; its subject is named first."""
 
-    PLATE_SILENT = "plate silent"  # plate (seconds)
-    PLATE_STUCK = "plate stuck"  # plate (seconds)
-    PLATE_OUT_OF_RANGE = "plate out of range"  # plate, by more than its capacity (seconds)
     PLATE_RESTARTED = "plate restarted"  # plate: it weighs from another zero, so its load is not known
-    PLATE_NOISY = "plate noisy"  # plate (limit_g)
-    PLATE_RECOVERED = "plate recovered"  # plate
-    PLATE_UNIT = "plate unit"  # plate, or a number of plates: not in grams (count, detail: names)
-    PLATE_RATE = "plate rate"  # plate, or a number of plates (rate_hz, count, detail: names)
+    # Subject of the next eight: a plate, or a number of plates (count, detail: names of the first).
+    PLATE_SILENT = "plate silent"  # heard before (seconds)
+    PLATE_STUCK = "plate stuck"  # (seconds)
+    PLATE_OUT_OF_RANGE = "plate out of range"  # by more than its capacity (seconds)
+    PLATE_NOISY = "plate noisy"  # (limit_g)
+    PLATE_RECOVERED = "plate recovered"
+    PLATE_UNIT = "plate unit"  # not in grams
+    PLATE_RATE = "plate rate"  # (rate_hz)
+    PLATE_FIT_AGAIN = "plate fit again"
     PLATE_FACTOR = "plate factor"  # plate, or "all plates" (factor)
     PLATE_EXCHANGED = "plate exchanged"  # plate (detail: the other)
-    PLATE_FIT_AGAIN = "plate fit again"  # plate
     CAMERA_OUTAGE = "camera outage"  # camera (seconds)
     CAMERA_BACK = "camera back"  # camera
     CAMERA_STILL = "camera still"  # camera (seconds)

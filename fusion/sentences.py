@@ -85,6 +85,12 @@ _MANY = {
     ),
 }
 
+# Kinds that may be about a number of plates, of which the first are named.
+_OF_PLATES = {
+    WarningKind.PLATE_SILENT, WarningKind.PLATE_STUCK, WarningKind.PLATE_OUT_OF_RANGE, WarningKind.PLATE_NOISY,
+    WarningKind.PLATE_RECOVERED, WarningKind.PLATE_UNIT, WarningKind.PLATE_RATE, WarningKind.PLATE_FIT_AGAIN,
+}  # fmt: skip
+
 _WARNINGS = {
     WarningKind.PLATE_SILENT: "no message for {seconds:g} s",
     WarningKind.PLATE_STUCK: "the same value for {seconds:g} s",
@@ -187,7 +193,8 @@ def sentence(reported: Reason | Warning, store: Store | None = None) -> str:
         return f"a person without credential {where}"
     n_others = (reported.count or 1) - 1
     others = f" and {n_others} more" if n_others > 0 else ""
-    return _WARNINGS[reported.kind].format(**fields, off_cm=100.0 * (reported.off_m or 0.0), others=others)
+    text = _WARNINGS[reported.kind].format(**fields, off_cm=100.0 * (reported.off_m or 0.0), others=others)
+    return f"{text}: {fields['detail']}, ..." if n_others > 0 and reported.kind in _OF_PLATES else text
 
 
 def _shown(name: str, value: object) -> object:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.goods.plates import plate_warnings
 from fusion.observations import ShelfReading
 from fusion.results import Warning as StoreWarning
 from fusion.results import WarningKind
@@ -36,8 +37,6 @@ STRETCH_S, EVERY_S = 5.0, 25.0
 # Losses and jitter together may look like another rate in one stretch, so two in a row decide.
 # A plate that was unfit is fit again after this many fit stretches in a row.
 FIT_STRETCHES = 2
-# If more plates than this become unfit at once, for one cause, one warning counts them and names the first.
-WARNINGS_MAX, NAMED_MAX = 8, 8
 
 
 class Unfit(StrEnum):
@@ -184,24 +183,17 @@ class PlateFitness:
             **dict.fromkeys(np.flatnonzero(in_other_unit).tolist(), Unfit.UNIT),
         }
         shown = {Unfit.RATE: ~np.isnan(rates_hz), Unfit.UNIT: shown_at}
-        for plate_found in [at for at, why in self.unfit.items() if at not in found and shown[why][at]]:
-            self._fit_stretches[plate_found] += 1
-            if self._fit_stretches[plate_found] >= FIT_STRETCHES:
-                del self.unfit[plate_found], self._fit_stretches[plate_found]
-                self._warnings.append(StoreWarning(now_ns, WarningKind.PLATE_FIT_AGAIN, self._names[plate_found]))
+        again = []
+        for at in [at for at, why in self.unfit.items() if at not in found and shown[why][at]]:
+            self._fit_stretches[at] += 1
+            if self._fit_stretches[at] >= FIT_STRETCHES:
+                del self.unfit[at], self._fit_stretches[at]
+                again.append(self._names[at])
+        self._warnings += plate_warnings(now_ns, WarningKind.PLATE_FIT_AGAIN, again)
         for why, kind in ((Unfit.UNIT, WarningKind.PLATE_UNIT), (Unfit.RATE, WarningKind.PLATE_RATE)):
             fresh = [at for at, found_why in found.items() if found_why is why and self.unfit.get(at) is not why]
             rate_hz = float(np.median(rates_hz[fresh])) if fresh and why is Unfit.RATE else None
-            self._warn(now_ns, kind, fresh, rate_hz)
+            names = [self._names[at] for at in fresh]
+            self._warnings += plate_warnings(now_ns, kind, names, rate_hz=rate_hz)
         self.unfit |= found
         self._fit_stretches |= dict.fromkeys(found, 0)
-
-    def _warn(self, now_ns: int, kind: WarningKind, plates: Sequence[int], rate_hz: float | None) -> None:
-        names = [self._names[at] for at in plates]
-        if len(names) <= WARNINGS_MAX:
-            self._warnings += [StoreWarning(now_ns, kind, name, rate_hz=rate_hz) for name in names]
-        else:
-            detail = ", ".join(names[:NAMED_MAX])
-            self._warnings.append(
-                StoreWarning(now_ns, kind, f"{len(names)} plates", rate_hz=rate_hz, count=len(names), detail=detail)
-            )

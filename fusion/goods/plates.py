@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -37,6 +37,15 @@ OUT_OF_RANGE_S, LOST_S = 1.0, 10.0
 CHECK_EVERY_NS = 1_000_000_000
 # A plate that comes back out of a silence has settled by then, or a hand shakes it.
 RESETTLE_S = 1.5
+# Of more plates than this with one fault at once, one warning gives the number and the first names.
+EACH_MAX = 8
+# Of each fault of a plate: its warning, and what that states.
+_FAULTS: dict[str, tuple[WarningKind, dict[str, float]]] = {
+    "noisy": (WarningKind.PLATE_NOISY, {"limit_g": NOISY_SD_G}),
+    "stuck": (WarningKind.PLATE_STUCK, {"seconds": STUCK_S}),
+    "out of range": (WarningKind.PLATE_OUT_OF_RANGE, {"seconds": OUT_OF_RANGE_S}),
+    "silent": (WarningKind.PLATE_SILENT, {"seconds": STUCK_S}),
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -266,13 +275,18 @@ class Plates:
             **dict.fromkeys(np.flatnonzero(out_of_range).tolist(), "out of range"),
             **dict.fromkeys(np.flatnonzero(silent).tolist(), "silent"),
         }
-        for plate, fault in faults.items():
-            if self.faults.get(plate) != fault:
-                self._warnings.append(_warning(now_ns, self._names[plate], fault))
-        for plate in self.faults.keys() - faults.keys():
-            self._warnings.append(StoreWarning(now_ns, WarningKind.PLATE_RECOVERED, self._names[plate]))
+        never_heard = np.flatnonzero(~heard)
+        for fault in dict.fromkeys(faults.values()):
+            fresh = [at for at, found in faults.items() if found == fault and self.faults.get(at) != fault]
+            # The call of all sensors by name reports those never heard.
+            told = set(never_heard.tolist()) if fault == "silent" else set()
+            self._warn(now_ns, *_FAULTS[fault], [at for at in fresh if at not in told])
+        self._warn(now_ns, WarningKind.PLATE_RECOVERED, {}, sorted(self.faults.keys() - faults.keys()))
         self.faults = faults
         return True
+
+    def _warn(self, now_ns: int, kind: WarningKind, fields: Mapping[str, float], plates: Sequence[int]) -> None:
+        self._warnings += plate_warnings(now_ns, kind, [self._names[at] for at in plates], **fields)
 
     def lost(self) -> list[tuple[int, int]]:
         """(plate, since when) of those whose level was given up since the last call: they weigh from another zero."""
@@ -302,13 +316,19 @@ class Plates:
         )
 
 
-def _warning(t_ns: int, plate: str, fault: str) -> StoreWarning:
-    if fault == "noisy":
-        return StoreWarning(t_ns, WarningKind.PLATE_NOISY, plate, limit_g=NOISY_SD_G)
-    if fault == "out of range":
-        return StoreWarning(t_ns, WarningKind.PLATE_OUT_OF_RANGE, plate, seconds=OUT_OF_RANGE_S)
-    kind = WarningKind.PLATE_STUCK if fault == "stuck" else WarningKind.PLATE_SILENT
-    return StoreWarning(t_ns, kind, plate, seconds=STUCK_S)
+def plate_warnings(t_ns: int, kind: WarningKind, names: Sequence[str], **fields: float | None) -> list[StoreWarning]:
+    """A warning about each plate, or one with their number and the first names where there are more than EACH_MAX.
+
+    Args:
+        t_ns: data time.
+        kind: what they report.
+        names: of the plates, in the order of the store.
+        fields: further fields of `fusion.results.Warning`.
+    """
+    if len(names) <= EACH_MAX:
+        return [StoreWarning(t_ns, kind, name, **fields) for name in names]  # type: ignore[arg-type]
+    n, detail = len(names), ", ".join(names[:EACH_MAX])
+    return [StoreWarning(t_ns, kind, f"{n} plates", count=n, detail=detail, **fields)]  # type: ignore[arg-type]
 
 
 def _side_by_side(parts: Sequence[NDArray[np.float32]], n_samples: int) -> NDArray[np.float32]:

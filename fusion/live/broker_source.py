@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from fusion.errors import ConfigError
 from fusion.gates.accepted import accepted_credentials
 from fusion.gates.keeper import Decision, GateKeeper
 from fusion.gates.pseudonyms import Pseudonyms
 from fusion.gates.verifiers import GateRequest, Verifier
 from fusion.live.config import ServeConfig
-from fusion.live.connection import Broker
+from fusion.live.connection import Broker, broker_password, text_of
 from fusion.live.mqtt import Live
 from fusion.live.sources import Source, SourceContext
 from fusion.observations import Observation
@@ -35,9 +34,9 @@ class BrokerSource(Source):
         self._pseudonyms = Pseudonyms(context.ledger)
         self._verifiers = _verifiers_of(config, self._pseudonyms)
         self._keeper = GateKeeper(config.store, self._verifiers)
-        password = _text_option(config, "password_file")
-        ca = config.base / str(config.options["ca"]) if "ca" in config.options else None
-        broker = Broker.of(config.source, password.rstrip("\r\n") if password else None, ca)
+        password_file = _file(config, "password_file")
+        password = broker_password(password_file) if password_file is not None else None
+        broker = Broker.of(config.source, password, _file(config, "ca"))
         self._live = Live(broker, config.store, decide=self.decide, warn=context.warn, clock=context.clock)
         self._started_s = context.clock.monotonic_s()
 
@@ -91,17 +90,11 @@ class BrokerSource(Source):
 
 def _verifiers_of(config: ServeConfig, pseudonyms: Pseudonyms) -> dict[str, Verifier]:
     """Who may enter, by kind of credential, as the source's options say."""
-    code_key = config.base / str(config.options["code_key"]) if "code_key" in config.options else None
-    staff_list = _text_option(config, "staff_list")
-    return accepted_credentials(config.store.id, pseudonyms, config.folder, code_key, staff_list)
+    staff_list = _file(config, "staff_list")
+    tokens = text_of(staff_list, "tokens, one a line") if staff_list is not None else None
+    return accepted_credentials(config.store.id, pseudonyms, config.folder, _file(config, "code_key"), tokens)
 
 
-def _text_option(config: ServeConfig, name: str) -> str | None:
-    """Contents of the file that an option names; None without the option."""
-    if name not in config.options:
-        return None
-    path: Path = config.base / str(config.options[name])
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: want {name}, got: {type(error).__name__}") from None
+def _file(config: ServeConfig, name: str) -> Path | None:
+    """The file that an option names, relative to the configuration; None without the option."""
+    return config.base / str(config.options[name]) if name in config.options else None

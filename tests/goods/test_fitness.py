@@ -15,8 +15,9 @@ from numpy.testing import assert_allclose
 from fusion import Engine
 from fusion.files.recordings import Recording
 from fusion.goods.attribution import Attributor
-from fusion.goods.fitness import Messages, PlateFitness, message_noise_g, sample_rates_hz
+from fusion.goods.fitness import Messages, message_noise_g, sample_rates_hz
 from fusion.goods.planogram import Planogram
+from fusion.goods.plates import EACH_MAX, plate_warnings
 from fusion.goods.scales import ShelfMonitor
 from fusion.goods.unobserved import BlindPlates
 from fusion.observations import ShelfReading
@@ -122,11 +123,11 @@ def test_a_plate_whose_unit_is_put_right_is_fit_again() -> None:
 
 
 def test_many_plates_of_one_cause_are_one_warning() -> None:
-    fitness = PlateFitness(STORE.model_copy(update={"plates": [*STORE.plates] * 3}))
-    fitness._warn(T0, WarningKind.PLATE_UNIT, range(24), None)
-    warning, = fitness.warnings()
-    assert (warning.subject, warning.count) == ("24 plates", 24)
-    assert warning.detail is not None and NAMES[0] in warning.detail
+    names = [f"p{n}" for n in range(24)]
+    (warning,) = plate_warnings(T0, WarningKind.PLATE_UNIT, names)
+    assert (warning.subject, warning.count, warning.detail) == ("24 plates", 24, ", ".join(names[:EACH_MAX]))
+    each = plate_warnings(T0, WarningKind.PLATE_UNIT, names[:EACH_MAX])
+    assert [warning.subject for warning in each] == names[:EACH_MAX]
 
 
 def test_a_reach_into_an_unfit_plate_stays_a_doubt() -> None:

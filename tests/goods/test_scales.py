@@ -21,6 +21,7 @@ from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
+from fusion.sentences import sentence
 from fusion.store.models import Store
 
 STORE, T0 = shop.STORE, shop.T0
@@ -347,6 +348,24 @@ def test_a_stuck_and_a_silent_plate_are_reported() -> None:
     assert [names(event) for event in shop.events(monitor, readings)] == []
     assert {(w.kind, w.subject) for w in monitor.warnings()} == {("plate stuck", "r0p2"), ("plate silent", "r0p5")}
     assert sorted(monitor.blind.unheard) == [2, 5]
+
+
+def test_many_plates_that_fall_silent_at_once_are_one_warning() -> None:
+    store = shop.shop(n_plates=12)
+    readings = [r for r in shop.Scales(store, 20.0).readings() if r.plate == "r0p0" or r.t_ns < T0 + 5e9]
+    monitor = ShelfMonitor(store, Planogram(store))
+    shop.events(monitor, readings)
+    (warning,) = monitor.warnings()
+    n = len(store.plates) - 1
+    assert (warning.kind, warning.subject, warning.count) == ("plate silent", f"{n} plates", n)
+    assert sentence(warning).startswith("no message for 5 s: r0p1, r0p2, ")
+
+
+def test_a_plate_that_was_never_heard_is_left_to_the_roll_call() -> None:
+    readings = [r for r in shop.Scales(STORE, 20.0).readings() if r.plate != "r0p5"]
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    shop.events(monitor, readings)
+    assert monitor.warnings() == [] and sorted(monitor.blind.unheard) == [5]
 
 
 def test_time_does_not_run_backwards() -> None:
