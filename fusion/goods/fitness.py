@@ -82,8 +82,12 @@ def trembles_too_little(n_moving: Any, n_calm: Any) -> Any:
     return (n_moving >= CALM_MESSAGES_MIN) & (n_calm >= CALM_SHARE * n_moving)
 
 
-def sample_rates_hz(messages: Messages, n_plates: int) -> NDArray[np.float64]:
-    """(n_plates,) samples a second; NaN where too few messages show it. Messages sorted by plate, then by time."""
+def sample_rates_hz(messages: Messages, n_plates: int, wanted_hz: float) -> NDArray[np.float64]:
+    """(n_plates,) samples a second; NaN where too few messages show it. Messages sorted by plate, then by time.
+
+    wanted_hz: the store's rate. Where as many samples come, none was lost, however much the times of messages jitter.
+    Elsewhere the intervals between messages say which of them hold lost ones.
+    """
     steps_s = np.diff(messages.t_ns) * 1e-9
     usable = (np.diff(messages.plate) == 0) & (steps_s > 0.0) & (messages.n_samples[:-1] > 0)
     plate, n = messages.plate[:-1][usable], messages.n_samples[:-1][usable]
@@ -98,11 +102,13 @@ def sample_rates_hz(messages: Messages, n_plates: int) -> NDArray[np.float64]:
     usual_s = np.ones(n_plates)
     usual_s[shown] = period_s[np.lexsort((period_s, plate))][quartile[shown]]
     span_s = np.bincount(plate, steps_s[usable], n_plates)
+    came_hz = np.bincount(plate, n, n_plates)[shown] / span_s[shown]
     for _ in range(2):
         # A gap of lost messages holds as many samples as fit into it; the mean knows the rate better than the quartile.
         n_sent = n * np.maximum(np.rint(period_s / usual_s[plate]), 1.0)
         usual_s[shown] = span_s[shown] / np.bincount(plate, n_sent, n_plates)[shown]
-    rates_hz[shown] = 1.0 / usual_s[shown]
+    complete = np.abs(came_hz / wanted_hz - 1.0) <= RATE_OFF_MAX
+    rates_hz[shown] = np.where(complete, came_hz, 1.0 / usual_s[shown])
     return rates_hz
 
 
@@ -174,7 +180,7 @@ class PlateFitness:
         calm = np.cumsum(n_moving) - n_moving + n_moving // 4
         shown_at = n_moving >= CALM_MESSAGES_MIN
         self.noise_g[shown_at] = noise_g[moving][np.lexsort((noise_g[moving], plate[moving]))][calm[shown_at]]
-        rates_hz = sample_rates_hz(messages, n_plates)
+        rates_hz = sample_rates_hz(messages, n_plates, self._rate_hz)
         before, off_hz = self._off_rate, np.abs(rates_hz / self._rate_hz - 1.0) > RATE_OFF_MAX
         self._off_rate = frozenset(np.flatnonzero(off_hz).tolist())
         in_other_unit = trembles_too_little(n_moving, n_calm)

@@ -100,6 +100,14 @@ def test_a_plate_at_another_rate_is_unfit(rate_hz: float, samples: int) -> None:
     assert list(monitor.blind.unfit) == [4]
 
 
+def test_messages_that_are_stamped_when_they_arrive_show_their_rate() -> None:
+    """Times that err by half of a message's length, as those of a busy broker or of a small board do."""
+    readings = Scales(STORE, 60.0).readings(jitter_ms=60.0)
+    monitor, warnings = watched(readings)
+    assert list(monitor.blind.unfit) == []
+    assert [warning for warning in warnings if warning.kind is WarningKind.PLATE_RATE] == []
+
+
 def test_lost_repeated_and_jittering_messages_are_no_other_rate() -> None:
     rng = np.random.default_rng(3)
     readings = Scales(STORE, 32.0).readings(jitter_ms=20.0)
@@ -161,7 +169,7 @@ def test_rates_count_samples(rate_hz: float, samples: int, lost: int) -> None:
     t_ns = T0 + (first * samples / rate_hz * 1e9).astype(np.int64)
     n = len(first)
     messages = Messages(np.ones(n, np.int64), t_ns, np.full(n, samples), np.ones(n))
-    rates_hz = sample_rates_hz(messages, 3)
+    rates_hz = sample_rates_hz(messages, 3, 4.0 * rate_hz)
     assert np.isnan(rates_hz[[0, 2]]).all()
     assert_allclose(rates_hz[1], rate_hz, rtol=1e-6)
 
