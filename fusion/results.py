@@ -52,9 +52,9 @@ class ReasonKind(StrEnum):
     CART_UNCERTAIN = "cart_uncertain"  # the cart as a whole is below the limit (probability)
     RETURNED_MORE_THAN_TAKEN = "returned_more_than_taken"  # (gtin, quantity)
     PLATE_NOT_REPORTING = "plate_not_reporting"  # a hand was in the space above it (plate)
-    PLATE_UNFIT = "plate_unfit"  # a hand was above it, and its readings cannot be weights in grams (plate)
+    PLATE_UNFIT = "plate_unfit"  # a hand was above it, and its readings have a wrong unit, rate, factor or time (plate)
     LOAD_ELSEWHERE = "load_elsewhere"  # a hand was above it while a load moved elsewhere, at no hand (plate)
-    NO_PLATE_ALIVE = "no_plate_alive"  # no plate of the store reported weights up to the end of the visit
+    NO_PLATE_ALIVE = "no_plate_alive"  # no plate reported weights that can be used up to the end of the visit
     LOAD_UNEXPLAINED = "load_unexplained"  # no goods weigh what moved at a hand (plate, delta_g)
     HAND_OVER_AMBIGUOUS = "hand_over_ambiguous"  # another visit put back what one of several had (gtin)
     RETURN_UNCLEAR = "return_unclear"  # later evidence contradicts a put-back that was relied on (gtin)
@@ -122,7 +122,7 @@ class WarningKind(StrEnum):
     """What needs attention. In brackets: the fields of `Warning` that apply; its subject is named first."""
 
     PLATE_RESTARTED = "plate restarted"  # plate: it weighs from another zero, so its load is not known
-    # Subject of the next eight: a plate, or a number of plates (count, detail: names of the first).
+    # Subject of the next nine: a plate, or a number of plates (count, detail: names of the first).
     PLATE_SILENT = "plate silent"  # heard before (seconds)
     PLATE_STUCK = "plate stuck"  # (seconds)
     PLATE_OUT_OF_RANGE = "plate out of range"  # by more than its capacity (seconds)
@@ -130,6 +130,7 @@ class WarningKind(StrEnum):
     PLATE_RECOVERED = "plate recovered"
     PLATE_UNIT = "plate unit"  # not in grams
     PLATE_RATE = "plate rate"  # (rate_hz)
+    PLATE_LAGS = "plate out of step with hands"  # (seconds, by which its loads are dated too early)
     PLATE_FIT_AGAIN = "plate fit again"
     PLATE_FACTOR = "plate factor"  # plate, or "all plates" (factor)
     PLATE_EXCHANGED = "plate exchanged"  # plate (detail: the other)
@@ -568,7 +569,7 @@ class RunEnd:
 
 
 def is_tenfold(count: int) -> bool:
-    """Whether a count is 1, 10, 100, ...: what goes on and on is reported at these."""
+    """Whether a count is 1, 10, 100, ...: what does not end is reported at these."""
     return str(count).strip("0") == "1"
 
 

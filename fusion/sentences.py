@@ -44,10 +44,10 @@ _REASONS = {
     ReasonKind.CART_UNCERTAIN: "the cart as a whole is right with probability {probability:.2f}, below the limit",
     ReasonKind.RETURNED_MORE_THAN_TAKEN: "more was put back than taken: {product}",
     ReasonKind.PLATE_NOT_REPORTING: "may have taken from plate {plate}, which does not report",
-    ReasonKind.PLATE_UNFIT: "may have taken from plate {plate}, whose readings cannot be weights",
+    ReasonKind.PLATE_UNFIT: "may have taken from plate {plate}, whose readings cannot be right",
     ReasonKind.LOAD_ELSEWHERE:
         "reached into plate {plate} while a load moved elsewhere, where no hand was, as if cables were exchanged",
-    ReasonKind.NO_PLATE_ALIVE: "no plate of the store reported weights up to the end of this visit",
+    ReasonKind.NO_PLATE_ALIVE: "no plate of the store reported weights that can be used up to the end of this visit",
     ReasonKind.LOAD_UNEXPLAINED: "plate {plate} changed by {delta_g:+.0f} g, which no product explains",
     ReasonKind.HAND_OVER_AMBIGUOUS: "another visit put back {product}, which may be from this one",
     ReasonKind.RETURN_UNCLEAR: "whether this visit put back {product} is no longer clear",
@@ -81,14 +81,15 @@ _REASONS = {
 _MANY = {
     ReasonKind.PLATE_NOT_REPORTING: ("may have taken from {n} plates that do not report, among them {names}", "plate"),
     ReasonKind.PLATE_UNFIT: (
-        "may have taken from {n} plates whose readings cannot be weights, among them {names}", "plate",
+        "may have taken from {n} plates whose readings cannot be right, among them {names}", "plate",
     ),
 }
 
 # Kinds that may be about a number of plates, of which the first are named.
 _OF_PLATES = {
     WarningKind.PLATE_SILENT, WarningKind.PLATE_STUCK, WarningKind.PLATE_OUT_OF_RANGE, WarningKind.PLATE_NOISY,
-    WarningKind.PLATE_RECOVERED, WarningKind.PLATE_UNIT, WarningKind.PLATE_RATE, WarningKind.PLATE_FIT_AGAIN,
+    WarningKind.PLATE_RECOVERED, WarningKind.PLATE_UNIT, WarningKind.PLATE_RATE, WarningKind.PLATE_LAGS,
+    WarningKind.PLATE_FIT_AGAIN,
 }  # fmt: skip
 
 _WARNINGS = {
@@ -105,6 +106,8 @@ _WARNINGS = {
     WarningKind.PLATE_FACTOR:
         "loads read {factor:.3g} times what goods weigh: check the unit, the gain, the polarity and the load cells",
     WarningKind.PLATE_EXCHANGED: "shows the loads of plate {detail}, so their cables seem to be exchanged",
+    WarningKind.PLATE_LAGS:
+        "hands are there {seconds:+.2g} s from the time of its loads, so the clocks of scales and cameras differ",
     WarningKind.PLATE_FIT_AGAIN: "readings are plausible again",
     WarningKind.CAMERA_OUTAGE: "no frames for {seconds:g} s while other cameras deliver",
     WarningKind.CAMERA_BACK: "frames again",

@@ -58,8 +58,8 @@ _MODULES = (
     "goods.attribution", "goods.beliefs", "goods.billing", "goods.candidates", "goods.counts", "goods.decided",
     "goods.evidence", "goods.factors", "goods.fitness",
     "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.loads",
-    "goods.planogram", "goods.plates", "goods.restarts", "goods.scales", "goods.sightings", "goods.undoing",
-    "goods.unexplained", "goods.unobserved",
+    "goods.planogram", "goods.plates", "goods.restarts", "goods.scales", "goods.sightings", "goods.timing",
+    "goods.undoing", "goods.unexplained", "goods.unobserved",
 )  # fmt: skip
 
 

@@ -162,6 +162,7 @@ class Attributor:
         actors = self._hands.actors(event, history)
         if self._staff.isdisjoint(actors.near):  # Staff may bring and move anything, as if a plate were reversed.
             self.planogram.factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2)
+        self.planogram.timing.add(event)
         held = None if event.total_g < 0 else self._held_near(actors)
         proposal = self._candidates.propose(event, actors, history, held, self._carts.of)
         tied = self._tied(opened, proposal.table)
@@ -194,7 +195,8 @@ class Attributor:
         return True
 
     def watch(self, blind: BlindPlates, history: ArmHistory, now_ns: int) -> None:
-        """Note whose hands were over plates whose weights are not known."""
+        """Note whose hands were over plates whose weights are not known, and whether hands and loads agree in time."""
+        self.planogram.timing.step(self._hands, history, now_ns)
         self._unobserved.watch(blind, history, now_ns)
 
     def revise(self, people: Collection[int], gtin: str, log_likelihood: NDArray[np.float64]) -> None:

@@ -206,6 +206,11 @@ class Hands:
         )  # fmt: skip
         return [HandRatio(*pair) for pair in zip(self._track[:n].tolist(), self._log_ratio[:n].tolist())]
 
+    def log_of_anyone(self, event: ShelfEvent, history: ArmHistory) -> float:
+        """Log of the sum of everyone's ratios, with that of an unseen actor."""
+        near = self.log_ratios(event, history, anytime=False)
+        return float(np.logaddexp.reduce([math.log(UNSEEN_WEIGHT), *(hand.log_ratio for hand in near)]))
+
     def over(self, plate: int, history: ArmHistory, rows: slice) -> list[HandOver]:
         """People with a hand in the space above a plate at two or more of these rows of the history."""
         plates = self._plates

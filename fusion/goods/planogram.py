@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.goods.factors import ScaleFactors
+from fusion.goods.timing import HandTiming
 from fusion.store.models import Store
 
 # The gain of a plate differs from 1 by 3 % on real shelves (measured: +4.0 % and -3.2 % on the two picks of a real
@@ -50,6 +51,8 @@ MIXTURE_LOG_MIN = math.log(1e-4)
 TAIL_SHARE, TAIL_SD_RATIO = 0.02, 3.0
 # Identifications less likely than the best by more than a factor of exp(16) are dropped.
 LOG_SPREAD = 16.0
+# Rows of one shelf unit: gaps between them along it, how far apart their middles are across it, and their directions.
+UNIT_GAP_M, UNIT_DEPTH_M, UNIT_COS_MIN = 0.1, 0.35, 0.99
 
 
 class Identifications(NamedTuple):
@@ -99,6 +102,7 @@ class Rows:
         along_m: (n_plates,) float64 coordinate of the plate's middle along its own x axis.
         width_m: (n_plates,) float64.
         members: plates of each row, from left to right.
+        unit: (n_plates,) int64 number of the shelf unit: rows above each other, or end to end.
     """
 
     def __init__(self, store: Store) -> None:
@@ -129,6 +133,28 @@ class Rows:
         for row, members in enumerate(self.members):
             self.row[members] = row
             self.place[members] = np.arange(len(members))
+        self.unit: NDArray[np.int64] = self._units(cos, sin, across)[self.row]
+
+    def _units(
+        self, cos: NDArray[np.float64], sin: NDArray[np.float64], across: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """(n_rows,) number of the shelf unit of each row."""
+        first = np.array([members[0] for members in self.members], np.int64)
+        last = np.array([members[-1] for members in self.members], np.int64)
+        left_m, right_m = self.along_m[first] - 0.5 * self.width_m[first], self.along_m[last] + 0.5 * self.width_m[last]
+        unit = np.full(len(first), -1, np.int64)
+        for row in range(len(first)):
+            if unit[row] >= 0:
+                continue
+            unit[row], found = unit.max() + 1, [row]
+            while found:
+                at = found.pop()
+                joined = (unit < 0) & (left_m < right_m[at] + UNIT_GAP_M) & (right_m > left_m[at] - UNIT_GAP_M)
+                joined &= np.abs(across[first] - across[first[at]]) < UNIT_DEPTH_M
+                joined &= cos[first] * cos[first[at]] + sin[first] * sin[first[at]] > UNIT_COS_MIN
+                unit[joined] = unit[row]
+                found += np.flatnonzero(joined).tolist()
+        return unit
 
     def near(self, plate: int, reach: int) -> list[int]:
         """The plate and those of its row up to `reach` places to each side, from left to right."""
@@ -149,6 +175,7 @@ class Planogram:
         gain, gain_var: (n_plates,) float64 grams that a plate reports per gram of load, and the variance of that
             estimate.
         factors: whether plates read a wrong multiple of what lies on them.
+        timing: whether loads come and go while hands are at their plates.
         lightest_g: weight of the lightest piece; 0 where the store has no products.
     """
 
@@ -159,6 +186,7 @@ class Planogram:
         self.gain: NDArray[np.float64] = np.ones(len(store.plates))
         self.gain_var: NDArray[np.float64] = np.full(len(store.plates), GAIN_VAR)
         self.factors = ScaleFactors(len(store.plates))
+        self.timing = HandTiming(self.rows.unit)
 
     def _derive(self, store: Store) -> None:
         self.rows = Rows(store)

@@ -275,12 +275,11 @@ class Plates:
             **dict.fromkeys(np.flatnonzero(out_of_range).tolist(), "out of range"),
             **dict.fromkeys(np.flatnonzero(silent).tolist(), "silent"),
         }
-        never_heard = np.flatnonzero(~heard)
         for fault in dict.fromkeys(faults.values()):
             fresh = [at for at, found in faults.items() if found == fault and self.faults.get(at) != fault]
-            # The call of all sensors by name reports those never heard.
-            told = set(never_heard.tolist()) if fault == "silent" else set()
-            self._warn(now_ns, *_FAULTS[fault], [at for at in fresh if at not in told])
+            if fault == "silent":  # The roll call reports those never heard.
+                fresh = [at for at in fresh if heard[at]]
+            self._warn(now_ns, *_FAULTS[fault], fresh)
         self._warn(now_ns, WarningKind.PLATE_RECOVERED, {}, sorted(self.faults.keys() - faults.keys()))
         self.faults = faults
         return True

@@ -17,8 +17,9 @@ from fusion.goods.fitness import PlateFitness
 from fusion.goods.held import HeldLoads
 from fusion.goods.loads import JOIN_MAX_S, LOAD_REACH, LoadFinder, ShelfEvent
 from fusion.goods.planogram import Planogram
-from fusion.goods.plates import PlateChange, Plates, PlateState
+from fusion.goods.plates import PlateChange, Plates, PlateState, plate_warnings
 from fusion.goods.restarts import Restarts
+from fusion.goods.timing import Lag
 from fusion.goods.unobserved import BlindPlates
 from fusion.observations import ShelfReading
 from fusion.results import Warning as StoreWarning
@@ -101,7 +102,13 @@ class ShelfMonitor:
             )
             for pair in self.planogram.factors.exchanges()
         ]
-        return self._plates.warnings() + self._fitness.warnings() + factors + exchanged
+        lags = [warning for lag in self.planogram.timing.found() for warning in self._lag_warnings(lag)]
+        return self._plates.warnings() + self._fitness.warnings() + factors + exchanged + lags
+
+    def _lag_warnings(self, lag: Lag) -> list[StoreWarning]:
+        kind = WarningKind.PLATE_LAGS if lag.seconds else WarningKind.PLATE_FIT_AGAIN
+        names = [self._names[plate] for plate in lag.plates]
+        return plate_warnings(self._now_ns, kind, names, seconds=lag.seconds or None)
 
     @property
     def ignored(self) -> Counter[str]:
@@ -116,7 +123,7 @@ class ShelfMonitor:
 
     @property
     def _unfit(self) -> Collection[int]:
-        return self._fitness.unfit.keys() | self.planogram.factors.suspect
+        return self._fitness.unfit.keys() | self.planogram.factors.suspect | self.planogram.timing.plates
 
     def alive_since(self, t_ns: int) -> bool:
         """Whether any plate has reported weights since an instant; also True in a store without plates."""

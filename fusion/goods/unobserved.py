@@ -36,7 +36,7 @@ class BlindPlates(NamedTuple):
 
     Attributes:
         unheard: plates that do not report.
-        unfit: plates whose readings cannot be weights: in another unit, at another rate.
+        unfit: plates whose readings cannot be right: of another unit, rate, factor or time.
         restarted: since when plates have weighed from another zero, of those that just began to.
     """
 

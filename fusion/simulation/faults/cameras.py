@@ -365,7 +365,7 @@ CAMERA_FAULTS = (
     Fault("a camera in fractions", _C, _fractions(one), "the same for one camera", warned=True),
     Fault("a camera 0.3 s off", _C, _skewed(0.3, one), "one camera's clock is 0.3 s off"),
     Fault("a camera 1 s off", _C, _skewed(-1.0, one), "one camera's clock is 1 s off"),
-    Fault("cameras 1 s off", _C, _skewed(-1.0, every), "all cameras' clocks are 1 s off"),
+    Fault("cameras 1 s off", _C, _skewed(-1.0, every), "all cameras' clocks are 1 s off", warned=True),
     Fault("frames late", _C, _late, "all frames arrive 3 s late", warned=True),
     Fault("a coat, one camera", _C, _coat(1), "a camera takes a thing for a person for 8 s at a time"),
     Fault("a coat, two cameras", _C, _coat(2), "two cameras take a thing for a person for 8 s at a time"),
