@@ -36,22 +36,31 @@ class BlindPlates(NamedTuple):
 
     Attributes:
         unheard: plates that do not report.
-        unfit: plates whose readings cannot be right: of another unit, rate, factor or time.
+        unfit: plates whose readings cannot be right: of another unit, rate or time.
+        suspect: plates whose loads may be a wrong multiple of what goods weigh.
         restarted: since when plates have weighed from another zero, of those that just began to.
     """
 
     unheard: Collection[int] = ()
     unfit: Collection[int] = ()
+    suspect: Collection[int] = ()
     restarted: Mapping[int, int] = MappingProxyType({})
 
 
 class Reach(NamedTuple):
-    """A hand in the space above a plate that may not have shown what it did; kind: why it may not."""
+    """A hand in the space above a plate that may not have shown what it did.
+
+    Attributes:
+        t_ns, plate, person: when and where it was, and the hand's track id.
+        kind: why the plate may not have shown it.
+        suspected: the plate's loads alone say so, and later loads may explain them.
+    """
 
     t_ns: int
     plate: int
     person: int
     kind: ReasonKind
+    suspected: bool = False
 
 
 class Explained(NamedTuple):
@@ -74,10 +83,10 @@ class UnobservedReaches:
 
     def watch(self, blind: BlindPlates, history: ArmHistory, now_ns: int) -> None:
         """Note whose hands were over plates whose weights are not known."""
-        unheard, unfit, restarted = blind
-        if not unheard and not unfit and not restarted and not self._watched_ns:
+        unheard, unfit, suspect, restarted = blind
+        plates = {*unheard, *unfit, *suspect, *restarted}
+        if not plates and not self._watched_ns:
             return
-        plates = {*unheard, *unfit, *restarted}
         # Plates that report again show what was done in the meantime.
         recovered = {plate for plate in self._watched_ns if plate not in plates}
         if recovered:
@@ -89,7 +98,7 @@ class UnobservedReaches:
                 or reach.t_ns < forgotten_ns
             )
         for plate in sorted(plates):
-            before_ns = BEFORE_UNFIT_NS if plate in unfit else BEFORE_REPORT_NS
+            before_ns = BEFORE_UNFIT_NS if plate in unfit or plate in suspect else BEFORE_REPORT_NS
             if plate in restarted:
                 before_ns = now_ns - restarted[plate] + BEFORE_RESTART_NS
             since_ns = self._watched_ns.get(plate, now_ns - before_ns)
@@ -98,8 +107,13 @@ class UnobservedReaches:
             self._watched_ns[plate] = now_ns
             for hand in self._hands.over(plate, history, history.between(since_ns + 1, now_ns)):
                 untrue = plate in unfit or plate in restarted
-                kind = ReasonKind.PLATE_UNFIT if untrue else NOT_REPORTING
-                self._reaches.append(Reach(hand.t_ns, plate, hand.track, kind))
+                suspected = plate in suspect and not untrue and plate not in unheard
+                kind = ReasonKind.PLATE_UNFIT if untrue or suspected else NOT_REPORTING
+                self._reaches.append(Reach(hand.t_ns, plate, hand.track, kind, suspected))
+
+    def clear(self, plate: int) -> None:
+        """Drop the reaches into a plate whose loads were suspected, and have been explained."""
+        self._keep(lambda reach: reach.plate != plate or not reach.suspected)
 
     def note_unclaimed(self, event: ShelfEvent, history: ArmHistory) -> list[int]:
         """Note whose hands were over other plates while a load moved that no hand explains; returns those plates."""
