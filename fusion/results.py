@@ -53,6 +53,8 @@ class ReasonKind(StrEnum):
     RETURNED_MORE_THAN_TAKEN = "returned_more_than_taken"  # (gtin, quantity)
     PLATE_NOT_REPORTING = "plate_not_reporting"  # a hand was in the space above it (plate)
     PLATE_UNFIT = "plate_unfit"  # a hand was above it, and its readings have a wrong unit, rate, factor or time (plate)
+    PLATE_UNSETTLED = "plate_unsettled"  # a hand was above it, and it has not come to rest since (plate)
+    PLATE_NOISY = "plate_noisy"  # a hand was above it, and its noise hides goods as light as those there (plate)
     LOAD_ELSEWHERE = "load_elsewhere"  # a hand was above it while a load moved elsewhere, at no hand (plate)
     NO_PLATE_ALIVE = "no_plate_alive"  # no plate reported weights that can be used up to the end of the visit
     LOAD_UNEXPLAINED = "load_unexplained"  # no goods weigh what moved at a hand (plate, delta_g)

@@ -45,6 +45,8 @@ _REASONS = {
     ReasonKind.RETURNED_MORE_THAN_TAKEN: "more was put back than taken: {product}",
     ReasonKind.PLATE_NOT_REPORTING: "may have taken from plate {plate}, which does not report",
     ReasonKind.PLATE_UNFIT: "may have taken from plate {plate}, whose readings cannot be right",
+    ReasonKind.PLATE_UNSETTLED: "may have taken from plate {plate}, whose weight did not settle",
+    ReasonKind.PLATE_NOISY: "may have taken from plate {plate}, whose noise hides goods as light as those there",
     ReasonKind.LOAD_ELSEWHERE:
         "reached into plate {plate} while a load moved elsewhere, where no hand was, as if cables were exchanged",
     ReasonKind.NO_PLATE_ALIVE: "no plate of the store reported weights that can be used up to the end of this visit",
@@ -83,6 +85,12 @@ _MANY = {
     ReasonKind.PLATE_UNFIT: (
         "may have taken from {n} plates whose readings cannot be right, among them {names}", "plate",
     ),
+    ReasonKind.PLATE_UNSETTLED: (
+        "may have taken from {n} plates whose weight did not settle, among them {names}", "plate",
+    ),
+    ReasonKind.PLATE_NOISY: (
+        "may have taken from {n} plates whose noise hides light goods, among them {names}", "plate",
+    ),
 }
 
 # Kinds that may be about a number of plates, of which the first are named.
@@ -104,7 +112,7 @@ _WARNINGS = {
     WarningKind.PLATE_RATE:
         "{rate_hz:.1f} samples a second come, which is not the store's weight_rate_hz, so loads cannot be dated",
     WarningKind.PLATE_FACTOR:
-        "loads read {factor:.3g} times what goods weigh: check the unit, the gain, the polarity and the load cells",
+        "loads seem to read {factor:.3g} times what goods weigh: check unit, gain, polarity and load cells",
     WarningKind.PLATE_EXCHANGED: "shows the loads of plate {detail}, so their cables seem to be exchanged",
     WarningKind.PLATE_LAGS:
         "hands are there {seconds:+.2g} s from the time of its loads, so the clocks of scales and cameras differ",

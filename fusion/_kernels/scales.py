@@ -30,6 +30,8 @@ NEXT_NS, ONSET_NS, LAST_NS, SILENCE_NS, STUCK_SAMPLES, RING_COUNT, QUIET_MESSAGE
 # When the samples that are repeated began; samples beyond the plate's range up to now, and those of them that move;
 # since when a level is unknown that was given up, until it is read and cleared.
 STUCK_SINCE_NS, OUT_SAMPLES, MOVING_OUT_SAMPLES, LOST_NS = range(8, 12)
+# Since when a plate has not been at rest, if it is not.
+RESTLESS_NS = 12
 LEVEL_G, NOISE_G2, BASELINE_G, LAST_G = range(4)
 # Columns of the changes that are handed out, whole numbers and grams.
 CHANGE_PLATE, CHANGE_ONSET_NS, CHANGE_CONTACT_NS, CHANGE_SETTLED_NS = range(4)
@@ -52,6 +54,8 @@ PLATEAU_BLOCKS = 4  # A load counts as settled when this many blocks agree: 0.4 
 UNSURE_MAX_NS = 8e9
 # The samples of a plate with less noise than this often repeat each other, since its converter's steps are coarser.
 STILL_G2 = 0.02
+# A plate has been at rest when it was quiet for this many messages; between two jolts of a hand it is quiet for one.
+REST_MESSAGES = 2
 # Samples before the onset that the fit of the step sees: half a second of quiet.
 BEFORE_ONSET = 30
 
@@ -146,9 +150,12 @@ def _moves(samples, start, stop):
 @njit(cache=True, nogil=True, inline="always")
 def _disturb(plate, tables, onset_ns):
     """End a plate's quiet: its level becomes the baseline of the change to come."""
+    clock = tables.times[plate]
     tables.state[plate] = DISTURBED
     tables.reals[plate, BASELINE_G] = tables.reals[plate, LEVEL_G]
-    tables.times[plate, ONSET_NS] = onset_ns
+    clock[ONSET_NS] = onset_ns
+    if clock[QUIET_MESSAGES] >= REST_MESSAGES:
+        clock[RESTLESS_NS] = onset_ns
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -180,7 +187,7 @@ def _dated(plate, t_ns, length_ns, gap_ns, tables):
     expected_ns = clock[NEXT_NS]
     if expected_ns == 0:
         tables.state[plate] = STARTING
-        clock[ONSET_NS] = t_ns
+        clock[ONSET_NS] = clock[RESTLESS_NS] = t_ns
     elif t_ns < expected_ns - length_ns // 2:
         return np.int64(-1)
     elif t_ns > expected_ns + gap_ns:
@@ -248,6 +255,7 @@ def _is_out_of_range(plate, n, moves, before_ns, samples, start, settings, table
     clock[SILENCE_NS] = 0
     clock[OUT_SAMPLES] = 0
     clock[MOVING_OUT_SAMPLES] = 0
+    clock[QUIET_MESSAGES] = 0
     tables.state[plate] = STARTING
     return False
 

@@ -26,8 +26,9 @@ LOG_PRIOR = math.log(1e-3)
 LOG_LOAD_MAX, LOG_ODDS_MIN = 8.0, -14.0
 # What one plate can add to the store's: too little to suspect all plates for the fault of one.
 LOG_GIVEN_MAX = 4.0
-# Plates from this probability on are no witnesses; from PROVED on, they are reported.
-SUSPECT, PROVED = 0.1, 0.5
+# Plates from this probability on are no witnesses; from PROVED on, they are reported. Carts go to review because of the
+# others too, so these are reported once nothing has cleared them for SUSPECT_S.
+SUSPECT, PROVED, SUSPECT_S = 0.1, 0.5, 10.0
 # Noise of scales, log-normal: 0.35 g (294 plates of a real shop: half between 0.2 and 0.6 g), others by a factor of
 # three, and plates of one store by a factor of two. Student's t of this many degrees of freedom, for the odd scale.
 USUAL_NOISE_G, LOG_NOISE_SD, LOG_NOISE_SD_STORE, NOISE_DF = 0.35, 1.1, 0.8, 8.0
@@ -72,8 +73,7 @@ class ScaleFactors:
         self._of_noise = np.zeros((n_plates + 1, len(FACTORS)))
         # What each plate has added to the store's, since a single plate is no proof for all.
         self._given = np.zeros((n_plates, len(FACTORS)))
-        # By main plate: what the last load on it added to the rows of the plate and the store, and to what was given.
-        self._last: dict[int, NDArray[np.float64]] = {}
+        self._suspect_since_ns: dict[Fault, int] = {}
         self._reported: set[Fault] = set()
         self._moved_elsewhere: Counter[Exchange] = Counter()
         self._exchanged: frozenset[int] = frozenset()
@@ -102,25 +102,13 @@ class ScaleFactors:
         alone = bool(size.max() > MAIN_SHARE * size.sum())
         honest = _log_density(planogram, plates, delta_g, noise_g2)
         log_odds = np.maximum(self._log_odds(main), self._log_odds(-1))
-        before = self._evidence(main)
         for at, factor in enumerate(FACTORS):
             # A factor that is excluded need not be weighed against a load that is explained.
             if honest > 0.5 * math.log(UNKNOWN_PER_G) and log_odds[at] < LOG_ODDS_MIN + 1.0:
                 continue
             turned = _log_density(planogram, plates, delta_g / factor, noise_g2 / factor**2) - math.log(abs(factor))
             self._add(main, at, turned - honest, alone)
-        self._last[main] = self._evidence(main) - before
         self._judge()
-
-    def retract(self, plate: int) -> None:
-        """Take back the evidence for factors of the last load on a plate: a hand leaned there, and has let go."""
-        added = self._last.pop(plate, None)
-        if added is not None:
-            of_plate, of_store, given = np.maximum(added, 0.0)
-            self._of_loads[plate] -= of_plate
-            self._of_loads[-1] -= of_store
-            self._given[plate] -= given
-            self._judge()
 
     def observe_small(self, planogram: Planogram, plate: int, delta_g: float, var_g2: float, log_creep: float) -> None:
         """Take a change that is too small for a load; log_creep: its log density as creep."""
@@ -152,18 +140,22 @@ class ScaleFactors:
         drained, self._exchanges = self._exchanges, []
         return drained
 
-    def faults(self, unfit: Collection[int] = ()) -> list[Fault]:
-        """Plates, or all of them, that have been proved to read a wrong multiple since the last call.
+    def faults(self, now_ns: int, unfit: Collection[int] = ()) -> list[Fault]:
+        """Plates, or all of them, that turned out to read a wrong multiple since the last call, or seem to for long.
 
         unfit: plates that were reported for another cause.
         """
         found = []
         suspect = sorted(self.suspect.difference(unfit))
+        before_ns, self._suspect_since_ns = self._suspect_since_ns, {}
         for plate in (-1, *suspect) if suspect else ():
             log_odds = self._log_odds(plate)
             at = int(np.argmax(log_odds))
-            fault = Fault(plate, FACTORS[at])
-            if _probability(float(log_odds[at])) < PROVED:
+            fault, probability = Fault(plate, FACTORS[at]), _probability(float(log_odds[at]))
+            if probability < SUSPECT:
+                continue
+            since_ns = self._suspect_since_ns[fault] = before_ns.get(fault, now_ns)
+            if probability < PROVED and now_ns - since_ns < SUSPECT_S * 1e9:
                 continue
             if fault not in self._reported:
                 self._reported.add(fault)
@@ -176,10 +168,6 @@ class ScaleFactors:
         """(n_factors,) of a plate; -1: of the whole store."""
         log_odds: NDArray[np.float64] = LOG_PRIOR + self._of_noise[plate] + self._of_loads[plate]
         return log_odds
-
-    def _evidence(self, plate: int) -> NDArray[np.float64]:
-        """(3, n_factors) copy: from loads, for a plate and for the store, and what the plate has given to the store."""
-        return np.stack([self._of_loads[plate], self._of_loads[-1], self._given[plate]])
 
     def _add(self, plate: int, at: int, log_ratio: float, alone: bool) -> None:
         """Add a load's evidence to the store's and, where the load was on one plate alone, to the plate's."""

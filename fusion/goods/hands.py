@@ -72,6 +72,7 @@ ONSET_EARLY_NS = 100_000_000
 PEOPLE_PER_EVENT_MAX = 8
 PEOPLE_NEAR_MAX = 64
 
+SECOND_NS = 1_000_000_000
 # A hand in the space above a plate: up to this height, and this far beyond its edges.
 HAND_HEIGHT_MAX_M, HAND_BESIDE_M = 0.35, 0.02
 
@@ -99,7 +100,7 @@ class HandRatio(NamedTuple):
 
 
 class HandOver(NamedTuple):
-    """A person whose hand was in the space above a plate, and the middle one of the instants at which it was."""
+    """A person whose hand was in the space above a plate, and the middle one of those instants within a second."""
 
     track: int
     t_ns: int
@@ -212,7 +213,7 @@ class Hands:
         return float(np.logaddexp.reduce([math.log(UNSEEN_WEIGHT), *(hand.log_ratio for hand in near)]))
 
     def over(self, plate: int, history: ArmHistory, rows: slice) -> list[HandOver]:
-        """People with a hand in the space above a plate at two or more of these rows of the history."""
+        """People with a hand in the space above a plate at two or more of these rows of the history, by second."""
         plates = self._plates
         centre_m = plates.centre_m[plate]
         near = ((history.position_m[rows] - centre_m[:2]) ** 2).sum(axis=1) < NEAR_M**2
@@ -230,7 +231,8 @@ class Hands:
         for person in np.unique(track[reaches]).tolist():
             at_ns = t_ns[reaches & (track == person)]
             if len(at_ns) >= 2:
-                found.append(HandOver(person, int(at_ns[len(at_ns) // 2])))
+                seconds = np.split(at_ns, np.flatnonzero(np.diff(at_ns // SECOND_NS)) + 1)
+                found += [HandOver(person, int(instants[len(instants) // 2])) for instants in seconds]
         return found
 
     def within_reach(self, history: ArmHistory, rows: slice) -> list[int]:

@@ -177,6 +177,7 @@ class Planogram:
         factors: whether plates read a wrong multiple of what lies on them.
         timing: whether loads come and go while hands are at their plates.
         lightest_g: weight of the lightest piece; 0 where the store has no products.
+        lightest_near_g: (n_plates,) of the lightest piece that belongs on a plate or beside it; infinite without any.
     """
 
     def __init__(self, store: Store) -> None:
@@ -205,6 +206,9 @@ class Planogram:
             at = plate_index[facing.plate], product_index[facing.gtin]
             self._filled[at] += facing.stock
             self.planned[at] = True
+        lightest_g = np.where(self.planned, self.weight_g, np.inf).min(axis=1, initial=np.inf)
+        near = [self.rows.near(plate, 1) for plate in range(len(store.plates))]
+        self.lightest_near_g: NDArray[np.float64] = np.array([lightest_g[plates].min() for plates in near])
 
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`."""

@@ -24,6 +24,8 @@ CHANGE_MIN_SD = 4.0
 GAP_MAX_S = 0.1
 # A plate that is silent or stuck for this long, or that is this noisy, is reported.
 STUCK_S = 5.0
+# What is done over a plate that has moved for this long is not known before it has settled.
+UNSETTLED_S = 5.0
 NOISY_SD_G = 25.0
 # Samples that repeat those before them for this long were not weighed; those of a plate with hardly any noise do so for
 # up to STUCK_S. Where it is a plate at rest after all, nothing is lost, since its level is compared across them.
@@ -118,6 +120,7 @@ class Plates:
         self._findings = kernel.Findings.empty(max(2 * n, 16))
         self._checked_ns = 0
         self._began_ns = 0
+        self._unsettled: dict[int, int] = {}
         self._warnings: list[StoreWarning] = []
         self._derive(store)
         self.warm_up()
@@ -201,9 +204,10 @@ class Plates:
         return float(self._tables.reals[plate, self._kernel.NOISE_G2])
 
     def is_still(self, plate: int) -> bool:
-        """Whether a plate has been quiet for at least two messages; between two jolts of a hand it is quiet for one."""
+        """Whether a plate is at rest."""
         kernel, tables = self._kernel, self._tables
-        return bool(tables.state[plate] == kernel.QUIET and tables.times[plate, kernel.QUIET_MESSAGES] >= 2)
+        quiet_messages = tables.times[plate, kernel.QUIET_MESSAGES]
+        return bool(tables.state[plate] == kernel.QUIET and quiet_messages >= kernel.REST_MESSAGES)
 
     def moved_before(self, plate: int, t_ns: float) -> bool:
         """Whether a plate is disturbed now and began to move before an instant, or at it."""
@@ -234,6 +238,21 @@ class Plates:
         kernel, tables = self._kernel, self._tables
         moving = np.flatnonzero(tables.state == kernel.DISTURBED)
         return list(zip(moving.tolist(), tables.times[moving, kernel.ONSET_NS].tolist()))
+
+    def unsettled(self) -> dict[int, int]:
+        """Since when plates have not been at rest, of those that had moved for UNSETTLED_S when `check` saw them."""
+        if self._unsettled:
+            self._unsettled = {plate: t_ns for plate, t_ns in self._unsettled.items() if not self.is_still(plate)}
+        return self._unsettled
+
+    @property
+    def detectable_g(self) -> NDArray[np.float64]:
+        """(n_plates,) smallest change that shows above each plate's noise."""
+        kernel = self._kernel
+        noise_g2 = self._tables.reals[:, kernel.NOISE_G2]
+        change_g2 = noise_g2 * (1.0 / 24.0 + 5.0 / (kernel.PLATEAU_BLOCKS * kernel.BLOCK))
+        detectable_g: NDArray[np.float64] = CHANGE_MIN_SD * np.sqrt(change_g2)
+        return detectable_g
 
     def heard_since(self, t_ns: int, unfit: Collection[int]) -> bool:
         """Whether any plate has sent weights since an instant. unfit: plates that send something else."""
@@ -269,6 +288,10 @@ class Plates:
         if heard.any() and now_ns - self._began_ns > STUCK_S * 1e9:
             silent |= ~heard
         noisy = heard & (tables.reals[:, kernel.NOISE_G2] > NOISY_SD_G**2)
+        restless_ns = tables.times[:, kernel.RESTLESS_NS]
+        moves = (tables.state != kernel.QUIET) | (tables.times[:, kernel.QUIET_MESSAGES] < kernel.REST_MESSAGES)
+        restless = np.flatnonzero(heard & moves & (now_ns - restless_ns > UNSETTLED_S * 1e9))
+        self._unsettled = dict(zip(restless.tolist(), restless_ns[restless].tolist()))
         faults = {
             **dict.fromkeys(np.flatnonzero(noisy).tolist(), "noisy"),
             **dict.fromkeys(np.flatnonzero(stuck).tolist(), "stuck"),

@@ -7,7 +7,7 @@ neighbouring plates are joined where one load explains them, and dropped where v
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ NEIGHBOUR_WAIT_S = 1.2
 # How long they wait for neighbours that have been silent for at most SILENT_MAX_S: a part of the load may lie there.
 SILENT_WAIT_S, SILENT_MAX_S = 8.0, 10.0
 EVENTS_PENDING_MAX = 256
+# A third of all pieces rest on two plates. A plate that does not show this share of the lightest piece there does not
+# show a part of it, and weighs the piece alone to no better than a twelfth.
+HIDDEN_SHARE = 1.0 / 3.0
 
 
 class ShelfMonitor:
@@ -49,6 +52,7 @@ class ShelfMonitor:
         self._held = HeldLoads(self._plates, self._finder)
         self._restarts = Restarts(self._plates, self._finder)
         self._pending: list[PlateChange] = []
+        self._noisy: frozenset[int] = frozenset()
         self._ignored: Counter[str] = Counter()
         self._now_ns = 0
 
@@ -77,6 +81,8 @@ class ShelfMonitor:
                 self._ignored["shelf changes: table full"] += len(changes) - room
             self._pending += changes[:room]
         if self._plates.check(now_ns):
+            hidden_g = self._plates.detectable_g > HIDDEN_SHARE * self.planogram.lightest_near_g
+            self._noisy = frozenset(np.flatnonzero(hidden_g).tolist()) if hidden_g.any() else frozenset()
             for plate, since_ns in self._plates.lost():
                 self._restarts.note(plate, since_ns, now_ns)
         if self._fitness.feed(readings, now_ns):
@@ -94,7 +100,7 @@ class ShelfMonitor:
                 self._now_ns, WarningKind.PLATE_FACTOR, self._names[fault.plate] if fault.plate >= 0 else "all plates",
                 factor=fault.factor,
             )
-            for fault in self.planogram.factors.faults(self._fitness.unfit)
+            for fault in self.planogram.factors.faults(self._now_ns, self._fitness.unfit)
         ]  # fmt: skip
         exchanged = [
             StoreWarning(
@@ -117,19 +123,18 @@ class ShelfMonitor:
 
     @property
     def blind(self) -> BlindPlates:
-        """Plates whose weights are not known at present; noisy plates still show theirs."""
+        """Plates whose weights are not known at present; noisy plates still show heavy goods."""
         unheard = [plate for plate, fault in self._plates.faults.items() if fault != "noisy"]
-        suspect, restarted = self.planogram.factors.suspect, self._restarts.unknown(self._now_ns)
-        return BlindPlates(unheard, self._unfit, suspect, restarted)
+        restarted = self._restarts.unknown(self._now_ns)
+        return BlindPlates(unheard, self._unfit, restarted, self._plates.unsettled(), self._noisy)
 
     @property
-    def _unfit(self) -> set[int]:
-        return self._fitness.unfit.keys() | self.planogram.timing.plates
+    def _unfit(self) -> Collection[int]:
+        return self._fitness.unfit.keys() | self.planogram.factors.suspect | self.planogram.timing.plates
 
     def alive_since(self, t_ns: int) -> bool:
         """Whether any plate has reported weights since an instant; also True in a store without plates."""
-        unfit = self._unfit | self.planogram.factors.suspect
-        return not self.planogram.rows.members or self._plates.heard_since(t_ns, unfit)
+        return not self.planogram.rows.members or self._plates.heard_since(t_ns, self._unfit)
 
     def report(self) -> tuple[PlateState, ...]:
         """The state of every plate, in the order of the store."""

@@ -1,15 +1,21 @@
-"""Hands over plates that report nothing, or no weights: what they did is not known, so their carts are doubtful."""
+"""Hands over plates that could not show what they did: silent, unsettled, too noisy, or no weights. Carts are doubtful.
+
+A plate that reports again shows what was done in the meantime, unless it contradicts itself: its change of weight fits
+no goods, or may be the rest of a load of which its neighbour showed a part.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from fusion.goods.hands import Hands
+from fusion.goods.hands import Actors, Hands
 from fusion.goods.hypotheses import Part
 from fusion.goods.loads import ShelfEvent
+from fusion.goods.planogram import Planogram
 from fusion.people.arms import ArmHistory
 from fusion.results import ReasonKind
 
@@ -28,7 +34,14 @@ WATCH_EVERY_NS = 500_000_000
 REACHES_MAX = 1024
 # A hand is over the plate that it moves for this long before and after.
 AT_CONTACT_NS = 350_000_000
-NOT_REPORTING = ReasonKind.PLATE_NOT_REPORTING
+# A hand stays over a plate for this long after it took something there.
+LINGERS_S = 0.75
+# Probability from which on a person may have moved a load.
+MAY_HAVE_MOVED = 0.05
+# A load on a plate that was heard may go on upon a plate this many places beside it.
+SPLIT_REACH = 1
+# What was done meanwhile shows later, once such a plate has settled again.
+SHOWN_LATER = (ReasonKind.PLATE_NOT_REPORTING, ReasonKind.PLATE_UNSETTLED)
 
 
 class BlindPlates(NamedTuple):
@@ -36,31 +49,58 @@ class BlindPlates(NamedTuple):
 
     Attributes:
         unheard: plates that do not report.
-        unfit: plates whose readings cannot be right: of another unit, rate or time.
-        suspect: plates whose loads may be a wrong multiple of what goods weigh.
+        unfit: plates whose readings cannot be right: of another unit, rate, factor or time.
         restarted: since when plates have weighed from another zero, of those that just began to.
+        unsettled: since when plates have not been at rest, of those that have moved for long.
+        noisy: plates that tremble so much that they hide goods as light as those there.
     """
 
     unheard: Collection[int] = ()
     unfit: Collection[int] = ()
-    suspect: Collection[int] = ()
     restarted: Mapping[int, int] = MappingProxyType({})
+    unsettled: Mapping[int, int] = MappingProxyType({})
+    noisy: Collection[int] = ()
+
+    def since_ns(self, plate: int, now_ns: int) -> int:
+        """Since when what hands did over such a plate is not known, when it is first asked for."""
+        if plate in self.restarted:
+            return self.restarted[plate] - BEFORE_RESTART_NS
+        if plate in self.unfit or plate in self.noisy:
+            return now_ns - BEFORE_UNFIT_NS
+        return self.unsettled.get(plate, now_ns - BEFORE_REPORT_NS)
+
+    def kind(self, plate: int) -> ReasonKind:
+        """Why it is not known."""
+        if plate in self.unfit or plate in self.restarted:
+            return ReasonKind.PLATE_UNFIT
+        if plate in self.unheard:
+            return ReasonKind.PLATE_NOT_REPORTING
+        return ReasonKind.PLATE_NOISY if plate in self.noisy else ReasonKind.PLATE_UNSETTLED
 
 
 class Reach(NamedTuple):
     """A hand in the space above a plate that may not have shown what it did.
 
     Attributes:
-        t_ns, plate, person: when and where it was, and the hand's track id.
-        kind: why the plate may not have shown it.
-        suspected: the plate's loads alone say so, and later loads may explain them.
+        t_ns, plate, person: when, where (an index into store.plates), and whose (a track id).
+        kind: why it may not.
+        since_ns: since when the plate may not.
+        shown: the plate has settled since, and what was done shows in its weight.
     """
 
     t_ns: int
     plate: int
     person: int
     kind: ReasonKind
-    suspected: bool = False
+    since_ns: int
+    shown: bool = False
+
+
+class _Watch(NamedTuple):
+    """Since when a plate has been blind, and up to when hands over it were looked up."""
+
+    since_ns: int
+    until_ns: int
 
 
 class Explained(NamedTuple):
@@ -71,11 +111,12 @@ class Explained(NamedTuple):
 
 
 class UnobservedReaches:
-    """Who reached into plates that do not report, or report no weights."""
+    """Who reached into plates that could not show it."""
 
-    def __init__(self, hands: Hands) -> None:
-        self._hands = hands
-        self._watched_ns: dict[int, int] = {}  # By plate that does not report: up to when hands were looked up.
+    def __init__(self, hands: Hands, planogram: Planogram) -> None:
+        self._hands, self._planogram = hands, planogram
+        self._watched: dict[int, _Watch] = {}  # By blind plate.
+        self._unsettled: dict[int, int] = {}  # As of the last call of `watch`.
         self._reaches: deque[Reach] = deque(maxlen=REACHES_MAX)
 
     def __len__(self) -> int:
@@ -83,37 +124,39 @@ class UnobservedReaches:
 
     def watch(self, blind: BlindPlates, history: ArmHistory, now_ns: int) -> None:
         """Note whose hands were over plates whose weights are not known."""
-        unheard, unfit, suspect, restarted = blind
-        plates = {*unheard, *unfit, *suspect, *restarted}
-        if not plates and not self._watched_ns:
+        if not any(blind) and not self._watched:
             return
-        # Plates that report again show what was done in the meantime.
-        recovered = {plate for plate in self._watched_ns if plate not in plates}
+        self._unsettled = dict(blind.unsettled)
+        plates = set().union(*blind)
+        recovered = self._watched.keys() - plates
         if recovered:
-            self._watched_ns = {plate: t_ns for plate, t_ns in self._watched_ns.items() if plate not in recovered}
+            self._watched = {plate: watch for plate, watch in self._watched.items() if plate not in recovered}
             forgotten_ns = now_ns - SILENCE_MAX_NS
-            self._keep(
-                lambda reach: reach.kind is not NOT_REPORTING
-                or reach.plate not in recovered
-                or reach.t_ns < forgotten_ns
-            )
+            reaches = [
+                reach._replace(shown=True)
+                if reach.kind in SHOWN_LATER and reach.plate in recovered and reach.t_ns >= forgotten_ns
+                else reach
+                for reach in self._reaches
+            ]
+            self._reaches = deque(reaches, maxlen=REACHES_MAX)
         for plate in sorted(plates):
-            before_ns = BEFORE_UNFIT_NS if plate in unfit or plate in suspect else BEFORE_REPORT_NS
-            if plate in restarted:
-                before_ns = now_ns - restarted[plate] + BEFORE_RESTART_NS
-            since_ns = self._watched_ns.get(plate, now_ns - before_ns)
-            if now_ns - since_ns < WATCH_EVERY_NS:
+            since_ns = blind.since_ns(plate, now_ns)
+            since_ns, watched_ns = self._watched.get(plate, _Watch(since_ns, since_ns))
+            if now_ns - watched_ns < WATCH_EVERY_NS:
                 continue
-            self._watched_ns[plate] = now_ns
-            for hand in self._hands.over(plate, history, history.between(since_ns + 1, now_ns)):
-                untrue = plate in unfit or plate in restarted
-                suspected = plate in suspect and not untrue and plate not in unheard
-                kind = ReasonKind.PLATE_UNFIT if untrue or suspected else NOT_REPORTING
-                self._reaches.append(Reach(hand.t_ns, plate, hand.track, kind, suspected))
+            self._watched[plate] = _Watch(since_ns, now_ns)
+            for hand in self._hands.over(plate, history, history.between(watched_ns + 1, now_ns)):
+                self._reaches.append(Reach(hand.t_ns, plate, hand.track, blind.kind(plate), since_ns))
 
-    def clear(self, plate: int) -> None:
-        """Drop the reaches into a plate whose loads were suspected, and have been explained."""
-        self._keep(lambda reach: reach.plate != plate or not reach.suspected)
+    def note_moved(self, event: ShelfEvent, actors: Actors) -> None:
+        """Note who may have moved a load on a plate that is not at rest, so that what it weighs is not known."""
+        at = event.main_plate
+        since_ns = self._unsettled.get(at)
+        if since_ns is None or since_ns > event.contact_ns:
+            return
+        for person, log_p in zip(actors.near, actors.log_probability[:-1].tolist()):
+            if log_p > math.log(MAY_HAVE_MOVED):
+                self._reaches.append(Reach(event.contact_ns, at, person, ReasonKind.PLATE_UNSETTLED, since_ns))
 
     def note_unclaimed(self, event: ShelfEvent, history: ArmHistory) -> list[int]:
         """Note whose hands were over other plates while a load moved that no hand explains; returns those plates."""
@@ -122,7 +165,7 @@ class UnobservedReaches:
         for plate in self._hands.within_reach(history, rows):
             if self._hands.apart_m(event.main_plate, plate) >= EXPLAINED_WITHIN_M:
                 for hand in self._hands.over(plate, history, rows):
-                    self._reaches.append(Reach(hand.t_ns, plate, hand.track, ReasonKind.LOAD_ELSEWHERE))
+                    self._reaches.append(Reach(hand.t_ns, plate, hand.track, ReasonKind.LOAD_ELSEWHERE, hand.t_ns))
                     reached.append(plate)
         return reached
 
@@ -137,23 +180,57 @@ class UnobservedReaches:
         # What an unfit plate reports explains nothing.
         unfit = {reach.plate for reach in self._reaches if reach.kind is ReasonKind.PLATE_UNFIT}
         fit = [explained for explained in events if unfit.isdisjoint(explained.event.plates.tolist())]
+        # What other plates showed stands.
+        open_plates = {plate for event, parts in events if event.silent or not parts for plate in event.plates.tolist()}
         found: dict[int, Reach] = {}
         for reach in self._reaches:
-            if people(reach.person) and reach.plate not in found and not self._explains(reach, carts, fit):
-                found[reach.plate] = reach
+            if reach.shown and reach.plate not in open_plates:
+                continue
+            if people(reach.person) and reach.plate not in found:
+                near = [event for event, parts in fit if self._is_theirs(event, parts, reach, carts)]
+                parts = [event for event in near if self._may_be_a_part(event, reach.plate)]
+                known = len(parts) < len(near) or (reach.shown and not _is_unexplained(reach, events))
+                if not known or (reach.shown and parts and _is_silent_load(reach, events)):
+                    found[reach.plate] = reach
         return list(found.values())
 
     def forget(self, people: Callable[[int], bool]) -> None:
         """Drop the reaches of some people."""
         self._keep(lambda reach: not people(reach.person))
 
-    def _explains(self, reach: Reach, carts: set[int], events: Sequence[Explained]) -> bool:
-        return any(
-            abs(event.contact_ns - reach.t_ns) < EXPLAINED_WITHIN_S * 1e9
+    def _is_theirs(self, event: ShelfEvent, parts: Sequence[Part], reach: Reach, carts: set[int]) -> bool:
+        """Whether people moved the goods of an event at about the time and place of a reach."""
+        within_s = EXPLAINED_WITHIN_S
+        if reach.kind in SHOWN_LATER and not reach.shown and reach.plate in event.plates:
+            # The plate itself has shown no more than what was done before.
+            if event.contact_ns >= reach.since_ns:
+                return False
+            within_s = LINGERS_S
+        return (
+            abs(event.contact_ns - reach.t_ns) < within_s * 1e9
             and any(part.cart in carts for part in parts)
             and self._hands.apart_m(int(event.plates[0]), reach.plate) < EXPLAINED_WITHIN_M
-            for event, parts in events
         )
+
+    def _may_be_a_part(self, event: ShelfEvent, plate: int) -> bool:
+        """Whether the load of an event may have gone on upon a plate beside its own."""
+        plates = event.plates.tolist()
+        return plate not in plates and not set(plates).isdisjoint(self._planogram.rows.near(plate, SPLIT_REACH))
 
     def _keep(self, wanted: Callable[[Reach], bool]) -> None:
         self._reaches = deque((reach for reach in self._reaches if wanted(reach)), maxlen=REACHES_MAX)
+
+
+def _covers(event: ShelfEvent, reach: Reach) -> bool:
+    """Whether a plate's load may have moved when a hand was there."""
+    return reach.plate in event.plates and event.onset_ns <= reach.t_ns <= event.settled_ns
+
+
+def _is_unexplained(reach: Reach, events: Sequence[Explained]) -> bool:
+    """Whether what a plate showed once it had settled fits no goods."""
+    return any(not parts and not event.silent and _covers(event, reach) for event, parts in events)
+
+
+def _is_silent_load(reach: Reach, events: Sequence[Explained]) -> bool:
+    """Whether a load moved while the plate was silent, which then may be the rest of a load beside it."""
+    return any(event.silent and _covers(event, reach) for event, _ in events)

@@ -191,6 +191,53 @@ def test_a_reach_into_a_plate_that_does_not_report_makes_a_cart_doubtful() -> No
     assert attributor.cart([7]).reasons == ()
 
 
+def test_a_reach_into_a_silent_plate_is_not_explained_by_a_part_of_a_load_beside_it() -> None:
+    """The part fits a light product, as parts may. Two places on, it is a load of its own."""
+    history = at_shelf({7: plate_hand(3)}, 2.0)
+    for plate, doubted in ((2, True), (4, True), (1, False)):
+        attributor = attributor_of(STORE)
+        attributor.watch(BlindPlates(unheard=[3]), history, T0 + 7 * 10**9)
+        attributor.observe(event(1.0, {plate: -STORE.products[plate].weight_g}), history)
+        assert any(reason.plate == "r0p3" for reason in attributor.cart([7]).reasons) == doubted, plate
+
+
+def test_a_part_of_a_load_is_doubted_until_the_silent_plate_beside_it_shows_no_other() -> None:
+    history = at_shelf({7: plate_hand(3)}, 10.0)
+    for shown in (False, True):
+        attributor = attributor_of(STORE)
+        attributor.watch(BlindPlates(unheard=[3]), history, T0 + 9 * 10**9)
+        attributor.observe(event(5.0, {2: -62.0}), history)
+        attributor.watch(BlindPlates(), history, T0 + 10 * 10**9)
+        assert attributor.cart([7]).reasons == ()
+        if shown:
+            silent = replace(event(6.0, {3: -245.0}), onset_ns=T0, settled_ns=T0 + 10 * 10**9, silent=True)
+            attributor.observe(silent, history)
+            assert [reason.kind for reason in attributor.cart([7]).reasons] == [ReasonKind.PLATE_NOT_REPORTING]
+
+
+def test_a_reach_into_a_plate_that_does_not_settle_is_a_doubt_unless_it_explains_itself() -> None:
+    history = at_shelf({7: plate_hand(3)}, 10.0)
+    for grams, kinds in ((-245.0, []), (-20.0, [ReasonKind.PLATE_UNSETTLED, ReasonKind.LOAD_UNEXPLAINED])):
+        attributor = attributor_of(STORE)
+        attributor.watch(BlindPlates(unsettled={3: T0 + 2 * 10**9}), history, T0 + 9 * 10**9)
+        assert [reason.kind for reason in attributor.cart([7]).reasons] == [ReasonKind.PLATE_UNSETTLED]
+        attributor.watch(BlindPlates(), history, T0 + 10 * 10**9)
+        assert attributor.cart([7]).reasons == ()
+        ramp = replace(event(5.0, {3: grams}), onset_ns=T0 + 2 * 10**9, settled_ns=T0 + 9 * 10**9)
+        attributor.observe(ramp, history)
+        assert {reason.kind for reason in attributor.cart([7]).reasons} == set(kinds)
+
+
+def test_a_reach_into_a_plate_that_hides_light_goods_is_a_doubt_unless_something_moved() -> None:
+    history = at_shelf({7: plate_hand(3)}, 2.0)
+    attributor = attributor_of(STORE)
+    attributor.watch(BlindPlates(noisy=[3]), history, T0 + 9 * 10**9)
+    attributor.watch(BlindPlates(), history, T0 + 10 * 10**9)
+    assert [reason.kind for reason in attributor.cart([7]).reasons] == [ReasonKind.PLATE_NOISY]
+    attributor.observe(event(1.0, {3: -245.0}), history)
+    assert attributor.cart([7]).reasons == ()
+
+
 def test_staff_may_bring_goods() -> None:
     attributor = attributor_of(STORE)
     attributor.set_staff(7)

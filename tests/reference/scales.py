@@ -33,6 +33,7 @@ class Plate:
     state: str = "starting"
     next_ns: int = 0
     onset_ns: int = 0
+    restless_ns: int = 0
     last_ns: int = 0
     silence_ns: int = 0
     stuck: int = 0
@@ -49,10 +50,16 @@ class Plate:
     newest: np.ndarray = field(default_factory=lambda: np.zeros(0))
     kept: list[float] = field(default_factory=list)
 
+    def disturb(self, onset_ns: int) -> None:
+        """The plate moves from here on."""
+        self.state, self.baseline, self.onset_ns, self.silence_ns = "disturbed", self.level, onset_ns, 0
+        if self.quiet_messages >= 2:
+            self.restless_ns = onset_ns
+
     def miss(self, since_ns: int, frozen: bool) -> None:
         """The plate says nothing from here on."""
         if self.state == "quiet":
-            self.state, self.baseline, self.onset_ns, self.silence_ns = "disturbed", self.level, since_ns, 0
+            self.disturb(since_ns)
         if self.state == "disturbed" and self.silence_ns == 0:
             self.silence_ns = since_ns
         self.kept, self.since_onset = [], 0
@@ -89,7 +96,7 @@ def follow(
             unused["nan"] += 1
             continue
         if p.next_ns == 0:
-            p.onset_ns = t_ns
+            p.onset_ns = p.restless_ns = t_ns
         elif t_ns < p.next_ns - length_ns // 2:
             unused["late"] += 1
             continue
@@ -111,7 +118,7 @@ def follow(
                 p.out, p.moving_out = p.out + n, p.moving_out + n if moves else 0
                 if p.moving_out <= lost_samples:
                     continue
-                p.state, p.lost_ns, p.silence_ns = "starting", p.silence_ns, 0
+                p.state, p.lost_ns, p.silence_ns, p.quiet_messages = "starting", p.silence_ns, 0, 0
             p.out = p.moving_out = 0
         p.newest = samples
         frozen = p.stuck >= frozen_samples
@@ -137,8 +144,8 @@ def follow(
                 continue
             moved = np.flatnonzero(np.abs(d[:-1]) > 3.0 + 3.0 * sd)
             first = int(moved[0]) if len(moved) else n - 1
-            p.state, p.baseline, p.silence_ns = "disturbed", p.level, 0
-            p.onset_ns, p.since_onset = t_ns + int(first * period_ns), n - first
+            p.disturb(t_ns + int(first * period_ns))
+            p.since_onset = n - first
         else:
             p.since_onset += n
         for back in range(max(n // BLOCK - 1, 0), -1, -1):
