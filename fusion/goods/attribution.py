@@ -161,7 +161,7 @@ class Attributor:
         self._decided.forget_recent(event.contact_ns, LEAN_UNDONE_S)
         actors = self._hands.actors(event, history)
         if self._staff.isdisjoint(actors.near):  # Staff may bring and move anything, as if a plate were reversed.
-            self.planogram.factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2)
+            self._weigh_factors(opened)
         self.planogram.timing.add(event)
         held = None if event.total_g < 0 else self._held_near(actors)
         proposal = self._candidates.propose(event, actors, history, held, self._carts.of)
@@ -222,6 +222,20 @@ class Attributor:
         taken = -np.where(concerned(cluster), cluster.table.quantity, 0).sum(axis=1)
         pieces = self._decided.pieces(carts, product) + taken[cluster.choices].sum(axis=1)
         cluster.weigh(log_likelihood[np.clip(pieces, 0, len(log_likelihood) - 1)])
+
+    def _weigh_factors(self, opened: OpenEvent) -> None:
+        """Learn from a load whether its plates read a wrong multiple of what goods weigh."""
+        factors, event = self.planogram.factors, opened.event
+        near = [decided.event for decided in self._decided.recent]
+        near += [earlier for cluster in self._clusters for earlier in cluster.events]
+        if opened.total_g >= 0.0 or not any(may_undo(earlier, opened) for earlier in near):
+            factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2)
+            return
+        # What came and has gone again was no goods of this shelf: neither load says what these weigh.
+        before = factors.suspect
+        factors.retract(event.main_plate)
+        for plate in sorted(before - factors.suspect):
+            self._unobserved.clear(plate)
 
     def _learn_gain(self, event: ShelfEvent, belief: EventBelief) -> None:
         """Learn the gains of the plates from an event that certainly moved goods of a known weight."""
@@ -421,19 +435,22 @@ class Attributor:
         return frozenset(load.event_id for load in self._unexplained_by({self._carts.of(person) for person in people}))
 
     def _unexplained_by(self, carts: set[int]) -> list[Unexplained]:
-        return self._unexplained.of(self._pays_for(carts), self._nothing())
+        return self._unexplained.of(self._pays_for(carts), self._nothing(), self._explained())
 
     def _unobserved_reaches(self, carts: set[int]) -> list[Reach]:
         """Reaches of these carts' people into plates that show nothing, for no reason that other plates reported."""
         if not len(self._unobserved):
             return []
+        return self._unobserved.unexplained(self._pays_for(carts), carts, self._explained())
+
+    def _explained(self) -> list[Explained]:
+        """All events that are not settled, and what each most probably was."""
         events = [Explained(decided.event.event, decided.parts) for decided in self._decided.events]
-        events += [
+        return events + [
             Explained(opened.event, cluster.table.parts(cluster.best_row(index)))
             for cluster in self._clusters
             for index, opened in enumerate(cluster.events)
         ]
-        return self._unobserved.unexplained(self._pays_for(carts), carts, events)
 
     def _pays_for(self, carts: set[int]) -> Callable[[int], bool]:
         """Whether what a person (a track id) takes goes into one of these carts."""

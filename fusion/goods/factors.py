@@ -74,6 +74,8 @@ class ScaleFactors:
         # What each plate has added to the store's, since a single plate is no proof for all.
         self._given = np.zeros((n_plates, len(FACTORS)))
         self._suspect_since_ns: dict[Fault, int] = {}
+        # By main plate: what the last load on it added to the rows of the plate and the store, and to what was given.
+        self._last: dict[int, NDArray[np.float64]] = {}
         self._reported: set[Fault] = set()
         self._moved_elsewhere: Counter[Exchange] = Counter()
         self._exchanged: frozenset[int] = frozenset()
@@ -102,13 +104,25 @@ class ScaleFactors:
         alone = bool(size.max() > MAIN_SHARE * size.sum())
         honest = _log_density(planogram, plates, delta_g, noise_g2)
         log_odds = np.maximum(self._log_odds(main), self._log_odds(-1))
+        before = self._evidence(main)
         for at, factor in enumerate(FACTORS):
             # A factor that is excluded need not be weighed against a load that is explained.
             if honest > 0.5 * math.log(UNKNOWN_PER_G) and log_odds[at] < LOG_ODDS_MIN + 1.0:
                 continue
             turned = _log_density(planogram, plates, delta_g / factor, noise_g2 / factor**2) - math.log(abs(factor))
             self._add(main, at, turned - honest, alone)
+        self._last[main] = self._evidence(main) - before
         self._judge()
+
+    def retract(self, plate: int) -> None:
+        """Take back the evidence for factors of the last load on a plate: a hand leaned there, and has let go."""
+        added = self._last.pop(plate, None)
+        if added is not None:
+            of_plate, of_store, given = np.maximum(added, 0.0)
+            self._of_loads[plate] -= of_plate
+            self._of_loads[-1] -= of_store
+            self._given[plate] -= given
+            self._judge()
 
     def observe_small(self, planogram: Planogram, plate: int, delta_g: float, var_g2: float, log_creep: float) -> None:
         """Take a change that is too small for a load; log_creep: its log density as creep."""
@@ -168,6 +182,10 @@ class ScaleFactors:
         """(n_factors,) of a plate; -1: of the whole store."""
         log_odds: NDArray[np.float64] = LOG_PRIOR + self._of_noise[plate] + self._of_loads[plate]
         return log_odds
+
+    def _evidence(self, plate: int) -> NDArray[np.float64]:
+        """(3, n_factors) copy: from loads, for a plate and for the store, and what the plate has given to the store."""
+        return np.stack([self._of_loads[plate], self._of_loads[-1], self._given[plate]])
 
     def _add(self, plate: int, at: int, log_ratio: float, alone: bool) -> None:
         """Add a load's evidence to the store's and, where the load was on one plate alone, to the plate's."""

@@ -61,6 +61,11 @@ class _Held:
         """Whether it was measured while its plates still shook; then it is weighed again once they are still."""
         return any(change.shaky for change in self.changes)
 
+    def forget(self) -> None:
+        """Make it a change that is no load, which another change may undo."""
+        self.changes = [replace(change, shaky=False) for change in self.changes]
+        self.event = None
+
     def rests_on(self, plates: Collection[int]) -> bool:
         """Whether one of its plates is among these."""
         return not self.before_g.keys().isdisjoint(plates)
@@ -99,6 +104,11 @@ class HeldLoads:
             net_partition = self._finder.partition(net.changes)
             # The single changes stand, unless a hand that left, or a load in two steps, describes them better.
             log_stays = LOG_STANDS + sum(held.log_stays for held in resting)
+            if self._only_net_is_goods(partition, net_partition):
+                # A hand that shook the plates and lets go.
+                before_g = {change.plate: change.before_g for change in part}
+                log_held = sum(self._reweighed(held, before_g).log_density for held in resting)
+                log_stays = min(log_stays, LOG_STANDS + log_held)
             if net_partition.log_density + net.log_vanished > partition.log_density + log_stays:
                 self._drop(resting)
                 partition, resting = net_partition, []
@@ -119,6 +129,14 @@ class HeldLoads:
             self._finder.weigh_small(change, heaviest_g)
         return events
 
+    def _only_net_is_goods(self, single: Partition, net: Partition) -> bool:
+        """Whether goods explain the net change since before some held loads, and none of the single changes."""
+
+        def of_goods(partition: Partition) -> list[bool]:
+            return [self._finder.is_explained(ShelfEvent.of(load)) for load in partition.loads]
+
+        return bool(net.loads) and all(of_goods(net)) and not any(of_goods(single))
+
     def outlived(self, now_ns: int, pending: Collection[int]) -> list[ShelfEvent]:
         """Events of held loads that stayed longer than a hand would. pending: plates with changes not yet taken."""
         events = []
@@ -130,10 +148,23 @@ class HeldLoads:
             late = now_ns > held.settled_ns + LEAN_MAX_S * 1e9
             (old if held.until_ns <= now_ns and (late or still) else waiting).append(held)
         self._held = waiting
-        for held in old:
+        for at, held in enumerate(old):
             level_g = {plate: self._plates.level_g(plate) for plate in held.before_g if self._plates.is_still(plate)}
+            if held.shaky:
+                for later in (*old[at + 1 :], *waiting):
+                    if self._contains(held, later, level_g):
+                        later.forget()
             events += self._stayed(held, level_g)
         return events
+
+    def _contains(self, held: _Held, later: _Held, level_g: dict[int, float]) -> bool:
+        """Whether a later load is the hand that lets go: one load explains the levels now better than both do."""
+        known = held.before_g.keys() & later.before_g.keys() & level_g.keys()
+        if later.certain or not known or (later.event is not None and self._finder.is_explained(later.event)):
+            return False
+        between_g = {**level_g, **{plate: later.before_g[plate] for plate in known}}
+        apart = self._reweighed(held, between_g).log_density + self._finder.partition(later.changes).log_density
+        return self._reweighed(held, level_g).log_density > apart
 
     # ---- what rests there already ------------------------------------------------------------------------------------
 
@@ -236,6 +267,10 @@ class HeldLoads:
         """
         if not held.shaky:
             return [held.event] if held.event is not None else []
+        return [ShelfEvent.of(load) for load in self._reweighed(held, level_g).loads]
+
+    def _reweighed(self, held: _Held, level_g: dict[int, float]) -> Partition:
+        """The loads of a held load, weighed by the levels of its plates, level_g."""
         still = []
         for change in held.changes:
             if change.plate in level_g:
@@ -244,7 +279,7 @@ class HeldLoads:
                 change = replace(change, delta_g=delta_g, var_g2=var_g2, shaky=False)  # noqa: PLW2901
             if abs(change.delta_g) > CHANGE_MIN_G + 2.0 * math.sqrt(change.var_g2):
                 still.append(change)
-        return [ShelfEvent.of(load) for load in self._finder.partition(still).loads]
+        return self._finder.partition(still)
 
     def _wait_s(self, event: ShelfEvent) -> float:
         """How long to wait whether a load is undone: not at all where it is what one expects there."""

@@ -49,6 +49,7 @@ class Restarts:
         self._plates, self._finder = plates, finder
         self._before: dict[int, _Level] = {}
         self._unknown: dict[int, _Unknown] = {}
+        self._left_zero: set[int] = set()  # Plates whose last change began at zero.
 
     def unknown(self, now_ns: int) -> Mapping[int, int]:
         """When plates (indices) were restarted, of those where this was found just now."""
@@ -69,7 +70,12 @@ class Restarts:
             if change.plate in restarted:
                 self._before[change.plate] = _Level(change.before_g, change.onset_ns)
                 self.note(change.plate, change.onset_ns, now_ns)
+                self._left_zero.discard(change.plate)
                 continue
+            if self._is_zero(change.plate, change.before_g):
+                self._left_zero.add(change.plate)
+            else:
+                self._left_zero.discard(change.plate)
             back = self._back(change)
             if back is not None:
                 kept.append(back)
@@ -79,6 +85,8 @@ class Restarts:
         fallen = [
             change for change in part
             if abs(change.delta_g) > FALL_MIN_G and self._is_zero(change.plate, change.after_g)
+            # What came onto an empty plate may go again: a hand that leans, a bag.
+            and change.plate not in self._left_zero
         ]  # fmt: skip
         if not fallen:
             return set()

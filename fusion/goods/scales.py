@@ -7,7 +7,7 @@ neighbouring plates are joined where one load explains them, and dropped where v
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,16 +125,17 @@ class ShelfMonitor:
     def blind(self) -> BlindPlates:
         """Plates whose weights are not known at present; noisy plates still show heavy goods."""
         unheard = [plate for plate, fault in self._plates.faults.items() if fault != "noisy"]
-        restarted = self._restarts.unknown(self._now_ns)
-        return BlindPlates(unheard, self._unfit, restarted, self._plates.unsettled(), self._noisy)
+        suspect, restarted = self.planogram.factors.suspect, self._restarts.unknown(self._now_ns)
+        return BlindPlates(unheard, self._unfit, suspect, restarted, self._plates.unsettled(), self._noisy)
 
     @property
-    def _unfit(self) -> Collection[int]:
-        return self._fitness.unfit.keys() | self.planogram.factors.suspect | self.planogram.timing.plates
+    def _unfit(self) -> set[int]:
+        return self._fitness.unfit.keys() | self.planogram.timing.plates
 
     def alive_since(self, t_ns: int) -> bool:
         """Whether any plate has reported weights since an instant; also True in a store without plates."""
-        return not self.planogram.rows.members or self._plates.heard_since(t_ns, self._unfit)
+        unfit = self._unfit | self.planogram.factors.suspect
+        return not self.planogram.rows.members or self._plates.heard_since(t_ns, unfit)
 
     def report(self) -> tuple[PlateState, ...]:
         """The state of every plate, in the order of the store."""

@@ -8,13 +8,14 @@ in no product list. What it was is for a person to decide.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fusion.goods.beliefs import EventBelief
 from fusion.goods.hands import Actors
 from fusion.goods.hypotheses import OpenEvent
-from fusion.goods.planogram import Planogram
+from fusion.goods.planogram import GAIN_SD, Planogram
+from fusion.goods.unobserved import Explained
 
 # Probability that a load which no goods explain has cost a cart nothing, if the cart's people moved it.
 UNEXPLAINED_RIGHT = 0.5
@@ -25,6 +26,9 @@ DOUBT_MIN = 0.05
 UNDONE_SDS, UNDONE_SLACK_G, UNDONE_SHARE = 4.0, 4.0, 0.04
 # Goods that are put back against others lift a part of them off the next plate: at the same moment, and a small part.
 SHIFT_MAX_NS, SHIFT_SHARE_MAX = 1_500_000_000, 0.1
+# The rest of another load: together they weigh what its goods do, to this many standard deviations and up to this share
+# of what that one alone is off.
+REST_SDS, LET_GO_SHARE = 3.0, 0.5
 LOADS_MAX = 512
 
 
@@ -75,12 +79,15 @@ class UnexplainedLoads:
                 self._final[belief.event_id] = belief.nothing
         self._drop([event_id for event_id, nothing in self._final.items() if nothing < DOUBT_MIN])
 
-    def of(self, people: Callable[[int], bool], nothing: Mapping[int, float]) -> list[Unexplained]:
+    def of(
+        self, people: Callable[[int], bool], nothing: Mapping[int, float], explained: Sequence[Explained]
+    ) -> list[Unexplained]:
         """The loads that some people may have moved and that no goods explain.
 
         Args:
             people: whether a person (a track id) is one of those asked about.
             nothing: probability that no goods moved, by the id of every event that is not final.
+            explained: those events, and what each most probably was.
         """
         known = {**nothing, **self._final}
         loads = [
@@ -92,7 +99,9 @@ class UnexplainedLoads:
             moved = sum(p for person, p in load.moved_by.items() if people(person))
             probability = moved * unexplained
             if probability > DOUBT_MIN and not (
-                any(_undone(opened, other) for other, _, _ in loads) or self._shifted(opened)
+                any(_undone(opened, other) for other, _, _ in loads)
+                or self._shifted(opened)
+                or any(self._is_rest_of(opened, other) for other in explained)
             ):
                 probability = min(probability, 1.0)
                 found.append(Unexplained(opened.event_id, opened.plate, opened.total_g, probability))
@@ -103,15 +112,36 @@ class UnexplainedLoads:
         for back in (one.opened for one in self._loads.values()):
             if back is load or abs(back.event.contact_ns - load.event.contact_ns) > SHIFT_MAX_NS:
                 continue
-            if self._is_beside(load, back) and any(
+            if self._is_beside(load, back.plates) and any(
                 one.opened.plates & back.plates and _cancel(load, back, one.opened) for one in self._loads.values()
             ):
                 return True
         return False
 
-    def _is_beside(self, load: OpenEvent, other: OpenEvent) -> bool:
-        rows = self._planogram.rows
-        return any(not other.plates.isdisjoint(rows.near(plate, 1)) for plate in load.plates)
+    def _is_rest_of(self, load: OpenEvent, other: Explained) -> bool:
+        """Whether it is a part of another load at that moment: together they weigh what that one's goods do.
+
+        Goods that lay across two plates left or reached these one after the other; or a hand that pulled or pressed
+        while the goods were weighed has let go.
+        """
+        event, parts = other
+        if len(parts) != 1 or abs(load.event.contact_ns - event.contact_ns) > SHIFT_MAX_NS:
+            return False
+        (part,) = parts
+        expected_g = part.quantity * float(self._planogram.weight_g[part.product])
+        off_g, left_g = abs(event.total_g - expected_g), abs(event.total_g + load.total_g - expected_g)
+        var_g2 = part.quantity**2 * float(self._planogram.weight_sd_g[part.product]) ** 2
+        slack_g = REST_SDS * (math.sqrt(load.noise_g2 + event.noise_g2 + var_g2) + GAIN_SD * abs(expected_g))
+        if left_g > min(slack_g, LET_GO_SHARE * off_g):
+            return False
+        plates = event.plates.tolist()
+        if load.total_g * event.total_g < 0.0:
+            return not load.plates.isdisjoint(plates)
+        return off_g > slack_g and self._is_beside(load, plates)
+
+    def _is_beside(self, load: OpenEvent, plates: Iterable[int]) -> bool:
+        near = {at for plate in load.plates for at in self._planogram.rows.near(plate, 1)}
+        return not near.isdisjoint(plates)
 
     def forget(self, people: Callable[[int], bool]) -> None:
         """Drop the loads that only these people may have moved."""

@@ -49,7 +49,8 @@ class BlindPlates(NamedTuple):
 
     Attributes:
         unheard: plates that do not report.
-        unfit: plates whose readings cannot be right: of another unit, rate, factor or time.
+        unfit: plates whose readings cannot be right: of another unit, rate or time.
+        suspect: plates whose loads may be a wrong multiple of what goods weigh.
         restarted: since when plates have weighed from another zero, of those that just began to.
         unsettled: since when plates have not been at rest, of those that have moved for long.
         noisy: plates that tremble so much that they hide goods as light as those there.
@@ -57,6 +58,7 @@ class BlindPlates(NamedTuple):
 
     unheard: Collection[int] = ()
     unfit: Collection[int] = ()
+    suspect: Collection[int] = ()
     restarted: Mapping[int, int] = MappingProxyType({})
     unsettled: Mapping[int, int] = MappingProxyType({})
     noisy: Collection[int] = ()
@@ -65,17 +67,21 @@ class BlindPlates(NamedTuple):
         """Since when what hands did over such a plate is not known, when it is first asked for."""
         if plate in self.restarted:
             return self.restarted[plate] - BEFORE_RESTART_NS
-        if plate in self.unfit or plate in self.noisy:
+        if plate in self.unfit or plate in self.suspect or plate in self.noisy:
             return now_ns - BEFORE_UNFIT_NS
         return self.unsettled.get(plate, now_ns - BEFORE_REPORT_NS)
 
     def kind(self, plate: int) -> ReasonKind:
         """Why it is not known."""
-        if plate in self.unfit or plate in self.restarted:
+        if plate in self.unfit or plate in self.restarted or self.is_only_suspect(plate):
             return ReasonKind.PLATE_UNFIT
         if plate in self.unheard:
             return ReasonKind.PLATE_NOT_REPORTING
         return ReasonKind.PLATE_NOISY if plate in self.noisy else ReasonKind.PLATE_UNSETTLED
+
+    def is_only_suspect(self, plate: int) -> bool:
+        """Whether nothing but the plate's loads says that its weights are not known."""
+        return plate in self.suspect and not any(plate in known for known in (self.unheard, self.unfit, self.restarted))
 
 
 class Reach(NamedTuple):
@@ -86,6 +92,7 @@ class Reach(NamedTuple):
         kind: why it may not.
         since_ns: since when the plate may not.
         shown: the plate has settled since, and what was done shows in its weight.
+        suspected: the plate's loads alone say so, and later loads may explain them.
     """
 
     t_ns: int
@@ -94,6 +101,7 @@ class Reach(NamedTuple):
     kind: ReasonKind
     since_ns: int
     shown: bool = False
+    suspected: bool = False
 
 
 class _Watch(NamedTuple):
@@ -145,8 +153,13 @@ class UnobservedReaches:
             if now_ns - watched_ns < WATCH_EVERY_NS:
                 continue
             self._watched[plate] = _Watch(since_ns, now_ns)
+            kind, suspected = blind.kind(plate), blind.is_only_suspect(plate)
             for hand in self._hands.over(plate, history, history.between(watched_ns + 1, now_ns)):
-                self._reaches.append(Reach(hand.t_ns, plate, hand.track, blind.kind(plate), since_ns))
+                self._reaches.append(Reach(hand.t_ns, plate, hand.track, kind, since_ns, suspected=suspected))
+
+    def clear(self, plate: int) -> None:
+        """Drop the reaches into a plate whose loads were suspected, and have been explained."""
+        self._keep(lambda reach: reach.plate != plate or not reach.suspected)
 
     def note_moved(self, event: ShelfEvent, actors: Actors) -> None:
         """Note who may have moved a load on a plate that is not at rest, so that what it weighs is not known."""

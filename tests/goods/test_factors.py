@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from goods.shop import STORE, at_shelf, event, plate_hand, shop
+from goods.shop import STORE, T0, at_shelf, event, plate_hand, shop
 from numpy.testing import assert_allclose
 
 from fusion.goods.attribution import Attributor
 from fusion.goods.factors import FACTORS, Exchange, Fault, ScaleFactors
 from fusion.goods.planogram import Planogram
+from fusion.goods.unobserved import BlindPlates
 from fusion.results import ReasonKind
 
 WEIGHTS_G = [product.weight_g for product in STORE.products]
@@ -66,6 +67,21 @@ def test_a_piece_at_the_wrong_place_is_no_sign_of_a_reversed_plate() -> None:
     loaded(planogram, 6, -weight_g)
     loaded(planogram, 16, weight_g)
     assert planogram.factors.suspect == frozenset()
+
+
+def test_a_hand_that_leans_is_no_evidence_once_it_has_let_go() -> None:
+    """A load that twice one of the goods would explain comes and goes; reaches into the plate are doubts between."""
+    attributor = Attributor(STORE, Planogram(STORE))
+    factors, history = attributor.planogram.factors, at_shelf({7: plate_hand(3)})
+    before = factors._of_loads.copy()
+    attributor.observe(event(5.0, {3: 2.0 * WEIGHTS_G[3]}), history)
+    assert factors.suspect == {3}
+    attributor.watch(BlindPlates(suspect=factors.suspect), history, T0 + 10 * 10**9)
+    assert ReasonKind.PLATE_UNFIT in [reason.kind for reason in attributor.cart([7]).reasons]
+    attributor.observe(event(12.0, {3: -2.0 * WEIGHTS_G[3]}), history)
+    assert factors.suspect == frozenset() and (factors._of_loads <= before).all()
+    attributor.watch(BlindPlates(suspect=factors.suspect), history, T0 + 13 * 10**9)
+    assert attributor.cart([7]).reasons == ()
 
 
 def test_goods_that_weigh_right_raise_no_suspicion() -> None:

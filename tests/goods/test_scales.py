@@ -191,6 +191,17 @@ def test_a_load_under_a_shaking_hand_is_weighed_when_it_is_still(rest_g: float, 
     assert abs(seconds(event) - 5.0) < 1.6
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_hand_that_pulls_while_it_takes_is_no_second_load(seed: int) -> None:
+    scales = shop.Scales(STORE, 16.0, seed=seed)
+    scales.step(5.0, {"r0p4": -241.15, "r0p5": -129.85})
+    scales.hand(5.0, 5.75, {"r0p4": -28.0})
+    shaking = (scales.t > 4.7) & (scales.t < 5.75)
+    scales.grams[4, shaking] += scales.rng.normal(0, 20.0, shaking.sum())
+    (event,) = found(scales)
+    assert names(event) == ["r0p4", "r0p5"] and abs(event.total_g + 371.0) < 5.0
+
+
 def test_a_load_that_fits_no_product_is_reported() -> None:
     scales = shop.Scales(STORE, 10.0)
     scales.step(4.0, {"r0p1": -31.0})

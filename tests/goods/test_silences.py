@@ -185,6 +185,18 @@ def test_a_plate_that_sways_about_zero_is_not_restarted() -> None:
     assert monitor.warnings() == []
 
 
+def test_a_hand_that_leans_on_an_empty_plate_restarts_nothing() -> None:
+    scales = shop.Scales(STORE, 24.0)
+    grams = scales.grams[scales.index["r0p3"]]
+    grams -= grams[0]
+    scales.hand(5.0, 18.0, {"r0p3": 401.0})
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    events = shop.events(monitor, scales.readings())
+    assert abs(sum(event.total_g for event in events)) < 4.0
+    assert monitor.warnings() == []
+    assert monitor.blind.restarted == {}
+
+
 def test_the_last_piece_of_a_tared_plate_may_be_taken() -> None:
     scales = shop.Scales(STORE, 12.0)
     grams = scales.grams[scales.index["r0p3"]]

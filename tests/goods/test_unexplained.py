@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from goods.shop import STORE, at_shelf, event, plate_hand
+from goods.shop import GTINS, STORE, at_shelf, event, plate_hand
 
 from fusion.goods.attribution import Attributor
 from fusion.goods.beliefs import EventBelief
@@ -55,6 +55,29 @@ def test_what_a_put_back_shifts_on_the_next_plate_is_no_doubt() -> None:
         attributed.observe(event(20.0 + seconds, {7: -shifted_g}), history)
         is_part = shifted_g == 22.0 and seconds < 1.5
         assert (ReasonKind.LOAD_UNEXPLAINED in kinds(attributed, 7)) is not is_part
+
+
+def test_the_rest_of_a_load_is_no_doubt() -> None:
+    """Goods tip over from one plate to the next while they are lifted; or the hand that lifts pulls, and lets go."""
+    product = STORE.products[3].weight_g
+    cases = (
+        # What is weighed first, what follows, on which plate, after how long, whether both are one load.
+        (-0.88 * product, -0.12 * product, 4, 0.6, True),
+        (-0.88 * product, -0.12 * product, 4, 4.0, False),
+        (-0.88 * product, -0.3 * product, 4, 0.6, False),
+        (-product, -0.12 * product, 4, 0.6, False),
+        (-1.11 * product, 0.11 * product, 3, 0.6, True),
+        (-1.11 * product, 0.11 * product, 5, 0.6, False),
+        (-product, 0.11 * product, 3, 0.6, False),
+        (-0.95 * product, -0.11 * product, 3, 0.6, False),
+    )
+    for first_g, then_g, plate, seconds, is_one in cases:
+        attributed = attributor()
+        history = at_shelf({7: plate_hand(3)})
+        attributed.observe(event(5.0, {3: first_g}), history)
+        attributed.observe(event(5.0 + seconds, {plate: then_g}), history)
+        assert attributed.cart([7]).items[GTINS[3]] == 1
+        assert (ReasonKind.LOAD_UNEXPLAINED in kinds(attributed, 7)) is not is_one, (first_g, then_g, plate, seconds)
 
 
 def test_staff_and_absent_people_leave_no_doubt() -> None:
