@@ -338,6 +338,8 @@ class Engine:
     def _work(self, results: list[Result], now_ns: int) -> None:
         """Give the set to all stages, in their order."""
         results += self._roll_call.step(self._frames, self._readings, now_ns)
+        if self._roll_call.contradicted:
+            self._visits.doubt(Reason(ReasonKind.CAMERAS_DISAGREE), now_ns)
         for scan in self._scans:
             results += self._visits.scan(scan)
         frames = self._stills.without(self._frames.values(), now_ns)
@@ -379,6 +381,8 @@ class Engine:
         results += self._billing.settle_staff(until_ns)
         done = self._visits.finished(until_ns, self._must_wait)
         for i, visit in enumerate(done):
+            if self._roll_call.unproved:
+                visit.doubts.append(Reason(ReasonKind.CAMERAS_DISAGREE))
             others = [*done[i + 1 :], *self._visits.unfinished()]
             issued_ns = max(self._complete_ns, self._now_ns)
             exit_ns = visit.exit_ns or self._now_ns

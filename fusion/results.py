@@ -45,6 +45,7 @@ class ReasonKind(StrEnum):
     LOST_AMONG_OTHERS = "lost_among_others"
     LOST_INSIDE = "lost_inside"
     CAMERAS_SILENT = "cameras_silent"  # no camera delivered anything (seconds)
+    CAMERAS_DISAGREE = "cameras_disagree"  # most of them place people elsewhere than the others
     # About its goods.
     PERSON_UNCERTAIN = "person_uncertain"  # who moved this load (plate, delta_g, probability)
     GOODS_UNCERTAIN = "goods_uncertain"  # what this load was (plate, delta_g, probability)
@@ -160,6 +161,7 @@ class WarningKind(StrEnum):
     KEYPOINTS_FRACTIONS = "keypoints are fractions"  # camera
     KEYPOINTS_BEYOND = "keypoints beyond the picture"  # camera
     KEYPOINTS_IN_CORNER = "keypoints in a corner"  # camera
+    KEYPOINTS_OTHER_SIZE = "keypoints of another size"  # camera, or "cameras" (count, detail: width x height)
     MACHINE_TIME_DIFFERS = "machine time differs"  # store (seconds)
     MACHINE_TIME_AGREES = "machine time agrees"  # store
     STEP_FAILED = "step failed"  # store (detail)

@@ -36,6 +36,8 @@ _REASONS = {
     ReasonKind.LOST_AMONG_OTHERS: "lost from sight among others",
     ReasonKind.LOST_INSIDE: "lost from sight inside the store",
     ReasonKind.CAMERAS_SILENT: "no camera delivered anything for {seconds:.0f} s of this visit",
+    ReasonKind.CAMERAS_DISAGREE:
+        "the cameras do not agree on where people are, so their calibration or the scale of the keypoints is wrong",
     ReasonKind.PERSON_UNCERTAIN:
         "the person is uncertain at plate {plate}, {delta_g:+.0f} g: probability {probability:.2f}",
     ReasonKind.GOODS_UNCERTAIN:
@@ -151,6 +153,9 @@ _WARNINGS = {
         "people lie beyond the picture of cameras.toml, as if they were detected in a larger one",
     WarningKind.KEYPOINTS_IN_CORNER:
         "all people lie in one quarter of the picture of cameras.toml, as if they were detected in a smaller one",
+    WarningKind.KEYPOINTS_OTHER_SIZE:
+        "keypoints fit pictures of {detail} pixels, not those of cameras.toml, so people are placed wrongly: "
+        "scale the keypoints, or calibrate in the pictures that the detector gets",
     WarningKind.MACHINE_TIME_DIFFERS:
         "the sensors' time is {seconds:+g} s from this machine's, so receipts and books are dated by that much",
     WarningKind.MACHINE_TIME_AGREES: "the sensors' time is this machine's again",

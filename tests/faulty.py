@@ -23,12 +23,6 @@ OPEN: dict[tuple[str, str], str] = {
         ["unmanned_box"],
         "two pieces at half gain weigh as one to the gram, and nothing else that the plate reports shows its gain",
     ),
-    **_open("half the size", [*SHOPS], "a few people in half a minute do not prove the scale of their keypoints"),
-    **_open(
-        "twice the size",
-        ["just_walk_out_stadium"],
-        "people are located at wrong places before the scale of their keypoints is proved",
-    ),
 }
 
 

@@ -305,6 +305,10 @@ def differences(one: Engine, other: Engine) -> set[str]:
     return found - SCRATCH
 
 
+# What was learnt of the pictures, and is void where their size or place changes.
+PICTURES = ("._roll_call._detections[", "._roll_call._looked_at", "._roll_call._sizes.")
+
+
 def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple[Engine, bytes, list[Any]]) -> None:
     """What follows from a store is what is different in new engines of two stores; no list of it can be too short."""
     engine, data, observations = halfway
@@ -339,7 +343,7 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
         )
     }  # fmt: skip
     # A picture of another size.
-    pictures = {path for path in void if path.startswith(("._roll_call._detections[", "._roll_call._looked_at"))}
+    pictures = {path for path in void if path.startswith(PICTURES)}
     void -= pictures
     lines = ("._visits._walkers[", ".passages", ".entries")
     left = {path for path in void - weights - cameras if not path.startswith(lines[0])}

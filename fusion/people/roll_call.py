@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.observations import Frame, ShelfReading
+from fusion.people.picture_size import PictureSizes, Size
+from fusion.people.site import Site
 from fusion.results import Warning, WarningKind
 from fusion.store.models import Store
 
@@ -111,14 +113,11 @@ class _Newest:
 
 
 class RollCall:
-    """Compares what reports with what the store has.
-
-    Attributes:
-        faults: what is wrong with a camera's detections, by camera.
-    """
+    """Compares what reports with what the store has."""
 
     def __init__(self, store: Store) -> None:
-        self.faults: dict[str, WarningKind] = {}
+        self._faults: dict[str, WarningKind] = {}  # what a camera's detections alone show
+        self._sizes = PictureSizes(Site.of_store(store))
         self._unknown: dict[str, dict[str, bool]] = {_PLATES: {}, _CAMERAS: {}}  # names, and whether they were reported
         self._newest = {_PLATES: _Newest(), _CAMERAS: _Newest()}
         self._next_ns: int | None = None
@@ -145,6 +144,7 @@ class RollCall:
         A picture of another size is judged again.
         """
         self._derive(store)
+        self._sizes.adopt(Site.of_store(store))
 
     # ---- what reports ------------------------------------------------------------------------------------------------
 
@@ -157,6 +157,22 @@ class RollCall:
     def unknown(self) -> list[str]:
         """Names that report and that the store does not have, cameras first, as far as they are remembered."""
         return [*self._unknown[_CAMERAS], *self._unknown[_PLATES]]
+
+    @property
+    def faults(self) -> dict[str, WarningKind]:
+        """What is wrong with a camera's detections, by camera; a copy."""
+        found = (self._cameras[view] for view in self._sizes.found)
+        return {**self._faults, **dict.fromkeys(found, WarningKind.KEYPOINTS_OTHER_SIZE)}
+
+    @property
+    def unproved(self) -> bool:
+        """Whether cameras saw people, and nothing shows that most of them place people rightly."""
+        return self._sizes.unproved
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether most cameras place people wrongly."""
+        return self._sizes.contradicted
 
     def unknown_camera(self, name: str) -> None:
         """Note a frame of a camera that the store does not have."""
@@ -182,6 +198,8 @@ class RollCall:
         warnings += self._heard(_PLATES, bool(readings), now_ns)
         for name in self._looked_at & frames.keys() if self._looked_at else ():
             warnings += self._look(name, frames[name])
+        if frames:
+            warnings += self._other_sizes(self._sizes.step(frames, now_ns), now_ns)
         if self._next_ns is None:
             self._next_ns = now_ns + CALL_EVERY_NS
         if now_ns >= self._next_ns:
@@ -232,11 +250,23 @@ class RollCall:
         if detections.n_frames < FRAMES_PER_VERDICT:
             return
         self._looked_at.discard(camera)
-        fault, before = detections.verdict(), self.faults.pop(camera, None)
+        fault, before = detections.verdict(), self._faults.pop(camera, None)
         if fault is not None:
-            self.faults[camera] = fault
+            self._faults[camera] = fault
             if fault != before:
                 yield Warning(frame.t_ns, fault, camera)
+
+    def _other_sizes(self, views: Sequence[int], now_ns: int) -> Iterable[Warning]:
+        """A warning for each camera whose keypoints fit pictures of another size, or one for all of the same size."""
+        by_size: dict[Size, list[str]] = {}
+        for view in views:
+            by_size.setdefault(self._sizes.found[view], []).append(self._cameras[view])
+        kind = WarningKind.KEYPOINTS_OTHER_SIZE
+        for size, names in by_size.items():
+            if len(names) <= NAMED_MAX:
+                yield from (Warning(now_ns, kind, name, detail=str(size)) for name in names)
+            else:
+                yield Warning(now_ns, kind, _CAMERAS, count=len(names), detail=str(size))
 
 
 def _named(t_ns: int, one: WarningKind, several: WarningKind, kind: str, names: Sequence[str]) -> Iterable[Warning]:

@@ -191,7 +191,8 @@ class Visits:
     def doubt(self, reason: Reason, now_ns: int) -> bool:
         """Doubt every open visit, and those that begin soon; returns whether one is open or a scan waits."""
         for visit in self._open.values():
-            visit.doubts.append(reason)
+            if reason not in visit.doubts:
+                visit.doubts.append(reason)
         waits_s = SCAN_VALID_S if len(self._scans) else JUMP_DOUBT_S
         self._doubt, self._doubted_until_ns = reason, now_ns + round(waits_s * 1e9)
         return bool(self._open or len(self._scans))

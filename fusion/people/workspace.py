@@ -127,6 +127,11 @@ def by_joint(layout: Layout, table: dict[str, float], n_padded: int, padding: fl
     return np.array(values + [padding] * (n_padded - len(values)))
 
 
+def body_variance(layout: Layout, n_padded: int) -> NDArray[np.float64]:
+    """(n_padded,) variance of a joint about one fixed point of the body when it is seen from different sides, m^2."""
+    return by_joint(layout, _BODY_SD_M, n_padded, 1.0) ** 2
+
+
 def key_joints(layout: Layout) -> NDArray[np.int64]:
     """(16,) joints that matching compares, -1 where the layout has fewer."""
     kept = list(layout.joints)
@@ -174,7 +179,7 @@ class Workspace:
         self.n_padded, self.n_joints = n_padded, k
         self.camera_from_world, self.lenses = np.ascontiguousarray(rig.camera_from_world), rig.lenses
         self.keys, self.limbs = key_joints(layout), layout.limbs
-        self.body_var = by_joint(layout, _BODY_SD_M, n_padded, 1.0) ** 2
+        self.body_var = body_variance(layout, n_padded)
         self.acceleration = by_joint(layout, _ACCELERATION, n_padded, 0.0)
         self.speed_var = by_joint(layout, _SPEED_SD_M_S, n_padded, 1.0) ** 2
         # The bottom of a box stands on the floor.
