@@ -157,7 +157,13 @@ def _bundle_row(run: Collected, bundle: Evidence) -> Row:
         ]
         for sighting in bundle.sightings
     ]
-    return {"evidence": events, "sightings": sightings, "evidence_left_out": bundle.n_left_out}
+    unidentified = [run.visitors.index_of(visit, None) for visit in bundle.unidentified]
+    return {
+        "evidence": events,
+        "sightings": sightings,
+        "evidence_left_out": bundle.n_left_out,
+        "unidentified": unidentified,
+    }
 
 
 def _compare(run: Collected, truth: Sequence[TrueVisit], rows: Sequence[Row]) -> list[Row]:

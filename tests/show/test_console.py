@@ -166,7 +166,8 @@ def test_by_keyboard_alone(tmp_path: Path, store: Store, users_file: Path) -> No
         for n in (2, 3):
             ledger.post_receipt(review(store, f"visit-{n}"))
         # Evidence that no page can draw.
-        (tmp_path / "evidence.jsonl").write_text(evidence("visit-1", events=7, exit="x"), encoding="utf-8")
+        bundles = evidence("visit-1", events=7, exit="x") + evidence("visit-2", unidentified=["visit-3", HOSTILE])
+        (tmp_path / "evidence.jsonl").write_text(bundles, encoding="utf-8")
         with (
             serving(store, ledger, users_file, evidence=tmp_path / "evidence.jsonl") as served,
             browsing(1440) as driver,
@@ -214,4 +215,11 @@ def test_by_keyboard_alone(tmp_path: Path, store: Store, users_file: Path) -> No
             wait.until(lambda _: driver.switch_to.active_element.get_attribute("data-visit") == "visit-2")
             assert [waiting.visit for waiting in ledger.reviews()] == ["visit-2", "visit-3", "visit-4"]
             assert ledger.standing("visit-1").total == total  # type: ignore[union-attr]
+            # From a scan that was bound to no person to the visit of one who came in without a credential.
+            press(Keys.ENTER)
+            wait.until(lambda _: "without a credential" in text("#review-evidence"))
+            assert "<script>" in text("#review-evidence .unidentified") and driver.title != "owned"
+            driver.save_screenshot(str(tmp_path / "unidentified.png"))
+            driver.find_element(By.CSS_SELECTOR, "#review-evidence .unidentified button").click()
+            wait.until(lambda _: "visit-3" in text("#review-meta"))
             assert complaints(driver) == []

@@ -23,6 +23,7 @@ from fusion.errors import OrderError
 from fusion.observations import Frame
 from fusion.results import (
     Candidate,
+    Evidence,
     People,
     PersonEntered,
     PersonLeft,
@@ -133,6 +134,11 @@ def filled(store: Store, account: str = "alice") -> Report:
     report.add(Receipt("visit-1", account, *ends, ReceiptStatus.SETTLED, (), "EUR", 697, lines))
     hostile = Reason(ReasonKind.NOTE, detail=HOSTILE)
     report.add(Receipt("visit-2", None, None, *ends[1:], ReceiptStatus.REVIEW, (hostile,), "EUR", 0, ()))
+    # The account of a scan that no person was bound to, who may be the visitor without a credential.
+    unbound = (Reason(ReasonKind.SCAN_UNBOUND, gate="entry"),)
+    report.add(Receipt("visit-3", f"{account} too", None, *ends[1:], ReceiptStatus.REVIEW, unbound, "EUR", 0, ()))
+    beside = Evidence(ends[1], "visit-3", f"{account} too", ReceiptStatus.REVIEW, unbound, (), (), (), 0, ("visit-2",))
+    report.add(beside)
     report.add(Warning(T_NS + 5 * S_NS, WarningKind.BROKER_LOST, "cam1", detail=HOSTILE))
     return report
 
@@ -216,8 +222,11 @@ def test_the_data_holds_what_happened(tmp_path: Path) -> None:
         ["visit-1", "alice", 0],
         ["visit-2", None, 0],
         [None, None, 1],
+        ["visit-3", "alice too", 0],
     ]
-    assert [(r["status"], r["total"], r["who"]) for r in data["receipts"]] == [("settled", 697, 0), ("review", 0, 1)]
+    assert [(r["status"], r["total"], r["who"], r.get("unidentified")) for r in data["receipts"]] == [
+        ("settled", 697, 0, None), ("review", 0, 1, None), ("review", 0, 3, [1]),
+    ]  # fmt: skip
     assert data["summary"]["ignored"] == {"weights: repeated": 3}
     assert data["names"] == {COLA: "Cola", BREAD: "Bread"}
     assert (data["start_ms"], data["length_ms"]) == (T_NS // 10**6, 29900)
@@ -241,7 +250,7 @@ def test_receipts_are_compared_with_the_truth(tmp_path: Path) -> None:
         {"account": "bob", "enter": T_NS, "exit": T_NS + 25 * S_NS, "items": {COLA: 1}},
     ]
     data = written(report, tmp_path, truth=truth).data
-    assert [r.get("difference") for r in data["receipts"]] == [[[COLA, 1]], []]
+    assert [r.get("difference") for r in data["receipts"]] == [[[COLA, 1]], [], []]
     assert data["missed"] == [{"account": "bob", "exit": 25000, "difference": [[COLA, -1]]}]
     assert "difference" not in written(report, tmp_path).data["receipts"][0]
 
@@ -531,9 +540,11 @@ def test_hostile_names_do_nothing_in_a_browser(tmp_path: Path) -> None:
         assert driver.title.startswith("Report of </script>")
         assert not driver.find_elements(By.CSS_SELECTOR, "img, iframe, script[src]")
         assert "<script>" in driver.find_element(By.ID, "warnings").text
-        settled, review = (node.text for node in driver.find_elements(By.CSS_SELECTOR, ".receipt"))
+        settled, review, unbound = (node.text for node in driver.find_elements(By.CSS_SELECTOR, ".receipt"))
         assert "6.97 EUR" in settled and "settled" in settled and "2 × 2.49" in settled
         assert "entry not seen" in review and "<img src=x" in review
+        assert "without a credential:" in unbound and "unknown visit-2" in unbound and "Nothing was taken" not in unbound
+        driver.save_screenshot(str(tmp_path / "unidentified.png"))
         marks = driver.find_elements(By.CSS_SELECTOR, "#layer-people .mark")
         assert {mark.tag_name for mark in marks} == {"circle", "rect"}, "staff and others differ by shape"
         assert complaints(driver) == []

@@ -206,7 +206,10 @@
       };
       return Evidence.show(row, context, `${clock(event.contact / 1e6)} \u00b7 plate ${event.plate}`);
     });
-    box.replaceChildren(make("h3", {}, `Evidence: ${plural(bundle.events.length, "shelf event")}, the least clear first`), ...shownEvents,
+    // Their reviews hold what they took.
+    const others = (bundle.unidentified || []).map((visit) => [make("button", { type: "button", class: "link", on: { click: () => open(visit) } }, visit)]);
+    const beside = others.length ? Page.unidentified(others) : null;
+    box.replaceChildren(...(beside ? [beside] : []), make("h3", {}, `Evidence: ${plural(bundle.events.length, "shelf event")}, the least clear first`), ...shownEvents,
       ...bundle.sightings.map((sighting) => make("p", { class: "soft" }, `${clock(sighting.time / 1e6)} \u00b7 ${sighting.source} in ${sighting.zone} reported ${sighting.quantity} \u00d7 ${product(sighting.gtin)}, ${percent(sighting.probability)} sure`)));
   }
   async function decide(decision) {

@@ -35,5 +35,13 @@ const Page = (() => {
     try { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone }); }
     catch { return new Intl.DateTimeFormat("en-GB", { ...options, timeZone: "UTC" }); }
   };
-  return { make, draw, percent, signed, count, plural, money, zoned };
+  /* Whoever made a scan that is bound to no person may be among those who came in without a credential; `rows` name them. */
+  const UNIDENTIFIED_SHOWN = 8;
+  function unidentified(rows) {
+    const left = rows.length - UNIDENTIFIED_SHOWN;
+    return make("div", { class: "unidentified" }, make("p", {}, "May be one of those who came in without a credential:"),
+      make("ul", {}, ...rows.slice(0, UNIDENTIFIED_SHOWN).map((row) => make("li", {}, ...row))),
+      left > 0 ? make("p", { class: "soft" }, `and ${count(left)} more`) : null);
+  }
+  return { make, draw, percent, signed, count, plural, money, zoned, unidentified };
 })();

@@ -468,7 +468,8 @@
       else if (reasons.length) body.append(make("div", { class: "why" }, "Review:", make("ul", {}, ...reasons.map((reason) => make("li", {}, reason)))));
       if (differs(r)) body.append(make("p", { class: "why bad" }, `Truth: ${deviation(r.difference)}`));
       if (r.lines.length) body.append(make("table", {}, make("thead", {}, make("tr", {}, ...[["Product", ""], ["Quantity", "number"], ["Sure", "number"], [data.money.currency, "number"]].map(([text, kind]) => make("th", { scope: "col", class: kind }, text)))), make("tbody", {}, ...r.lines.flatMap((line) => lineRows(r, line)))));
-      else if (!r.missed) body.append(make("p", { class: "soft" }, "Nothing was taken."));
+      else if (!r.missed && !(r.unidentified || []).length) body.append(make("p", { class: "soft" }, "Nothing was taken."));
+      if ((r.unidentified || []).length) body.append(Page.unidentified(r.unidentified.map((index) => [badge(who(index)), ` ${who(index).label}`])));
       const beside = concerns(r, null);
       if (beside.length) body.append(evidenceOf(r, beside, `Not on the bill: ${plural(beside.length, "shelf event")}`));
       if (r.evidence_left_out) body.append(make("p", { class: "soft" }, `${plural(r.evidence_left_out, "event")} more not kept`));
