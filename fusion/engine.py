@@ -118,6 +118,7 @@ class Engine:
         self._cameras = {camera.name for camera in store.cameras}
         self._plates = {plate.plate for plate in store.plates}
         self._form = ObservationForm(store)
+        self._unit_g = store.weight_unit_g
 
     def adopt(
         self, store: Store, stopwatch_ns: Callable[[], int] | None, tap: Callable[[Observation], object] | None
@@ -289,7 +290,8 @@ class Engine:
                     self._roll_call.unknown_camera(observation.camera)
             case ShelfReading():
                 if observation.plate in self._plates:
-                    self._readings.append(observation)
+                    # After the tap, whose recordings keep the store's unit.
+                    self._readings.append(observation if self._unit_g == 1.0 else observation.in_grams(self._unit_g))
                 else:
                     self._ignored["weights: unknown plate"] += 1
                     self._roll_call.unknown_plate(observation.plate)

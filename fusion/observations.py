@@ -55,7 +55,8 @@ class ShelfReading:
     Attributes:
         t_ns: time of the first sample.
         plate: name of the plate in plates.csv.
-        samples: (n,) float32 grams at the store's weight rate. Offsets are arbitrary; differences count.
+        samples: (n,) float32 in the store's weight unit, grams unless it says otherwise, at the store's weight rate.
+            Offsets are arbitrary; differences count.
     """
 
     t_ns: int
@@ -64,6 +65,12 @@ class ShelfReading:
 
     def __str__(self) -> str:
         return f"ShelfReading {self.plate}: {len(self.samples)} samples"
+
+    def in_grams(self, unit_g: float) -> ShelfReading:
+        """The message in grams, from a unit of that many grams."""
+        # Infinity is no weight, and is counted as such.
+        with np.errstate(over="ignore"):
+            return ShelfReading(self.t_ns, self.plate, self.samples * np.float32(unit_g))
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,11 +110,13 @@ _WARNINGS = {
     WarningKind.PLATE_NOISY: "noise above {limit_g:g} g",
     WarningKind.PLATE_RECOVERED: "reports again",
     WarningKind.PLATE_UNIT:
-        "readings tremble less than those of any scale in grams, so their unit is another, perhaps the kilogram",
+        "readings tremble less than those of any scale in the store's unit, so theirs is a larger one, perhaps the "
+        "kilogram: set weight_unit in store.toml to it",
     WarningKind.PLATE_RATE:
         "{rate_hz:.1f} samples a second come, which is not the store's weight_rate_hz, so loads cannot be dated",
     WarningKind.PLATE_FACTOR:
-        "loads seem to read {factor:.3g} times what goods weigh: check unit, gain, polarity and load cells",
+        "loads seem to read {factor:.3g} times what goods weigh: check weight_unit in store.toml, gain, polarity and "
+        "load cells",
     WarningKind.PLATE_EXCHANGED: "shows the loads of plate {detail}, so their cables seem to be exchanged",
     WarningKind.PLATE_LAGS:
         "hands are there {seconds:+.2g} s from the time of its loads, so the clocks of scales and cameras differ",

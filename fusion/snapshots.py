@@ -150,7 +150,7 @@ def save(engine: Engine, path: str | Path) -> None:
 def layout_digest(store: Store) -> str:
     """Digest of everything that the layout of an engine's arrays depends on.
 
-    Names and order of all parts of the store, joints, rates.
+    Names and order of all parts of the store, joints, rates, units.
     """
     layout = {
         "cameras": [camera.name for camera in store.cameras],
@@ -162,6 +162,7 @@ def layout_digest(store: Store) -> str:
         "layout": store.layout.name,
         "appearance_dim": store.appearance_dim,
         "weight_rate_hz": store.weight_rate_hz,
+        "weight_unit": store.weight_unit,
     }
     return hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:16]
 

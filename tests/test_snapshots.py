@@ -234,8 +234,9 @@ def test_gates_are_part_of_the_layout(halfway: tuple[Engine, bytes, list[Any]]) 
 
 # What a change leaves as it is: by what arrays are laid out, and choices of few words, which have tests of their own.
 LAID_OUT = {
-    "id", "name", "format_version", "keypoints", "appearance_dim", "weight_rate_hz", "plate", "gtin", "gtins",
-    "currency", "timezone", "fisheye", "credentials", "kind", "mode", "days", "first_day", "last_day", "between",
+    "id", "name", "format_version", "keypoints", "appearance_dim", "weight_rate_hz", "weight_unit", "plate", "gtin",
+    "gtins", "currency", "timezone", "fisheye", "credentials", "kind", "mode", "days", "first_day", "last_day",
+    "between",
 }  # fmt: skip
 
 

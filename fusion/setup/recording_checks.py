@@ -196,20 +196,21 @@ def _scale_findings(store: Store, stream: SensorStream) -> Iterator[Finding]:
     else:
         for name, rate_hz in rates_off_hz.items():
             yield Finding("error", "weight-rate", f"plate {name}", f"{want}; got {rate_hz:.1f}")
-    yield from _unit_findings(present)
+    yield from _unit_findings(store, present)
     for name, sensor in present.items():
         if sensor.low_g == sensor.high_g and sensor.n > 1:
             message = f"want weights that tremble, got {sensor.low_g:g} g in every sample: dead or unplugged"
             yield Finding("warning", "plate-dead", f"plate {name}", message)
 
 
-def _unit_findings(present: dict[str, SensorSummary]) -> Iterator[Finding]:
+def _unit_findings(store: Store, present: dict[str, SensorSummary]) -> Iterator[Finding]:
     """Plates whose readings tremble less than those of any scale in grams."""
     other_unit = [name for name, sensor in present.items() if trembles_too_little(sensor.n_moving, sensor.n_calm)]
-    want = "want grams, got readings that tremble less than those of any scale in grams: in kilograms?"
+    want = f"want weights in {store.weight_unit}, the store's weight_unit, got readings that tremble less than those "
+    want += 'of any scale in it: set weight_unit in store.toml to the scales\' unit, such as "kg" or "lb"'
     if len(other_unit) > PLATES_MAX:
         which = "all plates" if len(other_unit) == len(present) else f"{len(other_unit)} plates"
-        yield Finding("error", "weight-unit", "plates", f"{want} On {which}: {name_list(other_unit)}")
+        yield Finding("error", "weight-unit", "plates", f"{want}. On {which}: {name_list(other_unit)}")
     else:
         for name in other_unit:
             yield Finding("error", "weight-unit", f"plate {name}", want)

@@ -172,13 +172,14 @@ class SensorStream:
 
     def read_weights(self, recording: Recording) -> None:
         """Read weight messages to the end. Raises RecordingError at a damaged file; what came before is counted."""
+        unit_g = recording.store.weight_unit_g
         calm_g = {plate.plate: NOISE_SHARE_MIN * plate.capacity_g for plate in recording.store.plates}
         for batch in recording.tables("weights"):
             rows = self._add(batch)
             if not len(rows.sensor):
                 continue
             n_samples = np.diff(batch.column(2).offsets.to_numpy())
-            samples = batch.column(2).flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+            samples = batch.column(2).flatten().to_numpy(zero_copy_only=False).astype(np.float64) * unit_g
             present = np.unique(rows.sensor).tolist()
             for index in present:
                 own = np.flatnonzero(rows.sensor == index)

@@ -157,11 +157,11 @@ class View:
     def _add_reading(self, reading: ShelfReading) -> None:
         if not len(reading.samples):
             return
-        weights = self._weights.get(reading.plate)
+        weights, first_g = self._weights.get(reading.plate), float(reading.samples[0]) * self.store.weight_unit_g
         if weights is None:
-            weights = self._weights[reading.plate] = Weights(float(reading.samples[0]))
+            weights = self._weights[reading.plate] = Weights(first_g)
         weights.t_ns.append(reading.t_ns)
-        weights.grams.append(reading.samples[0])
+        weights.grams.append(first_g)
         if len(weights.t_ns) >= self._values_max:
             self._write_weights(reading.plate)
 

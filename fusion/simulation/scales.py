@@ -84,7 +84,7 @@ class Scales:
         self._shelves, self.scenario = shelves, scenario
         self._names = [plate.plate for plate in store.plates]
         n = len(self._names)
-        self.rate_hz = store.weight_rate_hz
+        self.rate_hz, self._unit_g = store.weight_rate_hz, store.weight_unit_g
         setting = scenario.random("plates")
         self._noise = scenario.random("plate noise")
         self._messages = scenario.random("messages")
@@ -188,6 +188,8 @@ class Scales:
             kept = (random.random((len(plates), last - first)) >= s.gap_probability).tolist()
             for row, plate in enumerate(plates.tolist()):
                 name, block = self._names[plate], blocks[row]
+                if self._unit_g != 1.0:
+                    block = block / np.float32(self._unit_g)
                 out += [ShelfReading(t, name, block[k]) for k, t in enumerate(stamps) if kept[row][k]]
         self._forget(end_s)
         return out

@@ -36,6 +36,9 @@ from fusion.store.values import (
     require,
 )
 
+# Grams of the units in which scales may report.
+WEIGHT_UNITS_G = {"g": 1.0, "kg": 1000.0, "lb": 453.59237, "oz": 28.349523125}
+
 # ---- store.toml ------------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +130,8 @@ class StoreSettings(StrictModel):
     keypoints: Literal["coco17", "body25", "box2"]
     appearance_dim: int = Field(default=0, ge=0, le=4096)
     weight_rate_hz: float = Field(default=60.0, gt=0, le=10_000)
+    # In which the plates report; the engine converts their samples once, and everything else is in grams.
+    weight_unit: Literal["g", "kg", "lb", "oz"] = "g"
     gate: tuple[Gate, ...] = ()
     zone: tuple[Zone, ...] = ()
     obstacle: Obstacle = Obstacle()
@@ -228,6 +233,11 @@ class Store(StoreSettings):
     def layout(self) -> Layout:
         """The keypoint layout of the store's detections."""
         return LAYOUTS[self.keypoints]
+
+    @property
+    def weight_unit_g(self) -> float:
+        """Grams of the unit in which the plates report."""
+        return WEIGHT_UNITS_G[self.weight_unit]
 
     @property
     def currency_exponent(self) -> int:

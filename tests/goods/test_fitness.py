@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from fusion.goods.planogram import Planogram
 from fusion.goods.plates import EACH_MAX, plate_warnings
 from fusion.goods.scales import ShelfMonitor
 from fusion.goods.unobserved import BlindPlates
-from fusion.observations import ShelfReading
+from fusion.observations import Observation, ShelfReading
 from fusion.results import ReasonKind, Receipt, ReceiptStatus, Warning, WarningKind
+from fusion.simulation import Scenario, Simulation, demo_store
 
 NAMES = [plate.plate for plate in STORE.plates]
 
@@ -172,6 +174,37 @@ def test_rates_count_samples(rate_hz: float, samples: int, lost: int) -> None:
     rates_hz = sample_rates_hz(messages, 3, 4.0 * rate_hz)
     assert np.isnan(rates_hz[[0, 2]]).all()
     assert_allclose(rates_hz[1], rate_hz, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["kg", "lb", "oz"])
+def test_a_store_that_states_its_unit_bills_as_one_in_grams(unit: str) -> None:
+    store = demo_store(n_cameras=4, n_plates=12)
+    stated = store.model_copy(update={"weight_unit": unit})
+    scenario = Scenario(seed=33, minutes=0.8, shoppers=3)
+    tapped: list[Observation] = []
+    answers = []
+    for shop in (store, stated):
+        engine = Engine(shop, tap=tapped.append if shop is stated else None)
+        observations = list(Simulation(shop, scenario).observations())
+        results = [result for one in observations for result in engine.feed(one)] + engine.close()
+        answers.append([(r.account, r.status, r.total) for r in results if isinstance(r, Receipt)])
+        assert not [result for result in results if isinstance(result, Warning) and "plate" in result.kind]
+    assert answers[0] == answers[1] and any(total for _, _, total in answers[0])
+    # A recording of what the engine used is in the store's unit again.
+    raw = {(o.t_ns, o.plate): o.samples for o in observations if isinstance(o, ShelfReading)}
+    assert all((o.samples == raw[o.t_ns, o.plate]).all() for o in tapped if isinstance(o, ShelfReading))
+
+
+def test_a_field_recording_in_kilograms_is_billed_once_the_store_says_so(data: Path) -> None:
+    recording = Recording(data / "field" / "03-plates-in-kg" / "recording")
+    engine = Engine(recording.store.model_copy(update={"weight_unit": "kg"}))
+    results = [result for one in recording.observations() for result in engine.feed(one)] + engine.close()
+    receipts = [result for result in results if isinstance(result, Receipt)]
+    truth = [json.loads(line) for line in (recording.folder / "truth" / "visits.jsonl").read_text().splitlines()]
+    assert {r.account: {line.gtin: line.quantity for line in r.lines} for r in receipts} == {
+        visit["account"]: visit["items"] for visit in truth
+    }
+    assert all(receipt.status is ReceiptStatus.SETTLED for receipt in receipts)
 
 
 @pytest.mark.parametrize(("folder", "settled"), [("03-plates-in-kg", []), ("04-one-plate-in-kg", ["acc-vjbt7wi"])])

@@ -364,8 +364,18 @@ def test_plates_in_kilograms_are_named(tmp_path, observations, n_plates):
         return o
 
     finding = single(check(written(tmp_path, shop, original, change)), "weight-unit")
-    assert finding.severity == "error"
+    assert finding.severity == "error" and "set weight_unit" in finding.message
     assert finding.subject == (f"plate {shop.plates[0].plate}" if n_plates == 1 else "plates")
+
+
+def test_plates_in_the_unit_that_the_store_states_are_not_named(tmp_path, observations):
+    shop, original = observations
+
+    def change(o):
+        return replace(o, samples=o.samples / np.float32(453.59237)) if isinstance(o, ShelfReading) else o
+
+    in_pounds = shop.model_copy(update={"weight_unit": "lb"})
+    assert not [f for f in check(written(tmp_path, in_pounds, original, change)) if f.rule == "weight-unit"]
 
 
 def test_field_recordings_in_kilograms_are_named(data):

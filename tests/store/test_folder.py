@@ -68,6 +68,7 @@ def stores(draw: st.DrawFn) -> Store:
         keypoints=draw(st.sampled_from(["coco17", "body25", "box2"])),
         appearance_dim=draw(st.sampled_from([0, 128])),
         weight_rate_hz=draw(st.sampled_from([60.0, 12.5])),
+        weight_unit=draw(st.sampled_from(["g", "kg", "lb", "oz"])),
         gate=gates,
         zone=zones,
         obstacle=Obstacle(boxes=((1.0, 2.0, 4.0, 2.6, 1.8),)) if draw(st.booleans()) else Obstacle(),
