@@ -157,7 +157,7 @@ class Engine:
             self._take(ordered, results)
         if self._reorder.clocks.warned:
             results += all_moved(self._reorder.warnings(), self._offset_ns)
-        return all_moved(results, -self._offset_ns)
+        return all_moved(results, -self._offset_ns) if self._offset_ns else results
 
     def close(self) -> list[Result]:
         """Process what is held back, at the end of the streams. Visits whose people are still inside stay open."""

@@ -68,7 +68,7 @@ class Evidence(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _places_and_tops(states, shape, places, tops):
-    """Mean of each body's joints on the floor (n, 2), and how high it reaches (n,)."""
+    """Mean of each body's joints on the floor (2, n), and how high it reaches (n,)."""
     for k in range(states.rows.shape[0]):
         row = states.rows[k]
         x = 0.0
@@ -79,44 +79,46 @@ def _places_and_tops(states, shape, places, tops):
             y += states.mean[row, 1, j]
             if states.cov[row, 0, j] + states.cov[row, 2, j] + states.cov[row, 5, j] < KNOWN_VAR_MAX:
                 top = max(top, states.mean[row, 2, j] + shape.crown_m)
-        places[k, 0] = x / states.n_joints
-        places[k, 1] = y / states.n_joints
+        places[0, k] = x / states.n_joints
+        places[1, k] = y / states.n_joints
         tops[k] = top if top > 0.0 else shape.height_m
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _crowding(track, height, eye, places, tops, shape):
     """2 where another body, an upright cylinder, hides a height above a track's place from a camera.
 
     1 where it only stands close to the line of sight, in front or shortly behind; 0 where none does.
     """
-    step_x = eye[0] - places[track, 0]
-    step_y = eye[1] - places[track, 1]
+    step_x = eye[0] - places[0, track]
+    step_y = eye[1] - places[1, track]
     step_z = eye[2] - height
     square = max(step_x * step_x + step_y * step_y, 1e-9)
+    scale = 1.0 / square
     behind = -shape.behind_m / math.sqrt(square)
-    out = 0
-    for other in range(places.shape[0]):
-        x = places[other, 0] - places[track, 0]
-        y = places[other, 1] - places[track, 1]
-        along = (x * step_x + y * step_y) / square
+    beside_sq = shape.beside_m * shape.beside_m * square
+    half_width_sq = shape.half_width_m * shape.half_width_m * square
+    touching_sq = shape.touching_m * shape.touching_m
+    n_near = 0
+    n_hide = 0
+    # Without branches, so that it is compiled to vector operations: a hall has a hundred others.
+    for other in range(places.shape[1]):
+        x = places[0, other] - places[0, track]
+        y = places[1, other] - places[1, track]
+        along = (x * step_x + y * step_y) * scale
         aside = x * step_y - y * step_x
-        if other == track or not behind < along < 1.0 or aside * aside >= shape.beside_m * shape.beside_m * square:
-            continue
-        if height + along * step_z >= tops[other]:
-            continue
-        apart = x * x + y * y > shape.touching_m * shape.touching_m
-        if apart and along > 0.0 and aside * aside < shape.half_width_m * shape.half_width_m * square:
-            return 2
-        out = 1
-    return out
+        near = (along > behind) & (along < 1.0) & (aside * aside < beside_sq) & (height + along * step_z < tops[other])
+        near &= other != track
+        n_near += near
+        n_hide += near & (x * x + y * y > touching_sq) & (along > 0.0) & (aside * aside < half_width_sq)
+    return 2 if n_hide else 1 if n_near else 0
 
 
 @njit(cache=True, nogil=True)
 def _circumstance(track, camera, lens, inner, size_px, eye, places, tops, boxes, shape, point):
     """Circumstance in which one camera looks at one track; lens and inner: of the picture, and of its inner part."""
-    point[0] = places[track, 0]
-    point[1] = places[track, 1]
+    point[0] = places[0, track]
+    point[1] = places[1, track]
     top = tops[track]
     for share in (0.6, 0.9):
         point[2] = share * top
@@ -145,7 +147,7 @@ def _circumstance(track, camera, lens, inner, size_px, eye, places, tops, boxes,
 def circumstances_in(states, who, cameras, live, shape, out):
     """`circumstances` for kernels: records are named tuples."""
     n = states.rows.shape[0]
-    places, tops = np.empty((n, 2)), np.empty(n)
+    places, tops = np.empty((2, n)), np.empty(n)
     _places_and_tops(states, shape, places, tops)
     point, eye, inner = np.empty(3), np.empty(3), np.empty(9)
     for view in range(live.shape[0]):
@@ -158,9 +160,24 @@ def circumstances_in(states, who, cameras, live, shape, out):
         inner[0] *= shape.margin
         inner[1] *= shape.margin
         _eye_of(camera, eye)
+        size_px = cameras.size_px[view]
         for k in range(who.shape[0]):
+            track = who[k]
+            # Most people of a hall are out of most pictures: the most frequent answer is the one that costs least.
+            x = places[0, track]
+            y = places[1, track]
+            z = 0.6 * tops[track]
+            depth = camera[2, 0] * x + camera[2, 1] * y + camera[2, 2] * z + camera[2, 3]
+            if depth < 0.2:
+                out[k, view] = NO_VIEW
+                continue
+            px = lens[0] * (camera[0, 0] * x + camera[0, 1] * y + camera[0, 2] * z + camera[0, 3]) / depth + lens[2]
+            py = lens[1] * (camera[1, 0] * x + camera[1, 1] * y + camera[1, 2] * z + camera[1, 3]) / depth + lens[3]
+            if px < 0.0 or py < 0.0 or px > size_px[0] or py > size_px[1]:
+                out[k, view] = NO_VIEW
+                continue
             out[k, view] = _circumstance(
-                who[k], camera, lens, inner, cameras.size_px[view], eye, places, tops, cameras.boxes, shape, point
+                track, camera, lens, inner, size_px, eye, places, tops, cameras.boxes, shape, point
             )
 
 
@@ -180,37 +197,39 @@ def circumstances(states, who, cameras, live, shape, out):
 # ---- persons and ghosts ----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
-def _explained(track, view, eye, found, n_found, places, tops, near_m):
-    """Whether a person that two other views find, but not this one, stands on its line of sight to a track.
+@njit(cache=True, nogil=True, error_model="numpy")
+def _explained(track, eye, eligible, places, tops, near_m):
+    """Whether a person of `eligible` (n,), found by two other views, but not this one, stands on the line of sight.
 
     A detection there may be that person's.
     """
-    px = places[track, 0] - eye[0]
-    py = places[track, 1] - eye[1]
+    px = places[0, track] - eye[0]
+    py = places[1, track] - eye[1]
     pz = 0.6 * tops[track] - eye[2]
     square = px * px + py * py + pz * pz
-    for other in range(places.shape[0]):
-        if found[other, view] or n_found[other] < 2 or other == track:
-            continue
-        x = places[other, 0] - eye[0]
-        y = places[other, 1] - eye[1]
+    scale = 1.0 / square
+    near_sq = near_m * near_m
+    n_near = 0
+    for other in range(places.shape[1]):
+        x = places[0, other] - eye[0]
+        y = places[1, other] - eye[1]
         z = 0.6 * tops[other] - eye[2]
-        along = (x * px + y * py + z * pz) / square
-        if along > 0.0 and x * x + y * y + z * z - along * along * square < near_m * near_m:
-            return True
-    return False
+        along = (x * px + y * py + z * pz) * scale
+        near = (along > 0.0) & (x * x + y * y + z * z - along * along * square < near_sq) & (other != track)
+        n_near += near & eligible[other]
+    return n_near > 0
 
 
 @njit(cache=True, nogil=True)
 def _beside(track, n_found, places, reach_m):
     """Whether a person that more views find is within reach of a track."""
-    for other in range(places.shape[0]):
-        x = places[other, 0] - places[track, 0]
-        y = places[other, 1] - places[track, 1]
-        if n_found[other] > max(n_found[track], 1) and x * x + y * y < reach_m * reach_m:
-            return True
-    return False
+    least = max(n_found[track], 1)
+    n_beside = 0
+    for other in range(places.shape[1]):
+        x = places[0, other] - places[0, track]
+        y = places[1, other] - places[1, track]
+        n_beside += (n_found[other] > least) & (x * x + y * y < reach_m * reach_m)
+    return n_beside > 0
 
 
 @njit(cache=True, nogil=True)
@@ -246,13 +265,18 @@ def _weigh(states, who, found, cameras, live, shape, model, miss_rates, pace, ev
     share, kept = pace
     shown, found_last, lasting = evidence.shown, evidence.found_last, evidence.lasting
     n, n_views = found.shape
-    places, tops, n_found = np.empty((n, 2)), np.empty(n), np.zeros(n, np.int64)
+    places, tops, n_found = np.empty((2, n)), np.empty(n), np.zeros(n, np.int64)
     _places_and_tops(states, shape, places, tops)
     for k in range(n):
         for view in range(n_views):
             n_found[k] += found[k, view]
-    seen, eye = np.empty((who.shape[0], n_views), np.int8), np.empty(3)
+    seen, eyes = np.empty((who.shape[0], n_views), np.int8), np.empty((n_views, 3))
     circumstances_in(states, who, cameras, live, shape, seen)
+    eligible = np.empty((n_views, n), np.bool_)
+    for view in range(n_views):
+        _eye_of(cameras.camera_from_world[view], eyes[view])
+        for k in range(n):
+            eligible[view, k] = n_found[k] >= 2 and not found[k, view]
     for i in range(who.shape[0]):
         k = who[i]
         row = states.rows[k]
@@ -266,8 +290,7 @@ def _weigh(states, who, found, cameras, live, shape, model, miss_rates, pace, ev
             if c >= 0 or here:
                 missed = miss_rates[view, c if c >= 0 else PARTLY]
                 if here:
-                    _eye_of(cameras.camera_from_world[view], eye)
-                    other = _explained(k, view, eye, found, n_found, places, tops, shape.beside_m)
+                    other = _explained(k, eyes[view], eligible[view], places, tops, shape.beside_m)
                     n_own[i] += not other
                     rate = model.explained if other else stray
                     person = math.log((1.0 - missed) / rate)

@@ -544,3 +544,23 @@ def follow(
             ignored, n_changes,
         )  # fmt: skip
     return n_changes
+
+
+@njit(cache=True, nogil=True)
+def message_noise(start, samples, out):
+    """Standard deviation within each message, (n,); 0 for single samples and where a sample is not a number.
+
+    start (n + 1,): message i has the samples start[i] to start[i + 1], at least one.
+    """
+    for i in range(out.shape[0]):
+        # About the first sample, so that equal samples have no deviation at all.
+        first = float(samples[start[i]])
+        total = 0.0
+        squares = 0.0
+        for k in range(start[i], start[i + 1]):
+            off = float(samples[k]) - first
+            total += off
+            squares += off * off
+        n = int(start[i + 1]) - int(start[i])
+        var = (squares - total * total / n) / max(n - 1, 1)
+        out[i] = np.sqrt(var) if 0.0 < var < np.inf else 0.0

@@ -64,10 +64,12 @@ class ScaleFactors:
 
     Attributes:
         suspect: plates whose loads are no evidence at present.
+        due: whether there was evidence since `faults` was last called.
     """
 
     def __init__(self, n_plates: int) -> None:
         self.suspect: frozenset[int] = frozenset()
+        self.due = False
         # From loads; the last row is the whole store's.
         self._of_loads = np.zeros((n_plates + 1, len(FACTORS)))
         self._of_noise = np.zeros((n_plates + 1, len(FACTORS)))
@@ -160,6 +162,7 @@ class ScaleFactors:
         unfit: plates that were reported for another cause.
         """
         found = []
+        self.due = False
         suspect = sorted(self.suspect.difference(unfit))
         before_ns, self._suspect_since_ns = self._suspect_since_ns, {}
         for plate in (-1, *suspect) if suspect else ():
@@ -203,6 +206,7 @@ class ScaleFactors:
         n_plates = len(likely) - 1
         suspect = range(n_plates) if likely[-1] else np.flatnonzero(likely[:-1]).tolist()
         self.suspect = self._exchanged.union(suspect)
+        self.due = True
 
 
 def _probability(log_odds: float) -> float:

@@ -11,15 +11,13 @@ Two properties are measured from the messages as they come:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.goods.plates import plate_warnings
-from fusion.observations import ShelfReading
+from fusion.goods.plates import PackedReadings, plate_warnings
 from fusion.results import Warning as StoreWarning
 from fusion.results import WarningKind
 from fusion.store.models import Store
@@ -62,16 +60,13 @@ class Messages(NamedTuple):
     noise_g: NDArray[np.float64]
 
 
-def message_noise_g(grams: NDArray[np.float64], n_samples: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n,) standard deviation within each message of n_samples (n,), at least one; grams: of all, one after another."""
-    of_message = np.repeat(np.arange(len(n_samples)), n_samples)
-    starts = np.cumsum(n_samples) - n_samples
-    with np.errstate(invalid="ignore", over="ignore"):
-        # About the first sample, so that equal samples have no deviation at all.
-        off_g = grams - grams[starts][of_message]
-        squares = np.add.reduceat(off_g**2, starts) - np.add.reduceat(off_g, starts) ** 2 / n_samples
-        noise_g = np.sqrt(np.maximum(squares, 0.0) / np.maximum(n_samples - 1, 1))
-    return np.nan_to_num(noise_g, nan=0.0, posinf=0.0)
+def message_noise_g(start: NDArray[np.integer[Any]], grams: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """(n,) standard deviation within each message, 0 where it has no two numbers; see `PackedReadings`."""
+    from fusion._kernels import scales as kernel
+
+    noise_g = np.empty(len(start) - 1)
+    kernel.message_noise(start, grams, noise_g)
+    return noise_g
 
 
 def trembles_too_little(n_moving: Any, n_calm: Any) -> Any:
@@ -124,7 +119,6 @@ class PlateFitness:
         self.unfit: dict[int, Unfit] = {}
         self.noise_g: NDArray[np.float64] = np.full(len(store.plates), np.nan)
         self._names = [plate.plate for plate in store.plates]
-        self._index = {name: i for i, name in enumerate(self._names)}
         self._fit_stretches: dict[int, int] = {}  # In a row, by unfit plate.
         self._off_rate: frozenset[int] = frozenset()  # In the last stretch.
         self._messages: list[Messages] = []
@@ -135,26 +129,25 @@ class PlateFitness:
     def _derive(self, store: Store) -> None:
         self._calm_g = NOISE_SHARE_MIN * np.array([plate.capacity_g for plate in store.plates])
         self._rate_hz = store.weight_rate_hz
+        # Compiles the kernel: a first call takes up to a second.
+        message_noise_g(np.zeros(1, np.uint32), np.zeros(0, np.float32))
 
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`."""
         self._derive(store)
 
-    def feed(self, readings: Sequence[ShelfReading], now_ns: int) -> bool:
-        """Take messages, in time order; True at the end of a stretch, when all plates have been judged."""
+    def feed(self, readings: PackedReadings | None, now_ns: int) -> bool:
+        """Take messages, or none; True at the end of a stretch, when all plates have been judged."""
         if self._began_ns is None:
             self._began_ns = now_ns
         if now_ns < self._began_ns:
             return False
         if now_ns - self._began_ns < STRETCH_S * 1e9:
-            index = self._index
-            used = [reading for reading in readings if reading.plate in index and len(reading.samples)]
-            if used:
-                n_samples = np.array([len(reading.samples) for reading in used])
-                grams = np.concatenate([reading.samples for reading in used], dtype=np.float64)
-                plate = np.array([index[reading.plate] for reading in used])
-                t_ns = np.array([reading.t_ns for reading in used], np.int64)
-                self._messages.append(Messages(plate, t_ns, n_samples, message_noise_g(grams, n_samples)))
+            if readings is not None:
+                start = readings.start.astype(np.int64)
+                n_samples = start[1:] - start[:-1]
+                noise_g = message_noise_g(readings.start, readings.grams)
+                self._messages.append(Messages(readings.plate.astype(np.int64), readings.t_ns, n_samples, noise_g))
             return False
         if self._messages:
             self._judge(now_ns)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,22 @@ class PlateState:
     heard_ns: int | None
 
 
+class PackedReadings(NamedTuple):
+    """Messages side by side, in time order.
+
+    Attributes:
+        plate: (n,) uint32 index into store.plates.
+        t_ns: (n,) int64 of the first sample.
+        start: (n + 1,) uint32; message i has the samples start[i] to start[i + 1], at least one.
+        grams: (n_samples,) float32.
+    """
+
+    plate: NDArray[np.uint32]
+    t_ns: NDArray[np.int64]
+    start: NDArray[np.uint32]
+    grams: NDArray[np.float32]
+
+
 class Plates:
     """Follows every plate of a store: a kernel keeps one row of state per plate.
 
@@ -143,13 +160,13 @@ class Plates:
 
     def warm_up(self) -> None:
         """Compile the kernel, by a call without messages."""
-        empty = np.zeros(0, np.uint32)
-        self._follow(empty, np.zeros(0, np.int64), np.zeros(1, np.uint32), np.zeros(0, np.float32))
+        none, start = np.zeros(0, np.uint32), np.zeros(1, np.uint32)
+        self.feed(PackedReadings(none, np.zeros(0, np.int64), start, np.zeros(0, np.float32)))
 
     # ---- messages ----------------------------------------------------------------------------------------------------
 
-    def feed(self, readings: Sequence[ShelfReading]) -> list[PlateChange]:
-        """Take messages, in time order; returns the changes that have settled."""
+    def pack(self, readings: Sequence[ShelfReading]) -> PackedReadings | None:
+        """Put messages, in time order, side by side; None where none can be used."""
         index = self._index
         plate_of = [index.get(reading.plate, -1) for reading in readings]
         parts = [reading.samples for reading in readings]
@@ -161,7 +178,7 @@ class Plates:
             self.ignored["weights: no samples"] += len(readings) - plate_of.count(-1) - len(used)
             self.ignored += Counter()  # Drops the reasons that did not occur.
             if not used:
-                return []
+                return None
             plate_of, parts = [plate_of[i] for i in used], [parts[i] for i in used]
             times_ns, lengths = [times_ns[i] for i in used], {len(parts[i]) for i in range(len(used))}
         if len(lengths) == 1:
@@ -170,17 +187,12 @@ class Plates:
         else:
             starts = np.array([0, *accumulate(map(len, parts))], np.uint32)
         plates, times = np.array(plate_of, np.uint32), np.array(times_ns, np.int64)
-        return self._follow(plates, times, starts, _side_by_side(parts, int(starts[-1])))
+        return PackedReadings(plates, times, starts, _side_by_side(parts, int(starts[-1])))
 
-    def _follow(
-        self,
-        plates: NDArray[np.uint32],
-        times_ns: NDArray[np.int64],
-        starts: NDArray[np.uint32],
-        samples: NDArray[np.float32],
-    ) -> list[PlateChange]:
+    def feed(self, readings: PackedReadings) -> list[PlateChange]:
+        """Take messages; returns the changes that have settled."""
         found = self._findings
-        n_changes = self._kernel.follow(plates, times_ns, starts, samples, self._settings, *self._tables, *found)
+        n_changes = self._kernel.follow(*readings, self._settings, *self._tables, *found)
         changes = []
         for whole, grams in zip(found.changes[:n_changes].tolist(), found.changes_g[:n_changes].tolist()):
             plate, onset_ns, contact_ns, settled_ns, silent, rise_ns, shaky = whole

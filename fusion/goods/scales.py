@@ -74,8 +74,9 @@ class ShelfMonitor:
         if now_ns < self._now_ns:
             raise OrderError(f"now_ns: want at least {self._now_ns}, got {now_ns}")
         self._now_ns = now_ns
-        if readings:
-            changes = self._plates.feed(readings)
+        packed = self._plates.pack(readings) if readings else None
+        if packed is not None:
+            changes = self._plates.feed(packed)
             room = EVENTS_PENDING_MAX - len(self._pending)
             if len(changes) > room:
                 self._ignored["shelf changes: table full"] += len(changes) - room
@@ -83,9 +84,11 @@ class ShelfMonitor:
         if self._plates.check(now_ns):
             hidden_g = self._plates.detectable_g > HIDDEN_SHARE * self.planogram.lightest_near_g
             self._noisy = frozenset(np.flatnonzero(hidden_g).tolist()) if hidden_g.any() else frozenset()
+            # What seems wrong for long is reported without further loads.
+            self.planogram.factors.due |= bool(self.planogram.factors.suspect)
             for plate, since_ns in self._plates.lost():
                 self._restarts.note(plate, since_ns, now_ns)
-        if self._fitness.feed(readings, now_ns):
+        if self._fitness.feed(packed, now_ns):
             self.planogram.factors.set_noise(self._fitness.noise_g)
         return self._ready(now_ns) if self._pending or len(self._held) else []
 
@@ -95,6 +98,10 @@ class ShelfMonitor:
 
     def warnings(self) -> list[StoreWarning]:
         """Faults of plates found since the last call, and recoveries."""
+        found = self._plates.warnings() + self._fitness.warnings()
+        found += [warning for lag in self.planogram.timing.found() for warning in self._lag_warnings(lag)]
+        if not self.planogram.factors.due:
+            return found
         factors = [
             StoreWarning(
                 self._now_ns, WarningKind.PLATE_FACTOR, self._names[fault.plate] if fault.plate >= 0 else "all plates",
@@ -108,8 +115,7 @@ class ShelfMonitor:
             )
             for pair in self.planogram.factors.exchanges()
         ]
-        lags = [warning for lag in self.planogram.timing.found() for warning in self._lag_warnings(lag)]
-        return self._plates.warnings() + self._fitness.warnings() + factors + exchanged + lags
+        return [*found, *factors, *exchanged]
 
     def _lag_warnings(self, lag: Lag) -> list[StoreWarning]:
         kind = WarningKind.PLATE_LAGS if lag.seconds else WarningKind.PLATE_FIT_AGAIN

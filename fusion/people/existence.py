@@ -21,7 +21,7 @@ from fusion.people.association import FrameSet
 from fusion.people.health import CameraHealth
 from fusion.people.looks import miss_rates, outlook
 from fusion.people.site import Site
-from fusion.people.tracks import Tracks
+from fusion.people.tracks import CAPACITY, Tracks
 from fusion.people.walkers import WALKED_M
 from fusion.people.workspace import POSITION_SD_MAX_M
 
@@ -39,6 +39,9 @@ EXISTENCE = ExistenceModel(
 _MODEL = tuple(EXISTENCE)
 # Least probability that a confirmed track follows a person.
 _CONFIRMED = 1.0 / (1.0 + math.exp(-EXISTENCE.confirm_odds))
+# The same for every track; a view of it is what most sets report.
+_ALL_CONFIRMED = np.full(CAPACITY, _CONFIRMED)
+_ALL_CONFIRMED.setflags(write=False)
 # A ghost that comes by chance (detections of several people that meet) is gone after this time.
 STAYS_S = 0.5
 # A view that no longer looks at a place forgets in this time what it showed there.
@@ -206,10 +209,9 @@ class Existence:
         return reportable
 
     def probability(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n,) probability that tracks follow a person rather than a ghost."""
+        """(n,) probability that tracks follow a person rather than a ghost; read-only."""
+        confirmed = self._tracks.confirmed[rows]
         # A track that walked is confirmed whatever the odds were.
-        probability = np.full(len(rows), _CONFIRMED)
-        tentative = ~self._tracks.confirmed[rows]
-        if tentative.any():
-            probability[tentative] = 1.0 / (1.0 + np.exp(-self._tracks.log_odds[rows[tentative]]))
-        return probability
+        if confirmed.all():
+            return _ALL_CONFIRMED[: len(rows)]
+        return np.where(confirmed, _CONFIRMED, 1.0 / (1.0 + np.exp(-self._tracks.log_odds[rows])))

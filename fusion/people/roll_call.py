@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ UNKNOWN_MAX = 256
 # A camera's detections are judged over this many frames with people, and again whenever its turn comes: one
 # camera at a time, since a look takes as long as the tracker takes for a few views.
 FRAMES_PER_VERDICT, TURN_EVERY_NS = 10, 20_000_000_000
+# When all cameras are new, these many in each set of frames.
+LOOKS_PER_SET = 4
 # Joints of a person in fractions of the picture lie within this, joints cut off by the picture's edge included.
 FRACTION_MAX = 2.0
 # Share of people that must be fractions, or beyond the picture, for a verdict: a real detector makes none of these.
@@ -125,7 +128,7 @@ class RollCall:
         self._turn = self._turn_ns = 0
         self._detections: dict[str, _Detections] = {}
         # Cameras whose detections are being looked at.
-        self._looked_at: set[str] = set()
+        self._looked_at: dict[str, None] = {}  # In turn: the next comes first.
         self._derive(store)
         self._unheard = {_PLATES: set(self._plates), _CAMERAS: set(self._cameras)}
 
@@ -136,7 +139,7 @@ class RollCall:
             before, size_px = self._detections.get(camera.name), np.array(camera.size, float)
             if before is None or (before.size_px != size_px).any():
                 self._detections[camera.name] = _Detections(size_px)
-                self._looked_at.add(camera.name)
+                self._looked_at[camera.name] = None
 
     def adopt(self, store: Store) -> None:
         """Continue with a changed store of the same sensors; see `Engine.adopt`.
@@ -196,8 +199,12 @@ class RollCall:
         warnings: list[Warning] = []
         warnings += self._heard(_CAMERAS, bool(frames), now_ns)
         warnings += self._heard(_PLATES, bool(readings), now_ns)
-        for name in self._looked_at & frames.keys() if self._looked_at else ():
-            warnings += self._look(name, frames[name])
+        if self._looked_at:
+            shown = (name for name in self._looked_at if name in frames and len(frames[name].keypoints))
+            for name in list(islice(shown, LOOKS_PER_SET)):
+                # To the end of the turn; a camera whose verdict is complete is left out.
+                self._looked_at[name] = self._looked_at.pop(name)
+                warnings += self._look(name, frames[name])
         if frames:
             warnings += self._other_sizes(self._sizes.step(frames, now_ns), now_ns)
         if self._next_ns is None:
@@ -239,7 +246,7 @@ class RollCall:
         if self._cameras and now_ns >= self._turn_ns:
             self._turn_ns = now_ns + TURN_EVERY_NS
             self._turn = (self._turn + 1) % len(self._cameras)
-            self._looked_at.add(self._cameras[self._turn])
+            self._looked_at[self._cameras[self._turn]] = None
 
     # ---- detections --------------------------------------------------------------------------------------------------
 
@@ -249,7 +256,7 @@ class RollCall:
         detections.add(frame)
         if detections.n_frames < FRAMES_PER_VERDICT:
             return
-        self._looked_at.discard(camera)
+        del self._looked_at[camera]
         fault, before = detections.verdict(), self._faults.pop(camera, None)
         if fault is not None:
             self._faults[camera] = fault

@@ -79,4 +79,8 @@ class Stills:
 
 def _same(one: Frame, other: Frame) -> bool:
     """Whether two frames hold the same people at the same bits; two empty pictures are no evidence."""
-    return len(one.keypoints) > 0 and np.array_equal(one.keypoints, other.keypoints)
+    first, second = one.keypoints, other.keypoints
+    # Most pictures differ in their first numbers, and looking there takes a tenth of the time.
+    if len(first) != len(second) or not len(first) or first.item(0) != second.item(0):
+        return False
+    return np.array_equal(first, second)

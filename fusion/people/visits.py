@@ -433,12 +433,13 @@ class Visits:
                 return
         if known or walker.visit is not None:
             yield from self._came_back(walker, now_ns)
-        else:
+        elif self._store.gate and (walker.lives or len(self._scans) or any(v.lost for v in self._open.values())):
+            # Only for these a visit can be found.
             yield from self._appeared(walker, now_ns, vouched)
 
     def _appeared(self, walker: Walker, now_ns: int, vouched: Callable[[int], bool]) -> Iterator[Passed]:
         """A person inside who was seen at no gate: they came in unseen, or were lost under another track."""
-        if not self._store.gate or not inside_polygon(self._store.floor, *walker.last_m):
+        if not inside_polygon(self._store.floor, *walker.last_m):
             return
         lives = walker.check_life() or len(self._scans) > 0
         first, last = self._lines.position(walker.first_m), self._lines.position(walker.last_m)

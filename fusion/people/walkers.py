@@ -61,8 +61,13 @@ class Walker:
     walked: bool = False
     moved_goods: bool = False
 
+    @property
+    def lives(self) -> bool:
+        """Whether the track has done what coats and chairs do not: walked up to now, or moved goods."""
+        return self.walked or self.moved_goods or math.dist(self.first_m, self.last_m) > WALKED_M
+
     def check_life(self) -> bool:
-        """Whether the track has done what coats and chairs do not: walked, or moved goods."""
+        """The same; a walk is remembered."""
         self.walked = self.walked or math.dist(self.first_m, self.last_m) > WALKED_M
         return self.walked or self.moved_goods
 

@@ -195,7 +195,8 @@ class SensorStream:
             np.minimum.at(low, of_sample[~bad], samples[~bad])
             np.maximum.at(high, of_sample[~bad], samples[~bad])
             n_bad = np.bincount(of_sample[bad], minlength=len(rows.names))
-            sender, noise_g = rows.sensor[n_samples > 0], message_noise_g(samples, n_samples[n_samples > 0])
+            sender = rows.sensor[n_samples > 0]
+            noise_g = message_noise_g(np.append(0, np.cumsum(n_samples[n_samples > 0])), samples)
             moving = noise_g > 0.0
             calm = moving & (noise_g < np.array([calm_g.get(name, 0.0) for name in rows.names])[sender])
             n_moving, n_calm = (np.bincount(sender[which], minlength=len(rows.names)) for which in (moving, calm))

@@ -187,3 +187,10 @@ def follow(
             p.silence_ns = 0
             break
     return changes, plates, unused
+
+
+def message_noise_g(start: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """(n,) standard deviation within each message; 0 for single samples and where a sample is not a number."""
+    parts = [samples[first:stop].astype(float) for first, stop in zip(start[:-1], start[1:])]
+    noise_g = np.array([(part - part[0]).std(ddof=1) if len(part) > 1 else 0.0 for part in parts])
+    return np.where(np.isfinite(noise_g), noise_g, 0.0)
