@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,16 @@ DECIDED = 0.9999
 CLEAR = 0.99
 OPEN_EVENTS_MAX = 1024
 PROBABILITY_MIN = 1e-12
+# Loads whose evidence for factors may be taken back; more within a lean are not.
+FACTOR_EVIDENCE_MAX = 128
+
+
+class _FactorEvidence(NamedTuple):
+    """What a load on a main plate added to the evidence for factors, and which plates were suspect before."""
+
+    plate: int
+    added: NDArray[np.float64]
+    suspect: frozenset[int]
 
 
 class Carts:
@@ -118,6 +129,7 @@ class Attributor:
         self._undoing = Undoing(planogram)
         self._unobserved = UnobservedReaches(self._hands, planogram)
         self._unexplained = UnexplainedLoads(planogram)
+        self._factor_evidence: dict[int, _FactorEvidence] = {}  # By event id, of the newest.
         self._clusters: list[Cluster] = []
         self._decided = DecidedEvents()
         self._carts = Carts()
@@ -160,10 +172,11 @@ class Attributor:
         self._n_events += 1
         self._decided.forget_recent(event.contact_ns, LEAN_UNDONE_S)
         actors = self._hands.actors(event, history)
+        held_near = self._held_near(actors)
         if self._staff.isdisjoint(actors.near):  # Staff may bring and move anything, as if a plate were reversed.
-            self._weigh_factors(opened)
+            self._weigh_factors(opened, held_near)
         self.planogram.timing.add(event)
-        held = None if event.total_g < 0 else self._held_near(actors)
+        held = None if event.total_g < 0 else held_near
         proposal = self._candidates.propose(event, actors, history, held, self._carts.of)
         tied = self._tied(opened, proposal.table)
         self._make_room(tied)
@@ -223,19 +236,28 @@ class Attributor:
         pieces = self._decided.pieces(carts, product) + taken[cluster.choices].sum(axis=1)
         cluster.weigh(log_likelihood[np.clip(pieces, 0, len(log_likelihood) - 1)])
 
-    def _weigh_factors(self, opened: OpenEvent) -> None:
-        """Learn from a load whether its plates read a wrong multiple of what goods weigh."""
+    def _weigh_factors(self, opened: OpenEvent, held: NDArray[np.float64] | None) -> None:
+        """Learn from a load whether its plates read a wrong multiple of what goods weigh.
+
+        held: (n_products,) pieces that the carts of those near are expected to hold.
+        """
         factors, event = self.planogram.factors, opened.event
-        near = [decided.event for decided in self._decided.recent]
-        near += [earlier for cluster in self._clusters for earlier in cluster.events]
-        if opened.total_g >= 0.0 or not any(may_undo(earlier, opened) for earlier in near):
-            factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2)
-            return
-        # What came and has gone again was no goods of this shelf: neither load says what these weigh.
+        earlier = [decided.event for decided in self._decided.recent]
+        earlier += [other for cluster in self._clusters for other in cluster.events]
+        undone = max((other.event_id for other in earlier if may_undo(other, opened)), default=None)
         before = factors.suspect
-        factors.retract(event.main_plate)
-        for plate in sorted(before - factors.suspect):
-            self._unobserved.clear(plate)
+        if undone is None:
+            added = factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2, held)
+            self._factor_evidence[opened.event_id] = _FactorEvidence(event.main_plate, added, before)
+            if len(self._factor_evidence) > FACTOR_EVIDENCE_MAX:
+                self._factor_evidence.pop(next(iter(self._factor_evidence)))
+        elif undone in self._factor_evidence:
+            # A lean, or goods that came back: neither load says what goods weigh.
+            evidence = self._factor_evidence.pop(undone)
+            factors.retract(evidence.plate, evidence.added)
+            # It may have been cleared by other loads since.
+            for plate in sorted((before | {evidence.plate}) - factors.suspect - evidence.suspect):
+                self._unobserved.clear(plate)
 
     def _learn_gain(self, event: ShelfEvent, belief: EventBelief) -> None:
         """Learn the gains of the plates from an event that certainly moved goods of a known weight."""

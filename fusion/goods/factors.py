@@ -37,6 +37,8 @@ USUAL_NOISE_G, LOG_NOISE_SD, LOG_NOISE_SD_STORE, NOISE_DF = 0.35, 1.1, 0.8, 8.0
 TAKEN, RIGHT_PLACE, ELSEWHERE = 0.85, 0.5, 0.3
 # A put-back of what is not known to be in any cart, and a load of no goods, as a density per gram.
 NOT_AWAY, UNKNOWN_PER_G = 1e-3, 1e-7
+# Of what is put at a wrong place, how often it comes from a cart that is not near, against one that is.
+FROM_AFAR = 0.02
 # Share of the small changes of a plate in a larger unit that are goods; the others creep.
 SMALL_GOODS = 0.3
 # Loads of one plate's goods on another, at a moment when a hand was over the first and none over the other.
@@ -76,8 +78,6 @@ class ScaleFactors:
         # What each plate has added to the store's, since a single plate is no proof for all.
         self._given = np.zeros((n_plates, len(FACTORS)))
         self._suspect_since_ns: dict[Fault, int] = {}
-        # By main plate: what the last load on it added to the rows of the plate and the store, and to what was given.
-        self._last: dict[int, NDArray[np.float64]] = {}
         self._reported: set[Fault] = set()
         self._moved_elsewhere: Counter[Exchange] = Counter()
         self._exchanged: frozenset[int] = frozenset()
@@ -98,33 +98,45 @@ class ScaleFactors:
         self._judge()
 
     def observe(
-        self, planogram: Planogram, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float
-    ) -> None:
-        """Take a load: plates (n,), delta_g (n,) grams on each, and the variance of their sum."""
+        self,
+        planogram: Planogram,
+        plates: NDArray[np.int64],
+        delta_g: NDArray[np.float64],
+        noise_g2: float,
+        held: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float64]:
+        """Take a load; returns what it added to the evidence, for `retract`.
+
+        Args:
+            planogram: what lies where, before the load.
+            plates: (n,) that it was on.
+            delta_g: (n,) grams on each.
+            noise_g2: variance of their sum.
+            held: (n_products,) pieces that the carts of those near are expected to hold; None where it is not known.
+        """
         size = np.abs(delta_g)
         main = int(plates[np.argmax(size)])
         alone = bool(size.max() > MAIN_SHARE * size.sum())
-        honest = _log_density(planogram, plates, delta_g, noise_g2)
+        honest = _log_density(planogram, plates, delta_g, noise_g2, held)
         log_odds = np.maximum(self._log_odds(main), self._log_odds(-1))
         before = self._evidence(main)
         for at, factor in enumerate(FACTORS):
             # A factor that is excluded need not be weighed against a load that is explained.
             if honest > 0.5 * math.log(UNKNOWN_PER_G) and log_odds[at] < LOG_ODDS_MIN + 1.0:
                 continue
-            turned = _log_density(planogram, plates, delta_g / factor, noise_g2 / factor**2) - math.log(abs(factor))
+            turned = _log_density(planogram, plates, delta_g / factor, noise_g2 / factor**2, held)
+            turned -= math.log(abs(factor))
             self._add(main, at, turned - honest, alone)
-        self._last[main] = self._evidence(main) - before
         self._judge()
+        return self._evidence(main) - before
 
-    def retract(self, plate: int) -> None:
-        """Take back the evidence for factors of the last load on a plate: a hand leaned there, and has let go."""
-        added = self._last.pop(plate, None)
-        if added is not None:
-            of_plate, of_store, given = np.maximum(added, 0.0)
-            self._of_loads[plate] -= of_plate
-            self._of_loads[-1] -= of_store
-            self._given[plate] -= given
-            self._judge()
+    def retract(self, plate: int, added: NDArray[np.float64]) -> None:
+        """Take back what a load on a plate added in favour of factors: a hand rested there, and has let go."""
+        of_plate, of_store, given = np.maximum(added, 0.0)
+        for row, ratio in ((plate, of_plate), (-1, of_store)):
+            self._of_loads[row] = np.maximum(self._of_loads[row] - ratio, self._least(row))
+        self._given[plate] = np.maximum(self._given[plate] - given, 0.0)
+        self._judge()
 
     def observe_small(self, planogram: Planogram, plate: int, delta_g: float, var_g2: float, log_creep: float) -> None:
         """Take a change that is too small for a load; log_creep: its log density as creep."""
@@ -190,6 +202,11 @@ class ScaleFactors:
         """(3, n_factors) copy: from loads, for a plate and for the store, and what the plate has given to the store."""
         return np.stack([self._of_loads[plate], self._of_loads[-1], self._given[plate]])
 
+    def _least(self, row: int) -> NDArray[np.float64]:
+        """(n_factors,) evidence from loads with which the log odds of a row are the least."""
+        least: NDArray[np.float64] = LOG_ODDS_MIN - LOG_PRIOR - self._of_noise[row]
+        return least
+
     def _add(self, plate: int, at: int, log_ratio: float, alone: bool) -> None:
         """Add a load's evidence to the store's and, where the load was on one plate alone, to the plate's."""
         log_ratio = min(max(log_ratio, -LOG_LOAD_MAX), LOG_LOAD_MAX)
@@ -197,8 +214,7 @@ class ScaleFactors:
         for_store = min(log_ratio, given - self._given[plate, at]) if log_ratio > 0.0 else log_ratio
         self._given[plate, at] = given
         for row, ratio in ((plate, log_ratio if alone else 0.0), (-1, for_store)):
-            least = LOG_ODDS_MIN - LOG_PRIOR - self._of_noise[row, at]
-            self._of_loads[row, at] = max(self._of_loads[row, at] + ratio, least)
+            self._of_loads[row, at] = max(self._of_loads[row, at] + ratio, self._least(row)[at])
 
     def _judge(self) -> None:
         log_odds = LOG_PRIOR + self._of_noise + self._of_loads
@@ -219,17 +235,22 @@ def _log_t(far: NDArray[np.float64] | float) -> NDArray[np.float64]:
 
 
 def _log_density(
-    planogram: Planogram, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float
+    planogram: Planogram,
+    plates: NDArray[np.int64],
+    delta_g: NDArray[np.float64],
+    noise_g2: float,
+    held: NDArray[np.float64] | None = None,
 ) -> float:
-    """Log density, per gram, of a load at this place."""
+    """Log density, per gram, of a load at this place; arguments as in `ScaleFactors.observe`."""
     if delta_g.sum() < 0.0:
         found = planogram.identify(plates, delta_g, noise_g2)
         log_way = math.log(TAKEN)
     else:
         place = np.minimum(np.exp(planogram.log_place(plates, delta_g)), 1.0)
-        is_away = planogram.away > 0.5
-        known = np.where(is_away, 1.0, NOT_AWAY)
-        log_prior = np.log((RIGHT_PLACE * place + ELSEWHERE / max(is_away.sum(), 1)) * known)
+        away = np.where(planogram.away > 0.5, 1.0, 0.0)
+        pieces = FROM_AFAR * away + np.minimum(held, 1.0) if held is not None else away
+        known = np.maximum(np.minimum(pieces, 1.0), np.where(away > 0.5, 1.0, NOT_AWAY))
+        log_prior = np.log(RIGHT_PLACE * place * known + ELSEWHERE * pieces / max(pieces.sum(), 1.0) + 1e-12)
         found = planogram.identify(plates, delta_g, noise_g2, log_prior=log_prior)
         log_way = math.log(1.0 - TAKEN)
     goods = float(np.logaddexp.reduce(found.log_posterior)) if len(found.product) else -math.inf

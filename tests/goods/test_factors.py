@@ -84,6 +84,32 @@ def test_a_hand_that_leans_is_no_evidence_once_it_has_let_go() -> None:
     assert attributor.cart([7]).reasons == ()
 
 
+def test_a_pull_that_lets_go_is_no_evidence_either_whatever_came_between() -> None:
+    attributor = Attributor(STORE, Planogram(STORE))
+    factors, history = attributor.planogram.factors, at_shelf({7: plate_hand(3)})
+    attributor.observe(event(5.0, {3: -0.5 * WEIGHTS_G[3]}), history)
+    assert factors.suspect == {3}
+    attributor.observe(event(6.0, {5: -WEIGHTS_G[5]}), history)
+    attributor.observe(event(7.0, {3: 0.5 * WEIGHTS_G[3]}), history)
+    assert factors.suspect == frozenset()
+
+
+def test_a_put_back_of_what_a_person_near_holds_is_no_reversed_plate() -> None:
+    """Their product weighs what the plate's goods do; that of the plate is not known to be away."""
+    store = shop(10, rows=2)
+    weight_g = store.products[6].weight_g
+    for holds, suspect in ((True, frozenset()), (False, {16})):
+        planogram = Planogram(store)
+        planogram.factors.set_noise(np.full(20, 0.4))
+        for other in range(10):
+            planogram.move(other, other, -1)  # Others hold a piece of everything.
+        held = np.zeros(20)
+        held[6] = float(holds)
+        plates, delta_g = np.array([16]), np.array([weight_g])
+        planogram.factors.observe(planogram, plates, delta_g, 0.09, held)
+        assert planogram.factors.suspect == suspect
+
+
 def test_goods_that_weigh_right_raise_no_suspicion() -> None:
     """Takes of one and two pieces, put-backs of what was taken, an odd load, restocking by staff."""
     planogram = Planogram(STORE)
