@@ -12,13 +12,36 @@ from numba import njit
 
 from fusion._kernels.records import CameraGeometry, Detections, States
 
-# No pair: higher than any cost.
+# No match: higher than any cost.
 NEVER = 1e9
+# Most that one joint adds to the mean cost of a pair: four standard deviations.
+_COST_CAP = 16.0
+# Two detections of one camera are never one person: lower than any sum of scores.
+_IMPOSSIBLE = -1e9
 # Sum of the three variances of a joint's place, m^2, up to which the joint is known: 14 cm in each direction.
 KNOWN_VAR_MAX = 0.06
 
 # A sum over views may be taken in any order, which lets the compiler use lanes; NaN and infinity keep their meaning.
 _SUMS = {"reassoc", "nsz", "contract"}
+
+
+class PairModel(NamedTuple):
+    """Evidence that two detections of different cameras are of one person: log likelihood ratios against two people.
+
+    A ray pair that meets exactly gains joint_gain and loses up to joint_loss, half of it at joint_scale squared
+    deviations. Two places that agree gain place_gain for a spread of one square metre and lose up to place_loss, half
+    of it at a squared Mahalanobis distance of place_scale. stature_sd: of people, as a share of the usual stature.
+    speed_m_s: of people between the instants of two cameras.
+    """
+
+    joint_gain: float
+    joint_loss: float
+    joint_scale: float
+    place_gain: float
+    place_loss: float
+    place_scale: float
+    stature_sd: float
+    speed_m_s: float
 
 
 class _Rays(NamedTuple):
@@ -41,22 +64,23 @@ def _eye_of(camera, out):
 
 
 @njit(cache=True, nogil=True, fastmath=_SUMS, error_model="numpy")
-def _meet(a, b, moved_sq, body_var, heights_m, cap, out):
+def _meet(a, b, moved_sq, body_var, heights_m, model, out):
     """Compare the rays of two detections, joint by joint, without a branch, so that joints go side by side.
 
-    out (7,): number of joints that both saw, number of those that compare, their total cost, number of meeting points,
-    and the sums of their coordinates.
+    out (8,): the score of all joints that compare, number of meeting points, the sums of their coordinates; number of
+    joints that both saw, number of those that compare, their total cost.
     """
     wx = b.eye[0] - a.eye[0]
     wy = b.eye[1] - a.eye[1]
     wz = b.eye[2] - a.eye[2]
-    common = 0.0
-    count = 0.0
     total = 0.0
     met = 0.0
     sx = 0.0
     sy = 0.0
     sz = 0.0
+    common = 0.0
+    count = 0.0
+    cost = 0.0
     for j in range(a.var.shape[0]):
         both = a.seen[j] * b.seen[j]
         ax = a.direction[0, j]
@@ -88,162 +112,265 @@ def _meet(a, b, moved_sq, body_var, heights_m, cap, out):
         pz = 0.5 * (a.eye[2] + s * az + b.eye[2] + t * bz)
         # Children are short and people crouch: three standard deviations of standing adults are still cheap.
         odd = (pz - heights_m[0, j]) / (2.0 * heights_m[1, j] + 0.1)
-        cost = min(gap * gap * inverse / spread + 0.5 * odd * odd, cap)
+        distance_sq = gap * gap * inverse / spread
+        # Detectors' tails are heavy and left is taken for right: one joint may contradict, but not decide.
+        loss = model.joint_loss * distance_sq / (distance_sq + model.joint_scale) + 0.5 * odd * odd
+        total += compares * model.joint_gain - ahead * min(loss, model.joint_loss)
+        total -= (compares - ahead) * model.joint_loss
         common += both
         count += compares
-        total += ahead * cost + (compares - ahead) * cap
+        cost += ahead * min(distance_sq + 0.5 * odd * odd, _COST_CAP) + (compares - ahead) * _COST_CAP
         met += ahead
         sx += ahead * px
         sy += ahead * py
         sz += ahead * pz
-    out[0] = common
-    out[1] = count
-    out[2] = total
-    out[3] = met
-    out[4] = sx
-    out[5] = sy
-    out[6] = sz
+    out[0] = total
+    out[1] = met
+    out[2] = sx
+    out[3] = sy
+    out[4] = sz
+    out[5] = common
+    out[6] = count
+    out[7] = cost
 
 
 @njit(cache=True, nogil=True)
-def pair_costs(free, detections, camera_from_world, body_var, heights_m, cap, joints_min, speed_m_s, out, centre):
-    """Cost of taking two detections of different cameras for one person.
-
-    For every joint that both saw: the squared distance of the two rays in standard deviations and, at half its weight,
-    how unusual the height of their meeting point is for that joint (two people on one epipolar line meet at odd
-    heights); the mean over joints of min(cost, cap). Cameras take their pictures at different instants, so people's
-    speed widens the tolerance.
-
-    detections: Detections as a plain tuple; free (n,) indices of them. heights_m (2, n_padded) mean and standard
-    deviation; joints_min: joints that must compare; speed_m_s: of people between the instants of two cameras. out
-    (n, n), symmetric, NEVER where nothing compares; centre (n, n, 3) mean meeting point where out < NEVER.
-    Source of the rays' nearest points: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2.
-    """
-    _pair_costs(
-        free, Detections(*detections), camera_from_world, body_var, heights_m, cap, joints_min, speed_m_s, out, centre
-    )
-
-
-@njit(cache=True, nogil=True)
-def _pair_costs(free, detections, camera_from_world, body_var, heights_m, cap, joints_min, speed_m_s, out, centre):
-    n = free.shape[0]
-    n_padded = detections.x.shape[1]
-    direction = np.empty((n, 3, n_padded))
-    eye = np.empty((n, 3))
-    met = np.empty(7)
-    for a in range(n):
+def _cast_rays(free, detections, camera_from_world, eye, direction):
+    """Rays of detections: eye (n, 3) and direction (n, 3, n_padded)."""
+    for a in range(free.shape[0]):
         d = free[a]
         p = camera_from_world[detections.view_of[d]]
         _eye_of(p, eye[a])
         for i in range(3):
-            for j in range(n_padded):
+            for j in range(direction.shape[2]):
                 direction[a, i, j] = p[0, i] * detections.x[d, j] + p[1, i] * detections.y[d, j] + p[2, i]
+
+
+@njit(cache=True, nogil=True)
+def pair_costs(free, detections, camera_from_world, body_var, heights_m, model, joints_min, out):
+    """How far the rays of two detections are from meeting: the mean over joints of min(z^2 + odd^2 / 2, 16).
+
+    z, odd and the arguments are as in `pair_scores`; joints_min: joints that must compare. out (n, n), symmetric, about
+    1 for one person, NEVER where nothing compares. It shows whether a camera's rays meet at all, and does not grow with
+    the number of joints as a score does.
+    """
+    _pair_costs(
+        free, Detections(*detections), camera_from_world, body_var, heights_m, PairModel(*model), joints_min, out
+    )
+
+
+@njit(cache=True, nogil=True)
+def _pair_costs(free, detections, camera_from_world, body_var, heights_m, model, joints_min, out):
+    n = free.shape[0]
+    direction = np.empty((n, 3, detections.x.shape[1]))
+    eye = np.empty((n, 3))
+    met = np.empty(8)
+    by_moment = np.ascontiguousarray(heights_m.T)
+    _cast_rays(free, detections, camera_from_world, eye, direction)
+    out[:] = NEVER
     for a in range(n):
-        out[a, a] = NEVER
-        da = free[a]
+        view_a = detections.view_of[free[a]]
+        rays_a = _Rays(eye[a], direction[a], detections.var[free[a]], detections.seen[free[a]])
         for b in range(a):
-            out[a, b] = NEVER
-            out[b, a] = NEVER
             db = free[b]
-            view_a = detections.view_of[da]
             view_b = detections.view_of[db]
             if view_a == view_b:
                 continue
-            moved = speed_m_s * (detections.dt_s[view_a] - detections.dt_s[view_b])
-            rays_a = _Rays(eye[a], direction[a], detections.var[da], detections.seen[da])
+            moved = model.speed_m_s * (detections.dt_s[view_a] - detections.dt_s[view_b])
             rays_b = _Rays(eye[b], direction[b], detections.var[db], detections.seen[db])
-            _meet(rays_a, rays_b, moved * moved, body_var, heights_m, cap, met)
+            _meet(rays_a, rays_b, moved * moved, body_var, by_moment, model, met)
             # Half of the common joints may be nearly parallel, but not more: the rest would decide by chance.
-            if met[1] >= joints_min and 2 * met[1] >= met[0] and met[2] == met[2]:
-                out[a, b] = met[2] / met[1]
-                out[b, a] = met[2] / met[1]
-                for i in range(3):
-                    centre[a, b, i] = met[4 + i] / max(met[3], 1.0)
-                    centre[b, a, i] = centre[a, b, i]
+            if met[6] >= joints_min and 2 * met[6] >= met[5] and met[7] == met[7]:
+                out[a, b] = met[7] / met[6]
+                out[b, a] = out[a, b]
 
 
 @njit(cache=True, nogil=True)
-def _best_pair(cost, gate, group_of):
-    """The ungrouped pair of least cost below the gate, or -1, -1."""
-    best = gate
-    first = -1
-    second = -1
-    for a in range(group_of.shape[0]):
-        if group_of[a] >= 0:
-            continue
+def _agree(a, b, model, centre):
+    """Score of two places (5,) by height for one person; centre (3,) becomes their weighted mean on the floor.
+
+    The log ratio of N(difference; 0, sum of the covariances) to a constant density, with a bounded loss.
+    """
+    xx = a[2] + b[2]
+    yx = a[3] + b[3]
+    yy = a[4] + b[4]
+    det = xx * yy - yx * yx
+    dx = b[0] - a[0]
+    dy = b[1] - a[1]
+    # Solve (A + B) (u, v) = b - a once: for the distance, and for the mean a + A (u, v).
+    u = (yy * dx - yx * dy) / det
+    v = (xx * dy - yx * dx) / det
+    distance_sq = u * dx + v * dy
+    centre[0] = a[0] + a[2] * u + a[3] * v
+    centre[1] = a[1] + a[3] * u + a[4] * v
+    centre[2] = 0.0
+    return model.place_gain - 0.5 * np.log(det) - model.place_loss * distance_sq / (distance_sq + model.place_scale)
+
+
+@njit(cache=True, nogil=True)
+def pair_scores(free, detections, camera_from_world, body_var, heights_m, model, out, centre):
+    """Evidence that two detections of different cameras are of one person, as a log likelihood ratio.
+
+    Every joint that both saw counts by the distance of its two rays in standard deviations z and, at half its weight,
+    by how unusual the height of their meeting point is for that joint (two people on one epipolar line meet at odd
+    heights): gain - min(loss z^2 / (z^2 + scale) + odd^2 / 2, loss), the Geman-McClure function in place of a
+    heavy-tailed distribution's. All joints, common or not, give each detection a place by their usual heights, and the
+    two places must agree. Cameras take their pictures at different instants, so people's speed widens the tolerance.
+
+    detections: Detections as a plain tuple; free (n,) indices of them. heights_m (n_padded, 2) mean and standard
+    deviation; model: PairModel as a plain tuple. out (n, n), symmetric, far below zero for two detections of one
+    camera; centre (n, n, 3) mean meeting point, or the mean of the two places where no rays meet; NaN where there is
+    neither.
+    Source of the rays' nearest points: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2; of the
+    function: Geman and McClure, Statistical Methods for Tomographic Image Reconstruction (1987).
+    """
+    _pair_scores(free, Detections(*detections), camera_from_world, body_var, heights_m, PairModel(*model), out, centre)
+
+
+@njit(cache=True, nogil=True)
+def _pair_scores(free, detections, camera_from_world, body_var, heights_m, model, out, centre):
+    n = free.shape[0]
+    direction = np.empty((n, 3, detections.x.shape[1]))
+    eye = np.empty((n, 3))
+    place = np.empty((n, 5))
+    met = np.empty(8)
+    by_moment = np.ascontiguousarray(heights_m.T)
+    _cast_rays(free, detections, camera_from_world, eye, direction)
+    for a in range(n):
+        d = free[a]
+        p = camera_from_world[detections.view_of[d]]
+        place_by_height(p, detections.x[d], detections.y[d], detections.seen[d], heights_m, model.stature_sd, place[a])
+    for a in range(n):
+        out[a, a] = _IMPOSSIBLE
+        centre[a, a] = np.nan
+        view_a = detections.view_of[free[a]]
+        rays_a = _Rays(eye[a], direction[a], detections.var[free[a]], detections.seen[free[a]])
         for b in range(a):
-            if group_of[b] < 0 and cost[a, b] < best:
-                best = cost[a, b]
-                first = a
-                second = b
-    return first, second
+            db = free[b]
+            view_b = detections.view_of[db]
+            score = _IMPOSSIBLE
+            centre[a, b] = np.nan
+            if view_a != view_b:
+                moved = model.speed_m_s * (detections.dt_s[view_a] - detections.dt_s[view_b])
+                rays_b = _Rays(eye[b], direction[b], detections.var[db], detections.seen[db])
+                _meet(rays_a, rays_b, moved * moved, body_var, by_moment, model, met)
+                score = met[0]
+                if np.isfinite(place[a, 0]) and np.isfinite(place[b, 0]):
+                    score += _agree(place[a], place[b], model, centre[a, b])
+                if met[1] > 0.0:
+                    for i in range(3):
+                        centre[a, b, i] = met[2 + i] / met[1]
+                if not np.isfinite(score):
+                    score = _IMPOSSIBLE
+            out[a, b] = score
+            out[b, a] = score
+            centre[b, a] = centre[a, b]
 
 
 @njit(cache=True, nogil=True)
-def _mean_cost(candidate, members, size, free, view_of, cost):
-    """Mean cost of a candidate against a group's members; NEVER where it shares a camera or compares with none."""
-    total = 0.0
-    compared = 0
-    for k in range(size):
-        if view_of[free[candidate]] == view_of[free[members[k]]]:
-            return NEVER
-        if cost[candidate, members[k]] < NEVER:
-            total += cost[candidate, members[k]]
-            compared += 1
-    # Opposite cameras compare badly; any member that compares may speak for the group.
-    return total / compared if compared > 0 else NEVER
+def _merging_gain(total, size_a, size_b, pair_min):
+    """Gain of taking two clusters for one person, from the sum of the scores of all pairs between them.
+
+    Two detections alone must reach pair_min. A joint in a picture is two coordinates and a pair of views compares one,
+    so a further view counts as two pairs, however many it forms.
+    """
+    if size_a + size_b == 2:
+        return total - pair_min
+    return 2.0 * min(size_a, size_b) * total / (size_a * size_b)
 
 
 @njit(cache=True, nogil=True)
-def _grow(members, free, view_of, cost, gate, group_of):
-    """Extend a group of two by the candidate of least mean cost below the gate, again and again; returns its size."""
-    size = 2
-    while True:
-        best = gate
-        following = -1
-        for candidate in range(group_of.shape[0]):
-            if group_of[candidate] >= 0:
+def _best_partner(a, total, size, pair_min, partner, gain):
+    """Find the cluster that gains most from merging with cluster a; partner[a] is -1 where none gains."""
+    partner[a] = -1
+    gain[a] = 0.0
+    for b in range(size.shape[0]):
+        if b != a and size[b] > 0:
+            now = _merging_gain(total[a, b], size[a], size[b], pair_min)
+            if now > gain[a]:
+                gain[a] = now
+                partner[a] = b
+
+
+@njit(cache=True, nogil=True)
+def _merge(score, pair_min, cluster_of):
+    """Agglomerate: merge the two clusters that gain most, until none gain. cluster_of (n,): a member's index."""
+    n = score.shape[0]
+    total = score.copy()
+    size = np.ones(n, np.int64)
+    partner = np.empty(n, np.int64)
+    gain = np.empty(n)
+    for a in range(n):
+        cluster_of[a] = a
+        _best_partner(a, total, size, pair_min, partner, gain)
+    while n > 0:
+        a = int(np.argmax(gain))
+        b = partner[a]
+        if gain[a] <= 0.0:
+            return
+        size[a] += size[b]
+        size[b] = 0
+        gain[b] = 0.0
+        for c in range(n):
+            total[a, c] += total[b, c]
+            total[c, a] = total[a, c]
+            if cluster_of[c] == b:
+                cluster_of[c] = a
+        _best_partner(a, total, size, pair_min, partner, gain)
+        for c in range(n):
+            if c == a or size[c] == 0:
                 continue
-            mean = _mean_cost(candidate, members, size, free, view_of, cost)
-            if mean < best:
-                best = mean
-                following = candidate
-        if following < 0:
-            return size
-        members[size] = following
-        size += 1
+            if partner[c] == a or partner[c] == b:
+                _best_partner(c, total, size, pair_min, partner, gain)
+            else:
+                now = _merging_gain(total[c, a], size[c], size[a], pair_min)
+                if now > gain[c]:
+                    gain[c] = now
+                    partner[c] = a
 
 
 @njit(cache=True, nogil=True)
-def group(free, view_of, cost, centre, gate, group_of, places):
-    """Group detections of different cameras, one group per person: greedy agglomeration from the best pair.
+def group(score, centre, pair_min, group_of, places):
+    """Group detections of different cameras, one group per person: greedy agglomeration, the largest gain first.
 
-    cost (n, n), centre (n, n, 3) of pair_costs. group_of (n,): group or -1; places (n, 3): per group the median of its
+    score (n, n), centre (n, n, 3) of pair_scores; pair_min: score from which two detections are one person. group_of
+    (n,): group or -1, the groups in order of their best pair's score; places (n, 3): per group the median of its
     members' mean meeting points with the two members that agree best. Returns the number of groups; each has at least
     two detections, no two of one camera.
     """
-    n = free.shape[0]
+    n = score.shape[0]
+    cluster_of = np.empty(n, np.int64)
+    _merge(score, pair_min, cluster_of)
+    best = np.full(n, _IMPOSSIBLE)
+    pair = np.zeros((n, 2), np.int64)
+    for a in range(n):
+        for b in range(a):
+            cluster = cluster_of[a]
+            if cluster_of[b] == cluster and score[a, b] > best[cluster]:
+                best[cluster] = score[a, b]
+                pair[cluster, 0] = a
+                pair[cluster, 1] = b
     group_of[:] = -1
-    n_groups = 0
     met = np.empty((2 * n, 3))
-    members = np.empty(n, np.int64)
-    while True:
-        members_0, members_1 = _best_pair(cost, gate, group_of)
-        if members_0 < 0:
+    n_groups = 0
+    for cluster in np.argsort(-best):
+        if best[cluster] == _IMPOSSIBLE:
             return n_groups
-        members[0] = members_0
-        members[1] = members_1
-        size = _grow(members, free, view_of, cost, gate, group_of)
-        n_pairs = 0
-        for k in range(size):
-            group_of[members[k]] = n_groups
-            for q in range(min(k, 2)):  # With the two that agree best.
-                if cost[members[k], members[q]] < NEVER:
-                    met[n_pairs] = centre[members[k], members[q]]
-                    n_pairs += 1
+        n_met = 0
+        for a in range(n):
+            if cluster_of[a] != cluster:
+                continue
+            group_of[a] = n_groups
+            for k in range(2):
+                b = pair[cluster, k]
+                # The two that agree best meet once.
+                if a != b and not (k == 0 and a == pair[cluster, 1]) and np.isfinite(centre[a, b, 0]):
+                    met[n_met] = centre[a, b]
+                    n_met += 1
         for i in range(3):
-            places[n_groups, i] = np.median(met[:n_pairs, i])
+            places[n_groups, i] = np.median(met[:n_met, i])
         n_groups += 1
+    return n_groups
 
 
 # ---- births and ghosts -----------------------------------------------------------------------------------------------
@@ -436,11 +563,13 @@ def warm_up() -> None:
     geometry = CameraGeometry(camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
     detections = Detections(np.zeros(1), flag, np.zeros(2, np.int64), index, none, none, none, none)
     states = States(np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded)), rows, flag, 1)
-    pair, centre = np.zeros((0, 0)), np.zeros((0, 0, 3))
-    pair_costs(index, tuple(detections), camera, lanes, np.zeros((2, n_padded)), 1.0, 1.0, 1.0, pair, centre)
-    group(index, index, pair, centre, 1.0, np.zeros(0, np.int64), np.zeros((0, 3)))
+    pair, centre, heights = np.zeros((0, 0)), np.zeros((0, 0, 3)), np.zeros((n_padded, 2))
+    model = tuple(PairModel(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0))
+    pair_scores(index, tuple(detections), camera, lanes, heights, model, pair, centre)
+    pair_costs(index, tuple(detections), camera, lanes, heights, model, 1.0, pair)
+    group(pair, centre, 1.0, index.copy(), np.zeros((0, 3)))
     plausible(states.mean[0], states.cov[0], 1)
     one = np.zeros(n_padded, np.float32)
-    place_by_height(camera[0], one, one, one, np.zeros((n_padded, 2)), 1.0, np.zeros(5))
+    place_by_height(camera[0], one, one, one, heights, 1.0, np.zeros(5))
     line_of_sight(np.zeros((0, 2)), np.zeros(1), tuple(geometry), flag, np.zeros((0, 1), np.bool_))
     overlaps(tuple(states), 1.0, flags)

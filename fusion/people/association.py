@@ -5,6 +5,7 @@ A set holds at most one frame of each camera. Every frame keeps its own time; tr
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,22 +17,24 @@ from fusion._kernels import association as kernels
 from fusion._kernels.records import Detections, Matches
 from fusion.errors import ShapeError
 from fusion.people.geometry import Rig
-from fusion.people.workspace import APPEARANCE_SCALE, JOINTS_MIN, Workspace
+from fusion.people.workspace import APPEARANCE_SCALE, Workspace
 
 if TYPE_CHECKING:
     from fusion.observations import Frame
     from fusion.store.layouts import Layout
 
-# Mean cost of two rays up to which two detections may be one person: 1 is expected, and half for usual heights.
-PAIR_GATE = 4.0
-# The same without history, where how much the detector errs cannot be learnt: real ones err by three times what is
-# assumed, on one joint in seven.
-PAIR_GATE_AT_ONCE = 6.0
-PAIR_COST_CAP = 16.0
-# Largest speed of people between the instants of two cameras, m/s: a brisk walk.
-PAIR_SPEED_M_S = 1.0
 # Standard deviation of stature over people who may walk in, children included, as a share of the usual.
 STATURE_SD = 0.08
+# Two detections as one person against two, in natural logarithms. Rays of two people mostly pass each other within 14
+# standard deviations on either side, so a pair that meets gains log(28 / sqrt(2 pi)). The distances of one person's
+# rays follow a Student-t distribution with three degrees of freedom on real detectors, whose loss is about
+# 6.4 z^2 / (z^2 + 10) up to eight deviations. Places of two people are spread evenly over some 30 m^2.
+PAIR = kernels.PairModel(
+    joint_gain=2.4, joint_loss=6.4, joint_scale=10.0, place_gain=math.log(30.0 / (2.0 * math.pi)), place_loss=8.0,
+    place_scale=12.0, stature_sd=STATURE_SD, speed_m_s=1.0,
+)  # fmt: skip
+# Log odds from which two detections alone are one person: each has several strangers that it may meet by chance.
+PAIR_MIN = 2.0
 
 
 @dataclass
@@ -74,18 +77,14 @@ class Associator:
         rig: the cameras.
         heights_m: (n_padded, 2) usual height of each joint and its standard deviation.
         ignored: what was not used, by reason.
-        pair_gate: mean cost of two rays up to which two detections may be one person.
     """
 
     def __init__(self, rig: Rig, layout: Layout, workspace: Workspace) -> None:
         self.rig = rig
-        self.pair_gate = PAIR_GATE
         self.ignored: Counter[str] = Counter()
         self._workspace = workspace
         self.heights_m = np.ones((workspace.n_padded, 2))
         self.heights_m[: layout.n_joints] = layout.heights_m
-        self._heights_by_moment = np.ascontiguousarray(self.heights_m.T)
-        self._joints_min = float(min(JOINTS_MIN, layout.n_joints))
         self._view = {name: view for view, name in enumerate(rig.names)}
         self._shape = (layout.n_joints, 3)
 
@@ -179,16 +178,16 @@ class Associator:
         n = len(free)
         if n < 2:
             return Groups([], [], free)
-        cost, centre = np.empty((n, n)), np.empty((n, n, 3))
-        kernels.pair_costs(
-            free, tuple(frames.detections), self.rig.camera_from_world, self._workspace.body_var,
-            self._heights_by_moment, PAIR_COST_CAP, self._joints_min, PAIR_SPEED_M_S, cost, centre,
+        score, centre = np.empty((n, n)), np.empty((n, n, 3))
+        kernels.pair_scores(
+            free, tuple(frames.detections), self.rig.camera_from_world, self._workspace.body_var, self.heights_m,
+            tuple(PAIR), score, centre,
         )  # fmt: skip
         if frames.appearance is not None:
             vectors = frames.appearance[free]
-            cost += appearance_cost(vectors, vectors)
+            score -= appearance_cost(vectors, vectors)
         group_of, places_m = np.empty(n, np.int64), np.empty((n, 3))
-        n_groups = kernels.group(free, frames.detections.view_of, cost, centre, self.pair_gate, group_of, places_m)
+        n_groups = kernels.group(score, centre, PAIR_MIN, group_of, places_m)
         members = [free[group_of == k] for k in range(n_groups)]
         return Groups(members, list(places_m[:n_groups]), free[group_of < 0])
 

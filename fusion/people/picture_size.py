@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fusion._kernels import association as kernels
 from fusion._kernels import triangulation
 from fusion._kernels.records import Detections
-from fusion.people.association import PAIR_COST_CAP, PAIR_GATE, PAIR_SPEED_M_S
+from fusion.people.association import PAIR
 from fusion.people.site import Site
 from fusion.people.workspace import (
     JOINTS_MIN,
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # A look compares this many people of one camera with this many of each of a few cameras that share its view: some
 # hundred pairs, a few tenths of a millisecond.
 PEOPLE_LOOKED_AT, PEOPLE_BESIDE, PARTNERS = 6, 8, 4
+# Mean cost of two detections' rays up to which they meet: 1 is expected, and half for usual heights.
+MEETS_MAX = 4.0
 # Time to the next look while too little is known of a camera, while one does not agree, and while all do.
 LOOK_NS, LOOK_AGAIN_NS, LOOK_RARELY_NS = 50_000_000, 500_000_000, 2_000_000_000
 # Share of a camera's people that must meet another camera's. With the right size 0.6 to 1 do, of a real detector's 0.1
@@ -130,8 +132,8 @@ class PictureSizes:
         layout = site.layout
         self._n_joints, self._n_padded = layout.n_joints, -(-layout.n_joints // LANES) * LANES
         self._body_var = body_variance(layout, self._n_padded)
-        self._heights_m = np.ones((2, self._n_padded))
-        self._heights_m[:, : layout.n_joints] = layout.heights_m.T
+        self._heights_m = np.ones((self._n_padded, 2))
+        self._heights_m[: layout.n_joints] = layout.heights_m
         self._joints_min = float(min(JOINTS_MIN, layout.n_joints))
 
     def adopt(self, site: Site) -> None:
@@ -200,7 +202,7 @@ class PictureSizes:
         if self._compared[view] > MEMORY:
             self._met[view] *= 0.5
             self._compared[view] *= 0.5
-        self._met[view] += np.count_nonzero(least < PAIR_GATE)
+        self._met[view] += np.count_nonzero(least < MEETS_MAX)
         self._compared[view] += n_compared
         if self._share[view] >= AGREES_MIN:
             self.found.pop(view, None)
@@ -259,10 +261,10 @@ class PictureSizes:
         index = np.arange(n)
         # The kernel reads neither which views have a frame nor where their detections start.
         detections = Detections(look.dt_s, np.zeros(n_views, np.bool_), index, look.views, x, y, var, seen)
-        cost, centre = np.empty((n, n)), np.empty((n, n, 3))
+        cost = np.empty((n, n))
         kernels.pair_costs(
-            index, tuple(detections), self._rig.camera_from_world, self._body_var, self._heights_m, PAIR_COST_CAP,
-            self._joints_min, PAIR_SPEED_M_S, cost, centre,
+            index, tuple(detections), self._rig.camera_from_world, self._body_var, self._heights_m, tuple(PAIR),
+            self._joints_min, cost,
         )  # fmt: skip
         mine, others = look.views == look.view, look.views != look.view
         has_joints = is_seen.sum(axis=1) >= self._joints_min
@@ -294,10 +296,10 @@ class PictureSizes:
         met, compared, scores = np.zeros((3, len(sizes)))
         for look in trial.looks:
             least, n_compared = self._costs(look, sizes)
-            close = least[least < PAIR_GATE]
+            close = least[least < MEETS_MAX]
             met[look.view] += len(close)
             compared[look.view] += n_compared
-            scores[look.view] += (1.0 - close / PAIR_GATE).sum()
+            scores[look.view] += (1.0 - close / MEETS_MAX).sum()
         fits = (met > 0) & (met >= FITS_MIN * compared)
         score = float(scores[fits].sum())
         if met[fits].sum() >= MET_MIN and score > trial.score:

@@ -19,7 +19,7 @@ from fusion._kernels import association as kernels
 from fusion._kernels import triangulation
 from fusion._kernels.records import Matches
 from fusion.errors import ConfigError, ShapeError
-from fusion.people.association import PAIR_GATE_AT_ONCE, Associator, FrameSet
+from fusion.people.association import Associator, FrameSet
 from fusion.people.births import WATCHING_S, Births
 from fusion.people.existence import Existence
 from fusion.people.geometry import Rig
@@ -231,7 +231,6 @@ class Tracker:
             frames: as in `step`.
             existence_min: least probability that there is a person.
         """
-        self._associator.pair_gate = PAIR_GATE_AT_ONCE
         t_ns = self.step(frames).t_ns
         tracks = self.tracks
         rows = tracks.live[tracks.multi_view_sets[tracks.live] > 0]

@@ -15,7 +15,7 @@ from fusion._kernels import association as kernels
 from fusion._kernels.records import CameraGeometry
 from fusion.errors import ShapeError
 from fusion.observations import Frame
-from fusion.people.association import Associator
+from fusion.people.association import PAIR, PAIR_MIN, Associator
 from fusion.people.geometry import Rig
 from fusion.people.workspace import (
     DETECTIONS_PER_FRAME_MAX,
@@ -166,6 +166,62 @@ def test_grouping_finds_the_people_whatever_the_order_of_detections(seed, n_peop
         people = {truth[d] for d in group}
         assert len(people) == 1 and len(group) == 5
         assert np.hypot(*(place[:2] - spots[people.pop()])) < 0.1
+
+
+@given(SEEDS)
+@settings(max_examples=25, deadline=None)
+def test_scores_of_pairs_and_their_clusters_match_reference(seed):
+    ws, _ = crowd(seed)
+    n = int(ws.start[-1])
+    rng = np.random.default_rng(seed)
+    # Some detections see half of a body only.
+    halves = rng.random(n) < 0.3
+    ws.seen[:n][halves, int(rng.integers(4, 12)) :] = 0.0
+    free = rng.permutation(n)[: rng.integers(0, n + 1)]
+    associator = Associator(room(3, seed), COCO, ws)
+    args = free, ws.detections(n), ws.camera_from_world, ws.body_var, associator.heights_m
+    score, centre = np.full((len(free),) * 2, np.nan), np.full((len(free), len(free), 3), 7.0)
+    kernels.pair_scores(free, tuple(args[1]), *args[2:], tuple(PAIR), score, centre)
+    expected, places, mean, n_joints = reference.pair_scores(*args, PAIR)
+    between = np.isfinite(expected)
+    assert_allclose(score[between], expected[between], rtol=1e-6, atol=1e-3)
+    assert (score[~between] < -1e6).all()
+    assert_allclose(centre[between], places[between], atol=1e-5)
+    cost = np.full_like(score, np.nan)
+    kernels.pair_costs(free, tuple(args[1]), *args[2:], tuple(PAIR), 4.0, cost)
+    assert_allclose(cost, np.where((n_joints >= 4) & ~np.isnan(mean), mean, kernels.NEVER), rtol=1e-6, atol=1e-3)
+    group_of, middles = np.empty(len(free), np.int64), np.empty((len(free), 3))
+    n_groups = kernels.group(score, centre, PAIR_MIN, group_of, middles)
+    groups = {frozenset(np.flatnonzero(group_of == k).tolist()) for k in range(n_groups)}
+    assert groups == {c for c in reference.clusters(score, PAIR_MIN) if len(c) > 1}
+    best = [
+        max(score[a, b] for a in members for b in members) for members in sorted(groups, key=lambda g: group_of[min(g)])
+    ]
+    assert best == sorted(best, reverse=True) and np.isfinite(middles[:n_groups, :2]).all()
+
+
+def test_halves_of_a_body_without_a_common_joint_are_one_person_where_their_places_agree():
+    rng = np.random.default_rng(4)
+    rig = room(2)
+    spots = [(-1.2, -0.8), (1.1, 0.9)]
+    upper, lower = seen(rng, rig, [standing(rng, *spot) for spot in spots])
+    above = COCO.heights_m[:, 0] > 1.2
+    upper.keypoints[:, ~above, 2] = lower.keypoints[:, above, 2] = 0.0
+    associator = Associator(rig, COCO, Workspace(rig, COCO, 0, 1))
+    packed = associator.pack([upper, lower])
+    groups = associator.group(packed, np.arange(4))
+    assert sorted(members.tolist() for members in groups.members) == [[0, 2], [1, 3]]
+    assert all(np.hypot(*(place[:2] - spots[members[0]])) < 0.4 for members, place in zip(*groups[:2]))
+
+
+def test_a_detection_goes_to_the_partner_that_it_fits_best_not_to_the_group_that_formed_first():
+    # 0, 1 and 2, 3 are two people; 2 would do for a third view of the first.
+    score = np.full((4, 4), -1e9)
+    for (a, b), value in {(0, 1): 30.0, (2, 3): 20.0, (0, 2): 4.0, (1, 2): 5.0, (0, 3): -30.0, (1, 3): -30.0}.items():
+        score[a, b] = score[b, a] = value
+    group_of, places = np.empty(4, np.int64), np.empty((4, 3))
+    assert kernels.group(score, np.zeros((4, 4, 3)), PAIR_MIN, group_of, places) == 2
+    assert group_of.tolist() == [0, 0, 1, 1]
 
 
 def test_a_person_whom_one_camera_sees_is_placed_with_an_honest_covariance():

@@ -42,6 +42,111 @@ def costs(cameras, dt_s, start, x, y, var, seen, mean, cov, rows, body_var, cap,
     return out
 
 
+def place_by_height(camera, x, y, seen, heights_m, stature_sd):
+    """Place (2,) and covariance (2, 2) of a detection; None where no joint's ray meets its height."""
+    eye = -camera[:, :3].T @ camera[:, 3]
+    weights, places, along = [], [], []
+    for j in np.flatnonzero(seen):
+        ray = camera[:, :3].T @ [x[j], y[j], 1.0]
+        depth = (heights_m[j, 0] - eye[2]) / ray[2] if abs(ray[2]) >= 1e-3 else 0.0
+        if depth < 0.2:
+            continue
+        slope = ray[:2] / ray[2]
+        weights.append(1.0 / (heights_m[j, 1] ** 2 * (slope @ slope) + 0.04))
+        places.append(eye[:2] + depth * ray[:2])
+        along.append(slope * heights_m[j, 0] * stature_sd)
+    if not weights:
+        return None
+    total = np.sum(weights)
+    shift = np.average(along, axis=0, weights=weights)
+    cov = np.outer(shift, shift) + (0.15**2 + 1.0 / total) * np.eye(2)
+    return np.average(places, axis=0, weights=weights), cov
+
+
+def _score_of_joint(rays, spread, height_m, model):
+    """Score and cost of two rays (eye, direction), None where they are parallel, and their meeting point or None."""
+    (eye_a, ray_a), (eye_b, ray_b) = rays
+    normal = np.cross(ray_a, ray_b)
+    if normal @ normal < 0.0027 * (ray_a @ ray_a) * (ray_b @ ray_b):
+        return None, None
+    # eye_a + s ray_a + g normal = eye_b + t ray_b
+    s, t, g = np.linalg.solve(np.stack([ray_a, -ray_b, normal], axis=1), eye_b - eye_a)
+    if min(s, t) < 0.2:
+        return (model.joint_gain - model.joint_loss, 16.0), None
+    point = 0.5 * (eye_a + s * ray_a + eye_b + t * ray_b)
+    z_sq = g**2 * (normal @ normal) / spread(s, t)
+    odd = (point[2] - height_m[0]) / (2.0 * height_m[1] + 0.1)
+    loss = model.joint_loss * z_sq / (z_sq + model.joint_scale) + 0.5 * odd**2
+    return (model.joint_gain - min(loss, model.joint_loss), min(z_sq + 0.5 * odd**2, 16.0)), point
+
+
+def pair_scores(free, detections, cameras, body_var, heights_m, model):
+    """Scores (n, n), -inf within a camera; mean costs, NaN where most common joints do not compare; numbers of joints
+    that compare; and centres (n, n, 3), of which only x and y count where no rays meet."""
+    n = len(free)
+    cost, count = np.full((n, n), np.nan), np.zeros((n, n), int)
+    out, centre = np.full((n, n), -np.inf), np.full((n, n, 3), np.nan)
+    d = detections
+    for a in range(n):
+        for b in range(n):
+            i, k = free[a], free[b]
+            u, v = d.view_of[i], d.view_of[k]
+            if u == v:
+                continue
+            moved = model.speed_m_s * (d.dt_s[u] - d.dt_s[v])
+            eyes = [-cameras[w][:, :3].T @ cameras[w][:, 3] for w in (u, v)]
+            out[a, b], points, costs = 0.0, [], []
+            common = np.flatnonzero((d.seen[i] > 0) & (d.seen[k] > 0))
+            for j in common:
+                rays = [cameras[w][:, :3].T @ [d.x[e, j], d.y[e, j], 1.0] for w, e in ((u, i), (v, k))]
+
+                def spread(s, t, j=j, i=i, k=k, moved=moved):
+                    return s * s * d.var[i, j] + t * t * d.var[k, j] + 2.0 * body_var[j] + moved**2
+
+                values, point = _score_of_joint(list(zip(eyes, rays)), spread, heights_m[j], model)
+                if values is None:
+                    continue
+                out[a, b] += values[0]
+                costs.append(values[1])
+                points += [point] if point is not None else []
+            count[a, b] = len(costs)
+            if costs and 2 * len(costs) >= len(common):
+                cost[a, b] = np.mean(costs)
+            first, second = (
+                place_by_height(cameras[w], d.x[e], d.y[e], d.seen[e], heights_m, model.stature_sd)
+                for w, e in ((u, i), (v, k))
+            )
+            if first and second:
+                apart, cov = second[0] - first[0], first[1] + second[1]
+                d_sq = apart @ np.linalg.solve(cov, apart)
+                out[a, b] += model.place_gain - 0.5 * np.log(np.linalg.det(cov))
+                out[a, b] -= model.place_loss * d_sq / (d_sq + model.place_scale)
+                weights = [np.linalg.inv(place[1]) for place in (first, second)]
+                mean = np.linalg.solve(sum(weights), weights[0] @ first[0] + weights[1] @ second[0])
+                centre[a, b] = [*mean, 0.0]
+            if points:
+                centre[a, b] = np.mean(points, axis=0)
+    return out, centre, cost, count
+
+
+def clusters(score, pair_min):
+    """Greedy agglomeration by plain search: a set of frozensets, the ones alone included."""
+    found = [[a] for a in range(len(score))]
+    while True:
+        best, who = 0.0, None
+        for i, first in enumerate(found):
+            for k, second in enumerate(found[:i]):
+                total = score[np.ix_(first, second)].sum()
+                n_pairs = len(first) * len(second)
+                gain = total - pair_min if n_pairs == 1 else 2 * min(len(first), len(second)) * total / n_pairs
+                if gain > best:
+                    best, who = gain, (i, k)
+        if who is None:
+            return {frozenset(cluster) for cluster in found}
+        i, k = who
+        found[k] += found.pop(i)
+
+
 def line_of_sight(places_m, heights_m, rig, live, boxes):
     """By sampling the line of sight every centimetre or so; rig without distortion."""
     out = np.zeros((len(places_m), rig.n_views), bool)
