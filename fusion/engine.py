@@ -316,7 +316,9 @@ class Engine:
         else:
             return  # The first observation.
         seconds = round(jump_ns * 1e-9, 1)
-        touched = self._visits.doubt(Reason(reason, seconds=seconds), self._now_ns)
+        # Set back by less than messages may be late, none is lost; by more, the first that is not lost is as late.
+        loses = jump_ns > self._reorder.lateness_ns - SET_SPAN_NS
+        touched = loses and self._visits.doubt(Reason(reason, seconds=seconds), self._now_ns)
         if touched or warning is WarningKind.CLOCKS_SET_BACK:
             results.append(Warning(self._now_ns, warning, self.store.id, seconds=seconds))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fusion.arrival.sensor_clocks import DISTRUST_NS, STRAYS_MIN, Agreement, SensorClock, SensorClocks
+from fusion.arrival.sensor_clocks import DISTRUST_NS, STEADY_NS, STRAYS_MIN, Agreement, SensorClock, SensorClocks
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.results import Warning
 
@@ -108,6 +108,15 @@ class Reorder:
         """Accept an observation, in any order."""
         self._n_arrived += 1
         t_ns = observation.t_ns
+        if isinstance(observation, ShelfReading):
+            clock = self._plate_clocks.get(observation.plate)
+        else:
+            clock = self._camera_clocks.get(observation.camera) if isinstance(observation, Frame) else None
+        if clock is not None:
+            has_stepped = (t_ns < clock.last_ns or clock.step) and self._steps(clock, observation)
+            clock.last_ns, clock.last = t_ns, self._n_arrived
+            if has_stepped and self._step_back(observation):
+                return
         if self.newest_ns is None:
             self._run.append(observation)
             self._start()
@@ -245,6 +254,58 @@ class Reorder:
             if agreement is not None:
                 self._turn(agreement)
 
+    def _steps(self, clock: SensorClock, observation: Observation) -> bool:
+        """Whether a sensor's clock has just turned out to be set back by less than makes its messages late."""
+        t_ns = observation.t_ns
+        if not clock.step_back(t_ns, self._n_arrived, self.lateness_ns + STEADY_NS):
+            return False
+        if self.newest_ns is None or not self._released_ns <= t_ns <= self._limit_ns:
+            return False
+        # What is sent again after an outage is held already.
+        rank, sensor = _identity(observation)
+        if any(held[0] == t_ns and held[1] == rank and held[2] == sensor for held in self._heap):
+            clock.step = 0
+            return False
+        clock.n_stepped += 1
+        return True
+
+    def _step_back(self, last: Observation) -> bool:
+        """Where nearly all clocks were set back by a little, continue from their time; last: what has just come.
+
+        What came before the step is held together with what came after it, and their times overlap: each sensor's step
+        says which is which.
+        """
+        clocks = self.clocks.stepped(self._n_arrived)
+        if not clocks:
+            return False
+        first = min(clock.step for clock in clocks)
+        after = {(last.t_ns, *_identity(last)): last}
+        before = []
+        for held in self._heap:
+            clock = self.clocks.of(held[4])
+            if held[3] >= (clock.step if clock is not None and clock.step >= first else first):
+                after[held[:3]] = held[4]
+            else:
+                before.append(held)
+        believed = [after[key] for key in sorted(after)]
+        if believed[0].t_ns >= max((held[0] for held in before), default=0):
+            return False  # Time does not go back by it.
+        self._heap = before
+        heapq.heapify(self._heap)
+        run, self._run = self._run, []
+        for observation in run:
+            self._drop(observation)
+        self._set_back(believed[0].t_ns)
+        for clock in self.clocks:
+            if clock.last >= first:
+                clock.follow(self._n_arrived)
+        by_time = sorted(clocks, key=lambda clock: clock.last_ns)
+        self._lead(by_time[-1], [clock.last_ns for clock in by_time])
+        for observation in believed:
+            if not self._hold(observation):
+                self._drop(observation)
+        return True
+
     def _n_wanted(self) -> int:
         """How many witnesses the present clock has since a jump before the frontier."""
         return sum(t_ns > self._frontier_ns - self.jump_ns for t_ns in self._witnesses)
@@ -261,21 +322,29 @@ class Reorder:
             if not first_ns <= observation.t_ns <= last_ns:
                 self._drop(observation)
         if is_earlier:
-            released = self._release((self.newest_ns or 0) + 1)
-            self._turned = [*released, ClocksSetBack(believed[0].t_ns)]
-            self._released_ns, self._last_key, self.newest_ns = believed[0].t_ns, None, None
-            self._witnesses.clear()
+            self._set_back(believed[0].t_ns)
         for clock in agreement.clocks:
             clock.follow(self._n_arrived)
         by_time = sorted(agreement.clocks, key=lambda clock: clock.stray_ns)
-        self._leader, self._lead_ns = by_time[-1], by_time[-1].stray_ns
-        # A lone sensor has shown for long enough that it is alone.
-        self._alone_since_ns = self._lead_ns - (self.lateness_ns if len(by_time) == 1 else 0)
-        self._n_alone = STRAYS_MIN if len(by_time) == 1 else 0
-        self._set_frontier(by_time[-2:][0].stray_ns)
+        self._lead(by_time[-1], [clock.stray_ns for clock in by_time])
         for observation in believed:
             if not self._hold(observation):
                 self._drop(observation)
+
+    def _set_back(self, t_ns: int) -> None:
+        """Release all that is held; time continues from t_ns."""
+        released = self._release((self.newest_ns or 0) + 1)
+        self._turned = [*released, ClocksSetBack(t_ns)]
+        self._released_ns, self._last_key, self.newest_ns = t_ns, None, None
+        self._witnesses.clear()
+
+    def _lead(self, leader: SensorClock, times_ns: Sequence[int]) -> None:
+        """Let the frontier be where sensors that agree are; times_ns: of each, ascending, the leader's last."""
+        self._leader, self._lead_ns = leader, times_ns[-1]
+        # A lone sensor has shown for long enough that it is alone.
+        self._alone_since_ns = self._lead_ns - (self.lateness_ns if len(times_ns) == 1 else 0)
+        self._n_alone = STRAYS_MIN if len(times_ns) == 1 else 0
+        self._set_frontier(times_ns[-2:][0])
 
     def _end_run(self, t_ns: int) -> None:
         """A message of time t_ns is in time: drop what comes too late, and what lies further ahead than it may.

@@ -188,6 +188,46 @@ def test_all_clocks_are_set_back(back_s: float, cameras: int, plates: int) -> No
     assert not reorder.ignored and not reorder.warnings()
 
 
+@pytest.mark.parametrize("back_s", [1.0, 1.4, 1.9])
+@pytest.mark.parametrize(("cameras", "plates"), [(2, 2), (1, 5), (12, 40)])
+def test_all_clocks_are_set_back_by_less_than_messages_may_be_late(back_s: float, cameras: int, plates: int) -> None:
+    before = _regular(6.0, cameras=cameras, plates=plates)
+    after = _shifted(_regular(6.0, start=6.0, cameras=cameras, plates=plates), -back_s - 1e-6)
+    reorder = Reorder(2.0)
+    assert epochs(run(reorder, [*before, *after])) == [before, after]
+    assert not reorder.ignored and not reorder.warnings()
+
+
+def test_set_back_by_a_little_more_loses_what_comes_too_late() -> None:
+    before, after = _regular(6.0), _shifted(_regular(6.0, start=6.0), -2.6 - 1e-6)
+    reorder = Reorder(2.0)
+    first, second = epochs(run(reorder, [*before, *after]))
+    assert first == before and second == after[len(after) - len(second) :]
+    assert sum(reorder.ignored.values()) == len(after) - len(second) <= 0.7 / 6.0 * len(after)
+
+
+@given(seed=st.integers(0, 10**6), late_s=st.floats(0.1, 1.9), share=st.sampled_from([0.05, 0.3, 1.0]))
+@settings(max_examples=30, deadline=None)
+def test_messages_that_overtake_each_other_are_no_step_back(seed: int, late_s: float, share: float) -> None:
+    random = np.random.default_rng(seed)
+    observations = _regular(8.0, cameras=3, plates=3)
+    delays_s = late_s * random.random(len(observations)) * (random.random(len(observations)) < share)
+    # Without the last ones, whose late messages no others follow.
+    delays_s[-len(observations) // 4 :] = 0.0
+    arrivals_ns = [o.t_ns + round(1e9 * delay_s) for o, delay_s in zip(observations, delays_s)]
+    arrived = [observations[i] for i in np.argsort(arrivals_ns, kind="stable")]
+    assert run(Reorder(2.0), arrived) == observations
+
+
+def test_what_is_sent_again_is_no_step_back() -> None:
+    observations = _regular(8.0, cameras=3, plates=3)
+    middle = len(observations) // 2
+    again = [o for o in observations[:middle] if o.t_ns > observations[middle].t_ns - 1.5 * SECOND]
+    reorder = Reorder(2.0)
+    assert run(reorder, [*observations[:middle], *again, *observations[middle:]]) == observations
+    assert sum(reorder.ignored.values()) == len(again)
+
+
 @pytest.mark.parametrize(("cameras", "plates"), [(2, 2), (1, 0), (1, 5)])
 def test_all_clocks_are_set_forward(cameras: int, plates: int) -> None:
     before = _regular(6.0, cameras=cameras, plates=plates)

@@ -31,6 +31,19 @@ DISTRUST_NS = 1_000_000_000
 # longer than publishers keep theirs.
 MARK_EVERY_NS = 1_000_000_000
 MARKS = 20
+# A message this much before the one that came before it from its sensor begins a step back, where others follow it in
+# order: messages that were overtaken on the way do not.
+STEP_MIN_NS = 150_000_000
+# Messages in time, since its step, after which a sensor has stepped back, and the share of the step that they must have
+# made up for. By how much the steps of all, and the times before them, may differ: a step is shorter than what the
+# clock was set back by, by the time from one message to the next.
+STEPPED_MIN, STEPPED_SHARE, STEPS_ALIKE_NS = 4, 0.6, 600_000_000
+# So few sensors could step at once by chance, where each message takes its own time on the way.
+CLOCKS_STEPPED_MIN = 3
+# A step is forgotten once this many messages a sensor have come since.
+STEP_MESSAGES_MAX = 40
+# Sensors that sent within this time before a step have a say in whether it is everybody's.
+ALIVE_NS = 5_000_000_000
 # More sensors than any store has; the clocks of others are not judged.
 CLOCKS_MAX = 8192
 
@@ -57,6 +70,9 @@ class SensorClock:
         reported: whether a warning about its time was given that still holds. Until then it has no say in the time, and
             its messages are used only within DISTRUST_NS of the others.
         mark_due_ns, marks: see MARK_EVERY_NS.
+        last_ns, last: time and number of its newest arrival, in time or not.
+        step: number of the arrival with which its time last went back, 0 where it did not or has gone on before it was
+            sure; step_ns: by how much; before_ns: from which time; n_stepped: new messages in time since then.
     """
 
     name: str
@@ -71,6 +87,12 @@ class SensorClock:
     reported: bool = False
     mark_due_ns: int = 0
     marks: deque[Mark] = field(default_factory=lambda: deque(maxlen=MARKS))
+    last_ns: int = 0
+    last: int = 0
+    step: int = 0
+    step_ns: int = 0
+    before_ns: int = 0
+    n_stepped: int = 0
 
     @property
     def shown_ns(self) -> int:
@@ -105,9 +127,32 @@ class SensorClock:
             self.lap_ns, self.lap, self.next_lap = t_ns, self.next_lap, number
         return self.steady
 
+    @property
+    def has_stepped(self) -> bool:
+        """Whether its messages follow a step back in order for long enough that they were not merely overtaken."""
+        gone_ns = self.last_ns - (self.before_ns - self.step_ns)
+        return self.n_stepped >= STEPPED_MIN and gone_ns >= STEPPED_SHARE * self.step_ns
+
+    def step_back(self, t_ns: int, number: int, back_max_ns: int) -> bool:
+        """See an arrival that is older than the one before it, or that follows a step; whether it belongs to a step.
+
+        Args:
+            t_ns: time of the arrival.
+            number: of the arrival.
+            back_max_ns: steps by more are judged from the messages that are not in time any more.
+        """
+        back_ns = self.last_ns - t_ns
+        if STEP_MIN_NS < back_ns <= back_max_ns:
+            self.step, self.step_ns, self.before_ns, self.n_stepped = number, back_ns, self.last_ns, 0
+        elif back_ns > back_max_ns:
+            self.step = 0
+        elif t_ns > self.before_ns >= self.last_ns and (not self.has_stepped or 2 * -back_ns > self.step_ns):
+            self.step = 0  # Those before were overtaken on the way: a clock reaches the old time in small strides.
+        return self.step > 0 and (back_ns < 0 or self.step == number)
+
     def follow(self, number: int) -> None:
         """Its other time is everybody's time now."""
-        self.in_time, self.n_strays, self.mark_due_ns = number, 0, 0
+        self.in_time, self.n_strays, self.mark_due_ns, self.step = number, 0, 0, 0
         self.reported = False
         self.marks.clear()
 
@@ -200,6 +245,28 @@ class SensorClocks:
             # Until then the others may still turn out to have the same time.
             self._report([o for o in steady if o.stray_ns - o.since_ns >= REPORT_NS], frontier_ns)
         return None
+
+    def stepped(self, number: int) -> list[SensorClock]:
+        """The clocks that were set back together by less than makes messages late, where nearly all were.
+
+        number: of the last arrival.
+        """
+        oldest = number - STEP_MESSAGES_MAX * len(self)
+        steps = [clock for clock in self if clock.step > max(oldest, 0) and clock.has_stepped]
+        if len(steps) < CLOCKS_STEPPED_MIN:
+            return []
+        usual_ns = sorted(clock.step_ns for clock in steps)[len(steps) // 2]
+        usual_before_ns = sorted(clock.before_ns for clock in steps)[len(steps) // 2]
+        alike = [
+            clock for clock in steps
+            if abs(clock.step_ns - usual_ns) <= STEPS_ALIKE_NS
+            and abs(clock.before_ns - usual_before_ns) <= STEPS_ALIKE_NS
+        ]  # fmt: skip
+        if len(alike) < CLOCKS_STEPPED_MIN:
+            return []
+        alive_ns = min(clock.before_ns for clock in alike) - ALIVE_NS
+        n_alive = sum(clock.last_ns >= alive_ns for clock in self)
+        return alike if len(alike) >= AGREEING_MIN * n_alive else []
 
     def come_back(self, clock: SensorClock, t_ns: int) -> None:
         """Take note that a sensor which was reported is in time again."""

@@ -78,6 +78,8 @@ CLOCK_FAULTS = (
     Fault("all an hour back", _T, _from_the_middle(-HOUR_NS), "all clocks go back an hour half-way", warned=True),
     Fault("all an hour ahead", _T, _from_the_middle(HOUR_NS), "all clocks go ahead an hour half-way", warned=True),
     Fault("all ten seconds back", _T, _from_the_middle(-10 * 10**9), "all clocks go back ten seconds", warned=True),
+    Fault("all a second back", _T, _from_the_middle(-10**9), "all clocks go back a second half-way", warned=True),
+    Fault("all three seconds back", _T, _from_the_middle(-3 * 10**9), "all clocks go back three seconds", warned=True),
     Fault("one frame an hour ahead", _T, _one_frame_each, "one frame of each camera is an hour ahead of its time"),
     Fault(
         "a camera an hour ahead", _T, _sensor(lambda scene: scene.busy_camera, HOUR_NS), "one camera's clock, for good",
