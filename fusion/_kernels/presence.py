@@ -55,6 +55,8 @@ class ExistenceModel(NamedTuple):
     held_back_odds: float  # log odds of the pattern below which a confirmed track is held back
     walked_m: float  # distance from the place of birth that proves a person
     walked_sets: int  # sets in a row at that distance
+    hidden_within_m: float  # distance over which what hides a person from a view changes
+    wander_m: float  # distance up to which the track of what stands still wanders
     memory: float  # looks over which it is learnt how long misses last
 
 
@@ -63,6 +65,7 @@ class Evidence(NamedTuple):
 
     shown: np.ndarray  # (capacity, n_views, 2) float32 log R and log F, NaN before the first look
     found_last: np.ndarray  # (capacity, n_views) int8 outcome of the latest look, NO_VIEW for none
+    weighed_m: np.ndarray  # (capacity, 2) place that the misses in `shown` apply to
     lasting: np.ndarray  # (2,) changes between finding and missing that were expected, and those that came
 
 
@@ -233,6 +236,28 @@ def _beside(track, n_found, places, reach_m):
 
 
 @njit(cache=True, nogil=True)
+def _move_on(row, x, y, model, evidence):
+    """Fade a track's misses as it moves: what hid a person from a view at one place says little about another.
+
+    The place that they apply to follows the track on a leash of `wander_m`, since a ghost's track wanders about it.
+    """
+    shown, weighed_m = evidence.shown, evidence.weighed_m
+    moved_x = x - weighed_m[row, 0]
+    moved_y = y - weighed_m[row, 1]
+    moved = math.sqrt(moved_x * moved_x + moved_y * moved_y)
+    if moved <= model.wander_m:
+        return
+    onward = 1.0 - model.wander_m / moved
+    weighed_m[row, 0] += onward * moved_x
+    weighed_m[row, 1] += onward * moved_y
+    alike = math.exp(-onward * moved / model.hidden_within_m)
+    for view in range(shown.shape[1]):
+        for i in range(2):
+            if shown[row, view, i] < 0.0:
+                shown[row, view, i] *= alike
+
+
+@njit(cache=True, nogil=True)
 def weigh(states, who, found, cameras, live, shape, model, miss_rates, pace, evidence, pattern, n_own):
     """Log odds of person against ghost from the pattern of views that find a track.
 
@@ -247,8 +272,9 @@ def weigh(states, who, found, cameras, live, shape, model, miss_rates, pace, evi
 
     which bounds what one camera can add, however long it keeps finding or missing. R and F are bounded, so that they
     remember seconds. pace: consecutive looks are alike, so each counts as a share of an independent one, the first as
-    one; and of what a view does not look at now, it keeps a share. The former is learnt from how often views that show
-    a person, found by two others, change between finding and missing; fading over `memory` looks.
+    one; of what a view does not look at now, it keeps a share; and misses fade as the track moves on. The former is
+    learnt from how often views that show a person, found by two others, change between finding and missing; fading over
+    `memory` looks.
 
     states, cameras, shape, model, evidence: States, CameraGeometry, Outlook, ExistenceModel, Evidence as plain tuples.
     who (n,): indices into states.rows; found (n_rows, n_views) bool of all rows; live (n_views,); miss_rates (n_views,
@@ -281,6 +307,7 @@ def _weigh(states, who, found, cameras, live, shape, model, miss_rates, pace, ev
         k = who[i]
         row = states.rows[k]
         stray = model.stray_beside if _beside(k, n_found, places, model.reach_m) else model.stray
+        _move_on(row, places[0, k], places[1, k], model, evidence)
         pattern[i] = 0.0
         n_own[i] = 0
         n_missed = 0
@@ -412,12 +439,12 @@ def warm_up() -> None:
     geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
     states = States(np.zeros((1, 6, p)), np.zeros((1, 21, p)), rows, flag, 1)
     shape = (1.0,) * 10
-    model = (*(1.0,) * 13, 1, 1.0)
+    model = (*(1.0,) * 13, 1, 1.0, 1.0, 1.0)
     seen, rates, shown = np.zeros((1, 1), np.int8), np.full((1, N_CIRCUMSTANCES), 0.5), np.zeros((1, 1, 2), np.float32)
     state, one, count = tuple(states), np.zeros(1), np.zeros(1, np.int64)
     circumstances(state, rows, tuple(geometry), flag, shape, seen)
     tally(state, flags, tuple(geometry), flag, shape, rates.copy(), rates.copy())
     missed_by_many(state, flags, flag, model, 1.0, shown, seen, count)
-    evidence = (shown, seen, np.zeros(2))
+    evidence = (shown, seen, place, np.zeros(2))
     weigh(state, rows, flags, tuple(geometry), flag, shape, model, rates, (0.1, 0.1), evidence, one, count)
     confirm(rows, rows, one, count, place, place, 1.0, model, one, count, flag)

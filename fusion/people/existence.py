@@ -30,11 +30,12 @@ REACH_M = 0.7
 # A ghost shows in half of the views of its place. What the store does not list (a poster, glare, a bag) hides a person
 # from a view with a probability of 0.02. Stray detections find one track in 30 looks where no one is near, one in seven
 # beside a person. A track is confirmed at odds of e^5, kept between e^-3.6 and e^8; or once it walks for five sets in a
-# row (a passer-by may pull a ghost along for a moment).
+# row (a passer-by may pull a ghost along for a moment). What hides a person changes within half a metre, about a body's
+# width; the track of a coat or a poster wanders by up to 0.3 m, as stray detections are added.
 EXISTENCE = ExistenceModel(
     shows=0.45, blocked=0.02, stray=0.03, stray_beside=0.15, explained=0.5, reach_m=REACH_M, person_max=3.5,
     flicker_max=2.6, odds_min=-3.6, odds_max=8.0, confirm_odds=5.0, held_back_odds=0.1, walked_m=WALKED_M,
-    walked_sets=5, memory=300.0,
+    walked_sets=5, hidden_within_m=0.5, wander_m=0.3, memory=300.0,
 )  # fmt: skip
 _MODEL = tuple(EXISTENCE)
 # Least probability that a confirmed track follows a person.
@@ -125,7 +126,7 @@ class Existence:
         presence.weigh(
             tuple(tracks.states()), who, found, tuple(self._geometry), frames.detections.has_frame, self._outlook,
             _MODEL, self._rates, (share, math.exp(-step_s / FORGETS_S)),
-            (tracks.shown, tracks.found_last, self._lasting), pattern, n_own,
+            (tracks.shown, tracks.found_last, tracks.weighed_m, self._lasting), pattern, n_own,
         )  # fmt: skip
         tracks.pattern[tracks.live[who]] = pattern
         return pattern, n_own

@@ -28,7 +28,8 @@ class Tracks:
         seen_ns: when a camera last found it; undoubted_ns: when there was last no sign of its being a ghost.
         multi_view_sets, single_view_sets: numbers of sets in which two views or more found it, or one.
         born_ns, born_m (capacity, 2): when and where it was born.
-        shown (capacity, n_views, 2) float32, found_last (capacity, n_views) int8: see `_kernels.presence.Evidence`.
+        shown (capacity, n_views, 2) float32, found_last (capacity, n_views) int8, weighed_m (capacity, 2): see
+        `_kernels.presence.Evidence`.
         pattern: log odds of person against ghost that follow from these; log_odds: the same summed over sets, which
         matter until it is confirmed.
         sets_away: sets in a row that saw it away from its place of birth.
@@ -47,6 +48,7 @@ class Tracks:
         self.track_appearance = workspace.track_appearance
         self.born_ns = np.zeros(capacity, np.int64)
         self.born_m = np.zeros((capacity, 2))
+        self.weighed_m = np.zeros((capacity, 2))
         self.shown = np.full((capacity, n_views, 2), np.nan, np.float32)
         self.log_odds = np.zeros(capacity)
         self.sets_away = np.zeros(capacity, np.int64)
@@ -93,6 +95,7 @@ class Tracks:
         self.single_view_sets[row] = n_views == 1
         self.confirmed[row] = False
         self.shown[row] = np.nan
+        self.weighed_m[row] = place_m
         self.found_last[row] = -1
         self.log_odds[row], self.pattern[row] = BORN_ODDS, math.inf
         self.born_m[row] = place_m

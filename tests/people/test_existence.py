@@ -144,14 +144,20 @@ def test_circumstances_and_weights_match_reference(seed):
     rates = rng.uniform(0.05, 0.6, (len(live), kernels.N_CIRCUMSTANCES))
     shown = rng.normal(0, 2, (len(who), len(live), 2)).astype(np.float32)
     shown[rng.random((len(who), len(live))) < 0.3] = np.nan
+    # Places near the tracks' own and far from them.
+    weighed_m = np.empty((len(who), 2))
+    weighed_m[states.rows] = reference.bodies(states, shape)[0] + rng.normal(0, 0.4, (len(who), 2))
     expected_shown, expected = reference.weigh(
-        states, found, seen, geometry, shape, EXISTENCE, rates, (0.3, 0.8), shown[states.rows]
+        states, found, seen, geometry, shape, EXISTENCE, rates, (0.3, 0.8), shown[states.rows], weighed_m[states.rows]
     )
     pattern, n_own = np.empty(len(who)), np.empty(len(who), np.int64)
-    evidence = shown, np.full(found.shape, -1, np.int8), np.zeros(2)
+    evidence = shown, np.full(found.shape, -1, np.int8), weighed_m, np.zeros(2)
     kernels.weigh(
         tuple(states), who, found, tuple(geometry), live, tuple(shape), tuple(EXISTENCE), rates, (0.3, 0.8), evidence,
         pattern, n_own,
     )  # fmt: skip
     assert_allclose(shown[states.rows], expected_shown, rtol=1e-4, atol=1e-5)
     assert_allclose(pattern, expected, rtol=1e-3, atol=1e-3)
+    # Whatever stands still stays within reach of that place.
+    apart_m = np.linalg.norm(weighed_m[states.rows] - reference.bodies(states, shape)[0], axis=1)
+    assert (apart_m <= EXISTENCE.wander_m + 1e-9).all()

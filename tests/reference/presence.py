@@ -63,13 +63,15 @@ def circumstances(states, cameras, live, shape):
     return out
 
 
-def weigh(states, found, seen, cameras, shape, model, miss_rates, pace, shown):
+def weigh(states, found, seen, cameras, shape, model, miss_rates, pace, shown, weighed_m):
     """Updated log likelihood ratios of all tracks, and the log odds of person against ghost that follow."""
     places, tops = bodies(states, shape)
     middle, n_found = np.column_stack([places, 0.6 * tops]), found.sum(axis=1)
     share, kept = pace
     shown, pattern = shown.astype(float), np.zeros(len(places))
     bound = np.array([model.person_max, model.flicker_max])
+    moved = np.maximum(np.linalg.norm(places - weighed_m, axis=1) - model.wander_m, 0.0)
+    shown = np.where(shown < 0.0, shown * np.exp(-moved / model.hidden_within_m)[:, None, None], shown)
     for k, view in np.ndindex(found.shape):
         apart = np.hypot(*(places - places[k]).T)
         beside = ((n_found > max(n_found[k], 1)) & (apart < model.reach_m)).any()
