@@ -26,6 +26,9 @@ UNKNOWN_PER_G = 1e-7
 JOIN_MAX_S = 0.4
 # Changes of plates up to this many places apart in a row may be of one load.
 LOAD_REACH = 2
+# A load whose plates are as before after a later load is undone: to this many standard deviations, these grams that
+# every handling of a shelf leaves, and this share of the load.
+UNDONE_SDS, UNDONE_SLACK_G, UNDONE_SHARE = 4.0, 4.0, 0.04
 # Spread of the contact times of the plates that share one load: a piece tips over an edge within a tenth of a second.
 SAME_LOAD_SD_S = 0.06
 # A load that is put down or lifted in one grip rises from a quarter to three quarters within this time.
@@ -86,6 +89,13 @@ class ShelfEvent:
         object.__setattr__(self, "noise_g2", float(self.cov_g2.sum()))
         object.__setattr__(self, "share", size / float(size.sum()))
         object.__setattr__(self, "main_plate", int(self.plates[np.argmax(size)]))
+
+    def undoes(self, other: ShelfEvent) -> bool:
+        """Whether this load and another leave the plates that they share as they were."""
+        if self.total_g * other.total_g >= 0.0 or set(self.plates.tolist()).isdisjoint(other.plates.tolist()):
+            return False
+        slack_g = UNDONE_SLACK_G + UNDONE_SDS * math.sqrt(self.noise_g2 + other.noise_g2)
+        return abs(self.total_g + other.total_g) < slack_g + UNDONE_SHARE * abs(self.total_g)
 
     @classmethod
     def of(cls, load: list[PlateChange]) -> ShelfEvent:

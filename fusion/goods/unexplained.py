@@ -14,6 +14,7 @@ from typing import NamedTuple
 from fusion.goods.beliefs import EventBelief
 from fusion.goods.hands import Actors
 from fusion.goods.hypotheses import OpenEvent
+from fusion.goods.loads import UNDONE_SDS, UNDONE_SLACK_G
 from fusion.goods.planogram import GAIN_SD, Planogram
 from fusion.goods.unobserved import Explained
 
@@ -21,9 +22,6 @@ from fusion.goods.unobserved import Explained
 UNEXPLAINED_RIGHT = 0.5
 # Probabilities below this, of having moved a load or that nothing explains it, are no doubt.
 DOUBT_MIN = 0.05
-# A load whose plates are as before after a later load is undone: to this many standard deviations, these grams that
-# every handling of a shelf leaves, and this share of the load.
-UNDONE_SDS, UNDONE_SLACK_G, UNDONE_SHARE = 4.0, 4.0, 0.04
 # Goods that are put back against others lift a part of them off the next plate: at the same moment, and a small part.
 SHIFT_MAX_NS, SHIFT_SHARE_MAX = 1_500_000_000, 0.1
 # The rest of another load: together they weigh what its goods do, to this many standard deviations and up to this share
@@ -99,7 +97,7 @@ class UnexplainedLoads:
             moved = sum(p for person, p in load.moved_by.items() if people(person))
             probability = moved * unexplained
             if probability > DOUBT_MIN and not (
-                any(_undone(opened, other) for other, _, _ in loads)
+                any(opened.event.undoes(other.event) for other, _, _ in loads)
                 or self._shifted(opened)
                 or any(self._is_rest_of(opened, other) for other in explained)
             ):
@@ -162,11 +160,3 @@ def _cancel(load: OpenEvent, back: OpenEvent, earlier: OpenEvent) -> bool:
     left_g = back.total_g + earlier.total_g
     slack_g = UNDONE_SLACK_G + UNDONE_SDS * math.sqrt(load.noise_g2 + back.noise_g2 + earlier.noise_g2)
     return load.total_g * left_g < 0.0 and abs(left_g + load.total_g) < slack_g
-
-
-def _undone(load: OpenEvent, other: OpenEvent) -> bool:
-    """Whether two loads on the same plates leave them as they were."""
-    if load.total_g * other.total_g >= 0.0 or not load.plates & other.plates:
-        return False
-    slack_g = UNDONE_SLACK_G + UNDONE_SDS * math.sqrt(load.noise_g2 + other.noise_g2)
-    return abs(load.total_g + other.total_g) < slack_g + UNDONE_SHARE * abs(load.total_g)

@@ -190,6 +190,7 @@ class UnobservedReaches:
             carts: their carts.
             events: all events that are not settled.
         """
+        events = _standing(events)
         # What an unfit plate reports explains nothing.
         unfit = {reach.plate for reach in self._reaches if reach.kind is ReasonKind.PLATE_UNFIT}
         fit = [explained for explained in events if unfit.isdisjoint(explained.event.plates.tolist())]
@@ -232,6 +233,16 @@ class UnobservedReaches:
 
     def _keep(self, wanted: Callable[[Reach], bool]) -> None:
         self._reaches = deque((reach for reach in self._reaches if wanted(reach)), maxlen=REACHES_MAX)
+
+
+def _standing(events: Sequence[Explained]) -> list[Explained]:
+    """Events without leans: loads of nothing that other loads of nothing undid."""
+    leans = [event for event, parts in events if not parts]
+    return [
+        Explained(event, parts)
+        for event, parts in events
+        if parts or event.silent or not any(event.undoes(other) for other in leans)
+    ]
 
 
 def _covers(event: ShelfEvent, reach: Reach) -> bool:

@@ -215,6 +215,18 @@ def test_a_part_of_a_load_is_doubted_until_the_silent_plate_beside_it_shows_no_o
             assert [reason.kind for reason in attributor.cart([7]).reasons] == [ReasonKind.PLATE_NOT_REPORTING]
 
 
+def test_a_hand_that_leaned_on_a_plate_and_let_go_has_been_shown() -> None:
+    history = at_shelf({7: plate_hand(3)}, 20.0)
+    for let_go, doubted in ((True, False), (False, True)):
+        attributor = attributor_of(STORE)
+        attributor.observe(event(2.1, {3: 546.0}), history)
+        attributor.watch(BlindPlates(unsettled={3: T0 + 2 * 10**9}), history, T0 + 9 * 10**9)
+        attributor.watch(BlindPlates(), history, T0 + 10 * 10**9)
+        leaned, left = event(2.1, {3: 546.0}), event(8.0, {3: -545.0 if let_go else -140.0})
+        attributor.observe(replace(left, onset_ns=leaned.onset_ns), history)
+        assert (ReasonKind.PLATE_UNSETTLED in [reason.kind for reason in attributor.cart([7]).reasons]) is doubted
+
+
 def test_a_reach_into_a_plate_that_does_not_settle_is_a_doubt_unless_it_explains_itself() -> None:
     history = at_shelf({7: plate_hand(3)}, 10.0)
     for grams, kinds in ((-245.0, []), (-20.0, [ReasonKind.PLATE_UNSETTLED, ReasonKind.LOAD_UNEXPLAINED])):
