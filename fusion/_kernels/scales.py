@@ -56,6 +56,9 @@ UNSURE_MAX_NS = 8e9
 STILL_G2 = 0.02
 # A plate has been at rest when it was quiet for this many messages; between two jolts of a hand it is quiet for one.
 REST_MESSAGES = 2
+# A plate that is back from a silence has shown that nothing had moved in it once this many samples are as before: two
+# periods of the shelf's vibration.
+DATED_SAMPLES = 12
 # Samples before the onset that the fit of the step sees: half a second of quiet.
 BEFORE_ONSET = 30
 
@@ -323,7 +326,8 @@ def _report_change(plate, end, plateau, plateau_var, change_var, settled_ns, per
     middle = 0.5 * (before_g + plateau)
     first_at = _contact_sample(ring, first, end - first, before_g, middle)
     second_at = _contact_sample(ring, first, end - first, middle, plateau)
-    silent = clock[SILENCE_NS] != 0 and at == 0
+    # In the shaking after a silence, a few samples may look as before.
+    silent = clock[SILENCE_NS] != 0 and at < DATED_SAMPLES
     if silent:  # It happened at an unknown instant of the silence.
         contact_ns = (clock[SILENCE_NS] + contact_ns) // 2
     row = findings.changes[n_changes]

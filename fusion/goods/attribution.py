@@ -173,7 +173,8 @@ class Attributor:
         self._decided.forget_recent(event.contact_ns, LEAN_UNDONE_S)
         actors = self._hands.actors(event, history)
         held_near = self._held_near(actors)
-        if self._staff.isdisjoint(actors.near):  # Staff may bring and move anything, as if a plate were reversed.
+        # Staff may bring and move anything, as if a plate were reversed.
+        if self._staff.isdisjoint(actors.near) and not self._unexplained.is_shift(opened):
             self._weigh_factors(opened, held_near)
         self.planogram.timing.add(event)
         held = None if event.total_g < 0 else held_near

@@ -212,8 +212,11 @@ class Hands:
         near = self.log_ratios(event, history, anytime=False)
         return float(np.logaddexp.reduce([math.log(UNSEEN_WEIGHT), *(hand.log_ratio for hand in near)]))
 
-    def over(self, plate: int, history: ArmHistory, rows: slice) -> list[HandOver]:
-        """People with a hand in the space above a plate at two or more of these rows of the history, by second."""
+    def over(self, plate: int, history: ArmHistory, rows: slice, beside_m: float = HAND_BESIDE_M) -> list[HandOver]:
+        """People with a hand in the space above a plate at two or more of these rows of the history, by second.
+
+        beside_m: how far beyond the plate's edges counts.
+        """
         plates = self._plates
         centre_m = plates.centre_m[plate]
         near = ((history.position_m[rows] - centre_m[:2]) ** 2).sum(axis=1) < NEAR_M**2
@@ -221,8 +224,8 @@ class Hands:
             return []
         cos, sin = math.cos(plates.yaw[plate]), math.sin(plates.yaw[plate])
         hand = history.hands_m(rows)[near] - centre_m
-        along = np.abs(hand[..., 0] * cos + hand[..., 1] * sin) < 0.5 * plates.width_m[plate] + HAND_BESIDE_M
-        across = np.abs(hand[..., 1] * cos - hand[..., 0] * sin) < 0.5 * plates.depth_m[plate] + HAND_BESIDE_M
+        along = np.abs(hand[..., 0] * cos + hand[..., 1] * sin) < 0.5 * plates.width_m[plate] + beside_m
+        across = np.abs(hand[..., 1] * cos - hand[..., 0] * sin) < 0.5 * plates.depth_m[plate] + beside_m
         height_m = min(HAND_HEIGHT_MAX_M, plates.above_m[plate])
         above = along & across & (hand[..., 2] > -HAND_BESIDE_M) & (hand[..., 2] < height_m)
         reaches = above.any(axis=1)

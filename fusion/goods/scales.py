@@ -31,9 +31,9 @@ NEIGHBOUR_WAIT_S = 1.2
 # How long they wait for neighbours that have been silent for at most SILENT_MAX_S: a part of the load may lie there.
 SILENT_WAIT_S, SILENT_MAX_S = 8.0, 10.0
 EVENTS_PENDING_MAX = 256
-# A third of all pieces rest on two plates. A plate that does not show this share of the lightest piece there does not
-# show a part of it, and weighs the piece alone to no better than a twelfth.
-HIDDEN_SHARE = 1.0 / 3.0
+# The greater part of a piece that rests on two plates is at least half of it. Where that does not show, a hand may have
+# moved a piece, and nothing shows.
+HIDDEN_SHARE = 0.5
 
 
 class ShelfMonitor:
@@ -152,7 +152,9 @@ class ShelfMonitor:
         found = self._plates.disturbed() + self._plates.overdue(self._now_ns)
         found += [(change.plate, change.contact_ns) for change in self._pending]
         found += self._held.undecided()
-        return [(plate, since_ns) for plate, since_ns in found if plate not in self._plates.faults]
+        # A noisy plate is as slow as others to show what was done.
+        unheard = {plate for plate, fault in self._plates.faults.items() if fault != "noisy"}
+        return [(plate, since_ns) for plate, since_ns in found if plate not in unheard]
 
     def trace(self, plate: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Times (n,) and grams (n,) of the newest samples of a plate, for a reviewer to look at; copies."""

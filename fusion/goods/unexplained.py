@@ -98,14 +98,14 @@ class UnexplainedLoads:
             probability = moved * unexplained
             if probability > DOUBT_MIN and not (
                 any(opened.event.undoes(other.event) for other, _, _ in loads)
-                or self._shifted(opened)
+                or self.is_shift(opened)
                 or any(self._is_rest_of(opened, other) for other in explained)
             ):
                 probability = min(probability, 1.0)
                 found.append(Unexplained(opened.event_id, opened.plate, opened.total_g, probability))
         return found
 
-    def _shifted(self, load: OpenEvent) -> bool:
+    def is_shift(self, load: OpenEvent) -> bool:
         """Whether it is the rest of a take that was put back: goods pushed the weight of others from plate to plate."""
         for back in (one.opened for one in self._loads.values()):
             if back is load or abs(back.event.contact_ns - load.event.contact_ns) > SHIFT_MAX_NS:

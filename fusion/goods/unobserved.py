@@ -34,6 +34,8 @@ WATCH_EVERY_NS = 500_000_000
 REACHES_MAX = 1024
 # A hand is over the plate that it moves for this long before and after.
 AT_CONTACT_NS = 350_000_000
+# Hands are located to a few centimetres, worse where a shelf hides them.
+UNSURE_M = 0.06
 # A hand stays over a plate for this long after it took something there.
 LINGERS_S = 0.75
 # Probability from which on a person may have moved a load.
@@ -105,10 +107,11 @@ class Reach(NamedTuple):
 
 
 class _Watch(NamedTuple):
-    """Since when a plate has been blind, and up to when hands over it were looked up."""
+    """Since when a plate has been blind, up to when hands over it were looked up, and why it is blind."""
 
     since_ns: int
     until_ns: int
+    kind: ReasonKind
 
 
 class Explained(NamedTuple):
@@ -148,14 +151,17 @@ class UnobservedReaches:
             ]
             self._reaches = deque(reaches, maxlen=REACHES_MAX)
         for plate in sorted(plates):
-            since_ns = blind.since_ns(plate, now_ns)
-            since_ns, watched_ns = self._watched.get(plate, _Watch(since_ns, since_ns))
-            if now_ns - watched_ns < WATCH_EVERY_NS:
+            kind, watch = blind.kind(plate), self._watched.get(plate)
+            # What a plate could not show for another reason that is found later does not show when it settles.
+            if watch is None or kind not in (watch.kind, *SHOWN_LATER):
+                since_ns = blind.since_ns(plate, now_ns)
+                watch = _Watch(since_ns, since_ns, kind)
+            if now_ns - watch.until_ns < WATCH_EVERY_NS:
                 continue
-            self._watched[plate] = _Watch(since_ns, now_ns)
-            kind, suspected = blind.kind(plate), blind.is_only_suspect(plate)
-            for hand in self._hands.over(plate, history, history.between(watched_ns + 1, now_ns)):
-                self._reaches.append(Reach(hand.t_ns, plate, hand.track, kind, since_ns, suspected=suspected))
+            self._watched[plate] = _Watch(watch.since_ns, now_ns, watch.kind)
+            suspected = blind.is_only_suspect(plate)
+            for hand in self._hands.over(plate, history, history.between(watch.until_ns + 1, now_ns), UNSURE_M):
+                self._reaches.append(Reach(hand.t_ns, plate, hand.track, kind, watch.since_ns, suspected=suspected))
 
     def clear(self, plate: int) -> None:
         """Drop the reaches into a plate whose loads were suspected, and have been explained."""

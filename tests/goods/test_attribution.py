@@ -240,6 +240,15 @@ def test_a_reach_into_a_plate_that_does_not_settle_is_a_doubt_unless_it_explains
         assert {reason.kind for reason in attributor.cart([7]).reasons} == set(kinds)
 
 
+def test_a_plate_that_proves_restarted_shows_nothing_of_what_was_done_before() -> None:
+    history = at_shelf({7: plate_hand(3)}, 10.0)
+    attributor = attributor_of(STORE)
+    attributor.watch(BlindPlates(unheard=[3]), history, T0 + 8 * 10**9)
+    attributor.watch(BlindPlates(restarted={3: T0 + 4 * 10**9}), history, T0 + 9 * 10**9)
+    attributor.watch(BlindPlates(), history, T0 + 10 * 10**9)
+    assert [reason.kind for reason in attributor.cart([7]).reasons] == [ReasonKind.PLATE_UNFIT]
+
+
 def test_a_reach_into_a_plate_that_hides_light_goods_is_a_doubt_unless_something_moved() -> None:
     history = at_shelf({7: plate_hand(3)}, 2.0)
     attributor = attributor_of(STORE)

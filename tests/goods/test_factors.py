@@ -130,6 +130,18 @@ def test_goods_that_weigh_right_raise_no_suspicion() -> None:
     assert planogram.factors.suspect == frozenset() and planogram.factors.faults(0) == []
 
 
+def test_what_a_put_back_shifts_on_the_next_plate_is_no_evidence() -> None:
+    """Goods that are put back against others lift a part of them off: a load of few grams beside the put-back."""
+    for shifted_g, suspect in ((0.0, {2}), (26.0, frozenset())):
+        planogram = Planogram(STORE)
+        attributor = Attributor(STORE, planogram)
+        history = at_shelf({7: plate_hand(1)})
+        attributor.observe(event(5.0, {1: -538.0}), history)
+        attributor.observe(event(12.0, {1: 538.0 + shifted_g}), history)
+        attributor.observe(event(12.2, {2: -31.0 if not shifted_g else -26.0}), history)
+        assert planogram.factors.suspect == suspect
+
+
 def test_one_good_load_clears_a_quiet_plate() -> None:
     planogram = Planogram(STORE)
     planogram.factors.set_noise(np.where(np.arange(8) == 2, 0.012, 0.4))

@@ -58,6 +58,17 @@ def test_parts_of_a_load_are_joined_across_a_silence(half_s: float, sign: float,
         assert abs(seconds(event) - AT_S) < 0.15, "the other plate knows when"
 
 
+def test_shaking_after_a_silence_dates_nothing_to_its_end() -> None:
+    """The first samples of a plate that is back may look as before, by chance."""
+    scales = shop.Scales(STORE, 24.0)
+    scales.step(AT_S, {"r0p3": -62.0})
+    back = int((AT_S + 2.0) * 60)
+    scales.grams[3, back : back + 4] += 50.0
+    scales.grams[3, back : back + 30] += 15.0 * np.sin(np.arange(30))
+    (event,) = found(scales, {"r0p3": (AT_S - 2.0, AT_S + 2.0)})
+    assert event.silent and abs(event.total_g + 62.0) < 4.0
+
+
 @pytest.mark.parametrize("silent", [("r0p2",), ("r0p3",), ("r0p4",), ("r0p2", "r0p4"), ("r0p3", "r0p4")])
 def test_parts_on_three_plates_are_joined(silent: tuple[str, ...]) -> None:
     scales = shop.Scales(STORE, 20.0)

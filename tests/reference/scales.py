@@ -173,7 +173,7 @@ def follow(
                 first = max(end - p.since_onset - 30, len(p.kept) - RING, 0)
                 at = contact_sample(np.array(p.kept[first:end]), p.baseline, plateau)
                 contact_ns = p.last_ns - int((len(p.kept) - 1 - first - at) * period_ns)
-                silent = p.silence_ns != 0 and at == 0
+                silent = p.silence_ns != 0 and at < 12
                 if silent:
                     contact_ns = (p.silence_ns + contact_ns) // 2
                 middle = 0.5 * (p.baseline + plateau)
