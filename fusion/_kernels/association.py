@@ -150,9 +150,9 @@ def _cast_rays(free, detections, camera_from_world, eye, direction):
 def pair_costs(free, detections, camera_from_world, body_var, heights_m, model, joints_min, out):
     """How far the rays of two detections are from meeting: the mean over joints of min(z^2 + odd^2 / 2, 16).
 
-    z, odd and the arguments are as in `pair_scores`; joints_min: joints that must compare. out (n, n), symmetric, about
-    1 for one person, NEVER where nothing compares. It shows whether a camera's rays meet at all, and does not grow with
-    the number of joints as a score does.
+    z, odd and the arguments are as in `pair_scores`; joints_min: joints that must compare. out (n_first, n): of the
+    first detections against all, about 1 for one person, NEVER where nothing compares. It shows whether a camera's rays
+    meet at all, and does not grow with the number of joints as a score does.
     """
     _pair_costs(
         free, Detections(*detections), camera_from_world, body_var, heights_m, PairModel(*model), joints_min, out
@@ -168,10 +168,10 @@ def _pair_costs(free, detections, camera_from_world, body_var, heights_m, model,
     by_moment = np.ascontiguousarray(heights_m.T)
     _cast_rays(free, detections, camera_from_world, eye, direction)
     out[:] = NEVER
-    for a in range(n):
+    for a in range(out.shape[0]):
         view_a = detections.view_of[free[a]]
         rays_a = _Rays(eye[a], direction[a], detections.var[free[a]], detections.seen[free[a]])
-        for b in range(a):
+        for b in range(n):
             db = free[b]
             view_b = detections.view_of[db]
             if view_a == view_b:
@@ -182,7 +182,6 @@ def _pair_costs(free, detections, camera_from_world, body_var, heights_m, model,
             # Half of the common joints may be nearly parallel, but not more: the rest would decide by chance.
             if met[6] >= joints_min and 2 * met[6] >= met[5] and met[7] == met[7]:
                 out[a, b] = met[7] / met[6]
-                out[b, a] = out[a, b]
 
 
 @njit(cache=True, nogil=True)

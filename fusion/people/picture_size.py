@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 PEOPLE_LOOKED_AT, PEOPLE_BESIDE, PARTNERS = 6, 8, 4
 # Mean cost of two detections' rays up to which they meet: 1 is expected, and half for usual heights.
 MEETS_MAX = 4.0
-# Time to the next look while too little is known of a camera, while one does not agree, and while all do.
-LOOK_NS, LOOK_AGAIN_NS, LOOK_RARELY_NS = 50_000_000, 500_000_000, 2_000_000_000
+# Time to the next look while too little is known of a camera, while one does not agree, while all do, and once they did
+# in LOOKS_AGREED looks.
+LOOK_NS, LOOK_AGAIN_NS, LOOK_RARELY_NS, LOOK_SELDOM_NS = 50_000_000, 500_000_000, 2_000_000_000, 10_000_000_000
+LOOKS_AGREED = 6
 # Share of a camera's people that must meet another camera's. With the right size 0.6 to 1 do, of a real detector's 0.1
 # to 0.9 with a median over cameras of 0.5 and more; with a wrong size by chance 0 to 0.2, above that for few cameras.
 AGREES_MIN, CONTRADICTED_MAX = 0.35, 0.2
@@ -121,7 +123,7 @@ class PictureSizes:
         self.unproved = self.contradicted = False
         self._met, self._compared = np.zeros(n), np.zeros(n)
         self._looks: deque[_Look] = deque(maxlen=LOOKS_TRIED)
-        self._turn = 0
+        self._turn = self._agreed = 0  # Looks in all, and in a row at which all cameras agreed.
         self._next_ns = self._try_ns = 0
         self._trial: _Trial | None = None
 
@@ -149,6 +151,7 @@ class PictureSizes:
         self._looks.clear()
         self._trial = None
         self.found.clear()
+        self._agreed = 0
         self.unproved = self.contradicted = False
 
     # ---- what is known -----------------------------------------------------------------------------------------------
@@ -184,7 +187,9 @@ class PictureSizes:
         unknown = [view for view in ready if np.isnan(share[view])]
         doubtful = [view for view in ready if share[view] < AGREES_MIN]
         if not unknown:
-            self._next_ns = now_ns + (LOOK_AGAIN_NS if doubtful else LOOK_RARELY_NS)
+            self._agreed = 0 if doubtful else self._agreed + 1
+            rarely_ns = LOOK_RARELY_NS if self._agreed < LOOKS_AGREED else LOOK_SELDOM_NS
+            self._next_ns = now_ns + (LOOK_AGAIN_NS if doubtful else rarely_ns)
         # In turns, those first of which least is known; a camera that does not agree must not hide one that ceases to.
         views = unknown or (doubtful if doubtful and self._turn % 2 else ready)
         look = self._look(views[self._turn // 2 % len(views)], frames)
@@ -258,17 +263,16 @@ class PictureSizes:
         is_seen = (look.keypoints[:, :, 2] >= SCORE_MIN) & np.isfinite(x[:, : self._n_joints] + y[:, : self._n_joints])
         seen[:, : self._n_joints] = is_seen
         x[seen == 0.0] = y[seen == 0.0] = 0.0
-        index = np.arange(n)
+        index, n_own = np.arange(n), int(np.count_nonzero(look.views == look.view))
         # The kernel reads neither which views have a frame nor where their detections start.
         detections = Detections(look.dt_s, np.zeros(n_views, np.bool_), index, look.views, x, y, var, seen)
-        cost = np.empty((n, n))
+        cost = np.empty((n_own, n))
         kernels.pair_costs(
             index, tuple(detections), self._rig.camera_from_world, self._body_var, self._heights_m, tuple(PAIR),
             self._joints_min, cost,
         )  # fmt: skip
-        mine, others = look.views == look.view, look.views != look.view
-        has_joints = is_seen.sum(axis=1) >= self._joints_min
-        return cost[mine][:, others].min(axis=1), int(np.count_nonzero(has_joints[mine]))
+        has_joints = is_seen[:n_own].sum(axis=1) >= self._joints_min
+        return cost[:, n_own:].min(axis=1), int(np.count_nonzero(has_joints))
 
     # ---- other sizes -------------------------------------------------------------------------------------------------
 
