@@ -35,7 +35,7 @@ REACHES_MAX = 1024
 # A hand is over the plate that it moves for this long before and after.
 AT_CONTACT_NS = 350_000_000
 # Hands are located to a few centimetres, worse where a shelf hides them.
-UNSURE_M = 0.06
+UNSURE_M = 0.03
 # A hand stays over a plate for this long after it took something there.
 LINGERS_S = 0.75
 # Probability from which on a person may have moved a load.

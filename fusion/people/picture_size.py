@@ -128,7 +128,7 @@ class PictureSizes:
         self._trial: _Trial | None = None
 
     def _derive(self, site: Site) -> None:
-        self._rig = site.rig
+        self._rig, self._lenses = site.rig, site.rig.lenses
         self._view = {name: view for view, name in enumerate(site.rig.names)}
         self._partners = _sharing(site)
         layout = site.layout
@@ -253,12 +253,12 @@ class PictureSizes:
             rows = np.flatnonzero(look.views == view)
             there_px = np.ascontiguousarray(points_px[rows].reshape(1, -1, 2))
             normalised = np.empty_like(there_px)
-            triangulation.undistort(there_px, self._rig.lenses[view : view + 1], normalised)
+            triangulation.undistort(there_px, self._lenses[view : view + 1], normalised)
             # Coordinates that no float32 holds are infinite, and left out below.
             with np.errstate(over="ignore"):
                 x[rows, : self._n_joints] = normalised[0, :, 0].reshape(len(rows), -1)
                 y[rows, : self._n_joints] = normalised[0, :, 1].reshape(len(rows), -1)
-            focal_px = self._rig.lenses[view, :2]
+            focal_px = self._lenses[view, :2]
             var[rows] = KEYPOINT_SD_PX**2 * (scale[view].max() / focal_px.min()) ** 2
         is_seen = (look.keypoints[:, :, 2] >= SCORE_MIN) & np.isfinite(x[:, : self._n_joints] + y[:, : self._n_joints])
         seen[:, : self._n_joints] = is_seen
