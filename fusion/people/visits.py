@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fusion.observations import GateScan
@@ -493,7 +493,8 @@ class Visits:
 
     def _found_again(self, walker: Walker, visit: Visit, track: int, now_ns: int) -> PersonEntered:
         """The only person missing is found where they can be; the doubt that remains lowers the visit's identity."""
-        del visit.lost[track]
+        if _may_have_scanned(visit.lost.pop(track), self._open.values(), self._walkers):
+            visit.doubts.append(Reason(ReasonKind.LOST_AMONG_OTHERS))
         visit.identity = min(visit.identity, RELINKED_IDENTITY)
         walker.inside = True
         self._assign(walker, visit)
@@ -591,13 +592,23 @@ class Visits:
 
 def _lost_within_reach(walker: Walker, visits: Iterable[Visit]) -> list[tuple[Visit, int]]:
     """Visits and tracks of lost people who could have walked to where a track appeared."""
-    reachable = []
-    for visit in visits:
-        for track, (lost_ns, place) in visit.lost.items():
-            gap_s = (walker.first_ns - lost_ns) / 1e9
-            if gap_s >= 0 and math.dist(place, walker.first_m) < RELINK_SLACK_M + WALK_MAX_M_S * gap_s:
-                reachable.append((visit, track))
-    return reachable
+    return [
+        (visit, track) for visit in visits for track, last_seen in visit.lost.items() if _may_be(last_seen, walker)
+    ]
+
+
+def _may_be(lost: LastSeen, walker: Walker) -> bool:
+    """Whether a person who was lost could have walked to where a track appeared."""
+    lost_ns, place = lost
+    gap_s = (walker.first_ns - lost_ns) / 1e9
+    return gap_s >= 0 and math.dist(place, walker.first_m) < RELINK_SLACK_M + WALK_MAX_M_S * gap_s
+
+
+def _may_have_scanned(lost: LastSeen, visits: Iterable[Visit], walkers: Mapping[int, Walker]) -> bool:
+    """Whether a lost person may be one whose scan is uncertain; then who seems to be them may have made that scan."""
+    uncertain = [v for v in visits if any(doubt.kind is ReasonKind.SCAN_UNCERTAIN for doubt in v.doubts)]
+    members = (walkers.get(track) for visit in uncertain for track in visit.members)
+    return any(walker is not None and _may_be(lost, walker) for walker in members)
 
 
 def _doubt_shifted(scan: GateScan, recent: Recent, visits: Iterable[Visit]) -> None:

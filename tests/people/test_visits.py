@@ -393,6 +393,17 @@ def test_a_lost_person_who_is_found_again_takes_no_fresh_scan():
     assert store.entered() == {1: "alice", 9: "alice"}
 
 
+@pytest.mark.parametrize(("start_s", "doubts"), [(20.0, []), (30.0, [ReasonKind.LOST_AMONG_OTHERS])])
+def test_who_is_found_again_may_have_made_a_scan_that_is_uncertain(start_s: float, doubts: list[ReasonKind]):
+    """The newcomer to whom the scan was bound may be the lost person."""
+    alice = [(0.0, 1.5, -1.0), (2.0, 1.5, 1.0), (4.0, 1.8, 2.0)]
+    paths = {1: alice, 2: appears(start_s, 2.2, 2.4), 9: appears(start_s + 6.0, 4.0, 4.0)}
+    store = Shop().run(paths, {0.3: "alice", 6.5: "bob"})
+    assert store.entered() == {1: "alice", 2: "bob", 9: "alice"}
+    assert (ReasonKind.SCAN_UNCERTAIN in doubts_of(store, "bob")) == bool(doubts)
+    assert doubts_of(store, "alice") == doubts
+
+
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_pairings_are_the_share_of_all_assignments(n_newcomers: int, n_scans: int, seed: int):
     rng = np.random.default_rng(seed)
