@@ -40,7 +40,7 @@ PEOPLE_LOOKED_AT, PEOPLE_BESIDE, PARTNERS = 6, 8, 4
 MEETS_MAX = 4.0
 # Time to the next look while too little is known of a camera, while one does not agree, while all do, and once they did
 # in LOOKS_AGREED looks.
-LOOK_NS, LOOK_AGAIN_NS, LOOK_RARELY_NS, LOOK_SELDOM_NS = 50_000_000, 500_000_000, 2_000_000_000, 10_000_000_000
+LOOK_NS, LOOK_AGAIN_NS, LOOK_RARELY_NS, LOOK_SELDOM_NS = 150_000_000, 500_000_000, 2_000_000_000, 10_000_000_000
 LOOKS_AGREED = 6
 # Share of a camera's people that must meet another camera's. With the right size 0.6 to 1 do, of a real detector's 0.1
 # to 0.9 with a median over cameras of 0.5 and more; with a wrong size by chance 0 to 0.2, above that for few cameras.

@@ -30,7 +30,7 @@ NAMED_MAX = 3
 UNKNOWN_MAX = 256
 # A camera's detections are judged over this many frames with people, and again whenever its turn comes: one
 # camera at a time, since a look takes as long as the tracker takes for a few views.
-FRAMES_PER_VERDICT, TURN_EVERY_NS = 10, 20_000_000_000
+FRAMES_PER_VERDICT, TURN_EVERY_NS = 4, 20_000_000_000
 # When all cameras are new, these many in each set of frames.
 LOOKS_PER_SET = 4
 # Joints of a person in fractions of the picture lie within this, joints cut off by the picture's edge included.
