@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 PEOPLE_LOOKED_AT, PEOPLE_BESIDE, PARTNERS = 6, 8, 4
 # Mean cost of two detections' rays up to which they meet: 1 is expected, and half for usual heights.
 MEETS_MAX = 4.0
-# Time to the next look while too little is known of a camera, while one does not agree, while all do, and once they did
-# in LOOKS_AGREED looks.
+# Time to the next look while too little is known of a camera (of a large store: until enough are known to agree), while
+# one does not agree, while all do, and once they did in LOOKS_AGREED looks.
 LOOK_NS, LOOK_AGAIN_NS, LOOK_RARELY_NS, LOOK_SELDOM_NS = 150_000_000, 500_000_000, 2_000_000_000, 10_000_000_000
-LOOKS_AGREED = 6
+LOOKS_AGREED, CAMERAS_KNOWN = 6, 12
 # Share of a camera's people that must meet another camera's. With the right size 0.6 to 1 do, of a real detector's 0.1
 # to 0.9 with a median over cameras of 0.5 and more; with a wrong size by chance 0 to 0.2, above that for few cameras.
 AGREES_MIN, CONTRADICTED_MAX = 0.35, 0.2
@@ -186,7 +186,10 @@ class PictureSizes:
         share, self._turn = self._share, self._turn + 1
         unknown = [view for view in ready if np.isnan(share[view])]
         doubtful = [view for view in ready if share[view] < AGREES_MIN]
-        if not unknown:
+        if unknown:
+            if not doubtful and np.count_nonzero(~np.isnan(share)) >= CAMERAS_KNOWN:
+                self._next_ns = now_ns + LOOK_AGAIN_NS
+        else:
             self._agreed = 0 if doubtful else self._agreed + 1
             rarely_ns = LOOK_RARELY_NS if self._agreed < LOOKS_AGREED else LOOK_SELDOM_NS
             self._next_ns = now_ns + (LOOK_AGAIN_NS if doubtful else rarely_ns)
