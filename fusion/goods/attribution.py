@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.undoing import LEAN_UNDONE_S, Undoing, may_undo
 from fusion.goods.unexplained import UNEXPLAINED_RIGHT, Unexplained, UnexplainedLoads
-from fusion.goods.unobserved import BlindPlates, Explained, Reach, UnobservedReaches
+from fusion.goods.unobserved import BlindPlates, Explained, UnobservedReaches
 from fusion.people.arms import ArmHistory
 from fusion.results import Reason, ReasonKind
 from fusion.store.models import Store
@@ -445,26 +445,21 @@ class Attributor:
 
     def _sensor_doubts(self, carts: set[int]) -> list[tuple[float, Reason]]:
         """What the plates may not have shown, or showed and no goods explain: probability that it cost nothing, why."""
-        doubts = []
-        for reach in self._unobserved_reaches(carts):
+        doubts, explained = [], self._explained()
+        for reach in self._unobserved.unexplained(self._pays_for(carts), carts, explained):
             doubts.append((UNOBSERVED_RIGHT, Reason(reach.kind, plate=self._names[reach.plate])))
-        for load in self._unexplained_by(carts):
+        for load in self._unexplained_by(carts, explained):
             right = 1.0 - (1.0 - UNEXPLAINED_RIGHT) * load.probability
             doubts.append((right, Reason(ReasonKind.LOAD_UNEXPLAINED, plate=load.plate, delta_g=load.delta_g)))
         return doubts
 
     def unexplained_by(self, people: Collection[int]) -> frozenset[int]:
         """Ids of the events that these people (track ids) may have caused and that no goods explain."""
-        return frozenset(load.event_id for load in self._unexplained_by({self._carts.of(person) for person in people}))
+        carts = {self._carts.of(person) for person in people}
+        return frozenset(load.event_id for load in self._unexplained_by(carts, self._explained()))
 
-    def _unexplained_by(self, carts: set[int]) -> list[Unexplained]:
-        return self._unexplained.of(self._pays_for(carts), self._nothing(), self._explained())
-
-    def _unobserved_reaches(self, carts: set[int]) -> list[Reach]:
-        """Reaches of these carts' people into plates that show nothing, for no reason that other plates reported."""
-        if not len(self._unobserved):
-            return []
-        return self._unobserved.unexplained(self._pays_for(carts), carts, self._explained())
+    def _unexplained_by(self, carts: set[int], explained: Sequence[Explained]) -> list[Unexplained]:
+        return self._unexplained.of(self._pays_for(carts), self._nothing(), explained)
 
     def _explained(self) -> list[Explained]:
         """All events that are not settled, and what each most probably was."""

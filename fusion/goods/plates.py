@@ -251,6 +251,11 @@ class Plates:
         moving = np.flatnonzero(tables.state == kernel.DISTURBED)
         return list(zip(moving.tolist(), tables.times[moving, kernel.ONSET_NS].tolist()))
 
+    @property
+    def unheard(self) -> list[int]:
+        """Plates that do not report, as `check` saw them; noisy ones do."""
+        return [plate for plate, fault in self.faults.items() if fault != "noisy"]
+
     def unsettled(self) -> dict[int, int]:
         """Since when plates have not been at rest, of those that had moved for UNSETTLED_S when `check` saw them."""
         if self._unsettled:
@@ -269,7 +274,7 @@ class Plates:
     def heard_since(self, t_ns: int, unfit: Collection[int]) -> bool:
         """Whether any plate has sent weights since an instant. unfit: plates that send something else."""
         heard = self._tables.times[:, self._kernel.LAST_NS] >= t_ns
-        heard[[plate for plate, fault in self.faults.items() if fault != "noisy"]] = False
+        heard[self.unheard] = False
         heard[list(unfit)] = False
         return bool(heard.any())
 

@@ -67,15 +67,13 @@ class Restarts:
         restarted = self._restarted(part)
         kept = []
         for change in part:
+            self._left_zero.discard(change.plate)
             if change.plate in restarted:
                 self._before[change.plate] = _Level(change.before_g, change.onset_ns)
                 self.note(change.plate, change.onset_ns, now_ns)
-                self._left_zero.discard(change.plate)
                 continue
             if self._is_zero(change.plate, change.before_g):
                 self._left_zero.add(change.plate)
-            else:
-                self._left_zero.discard(change.plate)
             back = self._back(change)
             if back is not None:
                 kept.append(back)

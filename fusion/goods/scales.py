@@ -130,9 +130,10 @@ class ShelfMonitor:
     @property
     def blind(self) -> BlindPlates:
         """Plates whose weights are not known at present; noisy plates still show heavy goods."""
-        unheard = [plate for plate, fault in self._plates.faults.items() if fault != "noisy"]
         suspect, restarted = self.planogram.factors.suspect, self._restarts.unknown(self._now_ns)
-        return BlindPlates(unheard, self._unfit, suspect, restarted, self._plates.unsettled(), self._noisy)
+        return BlindPlates(
+            self._plates.unheard, self._unfit, suspect, restarted, self._plates.unsettled(), self._noisy
+        )
 
     @property
     def _unfit(self) -> set[int]:
@@ -153,7 +154,7 @@ class ShelfMonitor:
         found += [(change.plate, change.contact_ns) for change in self._pending]
         found += self._held.undecided()
         # A noisy plate is as slow as others to show what was done.
-        unheard = {plate for plate, fault in self._plates.faults.items() if fault != "noisy"}
+        unheard = self._plates.unheard
         return [(plate, since_ns) for plate, since_ns in found if plate not in unheard]
 
     def trace(self, plate: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

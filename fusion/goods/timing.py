@@ -2,8 +2,8 @@
 
 Every load is compared with the hands at its instant and at instants up to two seconds before and after. With h(t) the
 likelihood that any hand moved it at t, the log odds that a plate is dated `lag` too early, against in time, grow
-by log h(t + lag) - log h(t). The tests are sequential (Wald, 1945), of every plate and of all plates together. Honest
-clocks differ by less than half a second; such differences cost little, since hands stay at a plate for as long.
+by log h(t + lag) - log h(t). The tests are sequential (Wald, 1945), of every plate, every shelf unit and the store.
+Honest clocks differ by less than half a second; such differences cost little, since hands stay at a plate for as long.
 """
 
 from __future__ import annotations

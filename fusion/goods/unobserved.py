@@ -130,9 +130,6 @@ class UnobservedReaches:
         self._unsettled: dict[int, int] = {}  # As of the last call of `watch`.
         self._reaches: deque[Reach] = deque(maxlen=REACHES_MAX)
 
-    def __len__(self) -> int:
-        return len(self._reaches)
-
     def watch(self, blind: BlindPlates, history: ArmHistory, now_ns: int) -> None:
         """Note whose hands were over plates whose weights are not known."""
         if not any(blind) and not self._watched:
@@ -196,6 +193,8 @@ class UnobservedReaches:
             carts: their carts.
             events: all events that are not settled.
         """
+        if not self._reaches:
+            return []
         events = _standing(events)
         # What an unfit plate reports explains nothing.
         unfit = {reach.plate for reach in self._reaches if reach.kind is ReasonKind.PLATE_UNFIT}

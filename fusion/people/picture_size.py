@@ -21,13 +21,7 @@ from fusion._kernels import triangulation
 from fusion._kernels.records import Detections
 from fusion.people.association import PAIR
 from fusion.people.site import Site
-from fusion.people.workspace import (
-    JOINTS_MIN,
-    KEYPOINT_SD_PX,
-    LANES,
-    SCORE_MIN,
-    body_variance,
-)
+from fusion.people.workspace import JOINTS_MIN, KEYPOINT_SD_PX, LANES, SCORE_MIN, body_variance
 from fusion.store.shapes import points_inside
 
 if TYPE_CHECKING:

@@ -204,7 +204,7 @@ def _scale_findings(store: Store, stream: SensorStream) -> Iterator[Finding]:
 
 
 def _unit_findings(store: Store, present: dict[str, SensorSummary]) -> Iterator[Finding]:
-    """Plates whose readings tremble less than those of any scale in grams."""
+    """Plates whose readings tremble less than those of any scale in the store's unit."""
     other_unit = [name for name, sensor in present.items() if trembles_too_little(sensor.n_moving, sensor.n_calm)]
     want = f"want weights in {store.weight_unit}, the store's weight_unit, got readings that tremble less than those "
     want += 'of any scale in it: set weight_unit in store.toml to the scales\' unit, such as "kg" or "lb"'

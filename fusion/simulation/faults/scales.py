@@ -12,13 +12,14 @@ from fusion.observations import Observation, ShelfReading
 from fusion.simulation.faults.fault import Breaker, Fault, Part, Scene, Windows, by_arrival, changed, inside
 from fusion.simulation.goods import ShelfMap
 from fusion.simulation.truth import EventTruth
+from fusion.store.models import WEIGHT_UNITS_G
 
 Samples = NDArray[np.float32]
 # The samples of a broken reading, from a sound one.
 Sampling = Callable[[Scene, ShelfReading], NDArray[np.floating]]
 Choice = Callable[[Scene], Collection[str]]
 
-KILOGRAM, POUND, OUNCE = 1e-3, 1.0 / 453.59237, 1.0 / 28.349523
+KILOGRAM, POUND, OUNCE = (1.0 / WEIGHT_UNITS_G[unit] for unit in ("kg", "lb", "oz"))
 # Full scales of common converters as firmware reports them: 24 bits in hundredths of a gram, 16 bits in grams.
 RAIL_24_G, RAIL_16_G = 83886.07, 32767.0
 
