@@ -6,8 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from bench.accuracy.followed import Follower, followed, results_of
 from fusion.engine import Engine
 from fusion.observations import Observation, ShelfReading
 from fusion.results import People, PersonEntered, Receipt, ShelfEventExplained
@@ -27,10 +29,20 @@ class Answers:
     ignored: Counter[str] = field(default_factory=Counter)
 
 
-def replayed(store: Store, observations: Iterable[Observation], keep: bool = False) -> Answers:
-    """Run an engine. keep: also keep the people and readings that the plain method needs."""
+def replayed(
+    store: Store, observations: Iterable[Observation], keep: bool = False, kept: Path | None = None
+) -> Answers:
+    """Run an engine.
+
+    Args:
+        store: the store.
+        observations: what it is fed.
+        keep: also keep the people and readings that the plain method needs.
+        kept: where people as followed are kept for the next time; see `followed.py`. None: they are not.
+    """
     answers = Answers()
-    engine = Engine(store)
+    steps = followed(store, observations, kept) if kept is not None else None
+    engine = Engine(store) if steps is None else Follower(store)
     observe = engine._attributor.observe
 
     def timed(*args: Any) -> Any:
@@ -40,7 +52,12 @@ def replayed(store: Store, observations: Iterable[Observation], keep: bool = Fal
         return belief
 
     engine._attributor.observe = timed  # type: ignore[method-assign]
-    for result in _fed(engine, observations, answers, keep):
+    results = _fed(engine, observations, answers, keep)
+    if isinstance(engine, Follower) and steps is not None:
+        results = results_of(engine, steps)
+        if keep:
+            answers.readings = [reading for step in steps for reading in step.readings]
+    for result in results:
         match result:
             case Receipt():
                 answers.receipts.append(result)

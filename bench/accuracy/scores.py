@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.accuracy.shelves import ShelfScore
 from bench.accuracy.truth import TrueEvent, TrueVisit
 from fusion.engine import LATENESS_MAX_S
 from fusion.results import ReasonKind, Receipt, ShelfEventExplained
@@ -46,6 +47,7 @@ class Score:
     late_s: list[float] = field(default_factory=list)
     attribution_us: list[float] = field(default_factory=list)
     at_once: list[float] = field(default_factory=list)
+    shelves: ShelfScore = field(default_factory=ShelfScore)
 
     def __add__(self, other: Score) -> Score:
         return Score(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))

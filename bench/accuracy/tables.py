@@ -57,8 +57,9 @@ def _row(name: str, title: str, runs: Sequence[Outcome]) -> dict[str, Any]:
         "plain": _counts(plain),
         "delay_s": [_quantile(ours.delay_s, 50), _quantile(ours.delay_s, 99)],
         "late_s": _quantile(ours.late_s, 99),
-        "attribution_us": _quantile(ours.attribution_us, 99),
+        "attribution_us": [_quantile(ours.attribution_us, 50), _quantile(ours.attribution_us, 99)],
         "violations": dict(sorted(ours.violations.items())),
+        "shelves": ours.shelves.figures(),
         "reliability": reliability(ours.lines),
     }
 
@@ -119,7 +120,7 @@ def markdown(measured: dict[str, Any]) -> str:
     lines += [
         "",
         "| scenario | over % | under % | plain: over % | plain: under % | line ECE | receipt after exit p50 / p99 s "
-        "| late s | attribution p99 µs | violations |",
+        "| late s | attribution p50 / p99 µs | violations |",
         "|---|" + "---|" * 9,
     ]
     for row in [*measured["cases"], measured["all"]]:
@@ -130,9 +131,26 @@ def markdown(measured: dict[str, Any]) -> str:
             f"| {_number(plain['over_percent'], 2)} | {_number(plain['under_percent'], 2)} "
             f"| {_number(ours['ece'], 3)} ({_number(low, 3)}-{_number(high, 3)}) "
             f"| {_number(row['delay_s'][0], 1)} / {_number(row['delay_s'][1], 1)} "
-            f"| {_number(row['late_s'], 1)} | {_number(row['attribution_us'], 0)} | {violations} |"
+            f"| {_number(row['late_s'], 1)} "
+            f"| {_number(row['attribution_us'][0], 0)} / {_number(row['attribution_us'][1], 0)} | {violations} |"
         )
+    lines += [
+        "",
+        "| scenario | takes | missed % | misread % | puts | missed % | misread % | phantoms per 1000 loads |",
+        "|---|" + "---|" * 7,
+    ]
+    for row in [*measured["cases"], measured["all"]]:
+        n, cells = row["shelves"], []
+        for way in ("takes", "puts"):
+            loads = n[f"{way}_loads"]
+            cells += [str(loads), *(_percent(n[f"{way}_{kind}"], loads) for kind in ("missed", "misread"))]
+        cells.append(f"{1000.0 * n['phantoms'] / max(n['takes_loads'] + n['puts_loads'], 1):.1f} ({n['phantoms']})")
+        lines.append(f"| {row['title']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _percent(k: int, n: int) -> str:
+    return f"{100.0 * k / n:.1f} ({k})" if n else "-"
 
 
 def ablation_table(measured: dict[str, Any]) -> str:

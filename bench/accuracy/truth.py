@@ -57,6 +57,36 @@ def true_events(recording: Path) -> list[TrueEvent]:
     ]
 
 
+@dataclass(frozen=True)
+class TrueLoad:
+    """What the plates show of one load in the end: grams by plate."""
+
+    t_ns: int
+    grams: dict[str, float]
+
+    @property
+    def total_g(self) -> float:
+        """Grams on all plates together."""
+        return sum(self.grams.values())
+
+
+def true_loads(recording: Path) -> list[TrueLoad]:
+    """The loads in a recording's truth folder, in the order in which they came; empty where they were not written."""
+    path = recording / "truth" / "loads.csv"
+    if not path.exists():
+        return []
+    grams: dict[tuple[int, int], dict[str, float]] = {}
+    at, number = 0, 0
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            t_ns, plate = int(row["time"]), row["plate"]
+            # Two loads at one instant list their plates one after the other.
+            if t_ns != at or plate in grams.get((at, number), {}):
+                at, number = t_ns, number + 1
+            grams.setdefault((at, number), {})[plate] = float(row["grams"])
+    return [TrueLoad(t_ns, plates) for (t_ns, _), plates in grams.items()]
+
+
 def people_at_once(recording: Path, store: Store) -> float:
     """Number of people inside at the same time, as a visitor meets it: the mean over people, not over time."""
     table = pq.read_table(recording / "truth" / "people.parquet", columns=["time", "x", "y"])

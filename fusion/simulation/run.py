@@ -23,7 +23,15 @@ from fusion.simulation.optics import Obstacles
 from fusion.simulation.scales import Scales
 from fusion.simulation.scenario import TAIL_S, Scenario
 from fusion.simulation.ticks import TICK_S, Tick, states_at
-from fusion.simulation.truth import EventTruth, PeopleTruth, PeopleWriter, Truth, VisitTruth, write_visits_and_events
+from fusion.simulation.truth import (
+    EventTruth,
+    LoadTruth,
+    PeopleTruth,
+    PeopleWriter,
+    Truth,
+    VisitTruth,
+    write_visits_and_loads,
+)
 from fusion.store.models import Store
 
 CHUNK_S = 4.0
@@ -100,7 +108,7 @@ class Simulation:
                         people.write(self.truth.people)
                         self.truth.people.clear()
             people.write(self.truth.people)
-        write_visits_and_events(self.truth, truth_folder)
+        write_visits_and_loads(self.truth, truth_folder)
 
     def _chunks(self) -> Iterator[tuple[int | None, list[Observation]]]:
         """Observations of successive chunks of time, each with the time before which no more will come."""
@@ -115,7 +123,9 @@ class Simulation:
             crowd.advance(stop_s + TICK_S)
             known_s = stop_s + REGISTERED_AHEAD_S
             log = crowd.shop.log
-            scales.add(log.loads.drain(known_s), log.handlings.drain(known_s))
+            for load in scales.add(log.loads.drain(known_s), log.handlings.drain(known_s)):
+                plates = [(self.store.plates[plate].plate, grams) for plate, grams in load.plates]
+                self.truth.loads.append(LoadTruth(self._ns(load.t_s), tuple(plates)))
             observations: list[Observation] = list(scales.readings(stop_s, s.start_ns))
             observations += self._at_gates(crowd, stop_s)
             ticks = list(crowd.ticks)

@@ -138,15 +138,19 @@ class Scales:
             for at in np.sort(random.uniform(0.0, self.scenario.duration_s, count))
         ]
 
-    def add(self, loads: Iterable[Load], handlings: Iterable[Handling]) -> None:
-        """Add what happens on the plates, before the stretch in which it takes effect is read."""
-        for load in loads:
-            self._add_load(load)
+    def add(self, loads: Iterable[Load], handlings: Iterable[Handling]) -> list[Load]:
+        """Add what happens on the plates, before the stretch in which it takes effect is read.
+
+        Returns:
+            The loads as the plates show them in the end: with gains and cross-talk, without creep.
+        """
+        shown = [self._add_load(load) for load in loads]
         for handling in handlings:
             shake_g = float(self._noise.uniform(5.0, 30.0)) * self.scenario.plate_noise
             self._shakings.append(_Shaking(handling, shake_g))
+        return shown
 
-    def _add_load(self, load: Load) -> None:
+    def _add_load(self, load: Load) -> Load:
         delta_g = np.zeros(len(self._names))
         for plate, grams in load.plates:
             delta_g[plate] += grams
@@ -164,6 +168,8 @@ class Scales:
         decay_s = settle_s / math.log(overshoot / 0.05)
         rate = 2 * math.pi * float(self._noise.uniform(4.0, 8.0))
         self._steps.append(_Step(load.t_s, delta_g, rise_s, overshoot, decay_s, rate))
+        felt = np.flatnonzero(delta_g)
+        return Load(load.t_s, tuple(zip(felt.tolist(), delta_g[felt].tolist())))
 
     def readings(self, end_s: float, start_ns: int) -> list[ShelfReading]:
         """All messages that begin before end_s and have not been read yet."""

@@ -35,6 +35,14 @@ class EventTruth:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadTruth:
+    """Rows of truth/loads.csv of one load: (plate, grams that it shows in the end), with gains and cross-talk."""
+
+    t_ns: int
+    plates: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PeopleTruth:
     """Rows of truth/people.parquet at one instant.
 
@@ -59,11 +67,12 @@ class Truth:
 
     visits: list[VisitTruth] = field(default_factory=list)
     events: list[EventTruth] = field(default_factory=list)
+    loads: list[LoadTruth] = field(default_factory=list)
     people: list[PeopleTruth] = field(default_factory=list)
 
 
-def write_visits_and_events(truth: Truth, folder: Path) -> None:
-    """Write visits.jsonl and events.csv into a truth/ folder that exists."""
+def write_visits_and_loads(truth: Truth, folder: Path) -> None:
+    """Write visits.jsonl, events.csv and loads.csv into a truth/ folder that exists."""
     with open(folder / "visits.jsonl", "w", encoding="utf-8") as file:
         for visit in truth.visits:
             row = {"account": visit.account, "enter": visit.enter_ns, "exit": visit.exit_ns, "items": visit.items}
@@ -72,6 +81,10 @@ def write_visits_and_events(truth: Truth, folder: Path) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["time", "plate", "gtin", "quantity", "account"])
         rows.writerows([e.t_ns, e.plate, e.gtin, e.quantity, e.account] for e in truth.events)
+    with open(folder / "loads.csv", "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["time", "plate", "grams"])
+        rows.writerows([load.t_ns, plate, f"{grams:.3f}"] for load in truth.loads for plate, grams in load.plates)
 
 
 class PeopleWriter:
