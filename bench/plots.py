@@ -104,6 +104,8 @@ def cost_curve(measured: dict[str, Any]) -> dict[str, Any]:
 def accuracy(measured: dict[str, Any]) -> dict[str, Any]:
     """Receipts of each scenario beside the plain method, reliability of lines, and ablations."""
     plots = {"accuracy_receipts.svg": _receipts(measured), "accuracy.svg": _reliability(measured["all"])}
+    if measured["all"].get("risk_curve"):
+        plots["accuracy_risk.svg"] = _risk(measured)
     if measured["parts"]:
         plots["accuracy_parts.svg"] = _ablations(measured["parts"])
     return plots
@@ -209,6 +211,40 @@ def _reliability(row: dict[str, Any]) -> Any:
     error, n_lines = row["ours"]["ece"], sum(group.n_lines for group in bins)
     title = f"{n_lines} lines, expected calibration error {error:.3f}" if error is not None else "no lines"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
+    return figure
+
+
+class CurvePoint(NamedTuple):
+    """A point of `risk_curve` in accuracy.json: receipts settled of all visits, wrong of these, at this threshold."""
+
+    coverage: float
+    risk: float
+    threshold: float
+
+
+def _risk(measured: dict[str, Any]) -> Any:
+    """Share of settled receipts that are wrong over the share of visits settled, for all rows together and for each."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8.6, 4.8), layout="constrained")
+    rows = [(row, _SERIES[i % len(_SERIES)], 1.0) for i, row in enumerate(measured["cases"])]
+    for i, (row, colour, width) in enumerate([*rows, (measured["all"], _INK, 2.4)]):
+        points = [CurvePoint(*point) for point in row["risk_curve"]]
+        x, y = [100.0 * point.coverage for point in points], [100.0 * point.risk for point in points]
+        style = "solid" if width > 1.0 or i < len(_SERIES) else (0, (4, 2))
+        axes.step(x, y, where="post", color=colour, linewidth=width, linestyle=style, label=_wrapped(row["title"], 28))
+    for threshold in (0.8, 0.9, 0.95, 0.99):
+        shown = [point for point in map(lambda fields: CurvePoint(*fields), measured["all"]["risk_curve"])
+                 if point.threshold >= threshold]  # fmt: skip
+        if shown:
+            at = 100.0 * shown[-1].coverage, 100.0 * shown[-1].risk
+            axes.plot(*at, marker="o", markersize=5, color=_INK)
+            axes.annotate(f"p ≥ {threshold:g}", at, textcoords="offset points", xytext=(4, 6), fontsize=9, color=_INK)
+    axes.set_xlabel("visits whose receipt is settled, %")
+    axes.set_ylabel("settled receipts that are wrong, %")
+    axes.set_ylim(bottom=-0.1, top=max(3.0, *(100.0 * CurvePoint(*row["risk_curve"][-1]).risk
+                                             for row in [*measured["cases"], measured["all"]] if row["risk_curve"])))
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     return figure
 
 

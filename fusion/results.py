@@ -88,6 +88,16 @@ class ReasonKind(StrEnum):
     NOTE = "note"
 
 
+# Reasons whose doubt is part of a receipt's probability; any other sends the receipt to review whatever that is.
+WEIGHED_REASONS = frozenset({
+    ReasonKind.PERSON_UNCERTAIN, ReasonKind.GOODS_UNCERTAIN, ReasonKind.EVENT_UNCERTAIN, ReasonKind.CART_UNCERTAIN,
+    ReasonKind.RETURNED_MORE_THAN_TAKEN, ReasonKind.PLATE_NOT_REPORTING, ReasonKind.PLATE_UNFIT,
+    ReasonKind.PLATE_UNSETTLED, ReasonKind.PLATE_NOISY, ReasonKind.LOAD_ELSEWHERE, ReasonKind.LOAD_UNEXPLAINED,
+    ReasonKind.HAND_OVER_AMBIGUOUS, ReasonKind.RETURN_UNCLEAR, ReasonKind.SIGHTING_NOT_HELD,
+    ReasonKind.SIGHTING_AMBIGUOUS,
+})  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One reason why a receipt goes to review. A field is None where it does not apply to the kind.
@@ -342,6 +352,8 @@ class Receipt:
         status: settled, or review: a person has to look before money moves.
         reasons: why it goes to review, worst first; empty where it is settled.
         taken: when the pieces on the lines were taken, oldest first; prices may have been different then.
+        probability: that the lines are exactly what the visit took, before reasons outside `WEIGHED_REASONS`; 1 where a
+            person decided, None where the engine did not weigh it.
     """
 
     visit: str
@@ -355,6 +367,12 @@ class Receipt:
     total: int
     lines: tuple[ReceiptLine, ...]
     taken: tuple[Taken, ...] = ()
+    probability: float | None = None
+
+    @property
+    def is_only_unlikely(self) -> bool:
+        """Whether nothing but its probability keeps the receipt from being settled, or nothing does."""
+        return self.probability is not None and all(reason.kind in WEIGHED_REASONS for reason in self.reasons)
 
     def __str__(self) -> str:
         lines = ", ".join(f"{line.quantity} x {line.gtin}" for line in self.lines) or "nothing"

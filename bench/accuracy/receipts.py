@@ -27,6 +27,10 @@ over runs.
 - any right: the same share of all receipts, whatever their status; settling everything would give it.
 - over, under: the amount that settled receipts charge too much and too little, as a share of the true basket value.
 - ECE: expected calibration error of the receipts' line confidences, ten bins of equal width (Guo et al. 2017).
+- threshold: of a receipt's probability, from which on it is settled; wrong as stated: mean of 1 - probability over
+  these receipts. receipt, person, product: expected calibration error of the receipts' probabilities, and of who moved
+  each load and what it was (or that nothing moved); above 0.02 the cell says whether chance explains it, or which way
+  the model is off there.
 - p50, p99: seconds of data time from the last exit to the receipt. `late` is the 99th percentile of the time after
   the last of its evidence could arrive: a load settles within 0.75 s, and messages may be two seconds late.
 - attribution: CPU time of attributing one event, microseconds, median and 99th percentile.
@@ -61,6 +65,7 @@ from typing import Any, NamedTuple
 from bench.accuracy.ablations import ABLATED, ABLATIONS
 from bench.accuracy.plain import plain_receipts
 from bench.accuracy.replays import replayed
+from bench.accuracy.risk import answered
 from bench.accuracy.scenarios import CASES, Run, recorded, run_of
 from bench.accuracy.scores import Outcome, matched_events, score_receipts, wrongly_billed
 from bench.accuracy.shelves import score_shelves
@@ -92,6 +97,8 @@ def measure(
     ours.attribution_us = answers.attribution_us
     ours.shelves = score_shelves(pairs, true_loads(recording), answers.readings)
     ours.at_once = [people_at_once(recording, store)]
+    answers_right = answered(pairs)
+    ours.persons, ours.products = [one.person for one in answers_right], [one.product for one in answers_right]
     plain = score_receipts(visits, plain_receipts(store, answers), price)
     ablated = {}
     for name in ablations:
@@ -141,6 +148,8 @@ def page(measured: dict[str, Any]) -> str:
     plot = "![Share of receipt lines that are right over their confidence](accuracy.svg)"
     head = f"# Who took what, in simulated shops\n\nMade by `{measured['command']}`."
     parts = [head, receipts, markdown(measured), plot]
+    if measured["all"].get("risk_curve"):
+        parts.append("![Share of settled receipts that are wrong over the share settled](accuracy_risk.svg)")
     if measured["parts"]:
         ablations = "![Ablations: right and reviewed receipts with one part removed or added](accuracy_parts.svg)"
         parts += ["Ablations, on the same recordings:", ablations, ablation_table(measured)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.accuracy.risk import Weighed
 from bench.accuracy.shelves import ShelfScore
 from bench.accuracy.truth import TrueEvent, TrueVisit
 from fusion.engine import LATENESS_MAX_S
@@ -29,7 +30,10 @@ SETTLES_S = 0.75
 
 @dataclass
 class Score:
-    """Counts of one or several runs; `+` adds them."""
+    """Counts of one or several runs; `+` adds them.
+
+    weighed: of every visit with a receipt; persons, products: (probability, right) of the best answer about an event.
+    """
 
     visits: int = 0
     settled: int = 0
@@ -48,6 +52,9 @@ class Score:
     attribution_us: list[float] = field(default_factory=list)
     at_once: list[float] = field(default_factory=list)
     shelves: ShelfScore = field(default_factory=ShelfScore)
+    weighed: list[Weighed] = field(default_factory=list)
+    persons: list[tuple[float, bool]] = field(default_factory=list)
+    products: list[tuple[float, bool]] = field(default_factory=list)
 
     def __add__(self, other: Score) -> Score:
         return Score(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
@@ -86,6 +93,8 @@ def score_receipts(
         if not own:
             score.missing += 1
             continue
+        probability = math.prod(receipt.probability or 0.0 for receipt in own)
+        score.weighed.append(Weighed(probability, right, all(receipt.is_only_unlikely for receipt in own)))
         issued_ns = max(receipt.issued_ns for receipt in own)
         evidence_ns = max(visit.exit_ns, (last_event_ns or {}).get(visit.account, 0) + round(SETTLES_S * 1e9))
         score.delay_s.append((issued_ns - visit.exit_ns) / 1e9)

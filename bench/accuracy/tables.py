@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.accuracy.risk import honesty, honesty_cell, risk_curve, risk_lines, risk_table
 from bench.accuracy.scenarios import CASES
 from bench.accuracy.scores import Outcome, Score, calibration_error, calibration_interval, sum_of
 from bench.intervals import share_interval
@@ -61,6 +62,13 @@ def _row(name: str, title: str, runs: Sequence[Outcome]) -> dict[str, Any]:
         "violations": dict(sorted(ours.violations.items())),
         "shelves": ours.shelves.figures(),
         "reliability": reliability(ours.lines),
+        "risk": risk_table(ours.weighed, ours.visits),
+        "risk_curve": risk_curve(ours.weighed, ours.visits),
+        "honesty": {
+            "receipt": honesty([(one.probability, one.right) for one in ours.weighed if one.settles]),
+            "person": honesty(ours.persons),
+            "product": honesty(ours.products),
+        },
     }
 
 
@@ -146,7 +154,20 @@ def markdown(measured: dict[str, Any]) -> str:
             cells += [str(loads), *(_percent(n[f"{way}_{kind}"], loads) for kind in ("missed", "misread"))]
         cells.append(f"{1000.0 * n['phantoms'] / max(n['takes_loads'] + n['puts_loads'], 1):.1f} ({n['phantoms']})")
         lines.append(f"| {row['title']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_risk(measured)])
+
+
+def _risk(measured: dict[str, Any]) -> list[str]:
+    """What thresholds of the receipt's probability promise, and how honest probabilities are by case."""
+    everything = measured["all"]
+    if not everything.get("risk"):
+        return []
+    lines = ["", *risk_lines(everything["risk"], everything["ours"]["visits"], _share), ""]
+    lines += ["| scenario | calibration error: receipt | person | product |", "|---|---|---|---|"]
+    for row in [*measured["cases"], everything]:
+        cells = (honesty_cell(row["honesty"][name]) for name in ("receipt", "person", "product"))
+        lines.append(f"| {row['title']} | {' | '.join(cells)} |")
+    return lines
 
 
 def _percent(k: int, n: int) -> str:

@@ -170,6 +170,7 @@ def _receipt_row(receipt: Receipt) -> dict[str, Any]:
         "status": receipt.status,
         "reason": reason_text(receipt.reasons),
         "reasons": [reason_row(reason) for reason in receipt.reasons],
+        "probability": None if receipt.probability is None else round(receipt.probability, 6),
         "currency": receipt.currency,
         "total": receipt.total,
         "lines": [

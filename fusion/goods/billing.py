@@ -373,8 +373,9 @@ class Billing:
             ReceiptLine(gtin, quantity, self._products[gtin].price, 1.0) for gtin, quantity in sorted(items.items())
         )
         return replace(
-            receipt, issued_ns=t_ns, status=ReceiptStatus.SETTLED, reasons=(), total=_total(lines), lines=lines
-        )
+            receipt, issued_ns=t_ns, status=ReceiptStatus.SETTLED, reasons=(), total=_total(lines), lines=lines,
+            probability=1.0,
+        )  # fmt: skip
 
     def _receipt(self, visit: Visit, bill: Bill, belief: CartBelief, exit_ns: int, issued_ns: int) -> Receipt:
         account = cart(visit.id)
@@ -410,6 +411,7 @@ class Billing:
             total=_total(lines),
             lines=lines,
             taken=self._taken(account),
+            probability=probability,
         )
 
     def _taken(self, account: Account) -> tuple[Taken, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench import intervals
-from bench.accuracy import ablations, causes, plain, receipts, replays, scenarios, scores, tables, truth
+from bench.accuracy import ablations, causes, plain, receipts, replays, risk, scenarios, scores, tables, truth
 from fusion.goods import hypotheses, planogram
 from fusion.observations import ShelfReading
 from fusion.results import Candidate, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, ShelfEventExplained
@@ -251,3 +251,46 @@ def test_a_quick_run_end_to_end(tmp_path, capsys, monkeypatch):
     assert recording.stat().st_mtime_ns == written_ns
     assert [path for path in cache.iterdir() if path.is_dir()] == [recording]
     assert capsys.readouterr().out.splitlines()[2] == printed.splitlines()[2]
+
+
+def test_risk_over_coverage_by_hand():
+    receipts = [
+        risk.Weighed(0.99, True, True),
+        risk.Weighed(0.99, True, True),
+        risk.Weighed(0.9, False, True),
+        risk.Weighed(0.6, True, True),
+        risk.Weighed(1.0, True, False),  # Lost from sight: settled at no threshold.
+    ]
+    # Of six visits, one has no receipt.
+    assert risk.risk_curve(receipts, 6) == [
+        [pytest.approx(2 / 6, abs=1e-5), 0.0, 0.99],
+        [0.5, pytest.approx(1 / 3, abs=1e-5), 0.9],
+        [pytest.approx(4 / 6, abs=1e-5), 0.25, 0.6],
+    ]
+    rows = {row[0]: row[1:] for row in risk.risk_table(receipts, 6)}
+    assert rows[0.95] == [2, 0, 0.99] and rows[0.8] == [3, 1, 0.96] and rows[0.999] == [0, 0, 0.0]
+
+
+def test_answers_about_an_event_are_of_a_person_a_product_or_nothing():
+    sure = reported(10, "p", -50.0, ("x", "a", -1, 0.7), ("x", "b", -1, 0.2), ("y", "a", -1, 0.05))
+    assert risk.answered([(event(10, "p", "a", -1, "x"), sure)]) == [
+        risk.Answered((pytest.approx(0.9), True), (pytest.approx(0.75), True))
+    ]
+    assert [a.person[1] for a in risk.answered([(event(10, "p", "a", -1, "y"), sure), (None, sure)])] == [False] * 2
+    ghost = reported(10, "p", -50.0, ("x", "a", -1, 0.1))
+    assert risk.answered([(None, ghost), (event(10, "p", "a", -1, "x"), None)]) == [
+        risk.Answered((pytest.approx(0.9), True), (pytest.approx(0.9), True))
+    ]
+
+
+def test_honest_probabilities_differ_from_dishonest_ones():
+    random = np.random.default_rng(1)
+    p = random.uniform(0.5, 1.0, 5000)
+    honest = risk.honesty([(one, random.random() < one) for one in p])
+    assert honest.error < 0.02 and abs(honest.bias) < 0.02
+    modest = risk.honesty([(one - 0.1, random.random() < one) for one in p])
+    assert modest.error > modest.chance and modest.bias == pytest.approx(-0.1, abs=0.02)
+    assert "✗ too unsure by" in risk.honesty_cell(modest)
+    assert risk.honesty([]) is None and risk.honesty_cell(None) == "-"
+    few = risk.honesty([(0.9, True)] * 5)
+    assert "chance" in risk.honesty_cell(few)
