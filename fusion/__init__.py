@@ -31,9 +31,9 @@ _PUBLIC = {
     "people.health": "CameraState",
     "people.tracker": "reconstruct",
     "results": (
-        "Candidate EventEvidence Evidence People PersonEntered PersonLeft Picked PlateTrace PutBack Reason ReasonKind"
-        " Receipt ReceiptLine ReceiptStatus Result RunEnd RunSummary ShelfCount ShelfEventExplained ShelfStatus"
-        " SightingEvidence Taken Warning WarningKind WristPath"
+        "Candidate EventEvidence Evidence Lesson LessonCause LessonKind People PersonEntered PersonLeft Picked"
+        " PlateTrace PutBack Reason ReasonKind Receipt ReceiptLine ReceiptStatus Result RunEnd RunSummary"
+        " ShelfCount ShelfEventExplained ShelfStatus SightingEvidence Taken Warning WarningKind WristPath"
     ),
     "run": "Run Sink replay",
     "sentences": "reason_text sentence",
@@ -80,6 +80,9 @@ if TYPE_CHECKING:
     from fusion.results import Candidate as Candidate
     from fusion.results import EventEvidence as EventEvidence
     from fusion.results import Evidence as Evidence
+    from fusion.results import Lesson as Lesson
+    from fusion.results import LessonCause as LessonCause
+    from fusion.results import LessonKind as LessonKind
     from fusion.results import People as People
     from fusion.results import PersonEntered as PersonEntered
     from fusion.results import PersonLeft as PersonLeft

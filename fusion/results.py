@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -645,3 +646,67 @@ def _moved(name: str, result: Picked | PutBack) -> str:
     owner = _owner(result.account, result.visit)
     goods = f"{result.quantity} x {result.gtin}"
     return f"{_clock(result.t_ns)} {name}: {goods}, {result.plate}, {owner}, probability {result.probability:.2f}"
+
+
+class LessonKind(StrEnum):
+    """What a store has taught its engine."""
+
+    WEIGHT = "weight"  # of one piece of a product, grams
+    GAIN = "gain"  # of a plate, grams shown for each gram of load
+    HANDS = "hands"  # factor by which the log odds of hands are multiplied
+    IDENTITY = "identity"  # factor by which the log odds of an identity are multiplied
+
+
+class LessonCause(StrEnum):
+    """Why a number was changed."""
+
+    LOADS = "loads"  # loads whose goods are certain
+    ANSWERS = "answers"  # decisions of reviewers and shoppers
+    EXCHANGED = "exchanged"  # another plate, or one that was adjusted: its gain is open again
+    TAKEN_BACK = "taken back"  # a decision was reversed
+    RESTORED = "restored"  # an earlier version was restored
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A version of what a store has taught its engine: one number, before and after.
+
+    Attributes:
+        version: number of the change, from 1.
+        t_ns: data time of the change.
+        kind, subject: what was changed; a GTIN, a plate, or "" for the engine's own factors.
+        before, after, sd: the number, and the standard deviation of the new one.
+        label: what it is by the store's folder; 1 for gains and factors.
+        cause: why.
+        n_loads, n_answers, n_customers: loads and decisions that it rests on, and by how many customers.
+    """
+
+    version: int
+    t_ns: int
+    kind: LessonKind
+    subject: str
+    before: float
+    after: float
+    sd: float
+    label: float
+    cause: LessonCause
+    n_loads: int
+    n_answers: int
+    n_customers: int
+
+    def row(self) -> list[int | float | str]:
+        """As JSON takes it."""
+        return [getattr(self, each.name) for each in fields(self)]
+
+    @classmethod
+    def of_row(cls, row: list[Any]) -> Lesson:
+        """What `row` returned. Raises ValueError or TypeError."""
+        version, t_ns, kind, subject, before, after, sd, label, cause, *counts = row
+        numbers = float(before), float(after), float(sd), float(label)
+        n_loads, n_answers, n_customers = (int(count) for count in counts)
+        about = int(version), int(t_ns), LessonKind(kind), str(subject)
+        return cls(*about, *numbers, LessonCause(cause), n_loads, n_answers, n_customers)
+
+    def __str__(self) -> str:
+        change = f"{self.before:.4g} -> {self.after:.4g} ± {self.sd:.2g}"
+        return f"{_clock(self.t_ns)} Lesson {self.version}: {self.kind} {self.subject} {change}, {self.cause}"

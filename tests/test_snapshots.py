@@ -24,7 +24,7 @@ from fusion._kernels import triangulation
 from fusion.engine import Engine
 from fusion.errors import SnapshotError
 from fusion.files.recordings import Recording
-from fusion.goods.planogram import GAIN_VAR
+from fusion.goods.weighings import GAIN_VAR
 from fusion.observations import Observation
 from fusion.results import Receipt, Warning
 from fusion.simulation import Scenario, Simulation, demo_store
@@ -336,7 +336,7 @@ def test_all_that_follows_from_the_store_is_that_of_a_changed_one(halfway: tuple
 
     # What was seen and learnt stays, but for what the change makes void.
     void = differences(changed, resume(data, before)) - derived
-    weights = {".planogram.gain", ".planogram.gain_var"}
+    weights = {f".planogram.{owner}gain{what}" for owner in ("", "learnt.") for what in ("", "_var")}
     cameras = {f"._tracker.health.{name}" for name in ("_since_ns", "moved")} | {
         f"._tracker.health._cameras[{name!r}]" for name in (
             "information", "rhs", "weight_s", "squares_m2_s", "residual_m", "fault", "trust", "looks", "misses",

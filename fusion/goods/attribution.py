@@ -273,7 +273,8 @@ class Attributor:
         best_g = abs(quantity) * weight_g[product]
         other_g2 = sum(p * (abs(n) * weight_g[other] - best_g) ** 2 for (other, n), p in known.items())
         noise_g2 = event.noise_g2 + float(other_g2)
-        self.planogram.learn_gain(event.plates, event.delta_g, noise_g2, product, quantity)
+        at_ns = event.contact_ns
+        self.planogram.learnt.follow_gain(event.plates, event.delta_g, noise_g2, product, quantity, at_ns)
 
     # ---- what carts hold ---------------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from fusion.goods.loads import CREEP_G, LoadFinder, Partition, ShelfEvent, log_nothing
-from fusion.goods.planogram import GAIN_SD
 from fusion.goods.plates import CHANGE_MIN_G, PlateChange, Plates
+from fusion.goods.weighings import GAIN_SD
 
 # How long a load that no product explains may wait for its own undoing: a person leans on a shelf (or holds a product
 # down on its plate), or lifts a plate's edge.

@@ -17,8 +17,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.goods.planogram import GAIN_SD, Planogram
+from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange
+from fusion.goods.weighings import GAIN_SD
 
 # Probability density, per gram, of a load that no known product explains.
 UNKNOWN_PER_G = 1e-7

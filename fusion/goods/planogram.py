@@ -20,15 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.goods.factors import ScaleFactors
+from fusion.goods.learnt import Learnt
 from fusion.goods.timing import HandTiming
+from fusion.goods.weighings import PLACE_GAIN_SD
 from fusion.store.models import Store
 
-# The gain of a plate differs from 1 by 3 % on real shelves (measured: +4.0 % and -3.2 % on the two picks of a real
-# recording). Most of that is a constant of the plate, which loads of known weight reveal; a little varies from place to
-# place on the plate.
-GAIN_SD = 0.03
-PLACE_GAIN_SD = 0.01
-GAIN_VAR = GAIN_SD**2 - PLACE_GAIN_SD**2  # Of the constant, before anything is known.
 # Distance from the middle of a load of one piece to the middle of the plate where the piece belongs, in plate widths:
 # uniform up to nearly half a width, since half of all pieces rest on two or three plates, and seldom more.
 OFF_CENTRE_WIDTHS, OFF_CENTRE_SD_WIDTHS = 0.45, 0.15
@@ -168,12 +164,13 @@ class Planogram:
     Attributes:
         rows: which plates stand side by side.
         gtins: (n_products,) in the order of store.products.
-        weight_g, weight_sd_g: (n_products,) float64 of one piece.
+        learnt: weights of products and gains of plates, as learnt so far.
+        weight_g, weight_sd_g: (n_products,) float64 of one piece; the arrays of `learnt`.
         stock: (n_plates, n_products) float64 expected pieces; fractions where it is not certain.
         planned: (n_plates, n_products) bool, as in the store's planogram.
         away: (n_products,) float64 expected pieces that were taken and not put back.
         gain, gain_var: (n_plates,) float64 grams that a plate reports per gram of load, and the variance of that
-            estimate.
+            estimate; the arrays of `learnt`.
         factors: whether plates read a wrong multiple of what lies on them.
         timing: whether loads come and go while hands are at their plates.
         lightest_g: weight of the lightest piece; 0 where the store has no products.
@@ -181,23 +178,20 @@ class Planogram:
     """
 
     def __init__(self, store: Store) -> None:
+        self.learnt = Learnt(store)
+        self.weight_g, self.weight_sd_g = self.learnt.weight_g, self.learnt.weight_sd_g
+        self.gain, self.gain_var = self.learnt.gain, self.learnt.gain_var
         self._derive(store)
         self.stock: NDArray[np.float64] = self._filled.copy()
         self.away: NDArray[np.float64] = np.zeros(len(store.products))
-        self.gain: NDArray[np.float64] = np.ones(len(store.plates))
-        self.gain_var: NDArray[np.float64] = np.full(len(store.plates), GAIN_VAR)
         self.factors = ScaleFactors(len(store.plates))
         self.timing = HandTiming(self.rows.unit)
 
     def _derive(self, store: Store) -> None:
         self.rows = Rows(store)
         self.gtins = tuple(product.gtin for product in store.products)
-        self.weight_g: NDArray[np.float64] = np.array([product.weight_g for product in store.products])
-        # Weights are declared on the label and weighed by the shop; a deviation below half a gram is not credible.
-        self.weight_sd_g: NDArray[np.float64] = np.maximum(
-            [product.weight_sd_g for product in store.products], 0.5
-        ).reshape(-1)
-        self.lightest_g = float(self.weight_g.min()) if len(self.weight_g) else 0.0
+        label_g = np.array([product.weight_g for product in store.products])
+        self.lightest_g = float(label_g.min()) if len(label_g) else 0.0
         plate_index = {plate.plate: i for i, plate in enumerate(store.plates)}
         product_index = {gtin: i for i, gtin in enumerate(self.gtins)}
         self._filled = np.zeros((len(store.plates), len(store.products)))  # Stock at the start.
@@ -206,19 +200,17 @@ class Planogram:
             at = plate_index[facing.plate], product_index[facing.gtin]
             self._filled[at] += facing.stock
             self.planned[at] = True
-        lightest_g = np.where(self.planned, self.weight_g, np.inf).min(axis=1, initial=np.inf)
+        lightest_g = np.where(self.planned, label_g, np.inf).min(axis=1, initial=np.inf)
         near = [self.rows.near(plate, 1) for plate in range(len(store.plates))]
         self.lightest_near_g: NDArray[np.float64] = np.array([lightest_g[plates].min() for plates in near])
 
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`."""
-        filled, weight_g = self._filled, self.weight_g
+        filled = self._filled
+        self.learnt.adopt(store)
         self._derive(store)
         # As if the shelves had been filled like this at the start; what was taken and put back since still holds.
         self.stock = np.maximum(self.stock + (self._filled - filled), 0.0)
-        # The gains of these plates were learnt from goods whose declared weight was wrong.
-        misled = (self.planned & (self.weight_g != weight_g)).any(axis=1)
-        self.gain[misled], self.gain_var[misled] = 1.0, GAIN_VAR
 
     def identify(
         self,
@@ -277,36 +269,6 @@ class Planogram:
         """The gain of plates for a load of which each bears a share; plates, share (n,)."""
         mean = float(share @ self.gain[plates])
         return Gain(mean, float(share**2 @ (self.gain_var[plates] + PLACE_GAIN_SD**2)))
-
-    def learn_gain(
-        self, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float, product: int, quantity: int
-    ) -> None:
-        """Learn the plates' gains from a load whose product and quantity are certain.
-
-        A Kalman filter with a constant state g (the gains) and one scalar measurement z = share' g + noise, where z is
-        the measured load over the true one:  K = P share / S,  g += K (z - share' g),  P := (1 - K share') P,  of which
-        only the diagonal is kept. Source: Bar-Shalom, Li, Kirubarajan, Estimation with Applications to Tracking and
-        Navigation (2001), section 5.2.
-
-        Args:
-            plates: (n,) that bore the load.
-            delta_g: (n,) grams on each.
-            noise_g2: variance of the sum of delta_g from noise.
-            product: index into store.products.
-            quantity: signed pieces.
-        """
-        true_g = abs(quantity) * self.weight_g[product]
-        load = np.abs(delta_g)
-        share = load / max(float(load.sum()), 1e-9)
-        gain = self._gain(plates, share)
-        piece_var = abs(quantity) * self.weight_sd_g[product] ** 2
-        innovation_var = gain.variance + (noise_g2 + piece_var) / true_g**2
-        innovation = abs(float(delta_g.sum())) / true_g - gain.mean
-        if innovation**2 > 9.0 * innovation_var:
-            return  # It was something else after all, or it leans on something.
-        kalman_gain = share * self.gain_var[plates] / innovation_var
-        self.gain[plates] += kalman_gain * innovation
-        self.gain_var[plates] *= 1.0 - kalman_gain * share
 
     def mixtures(self, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float) -> list[Mixture]:
         """Pairs of different products that lie on these plates and weigh the load together; arguments as `identify`."""

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from fusion.goods.decided import DecidedEvents
 from fusion.goods.hypotheses import CandidateTable, Cluster, Kind, OpenEvent, Part
-from fusion.goods.planogram import PLACE_GAIN_SD, Planogram
+from fusion.goods.planogram import Planogram
+from fusion.goods.weighings import PLACE_GAIN_SD
 
 # A hand that leans, or a bag that rests on a shelf, is gone within this time.
 LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(300.0)

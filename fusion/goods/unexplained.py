@@ -15,8 +15,9 @@ from fusion.goods.beliefs import EventBelief
 from fusion.goods.hands import Actors
 from fusion.goods.hypotheses import OpenEvent
 from fusion.goods.loads import UNDONE_SDS, UNDONE_SLACK_G
-from fusion.goods.planogram import GAIN_SD, Planogram
+from fusion.goods.planogram import Planogram
 from fusion.goods.unobserved import Explained
+from fusion.goods.weighings import GAIN_SD
 
 # Probability that a load which no goods explain has cost a cart nothing, if the cart's people moved it.
 UNEXPLAINED_RIGHT = 0.5

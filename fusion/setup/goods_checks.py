@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 
-from fusion.goods.planogram import PLACE_GAIN_SD
+from fusion.goods.weighings import PLACE_GAIN_SD
 from fusion.setup.findings import Finding, name_list
 from fusion.store.models import Product, Store
 
