@@ -438,6 +438,60 @@ class EventEvidence:
     nothing: float
 
 
+class QuestionKind(StrEnum):
+    """What a question to a reviewer or to the shopper is about."""
+
+    PRODUCT = "product"  # which goods
+    QUANTITY = "quantity"  # how many
+    PERSON = "person"  # this visit's people, or others
+    MOVED = "moved"  # goods, or nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Goods:
+    """Pieces of one product."""
+
+    gtin: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One answer to a question.
+
+    Attributes:
+        moved: what the visit's people moved there, negative where taken; empty: nothing.
+        probability: of this answer.
+        lines: the receipt, if this is the answer.
+        receipt_probability: that these lines are then exactly right.
+    """
+
+    moved: tuple[Goods, ...]
+    probability: float
+    lines: tuple[Goods, ...]
+    receipt_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person could be asked about a receipt: "A or B?".
+
+    Attributes:
+        kind: what is in doubt.
+        plate, t_ns: where and when.
+        event_id: of the shelf event; None where a plate showed none.
+        alternatives: most probable first; the remainder to 1 is none of them.
+        gain_bits: mutual information of answer and receipt.
+    """
+
+    kind: QuestionKind
+    plate: str
+    t_ns: int
+    event_id: int | None
+    alternatives: tuple[Alternative, ...]
+    gain_bits: float
+
+
 @dataclass(frozen=True, slots=True)
 class SightingEvidence:
     """What a reader or a camera at a zone reported about a product while a visit's people were there."""
@@ -462,6 +516,7 @@ class Evidence:
         sightings: those while the visit's people were in a zone.
         n_left_out: further such events that one bundle cannot hold, or that are older than what is kept.
         unidentified: visits without a credential whose people may be this visit's.
+        questions: whose answers would make the receipt clearer, the most informative first; empty where it is clear.
     """
 
     t_ns: int
@@ -474,6 +529,7 @@ class Evidence:
     sightings: tuple[SightingEvidence, ...]
     n_left_out: int
     unidentified: tuple[str, ...] = ()
+    questions: tuple[Question, ...] = ()
 
     def __str__(self) -> str:
         parts = f"{len(self.events)} events, {len(self.sightings)} sightings"

@@ -1,4 +1,4 @@
-"""Reasons and warnings in words: the only place that turns them into sentences for people.
+"""Reasons, warnings and questions in words: the only place that turns them into sentences for people.
 
 Everything below keeps kinds and fields, so that they can be counted, filtered and translated. A sentence contains no
 semicolon, since `reason_text` joins sentences with one.
@@ -7,9 +7,9 @@ semicolon, since `reason_text` joins sentences with one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from fusion.results import Reason, ReasonKind, Warning, WarningKind, cut_text
+from fusion.results import Goods, Question, QuestionKind, Reason, ReasonKind, Warning, WarningKind, cut_text
 from fusion.store.models import Store
 
 # Names and other programs' texts are cut to this length in a sentence, characters.
@@ -184,6 +184,10 @@ _WARNINGS = {
 }  # fmt: skip
 
 
+# Alternatives that a question names; a person cannot choose among many.
+ASKED_MAX = 3
+
+
 class _Missing:
     """A field that the kind wants and that was not given: a sentence is never an error."""
 
@@ -220,6 +224,32 @@ def _shown(name: str, value: object) -> object:
     if type(value) is not str:
         return value
     return cut_text(value, DETAIL_SHOWN_MAX if name == "detail" else SHOWN_MAX)
+
+
+def question_text(question: Question, store: Store | None = None) -> str:
+    """A question in plain English, of bounded length: "Did you take 1 x A or 1 x B at shelf p1, at 12:03:20?".
+
+    Args:
+        question: about a receipt.
+        store: where given, products are called by their names and the time of day is named.
+    """
+    names = {product.gtin: product.name for product in store.products} if store is not None else {}
+    named = [one.moved for one in question.alternatives if one.moved][:ASKED_MAX]
+    at = f"at shelf {_shown('plate', question.plate)}"
+    at += f", at {store.local_time(question.t_ns):%H:%M:%S}" if store is not None else ""
+    goods = " or ".join(dict.fromkeys(_goods_text(moved, names) for moved in named))
+    puts = bool(named) and all(one.quantity > 0 for moved in named for one in moved)
+    takes = all(one.quantity < 0 for moved in named for one in moved)
+    verb = "put back" if puts else "take" if takes else "take or put back"
+    if not named or (question.event_id is None and question.kind is QuestionKind.MOVED):
+        examples = f", such as {goods}" if goods else ""
+        return f"Did you take or put back anything {at}{examples}?"
+    nothing = " or nothing" if any(not one.moved for one in question.alternatives) else ""
+    return f"Did you {verb} {goods}{nothing} {at}?"
+
+
+def _goods_text(moved: Sequence[Goods], names: Mapping[str, str]) -> str:
+    return " and ".join(f"{abs(one.quantity)} x {_shown('product', names.get(one.gtin, one.gtin))}" for one in moved)
 
 
 def sentences(reasons: Iterable[Reason], store: Store | None = None) -> list[str]:

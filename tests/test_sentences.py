@@ -12,8 +12,19 @@ from hypothesis import strategies as st
 
 from fusion.files.results import reason_of, reason_row
 from fusion.money.entries import NOTE_MAX
-from fusion.results import DETAIL_MAX, NAME_MAX, Reason, ReasonKind, Warning, WarningKind
-from fusion.sentences import REASON_TEXT_MAX, reason_text, sentence, sentences
+from fusion.results import (
+    DETAIL_MAX,
+    NAME_MAX,
+    Alternative,
+    Goods,
+    Question,
+    QuestionKind,
+    Reason,
+    ReasonKind,
+    Warning,
+    WarningKind,
+)
+from fusion.sentences import REASON_TEXT_MAX, question_text, reason_text, sentence, sentences
 from fusion.simulation import demo_store
 
 VALUES: dict[str, Any] = {
@@ -126,3 +137,29 @@ def test_reasons_that_do_not_fit_are_counted() -> None:
     kinds = [Reason(kind, plate="p" * 60, delta_g=1.0, probability=0.5) for kind in ReasonKind]
     text = reason_text([*notes, *kinds])
     assert text is not None and len(text) <= REASON_TEXT_MAX and text.endswith(" more reasons")
+
+
+def question(kind: QuestionKind, *moved: tuple[Goods, ...], event_id: int | None = 1) -> Question:
+    share = 1.0 / max(len(moved), 1)
+    return Question(kind, "p1", 0, event_id, tuple(Alternative(one, share, (), 1.0) for one in moved), 1.0)
+
+
+def test_questions_name_the_alternatives() -> None:
+    a, b = (Goods("a", -1),), (Goods("b", -2),)
+    assert question_text(question(QuestionKind.PRODUCT, a, b)) == "Did you take 1 x a or 2 x b at shelf p1?"
+    moved = question(QuestionKind.MOVED, (), a)
+    assert question_text(moved) == "Did you take 1 x a or nothing at shelf p1?"
+    put = question(QuestionKind.PERSON, (Goods("a", 1), Goods("b", 1)), ())
+    assert question_text(put) == "Did you put back 1 x a and 1 x b or nothing at shelf p1?"
+    silent = question(QuestionKind.MOVED, (), a, event_id=None)
+    assert question_text(silent) == "Did you take or put back anything at shelf p1, such as 1 x a?"
+    assert question_text(question(QuestionKind.MOVED)) == "Did you take or put back anything at shelf p1?"
+    store = demo_store(2, 4)
+    product = store.products[0]
+    named = question_text(question(QuestionKind.PRODUCT, (Goods(product.gtin, -1),), b), store)
+    assert product.name in named and "p1, at " in named
+
+
+@pytest.mark.parametrize("kind", QuestionKind)
+def test_the_document_lists_every_kind_of_question(kind: QuestionKind) -> None:
+    assert f"`{kind}`" in (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")

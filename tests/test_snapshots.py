@@ -259,6 +259,8 @@ def otherwise(value: Any, key: str = "") -> Any:
         return {"in": "both", "out": "in", "both": "out"}[value]
     if key == "hand_over":
         return {"picker": "carrier", "carrier": "picker"}[value]
+    if key == "equal_price":
+        return {"review": "settle", "settle": "review"}[value]
     assert isinstance(value, int | float), key
     return value + 3 if isinstance(value, int) else 1.03 * value + 0.004
 

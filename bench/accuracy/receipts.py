@@ -27,6 +27,8 @@ over runs.
 - any right: the same share of all receipts, whatever their status; settling everything would give it.
 - over, under: the amount that settled receipts charge too much and too little, as a share of the true basket value.
 - ECE: expected calibration error of the receipts' line confidences, ten bins of equal width (Guo et al. 2017).
+- with one question: the same where the shopper of each receipt in review answers the most informative question about
+  it, truthfully, and the receipt is settled if its probability then meets the limit.
 - threshold: of a receipt's probability, from which on it is settled; wrong as stated: mean of 1 - probability over
   these receipts. receipt, person, product: expected calibration error of the receipts' probabilities, and of who moved
   each load and what it was (or that nothing moved); above 0.02 the cell says whether chance explains it, or which way
@@ -69,6 +71,7 @@ from bench.accuracy.risk import answered
 from bench.accuracy.scenarios import CASES, Run, recorded, run_of
 from bench.accuracy.scores import Outcome, matched_events, score_receipts, wrongly_billed
 from bench.accuracy.shelves import score_shelves
+from bench.accuracy.shopper import asked_once
 from bench.accuracy.tables import ablation_table, all_runs, figures, markdown
 from bench.accuracy.truth import people_at_once, true_events, true_loads, true_visits
 from fusion.chain.batch import map_tasks
@@ -97,6 +100,7 @@ def measure(
     ours.attribution_us = answers.attribution_us
     ours.shelves = score_shelves(pairs, true_loads(recording), answers.readings)
     ours.at_once = [people_at_once(recording, store)]
+    ours.asked = asked_once(store, visits, pairs, answers.receipts, answers.evidence)
     answers_right = answered(pairs)
     ours.persons, ours.products = [one.person for one in answers_right], [one.product for one in answers_right]
     plain = score_receipts(visits, plain_receipts(store, answers), price)

@@ -12,7 +12,7 @@ from typing import Any
 from bench.accuracy.followed import Follower, followed, results_of
 from fusion.engine import Engine
 from fusion.observations import Observation, ShelfReading
-from fusion.results import People, PersonEntered, Receipt, ShelfEventExplained
+from fusion.results import Evidence, People, PersonEntered, Receipt, ShelfEventExplained
 from fusion.store.models import Store
 
 
@@ -21,6 +21,7 @@ class Answers:
     """An engine's answers about a recording. people and readings are kept for the plain method only."""
 
     receipts: list[Receipt] = field(default_factory=list)
+    evidence: dict[str, Evidence] = field(default_factory=dict)  # By visit, of receipts in review.
     events: list[ShelfEventExplained] = field(default_factory=list)
     account_of: dict[int, str | None] = field(default_factory=dict)
     people: list[People] = field(default_factory=list)
@@ -61,6 +62,8 @@ def replayed(
         match result:
             case Receipt():
                 answers.receipts.append(result)
+            case Evidence():
+                answers.evidence[result.visit] = result
             case ShelfEventExplained():
                 answers.events.append(result)
             case PersonEntered():

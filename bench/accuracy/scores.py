@@ -29,6 +29,23 @@ SETTLES_S = 0.75
 
 
 @dataclass
+class Asked:
+    """Visits where each receipt in review is asked one question; `+` adds them.
+
+    asked: questions; none_of_these: those of which no alternative was true.
+    """
+
+    settled: int = 0
+    settled_right: int = 0
+    review: int = 0
+    asked: int = 0
+    none_of_these: int = 0
+
+    def __add__(self, other: Asked) -> Asked:
+        return Asked(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+@dataclass
 class Score:
     """Counts of one or several runs; `+` adds them.
 
@@ -55,6 +72,7 @@ class Score:
     weighed: list[Weighed] = field(default_factory=list)
     persons: list[tuple[float, bool]] = field(default_factory=list)
     products: list[tuple[float, bool]] = field(default_factory=list)
+    asked: Asked = field(default_factory=Asked)
 
     def __add__(self, other: Score) -> Score:
         return Score(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ def _row(name: str, title: str, runs: Sequence[Outcome]) -> dict[str, Any]:
         "violations": dict(sorted(ours.violations.items())),
         "shelves": ours.shelves.figures(),
         "reliability": reliability(ours.lines),
+        "asked": asdict(ours.asked),
         "risk": risk_table(ours.weighed, ours.visits),
         "risk_curve": risk_curve(ours.weighed, ours.visits),
         "honesty": {
@@ -163,9 +165,16 @@ def _risk(measured: dict[str, Any]) -> list[str]:
     if not everything.get("risk"):
         return []
     lines = ["", *risk_lines(everything["risk"], everything["ours"]["visits"], _share), ""]
-    lines += ["| scenario | calibration error: receipt | person | product |", "|---|---|---|---|"]
+    lines += [
+        "| scenario | with one question: settled right % | review % | asked | none of these "
+        "| calibration error: receipt | person | product |",
+        "|---|" + "---|" * 7,
+    ]
     for row in [*measured["cases"], everything]:
-        cells = (honesty_cell(row["honesty"][name]) for name in ("receipt", "person", "product"))
+        asked, visits = row["asked"], row["ours"]["visits"]
+        cells = [_share(asked["settled_right"], asked["settled"]), _share(asked["review"], visits)]
+        cells += [str(asked["asked"]), str(asked["none_of_these"])]
+        cells += [honesty_cell(row["honesty"][name]) for name in ("receipt", "person", "product")]
         lines.append(f"| {row['title']} | {' | '.join(cells)} |")
     return lines
 

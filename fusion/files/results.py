@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,9 @@ import numpy as np
 from fusion.results import (
     Candidate,
     Evidence,
+    Goods,
     People,
+    Question,
     Reason,
     ReasonKind,
     Receipt,
@@ -22,7 +24,7 @@ from fusion.results import (
     ShelfCount,
     ShelfEventExplained,
 )
-from fusion.sentences import reason_text, sentences
+from fusion.sentences import question_text, reason_text, sentences
 from fusion.store.models import Store
 
 if TYPE_CHECKING:
@@ -267,7 +269,32 @@ def evidence_row(evidence: Evidence) -> dict[str, Any]:
         ],
         "left_out": evidence.n_left_out,
         "unidentified": list(evidence.unidentified),
+        "questions": [_question_row(question) for question in evidence.questions],
     }
+
+
+def _question_row(question: Question) -> dict[str, Any]:
+    return {
+        "kind": question.kind,
+        "text": question_text(question),
+        "plate": question.plate,
+        "time": question.t_ns,
+        "event": question.event_id,
+        "gain_bits": round(question.gain_bits, 6),
+        "alternatives": [
+            {
+                "moved": _goods_rows(one.moved),
+                "probability": round(one.probability, 6),
+                "lines": _goods_rows(one.lines),
+                "receipt_probability": round(one.receipt_probability, 6),
+            }
+            for one in question.alternatives
+        ],
+    }
+
+
+def _goods_rows(goods: Sequence[Goods]) -> list[dict[str, Any]]:
+    return [{"gtin": one.gtin, "quantity": one.quantity} for one in goods]
 
 
 def _shelf_row(count: ShelfCount) -> dict[str, Any]:

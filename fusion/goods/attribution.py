@@ -20,9 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.goods.beliefs import CartBelief, EventBelief
+from fusion.goods.beliefs import SHORT_RIGHT, CartBelief, EventBelief
 from fusion.goods.candidates import LOG_BROUGHT, CandidateFinder
 from fusion.goods.decided import DecidedEvent, DecidedEvents
+from fusion.goods.equal_prices import times_surer
 from fusion.goods.hands import Actors, Hands
 from fusion.goods.hypotheses import (
     BUSY_S,
@@ -37,6 +38,7 @@ from fusion.goods.hypotheses import (
 )
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
+from fusion.goods.questions import CartQuestion, SilentDoubt, about_loads, about_silence
 from fusion.goods.undoing import LEAN_UNDONE_S, Undoing, may_undo
 from fusion.goods.unexplained import UNEXPLAINED_RIGHT, Unexplained, UnexplainedLoads
 from fusion.goods.unobserved import BlindPlates, Explained, UnobservedReaches
@@ -52,8 +54,6 @@ KNOWN_WEIGHT = 0.95
 UNCLAIMED = 0.5
 # Probability that a reach into a plate that does not report moved nothing; half of such reaches are touches.
 UNOBSERVED_RIGHT = 0.5
-# Probability that a cart is right when more was put back from it than had been taken.
-SHORT_RIGHT = 0.5
 # An event this certain is decided at once, so that it constrains later ones without being enumerated with them.
 DECIDED = 0.9999
 # Events and clusters that leave a cart this certain are no reason to review it.
@@ -433,9 +433,9 @@ class Attributor:
             reason = Reason(ReasonKind.RETURNED_MORE_THAN_TAKEN, gtin=gtins[product], quantity=-items[product])
             doubts.append((0.0, reason))
         log_right += math.log(SHORT_RIGHT) if short else 0.0
-        for right, reason in self._sensor_doubts(carts):
-            doubts.append((right, reason))
-            log_right += math.log(right)
+        for doubt, reason in self._sensor_doubts(carts):
+            doubts.append((doubt.right, reason))
+            log_right += math.log(doubt.right)
         return CartBelief(
             {gtins[product]: quantity for product, quantity in sorted(items.items()) if quantity > 0},
             {gtins[product]: min(math.exp(log_p), 1.0) for product, log_p in sorted(log_line.items())},
@@ -444,15 +444,39 @@ class Attributor:
             {gtins[product]: -items[product] for product in sorted(short)},
         )
 
-    def _sensor_doubts(self, carts: set[int]) -> list[tuple[float, Reason]]:
-        """What the plates may not have shown, or showed and no goods explain: probability that it cost nothing, why."""
+    def questions(self, people: Collection[int]) -> list[CartQuestion]:
+        """What these people (track ids) could be asked about their cart, the most informative question first."""
+        carts = {self._carts.of(person) for person in people}
+        doubts = [doubt for doubt, _ in self._sensor_doubts(carts)]
+        of_load = {doubt.event_id: doubt for doubt in doubts if doubt.event_id is not None}
+        loads = [question for cluster in self._clusters for question in about_loads(cluster, carts)]
+        asked = {question.event_id for question in loads}
+        found = [q.clears(of_load[q.event_id]) if q.event_id in of_load else q for q in loads]
+        found += [about_silence(doubt, self.planogram) for doubt in doubts if doubt.event_id not in asked]
+        return sorted(found, key=lambda question: (-question.gain_bits, question.t_ns, question.plate))
+
+    def price_times_surer(self, people: Collection[int], price_class: Sequence[int]) -> float:
+        """How many times more probable the price of these people's cart is than its goods; see `equal_prices`."""
+        return times_surer(self._clusters, {self._carts.of(person) for person in people}, price_class)
+
+    def _sensor_doubts(self, carts: set[int]) -> list[tuple[SilentDoubt, Reason]]:
+        """What the plates may not have shown, or showed and no goods explain."""
         doubts, explained = [], self._explained()
         for reach in self._unobserved.unexplained(self._pays_for(carts), carts, explained):
-            doubts.append((UNOBSERVED_RIGHT, Reason(reach.kind, plate=self._names[reach.plate])))
+            name = self._names[reach.plate]
+            doubt = SilentDoubt(reach.plate, name, reach.t_ns, UNOBSERVED_RIGHT)
+            doubts.append((doubt, Reason(reach.kind, plate=name)))
         for load in self._unexplained_by(carts, explained):
             right = 1.0 - (1.0 - UNEXPLAINED_RIGHT) * load.probability
-            doubts.append((right, Reason(ReasonKind.LOAD_UNEXPLAINED, plate=load.plate, delta_g=load.delta_g)))
+            at = self._names.index(load.plate)
+            doubt = SilentDoubt(at, load.plate, load.t_ns, right, load.event_id, load.delta_g)
+            doubts.append((doubt, Reason(ReasonKind.LOAD_UNEXPLAINED, plate=load.plate, delta_g=load.delta_g)))
         return doubts
+
+    def may_yet_show(self, people: Collection[int], now_ns: int) -> bool:
+        """Whether a silent plate into which one of these people (track ids) reached may still show what they did."""
+        carts = {self._carts.of(person) for person in people}
+        return self._unobserved.may_yet_show(self._pays_for(carts), carts, self._explained, now_ns)
 
     def unexplained_by(self, people: Collection[int]) -> frozenset[int]:
         """Ids of the events that these people (track ids) may have caused and that no goods explain."""

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from fusion.results import Reason
 
+# Probability that a cart is right when more was put back from it than had been taken.
+SHORT_RIGHT = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class EventCandidate:

@@ -43,11 +43,12 @@ class Unexplained(NamedTuple):
 
     Attributes:
         event_id: of the load.
-        plate, delta_g: where, and how much.
+        t_ns, plate, delta_g: when, where, and how much.
         probability: that they moved it and no goods explain it.
     """
 
     event_id: int
+    t_ns: int
     plate: str
     delta_g: float
     probability: float
@@ -103,7 +104,8 @@ class UnexplainedLoads:
                 or any(self._is_rest_of(opened, other) for other in explained)
             ):
                 probability = min(probability, 1.0)
-                found.append(Unexplained(opened.event_id, opened.plate, opened.total_g, probability))
+                t_ns = opened.event.contact_ns
+                found.append(Unexplained(opened.event_id, t_ns, opened.plate, opened.total_g, probability))
         return found
 
     def is_shift(self, load: OpenEvent) -> bool:

@@ -213,6 +213,16 @@ class UnobservedReaches:
                     found[reach.plate] = reach
         return list(found.values())
 
+    def may_yet_show(
+        self, people: Callable[[int], bool], carts: set[int], explained: Callable[[], Sequence[Explained]], now_ns: int
+    ) -> bool:
+        """Whether a plate that is silent, or not at rest, may still show what people did there.
+
+        explained: all events that are not settled; people and carts: as for `unexplained`.
+        """
+        waiting = any(_may_show(reach, now_ns) and people(reach.person) for reach in self._reaches)
+        return waiting and any(_may_show(reach, now_ns) for reach in self.unexplained(people, carts, explained()))
+
     def forget(self, people: Callable[[int], bool]) -> None:
         """Drop the reaches of some people."""
         self._keep(lambda reach: not people(reach.person))
@@ -248,6 +258,10 @@ def _standing(events: Sequence[Explained]) -> list[Explained]:
         for event, parts in events
         if parts or event.silent or not any(event.undoes(other) for other in leans)
     ]
+
+
+def _may_show(reach: Reach, now_ns: int) -> bool:
+    return reach.kind in SHOWN_LATER and not reach.shown and reach.t_ns >= now_ns - SILENCE_MAX_NS
 
 
 def _covers(event: ShelfEvent, reach: Reach) -> bool:

@@ -77,6 +77,9 @@ class ReviewPolicy(StrictModel):
     # Largest probability that a settled receipt may be wrong. By default a receipt goes to review when it is less
     # certain than 19 in 20; since probabilities are calibrated, this bounds the share of wrong receipts.
     receipt_error_max: float = Field(default=0.05, gt=0.0, lt=1.0)
+    # `settle`: where the possible goods of a load have one price and VAT rate, which of them it was sends no receipt to
+    # review. The amount is right, but the receipt may name the wrong goods, and the shelf stays uncertain.
+    equal_price: Literal["review", "settle"] = "review"
 
 
 class CartPolicy(StrictModel):

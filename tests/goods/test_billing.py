@@ -11,9 +11,10 @@ from goods.shop import GTINS, STORE, T0, event
 
 from fusion.errors import JournalError
 from fusion.goods.beliefs import EventBelief, EventCandidate
-from fusion.goods.billing import BILLED_MAX, BUNDLES_MAX, UNDECIDED_MAX_S
+from fusion.goods.billing import BILLED_MAX, BUNDLES_MAX, SILENT_MAX_S, UNDECIDED_MAX_S
 from fusion.goods.counts import moved
 from fusion.goods.journal import OUTSIDE, UNKNOWN, cart
+from fusion.goods.unobserved import BlindPlates
 from fusion.observations import ItemSighting
 from fusion.people.visits import Visit
 from fusion.results import Picked, PutBack, Reason, ReasonKind, ReceiptStatus, ShelfEventExplained
@@ -75,6 +76,30 @@ def test_a_receipt_waits_for_a_load_near_its_people_and_not_for_ever() -> None:
     assert scene.billing.must_wait(scene.visits["ann"], EXIT_NS + 10**9)
     assert not scene.billing.must_wait(far, EXIT_NS + 10**9)
     assert not scene.billing.must_wait(scene.visits["ann"], EXIT_NS + int((UNDECIDED_MAX_S + 0.1) * 1e9))
+
+
+def test_a_receipt_waits_for_a_silent_plate_into_which_its_people_reached_and_not_for_ever() -> None:
+    scene = Scene({7: 3}, {"ann": [7], "bob": [8]})
+    ann, bob = scene.visits["ann"], scene.visits["bob"]
+    left_ns = T0 + int(59.9e9)
+    ann.exit_ns = bob.exit_ns = left_ns
+    scene.attributor.watch(BlindPlates(unheard={3}), scene.history, left_ns)
+    second = 10**9
+    assert scene.billing.must_wait(ann, left_ns + 2 * second)
+    assert not scene.billing.must_wait(bob, left_ns + 2 * second)
+    assert not scene.billing.must_wait(ann, left_ns + int((SILENT_MAX_S + 0.1) * second))
+    # It reports again, and shows what was done.
+    scene.attributor.watch(BlindPlates(), scene.history, left_ns + 3 * second)
+    assert not scene.billing.must_wait(ann, left_ns + 4 * second)
+
+
+def test_a_plate_that_cannot_show_it_later_is_not_waited_for() -> None:
+    scene = Scene({7: 3}, {"ann": [7]})
+    ann = scene.visits["ann"]
+    ann.exit_ns = left_ns = T0 + int(59.9e9)
+    scene.attributor.watch(BlindPlates(unfit={3}), scene.history, left_ns)
+    assert not scene.billing.must_wait(ann, left_ns + 10**9)
+    assert kinds(scene.bill("ann")["ann"]) == {ReasonKind.PLATE_UNFIT}
 
 
 def test_evidence_is_kept_of_the_newest_receipts() -> None:

@@ -186,6 +186,21 @@
     if (!$("review").open) $("review").showModal();
     $("accept").focus();
   }
+  // What the shopper could be asked; an answer fills in the lines, and the reviewer still decides.
+  function questionOf(bundle) {
+    const [question] = bundle.questions || [];
+    if (!question) return [];
+    const named = (goods) => goods.map((one) => `${one.quantity < 0 ? "took" : "put back"} ${Math.abs(one.quantity)} \u00d7 ${product(one.gtin)}`).join(" and ") || "moved nothing";
+    const fill = (answer) => {
+      const wanted = new Map(answer.lines.map((one) => [one.gtin, one.quantity]));
+      lines = merged(shown.lines).map((line) => [...line]);
+      for (const line of lines) { line[1] = wanted.get(line[0]) || 0; wanted.delete(line[0]); }
+      for (const [gtin, quantity] of wanted) lines.push([gtin, quantity, price(gtin), null]);
+      drawLines(); buttons(shown.status === "review");
+    };
+    return [make("h3", {}, `Ask what they did at ${clock(question.time / 1e6)} at plate ${question.plate}`),
+      make("p", {}, ...question.alternatives.map((answer) => make("button", { type: "button", class: "plain", on: { click: () => fill(answer) } }, `${named(answer.moved)}, ${percent(answer.probability)}`)))];
+  }
   function drawEvidence(bundle) {
     const box = $("review-evidence");
     if (!bundle) { box.replaceChildren(make("p", { class: "soft" }, "The runner has left no evidence for this visit.")); return; }
@@ -209,7 +224,7 @@
     // Their reviews hold what they took.
     const others = (bundle.unidentified || []).map((visit) => [make("button", { type: "button", class: "link", on: { click: () => open(visit) } }, visit)]);
     const beside = others.length ? Page.unidentified(others) : null;
-    box.replaceChildren(...(beside ? [beside] : []), make("h3", {}, `Evidence: ${plural(bundle.events.length, "shelf event")}, the least clear first`), ...shownEvents,
+    box.replaceChildren(...(beside ? [beside] : []), ...questionOf(bundle), make("h3", {}, `Evidence: ${plural(bundle.events.length, "shelf event")}, the least clear first`), ...shownEvents,
       ...bundle.sightings.map((sighting) => make("p", { class: "soft" }, `${clock(sighting.time / 1e6)} \u00b7 ${sighting.source} in ${sighting.zone} reported ${sighting.quantity} \u00d7 ${product(sighting.gtin)}, ${percent(sighting.probability)} sure`)));
   }
   async function decide(decision) {
