@@ -57,8 +57,9 @@ APART_S = 0.6
 REGRIP, BOTH_AT_ONCE = 0.2, 0.5
 # Leans come and go about as fast as a grip (medians 0.06 and 0.05 s of 127 and 2650 simulated ones), with more tail.
 LEANS_LIKE_GRIP = 0.7
-# Only hands that are likelier at the plate than elsewhere share a load.
-LOG_SHARING_RATIO = 0.0
+# Only hands that are likelier at the plate than elsewhere share a load; a second hand may have been seen badly at the
+# instant of its step, which costs it its ratio.
+LOG_SHARING_RATIO, LOG_SECOND_RATIO = 0.0, -2.0
 
 # ---- what classifiers see --------------------------------------------------------------------------------------------
 
@@ -282,9 +283,10 @@ class CandidateFinder:
         if not firsts:
             return []
         rise = _Rise.of(event)
-        # The contact is that of the heavier part or in between; the other part left at any time while the plates moved.
+        # The second hand is judged at its own step: a hand that comes for the next piece while the plates still move
+        # would turn one grip of two pieces into two people.
         seconds: list[HandRatio] = [
-            hand for hand in self._hands.log_ratios(event, history, anytime=True) if hand.log_ratio > LOG_SHARING_RATIO
+            hand for hand in self._hands.second_ratios(event, history) if hand.log_ratio > LOG_SECOND_RATIO
         ]
         seconds = sorted(seconds, key=lambda hand: (-hand.log_ratio, hand.track))[:SHARED_PEOPLE_MAX]
         log_probability = actors.log_probability

@@ -189,18 +189,45 @@ class Hands:
         log_ratio = np.array([hand.log_ratio for hand in ranked] + [math.log(UNSEEN_WEIGHT)])
         return Actors(owner, log_ratio, float(np.logaddexp.reduce(log_ratio)))
 
-    def log_ratios(self, event: ShelfEvent, history: ArmHistory, anytime: bool) -> list[HandRatio]:
-        """Everyone near, by the hands at contact, or by the hands at any time while the plates moved."""
+    def second_ratios(self, event: ShelfEvent, history: ArmHistory) -> list[HandRatio]:
+        """Everyone near, by the hands around the second step of a load of two grips.
+
+        The contact is the greater step's; the other one is as far before or after it as the load took to come or go.
+        """
+        apart_ns = 0 if event.silent or math.isnan(event.rise_s) else round(event.rise_s * 1e9)
+        if apart_ns < CONTACT_SD_S * 1e9:
+            return self.log_ratios(event, history, event.silent)
+        at_step: list[dict[int, float]] = []
+        for step_ns in (event.contact_ns - apart_ns, event.contact_ns + apart_ns):
+            at_step.append({hand.track: hand.log_ratio for hand in self.log_ratios(event, history, False, step_ns)})
+        before, after = at_step
+        tracks = [*before, *(track for track in after if track not in before)]
+        nowhere = math.log(HAND_ELSEWHERE_RATIO)
+        return [
+            HandRatio(
+                track, float(np.logaddexp(before.get(track, nowhere), after.get(track, nowhere))) - math.log(2.0)
+            )
+            for track in tracks
+        ]
+
+    def log_ratios(
+        self, event: ShelfEvent, history: ArmHistory, anytime: bool, at_ns: int | None = None
+    ) -> list[HandRatio]:
+        """Everyone near, by the hands at contact, or at any time while the plates moved.
+
+        at_ns: an instant to judge the hands at instead of the event's contact.
+        """
+        contact_ns = event.contact_ns if at_ns is None else at_ns
         if anytime:
             rows = history.between(event.onset_ns - ONSET_EARLY_NS, event.settled_ns)
         else:
             reach_ns = int(WINDOW_S * 1e9)
-            rows = history.between(event.contact_ns - reach_ns, event.contact_ns + reach_ns)
+            rows = history.between(contact_ns - reach_ns, contact_ns + reach_ns)
         plates, at = self._plates, event.main_plate
         yaw = float(plates.yaw[at])
         n = kernel.hand_ratios(
             history.t_ns[rows], history.track[rows], history.confirmed[rows], history.position_m[rows],
-            history.arms_m[rows], history.wrist_sd_m[rows], event.contact_ns, anytime,
+            history.arms_m[rows], history.wrist_sd_m[rows], contact_ns, anytime,
             event.share @ plates.centre_m[event.plates], math.cos(yaw), math.sin(yaw), plates.width_m[at],
             plates.depth_m[at], plates.above_m[at], TAKING if event.total_g < 0 else PUTTING,
             self._track, self._log_ratio, self._sums,

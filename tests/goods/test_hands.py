@@ -7,14 +7,17 @@ import re
 from pathlib import Path
 
 import numpy as np
-from goods.shop import T0
+from goods.shop import LAYOUT, STORE, T0, history_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from reference import attribution as reference
 
 from fusion._kernels import attribution as kernel
-from fusion.goods.hands import PUTTING, TAKING
+from fusion.goods.hands import PUTTING, SECOND_NS, TAKING, Hands
+from fusion.goods.loads import ShelfEvent
+from fusion.people.arms import ArmHistory
+from fusion.results import People
 
 
 def model_by_name(model: np.ndarray) -> dict[str, float]:
@@ -48,3 +51,45 @@ def test_hand_ratios_match_reference(seed: int, anytime: bool, n_people: int) ->
         expected = reference.hand_ratios(*seen, model_by_name(model))
         assert sorted(person[:found].tolist()) == sorted(expected)
         assert_allclose(log_ratio[:found], [expected[track] for track in person[:found].tolist()], rtol=1e-9)
+
+
+AT_PLATE, BESIDE_BODY = (0.8, 1.03, 0.55), (0.8, 0.75, 0.9)
+
+
+def _reaching(at_s: dict[int, tuple[float, float]]) -> ArmHistory:
+    """People before plate 3 whose right hand is at it between two times, and hangs before and after."""
+    instants = []
+    for t_s in np.arange(0, 4, 0.05):
+        n = len(at_s)
+        joints, sd = np.full((n, LAYOUT.n_joints, 3), np.nan), np.full((n, LAYOUT.n_joints), np.nan)
+        wrist = LAYOUT.index("r_wrist")
+        joints[:, wrist] = [AT_PLATE if first <= t_s <= last else BESIDE_BODY for first, last in at_s.values()]
+        sd[:, wrist] = 0.02
+        place = np.tile([0.8, 0.6], (n, 1))
+        instants.append(
+            People(
+                T0 + int(t_s * 1e9), np.array(list(at_s)), np.ones(n, bool), place, np.full(n, 0.05), joints, sd,
+                np.full(n, T0), np.ones(n),
+            )
+        )  # fmt: skip
+    return history_of(instants)
+
+
+def _load(rise_s: float) -> ShelfEvent:
+    """Two pieces that left plate 3 one after the other; the plate moved for a second more."""
+    contact_ns = T0 + 2 * SECOND_NS
+    return ShelfEvent(
+        np.array([3]), contact_ns - SECOND_NS // 2, contact_ns, contact_ns + SECOND_NS, np.array([-490.0]),
+        np.eye(1), rise_s=rise_s,
+    )  # fmt: skip
+
+
+def test_a_second_hand_is_judged_at_its_own_step() -> None:
+    hands = Hands(STORE)
+    history = _reaching({1: (1.7, 2.1), 2: (2.25, 2.8)})
+    at_contact = dict(hands.log_ratios(_load(0.05), history, anytime=False))
+    assert at_contact[2] < 0.0 < at_contact[1]
+    assert dict(hands.second_ratios(_load(0.5), history))[2] > 0.0
+    # One grip of two pieces: the hand that comes while the plate still moves has no part in it.
+    assert dict(hands.second_ratios(_load(0.05), history)) == at_contact
+    assert dict(hands.log_ratios(_load(0.05), history, anytime=True))[2] > 0.0
