@@ -1,4 +1,4 @@
-"""The two compiled extensions; all other metadata is in pyproject.toml."""
+"""The compiled extensions; all other metadata is in pyproject.toml."""
 
 import numpy
 from Cython.Build import cythonize
@@ -21,19 +21,26 @@ triangulation = Pybind11Extension(
     cxx_std=17,
     extra_compile_args=[*FLAGS, "-ffp-contract=fast", *WARNINGS],
 )
-attribution = Extension(
-    "fusion._kernels.attribution",
-    ["native/attribution.pyx"],
-    include_dirs=[numpy.get_include()],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-    extra_compile_args=[*FLAGS],
+attribution, goods = (
+    Extension(
+        f"fusion._kernels.{name}",
+        [f"native/{name}.pyx"],
+        depends=depends,
+        include_dirs=[numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        extra_compile_args=[*FLAGS],
+    )
+    for name, depends in (
+        ("attribution", []),
+        ("goods", [f"native/{part}.pxi" for part in ("arrays", "identification", "factors", "candidates")]),
+    )
 )
 
 setup(
     ext_modules=[
         triangulation,
         *cythonize(
-            [attribution],
+            [attribution, goods],
             build_dir="build/cython",
             compiler_directives={"language_level": 3, "freethreading_compatible": True},
         ),

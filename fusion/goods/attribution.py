@@ -248,7 +248,7 @@ class Attributor:
         undone = max((other.event_id for other in earlier if may_undo(other, opened)), default=None)
         before = factors.suspect
         if undone is None:
-            added = factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2, held)
+            added = factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2, lambda: held)
             self._factor_evidence[opened.event_id] = _FactorEvidence(event.main_plate, added, before)
             if len(self._factor_evidence) > FACTOR_EVIDENCE_MAX:
                 self._factor_evidence.pop(next(iter(self._factor_evidence)))

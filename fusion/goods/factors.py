@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fusion._kernels import goods as kernel
 
 if TYPE_CHECKING:
     from fusion.goods.planogram import Planogram
@@ -45,6 +47,12 @@ SMALL_GOODS = 0.3
 EXCHANGED_LOADS = 2
 # A plate that bears this share of a load is judged by it.
 MAIN_SHARE = 0.9
+# The constants above in the order of the kernel's enum. The last keeps the logarithm of no prior at all finite.
+_FACTORS = np.array(FACTORS)
+MODEL = np.array([
+    LOG_PRIOR, LOG_LOAD_MAX, LOG_ODDS_MIN, LOG_GIVEN_MAX, math.log(SUSPECT / (1.0 - SUSPECT)), MAIN_SHARE,
+    TAKEN, RIGHT_PLACE, ELSEWHERE, NOT_AWAY, UNKNOWN_PER_G, FROM_AFAR, 1e-12,
+])  # fmt: skip
 
 
 class Fault(NamedTuple):
@@ -72,6 +80,7 @@ class ScaleFactors:
     def __init__(self, n_plates: int) -> None:
         self.suspect: frozenset[int] = frozenset()
         self.due = False
+        self._all_suspect = False
         # From loads; the last row is the whole store's.
         self._of_loads = np.zeros((n_plates + 1, len(FACTORS)))
         self._of_noise = np.zeros((n_plates + 1, len(FACTORS)))
@@ -103,7 +112,7 @@ class ScaleFactors:
         plates: NDArray[np.int64],
         delta_g: NDArray[np.float64],
         noise_g2: float,
-        held: NDArray[np.float64] | None = None,
+        held: Callable[[], NDArray[np.float64] | None] = lambda: None,
     ) -> NDArray[np.float64]:
         """Take a load; returns what it added to the evidence, for `retract`.
 
@@ -113,22 +122,21 @@ class ScaleFactors:
             delta_g: (n,) grams on each.
             noise_g2: variance of their sum.
             held: (n_products,) pieces that the carts of those near are expected to hold; None where it is not known.
+                Asked for only where something may have been put back.
         """
-        size = np.abs(delta_g)
-        main = int(plates[np.argmax(size)])
-        alone = bool(size.max() > MAIN_SHARE * size.sum())
-        honest = _log_density(planogram, plates, delta_g, noise_g2, held)
-        log_odds = np.maximum(self._log_odds(main), self._log_odds(-1))
-        before = self._evidence(main)
-        for at, factor in enumerate(FACTORS):
-            # A factor that is excluded need not be weighed against a load that is explained.
-            if honest > 0.5 * math.log(UNKNOWN_PER_G) and log_odds[at] < LOG_ODDS_MIN + 1.0:
-                continue
-            turned = _log_density(planogram, plates, delta_g / factor, noise_g2 / factor**2, held)
-            turned -= math.log(abs(factor))
-            self._add(main, at, turned - honest, alone)
-        self._judge()
-        return self._evidence(main) - before
+        added = np.empty((3, len(FACTORS)))
+        state = self._of_loads, self._of_noise, self._given, MODEL, added
+        load = planogram.arrays, plates, delta_g, noise_g2
+        found = kernel.weigh_factors(*load, None, True, _FACTORS, *state)
+        if found & kernel.ASKS_FOR_HELD:
+            found = kernel.weigh_factors(*load, held(), False, _FACTORS, *state)
+        main = int(plates[0]) if len(plates) == 1 else int(plates[np.argmax(np.abs(delta_g))])
+        self.due = True
+        if bool(found & kernel.STORE_SUSPECT) != self._all_suspect or (
+            bool(found & kernel.PLATE_SUSPECT) != (main in self.suspect)
+        ):
+            self._judge()
+        return added
 
     def retract(self, plate: int, added: NDArray[np.float64]) -> None:
         """Take back what a load on a plate added in favour of factors: a hand rested there, and has let go."""
@@ -147,7 +155,8 @@ class ScaleFactors:
             load_g = abs(delta_g / factor)
             if abs(factor) >= 1.0 or load_g < 0.9 * planogram.lightest_g or log_odds[at] < LOG_ODDS_MIN + 1.0:
                 continue
-            goods = _log_density(planogram, plates, delta / factor, var_g2 / factor**2) - math.log(abs(factor))
+            goods = kernel.log_goods(planogram.arrays, plates, delta / factor, var_g2 / factor**2, MODEL)
+            goods -= math.log(abs(factor))
             mixed = np.logaddexp(math.log(SMALL_GOODS) + goods, math.log(1.0 - SMALL_GOODS) + log_creep)
             self._add(plate, at, float(mixed) - log_creep, True)
             changed = True
@@ -198,10 +207,6 @@ class ScaleFactors:
         log_odds: NDArray[np.float64] = LOG_PRIOR + self._of_noise[plate] + self._of_loads[plate]
         return log_odds
 
-    def _evidence(self, plate: int) -> NDArray[np.float64]:
-        """(3, n_factors) copy: from loads, for a plate and for the store, and what the plate has given to the store."""
-        return np.stack([self._of_loads[plate], self._of_loads[-1], self._given[plate]])
-
     def _least(self, row: int) -> NDArray[np.float64]:
         """(n_factors,) evidence from loads with which the log odds of a row are the least."""
         least: NDArray[np.float64] = LOG_ODDS_MIN - LOG_PRIOR - self._of_noise[row]
@@ -220,6 +225,7 @@ class ScaleFactors:
         log_odds = LOG_PRIOR + self._of_noise + self._of_loads
         likely = log_odds.max(axis=1) > math.log(SUSPECT / (1.0 - SUSPECT))
         n_plates = len(likely) - 1
+        self._all_suspect = bool(likely[-1])
         suspect = range(n_plates) if likely[-1] else np.flatnonzero(likely[:-1]).tolist()
         self.suspect = self._exchanged.union(suspect)
         self.due = True
@@ -233,25 +239,3 @@ def _log_t(far: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """Log density of Student's t with NOISE_DF degrees of freedom, up to a constant."""
     return np.asarray(-0.5 * (NOISE_DF + 1.0) * np.log1p(np.square(far) / NOISE_DF))
 
-
-def _log_density(
-    planogram: Planogram,
-    plates: NDArray[np.int64],
-    delta_g: NDArray[np.float64],
-    noise_g2: float,
-    held: NDArray[np.float64] | None = None,
-) -> float:
-    """Log density, per gram, of a load at this place; arguments as in `ScaleFactors.observe`."""
-    if delta_g.sum() < 0.0:
-        found = planogram.identify(plates, delta_g, noise_g2)
-        log_way = math.log(TAKEN)
-    else:
-        place = np.minimum(np.exp(planogram.log_place(plates, delta_g)), 1.0)
-        away = np.where(planogram.away > 0.5, 1.0, 0.0)
-        pieces = FROM_AFAR * away + np.minimum(held, 1.0) if held is not None else away
-        known = np.maximum(np.minimum(pieces, 1.0), np.where(away > 0.5, 1.0, NOT_AWAY))
-        log_prior = np.log(RIGHT_PLACE * place * known + ELSEWHERE * pieces / max(pieces.sum(), 1.0) + 1e-12)
-        found = planogram.identify(plates, delta_g, noise_g2, log_prior=log_prior)
-        log_way = math.log(1.0 - TAKEN)
-    goods = float(np.logaddexp.reduce(found.log_posterior)) if len(found.product) else -math.inf
-    return float(np.logaddexp(log_way + goods, math.log(UNKNOWN_PER_G)))

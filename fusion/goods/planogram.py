@@ -14,11 +14,12 @@ weight of a piece and its standard deviation, g is the gain of the plates, and n
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion._kernels import goods as kernel
 from fusion.goods.factors import ScaleFactors
 from fusion.goods.learnt import Learnt
 from fusion.goods.timing import HandTiming
@@ -47,6 +48,12 @@ MIXTURE_LOG_MIN = math.log(1e-4)
 TAIL_SHARE, TAIL_SD_RATIO = 0.02, 3.0
 # Identifications less likely than the best by more than a factor of exp(16) are dropped.
 LOG_SPREAD = 16.0
+# The constants above in the order of the kernel's enum.
+MODEL = np.array([
+    PLACE_GAIN_SD, OFF_CENTRE_WIDTHS, OFF_CENTRE_SD_WIDTHS, PLANNED_PRIOR, ROW_PRIOR, STORE_PRIOR, COUNT_WRONG,
+    *np.log(QUANTITY_PRIOR), math.log(QUANTITY_DECAY),
+    HIDDEN_PROBABILITY, HIDDEN_SHARE_MIN, HIDDEN_MAX_G, MIXTURE_LOG_MIN, TAIL_SHARE, TAIL_SD_RATIO, LOG_SPREAD,
+])  # fmt: skip
 # Rows of one shelf unit: gaps between them along it, how far apart their middles are across it, and their directions.
 UNIT_GAP_M, UNIT_DEPTH_M, UNIT_COS_MIN = 0.1, 0.35, 0.99
 
@@ -74,21 +81,6 @@ class Identifications(NamedTuple):
         return self.log_likelihood + self.log_place + self.log_quantity
 
 
-class Mixture(NamedTuple):
-    """Two pieces of different products that weigh a load together, and the log density per gram of that weight."""
-
-    first: int
-    second: int
-    log_likelihood: float
-
-
-class Gain(NamedTuple):
-    """Gain of a load that rests on several plates (grams reported per gram of load), and its variance."""
-
-    mean: float
-    variance: float
-
-
 class Rows:
     """Plates that stand side by side: same height, same direction, touching edges. Found from geometry alone.
 
@@ -98,6 +90,7 @@ class Rows:
         along_m: (n_plates,) float64 coordinate of the plate's middle along its own x axis.
         width_m: (n_plates,) float64.
         members: plates of each row, from left to right.
+        member, member_start: the same in one array (n_plates,), and where each row begins in it (n_rows + 1,).
         unit: (n_plates,) int64 number of the shelf unit: rows above each other, or end to end.
     """
 
@@ -130,6 +123,9 @@ class Rows:
             self.row[members] = row
             self.place[members] = np.arange(len(members))
         self.unit: NDArray[np.int64] = self._units(cos, sin, across)[self.row]
+        self.member: NDArray[np.int64] = np.array([plate for members in self.members for plate in members], np.int64)
+        starts = np.cumsum([0, *(len(members) for members in self.members)])
+        self.member_start: NDArray[np.int64] = starts.astype(np.int64)
 
     def _units(
         self, cos: NDArray[np.float64], sin: NDArray[np.float64], across: NDArray[np.float64]
@@ -201,8 +197,18 @@ class Planogram:
             self._filled[at] += facing.stock
             self.planned[at] = True
         lightest_g = np.where(self.planned, label_g, np.inf).min(axis=1, initial=np.inf)
+        self._scratch = np.zeros((3, len(store.products)))
         near = [self.rows.near(plate, 1) for plate in range(len(store.plates))]
         self.lightest_near_g: NDArray[np.float64] = np.array([lightest_g[plates].min() for plates in near])
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What a kernel reads and writes, as they are now: in the order in which `identification.pxi` unpacks them."""
+        rows = self.rows
+        return (
+            self.weight_g, self.weight_sd_g, self.stock, self.planned, self.away, self.gain, self.gain_var,
+            rows.along_m, rows.width_m, rows.row, rows.member, rows.member_start, MODEL, self._scratch,
+        )  # fmt: skip
 
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`."""
@@ -226,85 +232,21 @@ class Planogram:
             plates: (n,) touching plates of one row.
             delta_g: (n,) grams on each of them, negative where goods were taken.
             noise_g2: variance of the sum from noise.
-            limit: at most this many are returned.
+            limit: at most this many are returned, and no more than IDENTIFIED_MAX of the kernel.
             log_prior: (n_products,) replaces the planogram's own prior of the place.
         """
-        total = float(delta_g.sum())
-        load = abs(total)
-        n_products = len(self.weight_g)
-        if not n_products:
+        if not len(self.weight_g):
             empty = np.zeros(0)
             return Identifications(empty.astype(np.int64), empty.astype(np.int64), empty, empty, empty)
-        nearest = np.maximum(np.rint(load / self.weight_g), 1.0)
-        pieces = np.stack([np.maximum(nearest - 1.0, 1.0), nearest, nearest + 1.0])
-        share = np.abs(delta_g) / max(np.abs(delta_g).sum(), 1e-9)
-        gain = self._gain(plates, share)
-        expected = pieces * self.weight_g * gain.mean
-        variance = noise_g2 + pieces * self.weight_sd_g**2 + expected**2 * gain.variance
-        log_likelihood = _log_density(load - expected, variance)
-        # One piece, a small part of which rests on a neighbouring plate and does not show there.
-        missing_g = expected - load
-        partly = (pieces == 1.0) & (missing_g > HIDDEN_SHARE_MIN * expected) & (missing_g < HIDDEN_MAX_G)
-        hidden = np.where(partly, HIDDEN_PROBABILITY / (0.5 * expected), 0.0)
-        log_likelihood = np.log(np.exp(log_likelihood) + hidden)
-        log_likelihood[0, nearest == 1.0] = -np.inf  # A duplicate of the row below it.
-        log_place = np.broadcast_to(self.log_place(plates, delta_g) if log_prior is None else log_prior, pieces.shape)
-        table = np.log(QUANTITY_PRIOR)
-        extra = np.maximum(pieces - len(QUANTITY_PRIOR), 0.0)
-        log_quantity = table[np.minimum(pieces, len(QUANTITY_PRIOR)).astype(np.int64) - 1]
-        log_quantity = log_quantity + extra * math.log(QUANTITY_DECAY)
-        score = (log_likelihood + log_place + log_quantity).ravel()
-        best = np.argsort(-score, kind="stable")[:limit]
-        best = best[score[best] > score[best[0]] - LOG_SPREAD]
-        sign = -1 if total < 0 else 1
-        return Identifications(
-            best % n_products,
-            sign * pieces.ravel()[best].astype(np.int64),
-            log_likelihood.ravel()[best],
-            log_place.ravel()[best],
-            log_quantity.ravel()[best],
-        )
-
-    def _gain(self, plates: NDArray[np.int64], share: NDArray[np.float64]) -> Gain:
-        """The gain of plates for a load of which each bears a share; plates, share (n,)."""
-        mean = float(share @ self.gain[plates])
-        return Gain(mean, float(share**2 @ (self.gain_var[plates] + PLACE_GAIN_SD**2)))
-
-    def mixtures(self, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float) -> list[Mixture]:
-        """Pairs of different products that lie on these plates and weigh the load together; arguments as `identify`."""
-        share = np.abs(delta_g) / max(float(np.abs(delta_g).sum()), 1e-9)
-        present = self.planned[plates] | (self.stock[plates] > 0.5)
-        products = np.flatnonzero(present.any(axis=0))
-        if len(products) < 2:
-            return []
-        a, b = np.triu_indices(len(products), 1)
-        a, b = products[a], products[b]
-        gain = self._gain(plates, share)
-        expected = (self.weight_g[a] + self.weight_g[b]) * gain.mean
-        variance = noise_g2 + self.weight_sd_g[a] ** 2 + self.weight_sd_g[b] ** 2
-        variance = variance + expected**2 * gain.variance
-        log_likelihood = _log_density(abs(float(delta_g.sum())) - expected, variance)
-        found = np.flatnonzero(log_likelihood > MIXTURE_LOG_MIN)
-        return [Mixture(int(a[i]), int(b[i]), float(log_likelihood[i])) for i in found.tolist()]
+        limit = min(limit, kernel.IDENTIFIED_MAX)
+        goods, weights = np.empty((2, limit), np.int64), np.empty((3, limit))
+        n = kernel.identify(self.arrays, plates, delta_g, noise_g2, log_prior, goods, weights)
+        return Identifications(goods[0, :n], goods[1, :n], weights[0, :n], weights[1, :n], weights[2, :n])
 
     def log_place(self, plates: NDArray[np.int64], delta_g: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n_products,) log prior of the product of a load with its middle there; arguments as in `identify`."""
-        rows = self.rows
-        share = np.abs(delta_g) / max(float(np.abs(delta_g).sum()), 1e-9)
-        taken = float(delta_g.sum()) < 0
-        middle_m = float(share @ rows.along_m[plates])
-        members = np.array(rows.members[rows.row[plates[0]]])
-        offset = np.abs(rows.along_m[members] - middle_m) / rows.width_m[members]
-        near = members[offset < 2.0]
-        beyond = np.maximum(offset[offset < 2.0] - OFF_CENTRE_WIDTHS, 0.0)
-        closeness = np.exp(-0.5 * (beyond / OFF_CENTRE_SD_WIDTHS) ** 2)
-        # A take needs a piece to be there, as far as counts can be trusted. A put-back goes where the product belongs,
-        # even if the place is empty.
-        planned_there = self.planned[near] * (COUNT_WRONG if taken else 1.0)
-        present = np.maximum(np.minimum(self.stock[near], 1.0), planned_there)
-        planned = closeness @ present
-        in_row = (self.planned[members] | (self.stock[members] > 0.5)).any(axis=0)
-        log_prior: NDArray[np.float64] = np.log(PLANNED_PRIOR * planned + ROW_PRIOR * in_row + STORE_PRIOR)
+        log_prior = np.empty(len(self.gtins))
+        kernel.log_place(self.arrays, plates, delta_g, log_prior)
         return log_prior
 
     def note_elsewhere(self, plates: NDArray[np.int64], reached: list[int], product: int) -> None:
@@ -319,11 +261,3 @@ class Planogram:
         self.stock[plate, product] = max(self.stock[plate, product] + pieces, 0.0)
         self.away[product] = max(self.away[product] - pieces, 0.0)
 
-
-def _log_density(error_g: NDArray[np.float64], variance_g2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log density, per gram, of the error of a measured load: normal, with a wider normal tail."""
-    distance_sq = error_g**2 / variance_g2
-    density = (1.0 - TAIL_SHARE) * np.exp(-0.5 * distance_sq)
-    density = density + TAIL_SHARE / TAIL_SD_RATIO * np.exp(-0.5 * distance_sq / TAIL_SD_RATIO**2)
-    log_density: NDArray[np.float64] = np.log(density / np.sqrt(2.0 * np.pi * variance_g2) + 1e-300)
-    return log_density

@@ -1,0 +1,12 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""What a load may be, and whose: everything that a shelf event is weighed by, apart from hands.
+
+Arrays in, preallocated arrays out, nothing kept, nothing raised but for arrays of another type, GIL released.
+"""
+
+from libc.math cimport INFINITY, exp, fabs, fmax, fmin, isnan, log, rint, sqrt
+
+include "arrays.pxi"
+include "identification.pxi"
+include "factors.pxi"
+include "candidates.pxi"

@@ -1,0 +1,469 @@
+"""NumPy twin of the goods' kernels: what a load may be, its candidates, wrong multiples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.goods import candidates as constants
+from fusion.goods import factors as multiples
+from fusion.goods import planogram as places
+from fusion.goods.candidates import Proposal
+from fusion.goods.factors import ScaleFactors
+from fusion.goods.hands import Actors, HandRatio
+from fusion.goods.hypotheses import CandidateTable
+from fusion.goods.loads import ShelfEvent
+from fusion.goods.planogram import Identifications, Planogram
+from fusion.people.arms import ArmHistory
+
+CANDIDATES_MAX = 48
+
+
+class Mixture(NamedTuple):
+    """Two pieces of different products that weigh a load together, and the log density per gram of that weight."""
+
+    first: int
+    second: int
+    log_likelihood: float
+
+
+class Gain(NamedTuple):
+    """Gain of a load that rests on several plates (grams reported per gram of load), and its variance."""
+
+    mean: float
+    variance: float
+
+
+def identify(
+    planogram: Planogram,
+    plates: NDArray[np.int64],
+    delta_g: NDArray[np.float64],
+    noise_g2: float,
+    limit: int = 12,
+    log_prior: NDArray[np.float64] | None = None,
+) -> Identifications:
+    """Products and quantities that suit the weight and the place of a load.
+
+    Args:
+        plates: (n,) touching plates of one row.
+        delta_g: (n,) grams on each of them, negative where goods were taken.
+        noise_g2: variance of the sum from noise.
+        limit: at most this many are returned.
+        log_prior: (n_products,) replaces the planogram's own prior of the place.
+    """
+    total = float(delta_g.sum())
+    load = abs(total)
+    n_products = len(planogram.weight_g)
+    if not n_products:
+        empty = np.zeros(0)
+        return Identifications(empty.astype(np.int64), empty.astype(np.int64), empty, empty, empty)
+    nearest = np.maximum(np.rint(load / planogram.weight_g), 1.0)
+    pieces = np.stack([np.maximum(nearest - 1.0, 1.0), nearest, nearest + 1.0])
+    share = np.abs(delta_g) / max(np.abs(delta_g).sum(), 1e-9)
+    gain = _gain(planogram, plates, share)
+    expected = pieces * planogram.weight_g * gain.mean
+    variance = noise_g2 + pieces * planogram.weight_sd_g**2 + expected**2 * gain.variance
+    log_likelihood = _log_density(load - expected, variance)
+    # One piece, a small part of which rests on a neighbouring plate and does not show there.
+    missing_g = expected - load
+    partly = (pieces == 1.0) & (missing_g > places.HIDDEN_SHARE_MIN * expected) & (missing_g < places.HIDDEN_MAX_G)
+    hidden = np.where(partly, places.HIDDEN_PROBABILITY / (0.5 * expected), 0.0)
+    log_likelihood = np.log(np.exp(log_likelihood) + hidden)
+    log_likelihood[0, nearest == 1.0] = -np.inf  # A duplicate of the row below it.
+    if log_prior is None:
+        log_prior = log_prior_of_place(planogram, plates, delta_g)
+    log_place = np.broadcast_to(log_prior, pieces.shape)
+    table = np.log(places.QUANTITY_PRIOR)
+    extra = np.maximum(pieces - len(places.QUANTITY_PRIOR), 0.0)
+    log_quantity = table[np.minimum(pieces, len(places.QUANTITY_PRIOR)).astype(np.int64) - 1]
+    log_quantity = log_quantity + extra * math.log(places.QUANTITY_DECAY)
+    score = (log_likelihood + log_place + log_quantity).ravel()
+    best = np.argsort(-score, kind="stable")[:limit]
+    best = best[score[best] > score[best[0]] - places.LOG_SPREAD]
+    sign = -1 if total < 0 else 1
+    return Identifications(
+        best % n_products,
+        sign * pieces.ravel()[best].astype(np.int64),
+        log_likelihood.ravel()[best],
+        log_place.ravel()[best],
+        log_quantity.ravel()[best],
+    )
+
+
+def _gain(planogram: Planogram, plates: NDArray[np.int64], share: NDArray[np.float64]) -> Gain:
+    """The gain of plates for a load of which each bears a share; plates, share (n,)."""
+    mean = float(share @ planogram.gain[plates])
+    return Gain(mean, float(share**2 @ (planogram.gain_var[plates] + places.PLACE_GAIN_SD**2)))
+
+
+def mixtures(
+    planogram: Planogram, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float
+) -> list[Mixture]:
+    """Pairs of different products that lie on these plates and weigh the load together; arguments as `identify`."""
+    share = np.abs(delta_g) / max(float(np.abs(delta_g).sum()), 1e-9)
+    present = planogram.planned[plates] | (planogram.stock[plates] > 0.5)
+    products = np.flatnonzero(present.any(axis=0))
+    if len(products) < 2:
+        return []
+    a, b = np.triu_indices(len(products), 1)
+    a, b = products[a], products[b]
+    gain = _gain(planogram, plates, share)
+    expected = (planogram.weight_g[a] + planogram.weight_g[b]) * gain.mean
+    variance = noise_g2 + planogram.weight_sd_g[a] ** 2 + planogram.weight_sd_g[b] ** 2
+    variance = variance + expected**2 * gain.variance
+    log_likelihood = _log_density(abs(float(delta_g.sum())) - expected, variance)
+    found = np.flatnonzero(log_likelihood > places.MIXTURE_LOG_MIN)
+    return [Mixture(int(a[i]), int(b[i]), float(log_likelihood[i])) for i in found.tolist()]
+
+
+def log_prior_of_place(
+    planogram: Planogram, plates: NDArray[np.int64], delta_g: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n_products,) log prior of the product of a load with its middle there; arguments as in `identify`."""
+    rows = planogram.rows
+    share = np.abs(delta_g) / max(float(np.abs(delta_g).sum()), 1e-9)
+    taken = float(delta_g.sum()) < 0
+    middle_m = float(share @ rows.along_m[plates])
+    members = np.array(rows.members[rows.row[plates[0]]])
+    offset = np.abs(rows.along_m[members] - middle_m) / rows.width_m[members]
+    near = members[offset < 2.0]
+    beyond = np.maximum(offset[offset < 2.0] - places.OFF_CENTRE_WIDTHS, 0.0)
+    closeness = np.exp(-0.5 * (beyond / places.OFF_CENTRE_SD_WIDTHS) ** 2)
+    # A take needs a piece to be there, as far as counts can be trusted. A put-back goes where the product belongs,
+    # even if the place is empty.
+    planned_there = planogram.planned[near] * (places.COUNT_WRONG if taken else 1.0)
+    present = np.maximum(np.minimum(planogram.stock[near], 1.0), planned_there)
+    planned = closeness @ present
+    in_row = (planogram.planned[members] | (planogram.stock[members] > 0.5)).any(axis=0)
+    planned = places.PLANNED_PRIOR * planned
+    log_prior: NDArray[np.float64] = np.log(planned + places.ROW_PRIOR * in_row + places.STORE_PRIOR)
+    return log_prior
+
+
+def _log_density(error_g: NDArray[np.float64], variance_g2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log density, per gram, of the error of a measured load: normal, with a wider normal tail."""
+    distance_sq = error_g**2 / variance_g2
+    density = (1.0 - places.TAIL_SHARE) * np.exp(-0.5 * distance_sq)
+    density = density + places.TAIL_SHARE / places.TAIL_SD_RATIO * np.exp(-0.5 * distance_sq / places.TAIL_SD_RATIO**2)
+    log_density: NDArray[np.float64] = np.log(density / np.sqrt(2.0 * np.pi * variance_g2) + 1e-300)
+    return log_density
+
+
+class _Seen(NamedTuple):
+    """Log likelihood of what classifiers saw, given each product (n_products,), and given anything else."""
+
+    of_product: NDArray[np.float64]
+    of_nothing: float
+
+
+class _Split(NamedTuple):
+    """A load as two parts; the second left before the plates had settled after the first.
+
+    Attributes:
+        products, quantities: of the parts.
+        log_prior: log prior times likelihood, without the people.
+        log_likelihood: of the weight alone.
+    """
+
+    products: tuple[int, int]
+    quantities: tuple[int, int]
+    log_prior: float
+    log_likelihood: float
+
+
+class _Shared(NamedTuple):
+    """A candidate with two parts."""
+
+    owners: tuple[int, int]
+    products: tuple[int, int]
+    quantities: tuple[int, int]
+    log_candidate: float
+    log_weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Rise:
+    """Density of the time that a load took to come or go, given what moved it.
+
+    Attributes:
+        of_nothing: a hand that leans, which comes and goes about as fast as a piece.
+        of_one: one piece in one grip.
+        of_many: several pieces in one grip.
+        of_both_hands: two grips of one person.
+        of_two: grips of two people.
+    """
+
+    of_nothing: float
+    of_one: float
+    of_many: float
+    of_both_hands: float
+    of_two: float
+
+    @classmethod
+    def of(cls, event: ShelfEvent) -> _Rise:
+        """The densities of an event; without influence where its rise is unknown."""
+        if math.isnan(event.rise_s):
+            return cls(1.0, 1.0, 1.0, 1.0, 1.0)
+        rise_s = max(event.rise_s, 0.0)
+        tail = min(constants.RISE_TAIL + constants.RISE_TAIL_G / float(np.abs(event.delta_g).sum()), 0.5)
+        peak = math.exp(-0.5 * ((rise_s - constants.RISE_S) / constants.RISE_SD_S) ** 2)
+        one = (1.0 - tail) * peak / (constants.RISE_SD_S * math.sqrt(2.0 * math.pi))
+        one += tail * math.exp(-rise_s / constants.RISE_TAIL_S) / constants.RISE_TAIL_S
+        two = math.exp(-rise_s / constants.APART_S) / constants.APART_S
+        of_nothing = constants.LEANS_LIKE_GRIP * one + (1.0 - constants.LEANS_LIKE_GRIP) * two
+        many = (1.0 - constants.REGRIP) * one + constants.REGRIP * two
+        return cls(of_nothing, one, many, (1.0 - constants.BOTH_AT_ONCE) * two + constants.BOTH_AT_ONCE * one, two)
+
+
+class CandidateFinder:
+    """Finds the candidates of shelf events, given what was sighted."""
+
+    def __init__(self, planogram: Planogram, hands: Any, sightings: Any = ()) -> None:
+        self._planogram, self._hands, self._sightings = planogram, hands, sightings
+
+    def propose(
+        self,
+        event: ShelfEvent,
+        actors: Actors,
+        history: ArmHistory,
+        held: NDArray[np.float64] | None,
+        cart_of: Callable[[int], int],
+    ) -> Proposal:
+        """The candidates of an event.
+
+        Args:
+            event: as measured.
+            actors: the people who may have done it.
+            history: to look up hands at other instants than the contact.
+            held: (n_products,) pieces that the carts of the actors are expected to hold, since a put-back is likely one
+                of them; None where anything may come, from staff, and for takes.
+            cart_of: the cart of a track id.
+        """
+        if event.total_g < 0:
+            found = self._taken(event)
+            log_place = found.log_place
+        else:
+            found, log_place = self._put(event, held)
+        seen = self._seen(event)
+        log_place = log_place + seen.of_product[found.product]
+        shared = self._shared(event, actors, found, log_place, seen, history) if event.total_g < 0 else []
+        return self._table(event, actors, found, log_place, self._log_nothing(event) + seen.of_nothing, shared, cart_of)
+
+    # ---- products and quantities -------------------------------------------------------------------------------------
+
+    def _taken(self, event: ShelfEvent) -> Identifications:
+        """What may have left, by where most of the load rested."""
+        planogram = self._planogram
+        log_place = log_prior_of_place(planogram, event.plates, event.delta_g)
+        belongs = event.share @ planogram.planned[event.plates]
+        least, most = constants.MAIN_SHARE
+        belongs = np.clip((belongs - least) / (most - least), 0.0, 1.0)
+        log_prior = log_place + np.log(constants.ODD_TAKEN + (1.0 - constants.ODD_TAKEN) * belongs)
+        return identify(planogram, event.plates, event.delta_g, event.noise_g2, log_prior=log_prior)
+
+    def _put(
+        self, event: ShelfEvent, held: NDArray[np.float64] | None
+    ) -> tuple[Identifications, NDArray[np.float64]]:
+        """What may have come, and the log prior of each with its place."""
+        planogram = self._planogram
+        place = np.exp(log_prior_of_place(planogram, event.plates, event.delta_g))
+        log_put = np.log(constants.PLACED_RIGHT * np.minimum(place, 1.0) + constants.PLACED_ELSEWHERE)
+        # Products that no cart near holds must not crowd out the products that one does hold.
+        log_held = np.zeros(len(log_put)) if held is None else np.where(held > 1e-4, 0.0, constants.LOG_BROUGHT)
+        found = identify(planogram, event.plates, event.delta_g, event.noise_g2, log_prior=log_put + log_held)
+        return found, log_put[found.product]
+
+    def _seen(self, event: ShelfEvent) -> _Seen:
+        """What classifiers saw at the plates about the time of an event.
+
+        They are right as often as they claim; otherwise they name any other product. A hand that moves nothing looks to
+        them like a hand with another product.
+        """
+        of_product, of_nothing = np.zeros(len(self._planogram.gtins)), 0.0
+        others = max(len(of_product) - 1, 1)
+        for sighting in self._sightings:
+            if sighting.plate in event.plates and abs(sighting.t_ns - event.contact_ns) < constants.SEEN_WITHIN_S * 1e9:
+                p = min(max(sighting.probability, constants.SIGHTING_FLOOR), 1.0 - constants.SIGHTING_FLOOR)
+                log_wrong = math.log((1.0 - p) / others)
+                of_product += log_wrong
+                of_product[sighting.product] += math.log(p) - log_wrong
+                of_nothing += log_wrong
+        return _Seen(of_product, of_nothing)
+
+    @staticmethod
+    def _log_nothing(event: ShelfEvent) -> float:
+        log_nothing = constants.LOG_NOTHING_WENT if event.total_g < 0 else constants.LOG_NOTHING_CAME
+        return log_nothing - abs(event.total_g) / constants.NOTHING_SCALE_G
+
+    # ---- loads of two parts ------------------------------------------------------------------------------------------
+
+    def _splits(
+        self, event: ShelfEvent, found: Identifications, log_place: NDArray[np.float64], seen: _Seen
+    ) -> list[_Split]:
+        """Ways in which a load may be two parts: pieces of one product, or one piece each of two."""
+        if not len(found.product):
+            return []
+        log_one, log_two = math.log(places.QUANTITY_PRIOR[0]), math.log(places.QUANTITY_PRIOR[1])
+        splits = []
+        for i in range(len(found.product)):
+            pieces, product = -int(found.quantity[i]), int(found.product[i])
+            log_likelihood = float(found.log_likelihood[i])
+            for first in range(1, pieces) if pieces <= constants.SHARED_PIECES_MAX else ():
+                log_grips = sum(log_one if n == 1 else log_two for n in (first, pieces - first))
+                log_prior = float(found.log_likelihood[i] + log_place[i]) + log_grips
+                splits.append(_Split((product, product), (-first, first - pieces), log_prior, log_likelihood))
+        for x, y, log_likelihood in mixtures(self._planogram, event.plates, event.delta_g, event.noise_g2):
+            log_seen = max(float(seen.of_product[x]), float(seen.of_product[y]))
+            log_prior = log_likelihood + 2.0 * log_one + log_seen
+            splits.append(_Split((x, y), (-1, -1), log_prior, log_likelihood))
+            splits.append(_Split((y, x), (-1, -1), log_prior, log_likelihood))
+        # No hand evidence can outweigh a weight that is this much less likely than the best single identification.
+        least = float((found.log_likelihood + log_place + found.log_quantity).max()) - constants.LOG_SHARED_SPREAD
+        return [split for split in splits if split.log_prior > least]
+
+    def _shared(
+        self,
+        event: ShelfEvent,
+        actors: Actors,
+        found: Identifications,
+        log_place: NDArray[np.float64],
+        seen: _Seen,
+        history: ArmHistory,
+    ) -> list[_Shared]:
+        """Candidates with two parts, taken by two people or by both hands of one before the plates came to rest."""
+        splits = self._splits(event, found, log_place, seen)
+        if not splits:
+            return []
+        firsts = [row for row in range(len(actors.owner) - 1) if actors.log_ratio[row] > constants.LOG_SHARING_RATIO]
+        firsts = firsts[:constants.SHARED_PEOPLE_MAX]
+        if not firsts:
+            return []
+        rise = _Rise.of(event)
+        seconds: list[HandRatio] = [
+            hand
+            for hand in self._hands.second_ratios(event, history)
+            if hand.log_ratio > constants.LOG_SECOND_RATIO
+        ]
+        seconds = sorted(seconds, key=lambda hand: (-hand.log_ratio, hand.track))[:constants.SHARED_PEOPLE_MAX]
+        log_probability = actors.log_probability
+        shared = []
+        for products, quantities, log_prior, log_likelihood in splits:
+            for i in firsts:
+                person, log_first = int(actors.owner[i]), float(log_probability[i]) + log_prior
+                # Two grips of one product are that many pieces in any case; of two products, one order is enough.
+                if products[0] < products[1]:
+                    log_both = log_first + constants.LOG_BOTH_HANDS + math.log(rise.of_both_hands)
+                    shared.append(_Shared((person, person), products, quantities, log_both, log_likelihood))
+                for other, log_ratio in seconds:
+                    if other != person:
+                        log_both = log_first + constants.LOG_SAME_TIME + log_ratio + math.log(rise.of_two)
+                        shared.append(_Shared((person, other), products, quantities, log_both, log_likelihood))
+        return shared
+
+    # ---- people with products ----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _table(
+        event: ShelfEvent,
+        actors: Actors,
+        found: Identifications,
+        log_place: NDArray[np.float64],
+        log_nothing: float,
+        shared: list[_Shared],
+        cart_of: Callable[[int], int],
+    ) -> Proposal:
+        """Every actor with every identification, the shared loads, and that nothing moved."""
+        taken = event.total_g < 0
+        rise = _Rise.of(event)
+        log_rise = np.where(np.abs(found.quantity) > 1, math.log(rise.of_many), math.log(rise.of_one))
+        log_goods = found.log_likelihood + log_place + found.log_quantity + log_rise
+        n_goods, n_actors = len(log_goods), len(actors.owner)
+        owner = np.zeros((n_goods * n_actors, 2), np.int32)
+        product, quantity = owner.copy(), owner.copy()
+        owner[:, 0] = np.repeat(actors.owner, n_goods)
+        owner[:, 1] = -1
+        product[:, 0] = np.tile(found.product, n_actors)
+        quantity[:, 0] = np.tile(found.quantity, n_actors)
+        log_by_actor = actors.log_probability[:, None] + log_goods
+        if not taken:
+            log_by_actor[-1] += constants.LOG_UNSEEN_PUT
+        log_candidate = log_by_actor.ravel()
+        log_weight = np.tile(found.log_likelihood, n_actors)
+        if shared:
+            owner = np.concatenate([owner, np.array([load.owners for load in shared], np.int32)])
+            product = np.concatenate([product, np.array([load.products for load in shared], np.int32)])
+            quantity = np.concatenate([quantity, np.array([load.quantities for load in shared], np.int32)])
+            log_candidate = np.append(log_candidate, [load.log_candidate for load in shared])
+            log_weight = np.append(log_weight, [load.log_weight for load in shared])
+        order = np.argsort(-log_candidate, kind="stable")[:CANDIDATES_MAX]
+        if len(order):
+            spread = constants.LOG_CANDIDATE_SPREAD if taken else constants.LOG_PUT_SPREAD
+            order = order[log_candidate[order] > log_candidate[order[0]] - spread]
+        unknown, none = np.array([[-1, -1]], np.int32), np.zeros((1, 2), np.int32)
+        owner = np.concatenate([owner[order], unknown])
+        cart = np.array([cart_of(person) for person in owner.ravel().tolist()], np.int32).reshape(-1, 2)
+        table = CandidateTable(
+            owner, cart, np.concatenate([product[order], none]), np.concatenate([quantity[order], none])
+        )
+        log_nothing += math.log(rise.of_nothing)
+        return Proposal(table, np.append(log_candidate[order], log_nothing), np.append(log_weight[order], log_nothing))
+
+
+def weigh_factors(
+    factors: ScaleFactors,
+    planogram: Planogram,
+    plates: NDArray[np.int64],
+    delta_g: NDArray[np.float64],
+    noise_g2: float,
+    held: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """See `ScaleFactors.observe`."""
+    size = np.abs(delta_g)
+    main = int(plates[np.argmax(size)])
+    alone = bool(size.max() > multiples.MAIN_SHARE * size.sum())
+    honest = _log_reading(planogram, plates, delta_g, noise_g2, held)
+    log_odds = np.maximum(factors._log_odds(main), factors._log_odds(-1))
+    before = _evidence(factors, main)
+    for at, factor in enumerate(multiples.FACTORS):
+        # A factor that is excluded need not be weighed against a load that is explained.
+        if honest > 0.5 * math.log(multiples.UNKNOWN_PER_G) and log_odds[at] < multiples.LOG_ODDS_MIN + 1.0:
+            continue
+        turned = _log_reading(planogram, plates, delta_g / factor, noise_g2 / factor**2, held)
+        turned -= math.log(abs(factor))
+        factors._add(main, at, turned - honest, alone)
+    factors._judge()
+    return _evidence(factors, main) - before
+
+
+def _evidence(factors: ScaleFactors, plate: int) -> NDArray[np.float64]:
+    """(3, n_factors) copy: from loads, for a plate and for the store, and what the plate has given to the store."""
+    return np.stack([factors._of_loads[plate], factors._of_loads[-1], factors._given[plate]])
+
+
+def _log_reading(
+    planogram: Planogram,
+    plates: NDArray[np.int64],
+    delta_g: NDArray[np.float64],
+    noise_g2: float,
+    held: NDArray[np.float64] | None = None,
+) -> float:
+    """Log density, per gram, of a load at this place; arguments as in `ScaleFactors.observe`."""
+    if delta_g.sum() < 0.0:
+        found = identify(planogram, plates, delta_g, noise_g2)
+        log_way = math.log(multiples.TAKEN)
+    else:
+        place = np.minimum(np.exp(log_prior_of_place(planogram, plates, delta_g)), 1.0)
+        away = np.where(planogram.away > 0.5, 1.0, 0.0)
+        pieces = multiples.FROM_AFAR * away + np.minimum(held, 1.0) if held is not None else away
+        known = np.maximum(np.minimum(pieces, 1.0), np.where(away > 0.5, 1.0, multiples.NOT_AWAY))
+        elsewhere = multiples.ELSEWHERE * pieces / max(pieces.sum(), 1.0)
+        log_prior = np.log(multiples.RIGHT_PLACE * place * known + elsewhere + 1e-12)
+        found = identify(planogram, plates, delta_g, noise_g2, log_prior=log_prior)
+        log_way = math.log(1.0 - multiples.TAKEN)
+    goods = float(np.logaddexp.reduce(found.log_posterior)) if len(found.product) else -math.inf
+    return float(np.logaddexp(log_way + goods, math.log(multiples.UNKNOWN_PER_G)))
