@@ -21,7 +21,7 @@ triangulation = Pybind11Extension(
     cxx_std=17,
     extra_compile_args=[*FLAGS, "-ffp-contract=fast", *WARNINGS],
 )
-attribution, goods = (
+in_cython = [
     Extension(
         f"fusion._kernels.{name}",
         [f"native/{name}.pyx"],
@@ -31,16 +31,17 @@ attribution, goods = (
         extra_compile_args=[*FLAGS],
     )
     for name, depends in (
+        ("arms", []),
         ("attribution", []),
         ("goods", [f"native/{part}.pxi" for part in ("arrays", "identification", "factors", "candidates")]),
     )
-)
+]
 
 setup(
     ext_modules=[
         triangulation,
         *cythonize(
-            [attribution, goods],
+            in_cython,
             build_dir="build/cython",
             compiler_directives={"language_level": 3, "freethreading_compatible": True},
         ),

@@ -25,6 +25,7 @@ class Benchmark:
 BENCHMARKS = {
     "accuracy": Benchmark("accuracy.receipts", "receipts of simulated shops, their probabilities, a plain method"),
     "people": Benchmark("accuracy.people", "identities, places and hands in simulated crowds, with their deviations"),
+    "arms": Benchmark("accuracy.arms", "wrists and elbows at contact, recorded and smoothed, with their deviations"),
     "presence": Benchmark("accuracy.presence", "whom the engine reports when cameras miss people, and its ghosts"),
     "faults": Benchmark("accuracy.faults", "receipts under every fault of the library, and whether it is named"),
     "recordings": Benchmark("accuracy.recordings", "scores on the public recordings in FUSION_DATA"),

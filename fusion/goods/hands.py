@@ -59,6 +59,8 @@ BODY_DISTANCE_M, BODY_SLACK_M, BODY_DISTANCE_SD_M, BODY_ALONG_SD_M = 0.55, 0.1, 
 NEAR_M = 2.0
 # A hand does not get further from the body's axis than this.
 REACH_MAX_M = 1.0
+# Arms of people whose bodies come this near are smoothed: they may reach beyond the middle of the plate.
+SMOOTHED_WITHIN_M = 1.3
 # Weight of an actor in no camera's view, against one person in view with ratio 1.
 UNSEEN_WEIGHT = 0.002
 TENTATIVE_RATIO = 0.3
@@ -225,10 +227,12 @@ class Hands:
             rows = history.between(contact_ns - reach_ns, contact_ns + reach_ns)
         plates, at = self._plates, event.main_plate
         yaw = float(plates.yaw[at])
+        load_m = event.share @ plates.centre_m[event.plates]
+        arms = history.smoothed(rows, load_m[:2], SMOOTHED_WITHIN_M)
         n = kernel.hand_ratios(
             history.t_ns[rows], history.track[rows], history.confirmed[rows], history.position_m[rows],
-            history.arms_m[rows], history.wrist_sd_m[rows], contact_ns, anytime,
-            event.share @ plates.centre_m[event.plates], math.cos(yaw), math.sin(yaw), plates.width_m[at],
+            arms.arms_m, np.ascontiguousarray(arms.sd_m[:, :, 0]), contact_ns, anytime,
+            load_m, math.cos(yaw), math.sin(yaw), plates.width_m[at],
             plates.depth_m[at], plates.above_m[at], TAKING if event.total_g < 0 else PUTTING,
             self._track, self._log_ratio, self._sums,
         )  # fmt: skip

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion._kernels import arms as kernel
 from fusion.results import People
 from fusion.store.layouts import Layout
 
@@ -14,6 +16,37 @@ from fusion.store.layouts import Layout
 HAND_BEYOND_WRIST_M = 0.09
 # A load may begin to move this much after the person who moved it turned away.
 NEAR_BEFORE_NS = 1_000_000_000
+# Arms are smoothed over what was seen this long before and after: a whole second is no better than half a one.
+SMOOTHED_OVER_NS = 500_000_000
+# The motion that the tracker assumes: spectral density of the acceleration of wrists and elbows, m^2/s^3, and the time
+# constant with which velocities decay. A velocity is known to 0.7 m/s before anything was seen of it.
+WRIST_ACCELERATION, ELBOW_ACCELERATION, DECAY_S, SPEED_VAR_M2_S2 = 2.5, 1.0, 1.0, 0.5
+# The smoothed variance takes the errors of successive images as independent, and the detector to be as good as the
+# tracker believes. So it is scaled by how far smoothing moved the places against how far it should have, and a share of
+# the variance of one set of images is added, since a detector's errors last. Most likely values for wrists and elbows
+# in simulated shops, with good and poor detectors (`python -m bench arms`); the share counts for at most
+# LASTING_MAX smoothed variances where nothing is seen.
+CORRECTED_SHARE, CORRECTED_MIN = 0.8, 0.4
+LASTING_SHARE, LASTING_MAX = 0.25, 4.0
+# A joint less certain than this is unknown, as in what the tracker reports.
+SD_MAX_M = 0.3
+
+_MODEL = np.array([
+    WRIST_ACCELERATION, ELBOW_ACCELERATION, DECAY_S, SPEED_VAR_M2_S2, LASTING_SHARE, LASTING_MAX, CORRECTED_SHARE,
+    CORRECTED_MIN, SD_MAX_M,
+])  # fmt: skip
+
+
+class Arms(NamedTuple):
+    """Arms at some rows of the history.
+
+    Attributes:
+        arms_m: (n, 2, 3, 3) wrist, elbow and shoulder of the left and the right arm, NaN where unknown.
+        sd_m: (n, 2, 3) standard deviations, root mean square over the three directions.
+    """
+
+    arms_m: NDArray[np.float64]
+    sd_m: NDArray[np.float64]
 
 
 class ArmHistory:
@@ -23,7 +56,7 @@ class ArmHistory:
         t_ns, track (n,) int64; confirmed (n,) int8.
         position_m: (n, 2) place on the floor.
         arms_m: (n, 2, 3, 3) wrist, elbow and shoulder of the left and the right arm, NaN where unknown.
-        wrist_sd_m: (n, 2) standard deviation of each wrist, NaN where unknown.
+        sd_m: (n, 2, 3) standard deviation of each, NaN where unknown.
     """
 
     def __init__(self, layout: Layout, span_s: float = 30.0, capacity: int = 32768) -> None:
@@ -36,7 +69,7 @@ class ArmHistory:
         self.confirmed: NDArray[np.int8] = np.zeros(capacity, np.int8)
         self.position_m: NDArray[np.float64] = np.zeros((capacity, 2))
         self.arms_m: NDArray[np.float64] = np.full((capacity, 2, 3, 3), np.nan)
-        self.wrist_sd_m: NDArray[np.float64] = np.full((capacity, 2), np.nan)
+        self.sd_m: NDArray[np.float64] = np.full((capacity, 2, 3), np.nan)
         self._n = 0
 
     def append(self, people: People) -> None:
@@ -52,13 +85,33 @@ class ArmHistory:
         self.position_m[rows] = people.position_m[:n]
         if len(self._arms):
             self.arms_m[rows] = people.joints_m[:n, self._arms]
-            self.wrist_sd_m[rows] = people.joints_sd_m[:n, self._arms[:, 0]]
+            self.sd_m[rows] = people.joints_sd_m[:n, self._arms]
         self._n += n
 
     def between(self, t0_ns: int, t1_ns: int) -> slice:
         """Rows with t0_ns <= t_ns <= t1_ns."""
         first, after = np.searchsorted(self.t_ns[: self._n], (t0_ns, t1_ns + 1))
         return slice(int(first), int(after))
+
+    def smoothed(self, rows: slice, place_m: NDArray[np.float64], within_m: float) -> Arms:
+        """Arms at some rows, with what was seen half a second before and after, or up to the newest row.
+
+        Wrists and elbows of people who come within a distance of a place on the floor (2,) are smoothed: their places
+        err by a third less than the recorded ones, by half where they were badly seen, and gaps are filled. Their
+        deviations include the errors that last. The rest is as recorded.
+        """
+        arms = Arms(self.arms_m[rows].copy(), self.sd_m[rows].copy())
+        if not len(arms.sd_m) or not len(self._arms):
+            return arms
+        first_ns, last_ns = int(self.t_ns[rows.start]), int(self.t_ns[rows.stop - 1])
+        over = self.between(first_ns - SMOOTHED_OVER_NS, last_ns + SMOOTHED_OVER_NS)
+        n = over.stop - over.start
+        kernel.smooth(
+            self.t_ns[over], self.track[over], self.position_m[over], self.arms_m[over], self.sd_m[over],
+            rows.start - over.start, rows.stop - over.start, float(place_m[0]), float(place_m[1]), within_m, _MODEL,
+            arms.arms_m, arms.sd_m, np.empty(n, np.int32), np.empty((n, kernel.ARM_COLUMNS)),
+        )  # fmt: skip
+        return arms
 
     def was_near(
         self, people: Collection[int], place_m: NDArray[np.float64], within_m: float, since_ns: int
@@ -79,6 +132,6 @@ class ArmHistory:
         # Moving rows costs time, so at least half of the table becomes free at once.
         first = max(int(np.searchsorted(self.t_ns[: self._n], before_ns)), self._n - len(self.t_ns) // 2)
         kept = self._n - first
-        for column in (self.t_ns, self.track, self.confirmed, self.position_m, self.arms_m, self.wrist_sd_m):
+        for column in (self.t_ns, self.track, self.confirmed, self.position_m, self.arms_m, self.sd_m):
             column[:kept] = column[first : self._n]
         self._n = kept
