@@ -239,7 +239,8 @@ def _risk(measured: dict[str, Any]) -> Any:
         if shown:
             at = 100.0 * shown[-1].coverage, 100.0 * shown[-1].risk
             axes.plot(*at, marker="o", markersize=5, color=_INK)
-            axes.annotate(f"p ≥ {threshold:g}", at, textcoords="offset points", xytext=(4, 6), fontsize=9, color=_INK)
+            axes.annotate(f"p ≥ {threshold:g}", at, textcoords="offset points", xytext=(-5, 7), ha="right",
+                          fontsize=9, color=_INK)
     axes.set_xlabel("visits whose receipt is settled, %")
     axes.set_ylabel("settled receipts that are wrong, %")
     axes.set_ylim(bottom=-0.1, top=max(3.0, *(100.0 * CurvePoint(*row["risk_curve"][-1]).risk

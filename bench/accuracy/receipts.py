@@ -37,7 +37,8 @@ over runs.
   the last of its evidence could arrive: a load settles within 0.75 s, and messages may be two seconds late.
 - attribution: CPU time of attributing one event, microseconds, median and 99th percentile.
 - takes, puts: true loads on plates that work; missed: not reported; misread: off by more than 4 g and 3 % of what the
-  plates show; phantoms: reported loads without a true one, those that were recognised as no goods included.
+  plates show; phantoms: reported loads without a true one, those that were recognised as no goods included. beside:
+  loads within a second and 0.45 m of another person's.
 - violations: settled receipts of unscanned people, goods of unscanned people or staff on another visitor's settled
   bill, and settled bills for an account that was not in the shop.
 
@@ -98,7 +99,7 @@ def measure(
     if billed:
         ours.violations["unscanned or staff, on another's settled bill"] += billed
     ours.attribution_us = answers.attribution_us
-    ours.shelves = score_shelves(pairs, true_loads(recording), answers.readings)
+    ours.shelves = score_shelves(store, pairs, true_loads(recording), answers.readings)
     ours.at_once = [people_at_once(recording, store)]
     ours.asked = asked_once(store, visits, pairs, answers.receipts, answers.evidence)
     answers_right = answered(pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,17 +12,20 @@ import numpy as np
 
 from bench.accuracy.truth import TrueEvent, TrueLoad
 from fusion.observations import ShelfReading
+from fusion.store.models import Store
 
 if TYPE_CHECKING:
     from fusion.results import ShelfEventExplained
 
 # A load is misread where the reported grams are off by more than this, and this share of the load.
 MISREAD_G, MISREAD_SHARE = 4.0, 0.03
+# A load is beside another person's within this time and distance of it.
+BESIDE_S, BESIDE_M = 1.0, 0.45
 
 
 @dataclass
 class ShelfScore:
-    """Counts of loads, by way: "take" and "put"; `+` adds them.
+    """Counts of loads, by way: "take" and "put", and "beside": those beside another person's load; `+` adds them.
 
     Attributes:
         loads: true loads on plates that work.
@@ -47,10 +51,12 @@ class ShelfScore:
         """The counts, ready for JSON."""
         counted = {"loads": self.loads, "missed": self.missed, "misread": self.misread}
         rows = {f"{way}s_{name}": counts[way] for name, counts in counted.items() for way in ("take", "put")}
+        rows |= {f"beside_{name}": counts["beside"] for name, counts in counted.items()}
         return {**rows, "phantoms": self.phantoms}
 
 
 def score_shelves(
+    store: Store,
     pairs: Sequence[tuple[TrueEvent | None, ShelfEventExplained | None]],
     loads: Sequence[TrueLoad],
     readings: Sequence[ShelfReading],
@@ -58,11 +64,13 @@ def score_shelves(
     """Score the reported loads.
 
     Args:
+        store: where plates are.
         pairs: true and reported events, matched.
         loads: what the plates show of each true event, at its instant; without any, grams are not scored.
         readings: all messages; plates that never move do not work, and loads on them do not count.
     """
-    score = ShelfScore()
+    score, at = ShelfScore(), {plate.plate: (plate.x, plate.y, plate.z) for plate in store.plates}
+    everything = [true for true, _ in pairs if true is not None]
     shown = {load.t_ns: load for load in loads}
     constant = _constant_plates(readings)
     for true, reported in pairs:
@@ -73,12 +81,21 @@ def score_shelves(
         load = shown.get(true.t_ns)
         if load is not None and max(load.grams, key=lambda plate: abs(load.grams[plate])) in constant:
             continue
-        score.loads[way] += 1
+        ways = [way]
+        if any(
+            other.account != true.account
+            and abs(other.t_ns - true.t_ns) < BESIDE_S * 1e9
+            and math.dist(at[other.plate], at[true.plate]) < BESIDE_M
+            for other in everything
+        ):
+            ways.append("beside")
+        score.loads.update(ways)
         if reported is None:
-            score.missed[way] += 1
+            score.missed.update(ways)
         elif load is not None:
             works_g = sum(grams for plate, grams in load.grams.items() if plate not in constant)
-            score.misread[way] += abs(reported.delta_g - works_g) > MISREAD_G + MISREAD_SHARE * abs(works_g)
+            if abs(reported.delta_g - works_g) > MISREAD_G + MISREAD_SHARE * abs(works_g):
+                score.misread.update(ways)
     return score
 
 

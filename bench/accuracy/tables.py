@@ -146,14 +146,16 @@ def markdown(measured: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| scenario | takes | missed % | misread % | puts | missed % | misread % | phantoms per 1000 loads |",
-        "|---|" + "---|" * 7,
+        "| scenario | takes | missed % | misread % | puts | missed % | misread % | beside | missed % "
+        "| phantoms per 1000 loads |",
+        "|---|" + "---|" * 9,
     ]
     for row in [*measured["cases"], measured["all"]]:
         n, cells = row["shelves"], []
         for way in ("takes", "puts"):
             loads = n[f"{way}_loads"]
             cells += [str(loads), *(_percent(n[f"{way}_{kind}"], loads) for kind in ("missed", "misread"))]
+        cells += [str(n["beside_loads"]), _percent(n["beside_missed"], n["beside_loads"])]
         cells.append(f"{1000.0 * n['phantoms'] / max(n['takes_loads'] + n['puts_loads'], 1):.1f} ({n['phantoms']})")
         lines.append(f"| {row['title']} | {' | '.join(cells)} |")
     return "\n".join([*lines, *_risk(measured)])

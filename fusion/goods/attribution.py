@@ -37,6 +37,7 @@ from fusion.goods.hypotheses import (
     OpenEvent,
 )
 from fusion.goods.loads import ShelfEvent
+from fusion.goods.missed import MissedLoads
 from fusion.goods.planogram import Planogram
 from fusion.goods.questions import CartQuestion, SilentDoubt, about_loads, about_silence
 from fusion.goods.undoing import LEAN_UNDONE_S, Undoing, may_undo
@@ -129,6 +130,7 @@ class Attributor:
         self._undoing = Undoing(planogram)
         self._unobserved = UnobservedReaches(self._hands, planogram)
         self._unexplained = UnexplainedLoads(planogram)
+        self._missed = MissedLoads()
         self._factor_evidence: dict[int, _FactorEvidence] = {}  # By event id, of the newest.
         self._clusters: list[Cluster] = []
         self._decided = DecidedEvents()
@@ -190,6 +192,7 @@ class Attributor:
         self._hypotheses.extend(cluster, new, self._origin_ns)
         self._replace(tied, cluster)
         self._unexplained.add(opened, actors)
+        self._missed.add(actors)
         self._unobserved.note_moved(event, actors)
         belief = cluster.belief(len(cluster.events) - 1, self.planogram.gtins)
         if sum(candidate.probability for candidate in belief.candidates if candidate.person is None) > UNCLAIMED:
@@ -391,10 +394,13 @@ class Attributor:
         gtins = self.planogram.gtins
         return [cluster.belief(i, gtins) for cluster in self._clusters for i in range(len(cluster.events))]
 
-    def cart(self, people: Collection[int], given: Mapping[str, int] | None = None) -> CartBelief:
+    def cart(
+        self, people: Collection[int], given: Mapping[str, int] | None = None, undecided: Collection[int] = ()
+    ) -> CartBelief:
         """The goods most probably held together by these people (track ids), from the events that are not settled.
 
         given: pieces by GTIN that they got from people of other carts; negative: gave to them.
+        undecided: plates (indices into store.plates) with loads that are not reported yet.
         """
         carts = {self._carts.of(person) for person in people}
         gtins = self.planogram.gtins
@@ -433,7 +439,8 @@ class Attributor:
             reason = Reason(ReasonKind.RETURNED_MORE_THAN_TAKEN, gtin=gtins[product], quantity=-items[product])
             doubts.append((0.0, reason))
         log_right += math.log(SHORT_RIGHT) if short else 0.0
-        for doubt, reason in self._sensor_doubts(carts):
+        log_right += self._missed.log_none(self._pays_for(carts))
+        for doubt, reason in self._sensor_doubts(carts, undecided):
             doubts.append((doubt.right, reason))
             log_right += math.log(doubt.right)
         return CartBelief(
@@ -444,10 +451,13 @@ class Attributor:
             {gtins[product]: -items[product] for product in sorted(short)},
         )
 
-    def questions(self, people: Collection[int]) -> list[CartQuestion]:
-        """What these people (track ids) could be asked about their cart, the most informative question first."""
+    def questions(self, people: Collection[int], undecided: Collection[int] = ()) -> list[CartQuestion]:
+        """What these people (track ids) could be asked about their cart, the most informative question first.
+
+        undecided: as for `cart`.
+        """
         carts = {self._carts.of(person) for person in people}
-        doubts = [doubt for doubt, _ in self._sensor_doubts(carts)]
+        doubts = [doubt for doubt, _ in self._sensor_doubts(carts, undecided)]
         of_load = {doubt.event_id: doubt for doubt in doubts if doubt.event_id is not None}
         loads = [question for cluster in self._clusters for question in about_loads(cluster, carts)]
         asked = {question.event_id for question in loads}
@@ -459,10 +469,10 @@ class Attributor:
         """How many times more probable the price of these people's cart is than its goods; see `equal_prices`."""
         return times_surer(self._clusters, {self._carts.of(person) for person in people}, price_class)
 
-    def _sensor_doubts(self, carts: set[int]) -> list[tuple[SilentDoubt, Reason]]:
+    def _sensor_doubts(self, carts: set[int], undecided: Collection[int]) -> list[tuple[SilentDoubt, Reason]]:
         """What the plates may not have shown, or showed and no goods explain."""
         doubts, explained = [], self._explained()
-        for reach in self._unobserved.unexplained(self._pays_for(carts), carts, explained):
+        for reach in self._unobserved.unexplained(self._pays_for(carts), carts, explained, undecided):
             name = self._names[reach.plate]
             doubt = SilentDoubt(reach.plate, name, reach.t_ns, UNOBSERVED_RIGHT)
             doubts.append((doubt, Reason(reach.kind, plate=name)))
@@ -528,7 +538,7 @@ class Attributor:
         self._clusters = [cluster for cluster in self._clusters if cluster.events]
         self._decided.forget_carts(leaving)
         self._unexplained.settle(released)
-        for noted in (self._unobserved, self._unexplained):
+        for noted in (self._unobserved, self._unexplained, self._missed):
             noted.forget(lambda person: self._carts.of(person) in leaving)
         self._carts.forget(leaving)
         self._gone &= {cart for cluster in self._clusters for cart in cluster.carts}

@@ -332,9 +332,10 @@ class Billing:
         self._find_hand_overs(visit, others, sightings, open_beliefs)
         self._take_back(visit)
         bill = self._bills.pop(visit.id, None) or Bill()
-        belief = self._attributor.cart(visit.members, bill.received)
+        undecided = {plate for plate, _ in self._monitor.undecided()}
+        belief = self._attributor.cart(visit.members, bill.received, undecided)
         concerns = _concerning(visit, open_beliefs, self._attributor.unexplained_by(visit.members))
-        judged = self._judge(visit, bill, belief)
+        judged = self._judge(visit, bill, belief, undecided)
         described = [self.recorder.describe(event, self._owner) for event in concerns[:BUNDLE_EVENTS_MAX]]
         explained = [self.settle(event) for event in self._attributor.settle(visit.members)]
         receipt = self._receipt(visit, bill, belief, judged, exit_ns, issued_ns)
@@ -396,7 +397,7 @@ class Billing:
             probability=1.0,
         )  # fmt: skip
 
-    def _judge(self, visit: Visit, bill: Bill, belief: CartBelief) -> _Judgement:
+    def _judge(self, visit: Visit, bill: Bill, belief: CartBelief, undecided: Collection[int]) -> _Judgement:
         """How sure a visit's goods are, and where that is not enough, why, and what could be asked."""
         review, probability = self._store.review, belief.probability * visit.identity * bill.certainty
         settles = probability
@@ -406,7 +407,7 @@ class Billing:
             return _Judgement(probability)
         doubts = (*bill.doubts, *belief.reasons) or (Reason(ReasonKind.CART_UNCERTAIN, probability=probability),)
         gtins = self._attributor.planogram.gtins
-        questions = self._attributor.questions(visit.members)[:QUESTIONS_MAX]
+        questions = self._attributor.questions(visit.members, undecided)[:QUESTIONS_MAX]
         return _Judgement(probability, doubts, tuple(one.asked(belief, probability, gtins) for one in questions))
 
     def _receipt(

@@ -31,6 +31,8 @@ BEFORE_RESTART_NS = 1_000_000_000
 # What was done in a silence shows afterwards, but not whose hands it was, once these are forgotten.
 SILENCE_MAX_NS = 25_000_000_000
 WATCH_EVERY_NS = 500_000_000
+# A plate that reports again has settled after this long, or is known to move.
+SHOWS_AFTER_NS = 2_500_000_000
 REACHES_MAX = 1024
 # A hand is over the plate that it moves for this long before and after.
 AT_CONTACT_NS = 350_000_000
@@ -136,7 +138,11 @@ class UnobservedReaches:
             return
         self._unsettled = dict(blind.unsettled)
         plates = set().union(*blind)
-        recovered = self._watched.keys() - plates
+        # What was done shows a moment after a plate reports again; until then nothing is known.
+        recovered = {
+            plate for plate, watch in self._watched.items()
+            if plate not in plates and now_ns - watch.until_ns >= SHOWS_AFTER_NS
+        }  # fmt: skip
         if recovered:
             self._watched = {plate: watch for plate, watch in self._watched.items() if plate not in recovered}
             forgotten_ns = now_ns - SILENCE_MAX_NS
@@ -185,13 +191,20 @@ class UnobservedReaches:
                     reached.append(plate)
         return reached
 
-    def unexplained(self, people: Callable[[int], bool], carts: set[int], events: Sequence[Explained]) -> list[Reach]:
+    def unexplained(
+        self,
+        people: Callable[[int], bool],
+        carts: set[int],
+        events: Sequence[Explained],
+        undecided: Collection[int] = (),
+    ) -> list[Reach]:
         """The first reach of people into each plate for which no other plate reported a reason.
 
         Args:
             people: whether a person (a track id) is one of those asked about.
             carts: their carts.
             events: all events that are not settled.
+            undecided: plates with loads that are not reported yet: they have not shown what was done.
         """
         if not self._reaches:
             return []
@@ -203,6 +216,8 @@ class UnobservedReaches:
         open_plates = {plate for event, parts in events if event.silent or not parts for plate in event.plates.tolist()}
         found: dict[int, Reach] = {}
         for reach in self._reaches:
+            if reach.shown and reach.plate in undecided:
+                reach = reach._replace(shown=False)  # noqa: PLW2901 as long as it is undecided
             if reach.shown and reach.plate not in open_plates:
                 continue
             if people(reach.person) and reach.plate not in found:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bench import intervals
-from bench.accuracy import ablations, causes, plain, receipts, replays, risk, scenarios, scores, tables, truth
-from fusion.goods import hypotheses, planogram
+from bench.accuracy import ablations, causes, plain, receipts, replays, risk, scenarios, scores, shelves, tables, truth
+from fusion.goods import hypotheses, learnt, planogram
 from fusion.observations import ShelfReading
 from fusion.results import Candidate, Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, ShelfEventExplained
 from fusion.simulation import Scenario, demo_store
@@ -186,7 +186,7 @@ def test_an_ablation_replaces_the_constants_that_the_engine_reads():
     with ablations.constants(hypotheses, HYPOTHESES_MAX=1):
         assert len(hypotheses.HypothesisKernel()._key) == 1
     assert len(hypotheses.HypothesisKernel()._key) == hypotheses.HYPOTHESES_MAX == 128
-    with ablations.constants(planogram, GAIN_VAR=1e-6):
+    with ablations.constants(learnt, GAIN_VAR=1e-6):
         gain_var = planogram.Planogram(demo_store(n_cameras=1, n_plates=8, n_products=2)).gain_var
     np.testing.assert_array_equal(gain_var, 1e-6)
     with (
@@ -294,3 +294,19 @@ def test_honest_probabilities_differ_from_dishonest_ones():
     assert risk.honesty([]) is None and risk.honesty_cell(None) == "-"
     few = risk.honesty([(0.9, True)] * 5)
     assert "chance" in risk.honesty_cell(few)
+
+
+def test_loads_beside_another_persons_are_counted_apart():
+    store = demo_store(n_cameras=1, n_plates=8, n_products=2)
+    first, beside, far = store.plates[0].plate, store.plates[1].plate, store.plates[-1].plate
+    true = [
+        event(10.0, first, "a", -1, "x"),
+        event(10.6, beside, "a", -1, "y"),
+        event(10.3, far, "a", -1, "z"),
+        event(20.0, first, "a", -1, "x"),
+        event(20.4, first, "a", +1, "x"),
+    ]
+    pairs = [(true[0], reported(10.0, first, -50.0)), *((one, None) for one in true[1:])]
+    counts = shelves.score_shelves(store, pairs, [], []).figures()
+    assert (counts["takes_loads"], counts["takes_missed"], counts["puts_loads"], counts["puts_missed"]) == (4, 3, 1, 1)
+    assert (counts["beside_loads"], counts["beside_missed"]) == (2, 1)

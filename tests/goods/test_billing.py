@@ -88,9 +88,21 @@ def test_a_receipt_waits_for_a_silent_plate_into_which_its_people_reached_and_no
     assert scene.billing.must_wait(ann, left_ns + 2 * second)
     assert not scene.billing.must_wait(bob, left_ns + 2 * second)
     assert not scene.billing.must_wait(ann, left_ns + int((SILENT_MAX_S + 0.1) * second))
-    # It reports again, and shows what was done.
+    # It reports again, and shows a moment later what was done.
+    scene.attributor.watch(BlindPlates(), scene.history, left_ns + 2 * second)
+    assert scene.billing.must_wait(ann, left_ns + 2 * second)
     scene.attributor.watch(BlindPlates(), scene.history, left_ns + 3 * second)
     assert not scene.billing.must_wait(ann, left_ns + 4 * second)
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_silent_plate_has_shown_nothing_while_a_load_on_it_is_undecided(decided: bool) -> None:
+    scene = Scene({7: 3}, {"ann": [7]})
+    left_ns = T0 + int(59.9e9)
+    scene.attributor.watch(BlindPlates(unheard={3}), scene.history, left_ns)
+    scene.attributor.watch(BlindPlates(), scene.history, left_ns + 3 * 10**9)
+    scene.monitor.undecided = lambda: [] if decided else [(3, left_ns)]  # type: ignore[method-assign]
+    assert kinds(scene.bill("ann")["ann"]) == (set() if decided else {ReasonKind.PLATE_NOT_REPORTING})
 
 
 def test_a_plate_that_cannot_show_it_later_is_not_waited_for() -> None:
