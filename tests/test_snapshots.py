@@ -244,7 +244,7 @@ LAID_OUT = {
 SCRATCH = {
     f"._attributor.{name}"
     for name in ("_hypotheses._key", "_hypotheses._pick", "_hands._track", "_hands._log_ratio", "_hands._sums")
-}
+} | {".planogram._scratch"}
 
 
 def otherwise(value: Any, key: str = "") -> Any:
