@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from bench.accuracy.scores import EVENT_MATCH_M, EVENT_MATCH_S, Asked
+from bench.accuracy.scores import EVENT_MATCH_M, Asked
 from bench.accuracy.truth import TrueEvent, TrueVisit
 from fusion.results import Alternative, Evidence, Question, Receipt, ShelfEventExplained
 from fusion.store.models import Store
+
+# Grips of one person at one shelf within this time are one to them.
+REMEMBERED_S = 3.0
 
 Pair = tuple[TrueEvent | None, ShelfEventExplained | None]
 
@@ -64,12 +67,16 @@ class _Shopper:
         # What was reported of each true event; events of which nothing was, a question may still be about.
         self._reported = {(event.t_ns, event.plate): true for true, event in pairs if event is not None}
         self._unreported = [true for true, event in pairs if event is None and true is not None]
+        self._all = [true for true, _ in pairs if true is not None]
 
     def answer(self, visit: TrueVisit, question: Question) -> Alternative | None:
         """The alternative that is true; None where none is."""
         true = self._reported.get((question.t_ns, question.plate))
         moved = [true] if true is not None and true.account == visit.account else []
         moved += [event for event in self._unreported if event.account == visit.account and self._near(event, question)]
+        if not moved:
+            # They know what they took there, even if it was reported as part of another load.
+            moved = [event for event in self._all if event.account == visit.account and self._near(event, question)][:1]
         pieces: Counter[str] = Counter()
         for event in moved:
             pieces[event.gtin] += event.quantity
@@ -84,4 +91,4 @@ class _Shopper:
             # About all the time in which the plate showed nothing.
             return event.plate == question.plate
         apart_m = sum((a - b) ** 2 for a, b in zip(self._at[event.plate], self._at[question.plate])) ** 0.5
-        return abs(event.t_ns - question.t_ns) < EVENT_MATCH_S * 1e9 and apart_m < EVENT_MATCH_M
+        return abs(event.t_ns - question.t_ns) < REMEMBERED_S * 1e9 and apart_m < EVENT_MATCH_M

@@ -458,11 +458,10 @@ class Attributor:
         """
         carts = {self._carts.of(person) for person in people}
         doubts = [doubt for doubt, _ in self._sensor_doubts(carts, undecided)]
-        of_load = {doubt.event_id: doubt for doubt in doubts if doubt.event_id is not None}
-        loads = [question for cluster in self._clusters for question in about_loads(cluster, carts)]
-        asked = {question.event_id for question in loads}
-        found = [q.clears(of_load[q.event_id]) if q.event_id in of_load else q for q in loads]
+        found = [question for cluster in self._clusters for question in about_loads(cluster, carts)]
+        asked = {question.event_id for question in found}
         found += [about_silence(doubt, self.planogram) for doubt in doubts if doubt.event_id not in asked]
+        found = [question.clears(doubts) for question in found]
         return sorted(found, key=lambda question: (-question.gain_bits, question.t_ns, question.plate))
 
     def price_times_surer(self, people: Collection[int], price_class: Sequence[int]) -> float:

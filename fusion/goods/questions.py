@@ -28,6 +28,8 @@ GOODS_MAX = 3
 # Probability that a hand over such a plate took goods which are sold there, rather than others or several.
 ONE_OF_THE_GOODS = 0.8
 PROBABILITY_MIN = 1e-12
+# A hand over a plate within this time of a load there is the hand that moved it: one question is about both.
+SAME_HAND_NS = 1_500_000_000
 
 # Signed pieces by product, sorted, none of them zero.
 Pieces = tuple[tuple[int, int], ...]
@@ -59,6 +61,7 @@ class CartQuestion(NamedTuple):
         answers: most probable first.
         added, right: as of Answer, without an answer.
         gain_bits: information about the cart.
+        is_of_silence: it is a question about a `SilentDoubt`, and `right` holds that doubt already.
 
     An answer also ends a `SilentDoubt` about the same load; see `clears`.
     """
@@ -71,11 +74,19 @@ class CartQuestion(NamedTuple):
     added: Pieces
     right: float
     gain_bits: float
+    is_of_silence: bool = False
 
-    def clears(self, doubt: SilentDoubt) -> CartQuestion:
-        """This question, where its answer also says whether a load that no goods explain cost the cart anything."""
-        gain_bits = self.gain_bits + _entropy_bits({(): doubt.right, ((0, 1),): 1.0 - doubt.right})
-        return self._replace(right=self.right * doubt.right, gain_bits=gain_bits)
+    def clears(self, doubts: Iterable[SilentDoubt]) -> CartQuestion:
+        """This question, where its answer also ends doubts: about the same load, or the same hand over the plate."""
+        question = self
+        for doubt in doubts:
+            same_load = doubt.event_id is not None and doubt.event_id == self.event_id
+            same_hand = doubt.event_id is None and doubt.name == self.plate
+            same_hand &= abs(doubt.t_ns - self.t_ns) < SAME_HAND_NS
+            if self.event_id is not None and (same_load or same_hand) and not (same_load and self.is_of_silence):
+                gain_bits = question.gain_bits + _entropy_bits({(): doubt.right, ((0, 1),): 1.0 - doubt.right})
+                question = question._replace(right=question.right * doubt.right, gain_bits=gain_bits)
+        return question
 
     def asked(self, belief: CartBelief, probability: float, gtins: Sequence[str]) -> Question:
         """The question with what the receipt would be under each answer.
@@ -188,7 +199,7 @@ def about_silence(doubt: SilentDoubt, planogram: Planogram) -> CartQuestion:
     answers += [Answer((one,), p, ((one[0], -one[1]),), 1.0) for one in goods]
     gain_bits = _entropy_bits({(): doubt.right, ((0, 1),): 1.0 - doubt.right})
     where = doubt.name, doubt.t_ns, doubt.event_id
-    return CartQuestion(QuestionKind.MOVED, *where, tuple(answers), (), doubt.right, gain_bits)
+    return CartQuestion(QuestionKind.MOVED, *where, tuple(answers), (), doubt.right, gain_bits, is_of_silence=True)
 
 
 def signed_pieces(parts: Iterable[tuple[int, int]]) -> Pieces:

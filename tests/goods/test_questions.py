@@ -125,3 +125,19 @@ def test_answers_are_as_probable_as_their_hypotheses_and_never_tell_less_than_no
         # Asking does not make the best guess worse, on average.
         expected = sum(answer.probability * answer.right for answer in question.answers)
         assert expected > question.right - 0.01
+
+
+def test_a_load_and_the_hand_that_moved_it_are_one_question():
+    made = cluster([(0, MINE, 0, -1), (0, MINE, 1, -1)], [([0], 0.7), ([1], 0.3)])
+    (question,) = about_loads(made, {MINE})
+    places = ("p", 10**8), ("p", 10**10), ("q", 0)
+    reach, later, elsewhere = (SilentDoubt(0, name, t_ns, 0.5) for name, t_ns in places)
+    unexplained = SilentDoubt(0, "p", 0, 0.8, question.event_id, -100.0)
+    cleared = question.clears([reach, later, elsewhere, unexplained])
+    assert cleared.right == pytest.approx(0.7 * 0.5 * 0.8) and cleared.gain_bits > question.gain_bits + 1.0
+    asked = cleared.asked(CartBelief({"a": 1}, {}, 0.7 * 0.5 * 0.8 * 0.9, ()), 0.7 * 0.5 * 0.8 * 0.9, GTINS)
+    assert [one.receipt_probability for one in asked.alternatives] == pytest.approx([0.9, 0.9])
+    # A question about a doubt holds that doubt once.
+    store = demo_store(n_cameras=1, n_plates=8, n_products=2)
+    alone = about_silence(unexplained, Planogram(store))
+    assert alone.clears([unexplained]) == alone and alone.clears([reach]).right == pytest.approx(0.8 * 0.5)
