@@ -36,7 +36,7 @@ _PUBLIC = {
         " ShelfCount ShelfEventExplained ShelfStatus SightingEvidence Taken Warning WarningKind WristPath"
     ),
     "run": "Run Sink replay",
-    "sentences": "reason_text sentence",
+    "sentences": "lesson_text reason_text sentence",
     "setup.calibrate": "calibrate",
     "setup.check": "check",
     "snapshots": "resume snapshot",
@@ -108,6 +108,7 @@ if TYPE_CHECKING:
     from fusion.run import Run as Run
     from fusion.run import Sink as Sink
     from fusion.run import replay as replay
+    from fusion.sentences import lesson_text as lesson_text
     from fusion.sentences import reason_text as reason_text
     from fusion.sentences import sentence as sentence
     from fusion.setup.calibrate import calibrate as calibrate

@@ -192,6 +192,10 @@ class Engine:
         """
         return self._billing.decide(receipt, items, t_ns)
 
+    def learn(self, visit: str, items: dict[str, int] | None, t_ns: int, identity: bool | None = None) -> int:
+        """Learn from a reviewer's or a shopper's decision, goods stay as booked; see `goods.labels.Labels.learn`."""
+        return self._billing.labels.learn(visit, items, t_ns, identity)
+
     # ---- what can be asked -------------------------------------------------------------------------------------------
 
     @property
@@ -245,15 +249,9 @@ class Engine:
     def ignored(self) -> Counter[str]:
         """Everything that came in and was not used, by reason."""
         parts = (
-            self._ignored,
-            self._reorder.ignored,
-            self._stills.ignored,
-            self._tracker.ignored,
-            self._monitor.ignored,
-            self._attributor.ignored,
-            self._visits.ignored,
-            self._billing.ignored,
-        )
+            self._ignored, self._reorder.ignored, self._stills.ignored, self._tracker.ignored, self._monitor.ignored,
+            self._attributor.ignored, self._visits.ignored, self._billing.ignored,
+        )  # fmt: skip
         return sum(parts, Counter())
 
     # ---- order and sets ----------------------------------------------------------------------------------------------

@@ -8,8 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
-from fusion.results import Goods, Question, QuestionKind, Reason, ReasonKind, Warning, WarningKind, cut_text
+from fusion.results import (
+    Goods,
+    Lesson,
+    LessonCause,
+    LessonKind,
+    Question,
+    QuestionKind,
+    Reason,
+    ReasonKind,
+    Warning,
+    WarningKind,
+    cut_text,
+)
 from fusion.store.models import Store
 
 # Names and other programs' texts are cut to this length in a sentence, characters.
@@ -186,6 +199,19 @@ _WARNINGS = {
 
 # Alternatives that a question names; a person cannot choose among many.
 ASKED_MAX = 3
+_LESSONS = {
+    LessonKind.WEIGHT: "{name} weighs {after:.1f} ± {sd:.1f} g since {day} ({before:.1f} g before, label {label:g} g",
+    LessonKind.GAIN: "plate {name} shows {after:.3f} ± {sd:.3f} g per gram since {day} ({before:.3f} before",
+    LessonKind.HANDS: "evidence of hands counts {after:.2f} times since {day} ({before:.2f} before",
+    LessonKind.IDENTITY: "the doubt about who a person is counts {after:.2f} times since {day} ({before:.2f} before",
+}
+_CAUSES = {
+    LessonCause.LOADS: "by {n_loads} loads of {n_customers} customers",
+    LessonCause.ANSWERS: "by {n_loads} loads and {n_answers} decisions about {n_customers} customers",
+    LessonCause.EXCHANGED: "as if the plate was exchanged, by {n_loads} loads in a row",
+    LessonCause.TAKEN_BACK: "since decisions were taken back",
+    LessonCause.RESTORED: "since an earlier version was restored",
+}
 
 
 class _Missing:
@@ -217,6 +243,15 @@ def sentence(reported: Reason | Warning, store: Store | None = None) -> str:
     others = f" and {n_others} more" if n_others > 0 else ""
     text = _WARNINGS[reported.kind].format(**fields, off_cm=100.0 * (reported.off_m or 0.0), others=others)
     return f"{text}: {fields['detail']}, ..." if n_others > 0 and reported.kind in _OF_PLATES else text
+
+
+def lesson_text(lesson: Lesson, store: Store | None = None) -> str:
+    """What a store has taught its engine, in plain English; with a store, products are called by their names."""
+    names = {product.gtin: product.name for product in store.products} if store is not None else {}
+    fields = {name: getattr(lesson, name) for name in lesson.__dataclass_fields__}
+    fields["name"] = cut_text(names.get(lesson.subject, lesson.subject), SHOWN_MAX)
+    fields["day"] = datetime.fromtimestamp(lesson.t_ns // 10**9, UTC).strftime("%A %Y-%m-%d")
+    return f"{_LESSONS[lesson.kind]}, {_CAUSES[lesson.cause]}), version {{version}}".format(**fields)
 
 
 def _shown(name: str, value: object) -> object:

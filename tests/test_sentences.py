@@ -17,6 +17,9 @@ from fusion.results import (
     NAME_MAX,
     Alternative,
     Goods,
+    Lesson,
+    LessonCause,
+    LessonKind,
     Question,
     QuestionKind,
     Reason,
@@ -24,7 +27,7 @@ from fusion.results import (
     Warning,
     WarningKind,
 )
-from fusion.sentences import REASON_TEXT_MAX, question_text, reason_text, sentence, sentences
+from fusion.sentences import REASON_TEXT_MAX, lesson_text, question_text, reason_text, sentence, sentences
 from fusion.simulation import demo_store
 
 VALUES: dict[str, Any] = {
@@ -163,3 +166,19 @@ def test_questions_name_the_alternatives() -> None:
 @pytest.mark.parametrize("kind", QuestionKind)
 def test_the_document_lists_every_kind_of_question(kind: QuestionKind) -> None:
     assert f"`{kind}`" in (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", LessonKind)
+@pytest.mark.parametrize("cause", LessonCause)
+def test_every_lesson_has_a_sentence(kind: LessonKind, cause: LessonCause) -> None:
+    lesson = Lesson(7, 1_772_528_646_000_000_000, kind, "96385074", 350.0, 352.1, 0.8, 350.0, cause, 14, 2, 9)
+    text = lesson_text(lesson)
+    assert "Tuesday 2026-03-03" in text and "version 7" in text and not {"{", "}", "?", ";"} & set(text)
+
+
+def test_a_lesson_about_a_weight_names_the_product() -> None:
+    store = demo_store(2, 4)
+    product = store.products[0]
+    lesson = Lesson(1, 0, LessonKind.WEIGHT, product.gtin, 350.0, 352.1, 0.8, 350.0, LessonCause.LOADS, 14, 2, 9)
+    text = lesson_text(lesson, store)
+    assert text.startswith(f"{product.name} weighs 352.1 ± 0.8 g since Thursday 1970-01-01 (350.0 g before")

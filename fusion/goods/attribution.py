@@ -36,6 +36,7 @@ from fusion.goods.hypotheses import (
     Kind,
     OpenEvent,
 )
+from fusion.goods.learnt import HANDS
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.missed import MissedLoads
 from fusion.goods.planogram import Planogram
@@ -173,7 +174,7 @@ class Attributor:
         opened = OpenEvent(self._n_events, event, self._names[at])
         self._n_events += 1
         self._decided.forget_recent(event.contact_ns, LEAN_UNDONE_S)
-        actors = self._hands.actors(event, history)
+        actors = self._hands.actors(event, history).scaled(float(self.planogram.learnt.factor[HANDS]))
         held_near = self._held_near(actors)
         # Staff may bring and move anything, as if a plate were reversed.
         if self._staff.isdisjoint(actors.near) and not self._unexplained.is_shift(opened):

@@ -21,9 +21,12 @@ from fusion.goods.counts import ShelfCounts, moved
 from fusion.goods.equal_prices import price_classes
 from fusion.goods.evidence import EvidenceRecorder
 from fusion.goods.journal import OUTSIDE, UNKNOWN, Account, Journal, cart, shelf
+from fusion.goods.labels import STAFF, Labels
+from fusion.goods.learnt import IDENTITY
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.scales import ShelfMonitor
 from fusion.goods.sightings import CartSighting, Sightings
+from fusion.goods.trust import scaled
 from fusion.observations import ItemSighting
 from fusion.people.arms import ArmHistory
 from fusion.people.visits import Visit
@@ -132,6 +135,7 @@ class Billing:
         journal: every transfer of goods between shelves and carts so far.
         recorder: traces and wrist paths around the open events.
         sightings: the latest sightings of goods in carts.
+        labels: what final events and decisions teach about loads.
         ignored: sightings that could not be used, by reason.
         offset_ns: what the engine's time is ahead of data time, in which the journal records; see `Engine`.
     """
@@ -163,6 +167,7 @@ class Billing:
         self._history = history
         self.recorder = EvidenceRecorder(store)
         self.sightings = Sightings(store)
+        self.labels = Labels(attributor.planogram)
         self._counts = ShelfCounts(store)
         self._bills: dict[str, Bill] = {}
         self._bundles: OrderedDict[str, Evidence] = OrderedDict()
@@ -272,13 +277,28 @@ class Billing:
         """Make an event final: its goods move in the journal."""
         candidates = tuple(self._candidate(candidate) for candidate in belief.candidates)
         self._counts.settle(belief)
+        event = self._name(belief)
+        measured = self.recorder.event(belief.event_id)
+        if measured is not None:
+            self.labels.settle(event, measured, belief, self._source(belief))
         self.recorder.forget(belief.event_id)
-        event = f"{self._store.id}/{belief.plate}/{belief.t_ns}/{belief.event_id}"
         for part, move in enumerate(moved(belief)):
             key = f"{event}/{part}" if part else event
             holder = self._holder(move.person)
             self.journal.move(key, belief.t_ns - self.offset_ns, shelf(belief.plate), holder, move.gtin, -move.quantity)
         return ShelfEventExplained(belief.t_ns, belief.plate, belief.delta_g, candidates)
+
+    def _name(self, belief: EventBelief) -> str:
+        return f"{self._store.id}/{belief.plate}/{belief.t_ns}/{belief.event_id}"
+
+    def _source(self, belief: EventBelief) -> str | None:
+        """The customer, or staff, who most probably moved a load; None where that may be anyone."""
+        person = belief.candidates[0].person if belief.candidates else None
+        if person is None:
+            return None
+        if self._members.is_staff(person):
+            return STAFF
+        return self._members.account_of(person) or self._members.visit_of(person)
 
     def _holder(self, person: int | None) -> Account:
         """The account that gave or received the goods which a track moved."""
@@ -337,6 +357,9 @@ class Billing:
         concerns = _concerning(visit, open_beliefs, self._attributor.unexplained_by(visit.members))
         judged = self._judge(visit, bill, belief, undecided)
         described = [self.recorder.describe(event, self._owner) for event in concerns[:BUNDLE_EVENTS_MAX]]
+        measured = [(self._name(event), self.recorder.event(event.event_id), event) for event in concerns]
+        claims = [(name, event, belief) for name, event, belief in measured if event is not None]
+        self.labels.remember(visit.id, visit.account, visit.members, visit.identity, claims)
         explained = [self.settle(event) for event in self._attributor.settle(visit.members)]
         receipt = self._receipt(visit, bill, belief, judged, exit_ns, issued_ns)
         events = sorted((event for event in described if event), key=lambda event: (event.contact_ns, event.event_id))
@@ -389,6 +412,7 @@ class Billing:
             if gtin not in self._products or quantity < 1:
                 raise JournalError(f"items: want pieces of products of this store, got {quantity} of {gtin!r}")
         self.journal.correct(cart(receipt.visit), items, t_ns, f"{receipt.visit}/review/{t_ns}")
+        self.labels.decide(receipt.visit, items, t_ns)
         lines = tuple(
             ReceiptLine(gtin, quantity, self._products[gtin].price, 1.0) for gtin, quantity in sorted(items.items())
         )
@@ -399,7 +423,8 @@ class Billing:
 
     def _judge(self, visit: Visit, bill: Bill, belief: CartBelief, undecided: Collection[int]) -> _Judgement:
         """How sure a visit's goods are, and where that is not enough, why, and what could be asked."""
-        review, probability = self._store.review, belief.probability * visit.identity * bill.certainty
+        identity = scaled(visit.identity, float(self._attributor.planogram.learnt.factor[IDENTITY]))
+        review, probability = self._store.review, belief.probability * identity * bill.certainty
         settles = probability
         if review.equal_price == "settle" and probability < 1.0 - review.receipt_error_max:
             settles *= self._attributor.price_times_surer(visit.members, self._price_class)

@@ -82,6 +82,11 @@ class EvidenceRecorder:
         if len(self._records) > RECORDS_MAX:
             self._records.popitem(last=False)
 
+    def event(self, event_id: int) -> ShelfEvent | None:
+        """The measurement of an event; None if its record is no longer kept."""
+        record = self._records.get(event_id)
+        return None if record is None else record.event
+
     def forget(self, event_id: int) -> None:
         """Drop the record of an event that has settled."""
         self._records.pop(event_id, None)

@@ -133,6 +133,13 @@ class Actors:
         """(n,) log probability that each of them did it alone."""
         return self.log_ratio - self.log_total
 
+    def scaled(self, factor: float) -> Actors:
+        """With the log ratios of those in view multiplied by what decisions have taught; see `goods.learnt`."""
+        if factor == 1.0:
+            return self
+        log_ratio = np.append(factor * self.log_ratio[:-1], self.log_ratio[-1])
+        return Actors(self.owner, log_ratio, float(np.logaddexp.reduce(log_ratio)))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlateGeometry:
