@@ -28,7 +28,9 @@ CERTAIN_GOODS, LABEL_MIN = 0.99, 0.95
 # A decision states whose load it was, where it makes that as certain as this.
 PERSON_CERTAIN = 0.99
 # Visits whose decision is awaited; the events of each, and the carts that they may add up to.
-VISITS_MAX, EVENTS_MAX, CARTS_MAX = 256, 24, 512
+VISITS_MAX, EVENTS_MAX, CARTS_MAX = 256, 24, 128
+# What an event did to a cart with less than this probability is left out.
+OUTCOME_MIN = 1e-3
 STAFF = "staff"
 
 # Pieces by product that an event brought into a cart (negative: took out of it), sorted, none of them zero.
@@ -157,7 +159,7 @@ class Labels:
             key = ((self._product[candidate.gtin], -candidate.quantity),) if ours else ()
             outcomes[key] += max(p, 0.0)
         outcomes[()] += belief.nothing
-        return {pieces: p for pieces, p in outcomes.items() if p > 0.0}
+        return {pieces: p for pieces, p in outcomes.items() if p > OUTCOME_MIN}
 
     def decide(self, visit: str, items: Mapping[str, int], t_ns: int, identity: bool | None = None) -> int:
         """Learn from what a visit took by a decision; an earlier decision about it is taken back.

@@ -39,7 +39,7 @@ WEIGHT_OFF_MAX, WEIGHT_STEP_MAX = 0.05, 0.015
 # Customers who must have moved loads of a delivery before its weight changes, and loads between two estimates.
 SOURCES_MIN, FRESH_LOADS = 3, 4
 # Smaller changes are not published. Estimates are shrunk towards the label already, so their deviation is no measure.
-WEIGHT_CHANGE_MIN, FACTOR_CHANGE_MIN = 0.0015, 0.02
+WEIGHT_CHANGE_MIN, FACTOR_CHANGE_MIN = 0.0025, 0.02
 # A gain may leave 1 by this much.
 GAIN_OFF_MAX = 0.15
 # Loads further off than this many standard deviations were something else, or lean on something. This many in a row
@@ -85,6 +85,7 @@ class Learnt:
         factor: (2,) float64 by which log odds of hands and of identities are multiplied.
         versions: what was published, oldest first; the newest VERSIONS_MAX.
         latest: newest lesson about each product, plate or factor.
+        decisions_read: number of the newest entry of the books whose decision was learnt, for whoever reads them.
     """
 
     def __init__(self, store: Store) -> None:
@@ -96,6 +97,7 @@ class Learnt:
         self.factor: NDArray[np.float64] = np.ones(2)
         self.versions: deque[Version] = deque(maxlen=VERSIONS_MAX)
         self.latest: dict[tuple[LessonKind, str], Lesson] = {}
+        self.decisions_read = 0
         self._label_g: NDArray[np.float64] = np.zeros(n_products)
         self._derive(store)
         self.weight_g[:] = self._label_g
@@ -136,6 +138,12 @@ class Learnt:
     def version(self) -> int:
         """Number of the newest version; 0 before the first."""
         return self._n_versions
+
+    @property
+    def known_gains(self) -> NDArray[np.bool_]:
+        """(n_plates,) plates of whose gain loads have taught anything."""
+        known: NDArray[np.bool_] = np.not_equal(self.gain_var, GAIN_VAR) | np.not_equal(self.gain, 1.0)
+        return known
 
     # ---- gains -------------------------------------------------------------------------------------------------------
 
@@ -395,7 +403,7 @@ class Learnt:
             "gains": {
                 plate: [float(self.gain[i]), float(self.gain_var[i])]
                 for i, plate in enumerate(self._plates)
-                if self.gain_var[i] != GAIN_VAR or self.gain[i] != 1.0
+                if self.known_gains[i]
             },
             "factors": self.factor.tolist(),
             "lessons": [lesson.row() for lesson in sorted(self.latest.values(), key=lambda lesson: lesson.version)],

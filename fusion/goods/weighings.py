@@ -33,8 +33,8 @@ REFILL_NS = 43_200_000_000_000
 # temperature and age: typical load cells of shelf scales specify 0.1 to 0.3 % over 10 K.
 GAIN_SD, PLACE_GAIN_SD, GAIN_DRIFT_SD_PER_DAY = 0.03, 0.01, 0.002
 GAIN_VAR = GAIN_SD**2 - PLACE_GAIN_SD**2  # Of the constant, before anything is known.
-# Mean weight of a delivery against the label, and against the delivery before it.
-LABEL_SD, DELIVERY_SD = 0.008, 0.006
+# What a product usually weighs against its label, and the mean weight of a delivery against that.
+LABEL_SD, DELIVERY_SD = 0.006, 0.006
 # Residuals beyond this many standard deviations count less, and ever less.
 HUBER_SDS, HUBER_ROUNDS = 2.0, 4
 DAY_NS = 86_400_000_000_000
@@ -207,7 +207,7 @@ class Weighings:
         )
         n_plates, n_deliveries = len(plates), len(deliveries)
         n_gains = n_plates * n_deliveries
-        # Unknown: the gain of every plate in every delivery's time, then the weight of every delivery.
+        # Unknown: the gain of every plate in every delivery's time, the weight of every delivery, the usual weight.
         days = np.array([rows["t_ns"][delivery == d].mean() for d in range(n_deliveries)]) / DAY_NS
         information = _prior(n_plates, days)
         rhs = np.zeros(len(information))
@@ -267,39 +267,48 @@ class Weighings:
         if not len(beside):
             return
         rows = self._rows[beside]
-        other_log = np.broadcast_to(log_weight[beside][:, None], rows.shape)
+        products = np.broadcast_to(beside[:, None], rows.shape)
         used = (rows["t_ns"] > 0) & np.isin(rows["plate"], plates) & (rows["share"] > 0.9)
-        rows, other_log = rows[used], other_log[used]
+        rows, products = rows[used], products[used]
         order = np.lexsort((rows["event"], rows["t_ns"]))
-        rows, other_log = rows[order], other_log[order]
+        rows, products = rows[order], products[order]
         if not len(rows):
             return
         apart = np.abs(rows["t_ns"][:, None] / DAY_NS - days)
         near = np.argmin(apart, axis=1)
-        precision = 1.0 / (rows["var"] + LABEL_SD**2)
+        # The weight of the other product is off by the same for all of its loads on a plate.
+        _, same, counts = np.unique(
+            np.stack([rows["plate"], products]), axis=1, return_inverse=True, return_counts=True
+        )
+        precision = 1.0 / (rows["var"] + counts[same.ravel()] * DELIVERY_SD**2)
         at = np.searchsorted(plates, rows["plate"]) * len(days) + near
         np.add.at(information, (at, at), precision)
-        np.add.at(rhs, at, precision * (rows["log_ratio"] - other_log))
+        np.add.at(rhs, at, precision * (rows["log_ratio"] - log_weight[products]))
 
 
 def _prior(n_plates: int, days: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Information of the unknowns before any load: a random walk for every gain, and one for the weight.
+    """Information of the unknowns before any load: gains walk at random, deliveries vary about the usual weight.
 
     days: (n_deliveries,) middle of every delivery's loads.
     """
     n = len(days)
-    information = np.zeros(((n_plates + 1) * n,) * 2)
+    information = np.zeros(((n_plates + 1) * n + 1,) * 2)
     apart_days = np.maximum(np.diff(days), 0.5)
-    for walk in range(n_plates + 1):
-        first = walk * n
-        is_weight = walk == n_plates
-        start_var = LABEL_SD**2 if is_weight else GAIN_VAR
-        step_var = np.full(n - 1, DELIVERY_SD**2) if is_weight else GAIN_DRIFT_SD_PER_DAY**2 * apart_days
-        information[first, first] += 1.0 / start_var
+    for first in range(0, n_plates * n, n):
+        information[first, first] += 1.0 / GAIN_VAR
         for k in range(n - 1):
-            pair = np.array([first + k, first + k + 1])
-            information[np.ix_(pair, pair)] += np.array([[1.0, -1.0], [-1.0, 1.0]]) / step_var[k]
+            _tie(information, first + k, first + k + 1, GAIN_DRIFT_SD_PER_DAY**2 * apart_days[k])
+    usual = len(information) - 1
+    information[usual, usual] += 1.0 / LABEL_SD**2
+    for delivery in range(n_plates * n, usual):
+        _tie(information, delivery, usual, DELIVERY_SD**2)
     return information
+
+
+def _tie(information: NDArray[np.float64], one: int, other: int, var: float) -> None:
+    """Add that two unknowns differ by this variance."""
+    pair = np.array([one, other])
+    information[np.ix_(pair, pair)] += np.array([[1.0, -1.0], [-1.0, 1.0]]) / var
 
 
 def _number(name: str) -> int:

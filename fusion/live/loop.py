@@ -30,6 +30,7 @@ from fusion.live.intake import (
 from fusion.live.pump import Pump
 from fusion.live.scan_log import WriteFile
 from fusion.live.sources import Source, SourceContext, open_source
+from fusion.live.teaching import Teaching
 from fusion.live.time_watch import TimeWatch
 from fusion.observations import Frame, GateScan, ItemSighting, Observation
 from fusion.results import PersonEntered, Reason, ReasonKind, Receipt, Result, Warning, WarningKind
@@ -119,10 +120,11 @@ class StoreLoop:
         feed: LiveFeed,
         messages: deque[str],
         clock: Clock,
+        teaching: Teaching,
     ) -> None:
         """See `opened`."""
         self.store, self.engine = config.store, restored.engine
-        self.checkpoint, self.books = checkpoint, books
+        self.checkpoint, self.books, self._teaching = checkpoint, books, teaching
         self.over = self.restart = False
         self.beat = 0
         n_expected = PER_CAMERA_MAX * len(self.store.cameras) + PER_PLATE_MAX * len(self.store.plates)
@@ -181,6 +183,9 @@ class StoreLoop:
             stack.callback(checkpoint.close)
             books = stack.enter_context(Bookkeeper.opened(config, checkpoint.gaps, messages.append))
             restored = checkpoint.restore(config.store)
+            teaching = Teaching(config.folder, books.ledger, messages.append)
+            if restored.lost is not None:
+                teaching.begin(restored.engine)
             _settle_past(restored, books, messages)
             context = SourceContext(books.ledger, refusals.warnings.put, checkpoint.scans.promise, clock)
             source = open_source(config, restored.since_ns, context)
@@ -188,7 +193,7 @@ class StoreLoop:
             feed = stack.enter_context(LiveFeed(config.store, restored.engine, config.folder / "live.sock"))
             loop = cls(
                 config, control, checkpoint=checkpoint, restored=restored, books=books, source=source,
-                refusals=refusals, feed=feed, messages=messages, clock=clock,
+                refusals=refusals, feed=feed, messages=messages, clock=clock, teaching=teaching,
             )  # fmt: skip
             if not restored.since_ns:
                 loop.save(wait=True)
@@ -364,6 +369,7 @@ class StoreLoop:
     def save(self, *, wait: bool = False) -> None:
         """Start a checkpoint, once an earlier one is on disk; `wait` until this one is. Raises OSError."""
         self._ship_saved(wait=True)
+        self._teaching.step(self.engine, write=wait)
         self.checkpoint.start(self.engine, self.books.oldest_enter_ns(self.engine.newest_ns))
         if wait:
             self._ship_saved(wait=True)

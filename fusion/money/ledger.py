@@ -358,6 +358,11 @@ class Ledger(Books):
         standings = [self.standing(visit) for (visit,) in rows]
         return [standing for standing in standings if standing is not None]
 
+    def decisions_after(self, seq: int) -> list[Entry]:
+        """Decisions of persons with a number above `seq`, oldest first."""
+        kinds = "'decision accept', 'decision correct', 'decision waive'"
+        return self._entries(f"e.seq > ? AND e.kind IN ({kinds})", (checked_integer("seq", seq, -1, 2**63 - 1),))
+
     def standing(self, visit: str, entries: Sequence[Entry] | None = None) -> Standing | None:
         """How a visit stands after its newest entry; None for a visit that is not in the books.
 
