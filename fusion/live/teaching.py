@@ -1,8 +1,8 @@
 """What a store has taught its engine, between its books, its engine and a file beside its snapshot.
 
-Decisions are made at a console, which knows the books and not the engine. So a store's process reads them from the books
-before every snapshot, and the engine keeps how far they were read: a process that resumes from an older snapshot reads
-them again. The file is for a new engine, after a change of layout or a lost snapshot, and for `fusion learnt`.
+Decisions are made at a console, which knows the books and not the engine. So a store's process reads them from the
+books before every snapshot, and the engine keeps how far they were read: a process that resumes from an older snapshot
+reads them again. The file is for a new engine, after a change of layout or a lost snapshot, and for `fusion learnt`.
 """
 
 from __future__ import annotations

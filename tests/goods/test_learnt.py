@@ -61,8 +61,8 @@ def test_a_delivery_that_weighs_more_is_learnt() -> None:
         learnt.add_load(load(k, ratio=1.012, plate=4 + k % 3))
     # The two deliveries differ by 1.2 %, so one lies as far above what the product usually weighs as the other below.
     assert learnt.weight_g[4] / LABEL_G[4] == pytest.approx(1.006, abs=0.003)
-    # Whatever the parts, their product is what the plates show.
-    np.testing.assert_allclose(learnt.weight_g[4] * learnt.gain[4:7] / LABEL_G[4], 1.012, atol=0.003)
+    # Whatever the parts, their product is what the plates show; the gains' own filter, which has no part here, follows.
+    np.testing.assert_allclose(learnt.weight_g[4] * learnt.gain[4:7] / LABEL_G[4], 1.012, atol=0.005)
     lesson = learnt.latest[LessonKind.WEIGHT, GTINS[4]]
     assert lesson.after == learnt.weight_g[4] and lesson.n_customers >= 3 and 0.0 < lesson.sd < 0.01 * LABEL_G[4]
     assert [known.lesson.version for known in learnt.versions] == list(range(1, learnt.version + 1))
