@@ -23,11 +23,12 @@ SMOOTHED_OVER_NS = 500_000_000
 WRIST_ACCELERATION, ELBOW_ACCELERATION, DECAY_S, SPEED_VAR_M2_S2 = 2.5, 1.0, 1.0, 0.5
 # The smoothed variance takes the errors of successive images as independent, and the detector to be as good as the
 # tracker believes. So it is scaled by how far smoothing moved the places against how far it should have, and a share of
-# the variance of one set of images is added, since a detector's errors last. Most likely values for wrists and elbows
-# in simulated shops, with good and poor detectors (`python -m bench arms`); the share counts for at most
-# LASTING_MAX smoothed variances where nothing is seen.
+# the variance of one set of images is added, since a detector's errors last; that share counts for at most LASTING_MAX
+# smoothed variances where nothing is seen. One set of constants for all detectors: the squared error of wrists over
+# three times the variance is 0.7 with good keypoints, 0.5 to 0.8 with poor ones and cameras out (python -m bench arms),
+# and 1.8 to 2.4 with keypoints as bad as the worst real ones, whose errors outlast what is smoothed over.
 CORRECTED_SHARE, CORRECTED_MIN = 0.8, 0.4
-LASTING_SHARE, LASTING_MAX = 0.25, 4.0
+LASTING_SHARE, LASTING_MAX = 0.35, 6.0
 # A joint less certain than this is unknown, as in what the tracker reports.
 SD_MAX_M = 0.3
 
