@@ -1,7 +1,7 @@
 """The tables and plots of docs/figures, measured and drawn by one command.
 
     OMP_NUM_THREADS=1 python -m bench figures                      measure everything and draw it: up to an hour
-    OMP_NUM_THREADS=1 python -m bench figures --only cost_curve    one of cost_curve, accuracy, accuracy_people
+    OMP_NUM_THREADS=1 python -m bench figures --only cost_curve    such as cost_curve or accuracy
     python -m bench figures --redraw                               draw earlier measurements again, in seconds
 
 Each set of figures is a NAME.json with the measurements, a NAME.md with tables and their explanation, and plots as
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bench import plots
-from bench.accuracy import people, receipts
+from bench.accuracy import learning, people, receipts
 from bench.speed import cost_curve
 
 FOLDER = Path("docs/figures")
@@ -36,6 +36,7 @@ PUBLISHED = {
     "cost_curve": Published(cost_curve, ("--sets", "225", "--repeats", "3")),
     "accuracy": Published(receipts, ("--ablations",)),
     "accuracy_people": Published(people, ("--seeds", "5")),
+    "learning": Published(learning, ("--seeds", "1", "2", "3")),
 }
 
 

@@ -269,6 +269,29 @@ def _ablations(parts: Sequence[dict[str, Any]]) -> Any:
     return figure
 
 
+def learning(measured: dict[str, Any]) -> dict[str, Any]:
+    """Share of reviews, and error of what a facing shows, day by day for every way of learning."""
+    import matplotlib.pyplot as plt
+
+    figure, (reviews, errors) = plt.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained")
+    for i, row in enumerate(measured["ways"]):
+        look = {"color": _SERIES[i], "marker": _MARKERS[i], "markersize": 4.5, "label": row["way"]}
+        days = range(1, len(row["days"]) + 1)
+        # Of two days together: a day has few reviews.
+        pairs = list(zip(row["days"], [row["days"][0], *row["days"]]))
+        share = [100.0 * (1.0 - sum(day["settled"] for day in pair) / sum(day["visits"] for day in pair))
+                 for pair in pairs]  # fmt: skip
+        reviews.plot(days, share, **look)
+        errors.plot(days, [100.0 * error for error in row["facing_error"]], **look)
+    reviews.set_title("receipts that go to review, %, mean of two days")
+    errors.set_title("weight times gain of a facing: rms error, %")
+    errors.set_ylim(0.0, 4.0)
+    for axes in (reviews, errors):
+        axes.set_xlabel("day")
+    figure.legend(*reviews.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return {"learning.svg": figure}
+
+
 def accuracy_people(measured: dict[str, Any]) -> dict[str, Any]:
     """Mean over seeds with its 95 % interval; where two figures share a panel, the second is hollow."""
     results = measured["results"]
@@ -305,6 +328,7 @@ DRAWN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "cost_curve": cost_curve,
     "accuracy": accuracy,
     "accuracy_people": accuracy_people,
+    "learning": learning,
 }
 
 
