@@ -31,12 +31,13 @@ _PUBLIC = {
     "people.health": "CameraState",
     "people.tracker": "reconstruct",
     "results": (
-        "Candidate EventEvidence Evidence Lesson LessonCause LessonKind People PersonEntered PersonLeft Picked"
-        " PlateTrace PutBack Reason ReasonKind Receipt ReceiptLine ReceiptStatus Result RunEnd RunSummary"
-        " ShelfCount ShelfEventExplained ShelfStatus SightingEvidence Taken Warning WarningKind WristPath"
+        "Alternative Candidate EventEvidence Evidence Goods Lesson LessonCause LessonKind People PersonEntered"
+        " PersonLeft Picked PlateTrace PutBack Question QuestionKind Reason ReasonKind Receipt ReceiptLine"
+        " ReceiptStatus Result RunEnd RunSummary ShelfCount ShelfEventExplained ShelfStatus SightingEvidence Taken"
+        " Warning WarningKind WristPath"
     ),
     "run": "Run Sink replay",
-    "sentences": "lesson_text reason_text sentence",
+    "sentences": "lesson_text question_text reason_text sentence",
     "setup.calibrate": "calibrate",
     "setup.check": "check",
     "snapshots": "resume snapshot",
@@ -77,9 +78,11 @@ if TYPE_CHECKING:
     from fusion.people.geometry import triangulate as triangulate
     from fusion.people.health import CameraState as CameraState
     from fusion.people.tracker import reconstruct as reconstruct
+    from fusion.results import Alternative as Alternative
     from fusion.results import Candidate as Candidate
     from fusion.results import EventEvidence as EventEvidence
     from fusion.results import Evidence as Evidence
+    from fusion.results import Goods as Goods
     from fusion.results import Lesson as Lesson
     from fusion.results import LessonCause as LessonCause
     from fusion.results import LessonKind as LessonKind
@@ -89,6 +92,8 @@ if TYPE_CHECKING:
     from fusion.results import Picked as Picked
     from fusion.results import PlateTrace as PlateTrace
     from fusion.results import PutBack as PutBack
+    from fusion.results import Question as Question
+    from fusion.results import QuestionKind as QuestionKind
     from fusion.results import Reason as Reason
     from fusion.results import ReasonKind as ReasonKind
     from fusion.results import Receipt as Receipt
@@ -109,6 +114,7 @@ if TYPE_CHECKING:
     from fusion.run import Sink as Sink
     from fusion.run import replay as replay
     from fusion.sentences import lesson_text as lesson_text
+    from fusion.sentences import question_text as question_text
     from fusion.sentences import reason_text as reason_text
     from fusion.sentences import sentence as sentence
     from fusion.setup.calibrate import calibrate as calibrate
