@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -396,12 +397,15 @@ class Attributor:
         return [cluster.belief(i, gtins) for cluster in self._clusters for i in range(len(cluster.events))]
 
     def cart(
-        self, people: Collection[int], given: Mapping[str, int] | None = None, undecided: Collection[int] = ()
+        self,
+        people: Collection[int],
+        given: Mapping[str, int] | None = None,
+        undecided: Mapping[int, int] = MappingProxyType({}),
     ) -> CartBelief:
         """The goods most probably held together by these people (track ids), from the events that are not settled.
 
         given: pieces by GTIN that they got from people of other carts; negative: gave to them.
-        undecided: plates (indices into store.plates) with loads that are not reported yet.
+        undecided: since when plates (indices into store.plates) have had loads that are not reported yet.
         """
         carts = {self._carts.of(person) for person in people}
         gtins = self.planogram.gtins
@@ -452,7 +456,9 @@ class Attributor:
             {gtins[product]: -items[product] for product in sorted(short)},
         )
 
-    def questions(self, people: Collection[int], undecided: Collection[int] = ()) -> list[CartQuestion]:
+    def questions(
+        self, people: Collection[int], undecided: Mapping[int, int] = MappingProxyType({})
+    ) -> list[CartQuestion]:
         """What these people (track ids) could be asked about their cart, the most informative question first.
 
         undecided: as for `cart`.
@@ -469,7 +475,7 @@ class Attributor:
         """How many times more probable the price of these people's cart is than its goods; see `equal_prices`."""
         return times_surer(self._clusters, {self._carts.of(person) for person in people}, price_class)
 
-    def _sensor_doubts(self, carts: set[int], undecided: Collection[int]) -> list[tuple[SilentDoubt, Reason]]:
+    def _sensor_doubts(self, carts: set[int], undecided: Mapping[int, int]) -> list[tuple[SilentDoubt, Reason]]:
         """What the plates may not have shown, or showed and no goods explain."""
         doubts, explained = [], self._explained()
         for reach in self._unobserved.unexplained(self._pays_for(carts), carts, explained, undecided):

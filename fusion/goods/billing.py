@@ -8,7 +8,7 @@ between visits move from one bill to another, and later evidence against such a 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -352,7 +352,9 @@ class Billing:
         self._find_hand_overs(visit, others, sightings, open_beliefs)
         self._take_back(visit)
         bill = self._bills.pop(visit.id, None) or Bill()
-        undecided = {plate for plate, _ in self._monitor.undecided()}
+        undecided: dict[int, int] = {}
+        for plate, since_ns in self._monitor.undecided():
+            undecided[plate] = min(since_ns, undecided.get(plate, since_ns))
         belief = self._attributor.cart(visit.members, bill.received, undecided)
         concerns = _concerning(visit, open_beliefs, self._attributor.unexplained_by(visit.members))
         judged = self._judge(visit, bill, belief, undecided)
@@ -421,7 +423,7 @@ class Billing:
             probability=1.0,
         )  # fmt: skip
 
-    def _judge(self, visit: Visit, bill: Bill, belief: CartBelief, undecided: Collection[int]) -> _Judgement:
+    def _judge(self, visit: Visit, bill: Bill, belief: CartBelief, undecided: Mapping[int, int]) -> _Judgement:
         """How sure a visit's goods are, and where that is not enough, why, and what could be asked."""
         identity = scaled(visit.identity, float(self._attributor.planogram.learnt.factor[IDENTITY]))
         review, probability = self._store.review, belief.probability * identity * bill.certainty

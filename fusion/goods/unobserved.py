@@ -95,7 +95,7 @@ class Reach(NamedTuple):
         t_ns, plate, person: when, where (an index into store.plates), and whose (a track id).
         kind: why it may not.
         since_ns: since when the plate may not.
-        shown: the plate has settled since, and what was done shows in its weight.
+        shown_ns: when the plate had settled, so that what was done shows in its weight; 0 before.
         suspected: the plate's loads alone say so, and later loads may explain them.
     """
 
@@ -104,8 +104,13 @@ class Reach(NamedTuple):
     person: int
     kind: ReasonKind
     since_ns: int
-    shown: bool = False
+    shown_ns: int = 0
     suspected: bool = False
+
+    @property
+    def shown(self) -> bool:
+        """Whether the plate has settled since."""
+        return self.shown_ns > 0
 
 
 class _Watch(NamedTuple):
@@ -138,16 +143,17 @@ class UnobservedReaches:
             return
         self._unsettled = dict(blind.unsettled)
         plates = set().union(*blind)
-        # What was done shows a moment after a plate reports again; until then nothing is known.
+        # What was done shows a moment after a plate reports again, and at once where it has come to rest.
         recovered = {
             plate for plate, watch in self._watched.items()
-            if plate not in plates and now_ns - watch.until_ns >= SHOWS_AFTER_NS
+            if plate not in plates
+            and (watch.kind is ReasonKind.PLATE_UNSETTLED or now_ns - watch.until_ns >= SHOWS_AFTER_NS)
         }  # fmt: skip
         if recovered:
             self._watched = {plate: watch for plate, watch in self._watched.items() if plate not in recovered}
             forgotten_ns = now_ns - SILENCE_MAX_NS
             reaches = [
-                reach._replace(shown=True)
+                reach._replace(shown_ns=now_ns)
                 if reach.kind in SHOWN_LATER and reach.plate in recovered and reach.t_ns >= forgotten_ns
                 else reach
                 for reach in self._reaches
@@ -196,7 +202,7 @@ class UnobservedReaches:
         people: Callable[[int], bool],
         carts: set[int],
         events: Sequence[Explained],
-        undecided: Collection[int] = (),
+        undecided: Mapping[int, int] = MappingProxyType({}),
     ) -> list[Reach]:
         """The first reach of people into each plate for which no other plate reported a reason.
 
@@ -204,7 +210,7 @@ class UnobservedReaches:
             people: whether a person (a track id) is one of those asked about.
             carts: their carts.
             events: all events that are not settled.
-            undecided: plates with loads that are not reported yet: they have not shown what was done.
+            undecided: since when plates have had loads that are not reported yet. What was done before that shows.
         """
         if not self._reaches:
             return []
@@ -216,8 +222,8 @@ class UnobservedReaches:
         open_plates = {plate for event, parts in events if event.silent or not parts for plate in event.plates.tolist()}
         found: dict[int, Reach] = {}
         for reach in self._reaches:
-            if reach.shown and reach.plate in undecided:
-                reach = reach._replace(shown=False)  # noqa: PLW2901 as long as it is undecided
+            if undecided.get(reach.plate, reach.shown_ns) < reach.shown_ns:
+                reach = reach._replace(shown_ns=0)  # noqa: PLW2901 as long as what showed is undecided
             if reach.shown and reach.plate not in open_plates:
                 continue
             if people(reach.person) and reach.plate not in found:
