@@ -202,10 +202,12 @@ class Hands:
         """Everyone near, by the hands around the second step of a load of two grips.
 
         The contact is the greater step's; the other one is as far before or after it as the load took to come or go.
+        Where that is not known, it may have been at any time while the plates moved.
         """
-        apart_ns = 0 if event.silent or math.isnan(event.rise_s) else round(event.rise_s * 1e9)
+        anytime = event.silent or math.isnan(event.rise_s)
+        apart_ns = 0 if anytime else round(event.rise_s * 1e9)
         if apart_ns < CONTACT_SD_S * 1e9:
-            return self.log_ratios(event, history, event.silent)
+            return self.log_ratios(event, history, anytime)
         at_step: list[dict[int, float]] = []
         for step_ns in (event.contact_ns - apart_ns, event.contact_ns + apart_ns):
             at_step.append({hand.track: hand.log_ratio for hand in self.log_ratios(event, history, False, step_ns)})
