@@ -110,7 +110,7 @@ def test_candidates_match_reference(scene: Scene) -> None:
 
 
 def _in_order(proposal: Proposal) -> NDArray[np.int64]:
-    """Rows by probability to nine digits, then by what they say; without those that tie for the last of a full table."""
+    """Rows by probability to nine digits, then by what they say; without those that tie for the last place."""
     table, log_candidate = proposal.table, proposal.log_candidate
     said = [getattr(table, name)[:, part] for name in ("quantity", "product", "owner") for part in (1, 0)]
     rows = np.lexsort([*said, -np.round(log_candidate, 9)])
