@@ -233,7 +233,7 @@ def sentence(reported: Reason | Warning, store: Store | None = None) -> str:
         for name in reported.__dataclass_fields__
     }
     if isinstance(reported, Reason):
-        names = {product.gtin: product.name for product in store.products} if store is not None else {}
+        names = _names(store)
         product = _shown("product", names[reported.gtin]) if reported.gtin in names else fields["gtin"]
         return _REASONS[reported.kind].format(**fields, product=product)
     if reported.kind is WarningKind.NO_CREDENTIAL:
@@ -245,9 +245,14 @@ def sentence(reported: Reason | Warning, store: Store | None = None) -> str:
     return f"{text}: {fields['detail']}, ..." if n_others > 0 and reported.kind in _OF_PLATES else text
 
 
+def _names(store: Store | None) -> dict[str, str]:
+    """Names of a store's products by GTIN; none where the store is not given."""
+    return {product.gtin: product.name for product in store.products} if store is not None else {}
+
+
 def lesson_text(lesson: Lesson, store: Store | None = None) -> str:
     """What a store has taught its engine, in plain English; with a store, products are called by their names."""
-    names = {product.gtin: product.name for product in store.products} if store is not None else {}
+    names = _names(store)
     fields = {name: getattr(lesson, name) for name in lesson.__dataclass_fields__}
     fields["name"] = cut_text(names.get(lesson.subject, lesson.subject), SHOWN_MAX)
     fields["day"] = datetime.fromtimestamp(lesson.t_ns // 10**9, UTC).strftime("%A %Y-%m-%d")
@@ -268,7 +273,7 @@ def question_text(question: Question, store: Store | None = None) -> str:
         question: about a receipt.
         store: where given, products are called by their names and the time of day is named.
     """
-    names = {product.gtin: product.name for product in store.products} if store is not None else {}
+    names = _names(store)
     named = [one.moved for one in question.alternatives if one.moved][:ASKED_MAX]
     at = f"at shelf {_shown('plate', question.plate)}"
     at += f", at {store.local_time(question.t_ns):%H:%M:%S}" if store is not None else ""

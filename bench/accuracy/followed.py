@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fusion
-from fusion.engine import _ALWAYS_NS, SETTLE_NS, Engine
+from fusion.engine import Engine
 from fusion.errors import FusionError
-from fusion.observations import GateScan, ItemSighting, Observation, ShelfReading
-from fusion.results import People, Reason, ReasonKind, Result
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.results import People, Result, Warning
 from fusion.store.models import Store
 
 # What the places of people depend on.
@@ -67,41 +68,56 @@ class _Recorder(Engine):
         )  # fmt: skip
 
 
+class _People:
+    """Stands in for the tracker and for what precedes it: a step's people are those that were kept."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self.ignored: Counter[str] = Counter()
+
+    def without(self, _frames: Iterable[Frame], _t_ns: int) -> list[Step]:
+        """Something to follow people by, where a frame came."""
+        return [] if self._step.people is None else [self._step]
+
+    def step(self, _frames: object) -> People | None:
+        """The people."""
+        return self._step.people
+
+    def vouched(self, track_id: int) -> bool:
+        """Whether cameras agreed on a track."""
+        return track_id not in self._step.unvouched
+
+    def warnings(self) -> list[Warning]:
+        """None about cameras."""
+        return []
+
+
+class _RollCall(NamedTuple):
+    """Stands in for the roll call of sensors."""
+
+    contradicted: bool = False
+    unproved: bool = False
+
+    def step(self, *_: object) -> list[Warning]:
+        """No warnings."""
+        return []
+
+    def finish(self, _now_ns: int) -> list[Warning]:
+        """No warnings."""
+        return []
+
+
 class Follower(Engine):
-    """An engine that is given steps instead of observations."""
+    """An engine that is given steps instead of observations; its results are without warnings about cameras."""
 
     def take(self, step: Step) -> list[Result]:
-        """The results of one step, without warnings about cameras."""
+        """The results of one step."""
         results: list[Result] = []
         self._now_ns, self._complete_ns, self._closing = step.now_ns, step.complete_ns, step.closing
-        self._roll_call = step  # type: ignore[assignment]
-        if step.contradicted:
-            self._visits.doubt(Reason(ReasonKind.CAMERAS_DISAGREE), step.now_ns)
-        for scan in step.scans:
-            results += self._visits.scan(scan)
-        if step.people is not None:
-            self._history.append(step.people)
-            self._pass(self._visits.step(step.people, lambda track: track not in step.unvouched), results)
-            results.append(step.people)
-        else:
-            self._pass(self._visits.idle(step.now_ns), results)
-        for sighting in step.sightings:
-            self._billing.sight(sighting)
-        for event in self._monitor.step(step.readings, step.now_ns):
-            results += self._billing.observe(event)
-        results += self._monitor.warnings()
-        self._attributor.watch(self._monitor.blind, self._history, step.now_ns)
-        self._finish_visits(step.now_ns - SETTLE_NS, results)
-        return results
-
-    def end(self) -> list[Result]:
-        """The results after the last step, as of `Engine.close`."""
-        results: list[Result] = []
-        for event in self._monitor.finish():
-            results += self._billing.observe(event)
-        results += self._visits.end(self._now_ns)
-        self._finish_visits(_ALWAYS_NS, results)
-        results += self._billing.finish()
+        self._tracker = self._stills = _People(step)  # type: ignore[assignment]
+        self._roll_call = _RollCall(step.contradicted, step.unproved)  # type: ignore[assignment]
+        self._readings, self._scans, self._sightings = list(step.readings), list(step.scans), list(step.sightings)
+        self._work(results, step.now_ns)
         return results
 
 
@@ -141,4 +157,4 @@ def results_of(engine: Follower, steps: Iterable[Step]) -> Iterator[Any]:
     """All results of an engine that is given these steps."""
     for step in steps:
         yield from engine.take(step)
-    yield from engine.end()
+    yield from engine.close()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.accuracy.truth import TrueEvent
 from fusion.results import ShelfEventExplained
@@ -95,16 +96,28 @@ class Honesty(NamedTuple):
     chance: float
 
 
-def honesty(stated: Sequence[tuple[float, bool]], n_bins: int = 10) -> Honesty | None:
+def binned_error(
+    p: NDArray[np.float64], hits: Sequence[NDArray[np.float64]] | NDArray[np.float64], n_bins: int = 10
+) -> NDArray[np.float64]:
+    """(n,) expected calibration error of probabilities (k,) against each of n rows of answers, 1 where right (n, k).
+
+    The distance of the mean probability from the share right, over bins of equal width, weighted by their number.
+    Source: Guo et al., On Calibration of Modern Neural Networks (2017).
+    """
+    bins = np.clip((p * n_bins).astype(int), 0, n_bins - 1)
+    off = np.stack([np.bincount(bins, p - hit, n_bins) for hit in hits])
+    error: NDArray[np.float64] = np.abs(off).sum(axis=1) / len(p)
+    return error
+
+
+def honesty(stated: Sequence[tuple[float, bool]]) -> Honesty | None:
     """Whether probabilities are honest; None without any."""
     if not stated:
         return None
     p, right = np.array([p for p, _ in stated]), np.array([hit for _, hit in stated], float)
-    bins = np.clip((p * n_bins).astype(int), 0, n_bins - 1)
     # Samples of honest answers with the same probabilities.
     drawn = np.random.default_rng(0).random((_DRAWS, len(p))) < p
-    off = np.stack([np.bincount(bins, p - hit, n_bins) for hit in (right, *drawn)])
-    error = np.abs(off).sum(axis=1) / len(p)
+    error = binned_error(p, [right, *drawn])
     values = float(error[0]), float((p - right).mean()), float(np.quantile(error[1:], 0.95))
     return Honesty(len(p), *(round(value, 5) for value in values))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.accuracy.risk import Weighed
+from bench.accuracy.risk import Weighed, binned_error
 from bench.accuracy.shelves import ShelfScore
 from bench.accuracy.truth import TrueEvent, TrueVisit
 from fusion.engine import LATENESS_MAX_S
@@ -198,16 +198,11 @@ def wrongly_billed(
 
 
 def calibration_error(lines: Sequence[tuple[float, bool]], n_bins: int = 10) -> float:
-    """Expected calibration error of (confidence, right) lines; NaN without lines.
-
-    The distance of mean confidence from the share right, over bins of equal width, weighted by their number of lines.
-    Source: Guo et al., On Calibration of Modern Neural Networks (2017).
-    """
+    """Expected calibration error of (confidence, right) lines; NaN without lines. See `risk.binned_error`."""
     if not lines:
         return math.nan
     confidence, right = np.array([c for c, _ in lines]), np.array([r for _, r in lines], float)
-    bins = np.clip((confidence * n_bins).astype(int), 0, n_bins - 1)
-    return float(sum(abs((confidence - right)[bins == b].sum()) for b in set(bins.tolist())) / len(lines))
+    return float(binned_error(confidence, [right], n_bins)[0])
 
 
 def calibration_interval(runs: Sequence[Score], n_draws: int = 500) -> tuple[float, float]:

@@ -47,15 +47,7 @@ def identify(
     limit: int = 12,
     log_prior: NDArray[np.float64] | None = None,
 ) -> Identifications:
-    """Products and quantities that suit the weight and the place of a load.
-
-    Args:
-        plates: (n,) touching plates of one row.
-        delta_g: (n,) grams on each of them, negative where goods were taken.
-        noise_g2: variance of the sum from noise.
-        limit: at most this many are returned.
-        log_prior: (n_products,) replaces the planogram's own prior of the place.
-    """
+    """As `Planogram.identify`."""
     total = float(delta_g.sum())
     load = abs(total)
     n_products = len(planogram.weight_g)
@@ -234,16 +226,7 @@ class CandidateFinder:
         held: NDArray[np.float64] | None,
         cart_of: Callable[[int], int],
     ) -> Proposal:
-        """The candidates of an event.
-
-        Args:
-            event: as measured.
-            actors: the people who may have done it.
-            history: to look up hands at other instants than the contact.
-            held: (n_products,) pieces that the carts of the actors are expected to hold, since a put-back is likely one
-                of them; None where anything may come, from staff, and for takes.
-            cart_of: the cart of a track id.
-        """
+        """As the engine's own."""
         if event.total_g < 0:
             found = self._taken(event)
             log_place = found.log_place
