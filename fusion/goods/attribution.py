@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -176,12 +177,12 @@ class Attributor:
         self._n_events += 1
         self._decided.forget_recent(event.contact_ns, LEAN_UNDONE_S)
         actors = self._hands.actors(event, history).scaled(float(self.planogram.learnt.factor[HANDS]))
-        held_near = self._held_near(actors)
+        held_near = cache(lambda: self._held_near(actors))
         # Staff may bring and move anything, as if a plate were reversed.
         if self._staff.isdisjoint(actors.near) and not self._unexplained.is_shift(opened):
             self._weigh_factors(opened, held_near)
         self.planogram.timing.add(event)
-        held = None if event.total_g < 0 else held_near
+        held = None if event.total_g < 0 else held_near()
         proposal = self._candidates.propose(event, actors, history, held, self._carts.of)
         tied = self._tied(opened, proposal.table)
         self._make_room(tied)
@@ -242,10 +243,10 @@ class Attributor:
         pieces = self._decided.pieces(carts, product) + taken[cluster.choices].sum(axis=1)
         cluster.weigh(log_likelihood[np.clip(pieces, 0, len(log_likelihood) - 1)])
 
-    def _weigh_factors(self, opened: OpenEvent, held: NDArray[np.float64] | None) -> None:
+    def _weigh_factors(self, opened: OpenEvent, held: Callable[[], NDArray[np.float64] | None]) -> None:
         """Learn from a load whether its plates read a wrong multiple of what goods weigh.
 
-        held: (n_products,) pieces that the carts of those near are expected to hold.
+        held: returns (n_products,) pieces that the carts of those near are expected to hold.
         """
         factors, event = self.planogram.factors, opened.event
         earlier = [decided.event for decided in self._decided.recent]
@@ -253,7 +254,7 @@ class Attributor:
         undone = max((other.event_id for other in earlier if may_undo(other, opened)), default=None)
         before = factors.suspect
         if undone is None:
-            added = factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2, lambda: held)
+            added = factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2, held)
             self._factor_evidence[opened.event_id] = _FactorEvidence(event.main_plate, added, before)
             if len(self._factor_evidence) > FACTOR_EVIDENCE_MAX:
                 self._factor_evidence.pop(next(iter(self._factor_evidence)))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from fusion.goods.hypotheses import Cluster
-from fusion.goods.questions import Pieces, cart_outcomes, signed_pieces
+from fusion.goods.pieces import Pieces, likeliest, signed_pieces, weights_of
 from fusion.store.models import Product
 
 
@@ -32,8 +34,9 @@ def times_surer(clusters: Iterable[Cluster], carts: set[int], price_class: Seque
 
     ratio = 1.0
     for cluster in clusters:
-        outcomes = cart_outcomes(cluster, carts)
+        carted = cluster.carted(cluster.moves(cluster.parts_of(carts)))
+        outcomes = weights_of(carted, np.exp(cluster.log_weight).tolist())
         if len(outcomes) > 1:
-            best = max(outcomes, key=lambda key: (outcomes[key], key))
+            best = likeliest(outcomes)
             ratio *= sum(p for key, p in outcomes.items() if priced(key) == priced(best)) / outcomes[best]
     return ratio

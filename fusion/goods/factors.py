@@ -238,4 +238,3 @@ def _probability(log_odds: float) -> float:
 def _log_t(far: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """Log density of Student's t with NOISE_DF degrees of freedom, up to a constant."""
     return np.asarray(-0.5 * (NOISE_DF + 1.0) * np.log1p(np.square(far) / NOISE_DF))
-

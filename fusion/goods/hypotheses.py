@@ -24,8 +24,8 @@ weighs the same. The probability of a candidate is its marginal, the sum of P(h)
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from fusion._kernels import attribution as kernel
 from fusion.goods.beliefs import EventBelief, EventCandidate
 from fusion.goods.loads import ShelfEvent
+from fusion.goods.pieces import Pieces, likeliest, signed_pieces, weights_of
 
 HYPOTHESES_MAX = 128
 EVENTS_PER_CLUSTER_MAX = 24
@@ -266,23 +267,25 @@ class Cluster:
         concerns: NDArray[np.bool_] = np.isin(self.table.cart, list(carts)) & (self.table.quantity != 0)
         return concerns
 
-    def contribution(self, concerns: NDArray[np.bool_]) -> Contribution:
-        """What the cluster most probably adds to a cart. concerns: as for `parts_of`."""
-        weight = np.exp(self.log_weight)
+    def moves(self, concerns: NDArray[np.bool_]) -> dict[int, Pieces]:
+        """By row of the table, the pieces that its concerned parts put on a shelf; rows without any are left out."""
         product, quantity = self.table.product.tolist(), self.table.quantity.tolist()
-        taken_by = {
-            row: [(product[row][part], -quantity[row][part]) for part in range(2) if concerns[row, part]]
+        return {
+            row: signed_pieces((product[row][part], quantity[row][part]) for part in range(2) if concerns[row, part])
             for row in np.flatnonzero(concerns.any(axis=1)).tolist()
         }
-        outcomes: dict[tuple[tuple[int, int], ...], float] = {}
-        for row, p in zip(self.choices.tolist(), weight.tolist()):
-            taken: Counter[int] = Counter()
-            for choice in row:
-                for item, pieces in taken_by.get(choice, ()):
-                    taken[item] += pieces
-            key = tuple(sorted((item, n) for item, n in taken.items() if n))
-            outcomes[key] = outcomes.get(key, 0.0) + p
-        best = max(outcomes, key=lambda key: (outcomes[key], key))
+
+    def carted(self, moves: Mapping[int, Pieces]) -> list[Pieces]:
+        """What each joint hypothesis adds to a cart. moves: as of `moves`."""
+        return [
+            signed_pieces((product, -n) for row in chosen for product, n in moves.get(row, ()))
+            for chosen in self.choices.tolist()
+        ]
+
+    def contribution(self, concerns: NDArray[np.bool_]) -> Contribution:
+        """What the cluster most probably adds to a cart. concerns: as for `parts_of`."""
+        outcomes = weights_of(self.carted(self.moves(concerns)), np.exp(self.log_weight).tolist())
+        best = likeliest(outcomes)
         chosen = dict(best)
         products = {item for key in outcomes for item, _ in key}
         line_right = {

@@ -19,6 +19,7 @@ from fusion.goods.beliefs import EventBelief
 from fusion.goods.counts import moved
 from fusion.goods.learnt import HANDS, IDENTITY
 from fusion.goods.loads import ShelfEvent
+from fusion.goods.pieces import Pieces, signed_pieces
 from fusion.goods.planogram import Planogram
 from fusion.goods.trust import log_odds_of
 from fusion.goods.weighings import KnownLoad
@@ -33,9 +34,6 @@ VISITS_MAX, EVENTS_MAX, CARTS_MAX = 256, 24, 128
 OUTCOME_MIN = 1e-3
 STAFF = "staff"
 
-# Pieces by product that an event brought into a cart (negative: took out of it), sorted, none of them zero.
-_Pieces = tuple[tuple[int, int], ...]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Claim:
@@ -44,14 +42,14 @@ class _Claim:
     Attributes:
         name: of the event.
         event: as measured.
-        outcomes: probability of what it did to the visit's cart.
+        outcomes: probability of the pieces that it brought into the visit's cart (negative: took out of it).
         moved: probability that any goods moved.
         known: whether its goods were certain without a decision.
     """
 
     name: str
     event: ShelfEvent
-    outcomes: Mapping[_Pieces, float]
+    outcomes: Mapping[Pieces, float]
     moved: float
     known: bool
 
@@ -141,16 +139,16 @@ class Labels:
         if len(self._visits) > VISITS_MAX:
             self._visits.popitem(last=False)
 
-    def _outcomes(self, belief: EventBelief, members: Collection[int]) -> dict[_Pieces, float]:
+    def _outcomes(self, belief: EventBelief, members: Collection[int]) -> dict[Pieces, float]:
         """Probability of what an event did to the cart of these people."""
-        outcomes: defaultdict[_Pieces, float] = defaultdict(float)
+        outcomes: defaultdict[Pieces, float] = defaultdict(float)
         two = {(part.person, part.gtin, part.quantity) for part in belief.parts}
         if two:
             pieces: Counter[int] = Counter()
             for part in belief.parts:
                 if part.person in members:
                     pieces[self._product[part.gtin]] -= part.quantity
-            outcomes[_sorted(pieces)] += belief.parts[0].probability
+            outcomes[signed_pieces(pieces.items())] += belief.parts[0].probability
         for candidate in belief.candidates:
             # A candidate with two parts is stated as two, with half of its probability each.
             in_two = (candidate.person, candidate.gtin, candidate.quantity) in two
@@ -181,7 +179,7 @@ class Labels:
         if identity is not None:
             log_odds = log_odds_of(billed.identity)
             self._learnt.add_truth(IDENTITY, log_odds, identity, source, visit, t_ns)
-        cart = _sorted(Counter({self._product[gtin]: n for gtin, n in items.items()}))
+        cart = signed_pieces((self._product[gtin], n) for gtin, n in items.items())
         n_named = 0
         for claim, after in zip(billed.claims, explained([claim.outcomes for claim in billed.claims], cart)):
             ours = sum(p for pieces, p in claim.outcomes.items() if pieces)
@@ -205,31 +203,31 @@ class Labels:
         return 0
 
 
-def explained(outcomes: Sequence[Mapping[_Pieces, float]], cart: _Pieces) -> list[dict[_Pieces, float]]:
+def explained(outcomes: Sequence[Mapping[Pieces, float]], cart: Pieces) -> list[dict[Pieces, float]]:
     """Probability of each event's outcomes, given the cart that all of them add up to; empty where none do.
 
     Args:
         outcomes: of every event, the prior probability of what it did to the cart.
         cart: what the cart holds in the end.
     """
-    forward: list[dict[_Pieces, float]] = [{(): 1.0}]
+    forward: list[dict[Pieces, float]] = [{(): 1.0}]
     for of_event in outcomes:
-        reached: defaultdict[_Pieces, float] = defaultdict(float)
+        reached: defaultdict[Pieces, float] = defaultdict(float)
         for state, p in forward[-1].items():
             for pieces, q in of_event.items():
-                reached[_sum(state, pieces)] += p * q
+                reached[signed_pieces((*state, *pieces))] += p * q
         best = sorted(reached.items(), key=lambda item: (-item[1], item[0]))
         forward.append(dict(best[:CARTS_MAX]))
     if cart not in forward[-1]:
         return []
-    backward: Mapping[_Pieces, float] = {cart: 1.0}
-    found: list[dict[_Pieces, float]] = []
+    backward: Mapping[Pieces, float] = {cart: 1.0}
+    found: list[dict[Pieces, float]] = []
     for of_event, states in zip(reversed(outcomes), reversed(forward[:-1])):
-        after: defaultdict[_Pieces, float] = defaultdict(float)
-        before: defaultdict[_Pieces, float] = defaultdict(float)
+        after: defaultdict[Pieces, float] = defaultdict(float)
+        before: defaultdict[Pieces, float] = defaultdict(float)
         for state, p in states.items():
             for pieces, q in of_event.items():
-                later = backward.get(_sum(state, pieces), 0.0)
+                later = backward.get(signed_pieces((*state, *pieces)), 0.0)
                 if later > 0.0:
                     after[pieces] += p * q * later
                     before[state] += q * later
@@ -237,16 +235,3 @@ def explained(outcomes: Sequence[Mapping[_Pieces, float]], cart: _Pieces) -> lis
         found.append({pieces: p / total for pieces, p in after.items()})
         backward = before
     return found[::-1]
-
-
-def _sum(state: _Pieces, pieces: _Pieces) -> _Pieces:
-    if not pieces:
-        return state
-    counts = Counter(dict(state))
-    for product, n in pieces:
-        counts[product] += n
-    return _sorted(counts)
-
-
-def _sorted(counts: Counter[int]) -> _Pieces:
-    return tuple(sorted((product, n) for product, n in counts.items() if n))

@@ -82,6 +82,8 @@ class Learnt:
         weight_g, weight_sd_g: (n_products,) float64 of one piece.
         gain, gain_var: (n_plates,) float64 grams that a plate reports per gram of load, and the variance of that
             estimate.
+        label_g: (n_products,) float64 of one piece, by the store.
+        planned: (n_plates, n_products) bool, as in the store's planogram.
         factor: (2,) float64 by which log odds of hands and of identities are multiplied.
         versions: what was published, oldest first; the newest VERSIONS_MAX.
         latest: newest lesson about each product, plate or factor.
@@ -98,9 +100,9 @@ class Learnt:
         self.versions: deque[Version] = deque(maxlen=VERSIONS_MAX)
         self.latest: dict[tuple[LessonKind, str], Lesson] = {}
         self.decisions_read = 0
-        self._label_g: NDArray[np.float64] = np.zeros(n_products)
+        self.label_g: NDArray[np.float64] = np.zeros(n_products)
         self._derive(store)
-        self.weight_g[:] = self._label_g
+        self.weight_g[:] = self.label_g
         self._n_versions = 0
         self._weighings = Weighings(n_products)
         self._trust = (Trust(), Trust())
@@ -112,26 +114,26 @@ class Learnt:
         self._store_id = store.id
         self._gtins = [product.gtin for product in store.products]
         self._plates = [plate.plate for plate in store.plates]
-        self._label_g[:] = [product.weight_g for product in store.products]
+        self.label_g[:] = [product.weight_g for product in store.products]
         # Weights are declared on the label and weighed by the shop; a deviation below half a gram is not credible.
         self.weight_sd_g[:] = [max(product.weight_sd_g, 0.5) for product in store.products]
         plate_at = {name: i for i, name in enumerate(self._plates)}
         product_at = {gtin: i for i, gtin in enumerate(self._gtins)}
-        self._planned = np.zeros((len(self._plates), len(self._gtins)), bool)
+        self.planned = np.zeros((len(self._plates), len(self._gtins)), bool)
         for facing in store.planogram:
-            self._planned[plate_at[facing.plate], product_at[facing.gtin]] = True
+            self.planned[plate_at[facing.plate], product_at[facing.gtin]] = True
 
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`. What was learnt from another label is void."""
-        before_g = self._label_g.copy()
+        before_g = self.label_g.copy()
         self._derive(store)
-        changed: NDArray[np.bool_] = np.not_equal(self._label_g, before_g)
-        self.weight_g[changed] = self._label_g[changed]
+        changed: NDArray[np.bool_] = np.not_equal(self.label_g, before_g)
+        self.weight_g[changed] = self.label_g[changed]
         for product in np.flatnonzero(changed).tolist():
             self._weighings.forget_product(product)
             self.latest.pop((LessonKind.WEIGHT, self._gtins[product]), None)
         # The gains of these plates were learnt from goods whose declared weight was wrong.
-        misled = (self._planned & changed).any(axis=1)
+        misled = (self.planned & changed).any(axis=1)
         self.gain[misled], self.gain_var[misled] = 1.0, GAIN_VAR
 
     @property
@@ -223,7 +225,7 @@ class Learnt:
         """Take a load whose goods are known; the weight of its product is estimated again when there are enough."""
         product = load.product
         piece_sd_g = float(self.weight_sd_g[product])
-        if not self._weighings.add(load, float(self._label_g[product]), piece_sd_g, self.version):
+        if not self._weighings.add(load, float(self.label_g[product]), piece_sd_g, self.version):
             return
         self._fresh[product] += 1
         if load.visit or self._fresh[product] >= FRESH_LOADS:
@@ -237,9 +239,9 @@ class Learnt:
     def _learn_weight(self, product: int, t_ns: int, cause: LessonCause) -> None:
         """Estimate a product's weight and its plates' gains, and publish what has changed enough."""
         self._fresh[product] = 0
-        plates = self._planned[:, product]
-        beside = np.flatnonzero(self._planned[plates].any(axis=0))
-        log_weight = np.log(self.weight_g / self._label_g)
+        plates = self.planned[:, product]
+        beside = np.flatnonzero(self.planned[plates].any(axis=0))
+        log_weight = np.log(self.weight_g / self.label_g)
         found = self._weighings.estimate(product, beside[beside != product], log_weight)
         if found is None or found.n_sources < SOURCES_MIN:
             return
@@ -251,7 +253,7 @@ class Learnt:
         self._publish_weight(product, before + step, found, t_ns, cause)
 
     def _publish_weight(self, product: int, log_ratio: float, found: Estimate, t_ns: int, cause: LessonCause) -> None:
-        label_g = float(self._label_g[product])
+        label_g = float(self.label_g[product])
         changes = [self._change("weight_g", product, label_g * float(np.exp(log_ratio)))]
         # The sum of both is what the loads show: a weight that moved less than was found leaves more to the gains.
         gains = np.exp(found.log_gain + found.cov / found.sd**2 * (log_ratio - found.log_ratio))
@@ -396,9 +398,9 @@ class Learnt:
             "store": self._store_id,
             "version": self.version,
             "weights_g": {
-                gtin: [float(self._label_g[i]), float(self.weight_g[i])]
+                gtin: [float(self.label_g[i]), float(self.weight_g[i])]
                 for i, gtin in enumerate(self._gtins)
-                if self.weight_g[i] != self._label_g[i]
+                if self.weight_g[i] != self.label_g[i]
             },
             "gains": {
                 plate: [float(self.gain[i]), float(self.gain_var[i])]
@@ -420,7 +422,7 @@ class Learnt:
                 raise ValueError("want what this store has learnt")
             lessons = [Lesson.of_row(each) for each in row["lessons"]]
             for gtin, (label_g, weight_g) in row["weights_g"].items():
-                if gtin in self._gtins and self._label_g[product := self._gtins.index(gtin)] == label_g:
+                if gtin in self._gtins and self.label_g[product := self._gtins.index(gtin)] == label_g:
                     least_g, most_g = label_g * np.exp([-WEIGHT_OFF_MAX, WEIGHT_OFF_MAX])
                     self.weight_g[product] = min(max(float(weight_g), least_g), most_g)
             for plate, (gain, var) in row["gains"].items():

@@ -163,7 +163,7 @@ class Planogram:
         learnt: weights of products and gains of plates, as learnt so far.
         weight_g, weight_sd_g: (n_products,) float64 of one piece; the arrays of `learnt`.
         stock: (n_plates, n_products) float64 expected pieces; fractions where it is not certain.
-        planned: (n_plates, n_products) bool, as in the store's planogram.
+        planned: (n_plates, n_products) bool, as in the store's planogram; the array of `learnt`.
         away: (n_products,) float64 expected pieces that were taken and not put back.
         gain, gain_var: (n_plates,) float64 grams that a plate reports per gram of load, and the variance of that
             estimate; the arrays of `learnt`.
@@ -186,16 +186,13 @@ class Planogram:
     def _derive(self, store: Store) -> None:
         self.rows = Rows(store)
         self.gtins = tuple(product.gtin for product in store.products)
-        label_g = np.array([product.weight_g for product in store.products])
+        label_g, self.planned = self.learnt.label_g, self.learnt.planned
         self.lightest_g = float(label_g.min()) if len(label_g) else 0.0
         plate_index = {plate.plate: i for i, plate in enumerate(store.plates)}
         product_index = {gtin: i for i, gtin in enumerate(self.gtins)}
         self._filled = np.zeros((len(store.plates), len(store.products)))  # Stock at the start.
-        self.planned: NDArray[np.bool_] = np.zeros(self._filled.shape, bool)
         for facing in store.planogram:
-            at = plate_index[facing.plate], product_index[facing.gtin]
-            self._filled[at] += facing.stock
-            self.planned[at] = True
+            self._filled[plate_index[facing.plate], product_index[facing.gtin]] += facing.stock
         lightest_g = np.where(self.planned, label_g, np.inf).min(axis=1, initial=np.inf)
         self._scratch = np.zeros((3, len(store.products)))
         near = [self.rows.near(plate, 1) for plate in range(len(store.plates))]
@@ -260,4 +257,3 @@ class Planogram:
         """Record expected pieces that came onto a plate (negative: left it). Stock never falls below zero."""
         self.stock[plate, product] = max(self.stock[plate, product] + pieces, 0.0)
         self.away[product] = max(self.away[product] - pieces, 0.0)
-

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fusion.goods.beliefs import SHORT_RIGHT, CartBelief
 from fusion.goods.hypotheses import Cluster
+from fusion.goods.pieces import Pieces, likeliest, weights_of
 from fusion.goods.planogram import Planogram
 from fusion.results import Alternative, Goods, Question, QuestionKind
 
@@ -30,9 +31,6 @@ ONE_OF_THE_GOODS = 0.8
 PROBABILITY_MIN = 1e-12
 # A hand over a plate within this time of a load there is the hand that moved it: one question is about both.
 SAME_HAND_NS = 1_500_000_000
-
-# Signed pieces by product, sorted, none of them zero.
-Pieces = tuple[tuple[int, int], ...]
 
 
 class Answer(NamedTuple):
@@ -129,38 +127,15 @@ class SilentDoubt(NamedTuple):
     delta_g: float = 0.0
 
 
-def cart_outcomes(cluster: Cluster, carts: set[int]) -> dict[Pieces, float]:
-    """What a cluster adds to a cart, with its probability, over all joint hypotheses."""
-    return _summed(_carted(cluster, _moves(cluster, carts)), np.exp(cluster.log_weight).tolist())
-
-
-def _moves(cluster: Cluster, carts: set[int]) -> dict[int, Pieces]:
-    """By row of the table, what these carts' people move in it; rows in which they move nothing left out."""
-    concerns = cluster.parts_of(carts)
-    product, quantity = cluster.table.product.tolist(), cluster.table.quantity.tolist()
-    return {
-        row: signed_pieces((product[row][part], quantity[row][part]) for part in range(2) if concerns[row, part])
-        for row in np.flatnonzero(concerns.any(axis=1)).tolist()
-    }
-
-
-def _carted(cluster: Cluster, moves: Mapping[int, Pieces]) -> list[Pieces]:
-    """What each joint hypothesis adds to the cart."""
-    return [
-        signed_pieces((product, -n) for row in chosen for product, n in moves.get(row, ()))
-        for chosen in cluster.choices.tolist()
-    ]
-
-
 def about_loads(cluster: Cluster, carts: set[int]) -> Iterator[CartQuestion]:
     """Questions about a cluster's loads, those that leave nothing open about these carts left out."""
-    moves = _moves(cluster, carts)
+    moves = cluster.moves(cluster.parts_of(carts))
     if not moves:
         return
     choices, weight = cluster.choices.tolist(), np.exp(cluster.log_weight).tolist()
-    carted = _carted(cluster, moves)
-    whole = _summed(carted, weight)
-    added = _best(whole)
+    carted = cluster.carted(moves)
+    whole = weights_of(carted, weight)
+    added = likeliest(whole)
     for index, opened in enumerate(cluster.events):
         by_answer: defaultdict[Pieces, list[int]] = defaultdict(list)
         for at, chosen in enumerate(choices):
@@ -169,11 +144,11 @@ def about_loads(cluster: Cluster, carts: set[int]) -> Iterator[CartQuestion]:
             continue
         answers, left_bits = [], 0.0
         for moved, members in by_answer.items():
-            known = _summed([carted[at] for at in members], [weight[at] for at in members])
+            known = weights_of([carted[at] for at in members], [weight[at] for at in members])
             p = sum(known.values())
             left_bits += p * _entropy_bits(known)
             if p > ANSWER_MIN:
-                then = _best(known)
+                then = likeliest(known)
                 answers.append(Answer(moved, p, then, known[then] / p))
         answers.sort(key=lambda answer: (-answer.probability, answer.moved))
         answers = answers[:ANSWERS_MAX]
@@ -200,25 +175,6 @@ def about_silence(doubt: SilentDoubt, planogram: Planogram) -> CartQuestion:
     gain_bits = _entropy_bits({(): doubt.right, ((0, 1),): 1.0 - doubt.right})
     where = doubt.name, doubt.t_ns, doubt.event_id
     return CartQuestion(QuestionKind.MOVED, *where, tuple(answers), (), doubt.right, gain_bits, is_of_silence=True)
-
-
-def signed_pieces(parts: Iterable[tuple[int, int]]) -> Pieces:
-    """The sum of pieces by product."""
-    summed: Counter[int] = Counter()
-    for product, n in parts:
-        summed[product] += n
-    return tuple(sorted((product, n) for product, n in summed.items() if n))
-
-
-def _summed(keys: Sequence[Pieces], weight: Sequence[float]) -> dict[Pieces, float]:
-    summed: defaultdict[Pieces, float] = defaultdict(float)
-    for key, w in zip(keys, weight):
-        summed[key] += w
-    return summed
-
-
-def _best(probability: dict[Pieces, float]) -> Pieces:
-    return max(probability, key=lambda key: (probability[key], key))
 
 
 def _entropy_bits(weights: dict[Pieces, float]) -> float:
