@@ -41,8 +41,11 @@ from fusion.store.models import Store
 # These grow by design, with the movements of goods.
 HISTORY = tuple(f"_billing.journal.{name}" for name in ("_transfers", "_balances", "_of", "_reversed"))
 # These fill up to a bound that a day may not reach: the owners and visits of the last 4096 people, the last 1024 ended
-# tracks, the evidence of the last 64 receipts, and the names of the last 4096 visits.
-BOUNDED = ("_visits._visits", "_tracker.tracks._ended", "_billing._bundles", "_billing._billed")
+# tracks, the evidence of the last 64 receipts, the names of the last 4096 visits, and the loads of the last 256, which
+# a decision may name.
+BOUNDED = (
+    "_visits._visits", "_tracker.tracks._ended", "_billing._bundles", "_billing._billed", "_billing.labels._visits",
+)  # fmt: skip
 # Pause between rounds; shorter than a jump that would make the engine distrust a clock.
 PAUSE_NS = 200_000_000
 GROWTH_MAX_MB_PER_H = 1.0

@@ -13,7 +13,7 @@ from goods.shop import GTINS, STORE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.goods.labels import explained
+from fusion.goods.labels import VISITS_MAX, explained
 from fusion.results import LessonKind, ReceiptStatus
 
 PIECES = st.sampled_from([(), ((0, 1),), ((0, 2),), ((1, 1),), ((1, -1),), ((0, 1), (1, 1))])
@@ -90,3 +90,15 @@ def test_the_person_is_a_label_for_hands() -> None:
     scene.billing.labels.learn("ann", {GTINS[3]: 1}, EXIT_NS)
     scene.billing.labels.learn("bob", {}, EXIT_NS)
     assert (learnt.factor == 1.0).all(), "two customers are too few"
+
+
+def test_loads_of_a_bounded_number_of_visits_are_kept() -> None:
+    scene = Scene({1: 3, 2: 3}, {"ann": [1], "bob": [2]})
+    scene.moves(10.0, 3, 3, -1)
+    labels = scene.billing.labels
+    (belief,) = scene.attributor.beliefs()
+    claim = "event", scene.billing.recorder.event(belief.event_id), belief
+    for number in range(VISITS_MAX + 20):
+        labels.remember(f"v{number}", "ann", {1}, 1.0, [claim])
+    assert len(labels._visits) == VISITS_MAX
+    assert next(iter(labels._visits)) == "v20", "the oldest make room"
