@@ -21,6 +21,8 @@ triangulation = Pybind11Extension(
     cxx_std=17,
     extra_compile_args=[*FLAGS, "-ffp-contract=fast", *WARNINGS],
 )
+# Included by goods.pyx, in this order.
+GOODS = ["arrays", "identification", "factors", "candidates", "hypotheses"]
 in_cython = [
     Extension(
         f"fusion._kernels.{name}",
@@ -33,7 +35,7 @@ in_cython = [
     for name, depends in (
         ("arms", []),
         ("attribution", []),
-        ("goods", [f"native/{part}.pxi" for part in ("arrays", "identification", "factors", "candidates")]),
+        ("goods", [f"native/{part}.pxi" for part in GOODS]),
     )
 ]
 

@@ -61,7 +61,7 @@ _MODULES = (
     "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.labels", "goods.learnt", "goods.loads",
     "goods.missed",
     "goods.planogram", "goods.plates", "goods.restarts", "goods.scales", "goods.sightings", "goods.timing",
-    "goods.trust", "goods.undoing", "goods.unexplained", "goods.unobserved", "goods.weighings",
+    "goods.trust", "goods.unexplained", "goods.unobserved", "goods.weighings",
 )  # fmt: skip
 
 

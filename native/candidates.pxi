@@ -69,7 +69,7 @@ cdef void _rise(double rise_s, double size_g, const double* c, Rise* rise) noexc
 cdef inline void _rank(Ranked* ranked, const Row* row) noexcept nogil:
     """Keep a candidate if it is one of the best; of equal ones, the first stays first."""
     cdef int at = ranked.n, last
-    cdef double log_candidate = row.log_candidate
+    cdef double log_candidate = _compared(row.log_candidate)
     if at > 0 and not log_candidate > ranked.row[0].log_candidate - ranked.spread:
         return
     while at > 0 and ranked.row[at - 1].log_candidate < log_candidate:
@@ -82,6 +82,7 @@ cdef inline void _rank(Ranked* ranked, const Row* row) noexcept nogil:
         ranked.row[last] = ranked.row[last - 1]
         last -= 1
     ranked.row[at] = row[0]
+    ranked.row[at].log_candidate = log_candidate
 
 
 cdef void _identify_taken(

@@ -4,9 +4,11 @@
 Arrays in, preallocated arrays out, nothing kept, nothing raised but for arrays of another type, GIL released.
 """
 
-from libc.math cimport INFINITY, exp, fabs, fmax, fmin, isnan, log, rint, sqrt
+from libc.math cimport INFINITY, NAN, exp, fabs, fmax, fmin, isnan, log, rint, sqrt
+from libc.string cimport memcpy, memmove, memset
 
 include "arrays.pxi"
 include "identification.pxi"
 include "factors.pxi"
 include "candidates.pxi"
+include "hypotheses.pxi"

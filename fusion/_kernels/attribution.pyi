@@ -3,37 +3,6 @@ from numpy.typing import NDArray
 
 HAND_COLUMNS: int
 
-def extend(
-    choices: NDArray[np.int32],
-    log_weight: NDArray[np.float64],
-    owner: NDArray[np.int32],
-    cart: NDArray[np.int32],
-    product: NDArray[np.int32],
-    quantity: NDArray[np.int32],
-    first: int,
-    event_s: NDArray[np.float64],
-    log_candidate: NDArray[np.float64],
-    log_not_held: NDArray[np.float64],
-    held: NDArray[np.int32],
-    log_pair: NDArray[np.float64],
-    settled_ratio: NDArray[np.float64],
-    n_settled: NDArray[np.int32],
-    busy_s: float,
-    log_busy: float,
-    key: NDArray[np.float64],
-    pick: NDArray[np.int32],
-    log_spread: float,
-) -> int: ...
-def merge(
-    log_weight_a: NDArray[np.float64],
-    log_weight_b: NDArray[np.float64],
-    key: NDArray[np.float64],
-    pick: NDArray[np.int32],
-    log_spread: float,
-) -> int: ...
-def marginals(
-    choices: NDArray[np.int32], log_weight: NDArray[np.float64], probability: NDArray[np.float64]
-) -> None: ...
 def hand_ratios(
     t_ns: NDArray[np.int64],
     track: NDArray[np.int64],

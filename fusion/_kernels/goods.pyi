@@ -7,8 +7,12 @@ ASKS_FOR_HELD: int
 ASKS_FOR_SECONDS: int
 CANDIDATES_MAX: int
 IDENTIFIED_MAX: int
+HYPOTHESES_MAX: int
+PLATES_MAX: int
 PLATE_SUSPECT: int
 STORE_SUSPECT: int
+
+Arrays = tuple[NDArray[Any], ...]
 
 def log_place(
     arrays: tuple[NDArray[Any], ...], plates: NDArray[np.int64], delta_g: NDArray[np.float64],
@@ -65,3 +69,78 @@ def propose(
     log_candidate: NDArray[np.float64],
     log_weight: NDArray[np.float64],
 ) -> int: ...
+def note_event(
+    event_id: int,
+    contact_ns: int,
+    total_g: float,
+    noise_g2: float,
+    plates: NDArray[np.int64],
+    share: NDArray[np.float64],
+    record: NDArray[np.void],
+) -> None: ...
+def relate(
+    clusters: list[Arrays],
+    recent: list[NDArray[np.void]],
+    record: NDArray[np.void],
+    model: NDArray[np.float64],
+    relations: NDArray[np.int32],
+) -> int: ...
+def tie(
+    clusters: list[Arrays],
+    candidates: NDArray[np.int32],
+    n_new: int,
+    negligible: float,
+    relations: NDArray[np.int32],
+) -> None: ...
+def add_expected(
+    clusters: list[Arrays], carts: NDArray[np.int32] | None, negligible: float, pieces: NDArray[np.float64]
+) -> None: ...
+def extend(
+    arrays: Arrays,
+    cluster_arrays: Arrays,
+    record: NDArray[np.void],
+    candidates: NDArray[np.int32],
+    n_new: int,
+    log_candidate: NDArray[np.float64],
+    log_weight: NDArray[np.float64],
+    held: NDArray[np.int32] | None,
+    log_not_held: NDArray[np.float64] | None,
+    earlier: list[NDArray[np.void]],
+    earlier_parts: NDArray[np.int32] | None,
+    model: NDArray[np.float64],
+    log_pair: NDArray[np.float64],
+    out: Arrays,
+) -> int: ...
+def merge(
+    log_weight_a: NDArray[np.float64],
+    log_weight_b: NDArray[np.float64],
+    key: NDArray[np.float64],
+    pick: NDArray[np.int32],
+    log_spread: float,
+) -> int: ...
+def join(
+    arrays_a: Arrays, arrays_b: Arrays, n: int, key: NDArray[np.float64], pick: NDArray[np.int32], out: Arrays
+) -> None: ...
+def marginals(
+    choices: NDArray[np.int32], log_weight: NDArray[np.float64], probability: NDArray[np.float64]
+) -> None: ...
+def last_certain(
+    event_of: NDArray[np.int32], probability: NDArray[np.float64], threshold: float, before: int
+) -> int: ...
+def describe(
+    event_of: NDArray[np.int32],
+    table: NDArray[np.int32],
+    probability: NDArray[np.float64],
+    index: int,
+    moved: NDArray[np.int32],
+    chance: NDArray[np.float64],
+) -> tuple[int, int]: ...
+def sum_expected(
+    table: NDArray[np.int32],
+    probability: NDArray[np.float64],
+    negligible: float,
+    kinds: NDArray[np.int32],
+    pieces: NDArray[np.float64],
+    acting: NDArray[np.int32],
+) -> tuple[int, int]: ...
+def drop_event(cluster_arrays: Arrays, index: int, row: int, out: Arrays) -> int: ...

@@ -22,20 +22,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion._kernels import goods as kernel
 from fusion.goods.beliefs import SHORT_RIGHT, CartBelief, EventBelief
-from fusion.goods.candidates import LOG_BROUGHT, CandidateFinder
+from fusion.goods.candidates import LOG_BROUGHT, CandidateFinder, Proposal
 from fusion.goods.decided import DecidedEvent, DecidedEvents
 from fusion.goods.equal_prices import times_surer
 from fusion.goods.hands import Actors, Hands
 from fusion.goods.hypotheses import (
-    BUSY_S,
     EVENTS_PER_CLUSTER_MAX,
+    LEAN_UNDONE_S,
+    MODEL,
     NEGLIGIBLE,
     CandidateTable,
     Cluster,
     Extension,
     HypothesisKernel,
-    Kind,
+    Marginal,
     OpenEvent,
 )
 from fusion.goods.learnt import HANDS
@@ -43,7 +45,6 @@ from fusion.goods.loads import ShelfEvent
 from fusion.goods.missed import MissedLoads
 from fusion.goods.planogram import Planogram
 from fusion.goods.questions import CartQuestion, SilentDoubt, about_loads, about_silence
-from fusion.goods.undoing import LEAN_UNDONE_S, Undoing, may_undo
 from fusion.goods.unexplained import UNEXPLAINED_RIGHT, Unexplained, UnexplainedLoads
 from fusion.goods.unobserved import BlindPlates, Explained, UnobservedReaches
 from fusion.people.arms import ArmHistory
@@ -129,8 +130,7 @@ class Attributor:
         self._names = [plate.plate for plate in store.plates]
         self._hands = Hands(store)
         self._candidates = CandidateFinder(planogram, self._hands)
-        self._hypotheses = HypothesisKernel()
-        self._undoing = Undoing(planogram)
+        self._hypotheses = HypothesisKernel(planogram)
         self._unobserved = UnobservedReaches(self._hands, planogram)
         self._unexplained = UnexplainedLoads(planogram)
         self._missed = MissedLoads()
@@ -141,7 +141,6 @@ class Attributor:
         self._gone: set[int] = set()  # Carts that were settled and still share an open event.
         self._staff: set[int] = set()
         self._n_events = 0
-        self._origin_ns: int | None = None
 
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`. What was explained stays as it was."""
@@ -170,43 +169,56 @@ class Attributor:
 
     def observe(self, event: ShelfEvent, history: ArmHistory) -> EventBelief:
         """Take a shelf event; returns what it looks like now. Later events may change that."""
-        if self._origin_ns is None:
-            self._origin_ns = event.contact_ns
         at = event.main_plate
         opened = OpenEvent(self._n_events, event, self._names[at])
         self._n_events += 1
         self._decided.forget_recent(event.contact_ns, LEAN_UNDONE_S)
         actors = self._hands.actors(event, history).scaled(float(self.planogram.learnt.factor[HANDS]))
         held_near = cache(lambda: self._held_near(actors))
+        clusters = [cluster.arrays for cluster in self._clusters]
+        recent = [decided.event.record for decided in self._decided.recent]
+        relations = np.empty(len(clusters), np.int32)
+        undone = kernel.relate(clusters, recent, opened.record, MODEL, relations)
         # Staff may bring and move anything, as if a plate were reversed.
         if self._staff.isdisjoint(actors.near) and not self._unexplained.is_shift(opened):
-            self._weigh_factors(opened, held_near)
+            self._weigh_factors(opened, held_near, undone)
         self.planogram.timing.add(event)
         held = None if event.total_g < 0 else held_near()
         proposal = self._candidates.propose(event, actors, history, held, self._carts.of)
-        tied = self._tied(opened, proposal.table)
+        # The clusters that the new event's candidates depend on.
+        kernel.tie(clusters, proposal.columns, proposal.n, NEGLIGIBLE, relations)
+        tied = [self._clusters[at] for at in np.flatnonzero(relations).tolist()]
         self._make_room(tied)
         cluster = self._hypotheses.merged(tied)
-        undo = self._undoing.ratios(cluster, self._decided, opened, proposal.table, proposal.log_weight)
-        new = Extension(
-            opened, proposal.table, proposal.log_candidate, self._certainly_held(proposal.table),
-            self._log_not_held(proposal.table), *undo,
-        )  # fmt: skip
-        self._hypotheses.extend(cluster, new, self._origin_ns)
+        self._hypotheses.extend(cluster, self._extension(opened, proposal))
         self._replace(tied, cluster)
         self._unexplained.add(opened, actors)
         self._missed.add(actors)
         self._unobserved.note_moved(event, actors)
-        belief = cluster.belief(len(cluster.events) - 1, self.planogram.gtins)
-        if sum(candidate.probability for candidate in belief.candidates if candidate.person is None) > UNCLAIMED:
+        marginal = cluster.marginal(len(cluster.events) - 1)
+        belief = cluster.belief_of(marginal, self.planogram.gtins)
+        if sum([p for (owner, _, _), p in zip(marginal.goods, marginal.probability) if owner < 0]) > UNCLAIMED:
             reached = self._unobserved.note_unclaimed(event, history)
-            self.planogram.note_elsewhere(event.plates, reached, self._product[belief.candidates[0].gtin])
-        for candidate in belief.candidates:
-            self.planogram.move(at, self._product[candidate.gtin], candidate.quantity * candidate.probability)
-        self._learn_gain(event, belief)
+            self.planogram.note_elsewhere(event.plates, reached, marginal.goods[0][1])
+        self.planogram.move_all(at, marginal.goods, marginal.probability)
+        self._learn_gain(event, marginal)
         self._decide(cluster, opened, belief)
         self._limit()
         return belief
+
+    def _extension(self, opened: OpenEvent, proposal: Proposal) -> Extension:
+        """A new event with its candidates, and what is settled about them."""
+        earlier = self._decided.undoable(opened, proposal.put_back if opened.total_g > 0 else ())
+        parts = [(*(event.parts[0] if event.parts else (-1, 0, 0)), len(event.parts)) for event in earlier]
+        new = Extension(
+            opened, proposal.n, proposal.columns, proposal.log_candidate, proposal.log_weight,
+            earlier=[event.event.record for event in earlier],
+            earlier_parts=np.array(parts, np.int32) if parts else None,
+        )  # fmt: skip
+        if opened.total_g > 0:
+            table = proposal.table
+            new.held, new.log_not_held = self._certainly_held(table), self._log_not_held(table)
+        return new
 
     def sight(self, t_ns: int, plate: str, gtin: str, probability: float) -> bool:
         """Note a classifier's sight of a product in a hand at a plate; False where the store lacks either."""
@@ -243,17 +255,15 @@ class Attributor:
         pieces = self._decided.pieces(carts, product) + taken[cluster.choices].sum(axis=1)
         cluster.weigh(log_likelihood[np.clip(pieces, 0, len(log_likelihood) - 1)])
 
-    def _weigh_factors(self, opened: OpenEvent, held: Callable[[], NDArray[np.float64] | None]) -> None:
+    def _weigh_factors(self, opened: OpenEvent, held: Callable[[], NDArray[np.float64] | None], undone: int) -> None:
         """Learn from a load whether its plates read a wrong multiple of what goods weigh.
 
         held: returns (n_products,) pieces that the carts of those near are expected to hold.
+        undone: id of the event that it may undo; negative: none.
         """
         factors, event = self.planogram.factors, opened.event
-        earlier = [decided.event for decided in self._decided.recent]
-        earlier += [other for cluster in self._clusters for other in cluster.events]
-        undone = max((other.event_id for other in earlier if may_undo(other, opened)), default=None)
         before = factors.suspect
-        if undone is None:
+        if undone < 0:
             added = factors.observe(self.planogram, event.plates, event.delta_g, event.noise_g2, held)
             self._factor_evidence[opened.event_id] = _FactorEvidence(event.main_plate, added, before)
             if len(self._factor_evidence) > FACTOR_EVIDENCE_MAX:
@@ -266,14 +276,14 @@ class Attributor:
             for plate in sorted((before | {evidence.plate}) - factors.suspect - evidence.suspect):
                 self._unobserved.clear(plate)
 
-    def _learn_gain(self, event: ShelfEvent, belief: EventBelief) -> None:
+    def _learn_gain(self, event: ShelfEvent, marginal: Marginal) -> None:
         """Learn the gains of the plates from an event that certainly moved goods of a known weight."""
-        if belief.nothing > 1.0 - KNOWN_WEIGHT:
+        if sum(marginal.probability) < KNOWN_WEIGHT:
             return
-        known: defaultdict[tuple[int, int], float] = defaultdict(float)
-        for candidate in belief.candidates:
-            known[self._product[candidate.gtin], candidate.quantity] += candidate.probability
-        product, quantity = max(known, key=lambda goods: known[goods])
+        known: dict[tuple[int, int], float] = {}
+        for (_, product, quantity), p in zip(marginal.goods, marginal.probability):
+            known[product, quantity] = known.get((product, quantity), 0.0) + p
+        product, quantity = max(known, key=known.__getitem__)
         # Which of two look-alikes it was matters little: they weigh nearly the same.
         weight_g = self.planogram.weight_g
         best_g = abs(quantity) * weight_g[product]
@@ -293,21 +303,18 @@ class Attributor:
     def _expected_pieces(self, carts: set[int] | None) -> NDArray[np.float64]:
         """(n_products,) pieces that these carts (None: all) are expected to have taken, put-backs not subtracted."""
         pieces = np.zeros(len(self.planogram.gtins))
-        for (cart, product), quantity in self._decided.held.items():
-            if carts is None or cart in carts:
+        for cart in self._decided.held if carts is None else carts:
+            for product, quantity in self._decided.held.get(cart, {}).items():
                 pieces[product] += max(quantity, 0)
-        for cluster in self._clusters:
-            if carts is None or carts & cluster.carts:
-                for (cart, product), expected in cluster.expected.items():
-                    if carts is None or cart in carts:
-                        pieces[product] += expected
+        of_carts = None if carts is None else np.array([*carts], np.int32)
+        kernel.add_expected([cluster.arrays for cluster in self._clusters], of_carts, NEGLIGIBLE, pieces)
         return pieces
 
     def _certainly_held(self, table: CandidateTable) -> NDArray[np.int32]:
         """(n, 2) pieces that the cart of each part that is put back holds by decided events."""
         held = np.zeros((len(table), 2), np.int32)
         for row, part in np.argwhere((table.cart >= 0) & (table.quantity > 0)).tolist():
-            held[row, part] = self._decided.held.get(Kind(int(table.cart[row, part]), int(table.product[row, part])), 0)
+            held[row, part] = self._decided.held_by(int(table.cart[row, part]), int(table.product[row, part]))
         return held
 
     def _log_not_held(self, table: CandidateTable) -> NDArray[np.float64]:
@@ -324,23 +331,6 @@ class Attributor:
 
     # ---- clusters ----------------------------------------------------------------------------------------------------
 
-    def _tied(self, opened: OpenEvent, table: CandidateTable) -> list[Cluster]:
-        """The clusters that the new event's candidates depend on."""
-        acts = (table.owner >= 0) & (table.quantity != 0)
-        people = set(table.owner[acts].tolist())
-        puts = acts & (table.quantity > 0)
-        put = {Kind(*pair) for pair in zip(table.cart[puts].tolist(), table.product[puts].tolist())}
-        contact_ns = opened.event.contact_ns
-        tied = []
-        for cluster in self._clusters:
-            if any(may_undo(earlier, opened) for earlier in cluster.events):
-                tied.append(cluster)
-                continue
-            close = any(abs(other.event.contact_ns - contact_ns) < BUSY_S * 1e9 for other in cluster.events)
-            if (close and people & cluster.people) or any(cluster.expected.get(kind, 0.0) > NEGLIGIBLE for kind in put):
-                tied.append(cluster)
-        return tied
-
     def _make_room(self, clusters: list[Cluster]) -> None:
         """Decide the oldest events of clusters that would be too large together."""
         n_events = 0
@@ -351,19 +341,22 @@ class Attributor:
             n_events += len(cluster.events)
 
     def _replace(self, old: list[Cluster], new: Cluster) -> None:
-        self._clusters = [cluster for cluster in self._clusters if all(cluster is not replaced for replaced in old)]
+        if old:
+            self._clusters = [cluster for cluster in self._clusters if cluster not in old]
         if new.events:
             self._clusters.append(new)
 
     def _decide(self, cluster: Cluster, newest: OpenEvent, belief: EventBelief) -> None:
         """Decide the events of a cluster that are as good as certain; belief: that of the newest."""
-        for index in range(len(cluster.events) - 1, -1, -1):
-            if cluster.probability[cluster.event_of == index].max() > self._decided_from:
-                self._fix(cluster, index, belief if cluster.events[index] is newest else None)
-                if not cluster.events:
-                    break
-        if not cluster.events:
-            self._replace([cluster], cluster)
+        index = len(cluster.events)
+        while True:
+            index = kernel.last_certain(cluster.event_of, cluster.probability, self._decided_from, index)
+            if index < 0:
+                break
+            self._fix(cluster, index, belief if cluster.events[index] is newest else None)
+            if not cluster.events:
+                self._replace([cluster], cluster)
+                break
 
     def _fix(self, cluster: Cluster, index: int, belief: EventBelief | None = None) -> None:
         """Condition a cluster on the most probable candidate of one of its events, and take the event out."""
@@ -375,6 +368,9 @@ class Attributor:
 
     def _limit(self) -> None:
         """Keep to the number of events that may be open."""
+        n_decided = len(self._decided.events)
+        if n_decided + len(self._clusters) * self._events_per_cluster_max < OPEN_EVENTS_MAX:
+            return
         n_open = sum(len(cluster.events) for cluster in self._clusters) + len(self._decided.events)
         while n_open > OPEN_EVENTS_MAX:
             self.ignored["attribution: open events limit"] += 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fusion._kernels import goods as kernel
 from fusion.goods.hands import Actors, HandRatio, Hands
-from fusion.goods.hypotheses import CandidateTable
+from fusion.goods.hypotheses import CandidateTable, Kind
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.people.arms import ArmHistory
@@ -81,14 +81,37 @@ class Proposal(NamedTuple):
     """The candidates of an event, best first; the last one is that nothing moved.
 
     Attributes:
-        table: what each of them moved.
-        log_candidate: (n,) log prior times likelihood.
-        log_weight: (n,) log likelihood of the weight alone.
+        n: how many.
+        columns: (4, n or more, 2) int32 as of `CandidateTable`; these and the others are valid until the next proposal.
+        log_candidate: (n or more,) log prior times likelihood.
+        log_weight: (n or more,) log likelihood of the weight alone.
+        taken: whether goods left.
     """
 
-    table: CandidateTable
+    n: int
+    columns: NDArray[np.int32]
     log_candidate: NDArray[np.float64]
     log_weight: NDArray[np.float64]
+    taken: bool
+
+    @property
+    def table(self) -> CandidateTable:
+        """A copy of the candidates."""
+        return CandidateTable(np.ascontiguousarray(self.columns[:, : self.n]))
+
+    @property
+    def people(self) -> set[int]:
+        """Track ids of those who may have acted."""
+        return set(self.columns[0, : self.n].ravel().tolist()) - {-1}
+
+    @property
+    def put_back(self) -> list[Kind]:
+        """The carts and products of what people in view may have put back, in order."""
+        if self.taken:
+            return []
+        owner, cart, product, quantity = self.columns[:, : self.n, 0]
+        put = (owner >= 0) & (quantity > 0)
+        return sorted({Kind(*kind) for kind in zip(cart[put].tolist(), product[put].tolist())})
 
 
 class _Sighting(NamedTuple):
@@ -164,8 +187,7 @@ class CandidateFinder:
             second_carts = np.array([cart_of(hand.track) for hand in seconds], np.int64)
             ratios = np.array([hand.log_ratio for hand in seconds])
             n = proposed(tracks, second_carts, ratios)
-        table = self._table[:, :n].copy()
-        return Proposal(CandidateTable(*table), self._log_candidate[:n].copy(), self._log_weight[:n].copy())
+        return Proposal(n, self._table, self._log_candidate, self._log_weight, event.total_g < 0)
 
     def _seen(self, event: ShelfEvent) -> _Seen:
         """What classifiers saw at the plates about the time of an event.

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion.goods.beliefs import EventBelief
-from fusion.goods.hypotheses import CandidateTable, Cluster, Kind, OpenEvent, Part
+from fusion.goods.hypotheses import CandidateTable, Cluster, Kind, OpenEvent, Part, is_alike
+
+
+class _Doubts(NamedTuple):
+    """See the attributes of `DecidedEvent`."""
+
+    of_cart: dict[int, float]
+    of_line: dict[Kind, float]
 
 
 @dataclass(slots=True, eq=False)
@@ -28,18 +36,35 @@ class DecidedEvent:
     event: OpenEvent
     belief: EventBelief
     parts: tuple[Part, ...]
-    doubt: dict[int, float]
-    line_doubt: dict[Kind, float]
+    _candidates: CandidateTable
+    _probability: NDArray[np.float64]  # Of the candidates.
+    _doubts: _Doubts | None = None  # Once they are asked for.
 
     @classmethod
     def of(cls, cluster: Cluster, index: int, row: int, belief: EventBelief) -> DecidedEvent:
         """An event of a cluster, fixed to a row of its table."""
-        parts = cluster.table.parts(row)
-        doubt, line_doubt = _doubts(cluster.table, cluster.rows_of(index), cluster.probability, parts)
-        return cls(cluster.events[index], belief, parts, doubt, line_doubt)
+        rows = cluster.event_of == index
+        candidates = CandidateTable(cluster.table.columns[:, rows])
+        return cls(cluster.events[index], belief, cluster.table.parts(row), candidates, cluster.probability[rows])
+
+    @property
+    def doubt(self) -> dict[int, float]:
+        """See above."""
+        return self._found().of_cart
+
+    @property
+    def line_doubt(self) -> dict[Kind, float]:
+        """See above."""
+        return self._found().of_line
+
+    def _found(self) -> _Doubts:
+        if self._doubts is None:
+            self._doubts = _Doubts(*_doubts(self._candidates, self._probability, self.parts))
+        return self._doubts
 
     def join(self, old: int, cart: int) -> None:
         """Replace a cart by the one that it became part of."""
+        self._found()
         self.parts = tuple(part._replace(cart=cart) if part.cart == old else part for part in self.parts)
         if old in self.doubt:
             self.doubt[cart] = self.doubt.get(cart, 0.0) + self.doubt.pop(old)
@@ -55,13 +80,13 @@ class DecidedEvents:
     Attributes:
         events: oldest first.
         recent: events that a lean may still undo, in the order in which they were decided.
-        held: certain pieces by cart and product.
+        held: certain pieces by cart, and by product.
         takes: certain takes of one part, by cart and product; a piece that is put back weighs the same as it did then.
     """
 
     events: list[DecidedEvent] = field(default_factory=list)
     recent: deque[DecidedEvent] = field(default_factory=deque)
-    held: Counter[Kind] = field(default_factory=Counter)
+    held: dict[int, Counter[int]] = field(default_factory=dict)
     takes: defaultdict[Kind, list[DecidedEvent]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, decided: DecidedEvent) -> None:
@@ -73,12 +98,32 @@ class DecidedEvents:
         self.recent.append(decided)
         for part in decided.parts:
             if part.cart >= 0:
-                self.held[Kind(part.cart, part.product)] -= part.quantity
+                self.held.setdefault(part.cart, Counter())[part.product] -= part.quantity
+
+    def held_by(self, cart: int, product: int) -> int:
+        """Certain pieces of a product in a cart."""
+        pieces = self.held.get(cart)
+        return 0 if pieces is None else pieces[product]
 
     def forget_recent(self, now_ns: int, span_s: float) -> None:
         """Drop recent events that are older than a span."""
         while self.recent and now_ns - self.recent[0].event.event.contact_ns > span_s * 1e9:
             self.recent.popleft()
+
+    def undoable(self, opened: OpenEvent, put: Sequence[Kind]) -> list[DecidedEvent]:
+        """Events that a new one may undo: takes of what may have been put back, or leans and put-backs.
+
+        put: by cart and product, where goods came.
+        """
+        if opened.total_g > 0:
+            return [event for kind in put for event in self.takes.get(kind, ())]
+        found: list[DecidedEvent] = []
+        for event in self.recent:
+            if event.event.total_g > 0:
+                found.append(event)
+            elif not event.parts and is_alike(event.event, opened):
+                found.clear()  # A lean is undone once.
+        return found
 
     def pieces(self, carts: set[int], product: int) -> int:
         """Pieces of a product that these carts took, put-backs subtracted."""
@@ -93,8 +138,8 @@ class DecidedEvents:
         """Replace a cart by the one that it became part of."""
         for decided in self.events:
             decided.join(old, cart)
-        for kind in [kind for kind in self.held if kind.cart == old]:
-            self.held[kind._replace(cart=cart)] += self.held.pop(kind)
+        for product, pieces in self.held.pop(old, Counter()).items():
+            self.held.setdefault(cart, Counter())[product] += pieces
         for kind in [kind for kind in self.takes if kind.cart == old]:
             self.takes[kind._replace(cart=cart)] += self.takes.pop(kind)
 
@@ -107,8 +152,8 @@ class DecidedEvents:
 
     def forget_carts(self, leaving: set[int]) -> None:
         """Drop what these carts hold."""
-        for kind in [kind for kind in self.held if kind.cart in leaving]:
-            del self.held[kind]
+        for cart in leaving:
+            self.held.pop(cart, None)
         for kind in [kind for kind in self.takes if kind.cart in leaving]:
             del self.takes[kind]
 
@@ -123,13 +168,13 @@ class DecidedEvents:
 
 
 def _doubts(
-    table: CandidateTable, rows: NDArray[np.int64], probability: NDArray[np.float64], chosen: Sequence[Part]
+    table: CandidateTable, probability: NDArray[np.float64], chosen: Sequence[Part]
 ) -> tuple[dict[int, float], dict[Kind, float]]:
     """Probability, by cart and by cart and product, that an event did something else to it than what was chosen."""
     pieces = {Kind(part.cart, part.product): part.quantity for part in chosen if part.cart >= 0}
     doubt: defaultdict[int, float] = defaultdict(float)
     line_doubt: defaultdict[Kind, float] = defaultdict(float)
-    for row in rows[probability[rows] > 0.0].tolist():
+    for row in np.flatnonzero(probability > 0.0).tolist():
         other = {Kind(part.cart, part.product): part.quantity for part in table.parts(row) if part.cart >= 0}
         different = {kind for kind in pieces.keys() | other.keys() if pieces.get(kind) != other.get(kind)}
         p = float(probability[row])

@@ -27,17 +27,18 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion._kernels import attribution as kernel
+from fusion._kernels import goods as kernel
 from fusion.goods.beliefs import EventBelief, EventCandidate
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.pieces import Pieces, likeliest, signed_pieces, weights_of
+from fusion.goods.planogram import Planogram
 
-HYPOTHESES_MAX = 128
+HYPOTHESES_MAX: int = kernel.HYPOTHESES_MAX  # Fixed there: its heaps are on the stack.
 EVENTS_PER_CLUSTER_MAX = 24
 # Hypotheses less probable than the best by a factor of exp(18) are dropped.
 LOG_SPREAD = 18.0
@@ -46,6 +47,28 @@ NEGLIGIBLE = 1e-3
 # Two events of one person within this time need two hands. Of simulated pairs of events at two plates less than 0.6 m
 # apart, 13 in 471 were one person's, and 6 in 339 of those at least 0.2 s apart.
 BUSY_S, LOG_BUSY = 0.8, math.log(0.02)
+
+
+# A hand that leans, or a bag that rests on a shelf, is gone within this time.
+LEAN_UNDONE_S, LOG_UNDONE = 30.0, math.log(300.0)
+# The later load is the same as the earlier one up to this many deviations; two leans are alike within this factor.
+SAME_LOAD_MAX_SDS, ALIKE_RATIO = 4.0, 2.0
+# A piece that is put back is a piece that was taken. A piece that is taken where a piece was just put back is the same
+# piece in half of the cases. Some loads are measured badly, or rest on something else.
+LOG_SAME_PUT, LOG_OTHER_PUT = math.log(0.9), math.log(0.1)
+LOG_SAME_TAKEN, LOG_OTHER_TAKEN = math.log(0.5), math.log(0.5)
+SAME_PIECE_SD_G = 1.5
+# The constants above in the order of the kernel's enum.
+MODEL = np.array([
+    BUSY_S, LOG_BUSY, LOG_SPREAD, LEAN_UNDONE_S, LOG_UNDONE, SAME_LOAD_MAX_SDS, ALIKE_RATIO,
+    LOG_SAME_PUT, LOG_OTHER_PUT, LOG_SAME_TAKEN, LOG_OTHER_TAKEN, SAME_PIECE_SD_G,
+])  # fmt: skip
+
+# What the kernel reads of a shelf event. Loads rest on at most four plates; beyond PLATES_MAX, they are left out.
+EVENT = np.dtype([
+    ("event_id", np.int64), ("contact_ns", np.int64), ("total_g", np.float64), ("noise_g2", np.float64),
+    ("n_plates", np.int64), ("plate", np.int64, kernel.PLATES_MAX), ("share", np.float64, kernel.PLATES_MAX),
+])  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -73,6 +96,7 @@ class OpenEvent:
         plate: name of the plate that bears most of the load.
         total_g, noise_g2: sum over the plates, and its variance from noise.
         plates: the plates that bear the load.
+        record: (1,) EVENT.
     """
 
     event_id: int
@@ -81,60 +105,68 @@ class OpenEvent:
     total_g: float = field(init=False)
     noise_g2: float = field(init=False)
     plates: frozenset[int] = field(init=False)
+    record: NDArray[np.void] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.total_g = self.event.total_g
-        self.noise_g2 = self.event.noise_g2
-        self.plates = frozenset(self.event.plates.tolist())
+        event = self.event
+        self.total_g, self.noise_g2 = event.total_g, event.noise_g2
+        plates = event.plates.tolist()
+        self.plates = frozenset(plates)
+        self.record = np.empty(1, EVENT)
+        kernel.note_event(self.event_id, event.contact_ns, event.total_g, event.noise_g2, event.plates, event.share,
+                          self.record)  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
 class CandidateTable:
-    """Candidates, (n, 2) int32 each: a load has up to two parts, moved by one person or by two at the same time.
+    """Candidates: a load has up to two parts, moved by one person or by two at the same time.
 
     Attributes:
-        owner: track id of the hand; -1 unknown.
+        columns: (4, n, 2) int32: the four below.
+        owner: (n, 2) track id of the hand; -1 unknown.
         cart: who pays, see `Attributor.join`; -1 unknown.
         product: index into store.products.
         quantity: signed pieces; 0: no such part; 0 in both parts: nothing moved.
     """
 
-    owner: NDArray[np.int32]
-    cart: NDArray[np.int32]
-    product: NDArray[np.int32]
-    quantity: NDArray[np.int32]
+    columns: NDArray[np.int32]
 
     @classmethod
     def empty(cls) -> CandidateTable:
         """A table without candidates."""
-        return cls(*(np.zeros((0, 2), np.int32) for _ in range(4)))
+        return cls(np.zeros((4, 0, 2), np.int32))
+
+    @property
+    def owner(self) -> NDArray[np.int32]:
+        """See above; all four are views."""
+        owner: NDArray[np.int32] = self.columns[0]
+        return owner
+
+    @property
+    def cart(self) -> NDArray[np.int32]:
+        """See above."""
+        cart: NDArray[np.int32] = self.columns[1]
+        return cart
+
+    @property
+    def product(self) -> NDArray[np.int32]:
+        """See above."""
+        product: NDArray[np.int32] = self.columns[2]
+        return product
+
+    @property
+    def quantity(self) -> NDArray[np.int32]:
+        """See above."""
+        quantity: NDArray[np.int32] = self.columns[3]
+        return quantity
 
     def __len__(self) -> int:
-        return len(self.owner)
-
-    def take(self, rows: NDArray[np.bool_]) -> CandidateTable:
-        """The candidates of some rows."""
-        return CandidateTable(self.owner[rows], self.cart[rows], self.product[rows], self.quantity[rows])
-
-    def plus(self, other: CandidateTable) -> CandidateTable:
-        """This table, with another one below it."""
-        above = (self.owner, self.cart, self.product, self.quantity)
-        below = (other.owner, other.cart, other.product, other.quantity)
-        return CandidateTable(*(np.concatenate(pair) for pair in zip(above, below)))
+        return int(self.columns.shape[1])
 
     def parts(self, row: int) -> tuple[Part, ...]:
         """What a candidate moved; empty where it moved nothing."""
         columns = self.cart[row].tolist(), self.product[row].tolist(), self.quantity[row].tolist()
         return tuple(Part(*part) for part in zip(*columns) if part[2])
-
-    def rows_by_kind(self) -> dict[Kind, list[int]]:
-        """Rows of the candidates of one part, by cart and product."""
-        rows: dict[Kind, list[int]] = {}
-        one_part = np.flatnonzero((self.quantity[:, 0] != 0) & (self.quantity[:, 1] == 0))
-        carts, products = self.cart[one_part, 0].tolist(), self.product[one_part, 0].tolist()
-        for row, cart, product in zip(one_part.tolist(), carts, products):
-            rows.setdefault(Kind(cart, product), []).append(row)
-        return rows
 
 
 class Contribution(NamedTuple):
@@ -151,6 +183,22 @@ class Contribution(NamedTuple):
     right: float
 
 
+class Marginal(NamedTuple):
+    """What an event of a cluster may have been.
+
+    Attributes:
+        event: its index in the cluster.
+        row: of its most probable candidate.
+        goods: person, product and signed pieces, most probable first.
+        probability: of each; what is left is that nothing moved.
+    """
+
+    event: int
+    row: int
+    goods: list[list[int]]
+    probability: list[float]
+
+
 class LeastClear(NamedTuple):
     """The least certain event of a cluster that concerns a cart.
 
@@ -165,56 +213,133 @@ class LeastClear(NamedTuple):
     person_unclear: bool
 
 
+class _Acting(NamedTuple):
+    """See the attributes of `Cluster`."""
+
+    expected: dict[Kind, float]
+    people: set[int]
+    carts: set[int]
+
+
+def _room(n_events: int, n_candidates: int, n_hypotheses: int) -> tuple[NDArray[Any], ...]:
+    """Arrays for a cluster, as in `Cluster.arrays`."""
+    return (
+        np.empty(n_events, EVENT), np.empty(n_candidates, np.int32), np.empty((4, n_candidates, 2), np.int32),
+        np.empty((n_hypotheses, n_events), np.int32), np.empty(n_hypotheses), np.empty(n_candidates),
+    )  # fmt: skip
+
+
 @dataclass(slots=True, eq=False)
 class Cluster:
     """Events that constrain each other, and their best joint hypotheses.
 
     Attributes:
         events: in the order of the columns of choices.
-        event_of: (n_candidates,) int32 index into events that a candidate belongs to.
+        arrays: the six below, as the kernel unpacks them.
+        records: (n_events,) EVENT, of the events.
+        event_of: (n_candidates,) int32 index into events that a candidate belongs to; an event's lie side by side.
         table: the candidates of all events.
         choices: (n, n_events) int32 hypotheses, best first: the row of the table that each event's entry picks.
         log_weight: (n,) float64 log probability of each, normalised.
-
-        What follows from these is kept by `refresh`:
         probability: (n_candidates,) float64 marginal of every candidate.
         expected: pieces that were taken, by cart and product, put-backs not subtracted.
         people, carts: who may have acted, and who would pay.
     """
 
     events: list[OpenEvent]
-    event_of: NDArray[np.int32]
-    table: CandidateTable
-    choices: NDArray[np.int32]
-    log_weight: NDArray[np.float64]
-    probability: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    expected: dict[Kind, float] = field(default_factory=dict)
-    people: set[int] = field(default_factory=set)
-    carts: set[int] = field(default_factory=set)
+    arrays: tuple[NDArray[Any], ...]
+    _acting: _Acting | None = None  # What follows from the hypotheses, once it is asked for.
 
     @classmethod
     def empty(cls) -> Cluster:
         """No events: one hypothesis, which is certain."""
-        return cls([], np.zeros(0, np.int32), CandidateTable.empty(), np.zeros((1, 0), np.int32), np.zeros(1))
+        arrays = _room(0, 0, 1)
+        arrays[4][:] = 0.0
+        return cls([], arrays)
+
+    @classmethod
+    def of(
+        cls,
+        events: Sequence[OpenEvent],
+        event_of: NDArray[np.int32],
+        columns: NDArray[np.int32],
+        choices: NDArray[np.int32],
+        log_weight: NDArray[np.float64],
+    ) -> Cluster:
+        """A cluster of these events (at least one), candidates and hypotheses; columns: of the table."""
+        records = np.concatenate([opened.record for opened in events])
+        ints = (np.ascontiguousarray(array, np.int32) for array in (event_of, columns, choices))
+        made = cls(list(events), (records, *ints, log_weight, np.empty(len(event_of))))
+        made.refresh()
+        return made
+
+    @property
+    def records(self) -> NDArray[np.void]:
+        """See above."""
+        return self.arrays[0]
+
+    @property
+    def event_of(self) -> NDArray[np.int32]:
+        """See above."""
+        return self.arrays[1]
+
+    @property
+    def table(self) -> CandidateTable:
+        """See above; a view."""
+        return CandidateTable(self.arrays[2])
+
+    @property
+    def choices(self) -> NDArray[np.int32]:
+        """See above."""
+        return self.arrays[3]
+
+    @property
+    def log_weight(self) -> NDArray[np.float64]:
+        """See above."""
+        return self.arrays[4]
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """See above."""
+        return self.arrays[5]
 
     def refresh(self) -> None:
         """Recompute what follows from the hypotheses; to be called after every change of them."""
-        table = self.table
-        self.probability = np.empty(len(table))
         kernel.marginals(self.choices, self.log_weight, self.probability)
-        self.expected, self.people, self.carts = {}, set(), set()
-        rows, parts = np.nonzero((self.probability[:, None] > 1e-4) & (table.owner >= 0) & (table.quantity != 0))
-        columns = (
-            table.owner[rows, parts], table.cart[rows, parts], table.product[rows, parts], table.quantity[rows, parts],
-            self.probability[rows],
-        )  # fmt: skip
-        for owner, cart, product, quantity, p in zip(*(column.tolist() for column in columns)):
-            if p > NEGLIGIBLE:
-                self.people.add(owner)
-                self.carts.add(cart)
-            if quantity < 0:
-                kind = Kind(cart, product)
-                self.expected[kind] = self.expected.get(kind, 0.0) - quantity * p
+        self._acting = None
+
+    def _replace(self, arrays: tuple[NDArray[Any], ...], n_hypotheses: int) -> None:
+        """Take the kernel's answer, of which the first rows of the hypotheses are filled."""
+        records, event_of, columns, choices, log_weight, probability = arrays
+        self.arrays = records, event_of, columns, choices[:n_hypotheses], log_weight[:n_hypotheses], probability
+        self._acting = None
+
+    def _found(self) -> _Acting:
+        if self._acting is None:
+            n = 2 * len(self.table)
+            kinds, acting, pieces = np.empty((n, 2), np.int32), np.empty((n, 2), np.int32), np.empty(n)
+            n_kinds, n_acting = kernel.sum_expected(
+                self.table.columns, self.probability, NEGLIGIBLE, kinds, pieces, acting
+            )
+            expected = {Kind(*kind): p for kind, p in zip(kinds[:n_kinds].tolist(), pieces[:n_kinds].tolist())}
+            people, carts = acting[:n_acting].T.tolist() if n_acting else ((), ())
+            self._acting = _Acting(expected, set(people), set(carts))
+        return self._acting
+
+    @property
+    def expected(self) -> dict[Kind, float]:
+        """See above."""
+        return self._found().expected
+
+    @property
+    def people(self) -> set[int]:
+        """See above."""
+        return self._found().people
+
+    @property
+    def carts(self) -> set[int]:
+        """See above."""
+        return self._found().carts
 
     # ---- answers -----------------------------------------------------------------------------------------------------
 
@@ -227,40 +352,34 @@ class Cluster:
         rows = self.rows_of(index)
         return int(rows[np.argmax(self.probability[rows])])
 
+    def marginal(self, index: int) -> Marginal:
+        """What an event (an index into events) may have been, whatever the others were."""
+        columns, n = self.table.columns, 2 * len(self.event_of)
+        goods, probability = np.empty((n, 3), np.int32), np.empty(n)
+        n, row = kernel.describe(self.event_of, columns, self.probability, index, goods, probability)
+        return Marginal(index, row, goods[:n].tolist(), probability[:n].tolist())
+
     def belief(self, index: int, gtins: Sequence[str]) -> EventBelief:
         """An event as it looks now. gtins: by product."""
-        summed: defaultdict[tuple[int, int, int], float] = defaultdict(float)
-        table, opened = self.table, self.events[index]
-        for row in np.flatnonzero((self.event_of == index) & (self.probability > 0.0)).tolist():
-            parts = [part for part in range(2) if table.quantity[row, part]]
-            for part in parts:
-                key = int(table.owner[row, part]), int(table.product[row, part]), int(table.quantity[row, part])
-                summed[key] += float(self.probability[row]) / len(parts)
-        candidates = tuple(
-            EventCandidate(None if owner < 0 else owner, gtins[product], quantity, min(p, 1.0))
-            for (owner, product, quantity), p in sorted(summed.items(), key=lambda item: (-item[1], item[0]))
-            if p > 1e-6
-        )
-        return EventBelief(
-            opened.event_id,
-            opened.event.contact_ns,
-            opened.plate,
-            opened.total_g,
-            candidates,
-            self._two_parts(index, gtins),
-        )
+        return self.belief_of(self.marginal(index), gtins)
 
-    def _two_parts(self, index: int, gtins: Sequence[str]) -> tuple[EventCandidate, ...]:
-        """The parts of an event's most probable candidate, where there are two."""
-        table, row = self.table, self.best_row(index)
-        if not table.quantity[row].all():
-            return ()
-        p = float(self.probability[row])
-        columns = table.owner[row].tolist(), table.product[row].tolist(), table.quantity[row].tolist()
-        return tuple(
-            EventCandidate(None if owner < 0 else owner, gtins[product], quantity, p)
-            for owner, product, quantity in zip(*columns)
-        )
+    def belief_of(self, marginal: Marginal, gtins: Sequence[str]) -> EventBelief:
+        """The same, of an event that has been summed up."""
+        opened, row = self.events[marginal.event], marginal.row
+        candidates = tuple([
+            EventCandidate(None if owner < 0 else owner, gtins[product], quantity, p if p < 1.0 else 1.0)
+            for (owner, product, quantity), p in zip(marginal.goods, marginal.probability)
+        ])  # fmt: skip
+        columns, parts = self.arrays[2], tuple[EventCandidate, ...]()
+        # Two parts, each with the whole probability.
+        if columns[3, row, 1]:
+            p = float(self.probability[row])
+            parts = tuple([
+                EventCandidate(None if owner < 0 else owner, gtins[product], quantity, p)
+                for owner, _, product, quantity in columns[:, row].T.tolist()
+            ])  # fmt: skip
+        contact_ns = opened.event.contact_ns
+        return EventBelief(opened.event_id, contact_ns, opened.plate, opened.total_g, candidates, parts)
 
     def parts_of(self, carts: set[int]) -> NDArray[np.bool_]:
         """(n_candidates, 2) parts that concern these carts."""
@@ -315,8 +434,8 @@ class Cluster:
         """Multiply the hypotheses by a likelihood (n,), given as its logarithm."""
         log_weight = normalised(self.log_weight + log_likelihood)
         order = np.argsort(-log_weight, kind="stable")
-        self.choices = np.ascontiguousarray(self.choices[order])
-        self.log_weight = log_weight[order]
+        records, event_of, columns, choices, _, probability = self.arrays
+        self.arrays = records, event_of, columns, np.ascontiguousarray(choices[order]), log_weight[order], probability
         self.refresh()
 
     def condition(self, index: int, row: int) -> None:
@@ -324,28 +443,17 @@ class Cluster:
         if len(self.events) == 1:
             self.events.clear()
             return
-        kept = self.choices[:, index] == row
-        self.choices = self.choices[kept]
-        self.log_weight = normalised(self.log_weight[kept])
-        self.drop_event(index)
-        self.refresh()
+        self._drop(index, row)
 
     def drop_event(self, index: int) -> None:
-        """Sum an event out: hypotheses that differ only in it become one. `refresh` is left to the caller."""
+        """Sum an event out: hypotheses that differ only in it become one."""
+        self._drop(index, -1)
+
+    def _drop(self, index: int, row: int) -> None:
+        n_left = len(self.event_of) - int(np.count_nonzero(self.event_of == index))
+        out = _room(len(self.events) - 1, n_left, len(self.log_weight))
+        self._replace(out, kernel.drop_event(self.arrays, index, row, out))
         self.events.pop(index)
-        keep = self.event_of != index
-        renumbered = np.cumsum(keep, dtype=np.int32) - 1
-        choices = np.delete(self.choices, index, axis=1)
-        merged: dict[tuple[int, ...], float] = {}
-        for row, log_weight in zip(renumbered[choices].tolist(), self.log_weight.tolist()):
-            key = tuple(row)
-            merged[key] = float(np.logaddexp(merged[key], log_weight)) if key in merged else log_weight
-        ranked = sorted(merged.items(), key=lambda item: (-item[1], item[0]))
-        self.choices = np.array([row for row, _ in ranked], np.int32).reshape(len(ranked), len(self.events))
-        self.log_weight = np.array([log_weight for _, log_weight in ranked])
-        event_of = self.event_of[keep]
-        self.event_of = (event_of - (event_of > index)).astype(np.int32)
-        self.table = self.table.take(keep)
 
 
 @dataclass(slots=True, eq=False)
@@ -354,30 +462,36 @@ class Extension:
 
     Attributes:
         opened: the event.
-        table: its candidates; the last one moved nothing.
-        log_candidate: (n_new,) log prior times likelihood of each.
-        held: (n_new, 2) pieces that the cart of a part certainly holds.
-        log_not_held: (n_new, 2) log cost of a put-back of goods that its cart does not hold.
-        log_pair: (n_old, n_new) log ratio of a new candidate as the undoing of an old one, see `kernel.extend`.
-        settled_ratio, n_settled: (n_new,) the same of events that are settled: sum, and number.
+        n: number of its candidates; the last one moved nothing.
+        candidates: (4, n or more, 2) int32 table that begins with them.
+        log_candidate: (n,) log prior times likelihood of each.
+        log_weight: (n,) log likelihood of the weight alone.
+        held: (n, 2) pieces that the cart of a part certainly holds.
+        log_not_held: (n, 2) log cost of a put-back of goods that its cart does not hold. Both None where nothing is put
+            back.
+        earlier: records of settled events that it may undo.
+        earlier_parts: (len(earlier), 4) int32: cart, product and quantity of their first part, and how many they have.
     """
 
     opened: OpenEvent
-    table: CandidateTable
+    n: int
+    candidates: NDArray[np.int32]
     log_candidate: NDArray[np.float64]
-    held: NDArray[np.int32]
-    log_not_held: NDArray[np.float64]
-    log_pair: NDArray[np.float64]
-    settled_ratio: NDArray[np.float64]
-    n_settled: NDArray[np.int32]
+    log_weight: NDArray[np.float64]
+    held: NDArray[np.int32] | None = None
+    log_not_held: NDArray[np.float64] | None = None
+    earlier: list[NDArray[np.void]] = field(default_factory=list)
+    earlier_parts: NDArray[np.int32] | None = None
 
 
 class HypothesisKernel:
-    """Merges and extends clusters, with room for the k best hypotheses."""
+    """Merges and extends clusters, with room for the k best hypotheses. planogram: the engine's."""
 
-    def __init__(self) -> None:
+    def __init__(self, planogram: Planogram) -> None:
+        self._planogram = planogram
         self._key = np.empty(HYPOTHESES_MAX)
         self._pick = np.empty(HYPOTHESES_MAX, np.int32)
+        self._log_pair = np.empty(0)
 
     def merged(self, clusters: Sequence[Cluster]) -> Cluster:
         """One cluster in place of several that were independent so far; an empty one where there are no events."""
@@ -389,35 +503,32 @@ class HypothesisKernel:
                 merged = cluster
                 continue
             kept = kernel.merge(merged.log_weight, cluster.log_weight, self._key, self._pick, LOG_SPREAD)
-            rows_a, rows_b = np.divmod(self._pick[:kept], len(cluster.log_weight))
-            below = cluster.choices[rows_b] + np.int32(len(merged.table))
-            merged = Cluster(
-                merged.events + cluster.events,
-                np.append(merged.event_of, cluster.event_of + np.int32(len(merged.events))),
-                merged.table.plus(cluster.table),
-                np.concatenate([merged.choices[rows_a], below], axis=1).astype(np.int32),
-                normalised(self._key[:kept]),
-                np.append(merged.probability, cluster.probability),
-            )
+            n_candidates = len(merged.event_of) + len(cluster.event_of)
+            out = _room(len(merged.events) + len(cluster.events), n_candidates, kept)
+            kernel.join(merged.arrays, cluster.arrays, kept, self._key, self._pick, out)
+            merged = Cluster(merged.events + cluster.events, out)
         return merged
 
-    def extend(self, cluster: Cluster, new: Extension, origin_ns: int) -> None:
-        """Add an event to a cluster. origin_ns: contact times are measured from here, to be exact as float64."""
-        n_new, first = len(new.table), len(cluster.table)
-        cluster.events.append(new.opened)
-        cluster.event_of = np.append(cluster.event_of, np.full(n_new, len(cluster.events) - 1, np.int32))
-        cluster.table = cluster.table.plus(new.table)
-        event_s = np.array([(opened.event.contact_ns - origin_ns) * 1e-9 for opened in cluster.events])
-        table = cluster.table
+    def extend(self, cluster: Cluster, new: Extension) -> None:
+        """Add an event to a cluster."""
+        n_old = len(cluster.event_of)
+        if len(self._log_pair) < n_old * new.n:
+            self._log_pair = np.empty(n_old * new.n)
+        out = _room(len(cluster.events) + 1, n_old + new.n, HYPOTHESES_MAX)
         kept = kernel.extend(
-            cluster.choices, cluster.log_weight, table.owner, table.cart, table.product, table.quantity, first,
-            event_s, new.log_candidate, new.log_not_held, new.held, new.log_pair, new.settled_ratio, new.n_settled,
-            BUSY_S, LOG_BUSY, self._key, self._pick, LOG_SPREAD,
+            self._planogram.arrays, cluster.arrays, new.opened.record, new.candidates, new.n, new.log_candidate,
+            new.log_weight, new.held, new.log_not_held, new.earlier, new.earlier_parts, MODEL, self._log_pair, out,
         )  # fmt: skip
-        rows, picks = np.divmod(self._pick[:kept], n_new)
-        cluster.choices = np.concatenate([cluster.choices[rows], (first + picks)[:, None]], axis=1).astype(np.int32)
-        cluster.log_weight = normalised(self._key[:kept])
-        cluster.refresh()
+        cluster.events.append(new.opened)
+        cluster._replace(out, kept)
+
+
+def is_alike(earlier: OpenEvent, later: OpenEvent) -> bool:
+    """Whether both loads may have undone the same lean."""
+    gap_s = (later.event.contact_ns - earlier.event.contact_ns) * 1e-9
+    if earlier.total_g * later.total_g <= 0 or not 0.0 < gap_s < LEAN_UNDONE_S or not earlier.plates & later.plates:
+        return False
+    return earlier.total_g / later.total_g < ALIKE_RATIO
 
 
 def normalised(log_weight: NDArray[np.float64]) -> NDArray[np.float64]:

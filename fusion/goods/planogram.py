@@ -253,6 +253,11 @@ class Planogram:
                 if self.planned[other, product]:
                     self.factors.observe_exchange(int(plates[0]), other)
 
+    def move_all(self, plate: int, goods: list[list[int]], probability: list[float]) -> None:
+        """Record what a load may have been; goods: person, product and signed pieces, with the probability of each."""
+        for (_, product, quantity), p in zip(goods, probability):
+            self.move(plate, product, quantity * min(p, 1.0))
+
     def move(self, plate: int, product: int, pieces: float) -> None:
         """Record expected pieces that came onto a plate (negative: left it). Stock never falls below zero."""
         self.stock[plate, product] = max(self.stock[plate, product] + pieces, 0.0)

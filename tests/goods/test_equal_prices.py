@@ -8,7 +8,7 @@ from goods.bills import Scene, bought, kinds
 from goods.shop import GTINS, STORE, event
 
 from fusion.goods.equal_prices import price_classes, times_surer
-from fusion.goods.hypotheses import CandidateTable, Cluster, OpenEvent
+from fusion.goods.hypotheses import Cluster, OpenEvent
 from fusion.results import ReasonKind, ReceiptStatus
 from fusion.store.models import ReviewPolicy
 
@@ -17,9 +17,9 @@ def doubtful(goods, probability):
     """A cluster of one load that cart 7 took as one of several (product, pieces)."""
     n = len(goods)
     columns = np.array([[[7, 7, product, -pieces], [-1, -1, 0, 0]] for product, pieces in goods], np.int32)
-    table = CandidateTable(*np.moveaxis(columns, 2, 0))
     opened = OpenEvent(0, event(10.0, {0: -100.0}), "p")
-    return Cluster([opened], np.zeros(n, np.int32), table, np.arange(n, dtype=np.int32)[:, None], np.log(probability))
+    choices = np.arange(n, dtype=np.int32)[:, None]
+    return Cluster.of([opened], np.zeros(n, np.int32), np.moveaxis(columns, 2, 0), choices, np.log(probability))
 
 
 def test_price_and_vat_make_a_class():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.goods.beliefs import CartBelief
-from fusion.goods.hypotheses import CandidateTable, Cluster, OpenEvent
+from fusion.goods.hypotheses import Cluster, OpenEvent
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.questions import SilentDoubt, about_loads, about_silence
@@ -35,12 +35,8 @@ def cluster(rows, hypotheses):
         values = np.array([[row[column], -1 if column == 1 else 0] for row in rows], np.int32)
         columns.append(values)
     events = [load(10 + i, float(i)) for i in range(event_of.max() + 1)]
-    made = Cluster(
-        events, event_of, CandidateTable(*columns), np.array([chosen for chosen, _ in hypotheses], np.int32),
-        np.log([p for _, p in hypotheses]),
-    )  # fmt: skip
-    made.refresh()
-    return made
+    choices = np.array([chosen for chosen, _ in hypotheses], np.int32)
+    return Cluster.of(events, event_of, np.stack(columns), choices, np.log([p for _, p in hypotheses]))
 
 
 def test_which_goods_and_the_receipt_under_each_answer():

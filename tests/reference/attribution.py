@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fusion.goods.hypotheses import HYPOTHESES_MAX
+
 
 def extend(
     choices: np.ndarray,
@@ -13,7 +15,7 @@ def extend(
     product: np.ndarray,
     quantity: np.ndarray,
     first: int,
-    event_s: np.ndarray,
+    event_ns: np.ndarray,
     log_candidate: np.ndarray,
     log_not_held: np.ndarray,
     held: np.ndarray,
@@ -26,7 +28,7 @@ def extend(
     """(n, n_new) log weight of every pair of a joint hypothesis and a candidate of the new event."""
     n_new = len(owner) - first
     out = log_weight[:, None] + log_candidate[None, :]
-    earlier, near = event_s[:-1] <= event_s[-1], np.abs(event_s[:-1] - event_s[-1]) < busy_s
+    earlier, near = event_ns[:-1] <= event_ns[-1], np.abs(event_ns[:-1] - event_ns[-1]) < busy_s * 1e9
     for row, chosen in enumerate(choices):
         there = quantity[chosen] != 0  # (n_events, 2)
         for new in range(n_new):
@@ -48,8 +50,15 @@ def extend(
 
 
 def merge(log_weight_a: np.ndarray, log_weight_b: np.ndarray) -> np.ndarray:
-    """(n_a, n_b) log weight of every pair."""
-    return log_weight_a[:, None] + log_weight_b[None, :]
+    """(n_a, n_b) log weight of every pair; minus infinity where at least HYPOTHESES_MAX others are as good."""
+    ranks = np.multiply.outer(np.arange(1, len(log_weight_a) + 1), np.arange(1, len(log_weight_b) + 1))
+    return np.where(ranks <= HYPOTHESES_MAX, log_weight_a[:, None] + log_weight_b[None, :], -np.inf)
+
+
+def best(pairs: np.ndarray) -> np.ndarray:
+    """Flat indices of the HYPOTHESES_MAX greatest, greatest first; equal ones in a scattered order of their indices."""
+    scattered = (np.arange(pairs.size) * 2654435769) % 2**32
+    return np.lexsort([scattered, -pairs.ravel()])[:HYPOTHESES_MAX]
 
 
 def marginals(choices: np.ndarray, log_weight: np.ndarray, n_candidates: int) -> np.ndarray:

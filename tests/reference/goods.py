@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from fusion.goods import candidates as constants
 from fusion.goods import factors as multiples
 from fusion.goods import planogram as places
-from fusion.goods.candidates import Proposal
 from fusion.goods.factors import ScaleFactors
 from fusion.goods.hands import Actors, HandRatio
 from fusion.goods.hypotheses import CandidateTable
@@ -212,6 +211,14 @@ class _Rise:
         return cls(of_nothing, one, many, (1.0 - constants.BOTH_AT_ONCE) * two + constants.BOTH_AT_ONCE * one, two)
 
 
+class Proposal(NamedTuple):
+    """The candidates of an event, best first; the last one is that nothing moved."""
+
+    table: CandidateTable
+    log_candidate: NDArray[np.float64]
+    log_weight: NDArray[np.float64]
+
+
 class CandidateFinder:
     """Finds the candidates of shelf events, given what was sighted."""
 
@@ -383,6 +390,7 @@ class CandidateFinder:
             quantity = np.concatenate([quantity, np.array([load.quantities for load in shared], np.int32)])
             log_candidate = np.append(log_candidate, [load.log_candidate for load in shared])
             log_weight = np.append(log_weight, [load.log_weight for load in shared])
+        log_candidate = compared(log_candidate)
         order = np.argsort(-log_candidate, kind="stable")[:CANDIDATES_MAX]
         if len(order):
             spread = constants.LOG_CANDIDATE_SPREAD if taken else constants.LOG_PUT_SPREAD
@@ -390,11 +398,15 @@ class CandidateFinder:
         unknown, none = np.array([[-1, -1]], np.int32), np.zeros((1, 2), np.int32)
         owner = np.concatenate([owner[order], unknown])
         cart = np.array([cart_of(person) for person in owner.ravel().tolist()], np.int32).reshape(-1, 2)
-        table = CandidateTable(
-            owner, cart, np.concatenate([product[order], none]), np.concatenate([quantity[order], none])
-        )
+        below = np.concatenate([product[order], none]), np.concatenate([quantity[order], none])
+        table = CandidateTable(np.stack([owner, cart, *below]))
         log_nothing += math.log(rise.of_nothing)
         return Proposal(table, np.append(log_candidate[order], log_nothing), np.append(log_weight[order], log_nothing))
+
+
+def compared(log_weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log weights to 2^-32, so that equal ones are equal in whatever order their terms were summed."""
+    return np.round(log_weight * 2.0**32) * 2.0**-32
 
 
 def weigh_factors(
