@@ -21,8 +21,8 @@ triangulation = Pybind11Extension(
     cxx_std=17,
     extra_compile_args=[*FLAGS, "-ffp-contract=fast", *WARNINGS],
 )
-# Included by goods.pyx, in this order.
-GOODS = ["arrays", "identification", "factors", "candidates", "hypotheses"]
+# Included by goods.pyx, in this order; the first two by arms.pyx as well.
+GOODS = ["arrays", "numbers", "identification", "factors", "candidates", "hypotheses", "moves"]
 in_cython = [
     Extension(
         f"fusion._kernels.{name}",
@@ -33,7 +33,7 @@ in_cython = [
         extra_compile_args=[*FLAGS],
     )
     for name, depends in (
-        ("arms", []),
+        ("arms", [f"native/{part}.pxi" for part in GOODS[:2]]),
         ("attribution", []),
         ("goods", [f"native/{part}.pxi" for part in GOODS]),
     )

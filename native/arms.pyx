@@ -7,224 +7,278 @@ velocities, and these are all that the backward pass of a smoother needs.
 C-contiguous arrays in, preallocated arrays out, nothing kept, nothing raised, GIL released.
 """
 
-from libc.math cimport NAN, exp, fmax, fmin, isnan, sqrt
+from libc.math cimport NAN, exp, isnan, sqrt
+from libc.stdlib cimport free, malloc
+
+include "arrays.pxi"
+include "numbers.pxi"
 
 # Entries of the model; `fusion/people/arms.py` documents them.
 cdef enum:
     WRIST_ACCELERATION, ELBOW_ACCELERATION, DECAY_S, SPEED_VAR, LASTING_SHARE, LASTING_MAX, CORRECTED_SHARE
     CORRECTED_MIN, SD_MAX_M
 
-# Columns of the scratch: filtered place, velocity, and their covariance along any direction; the covariance predicted
-# from the row before; the share of velocity kept since then and the distance that one unit of velocity covered; the
-# smoothed variance.
+# The joints that are smoothed: the left wrist and elbow, then the right ones. Each has a filter of its own; they run
+# side by side, since the steps of one depend on each other. Rows of the history hold three joints of two arms.
 cdef enum:
-    X, V = 3, PP = 6, PV, VV, A, B, C, KEPT, COVERED, SMOOTHED, N_COLUMNS
+    LANES = 4, ROW_M = 18, ROW_SD = 6
 
-ARM_COLUMNS = N_COLUMNS
+# Columns of the scratch, of every joint: filtered place and velocity, and their covariance along any direction; the
+# covariance predicted from the row before; the smoothed variance. And of all: the share of velocity kept since the row
+# before, and the distance that one unit of velocity covered.
+cdef enum:
+    X, V = 12, PP = 24, PV = 28, VV = 32, A = 36, B = 40, C = 44, SMOOTHED = 48, KEPT = 52, COVERED, N_COLUMNS
+
 cdef enum:
     TRACKS_MAX = 64
 
 
-cdef int _filter(
-    const double[:, :, :, ::1] arms_m, const double[:, :, ::1] sd_m, const long long[::1] t_ns, const int* member, int n,
-    int side, int joint, double q, const double* m, double[:, ::1] work
+cdef inline int _place(int lane, int k) noexcept nogil:
+    """Where a joint's coordinate is in a row of the arms."""
+    return lane // 2 * 9 + lane % 2 * 3 + k
+
+
+cdef inline int _sd(int lane) noexcept nogil:
+    """Where a joint's deviation is in a row of the deviations."""
+    return lane // 2 * 3 + lane % 2
+
+
+cdef void _begin(
+    const double* arms_m, const double* sd_m, const long long* t_ns, const int* member, int n, int start, int lane,
+    const double* m, double* s
 ) noexcept nogil:
-    """Recompose the tracker's filter of one joint. Returns the first member at which the joint is known, or n.
+    """The state of a joint at the first member that knows it; its velocity as seen up to the third one after."""
+    cdef int row = member[start], later = member[start + 3 if start + 3 < n else n - 1], k
+    cdef double dt = (t_ns[later] - t_ns[row]) * 1e-9, sd = sd_m[row * ROW_SD + _sd(lane)]
+    for k in range(3):
+        s[X + LANES * k + lane] = arms_m[row * ROW_M + _place(lane, k)]
+        s[V + LANES * k + lane] = 0.0
+        if dt > 0.0 and not isnan(arms_m[later * ROW_M + _place(lane, k)]):
+            s[V + LANES * k + lane] = (arms_m[later * ROW_M + _place(lane, k)] - s[X + LANES * k + lane]) / dt
+    s[PP + lane], s[PV + lane], s[VV + lane] = sd * sd, 0.0, m[SPEED_VAR]
+
+
+cdef void _filter(
+    const double* arms_m, const double* sd_m, const long long* t_ns, const int* member, int n, const double* m,
+    double* work, int* start
+) noexcept nogil:
+    """Recompose the tracker's filters. start (LANES,): out, the first member at which a joint is known, or n.
 
     The place x and its variance are those reported. The filter corrected place and velocity together, so from the
     predicted covariance [[a, b], [b, c]] follows  v = v_predicted + b / a (x - x_predicted).
     """
-    cdef int start = 0, i, k, row
-    cdef double dt, a, b, c, kept, covered, post, gain, less
-    cdef double* s
+    cdef int i, k, lane, at_k
+    cdef double dt, kept, covered, gain, less
+    cdef double a[LANES]
+    cdef double b[LANES]
+    cdef double c[LANES]
+    cdef double post[LANES]
+    cdef double seen[LANES]
+    cdef double q[LANES]
+    cdef double place[3 * LANES]
+    cdef const double* at
+    cdef double* s = work
     cdef double* p
-    while start < n and isnan(arms_m[member[start], side, joint, 0]):
-        start += 1
-    if start == n:
-        return n
-    s = &work[start, 0]
-    row = member[start]
-    i = member[min(start + 3, n - 1)]
-    dt = (t_ns[i] - t_ns[row]) * 1e-9
-    for k in range(3):
-        s[X + k] = arms_m[row, side, joint, k]
-        s[V + k] = (arms_m[i, side, joint, k] - s[X + k]) / dt if dt > 0.0 else 0.0
-        if isnan(s[V + k]):
-            s[V + k] = 0.0
-    s[PP] = sd_m[row, side, joint] * sd_m[row, side, joint]
-    s[PV] = 0.0
-    s[VV] = m[SPEED_VAR]
-    for i in range(start + 1, n):
-        p = s
-        s = &work[i, 0]
-        row = member[i]
-        dt = (t_ns[row] - t_ns[member[i - 1]]) * 1e-9
-        kept = s[KEPT]
-        covered = s[COVERED]
-        a = p[PP] + 2.0 * covered * p[PV] + covered * covered * p[VV] + q * dt * dt * dt / 3.0
-        b = kept * (p[PV] + covered * p[VV]) + q * dt * dt / 2.0
-        c = kept * kept * p[VV] + q * dt
-        s[A] = a
-        s[B] = b
-        s[C] = c
-        if isnan(arms_m[row, side, joint, 0]):
-            for k in range(3):
-                s[X + k] = p[X + k] + covered * p[V + k]
-                s[V + k] = kept * p[V + k]
-            s[PP] = a
-            s[PV] = b
-            s[VV] = c
-            continue
-        post = sd_m[row, side, joint] * sd_m[row, side, joint]
-        gain = b / a
-        less = fmax(a - post, 0.0)
+    for lane in range(LANES):
+        q[lane] = m[WRIST_ACCELERATION + lane % 2]
+        start[lane] = 0
+        while start[lane] < n and isnan(arms_m[member[start[lane]] * ROW_M + _place(lane, 0)]):
+            start[lane] += 1
+        # Until then the numbers mean nothing.
         for k in range(3):
-            s[X + k] = arms_m[row, side, joint, k]
-            s[V + k] = kept * p[V + k] + gain * (s[X + k] - p[X + k] - covered * p[V + k])
-        s[PP] = post
-        s[PV] = b - gain * less
-        s[VV] = c - gain * gain * less
-    return start
+            s[X + LANES * k + lane] = s[V + LANES * k + lane] = 0.0
+        s[PP + lane], s[PV + lane], s[VV + lane] = 1.0, 0.0, m[SPEED_VAR]
+        if start[lane] == 0:
+            _begin(arms_m, sd_m, t_ns, member, n, 0, lane, m, s)
+    for i in range(1, n):
+        p = s
+        s = work + i * N_COLUMNS
+        dt = (t_ns[member[i]] - t_ns[member[i - 1]]) * 1e-9
+        kept, covered = s[KEPT], s[COVERED]
+        at = arms_m + member[i] * ROW_M
+        for lane in range(LANES):
+            a[lane] = p[PP + lane] + 2.0 * covered * p[PV + lane] + covered * covered * p[VV + lane]
+            a[lane] += q[lane] * dt * dt * dt / 3.0
+            b[lane] = kept * (p[PV + lane] + covered * p[VV + lane]) + q[lane] * dt * dt / 2.0
+            c[lane] = kept * kept * p[VV + lane] + q[lane] * dt
+            post[lane] = sd_m[member[i] * ROW_SD + _sd(lane)]
+            post[lane] *= post[lane]
+            for k in range(3):
+                place[LANES * k + lane] = at[_place(lane, k)]
+            seen[lane] = 1.0
+            if isnan(place[lane]):
+                seen[lane], post[lane] = 0.0, a[lane]
+                for k in range(3):
+                    place[LANES * k + lane] = p[X + LANES * k + lane] + covered * p[V + LANES * k + lane]
+        for lane in range(LANES):
+            gain = seen[lane] * b[lane] / a[lane]
+            less = fmax(a[lane] - post[lane], 0.0)
+            for k in range(3):
+                at_k = LANES * k + lane
+                s[X + at_k] = place[at_k]
+                s[V + at_k] = kept * p[V + at_k] + gain * (place[at_k] - p[X + at_k] - covered * p[V + at_k])
+            s[A + lane], s[B + lane], s[C + lane] = a[lane], b[lane], c[lane]
+            s[PP + lane] = post[lane]
+            s[PV + lane] = b[lane] - gain * less
+            s[VV + lane] = c[lane] - gain * gain * less
+        for lane in range(LANES):
+            if start[lane] == i:
+                _begin(arms_m, sd_m, t_ns, member, n, i, lane, m, s)
 
 
 cdef void _smooth(
-    const double[:, :, :, ::1] arms_m, const int* member, int n, int start, int side, int joint, int first, int after,
-    const double* m, double[:, ::1] work, double[:, :, :, ::1] smoothed_m, double[:, :, ::1] smoothed_sd_m
+    const double* arms_m, const int* member, int n, const int* start, int first, int after, const double* m,
+    double* work, double* smoothed_m, double* smoothed_sd_m
 ) noexcept nogil:
     """The backward pass (Rauch, Tung, Striebel 1965) from the newest member to row `first`, and honest deviations."""
-    cdef int i, k, row, n_known = 0
-    cdef double xs[3]
-    cdef double vs[3]
-    cdef double pp, pv, vv, da, db, dc, det, y0, y1, g00, g01, g10, g11, dx, dv
-    cdef double information = 0.0, corrected = 0.0, expected = 0.0, lasting, scale, variance
-    cdef double* s
+    cdef int i, k, lane, row, at_k
+    cdef double xs[3 * LANES]
+    cdef double vs[3 * LANES]
+    cdef double pp[LANES]
+    cdef double pv[LANES]
+    cdef double vv[LANES]
+    cdef double information[LANES]
+    cdef double corrected[LANES]
+    cdef double expected[LANES]
+    cdef double n_known[LANES]
+    cdef double da, db, dc, det, y0, y1, g00, g01, g10, g11, dx, dv, kept, covered
+    cdef double* s = work + (n - 1) * N_COLUMNS
     cdef double* f
-    s = &work[n - 1, 0]
-    for k in range(3):
-        xs[k] = s[X + k]
-        vs[k] = s[V + k]
-    pp = s[PP]
-    pv = s[PV]
-    vv = s[VV]
-    for i in range(n - 1, start - 1, -1):
+    cdef double* out
+    for k in range(3 * LANES):
+        xs[k], vs[k] = s[X + k], s[V + k]
+    for lane in range(LANES):
+        pp[lane], pv[lane], vv[lane] = s[PP + lane], s[PV + lane], s[VV + lane]
+        information[lane] = corrected[lane] = expected[lane] = n_known[lane] = 0.0
+    for i in range(n - 1, -1, -1):
         row = member[i]
         if row < first:
             break
-        s = &work[i, 0]
+        s = work + i * N_COLUMNS
         if i < n - 1:
             # Gain P F^T [[a, b], [b, c]]^-1 of the row after, f.
-            f = &work[i + 1, 0]
-            det = 1.0 / fmax(f[A] * f[C] - f[B] * f[B], 1e-18)
-            y0 = s[PP] + f[COVERED] * s[PV]
-            y1 = f[KEPT] * s[PV]
-            g00 = (y0 * f[C] - y1 * f[B]) * det
-            g01 = (y1 * f[A] - y0 * f[B]) * det
-            y0 = s[PV] + f[COVERED] * s[VV]
-            y1 = f[KEPT] * s[VV]
-            g10 = (y0 * f[C] - y1 * f[B]) * det
-            g11 = (y1 * f[A] - y0 * f[B]) * det
-            for k in range(3):
-                dx = xs[k] - s[X + k] - f[COVERED] * s[V + k]
-                dv = vs[k] - f[KEPT] * s[V + k]
-                xs[k] = s[X + k] + g00 * dx + g01 * dv
-                vs[k] = s[V + k] + g10 * dx + g11 * dv
-            da = pp - f[A]
-            db = pv - f[B]
-            dc = vv - f[C]
-            pp = s[PP] + g00 * g00 * da + 2.0 * g00 * g01 * db + g01 * g01 * dc
-            pv = s[PV] + g00 * g10 * da + (g00 * g11 + g01 * g10) * db + g01 * g11 * dc
-            vv = s[VV] + g10 * g10 * da + 2.0 * g10 * g11 * db + g11 * g11 * dc
+            f = s + N_COLUMNS
+            kept, covered = f[KEPT], f[COVERED]
+            for lane in range(LANES):
+                det = 1.0 / fmax(f[A + lane] * f[C + lane] - f[B + lane] * f[B + lane], 1e-18)
+                y0 = s[PP + lane] + covered * s[PV + lane]
+                y1 = kept * s[PV + lane]
+                g00 = (y0 * f[C + lane] - y1 * f[B + lane]) * det
+                g01 = (y1 * f[A + lane] - y0 * f[B + lane]) * det
+                y0 = s[PV + lane] + covered * s[VV + lane]
+                y1 = kept * s[VV + lane]
+                g10 = (y0 * f[C + lane] - y1 * f[B + lane]) * det
+                g11 = (y1 * f[A + lane] - y0 * f[B + lane]) * det
+                for k in range(3):
+                    at_k = LANES * k + lane
+                    dx = xs[at_k] - s[X + at_k] - covered * s[V + at_k]
+                    dv = vs[at_k] - kept * s[V + at_k]
+                    xs[at_k] = s[X + at_k] + g00 * dx + g01 * dv
+                    vs[at_k] = s[V + at_k] + g10 * dx + g11 * dv
+                da = pp[lane] - f[A + lane]
+                db = pv[lane] - f[B + lane]
+                dc = vv[lane] - f[C + lane]
+                pp[lane] = s[PP + lane] + g00 * g00 * da + 2.0 * g00 * g01 * db + g01 * g01 * dc
+                pv[lane] = s[PV + lane] + g00 * g10 * da + (g00 * g11 + g01 * g10) * db + g01 * g11 * dc
+                vv[lane] = s[VV + lane] + g10 * g10 * da + 2.0 * g10 * g11 * db + g11 * g11 * dc
         if row >= after:
             continue
-        s[SMOOTHED] = pp
-        for k in range(3):
-            smoothed_m[row - first, side, joint, k] = xs[k]
-        if i > start and not isnan(arms_m[row, side, joint, 0]):
-            n_known += 1
-            information += fmax(s[A] - s[PP], 0.0) / (s[A] * s[PP])
-            expected += 3.0 * fmax(s[PP] - pp, 0.0)
+        out = smoothed_m + (row - first) * ROW_M
+        for lane in range(LANES):
+            if i < start[lane]:
+                continue
+            s[SMOOTHED + lane] = pp[lane]
             for k in range(3):
-                corrected += (xs[k] - s[X + k]) * (xs[k] - s[X + k])
-    scale = m[CORRECTED_SHARE] * (fmax(corrected / expected, m[CORRECTED_MIN]) if expected > 0.0 else 1.0)
-    lasting = n_known / information if information > 0.0 else 1.0
-    for i in range(start, n):
-        row = member[i]
-        if row < first or row >= after:
-            continue
-        variance = work[i, SMOOTHED]
-        variance = scale * variance + m[LASTING_SHARE] * fmin(lasting, m[LASTING_MAX] * variance)
-        smoothed_sd_m[row - first, side, joint] = sqrt(variance)
-        if not variance <= m[SD_MAX_M] * m[SD_MAX_M]:
-            smoothed_sd_m[row - first, side, joint] = NAN
-            for k in range(3):
-                smoothed_m[row - first, side, joint, k] = NAN
-
-
-cdef inline bint _is_near(
-    const double[:, ::1] position_m, int row, double x, double y, double reach_m
-) noexcept nogil:
-    cdef double dx = position_m[row, 0] - x, dy = position_m[row, 1] - y
-    return dx * dx + dy * dy < reach_m * reach_m
+                out[_place(lane, k)] = xs[LANES * k + lane]
+            if i > start[lane] and not isnan(arms_m[row * ROW_M + _place(lane, 0)]):
+                n_known[lane] += 1.0
+                information[lane] += fmax(s[A + lane] - s[PP + lane], 0.0) / (s[A + lane] * s[PP + lane])
+                expected[lane] += 3.0 * fmax(s[PP + lane] - pp[lane], 0.0)
+                for k in range(3):
+                    dx = xs[LANES * k + lane] - s[X + LANES * k + lane]
+                    corrected[lane] += dx * dx
+    for lane in range(LANES):
+        det = m[CORRECTED_SHARE]
+        if expected[lane] > 0.0:
+            det *= fmax(corrected[lane] / expected[lane], m[CORRECTED_MIN])
+        dx = n_known[lane] / information[lane] if information[lane] > 0.0 else 1.0
+        for i in range(start[lane], n):
+            row = member[i]
+            if row < first or row >= after:
+                continue
+            pp[lane] = work[i * N_COLUMNS + SMOOTHED + lane]
+            pp[lane] = det * pp[lane] + m[LASTING_SHARE] * fmin(dx, m[LASTING_MAX] * pp[lane])
+            smoothed_sd_m[(row - first) * ROW_SD + _sd(lane)] = sqrt(pp[lane])
+            if not pp[lane] <= m[SD_MAX_M] * m[SD_MAX_M]:
+                smoothed_sd_m[(row - first) * ROW_SD + _sd(lane)] = NAN
+                for k in range(3):
+                    smoothed_m[(row - first) * ROW_M + _place(lane, k)] = NAN
 
 
 def smooth(
-    const long long[::1] t_ns not None,
-    const long long[::1] track not None,
-    const double[:, ::1] position_m not None,
-    const double[:, :, :, ::1] arms_m not None,
-    const double[:, :, ::1] sd_m not None,
-    int first,
-    int after,
-    double x,
-    double y,
-    double reach_m,
-    const double[::1] model not None,
-    double[:, :, :, ::1] smoothed_m not None,
-    double[:, :, ::1] smoothed_sd_m not None,
-    int[::1] members not None,
-    double[:, ::1] work not None,
+    t_ns, track, position_m, arms_m, sd_m, int n, int first, int after, long long over_ns, double x, double y,
+    double reach_m, model, smoothed_m, smoothed_sd_m,
 ):
     """Smooth the wrists and elbows of everyone who was near a place.
 
-    t_ns, track (n,): rows of the arm history, in time order. position_m (n, 2); arms_m (n, 2, 3, 3): wrist, elbow and
-    shoulder of both arms, NaN where unknown, with deviations sd_m (n, 2, 3).
-    first, after: the rows that are wanted, the others are what was before and after. People who came within reach_m
-    of (x, y) at one of them are smoothed. model: constants, see the enum.
+    t_ns, track (capacity,): the first n rows are those of the arm history, in time order. position_m (capacity, 2);
+    arms_m (capacity, 2, 3, 3): wrist, elbow and shoulder of both arms, NaN where unknown, with deviations sd_m
+    (capacity, 2, 3).
+    first, after: the rows that are wanted, at least one; what was within over_ns before and after counts as well.
+    People who came within reach_m of (x, y) at one of them are smoothed. model: constants, see the enum.
     smoothed_m (after - first, 2, 3, 3), smoothed_sd_m (after - first, 2, 3): the wanted rows as recorded; out: with
-    smoothed wrists and elbows. members (n,), work (n, ARM_COLUMNS): scratch.
+    smoothed wrists and elbows.
     """
-    cdef int n = t_ns.shape[0], n_done = 0, n_members, i, row, k, side, joint, start
-    cdef double dt
+    cdef const long long* t = _longs(t_ns)
+    cdef const long long* of = _longs(track)
+    cdef const double* place = _doubles(position_m)
+    cdef const double* arms = _doubles(arms_m)
+    cdef const double* sd = _doubles(sd_m)
+    cdef const double* m = _doubles(model)
+    cdef double* arms_out = _doubles(smoothed_m)
+    cdef double* sd_out = _doubles(smoothed_sd_m)
+    cdef double* work = NULL
+    cdef int* member = NULL
+    cdef int instants = 1, begin = first, end = after, n_done = 0, n_members, i, row, k
+    cdef int start[LANES]
+    cdef double dt, before_s = -1.0, kept = 1.0
     cdef long long done[TRACKS_MAX]
-    cdef const double* m = &model[0]
+    with nogil:
+        while begin > 0 and t[begin - 1] >= t[first] - over_ns:
+            begin -= 1
+        while end < n and t[end] <= t[after - 1] + over_ns:
+            end += 1
+        for i in range(begin + 1, end):
+            instants += t[i] != t[i - 1]
+        # A person has one row an instant. A silence may be long, so the stack is no place for this.
+        work = <double*>malloc(instants * (N_COLUMNS * sizeof(double) + sizeof(int)))
+    if work == NULL:
+        raise MemoryError
+    member = <int*>(work + instants * N_COLUMNS)
     with nogil:
         for row in range(first, after):
-            if not _is_near(position_m, row, x, y, reach_m):
+            dt = (place[2 * row] - x) * (place[2 * row] - x) + (place[2 * row + 1] - y) * (place[2 * row + 1] - y)
+            if not dt < reach_m * reach_m:
                 continue
             k = 0
-            while k < n_done and done[k] != track[row]:
+            while k < n_done and done[k] != of[row]:
                 k += 1
             if k < n_done or n_done == TRACKS_MAX:
                 continue
-            done[n_done] = track[row]
+            done[n_done] = of[row]
             n_done += 1
             n_members = 0
-            for i in range(n):
-                if track[i] != track[row]:
+            for i in range(begin, end):
+                if of[i] != of[row] or n_members == instants:
                     continue
-                members[n_members] = i
+                member[n_members] = i
                 if n_members:
-                    dt = (t_ns[i] - t_ns[members[n_members - 1]]) * 1e-9
-                    work[n_members, KEPT] = exp(-dt / m[DECAY_S])
-                    work[n_members, COVERED] = m[DECAY_S] * (1.0 - work[n_members, KEPT])
+                    dt = (t[i] - t[member[n_members - 1]]) * 1e-9
+                    if dt != before_s:
+                        before_s, kept = dt, exp(-dt / m[DECAY_S])
+                    work[n_members * N_COLUMNS + KEPT] = kept
+                    work[n_members * N_COLUMNS + COVERED] = m[DECAY_S] * (1.0 - kept)
                 n_members += 1
-            for side in range(2):
-                for joint in range(2):
-                    start = _filter(
-                        arms_m, sd_m, t_ns, &members[0], n_members, side, joint, m[WRIST_ACCELERATION + joint], m, work
-                    )
-                    if start < n_members:
-                        _smooth(
-                            arms_m, &members[0], n_members, start, side, joint, first, after, m, work, smoothed_m,
-                            smoothed_sd_m,
-                        )
+            _filter(arms, sd, t, member, n_members, m, work, start)
+            _smooth(arms, member, n_members, start, first, after, m, work, arms_out, sd_out)
+        free(work)

@@ -5,11 +5,11 @@ cdef enum:
     FACTOR_LOG_PRIOR, LOG_LOAD_MAX, LOG_ODDS_MIN, LOG_GIVEN_MAX, LOG_SUSPECT, MAIN_PLATE_SHARE
     TAKEN, RIGHT_PLACE, ELSEWHERE, NOT_AWAY, UNKNOWN_PER_G, FROM_AFAR, SMALLEST_PRIOR
 
-# What `weigh_factors` returns: whether the plate, and the store, are suspect now; or that pieces held have to be known.
+# What `weigh_factors` returns: whether the plate, and the store, are suspect now.
 cdef enum:
-    PLATE_IS_SUSPECT = 1, STORE_IS_SUSPECT = 2, HELD_MATTERS = 4
+    PLATE_IS_SUSPECT = 1, STORE_IS_SUSPECT = 2
 
-PLATE_SUSPECT, STORE_SUSPECT, ASKS_FOR_HELD = PLATE_IS_SUSPECT, STORE_IS_SUSPECT, HELD_MATTERS
+PLATE_SUSPECT, STORE_SUSPECT = PLATE_IS_SUSPECT, STORE_IS_SUSPECT
 
 
 cdef void _log_put_back(const Shelves* shelves, const double* held, const double* f, double* log_prior) noexcept nogil:
@@ -41,7 +41,7 @@ cdef double _log_goods(
     prior_is: the sign of the load whose prior the scratch holds, 0 at first; out.
     """
     cdef Identified found
-    cdef double log_goods = -INFINITY
+    cdef double sum_goods = 0.0, log_goods = -INFINITY
     cdef bint taken = load.total_g / factor < 0.0
     cdef int i, sign = -1 if taken else 1
     if prior_is[0] != sign:
@@ -50,8 +50,10 @@ cdef double _log_goods(
             _log_put_back(shelves, held, f, shelves.scratch)
         prior_is[0] = sign
     _identify(shelves, load, factor, shelves.scratch, 12, &found)
-    for i in range(found.n):
-        log_goods = _log_add(log_goods, found.log_likelihood[i] + found.log_place[i] + found.log_quantity[i])
+    if found.n > 0:
+        for i in range(found.n):
+            sum_goods += exp(found.score[i] - found.score[0])
+        log_goods = found.score[0] + log(sum_goods)
     return _log_add(log(f[TAKEN] if taken else 1.0 - f[TAKEN]) + log_goods, log(f[UNKNOWN_PER_G]))
 
 
@@ -70,13 +72,12 @@ cdef inline void _add_evidence(
 
 
 def weigh_factors(
-    tuple arrays not None, plates, delta_g, double noise_g2, held, bint ask, factors, of_loads, of_noise, given, model,
-    added,
+    tuple arrays not None, plates, delta_g, double noise_g2, held, factors, of_loads, of_noise, given, model, added,
 ):
     """Weigh a load against the hypotheses that its plate, or all plates, read a multiple of the true weight.
 
     arrays: of the planogram. plates, delta_g (n,), noise_g2: of the load. held (n_products,): pieces that the carts of
-    those near are expected to hold; None: not known. ask: where they matter and held is None, change nothing and ask.
+    those near are expected to hold; None: not known.
     factors (n_factors,). of_loads, of_noise (n_plates + 1, n_factors), given (n_plates, n_factors): evidence, in and
     out, see `ScaleFactors`. model: constants, see the enum. added (3, n_factors): out, what the load added to the
     evidence for its plate and for the store, and to what the plate has given to the store. Returns the flags above.
@@ -98,8 +99,8 @@ def weigh_factors(
     cdef const double* plate_noise
     cdef const double* store_noise = noise + shelves.n_plates * n_factors
     cdef double* plates_given = _doubles(given)
-    cdef double honest, turned, log_odds, explained
-    cdef bint alone, excluded
+    cdef double honest, turned, log_odds
+    cdef bint alone, explained
     with nogil:
         _load(&shelves, &load)
         at = <int>load.plates[load.main] * n_factors
@@ -107,40 +108,26 @@ def weigh_factors(
         alone = fabs(load.delta_g[load.main]) > f[MAIN_PLATE_SHARE] * _size(load.delta_g, load.n)
         for at in range(n_factors):
             out[at], out[n_factors + at], out[2 * n_factors + at] = of_plate[at], of_store[at], passed_on[at]
-        if ask and held_pieces == NULL and load.total_g >= 0.0:
-            answer = HELD_MATTERS
-        else:
-            honest = _log_goods(&shelves, &load, 1.0, held_pieces, f, &prior_is)
-            explained = honest > 0.5 * log(f[UNKNOWN_PER_G])
-            # The reversed factor comes last; it asks before anything has changed.
-            for at in range(n_factors):
-                log_odds = fmax(
-                    of_plate[at] + plate_noise[at], of_store[at] + store_noise[at]
-                ) + f[FACTOR_LOG_PRIOR]
-                excluded = explained and log_odds < f[LOG_ODDS_MIN] + 1.0
-                if not excluded and factor[at] < 0.0 and ask and held_pieces == NULL:
-                    answer = HELD_MATTERS
-        if answer == 0:
-            for at in range(n_factors):
-                log_odds = fmax(
-                    of_plate[at] + plate_noise[at], of_store[at] + store_noise[at]
-                ) + f[FACTOR_LOG_PRIOR]
-                # A factor that is excluded need not be weighed against a load that is explained.
-                if explained and log_odds < f[LOG_ODDS_MIN] + 1.0:
-                    continue
-                turned = _log_goods(&shelves, &load, factor[at], held_pieces, f, &prior_is) - log(fabs(factor[at]))
-                _add_evidence(
-                    of_plate + at, of_store + at, plate_noise + at, store_noise + at, passed_on + at, turned - honest,
-                    alone, f,
-                )
-            for at in range(n_factors):
-                out[at] = of_plate[at] - out[at]
-                out[n_factors + at] = of_store[at] - out[n_factors + at]
-                out[2 * n_factors + at] = passed_on[at] - out[2 * n_factors + at]
-                if f[FACTOR_LOG_PRIOR] + plate_noise[at] + of_plate[at] > f[LOG_SUSPECT]:
-                    answer |= PLATE_IS_SUSPECT
-                if f[FACTOR_LOG_PRIOR] + store_noise[at] + of_store[at] > f[LOG_SUSPECT]:
-                    answer |= STORE_IS_SUSPECT
+        honest = _log_goods(&shelves, &load, 1.0, held_pieces, f, &prior_is)
+        explained = honest > 0.5 * log(f[UNKNOWN_PER_G])
+        for at in range(n_factors):
+            log_odds = fmax(of_plate[at] + plate_noise[at], of_store[at] + store_noise[at]) + f[FACTOR_LOG_PRIOR]
+            # A factor that is excluded need not be weighed against a load that is explained.
+            if explained and log_odds < f[LOG_ODDS_MIN] + 1.0:
+                continue
+            turned = _log_goods(&shelves, &load, factor[at], held_pieces, f, &prior_is) - log(fabs(factor[at]))
+            _add_evidence(
+                of_plate + at, of_store + at, plate_noise + at, store_noise + at, passed_on + at, turned - honest,
+                alone, f,
+            )
+        for at in range(n_factors):
+            out[at] = of_plate[at] - out[at]
+            out[n_factors + at] = of_store[at] - out[n_factors + at]
+            out[2 * n_factors + at] = passed_on[at] - out[2 * n_factors + at]
+            if f[FACTOR_LOG_PRIOR] + plate_noise[at] + of_plate[at] > f[LOG_SUSPECT]:
+                answer |= PLATE_IS_SUSPECT
+            if f[FACTOR_LOG_PRIOR] + store_noise[at] + of_store[at] > f[LOG_SUSPECT]:
+                answer |= STORE_IS_SUSPECT
     return answer
 
 

@@ -4,11 +4,13 @@
 Arrays in, preallocated arrays out, nothing kept, nothing raised but for arrays of another type, GIL released.
 """
 
-from libc.math cimport INFINITY, NAN, exp, fabs, fmax, fmin, isnan, log, rint, sqrt
+from libc.math cimport INFINITY, NAN, exp, fabs, isnan, log, sqrt
 from libc.string cimport memcpy, memmove, memset
 
 include "arrays.pxi"
+include "numbers.pxi"
 include "identification.pxi"
 include "factors.pxi"
 include "candidates.pxi"
 include "hypotheses.pxi"
+include "moves.pxi"

@@ -502,18 +502,26 @@ cdef int _extend(
     """
     cdef int row, column, event, other, part, theirs, has, kept = 0, n_undone, mine
     cdef long long apart_ns, busy_ns = <long long>(u[BUSY_S] * 1e9)
-    cdef double weight, ratio, best = -1e300
+    cdef double weight, ratio, best = -1e300, least = -1e300
+    cdef double raised[CANDIDATES_CAPACITY + 1]
     cdef bint paired = log_pair != NULL
     cdef const Table* table = &cluster.table
     cdef const int* choice
     for column in range(new.n):
         paired = paired or n_settled[column] > 0
+    # Only undone loads raise a candidate's weight, by no more than the greatest of their ratios.
+    for column in range(new.n):
+        ratio = fmax(settled_ratio[column], 1.0)
+        if log_pair != NULL:
+            for other in range(table.n):
+                if log_pair[other * new.n + column] < 1e300:
+                    ratio = fmax(ratio, exp(log_pair[other * new.n + column]))
+        raised[column] = log(ratio) + 1e-6
     for row in range(cluster.n):
         choice = cluster.choices + row * cluster.n_events
         for column in range(new.n):
             weight = cluster.log_weight[row] + log_candidate[column]
-            # Without undone loads, nothing below can raise a candidate's weight.
-            if not paired and weight < best - u[HYPOTHESIS_SPREAD]:
+            if weight + raised[column] < least:
                 continue
             for part in range(2):
                 mine = 2 * column + part
@@ -552,6 +560,9 @@ cdef int _extend(
             weight = _compared(weight)
             best = fmax(best, weight)
             kept = _offer(key, pick, kept, weight, row * new.n + column)
+            least = best - u[HYPOTHESIS_SPREAD]
+            if kept == HYPOTHESES_CAPACITY:
+                least = fmax(least, key[0])
     _drain(key, pick, kept)
     while kept > 1 and key[kept - 1] < best - u[HYPOTHESIS_SPREAD]:
         kept -= 1

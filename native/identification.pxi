@@ -130,6 +130,11 @@ cdef inline double _density(double error_g, double variance_g2, const double* m)
     return density / sqrt(TWO_PI * variance_g2) + DENSITY_MIN
 
 
+cdef inline double _nearest(double value) noexcept nogil:
+    """The nearest whole number, of a number below 2^51: numbers about 1.5 * 2^52 have this spacing."""
+    return (value + 6755399441055744.0) - 6755399441055744.0
+
+
 cdef inline double _log_pieces(double pieces, const double* m) noexcept nogil:
     """Log prior of a number of pieces in one grip."""
     if pieces <= 3.0:
@@ -202,21 +207,22 @@ cdef void _identify(
 ) noexcept nogil:
     """The most probable products and quantities of a load over a factor; see `Planogram.identify`.
 
-    Only identifications that may come within the spread of the best are weighed exactly: no density is above that of
-    the wide tail's exponent alone.
+    Only identifications that may come within the spread of the best, and among the best, are weighed exactly: no
+    density is above that of the wide tail's exponent alone.
     """
     cdef const double* m = shelves.model
     cdef double load_g = load.total_g / factor, noise_g2 = load.noise_g2 / (factor * factor)
     cdef int product, k, at, n_products = shelves.n_products, sign = -1 if load_g < 0.0 else 1
     cdef double nearest, pieces, expected, variance, missing, density, bound, score, log_quantity
-    cdef double best = -1e300, spread = m[IDENTIFIED_SPREAD], tail_var = m[TAIL_SD_RATIO] * m[TAIL_SD_RATIO]
+    cdef double best = -1e300, least = -1e300, spread = m[IDENTIFIED_SPREAD]
+    cdef double tail_exponent = -0.5 / (m[TAIL_SD_RATIO] * m[TAIL_SD_RATIO])
     cdef double log_least = log(2.0 * DENSITY_MIN), log_widest, log_likelihood
     cdef bint partly
     found.n = 0
     load_g = fabs(load_g)
     log_widest = -0.5 * log(TWO_PI * noise_g2) if noise_g2 > 0.0 else 1e300
     for product in range(n_products):
-        nearest = fmax(rint(load_g / shelves.weight_g[product]), 1.0)
+        nearest = fmax(_nearest(load_g / shelves.weight_g[product]), 1.0)
         for k in range(3):
             if k == 0 and nearest == 1.0:
                 continue
@@ -228,18 +234,21 @@ cdef void _identify(
             partly = pieces == 1.0 and missing > m[HIDDEN_SHARE_MIN] * expected and missing < m[HIDDEN_MAX_G]
             log_quantity = _log_pieces(pieces, m)
             if not partly:
-                bound = fmax(-0.5 * missing * missing / (variance * tail_var) + log_widest, log_least)
-                if log_prior[product] + log_quantity + bound < best - spread:
+                bound = fmax(tail_exponent * missing * missing / variance + log_widest, log_least)
+                if log_prior[product] + log_quantity + bound < least:
                     continue
             density = _density(-missing, variance, m)
             if partly:
                 density += m[HIDDEN_PROBABILITY] / (0.5 * expected)
             log_likelihood = log(density)
             score = log_likelihood + log_prior[product] + log_quantity
-            if score < best - spread:
+            if score < least:
                 continue
             best = fmax(best, score)
             at = _slot(found, limit, score, k * n_products + product)
+            least = best - spread
+            if found.n == limit:
+                least = fmax(least, found.score[limit - 1])
             if at >= 0:
                 found.product[at] = product
                 found.quantity[at] = sign * <int>pieces

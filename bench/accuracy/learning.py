@@ -304,7 +304,7 @@ def _restrict(learnt: Any, way: str) -> None:
     if way != "all":
         learnt.add_load = learnt.note_delivery = nothing
     if way == "constant gains":
-        learnt._drifted = lambda plate, _: float(learnt.gain_var[plate])
+        learnt.gain_drift_var = 0.0
         learnt._refuse = nothing
     if way == "nothing":
         learnt.follow_gain = nothing

@@ -3,7 +3,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ASKS_FOR_HELD: int
 ASKS_FOR_SECONDS: int
 CANDIDATES_MAX: int
 IDENTIFIED_MAX: int
@@ -40,7 +39,6 @@ def weigh_factors(
     delta_g: NDArray[np.float64],
     noise_g2: float,
     held: NDArray[np.float64] | None,
-    ask: bool,
     factors: NDArray[np.float64],
     of_loads: NDArray[np.float64],
     of_noise: NDArray[np.float64],
@@ -144,3 +142,24 @@ def sum_expected(
     acting: NDArray[np.int32],
 ) -> tuple[int, int]: ...
 def drop_event(cluster_arrays: Arrays, index: int, row: int, out: Arrays) -> int: ...
+def move_all(
+    goods: NDArray[np.int32], probability: NDArray[np.float64], stock: NDArray[np.float64], away: NDArray[np.float64]
+) -> None: ...
+def likeliest_goods(
+    goods: NDArray[np.int32], probability: NDArray[np.float64], weight_g: NDArray[np.float64]
+) -> tuple[int, int, float]: ...
+def follow_gain(
+    plates: NDArray[np.int64],
+    delta_g: NDArray[np.float64],
+    noise_g2: float,
+    product: int,
+    quantity: int,
+    t_ns: int,
+    weight_g: NDArray[np.float64],
+    weight_sd_g: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    gain_var: NDArray[np.float64],
+    gain_ns: NDArray[np.int64],
+    drift_var: float,
+    model: NDArray[np.float64],
+) -> tuple[bool, float, float]: ...

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -33,7 +32,6 @@ from fusion.goods.hypotheses import (
     LEAN_UNDONE_S,
     MODEL,
     NEGLIGIBLE,
-    CandidateTable,
     Cluster,
     Extension,
     HypothesisKernel,
@@ -174,7 +172,7 @@ class Attributor:
         self._n_events += 1
         self._decided.forget_recent(event.contact_ns, LEAN_UNDONE_S)
         actors = self._hands.actors(event, history).scaled(float(self.planogram.learnt.factor[HANDS]))
-        held_near = cache(lambda: self._held_near(actors))
+        held_near = self._held_near(actors)
         clusters = [cluster.arrays for cluster in self._clusters]
         recent = [decided.event.record for decided in self._decided.recent]
         relations = np.empty(len(clusters), np.int32)
@@ -183,7 +181,7 @@ class Attributor:
         if self._staff.isdisjoint(actors.near) and not self._unexplained.is_shift(opened):
             self._weigh_factors(opened, held_near, undone)
         self.planogram.timing.add(event)
-        held = None if event.total_g < 0 else held_near()
+        held = None if event.total_g < 0 else held_near
         proposal = self._candidates.propose(event, actors, history, held, self._carts.of)
         # The clusters that the new event's candidates depend on.
         kernel.tie(clusters, proposal.columns, proposal.n, NEGLIGIBLE, relations)
@@ -197,9 +195,9 @@ class Attributor:
         self._unobserved.note_moved(event, actors)
         marginal = cluster.marginal(len(cluster.events) - 1)
         belief = cluster.belief_of(marginal, self.planogram.gtins)
-        if sum([p for (owner, _, _), p in zip(marginal.goods, marginal.probability) if owner < 0]) > UNCLAIMED:
+        if sum([candidate.probability for candidate in belief.candidates if candidate.person is None]) > UNCLAIMED:
             reached = self._unobserved.note_unclaimed(event, history)
-            self.planogram.note_elsewhere(event.plates, reached, marginal.goods[0][1])
+            self.planogram.note_elsewhere(event.plates, reached, int(marginal.goods[0, 1]))
         self.planogram.move_all(at, marginal.goods, marginal.probability)
         self._learn_gain(event, marginal)
         self._decide(cluster, opened, belief)
@@ -216,8 +214,8 @@ class Attributor:
             earlier_parts=np.array(parts, np.int32) if parts else None,
         )  # fmt: skip
         if opened.total_g > 0:
-            table = proposal.table
-            new.held, new.log_not_held = self._certainly_held(table), self._log_not_held(table)
+            columns = proposal.columns[:, : proposal.n]
+            new.held, new.log_not_held = self._certainly_held(columns), self._log_not_held(columns)
         return new
 
     def sight(self, t_ns: int, plate: str, gtin: str, probability: float) -> bool:
@@ -255,10 +253,10 @@ class Attributor:
         pieces = self._decided.pieces(carts, product) + taken[cluster.choices].sum(axis=1)
         cluster.weigh(log_likelihood[np.clip(pieces, 0, len(log_likelihood) - 1)])
 
-    def _weigh_factors(self, opened: OpenEvent, held: Callable[[], NDArray[np.float64] | None], undone: int) -> None:
+    def _weigh_factors(self, opened: OpenEvent, held: NDArray[np.float64] | None, undone: int) -> None:
         """Learn from a load whether its plates read a wrong multiple of what goods weigh.
 
-        held: returns (n_products,) pieces that the carts of those near are expected to hold.
+        held: (n_products,) pieces that the carts of those near are expected to hold.
         undone: id of the event that it may undo; negative: none.
         """
         factors, event = self.planogram.factors, opened.event
@@ -278,19 +276,16 @@ class Attributor:
 
     def _learn_gain(self, event: ShelfEvent, marginal: Marginal) -> None:
         """Learn the gains of the plates from an event that certainly moved goods of a known weight."""
-        if sum(marginal.probability) < KNOWN_WEIGHT:
+        if marginal.probability.sum() < KNOWN_WEIGHT:
             return
-        known: dict[tuple[int, int], float] = {}
-        for (_, product, quantity), p in zip(marginal.goods, marginal.probability):
-            known[product, quantity] = known.get((product, quantity), 0.0) + p
-        product, quantity = max(known, key=known.__getitem__)
         # Which of two look-alikes it was matters little: they weigh nearly the same.
-        weight_g = self.planogram.weight_g
-        best_g = abs(quantity) * weight_g[product]
-        other_g2 = sum(p * (abs(n) * weight_g[other] - best_g) ** 2 for (other, n), p in known.items())
-        noise_g2 = event.noise_g2 + float(other_g2)
-        at_ns = event.contact_ns
-        self.planogram.learnt.follow_gain(event.plates, event.delta_g, noise_g2, product, quantity, at_ns)
+        product, quantity, others_g2 = kernel.likeliest_goods(
+            marginal.goods, marginal.probability, self.planogram.weight_g
+        )
+        noise_g2 = event.noise_g2 + others_g2
+        self.planogram.learnt.follow_gain(
+            event.plates, event.delta_g, noise_g2, product, quantity, event.contact_ns
+        )
 
     # ---- what carts hold ---------------------------------------------------------------------------------------------
 
@@ -310,23 +305,20 @@ class Attributor:
         kernel.add_expected([cluster.arrays for cluster in self._clusters], of_carts, NEGLIGIBLE, pieces)
         return pieces
 
-    def _certainly_held(self, table: CandidateTable) -> NDArray[np.int32]:
-        """(n, 2) pieces that the cart of each part that is put back holds by decided events."""
-        held = np.zeros((len(table), 2), np.int32)
-        for row, part in np.argwhere((table.cart >= 0) & (table.quantity > 0)).tolist():
-            held[row, part] = self._decided.held_by(int(table.cart[row, part]), int(table.product[row, part]))
-        return held
+    def _certainly_held(self, columns: NDArray[np.int32]) -> NDArray[np.int32]:
+        """(n, 2) pieces that the cart of each part that is put back holds by decided events; columns: of a table."""
+        parts = zip(*columns[1:].reshape(3, -1).tolist())
+        held = [self._decided.held_by(cart, product) if cart >= 0 and n > 0 else 0 for cart, product, n in parts]
+        return np.array(held, np.int32).reshape(-1, 2)
 
-    def _log_not_held(self, table: CandidateTable) -> NDArray[np.float64]:
-        """(n, 2) log cost of a candidate that puts back a piece which its cart does not hold."""
-        cost = np.zeros((len(table), 2))
-        anyone: NDArray[np.float64] | None = None
-        for row, part in np.argwhere(table.quantity > 0).tolist():
-            if int(table.owner[row, part]) in self._staff:
-                continue
-            if anyone is None:
-                anyone = self._expected_pieces(None)
-            cost[row, part] = LOG_HANDED_OVER if anyone[table.product[row, part]] > 0.3 else LOG_BROUGHT
+    def _log_not_held(self, columns: NDArray[np.int32]) -> NDArray[np.float64]:
+        """(n, 2) log cost of a candidate that puts back a piece which its cart does not hold; columns: of a table."""
+        owner, _, product, quantity = columns
+        anyone = self._expected_pieces(None)
+        cost = np.where(anyone[product] > 0.3, LOG_HANDED_OVER, LOG_BROUGHT)
+        cost[quantity <= 0] = 0.0
+        if self._staff:
+            cost[np.isin(owner, list(self._staff))] = 0.0
         return cost
 
     # ---- clusters ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fusion.results import Reason
 
@@ -10,8 +11,7 @@ from fusion.results import Reason
 SHORT_RIGHT = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class EventCandidate:
+class EventCandidate(NamedTuple):
     """A person, a product and a signed quantity that may explain a shelf event, and the probability of that.
 
     Attributes:

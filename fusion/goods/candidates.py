@@ -111,7 +111,7 @@ class Proposal(NamedTuple):
             return []
         owner, cart, product, quantity = self.columns[:, : self.n, 0]
         put = (owner >= 0) & (quantity > 0)
-        return sorted({Kind(*kind) for kind in zip(cart[put].tolist(), product[put].tolist())})
+        return [Kind(*kind) for kind in sorted(set(zip(cart[put].tolist(), product[put].tolist())))]
 
 
 class _Sighting(NamedTuple):

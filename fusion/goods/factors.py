@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -112,7 +112,7 @@ class ScaleFactors:
         plates: NDArray[np.int64],
         delta_g: NDArray[np.float64],
         noise_g2: float,
-        held: Callable[[], NDArray[np.float64] | None] = lambda: None,
+        held: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
         """Take a load; returns what it added to the evidence, for `retract`.
 
@@ -122,14 +122,12 @@ class ScaleFactors:
             delta_g: (n,) grams on each.
             noise_g2: variance of their sum.
             held: (n_products,) pieces that the carts of those near are expected to hold; None where it is not known.
-                Asked for only where something may have been put back.
         """
         added = np.empty((3, len(FACTORS)))
-        state = self._of_loads, self._of_noise, self._given, MODEL, added
-        load = planogram.arrays, plates, delta_g, noise_g2
-        found = kernel.weigh_factors(*load, None, True, _FACTORS, *state)
-        if found & kernel.ASKS_FOR_HELD:
-            found = kernel.weigh_factors(*load, held(), False, _FACTORS, *state)
+        found = kernel.weigh_factors(
+            planogram.arrays, plates, delta_g, noise_g2, held, _FACTORS, self._of_loads, self._of_noise, self._given,
+            MODEL, added,
+        )  # fmt: skip
         main = int(plates[0]) if len(plates) == 1 else int(plates[np.argmax(np.abs(delta_g))])
         self.due = True
         if bool(found & kernel.STORE_SUSPECT) != self._all_suspect or (

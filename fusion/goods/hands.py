@@ -128,6 +128,16 @@ class Actors:
         tracks: list[int] = self.owner[:-1].tolist()
         return tracks
 
+    def likely(self, least: float) -> list[tuple[int, float]]:
+        """Those in view who did it alone with more than a probability, and the probability; most likely first."""
+        found: list[tuple[int, float]] = []
+        for track, log_ratio in zip(self.near, self.log_ratio.tolist()):
+            probability = math.exp(min(log_ratio - self.log_total, 0.0))
+            if probability <= least:
+                break
+            found.append((track, probability))
+        return found
+
     @property
     def log_probability(self) -> NDArray[np.float64]:
         """(n,) log probability that each of them did it alone."""

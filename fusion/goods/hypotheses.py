@@ -189,14 +189,14 @@ class Marginal(NamedTuple):
     Attributes:
         event: its index in the cluster.
         row: of its most probable candidate.
-        goods: person, product and signed pieces, most probable first.
-        probability: of each; what is left is that nothing moved.
+        goods: (n, 3) int32 person, product and signed pieces, most probable first.
+        probability: (n,) of each; what is left is that nothing moved.
     """
 
     event: int
     row: int
-    goods: list[list[int]]
-    probability: list[float]
+    goods: NDArray[np.int32]
+    probability: NDArray[np.float64]
 
 
 class LeastClear(NamedTuple):
@@ -357,7 +357,7 @@ class Cluster:
         columns, n = self.table.columns, 2 * len(self.event_of)
         goods, probability = np.empty((n, 3), np.int32), np.empty(n)
         n, row = kernel.describe(self.event_of, columns, self.probability, index, goods, probability)
-        return Marginal(index, row, goods[:n].tolist(), probability[:n].tolist())
+        return Marginal(index, row, goods[:n], probability[:n])
 
     def belief(self, index: int, gtins: Sequence[str]) -> EventBelief:
         """An event as it looks now. gtins: by product."""
@@ -368,7 +368,7 @@ class Cluster:
         opened, row = self.events[marginal.event], marginal.row
         candidates = tuple([
             EventCandidate(None if owner < 0 else owner, gtins[product], quantity, p if p < 1.0 else 1.0)
-            for (owner, product, quantity), p in zip(marginal.goods, marginal.probability)
+            for (owner, product, quantity), p in zip(marginal.goods.tolist(), marginal.probability.tolist())
         ])  # fmt: skip
         columns, parts = self.arrays[2], tuple[EventCandidate, ...]()
         # Two parts, each with the whole probability.

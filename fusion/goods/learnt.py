@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion._kernels import goods as kernel
 from fusion.goods.trust import CUSTOMERS_MIN, FACTOR_MAX, FACTOR_MIN, FACTOR_STEP_MAX, Fit, Trust
 from fusion.goods.weighings import (
     DAY_NS,
@@ -49,6 +50,8 @@ VERSIONS_MAX = 256
 # Calibration factors, by place in `factor`.
 HANDS, IDENTITY = 0, 1
 _FACTOR_KINDS = (LessonKind.HANDS, LessonKind.IDENTITY)
+# The constants of gains in the order of the kernel's enum.
+_GAIN_MODEL = np.array([PLACE_GAIN_SD, REFUSED_SDS, GAIN_OFF_MAX, GAIN_VAR, DAY_NS], np.float64)
 
 
 class Change(NamedTuple):
@@ -84,6 +87,7 @@ class Learnt:
             estimate.
         label_g: (n_products,) float64 of one piece, by the store.
         planned: (n_plates, n_products) bool, as in the store's planogram.
+        gain_drift_var: by which the variance of a gain grows in a day.
         factor: (2,) float64 by which log odds of hands and of identities are multiplied.
         versions: what was published, oldest first; the newest VERSIONS_MAX.
         latest: newest lesson about each product, plate or factor.
@@ -107,6 +111,7 @@ class Learnt:
         self._weighings = Weighings(n_products)
         self._trust = (Trust(), Trust())
         self._fresh: Counter[int] = Counter()  # Loads since a product was estimated.
+        self.gain_drift_var = GAIN_DRIFT_SD_PER_DAY**2
         self._gain_ns: NDArray[np.int64] = np.zeros(n_plates, np.int64)
         self._refused: dict[int, _Refused] = {}  # By plate.
 
@@ -172,36 +177,15 @@ class Learnt:
             quantity: signed pieces.
             t_ns: when.
         """
-        # One to four plates: numbers are quicker than arrays.
-        gain, gain_var, at = self.gain, self.gain_var, plates.tolist()
-        load = [abs(grams) for grams in delta_g.tolist()]
-        true_g = abs(quantity) * float(self.weight_g[product])
-        whole_g = max(sum(load), 1e-9)
-        share = [grams / whole_g for grams in load]
-        before = [float(gain[plate]) for plate in at]
-        var = [self._drifted(plate, t_ns) for plate in at]
-        mean = sum(s * g for s, g in zip(share, before))
-        innovation_var = sum(s * s * (v + PLACE_GAIN_SD**2) for s, v in zip(share, var))
-        innovation_var += (noise_g2 + abs(quantity) * float(self.weight_sd_g[product]) ** 2) / true_g**2
-        shown = abs(float(delta_g.sum())) / true_g
-        innovation = shown - mean
-        if innovation**2 > REFUSED_SDS**2 * innovation_var:
-            if len(at) == 1:
-                self._refuse(at[0], shown, innovation_var, t_ns)
-            return
-        for plate, s, g, v in zip(at, share, before, var):
-            kalman_gain = s * v / innovation_var
-            gain[plate] = min(max(g + kalman_gain * innovation, 1.0 - GAIN_OFF_MAX), 1.0 + GAIN_OFF_MAX)
-            gain_var[plate] = v * (1.0 - kalman_gain * s)
-            self._gain_ns[plate] = t_ns
-            self._refused.pop(plate, None)
-
-    def _drifted(self, plate: int, t_ns: int) -> float:
-        """Variance of a plate's gain now: it is less certain by the time since its last load."""
-        var, since_ns = float(self.gain_var[plate]), int(self._gain_ns[plate])
-        if not 0 < since_ns < t_ns:
-            return var
-        return min(var + GAIN_DRIFT_SD_PER_DAY**2 * (t_ns - since_ns) / DAY_NS, max(var, GAIN_VAR))
+        learnt, shown, innovation_var = kernel.follow_gain(
+            plates, delta_g, noise_g2, product, quantity, t_ns, self.weight_g, self.weight_sd_g, self.gain,
+            self.gain_var, self._gain_ns, self.gain_drift_var, _GAIN_MODEL,
+        )  # fmt: skip
+        if learnt and self._refused:
+            for plate in plates.tolist():
+                self._refused.pop(plate, None)
+        elif not learnt and len(plates) == 1:
+            self._refuse(int(plates[0]), shown, innovation_var, t_ns)
 
     def _refuse(self, plate: int, shown: float, var: float, t_ns: int) -> None:
         """Note a load that was something else, or that shows another gain; its plate is doubted once several agree."""

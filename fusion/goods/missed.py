@@ -27,13 +27,11 @@ class MissedLoads:
 
     def add(self, actors: Actors) -> None:
         """Note whose hands were at a load."""
-        for person, log_p in zip(actors.near, actors.log_probability[:-1].tolist()):
-            moved = math.exp(min(log_p, 0.0))
-            if moved > AT_LOAD_MIN:
-                log_none = moved * math.log1p(-MISSED_ALONE) + (1.0 - moved) * math.log1p(-MISSED_BESIDE)
-                self._log_none[person] = self._log_none.get(person, 0.0) + log_none
-                if len(self._log_none) > PEOPLE_MAX:
-                    del self._log_none[next(iter(self._log_none))]
+        for person, moved in actors.likely(AT_LOAD_MIN):
+            log_none = moved * math.log1p(-MISSED_ALONE) + (1.0 - moved) * math.log1p(-MISSED_BESIDE)
+            self._log_none[person] = self._log_none.get(person, 0.0) + log_none
+            if len(self._log_none) > PEOPLE_MAX:
+                del self._log_none[next(iter(self._log_none))]
 
     def log_none(self, people: Callable[[int], bool]) -> float:
         """Log probability that nothing of some people (by track id) was missed."""

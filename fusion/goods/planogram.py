@@ -169,6 +169,7 @@ class Planogram:
             estimate; the arrays of `learnt`.
         factors: whether plates read a wrong multiple of what lies on them.
         timing: whether loads come and go while hands are at their plates.
+        arrays: all that a kernel reads and writes, in the order in which `identification.pxi` unpacks them.
         lightest_g: weight of the lightest piece; 0 where the store has no products.
         lightest_near_g: (n_plates,) of the lightest piece that belongs on a plate or beside it; infinite without any.
     """
@@ -182,6 +183,14 @@ class Planogram:
         self.away: NDArray[np.float64] = np.zeros(len(store.products))
         self.factors = ScaleFactors(len(store.plates))
         self.timing = HandTiming(self.rows.unit)
+        self._gather()
+
+    def _gather(self) -> None:
+        rows = self.rows
+        self.arrays: tuple[NDArray[Any], ...] = (
+            self.weight_g, self.weight_sd_g, self.stock, self.planned, self.away, self.gain, self.gain_var,
+            rows.along_m, rows.width_m, rows.row, rows.member, rows.member_start, MODEL, self._scratch,
+        )  # fmt: skip
 
     def _derive(self, store: Store) -> None:
         self.rows = Rows(store)
@@ -198,15 +207,6 @@ class Planogram:
         near = [self.rows.near(plate, 1) for plate in range(len(store.plates))]
         self.lightest_near_g: NDArray[np.float64] = np.array([lightest_g[plates].min() for plates in near])
 
-    @property
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """What a kernel reads and writes, as they are now: in the order in which `identification.pxi` unpacks them."""
-        rows = self.rows
-        return (
-            self.weight_g, self.weight_sd_g, self.stock, self.planned, self.away, self.gain, self.gain_var,
-            rows.along_m, rows.width_m, rows.row, rows.member, rows.member_start, MODEL, self._scratch,
-        )  # fmt: skip
-
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`."""
         filled = self._filled
@@ -214,6 +214,7 @@ class Planogram:
         self._derive(store)
         # As if the shelves had been filled like this at the start; what was taken and put back since still holds.
         self.stock = np.maximum(self.stock + (self._filled - filled), 0.0)
+        self._gather()
 
     def identify(
         self,
@@ -253,10 +254,9 @@ class Planogram:
                 if self.planned[other, product]:
                     self.factors.observe_exchange(int(plates[0]), other)
 
-    def move_all(self, plate: int, goods: list[list[int]], probability: list[float]) -> None:
-        """Record what a load may have been; goods: person, product and signed pieces, with the probability of each."""
-        for (_, product, quantity), p in zip(goods, probability):
-            self.move(plate, product, quantity * min(p, 1.0))
+    def move_all(self, plate: int, goods: NDArray[np.int32], probability: NDArray[np.float64]) -> None:
+        """Record what a load may have been; goods (n, 3): person, product and signed pieces; probability (n,)."""
+        kernel.move_all(goods, probability, self.stock[plate], self.away)
 
     def move(self, plate: int, product: int, pieces: float) -> None:
         """Record expected pieces that came onto a plate (negative: left it). Stock never falls below zero."""

@@ -32,9 +32,10 @@ LOADS_MAX = 512
 
 
 class _Load(NamedTuple):
-    """A load, and the probability of everybody near (track ids) that their hand moved it."""
+    """A load, when it moved, and the probability of everybody near (track ids) that their hand moved it."""
 
     opened: OpenEvent
+    t_ns: int
     moved_by: Mapping[int, float]
 
 
@@ -65,10 +66,9 @@ class UnexplainedLoads:
 
     def add(self, opened: OpenEvent, actors: Actors) -> None:
         """Note who may have moved a load."""
-        chances = zip(actors.near, actors.log_probability[:-1].tolist())
-        moved_by = {person: p for person, log_p in chances if (p := math.exp(log_p)) > DOUBT_MIN}
+        moved_by = dict(actors.likely(DOUBT_MIN))
         if moved_by:
-            self._loads[opened.event_id] = _Load(opened, moved_by)
+            self._loads[opened.event_id] = _Load(opened, opened.event.contact_ns, moved_by)
             if len(self._loads) > LOADS_MAX:
                 self._drop([next(iter(self._loads))])
 
@@ -110,14 +110,17 @@ class UnexplainedLoads:
 
     def is_shift(self, load: OpenEvent) -> bool:
         """Whether it is the rest of a take that was put back: goods pushed the weight of others from plate to plate."""
-        for back in (one.opened for one in self._loads.values()):
-            if back is load or abs(back.event.contact_ns - load.event.contact_ns) > SHIFT_MAX_NS:
-                continue
-            if self._is_beside(load, back.plates) and any(
-                one.opened.plates & back.plates and _cancel(load, back, one.opened) for one in self._loads.values()
-            ):
-                return True
-        return False
+        at_ns, size_g = load.event.contact_ns, abs(load.total_g)
+        larger = [
+            one.opened for one in self._loads.values()
+            if -SHIFT_MAX_NS <= one.t_ns - at_ns <= SHIFT_MAX_NS
+            and size_g <= SHIFT_SHARE_MAX * abs(one.opened.total_g)
+        ]  # fmt: skip
+        return any(
+            self._is_beside(load, back.plates)
+            and any(one.opened.plates & back.plates and _cancel(load, back, one.opened) for one in self._loads.values())
+            for back in larger
+        )
 
     def _is_rest_of(self, load: OpenEvent, other: Explained) -> bool:
         """Whether it is a part of another load at that moment: together they weigh what that one's goods do.
@@ -158,7 +161,7 @@ class UnexplainedLoads:
 
 def _cancel(load: OpenEvent, back: OpenEvent, earlier: OpenEvent) -> bool:
     """Whether a load makes up for what a larger load and its undoing leave."""
-    if back.total_g * earlier.total_g >= 0.0 or abs(load.total_g) > SHIFT_SHARE_MAX * abs(back.total_g):
+    if back.total_g * earlier.total_g >= 0.0:
         return False
     left_g = back.total_g + earlier.total_g
     slack_g = UNDONE_SLACK_G + UNDONE_SDS * math.sqrt(load.noise_g2 + back.noise_g2 + earlier.noise_g2)

@@ -91,8 +91,8 @@ class ArmHistory:
 
     def between(self, t0_ns: int, t1_ns: int) -> slice:
         """Rows with t0_ns <= t_ns <= t1_ns."""
-        first, after = np.searchsorted(self.t_ns[: self._n], (t0_ns, t1_ns + 1))
-        return slice(int(first), int(after))
+        t_ns = self.t_ns[: self._n]
+        return slice(int(t_ns.searchsorted(t0_ns)), int(t_ns.searchsorted(t1_ns, "right")))
 
     def smoothed(self, rows: slice, place_m: NDArray[np.float64], within_m: float) -> Arms:
         """Arms at some rows, with what was seen half a second before and after, or up to the newest row.
@@ -104,13 +104,9 @@ class ArmHistory:
         arms = Arms(self.arms_m[rows].copy(), self.sd_m[rows].copy())
         if not len(arms.sd_m) or not len(self._arms):
             return arms
-        first_ns, last_ns = int(self.t_ns[rows.start]), int(self.t_ns[rows.stop - 1])
-        over = self.between(first_ns - SMOOTHED_OVER_NS, last_ns + SMOOTHED_OVER_NS)
-        n = over.stop - over.start
         kernel.smooth(
-            self.t_ns[over], self.track[over], self.position_m[over], self.arms_m[over], self.sd_m[over],
-            rows.start - over.start, rows.stop - over.start, float(place_m[0]), float(place_m[1]), within_m, _MODEL,
-            arms.arms_m, arms.sd_m, np.empty(n, np.int32), np.empty((n, kernel.ARM_COLUMNS)),
+            self.t_ns, self.track, self.position_m, self.arms_m, self.sd_m, self._n, rows.start, rows.stop,
+            SMOOTHED_OVER_NS, float(place_m[0]), float(place_m[1]), within_m, _MODEL, arms.arms_m, arms.sd_m,
         )  # fmt: skip
         return arms
 

@@ -314,7 +314,7 @@ def test_goods_of_a_billed_visit_come_from_the_unknown() -> None:
 
 def test_both_parts_of_a_shared_load_leave_the_shelf() -> None:
     parts = EventCandidate(7, GTINS[3], -1, 0.6), EventCandidate(8, GTINS[4], -1, 0.6)
-    halves = tuple(replace(part, probability=0.3) for part in parts)
+    halves = tuple(part._replace(probability=0.3) for part in parts)
     belief = EventBelief(0, T0, "r0p3", -616.0, (*halves, EventCandidate(7, GTINS[5], -1, 0.2)), parts)
     assert moved(belief) == parts
     scene = Scene({7: 3, 8: 3}, {"ann": [7], "bob": [8]})

@@ -27,7 +27,7 @@ def test_goods_that_do_not_belong_somewhere_are_misplaced() -> None:
 
 def test_an_event_moves_nothing_one_product_or_two_that_share_the_load() -> None:
     parts = EventCandidate(7, GTINS[3], -1, 0.6), EventCandidate(8, GTINS[4], -1, 0.6)
-    halves = tuple(replace(part, probability=0.3) for part in parts)
+    halves = tuple(part._replace(probability=0.3) for part in parts)
     belief = EventBelief(0, T0, "r0p3", -616.0, (*halves, EventCandidate(7, GTINS[5], -1, 0.2)), parts)
     assert moved(belief) == parts
     assert moved(replace(belief, parts=())) == halves[:1]

@@ -106,7 +106,7 @@ def test_a_put_back_of_what_a_person_near_holds_is_no_reversed_plate() -> None:
         held = np.zeros(20)
         held[6] = float(holds)
         plates, delta_g = np.array([16]), np.array([weight_g])
-        planogram.factors.observe(planogram, plates, delta_g, 0.09, held.copy)
+        planogram.factors.observe(planogram, plates, delta_g, 0.09, held)
         assert planogram.factors.suspect == suspect
 
 

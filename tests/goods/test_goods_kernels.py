@@ -113,7 +113,29 @@ def test_factors_match_reference(scene: Scene, excluded: bool) -> None:
         planogram.factors._of_loads[:, ::2] = -5.0
     twin = copy.deepcopy(planogram)
     load = event.plates, event.delta_g, event.noise_g2
-    added = planogram.factors.observe(planogram, *load, lambda: scene.held)
+    added = planogram.factors.observe(planogram, *load, scene.held)
     assert_allclose(added, reference.weigh_factors(twin.factors, twin, *load, scene.held), atol=1e-9)
     assert_allclose(planogram.factors._of_loads, twin.factors._of_loads, atol=1e-9)
     assert planogram.factors.suspect == twin.factors.suspect
+
+
+@settings(max_examples=100, deadline=None)
+@given(scene=scenes(), data=st.data())
+def test_gains_match_reference(scene: Scene, data: st.DataObject) -> None:
+    """Of loads of some goods, some of which refuse the gains, half an hour to three days after those before."""
+    learnt = scene.planogram.learnt
+    twin = copy.deepcopy(learnt)
+    t_ns = T0
+    for _ in range(data.draw(st.integers(1, 4))):
+        t_ns += data.draw(st.integers(1, 100)) * 1800 * 10**9
+        goods = data.draw(st.integers(0, len(learnt.weight_g) - 1)), data.draw(st.sampled_from([-2, -1, 1]))
+        grams = goods[1] * learnt.weight_g[goods[0]] * data.draw(st.sampled_from([1.0, 1.02, 1.1, 1.5]))
+        load = scene.event.plates, scene.event.share * grams, scene.event.noise_g2
+        learnt.follow_gain(*load, *goods, t_ns)
+        reference.follow_gain(twin, *load, *goods, t_ns)
+    assert_allclose(learnt.gain, twin.gain, rtol=1e-11)
+    assert_allclose(learnt.gain_var, twin.gain_var, rtol=1e-11)
+    assert_array_equal(learnt._gain_ns, twin._gain_ns)
+    assert {plate: known.n for plate, known in learnt._refused.items()} == {
+        plate: known.n for plate, known in twin._refused.items()
+    }

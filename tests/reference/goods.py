@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from fusion.goods import candidates as constants
 from fusion.goods import factors as multiples
 from fusion.goods import planogram as places
+from fusion.goods import weighings
 from fusion.goods.factors import ScaleFactors
 from fusion.goods.hands import Actors, HandRatio
 from fusion.goods.hypotheses import CandidateTable
+from fusion.goods.learnt import GAIN_OFF_MAX, REFUSED_SDS, Learnt
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Identifications, Planogram
 from fusion.people.arms import ArmHistory
@@ -462,3 +464,35 @@ def _log_reading(
         log_way = math.log(1.0 - multiples.TAKEN)
     goods = float(np.logaddexp.reduce(found.log_posterior)) if len(found.product) else -math.inf
     return float(np.logaddexp(log_way + goods, math.log(multiples.UNKNOWN_PER_G)))
+
+
+def follow_gain(
+    learnt: Learnt,
+    plates: NDArray[np.int64],
+    delta_g: NDArray[np.float64],
+    noise_g2: float,
+    product: int,
+    quantity: int,
+    t_ns: int,
+) -> None:
+    """As `Learnt.follow_gain`: a Kalman filter whose matrices are small enough to be written out."""
+    true_g = abs(quantity) * learnt.weight_g[product]
+    share = np.abs(delta_g) / np.abs(delta_g).sum()
+    since_ns = learnt._gain_ns[plates]
+    drifted = learnt.gain_var[plates] + learnt.gain_drift_var * (t_ns - since_ns) / weighings.DAY_NS
+    drifted = np.minimum(drifted, np.maximum(learnt.gain_var[plates], weighings.GAIN_VAR))
+    var = np.where((since_ns > 0) & (since_ns < t_ns), drifted, learnt.gain_var[plates])
+    innovation = abs(delta_g.sum()) / true_g - share @ learnt.gain[plates]
+    innovation_var = share**2 @ (var + places.PLACE_GAIN_SD**2)
+    innovation_var += (noise_g2 + abs(quantity) * learnt.weight_sd_g[product] ** 2) / true_g**2
+    if innovation**2 > REFUSED_SDS**2 * innovation_var:
+        if len(plates) == 1:
+            learnt._refuse(int(plates[0]), float(abs(delta_g.sum()) / true_g), float(innovation_var), t_ns)
+        return
+    kalman_gain = share * var / innovation_var
+    changed = learnt.gain[plates] + kalman_gain * innovation
+    learnt.gain[plates] = np.clip(changed, 1.0 - GAIN_OFF_MAX, 1.0 + GAIN_OFF_MAX)
+    learnt.gain_var[plates] = var * (1.0 - kalman_gain * share)
+    learnt._gain_ns[plates] = t_ns
+    for plate in plates.tolist():
+        learnt._refused.pop(plate, None)

@@ -92,7 +92,8 @@ def _learn_gain(a: Attributor, event: ShelfEvent, belief: EventBelief) -> None:
     best_g = abs(quantity) * weight_g[product]
     other_g2 = sum(p * (abs(n) * weight_g[other] - best_g) ** 2 for (other, n), p in known.items())
     noise_g2 = event.noise_g2 + float(other_g2)
-    a.planogram.learnt.follow_gain(event.plates, event.delta_g, noise_g2, product, quantity, event.contact_ns)
+    load = event.plates, event.delta_g, noise_g2
+    goods.follow_gain(a.planogram.learnt, *load, product, quantity, event.contact_ns)
 
 
 def expected_of(cluster: Cluster) -> tuple[dict[Kind, float], set[int]]:
