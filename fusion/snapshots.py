@@ -58,7 +58,7 @@ _MODULES = (
     "people.walkers", "people.workspace",
     "goods.attribution", "goods.beliefs", "goods.billing", "goods.candidates", "goods.counts", "goods.decided",
     "goods.evidence", "goods.factors", "goods.fitness",
-    "goods.hands", "goods.held", "goods.hypotheses", "goods.journal", "goods.labels", "goods.learnt", "goods.loads",
+    "goods.hands", "goods.hypotheses", "goods.journal", "goods.labels", "goods.learnt", "goods.ledger", "goods.loads",
     "goods.missed",
     "goods.planogram", "goods.plates", "goods.restarts", "goods.scales", "goods.sightings", "goods.timing",
     "goods.trust", "goods.unexplained", "goods.unobserved", "goods.weighings",

@@ -211,6 +211,12 @@ class Plates:
         """The newest quiet level of a plate."""
         return float(self._tables.reals[plate, self._kernel.LEVEL_G])
 
+    def level_before_g(self, plate: int, t_ns: int) -> float:
+        """The quiet level of a plate before the disturbance that began at an instant or later, if any did."""
+        kernel, tables = self._kernel, self._tables
+        moved = tables.state[plate] != kernel.STARTING and tables.times[plate, kernel.ONSET_NS] >= t_ns
+        return float(tables.reals[plate, kernel.BASELINE_G if moved else kernel.LEVEL_G])
+
     def noise_g2(self, plate: int) -> float:
         """Variance of a plate's samples at rest."""
         return float(self._tables.reals[plate, self._kernel.NOISE_G2])
