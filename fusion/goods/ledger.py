@@ -14,6 +14,7 @@ found by a beam search in the order of time.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
@@ -79,7 +80,9 @@ SHARED_MAX = 3
 SHAKE_SD_G, LOG_PLAIN = 12.0, 4.0
 HALF_SHARE = 0.25
 BEAM = 48
-# More steps since the last rest are joined, the oldest of a plate first: a plate that never rests makes two a second.
+# Variance of the difference of two levels from creep and from cross-talk too small to show, grams squared.
+REST_G2 = 1.0
+# More steps since the last rest are joined, the least first: a plate that never rests makes two a second.
 STEPS_MAX = 12
 # What never rests is looked at this often.
 OVERDUE_EVERY_NS = 2_000_000_000
@@ -182,8 +185,18 @@ class RowLedger:
             for other in rows.near(plate, 1):
                 if other not in spell.before_g and other not in spell.beside_g:
                     spell.beside_g[other] = self._plates.level_before_g(other, first_ns)
+        self._drop_cross_talk(spell)
         spell.steps, spell.look_ns = _joined(spell.steps), spell.overdue_ns
         self._spells.append(spell)
+
+    def _drop_cross_talk(self, spell: _Spell) -> None:
+        """Of more than STEPS_MAX steps, leave out those that are cross-talk of others, the least first."""
+        for step in sorted(spell.steps, key=lambda step: abs(step.delta_g)):
+            if len(spell.steps) <= STEPS_MAX or abs(step.delta_g) > SPLIT_MIN_G:
+                break
+            if abs(step.delta_g) < CROSS_TALK_SHARE * self._beside_g(spell.steps, step):
+                spell.steps = [other for other in spell.steps if other is not step]
+                spell.before_g[step.plate] += step.delta_g
 
     def rebase(self, plate: int, shift_g: float) -> None:
         """Note that a plate weighs from another zero: its level is higher by shift_g than its loads explain."""
@@ -219,12 +232,12 @@ class RowLedger:
     def _close(self, spell: _Spell, now_ns: int, overdue: bool) -> list[ShelfEvent]:
         """Hand out the loads of a spell that are certain to stay; the others remain in it."""
         found = self._cleared(self._explained(self._balanced(spell)))
+        loads = self._measured([self._block(found.steps, ids).load for ids in found.blocks])
         kept: list[PlateChange] = []
         events = []
         look_ns = now_ns + int(60e9)
-        for ids in found.blocks:
+        for ids, load in zip(found.blocks, loads):
             steps = [found.steps[i] for i in ids]
-            load = self._block(found.steps, ids).load
             wait_ns = 0
             if load:
                 event = ShelfEvent.of(load)
@@ -247,6 +260,30 @@ class RowLedger:
         spell.base_ns = dict.fromkeys(on, 0)
         spell.beside_g = {}
         return events
+
+    def _measured(self, loads: list[list[PlateChange]]) -> list[list[PlateChange]]:
+        """Loads with the variances of what they weigh, given what the levels of their plates have changed by in all.
+
+        The sum of the loads on a plate at rest is known, so that of their variances v remain v (1 - v / sum of v).
+        """
+        var_g2: defaultdict[int, float] = defaultdict(float)
+        for load in loads:
+            for change in load:
+                var_g2[change.plate] += change.var_g2
+        return [
+            [
+                replace(change, var_g2=self._rest_g2(change.plate) + change.var_g2 * (1.0 - share))
+                if self._plates.is_still(change.plate)
+                else change
+                for change in load
+                for share in (change.var_g2 / var_g2[change.plate],)
+            ]
+            for load in loads
+        ]
+
+    def _rest_g2(self, plate: int) -> float:
+        """Variance of what the level of a plate has changed by from rest to rest."""
+        return REST_G2 + self._plates.noise_g2(plate) / 12.0
 
     def _until_ns(self, event: ShelfEvent, now_ns: int) -> int:
         """Until when to wait whether a load is undone; in the past where it is what one expects there."""
@@ -276,7 +313,7 @@ class RowLedger:
             # What the steps leave is the pressure of the hand while the least certain of them was measured.
             worst = max(ids, key=lambda i: steps[i].var_g2 + 100.0 * steps[i].shaky)
             step = steps[worst]
-            var_g2 = 1.0 + self._plates.noise_g2(plate) / 12.0 if len(ids) == 1 else step.var_g2
+            var_g2 = self._rest_g2(plate) if len(ids) == 1 else step.var_g2
             steps[worst] = replace(step, delta_g=step.delta_g + rest_g, var_g2=var_g2)
         beside: list[PlateChange] = []
         for plate, before_g in spell.beside_g.items():
@@ -286,7 +323,7 @@ class RowLedger:
             delta_g = self._plates.level_g(plate) - before_g
             heaviest = max(near, key=lambda step: abs(step.delta_g))
             if abs(delta_g) > CHANGE_MIN_G + CROSS_TALK_SHARE * abs(heaviest.delta_g):
-                var_g2 = 1.0 + self._plates.noise_g2(plate) / 12.0
+                var_g2 = self._rest_g2(plate)
                 beside.append(
                     replace(heaviest, plate=plate, delta_g=delta_g, var_g2=var_g2, before_g=before_g, shaky=False)
                 )
@@ -346,16 +383,21 @@ class RowLedger:
             trace = _Trace.of(self._plates, step)
             if trace is None:
                 continue
-            if step.rise_ns > SLOW_S * 1e9 and (two := trace.two_steps()):
-                found.append(_Split([*steps[:i], *two.steps, *steps[i + 1 :]], two.log_evidence))
+            two: list[_Split] = []
+            if step.rise_ns > SLOW_S * 1e9:
+                two += trace.two_steps()
             for beside in steps:
                 apart = beside.plate != step.plate and beside.plate in self._finder.rows.near(step.plate, 1)
                 if apart and abs(beside.delta_g) > SPLIT_MIN_G and not beside.silent:
-                    found += [
-                        _Split([*steps[:i], *shared.steps, *steps[i + 1 :]], shared.log_evidence)
+                    two += [
+                        shared
                         for shared in trace.shared(beside, self._finder.parts_beside(step, beside))
                         if i in odd or shared.log_evidence > LOG_PLAIN
                     ]
+            # What the samples say for two steps at all is bounded, but not what they say for one division of the step
+            # rather than another.
+            over = max(0.0, max((split.log_evidence for split in two), default=0.0) - LOG_EVIDENCE_MAX)
+            found += [_Split([*steps[:i], *split.steps, *steps[i + 1 :]], split.log_evidence - over) for split in two]
         return [
             split._replace(steps=sorted(split.steps, key=lambda step: step.contact_ns))
             for split in found
@@ -438,7 +480,7 @@ class RowLedger:
             own.sort(key=lambda step: step.settled_ns)
             if len(own) == sum(step.plate == own[0].plate for step in steps) > 1:
                 # Weighed from rest to rest.
-                own[:] = [replace(step, var_g2=1.0 + self._plates.noise_g2(step.plate) / 12.0) for step in own]
+                own[:] = [replace(step, var_g2=self._rest_g2(step.plate)) for step in own]
             net_g = sum(step.delta_g for step in own) or 1e-6
             main = max(own, key=lambda step: step.delta_g * math.copysign(1.0, net_g))
             for first, second in pairwise(own):
@@ -469,7 +511,7 @@ class RowLedger:
 
 
 def _joined(steps: list[PlateChange]) -> list[PlateChange]:
-    """At most STEPS_MAX steps, as far as plates have several; the oldest two that follow each other become one."""
+    """At most STEPS_MAX steps, as far as plates have several: the least becomes part of the one before or after it."""
     steps = sorted(steps, key=lambda step: step.settled_ns)
     while len(steps) > STEPS_MAX:
         pairs = [
@@ -478,12 +520,13 @@ def _joined(steps: list[PlateChange]) -> list[PlateChange]:
         ]  # fmt: skip
         if not pairs:
             break
-        i, k = pairs[0]
+        i, k = min(pairs, key=lambda pair: min(abs(steps[step].delta_g) for step in pair))
         first, second = steps[i], steps[k]
+        is_plain = min(abs(first.delta_g), abs(second.delta_g)) < SPLIT_MIN_G
         main = max(first, second, key=lambda step: abs(step.delta_g))
         steps[k] = replace(
             main, delta_g=first.delta_g + second.delta_g, before_g=first.before_g, onset_ns=first.onset_ns,
-            settled_ns=second.settled_ns, rise_ns=-1,
+            settled_ns=second.settled_ns, rise_ns=main.rise_ns if is_plain else -1,
         )  # fmt: skip
         del steps[i]
     return steps
@@ -531,8 +574,8 @@ class _Trace:
             return None
         return cls(step, t_ns[inside], grams[inside].astype(np.float64))
 
-    def two_steps(self) -> _Split | None:
-        """The step as two, with the level between that fits best."""
+    def two_steps(self) -> list[_Split]:
+        """The step as two, with the level between that fits best; empty where there is no such level."""
         left, right, sums, squares, count = self._sums()
         step_g = self.after_g - self.before_g
         cost = left[:, None] + squares - sums**2 / count + right[None]
@@ -542,10 +585,10 @@ class _Trace:
         cost[(count < gap) | (share < least) | (share > 1.0 - least)] = np.inf
         first, second = np.unravel_index(int(np.argmin(cost)), cost.shape)
         if not np.isfinite(cost[first, second]):
-            return None
+            return []
         log_evidence = self._log_ratio(float((left + right).min()), float(cost[first, second]))
         part_g = float(sums[first, second] / count[first, second])
-        return self._split(part_g, self._time_ns(first), self._time_ns(second), log_evidence)
+        return [self._split(part_g, self._time_ns(first), self._time_ns(second), log_evidence)]
 
     def _sums(self) -> tuple[NDArray[np.float64], ...]:
         """Sums of squares, from which the cost of two steps is made.
@@ -579,7 +622,7 @@ class _Trace:
             self.step, delta_g=self.step.delta_g - part_g, contact_ns=second_ns, rise_ns=-1, var_g2=var_g2,
             before_g=self.step.before_g + part_g, onset_ns=first_ns,
         )  # fmt: skip
-        return _Split([first, second], min(log_evidence, LOG_EVIDENCE_MAX))
+        return _Split([first, second], log_evidence)
 
     def shared(self, beside: PlateChange, parts_g: list[float]) -> list[_Split]:
         """The step as two, one of them at the instant of a step beside it. parts_g: what goods would leave for that."""

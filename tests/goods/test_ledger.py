@@ -62,6 +62,36 @@ def test_two_loads_before_the_plate_has_settled_are_two_events(apart_s: float, s
     assert_allclose([seconds(event) for event in events], [5.0, 5.0 + apart_s], atol=0.15)
 
 
+def test_of_two_loads_in_one_step_the_first_has_the_part_on_the_next_plate() -> None:
+    """The samples say how the step divides, even where another division would suit single pieces."""
+    scales = shop.Scales(STORE, 16.0)
+    scales.step(5.0, {"r0p1": -950.0, "r0p2": -126.0})
+    scales.step(5.42, {"r0p1": -1076.0})
+    events = found(scales)
+    assert_allclose([event.total_g for event in events], [-1076.0] * 2, atol=40.0)
+    assert_allclose([seconds(event) for event in events], [5.0, 5.42], atol=0.1)
+
+
+def test_a_row_that_does_not_rest_for_long_keeps_its_loads_apart() -> None:
+    scales = shop.Scales(STORE, 24.0)
+    scales.step(5.0, {"r0p1": -400.0, "r0p2": -138.0, "r0p0": -5.0})
+    for i in range(1, 5):
+        scales.step(5.0 + i, {"r0p1": -538.0, "r0p2": -6.0, "r0p0": -5.0})
+        shake(scales, 1, 4.6 + i, 5.3 + i, 6.0)
+    events = found(scales)
+    assert [event.plates.tolist() for event in events][:2] == [[1, 2], [1]]
+    assert_allclose([event.total_g for event in events], [-538.0] * 5, atol=20.0)
+
+
+def test_loads_between_two_rests_are_as_certain_as_their_sum() -> None:
+    """Of one load alone on its plate, the shaking of the hand leaves no doubt once the plate rests."""
+    scales = shop.Scales(STORE, 16.0)
+    scales.step(5.0, {"r0p4": -371.0})
+    shake(scales, 4, 4.5, 6.5, 12.0)
+    (event,) = found(scales)
+    assert abs(event.total_g + 371.0) < 3.0 and event.noise_g2 < 2.0
+
+
 def test_what_a_hand_pulls_when_goods_are_weighed_is_added_when_it_lets_go() -> None:
     scales = shop.Scales(STORE, 16.0)
     scales.step(5.0, {"r0p4": -371.0})
