@@ -57,7 +57,7 @@ _MODULES = (
     "people.site", "people.stills", "people.tracker", "people.tracks", "people.visits",
     "people.walkers", "people.workspace",
     "goods.attribution", "goods.beliefs", "goods.billing", "goods.candidates", "goods.counts", "goods.decided",
-    "goods.evidence", "goods.factors", "goods.fitness",
+    "goods.evidence", "goods.excursions", "goods.factors", "goods.fitness",
     "goods.hands", "goods.hypotheses", "goods.journal", "goods.labels", "goods.learnt", "goods.ledger", "goods.loads",
     "goods.missed",
     "goods.planogram", "goods.plates", "goods.restarts", "goods.scales", "goods.sightings", "goods.timing",

@@ -84,8 +84,23 @@ BEAM = 48
 REST_G2 = 1.0
 # More steps since the last rest are joined, the least first: a plate that never rests makes two a second.
 STEPS_MAX = 12
+# Hands that may have been two loads, by these log odds at least: hands at the plates may say as much for two people.
+LOG_UNDONE_MIN, UNDONE_MAX = -12.0, 64
 # What never rests is looked at this often.
 OVERDUE_EVERY_NS = 2_000_000_000
+
+
+class UndoneLoad(NamedTuple):
+    """A hand that left nothing, as two loads that it may have been instead.
+
+    Attributes:
+        first, second: the loads, of the same weight one way and the other.
+        log_odds: of two loads against a hand, by the plates alone.
+    """
+
+    first: ShelfEvent
+    second: ShelfEvent
+    log_odds: float
 
 
 @dataclass(slots=True, eq=False)
@@ -150,6 +165,7 @@ class RowLedger:
     def __init__(self, plates: Plates, finder: LoadFinder) -> None:
         self._plates, self._finder = plates, finder
         self._spells: list[_Spell] = []
+        self._undone: list[UndoneLoad] = []
 
     def __len__(self) -> int:
         return len(self._spells)
@@ -157,6 +173,11 @@ class RowLedger:
     def undecided(self) -> list[tuple[int, int]]:
         """(plate, since when) of every step that may still become an event."""
         return [(step.plate, step.contact_ns) for spell in self._spells for step in spell.steps]
+
+    def undone(self) -> list[UndoneLoad]:
+        """Hands since the last call that may have been a piece that one person took and another one put."""
+        drained, self._undone = self._undone, []
+        return drained
 
     # ---- what happened -----------------------------------------------------------------------------------------------
 
@@ -249,6 +270,8 @@ class RowLedger:
                 kept += steps
                 look_ns = min(look_ns, wait_ns)
                 continue
+            if not load and len(steps) > 1:
+                self._note_undone(found.steps, ids)
             if not load and len(steps) == 1:
                 self._finder.weigh_small(steps[0], self._heaviest_g(found.steps, steps[0]))
             for step in steps:
@@ -256,10 +279,28 @@ class RowLedger:
                     spell.before_g[step.plate] += step.delta_g
         spell.steps, spell.look_ns = kept, look_ns
         on = {step.plate for step in kept}
-        spell.before_g = {plate: level_g for plate, level_g in spell.before_g.items() if plate in on}
+        # A plate beside the others may turn out to bear a part of a load that stays open.
+        levels_g = spell.beside_g | spell.before_g
+        spell.before_g = {plate: level_g for plate, level_g in levels_g.items() if plate in on}
         spell.base_ns = dict.fromkeys(on, 0)
         spell.beside_g = {}
         return events
+
+    def _note_undone(self, steps: list[PlateChange], ids: tuple[int, ...]) -> None:
+        """Note a hand that may have been two loads, since each of them would be a piece of what lies there."""
+        ids = tuple(sorted(ids, key=lambda i: steps[i].contact_ns))
+        whole = self._block(steps, ids).score
+        ways = [(self._block(steps, ids[:k]), self._block(steps, ids[k:])) for k in range(1, len(ids))]
+        ways = [
+            (first, second) for first, second in ways
+            if first.load and second.load and self._finder.is_usual(first.load) and self._finder.is_usual(second.load)
+        ]  # fmt: skip
+        if not ways:
+            return
+        first, second = max(ways, key=lambda way: way[0].score + way[1].score)
+        log_odds = first.score + second.score - _log_two_hands([first.load, second.load]) - whole
+        if log_odds > LOG_UNDONE_MIN and len(self._undone) < UNDONE_MAX:
+            self._undone.append(UndoneLoad(ShelfEvent.of(first.load), ShelfEvent.of(second.load), log_odds))
 
     def _measured(self, loads: list[list[PlateChange]]) -> list[list[PlateChange]]:
         """Loads with the variances of what they weigh, given what the levels of their plates have changed by in all.

@@ -139,6 +139,7 @@ class Plates:
         self._began_ns = 0
         self._unsettled: dict[int, int] = {}
         self._warnings: list[StoreWarning] = []
+        self._moved = np.zeros(n, np.bool_)
         self._derive(store)
         self.warm_up()
 
@@ -256,6 +257,18 @@ class Plates:
         kernel, tables = self._kernel, self._tables
         moving = np.flatnonzero(tables.state == kernel.DISTURBED)
         return list(zip(moving.tolist(), tables.times[moving, kernel.ONSET_NS].tolist()))
+
+    def rested(self) -> list[tuple[int, int]]:
+        """(plate, since when) of every plate that was disturbed at the last call, and is quiet now."""
+        kernel, tables = self._kernel, self._tables
+        rested = np.flatnonzero(self._moved & (tables.state == kernel.QUIET))
+        self._moved = tables.state == kernel.DISTURBED
+        return list(zip(rested.tolist(), tables.times[rested, kernel.ONSET_NS].tolist()))
+
+    @property
+    def period_s(self) -> float:
+        """Time between two samples."""
+        return self._period_ns * 1e-9
 
     @property
     def unheard(self) -> list[int]:

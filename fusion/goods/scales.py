@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import OrderError
+from fusion.goods.excursions import Excursions
 from fusion.goods.fitness import PlateFitness
-from fusion.goods.ledger import RowLedger
+from fusion.goods.ledger import RowLedger, UndoneLoad
 from fusion.goods.loads import JOIN_MAX_S, LOAD_REACH, LoadFinder, ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange, Plates, PlateState, plate_warnings
@@ -50,6 +51,7 @@ class ShelfMonitor:
         self._fitness = PlateFitness(store)
         self._finder = LoadFinder(planogram)
         self._ledger = RowLedger(self._plates, self._finder)
+        self._excursions = Excursions(self._plates, self._finder)
         self._restarts = Restarts(self._plates, self._finder)
         self._pending: list[PlateChange] = []
         self._noisy: frozenset[int] = frozenset()
@@ -81,6 +83,8 @@ class ShelfMonitor:
             if len(changes) > room:
                 self._ignored["shelf changes: table full"] += len(changes) - room
             self._pending += changes[:room]
+            for steps in self._excursions.found(changes):
+                self._ledger.add(steps)
         if self._plates.check(now_ns):
             hidden_g = self._plates.detectable_g > HIDDEN_SHARE * self.planogram.lightest_near_g
             self._noisy = frozenset(np.flatnonzero(hidden_g).tolist()) if hidden_g.any() else frozenset()
@@ -95,6 +99,10 @@ class ShelfMonitor:
     def finish(self) -> list[ShelfEvent]:
         """The events that still waited for something."""
         return self._ready(self._now_ns + int(60e9))
+
+    def undone(self) -> list[UndoneLoad]:
+        """Loads since the last call that left nothing, so that they were a hand, or two people's."""
+        return self._ledger.undone()
 
     def warnings(self) -> list[StoreWarning]:
         """Faults of plates found since the last call, and recoveries."""

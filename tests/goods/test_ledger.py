@@ -92,6 +92,37 @@ def test_loads_between_two_rests_are_as_certain_as_their_sum() -> None:
     assert abs(event.total_g + 371.0) < 3.0 and event.noise_g2 < 2.0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_piece_taken_and_one_put_a_second_later_are_two_events(seed: int) -> None:
+    """The plate is as before, and shows the plateau between; no hand lifts a shelf by as much."""
+    scales = shop.Scales(STORE, 16.0, seed=seed)
+    scales.step(5.0, {"r0p1": -538.0})
+    scales.step(5.9, {"r0p1": 538.0})
+    shake(scales, 1, 4.7, 6.3, 8.0)
+    events = found(scales)
+    assert_allclose([event.total_g for event in events], [-538.0, 538.0], atol=20.0)
+    assert_allclose([seconds(event) for event in events], [5.0, 5.9], atol=0.1)
+
+
+def test_a_hand_that_weighs_like_a_piece_may_have_been_two_loads() -> None:
+    scales = shop.Scales(STORE, 16.0)
+    scales.hand(5.0, 6.4, {"r0p3": 245.0})
+    shake(scales, 3, 5.0, 6.4)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert shop.events(monitor, scales.readings()) == []
+    (undone,) = monitor.undone()
+    assert_allclose([undone.first.total_g, undone.second.total_g], [245.0, -245.0], atol=10.0)
+    assert undone.log_odds < 0.0 and monitor.undone() == []
+
+
+def test_a_hand_that_weighs_like_nothing_there_was_no_two_loads() -> None:
+    scales = shop.Scales(STORE, 16.0)
+    scales.hand(5.0, 6.4, {"r0p3": 300.0})
+    shake(scales, 3, 5.0, 6.4)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert shop.events(monitor, scales.readings()) == [] == monitor.undone()
+
+
 def test_what_a_hand_pulls_when_goods_are_weighed_is_added_when_it_lets_go() -> None:
     scales = shop.Scales(STORE, 16.0)
     scales.step(5.0, {"r0p4": -371.0})
