@@ -328,20 +328,19 @@ def relate(list clusters not None, list recent not None, record, model, relation
     cdef const double* u = _doubles(model)
     cdef int* out = _ints(relations)
     cdef Event* earlier
-    cdef Cluster cluster
     cdef int i, j
     cdef long long apart_ns, busy_ns = <long long>(u[BUSY_S] * 1e9), undone = -1
     cdef double left_g, sd_g
     for i in range(len(clusters)):
-        _cluster(clusters[i], &cluster)
+        earlier = _events(clusters[i][0])
         out[i] = 0
-        for j in range(cluster.n_events):
-            apart_ns = cluster.event[j].contact_ns - later.contact_ns
+        for j in range(_length(clusters[i][0])):
+            apart_ns = earlier[j].contact_ns - later.contact_ns
             if -busy_ns < apart_ns < busy_ns:
                 out[i] |= AT_THE_SAME_TIME
-            if _remainder(cluster.event + j, later, u, &left_g, &sd_g):
+            if _remainder(earlier + j, later, u, &left_g, &sd_g):
                 out[i] |= MAY_BE_UNDONE
-                undone = max(undone, cluster.event[j].event_id)
+                undone = max(undone, earlier[j].event_id)
     for i in range(len(recent)):
         earlier = _events(recent[i])
         if _remainder(earlier, later, u, &left_g, &sd_g):
@@ -349,32 +348,57 @@ def relate(list clusters not None, list recent not None, record, model, relation
     return undone
 
 
-cdef bint _is_tied(const Cluster* cluster, const Table* new, bint simultaneous, double negligible) noexcept nogil:
-    """Whether a cluster's people act at the same time, or may hold what is put back."""
-    cdef int row, part, mine
-    cdef double expected
+cdef struct Moves:
+    # What a new event's candidates say: who acts, and the carts and products that are put back; each once.
+    int n_people, n_put
+    int person[2 * CANDIDATES_CAPACITY + 2]
+    int cart[2 * CANDIDATES_CAPACITY + 2]
+    int product[2 * CANDIDATES_CAPACITY + 2]
+
+
+cdef void _moves(const Table* new, Moves* moves) noexcept nogil:
+    cdef int mine, i
+    moves.n_people = moves.n_put = 0
     for mine in range(2 * new.n):
         if new.owner[mine] < 0 or new.quantity[mine] == 0:
             continue
-        if not simultaneous and new.quantity[mine] < 0:
+        if not _is_in(new.owner[mine], moves.person, moves.n_people):
+            moves.person[moves.n_people] = new.owner[mine]
+            moves.n_people += 1
+        if new.quantity[mine] < 0:
             continue
-        expected = 0.0
-        for row in range(cluster.table.n):
-            if not cluster.probability[row] > 1e-4:
+        i = 0
+        while i < moves.n_put and not (moves.cart[i] == new.cart[mine] and moves.product[i] == new.product[mine]):
+            i += 1
+        if i == moves.n_put:
+            moves.cart[i], moves.product[i] = new.cart[mine], new.product[mine]
+            moves.n_put += 1
+
+
+cdef bint _is_tied(
+    const Table* table, const double* probability, const Moves* moves, bint simultaneous, double negligible
+) noexcept nogil:
+    """Whether a cluster's people act at the same time, or may hold what is put back."""
+    cdef int row, part, i
+    cdef double expected[2 * CANDIDATES_CAPACITY + 2]
+    for i in range(moves.n_put):
+        expected[i] = 0.0
+    for row in range(table.n):
+        if not probability[row] > 1e-4:
+            continue
+        for part in range(2 * row, 2 * row + 2):
+            if table.owner[part] < 0 or table.quantity[part] == 0:
                 continue
-            for part in range(2 * row, 2 * row + 2):
-                if cluster.table.owner[part] < 0 or cluster.table.quantity[part] == 0:
-                    continue
-                if simultaneous and cluster.probability[row] > negligible and (
-                    cluster.table.owner[part] == new.owner[mine]
-                ):
-                    return True
-                if (
-                    cluster.table.quantity[part] < 0 and cluster.table.cart[part] == new.cart[mine]
-                    and cluster.table.product[part] == new.product[mine]
-                ):
-                    expected -= cluster.table.quantity[part] * cluster.probability[row]
-        if new.quantity[mine] > 0 and expected > negligible:
+            if simultaneous and probability[row] > negligible and (
+                _is_in(table.owner[part], moves.person, moves.n_people)
+            ):
+                return True
+            if table.quantity[part] < 0:
+                for i in range(moves.n_put):
+                    if moves.cart[i] == table.cart[part] and moves.product[i] == table.product[part]:
+                        expected[i] -= table.quantity[part] * probability[row]
+    for i in range(moves.n_put):
+        if expected[i] > negligible:
             return True
     return False
 
@@ -387,11 +411,12 @@ def tie(list clusters not None, candidates, int n_new, double negligible, relati
     out: not zero where tied.
     """
     cdef int* relation = _ints(relations)
-    cdef Cluster cluster
-    cdef Table new
+    cdef Table new, table
+    cdef Moves moves
     cdef int i
     cdef bint simultaneous
     _table(candidates, n_new, &new)
+    _moves(&new, &moves)
     for i in range(len(clusters)):
         if relation[i] & MAY_BE_UNDONE:
             continue
@@ -399,8 +424,8 @@ def tie(list clusters not None, candidates, int n_new, double negligible, relati
         relation[i] = 0
         # Nothing that was taken says something about what is taken.
         if simultaneous or new.quantity[0] > 0:
-            _cluster(clusters[i], &cluster)
-            relation[i] = _is_tied(&cluster, &new, simultaneous, negligible)
+            _table(clusters[i][2], <int>cnp.PyArray_DIM(clusters[i][2], 1), &table)
+            relation[i] = _is_tied(&table, _doubles(clusters[i][5]), &moves, simultaneous, negligible)
 
 
 def add_expected(list clusters not None, carts, double negligible, pieces):
@@ -412,29 +437,31 @@ def add_expected(list clusters not None, carts, double negligible, pieces):
     cdef const int* wanted = NULL if carts is None else _ints(carts)
     cdef int n_wanted = 0 if carts is None else _length(carts)
     cdef double* out = _doubles(pieces)
-    cdef Cluster cluster
+    cdef const double* p
+    cdef Table table
     cdef int i, row, part
     cdef bint acts
     for i in range(len(clusters)):
-        _cluster(clusters[i], &cluster)
+        _table(clusters[i][2], <int>cnp.PyArray_DIM(clusters[i][2], 1), &table)
+        p = _doubles(clusters[i][5])
         acts = wanted == NULL
-        for row in range(cluster.table.n):
+        for row in range(table.n):
             if acts:
                 break
-            if cluster.probability[row] > negligible:
+            if p[row] > negligible:
                 for part in range(2 * row, 2 * row + 2):
-                    if cluster.table.owner[part] >= 0 and cluster.table.quantity[part] != 0:
-                        acts = acts or _is_in(cluster.table.cart[part], wanted, n_wanted)
+                    if table.owner[part] >= 0 and table.quantity[part] != 0:
+                        acts = acts or _is_in(table.cart[part], wanted, n_wanted)
         if not acts:
             continue
-        for row in range(cluster.table.n):
-            if not cluster.probability[row] > 1e-4:
+        for row in range(table.n):
+            if not p[row] > 1e-4:
                 continue
             for part in range(2 * row, 2 * row + 2):
-                if cluster.table.owner[part] < 0 or cluster.table.quantity[part] >= 0:
+                if table.owner[part] < 0 or table.quantity[part] >= 0:
                     continue
-                if wanted == NULL or _is_in(cluster.table.cart[part], wanted, n_wanted):
-                    out[cluster.table.product[part]] -= cluster.table.quantity[part] * cluster.probability[row]
+                if wanted == NULL or _is_in(table.cart[part], wanted, n_wanted):
+                    out[table.product[part]] -= table.quantity[part] * p[row]
 
 
 cdef inline bint _is_in(int value, const int* values, int n) noexcept nogil:
@@ -448,20 +475,22 @@ cdef inline bint _is_in(int value, const int* values, int n) noexcept nogil:
 # ---- a new event of a cluster ----------------------------------------------------------------------------------------
 
 
-cdef bint _open_pairs(
+cdef void _open_pairs(
     const Shelves* shelves, const Cluster* cluster, const Event* later, const Table* new, const double* log_weight,
-    const double* u, double* log_pair
+    const double* u, double* pair_ratio, double* greatest
 ) noexcept nogil:
-    """Log ratio of each new candidate as the undoing of each older one (n_old, n_new); False where there is none.
+    """Ratio of each new candidate as the undoing of each older one (n_old, n_new); nothing is written without any.
 
     NaN where it does not undo it; infinite where the older one has already undone the event that the new one would
-    undo.
+    undo. greatest (n_new,): out, the greatest finite ratio of each, negative where it undoes none.
     """
-    cdef int row, column, event
+    cdef int row, column, cell
     cdef bint same_way, found = False
     cdef Parts parts
     cdef double log_ratio
     cdef const Event* earlier
+    for column in range(new.n):
+        greatest[column] = -1.0
     for row in range(cluster.table.n):
         earlier = cluster.event + cluster.event_of[row]
         same_way = earlier.total_g * later.total_g > 0.0
@@ -470,27 +499,30 @@ cdef bint _open_pairs(
         if not cluster.probability[row] > 1e-6:
             continue
         parts = _parts(&cluster.table, row)
-        if same_way and parts.n > 0:
+        if (same_way and parts.n > 0) or parts.n > 1 or (parts.n == 1 and parts.cart < 0):
             continue
-        for column in range(new.n):
+        # Only the last candidate, that nothing moved, undoes what moved nothing.
+        for column in range(new.n - 1 if parts.n == 0 else 0, new.n):
+            if parts.n == 1 and not (
+                new.cart[2 * column] == parts.cart and new.product[2 * column] == parts.product
+            ):
+                continue
             if same_way:
-                if column < new.n - 1:
-                    continue
                 log_ratio = INFINITY
             elif not _undoes(shelves, earlier, &parts, later, new, column, log_weight[column], u, &log_ratio):
                 continue
             if not found:
                 found = True
-                for event in range(cluster.table.n * new.n):
-                    log_pair[event] = NAN
-            log_pair[row * new.n + column] = log_ratio
-    return found
+                for cell in range(cluster.table.n * new.n):
+                    pair_ratio[cell] = NAN
+            pair_ratio[row * new.n + column] = exp(log_ratio)
+            greatest[column] = fmax(greatest[column], 0.0 if same_way else exp(log_ratio))
 
 
 cdef int _extend(
     const Cluster* cluster, const Event* later, const Table* new, const double* log_candidate, const int* held,
-    const double* log_not_held, const double* log_pair, const double* settled_ratio, const int* n_settled,
-    const double* u, double* key, int* pick
+    const double* log_not_held, const double* pair_ratio, const double* greatest, const double* settled_ratio,
+    const int* n_settled, const double* u, double* key, int* pick
 ) noexcept nogil:
     """Extend every joint hypothesis by every candidate of a new event, and keep the best:
 
@@ -500,35 +532,57 @@ cdef int _extend(
     Every pair is weighed, so the kept ones are the exact k best of those that extend the given hypotheses. A candidate
     undoes exactly one of all the events that it may undo, each equally likely.
     """
-    cdef int row, column, event, other, part, theirs, has, kept = 0, n_undone, mine
+    cdef int row, column, rank, event, other, part, theirs, has, kept = 0, n_undone, mine
     cdef long long apart_ns, busy_ns = <long long>(u[BUSY_S] * 1e9)
     cdef double weight, ratio, best = -1e300, least = -1e300
-    cdef double raised[CANDIDATES_CAPACITY + 1]
-    cdef bint paired = log_pair != NULL
+    cdef double most[CANDIDATES_CAPACITY + 1]
+    cdef int order[CANDIDATES_CAPACITY + 1]
+    cdef bint concerned[2 * CANDIDATES_CAPACITY + 2]
+    cdef const double* of_pair
     cdef const Table* table = &cluster.table
     cdef const int* choice
-    for column in range(new.n):
-        paired = paired or n_settled[column] > 0
     # Only undone loads raise a candidate's weight, by no more than the greatest of their ratios.
     for column in range(new.n):
-        ratio = fmax(settled_ratio[column], 1.0)
-        if log_pair != NULL:
-            for other in range(table.n):
-                if log_pair[other * new.n + column] < 1e300:
-                    ratio = fmax(ratio, exp(log_pair[other * new.n + column]))
-        raised[column] = log(ratio) + 1e-6
+        ratio = fmax(fmax(settled_ratio[column], greatest[column]), 1.0)
+        most[column] = log_candidate[column] + log(ratio) + 1e-6
+    # Parts for which older candidates matter: of that person at that time, or of that cart and product.
+    for mine in range(2 * new.n):
+        concerned[mine] = False
+        if new.quantity[mine] == 0 or new.owner[mine] < 0:
+            continue
+        for other in range(2 * table.n):
+            if table.quantity[other] == 0:
+                continue
+            if table.cart[other] == new.cart[mine] and table.product[other] == new.product[mine]:
+                concerned[mine] = True
+                break
+            if table.owner[other] == new.owner[mine]:
+                apart_ns = cluster.event[cluster.event_of[other // 2]].contact_ns - later.contact_ns
+                if -busy_ns < apart_ns < busy_ns:
+                    concerned[mine] = True
+                    break
+        if not concerned[mine] and log_not_held != NULL and new.quantity[mine] > held[mine]:
+            most[mine // 2] += log_not_held[mine]
+    # By the most that they can weigh, so that the rest can be left out as soon as one weighs too little.
+    for column in range(new.n):
+        other = column
+        while other > 0 and most[order[other - 1]] < most[column]:
+            order[other] = order[other - 1]
+            other -= 1
+        order[other] = column
     for row in range(cluster.n):
         choice = cluster.choices + row * cluster.n_events
-        for column in range(new.n):
+        for rank in range(new.n):
+            column = order[rank]
+            if cluster.log_weight[row] + most[column] < least:
+                break
             weight = cluster.log_weight[row] + log_candidate[column]
-            if weight + raised[column] < least:
-                continue
             for part in range(2):
                 mine = 2 * column + part
                 if new.quantity[mine] == 0 or new.owner[mine] < 0:
                     continue
                 has = held[mine] if held != NULL else 0
-                for event in range(cluster.n_events):
+                for event in range(cluster.n_events if concerned[mine] else 0):
                     apart_ns = cluster.event[event].contact_ns - later.contact_ns
                     for theirs in range(2):
                         other = 2 * choice[event] + theirs
@@ -544,19 +598,18 @@ cdef int _extend(
                             weight += u[LOG_BUSY]
                 if new.quantity[mine] > has and log_not_held != NULL:
                     weight += log_not_held[mine]
-            if paired:
-                ratio = settled_ratio[column]
-                n_undone = n_settled[column]
-                if log_pair != NULL:
-                    for event in range(cluster.n_events):
-                        if log_pair[choice[event] * new.n + column] > 1e300:
-                            n_undone = 0
-                            break
-                        if not isnan(log_pair[choice[event] * new.n + column]):
-                            ratio += exp(log_pair[choice[event] * new.n + column])
-                            n_undone += 1
-                if n_undone > 0:
-                    weight += log(ratio / n_undone)
+            ratio = settled_ratio[column]
+            n_undone = n_settled[column]
+            for event in range(cluster.n_events if greatest[column] >= 0.0 else 0):
+                of_pair = pair_ratio + choice[event] * new.n + column
+                if of_pair[0] > 1e300:
+                    n_undone = 0
+                    break
+                if not isnan(of_pair[0]):
+                    ratio += of_pair[0]
+                    n_undone += 1
+            if n_undone > 0:
+                weight += log(ratio / n_undone)
             weight = _compared(weight)
             best = fmax(best, weight)
             kept = _offer(key, pick, kept, weight, row * new.n + column)
@@ -593,6 +646,7 @@ def extend(
     cdef double key[HYPOTHESES_CAPACITY]
     cdef int pick[HYPOTHESES_CAPACITY]
     cdef double settled_ratio[CANDIDATES_CAPACITY + 1]
+    cdef double greatest[CANDIDATES_CAPACITY + 1]
     cdef int n_settled[CANDIDATES_CAPACITY + 1]
     cdef Parts parts
     _shelves(arrays, &shelves)
@@ -620,10 +674,10 @@ def extend(
                 settled_ratio[column] += exp(log_ratio)
                 n_settled[column] += 1
     with nogil:
-        if not _open_pairs(&shelves, &cluster, later, &new, weight, u, pairs):
-            pairs = NULL
+        _open_pairs(&shelves, &cluster, later, &new, weight, u, pairs, greatest)
         kept = _extend(
-            &cluster, later, &new, candidate, certainly, not_held, pairs, settled_ratio, n_settled, u, key, pick
+            &cluster, later, &new, candidate, certainly, not_held, pairs, greatest, settled_ratio, n_settled, u, key,
+            pick,
         )
         _write(&cluster, later, &new, kept, key, pick, &extended)
     return kept
@@ -680,7 +734,7 @@ def merge(log_weight_a, log_weight_b, key, pick, double log_spread):
                 if (a + 1) * (b + 1) > HYPOTHESES_CAPACITY:
                     break
                 weight = _compared(log_a[a] + log_b[b])
-                if weight < best - log_spread:
+                if weight < best - log_spread or (kept == HYPOTHESES_CAPACITY and weight < keys[0]):
                     break
                 kept = _offer(keys, picks, kept, weight, a * n_b + b)
         _drain(keys, picks, kept)
@@ -893,7 +947,8 @@ cdef int _distinct(const Cluster* cluster, int index, int row, int* at, double* 
             continue
         j = n
         order = 1
-        while j > 0:
+        # Hypotheses that agree in this event differ in another, and come best first.
+        while j > 0 and row < 0:
             order = _compare(choice, cluster.choices + at[j - 1] * n_events, n_events, index)
             if order >= 0:
                 break
@@ -905,7 +960,7 @@ cdef int _distinct(const Cluster* cluster, int index, int row, int* at, double* 
         memmove(weight + j + 1, weight + j, (n - j) * sizeof(double))
         at[j], weight[j] = i, cluster.log_weight[i]
         n += 1
-    for i in range(1, n):
+    for i in range(1, n if row < 0 else 0):
         order, log_weight = at[i], weight[i]
         j = i
         while j > 0 and weight[j - 1] < log_weight:

@@ -35,11 +35,11 @@ from fusion.goods.hypotheses import (
     Cluster,
     Extension,
     HypothesisKernel,
+    Kind,
     Marginal,
     OpenEvent,
 )
 from fusion.goods.learnt import HANDS
-from fusion.goods.ledger import UndoneLoad
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.missed import MissedLoads
 from fusion.goods.planogram import Planogram
@@ -207,25 +207,18 @@ class Attributor:
 
     def _extension(self, opened: OpenEvent, proposal: Proposal) -> Extension:
         """A new event with its candidates, and what is settled about them."""
-        earlier = self._decided.undoable(opened, proposal.put_back if opened.total_g > 0 else ())
+        put = proposal.put_back
+        earlier = self._decided.undoable(opened, put)
         parts = [(*(event.parts[0] if event.parts else (-1, 0, 0)), len(event.parts)) for event in earlier]
         new = Extension(
             opened, proposal.n, proposal.columns, proposal.log_candidate, proposal.log_weight,
             earlier=[event.event.record for event in earlier],
             earlier_parts=np.array(parts, np.int32) if parts else None,
         )  # fmt: skip
-        if opened.total_g > 0:
+        if not proposal.taken:
             columns = proposal.columns[:, : proposal.n]
-            new.held, new.log_not_held = self._certainly_held(columns), self._log_not_held(columns)
+            new.held, new.log_not_held = self._certainly_held(columns, put), self._log_not_held(columns)
         return new
-
-    def note_undone(self, undone: UndoneLoad, history: ArmHistory) -> None:
-        """Note a hand that left nothing, and that may have been a piece that one person took and another put."""
-        first, second = (
-            self._hands.actors(event, history).scaled(float(self.planogram.learnt.factor[HANDS]))
-            for event in (undone.first, undone.second)
-        )
-        self._missed.add_undone(first, second, undone.log_odds, self._carts.of)
 
     def sight(self, t_ns: int, plate: str, gtin: str, probability: float) -> bool:
         """Note a classifier's sight of a product in a hand at a plate; False where the store lacks either."""
@@ -314,11 +307,18 @@ class Attributor:
         kernel.add_expected([cluster.arrays for cluster in self._clusters], of_carts, NEGLIGIBLE, pieces)
         return pieces
 
-    def _certainly_held(self, columns: NDArray[np.int32]) -> NDArray[np.int32]:
-        """(n, 2) pieces that the cart of each part that is put back holds by decided events; columns: of a table."""
-        parts = zip(*columns[1:].reshape(3, -1).tolist())
-        held = [self._decided.held_by(cart, product) if cart >= 0 and n > 0 else 0 for cart, product, n in parts]
-        return np.array(held, np.int32).reshape(-1, 2)
+    def _certainly_held(self, columns: NDArray[np.int32], put: Sequence[Kind]) -> NDArray[np.int32]:
+        """(n, 2) pieces that the cart of each part that is put back holds by decided events.
+
+        columns: of a table; put: the carts and products that occur in it.
+        """
+        _, cart, product, quantity = columns
+        held = np.zeros(cart.shape, np.int32)
+        for kind in put:
+            pieces = self._decided.held_by(*kind)
+            if pieces:
+                held[(cart == kind.cart) & (product == kind.product) & (quantity > 0)] = pieces
+        return held
 
     def _log_not_held(self, columns: NDArray[np.int32]) -> NDArray[np.float64]:
         """(n, 2) log cost of a candidate that puts back a piece which its cart does not hold; columns: of a table."""

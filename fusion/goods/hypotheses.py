@@ -229,6 +229,10 @@ def _room(n_events: int, n_candidates: int, n_hypotheses: int) -> tuple[NDArray[
     )  # fmt: skip
 
 
+_NO_EVENTS = _room(0, 0, 1)
+_NO_EVENTS[4][:] = 0.0
+
+
 @dataclass(slots=True, eq=False)
 class Cluster:
     """Events that constrain each other, and their best joint hypotheses.
@@ -253,9 +257,7 @@ class Cluster:
     @classmethod
     def empty(cls) -> Cluster:
         """No events: one hypothesis, which is certain."""
-        arrays = _room(0, 0, 1)
-        arrays[4][:] = 0.0
-        return cls([], arrays)
+        return cls([], _NO_EVENTS)
 
     @classmethod
     def of(

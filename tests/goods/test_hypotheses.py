@@ -53,9 +53,13 @@ def test_extend_matches_reference(cluster: tuple) -> None:
     choices, log_weight, *columns, first, event_ns, log_candidate, log_not_held, held = cluster[:11]
     n, n_events = choices.shape
     n_new, table = len(log_candidate), np.stack(columns)
-    # What events the older candidates belong to matters only for loads that undo them.
+    event_of = np.full(first, -1, np.int32)
+    for event, rows in enumerate(choices.T):
+        event_of[np.unique(rows)] = event
+    # Those that no hypothesis picks belong to any.
+    event_of = np.maximum(event_of, 0)
     arrays = (
-        records(event_ns[:-1]), np.zeros(first, np.int32), np.ascontiguousarray(table[:, :first]), choices, log_weight,
+        records(event_ns[:-1]), event_of, np.ascontiguousarray(table[:, :first]), choices, log_weight,
         np.zeros(first),
     )  # fmt: skip
     out = (

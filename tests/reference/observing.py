@@ -168,8 +168,9 @@ def _tied(a: Attributor, opened: OpenEvent, table: CandidateTable) -> list[Clust
 
 
 def _merged(clusters: Sequence[Cluster]) -> Cluster:
-    merged = Cluster.empty()
-    for cluster in (cluster for cluster in clusters if cluster.events):
+    clusters = [cluster for cluster in clusters if cluster.events]
+    merged = clusters[0] if clusters else Cluster.empty()
+    for cluster in clusters[1:]:
         pairs = goods.compared(attribution.merge(merged.log_weight, cluster.log_weight))
         kept = _best(pairs)
         rows_a, rows_b = np.divmod(kept, len(cluster.log_weight))
@@ -250,11 +251,10 @@ def _condition(cluster: Cluster, index: int, row: int) -> None:
     keep = cluster.event_of != index
     choices = (np.cumsum(keep) - 1)[np.delete(cluster.choices[kept], index, axis=1)]
     log_weight = joint.normalised(cluster.log_weight[kept])
-    order = sorted(range(len(choices)), key=lambda at: (-log_weight[at], choices[at].tolist()))
     event_of = cluster.event_of[keep]
     events = [event for at, event in enumerate(cluster.events) if at != index]
     columns = np.ascontiguousarray(cluster.table.columns[:, keep])
-    _set(cluster, events, event_of - (event_of > index), columns, choices[order], log_weight[order])
+    _set(cluster, events, event_of - (event_of > index), columns, choices, log_weight)
 
 
 def _cluster(
