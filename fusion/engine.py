@@ -354,6 +354,8 @@ class Engine:
             self._billing.sight(sighting)
         for event in self._monitor.step(self._readings, now_ns):
             results += self._billing.observe(event)
+        for undone in self._monitor.undone():
+            self._attributor.note_undone(undone, self._history)
         results += self._monitor.warnings()
         self._attributor.watch(self._monitor.blind, self._history, now_ns)
         self._finish_visits(now_ns - SETTLE_NS, results)

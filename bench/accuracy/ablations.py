@@ -12,7 +12,7 @@ import numpy as np
 from bench.accuracy.replays import Answers, replayed
 from bench.accuracy.scenarios import Run
 from bench.accuracy.truth import TrueEvent
-from fusion.goods import held, hypotheses, learnt, loads, weighings
+from fusion.goods import hypotheses, learnt, ledger, loads, weighings
 from fusion.observations import Frame, ItemSighting, Observation, ShelfReading
 from fusion.simulation import Scenario
 from fusion.simulation.goods import ShelfMap, Stock
@@ -99,7 +99,7 @@ def _weights_known(store: Store, observations: Iterable[Observation], scenario: 
     gain_sd = weighings.PLACE_GAIN_SD * 1.01
     gain_var = gain_sd**2 - weighings.PLACE_GAIN_SD**2
     with (
-        constants(held, GAIN_SD=gain_sd), constants(loads, GAIN_SD=gain_sd), constants(learnt, GAIN_VAR=gain_var),
+        constants(ledger, GAIN_SD=gain_sd), constants(loads, GAIN_SD=gain_sd), constants(learnt, GAIN_VAR=gain_var),
     ):  # fmt: skip
         return replayed(store.model_copy(update={"products": tuple(products)}), calibrated())
 

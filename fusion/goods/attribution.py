@@ -40,6 +40,7 @@ from fusion.goods.hypotheses import (
     OpenEvent,
 )
 from fusion.goods.learnt import HANDS
+from fusion.goods.ledger import UndoneLoad
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.missed import MissedLoads
 from fusion.goods.planogram import Planogram
@@ -219,6 +220,14 @@ class Attributor:
             columns = proposal.columns[:, : proposal.n]
             new.held, new.log_not_held = self._certainly_held(columns, put), self._log_not_held(columns)
         return new
+
+    def note_undone(self, undone: UndoneLoad, history: ArmHistory) -> None:
+        """Note a hand that left nothing, and that may have been a piece that one person took and another put."""
+        first, second = (
+            self._hands.actors(event, history).scaled(float(self.planogram.learnt.factor[HANDS]))
+            for event in (undone.first, undone.second)
+        )
+        self._missed.add_undone(first, second, undone.log_odds, self._carts.of)
 
     def sight(self, t_ns: int, plate: str, gtin: str, probability: float) -> bool:
         """Note a classifier's sight of a product in a hand at a plate; False where the store lacks either."""

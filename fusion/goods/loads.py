@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.goods.planogram import Planogram
+from fusion.goods.planogram import Planogram, Rows
 from fusion.goods.plates import PlateChange
 from fusion.goods.weighings import GAIN_SD
 
@@ -151,6 +151,11 @@ class LoadFinder:
     def __init__(self, planogram: Planogram) -> None:
         self._planogram = planogram
 
+    @property
+    def rows(self) -> Rows:
+        """Which plates stand side by side."""
+        return self._planogram.rows
+
     # ---- which changes belong together -------------------------------------------------------------------------------
 
     def groups(self, changes: list[PlateChange]) -> list[list[PlateChange]]:
@@ -207,7 +212,7 @@ class LoadFinder:
         best = self._cut(group, sharing=False)
         # Two pieces that share a plate are rare and expensive to look for, so only groups that are odd otherwise are
         # searched for them.
-        if len(group) > 1 and not all(self._is_plain(load) for load in best.loads):
+        if len(group) > 1 and not all(self.is_plain(load) for load in best.loads):
             best = self._cut(group, sharing=True)
         in_order = sorted(best.loads, key=lambda load: min(change.contact_ns for change in load))
         return Partition(best.log_density, in_order, best.nothing)
@@ -226,7 +231,7 @@ class LoadFinder:
                 part = group[start:stop]
                 if any(rows.place[b.plate] - rows.place[a.plate] > 1 for a, b in pairwise(part)):
                     break
-                pieces = [_Piece(self._log_load(part), [part])]
+                pieces = [_Piece(self.log_load(part), [part])]
                 if stop - start == 1:
                     pieces.append(_Piece(log_nothing(part[0], heaviest_g), []))
                 elif sharing:
@@ -245,11 +250,23 @@ class LoadFinder:
             stop = best_start[stop]
         return Partition(best_score[n], loads, nothing)
 
-    def _is_plain(self, load: list[PlateChange]) -> bool:
+    def is_plain(self, load: list[PlateChange]) -> bool:
         """Whether a load is one piece of what lies there."""
         deltas = np.array([change.delta_g for change in load])
-        found = self._planogram.identify(_plates(load), deltas, sum(change.var_g2 for change in load), limit=1)
+        noise_g2 = sum(change.var_g2 for change in load)
+        found = self._planogram.identify(_plates(load), deltas, noise_g2, limit=1)
         return bool(len(found.product) and abs(found.quantity[0]) == 1 and found.log_place[0] > math.log(0.1))
+
+    def is_usual(self, load: list[PlateChange]) -> bool:
+        """Whether a load is one piece of what lies there, and weighs what that does."""
+        deltas = np.array([change.delta_g for change in load])
+        noise_g2 = sum(change.var_g2 for change in load)
+        found = self._planogram.identify(_plates(load), deltas, noise_g2, limit=1)
+        if not len(found.product) or abs(found.quantity[0]) != 1 or found.log_place[0] < math.log(0.1):
+            return False
+        expected_g = float(self._planogram.weight_g[found.product[0]])
+        off_g = abs(abs(float(deltas.sum())) - expected_g)
+        return bool(off_g < 2.0 * (math.sqrt(noise_g2) + GAIN_SD * expected_g))
 
     def _shared_plate(self, load: list[PlateChange]) -> _Piece:
         """The best two pieces of goods that share one of the plates; of density zero where none do."""
@@ -275,14 +292,17 @@ class LoadFinder:
                 left, right = [*load[:at], first], [second, *load[at + 1 :]]
                 # How the shared plate divides between them is not measured, so only the sum counts as evidence.
                 sd_g = math.hypot(planogram.weight_sd_g[product], GAIN_SD * weight_g)
-                score = self._log_load(left) + self._log_load(right)
+                score = self.log_load(left) + self.log_load(right)
                 score += math.log(sd_g * math.sqrt(2 * math.pi)) - math.log(len(load) * abs(change.delta_g))
                 if score > best.log_density:
                     best = _Piece(score, [left, right])
         return best
 
-    def _log_load(self, part: list[PlateChange]) -> float:
-        """Log density of the changes as one load on these plates."""
+    def log_load(self, part: list[PlateChange]) -> float:
+        """Log density of the changes, from left to right, as one load on these plates."""
+        place = self.rows.place[_plates(part)].tolist()
+        if len(part) > len(SPREAD_PRIOR) or any(b - a != 1 for a, b in pairwise(place)):
+            return -math.inf
         deltas = np.array([change.delta_g for change in part])
         total = float(deltas.sum())
         against = float(np.abs(deltas[np.sign(deltas) != np.sign(total)]).sum())
@@ -301,6 +321,23 @@ class LoadFinder:
             residual = (times_s - (weight @ times_s) / weight.sum()) / sd_s
             log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
         return float(log_identity) + log_split + log_time
+
+    def parts_beside(self, shared: PlateChange, beside: PlateChange) -> list[float]:
+        """The grams of a change that would make the change beside it one piece of what lies there."""
+        planogram, plates = self._planogram, [shared.plate, beside.plate]
+        near = (planogram.stock[plates] > 0.5).any(axis=0) | planogram.planned[plates].any(axis=0)
+        weight_g, beside_g = np.unique(planogram.weight_g[near]), abs(beside.delta_g)
+        # Where both changes are two pieces, these are off by the same factor.
+        factor = (beside_g + abs(shared.delta_g)) / (weight_g[:, None] + weight_g[None])
+        two = np.argwhere(np.abs(factor - 1.0) < 3.0 * GAIN_SD)
+        parts_g = np.concatenate([
+            weight_g * planogram.gain[beside.plate] - beside_g,
+            factor[two[:, 0], two[:, 1]] * weight_g[two[:, 0]] - beside_g,
+        ])  # fmt: skip
+        share = parts_g / abs(shared.delta_g)
+        same = beside.delta_g * shared.delta_g > 0.0
+        found: list[float] = (math.copysign(1.0, beside.delta_g) * parts_g[(share > 0.05) & (share < 0.95)]).tolist()
+        return found if same else []
 
     def weigh_small(self, change: PlateChange, heaviest_g: float) -> None:
         """Weigh a change that is no load against the hypotheses that its plate reads too little."""

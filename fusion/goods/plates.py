@@ -139,6 +139,7 @@ class Plates:
         self._began_ns = 0
         self._unsettled: dict[int, int] = {}
         self._warnings: list[StoreWarning] = []
+        self._moved = np.zeros(n, np.bool_)
         self._derive(store)
         self.warm_up()
 
@@ -211,6 +212,12 @@ class Plates:
         """The newest quiet level of a plate."""
         return float(self._tables.reals[plate, self._kernel.LEVEL_G])
 
+    def level_before_g(self, plate: int, t_ns: int) -> float:
+        """The quiet level of a plate before the disturbance that began at an instant or later, if any did."""
+        kernel, tables = self._kernel, self._tables
+        moved = tables.state[plate] != kernel.STARTING and tables.times[plate, kernel.ONSET_NS] >= t_ns
+        return float(tables.reals[plate, kernel.BASELINE_G if moved else kernel.LEVEL_G])
+
     def noise_g2(self, plate: int) -> float:
         """Variance of a plate's samples at rest."""
         return float(self._tables.reals[plate, self._kernel.NOISE_G2])
@@ -250,6 +257,18 @@ class Plates:
         kernel, tables = self._kernel, self._tables
         moving = np.flatnonzero(tables.state == kernel.DISTURBED)
         return list(zip(moving.tolist(), tables.times[moving, kernel.ONSET_NS].tolist()))
+
+    def rested(self) -> list[tuple[int, int]]:
+        """(plate, since when) of every plate that was disturbed at the last call, and is quiet now."""
+        kernel, tables = self._kernel, self._tables
+        rested = np.flatnonzero(self._moved & (tables.state == kernel.QUIET))
+        self._moved = tables.state == kernel.DISTURBED
+        return list(zip(rested.tolist(), tables.times[rested, kernel.ONSET_NS].tolist()))
+
+    @property
+    def period_s(self) -> float:
+        """Time between two samples."""
+        return self._period_ns * 1e-9
 
     @property
     def unheard(self) -> list[int]:

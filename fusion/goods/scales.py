@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import OrderError
+from fusion.goods.excursions import Excursions
 from fusion.goods.fitness import PlateFitness
-from fusion.goods.held import HeldLoads
+from fusion.goods.ledger import RowLedger, UndoneLoad
 from fusion.goods.loads import JOIN_MAX_S, LOAD_REACH, LoadFinder, ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange, Plates, PlateState, plate_warnings
@@ -49,7 +50,8 @@ class ShelfMonitor:
         self._plates = Plates(store)
         self._fitness = PlateFitness(store)
         self._finder = LoadFinder(planogram)
-        self._held = HeldLoads(self._plates, self._finder)
+        self._ledger = RowLedger(self._plates, self._finder)
+        self._excursions = Excursions(self._plates, self._finder)
         self._restarts = Restarts(self._plates, self._finder)
         self._pending: list[PlateChange] = []
         self._noisy: frozenset[int] = frozenset()
@@ -81,6 +83,8 @@ class ShelfMonitor:
             if len(changes) > room:
                 self._ignored["shelf changes: table full"] += len(changes) - room
             self._pending += changes[:room]
+            for steps in self._excursions.found(changes):
+                self._ledger.add(steps)
         if self._plates.check(now_ns):
             hidden_g = self._plates.detectable_g > HIDDEN_SHARE * self.planogram.lightest_near_g
             self._noisy = frozenset(np.flatnonzero(hidden_g).tolist()) if hidden_g.any() else frozenset()
@@ -90,11 +94,15 @@ class ShelfMonitor:
                 self._restarts.note(plate, since_ns, now_ns)
         if self._fitness.feed(packed, now_ns):
             self.planogram.factors.set_noise(self._fitness.noise_g)
-        return self._ready(now_ns) if self._pending or len(self._held) else []
+        return self._ready(now_ns) if self._pending or len(self._ledger) else []
 
     def finish(self) -> list[ShelfEvent]:
         """The events that still waited for something."""
         return self._ready(self._now_ns + int(60e9))
+
+    def undone(self) -> list[UndoneLoad]:
+        """Loads since the last call that left nothing, so that they were a hand, or two people's."""
+        return self._ledger.undone()
 
     def warnings(self) -> list[StoreWarning]:
         """Faults of plates found since the last call, and recoveries."""
@@ -152,7 +160,7 @@ class ShelfMonitor:
         """(plate, since when) of everything that may still become an event."""
         found = self._plates.disturbed() + self._plates.overdue(self._now_ns)
         found += [(change.plate, change.contact_ns) for change in self._pending]
-        found += self._held.undecided()
+        found += self._ledger.undecided()
         # A noisy plate is as slow as others to show what was done.
         unheard = self._plates.unheard
         return [(plate, since_ns) for plate, since_ns in found if plate not in unheard]
@@ -163,7 +171,6 @@ class ShelfMonitor:
 
     def _ready(self, now_ns: int) -> list[ShelfEvent]:
         """The events of all changes that need not wait any longer."""
-        events: list[ShelfEvent] = []
         groups = self._finder.groups(self._pending)
         for group in sorted(groups, key=lambda group: max(change.settled_ns for change in group)):
             waited_s = (now_ns - max(change.settled_ns for change in group)) * 1e-9
@@ -175,9 +182,19 @@ class ShelfMonitor:
             self._pending = [change for change in self._pending if id(change) not in members]
             for part in self._finder.parts(group):
                 loads = self._restarts.sifted(part, self._now_ns)
-                events += self._held.take(loads) if loads else []
-        events += self._held.outlived(now_ns, {change.plate for change in self._pending})
+                self._rebase(part, loads)
+                if loads:
+                    self._ledger.add(loads)
+        events = self._ledger.ready(now_ns, {change.plate for change in self._pending})
         return sorted(events, key=lambda event: (event.contact_ns, event.plates[0]))
+
+    def _rebase(self, part: list[PlateChange], loads: list[PlateChange]) -> None:
+        """Note what is no load: plates that were restarted."""
+        moved_g = {change.plate: change.delta_g for change in loads}
+        for change in part:
+            shift_g = change.delta_g - moved_g.get(change.plate, 0.0)
+            if shift_g:
+                self._ledger.rebase(change.plate, shift_g)
 
     def _neighbours_move(self, group: list[PlateChange]) -> bool:
         """Whether a plate beside the group is still disturbed by what may be the same load."""

@@ -42,3 +42,18 @@ def test_the_oldest_people_are_forgotten(monkeypatch):
         loads.add(actors(**{f"t{track}": 1.0}))
     assert loads.log_none(lambda person: person == 1) == 0.0
     assert loads.log_none(lambda person: True) == pytest.approx(2 * math.log1p(-MISSED_ALONE))
+
+
+def test_loads_that_cancel_count_where_two_peoples_hands_were_there():
+    here, there = actors(t7=0.98, t8=0.01), actors(t7=0.01, t8=0.98)
+
+    def doubt(first, second, log_odds, cart_of=lambda person: person):
+        loads = MissedLoads()
+        loads.add_undone(first, second, log_odds, cart_of)
+        return [-math.expm1(loads.log_none(lambda person, who=who: person == who)) for who in (7, 8)]
+
+    # One person's hand, whatever it did, leaves nothing; nor does a family's.
+    assert max(doubt(here, here, -2.0)) < 0.01
+    assert max(doubt(here, there, 0.0, lambda _: 3)) < 0.05
+    assert min(doubt(here, there, -2.0)) > 0.5
+    assert doubt(here, there, -12.0) < doubt(here, there, -4.0) < doubt(here, there, 0.0)

@@ -1,0 +1,701 @@
+"""The ledger of a row of plates: what they bore when all were last at rest, what they bear now, and the loads between.
+
+People press goods down before they lift them, lean on shelves, pull, and shake what they touch, so a step of a plate is
+a load, a hand, or both. Hands leave nothing. A row is therefore weighed from rest to rest: its steps say when, its
+levels say how much. All steps since the last rest are divided into blocks, each of which is one load or a hand that has
+gone again. Of a block's steps on one plate, the largest is the load and the others are the pressure of a hand; their
+sum is what the load weighs. The best division maximises
+
+    sum over blocks of  log p(sum on each plate | a load, or nothing) + sum over their other steps of log p(pressure),
+
+found by a beam search in the order of time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from itertools import combinations, pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.goods.loads import (
+    CROSS_TALK_SHARE,
+    LOAD_REACH,
+    UNDONE_SLACK_G,
+    LoadFinder,
+    ShelfEvent,
+    log_nothing,
+)
+from fusion.goods.plates import CHANGE_MIN_G, PlateChange, Plates
+from fusion.goods.weighings import GAIN_SD
+
+# How long a load that no product explains may wait for its own undoing: a person leans on a shelf (or holds a product
+# down on its plate), or lifts a plate's edge.
+LEAN_MAX_S = 10.0
+LIFT_MAX_S = 2.0
+# What a product explains, though it is not expected there, waits at least this long, and until no hand shakes it.
+LEAN_LIKELY_S = 3.0
+# A row is at rest when none of its plates has moved for this long.
+STILL_S = 0.6
+# While hands still shake it, its levels are not exact; some shelves always tremble.
+CALM_WAIT_S = 2.0
+LOOK_AGAIN_NS = 300_000_000
+# A row that never rests is weighed after this time; what is done there later is weighed from then on.
+SPELL_MAX_S = 12.0
+# The plates beside those that changed are compared from this long before the first step.
+BESIDE_NS = 500_000_000
+# Pressure of a hand, in shares of normal densities (grams) and a uniform one: hands press and pull by some 25 g while
+# they hold goods, by some 60 g where they touch a shelf, and people lean with anything up to 600 g.
+PRESS_SD_G, PRESS_SHARE = (35.0, 120.0), (0.8, 0.15)
+LEAN_SHARE, LEAN_MAX_G = 0.05, 700.0
+# A hand that rests on a plate shakes it. Log odds against one for every second in which the plate trembles no more than
+# it does at rest, and at most.
+LOG_CALM_PER_S, LOG_CALM_MAX = 1.5, 6.0
+CALM_SDS, CALM_SLACK_G, CALM_SAMPLES = 1.35, 0.4, 30
+# What a hand lifts it sets down again within a second or so. Log odds for every second that it takes longer.
+LIFT_USUAL_S, LOG_LIFT_PER_S = 1.2, 3.0
+# One hand does not lift twice from a plate within this time; log odds against two hands that do.
+SAME_HAND_S, LOG_TWO_HANDS = 0.7, 3.0
+# Cross-talk shows at the moment of its load, as far as the small step can be dated.
+CROSS_TALK_NS = 1_000_000_000
+# Once a load has settled, a few grams follow as the hand lets go.
+RELIEF_S, RELIEF_G, LOG_RELIEF = 1.5, 15.0, 1.0
+# A step that takes longer than this from a quarter to three quarters may be two; smaller ones are not looked at.
+SLOW_S, SPLIT_MIN_G = 0.12, 12.0
+# Log odds against two steps in one, and the most that the samples can say for them. So many samples count as one, since
+# a shelf swings and a hand shakes at a few hertz.
+LOG_SPLIT, LOG_EVIDENCE_MAX, CORRELATED_SAMPLES = 3.0, 12.0, 6
+SPLITS_MAX = 2
+# Steps of two plates that are closer than this are of one load.
+TOGETHER_NS = 70_000_000
+# Steps of two plates that are closer than this may be of one load.
+SAME_NS = 70_000_000
+SHARED_MAX = 3
+# A hand shakes a plate by so much. Where goods explain the steps as they are, the samples have to say otherwise.
+SHAKE_SD_G, LOG_PLAIN = 12.0, 4.0
+HALF_SHARE = 0.25
+BEAM = 48
+# Variance of the difference of two levels from creep and from cross-talk too small to show, grams squared.
+REST_G2 = 1.0
+# More steps since the last rest are joined, the least first: a plate that never rests makes two a second.
+STEPS_MAX = 12
+# Hands that may have been two loads, by these log odds at least: hands at the plates may say as much for two people.
+LOG_UNDONE_MIN, UNDONE_MAX = -12.0, 64
+# What never rests is looked at this often.
+OVERDUE_EVERY_NS = 2_000_000_000
+
+
+class UndoneLoad(NamedTuple):
+    """A hand that left nothing, as two loads that it may have been instead.
+
+    Attributes:
+        first, second: the loads, of the same weight one way and the other.
+        log_odds: of two loads against a hand, by the plates alone.
+    """
+
+    first: ShelfEvent
+    second: ShelfEvent
+    log_odds: float
+
+
+@dataclass(slots=True, eq=False)
+class _Spell:
+    """What happened on neighbouring plates since they were last at rest.
+
+    Attributes:
+        before_g: level at that rest, by plate that has changed.
+        base_ns: when the first of these changes had settled.
+        beside_g: the same of the plates beside them, which have not changed by enough to show.
+        steps: changes of single plates since.
+        look_ns: nothing is to be decided before.
+        overdue_ns: the same of a spell that never rested, whatever comes.
+    """
+
+    before_g: dict[int, float] = field(default_factory=dict)
+    base_ns: dict[int, int] = field(default_factory=dict)
+    beside_g: dict[int, float] = field(default_factory=dict)
+    steps: list[PlateChange] = field(default_factory=list)
+    look_ns: int = 0
+    overdue_ns: int = 0
+
+    @property
+    def since_ns(self) -> int:
+        return min(step.contact_ns for step in self.steps)
+
+    @property
+    def settled_ns(self) -> int:
+        return max(step.settled_ns for step in self.steps)
+
+
+class _Block(NamedTuple):
+    """Steps that are one load, or none.
+
+    Attributes:
+        score: log density of the steps.
+        load: the load, a change for each plate that bears it; empty where it is none.
+    """
+
+    score: float
+    load: list[PlateChange]
+
+
+class _Split(NamedTuple):
+    """Other steps, and the log ratio of how likely the samples are with these."""
+
+    steps: list[PlateChange]
+    log_evidence: float
+
+
+class _Division(NamedTuple):
+    """Steps divided into blocks; each block is a tuple of indices into the steps."""
+
+    score: float
+    steps: list[PlateChange]
+    blocks: tuple[tuple[int, ...], ...]
+
+
+class RowLedger:
+    """The open spells of all rows."""
+
+    def __init__(self, plates: Plates, finder: LoadFinder) -> None:
+        self._plates, self._finder = plates, finder
+        self._spells: list[_Spell] = []
+        self._undone: list[UndoneLoad] = []
+
+    def __len__(self) -> int:
+        return len(self._spells)
+
+    def undecided(self) -> list[tuple[int, int]]:
+        """(plate, since when) of every step that may still become an event."""
+        return [(step.plate, step.contact_ns) for spell in self._spells for step in spell.steps]
+
+    def undone(self) -> list[UndoneLoad]:
+        """Hands since the last call that may have been a piece that one person took and another one put."""
+        drained, self._undone = self._undone, []
+        return drained
+
+    # ---- what happened -----------------------------------------------------------------------------------------------
+
+    def add(self, part: list[PlateChange]) -> None:
+        """Take neighbouring changes of plates."""
+        rows = self._finder.rows
+        plates = {change.plate for change in part}
+        near = {other for plate in plates for other in rows.near(plate, LOAD_REACH)}
+        joined = [spell for spell in self._spells if not near.isdisjoint(spell.before_g)]
+        self._spells = [spell for spell in self._spells if near.isdisjoint(spell.before_g)]
+        spell = _Spell()
+        for earlier in joined:
+            spell.before_g |= earlier.before_g
+            spell.beside_g |= earlier.beside_g
+            spell.base_ns |= earlier.base_ns
+            spell.steps += earlier.steps
+            spell.overdue_ns = max(spell.overdue_ns, earlier.overdue_ns)
+        first_ns = min(change.onset_ns for change in part) - BESIDE_NS
+        for change in part:
+            # The instants of small changes are rough, so that of two on a plate the second may seem the first.
+            if change.settled_ns < spell.base_ns.get(change.plate, change.settled_ns + 1):
+                spell.base_ns[change.plate] = change.settled_ns
+                spell.before_g[change.plate] = change.before_g
+            spell.steps.append(change)
+        for plate in plates:
+            for other in rows.near(plate, 1):
+                if other not in spell.before_g and other not in spell.beside_g:
+                    spell.beside_g[other] = self._plates.level_before_g(other, first_ns)
+        self._drop_cross_talk(spell)
+        spell.steps, spell.look_ns = _joined(spell.steps), spell.overdue_ns
+        self._spells.append(spell)
+
+    def _drop_cross_talk(self, spell: _Spell) -> None:
+        """Of more than STEPS_MAX steps, leave out those that are cross-talk of others, the least first."""
+        for step in sorted(spell.steps, key=lambda step: abs(step.delta_g)):
+            if len(spell.steps) <= STEPS_MAX or abs(step.delta_g) > SPLIT_MIN_G:
+                break
+            if abs(step.delta_g) < CROSS_TALK_SHARE * self._beside_g(spell.steps, step):
+                spell.steps = [other for other in spell.steps if other is not step]
+                spell.before_g[step.plate] += step.delta_g
+
+    def rebase(self, plate: int, shift_g: float) -> None:
+        """Note that a plate weighs from another zero: its level is higher by shift_g than its loads explain."""
+        for spell in self._spells:
+            if plate in spell.before_g:
+                spell.before_g[plate] += shift_g
+            if plate in spell.beside_g:
+                spell.beside_g[plate] += shift_g
+
+    def ready(self, now_ns: int, pending: Collection[int]) -> list[ShelfEvent]:
+        """The events of all rows that are at rest again. pending: plates with changes that are not added yet."""
+        events: list[ShelfEvent] = []
+        for spell in list(self._spells):
+            overdue = now_ns - spell.since_ns > SPELL_MAX_S * 1e9
+            if now_ns < spell.look_ns or not (overdue or self._rests(spell, now_ns, pending)):
+                continue
+            events += self._close(spell, now_ns, overdue)
+            if overdue:
+                spell.overdue_ns = spell.look_ns = now_ns + OVERDUE_EVERY_NS
+        self._spells = [spell for spell in self._spells if spell.steps]
+        return events
+
+    def _rests(self, spell: _Spell, now_ns: int, pending: Collection[int]) -> bool:
+        if now_ns - spell.settled_ns < STILL_S * 1e9:
+            return False
+        last_ns = spell.settled_ns
+        if now_ns - last_ns < CALM_WAIT_S * 1e9 and not all(self._is_calm(plate) for plate in spell.before_g):
+            return False
+        return all(self._plates.is_still(plate) and plate not in pending for plate in spell.before_g) and not any(
+            plate in pending or self._plates.moved_before(plate, last_ns) for plate in spell.beside_g
+        )
+
+    def _close(self, spell: _Spell, now_ns: int, overdue: bool) -> list[ShelfEvent]:
+        """Hand out the loads of a spell that are certain to stay; the others remain in it."""
+        found = self._cleared(self._explained(self._balanced(spell)))
+        loads = self._measured([self._block(found.steps, ids).load for ids in found.blocks])
+        kept: list[PlateChange] = []
+        events = []
+        look_ns = now_ns + int(60e9)
+        for ids, load in zip(found.blocks, loads):
+            steps = [found.steps[i] for i in ids]
+            wait_ns = 0
+            if load:
+                event = ShelfEvent.of(load)
+                wait_ns = self._until_ns(event, now_ns)
+                if wait_ns <= now_ns or (overdue and now_ns - event.settled_ns > LEAN_MAX_S * 1e9):
+                    events.append(event)
+                    wait_ns = 0
+            if wait_ns:
+                kept += steps
+                look_ns = min(look_ns, wait_ns)
+                continue
+            if not load and len(steps) > 1:
+                self._note_undone(found.steps, ids)
+            if not load and len(steps) == 1:
+                self._finder.weigh_small(steps[0], self._heaviest_g(found.steps, steps[0]))
+            for step in steps:
+                if step.plate in spell.before_g:
+                    spell.before_g[step.plate] += step.delta_g
+        spell.steps, spell.look_ns = kept, look_ns
+        on = {step.plate for step in kept}
+        # A plate beside the others may turn out to bear a part of a load that stays open.
+        levels_g = spell.beside_g | spell.before_g
+        spell.before_g = {plate: level_g for plate, level_g in levels_g.items() if plate in on}
+        spell.base_ns = dict.fromkeys(on, 0)
+        spell.beside_g = {}
+        return events
+
+    def _note_undone(self, steps: list[PlateChange], ids: tuple[int, ...]) -> None:
+        """Note a hand that may have been two loads, since each of them would be a piece of what lies there."""
+        ids = tuple(sorted(ids, key=lambda i: steps[i].contact_ns))
+        whole = self._block(steps, ids).score
+        ways = [(self._block(steps, ids[:k]), self._block(steps, ids[k:])) for k in range(1, len(ids))]
+        ways = [
+            (first, second) for first, second in ways
+            if first.load and second.load and self._finder.is_usual(first.load) and self._finder.is_usual(second.load)
+        ]  # fmt: skip
+        if not ways:
+            return
+        first, second = max(ways, key=lambda way: way[0].score + way[1].score)
+        log_odds = first.score + second.score - _log_two_hands([first.load, second.load]) - whole
+        if log_odds > LOG_UNDONE_MIN and len(self._undone) < UNDONE_MAX:
+            self._undone.append(UndoneLoad(ShelfEvent.of(first.load), ShelfEvent.of(second.load), log_odds))
+
+    def _measured(self, loads: list[list[PlateChange]]) -> list[list[PlateChange]]:
+        """Loads with the variances of what they weigh, given what the levels of their plates have changed by in all.
+
+        The sum of the loads on a plate at rest is known, so that of their variances v remain v (1 - v / sum of v).
+        """
+        var_g2: defaultdict[int, float] = defaultdict(float)
+        for load in loads:
+            for change in load:
+                var_g2[change.plate] += change.var_g2
+        return [
+            [
+                replace(change, var_g2=self._rest_g2(change.plate) + change.var_g2 * (1.0 - share))
+                if self._plates.is_still(change.plate)
+                else change
+                for change in load
+                for share in (change.var_g2 / var_g2[change.plate],)
+            ]
+            for load in loads
+        ]
+
+    def _rest_g2(self, plate: int) -> float:
+        """Variance of what the level of a plate has changed by from rest to rest."""
+        return REST_G2 + self._plates.noise_g2(plate) / 12.0
+
+    def _until_ns(self, event: ShelfEvent, now_ns: int) -> int:
+        """Until when to wait whether a load is undone; in the past where it is what one expects there."""
+        explained = self._finder.is_explained(event)
+        if event.total_g < 0:
+            return event.settled_ns + (0 if explained else int(LIFT_MAX_S * 1e9))
+        until_ns = event.settled_ns + int(LEAN_MAX_S * 1e9)
+        planned = self._finder.is_planned(event)
+        if not explained and not planned:
+            return until_ns
+        calm = all(self._is_calm(plate) for plate in event.plates.tolist())
+        likely_ns = event.settled_ns + (0 if explained and planned else int(LEAN_LIKELY_S * 1e9))
+        return likely_ns if calm else min(until_ns, max(likely_ns, now_ns + LOOK_AGAIN_NS))
+
+    # ---- levels ------------------------------------------------------------------------------------------------------
+
+    def _balanced(self, spell: _Spell) -> list[PlateChange]:
+        """The steps of a spell, so that those of each plate add up to what its level has changed by."""
+        steps = sorted(spell.steps, key=lambda step: step.contact_ns)
+        at: dict[int, list[int]] = {}
+        for i, step in enumerate(steps):
+            at.setdefault(step.plate, []).append(i)
+        for plate, ids in at.items():
+            if not self._plates.is_still(plate):
+                continue
+            rest_g = self._plates.level_g(plate) - spell.before_g[plate] - sum(steps[i].delta_g for i in ids)
+            # What the steps leave is the pressure of the hand while the least certain of them was measured.
+            worst = max(ids, key=lambda i: steps[i].var_g2 + 100.0 * steps[i].shaky)
+            step = steps[worst]
+            var_g2 = self._rest_g2(plate) if len(ids) == 1 else step.var_g2
+            steps[worst] = replace(step, delta_g=step.delta_g + rest_g, var_g2=var_g2)
+        beside: list[PlateChange] = []
+        for plate, before_g in spell.beside_g.items():
+            near = [step for step in steps if step.plate in self._finder.rows.near(plate, 1)]
+            if plate in at or not near or not self._plates.is_still(plate):
+                continue
+            delta_g = self._plates.level_g(plate) - before_g
+            heaviest = max(near, key=lambda step: abs(step.delta_g))
+            if abs(delta_g) > CHANGE_MIN_G + CROSS_TALK_SHARE * abs(heaviest.delta_g):
+                var_g2 = self._rest_g2(plate)
+                beside.append(
+                    replace(heaviest, plate=plate, delta_g=delta_g, var_g2=var_g2, before_g=before_g, shaky=False)
+                )
+        steps += beside
+        # What is too small for a load does not take part.
+        steps = [step for step in steps if abs(step.delta_g) > 1.0]
+        return sorted(steps, key=lambda step: step.contact_ns)
+
+    def _is_calm(self, plate: int) -> bool:
+        """Whether a plate trembles no more than at rest, so that no hand is on it."""
+        _, grams = self._plates.trace(plate)
+        return len(grams) < CALM_SAMPLES or bool(
+            grams[-CALM_SAMPLES:].std() < CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(plate))
+        )
+
+    def _calm_s(self, first: PlateChange, second: PlateChange) -> float:
+        """For how long a plate trembled no more than at rest between two of its steps."""
+        t_ns, grams = self._plates.trace(first.plate)
+        inside = grams[(t_ns > first.settled_ns) & (t_ns < min(second.onset_ns, second.contact_ns))].astype(np.float64)
+        if len(inside) < CALM_SAMPLES:
+            return 0.0
+        n = CALM_SAMPLES
+        inside -= inside.mean()
+        total, squares = np.cumsum([0.0, *inside]), np.cumsum([0.0, *inside**2])
+        var = (squares[n:] - squares[:-n]) / n - ((total[n:] - total[:-n]) / n) ** 2
+        limit_g = CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(first.plate))
+        return float(np.count_nonzero(var < limit_g**2) * int(t_ns[-1] - t_ns[-2]) * 1e-9)
+
+    # ---- loads -------------------------------------------------------------------------------------------------------
+
+    def _explained(self, steps: list[PlateChange]) -> _Division:
+        """The steps, divided into the loads and hands that explain them best."""
+        best = self._divided(steps)
+        for _ in range(SPLITS_MAX):
+            others = [
+                (division.score + split.log_evidence, division)
+                for split in self._splits(best)
+                for division in (self._divided(split.steps),)
+            ]
+            score, division = max(others, key=lambda one: one[0], default=(-math.inf, best))
+            if score <= best.score:
+                break
+            best = division._replace(score=score)
+        return best
+
+    def _splits(self, division: _Division) -> list[_Split]:
+        """Other ways to read the steps: one that took long may be two, and one beside another may be in part of it."""
+        steps = division.steps
+        odd = {
+            i for ids in division.blocks
+            if (load := self._block(steps, ids).load) and not self._finder.is_usual(load) for i in ids
+        }  # fmt: skip
+        found = []
+        for i, step in enumerate(steps):
+            if step.silent or abs(step.delta_g) < SPLIT_MIN_G or step.rise_ns < 0:
+                continue
+            trace = _Trace.of(self._plates, step)
+            if trace is None:
+                continue
+            two: list[_Split] = []
+            if step.rise_ns > SLOW_S * 1e9:
+                two += trace.two_steps()
+            for beside in steps:
+                apart = beside.plate != step.plate and beside.plate in self._finder.rows.near(step.plate, 1)
+                if apart and abs(beside.delta_g) > SPLIT_MIN_G and not beside.silent:
+                    two += [
+                        shared
+                        for shared in trace.shared(beside, self._finder.parts_beside(step, beside))
+                        if i in odd or shared.log_evidence > LOG_PLAIN
+                    ]
+            # What the samples say for two steps at all is bounded, but not what they say for one division of the step
+            # rather than another.
+            over = max(0.0, max((split.log_evidence for split in two), default=0.0) - LOG_EVIDENCE_MAX)
+            found += [_Split([*steps[:i], *split.steps, *steps[i + 1 :]], split.log_evidence - over) for split in two]
+        return [
+            split._replace(steps=sorted(split.steps, key=lambda step: step.contact_ns))
+            for split in found
+            if split.log_evidence > -LOG_SPLIT
+        ]
+
+    def _divided(self, steps: list[PlateChange]) -> _Division:
+        rows = self._finder.rows
+        memo: dict[tuple[int, ...], _Block] = {}
+
+        def block(ids: tuple[int, ...]) -> _Block:
+            if ids not in memo:
+                memo[ids] = self._block(steps, ids)
+            return memo[ids]
+
+        def score(ids: tuple[int, ...]) -> float:
+            return block(ids).score
+
+        beam: list[tuple[float, tuple[tuple[int, ...], ...]]] = [(0.0, ())]
+        for i, step in enumerate(steps):
+            near = set(rows.near(step.plate, LOAD_REACH))
+            grown = []
+            for total, blocks in beam:
+                grown.append((total + score((i,)), (*blocks, (i,))))
+                for k, ids in enumerate(blocks):
+                    if any(steps[j].plate in near for j in ids):
+                        joined = (*ids, i)
+                        grown.append(
+                            (total + score(joined) - score(ids), (*blocks[:k], joined, *blocks[k + 1 :]))
+                        )
+            grown.sort(key=lambda one: -one[0])
+            beam = grown[:BEAM]
+        best, at_best = -math.inf, beam[0][1]
+        for total, blocks in beam:
+            whole = total - _log_two_hands([block(ids).load for ids in blocks])
+            if whole > best:
+                best, at_best = whole, blocks
+        return _Division(best, steps, at_best)
+
+    def _cleared(self, found: _Division) -> _Division:
+        """The division with what hands left added to the loads of their plates: hands leave nothing."""
+        loads = [ids for ids in found.blocks if self._block(found.steps, ids).load]
+        steps = list(found.steps)
+        for ids in found.blocks:
+            last = ids[-1]
+            own = [i for load in loads for i in load if steps[i].plate == steps[ids[0]].plate]
+            if ids in loads or not own:
+                continue
+            nearest = min(own, key=lambda i: abs(steps[i].contact_ns - steps[last].contact_ns))
+            rest_g = sum(steps[i].delta_g for i in ids)
+            late = abs(steps[last].contact_ns - steps[nearest].contact_ns) > RELIEF_S * 1e9
+            cross_talk_g = CROSS_TALK_SHARE * self._beside_g(steps, steps[last])
+            if len(ids) == 1 and (late or abs(rest_g) < cross_talk_g):
+                continue
+            steps[last] = replace(steps[last], delta_g=steps[last].delta_g - rest_g)
+            steps[nearest] = replace(steps[nearest], delta_g=steps[nearest].delta_g + rest_g)
+        return found._replace(steps=steps)
+
+    def _heaviest_g(self, steps: list[PlateChange], step: PlateChange) -> float:
+        """The heaviest step beside another at that moment, itself included, of which it may be cross-talk."""
+        near = self._finder.rows.near(step.plate, 1)
+        return max(
+            abs(other.delta_g)
+            for other in steps
+            if other is step or (other.plate in near and abs(other.contact_ns - step.contact_ns) < CROSS_TALK_NS)
+        )
+
+    def _beside_g(self, steps: list[PlateChange], step: PlateChange) -> float:
+        """The heaviest step of another plate beside one at that moment, or one itself where that is heavier."""
+        return self._heaviest_g([other for other in steps if other is step or other.plate != step.plate], step)
+
+    def _block(self, steps: list[PlateChange], ids: tuple[int, ...]) -> _Block:
+        """Steps as one load, or as none."""
+        by_plate: dict[int, list[PlateChange]] = {}
+        for i in ids:
+            by_plate.setdefault(steps[i].plate, []).append(steps[i])
+        log_pressed, log_none, log_calm = 0.0, 0.0, 0.0
+        load: list[PlateChange] = []
+        for own in by_plate.values():
+            own.sort(key=lambda step: step.settled_ns)
+            if len(own) == sum(step.plate == own[0].plate for step in steps) > 1:
+                # Weighed from rest to rest.
+                own[:] = [replace(step, var_g2=self._rest_g2(step.plate)) for step in own]
+            net_g = sum(step.delta_g for step in own) or 1e-6
+            main = max(own, key=lambda step: step.delta_g * math.copysign(1.0, net_g))
+            for first, second in pairwise(own):
+                log_calm -= min(LOG_CALM_PER_S * self._calm_s(first, second), LOG_CALM_MAX)
+            lifted_s = (own[-1].contact_ns - own[0].contact_ns) * 1e-9 - LIFT_USUAL_S
+            if own[0].delta_g < 0.0 and lifted_s > 0.0 and abs(net_g) < UNDONE_SLACK_G + 0.1 * abs(own[0].delta_g):
+                log_none -= min(LOG_LIFT_PER_S * lifted_s, LOG_CALM_MAX)
+            log_none += log_nothing(replace(own[-1], delta_g=net_g), self._heaviest_g(steps, main))
+            log_none += sum(self._log_hand(steps, step, own[-1]) for step in own[:-1])
+            log_pressed += sum(self._log_hand(steps, step, main) for step in own if step is not main)
+            # A piece that is lifted, or set down, at one end first has left, or come, with the last, or the first step.
+            halves = [step for step in own if step.delta_g / net_g > HALF_SHARE] or [main]
+            load.append(
+                replace(
+                    halves[-1 if net_g < 0.0 else 0], delta_g=net_g, onset_ns=min(s.onset_ns for s in own),
+                    settled_ns=own[-1].settled_ns, before_g=own[0].before_g, shaky=False,
+                )
+            )  # fmt: skip
+        load.sort(key=lambda change: int(self._finder.rows.place[change.plate]))
+        log_load = self._finder.log_load(load) + log_pressed
+        return _Block(log_load + log_calm, load) if log_load > log_none else _Block(log_none + log_calm, [])
+
+    def _log_hand(self, steps: list[PlateChange], step: PlateChange, main: PlateChange) -> float:
+        """Log density of a step as the pressure of the hand that makes another."""
+        if abs(step.contact_ns - main.contact_ns) > RELIEF_S * 1e9 or abs(step.delta_g) > RELIEF_G:
+            return log_press(step.delta_g)
+        return max(log_press(step.delta_g), log_nothing(step, self._heaviest_g(steps, step))) + LOG_RELIEF
+
+
+def _joined(steps: list[PlateChange]) -> list[PlateChange]:
+    """At most STEPS_MAX steps, as far as plates have several: the least becomes part of the one before or after it."""
+    steps = sorted(steps, key=lambda step: step.settled_ns)
+    while len(steps) > STEPS_MAX:
+        pairs = [
+            (i, k) for i, step in enumerate(steps)
+            for k in [next((k for k in range(i + 1, len(steps)) if steps[k].plate == step.plate), -1)] if k > 0
+        ]  # fmt: skip
+        if not pairs:
+            break
+        i, k = min(pairs, key=lambda pair: min(abs(steps[step].delta_g) for step in pair))
+        first, second = steps[i], steps[k]
+        is_plain = min(abs(first.delta_g), abs(second.delta_g)) < SPLIT_MIN_G
+        main = max(first, second, key=lambda step: abs(step.delta_g))
+        steps[k] = replace(
+            main, delta_g=first.delta_g + second.delta_g, before_g=first.before_g, onset_ns=first.onset_ns,
+            settled_ns=second.settled_ns, rise_ns=main.rise_ns if is_plain else -1,
+        )  # fmt: skip
+        del steps[i]
+    return steps
+
+
+def _log_two_hands(loads: list[list[PlateChange]]) -> float:
+    """Log odds against loads on one plate that follow each other faster than a hand does."""
+    mains = [max(load, key=lambda change: abs(change.delta_g)) for load in loads if load]
+    return LOG_TWO_HANDS * sum(
+        a.plate == b.plate and abs(a.contact_ns - b.contact_ns) < SAME_HAND_S * 1e9 for a, b in combinations(mains, 2)
+    )
+
+
+def log_press(grams: float) -> float:
+    """Log density per gram of the force of a hand; positive where it presses."""
+    density = LEAN_SHARE / LEAN_MAX_G if 0.0 < grams < LEAN_MAX_G else 1e-9
+    for share, sd_g in zip(PRESS_SHARE, PRESS_SD_G):
+        density += share * math.exp(-0.5 * (grams / sd_g) ** 2) / (sd_g * math.sqrt(2.0 * math.pi))
+    return math.log(density)
+
+
+class _Trace:
+    """The samples of a plate from before a step until it had settled.
+
+    Attributes:
+        step: the step.
+        t_ns, grams: (n,) samples; clipped, so that ringing does not outweigh the levels.
+        low_g, high_g: level before and after.
+    """
+
+    def __init__(self, step: PlateChange, t_ns: NDArray[np.int64], grams: NDArray[np.float64]) -> None:
+        self.step, self.t_ns = step, t_ns
+        self.before_g, self.after_g = step.before_g, step.after_g
+        slack_g = 0.3 * abs(step.delta_g)
+        self.grams = np.clip(
+            grams, min(self.before_g, self.after_g) - slack_g, max(self.before_g, self.after_g) + slack_g
+        )
+
+    @classmethod
+    def of(cls, plates: Plates, step: PlateChange) -> _Trace | None:
+        """The samples of a step; None where they are not kept any more."""
+        t_ns, grams = plates.trace(step.plate)
+        inside = (t_ns > step.onset_ns - BESIDE_NS // 2) & (t_ns <= step.settled_ns)
+        if not len(t_ns) or t_ns[0] > step.onset_ns or inside.sum() < CALM_SAMPLES:
+            return None
+        return cls(step, t_ns[inside], grams[inside].astype(np.float64))
+
+    def two_steps(self) -> list[_Split]:
+        """The step as two, with the level between that fits best; empty where there is no such level."""
+        left, right, sums, squares, count = self._sums()
+        step_g = self.after_g - self.before_g
+        cost = left[:, None] + squares - sums**2 / count + right[None]
+        gap = int(SLOW_S * 1e9 / (self.t_ns[1] - self.t_ns[0]))
+        share = sums / count / step_g
+        least = max(0.12, SPLIT_MIN_G / abs(step_g))
+        cost[(count < gap) | (share < least) | (share > 1.0 - least)] = np.inf
+        first, second = np.unravel_index(int(np.argmin(cost)), cost.shape)
+        if not np.isfinite(cost[first, second]):
+            return []
+        log_evidence = self._log_ratio(float((left + right).min()), float(cost[first, second]))
+        part_g = float(sums[first, second] / count[first, second])
+        return [self._split(part_g, self._time_ns(first), self._time_ns(second), log_evidence)]
+
+    def _sums(self) -> tuple[NDArray[np.float64], ...]:
+        """Sums of squares, from which the cost of two steps is made.
+
+        Returns:
+            Squared deviations from the level before, of the samples before an index, and from the level after, of those
+            from it on, (n + 1,). Of the samples between two indices the sum and the squares about the level before,
+            and their number, (n + 1, n + 1).
+        """
+        before, after = self.grams - self.before_g, self.grams - self.after_g
+        left = np.concatenate([[0.0], np.cumsum(before**2)])
+        right = np.concatenate([np.cumsum(after[::-1] ** 2)[::-1], [0.0]])
+        total, at = np.concatenate([[0.0], np.cumsum(before)]), np.arange(len(before) + 1)
+        count = np.maximum(at[None] - at[:, None], 1)
+        return left, right, total[None] - total[:, None], left[None] - left[:, None], count
+
+    def _log_ratio(self, one: float, two: float) -> float:
+        """Log ratio of how likely the samples are with two steps rather than one, by their squared deviations."""
+        return 0.5 * len(self.grams) / CORRELATED_SAMPLES * math.log(max(one, 1.0) / max(two, 1.0)) - LOG_SPLIT
+
+    def _time_ns(self, at: int | np.intp) -> int:
+        return int(self.t_ns[min(int(at), len(self.t_ns) - 1)])
+
+    def _split(self, part_g: float, first_ns: int, second_ns: int, log_evidence: float, sd_g: float = 0.0) -> _Split:
+        var_g2 = self.step.var_g2 + sd_g**2
+        first = replace(
+            self.step, delta_g=part_g, contact_ns=first_ns, onset_ns=min(self.step.onset_ns, first_ns), rise_ns=-1,
+            var_g2=var_g2,
+        )  # fmt: skip
+        second = replace(
+            self.step, delta_g=self.step.delta_g - part_g, contact_ns=second_ns, rise_ns=-1, var_g2=var_g2,
+            before_g=self.step.before_g + part_g, onset_ns=first_ns,
+        )  # fmt: skip
+        return _Split([first, second], log_evidence)
+
+    def shared(self, beside: PlateChange, parts_g: list[float]) -> list[_Split]:
+        """The step as two, one of them at the instant of a step beside it. parts_g: what goods would leave for that."""
+        if not parts_g:
+            return []
+        left, right, sums, squares, count = self._sums()
+        one, whole_g = float((left + right).min()), self.step.delta_g
+        # The goods say how the step divides, so their weights count once.
+        sd_g = GAIN_SD * (abs(beside.delta_g) + 0.5 * abs(whole_g))
+        log_weights = math.log(sd_g * math.sqrt(2.0 * math.pi)) - math.log(len(parts_g))
+        at = np.abs(self.t_ns - beside.contact_ns) < SAME_NS
+        at = np.concatenate([at, at[-1:]])
+        gap = int(TOGETHER_NS / (self.t_ns[1] - self.t_ns[0]))
+        found = []
+        for joined in (at[:, None], at[None]):
+            cost = left[:, None] + squares - sums**2 / count + right[None]
+            share = sums / count / (self.after_g - self.before_g)
+            cost[~joined | (count < 2 * gap) | (share < 0.04) | (share > 0.96)] = np.inf
+            first, second = np.unravel_index(int(np.argmin(cost)), cost.shape)
+            if np.isfinite(cost[first, second]):
+                first_g = float(sums[first, second] / count[first, second])
+                log_evidence = self._log_ratio(one, float(cost[first, second]))
+                sd_g = SHAKE_SD_G / math.sqrt(count[first, second] / CORRELATED_SAMPLES)
+                found.append(
+                    self._split(first_g, self._time_ns(first), self._time_ns(second), log_evidence, sd_g)
+                )
+        for part_g in parts_g:
+            for first_g, joined in ((part_g, at[:, None]), (whole_g - part_g, at[None])):
+                cost = left[:, None] + squares - 2.0 * first_g * sums + count * first_g**2 + right[None]
+                cost[~joined | (count < gap)] = np.inf
+                first, second = np.unravel_index(int(np.argmin(cost)), cost.shape)
+                if np.isfinite(cost[first, second]):
+                    log_evidence = self._log_ratio(one, float(cost[first, second])) + log_weights
+                    found.append(self._split(first_g, self._time_ns(first), self._time_ns(second), log_evidence))
+        return sorted(found, key=lambda split: -split.log_evidence)[:SHARED_MAX]

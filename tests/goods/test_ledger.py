@@ -1,0 +1,164 @@
+"""The row's ledger: hands leave nothing, loads add up to what the levels say, and what is two is two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from goods import shop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from fusion.goods.ledger import log_press
+from fusion.goods.loads import ShelfEvent
+from fusion.goods.planogram import Planogram
+from fusion.goods.scales import ShelfMonitor
+
+STORE, T0 = shop.STORE, shop.T0
+
+
+def found(scales: shop.Scales) -> list[ShelfEvent]:
+    return shop.events(ShelfMonitor(STORE, Planogram(STORE)), scales.readings())
+
+
+def seconds(event: ShelfEvent) -> float:
+    return (event.contact_ns - T0) * 1e-9
+
+
+def shake(scales: shop.Scales, plate: int, from_s: float, to_s: float, sd_g: float = 10.0) -> None:
+    shaken = (scales.t > from_s) & (scales.t < to_s)
+    scales.grams[plate, shaken] += scales.rng.normal(0, sd_g, shaken.sum())
+
+
+@pytest.mark.parametrize("lean_s", [1.5, 4.0, 7.0])
+def test_a_lean_that_weighs_like_goods_is_no_event(lean_s: float) -> None:
+    scales = shop.Scales(STORE, 24.0)
+    scales.hand(5.0, 5.0 + lean_s, {"r0p3": 245.0})
+    shake(scales, 3, 5.0, 5.0 + lean_s)
+    assert found(scales) == []
+
+
+@pytest.mark.parametrize("apart_s", [3.0, 5.0])
+def test_goods_put_down_and_taken_again_are_two_events(apart_s: float) -> None:
+    """The plate rests in between: no hand is on it."""
+    scales = shop.Scales(STORE, 24.0)
+    for at_s, sign in ((5.0, 1.0), (5.0 + apart_s, -1.0)):
+        scales.step(at_s, {"r0p3": sign * 245.0})
+        shake(scales, 3, at_s - 0.3, at_s + 0.3)
+    events = found(scales)
+    assert_allclose([event.total_g for event in events], [245.0, -245.0], atol=4.0)
+    assert_allclose([seconds(event) for event in events], [5.0, 5.0 + apart_s], atol=0.15)
+
+
+@pytest.mark.parametrize("apart_s", [0.35, 0.6])
+@pytest.mark.parametrize("seed", range(2))
+def test_two_loads_before_the_plate_has_settled_are_two_events(apart_s: float, seed: int) -> None:
+    scales = shop.Scales(STORE, 16.0, seed=seed)
+    scales.step(5.0, {"r0p1": -538.0})
+    scales.step(5.0 + apart_s, {"r0p1": -538.0})
+    events = found(scales)
+    assert_allclose([event.total_g for event in events], [-538.0] * 2, atol=30.0)
+    assert abs(sum(event.total_g for event in events) + 1076.0) < 4.0
+    assert_allclose([seconds(event) for event in events], [5.0, 5.0 + apart_s], atol=0.15)
+
+
+def test_of_two_loads_in_one_step_the_first_has_the_part_on_the_next_plate() -> None:
+    """The samples say how the step divides, even where another division would suit single pieces."""
+    scales = shop.Scales(STORE, 16.0)
+    scales.step(5.0, {"r0p1": -950.0, "r0p2": -126.0})
+    scales.step(5.42, {"r0p1": -1076.0})
+    events = found(scales)
+    assert_allclose([event.total_g for event in events], [-1076.0] * 2, atol=40.0)
+    assert_allclose([seconds(event) for event in events], [5.0, 5.42], atol=0.1)
+
+
+def test_a_row_that_does_not_rest_for_long_keeps_its_loads_apart() -> None:
+    scales = shop.Scales(STORE, 24.0)
+    scales.step(5.0, {"r0p1": -400.0, "r0p2": -138.0, "r0p0": -5.0})
+    for i in range(1, 5):
+        scales.step(5.0 + i, {"r0p1": -538.0, "r0p2": -6.0, "r0p0": -5.0})
+        shake(scales, 1, 4.6 + i, 5.3 + i, 6.0)
+    events = found(scales)
+    assert [event.plates.tolist() for event in events][:2] == [[1, 2], [1]]
+    assert_allclose([event.total_g for event in events], [-538.0] * 5, atol=20.0)
+
+
+def test_loads_between_two_rests_are_as_certain_as_their_sum() -> None:
+    """Of one load alone on its plate, the shaking of the hand leaves no doubt once the plate rests."""
+    scales = shop.Scales(STORE, 16.0)
+    scales.step(5.0, {"r0p4": -371.0})
+    shake(scales, 4, 4.5, 6.5, 12.0)
+    (event,) = found(scales)
+    assert abs(event.total_g + 371.0) < 3.0 and event.noise_g2 < 2.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_piece_taken_and_one_put_a_second_later_are_two_events(seed: int) -> None:
+    """The plate is as before, and shows the plateau between; no hand lifts a shelf by as much."""
+    scales = shop.Scales(STORE, 16.0, seed=seed)
+    scales.step(5.0, {"r0p1": -538.0})
+    scales.step(5.9, {"r0p1": 538.0})
+    shake(scales, 1, 4.7, 6.3, 8.0)
+    events = found(scales)
+    assert_allclose([event.total_g for event in events], [-538.0, 538.0], atol=20.0)
+    assert_allclose([seconds(event) for event in events], [5.0, 5.9], atol=0.1)
+
+
+def test_a_hand_that_weighs_like_a_piece_may_have_been_two_loads() -> None:
+    scales = shop.Scales(STORE, 16.0)
+    scales.hand(5.0, 6.4, {"r0p3": 245.0})
+    shake(scales, 3, 5.0, 6.4)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert shop.events(monitor, scales.readings()) == []
+    (undone,) = monitor.undone()
+    assert_allclose([undone.first.total_g, undone.second.total_g], [245.0, -245.0], atol=10.0)
+    assert undone.log_odds < 0.0 and monitor.undone() == []
+
+
+def test_a_hand_that_weighs_like_nothing_there_was_no_two_loads() -> None:
+    scales = shop.Scales(STORE, 16.0)
+    scales.hand(5.0, 6.4, {"r0p3": 300.0})
+    shake(scales, 3, 5.0, 6.4)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert shop.events(monitor, scales.readings()) == [] == monitor.undone()
+
+
+def test_what_a_hand_pulls_when_goods_are_weighed_is_added_when_it_lets_go() -> None:
+    scales = shop.Scales(STORE, 16.0)
+    scales.step(5.0, {"r0p4": -371.0})
+    scales.hand(4.6, 5.8, {"r0p4": -22.0})
+    shake(scales, 4, 4.6, 5.8, 6.0)
+    (event,) = found(scales)
+    assert abs(event.total_g + 371.0) < 4.0
+
+
+def test_a_light_part_on_the_next_plate_is_part_of_the_load() -> None:
+    scales = shop.Scales(STORE, 16.0)
+    scales.step(5.0, {"r0p5": -74.0, "r0p6": -16.0})
+    shake(scales, 5, 4.7, 5.3)
+    (event,) = found(scales)
+    assert event.plates.tolist() == [5, 6] and abs(event.total_g + 90.0) < 4.0
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_events_add_up_to_what_the_levels_have_changed_by(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scales = shop.Scales(STORE, 34.0, seed=seed)
+    total_g, at_s = 0.0, 4.0
+    for _ in range(4):
+        product = int(rng.integers(len(STORE.products)))
+        weight_g = STORE.products[product].weight_g
+        press_g = float(rng.normal(0.0, 25.0))
+        scales.hand(at_s - 0.4, at_s + 0.4, {f"r0p{product}": press_g})
+        shake(scales, product, at_s - 0.4, at_s + 0.4)
+        scales.step(at_s, {f"r0p{product}": -weight_g})
+        total_g -= weight_g
+        at_s += float(rng.uniform(1.5, 4.0))
+    assert abs(sum(event.total_g for event in found(scales)) - total_g) < 12.0
+
+
+def test_people_lean_with_more_than_they_lift() -> None:
+    assert log_press(400.0) > log_press(-400.0) + 3.0
+    grams = np.linspace(-1500.0, 1500.0, 6001)
+    assert abs(sum(np.exp(log_press(g)) for g in grams) * 0.5 - 1.0) < 0.02
