@@ -414,11 +414,12 @@ def in_order(group: list[PlateChange]) -> list[list[PlateChange]]:
 def log_nothing(change: PlateChange, heaviest_g: float) -> float:
     """Log density of a plate's change as creep, or as cross-talk of a heavier step beside it."""
     beside_g = heaviest_g if heaviest_g > abs(change.delta_g) else 0.0
-    scale_g = CREEP_G + 0.5 * math.sqrt(change.var_g2) + CROSS_TALK_SHARE * beside_g
-    far = abs(change.delta_g) / scale_g
+    # Cross-talk and noise end where they end; only creep has a tail.
+    known_g = 0.5 * math.sqrt(change.var_g2) + CROSS_TALK_SHARE * beside_g
+    far = max(abs(change.delta_g) - known_g, 0.0) / CREEP_G
     # Creep does not go further than CREEP_FAR scales (294 plates of a real shop, half a minute: 19 g at most, one in a
     # thousand 6.6 g). A change that fits no product is reported as such, and not forgotten.
-    return -far - 0.5 * max(far - CREEP_FAR, 0.0) ** 2 - math.log(2.0 * scale_g)
+    return -far - 0.5 * max(far - CREEP_FAR, 0.0) ** 2 - math.log(2.0 * (known_g + CREEP_G))
 
 
 def _contact_sd_s(change: PlateChange) -> float:
