@@ -370,9 +370,8 @@ class Attributor:
 
     def _fix(self, cluster: Cluster, index: int, belief: EventBelief | None = None) -> None:
         """Condition a cluster on the most probable candidate of one of its events, and take the event out."""
-        if belief is None:
-            belief = cluster.belief(index, self.planogram.gtins)
-        row = cluster.best_row(index)
+        marginal = cluster.marginal(index)
+        row, belief = marginal.row, belief or cluster.belief_of(marginal, self.planogram.gtins)
         self._decided.add(DecidedEvent.of(cluster, index, row, belief))
         cluster.condition(index, row)
 

@@ -43,9 +43,10 @@ class DecidedEvent:
     @classmethod
     def of(cls, cluster: Cluster, index: int, row: int, belief: EventBelief) -> DecidedEvent:
         """An event of a cluster, fixed to a row of its table."""
-        rows = cluster.event_of == index
-        candidates = CandidateTable(cluster.table.columns[:, rows])
-        return cls(cluster.events[index], belief, cluster.table.parts(row), candidates, cluster.probability[rows])
+        rows = cluster.rows_of(index)
+        candidates = CandidateTable(cluster.table.columns[:, rows].copy())
+        chances = cluster.probability[rows].copy()
+        return cls(cluster.events[index], belief, cluster.table.parts(row), candidates, chances)
 
     @property
     def doubt(self) -> dict[int, float]:

@@ -165,8 +165,7 @@ class CandidateTable:
 
     def parts(self, row: int) -> tuple[Part, ...]:
         """What a candidate moved; empty where it moved nothing."""
-        columns = self.cart[row].tolist(), self.product[row].tolist(), self.quantity[row].tolist()
-        return tuple(Part(*part) for part in zip(*columns) if part[2])
+        return tuple([Part(*part) for part in self.columns[1:, row].T.tolist() if part[2]])
 
 
 class Contribution(NamedTuple):
@@ -241,7 +240,7 @@ class Cluster:
         events: in the order of the columns of choices.
         arrays: the six below, as the kernel unpacks them.
         records: (n_events,) EVENT, of the events.
-        event_of: (n_candidates,) int32 index into events that a candidate belongs to; an event's lie side by side.
+        event_of: (n_candidates,) int32 index into events that a candidate belongs to, in ascending order.
         table: the candidates of all events.
         choices: (n, n_events) int32 hypotheses, best first: the row of the table that each event's entry picks.
         log_weight: (n,) float64 log probability of each, normalised.
@@ -345,14 +344,15 @@ class Cluster:
 
     # ---- answers -----------------------------------------------------------------------------------------------------
 
-    def rows_of(self, index: int) -> NDArray[np.int64]:
+    def rows_of(self, index: int) -> slice:
         """Rows of the table that are candidates of an event (an index into events)."""
-        return np.flatnonzero(self.event_of == index)
+        first = int(self.event_of.searchsorted(index))
+        return slice(first, int(self.event_of.searchsorted(index, "right")))
 
     def best_row(self, index: int) -> int:
         """The row of an event's most probable candidate."""
         rows = self.rows_of(index)
-        return int(rows[np.argmax(self.probability[rows])])
+        return int(rows.start + self.probability[rows].argmax())
 
     def marginal(self, index: int) -> Marginal:
         """What an event (an index into events) may have been, whatever the others were."""
@@ -452,7 +452,8 @@ class Cluster:
         self._drop(index, -1)
 
     def _drop(self, index: int, row: int) -> None:
-        n_left = len(self.event_of) - int(np.count_nonzero(self.event_of == index))
+        rows = self.rows_of(index)
+        n_left = len(self.event_of) - (rows.stop - rows.start)
         out = _room(len(self.events) - 1, n_left, len(self.log_weight))
         self._replace(out, kernel.drop_event(self.arrays, index, row, out))
         self.events.pop(index)
