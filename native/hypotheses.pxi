@@ -119,10 +119,10 @@ cdef inline void _sift_down(double* key, int* at, int start, int n) noexcept nog
         root = child
 
 
-cdef inline int _offer(double* key, int* at, int n, double new_key, int new_at) noexcept nogil:
-    # Offer a key to a heap of the best keys; returns how many are kept.
+cdef inline int _offer(double* key, int* at, int n, int limit, double new_key, int new_at) noexcept nogil:
+    # Offer a key to a heap of the best keys, at most `limit`; returns how many are kept.
     cdef int child, parent
-    if n < HYPOTHESES_CAPACITY:
+    if n < limit:
         child = n
         key[child] = new_key
         at[child] = new_at
@@ -522,7 +522,7 @@ cdef void _open_pairs(
 cdef int _extend(
     const Cluster* cluster, const Event* later, const Table* new, const double* log_candidate, const int* held,
     const double* log_not_held, const double* pair_ratio, const double* greatest, const double* settled_ratio,
-    const int* n_settled, const double* u, double* key, int* pick
+    const int* n_settled, const double* u, int limit, double* key, int* pick
 ) noexcept nogil:
     """Extend every joint hypothesis by every candidate of a new event, and keep the best:
 
@@ -612,9 +612,9 @@ cdef int _extend(
                 weight += log(ratio / n_undone)
             weight = _compared(weight)
             best = fmax(best, weight)
-            kept = _offer(key, pick, kept, weight, row * new.n + column)
+            kept = _offer(key, pick, kept, limit, weight, row * new.n + column)
             least = best - u[HYPOTHESIS_SPREAD]
-            if kept == HYPOTHESES_CAPACITY:
+            if kept == limit:
                 least = fmax(least, key[0])
     _drain(key, pick, kept)
     while kept > 1 and key[kept - 1] < best - u[HYPOTHESIS_SPREAD]:
@@ -637,8 +637,8 @@ def extend(
     earlier: records of settled events that the new one may undo, with earlier_parts (len(earlier), 4) int32: cart,
     product and quantity of their first part, and the number of parts. model: constants, see the enum.
     log_pair: scratch, at least n_old n_new numbers.
-    out: the same arrays as those of the cluster with the new event; choices and log_weight have HYPOTHESES_MAX rows.
-    Returns the number of hypotheses, best first.
+    out: the same arrays as those of the cluster with the new event; choices and log_weight have as many rows as
+    hypotheses are kept, at most HYPOTHESES_MAX. Returns the number of hypotheses, best first.
     """
     cdef Shelves shelves
     cdef Cluster cluster, extended
@@ -662,7 +662,7 @@ def extend(
     cdef const double* u = _doubles(model)
     cdef double* pairs = _doubles(log_pair)
     cdef Event* settled
-    cdef int i, column, kept
+    cdef int i, column, kept, limit = min(extended.n, HYPOTHESES_CAPACITY)
     cdef double log_ratio
     for column in range(n_new):
         settled_ratio[column], n_settled[column] = 0.0, 0
@@ -676,8 +676,8 @@ def extend(
     with nogil:
         _open_pairs(&shelves, &cluster, later, &new, weight, u, pairs, greatest)
         kept = _extend(
-            &cluster, later, &new, candidate, certainly, not_held, pairs, greatest, settled_ratio, n_settled, u, key,
-            pick,
+            &cluster, later, &new, candidate, certainly, not_held, pairs, greatest, settled_ratio, n_settled, u, limit,
+            key, pick,
         )
         _write(&cluster, later, &new, kept, key, pick, &extended)
     return kept
@@ -718,25 +718,26 @@ cdef inline void _join(const int* above, const int* below, int n_above, int n_be
 def merge(log_weight_a, log_weight_b, key, pick, double log_spread):
     """The k best pairs of hypotheses of two clusters that were independent so far: log w(a, b) = log w(a) + log w(b).
 
-    log_weight_a (n_a,), log_weight_b (n_b,): best first. key, pick (HYPOTHESES_MAX,): out, best first: log weight, and
-    row_a * n_b + row_b. Returns the number kept.
+    log_weight_a (n_a,), log_weight_b (n_b,): best first. key, pick (k,): out, best first: log weight, and
+    row_a * n_b + row_b; k is at most HYPOTHESES_MAX. Returns the number kept.
     """
     cdef const double* log_a = _doubles(log_weight_a)
     cdef const double* log_b = _doubles(log_weight_b)
     cdef double* keys = _doubles(key)
     cdef int* picks = _ints(pick)
     cdef int n_a = _length(log_weight_a), n_b = _length(log_weight_b), a, b, kept = 0
+    cdef int limit = min(_length(key), HYPOTHESES_CAPACITY)
     cdef double weight, best = log_a[0] + log_b[0]
     with nogil:
         for a in range(n_a):
             for b in range(n_b):
                 # At least (a + 1) * (b + 1) - 1 pairs are as good as the pair (a, b), so it need not be kept.
-                if (a + 1) * (b + 1) > HYPOTHESES_CAPACITY:
+                if (a + 1) * (b + 1) > limit:
                     break
                 weight = _compared(log_a[a] + log_b[b])
-                if weight < best - log_spread or (kept == HYPOTHESES_CAPACITY and weight < keys[0]):
+                if weight < best - log_spread or (kept == limit and weight < keys[0]):
                     break
-                kept = _offer(keys, picks, kept, weight, a * n_b + b)
+                kept = _offer(keys, picks, kept, limit, weight, a * n_b + b)
         _drain(keys, picks, kept)
     return kept
 

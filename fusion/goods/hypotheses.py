@@ -38,7 +38,7 @@ from fusion.goods.loads import ShelfEvent
 from fusion.goods.pieces import Pieces, likeliest, signed_pieces, weights_of
 from fusion.goods.planogram import Planogram
 
-HYPOTHESES_MAX: int = kernel.HYPOTHESES_MAX  # Fixed there: its heaps are on the stack.
+HYPOTHESES_MAX: int = kernel.HYPOTHESES_MAX  # No more than there, since its heaps are on the stack.
 EVENTS_PER_CLUSTER_MAX = 24
 # Hypotheses less probable than the best by a factor of exp(18) are dropped.
 LOG_SPREAD = 18.0

@@ -183,9 +183,10 @@ def test_a_recordings_name_depends_on_seed_scenario_and_shop():
 
 
 def test_an_ablation_replaces_the_constants_that_the_engine_reads():
+    shelves = planogram.Planogram(demo_store(n_cameras=1, n_plates=8, n_products=2))
     with ablations.constants(hypotheses, HYPOTHESES_MAX=1):
-        assert len(hypotheses.HypothesisKernel()._key) == 1
-    assert len(hypotheses.HypothesisKernel()._key) == hypotheses.HYPOTHESES_MAX == 128
+        assert len(hypotheses.HypothesisKernel(shelves)._key) == 1
+    assert len(hypotheses.HypothesisKernel(shelves)._key) == hypotheses.HYPOTHESES_MAX == 128
     with ablations.constants(learnt, GAIN_VAR=1e-6):
         gain_var = planogram.Planogram(demo_store(n_cameras=1, n_plates=8, n_products=2)).gain_var
     np.testing.assert_array_equal(gain_var, 1e-6)

@@ -47,8 +47,8 @@ def records(event_ns: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=150, deadline=None)
-@given(cluster=clusters())
-def test_extend_matches_reference(cluster: tuple) -> None:
+@given(cluster=clusters(), limit=st.sampled_from([1, 7, kernel.HYPOTHESES_MAX]))
+def test_extend_matches_reference(cluster: tuple, limit: int) -> None:
     expected = reference.extend(*cluster)
     choices, log_weight, *columns, first, event_ns, log_candidate, log_not_held, held = cluster[:11]
     n, n_events = choices.shape
@@ -64,7 +64,7 @@ def test_extend_matches_reference(cluster: tuple) -> None:
     )  # fmt: skip
     out = (
         records(event_ns), np.full(first + n_new, -1, np.int32), np.full_like(table, -9),
-        np.full((kernel.HYPOTHESES_MAX, n_events + 1), -1, np.int32), np.full(kernel.HYPOTHESES_MAX, np.nan),
+        np.full((limit, n_events + 1), -1, np.int32), np.full(limit, np.nan),
         np.full(first + n_new, np.nan),
     )  # fmt: skip
     model = MODEL.copy()
@@ -73,7 +73,7 @@ def test_extend_matches_reference(cluster: tuple) -> None:
         Planogram(STORE).arrays, arrays, records(event_ns[-1:]), np.ascontiguousarray(table[:, first:]), n_new,
         log_candidate, np.zeros(n_new), held, log_not_held, [], None, model, np.empty(first * n_new), out,
     )  # fmt: skip
-    assert kept == min(kernel.HYPOTHESES_MAX, expected.size)
+    assert kept == min(limit, expected.size)
     best = np.sort(expected.ravel())[::-1][:kept]
     assert_allclose(out[4][:kept], normalised(best), atol=1e-9)
     assert_array_equal(out[2], table)
