@@ -19,9 +19,9 @@ import json
 import pickle
 import types
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +30,8 @@ from fusion._kernels import triangulation
 from fusion.engine import Engine
 from fusion.errors import SnapshotError
 from fusion.files.atomic import replace_file
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.store.models import Store
-
-if TYPE_CHECKING:
-    from fusion.observations import Observation
 
 MAGIC = b"fusion snapshot 1\n"
 # The first level removes zero bytes and small integers; higher levels take longer than they save.
@@ -47,6 +45,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
         set, frozenset, bytearray, list, dict, int, float, tuple,
     )
 }  # fmt: skip
+_OBSERVATIONS = frozenset({Frame, ShelfReading, GateScan, ItemSighting})
 _NUMPY = {("numpy._core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct")}
 _MODULES = (
     "engine", "observations", "order", "results", "stopwatch", "store.layouts",
@@ -134,6 +133,21 @@ def resume(
     return engine
 
 
+def copied(engine: Engine) -> Engine:
+    """A second engine in the same state, in this process; what follows is the same in both for the same observations.
+
+    They share the store and the observations that are held, which neither changes. Stopwatch and tap stay with the
+    first.
+    """
+    buffer = io.BytesIO()
+    writer = _Copying(buffer, engine.store)
+    writer.dump(engine)
+    buffer.seek(0)
+    copy: Engine = _Reader(buffer, engine.store, writer.shared).load()
+    copy.adopt(engine.store, None, None)
+    return copy
+
+
 def newest_ns(data: bytes) -> int:
     """Newest data time that a snapshot's engine had got; 0 before the first. Raises SnapshotError."""
     return int(_opened(data)[0]["newest_ns"])
@@ -210,14 +224,30 @@ class _Writer(pickle.Pickler):
         return None
 
 
-class _Reader(pickle.Unpickler):
+class _Copying(_Writer):
+    """Leaves observations, which are most of what an engine holds, where they are."""
+
     def __init__(self, file: io.BytesIO, store: Store) -> None:
+        super().__init__(file, store)
+        self.shared: list[Observation] = []
+
+    def persistent_id(self, thing: Any) -> Any:
+        if type(thing) in _OBSERVATIONS:  # Asked of every object, so by the fastest test.
+            self.shared.append(thing)
+            return len(self.shared) - 1
+        return super().persistent_id(thing)
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, store: Store, shared: Sequence[Observation] = ()) -> None:
         super().__init__(file)
-        self._parts = dict(_parts(store))
+        self._parts, self._shared = dict(_parts(store)), shared
 
     def persistent_load(self, name: Any) -> Any:
         if name == "bound":
             return None
+        if isinstance(name, int) and 0 <= name < len(self._shared):
+            return self._shared[name]
         if isinstance(name, str) and name.startswith("module fusion._kernels."):
             return importlib.import_module(name.removeprefix("module "))
         if name not in self._parts:

@@ -28,7 +28,7 @@ from fusion.goods.weighings import GAIN_VAR
 from fusion.observations import Observation
 from fusion.results import Receipt, Warning
 from fusion.simulation import Scenario, Simulation, demo_store
-from fusion.snapshots import MAGIC, layout_digest, newest_ns, resume, save, snapshot
+from fusion.snapshots import MAGIC, copied, layout_digest, newest_ns, resume, save, snapshot
 from fusion.store.models import Camera, Gate, Store
 from fusion.store.rotations import rotation_matrix, rotation_vector
 from fusion.store.values import StrictModel
@@ -57,6 +57,17 @@ def test_saving_does_not_change_an_engine(halfway: tuple[Engine, bytes, list[Any
     again = snapshot(engine)
     assert again == data
     assert newest_ns(data) == engine.newest_ns > 0
+
+
+def test_a_copy_continues_as_its_engine_does_and_shares_what_neither_changes(
+    halfway: tuple[Engine, bytes, list[Any]],
+) -> None:
+    engine, data, observations = halfway
+    first = resume(data, engine.store)
+    second = copied(first)
+    assert second is not first and second.store is first.store
+    feed = [[result for one in observations for result in each.feed(one)] + each.close() for each in (second, first)]
+    assert list(map(repr, feed[0])) == list(map(repr, feed[1])) and any(isinstance(r, Receipt) for r in feed[0])
 
 
 def test_functions_come_from_the_new_process(halfway: tuple[Engine, bytes, list[Any]]) -> None:

@@ -352,9 +352,7 @@ class Billing:
         self._find_hand_overs(visit, others, sightings, open_beliefs)
         self._take_back(visit)
         bill = self._bills.pop(visit.id, None) or Bill()
-        undecided: dict[int, int] = {}
-        for plate, since_ns in self._monitor.undecided():
-            undecided[plate] = min(since_ns, undecided.get(plate, since_ns))
+        undecided = self._undecided()
         belief = self._attributor.cart(visit.members, bill.received, undecided)
         concerns = _concerning(visit, open_beliefs, self._attributor.unexplained_by(visit.members))
         judged = self._judge(visit, bill, belief, undecided)
@@ -363,7 +361,8 @@ class Billing:
         claims = [(name, event, belief) for name, event, belief in measured if event is not None]
         self.labels.remember(visit.id, visit.account, visit.members, visit.identity, claims)
         explained = [self.settle(event) for event in self._attributor.settle(visit.members)]
-        receipt = self._receipt(visit, bill, belief, judged, exit_ns, issued_ns)
+        goods, taken = self._book_cart(visit, belief, exit_ns)
+        receipt = self._receipt(visit, bill, belief, judged, exit_ns, issued_ns, goods, taken)
         events = sorted((event for event in described if event), key=lambda event: (event.contact_ns, event.event_id))
         evidence = Evidence(
             t_ns=receipt.exit_ns,
@@ -384,6 +383,24 @@ class Billing:
         self._remember_billed(visit)
         self.sightings.forget({other.id for other in others})
         return [*explained, receipt, *([evidence] if receipt.status == ReceiptStatus.REVIEW else [])]
+
+    def foresee(self, visit: Visit, exit_ns: int, issued_ns: int) -> Receipt:
+        """The receipt of a finished visit as it looks now; nothing is settled or booked, and the state stays as it is.
+
+        It lacks what `bill` finds only once: sightings that are not weighed yet, goods that changed hands, and when
+        goods were taken.
+        """
+        bill, undecided = self._bills.get(visit.id) or Bill(), self._undecided()
+        belief = self._attributor.cart(visit.members, bill.received, undecided)
+        judged = self._judge(visit, bill, belief, undecided)
+        return self._receipt(visit, bill, belief, judged, exit_ns, issued_ns, belief.items)
+
+    def _undecided(self) -> dict[int, int]:
+        """By plate, since when it has a load that is not reported yet."""
+        undecided: dict[int, int] = {}
+        for plate, since_ns in self._monitor.undecided():
+            undecided[plate] = min(since_ns, undecided.get(plate, since_ns))
+        return undecided
 
     def give_up(
         self, visit: Visit, exit_ns: int, issued_ns: int, fault: str
@@ -437,9 +454,10 @@ class Billing:
         questions = self._attributor.questions(visit.members, undecided)[:QUESTIONS_MAX]
         return _Judgement(probability, doubts, tuple(one.asked(belief, probability, gtins) for one in questions))
 
-    def _receipt(
-        self, visit: Visit, bill: Bill, belief: CartBelief, judged: _Judgement, exit_ns: int, issued_ns: int
-    ) -> Receipt:
+    def _book_cart(
+        self, visit: Visit, belief: CartBelief, exit_ns: int
+    ) -> tuple[dict[str, int], tuple[Taken, ...]]:
+        """Bring the journal to a visit's cart; returns its goods, pieces by GTIN, and when they were taken."""
         account = cart(visit.id)
         # The cart is the balance of its account. Where the best joint hypothesis is not the sum of each event's best
         # candidates, or goods went from hand to hand, a transfer of its own makes up the difference.
@@ -449,9 +467,22 @@ class Billing:
             if difference:
                 key, t_ns = f"{visit.id}/joint/{gtin}", exit_ns - self.offset_ns
                 self.journal.move(key, t_ns, UNKNOWN, account, gtin, difference)
+        return self.journal.balance(account), self._taken(account)
+
+    def _receipt(
+        self,
+        visit: Visit,
+        bill: Bill,
+        belief: CartBelief,
+        judged: _Judgement,
+        exit_ns: int,
+        issued_ns: int,
+        goods: Mapping[str, int],
+        taken: tuple[Taken, ...] = (),
+    ) -> Receipt:
         lines = tuple(
             ReceiptLine(gtin, quantity, self._products[gtin].price, belief.confidence.get(gtin, bill.certainty))
-            for gtin, quantity in sorted(self.journal.balance(account).items())
+            for gtin, quantity in sorted(goods.items())
         )
         reasons = [Reason(ReasonKind.NO_CREDENTIAL)] if visit.account is None else []
         reasons += visit.doubts
@@ -469,7 +500,7 @@ class Billing:
             currency=self._store.currency,
             total=_total(lines),
             lines=lines,
-            taken=self._taken(account),
+            taken=taken,
             probability=judged.probability,
         )
 

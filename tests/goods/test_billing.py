@@ -37,6 +37,18 @@ def test_what_was_taken_is_on_the_receipt() -> None:
     assert [type(result) for result in scene.results][:1] == [Picked]
 
 
+def test_a_receipt_can_be_foreseen_without_writing_it() -> None:
+    scene = Scene({7: 3, 8: 3}, {"ann": [7, 9], "bob": [8]})
+    scene.moves(5.0, 3, 3, -1)
+    scene.visits["ann"].doubts.append(Reason(ReasonKind.LOST_INSIDE))
+    n_transfers = len(scene.billing.journal)
+    foreseen = [scene.billing.foresee(scene.visits["ann"], EXIT_NS, EXIT_NS) for _ in range(2)]
+    assert len(scene.billing.journal) == n_transfers and scene.billing.evidence("ann") is None
+    receipt = scene.bill("ann")["ann"]
+    assert foreseen[0] == foreseen[1] == replace(receipt, issued_ns=EXIT_NS, taken=())
+    assert len(receipt.reasons) == 2 and receipt.status == ReceiptStatus.REVIEW
+
+
 def test_a_visit_without_goods_gets_an_empty_receipt() -> None:
     receipt = Scene({7: 3}, {"ann": [7]}).bill("ann")["ann"]
     assert (receipt.lines, receipt.total, receipt.status) == ((), 0, ReceiptStatus.SETTLED)
