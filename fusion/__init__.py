@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 # `import fusion` stays quick and a program that only reads store folders never loads the kernels. Type checkers read
 # the same list below; tests/test_public.py compares the two.
 _PUBLIC = {
+    "early.ahead": "Ahead",
     "engine": "Engine",
     "errors": (
         "ConfigError EntryError FusionError IdempotencyConflict JournalError LedgerError OrderError RecordingError"
@@ -31,10 +32,10 @@ _PUBLIC = {
     "people.health": "CameraState",
     "people.tracker": "reconstruct",
     "results": (
-        "Alternative Candidate EventEvidence Evidence Goods Lesson LessonCause LessonKind People PersonEntered"
-        " PersonLeft Picked PlateTrace PutBack Question QuestionKind Reason ReasonKind Receipt ReceiptLine"
-        " ReceiptStatus Result RunEnd RunSummary ShelfCount ShelfEventExplained ShelfStatus SightingEvidence Taken"
-        " Warning WarningKind WristPath"
+        "Alternative Candidate EarlyReceipt EventEvidence Evidence Goods Lesson LessonCause LessonKind Outstanding"
+        " People PersonEntered PersonLeft Picked PlateTrace PutBack Question QuestionKind Reason ReasonKind Receipt"
+        " ReceiptLine ReceiptStatus Result RunEnd RunSummary ShelfCount ShelfEventExplained ShelfStatus"
+        " SightingEvidence Taken Warning WarningKind WristPath"
     ),
     "run": "Run Sink replay",
     "sentences": "lesson_text question_text reason_text sentence",
@@ -48,6 +49,7 @@ _HOMES = {name: module for module, names in _PUBLIC.items() for name in names.sp
 __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list: the names of the table)
 
 if TYPE_CHECKING:
+    from fusion.early.ahead import Ahead as Ahead
     from fusion.engine import Engine as Engine
     from fusion.errors import ConfigError as ConfigError
     from fusion.errors import EntryError as EntryError
@@ -80,12 +82,14 @@ if TYPE_CHECKING:
     from fusion.people.tracker import reconstruct as reconstruct
     from fusion.results import Alternative as Alternative
     from fusion.results import Candidate as Candidate
+    from fusion.results import EarlyReceipt as EarlyReceipt
     from fusion.results import EventEvidence as EventEvidence
     from fusion.results import Evidence as Evidence
     from fusion.results import Goods as Goods
     from fusion.results import Lesson as Lesson
     from fusion.results import LessonCause as LessonCause
     from fusion.results import LessonKind as LessonKind
+    from fusion.results import Outstanding as Outstanding
     from fusion.results import People as People
     from fusion.results import PersonEntered as PersonEntered
     from fusion.results import PersonLeft as PersonLeft

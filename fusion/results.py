@@ -182,6 +182,8 @@ class WarningKind(StrEnum):
     SCAN_UNBOUND = "scan unbound"  # gate (count of people who came in without a credential)
     NO_CREDENTIAL = "no credential"  # visit (gate, None where the person was not seen coming in)
     PERSON_LOST = "lost"  # visit
+    RECEIPT_CORRECTED = "receipt corrected"  # visit: its receipt differs from the early one
+    RECEIPT_WITHDRAWN = "receipt withdrawn"  # visit: it has an early receipt, and has not ended after all
     OVERLOAD = "overload"  # stream (count, total)
     OVERLOAD_OVER = "overload over"  # stream, "all" where none dropped more (count, total)
     REFUSED = "refused"  # stream (count, detail)
@@ -381,6 +383,51 @@ class Receipt:
         total = f"{self.total} minor units of {self.currency}"
         owner = _owner(self.account, self.visit)
         return f"{_clock(self.issued_ns)} Receipt: {owner}, {lines}, {total}, {self.status}{reasons}"
+
+
+class Outstanding(StrEnum):
+    """What may still change an early receipt."""
+
+    LOADS = "loads"  # a load near one of its people that is not weighed yet, or a plate that is silent
+    MESSAGES = "messages"  # a sensor that lags, or messages of which many come late
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyReceipt:
+    """The receipt of a visit as it looks within a second of the last exit; the final `Receipt` follows.
+
+    It is there to be shown. Nothing is booked, charged or shipped by it, since messages may come for two more seconds.
+    Where the final receipt differs, a warning of kind RECEIPT_CORRECTED comes before it; where there is none after all,
+    one of kind RECEIPT_WITHDRAWN.
+
+    Attributes:
+        receipt: as it looks; `issued_ns` is the newest data time that was known, and `taken` is empty.
+        correction_probability: that account, status or goods of the final receipt differ.
+        outstanding: what may still change it, besides what always may.
+    """
+
+    receipt: Receipt
+    correction_probability: float
+    outstanding: tuple[Outstanding, ...] = ()
+
+    @property
+    def t_ns(self) -> int:
+        """When it was issued."""
+        return self.receipt.issued_ns
+
+    @property
+    def visit(self) -> str:
+        """Id of the visit."""
+        return self.receipt.visit
+
+    @property
+    def account(self) -> str | None:
+        """Account of the visit."""
+        return self.receipt.account
+
+    def __str__(self) -> str:
+        text = str(self.receipt).replace(" Receipt: ", " EarlyReceipt: ", 1)
+        return f"{text}, corrected with probability {self.correction_probability:.2g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -609,7 +656,10 @@ class Warning:
         return f"{_clock(self.t_ns)} Warning: {self.kind}, {self.subject}{details}"
 
 
-Result = People | PersonEntered | PersonLeft | Picked | PutBack | ShelfEventExplained | Receipt | Evidence | Warning
+Result = (
+    People | PersonEntered | PersonLeft | Picked | PutBack | ShelfEventExplained | EarlyReceipt | Receipt | Evidence
+    | Warning
+)  # fmt: skip
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import fusion
+from fusion.early.ahead import Ahead
 from fusion.engine import Engine
 from fusion.errors import FusionError
 from fusion.files.recordings import Recording
@@ -57,6 +58,8 @@ class Run:
         store: Store,
         observations: Iterable[Observation],
         tap: Callable[[Observation], object] | None = None,
+        *,
+        early: bool = False,
     ) -> None:
         """Make a run.
 
@@ -64,8 +67,10 @@ class Run:
             store: the store folder's contents.
             observations: what the sensors report.
             tap: called with every observation that the engine uses, in time order; see `Engine`.
+            early: whether there are early receipts among the results; see `Ahead`.
         """
         self.engine = Engine(store, stopwatch_ns=time.perf_counter_ns, tap=tap)
+        self._driven = Ahead(self.engine) if early else self.engine
         self.first_ns = 0
         self._observations = observations
         self._summary = RunSummary(version=fusion.__version__, store=store.id)
@@ -78,7 +83,7 @@ class Run:
 
     def results(self) -> Iterator[Result]:
         """Everything that the engine answers, in order. Errors of the source pass through; earlier results stand."""
-        feed, summary, cpu_s = self.engine.feed, self._summary, time.thread_time
+        feed, summary, cpu_s = self._driven.feed, self._summary, time.thread_time
         for observation in self._observations:
             if isinstance(observation, Frame):
                 summary.frames += 1
@@ -93,7 +98,7 @@ class Run:
     def finish(self) -> list[Result]:
         """Close the engine and return what it held back."""
         before_s = time.thread_time()
-        results = self.engine.close()
+        results = self._driven.close()
         self._summary.engine_cpu_s += time.thread_time() - before_s
         return results
 
@@ -141,13 +146,14 @@ class Run:
         return self.summary(source)
 
 
-def replay(recording: Recording | str | Path, out: str | Path) -> RunSummary:
+def replay(recording: Recording | str | Path, out: str | Path, *, early: bool = False) -> RunSummary:
     """Run a recording through a new engine and write the contract's results.
 
     Args:
         recording: a recording, or its folder.
         out: folder for receipts.jsonl, events.jsonl, tracks.parquet and run.json, with evidence.jsonl and shelves.jsonl
             beside them; made where needed.
+        early: whether to write early.jsonl as well; see `Ahead`.
 
     Raises:
         ConfigError: the recording cannot be used, with every fault.
@@ -155,5 +161,5 @@ def replay(recording: Recording | str | Path, out: str | Path) -> RunSummary:
     """
     if not isinstance(recording, Recording):
         recording = Recording(recording)
-    run = Run(recording.store, recording.observations())
+    run = Run(recording.store, recording.observations(), early=early)
     return run.drive([ResultsWriter(out, recording.store, run.engine.account_of)], recording)

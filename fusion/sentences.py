@@ -181,6 +181,8 @@ _WARNINGS = {
     WarningKind.SCAN_UNBOUND:
         "no person could be bound to a scan at '{subject}', while {count} came in without a credential",
     WarningKind.PERSON_LOST: "a person of this visit was lost from sight and not seen leaving",
+    WarningKind.RECEIPT_CORRECTED: "the final receipt differs from the one that was shown early, and replaces it",
+    WarningKind.RECEIPT_WITHDRAWN: "the receipt that was shown early does not count: the visit has not ended",
     WarningKind.OVERLOAD: "{count} dropped, {total} so far, and the overload continues",
     WarningKind.OVERLOAD_OVER: "{count} dropped, {total} so far, and the overload is over",
     WarningKind.REFUSED: "{detail}, {total} so far",

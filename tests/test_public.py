@@ -88,6 +88,9 @@ def examples() -> list[object]:
         results.ShelfEventExplained(T_NS, "a1", -330.0, (candidate,)),
         results.ShelfEventExplained(T_NS, "a1", 4.0, ()),
         results.Receipt("v1", "ann", None, T_NS, T_NS, results.ReceiptStatus.REVIEW, reasons, "EUR", 238, lines),
+        results.EarlyReceipt(
+            results.Receipt("v1", "ann", None, T_NS, T_NS, results.ReceiptStatus.SETTLED, (), "EUR", 238, lines), 0.002
+        ),
         results.Evidence(T_NS, "v1", "ann", results.ReceiptStatus.REVIEW, reasons, lines, (), (), 0),
         results.Warning(T_NS, results.WarningKind.CAMERA_OUTAGE, "cam01", seconds=2.0),
         results.ShelfCount("a1", "96385074", 0, 2, True, results.ShelfStatus.OVERDRAWN, 0.0),

@@ -30,6 +30,10 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--smtp", metavar="HOST:PORT", help="mail server for receipts, where customers want them")
     parser.add_argument("--console", action="store_true", help="publish the run to consoles through OUT/live.sock")
     add_path(parser, "--view", type=Path, metavar="OUT.RRD", help="Rerun recording to write (extra `view`)")
+    parser.add_argument(
+        "--early", action=argparse.BooleanOptionalAction,
+        help="show receipts within a second, before late messages are in; takes twice the time (live stores: yes)",
+    )  # fmt: skip
     live = parser.add_argument_group("live store")
     live.add_argument("--mqtt", metavar="BROKER", help="HOST:PORT, mqtt://USER@HOST:PORT, or mqtts://... for TLS")
     add_path(live, "--mqtt-password-file", type=Path, help="holds the password ($FUSION_MQTT_PASSWORD)")
@@ -63,6 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
         console=arguments.console,
         view=arguments.view,
         realtime=arguments.realtime,
+        early=arguments.early,
         live=_live_settings(arguments),
     )
     from fusion.runner.runner import run_store

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
 from fusion.results import (
     Candidate,
+    EarlyReceipt,
     Evidence,
     Goods,
     People,
@@ -36,7 +37,7 @@ ROWS_PER_GROUP = 8192
 class ResultsWriter:
     """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract; a sink of `fusion.run`.
 
-    It also writes evidence.jsonl and, at the end of the run, shelves.jsonl.
+    It also writes evidence.jsonl, early.jsonl where there are early receipts and, at the end of the run, shelves.jsonl.
     """
 
     def __init__(self, folder: str | Path, store: Store, account_of: Callable[[int], str | None]) -> None:
@@ -71,6 +72,9 @@ class ResultsWriter:
         self._receipts = open(self.folder / "receipts.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed by close()
         self._events = open(self.folder / "events.jsonl", "w", encoding="utf-8")  # noqa: SIM115
         self._evidence = open(self.folder / "evidence.jsonl", "w", encoding="utf-8")  # noqa: SIM115
+        # Made with the first early receipt; one of an earlier run does not belong to this one.
+        (self.folder / "early.jsonl").unlink(missing_ok=True)
+        self._early: TextIO | None = None
         self._pending: list[_Instant] = []
         self._n_pending = 0
 
@@ -86,6 +90,8 @@ class ResultsWriter:
                         self._flush()
             case Receipt():
                 self._receipts.write(_json(_receipt_row(result)))
+            case EarlyReceipt():
+                self._write_early(result)
             case ShelfEventExplained():
                 self._events.write(_json(_event_row(result)))
             case Evidence():
@@ -98,8 +104,19 @@ class ResultsWriter:
     def close(self) -> None:
         """Write what is held back and complete the files."""
         self._flush()
-        for file in (self._tracks, self._receipts, self._events, self._evidence):
-            file.close()
+        for file in (self._tracks, self._receipts, self._events, self._evidence, self._early):
+            if file is not None:
+                file.close()
+
+    def _write_early(self, early: EarlyReceipt) -> None:
+        """At once: it is of use for a second or two."""
+        if self._early is None:
+            self._early = open(self.folder / "early.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed by close()
+        row = _receipt_row(early.receipt)
+        row["correction_probability"] = round(early.correction_probability, 6)
+        row["outstanding"] = list(early.outstanding)
+        self._early.write(_json(row))
+        self._early.flush()
 
     def _write_end(self, end: RunEnd) -> None:
         text = "".join(_json(_shelf_row(count)) for count in end.shelves)

@@ -159,9 +159,7 @@ class Bookkeeper:
         Returns:
             The receipt as it was posted.
         """
-        doubts = self._gaps.reasons_to_review(receipt)
-        if doubts:
-            receipt = replace(receipt, status=ReceiptStatus.REVIEW, reasons=(*receipt.reasons, *doubts))
+        receipt = self.doubted(receipt)
         try:
             new = self._post(receipt, newest_ns)
         except EntryError as error:
@@ -178,6 +176,13 @@ class Bookkeeper:
             self._evidence.write(json.dumps(row, separators=(",", ":")) + "\n")
             self._evidence.flush()
         return receipt
+
+    def doubted(self, receipt: Receipt) -> Receipt:
+        """A receipt with the doubts that gaps in the data cast on it, of which the engine knows nothing."""
+        doubts = self._gaps.reasons_to_review(receipt)
+        if not doubts:
+            return receipt
+        return replace(receipt, status=ReceiptStatus.REVIEW, reasons=(*receipt.reasons, *doubts))
 
     def _post(self, receipt: Receipt, newest_ns: int) -> bool:
         """Post a receipt unless the visit has one from before a restart. Returns whether it is new."""

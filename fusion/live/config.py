@@ -30,6 +30,7 @@ class ServeConfig:
         first_snapshot_s: time of the first snapshot after a start.
         layout_wait_s: how long another layout waits for the store to be empty.
         goods_remembered_s: how long goods of visits that were billed are remembered.
+        early: whether receipts are shown early, which takes about twice the time and memory; None: where data are live.
     """
 
     store: Store
@@ -42,3 +43,4 @@ class ServeConfig:
     first_snapshot_s: float = FIRST_SNAPSHOT_S
     layout_wait_s: float = 600.0
     goods_remembered_s: float = GOODS_REMEMBERED_S
+    early: bool | None = None

@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from fusion.early.ahead import Ahead
 from fusion.engine import LATENESS_MAX_S
 from fusion.errors import FusionError, ShapeError, TimeError
 from fusion.files.atomic import replace_file
@@ -142,6 +143,10 @@ class StoreLoop:
         self._streams = {f"detections: {camera.name}" for camera in self.store.cameras}
         self._streams |= {f"weights: {plate.plate}" for plate in self.store.plates}
         self._started_s = clock.monotonic_s()
+        early = source.live if config.early is None else config.early
+        self._ahead = Ahead(self.engine, books.doubted) if early else None
+        # What the engine has taken, and the one ahead of it has not.
+        self._taken: Observation | None = None
         self.time_watch = TimeWatch(self.store.id, clock)
         self._set_back_ns = self.engine.set_back_ns
         self._n_events_dropped = self._n_messages_dropped = 0
@@ -256,6 +261,8 @@ class StoreLoop:
             self._handle_all(self._feed_engine(scans.next_waiting()))
         self._report(self.checkpoint.gaps.end(self.engine.newest_ns, dict(self.intake.dropped)))
         self._handle_all(self.engine.close())
+        if self._ahead is not None:
+            self._handle_all(self._ahead.end())
         self.books.review_missing(self.engine, ended=True)
         self._report("its source has ended; open visits are in review")
         self.books.ledger.review_open_visits(self.engine.newest_ns, Reason(ReasonKind.DATA_ENDED))
@@ -322,7 +329,9 @@ class StoreLoop:
     def _feed_engine(self, observation: Observation) -> list[Result]:
         self._counts["frames" if isinstance(observation, Frame) else "messages"] += 1
         try:
-            return self.engine.feed(observation)
+            results = self.engine.feed(observation)
+            self._taken = observation
+            return results
         except (ShapeError, TimeError, TypeError) as error:
             # One sensor's fault concerns that sensor alone: count and report it, and continue with the others.
             self._refusals.add(stream_of(observation), str(error)[:FAULT_MAX], self.engine.newest_ns)
@@ -331,6 +340,11 @@ class StoreLoop:
     def _handle_all(self, results: Iterable[Result]) -> None:
         for result in results:
             self._handle(result)
+        # Early receipts come after what the engine answered, so that gaps are known before them as well.
+        if self._ahead is not None and self._taken is not None:
+            taken, self._taken = self._taken, None
+            for early in self._ahead.look(taken):
+                self._handle(early)
 
     def _handle(self, result: Result) -> None:
         """Bring one result into the books, then show it to the consoles."""
@@ -341,6 +355,9 @@ class StoreLoop:
                 self._source.visit_began(result.account)
             case Receipt():
                 result = self.books.bill(result, self.engine.evidence(result.visit), self.engine.newest_ns)
+                correction = self._ahead.compare(result) if self._ahead is not None else None
+                if correction is not None:
+                    self._handle(correction)
                 self._source.visit_ended(result.account)
             case Warning():
                 self._counts["warnings"] += 1
@@ -369,7 +386,10 @@ class StoreLoop:
     def save(self, *, wait: bool = False) -> None:
         """Start a checkpoint, once an earlier one is on disk; `wait` until this one is. Raises OSError."""
         self._ship_saved(wait=True)
+        version = self.engine.planogram.learnt.version
         self._teaching.step(self.engine, write=wait)
+        if self._ahead is not None and self.engine.planogram.learnt.version != version:
+            self._ahead.follow(self.engine)
         self.checkpoint.start(self.engine, self.books.oldest_enter_ns(self.engine.newest_ns))
         if wait:
             self._ship_saved(wait=True)
@@ -410,6 +430,8 @@ class StoreLoop:
         # Resuming from a snapshot replaces every reference that the engine holds to parts of the old store.
         self.engine = resume(snapshot(self.engine), store, self._clock.stopwatch_ns)
         self._feed.follow(self.engine)
+        if self._ahead is not None:
+            self._ahead.follow(self.engine)
         self.save(wait=True)
         self._report("continues with the changed configuration")
 

@@ -203,6 +203,7 @@ class Supervisor:
             config = ServeConfig(
                 store, base / serving.out / store.id, base, source, dict(options), anchor_s,
                 snapshot_every_s=serving.snapshot_every_s, layout_wait_s=serving.layout_wait_s,
+                early=serving.early,
             )  # fmt: skip
             configs.append(config)
             try:

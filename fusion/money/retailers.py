@@ -63,6 +63,8 @@ class Serving(StrictModel):
     pause_max_s: float = Field(default=30.0, ge=0.0)
     # A change of the layout waits this long for the store to be empty.
     layout_wait_s: float = Field(default=600.0, ge=0.0)
+    # Show receipts early: by default where a source is live.
+    early: bool | None = None
     source: Identifier | None = None
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     store: tuple[ServedStore, ...] = ()

@@ -41,6 +41,10 @@ def _sentence(store: Store, result: Result) -> str | None:
             n_pieces = sum(line.quantity for line in result.lines)
             action = f": {store.price_text(result.total)} for {n_pieces} pieces, {result.status}"
             action += f" ({reason_text(result.reasons, store)})" if result.reasons else ""
+        case results.EarlyReceipt(receipt=early):
+            n_pieces = sum(line.quantity for line in early.lines)
+            action = f": probably {store.price_text(early.total)} for {n_pieces} pieces, {early.status}"
+            action += f" (to be corrected with probability {result.correction_probability:.1%})"
         case results.Evidence():
             action = f": {len(result.events)} shelf events for the reviewer to look at"
         case _:

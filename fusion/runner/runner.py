@@ -71,7 +71,8 @@ class StoreRun:
             observations = _viewed(observations, self._view)
         span = source.span
         self._output = Output(round((span.end_ns - span.start_ns) / 1e9) if span is not None else None)
-        self._run = Run(self._store, _until_closed(observations, self._output), self._front.tap)
+        early = settings.live is not None if settings.early is None else settings.early
+        self._run = Run(self._store, _until_closed(observations, self._output), self._front.tap, early=early)
         self._report = Report(self._store, self._store.name, self._run.engine)
         # What is kept of the run, and what shows it while it runs.
         self._kept: list[Sink] = [

@@ -42,6 +42,7 @@ class RunSettings:
         console: publish the run to consoles through OUT/live.sock.
         view: Rerun recording to write.
         realtime: hold the data back to their own pace.
+        early: give early receipts; None: where the store is live.
         live: the streams of a live store.
     """
 
@@ -57,4 +58,5 @@ class RunSettings:
     console: bool = False
     view: Path | None = None
     realtime: bool = False
+    early: bool | None = None
     live: LiveSettings | None = None

@@ -23,6 +23,7 @@ import numpy as np
 
 from fusion.errors import FusionError
 from fusion.results import (
+    EarlyReceipt,
     Evidence,
     People,
     PersonEntered,
@@ -108,10 +109,16 @@ class _Shop:
         shopper.cart[gtin] += pieces
         return shopper.label
 
+    def label(self, receipt: Receipt) -> str:
+        """How pages call a visit."""
+        visit = self._visits.get(receipt.visit)
+        return visit.label if visit is not None else receipt.account or NO_CREDENTIAL
+
     def end(self, receipt: Receipt) -> str:
         """Forget a visit that has its receipt. Returns how pages call it."""
-        visit = self._visits.pop(receipt.visit, None)
-        return visit.label if visit is not None else receipt.account or NO_CREDENTIAL
+        label = self.label(receipt)
+        self._visits.pop(receipt.visit, None)
+        return label
 
     def line(self) -> str:
         who: dict[int, tuple[str, str | None]] = {
@@ -168,6 +175,7 @@ class LiveFeed:
             "event": deque[str](maxlen=EVENTS_KEPT),
             "alert": deque[str](maxlen=ALERTS_KEPT),
             "receipt": deque[str](maxlen=RECEIPTS_KEPT),
+            "early": deque[str](maxlen=RECEIPTS_KEPT),
         }
         self._next_s = self._next_health_s = self._next_accept_s = 0.0
         self._changed = True
@@ -204,6 +212,9 @@ class LiveFeed:
                 row = [_ms(result.issued_ns), result.visit, self._shop.end(result), result.status, result.total]
                 row += [reason_text(result.reasons, self._store), [reason.kind for reason in result.reasons]]
                 self._publish("receipt", row)
+            case EarlyReceipt(receipt=early):
+                row = [_ms(early.issued_ns), early.visit, self._shop.label(early), early.status, early.total]
+                self._publish("early", [*row, round(result.correction_probability, 6)])
             case Warning():
                 self._publish("alert", [_ms(result.t_ns), result.kind, result.subject, sentence(result, self._store)])
 

@@ -31,7 +31,7 @@ LINE_MAX_BYTES = 4 << 20
 # newest is sent.
 BEHIND_MAX, PAGES_MAX = 400, 50
 # Lines of the past that a page is sent when it opens, by kind.
-KEPT = {"event": 40, "alert": 60, "receipt": 40}
+KEPT = {"event": 40, "alert": 60, "receipt": 40, "early": 40}
 
 BOOKS_AWAY = "The books cannot be read at present"
 

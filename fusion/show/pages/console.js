@@ -97,7 +97,8 @@
     listed("events", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("span", {}, `${signed(quantity)} ${product(gtin)}`), make("b", {}, percent(p)), make("p", {}, `${label} ${quantity < 0 ? "took" : "put back"} \u00b7 plate ${plate}`)), 40);
   }
   const alert = ([ms, kind, subject, message]) => listed("alerts", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("b", {}, `! ${kind}: ${subject}`), make("p", {}, message)), 60);
-  const bill = ([ms, visit, label, status, total]) => listed("bills", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("span", {}, label), make("b", {}, money(total)), make("p", {}, status === "settled" ? "\u2713 settled" : "! for review")), 40);
+  const early = ([ms, visit, label, status, total, p]) => listed("bills", make("li", { "data-early": visit }, make("span", { class: "soft" }, clock(ms)), make("span", {}, label), make("b", {}, money(total)), make("p", {}, `${status === "settled" ? "" : "! for review, "}expected; ${(100 * p).toFixed(1)} % are corrected`)), 40);
+  const bill = ([ms, visit, label, status, total]) => [...$("bills").children].filter((row) => row.dataset.early === visit).forEach((row) => row.remove()) || listed("bills", make("li", {}, make("span", { class: "soft" }, clock(ms)), make("span", {}, label), make("b", {}, money(total)), make("p", {}, status === "settled" ? "\u2713 settled" : "! for review")), 40);
   function health(now) {
     const cameras = now.cameras.filter((camera) => camera[1]), time = now.time ? [now.time] : [], bad = time.length + cameras.length + now.plates.length;
     $("sensors").textContent = bad ? `! ${[...time, ...cameras.map(([name, fault]) => `${name} ${fault}`), ...now.plates.map(([name, fault]) => `plate ${name} ${fault}`)].slice(0, 4).join(", ")}${bad > 4 ? ` and ${bad - 4} more` : ""}` : `\u2713 ${plural(now.cameras.length, "camera")} and all plates fine`;
@@ -260,7 +261,7 @@
 
   // ---- the stream ----
   function trouble(text) { $("trouble").textContent = text; $("trouble").hidden = !text; }
-  const handlers = { state, event: goods, alert, receipt: bill, health, live, reviews, trouble };
+  const handlers = { state, event: goods, alert, receipt: bill, early, health, live, reviews, trouble };
   function listen() {
     const stream = new EventSource("/api/live");
     stream.onmessage = (message) => { for (const [kind, content] of Object.entries(JSON.parse(message.data))) if (handlers[kind]) handlers[kind](content); };
