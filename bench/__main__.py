@@ -34,7 +34,10 @@ BENCHMARKS = {
     "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),
     "triangulation": Benchmark("speed.bench_triangulation", "triangulation beside its NumPy twin and OpenCV", True),
     "association": Benchmark("speed.bench_association", "association beside its NumPy twin and SciPy", True),
-    "attribution": Benchmark("speed.bench_attribution", "attribution of a shelf event beside its NumPy twin", True),
+    "attribution": Benchmark(
+        "speed.bench_attribution", "attribution of a shelf event beside its NumPy twin, with p50 and p99 of an event",
+        True,
+    ),
     "scales": Benchmark("speed.bench_scales", "a tick of 400 plates beside NumPy and bottleneck", True),
     "gate": Benchmark("speed.bench_gate", "a gate's decision while an engine runs at full load", True),
     "ledger": Benchmark("speed.bench_ledger", "durable postings beside raw SQLite and raw PostgreSQL", True),

@@ -32,7 +32,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "--view", type=Path, metavar="OUT.RRD", help="Rerun recording to write (extra `view`)")
     parser.add_argument(
         "--early", action=argparse.BooleanOptionalAction,
-        help="show receipts within a second, before late messages are in; takes twice the time (live stores: yes)",
+        help="show receipts within a second, before late messages are in, in two to three times the time (live: yes)",
     )  # fmt: skip
     live = parser.add_argument_group("live store")
     live.add_argument("--mqtt", metavar="BROKER", help="HOST:PORT, mqtt://USER@HOST:PORT, or mqtts://... for TLS")

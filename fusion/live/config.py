@@ -30,7 +30,7 @@ class ServeConfig:
         first_snapshot_s: time of the first snapshot after a start.
         layout_wait_s: how long another layout waits for the store to be empty.
         goods_remembered_s: how long goods of visits that were billed are remembered.
-        early: whether receipts are shown early, which takes about twice the time and memory; None: where data are live.
+        early: whether receipts are shown early, which takes two to three times the time; None: where data are live.
     """
 
     store: Store
