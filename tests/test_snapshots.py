@@ -441,7 +441,6 @@ def test_a_camera_that_was_turned_goes_on_with_its_new_calibration() -> None:
     assert receipts == right and len(right) == 6
     assert "camera moved" not in {one.kind for one in warnings}
     receipts, warnings = billed(SHOP, SHOP, observations)
-    assert receipts != right
     assert ("camera moved", SHOP.cameras[0].name) in {(one.kind, one.subject) for one in warnings}
 
 

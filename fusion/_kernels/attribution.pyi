@@ -2,6 +2,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HAND_COLUMNS: int
+HAND_FEATURES: int
 
 def hand_ratios(
     t_ns: NDArray[np.int64],
@@ -19,7 +20,12 @@ def hand_ratios(
     depth_m: float,
     above_m: float,
     model: NDArray[np.float64],
+    trained: NDArray[np.float64],
+    split_on: NDArray[np.int32],
+    threshold: NDArray[np.float64],
+    leaf: NDArray[np.float64],
     person: NDArray[np.int64],
     log_ratio: NDArray[np.float64],
+    features: NDArray[np.float64],
     work: NDArray[np.float64],
 ) -> int: ...

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from reference import attribution as reference
 
 from fusion._kernels import attribution as kernel
-from fusion.goods.hands import PUTTING, SECOND_NS, TAKING, Hands
+from fusion.goods.hands import BYSTANDER_RATIO, CORRECTION_MAX, LEARNT, PUTTING, SECOND_NS, TAKING, Hands, HandTrees
 from fusion.goods.loads import ShelfEvent
 from fusion.people.arms import ArmHistory
 from fusion.results import People
@@ -27,6 +27,15 @@ def model_by_name(model: np.ndarray) -> dict[str, float]:
     names = re.findall(r"[A-Z][A-Z_]+", body[: body.index("\n\n")])
     assert len(names) == len(model)
     return dict(zip(map(str.lower, names), model.tolist()))
+
+
+def random_trees(rng: np.random.Generator) -> HandTrees:
+    """Trees that look at all features, trained on most of what the test's people show."""
+    n, n_features = 12, kernel.HAND_FEATURES
+    trained = np.array([np.full(n_features, -15.0), np.full(n_features, 15.0)])
+    trained[1, 4] = rng.uniform(0.05, 0.2)
+    on = rng.integers(0, n_features, (n, 7)).astype(np.int32)
+    return HandTrees(trained, on, rng.normal(0.0, 1.0, (n, 7)), rng.normal(0.0, 0.5, (n, 8)))
 
 
 @settings(max_examples=100, deadline=None)
@@ -46,11 +55,39 @@ def test_hand_ratios_match_reference(seed: int, anytime: bool, n_people: int) ->
     seen = t_ns, track, confirmed, position, arms, sd, T0, anytime, *where
     person, log_ratio = np.zeros(8, np.int64), np.full(8, np.nan)
     work = np.full((8, 2, kernel.HAND_COLUMNS), np.nan)
+    features = np.full((8, kernel.HAND_FEATURES), np.nan)
+    trees = random_trees(rng) if rng.random() < 0.7 else LEARNT
     for model in (TAKING, PUTTING):
-        found = kernel.hand_ratios(*seen, model, person, log_ratio, work)
-        expected = reference.hand_ratios(*seen, model_by_name(model))
+        found = kernel.hand_ratios(*seen, model, *trees, person, log_ratio, features, work)
+        expected = reference.hand_ratios(*seen, model_by_name(model), trees)
         assert sorted(person[:found].tolist()) == sorted(expected)
         assert_allclose(log_ratio[:found], [expected[track] for track in person[:found].tolist()], rtol=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_what_is_learnt_is_bounded_and_turns_with_the_shop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, t_ns = 8, T0 + np.arange(-4, 4) * 50_000_000
+    position, arms = rng.uniform(-0.9, 0.9, (n, 2)), rng.normal(np.array([0.0, 0.0, 1.0]), 0.3, (n, 2, 3, 3))
+    sd, confirmed = rng.uniform(0.01, 0.05, (n, 2)), np.ones(n, np.int8)
+    yaw = rng.uniform(-3.0, 3.0)
+    turn = np.array([[math.cos(yaw), -math.sin(yaw), 0.0], [math.sin(yaw), math.cos(yaw), 0.0], [0.0, 0.0, 1.0]])
+
+    def log_ratios(trees: HandTrees, turned: bool) -> np.ndarray:
+        by = turn if turned else np.eye(3)
+        person, log_ratio = np.zeros(8, np.int64), np.full(8, np.nan)
+        found = kernel.hand_ratios(
+            t_ns, np.arange(n) % 3, confirmed, position @ by[:2, :2].T, arms @ by.T, sd, T0, False,
+            by @ [0.1, -0.2, 0.9], by[0, 0], by[1, 0], 0.2, 0.4, 1.0, TAKING, *trees, person, log_ratio,
+            np.zeros((8, kernel.HAND_FEATURES)), np.zeros((8, 2, kernel.HAND_COLUMNS)),
+        )  # fmt: skip
+        return log_ratio[:found]
+
+    for trees in (LEARNT, random_trees(rng)):
+        learnt, physical = log_ratios(trees, False), log_ratios(HandTrees.none(), False)
+        assert (np.abs(learnt - physical) <= CORRECTION_MAX + 1e-9).all()
+        assert_allclose(log_ratios(trees, True), learnt, atol=1e-6)
 
 
 AT_PLATE, BESIDE_BODY = (0.8, 1.03, 0.55), (0.8, 0.75, 0.9)
@@ -89,10 +126,12 @@ def test_a_second_hand_is_judged_at_its_own_step() -> None:
     history = _reaching({1: (1.7, 2.1), 2: (2.25, 2.8)})
     at_contact = dict(hands.log_ratios(_load(0.05), history, anytime=False))
     assert at_contact[2] < 0.0 < at_contact[1]
+    # Whoever stands near is likelier there than people anywhere; a second hand has to be likelier than that.
     assert dict(hands.second_ratios(_load(0.5), history))[2] > 0.0
     # One grip of two pieces: the hand that comes while the plate still moves has no part in it.
-    assert dict(hands.second_ratios(_load(0.05), history)) == at_contact
+    level = math.log(BYSTANDER_RATIO)
+    assert dict(hands.second_ratios(_load(0.05), history)) == {p: at - level for p, at in at_contact.items()}
     anytime = dict(hands.log_ratios(_load(0.05), history, anytime=True))
     assert anytime[2] > 0.0
     # A load on several plates has no rise: its second step is at an unknown instant.
-    assert dict(hands.second_ratios(_load(math.nan), history)) == anytime
+    assert dict(hands.second_ratios(_load(math.nan), history)) == {p: at - level for p, at in anytime.items()}

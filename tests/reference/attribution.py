@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fusion.goods.hypotheses import HYPOTHESES_MAX
@@ -69,16 +71,41 @@ def marginals(choices: np.ndarray, log_weight: np.ndarray, n_candidates: int) ->
     return probability
 
 
-def place_ratio(hand_m: np.ndarray, variance: float, width_m: float, depth_m: float, above_m: float, m: dict) -> float:
-    """Density of a hand's place (in the plates' axes about the load) if it acts, over its density if it does not."""
-    middle = np.array([0.0, m["across_m"] - 0.5 * depth_m, min(m["height_m"], 0.6 * above_m)])
-    sd = np.sqrt(np.square([m["along_sd_widths"] * width_m, m["across_sd_m"], m["height_sd_m"]]) + variance)
+def place_ratio(
+    hand_m: np.ndarray, variance: float, stretched: float, width_m: float, depth_m: float, above_m: float, m: dict
+) -> float:
+    """Density of a hand's place (in the plates' axes about the load) and stretch if it acts, over that if it does not.
+
+    stretched: ratio of the stretch's densities.
+    """
+    front, back = m["box_front_m"], m["box_back_m"]
+    edge_sd = np.hypot(m["box_edge_sd_m"], np.sqrt(variance))
+    middle = np.array([0.0, 0.5 * (front + back) - 0.5 * depth_m, min(m["height_m"], 0.6 * above_m)])
+    spread = np.square([m["along_sd_widths"] * width_m, np.sqrt((back - front) ** 2 / 12), m["height_sd_m"]])
+    spread[1] += m["box_edge_sd_m"] ** 2
+    sd = np.sqrt(spread + variance)
     off = (hand_m - middle) / sd
     tail = m["tail_width"]
-    acts = (1 - m["tail_weight"]) * np.exp(-0.5 * off @ off) / sd.prod()
+    deep = hand_m[1] + 0.5 * depth_m
+    cdf = [0.5 * (1.0 + math.erf((deep - edge) / (edge_sd * math.sqrt(2.0)))) for edge in (front, back)]
+    at_shelf = (cdf[0] - cdf[1]) / (back - front) * math.sqrt(2.0 * math.pi) * np.exp(-0.5 * off[2] ** 2) / sd[2]
+    acts = (1 - m["tail_weight"]) * np.exp(-0.5 * off[0] ** 2) / sd[0] * at_shelf
     acts += m["tail_weight"] * np.exp(-0.5 * off @ off / tail**2) / (sd.prod() * tail**3)
-    at_shelf = np.exp(-0.5 * off[1:] @ off[1:]) / sd[1:].prod()
-    return float(acts / (m["away_density"] + m["shelf_density"] * at_shelf))
+    return float(acts / (m["away_density"] / stretched + m["shelf_density"] * at_shelf))
+
+
+def correction(features: np.ndarray, trees: tuple[np.ndarray, ...]) -> float:
+    """Sum of the trees at these features; 0 outside the range that they were trained on. trees: `HandTrees`."""
+    trained, split_on, threshold, leaf = trees
+    if not ((trained[0] <= features) & (features <= trained[1])).all():
+        return 0.0
+    total = 0.0
+    for tree in range(len(leaf)):
+        node = 0
+        while node < 7:
+            node = 2 * node + (2 if features[split_on[tree, node]] >= threshold[tree, node] else 1)
+        total += leaf[tree, node - 7]
+    return float(total)
 
 
 def stretch_ratio(stretch_m: float, m: dict[str, float]) -> float:
@@ -104,8 +131,9 @@ def hand_ratios(
     depth_m: float,
     above_m: float,
     m: dict[str, float],
+    trees: tuple[np.ndarray, ...],
 ) -> dict[int, float]:
-    """Log likelihood ratio of acting over not acting, by track. m: the constants by name."""
+    """Log likelihood ratio of acting over not acting, by track. m: the constants by name. trees: `HandTrees`."""
     axes = np.array([[cos_yaw, sin_yaw, 0.0], [-sin_yaw, cos_yaw, 0.0], [0.0, 0.0, 1.0]])
     size = width_m, depth_m, above_m, m
     out = {}
@@ -119,7 +147,7 @@ def hand_ratios(
         dt_s = (t_ns[rows] - contact_ns) * 1e-9 - m["contact_shift_s"]
         weight = np.ones(len(rows)) if anytime else np.exp(-0.5 * (dt_s / m["contact_sd_s"]) ** 2)
         weight[weight < 1e-3] = 0.0
-        ratio = 0.0
+        parts, features = [0.0, 0.0], [None, None]
         apart = np.hypot(*(position_m[rows] - load_m[:2]).T)
         away_m = weight @ apart / weight.sum() if weight.any() else m["near_m"]
         leans = np.exp(-0.5 * (max(away_m - m["lean_in_m"], 0.0) / m["lean_in_sd_m"]) ** 2) + 0.01
@@ -147,12 +175,13 @@ def hand_ratios(
             saw = np.array(seen)
             variance = wrist_sd_m[rows, side] ** 2
             error = m["hand_error_m"] ** 2
+            elbow_known = np.isfinite(arms_m[rows, side, 1, 0])
             if anytime:
                 instants = [
-                    place_ratio(h, v + error, *size) * stretch_ratio(out_m, m) if s else unseen_mean
+                    place_ratio(h, v + error, stretch_ratio(out_m, m), *size) if s else unseen_mean
                     for h, v, out_m, s in zip(hands, variance, stretches, saw)
                 ]
-                ratio += 0.5 * float(np.mean(instants))
+                parts[side] = 0.5 * float(np.mean(instants))
                 continue
             known = 0.0
             if (weight * saw).any():
@@ -161,9 +190,22 @@ def hand_ratios(
                 hand = precision @ np.array(hands)[saw] / precision.sum()
                 spread = 0.5 * precision @ variance[saw] / precision.sum() + error
                 stretch = precision @ np.array(stretches)[saw] / precision.sum()
-                ratio += 0.5 * known * place_ratio(hand, spread, *size) * stretch_ratio(stretch, m)
-            ratio += 0.5 * (1 - known) * unseen_mean
-        out[person] = float(np.log(ratio + m["elsewhere_ratio"] * leans))
+                parts[side] += 0.5 * known * place_ratio(hand, spread, stretch_ratio(stretch, m), *size)
+                if (weight * elbow_known).any():
+                    elbow_m = np.linalg.norm(arms_m[rows, side, 1] - load_m, axis=1)[elbow_known]
+                    elbow_m = weight[elbow_known] @ elbow_m / weight[elbow_known].sum()
+                    features[side] = [
+                        abs(hand[0]) - 0.5 * width_m, hand[1] + 0.5 * depth_m, hand[2], np.sqrt(spread), elbow_m,
+                    ]  # fmt: skip
+            parts[side] += 0.5 * (1 - known) * unseen_mean
+        out[person] = float(np.log(sum(parts) + m["elsewhere_ratio"] * leans))
+        likelier = 1 if parts[1] > parts[0] else 0
+        added = 0.0
+        if not anytime and features[likelier] is not None:
+            aside_m = abs(weight @ ((position_m[rows] - load_m[:2]) @ axes[0, :2]) / weight.sum())
+            other = max(np.log(parts[1 - likelier]), -12.0) if parts[1 - likelier] > 0 else -12.0
+            added = correction(np.array([out[person], *features[likelier], away_m, aside_m, other]), trees)
+        out[person] += float(np.clip(added, -m["correction_max"], m["correction_max"]))
         if not confirmed[rows].any():
             out[person] += float(np.log(m["tentative_ratio"]))
     return out
