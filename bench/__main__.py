@@ -26,6 +26,7 @@ BENCHMARKS = {
     "accuracy": Benchmark("accuracy.receipts", "receipts of simulated shops, their probabilities, a plain method"),
     "people": Benchmark("accuracy.people", "identities, places and hands in simulated crowds, with their deviations"),
     "arms": Benchmark("accuracy.arms", "wrists and elbows at contact, recorded and smoothed, with their deviations"),
+    "hands": Benchmark("accuracy.hands", "whose hand moved a load: reliability by cameras on the wrist, training"),
     "presence": Benchmark("accuracy.presence", "whom the engine reports when cameras miss people, and its ghosts"),
     "faults": Benchmark("accuracy.faults", "receipts under every fault of the library, and whether it is named"),
     "early": Benchmark("accuracy.early", "receipts within a second: how late they come, how many are corrected"),
