@@ -13,7 +13,6 @@ from bench.accuracy.replays import Answers, replayed
 from bench.accuracy.scenarios import Run
 from bench.accuracy.truth import TrueEvent
 from fusion.goods import hypotheses, learnt, ledger, loads, weighings
-from fusion.goods.hands import Hands, HandTrees
 from fusion.observations import Frame, ItemSighting, Observation, ShelfReading
 from fusion.simulation import Scenario
 from fusion.simulation.goods import ShelfMap, Stock
@@ -81,11 +80,6 @@ def _single_hypothesis(store: Store, observations: Iterable[Observation]) -> Ans
         return replayed(store, observations)
 
 
-def _physical_hands(store: Store, observations: Iterable[Observation]) -> Answers:
-    with constants(Hands, trees=HandTrees.none()):
-        return replayed(store, observations)
-
-
 def _weights_known(store: Store, observations: Iterable[Observation], scenario: Scenario) -> Answers:
     """The answers with every plate calibrated and every delivery weighed.
 
@@ -116,7 +110,6 @@ ABLATIONS: dict[str, Callable[[Run, Store, Iterable[Observation], Sequence[TrueE
     "without wrists and elbows": lambda _, store, seen, events: replayed(store, _without_arms(store, seen)),
     "without a planogram": lambda _, store, seen, events: replayed(_without_planogram(store), seen),
     "one joint hypothesis kept, not 128": lambda _, store, seen, events: _single_hypothesis(store, seen),
-    "hands weighed by the physical model alone": lambda _, store, seen, events: _physical_hands(store, seen),
     "plates calibrated, deliveries weighed": lambda run, store, seen, _: _weights_known(store, seen, run.scenario),
     "with a classifier at the shelf": lambda _, store, seen, events: replayed(store, _classified(store, seen, events)),
 }

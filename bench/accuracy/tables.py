@@ -12,7 +12,7 @@ import numpy as np
 from bench.accuracy.risk import honesty, honesty_cell, risk_curve, risk_lines, risk_table
 from bench.accuracy.scenarios import CASES
 from bench.accuracy.scores import Outcome, Score, calibration_error, calibration_interval, sum_of
-from bench.intervals import share_interval
+from bench.intervals import percent
 
 # Most lines are nearly certain, so the last tenth has finer bins.
 _BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)
@@ -97,13 +97,6 @@ def figures(results: dict[str, list[Outcome]], command: str) -> dict[str, Any]:
     return {"command": command, "cases": rows, "all": _row("all", "all", all_runs(results)), "parts": parts}
 
 
-def _share(k: int, n: int) -> str:
-    if not n:
-        return "-"
-    low, high = share_interval(k, n)
-    return f"{100 * k / n:.1f} ({100 * low:.1f}-{100 * high:.1f})"
-
-
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
@@ -122,10 +115,10 @@ def markdown(measured: dict[str, Any]) -> str:
         missing = f" ({ours['missing']} without receipt)" if ours["missing"] else ""
         lines.append(
             f"| {row['title']} | {_number(row['at_once'], 1)} | {ours['visits']}{missing} "
-            f"| {_share(ours['settled_right'], ours['settled'])} | ≥ {100 * right:.1f}{met} "
-            f"| {_share(ours['review'], ours['visits'])} | ≤ {100 * review:.0f}{few} "
-            f"| {_share(ours['any_right'], ours['visits'])} | {_share(plain['settled_right'], plain['settled'])} "
-            f"| {_share(plain['review'], plain['visits'])} |"
+            f"| {percent(ours['settled_right'], ours['settled'])} | ≥ {100 * right:.1f}{met} "
+            f"| {percent(ours['review'], ours['visits'])} | ≤ {100 * review:.0f}{few} "
+            f"| {percent(ours['any_right'], ours['visits'])} | {percent(plain['settled_right'], plain['settled'])} "
+            f"| {percent(plain['review'], plain['visits'])} |"
         )
     lines += [
         "",
@@ -166,7 +159,7 @@ def _risk(measured: dict[str, Any]) -> list[str]:
     everything = measured["all"]
     if not everything.get("risk"):
         return []
-    lines = ["", *risk_lines(everything["risk"], everything["ours"]["visits"], _share), ""]
+    lines = ["", *risk_lines(everything["risk"], everything["ours"]["visits"], percent), ""]
     lines += [
         "| scenario | with one question: settled right % | review % | asked | none of these "
         "| calibration error: receipt | person | product |",
@@ -174,7 +167,7 @@ def _risk(measured: dict[str, Any]) -> list[str]:
     ]
     for row in [*measured["cases"], everything]:
         asked, visits = row["asked"], row["ours"]["visits"]
-        cells = [_share(asked["settled_right"], asked["settled"]), _share(asked["review"], visits)]
+        cells = [percent(asked["settled_right"], asked["settled"]), percent(asked["review"], visits)]
         cells += [str(asked["asked"]), str(asked["none_of_these"])]
         cells += [honesty_cell(row["honesty"][name]) for name in ("receipt", "person", "product")]
         lines.append(f"| {row['title']} | {' | '.join(cells)} |")
@@ -194,7 +187,8 @@ def ablation_table(measured: dict[str, Any]) -> str:
         score = part["score"]
         error = "-" if part["engine"] == "plain method" else _number(score["ece"], 3)
         lines.append(
-            f"| {part['title']} | {part['engine']} | {_share(score['settled_right'], score['settled'])} "
-            f"| {_share(score['review'], score['visits'])} | {_share(score['any_right'], score['visits'])} | {error} |"
+            f"| {part['title']} | {part['engine']} | {percent(score['settled_right'], score['settled'])} "
+            f"| {percent(score['review'], score['visits'])} "
+            f"| {percent(score['any_right'], score['visits'])} | {error} |"
         )
     return "\n".join(lines)
