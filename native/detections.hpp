@@ -15,36 +15,51 @@ constexpr int kStateCov = Symmetric<kState>::kSize;
 
 // No lens of OpenCV's model sees farther off its axis than 84 degrees. Such a keypoint is a corrupt number.
 constexpr float kTangentMax = 10.0f;
-// Layouts have at most this many groups of sixteen joints.
-constexpr Size kJointGroups = 2;
+// Layouts have at most 32 joints: this many vectors of single precision.
+constexpr Size kJointGroups = 32 / kLanesF;
+// Vectors that hold the keys.
+constexpr Size kKeyGroups = kKeys / kLanesF;
 
-// A group of eight or sixteen joints from a row of padded lanes.
+// Joints of a padded row in single precision, from `first` on; half of the widest vector may lie beyond the row's end.
 FUSION_INLINE LaneF load_joints(const double* row, Size first, Size n_padded) {
   Lane low, high{};
   load(low, row + first);
   if (first + kLanes < n_padded) load(high, row + first + kLanes);
   return narrow(low, high);
 }
+FUSION_INLINE LaneF load_joints(const float* row, Size first, Size n_padded) {
+  LaneF joints{};
+  if (first + kLanes < n_padded) load(joints, row + first);
+  else std::memcpy(&joints, row + first, sizeof(HalfF));
+  return joints;
+}
 
 // Picks the key joints out of a row of joints.
 struct Keys {
-  LaneFMask places, valid;
+  std::int32_t places[kKeys], valid[kKeys];
 
   explicit Keys(const Workspace& ws) {
-    int at[kKeys], on[kKeys];
     for (Size k = 0; k < kKeys; ++k) {
-      at[k] = ws.keys[k] < 0 ? 0 : int(ws.keys[k]);
-      on[k] = ws.keys[k] < 0 ? 0 : -1;
+      places[k] = ws.keys[k] < 0 ? 0 : std::int32_t(ws.keys[k]);
+      valid[k] = ws.keys[k] < 0 ? 0 : -1;
     }
-    std::memcpy(&places, at, sizeof(places));
-    std::memcpy(&valid, on, sizeof(valid));
   }
-  FUSION_INLINE LaneF of(const LaneF& first, const LaneF& second) const {
-    return valid ? picked(first, second, places) : LaneF{};
-  }
-  FUSION_INLINE LaneF of(const double* row, Size n_padded) const {
-    const LaneF first = load_joints(row, 0, n_padded);
-    return of(first, n_padded > kLanesF ? load_joints(row, kLanesF, n_padded) : LaneF{});
+  // row (n_padded) of either precision; to (kKeys), zero where a layout lacks the key.
+  template <class T>
+  FUSION_INLINE void pick(const T* row, Size n_padded, float* to) const {
+#if !defined(__clang__)
+    if constexpr (kLanesF == kKeys) {
+      // One instruction picks from two vectors by places that are not known when compiled.
+      LaneFMask at, on;
+      std::memcpy(&at, places, sizeof(at));
+      std::memcpy(&on, valid, sizeof(on));
+      const LaneF first = load_joints(row, 0, n_padded);
+      const LaneF second = n_padded > kLanesF ? load_joints(row, kLanesF, n_padded) : LaneF{};
+      store(to, on ? __builtin_shuffle(first, second, at) : LaneF{});
+      return;
+    }
+#endif
+    for (Size k = 0; k < kKeys; ++k) to[k] = valid[k] ? float(row[places[k]]) : 0.0f;
   }
 };
 
@@ -52,16 +67,22 @@ struct Keys {
 // distance span, the number of keys seen, and the sum of their variances.
 enum Bound { kLeft, kRight, kTop, kBottom, kCount, kNoise };
 
-// Sixteen keypoints of (x, y, score) each, as three vectors. `interleaved` holds the 3 n numbers; what lies beyond n is
-// read as zero, which no detector reports as seen.
+// Places of every third number, from the one numbered `part` on: first in two vectors, as many as lie there, then in what
+// was picked from them and a third vector.
+template <Size part>
+struct ThirdsOfTwo {
+  static constexpr Size kThere = (2 * kLanesF - part + 2) / 3;
+  static constexpr Size at(Size k) { return k < kThere ? 3 * k + part : 0; }
+};
+template <Size part>
+struct ThirdsOfThree {
+  static constexpr Size kThere = ThirdsOfTwo<part>::kThere;
+  static constexpr Size at(Size k) { return k < kThere ? k : 3 * k + part - kLanesF; }
+};
+
+// Keypoints of (x, y, score) each, as three vectors. `interleaved` holds the 3 n numbers; what lies beyond n is read as zero,
+// which no detector reports as seen.
 FUSION_INLINE void split_keypoints(const float* interleaved, Size n, LaneF& u, LaneF& v, LaneF& score) {
-  // Positions of every third number in the first two vectors of sixteen, then in what was picked and the third vector.
-  constexpr LaneFMask kFirst[3] = {{0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0},
-                                   {1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0},
-                                   {2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0}};
-  constexpr LaneFMask kThen[3] = {{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29},
-                                  {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30},
-                                  {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31}};
   LaneF parts[3];
   if (n >= kLanesF) {
     for (Size i = 0; i < 3; ++i) load(parts[i], interleaved + i * kLanesF);
@@ -70,9 +91,9 @@ FUSION_INLINE void split_keypoints(const float* interleaved, Size n, LaneF& u, L
     std::memcpy(padded, interleaved, sizeof(float) * 3 * n);
     for (Size i = 0; i < 3; ++i) load(parts[i], padded + i * kLanesF);
   }
-  u = picked(picked(parts[0], parts[1], kFirst[0]), parts[2], kThen[0]);
-  v = picked(picked(parts[0], parts[1], kFirst[1]), parts[2], kThen[1]);
-  score = picked(picked(parts[0], parts[1], kFirst[2]), parts[2], kThen[2]);
+  u = shuffled<ThirdsOfThree<0>>(shuffled<ThirdsOfTwo<0>>(parts[0], parts[1]), parts[2]);
+  v = shuffled<ThirdsOfThree<1>>(shuffled<ThirdsOfTwo<1>>(parts[0], parts[1]), parts[2]);
+  score = shuffled<ThirdsOfThree<2>>(shuffled<ThirdsOfTwo<2>>(parts[0], parts[1]), parts[2]);
 }
 
 // Undistort all keypoints of one view into four rows of ws.points: x, y, variance, seen. Returns the number of keypoints
@@ -132,31 +153,44 @@ FUSION_INLINE void keep_detection(const Workspace& ws, Int d, Size first, const 
   const Size n_padded = ws.n_padded;
   float* const to[4] = {ws.x, ws.y, ws.var, ws.seen};
   const LaneF unseen[4] = {none, none, one, none};
-  LaneF key[4];
   float* kept = ws.seen_keys + kSeenKeys * d;
   for (int i = 0; i < 4; ++i) {
-    LaneF joints[kJointGroups] = {};
     for (Size g = 0; g * kLanesF < n_padded; ++g) {
-      load(joints[g], row[i] + first + g * kLanesF);
-      joints[g] = own[g] ? joints[g] : unseen[i];
+      LaneF joints;
+      load(joints, row[i] + first + g * kLanesF);
+      joints = own[g] ? joints : unseen[i];
       float* lanes = to[i] + Size(d) * n_padded + g * kLanesF;
-      if (g * kLanesF + kLanes < n_padded) store(lanes, joints[g]);
-      else store_half(lanes, joints[g]);
+      if (g * kLanesF + kLanes < n_padded) store(lanes, joints);
+      else store_half(lanes, joints);
     }
-    key[i] = keys.of(joints[0], joints[1]);
-    store(kept + i * kKeys, key[i]);
+    keys.pick(to[i] + Size(d) * n_padded, n_padded, kept + i * kKeys);
   }
-  const LaneF x = key[0], y = key[1], var = key[2], seen = key[3];
-  const LaneFMask on = seen != none;
   const LaneF far = LaneF{} + 1e30f;
+  LaneF left = far, right = -far, top = far, bottom = -far, var_max{}, count{}, noise{};
+#pragma GCC unroll 4
+  for (Size g = 0; g < kKeyGroups; ++g) {
+    LaneF x, y, var, seen;
+    load(x, kept + g * kLanesF);
+    load(y, kept + kKeys + g * kLanesF);
+    load(var, kept + 2 * kKeys + g * kLanesF);
+    load(seen, kept + 3 * kKeys + g * kLanesF);
+    const LaneFMask on = seen != none;
+    left = lesser(left, on ? x : far);
+    right = greater(right, on ? x : -far);
+    top = lesser(top, on ? y : far);
+    bottom = greater(bottom, on ? y : -far);
+    var_max = greater(var_max, on ? var : none);
+    count += seen;
+    noise += seen * var;
+  }
   float* bound = ws.bounds + kBounds * d;
-  const float reach = std::sqrt(cap * highest(on ? var : none));
-  bound[kLeft] = lowest(on ? x : far) - reach;
-  bound[kRight] = highest(on ? x : -far) + reach;
-  bound[kTop] = lowest(on ? y : far) - reach;
-  bound[kBottom] = highest(on ? y : -far) + reach;
-  bound[kCount] = sum(seen);
-  bound[kNoise] = sum(seen * var);
+  const float reach = std::sqrt(cap * highest(var_max));
+  bound[kLeft] = lowest(left) - reach;
+  bound[kRight] = highest(right) + reach;
+  bound[kTop] = lowest(top) - reach;
+  bound[kBottom] = highest(bottom) + reach;
+  bound[kCount] = sum(count);
+  bound[kNoise] = sum(noise);
 }
 
 // Bring a set's detections into the arrays of the workspace: normalised coordinates, the variance of either coordinate,

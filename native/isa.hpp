@@ -11,18 +11,22 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 namespace fusion {
 
 using Int = std::int64_t;
 using Size = std::size_t;
 
-// Joints that matching compares: as many as one vector of single precision holds.
+// Lanes of double precision in the widest vector of any instruction set.
+constexpr Size kLanesMax = 8;
+// Joints that matching compares: as many as the widest vector of single precision holds.
 constexpr Size kKeys = 16;
 // Numbers per detection and per track that matching keeps.
 constexpr Size kSeenKeys = 4 * kKeys, kBounds = 6, kStateKeys = 12 * kKeys, kReach = 10;
-// Numbers per view that the update keeps: two rows of three, two distances and a precision, of eight lanes each.
-constexpr Size kObservation = 9 * 8;
+// Numbers per view that the update keeps: two rows of three, two distances and a precision, lanes of each.
+constexpr Size kObservation = 9 * kLanesMax;
 // Largest number of detections in one view.
 constexpr Size kSide = 64;
 
@@ -32,7 +36,7 @@ struct Workspace {
   // The rig.
   const double *camera_from_world, *lenses;
   Size n_views;
-  // Joints of the layout, padded to n_padded lanes, and the limbs between them.
+  // Joints of the layout, padded to n_padded, a multiple of kLanesMax, and the limbs between them.
   Size n_joints, n_padded, n_limbs;
   const Int *keys, *limbs;
   const double *body_var, *acceleration, *floor_precision, *axis_precision, *height_precision, *trunk_weight;

@@ -101,16 +101,16 @@ FUSION_INLINE Matched matched_views(const Workspace& ws, const Int* detection_of
   return {views, detections, n};
 }
 
-// Measurement of eight joints by one view, linear in their place and in metres at the body: rows u and v by which the
+// Measurement of neighbouring joints by one view, linear in their place and in metres at the body: rows u and v by which the
 // image moves as the joint moves, the view's innovation in the two directions of its image at the joint's predicted
 // place, and its precision. Distance in the image times depth is linear in the place, so the rows stay as they are
 // while the place is searched for.
 struct Observation {
   Lane u[3], v[3], off_u, off_v, precision;
 };
-static_assert(sizeof(Observation) == kObservation * sizeof(double), "lanes of an observation");
+static_assert(sizeof(Observation) <= kObservation * sizeof(double), "lanes of an observation");
 
-// Eight neighbouring joints of one track.
+// Neighbouring joints of one track.
 struct OwnLanes {
   const Workspace& ws;
   double *m, *c, *heights, *support;
@@ -153,8 +153,8 @@ struct OwnLanes {
   FUSION_INLINE void set_support(const Lane& lane) const { store(support + first, lane); }
 };
 
-// The same joint of up to eight tracks: the joints that a layout has beyond whole groups of eight would fill a lane or
-// two of a group of their own. The views are those in which any of the tracks was matched.
+// The same joint of as many tracks as there are lanes: the joints that a layout has beyond whole groups of lanes would fill
+// a lane or two of a group of their own. The views are those in which any of the tracks was matched.
 struct SharedLanes {
   const Workspace& ws;
   double *m[kLanes], *c[kLanes], *heights[kLanes], *support[kLanes];
@@ -175,8 +175,7 @@ struct SharedLanes {
   FUSION_INLINE Size view(Size k) const { return Size(views[k]); }
   FUSION_INLINE void measured(Lane& lane, const float* of, Size k) const {
     const Int* d = detection_of + k * kLanes;
-    lane = Lane{value(of, d[0]), value(of, d[1]), value(of, d[2]), value(of, d[3]),
-                value(of, d[4]), value(of, d[5]), value(of, d[6]), value(of, d[7])};
+    lane = lanes_of<Lane>([&](Size i) { return value(of, d[i]); }, std::make_index_sequence<kLanes>());
   }
   FUSION_INLINE double value(const float* of, Int detection) const {
     return detection < 0 ? 0.0 : double(of[Size(detection) * ws.n_padded + joint]);
@@ -202,7 +201,7 @@ struct SharedLanes {
 
 // ---- update ----------------------------------------------------------------------------------------------------------
 
-// What is known of eight joints before their update: state, covariance, and how noisy their measurements are.
+// What is known of a lane's width of joints before their update: state, covariance, and how noisy their measurements are.
 struct Prediction {
   Lane state[kState];
   Symmetric<kState> cov;
@@ -464,10 +463,10 @@ inline void update_joints(const Workspace& ws, const Lanes& lanes, const Measure
 
 // ---- limbs -----------------------------------------------------------------------------------------------------------
 
-// Rows of joints of eight tracks: state, covariance, support.
+// Rows of joints of a lane's width of tracks: state, covariance, support.
 constexpr int kParts = kState + kStateCov + 1;
 
-// The states of eight tracks with joints side by side (rows) become lanes with tracks side by side, and back: a limb reads
+// The states of a lane's width of tracks with joints side by side (rows) become lanes with tracks side by side, and back: a limb reads
 // and writes 54 numbers of each track.
 inline void turn_tracks(const Workspace& ws, double* const (&rows)[kParts][kLanes]) {
   for (int part = 0; part < kParts; ++part)
@@ -489,7 +488,7 @@ inline void turn_back(const Workspace& ws, double* const (&rows)[kParts][kLanes]
     }
 }
 
-// One limb of eight tracks: the length `usual` is learnt where it is well seen, and measured everywhere.
+// One limb of a lane's width of tracks: the length `usual` is learnt where it is well seen, and measured everywhere.
 inline void hold_limb(const Workspace& ws, const Int* joints, double learning, Lane& usual) {
   const Size n_padded = ws.n_padded;
   const double sd_m = ws.limb_sd_m, own_var = ws.limb_own_var;
@@ -573,7 +572,7 @@ inline void hold_limbs(const Workspace& ws, const Int* rows, Size n_rows, double
 
 // ---- measurement of all tracks ---------------------------------------------------------------------------------------
 
-// The views in which any of up to eight tracks was matched, with each track's detection there; for SharedLanes.
+// The views in which any of up to a lane's width of tracks was matched, with each track's detection there; for SharedLanes.
 // held (width): indices of the tracks in rows of detection_of. Returns the number of views.
 inline Size gather_views(const Workspace& ws, const Int* detection_of, const Int* held, Size width, Int* views,
                          Int* detections) {
@@ -607,7 +606,7 @@ inline void measure(const Workspace& ws, const Int* rows, const Int* detection_o
     index[n_held] = Int(r);
     held[n_held++] = rows[r];
   }
-  // Gathering a joint of eight tracks costs half as much again as updating it.
+  // Gathering a joint of a lane's width of tracks costs half as much again as updating it.
   const bool shared = !how.sums && 3 * n_rest * ((n_held + kLanes - 1) / kLanes) < 2 * n_held;
   const Size n_own = shared ? n_whole : n_padded;
   for (Size first = 0; first < n_held; first += kLanes) {

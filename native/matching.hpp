@@ -11,7 +11,7 @@ namespace FUSION_ISA {
 // Depth below which a point is not in front of a camera, metres.
 constexpr float kNearest = 0.05f;
 
-// Whole vectors of sixteen tracks.
+// Whole vectors of tracks.
 FUSION_INLINE Size padded_tracks(Size n_rows) { return (n_rows + kLanesF - 1) / kLanesF * kLanesF; }
 
 // Bounds of every track's keys, in arrays over tracks (ws.reach): centre and half size of a box in the world, the largest
@@ -21,41 +21,56 @@ inline void bound_tracks(const Workspace& ws, const Int* rows, Size n_rows) {
   const Size width = padded_tracks(n_rows);
   const Keys keys(ws);
   // Joints that no detection of this set shows are left out.
-  LaneF seen_by{};
-  for (Int d = 0; d < ws.start[ws.n_views]; ++d) {
-    LaneF seen;
-    load(seen, ws.seen_keys + kSeenKeys * d + 3 * kKeys);
-    seen_by += seen;
-  }
-  const LaneFMask used = seen_by != LaneF{};
-  const LaneF far = LaneF{} + 1e30f;
+  LaneF seen_by[kKeyGroups]{};
+  for (Int d = 0; d < ws.start[ws.n_views]; ++d)
+    for (Size g = 0; g < kKeyGroups; ++g) {
+      LaneF seen;
+      load(seen, ws.seen_keys + kSeenKeys * d + 3 * kKeys + g * kLanesF);
+      seen_by[g] += seen;
+    }
+  const LaneF far = LaneF{} + 1e30f, none{};
   for (Size r = 0; r < n_rows; ++r) {
     const double* m = ws.mean + rows[r] * kState * ws.n_padded;
     const double* c = ws.cov + rows[r] * kStateCov * ws.n_padded;
     float* state = ws.state_keys + kStateKeys * r;
-    for (int i = 0; i < kState; ++i) store(state + i * kKeys, keys.of(m + i * ws.n_padded, ws.n_padded));
-    for (int i = 0; i < 6; ++i) store(state + (kState + i) * kKeys, keys.of(c + i * ws.n_padded, ws.n_padded));
+    for (int i = 0; i < kState; ++i) keys.pick(m + i * ws.n_padded, ws.n_padded, state + i * kKeys);
+    for (int i = 0; i < 6; ++i) keys.pick(c + i * ws.n_padded, ws.n_padded, state + (kState + i) * kKeys);
+    LaneF low[3], top[3], fastest[3], vaguest = none;
     for (int i = 0; i < 3; ++i) {
-      LaneF place, speed;
-      load(place, state + i * kKeys);
-      load(speed, state + (3 + i) * kKeys);
-      const float low = lowest(used ? place : far), top = highest(used ? place : -far);
-      ws.reach[i * width + r] = 0.5f * (low + top);
-      ws.reach[(3 + i) * width + r] = 0.5f * (top - low);
-      ws.reach[(6 + i) * width + r] = highest(used ? (speed < 0.0f ? -speed : speed) : LaneF{});
+      low[i] = far;
+      top[i] = -far;
+      fastest[i] = none;
     }
-    LaneF xx, yy, zz;
-    load(xx, state + 6 * kKeys);
-    load(yy, state + 8 * kKeys);
-    load(zz, state + 11 * kKeys);
-    ws.reach[9 * width + r] = highest(used ? xx + yy + zz : LaneF{});
+    for (Size g = 0; g < kKeyGroups; ++g) {
+      const LaneFMask used = seen_by[g] != none;
+      for (int i = 0; i < 3; ++i) {
+        LaneF place, speed;
+        load(place, state + i * kKeys + g * kLanesF);
+        load(speed, state + (3 + i) * kKeys + g * kLanesF);
+        low[i] = lesser(low[i], used ? place : far);
+        top[i] = greater(top[i], used ? place : -far);
+        fastest[i] = greater(fastest[i], used ? (speed < 0.0f ? -speed : speed) : none);
+      }
+      LaneF xx, yy, zz;
+      load(xx, state + 6 * kKeys + g * kLanesF);
+      load(yy, state + 8 * kKeys + g * kLanesF);
+      load(zz, state + 11 * kKeys + g * kLanesF);
+      vaguest = greater(vaguest, used ? xx + yy + zz : none);
+    }
+    for (int i = 0; i < 3; ++i) {
+      const float least = lowest(low[i]), most = highest(top[i]);
+      ws.reach[i * width + r] = 0.5f * (least + most);
+      ws.reach[(3 + i) * width + r] = 0.5f * (most - least);
+      ws.reach[(6 + i) * width + r] = highest(fastest[i]);
+    }
+    ws.reach[9 * width + r] = highest(vaguest);
   }
   for (Size i = 0; i < kReach; ++i)
     for (Size r = n_rows; r < width; ++r) ws.reach[i * width + r] = 0.0f;
 }
 
 // Windows of a view's image (ws.windows): rows of left, right, top and bottom edges within which a track's keys must lie,
-// the reach of the capped distance included, sixteen tracks at a time. A track behind the camera has an empty window; one
+// the reach of the capped distance included, a vector of tracks at a time. A track behind the camera has an empty window; one
 // that is partly behind the camera or very near to it may appear anywhere. NaN compares false and so excludes nothing.
 inline void project_windows(const Workspace& ws, Size view, Size n_rows, float body_var) {
   const Size width = padded_tracks(n_rows);
@@ -90,12 +105,7 @@ inline void project_windows(const Workspace& ws, Size view, Size n_rows, float b
     const LaneF u = absolute(centre[0]) + spread[0], v = absolute(centre[1]) + spread[1];
     LaneF vague = var * (1.0f + 0.5f * (u * u + v * v));
     vague = cap * (body_var + (vague < var_max ? vague : var_max));
-    float each[kLanesF];
-    store(each, vague);
-    for (float& value : each) value = std::sqrt(value);
-    LaneF blur;
-    load(blur, each);
-    blur *= inverse_near;
+    const LaneF blur = root(vague) * inverse_near;
     const LaneFMask behind = depth + deep < kNearest, anywhere = ~behind & ~(near > 0.2f);
     for (int side = 0; side < 2; ++side) {
       const LaneF low = centre[side] - spread[side] - blur, high = centre[side] + spread[side] + blur;
@@ -105,7 +115,7 @@ inline void project_windows(const Workspace& ws, Size view, Size n_rows, float b
   }
 }
 
-// Which of sixteen windows overlap a bound. A window of NaN overlaps everything.
+// Which of a vector of windows overlap a bound. A window of NaN overlaps everything.
 FUSION_INLINE LaneFMask overlapping(const float* windows, Size width, const float* bound) {
   LaneF left, right, top, bottom;
   load(left, windows);
@@ -115,65 +125,64 @@ FUSION_INLINE LaneFMask overlapping(const float* windows, Size width, const floa
   return ~((right < bound[kLeft]) | (left > bound[kRight]) | (bottom < bound[kTop]) | (top > bound[kBottom]));
 }
 
-// A track's keys projected into a view: image coordinates u and v, the variance of the body alone, and the variance of
-// body and prediction together, written to `out`. Returns false where the track is behind the camera.
-FUSION_INLINE bool project(const float* state, const double* camera, double dt_s, const LaneF& body,
-                           const LaneFMask& used, float var_max, float* out) {
-  float p[12];
-  for (int i = 0; i < 12; ++i) p[i] = float(camera[i]);
-  const float dt = float(dt_s);
-  LaneF s[kState], e[6];
-#pragma GCC unroll 6
-  for (int i = 0; i < kState; ++i) load(s[i], state + i * kKeys);
-#pragma GCC unroll 6
-  for (int i = 0; i < 6; ++i) load(e[i], state + (kState + i) * kKeys);
-  const LaneF qx = s[0] + dt * s[3], qy = s[1] + dt * s[4], qz = s[2] + dt * s[5];
-  LaneF depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
-  const bool in_front = sum(used ? depth - kNearest : LaneF{}) > 0.0f;
-  depth = depth > kNearest ? depth : LaneF{} + kNearest;
-  const LaneF inverse = 1.0f / depth;
-  const LaneF u = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
-  const LaneF v = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
-  // Mean variance of the two image coordinates: J P J^T with the rows J of the projection's Jacobian.
-  LaneF across{};
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    const LaneF w = i == 0 ? u : v;
-    const LaneF jx = p[4 * i] - w * p[8], jy = p[4 * i + 1] - w * p[9], jz = p[4 * i + 2] - w * p[10];
-    across += jx * (e[0] * jx + 2.0f * (e[1] * jy + e[3] * jz));
-    across += jy * (e[2] * jy + 2.0f * e[4] * jz) + e[5] * jz * jz;
-  }
-  across *= 0.5f;
-  const LaneF vague = across < var_max ? across : LaneF{} + var_max;
-  store(out, u);
-  store(out + kKeys, v);
-  store(out + 2 * kKeys, body * inverse * inverse);
-  store(out + 3 * kKeys, (body + vague) * inverse * inverse);
-  return in_front;
-}
-
-// ---- costs -----------------------------------------------------------------------------------------------------------
-
 // Settings of the cost, the same for all views.
 struct CostModel {
-  LaneF body;  // Variance of each key at the body, m^2.
-  LaneFMask used;
+  float body[kKeys], used[kKeys];  // Variance of each key at the body, m^2; 1 for the layout's keys.
   float body_max, cap, var_max, gate;
 
   FUSION_INLINE CostModel(const Workspace& ws, double gate_value)
       : body_max(0.0f), cap(float(ws.joint_cost_cap)), var_max(float(ws.prediction_var_max)), gate(float(gate_value)) {
-    float var[kKeys], valid[kKeys];
     for (Size k = 0; k < kKeys; ++k) {
-      valid[k] = ws.keys[k] < 0 ? 0.0f : 1.0f;
-      var[k] = ws.keys[k] < 0 ? 0.0f : float(ws.body_var[ws.keys[k]]);
-      body_max = var[k] > body_max ? var[k] : body_max;
+      used[k] = ws.keys[k] < 0 ? 0.0f : 1.0f;
+      body[k] = ws.keys[k] < 0 ? 0.0f : float(ws.body_var[ws.keys[k]]);
+      body_max = body[k] > body_max ? body[k] : body_max;
     }
-    LaneF is_key;
-    load(body, var);
-    load(is_key, valid);
-    used = is_key != LaneF{};
   }
 };
+
+// A track's keys projected into a view: image coordinates u and v, the variance of the body alone, and the variance of
+// body and prediction together, written to `out`. Returns false where the track is behind the camera.
+FUSION_INLINE bool project(const float* state, const double* camera, double dt_s, const CostModel& model, float* out) {
+  float p[12];
+  for (int i = 0; i < 12; ++i) p[i] = float(camera[i]);
+  const float dt = float(dt_s);
+  LaneF ahead{};
+#pragma GCC unroll 1
+  for (Size first = 0; first < kKeys; first += kLanesF) {
+    LaneF s[kState], e[6], body, used;
+#pragma GCC unroll 6
+    for (int i = 0; i < kState; ++i) load(s[i], state + i * kKeys + first);
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i) load(e[i], state + (kState + i) * kKeys + first);
+    load(body, model.body + first);
+    load(used, model.used + first);
+    const LaneF qx = s[0] + dt * s[3], qy = s[1] + dt * s[4], qz = s[2] + dt * s[5];
+    LaneF depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
+    ahead += used > 0.0f ? depth - kNearest : LaneF{};
+    depth = depth > kNearest ? depth : LaneF{} + kNearest;
+    const LaneF inverse = 1.0f / depth;
+    const LaneF u = (p[0] * qx + p[1] * qy + p[2] * qz + p[3]) * inverse;
+    const LaneF v = (p[4] * qx + p[5] * qy + p[6] * qz + p[7]) * inverse;
+    // Mean variance of the two image coordinates: J P J^T with the rows J of the projection's Jacobian.
+    LaneF across{};
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const LaneF w = i == 0 ? u : v;
+      const LaneF jx = p[4 * i] - w * p[8], jy = p[4 * i + 1] - w * p[9], jz = p[4 * i + 2] - w * p[10];
+      across += jx * (e[0] * jx + 2.0f * (e[1] * jy + e[3] * jz));
+      across += jy * (e[2] * jy + 2.0f * e[4] * jz) + e[5] * jz * jz;
+    }
+    across *= 0.5f;
+    const LaneF vague = lesser(across, LaneF{} + model.var_max);
+    store(out + first, u);
+    store(out + kKeys + first, v);
+    store(out + 2 * kKeys + first, body * inverse * inverse);
+    store(out + 3 * kKeys + first, (body + vague) * inverse * inverse);
+  }
+  return sum(ahead) > 0.0f;
+}
+
+// ---- costs -----------------------------------------------------------------------------------------------------------
 
 // List in ws.shown the tracks that may appear anywhere in what a view shows, with their projections; usually few. Their
 // windows move to the front of ws.windows. Returns the number of them.
@@ -198,7 +207,7 @@ FUSION_INLINE Size list_shown(const Workspace& ws, Size view, Size n_rows, const
       const Size track = first + k;
       float* kept = ws.projected + 4 * kKeys * n_shown;
       const float* state = ws.state_keys + kStateKeys * track;
-      if (!project(state, camera, ws.dt_s[view], model.body, model.used, model.var_max, kept)) continue;
+      if (!project(state, camera, ws.dt_s[view], model, kept)) continue;
       // The write position never overtakes the read position.
       for (Size side = 0; side < 4; ++side) ws.windows[side * width + n_shown] = ws.windows[side * width + track];
       ws.shown[n_shown++] = Int(track);
@@ -226,29 +235,43 @@ FUSION_INLINE void cost_of(const Workspace& ws, Int d, Size n_shown, Size width,
     }
   }
   const float *keys = ws.seen_keys + kSeenKeys * d, count = bound[kCount];
-  LaneF px, py, noise, seen;
-  load(px, keys);
-  load(py, keys + kKeys);
-  load(noise, keys + 2 * kKeys);
-  load(seen, keys + 3 * kKeys);
+  LaneF px[kKeyGroups], py[kKeyGroups], noise[kKeyGroups], seen[kKeyGroups];
+#pragma GCC unroll 4
+  for (Size g = 0; g < kKeyGroups; ++g) {
+    load(px[g], keys + g * kLanesF);
+    load(py[g], keys + kKeys + g * kLanesF);
+    load(noise[g], keys + 2 * kKeys + g * kLanesF);
+    load(seen[g], keys + 3 * kKeys + g * kLanesF);
+  }
+  const LaneF cap = LaneF{} + model.cap;
   for (Size i = 0; i < n_near; ++i) {
     const float* kept = ws.projected + 4 * kKeys * ws.near[i];
-    LaneF u, v, spread;
-    load(u, kept);
-    load(v, kept + kKeys);
-    load(spread, kept + 3 * kKeys);
-    const LaneF du = px - u, dv = py - v;
-    const LaneF distance = (du * du + dv * dv) / (noise + spread);
-    ws.fits[i] = sum(seen * (distance < model.cap ? distance : LaneF{} + model.cap));
+    LaneF total{};
+#pragma GCC unroll 4
+    for (Size g = 0; g < kKeyGroups; ++g) {
+      LaneF u, v, spread;
+      load(u, kept + g * kLanesF);
+      load(v, kept + kKeys + g * kLanesF);
+      load(spread, kept + 3 * kKeys + g * kLanesF);
+      const LaneF du = px[g] - u, dv = py[g] - v;
+      total += seen[g] * lesser((du * du + dv * dv) / (noise[g] + spread), cap);
+    }
+    ws.fits[i] = sum(total);
   }
   for (Size i = 0; i < n_near; ++i) {
     // NaN is refused here; it would keep the assignment searching for ever.
     if (!(ws.fits[i] < model.gate * count)) continue;
     const float* kept = ws.projected + 4 * kKeys * ws.near[i];
-    LaneF body, spread;
-    load(body, kept + 2 * kKeys);
-    load(spread, kept + 3 * kKeys);
-    const float wide = bound[kNoise] + sum(seen * spread), sharp = bound[kNoise] + sum(seen * body);
+    LaneF of_body{}, of_all{};
+#pragma GCC unroll 4
+    for (Size g = 0; g < kKeyGroups; ++g) {
+      LaneF body, spread;
+      load(body, kept + 2 * kKeys + g * kLanesF);
+      load(spread, kept + 3 * kKeys + g * kLanesF);
+      of_body += seen[g] * body;
+      of_all += seen[g] * spread;
+    }
+    const float wide = bound[kNoise] + sum(of_all), sharp = bound[kNoise] + sum(of_body);
     const double vaguer = wide > sharp ? double(wide) / double(sharp) : 1.0;
     const double cost = double(ws.fits[i] / count) + std::log(vaguer);
     if (cost < gate) emit(Size(ws.shown[ws.near[i]]), d, cost);

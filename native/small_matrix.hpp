@@ -1,7 +1,9 @@
-// Small linear algebra of fixed size over lanes: eight independent problems walk side by side, one in each lane.
+// Small linear algebra of fixed size over lanes: as many independent problems as a vector of the machine holds numbers walk
+// side by side, one in each lane.
 //
-// The lane type is GCC's and Clang's vector extension, so one source reads as scalar algebra and becomes SSE2, AVX2 or
-// AVX-512 as each is compiled for. Nothing here allocates, branches per lane or raises.
+// The lane types are GCC's and Clang's vector extension, as wide as the instruction set's registers: 16 bytes (SSE2, NEON),
+// 32 (AVX2) or 64 (AVX-512). GCC takes vectors that the machine cannot hold apart into scalars. So one source reads as
+// scalar algebra and becomes packed instructions of each set. Nothing here allocates, branches per lane or raises.
 //
 // Compiled once for each instruction set, into a namespace of its own: FUSION_ISA (see isa.hpp), hence without a guard.
 
@@ -15,51 +17,115 @@
 namespace fusion {
 namespace FUSION_ISA {
 
-constexpr std::size_t kLanes = 8;
+// Vectors of n numbers.
+template <class T, Size n>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(n * sizeof(T))));
+};
+template <class T, Size n>
+using Vector = typename VectorOf<T, n>::type;
 
-typedef double Lane __attribute__((vector_size(kLanes * sizeof(double))));
-typedef long long LaneMask __attribute__((vector_size(kLanes * sizeof(long long))));
+// Lanes in double precision; twice as many in single precision, which is enough for matching, not for positions.
+constexpr Size kLanes = FUSION_VECTOR_BYTES / sizeof(double), kLanesF = 2 * kLanes;
+static_assert(kLanes <= kLanesMax, "scratch is made for the widest lanes");
+using Lane = Vector<double, kLanes>;
+using LaneMask = Vector<std::int64_t, kLanes>;
+using LaneF = Vector<float, kLanesF>;
+using LaneFMask = Vector<std::int32_t, kLanesF>;
+// As many numbers of single precision as there are lanes of double.
+using HalfF = Vector<float, kLanes>;
+
+// The type of a comparison of lanes.
+FUSION_INLINE LaneMask mask_of(const Lane&) { return LaneMask{}; }
+FUSION_INLINE LaneFMask mask_of(const LaneF&) { return LaneFMask{}; }
 
 FUSION_INLINE void load(Lane& lane, const double* from) { std::memcpy(&lane, from, sizeof(Lane)); }
+FUSION_INLINE void load(LaneF& lane, const float* from) { std::memcpy(&lane, from, sizeof(LaneF)); }
+FUSION_INLINE void load(Lane& lane, const float* from) {
+  HalfF half;
+  std::memcpy(&half, from, sizeof(half));
+  lane = __builtin_convertvector(half, Lane);
+}
 FUSION_INLINE void store(double* to, const Lane& lane) { std::memcpy(to, &lane, sizeof(Lane)); }
+FUSION_INLINE void store(float* to, const LaneF& lane) { std::memcpy(to, &lane, sizeof(LaneF)); }
+FUSION_INLINE void store(std::int32_t* to, const LaneFMask& lane) { std::memcpy(to, &lane, sizeof(LaneFMask)); }
+FUSION_INLINE void store_half(float* to, const LaneF& lane) { std::memcpy(to, &lane, sizeof(HalfF)); }
 FUSION_INLINE void fill(Lane& lane, double value) { lane = Lane{} + value; }
 FUSION_INLINE void at_least(Lane& lane, double low) { lane = lane > low ? lane : Lane{} + low; }
 
+template <class L>
+FUSION_INLINE L lesser(const L& a, const L& b) {
+  return a < b ? a : b;
+}
+template <class L>
+FUSION_INLINE L greater(const L& a, const L& b) {
+  return a > b ? a : b;
+}
+
 // The first `width` values of a row's last lanes; the others become NaN, as unseen values are.
-FUSION_INLINE void load(Lane& lane, const double* from, std::size_t width) {
+FUSION_INLINE void load(Lane& lane, const double* from, Size width) {
   if (width == kLanes) return load(lane, from);
   lane = Lane{} + std::nan("");
-  for (std::size_t k = 0; k < width; ++k) lane[k] = from[k];
+  for (Size k = 0; k < width; ++k) lane[k] = from[k];
 }
-// One value from each of eight arrays, and back into the first `width` of them.
-FUSION_INLINE void collect(Lane& lane, double* const (&from)[kLanes], std::size_t at) {
-  lane = Lane{from[0][at], from[1][at], from[2][at], from[3][at], from[4][at], from[5][at], from[6][at], from[7][at]};
+// Double to single precision, half a vector at a time.
+FUSION_INLINE LaneF narrow(const Lane& low, const Lane& high) {
+  const HalfF halves[2] = {__builtin_convertvector(low, HalfF), __builtin_convertvector(high, HalfF)};
+  LaneF lane;
+  std::memcpy(&lane, halves, sizeof(lane));
+  return lane;
 }
-FUSION_INLINE void spread(const Lane& lane, double* const (&to)[kLanes], std::size_t at, std::size_t width) {
-  for (std::size_t k = 0; k < width; ++k) to[k][at] = lane[k];
+
+// One lane each from value(0), value(1), ...
+template <class V, class Value, Size... k>
+FUSION_INLINE V lanes_of(Value value, std::index_sequence<k...>) {
+  return V{value(k)...};
 }
-// Lane k of row i becomes lane i of row k.
-FUSION_INLINE void transpose(Lane (&rows)[kLanes]) {
+// One value from each of several arrays, and back into the first `width` of them.
+FUSION_INLINE void collect(Lane& lane, double* const (&from)[kLanes], Size at) {
+  lane = lanes_of<Lane>([&](Size k) { return from[k][at]; }, std::make_index_sequence<kLanes>());
+}
+FUSION_INLINE void spread(const Lane& lane, double* const (&to)[kLanes], Size at, Size width) {
+  for (Size k = 0; k < width; ++k) to[k][at] = lane[k];
+}
+
+// Lanes of two vectors by their places in the two together: Places::at(k) for lane k, known when compiled.
+template <class Places, class V, Size... k>
+FUSION_INLINE V shuffled(const V& first, const V& second, std::index_sequence<k...>) {
 #if defined(__clang__)
-  double all[kLanes][kLanes];
-  for (std::size_t i = 0; i < kLanes; ++i) store(all[i], rows[i]);
-  for (std::size_t i = 0; i < kLanes; ++i)
-    for (std::size_t k = 0; k < kLanes; ++k) rows[i][k] = all[k][i];
+  return __builtin_shufflevector(first, second, Places::at(k)...);
 #else
-  // Swap neighbouring lanes of neighbouring rows, then pairs, then halves.
-  constexpr LaneMask even[3] = {{0, 8, 2, 10, 4, 12, 6, 14}, {0, 1, 8, 9, 4, 5, 12, 13}, {0, 1, 2, 3, 8, 9, 10, 11}};
-  constexpr LaneMask odd[3] = {{1, 9, 3, 11, 5, 13, 7, 15}, {2, 3, 10, 11, 6, 7, 14, 15}, {4, 5, 6, 7, 12, 13, 14, 15}};
-#pragma GCC unroll 3
-  for (std::size_t step = 0; step < 3; ++step)
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < kLanes; ++i) {
-      const std::size_t other = i | (std::size_t(1) << step);
-      if (other == i) continue;
-      const Lane a = rows[i], b = rows[other];
-      rows[i] = __builtin_shuffle(a, b, even[step]);
-      rows[other] = __builtin_shuffle(a, b, odd[step]);
-    }
+  using Place = std::conditional_t<sizeof(first[0]) == 4, std::int32_t, std::int64_t>;
+  return __builtin_shuffle(first, second, Vector<Place, sizeof...(k)>{Place(Places::at(k))...});
 #endif
+}
+template <class Places, class V>
+FUSION_INLINE V shuffled(const V& first, const V& second) {
+  return shuffled<Places>(first, second, std::make_index_sequence<sizeof(V) / sizeof(first[0])>());
+}
+
+// Blocks of `step` lanes swapped between two rows: what stays in the first row, and in the second.
+template <Size step>
+struct FirstOfBlocks {
+  static constexpr Size at(Size k) { return k & step ? kLanes + k - step : k; }
+};
+template <Size step>
+struct SecondOfBlocks {
+  static constexpr Size at(Size k) { return k & step ? kLanes + k : k + step; }
+};
+// Lane k of row i becomes lane i of row k: swap neighbouring lanes of neighbouring rows, then pairs, then halves.
+template <Size step = 1>
+FUSION_INLINE void transpose(Lane (&rows)[kLanes]) {
+  if constexpr (step < kLanes) {
+#pragma GCC unroll 8
+    for (Size i = 0; i < kLanes; ++i) {
+      if (i & step) continue;
+      const Lane a = rows[i], b = rows[i | step];
+      rows[i] = shuffled<FirstOfBlocks<step>>(a, b);
+      rows[i | step] = shuffled<SecondOfBlocks<step>>(a, b);
+    }
+    transpose<2 * step>(rows);
+  }
 }
 FUSION_INLINE Lane root(Lane lane) {
   double each[kLanes];
@@ -68,90 +134,58 @@ FUSION_INLINE Lane root(Lane lane) {
   load(lane, each);
   return lane;
 }
-FUSION_INLINE double sum(const Lane& lane) {
-  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-}
-FUSION_INLINE double highest(const Lane& lane) {
-  double most = lane[0];
-#pragma GCC unroll 8
-  for (std::size_t k = 1; k < kLanes; ++k) most = lane[k] > most ? lane[k] : most;
-  return most;
-}
-// Sixteen lanes in single precision, which is enough for matching, not for positions.
-constexpr std::size_t kLanesF = 16;
-
-typedef float LaneF __attribute__((vector_size(kLanesF * sizeof(float))));
-typedef int LaneFMask __attribute__((vector_size(kLanesF * sizeof(int))));
-
-// The type of a comparison of lanes.
-FUSION_INLINE LaneMask mask_of(const Lane&) { return LaneMask{}; }
-FUSION_INLINE LaneFMask mask_of(const LaneF&) { return LaneFMask{}; }
-
-FUSION_INLINE void load(LaneF& lane, const float* from) { std::memcpy(&lane, from, sizeof(LaneF)); }
-FUSION_INLINE void store(float* to, const LaneF& lane) { std::memcpy(to, &lane, sizeof(LaneF)); }
-FUSION_INLINE void store(int* to, const LaneFMask& lane) { std::memcpy(to, &lane, sizeof(LaneFMask)); }
-// Fold by halves, each a narrower vector: sixteen scalar additions would wait for each other.
-template <class Fold>
-FUSION_INLINE float folded(const LaneF& lane, Fold fold) {
-  typedef float Half __attribute__((vector_size(8 * sizeof(float))));
-  typedef float Quarter __attribute__((vector_size(4 * sizeof(float))));
-  Half halves[2];
-  std::memcpy(halves, &lane, sizeof(lane));
-  const Half eight = fold(halves[0], halves[1]);
-  Quarter quarters[2];
-  std::memcpy(quarters, &eight, sizeof(eight));
-  const Quarter four = fold(quarters[0], quarters[1]);
-  return fold(fold(four[0], four[2]), fold(four[1], four[3]));
-}
-FUSION_INLINE float sum(const LaneF& lane) {
-  return folded(lane, [](const auto& a, const auto& b) { return a + b; });
-}
-FUSION_INLINE float highest(const LaneF& lane) {
-  return folded(lane, [](const auto& a, const auto& b) { return a > b ? a : b; });
-}
-FUSION_INLINE float lowest(const LaneF& lane) { return -highest(-lane); }
-FUSION_INLINE bool any(const LaneFMask& mask) {
-  typedef long long Half __attribute__((vector_size(4 * sizeof(long long))));
-  typedef long long Quarter __attribute__((vector_size(2 * sizeof(long long))));
-  Half halves[2];
-  std::memcpy(halves, &mask, sizeof(mask));
-  const Half four = halves[0] | halves[1];
-  Quarter quarters[2];
-  std::memcpy(quarters, &four, sizeof(four));
-  const Quarter two = quarters[0] | quarters[1];
-  return (two[0] | two[1]) != 0;
-}
-// Any sixteen values of two vectors, by their places in the two together.
-FUSION_INLINE LaneF picked(const LaneF& first, const LaneF& second, const LaneFMask& places) {
-#if defined(__clang__)
-  float both[2 * kLanesF];
-  store(both, first);
-  store(both + kLanesF, second);
-  LaneF out;
-  for (std::size_t k = 0; k < kLanesF; ++k) out[k] = both[places[k]];
-  return out;
-#else
-  return __builtin_shuffle(first, second, places);
-#endif
-}
-// Eight numbers of single precision.
-FUSION_INLINE void load(Lane& lane, const float* from) {
-  typedef float Half __attribute__((vector_size(8 * sizeof(float))));
-  Half half;
-  std::memcpy(&half, from, sizeof(half));
-  lane = __builtin_convertvector(half, Lane);
-}
-FUSION_INLINE void store_half(float* to, const LaneF& lane) { std::memcpy(to, &lane, sizeof(LaneF) / 2); }
-// Double to single precision, half a vector at a time.
-FUSION_INLINE LaneF narrow(const Lane& low, const Lane& high) {
-  typedef float Half __attribute__((vector_size(8 * sizeof(float))));
-  const Half halves[2] = {__builtin_convertvector(low, Half), __builtin_convertvector(high, Half)};
-  LaneF lane;
-  std::memcpy(&lane, halves, sizeof(lane));
+FUSION_INLINE LaneF root(LaneF lane) {
+  float each[kLanesF];
+  store(each, lane);
+  for (float& value : each) value = std::sqrt(value);
+  load(lane, each);
   return lane;
 }
-FUSION_INLINE bool any(const LaneMask& mask) {
-  return ((mask[0] | mask[1]) | (mask[2] | mask[3])) | ((mask[4] | mask[5]) | (mask[6] | mask[7]));
+
+// Fold neighbours, then pairs of neighbours, and so on.
+template <Size first, Size n, class Fold>
+FUSION_INLINE double folded(const Lane& lane, Fold fold) {
+  if constexpr (n == 1) return lane[first];
+  else return fold(folded<first, n / 2>(lane, fold), folded<first + n / 2, n / 2>(lane, fold));
+}
+FUSION_INLINE double sum(const Lane& lane) {
+  return folded<0, kLanes>(lane, [](double a, double b) { return a + b; });
+}
+// Fold by halves, each a narrower vector: sixteen scalar additions would wait for each other.
+template <Size n, class Fold>
+FUSION_INLINE float folded(const Vector<float, n>& lane, Fold fold) {
+  if constexpr (n == 4) {
+    return fold(fold(lane[0], lane[2]), fold(lane[1], lane[3]));
+  } else {
+    Vector<float, n / 2> halves[2];
+    std::memcpy(halves, &lane, sizeof(lane));
+    return folded<n / 2>(fold(halves[0], halves[1]), fold);
+  }
+}
+FUSION_INLINE float sum(const LaneF& lane) {
+  return folded<kLanesF>(lane, [](const auto& a, const auto& b) { return a + b; });
+}
+FUSION_INLINE float highest(const LaneF& lane) {
+  return folded<kLanesF>(lane, [](const auto& a, const auto& b) { return a > b ? a : b; });
+}
+FUSION_INLINE float lowest(const LaneF& lane) { return -highest(-lane); }
+
+// Whether any lane of a comparison holds, folded by halves as well.
+template <Size n>
+FUSION_INLINE bool any_of(const Vector<std::int64_t, n>& mask) {
+  if constexpr (n == 2) {
+    return (mask[0] | mask[1]) != 0;
+  } else {
+    Vector<std::int64_t, n / 2> halves[2];
+    std::memcpy(halves, &mask, sizeof(mask));
+    return any_of<n / 2>(halves[0] | halves[1]);
+  }
+}
+FUSION_INLINE bool any(const LaneMask& mask) { return any_of<kLanes>(mask); }
+FUSION_INLINE bool any(const LaneFMask& mask) {
+  LaneMask together;
+  std::memcpy(&together, &mask, sizeof(mask));
+  return any(together);
 }
 
 // Symmetric n x n matrix, one in each lane; the lower triangle is kept row by row.

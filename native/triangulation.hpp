@@ -93,7 +93,7 @@ inline void undistort(const double* lens, const double* points_px, std::size_t n
 
 // ---- linear triangulation --------------------------------------------------------------------------------------------
 
-// Direct linear transformation (DLT) of eight points: the unit 4-vector X that minimises |A X|, where A stacks the rows
+// Direct linear transformation (DLT) of a lane's width of points: the unit 4-vector X that minimises |A X|, where A stacks the rows
 // x P3 - P1 and y P3 - P2 of all views, is the eigenvector of A^T A with the smallest eigenvalue. It is found by inverse
 // iteration. Source: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2.
 constexpr int kInverseSteps = 5;

@@ -7,6 +7,7 @@
 #endif
 
 #define FUSION_ISA avx2
+#define FUSION_VECTOR_BYTES 32
 #include "triangulation.hpp"
 #include "detections.hpp"
 #include "matching.hpp"

@@ -7,6 +7,7 @@
 #endif
 
 #define FUSION_ISA avx512
+#define FUSION_VECTOR_BYTES 64
 #include "triangulation.hpp"
 #include "detections.hpp"
 #include "matching.hpp"

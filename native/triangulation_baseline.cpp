@@ -2,6 +2,7 @@
 #include "isa.hpp"
 
 #define FUSION_ISA baseline
+#define FUSION_VECTOR_BYTES 16
 #include "triangulation.hpp"
 #include "detections.hpp"
 #include "matching.hpp"
