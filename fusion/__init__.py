@@ -1,7 +1,8 @@
 """Who took what, and how sure: a fusion engine for checkout-free stores.
 
 Load a `Store`, make an `Engine`, feed it `Frame`, `ShelfReading`, `GateScan` and `ItemSighting` as they come, and get
-typed results back. `replay` runs a recording; `triangulate` and `reconstruct` need no engine; `snapshot` and `resume`
+typed results back. `replay` runs a recording; `triangulate`, `triangulate_linear` and `reconstruct`
+need no engine; `snapshot` and `resume`
 move an engine between processes.
 """
 
@@ -28,7 +29,7 @@ _PUBLIC = {
     "goods.plates": "PlateState",
     "goods.sensors": "Health",
     "observations": "Frame GateScan ItemSighting Observation ShelfReading",
-    "people.geometry": "Rig Triangulation triangulate",
+    "people.geometry": "LinearTriangulation Rig Triangulation triangulate triangulate_linear",
     "people.health": "CameraState",
     "people.tracker": "reconstruct",
     "results": (
@@ -75,9 +76,11 @@ if TYPE_CHECKING:
     from fusion.observations import ItemSighting as ItemSighting
     from fusion.observations import Observation as Observation
     from fusion.observations import ShelfReading as ShelfReading
+    from fusion.people.geometry import LinearTriangulation as LinearTriangulation
     from fusion.people.geometry import Rig as Rig
     from fusion.people.geometry import Triangulation as Triangulation
     from fusion.people.geometry import triangulate as triangulate
+    from fusion.people.geometry import triangulate_linear as triangulate_linear
     from fusion.people.health import CameraState as CameraState
     from fusion.people.tracker import reconstruct as reconstruct
     from fusion.results import Alternative as Alternative

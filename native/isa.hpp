@@ -92,9 +92,10 @@ enum Found : Int {
 
 // Entry points of one instruction set; arguments as where the functions are defined.
 struct Kernels {
-  void (*undistort)(const double*, const double*, Size, double*);
-  void (*triangulate)(const double*, const double*, Size, Size, double*, std::int8_t*);
-  void (*refine)(const double*, const double*, const double*, Size, Size, int, double*, double*, double*);
+  void (*undistort)(const double*, const double*, Size, Size, double*, double*);
+  void (*locate_linear)(const double*, const double*, const double*, Size, Size, bool, double*, double*, std::int8_t*);
+  void (*locate)(const double*, const double*, const double*, Size, Size, bool, double, int, double*, double*, double*,
+                 unsigned char*, std::int8_t*);
   Int (*prepare)(const Workspace&, const float* const*);
   void (*predict)(const Workspace&, const Int*, Size, double);
   void (*costs)(const Workspace&, const Int*, Size, double, double*);

@@ -62,12 +62,6 @@ FUSION_INLINE L greater(const L& a, const L& b) {
   return a > b ? a : b;
 }
 
-// The first `width` values of a row's last lanes; the others become NaN, as unseen values are.
-FUSION_INLINE void load(Lane& lane, const double* from, Size width) {
-  if (width == kLanes) return load(lane, from);
-  lane = Lane{} + std::nan("");
-  for (Size k = 0; k < width; ++k) lane[k] = from[k];
-}
 // Double to single precision, half a vector at a time.
 FUSION_INLINE LaneF narrow(const Lane& low, const Lane& high) {
   const HalfF halves[2] = {__builtin_convertvector(low, HalfF), __builtin_convertvector(high, HalfF)};

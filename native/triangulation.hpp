@@ -10,14 +10,15 @@ namespace fusion {
 namespace FUSION_ISA {
 
 // Intrinsics as the kernels read them: fx, fy, cx, cy, then OpenCV's k1, k2, p1, p2, k3.
-constexpr std::size_t kIntrinsics = 9;
+constexpr Size kIntrinsics = 9;
 
 enum Status : std::int8_t { ok = 0, underconstrained = 1, behind_camera = 2 };
 
 // ---- the lens --------------------------------------------------------------------------------------------------------
 
-// Groups of lanes that walk side by side: while one waits for a result, the others compute.
-constexpr std::size_t kGroups = 4;
+// Groups of lanes that walk side by side: while one waits for a result, the others compute. 32 numbers in flight were the
+// fastest with each instruction set.
+constexpr Size kGroups = 32 / kLanes;
 
 // Pixels of one camera on their way to normalised coordinates, a lane each, by Newton's method on OpenCV's distortion
 // model (radial k1, k2, k3 and tangential p1, p2; Brown 1966). The usual fixed-point iteration converges only near the
@@ -54,40 +55,80 @@ struct Undistortion {
 // Five steps reach 1e-12 wherever the model is invertible. Each step doubles the number of correct digits, so where no lane
 // moved by more than the square root of moved_sq, the next step would change nothing that matters.
 template <class L, class T>
-FUSION_INLINE void undistort_groups(const double* lens, Undistortion<L, T>* groups, std::size_t n_groups, T moved_sq) {
+FUSION_INLINE void undistort_groups(const double* lens, Undistortion<L, T>* groups, Size n_groups, T moved_sq) {
   const T k1 = T(lens[4]), k2 = T(lens[5]), p1 = T(lens[6]), p2 = T(lens[7]), k3 = T(lens[8]);
   if (k1 == 0 && k2 == 0 && p1 == 0 && p2 == 0 && k3 == 0) return;
   for (int step = 0; step < 5; ++step) {
     auto moving = mask_of(L{});
-    for (std::size_t g = 0; g < n_groups; ++g) moving |= groups[g].step(k1, k2, p1, p2, k3, moved_sq);
+    for (Size g = 0; g < n_groups; ++g) moving |= groups[g].step(k1, k2, p1, p2, k3, moved_sq);
     if (step > 0 && !any(moving)) break;
   }
 }
 
-// points_px, out (n_points, 2) of one camera.
-inline void undistort(const double* lens, const double* points_px, std::size_t n_points, double* out) {
-  for (std::size_t first = 0; first < n_points; first += kGroups * kLanes) {
-    const std::size_t width = n_points - first < kGroups * kLanes ? n_points - first : kGroups * kLanes;
+// Places of the two coordinates of pixels that lie side by side in two vectors.
+template <Size coordinate>
+struct Coordinate {
+  static constexpr Size at(Size k) { return 2 * k + coordinate; }
+};
+
+// Pixels (n_points, 2) of one camera to rows x and y (n_points) of normalised coordinates; NaN stays NaN. Without
+// `distorted` the pixels are those of a camera without distortion. x and y have room for whole vectors.
+inline void normalise_view(const double* lens, const double* points_px, Size n_points, bool distorted, double* x,
+                           double* y) {
+  for (Size first = 0; first < n_points; first += kGroups * kLanes) {
+    const Size width = n_points - first < kGroups * kLanes ? n_points - first : kGroups * kLanes;
+    const Size n_groups = (width + kLanes - 1) / kLanes;
     Undistortion<Lane, double> groups[kGroups];
-    const std::size_t n_groups = (width + kLanes - 1) / kLanes;
-    for (std::size_t g = 0; g < n_groups; ++g) {
-      Lane u{}, v{};
-      for (std::size_t k = 0; k < kLanes && g * kLanes + k < width; ++k) {
-        u[k] = points_px[2 * (first + g * kLanes + k)];
-        v[k] = points_px[2 * (first + g * kLanes + k) + 1];
+    LaneMask known[kGroups];
+    for (Size g = 0; g < n_groups; ++g) {
+      const double* from = points_px + 2 * (first + g * kLanes);
+      double padded[2 * kLanes];
+      if ((g + 1) * kLanes > width) {
+        for (Size k = 0; k < 2 * kLanes; ++k) padded[k] = std::nan("");
+        std::memcpy(padded, from, sizeof(double) * 2 * (width - g * kLanes));
+        from = padded;
       }
+      Lane pairs[2];
+      load(pairs[0], from);
+      load(pairs[1], from + kLanes);
+      const Lane u = shuffled<Coordinate<0>>(pairs[0], pairs[1]), v = shuffled<Coordinate<1>>(pairs[0], pairs[1]);
+      known[g] = (u == u) & (v == v);
       groups[g].begin(lens, u, v);
     }
-    undistort_groups(lens, groups, n_groups, 1e-12);
-    for (std::size_t g = 0; g < n_groups; ++g)
-      for (std::size_t k = 0; k < kLanes && g * kLanes + k < width; ++k) {
-        const double* pixel = points_px + 2 * (first + g * kLanes + k);
-        double* to = out + 2 * (first + g * kLanes + k);
-        // Where a pixel is unknown the steps above stood still, and their state is no result.
-        const bool known = !std::isnan(pixel[0]) && !std::isnan(pixel[1]);
-        to[0] = known ? groups[g].x[k] : std::nan("");
-        to[1] = known ? groups[g].y[k] : std::nan("");
-      }
+    if (distorted) undistort_groups(lens, groups, n_groups, 1e-12);
+    // Where a pixel is unknown the steps above stood still, and their state is no result.
+    const Lane none = Lane{} + std::nan("");
+    for (Size g = 0; g < n_groups; ++g) {
+      store(x + first + g * kLanes, known[g] ? groups[g].x : none);
+      store(y + first + g * kLanes, known[g] ? groups[g].y : none);
+    }
+  }
+}
+
+// Points as rows of every view, apart by whole vectors: what triangulation walks over.
+FUSION_INLINE Size padded_points(Size n_points) { return (n_points + kLanes - 1) / kLanes * kLanes; }
+
+// points_px (n_views, n_points, 2) to rows (n_views, 2, padded_points(n_points)).
+inline void normalise(const double* lenses, const double* points_px, Size n_views, Size n_points, bool distorted,
+                      double* rows) {
+  const Size n_padded = padded_points(n_points);
+  for (Size view = 0; view < n_views; ++view) {
+    double* x = rows + 2 * view * n_padded;
+    normalise_view(lenses + kIntrinsics * view, points_px + 2 * view * n_points, n_points, distorted, x, x + n_padded);
+  }
+}
+
+// The same with the two coordinates of a point side by side: out (n_views, n_points, 2). rows as above, scratch.
+inline void undistort(const double* lenses, const double* points_px, Size n_views, Size n_points, double* rows,
+                      double* out) {
+  const Size n_padded = padded_points(n_points);
+  normalise(lenses, points_px, n_views, n_points, true, rows);
+  for (Size view = 0; view < n_views; ++view) {
+    const double *x = rows + 2 * view * n_padded, *y = x + n_padded;
+    for (Size k = 0; k < n_points; ++k) {
+      out[2 * (view * n_points + k)] = x[k];
+      out[2 * (view * n_points + k) + 1] = y[k];
+    }
   }
 }
 
@@ -103,17 +144,16 @@ struct PointGroup {
   Lane v[4];
   Lane n_seen;
 
-  // from (n_views, 2, n_points); n_points is the distance between rows here.
-  FUSION_INLINE void gather(const double* camera_from_world, const double* from, std::size_t n_views,
-                            std::size_t n_points, std::size_t width) {
+  // from (n_views, 2, row).
+  FUSION_INLINE void gather(const double* camera_from_world, const double* from, Size n_views, Size row) {
     Symmetric<4> normal{};
     n_seen = Lane{};
     const Lane one = Lane{} + 1.0;
-    for (std::size_t view = 0; view < n_views; ++view) {
+    for (Size view = 0; view < n_views; ++view) {
       const double* p = camera_from_world + 12 * view;
       Lane x, y;
-      load(x, from + 2 * view * n_points, width);
-      load(y, from + (2 * view + 1) * n_points, width);
+      load(x, from + 2 * view * row);
+      load(y, from + (2 * view + 1) * row);
       const LaneMask seen = (x == x) & (y == y);
       const Lane weight = seen ? one : Lane{};
       x = seen ? x : Lane{};
@@ -144,17 +184,17 @@ struct PointGroup {
   // Five steps grow the vector by at most 1e75 over powers of the trace, so no step has to normalise it.
   FUSION_INLINE void iterate() { factor.solve(v); }
 
-  FUSION_INLINE void finish(const double* camera_from_world, const double* from, std::size_t n_views,
-                            std::size_t n_points, std::size_t width, double* points_m, std::int8_t* status) {
+  FUSION_INLINE void finish(const double* camera_from_world, const double* from, Size n_views, Size row, Size width,
+                            double* points_m, std::int8_t* status) {
     const Lane one = Lane{} + 1.0, inverse = 1.0 / v[3];
     const Lane q[3] = {v[0] * inverse, v[1] * inverse, v[2] * inverse};
     const Lane far = q[0] * q[0] + q[1] * q[1] + q[2] * q[2];
     Lane outcome = (n_seen < 2.0) | ~(far < 1e300) ? one : Lane{};
     Lane behind{};
-    for (std::size_t view = 0; view < n_views; ++view) {
+    for (Size view = 0; view < n_views; ++view) {
       const double* p = camera_from_world + 12 * view + 8;
       Lane x;
-      load(x, from + 2 * view * n_points, width);
+      load(x, from + 2 * view * row);
       const Lane depth = p[0] * q[0] + p[1] * q[1] + p[2] * q[2] + p[3];
       behind = (x == x) & (depth <= 0.0) ? one : behind;
     }
@@ -165,61 +205,65 @@ struct PointGroup {
     for (int i = 0; i < 3; ++i) store(to[i], outcome == 0.0 ? q[i] : none);
     double code[kLanes];
     store(code, outcome);
-    for (std::size_t k = 0; k < width; ++k) {
+    for (Size k = 0; k < width; ++k) {
       for (int i = 0; i < 3; ++i) points_m[3 * k + i] = to[i][k];
       status[k] = static_cast<std::int8_t>(code[k]);
     }
   }
 };
 
-// Linear triangulation. points (n_views, 2, n_points), NaN where a camera saw nothing. Each step of the iteration shrinks
-// the error by the ratio of the two smallest eigenvalues, 1e-3 and less even for bad views.
-inline void triangulate(const double* camera_from_world, const double* points, std::size_t n_views,
-                        std::size_t n_points, double* points_m, std::int8_t* status) {
-  for (std::size_t first = 0; first < n_points; first += kGroups * kLanes) {
-    const std::size_t n_here = n_points - first < kGroups * kLanes ? n_points - first : kGroups * kLanes;
-    const std::size_t n_groups = (n_here + kLanes - 1) / kLanes, last = n_groups - 1;
-    const std::size_t width = n_here - last * kLanes;
+// Linear triangulation. points (n_views, 2, padded_points(n_points)), NaN where a camera saw nothing. Each step of the
+// iteration shrinks the error by the ratio of the two smallest eigenvalues, 1e-3 and less even for bad views.
+inline void triangulate(const double* camera_from_world, const double* points, Size n_views, Size n_points,
+                        double* points_m, std::int8_t* status) {
+  const Size row = padded_points(n_points);
+  for (Size first = 0; first < n_points; first += kGroups * kLanes) {
+    const Size n_groups = row - first < kGroups * kLanes ? (row - first) / kLanes : kGroups;
     PointGroup groups[kGroups];
-    for (std::size_t g = 0; g < n_groups; ++g)
-      groups[g].gather(camera_from_world, points + first + g * kLanes, n_views, n_points, g < last ? kLanes : width);
+    for (Size g = 0; g < n_groups; ++g)
+      groups[g].gather(camera_from_world, points + first + g * kLanes, n_views, row);
     for (int step = 0; step < kInverseSteps; ++step)
-      for (std::size_t g = 0; g < n_groups; ++g) groups[g].iterate();
-    for (std::size_t g = 0; g < n_groups; ++g)
-      groups[g].finish(camera_from_world, points + first + g * kLanes, n_views, n_points, g < last ? kLanes : width,
-                       points_m + 3 * (first + g * kLanes), status + first + g * kLanes);
+      for (Size g = 0; g < n_groups; ++g) groups[g].iterate();
+    for (Size g = 0; g < n_groups; ++g) {
+      const Size at = first + g * kLanes, width = n_points - at < kLanes ? n_points - at : kLanes;
+      groups[g].finish(camera_from_world, points + at, n_views, row, width, points_m + 3 * at, status + at);
+    }
   }
 }
 
-// First scale of the robust refinement, in standard deviations of a point: 64 times 3 px is an error as large as another
-// person's joint makes.
-constexpr double kWideningStart = 64.0;
+// ---- robust refinement -----------------------------------------------------------------------------------------------
 
-// Robust refinement of points by reweighted Gauss-Newton steps on the reprojection error r. The weight of a view,
-// (1 + |r|^2 / (9 s^2))^-2 (Geman-McClure), falls with its error against a scale s that shrinks from step to step
-// (graduated non-convexity), so that the views which disagree most lose their weight first. Also gives each point's
-// covariance (xx, yx, yy, zx, zy, zz) and each view's final weight.
-// Source: Yang, Antonante, Tzoumas, Carlone, Graduated Non-Convexity for Robust Spatial Perception (2020).
-FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* points, const double* sd,
-                                std::size_t n_views, std::size_t n_points, std::size_t first, int n_steps,
-                                double* points_m, double* cov_m2, double* weights) {
-  const std::size_t width = n_points - first < kLanes ? n_points - first : kLanes;
-  Lane q[3]{};
-  for (std::size_t k = 0; k < width; ++k)
-    for (int i = 0; i < 3; ++i) q[i][k] = points_m[3 * (first + k) + i];
+// A view agrees with the result where its robust weight is above this: a residual of 4.4 standard deviations.
+constexpr double kAgreesMin = 0.1;
+// Nearly parallel rays leave the depth undetermined; a deviation above a metre is no location.
+constexpr double kVarianceMax = 1.0;
+
+// A lane's width of points under refinement.
+struct RefinedGroup {
+  Lane q[3], rhs[3], n_agreeing, behind;
   Symmetric<3> information;
-  Ldlt<3> factor{};
-  const double shrink = std::pow(kWideningStart, -1.0 / (n_steps - 2));  // The last two steps are at the true scale.
-  double widening = kWideningStart;
-  for (int step = 0; step <= n_steps; ++step) {
+  Ldlt<3> factor;
+
+  FUSION_INLINE void begin(const double* points_m, Size width) {
+    for (int i = 0; i < 3; ++i) q[i] = Lane{};
+    for (Size k = 0; k < width; ++k)
+      for (int i = 0; i < 3; ++i) q[i][k] = points_m[3 * k + i];
+  }
+
+  // Normal equations of one step at the scale `widening`; from (n_views, 2, row). In the last pass also which views agree:
+  // the first `width` numbers of rows in agreeing (n_views, n_points).
+  template <bool last>
+  FUSION_INLINE void gather(const double* camera_from_world, const double* from, const double* sd, Size n_views,
+                            Size row, double widening, unsigned char* agreeing, Size n_points, Size width) {
+    const Lane one = Lane{} + 1.0;
     information = Symmetric<3>{};
-    Lane rhs[3]{};
-    for (std::size_t view = 0; view < n_views; ++view) {
+    for (int i = 0; i < 3; ++i) rhs[i] = Lane{};
+    n_agreeing = behind = Lane{};
+    for (Size view = 0; view < n_views; ++view) {
       const double* p = camera_from_world + 12 * view;
-      const double* from = points + 2 * view * n_points + first;
       Lane x, y;
-      load(x, from, width);
-      load(y, from + n_points, width);
+      load(x, from + 2 * view * row);
+      load(y, from + (2 * view + 1) * row);
       const LaneMask seen = (x == x) & (y == y);
       const double precision = 1.0 / (sd[view] * sd[view]);
       const Lane depth = p[8] * q[0] + p[9] * q[1] + p[10] * q[2] + p[11];
@@ -231,8 +275,12 @@ FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* p
       const Lane ratio = 1.0 / (1.0 + (du * du + dv * dv) * (precision / (9.0 * widening * widening)));
       const Lane share = seen ? ratio * ratio : Lane{};
       const Lane weight = share * precision;
-      if (step == n_steps)
-        for (std::size_t k = 0; k < width; ++k) weights[view * n_points + first + k] = share[k];
+      if constexpr (last) {
+        const Lane agrees = share > kAgreesMin ? one : Lane{};
+        n_agreeing += agrees;
+        behind = (agrees > 0.0) & (depth <= 0.0) ? one : behind;
+        for (Size k = 0; k < width; ++k) agreeing[view * n_points + k] = agrees[k] > 0.0;
+      }
       Lane ju[3], jv[3];
 #pragma GCC unroll 3
       for (int i = 0; i < 3; ++i) {
@@ -246,25 +294,104 @@ FUSION_INLINE void refine_lanes(const double* camera_from_world, const double* p
         for (int j = 0; j <= i; ++j) information(i, j) += weight * (ju[i] * ju[j] + jv[i] * jv[j]);
       }
     }
+  }
+
+  FUSION_INLINE void advance() {
     factor.factor(information, 1e-9);
-    if (step == n_steps) break;  // The last pass only weighs and takes the covariance.
     factor.solve(rhs);
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) q[i] += rhs[i];
-    widening = widening * shrink > 1.0 ? widening * shrink : 1.0;
   }
-  Symmetric<3> cov;
-  factor.inverse(cov);
-  for (std::size_t k = 0; k < width; ++k) {
-    for (int i = 0; i < 3; ++i) points_m[3 * (first + k) + i] = q[i][k];
-    for (int i = 0; i < 6; ++i) cov_m2[6 * (first + k) + i] = cov.v[i][k];
+
+  // status in: that of the linear start.
+  FUSION_INLINE void finish(Size width, double* points_m, double* cov_m2, std::int8_t* status) {
+    factor.factor(information, 1e-9);
+    Symmetric<3> cov;
+    factor.inverse(cov);
+    const Lane trace = cov(0, 0) + cov(1, 1) + cov(2, 2);
+    for (Size k = 0; k < width; ++k) {
+      if (status[k] != underconstrained) {
+        status[k] = behind[k] > 0.0 ? behind_camera : n_agreeing[k] < 2.0 ? underconstrained : ok;
+        if (!(trace[k] < kVarianceMax)) status[k] = underconstrained;
+      }
+      const double unknown = status[k] == ok ? 0.0 : std::nan("");
+      for (int i = 0; i < 3; ++i) points_m[3 * k + i] = q[i][k] + unknown;
+      for (int i = 0; i < 3; ++i)
+        for (int j = 0; j < 3; ++j) cov_m2[9 * k + 3 * i + j] = cov(i, j)[k] + unknown;
+    }
   }
+};
+
+// First scale of the robust refinement, in standard deviations of a point: 64 times 3 px is an error as large as another
+// person's joint makes.
+constexpr double kWideningStart = 64.0;
+
+// Robust refinement of points by reweighted Gauss-Newton steps on the reprojection error r. The weight of a view,
+// (1 + |r|^2 / (9 s^2))^-2 (Geman-McClure), falls with its error against a scale s that shrinks from step to step
+// (graduated non-convexity), so that the views which disagree most lose their weight first.
+// Source: Yang, Antonante, Tzoumas, Carlone, Graduated Non-Convexity for Robust Spatial Perception (2020).
+//
+// points (n_views, 2, padded_points(n_points)); points_m, status in and out; cov_m2 (n_points, 3, 3) and agreeing
+// (n_views, n_points) out. What is not located is NaN, and no view agrees with it.
+inline void refine(const double* camera_from_world, const double* points, const double* sd, Size n_views, Size n_points,
+                   int n_steps, double* points_m, double* cov_m2, unsigned char* agreeing, std::int8_t* status) {
+  const double shrink = std::pow(kWideningStart, -1.0 / (n_steps - 2));  // The last two steps are at the true scale.
+  const Size row = padded_points(n_points);
+  for (Size first = 0; first < n_points; first += kGroups * kLanes) {
+    const Size n_groups = row - first < kGroups * kLanes ? (row - first) / kLanes : kGroups;
+    const auto width = [&](Size at) { return n_points - at < kLanes ? n_points - at : kLanes; };
+    RefinedGroup groups[kGroups];
+    for (Size g = 0; g < n_groups; ++g) {
+      const Size at = first + g * kLanes;
+      groups[g].begin(points_m + 3 * at, width(at));
+    }
+    double widening = kWideningStart;
+    for (int step = 0; step < n_steps; ++step) {
+      for (Size g = 0; g < n_groups; ++g)
+        groups[g].gather<false>(camera_from_world, points + first + g * kLanes, sd, n_views, row, widening, nullptr, 0,
+                                0);
+      for (Size g = 0; g < n_groups; ++g) groups[g].advance();
+      widening = widening * shrink > 1.0 ? widening * shrink : 1.0;
+    }
+    // The last pass only weighs and takes the covariance.
+    for (Size g = 0; g < n_groups; ++g) {
+      const Size at = first + g * kLanes;
+      groups[g].gather<true>(camera_from_world, points + at, sd, n_views, row, widening, agreeing + at, n_points,
+                             width(at));
+      groups[g].finish(width(at), points_m + 3 * at, cov_m2 + 9 * at, status + at);
+    }
+  }
+  for (Size k = 0; k < n_points; ++k)
+    for (Size view = 0; status[k] != ok && view < n_views; ++view) agreeing[view * n_points + k] = 0;
 }
 
-inline void refine(const double* camera_from_world, const double* points, const double* sd, std::size_t n_views,
-                   std::size_t n_points, int n_steps, double* points_m, double* cov_m2, double* weights) {
-  for (std::size_t first = 0; first < n_points; first += kLanes)
-    refine_lanes(camera_from_world, points, sd, n_views, n_points, first, n_steps, points_m, cov_m2, weights);
+// ---- pixels to points ------------------------------------------------------------------------------------------------
+
+// Linear triangulation of pixels, points_px (n_views, n_points, 2). rows: scratch, see normalise.
+inline void locate_linear(const double* camera_from_world, const double* lenses, const double* points_px, Size n_views,
+                          Size n_points, bool distorted, double* rows, double* points_m, std::int8_t* status) {
+  normalise(lenses, points_px, n_views, n_points, distorted, rows);
+  triangulate(camera_from_world, rows, n_views, n_points, points_m, status);
+}
+
+// Robust triangulation of pixels: the linear one starts the refinement. sd_px of a point. rows: scratch, n_views numbers
+// more than normalise needs.
+inline void locate(const double* camera_from_world, const double* lenses, const double* points_px, Size n_views,
+                   Size n_points, bool distorted, double sd_px, int n_steps, double* rows, double* points_m,
+                   double* cov_m2, unsigned char* agreeing, std::int8_t* status) {
+  locate_linear(camera_from_world, lenses, points_px, n_views, n_points, distorted, rows, points_m, status);
+  double* sd = rows + 2 * n_views * padded_points(n_points);
+  // A start behind a camera comes from a wrong view: begin in front of the cameras instead, 3 m from their middle.
+  double ahead_m[3] = {};
+  for (Size view = 0; view < n_views; ++view) {
+    const double *p = camera_from_world + 12 * view, *lens = lenses + kIntrinsics * view;
+    sd[view] = sd_px / std::sqrt(lens[0] * lens[1]);
+    for (int i = 0; i < 3; ++i)
+      ahead_m[i] += (3.0 * p[8 + i] - (p[i] * p[3] + p[4 + i] * p[7] + p[8 + i] * p[11])) / double(n_views);
+  }
+  for (Size k = 0; k < n_points; ++k)
+    if (status[k] != ok) std::memcpy(points_m + 3 * k, ahead_m, sizeof(ahead_m));
+  refine(camera_from_world, rows, sd, n_views, n_points, n_steps, points_m, cov_m2, agreeing, status);
 }
 
 }  // namespace FUSION_ISA

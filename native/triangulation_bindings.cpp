@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,30 +27,38 @@ using fusion::Size;
 const fusion::Isa isa = fusion::best_isa();
 const fusion::Kernels& kernels = isa.kernels;
 
+// Rows of normalised coordinates, and a number for each view: what locating points needs besides its arrays.
+std::unique_ptr<double[]> rows_of(Size n_views, Size n_points) {
+  return std::unique_ptr<double[]>(new double[n_views * (2 * (n_points + fusion::kLanesMax) + 1)]);
+}
+
 void undistort(In points_px, In lenses, In out) {
-  const std::size_t n_views = points_px.shape(0), n_points = points_px.shape(1);
+  const Size n_views = points_px.shape(0), n_points = points_px.shape(1);
   const auto *from = data<double>(points_px), *lens = data<double>(lenses);
   auto* to = data<double>(out);
   py::gil_scoped_release release;
-  for (std::size_t view = 0; view < n_views; ++view)
-    kernels.undistort(lens + 9 * view, from + 2 * view * n_points, n_points, to + 2 * view * n_points);
+  kernels.undistort(lens, from, n_views, n_points, rows_of(n_views, n_points).get(), to);
 }
 
-void triangulate(In camera_from_world, In points, In points_m, In status) {
-  const std::size_t n_views = points.shape(0), n_points = points.shape(2);
-  const auto *cameras = data<double>(camera_from_world), *from = data<double>(points);
+void locate_linear(In camera_from_world, In lenses, In points_px, bool distorted, In points_m, In status) {
+  const Size n_views = points_px.shape(0), n_points = points_px.shape(1);
+  const auto *cameras = data<double>(camera_from_world), *lens = data<double>(lenses), *from = data<double>(points_px);
   auto* to = data<double>(points_m);
   auto* codes = data<std::int8_t>(status);
   py::gil_scoped_release release;
-  kernels.triangulate(cameras, from, n_views, n_points, to, codes);
+  kernels.locate_linear(cameras, lens, from, n_views, n_points, distorted, rows_of(n_views, n_points).get(), to, codes);
 }
 
-void refine(In camera_from_world, In points, In sd, int n_steps, In points_m, In cov_m2, In weights) {
-  const std::size_t n_views = points.shape(0), n_points = points.shape(2);
-  const auto *cameras = data<double>(camera_from_world), *from = data<double>(points), *deviation = data<double>(sd);
-  auto *to = data<double>(points_m), *cov = data<double>(cov_m2), *weight = data<double>(weights);
+void locate(In camera_from_world, In lenses, In points_px, bool distorted, double sd_px, int n_steps, In points_m,
+            In cov_m2, In agreeing, In status) {
+  const Size n_views = points_px.shape(0), n_points = points_px.shape(1);
+  const auto *cameras = data<double>(camera_from_world), *lens = data<double>(lenses), *from = data<double>(points_px);
+  auto *to = data<double>(points_m), *cov = data<double>(cov_m2);
+  auto* agrees = reinterpret_cast<unsigned char*>(data<bool>(agreeing));
+  auto* codes = data<std::int8_t>(status);
   py::gil_scoped_release release;
-  kernels.refine(cameras, from, deviation, n_views, n_points, n_steps, to, cov, weight);
+  kernels.locate(cameras, lens, from, n_views, n_points, distorted, sd_px, n_steps, rows_of(n_views, n_points).get(), to,
+                 cov, agrees, codes);
 }
 
 // A Workspace whose arrays belong to Python: bound and checked once, and kept alive as long as the object.
@@ -253,7 +262,7 @@ class BoundWorkspace {
 
   void allocate_scratch() {
     using namespace fusion;
-    const Size capacity = ws_.capacity, wide = (capacity + 15) / 16 * 16, n_views = ws_.n_views;
+    const Size capacity = ws_.capacity, wide = (capacity + kKeys - 1) / kKeys * kKeys, n_views = ws_.n_views;
     const Size most = Size(ws_.detections_per_frame_max);
     if (most > kSide || ws_.n_padded > 32)
       throw py::value_error("want at most 64 detections a frame and 32 joints, got " + std::to_string(most) + " and " +
@@ -283,7 +292,7 @@ class BoundWorkspace {
                                  {&ws_.observations, kObservation * n_views},
                                  {&ws_.support, capacity * ws_.n_padded},
                                  {&ws_.blend, ws_.appearance_dim},
-                                 {&ws_.turned, 28 * 8 * ws_.n_padded}});
+                                 {&ws_.turned, 28 * kLanesMax * ws_.n_padded}});
   }
 
   py::array array(const char* name) const {
@@ -356,8 +365,8 @@ PYBIND11_MODULE(triangulation, m, py::mod_gil_not_used()) {
   m.doc() = "Triangulation and tracking: pixels to points and people in the world; arrays in, preallocated arrays out.";
   m.attr("instruction_set") = isa.name;
   m.def("undistort", &undistort);
-  m.def("triangulate", &triangulate);
-  m.def("refine", &refine);
+  m.def("locate_linear", &locate_linear);
+  m.def("locate", &locate);
   py::class_<BoundWorkspace>(m, "Workspace")
       .def(py::init<const py::dict&, const py::dict&>())
       .def("take", &BoundWorkspace::take)

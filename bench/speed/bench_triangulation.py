@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from reference import geometry as reference
 
 from fusion._kernels import triangulation
-from fusion.people.geometry import REFINE_STEPS, Rig, triangulate
+from fusion.people.geometry import REFINE_STEPS, Rig, triangulate, triangulate_linear
 
 cv2 = pytest.importorskip("cv2")
 
@@ -49,7 +49,8 @@ class Scene:
 
     def kernel(self) -> np.ndarray:
         """Triangulate with the kernel; (n_points, 3)."""
-        triangulation.triangulate(self.rig.camera_from_world, self.points, self.points_m, self.status)
+        rig = self.rig
+        triangulation.locate_linear(rig.camera_from_world, rig.lenses, self.pixels, False, self.points_m, self.status)
         return self.points_m
 
 
@@ -62,6 +63,12 @@ def test_kernel(scene, benchmark):
     assert_allclose(scene.kernel(), reference.triangulate(scene.rig.camera_from_world, scene.points), atol=1e-6)
     benchmark.group = f"linear, {N_POINTS} points, {scene.rig.n_views} views"
     benchmark(scene.kernel)
+
+
+def test_triangulate_linear(scene, benchmark):
+    assert_allclose(triangulate_linear(scene.rig, scene.pixels).points_m, scene.kernel(), atol=1e-12)
+    benchmark.group = f"linear, {N_POINTS} points, {scene.rig.n_views} views"
+    benchmark(triangulate_linear, scene.rig, scene.pixels)
 
 
 def test_numpy_svd(scene, benchmark):
@@ -109,15 +116,16 @@ def robust_twin(scene: Scene, wrong: np.ndarray) -> np.ndarray:
     return q
 
 
+@pytest.mark.parametrize("n_views", [5, 12])
 @pytest.mark.parametrize("implementation", ["triangulate", "numpy twin"])
-def test_robust(implementation, benchmark):
-    scene = Scene(6)
+def test_robust(implementation, n_views, benchmark):
+    scene = Scene(n_views)
     pixels = scene.pixels.copy()
     rng = np.random.default_rng(1)
-    pixels[rng.integers(6, size=N_POINTS), range(N_POINTS)] += 100.0
+    pixels[rng.integers(n_views, size=N_POINTS), range(N_POINTS)] += 100.0
     wrong = np.ascontiguousarray(scene.rig.normalise(pixels).transpose(0, 2, 1))
     assert_allclose(triangulate(scene.rig, pixels).points_m, robust_twin(scene, wrong), atol=1e-4)
-    benchmark.group = f"robust, {N_POINTS} points, 6 views, one of them wrong"
+    benchmark.group = f"robust, {N_POINTS} points, {n_views} views, one of them wrong"
     if implementation == "triangulate":
         benchmark(triangulate, scene.rig, pixels)
     else:

@@ -16,24 +16,29 @@ instruction_set: str  # "avx512", "avx2" or "baseline": the kernels chosen at lo
 def undistort(points_px: NDArray[np.float64], lenses: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     """(n_views, n_points, 2) raw pixels to normalised coordinates; lenses (n_views, 9)."""
 
-def triangulate(
+def locate_linear(
     camera_from_world: NDArray[np.float64],  # (n_views, 3, 4)
-    points: NDArray[np.float64],  # (n_views, 2, n_points), NaN where unseen
+    lenses: NDArray[np.float64],  # (n_views, 9)
+    points_px: NDArray[np.float64],  # (n_views, n_points, 2), NaN where unseen
+    distorted: bool,
     points_m: NDArray[np.float64],  # (n_points, 3) out
     status: NDArray[np.int8],  # (n_points,) out
 ) -> None:
     """Linear triangulation (DLT): the least eigenvector of the homogeneous normal equations."""
 
-def refine(
+def locate(
     camera_from_world: NDArray[np.float64],
-    points: NDArray[np.float64],  # (n_views, 2, n_points), NaN where unseen
-    sd: NDArray[np.float64],  # (n_views,) normalised
+    lenses: NDArray[np.float64],
+    points_px: NDArray[np.float64],
+    distorted: bool,
+    sd_px: float,
     n_steps: int,
-    points_m: NDArray[np.float64],  # (n_points, 3) in and out
-    cov_m2: NDArray[np.float64],  # (n_points, 6) out: xx, yx, yy, zx, zy, zz
-    weights: NDArray[np.float64],  # (n_views, n_points) out
+    points_m: NDArray[np.float64],  # (n_points, 3) out
+    cov_m2: NDArray[np.float64],  # (n_points, 3, 3) out
+    agreeing: NDArray[np.bool_],  # (n_views, n_points) out
+    status: NDArray[np.int8],  # (n_points,) out
 ) -> None:
-    """Robust Gauss-Newton refinement of points by graduated non-convexity."""
+    """The same, refined by robust Gauss-Newton steps on the reprojection error (graduated non-convexity)."""
 
 # Findings of `Workspace.follow`, one bit each.
 UNSURE: int  # a track is tentative, unnamed or vaguely placed

@@ -11,7 +11,7 @@ from reference import geometry as reference
 
 from fusion._kernels import triangulation
 from fusion.errors import ShapeError
-from fusion.people.geometry import Rig, Status, triangulate
+from fusion.people.geometry import Rig, Status, triangulate, triangulate_linear
 from fusion.people.workspace import (
     DEGREES_OF_FREEDOM,
     JOINT_SD_MAX_M,
@@ -79,28 +79,49 @@ def test_undistort_keeps_unseen_unseen():
     assert np.isnan(rig.undistort(points_px)).all()
 
 
-@given(SEEDS, st.integers(2, 9), st.integers(1, 30))
+@given(SEEDS, st.integers(2, 9), st.integers(1, 70), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_linear_triangulation_matches_svd(seed, n_views, n_points):
+def test_linear_triangulation_matches_svd(seed, n_views, n_points, distorted):
     rng = np.random.default_rng(seed)
-    rig = looking_at(rng, n_views)
+    rig = looking_at(rng, n_views, distortion=float(distorted))
     pixels = rig.project(points_in(rng, n_points)) + rng.normal(0, 2.0, (n_views, n_points, 2))
-    points = np.ascontiguousarray(rig.normalise(pixels).transpose(0, 2, 1))
-    points_m, status = np.full((n_points, 3), np.nan), np.full(n_points, 99, np.int8)
-    triangulation.triangulate(rig.camera_from_world, points, points_m, status)
-    expected = reference.triangulate(rig.camera_from_world, points)
-    assert (status == Status.OK).all()
-    assert_allclose(points_m, expected, atol=1e-6)
+    found = triangulate_linear(rig, pixels, distorted=distorted)
+    expected = reference.triangulate(rig.camera_from_world, rig.normalise(pixels).transpose(0, 2, 1))
+    assert (found.status == Status.OK).all()
+    assert_allclose(found.points_m, expected, atol=1e-6)
 
 
 def test_linear_triangulation_of_exact_points():
     rng = np.random.default_rng(3)
     rig = looking_at(rng, 4)
     truth = points_in(rng, 19)
-    points = np.ascontiguousarray(rig.normalise(rig.project(truth)).transpose(0, 2, 1))
-    points_m, status = np.empty((19, 3)), np.empty(19, np.int8)
-    triangulation.triangulate(rig.camera_from_world, points, points_m, status)
-    assert_allclose(points_m, truth, atol=1e-9)
+    assert_allclose(triangulate_linear(rig, rig.project(truth)).points_m, truth, atol=1e-9)
+
+
+@pytest.mark.parametrize("locate", [triangulate, triangulate_linear])
+def test_no_points_and_no_views_are_no_error(locate):
+    rig = looking_at(np.random.default_rng(0), 3)
+    assert locate(rig, np.empty((3, 0, 2))).points_m.shape == (0, 3)
+    nothing = Rig((), *(np.empty((0, *shape)) for shape in ((3, 4), (3, 3), (5,), (2,))))
+    found = locate(nothing, np.empty((0, 2, 2)))
+    assert np.isnan(found.points_m).all()
+    assert (found.status == Status.UNDERCONSTRAINED).all()
+
+
+@given(SEEDS, st.integers(2, 7), st.integers(1, 70), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_robust_triangulation_matches_its_twin(seed, n_views, n_points, distorted):
+    rng = np.random.default_rng(seed)
+    rig = looking_at(rng, n_views, distortion=float(distorted))
+    pixels = rig.project(points_in(rng, n_points)) + rng.normal(0, 2.0, (n_views, n_points, 2))
+    pixels[rng.random((n_views, n_points)) < 0.2] = np.nan
+    pixels[rng.random((n_views, n_points)) < 0.1] += 200.0
+    found = triangulate(rig, pixels, distorted=distorted)
+    points_m, cov_m2, agreeing, status = reference.locate(rig, pixels, distorted)
+    assert_array_equal(found.status, status)
+    assert_array_equal(found.agreeing, agreeing)
+    assert_allclose(found.points_m, points_m, atol=1e-6)
+    assert_allclose(found.cov_m2, cov_m2, rtol=1e-5, atol=1e-12)
 
 
 def test_one_view_is_underconstrained_and_views_may_differ_between_points():
@@ -159,8 +180,9 @@ def test_moving_the_world_moves_the_points(seed):
 def test_triangulate_names_the_shape_that_it_wants():
     rig = looking_at(np.random.default_rng(0), 3)
     for wrong in (np.zeros((2, 4, 2)), np.zeros((3, 4)), np.zeros((3, 4, 2), np.float32)):
-        with pytest.raises(ShapeError, match=r"want float64 \(3, n_points, 2\), got"):
-            triangulate(rig, wrong)
+        for locate in (triangulate, triangulate_linear):
+            with pytest.raises(ShapeError, match=r"want float64 \(3, n_points, 2\), got"):
+                locate(rig, wrong)
 
 
 def packed(cov: np.ndarray) -> np.ndarray:

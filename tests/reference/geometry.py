@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fusion.people.geometry import POINT_SD_PX, REFINE_STEPS, Rig, Status
+
 
 def triangulate(camera_from_world: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Batched SVD of the stacked homogeneous equations; points (n_views, 2, n_points), all seen."""
@@ -12,6 +14,53 @@ def triangulate(camera_from_world: np.ndarray, points: np.ndarray) -> np.ndarray
     equations = np.concatenate([x * p[:, 2] - p[:, 0], y * p[:, 2] - p[:, 1]], axis=1)
     answer = np.linalg.svd(equations)[2][:, -1]
     return answer[:, :3] / answer[:, 3:]
+
+
+def locate(rig: Rig, points_px: np.ndarray, distorted: bool) -> tuple:
+    """Robust triangulation point by point: what Triangulation holds, from pixels (n_views, n_points, 2)."""
+    k = rig.image_from_camera
+    focal = np.stack([k[:, 0, 0], k[:, 1, 1]], axis=-1)
+    z = rig.normalise(points_px) if distorted else (points_px - k[:, None, :2, 2]) / focal[:, None]
+    sd = POINT_SD_PX / np.sqrt(focal.prod(axis=1))
+    n_views, n_points = points_px.shape[:2]
+    points_m, cov_m2 = np.full((n_points, 3), np.nan), np.full((n_points, 3, 3), np.nan)
+    agreeing, status = np.zeros((n_views, n_points), bool), np.full(n_points, Status.UNDERCONSTRAINED, np.int8)
+    ahead = (rig.centres_m + 3.0 * rig.camera_from_world[:, 2, :3]).mean(axis=0)
+    for point in range(n_points):
+        seen = np.isfinite(z[:, point]).all(axis=1)
+        if seen.sum() < 2:
+            continue
+        p, at = rig.camera_from_world[seen], z[seen, point]
+        start = triangulate(p, at[..., None])[0]
+        in_front = (p[:, 2, :3] @ start + p[:, 2, 3] > 0).all()
+        q, cov, weight = _refined(start if in_front else ahead, p, at, sd[seen])
+        agrees = weight > 0.1
+        behind = (agrees & (p[:, 2, :3] @ q + p[:, 2, 3] <= 0)).any()
+        if not np.trace(cov) < 1.0 or (agrees.sum() < 2 and not behind):
+            continue
+        if behind:
+            status[point] = Status.BEHIND_CAMERA
+            continue
+        points_m[point], cov_m2[point], status[point] = q, cov, Status.OK
+        agreeing[np.flatnonzero(seen)[agrees], point] = True
+    return points_m, cov_m2, agreeing, status
+
+
+def _refined(q: np.ndarray, p: np.ndarray, z: np.ndarray, sd: np.ndarray) -> tuple:
+    """Place, covariance and weights of the views of one point after the robust refinement."""
+    widening, shrink = 64.0, 64.0 ** (-1 / (REFINE_STEPS - 2))
+    for step in range(REFINE_STEPS + 1):
+        c = p[:, :, :3] @ q + p[:, :, 3]
+        depth = np.maximum(c[:, 2], 1e-3)
+        uv = c[:, :2] / depth[:, None]
+        weight = 1 / (1 + ((z - uv) ** 2).sum(axis=-1) / sd**2 / (9 * widening**2)) ** 2
+        jacobian = (p[:, :2, :3] - uv[..., None] * p[:, None, 2, :3]) / depth[:, None, None]
+        information = np.einsum("v,vki,vkj->ij", weight / sd**2, jacobian, jacobian)
+        if step == REFINE_STEPS:
+            return q, np.linalg.inv(information), weight
+        q = q + np.linalg.solve(information, np.einsum("v,vki,vk->i", weight / sd**2, jacobian, z - uv))
+        widening = max(widening * shrink, 1.0)
+    raise AssertionError
 
 
 def triangulate_normal_equations(camera_from_world: np.ndarray, points: np.ndarray) -> np.ndarray:
