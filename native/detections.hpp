@@ -46,7 +46,7 @@ struct Keys {
   }
   // row (n_padded) of either precision; to (kKeys), zero where a layout lacks the key.
   template <class T>
-  FUSION_INLINE void pick(const T* row, Size n_padded, float* to) const {
+  FUSION_INLINE void pick(const T* row, [[maybe_unused]] Size n_padded, float* to) const {
 #if !defined(__clang__)
     if constexpr (kLanesF == kKeys) {
       // One instruction picks from two vectors by places that are not known when compiled.

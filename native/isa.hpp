@@ -124,6 +124,7 @@ struct Isa {
 // The best instruction set of this machine; FUSION_ISA=avx2 or baseline asks for a lesser one, for tests to compare.
 inline Isa best_isa() {
 #if defined(__x86_64__) && defined(__GNUC__)
+  __builtin_cpu_init();  // This runs before the constructors that would do it.
   const char* wanted = std::getenv("FUSION_ISA");
   const bool any = wanted == nullptr || *wanted == '\0';
   const bool has_avx512 =

@@ -189,14 +189,14 @@ struct PointGroup {
     const Lane one = Lane{} + 1.0, inverse = 1.0 / v[3];
     const Lane q[3] = {v[0] * inverse, v[1] * inverse, v[2] * inverse};
     const Lane far = q[0] * q[0] + q[1] * q[1] + q[2] * q[2];
-    Lane outcome = (n_seen < 2.0) | ~(far < 1e300) ? one : Lane{};
+    Lane outcome = ((n_seen < 2.0) | ~(far < 1e300)) ? one : Lane{};
     Lane behind{};
     for (Size view = 0; view < n_views; ++view) {
       const double* p = camera_from_world + 12 * view + 8;
       Lane x;
       load(x, from + 2 * view * row);
       const Lane depth = p[0] * q[0] + p[1] * q[1] + p[2] * q[2] + p[3];
-      behind = (x == x) & (depth <= 0.0) ? one : behind;
+      behind = ((x == x) & (depth <= 0.0)) ? one : behind;
     }
     outcome = outcome == 0.0 ? behind * 2.0 : outcome;
     const Lane none = Lane{} + std::nan("");
@@ -278,7 +278,7 @@ struct RefinedGroup {
       if constexpr (last) {
         const Lane agrees = share > kAgreesMin ? one : Lane{};
         n_agreeing += agrees;
-        behind = (agrees > 0.0) & (depth <= 0.0) ? one : behind;
+        behind = ((agrees > 0.0) & (depth <= 0.0)) ? one : behind;
         for (Size k = 0; k < width; ++k) agreeing[view * n_points + k] = agrees[k] > 0.0;
       }
       Lane ju[3], jv[3];

@@ -2,7 +2,9 @@
 #include "isa.hpp"
 
 // Included after every other header, since inline functions of the standard library must run on any machine.
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,fma"))), apply_to = function)
+#elif defined(__x86_64__) && defined(__GNUC__)
 #pragma GCC target("avx512f,avx512dq,avx512vl,fma")
 #endif
 
@@ -13,3 +15,7 @@
 #include "matching.hpp"
 #include "joints.hpp"
 #include "tracking.hpp"
+
+#if defined(__x86_64__) && defined(__clang__)
+#pragma clang attribute pop
+#endif

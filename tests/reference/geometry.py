@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusion.people.geometry import POINT_SD_PX, REFINE_STEPS, Rig, Status
+from fusion.people.geometry import POINT_SD_PX, REFINE_STEPS, Rig, Status, triangulate_linear
 
 
 def triangulate(camera_from_world: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -17,7 +17,11 @@ def triangulate(camera_from_world: np.ndarray, points: np.ndarray) -> np.ndarray
 
 
 def locate(rig: Rig, points_px: np.ndarray, distorted: bool) -> tuple:
-    """Robust triangulation point by point: what Triangulation holds, from pixels (n_views, n_points, 2)."""
+    """Robust triangulation point by point: what Triangulation holds, from pixels (n_views, n_points, 2).
+
+    The linear start is the kernel's, which has a twin of its own: where a wrong view brings it between two solutions, its
+    last digits decide which of them the refinement finds.
+    """
     k = rig.image_from_camera
     focal = np.stack([k[:, 0, 0], k[:, 1, 1]], axis=-1)
     z = rig.normalise(points_px) if distorted else (points_px - k[:, None, :2, 2]) / focal[:, None]
@@ -25,15 +29,15 @@ def locate(rig: Rig, points_px: np.ndarray, distorted: bool) -> tuple:
     n_views, n_points = points_px.shape[:2]
     points_m, cov_m2 = np.full((n_points, 3), np.nan), np.full((n_points, 3, 3), np.nan)
     agreeing, status = np.zeros((n_views, n_points), bool), np.full(n_points, Status.UNDERCONSTRAINED, np.int8)
+    start = triangulate_linear(rig, points_px, distorted=distorted)
     ahead = (rig.centres_m + 3.0 * rig.camera_from_world[:, 2, :3]).mean(axis=0)
     for point in range(n_points):
         seen = np.isfinite(z[:, point]).all(axis=1)
         if seen.sum() < 2:
             continue
         p, at = rig.camera_from_world[seen], z[seen, point]
-        start = triangulate(p, at[..., None])[0]
-        in_front = (p[:, 2, :3] @ start + p[:, 2, 3] > 0).all()
-        q, cov, weight = _refined(start if in_front else ahead, p, at, sd[seen])
+        begin = start.points_m[point] if start.status[point] == Status.OK else ahead
+        q, cov, weight = _refined(begin, p, at, sd[seen])
         agrees = weight > 0.1
         behind = (agrees & (p[:, 2, :3] @ q + p[:, 2, 3] <= 0)).any()
         if not np.trace(cov) < 1.0 or (agrees.sum() < 2 and not behind):
