@@ -17,6 +17,8 @@ constexpr int kStateCov = Symmetric<kState>::kSize;
 constexpr float kTangentMax = 10.0f;
 // Layouts have at most 32 joints: this many vectors of single precision.
 constexpr Size kJointGroups = 32 / kLanesF;
+// Lanes of a row that hold joints, in whole vectors; a row is padded for the widest.
+FUSION_INLINE Size used_lanes(const Workspace& ws) { return (ws.n_joints + kLanes - 1) / kLanes * kLanes; }
 // Vectors that hold the keys.
 constexpr Size kKeyGroups = kKeys / kLanesF;
 

@@ -20,14 +20,14 @@ namespace FUSION_ISA {
 // The decay bounds the variance of the velocity: unseen, it tends to q T / 2.
 // Source: Bar-Shalom, Li, Kirubarajan, Estimation with Applications to Tracking and Navigation (2001), section 6.2.2.
 inline void predict(const Workspace& ws, const Int* rows, Size n_rows, double dt_s) {
-  const Size n_padded = ws.n_padded;
+  const Size n_padded = ws.n_padded, n_used = used_lanes(ws);
   const double decay_s = ws.velocity_decay_s;
   const double kept = std::exp(-dt_s / decay_s);
   const double reach = decay_s * (1.0 - kept);  // Distance that one unit of velocity still covers.
   for (Size r = 0; r < n_rows; ++r) {
     double* m = ws.mean + rows[r] * kState * n_padded;
     double* c = ws.cov + rows[r] * kStateCov * n_padded;
-    for (Size first = 0; first < n_padded; first += kLanes) {
+    for (Size first = 0; first < n_used; first += kLanes) {
       Symmetric<kState> s;
 #pragma GCC unroll 21
       for (int i = 0; i < kStateCov; ++i) load(s.v[i], c + i * n_padded + first);
@@ -470,7 +470,7 @@ constexpr int kParts = kState + kStateCov + 1;
 // and writes 54 numbers of each track.
 inline void turn_tracks(const Workspace& ws, double* const (&rows)[kParts][kLanes]) {
   for (int part = 0; part < kParts; ++part)
-    for (Size joint = 0; joint < ws.n_padded; joint += kLanes) {
+    for (Size joint = 0; joint < used_lanes(ws); joint += kLanes) {
       Lane block[kLanes];
       for (Size k = 0; k < kLanes; ++k) load(block[k], rows[part][k] + joint);
       transpose(block);
@@ -480,7 +480,7 @@ inline void turn_tracks(const Workspace& ws, double* const (&rows)[kParts][kLane
 
 inline void turn_back(const Workspace& ws, double* const (&rows)[kParts][kLanes], Size width) {
   for (int part = 0; part < kState + kStateCov; ++part)
-    for (Size joint = 0; joint < ws.n_padded; joint += kLanes) {
+    for (Size joint = 0; joint < used_lanes(ws); joint += kLanes) {
       Lane block[kLanes];
       for (Size k = 0; k < kLanes; ++k) load(block[k], ws.turned + (part * ws.n_padded + joint + k) * kLanes);
       transpose(block);
@@ -608,7 +608,7 @@ inline void measure(const Workspace& ws, const Int* rows, const Int* detection_o
   }
   // Gathering a joint of a lane's width of tracks costs half as much again as updating it.
   const bool shared = !how.sums && 3 * n_rest * ((n_held + kLanes - 1) / kLanes) < 2 * n_held;
-  const Size n_own = shared ? n_whole : n_padded;
+  const Size n_own = shared ? n_whole : used_lanes(ws);
   for (Size first = 0; first < n_held; first += kLanes) {
     const Size width = n_held - first < kLanes ? n_held - first : kLanes;
     SharedLanes rest(ws, width);
