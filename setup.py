@@ -16,7 +16,7 @@ triangulation = Pybind11Extension(
     ["native/triangulation_bindings.cpp", *(f"native/triangulation_{isa}.cpp" for isa in ISAS)],
     depends=[
         f"native/{name}.hpp"
-        for name in ("isa", "small_matrix", "triangulation", "detections", "matching", "joints", "tracking")
+        for name in ("isa", "small_matrix", "triangulation", "detections", "grouping", "matching", "joints", "tracking")
     ],
     cxx_std=17,
     extra_compile_args=[*FLAGS, "-ffp-contract=fast", *WARNINGS],

@@ -79,6 +79,27 @@ struct Measurement {
   double *sums, *counts;  // (n_rows, n_views) capped squared residuals, and how many; may be null.
 };
 
+// Evidence that two detections of different cameras are of one person: log likelihood ratios against two people, see
+// PairModel in fusion/_kernels/association.py.
+struct PairModel {
+  double joint_gain, joint_loss, joint_scale, place_gain, place_loss, place_scale, stature_sd, speed_m_s;
+};
+
+// Detections to compare: free (n) indices of them; dt_s of the views; x, y, var, seen (n_detections, n_padded);
+// heights_m (n_padded, 2) usual height of each joint and its standard deviation. In single precision, with room for whole
+// vectors: body_var, usual_m, and odd_per_m, by which a distance from the usual height counts as odd. Scratch:
+// kPairNumbers of each detection, and their directions (n, 3, n_padded).
+struct PairInput {
+  const Int *free, *view_of;
+  const double* dt_s;
+  const float *x, *y, *var, *seen, *body_var, *usual_m, *odd_per_m;
+  const double *camera_from_world, *heights_m;
+  Size n, n_padded;
+  double* scratch;
+  float* directions;
+};
+constexpr Size kPairNumbers = 13;
+
 // Findings of `follow`, for the stage to branch on.
 enum Found : Int {
   kUnsure = 1,   // A track is tentative, without an id, or vaguely placed.
@@ -96,6 +117,9 @@ struct Kernels {
   void (*locate_linear)(const double*, const double*, const double*, Size, Size, bool, double*, double*, std::int8_t*);
   void (*locate)(const double*, const double*, const double*, Size, Size, bool, double, int, double*, double*, double*,
                  unsigned char*, std::int8_t*);
+  void (*place_by_height)(const double*, const float*, const float*, const float*, const double*, Size, double, double*);
+  void (*pair_scores)(const PairInput&, const PairModel&, double*, double*);
+  void (*pair_costs)(const PairInput&, const PairModel&, double, Size, double*);
   Int (*prepare)(const Workspace&, const float* const*);
   void (*predict)(const Workspace&, const Int*, Size, double);
   void (*costs)(const Workspace&, const Int*, Size, double, double*);

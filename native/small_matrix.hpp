@@ -145,6 +145,9 @@ FUSION_INLINE double folded(const Lane& lane, Fold fold) {
 FUSION_INLINE double sum(const Lane& lane) {
   return folded<0, kLanes>(lane, [](double a, double b) { return a + b; });
 }
+FUSION_INLINE double highest(const Lane& lane) {
+  return folded<0, kLanes>(lane, [](double a, double b) { return a > b ? a : b; });
+}
 // Fold by halves, each a narrower vector: sixteen scalar additions would wait for each other.
 template <Size n, class Fold>
 FUSION_INLINE float folded(const Vector<float, n>& lane, Fold fold) {

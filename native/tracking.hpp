@@ -148,7 +148,8 @@ inline Int follow(const Workspace& ws, const Int* rows, Size n_rows, Int t_ns, d
 }
 
 extern const Kernels kKernels{
-    &undistort, &locate_linear, &locate, &prepare, &predict, &costs, &match, &measure, &follow, &describe,
+    &undistort, &locate_linear, &locate, &place_by_height, &pair_scores, &pair_costs, &prepare,
+    &predict,   &costs,         &match,  &measure,         &follow,      &describe,
 };
 
 }  // namespace FUSION_ISA

@@ -5,6 +5,7 @@
 #define FUSION_VECTOR_BYTES 16
 #include "triangulation.hpp"
 #include "detections.hpp"
+#include "grouping.hpp"
 #include "matching.hpp"
 #include "joints.hpp"
 #include "tracking.hpp"

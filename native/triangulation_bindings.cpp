@@ -61,6 +61,57 @@ void locate(In camera_from_world, In lenses, In points_px, bool distorted, doubl
                  cov, agrees, codes);
 }
 
+void place_by_height(In camera, In x, In y, In seen, In heights_m, double stature_sd, In out) {
+  kernels.place_by_height(data<double>(camera), data<float>(x), data<float>(y), data<float>(seen), data<double>(heights_m),
+                          Size(x.shape(0)), stature_sd, data<double>(out));
+}
+
+// The detections of `pair_scores` and `pair_costs`, and the scratch of comparing them.
+struct Pairs {
+  std::unique_ptr<double[]> scratch;
+  std::unique_ptr<float[]> directions, tables;
+  fusion::PairInput input;
+  fusion::PairModel model;
+
+  Pairs(In free, In view_of, In dt_s, In x, In y, In var, In seen, In camera_from_world, In body_var, In heights_m,
+        const py::tuple& settings) {
+    const Size n = free.shape(0), n_padded = body_var.shape(0), wide = n_padded + fusion::kLanesMax;
+    scratch.reset(new double[fusion::kPairNumbers * n]);
+    directions.reset(new float[3 * n * n_padded]);
+    tables.reset(new float[3 * wide]());
+    float *of_body = tables.get(), *usual_m = of_body + wide, *odd_per_m = usual_m + wide;
+    const auto *heights = data<double>(heights_m), *body = data<double>(body_var);
+    for (Size j = 0; j < n_padded; ++j) {
+      of_body[j] = float(body[j]);
+      usual_m[j] = float(heights[2 * j]);
+      odd_per_m[j] = float(1.0 / (2.0 * heights[2 * j + 1] + 0.1));
+    }
+    input = {data<Int>(free), data<Int>(view_of), data<double>(dt_s), data<float>(x), data<float>(y), data<float>(var),
+             data<float>(seen), of_body, usual_m, odd_per_m, data<double>(camera_from_world), heights, n, n_padded,
+             scratch.get(), directions.get()};
+    double numbers[8];
+    for (Size i = 0; i < 8; ++i) numbers[i] = py::cast<double>(settings[i]);
+    std::memcpy(&model, numbers, sizeof(model));
+  }
+};
+
+void pair_scores(In free, In view_of, In dt_s, In x, In y, In var, In seen, In camera_from_world, In body_var,
+                 In heights_m, const py::tuple& settings, In out, In centre) {
+  const Pairs pairs(free, view_of, dt_s, x, y, var, seen, camera_from_world, body_var, heights_m, settings);
+  auto *to = data<double>(out), *places = data<double>(centre);
+  py::gil_scoped_release release;
+  kernels.pair_scores(pairs.input, pairs.model, to, places);
+}
+
+void pair_costs(In free, In view_of, In dt_s, In x, In y, In var, In seen, In camera_from_world, In body_var,
+                In heights_m, const py::tuple& settings, double joints_min, In out) {
+  const Pairs pairs(free, view_of, dt_s, x, y, var, seen, camera_from_world, body_var, heights_m, settings);
+  const Size n_first = out.shape(0);
+  auto* to = data<double>(out);
+  py::gil_scoped_release release;
+  kernels.pair_costs(pairs.input, pairs.model, joints_min, n_first, to);
+}
+
 // A Workspace whose arrays belong to Python: bound and checked once, and kept alive as long as the object.
 class BoundWorkspace {
  public:
@@ -367,6 +418,9 @@ PYBIND11_MODULE(triangulation, m, py::mod_gil_not_used()) {
   m.def("undistort", &undistort);
   m.def("locate_linear", &locate_linear);
   m.def("locate", &locate);
+  m.def("place_by_height", &place_by_height);
+  m.def("pair_scores", &pair_scores);
+  m.def("pair_costs", &pair_costs);
   py::class_<BoundWorkspace>(m, "Workspace")
       .def(py::init<const py::dict&, const py::dict&>())
       .def("take", &BoundWorkspace::take)

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from fusion._kernels.association import _SUMS
 from fusion._kernels.presence import N_CIRCUMSTANCES, PARTLY, Outlook, circumstances_in
 from fusion._kernels.records import CameraGeometry, Detections, Matches, States
+
+# A sum over views may be taken in any order, which lets the compiler use lanes; NaN and infinity keep their meaning.
+_SUMS = {"reassoc", "nsz", "contract"}
 
 # Ways in which a camera's pose and clock may be wrong: turned about its three axes (rad), shifted along them (m), clock
 # late (s).

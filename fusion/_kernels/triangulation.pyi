@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion._kernels.association import PairModel
+
 instruction_set: str  # "avx512", "avx2" or "baseline": the kernels chosen at load
 
 def undistort(points_px: NDArray[np.float64], lenses: NDArray[np.float64], out: NDArray[np.float64]) -> None:
@@ -39,6 +41,51 @@ def locate(
     status: NDArray[np.int8],  # (n_points,) out
 ) -> None:
     """The same, refined by robust Gauss-Newton steps on the reprojection error (graduated non-convexity)."""
+
+def place_by_height(
+    camera: NDArray[np.float64],  # (3, 4) from world
+    x: NDArray[np.float32],  # (n_padded,)
+    y: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    heights_m: NDArray[np.float64],  # (n_padded, 2) mean and standard deviation
+    stature_sd: float,  # a share
+    out: NDArray[np.float64],  # (5,) x, y, and the place's covariance xx, yx, yy; NaN where nothing can be derived
+) -> None:
+    """Place on the floor of a person seen by one camera, from the usual heights of the joints."""
+
+def pair_scores(
+    free: NDArray[np.int64],  # (n,) indices of detections
+    view_of: NDArray[np.int64],  # (n_detections,)
+    dt_s: NDArray[np.float64],  # (n_views,)
+    x: NDArray[np.float32],  # (n_detections, n_padded)
+    y: NDArray[np.float32],
+    var: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    camera_from_world: NDArray[np.float64],
+    body_var: NDArray[np.float64],  # (n_padded,)
+    heights_m: NDArray[np.float64],  # (n_padded, 2)
+    model: PairModel,
+    out: NDArray[np.float64],  # (n, n) out, symmetric, far below zero for two detections of one camera
+    centre: NDArray[np.float64],  # (n, n, 3) out, lower triangle; NaN where there is none
+) -> None:
+    """Evidence that two detections of different cameras are of one person, as a log likelihood ratio, and where."""
+
+def pair_costs(
+    free: NDArray[np.int64],
+    view_of: NDArray[np.int64],
+    dt_s: NDArray[np.float64],
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    var: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    camera_from_world: NDArray[np.float64],
+    body_var: NDArray[np.float64],
+    heights_m: NDArray[np.float64],
+    model: PairModel,
+    joints_min: float,
+    out: NDArray[np.float64],  # (n_first, n) out: the first detections against all
+) -> None:
+    """How far the rays of two detections are from meeting, about 1 for one person; 1e9 where nothing compares."""
 
 # Findings of `Workspace.follow`, one bit each.
 UNSURE: int  # a track is tentative, unnamed or vaguely placed

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion._kernels import association as kernels
+from fusion._kernels import triangulation
 from fusion._kernels.records import Detections, Matches
 from fusion.errors import ShapeError
 from fusion.people.geometry import Rig
@@ -179,9 +180,9 @@ class Associator:
         if n < 2:
             return Groups([], [], free)
         score, centre = np.empty((n, n)), np.empty((n, n, 3))
-        kernels.pair_scores(
-            free, tuple(frames.detections), self.rig.camera_from_world, self._workspace.body_var, self.heights_m,
-            tuple(PAIR), score, centre,
+        triangulation.pair_scores(
+            free, *compared(frames.detections), self.rig.camera_from_world, self._workspace.body_var, self.heights_m,
+            PAIR, score, centre,
         )  # fmt: skip
         if frames.appearance is not None:
             vectors = frames.appearance[free]
@@ -194,11 +195,16 @@ class Associator:
     def place_by_height(self, frames: FrameSet, detection: int) -> FloorPlace:
         """Place on the floor of a person seen by one camera, from the usual heights of joints."""
         out, seen_by = np.empty(5), frames.detections
-        kernels.place_by_height(
+        triangulation.place_by_height(
             self.rig.camera_from_world[seen_by.view_of[detection]], seen_by.x[detection], seen_by.y[detection],
             seen_by.seen[detection], self.heights_m, STATURE_SD, out,
         )  # fmt: skip
         return FloorPlace(*out)
+
+
+def compared(detections: Detections) -> tuple[NDArray[Any], ...]:
+    """What the kernels that compare pairs of detections read of them."""
+    return detections.view_of, detections.dt_s, detections.x, detections.y, detections.var, detections.seen
 
 
 def appearance_cost(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

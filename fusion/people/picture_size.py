@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fusion._kernels import association as kernels
 from fusion._kernels import triangulation
 from fusion._kernels.records import Detections
-from fusion.people.association import PAIR
+from fusion.people.association import PAIR, compared
 from fusion.people.site import Site
 from fusion.people.workspace import JOINTS_MIN, KEYPOINT_SD_PX, LANES, SCORE_MIN, body_variance
 from fusion.store.shapes import points_inside
@@ -264,8 +264,8 @@ class PictureSizes:
         # The kernel reads neither which views have a frame nor where their detections start.
         detections = Detections(look.dt_s, np.zeros(n_views, np.bool_), index, look.views, x, y, var, seen)
         cost = np.empty((n_own, n))
-        kernels.pair_costs(
-            index, tuple(detections), self._rig.camera_from_world, self._body_var, self._heights_m, tuple(PAIR),
+        triangulation.pair_costs(
+            index, *compared(detections), self._rig.camera_from_world, self._body_var, self._heights_m, PAIR,
             self._joints_min, cost,
         )  # fmt: skip
         has_joints = is_seen[:n_own].sum(axis=1) >= self._joints_min

@@ -12,10 +12,11 @@ from reference import association as reference
 from scipy.optimize import linear_sum_assignment
 
 from fusion._kernels import association as kernels
+from fusion._kernels import triangulation
 from fusion._kernels.records import CameraGeometry
 from fusion.errors import ShapeError
 from fusion.observations import Frame
-from fusion.people.association import PAIR, PAIR_MIN, Associator
+from fusion.people.association import PAIR, PAIR_MIN, Associator, compared
 from fusion.people.geometry import Rig
 from fusion.people.workspace import (
     DETECTIONS_PER_FRAME_MAX,
@@ -181,16 +182,18 @@ def test_scores_of_pairs_and_their_clusters_match_reference(seed):
     associator = Associator(room(3, seed), COCO, ws)
     args = free, ws.detections(n), ws.camera_from_world, ws.body_var, associator.heights_m
     score, centre = np.full((len(free),) * 2, np.nan), np.full((len(free), len(free), 3), 7.0)
-    kernels.pair_scores(free, tuple(args[1]), *args[2:], tuple(PAIR), score, centre)
+    triangulation.pair_scores(free, *compared(args[1]), *args[2:], PAIR, score, centre)
     expected, places, mean, n_joints = reference.pair_scores(*args, PAIR)
     between = np.isfinite(expected)
-    assert_allclose(score[between], expected[between], rtol=1e-6, atol=1e-3)
+    # Single precision.
+    assert_allclose(score[between], expected[between], rtol=1e-4, atol=1e-2)
     assert (score[~between] < -1e6).all()
-    assert_allclose(centre[between], places[between], atol=1e-5)
+    between &= np.tri(len(free), dtype=bool)
+    assert_allclose(centre[between], places[between], atol=1e-3)
     cost = np.full((len(free) // 2, len(free)), np.nan)
-    kernels.pair_costs(free, tuple(args[1]), *args[2:], tuple(PAIR), 4.0, cost)
+    triangulation.pair_costs(free, *compared(args[1]), *args[2:], PAIR, 4.0, cost)
     expected = np.where((n_joints >= 4) & ~np.isnan(mean), mean, kernels.NEVER)[: len(cost)]
-    assert_allclose(cost, expected, rtol=1e-6, atol=1e-3)
+    assert_allclose(cost, expected, rtol=1e-4, atol=1e-2)
     group_of, middles = np.empty(len(free), np.int64), np.empty((len(free), 3))
     n_groups = kernels.group(score, centre, PAIR_MIN, group_of, middles)
     groups = {frozenset(np.flatnonzero(group_of == k).tolist()) for k in range(n_groups)}

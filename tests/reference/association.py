@@ -80,6 +80,19 @@ def _score_of_joint(rays, spread, height_m, model):
     return (model.joint_gain - min(loss, model.joint_loss), min(z_sq + 0.5 * odd**2, 16.0)), point
 
 
+def _are_apart(eyes, rays, seen):
+    """Whether the middle rays of two detections pass half a metre and 1.2 times both bodies' extents from each other."""
+    middles = [r[s].mean(axis=0) for r, s in zip(rays, seen)]
+    radii = [np.linalg.norm(r[s] - m, axis=1).max() for r, s, m in zip(rays, seen, middles)]
+    normal = np.cross(*middles)
+    if normal @ normal < 0.03 * (middles[0] @ middles[0]) * (middles[1] @ middles[1]):
+        return False
+    s, t, g = np.linalg.solve(np.stack([middles[0], -middles[1], normal], axis=1), eyes[1] - eyes[0])
+    if min(s, t) < -2.0:
+        return True
+    return abs(g) * np.linalg.norm(normal) > 0.5 + 1.2 * (abs(s) * radii[0] + abs(t) * radii[1])
+
+
 def pair_scores(free, detections, cameras, body_var, heights_m, model):
     """Scores (n, n), -inf within a camera; mean costs, NaN where most common joints do not compare; numbers of joints
     that compare; and centres (n, n, 3), of which only x and y count where no rays meet."""
@@ -126,6 +139,11 @@ def pair_scores(free, detections, cameras, body_var, heights_m, model):
                 centre[a, b] = [*mean, 0.0]
             if points:
                 centre[a, b] = np.mean(points, axis=0)
+            seen = [d.seen[e] > 0 for e in (i, k)]
+            rays = [np.column_stack([d.x[e], d.y[e], np.ones(len(d.x[e]))]) @ cameras[w][:, :3] for w, e in ((u, i), (v, k))]
+            if all(s.any() for s in seen) and _are_apart(eyes, rays, seen):
+                out[a, b] = min(s.sum() for s in seen) * (model.joint_gain - model.joint_loss)
+                centre[a, b] = np.nan
     return out, centre, cost, count
 
 
