@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from fusion._kernels.records import CameraGeometry, Detections, States
+from fusion._kernels.records import CameraGeometry, States
 
 # No match: higher than any cost.
 NEVER = 1e9
@@ -113,8 +113,10 @@ def _merge(score, pair_min, cluster_of):
 
 @njit(cache=True, nogil=True)
 def _linked(score, leader):
-    """Connected components over pairs with a positive score: leader (n,), the first member. Only within one can clusters
-    gain by merging, since the scores between two of them are negative, and so are their sums."""
+    """Connected components over pairs with a positive score: leader (n,), the first member.
+
+    Only within one can clusters gain by merging, since the scores between two of them are negative, and so are their sums.
+    """
     n = score.shape[0]
     for a in range(n):
         leader[a] = a
@@ -191,8 +193,11 @@ def group(score, centre, pair_min, group_of, places):
             for k in range(2):
                 b = pair[cluster, k]
                 # The two that agree best meet once.
-                if a != b and not (k == 0 and a == pair[cluster, 1]) and np.isfinite(centre[max(a, b), min(a, b), 0]):
-                    met[n_met] = centre[max(a, b), min(a, b)]
+                if a == b or (k == 0 and a == pair[cluster, 1]):
+                    continue
+                at = centre[max(a, b), min(a, b)]
+                if np.isfinite(at[0]):
+                    met[n_met] = at
                     n_met += 1
         for i in range(3):
             places[n_groups, i] = np.median(met[:n_met, i])
@@ -330,17 +335,11 @@ def _overlaps(states, near_m, out):
 
 def warm_up() -> None:
     """Call every kernel once on tiny inputs: a first call loads or compiles it and takes up to a second."""
-    n_padded = 8
-    camera = np.zeros((1, 3, 4))
-    none, index = np.zeros((0, n_padded), np.float32), np.zeros(0, np.int64)
-    lanes, flag = np.zeros(n_padded), np.zeros(1, np.bool_)
-    rows, flags = np.zeros(1, np.int64), np.zeros((1, 1), np.bool_)
-    geometry = CameraGeometry(camera, np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
-    detections = Detections(np.zeros(1), flag, np.zeros(2, np.int64), index, none, none, none, none)
+    n_padded, index = 8, np.zeros(0, np.int64)
+    rows, flag, flags = np.zeros(1, np.int64), np.zeros(1, np.bool_), np.zeros((1, 1), np.bool_)
+    geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
     states = States(np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded)), rows, flag, 1)
-    pair, centre, heights = np.zeros((0, 0)), np.zeros((0, 0, 3)), np.zeros((n_padded, 2))
-    model = tuple(PairModel(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0))
-    group(pair, centre, 1.0, index.copy(), np.zeros((0, 3)))
+    group(np.zeros((0, 0)), np.zeros((0, 0, 3)), 1.0, index, np.zeros((0, 3)))
     plausible(states.mean[0], states.cov[0], 1)
     line_of_sight(np.zeros((0, 2)), np.zeros(1), tuple(geometry), flag, np.zeros((0, 1), np.bool_))
     overlaps(tuple(states), 1.0, flags)

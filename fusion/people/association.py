@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,10 @@ class Groups(NamedTuple):
     members: list[NDArray[np.int64]]
     places_m: list[NDArray[np.float64]]
     single: NDArray[np.int64]
+
+
+_Rows = NDArray[np.float32]
+_Compared = tuple[NDArray[np.int64], NDArray[np.float64], _Rows, _Rows, _Rows, _Rows]
 
 
 class FloorPlace(NamedTuple):
@@ -202,7 +206,7 @@ class Associator:
         return FloorPlace(*out)
 
 
-def compared(detections: Detections) -> tuple[NDArray[Any], ...]:
+def compared(detections: Detections) -> _Compared:
     """What the kernels that compare pairs of detections read of them."""
     return detections.view_of, detections.dt_s, detections.x, detections.y, detections.var, detections.seen
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import geometry as reference
 
-from fusion._kernels import triangulation
 from fusion.errors import ShapeError
 from fusion.people.geometry import Rig, Status, triangulate, triangulate_linear
 from fusion.people.workspace import (

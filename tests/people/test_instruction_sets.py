@@ -59,9 +59,8 @@ def instructions() -> dict[tuple[str, str], Counter[str]]:
     """How many packed and scalar instructions each kernel has, by instruction set and name."""
     if platform.machine() != "x86_64" or shutil.which("objdump") is None:
         pytest.skip("needs objdump and x86-64")
-    listing = subprocess.run(
-        ["objdump", "-d", "-C", "--no-show-raw-insn", triangulation.__file__], capture_output=True, text=True, check=True
-    ).stdout
+    command = ["objdump", "-d", "-C", "--no-show-raw-insn", triangulation.__file__]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     counts: dict[tuple[str, str], Counter[str]] = {}
     of: Counter[str] = Counter()
     for line in listing.splitlines():

@@ -81,7 +81,7 @@ def _score_of_joint(rays, spread, height_m, model):
 
 
 def _are_apart(eyes, rays, seen):
-    """Whether the middle rays of two detections pass half a metre and 1.2 times both bodies' extents from each other."""
+    """Whether the middle rays of two detections pass half a metre and 1.2 times both bodies' extents apart."""
     middles = [r[s].mean(axis=0) for r, s in zip(rays, seen)]
     radii = [np.linalg.norm(r[s] - m, axis=1).max() for r, s, m in zip(rays, seen, middles)]
     normal = np.cross(*middles)
@@ -140,7 +140,9 @@ def pair_scores(free, detections, cameras, body_var, heights_m, model):
             if points:
                 centre[a, b] = np.mean(points, axis=0)
             seen = [d.seen[e] > 0 for e in (i, k)]
-            rays = [np.column_stack([d.x[e], d.y[e], np.ones(len(d.x[e]))]) @ cameras[w][:, :3] for w, e in ((u, i), (v, k))]
+            rays = [
+                np.column_stack([d.x[e], d.y[e], np.ones(len(d.x[e]))]) @ cameras[w][:, :3] for w, e in ((u, i), (v, k))
+            ]
             if all(s.any() for s in seen) and _are_apart(eyes, rays, seen):
                 out[a, b] = min(s.sum() for s in seen) * (model.joint_gain - model.joint_loss)
                 centre[a, b] = np.nan

@@ -19,8 +19,8 @@ def triangulate(camera_from_world: np.ndarray, points: np.ndarray) -> np.ndarray
 def locate(rig: Rig, points_px: np.ndarray, distorted: bool) -> tuple:
     """Robust triangulation point by point: what Triangulation holds, from pixels (n_views, n_points, 2).
 
-    The linear start is the kernel's, which has a twin of its own: where a wrong view brings it between two solutions, its
-    last digits decide which of them the refinement finds.
+    The linear start is the kernel's, which has a twin of its own: where a wrong view brings it between two solutions,
+    its last digits decide which of them the refinement finds.
     """
     k = rig.image_from_camera
     focal = np.stack([k[:, 0, 0], k[:, 1, 1]], axis=-1)
