@@ -115,7 +115,7 @@ def _merge(score, pair_min, cluster_of):
 def _linked(score, leader):
     """Connected components over pairs with a positive score: leader (n,), the first member.
 
-    Only within one can clusters gain by merging, since the scores between two of them are negative, and so are their sums.
+    Only within one can clusters gain by merging: the scores between two of them are negative, and so are their sums.
     """
     n = score.shape[0]
     for a in range(n):
@@ -163,9 +163,9 @@ def group(score, centre, pair_min, group_of, places):
     """Group detections of different cameras, one group per person: greedy agglomeration, the largest gain first.
 
     score (n, n), centre (n, n, 3), lower triangle, of `triangulation.pair_scores`; pair_min: score from which two
-    detections are one person. group_of (n,): group or -1, the groups in order of their best pair's score; places (n, 3):
-    per group the median of its members' mean meeting points with the two members that agree best. Returns the number of
-    groups; each has at least two detections, no two of one camera.
+    detections are one person. group_of (n,): group or -1, the groups in order of their best pair's score; places
+    (n, 3): per group the median of its members' mean meeting points with the two members that agree best. Returns the
+    number of groups; each has at least two detections, no two of one camera.
     """
     n = score.shape[0]
     cluster_of = np.empty(n, np.int64)
