@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fusion.engine import Engine
-from fusion.goods.billing import Billing
+from fusion.goods.billing import UNDECIDED_MAX_S, Billing
 from fusion.observations import Frame, GateScan, Observation, ShelfReading
 from fusion.people.tracker import Tracker
 from fusion.people.visits import Visit
@@ -86,7 +86,9 @@ def test_all_clocks_are_set_while_people_shop(shop: Shop, by_s: float) -> None:
         visit.account for visit in shop.truth.visits
         if visit.enter_ns < shop.middle_ns < visit.exit_ns + SECOND or 0 <= visit.enter_ns - shop.middle_ns < 5 * SECOND
     }
-    assert inside and touched - {None} == inside
+    # Who left shortly before may still wait for a load: what decides it is on the other side of the jump.
+    waiting = {v.account for v in shop.truth.visits if 0 < shop.middle_ns - v.exit_ns < UNDECIDED_MAX_S * SECOND}
+    assert inside and inside <= touched - {None} <= inside | waiting
     assert engine.health().t_ns == pytest.approx(shop.observations[-1].t_ns + by_ns, abs=SECOND)
     assert set(engine.journal.totals().values()) <= {0}
 
