@@ -36,6 +36,7 @@ in_cython = [
         ("arms", [f"native/{part}.pxi" for part in GOODS[:2]]),
         ("attribution", []),
         ("goods", [f"native/{part}.pxi" for part in GOODS]),
+        ("shelves", []),
     )
 ]
 

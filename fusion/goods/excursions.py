@@ -56,22 +56,25 @@ class Excursions:
         if change is not None and change.silent:
             return []
         t_ns, grams = self._plates.trace(plate)
-        inside = t_ns >= since_ns - BEFORE_NS
+        inside = int(t_ns.searchsorted(since_ns - BEFORE_NS))
         n_min = int(PLATEAU_MIN_S / self._plates.period_s)
-        if inside.sum() < 2 * n_min or t_ns[0] > since_ns:
+        if len(t_ns) - inside < 2 * n_min or t_ns[0] > since_ns:
             return []
         before_g = self._plates.level_g(plate) if change is None else change.before_g
-        off_g = grams[inside].astype(np.float64) - before_g
+        off_g = grams[inside:].astype(np.float64) - before_g
+        back_g = 0.0 if change is None else change.delta_g
+        # No mean is higher than the highest sample, up to rounding: a load that came or went is no excursion.
+        if abs(back_g) > 1.001 * BACK_SHARE * np.abs(off_g).max():
+            return []
         box = _best_box(off_g, n_min)
         if box is None:
             return []
         first, last, high_g = box
-        back_g = 0.0 if change is None else change.delta_g
         between = off_g[first:last]
         flat = np.median(np.abs(between - high_g)) < FLAT_SHARE * abs(high_g) + FLAT_G
         if abs(high_g) < LIGHTEST_G or not flat or abs(back_g) > BACK_SHARE * abs(high_g):
             return []
-        at_ns = t_ns[inside]
+        at_ns = t_ns[inside:]
         var_g2 = 1.0 + float(between.var()) * 6.0 / len(between)
         come = PlateChange(
             plate, since_ns, int(at_ns[first]), int(at_ns[last]), False, RISE_NS, True, high_g, var_g2, before_g
@@ -85,7 +88,9 @@ class Excursions:
 
 def _best_box(off_g: NDArray[np.float64], n_min: int) -> tuple[int, int, float] | None:
     """First sample, sample after the last, and mean of the plateau that fits best; None where none is high enough."""
-    total = np.concatenate([[0.0], np.cumsum(off_g)])[::EVERY]
+    total = np.zeros(len(off_g) + 1)
+    np.cumsum(off_g, out=total[1:])
+    total = total[::EVERY]
     # A quick look first: hands touch plates all the time.
     short = n_min // EVERY
     if np.abs(total[short:] - total[:-short]).max(initial=0.0) < LIGHTEST_G * short * EVERY:

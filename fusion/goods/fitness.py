@@ -54,9 +54,9 @@ class Messages(NamedTuple):
         noise_g: standard deviation of the samples; exactly 0 where all are the same.
     """
 
-    plate: NDArray[np.int64]
+    plate: NDArray[np.integer[Any]]
     t_ns: NDArray[np.int64]
-    n_samples: NDArray[np.int64]
+    n_samples: NDArray[np.integer[Any]]
     noise_g: NDArray[np.float64]
 
 
@@ -95,7 +95,7 @@ def sample_rates_hz(messages: Messages, n_plates: int, wanted_hz: float) -> NDAr
     # The lower quartile is an interval without a loss, where up to half of the messages are lost.
     quartile = np.cumsum(n_intervals) - n_intervals + n_intervals // 4
     usual_s = np.ones(n_plates)
-    usual_s[shown] = period_s[np.lexsort((period_s, plate))][quartile[shown]]
+    usual_s[shown] = period_s[_by_plate(plate, np.argsort(period_s))][quartile[shown]]
     span_s = np.bincount(plate, steps_s[usable], n_plates)
     came_hz = np.bincount(plate, n, n_plates)[shown] / span_s[shown]
     for _ in range(2):
@@ -105,6 +105,14 @@ def sample_rates_hz(messages: Messages, n_plates: int, wanted_hz: float) -> NDAr
     complete = np.abs(came_hz / wanted_hz - 1.0) <= RATE_OFF_MAX
     rates_hz[shown] = np.where(complete, came_hz, 1.0 / usual_s[shown])
     return rates_hz
+
+
+def _by_plate(plate: NDArray[np.integer[Any]], order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(n,) an order of messages (n,), sorted by plate. Small numbers are sorted by counting, in a tenth of the time."""
+    ordered = plate[order]
+    if ordered.max(initial=0) < 1 << 16:
+        return order[np.argsort(ordered.astype(np.uint16), kind="stable")]
+    return order[np.argsort(ordered, kind="stable")]
 
 
 class PlateFitness:
@@ -144,10 +152,9 @@ class PlateFitness:
             return False
         if now_ns - self._began_ns < STRETCH_S * 1e9:
             if readings is not None:
-                start = readings.start.astype(np.int64)
-                n_samples = start[1:] - start[:-1]
+                n_samples = readings.start[1:] - readings.start[:-1]
                 noise_g = message_noise_g(readings.start, readings.grams)
-                self._messages.append(Messages(readings.plate.astype(np.int64), readings.t_ns, n_samples, noise_g))
+                self._messages.append(Messages(readings.plate, readings.t_ns, n_samples, noise_g))
             return False
         if self._messages:
             self._judge(now_ns)
@@ -164,7 +171,8 @@ class PlateFitness:
     def _judge(self, now_ns: int) -> None:
         n_plates = len(self._names)
         plate, t_ns, n_samples, noise_g = (np.concatenate(column) for column in zip(*self._messages))
-        order = np.lexsort((t_ns, plate))
+        plate, n_samples = plate.astype(np.int64), n_samples.astype(np.int64)
+        order = _by_plate(plate, np.argsort(t_ns, kind="stable"))
         messages = Messages(plate[order], t_ns[order], n_samples[order], noise_g[order])
         moving = noise_g > 0.0
         n_moving = np.bincount(plate[moving], minlength=n_plates)
@@ -172,7 +180,8 @@ class PlateFitness:
         self.noise_g = np.full(n_plates, np.nan)
         calm = np.cumsum(n_moving) - n_moving + n_moving // 4
         shown_at = n_moving >= CALM_MESSAGES_MIN
-        self.noise_g[shown_at] = noise_g[moving][np.lexsort((noise_g[moving], plate[moving]))][calm[shown_at]]
+        shown_g = noise_g[moving]
+        self.noise_g[shown_at] = shown_g[_by_plate(plate[moving], np.argsort(shown_g))][calm[shown_at]]
         rates_hz = sample_rates_hz(messages, n_plates, self._rate_hz)
         before, off_hz = self._off_rate, np.abs(rates_hz / self._rate_hz - 1.0) > RATE_OFF_MAX
         self._off_rate = frozenset(np.flatnonzero(off_hz).tolist())

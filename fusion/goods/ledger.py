@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -152,11 +152,16 @@ class _Split(NamedTuple):
 
 
 class _Division(NamedTuple):
-    """Steps divided into blocks; each block is a tuple of indices into the steps."""
+    """Steps divided into blocks; each block is a tuple of indices into the steps.
+
+    Attributes:
+        known: blocks of these steps that have been scored, by their indices.
+    """
 
     score: float
     steps: list[PlateChange]
     blocks: tuple[tuple[int, ...], ...]
+    known: dict[tuple[int, ...], _Block]
 
 
 class RowLedger:
@@ -166,6 +171,8 @@ class RowLedger:
         self._plates, self._finder = plates, finder
         self._spells: list[_Spell] = []
         self._undone: list[UndoneLoad] = []
+        # For how long plates were calm, by plate and between which instants, as of this step.
+        self._calm: dict[tuple[int, int, int], float] = {}
 
     def __len__(self) -> int:
         return len(self._spells)
@@ -238,22 +245,24 @@ class RowLedger:
             if overdue:
                 spell.overdue_ns = spell.look_ns = now_ns + OVERDUE_EVERY_NS
         self._spells = [spell for spell in self._spells if spell.steps]
+        self._calm.clear()
         return events
 
     def _rests(self, spell: _Spell, now_ns: int, pending: Collection[int]) -> bool:
-        if now_ns - spell.settled_ns < STILL_S * 1e9:
-            return False
         last_ns = spell.settled_ns
-        if now_ns - last_ns < CALM_WAIT_S * 1e9 and not all(self._is_calm(plate) for plate in spell.before_g):
+        if now_ns - last_ns < STILL_S * 1e9:
             return False
-        return all(self._plates.is_still(plate) and plate not in pending for plate in spell.before_g) and not any(
+        at_rest = all(self._plates.is_still(plate) and plate not in pending for plate in spell.before_g) and not any(
             plate in pending or self._plates.moved_before(plate, last_ns) for plate in spell.beside_g
         )
+        if not at_rest or now_ns - last_ns >= CALM_WAIT_S * 1e9:
+            return at_rest
+        return all(self._is_calm(plate) for plate in spell.before_g)
 
     def _close(self, spell: _Spell, now_ns: int, overdue: bool) -> list[ShelfEvent]:
         """Hand out the loads of a spell that are certain to stay; the others remain in it."""
         found = self._cleared(self._explained(self._balanced(spell)))
-        loads = self._measured([self._block(found.steps, ids).load for ids in found.blocks])
+        loads = self._measured([self._known(found, ids).load for ids in found.blocks])
         kept: list[PlateChange] = []
         events = []
         look_ns = now_ns + int(60e9)
@@ -271,7 +280,7 @@ class RowLedger:
                 look_ns = min(look_ns, wait_ns)
                 continue
             if not load and len(steps) > 1:
-                self._note_undone(found.steps, ids)
+                self._note_undone(found, ids)
             if not load and len(steps) == 1:
                 self._finder.weigh_small(steps[0], self._heaviest_g(found.steps, steps[0]))
             for step in steps:
@@ -286,11 +295,11 @@ class RowLedger:
         spell.beside_g = {}
         return events
 
-    def _note_undone(self, steps: list[PlateChange], ids: tuple[int, ...]) -> None:
+    def _note_undone(self, found: _Division, ids: tuple[int, ...]) -> None:
         """Note a hand that may have been two loads, since each of them would be a piece of what lies there."""
-        ids = tuple(sorted(ids, key=lambda i: steps[i].contact_ns))
-        whole = self._block(steps, ids).score
-        ways = [(self._block(steps, ids[:k]), self._block(steps, ids[k:])) for k in range(1, len(ids))]
+        ids = tuple(sorted(ids, key=lambda i: found.steps[i].contact_ns))
+        whole = self._known(found, ids).score
+        ways = [(self._known(found, ids[:k]), self._known(found, ids[k:])) for k in range(1, len(ids))]
         ways = [
             (first, second) for first, second in ways
             if first.load and second.load and self._finder.is_usual(first.load) and self._finder.is_usual(second.load)
@@ -313,7 +322,7 @@ class RowLedger:
                 var_g2[change.plate] += change.var_g2
         return [
             [
-                replace(change, var_g2=self._rest_g2(change.plate) + change.var_g2 * (1.0 - share))
+                change.but(var_g2=self._rest_g2(change.plate) + change.var_g2 * (1.0 - share))
                 if self._plates.is_still(change.plate)
                 else change
                 for change in load
@@ -355,7 +364,7 @@ class RowLedger:
             worst = max(ids, key=lambda i: steps[i].var_g2 + 100.0 * steps[i].shaky)
             step = steps[worst]
             var_g2 = self._rest_g2(plate) if len(ids) == 1 else step.var_g2
-            steps[worst] = replace(step, delta_g=step.delta_g + rest_g, var_g2=var_g2)
+            steps[worst] = step.but(delta_g=step.delta_g + rest_g, var_g2=var_g2)
         beside: list[PlateChange] = []
         for plate, before_g in spell.beside_g.items():
             near = [step for step in steps if step.plate in self._finder.rows.near(plate, 1)]
@@ -366,7 +375,7 @@ class RowLedger:
             if abs(delta_g) > CHANGE_MIN_G + CROSS_TALK_SHARE * abs(heaviest.delta_g):
                 var_g2 = self._rest_g2(plate)
                 beside.append(
-                    replace(heaviest, plate=plate, delta_g=delta_g, var_g2=var_g2, before_g=before_g, shaky=False)
+                    heaviest.but(plate=plate, delta_g=delta_g, var_g2=var_g2, before_g=before_g, shaky=False)
                 )
         steps += beside
         # What is too small for a load does not take part.
@@ -375,22 +384,33 @@ class RowLedger:
 
     def _is_calm(self, plate: int) -> bool:
         """Whether a plate trembles no more than at rest, so that no hand is on it."""
-        _, grams = self._plates.trace(plate)
+        grams = self._plates.newest_g(plate, CALM_SAMPLES)
         return len(grams) < CALM_SAMPLES or bool(
-            grams[-CALM_SAMPLES:].std() < CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(plate))
+            grams.std() < CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(plate))
         )
 
     def _calm_s(self, first: PlateChange, second: PlateChange) -> float:
         """For how long a plate trembled no more than at rest between two of its steps."""
-        t_ns, grams = self._plates.trace(first.plate)
-        inside = grams[(t_ns > first.settled_ns) & (t_ns < min(second.onset_ns, second.contact_ns))].astype(np.float64)
-        if len(inside) < CALM_SAMPLES:
+        between = first.plate, first.settled_ns, min(second.onset_ns, second.contact_ns)
+        if between not in self._calm:
+            self._calm[between] = self._calm_between_s(*between)
+        return self._calm[between]
+
+    def _calm_between_s(self, plate: int, since_ns: int, until_ns: int) -> float:
+        if until_ns <= since_ns:
+            return 0.0
+        t_ns, grams = self._plates.trace(plate)
+        start, stop = int(t_ns.searchsorted(since_ns, "right")), int(t_ns.searchsorted(until_ns))
+        if stop - start < CALM_SAMPLES:
             return 0.0
         n = CALM_SAMPLES
+        inside = grams[start:stop].astype(np.float64)
         inside -= inside.mean()
-        total, squares = np.cumsum([0.0, *inside]), np.cumsum([0.0, *inside**2])
+        total, squares = np.zeros((2, len(inside) + 1))
+        np.cumsum(inside, out=total[1:])
+        np.cumsum(inside**2, out=squares[1:])
         var = (squares[n:] - squares[:-n]) / n - ((total[n:] - total[:-n]) / n) ** 2
-        limit_g = CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(first.plate))
+        limit_g = CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(plate))
         return float(np.count_nonzero(var < limit_g**2) * int(t_ns[-1] - t_ns[-2]) * 1e-9)
 
     # ---- loads -------------------------------------------------------------------------------------------------------
@@ -415,26 +435,29 @@ class RowLedger:
         steps = division.steps
         odd = {
             i for ids in division.blocks
-            if (load := self._block(steps, ids).load) and not self._finder.is_usual(load) for i in ids
+            if (load := self._known(division, ids).load) and not self._finder.is_usual(load) for i in ids
         }  # fmt: skip
         found = []
         for i, step in enumerate(steps):
             if step.silent or abs(step.delta_g) < SPLIT_MIN_G or step.rise_ns < 0:
                 continue
-            trace = _Trace.of(self._plates, step)
+            is_slow = step.rise_ns > SLOW_S * 1e9
+            near = self._finder.rows.near(step.plate, 1)
+            apart = [
+                other for other in steps
+                if other.plate != step.plate and other.plate in near and not other.silent
+                and abs(other.delta_g) > SPLIT_MIN_G
+            ]  # fmt: skip
+            trace = _Trace.of(self._plates, step) if is_slow or apart else None
             if trace is None:
                 continue
-            two: list[_Split] = []
-            if step.rise_ns > SLOW_S * 1e9:
-                two += trace.two_steps()
-            for beside in steps:
-                apart = beside.plate != step.plate and beside.plate in self._finder.rows.near(step.plate, 1)
-                if apart and abs(beside.delta_g) > SPLIT_MIN_G and not beside.silent:
-                    two += [
-                        shared
-                        for shared in trace.shared(beside, self._finder.parts_beside(step, beside))
-                        if i in odd or shared.log_evidence > LOG_PLAIN
-                    ]
+            two = trace.two_steps() if is_slow else []
+            for beside in apart:
+                two += [
+                    shared
+                    for shared in trace.shared(beside, self._finder.parts_beside(step, beside))
+                    if i in odd or shared.log_evidence > LOG_PLAIN
+                ]
             # What the samples say for two steps at all is bounded, but not what they say for one division of the step
             # rather than another.
             over = max(0.0, max((split.log_evidence for split in two), default=0.0) - LOG_EVIDENCE_MAX)
@@ -447,15 +470,10 @@ class RowLedger:
 
     def _divided(self, steps: list[PlateChange]) -> _Division:
         rows = self._finder.rows
-        memo: dict[tuple[int, ...], _Block] = {}
-
-        def block(ids: tuple[int, ...]) -> _Block:
-            if ids not in memo:
-                memo[ids] = self._block(steps, ids)
-            return memo[ids]
+        found = _Division(-math.inf, steps, (), {})
 
         def score(ids: tuple[int, ...]) -> float:
-            return block(ids).score
+            return self._known(found, ids).score
 
         beam: list[tuple[float, tuple[tuple[int, ...], ...]]] = [(0.0, ())]
         for i, step in enumerate(steps):
@@ -473,15 +491,15 @@ class RowLedger:
             beam = grown[:BEAM]
         best, at_best = -math.inf, beam[0][1]
         for total, blocks in beam:
-            whole = total - _log_two_hands([block(ids).load for ids in blocks])
+            whole = total - _log_two_hands([self._known(found, ids).load for ids in blocks])
             if whole > best:
                 best, at_best = whole, blocks
-        return _Division(best, steps, at_best)
+        return found._replace(score=best, blocks=at_best)
 
     def _cleared(self, found: _Division) -> _Division:
         """The division with what hands left added to the loads of their plates: hands leave nothing."""
-        loads = [ids for ids in found.blocks if self._block(found.steps, ids).load]
-        steps = list(found.steps)
+        loads = [ids for ids in found.blocks if self._known(found, ids).load]
+        steps, changed = list(found.steps), False
         for ids in found.blocks:
             last = ids[-1]
             own = [i for load in loads for i in load if steps[i].plate == steps[ids[0]].plate]
@@ -493,51 +511,60 @@ class RowLedger:
             cross_talk_g = CROSS_TALK_SHARE * self._beside_g(steps, steps[last])
             if len(ids) == 1 and (late or abs(rest_g) < cross_talk_g):
                 continue
-            steps[last] = replace(steps[last], delta_g=steps[last].delta_g - rest_g)
-            steps[nearest] = replace(steps[nearest], delta_g=steps[nearest].delta_g + rest_g)
-        return found._replace(steps=steps)
+            steps[last] = steps[last].but(delta_g=steps[last].delta_g - rest_g)
+            steps[nearest] = steps[nearest].but(delta_g=steps[nearest].delta_g + rest_g)
+            changed = True
+        return found._replace(steps=steps, known={}) if changed else found
 
     def _heaviest_g(self, steps: list[PlateChange], step: PlateChange) -> float:
         """The heaviest step beside another at that moment, itself included, of which it may be cross-talk."""
         near = self._finder.rows.near(step.plate, 1)
-        return max(
+        return max([
             abs(other.delta_g)
             for other in steps
             if other is step or (other.plate in near and abs(other.contact_ns - step.contact_ns) < CROSS_TALK_NS)
-        )
+        ])  # fmt: skip
 
     def _beside_g(self, steps: list[PlateChange], step: PlateChange) -> float:
         """The heaviest step of another plate beside one at that moment, or one itself where that is heavier."""
         return self._heaviest_g([other for other in steps if other is step or other.plate != step.plate], step)
+
+    def _known(self, division: _Division, ids: tuple[int, ...]) -> _Block:
+        """The block of these steps of a division."""
+        block = division.known.get(ids)
+        if block is None:
+            block = division.known[ids] = self._block(division.steps, ids)
+        return block
 
     def _block(self, steps: list[PlateChange], ids: tuple[int, ...]) -> _Block:
         """Steps as one load, or as none."""
         by_plate: dict[int, list[PlateChange]] = {}
         for i in ids:
             by_plate.setdefault(steps[i].plate, []).append(steps[i])
+        plates = [step.plate for step in steps]
         log_pressed, log_none, log_calm = 0.0, 0.0, 0.0
         load: list[PlateChange] = []
         for own in by_plate.values():
             own.sort(key=lambda step: step.settled_ns)
-            if len(own) == sum(step.plate == own[0].plate for step in steps) > 1:
+            if len(own) == plates.count(own[0].plate) > 1:
                 # Weighed from rest to rest.
-                own[:] = [replace(step, var_g2=self._rest_g2(step.plate)) for step in own]
-            net_g = sum(step.delta_g for step in own) or 1e-6
-            main = max(own, key=lambda step: step.delta_g * math.copysign(1.0, net_g))
+                own[:] = [step.but(var_g2=self._rest_g2(step.plate)) for step in own]
+            net_g = sum([step.delta_g for step in own]) or 1e-6
+            main = own[0] if len(own) == 1 else max(own, key=lambda step: step.delta_g * math.copysign(1.0, net_g))
             for first, second in pairwise(own):
                 log_calm -= min(LOG_CALM_PER_S * self._calm_s(first, second), LOG_CALM_MAX)
             lifted_s = (own[-1].contact_ns - own[0].contact_ns) * 1e-9 - LIFT_USUAL_S
             if own[0].delta_g < 0.0 and lifted_s > 0.0 and abs(net_g) < UNDONE_SLACK_G + 0.1 * abs(own[0].delta_g):
                 log_none -= min(LOG_LIFT_PER_S * lifted_s, LOG_CALM_MAX)
-            log_none += log_nothing(replace(own[-1], delta_g=net_g), self._heaviest_g(steps, main))
+            log_none += log_nothing(net_g, own[-1].var_g2, self._heaviest_g(steps, main))
             log_none += sum(self._log_hand(steps, step, own[-1]) for step in own[:-1])
             log_pressed += sum(self._log_hand(steps, step, main) for step in own if step is not main)
             # A piece that is lifted, or set down, at one end first has left, or come, with the last, or the first step.
             halves = [step for step in own if step.delta_g / net_g > HALF_SHARE] or [main]
             load.append(
-                replace(
-                    halves[-1 if net_g < 0.0 else 0], delta_g=net_g, onset_ns=min(s.onset_ns for s in own),
-                    settled_ns=own[-1].settled_ns, before_g=own[0].before_g, shaky=False,
+                halves[-1 if net_g < 0.0 else 0].but(
+                    delta_g=net_g, onset_ns=min([step.onset_ns for step in own]), settled_ns=own[-1].settled_ns,
+                    before_g=own[0].before_g, shaky=False,
                 )
             )  # fmt: skip
         load.sort(key=lambda change: int(self._finder.rows.place[change.plate]))
@@ -548,7 +575,8 @@ class RowLedger:
         """Log density of a step as the pressure of the hand that makes another."""
         if abs(step.contact_ns - main.contact_ns) > RELIEF_S * 1e9 or abs(step.delta_g) > RELIEF_G:
             return log_press(step.delta_g)
-        return max(log_press(step.delta_g), log_nothing(step, self._heaviest_g(steps, step))) + LOG_RELIEF
+        log_creep = log_nothing(step.delta_g, step.var_g2, self._heaviest_g(steps, step))
+        return max(log_press(step.delta_g), log_creep) + LOG_RELIEF
 
 
 def _joined(steps: list[PlateChange]) -> list[PlateChange]:
@@ -565,8 +593,8 @@ def _joined(steps: list[PlateChange]) -> list[PlateChange]:
         first, second = steps[i], steps[k]
         is_plain = min(abs(first.delta_g), abs(second.delta_g)) < SPLIT_MIN_G
         main = max(first, second, key=lambda step: abs(step.delta_g))
-        steps[k] = replace(
-            main, delta_g=first.delta_g + second.delta_g, before_g=first.before_g, onset_ns=first.onset_ns,
+        steps[k] = main.but(
+            delta_g=first.delta_g + second.delta_g, before_g=first.before_g, onset_ns=first.onset_ns,
             settled_ns=second.settled_ns, rise_ns=main.rise_ns if is_plain else -1,
         )  # fmt: skip
         del steps[i]
@@ -655,12 +683,11 @@ class _Trace:
 
     def _split(self, part_g: float, first_ns: int, second_ns: int, log_evidence: float, sd_g: float = 0.0) -> _Split:
         var_g2 = self.step.var_g2 + sd_g**2
-        first = replace(
-            self.step, delta_g=part_g, contact_ns=first_ns, onset_ns=min(self.step.onset_ns, first_ns), rise_ns=-1,
-            var_g2=var_g2,
+        first = self.step.but(
+            delta_g=part_g, contact_ns=first_ns, onset_ns=min(self.step.onset_ns, first_ns), rise_ns=-1, var_g2=var_g2
         )  # fmt: skip
-        second = replace(
-            self.step, delta_g=self.step.delta_g - part_g, contact_ns=second_ns, rise_ns=-1, var_g2=var_g2,
+        second = self.step.but(
+            delta_g=self.step.delta_g - part_g, contact_ns=second_ns, rise_ns=-1, var_g2=var_g2,
             before_g=self.step.before_g + part_g, onset_ns=first_ns,
         )  # fmt: skip
         return _Split([first, second], log_evidence)

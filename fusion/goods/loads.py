@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.goods.planogram import Planogram, Rows
+from fusion.goods.planogram import Identifications, Planogram, Rows
 from fusion.goods.plates import PlateChange
 from fusion.goods.weighings import GAIN_SD
 
 # Probability density, per gram, of a load that no known product explains.
 UNKNOWN_PER_G = 1e-7
+LOG_2 = math.log(2.0)
+LOG_UNKNOWN_PER_G = math.log(UNKNOWN_PER_G)
+# Products and quantities of which one may explain a load.
+IDENTIFIED = 6
 # Two neighbouring changes further apart than this are two loads, however well one load would explain them.
 JOIN_MAX_S = 0.4
 # Changes of plates up to this many places apart in a row may be of one load.
@@ -86,6 +90,12 @@ class ShelfEvent:
 
     def __post_init__(self) -> None:
         size = np.abs(self.delta_g)
+        if len(size) == 1:  # Most loads rest on one plate.
+            object.__setattr__(self, "total_g", float(self.delta_g[0]))
+            object.__setattr__(self, "noise_g2", float(self.cov_g2[0, 0]))
+            object.__setattr__(self, "share", size / size)
+            object.__setattr__(self, "main_plate", int(self.plates[0]))
+            return
         object.__setattr__(self, "total_g", float(self.delta_g.sum()))
         object.__setattr__(self, "noise_g2", float(self.cov_g2.sum()))
         object.__setattr__(self, "share", size / float(size.sum()))
@@ -104,12 +114,13 @@ class ShelfEvent:
         deltas = np.array([change.delta_g for change in load])
         # The plates that were not silent know when it was.
         heard = [change for change in load if not change.silent] or load
-        weight = np.abs([change.delta_g for change in heard])
         heaviest = max(load, key=lambda change: abs(change.delta_g))
-        origin_ns = heard[0].contact_ns
-        since_origin_ns = np.array([change.contact_ns - origin_ns for change in heard])
-        contact_ns = origin_ns + int(weight @ since_origin_ns / weight.sum())
-        dated = not heaviest.silent and abs(heaviest.delta_g) > RISE_SHARE * float(np.abs(deltas).sum())
+        contact_ns = heard[0].contact_ns
+        if len(heard) > 1:
+            weight = np.abs([change.delta_g for change in heard])
+            since_origin_ns = np.array([change.contact_ns - contact_ns for change in heard])
+            contact_ns += int(weight @ since_origin_ns / weight.sum())
+        dated = not heaviest.silent and abs(heaviest.delta_g) > RISE_SHARE * sum(abs(change.delta_g) for change in load)
         return cls(
             _plates(load),
             min(change.onset_ns for change in heard),
@@ -150,11 +161,31 @@ class LoadFinder:
 
     def __init__(self, planogram: Planogram) -> None:
         self._planogram = planogram
+        # Answers of this step: each is asked for in several ways.
+        self._found: dict[tuple[bytes, bytes, float], Identifications] = {}
+        self._log_loads: dict[tuple[tuple[float, ...], ...], float] = {}
 
     @property
     def rows(self) -> Rows:
         """Which plates stand side by side."""
         return self._planogram.rows
+
+    def forget(self) -> None:
+        """Forget what loads may be: goods may have moved since."""
+        self._found.clear()
+        self._log_loads.clear()
+
+    def _identified(self, load: list[PlateChange]) -> Identifications:
+        deltas_g = np.array([change.delta_g for change in load])
+        return self._identify(_plates(load), deltas_g, sum(change.var_g2 for change in load))
+
+    def _identify(self, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float) -> Identifications:
+        """What a load may be, the IDENTIFIED most probable; kept until `forget`, since it is asked in several ways."""
+        key = plates.tobytes(), delta_g.tobytes(), noise_g2
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = self._planogram.identify(plates, delta_g, noise_g2, limit=IDENTIFIED)
+        return found
 
     # ---- which changes belong together -------------------------------------------------------------------------------
 
@@ -233,7 +264,7 @@ class LoadFinder:
                     break
                 pieces = [_Piece(self.log_load(part), [part])]
                 if stop - start == 1:
-                    pieces.append(_Piece(log_nothing(part[0], heaviest_g), []))
+                    pieces.append(_Piece(log_nothing(part[0].delta_g, part[0].var_g2, heaviest_g), []))
                 elif sharing:
                     pieces.append(self._shared_plate(part))
                 for piece in pieces:
@@ -252,20 +283,17 @@ class LoadFinder:
 
     def is_plain(self, load: list[PlateChange]) -> bool:
         """Whether a load is one piece of what lies there."""
-        deltas = np.array([change.delta_g for change in load])
-        noise_g2 = sum(change.var_g2 for change in load)
-        found = self._planogram.identify(_plates(load), deltas, noise_g2, limit=1)
+        found = self._identified(load)
         return bool(len(found.product) and abs(found.quantity[0]) == 1 and found.log_place[0] > math.log(0.1))
 
     def is_usual(self, load: list[PlateChange]) -> bool:
         """Whether a load is one piece of what lies there, and weighs what that does."""
-        deltas = np.array([change.delta_g for change in load])
-        noise_g2 = sum(change.var_g2 for change in load)
-        found = self._planogram.identify(_plates(load), deltas, noise_g2, limit=1)
+        found = self._identified(load)
         if not len(found.product) or abs(found.quantity[0]) != 1 or found.log_place[0] < math.log(0.1):
             return False
         expected_g = float(self._planogram.weight_g[found.product[0]])
-        off_g = abs(abs(float(deltas.sum())) - expected_g)
+        off_g = abs(abs(sum(change.delta_g for change in load)) - expected_g)
+        noise_g2 = sum(change.var_g2 for change in load)
         return bool(off_g < 2.0 * (math.sqrt(noise_g2) + GAIN_SD * expected_g))
 
     def _shared_plate(self, load: list[PlateChange]) -> _Piece:
@@ -286,8 +314,8 @@ class LoadFinder:
                     continue
                 before = load[at - 1] if at else change
                 after = load[at + 1] if at + 1 < len(load) else change
-                first = replace(change, delta_g=sign * part_g, contact_ns=before.contact_ns, shaky=False)
-                second = replace(first, delta_g=change.delta_g - sign * part_g, contact_ns=after.contact_ns)
+                first = change.but(delta_g=sign * part_g, contact_ns=before.contact_ns, shaky=False)
+                second = first.but(delta_g=change.delta_g - sign * part_g, contact_ns=after.contact_ns)
                 second.before_g = change.before_g + sign * part_g
                 left, right = [*load[:at], first], [second, *load[at + 1 :]]
                 # How the shared plate divides between them is not measured, so only the sum counts as evidence.
@@ -300,17 +328,22 @@ class LoadFinder:
 
     def log_load(self, part: list[PlateChange]) -> float:
         """Log density of the changes, from left to right, as one load on these plates."""
-        place = self.rows.place[_plates(part)].tolist()
-        if len(part) > len(SPREAD_PRIOR) or any(b - a != 1 for a, b in pairwise(place)):
+        key = tuple([(c.plate, c.delta_g, c.var_g2, c.contact_ns, c.rise_ns, c.silent) for c in part])
+        log_density = self._log_loads.get(key)
+        if log_density is None:
+            log_density = self._log_loads[key] = self._log_load(part)
+        return log_density
+
+    def _log_load(self, part: list[PlateChange]) -> float:
+        place = self.rows.place
+        if len(part) > len(SPREAD_PRIOR) or any(place[b.plate] - place[a.plate] != 1 for a, b in pairwise(part)):
             return -math.inf
-        deltas = np.array([change.delta_g for change in part])
-        total = float(deltas.sum())
-        against = float(np.abs(deltas[np.sign(deltas) != np.sign(total)]).sum())
+        deltas = [change.delta_g for change in part]
+        total = sum(deltas)
+        against = sum(abs(delta) for delta in deltas if delta * total <= 0.0)
         if against > AGAINST_SHARE * abs(total) or abs(total) < LIGHTEST_SHARE * self._planogram.lightest_g:
             return -math.inf
-        noise_g2 = sum(change.var_g2 for change in part)
-        scores = self._planogram.identify(_plates(part), deltas, noise_g2, limit=6).log_posterior
-        log_identity = np.logaddexp.reduce(np.append(scores, math.log(UNKNOWN_PER_G)))
+        log_identity = _log_sum([*self._identified(part).log_posterior.tolist(), LOG_UNKNOWN_PER_G])
         log_split = -(len(part) - 1) * math.log(abs(total)) + math.log(SPREAD_PRIOR[len(part) - 1])
         log_time = math.log(COINCIDENCE_PER_S)
         dated = [change for change in part if not change.silent]
@@ -320,7 +353,7 @@ class LoadFinder:
             weight = 1.0 / sd_s**2
             residual = (times_s - (weight @ times_s) / weight.sum()) / sd_s
             log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
-        return float(log_identity) + log_split + log_time
+        return log_identity + log_split + log_time
 
     def parts_beside(self, shared: PlateChange, beside: PlateChange) -> list[float]:
         """The grams of a change that would make the change beside it one piece of what lies there."""
@@ -341,7 +374,7 @@ class LoadFinder:
 
     def weigh_small(self, change: PlateChange, heaviest_g: float) -> None:
         """Weigh a change that is no load against the hypotheses that its plate reads too little."""
-        log_creep = log_nothing(change, heaviest_g)
+        log_creep = log_nothing(change.delta_g, change.var_g2, heaviest_g)
         factors = self._planogram.factors
         factors.observe_small(self._planogram, change.plate, change.delta_g, change.var_g2, log_creep)
 
@@ -350,7 +383,7 @@ class LoadFinder:
     def is_planned(self, event: ShelfEvent) -> bool:
         """Whether a load that came is pieces of a product that belongs there: restocking, or a put-back."""
         planogram = self._planogram
-        found = planogram.identify(event.plates, event.delta_g, event.noise_g2, limit=1)
+        found = self._identify(event.plates, event.delta_g, event.noise_g2)
         if not len(found.product) or found.log_place[0] < math.log(0.05):
             return False
         expected_g = abs(int(found.quantity[0])) * planogram.weight_g[found.product[0]]
@@ -359,7 +392,7 @@ class LoadFinder:
     def is_explained(self, event: ShelfEvent, pieces_max: int = 1000) -> bool:
         """Whether some product suits a load well: one that lies there, or one that was taken and not put back."""
         planogram = self._planogram
-        found = planogram.identify(event.plates, event.delta_g, event.noise_g2, limit=6)
+        found = self._identify(event.plates, event.delta_g, event.noise_g2)
         load_g = abs(event.total_g)
         for product, quantity, place in zip(found.product.tolist(), found.quantity.tolist(), found.log_place.tolist()):
             if abs(quantity) > pieces_max:
@@ -391,7 +424,7 @@ def _without_cross_talk(group: list[PlateChange]) -> list[PlateChange]:
         if len(changes) > 1 and within and abs(delta_g) < 2.0 * CROSS_TALK_SHARE * abs(heaviest.delta_g):
             last = changes[-1]
             var_g2 = sum(change.var_g2 for change in changes)
-            merged.append(replace(first, delta_g=delta_g, var_g2=var_g2, settled_ns=last.settled_ns, shaky=last.shaky))
+            merged.append(first.but(delta_g=delta_g, var_g2=var_g2, settled_ns=last.settled_ns, shaky=last.shaky))
         else:
             merged += changes
     return merged
@@ -411,15 +444,23 @@ def in_order(group: list[PlateChange]) -> list[list[PlateChange]]:
     return [*in_order(group[:cut]), *in_order(group[cut:])]
 
 
-def log_nothing(change: PlateChange, heaviest_g: float) -> float:
+def log_nothing(delta_g: float, var_g2: float, heaviest_g: float) -> float:
     """Log density of a plate's change as creep, or as cross-talk of a heavier step beside it."""
-    beside_g = heaviest_g if heaviest_g > abs(change.delta_g) else 0.0
+    beside_g = heaviest_g if heaviest_g > abs(delta_g) else 0.0
     # Cross-talk and noise end where they end; only creep has a tail.
-    known_g = 0.5 * math.sqrt(change.var_g2) + CROSS_TALK_SHARE * beside_g
-    far = max(abs(change.delta_g) - known_g, 0.0) / CREEP_G
+    known_g = 0.5 * math.sqrt(var_g2) + CROSS_TALK_SHARE * beside_g
+    far = max(abs(delta_g) - known_g, 0.0) / CREEP_G
     # Creep does not go further than CREEP_FAR scales (294 plates of a real shop, half a minute: 19 g at most, one in a
     # thousand 6.6 g). A change that fits no product is reported as such, and not forgotten.
     return -far - 0.5 * max(far - CREEP_FAR, 0.0) ** 2 - math.log(2.0 * (known_g + CREEP_G))
+
+
+def _log_sum(logs: list[float]) -> float:
+    """Log of the sum of exponentials; of a few numbers, quicker than NumPy's."""
+    total = logs[0]
+    for log in logs[1:]:
+        total = max(total, log) + (math.log1p(math.exp(-abs(total - log))) if total != log else LOG_2)
+    return total
 
 
 def _contact_sd_s(change: PlateChange) -> float:

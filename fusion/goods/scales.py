@@ -94,11 +94,15 @@ class ShelfMonitor:
                 self._restarts.note(plate, since_ns, now_ns)
         if self._fitness.feed(packed, now_ns):
             self.planogram.factors.set_noise(self._fitness.noise_g)
-        return self._ready(now_ns) if self._pending or len(self._ledger) else []
+        events = self._ready(now_ns) if self._pending or len(self._ledger) else []
+        self._finder.forget()
+        return events
 
     def finish(self) -> list[ShelfEvent]:
         """The events that still waited for something."""
-        return self._ready(self._now_ns + int(60e9))
+        events = self._ready(self._now_ns + int(60e9))
+        self._finder.forget()
+        return events
 
     def undone(self) -> list[UndoneLoad]:
         """Loads since the last call that left nothing, so that they were a hand, or two people's."""

@@ -11,13 +11,14 @@ import pytest
 from goods import shop
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from reference import scales as reference
 
 from fusion._kernels import scales as kernel
+from fusion._kernels import shelves
 from fusion.errors import OrderError
 from fusion.files.recordings import Recording
-from fusion.goods.loads import ShelfEvent
+from fusion.goods.loads import ShelfEvent, _log_sum
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
@@ -41,7 +42,32 @@ def names(event: ShelfEvent) -> list[str]:
     return [STORE.plates[plate].plate for plate in event.plates]
 
 
-# ---- the kernel and its twin -----------------------------------------------------------------------------------------
+# ---- the kernels and their twins -------------------------------------------------------------------------------------
+
+
+def test_messages_are_packed_like_the_twin_packs_them() -> None:
+    rng = np.random.default_rng(0)
+    index = {plate.plate: i for i, plate in enumerate(STORE.plates)}
+    samples: list[Any] = [rng.normal(0, 1e3, n).astype(np.float32) for n in (12, 12, 1, 0, 7, 600)]
+    # What is no C-contiguous float32 is copied: strided, of another type, read-only.
+    samples += [samples[5][::2], samples[0].astype(np.float64), np.frombuffer(samples[1].tobytes(), np.float32)]
+    plates = ["r0p1", "nowhere", *index]
+    readings = [
+        ShelfReading(T0 + i, plates[int(rng.integers(len(plates)))], samples[int(rng.integers(len(samples)))])
+        for i in range(300)
+    ]
+    for messages in (readings, tuple(readings[:1]), []):
+        *packed, n_unknown, n_empty = shelves.pack(messages, index)
+        for ours, theirs in zip(packed, reference.pack(messages, index), strict=True):
+            assert ours.dtype == theirs.dtype
+            assert_array_equal(ours, theirs)
+        assert n_unknown == sum(reading.plate == "nowhere" for reading in messages)
+        assert n_empty == sum(reading.plate != "nowhere" and not len(reading.samples) for reading in messages)
+
+
+def test_logs_are_summed_as_by_numpy() -> None:
+    for logs in ([-3.0], [-3.0, -3.0], [2.5, -40.0, 1e-9, -700.0], [-1e3, 0.0]):
+        assert_allclose(_log_sum(logs), np.logaddexp.reduce(logs), rtol=1e-15)
 
 
 def break_down(grams: np.ndarray, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""NumPy twin of fusion._kernels.scales: one plate at a time, its samples in a list, written to be believed."""
+"""NumPy twins of fusion._kernels.scales and shelves: one plate at a time, samples in a list, written to be believed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from fusion.observations import ShelfReading
 
 RING, BLOCK, BLOCKS = 512, 6, 4
 UNSURE_MAX_NS = 8e9
@@ -194,3 +196,13 @@ def message_noise_g(start: np.ndarray, samples: np.ndarray) -> np.ndarray:
     parts = [samples[first:stop].astype(float) for first, stop in zip(start[:-1], start[1:])]
     noise_g = np.array([(part - part[0]).std(ddof=1) if len(part) > 1 else 0.0 for part in parts])
     return np.where(np.isfinite(noise_g), noise_g, 0.0)
+
+
+def pack(readings: Sequence[ShelfReading], index: dict[str, int]) -> tuple[np.ndarray, ...]:
+    """Messages side by side: plates, times, starts and samples of those that can be used."""
+    used = [reading for reading in readings if reading.plate in index and len(reading.samples)]
+    plates = np.array([index[reading.plate] for reading in used], np.uint32)
+    times_ns = np.array([reading.t_ns for reading in used], np.int64)
+    starts = np.cumsum([0, *(len(reading.samples) for reading in used)]).astype(np.uint32)
+    samples = [np.zeros(0), *(reading.samples for reading in used)]
+    return plates, times_ns, starts, np.concatenate(samples).astype(np.float32)
