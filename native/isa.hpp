@@ -117,7 +117,8 @@ struct Kernels {
   void (*locate_linear)(const double*, const double*, const double*, Size, Size, bool, double*, double*, std::int8_t*);
   void (*locate)(const double*, const double*, const double*, Size, Size, bool, double, int, double*, double*, double*,
                  unsigned char*, std::int8_t*);
-  void (*place_by_height)(const double*, const float*, const float*, const float*, const double*, Size, double, double*);
+  void (*place_by_height)(const double*, const float*, const float*, const float*, const double*, Size, double,
+                          double*);
   void (*pair_scores)(const PairInput&, const PairModel&, double*, double*);
   void (*pair_costs)(const PairInput&, const PairModel&, double, Size, double*);
   Int (*prepare)(const Workspace&, const float* const*);

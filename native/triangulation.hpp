@@ -220,8 +220,7 @@ inline void triangulate(const double* camera_from_world, const double* points, S
   for (Size first = 0; first < n_points; first += kGroups * kLanes) {
     const Size n_groups = row - first < kGroups * kLanes ? (row - first) / kLanes : kGroups;
     PointGroup groups[kGroups];
-    for (Size g = 0; g < n_groups; ++g)
-      groups[g].gather(camera_from_world, points + first + g * kLanes, n_views, row);
+    for (Size g = 0; g < n_groups; ++g) groups[g].gather(camera_from_world, points + first + g * kLanes, n_views, row);
     for (int step = 0; step < kInverseSteps; ++step)
       for (Size g = 0; g < n_groups; ++g) groups[g].iterate();
     for (Size g = 0; g < n_groups; ++g) {

@@ -57,13 +57,13 @@ void locate(In camera_from_world, In lenses, In points_px, bool distorted, doubl
   auto* agrees = reinterpret_cast<unsigned char*>(data<bool>(agreeing));
   auto* codes = data<std::int8_t>(status);
   py::gil_scoped_release release;
-  kernels.locate(cameras, lens, from, n_views, n_points, distorted, sd_px, n_steps, rows_of(n_views, n_points).get(), to,
-                 cov, agrees, codes);
+  kernels.locate(cameras, lens, from, n_views, n_points, distorted, sd_px, n_steps, rows_of(n_views, n_points).get(),
+                 to, cov, agrees, codes);
 }
 
 void place_by_height(In camera, In x, In y, In seen, In heights_m, double stature_sd, In out) {
-  kernels.place_by_height(data<double>(camera), data<float>(x), data<float>(y), data<float>(seen), data<double>(heights_m),
-                          Size(x.shape(0)), stature_sd, data<double>(out));
+  kernels.place_by_height(data<double>(camera), data<float>(x), data<float>(y), data<float>(seen),
+                          data<double>(heights_m), Size(x.shape(0)), stature_sd, data<double>(out));
 }
 
 // The detections of `pair_scores` and `pair_costs`, and the scratch of comparing them.
@@ -86,9 +86,22 @@ struct Pairs {
       usual_m[j] = float(heights[2 * j]);
       odd_per_m[j] = float(1.0 / (2.0 * heights[2 * j + 1] + 0.1));
     }
-    input = {data<Int>(free), data<Int>(view_of), data<double>(dt_s), data<float>(x), data<float>(y), data<float>(var),
-             data<float>(seen), of_body, usual_m, odd_per_m, data<double>(camera_from_world), heights, n, n_padded,
-             scratch.get(), directions.get()};
+    input = {data<Int>(free),
+             data<Int>(view_of),
+             data<double>(dt_s),
+             data<float>(x),
+             data<float>(y),
+             data<float>(var),
+             data<float>(seen),
+             of_body,
+             usual_m,
+             odd_per_m,
+             data<double>(camera_from_world),
+             heights,
+             n,
+             n_padded,
+             scratch.get(),
+             directions.get()};
     double numbers[8];
     for (Size i = 0; i < 8; ++i) numbers[i] = py::cast<double>(settings[i]);
     std::memcpy(&model, numbers, sizeof(model));
