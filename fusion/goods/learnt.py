@@ -189,8 +189,12 @@ class Learnt:
 
     def _refuse(self, plate: int, shown: float, var: float, t_ns: int) -> None:
         """Note a load that was something else, or that shows another gain; its plate is doubted once several agree."""
+        if abs(shown - 1.0) > GAIN_OFF_MAX:
+            # No plate reads so wrong: this was something else, and those before it are not in a row.
+            self._refused.pop(plate, None)
+            return
         known = self._refused.get(plate)
-        if known is None or (shown - known.gain) ** 2 > 2.0 * REFUSED_SDS**2 * var or abs(shown - 1.0) > GAIN_OFF_MAX:
+        if known is None or (shown - known.gain) ** 2 > 2.0 * REFUSED_SDS**2 * var:
             self._refused[plate] = _Refused(t_ns, 1, shown)
             return
         n = known.n + 1

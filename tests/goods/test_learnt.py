@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from goods.shop import GTINS, STORE, T0
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fusion.goods.learnt import GAIN_OFF_MAX, HANDS, WEIGHT_OFF_MAX, WEIGHT_STEP_MAX, Learnt
@@ -79,6 +79,7 @@ def test_one_plate_that_reads_wrong_is_a_gain_and_no_weight() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(0.7, 1.4), min_size=8, max_size=60), st.integers(0, 5))
+@example([1.0, 1.25, 1.0, 1.0, 1.125, 1.0, 1.0, 1.125], 1)  # A load beyond what a gain may be, then two within.
 def test_weights_and_gains_are_bounded(ratios: list[float], every: int) -> None:
     learnt = Learnt(WIDE)
     before_g = learnt.weight_g.copy()
