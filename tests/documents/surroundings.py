@@ -41,6 +41,7 @@ def names_for(page: str, folder: Path) -> Iterator[dict[str, Any]]:
     """The names that a page's Python blocks take as given."""
     make: dict[str, Callable[[Path, ExitStack], dict[str, Any]]] = {
         "README.md": _sensors,
+        "docs/api.md": _sensors,
         "docs/chain.md": _recordings,
         "docs/mqtt.md": _shop_with_broker,
     }
