@@ -10,15 +10,8 @@ namespace FUSION_ISA {
 
 // Most that one joint adds to the mean cost of a pair: four standard deviations.
 constexpr float kJointCostMax = 16.0f;
-// No match: higher than any cost. Two detections of one camera are never one person: lower than any sum of scores.
-constexpr double kNever = 1e9, kImpossible = -1e9;
 // Depth below which two rays do not meet in front of a camera, metres.
 constexpr float kMeetingMin = 0.2f;
-
-// Centre of a camera (3, 4) in the world: -R^T t.
-FUSION_INLINE void find_eye(const double* p, double* out) {
-  for (int i = 0; i < 3; ++i) out[i] = -(p[i] * p[3] + p[4 + i] * p[7] + p[8 + i] * p[11]);
-}
 
 FUSION_INLINE double dot(const double* a, const double* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 

@@ -99,6 +99,8 @@ struct PairInput {
   float* directions;
 };
 constexpr Size kPairNumbers = 13;
+// No match: higher than any cost. Two detections of one camera are never one person: lower than any sum of scores.
+constexpr double kNever = 1e9, kImpossible = -1e9;
 
 // Findings of `follow`, for the stage to branch on.
 enum Found : Int {

@@ -14,6 +14,11 @@ constexpr Size kIntrinsics = 9;
 
 enum Status : std::int8_t { ok = 0, underconstrained = 1, behind_camera = 2 };
 
+// Centre of a camera (3, 4) in the world: -R^T t.
+FUSION_INLINE void find_eye(const double* p, double* out) {
+  for (int i = 0; i < 3; ++i) out[i] = -(p[i] * p[3] + p[4 + i] * p[7] + p[8 + i] * p[11]);
+}
+
 // ---- the lens --------------------------------------------------------------------------------------------------------
 
 // Groups of lanes that walk side by side: while one waits for a result, the others compute. 32 numbers in flight were the
@@ -385,8 +390,9 @@ inline void locate(const double* camera_from_world, const double* lenses, const 
   for (Size view = 0; view < n_views; ++view) {
     const double *p = camera_from_world + 12 * view, *lens = lenses + kIntrinsics * view;
     sd[view] = sd_px / std::sqrt(lens[0] * lens[1]);
-    for (int i = 0; i < 3; ++i)
-      ahead_m[i] += (3.0 * p[8 + i] - (p[i] * p[3] + p[4 + i] * p[7] + p[8 + i] * p[11])) / double(n_views);
+    double eye[3];
+    find_eye(p, eye);
+    for (int i = 0; i < 3; ++i) ahead_m[i] += (eye[i] + 3.0 * p[8 + i]) / double(n_views);
   }
   for (Size k = 0; k < n_points; ++k)
     if (status[k] != ok) std::memcpy(points_m + 3 * k, ahead_m, sizeof(ahead_m));

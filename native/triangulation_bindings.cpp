@@ -443,6 +443,8 @@ PYBIND11_MODULE(triangulation, m, py::mod_gil_not_used()) {
       .def("measure", &BoundWorkspace::measure)
       .def("follow", &BoundWorkspace::follow)
       .def("describe", &BoundWorkspace::describe);
+  m.attr("NEVER") = fusion::kNever;
+  m.attr("IMPOSSIBLE") = fusion::kImpossible;
   m.attr("UNSURE") = int(fusion::kUnsure);
   m.attr("UNNAMED") = int(fusion::kUnnamed);
   m.attr("TENTATIVE_SEEN") = int(fusion::kTentativeSeen);

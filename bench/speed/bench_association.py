@@ -14,7 +14,7 @@ from people.rooms import Room, store
 from reference import association as reference
 from scipy.optimize import linear_sum_assignment
 
-from fusion._kernels import association as kernels
+from fusion._kernels import triangulation
 from fusion.people.tracker import Tracker
 from fusion.people.workspace import JOINT_COST_CAP, JOINTS_MIN, MATCH_GATE, PREDICTION_SD_MAX_M, Workspace
 
@@ -57,7 +57,7 @@ def bound(shape: tuple[int, int]) -> tuple[Workspace, np.ndarray, tuple]:
 @pytest.mark.parametrize("shape", SCENES, ids=str)
 def test_costs(shape, implementation, benchmark):
     ws, rows, args = bound(shape)
-    out = np.full((len(rows), ws.start[-1]), kernels.NEVER)
+    out = np.full((len(rows), ws.start[-1]), triangulation.NEVER)
     ws.kernels.costs(rows, MATCH_GATE, out)
     # The kernel does not write costs above the gate; single precision.
     assert_allclose(np.minimum(out, MATCH_GATE), np.minimum(reference.costs(*args), MATCH_GATE), atol=2e-3)

@@ -11,11 +11,8 @@ import numpy as np
 from numba import njit
 
 from fusion._kernels.records import CameraGeometry, States
+from fusion._kernels.triangulation import IMPOSSIBLE
 
-# No match: higher than any cost.
-NEVER = 1e9
-# Two detections of one camera are never one person: lower than any sum of scores.
-_IMPOSSIBLE = -1e9
 # Sum of the three variances of a joint's place, m^2, up to which the joint is known: 14 cm in each direction.
 KNOWN_VAR_MAX = 0.06
 
@@ -170,7 +167,7 @@ def group(score, centre, pair_min, group_of, places):
     n = score.shape[0]
     cluster_of = np.empty(n, np.int64)
     _cluster(score, pair_min, cluster_of)
-    best = np.full(n, _IMPOSSIBLE)
+    best = np.full(n, IMPOSSIBLE)
     pair = np.zeros((n, 2), np.int64)
     for a in range(n):
         for b in range(a):
@@ -183,7 +180,7 @@ def group(score, centre, pair_min, group_of, places):
     met = np.empty((2 * n, 3))
     n_groups = 0
     for cluster in np.argsort(-best):
-        if best[cluster] == _IMPOSSIBLE:
+        if best[cluster] == IMPOSSIBLE:
             return n_groups
         n_met = 0
         for a in range(n):

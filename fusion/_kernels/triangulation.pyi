@@ -85,7 +85,10 @@ def pair_costs(
     joints_min: float,
     out: NDArray[np.float64],  # (n_first, n) out: the first detections against all
 ) -> None:
-    """How far the rays of two detections are from meeting, about 1 for one person; 1e9 where nothing compares."""
+    """How far the rays of two detections are from meeting, about 1 for one person; NEVER where nothing compares."""
+
+NEVER: float  # no match: higher than any cost
+IMPOSSIBLE: float  # two detections of one camera are never one person: lower than any sum of scores
 
 # Findings of `Workspace.follow`, one bit each.
 UNSURE: int  # a track is tentative, unnamed or vaguely placed

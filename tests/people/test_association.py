@@ -93,7 +93,7 @@ def crowd(seed: int, n_views: int = 3) -> tuple[Workspace, np.ndarray]:
 
 
 def dense_costs(ws: Workspace, rows: np.ndarray) -> np.ndarray:
-    cost = np.full((len(rows), ws.start[-1]), kernels.NEVER)
+    cost = np.full((len(rows), ws.start[-1]), triangulation.NEVER)
     ws.kernels.costs(rows, MATCH_GATE, cost)
     return cost
 
@@ -110,7 +110,7 @@ def test_costs_match_reference(seed):
     )  # fmt: skip
     cost = dense_costs(ws, rows)
     # Single precision; costs above the gate are not written.
-    written = cost < kernels.NEVER
+    written = cost < triangulation.NEVER
     assert_allclose(cost[written], expected[written], atol=2e-3)
     assert (expected[~written] > MATCH_GATE - 2e-3).all()
 
@@ -192,7 +192,7 @@ def test_scores_of_pairs_and_their_clusters_match_reference(seed):
     assert_allclose(centre[between], places[between], atol=1e-3)
     cost = np.full((len(free) // 2, len(free)), np.nan)
     triangulation.pair_costs(free, *compared(args[1]), *args[2:], PAIR, 4.0, cost)
-    expected = np.where((n_joints >= 4) & ~np.isnan(mean), mean, kernels.NEVER)[: len(cost)]
+    expected = np.where((n_joints >= 4) & ~np.isnan(mean), mean, triangulation.NEVER)[: len(cost)]
     assert_allclose(cost, expected, rtol=1e-4, atol=1e-2)
     group_of, middles = np.empty(len(free), np.int64), np.empty((len(free), 3))
     n_groups = kernels.group(score, centre, PAIR_MIN, group_of, middles)
