@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from fusion.simulation import body, reaching, shopping, staff
+from fusion.simulation import reaching, shopping, staff
 from fusion.simulation.events import Handling
 from fusion.simulation.goods import Resting
 from fusion.simulation.person import Person
@@ -110,13 +110,7 @@ def _reach(
     deep = -0.5 * depth + min(float(random.uniform(*motion.deep_m)), depth)
     spot = shelves.centres_m[plate, :2] + aside * shelves.across[plate] + deep * shelves.backs[plate]
     height = float(shelves.centres_m[plate, 2] + random.uniform(*motion.high_m))
-    person.anchored = True
-    heading = math.atan2(*(spot - person.position)[::-1])
-    person.face = heading
-    for _ in range(25):
-        if abs(body.turn(heading - person.yaw)) < 0.2:
-            break
-        yield
+    yield from reaching.turn_to(person, spot)
     raise_s = float(random.uniform(*motion.raise_s))
     if contact is not None:
         touch_s = shop.now_s + 0.95 * raise_s

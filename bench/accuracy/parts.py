@@ -55,7 +55,7 @@ class Job(NamedTuple):
 
 
 def _work(job: Job) -> dict[str, Counter[str]]:
-    recording = Path(recorded(job.run, job.cache))
+    recording = recorded(job.run, job.cache)
     store, visits = Recording(recording).store, true_visits(recording)
     price = {product.gtin: product.price for product in store.products}
     scores = {}

@@ -78,13 +78,7 @@ def reach_plate(
     deep = -0.5 * depth + float(random.uniform(0.04, 0.6)) * min(depth, 0.45)
     spot = shelves.centres_m[plate, :2] + aside * shelves.across[plate] + deep * shelves.backs[plate]
     height = float(shelves.centres_m[plate, 2] + random.uniform(0.03, 0.14))
-    person.anchored = True
-    heading = math.atan2(*(spot - person.position)[::-1])
-    person.face = heading
-    for _ in range(25):
-        if abs(body.turn(heading - person.yaw)) < 0.2:
-            break
-        yield
+    yield from turn_to(person, spot)
     raise_s = float(random.uniform(0.45, 0.9)) + (0.3 if height < 0.6 else 0.0)
     touch_s = shop.now_s + 0.95 * raise_s
     end_s = shop.now_s + raise_s + hold_s
@@ -93,6 +87,17 @@ def reach_plate(
         _log_contact(shop, person, plate, contact, shop.now_s + raise_s + contact.share * hold_s)
     yield from reach_out(shop, person, spot, height, hold_s, raise_s)
     person.anchored, person.face = False, None
+
+
+def turn_to(person: Person, spot: NDArray[np.float64]) -> Iterator[None]:
+    """Stand still and turn to a place on the floor; both hold until the person is let go."""
+    person.anchored = True
+    heading = math.atan2(*(spot - person.position)[::-1])
+    person.face = heading
+    for _ in range(25):
+        if abs(body.turn(heading - person.yaw)) < 0.2:
+            break
+        yield
 
 
 def _log_contact(shop: Shop, person: Person, plate: int, contact: _Contact, t_s: float) -> None:
