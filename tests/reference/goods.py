@@ -496,3 +496,9 @@ def follow_gain(
     learnt._gain_ns[plates] = t_ns
     for plate in plates.tolist():
         learnt._refused.pop(plate, None)
+
+
+def move(planogram: Planogram, plate: int, product: int, pieces: float) -> None:
+    """Expected pieces that came onto a plate (negative: left it). Stock never falls below zero."""
+    planogram.stock[plate, product] = max(planogram.stock[plate, product] + pieces, 0.0)
+    planogram.away[product] = max(planogram.away[product] - pieces, 0.0)

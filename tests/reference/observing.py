@@ -58,7 +58,7 @@ def observe(attributor: Attributor, event: ShelfEvent, history: ArmHistory) -> E
         planogram.note_elsewhere(event.plates, reached, a._product[belief.candidates[0].gtin])
     for candidate in belief.candidates:
         moved = a._product[candidate.gtin], candidate.quantity * candidate.probability
-        planogram.move(event.main_plate, *moved)
+        goods.move(planogram, event.main_plate, *moved)
     _learn_gain(a, event, belief)
     _decide(a, cluster, opened, belief)
     assert len(a._decided.events) + sum(len(cluster.events) for cluster in a._clusters) <= stage.OPEN_EVENTS_MAX
