@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from reference import geometry as reference
 
 from fusion._kernels import triangulation
-from fusion.people.geometry import REFINE_STEPS, Rig, triangulate, triangulate_linear
+from fusion.people.geometry import Rig, triangulate, triangulate_linear
 
 cv2 = pytest.importorskip("cv2")
 
@@ -98,22 +98,10 @@ def test_opencv_two_views(benchmark):
 
 
 def robust_twin(scene: Scene, wrong: np.ndarray) -> np.ndarray:
-    """The robust refinement in NumPy, batched over points."""
-    p, z = scene.rig.camera_from_world, wrong.transpose(0, 2, 1)
-    q, sd = reference.triangulate(p, wrong), 3.0 / 800.0
-    widening, shrink = 64.0, 64.0 ** (-1 / (REFINE_STEPS - 2))
-    for _ in range(REFINE_STEPS):
-        c = np.einsum("vij,nj->vni", p[:, :, :3], q) + p[:, None, :, 3]
-        depth = np.maximum(c[..., 2], 1e-3)
-        uv = c[..., :2] / depth[..., None]
-        innovation = z - uv
-        weight = 1 / (1 + (innovation**2).sum(axis=-1) / sd**2 / (9 * widening**2)) ** 2
-        jacobian = (p[:, None, :2, :3] - uv[..., None] * p[:, None, 2:, :3]) / depth[..., None, None]
-        information = np.einsum("vn,vnki,vnkj->nij", weight, jacobian, jacobian)
-        gradient = np.einsum("vn,vnki,vnk->ni", weight, jacobian, innovation)
-        q = q + np.linalg.solve(information, gradient[..., None])[..., 0]
-        widening = max(widening * shrink, 1.0)
-    return q
+    """The robust refinement in NumPy, batched over points; wrong (n_views, 2, n_points)."""
+    world = scene.rig.camera_from_world
+    sd = np.full(scene.rig.n_views, 3.0 / 800.0)
+    return reference.refine(world, wrong.transpose(0, 2, 1), sd, reference.triangulate(world, wrong))[0]
 
 
 @pytest.mark.parametrize("n_views", [5, 12])

@@ -17,7 +17,7 @@ def triangulate(camera_from_world: np.ndarray, points: np.ndarray) -> np.ndarray
 
 
 def locate(rig: Rig, points_px: np.ndarray, distorted: bool) -> tuple:
-    """Robust triangulation point by point: what Triangulation holds, from pixels (n_views, n_points, 2).
+    """Robust triangulation: what Triangulation holds, from pixels (n_views, n_points, 2).
 
     The linear start is the kernel's, which has a twin of its own: where a wrong view brings it between two solutions,
     its last digits decide which of them the refinement finds.
@@ -31,38 +31,40 @@ def locate(rig: Rig, points_px: np.ndarray, distorted: bool) -> tuple:
     agreeing, status = np.zeros((n_views, n_points), bool), np.full(n_points, Status.UNDERCONSTRAINED, np.int8)
     start = triangulate_linear(rig, points_px, distorted=distorted)
     ahead = (rig.centres_m + 3.0 * rig.camera_from_world[:, 2, :3]).mean(axis=0)
-    for point in range(n_points):
-        seen = np.isfinite(z[:, point]).all(axis=1)
-        if seen.sum() < 2:
-            continue
-        p, at = rig.camera_from_world[seen], z[seen, point]
-        begin = start.points_m[point] if start.status[point] == Status.OK else ahead
-        q, cov, weight = _refined(begin, p, at, sd[seen])
-        agrees = weight > 0.1
-        behind = (agrees & (p[:, 2, :3] @ q + p[:, 2, 3] <= 0)).any()
-        if not np.trace(cov) < 1.0 or (agrees.sum() < 2 and not behind):
-            continue
-        if behind:
-            status[point] = Status.BEHIND_CAMERA
-            continue
-        points_m[point], cov_m2[point], status[point] = q, cov, Status.OK
-        agreeing[np.flatnonzero(seen)[agrees], point] = True
+    seen = np.flatnonzero(np.isfinite(z).all(axis=2).sum(axis=0) >= 2)
+    begin = np.where(start.status[seen, None] == Status.OK, start.points_m[seen], ahead)
+    q, cov, weight = refine(rig.camera_from_world, z[:, seen], sd, begin)
+    agrees = weight > 0.1
+    depth = np.einsum("vj,nj->vn", rig.camera_from_world[:, 2, :3], q) + rig.camera_from_world[:, 2, 3:]
+    behind = (agrees & (depth <= 0)).any(axis=0)
+    certain = np.trace(cov, axis1=1, axis2=2) < 1.0
+    status[seen[certain & behind]] = Status.BEHIND_CAMERA
+    found = certain & ~behind & (agrees.sum(axis=0) >= 2)
+    points_m[seen[found]], cov_m2[seen[found]], status[seen[found]] = q[found], cov[found], Status.OK
+    agreeing[:, seen[found]] = agrees[:, found]
     return points_m, cov_m2, agreeing, status
 
 
-def _refined(q: np.ndarray, p: np.ndarray, z: np.ndarray, sd: np.ndarray) -> tuple:
-    """Place, covariance and weights of the views of one point after the robust refinement."""
+def refine(camera_from_world: np.ndarray, z: np.ndarray, sd: np.ndarray, q: np.ndarray) -> tuple:
+    """The robust refinement, batched over points: place (n, 3), covariance, and weight (n_views, n) of each view.
+
+    z (n_views, n, 2) normalised, NaN where unseen, sd (n_views,) of them; q (n, 3) to start from.
+    """
+    p, unseen = camera_from_world, ~np.isfinite(z).all(axis=2)
     widening, shrink = 64.0, 64.0 ** (-1 / (REFINE_STEPS - 2))
     for step in range(REFINE_STEPS + 1):
-        c = p[:, :, :3] @ q + p[:, :, 3]
-        depth = np.maximum(c[:, 2], 1e-3)
-        uv = c[:, :2] / depth[:, None]
-        weight = 1 / (1 + ((z - uv) ** 2).sum(axis=-1) / sd**2 / (9 * widening**2)) ** 2
-        jacobian = (p[:, :2, :3] - uv[..., None] * p[:, None, 2, :3]) / depth[:, None, None]
-        information = np.einsum("v,vki,vkj->ij", weight / sd**2, jacobian, jacobian)
+        c = np.einsum("vij,nj->vni", p[:, :, :3], q) + p[:, None, :, 3]
+        depth = np.maximum(c[..., 2], 1e-3)
+        uv = c[..., :2] / depth[..., None]
+        innovation = np.where(unseen[..., None], 0.0, z - uv)
+        share = 1 / (1 + (innovation**2).sum(axis=-1) / sd[:, None] ** 2 / (9 * widening**2)) ** 2
+        weight = np.where(unseen, 0.0, share)
+        jacobian = (p[:, None, :2, :3] - uv[..., None] * p[:, None, 2:, :3]) / depth[..., None, None]
+        information = np.einsum("vn,vnki,vnkj->nij", weight / sd[:, None] ** 2, jacobian, jacobian)
         if step == REFINE_STEPS:
             return q, np.linalg.inv(information), weight
-        q = q + np.linalg.solve(information, np.einsum("v,vki,vk->i", weight / sd**2, jacobian, z - uv))
+        gradient = np.einsum("vn,vnki,vnk->ni", weight / sd[:, None] ** 2, jacobian, innovation)
+        q = q + np.linalg.solve(information, gradient[..., None])[..., 0]
         widening = max(widening * shrink, 1.0)
     raise AssertionError
 
