@@ -39,25 +39,40 @@ FUSION_INLINE LaneF load_joints(const float* row, Size first, Size n_padded) {
 // Picks the key joints out of a row of joints.
 struct Keys {
   std::int32_t places[kKeys], valid[kKeys];
+#if !defined(__clang__)
+  // One instruction picks from a vector by places that are not known when compiled: AVX-512 from two vectors of sixteen,
+  // AVX2 from one of eight. SSE2 has none.
+  static constexpr bool kPermutes = kLanesF >= 8;
+  LaneFMask at[kKeyGroups], from[kJointGroups][kKeyGroups];
+#endif
 
   explicit Keys(const Workspace& ws) {
     for (Size k = 0; k < kKeys; ++k) {
       places[k] = ws.keys[k] < 0 ? 0 : std::int32_t(ws.keys[k]);
       valid[k] = ws.keys[k] < 0 ? 0 : -1;
     }
+#if !defined(__clang__)
+    for (Size g = 0; g < kKeyGroups; ++g) {
+      at[g] = read<LaneFMask>(places + g * kLanesF);
+      const LaneFMask on = read<LaneFMask>(valid + g * kLanesF);
+      for (Size s = 0; s < kJointGroups; ++s) from[s][g] = (at[g] / std::int32_t(kLanesF) == std::int32_t(s)) & on;
+      at[g] &= std::int32_t(kLanesF) - 1;
+    }
+#endif
   }
   // row (n_padded) of either precision; to (kKeys), zero where a layout lacks the key.
   template <class T>
   FUSION_INLINE void pick(const T* row, [[maybe_unused]] Size n_padded, float* to) const {
 #if !defined(__clang__)
-    if constexpr (kLanesF == kKeys) {
-      // One instruction picks from two vectors by places that are not known when compiled.
-      LaneFMask at, on;
-      std::memcpy(&at, places, sizeof(at));
-      std::memcpy(&on, valid, sizeof(on));
-      const LaneF first = load_joints(row, 0, n_padded);
-      const LaneF second = n_padded > kLanesF ? load_joints(row, kLanesF, n_padded) : LaneF{};
-      store(to, on ? __builtin_shuffle(first, second, at) : LaneF{});
+    if constexpr (kPermutes) {
+      LaneF picked[kKeyGroups]{};
+      for (Size s = 0; s * kLanesF < n_padded; ++s) {
+        const LaneF joints = load_joints(row, s * kLanesF, n_padded);
+#pragma GCC unroll 4
+        for (Size g = 0; g < kKeyGroups; ++g) picked[g] = from[s][g] ? __builtin_shuffle(joints, at[g]) : picked[g];
+      }
+#pragma GCC unroll 4
+      for (Size g = 0; g < kKeyGroups; ++g) store(to + g * kLanesF, picked[g]);
       return;
     }
 #endif

@@ -74,7 +74,7 @@ struct Workspace {
 struct Measurement {
   double share;           // Weight of the body's priors in this set: they are the same information in every set.
   double learning;        // Share of this set's heights and limb lengths in the usual ones.
-  Int n_steps, n_plain;   // Steps of the search, and those at its start in which every view has full weight.
+  Int n_steps, n_plain;   // Steps of the search, at least two; those at its start in which every view has full weight.
   Int tally;              // Noise is learnt from every noise_every-th track from here on; negative: from none.
   double *sums, *counts;  // (n_rows, n_views) capped squared residuals, and how many; may be null.
 };

@@ -225,17 +225,40 @@ struct Prediction {
   // that of a camera in doubt.
   FUSION_INLINE Lane precision(const Lane& depth, const Lane& var, const Lane& seen, double dt, double doubt) const {
     const Lane none{};
-    const Lane uneven = jerky * (std::fabs(dt * dt * dt) / 3.0) + doubt;
-    const Lane value = seen / (var * noise * (depth * depth) + body + uneven);
+    const Lane other = body + doubt + jerky * (std::fabs(dt * dt * dt) * (1.0 / 3.0));
+    const Lane value = seen / (other + var * noise * (depth * depth));
     return depth > 0.05 ? value : none;
   }
 };
 
-// Linear measurements of all views at the predicted place; returns the mean instant of the views, weighted by precision.
+// Normal equations of a joint's place: what some views measured, each with its weight.
+struct NormalEquations {
+  Symmetric<3> information{};
+  Lane rhs[3] = {};
+
+  FUSION_INLINE void add(const Observation& at, const Lane& w) {
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+      const Lane wu = w * at.u[i], wv = w * at.v[i];
+      // One fused instruction for each product, which a sum of two products added at once would not be.
+      rhs[i] += wu * at.off_u;
+      rhs[i] += wv * at.off_v;
+#pragma GCC unroll 3
+      for (int j = 0; j <= i; ++j) {
+        information(i, j) += wu * at.u[j];
+        information(i, j) += wv * at.v[j];
+      }
+    }
+  }
+};
+
+// Linear measurements of all views at the predicted place, with the first step's normal equations, since that step begins
+// there; returns the mean instant of the views, weighted by precision.
 template <class Lanes>
-FUSION_INLINE Lane linearise(const Workspace& ws, const Lanes& lanes, const Prediction& predicted,
-                             Observation* observations) {
+FUSION_INLINE Lane linearise(const Workspace& ws, const Lanes& lanes, const Prediction& predicted, bool plain,
+                             Observation* observations, NormalEquations& first) {
   const Lane(&state)[kState] = predicted.state;
+  const double freedom = ws.degrees_of_freedom;
   Lane known{}, moment{};
   const Size n_views = lanes.n_views();
   for (Size k = 0; k < n_views; ++k) {
@@ -247,18 +270,21 @@ FUSION_INLINE Lane linearise(const Workspace& ws, const Lanes& lanes, const Pred
     lanes.measured(var, ws.var, k);
     lanes.measured(seen, ws.seen, k);
     const Lane qx = state[0] + dt * state[3], qy = state[1] + dt * state[4], qz = state[2] + dt * state[5];
-    const Lane depth = p[8] * qx + p[9] * qy + p[10] * qz + p[11];
-    Observation& at = observations[k];
+    const Lane depth = (Lane{} + p[11]) + p[8] * qx + p[9] * qy + p[10] * qz;
+    Observation at;
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) {
       at.u[i] = p[i] - zx * p[8 + i];
       at.v[i] = p[4 + i] - zy * p[8 + i];
     }
-    at.off_u = zx * depth - (p[0] * qx + p[1] * qy + p[2] * qz + p[3]);
-    at.off_v = zy * depth - (p[4] * qx + p[5] * qy + p[6] * qz + p[7]);
+    at.off_u = zx * depth - p[3] - p[0] * qx - p[1] * qy - p[2] * qz;
+    at.off_v = zy * depth - p[7] - p[4] * qx - p[5] * qy - p[6] * qz;
     at.precision = predicted.precision(depth, var, seen, dt, ws.doubt_var[lanes.view(k)]);
     known += at.precision;
     moment += dt * at.precision;
+    observations[k] = at;
+    const Lane distance_sq = (at.off_u * at.off_u + at.off_v * at.off_v) * at.precision;
+    first.add(at, plain ? at.precision : (freedom + 2.0) / (freedom + distance_sq) * at.precision);
   }
   return known > 0.0 ? moment / known : Lane{};
 }
@@ -326,43 +352,40 @@ struct PlaceUpdate {
 // where J_k are the rows of view k, P is the prior covariance of the place and B, b are the body's. A view that saw
 // something else (an occluder's joint, left for right) is outvoted. In the first n_plain steps all weights are one.
 // Source: Lange, Little, Taylor, Robust statistical modeling using the t distribution (1989).
+// The first step's equations come from `linearise`; there are at least two steps.
 template <class Lanes>
 FUSION_INLINE void search_place(const Workspace& ws, const Lanes& lanes, const Prediction& predicted,
                                 const Symmetric<3>& prior, const BodyPrior& body, const Measurement& how,
-                                Observation* observations, PlaceUpdate& found) {
+                                NormalEquations& normal, Observation* observations, PlaceUpdate& found) {
   const Lane none{};
   const double freedom = ws.degrees_of_freedom;
   const Size n_views = lanes.n_views();
   Lane(&step)[3] = found.step;
   for (Int turn = 0; turn < how.n_steps; ++turn) {
     const bool plain = turn < how.n_plain, last = turn == how.n_steps - 1;
-    if (turn > 0 && how.n_plain > 0) reweigh(ws, lanes, predicted, step, observations);
-    Symmetric<3> information = prior;
-    Lane rhs[3] = {};
-    for (Size k = 0; k < n_views; ++k) {
-      const Observation& at = observations[k];
-      const Lane off_u = at.off_u - (at.u[0] * step[0] + at.u[1] * step[1] + at.u[2] * step[2]);
-      const Lane off_v = at.off_v - (at.v[0] * step[0] + at.v[1] * step[1] + at.v[2] * step[2]);
-      const Lane distance_sq = (off_u * off_u + off_v * off_v) * at.precision;
-      const Lane weight = plain ? Lane{} + 1.0 : (freedom + 2.0) / (freedom + distance_sq);
-      const Lane w = weight * at.precision;
-      if (last) {
-        found.weight_sum += at.precision > 0.0 ? weight : none;
-        lanes.residual(k, distance_sq < 25.0 ? distance_sq : none + 25.0, at.precision > 0.0 ? none + 1.0 : none);
-      }
-#pragma GCC unroll 3
-      for (int i = 0; i < 3; ++i) {
-        const Lane wu = w * at.u[i], wv = w * at.v[i];
-        rhs[i] += wu * at.off_u + wv * at.off_v;
-#pragma GCC unroll 3
-        for (int j = 0; j <= i; ++j) information(i, j) += wu * at.u[j] + wv * at.v[j];
+    if (turn > 0) {
+      if (how.n_plain > 0) reweigh(ws, lanes, predicted, step, observations);
+      normal = NormalEquations{};
+      for (Size k = 0; k < n_views; ++k) {
+        const Observation& at = observations[k];
+        const Lane off_u = at.off_u - at.u[0] * step[0] - at.u[1] * step[1] - at.u[2] * step[2];
+        const Lane off_v = at.off_v - at.v[0] * step[0] - at.v[1] * step[1] - at.v[2] * step[2];
+        const Lane distance_sq = (off_u * off_u + off_v * off_v) * at.precision;
+        const Lane weight = plain ? Lane{} + 1.0 : (freedom + 2.0) / (freedom + distance_sq);
+        if (last) {
+          found.weight_sum += at.precision > 0.0 ? weight : none;
+          lanes.residual(k, distance_sq < 25.0 ? distance_sq : none + 25.0, at.precision > 0.0 ? none + 1.0 : none);
+        }
+        normal.add(at, weight * at.precision);
       }
     }
-    body.add(predicted.state, information, rhs);
-    invert(information, found.cov);
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i) normal.information.v[i] += prior.v[i];
+    body.add(predicted.state, normal.information, normal.rhs);
+    invert(normal.information, found.cov);
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i)
-      step[i] = found.cov(i, 0) * rhs[0] + found.cov(i, 1) * rhs[1] + found.cov(i, 2) * rhs[2];
+      step[i] = found.cov(i, 0) * normal.rhs[0] + found.cov(i, 1) * normal.rhs[1] + found.cov(i, 2) * normal.rhs[2];
   }
 }
 
@@ -408,7 +431,8 @@ inline void update_joints(const Workspace& ws, const Lanes& lanes, const Measure
   Prediction predicted;
   predicted.read(ws, lanes);
   const Symmetric<kState>& s = predicted.cov;
-  const Lane instant = linearise(ws, lanes, predicted, observations);
+  NormalEquations normal;
+  const Lane instant = linearise(ws, lanes, predicted, how.n_plain > 0, observations, normal);
   // P H^T and H P H^T.
   Lane with[kState][3];
 #pragma GCC unroll 6
@@ -425,7 +449,7 @@ inline void update_joints(const Workspace& ws, const Lanes& lanes, const Measure
   body.read(ws, lanes, how.share);
   PlaceUpdate found;
   found.cov = before;
-  search_place(ws, lanes, predicted, prior, body, how, observations, found);
+  search_place(ws, lanes, predicted, prior, body, how, normal, observations, found);
   if (lanes.tallied()) learn_noise(ws, lanes, predicted, found, observations);
   Lane gain[kState][3], taught[kState][3];
   Symmetric<3> less;
@@ -472,8 +496,10 @@ inline void turn_tracks(const Workspace& ws, double* const (&rows)[kParts][kLane
   for (int part = 0; part < kParts; ++part)
     for (Size joint = 0; joint < used_lanes(ws); joint += kLanes) {
       Lane block[kLanes];
+#pragma GCC unroll 8
       for (Size k = 0; k < kLanes; ++k) load(block[k], rows[part][k] + joint);
       transpose(block);
+#pragma GCC unroll 8
       for (Size k = 0; k < kLanes; ++k) store(ws.turned + (part * ws.n_padded + joint + k) * kLanes, block[k]);
     }
 }
@@ -482,9 +508,12 @@ inline void turn_back(const Workspace& ws, double* const (&rows)[kParts][kLanes]
   for (int part = 0; part < kState + kStateCov; ++part)
     for (Size joint = 0; joint < used_lanes(ws); joint += kLanes) {
       Lane block[kLanes];
+#pragma GCC unroll 8
       for (Size k = 0; k < kLanes; ++k) load(block[k], ws.turned + (part * ws.n_padded + joint + k) * kLanes);
       transpose(block);
-      for (Size k = 0; k < width; ++k) store(rows[part][k] + joint, block[k]);
+#pragma GCC unroll 8
+      for (Size k = 0; k < kLanes; ++k)
+        if (k < width) store(rows[part][k] + joint, block[k]);
     }
 }
 

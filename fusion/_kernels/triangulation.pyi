@@ -136,7 +136,7 @@ class Workspace:
         detection_of: NDArray[np.int64],  # (n, n_views), -1 for none
         share: float,  # weight of the body's priors in this set
         learning: float,  # share of this set's heights and limb lengths in the usual ones
-        n_steps: int,
+        n_steps: int,  # two or more
         n_plain: int,  # steps in which every view still has full weight
         tally: int,  # every fourth track from here on teaches how noisy the detector is; negative: none
         sums: NDArray[np.float64],  # (n, n_views) out: capped squared residuals; or of size 0
