@@ -35,7 +35,9 @@ in_cython = [
     for name, depends in (
         ("arms", [f"native/{part}.pxi" for part in GOODS[:2]]),
         ("attribution", []),
+        ("gates", ["native/arrays.pxi"]),
         ("goods", [f"native/{part}.pxi" for part in GOODS]),
+        ("looks", ["native/arrays.pxi"]),
         ("shelves", []),
     )
 ]

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The arms kernel: a fixed-lag smoother of wrists and elbows over what the tracker reported.
+"""The arms kernels: the history of what the tracker reported, and a fixed-lag smoother of its wrists and elbows.
 
 The tracker reports filtered places: each is made of everything seen until then. To take them for measurements would
 count one image many times. But a Kalman filter's places and variances, with its motion model, also determine its
@@ -213,6 +213,41 @@ cdef void _smooth(
                 smoothed_sd_m[(row - first) * ROW_SD + _sd(lane)] = NAN
                 for k in range(3):
                     smoothed_m[(row - first) * ROW_M + _place(lane, k)] = NAN
+
+
+def record(
+    person, confirmed_now, place_m, joints_m, joints_sd_m, joints, int n, int first, long long now_ns,
+    t_ns, track, confirmed, position_m, arms_m, sd_m,
+):
+    """Write the people of an instant into rows first to first + n of the history; see `smooth` for its columns.
+
+    person (m,), confirmed_now (m,), place_m (m, 2), joints_m (m, n_joints, 3), joints_sd_m (m, n_joints): of m >= n
+    people. joints (2, 3): of both arms, or (0, 3) where the layout has none; then their columns stay as they are.
+    """
+    cdef const long long* person_from = _longs(person)
+    cdef const char* confirmed_from = _bytes(confirmed_now)
+    cdef const double* place_from = _doubles(place_m)
+    cdef const double* joints_from = _doubles(joints_m)
+    cdef const double* sd_from = _doubles(joints_sd_m)
+    cdef const long long* joint = _longs(joints)
+    cdef long long* t = _longs(t_ns) + first
+    cdef long long* of = _longs(track) + first
+    cdef char* confirmed_to = _bytes(confirmed) + first
+    cdef double* place = _doubles(position_m) + 2 * first
+    cdef double* arms = _doubles(arms_m) + ROW_M * first
+    cdef double* sd = _doubles(sd_m) + ROW_SD * first
+    cdef Py_ssize_t n_joints = cnp.PyArray_DIM(joints_m, 1), at
+    cdef int n_arms = _length(joints), i, k
+    with nogil:
+        for i in range(n):
+            t[i], of[i], confirmed_to[i] = now_ns, person_from[i], confirmed_from[i]
+            place[2 * i], place[2 * i + 1] = place_from[2 * i], place_from[2 * i + 1]
+            for k in range(3 * n_arms):
+                at = i * n_joints + joint[k]
+                sd[ROW_SD * i + k] = sd_from[at]
+                arms[ROW_M * i + 3 * k] = joints_from[3 * at]
+                arms[ROW_M * i + 3 * k + 1] = joints_from[3 * at + 1]
+                arms[ROW_M * i + 3 * k + 2] = joints_from[3 * at + 2]
 
 
 def smooth(

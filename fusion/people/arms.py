@@ -79,14 +79,10 @@ class ArmHistory:
         if self._n + n > len(self.t_ns):
             self._forget(people.t_ns - self._span_ns)
         n = min(n, len(self.t_ns) - self._n)
-        rows = slice(self._n, self._n + n)
-        self.t_ns[rows] = people.t_ns
-        self.track[rows] = people.track_id[:n]
-        self.confirmed[rows] = people.confirmed[:n]
-        self.position_m[rows] = people.position_m[:n]
-        if len(self._arms):
-            self.arms_m[rows] = people.joints_m[:n, self._arms]
-            self.sd_m[rows] = people.joints_sd_m[:n, self._arms]
+        kernel.record(
+            people.track_id, people.confirmed, people.position_m, people.joints_m, people.joints_sd_m, self._arms, n,
+            self._n, people.t_ns, self.t_ns, self.track, self.confirmed, self.position_m, self.arms_m, self.sd_m,
+        )  # fmt: skip
         self._n += n
 
     def between(self, t0_ns: int, t1_ns: int) -> slice:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion._kernels import gates as kernel
 from fusion.store.models import Store
 
 # A person stands on one side of a gate's line once they are this far beyond it: twice the usual error of a position.
@@ -97,9 +98,7 @@ class GateLines:
 
     def near(self, places_m: NDArray[np.float64]) -> list[bool]:
         """Which places (n, 2) may be within reach of a gate: near enough to its middle. Usually few are."""
-        apart_sq = ((places_m[:, None] - self._middles_m) ** 2).sum(axis=2)
-        near: list[bool] = (apart_sq < self._reach_sq).any(axis=1).tolist()
-        return near
+        return kernel.near(places_m, self._middles_m, self._reach_sq)
 
     def position(self, place: Place) -> GatePosition:
         """A place in relation to every gate. Plain numbers: a few people and gates are not worth a NumPy call each."""

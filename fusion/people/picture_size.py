@@ -8,6 +8,7 @@ sizes that pictures commonly have are tried.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion._kernels import association as kernels
-from fusion._kernels import triangulation
+from fusion._kernels import looks, triangulation
 from fusion._kernels.records import Detections
 from fusion.people.association import PAIR, compared
 from fusion.people.site import Site
@@ -123,6 +124,7 @@ class PictureSizes:
 
     def _derive(self, site: Site) -> None:
         self._rig, self._lenses = site.rig, site.rig.lenses
+        self._focal_px = self._lenses[:, :2].min(axis=1)
         self._view = {name: view for view, name in enumerate(site.rig.names)}
         self._partners = _sharing(site)
         layout = site.layout
@@ -150,17 +152,17 @@ class PictureSizes:
 
     # ---- what is known -----------------------------------------------------------------------------------------------
 
-    @property
-    def _share(self) -> NDArray[np.float64]:
-        """(n_views,) share of each camera's people that met another's; NaN where too few were compared."""
-        known = self._compared >= COMPARED_MIN
-        return np.where(known, self._met / np.maximum(self._compared, 1.0), np.nan)
+    def _shares(self) -> list[float]:
+        """Share of each camera's people that met another's; NaN where too few were compared."""
+        return [
+            met / compared if compared >= COMPARED_MIN else math.nan
+            for met, compared in zip(self._met.tolist(), self._compared.tolist())
+        ]
 
-    def _judge(self) -> None:
+    def _judge(self, shares: list[float]) -> None:
         """Whether most cameras agree with the others, after a look."""
-        share = self._share
-        known = share[~np.isnan(share)]
-        usual = float(np.median(known)) if len(known) else 1.0
+        known = sorted(share for share in shares if not math.isnan(share))
+        usual = 0.5 * (known[(len(known) - 1) // 2] + known[len(known) // 2]) if known else 1.0
         self.unproved = usual < AGREES_MIN
         self.contradicted = usual <= CONTRADICTED_MAX and self._compared.sum() >= COMPARED_IN_ALL_MIN
 
@@ -177,11 +179,11 @@ class PictureSizes:
         ready = [view for view in seeing if len(self._partners[view])]
         if not ready:
             return []
-        share, self._turn = self._share, self._turn + 1
-        unknown = [view for view in ready if np.isnan(share[view])]
-        doubtful = [view for view in ready if share[view] < AGREES_MIN]
+        shares, self._turn = self._shares(), self._turn + 1
+        unknown = [view for view in ready if math.isnan(shares[view])]
+        doubtful = [view for view in ready if shares[view] < AGREES_MIN]
         if unknown:
-            if not doubtful and np.count_nonzero(~np.isnan(share)) >= CAMERAS_KNOWN:
+            if not doubtful and len(shares) - sum(map(math.isnan, shares)) >= CAMERAS_KNOWN:
                 self._next_ns = now_ns + LOOK_AGAIN_NS
         else:
             self._agreed = 0 if doubtful else self._agreed + 1
@@ -191,14 +193,14 @@ class PictureSizes:
         views = unknown or (doubtful if doubtful and self._turn % 2 else ready)
         look = self._look(views[self._turn // 2 % len(views)], frames)
         if look is not None:
-            self._take(look)
+            shares = self._take(look)
             is_clear = not unknown or self.contradicted
-            if is_clear and now_ns >= self._try_ns and (self._share <= CONTRADICTED_MAX).any():
+            if is_clear and now_ns >= self._try_ns and any(share <= CONTRADICTED_MAX for share in shares):
                 self._begin_trial()
         return []
 
-    def _take(self, look: _Look) -> None:
-        """Learn from a look."""
+    def _take(self, look: _Look) -> list[float]:
+        """Learn from a look; returns the shares of all cameras."""
         view = look.view
         least, n_compared = self._costs(look, self._rig.size_px)
         if self._compared[view] > MEMORY:
@@ -206,76 +208,67 @@ class PictureSizes:
             self._compared[view] *= 0.5
         self._met[view] += np.count_nonzero(least < MEETS_MAX)
         self._compared[view] += n_compared
-        if self._share[view] >= AGREES_MIN:
+        shares = self._shares()
+        if shares[view] >= AGREES_MIN:
             self.found.pop(view, None)
         else:
             self._looks.append(look)
-        self._judge()
+        self._judge(shares)
+        return shares
 
     def _look(self, view: int, frames: Mapping[str, Frame]) -> _Look | None:
         """People of one camera and of its partners; None where no partner sees a person."""
         names = self._rig.names
         frame = frames[names[view]]
-        chosen: list[NDArray[np.float32]] = []
-        views: list[int] = []
+        chosen, views, limits = [frame], [view], [PEOPLE_LOOKED_AT]
         dt_s = np.zeros(self._rig.n_views)
-        for other in (view, *self._partners[view].tolist()):
+        for other in self._partners[view].tolist():
             beside = frames.get(names[other])
-            if beside is None or not len(beside.keypoints):
-                continue
-            n = PEOPLE_LOOKED_AT if other == view else PEOPLE_BESIDE
-            if len({*views}) > PARTNERS:
-                break
-            part = np.roll(beside.keypoints, -self._turn, axis=0)[:n] if len(beside.keypoints) > n else beside.keypoints
-            chosen.append(part)
-            views += [other] * len(part)
-            dt_s[other] = (beside.t_ns - frame.t_ns) * 1e-9
-        if views[-1] == view:
+            if beside is not None and len(beside.keypoints):
+                chosen.append(beside)
+                views.append(other)
+                limits.append(PEOPLE_BESIDE)
+                dt_s[other] = (beside.t_ns - frame.t_ns) * 1e-9
+                if len(views) > PARTNERS:
+                    break
+        if len(views) == 1:
             return None
-        keypoints = np.concatenate(chosen).astype(np.float64)
-        keypoints[~np.isfinite(keypoints).all(axis=2)] = 0.0
-        return _Look(view, np.array(views), keypoints, dt_s)
+        people, counts = looks.gather([one.keypoints for one in chosen], limits, self._turn)
+        return _Look(view, np.array(views).repeat(counts), people, dt_s)
 
     def _costs(self, look: _Look, size_px: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
         """How well the people that are looked at meet other cameras', if pictures have sizes (n_views, 2).
 
         Returns the least cost of each of them, and how many could be compared.
         """
-        n, n_views = len(look.views), self._rig.n_views
-        scale = self._rig.size_px / size_px
-        points_px = look.keypoints[:, :, :2] * scale[look.views, None]
-        x, y, seen = (np.zeros((n, self._n_padded), np.float32) for _ in range(3))
-        var = np.ones((n, self._n_padded), np.float32)
-        for view in np.unique(look.views).tolist():
-            rows = np.flatnonzero(look.views == view)
-            there_px = np.ascontiguousarray(points_px[rows].reshape(1, -1, 2))
-            normalised = np.empty_like(there_px)
-            triangulation.undistort(there_px, self._lenses[view : view + 1], normalised)
-            # Coordinates that no float32 holds are infinite, and left out below.
-            with np.errstate(over="ignore"):
-                x[rows, : self._n_joints] = normalised[0, :, 0].reshape(len(rows), -1)
-                y[rows, : self._n_joints] = normalised[0, :, 1].reshape(len(rows), -1)
-            focal_px = self._lenses[view, :2]
-            var[rows] = KEYPOINT_SD_PX**2 * (scale[view].max() / focal_px.min()) ** 2
-        is_seen = (look.keypoints[:, :, 2] >= SCORE_MIN) & np.isfinite(x[:, : self._n_joints] + y[:, : self._n_joints])
-        seen[:, : self._n_joints] = is_seen
-        x[seen == 0.0] = y[seen == 0.0] = 0.0
-        index, n_own = np.arange(n), int(np.count_nonzero(look.views == look.view))
+        n, n_views, views, people = len(look.views), self._rig.n_views, look.views, look.keypoints
+        factors = self._rig.size_px / size_px
+        n_own = int(np.count_nonzero(views == look.view))
+        # Each person counts as a view of their own, so that one call undistorts all.
+        lens, points_px = np.empty((n, self._lenses.shape[1])), np.empty((n, self._n_joints, 2))
+        looks.scale(people, views, factors, self._lenses, points_px, lens)
+        normalised = np.empty_like(points_px)
+        triangulation.undistort(points_px, lens, normalised)
+        x, y, var, seen = np.empty((4, n, self._n_padded), np.float32)
+        var_of = KEYPOINT_SD_PX**2 * (factors.max(axis=1) / self._focal_px) ** 2
+        n_compared = looks.spread(
+            normalised, people, views, var_of, SCORE_MIN, self._joints_min, n_own, x, y, var, seen
+        )
+        index = np.arange(n)
         # The kernel reads neither which views have a frame nor where their detections start.
-        detections = Detections(look.dt_s, np.zeros(n_views, np.bool_), index, look.views, x, y, var, seen)
+        detections = Detections(look.dt_s, np.zeros(n_views, np.bool_), index, views, x, y, var, seen)
         cost = np.empty((n_own, n))
         triangulation.pair_costs(
             index, *compared(detections), self._rig.camera_from_world, self._body_var, self._heights_m, PAIR,
             self._joints_min, cost,
         )  # fmt: skip
-        has_joints = is_seen[:n_own].sum(axis=1) >= self._joints_min
-        return cost[:, n_own:].min(axis=1), int(np.count_nonzero(has_joints))
+        return cost[:, n_own:].min(axis=1), n_compared
 
     # ---- other sizes -------------------------------------------------------------------------------------------------
 
     def _begin_trial(self) -> None:
         """Begin to try sizes for the cameras that do not agree, once there are enough looks."""
-        views = np.flatnonzero(~(self._share >= AGREES_MIN))
+        views = np.array([view for view, share in enumerate(self._shares()) if not share >= AGREES_MIN])
         looks = tuple(look for look in self._looks if look.view in views)
         if len(looks) >= LOOKS_TRIED // 3:
             self._trial = _Trial(views, looks, _sizes(self._rig.size_px), {})

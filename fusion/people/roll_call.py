@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion._kernels import looks
 from fusion.observations import Frame, ShelfReading
 from fusion.people.picture_size import PictureSizes, Size
 from fusion.people.site import Site
@@ -68,25 +69,15 @@ class _Detections:
 
     def add(self, frame: Frame) -> None:
         """Look at one frame."""
-        keypoints = frame.keypoints
-        is_joint = (keypoints[:, :, 2] > 0) & np.isfinite(keypoints).all(axis=2)
-        n_joints = is_joint.sum(axis=1)
-        is_person = n_joints > 0
-        n_people = int(np.count_nonzero(is_person))
-        if not n_people:
-            return
-        joints_px = np.where(is_joint[:, :, None], keypoints[:, :, :2], np.float32(0.0))
-        largest = np.abs(joints_px).max(axis=(1, 2))
-        # Overflow of a float32 that no picture holds is beyond every picture as well.
-        with np.errstate(over="ignore"):
-            middle = joints_px.sum(axis=1) / np.maximum(n_joints, 1)[:, None] / self.size_px
-        outside = ((middle < -BEYOND_SHARE) | (middle > 1.0 + BEYOND_SHARE)).any(axis=1)
-        self.n_frames += 1
-        self.n_seen += 1
-        self.n_people += n_people
-        self.n_fractions += int(np.count_nonzero((largest < FRACTION_MAX) & is_person))
-        self.n_beyond += int(np.count_nonzero(outside))
-        np.maximum(self.used, joints_px.max(axis=(0, 1)) / self.size_px, out=self.used)
+        n_people, n_fractions, n_beyond = looks.tally(
+            frame.keypoints, self.size_px, BEYOND_SHARE, FRACTION_MAX, self.used
+        )
+        if n_people:
+            self.n_frames += 1
+            self.n_seen += 1
+            self.n_people += n_people
+            self.n_fractions += n_fractions
+            self.n_beyond += n_beyond
 
     def verdict(self) -> WarningKind | None:
         """What is wrong with the detections; None where nothing is known to be. Begins the next verdict."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion.observations import Frame
 from fusion.results import Warning as StoreWarning
@@ -18,13 +18,6 @@ LOOK_NS = 500_000_000
 STILL_NS = 2_000_000_000
 
 
-class _Look(NamedTuple):
-    """The picture that a camera shows, and since when."""
-
-    since_ns: int
-    frame: Frame
-
-
 class Stills:
     """Leaves out the frames that repeat one picture: they say nothing about where people are now.
 
@@ -34,7 +27,7 @@ class Stills:
 
     def __init__(self) -> None:
         self.ignored: Counter[str] = Counter()
-        self._looks: dict[str, _Look] = {}
+        self._shown: dict[str, Frame] = {}  # The first frame with the picture that a camera shows.
         self._still: set[str] = set()
         self._due_ns = 0
         self._warnings: list[StoreWarning] = []
@@ -51,21 +44,22 @@ class Stills:
         look = t_ns >= self._due_ns
         if look:
             self._due_ns = t_ns + LOOK_NS
-        return [frame for frame in frames if self._moves(frame, look)]
+        still = self._still
+        return [frame for frame in frames if not (look or frame.camera in still) or self._moves(frame)]
 
-    def _moves(self, frame: Frame, look: bool) -> bool:
+    def _moves(self, frame: Frame) -> bool:
+        """Whether a camera's picture has changed, or not yet been the same for long."""
         name = frame.camera
-        if not look and name not in self._still:
-            return True
-        last = self._looks.get(name)
-        if last is None or not _same(last.frame, frame):
-            self._looks[name] = _Look(frame.t_ns, frame)
+        first = self._shown.get(name)
+        if first is None or not _same(first.keypoints, frame.keypoints):
+            self._shown[name] = frame
             self._still.discard(name)
             return True
-        seconds = (frame.t_ns - last.since_ns) * 1e-9
-        if name not in self._still and frame.t_ns - last.since_ns >= STILL_NS:
+        since_ns = frame.t_ns - first.t_ns
+        if name not in self._still and since_ns >= STILL_NS:
             self._still.add(name)
-            self._warnings.append(StoreWarning(frame.t_ns, WarningKind.CAMERA_STILL, name, seconds=round(seconds, 1)))
+            seconds = round(since_ns * 1e-9, 1)
+            self._warnings.append(StoreWarning(frame.t_ns, WarningKind.CAMERA_STILL, name, seconds=seconds))
         if name in self._still:
             self.ignored["detections: repeated picture"] += 1
             return False
@@ -77,10 +71,9 @@ class Stills:
         return warnings
 
 
-def _same(one: Frame, other: Frame) -> bool:
-    """Whether two frames hold the same people at the same bits; two empty pictures are no evidence."""
-    first, second = one.keypoints, other.keypoints
+def _same(first: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    """Whether two frames' keypoints are the same people at the same bits; two empty pictures are no evidence."""
     # Most pictures differ in their first numbers, and looking there takes a tenth of the time.
-    if len(first) != len(second) or not len(first) or first.item(0) != second.item(0):
+    if len(first) != len(other) or not len(first) or first.item(0) != other.item(0):
         return False
-    return np.array_equal(first, second)
+    return np.array_equal(first, other)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fusion.observations import GateScan
@@ -232,41 +232,48 @@ class Visits:
         self._doubt_blind_span(now_ns)
         self._seen_ns = now_ns
         results: list[Passed] = []
-        tracks = people.track_id.tolist()
-        seen = people.seen_ns.tolist()
-        places = list(map(tuple, people.position_m.tolist()))
-        confirmed = people.confirmed.tolist()
-        identity = people.identity.tolist()
-        near, walkers = self._lines.near(people.position_m), self._walkers
-        for row, track in enumerate(tracks):
-            place, walker = places[row], walkers.get(track)
+        near, walkers, visits = self._lines.near(people.position_m), self._walkers, self._visits
+        # What happens at one instant only ever ends a search.
+        has_gates, is_searching = len(self._lines) > 0, self._is_searching()
+        tracks, confirmed = people.track_id.tolist(), people.confirmed.tolist()
+        columns = people.position_m.tolist(), people.seen_ns.tolist(), people.identity.tolist()
+        for row, (track, (x, y), seen_ns, identity) in enumerate(zip(tracks, *columns)):
+            place, walker = (x, y), walkers.get(track)
             if walker is None:
-                walkers[track] = walker = Walker(track, now_ns, place, place, seen[row])
-            walker.last_m = place
-            walker.seen_ns = seen[row]
-            if identity[row] < walker.identity:
-                walker.identity = identity[row]
-                if walker.visit:
-                    walker.visit.identity = min(walker.visit.identity, identity[row])
-            position = self._lines.position(place) if near[row] else None
-            if position is not None and position.in_reach:
-                results += self._at_gates(walker, now_ns, position)
-            else:
-                position = None
-                if walker.passages:
-                    walker.passages.clear()
-            if confirmed[row] and walker.is_outside:
-                results += self._found_inside(walker, now_ns, position, vouched)
-        results += self._vanished(set(tracks), now_ns)
+                walkers[track] = walker = Walker(track, now_ns, place, place, seen_ns)
+            walker.last_m, walker.seen_ns = place, seen_ns
+            if identity < walker.identity:
+                walker.lower_identity(identity)
+            # Most people are inside and far from every gate, and there is nothing more to do.
+            if (
+                near[row] or walker.passages
+                or ((has_gates and not walker.inside)
+                and (is_searching or track in visits or walker.visit or walker.lives))
+            ):  # fmt: skip
+                results += self._at_doors(walker, now_ns, near[row], confirmed[row], vouched)
+        results += self._vanished(tracks, now_ns)
         results += self._resolve_waiting(now_ns)
         results += self._expire(now_ns)
         return results
+
+    def _at_doors(
+        self, walker: Walker, now_ns: int, is_near: bool, is_confirmed: bool, vouched: Callable[[int], bool]
+    ) -> Iterator[Passed]:
+        """Follow a person who may be within reach of a gate, or who is not inside."""
+        position = self._lines.position(walker.last_m) if is_near else None
+        if position is not None and position.in_reach:
+            yield from self._at_gates(walker, now_ns, position)
+        else:
+            position = None
+            walker.passages.clear()
+        if is_confirmed and walker.is_outside:
+            yield from self._found_inside(walker, now_ns, position, vouched)
 
     def idle(self, now_ns: int) -> list[Passed]:
         """Pass to an instant at which no camera delivered anything."""
         results: list[Passed] = list(self._expire(now_ns))
         if self._seen_ns is not None and now_ns - self._seen_ns > BLIND_MAX_S * 1e9:
-            results += self._vanished(set(), now_ns)
+            results += self._vanished((), now_ns)
         return results
 
     def end(self, now_ns: int) -> list[Passed]:
@@ -433,9 +440,12 @@ class Visits:
                 return
         if known or walker.visit is not None:
             yield from self._came_back(walker, now_ns)
-        elif self._store.gate and (walker.lives or len(self._scans) or any(v.lost for v in self._open.values())):
-            # Only for these a visit can be found.
+        elif self._store.gate and (walker.lives or self._is_searching()):
             yield from self._appeared(walker, now_ns, vouched)
+
+    def _is_searching(self) -> bool:
+        """Whether a visit may be found for people who have not shown that they live: a scan, or a lost member."""
+        return len(self._scans) > 0 or any(visit.lost for visit in self._open.values())
 
     def _appeared(self, walker: Walker, now_ns: int, vouched: Callable[[int], bool]) -> Iterator[Passed]:
         """A person inside who was seen at no gate: they came in unseen, or were lost under another track."""
@@ -552,11 +562,11 @@ class Visits:
 
     # ---- people out of sight -----------------------------------------------------------------------------------------
 
-    def _vanished(self, present: set[int], now_ns: int, after_s: float = VANISHED_S) -> Iterator[Passed]:
+    def _vanished(self, present: Collection[int], now_ns: int, after_s: float = VANISHED_S) -> Iterator[Passed]:
         """People unseen for after_s have left, are lost, or are forgotten; present: tracks of this instant."""
-        for track, walker in list(self._walkers.items()):
-            if now_ns - walker.seen_ns < after_s * 1e9:
-                continue
+        last_ns = now_ns - round(after_s * 1e9)
+        unseen = [(track, walker) for track, walker in self._walkers.items() if walker.seen_ns <= last_ns]
+        for track, walker in unseen:
             if walker.inside:
                 gate = self._lines.exit_near(walker.last_m, VANISHED_NEAR_M)
                 if gate is not None:
@@ -569,8 +579,8 @@ class Visits:
             if track not in present and (walker.visit is None or walker.visit.id not in self._open):
                 del self._walkers[track]
                 self._scans.lose(walker)
-        for visit in list(self._open.values()):
-            for track, (lost_ns, _) in list(visit.lost.items()):
+        for visit in self._open.values():
+            for track, (lost_ns, _) in list(visit.lost.items()) if visit.lost else ():
                 if now_ns - lost_ns > LOST_S * 1e9:
                     yield from self._give_up(visit, track, now_ns)
 

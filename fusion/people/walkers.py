@@ -71,6 +71,12 @@ class Walker:
         self.walked = self.walked or math.dist(self.first_m, self.last_m) > WALKED_M
         return self.walked or self.moved_goods
 
+    def lower_identity(self, identity: float) -> None:
+        """Note that the track follows one person with this probability, which is lower than before."""
+        self.identity = identity
+        if self.visit:
+            self.visit.identity = min(self.visit.identity, identity)
+
     @property
     def last_seen(self) -> LastSeen:
         """When and where the person was last seen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,26 @@ def test_rows_between_two_instants_include_both():
     rows = history.between(round(2.0 * S), round(3.0 * S))
     assert_array_equal(history.t_ns[rows], np.array([2, 2, 3, 3]) * S)
     assert_array_equal(history.track[rows], [7, 8, 7, 8])
+
+
+def test_the_rows_of_an_instant_match_a_twin():
+    random, history = np.random.default_rng(3), ArmHistory(COCO, capacity=8)
+    sides = [COCO.indices(*(f"{side}_{joint}" for joint in ("wrist", "elbow", "shoulder"))) for side in ("l", "r")]
+    for n in (3, 0, 4):
+        first, now = history.between(0, 100 * S).stop, people(2.0, dict.fromkeys(range(40, 40 + n), (0.0, 0.0)))
+        now = replace(
+            now, confirmed=random.random(n) < 0.5, position_m=random.normal(size=(n, 2)),
+            joints_m=random.normal(size=(n, COCO.n_joints, 3)), joints_sd_m=random.normal(size=(n, COCO.n_joints)),
+        )  # fmt: skip
+        history.append(now)
+        rows = slice(first, first + n)
+        assert history.between(0, 100 * S).stop == first + n
+        for column, expected in (
+            (history.t_ns, np.full(n, now.t_ns)), (history.track, now.track_id), (history.confirmed, now.confirmed),
+            (history.position_m, now.position_m), (history.arms_m, now.joints_m[:, sides]),
+            (history.sd_m, now.joints_sd_m[:, sides]),
+        ):  # fmt: skip
+            assert_array_equal(column[rows], expected)
 
 
 def test_hands_lie_beyond_the_wrists_along_the_forearms():

@@ -37,6 +37,14 @@ def test_whatever_is_in_reach_is_near(x, y):
         assert LINES.near(np.array([[x, y]])) == [True]
 
 
+def test_who_is_near_matches_its_twin():
+    places_m = np.random.default_rng(1).uniform((-3.0, -4.0), (10.0, 4.0), (200, 2))
+    middles_m, reach_m = np.array([[1.5, 0.0], [6.5, 0.0]]), np.hypot(0.5 + LINE_OVERHANG_M, GATE_REACH_M)
+    near = (np.linalg.norm(places_m[:, None] - middles_m, axis=2) < reach_m).any(axis=1)
+    assert LINES.near(places_m) == near.tolist() and 20 < near.sum() < 180
+    assert LINES.near(places_m[:0]) == [] and GateLines(store()).near(places_m[:2]) == [False, False]
+
+
 @given(st.floats(-3, 10), st.floats(-4, 4))
 def test_reach_is_a_box_about_each_line(x, y):
     in_box = [abs(y) < GATE_REACH_M and x0 - LINE_OVERHANG_M < x < x0 + 1 + LINE_OVERHANG_M for x0 in (1.0, 6.0)]
