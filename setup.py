@@ -22,7 +22,7 @@ triangulation = Pybind11Extension(
     extra_compile_args=[*FLAGS, "-ffp-contract=fast", *WARNINGS],
 )
 # Included by goods.pyx, in this order; the first two by arms.pyx as well.
-GOODS = ["arrays", "numbers", "identification", "factors", "candidates", "hypotheses", "moves"]
+GOODS = ["arrays", "numbers", "identification", "loads", "divisions", "factors", "candidates", "hypotheses", "moves"]
 in_cython = [
     Extension(
         f"fusion._kernels.{name}",

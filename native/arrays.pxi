@@ -12,6 +12,12 @@ cdef inline double* _doubles(object array) except? NULL:
     return <double*>cnp.PyArray_DATA(array)
 
 
+cdef inline float* _floats(object array) except? NULL:
+    if not (cnp.PyArray_Check(array) and cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT32 and cnp.PyArray_IS_C_CONTIGUOUS(array)):
+        raise TypeError("want a C-contiguous float32 array")
+    return <float*>cnp.PyArray_DATA(array)
+
+
 cdef inline long long* _longs(object array) except? NULL:
     if not (cnp.PyArray_Check(array) and cnp.PyArray_TYPE(array) == cnp.NPY_INT64 and cnp.PyArray_IS_C_CONTIGUOUS(array)):
         raise TypeError("want a C-contiguous int64 array")

@@ -4,12 +4,15 @@
 Arrays in, preallocated arrays out, nothing kept, nothing raised but for arrays of another type, GIL released.
 """
 
-from libc.math cimport INFINITY, NAN, exp, fabs, isnan, log, sqrt
+from libc.math cimport INFINITY, NAN, exp, fabs, isnan, log, log1p, sqrt
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 include "arrays.pxi"
 include "numbers.pxi"
 include "identification.pxi"
+include "loads.pxi"
+include "divisions.pxi"
 include "factors.pxi"
 include "candidates.pxi"
 include "hypotheses.pxi"

@@ -10,7 +10,7 @@ cdef enum:
     IDENTIFIED_CAPACITY = 64
 IDENTIFIED_MAX = IDENTIFIED_CAPACITY
 # The density of a load that no number of pieces explains.
-cdef double DENSITY_MIN = 1e-300, TWO_PI = 6.283185307179586
+cdef double DENSITY_MIN = 1e-300, LOG_DENSITY_MIN = -690.0, TWO_PI = 6.283185307179586, LOG_2 = 0.6931471805599453  # The log with a margin.
 
 
 cdef struct Shelves:
@@ -30,6 +30,7 @@ cdef struct Shelves:
     const long long* member_start
     const double* model
     double* scratch
+    const long long* place
 
 
 cdef struct Identified:
@@ -61,6 +62,7 @@ cdef int _shelves(tuple arrays, Shelves* shelves) except -1:
     shelves.n_products = _length(arrays[0])
     shelves.n_plates = _length(arrays[5])
     shelves.scratch = _doubles(arrays[13])
+    shelves.place = _longs(arrays[14])
     return 0
 
 
@@ -142,25 +144,72 @@ cdef inline double _log_pieces(double pieces, const double* m) noexcept nogil:
     return m[LOG_THREE_PIECES] + (pieces - 3.0) * m[LOG_QUANTITY_DECAY]
 
 
-cdef void _log_place(const Shelves* shelves, const Load* load, bint taken, double* log_prior) noexcept nogil:
-    """Log prior of the product of a load with its middle there; log_prior (n_products,): out."""
+cdef struct Nearby:
+    # Products that belong in a row of plates or of which some may lie there: (n,) and whether each is there for certain.
+    int n
+    int* product
+    char* in_row
+    # (n_products,) whether each product is one of them.
+    char* listed
+    # (n,) log prior of each as the product of a load, and that of all other products.
+    double* log_prior
+    double log_elsewhere
+
+
+cdef enum:
+    TOGETHER = 16
+
+
+cdef void _products_near(const Shelves* shelves, long long row, Nearby* near) noexcept nogil:
+    """The products of a row, in the planogram's scratch rows of its own."""
+    cdef int n_products = shelves.n_products, product, first, last, k
+    cdef long long at, some
+    cdef char any_planned
+    cdef const double* stock
+    cdef const char* planned
+    cdef int* listed_product = <int*>(shelves.scratch + 4 * n_products)
+    cdef char* in_row = <char*>(listed_product + n_products)
+    cdef char* listed = in_row + n_products
+    near.log_prior = shelves.scratch + 3 * n_products
+    near.product, near.in_row, near.listed, near.n = listed_product, in_row, listed, 0
+    near.log_elsewhere = log(shelves.model[STORE_PRIOR])
+    memset(listed, 0, n_products)
+    for at in range(shelves.member_start[row], shelves.member_start[row + 1]):
+        stock = shelves.stock + shelves.member[at] * n_products
+        planned = shelves.planned + shelves.member[at] * n_products
+        # Nearly all cells are 0, so several are tested at once, by their bits.
+        first = 0
+        while first < n_products:
+            last, some, any_planned = first + TOGETHER, 0, 0
+            if last <= n_products:
+                for k in range(TOGETHER):
+                    some |= (<const long long*>stock)[first + k]
+                    any_planned |= planned[first + k]
+            if last > n_products or some != 0 or any_planned != 0:
+                for product in range(first, last if last < n_products else n_products):
+                    if planned[product] or stock[product] > 0.0:
+                        # 1: a part of a piece is expected there; 3: the product is there.
+                        listed[product] |= 3 if planned[product] or stock[product] > 0.5 else 1
+            first = last
+    for product in range(n_products):
+        if listed[product]:
+            listed_product[near.n], in_row[near.n] = product, listed[product] == 3
+            near.n += 1
+
+
+cdef void _log_prior_near(const Shelves* shelves, const Load* load, bint taken, Nearby* near) noexcept nogil:
+    """Log prior of each product of the row as that of a load with its middle there; near: in and out."""
     cdef const double* m = shelves.model
-    cdef int n_products = shelves.n_products, product, i
+    cdef int i, k
     cdef double size = fmax(_size(load.delta_g, load.n), 1e-9), middle_m = 0.0, offset, beyond, closeness, present
-    cdef double log_store = log(m[STORE_PRIOR]), planned_there = m[COUNT_WRONG] if taken else 1.0
+    cdef double planned_there = m[COUNT_WRONG] if taken else 1.0
     cdef long long row = shelves.row[load.plates[0]], at, plate
     cdef const double* stock
     cdef const char* planned
     for i in range(load.n):
         middle_m += fabs(load.delta_g[i]) / size * shelves.along_m[load.plates[i]]
-    for product in range(n_products):
-        log_prior[product] = 0.0
-    for at in range(shelves.member_start[row], shelves.member_start[row + 1]):
-        stock = shelves.stock + shelves.member[at] * n_products
-        planned = shelves.planned + shelves.member[at] * n_products
-        for product in range(n_products):
-            if planned[product] or stock[product] > 0.5:
-                log_prior[product] = m[ROW_PRIOR]
+    for k in range(near.n):
+        near.log_prior[k] = m[ROW_PRIOR] if near.in_row[k] else 0.0
     for at in range(shelves.member_start[row], shelves.member_start[row + 1]):
         plate = shelves.member[at]
         offset = fabs(shelves.along_m[plate] - middle_m) / shelves.width_m[plate]
@@ -168,15 +217,27 @@ cdef void _log_place(const Shelves* shelves, const Load* load, bint taken, doubl
             continue
         beyond = fmax(offset - m[OFF_CENTRE_WIDTHS], 0.0) / m[OFF_CENTRE_SD_WIDTHS]
         closeness = m[PLANNED_PRIOR] * exp(-0.5 * beyond * beyond)
-        stock = shelves.stock + plate * n_products
-        planned = shelves.planned + plate * n_products
+        stock = shelves.stock + plate * shelves.n_products
+        planned = shelves.planned + plate * shelves.n_products
         # A take needs a piece to be there, as far as counts can be trusted. A put-back goes where the product belongs,
         # even if the place is empty.
-        for product in range(n_products):
-            present = fmax(fmin(stock[product], 1.0), planned_there if planned[product] else 0.0)
-            log_prior[product] += closeness * present
-    for product in range(n_products):
-        log_prior[product] = log(log_prior[product] + m[STORE_PRIOR]) if log_prior[product] > 0.0 else log_store
+        for k in range(near.n):
+            present = planned_there if planned[near.product[k]] else 0.0
+            near.log_prior[k] += closeness * fmax(fmin(stock[near.product[k]], 1.0), present)
+    for k in range(near.n):
+        near.log_prior[k] = log(near.log_prior[k] + m[STORE_PRIOR]) if near.log_prior[k] > 0.0 else near.log_elsewhere
+
+
+cdef void _log_place(const Shelves* shelves, const Load* load, bint taken, double* log_prior) noexcept nogil:
+    """Log prior of the product of a load with its middle there; log_prior (n_products,): out."""
+    cdef Nearby near
+    cdef int product, k
+    _products_near(shelves, shelves.row[load.plates[0]], &near)
+    _log_prior_near(shelves, load, taken, &near)
+    for product in range(shelves.n_products):
+        log_prior[product] = near.log_elsewhere
+    for k in range(near.n):
+        log_prior[near.product[k]] = near.log_prior[k]
 
 
 cdef inline int _slot(Identified* found, int limit, double score, int order) noexcept nogil:
@@ -202,61 +263,105 @@ cdef inline int _slot(Identified* found, int limit, double score, int order) noe
     return at
 
 
+cdef struct Search:
+    # The identifications of a load over a factor, found up to now.
+    double load_g, noise_g2, gain, gain_var
+    # Log density of no error at the least variance; the best score; the least score that counts.
+    double log_widest, best, least
+    int sign, limit
+    Identified* found
+
+
+cdef inline void _begin(Search* search, const Load* load, double factor, int limit, Identified* found) noexcept nogil:
+    cdef double load_g = load.total_g / factor
+    found.n = 0
+    search.noise_g2 = load.noise_g2 / (factor * factor)
+    search.load_g, search.sign = fabs(load_g), -1 if load_g < 0.0 else 1
+    search.gain, search.gain_var = load.gain, load.gain_var
+    search.log_widest = -0.5 * log(TWO_PI * search.noise_g2) if search.noise_g2 > 0.0 else 1e300
+    search.best, search.least = -1e300, -1e300
+    search.limit, search.found = limit, found
+
+
+cdef inline void _consider(const Shelves* shelves, Search* search, int product, double log_prior) noexcept nogil:
+    """Weigh a product in the numbers of pieces that are nearest to the load.
+
+    Only identifications that may come within the spread of the best, and among the best, are weighed exactly: no
+    density is above that of the wide tail's exponent alone. So the order of the products does not matter.
+    """
+    cdef const double* m = shelves.model
+    cdef Identified* found = search.found
+    cdef int k, at
+    cdef double nearest = fmax(_nearest(search.load_g / shelves.weight_g[product]), 1.0)
+    cdef double pieces, expected, variance, missing, density, room, score, log_quantity, log_likelihood
+    cdef double tail_sq = 2.0 * m[TAIL_SD_RATIO] * m[TAIL_SD_RATIO]
+    cdef bint partly
+    for k in range(3):
+        if k == 0 and nearest == 1.0:
+            continue
+        pieces = nearest - 1.0 + k
+        expected = pieces * shelves.weight_g[product] * search.gain
+        variance = search.noise_g2 + pieces * shelves.weight_sd_g[product] * shelves.weight_sd_g[product]
+        variance += expected * expected * search.gain_var
+        missing = expected - search.load_g
+        partly = pieces == 1.0 and missing > m[HIDDEN_SHARE_MIN] * expected and missing < m[HIDDEN_MAX_G]
+        log_quantity = _log_pieces(pieces, m)
+        if not partly:
+            # How far below its bound the log density may be; no density is below DENSITY_MIN.
+            room = log_prior + log_quantity - search.least
+            if room + LOG_DENSITY_MIN < 0.0 and missing * missing > tail_sq * (room + search.log_widest) * variance:
+                continue
+        density = _density(-missing, variance, m)
+        if partly:
+            density += m[HIDDEN_PROBABILITY] / (0.5 * expected)
+        log_likelihood = log(density)
+        score = log_likelihood + log_prior + log_quantity
+        if score < search.least:
+            continue
+        search.best = fmax(search.best, score)
+        at = _slot(found, search.limit, score, k * shelves.n_products + product)
+        search.least = search.best - m[IDENTIFIED_SPREAD]
+        if found.n == search.limit:
+            search.least = fmax(search.least, found.score[search.limit - 1])
+        if at >= 0:
+            found.product[at] = product
+            found.quantity[at] = search.sign * <int>pieces
+            found.log_likelihood[at] = log_likelihood
+            found.log_place[at] = log_prior
+            found.log_quantity[at] = log_quantity
+
+
+cdef inline void _end(const Shelves* shelves, Identified* found) noexcept nogil:
+    while found.n > 0 and not found.score[found.n - 1] > found.score[0] - shelves.model[IDENTIFIED_SPREAD]:
+        found.n -= 1
+
+
 cdef void _identify(
     const Shelves* shelves, const Load* load, double factor, const double* log_prior, int limit, Identified* found
 ) noexcept nogil:
-    """The most probable products and quantities of a load over a factor; see `Planogram.identify`.
+    """The most probable products and quantities of a load over a factor; see `Planogram.identify`."""
+    cdef Search search
+    cdef int product
+    _begin(&search, load, factor, limit, found)
+    for product in range(shelves.n_products):
+        _consider(shelves, &search, product, log_prior[product])
+    _end(shelves, found)
 
-    Only identifications that may come within the spread of the best, and among the best, are weighed exactly: no
-    density is above that of the wide tail's exponent alone.
-    """
-    cdef const double* m = shelves.model
-    cdef double load_g = load.total_g / factor, noise_g2 = load.noise_g2 / (factor * factor)
-    cdef int product, k, at, n_products = shelves.n_products, sign = -1 if load_g < 0.0 else 1
-    cdef double nearest, pieces, expected, variance, missing, density, bound, score, log_quantity
-    cdef double best = -1e300, least = -1e300, spread = m[IDENTIFIED_SPREAD]
-    cdef double tail_exponent = -0.5 / (m[TAIL_SD_RATIO] * m[TAIL_SD_RATIO])
-    cdef double log_least = log(2.0 * DENSITY_MIN), log_widest, log_likelihood
-    cdef bint partly
-    found.n = 0
-    load_g = fabs(load_g)
-    log_widest = -0.5 * log(TWO_PI * noise_g2) if noise_g2 > 0.0 else 1e300
-    for product in range(n_products):
-        nearest = fmax(_nearest(load_g / shelves.weight_g[product]), 1.0)
-        for k in range(3):
-            if k == 0 and nearest == 1.0:
-                continue
-            pieces = nearest - 1.0 + k
-            expected = pieces * shelves.weight_g[product] * load.gain
-            variance = noise_g2 + pieces * shelves.weight_sd_g[product] * shelves.weight_sd_g[product]
-            variance += expected * expected * load.gain_var
-            missing = expected - load_g
-            partly = pieces == 1.0 and missing > m[HIDDEN_SHARE_MIN] * expected and missing < m[HIDDEN_MAX_G]
-            log_quantity = _log_pieces(pieces, m)
-            if not partly:
-                bound = fmax(tail_exponent * missing * missing / variance + log_widest, log_least)
-                if log_prior[product] + log_quantity + bound < least:
-                    continue
-            density = _density(-missing, variance, m)
-            if partly:
-                density += m[HIDDEN_PROBABILITY] / (0.5 * expected)
-            log_likelihood = log(density)
-            score = log_likelihood + log_prior[product] + log_quantity
-            if score < least:
-                continue
-            best = fmax(best, score)
-            at = _slot(found, limit, score, k * n_products + product)
-            least = best - spread
-            if found.n == limit:
-                least = fmax(least, found.score[limit - 1])
-            if at >= 0:
-                found.product[at] = product
-                found.quantity[at] = sign * <int>pieces
-                found.log_likelihood[at] = log_likelihood
-                found.log_place[at] = log_prior[product]
-                found.log_quantity[at] = log_quantity
-    while found.n > 0 and not found.score[found.n - 1] > found.score[0] - spread:
-        found.n -= 1
+
+cdef void _identify_near(
+    const Shelves* shelves, const Load* load, Nearby* near, int limit, Identified* found
+) noexcept nogil:
+    """The same by the planogram's own prior; near: the products of the load's row. The likelier ones come first."""
+    cdef Search search
+    cdef int product, k
+    _log_prior_near(shelves, load, load.total_g < 0.0, near)
+    _begin(&search, load, 1.0, limit, found)
+    for k in range(near.n):
+        _consider(shelves, &search, near.product[k], near.log_prior[k])
+    for product in range(shelves.n_products):
+        if not near.listed[product]:
+            _consider(shelves, &search, product, near.log_elsewhere)
+    _end(shelves, found)
 
 
 cdef int _mixtures(
@@ -323,16 +428,18 @@ def identify(tuple arrays not None, plates, delta_g, double noise_g2, log_prior,
     cdef Identified found
     _shelves(arrays, &shelves)
     load.plates, load.delta_g, load.n, load.noise_g2 = _longs(plates), _doubles(delta_g), _length(plates), noise_g2
-    cdef const double* prior = shelves.scratch if log_prior is None else _doubles(log_prior)
+    cdef const double* prior = NULL if log_prior is None else _doubles(log_prior)
+    cdef Nearby near
     cdef long long* goods_out = _longs(goods)
     cdef double* weights_out = _doubles(weights)
     cdef int limit = <int>cnp.PyArray_DIM(goods, 1), i
-    cdef bint own_prior = log_prior is None
     with nogil:
         _load(&shelves, &load)
-        if own_prior:
-            _log_place(&shelves, &load, load.total_g < 0.0, shelves.scratch)
-        _identify(&shelves, &load, 1.0, prior, limit, &found)
+        if prior == NULL:
+            _products_near(&shelves, shelves.row[load.plates[0]], &near)
+            _identify_near(&shelves, &load, &near, limit, &found)
+        else:
+            _identify(&shelves, &load, 1.0, prior, limit, &found)
         for i in range(found.n):
             goods_out[i] = found.product[i]
             goods_out[limit + i] = found.quantity[i]

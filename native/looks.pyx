@@ -12,12 +12,6 @@ import numpy as np
 include "arrays.pxi"
 
 
-cdef inline float* _floats(object array) except? NULL:
-    if not (cnp.PyArray_Check(array) and cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT32 and cnp.PyArray_IS_C_CONTIGUOUS(array)):
-        raise TypeError("want a C-contiguous float32 array")
-    return <float*>cnp.PyArray_DATA(array)
-
-
 def tally(keypoints, size_px, double beyond_share, float fraction_max, used):
     """What one frame's people look like.
 

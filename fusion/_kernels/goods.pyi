@@ -3,11 +3,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.goods.plates import PlateChange, PlateSamples
+
 ASKS_FOR_SECONDS: int
 CANDIDATES_MAX: int
 IDENTIFIED_MAX: int
 HYPOTHESES_MAX: int
 PLATES_MAX: int
+LOAD_IDENTIFIED_MAX: int
 PLATE_SUSPECT: int
 STORE_SUSPECT: int
 
@@ -26,6 +29,29 @@ def identify(
     goods: NDArray[np.int64],
     weights: NDArray[np.float64],
 ) -> int: ...
+def log_nothing(delta_g: float, var_g2: float, heaviest_g: float, loads: NDArray[np.float64]) -> float: ...
+def log_press(grams: float, hands: NDArray[np.float64]) -> float: ...
+def contact_sd_s(change: PlateChange, loads: NDArray[np.float64]) -> float: ...
+def log_load(
+    arrays: Arrays, lightest_g: float, loads: NDArray[np.float64], part: list[PlateChange]
+) -> float: ...
+def divide(
+    arrays: Arrays,
+    lightest_g: float,
+    samples: PlateSamples,
+    loads: NDArray[np.float64],
+    hands: NDArray[np.float64],
+    steps: list[PlateChange],
+) -> tuple[float, list[tuple[tuple[int, ...], float, list[PlateChange]]]]: ...
+def weigh_block(
+    arrays: Arrays,
+    lightest_g: float,
+    samples: PlateSamples,
+    loads: NDArray[np.float64],
+    hands: NDArray[np.float64],
+    steps: list[PlateChange],
+    block: tuple[int, ...],
+) -> tuple[float, list[PlateChange]]: ...
 def log_goods(
     arrays: tuple[NDArray[Any], ...],
     plates: NDArray[np.int64],

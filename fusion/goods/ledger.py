@@ -17,20 +17,14 @@ import math
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.goods.loads import (
-    CROSS_TALK_SHARE,
-    LOAD_REACH,
-    UNDONE_SLACK_G,
-    LoadFinder,
-    ShelfEvent,
-    log_nothing,
-)
+from fusion._kernels import goods as kernel
+from fusion.goods.loads import CROSS_TALK_SHARE, LOAD_REACH, LoadFinder, ShelfEvent
 from fusion.goods.plates import CHANGE_MIN_G, PlateChange, Plates
 from fusion.goods.weighings import GAIN_SD
 
@@ -77,11 +71,17 @@ SHARED_MAX = 3
 # A hand shakes a plate by so much. Where goods explain the steps as they are, the samples have to say otherwise.
 SHAKE_SD_G, LOG_PLAIN = 12.0, 4.0
 HALF_SHARE = 0.25
-BEAM = 48
 # Variance of the difference of two levels from creep and from cross-talk too small to show, grams squared.
 REST_G2 = 1.0
 # More steps since the last rest are joined, the least first: a plate that never rests makes two a second.
 STEPS_MAX = 12
+# The constants above in the order of the kernel's enum; gaps in nanoseconds.
+MODEL = np.array([
+    *PRESS_SHARE, *PRESS_SD_G, LEAN_SHARE, LEAN_MAX_G,
+    LOG_CALM_PER_S, LOG_CALM_MAX, CALM_SDS, CALM_SLACK_G, CALM_SAMPLES, LIFT_USUAL_S, LOG_LIFT_PER_S,
+    SAME_HAND_S * 1e9, LOG_TWO_HANDS, CROSS_TALK_NS, RELIEF_S * 1e9, RELIEF_G, LOG_RELIEF, HALF_SHARE, REST_G2,
+    LOAD_REACH,
+])  # fmt: skip
 # Hands that may have been two loads, by these log odds at least: hands at the plates may say as much for two people.
 LOG_UNDONE_MIN, UNDONE_MAX = -12.0, 64
 # What never rests is looked at this often.
@@ -169,8 +169,6 @@ class RowLedger:
         self._plates, self._finder = plates, finder
         self._spells: list[_Spell] = []
         self._undone: list[UndoneLoad] = []
-        # For how long plates were calm, by plate and between which instants, as of this step.
-        self._calm: dict[tuple[int, int, int], float] = {}
 
     def __len__(self) -> int:
         return len(self._spells)
@@ -243,7 +241,6 @@ class RowLedger:
             if overdue:
                 spell.overdue_ns = spell.look_ns = now_ns + OVERDUE_EVERY_NS
         self._spells = [spell for spell in self._spells if spell.steps]
-        self._calm.clear()
         return events
 
     def _rests(self, spell: _Spell, now_ns: int, pending: Collection[int]) -> bool:
@@ -387,30 +384,6 @@ class RowLedger:
             grams.std() < CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(plate))
         )
 
-    def _calm_s(self, first: PlateChange, second: PlateChange) -> float:
-        """For how long a plate trembled no more than at rest between two of its steps."""
-        between = first.plate, first.settled_ns, min(second.onset_ns, second.contact_ns)
-        if between not in self._calm:
-            self._calm[between] = self._calm_between_s(*between)
-        return self._calm[between]
-
-    def _calm_between_s(self, plate: int, since_ns: int, until_ns: int) -> float:
-        if until_ns <= since_ns:
-            return 0.0
-        t_ns, grams = self._plates.trace(plate)
-        start, stop = int(t_ns.searchsorted(since_ns, "right")), int(t_ns.searchsorted(until_ns))
-        if stop - start < CALM_SAMPLES:
-            return 0.0
-        n = CALM_SAMPLES
-        inside = grams[start:stop].astype(np.float64)
-        inside -= inside.mean()
-        total, squares = np.zeros((2, len(inside) + 1))
-        np.cumsum(inside, out=total[1:])
-        np.cumsum(inside**2, out=squares[1:])
-        var = (squares[n:] - squares[:-n]) / n - ((total[n:] - total[:-n]) / n) ** 2
-        limit_g = CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(plate))
-        return float(np.count_nonzero(var < limit_g**2) * int(t_ns[-1] - t_ns[-2]) * 1e-9)
-
     # ---- loads -------------------------------------------------------------------------------------------------------
 
     def _explained(self, steps: list[PlateChange]) -> _Division:
@@ -467,32 +440,9 @@ class RowLedger:
         ]
 
     def _divided(self, steps: list[PlateChange]) -> _Division:
-        rows = self._finder.rows
-        found = _Division(-math.inf, steps, (), {})
-
-        def score(ids: tuple[int, ...]) -> float:
-            return self._known(found, ids).score
-
-        beam: list[tuple[float, tuple[tuple[int, ...], ...]]] = [(0.0, ())]
-        for i, step in enumerate(steps):
-            near = set(rows.near(step.plate, LOAD_REACH))
-            grown = []
-            for total, blocks in beam:
-                grown.append((total + score((i,)), (*blocks, (i,))))
-                for k, ids in enumerate(blocks):
-                    if any(steps[j].plate in near for j in ids):
-                        joined = (*ids, i)
-                        grown.append(
-                            (total + score(joined) - score(ids), (*blocks[:k], joined, *blocks[k + 1 :]))
-                        )
-            grown.sort(key=lambda one: -one[0])
-            beam = grown[:BEAM]
-        best, at_best = -math.inf, beam[0][1]
-        for total, blocks in beam:
-            whole = total - _log_two_hands([self._known(found, ids).load for ids in blocks])
-            if whole > best:
-                best, at_best = whole, blocks
-        return found._replace(score=best, blocks=at_best)
+        score, blocks = self._finder.divide(self._plates.samples, MODEL, steps)
+        known = {ids: _Block(log_density, load) for ids, log_density, load in blocks}
+        return _Division(score, steps, tuple(known), known)
 
     def _cleared(self, found: _Division) -> _Division:
         """The division with what hands left added to the loads of their plates: hands leave nothing."""
@@ -531,50 +481,9 @@ class RowLedger:
         """The block of these steps of a division."""
         block = division.known.get(ids)
         if block is None:
-            block = division.known[ids] = self._block(division.steps, ids)
+            block = _Block(*self._finder.weigh_block(self._plates.samples, MODEL, division.steps, ids))
+            division.known[ids] = block
         return block
-
-    def _block(self, steps: list[PlateChange], ids: tuple[int, ...]) -> _Block:
-        """Steps as one load, or as none."""
-        by_plate: dict[int, list[PlateChange]] = {}
-        for i in ids:
-            by_plate.setdefault(steps[i].plate, []).append(steps[i])
-        plates = [step.plate for step in steps]
-        log_pressed, log_none, log_calm = 0.0, 0.0, 0.0
-        load: list[PlateChange] = []
-        for own in by_plate.values():
-            own.sort(key=lambda step: step.settled_ns)
-            if len(own) == plates.count(own[0].plate) > 1:
-                # Weighed from rest to rest.
-                own[:] = [step.but(var_g2=self._rest_g2(step.plate)) for step in own]
-            net_g = sum([step.delta_g for step in own]) or 1e-6
-            main = own[0] if len(own) == 1 else max(own, key=lambda step: step.delta_g * math.copysign(1.0, net_g))
-            for first, second in pairwise(own):
-                log_calm -= min(LOG_CALM_PER_S * self._calm_s(first, second), LOG_CALM_MAX)
-            lifted_s = (own[-1].contact_ns - own[0].contact_ns) * 1e-9 - LIFT_USUAL_S
-            if own[0].delta_g < 0.0 and lifted_s > 0.0 and abs(net_g) < UNDONE_SLACK_G + 0.1 * abs(own[0].delta_g):
-                log_none -= min(LOG_LIFT_PER_S * lifted_s, LOG_CALM_MAX)
-            log_none += log_nothing(net_g, own[-1].var_g2, self._heaviest_g(steps, main))
-            log_none += sum(self._log_hand(steps, step, own[-1]) for step in own[:-1])
-            log_pressed += sum(self._log_hand(steps, step, main) for step in own if step is not main)
-            # A piece that is lifted, or set down, at one end first has left, or come, with the last, or the first step.
-            halves = [step for step in own if step.delta_g / net_g > HALF_SHARE] or [main]
-            load.append(
-                halves[-1 if net_g < 0.0 else 0].but(
-                    delta_g=net_g, onset_ns=min([step.onset_ns for step in own]), settled_ns=own[-1].settled_ns,
-                    before_g=own[0].before_g, shaky=False,
-                )
-            )  # fmt: skip
-        load.sort(key=lambda change: int(self._finder.rows.place[change.plate]))
-        log_load = self._finder.log_load(load) + log_pressed
-        return _Block(log_load + log_calm, load) if log_load > log_none else _Block(log_none + log_calm, [])
-
-    def _log_hand(self, steps: list[PlateChange], step: PlateChange, main: PlateChange) -> float:
-        """Log density of a step as the pressure of the hand that makes another."""
-        if abs(step.contact_ns - main.contact_ns) > RELIEF_S * 1e9 or abs(step.delta_g) > RELIEF_G:
-            return log_press(step.delta_g)
-        log_creep = log_nothing(step.delta_g, step.var_g2, self._heaviest_g(steps, step))
-        return max(log_press(step.delta_g), log_creep) + LOG_RELIEF
 
 
 def _joined(steps: list[PlateChange]) -> list[PlateChange]:
@@ -609,10 +518,7 @@ def _log_two_hands(loads: list[list[PlateChange]]) -> float:
 
 def log_press(grams: float) -> float:
     """Log density per gram of the force of a hand; positive where it presses."""
-    density = LEAN_SHARE / LEAN_MAX_G if 0.0 < grams < LEAN_MAX_G else 1e-9
-    for share, sd_g in zip(PRESS_SHARE, PRESS_SD_G):
-        density += share * math.exp(-0.5 * (grams / sd_g) ** 2) / (sd_g * math.sqrt(2.0 * math.pi))
-    return math.log(density)
+    return kernel.log_press(grams, MODEL)
 
 
 class _Trace:

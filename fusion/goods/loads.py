@@ -17,16 +17,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion._kernels import goods as kernel
 from fusion.goods.planogram import Identifications, Planogram, Rows
-from fusion.goods.plates import PlateChange
+from fusion.goods.plates import PlateChange, PlateSamples
 from fusion.goods.weighings import GAIN_SD
 
 # Probability density, per gram, of a load that no known product explains.
 UNKNOWN_PER_G = 1e-7
-LOG_2 = math.log(2.0)
-LOG_UNKNOWN_PER_G = math.log(UNKNOWN_PER_G)
-# Products and quantities of which one may explain a load.
-IDENTIFIED = 6
 # Two neighbouring changes further apart than this are two loads, however well one load would explain them.
 JOIN_MAX_S = 0.4
 # Changes of plates up to this many places apart in a row may be of one load.
@@ -52,6 +49,11 @@ LIGHTEST_SHARE, AGAINST_SHARE = 0.45, 0.1
 # Cross-talk: a neighbour of a heavy step moves by up to 1.6 % of it, either way. Every shelf creeps a little.
 CROSS_TALK_SHARE = 0.015
 CREEP_G, CREEP_FAR = 2.0, 5.0
+# The constants above in the order of the kernel's enum.
+MODEL = np.array([
+    math.log(COINCIDENCE_PER_S), SAME_LOAD_SD_S, STEP_S, SHAKE_G, *(math.log(share) for share in SPREAD_PRIOR),
+    AGAINST_SHARE, LIGHTEST_SHARE, math.log(UNKNOWN_PER_G), CROSS_TALK_SHARE, CREEP_G, CREEP_FAR, UNDONE_SLACK_G,
+])  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,7 +165,6 @@ class LoadFinder:
         self._planogram = planogram
         # Answers of this step: each is asked for in several ways.
         self._found: dict[tuple[bytes, bytes, float], Identifications] = {}
-        self._log_loads: dict[tuple[tuple[float, ...], ...], float] = {}
 
     @property
     def rows(self) -> Rows:
@@ -173,18 +174,18 @@ class LoadFinder:
     def forget(self) -> None:
         """Forget what loads may be: goods may have moved since."""
         self._found.clear()
-        self._log_loads.clear()
 
     def _identified(self, load: list[PlateChange]) -> Identifications:
         deltas_g = np.array([change.delta_g for change in load])
         return self._identify(_plates(load), deltas_g, sum(change.var_g2 for change in load))
 
     def _identify(self, plates: NDArray[np.int64], delta_g: NDArray[np.float64], noise_g2: float) -> Identifications:
-        """What a load may be, the IDENTIFIED most probable; kept until `forget`, since it is asked in several ways."""
+        """What a load may be, the most probable; kept until `forget`, since it is asked in several ways."""
         key = plates.tobytes(), delta_g.tobytes(), noise_g2
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = self._planogram.identify(plates, delta_g, noise_g2, limit=IDENTIFIED)
+            limit = kernel.LOAD_IDENTIFIED_MAX
+            found = self._found[key] = self._planogram.identify(plates, delta_g, noise_g2, limit)
         return found
 
     # ---- which changes belong together -------------------------------------------------------------------------------
@@ -204,7 +205,7 @@ class LoadFinder:
             return False
         overlap = a.onset_ns <= b.settled_ns and b.onset_ns <= a.settled_ns
         apart_s = abs(a.contact_ns - b.contact_ns) * 1e-9
-        unsure_s = 2.5 * math.hypot(_contact_sd_s(a), _contact_sd_s(b))
+        unsure_s = 2.5 * math.hypot(kernel.contact_sd_s(a, MODEL), kernel.contact_sd_s(b, MODEL))
         return (overlap and (a.silent or b.silent or apart_s < unsure_s)) or apart_s < JOIN_MAX_S
 
     def parts(self, group: list[PlateChange]) -> list[list[PlateChange]]:
@@ -328,32 +329,30 @@ class LoadFinder:
 
     def log_load(self, part: list[PlateChange]) -> float:
         """Log density of the changes, from left to right, as one load on these plates."""
-        key = tuple([(c.plate, c.delta_g, c.var_g2, c.contact_ns, c.rise_ns, c.silent) for c in part])
-        log_density = self._log_loads.get(key)
-        if log_density is None:
-            log_density = self._log_loads[key] = self._log_load(part)
-        return log_density
+        return kernel.log_load(self._planogram.arrays, self._planogram.lightest_g, MODEL, part)
 
-    def _log_load(self, part: list[PlateChange]) -> float:
-        place = self.rows.place
-        if len(part) > len(SPREAD_PRIOR) or any(place[b.plate] - place[a.plate] != 1 for a, b in pairwise(part)):
-            return -math.inf
-        deltas = [change.delta_g for change in part]
-        total = sum(deltas)
-        against = sum(abs(delta) for delta in deltas if delta * total <= 0.0)
-        if against > AGAINST_SHARE * abs(total) or abs(total) < LIGHTEST_SHARE * self._planogram.lightest_g:
-            return -math.inf
-        log_identity = _log_sum([*self._identified(part).log_posterior.tolist(), LOG_UNKNOWN_PER_G])
-        log_split = -(len(part) - 1) * math.log(abs(total)) + math.log(SPREAD_PRIOR[len(part) - 1])
-        log_time = math.log(COINCIDENCE_PER_S)
-        dated = [change for change in part if not change.silent]
-        if len(dated) > 1:
-            times_s = np.array([change.contact_ns - dated[0].contact_ns for change in dated]) * 1e-9
-            sd_s = np.array([_contact_sd_s(change) for change in dated])
-            weight = 1.0 / sd_s**2
-            residual = (times_s - (weight @ times_s) / weight.sum()) / sd_s
-            log_time -= 0.5 * float(residual @ residual) + float(np.log(sd_s[1:] * math.sqrt(2 * math.pi)).sum())
-        return log_identity + log_split + log_time
+    def divide(
+        self, samples: PlateSamples, hands: NDArray[np.float64], steps: list[PlateChange]
+    ) -> tuple[float, list[tuple[tuple[int, ...], float, list[PlateChange]]]]:
+        """Divide steps, in the order of their contacts, into the loads and hands that explain them best.
+
+        Args:
+            samples: of all plates.
+            hands: the model of hands.
+            steps: of neighbouring plates.
+
+        Returns:
+            The log density of the steps, divided like this. Then of each block the indices of its steps, its log
+            density, and its load, a change for each plate from left to right; empty where it is a hand.
+        """
+        return kernel.divide(self._planogram.arrays, self._planogram.lightest_g, samples, MODEL, hands, steps)
+
+    def weigh_block(
+        self, samples: PlateSamples, hands: NDArray[np.float64], steps: list[PlateChange], block: tuple[int, ...]
+    ) -> tuple[float, list[PlateChange]]:
+        """Log density and load of some of the steps (indices, in the order of their contacts); see `divide`."""
+        arrays, lightest_g = self._planogram.arrays, self._planogram.lightest_g
+        return kernel.weigh_block(arrays, lightest_g, samples, MODEL, hands, steps, block)
 
     def parts_beside(self, shared: PlateChange, beside: PlateChange) -> list[float]:
         """The grams of a change that would make the change beside it one piece of what lies there."""
@@ -445,33 +444,13 @@ def in_order(group: list[PlateChange]) -> list[list[PlateChange]]:
 
 
 def log_nothing(delta_g: float, var_g2: float, heaviest_g: float) -> float:
-    """Log density of a plate's change as creep, or as cross-talk of a heavier step beside it."""
-    beside_g = heaviest_g if heaviest_g > abs(delta_g) else 0.0
-    # Cross-talk and noise end where they end; only creep has a tail.
-    known_g = 0.5 * math.sqrt(var_g2) + CROSS_TALK_SHARE * beside_g
-    far = max(abs(delta_g) - known_g, 0.0) / CREEP_G
-    # Creep does not go further than CREEP_FAR scales (294 plates of a real shop, half a minute: 19 g at most, one in a
-    # thousand 6.6 g). A change that fits no product is reported as such, and not forgotten.
-    return -far - 0.5 * max(far - CREEP_FAR, 0.0) ** 2 - math.log(2.0 * (known_g + CREEP_G))
+    """Log density of a plate's change as creep, or as cross-talk of a heavier step beside it.
 
-
-def _log_sum(logs: list[float]) -> float:
-    """Log of the sum of exponentials; of a few numbers, quicker than NumPy's."""
-    total = logs[0]
-    for log in logs[1:]:
-        total = max(total, log) + (math.log1p(math.exp(-abs(total - log))) if total != log else LOG_2)
-    return total
-
-
-def _contact_sd_s(change: PlateChange) -> float:
-    """Standard deviation of a change's contact time.
-
-    The edge of a small change is lost in the noise and in the shaking of a hand. A piece that is lifted at one end
-    before it leaves has two edges.
+    Cross-talk and noise end where they end; only creep has a tail, and does not go further than CREEP_FAR scales (294
+    plates of a real shop, half a minute: 19 g at most, one in a thousand 6.6 g). A change that fits no product is
+    reported as such, and not forgotten.
     """
-    load_g = abs(change.delta_g)
-    slow_s = 0.0 if change.silent else max(change.rise_ns * 1e-9 - STEP_S, 0.0)
-    return SAME_LOAD_SD_S * (1.0 + 8.0 * math.sqrt(change.var_g2) / load_g + (SHAKE_G / load_g) ** 2) + 0.5 * slow_s
+    return kernel.log_nothing(delta_g, var_g2, heaviest_g, MODEL)
 
 
 def _plates(part: list[PlateChange]) -> NDArray[np.int64]:

@@ -190,6 +190,7 @@ class Planogram:
         self.arrays: tuple[NDArray[Any], ...] = (
             self.weight_g, self.weight_sd_g, self.stock, self.planned, self.away, self.gain, self.gain_var,
             rows.along_m, rows.width_m, rows.row, rows.member, rows.member_start, MODEL, self._scratch,
+            rows.place,
         )  # fmt: skip
 
     def _derive(self, store: Store) -> None:
@@ -203,7 +204,7 @@ class Planogram:
         for facing in store.planogram:
             self._filled[plate_index[facing.plate], product_index[facing.gtin]] += facing.stock
         lightest_g = np.where(self.planned, label_g, np.inf).min(axis=1, initial=np.inf)
-        self._scratch = np.zeros((3, len(store.products)))
+        self._scratch = np.zeros((5, len(store.products)))
         near = [self.rows.near(plate, 1) for plate in range(len(store.plates))]
         self.lightest_near_g: NDArray[np.float64] = np.array([lightest_g[plates].min() for plates in near])
 

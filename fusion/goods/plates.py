@@ -126,6 +126,20 @@ class PackedReadings(NamedTuple):
     grams: NDArray[np.float32]
 
 
+class PlateSamples(NamedTuple):
+    """What a kernel needs of the samples that are kept.
+
+    Attributes:
+        reals, times, ring: of `fusion._kernels.scales.PlateTables`.
+        period_ns: between two samples.
+    """
+
+    reals: NDArray[np.float64]
+    times: NDArray[np.int64]
+    ring: NDArray[np.float32]
+    period_ns: float
+
+
 class Plates:
     """Follows every plate of a store: a kernel keeps one row of state per plate.
 
@@ -262,6 +276,11 @@ class Plates:
         rested = (self._moved & (tables.state == kernel.QUIET)).nonzero()[0] if self._any_moved else ()
         self._moved, self._any_moved = moving, bool(moving.any())
         return [(plate, int(tables.times[plate, kernel.ONSET_NS])) for plate in map(int, rested)]
+
+    @property
+    def samples(self) -> PlateSamples:
+        """The newest samples of all plates, as a kernel reads them."""
+        return PlateSamples(self._tables.reals, self._tables.times, self._tables.ring, self._period_ns)
 
     @property
     def period_s(self) -> float:

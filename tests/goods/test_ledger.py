@@ -8,10 +8,13 @@ from goods import shop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from reference import ledger as reference
 
-from fusion.goods.ledger import log_press
-from fusion.goods.loads import ShelfEvent
+from fusion._kernels.scales import PlateTables
+from fusion.goods.ledger import MODEL, log_press
+from fusion.goods.loads import LoadFinder, ShelfEvent, log_nothing
 from fusion.goods.planogram import Planogram
+from fusion.goods.plates import PlateChange, PlateSamples
 from fusion.goods.scales import ShelfMonitor
 
 STORE, T0 = shop.STORE, shop.T0
@@ -28,6 +31,68 @@ def seconds(event: ShelfEvent) -> float:
 def shake(scales: shop.Scales, plate: int, from_s: float, to_s: float, sd_g: float = 10.0) -> None:
     shaken = (scales.t > from_s) & (scales.t < to_s)
     scales.grams[plate, shaken] += scales.rng.normal(0, sd_g, shaken.sum())
+
+
+# ---- the kernels and their twin --------------------------------------------------------------------------------------
+
+
+def spell(rng: np.random.Generator, planogram: Planogram) -> tuple[PlateSamples, list[PlateChange]]:
+    """Some seconds of four neighbouring plates, calm and shaken by turns, and steps on them: goods, hands, creep."""
+    n_plates, n_steps = len(STORE.plates), int(rng.integers(1, 9))
+    tables = PlateTables.empty(n_plates)
+    tables.times[:, 2], tables.times[:, 5] = T0, rng.integers(20, 2000, n_plates)
+    tables.reals[:, 1] = rng.uniform(0.1, 1.0, n_plates)
+    tables.ring[:] = rng.normal(0.0, 0.5, tables.ring.shape) * rng.choice([1.0, 6.0], (n_plates, 1))
+    contacts_ns = T0 - np.sort(rng.integers(0, 8 * 10**9, n_steps))[::-1]
+    steps = []
+    for contact_ns in contacts_ns.tolist():
+        goods_g = float(rng.choice(planogram.weight_g)) * float(rng.choice([-1.0, 1.0])) * rng.uniform(0.2, 1.0)
+        grams = float(rng.choice([goods_g, goods_g, rng.normal(0.0, 30.0), rng.normal(0.0, 2.0), -200.0, 200.0]))
+        settled_ns = contact_ns + int(rng.integers(2 * 10**8, 10**9))
+        steps.append(
+            PlateChange(
+                int(rng.integers(2, 6)), contact_ns - int(rng.integers(0, 4 * 10**8)), contact_ns, settled_ns,
+                bool(rng.random() < 0.1), int(rng.integers(0, 5 * 10**8)), False, grams, float(rng.uniform(0.1, 20.0)),
+                float(rng.normal(0.0, 500.0)),
+            )
+        )  # fmt: skip
+    return PlateSamples(tables.reals, tables.times, tables.ring, 1e9 / STORE.weight_rate_hz), steps
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_steps_are_divided_as_by_the_twin(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    planogram = Planogram(STORE)
+    samples, steps = spell(rng, planogram)
+    finder, twin = LoadFinder(planogram), reference.Division(planogram, samples, steps)
+    score, blocks = finder.divide(samples, MODEL, steps)
+    # Hands on two plates score the same as one block or two, so that the best division is one of several.
+    assert_allclose(score, twin.divide(), rtol=1e-10)
+    assert_allclose(score, twin.score([ids for ids, _, _ in blocks]), rtol=1e-10)
+    assert sorted(i for ids, _, _ in blocks for i in ids) == list(range(len(steps)))
+    some = tuple(np.flatnonzero(rng.random(len(steps)) < 0.5).tolist()) or (0,)
+    for ids, log_density, load in (*blocks, (some, *finder.weigh_block(samples, MODEL, steps, some))):
+        wanted = twin.block(ids)
+        assert_allclose(log_density, wanted[0], rtol=1e-10)
+        for change, of_twin in zip(load, wanted[1], strict=True):
+            for field in PlateChange.__slots__:
+                assert_allclose(getattr(change, field), getattr(of_twin, field), rtol=1e-12)
+
+
+def test_no_steps_are_no_blocks() -> None:
+    samples, _ = spell(np.random.default_rng(0), Planogram(STORE))
+    assert LoadFinder(Planogram(STORE)).divide(samples, MODEL, []) == (0.0, [])
+
+
+@pytest.mark.parametrize("grams", [-700.0, -30.0, 0.5, 3.0, 40.0, 699.0, 900.0])
+def test_hands_and_creep_are_weighed_as_by_the_twin(grams: float) -> None:
+    assert_allclose(log_press(grams), reference.log_press(grams), rtol=1e-13)
+    for heaviest_g in (0.0, 800.0):
+        assert_allclose(log_nothing(grams, 2.0, heaviest_g), reference.log_nothing(grams, 2.0, heaviest_g), rtol=1e-13)
+
+
+# ---- what becomes an event -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lean_s", [1.5, 4.0, 7.0])

@@ -18,7 +18,7 @@ from fusion._kernels import scales as kernel
 from fusion._kernels import shelves
 from fusion.errors import OrderError
 from fusion.files.recordings import Recording
-from fusion.goods.loads import ShelfEvent, _log_sum
+from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
@@ -63,11 +63,6 @@ def test_messages_are_packed_like_the_twin_packs_them() -> None:
             assert_array_equal(ours, theirs)
         assert n_unknown == sum(reading.plate == "nowhere" for reading in messages)
         assert n_empty == sum(reading.plate != "nowhere" and not len(reading.samples) for reading in messages)
-
-
-def test_logs_are_summed_as_by_numpy() -> None:
-    for logs in ([-3.0], [-3.0, -3.0], [2.5, -40.0, 1e-9, -700.0], [-1e3, 0.0]):
-        assert_allclose(_log_sum(logs), np.logaddexp.reduce(logs), rtol=1e-15)
 
 
 def break_down(grams: np.ndarray, rng: np.random.Generator) -> None:
