@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
+import bisect
+import itertools
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fusion.arrival.sensor_clocks import DISTRUST_NS, STEADY_NS, STRAYS_MIN, Agreement, SensorClock, SensorClocks
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
@@ -28,6 +30,7 @@ _GATE_RANK, _FRAME_RANK, _READING_RANK, _ITEM_RANK = range(4)
 # An observation that waits for its turn: its time, the rank of its kind, its sensor, the number of its arrival, itself.
 # Tuples compare in the order of release; a class of tuples would take four times as long to make.
 _Held = tuple[int, int, str, int, Observation]
+_GONE: Any = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,55 @@ class ClocksSetBack:
     """
 
     t_ns: int
+
+
+class _Waiting:
+    """Observations that wait for their turn, in order of release.
+
+    Nearly all come last or nearly last, so that a sorted list takes one in a comparison, and gives up the oldest
+    without any; a heap would compare each a dozen times on its way out.
+    """
+
+    def __init__(self) -> None:
+        # The first n_gone places are of those that were released; they are removed together.
+        self._held: list[_Held] = []
+        self._n_gone = 0
+
+    def __len__(self) -> int:
+        return len(self._held) - self._n_gone
+
+    def __iter__(self) -> Iterator[_Held]:
+        return itertools.islice(self._held, self._n_gone, None)
+
+    def add(self, held: _Held) -> None:
+        """Take one in its place."""
+        if self._held and held < self._held[-1]:
+            bisect.insort(self._held, held, self._n_gone)
+        else:
+            self._held.append(held)
+
+    def before(self, until_ns: int) -> list[_Held]:
+        """Remove and return those of before an instant."""
+        held, first = self._held, self._n_gone
+        if first == len(held) or held[first][0] >= until_ns:
+            return []
+        # Mostly one or two.
+        last = first + 1
+        while last < len(held) and held[last][0] < until_ns:
+            last += 1
+        found = held[first:last]
+        if 2 * last > len(held):
+            del held[:last]
+            self._n_gone = 0
+        else:
+            held[first:last] = [_GONE] * (last - first)
+            self._n_gone = last
+        return found
+
+    def holds(self, t_ns: int, rank: int, sensor: str) -> bool:
+        """Whether an observation of this time and sensor waits."""
+        at = bisect.bisect_left(self._held, (t_ns, rank, sensor), self._n_gone)
+        return at < len(self._held) and self._held[at][:3] == (t_ns, rank, sensor)
 
 
 class Reorder:
@@ -73,7 +125,7 @@ class Reorder:
         self.newest_ns: int | None = None
         self.ignored: Counter[str] = Counter()
         self.clocks = SensorClocks(self.lateness_ns, sensors)
-        self._heap: list[_Held] = []
+        self._waiting = _Waiting()
         self._n_arrived = 0
         self._camera_clocks, self._plate_clocks = self.clocks.cameras, self.clocks.plates
         # No older observation can come than `lateness` before this; later than `_limit_ns` is too far ahead. The second
@@ -97,7 +149,7 @@ class Reorder:
 
     def __len__(self) -> int:
         """Observations that are held."""
-        return len(self._heap) + len(self._run) + len(self._turned)
+        return len(self._waiting) + len(self._run) + len(self._turned)
 
     @property
     def n_doubted(self) -> int:
@@ -130,7 +182,9 @@ class Reorder:
         """The observations that no older one can precede any more, oldest first."""
         if self.newest_ns is None:
             return []
-        return self._release(self._frontier_ns - self.lateness_ns)
+        until_ns = self._frontier_ns - self.lateness_ns
+        # Most messages do not move the frontier.
+        return self._release(until_ns) if until_ns > self._released_ns or self._turned else []
 
     def flush(self) -> list[Observation | ClocksSetBack]:
         """Release everything that is held, oldest first, at the end of the streams."""
@@ -166,7 +220,7 @@ class Reorder:
             if t_ns > self._frontier_ns + DISTRUST_NS:
                 return False
             self.clocks.come_back(clock, t_ns)
-        heapq.heappush(self._heap, (t_ns, rank, sensor, self._n_arrived, observation))
+        self._waiting.add((t_ns, rank, sensor, self._n_arrived, observation))
         self._witnesses.append(t_ns)
         if self.newest_ns is None or t_ns > self.newest_ns:
             self.newest_ns = t_ns
@@ -263,7 +317,7 @@ class Reorder:
             return False
         # What is sent again after an outage is held already.
         rank, sensor = _identity(observation)
-        if any(held[0] == t_ns and held[1] == rank and held[2] == sensor for held in self._heap):
+        if self._waiting.holds(t_ns, rank, sensor):
             clock.step = 0
             return False
         clock.n_stepped += 1
@@ -281,7 +335,7 @@ class Reorder:
         first = min(clock.step for clock in clocks)
         after = {(last.t_ns, *_identity(last)): last}
         before = []
-        for held in self._heap:
+        for held in self._waiting:
             clock = self.clocks.of(held[4])
             if held[3] >= (clock.step if clock is not None and clock.step >= first else first):
                 after[held[:3]] = held[4]
@@ -290,8 +344,9 @@ class Reorder:
         believed = [after[key] for key in sorted(after)]
         if believed[0].t_ns >= max((held[0] for held in before), default=0):
             return False  # Time does not go back by it.
-        self._heap = before
-        heapq.heapify(self._heap)
+        self._waiting = _Waiting()
+        for held in before:
+            self._waiting.add(held)
         run, self._run = self._run, []
         for observation in run:
             self._drop(observation)
@@ -383,12 +438,10 @@ class Reorder:
     # ---- release -----------------------------------------------------------------------------------------------------
 
     def _release(self, until_ns: int) -> list[Observation | ClocksSetBack]:
-        heap = self._heap
         released, self._turned = self._turned, []
-        while heap and heap[0][0] < until_ns:
-            t_ns, rank, sensor, _, observation = heapq.heappop(heap)
-            key = (t_ns, rank, sensor)
-            if key == self._last_key and rank != _ITEM_RANK:
+        for held in self._waiting.before(until_ns):
+            observation, key = held[4], held[:3]
+            if key == self._last_key and held[1] != _ITEM_RANK:
                 self.ignored[f"{_STREAM_NAMES[type(observation)]}: repeated"] += 1
                 continue
             self._last_key = key

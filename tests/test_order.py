@@ -310,3 +310,33 @@ def test_two_clocks_that_run_fast_do_not_take_the_others_with_them() -> None:
 
 def observations_of_others(observations: Iterable[Observation], names: set[str]) -> list[Observation]:
     return [o for o in observations if not (isinstance(o, Frame) and o.camera in names)]
+
+
+class _Counted(int):
+    """A time that counts how often it is compared."""
+
+    n = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Counted.n += 1
+        return int(self) == other
+
+    def __lt__(self, other: int) -> bool:
+        _Counted.n += 1
+        return int(self) < other
+
+    __hash__ = int.__hash__
+
+
+def test_an_overtaken_message_is_compared_with_few_of_those_that_wait() -> None:
+    reorder = Reorder(2.0)
+    for k in range(2000):
+        early = frame(k * 0.001, f"camera {k % 20}")
+        reorder.push(replace(early, t_ns=_Counted(early.t_ns)))
+    assert len(reorder) == 2000
+    _Counted.n = 0
+    reorder.push(frame(1.0005, "camera 3"))
+    assert 0 < _Counted.n < 200
+    assert [o.t_ns for o in reorder.flush() if isinstance(o, Frame)] == sorted(
+        [*(frame(k * 0.001, "").t_ns for k in range(2000)), frame(1.0005, "").t_ns]
+    )

@@ -21,6 +21,8 @@ from fusion.observations import (
 )
 from fusion.store.models import Store
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 class ObservationForm:
     """The form that observations of a store must have."""
@@ -85,6 +87,12 @@ def _instant(observation: str, t_ns: object) -> int:
 
 def _floats(name: str, array: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The array as C-contiguous float32, itself where it is that already; -1 in a shape stands for any length."""
+    # Nearly all are what is wanted. NumPy has one object for the type, so that most are recognised by it.
+    if (
+        type(array) is np.ndarray and array.dtype is _FLOAT32 and array.ndim == len(shape)
+        and array.shape[1:] == shape[1:] and shape[0] == -1 and array.flags.c_contiguous
+    ):  # fmt: skip
+        return array
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         got = f"{array.dtype} array" if isinstance(array, np.ndarray) else type(array).__name__
         raise ShapeError(f"{name}: want an array of floats, got {got}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -130,8 +131,10 @@ class SensorClock:
     @property
     def has_stepped(self) -> bool:
         """Whether its messages follow a step back in order for long enough that they were not merely overtaken."""
+        if self.n_stepped < STEPPED_MIN:
+            return False
         gone_ns = self.last_ns - (self.before_ns - self.step_ns)
-        return self.n_stepped >= STEPPED_MIN and gone_ns >= STEPPED_SHARE * self.step_ns
+        return gone_ns >= STEPPED_SHARE * self.step_ns
 
     def step_back(self, t_ns: int, number: int, back_max_ns: int) -> bool:
         """See an arrival that is older than the one before it, or that follows a step; whether it belongs to a step.
@@ -251,8 +254,10 @@ class SensorClocks:
 
         number: of the last arrival.
         """
-        oldest = number - STEP_MESSAGES_MAX * len(self)
-        steps = [clock for clock in self if clock.step > max(oldest, 0) and clock.has_stepped]
+        oldest = max(number - STEP_MESSAGES_MAX * len(self), 0)
+        # For every message that was overtaken, all clocks are looked at.
+        clocks = itertools.chain(self.cameras.values(), self.plates.values())
+        steps = [clock for clock in clocks if clock.step > oldest and clock.has_stepped]
         if len(steps) < CLOCKS_STEPPED_MIN:
             return []
         usual_ns = sorted(clock.step_ns for clock in steps)[len(steps) // 2]
