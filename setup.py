@@ -39,6 +39,7 @@ in_cython = [
         ("goods", [f"native/{part}.pxi" for part in GOODS]),
         ("looks", ["native/arrays.pxi"]),
         ("shelves", []),
+        ("state", [f"native/{GOODS[0]}.pxi"]),
     )
 ]
 

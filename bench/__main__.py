@@ -48,6 +48,8 @@ BENCHMARKS = {
     "engine": Benchmark("speed.engine", "the engine step on simulated stores: median, p99 and worst"),
     "cost_curve": Benchmark("speed.cost_curve", "the engine step over cameras and people"),
     "stages": Benchmark("speed.stages", "the tracker's step by stage and kernel"),
+    "standstill": Benchmark("speed.standstill", "how long an engine waits for its snapshot, and for a copy of it"),
+    "memory": Benchmark("speed.memory", "resident memory and start of a store's process, by part"),
     "pages": Benchmark("speed.pages", "report and console: writing, opening, scrubbing"),
     "view": Benchmark("speed.view", "what a Rerun recording adds to a replay"),
     "soak": Benchmark("endurance.soak", "24 hours of data in one engine: memory and step time"),

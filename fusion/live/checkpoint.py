@@ -7,6 +7,7 @@ from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_bytes
 
 from fusion.engine import Engine
 from fusion.errors import SnapshotError
@@ -14,10 +15,13 @@ from fusion.files.atomic import replace_file
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import FIRST_SNAPSHOT_S
 from fusion.live.gaps import Gaps, StreamPosition
-from fusion.live.scan_log import ScanLog, WriteFile
+from fusion.live.scan_log import ScanLog, WriteFile, write_private
 from fusion.results import ReasonKind
-from fusion.snapshots import Frozen, freeze, newest_ns, resume
+from fusion.snapshots import FILE_MAX_BYTES, Frozen, freeze, newest_ns, resume
 from fusion.store.models import Store
+
+# Of the key under which a store's snapshots are written, as long as the HMAC.
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,10 @@ class Checkpoint:
     that was raised. Together with what sensors and broker send again, the next process can bill every visit as if the
     kill had not happened, or knows that it cannot and sends the visit to review.
 
-    A snapshot is frozen in the engine's thread and written in another. Results must be in the books before the snapshot
-    that covers them is started: replaying from an older snapshot then posts them a second time, and the books ignore
-    duplicates.
+    A snapshot is frozen in the engine's thread and written in another. It carries an HMAC under a key that is made with
+    the folder and that only its owner can read: one that something else wrote is not used. Results must be in the books
+    before the snapshot that covers them is started: replaying from an older snapshot then posts them a second time, and
+    the books ignore duplicates.
 
     Attributes:
         gaps: data lost on the way to the engine, and the receipts that this affects.
@@ -90,12 +95,12 @@ class Checkpoint:
         every_s: float = 5.0,
         first_s: float = FIRST_SNAPSHOT_S,
         clock: Clock = SYSTEM_CLOCK,
-        write_file: WriteFile = replace_file,
+        write_file: WriteFile = write_private,
     ) -> None:
         """Open the checkpoint of a store's folder; reads nothing yet.
 
         Args:
-            folder: holds snapshot, scans.jsonl and doubts.json.
+            folder: holds snapshot, snapshot.key, scans.jsonl and doubts.json.
             writer: writes snapshots, one at a time.
             every_s: data time between snapshots.
             first_s: data time until the first one; the interval doubles from there up to `every_s`.
@@ -103,6 +108,7 @@ class Checkpoint:
             write_file: replaces a file atomically.
         """
         self._path = folder / "snapshot"
+        self._key = _key_in(folder / "snapshot.key")
         self._writer, self._clock = writer, clock
         self._every_ns = round(every_s * 1e9)
         self._interval_ns = min(round(first_s * 1e9), self._every_ns)
@@ -125,16 +131,19 @@ class Checkpoint:
         if not self._path.exists():
             engine = Engine(store, stopwatch_ns)
             return Restored(engine, 0, ReasonKind.STATE_LOST, unreadable, messages=messages)
-        data = self._path.read_bytes()
+        data = b""
         try:
-            engine = resume(data, store, stopwatch_ns)
+            if self._path.stat().st_size > FILE_MAX_BYTES:
+                raise SnapshotError(f"snapshot: want a file of at most {FILE_MAX_BYTES} bytes, got a larger one")
+            data = self._path.read_bytes()
+            engine = resume(data, store, stopwatch_ns, key=self._key)
         except SnapshotError as error:
             messages.append(f"starts with a new engine, open visits go to review: {error}")
             changed = "layout" in str(error)
             lost = ReasonKind.LAYOUT_CHANGED if changed else ReasonKind.SNAPSHOT_UNUSABLE
             self.scans.read(data)
             self._log_after(data, 0, {})
-            self.saved_ns = _newest_or_zero(data)
+            self.saved_ns = _newest_or_zero(data, self._key)
             return Restored(Engine(store, stopwatch_ns), self.saved_ns, lost, unreadable, messages=messages)
         positions = self.scans.read(data)
         if positions is None:
@@ -185,7 +194,7 @@ class Checkpoint:
         self._saving = _Saving(n_bytes, Saved(engine.newest_ns, engine.journal.n_recorded), started_ns)
 
     def _write(self, frozen: Frozen, positions: Mapping[str, StreamPosition]) -> int:
-        data = frozen.packed()
+        data = frozen.packed(self._key)
         self.scans.commit(data, positions)
         return len(data)
 
@@ -218,8 +227,17 @@ class Checkpoint:
         self.scans.close()
 
 
-def _newest_or_zero(data: bytes) -> int:
+def _newest_or_zero(data: bytes, key: bytes) -> int:
     try:
-        return newest_ns(data)
+        return newest_ns(data, key)
     except SnapshotError:
         return 0
+
+
+def _key_in(path: Path) -> bytes:
+    """The key in a file that only its owner can read; a new one where there is none."""
+    key = path.read_bytes() if path.exists() else b""
+    if len(key) != KEY_BYTES:
+        key = token_bytes(KEY_BYTES)
+        replace_file(path, key, private=True)
+    return key

@@ -13,7 +13,6 @@ from typing import Any
 from fusion.early.ahead import Ahead
 from fusion.engine import LATENESS_MAX_S
 from fusion.errors import FusionError, ShapeError, TimeError
-from fusion.files.atomic import replace_file
 from fusion.live.bookkeeper import Bookkeeper
 from fusion.live.checkpoint import Checkpoint, Restored
 from fusion.live.clock import SYSTEM_CLOCK, Clock
@@ -29,7 +28,7 @@ from fusion.live.intake import (
     stream_of,
 )
 from fusion.live.pump import Pump
-from fusion.live.scan_log import WriteFile
+from fusion.live.scan_log import WriteFile, write_private
 from fusion.live.sources import Source, SourceContext, open_source
 from fusion.live.teaching import Teaching
 from fusion.live.time_watch import TimeWatch
@@ -162,7 +161,7 @@ class StoreLoop:
         *,
         clock: Clock = SYSTEM_CLOCK,
         writer: Executor | None = None,
-        write_file: WriteFile = replace_file,
+        write_file: WriteFile = write_private,
     ) -> Iterator[StoreLoop]:
         """Restore a store from its folder, open its books and its source, until the block ends.
 

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,8 @@ PROMISED_S = 60.0
 Event = GateScan | ItemSighting
 # Replaces a file's content atomically.
 WriteFile = Callable[[Path, bytes], None]
+# Accounts and paths of people are in these files, so only their owner can read them.
+write_private: WriteFile = partial(replace_file, private=True)
 
 
 class ScanLog:
@@ -42,7 +45,7 @@ class ScanLog:
         unreadable: lines that were left out, torn by a loss of power.
     """
 
-    def __init__(self, folder: Path, write_file: WriteFile = replace_file) -> None:
+    def __init__(self, folder: Path, write_file: WriteFile = write_private) -> None:
         self._path = folder / "scans.jsonl"
         self._snapshot_path = folder / "snapshot"
         self._write_file = write_file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ _MODEL = np.array([
 ])  # fmt: skip
 
 
+_COLUMNS = ("t_ns", "track", "confirmed", "position_m", "arms_m", "sd_m")
+
+
 class Arms(NamedTuple):
     """Arms at some rows of the history.
 
@@ -64,7 +67,7 @@ class ArmHistory:
         sides = [layout.indices(f"{side}_wrist", f"{side}_elbow", f"{side}_shoulder") for side in ("l", "r")]
         # A layout without arms (boxes) leaves only the body.
         self._arms = np.array([side for side in sides if len(side) == 3], np.int64).reshape(-1, 3)
-        self._span_ns = round(span_s * 1e9)
+        self._span_ns, self._capacity = round(span_s * 1e9), capacity
         self.t_ns: NDArray[np.int64] = np.zeros(capacity, np.int64)
         self.track: NDArray[np.int64] = np.zeros(capacity, np.int64)
         self.confirmed: NDArray[np.int8] = np.zeros(capacity, np.int8)
@@ -76,6 +79,8 @@ class ArmHistory:
     def append(self, people: People) -> None:
         """Record one instant, not older than the last. Beyond span and capacity the oldest rows are dropped."""
         n = len(people.track_id)
+        if len(self.t_ns) < self._capacity:
+            self._make_room()
         if self._n + n > len(self.t_ns):
             self._forget(people.t_ns - self._span_ns)
         n = min(n, len(self.t_ns) - self._n)
@@ -121,10 +126,22 @@ class ArmHistory:
         hands: NDArray[np.float64] = wrist + np.nan_to_num(forearm * (HAND_BEYOND_WRIST_M / np.maximum(length, 0.05)))
         return hands
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Rows that are not in use are most of a small store's snapshot.
+        return {**vars(self), **{name: getattr(self, name)[: self._n] for name in _COLUMNS}}
+
+    def _make_room(self) -> None:
+        """Rows up to the capacity again, after a snapshot or a copy left them out."""
+        for name in _COLUMNS:
+            used = getattr(self, name)
+            column = np.zeros((self._capacity, *used.shape[1:]), used.dtype)
+            column[: len(used)] = used
+            setattr(self, name, column)
+
     def _forget(self, before_ns: int) -> None:
         # Moving rows costs time, so at least half of the table becomes free at once.
         first = max(int(np.searchsorted(self.t_ns[: self._n], before_ns)), self._n - len(self.t_ns) // 2)
         kept = self._n - first
-        for column in (self.t_ns, self.track, self.confirmed, self.position_m, self.arms_m, self.sd_m):
+        for column in (getattr(self, name) for name in _COLUMNS):
             column[:kept] = column[first : self._n]
         self._n = kept

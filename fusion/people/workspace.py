@@ -6,6 +6,7 @@ One row per track, joints padded to whole lanes. Tracking a set of frames then c
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,7 +170,6 @@ class Workspace:
         view_of (n,); x, y, var, seen (n, n_padded) float32: normalised coordinates, their variance, and 1 or 0.
         appearance: (n, appearance_dim) unit vectors, zero where unknown.
         track_of (n,): index of a row, -1 free, -2 a second detection of a track; detection_of (n_rows, n_views) or -1.
-        kernels: the native calls, see fusion/_kernels/triangulation.pyi.
     """
 
     def __init__(self, rig: Rig, layout: Layout, appearance_dim: int, capacity: int) -> None:
@@ -206,7 +206,6 @@ class Workspace:
         self.confirmed = np.zeros(capacity, np.bool_)
         self.noise, self.noise_total, self.noise_count = np.ones(n_padded), np.zeros(n_padded), np.zeros(n_padded)
         self.track_of, self.detection_of = np.zeros(n, np.int64), np.zeros((capacity, n_views), np.int64)
-        self.kernels = self.bound()
 
     def adopt(self, rig: Rig) -> None:
         """Continue with the same cameras in other places; binds `kernels` again."""
@@ -214,8 +213,13 @@ class Workspace:
         self.kernels = self.bound()
 
     def __getstate__(self) -> dict[str, Any]:
-        # The kernels are bound to arrays of this process; `adopt` binds them again.
+        # The kernels are bound to these very arrays.
         return {name: value for name, value in vars(self).items() if name != "kernels"}
+
+    @cached_property
+    def kernels(self) -> triangulation.Workspace:
+        """The native calls, see fusion/_kernels/triangulation.pyi; bound at their first use in a new or copied one."""
+        return self.bound()
 
     def bound(self) -> triangulation.Workspace:
         """The kernels' calls over the arrays as they are. Raises ValueError where an array is of another kind."""

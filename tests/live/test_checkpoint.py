@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from live.stepping import Day, InlineExecutor
 
+from fusion import snapshots
 from fusion.engine import Engine
 from fusion.files.atomic import replace_file
 from fusion.live.checkpoint import Checkpoint
@@ -15,6 +16,7 @@ from fusion.live.clock import ManualClock
 from fusion.live.gaps import StreamPosition
 from fusion.live.scan_log import ScanLog
 from fusion.observations import GateScan, ItemSighting
+from fusion.results import ReasonKind
 
 T_NS = 1_767_258_000_000_000_000
 POSITIONS = {"detections: c": StreamPosition(4, 1, True)}
@@ -161,3 +163,38 @@ def test_intervals_between_snapshots_double_up_to_the_configured_one(day: Day, t
     steps_s = [later - earlier for earlier, later in zip([0.0, *saved_s], saved_s)]
     assert steps_s[:6] == pytest.approx([0.5, 1.0, 2.0, 4.0, 5.0, 5.0], abs=0.2)
     checkpoint.close()
+
+
+def test_only_a_snapshot_under_the_folders_own_key_is_used(tmp_path: Path, day: Day) -> None:
+    """What another process puts there, however valid, does not decide who is inside; and only the owner reads any."""
+
+    def opened(folder: Path) -> Checkpoint:
+        return Checkpoint(folder, InlineExecutor(), clock=ManualClock())  # type: ignore[arg-type]
+
+    own, other = tmp_path / "own", tmp_path / "other"
+    engine = Engine(day.store)
+    for observation in day.observations[:400]:
+        engine.feed(observation)
+    for folder in (own, other):
+        folder.mkdir()
+        checkpoint = opened(folder)
+        checkpoint.start(engine, 0)
+        checkpoint.finished(wait=True)
+        checkpoint.close()
+        for name in ("snapshot", "snapshot.key", "scans.jsonl"):
+            assert (folder / name).stat().st_mode & 0o077 == 0, name
+    restored = opened(own).restore(day.store)
+    assert restored.lost is None and restored.engine.newest_ns == engine.newest_ns > 0
+    for forged in ((other / "snapshot").read_bytes(), snapshots.snapshot(engine)):
+        (own / "snapshot").write_bytes(forged)
+        restored = opened(own).restore(day.store)
+        assert restored.lost is ReasonKind.SNAPSHOT_UNUSABLE and restored.since_ns == restored.engine.newest_ns == 0
+        assert "another key" in restored.messages[-1]
+
+
+def test_a_file_that_is_too_large_for_a_snapshot_is_not_read(tmp_path: Path, day: Day) -> None:
+    checkpoint = Checkpoint(tmp_path, InlineExecutor(), clock=ManualClock())  # type: ignore[arg-type]
+    with open(tmp_path / "snapshot", "wb") as file:
+        file.truncate(snapshots.FILE_MAX_BYTES + 1)  # Nothing of it is on disk.
+    restored = checkpoint.restore(day.store)
+    assert restored.lost is ReasonKind.SNAPSHOT_UNUSABLE and "at most" in restored.messages[-1]

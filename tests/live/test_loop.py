@@ -31,9 +31,14 @@ def scans_in(observations: list[Observation]) -> list[int]:
     return [i for i, observation in enumerate(observations) if isinstance(observation, GateScan)]
 
 
+def saved_ns(folder: Path) -> int:
+    """Newest data time of the snapshot in a folder."""
+    return newest_ns((folder / "snapshot").read_bytes(), (folder / "snapshot.key").read_bytes())
+
+
 def since_snapshot(folder: Path, observations: list[Observation]) -> list[Observation]:
     """What sensors and broker send again after a restart from a folder."""
-    since_ns = newest_ns((folder / "snapshot").read_bytes())
+    since_ns = saved_ns(folder)
     return [observation for observation in observations if observation.t_ns >= since_ns]
 
 
@@ -220,7 +225,7 @@ def test_scans_outlive_any_number_of_kills(day: Day, tmp_path: Path) -> None:
     store, observations = day.store, day.observations
     first = scans_in(observations)[0]
     killed(store, tmp_path / "1", observations[: first - 100], tmp_path / "2")
-    since_ns = newest_ns((tmp_path / "2" / "snapshot").read_bytes())
+    since_ns = saved_ns(tmp_path / "2")
     sent_again = since_snapshot(tmp_path / "2", observations)
     scan = scans_in(sent_again)[0]
     # This one is killed before its first snapshot.
@@ -229,7 +234,7 @@ def test_scans_outlive_any_number_of_kills(day: Day, tmp_path: Path) -> None:
     )
     killed(store, tmp_path / "3", [], tmp_path / "4")
     SteppedStore(quiet_config(store, tmp_path / "4")).stop()
-    assert newest_ns((tmp_path / "4" / "snapshot").read_bytes()) == since_ns
+    assert saved_ns(tmp_path / "4") == since_ns
     stepped, books = ended(store, tmp_path / "4", [row for i, row in enumerate(sent_again) if i != scan])
     assert bench.compared(books, day.receipts)["as without kills"] == 3 and not stepped.status()["lost_s"]
 
