@@ -352,14 +352,14 @@ class Plates:
         noisy = heard & (tables.reals[:, kernel.NOISE_G2] > NOISY_SD_G**2)
         restless_ns = tables.times[:, kernel.RESTLESS_NS]
         moves = (tables.state != kernel.QUIET) | (tables.times[:, kernel.QUIET_MESSAGES] < kernel.REST_MESSAGES)
-        restless = np.flatnonzero(heard & moves & (now_ns - restless_ns > UNSETTLED_S * 1e9))
+        restless = (heard & moves & (now_ns - restless_ns > UNSETTLED_S * 1e9)).nonzero()[0]
         self._unsettled = dict(zip(restless.tolist(), restless_ns[restless].tolist()))
-        faults = {
-            **dict.fromkeys(np.flatnonzero(noisy).tolist(), "noisy"),
-            **dict.fromkeys(np.flatnonzero(stuck).tolist(), "stuck"),
-            **dict.fromkeys(np.flatnonzero(out_of_range).tolist(), "out of range"),
-            **dict.fromkeys(np.flatnonzero(silent).tolist(), "silent"),
-        }
+        faults: dict[int, str] = {}
+        if (noisy | stuck | out_of_range | silent).any():
+            for mask, fault in zip((noisy, stuck, out_of_range, silent), ("noisy", "stuck", "out of range", "silent")):
+                faults |= dict.fromkeys(mask.nonzero()[0].tolist(), fault)
+        elif not self.faults:
+            return True
         for fault in dict.fromkeys(faults.values()):
             fresh = [at for at, found in faults.items() if found == fault and self.faults.get(at) != fault]
             if fault == "silent":  # The roll call reports those never heard.
@@ -375,7 +375,9 @@ class Plates:
     def lost(self) -> list[tuple[int, int]]:
         """(plate, since when) of those whose level was given up since the last call: they weigh from another zero."""
         kernel, times = self._kernel, self._tables.times
-        plates = np.flatnonzero(times[:, kernel.LOST_NS])
+        plates = times[:, kernel.LOST_NS].nonzero()[0]
+        if not len(plates):
+            return []
         found = list(zip(plates.tolist(), times[plates, kernel.LOST_NS].tolist()))
         times[plates, kernel.LOST_NS] = 0
         return found

@@ -30,7 +30,7 @@ class LastSeen(NamedTuple):
     place: Place
 
 
-@dataclass
+@dataclass(slots=True)
 class Walker:
     """One track.
 
