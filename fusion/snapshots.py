@@ -116,7 +116,7 @@ class Frozen:
         }
         text = json.dumps(head).encode() + b"\n"
         stream = zlib.compressobj(ZLIB_LEVEL)
-        body = [*(stream.compress(part.gathered()) for part in parts), stream.flush()]
+        body = [*(stream.compress(part.gathered()) for part in parts if len(part)), stream.flush()]
         code = hmac.new(key, text, "sha256")
         for piece in body:
             code.update(piece)

@@ -31,6 +31,10 @@ from fusion.store.models import Store
 MESSAGES_MAX = 20
 _FILES = ("store.toml", "cameras.toml", "plates.csv", "products.csv", "planogram.csv", "prices.toml")
 
+# Without the GIL this many stores share a process by default. They share its memory, and its end where one takes it
+# down; after that each has a process of its own.
+STORES_WITHOUT_GIL = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -223,7 +227,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until `stop`, or until every store's source has ended or is parked."""
-        names, size = list(self._stores), self._serving.stores_per_process
+        names, size = list(self._stores), stores_per_process(self._serving)
         for first in range(0, len(names), size):
             self._start(names[first : first + size])
         self._say("", f"{len(names)} stores; http://127.0.0.1:{self.port}/healthz and /metrics")
@@ -492,6 +496,17 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _stamps(folder: Path) -> tuple[object, ...]:
     return tuple(_stamp(folder / name) for name in _FILES)
+
+
+def stores_per_process(serving: Serving) -> int:
+    """How many stores share a process, each in threads of its own.
+
+    With the GIL one, unless the configuration says otherwise: their steps would wait for each other.
+    """
+    if serving.stores_per_process is not None:
+        return serving.stores_per_process
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()  # Since Python 3.13.
+    return 1 if has_gil else STORES_WITHOUT_GIL
 
 
 def _memory_bytes(pid: int) -> int:

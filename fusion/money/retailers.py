@@ -53,7 +53,8 @@ class Serving(StrictModel):
 
     out: Identifier = "serve"
     port: int = Field(default=9464, ge=0, le=65535)
-    stores_per_process: int = Field(default=1, ge=1, le=64)
+    # By default one, and several where Python runs without its lock; see `live.supervisor.stores_per_process`.
+    stores_per_process: int | None = Field(default=None, ge=1, le=64)
     snapshot_every_s: float = Field(default=5.0, ge=0.1, le=600.0)
     memory_max_mb: int = Field(default=2048, ge=128)
     # A store is parked once its process has died this many times within this time.

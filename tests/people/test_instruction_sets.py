@@ -32,7 +32,9 @@ def test_lesser_instruction_sets_agree(name):
         "import json; from fusion._kernels import triangulation; from recordings import make\n"
         f"print(json.dumps([triangulation.instruction_set, make.answers(make.HERE / {scene!r})]))"
     )
-    env = {**os.environ, "FUSION_ISA": name, "PYTHONPATH": str(TESTS)}
+    # The package that is imported here, which need not be that of this folder.
+    path = os.pathsep.join([str(TESTS), str(Path(triangulation.__file__).parents[2])])
+    env = {**os.environ, "FUSION_ISA": name, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     used, got = json.loads(done.stdout)

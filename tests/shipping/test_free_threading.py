@@ -6,10 +6,13 @@ import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from fusion import Engine
+from fusion import Engine, _kernels
+from fusion.live.supervisor import STORES_WITHOUT_GIL, stores_per_process
+from fusion.money.retailers import Serving
 from fusion.simulation import Scenario, Simulation, demo_store
 
 
@@ -30,8 +33,19 @@ def test_engines_in_threads_do_not_share_state() -> None:
         assert list(threads.map(results_of, seeds)) == expected
 
 
+def test_stores_share_a_process_where_threads_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_gil, expected in ((True, 1), (False, STORES_WITHOUT_GIL)):
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda has_gil=has_gil: has_gil, raising=False)
+        assert stores_per_process(Serving()) == expected
+        assert stores_per_process(Serving(stores_per_process=3)) == 3
+
+
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this interpreter has a GIL")
 def test_importing_the_extensions_keeps_the_gil_off() -> None:
-    program = "import fusion._kernels.attribution, fusion._kernels.triangulation, sys; print(sys._is_gil_enabled())"
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    names = [path.name.removesuffix(suffix) for path in Path(_kernels.__file__).parent.glob(f"*{suffix}")]
+    assert {"attribution", "state", "triangulation"} <= set(names)
+    imports = "\n".join(f"import fusion._kernels.{name}" for name in sorted(names))
+    program = f"{imports}\nimport sys; print(sys._is_gil_enabled())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
