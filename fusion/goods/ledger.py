@@ -380,9 +380,12 @@ class RowLedger:
     def _is_calm(self, plate: int) -> bool:
         """Whether a plate trembles no more than at rest, so that no hand is on it."""
         grams = self._plates.newest_g(plate, CALM_SAMPLES)
-        return len(grams) < CALM_SAMPLES or bool(
-            grams.std() < CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(plate))
-        )
+        if len(grams) < CALM_SAMPLES:
+            return True
+        # As `grams.std()`, in a quarter of the time.
+        off = grams - np.add.reduce(grams) / np.float32(CALM_SAMPLES)
+        sd_g = np.sqrt(np.add.reduce(off * off) / np.float32(CALM_SAMPLES))
+        return bool(sd_g < CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(plate)))
 
     # ---- loads -------------------------------------------------------------------------------------------------------
 
@@ -404,10 +407,7 @@ class RowLedger:
     def _splits(self, division: _Division) -> list[_Split]:
         """Other ways to read the steps: one that took long may be two, and one beside another may be in part of it."""
         steps = division.steps
-        odd = {
-            i for ids in division.blocks
-            if (load := self._known(division, ids).load) and not self._finder.is_usual(load) for i in ids
-        }  # fmt: skip
+        odd: set[int] | None = None
         found = []
         for i, step in enumerate(steps):
             if step.silent or abs(step.delta_g) < SPLIT_MIN_G or step.rise_ns < 0:
@@ -423,11 +423,13 @@ class RowLedger:
             if trace is None:
                 continue
             two = trace.two_steps() if is_slow else []
+            if apart and odd is None:
+                odd = self._odd(division)
             for beside in apart:
                 two += [
                     shared
                     for shared in trace.shared(beside, self._finder.parts_beside(step, beside))
-                    if i in odd or shared.log_evidence > LOG_PLAIN
+                    if (odd and i in odd) or shared.log_evidence > LOG_PLAIN
                 ]
             # What the samples say for two steps at all is bounded, but not what they say for one division of the step
             # rather than another.
@@ -438,6 +440,11 @@ class RowLedger:
             for split in found
             if split.log_evidence > -LOG_SPLIT
         ]
+
+    def _odd(self, division: _Division) -> set[int]:
+        """The steps of loads that are no single piece of what lies there."""
+        loads = [(ids, self._known(division, ids).load) for ids in division.blocks]
+        return {i for ids, load in loads if load and not self._finder.is_usual(load) for i in ids}
 
     def _divided(self, steps: list[PlateChange]) -> _Division:
         score, blocks = self._finder.divide(self._plates.samples, MODEL, steps)

@@ -113,6 +113,13 @@ class ShelfEvent:
     @classmethod
     def of(cls, load: list[PlateChange]) -> ShelfEvent:
         """The event of the changes that make one load, from left to right."""
+        if len(load) == 1:  # Most of them.
+            change = load[0]
+            return cls(
+                np.array([change.plate]), change.onset_ns, change.contact_ns, change.settled_ns,
+                np.array([change.delta_g]), np.array([[change.var_g2]]), change.silent,
+                math.nan if change.silent else change.rise_ns * 1e-9,
+            )  # fmt: skip
         deltas = np.array([change.delta_g for change in load])
         # The plates that were not silent know when it was.
         heard = [change for change in load if not change.silent] or load

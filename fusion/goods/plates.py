@@ -249,12 +249,13 @@ class Plates:
 
         A frozen plate and one out of range are silent, and so is one whose next message is overdue.
         """
-        kernel, clock = self._kernel, self._tables.times[plate]
-        settling = clock[kernel.RING_SINCE_ONSET] * self._period_ns < RESETTLE_S * 1e9
-        if self._tables.state[plate] == kernel.DISTURBED and clock[kernel.SILENCE_NS] and settling:
-            return int(clock[kernel.SILENCE_NS])
-        overdue = 0 < clock[kernel.NEXT_NS] < now_ns - GAP_MAX_S * 1e9
-        return int(clock[kernel.LAST_NS]) if overdue else None
+        kernel, clock = self._kernel, self._tables.times[plate].tolist()
+        silence_ns, next_ns = clock[kernel.SILENCE_NS], clock[kernel.NEXT_NS]
+        if silence_ns and self._tables.state[plate] == kernel.DISTURBED and (
+            clock[kernel.RING_SINCE_ONSET] * self._period_ns < RESETTLE_S * 1e9
+        ):
+            return silence_ns
+        return clock[kernel.LAST_NS] if 0 < next_ns < now_ns - GAP_MAX_S * 1e9 else None
 
     def overdue(self, now_ns: int) -> list[tuple[int, int]]:
         """(plate, since when) of every plate that was heard before and whose next message does not come."""
