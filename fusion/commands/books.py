@@ -37,30 +37,44 @@ def open_ledger(arguments: argparse.Namespace) -> Ledger:
         arguments: with `store`, `ledger` and `vault`.
 
     Raises:
-        LedgerError: the books are a file that does not exist.
+        LedgerError: there are no books.
     """
     from fusion.money.ledger import Ledger
 
-    require_books(arguments.ledger)
-    return Ledger.open(arguments.ledger, load_store(arguments.store), vault=arguments.vault)
+    return Ledger.open(arguments.ledger, load_store(arguments.store), arguments.vault, create=False)
 
 
-def _declare_books(parser: argparse.ArgumentParser) -> None:
+def declare_books(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a store's books."""
     add_path(parser, "store", help="store folder, or name of an example store")
     add_path(parser, "ledger", help="path or URL of the books")
     add_path(parser, "--vault", help="vault beside books in PostgreSQL")
 
 
+def _declare_verify(parser: argparse.ArgumentParser) -> None:
+    declare_books(parser)
+    add_path(parser, "--checkpoint", help="signed checkpoint to compare with; by default the one beside the books")
+    add_path(parser, "--key", help="PEM file of the key that checks its signature; by default from the store's key")
+
+
 def _verify(arguments: argparse.Namespace) -> int:
-    with open_ledger(arguments) as ledger:
-        fault = ledger.verify()
-        sums = {currency: sum(accounts.values()) for currency, accounts in ledger.balances().items()}
-        print(fault or f"{ledger.head().seq} entries, the chain holds, all accounts sum to {sums or 0}")
-    return 1 if fault or any(sums.values()) else 0
+    from pathlib import Path
+
+    from fusion.money.verifying import verify_books
+
+    found = verify_books(
+        arguments.ledger, load_store(arguments.store), arguments.vault,
+        checkpoint=Path(arguments.checkpoint) if arguments.checkpoint else None,
+        key=Path(arguments.key) if arguments.key else None,
+    )  # fmt: skip
+    print(found.fault or f"{found.n_entries} entries, the chain holds, all accounts sum to {found.sums or 0}")
+    for note in found.notes:
+        print(note)
+    return 1 if found.fault or any(found.sums.values()) else 0
 
 
 def _declare_forget(parser: argparse.ArgumentParser) -> None:
-    _declare_books(parser)
+    declare_books(parser)
     parser.add_argument(
         "--account", help="erase this account at once; the store itself deletes the person's face and profile"
     )
@@ -100,10 +114,17 @@ def _declare_statement(parser: argparse.ArgumentParser) -> None:
 
 
 def _statement(arguments: argparse.Namespace) -> int:
+    from fusion.errors import LedgerError
     from fusion.money.retailers import Chain
     from fusion.money.statements import post_fee, statement
 
-    for retailer, store, ledger in Chain.load(arguments.chain).books(arguments.books):
+    chain = Chain.load(arguments.chain)
+    # Of all stores before anything is posted for one of them.
+    books = chain.books(arguments.books, read_only=True)
+    empty = [ledger.database.where for *_, ledger in books if not ledger.head().seq]
+    if empty:
+        raise LedgerError(f"{', '.join(empty)}: holds no entry, so there is nothing to state; pass the right folder")
+    for retailer, store, ledger in chain.books(arguments.books, read_only=arguments.dry_run):
         if not arguments.dry_run:
             post_fee(ledger, store, retailer, arguments.month)
         print(statement(ledger, store, retailer, arguments.month).text(store), end="\n\n")
@@ -112,17 +133,24 @@ def _statement(arguments: argparse.Namespace) -> int:
 
 VERIFY = Command(
     "verify",
-    "Check a store's books row by row: the hash chain holds, and all accounts sum to zero.",
-    ("STORE out/ledger.sqlite", "STORE postgresql://server/books --vault vault.sqlite"),
-    {0: "the books are whole", 1: "an entry was changed or lost, or the accounts do not sum to zero"},
-    _declare_books,
+    "Check a store's books row by row, their vault, and the newest signed checkpoint; writes nothing.",
+    (
+        "STORE out/ledger.sqlite --checkpoint /mnt/elsewhere/shop.checkpoint",
+        "STORE postgresql://server/books --vault vault.sqlite",
+    ),
+    {
+        0: "the books are whole",
+        1: "an entry or the vault was changed or lost, or the accounts do not sum to zero",
+        2: "wrong usage, there are no books, or the file is an incomplete copy of them",
+    },
+    _declare_verify,
     _verify,
 )
 STATEMENT = Command(
     "statement",
     "Print a month of every retailer's books, and post the platform's fee.",
     ("chain.toml books 2026-03", "chain.toml books 2026-03 --dry-run"),
-    {0: "the statements were printed"},
+    {0: "the statements were printed", 2: "a store has no books there, or empty ones; nothing was posted"},
     _declare_statement,
     _statement,
 )

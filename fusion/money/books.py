@@ -39,6 +39,8 @@ from fusion.store.models import Store
 
 # A batch is written to the database whenever it holds this many entries.
 FLUSHED_FROM = 1000
+# What entries about the vault are about, in the place of a visit.
+VAULT = "vault"
 
 
 class Recorded(NamedTuple):
@@ -87,11 +89,16 @@ class Books:
         database: holds the rows.
     """
 
-    def __init__(self, database: Database, store: Store) -> None:
+    def __init__(self, database: Database, store: Store, *, create: bool = True) -> None:
         """Use the books in a database, or begin them there.
 
+        Args:
+            database: holds the rows.
+            store: whose books they are.
+            create: begin them where there are none.
+
         Raises:
-            LedgerError: they cannot be used, or are those of another store, currency or format.
+            LedgerError: they cannot be used, or are those of another store, currency or format; or there are none.
         """
         self.database = database
         self._store = store
@@ -99,7 +106,10 @@ class Books:
         self._batch: _Batch | None = None
         self._genesis = genesis_hash(store.id, store.currency)
         self._identity = (FORMAT_VERSION, store.id, store.currency)
-        database.create(self._identity)
+        if create and not database.read_only:
+            database.create(self._identity)
+        elif not database.exists():
+            raise LedgerError(f"{database.where}: holds no books; `fusion run` and `fusion serve` begin them")
         rows = database.run("SELECT format_version, store, currency FROM book WHERE id = 1")
         version, *found = rows[0] if rows else (None, None, None)
         if version != FORMAT_VERSION:
@@ -107,6 +117,29 @@ class Books:
         if found != [store.id, store.currency]:
             wanted = f"{store.id!r} in {store.currency}"
             raise LedgerError(f"{database.where}: want the books of {wanted}, got {found[0]!r} in {found[1]}")
+        if not database.read_only and not database.vault.is_sealed:
+            self._seal_vault()
+
+    def _seal_vault(self) -> None:
+        """Seal the rows of a vault that an older version made, and note it among the entries, once and for good."""
+        key = f"{VAULT}/sealed"
+        with self._transaction():
+            if self._find(key):
+                raise LedgerError(
+                    f"{self.database.where}: the seals of the vault were removed after they had been made; restore a "
+                    "backup, or find out who could write to it"
+                )
+            newest = self.database.run("SELECT t_ns FROM entry ORDER BY seq DESC LIMIT 1")
+            n_rows = self.database.vault.seal_all(self._began_with)
+            if any(n_rows.values()):
+                self._append(newest[0][0] if newest else 0, "vault sealed", VAULT, key, {"request": n_rows}, ())
+
+    def _began_with(self, visit: str) -> bytes:
+        """Hash of the entry that began a visit; empty where there is none."""
+        rows = self.database.run(
+            "SELECT hash FROM entry WHERE key IN (?, ?) ORDER BY seq LIMIT 1", (f"{visit}/opened", f"{visit}/receipt")
+        )
+        return bytes(rows[0][0]) if rows else b""
 
     # ---- adding ------------------------------------------------------------------------------------------------------
 
@@ -146,8 +179,8 @@ class Books:
 
     def _append(
         self, t_ns: int, kind: str, visit: str, key: str, details: Mapping[str, Any], postings: Sequence[Posting]
-    ) -> None:
-        """Add an entry, inside a transaction."""
+    ) -> bytes:
+        """Add an entry, inside a transaction; returns its hash."""
         newest = self._newest()
         seq, text = newest.seq + 1, canonical_json(details)
         digest = chained_hash(newest.digest, canonical_bytes(seq, t_ns, kind, visit, key, text, postings))
@@ -156,12 +189,13 @@ class Books:
         batch = self._batch
         if batch is None:
             self.database.add([entry], legs)
-            return
+            return digest
         batch.newest = _Link(seq, digest)
         batch.entries[key] = entry
         batch.postings += legs
         if len(batch.entries) >= FLUSHED_FROM:
             self._flush()
+        return digest
 
     def _flush(self) -> None:
         """Write the entries of a batch that are not in the database yet."""
@@ -320,7 +354,14 @@ class Books:
 
     def checkpoint(self, key: SigningKey, t_ns: int) -> str:
         """A signed note of the newest entry, one line of JSON to keep outside; read by `Head.from_checkpoint`."""
-        return self.head().checkpoint(key, t_ns, self._store)
+        return self.head().checkpoint(key, t_ns, self._store, self.database.vault.key_id or "")
+
+    def holds(self, head: Head) -> bool:
+        """Whether the books hold the entry of a head that was noted earlier; reads one row."""
+        if head.seq == 0:
+            return head.sha256 == self._genesis.hex()
+        rows = self._query("SELECT hash FROM entry WHERE seq = ?", (head.seq,))
+        return bool(rows) and bytes(rows[0][0]).hex() == head.sha256
 
     def verify(self, kept: Head | None = None) -> str | None:
         """Check the whole chain. None where it holds, otherwise what is wrong with the first bad row.
@@ -344,6 +385,7 @@ class Books:
         )
         pending = next(groups, None)
         expected, digest = 1, self._genesis
+        began: dict[str, bytes] = {}  # by visit: hash of the entry that began it, as `_began_with`
         for fields in database.each("SELECT seq, t_ns, kind, visit, key, details, hash FROM entry ORDER BY seq"):
             row = EntryRow(*fields)
             if row.seq != expected:
@@ -360,11 +402,14 @@ class Books:
                 yield f"entry {row.seq}: postings do not balance: {sums}"
             if kept is not None and kept.seq == row.seq and kept.sha256 != digest.hex():
                 yield f"entry {row.seq}: differs from the head that was kept"
+            if row.key in (f"{row.visit}/opened", f"{row.visit}/receipt"):
+                began.setdefault(row.visit, row.hash)
             expected += 1
         if pending is not None:
             yield f"posting of entry {pending.entry}: there is no such entry"
         if kept is not None and kept.seq >= expected:
             yield f"entry {expected}: missing, the head that was kept is {kept.seq}"
+        yield from database.vault.faults(lambda visit: began.get(visit, b""))
 
     def close(self) -> None:
         """Close the database."""

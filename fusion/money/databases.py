@@ -30,6 +30,7 @@ class Database(Protocol):
 
     where: str  # names the books in messages; never contains a password
     vault: Vault
+    read_only: bool
 
     @property
     def in_transaction(self) -> bool:
@@ -61,8 +62,17 @@ class Database(Protocol):
         """Create the tables of new books for (format version, store, currency); existing books are left alone."""
         ...
 
+    @property
+    def moved(self) -> bool:
+        """Whether what was read without a lock was changed meanwhile, so that it must be read again."""
+        ...
+
+    def exists(self) -> bool:
+        """Whether there are tables of books."""
+        ...
+
     def schema_fault(self) -> str | None:
-        """What is wrong with the triggers that refuse changes."""
+        """How tables and triggers differ from those that the books create."""
         ...
 
     def close(self) -> None:
@@ -70,19 +80,27 @@ class Database(Protocol):
         ...
 
 
-def open_database(where: str | os.PathLike[str], store: str, vault: str | os.PathLike[str] | None) -> Database:
+def open_database(
+    where: str | os.PathLike[str],
+    store: str,
+    vault: str | os.PathLike[str] | None,
+    *,
+    create: bool = True,
+    read_only: bool = False,
+) -> Database:
     """The rows at a path, sqlite:///path or postgresql://...; see `Ledger.open`."""
     text = os.fspath(where)
     if text.startswith(("postgresql://", "postgres://")):
         if vault is None:
             raise LedgerError("books in PostgreSQL need a file for the vault; pass --vault FILE (Python: vault=path)")
-        return PostgresDatabase(text, store, Path(vault))
+        return PostgresDatabase(text, store, Path(vault), create=create, read_only=read_only)
     if vault is not None:
         raise LedgerError("books in SQLite want no file for the vault, since they hold it themselves, got one")
-    return SQLiteDatabase(_path(text))
+    return SQLiteDatabase(books_path(text), create=create, read_only=read_only)
 
 
-def _path(text: str) -> Path:
+def books_path(text: str) -> Path:
+    """The file of books at a path or sqlite:///path. Raises LedgerError for another kind of URL."""
     if "://" not in text:
         return Path(text)
     url = urlsplit(text)

@@ -58,18 +58,28 @@ class Ledger(Books):
     `store` supplies the currency and the VAT rates.
     """
 
-    def __init__(self, database: Database, store: Store) -> None:
+    def __init__(self, database: Database, store: Store, *, create: bool = True) -> None:
         """Use the ledger in a database, or begin it there; `Ledger.open` finds the database.
 
         Raises:
             LedgerError: the books cannot be used, or are those of another store, currency or format.
         """
-        super().__init__(database, store)
+        super().__init__(database, store, create=create)
         self._vat_rates = _vat_rates(store)
 
     @classmethod
-    def open(cls, where: str | os.PathLike[str], store: Store, vault: str | os.PathLike[str] | None = None) -> Self:
+    def open(
+        cls,
+        where: str | os.PathLike[str],
+        store: Store,
+        vault: str | os.PathLike[str] | None = None,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+    ) -> Self:
         """Open the books of a store, or begin them where there are none.
+
+        The key that seals the vault is the store's, which lies in the folder of the books or of the vault's own file.
 
         Args:
             where: path of a file, or a URL: sqlite:///relative/path, sqlite:////absolute/path, or
@@ -77,13 +87,15 @@ class Ledger(Books):
             store: the store whose books they are.
             vault: file that keeps which customer each visit belonged to, for books in PostgreSQL; those in SQLite hold
                 it themselves.
+            create: begin books where there are none; what reports on books, or works on existing ones, passes False.
+            read_only: write nothing, and also read a read-only copy; implies that nothing is created.
 
         Raises:
-            LedgerError: the books cannot be used, or are those of another store, currency or format.
+            LedgerError: the books cannot be used, are incomplete, or are those of another store, currency or format.
         """
-        database = open_database(where, store.id, vault)
+        database = open_database(where, store.id, vault, create=create, read_only=read_only)
         try:
-            return cls(database, store)
+            return cls(database, store, create=create)
         except BaseException:
             database.close()
             raise
@@ -130,9 +142,9 @@ class Ledger(Books):
                 if enter_ns < recorded.t_ns or (linked is not None and account != linked):
                     raise IdempotencyConflict(f"visit {visit!r}: opened before with other contents")
                 return False
-            self._append(enter_ns, OPENED, visit, key, {"request": {"enter": enter_ns}}, ())
+            entry = self._append(enter_ns, OPENED, visit, key, {"request": {"enter": enter_ns}}, ())
             if account is not None:
-                self.database.vault.link(visit, account, enter_ns)
+                self.database.vault.link(visit, account, enter_ns, entry)
         return True
 
     def post_receipt(self, receipt: Receipt, discounts: Sequence[Discount] = ()) -> bool:
@@ -187,10 +199,10 @@ class Ledger(Books):
             rates = self._rates_of(sale, {})
             postings = sale.charge(rates, receipt.currency) if receipt.status == ReceiptStatus.SETTLED else ()
             details = {"request": request, "vat": rates}
-            self._append(issued_ns, f"receipt {receipt.status}", visit, key, details, postings)
+            entry = self._append(issued_ns, f"receipt {receipt.status}", visit, key, details, postings)
             # A visit that was opened with this account and has no link any more was unlinked on purpose.
             if account is not None and opened not in known:
-                vault.link(visit, account, exit_ns if enter_ns is None else enter_ns)
+                vault.link(visit, account, exit_ns if enter_ns is None else enter_ns, entry)
         return True
 
     def decide(

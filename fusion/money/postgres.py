@@ -14,8 +14,17 @@ from urllib.parse import urlsplit
 
 from fusion.errors import LedgerError, extra
 from fusion.money.entries import EntryRow, PostingRow
-from fusion.money.schema import COLUMNS, INSERT, POSTGRES_SCHEMA, Row, triggers_fault
-from fusion.money.sqlite import BUSY_MAX_S, open_sqlite
+from fusion.money.schema import (
+    COLUMNS,
+    INSERT,
+    POSTGRES_SCHEMA,
+    Definition,
+    Row,
+    definitions_fault,
+    postgres_definitions,
+)
+from fusion.money.sqlite import BUSY_MAX_S, close_sqlite, open_sqlite
+from fusion.money.sqlite_reading import read_sqlite
 from fusion.money.vault import VAULT_SCHEMA, Vault
 
 # From this many rows on PostgreSQL takes them faster as a stream (COPY) than one by one.
@@ -30,19 +39,33 @@ class PostgresDatabase:
         schema: name of the schema.
     """
 
-    def __init__(self, url: str, store: str, vault: Path, *, busy_max_s: float = BUSY_MAX_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        store: str,
+        vault: Path,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        busy_max_s: float = BUSY_MAX_S,
+    ) -> None:
         with extra("postgres"):
             import psycopg
 
         self._psycopg = psycopg
         parts = urlsplit(url)
         self.where = f"postgresql://{parts.hostname or ''}{parts.path}"
-        self._url, self._busy_max_s = url, busy_max_s
+        self._url, self._busy_max_s, self.read_only = url, busy_max_s, read_only
         self.schema = schema_of(store)
         self.connection: Any = self._connected()
         try:
-            file = open_sqlite(vault, "a vault", VAULT_SCHEMA, busy_max_s=busy_max_s)
-            self.vault = Vault(file, separate=True, roll_back_books=self._roll_back)
+            if read_only:
+                file, _ = read_sqlite(vault, "the vault of the books", open_here=True)
+            else:
+                file = open_sqlite(vault, "a vault", VAULT_SCHEMA, create=create, busy_max_s=busy_max_s)
+            self.vault = Vault(
+                file, vault.parent, self._roll_back, separate=True, read_only=read_only
+            )  # fmt: skip
         except BaseException:
             self.connection.close()
             raise
@@ -57,6 +80,8 @@ class PostgresDatabase:
             # A commit that has returned is on the server's disk, whatever its default says.
             run("SET synchronous_commit = on")
             run("SET client_min_messages = warning")
+            if self.read_only:
+                run("SET default_transaction_read_only = on")
         except self._psycopg.Error as error:
             raise LedgerError(f"{self.where}: cannot be opened as a ledger: {first_line(error)}") from error
         return connection
@@ -73,7 +98,7 @@ class PostgresDatabase:
         try:
             self._begin(write)
             try:
-                if write:
+                if write and not self.read_only:
                     # One writer at a time, while others read. Before the tables exist there is nothing else to lock.
                     self.connection.execute("SELECT pg_advisory_xact_lock(%s)", (_lock_number(self.schema),))
                 yield
@@ -143,6 +168,16 @@ class PostgresDatabase:
             for row in cursor.execute(_placed(statement)):
                 yield tuple(map(unescaped, row))
 
+    @property
+    def moved(self) -> bool:
+        """Never: a transaction sees one state of everything."""
+        return False
+
+    def exists(self) -> bool:
+        """Whether there are tables of books."""
+        with self._rolling_back():
+            return self.connection.execute("SELECT to_regclass('book')").fetchone()[0] is not None
+
     def create(self, identity: tuple[int, str, str]) -> None:
         """Create the schema and tables of new books; existing books are left alone."""
         sql = self._psycopg.sql
@@ -155,17 +190,23 @@ class PostgresDatabase:
                 self.run(INSERT["book"], (1, *identity))
 
     def schema_fault(self) -> str | None:
-        """What is wrong with the triggers that refuse changes."""
+        """How the triggers and their functions differ from those that the books create."""
         rows = self.run(
-            "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O' "
-            "AND tgrelid IN (to_regclass('book'), to_regclass('entry'), to_regclass('posting'))"
+            "SELECT 'trigger', tgname::text, pg_get_triggerdef(oid, true) FROM pg_trigger "
+            "WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') "
+            "AND tgrelid IN (to_regclass('book'), to_regclass('entry'), to_regclass('posting')) "
+            "UNION ALL SELECT 'function', p.proname::text, "
+            "l.lanname || p.prosrc || coalesce(p.proconfig::text, '') || CASE WHEN p.prosecdef THEN 'owner' ELSE '' END"
+            " FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang "
+            "WHERE p.pronamespace = current_schema()::regnamespace"
         )
-        return triggers_fault("\n".join(POSTGRES_SCHEMA), {name for (name,) in rows})
+        held = {Definition(kind, name): text for kind, name, text in rows}
+        return definitions_fault(postgres_definitions(self.schema), held)
 
     def close(self) -> None:
         """Close the connection and the vault."""
         self.connection.close()
-        self.vault.close()
+        self.vault.connection.close() if self.read_only else close_sqlite(self.vault.connection)
 
 
 @cache

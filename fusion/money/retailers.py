@@ -138,15 +138,22 @@ class Chain:
                 return retailer
         raise KeyError(store.id)
 
-    def books(self, where: str | os.PathLike[str]) -> Iterator[tuple[Retailer, Store, Ledger]]:
+    def books(
+        self, where: str | os.PathLike[str], *, read_only: bool = False
+    ) -> Iterator[tuple[Retailer, Store, Ledger]]:
         """Every store's books, one after another; each is closed when the next is asked for.
 
-        `where` is a folder that holds `STORE.sqlite` for every store, or a PostgreSQL URL followed by `#` and a folder
-        for the vaults.
+        Args:
+            where: a folder that holds `STORE.sqlite` for every store, or a PostgreSQL URL followed by `#` and a folder
+                for the vaults.
+            read_only: nothing is written.
+
+        Raises:
+            LedgerError: a store has no books there.
         """
         for retailer in self.retailers:
             for store in self.stores[retailer.id]:
-                with open_books_of(store, where) as ledger:
+                with open_books_of(store, where, create=False, read_only=read_only) as ledger:
                     yield retailer, store, ledger
 
 
@@ -164,15 +171,18 @@ def _chain_faults(file: str, chain: _ChainToml, stores: Mapping[str, tuple[Store
                 yield f"{file}: id of a {kind}: want each once, got {repeated!r} {n} times"
 
 
-def open_books_of(store: Store, where: str | os.PathLike[str]) -> Ledger:
-    """One store's books of an installation; `where` as in `Chain.books`."""
+def open_books_of(
+    store: Store, where: str | os.PathLike[str], *, create: bool = True, read_only: bool = False
+) -> Ledger:
+    """One store's books of an installation; `where` as in `Chain.books`, the others as in `Ledger.open`."""
     text = os.fspath(where)
     if text.startswith(("postgresql://", "postgres://")):
         url, _, folder = text.partition("#")
         if not folder:
             raise LedgerError("books: want postgresql://...#FOLDER, the folder for the vaults, got none")
-        return Ledger.open(url, store, vault=Path(folder) / f"{_file_name(store.id)}.vault.sqlite")
-    return Ledger.open(Path(text) / f"{_file_name(store.id)}.sqlite", store)
+        vault = Path(folder) / f"{_file_name(store.id)}.vault.sqlite"
+        return Ledger.open(url, store, vault, create=create, read_only=read_only)
+    return Ledger.open(Path(text) / f"{_file_name(store.id)}.sqlite", store, create=create, read_only=read_only)
 
 
 def _file_name(store: str) -> str:

@@ -6,10 +6,11 @@ package are written once, with `?` for values.
 
 from __future__ import annotations
 
-import re
+import contextlib
 import sqlite3
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
 
 Row = tuple[Any, ...]
 
@@ -109,7 +110,46 @@ def statements(script: str) -> Iterator[str]:
             pending = ""
 
 
-def triggers_fault(schema: str, present: set[str]) -> str | None:
-    """How the triggers of a database differ from those that a schema creates; None where they are the same."""
-    wanted = set(re.findall(r"^CREATE TRIGGER (\w+)", schema, re.MULTILINE))
-    return None if present == wanted else f"schema: want the triggers {sorted(wanted)}, got {sorted(present)}"
+class Definition(NamedTuple):
+    """What a definition defines: "trigger", "table", "index", "function" or "key of" a table, and its name."""
+
+    kind: str
+    name: str
+
+
+@cache
+def sqlite_definitions() -> dict[Definition, str]:
+    """Text of everything that the schema of SQLite creates."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SQLITE_SCHEMA)
+        rows = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+    return {Definition(kind, name): text for kind, name, text in rows}
+
+
+def postgres_definitions(schema: str) -> dict[Definition, str]:
+    """Triggers as PostgreSQL writes them, and the functions: language, text, settings, whether it runs as its owner."""
+    found = {}
+    for statement in POSTGRES_SCHEMA:
+        words = statement.split()
+        if words[:2] == ["CREATE", "TRIGGER"]:
+            found[Definition("trigger", words[2])] = " ".join(words)
+        elif words[:2] == ["CREATE", "FUNCTION"]:
+            head, text, _ = statement.split("$$")
+            settings = f"{{search_path={schema}}}" if "SET search_path FROM CURRENT" in head else ""
+            found[Definition("function", words[2].partition("(")[0])] = f"plpgsql{text}{settings}"
+    return found
+
+
+def definitions_fault(wanted: Mapping[Definition, str], held: Mapping[Definition, str]) -> str | None:
+    """How the definitions of a database differ from those that a schema creates; None where they are the same.
+
+    A trigger too many is a fault as well; what else a database holds does not concern the books.
+    """
+    want, got = ({name for kind, name in definitions if kind == "trigger"} for definitions in (wanted, held))
+    if want != got:
+        return f"schema: want the triggers {sorted(want)}, got {sorted(got)}"
+    for definition, text in wanted.items():
+        if held.get(definition) != text:
+            state = "another" if definition in held else "none"
+            return f"schema: {definition.kind} {definition.name}: want it as the books create it, got {state}"
+    return None

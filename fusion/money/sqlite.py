@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import sqlite3
 import stat
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fusion.errors import LedgerError
+from fusion.files.private import FILE_MODE, OTHERS
 from fusion.money.entries import EntryRow, PostingRow
-from fusion.money.schema import INSERT, SQLITE_SCHEMA, Row, statements, triggers_fault
+from fusion.money.schema import (
+    INSERT,
+    SQLITE_SCHEMA,
+    Definition,
+    Row,
+    definitions_fault,
+    sqlite_definitions,
+    statements,
+)
+from fusion.money.sqlite_reading import Stamp, read_sqlite, stamp
 from fusion.money.vault import VAULT_SCHEMA, Vault
 
 # How long to wait for another process that is writing.
 BUSY_MAX_S = 10.0
 
 
-def open_sqlite(path: Path, content: str, schema: str = "", *, busy_max_s: float = BUSY_MAX_S) -> sqlite3.Connection:
+# Files that this process has open for writing, by device and inode; see `close_sqlite`.
+_open_here: Counter[tuple[int, int]] = Counter()
+_open_here_lock = threading.Lock()
+
+
+def open_sqlite(
+    path: Path, content: str, schema: str = "", *, create: bool = True, busy_max_s: float = BUSY_MAX_S
+) -> sqlite3.Connection:
     """A private SQLite file in write-ahead mode, every commit on disk.
 
     Args:
-        path: the file; created where there is none.
+        path: the file.
         content: what it holds, for messages, such as "a ledger".
         schema: statements that create what is missing (IF NOT EXISTS).
+        create: create the file where there is none.
         busy_max_s: how long to wait for another process that is writing.
 
     Raises:
         LedgerError: the file cannot be used.
     """
     try:
-        # The file says who bought what until it is unlinked: only its owner may read it.
-        handle = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
-        is_file = stat.S_ISREG(os.fstat(handle).st_mode)
-        os.close(handle)
-        if not is_file:
-            raise LedgerError(f"{path}: want a regular file to keep {content} in, got something else")
+        _claim(path, content, create)
         connection = sqlite3.connect(path, timeout=busy_max_s, isolation_level=None, check_same_thread=False)
     except FileNotFoundError as error:
         raise LedgerError(f"{path}: cannot be opened as {content}: its folder does not exist") from error
@@ -48,7 +66,7 @@ def open_sqlite(path: Path, content: str, schema: str = "", *, busy_max_s: float
     try:
         run = connection.execute
         run("PRAGMA secure_delete = ON")
-        mode = run("PRAGMA journal_mode = WAL").fetchone()[0]
+        mode = _with_log(connection, busy_max_s)
         if mode != "wal":
             raise LedgerError(f"{path}: want a local file system with shared memory (WAL), got journal mode {mode}")
         run("PRAGMA synchronous = FULL")
@@ -65,6 +83,54 @@ def open_sqlite(path: Path, content: str, schema: str = "", *, busy_max_s: float
     return connection
 
 
+def _claim(path: Path, content: str, create: bool) -> None:
+    """Make the file where there is none, its owner's alone: until it is unlinked it says who bought what.
+
+    An existing file is not opened here, since closing it would take away this process's locks on it, which SQLite
+    relies upon.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if not create:
+            raise LedgerError(f"{path}: the books do not exist; `fusion run` and `fusion serve` create them") from None
+        # The name appears once the handle is closed, so that no other thread has a lock to lose.
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass  # Another process was first.
+        finally:
+            temporary.unlink()
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise LedgerError(f"{path}: want a regular file to keep {content} in, got something else")
+    if found.st_mode & OTHERS and os.name != "nt" and found.st_uid == os.geteuid():
+        path.chmod(stat.S_IMODE(found.st_mode) & ~OTHERS)
+
+
+def _with_log(connection: sqlite3.Connection, busy_max_s: float) -> str:
+    """Begin the write-ahead log, or join it; returns the journal's mode. Two that begin it at a time try again."""
+    deadline_s = time.monotonic() + busy_max_s
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.005)
+
+
+def close_sqlite(connection: sqlite3.Connection) -> None:
+    """Close a connection of `open_sqlite`. The last one leaves a file without a log, so that copies can be judged."""
+    with contextlib.suppress(sqlite3.Error):
+        # Refused at once where another connection uses the file; its log stays.
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+
+
 class SQLiteDatabase:
     """One file; several threads and processes may use it.
 
@@ -72,10 +138,24 @@ class SQLiteDatabase:
         connection: to the file.
     """
 
-    def __init__(self, path: Path, *, busy_max_s: float = BUSY_MAX_S) -> None:
-        self.where = str(path)
-        self.connection = open_sqlite(path, "a ledger", busy_max_s=busy_max_s)
-        self.vault = Vault(self.connection, separate=False, roll_back_books=self._roll_back)
+    def __init__(
+        self, path: Path, *, create: bool = True, read_only: bool = False, busy_max_s: float = BUSY_MAX_S
+    ) -> None:
+        self.where, self.read_only = str(path), read_only
+        self._path = path
+        self._stamp: Stamp | None = None
+        self._noted = False
+        if read_only:
+            self.connection, self._stamp = read_sqlite(path, "the books", open_here=is_open_here(path))
+        else:
+            self.connection = open_sqlite(path, "a ledger", create=create, busy_max_s=busy_max_s)
+            _note_open(path, 1)
+            self._noted = True
+        try:
+            self.vault = Vault(self.connection, path.parent, read_only=read_only, roll_back_books=self._roll_back)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def in_transaction(self) -> bool:
@@ -127,6 +207,15 @@ class SQLiteDatabase:
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
+    @property
+    def moved(self) -> bool:
+        """Whether the file was changed while it was read without a lock, so that what was read must be read again."""
+        return self._stamp is not None and stamp(self._path.absolute()) != self._stamp
+
+    def exists(self) -> bool:
+        """Whether there are tables of books."""
+        return self.run("SELECT count(*) FROM sqlite_schema WHERE name = 'book'") == [(1,)]
+
     def create(self, identity: tuple[int, str, str]) -> None:
         """Create the tables of new books; existing books are left alone."""
         with self.transaction():
@@ -137,10 +226,35 @@ class SQLiteDatabase:
                 self.run(INSERT["book"], (1, *identity))
 
     def schema_fault(self) -> str | None:
-        """What is wrong with the triggers that refuse changes."""
-        present = {name for (name,) in self.run("SELECT name FROM sqlite_schema WHERE type = 'trigger'")}
-        return triggers_fault(SQLITE_SCHEMA, present)
+        """How tables and triggers differ from those that the books create."""
+        rows = self.run("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+        return definitions_fault(sqlite_definitions(), {Definition(kind, name): text for kind, name, text in rows})
 
     def close(self) -> None:
         """Close the connection."""
-        self.connection.close()
+        if self.read_only:
+            self.connection.close()
+        else:
+            close_sqlite(self.connection)
+            if self._noted:
+                _note_open(self._path, -1)
+                self._noted = False
+
+
+def is_open_here(path: Path) -> bool:
+    """Whether this process has a file open for writing."""
+    with _open_here_lock:
+        return bool(_open_here[_identity(path)])
+
+
+def _note_open(path: Path, n: int) -> None:
+    with _open_here_lock:
+        _open_here[_identity(path)] += n
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino

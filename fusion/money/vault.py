@@ -1,20 +1,32 @@
-"""The vault: which customer each visit belonged to. It lies outside the chain of entries and is made to be erased."""
+"""The vault: which customer each visit belonged to. It lies outside the chain of entries and is made to be erased.
+
+Every row carries a seal: an HMAC-SHA256 over all its columns under a key that is derived from the store's key, which
+lies beside the vault. A link's columns include the hash of the entry that began its visit, so that a seal holds for
+this visit of these books only. A row whose seal does not fit names no customer: the visit is treated as unlinked, which
+charges no one, and `verify` names it.
+"""
 
 from __future__ import annotations
 
+import hmac
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from fusion.errors import LedgerError
+from fusion.errors import ConfigError, LedgerError
+from fusion.files.secrets import KEY_FILE, derived, fingerprint, store_key
+from fusion.money.entries import canonical_json
 from fusion.money.schema import statements
 
 VAULT_SCHEMA = """
 CREATE TABLE IF NOT EXISTS link (
   visit TEXT PRIMARY KEY,
   account TEXT NOT NULL,
-  enter_ns INTEGER NOT NULL
+  enter_ns INTEGER NOT NULL,
+  entry BLOB NOT NULL,
+  seal BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS link_of_account ON link (account);
 CREATE TABLE IF NOT EXISTS holder (
@@ -22,10 +34,16 @@ CREATE TABLE IF NOT EXISTS holder (
   account TEXT NOT NULL,
   token TEXT,
   email TEXT,
-  since_ns INTEGER NOT NULL
+  since_ns INTEGER NOT NULL,
+  seal BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS holder_of_account ON holder (account);
 """
+
+
+_TABLES = ("link", "holder")
+_INTO_LINK = "INTO link (visit, account, enter_ns, entry, seal) VALUES (?, ?, ?, ?, ?)"
+_INTO_HOLDER = "INTO holder (pseudonym, account, token, email, since_ns, seal) VALUES (?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,40 +70,123 @@ class Vault:
 
     Its writes belong to the books' transaction. In the books' own file both commit together; a vault in a separate file
     commits just before the books do, so a crash between the two leaves at worst a link to a visit that does not exist.
+
+    Attributes:
+        connection: to the file, whose tables exist, or are about to be created.
+        key_id: fingerprint of the store's key; None where only a reader has the vault, and not the key.
+        n_refused: rows that were asked for and whose seal does not fit.
     """
 
-    def __init__(self, connection: sqlite3.Connection, separate: bool, roll_back_books: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        folder: Path,
+        roll_back_books: Callable[[], None],
+        *,
+        separate: bool = False,
+        read_only: bool = False,
+    ) -> None:
         """Use a vault.
 
         Args:
-            connection: to the file, whose tables exist.
-            separate: whether the vault has a file, and so a transaction, of its own.
+            connection: to the file.
+            folder: holds the store's key, which is made with a new vault.
             roll_back_books: called when a statement fails, so that no entry can be committed without its link.
+            separate: whether the vault has a file, and so a transaction, of its own.
+            read_only: nothing is written, and no key is made.
+
+        Raises:
+            LedgerError: the key of a vault that holds rows is missing, or cannot be used.
         """
         self.connection = connection
+        self.key_id: str | None = None
+        self.n_refused = 0
         self._separate, self._roll_back_books = separate, roll_back_books
+        self._key = b""
+        if read_only and not (folder / KEY_FILE).exists():
+            return
+        try:
+            key = store_key(folder, create=not read_only and not self._holds_seals())
+        except ConfigError as error:
+            raise LedgerError(f"the vault cannot be used without the key that seals it: {error}") from None
+        self._key, self.key_id = derived(key, "vault"), fingerprint(key)
+
+    def _holds_seals(self) -> bool:
+        return self.is_sealed and any(self._run(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its tables have seals; those that an older version made have none."""
+        return bool(self._run("SELECT count(*) FROM pragma_table_info('link') WHERE name = 'seal'").fetchone() == (1,))
+
+    def seal_all(self, entry_of: Callable[[str], bytes]) -> dict[str, int]:
+        """Give seals to the rows of a vault that an older version made. Returns how many rows of each table.
+
+        `entry_of` is the hash of the entry that began a visit; empty where the books have none.
+        """
+        links = self._run("SELECT visit, account, enter_ns FROM link ORDER BY visit").fetchall()
+        holders = self._run("SELECT pseudonym, account, token, email, since_ns FROM holder ORDER BY 1").fetchall()
+        self._replace_all([(*row, entry_of(row[0])) for row in links], holders)
+        return {"links": len(links), "holders": len(holders)}
+
+    def _sealed(self, row: Sequence[Any]) -> bytes:
+        """The seal of a row without it; rows of the two tables differ in their number of columns."""
+        values = [value.hex() if isinstance(value, bytes) else value for value in row]
+        return hmac.digest(self._key, canonical_json(values).encode("ascii"), "sha256")
+
+    def _opened(self, row: Sequence[Any] | None) -> Sequence[Any] | None:
+        """A row whose last column is its seal, without it; None where there is none, or the seal does not fit."""
+        if row is None:
+            return None
+        *content, seal = row
+        if self._key and hmac.compare_digest(self._sealed(content), seal):
+            return content
+        self.n_refused += 1
+        return None
+
+    def faults(self, entry_of: Callable[[str], bytes]) -> Iterator[str]:
+        """Rows whose seal does not fit, and links to a visit that began with another entry.
+
+        Without the key only the latter are found; `key_id` is None then.
+        """
+        if not self.is_sealed:
+            yield (
+                "vault: its rows are not sealed; an older version wrote it, or the seals were removed: look at who "
+                "could write to it, then start the store once, which seals it and notes so in the books"
+            )
+            return
+        for row in self._run("SELECT visit, account, enter_ns, entry, seal FROM link ORDER BY visit"):
+            content = self._opened(row) if self._key else row
+            if content is None:
+                yield f"vault: the link of visit {row[0]!r} was changed, or sealed with another store's key"
+            elif (entry := entry_of(row[0])) != content[3] and (entry or not self._separate):
+                yield f"vault: the link of visit {row[0]!r} belongs to another entry than the one that began it"
+        for row in self._run("SELECT pseudonym, account, token, email, since_ns, seal FROM holder ORDER BY pseudonym"):
+            if self._key and self._opened(row) is None:
+                yield f"vault: the customer behind {row[0]!r} was changed, or sealed with another store's key"
 
     def account(self, visit: str) -> str | None:
         """The account of a visit; None without one, or once it is unlinked."""
-        row = self._run("SELECT account FROM link WHERE visit = ?", (visit,)).fetchone()
-        return None if row is None else row[0]
+        row = self._run("SELECT visit, account, enter_ns, entry, seal FROM link WHERE visit = ?", (visit,)).fetchone()
+        content = self._opened(row)
+        return None if content is None else content[1]
 
-    def link(self, visit: str, account: str, enter_ns: int) -> None:
-        """Record which account a visit belongs to."""
+    def link(self, visit: str, account: str, enter_ns: int, entry: bytes) -> None:
+        """Record which account a visit belongs to; `entry` is the hash of the entry that began it."""
         # The link may exist already, if the books' own commit failed after the vault's.
-        statement = "INSERT OR IGNORE INTO link (visit, account, enter_ns) VALUES (?, ?, ?)"
-        self._write(statement, (visit, account, enter_ns))
+        row = (visit, account, enter_ns, entry)
+        self._write(f"INSERT OR REPLACE {_INTO_LINK}", (*row, self._sealed(row)))
 
     def hold(self, holder: Holder) -> None:
         """Keep the customer behind a pseudonym. Raises LedgerError if the pseudonym is taken."""
         row = (holder.pseudonym, holder.account, holder.token, holder.email, holder.since_ns)
-        self._write("INSERT INTO holder (pseudonym, account, token, email, since_ns) VALUES (?, ?, ?, ?, ?)", row)
+        self._write(f"INSERT {_INTO_HOLDER}", (*row, self._sealed(row)))
 
     def holder(self, pseudonym: str) -> Holder | None:
         """The customer behind a pseudonym; None if it is unknown or was forgotten."""
-        statement = "SELECT pseudonym, account, token, email, since_ns FROM holder WHERE pseudonym = ?"
-        row = self._run(statement, (pseudonym,)).fetchone()
-        return None if row is None else Holder(*row)
+        statement = "SELECT pseudonym, account, token, email, since_ns, seal FROM holder WHERE pseudonym = ?"
+        content = self._opened(self._run(statement, (pseudonym,)).fetchone())
+        return None if content is None else Holder(*content)
 
     def pseudonyms(self, account: str) -> list[str]:
         """Pseudonyms of an account, newest first."""
@@ -115,17 +216,21 @@ class Vault:
         kept_holders = self._run(holders, (value,)).fetchall()
         n_links, n_holders = (self._run(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("link", "holder"))
         if (n_links, n_holders) != (len(kept_links), len(kept_holders)):
-            # Deleting rows is not enough, not even with secure_delete: when SQLite moves rows between pages, their old
-            # place keeps the bytes. The pages of a dropped table are zeroed whole.
-            for table in ("link", "holder"):
-                self._write(f"DROP TABLE {table}")
-            for statement in statements(VAULT_SCHEMA):
-                self._write(statement)
-            for row in kept_links:
-                self._write("INSERT INTO link VALUES (?, ?, ?)", row)
-            for row in kept_holders:
-                self._write("INSERT INTO holder VALUES (?, ?, ?, ?, ?)", row)
+            # Rows keep the seals that they have: one that does not fit must not be given another.
+            self._replace_all(kept_links, kept_holders)
         return int(n_links) - len(kept_links)
+
+    def _replace_all(self, links: Sequence[Sequence[Any]], holders: Sequence[Sequence[Any]]) -> None:
+        """Make both tables again with these rows; one without a seal is given its own."""
+        # Deleting rows is not enough, not even with secure_delete: when SQLite moves rows between pages, their old
+        # place keeps the bytes. The pages of a dropped table are zeroed whole.
+        for table in _TABLES:
+            self._write(f"DROP TABLE {table}")
+        for statement in statements(VAULT_SCHEMA):
+            self._write(statement)
+        for into, n_columns, rows in ((_INTO_LINK, 5, links), (_INTO_HOLDER, 6, holders)):
+            for row in rows:
+                self._write(f"INSERT {into}", row if len(row) == n_columns else (*row, self._sealed(row)))
 
     def empty_log(self) -> None:
         """Empty the write-ahead log, which still holds the pages as they were before rows were forgotten.
@@ -161,7 +266,3 @@ class Vault:
             # Otherwise an entry whose link is missing could be committed.
             self._roll_back_books()
             raise LedgerError(f"the vault failed and nothing was written: {error}") from error
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()

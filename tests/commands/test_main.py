@@ -152,7 +152,7 @@ def test_bash_completes_commands_options_and_files(tmp_path: Path) -> None:
         out = subprocess.run(["bash", "-c", ask], cwd=tmp_path, capture_output=True, text=True).stdout
         return {word.strip() for word in out.splitlines()}
 
-    assert completed("fusion", "ch") == {"check"}
+    assert completed("fusion", "chec") == {"check", "checkpoint"}
     assert {"ship", "check", "completion"} <= completed("fusion", '""')
     assert completed("fusion", "check", "--j") == {"--json"}
     assert completed("fusion", "check", "sto") == {"stores"}

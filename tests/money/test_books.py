@@ -206,15 +206,15 @@ def test_removed_and_added_triggers_are_named(place: Place) -> None:
 def test_a_removed_tail_is_found_by_a_head_kept_elsewhere(place: Place) -> None:
     with place.open(STORE) as ledger:
         for i in range(3):
-            ledger.post_receipt(receipt(f"v{i}", *TWO))
+            ledger.post_receipt(receipt(f"v{i}", *TWO, account=None))
         kept = ledger.head()
-        ledger.post_receipt(receipt("v3", *TWO))
+        ledger.post_receipt(receipt("v3", *TWO, account=None))
         assert ledger.verify(kept) is None
     assert tampered(place, "DELETE FROM posting WHERE entry > 2", "DELETE FROM entry WHERE seq > 2") is None
     with place.open(STORE) as ledger:
         assert ledger.verify(kept) == "entry 3: missing, the head that was kept is 3"
         # Books that were rewritten from there on do not pass either.
-        ledger.post_receipt(receipt("forged", *TWO))
+        ledger.post_receipt(receipt("forged", *TWO, account=None))
         assert ledger.verify() is None
         assert ledger.verify(kept) == "entry 3: differs from the head that was kept"
 
@@ -222,8 +222,8 @@ def test_a_removed_tail_is_found_by_a_head_kept_elsewhere(place: Place) -> None:
 def test_a_checkpoint_holds_for_its_own_books_and_key_only(ledger: Ledger, place: Place) -> None:
     ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
     key = ed25519.Ed25519PrivateKey.generate()
-    ledger.post_receipt(receipt("v0", *TWO))
-    ledger.post_receipt(receipt("v1", *TWO))
+    ledger.post_receipt(receipt("v0", *TWO, account=None))
+    ledger.post_receipt(receipt("v1", *TWO, account=None))
     text = ledger.checkpoint(key, T_NS)
     head = Head.from_checkpoint(text, key.public_key(), STORE)
     assert head == ledger.head() and ledger.verify(head) is None

@@ -46,6 +46,9 @@ def test_tenants_keep_separate_books(chain: Path, place: Place, capsys: pytest.C
     with open_books_of(kiosk, where) as ledger:
         sell(ledger, "v1", at("2026-03-03T12:00"), *TWO)
     assert loaded.retailer_of(kiosk).brand == "North"
+    for store in (loaded.stores["north"][1], loaded.stores["south"][0]):
+        with open_books_of(store, where) as ledger:
+            ledger.open_visit("v1", None, at("2026-03-03T12:00"))
     found = {store.id: ledger.balances() for _, store, ledger in loaded.books(where)}
     assert found["stand"] == found["shop"] == {} and sum(found["kiosk"]["EUR"].values()) == 0
     if place.database is None:

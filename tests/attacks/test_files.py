@@ -1,0 +1,333 @@
+"""What an attacker or a careless operator does to a store's files, each refused, survived or reported."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from money.books import STORE, T_NS, TWO, make_store, receipt
+
+from fusion.commands.main import main
+from fusion.errors import LedgerError
+from fusion.money.checkpoint import Head
+from fusion.money.entries import EntryRow, Posting, canonical_bytes, chained_hash, genesis_hash
+from fusion.money.ledger import Ledger
+from fusion.money.vault import Holder
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A folder with a store, and its books with three paid visits of customers."""
+    STORE.save(tmp_path / "store")
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        visit(ledger, 0, 3)
+    return tmp_path
+
+
+def visit(ledger: Ledger, first: int, last: int) -> None:
+    for i in range(first, last):
+        ledger.hold(Holder(f"p{i}", f"customer {i}", f"tok_{i}", None, T_NS))
+        ledger.open_visit(f"v{i}", f"p{i}", T_NS)
+        ledger.post_receipt(receipt(f"v{i}", *TWO, account=f"p{i}"))
+
+
+def verified(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    """Exit code and output of `fusion verify`."""
+    capsys.readouterr()
+    code = main(["verify", str(folder / "store"), str(folder / "ledger.sqlite"), *options])
+    output = capsys.readouterr()
+    return code, output.out + output.err
+
+
+def snapshot_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# ---- 17: copies and forgeries ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(shop: Path) -> Iterator[Ledger]:
+    with Ledger.open(shop / "ledger.sqlite", STORE) as ledger:
+        visit(ledger, 3, 6)
+        yield ledger
+
+
+@pytest.mark.attack(17)
+def test_a_copy_of_running_books_without_their_log_is_called_incomplete(
+    shop: Path, running: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copytree(shop / "store", copy / "store")
+    shutil.copy(shop / "ledger.sqlite", copy)
+    before = snapshot_of(copy)
+    code, output = verified(copy, capsys)
+    assert code == 2 and "this copy is incomplete" in output and "ledger.sqlite-wal" in output
+    shutil.copy(shop / "ledger.sqlite-wal", copy)
+    shutil.copy(shop / "store.key", copy)
+    before = snapshot_of(copy)
+    code, output = verified(copy, capsys)
+    assert (code, output.split(",")[0]) == (0, "12 entries")
+    assert snapshot_of(copy) == before
+
+
+@pytest.mark.attack(17)
+def test_a_copy_that_was_cut_off_is_called_incomplete(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (shop / "ledger.sqlite").read_bytes()
+    (shop / "ledger.sqlite").write_bytes(whole[:-4096])
+    code, output = verified(shop, capsys)
+    assert code == 2 and f"want {len(whole)} bytes, got {len(whole) - 4096}" in output
+
+
+@pytest.mark.attack(17)
+def test_verify_writes_nothing_and_reads_read_only_copies(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = snapshot_of(shop)
+    for path in (shop / "ledger.sqlite", shop):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    try:
+        code, output = verified(shop, capsys)
+        assert code == 0 and output.startswith("6 entries, the chain holds")
+        reader = Ledger.open(shop / "ledger.sqlite", STORE, read_only=True)
+        with reader, pytest.raises(LedgerError, match=r"readonly|read-only|attempt to write"):
+            reader.open_visit("v9", None, T_NS)
+    finally:
+        shop.chmod(0o700)
+    assert snapshot_of(shop) == before
+
+
+@pytest.mark.attack(17)
+def test_running_books_are_verified_without_disturbing_them(
+    shop: Path, running: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, output = verified(shop, capsys)
+    assert code == 0 and output.startswith("12 entries")
+    visit(running, 6, 7)
+    assert running.verify() is None and running.head().seq == 14
+
+
+@pytest.mark.attack(17)
+@pytest.mark.parametrize("books", [b"", b"SQLite format 3\0", b"receipts\n" * 50], ids=["empty", "torn", "text"])
+def test_what_is_no_book_is_not_called_whole(shop: Path, books: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    (shop / "ledger.sqlite").write_bytes(books)
+    before = snapshot_of(shop)
+    assert verified(shop, capsys)[0] == 2 and snapshot_of(shop) == before
+
+
+def forge(path: Path, *, last_seq: int, double: bool = False) -> None:
+    """Cut the tail, double an amount if asked, and compute the whole chain again."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    triggers = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        connection.execute(f"DROP TRIGGER {name}")
+    for table, column in (("posting", "entry"), ("entry", "seq")):
+        connection.execute(f"DELETE FROM {table} WHERE {column} > ?", (last_seq,))
+    if double:
+        connection.execute("UPDATE posting SET amount = 2 * amount WHERE entry = 2")
+    digest = genesis_hash(STORE.id, STORE.currency)
+    for row in map(EntryRow._make, connection.execute("SELECT * FROM entry ORDER BY seq").fetchall()):
+        legs = connection.execute(
+            "SELECT account, currency, amount FROM posting WHERE entry = ? ORDER BY line", (row.seq,)
+        ).fetchall()
+        digest = chained_hash(digest, canonical_bytes(*row[:-1], list(map(Posting._make, legs))))
+        connection.execute("UPDATE entry SET hash = ? WHERE seq = ?", (digest, row.seq))
+    for _, text in triggers:
+        connection.execute(text)
+    connection.close()
+
+
+def tampered(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.attack(17)
+def test_triggers_replaced_by_empty_ones_of_the_same_names_are_found(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tampered(
+        shop / "ledger.sqlite",
+        "DROP TRIGGER entry_update",
+        "CREATE TRIGGER entry_update BEFORE UPDATE ON entry BEGIN SELECT 1; END",
+    )
+    code, output = verified(shop, capsys)
+    assert code == 1 and output.startswith("schema: trigger entry_update: want it as the books create it")
+
+
+@pytest.mark.attack(17)
+def test_a_cut_tail_with_the_chain_computed_again_is_found_by_the_checkpoint_beside_the_books(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography")
+    with Ledger.open(shop / "ledger.sqlite", STORE) as ledger:
+        ledger.post_receipt(receipt("unknown visitor", *TWO, account=None))
+    assert main(["checkpoint", str(shop / "store"), str(shop / "ledger.sqlite")]) == 0
+    code, output = verified(shop, capsys)
+    assert code == 0 and "compared with the checkpoint of entry 7" in output
+    forge(shop / "ledger.sqlite", last_seq=6)
+    code, output = verified(shop, capsys)
+    assert code == 1 and output.startswith("entry 7: missing, the head that was kept is 7")
+    # Nor does the next checkpoint cover the loss up.
+    kept = (shop / "shop.checkpoint").read_bytes()
+    assert main(["checkpoint", str(shop / "store"), str(shop / "ledger.sqlite")]) == 2
+    assert "entries were lost or rewritten" in capsys.readouterr().err
+    assert (shop / "shop.checkpoint").read_bytes() == kept
+
+
+@pytest.mark.attack(17)
+def test_an_amount_changed_with_the_chain_computed_again_is_found_by_the_seals_of_the_vault(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forge(shop / "ledger.sqlite", last_seq=6, double=True)
+    code, output = verified(shop, capsys)
+    assert code == 1 and "the link of visit 'v1' belongs to another entry" in output
+
+
+@pytest.mark.attack(17)
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("UPDATE holder SET token = 'tok_2' WHERE pseudonym = 'p1'", "the customer behind 'p1' was changed"),
+        ("UPDATE holder SET email = 'mallory@example.org' WHERE pseudonym = 'p1'", "the customer behind 'p1'"),
+        ("UPDATE link SET account = 'p2' WHERE visit = 'v1'", "the link of visit 'v1' was changed"),
+        (
+            "UPDATE link SET (account, enter_ns, entry, seal) = "
+            "(SELECT account, enter_ns, entry, seal FROM link WHERE visit = 'v2') WHERE visit = 'v1'",
+            "the link of visit 'v1' was changed",
+        ),
+    ],
+    ids=["token", "mail", "account", "another row"],
+)
+def test_a_customer_swapped_for_another_is_found_and_charged_nothing(
+    shop: Path, statement: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tampered(shop / "ledger.sqlite", statement)
+    code, output = verified(shop, capsys)
+    assert code == 1 and output.startswith("vault: ") and named in output
+    with Ledger.open(shop / "ledger.sqlite", STORE) as ledger:
+        assert ledger.customer("v1") is None, "a swapped means of payment must not be used"
+        assert ledger.customer("v2") is not None
+
+
+UNSEALED = (
+    "CREATE TABLE old (visit TEXT PRIMARY KEY, account TEXT NOT NULL, enter_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "INSERT INTO old SELECT visit, account, enter_ns FROM link",
+    "DROP TABLE link",
+    "ALTER TABLE old RENAME TO link",
+    "CREATE TABLE old (pseudonym TEXT PRIMARY KEY, account TEXT NOT NULL, token TEXT, email TEXT, "
+    "since_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "INSERT INTO old SELECT pseudonym, account, token, email, since_ns FROM holder",
+    "DROP TABLE holder",
+    "ALTER TABLE old RENAME TO holder",
+)
+
+
+@pytest.mark.attack(17)
+def test_a_vault_of_an_older_version_is_sealed_once_and_never_again(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tampered(shop / "ledger.sqlite", *UNSEALED)
+    code, output = verified(shop, capsys)
+    assert code == 1 and "vault: its rows are not sealed" in output
+    with Ledger.open(shop / "ledger.sqlite", STORE) as ledger:
+        assert ledger.verify() is None
+        noted = ledger.recorded("vault", "sealed")
+        assert noted is not None and noted.request == {"links": 3, "holders": 3}
+        customer = ledger.customer("v1")
+        assert customer is not None and customer.token == "tok_1"
+    tampered(shop / "ledger.sqlite", *UNSEALED, "UPDATE holder SET token = 'tok_2' WHERE pseudonym = 'p1'")
+    with pytest.raises(Exception, match="seals of the vault were removed after they had been made"):
+        Ledger.open(shop / "ledger.sqlite", STORE)
+
+
+@pytest.mark.attack(17)
+def test_seals_removed_since_a_checkpoint_are_found_though_the_store_sealed_the_vault_again(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography")
+    assert main(["checkpoint", str(shop / "store"), str(shop / "ledger.sqlite")]) == 0
+    tampered(shop / "ledger.sqlite", *UNSEALED, "UPDATE holder SET token = 'tok_2' WHERE pseudonym = 'p1'")
+    Ledger.open(shop / "ledger.sqlite", STORE).close()
+    code, output = verified(shop, capsys)
+    assert code == 1 and "the vault was sealed a second time" in output
+
+
+@pytest.mark.attack(17)
+def test_another_key_in_the_place_of_the_stores_seals_nothing(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shop / "store.key").unlink()
+    with pytest.raises(Exception, match="cannot be used without the key that seals it"):
+        Ledger.open(shop / "ledger.sqlite", STORE)
+    code, output = verified(shop, capsys)
+    assert code == 0 and "seals were not checked" in output
+    (shop / "store.key").write_text("ab" * 32 + "\n")
+    (shop / "store.key").chmod(0o600)
+    code, output = verified(shop, capsys)
+    assert code == 1 and "sealed with another store's key" in output
+
+
+def test_a_checkpoint_of_another_key_is_refused_and_kept(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    forged = Head(6, "00" * 32).checkpoint(ed25519.Ed25519PrivateKey.generate(), T_NS, STORE)
+    (shop / "shop.checkpoint").write_text(forged)
+    assert verified(shop, capsys)[0] == 2
+    assert main(["checkpoint", str(shop / "store"), str(shop / "ledger.sqlite")]) == 2
+    assert "want it signed by this key" in capsys.readouterr().err
+    assert (shop / "shop.checkpoint").read_text() == forged
+
+
+# ---- 18: statements --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Path:
+    for name in ("kiosk", "stand"):
+        make_store(name).save(tmp_path / name)
+    (tmp_path / "chain.toml").write_text(
+        'format_version = 1\n[[retailer]]\nid = "n"\nname = "N"\nbrand = "N"\nfee_monthly = 100\n'
+        'stores = ["kiosk", "stand"]\n'
+    )
+    (tmp_path / "books").mkdir()
+    return tmp_path
+
+
+@pytest.mark.attack(18)
+@pytest.mark.parametrize("options", [["--dry-run"], []], ids=["dry run", "posting"])
+def test_a_statement_in_the_wrong_folder_makes_no_books(
+    chain: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["statement", str(chain / "chain.toml"), str(chain / "books"), "2026-03", *options]) == 2
+    assert "kiosk.sqlite: the books do not exist" in capsys.readouterr().err
+    assert list((chain / "books").iterdir()) == []
+
+
+@pytest.mark.attack(18)
+def test_a_statement_posts_no_fee_where_one_of_the_books_is_empty_or_missing(
+    chain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    books = chain / "books"
+    with Ledger.open(books / "kiosk.sqlite", make_store("kiosk")) as ledger:
+        ledger.post_receipt(receipt("v", *TWO, account=None))
+    arguments = ["statement", str(chain / "chain.toml"), str(books), "2026-03"]
+    assert main(arguments) == 2 and "stand.sqlite: the books do not exist" in capsys.readouterr().err
+    Ledger.open(books / "stand.sqlite", make_store("stand")).close()
+    assert main(arguments) == 2 and "stand.sqlite: holds no entry" in capsys.readouterr().err
+    with Ledger.open(books / "kiosk.sqlite", make_store("kiosk")) as ledger:
+        assert ledger.head().seq == 1, "nothing was posted for the others either"
+
+
+@pytest.mark.attack(18)
+def test_a_dry_run_leaves_the_books_byte_for_byte(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    books = chain / "books"
+    for name in ("kiosk", "stand"):
+        with Ledger.open(books / f"{name}.sqlite", make_store(name)) as ledger:
+            ledger.post_receipt(receipt("v", *TWO, account=None))
+    before = snapshot_of(books)
+    assert main(["statement", str(chain / "chain.toml"), str(books), "2026-03", "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("2026-03:") == 2 and snapshot_of(books) == before
