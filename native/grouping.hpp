@@ -13,6 +13,10 @@ constexpr float kJointCostMax = 16.0f;
 // Depth below which two rays do not meet in front of a camera, metres.
 constexpr float kMeetingMin = 0.2f;
 
+// Heights between which the middle of a body's visible joints lies, metres, with room for all that bodies do: a joint whose
+// rays meet further off is at the height of no body.
+constexpr float kOddLow = -0.9f, kOddHigh = 2.7f;
+
 FUSION_INLINE double dot(const double* a, const double* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
 // Place on the floor of a person seen by one camera, from the usual heights of the joints.
@@ -60,7 +64,7 @@ inline void place_by_height(const double* camera, const float* x, const float* y
 struct Rays {
   const PairInput& in;
   double *eyes, *middles, *radii, *counts;
-  float* directions;
+  float *directions, *columns;
   Size n_used = 0;  // Lanes up to the last joint that any detection shows, in whole vectors.
 
   explicit Rays(const PairInput& input) : in(input) {
@@ -69,6 +73,7 @@ struct Rays {
     radii = middles + 3 * in.n;
     counts = radii + in.n;
     directions = in.directions;
+    columns = directions + 3 * in.n * in.n_padded;
     for (Size a = 0; a < in.n; ++a) {
       const float* seen = in.seen + Size(in.free[a]) * in.n_padded;
       for (Size j = in.n_padded; j > n_used && n_used < in.n_padded; --j)
@@ -112,23 +117,51 @@ struct Rays {
       furthest_sq = greater(furthest_sq, row(in.seen, d, first) * off_sq);
     }
     radii[a] = std::sqrt(highest(furthest_sq));
+    for (int i = 0; i < 3; ++i) {
+      row_of(i)[a] = float(eyes[3 * a + Size(i)]);
+      row_of(3 + i)[a] = float(middle[i]);
+    }
+    row_of(6)[a] = float(radii[a]);
   }
 
-  // Whether two bodies are so far from each other that none of their joints' rays meet: their middle rays pass half a metre
-  // more than the extents of both from each other, or come near each other well behind a camera.
-  FUSION_INLINE bool apart(Size a, Size b) const {
-    const double *da = middles + 3 * a, *db = middles + 3 * b, *eye_a = eyes + 3 * a, *eye_b = eyes + 3 * b;
-    const double n[3] = {da[1] * db[2] - da[2] * db[1], da[2] * db[0] - da[0] * db[2], da[0] * db[1] - da[1] * db[0]};
-    const double w[3] = {eye_b[0] - eye_a[0], eye_b[1] - eye_a[1], eye_b[2] - eye_a[2]};
-    const double aa = dot(da, da), bb = dot(db, db), ab = dot(da, db), nn = dot(n, n), wa = dot(w, da), wb = dot(w, db);
-    // Rays within 10 degrees of parallel come near each other anywhere.
-    if (!(nn >= 0.03 * aa * bb)) return false;
-    // nn times the depths of the nearest points.
-    const double s = wa * bb - wb * ab, t = wa * ab - wb * aa;
-    if ((s < t ? s : t) < -2.0 * nn) return true;
-    const double gap = dot(w, n);
-    const double reach = 0.5 * nn + 1.2 * (std::fabs(s) * radii[a] + std::fabs(t) * radii[b]);
-    return gap * gap * nn > reach * reach;
+  // Eye, middle and radius of all detections as rows of numbers, in whole vectors.
+  FUSION_INLINE float* row_of(int number) const { return columns + Size(number) * wide(in.n); }
+
+  // Which of the first n_before detections are bodies so far from body a that their joints' rays do not meet: their middle
+  // rays pass half a metre and most of the extents of both from each other, since the same joint lies to the same side
+  // of both middles; they come near each other well behind a camera; or so low or high that every joint is odd. A vector of
+  // them at a time; far (n_before), in whole vectors.
+  inline void find_apart(Size a, Size n_before, std::int32_t* far) const {
+    const float eye_z = row_of(2)[a], ra = row_of(6)[a];
+    const LaneF none{};
+    for (Size first = 0; first < n_before; first += kLanesF) {
+      LaneF w[3], db[3], radius;
+      float da[3];
+      for (int i = 0; i < 3; ++i) {
+        load(w[i], row_of(i) + first);
+        load(db[i], row_of(3 + i) + first);
+        w[i] -= row_of(i)[a];
+        da[i] = row_of(3 + i)[a];
+      }
+      load(radius, row_of(6) + first);
+      const LaneF nx = da[1] * db[2] - da[2] * db[1], ny = da[2] * db[0] - da[0] * db[2];
+      const LaneF nz = da[0] * db[1] - da[1] * db[0], nn = nx * nx + ny * ny + nz * nz;
+      const float aa = da[0] * da[0] + da[1] * da[1] + da[2] * da[2];
+      const LaneF bb = db[0] * db[0] + db[1] * db[1] + db[2] * db[2];
+      const LaneF ab = da[0] * db[0] + da[1] * db[1] + da[2] * db[2];
+      const LaneF wa = w[0] * da[0] + w[1] * da[1] + w[2] * da[2], wb = w[0] * db[0] + w[1] * db[1] + w[2] * db[2];
+      // nn times the depths of the nearest points.
+      const LaneF s = wa * bb - wb * ab, t = wa * ab - wb * aa;
+      const LaneF gap = w[0] * nx + w[1] * ny + w[2] * nz;
+      const LaneF away_s = s < none ? -s : s, away_t = t < none ? -t : t;
+      const LaneF reach = 0.5f * nn + 0.8f * (away_s * ra + away_t * radius);
+      // nn times twice the height of the point between the two nearest.
+      const LaneF height = nn * (2.0f * eye_z + w[2]) + s * da[2] + t * db[2];
+      const LaneFMask passing = gap * gap * nn > reach * reach, behind = lesser(s, t) < -2.0f * nn;
+      const LaneFMask odd = (height < 2.0f * kOddLow * nn) | (height > 2.0f * kOddHigh * nn);
+      // Rays within 10 degrees of parallel come near each other anywhere.
+      store(far + first, (nn >= 0.03f * aa * bb) & (passing | behind | odd));
+    }
   }
 };
 
@@ -221,11 +254,12 @@ FUSION_INLINE double agree(const double* a, const double* b, const PairModel& mo
 // agree. Cameras take their pictures at different instants, so people's speed widens the tolerance. Most pairs of a hall
 // are of bodies far apart: their joints count as seen by both and not meeting, and nothing is compared.
 //
-// out (n, n), symmetric, far below zero for two detections of one camera; centre (n, n, 3), of which the lower triangle is
-// written: mean meeting point, or the mean of the two places where no rays meet; NaN where there is neither.
+// out (n, n), of which the lower triangle is written, far below zero for two detections of one camera; centre
+// (n (n - 1) / 2, 3), that triangle row by row: mean meeting point, or the mean of the two places where no rays meet; NaN
+// where there is neither. Single precision and half a square: a hall's detections would fill 15 MB otherwise.
 // Source of the rays' nearest points: Hartley and Zisserman, Multiple View Geometry (2004), section 12.2; of the
 // function: Geman and McClure, Statistical Methods for Tomographic Image Reconstruction (1987).
-inline void pair_scores(const PairInput& in, const PairModel& model, double* out, double* centre) {
+inline void pair_scores(const PairInput& in, const PairModel& model, double* out, float* centre) {
   const Size n = in.n;
   double* places = in.scratch;
   const Rays rays(in);
@@ -234,12 +268,15 @@ inline void pair_scores(const PairInput& in, const PairModel& model, double* out
     place_by_height(in.camera_from_world + 12 * in.view_of[d], in.x + row, in.y + row, in.seen + row, in.heights_m,
                     in.n_padded, model.stature_sd, places + 5 * a);
   }
+  std::int32_t* far = reinterpret_cast<std::int32_t*>(rays.row_of(7));
   for (Size a = 0; a < n; ++a) {
     const Int view = in.view_of[in.free[a]];
     const bool placed = std::isfinite(places[5 * a]);
-    for (Size b = 0; b <= a; ++b) {
+    rays.find_apart(a, a, far);
+    out[a * n + a] = kImpossible;
+    for (Size b = 0; b < a; ++b, centre += 3) {
       double score = kImpossible, at[3] = {std::nan(""), std::nan(""), std::nan("")};
-      if (view != in.view_of[in.free[b]] && rays.apart(a, b)) {
+      if (view != in.view_of[in.free[b]] && far[b]) {
         score = std::fmin(rays.counts[a], rays.counts[b]) * (model.joint_gain - model.joint_loss);
       } else if (view != in.view_of[in.free[b]]) {
         const Meeting found = meet(rays, a, b, model);
@@ -248,8 +285,8 @@ inline void pair_scores(const PairInput& in, const PairModel& model, double* out
         for (int i = 0; found.met > 0.0f && i < 3; ++i) at[i] = found.place[i] / found.met;
         if (!std::isfinite(score)) score = kImpossible;
       }
-      out[a * n + b] = out[b * n + a] = score;
-      for (int i = 0; i < 3; ++i) centre[3 * (a * n + b) + i] = at[i];
+      out[a * n + b] = score;
+      for (int i = 0; i < 3; ++i) centre[i] = float(at[i]);
     }
   }
 }

@@ -88,7 +88,8 @@ struct PairModel {
 // Detections to compare: free (n) indices of them; dt_s of the views; x, y, var, seen (n_detections, n_padded);
 // heights_m (n_padded, 2) usual height of each joint and its standard deviation. In single precision, with room for whole
 // vectors: body_var, usual_m, and odd_per_m, by which a distance from the usual height counts as odd. Scratch:
-// kPairNumbers of each detection, and their directions (n, 3, n_padded).
+// kPairNumbers of each detection, and pair_floats of single precision: their directions (n, 3, n_padded) and kPairColumns
+// rows of a number each.
 struct PairInput {
   const Int *free, *view_of;
   const double* dt_s;
@@ -98,7 +99,10 @@ struct PairInput {
   double* scratch;
   float* directions;
 };
-constexpr Size kPairNumbers = 13;
+constexpr Size kPairNumbers = 13, kPairColumns = 8;
+// Numbers of single precision in whole vectors, the widest included.
+constexpr Size wide(Size n) { return (n + 2 * kLanesMax - 1) / (2 * kLanesMax) * (2 * kLanesMax); }
+constexpr Size pair_floats(Size n, Size n_padded) { return 3 * n * n_padded + kPairColumns * wide(n); }
 // No match: higher than any cost. Two detections of one camera are never one person: lower than any sum of scores.
 constexpr double kNever = 1e9, kImpossible = -1e9;
 
@@ -121,7 +125,7 @@ struct Kernels {
                  unsigned char*, std::int8_t*);
   void (*place_by_height)(const double*, const float*, const float*, const float*, const double*, Size, double,
                           double*);
-  void (*pair_scores)(const PairInput&, const PairModel&, double*, double*);
+  void (*pair_scores)(const PairInput&, const PairModel&, double*, float*);
   void (*pair_costs)(const PairInput&, const PairModel&, double, Size, double*);
   Int (*prepare)(const Workspace&, const float* const*);
   void (*predict)(const Workspace&, const Int*, Size, double);

@@ -77,7 +77,7 @@ struct Pairs {
         const py::tuple& settings) {
     const Size n = free.shape(0), n_padded = body_var.shape(0), wide = n_padded + fusion::kLanesMax;
     scratch.reset(new double[fusion::kPairNumbers * n]);
-    directions.reset(new float[3 * n * n_padded]);
+    directions.reset(new float[fusion::pair_floats(n, n_padded)]());
     tables.reset(new float[3 * wide]());
     float *of_body = tables.get(), *usual_m = of_body + wide, *odd_per_m = usual_m + wide;
     const auto *heights = data<double>(heights_m), *body = data<double>(body_var);
@@ -111,7 +111,8 @@ struct Pairs {
 void pair_scores(In free, In view_of, In dt_s, In x, In y, In var, In seen, In camera_from_world, In body_var,
                  In heights_m, const py::tuple& settings, In out, In centre) {
   const Pairs pairs(free, view_of, dt_s, x, y, var, seen, camera_from_world, body_var, heights_m, settings);
-  auto *to = data<double>(out), *places = data<double>(centre);
+  auto* to = data<double>(out);
+  auto* places = data<float>(centre);
   py::gil_scoped_release release;
   kernels.pair_scores(pairs.input, pairs.model, to, places);
 }

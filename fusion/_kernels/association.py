@@ -36,7 +36,7 @@ class PairModel(NamedTuple):
     speed_m_s: float
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _eye_of(camera, out):
     """Centre of a camera (3, 4) in the world: -R^T t."""
     for i in range(3):
@@ -146,8 +146,9 @@ def _cluster(score, pair_min, cluster_of):
         size = stop - first
         inside = np.empty((size, size))
         for i in range(size):
-            for j in range(size):
-                inside[i, j] = score[members[first + i], members[first + j]]
+            for j in range(i + 1):
+                # Members are in order, so that this is the lower triangle.
+                inside[i, j] = inside[j, i] = score[members[first + i], members[first + j]]
         cluster_of_inside = np.empty(size, np.int64)
         _merge(inside, pair_min, cluster_of_inside)
         for i in range(size):
@@ -159,10 +160,10 @@ def _cluster(score, pair_min, cluster_of):
 def group(score, centre, pair_min, group_of, places):
     """Group detections of different cameras, one group per person: greedy agglomeration, the largest gain first.
 
-    score (n, n), centre (n, n, 3), lower triangle, of `triangulation.pair_scores`; pair_min: score from which two
-    detections are one person. group_of (n,): group or -1, the groups in order of their best pair's score; places
-    (n, 3): per group the median of its members' mean meeting points with the two members that agree best. Returns the
-    number of groups; each has at least two detections, no two of one camera.
+    score (n, n), lower triangle, and centre (n (n - 1) / 2, 3) of `triangulation.pair_scores`; pair_min: score from
+    which two detections are one person. group_of (n,): group or -1, the groups in order of their best pair's score;
+    places (n, 3): per group the median of its members' mean meeting points with the two members that agree best.
+    Returns the number of groups; each has at least two detections, no two of one camera.
     """
     n = score.shape[0]
     cluster_of = np.empty(n, np.int64)
@@ -192,7 +193,8 @@ def group(score, centre, pair_min, group_of, places):
                 # The two that agree best meet once.
                 if a == b or (k == 0 and a == pair[cluster, 1]):
                     continue
-                at = centre[max(a, b), min(a, b)]
+                high = max(a, b)
+                at = centre[high * (high - 1) // 2 + min(a, b)]
                 if np.isfinite(at[0]):
                     met[n_met] = at
                     n_met += 1
@@ -228,10 +230,17 @@ def plausible(mean, cov, n_joints):
     return max(spread_x, spread_y) < 1.4
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _blocked(point, eye, boxes):
     """Whether a box stands between a point and a camera. Slab test: Kay and Kajiya (1986)."""
     for b in range(boxes.shape[0]):
+        # Most boxes are lower than both ends of the line, or lie aside of both.
+        if min(point[2], eye[2]) > boxes[b, 4]:
+            continue
+        if min(point[0], eye[0]) > boxes[b, 2] or min(point[1], eye[1]) > boxes[b, 3]:
+            continue
+        if max(point[0], eye[0]) < boxes[b, 0] or max(point[1], eye[1]) < boxes[b, 1]:
+            continue
         low = 0.0
         high = 1.0
         for i in range(3):
@@ -251,17 +260,18 @@ def _blocked(point, eye, boxes):
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _in_picture(point, camera, lens, size_px):
     """Whether a point is in a camera's picture. The lens's distortion is left out: this counts, it does not measure."""
-    depth = camera[2, 0] * point[0] + camera[2, 1] * point[1] + camera[2, 2] * point[2] + camera[2, 3]
-    if depth < 0.2:
-        return False
-    u = (camera[0, 0] * point[0] + camera[0, 1] * point[1] + camera[0, 2] * point[2] + camera[0, 3]) / depth
-    v = (camera[1, 0] * point[0] + camera[1, 1] * point[1] + camera[1, 2] * point[2] + camera[1, 3]) / depth
-    px = lens[0] * u + lens[2]
-    py = lens[1] * v + lens[3]
-    return not (px < 0.0 or py < 0.0 or px > size_px[0] or py > size_px[1])
+    x = point[0]
+    y = point[1]
+    z = point[2]
+    depth = camera[2, 0] * x + camera[2, 1] * y + camera[2, 2] * z + camera[2, 3]
+    # Pixels times depth: a comparison without a division.
+    px = lens[0] * (camera[0, 0] * x + camera[0, 1] * y + camera[0, 2] * z + camera[0, 3]) + lens[2] * depth
+    py = lens[1] * (camera[1, 0] * x + camera[1, 1] * y + camera[1, 2] * z + camera[1, 3]) + lens[3] * depth
+    inside = (px >= 0.0) & (py >= 0.0) & (px <= size_px[0] * depth) & (py <= size_px[1] * depth)
+    return inside & (depth >= 0.2)
 
 
 @njit(cache=True, nogil=True)
@@ -336,7 +346,7 @@ def warm_up() -> None:
     rows, flag, flags = np.zeros(1, np.int64), np.zeros(1, np.bool_), np.zeros((1, 1), np.bool_)
     geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
     states = States(np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded)), rows, flag, 1)
-    group(np.zeros((0, 0)), np.zeros((0, 0, 3)), 1.0, index, np.zeros((0, 3)))
+    group(np.zeros((0, 0)), np.zeros((0, 3), np.float32), 1.0, index, np.zeros((0, 3)))
     plausible(states.mean[0], states.cov[0], 1)
     line_of_sight(np.zeros((0, 2)), np.zeros(1), tuple(geometry), flag, np.zeros((0, 1), np.bool_))
     overlaps(tuple(states), 1.0, flags)

@@ -65,8 +65,8 @@ def pair_scores(
     body_var: NDArray[np.float64],  # (n_padded,)
     heights_m: NDArray[np.float64],  # (n_padded, 2)
     model: PairModel,
-    out: NDArray[np.float64],  # (n, n) out, symmetric, far below zero for two detections of one camera
-    centre: NDArray[np.float64],  # (n, n, 3) out, lower triangle; NaN where there is none
+    out: NDArray[np.float64],  # (n, n) out, lower triangle, far below zero for two detections of one camera
+    centre: NDArray[np.float32],  # (n (n - 1) / 2, 3) out, that triangle row by row; NaN where there is none
 ) -> None:
     """Evidence that two detections of different cameras are of one person, as a log likelihood ratio, and where."""
 

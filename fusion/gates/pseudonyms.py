@@ -77,9 +77,7 @@ class Pseudonyms:
                 self._by_account[answer.account] = self._by_pseudonym[present.pseudonym] = present
         if self._admit is not None:
             payment = self._admit(present.pseudonym, t_ns)
-            if payment.debt:
-                return Refused("owes from earlier visits", "Please pay for your last visit first")
-            if payment.status in ("pending", "person"):
+            if payment.status == "pending":
                 return Refused("payment provider gave no answer", "One moment please, then try again")
             if payment.status != "open":
                 return Refused("payment declined", "Your means of payment was declined")

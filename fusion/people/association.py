@@ -183,7 +183,7 @@ class Associator:
         n = len(free)
         if n < 2:
             return Groups([], [], free)
-        score, centre = np.empty((n, n)), np.empty((n, n, 3))
+        score, centre = np.zeros((n, n)), np.empty((n * (n - 1) // 2, 3), np.float32)
         triangulation.pair_scores(
             free, *compared(frames.detections), self.rig.camera_from_world, self._workspace.body_var, self.heights_m,
             PAIR, score, centre,

@@ -118,22 +118,27 @@ class Relinking:
 
     # ---- ends --------------------------------------------------------------------------------------------------------
 
-    def retire(self, t_ns: int) -> None:
-        """End ghosts and tracks of people who left; tracks out of sight inside the store are lost, for a while."""
+    def retire(self, t_ns: int, overdue: bool) -> None:
+        """End ghosts and tracks of people who left; tracks out of sight inside the store are lost, for a while.
+
+        Args:
+            t_ns: now.
+            overdue: whether a live track may be overdue; lost ones end in any case.
+        """
         tracks, live = self._tracks, self._tracks.live
-        if len(live):
+        if overdue and len(live):
             unseen_s = (t_ns - tracks.seen_ns[live]) * 1e-9
-            overdue = unseen_s > np.where(tracks.confirmed[live], COASTING_MAX_S, TENTATIVE_MAX_S)
-            overdue |= t_ns - tracks.undoubted_ns[live] > DOUBT_MAX_S * 1e9
-            if overdue.any():
-                for row in live[overdue].tolist():
+            due = unseen_s > np.where(tracks.confirmed[live], COASTING_MAX_S, TENTATIVE_MAX_S)
+            due |= t_ns - tracks.undoubted_ns[live] > DOUBT_MAX_S * 1e9
+            if due.any():
+                for row in live[due].tolist():
                     place_m = self._workspace.places(np.array([row]))[0][0]
                     # A person who vanishes where people go out has gone out.
                     if tracks.confirmed[row] and tracks.track_id[row] >= 0 and not self._at_edge(place_m):
                         tracks.lost[row] = int(tracks.seen_ns[row])
                     else:
                         tracks.end(row)
-                tracks.live = live[~overdue]
+                tracks.live = live[~due]
         for row in [row for row, seen_ns in tracks.lost.items() if t_ns - seen_ns > LOST_MAX_S * 1e9]:
             del tracks.lost[row]
             tracks.end(row)

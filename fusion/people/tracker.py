@@ -126,7 +126,7 @@ class Tracker:
         if changed or found & triangulation.DUPLICATES:
             self._drop_duplicates()
         if tracks.lost or found & triangulation.OVERDUE:
-            self._relinking.retire(packed.t_ns)
+            self._relinking.retire(packed.t_ns, bool(found & triangulation.OVERDUE))
         if changed or found & triangulation.UNNAMED:
             self._relinking.name(packed.t_ns)
         if tracks.live is not rows:

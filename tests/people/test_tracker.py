@@ -13,6 +13,8 @@ from people.rooms import STEP_NS, T0, Room, body, sets_of, store
 from fusion.errors import ConfigError, ShapeError
 from fusion.files.recordings import Recording
 from fusion.observations import Frame
+from fusion.people.association import Associator
+from fusion.people.births import VIEWS_AT_BIRTH_MAX
 from fusion.people.geometry import Rig
 from fusion.people.health import OUTAGE_S
 from fusion.people.tracker import Tracker, reconstruct
@@ -43,6 +45,27 @@ def test_two_people_who_pass_keep_their_identities(layout):
     first = np.array([crossing(0)[:2], opposing(0)[:2]])
     order = np.argmin(np.linalg.norm(reported[0].position_m[:, None] - first[None], axis=2), axis=1)
     assert np.linalg.norm(last.position_m - truth[order], axis=1).max() < 0.08
+
+
+def test_people_of_many_views_are_born_at_once_from_a_few_views(monkeypatch):
+    spots = [(-1.5, -1.2), (1.3, -0.9), (0.9, 1.4), (-1.1, 1.0)]
+    compared, group = [], Associator.group
+
+    def recorded(self, frames, free):
+        compared.append(len(free))
+        return group(self, frames, free)
+
+    monkeypatch.setattr(Associator, "group", recorded)
+    tracker = Tracker.of_store(store("coco17", n_views=24))
+    first, second = Room(tracker, "coco17", [lambda t, spot=spot: (*spot, 0.0) for spot in spots]).run(2)
+    # All stand within two squares of the floor in each direction, so that a dozen views are compared: not all 24.
+    assert VIEWS_AT_BIRTH_MAX * 4 <= compared[0] < 20 * 4
+    assert len(first.track_id) == 4 and (first.existence > 0.95).all()
+    distance_m = np.linalg.norm(first.position_m[:, None] - np.array(spots)[None], axis=2)
+    assert distance_m.min(axis=0).max() < 0.1
+    # The other views belong to the same people: no detection of theirs is left for a second track.
+    assert_array_equal(second.track_id, first.track_id)
+    assert second.confirmed.all()
 
 
 def test_joints_are_as_certain_as_they_claim():

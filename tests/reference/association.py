@@ -81,16 +81,18 @@ def _score_of_joint(rays, spread, height_m, model):
 
 
 def _are_apart(eyes, rays, seen):
-    """Whether the middle rays of two detections pass half a metre and 1.2 times both bodies' extents apart."""
+    """Whether the middle rays of two detections pass half a metre and 0.8 times both bodies' extents apart, or at the
+    height of no body."""
     middles = [r[s].mean(axis=0) for r, s in zip(rays, seen)]
     radii = [np.linalg.norm(r[s] - m, axis=1).max() for r, s, m in zip(rays, seen, middles)]
     normal = np.cross(*middles)
     if normal @ normal < 0.03 * (middles[0] @ middles[0]) * (middles[1] @ middles[1]):
         return False
     s, t, g = np.linalg.solve(np.stack([middles[0], -middles[1], normal], axis=1), eyes[1] - eyes[0])
-    if min(s, t) < -2.0:
+    height = 0.5 * (eyes[0] + s * middles[0] + eyes[1] + t * middles[1])[2]
+    if min(s, t) < -2.0 or not -0.9 <= height <= 2.7:
         return True
-    return abs(g) * np.linalg.norm(normal) > 0.5 + 1.2 * (abs(s) * radii[0] + abs(t) * radii[1])
+    return abs(g) * np.linalg.norm(normal) > 0.5 + 0.8 * (abs(s) * radii[0] + abs(t) * radii[1])
 
 
 def pair_scores(free, detections, cameras, body_var, heights_m, model):
