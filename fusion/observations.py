@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.store.card_numbers import without_card_number
+
 # 2001-09-09 in nanoseconds. A smaller number is an instant in micro-, milli- or plain seconds.
 EARLIEST_NS = 10**18
 # 2116-02-20. A later instant is not in nanoseconds either, and int64 would soon overflow.
@@ -24,7 +26,7 @@ def time_fault(t_ns: int) -> str:
         return ""
     unit = next((unit for least, unit in _UNITS if least <= t_ns < 1000 * least), None)
     looks = "no time of this century" if unit is None else f"times look like {unit}"
-    return f"want UTC nanoseconds since 1970, got {str(t_ns)[:40]} ({looks})"
+    return f"want UTC nanoseconds since 1970, got {without_card_number(str(t_ns))[:50]} ({looks})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class ReasonKind(StrEnum):
     DOUBTS_UNREADABLE = "doubts_unreadable"
     ACCOUNT_CHANGED = "account_changed"  # the visit was another account's before a restart
     NEIGHBOUR_REBILLED = "neighbour_rebilled"
+    DOOR_RELEASED = "door_released"  # a paying door was opened by its release, so goods may have left unpaid
     STEP_FAILED = "step_failed"  # a set of frames and messages could not be processed (detail)
     BILL_FAILED = "bill_failed"  # the visit's bill could not be made (detail)
     NOT_BOOKED = "not_booked"  # the books refused the receipt (detail)
@@ -187,6 +188,9 @@ class WarningKind(StrEnum):
     OVERLOAD = "overload"  # stream (count, total)
     OVERLOAD_OVER = "overload over"  # stream, "all" where none dropped more (count, total)
     REFUSED = "refused"  # stream (count, detail)
+    DOOR_RELEASED = "door released"  # gate
+    GUESSES = "credentials guessed"  # gate (credential, total)
+    CREDENTIALS_UNREADABLE = "credentials unreadable"  # file (detail)
     BROKER_LOST = "broker lost"  # host (detail)
     BROKER_BACK = "broker back"  # host
     PUBLISHER_LOST = "publisher lost"  # publisher

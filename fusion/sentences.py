@@ -88,6 +88,7 @@ _REASONS = {
     ReasonKind.DOUBTS_UNREADABLE: "what was doubted before a restart cannot be read",
     ReasonKind.ACCOUNT_CHANGED: "before a restart this visit was another account's",
     ReasonKind.NEIGHBOUR_REBILLED: f"the bill of another visit changed {_GAP}",
+    ReasonKind.DOOR_RELEASED: "a door was opened by its emergency release during this visit",
     ReasonKind.STEP_FAILED: "some of the sensors' data during this visit could not be processed: {detail}",
     ReasonKind.BILL_FAILED: "the bill could not be made: {detail}",
     ReasonKind.NOT_BOOKED: "the receipt could not be booked: {detail}",
@@ -186,6 +187,11 @@ _WARNINGS = {
     WarningKind.OVERLOAD: "{count} dropped, {total} so far, and the overload continues",
     WarningKind.OVERLOAD_OVER: "{count} dropped, {total} so far, and the overload is over",
     WarningKind.REFUSED: "{detail}, {total} so far",
+    WarningKind.DOOR_RELEASED:
+        "the emergency release of '{subject}' was used: it is open, and the visits inside go to review",
+    WarningKind.GUESSES:
+        "{total} unknown {credential} credentials at '{subject}' so far, so its reader pauses between them",
+    WarningKind.CREDENTIALS_UNREADABLE: "{detail}, so it admits no person until it can be read",
     WarningKind.BROKER_LOST: "{detail}",
     WarningKind.BROKER_BACK: "connected again",
     WarningKind.PUBLISHER_LOST: "the connection of '{subject}' broke, so its sensors send nothing",

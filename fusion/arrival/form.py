@@ -19,6 +19,7 @@ from fusion.observations import (
     ShelfReading,
     time_fault,
 )
+from fusion.store.card_numbers import looks_like_card_number, without_card_number
 from fusion.store.models import Store
 
 _FLOAT32 = np.dtype(np.float32)
@@ -36,7 +37,8 @@ class ObservationForm:
 
         Raises:
             TimeError: a time that is not an integer of UTC nanoseconds; the message names the sensor.
-            ShapeError: arrays that do not fit the store's layout, or do not hold floats.
+            ShapeError: arrays that do not fit the store's layout, or do not hold floats; a text that looks like a card
+                number.
             TypeError: not an observation.
         """
         if isinstance(observation, Frame):
@@ -59,9 +61,13 @@ class ObservationForm:
                 return ShelfReading(t_ns, observation.plate, samples)
         elif isinstance(observation, GateScan | ItemSighting):
             if isinstance(observation, GateScan):
-                named = f"scan at gate {str(observation.gate)[:40]!r}"
+                named = f"scan at gate {_shown(observation.gate)}"
+                texts: tuple[object, ...] = (observation.gate, observation.account)
             else:
-                named = f"sighting of {str(observation.source)[:40]!r}"
+                named = f"sighting of {_shown(observation.source)}"
+                texts = (observation.source, observation.zone, observation.plate)
+            if any(isinstance(text, str) and looks_like_card_number(text) for text in texts):
+                raise ShapeError(f"{named}: want no card number, got a text that looks like one")
             t_ns = _instant(named, observation.t_ns)
             if t_ns is not observation.t_ns:
                 return replace(observation, t_ns=t_ns)
@@ -69,6 +75,10 @@ class ObservationForm:
             kind = type(observation).__name__
             raise TypeError(f"want a Frame, ShelfReading, GateScan or ItemSighting, got {kind}")
         return observation
+
+
+def _shown(name: object) -> str:
+    return repr(without_card_number(str(name))[:50])
 
 
 def _instant(observation: str, t_ns: object) -> int:

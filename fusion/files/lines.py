@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from fusion.observations import GateScan, ItemSighting, time_fault
+from fusion.store.card_numbers import looks_like_card_number, without_card_number
 from fusion.store.values import Gtin, Identifier
 
 
@@ -17,16 +18,25 @@ def _instant(value: int) -> int:
     return value
 
 
+def _no_card(value: str) -> str:
+    if looks_like_card_number(value):
+        raise ValueError("want no card number here, got a text that looks like one")
+    return value
+
+
 _Instant = Annotated[int, AfterValidator(_instant)]
+_NotCard = AfterValidator(_no_card)
+_Name = Annotated[Identifier, _NotCard]
 
 
 class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # What came in may be a credential, so no error repeats it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class _Token(_Line):
     type: Literal["qr", "card", "face", "staff", "open"]
-    token: str = Field(default="", max_length=1000)
+    token: Annotated[str, Field(max_length=1000), _NotCard] = ""
 
     @model_validator(mode="after")
     def _token_present(self) -> _Token:
@@ -37,25 +47,25 @@ class _Token(_Line):
 
 class _Account(_Line):
     type: Literal["account"]
-    account: Identifier
+    account: _Name
 
 
 class _GateLine(_Line):
     time: _Instant
-    gate: Identifier
+    gate: _Name
     kind: Literal["scan"]
     credential: Annotated[_Token | _Account, Field(discriminator="type")]
 
 
 class _ItemLine(_Line):
     time: _Instant
-    source: Identifier
+    source: _Name
     kind: Literal["read", "seen"]
     gtin: Gtin
     quantity: Annotated[int, Field(ge=1, le=10_000)]
     probability: float = Field(default=1.0, ge=0, le=1)
-    zone: str | None = None
-    plate: str | None = None
+    zone: Annotated[str, _NotCard] | None = None
+    plate: Annotated[str, _NotCard] | None = None
 
 
 _GATE_LINE: TypeAdapter[_GateLine] = TypeAdapter(_GateLine)
@@ -96,10 +106,10 @@ def line_of(observation: GateScan | ItemSighting) -> dict[str, Any]:
 
 
 def line_faults(error: ValidationError) -> str:
-    """Everything that is wrong with a line, as `key: fault; key: fault`."""
+    """Everything that is wrong with a line, as `key: fault; key: fault`, without card numbers."""
     faults = []
     for fault in error.errors():
-        key = ".".join(map(str, fault["loc"]))
+        key = without_card_number(".".join(map(str, fault["loc"])))
         text = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else f"{fault['msg']}"
-        faults.append(f"{key}: {text}" if key else text)
+        faults.append(without_card_number(f"{key}: {text}" if key else text))
     return "; ".join(faults)

@@ -2,6 +2,10 @@
 
 The store's own reader computes the embeddings; no picture comes here. An embedding that matches no enrolled customer is
 dropped: nothing is computed about other people beyond the comparison, and nothing is kept. Extra `gate`.
+
+Several processes may use one gallery: each reads the file again before it compares once another has changed it, and
+changes are made one at a time, on what the file holds then. Every change has a number that grows, inside the sealed
+file and apart from it (`Marks`), so that an older copy of the file, with people in it who were deleted, is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import json
 import os
 import secrets
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +26,18 @@ from numpy.typing import NDArray
 
 from fusion.errors import FusionError, extra
 from fusion.files.atomic import replace_file
+from fusion.files.private import open_private
+from fusion.gates.marks import Marks
 from fusion.gates.verifiers import GateRequest, Refused, Verified, Verifier
+from fusion.gates.watched import stamp_of
 
 _NONCE_BYTES = 12
-_MAGIC = b"fusion faces 1\n"
+_MAGIC = b"fusion faces 2\n"
+# Galleries that were written before changes had numbers; read as long as no number is known.
+_MAGIC_UNNUMBERED = b"fusion faces 1\n"
+_CHANGES = "faces: changes of the gallery"
+# The stamp of no file.
+_UNKNOWN = (-1,)
 # The best match must exceed the second best by this much, or the gate stays closed: twins, or a person enrolled twice.
 MARGIN = 0.05
 
@@ -64,19 +77,27 @@ class FaceGallery(Verifier):
     """Templates of customers who opted in, in one encrypted file (AES-256-GCM); also the gate's verifier."""
 
     def __init__(
-        self, path: str | os.PathLike[str], key: bytes, *, dim: int, effective_dim: float, false_accept_rate: float
+        self,
+        path: str | os.PathLike[str],
+        key: bytes,
+        *,
+        dim: int,
+        effective_dim: float,
+        false_accept_rate: float,
+        marks: Marks,
     ) -> None:
         """Open a gallery, or begin one.
 
         Args:
             path: the file.
             key: 32 bytes that are kept elsewhere.
+            marks: hold the number of the gallery's last change; in another file than the gallery.
             dim: length of the reader's embeddings.
             effective_dim: see `threshold_of`.
             false_accept_rate: share of strangers at the gate who may match a template, such as 1e-6.
 
         Raises:
-            FusionError: wrong key, or a damaged file.
+            FusionError: wrong key, a damaged file, or an older copy of it.
         """
         with extra("gate"):
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -86,14 +107,17 @@ class FaceGallery(Verifier):
                 "faces: want a false accept rate between 0 and 1 and an effective dimension from 2 to dim, "
                 f"got {false_accept_rate} and {effective_dim} of {dim}"
             )
-        self._path, self._cipher = Path(path), AESGCM(key)
+        self._path, self._cipher, self._marks = Path(path), AESGCM(key), marks
+        self._lock_path = self._path.with_name(self._path.name + ".lock")
         self._dim, self._effective_dim, self._rate = dim, effective_dim, false_accept_rate
         self._lock = threading.Lock()
         self._accounts: list[str] = []
         self._names: list[str] = []
         self._templates: NDArray[np.float32] = np.zeros((0, dim), np.float32)
-        if self._path.exists():
-            self._read()
+        self._stamp: tuple[int, ...] | None = None
+        self._n_changes = 0
+        with self._lock, self._between_changes():
+            self._refresh()
 
     @property
     def threshold(self) -> float:
@@ -101,17 +125,22 @@ class FaceGallery(Verifier):
         return threshold_of(self._rate, len(self._accounts), self._effective_dim)
 
     def __len__(self) -> int:
-        return len(self._accounts)
+        with self._lock, self._between_changes():
+            self._refresh()
+            return len(self._accounts)
 
     def __contains__(self, account: str) -> bool:
-        return account in self._accounts
+        with self._lock, self._between_changes():
+            self._refresh()
+            return account in self._accounts
 
     def enrol(self, account: str, name: str, embedding: NDArray[np.floating[Any]]) -> None:
         """Keep the template of a customer who asked for it, (dim,) numbers; replaces an earlier one."""
         unit = self._unit(embedding)
         if unit is None:
             raise ValueError(f"embedding: want {self._dim} finite numbers, not all zero")
-        with self._lock:
+        with self._lock, self._between_changes():
+            self._refresh()
             self._remove(account)
             self._accounts.append(account)
             self._names.append(name)
@@ -120,32 +149,44 @@ class FaceGallery(Verifier):
 
     def delete(self, account: str) -> bool:
         """Delete a template, also from disk. False if there was none."""
-        with self._lock:
+        with self._lock, self._between_changes():
+            self._refresh()
             existed = self._remove(account)
             if existed:
                 self._write()
             return existed
 
     def verify(self, request: GateRequest) -> Verified | Refused:
-        """Match an embedding (`face_token`) with the gallery."""
+        """Match an embedding (`face_token`) with the gallery as it is now.
+
+        Raises:
+            FusionError: the gallery cannot be read any more, or is an older copy.
+        """
         try:
             embedding = np.frombuffer(base64.b64decode(request.token, validate=True), "<f2").astype(np.float64)
         except (ValueError, binascii.Error):
-            return Refused("not a face")
+            return Refused("not a face", guess=True)
         unit = self._unit(embedding)
         if unit is None:
-            return Refused("not a face")
+            return Refused("not a face", guess=True)
         with self._lock:
-            if not self._accounts:
-                return Refused("face not known", "Please use the app")
-            cosines = self._templates @ unit
-            best = int(np.argmax(cosines))
-            if cosines[best] < self.threshold:
-                return Refused("face not known", "Please use the app")
-            others = np.delete(cosines, best)
-            if others.size and cosines[best] - others.max() < MARGIN:
-                return Refused("face of two people", "Please use the app")
-            return Verified(self._accounts[best], f"Welcome, {self._names[best]}")
+            if self._is_outdated():
+                with self._between_changes():
+                    self._refresh()
+            return self._match(unit)
+
+    def _match(self, unit: NDArray[np.float32]) -> Verified | Refused:
+        # Everybody who looks at a reader is compared, so a stranger is no guess.
+        if not self._accounts:
+            return Refused("face not known", "Please use the app")
+        cosines = self._templates @ unit
+        best = int(np.argmax(cosines))
+        if cosines[best] < self.threshold:
+            return Refused("face not known", "Please use the app")
+        others = np.delete(cosines, best)
+        if others.size and cosines[best] - others.max() < MARGIN:
+            return Refused("face of two people", "Please use the app")
+        return Verified(self._accounts[best], f"Welcome, {self._names[best]}")
 
     def _unit(self, embedding: NDArray[np.floating[Any]]) -> NDArray[np.float32] | None:
         vector = np.asarray(embedding, np.float64)
@@ -162,30 +203,85 @@ class FaceGallery(Verifier):
         self._templates = np.delete(self._templates, place, axis=0)
         return True
 
-    def _read(self) -> None:
+    # ---- the file ----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _between_changes(self) -> Iterator[None]:
+        """While the block runs, no other process changes the gallery."""
+        import fcntl  # No such locks on Windows, where the rest of the package works.
+
+        with open_private(self._lock_path, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _is_outdated(self) -> bool:
+        """Whether the file is another one than was read last."""
+        try:
+            return stamp_of(os.stat(self._path)) != self._stamp
+        except FileNotFoundError:
+            return self._stamp is not None
+
+    def _refresh(self) -> None:
+        """Read the file if it is another one than was read last; while no other process changes it."""
+        if not self._is_outdated():
+            return
+        # Nothing of an earlier state is used if this fails.
+        self._accounts, self._names, self._stamp, self._n_changes = [], [], None, 0
+        self._templates = np.zeros((0, self._dim), np.float32)
+        known = self._marks.value(_CHANGES)
+        if not self._path.exists():
+            return  # Whoever removes the file deletes everybody, which opens no door.
+        stamp = stamp_of(os.stat(self._path))
+        fields, templates = self._opened(self._path.read_bytes(), known)
+        n_changes = int(fields.get("changes", 0))
+        if n_changes < known:
+            raise FusionError(
+                f"{self._path} is an older copy, of change {n_changes}; want change {known} or later, since people may "
+                "have been deleted in between"
+            )
+        # A crash may have come between the file and its number.
+        self._marks.raise_to(_CHANGES, n_changes)
+        self._accounts, self._names, self._n_changes = fields["accounts"], fields["names"], n_changes
+        self._templates, self._stamp = templates, stamp
+
+    def _opened(self, raw: bytes, known: int) -> tuple[dict[str, Any], NDArray[np.float32]]:
+        """Head and templates of a sealed gallery. known: the number of its last change, as far as it is known."""
         from cryptography.exceptions import InvalidTag
 
-        raw = self._path.read_bytes()
+        nonce, sealed = raw[:_NONCE_BYTES], raw[_NONCE_BYTES:]
         try:
-            plain = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _MAGIC)
+            try:
+                plain = self._cipher.decrypt(nonce, sealed, _MAGIC)
+            except InvalidTag:
+                if known:
+                    raise
+                plain = self._cipher.decrypt(nonce, sealed, _MAGIC_UNNUMBERED)
             head, _, templates = plain.partition(b"\n")
             fields = json.loads(head)
-            self._accounts, self._names = fields["accounts"], fields["names"]
-            self._templates = np.frombuffer(templates, "<f4").reshape(len(self._accounts), self._dim).copy()
+            n_people = len(fields["accounts"])
+            return fields, np.frombuffer(templates, "<f4").reshape(n_people, self._dim).copy()
         except (InvalidTag, ValueError, KeyError) as error:
             raise FusionError(
                 f"{self._path}: want a gallery of {self._dim} dimensions under this key, got: {type(error).__name__}"
             ) from None
 
     def _write(self) -> None:
-        head = json.dumps({"accounts": self._accounts, "names": self._names}).encode() + b"\n"
+        n_changes = max(self._n_changes, self._marks.value(_CHANGES)) + 1
+        fields = {"accounts": self._accounts, "names": self._names, "changes": n_changes}
+        head = json.dumps(fields).encode() + b"\n"
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, head + self._templates.astype("<f4").tobytes(), _MAGIC)
         # The key outlives a deleted customer, so their sealed template must not remain in free blocks.
         with contextlib.ExitStack() as stack:
             old = stack.enter_context(open(self._path, "r+b")) if self._path.exists() else None
-            replace_file(self._path, sealed, private=True)
+            try:
+                replace_file(self._path, sealed, private=True)
+            except BaseException:
+                self._stamp = _UNKNOWN  # What is in memory now is not in the file, so it is read again.
+                raise
             if old is not None:
                 old.write(bytes(os.fstat(old.fileno()).st_size))
                 old.flush()
                 os.fsync(old.fileno())
+        self._marks.raise_to(_CHANGES, n_changes)
+        self._n_changes, self._stamp = n_changes, stamp_of(os.stat(self._path))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from fusion.gates.verifiers import GateRequest, Refused, Verified, Verifier
+from fusion.gates.verifiers import AskWorld, GateRequest, Refused, Verified, Verifier
 from fusion.money.ledger import Ledger
 from fusion.money.payments import UNUSED_MAX_S, Payment
 from fusion.money.vault import Holder
@@ -42,6 +42,7 @@ class Pseudonyms:
         ledger: Ledger,
         *,
         customer: Callable[[str], Verified | None] = lambda account: None,
+        may_enter: Callable[[str], Refused | None] = lambda account: None,
         admit: Callable[[str, int], Payment] | None = None,
         new: Callable[[], str] = lambda: pseudonym(secrets.choice),
     ) -> None:
@@ -50,10 +51,12 @@ class Pseudonyms:
         Args:
             ledger: its vault keeps the link.
             customer: means of payment, address and name of an account, if the retailer knows them.
+            may_enter: why an account may not come in, such as an open debt, from memory or the books.
             admit: `Checkout.admit`, where an amount is authorised at the entry.
             new: makes a pseudonym.
         """
-        self._ledger, self._customer, self._admit, self._new = ledger, customer, admit, new
+        self._ledger, self._customer, self._may_enter = ledger, customer, may_enter
+        self._admit, self._new = admit, new
         self._lock = threading.Lock()
         self._by_account: dict[str, _Present] = {}
         self._by_pseudonym: dict[str, _Present] = {}
@@ -62,8 +65,11 @@ class Pseudonyms:
         """A verifier that answers with pseudonyms where another answers with accounts."""
         return _Behind(self, verifier)
 
-    def name(self, answer: Verified, t_ns: int) -> Verified | Refused:
-        """The same answer under a pseudonym, once the amount for the entry is authorised."""
+    def name(self, answer: Verified, t_ns: int) -> Verified | Refused | AskWorld:
+        """The same answer under a pseudonym; where an amount is authorised at the entry, the question for it."""
+        refused = self._may_enter(answer.account)
+        if refused is not None:
+            return refused
         known = self._customer(answer.account)
         if known is not None:
             answer = replace(answer, greeting=known.greeting, token=answer.token or known.token, email=known.email)
@@ -75,13 +81,9 @@ class Pseudonyms:
                 holder = Holder(present.pseudonym, answer.account, answer.token, answer.email, t_ns)
                 self._ledger.hold(holder)
                 self._by_account[answer.account] = self._by_pseudonym[present.pseudonym] = present
-        if self._admit is not None:
-            payment = self._admit(present.pseudonym, t_ns)
-            if payment.status == "pending":
-                return Refused("payment provider gave no answer", "One moment please, then try again")
-            if payment.status != "open":
-                return Refused("payment declined", "Your means of payment was declined")
-        return replace(answer, account=present.pseudonym, token=None, email=None)
+        named = replace(answer, account=present.pseudonym, token=None, email=None)
+        admit = self._admit
+        return named if admit is None else AskWorld(lambda: _admitted(admit(named.account, t_ns), named))
 
     def entered(self, pseudonym: str | None) -> None:
         """Note that a person came in under this pseudonym."""
@@ -110,6 +112,18 @@ class _Behind(Verifier):
     def __init__(self, pseudonyms: Pseudonyms, verifier: Verifier) -> None:
         self._pseudonyms, self._verifier = pseudonyms, verifier
 
-    def verify(self, request: GateRequest) -> Verified | Refused:
+    def verify(self, request: GateRequest) -> Verified | Refused | AskWorld:
         answer = self._verifier.verify(request)
+        if isinstance(answer, AskWorld):
+            raise TypeError("want a verifier that needs no provider behind pseudonyms, since they ask one themselves")
         return answer if isinstance(answer, Refused) else self._pseudonyms.name(answer, request.t_ns)
+
+
+def _admitted(payment: Payment, named: Verified) -> Verified | Refused | None:
+    """The gate's answer to an authorisation; None while the provider has given none."""
+    if payment.status == "pending":
+        return None
+    if payment.status == "open":
+        return named
+    # Stolen cards are tried out where no person looks, so a declined one counts as a guess.
+    return Refused("payment declined", "Your means of payment was declined", guess=True)

@@ -77,7 +77,7 @@ class BrokerSource(Source):
 
     def adopt(self, store: Store) -> None:
         """See `Source`."""
-        self._keeper = GateKeeper(store, self._verifiers)
+        self._keeper.adopt(store)
 
     def visit_began(self, account: str | None) -> None:
         """See `Source`."""

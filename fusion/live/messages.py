@@ -7,6 +7,7 @@ with a version and a mark. Any bytes decode to observations or raise `Refused`.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from fusion.errors import ShapeError
 from fusion.files.lines import line_of, parse_gate_line, parse_item_line
 from fusion.gates.keeper import TOKEN_MAX
-from fusion.gates.verifiers import GateRequest
+from fusion.gates.verifiers import Asks, GateRequest
 from fusion.observations import (
     EARLIEST_NS,
     LATEST_NS,
@@ -32,9 +33,12 @@ from fusion.observations import (
     ShelfReading,
     time_fault,
 )
+from fusion.store.card_numbers import looks_like_card_number, without_card_number
 from fusion.store.models import Store
 
 VERSION = 1
+# Requests at gates that can be polled, and released doors. Requests of version 1, which ask once, are read as well.
+REQUEST_VERSION = 2
 # A hundred people in one view, each with 32 joints and an appearance of 512, take 240 kB.
 MESSAGE_MAX_BYTES = 1 << 20
 JSON_MAX_BYTES = 1 << 14
@@ -111,30 +115,26 @@ def line_payload(observation: GateScan | ItemSighting, mark: Mark) -> bytes:
 
 def request_payload(request: GateRequest, mark: Mark) -> bytes:
     """Encode a request at a gate as JSON."""
-    line = {
-        "time": request.t_ns,
-        "gate": request.gate,
-        "kind": "request",
-        "credential": {"type": request.credential_type, "token": request.token},
-        "leaving": request.leaving,
-    }
-    return _marked(line, mark)
+    line: dict[str, Any] = {"time": request.t_ns, "gate": request.gate, "kind": request.asks}
+    if request.asks != "release":
+        line["credential"] = {"type": request.credential_type, "token": request.token}
+    return _marked(line, mark, REQUEST_VERSION)
 
 
-def _marked(line: dict[str, Any], mark: Mark) -> bytes:
-    return json.dumps({"v": VERSION, "run": mark.run, "seq": mark.number, **line}).encode()
+def _marked(line: dict[str, Any], mark: Mark, version: int = VERSION) -> bytes:
+    return json.dumps({"v": version, "run": mark.run, "seq": mark.number, **line}).encode()
 
 
 class Refused(Exception):
     """A message that cannot be used.
 
     Attributes:
-        reason: from a small set, fit for counting; the exception's text describes the message.
+        reason: from a small set, fit for counting; the exception's text describes the message without card numbers.
     """
 
     def __init__(self, reason: str, description: str = "") -> None:
         self.reason = reason
-        super().__init__(description or reason)
+        super().__init__(without_card_number(description or reason))
 
 
 class _Model(BaseModel):
@@ -147,6 +147,15 @@ class _Credential(_Model):
 
 
 class _Request(_Model):
+    time: int = Field(ge=EARLIEST_NS, le=LATEST_NS)
+    gate: str = Field(max_length=255)
+    kind: Asks
+    credential: _Credential = _Credential(type="open")
+
+
+class _RequestOnce(_Model):
+    """A request of version 1."""
+
     time: int = Field(ge=EARLIEST_NS, le=LATEST_NS)
     gate: str = Field(max_length=255)
     kind: Literal["request"]
@@ -181,18 +190,34 @@ class Command(_Model):
         open: whether the gate opens; otherwise it stays closed.
         reason: fit for counting.
         display: text for the gate's screen.
+        again_s: the answer is not there yet: after this many seconds the gate sends the same request again, under a new
+            number, while the person waits. None: the answer is final. Left out of answers to requests of version 1.
     """
 
-    v: Literal[1]
+    v: Literal[1, 2]
     time: int
     gate: str
     request: int
     open: bool
     reason: str
     display: str
+    again_s: float | None = None
+
+    def payload(self) -> bytes:
+        """The command as JSON."""
+        return self.model_dump_json(exclude={"again_s"} if self.v == 1 else None).encode()
 
 
-_REQUEST, STATUS, COMMAND = TypeAdapter(_Request), TypeAdapter(Status), TypeAdapter(Command)
+class Asked(NamedTuple):
+    """A request at a gate as it was decoded, the number of its message, and the version of its format."""
+
+    request: GateRequest
+    number: int
+    version: Literal[1, 2]
+
+
+_REQUEST, _REQUEST_ONCE = TypeAdapter(_Request), TypeAdapter(_RequestOnce)
+STATUS, COMMAND = TypeAdapter(Status), TypeAdapter(Command)
 
 
 def faults_of(error: ValidationError) -> str:
@@ -201,8 +226,8 @@ def faults_of(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:3])
 
 
-def _fields(payload: bytes) -> tuple[dict[str, Any], Mark]:
-    """Decode a JSON object: its fields without version and mark, and the mark."""
+def _fields(payload: bytes, versions: Sequence[int] = (VERSION,)) -> tuple[dict[str, Any], Mark, int]:
+    """Decode a JSON object: its fields without version and mark, the mark, and the version."""
     if len(payload) > JSON_MAX_BYTES:
         raise Refused("too long", f"want at most {JSON_MAX_BYTES} bytes, got {len(payload)}")
     try:
@@ -211,12 +236,43 @@ def _fields(payload: bytes) -> tuple[dict[str, Any], Mark]:
         raise Refused("not JSON", "want JSON in UTF-8") from None
     if not isinstance(fields, dict):
         raise Refused("not JSON", f"want a JSON object, got {type(fields).__name__}")
-    if fields.pop("v", None) != VERSION:
-        raise Refused("another version", f"want v {VERSION}")
+    version = fields.pop("v", None)
+    if type(version) is not int or version not in versions:
+        raise Refused("another version", f"want v {' or '.join(map(str, versions))}")
     run, number = fields.pop("run", None), fields.pop("seq", None)
     if not all(type(value) is int and 0 <= value <= 0xFFFFFFFF for value in (run, number)):
         raise Refused("malformed", "run, seq: want whole numbers of 32 bits")
-    return fields, Mark(run, number)
+    return fields, Mark(run, number), version
+
+
+# What a message that cannot be decoded still shows: that a person wants to get out, and the number that the gate waits
+# for. A door must not stay shut because of a missing comma.
+_WANTS_OUT = re.compile(rb'"kind"\s*:\s*"(?:leave|release)"|"leaving"\s*:\s*true')
+_WANTS_RELEASE = re.compile(rb'"kind"\s*:\s*"release"')
+_NUMBER = re.compile(rb'"seq"\s*:\s*(\d{1,10})\b')
+_TIME = re.compile(rb'"time"\s*:\s*(\d{1,19})\b')
+_OLD = re.compile(rb'"v"\s*:\s*1\b')
+
+
+class Glimpse(NamedTuple):
+    """What can be seen of a request without decoding it; 0 for what is not there."""
+
+    asks: Asks
+    number: int
+    t_ns: int
+    version: Literal[1, 2]
+
+
+def glimpse(payload: bytes) -> Glimpse:
+    """What any bytes show of a request; never raises."""
+    payload = payload[:JSON_MAX_BYTES]
+    asks: Asks = "enter"
+    if _WANTS_OUT.search(payload):
+        asks = "release" if _WANTS_RELEASE.search(payload) else "leave"
+    number, time = _NUMBER.search(payload), _TIME.search(payload)
+    seen = int(number[1]) if number else 0
+    version: Literal[1, 2] = 1 if _OLD.search(payload) else 2
+    return Glimpse(asks, seen if seen <= 0xFFFFFFFF else 0, int(time[1]) if time else 0, version)
 
 
 class _Head(NamedTuple):
@@ -270,17 +326,26 @@ class Decoder:
         self._check_new(levels, mark)
         return observations
 
-    def request(self, gate: str, payload: bytes) -> tuple[GateRequest, int]:
-        """Decode a request at a gate; returns it and the message's number. Raises Refused."""
-        fields, mark = _fields(payload)
+    def request(self, gate: str, payload: bytes) -> Asked:
+        """Decode a request at a gate. Raises Refused."""
+        fields, mark, version = _fields(payload, (VERSION, REQUEST_VERSION))
+        # The keeper has an answer of its own for a token that looks like a card number.
+        _refuse_card_numbers(fields, ("token",))
+        text = json.dumps(fields)
         try:
-            request = _REQUEST.validate_json(json.dumps(fields), strict=True)
+            if version == 1:
+                once = _REQUEST_ONCE.validate_json(text, strict=True)
+                asks: Asks = "leave" if once.leaving else "enter"
+                request = _Request(time=once.time, gate=once.gate, kind=asks, credential=once.credential)
+            else:
+                request = _REQUEST.validate_json(text, strict=True)
         except ValidationError as error:
             raise Refused("malformed", faults_of(error)) from None
         self._check_gate(gate, request.gate)
-        credential = request.credential
         self._check_new(("gates", gate, "request"), mark)
-        return GateRequest(request.time, gate, credential.type, credential.token, request.leaving), mark.number
+        credential = request.credential
+        asked = GateRequest(request.time, gate, credential.type, credential.token, request.kind)
+        return Asked(asked, mark.number, 1 if version == 1 else 2)
 
     def _head(self, payload: bytes, kind: int) -> _Head:
         if len(payload) > MESSAGE_MAX_BYTES:
@@ -321,7 +386,8 @@ class Decoder:
         return [ShelfReading(t_ns, plate, row) for plate, row in known], mark
 
     def _scan(self, gate: str, payload: bytes) -> tuple[list[Observation], Mark]:
-        fields, mark = _fields(payload)
+        fields, mark, _ = _fields(payload)
+        _refuse_card_numbers(fields)
         try:
             scan = parse_gate_line(json.dumps(fields))
         except ValidationError as error:
@@ -336,7 +402,8 @@ class Decoder:
             raise Refused("unknown gate", f"gate {gate!r} is not in store.toml")
 
     def _sighting(self, source: str, payload: bytes) -> tuple[list[Observation], Mark]:
-        fields, mark = _fields(payload)
+        fields, mark, _ = _fields(payload)
+        _refuse_card_numbers(fields)
         try:
             sighting = parse_item_line(json.dumps(fields))
         except ValidationError as error:
@@ -409,6 +476,22 @@ class _Numbers:
                 self.n_missing -= counts
                 return True
         return False
+
+
+def _refuse_card_numbers(fields: dict[str, Any], but: Sequence[str] = ("gtin",)) -> None:
+    """Refuse a message that holds a card number in any text, under any key; GTINs have check digits of their own.
+
+    Nested lists stand nowhere in these messages and are refused later.
+    """
+    texts = list(fields.items())
+    while texts:
+        key, value = texts.pop()
+        if key in but:
+            continue
+        if looks_like_card_number(key) or (isinstance(value, str) and looks_like_card_number(value)):
+            raise Refused("looks like a card number", "want no card number, got a text that looks like one")
+        if isinstance(value, dict):
+            texts += value.items()
 
 
 def _floats(payload: bytes, n_floats: int, n_behind: int) -> NDArray[np.float32]:

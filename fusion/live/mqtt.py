@@ -33,6 +33,7 @@ from fusion.live.gate_responder import Decide, GateResponder
 from fusion.live.messages import NAMES_MAX, STATUS, Command, Decoder, Refused, faults_of, status_payload, topic_of
 from fusion.observations import GateScan, Observation
 from fusion.results import Warning, WarningKind
+from fusion.store.card_numbers import without_card_number
 from fusion.store.models import Store
 
 # Messages between the network and the engine: a minute of a large store. The last places are for gates and readers.
@@ -129,7 +130,8 @@ class Live:
         Args:
             broker: the broker, or its address, see `Broker.of`.
             store: whose sensors.
-            decide: `GateKeeper.scan`: decides requests at gates, in a thread of its own. Without it gates stay closed.
+            decide: `GateKeeper.scan`: decides requests at gates, in threads of their own. Without it the ways in stay
+                closed, and so do doors that open after payment.
             warn: called when a publisher or the broker is lost or back, and for what is refused or missing: each reason
                 the first time and at every tenfold. In the thread that iterates, at once, even if nothing else arrives.
             client_id: under which the broker keeps messages while this program is away; one engine for each.
@@ -214,7 +216,7 @@ class Live:
         """Send a gate its command; False where there is no broker, so that the gate stays as it is."""
         connection = self._connection
         topic = topic_of(self._store.id, "gates", command.gate, "command")
-        return connection is not None and connection.publish(topic, command.model_dump_json().encode()) is not None
+        return connection is not None and connection.publish(topic, command.payload()) is not None
 
     # ---- in the network's thread -------------------------------------------------------------------------------------
 
@@ -246,6 +248,11 @@ class Live:
 
     def _received(self, topic: str, payload: bytes, retained: bool) -> None:
         levels = tuple(unquote(level) for level in topic.removeprefix(self._prefix).split("/"))
+        if retained and levels[:1] in (("gates",), ("items",)):
+            # The broker keeps it for whoever connects: it is not known when it was sent, nor who stood there.
+            if self._has_room(levels[0], 0):
+                self._queue.put(_Refusal(levels, Refused("retained", "want no retained message here")))
+            return
         match levels:
             case ("gates", gate, "request"):
                 if not self._responder.put(gate, payload, self._echoed):
@@ -288,9 +295,7 @@ class Live:
             name="mqtt live",
             daemon=True,
         )
-        gates = threading.Thread(target=self._responder.run, name="mqtt gates", daemon=True)
         network.start()
-        gates.start()
         try:
             while True:
                 entry = self._clock.next_item(self._queue, 0.1)
@@ -419,4 +424,7 @@ class Live:
             self._warn(WarningKind.MESSAGE_REFUSED, subject, total=n, detail=detail)
 
     def _warn(self, kind: WarningKind, subject: str, **fields: Any) -> None:
-        self._warn_caller(Warning(self._newest_ns, kind, subject, **fields))
+        # Topics, names and reasons come from outside.
+        if "detail" in fields:
+            fields["detail"] = without_card_number(fields["detail"])
+        self._warn_caller(Warning(self._newest_ns, kind, without_card_number(subject), **fields))

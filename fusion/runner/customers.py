@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fusion.gates.cards import CardTerminal
 from fusion.gates.codes import CodeSigner, CodeVerifier, UsedCodes, private_key
 from fusion.gates.faces import FaceGallery, face_token
+from fusion.gates.marks import Marks
 from fusion.gates.verifiers import Verified, Verifier
 from fusion.runner.example import Example
 from fusion.simulation import Scenario
@@ -71,13 +72,13 @@ class Customers:
             case "qr":
                 key = private_key(self._folder / "app_server.pem")
                 self._signer = CodeSigner(key, self._store_id)
-                return CodeVerifier(key.public_key(), self._store_id, UsedCodes(self._folder / "used.sqlite"))
+                return CodeVerifier({"": key.public_key()}, self._store_id, UsedCodes(self._folder / "used.sqlite"))
             case "card":
                 return CardTerminal()
             case "face":
                 faces = FaceGallery(
                     self._folder / "faces", self._random.randbytes(32), dim=FACE_DIM, effective_dim=FACE_DIM,
-                    false_accept_rate=1e-6,
+                    false_accept_rate=1e-6, marks=Marks(self._folder / "used.sqlite"),
                 )  # fmt: skip
                 for account, customer in self._by_account.items():
                     faces.enrol(account, customer.greeting.removeprefix("Welcome, "), _face(account))

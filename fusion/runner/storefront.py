@@ -42,8 +42,6 @@ from fusion.store.shapes import inside_polygon
 DOOR_REACH_M = 1.2
 # A person who is asked to wait a moment shows their credential again, at most this often.
 SHOWN_MAX = 50
-# Shown by the gate where a credential could not be checked just now.
-_AGAIN = "One moment please, then try again"
 
 
 class OpensWhenPaid(Verifier):
@@ -104,6 +102,7 @@ class Storefront(Front):
         self._visit_of_track: dict[int, str] = {}
         self._confirmed: dict[str, int] = {}  # by visit, the total that was shown and confirmed last
         self._refused: Counter[str] = Counter()
+        self._now_ns = scenario.start_ns  # newest time of the data, by which the gate judges codes
 
     def _mailer_to(self, smtp: str | None) -> Mailer:
         host, _, port = (smtp or "").rpartition(":")
@@ -120,13 +119,14 @@ class Storefront(Front):
         way_out = OpensWhenPaid(self._checkout, self._basket) if self.store.payment.mode == "door" else None
         staff = StaffList(self._customers.employees())
         verifiers = {self._credential: self._pseudonyms.behind(verifier), "staff": staff}
-        return GateKeeper(self.store, verifiers, way_out=way_out)
+        return GateKeeper(self.store, verifiers, way_out=way_out, now_ns=lambda: self._now_ns)
 
     # ---- readers and the gate ----------------------------------------------------------------------------------------
 
     def observations(self, observations: Iterable[Observation]) -> Iterator[Observation]:
         """The sensors' observations; the gate keeper decides every scan."""
         for observation in observations:
+            self._now_ns = max(self._now_ns, observation.t_ns)
             if not isinstance(observation, GateScan):
                 yield observation
                 continue
@@ -152,7 +152,7 @@ class Storefront(Front):
         request = GateRequest(observed.t_ns, observed.gate, kind, token)
         decision = self._keeper.scan(request)
         for _ in range(SHOWN_MAX - 1):
-            if decision.open or decision.display != _AGAIN:
+            if decision.again_s is None:
                 break
             decision = self._keeper.scan(request)
         if not decision.open:
@@ -202,7 +202,7 @@ class Storefront(Front):
                 may_leave = self._checkout.confirm(visit, total, people.t_ns)
             else:
                 self._basket[visit] = total
-                may_leave = self._keeper.scan(GateRequest(people.t_ns, "exit", "open", visit, leaving=True)).open
+                may_leave = self._keeper.scan(GateRequest(people.t_ns, "exit", "open", visit, asks="leave")).open
             if may_leave:
                 self._confirmed[visit] = total
 

@@ -6,12 +6,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fusion.gates.verifiers import GateRequest, Refused, Verified
+from fusion.gates.keeper import GateLimits
+from fusion.gates.verifiers import AskWorld, GateRequest, Refused, Verified
 from fusion.store.models import Gate, Product, Store
 
 T_NS = 1_772_528_646_000_000_000
 SECOND_NS = 10**9
 KEY = Ed25519PrivateKey.generate()
+# Whether an answer comes in time is no question in most tests, so no gate gives up on a busy machine.
+PATIENT = GateLimits(deadline_s=60.0)
 STORE = Store(
     format_version=1,
     id="shop",
@@ -34,6 +37,6 @@ def request(token: str, kind: str = "qr", t_ns: int = T_NS, gate: str = "in", **
     return GateRequest(t_ns, gate, kind, token, **more)
 
 
-def reason(answer: Verified | Refused) -> str:
+def reason(answer: Verified | Refused | AskWorld) -> str:
     """Why a verifier refused, or "good"."""
     return answer.reason if isinstance(answer, Refused) else "good"

@@ -20,7 +20,7 @@ from fusion.gates.verifiers import Verified
 
 @pytest.fixture
 def verifier(tmp_path: Path) -> CodeVerifier:
-    return CodeVerifier(KEY.public_key(), "shop", UsedCodes(tmp_path / "used.sqlite"))
+    return CodeVerifier({"": KEY.public_key()}, "shop", UsedCodes(tmp_path / "used.sqlite"))
 
 
 def test_a_code_is_good_once_for_its_store_and_its_minute(verifier: CodeVerifier) -> None:
@@ -66,10 +66,10 @@ def test_an_altered_code_is_refused(verifier: CodeVerifier) -> None:
 def test_a_used_code_stays_used_after_a_restart(tmp_path: Path) -> None:
     code = CodeSigner(KEY, "shop").code("alice", T_NS)
     first = UsedCodes(tmp_path / "used.sqlite")
-    assert reason(CodeVerifier(KEY.public_key(), "shop", first).verify(request(code))) == "good"
+    assert reason(CodeVerifier({"": KEY.public_key()}, "shop", first).verify(request(code))) == "good"
     first.close()
     later = UsedCodes(tmp_path / "used.sqlite")
-    assert reason(CodeVerifier(KEY.public_key(), "shop", later).verify(request(code))) == "code used before"
+    assert reason(CodeVerifier({"": KEY.public_key()}, "shop", later).verify(request(code))) == "code used before"
     # Nonces are deleted a day after their code has expired.
     assert later.use(b"x" * 16, T_NS + 48 * 3600 * SECOND_NS, T_NS + 48 * 3600 * SECOND_NS)
     assert len(later) == 1
@@ -79,7 +79,7 @@ def test_a_used_code_stays_used_after_a_restart(tmp_path: Path) -> None:
 
 
 def replay(path: Path, codes: list[str], start: Any, answers: Any) -> None:
-    verifier = CodeVerifier(KEY.public_key(), "shop", UsedCodes(path))
+    verifier = CodeVerifier({"": KEY.public_key()}, "shop", UsedCodes(path))
     start.wait()
     answers.put([reason(verifier.verify(request(code))) for code in codes])
 

@@ -10,6 +10,7 @@ from gates.readers import reason, request
 
 from fusion.errors import FusionError
 from fusion.gates.faces import MARGIN, FaceGallery, effective_dim_of, face_token, threshold_of
+from fusion.gates.marks import Marks
 from fusion.gates.verifiers import Verified
 
 DIM = 128
@@ -28,7 +29,8 @@ def seen(person: np.ndarray, seed: int, cosine: float = 0.8) -> np.ndarray:
 
 
 def gallery(path: Path, rate: float = 1e-6) -> FaceGallery:
-    return FaceGallery(path, b"k" * 32, dim=DIM, effective_dim=DIM, false_accept_rate=rate)
+    marks = Marks(path.with_name("used.sqlite"))
+    return FaceGallery(path, b"k" * 32, dim=DIM, effective_dim=DIM, false_accept_rate=rate, marks=marks)
 
 
 def test_only_enrolled_customers_are_recognised(tmp_path: Path) -> None:
@@ -82,7 +84,8 @@ def test_a_gallery_is_sealed_and_forgets_at_once(tmp_path: Path) -> None:
     assert reason(again.verify(request(face_token(everybody[1]), "face"))) == "face not known"
     assert reason(gallery(path).verify(request(face_token(everybody[2]), "face"))) == "good"
     with pytest.raises(FusionError, match="under this key"):
-        FaceGallery(path, b"x" * 32, dim=DIM, effective_dim=DIM, false_accept_rate=1e-6)
+        marks = Marks(tmp_path / "used.sqlite")
+        FaceGallery(path, b"x" * 32, dim=DIM, effective_dim=DIM, false_accept_rate=1e-6, marks=marks)
     damaged = bytearray(path.read_bytes())
     damaged[40] ^= 1
     path.write_bytes(damaged)

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from gates.readers import SECOND_NS, STORE, T_NS, request
+from gates.readers import PATIENT, SECOND_NS, STORE, T_NS, request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.gates.cards import looks_like_card_number
-from fusion.gates.keeper import KEPT_S, QUESTIONS_MAX, TOKEN_MAX, GateKeeper
+from fusion.gates.keeper import TOKEN_MAX, GateKeeper, GateLimits
+from fusion.gates.questions import KEPT_S, PER_GATE_MAX, SHOWN_MAX_S, THREADS_PER_GATE
 from fusion.gates.verifiers import (
+    AskWorld,
     GateRequest,
     NotYetPublic,
     OpenDoor,
@@ -26,6 +27,7 @@ from fusion.gates.verifiers import (
     VerifiedAccounts,
     Verifier,
 )
+from fusion.store.card_numbers import looks_like_card_number
 
 # Test numbers that card brands publish, of 12 to 19 digits.
 CARDS = ["4111111111111111", "5555555555554444", "378282246310005", "30569309025904", "4222222222222"]
@@ -49,8 +51,7 @@ class Broken(Verifier):
 
 def keeper(**verifiers: object) -> GateKeeper:
     known = {"qr": Table(good="alice"), "staff": StaffList({"badge-1"}), "open": OpenDoor()}
-    # Whether a verifier answers in time is no question here, so no gate gives up on a busy machine.
-    return GateKeeper(STORE, {**known, **verifiers}, deadline_s=60.0)  # type: ignore[dict-item]
+    return GateKeeper(STORE, {**known, **verifiers}, now_ns=lambda: T_NS, limits=PATIENT)  # type: ignore[dict-item]
 
 
 def test_a_good_code_opens_and_reaches_the_engine() -> None:
@@ -87,7 +88,8 @@ def test_a_bad_request_is_refused_with_its_reason(request_: GateRequest, reason:
 def test_staff_open_and_verified_accounts_come_in() -> None:
     gates = keeper(account=VerifiedAccounts())
     staff = gates.scan(GateRequest(T_NS, "in", "staff", "badge-1"))
-    assert staff.open and staff.scan is not None and staff.scan.account == "badge-1"
+    assert staff.open and staff.scan is not None and staff.scan.account.startswith("staff-")
+    assert "badge" not in staff.scan.account, "who reads a recording must not be able to come in on what it says"
     door = gates.scan(GateRequest(T_NS, "door", "open"))
     assert door.open and door.scan is not None and door.scan.account == ""
     account = gates.scan(GateRequest(T_NS, "in", "account", "bob"))
@@ -101,7 +103,7 @@ def test_a_dead_verifier_closes_the_way_in_and_leaves_the_way_out() -> None:
     assert "secret" not in repr(refused)
     assert gates.scan(GateRequest(T_NS, "in", "staff", "badge-1")).open
     for gate in ("in", "out", "door", "no such gate"):
-        assert gates.scan(GateRequest(T_NS, gate, "qr", "secret-token", leaving=True)).open
+        assert gates.scan(GateRequest(T_NS, gate, "qr", "secret-token", asks="leave")).open
 
 
 @pytest.mark.parametrize("answer", [None, Verified(""), Verified("x" * 256), Verified("4111 1111 1111 1111"), "alice"])
@@ -185,13 +187,15 @@ def test_verifiers_of_unknown_kinds_are_a_mistake() -> None:
 
 def test_a_pilot_opens_to_everybody_at_its_instant() -> None:
     pilot = NotYetPublic(Table(good="alice", other="bob"), {"alice"}, T_NS + SECOND_NS)
-    gates = keeper(qr=pilot)
+    now_ns = T_NS
+    gates = GateKeeper(STORE, {"qr": pilot}, now_ns=lambda: now_ns, limits=PATIENT)
     assert gates.scan(request("good")).open
-    assert gates.scan(request("other")).reason == "not open to the public yet"
-    assert gates.scan(request("other", t_ns=T_NS + SECOND_NS)).open
+    assert gates.scan(request("other", t_ns=T_NS + SECOND_NS)).reason == "not open to the public yet"
+    now_ns += SECOND_NS
+    assert gates.scan(request("other")).open
 
 
-# ---- the deadline ----------------------------------------------------------------------------------------------------
+# ---- deadlines -------------------------------------------------------------------------------------------------------
 
 
 class Patience:
@@ -200,96 +204,130 @@ class Patience:
     Attributes:
         is_over: whether gates give up at once.
         waiting: acquired once for each gate that begins to wait.
-        answered: the events that gates waited for.
+        now_s: what the gates' clock of seconds shows.
     """
 
-    def __init__(self, is_over: bool) -> None:
+    def __init__(self, *, is_over: bool) -> None:
         self.is_over = is_over
         self.waiting = threading.Semaphore(0)
-        self.answered: list[threading.Event] = []
+        self.now_s = 0.0
+        self._waited: list[threading.Event] = []
 
-    def __call__(self, answered: threading.Event, deadline_s: float) -> bool:
-        self.answered.append(answered)
+    def __call__(self, done: threading.Event, deadline_s: float) -> bool:
+        self._waited.append(done)
         self.waiting.release()
-        return answered.is_set() if self.is_over else answered.wait(60)
+        return done.is_set() if self.is_over else done.wait(60)
+
+    def until_done(self) -> None:
+        """Wait for the thread of the question that a gate has waited for last."""
+        assert self._waited[-1].wait(60)
 
 
 class Slow(Verifier):
-    """Answers once it may."""
+    """Answers from memory once it may."""
 
     def __init__(self) -> None:
         self.may_answer = threading.Event()
         self.asked = threading.Semaphore(0)
-        self.n_asked = 0
+        self.n_verified = self.n_asked = 0
 
-    def verify(self, request: GateRequest) -> Verified | Refused:
+    def verify(self, request: GateRequest) -> Verified | Refused | AskWorld:
+        self.n_verified += 1
+        return self.answer(request)
+
+    def answer(self, request: GateRequest) -> Verified:
         self.n_asked += 1
         self.asked.release()
         self.may_answer.wait(60)
-        return Verified("alice")
+        return Verified(f"of {request.token}")
 
 
-def test_a_verifier_that_hangs_never_holds_a_gate_and_its_answer_is_not_lost() -> None:
-    slow, patience = Slow(), Patience(is_over=True)
-    keeper = GateKeeper(STORE, {"qr": slow, "staff": StaffList({"badge"})}, wait=patience)
-    assert keeper.scan(request("code")).reason == "verifier too slow"
-    assert slow.asked.acquire(timeout=60)
-    assert keeper.scan(request("code")).reason == "verifier too slow"
-    assert slow.n_asked == 1, "the same question is not asked twice"
-    for i in range(2 * QUESTIONS_MAX):
-        assert not keeper.scan(request(f"other {i}")).open
-    for _ in range(QUESTIONS_MAX - 1):
-        assert slow.asked.acquire(timeout=60)
-    assert slow.n_asked == QUESTIONS_MAX and keeper.counts["verifiers do not answer"] == QUESTIONS_MAX + 1
-    assert keeper.scan(request("badge", "staff")).open and keeper.scan(request("", leaving=True)).open
+class Distant(Slow):
+    """Asks a provider, which answers once it may."""
+
+    instant = True
+
+    def verify(self, request: GateRequest) -> Verified | Refused | AskWorld:
+        self.n_verified += 1
+        return AskWorld(lambda: self.answer(request))
+
+
+def gates_of(patience: Patience, **verifiers: Verifier) -> GateKeeper:
+    return GateKeeper(STORE, verifiers, now_ns=lambda: T_NS, wait=patience, monotonic_s=lambda: patience.now_s)
+
+
+@pytest.mark.parametrize("kind", [Slow, Distant])
+def test_a_late_answer_is_asked_for_once_and_collected_when_the_gate_asks_again(kind: type[Slow]) -> None:
+    slow, patience = kind(), Patience(is_over=True)
+    gates = gates_of(patience, qr=slow, staff=StaffList({"badge"}))
+    for _ in range(4):
+        decision = gates.scan(request("code"))
+        assert not decision.open and decision.again_s == GateLimits().again_s
+        assert decision.display == "One moment please"
+        assert gates.scan(request("badge", "staff")).open, "who is known at once does not wait for others"
+    assert slow.asked.acquire(timeout=60) and (slow.n_verified, slow.n_asked) == (1, 1)
     slow.may_answer.set()
-    for answered in patience.answered:
-        assert answered.wait(60)
-    assert keeper.scan(request("code")).open
-    assert slow.n_asked == QUESTIONS_MAX, "the answer that came late was kept"
-    patience.is_over = False
-    assert keeper.scan(request("new", t_ns=T_NS + round((KEPT_S + 1) * 1e9))).open and keeper.n_questions == 0
+    patience.until_done()
+    decision = gates.scan(request("code"))
+    assert decision.open and decision.scan is not None and decision.scan.account == "of code"
+    assert (slow.n_verified, slow.n_asked, gates.n_questions) == (1, 1, 0)
 
 
-def test_a_sealed_door_opens_when_paid_and_whenever_no_answer_comes() -> None:
-    class Payment(Verifier):
-        """Answers as set; hangs without an answer."""
+@pytest.mark.parametrize("kind", [Slow, Distant])
+def test_who_gets_no_answer_in_time_is_sent_to_the_staff(kind: type[Slow]) -> None:
+    slow, patience = kind(), Patience(is_over=True)
+    gates = gates_of(patience, qr=slow)
+    assert gates.scan(request("code")).again_s is not None
+    patience.now_s += GateLimits().deadline_world_s
+    decision = gates.scan(request("code"))
+    assert (decision.reason, decision.again_s, gates.n_questions) == ("no answer in time", None, 0)
+    slow.may_answer.set()
 
-        def __init__(self) -> None:
-            self.answer: Verified | Refused | Exception | None = None
-            self.may_end = threading.Event()
 
-        def verify(self, request: GateRequest) -> Verified | Refused:
-            if isinstance(self.answer, Exception):
-                raise self.answer
-            if self.answer is None:
-                self.may_end.wait(60)
-            return self.answer or Verified("", "Paid")
+@pytest.mark.parametrize("kind", [Slow, Distant])
+def test_questions_are_bounded_by_gate_and_abandoned_ones_make_room(kind: type[Slow]) -> None:
+    slow, patience = kind(), Patience(is_over=True)
+    both = STORE.gate[0].model_copy(update={"id": "other entry"})
+    store = STORE.model_copy(update={"gate": (*STORE.gate, both)})
+    gates = GateKeeper(store, {"qr": slow}, wait=patience, monotonic_s=lambda: patience.now_s)
+    for i in range(PER_GATE_MAX):
+        assert gates.scan(request(f"code {i}")).again_s is not None
+    for _ in range(THREADS_PER_GATE):
+        assert slow.asked.acquire(timeout=60)
+    assert slow.n_asked == THREADS_PER_GATE
+    assert gates.scan(request("one more")).again_s is None and gates.n_questions == PER_GATE_MAX
+    assert gates.scan(request("elsewhere", gate="other entry")).again_s is not None
+    assert slow.asked.acquire(timeout=60), "another gate has threads of its own"
+    patience.now_s += SHOWN_MAX_S + 0.1
+    assert gates.scan(request("later")).again_s is not None
+    assert slow.asked.acquire(timeout=60), "the threads of abandoned questions do not count"
+    slow.may_answer.set()
+    patience.until_done()
+    patience.now_s += KEPT_S
+    assert gates.scan(request("later")).open
+    gates.scan(request("next"))
+    assert gates.n_questions == 1, "answers that were not collected are forgotten"
 
-    door, patience = Payment(), Patience(is_over=True)
-    keeper = GateKeeper(STORE, {}, way_out=door, wait=patience)
 
-    def leave(visit: str) -> tuple[bool, str]:
-        decision = keeper.scan(GateRequest(T_NS, "out", "open", visit, leaving=True))
-        assert decision.scan is None
-        return decision.open, decision.reason
+def test_a_provider_that_gives_no_answer_is_asked_again_with_the_next_request() -> None:
+    answers = iter([None, None, Verified("alice")])
 
-    assert leave("v1") == (True, "way out, unchecked: no answer")
-    door.may_end.set()
-    patience.is_over = False
-    door.answer = Refused("not paid")
-    assert leave("v2") == (False, "not paid")
-    door.answer = Verified("", "Paid")
-    assert leave("v2") == (True, "way out")
-    door.answer = OSError("v3 and its secrets")
-    assert leave("v3") == (True, "way out, unchecked: OSError")
+    class Unsure(Distant):
+        def verify(self, request: GateRequest) -> Verified | Refused | AskWorld:
+            self.n_verified += 1
+            return AskWorld(lambda: next(answers))
+
+    unsure = Unsure()
+    gates = gates_of(Patience(is_over=False), qr=unsure)
+    assert [gates.scan(request("code")).open for _ in range(3)] == [False, False, True]
+    assert unsure.n_verified == 1, "what memory has verified, such as a code that is good once, is not verified again"
 
 
 def test_an_answer_serves_one_of_two_gates() -> None:
     slow, patience = Slow(), Patience(is_over=False)
-    keeper = GateKeeper(STORE, {"qr": slow}, wait=patience)
+    gates = gates_of(patience, qr=slow)
     decisions: list[bool] = []
-    threads = [threading.Thread(target=lambda: decisions.append(keeper.scan(request("code")).open)) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: decisions.append(gates.scan(request("code")).open)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for _ in threads:
@@ -302,6 +340,33 @@ def test_an_answer_serves_one_of_two_gates() -> None:
 
 def test_a_gate_gives_up_at_its_deadline() -> None:
     slow = Slow()
-    keeper = GateKeeper(STORE, {"qr": slow}, deadline_s=0.0)
-    assert keeper.scan(request("code")).reason == "verifier too slow"
+    gates = GateKeeper(STORE, {"qr": slow}, limits=GateLimits(deadline_s=0.0))
+    assert gates.scan(request("code")).reason == "verifier too slow"
     slow.may_answer.set()
+
+
+# ---- guesses ---------------------------------------------------------------------------------------------------------
+
+
+def test_after_some_unknown_badges_the_reader_pauses_longer_and_longer() -> None:
+    patience, warnings = Patience(is_over=False), []
+    limits = GateLimits(guesses_max=3, guess_pause_s=1.0, guess_pause_max_s=8.0)
+    gates = GateKeeper(
+        STORE, {"staff": StaffList({"badge"}), "qr": Table(good="alice")}, limits=limits, warn=warnings.append,
+        now_ns=lambda: T_NS, monotonic_s=lambda: patience.now_s, wait=patience,
+    )  # fmt: skip
+    pauses = []
+    for i in range(9):
+        assert gates.scan(request(f"guess {i}", "staff")).reason == "not on the staff list"
+        began_s = patience.now_s
+        while gates.scan(request("badge", "staff")).reason == "too many unknown credentials":
+            patience.now_s += 0.5
+        pauses.append(patience.now_s - began_s)
+        assert gates.scan(request("good")).open, "other kinds of credentials are not affected"
+    assert pauses[:6] == [0, 0, 0, 1, 2, 4] and all(4 < pause <= 8 for pause in pauses[6:])
+    assert [(w.kind, w.subject, w.credential, w.total) for w in warnings] == [
+        ("credentials guessed", "in", "staff", n) for n in range(4, 10)
+    ]
+    patience.now_s += 3600.0
+    gates.scan(request("guess", "staff"))
+    assert gates.scan(request("badge", "staff")).open, "an hour later a wrong badge costs nothing"

@@ -13,6 +13,7 @@ from money.books import STORE, TWO, at, receipt, sell
 
 from fusion.commands.main import main
 from fusion.gates.faces import FaceGallery
+from fusion.gates.marks import Marks
 from fusion.gates.privacy import DAY_NS, Forgetting, holdings_text
 from fusion.gates.pseudonyms import Pseudonyms
 from fusion.gates.verifiers import Verified
@@ -42,7 +43,8 @@ def test_after_erasure_nothing_of_a_customer_is_left_in_any_file(
     )
     ledger = place.open(store)
     checkout = Checkout(ledger, InProcessProvider(), store)
-    faces = FaceGallery(folder / "faces", b"k" * 32, dim=16, effective_dim=16, false_accept_rate=1e-3)
+    marks = Marks(folder / "used.sqlite")
+    faces = FaceGallery(folder / "faces", b"k" * 32, dim=16, effective_dim=16, false_accept_rate=1e-3, marks=marks)
     profiles, kept = Profiles(folder / "profiles.sqlite"), ReceiptStore(folder / "receipts")
     people = {
         "alice-long-name": Verified("alice-long-name", "Welcome, Alice Liddell", "tok_of_alice", "alice@example.org"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from gates.readers import KEY, SECOND_NS, STORE, T_NS, request
+from gates.readers import KEY, PATIENT, SECOND_NS, STORE, T_NS, request
 
-from fusion.gates.cards import CardTerminal, looks_like_card_number
+from fusion.gates.cards import CardTerminal
 from fusion.gates.codes import CodeSigner, CodeVerifier, UsedCodes
 from fusion.gates.keeper import GateKeeper
 from fusion.gates.pseudonyms import Pseudonyms, pseudonym
@@ -16,6 +16,7 @@ from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
 from fusion.money.providers import InProcessProvider
 from fusion.money.vault import Holder
+from fusion.store.card_numbers import looks_like_card_number
 from fusion.store.models import PaymentPolicy
 
 
@@ -25,11 +26,17 @@ def test_behind_the_gate_customers_have_pseudonyms(tmp_path: Path) -> None:
         pseudonyms = Pseudonyms(ledger, customer=known.get)
         used = UsedCodes(tmp_path / "used.sqlite")
         keeper = GateKeeper(
-            STORE, {"qr": pseudonyms.behind(CodeVerifier(KEY.public_key(), "shop", used))}, deadline_s=60.0
+            STORE,
+            {"qr": pseudonyms.behind(CodeVerifier({"": KEY.public_key()}, "shop", used))},
+            now_ns=lambda: now_ns,
+            limits=PATIENT,
         )
+        now_ns = T_NS
         signer = CodeSigner(KEY, "shop")
 
         def scan(account: str, t_ns: int = T_NS) -> tuple[str, str]:
+            nonlocal now_ns
+            now_ns = t_ns
             decision = keeper.scan(request(signer.code(account, t_ns), t_ns=t_ns))
             assert decision.open and decision.scan is not None
             return decision.scan.account, decision.display
@@ -65,12 +72,12 @@ def test_a_card_is_a_token_and_authorised_before_the_gate_opens(tmp_path: Path) 
     with Ledger.open(tmp_path / "ledger.sqlite", store) as ledger:
         checkout = Checkout(ledger, provider, store)
         pseudonyms = Pseudonyms(ledger, admit=checkout.admit)
-        keeper = GateKeeper(store, {"card": pseudonyms.behind(CardTerminal())}, deadline_s=60.0)
+        keeper = GateKeeper(store, {"card": pseudonyms.behind(CardTerminal())}, limits=PATIENT)
         decisions = [keeper.scan(request(f"tok_card-{card}", "card")) for card in "aabb"]
         assert [decision.open for decision in decisions] == [False, True, False, True]
         assert [decision.reason for decision in decisions[::2]] == [
             "payment declined",
-            "payment provider gave no answer",
+            "waits for the provider",
         ]
         assert provider.held == 2 * 3000 == ledger.balances()["EUR"]["authorised"]
         for token in ("4006381333931", "4111 1111 1111 1111", "tok_", "card-a"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -169,7 +170,9 @@ def test_the_documented_bytes_are_these():
     lines = [line.encode() for line in re.findall(r"^\{.*\}$", text, re.M)]
     assert decoder.observations(("gates", "entry", "scan"), lines[0])[0].account == "p-alice"
     assert decoder.observations(("items", "exit antenna"), lines[1])[0].quantity == 1
-    request, number = decoder.request("entry", lines[2])
+    request, number, version = decoder.request("entry", lines[2])
     command = messages.COMMAND.validate_json(lines[3], strict=True)
     assert (command.gate, command.request, command.time) == (request.gate, number, request.t_ns)
+    assert (command.v, version, command.open) == (2, 2, True)
+    assert json.loads(command.payload()) == json.loads(lines[3])
     assert messages.STATUS.validate_json(lines[4], strict=True).state == "online" and len(lines) == 5

@@ -5,6 +5,7 @@ Waits are for events, with a generous limit; where an interval matters, a clock 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -26,14 +27,23 @@ from live.streams import CAMERA, STORE, T_NS, frame, same
 from fusion.errors import ConfigError, FusionError
 from fusion.files.recordings import Recording, RecordingWriter
 from fusion.files.results import ResultsWriter
-from fusion.gates.keeper import GateKeeper
+from fusion.gates.keeper import Decision, GateKeeper
 from fusion.gates.verifiers import GateRequest, OpenDoor, StaffList
 from fusion.live.clock import SystemClock
 from fusion.live.connection import Broker, Timing
-from fusion.live.messages import Command, Mark, frame_payload, topic_of, weights_payload
+from fusion.live.messages import (
+    Command,
+    Mark,
+    frame_payload,
+    line_payload,
+    request_payload,
+    topic_of,
+    weights_payload,
+)
 from fusion.live.mqtt import Live
 from fusion.live.publisher import REQUEST_MAX_S, Publisher
-from fusion.observations import Frame, GateScan, Observation, ShelfReading
+from fusion.live.way_out import WayOut
+from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.results import Warning, WarningKind
 from fusion.run import Run, replay
 from fusion.sentences import sentence
@@ -302,15 +312,25 @@ def test_a_dead_publisher_is_reported_and_a_stopped_one_is_no_alarm(broker: Mosq
         assert {warning.subject for warning in listening.warnings} == {"cameras"}
 
 
-@needs_broker
-def test_rubbish_is_counted_reported_and_harmless(broker: Mosquitto) -> None:
+@contextlib.contextmanager
+def raw_client(broker: Mosquitto) -> Iterator[Any]:
+    """A client that may publish whatever it wants."""
     import paho.mqtt.client as paho
     from paho.mqtt.enums import CallbackAPIVersion
 
     client = paho.Client(CallbackAPIVersion.VERSION2)
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
-    with Listening(broker) as listening:
+    try:
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+@needs_broker
+def test_rubbish_is_counted_reported_and_harmless(broker: Mosquitto) -> None:
+    with raw_client(broker) as client, Listening(broker) as listening:
         wait_for(lambda: listening.live.caught_up)
         two_people = frame_payload(frame(T_NS, 2), Mark(1, 2))
         rubbish = [(("detections", CAMERA), b"x"), (("detections", "cam/99+"), two_people), (("sums",), b"")]
@@ -338,8 +358,6 @@ def test_rubbish_is_counted_reported_and_harmless(broker: Mosquitto) -> None:
         }
         assert listening.kinds()[WarningKind.MESSAGE_REFUSED] == 7, "each reason once"
         assert any("camera 'cam/99+' is not in cameras.toml" in sentence(one) for one in listening.warnings)
-    client.disconnect()
-    client.loop_stop()
 
 
 @needs_broker
@@ -393,15 +411,17 @@ def test_gates_ask_and_are_answered(broker: Mosquitto) -> None:
         wait_for(lambda: listening.live.caught_up and listening.live.publishers.get("gate") == "online")
         staff = gate.ask(GateRequest(T_NS, "entry", "staff", "sesame"))
         stranger = gate.ask(GateRequest(T_NS + 1, "entry", "staff", "mustard"))
-        leaves = gate.ask(GateRequest(T_NS + 2, "exit", "open", leaving=True))
+        leaves = gate.ask(GateRequest(T_NS + 2, "exit", "open", asks="leave"))
         wait_for(lambda: len(answers) == 3)
-        assert {answer.request: (answer.gate, answer.open, answer.reason, answer.time) for answer in answers} == {
-            staff: ("entry", True, "welcome", T_NS),
-            stranger: ("entry", False, "not on the staff list", T_NS + 1),
-            leaves: ("exit", True, "way out", T_NS + 2),
+        assert {(answer.gate, answer.request): (answer.open, answer.reason, answer.time) for answer in answers} == {
+            ("entry", staff): (True, "welcome", T_NS),
+            ("entry", stranger): (False, "not on the staff list", T_NS + 1),
+            ("exit", leaves): (True, "way out", T_NS + 2),
         }
         wait_for(lambda: listening.observations)
-        assert listening.observations == [GateScan(T_NS, "entry", "staff", "sesame")]
+        (scan,) = listening.observations
+        assert isinstance(scan, GateScan) and (scan.t_ns, scan.gate, scan.credential_type) == (T_NS, "entry", "staff")
+        assert scan.account.startswith("staff-") and "sesame" not in scan.account
         # A request that nothing can answer is not answered once the person has gone.
         broker.stop()
         gate.ask(GateRequest(T_NS + 3, "entry", "staff", "sesame"))
@@ -422,6 +442,51 @@ def test_without_a_keeper_gates_stay_closed(broker: Mosquitto) -> None:
         gate.ask(GateRequest(T_NS, "entry", "card", "tok_12345678"))
         wait_for(lambda: answers)
         assert not answers[0].open and answers[0].reason == "no keeper decides here" and not listening.observations
+
+
+@needs_broker
+def test_retained_scans_and_requests_are_ignored_and_counted(broker: Mosquitto) -> None:
+    """What a broker keeps for whoever connects says nothing about who stands at a gate now."""
+    asked: list[GateRequest] = []
+
+    def decide(request: GateRequest) -> Decision:
+        asked.append(request)
+        return Decision(False, "seen", "")
+
+    request = request_payload(GateRequest(T_NS, "entry", "staff", "sesame"), Mark(1, 1))
+    release = request_payload(GateRequest(T_NS, "exit", "open", asks="release"), Mark(1, 1))
+    scan = line_payload(GateScan(T_NS, "entry", "account", "alice"), Mark(1, 1))
+    sighting = line_payload(ItemSighting(T_NS, "reader", "read", STORE.products[0].gtin, 1, 1.0), Mark(1, 1))
+    with raw_client(broker) as client:
+        for levels, payload in (
+            (("gates", "entry", "request"), request), (("gates", "exit", "request"), release),
+            (("gates", "entry", "scan"), scan), (("items", "reader"), sighting),
+        ):  # fmt: skip
+            client.publish(topic_of(STORE.id, *levels), payload, qos=1, retain=True).wait_for_publish(LIMIT_S)
+    with Listening(broker, decide=decide) as listening:
+        wait_for(lambda: listening.live.caught_up)
+        wait_for(lambda: listening.live.ignored["mqtt: gates: retained"] == 3)
+        wait_for(lambda: listening.live.ignored["mqtt: items: retained"] == 1)
+        assert not listening.observations and not asked
+
+
+@needs_broker
+@pytest.mark.attack(9)
+def test_the_way_out_opens_while_the_engine_is_down(broker: Mosquitto) -> None:
+    answers: list[Command] = []
+    way_out = WayOut(Broker.of(broker.address), STORE, timing=PATIENT)
+    try:
+        with publisher_of(broker, "gate", on_command=answers.append) as gate:
+            wait_for(lambda: gate.state == "online")
+            number = gate.ask(GateRequest(T_NS, "exit", "open", asks="leave"))
+            gate.ask(GateRequest(T_NS, "entry", "staff", "sesame"))
+            last = gate.ask(GateRequest(T_NS, "exit", "open", asks="release"))
+            wait_for(lambda: len(answers) >= 2)
+            assert [(a.request, a.open, a.reason) for a in answers] == [
+                (number, True, "way out"), (last, True, "emergency release"),
+            ]  # fmt: skip
+    finally:
+        way_out.close()
 
 
 @needs_broker
