@@ -14,7 +14,7 @@ GROUPS = (
     CommandGroup("run a store", (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, learnt.LEARNT)),
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, books.PRIVACY, books.FORGET)),
-    CommandGroup("keep the evidence", (safekeeping.CHECKPOINT,)),
+    CommandGroup("keep the evidence", (safekeeping.CHECKPOINT, safekeeping.BACKUP, safekeeping.RESTORE)),
     CommandGroup("bring stores together", (chain.SHIP, chain.RECONCILE)),
     CommandGroup("set up the shell", (completion.COMPLETION,)),
 )

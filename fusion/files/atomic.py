@@ -44,10 +44,11 @@ def replace_file(
             temporary.unlink(missing_ok=True)  # On a full disk the space is needed.
         raise
     if durable:
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Flush a folder to disk, so that the files that appeared in it survive a loss of power."""
     if os.name == "nt":  # Windows opens no folders; NTFS writes renames to its own log.
         return
     handle = os.open(folder, os.O_RDONLY)

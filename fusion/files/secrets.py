@@ -40,6 +40,11 @@ def store_key(folder: str | os.PathLike[str], *, create: bool = True) -> bytes:
     if create and not path.exists():
         private_folder(folder)
         _make(path)
+    return key_in(path)
+
+
+def key_in(path: Path) -> bytes:
+    """The store's key in a file. Raises ConfigError where there is none, it is damaged, or other users can read it."""
     text = _private_text(path, "the store's key")
     try:
         key = bytes.fromhex(text)

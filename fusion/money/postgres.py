@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from fusion.money.schema import (
     definitions_fault,
     postgres_definitions,
 )
-from fusion.money.sqlite import BUSY_MAX_S, close_sqlite, open_sqlite
+from fusion.money.sqlite import BUSY_MAX_S, open_sqlite
 from fusion.money.sqlite_reading import read_sqlite
 from fusion.money.vault import VAULT_SCHEMA, Vault
 
@@ -206,7 +206,77 @@ class PostgresDatabase:
     def close(self) -> None:
         """Close the connection and the vault."""
         self.connection.close()
-        self.vault.connection.close() if self.read_only else close_sqlite(self.vault.connection)
+        self.vault.connection.close()
+
+
+class RemoteRows:
+    """The rows of one store's books as they are in PostgreSQL, in one transaction, for backups."""
+
+    def __init__(self, url: str, store: str, *, write: bool = False) -> None:
+        """Connect. With `write`, books are begun where there are none."""
+        with extra("postgres"):
+            import psycopg
+
+        parts = urlsplit(url)
+        self.where, self._write = f"postgresql://{parts.hostname or ''}{parts.path}", write
+        self._psycopg, self.schema = psycopg, schema_of(store)
+        try:
+            self._connection: Any = psycopg.connect(url, autocommit=True, connect_timeout=round(BUSY_MAX_S))
+        except psycopg.Error as error:
+            raise LedgerError(f"{self.where}: cannot be opened as a ledger: {first_line(error)}") from error
+
+    def __enter__(self) -> RemoteRows:
+        run, sql = self._connection.execute, self._psycopg.sql
+        with self._named():
+            run("SELECT set_config('search_path', %s, false)", (self.schema,))
+            run("SET synchronous_commit = on")
+            run("BEGIN" if self._write else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            if run("SELECT to_regclass('book')").fetchone()[0] is None:
+                if not self._write:
+                    raise LedgerError(f"{self.where}: holds no books in the schema {self.schema}")
+                run(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self.schema)))
+                for statement in POSTGRES_SCHEMA:
+                    run(statement)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._named():
+            if not self._connection.closed:
+                self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+                self._connection.close()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the books have their identity already."""
+        with self._named():
+            return bool(self._connection.execute("SELECT 1 FROM book").fetchone())
+
+    def newest(self) -> tuple[int, str]:
+        """Number and hash of the newest entry; 0 where there is none."""
+        with self._named():
+            row = self._connection.execute("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1").fetchone()
+        return (0, "") if row is None else (row[0], bytes(row[1]).hex())
+
+    def of(self, table: str) -> Iterator[Row]:
+        """All rows of a table in order, as the books know them."""
+        with self._named(), self._connection.cursor(name=f"each_{secrets.token_hex(4)}") as cursor:
+            cursor.itersize = 5000
+            for row in cursor.execute(f"SELECT {COLUMNS[table]} FROM {table} ORDER BY 1, 2"):
+                yield tuple(map(unescaped, row))
+
+    def put(self, table: str, rows: Iterable[Row]) -> None:
+        """Add rows of a table. Postings come before entries, as the triggers want it."""
+        statement = f"COPY {table} ({COLUMNS[table]}) FROM STDIN"
+        with self._named(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row([escaped(value) for value in row])
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except self._psycopg.Error as error:
+            raise LedgerError(f"{self.where}: {first_line(error)}") from error
 
 
 @cache

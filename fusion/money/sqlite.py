@@ -34,7 +34,7 @@ from fusion.money.vault import VAULT_SCHEMA, Vault
 BUSY_MAX_S = 10.0
 
 
-# Files that this process has open for writing, by device and inode; see `close_sqlite`.
+# Files that this process has open for writing, by device and inode; see `_Connection`.
 _open_here: Counter[tuple[int, int]] = Counter()
 _open_here_lock = threading.Lock()
 
@@ -56,7 +56,9 @@ def open_sqlite(
     """
     try:
         _claim(path, content, create)
-        connection = sqlite3.connect(path, timeout=busy_max_s, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=busy_max_s, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
     except FileNotFoundError as error:
         raise LedgerError(f"{path}: cannot be opened as {content}: its folder does not exist") from error
     except OSError as error:
@@ -74,6 +76,10 @@ def open_sqlite(
         run("PRAGMA trusted_schema = OFF")
         for statement in statements(schema):
             run(statement)
+        found = path.stat()
+        with _open_here_lock:
+            connection.file = found.st_dev, found.st_ino
+            _open_here[connection.file] += 1
     except sqlite3.Error as error:
         connection.close()
         raise LedgerError(f"{path}: cannot be used as {content}: {error}") from error
@@ -122,13 +128,36 @@ def _with_log(connection: sqlite3.Connection, busy_max_s: float) -> str:
             time.sleep(0.005)
 
 
-def close_sqlite(connection: sqlite3.Connection) -> None:
-    """Close a connection of `open_sqlite`. The last one leaves a file without a log, so that copies can be judged."""
-    with contextlib.suppress(sqlite3.Error):
-        # Refused at once where another connection uses the file; its log stays.
-        connection.execute("PRAGMA busy_timeout = 0")
-        connection.execute("PRAGMA journal_mode = DELETE")
-    connection.close()
+class _Connection(sqlite3.Connection):
+    """A connection of `open_sqlite`. The last one to be closed leaves a file without a log: so copies can be judged.
+
+    Attributes:
+        file: device and inode of its file, while it is open for writing.
+    """
+
+    file: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self.file is not None:
+            with contextlib.suppress(sqlite3.Error):
+                # Refused at once where another connection uses the file; its log stays.
+                self.execute("PRAGMA busy_timeout = 0")
+                self.execute("PRAGMA journal_mode = DELETE")
+            with _open_here_lock:
+                _open_here[self.file] -= 1
+            self.file = None
+        super().close()
+
+
+def is_open_here(path: Path) -> bool:
+    """Whether this process has a file open for writing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    with _open_here_lock:
+        return _open_here[found.st_dev, found.st_ino] > 0
 
 
 class SQLiteDatabase:
@@ -144,13 +173,10 @@ class SQLiteDatabase:
         self.where, self.read_only = str(path), read_only
         self._path = path
         self._stamp: Stamp | None = None
-        self._noted = False
         if read_only:
             self.connection, self._stamp = read_sqlite(path, "the books", open_here=is_open_here(path))
         else:
             self.connection = open_sqlite(path, "a ledger", create=create, busy_max_s=busy_max_s)
-            _note_open(path, 1)
-            self._noted = True
         try:
             self.vault = Vault(self.connection, path.parent, read_only=read_only, roll_back_books=self._roll_back)
         except BaseException:
@@ -232,29 +258,4 @@ class SQLiteDatabase:
 
     def close(self) -> None:
         """Close the connection."""
-        if self.read_only:
-            self.connection.close()
-        else:
-            close_sqlite(self.connection)
-            if self._noted:
-                _note_open(self._path, -1)
-                self._noted = False
-
-
-def is_open_here(path: Path) -> bool:
-    """Whether this process has a file open for writing."""
-    with _open_here_lock:
-        return bool(_open_here[_identity(path)])
-
-
-def _note_open(path: Path, n: int) -> None:
-    with _open_here_lock:
-        _open_here[_identity(path)] += n
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_dev, found.st_ino
+        self.connection.close()

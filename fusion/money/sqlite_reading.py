@@ -1,8 +1,8 @@
 """Books in SQLite opened to be read: nothing is written, not even beside them, and an incomplete copy is recognised.
 
-While books are in use they have a write-ahead log, `FILE-wal`, which holds the newest entries; whoever closes them last
-leaves a file without one (`close_sqlite`). So a file that is marked for a log and has none is a copy that was made
-without it.
+While books are in use they have a write-ahead log, `FILE-wal`, which holds the newest entries; whoever closes them
+last leaves a file without one (`fusion.money.sqlite`). So a file that is marked for a log and has none is a copy that
+was made without it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fusion.errors import LedgerError
 
 # https://www.sqlite.org/fileformat.html, section 1.3: the head of a file of SQLite, and what of it is read here.
 _HEAD_BYTES = 100
-_MAGIC = b"SQLite format 3\0"
+MAGIC = b"SQLite format 3\0"
 _LOGGED = b"\x02\x02"  # bytes 18 and 19: versions of writing and reading with a write-ahead log
 # https://www.sqlite.org/walformat.html, section 2.3: whoever uses the log holds a shared lock on this byte of -shm.
 _IN_USE_BYTE = 128
@@ -94,7 +94,7 @@ def _options(path: Path, content: str) -> tuple[str, Stamp | None]:
         raise LedgerError(f"{path}: cannot be read as {content}: {error.strerror}") from error
     if not head:
         raise LedgerError(f"{path}: want {content}, got an empty file")
-    if len(head) < _HEAD_BYTES or not head.startswith(_MAGIC):
+    if len(head) < _HEAD_BYTES or not head.startswith(MAGIC):
         raise LedgerError(f"{path}: want {content}, got another kind of file")
     if index.exists() and _in_use(index):
         return "mode=ro", None

@@ -42,6 +42,8 @@ CREATE INDEX IF NOT EXISTS holder_of_account ON holder (account);
 
 
 _TABLES = ("link", "holder")
+# Rows of each table that show whether a vault belongs to a key.
+_SAMPLED = 8
 _INTO_LINK = "INTO link (visit, account, enter_ns, entry, seal) VALUES (?, ?, ?, ?, ?)"
 _INTO_HOLDER = "INTO holder (pseudonym, account, token, email, since_ns, seal) VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -110,6 +112,17 @@ class Vault:
         except ConfigError as error:
             raise LedgerError(f"the vault cannot be used without the key that seals it: {error}") from None
         self._key, self.key_id = derived(key, "vault"), fingerprint(key)
+        if not read_only and self._is_foreign():
+            raise LedgerError(
+                f"{folder / KEY_FILE}: the vault was sealed with another key; put back the one that lay beside it"
+            )
+
+    def _is_foreign(self) -> bool:
+        """Whether rows are sealed with another key: not one of a few fits. A single changed row is no reason."""
+        if not self.is_sealed:
+            return False
+        rows = [row for table in _TABLES for row in self._run(f"SELECT * FROM {table} LIMIT {_SAMPLED}").fetchall()]
+        return len(rows) > 1 and all(self._sealed(content) != seal for *content, seal in rows)
 
     def _holds_seals(self) -> bool:
         return self.is_sealed and any(self._run(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES)

@@ -270,6 +270,8 @@ def test_another_key_in_the_place_of_the_stores_seals_nothing(shop: Path, capsys
     (shop / "store.key").chmod(0o600)
     code, output = verified(shop, capsys)
     assert code == 1 and "sealed with another store's key" in output
+    with pytest.raises(LedgerError, match="put back the one that lay beside it"):
+        Ledger.open(shop / "ledger.sqlite", STORE)
 
 
 def test_a_checkpoint_of_another_key_is_refused_and_kept(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -325,10 +325,11 @@ def begun(day: Day, tmp_path: Path) -> Path:
 def test_a_visit_that_had_another_account_goes_to_review_under_that_account(day: Day, tmp_path: Path) -> None:
     wrong, right, without = day.receipts
     name = f"{day.store.id}.sqlite"
+    folder = begun(day, tmp_path)
+    shutil.copy(folder / "store.key", tmp_path)  # the vault's seals hold under the store's key only
     with Ledger.open(tmp_path / name, day.store) as ledger:
         ledger.open_visit(wrong, "another account", day.receipts[wrong].enter_ns or 0)
         ledger.open_visit(without, None, day.receipts[without].enter_ns or 0)
-    folder = begun(day, tmp_path)
     shutil.copy(tmp_path / name, folder)
     for suffix in ("-wal", "-shm"):
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
