@@ -14,7 +14,7 @@ from fusion.errors import ConfigError, ShapeError
 from fusion.files.recordings import Recording
 from fusion.observations import Frame
 from fusion.people.association import Associator
-from fusion.people.births import VIEWS_AT_BIRTH_MAX
+from fusion.people.births import COMPARED_MAX, VIEWS_AT_BIRTH_MAX
 from fusion.people.geometry import Rig
 from fusion.people.health import OUTAGE_S
 from fusion.people.tracker import Tracker, reconstruct
@@ -47,15 +47,27 @@ def test_two_people_who_pass_keep_their_identities(layout):
     assert np.linalg.norm(last.position_m - truth[order], axis=1).max() < 0.08
 
 
-def test_people_of_many_views_are_born_at_once_from_a_few_views(monkeypatch):
-    spots = [(-1.5, -1.2), (1.3, -0.9), (0.9, 1.4), (-1.1, 1.0)]
-    compared, group = [], Associator.group
+@pytest.fixture
+def compared(monkeypatch):
+    """How many detections each search for newborn people compares."""
+    numbers, group = [], Associator.group
 
     def recorded(self, frames, free):
-        compared.append(len(free))
+        numbers.append(len(free))
         return group(self, frames, free)
 
     monkeypatch.setattr(Associator, "group", recorded)
+    return numbers
+
+
+def test_all_views_of_one_newborn_are_compared(compared):
+    tracker = Tracker.of_store(store("coco17", n_views=24))
+    people = Room(tracker, "coco17", [lambda t: (0.9, 1.4, 0.0)]).run(1)[0]
+    assert 20 <= compared[0] <= COMPARED_MAX and len(people.track_id) == 1
+
+
+def test_people_of_many_views_are_born_at_once_from_a_few_views(compared):
+    spots = [(-1.5, -1.2), (1.3, -0.9), (0.9, 1.4), (-1.1, 1.0)]
     tracker = Tracker.of_store(store("coco17", n_views=24))
     first, second = Room(tracker, "coco17", [lambda t, spot=spot: (*spot, 0.0) for spot in spots]).run(2)
     # All stand within two squares of the floor in each direction, so that a dozen views are compared: not all 24.
