@@ -2,11 +2,16 @@
 
     python -m bench kills --kills 1000                                    SQLite
     python -m bench kills --kills 200 --url postgresql://postgres@/books  PostgreSQL
+    python -m bench kills --kills 1000 --hostile                          SQLite, a provider that cannot be trusted
 
 A client authorises, opens visits, posts receipts, captures and decides as fast as it can, and writes each acknowledged
 step to a pipe. It is killed (SIGKILL) at random moments; the next one recovers, repeats the last steps and continues.
 The payment provider is a separate server behind HTTP that outlives them all. At the end its accounts are compared with
 the store's books.
+
+A hostile provider is slow, loses requests and answers, answers with references that it gave before, and forgets its
+keys: two days pass between a client and the next. What waits for a person at the end is entered as a person would, who
+reads the provider's account; then both books have to agree to the cent.
 """
 
 from __future__ import annotations
@@ -23,13 +28,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout, Payment
-from fusion.money.providers import HttpProvider, InProcessProvider
+from fusion.money.providers import HttpProvider, InProcessProvider, SeededFaults, UnknownOutcome
+from fusion.money.providers.exchange import Exchange
+from fusion.money.providers.pauses import Pauses
 from fusion.money.vault import Holder
 from fusion.money.visits import Standing
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
@@ -55,23 +63,46 @@ STORE = Store(
 STEPS_MAX, MOMENT_MAX_S = 24, 0.03
 # Some are killed sooner, while they open the books and recover.
 OPENS_MAX_S = 0.06
+# Of a hostile provider: shares of requests, how long each takes, and what passes between two clients. Its keys are kept
+# for a day.
+HOSTILE = {"lost_before": 0.05, "lost_after": 0.1, "repeat": 0.05}
+SLOW_MAX_S = 0.01
+PASSES_NS = 2 * 86_400 * 10**9
+# Passes before the books are compared: unused authorisations are released by then, the others still stand.
+LAST_NS = 1000 * 10**9
 # Finished visits that the next client repeats.
 UNFINISHED = 1
 
 
-def serve_provider(book: InProcessProvider) -> ThreadingHTTPServer:
-    """A payment provider on this machine, as `HttpProvider` speaks to it."""
+def serve_provider(book: InProcessProvider, slow_max_s: float = 0.0) -> ThreadingHTTPServer:
+    """A payment provider on this machine, as `HttpProvider` speaks to it; each answer takes up to `slow_max_s`."""
+    rng = random.Random(1)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            key = json.loads(self.headers["Idempotency-Key"])
-            answer = getattr(book, self.path.rsplit("/", 1)[1])(key, **body)
-            fields = {"approved": answer.approved, "reference": answer.reference, "reason": answer.reason}
+            step = self.path.rsplit("/", 1)[1]
+            time.sleep(rng.uniform(0.0, slow_max_s))
+            try:
+                if step == "look_up" and not book.looks_up:
+                    return self.answer(404, {})
+                if step == "look_up":
+                    answer = book.look_up(body["step"], body["key"], body["of"])
+                else:
+                    answer = getattr(book, step)(json.loads(self.headers["Idempotency-Key"]), **body)
+            except UnknownOutcome:
+                self.close_connection = True
+                return
+            fields: dict[str, Any] = {"found": answer is not None}
+            if answer is not None:
+                fields |= {"approved": answer.approved, "reference": answer.reference, "reason": answer.reason}
+            self.answer(402 if answer is not None and not answer.approved and step != "look_up" else 200, fields)
+
+        def answer(self, status: int, fields: dict[str, Any]) -> None:
             text = json.dumps(fields).encode()
-            self.send_response(200 if answer.approved else 402)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
@@ -86,6 +117,11 @@ def serve_provider(book: InProcessProvider) -> ThreadingHTTPServer:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
+
+
+def provider_at(url: str) -> HttpProvider:
+    """The provider of one client. It is asked again at once: these clients do not live long enough for a pause."""
+    return HttpProvider(Exchange(url, pauses=Pauses(0.0)), "secret")
 
 
 def course(i: int) -> tuple[tuple[ReceiptLine, ...], str, str | None]:
@@ -130,23 +166,32 @@ def work(ledger: Ledger, checkout: Checkout, first: int, pipe: int) -> None:
 
 @dataclass
 class Outcome:
-    """The state after all kills. `faults` is empty where every check holds."""
+    """The state after all kills: `by_person` steps waited for a person; `faults` is empty where every check holds."""
 
     kills: int
     acknowledged: Counter[str]
     captured: int
+    by_person: int
     faults: list[str]
 
 
-def killed(open_ledger: Callable[[], Ledger], n_kills: int, seed: int = 1, deadline_s: float = 1e9) -> Outcome:
+def killed(
+    open_ledger: Callable[[], Ledger],
+    n_kills: int,
+    seed: int = 1,
+    deadline_s: float = 1e9,
+    hostile: bool = False,
+    looks_up: bool = True,
+) -> Outcome:
     """Kill clients n times while they work on the same books, then check books and provider."""
     rng = random.Random(seed)
-    book = InProcessProvider()
-    server = serve_provider(book)
+    faulty = SeededFaults(seed, **HOSTILE) if hostile else lambda step, key: None
+    book = InProcessProvider(faulty, looks_up=looks_up, clock_ns=lambda: now_ns)
+    server = serve_provider(book, SLOW_MAX_S if hostile else 0.0)
     url = f"http://127.0.0.1:{server.server_address[1]}"
     newest: dict[str, int] = dict.fromkeys(("admitted", "opened", "billed", "finished"), -1)
     faults: list[str] = []
-    began_s, kills = time.monotonic(), 0
+    began_s, kills, now_ns = time.monotonic(), 0, T_NS
     while kills < n_kills and time.monotonic() - began_s < deadline_s:
         reading, writing = os.pipe()
         # A client that does not know whether its last steps arrived repeats them.
@@ -156,7 +201,7 @@ def killed(open_ledger: Callable[[], Ledger], n_kills: int, seed: int = 1, deadl
             try:
                 os.close(reading)
                 with open_ledger() as ledger:
-                    checkout = Checkout(ledger, HttpProvider(url, "secret"), STORE)
+                    checkout = Checkout(ledger, provider_at(url), STORE, clock_ns=partial(int, now_ns))
                     work(ledger, checkout, first, writing)
             except BaseException as error:
                 os.write(writing, f"failed {type(error).__name__}: {error}\n".encode())
@@ -182,14 +227,40 @@ def killed(open_ledger: Callable[[], Ledger], n_kills: int, seed: int = 1, deadl
             timer.join()
         os.waitpid(client, 0)
         kills += 1
+        if hostile:
+            now_ns += PASSES_NS
+    book.recovered()
     with open_ledger() as ledger:
-        checkout = Checkout(ledger, HttpProvider(url, "secret"), STORE)
-        checkout.recover(T_NS + 10**15, restarted=True)
+        # Later than any request of a dead client could arrive.
+        now_ns += LAST_NS
+        checkout = Checkout(ledger, provider_at(url), STORE)
+        checkout.recover(now_ns, restarted=True)
+        n_by_person = look_at_account(ledger, checkout, book, now_ns)
         faults += faults_of(ledger, checkout, book, newest)
     server.shutdown()
     server.server_close()
     acknowledged = Counter({step: number + 1 for step, number in newest.items()})
-    return Outcome(kills, acknowledged, book.total, faults)
+    return Outcome(kills, acknowledged, book.total, n_by_person, faults)
+
+
+def look_at_account(ledger: Ledger, checkout: Checkout, book: InProcessProvider, t_ns: int) -> int:
+    """Enter what the provider's account shows about every step in question, as a person does; returns how many."""
+    n_looked = 0
+    while waiting := [one.visit for one in checkout.outstanding() if one.status == "person"]:
+        for visit in waiting:
+            asked = [entry for entry in ledger.entries(visit) if entry.kind == "payment asked"]
+            step = asked[-1].request["step"]
+            found = book.carried_out(step, f"{STORE.id}/{visit}/{len(asked)}")
+            reference = found[0].reference if found else ""
+            if ledger.recorded(f"reference {step} {reference}", "given") is not None:
+                # The provider gave another step this reference while the answer to its own was lost.
+                found, reference = [] if step == "authorise" else found, ""
+            checkout.resolve(visit, carried_out=bool(found), by="eve", t_ns=t_ns, reference=reference)
+            n_looked += 1
+        for payment in checkout.outstanding():
+            if payment.status in ("unpaid", "owing"):
+                checkout.collect(payment.visit, t_ns)
+    return n_looked
 
 
 def faults_of(ledger: Ledger, checkout: Checkout, book: InProcessProvider, newest: dict[str, int]) -> list[str]:
@@ -243,12 +314,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--url", help="postgresql://... of an empty database; SQLite without it")
+    parser.add_argument("--hostile", action="store_true", help="with a provider that cannot be trusted")
+    parser.add_argument("--no-look-up", action="store_true", help="the provider does not state what became of requests")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         where, vault = (args.url, Path(folder) / "vault.sqlite") if args.url else (Path(folder) / "ledger.sqlite", None)
-        outcome = killed(lambda: Ledger.open(where, STORE, vault=vault), args.kills, args.seed)
+        outcome = killed(
+            lambda: Ledger.open(where, STORE, vault=vault), args.kills, args.seed,
+            hostile=args.hostile, looks_up=not args.no_look_up,
+        )  # fmt: skip
     steps = ", ".join(f"{n} {step}" for step, n in outcome.acknowledged.items())
     print(f"{outcome.kills} kills; acknowledged: {steps}; {outcome.captured / 100:.2f} EUR captured")
+    print(f"{outcome.by_person} steps were entered by a person who read the provider's account")
     print("\n".join(outcome.faults) or "nothing lost, nothing doubled, the chain holds, both books agree")
     return bool(outcome.faults)

@@ -96,17 +96,19 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
 
 def _checkout(arguments: argparse.Namespace, store: Store, ledger: Ledger) -> Checkout | None:
     import os
+    import time
 
     from fusion.errors import FusionError
     from fusion.money.payments import Checkout
     from fusion.money.providers import HttpProvider
+    from fusion.money.providers.exchange import Exchange
 
     if not arguments.provider:
         return None
     secret = os.environ.get("FUSION_PROVIDER_SECRET", "")
     if not secret:
         raise FusionError("--provider needs the provider's secret; set FUSION_PROVIDER_SECRET")
-    return Checkout(ledger, HttpProvider(arguments.provider, secret), store)
+    return Checkout(ledger, HttpProvider(Exchange(arguments.provider), secret), store, time.time_ns)
 
 
 CONSOLE = Command(

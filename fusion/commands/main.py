@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fusion.commands import books, chain, completion, console, learnt, run, safekeeping, setup
+from fusion.commands import books, chain, completion, console, learnt, run, safekeeping, settlement, setup
 from fusion.commands.parser import FAILED, INTERRUPTED, PIPE_CLOSED, CommandGroup, Program
 from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 
 GROUPS = (
     CommandGroup("run a store", (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, learnt.LEARNT)),
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
-    CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, books.PRIVACY, books.FORGET)),
+    CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT, books.PRIVACY, books.FORGET)),
     CommandGroup("keep the evidence", (safekeeping.CHECKPOINT, safekeeping.BACKUP, safekeeping.RESTORE)),
     CommandGroup("bring stores together", (chain.SHIP, chain.RECONCILE)),
     CommandGroup("set up the shell", (completion.COMPLETION,)),

@@ -121,8 +121,12 @@ class _Behind(Verifier):
 
 def _admitted(payment: Payment, named: Verified) -> Verified | Refused | None:
     """The gate's answer to an authorisation; None while the provider has given none."""
+    if payment.debt:
+        return Refused("owes from earlier visits", "Please pay for your last visit first")
     if payment.status == "pending":
         return None
+    if payment.status == "person":
+        return Refused("payment provider gave no answer", "One moment please, then try again")
     if payment.status == "open":
         return named
     # Stolen cards are tried out where no person looks, so a declined one counts as a guess.

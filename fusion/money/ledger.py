@@ -50,6 +50,8 @@ from fusion.store.models import Store
 
 # First words of the keys of a visit's opening, receipt and decisions; `Ledger.record` may not use them.
 _RESERVED = ("opened", "receipt", "decision")
+# Visits that one query names; databases limit the number of its values.
+_VISITS_MAX = 500
 
 
 class Ledger(Books):
@@ -442,6 +444,25 @@ class Ledger(Books):
         """Pseudonyms that an account went by and that are not forgotten yet, newest first."""
         with self._lock:
             return self.database.vault.pseudonyms(checked_text("account", account))
+
+    def debts(self, account: str) -> dict[str, int]:
+        """What a customer's visits owe, minor units, by visit, where they owe anything; forgotten visits are left out.
+
+        `account` is the retailer's name for the customer, or the pseudonym of a visit.
+        """
+        with self._transaction(write=False):
+            visits = self.database.vault.visits(checked_text("account", account))
+            debts: dict[str, int] = {}
+            for first in range(0, len(visits), _VISITS_MAX):
+                some = visits[first : first + _VISITS_MAX]
+                places = ", ".join("?" * len(some))
+                rows = self.database.run(
+                    "SELECT e.visit, CAST(sum(p.amount) AS BIGINT) FROM entry e JOIN posting p ON p.entry = e.seq "
+                    f"WHERE e.visit IN ({places}) AND p.account = 'receivable' GROUP BY e.visit",
+                    some,
+                )
+                debts.update({visit: amount for visit, amount in rows if amount > 0})
+        return debts
 
     def unlink_before(self, t_ns: int) -> int:
         """Forget which customers the visits that began before an instant belonged to. Returns the number of visits.

@@ -1,24 +1,45 @@
 """Payment of visits: authorise, capture once, release the remainder; refund and correct by reversal.
 
 Every step of a visit's payment is recorded in the ledger before the provider is asked ("payment asked"), and its answer
-after that. The idempotency key of a step is made of the store, the visit and the number of the step alone, and a
-provider gives the same answer to the same key. So a crash at any point, or an answer that never came, leads to the same
-request again and never to a second charge.
+after that. The idempotency key of a step is made of the store, the visit and the number of the step alone. What becomes
+of a step whose answer is missing: it is looked up where the provider can do that; while the provider certainly still
+knows the key, the same request is sent again; after that it is never sent again, and a person must look at the
+provider's account. So a crash at any point, or an answer that never came, never leads to a second charge.
+
+An answer that cannot be true (a reference that was given before, more than was asked) is no answer. What may be
+captured is what the postings leave to pay, whatever the provider states.
 
 An authorisation is a promise, not a payment: it stands on a pair of memorandum accounts until it is captured or
-released. What a visit owes is booked on `receivable`, what the provider owes the store on `provider`.
+released. What a visit owes is booked on `receivable`, what the provider owes the store on `provider`, what a person
+closes without payment on `written off`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from fusion.errors import IdempotencyConflict
-from fusion.money.entries import Entry, Posting
+from fusion.errors import IdempotencyConflict, LedgerError
+from fusion.money.asking import Asked, Asking, memorandum
+from fusion.money.chargebacks import charge_back
+from fusion.money.entries import NOTE_MAX, Posting, checked_text
+from fusion.money.history import (
+    ASKED,
+    AUTHORISED,
+    HANDED_OVER,
+    LOSSES,
+    RECEIVABLE,
+    RETRY,
+    TAKEN_OVER,
+    WRITE_OFF_REVERSED,
+    WRITTEN_OFF,
+    History,
+    Request,
+)
 from fusion.money.ledger import Ledger
-from fusion.money.providers import Answer, PaymentError, Provider, Step, UnknownOutcome
+from fusion.money.providers.provider import Answer, Provider
 from fusion.money.sales import Discount
 from fusion.money.visits import DecisionKind, Standing
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine
@@ -29,17 +50,7 @@ STEPS_MAX = 50
 # An authorisation at the gate is released if no visit has begun on it by then: four times as long as a scan is valid.
 UNUSED_MAX_S = 120.0
 
-PaymentStatus = Literal["open", "review", "pending", "paid", "unpaid", "owing"]
-
-# Kinds of the ledger's entries about payments.
-_ASKED, _DECLINED, _RETRY = "payment asked", "payment declined", "payment to be tried again"
-_TAKEN_OVER, _HANDED_OVER = "authorisation taken over", "authorisation handed over"
-_DONE: dict[Step, str] = {
-    "authorise": "authorised",
-    "capture": "captured",
-    "release": "released",
-    "refund": "refunded",
-}
+PaymentStatus = Literal["open", "review", "pending", "person", "paid", "unpaid", "owing", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +59,16 @@ class Payment:
 
     Attributes:
         visit: the visit, or the pseudonym of a customer who has not come in yet.
-        status: "open" (nothing to pay yet), "review" (waits for a person), "pending" (a provider's answer is missing;
-            `Checkout.settle` asks again), "paid", "unpaid" (declined, or no means of payment known), or "owing" (a
-            refund was declined; a person has to return the money in another way).
+        status: "open" (nothing to pay yet), "review" (waits for a person's decision about the goods), "pending" (a
+            provider's answer is missing; `Checkout.settle` finds out), "person" (a person must look at the provider's
+            account; see `Checkout.resolve`), "paid", "unpaid" (declined, or no means of payment known; see
+            `Checkout.collect` and `Checkout.close`), "owing" (a refund was declined; a person has to return the money
+            in another way), or "closed" (written off by a person).
         due: what the visit costs, minor units; None while open or in review.
-        paid: captured less refunded.
+        paid: captured less refunded and charged back.
         authorised: authorised and neither captured nor released.
-        reason: why the last step was declined.
+        reason: why the last step was declined, or its answer is missing.
+        debt: what the customer owes from earlier visits; see `Checkout.admit`.
     """
 
     visit: str
@@ -63,115 +77,7 @@ class Payment:
     paid: int
     authorised: int
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """One step that a provider is asked to take.
-
-    Attributes:
-        step: authorise, capture, release or refund.
-        amount: minor units; a release has none.
-        of: the provider's reference of the authorisation or capture that the step concerns.
-    """
-
-    step: Step
-    amount: int = 0
-    of: str = ""
-
-    @classmethod
-    def stored(cls, request: Mapping[str, Any]) -> Self:
-        """The step that an entry's request holds."""
-        return cls(request["step"], request.get("amount", 0), request.get("of", ""))
-
-    def request(self) -> dict[str, Any]:
-        """The step as an entry's request holds it."""
-        fields: dict[str, Any] = {"step": self.step}
-        if self.step != "release":
-            fields["amount"] = self.amount
-        if self.step != "authorise":
-            fields["of"] = self.of
-        return fields
-
-
-@dataclass
-class _History:
-    """One subject's payment so far, folded from its entries.
-
-    Attributes:
-        n_steps: steps asked for; the number of the last one.
-        n_retries: how often a person asked to try again.
-        pending: the last step, while its answer is missing.
-        asked_ns: when the last step was asked for.
-        holds: what is left of each authorisation, by the provider's reference.
-        captures: captured less refunded, by the provider's reference.
-        final: captures that the provider refuses to refund.
-        declined: reason, if a step was declined since the price was last set or a person asked to try again.
-    """
-
-    n_steps: int = 0
-    n_retries: int = 0
-    pending: _Request | None = None
-    asked_ns: int = 0
-    holds: dict[str, int] = field(default_factory=dict)
-    captures: dict[str, int] = field(default_factory=dict)
-    final: set[str] = field(default_factory=set)
-    declined: str | None = None
-
-    @property
-    def paid(self) -> int:
-        return sum(self.captures.values())
-
-    @property
-    def authorised(self) -> int:
-        return sum(self.holds.values())
-
-    def covers(self, amount: int) -> bool:
-        """Whether a single authorisation is enough for an amount."""
-        return max(self.holds.values(), default=0) >= amount
-
-    @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Self:
-        history = cls()
-        for entry in entries:
-            request = entry.request
-            if entry.kind == _ASKED:
-                history.n_steps += 1
-                history.pending, history.asked_ns = _Request.stored(request), entry.t_ns
-            elif entry.kind == _TAKEN_OVER:
-                history.holds[request["reference"]] = request["amount"]
-            elif entry.kind == _HANDED_OVER:
-                del history.holds[request["reference"]]
-            elif entry.kind == _RETRY:
-                history.n_retries += 1
-                history.declined = None
-            elif entry.kind.startswith("decision "):
-                history.declined = None
-            elif entry.kind == _DECLINED or entry.kind in _DONE.values():
-                history._answered(Answer(request["approved"], request["reference"], request["reason"]))
-        return history
-
-    def _answered(self, answer: Answer) -> None:
-        step, self.pending = self.pending, None
-        assert step is not None
-        if not answer.approved:
-            self.declined = answer.reason or "declined"
-            if step.step == "refund":
-                self.final.add(step.of)
-            elif step.step in ("capture", "release"):
-                self.holds.pop(step.of)  # the authorisation is void
-        elif step.step == "authorise":
-            self.holds[answer.reference] = step.amount
-            self.declined = None
-        elif step.step == "capture":
-            self.captures[answer.reference] = step.amount
-            self.holds[step.of] -= step.amount
-            if not self.holds[step.of]:
-                del self.holds[step.of]
-        elif step.step == "release":
-            del self.holds[step.of]
-        else:
-            self.captures[step.of] -= step.amount
+    debt: int = 0
 
 
 class Checkout:
@@ -180,70 +86,121 @@ class Checkout:
     The store's `[payment]` table says when: on leaving, after an authorisation at the entry, in a payment zone, or
     before the exit opens. All but the first authorise before the goods leave; money itself moves once the bill is
     final.
+
+    A provider that does not answer, rejects a request or contradicts itself is never an exception: the returned payment
+    says how far it came. `admit` (mode enter), `confirm`, `receipt`, `decide`, `settle`, `collect`, `close` and
+    `recover` wait for the provider; the others read and write the books alone. All raise LedgerError where the books
+    cannot be used; calling again resumes where they stopped.
     """
 
-    def __init__(self, ledger: Ledger, provider: Provider, store: Store) -> None:
-        self._ledger, self._provider, self._store = ledger, provider, store
+    def __init__(
+        self, ledger: Ledger, provider: Provider, store: Store, clock_ns: Callable[[], int] | None = None
+    ) -> None:
+        """Take the money for a store.
+
+        Args:
+            ledger: the store's books.
+            provider: moves the money.
+            store: names the currency and says when customers pay.
+            clock_ns: the present instant, by which a live store judges how old a question to the provider is; without
+                it the times of the calls count alone, as in a simulation.
+        """
+        self._ledger, self._provider, self._store, self._clock_ns = ledger, provider, store, clock_ns
+        self._asking = Asking(ledger, provider, store)
 
     # ---- from the entry to the bill ----------------------------------------------------------------------------------
 
     def admit(self, pseudonym: str, t_ns: int) -> Payment:
-        """Authorise `payment.authorise` before a customer comes in; without such a policy the provider is not asked.
+        """Whether a customer may come in: they owe nothing, and with mode `enter` `payment.authorise` is authorised.
 
-        The means of payment is the one that the ledger's vault holds for the pseudonym. Repeating the call is harmless.
+        Only with mode `enter` the provider is asked. The means of payment is the one that the ledger's vault holds for
+        the pseudonym. Repeating the call is harmless.
 
-        Returns a payment that is "open" if they may come in, otherwise "unpaid" or "pending".
+        Returns a payment that is "open" if they may come in, otherwise "unpaid", "pending" or "person". `debt` is what
+        they owe from earlier visits; it must be paid first.
         """
+        if debt := self.debt(pseudonym):
+            return Payment(pseudonym, "unpaid", None, 0, 0, "owes from earlier visits", debt)
         amount = self._store.payment.authorise if self._store.payment.mode == "enter" else 0
         if not amount:
             return Payment(pseudonym, "open", None, 0, 0)
-        entries = self._ledger.entries(pseudonym)
-        history = _History.of(entries)
-        request = history.pending
+        history = self._history(pseudonym)
+        problem, request = "", history.pending
         if request is None and (history.n_steps == 0 or history.declined is not None):
-            request = _Request("authorise", amount)
+            request = Request("authorise", amount)
         if request is not None:
-            self._ask(pseudonym, history, request, t_ns)
-            entries = self._ledger.entries(pseudonym)
-            history = _History.of(entries)
-        payment = self._payment(pseudonym, history, self._ledger.standing(pseudonym, entries))
-        is_declined = payment.status == "open" and history.declined is not None
-        return replace(payment, status="unpaid") if is_declined else payment
+            problem, history = self._taken(pseudonym, history, request, t_ns)
+        if history.declined is not None and not self._store.payment.partial:
+            history = self._released(pseudonym, history, t_ns)
+        payment = self._payment(pseudonym, history, self._ledger.standing(pseudonym), problem)
+        is_refused = history.declined is not None and not history.holds
+        return replace(payment, status="unpaid") if payment.status == "open" and is_refused else payment
+
+    def debt(self, pseudonym: str) -> int:
+        """What the customer behind a pseudonym owes, minor units, from visits whose payment failed.
+
+        Visits whose payment is under way, or that wait for a person, are no debt.
+        """
+        holder = self._ledger.holder(pseudonym)
+        debts = self._ledger.debts(pseudonym if holder is None else holder.account)
+        return sum(amount for visit, amount in debts.items() if self._has_failed(visit))
+
+    def _has_failed(self, visit: str) -> bool:
+        history, standing = self._history(visit), self._ledger.standing(visit)
+        request = self._next(history, standing, history.asked_ns)
+        return history.pending is None and (request is None or request.step == "release")
 
     def open_visit(self, visit: str, pseudonym: str | None, enter_ns: int) -> bool:
         """Record that a visit began, as `Ledger.open_visit`, and move what was authorised at the gate to it."""
         with self._ledger.batch():
             is_new = self._ledger.open_visit(visit, pseudonym, enter_ns)
             if pseudonym is not None:
-                for reference, amount in self._history(pseudonym).holds.items():
-                    moved, name = {"reference": reference, "amount": amount}, f"authorisation {reference}"
-                    for subject, kind, sign in ((pseudonym, _HANDED_OVER, -1), (visit, _TAKEN_OVER, 1)):
-                        self._ledger.record(subject, name, kind, enter_ns, moved, self._memorandum(sign * amount))
+                history = self._history(pseudonym)
+                for number, hold in history.holds.items():
+                    if history.pending is not None and history.pending.of == number:
+                        continue  # it is being released
+                    moved = {"reference": hold.reference, "amount": hold.amount, "since": hold.since_ns}
+                    # The customer's own name stays out of the visit's entries.
+                    for subject, kind, name, sign in (
+                        (pseudonym, HANDED_OVER, number, -1),
+                        (visit, TAKEN_OVER, f"gate {number}", 1),
+                    ):
+                        legs = memorandum(sign * hold.amount, self._store.currency)
+                        self._ledger.record(
+                            subject, f"authorisation {name}", kind, enter_ns, {**moved, "hold": name}, legs
+                        )
         return is_new
 
     def confirm(self, visit: str, amount: int, t_ns: int) -> bool:
         """Authorise the price of a basket that the customer confirms in the payment zone or at the exit.
 
-        Returns whether they may leave. A step that was declined or not answered is asked again by confirming again.
+        Returns whether they may leave. A step that was declined or not answered is asked again by confirming again;
+        less than the whole amount is released.
         """
         history = self._history(visit)
         if history.pending is not None:
-            self._ask(visit, history, history.pending, t_ns)
-            history = self._history(visit)
-        if history.pending is None and not history.covers(amount):
+            _, history = self._taken(visit, history, history.pending, t_ns)
+        if history.pending is None and _most(history) < amount:
             history = self._retried(visit, history, t_ns)
             # One authorisation for everything, so that a single capture follows; a smaller one is released after that.
-            self._ask(visit, history, _Request("authorise", amount), t_ns)
-            history = self._history(visit)
-        return history.covers(amount)
+            _, history = self._taken(visit, history, Request("authorise", amount), t_ns)
+            newest = str(history.n_steps)
+            if newest in history.holds and _most(history) < amount:
+                partial = Request("release", of=newest, reference=history.holds[newest].reference)
+                _, history = self._taken(visit, history, partial, t_ns)
+        return _most(history) >= amount
 
-    def receipt(self, receipt: Receipt, discounts: Sequence[Discount] = ()) -> Payment:
-        """Post a receipt, as `Ledger.post_receipt`, and settle it; one in review leaves the money where it is."""
+    def posted(self, receipt: Receipt, discounts: Sequence[Discount] = ()) -> None:
+        """Post a receipt, as `Ledger.post_receipt`, without asking the provider; `settle` it after that."""
         account = receipt.account
         if account is not None and self._history(account).holds and self._ledger.standing(receipt.visit) is None:
             # Their entry was not seen, so what was authorised at the gate is still held for the account.
             self.open_visit(receipt.visit, account, receipt.exit_ns if receipt.enter_ns is None else receipt.enter_ns)
         self._ledger.post_receipt(receipt, discounts)
+
+    def receipt(self, receipt: Receipt, discounts: Sequence[Discount] = ()) -> Payment:
+        """Post a receipt and settle it; one in review leaves the money where it is."""
+        self.posted(receipt, discounts)
         return self.settle(receipt.visit, receipt.issued_ns)
 
     def decide(
@@ -269,32 +226,32 @@ class Checkout:
     def settle(self, visit: str, t_ns: int) -> Payment:
         """Take every step that is left for a visit: capture what is due, refund what is too much, release the rest.
 
-        A declined step is not repeated before the price changes; see `collect`.
-
-        Raises:
-            LedgerError: the books cannot be written. Settling later resumes where this stopped.
-            PaymentError: the provider rejects a step as invalid; nothing is known to have moved.
+        A declined step is not repeated before the price changes; see `collect`. An authorisation that the provider has
+        dropped by now is released, and replaced once there is something to capture.
         """
+        problem = ""
         for _ in range(STEPS_MAX):
             entries = self._ledger.entries(visit)
-            history, standing = _History.of(entries), self._ledger.standing(visit, entries)
-            request = history.pending or self._next(history, standing)
+            history, standing = History.of(entries), self._ledger.standing(visit, entries)
+            if self._reopened(visit, history, standing, t_ns):
+                continue
+            request = history.pending or self._next(history, standing, self._now_ns(t_ns))
             if request is None:
                 return self._payment(visit, history, standing)
-            if not self._ask(visit, history, request, t_ns):
+            if problem := self._asking.take(visit, history, request, self._now_ns(t_ns)):
                 break
-        return self.state(visit)
+        return self._payment(visit, self._history(visit), self._ledger.standing(visit), problem)
 
     def collect(self, visit: str, t_ns: int) -> Payment:
-        """Repeat a declined step, on a person's request."""
+        """Repeat a declined step, on a person's request, with the newest means of payment of the customer."""
         self._retried(visit, self._history(visit), t_ns)
         return self.settle(visit, t_ns)
 
     def recover(self, t_ns: int, *, restarted: bool = False) -> list[Payment]:
         """Finish what a crash, a lost connection or a silent provider left behind.
 
-        Repeats every request without an answer, settles every visit that has a price and is not paid, and releases
-        authorisations on which no visit began.
+        Finds out about every request without an answer, settles every visit that has a price and is not paid, and
+        releases authorisations on which no visit began, or that the provider has dropped.
 
         Args:
             t_ns: the present instant.
@@ -302,151 +259,194 @@ class Checkout:
         """
         if restarted:
             self._ledger.review_open_visits(t_ns, Reason(ReasonKind.RESTARTED))
-        subjects = dict.fromkeys(
+        return [
+            self._give_back(subject, t_ns) if self._ledger.standing(subject) is None else self.settle(subject, t_ns)
+            for subject in self._unfinished()
+        ]
+
+    def _unfinished(self) -> dict[str, None]:
+        """Visits and pseudonyms with a step without answer, an amount that is owed, or an authorisation."""
+        return dict.fromkeys(
             [
-                *(entry.visit for entry in self._ledger.unanswered(_ASKED)),
-                *self._ledger.balances_of("receivable"),
-                *self._ledger.balances_of("authorised"),
+                *(entry.visit for entry in self._ledger.unanswered(ASKED)),
+                *self._ledger.balances_of(RECEIVABLE),
+                *self._ledger.balances_of(AUTHORISED),
             ]
         )
-        payments = []
-        for subject in subjects:
-            try:
-                if self._ledger.standing(subject) is not None:
-                    payment = self.settle(subject, t_ns)
-                else:
-                    payment = self._give_back(subject, t_ns)
-            except PaymentError as error:
-                # A fault of the program or of the provider, reported with this payment; the others are settled.
-                payment = replace(self.state(subject), reason=str(error))
-            payments.append(payment)
-        return payments
 
     def _give_back(self, pseudonym: str, t_ns: int) -> Payment:
         """Finish an authorisation at the gate, and release it once no visit can begin on it any more."""
-        history = self._history(pseudonym)
+        history, problem = self._history(pseudonym), ""
         if history.pending is not None:
-            self._ask(pseudonym, history, history.pending, t_ns)
-            history = self._history(pseudonym)
-        if t_ns - history.asked_ns >= UNUSED_MAX_S * 1e9:
-            for reference in list(history.holds):
-                if history.pending is None:
-                    self._ask(pseudonym, history, _Request("release", of=reference), t_ns)
-                    history = self._history(pseudonym)
-        return self._payment(pseudonym, history, self._ledger.standing(pseudonym))
+            problem, history = self._taken(pseudonym, history, history.pending, t_ns)
+        if self._now_ns(t_ns) - history.asked_ns >= UNUSED_MAX_S * 1e9:
+            history = self._released(pseudonym, history, t_ns)
+        return self._payment(pseudonym, history, self._ledger.standing(pseudonym), problem)
+
+    # ---- what a person does ------------------------------------------------------------------------------------------
+
+    def resolve(
+        self,
+        visit: str,
+        *,
+        carried_out: bool,
+        by: str,
+        t_ns: int,
+        amount: int | None = None,
+        reference: str = "",
+        note: str = "",
+    ) -> Payment:
+        """Enter what a person found in the provider's account about the step whose answer is missing, then settle.
+
+        A step that was not carried out is not asked again before the price changes; see `collect` and `close`.
+
+        Args:
+            visit: the visit, or the pseudonym of a customer who has not come in.
+            carried_out: whether the provider carried the step out.
+            by: who looked; kept for good.
+            t_ns: when.
+            amount: what was authorised, captured or refunded, minor units; None: what was asked for.
+            reference: the provider's name for it. A capture without it cannot be refunded by this program; an
+                authorisation needs it.
+            note: the person's remark.
+
+        Raises:
+            LedgerError: no answer is missing, or what is entered cannot be true. Nothing is recorded.
+        """
+        history = self._history(visit)
+        if history.pending is None:
+            raise LedgerError(f"visit {visit!r}: want a step without an answer to resolve, got none")
+        request = history.pending
+        asked = Asked(visit, history.n_steps, request, history.asked_ns)
+        answer = Answer(carried_out, reference, amount=amount)
+        # A capture may be known by its amount alone.
+        checked = replace(answer, reference=reference or "-") if request.step in ("capture", "refund") else answer
+        if objection := self._asking.objection(asked, checked):
+            raise LedgerError(f"visit {visit!r}: {objection}")
+        person = {"by": checked_text("by", by), "note": checked_text("note", note, NOTE_MAX, 0)}
+        self._asking.book(asked, history, answer if carried_out else None, **person)
+        return self.settle(visit, t_ns)
+
+    def close(self, visit: str, *, by: str, t_ns: int, note: str = "") -> Payment:
+        """Write off what a visit owes that cannot be paid, or what could not be refunded, and release what is held.
+
+        The amount goes to an account of its own. A later decision about the visit takes it back from there.
+
+        Raises:
+            LedgerError: the visit has no final price, or a capture or refund waits for its answer; `decide` or
+                `resolve` first.
+        """
+        payment, history = self.settle(visit, t_ns), self._history(visit)
+        moves_money = history.pending is not None and history.pending.step in ("capture", "refund")
+        if payment.due is None or moves_money:
+            raise LedgerError(f"visit {visit!r}: want a final price and no missing answer, got {payment.status}")
+        if history.owed:
+            person = {"by": checked_text("by", by), "note": checked_text("note", note, NOTE_MAX, 0)}
+            self._write_off(visit, history, history.owed, WRITTEN_OFF, t_ns, person)
+        return self.settle(visit, t_ns)
+
+    def charged_back(
+        self, reference: str, amount: int, *, event: str, t_ns: int, returned: bool = False
+    ) -> Payment:
+        """Book that a bank took a payment back, or with `returned` that it gave it to the store again.
+
+        The visit owes the amount again and is not captured by itself: its customer is a debtor until a person collects
+        or closes it.
+
+        Args:
+            reference: the provider's name for the capture.
+            amount: minor units.
+            event: the provider's name for this event; the same event is booked once.
+            t_ns: when.
+            returned: the bank decided for the store.
+
+        Raises:
+            LedgerError: the books have no capture of this reference, or nothing is left of it.
+        """
+        visit = charge_back(
+            self._ledger, self._store.currency, reference, amount, event=event, t_ns=t_ns, returned=returned
+        )
+        return self.state(visit)
+
+    def outstanding(self) -> list[Payment]:
+        """Every payment that is not done: "pending", "person", "unpaid" or "owing". The provider is not asked."""
+        payments = map(self.state, self._unfinished())
+        return [payment for payment in payments if payment.status in ("pending", "person", "unpaid", "owing")]
 
     def state(self, visit: str) -> Payment:
         """How far a visit's payment is, without asking the provider."""
         entries = self._ledger.entries(visit)
-        return self._payment(visit, _History.of(entries), self._ledger.standing(visit, entries))
+        return self._payment(visit, History.of(entries), self._ledger.standing(visit, entries))
 
-    def _payment(self, visit: str, history: _History, standing: Standing | None) -> Payment:
+    # ---- helpers -----------------------------------------------------------------------------------------------------
+
+    def _payment(self, visit: str, history: History, standing: Standing | None, problem: str = "") -> Payment:
         due = standing.total if standing is not None and standing.is_final else None
         status: PaymentStatus
         if history.pending is not None:
-            status = "pending"
+            status = "person" if history.question else "pending"
         elif due is None:
             status = "review" if standing is not None and standing.status == "review" else "open"
-        elif history.paid > due:
-            status = "owing"
+        elif history.owed:
+            status = "unpaid" if history.owed > 0 else "owing"
         else:
-            status = "paid" if history.paid == due else "unpaid"
-        return Payment(visit, status, due, history.paid, history.authorised, history.declined or "")
+            status = "closed" if history.written_off else "paid"
+        reason = history.question or problem or history.declined or ""
+        return Payment(visit, status, due, history.paid, history.authorised, reason)
 
-    def _next(self, history: _History, standing: Standing | None) -> _Request | None:
+    def _next(self, history: History, standing: Standing | None, now_ns: int) -> Request | None:
         """The next step of a visit's payment; None where nothing is left to do."""
-        if standing is None or not standing.is_final:
+        if standing is None:
             return None
-        owed = standing.total - history.paid
-        if owed < 0:
-            for reference, left in reversed(history.captures.items()):
-                if left and reference not in history.final:
-                    return _Request("refund", min(left, -owed), reference)
-        if owed > 0:
-            largest = max(history.holds, key=lambda reference: history.holds[reference], default=None)
-            if largest is not None and (history.holds[largest] >= owed or history.declined is not None):
-                # If the authorisation is too small and a larger one was refused, capture what it allows.
-                return _Request("capture", min(history.holds[largest], owed), largest)
-            customer = self._ledger.customer(standing.visit)
-            if history.declined is None and customer is not None and customer.token is not None:
-                # One authorisation for everything, so that a single capture follows; the smaller is released after it.
-                return _Request("authorise", owed)
-        return next((_Request("release", of=reference) for reference in history.holds), None)
+        has_means = self._asking.token(standing.visit, now_ns) is not None
+        kept_since_ns = now_ns - round(self._provider.terms.holds_kept_s * 1e9)
+        return history.next_step(is_final=standing.is_final, has_means=has_means, kept_since_ns=kept_since_ns)
 
-    def _history(self, subject: str) -> _History:
-        return _History.of(self._ledger.entries(subject))
+    def _now_ns(self, t_ns: int) -> int:
+        return t_ns if self._clock_ns is None else max(t_ns, self._clock_ns())
 
-    def _retried(self, visit: str, history: _History, t_ns: int) -> _History:
+    def _history(self, subject: str) -> History:
+        return History.of(self._ledger.entries(subject))
+
+    def _taken(self, subject: str, history: History, request: Request, t_ns: int) -> tuple[str, History]:
+        """Take a step; returns why its answer is missing, or nothing, and the history after that."""
+        problem = self._asking.take(subject, history, request, self._now_ns(t_ns))
+        return problem, self._history(subject)
+
+    def _released(self, subject: str, history: History, t_ns: int) -> History:
+        """Release everything that is held for a subject; returns the history after that."""
+        for name, hold in list(history.holds.items()):
+            if history.pending is None:
+                _, history = self._taken(subject, history, Request("release", of=name, reference=hold.reference), t_ns)
+        return history
+
+    def _retried(self, visit: str, history: History, t_ns: int) -> History:
         """Allow a declined step to be repeated; returns the history after that."""
         if history.declined is None:
             return history
-        self._ledger.record(visit, f"retry {history.n_retries + 1}", _RETRY, t_ns, {})
+        with suppress(IdempotencyConflict):  # another person asked at the same moment
+            self._ledger.record(visit, f"retry {history.n_retries + 1}", RETRY, self._now_ns(t_ns), {})
         return self._history(visit)
 
-    # ---- one step ----------------------------------------------------------------------------------------------------
-
-    def _ask(self, subject: str, history: _History, request: _Request, t_ns: int) -> bool:
-        """Take one step, or repeat it: record it, ask the provider, record the answer.
-
-        Returns False if the step's answer is still missing. Either way the subject's entries have changed.
-        """
-        try:
-            if history.pending is None:
-                number, asked_ns = history.n_steps + 1, t_ns
-                self._ledger.record(subject, f"payment {number}", _ASKED, asked_ns, request.request())
-            else:
-                number, asked_ns = history.n_steps, history.asked_ns
-            answer = self._answer(f"{self._store.id}/{subject}/{number}", subject, request)
-        except (UnknownOutcome, IdempotencyConflict):
-            # A conflict means that another process takes a step of this payment; its entries show how far it has come.
-            return self._history(subject).pending is None
-        fields = {"approved": answer.approved, "reference": answer.reference, "reason": answer.reason}
-        # The answer gets the time of its request, so that two processes that both asked record the same entry.
-        self._ledger.record(
-            subject,
-            f"payment {number}/answer",
-            _DONE[request.step] if answer.approved else _DECLINED,
-            asked_ns,
-            fields,
-            self._postings(history, request, answer.approved),
-        )
+    def _reopened(self, visit: str, history: History, standing: Standing | None, t_ns: int) -> bool:
+        """Take back what was written off, as far as a later price has made it wrong; whether that was needed."""
+        lost, owed = history.written_off, history.owed
+        if standing is None or not standing.is_final or lost * owed >= 0:
+            return False
+        taken_back = -min(lost, -owed) if lost > 0 else min(-lost, owed)
+        with suppress(IdempotencyConflict):  # another process does the same
+            self._write_off(visit, history, taken_back, WRITE_OFF_REVERSED, t_ns, {})
         return True
 
-    def _answer(self, key: str, subject: str, request: _Request) -> Answer:
-        match request.step:
-            case "authorise":
-                token = self._token(subject)
-                if token is None:
-                    # The customer was forgotten in the meantime. Whatever was authorised expires at the provider.
-                    return Answer(False, reason="means of payment is not known")
-                return self._provider.authorise(key, token, request.amount, self._store.currency)
-            case "capture":
-                return self._provider.capture(key, request.of, request.amount)
-            case "refund":
-                return self._provider.refund(key, request.of, request.amount)
-            case "release":
-                return self._provider.release(key, request.of)
+    def _write_off(
+        self, visit: str, history: History, amount: int, kind: str, t_ns: int, person: dict[str, str]
+    ) -> None:
+        currency, name = self._store.currency, f"write-off {history.n_write_offs + 1}"
+        legs = (Posting(LOSSES, currency, amount), Posting(RECEIVABLE, currency, -amount))
+        self._ledger.record(visit, name, kind, t_ns, person, legs)
 
-    def _token(self, subject: str) -> str | None:
-        """Token of a visit's customer, or of the customer behind a pseudonym that has no visit yet."""
-        is_visit = self._ledger.standing(subject) is not None
-        holder = self._ledger.customer(subject) if is_visit else self._ledger.holder(subject)
-        return None if holder is None else holder.token
 
-    def _postings(self, history: _History, request: _Request, approved: bool) -> tuple[Posting, ...]:
-        amount, currency = request.amount, self._store.currency
-        if request.step == "authorise":
-            return self._memorandum(amount if approved else 0)
-        if request.step == "capture" and approved:
-            paid = (Posting("provider", currency, amount), Posting("receivable", currency, -amount))
-            return (*paid, *self._memorandum(-amount))
-        if request.step == "refund":
-            returned = (Posting("receivable", currency, amount), Posting("provider", currency, -amount))
-            return returned if approved else ()
-        return self._memorandum(-history.holds[request.of])
-
-    def _memorandum(self, amount: int) -> tuple[Posting, ...]:
-        """Postings of an amount that is authorised, or with a negative sign no longer authorised."""
-        currency = self._store.currency
-        legs = (Posting("authorised", currency, amount), Posting("authorised, contra", currency, -amount))
-        return legs if amount else ()
+def _most(history: History) -> int:
+    """The largest amount that a single authorisation holds."""
+    _, hold = history.largest
+    return hold.amount

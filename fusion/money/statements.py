@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from fusion.errors import LedgerError
 from fusion.money.entries import Posting
+from fusion.money.history import CHARGEBACK_RETURNED, CHARGED_BACK, DONE, PROVIDER
 from fusion.money.ledger import Ledger
 from fusion.money.retailers import Retailer
 from fusion.money.sales import sales_by_rate
@@ -38,6 +39,7 @@ class Statement:
         sales: (net, VAT) of what was charged less what was reversed, by VAT rate.
         captured: what the provider took from customers.
         refunded: what the provider returned to customers.
+        charged_back: what banks took back from the store, less what they gave it again.
         n_receipts: receipts of the month.
         n_decisions: decisions of the month.
         fee: what the platform gets for the month.
@@ -53,6 +55,7 @@ class Statement:
     sales: dict[str, tuple[int, int]]
     captured: int
     refunded: int
+    charged_back: int
     n_receipts: int
     n_decisions: int
     fee: int
@@ -67,7 +70,9 @@ class Statement:
         price = store.price_text
         rows = [("sales, net " + rate, net) for rate, (net, _) in self.sales.items()]
         rows += [("VAT " + rate, vat) for rate, (_, vat) in self.sales.items()]
-        rows += [("captured", self.captured), ("refunded", -self.refunded), ("platform fee", -self.fee)]
+        rows += [("captured", self.captured), ("refunded", -self.refunded)]
+        rows += [("charged back", -self.charged_back)] if self.charged_back else []
+        rows.append(("platform fee", -self.fee))
         counts = f"{self.n_receipts} receipts, {self.n_decisions} decisions"
         lines = [f"{self.retailer}, {store.name}, {self.month}: {counts}"]
         lines += [f"  {label:<24}{price(amount):>18}" for label, amount in rows]
@@ -87,15 +92,14 @@ def statement(ledger: Ledger, store: Store, retailer: Retailer, month: str) -> S
     begin_ns, end_ns = _span(month, store)
     opening = Counter(ledger.balances(begin_ns).get(store.currency, {}))
     moved = Counter[str]()
-    captured = refunded = 0
     entries = ledger.entries_between(begin_ns, end_ns)
     n_by_kind = Counter(entry.kind.split(maxsplit=1)[0] for entry in entries)
     legs = [leg for entry in entries for leg in entry.postings]
     for leg in legs:
         moved[leg.account] += leg.amount
-        if leg.account == "provider":
-            captured += max(leg.amount, 0)
-            refunded += max(-leg.amount, 0)
+    provider = Counter[str]()
+    for entry in entries:
+        provider[entry.kind] += sum(leg.amount for leg in entry.postings if leg.account == PROVIDER)
     sales = sales_by_rate(legs)
     return Statement(
         retailer=retailer.name,
@@ -106,8 +110,9 @@ def statement(ledger: Ledger, store: Store, retailer: Retailer, month: str) -> S
         moved=_nonzero(moved),
         closing={account: amount for account in {**opening, **moved} if (amount := opening[account] + moved[account])},
         sales=sales,
-        captured=captured,
-        refunded=refunded,
+        captured=provider[DONE["capture"]],
+        refunded=-provider[DONE["refund"]],
+        charged_back=-provider[CHARGED_BACK] - provider[CHARGEBACK_RETURNED],
         n_receipts=n_by_kind["receipt"],
         n_decisions=n_by_kind["decision"],
         fee=_fee(retailer, sum(net for net, _ in sales.values())),

@@ -206,6 +206,14 @@ class Vault:
         rows = self._run("SELECT pseudonym FROM holder WHERE account = ? ORDER BY since_ns DESC", (account,))
         return [pseudonym for (pseudonym,) in rows]
 
+    def visits(self, account: str) -> list[str]:
+        """Visits of an account under its own name and all its pseudonyms, newest first."""
+        statement = (
+            "SELECT visit FROM link WHERE account = ?1 "
+            "OR account IN (SELECT pseudonym FROM holder WHERE account = ?1) ORDER BY enter_ns DESC"
+        )
+        return [visit for (visit,) in self._run(statement, (account,))]
+
     def forget_before(self, t_ns: int) -> int:
         """Forget visits and pseudonyms from before an instant; returns the number of visits."""
         return self._keep(

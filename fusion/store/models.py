@@ -109,15 +109,18 @@ class PaymentPolicy(StrictModel):
 
     `leave`: after leaving. `enter`: after leaving, from `authorise` minor units that were authorised at the entry.
     `zone`: in the payment zone, where the basket is shown and confirmed. `door`: the exit opens once it is paid.
+    `partial`: with `enter`, an authorisation of less than that lets a customer in; otherwise it is released again.
     """
 
     mode: Literal["leave", "enter", "zone", "door"] = "leave"
     authorise: int = Field(default=0, ge=0, le=10**12)
+    partial: bool = False
 
     @model_validator(mode="after")
     def _amount_where_it_counts(self) -> PaymentPolicy:
         want = "authorise above 0 with mode enter and 0 with any other"
         require((self.mode == "enter") == (self.authorise > 0), want, self.authorise)
+        require(self.mode == "enter" or not self.partial, "partial with mode enter alone", self.mode)
         return self
 
 

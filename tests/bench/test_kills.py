@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from conftest import Place
 
 from bench.endurance import kills
 from fusion.money.ledger import Ledger
 
 
-def test_no_acknowledged_entry_is_lost_and_no_visit_is_charged_twice(place: Place) -> None:
-    n_kills = 30 if place.database is None else 15
-    outcome = kills.killed(lambda: place.open(kills.STORE), n_kills, seed=7)
+@pytest.mark.attack(4)
+@pytest.mark.attack(5)
+@pytest.mark.parametrize("provider", ["honest", "hostile", "hostile and mute"])
+def test_no_acknowledged_entry_is_lost_and_no_visit_is_charged_twice(place: Place, provider: str) -> None:
+    n_kills = 15 if place.database is None else 8
+    outcome = kills.killed(
+        lambda: place.open(kills.STORE), n_kills, seed=7, hostile=provider != "honest", looks_up="mute" not in provider
+    )
     assert outcome.faults == []
-    assert outcome.kills == n_kills and outcome.acknowledged["finished"] > 5 and outcome.captured > 0
+    assert outcome.kills == n_kills and outcome.acknowledged["finished"] > 3 and outcome.captured > 0
 
 
 def test_lost_and_doubled_entries_are_found(tmp_path: Path) -> None:

@@ -155,6 +155,30 @@ def test_a_provider_that_is_away_does_not_undo_a_decision(tmp_path: Path, store:
     assert status == 200 and answer["status"] == "decided"
 
 
+@pytest.mark.attack(8)
+def test_decisions_do_not_wait_for_a_provider_that_does_not_answer(
+    tmp_path: Path, store: Store, users_file: Path
+) -> None:
+    go = threading.Event()
+
+    class Slow(InProcessProvider):
+        def authorise(self, *values: Any) -> Any:
+            assert go.wait(60)
+            return super().authorise(*values)
+
+    provider = Slow()
+    with Ledger.open(tmp_path / "books.sqlite", store) as ledger:
+        ledger.hold(Holder("acc-1", "customer", "tok_1", None, T_NS))
+        for i in range(8):  # more than the server has threads
+            ledger.post_receipt(review(store, f"visit-{i}"))
+        with serving(store, ledger, users_file, checkout=Checkout(ledger, provider, store)) as served:
+            headers = served.sign_in()[1]
+            assert [served.decide(f"visit-{i}", headers)[0] for i in range(8)] == [200] * 8
+            assert served.sign_in("ben") and provider.total == 0
+            go.set()
+        assert provider.total == ledger.balances()[store.currency]["provider"] > 0 and provider.n_captures
+
+
 def test_books_that_are_away_for_a_while(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     _, headers = served.sign_in()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import Field
@@ -53,10 +54,12 @@ class Decisions:
         Args:
             store: whose visits they are.
             ledger: its books.
-            checkout: settles decisions with the payment provider at once; None leaves that to the store's own.
+            checkout: settles decisions with the payment provider; None leaves that to the store's own.
             clock_ns: when a decision is made.
         """
         self._store, self._ledger, self._checkout, self._clock_ns = store, ledger, checkout, clock_ns
+        # One thread asks the provider, however long it takes; no user of the console waits for that.
+        self._settling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="settling")
         self._prices = PriceBook(store)
 
     def standing(self, visit: str) -> Standing | None:
@@ -80,7 +83,7 @@ class Decisions:
         ]
 
     def decide(self, visit: str, asked: Decision, user: str) -> Standing:
-        """Enter a decision in the books, and settle its payment where a provider is at hand.
+        """Enter a decision in the books; its payment is settled in the background where a provider is at hand.
 
         Raises:
             IdempotencyConflict: another person decided the visit in the meantime.
@@ -98,14 +101,21 @@ class Decisions:
             discounts=discounts, note=asked.note,
         )  # fmt: skip
         if self._checkout is not None:
-            try:
-                self._checkout.settle(visit, t_ns)
-            except FusionError as error:
-                # The decision is in the books and must not look like one that failed: `Checkout.recover` settles later.
-                _log.warning("visit %s is decided, its payment not settled: %s", visit, error)
+            self._settling.submit(self._settle, self._checkout, visit, t_ns)
         standing = self._ledger.standing(visit)
         assert standing is not None
         return standing
+
+    def _settle(self, checkout: Checkout, visit: str, t_ns: int) -> None:
+        try:
+            checkout.settle(visit, t_ns)
+        except FusionError as error:
+            # The decision is in the books: `Checkout.recover` settles later.
+            _log.warning("visit %s is decided, its payment not settled: %s", visit, error)
+
+    def close(self) -> None:
+        """Wait until the payments of all decisions have been tried; those without an answer are settled later."""
+        self._settling.shutdown()
 
     def _priced(self, visit: str, lines: tuple[Line, ...]) -> tuple[tuple[ReceiptLine, ...], tuple[Discount, ...]]:
         """Prices and discounts of a corrected bill.

@@ -82,8 +82,8 @@ class Console:
             users: who may sign in.
             feed: socket of the runner; without one the page has no live floor.
             evidence: evidence.jsonl as the runner writes it; without one reviews are decided from the lines alone.
-            checkout: settles decisions with the payment provider at once; without one the store's own Checkout settles
-                them later.
+            checkout: settles decisions with the payment provider, in the background; without one the store's own
+                Checkout settles them later.
             hosts: host names under which the page may be requested; others are refused, wherever they resolve to.
             https: whether cookies are for encrypted connections only.
             clock_s: of sessions.
@@ -128,6 +128,7 @@ class Console:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._decisions.close)
 
     async def _index(self, request: Request) -> Response:
         session = self.access.session(request)
