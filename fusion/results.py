@@ -718,6 +718,22 @@ def bounded_text(text: str, longest: int) -> str:
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Cf" else "\ufffd" for c in text)
 
 
+def terminal_text(text: str) -> str:
+    """Text in one line that cannot move a terminal's cursor, colour it, reverse its letters or forge a line of a log.
+
+    Whatever is printed or logged and may hold words from elsewhere (topics, files, servers) passes here.
+    """
+    line = " / ".join(part.strip() for part in text.splitlines()) if not text.isprintable() else text
+    line = cut_text(line, max(len(line), 1))
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() or c in _JOINERS else "\ufffd" for c in line)
+
+
+# Format characters without which words of some scripts fall apart; others reverse or hide text, and are replaced.
+_JOINERS = "\u200c\u200d"
+
+
 def cut_text(text: str, longest: int) -> str:
     """The text, cut where it is longer, and without halves of surrogate pairs, which no file can hold."""
     if len(text) > longest:

@@ -128,11 +128,12 @@ def _declare_ship(parser: argparse.ArgumentParser) -> None:
 
 def _ship(arguments: argparse.Namespace) -> int:
     from fusion.chain.shipping import Shipper
+    from fusion.results import terminal_text
 
     with _shipment(arguments) as shipment, ExitStack() as stack:
         shipper = Shipper(
             shipment.store, shipment.sources, shipment.book, retailer=shipment.retailer,
-            report=lambda text: print(text, flush=True),
+            report=lambda text: print(terminal_text(text), flush=True),
         )  # fmt: skip
         stop = stack.enter_context(stop_signals()) if arguments.follow else None
         patience_s = None if arguments.follow else arguments.patience

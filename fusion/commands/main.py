@@ -58,18 +58,23 @@ def _dispatch(words: Sequence[str]) -> int:
         parser.print_help()
         return 0
     arguments = parser.command_line(words)
-    from fusion.errors import FusionError
+    from fusion.errors import ConfigError, FusionError
+    from fusion.results import terminal_text
 
     try:
         return int(arguments.run(arguments))
     except FusionError as error:
-        print(f"fusion {arguments.command}: {error}", file=sys.stderr)
+        # Each fault has a line of its own; what it quotes cannot make further ones.
+        faults = error.faults if isinstance(error, ConfigError) and len(error.faults) > 1 else ()
+        shown = [f"{len(faults)} faults:", *faults] if faults else [str(error)]
+        print(f"fusion {arguments.command}: " + "\n  ".join(map(terminal_text, shown)), file=sys.stderr)
         return FAILED
     except OSError as error:
         # A file or folder that cannot be read or written; without a name it is something else, such as a closed pipe.
         if error.filename is None:
             raise
-        print(f"fusion {arguments.command}: cannot use {error.filename}: {_cause(error)}", file=sys.stderr)
+        text = terminal_text(f"cannot use {error.filename}: {_cause(error)}")
+        print(f"fusion {arguments.command}: {text}", file=sys.stderr)
         return FAILED
 
 

@@ -20,6 +20,7 @@ from fusion.live.outbox import Outbox
 from fusion.money.ledger import Ledger, unbookable
 from fusion.money.prices import PriceBook
 from fusion.money.visits import OpenVisit
+from fusion.observations import GateScan
 from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus
 from fusion.store.models import Store
 
@@ -145,6 +146,29 @@ class Bookkeeper:
                 continue
             self.receipts[ReceiptStatus.REVIEW] += 1
             self._report(f"visit {visit.visit}: has not reappeared after the restart; in review")
+
+    def review_unseen(self, scan: GateScan) -> bool:
+        """Put the visit of a scan into review that opened a gate, where the data of its person's way in are lost.
+
+        Money may be held for that account, and nothing else will bill it. Returns whether it was put there now: not for
+        staff, for a door that stands open, nor where the account's visit is known or this scan was put there before.
+        """
+        if scan.credential_type in ("staff", "open"):
+            return False
+        if any(visit.account == scan.account for visit in self.ledger.open_visits()):
+            return False
+        visit = f"unseen {scan.gate} {scan.t_ns}"
+        self.ledger.open_visit(visit, scan.account, scan.t_ns)
+        reasons = (Reason(ReasonKind.SCAN_UNBOUND, gate=scan.gate),)
+        # All times are the scan's, so that a second process posts the same.
+        receipt = Receipt(
+            visit, scan.account, scan.t_ns, scan.t_ns, scan.t_ns, ReceiptStatus.REVIEW, reasons, self._currency, 0, ()
+        )  # fmt: skip
+        if not self.ledger.post_receipt(receipt):
+            return False
+        self.receipts[ReceiptStatus.REVIEW] += 1
+        self._report(f"visit {visit}: came in unseen while data were lost; in review")
+        return True
 
     # ---- receipts ----------------------------------------------------------------------------------------------------
 

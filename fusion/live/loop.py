@@ -212,7 +212,7 @@ class StoreLoop:
             pass
         self.finish()
         if self.pump.failure:
-            raise FusionError(self.pump.failure)
+            raise FusionError(self.pump.failure) from self.pump.error
 
     def step(self) -> bool:
         """Work off a batch of observations. Returns False once the source has ended and nothing is left."""
@@ -322,6 +322,8 @@ class StoreLoop:
             if isinstance(event, GateScan) and resumed_late and event.t_ns < newest_ns - SCAN_LOST_S * 1e9:
                 self._counts["scans left out after a gap"] += 1
                 self._report(f"a scan at {event.gate} is left out: its frames are lost")
+                if self.books.review_unseen(event):
+                    self._handle(Warning(newest_ns, WarningKind.SCAN_UNBOUND, event.gate, count=0))
                 continue
             self._handle_all(self._feed_engine(event))
 

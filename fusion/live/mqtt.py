@@ -30,7 +30,17 @@ from fusion.live.catch_up import CatchUp
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.connection import TIMING, Broker, Connection, Timing, keep_connected
 from fusion.live.gate_responder import Decide, GateResponder
-from fusion.live.messages import NAMES_MAX, STATUS, Command, Decoder, Refused, faults_of, status_payload, topic_of
+from fusion.live.messages import (
+    MESSAGE_MAX_BYTES,
+    NAMES_MAX,
+    STATUS,
+    Command,
+    Decoder,
+    Refused,
+    faults_of,
+    status_payload,
+    topic_of,
+)
 from fusion.observations import GateScan, Observation
 from fusion.results import Warning, WarningKind
 from fusion.store.card_numbers import without_card_number
@@ -60,7 +70,7 @@ class _Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """A gate's request that cannot be used."""
+    """A message that is counted and reported unread, or a gate's request that cannot be used."""
 
     levels: Levels
     refused: Refused
@@ -89,6 +99,19 @@ class _Disconnected:
 
 
 _Entry = _Message | _Scan | _Refusal | _Unanswered | _Connected | _Disconnected
+
+
+def _refused_unread(levels: Levels, payload: bytes, retained: bool) -> Refused | None:
+    """Why a message is not even put into the queue; None where it is.
+
+    A broker gives retained messages to each new engine: a retained scan would let its person in at every start, and
+    when it was sent is not known. Only states are meant to be retained.
+    """
+    if retained and payload and levels[0] not in ("status", "engine"):
+        return Refused("retained", "want data without the retain flag; delete the topic's retained message")
+    if len(payload) > MESSAGE_MAX_BYTES:
+        return Refused("too long", f"want at most {MESSAGE_MAX_BYTES} bytes, got {len(payload)}")
+    return None
 
 
 class _Tally:
@@ -248,10 +271,10 @@ class Live:
 
     def _received(self, topic: str, payload: bytes, retained: bool) -> None:
         levels = tuple(unquote(level) for level in topic.removeprefix(self._prefix).split("/"))
-        if retained and levels[:1] in (("gates",), ("items",)):
-            # The broker keeps it for whoever connects: it is not known when it was sent, nor who stood there.
-            if self._has_room(levels[0], 0):
-                self._queue.put(_Refusal(levels, Refused("retained", "want no retained message here")))
+        if refused := _refused_unread(levels, payload, retained):
+            # Counted and reported; nothing of it is kept, and no gate is asked for it.
+            if self._has_room("refused", QUEUE_RESERVED):
+                self._queue.put(_Refusal(levels, refused))
             return
         match levels:
             case ("gates", gate, "request"):

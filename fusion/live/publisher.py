@@ -12,11 +12,13 @@ from itertools import groupby
 
 from pydantic import ValidationError
 
+from fusion.errors import ShapeError
 from fusion.gates.verifiers import GateRequest
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.connection import TIMING, Broker, Connection, Timing, keep_connected
 from fusion.live.messages import (
     COMMAND,
+    MESSAGE_MAX_BYTES,
     STATUS,
     Command,
     Mark,
@@ -220,7 +222,11 @@ class Publisher:
         topic = topic_of(self._store_id, *levels)
         with self._numbers_lock:
             number = self._numbers[topic] & 0xFFFFFFFF
-            message = _Message(topic, payload(Mark(self._run, number)), self._clock.monotonic_s(), once)
+            content = payload(Mark(self._run, number))
+            if len(content) > MESSAGE_MAX_BYTES:
+                # The broker would drop it, and no engine reads it.
+                raise ShapeError(f"{topic}: want at most {MESSAGE_MAX_BYTES} bytes, got {len(content)}")
+            message = _Message(topic, content, self._clock.monotonic_s(), once)
             self._numbers[topic] += 1
             self._queue.add(message)
         self._wake.set()

@@ -21,6 +21,7 @@ class Pump:
     Attributes:
         source: where observations come from.
         failure: why the source failed; "" unless it did.
+        error: the error of that.
         catching_up: whether it still works off what waited for this process.
     """
 
@@ -44,6 +45,7 @@ class Pump:
             clock: bounds how long the source may be behind.
         """
         self.failure = ""
+        self.error: Exception | None = None
         self.source = source
         self._intake, self._refusals = intake, refusals
         self._stopping, self._newest_ns, self._clock = stopping, newest_ns, clock
@@ -59,9 +61,9 @@ class Pump:
                 if self._stopping.is_set():
                     break
         except FusionError as error:
-            self.failure = str(error)[:FAILURE_MAX]
+            self.failure, self.error = str(error)[:FAILURE_MAX], error
         except Exception as error:  # a user's source may raise anything
-            self.failure = f"its source: {type(error).__name__}: {error}"[:FAILURE_MAX]
+            self.failure, self.error = f"its source: {type(error).__name__}: {error}"[:FAILURE_MAX], error
         finally:
             self._intake.end()
 

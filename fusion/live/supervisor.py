@@ -1,8 +1,10 @@
 """Many live stores: their processes are started, watched, restarted from their checkpoints, and given changed stores.
 
 The supervisor holds no store's state and delays no store: a process that does not report within some seconds is
-restarted. When the supervisor stops, every process ends after a last snapshot; if the supervisor is killed, processes
-see their pipe break and do the same. Extra `serve`.
+restarted. A store that dies again and again and comes no further is parked and tried again with long pauses; one that a
+full disk, a database or a server that is away ended waits for that. The supervisor itself ends by `stop` alone, or once
+every store's source has ended. When the supervisor stops, every process ends after a last snapshot; if the supervisor
+is killed, processes see their pipe break and do the same. Extra `serve`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import signal
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
@@ -20,12 +22,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fusion.errors import ConfigError, FusionError, extra
+from fusion.live.causes import common_cause, disk_is_full
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
 from fusion.live.metrics import HealthServer
 from fusion.live.sources import check_source
+from fusion.live.time_watch import TimeState
 from fusion.live.worker import RESTART, work
 from fusion.money.retailers import Chain, Serving
+from fusion.results import terminal_text
 from fusion.store.models import Store
 
 MESSAGES_MAX = 20
@@ -45,7 +50,10 @@ class Limits:
         start_max_s: the same while a process loads its kernels and opens its books.
         pause_min_s: pause before the second restart after deaths in a row; there is none before the first, and each
             further one doubles.
-        steady_s: a store that ran this long starts without a pause again.
+        steady_s: a store that ran this long starts without a pause again, and so does one that came further in its
+            data than any earlier process.
+        common_min_s: first pause where a full disk, a database or a broker ended the process; each further one doubles.
+        parked_min_s, parked_max_s: a parked store is tried again after these pauses; each doubles, up to the last.
         look_s: time between looks at store folders and memory.
         stop_max_s: processes have this long to end.
     """
@@ -54,6 +62,9 @@ class Limits:
     start_max_s: float = 120.0
     pause_min_s: float = 0.5
     steady_s: float = 60.0
+    common_min_s: float = 1.0
+    parked_min_s: float = 60.0
+    parked_max_s: float = 1800.0
     look_s: float = 2.0
     stop_max_s: float = 30.0
 
@@ -71,7 +82,10 @@ class _Store:
         why: reason of "waiting" and "parked".
         refused: what is wrong with its folder now, while it continues with the previous content; "" if nothing is.
         restarts: restarts after deaths.
-        deaths_s: when it recently died.
+        deaths_s: when it recently died without having come further.
+        n_common: deaths in a row for which its surroundings are to blame.
+        n_parked: how often in a row it was parked.
+        reached_ns: the newest data time that any of its processes reported.
         status: what its process reported last.
         messages: the newest messages of its process and about it.
         files: stamps of its folder's files when they were read.
@@ -84,6 +98,9 @@ class _Store:
     refused: str = ""
     restarts: int = 0
     deaths_s: deque[float] = field(default_factory=deque)
+    n_common: int = 0
+    n_parked: int = 0
+    reached_ns: int = 0
     status: dict[str, Any] = field(default_factory=dict)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=MESSAGES_MAX))
     files: tuple[object, ...] = ()
@@ -94,7 +111,7 @@ class _Store:
         return {
             "state": self.state, "why": self.why, "configuration_refused": self.refused, "restarts": self.restarts,
             "memory_bytes": self.memory_bytes, "messages": list(self.messages),
-            **{key: value for key, value in self.status.items() if key not in ("messages", "beat")},
+            **{key: value for key, value in self.status.items() if key not in ("messages", "beat", "common")},
         }  # fmt: skip
 
 
@@ -226,13 +243,13 @@ class Supervisor:
     # ---- running -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until `stop`, or until every store's source has ended or is parked."""
+        """Serve until `stop`, or until every store's source has ended."""
         names, size = list(self._stores), stores_per_process(self._serving)
         for first in range(0, len(names), size):
             self._start(names[first : first + size])
         self._say("", f"{len(names)} stores; http://127.0.0.1:{self.port}/healthz and /metrics")
         look_s = self._clock.monotonic_s() + self._limits.look_s
-        while not self._stopping.is_set() and (self._processes or self._due):
+        while not self._stopping.is_set() and any(store.state != "ended" for store in self._stores.values()):
             self._hear_all(0.1)
             now_s = self._clock.monotonic_s()
             due = [entry for entry in self._due if entry.at_s <= now_s]
@@ -265,8 +282,17 @@ class Supervisor:
         configs = [self._stores[name].config for name in names]
         limit = self._serving.memory_max_mb * len(names) << 20
         process = self._context.Process(target=work, args=(configs, theirs, limit), name="fusion store", daemon=False)
-        process.start()
-        theirs.close()
+        try:
+            process.start()
+        except OSError as error:
+            # No process, no memory or no room for one: as passing as a full disk.
+            ours.close()
+            with self._lock:
+                for name in names:
+                    self._wait_for(name, common_cause(error) or "no process can be started", str(error))
+            return
+        finally:
+            theirs.close()
         now_s = self._clock.monotonic_s()
         with self._lock:
             self._processes.append(_Process(names, process, ours, now_s, now_s))
@@ -349,26 +375,54 @@ class Supervisor:
                 self._after_death(name, self._stores[name].status.get("failure") or how, now_s - process.started_s)
 
     def _after_death(self, name: str, why: str, ran_s: float) -> None:
-        """Park a store that dies too often, else start it again after a pause."""
+        """Start a store again after a pause; park it where it dies again and again and comes no further."""
         store, serving, limits = self._stores[name], self._serving, self._limits
+        common = store.status.get("common") or ("the disk is full" if disk_is_full(store.config.folder) else "")
+        newest_ns = store.status.get("newest_ns", 0)
+        if newest_ns > store.reached_ns:
+            store.reached_ns = newest_ns
+            store.deaths_s.clear()
+            store.n_common = store.n_parked = 0
+        store.status = {**store.status, "failure": "", "common": ""}
+        if common:
+            self._wait_for(name, common, why)
+            return
         now_s = self._clock.monotonic_s()
-        store.status = {**store.status, "failure": ""}
         store.deaths_s.append(now_s)
         while store.deaths_s and store.deaths_s[0] < now_s - serving.deaths_within_s:
             store.deaths_s.popleft()
         n = len(store.deaths_s)
-        if n >= serving.deaths_max:
+        if n >= serving.deaths_max or store.n_parked:
+            pause_s = min(limits.parked_min_s * 2 ** min(store.n_parked, 20), limits.parked_max_s)
+            store.n_parked += 1
             store.state = "parked"
             store.why = f"{n} deaths in {serving.deaths_within_s:g} s, the last by {why}"
-            self._say(name, f"parked: {store.why}")
+            self._plan(name, pause_s)
+            self._say(name, f"parked: {store.why}; is tried again in {pause_s:g} s")
             return
         pause_s = min(limits.pause_min_s * 2 ** min(n - 2, 20), serving.pause_max_s)
         if n == 1 or ran_s > limits.steady_s:
             pause_s = 0.0
         store.state, store.why = "waiting", why
         store.restarts += 1
-        self._due.append(_Due(now_s + pause_s, [name]))
+        self._plan(name, pause_s)
         self._say(name, f"died: {why}; starts again" + (f" in {pause_s:g} s" if pause_s else ""))
+
+    def _wait_for(self, name: str, common: str, why: str) -> None:
+        """Start a store again once its surroundings may be well; this counts as no death, however long it takes."""
+        store = self._stores[name]
+        pause_s = min(self._limits.common_min_s * 2 ** min(store.n_common, 20), self._serving.pause_max_s)
+        store.n_common += 1
+        store.restarts += 1
+        store.state, store.why = "waiting", f"{common}: {why}"
+        self._plan(name, pause_s)
+        self._say(name, f"waits: {store.why}; starts again in {pause_s:g} s")
+
+    def _plan(self, name: str, pause_s: float) -> None:
+        """Start a store by itself after a pause, instead of whenever it was to be started."""
+        self._due = [_Due(due.at_s, [one for one in due.stores if one != name]) for due in self._due]
+        self._due = [due for due in self._due if due.stores]
+        self._due.append(_Due(self._clock.monotonic_s() + pause_s, [name]))
 
     def _end_hanging(self, now_s: float) -> None:
         for process in list(self._processes):
@@ -419,7 +473,7 @@ class Supervisor:
             if store.currency != served.config.store.currency:
                 was = served.config.store.currency
                 raise ConfigError(f"store.toml: currency: want {was!r} as in the books, got {store.currency!r}")
-        except ConfigError as error:
+        except (FusionError, OSError) as error:
             served.refused = str(error)
             self._say(name, f"changed configuration refused, continues with the previous one: {error}")
             return
@@ -428,7 +482,8 @@ class Supervisor:
             served.config = replace(served.config, store=store)
             if served.state == "parked":
                 served.deaths_s.clear()
-                self._due.append(_Due(self._clock.monotonic_s(), [name]))
+                served.n_parked = 0
+                self._plan(name, 0.0)
                 self._say(name, "is tried again")
                 return
             for process in self._processes:
@@ -471,6 +526,7 @@ class Supervisor:
 
     def _say(self, name: str, message: str) -> None:
         """Report a message about a store, or about all of them where the name is ""."""
+        message = terminal_text(message)
         if name:
             self._stores[name].messages.append(message)
         self._report(f"{name}: {message}" if name else message)
@@ -479,10 +535,15 @@ class Supervisor:
         """State of every store as plain data, as /healthz gives it."""
         with self._lock:
             stores = {name: store.health() for name, store in self._stores.items()}
-        well = all(
-            store["state"] in ("live", "ended") and not store["configuration_refused"] for store in stores.values()
-        )
-        return {"well": well, "stores": stores}
+        return {"well": all(map(is_well, stores.values())), "stores": stores}
+
+
+def is_well(store: Mapping[str, Any]) -> bool:
+    """Whether a store runs as it should, by its health as plain data."""
+    if store["state"] == "ended":
+        return not store["configuration_refused"]
+    is_off = store.get("time_state") == TimeState.OFF
+    return store["state"] == "live" and not store["configuration_refused"] and not is_off
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -524,7 +585,9 @@ def serve(path: str | Path) -> int:
     """Run the command: serve until SIGTERM or SIGINT; SIGHUP reads the store folders at once. Returns its exit code."""
 
     def report(message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+        # A log on a full disk, or a reader that is gone, must not end the supervisor.
+        with suppress(OSError):
+            print(message, file=sys.stderr, flush=True)
 
     with Supervisor(path, report) as supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.errors import FusionError
+from fusion.live.causes import common_cause
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
 from fusion.live.loop import Control, StoreLoop
@@ -71,10 +72,11 @@ class StoreThread:
 
     Attributes:
         failure: why it ended early; "" unless it did.
+        common: what of its surroundings is to blame for that, as `common_cause` has it; "" where nothing is.
     """
 
     def __init__(self, config: ServeConfig, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.failure = ""
+        self.failure = self.common = ""
         self._config, self._clock = config, clock
         self._control = Control()
         self._loop: StoreLoop | None = None
@@ -117,14 +119,15 @@ class StoreThread:
         """State as plain data, for the supervisor; removes the messages that it returns."""
         loop = self._loop
         state = {"beat": 0, "over": False, "messages": []} if loop is None else loop.status()
-        return {**state, "failure": self.failure, "ready": loop is not None}
+        return {**state, "failure": self.failure, "common": self.common, "ready": loop is not None}
 
     def _run(self) -> None:
         try:
             self.run()
         except FusionError as error:
-            self.failure = str(error)[:FAILURE_MAX]
+            self.failure, self.common = str(error)[:FAILURE_MAX], common_cause(error)
         except Exception as error:
+            self.common = common_cause(error)
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"
             self.failure = f"{type(error).__name__}: {error} ({where})"[:FAILURE_MAX]

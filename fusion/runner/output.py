@@ -6,6 +6,7 @@ import sys
 
 from tqdm import tqdm
 
+from fusion.results import terminal_text
 from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 
 
@@ -38,7 +39,7 @@ class Output:
     def line(self, text: str) -> None:
         """Print a line on stdout at once."""
         try:
-            self._bar.write(text, file=sys.stdout)
+            self._bar.write(terminal_text(text), file=sys.stdout)
             sys.stdout.flush()
         except BrokenPipeError:
             if not stdout_is_closed():
@@ -48,7 +49,7 @@ class Output:
 
     def error(self, text: str) -> None:
         """Print a line on stderr."""
-        self._bar.write(text, file=sys.stderr)
+        self._bar.write(terminal_text(text), file=sys.stderr)
 
     def close(self) -> None:
         """End the bar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -201,3 +202,34 @@ def patient(config: ServeConfig, since_ns: int) -> Source:
     options = {name: value for name, value in config.options.items() if name != "recording"}
     source = f"recording:{config.options['recording']}"
     return _Patient(paced_source(replace(config, source=source, options=options), since_ns))
+
+
+class _Stopped(_Quiet):
+    """Raises an error of the operating system until a file exists, then is patient."""
+
+    def __init__(self, number: int, mended: Path, then: _Patient) -> None:
+        self._number, self._mended, self._then = number, mended, then
+
+    @property
+    def behind(self) -> bool:
+        return self._then.behind
+
+    @property
+    def catch_up_max_s(self) -> float:
+        return float("inf")
+
+    def __iter__(self) -> Iterator[Observation]:
+        if not self._mended.exists():
+            raise OSError(self._number, os.strerror(self._number))
+        return iter(self._then)
+
+    def stop(self) -> None:
+        self._then.stop()
+
+
+def stopped(config: ServeConfig, since_ns: int) -> Source:
+    """The recording, once the file of the option `mended` exists; until then the error number of the option `error`."""
+    options = {name: value for name, value in config.options.items() if name not in ("error", "mended")}
+    then = patient(replace(config, options=options), since_ns)
+    assert isinstance(then, _Patient)
+    return _Stopped(config.options["error"], Path(config.options["mended"]), then)

@@ -17,7 +17,7 @@ from fusion.money.payments import Checkout
 from fusion.money.prices import PriceBook, PricedReceipt
 from fusion.money.sales import Discount
 from fusion.money.visits import Standing
-from fusion.results import Receipt, ReceiptLine, ReceiptStatus
+from fusion.results import Receipt, ReceiptLine, ReceiptStatus, terminal_text
 from fusion.store.models import Store
 from fusion.store.values import StrictModel
 
@@ -111,7 +111,7 @@ class Decisions:
             checkout.settle(visit, t_ns)
         except FusionError as error:
             # The decision is in the books: `Checkout.recover` settles later.
-            _log.warning("visit %s is decided, its payment not settled: %s", visit, error)
+            _log.warning("visit %s is decided, its payment not settled: %s", visit, terminal_text(str(error)))
 
     def close(self) -> None:
         """Wait until the payments of all decisions have been tried; those without an answer are settled later."""

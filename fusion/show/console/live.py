@@ -18,6 +18,7 @@ from typing import Any
 
 from fusion.errors import FusionError
 from fusion.money.ledger import Ledger
+from fusion.results import terminal_text
 from fusion.show.console.decisions import review_row
 from fusion.show.console.feed import FloorReader
 
@@ -134,7 +135,7 @@ class LivePages:
                 self._set_trouble("")
             except FusionError as error:
                 # The books may be on a server that is away for a while; the pages show it.
-                _log.warning("books: %s", error)
+                _log.warning("books: %s", terminal_text(str(error)))
                 self._set_trouble(BOOKS_AWAY)
                 await asyncio.sleep(self._connect_every_s)
             await asyncio.sleep(WATCH_EVERY_S)

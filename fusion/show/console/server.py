@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from fusion.errors import FusionError, IdempotencyConflict, extra
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
+from fusion.results import terminal_text
 from fusion.show.console.access import Access, Guarded, refused
 from fusion.show.console.decisions import Decision, Decisions, standing_row
 from fusion.show.console.evidence_file import EvidenceFile
@@ -207,7 +208,7 @@ async def _from_books(read: Callable[[str], _Read], visit: str) -> _Read:
     try:
         return await asyncio.to_thread(read, visit)
     except FusionError as error:
-        _log.warning("books: %s", error)
+        _log.warning("books: %s", terminal_text(str(error)))
         raise HTTPException(503, BOOKS_AWAY) from None
 
 

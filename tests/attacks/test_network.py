@@ -1,0 +1,197 @@
+"""Attacks from the network: brokers' clients that forge, flood and write over each other; consoles' guests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker import MOSQUITTO, Mosquitto
+from live.streams import STORE, T_NS
+from live.test_mqtt import LIMIT_S, Listening, publisher_of
+
+from fusion.commands.main import main
+from fusion.errors import ShapeError
+from fusion.live import publisher as publishing
+from fusion.live.messages import MESSAGE_MAX_BYTES, Mark, line_payload, topic_of
+from fusion.observations import GateScan
+from fusion.results import WarningKind, terminal_text
+from fusion.runner.output import Output
+
+needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto on this machine")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    until_s = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < until_s, "did not happen in time"
+        time.sleep(0.01)
+
+
+class Client:
+    """A client of a broker that does as it likes.
+
+    Attributes:
+        got: topics and payloads that it received.
+    """
+
+    def __init__(self, broker: Mosquitto, user: str | None, client_id: str = "") -> None:
+        from paho.mqtt.client import Client as Paho
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        self.got: list[tuple[str, bytes]] = []
+        self._ready = threading.Event()
+        self._client = Paho(CallbackAPIVersion.VERSION2, client_id)
+        if user is not None:
+            self._client.username_pw_set(user)
+        self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
+        self._client.on_subscribe = lambda *_: self._ready.set()
+        self._client.on_message = lambda _client, _data, message: self.got.append((message.topic, message.payload))
+        self._client.connect("127.0.0.1", broker.port)
+        self._client.loop_start()
+        assert self._ready.wait(LIMIT_S)
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(LIMIT_S)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@contextmanager
+def clients(broker: Mosquitto, *users: str | None) -> Iterator[list[Client]]:
+    opened = [Client(broker, user) for user in users]
+    try:
+        yield opened
+    finally:
+        for client in opened:
+            client.close()
+
+
+def documented(head: str) -> str:
+    """The block of docs/mqtt.md that begins with a line."""
+    text = (ROOT / "docs" / "mqtt.md").read_text(encoding="utf-8")
+    return text.split(f"```conf\n{head}\n", 1)[1].split("```", 1)[0]
+
+
+# ---- the broker ------------------------------------------------------------------------------------------------------
+
+
+@needs_broker
+@pytest.mark.attack(24)
+def test_retained_scans_let_nobody_in_again(broker: Mosquitto) -> None:
+    """And a live one is taken, although another is retained on its topic."""
+    topic = topic_of(STORE.id, "gates", "entry", "scan")
+    old, new = (GateScan(T_NS + n, "entry", "account", f"acc-{n}") for n in (0, 1))
+    with clients(broker, None) as [guest]:
+        guest.publish(topic, line_payload(old, Mark(7, 0)), retain=True)
+        for _ in range(2):
+            with Listening(broker) as listening, publisher_of(broker, "entry") as gate:
+                wait_for(lambda: listening.live.ignored["mqtt: gates: retained"] == 1)
+                gate.publish(new)
+                wait_for(lambda: listening.observations)
+            assert listening.observations == [new]
+            (warning,) = [one for one in listening.warnings if one.kind is WarningKind.MESSAGE_REFUSED]
+            assert warning.subject == "gates/entry/scan" and "retain" in str(warning.detail)
+
+
+@needs_broker
+@pytest.mark.attack(24)
+def test_long_messages_reach_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker does not forward them; where it does, the engine keeps none, and publishers make none."""
+    topic = topic_of(STORE.id, "detections", STORE.cameras[0].name)
+    long = bytes(2 * MESSAGE_MAX_BYTES)
+    (line,) = [line for line in documented("# mosquitto.conf").splitlines() if "message_size_limit" in line]
+    assert int(line.split()[1]) == MESSAGE_MAX_BYTES
+    for n, extra in enumerate((f"allow_anonymous true\n{line}\n", "allow_anonymous true\n")):
+        broker = Mosquitto(tmp_path / str(n), extra)
+        try:
+            with Listening(broker) as listening, clients(broker, None) as [guest]:
+                wait_for(lambda: listening.live.connected)
+                guest.publish(topic, long)
+                guest.publish(topic, b"short")
+                wait_for(lambda: listening.live.ignored["mqtt: detections: another version"])
+                assert listening.live.ignored["mqtt: detections: too long"] == n
+                wait_for(lambda: [at for at, _ in guest.got].count(topic) == 1 + n)  # noqa: B023
+        finally:
+            broker.stop()
+    monkeypatch.setattr(publishing, "line_payload", lambda observation, mark: long)
+    with publishing.Publisher("127.0.0.1:1", STORE.id, "gates") as gate, pytest.raises(ShapeError, match="at most"):
+        gate.publish(GateScan(T_NS, "entry", "account", "acc"))
+
+
+# What each role may do below fusion/v1/nanostore/, as the documented file has it.
+TOPICS = (
+    "detections/cam0", "weights/shelf", "items/belt", "gates/entry/request", "gates/entry/scan", "gates/entry/command",
+    "gates/exit/request", "gates/exit/command", "status/cameras", "status/scales", "status/readers", "status/entry",
+    "status/exit", "engine",
+)  # fmt: skip
+WRITES = {
+    "engine": {"gates/entry/command", "gates/exit/command", "engine"},
+    "cameras": {"detections/cam0", "status/cameras"},
+    "scales": {"weights/shelf", "status/scales"},
+    "readers": {"items/belt", "status/readers"},
+    "entry": {"gates/entry/request", "status/entry"},
+    "exit": {"gates/exit/request", "status/exit"},
+    "display": set(),
+    "console": set(),
+    "stranger": set(),
+}
+READS = {
+    "engine": set(TOPICS),
+    "entry": {"engine", "gates/entry/command"},
+    "exit": {"engine", "gates/exit/command"},
+    "display": {"engine", "gates/entry/command"},
+    "console": {"engine", *(topic for topic in TOPICS if topic.startswith("status/"))},
+    "stranger": set(),
+}
+
+
+@needs_broker
+@pytest.mark.attack(24)
+def test_each_role_may_do_what_it_is_for_and_nothing_else(tmp_path: Path) -> None:
+    """The documented access list, before a real broker: every role writes to every topic and listens to all."""
+    acl = tmp_path / "acl"
+    acl.write_text(documented("# acl"))
+    acl.chmod(0o600)
+    broker, prefix = Mosquitto(tmp_path / "broker", f"allow_anonymous true\nacl_file {acl}\n"), "fusion/v1/nanostore/"
+    try:
+        with clients(broker, *WRITES) as opened:
+            by_role: dict[str, Client] = dict(zip(WRITES, opened))
+            for role, client in by_role.items():
+                for topic in TOPICS:
+                    client.publish(prefix + topic, role.encode())
+                client.publish("fusion/v1/another/engine", role.encode())
+            by_role["engine"].publish(prefix + "engine", b"end")
+            sent = {(prefix + topic, role.encode()) for role, topics in WRITES.items() for topic in topics}
+            for role, client in by_role.items():
+                may_read = {prefix + topic for topic in READS.get(role, {"engine"})}
+                # A broker forwards to each client in order, so the last message says that all others have come.
+                wait_for(lambda: not may_read or (prefix + "engine", b"end") in client.got)  # noqa: B023
+                wanted = {(topic, payload) for topic, payload in sent if topic in may_read}
+                assert set(client.got) - {(prefix + "engine", b"end")} == wanted, role
+    finally:
+        broker.stop()
+
+
+@pytest.mark.attack(24)
+def test_control_characters_reach_no_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    forged = "gates/\x1b[2J\x1b]0;owned\x07/scan\nshop: parked\r\x9b31m\u202e\u2028\ud800"
+    shown = terminal_text(forged)
+    assert shown.isprintable() and "\n" not in shown and "\u202e" not in shown and "shop: parked" in shown
+    assert terminal_text("Käse für 2,50 €; नमस्ते\u200d") == "Käse für 2,50 €; नमस्ते\u200d"
+    output = Output(10)
+    output.line(forged)
+    output.error(forged)
+    output.close()
+    assert main(["check", str(tmp_path / "\x1b[2Jno\nfolder")]) == 2
+    assert main(["verify", "demo", str(tmp_path / "\x1b[2Jno\nbooks")]) == 2
+    printed: Any = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err and "\x9b" not in printed.out + printed.err
+    assert len(printed.out.splitlines()) == 1
