@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.machine import machine
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -76,6 +78,8 @@ def main() -> int:
         print(f"python -m bench: no benchmark is named {name!r}{hint}; `python -m bench` lists them", file=sys.stderr)
         return 2
     benchmark = BENCHMARKS[name]
+    if benchmark.module.startswith("speed."):
+        print(f"machine: {machine()}", file=sys.stderr, flush=True)
     if benchmark.pytest:
         import pytest
 

@@ -1,7 +1,8 @@
 """The tables and plots of docs/figures, measured and drawn by one command.
 
     OMP_NUM_THREADS=1 python -m bench figures                      measure everything and draw it: up to an hour
-    OMP_NUM_THREADS=1 python -m bench figures --only cost_curve    such as cost_curve or accuracy
+    OMP_NUM_THREADS=1 python -m bench figures --only accuracy      such as accuracy or learning
+    FUSION_ISA=avx2 OMP_NUM_THREADS=1 python -m bench figures --only cost_curve    what most machines have
     python -m bench figures --redraw                               draw earlier measurements again, in seconds
 
 Each set of figures is a NAME.json with the measurements, a NAME.md with tables and their explanation, and plots as
@@ -33,7 +34,7 @@ class Published:
 
 
 PUBLISHED = {
-    "cost_curve": Published(cost_curve, ("--sets", "225", "--repeats", "3")),
+    "cost_curve": Published(cost_curve, ("--sets", "225", "--repeats", "10")),
     "accuracy": Published(receipts, ("--ablations",)),
     "accuracy_people": Published(people, ("--seeds", "5")),
     "learning": Published(learning, ("--seeds", "1", "2", "3")),

@@ -5,10 +5,8 @@ Run: python -m bench attribution.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 from goods import shop as scene
 from reference import observing as reference
 
+from bench.machine import machine
 from fusion.goods.attribution import Attributor
 from fusion.goods.beliefs import EventBelief
 from fusion.goods.loads import ShelfEvent
@@ -83,15 +82,6 @@ def run(observe: Observe, events: list[tuple[ArmHistory, ShelfEvent]], event_us:
     return beliefs
 
 
-def processor() -> str:
-    """The processor's name, and the widest vectors that kernels may use."""
-    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    row = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in info)}
-    flags = row.get("flags", "").split()
-    widest = next((isa for isa in ("avx512f", "avx2") if isa in flags), "baseline")
-    return f"{row.get('model name', platform.machine())}, {widest}"
-
-
 def time_events(benchmark: Any, observe: Observe, rounds: int, capsys: pytest.CaptureFixture[str]) -> list[EventBelief]:
     """Time one way to attribute; returns what it answers."""
     events = takes_and_put_backs()
@@ -102,7 +92,7 @@ def time_events(benchmark: Any, observe: Observe, rounds: int, capsys: pytest.Ca
         benchmark.extra_info[name] = float(np.percentile(event_us, percentile))
     with capsys.disabled():
         print(f"\n{benchmark.name}: an event p50 {benchmark.extra_info['p50_us']:.0f} us, "
-              f"p99 {benchmark.extra_info['p99_us']:.0f} us of CPU time ({processor()})")  # fmt: skip
+              f"p99 {benchmark.extra_info['p99_us']:.0f} us of CPU time ({machine()})")  # fmt: skip
     return beliefs
 
 

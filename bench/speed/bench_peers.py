@@ -29,6 +29,7 @@ from numpy.testing import assert_allclose
 from reference import geometry as reference
 
 from bench.accuracy import people as accuracy_people
+from bench.machine import machine
 from bench.speed import cost_curve
 from bench.speed.bench_triangulation import N_POINTS, Scene
 from fusion.people.geometry import triangulate
@@ -250,5 +251,5 @@ def main() -> None:
             raise SystemExit(code)
         table = markdown(json.loads(timings.read_text(encoding="utf-8")))
     explanation = (__doc__ or "").rpartition("\n\n")[2]
-    head = f"# Beside other packages\n\nMade by `python -m bench peers {path}`, CPU time of one core.\n\n"
+    head = f"# Beside other packages\n\nMade by `python -m bench peers {path}`, CPU time of one core. {machine()}.\n\n"
     Path(path).write_text(f"{head}{table}\n\n{explanation}", encoding="utf-8")

@@ -22,6 +22,7 @@ import argparse
 import gc
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from bench.machine import machine
 from fusion.engine import Engine
 from fusion.observations import Frame
 from fusion.people.geometry import Rig
@@ -349,7 +351,7 @@ def growth(rows: Sequence[dict[str, float]]) -> str:
 def page(measured: dict[str, Any]) -> str:
     """The published page: plot, growth, table, and the explanation of its figures."""
     explanation = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2]
-    head = f"# What a step costs\n\nMade by `{measured['command']}`, one core."
+    head = f"# What a step costs\n\nMade by `{measured['command']}`, one core. {measured['machine']}."
     plot = "![Time of an engine step over the number of detections](cost_curve.svg)"
     return "\n\n".join([head, plot, growth(measured["rows"]), markdown(measured["rows"]), explanation])
 
@@ -371,12 +373,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rows.append(row)
                 print(json.dumps({key: round(value, 3) for key, value in row.items()}), flush=True)
     table = markdown(rows)
-    print(f"\n{table}")
+    print(f"\n{machine()}\n\n{table}")
     if len(rows) > 2:
         print(f"\n{growth(rows)}")
     if args.out:
         from bench.plots import publish
 
-        command = f"python -m bench cost_curve --sets {args.sets} --repeats {args.repeats} --out {args.out}"
+        chosen = f"FUSION_ISA={os.environ['FUSION_ISA']} " if "FUSION_ISA" in os.environ else ""
+        command = f"{chosen}python -m bench cost_curve --sets {args.sets} --repeats {args.repeats} --out {args.out}"
         rows = [{key: round(value, 3) for key, value in row.items()} for row in rows]
-        publish("cost_curve", {"command": command, "rows": rows}, page, args.out)
+        publish("cost_curve", {"command": command, "machine": machine(), "rows": rows}, page, args.out)

@@ -49,5 +49,5 @@ def test_exponent_and_page(bench):
         for n in (2, 8, 16)
     ]
     assert bench.exponent(rows, "engine_p50_us") == pytest.approx(1.5)
-    page = bench.page({"command": "python -m bench cost_curve", "rows": rows})
+    page = bench.page({"command": "python -m bench cost_curve", "machine": "A processor", "rows": rows})
     assert "exponent 1.50" in page and page.count("\n| 12 |") == 3
