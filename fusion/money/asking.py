@@ -34,6 +34,7 @@ from fusion.money.providers.provider import (
     Provider,
     UnknownOutcome,
 )
+from fusion.store.card_numbers import looks_like_card_number, without_card_number
 from fusion.store.models import Store
 
 # Share of the time for which a provider keeps its keys during which a request is sent again: twice as safe as the
@@ -45,8 +46,6 @@ IN_FLIGHT_MAX_S = 600.0
 REFERENCE_GIVEN = "provider's reference"
 
 _REFERENCE = re.compile(rf"[!-~]{{1,{REFERENCE_MAX}}}")
-# Digits as in a card number, with anything short between them: a provider's text must not bring one into the books.
-_MANY_DIGITS = re.compile(r"\d(?:\D{0,3}\d){11,}")
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -181,7 +180,7 @@ class Asking:
         request = asked.request
         if not answer.approved or request.step == "release":
             return ""
-        if not _REFERENCE.fullmatch(answer.reference):
+        if not _REFERENCE.fullmatch(answer.reference) or looks_like_card_number(answer.reference):
             return "the answer has no usable reference"
         if answer.amount is not None and not 1 <= answer.amount <= request.amount:
             return f"the answer states {answer.amount}, want 1 to {request.amount}"
@@ -196,8 +195,7 @@ class Asking:
         It is the newest that their account had shown when the step was asked for, so that the same request holds the
         same means however often it is sent.
         """
-        is_visit = self._ledger.standing(subject) is not None
-        holder = self._ledger.customer(subject) if is_visit else self._ledger.holder(subject)
+        holder = self._ledger.customer(subject) or self._ledger.holder(subject)
         if holder is None:
             return None
         for name in self._ledger.pseudonyms(holder.account):
@@ -302,4 +300,4 @@ def _clean(text: str, token: str | None = None) -> str:
     for part in (token or "").split(":"):  # a means of payment may be written as CUSTOMER:METHOD
         text = text.replace(part, "(token)") if part else text
     text = "".join(c if c.isprintable() and unicodedata.category(c) != "Cf" else " " for c in text)
-    return _MANY_DIGITS.sub("(number)", " ".join(text.split()))[:REASON_MAX]
+    return without_card_number(" ".join(text.split()))[:REASON_MAX]

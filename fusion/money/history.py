@@ -57,7 +57,8 @@ class Request:
     @classmethod
     def stored(cls, request: Mapping[str, Any]) -> Self:
         """The step that an entry's request holds."""
-        return cls(request["step"], request.get("amount", 0), request.get("of", ""), request.get("reference", ""))
+        of = request.get("of", "")
+        return cls(request["step"], request.get("amount", 0), of, request.get("reference", of))
 
     def request(self) -> dict[str, Any]:
         """The step as an entry's request holds it."""
@@ -162,7 +163,7 @@ class History:
         kind, request = entry.kind, entry.request
         if kind == ASKED:
             self.n_steps += 1
-            self.pending, self.asked_ns, self.question = Request.stored(request), entry.t_ns, ""
+            self.pending, self.asked_ns, self.question = self._named(Request.stored(request)), entry.t_ns, ""
         elif kind in _ANSWERS and self.pending is not None:
             step, self.pending, self.question = self.pending, None, ""
             if kind == DECLINED:
@@ -176,9 +177,12 @@ class History:
         elif kind == QUESTION:
             self.question = request["reason"]
         elif kind == TAKEN_OVER:
-            self.holds[request["hold"]] = Hold(request["reference"], request["amount"], request["since"])
+            # Older books name an authorisation by the provider's reference.
+            name, since_ns = request.get("hold", request["reference"]), request.get("since", entry.t_ns)
+            self.holds[name] = Hold(request["reference"], request["amount"], since_ns)
         elif kind == HANDED_OVER:
-            del self.holds[request["hold"]]
+            del self.holds[_own_name(self.holds, request.get("hold", request["reference"]))]
+            self.declined = None  # a visit has begun on it
         elif kind in (CHARGED_BACK, CHARGEBACK_RETURNED):
             self._contested(entry)
         elif kind in (WRITTEN_OFF, WRITE_OFF_REVERSED):
@@ -188,6 +192,11 @@ class History:
             self._allow()
         elif kind.startswith("decision "):
             self._allow()
+
+    def _named(self, step: Request) -> Request:
+        """A step under our own name of what it concerns; older books have the provider's."""
+        known = self.captures if step.step == "refund" else self.holds
+        return step if step.step == "authorise" else replace(step, of=_own_name(known, step.of))
 
     def _allow(self) -> None:
         self.declined, self.n_void = None, 0
@@ -273,6 +282,13 @@ class History:
         for name, hold in self.holds.items():
             return Request("release", of=name, reference=hold.reference)
         return None
+
+
+def _own_name(known: Mapping[str, Hold | Capture], name: str) -> str:
+    """Our own name of an authorisation or capture that an entry names so, or by the provider's reference."""
+    if name in known:
+        return name
+    return next((own for own, one in known.items() if one.reference == name), name)
 
 
 def _moved(entry: Entry, account: str) -> int:

@@ -43,6 +43,7 @@ from fusion.money.providers.provider import Answer, Provider
 from fusion.money.sales import Discount
 from fusion.money.visits import DecisionKind, Standing
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine
+from fusion.store.card_numbers import without_card_number
 from fusion.store.models import Store
 
 # Most steps of one visit's payment in one call; far more than any real payment takes.
@@ -102,8 +103,8 @@ class Checkout:
             ledger: the store's books.
             provider: moves the money.
             store: names the currency and says when customers pay.
-            clock_ns: the present instant, by which a live store judges how old a question to the provider is; without
-                it the times of the calls count alone, as in a simulation.
+            clock_ns: the present instant, by which a live store judges how old a question to the provider is, whatever
+                its sensors' clocks show; without it the times of the calls count, as in a simulation.
         """
         self._ledger, self._provider, self._store, self._clock_ns = ledger, provider, store, clock_ns
         self._asking = Asking(ledger, provider, store)
@@ -126,7 +127,7 @@ class Checkout:
             return Payment(pseudonym, "open", None, 0, 0)
         history = self._history(pseudonym)
         problem, request = "", history.pending
-        if request is None and (history.n_steps == 0 or history.declined is not None):
+        if request is None and (history.n_steps == 0 or (history.declined is not None and not history.holds)):
             request = Request("authorise", amount)
         if request is not None:
             problem, history = self._taken(pseudonym, history, request, t_ns)
@@ -137,9 +138,12 @@ class Checkout:
         return replace(payment, status="unpaid") if payment.status == "open" and is_refused else payment
 
     def debt(self, pseudonym: str) -> int:
-        """What the customer behind a pseudonym owes, minor units, from visits whose payment failed.
+        """What a customer owes, minor units, from visits whose payment failed.
 
-        Visits whose payment is under way, or that wait for a person, are no debt.
+        Visits whose payment is under way, or that wait for a person, are no debt. Only the books are asked.
+
+        Args:
+            pseudonym: of a visit, or the account itself.
         """
         holder = self._ledger.holder(pseudonym)
         debts = self._ledger.debts(pseudonym if holder is None else holder.account)
@@ -323,7 +327,7 @@ class Checkout:
         checked = replace(answer, reference=reference or "-") if request.step in ("capture", "refund") else answer
         if objection := self._asking.objection(asked, checked):
             raise LedgerError(f"visit {visit!r}: {objection}")
-        person = {"by": checked_text("by", by), "note": checked_text("note", note, NOTE_MAX, 0)}
+        person = _person(by, note)
         self._asking.book(asked, history, answer if carried_out else None, **person)
         return self.settle(visit, t_ns)
 
@@ -341,7 +345,7 @@ class Checkout:
         if payment.due is None or moves_money:
             raise LedgerError(f"visit {visit!r}: want a final price and no missing answer, got {payment.status}")
         if history.owed:
-            person = {"by": checked_text("by", by), "note": checked_text("note", note, NOTE_MAX, 0)}
+            person = _person(by, note)
             self._write_off(visit, history, history.owed, WRITTEN_OFF, t_ns, person)
         return self.settle(visit, t_ns)
 
@@ -398,12 +402,12 @@ class Checkout:
         """The next step of a visit's payment; None where nothing is left to do."""
         if standing is None:
             return None
-        has_means = self._asking.token(standing.visit, now_ns) is not None
         kept_since_ns = now_ns - round(self._provider.terms.holds_kept_s * 1e9)
+        has_means = history.owed > 0 and self._asking.token(standing.visit, now_ns) is not None
         return history.next_step(is_final=standing.is_final, has_means=has_means, kept_since_ns=kept_since_ns)
 
     def _now_ns(self, t_ns: int) -> int:
-        return t_ns if self._clock_ns is None else max(t_ns, self._clock_ns())
+        return t_ns if self._clock_ns is None else self._clock_ns()
 
     def _history(self, subject: str) -> History:
         return History.of(self._ledger.entries(subject))
@@ -450,3 +454,9 @@ def _most(history: History) -> int:
     """The largest amount that a single authorisation holds."""
     _, hold = history.largest
     return hold.amount
+
+
+def _person(by: str, note: str) -> dict[str, str]:
+    """Who did something, and their remark, as an entry holds them."""
+    texts = {"by": checked_text("by", by), "note": checked_text("note", note, NOTE_MAX, 0)}
+    return {name: without_card_number(text) for name, text in texts.items()}

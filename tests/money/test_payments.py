@@ -13,6 +13,7 @@ from conftest import Place
 from money.books import BREAD, COLA, STORE, T_NS, TWO
 from money.checkouts import BIG, ENTER, LATER_NS, Shop, course, priced
 
+from fusion.money.entries import Posting
 from fusion.money.providers import Answer, InProcessProvider, PaymentError, SeededFaults
 from fusion.money.vault import Holder
 from fusion.results import ReceiptLine
@@ -213,6 +214,26 @@ def test_the_books_name_no_customer(place: Place) -> None:
     # A refund needs no name.
     assert shop.checkout.decide("v1", "waive", by="eve", t_ns=T_NS + 9, revision=2).status == "paid"
     assert shop.agrees() == {}
+
+
+def test_books_that_name_authorisations_by_the_providers_reference_are_still_read(shop: Shop) -> None:
+    """As they were written before steps had names of our own."""
+    shop.hold()
+    legs = [Posting("authorised", "EUR", 5000), Posting("authorised, contra", "EUR", -5000)]
+    back = [Posting("authorised", "EUR", -5000), Posting("authorised, contra", "EUR", 5000)]
+    answer, moved = {"approved": True, "reference": "auth-1", "reason": ""}, {"reference": "auth-1", "amount": 5000}
+    held = shop.provider.authorise("shop/p1/1", "tok", 5000, "EUR")
+    assert held.reference == "auth-1"
+    shop.ledger.record("p1", "payment 1", "payment asked", T_NS, {"step": "authorise", "amount": 5000})
+    shop.ledger.record("p1", "payment 1/answer", "authorised", T_NS, answer, legs)
+    shop.ledger.open_visit("v1", "p1", T_NS)
+    shop.ledger.record("p1", "authorisation auth-1", "authorisation handed over", T_NS, moved, back)
+    shop.ledger.record("v1", "authorisation auth-1", "authorisation taken over", T_NS, moved, legs)
+    shop.ledger.post_receipt(priced(*TWO))
+    asked = {"step": "capture", "amount": 697, "of": "auth-1"}
+    shop.ledger.record("v1", "payment 1", "payment asked", T_NS, asked)
+    assert shop.checkout.settle("v1", T_NS + 1).status == "paid"
+    assert shop.agrees()["provider"] == 697 and shop.provider.held == 0
 
 
 # ---- a simple model --------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_http_answers_and_refusals(server: Server) -> None:
     server.close()
     with pytest.raises(UnknownOutcome, match="ConnectionRefusedError"):
         provider.authorise("k7", "tok", 100, "EUR")
-    for url in ("http://example.org/pay", "ftp://localhost", "localhost:80", "https://u:p@host/", "https://h/?a=b"):
+    for url in ("http://example.org/pay", "ftp://localhost", "localhost:80", "https://u:p@host/", "https://h:99999/", "https://h/?a=b"):
         with pytest.raises(ConfigError, match="want https"):
             Exchange(url)
     assert "s3cret" not in repr(provider)
@@ -188,6 +188,9 @@ def test_the_settings_name_a_provider_and_where_its_secret_is(tmp_path: Path, mo
     os.chmod(file, 0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         opened(provider="http", url="https://pay.example/v1", secret_file="provider.key")
+    monkeypatch.setenv("TWO_LINES", "sk_1\nX-Header: y")
+    with pytest.raises(ConfigError, match="printable ASCII"):
+        opened(provider="stripe", secret_env="TWO_LINES")
     with pytest.raises(ConfigError, match="NONE is not set"):
         opened(provider="stripe", secret_env="NONE")
 

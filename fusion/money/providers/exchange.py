@@ -73,12 +73,16 @@ class Exchange:
         Raises:
             ConfigError: the URL is not http or https, plain http to another machine, or holds more than a path.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ConfigError("url: want https://HOST/PATH, got one that cannot be read") from None
         is_safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOCAL)
         if not parts.hostname or not is_safe or parts.query or parts.fragment or parts.username is not None:
             raise ConfigError("url: want https://HOST/PATH, or http:// on this machine, without user or password")
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._host, self._port = parts.hostname, parts.port or (443 if self._tls else 80)
+        self._host, self._port = parts.hostname, port or (443 if self._tls else 80)
         self._path, self._deadline_s, self._clock_s = parts.path.rstrip("/"), deadline_s, clock_s
         self._lock = threading.Lock()
         self._pauses, self._quiet_until_s = pauses or Pauses(), clock_s()

@@ -16,7 +16,7 @@ class HttpProvider:
     or 201 carries `{"approved": true, "reference": ..., "amount": ...}`, where the amount may be left out, or
     `{"approved": false, "reason": ...}`; 402 is a decline, too. 202, redirects, 401, 403, 408, 409 (still being
     processed), 425, 429, 5xx, answers that make no sense, and none in time are an UnknownOutcome. All other 4xx are a
-    PaymentError.
+    PaymentError. A reference is up to 200 printable ASCII characters that do not look like a card number.
 
     /look_up gets `{"step": ..., "key": ..., "of": ...}` and answers 200 with the fields above and `"found": true`, or
     with `{"found": false}` where it carried nothing out under this key, however old it is. 404 and 405 state that a

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from fusion.errors import ConfigError
 from fusion.files.secrets import secret_of
 from fusion.money.providers.exchange import DEADLINE_S, Exchange
 from fusion.money.providers.in_process import InProcessProvider
@@ -63,5 +64,7 @@ def open_provider(settings: PaymentSettings, base: Path) -> Provider:
         return InProcessProvider(terms=terms)
     file = None if settings.secret_file is None else base / settings.secret_file
     key = secret_of(file=file, env=settings.secret_env, what="the payment provider's secret")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigError("the payment provider's secret: want printable ASCII without blanks")
     exchange = Exchange(settings.url or URL, deadline_s=settings.deadline_s)
     return HttpProvider(exchange, key, terms) if settings.provider == "http" else StripeProvider(exchange, key, terms)
