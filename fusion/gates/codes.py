@@ -159,7 +159,7 @@ class KeysFile:
     def __init__(
         self,
         path: Path,
-        changed: Callable[[WatchedFile[Mapping[str, Ed25519PublicKey]]], object] = lambda file: None,
+        report: Callable[[WatchedFile[Mapping[str, Ed25519PublicKey]]], object] = lambda file: None,
         *,
         without_id: bool = False,
     ) -> None:
@@ -167,14 +167,14 @@ class KeysFile:
 
         Args:
             path: a keys file, see `keys_of`; a single public key in PEM `without_id`.
-            changed: called when the file was read again.
+            report: see `WatchedFile`.
             without_id: whether the file holds one key that has no id.
 
         Raises:
             FusionError: the file cannot be used.
         """
         read = (lambda text: {"": _public_key_of(text.encode(), str(path))}) if without_id else keys_of
-        self.file: WatchedFile[Mapping[str, Ed25519PublicKey]] = WatchedFile(path, read, {}, changed)
+        self.file: WatchedFile[Mapping[str, Ed25519PublicKey]] = WatchedFile(path, read, {}, report)
 
     def get(self, key_id: str, /) -> Ed25519PublicKey | None:
         """The key that is valid under an id now."""

@@ -126,7 +126,7 @@ def _admitted(payment: Payment, named: Verified) -> Verified | Refused | None:
     if payment.status == "pending":
         return None
     if payment.status == "person":
-        return Refused("payment provider gave no answer", "One moment please, then try again")
+        return Refused("payment waits for a person")
     if payment.status == "open":
         return named
     # Stolen cards are tried out where no person looks, so a declined one counts as a guess.

@@ -167,7 +167,7 @@ def open_credentials(
         FusionError: a file cannot be used, or the extra `gate` is missing.
     """
 
-    def changed(file: WatchedFile[Any]) -> None:
+    def report(file: WatchedFile[Any]) -> None:
         if file.fault:
             warn(Warning(now_ns(), WarningKind.CREDENTIALS_UNREADABLE, file.path.name, detail=file.fault))
 
@@ -177,7 +177,7 @@ def open_credentials(
     }  # fmt: skip
     faces = None
     with contextlib.ExitStack() as stack:
-        keys = _Keys(settings, base, changed)
+        keys = _Keys(settings, base, report)
         if keys.files:
             used = UsedCodes(folder / "used.sqlite")
             stack.callback(used.close)
@@ -185,7 +185,7 @@ def open_credentials(
             verifiers["qr"] = pseudonyms.behind(codes)
             files += keys.files
         if settings.staff_list is not None:
-            verifiers["staff"] = staff = StaffFile(base / settings.staff_list, changed)
+            verifiers["staff"] = staff = StaffFile(base / settings.staff_list, report)
             files.append(staff.file)
         if settings.faces is not None:
             if face_key is None:
@@ -204,10 +204,10 @@ def open_credentials(
 class _Keys:
     """The keys of both settings: those with an id, and the one without."""
 
-    def __init__(self, settings: GateSettings, base: Path, changed: Callable[[WatchedFile[Any]], object]) -> None:
-        self._with_id = None if settings.code_keys is None else KeysFile(base / settings.code_keys, changed)
+    def __init__(self, settings: GateSettings, base: Path, report: Callable[[WatchedFile[Any]], object]) -> None:
+        self._with_id = None if settings.code_keys is None else KeysFile(base / settings.code_keys, report)
         self._without = (
-            None if settings.code_key is None else KeysFile(base / settings.code_key, changed, without_id=True)
+            None if settings.code_key is None else KeysFile(base / settings.code_key, report, without_id=True)
         )
         self.files: list[WatchedFile[Any]] = [keys.file for keys in (self._with_id, self._without) if keys is not None]
 

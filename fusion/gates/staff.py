@@ -39,10 +39,10 @@ def badges(text: str) -> frozenset[bytes]:
 class StaffFile(StaffList):
     """Admits staff by the badges that a file lists now."""
 
-    def __init__(self, path: Path, changed: Callable[[WatchedFile[frozenset[bytes]]], object]) -> None:
-        """Read the list; `changed` is called when it was read again. Raises FusionError: it cannot be read."""
+    def __init__(self, path: Path, report: Callable[[WatchedFile[frozenset[bytes]]], object]) -> None:
+        """Read the list; For `report` see `WatchedFile`. Raises FusionError: it cannot be read."""
         super().__init__(())
-        self.file: WatchedFile[frozenset[bytes]] = WatchedFile(path, badges, frozenset(), changed)
+        self.file: WatchedFile[frozenset[bytes]] = WatchedFile(path, badges, frozenset(), report)
 
     def digests(self) -> frozenset[bytes]:
         """Digests of the tokens that are good now."""

@@ -33,7 +33,7 @@ class WatchedFile(Generic[Content]):
         path: Path,
         read: Callable[[str], Content],
         nothing: Content,
-        changed: Callable[[WatchedFile[Content]], object] = lambda file: None,
+        report: Callable[[WatchedFile[Content]], object] = lambda file: None,
     ) -> None:
         """Read a file.
 
@@ -41,17 +41,17 @@ class WatchedFile(Generic[Content]):
             path: the file.
             read: makes the content from its text; raises FusionError or ValueError.
             nothing: the content while the file cannot be read.
-            changed: called after the file was read again, in the thread that asked.
+            report: called when what keeps the file from being read has changed; in the thread that noticed.
 
         Raises:
             FusionError: it cannot be read.
         """
         self.path, self.fault = path, ""
-        self._read, self._nothing, self._changed = read, nothing, changed
+        self._read, self._nothing, self._report = read, nothing, report
         self._lock = threading.Lock()
         self._stamp: _Stamp | None = None
         self._content = nothing
-        self.reread()
+        self._fill()
         if self.fault:
             raise FusionError(self.fault)
 
@@ -61,14 +61,19 @@ class WatchedFile(Generic[Content]):
             stamp = stamp_of(os.stat(self.path))
         except OSError:
             stamp = None
-        # Without a stamp the file is gone: read once, to say why, and then only when it is back.
+        # Without a stamp the file is gone: read once, to learn why, and then only when it is back.
         if stamp != self._stamp:
             self.reread()
-            self._changed(self)
         return self._content
 
     def reread(self) -> None:
         """Read the file now, whether or not it seems to have changed."""
+        before = self.fault
+        self._fill()
+        if self.fault != before:
+            self._report(self)
+
+    def _fill(self) -> None:
         with self._lock:
             try:
                 with open(self.path, encoding="utf-8") as file:

@@ -46,6 +46,7 @@ from fusion.results import (
     RunEnd,
 )
 from fusion.sentences import reason_text
+from fusion.store.card_numbers import without_card_number
 from fusion.store.models import Store
 
 # First words of the keys of a visit's opening, receipt and decisions; `Ledger.record` may not use them.
@@ -252,7 +253,7 @@ class Ledger(Books):
             "decision": decision,
             "by": checked_text("by", by),
             "revision": revision,
-            "note": checked_text("note", note, NOTE_MAX, 0),
+            "note": without_card_number(checked_text("note", note, NOTE_MAX, 0)),
         }
         if lines is None:
             request["lines"] = None

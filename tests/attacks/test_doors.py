@@ -34,7 +34,7 @@ from fusion.money.ledger import Ledger
 from fusion.money.payments import UNUSED_MAX_S, Checkout
 from fusion.money.providers import InProcessProvider
 from fusion.observations import GateScan, ItemSighting
-from fusion.results import Warning, WarningKind
+from fusion.results import Reason, ReasonKind, Receipt, ReceiptStatus, Warning, WarningKind
 from fusion.store.card_numbers import looks_like_card_number
 from fusion.store.models import PaymentPolicy, Store
 
@@ -760,3 +760,15 @@ def test_codes_faces_and_ordinary_names_are_no_card_numbers() -> None:
     texts += [face_token(rng.normal(size=128)) for _ in range(200)]
     texts += ["customer-12345678", "+49 30 1234567", "2026-11-30T12:00:00", "4006381333931"[:12], "p-abc", str(T_NS)]
     assert not [text for text in texts if looks_like_card_number(text)]
+
+
+@pytest.mark.attack(14)
+def test_a_card_number_in_a_reviewers_note_stands_in_no_file(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        reasons = (Reason(ReasonKind.DOOR_RELEASED),)
+        ledger.post_receipt(Receipt("v1", None, T_NS, T_NS, T_NS, ReceiptStatus.REVIEW, reasons, "EUR", 0, ()))
+        note = "paid in cash, card 4111.1111.1111.1111 did not work"
+        ledger.decide("v1", "waive", by="ann", t_ns=T_NS, note=note)
+        assert not ledger.decide("v1", "waive", by="ann", t_ns=T_NS, note=note), "the same decision once more"
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"1111.1111" not in kept and b"did not work" in kept
