@@ -97,12 +97,22 @@ def _forget(arguments: argparse.Namespace) -> int:
 
 def _declare_privacy(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "store", help="store folder, or name of an example store")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--sheet", action="store_true", help="a data-protection sheet, Markdown, to be completed")
+    shown.add_argument("--notice", choices=("de", "us-ny"), help="the notice for the door in Germany or New York City")
 
 
 def _privacy(arguments: argparse.Namespace) -> int:
+    from fusion.gates.data_protection import notice, sheet
     from fusion.gates.privacy import holdings_text
 
-    print(holdings_text(load_store(arguments.store)))
+    store = load_store(arguments.store)
+    if arguments.sheet:
+        print(sheet(store), end="")
+    elif arguments.notice:
+        print(notice(store, arguments.notice), end="")
+    else:
+        print(holdings_text(store))
     return 0
 
 
@@ -156,8 +166,8 @@ STATEMENT = Command(
 )
 PRIVACY = Command(
     "privacy",
-    "List what a store keeps about people, where, why and for how long.",
-    ("STORE", "amazon_go"),
+    "List what a store keeps about people, where, why and for how long; draft what its controller has to publish.",
+    ("STORE --sheet", "STORE --notice de"),
     {0: "the list was printed"},
     _declare_privacy,
     _privacy,

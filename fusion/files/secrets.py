@@ -124,6 +124,16 @@ def secret_of(*, file: str | os.PathLike[str] | None = None, env: str | None = N
     return text
 
 
+def _rights_refused(path: Path) -> int:
+    """Rights to a secret's file that would let other users read it.
+
+    A service manager (`LoadCredential` of systemd) gives its files to a service by an access list, whose mask stands
+    in the group's bits of the mode. Their folder belongs to it alone.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return OTHERS & ~stat.S_IRGRP if folder and path.parent == Path(folder) else OTHERS
+
+
 def _private_text(path: Path, what: str) -> str:
     """Text of a private file, without the line end behind it. Raises ConfigError."""
     flags = os.O_RDONLY
@@ -140,7 +150,7 @@ def _private_text(path: Path, what: str) -> str:
             raise ConfigError(f"{path}: want a regular file for {what}, got something else")
         if os.name != "nt" and found.st_uid not in (os.geteuid(), 0):
             raise ConfigError(f"{path}: the file of {what} belongs to another user; chown it to the store's own")
-        if os.name != "nt" and found.st_mode & OTHERS:
+        if os.name != "nt" and found.st_mode & _rights_refused(path):
             raise ConfigError(f"{path}: other users can read {what}; run chmod 600 on it, and change the secret")
         data = os.read(handle, _SECRET_BYTES_MAX + 1)
     finally:

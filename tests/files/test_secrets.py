@@ -101,3 +101,27 @@ def test_a_damaged_key_is_refused_and_not_replaced(tmp_path: Path, content: str)
     with pytest.raises(ConfigError, match=r"store\.key"):
         store_key(tmp_path)
     assert path.read_text() == content
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such modes")
+def test_a_credential_of_the_service_manager_is_read_through_its_access_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "credentials" / "provider"
+    path.parent.mkdir()
+    path.write_text("sk_live\n", encoding="utf-8")
+    path.chmod(0o440)  # As stat shows it: the group's bits are the mask of the list.
+    with pytest.raises(ConfigError, match="other users can read"):
+        secret_of(file=path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(path.parent))
+    assert secret_of(file=path) == "sk_live"
+    for mode in (0o444, 0o460):
+        path.chmod(mode)
+        with pytest.raises(ConfigError, match="other users can read"):
+            secret_of(file=path)
+    path.chmod(0o400)
+    elsewhere = tmp_path / "provider"
+    elsewhere.write_text("sk_live\n", encoding="utf-8")
+    elsewhere.chmod(0o440)
+    with pytest.raises(ConfigError, match="other users can read"):
+        secret_of(file=elsewhere)
