@@ -11,6 +11,7 @@ from fusion.arrival.restamping import all_moved, moved
 from fusion.errors import FusionError, OrderError, in_short
 from fusion.goods.attribution import Attributor
 from fusion.goods.billing import Billing
+from fusion.goods.inside import Inside
 from fusion.goods.journal import Journal
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
@@ -180,16 +181,7 @@ class Engine:
         return all_moved(results, -self._offset_ns)
 
     def decide(self, receipt: Receipt, items: dict[str, int], t_ns: int) -> Receipt:
-        """Settle a receipt as a reviewer decided; the journal is corrected by reversal. Returns the settled receipt.
-
-        Args:
-            receipt: as issued by this engine.
-            items: what the visit really took, pieces by GTIN.
-            t_ns: when the reviewer decided.
-
-        Raises:
-            JournalError: a product that the store does not sell, or fewer than one piece of it.
-        """
+        """Settle a receipt as a reviewer decided, and return it settled. See `goods.billing.Billing.decide`."""
         return self._billing.decide(receipt, items, t_ns)
 
     def learn(self, visit: str, items: dict[str, int] | None, t_ns: int, identity: bool | None = None) -> int:
@@ -224,6 +216,11 @@ class Engine:
     def account_of(self, track_id: int) -> str | None:
         """Account of a person's visit as known now; None for staff, unidentified people and people long gone."""
         return self._visits.account_of(track_id)
+
+    @property
+    def inside(self) -> Inside:
+        """Who is inside now, on which visit, and what they seem to hold."""
+        return Inside(self._visits, self._billing, self._now_ns, self._offset_ns)
 
     @property
     def open_visits(self) -> list[str]:

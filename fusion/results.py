@@ -201,6 +201,7 @@ class WarningKind(StrEnum):
     MESSAGES_MISSING = "messages missing"  # topic (total)
     MESSAGES_DROPPED = "messages dropped"  # kind of message (total)
     MESSAGE_REFUSED = "message refused"  # topic (total, detail)
+    DOOR_KEPT_CLOSED = "door kept closed"  # gate of a door that opens after payment (detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,7 @@ _WARNINGS = {
     WarningKind.MESSAGES_MISSING: "{total} messages of {subject} were published and never arrived",
     WarningKind.MESSAGES_DROPPED: "{total} {subject} dropped so far, since the queue to the engine was full",
     WarningKind.MESSAGE_REFUSED: "{subject}: {detail}, {total} so far",
+    WarningKind.DOOR_KEPT_CLOSED: "the door '{subject}' stays closed: {detail}",
 }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ ORDER = (
     ("simulation",),
     ("money",),
     ("gates",),
+    ("till",),
     ("show",),
     ("setup",),
     ("live",),

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fusion.commands import books, chain, completion, console, learnt, run, safekeeping, settlement, setup
+from fusion.commands import books, chain, completion, console, learnt, money, run, safekeeping, settlement, setup
 from fusion.commands.parser import FAILED, INTERRUPTED, PIPE_CLOSED, CommandGroup, Program
 from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 
@@ -15,6 +15,7 @@ GROUPS = (
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT, books.PRIVACY, books.FORGET)),
     CommandGroup("keep the evidence", (safekeeping.CHECKPOINT, safekeeping.BACKUP, safekeeping.RESTORE)),
+    CommandGroup("take payments further", (money.SETTLE, money.COLLECT, money.RECOVER, money.RESOLVE, money.CLOSE)),
     CommandGroup("bring stores together", (chain.SHIP, chain.RECONCILE)),
     CommandGroup("set up the shell", (completion.COMPLETION,)),
 )

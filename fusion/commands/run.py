@@ -39,6 +39,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     add_path(live, "--mqtt-password-file", type=Path, help="holds the password ($FUSION_MQTT_PASSWORD)")
     add_path(live, "--mqtt-ca", type=Path, help="certificate authorities to trust (the system's)")
     add_path(live, "--record", type=Path, metavar="DIR", help="record the observations that are used in a new folder")
+    add_path(live, "--till", type=Path, metavar="TILL.TOML", help="payments, gates, mail and books of the store")
     add_path(live, "--code-key", type=Path, help="public key of the server that signs QR codes, PEM")
     add_path(live, "--staff-list", type=Path, help="tokens that let staff in, one a line")
     pace = parser.add_mutually_exclusive_group()
@@ -68,6 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
         view=arguments.view,
         realtime=arguments.realtime,
         early=arguments.early,
+        till=arguments.till,
         live=_live_settings(arguments),
     )
     from fusion.runner.runner import run_store
@@ -96,8 +98,12 @@ def _live_fault(arguments: argparse.Namespace) -> str | None:
         return "--mqtt runs a live store; pass its folder with --store, and no RECORDING"
     if arguments.mqtt and (arguments.realtime or arguments.minutes is not None or arguments.shoppers is not None):
         return "--mqtt runs at the pace of the sensors; leave out --realtime, --minutes and --shoppers"
-    if not arguments.mqtt and (arguments.record or arguments.code_key or arguments.staff_list):
-        return "--record, --code-key and --staff-list need --mqtt"
+    if not arguments.mqtt and (arguments.record or arguments.till or arguments.code_key or arguments.staff_list):
+        return "--record, --till, --code-key and --staff-list need --mqtt"
+    if arguments.till and (arguments.code_key or arguments.staff_list):
+        return "--code-key and --staff-list stand in [gates] of the till.toml; leave them out with --till"
+    if arguments.mqtt and arguments.smtp:
+        return "--smtp is for simulated stores; a live one names its mail server in [mail] of --till"
     return None
 
 

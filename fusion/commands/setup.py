@@ -83,6 +83,8 @@ def _metres(option: str, text: str) -> float:
 def _declare_check(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "path", help="store folder, recording, or name of an example store")
     add_path(parser, "--svg", help="draw how many cameras see each part of the floor into this file")
+    add_path(parser, "--till", metavar="TILL.TOML", help="whether this till can honour the store's policy")
+    parser.add_argument("--source", help="with --till: where the data will come from, such as mqtt://HOST")
     parser.add_argument("--json", action="store_true", help="findings as JSON")
 
 
@@ -91,9 +93,11 @@ def _check(arguments: argparse.Namespace) -> int:
     from fusion.setup.check import check, store_of
     from fusion.setup.coverage import Coverage
     from fusion.setup.findings import exit_code, findings_json, findings_text
+    from fusion.till.settings import TillFile
 
     path = store_folder(arguments.path)
-    findings = check(path)
+    till = TillFile.load(arguments.till) if arguments.till else None
+    findings = check(path, till, arguments.source)
     print(findings_json(findings) if arguments.json else findings_text(findings))
     if arguments.svg:
         store = store_of(path)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
+from fusion.errors import ConfigError
+from fusion.files.private import open_private
 from fusion.results import (
     Candidate,
     EarlyReceipt,
@@ -32,6 +34,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_GROUP = 8192
+# Held by the one process that runs a live store.
+LOCK_FILE = "lock"
+
+
+def is_live_folder(folder: Path) -> bool:
+    """Whether a live store keeps its state in a folder: its books, evidence and receipts are not another run's."""
+    return (folder / LOCK_FILE).exists() or (folder / "snapshot").exists()
+
+
+def _unused(path: Path) -> Path:
+    """A name beside a file that no file has."""
+    numbers = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in range(1, 10**6))
+    return next(name for name in numbers if not name.exists())
 
 
 class ResultsWriter:
@@ -40,18 +55,27 @@ class ResultsWriter:
     It also writes evidence.jsonl, early.jsonl where there are early receipts and, at the end of the run, shelves.jsonl.
     """
 
-    def __init__(self, folder: str | Path, store: Store, account_of: Callable[[int], str | None]) -> None:
+    def __init__(
+        self, folder: str | Path, store: Store, account_of: Callable[[int], str | None], *, live: bool = False
+    ) -> None:
         """Create the files.
 
         Args:
             folder: made where needed.
             store: its layout decides the width of tracks.parquet.
             account_of: the account of a track as known now; `Engine.account_of`.
+            live: the folder is a running store's. Its lines are added to those of earlier runs, tracks of an earlier
+                run are kept under another name, and evidence is left to the store's bookkeeper.
+
+        Raises:
+            ConfigError: the folder is a running store's, and the run is another one.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.folder = Path(folder)
+        if not live and is_live_folder(self.folder):
+            raise ConfigError(f"{self.folder} is the folder of a live store; pass another one, nothing was changed")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._account_of = account_of
         self._n_joints = store.layout.n_joints
@@ -66,12 +90,16 @@ class ResultsWriter:
                 ("keypoints", pa.list_(pa.float32(), 4 * self._n_joints)),
             ]
         )
+        tracks = self.folder / "tracks.parquet"
+        if live and tracks.exists():
+            tracks.rename(_unused(tracks))
         self._tracks = pq.ParquetWriter(
-            self.folder / "tracks.parquet", self._schema, compression="zstd", write_page_checksum=True
+            tracks, self._schema, compression="zstd", write_page_checksum=True
         )
-        self._receipts = open(self.folder / "receipts.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed by close()
-        self._events = open(self.folder / "events.jsonl", "w", encoding="utf-8")  # noqa: SIM115
-        self._evidence = open(self.folder / "evidence.jsonl", "w", encoding="utf-8")  # noqa: SIM115
+        mode = "a" if live else "w"
+        self._receipts = open_private(self.folder / "receipts.jsonl", mode)
+        self._events = open_private(self.folder / "events.jsonl", mode)
+        self._evidence = None if live else open_private(self.folder / "evidence.jsonl", mode)
         # Made with the first early receipt; one of an earlier run does not belong to this one.
         (self.folder / "early.jsonl").unlink(missing_ok=True)
         self._early: TextIO | None = None
@@ -89,12 +117,14 @@ class ResultsWriter:
                     if self._n_pending >= ROWS_PER_GROUP:
                         self._flush()
             case Receipt():
+                # At once: a live store may be killed at any instant.
                 self._receipts.write(_json(_receipt_row(result)))
+                self._receipts.flush()
             case EarlyReceipt():
                 self._write_early(result)
             case ShelfEventExplained():
                 self._events.write(_json(_event_row(result)))
-            case Evidence():
+            case Evidence() if self._evidence is not None:
                 # At once: a reviewer may be waiting for it.
                 self._evidence.write(_json(evidence_row(result)))
                 self._evidence.flush()

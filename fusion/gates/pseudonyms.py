@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from fusion.gates.verifiers import AskWorld, GateRequest, Refused, Verified, Verifier
 from fusion.money.ledger import Ledger
 from fusion.money.payments import UNUSED_MAX_S, Payment
 from fusion.money.vault import Holder
+from fusion.money.visits import OpenVisit
 
 
 def pseudonym(choose: Callable[[str], str]) -> str:
@@ -84,6 +85,15 @@ class Pseudonyms:
         named = replace(answer, account=present.pseudonym, token=None, email=None)
         admit = self._admit
         return named if admit is None else AskWorld(lambda: _admitted(admit(named.account, t_ns), named))
+
+    def resume(self, visits: Iterable[OpenVisit]) -> None:
+        """Continue with the visits that are open in the books after a restart: their accounts keep their names."""
+        with self._lock:
+            for visit in visits:
+                holder = self._ledger.holder(visit.account) if visit.account is not None else None
+                if holder is not None and holder.account not in self._by_account:
+                    present = _Present(holder.account, holder.pseudonym, holder.since_ns, entered=True)
+                    self._by_account[holder.account] = self._by_pseudonym[holder.pseudonym] = present
 
     def entered(self, pseudonym: str | None) -> None:
         """Note that a person came in under this pseudonym."""

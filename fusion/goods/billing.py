@@ -426,7 +426,16 @@ class Billing:
             self._billed.popitem(last=False)
 
     def decide(self, receipt: Receipt, items: dict[str, int], t_ns: int) -> Receipt:
-        """Correct a receipt to what a reviewer decided; see `Engine.decide`."""
+        """Correct a receipt to what a reviewer decided. Returns the settled receipt.
+
+        Args:
+            receipt: as issued by this engine.
+            items: what the visit really took, pieces by GTIN.
+            t_ns: when the reviewer decided.
+
+        Raises:
+            JournalError: a product that the store does not sell, or fewer than one piece of it.
+        """
         for gtin, quantity in items.items():
             if gtin not in self._products or quantity < 1:
                 raise JournalError(f"items: want pieces of products of this store, got {quantity} of {gtin!r}")

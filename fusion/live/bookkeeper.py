@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from fusion.engine import Engine
 from fusion.errors import EntryError, IdempotencyConflict
@@ -17,15 +17,31 @@ from fusion.goods.journal import cart
 from fusion.live.config import ServeConfig
 from fusion.live.gaps import Gaps
 from fusion.live.outbox import Outbox
-from fusion.money.ledger import Ledger, unbookable
-from fusion.money.prices import PriceBook
+from fusion.money.ledger import unbookable
+from fusion.money.prices import PricedReceipt
 from fusion.money.visits import OpenVisit
 from fusion.observations import GateScan
 from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus
 from fusion.store.models import Store
+from fusion.till.opening import opened
+from fusion.till.till import Around, Till
 
 # A visit that is in the books but not in the resumed engine has this long to reappear in data that are sent again.
 REAPPEAR_S = 5.0
+
+
+class Billed(NamedTuple):
+    """What was posted for a visit.
+
+    Attributes:
+        receipt: at the prices that hold for its customer.
+        at_list: the same at list prices, as early receipts are.
+        is_new: whether the books did not hold one before.
+    """
+
+    receipt: Receipt
+    at_list: Receipt
+    is_new: bool
 
 
 class Bookkeeper:
@@ -35,7 +51,8 @@ class Bookkeeper:
     time leaves the first one standing and raises a doubt about everybody who was in the store at that time.
 
     Attributes:
-        ledger: the store's books.
+        till: prices visits and takes payments for them.
+        ledger: the books in the store that this process writes; those on a server follow them.
         outbox: goods and warnings for the chain.
         receipts: receipts that this process has posted, by status.
         n_billed_before: receipts that differed from those that the books already held from before a restart.
@@ -44,7 +61,7 @@ class Bookkeeper:
     def __init__(
         self,
         config: ServeConfig,
-        ledger: Ledger,
+        till: Till,
         outbox: Outbox,
         evidence: TextIO,
         gaps: Gaps,
@@ -54,37 +71,37 @@ class Bookkeeper:
 
         Args:
             config: of the store.
-            ledger: its books.
+            till: its till.
             outbox: its outbox.
             evidence: file for the evidence of receipts in review, open for appending.
             gaps: lost data, and the doubts that they raise.
             report: takes messages for the operator.
         """
-        self.ledger, self.outbox = ledger, outbox
+        self.till, self.ledger, self.outbox = till, till.front, outbox
         self.receipts: Counter[str] = Counter()
         self.n_billed_before = 0
         self._evidence, self._gaps, self._report = evidence, gaps, report
-        self._currency, self._prices = config.store.currency, PriceBook(config.store)
+        self._currency = config.store.currency
         self._goods_remembered_ns = round(config.goods_remembered_s * 1e9)
         self._missing: dict[str, OpenVisit] = {}
         self._n_shipped = 0  # transfers of the engine's journal that the outbox holds
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, config: ServeConfig, gaps: Gaps, report: Callable[[str], object]) -> Iterator[Bookkeeper]:
-        """Open the books in a store's folder, until the block ends. Raises LedgerError."""
+    def opened(cls, config: ServeConfig, gaps: Gaps, around: Around) -> Iterator[Bookkeeper]:
+        """Open a store's till and the files in its folder, until the block ends. Raises FusionError."""
         folder, store = config.folder, config.store
         with contextlib.ExitStack() as stack:
-            ledger = stack.enter_context(Ledger.open(folder / f"{store.id}.sqlite", store))
+            till = stack.enter_context(opened(config.till, store, around, config.retailer))
             outbox = stack.enter_context(Outbox(folder / "outbox.sqlite", store))
             evidence = stack.enter_context(open(folder / "evidence.jsonl", "a", encoding="utf-8"))
             _end_torn_line(evidence)
-            yield cls(config, ledger, outbox, evidence, gaps, report)
+            yield cls(config, till, outbox, evidence, gaps, around.report)
 
     def adopt(self, store: Store) -> None:
         """Use the prices and names of a changed store from now on."""
-        self.ledger.adopt(store)
-        self._currency, self._prices = store.currency, PriceBook(store)
+        self.till.adopt(store)
+        self._currency = store.currency
 
     # ---- visits ------------------------------------------------------------------------------------------------------
 
@@ -99,7 +116,7 @@ class Bookkeeper:
             return
         self._missing.pop(visit, None)
         try:
-            if self.ledger.open_visit(visit, entered.account, entered.t_ns):
+            if self.till.open_visit(entered):
                 return
             known = self.ledger.standing(visit)
             same_account = known is None or known.status != "open" or known.account == entered.account
@@ -141,7 +158,7 @@ class Bookkeeper:
                 (Reason(ReasonKind.RESTARTED),), self._currency, 0, (),
             )  # fmt: skip
             try:
-                self.ledger.post_receipt(receipt)
+                self.till.post(PricedReceipt(receipt, ()))
             except IdempotencyConflict:
                 continue
             self.receipts[ReceiptStatus.REVIEW] += 1
@@ -172,7 +189,7 @@ class Bookkeeper:
 
     # ---- receipts ----------------------------------------------------------------------------------------------------
 
-    def bill(self, receipt: Receipt, evidence: Evidence | None, newest_ns: int) -> Receipt:
+    def bill(self, receipt: Receipt, evidence: Evidence | None, newest_ns: int) -> Billed:
         """Post a receipt, in review where a gap affects it.
 
         Args:
@@ -181,25 +198,26 @@ class Bookkeeper:
             newest_ns: newest data time.
 
         Returns:
-            The receipt as it was posted.
+            What was posted.
         """
         receipt = self.doubted(receipt)
         try:
-            new = self._post(receipt, newest_ns)
+            billed = self._post(receipt, newest_ns)
         except EntryError as error:
             receipt = unbookable(receipt, error)
             self._report(f"visit {receipt.visit}: {error}; goes to review")
-            new = self._post(receipt, newest_ns)
+            billed = self._post(receipt, newest_ns)
         self._gaps.forget_visit(receipt.visit)
-        if not new:
-            return receipt
+        if not billed.is_new:
+            return billed
+        receipt = billed.receipt
         self.receipts[receipt.status] += 1
         if receipt.status == ReceiptStatus.REVIEW and evidence is not None:
             # The engine knows nothing of a gap, so its evidence lacks that reason, and may call the receipt settled.
             row = evidence_row(replace(evidence, status=receipt.status, reasons=receipt.reasons))
             self._evidence.write(json.dumps(row, separators=(",", ":")) + "\n")
             self._evidence.flush()
-        return receipt
+        return billed
 
     def doubted(self, receipt: Receipt) -> Receipt:
         """A receipt with the doubts that gaps in the data cast on it, of which the engine knows nothing."""
@@ -208,11 +226,11 @@ class Bookkeeper:
             return receipt
         return replace(receipt, status=ReceiptStatus.REVIEW, reasons=(*receipt.reasons, *doubts))
 
-    def _post(self, receipt: Receipt, newest_ns: int) -> bool:
-        """Post a receipt unless the visit has one from before a restart. Returns whether it is new."""
-        priced = self._prices.priced(receipt)
+    def _post(self, receipt: Receipt, newest_ns: int) -> Billed:
+        """Post a receipt unless the visit has one from before a restart."""
+        priced = self.till.priced(receipt)
         try:
-            return self.ledger.post_receipt(priced.receipt, priced.discounts)
+            return Billed(priced.receipt, receipt, self.till.post(priced))
         except IdempotencyConflict:
             pass
         known = self.ledger.standing(receipt.visit)
@@ -221,12 +239,13 @@ class Bookkeeper:
             reasons = (Reason(ReasonKind.ACCOUNT_CHANGED),)
             receipt = replace(receipt, account=known.account, status=ReceiptStatus.REVIEW, reasons=reasons)
             return self._post(receipt, newest_ns)
+        self.till.ended(receipt)
         self._report(f"visit {receipt.visit}: was billed before the restart; that receipt stands")
         self.n_billed_before += 1
         # Goods that this visit was billed for may now be attributed to another person who was in the store.
         end_ns = max(receipt.exit_ns, newest_ns)
         self.doubt_span(receipt.enter_ns or receipt.exit_ns, end_ns, ReasonKind.NEIGHBOUR_REBILLED)
-        return False
+        return Billed(priced.receipt, receipt, is_new=False)
 
     def doubt_span(self, start_ns: int, end_ns: int, kind: ReasonKind) -> None:
         """Send every receipt to review that a span of data may affect."""

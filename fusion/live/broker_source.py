@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fusion.gates.accepted import accepted_credentials
-from fusion.gates.keeper import Decision, GateKeeper
-from fusion.gates.pseudonyms import Pseudonyms
-from fusion.gates.verifiers import GateRequest, Verifier
+from fusion.gates.keeper import Decision
+from fusion.gates.verifiers import GateRequest
 from fusion.live.config import ServeConfig
-from fusion.live.connection import Broker, broker_password, text_of
+from fusion.live.connection import Broker, broker_password
 from fusion.live.mqtt import Live
 from fusion.live.sources import Source, SourceContext
+from fusion.live.way_out import WayOut
+from fusion.live.zone_terminal import baskets_payload
 from fusion.observations import Observation
-from fusion.store.models import Store
+from fusion.till.baskets import Basket
 
 # A connection needs this long to settle after a start; until then the engine is allowed to be behind.
 STARTING_S = 5.0
@@ -28,21 +28,19 @@ class BrokerSource(Source):
         """Read the files that the options name; connects when the iteration begins.
 
         Raises:
-            FusionError: a file cannot be read, or the extra `mqtt` or `gate` is missing.
+            FusionError: a file cannot be read, or the extra `mqtt` is missing.
         """
         self._context = context
-        self._pseudonyms = Pseudonyms(context.ledger)
-        self._verifiers = _verifiers_of(config, self._pseudonyms)
-        self._keeper = GateKeeper(config.store, self._verifiers)
-        password_file = _file(config, "password_file")
-        password = broker_password(password_file) if password_file is not None else None
-        broker = Broker.of(config.source, password, _file(config, "ca"))
-        self._live = Live(broker, config.store, decide=self.decide, warn=context.warn, clock=context.clock)
+        broker = broker_of(config)
+        self._live = Live(
+            broker, config.store, decide=self.decide, confirm=context.till.confirm, warn=context.warn,
+            clock=context.clock,
+        )  # fmt: skip
         self._started_s = context.clock.monotonic_s()
 
     def decide(self, request: GateRequest) -> Decision:
         """Decide a request at a gate; the scan of a person who may enter is on disk before the gate opens."""
-        decision = self._keeper.scan(request)
+        decision = self._context.till.decide(request)
         if decision.scan is not None:
             self._context.promise_scan(decision.scan)
         return decision
@@ -71,28 +69,26 @@ class BrokerSource(Source):
     def __iter__(self) -> Iterator[Observation]:
         return iter(self._live)
 
+    def show(self, zone: str, baskets: Sequence[Basket], t_ns: int) -> None:
+        """See `Source`."""
+        self._live.show(zone, baskets_payload(self._context.till.store, baskets, t_ns))
+
     def stop(self) -> None:
         """See `Source`."""
         self._live.stop()
 
-    def adopt(self, store: Store) -> None:
-        """See `Source`."""
-        self._keeper.adopt(store)
 
-    def visit_began(self, account: str | None) -> None:
-        """See `Source`."""
-        self._pseudonyms.entered(account)
-
-    def visit_ended(self, account: str | None) -> None:
-        """See `Source`."""
-        self._pseudonyms.left(account)
+def broker_of(config: ServeConfig) -> Broker:
+    """The broker of a store that is served over MQTT. Raises FusionError."""
+    password = broker_password(_file(config, "password_file"))
+    return Broker.of(config.source, password, _file(config, "ca"))
 
 
-def _verifiers_of(config: ServeConfig, pseudonyms: Pseudonyms) -> dict[str, Verifier]:
-    """Who may enter, by kind of credential, as the source's options say."""
-    staff_list = _file(config, "staff_list")
-    tokens = text_of(staff_list, "tokens, one a line") if staff_list is not None else None
-    return accepted_credentials(config.store.id, pseudonyms, config.folder, _file(config, "code_key"), tokens)
+def way_out_of(config: ServeConfig) -> WayOut | None:
+    """What lets people out of a store while its process is dead; None for sources without gates. Raises FusionError."""
+    if config.source.partition(":")[0] not in ("mqtt", "mqtts"):
+        return None
+    return WayOut(broker_of(config), config.store)
 
 
 def _file(config: ServeConfig, name: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
@@ -16,12 +16,15 @@ from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import FIRST_SNAPSHOT_S
 from fusion.live.gaps import Gaps, StreamPosition
 from fusion.live.scan_log import ScanLog, WriteFile, write_private
+from fusion.observations import Observation
 from fusion.results import ReasonKind
 from fusion.snapshots import FILE_MAX_BYTES, Frozen, freeze, newest_ns, resume
 from fusion.store.models import Store
 
 # Of the key under which a store's snapshots are written, as long as the HMAC.
 KEY_BYTES = 32
+
+Tap = Callable[[Observation], object]
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,11 @@ class Checkpoint:
         self.saved_ns = self.n_bytes = 0
         self.duration_s = self.stall_s = 0.0
 
-    def restore(self, store: Store) -> Restored:
-        """Resume from the newest snapshot, or start a new engine where there is none that fits the store."""
+    def restore(self, store: Store, tap: Tap | None = None) -> Restored:
+        """Resume from the newest snapshot, or start a new engine where there is none that fits the store.
+
+        `tap` is called with every observation that the engine uses; see `Engine`.
+        """
         messages: list[str] = []
         unreadable = False
         try:
@@ -129,14 +135,14 @@ class Checkpoint:
             messages.append("doubts.json cannot be read; open visits go to review")
         stopwatch_ns = self._clock.stopwatch_ns
         if not self._path.exists():
-            engine = Engine(store, stopwatch_ns)
+            engine = Engine(store, stopwatch_ns, tap)
             return Restored(engine, 0, ReasonKind.STATE_LOST, unreadable, messages=messages)
         data = b""
         try:
             if self._path.stat().st_size > FILE_MAX_BYTES:
                 raise SnapshotError(f"snapshot: want a file of at most {FILE_MAX_BYTES} bytes, got a larger one")
             data = self._path.read_bytes()
-            engine = resume(data, store, stopwatch_ns, key=self._key)
+            engine = resume(data, store, stopwatch_ns, tap, key=self._key)
         except SnapshotError as error:
             messages.append(f"starts with a new engine, open visits go to review: {error}")
             changed = "layout" in str(error)
@@ -144,7 +150,7 @@ class Checkpoint:
             self.scans.read(data)
             self._log_after(data, 0, {})
             self.saved_ns = _newest_or_zero(data, self._key)
-            return Restored(Engine(store, stopwatch_ns), self.saved_ns, lost, unreadable, messages=messages)
+            return Restored(Engine(store, stopwatch_ns, tap), self.saved_ns, lost, unreadable, messages=messages)
         positions = self.scans.read(data)
         if positions is None:
             messages.append("scans.jsonl does not match the snapshot; scans since then are lost")

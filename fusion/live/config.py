@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fusion.money.retailers import Retailer
 from fusion.store.models import Store
+from fusion.till.settings import TillFile
 
 # A process writes its first snapshot after this much data and doubles the interval up to the configured one, so that
 # even a process that is killed again and again makes progress.
@@ -31,6 +33,8 @@ class ServeConfig:
         layout_wait_s: how long another layout waits for the store to be empty.
         goods_remembered_s: how long goods of visits that were billed are remembered.
         early: whether receipts are shown early, which takes two to three times the time; None: where data are live.
+        till: how it takes payments, admits customers and keeps its books.
+        retailer: whose store it is; None for the store itself.
     """
 
     store: Store
@@ -44,3 +48,5 @@ class ServeConfig:
     layout_wait_s: float = 600.0
     goods_remembered_s: float = GOODS_REMEMBERED_S
     early: bool | None = None
+    till: TillFile = field(default_factory=TillFile)
+    retailer: Retailer | None = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from fusion.early.ahead import Ahead
-from fusion.engine import LATENESS_MAX_S
+from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import FusionError, ShapeError, TimeError
 from fusion.live.bookkeeper import Bookkeeper
 from fusion.live.checkpoint import Checkpoint, Restored
@@ -33,11 +33,12 @@ from fusion.live.sources import Source, SourceContext, open_source
 from fusion.live.teaching import Teaching
 from fusion.live.time_watch import TimeWatch
 from fusion.observations import Frame, GateScan, ItemSighting, Observation
-from fusion.results import PersonEntered, Reason, ReasonKind, Receipt, Result, Warning, WarningKind
+from fusion.results import People, PersonEntered, Reason, ReasonKind, Receipt, Result, Warning, WarningKind
 from fusion.sentences import sentence
 from fusion.show.console.feed import LiveFeed
 from fusion.snapshots import layout_digest, resume, snapshot
 from fusion.store.models import Store
+from fusion.till.till import Around
 
 # A scan at most this old when data resume is still given to the engine. The person of an older one crossed the gate
 # while no camera was heard, and the next person at the gate would be given that scan.
@@ -85,6 +86,32 @@ class _Change:
     since_ns: int
 
 
+@dataclass(frozen=True)
+class Onlookers:
+    """What follows a store's loop besides its books and consoles.
+
+    Attributes:
+        tap: called with every observation that the engine uses, in time order; see `Engine`.
+        show: called with every result once it is in the books, and with the engine. A receipt that the books held
+            before a restart is left out.
+    """
+
+    tap: Callable[[Observation], object] | None = None
+    show: Callable[[Result, Engine], object] | None = None
+
+
+class _Present:
+    """The present of a store's till: the machine's where the source is live, otherwise that of the data."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self.live, self._clock = False, clock
+        self.engine: Callable[[], Engine] = lambda: engine
+
+    def now_ns(self) -> int:
+        """UTC nanoseconds; 0 before the first data."""
+        return self._clock.wall_ns() if self.live else self.engine().newest_ns
+
+
 class StoreLoop:
     """Gives observations to the engine, its results to the books, and saves checkpoints in between.
 
@@ -121,6 +148,7 @@ class StoreLoop:
         messages: deque[str],
         clock: Clock,
         teaching: Teaching,
+        onlookers: Onlookers,
     ) -> None:
         """See `opened`."""
         self.store, self.engine = config.store, restored.engine
@@ -132,6 +160,7 @@ class StoreLoop:
         self.pump = Pump(source, self.intake, refusals, control.stopping, lambda: self.engine.newest_ns, clock)
         self._config, self._control, self._clock = config, control, clock
         self._source, self._refusals, self._feed, self._messages = source, refusals, feed, messages
+        self._onlookers = onlookers
         # An engine must not repeat the work of an earlier one, nor take for another time what publishers send again.
         newest_ns = restored.engine.newest_ns
         self._floor_ns = newest_ns - round(LATENESS_MAX_S * 1e9) if newest_ns else restored.since_ns
@@ -162,6 +191,8 @@ class StoreLoop:
         clock: Clock = SYSTEM_CLOCK,
         writer: Executor | None = None,
         write_file: WriteFile = write_private,
+        threads: bool = True,
+        onlookers: Onlookers | None = None,
     ) -> Iterator[StoreLoop]:
         """Restore a store from its folder, open its books and its source, until the block ends.
 
@@ -171,9 +202,11 @@ class StoreLoop:
             clock: paces and measures.
             writer: writes snapshots; None for a thread of its own.
             write_file: replaces a file atomically.
+            threads: whether the till's errands have threads of their own; otherwise each step does what is due.
+            onlookers: what follows the loop besides its books and consoles.
 
         Raises:
-            FusionError: books or source cannot be opened.
+            FusionError: till or source cannot be opened.
         """
         messages: deque[str] = deque(maxlen=MESSAGES_MAX)
         refusals = Refusals(WarningQueue())
@@ -185,20 +218,29 @@ class StoreLoop:
                 write_file=write_file,
             )  # fmt: skip
             stack.callback(checkpoint.close)
-            books = stack.enter_context(Bookkeeper.opened(config, checkpoint.gaps, messages.append))
-            restored = checkpoint.restore(config.store)
-            teaching = Teaching(config.folder, books.ledger, messages.append)
+            onlookers = onlookers or Onlookers()
+            restored = checkpoint.restore(config.store, onlookers.tap)
+            present = _Present(restored.engine, clock)
+            around = Around(
+                config.folder, present.now_ns, clock.monotonic_s, clock.wait, messages.append, refusals.warnings.put,
+                threads=threads,
+            )  # fmt: skip
+            books = stack.enter_context(Bookkeeper.opened(config, checkpoint.gaps, around))
+            teaching = Teaching(config.folder, books.till.decisions, messages.append)
             if restored.lost is not None:
                 teaching.begin(restored.engine)
             _settle_past(restored, books, messages)
-            context = SourceContext(books.ledger, refusals.warnings.put, checkpoint.scans.promise, clock)
+            context = SourceContext(books.till, refusals.warnings.put, checkpoint.scans.promise, clock)
             source = open_source(config, restored.since_ns, context)
+            present.live = source.live
             stack.callback(source.stop)
             feed = stack.enter_context(LiveFeed(config.store, restored.engine, config.folder / "live.sock"))
             loop = cls(
                 config, control, checkpoint=checkpoint, restored=restored, books=books, source=source,
                 refusals=refusals, feed=feed, messages=messages, clock=clock, teaching=teaching,
+                onlookers=onlookers,
             )  # fmt: skip
+            present.engine = lambda: loop.engine
             if not restored.since_ns:
                 loop.save(wait=True)
             stack.callback(loop.stop_waiting)
@@ -234,6 +276,10 @@ class StoreLoop:
                 self._give(observation)
         self._doubt_drops()
         self.books.review_missing(self.engine)
+        if self.books.till.take_releases():
+            self.books.doubt_span(self.engine.newest_ns, self.engine.newest_ns, ReasonKind.DOOR_RELEASED)
+        if not self.books.till.threads:
+            self.books.till.do_errands()
         self.checkpoint.gaps.advance(self.engine.newest_ns, self.engine.scans_waiting > 0)
         self._follow_change()
         self._ship_saved()
@@ -247,6 +293,8 @@ class StoreLoop:
             self.save(wait=True)
         else:
             self._conclude()
+        if not self.books.till.threads:
+            self.books.till.do_errands()
 
     def stop_waiting(self) -> None:
         """End the source and the wait for observations, so that `run` sees at once that it is to stop; any thread."""
@@ -349,23 +397,28 @@ class StoreLoop:
 
     def _handle(self, result: Result) -> None:
         """Bring one result into the books, then show it to the consoles."""
+        is_new = True
         match result:
             case PersonEntered(visit=str()):
                 self._counts["entered"] += 1
                 self.books.enter(result)
-                self._source.visit_began(result.account)
+            case People():
+                for zone, baskets in self.books.till.look(result, self.engine).items():
+                    self._source.show(zone, baskets, result.t_ns)
             case Receipt():
-                result = self.books.bill(result, self.engine.evidence(result.visit), self.engine.newest_ns)
-                correction = self._ahead.compare(result) if self._ahead is not None else None
+                billed = self.books.bill(result, self.engine.evidence(result.visit), self.engine.newest_ns)
+                result, is_new = billed.receipt, billed.is_new
+                correction = self._ahead.compare(billed.at_list) if self._ahead is not None else None
                 if correction is not None:
                     self._handle(correction)
-                self._source.visit_ended(result.account)
             case Warning():
                 self._counts["warnings"] += 1
                 self.books.outbox.add(result)
                 if result.kind in _REPORTED:
                     self._report(f"{result.kind}: {result.subject}: {sentence(result)}")
         self._feed.add(result)
+        if is_new and self._onlookers.show is not None:
+            self._onlookers.show(result, self.engine)
 
     def _doubt_drops(self) -> None:
         """Doubt the present where scans, or messages that were never read, were dropped."""
@@ -412,7 +465,13 @@ class StoreLoop:
             return
         if layout_digest(change.store) == layout_digest(self.store):
             self._change = None
-            self._adopt(change.store)
+            if change.store.payment == self.store.payment:
+                self._adopt(change.store)
+            else:
+                # Gates and doors are wired for a policy when a process starts; it resumes from its last snapshot.
+                self._report("restarts with another payment policy")
+                self.restart = True
+                self._control.stopping.set()
             return
         n_open = len(self.engine.open_visits)
         waited_s = (self.engine.newest_ns - change.since_ns) * 1e-9
@@ -427,9 +486,8 @@ class StoreLoop:
     def _adopt(self, store: Store) -> None:
         self.store = store
         self.books.adopt(store)
-        self._source.adopt(store)
         # Resuming from a snapshot replaces every reference that the engine holds to parts of the old store.
-        self.engine = resume(snapshot(self.engine), store, self._clock.stopwatch_ns)
+        self.engine = resume(snapshot(self.engine), store, self._clock.stopwatch_ns, self._onlookers.tap)
         self._feed.follow(self.engine)
         if self._ahead is not None:
             self._ahead.follow(self.engine)
@@ -438,16 +496,26 @@ class StoreLoop:
 
     # ---- status ------------------------------------------------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
-        """State as plain data, for the supervisor; removes the messages that it returns. From any thread."""
+    @property
+    def not_used(self) -> Counter[str]:
+        """What came from the source and could not be used, by reason."""
+        return Counter(dict(self._source.ignored)) + Counter(dict(self._refusals.counts))
+
+    def take_messages(self) -> list[str]:
+        """Remove and return the messages for the operator; from any thread."""
         messages = []
         while self._messages:
             messages.append(self._messages.popleft())
+        return messages
+
+    def status(self) -> dict[str, Any]:
+        """State as plain data, for the supervisor; removes the messages that it returns. From any thread."""
+        messages = self.take_messages()
         # Copies first, since other threads keep counting.
         counts = dict(self._counts)
         if self.books.n_billed_before:
             counts["billed before"] = self.books.n_billed_before
-        not_used = Counter(dict(self._source.ignored)) + Counter(dict(self._refusals.counts))
+        not_used = self.not_used
         step_times = self.engine.step_times
         return {
             "beat": self.beat, "over": self.over, "messages": messages, "newest_ns": self.engine.newest_ns,
@@ -459,6 +527,7 @@ class StoreLoop:
             "snapshot_ns": self.checkpoint.saved_ns, "snapshot_s": self.checkpoint.duration_s,
             "snapshot_bytes": self.checkpoint.n_bytes, "snapshot_stall_s": self.checkpoint.stall_s,
             "step_us": step_times.summary_us(), "busy_s": step_times.total_ns * 1e-9, "not_used": dict(not_used),
+            "till": self.books.till.status(),
         }  # fmt: skip
 
 

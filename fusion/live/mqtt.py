@@ -41,6 +41,7 @@ from fusion.live.messages import (
     status_payload,
     topic_of,
 )
+from fusion.live.zone_terminal import Confirm, ZoneTerminals
 from fusion.observations import GateScan, Observation
 from fusion.results import Warning, WarningKind
 from fusion.store.card_numbers import without_card_number
@@ -48,7 +49,7 @@ from fusion.store.models import Store
 
 # Messages between the network and the engine: a minute of a large store. The last places are for gates and readers.
 QUEUE_MAX, QUEUE_RESERVED = 32_768, 1024
-_KINDS = ("detections", "weights", "gates", "items", "status", "engine")
+_KINDS = ("detections", "weights", "gates", "items", "zones", "status", "engine")
 
 Levels = tuple[str, ...]
 
@@ -142,6 +143,7 @@ class Live:
         store: Store,
         *,
         decide: Decide | None = None,
+        confirm: Confirm | None = None,
         warn: Callable[[Warning], object] = lambda warning: None,
         client_id: str | None = None,
         queue_max: int = QUEUE_MAX,
@@ -155,6 +157,7 @@ class Live:
             store: whose sensors.
             decide: `GateKeeper.scan`: decides requests at gates, in threads of their own. Without it the ways in stay
                 closed, and so do doors that open after payment.
+            confirm: `Till.confirm`: answers the terminals of payment zones from memory; without it none is confirmed.
             warn: called when a publisher or the broker is lost or back, and for what is refused or missing: each reason
                 the first time and at every tenfold. In the thread that iterates, at once, even if nothing else arrives.
             client_id: under which the broker keeps messages while this program is away; one engine for each.
@@ -179,6 +182,7 @@ class Live:
             store, decide, send=self.command, admitted=lambda scan: self._queue.put(_Scan(scan)),
             refused=self._refuse_request, unanswered=lambda gate: self._queue.put(_Unanswered(gate)),
         )  # fmt: skip
+        self._terminals = ZoneTerminals(store, confirm)
         self._newest_ns = 0
         self._counts: Counter[str] = Counter()  # what could not be used, by reason
         self._n_dropped: Counter[str] = Counter()  # by kind of topic, in the network's thread
@@ -241,6 +245,14 @@ class Live:
         topic = topic_of(self._store.id, "gates", command.gate, "command")
         return connection is not None and connection.publish(topic, command.payload()) is not None
 
+    def show(self, zone: str, payload: bytes) -> bool:
+        """Send a payment zone's terminal what it is to show; False where there is no broker. From any thread."""
+        return self._publish(payload, "zones", zone, "baskets")
+
+    def _publish(self, payload: bytes, *levels: str) -> bool:
+        connection = self._connection
+        return connection is not None and connection.publish(topic_of(self._store.id, *levels), payload) is not None
+
     # ---- in the network's thread -------------------------------------------------------------------------------------
 
     def _connect(self) -> Connection:
@@ -281,7 +293,10 @@ class Live:
                 if not self._responder.put(gate, payload, self._echoed):
                     self._n_dropped["requests"] += 1
                 return
-            case ("gates", _, "command"):
+            case ("zones", zone, "confirm"):
+                self._answer_terminal(zone, payload, retained)
+                return
+            case ("gates", _, "command") | ("zones", _, "baskets" | "answer"):
                 return  # The engine's own.
             case ("engine",):
                 if not retained and payload == status_payload("online", self._session):
@@ -297,6 +312,17 @@ class Live:
             return True
         self._n_dropped[kind] += 1
         return False
+
+    def _answer_terminal(self, zone: str, payload: bytes, retained: bool) -> None:
+        try:
+            if retained:
+                raise Refused("retained", "want no retained message here")
+            answer = self._terminals.answer(zone, payload)
+        except Refused as refused:
+            if self._has_room("zones", 0):
+                self._queue.put(_Refusal(("zones", zone, "confirm"), refused))
+            return
+        self._publish(answer.payload, "zones", answer.zone, "answer")
 
     def _refuse_request(self, gate: str, refused: Refused) -> None:
         """In the responder's thread."""

@@ -6,7 +6,7 @@ import importlib
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,10 +15,10 @@ from fusion.errors import ConfigError
 from fusion.files.recordings import Recording
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
-from fusion.money.ledger import Ledger
 from fusion.observations import GateScan, Observation
 from fusion.results import Warning
-from fusion.store.models import Store
+from fusion.till.baskets import Basket
+from fusion.till.till import Till
 
 if TYPE_CHECKING:
     from fusion.simulation import Scenario
@@ -32,7 +32,7 @@ SLEEP_MIN_S = 0.004
 
 _OPTIONS = {
     "recording": {"speed", "kept_s"},
-    "mqtt": {"password_file", "ca", "code_key", "staff_list"},
+    "mqtt": {"password_file", "ca"},
 }  # fmt: skip
 _DEFAULT_PACE = {"speed": 1.0, "kept_s": 10.0}
 
@@ -76,16 +76,13 @@ class Source(ABC):
     def stop(self) -> None:
         """End the iteration soon; from any thread."""
 
-    # The following are no-ops for sources that answer no gates.
+    # The following are no-ops for sources at whose gates no person stands.
 
-    def adopt(self, store: Store) -> None:  # noqa: B027
-        """Use the store's changed configuration, which has the same layout."""
+    def attach(self, context: SourceContext) -> None:  # noqa: B027
+        """Take what the store's process offers, before the iteration begins: the till decides requests at gates."""
 
-    def visit_began(self, account: str | None) -> None:  # noqa: B027
-        """Note that a person has entered on an account."""
-
-    def visit_ended(self, account: str | None) -> None:  # noqa: B027
-        """Note that a visit on an account has been billed."""
+    def show(self, zone: str, baskets: Sequence[Basket], t_ns: int) -> None:  # noqa: B027
+        """Show the baskets of everybody in a payment zone, at an instant, to be confirmed with the till."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +90,13 @@ class SourceContext:
     """What a store's process offers to its source.
 
     Attributes:
-        ledger: the store's books.
+        till: decides requests at gates, and takes the confirmations of baskets.
         warn: takes a warning; from any thread.
         promise_scan: takes a scan before its gate opens, so that it survives a kill in between.
         clock: paces and bounds waits.
     """
 
-    ledger: Ledger
+    till: Till
     warn: Callable[[Warning], object]
     promise_scan: Callable[[GateScan], object]
     clock: Clock
@@ -231,6 +228,7 @@ def open_source(config: ServeConfig, since_ns: int, context: SourceContext) -> S
         if not isinstance(source, Source):
             wanted = f"want {config.source!r} to return a fusion.live.sources.Source"
             raise ConfigError(f"store {config.store.id!r}: {wanted}, got {type(source).__name__}")
+        source.attach(context)
         return source
     return paced_source(config, since_ns, context.clock)
 

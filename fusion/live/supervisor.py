@@ -22,16 +22,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fusion.errors import ConfigError, FusionError, extra
+from fusion.live.broker_source import way_out_of
 from fusion.live.causes import common_cause, disk_is_full
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
 from fusion.live.metrics import HealthServer
 from fusion.live.sources import check_source
 from fusion.live.time_watch import TimeState
+from fusion.live.way_out import WayOut
 from fusion.live.worker import RESTART, work
 from fusion.money.retailers import Chain, Serving
 from fusion.results import terminal_text
 from fusion.store.models import Store
+from fusion.till.honoured import require_honoured
+from fusion.till.settings import TillFile
 
 MESSAGES_MAX = 20
 _FILES = ("store.toml", "cameras.toml", "plates.csv", "products.csv", "planogram.csv", "prices.toml")
@@ -192,6 +196,7 @@ class Supervisor:
         self._lock = threading.RLock()
         for store in self._stores.values():
             store.files = _stamps(self._folder(store))
+        self._ways_out: dict[str, WayOut] = {}
         self._processes: list[_Process] = []
         self._due: list[_Due] = []
         self._stopping, self._reload = threading.Event(), threading.Event()
@@ -212,11 +217,18 @@ class Supervisor:
         listed = {(base / entry.store).resolve(): entry for entry in serving.store}
         anchor_s = self._clock.monotonic_s()
         configs, faults = [], []
+        tills: dict[str | None, TillFile] = {None: TillFile()}
         for store in (store for stores in self._chain.stores.values() for store in stores):
             entry = listed.get(self._chain.folders[store.id].resolve())
             source = entry.source if entry else serving.source
             options = entry.options if entry else serving.options
             if source is None:
+                continue
+            named = (entry.till if entry else None) or serving.till
+            try:
+                till = tills[named] if named in tills else tills.setdefault(named, TillFile.load(base / str(named)))
+            except ConfigError as error:
+                faults += [fault for fault in error.faults if fault not in faults]
                 continue
             if not store.id.replace("_", "").replace("-", "").isalnum():
                 faults.append(f"store {store.id!r}: want an id of letters, digits, - and _, since it names files")
@@ -224,11 +236,12 @@ class Supervisor:
             config = ServeConfig(
                 store, base / serving.out / store.id, base, source, dict(options), anchor_s,
                 snapshot_every_s=serving.snapshot_every_s, layout_wait_s=serving.layout_wait_s,
-                early=serving.early,
+                early=serving.early, till=till, retailer=self._chain.retailer_of(store),
             )  # fmt: skip
             configs.append(config)
             try:
                 check_source(config)
+                require_honoured(store, till, source)
             except ConfigError as error:
                 faults += error.faults
         if not configs and not faults:
@@ -244,6 +257,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until `stop`, or until every store's source has ended."""
+        self._open_ways_out()
         names, size = list(self._stores), stores_per_process(self._serving)
         for first in range(0, len(names), size):
             self._start(names[first : first + size])
@@ -263,6 +277,13 @@ class Supervisor:
                 self._look(asked)
             self._end_hanging(now_s)
         self._end()
+
+    def _open_ways_out(self) -> None:
+        """Let people out of every store from here: their own processes may be dead or starting."""
+        for name, store in self._stores.items():
+            way_out = way_out_of(store.config)
+            if way_out is not None:
+                self._ways_out[name] = way_out
 
     def stop(self) -> None:
         """End all stores, each after a snapshot. Safe in a signal's handler and from any thread."""
@@ -473,6 +494,7 @@ class Supervisor:
             if store.currency != served.config.store.currency:
                 was = served.config.store.currency
                 raise ConfigError(f"store.toml: currency: want {was!r} as in the books, got {store.currency!r}")
+            require_honoured(store, served.config.till, served.config.source)
         except (FusionError, OSError) as error:
             served.refused = str(error)
             self._say(name, f"changed configuration refused, continues with the previous one: {error}")
@@ -480,6 +502,8 @@ class Supervisor:
         served.refused = ""
         with self._lock:
             served.config = replace(served.config, store=store)
+            if name in self._ways_out:
+                self._ways_out[name].adopt(store)
             if served.state == "parked":
                 served.deaths_s.clear()
                 served.n_parked = 0
@@ -514,6 +538,8 @@ class Supervisor:
         """Free the port; ends what still runs."""
         if self._processes:
             self._end()
+        for way_out in self._ways_out.values():
+            way_out.close()
         self._http.close()
 
     def __enter__(self) -> Supervisor:

@@ -11,19 +11,41 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from fusion.engine import Engine
 from fusion.files.atomic import replace_file
-from fusion.money.ledger import Ledger
+from fusion.money.checkpoint import Head
+from fusion.money.entries import Entry
+from fusion.money.visits import Standing
 
 FILE = "learnt.json"
+
+
+class Decisions(Protocol):
+    """The decisions of reviewers: a `Ledger`, or what was read of one that is on a server."""
+
+    def head(self) -> Head:
+        """The newest entry."""
+        ...
+
+    def decisions_after(self, seq: int, /) -> list[Entry]:
+        """Decisions with a number above `seq`, oldest first."""
+        ...
+
+    def standing(self, visit: str, /) -> Standing | None:
+        """How a visit stands."""
+        ...
 
 
 class Teaching:
     """Brings decisions from the books to the engine, and what it has learnt to a file."""
 
-    def __init__(self, folder: Path, ledger: Ledger, report: Callable[[str], object]) -> None:
-        """Use open books. folder: of the store's process; report: takes messages for the operator."""
+    def __init__(self, folder: Path, ledger: Decisions, report: Callable[[str], object]) -> None:
+        """Use open books, or what is known of them.
+
+        folder: of the store's process; report: takes messages for the operator.
+        """
         self._path, self._ledger, self._report = folder / FILE, ledger, report
         self._written: int | None = None
 

@@ -7,16 +7,60 @@ import hashlib
 import smtplib
 import ssl
 from email.message import EmailMessage
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Self
 
+from pydantic import Field, model_validator
+
+from fusion.files.secrets import secret_of
 from fusion.money.ledger import Ledger
 from fusion.money.receipts import ReceiptDocument
 from fusion.store.models import Store
+from fusion.store.values import Identifier, StrictModel, require
 
 MAIL_TIMEOUT_S = 20.0
 # Kinds of the ledger's entries about mail, and the field of an answer's request that holds the outcome.
 _DUE, _ANSWERED = "mail due", "mail answered"
 _OUTCOME = "said"
+
+
+class MailSettings(StrictModel):
+    """`[mail]` of till.toml: the server that takes the receipts.
+
+    Attributes:
+        host, port: the server.
+        sender: address that the mails come from.
+        tls: whether the connection is encrypted by STARTTLS; required with a password, and for a server elsewhere.
+        user, password_file, password_env: credentials, for servers that want them.
+    """
+
+    host: Identifier
+    port: int = Field(default=587, ge=1, le=65535)
+    sender: Identifier
+    tls: bool = True
+    user: Identifier | None = None
+    password_file: Identifier | None = None
+    password_env: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        require("@" in self.sender, "sender: an address with @", self.sender)
+        named = self.password_file is not None or self.password_env is not None
+        require(named == (self.user is not None), "user and password_file or password_env together", self.user)
+        is_local = self.host in ("localhost", "127.0.0.1", "::1")
+        require(self.tls or (is_local and not named), "tls = true for a server elsewhere or with a password", self.host)
+        return self
+
+    def mailer(self, ledger: Ledger, store: Store, base: Path, seller: str | None = None) -> Mailer:
+        """What sends the receipts of a store; `base`: what password_file is relative to. Raises ConfigError."""
+        password = None
+        if self.user is not None:
+            file = base / self.password_file if self.password_file is not None else None
+            password = secret_of(file=file, env=self.password_env, what="mail.password")
+        return Mailer(
+            ledger, store, host=self.host, port=self.port, sender=self.sender, seller=seller,
+            tls=ssl.create_default_context() if self.tls else None, user=self.user, password=password,
+        )  # fmt: skip
 
 
 class Delivery(NamedTuple):
@@ -80,8 +124,9 @@ class Mailer:
         return True
 
     def deliver(self, t_ns: int) -> Delivery:
-        """Send what is due."""
+        """Send what is due. A server that cannot be reached is tried once, however many mails wait for it."""
         sent = waiting = 0
+        away = False
         for entry in self._ledger.unanswered(_DUE):
             document = ReceiptDocument.of(self._ledger, self._store, entry.visit, self._seller)
             address = self._address(entry.visit)
@@ -91,12 +136,18 @@ class Mailer:
                 outcome = "corrected meanwhile"
             else:
                 try:
-                    self._send(document, address)
+                    mail = self._mail(document, address)
+                    if away:
+                        waiting += 1
+                        continue
+                    self._send(mail)
                     outcome = "sent"
                     sent += 1
                 except (smtplib.SMTPRecipientsRefused, ValueError):
                     outcome = "address refused"
-                except (smtplib.SMTPException, OSError):
+                except (smtplib.SMTPException, OSError) as error:
+                    # A server that answers refuses this mail alone; one that does not would keep the others waiting.
+                    away = not isinstance(error, smtplib.SMTPResponseException)
                     waiting += 1
                     continue
             name = entry.key.removeprefix(f"{entry.visit}/")
@@ -107,7 +158,7 @@ class Mailer:
         customer = self._ledger.customer(visit)
         return None if customer is None else customer.email
 
-    def _send(self, document: ReceiptDocument, address: str) -> None:
+    def _mail(self, document: ReceiptDocument, address: str) -> EmailMessage:
         mail = EmailMessage()
         mail["From"], mail["To"] = self._sender, address
         mail["Subject"] = f"Your receipt from {' '.join(document.seller.split())}"
@@ -116,6 +167,9 @@ class Mailer:
         mail["Date"] = datetime.datetime.fromtimestamp(document.t_ns // 1_000_000_000, datetime.UTC)
         mail.set_content(document.text())
         mail.add_alternative(document.html(), subtype="html")
+        return mail
+
+    def _send(self, mail: EmailMessage) -> None:
         with smtplib.SMTP(self._host, self._port, timeout=MAIL_TIMEOUT_S) as server:
             if self._tls is not None:
                 server.starttls(context=self._tls)

@@ -194,13 +194,13 @@ class Checkout:
                 _, history = self._taken(visit, history, partial, t_ns)
         return _most(history) >= amount
 
-    def posted(self, receipt: Receipt, discounts: Sequence[Discount] = ()) -> None:
+    def posted(self, receipt: Receipt, discounts: Sequence[Discount] = ()) -> bool:
         """Post a receipt, as `Ledger.post_receipt`, without asking the provider; `settle` it after that."""
         account = receipt.account
         if account is not None and self._history(account).holds and self._ledger.standing(receipt.visit) is None:
             # Their entry was not seen, so what was authorised at the gate is still held for the account.
             self.open_visit(receipt.visit, account, receipt.exit_ns if receipt.enter_ns is None else receipt.enter_ns)
-        self._ledger.post_receipt(receipt, discounts)
+        return self._ledger.post_receipt(receipt, discounts)
 
     def receipt(self, receipt: Receipt, discounts: Sequence[Discount] = ()) -> Payment:
         """Post a receipt and settle it; one in review leaves the money where it is."""

@@ -38,11 +38,15 @@ class Retailer(StrictModel):
 
 
 class ServedStore(StrictModel):
-    """Source of one store's streams. `options` depend on the kind of source; see docs/chain.md."""
+    """Source of one store's streams. `options` depend on the kind of source; see docs/chain.md.
+
+    `till` names its till.toml, where it is not that of all stores.
+    """
 
     store: Identifier
     source: Identifier
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    till: Identifier | None = None
 
 
 class Serving(StrictModel):
@@ -66,6 +70,8 @@ class Serving(StrictModel):
     layout_wait_s: float = Field(default=600.0, ge=0.0)
     # Show receipts early: by default where a source is live.
     early: bool | None = None
+    # How the stores take payments, admit customers and keep their books; see docs/money.md.
+    till: Identifier | None = None
     source: Identifier | None = None
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     store: tuple[ServedStore, ...] = ()

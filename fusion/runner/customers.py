@@ -12,19 +12,20 @@ from fusion.gates.cards import CardTerminal
 from fusion.gates.codes import CodeSigner, CodeVerifier, UsedCodes, private_key
 from fusion.gates.faces import FaceGallery, face_token
 from fusion.gates.marks import Marks
-from fusion.gates.verifiers import Verified, Verifier
+from fusion.gates.verifiers import Verifier
 from fusion.runner.example import Example
 from fusion.simulation import Scenario
 from fusion.simulation.crowd import Crowd
 from fusion.simulation.person import Person
 from fusion.store.models import Store
+from fusion.till.customers import Customer
 
 FACE_DIM = 128
 # Length of the noise in a face seen at the reader, against an enrolled face of length 1.
 FACE_NOISE = 0.6
 
 
-class Customers:
+class SimulatedCustomers:
     """Everybody who comes in the simulated minutes, and what they show at a reader.
 
     Attributes:
@@ -49,8 +50,8 @@ class Customers:
         self._signer: CodeSigner | None = None
         self._by_account = {person.account: self._customer(person.account) for person in self.people if person.account}
 
-    def of_token(self, account: str) -> Verified | None:
-        """The customer of an account, or of a card's payment token."""
+    def of(self, account: str) -> Customer | None:
+        """The customer of an account, or of a card's payment token; see `fusion.till.customers.Customers`."""
         return self._by_account.get(account.removeprefix("tok_"))
 
     def employees(self) -> set[str]:
@@ -80,8 +81,8 @@ class Customers:
                     self._folder / "faces", self._random.randbytes(32), dim=FACE_DIM, effective_dim=FACE_DIM,
                     false_accept_rate=1e-6, marks=Marks(self._folder / "used.sqlite"),
                 )  # fmt: skip
-                for account, customer in self._by_account.items():
-                    faces.enrol(account, customer.greeting.removeprefix("Welcome, "), _face(account))
+                for account in self._by_account:
+                    faces.enrol(account, _name(account), _face(account))
                 return faces
 
     def shown(self, account: str, t_ns: int) -> str:
@@ -97,12 +98,15 @@ class Customers:
                 noise = np.random.default_rng(self._random.getrandbits(32)).normal(size=FACE_DIM)
                 return face_token(_face(account) + FACE_NOISE * noise / np.linalg.norm(noise))
 
-    def _customer(self, account: str) -> Verified:
+    def _customer(self, account: str) -> Customer:
         chance = random.Random(f"{self._seed} {account}")
         email = f"{account}@mail.example" if chance.random() < self._example.email else None
-        name = account.partition("-")[2].capitalize()
-        greeting = f"Welcome, {name}" if self._example.credential == "face" else "Welcome"
-        return Verified(account, greeting, f"tok_{account}", email)
+        greeting = f"Welcome, {_name(account)}" if self._example.credential == "face" else "Welcome"
+        return Customer(account, f"tok_{account}", email, self.is_member(account), greeting=greeting)
+
+
+def _name(account: str) -> str:
+    return account.partition("-")[2].capitalize()
 
 
 def _face(account: str) -> NDArray[np.float64]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from fusion.engine import Engine
 from fusion.errors import EntryError
 from fusion.money.ledger import Ledger, unbookable
 from fusion.observations import Observation
 from fusion.results import Receipt, Result
-from fusion.run import Counts
 from fusion.runner.truth import TrueVisit
 from fusion.store.models import Store
 
@@ -20,17 +19,11 @@ class Front:
     Attributes:
         store: the store.
         ledger: its books.
-        tap: gets every observation that the engine uses, in time order; None where the front needs none.
-        counts: counts what could not be used of the front's own observations; None where it has none.
-        time_off_s: data time minus the machine's when data last came; None unless the store is live.
     """
 
     def __init__(self, store: Store, ledger: Ledger) -> None:
         """Stand around the engine of a store with these books."""
         self.store, self.ledger = store, ledger
-        self.tap: Callable[[Observation], object] | None = None
-        self.counts: Counts | None = None
-        self.time_off_s: float | None = None
 
     def observations(self, observations: Iterable[Observation]) -> Iterable[Observation]:
         """The observations that the engine gets, made from those that the sensors reported."""

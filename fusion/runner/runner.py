@@ -12,8 +12,8 @@ from fusion.observations import Observation
 from fusion.results import Receipt, Result, Warning
 from fusion.run import Run, Sink
 from fusion.runner import narration
+from fusion.runner.folders import claim
 from fusion.runner.front import Front
-from fusion.runner.live_front import LiveFront
 from fusion.runner.output import Output
 from fusion.runner.settings import RunSettings
 from fusion.runner.sources import Source, open_source, paced
@@ -36,21 +36,24 @@ def run_store(settings: RunSettings) -> int:
     Raises:
         FusionError: the store, recording, books or another file cannot be used.
     """
+    if settings.live is not None:
+        from fusion.runner.live_run import run_live
+
+        return run_live(settings, settings.live)
     source = open_source(settings)
     store = source.store
     holds = f"{len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products"
     print(f"{store.name}: {holds}; {source.origin}", flush=True)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    claim(settings.out)
     with ExitStack() as stack:
         ledger = stack.enter_context(_open_ledger(settings, store))
         return StoreRun(settings, source, ledger).run()
 
 
 def _open_ledger(settings: RunSettings, store: Store) -> Ledger:
-    """The books. A simulation or a replay begins its own; a live store keeps them from run to run."""
-    if settings.live is None:
-        for old in settings.out.glob("ledger.sqlite*"):
-            old.unlink()
+    """The books of a simulation or a replay, which begins new ones: it has claimed the folder."""
+    for old in settings.out.glob("ledger.sqlite*"):
+        old.unlink()
     return Ledger.open(settings.ledger or settings.out / "ledger.sqlite", store, vault=settings.vault)
 
 
@@ -64,15 +67,14 @@ class StoreRun:
         self._view = self._make_view()
         self._front = self._make_front()
         observations: Iterable[Observation] = source.observations
-        if settings.realtime and settings.live is None:
+        if settings.realtime:
             observations = paced(observations)
         observations = self._front.observations(observations)
         if self._view is not None:
             observations = _viewed(observations, self._view)
         span = source.span
         self._output = Output(round((span.end_ns - span.start_ns) / 1e9) if span is not None else None)
-        early = settings.live is not None if settings.early is None else settings.early
-        self._run = Run(self._store, _until_closed(observations, self._output), self._front.tap, early=early)
+        self._run = Run(self._store, _until_closed(observations, self._output), early=bool(settings.early))
         self._report = Report(self._store, self._store.name, self._run.engine)
         # What is kept of the run, and what shows it while it runs.
         self._kept: list[Sink] = [
@@ -101,8 +103,6 @@ class StoreRun:
 
     def _make_front(self) -> Front:
         settings, source = self._settings, self._source
-        if settings.live is not None:
-            return LiveFront(self._store, self._ledger, settings.live, settings.out, report=self._keep)
         if source.example is not None and source.simulation is not None and settings.store is not None:
             return Storefront(
                 self._store, self._ledger, source.example, source.simulation.scenario, out=settings.out,
@@ -148,9 +148,8 @@ class StoreRun:
             self._keep(result)
         self._output.close()
         front_lines = self._front.close(self._run.newest_ns)
-        end = self._run.end(self._front.counts or self._source.recording)
+        end = self._run.end(self._source.recording)
         summary, shelves = end.summary, end.shelves
-        summary.time_off_s = self._front.time_off_s
         for sink in [*self._kept, *self._shown]:
             sink.add(end)
             sink.close()

@@ -43,6 +43,7 @@ class RunSettings:
         view: Rerun recording to write.
         realtime: hold the data back to their own pace.
         early: give early receipts; None: where the store is live.
+        till: till.toml of a live store.
         live: the streams of a live store.
     """
 
@@ -59,4 +60,5 @@ class RunSettings:
     view: Path | None = None
     realtime: bool = False
     early: bool | None = None
+    till: Path | None = None
     live: LiveSettings | None = None

@@ -1,4 +1,4 @@
-"""Where a run's observations come from: a recording, a simulation, or the streams of a live store."""
+"""Where a run's observations come from: a recording or a simulation."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Source:
 
     Attributes:
         store: the store.
-        observations: of its sensors; empty for a live store, whose front has the streams.
+        observations: of its sensors.
         origin: where they come from, in words.
-        span: their data time; None where they are live.
+        span: their data time; None for a recording without any.
         recording, simulation, example: what they come from, as far as it applies.
     """
 
@@ -53,10 +53,6 @@ class Source:
 
 def open_source(settings: RunSettings) -> Source:
     """Open the source that a run's settings name. Raises FusionError where it cannot be used."""
-    if settings.live is not None:
-        if settings.store is None:
-            raise FusionError("a live store needs its store folder; pass --store")
-        return Source(Store.load(settings.store), (), f"live from {settings.live.broker}")
     if settings.recording is not None:
         recording = Recording(settings.recording)
         times = recording.span_ns()

@@ -1,8 +1,8 @@
-"""The front of a simulated store: readers, gate, payment, prices, receipts and books around the engine.
+"""The simulated customers of a store: what they show at its readers, how they confirm and pay, in front of a real till.
 
 A store folder that holds an `example.toml` is simulated with real credentials: the simulated customers show signed
-codes, card tokens or faces to a real gate keeper, pay through a payment provider that runs in this process, and get
-receipts at the prices of the price book. The engine knows them by pseudonyms alone.
+codes, card tokens or faces, pay through a payment provider that runs in this process, and get receipts at the prices of
+the price book. Everything but the customers is the till of a live store. The engine knows them by pseudonyms alone.
 """
 
 from __future__ import annotations
@@ -13,49 +13,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from fusion.engine import Engine
-from fusion.gates.keeper import GateKeeper
 from fusion.gates.pseudonyms import Pseudonyms, pseudonym
-from fusion.gates.verifiers import GateRequest, NotYetPublic, Refused, StaffList, Verified, Verifier
-from fusion.goods.journal import cart
+from fusion.gates.verifiers import GateRequest, NotYetPublic, StaffList, Verifier
 from fusion.money.ledger import Ledger
 from fusion.money.mail import Mailer
-from fusion.money.payments import Checkout
-from fusion.money.prices import PriceBook
 from fusion.money.providers import InProcessProvider, SeededFaults
-from fusion.money.receipts import ReceiptDocument, ReceiptStore
 from fusion.money.retailers import Chain
 from fusion.money.statements import post_fee, statement
 from fusion.observations import GateScan, Observation
 from fusion.results import People, PersonEntered, Receipt, ReceiptLine, ReceiptStatus, Result, Taken
-from fusion.runner.customers import Customers
+from fusion.runner.customers import SimulatedCustomers
 from fusion.runner.example import Example
 from fusion.runner.front import Front
 from fusion.runner.truth import TrueVisit
 from fusion.simulation import Scenario
 from fusion.store.models import Store
-from fusion.store.shapes import inside_polygon
+from fusion.till.till import Around, Parts, Till
 
-# A person who stands this near to the exit's middle is at the door.
-DOOR_REACH_M = 1.2
 # A person who is asked to wait a moment shows their credential again, at most this often.
 SHOWN_MAX = 50
-
-
-class OpensWhenPaid(Verifier):
-    """The verifier of a sealed door: it opens once the person at it has paid for what they carry."""
-
-    def __init__(self, checkout: Checkout, basket: dict[str, int]) -> None:
-        """Ask a checkout for the total of each visit's basket, minor units by visit."""
-        self._checkout, self._basket = checkout, basket
-
-    def verify(self, request: GateRequest) -> Verified | Refused:
-        """Charge the visit that asks to leave."""
-        if self._checkout.confirm(request.token, self._basket[request.token], request.t_ns):
-            return Verified("", "Paid. Goodbye")
-        return Refused("not paid", "Please pay first, or put it back")
 
 
 class Storefront(Front):
@@ -81,52 +58,48 @@ class Storefront(Front):
         self._retailer = Chain.load(chain).retailer_of(store) if chain.exists() else None
         # Random, but the same for the same seed; a real shop draws pseudonyms from the operating system's randomness.
         shared_random = random.Random(scenario.seed)
-        self._customers = Customers(store, example, scenario, shared_random, out)
-        self._prices = PriceBook(store)
+        self._customers = SimulatedCustomers(store, example, scenario, shared_random, out)
         self._provider = InProcessProvider(SeededFaults(scenario.seed, lost_after=example.lost))
-        self._checkout = Checkout(ledger, self._provider, store)
-        self._receipts = ReceiptStore(out / "receipts")
-        self._mailer, self._has_mail_server = self._mailer_to(smtp), smtp is not None
-        self._pseudonyms = Pseudonyms(
-            ledger,
-            customer=self._customers.of_token,
-            admit=self._checkout.admit,
-            new=lambda: pseudonym(shared_random.choice),
-        )
+        self._scenario = scenario
         self._public_ns = scenario.start_ns + round(example.staff_only_minutes * 60e9)
         self._stranger_due = example.staff_only_minutes > 0
-        self._basket: dict[str, int] = {}  # by visit, what it costs at the door
         self._credential = example.credential
-        self._keeper = self._gate_keeper(scenario)
+        self._newest_ns = 0
+        parts = Parts(
+            provider=self._provider,
+            customers=self._customers,
+            verifiers=self._verifiers,
+            mailer=lambda books: self._mailer_to(books, smtp),
+            delivers=smtp is not None,
+            retailer=self._retailer,
+            new_pseudonym=lambda: pseudonym(shared_random.choice),
+        )
+        around = Around(out, lambda: self._newest_ns, lambda: self._newest_ns * 1e-9, threads=False, fresh=True)
+        self._till = Till(store, ledger, parts, around)
         self._names: dict[str, str] = {}  # by pseudonym the simulated account, to compare with the truth
-        self._visit_of_track: dict[int, str] = {}
         self._confirmed: dict[str, int] = {}  # by visit, the total that was shown and confirmed last
         self._refused: Counter[str] = Counter()
-        self._now_ns = scenario.start_ns  # newest time of the data, by which the gate judges codes
 
-    def _mailer_to(self, smtp: str | None) -> Mailer:
+    def _mailer_to(self, books: Ledger, smtp: str | None) -> Mailer:
         host, _, port = (smtp or "").rpartition(":")
         return Mailer(
-            self.ledger, self.store, host=host, port=int(port or 0), sender="receipts@store.example",
+            books, self.store, host=host, port=int(port or 0), sender="receipts@store.example",
             seller=self._retailer.brand if self._retailer else None,
         )  # fmt: skip
 
-    def _gate_keeper(self, scenario: Scenario) -> GateKeeper:
+    def _verifiers(self, pseudonyms: Pseudonyms) -> Mapping[str, Verifier]:
         verifier: Verifier = self._customers.verifier()
         if self._stranger_due:
-            employees = self._customers.arriving_before((self._public_ns - scenario.start_ns) / 1e9)
+            employees = self._customers.arriving_before((self._public_ns - self._scenario.start_ns) / 1e9)
             verifier = NotYetPublic(verifier, employees, self._public_ns)
-        way_out = OpensWhenPaid(self._checkout, self._basket) if self.store.payment.mode == "door" else None
-        staff = StaffList(self._customers.employees())
-        verifiers = {self._credential: self._pseudonyms.behind(verifier), "staff": staff}
-        return GateKeeper(self.store, verifiers, way_out=way_out, now_ns=lambda: self._now_ns)
+        return {self._credential: pseudonyms.behind(verifier), "staff": StaffList(self._customers.employees())}
 
     # ---- readers and the gate ----------------------------------------------------------------------------------------
 
     def observations(self, observations: Iterable[Observation]) -> Iterator[Observation]:
         """The sensors' observations; the gate keeper decides every scan."""
         for observation in observations:
-            self._now_ns = max(self._now_ns, observation.t_ns)
+            self._newest_ns = max(self._newest_ns, observation.t_ns)
             if not isinstance(observation, GateScan):
                 yield observation
                 continue
@@ -150,11 +123,11 @@ class Storefront(Front):
 
     def _scan(self, observed: GateScan, kind: str, token: str) -> GateScan | None:
         request = GateRequest(observed.t_ns, observed.gate, kind, token)
-        decision = self._keeper.scan(request)
+        decision = self._till.decide(request)
         for _ in range(SHOWN_MAX - 1):
             if decision.again_s is None:
                 break
-            decision = self._keeper.scan(request)
+            decision = self._till.decide(request)
         if not decision.open:
             self._refused[decision.reason] += 1
         return decision.scan
@@ -164,83 +137,47 @@ class Storefront(Front):
     def handle(self, result: Result, engine: Engine) -> Result:
         """Open visits, show baskets, charge receipts; a receipt comes back at its real prices."""
         match result:
-            case PersonEntered(visit=str() as visit):
-                self._visit_of_track[result.track_id] = visit
-                self._checkout.open_visit(visit, result.account, result.t_ns)
-                self._pseudonyms.entered(result.account)
+            case PersonEntered(visit=str()):
+                self._till.open_visit(result)
             case People() if self.store.payment.mode in ("zone", "door"):
-                self._show_baskets(result, engine)
+                self._till.look(result, engine)
+                self._pay(result.t_ns)
             case Receipt():
-                member = self._customers.is_member(self._names.get(result.account or ""))
-                priced = self._prices.priced(result, member=member)
-                self._checkout.receipt(priced.receipt, priced.discounts)
-                self._pseudonyms.left(result.account)
-                self._issue(result.visit, result.issued_ns)
+                priced = self._till.priced(result)
+                self._till.post(priced)
+                self._till.do_errands()
                 return priced.receipt
         return result
 
-    def _issue(self, visit: str, t_ns: int) -> None:
-        seller = self._retailer.brand if self._retailer else None
-        document = ReceiptDocument.of(self.ledger, self.store, visit, seller)
-        if document is not None:
-            self._receipts.write(document)
-            self._mailer.due(visit, t_ns)
-
-    def _show_baskets(self, people: People, engine: Engine) -> None:
-        """In the payment zone, or at the door, customers see their basket and confirm it with their wallet."""
-        for track, (x, y) in zip(people.track_id.tolist(), people.position_m.tolist()):
-            visit = self._visit_of_track.get(track)
-            if visit is None or not self._stands_to_pay(x, y):
-                continue
-            items = engine.journal.balance(cart(visit))
-            if any(n < 0 for n in items.values()):
-                continue
-            total = self._cost(items, engine.journal.moments(cart(visit)), people.t_ns)
-            if self._confirmed.get(visit) == total:
-                continue
-            if self.store.payment.mode == "zone":
-                may_leave = self._checkout.confirm(visit, total, people.t_ns)
-            else:
-                self._basket[visit] = total
-                may_leave = self._keeper.scan(GateRequest(people.t_ns, "exit", "open", visit, asks="leave")).open
-            if may_leave:
-                self._confirmed[visit] = total
-
-    def _cost(
-        self, items: Mapping[str, int], moments: Mapping[str, list[int]], end_ns: int, member: bool = False
-    ) -> int:
-        """What pieces cost, minor units.
-
-        Args:
-            items: pieces by GTIN.
-            moments: by GTIN, when each piece was taken.
-            end_ns: when the visit ends.
-            member: whether members' prices hold.
-        """
-        lines = tuple(ReceiptLine(gtin, n, 0, 1.0) for gtin, n in sorted(items.items()))
-        taken = tuple(Taken(t_ns, gtin, 1) for gtin, times in moments.items() for t_ns in times)
-        currency = self.store.currency
-        bill = Receipt("basket", None, None, end_ns, end_ns, ReceiptStatus.SETTLED, (), currency, 0, lines, taken)
-        return self._prices.priced(bill, member=member).receipt.total
-
-    def _stands_to_pay(self, x: float, y: float) -> bool:
-        if self.store.payment.mode == "zone":
-            return any(zone.kind == "payment" and inside_polygon(zone.polygon, x, y) for zone in self.store.zone)
-        ways_out = (gate for gate in self.store.gate if gate.direction != "in")
-        return any(np.hypot(*(np.mean(gate.line, axis=0) - (x, y))) < DOOR_REACH_M for gate in ways_out)
+    def _pay(self, t_ns: int) -> None:
+        """Whoever stands in a payment zone confirms their basket with their wallet; whoever is at a door, asks it."""
+        for zone, baskets in self._till.baskets.in_zones().items():
+            for basket in baskets:
+                if self._confirmed.get(basket.visit) != basket.total:
+                    answer = self._till.confirm(zone, basket.visit, basket.total, t_ns)
+                    if answer.confirmed:
+                        self._confirmed[basket.visit] = basket.total
+        if self.store.payment.mode == "door":
+            for gate in self.store.gate:
+                if gate.direction != "in" and self._till.baskets.at_door(gate.id):
+                    self._till.decide(GateRequest(t_ns, gate.id, "open", asks="leave"))
 
     # ---- the end of the day ------------------------------------------------------------------------------------------
 
     def close(self, t_ns: int) -> list[str]:
         """Settle open payments, send the mails, close the month; returns the lines that report it."""
         self._provider.recovered()
-        self._checkout.recover(t_ns)
+        if self._till.checkout is not None:
+            self._till.checkout.recover(t_ns)
+        self._till.do_errands()
         refused = "".join(f", {n} refused ({reason})" for reason, n in sorted(self._refused.items()))
-        lines = [f"gate: {self._keeper.counts['welcome']} let in{refused}"]
-        if self.store.payment.mode in ("zone", "door"):
-            where = "in the payment zone" if self.store.payment.mode == "zone" else "at the door, which then opened"
-            lines.append(f"payment: {len(self._confirmed)} baskets shown and confirmed {where}")
-        lines += [self._money_line(), *self._mail_lines(t_ns)]
+        lines = [f"gate: {self._till.keeper.counts['welcome']} let in{refused}"]
+        if self.store.payment.mode == "zone":
+            lines.append(f"payment: {len(self._confirmed)} baskets shown and confirmed in the payment zone")
+        if self.store.payment.mode == "door":
+            n_paid = self._till.n_paid_at_door
+            lines.append(f"payment: {n_paid} baskets shown and confirmed at the door, which then opened")
+        lines += [self._money_line(), *self._mail_lines()]
         if self._retailer is not None:
             month = f"{self.store.local_time(t_ns):%Y-%m}"
             post_fee(self.ledger, self.store, self._retailer, month)
@@ -256,23 +193,24 @@ class Storefront(Front):
             f"{price(self._provider.held)} held for visits in review; {'both books agree' if agree else 'BOOKS DIFFER'}"
         )
 
-    def _mail_lines(self, t_ns: int) -> list[str]:
-        n_due = len(self.ledger.unanswered("mail due"))
-        if not n_due:
-            return []
-        if not self._has_mail_server:
-            return [f"mail: {n_due} receipts wait for a mail server (--smtp HOST:PORT)"]
-        n_sent, n_waiting = self._mailer.deliver(t_ns)
-        return [f"mail: {n_sent} receipts sent, {n_waiting} wait"]
+    def _mail_lines(self) -> list[str]:
+        n_sent, n_waiting = self._till.n_mailed, len(self.ledger.unanswered("mail due"))
+        if self._till.delivers:
+            return [f"mail: {n_sent} receipts sent, {n_waiting} wait"] if n_sent or n_waiting else []
+        return [f"mail: {n_waiting} receipts wait for a mail server (--smtp HOST:PORT)"] if n_waiting else []
 
     def true_visits(self, visits: list[TrueVisit]) -> list[TrueVisit]:
         """The simulation's visits under pseudonyms, with what each should cost."""
         pseudonym_of = {account: name for name, account in self._names.items()}
         renamed = []
         for visit in visits:
-            items = {gtin: n for gtin, n in visit.items.items() if n}
-            member = self._customers.is_member(visit.account)
-            total = self._cost(items, visit.taken_ns, visit.exit_ns, member=member)
+            lines = tuple(ReceiptLine(gtin, n, 0, 1.0) for gtin, n in sorted(visit.items.items()) if n)
+            taken = tuple(Taken(t_ns, gtin, 1) for gtin, times in visit.taken_ns.items() for t_ns in times)
+            bill = Receipt(
+                "truth", None, None, visit.exit_ns, visit.exit_ns, ReceiptStatus.SETTLED, (), self.store.currency, 0,
+                lines, taken,
+            )  # fmt: skip
+            total = self._till.prices.priced(bill, member=self._customers.is_member(visit.account)).receipt.total
             account = pseudonym_of.get(visit.account, visit.account) if visit.account is not None else None
             renamed.append(replace(visit, account=account, total=total))
         return renamed

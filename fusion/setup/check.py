@@ -20,13 +20,17 @@ from fusion.setup.plan_checks import plan_findings
 from fusion.setup.recording_checks import recording_findings
 from fusion.setup.sight_checks import sight_findings
 from fusion.store.models import Store
+from fusion.till.honoured import unmet
+from fusion.till.settings import TillFile
 
 
-def check(path: str | Path) -> list[Finding]:
+def check(path: str | Path, till: TillFile | None = None, source: str | None = None) -> list[Finding]:
     """Find everything that is wrong with a store folder or a recording.
 
     Args:
         path: a folder with store.toml, or one with a store/ inside.
+        till: examine as well whether it can honour the store's policy.
+        source: where a store with this till gets its data, such as mqtt://HOST.
 
     Returns:
         Errors first, then warnings, then notes. The list is never empty for a store that can be read, since the
@@ -62,6 +66,8 @@ def check(path: str | Path) -> list[Finding]:
         )
     if store is not None:
         findings += check_store(store)
+        if till is not None:
+            findings += map(_unmet_finding, unmet(store, till, source))
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
@@ -87,6 +93,11 @@ def store_of(path: str | Path) -> Store | None:
         return Store.load(folder if (folder / "store.toml").exists() else folder / "store")
     except ConfigError:
         return None
+
+
+def _unmet_finding(line: str) -> Finding:
+    subject, _, message = line.partition(": ")
+    return Finding("error", "not-honoured", subject, message)
 
 
 def _fault_findings(error: ConfigError) -> list[Finding]:

@@ -67,7 +67,12 @@ class SteppedStore:
         self._stack = ExitStack()
         self.loop = self._stack.enter_context(
             StoreLoop.opened(
-                config, self._control, clock=clock or ManualClock(), writer=InlineExecutor(), write_file=write_file
+                config,
+                self._control,
+                clock=clock or ManualClock(),
+                writer=InlineExecutor(),
+                write_file=write_file,
+                threads=False,
             )
         )
 

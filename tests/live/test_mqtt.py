@@ -598,7 +598,7 @@ def test_three_terminals(shop: Path, tmp_path: Path) -> None:
         sensors = start("publish_recording.py", shop, "--mqtt", broker.address, "--speed", 2)
         output, errors = sensors.communicate(timeout=LIMIT_S)
         assert sensors.returncode == 0 and "observations published" in output, errors
-        wait_for(lambda: " pieces, " in printed.read_text())
+        wait_for(lambda: (out / "receipts.jsonl").read_bytes().count(b"\n"))
         store.send_signal(signal.SIGTERM)
         _, errors = store.communicate(timeout=LIMIT_S)
         output = printed.read_text()

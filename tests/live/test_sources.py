@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from fusion.live.broker_source import BrokerSource
 from fusion.live.clock import ManualClock
 from fusion.live.config import ServeConfig
 from fusion.live.sources import SourceContext, check_source, open_source, paced_source
-from fusion.money.ledger import Ledger
 from fusion.observations import GateScan
+from fusion.store.models import Store
+from fusion.till.opening import opened
+from fusion.till.settings import TillFile
+from fusion.till.till import Around, Till
 
 T_NS = 1_767_258_000_000_000_000
 
@@ -72,12 +76,18 @@ def test_a_source_that_cannot_exist_is_refused(
         check_source(ServeConfig(day.store, tmp_path, tmp_path, source, options, 0.0))
 
 
+def till_of(store: Store, folder: Path) -> AbstractContextManager[Till]:
+    """A till without a till.toml."""
+    around = Around(folder, lambda: T_NS, ManualClock().monotonic_s, threads=False)
+    return opened(TillFile(), store, around)
+
+
 def test_a_users_source_has_to_be_one(day: Day, tmp_path: Path) -> None:
     def config(source: str) -> ServeConfig:
         return ServeConfig(day.store, tmp_path, tmp_path, source, {}, 0.0)
 
-    with Ledger.open(tmp_path / "books.sqlite", day.store) as ledger:
-        context = SourceContext(ledger, print, print, ManualClock())
+    with till_of(day.store, tmp_path) as till:
+        context = SourceContext(till, print, print, ManualClock())
         assert open_source(quiet_config(day.store, tmp_path), 0, context).behind
         with pytest.raises(ConfigError, match="no_such_function"):
             open_source(config("python:json:no_such_function"), 0, context)
@@ -91,16 +101,15 @@ def test_gates_are_answered_after_a_change(day: Day, tmp_path: Path) -> None:
     gate = store.gate[0].model_copy(update={"credentials": ("card",)})
     only_cards = store.model_copy(update={"gate": (gate, *store.gate[1:])})
     config = ServeConfig(store, tmp_path, tmp_path, "mqtt://127.0.0.1:1", {}, 0.0)
-    with Ledger.open(tmp_path / "books.sqlite", store) as ledger:
+    with till_of(store, tmp_path) as till:
         promised: list[GateScan] = []
-        source = BrokerSource(config, SourceContext(ledger, print, promised.append, ManualClock()))
+        source = BrokerSource(config, SourceContext(till, print, promised.append, ManualClock()))
         ask = lambda kind, token: source.decide(GateRequest(T_NS, gate.id, kind, token))  # noqa: E731
         before = ask("card", "tok_11111111").open, ask("open", "").open
-        ledger.adopt(only_cards)
-        source.adopt(only_cards)
+        till.adopt(only_cards)
         after = ask("card", "tok_22222222"), ask("open", "")
         assert after[0].open and after[0].scan is not None and not after[1].open
         assert before == tuple(kind in store.gate[0].credentials for kind in ("card", "open"))
         assert promised[-1] == after[0].scan  # Before the gate opens.
-        assert ledger.verify() is None
+        assert till.books.verify() is None
         source.stop()

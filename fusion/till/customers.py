@@ -1,0 +1,137 @@
+"""Customers as the retailer knows them: how an account pays, where its receipts go, what it is entitled to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from fusion.errors import ConfigError
+
+COLUMNS = ("account", "token", "email", "member", "adult")
+_YES_NO = {"yes": True, "no": False, "": False}
+# A million customers of 200 bytes each; a larger file is not a list of customers.
+FILE_MAX_BYTES = 200 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """One customer.
+
+    Attributes:
+        account: the account.
+        token: the payment provider's name for their means of payment; None where nothing is known.
+        email: address for receipts; None where they want none.
+        member: whether members' prices hold for them.
+        adult: whether their age was verified once, so that they may take goods with a minimum age.
+        greeting: what the gate shows.
+    """
+
+    account: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    email: str | None = field(default=None, repr=False)
+    member: bool = False
+    adult: bool = False
+    greeting: str = "Welcome"
+
+
+class Customers(Protocol):
+    """Finds customers by their account; from several threads, from memory."""
+
+    def of(self, account: str) -> Customer | None:
+        """The customer of an account; None where the retailer knows nothing about it."""
+        ...
+
+
+class NoCustomers:
+    """Knows no account: payment tokens come from terminals alone."""
+
+    def of(self, account: str) -> Customer | None:
+        """See `Customers`."""
+        return None
+
+
+class CustomerFile:
+    """Customers of a CSV file, which the retailer's own systems keep up to date; read again when it has changed.
+
+    Columns: account, token, email, member (yes or no), adult (yes or no). A new version of the file that cannot be
+    read leaves the previous one in use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file. Raises ConfigError with every fault."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._stamp = _stamp(path)
+        self._by_account = read_customers(path)
+        self.fault = ""
+
+    def of(self, account: str) -> Customer | None:
+        """See `Customers`."""
+        with self._lock:
+            stamp = _stamp(self._path)
+            if stamp is not None and stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._by_account, self.fault = read_customers(self._path), ""
+                except ConfigError as error:
+                    self.fault = error.faults[0]
+            return self._by_account.get(account)
+
+
+def read_customers(path: Path) -> dict[str, Customer]:
+    """The customers of a file by account. Raises ConfigError with every fault; values are not repeated."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path} can be read by others; run chmod 600 {path}")
+        if path.stat().st_size > FILE_MAX_BYTES:
+            raise ConfigError(f"{path}: want at most {FILE_MAX_BYTES >> 20} MiB, got {path.stat().st_size >> 20}")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); pass a list of customers") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: want UTF-8") from None
+    rows = csv.reader(io.StringIO(text))
+    if tuple(next(rows, ())) != COLUMNS:
+        raise ConfigError(f"{path}:1: want the columns {','.join(COLUMNS)}")
+    faults: list[str] = []
+    found: dict[str, Customer] = {}
+    for number, row in enumerate(rows, 2):
+        fault = _row_fault(row, found)
+        if fault:
+            faults.append(f"{path}:{number}: {fault}")
+            continue
+        account, token, email, member, adult = row
+        found[account] = Customer(account, token or None, email or None, _YES_NO[member], _YES_NO[adult])
+    if faults:
+        raise ConfigError(faults)
+    return found
+
+
+def _row_fault(row: list[str], found: dict[str, Customer]) -> str:
+    if len(row) != len(COLUMNS):
+        return f"want {len(COLUMNS)} fields, got {len(row)}"
+    account, token, email, member, adult = row
+    if not 1 <= len(account) <= 255:
+        return "account: want 1 to 255 characters"
+    if account in found:
+        return "account: want each once"
+    if len(token) > 255 or len(email) > 255:
+        return "token, email: want at most 255 characters"
+    if email and "@" not in email:
+        return "email: want an address with @"
+    if member not in _YES_NO or adult not in _YES_NO:
+        return "member, adult: want yes or no"
+    return ""
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

@@ -1,0 +1,81 @@
+"""Opens the till of a store as till.toml describes it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+from fusion.files.secrets import derived, store_key
+from fusion.gates.pseudonyms import Pseudonyms
+from fusion.gates.settings import open_credentials
+from fusion.gates.verifiers import Verifier
+from fusion.money.ledger import Ledger
+from fusion.money.providers.settings import open_provider
+from fusion.money.retailers import Retailer
+from fusion.store.models import Store
+from fusion.till.customers import CustomerFile, NoCustomers
+from fusion.till.forwarding import FRONT_FILE, Forwarding
+from fusion.till.settings import POSTGRES, TillFile
+from fusion.till.till import Around, Parts, Till
+
+
+@contextlib.contextmanager
+def opened(file: TillFile, store: Store, around: Around, retailer: Retailer | None = None) -> Iterator[Till]:
+    """Open a store's books, provider, gates and mail, and run its errands, until the block ends.
+
+    Args:
+        file: the settings.
+        store: the store.
+        around: what the runner brings.
+        retailer: whose store it is.
+
+    Raises:
+        FusionError: a part cannot be opened; the message names it.
+    """
+    with contextlib.ExitStack() as stack:
+        front, forwarding = _books(file, store, around, stack)
+
+        def verifiers(pseudonyms: Pseudonyms) -> Mapping[str, Verifier]:
+            gates = file.settings.gates
+            face_key = derived(store_key(around.folder), "faces") if gates.faces is not None else None
+            credentials = open_credentials(
+                gates, store.id, pseudonyms, around.folder, base=file.base, face_key=face_key, warn=around.warn,
+                now_ns=around.now_ns,
+            )  # fmt: skip
+            return stack.enter_context(credentials).verifiers
+
+        till = Till(store, front, parts_of(file, store, verifiers, retailer), around, forwarding=forwarding)
+        stack.enter_context(till.running())
+        yield till
+
+
+def _books(
+    file: TillFile, store: Store, around: Around, stack: contextlib.ExitStack
+) -> tuple[Ledger, Forwarding | None]:
+    """The books that the store writes, and how they reach those on a server, which need not be there now."""
+    where, vault = file.books_at(store.id, around.folder)
+    if not where.startswith(POSTGRES):
+        return stack.enter_context(Ledger.open(where, store)), None
+    front = stack.enter_context(Ledger.open(around.folder / FRONT_FILE, store))
+    forwarding = Forwarding(front, lambda: Ledger.open(where, store, vault=vault), around.folder, around.report)
+    stack.callback(forwarding.close)
+    return front, forwarding
+
+
+def parts_of(
+    file: TillFile,
+    store: Store,
+    verifiers: Callable[[Pseudonyms], Mapping[str, Verifier]],
+    retailer: Retailer | None,
+) -> Parts:
+    """What a till is made of, as till.toml describes it. Raises FusionError."""
+    settings, seller = file.settings, retailer.brand if retailer is not None else None
+    mail = settings.mail
+    return Parts(
+        provider=open_provider(settings.payment, file.base) if settings.payment is not None else None,
+        customers=CustomerFile(file.base / settings.customers.file) if settings.customers else NoCustomers(),
+        verifiers=verifiers,
+        limits=settings.gates.limits,
+        mailer=None if mail is None else lambda books: mail.mailer(books, store, file.base, seller),
+        retailer=retailer,
+    )
