@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ GROUPS = (
     CommandGroup("bring stores together", (chain.SHIP, chain.RECONCILE)),
     CommandGroup("set up the shell", (completion.COMPLETION,)),
 )
+
+# Commands that write layout and policy, which the user who runs the store reads. Other commands write about people.
+SHARED = ("init", "calibrate", "completion")
 
 
 def program() -> Program:
@@ -60,10 +64,13 @@ def _dispatch(words: Sequence[str]) -> int:
         return 0
     arguments = parser.command_line(words)
     from fusion.errors import ConfigError, FusionError
+    from fusion.files.private import private_files
     from fusion.results import terminal_text
 
+    shared = contextlib.nullcontext() if arguments.command in SHARED else private_files()
     try:
-        return int(arguments.run(arguments))
+        with shared:
+            return int(arguments.run(arguments))
     except FusionError as error:
         # Each fault has a line of its own; what it quotes cannot make further ones.
         faults = error.faults if isinstance(error, ConfigError) and len(error.faults) > 1 else ()

@@ -49,6 +49,20 @@ def open_private(path: str | os.PathLike[str], mode: str = "w", buffering: int =
     return open(path, mode, buffering, encoding=encoding, opener=_opened)
 
 
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file for reading that must be a regular one: a pipe, or a device, could be waited for without end.
+
+    Raises:
+        ConfigError: it is something else.
+        OSError: it cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ConfigError(f"{os.fspath(path)}: want a regular file, got something else")
+    return open(handle, "rb")
+
+
 def _opened(path: str, flags: int) -> int:
     # A pipe without a reader would block the open; a truncated one is not what the caller wants either.
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0), FILE_MODE)
@@ -86,6 +100,16 @@ def tighten(folder: Path) -> str | None:
     if not n_tightened:
         return None
     return f"{folder}: {n_tightened} files and folders were open to other users; now only to their owner"
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """Make every new file and folder of this process its owner's alone, until the block ends."""
+    before = os.umask(OTHERS)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def open_to_others(path: Path) -> bool:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from fusion.errors import ConfigError, RecordingError, ShapeError
 from fusion.files.lines import line_faults, line_of, parse_gate_line, parse_item_line
+from fusion.files.private import open_private, open_regular, private_folder
 from fusion.files.streams import FAULTS_MAX, Stream, ragged
 from fusion.observations import LATEST_NS, Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.store.models import Store
@@ -164,7 +165,7 @@ class Recording:
         """Row number and text of every line that is not blank."""
         path = self.folder / name
         if path.exists():
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 for row, line in enumerate(iter(lambda: file.readline(_LINE_BYTES_MAX), b""), 1):
                     if line.strip():
                         yield row, line
@@ -202,8 +203,7 @@ class RecordingWriter:
         """
         import pyarrow as pa
 
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = private_folder(folder)
         store.save(self.folder / "store")
         self._rows_per_group = rows_per_group
         self._segment_ns = None if segment_s is None else round(segment_s * 1e9)
@@ -268,13 +268,13 @@ class RecordingWriter:
     def _parquet(self, name: str, path: Path) -> Any:
         import pyarrow.parquet as pq
 
+        open_private(path, "wb").close()
         return pq.ParquetWriter(path, self._schemas[name], compression="zstd", write_page_checksum=True)
 
     def _open_lines(self, name: str) -> None:
         # Live capture: a line is in the file as soon as it is whole, whatever happens to this process.
         mode, buffering = ("w", -1) if self._segment_ns is None else ("a", 1)
-        path = self.folder / f"{name}.jsonl"
-        self._lines[name] = open(path, mode, buffering, encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._lines[name] = open_private(self.folder / f"{name}.jsonl", mode, buffering)
 
     def _start_segment(self, name: str, t_ns: int) -> None:
         """In a segmented stream, close the file whose seconds are over, with its rows, and open the next."""
@@ -283,8 +283,7 @@ class RecordingWriter:
         if name in self._files:
             self._flush_frames() if name == "detections" else self._flush_readings()
             self._files[name].close()
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
+        folder = private_folder(self.folder / name)
         numbers = [int(path.stem) for path in folder.glob("*.parquet") if path.stem.isdecimal()]
         self._files[name] = self._parquet(name, folder / f"{max(numbers, default=-1) + 1:08d}.parquet")
         self._segment_ends_ns[name] = t_ns + self._segment_ns

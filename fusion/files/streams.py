@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # Rows that are decoded at a time: some seconds of a large store, some megabytes.
 BATCH_ROWS = 4096
+# Numbers in a column of a row group, 268 MB of float32: one row may hold all of them. Recordings that this package
+# writes have a twentieth of it with fifteen people in every frame.
+GROUP_VALUES_MAX = 2**26
 # Faults that are reported of one stream or folder; a file that is wrong throughout would fill the screen.
 FAULTS_MAX = 20
 # What pyarrow raises over a damaged file: its own exceptions derive from ValueError, OSError or NotImplementedError.
@@ -107,9 +110,19 @@ class Stream:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(path, page_checksum_verification=True)
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            metadata = file.metadata
+            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+            largest = max((group.column(j).num_values for group in groups for j in range(group.num_columns)), default=0)
         except DAMAGE as error:
             raise RecordingError(f"{self._label(path)}: want a Parquet file, got: {_one_line(error)}") from None
+        # Before anything is decoded: a row cannot be read in part, and a kilobyte can hold a hundred million values.
+        if largest > GROUP_VALUES_MAX:
+            raise RecordingError(
+                f"{self._label(path)}: want row groups of at most {GROUP_VALUES_MAX} values in a column, got "
+                f"{largest}; write it with fewer rows in a group"
+            )
+        return file
 
     def _label(self, path: Path) -> str:
         return str(path.relative_to(self._folder))

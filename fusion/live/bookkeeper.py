@@ -12,6 +12,7 @@ from typing import NamedTuple, TextIO
 
 from fusion.engine import Engine
 from fusion.errors import EntryError, IdempotencyConflict
+from fusion.files.private import open_private
 from fusion.files.results import evidence_row
 from fusion.goods.journal import cart
 from fusion.live.config import ServeConfig
@@ -94,7 +95,7 @@ class Bookkeeper:
         with contextlib.ExitStack() as stack:
             till = stack.enter_context(opened(config.till, store, around, config.retailer))
             outbox = stack.enter_context(Outbox(folder / "outbox.sqlite", store))
-            evidence = stack.enter_context(open(folder / "evidence.jsonl", "a", encoding="utf-8"))
+            evidence = stack.enter_context(open_private(folder / "evidence.jsonl", "a"))
             _end_torn_line(evidence)
             yield cls(config, till, outbox, evidence, gaps, around.report)
 

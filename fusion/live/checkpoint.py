@@ -7,11 +7,10 @@ from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_bytes
 
 from fusion.engine import Engine
 from fusion.errors import SnapshotError
-from fusion.files.atomic import replace_file
+from fusion.files.secrets import derived, store_key
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import FIRST_SNAPSHOT_S
 from fusion.live.gaps import Gaps, StreamPosition
@@ -20,9 +19,6 @@ from fusion.observations import Observation
 from fusion.results import ReasonKind
 from fusion.snapshots import FILE_MAX_BYTES, Frozen, freeze, newest_ns, resume
 from fusion.store.models import Store
-
-# Of the key under which a store's snapshots are written, as long as the HMAC.
-KEY_BYTES = 32
 
 Tap = Callable[[Observation], object]
 
@@ -103,7 +99,7 @@ class Checkpoint:
         """Open the checkpoint of a store's folder; reads nothing yet.
 
         Args:
-            folder: holds snapshot, snapshot.key, scans.jsonl and doubts.json.
+            folder: holds snapshot, store.key, scans.jsonl and doubts.json.
             writer: writes snapshots, one at a time.
             every_s: data time between snapshots.
             first_s: data time until the first one; the interval doubles from there up to `every_s`.
@@ -111,7 +107,7 @@ class Checkpoint:
             write_file: replaces a file atomically.
         """
         self._path = folder / "snapshot"
-        self._key = _key_in(folder / "snapshot.key")
+        self._key = derived(store_key(folder), "snapshot")
         self._writer, self._clock = writer, clock
         self._every_ns = round(every_s * 1e9)
         self._interval_ns = min(round(first_s * 1e9), self._every_ns)
@@ -238,12 +234,3 @@ def _newest_or_zero(data: bytes, key: bytes) -> int:
         return newest_ns(data, key)
     except SnapshotError:
         return 0
-
-
-def _key_in(path: Path) -> bytes:
-    """The key in a file that only its owner can read; a new one where there is none."""
-    key = path.read_bytes() if path.exists() else b""
-    if len(key) != KEY_BYTES:
-        key = token_bytes(KEY_BYTES)
-        replace_file(path, key, private=True)
-    return key

@@ -261,4 +261,4 @@ class Gaps:
     def _write(self) -> None:
         gaps = [[gap.start_ns, gap.end_ns, gap.until_ns, gap.kind] for gap in self._gaps]
         visits = {visit: reason_row(reason) for visit, reason in self._reasons.items()}
-        replace_file(self._path, json.dumps({"gaps": gaps, "visits": visits}))
+        replace_file(self._path, json.dumps({"gaps": gaps, "visits": visits}), private=True)

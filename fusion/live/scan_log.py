@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from fusion.files.atomic import replace_file
 from fusion.files.lines import line_of
+from fusion.files.private import open_private
 from fusion.live.gaps import StreamPosition
 from fusion.live.intake import EVENTS_MAX, parse_event
 from fusion.observations import GateScan, ItemSighting, Observation
@@ -137,7 +138,7 @@ class ScanLog:
         # A log must be whole before it can be taken for the one that matches.
         self._write_file(new, json.dumps(head).encode() + b"\n" + b"".join(lines))
         with self._lock:
-            file = open(new, "ab")  # noqa: SIM115 stays open for the events to come
+            file = open_private(new, "ab")  # stays open for the events to come
             file.writelines(self._next_lines)
             file.flush()
             # Until the snapshot is on disk, events belong to both logs.

@@ -74,5 +74,5 @@ class Teaching:
             engine.learn(entry.visit, items, entry.t_ns)
             learnt.decisions_read = entry.seq
         if write or learnt.version != (self._written or 0):
-            replace_file(self._path, json.dumps(learnt.row(), indent=1) + "\n", durable=False)
+            replace_file(self._path, json.dumps(learnt.row(), indent=1) + "\n", private=True, durable=False)
             self._written = learnt.version

@@ -18,7 +18,6 @@ been taken for theirs. The engine continues either way.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import resource
 import signal
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.errors import FusionError
+from fusion.files.private import OTHERS, lock_holder, locked, private_folder, tighten
 from fusion.live.causes import common_cause
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
@@ -52,19 +52,19 @@ def store_lock(path: Path, stopping: threading.Event, clock: Clock = SYSTEM_CLOC
     Raises:
         FusionError: another process serves the store.
     """
-    with open(path, "a") as file:
-        deadline_s = clock.monotonic_s() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if clock.wait(stopping, 0.05):
-                    yield False
-                    return
-                if clock.monotonic_s() > deadline_s:
-                    raise FusionError(f"{path}: another process serves this store") from None
-        yield True
+    deadline_s = clock.monotonic_s() + LOCK_WAIT_S
+    while True:
+        with locked(path) as held:
+            if held:
+                yield True
+                return
+        if clock.wait(stopping, 0.05):
+            yield False
+            return
+        if clock.monotonic_s() > deadline_s:
+            holder = lock_holder(path)
+            number = "" if holder is None else f", number {holder}"
+            raise FusionError(f"{path}: another process serves this store{number}")
 
 
 class StoreThread:
@@ -80,6 +80,7 @@ class StoreThread:
         self._config, self._clock = config, clock
         self._control = Control()
         self._loop: StoreLoop | None = None
+        self._messages: list[str] = []  # from before the loop
         self._thread = threading.Thread(target=self._run, name=f"store {config.store.id}", daemon=True)
 
     def start(self) -> None:
@@ -119,7 +120,11 @@ class StoreThread:
         """State as plain data, for the supervisor; removes the messages that it returns."""
         loop = self._loop
         state = {"beat": 0, "over": False, "messages": []} if loop is None else loop.status()
-        return {**state, "failure": self.failure, "common": self.common, "ready": loop is not None}
+        before, self._messages = self._messages, []
+        messages = [*before, *state["messages"]]
+        return {
+            **state, "messages": messages, "failure": self.failure, "common": self.common, "ready": loop is not None
+        }  # fmt: skip
 
     def _run(self) -> None:
         try:
@@ -135,7 +140,9 @@ class StoreThread:
     def run(self) -> None:
         """Serve the store in the calling thread. Raises whatever ends it early."""
         folder, stopping = self._config.folder, self._control.stopping
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
+        if (line := tighten(folder)) is not None:
+            self._messages.append(line)
         with store_lock(folder / "lock", stopping, self._clock) as held:
             if held:
                 with StoreLoop.opened(self._config, self._control, clock=self._clock) as loop:
@@ -158,6 +165,7 @@ def limit_memory(memory_max_bytes: int) -> None:
 def work(configs: list[ServeConfig], pipe: Connection, memory_max_bytes: int) -> None:
     """Serve stores until the supervisor says stop or is gone, or until their sources end; then exit the process."""
     limit_memory(memory_max_bytes)
+    os.umask(OTHERS)  # Whatever a store keeps says who bought what.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the supervisor decides when.
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from fusion.files.atomic import replace_file
+from fusion.files.private import private_folder
 from fusion.money.ledger import Ledger
 from fusion.money.sales import sales_by_rate
 from fusion.store.models import Store
@@ -194,8 +195,7 @@ class ReceiptStore:
     """Receipts in a folder, three files a visit. Names are hashes, so that no visit id can lead out of the folder."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder = private_folder(folder)
 
     def path(self, visit: str, kind: str) -> Path:
         """File of a visit's receipt; kind is json, txt or html."""
@@ -205,4 +205,4 @@ class ReceiptStore:
         """Keep a receipt; a corrected one replaces the previous version."""
         for kind, text in (("json", document.json()), ("txt", document.text()), ("html", document.html())):
             # Not flushed to disk: a file that is lost with the power can be made again from the ledger.
-            replace_file(self.path(document.visit, kind), text, durable=False)
+            replace_file(self.path(document.visit, kind), text, private=True, durable=False)

@@ -219,7 +219,9 @@ class Visits:
             return [StoreWarning(scan.t_ns, kind, scan.gate, credential=scan.credential_type)]
         if scan.credential_type != "open":
             added = self._scans.add(scan, gate, self._lines.centre_m(gate), self._walkers)
-            if added.track_id is None and not added.repeated:
+            if added is None:
+                self.ignored["gate: more open scans than people can come in by"] += 1
+            elif added.track_id is None and not added.repeated:
                 _doubt_shifted(scan, self._recent, self._open.values())
         return []
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from money.books import STORE, T_NS, TWO, make_store, receipt
 
 from fusion.commands.main import main
-from fusion.errors import LedgerError
+from fusion.errors import ConfigError, LedgerError
+from fusion.files.recordings import Recording
+from fusion.files.streams import GROUP_VALUES_MAX
+from fusion.live.clock import ManualClock
+from fusion.live.config import ServeConfig
+from fusion.live.worker import StoreThread
 from fusion.money.checkpoint import Head
 from fusion.money.entries import EntryRow, Posting, canonical_bytes, chained_hash, genesis_hash
 from fusion.money.ledger import Ledger
 from fusion.money.vault import Holder
+from fusion.observations import GateScan
+from fusion.people.scans import AT_GATE_MAX
+from fusion.people.visits import Visits
+from fusion.simulation import Scenario, Simulation, demo_store
 
 
 @pytest.fixture
@@ -333,3 +346,96 @@ def test_a_dry_run_leaves_the_books_byte_for_byte(chain: Path, capsys: pytest.Ca
     before = snapshot_of(books)
     assert main(["statement", str(chain / "chain.toml"), str(books), "2026-03", "--dry-run"]) == 0
     assert capsys.readouterr().out.count("2026-03:") == 2 and snapshot_of(books) == before
+
+
+# ---- 16: who may read and lock ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.attack(16)
+def test_whatever_a_served_store_writes_is_its_owners_alone(tmp_path: Path) -> None:
+    """Also what an older version, or an operator with another umask, had left open to others."""
+    store = demo_store(n_cameras=4, n_plates=4)
+    folder = tmp_path / "serve" / store.id
+    folder.mkdir(parents=True)
+    (folder / "evidence.jsonl").write_text("{}\n")
+    (folder / "evidence.jsonl").chmod(0o644)
+    folder.chmod(0o755)
+    options = {"seed": 1, "minutes": 0.6, "shoppers": 1}
+    config = ServeConfig(store, folder, tmp_path, "simulation", options, anchor_s=0.0)
+    thread = StoreThread(config, ManualClock())
+    before = os.umask(0)
+    try:
+        thread.run()
+    finally:
+        os.umask(before)
+    loose = [path.name for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
+    assert loose == [] and {"lock", "store.key", "evidence.jsonl"} <= {path.name for path in folder.iterdir()}
+    assert any("open to other users" in line for line in thread.status()["messages"])
+
+
+@pytest.mark.attack(16)
+def test_a_recording_and_what_commands_write_about_people_is_their_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        scenario = Scenario(seed=1, minutes=0.6, shoppers=1)
+        Simulation(demo_store(n_cameras=4, n_plates=4), scenario).write(tmp_path / "recording")
+        assert main(["run", str(tmp_path / "recording"), "--out", str(tmp_path / "out")]) == 0
+    finally:
+        os.umask(before)
+    written = [tmp_path / "out", *(tmp_path / "out").rglob("*"), *(tmp_path / "recording").glob("*.*l*")]
+    assert [path.name for path in written if path.stat().st_mode & 0o077] == [] and len(written) > 8
+
+
+# ---- 20: files that cost more than they weigh ------------------------------------------------------------------------
+
+
+@pytest.mark.attack(20)
+def test_a_pipe_in_the_place_of_scans_is_refused_at_once(small_recording: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "recording"
+    shutil.copytree(small_recording, folder)
+    (folder / "gate.jsonl").unlink()
+    os.mkfifo(folder / "gate.jsonl")
+    with pytest.raises(ConfigError, match=r"gate\.jsonl: want a regular file"):
+        Recording(folder)
+
+
+@pytest.mark.attack(20)
+def test_one_row_of_a_hundred_million_samples_is_refused_before_it_is_decoded(
+    small_recording: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "recording"
+    shutil.copytree(small_recording, folder)
+    n = GROUP_VALUES_MAX + 1
+    samples = pa.ListArray.from_arrays(pa.array([0, n], pa.int32()), pa.array(np.zeros(n, np.float32)))
+    table = pa.table({"time": pa.array([T_NS], pa.int64()), "plate": pa.array(["a"]), "samples": samples})
+    pq.write_table(table, folder / "weights.parquet", compression="zstd")
+    assert (folder / "weights.parquet").stat().st_size < 20_000
+    pool = pa.total_allocated_bytes()
+    with pytest.raises(ConfigError, match="want row groups of at most 67108864 values in a column, got 67108865"):
+        Recording(folder)
+    assert pa.total_allocated_bytes() == pool
+
+
+@pytest.mark.attack(20)
+def test_millions_of_small_readings_are_read_a_few_thousand_at_a_time(small_recording: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "recording"
+    shutil.copytree(small_recording, folder)
+    n = 300_000
+    samples = pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32)), pa.array(np.zeros(n, np.float32)))
+    table = pa.table({"time": pa.array(np.full(n, T_NS)), "plate": pa.array(["a"] * n), "samples": samples})
+    pq.write_table(table, folder / "weights.parquet", compression="zstd")
+    assert (folder / "weights.parquet").stat().st_size < 200_000
+    batches = [batch.num_rows for batch in Recording(folder).tables("weights")]
+    assert sum(batches) == n and max(batches) <= 4096
+
+
+@pytest.mark.attack(20)
+def test_a_flood_of_scans_at_a_gate_is_counted_and_costs_no_more_with_each() -> None:
+    store = demo_store(n_cameras=4, n_plates=4)
+    gate = next(gate.id for gate in store.gate if gate.direction != "out")
+    visits = Visits(store)
+    open_scans = visits._scans
+    for i in range(20_000):
+        visits.scan(GateScan(T_NS + i * 250_000, gate, "account", f"account {i}"))
+    assert len(open_scans) == AT_GATE_MAX
+    assert visits.ignored["gate: more open scans than people can come in by"] == 20_000 - AT_GATE_MAX

@@ -181,7 +181,7 @@ def test_only_a_snapshot_under_the_folders_own_key_is_used(tmp_path: Path, day: 
         checkpoint.start(engine, 0)
         checkpoint.finished(wait=True)
         checkpoint.close()
-        for name in ("snapshot", "snapshot.key", "scans.jsonl"):
+        for name in ("snapshot", "store.key", "scans.jsonl"):
             assert (folder / name).stat().st_mode & 0o077 == 0, name
     restored = opened(own).restore(day.store)
     assert restored.lost is None and restored.engine.newest_ns == engine.newest_ns > 0

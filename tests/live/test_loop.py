@@ -14,6 +14,7 @@ from live.stepping import Day, SteppedStore, ended, killed, quiet_config, record
 
 from bench.endurance import serve as bench
 from fusion.engine import Engine
+from fusion.files.secrets import derived, store_key
 from fusion.live.clock import ManualClock
 from fusion.live.loop import StoreLoop
 from fusion.live.outbox import Outbox
@@ -33,7 +34,7 @@ def scans_in(observations: list[Observation]) -> list[int]:
 
 def saved_ns(folder: Path) -> int:
     """Newest data time of the snapshot in a folder."""
-    return newest_ns((folder / "snapshot").read_bytes(), (folder / "snapshot.key").read_bytes())
+    return newest_ns((folder / "snapshot").read_bytes(), derived(store_key(folder, create=False), "snapshot"))
 
 
 def since_snapshot(folder: Path, observations: list[Observation]) -> list[Observation]:
