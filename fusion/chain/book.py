@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from fusion.chain.connection import SILENT_MAX_S, Server
+from fusion.chain.quarantine import quarantine
+from fusion.chain.roles import UNBOUNDED, roles_sql
 from fusion.chain.schema import COLUMNS, STORE_COLUMNS, TABLE_OF_STREAM, schema_faults
 from fusion.chain.streams import Mark, Record, Source, difference, digest, records
 from fusion.errors import IdempotencyConflict, LedgerError
@@ -151,6 +153,30 @@ class ChainBook:
                 "UPDATE mark SET seq = %s, hash = %s WHERE store = %s AND stream = %s", (last, previous, store, stream)
             )
         return Mark(last, previous)
+
+    # ---- the owner ---------------------------------------------------------------------------------------------------
+
+    def set_up_roles(self, stores: Iterable[tuple[Store, Retailer | None]]) -> None:
+        """Run the script of `roles_sql`; the tables are created where there are none.
+
+        Raises:
+            LedgerError: the server's role may not.
+            ConnectionLost: the server cannot be reached.
+        """
+        script = roles_sql(stores).removeprefix("BEGIN;").removesuffix("COMMIT;\n")
+        with self._transaction() as connection:
+            connection.execute(script)
+
+    def quarantine(self, store: str, stream: str, first: int, why: str) -> int:
+        """Set aside the rows of a stream from a number on, see `quarantine.quarantine`; returns how many."""
+        with self._transaction() as connection:
+            return quarantine(connection, store, stream, first, why)
+
+    def unbounded_role(self) -> str:
+        """The role of this connection where it may write rows of every store; "" where row security bounds it."""
+        with self._transaction(write=False) as connection:
+            role, unbounded = connection.execute(UNBOUNDED).fetchone()
+        return str(role) if unbounded else ""
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 

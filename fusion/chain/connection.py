@@ -12,6 +12,7 @@ from fusion.chain.schema import FORMAT_VERSION, SCHEMA
 from fusion.chain.streams import REFUSED, ConnectionLost
 from fusion.errors import LedgerError, extra
 from fusion.money.postgres import first_line
+from fusion.money.server_urls import checked_server
 
 # How long to wait for another shipper of the same store, and for a server that does not answer.
 BUSY_MAX_S = 10.0
@@ -43,16 +44,16 @@ class Server:
         """Prepare to connect.
 
         Args:
-            url: postgresql://server/database.
+            url: postgresql://server/database?sslmode=verify-full; without the mode only on this machine.
             create: create the tables where there are none; otherwise their absence is an error.
             silent_max_s: a server that does not answer for this long counts as lost.
             wrap: called with every new connection; returns the one to use, such as one that a test can cut.
 
         Raises:
-            LedgerError: the URL is not one of PostgreSQL.
+            LedgerError: the URL is not one of PostgreSQL, or names another machine without a check of its certificate.
         """
         if not url.startswith(("postgresql://", "postgres://")):
-            raise LedgerError("the chain's database is not a PostgreSQL URL; pass postgresql://server/database")
+            raise LedgerError("the chain's database is not a PostgreSQL URL; pass postgresql://server/database?sslmode=verify-full")
         with extra("postgres"):
             import psycopg
 
@@ -66,10 +67,8 @@ class Server:
         )
         parts = urlsplit(url)
         self.where = f"postgresql://{parts.hostname or ''}{parts.path}"
-        try:
-            settings = psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.ProgrammingError as error:
-            raise LedgerError(f"{self.where}: the URL cannot be read: {first_line(error)}") from None
+        checked_server(url, self.where)
+        settings = psycopg.conninfo.conninfo_to_dict(url)
         # A dead connection is noticed within this time, unless the URL sets other limits.
         patience: dict[str, Any] = {
             "connect_timeout": round(BUSY_MAX_S),

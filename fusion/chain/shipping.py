@@ -50,6 +50,7 @@ class Shipper:
         retailer: Retailer | None = None,
         batch: int = BATCH,
         report: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Prepare to ship.
 
@@ -60,6 +61,7 @@ class Shipper:
             retailer: the store's retailer; None keeps the one that the book holds.
             batch: rows of a transaction, at least 1.
             report: called with a line for each stream that was shipped and each pause.
+            warn: called with a line where the connection's role may write the rows of other stores as well.
 
         Raises:
             FusionError: batch is less than 1.
@@ -67,7 +69,7 @@ class Shipper:
         if batch < 1:
             raise FusionError(f"batch: want at least one row, got {batch}")
         self._store, self._sources, self._book, self._retailer = store, tuple(sources), book, retailer
-        self._batch, self._report = batch, report
+        self._batch, self._report, self._warn = batch, report, warn
         # The connection on which the store was registered, and the marks that were read since.
         self._session: int | None = None
         self._marks: dict[str, int] = {}
@@ -86,7 +88,16 @@ class Shipper:
         self._used_book = False
         if self._book.session != self._session:
             self._marks.clear()  # the connection was lost, and perhaps rows with it
-        return {source.stream: self._ship(source) for source in self._sources}
+        sent, conflict = dict[str, int](), None
+        for source in self._sources:
+            try:
+                sent[source.stream] = self._ship(source)
+            except IdempotencyConflict as error:
+                # One poisoned stream holds up no other.
+                conflict = conflict or error
+        if conflict is not None:
+            raise conflict
+        return sent
 
     def _ship(self, source: Source) -> int:
         # The book is asked only where the store has new rows: most of thousands of shippers are idle.
@@ -97,6 +108,9 @@ class Shipper:
         self._used_book = True
         if self._book.session is None or self._book.session != self._session:
             self._book.register(self._store, self._retailer)
+            role = "" if self._session is not None else self._book.unbounded_role()
+            if role:
+                self._warn(f"{self._store.id}: {role!r} may write rows of every store; see `fusion chain-roles`")
             self._marks.clear()
             self._session = self._book.session
         store, n_sent = self._store.id, 0
@@ -158,7 +172,8 @@ class Shipper:
 
         Raises:
             FusionError: every_s is not a positive time.
-            IdempotencyConflict, LedgerError: as for `ship`.
+            IdempotencyConflict: as for `ship`, without `follow`; with it, that is reported and tried again.
+            LedgerError: as for `ship`.
         """
         if not 0 < every_s < math.inf:
             raise FusionError(f"every_s: want more than 0 seconds, got {every_s}")
@@ -169,7 +184,10 @@ class Shipper:
         while not stop.is_set():
             try:
                 total.update(self.ship())
-            except ConnectionLost as error:
+            except (ConnectionLost, IdempotencyConflict) as error:
+                # Another row under the store's name is set aside by the owner of the chain's book; then it continues.
+                if isinstance(error, IdempotencyConflict) and not follow:
+                    raise
                 now_s = clock_s()
                 lost_since_s = now_s if lost_since_s is None else lost_since_s
                 if patience_s is not None and now_s - lost_since_s >= patience_s:

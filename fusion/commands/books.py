@@ -146,7 +146,7 @@ VERIFY = Command(
     "Check a store's books row by row, their vault, and the newest signed checkpoint; writes nothing.",
     (
         "STORE out/ledger.sqlite --checkpoint /mnt/elsewhere/shop.checkpoint",
-        "STORE postgresql://server/books --vault vault.sqlite",
+        "STORE postgresql://server/books?sslmode=verify-full --vault vault.sqlite",
     ),
     {
         0: "the books are whole",

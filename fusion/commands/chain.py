@@ -71,7 +71,7 @@ def _declare_books(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ledger", required=True, help="path or URL of the books")
     add_path(parser, "--vault", help="vault beside books in PostgreSQL; not shipped")
     add_path(parser, "--outbox", help="file of goods that moved and warnings, where the store keeps one")
-    parser.add_argument("--chain", required=True, help="URL of the chain's book, postgresql://server/database")
+    parser.add_argument("--chain", required=True, help="URL of the chain's book, postgresql://server/database?sslmode=verify-full")
     add_path(parser, "--retailers", metavar="CHAIN_TOML", help="which retailer the store belongs to, and its brand")
 
 
@@ -134,6 +134,7 @@ def _ship(arguments: argparse.Namespace) -> int:
         shipper = Shipper(
             shipment.store, shipment.sources, shipment.book, retailer=shipment.retailer,
             report=lambda text: print(terminal_text(text), flush=True),
+            warn=lambda text: print(f"fusion ship: {terminal_text(text)}", file=sys.stderr),
         )  # fmt: skip
         stop = stack.enter_context(stop_signals()) if arguments.follow else None
         patience_s = None if arguments.follow else arguments.patience
@@ -159,6 +160,44 @@ def _reconcile(arguments: argparse.Namespace) -> int:
     return 0 if all(comparison.agrees for comparison in comparisons) else 1
 
 
+def _declare_roles(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "retailers", metavar="CHAIN_TOML", help="the retailers and their stores")
+    parser.add_argument("--chain", help="URL of the chain's book, as its owner: run the script there, print nothing")
+
+
+def _roles(arguments: argparse.Namespace) -> int:
+    from fusion.chain.book import ChainBook
+    from fusion.chain.roles import role_of, roles_sql
+    from fusion.money.retailers import Chain
+
+    chain = Chain.load(arguments.retailers)
+    stores = [(store, chain.retailer_of(store)) for stores in chain.stores.values() for store in stores]
+    if not arguments.chain:
+        print(roles_sql(stores), end="")
+        return 0
+    with ChainBook(arguments.chain) as book:
+        book.set_up_roles(stores)
+    print("\n".join(f"{store.id}: writes as {role_of(store.id)}" for store, _ in stores))
+    return 0
+
+
+def _declare_quarantine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", help="id of the store")
+    parser.add_argument("stream", choices=("ledger", "goods", "health"), help="the stream, as the shipper names it")
+    parser.add_argument("first", type=int, help="number of the first row to set aside; all after it go too")
+    parser.add_argument("--chain", required=True, help="URL of the chain's book, as its owner")
+    parser.add_argument("--why", required=True, help="the reason, kept beside the rows")
+
+
+def _quarantine(arguments: argparse.Namespace) -> int:
+    from fusion.chain.book import ChainBook
+
+    with ChainBook(arguments.chain, create=False) as book:
+        n = book.quarantine(arguments.store, arguments.stream, arguments.first, arguments.why)
+    print(f"{arguments.store}: {n} rows of {arguments.stream} are set aside; the shipper sends the store's own again")
+    return 0
+
+
 SERVE = Command(
     "serve",
     "Run many live stores: a process each, restarted from snapshots, watched and reconfigured.",
@@ -179,8 +218,9 @@ SHIP = Command(
     "ship",
     "Copy a store's books to the chain's book in PostgreSQL, each row exactly once.",
     (
-        "STORE --ledger box17.sqlite --chain postgresql://server/chain",
-        "STORE --ledger box17.sqlite --outbox outbox.sqlite --chain postgresql://server/chain --follow",
+        "STORE --ledger box17.sqlite --chain postgresql://server/chain?sslmode=verify-full",
+        "STORE --ledger box17.sqlite --outbox outbox.sqlite --follow "
+        "--chain postgresql://server/chain?sslmode=verify-full",
     ),
     {0: "all rows were shipped, or Ctrl-C ended --follow"},
     _declare_ship,
@@ -190,10 +230,29 @@ RECONCILE = Command(
     "reconcile",
     "Compare a store's books with the chain's book, row by row.",
     (
-        "STORE --ledger box17.sqlite --chain postgresql://server/chain",
-        "STORE --ledger box17.sqlite --chain postgresql://server/chain --all",
+        "STORE --ledger box17.sqlite --chain postgresql://server/chain?sslmode=verify-full",
+        "STORE --ledger box17.sqlite --chain postgresql://server/chain?sslmode=verify-full --all",
     ),
     {0: "they agree", 1: "they differ; the output lists how"},
     _declare_reconcile,
     _reconcile,
+)
+CHAIN_ROLES = Command(
+    "chain-roles",
+    "Give every store a role of its own in the chain's book, which row security keeps to that store's rows.",
+    ("chain.toml > roles.sql", "chain.toml --chain postgresql://owner@server/chain?sslmode=verify-full"),
+    {0: "the script was printed, or has run"},
+    _declare_roles,
+    _roles,
+)
+QUARANTINE = Command(
+    "quarantine",
+    "Set aside rows that do not belong into the chain's book, so that the store's shipper continues.",
+    (
+        "box17 ledger 10 --chain postgresql://owner@server/chain?sslmode=verify-full --why 'written by box9'",
+        "box17 goods 1 --chain postgresql:///chain --why 'from a restored backup'",
+    ),
+    {0: "the rows are set aside"},
+    _declare_quarantine,
+    _quarantine,
 )

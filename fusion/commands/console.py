@@ -32,6 +32,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=8321, help="port to listen on (8321)")
     parser.add_argument("--name", action="append", default=[], help="a further host name of the page; may be repeated")
+    parser.add_argument(
+        "--proxy", metavar="ADDRESS", help="address of a proxy whose X-Forwarded-For is believed (none is)"
+    )
     add_path(parser, "--certificate", help="TLS certificate; required where other machines may connect")
     add_path(parser, "--key", help="private key of the certificate")
 
@@ -91,7 +94,7 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
     scheme = "https" if arguments.certificate else "http"
     print(f"{store.name}: {scheme}://{arguments.host}:{arguments.port}/ (Ctrl-C ends it)", flush=True)
     certificate, key = (Path(name) if name else None for name in (arguments.certificate, arguments.key))
-    serve(console, arguments.host, arguments.port, certificate=certificate, key=key)
+    serve(console, arguments.host, arguments.port, certificate=certificate, key=key, proxy=arguments.proxy)
 
 
 def _checkout(arguments: argparse.Namespace, store: Store, ledger: Ledger) -> Checkout | None:

@@ -17,7 +17,7 @@ GROUPS = (
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT, books.PRIVACY, books.FORGET)),
     CommandGroup("keep the evidence", (safekeeping.CHECKPOINT, safekeeping.BACKUP, safekeeping.RESTORE)),
     CommandGroup("take payments further", (money.SETTLE, money.COLLECT, money.RECOVER, money.RESOLVE, money.CLOSE)),
-    CommandGroup("bring stores together", (chain.SHIP, chain.RECONCILE)),
+    CommandGroup("bring stores together", (chain.SHIP, chain.RECONCILE, chain.CHAIN_ROLES, chain.QUARANTINE)),
     CommandGroup("set up the shell", (completion.COMPLETION,)),
 )
 

@@ -123,7 +123,10 @@ CHECKPOINT = Command(
 BACKUP = Command(
     "backup",
     "Copy a store's books, vault, snapshot, evidence and receipts to a new folder while the store runs.",
-    ("serve/shop /mnt/backups/2026-03-01", "serve/shop DEST --books postgresql://server/books --store shop"),
+    (
+        "serve/shop /mnt/backups/2026-03-01",
+        "serve/shop DEST --store shop --books postgresql://server/books?sslmode=verify-full",
+    ),
     {0: "the backup is whole", 2: "a file cannot be used; the destination holds no manifest, and so no backup"},
     _declare_backup,
     _backup,

@@ -107,7 +107,8 @@ def books_path(text: str) -> Path:
     if url.scheme != "sqlite" or url.netloc or not url.path.strip("/"):
         # The URL may hold a password, so only its scheme is repeated.
         raise LedgerError(
-            f"books: want a path, sqlite:///path or postgresql://server/database, got a URL of scheme {url.scheme!r}"
+            "books: want a path, sqlite:///path or postgresql://server/database?sslmode=verify-full, got a URL of "
+            f"scheme {url.scheme!r}"
         )
     # As SQLAlchemy has it: three slashes are a relative path, four an absolute one.
     return Path(unquote(url.path[1:]))

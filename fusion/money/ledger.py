@@ -86,7 +86,8 @@ class Ledger(Books):
 
         Args:
             where: path of a file, or a URL: sqlite:///relative/path, sqlite:////absolute/path, or
-                postgresql://user@server/database (extra `postgres`), where each store has a schema of its own.
+                postgresql://user@server/database?sslmode=verify-full (extra `postgres`), where each store has a schema
+                of its own.
             store: the store whose books they are.
             vault: file that keeps which customer each visit belonged to, for books in PostgreSQL; those in SQLite hold
                 it themselves.

@@ -23,6 +23,7 @@ from fusion.money.schema import (
     definitions_fault,
     postgres_definitions,
 )
+from fusion.money.server_urls import checked_server
 from fusion.money.sqlite import BUSY_MAX_S, open_sqlite
 from fusion.money.sqlite_reading import read_sqlite
 from fusion.money.vault import VAULT_SCHEMA, Vault
@@ -55,6 +56,7 @@ class PostgresDatabase:
         self._psycopg = psycopg
         parts = urlsplit(url)
         self.where = f"postgresql://{parts.hostname or ''}{parts.path}"
+        checked_server(url, self.where)
         self._url, self._busy_max_s, self.read_only = url, busy_max_s, read_only
         self.schema = schema_of(store)
         self.connection: Any = self._connected()

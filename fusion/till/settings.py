@@ -28,7 +28,8 @@ class BooksSettings(StrictModel):
     """Where the books are.
 
     Attributes:
-        where: a folder that holds STORE.sqlite for each store, or postgresql://server/database, in which each store has
+        where: a folder that holds STORE.sqlite for each store, or
+            postgresql://server/database?sslmode=verify-full, in which each store has
             a schema of its own; None: STORE.sqlite in the folder of the store's process.
         vaults: folder for the vaults beside books in PostgreSQL; None: in the folder of the store's process.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chain.conftest import database, shop, stranger, url
 from live.conftest import broker, day, recording
 
-__all__ = ["broker", "day", "recording"]
+__all__ = ["broker", "database", "day", "recording", "shop", "stranger", "url"]

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from broker import MOSQUITTO, Mosquitto
 from live.streams import STORE, T_NS
 from live.test_mqtt import LIMIT_S, Listening, publisher_of
+from show.consoles import PASSWORD, Served, serving
 
 from fusion.commands.main import main
 from fusion.errors import ShapeError
 from fusion.live import publisher as publishing
 from fusion.live.messages import MESSAGE_MAX_BYTES, Mark, line_payload, topic_of
+from fusion.money.ledger import Ledger
 from fusion.observations import GateScan
 from fusion.results import WarningKind, terminal_text
 from fusion.runner.output import Output
+from fusion.show.console import connections
+from fusion.show.console import users as users_module
+from fusion.show.console.access import CHECKED_AT_ONCE, CHECKING_MAX
+from fusion.show.console.sessions import SHARED_TRIES, Sessions
+from fusion.show.console.users import Users
+from fusion.simulation import demo_store
 
+SHOP = demo_store(n_cameras=2, n_plates=4)
 needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto on this machine")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -195,3 +207,126 @@ def test_control_characters_reach_no_terminal(capsys: pytest.CaptureFixture[str]
     printed: Any = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err and "\x9b" not in printed.out + printed.err
     assert len(printed.out.splitlines()) == 1
+
+
+# ---- the console -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(users_module, "SCRYPT", {"n": 16, "r": 8, "p": 1})  # Many guesses, and nothing to protect.
+    path = tmp_path / "users.json"
+    users = Users(path)
+    for name in ("anna", "bert"):
+        users.add(name, PASSWORD, SHOP.id)
+    return path
+
+
+@pytest.fixture
+def console(tmp_path: Path, users_file: Path) -> Iterator[Served]:
+    with Ledger.open(tmp_path / "ledger.sqlite", SHOP) as ledger, serving(SHOP, ledger, users_file) as served:
+        yield served
+
+
+@pytest.mark.attack(22)
+def test_who_guesses_cannot_pretend_to_be_many(tmp_path: Path, users_file: Path) -> None:
+    """A header of the client names no address, unless a proxy was named that is believed."""
+    with Ledger.open(tmp_path / "ledger.sqlite", SHOP) as ledger:
+        with serving(SHOP, ledger, users_file) as served:
+            tries = [served.sign_in("anna", "wrong", **{"X-Forwarded-For": f"10.0.0.{n}"})[0] for n in range(7)]
+            assert tries == [403] * 5 + [429] * 2
+        with serving(SHOP, ledger, users_file, proxy="127.0.0.1") as served:
+            for n in range(7):
+                assert served.sign_in("anna", "wrong", **{"X-Forwarded-For": "10.0.0.1"})[0] == (403 if n < 5 else 429)
+            assert served.sign_in("anna", PASSWORD, **{"X-Forwarded-For": "10.0.0.2"})[0] == 303
+        with serving(SHOP, ledger, users_file, proxy="10.9.9.9") as served:
+            tries = [served.sign_in("anna", "wrong", **{"X-Forwarded-For": f"10.0.0.{n}"})[0] for n in range(6)]
+            assert tries == [403] * 5 + [429]
+
+
+@pytest.mark.attack(22)
+def test_wrong_tries_lock_out_no_other_people(console: Served) -> None:
+    form = urlencode({"name": "anna", "password": PASSWORD})
+    _, headers, _ = console.ask("POST", "/sign-in", form, {"Origin": console.origin})
+    known = "; ".join(re.findall(r"fusion-console-[^=]*-device=[^;]+", headers["set-cookie"]))
+    assert known
+    for _ in range(6):
+        console.sign_in("anna", "wrong")
+    assert console.sign_in("anna", PASSWORD)[0] == 429
+    assert console.sign_in("bert", PASSWORD)[0] == 303, "behind the same address"
+    assert console.sign_in("anna", PASSWORD, Cookie=known)[0] == 303, "in the browser where anna signed in before"
+    # Many names from one address wait as well, and the browsers that are known still do not.
+    for n in range(SHARED_TRIES):
+        console.sign_in(f"name {n}", "wrong")
+    assert console.sign_in("bert", PASSWORD)[0] == 429
+    assert console.sign_in("anna", PASSWORD, Cookie=known)[0] == 303
+    for forged in (known[:-1] + "x", known.replace("=", "=0"), known.partition("=")[0] + "="):
+        assert console.sign_in("anna", PASSWORD, Cookie=forged)[0] == 429
+    assert console.sign_in("bert", PASSWORD, Cookie=known)[0] == 429, "another person in that browser"
+
+
+@pytest.mark.attack(22)
+def test_pauses_grow_with_each_wrong_try() -> None:
+    sessions, key, now_s, waits = Sessions(), {"anna": 5}, 0.0, []
+    for _ in range(14):
+        wait_s = sessions.must_wait(key, now_s)
+        waits.append(wait_s)
+        now_s += wait_s
+        assert sessions.must_wait(key, now_s) == 0.0
+        sessions.failed(key, now_s)
+    assert waits == [0.0] * 5 + [60.0 * 2**n for n in range(6)] + [3600.0] * 3
+    sessions.succeeded(key)
+    assert sessions.must_wait(key, now_s) == 0.0
+
+
+@pytest.mark.attack(22)
+def test_half_sent_requests_shut_nobody_out(console: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They displace each other, and what is not whole in time ends."""
+    monkeypatch.setattr(connections, "CONNECTIONS_MAX", 20)
+    sockets = []
+    try:
+        for n in range(60):
+            sockets.append(socket.create_connection(("127.0.0.1", console.port), timeout=LIMIT_S))
+            sockets[-1].sendall(b"POST /sign-in HTTP/1.1\r\nHost: x\r\n" if n % 2 else b"")
+        assert console.sign_in("anna", PASSWORD)[0] == 303
+        assert sockets[0].recv(1) == b"", "the oldest has ended"
+        monkeypatch.setattr(connections, "REQUEST_MAX_S", 0.05)
+        post = f"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1:{console.port}\r\nOrigin: {console.origin}\r\n"
+        for half in (b"", b"GET / HTTP/1.1\r\n", post.encode() + b"Content-Length: 9\r\n\r\nna"):
+            with socket.create_connection(("127.0.0.1", console.port), timeout=LIMIT_S) as slow:
+                slow.sendall(half)
+                assert slow.recv(1) == b""
+        assert console.sign_in("anna", PASSWORD)[0] == 303
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@pytest.mark.attack(22)
+def test_guesses_delay_neither_pages_nor_books(console: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While passwords of many are checked, a page and a review answer; too many at once are sent away."""
+    _, headers = console.sign_in("anna", PASSWORD)
+    free, checking = threading.Event(), threading.Semaphore(0)
+
+    def check(*_: object) -> bool:
+        checking.release()
+        return not free.wait(LIMIT_S)
+
+    monkeypatch.setattr(Users, "check", check)
+    statuses: list[int] = []
+    guesses = [
+        threading.Thread(target=lambda n=n: statuses.append(console.sign_in(f"name {n}", "wrong")[0]))
+        for n in range(CHECKING_MAX // 2)
+    ]
+    try:
+        for guess in guesses:
+            guess.start()
+        for _ in range(CHECKED_AT_ONCE):
+            assert checking.acquire(timeout=LIMIT_S)
+        assert console.ask("GET", "/api/store", headers=headers)[0] == 200
+        assert console.ask("GET", "/api/reviews/none", headers=headers)[0] == 404
+    finally:
+        free.set()
+        for guess in guesses:
+            guess.join()
+    assert set(statuses) == {403}

@@ -19,7 +19,7 @@ import uvicorn
 from fusion.engine import Engine
 from fusion.money.ledger import Ledger
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, Result, RunSummary
-from fusion.show.console.server import Console
+from fusion.show.console.server import Console, http_settings
 from fusion.show.console.users import Users
 from fusion.store.models import Store
 
@@ -91,7 +91,14 @@ def ask(
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.request(method, path, body or None, {**(headers or {}), **more})
         answer = connection.getresponse()
-        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read().decode()
+        names = dict.fromkeys(name.lower() for name, _ in answer.getheaders())
+        return answer.status, {name: answer.headers[name] for name in names} | _cookies(answer), answer.read().decode()
+
+
+def _cookies(answer: http.client.HTTPResponse) -> dict[str, str]:
+    """All cookies that are set, in one header: the first is the session's."""
+    cookies = answer.headers.get_all("set-cookie")
+    return {"set-cookie": ", ".join(cookies)} if cookies else {}
 
 
 def sign_in(port: int, name: str = "anna", password: str = PASSWORD, **headers: str) -> tuple[int, dict[str, str]]:
@@ -125,11 +132,12 @@ def stream(port: int, headers: dict[str, str]) -> Iterator[Iterator[dict[str, An
 
 
 @contextmanager
-def serving(store: Store, ledger: Ledger, users: Path, **options: Any) -> Iterator[Served]:
+def serving(
+    store: Store, ledger: Ledger, users: Path, *, proxy: str | None = None, **options: Any
+) -> Iterator[Served]:
     """Serve a console in a thread."""
     console = Console(store, ledger, Users(users), **options)
-    config = uvicorn.Config(console.app, port=0, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(http_settings(console, proxy=proxy, port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

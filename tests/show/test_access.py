@@ -128,7 +128,7 @@ def test_sessions_end() -> None:
     for hour in range(1, 11):
         assert sessions.get(token, hour * 3500.0) is not None
     assert sessions.get(token, 10 * 3600.0 + 1) is None, "after a shift"
-    assert sessions.must_wait(("x",), 0.0) is False
+    assert sessions.must_wait({"x": 5}, 0.0) == 0.0
 
 
 def test_signing_out_ends_pages_too(served: Served, store: Store) -> None:

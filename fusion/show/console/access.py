@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import html
+import ipaddress
+import math
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from urllib.parse import parse_qs
 
 from fusion.errors import extra
-from fusion.show.console.sessions import Session, Sessions
+from fusion.show.console.sessions import SHARED_TRIES, TRIES, Session, Sessions
 from fusion.show.console.users import NAME_MAX, Users
 from fusion.show.page import filled
 from fusion.store.models import Store
@@ -22,6 +26,11 @@ with extra("console"):
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_MAX_BYTES = 64 << 10
+# Passwords that are checked at once, and those that may wait for it.
+CHECKED_AT_ONCE, CHECKING_MAX = 2, 64
+# A browser in which a person signed in is known for half a year.
+DEVICE_MAX_S = 183 * 86400
+ADDRESS_MAX = 64
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -58,6 +67,10 @@ class Access:
         self.sessions = Sessions()
         # Cookies ignore ports: consoles of several stores on one machine need cookies of different names.
         self.cookie = "fusion-console-" + re.sub(r"[^A-Za-z0-9]", "-", store.id)
+        self._device_cookie = self.cookie + "-device"
+        # A hash takes tens of milliseconds and 32 MiB: guesses delay neither the books nor the pages.
+        self._checking = ThreadPoolExecutor(CHECKED_AT_ONCE, "sign-in")
+        self._n_checking = 0
 
     def session(self, request: Request, *, touch: bool = True) -> Session | None:
         """The session of a request, None where its user is not signed in; see `Sessions.get` for `touch`."""
@@ -96,21 +109,40 @@ class Access:
             raise HTTPException(400, "want a name and a password") from None
         name, password = (form.get(key, [""])[0] for key in ("name", "password"))
         name = name[: NAME_MAX + 1]  # tries are remembered by name; no user has a longer one
-        machine = request.client.host if request.client else ""
-        keys, now_s = (machine, f"{machine} {name}"), self._clock_s()
-        if self.sessions.must_wait(keys, now_s):
-            return self._form("Too many wrong passwords: wait a minute", 429)
+        keys, now_s = self._tried_by(request, name), self._clock_s()
+        wait_s = self.sessions.must_wait(keys, now_s)
+        if wait_s > 0.0:
+            return self._form(f"Too many wrong passwords: wait {math.ceil(wait_s / 60.0)} min", 429)
+        if self._n_checking >= CHECKING_MAX:
+            return self._form("Too many people sign in at once: try again", 503)
         # A try counts before its password is checked, so that many tries at once count like many in a row.
         self.sessions.failed(keys, now_s)
-        if not await asyncio.to_thread(self._users.check, name, password, self._store.id):
+        self._n_checking += 1
+        try:
+            check = partial(self._users.check, name, password, self._store.id)
+            is_right = await asyncio.get_running_loop().run_in_executor(self._checking, check)
+        finally:
+            self._n_checking -= 1
+        if not is_right:
             return self._form("Name or password is wrong for this store", 403)
         self.sessions.succeeded(keys)
         # A new session in any case: an attacker could have planted an old one and waited for it to be signed in.
         self.sessions.end(request.cookies.get(self.cookie))
         response = RedirectResponse("/", 303)
         token = self.sessions.begin(name, now_s)
-        response.set_cookie(self.cookie, token, httponly=True, samesite="strict", secure=self._https)
+        set_cookie = partial(response.set_cookie, httponly=True, samesite="strict", secure=self._https)
+        set_cookie(self.cookie, token)
+        set_cookie(self._device_cookie, self._users.device(name), max_age=DEVICE_MAX_S)
         return response
+
+    def _tried_by(self, request: Request, name: str) -> dict[str, int]:
+        """What a try to sign in counts for, and how many wrong ones in a row that may have."""
+        device = request.cookies.get(self._device_cookie, "")
+        if self._users.knows_device(name, device):
+            # Others who guess, from here or elsewhere, do not lock this person out.
+            return {f"device {device[:32]} {name}": TRIES}
+        machine = _network(request.client.host if request.client else "")
+        return {f"{machine} {name}": TRIES, f"machine {machine}": SHARED_TRIES, f"name {name}": SHARED_TRIES}
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
@@ -119,6 +151,15 @@ class Access:
         response = JSONResponse({})
         response.delete_cookie(self.cookie, httponly=True, samesite="strict", secure=self._https)
         return response
+
+
+def _network(host: str) -> str:
+    """The part of an address that a customer of a provider cannot choose: of IPv6 the first 64 bits."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host[:ADDRESS_MAX]
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
 
 
 def _check_origin(request: Request) -> None:

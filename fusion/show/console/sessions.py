@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 # A session lasts for a shift, and ends after an hour without a click.
 SESSION_MAX_S, IDLE_MAX_S, SESSIONS_MAX = 10 * 3600.0, 3600.0, 200
-# Wrong passwords for a name, or from a machine, before either has to wait.
-TRIES, WAIT_S, TRIED_MAX = 5, 60.0, 10_000
+# Wrong passwords in a row for a name from one machine, before further ones have to wait: a minute, then two, then four.
+TRIES, WAIT_S, WAIT_MAX_S, TRIED_MAX = 5, 60.0, 3600.0, 10_000
+# The same for all names from one machine, and for one name from all machines: a shop's people share an address, and a
+# stranger must not lock out a person by guessing. Browsers in which a person has signed in before do not count here.
+SHARED_TRIES = 50
 
 
 @dataclass
@@ -31,7 +35,7 @@ class Session:
 
 @dataclass
 class _Failures:
-    """Wrong passwords in a row under one key, and the time of the last one."""
+    """Wrong passwords in a row under one key, and the time of the last one that was checked."""
 
     count: int
     last_s: float
@@ -80,24 +84,39 @@ class Sessions:
         """Sign the person of a token out; harmless where there is no such session."""
         self._sessions.pop(_digest(token or ""), None)
 
-    def must_wait(self, keys: tuple[str, ...], now_s: float) -> bool:
-        """Whether one of these names or machines failed too often in the last minute."""
-        failed = [self._failed[key] for key in keys if key in self._failed]
-        return any(failures.count >= TRIES and now_s - failures.last_s < WAIT_S for failures in failed)
+    def must_wait(self, keys: Mapping[str, int], now_s: float) -> float:
+        """How long a further try has to wait, in seconds; 0 where it may be made.
 
-    def failed(self, keys: tuple[str, ...], now_s: float) -> None:
+        Args:
+            keys: what the try counts for (names, machines), and how many wrong passwords in a row each may have.
+            now_s: the time.
+        """
+        waits_s = [0.0]
+        for key, tries in keys.items():
+            failures = self._failed.get(key)
+            if failures is not None and failures.count >= tries:
+                # Each wrong password after the pause doubles the next one.
+                pause_s = min(WAIT_S * 2.0 ** min(failures.count - tries, 20), WAIT_MAX_S)
+                waits_s.append(failures.last_s + pause_s - now_s)
+        return max(waits_s)
+
+    def failed(self, keys: Iterable[str], now_s: float) -> None:
         """Count a wrong password for names and machines."""
         for key in keys:
             failures = self._failed.pop(key, _Failures(0, now_s))
-            count = 1 if now_s - failures.last_s > WAIT_S else failures.count + 1
+            count = 1 if now_s - failures.last_s > 2 * WAIT_MAX_S else failures.count + 1
             self._failed[key] = _Failures(count, now_s)
         while len(self._failed) > TRIED_MAX:
             self._failed.popitem(last=False)
 
-    def succeeded(self, keys: tuple[str, ...]) -> None:
-        """Forget wrong passwords after a right one."""
-        for key in keys:
-            self._failed.pop(key, None)
+    def succeeded(self, keys: Mapping[str, int]) -> None:
+        """Forget wrong passwords after a right one; of what others share, take back only the try that was right."""
+        for key, tries in keys.items():
+            failures = self._failed.get(key)
+            if failures is not None and tries == SHARED_TRIES and failures.count > 1:
+                failures.count -= 1
+            else:
+                self._failed.pop(key, None)
 
 
 def _digest(token: str) -> bytes:

@@ -94,5 +94,21 @@ class Users:
         return same and user is not None and store in user.stores
 
 
+    def device(self, name: str) -> str:
+        """A token for a browser in which a person has signed in; a new password makes it worthless."""
+        nonce = secrets.token_hex(16)
+        return f"{nonce}{self._device_mac(name, nonce)}"
+
+    def knows_device(self, name: str, token: str) -> bool:
+        """Whether a person has signed in with this browser before."""
+        nonce, mac = token[:32], token[32:]
+        return name in self._users and hmac.compare_digest(self._device_mac(name, nonce).encode(), mac.encode())
+
+    def _device_mac(self, name: str, nonce: str) -> str:
+        # Keyed by what only this machine's file knows.
+        key = bytes.fromhex(self._users[name].hash)
+        return hmac.new(key, f"device {nonce} {name}".encode("utf-8", "surrogatepass"), "sha256").hexdigest()
+
+
 def _hashed(password: str, salt: bytes) -> bytes:
     return hashlib.scrypt(password.encode("utf-8", "surrogatepass"), salt=salt, dklen=32, **SCRYPT)
