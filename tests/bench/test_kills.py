@@ -15,7 +15,7 @@ from fusion.money.ledger import Ledger
 @pytest.mark.attack(5)
 @pytest.mark.parametrize("provider", ["honest", "hostile", "hostile and mute"])
 def test_no_acknowledged_entry_is_lost_and_no_visit_is_charged_twice(place: Place, provider: str) -> None:
-    n_kills = 15 if place.database is None else 8
+    n_kills = 12 if place.database is None else 8
     outcome = kills.killed(
         lambda: place.open(kills.STORE), n_kills, seed=7, hostile=provider != "honest", looks_up="mute" not in provider
     )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from money.books import BREAD, COLA, T_NS
 from money.checkouts import ENTER, Shop, priced
 
+from fusion.money.payments import Checkout
 from fusion.money.providers import Answer, InProcessProvider
 from fusion.results import ReceiptLine
 
@@ -95,7 +96,7 @@ def person_looks(shop: Shop, provider: Watched, visit: str) -> None:
     )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     operations=st.lists(OPERATIONS, min_size=3, max_size=14),
     faults=st.lists(st.sampled_from(FAULTS), max_size=12),
@@ -105,9 +106,11 @@ def test_nothing_is_taken_beyond_what_is_due_and_every_visit_ends(
     operations: list[tuple[Any, ...]], faults: list[Any], looks_up: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        provider, rejects = Watched(faults, looks_up), "invalid" in faults
+        provider, leaves_holds = Watched(faults, looks_up), not {"invalid", "repeat"}.isdisjoint(faults)
         shop = Shop(Place(Path(folder)), ENTER, provider)
         provider.shop = shop
+        # As in a live store: a receipt may come long after its goods.
+        shop.checkout = Checkout(shop.ledger, provider, ENTER, clock_ns=lambda: provider.now_ns)
         # Durability is not examined here, so all steps share one commit.
         with shop.ledger.batch():
             for operation in operations:
@@ -116,13 +119,14 @@ def test_nothing_is_taken_beyond_what_is_due_and_every_visit_ends(
             for hours in (1, 13, 30):
                 provider.now_ns += hours * HOUR_NS
                 shop.checkout.recover(provider.now_ns)
+            for _ in range(5):
+                waiting = [one.visit for one in shop.checkout.outstanding() if one.status == "person"]
+                for subject in waiting:
+                    person_looks(shop, provider, subject)
+                provider.now_ns += HOUR_NS
+                shop.checkout.recover(provider.now_ns)
             for visit in VISITS:
-                for _ in range(20):
-                    state = shop.checkout.state(visit)
-                    assert state.status != "pending", "the provider answers now"
-                    if state.status != "person":
-                        break
-                    person_looks(shop, provider, visit)
+                state = shop.checkout.state(visit)
                 assert state.status in ("open", "review", "paid", "unpaid", "owing"), state
                 if state.status in ("unpaid", "owing"):
                     closed = shop.checkout.close(visit, by="eve", t_ns=provider.now_ns)
@@ -132,6 +136,6 @@ def test_nothing_is_taken_beyond_what_is_due_and_every_visit_ends(
         assert sum(balances.values()) == 0
         assert balances.get("provider", 0) == provider.total
         assert balances.get("receivable", 0) == 0
-        # A release that is rejected leaves an authorisation behind, until it expires.
-        assert rejects or balances.get("authorised", 0) == provider.held
+        # A release that is rejected, or that goes to another's authorisation, leaves one behind until it expires.
+        assert leaves_holds or balances.get("authorised", 0) == provider.held
         shop.ledger.close()
