@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from fusion.files.secrets import derived, store_key
 from fusion.gates.pseudonyms import Pseudonyms
 from fusion.gates.settings import open_credentials
 from fusion.gates.verifiers import Verifier
+from fusion.money.checkpoints import Checkpoints, signing_key
+from fusion.money.databases import books_path
 from fusion.money.ledger import Ledger
 from fusion.money.providers.settings import open_provider
 from fusion.money.retailers import Retailer
@@ -44,7 +49,8 @@ def opened(file: TillFile, store: Store, around: Around, retailer: Retailer | No
             )  # fmt: skip
             return stack.enter_context(credentials).verifiers
 
-        till = Till(store, front, parts_of(file, store, verifiers, retailer), around, forwarding=forwarding)
+        parts = replace(parts_of(file, store, verifiers, retailer), **_checkpoints(file, store, around))
+        till = Till(store, front, parts, around, forwarding=forwarding)
         stack.enter_context(till.running())
         yield till
 
@@ -60,6 +66,23 @@ def _books(
     forwarding = Forwarding(front, lambda: Ledger.open(where, store, vault=vault), around.folder, around.report)
     stack.callback(forwarding.close)
     return front, forwarding
+
+
+def _checkpoints(file: TillFile, store: Store, around: Around) -> dict[str, Any]:
+    """The parts that write checkpoints, beside the books or their vault and into the folders for copies."""
+    settings = file.settings.checkpoints
+    if settings is None:
+        return {}
+    where, vault = file.books_at(store.id, around.folder)
+    folder = books_path(where).parent if vault is None else Path(vault).parent
+    key_file = None if settings.key_file is None else file.base / settings.key_file
+    # Opened now, so that a key that cannot be used is no surprise later.
+    key = signing_key(folder, key_file)
+    folders = [folder, *(file.base / copies for copies in settings.copies_to)]
+    return {
+        "checkpoints": lambda books: Checkpoints(books, store, key, folders),
+        "checkpoints_every_s": settings.every_s,
+    }
 
 
 def parts_of(

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from fusion.errors import ConfigError
 from fusion.gates.settings import GateSettings
+from fusion.money.checkpoints import CheckpointSettings
 from fusion.money.mail import MailSettings
 from fusion.money.providers.settings import PaymentSettings
 from fusion.store.toml_files import read_toml
@@ -67,6 +68,7 @@ class TillSettings(StrictModel):
         customers: means of payment, addresses and memberships by account.
         mail: the mail server for receipts; None: none are sent.
         books: where the books are.
+        checkpoints: signed notes of the newest entry, and where they are kept; None: none are written.
     """
 
     format_version: Literal[1] = 1
@@ -75,6 +77,7 @@ class TillSettings(StrictModel):
     customers: CustomerSettings | None = None
     mail: MailSettings | None = None
     books: BooksSettings = BooksSettings()
+    checkpoints: CheckpointSettings | None = None
 
 
 @dataclass(frozen=True)

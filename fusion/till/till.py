@@ -25,8 +25,10 @@ from fusion.engine import Engine
 from fusion.errors import LedgerError
 from fusion.files.atomic import replace_file
 from fusion.gates.keeper import Decision, GateKeeper, GateLimits
+from fusion.gates.privacy import Forgetting
 from fusion.gates.pseudonyms import Pseudonyms, pseudonym
 from fusion.gates.verifiers import GateRequest, Refused, Verified, Verifier
+from fusion.money.checkpoints import Checkpoints
 from fusion.money.entries import EntryRow
 from fusion.money.ledger import Ledger
 from fusion.money.mail import Mailer
@@ -55,6 +57,8 @@ SHOWN_EVERY_S = 1.0
 # Baskets that may wait for the payment provider at once; one that hangs must not keep the next customer waiting.
 QUESTIONS_MAX = 8
 ROWS_AT_ONCE = 500
+# Visits past the store's policy are looked for this often; the policy counts in days.
+FORGET_EVERY_S = 3600.0
 # Shown to a customer whose earlier visit is not paid.
 DEBTOR = "Please pay for your last visit first"
 ISSUED_FILE = "issued.json"
@@ -96,6 +100,8 @@ class Parts:
         limits: deadlines of the gates, and limits on guessing.
         mailer: makes what sends the receipts of books; None: none are sent.
         delivers: whether the mailer has a server to send to.
+        checkpoints: makes what signs the newest entry of books; None: none are written.
+        checkpoints_every_s: time between two of them.
         retailer: whose store it is; None for the store itself.
         new_pseudonym: makes the name of a visit's customer.
     """
@@ -106,6 +112,8 @@ class Parts:
     limits: GateLimits = field(default_factory=GateLimits)
     mailer: Callable[[Ledger], Mailer] | None = None
     delivers: bool = True
+    checkpoints: Callable[[Ledger], Checkpoints] | None = None
+    checkpoints_every_s: float = 600.0
     retailer: Retailer | None = None
     new_pseudonym: Callable[[], str] = lambda: pseudonym(secrets.choice)
 
@@ -324,9 +332,11 @@ class Till:
     # ---- errands -----------------------------------------------------------------------------------------------------
 
     def _errands(self) -> Iterator[Errand]:
-        def errand(name: str, work: Callable[[], str], pause_max_s: float = PAUSE_MAX_S) -> Errand:
+        def errand(
+            name: str, work: Callable[[], str], pause_max_s: float = PAUSE_MAX_S, every_s: float = LOOK_EVERY_S
+        ) -> Errand:
             return Errand(
-                name, work, every_s=LOOK_EVERY_S, pause_max_s=pause_max_s, monotonic_s=self._around.monotonic_s,
+                name, work, every_s=every_s, pause_max_s=pause_max_s, monotonic_s=self._around.monotonic_s,
                 report=self._around.report,
             )  # fmt: skip
 
@@ -337,6 +347,10 @@ class Till:
         yield errand("receipts", self._issue)
         if self.delivers:
             yield errand("mail", self._mail, MAIL_PAUSE_MAX_S)
+        if self._parts.checkpoints is not None:
+            yield errand("checkpoints", self._note, every_s=self._parts.checkpoints_every_s)
+        if not self._around.fresh:
+            yield errand("retention", self._forget, every_s=FORGET_EVERY_S)
 
     def do_errands(self) -> None:
         """Do what is due now, in the calling thread; for a simulation."""
@@ -404,6 +418,19 @@ class Till:
         delivery = self._sending().deliver(self._around.now_ns())
         self.n_mailed += delivery.sent
         return f"{delivery.waiting} receipts wait for the mail server" if delivery.waiting else ""
+
+    def _note(self) -> str:
+        """Sign the newest entry. Raises LedgerError where the books lack what an earlier checkpoint states."""
+        assert self._parts.checkpoints is not None
+        if now_ns := self._around.now_ns():
+            self._parts.checkpoints(self.books).write(now_ns)
+        return ""
+
+    def _forget(self) -> str:
+        """Unlink the visits that are older than the store's policy."""
+        if now_ns := self._around.now_ns():
+            Forgetting(self.store, self.books).due(now_ns)
+        return ""
 
     def _sending(self) -> Mailer:
         if self._mailer is None:

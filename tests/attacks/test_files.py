@@ -6,13 +6,14 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from money.books import STORE, T_NS, TWO, make_store, receipt
+from money.books import DAY_NS, STORE, T_NS, TWO, make_store, receipt
 
 from fusion.commands.main import main
 from fusion.errors import ConfigError, LedgerError
@@ -25,10 +26,14 @@ from fusion.money.checkpoint import Head
 from fusion.money.entries import EntryRow, Posting, canonical_bytes, chained_hash, genesis_hash
 from fusion.money.ledger import Ledger
 from fusion.money.vault import Holder
+from fusion.money.verifying import verify_books
 from fusion.observations import GateScan
 from fusion.people.scans import AT_GATE_MAX
 from fusion.people.visits import Visits
 from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.till.opening import opened
+from fusion.till.settings import TillFile
+from fusion.till.till import Around, Till
 
 
 @pytest.fixture
@@ -439,3 +444,38 @@ def test_a_flood_of_scans_at_a_gate_is_counted_and_costs_no_more_with_each() -> 
         visits.scan(GateScan(T_NS + i * 250_000, gate, "account", f"account {i}"))
     assert len(open_scans) == AT_GATE_MAX
     assert visits.ignored["gate: more open scans than people can come in by"] == 20_000 - AT_GATE_MAX
+
+
+# ---- what a running store does by itself -----------------------------------------------------------------------------
+
+
+@pytest.mark.attack(17)
+@pytest.mark.attack(19)
+def test_a_running_store_signs_checkpoints_and_forgets_by_itself(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "till.toml").write_text('format_version = 1\n[checkpoints]\ncopies_to = ["elsewhere"]\n')
+    lines: list[str] = []
+    now_ns = T_NS + 1
+
+    def running() -> AbstractContextManager[Till]:
+        around = Around(tmp_path, lambda: now_ns, lambda: 0.0, report=lines.append, threads=False)
+        return opened(TillFile.load(tmp_path / "till.toml"), STORE, around)
+
+    with running() as till:
+        till.front.open_visit("v1", "alice", T_NS)
+        till.do_errands()
+        assert [visit.account for visit in till.front.open_visits()] == ["alice"]
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        assert (folder / "shop.checkpoint").exists() and (folder / "shop.checkpoint.pub").exists()
+    now_ns = T_NS + (STORE.privacy.unlink_after_days + 1) * DAY_NS
+    with running() as till:
+        till.do_errands()
+        assert [visit.account for visit in till.front.open_visits()] == [None]
+    found = verify_books(tmp_path / "shop.sqlite", STORE)
+    assert found.fault is None and "compared with the checkpoint of entry 1" in found.notes[0]
+    # Books that lost their end stop the checkpoints, with a line for the operator, and the store opens.
+    (tmp_path / "shop.sqlite").unlink()
+    with running() as till:
+        till.do_errands()
+    assert any("entries were lost or rewritten" in line for line in lines)
