@@ -412,7 +412,8 @@ def test_gates_ask_and_are_answered(broker: Mosquitto) -> None:
         staff = gate.ask(GateRequest(T_NS, "entry", "staff", "sesame"))
         stranger = gate.ask(GateRequest(T_NS + 1, "entry", "staff", "mustard"))
         leaves = gate.ask(GateRequest(T_NS + 2, "exit", "open", asks="leave"))
-        wait_for(lambda: len(answers) == 3)
+        # A request to leave that the broker delivers twice is answered twice.
+        wait_for(lambda: len(set(answers)) == 3)
         assert {(answer.gate, answer.request): (answer.open, answer.reason, answer.time) for answer in answers} == {
             ("entry", staff): (True, "welcome", T_NS),
             ("entry", stranger): (False, "not on the staff list", T_NS + 1),
@@ -430,8 +431,8 @@ def test_gates_ask_and_are_answered(broker: Mosquitto) -> None:
         wait_for(lambda: listening.live.caught_up and gate.state == "online" and gate.flush(0.1))
         wait_for(lambda: gate.engine == listening.live.session)
         next_one = gate.ask(GateRequest(T_NS + 4, "entry", "staff", "sesame"))
-        wait_for(lambda: len(answers) == 4)
-        assert answers[3].request == next_one and answers[3].open
+        wait_for(lambda: len(set(answers)) == 4)
+        assert answers[-1].request == next_one and answers[-1].open
 
 
 @needs_broker
@@ -481,10 +482,10 @@ def test_the_way_out_opens_while_the_engine_is_down(broker: Mosquitto) -> None:
             number = gate.ask(GateRequest(T_NS, "exit", "open", asks="leave"))
             gate.ask(GateRequest(T_NS, "entry", "staff", "sesame"))
             last = gate.ask(GateRequest(T_NS, "exit", "open", asks="release"))
-            wait_for(lambda: len(answers) >= 2)
-            assert [(a.request, a.open, a.reason) for a in answers] == [
+            wait_for(lambda: len(set(answers)) >= 2)
+            assert {(a.request, a.open, a.reason) for a in answers} == {
                 (number, True, "way out"), (last, True, "emergency release"),
-            ]  # fmt: skip
+            }  # fmt: skip
     finally:
         way_out.close()
 

@@ -119,6 +119,19 @@ def test_a_door_opens_once_everybody_at_it_has_paid_for_what_they_hold_now() -> 
     assert reason(scene.ask()) == "open", "it was put back"
 
 
+@pytest.mark.attack(1)
+@pytest.mark.parametrize("off_s", [-3600, -5, 5, 3600])
+def test_a_look_whose_age_is_not_known_opens_no_door(off_s: int) -> None:
+    """Cameras that are silent, and sensors that are ahead of the gate's clock."""
+    scene = Scene()
+    scene.room.visits = {1: "a"}
+    scene.look({1: AT_DOOR})
+    scene.look({1: AT_DOOR})
+    assert reason(scene.ask()) == "open"
+    scene.t_ns += off_s * S
+    assert reason(scene.ask()) == "no person seen at the door"
+
+
 def test_who_cannot_be_identified_stays_and_raises_one_alarm() -> None:
     scene = Scene()
     scene.room.visits = {1: "a"}
