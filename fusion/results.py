@@ -82,6 +82,8 @@ class ReasonKind(StrEnum):
     DOUBTS_UNREADABLE = "doubts_unreadable"
     ACCOUNT_CHANGED = "account_changed"  # the visit was another account's before a restart
     NEIGHBOUR_REBILLED = "neighbour_rebilled"
+    AGE_UNVERIFIED = "age_unverified"  # goods with a minimum age, of a customer whose age was never verified (gtin)
+    PERSON_NEEDED = "person_needed"  # a person enters what the shelf cannot know (gtin, detail: why)
     DOOR_RELEASED = "door_released"  # a paying door was opened by its release, so goods may have left unpaid
     STEP_FAILED = "step_failed"  # a set of frames and messages could not be processed (detail)
     BILL_FAILED = "bill_failed"  # the visit's bill could not be made (detail)
@@ -113,7 +115,7 @@ class Reason:
         probability: of the most probable explanation.
         sighting: "read" or "seen".
         seconds: length of the gap.
-        detail: free text, with NOTE, NOT_BOOKED, STEP_FAILED and BILL_FAILED only.
+        detail: free text, with NOTE, NOT_BOOKED, STEP_FAILED, BILL_FAILED and PERSON_NEEDED only.
     """
 
     kind: ReasonKind
@@ -201,6 +203,7 @@ class WarningKind(StrEnum):
     MESSAGES_MISSING = "messages missing"  # topic (total)
     MESSAGES_DROPPED = "messages dropped"  # kind of message (total)
     MESSAGE_REFUSED = "message refused"  # topic (total, detail)
+    AGE_RESTRICTED = "age restricted"  # visit of a customer whose age was never verified (detail: the product)
     DOOR_KEPT_CLOSED = "door kept closed"  # gate of a door that opens after payment (detail)
 
 

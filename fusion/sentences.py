@@ -88,6 +88,8 @@ _REASONS = {
     ReasonKind.DOUBTS_UNREADABLE: "what was doubted before a restart cannot be read",
     ReasonKind.ACCOUNT_CHANGED: "before a restart this visit was another account's",
     ReasonKind.NEIGHBOUR_REBILLED: f"the bill of another visit changed {_GAP}",
+    ReasonKind.AGE_UNVERIFIED: "{product} has a minimum age, and this customer's age was never verified",
+    ReasonKind.PERSON_NEEDED: "{product} is {detail}: a person enters what it costs",
     ReasonKind.DOOR_RELEASED: "a door was opened by its emergency release during this visit",
     ReasonKind.STEP_FAILED: "some of the sensors' data during this visit could not be processed: {detail}",
     ReasonKind.BILL_FAILED: "the bill could not be made: {detail}",
@@ -202,6 +204,7 @@ _WARNINGS = {
     WarningKind.MESSAGES_MISSING: "{total} messages of {subject} were published and never arrived",
     WarningKind.MESSAGES_DROPPED: "{total} {subject} dropped so far, since the queue to the engine was full",
     WarningKind.MESSAGE_REFUSED: "{subject}: {detail}, {total} so far",
+    WarningKind.AGE_RESTRICTED: "took {detail}, which has a minimum age, and their age was never verified",
     WarningKind.DOOR_KEPT_CLOSED: "the door '{subject}' stays closed: {detail}",
 }  # fmt: skip
 

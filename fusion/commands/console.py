@@ -25,6 +25,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add-user", metavar="NAME", help="let a person sign in: ask for a password, then end")
     add_path(parser, "--live", help="socket of the runner (live.sock beside books that are a file)")
     add_path(parser, "--evidence", help="evidence.jsonl of the runner (beside books that are a file)")
+    add_path(parser, "--till", metavar="TILL.TOML", help="names the payment provider, to settle decisions at once")
     parser.add_argument(
         "--provider",
         help="URL of the payment provider, to settle decisions at once; its secret is read from FUSION_PROVIDER_SECRET",
@@ -106,6 +107,14 @@ def _checkout(arguments: argparse.Namespace, store: Store, ledger: Ledger) -> Ch
     from fusion.money.providers import HttpProvider
     from fusion.money.providers.exchange import Exchange
 
+    if arguments.till:
+        from fusion.money.providers.settings import open_provider
+        from fusion.till.settings import TillFile
+
+        file = TillFile.load(arguments.till)
+        if file.settings.payment is None:
+            return None
+        return Checkout(ledger, open_provider(file.settings.payment, file.base), store, time.time_ns)
     if not arguments.provider:
         return None
     secret = os.environ.get("FUSION_PROVIDER_SECRET", "")

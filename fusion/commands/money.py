@@ -120,7 +120,10 @@ def _resolve(arguments: argparse.Namespace) -> int:
 SETTLE = Command(
     "settle",
     "Take every step that is left for one visit's payment: capture, refund, release.",
-    ("STORE serve/box17/box17.sqlite VISIT --till till.toml",),
+    (
+        "STORE serve/box17/box17.sqlite VISIT --till till.toml",
+        "STORE postgresql://server/books VISIT --vault vault.sqlite --till till.toml",
+    ),
     {0: "nothing is left to do", 1: "something waits; the output says what"},
     _declare_visit,
     _settle,
@@ -128,7 +131,10 @@ SETTLE = Command(
 COLLECT = Command(
     "collect",
     "Repeat the declined step of one visit's payment, such as after the customer has a new card.",
-    ("STORE serve/box17/box17.sqlite VISIT --till till.toml",),
+    (
+        "STORE serve/box17/box17.sqlite VISIT --till till.toml",
+        "STORE postgresql://server/books VISIT --vault vault.sqlite --till till.toml",
+    ),
     {0: "it is paid", 1: "it was declined again, or something waits"},
     _declare_visit,
     _collect,
@@ -136,7 +142,10 @@ COLLECT = Command(
 RECOVER = Command(
     "recover",
     "Finish what a crash, a lost connection or a silent provider left behind, for all visits of a store.",
-    ("STORE serve/box17/box17.sqlite --till till.toml",),
+    (
+        "STORE serve/box17/box17.sqlite --till till.toml",
+        "STORE postgresql://server/books --vault vault.sqlite --till till.toml",
+    ),
     {0: "nothing is left to do", 1: "something waits; the output says what"},
     _declare,
     _recover,
@@ -144,7 +153,10 @@ RECOVER = Command(
 CLOSE = Command(
     "close",
     "Write off what one visit owes and can never be paid; the books keep who did so.",
-    ("STORE serve/box17/box17.sqlite VISIT --till till.toml --by anna",),
+    (
+        "STORE serve/box17/box17.sqlite VISIT --till till.toml --by anna",
+        "STORE postgresql://server/books VISIT --vault vault.sqlite --till till.toml --by anna",
+    ),
     {0: "it is closed", 1: "something is still open; the output says what"},
     _declare_person,
     _close,
@@ -152,7 +164,10 @@ CLOSE = Command(
 RESOLVE = Command(
     "resolve",
     "Enter what a person found in the provider's account about a step whose answer is missing.",
-    ("STORE serve/box17/box17.sqlite VISIT --till till.toml --by anna --not-carried-out",),
+    (
+        "STORE serve/box17/box17.sqlite VISIT --till till.toml --by anna --not-carried-out",
+        "STORE postgresql://server/books VISIT --vault vault.sqlite --till till.toml --by anna --not-carried-out",
+    ),
     {0: "nothing is left to do", 1: "something waits; the output says what"},
     _declare_resolve,
     _resolve,

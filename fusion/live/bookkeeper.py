@@ -201,7 +201,7 @@ class Bookkeeper:
         Returns:
             What was posted.
         """
-        receipt = self.doubted(receipt)
+        receipt = self.till.restrictions.judged(self.doubted(receipt))
         try:
             billed = self._post(receipt, newest_ns)
         except EntryError as error:

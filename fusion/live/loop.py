@@ -33,7 +33,7 @@ from fusion.live.sources import Source, SourceContext, open_source
 from fusion.live.teaching import Teaching
 from fusion.live.time_watch import TimeWatch
 from fusion.observations import Frame, GateScan, ItemSighting, Observation
-from fusion.results import People, PersonEntered, Reason, ReasonKind, Receipt, Result, Warning, WarningKind
+from fusion.results import People, PersonEntered, Picked, Reason, ReasonKind, Receipt, Result, Warning, WarningKind
 from fusion.sentences import sentence
 from fusion.show.console.feed import LiveFeed
 from fusion.snapshots import layout_digest, resume, snapshot
@@ -402,6 +402,10 @@ class StoreLoop:
             case PersonEntered(visit=str()):
                 self._counts["entered"] += 1
                 self.books.enter(result)
+            case Picked():
+                alert = self.books.till.restrictions.alert(result)
+                if alert is not None:
+                    self._handle(alert)
             case People():
                 for zone, baskets in self.books.till.look(result, self.engine).items():
                     self._source.show(zone, baskets, result.t_ns)

@@ -143,7 +143,7 @@ class Storefront(Front):
                 self._till.look(result, engine)
                 self._pay(result.t_ns)
             case Receipt():
-                priced = self._till.priced(result)
+                priced = self._till.priced(self._till.restrictions.judged(result))
                 self._till.post(priced)
                 self._till.do_errands()
                 return priced.receipt

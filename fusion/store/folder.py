@@ -231,6 +231,7 @@ def _price_faults(prices: Prices, known_gtins: set[str]) -> list[str]:
     faults = _repeated("prices.toml: offer", [("", offer.id) for offer in prices.offer])
     named = [(f"price[{i}]", price.gtin) for i, price in enumerate(prices.price)]
     named += [(f"offer[{i}]", gtin) for i, offer in enumerate(prices.offer) for gtin in offer.gtins]
+    named += [(f"restriction[{i}]", gtin) for i, rule in enumerate(prices.restriction) for gtin in rule.gtins]
     for place, gtin in named:
         if gtin not in known_gtins:
             faults.append(f"prices.toml: {place}: want a gtin listed in products.csv, got {gtin!r}")

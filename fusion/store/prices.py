@@ -66,8 +66,29 @@ class Offer(Schedule):
         return self
 
 
+class Restriction(StrictModel):
+    """Products of which a person has to look at each sale.
+
+    `minimum_age`: only for customers whose age was verified once. `check`: a person enters what the shelf cannot know,
+    the weight or the reduced price of each piece.
+    """
+
+    gtins: tuple[Gtin, ...] = Field(min_length=1)
+    minimum_age: int | None = Field(default=None, ge=1, le=99)
+    check: Literal["weighed", "marked down"] | None = None
+
+    @model_validator(mode="after")
+    def _age_or_check(self) -> Restriction:
+        require((self.minimum_age is None) != (self.check is None), "minimum_age or check, one of them", self.gtins[0])
+        return self
+
+
 class Prices(StrictModel):
-    """prices.toml: changes to the prices of products.csv. Of several that hold, the last in the file counts."""
+    """prices.toml: changes to the prices of products.csv, and who may buy what.
+
+    Of several prices that hold, the last in the file counts.
+    """
 
     price: tuple[Price, ...] = ()
     offer: tuple[Offer, ...] = ()
+    restriction: tuple[Restriction, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -43,12 +43,14 @@ class Basket:
         lines: the goods, with unit prices.
         total: minor units, after offers.
         since_ns: since when it is like that, data time.
+        account: pseudonym of its customer, where they have one.
     """
 
     visit: str
     lines: tuple[ReceiptLine, ...]
     total: int
     since_ns: int = 0
+    account: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class Baskets:
             return known
         priced = self._prices.priced(foreseen, member=self._member(foreseen.account)).receipt
         if known is None or (known.lines, known.total) != (priced.lines, priced.total):
-            self._baskets[visit] = Basket(visit, priced.lines, priced.total, t_ns)
+            self._baskets[visit] = Basket(visit, priced.lines, priced.total, t_ns, foreseen.account)
         return self._baskets[visit]
 
     def forget(self, visit: str) -> None:
@@ -178,8 +180,23 @@ class PayingDoor(Verifier):
 
     instant = True
 
-    def __init__(self, baskets: Baskets, authorisations: Authorisations, warn: Callable[[Warning], object]) -> None:
+    def __init__(
+        self,
+        baskets: Baskets,
+        authorisations: Authorisations,
+        warn: Callable[[Warning], object],
+        needs_person: Callable[[Basket], bool] = lambda basket: False,
+    ) -> None:
+        """Decide about the people at the doors of a store.
+
+        Args:
+            baskets: who stands there, and what they hold.
+            authorisations: what is paid.
+            warn: takes the alarms.
+            needs_person: whether staff have to let a basket out: it holds goods that a person must look at.
+        """
         self._baskets, self._authorisations, self._warn = baskets, authorisations, warn
+        self._needs_person = needs_person
         self._alarmed_ns: dict[str, int] = {}
         self.opened_for: set[str] = set()
 
@@ -193,6 +210,9 @@ class PayingDoor(Verifier):
             self._alarm(request, "an unidentified person wants to leave through a door that opens after payment")
             return Refused("unidentified person at the door", "Please ask the staff")
         baskets = [one.basket for one in standing if one.basket is not None]
+        if any(map(self._needs_person, baskets)):
+            self._alarm(request, "goods that a person has to look at; staff open it")
+            return Refused("a person has to look at the goods", "Please ask the staff")
         if any(self._baskets.t_ns - basket.since_ns < STEADY_S * 1e9 for basket in baskets):
             return _moment("goods are being weighed")
         outcomes = {

@@ -42,9 +42,10 @@ from fusion.results import People, PersonEntered, Receipt, Warning
 from fusion.store.models import Store
 from fusion.till.authorisations import Authorisations
 from fusion.till.baskets import Basket, Baskets, Confirmation, PayingDoor, confirmed
-from fusion.till.customers import Customers, NoCustomers
+from fusion.till.customers import Customer, Customers, NoCustomers
 from fusion.till.errands import Errand, Errands
 from fusion.till.forwarding import Forwarding, RemoteDecisions
+from fusion.till.restrictions import Restrictions
 
 # Whatever an outage, a restart or another process left open is looked for this often.
 RECOVER_EVERY_S = 60.0
@@ -130,6 +131,7 @@ class Till:
         keeper: decides at the gates.
         baskets: who stands where baskets are paid.
         prices: the store's.
+        restrictions: goods of the store that need a person.
         threads: whether errands run in threads of their own.
         delivers: whether there is a mail server to send receipts to.
         n_mailed: receipts sent so far.
@@ -159,6 +161,7 @@ class Till:
         )
         self._receipts = ReceiptStore(around.folder / "receipts")
         self._asking = ThreadPoolExecutor(QUESTIONS_MAX, "basket") if around.threads else None
+        self.restrictions = Restrictions(store, self._is_adult)
         self.baskets = Baskets(store, self._is_member)
         self._shown: dict[str, tuple[Basket, ...]] = {}
         self._shown_ns = 0
@@ -170,7 +173,7 @@ class Till:
                 self._paying, start=self._start, monotonic_s=around.monotonic_s, report=around.report
             )
             if store.payment.mode == "door":
-                self._door = PayingDoor(self.baskets, self._authorisations, around.warn)
+                self._door = PayingDoor(self.baskets, self._authorisations, around.warn, self._needs_person)
         # People wait for it, so the machine's clock measures its deadlines even where data are simulated.
         self.keeper = GateKeeper(
             store, parts.verifiers(self.pseudonyms), way_out=self._door, now_ns=around.now_ns, limits=parts.limits,
@@ -210,6 +213,7 @@ class Till:
             self._forwarding.adopt(store)
         self.baskets.adopt(store)
         self.store, self.prices, self._checkout = store, PriceBook(store), None
+        self.restrictions = Restrictions(store, self._is_adult)
         self.keeper.adopt(store)
 
     def _start(self, question: Callable[[], None]) -> None:
@@ -228,9 +232,17 @@ class Till:
 
     def _is_member(self, account: str | None) -> bool:
         """Whether the customer behind a pseudonym is a member."""
-        holder = self.front.holder(account) if account is not None else None
-        customer = self._parts.customers.of(holder.account) if holder is not None else None
+        customer = self._customer(account)
         return customer is not None and customer.member
+
+    def _customer(self, account: str | None) -> Customer | None:
+        holder = self.front.holder(account) if account is not None else None
+        return self._parts.customers.of(holder.account) if holder is not None else None
+
+    def _is_adult(self, account: str | None) -> bool:
+        """Whether the age of the customer behind a pseudonym was verified once."""
+        customer = self._customer(account)
+        return customer is not None and customer.adult
 
     def _debtor(self, account: str) -> Refused | None:
         """Why a customer may not come in: they owe from earlier visits. Where the provider is asked, so is this."""
@@ -257,6 +269,10 @@ class Till:
         if decision.released:
             self._n_released += 1
         return decision
+
+    def _needs_person(self, basket: Basket) -> bool:
+        """Whether a person has to let a basket out: it holds goods that they must look at."""
+        return bool(self.restrictions.reasons((line.gtin for line in basket.lines), basket.account))
 
     def take_releases(self) -> int:
         """How often a paying door was opened by its release since the last call, so that goods may have left unpaid."""
