@@ -76,22 +76,39 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _declare_forget(parser: argparse.ArgumentParser) -> None:
     declare_books(parser)
     parser.add_argument(
-        "--account", help="erase this account at once; the store itself deletes the person's face and profile"
+        "--account", help="erase this account at once, also from the files beside the books; the store must not run"
     )
 
 
 def _forget(arguments: argparse.Namespace) -> int:
     import time
+    from pathlib import Path
 
+    from fusion.files.private import locked
+    from fusion.gates.erasing import erase_from_files
     from fusion.gates.privacy import Forgetting
+    from fusion.money.databases import books_path
 
+    folder = Path(arguments.vault).parent if arguments.vault else books_path(arguments.ledger).parent
     with open_ledger(arguments) as ledger:
         forgetting = Forgetting(load_store(arguments.store), ledger)
         if arguments.account is None:
-            n_visits = forgetting.due(time.time_ns())
-        else:
-            n_visits = forgetting.erase(arguments.account)["visits"]
+            print(f"{forgetting.due(time.time_ns())} visits forgotten")
+            return 0
+        # Files first: once the vault has forgotten the pseudonyms, nothing says which lines are this person's.
+        names = {arguments.account, *ledger.pseudonyms(arguments.account)}
+        with locked(folder / "lock") as held:
+            if not held:
+                print(f"{folder}: a running store uses it; stop it first, so that its files can be erased from")
+                return 1
+            found = erase_from_files(folder, names)
+        n_visits = forgetting.erase(arguments.account)["visits"]
     print(f"{n_visits} visits forgotten")
+    for name, n in found.items():
+        print(f"{name}: erased from {n} lines")
+    if (folder / "snapshot").exists():
+        print("snapshot: an hour of visits, replaced once the store runs again")
+    print("faces are deleted by the store's face reader; backups keep the person until they are deleted")
     return 0
 
 
@@ -176,7 +193,7 @@ FORGET = Command(
     "forget",
     "Unlink visits from the people who made them: those past their time, or all of one account.",
     ("STORE out/ledger.sqlite", "STORE out/ledger.sqlite --account anna"),
-    {0: "the visits are unlinked"},
+    {0: "the visits are unlinked", 1: "the store runs, so that nothing was erased"},
     _declare_forget,
     _forget,
 )

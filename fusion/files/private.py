@@ -38,8 +38,10 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def open_private(path: str | os.PathLike[str], mode: str = "w", buffering: int = -1) -> IO[Any]:
+def open_private(path: str | os.PathLike[str], mode: str = "w", buffering: int = -1) -> Any:
     """Open a file for writing that only its owner may use, text as UTF-8; takes other users' rights to an older one.
+
+    Returns the file that `open` gives for the mode.
 
     Raises:
         ConfigError: something else than a regular file has this name, such as a pipe.

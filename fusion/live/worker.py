@@ -119,7 +119,7 @@ class StoreThread:
     def status(self) -> dict[str, Any]:
         """State as plain data, for the supervisor; removes the messages that it returns."""
         loop = self._loop
-        state = {"beat": 0, "over": False, "messages": []} if loop is None else loop.status()
+        state: dict[str, Any] = {"beat": 0, "over": False, "messages": []} if loop is None else loop.status()
         before, self._messages = self._messages, []
         messages = [*before, *state["messages"]]
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -17,6 +18,7 @@ from money.books import DAY_NS, STORE, T_NS, TWO, make_store, receipt
 
 from fusion.commands.main import main
 from fusion.errors import ConfigError, LedgerError
+from fusion.files.private import locked
 from fusion.files.recordings import Recording
 from fusion.files.streams import GROUP_VALUES_MAX
 from fusion.live.clock import ManualClock
@@ -25,6 +27,7 @@ from fusion.live.worker import StoreThread
 from fusion.money.checkpoint import Head
 from fusion.money.entries import EntryRow, Posting, canonical_bytes, chained_hash, genesis_hash
 from fusion.money.ledger import Ledger
+from fusion.money.profiles import Profiles
 from fusion.money.vault import Holder
 from fusion.money.verifying import verify_books
 from fusion.observations import GateScan
@@ -479,3 +482,32 @@ def test_a_running_store_signs_checkpoints_and_forgets_by_itself(tmp_path: Path)
     with running() as till:
         till.do_errands()
     assert any("entries were lost or rewritten" in line for line in lines)
+
+
+@pytest.mark.attack(19)
+def test_forgetting_an_account_reaches_every_file_of_the_store(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shop / "recording").mkdir()
+    gate = {"time": T_NS, "gate": "g", "kind": "scan", "credential": {"type": "account", "account": "customer 1"}}
+    for name, rows in {
+        "evidence.jsonl": [{"account": "p1", "events": [{"wrists": [{"account": "p1"}]}]}, {"account": "p2"}],
+        "receipts.jsonl": [{"visit": "v1", "account": "p1"}],
+        "scans.jsonl": [{"after": "x"}, {"gate": True, "line": gate}],
+        "recording/gate.jsonl": [gate, {**gate, "credential": {"type": "qr", "token": "p1"}}],
+    }.items():
+        (shop / name).write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"torn')
+    tracks = pa.table({"time": [1, 2, 3], "account": ["p1", "p2", None]})
+    pq.write_table(tracks, shop / "tracks.parquet")
+    profiles = Profiles(shop / "profiles.sqlite")
+    profiles.consent("customer 1")
+    profiles.close()
+    with locked(shop / "lock"):
+        assert main(["forget", str(shop / "store"), str(shop / "ledger.sqlite"), "--account", "customer 1"]) == 1
+    assert main(["forget", str(shop / "store"), str(shop / "ledger.sqlite"), "--account", "customer 1"]) == 0
+    out = capsys.readouterr().out
+    assert "1 visits forgotten" in out and "recording/gate.jsonl: erased from 2 lines" in out
+    left = b"".join(path.read_bytes() for path in shop.rglob("*") if path.is_file())
+    assert b"customer 1" not in left and b'"p1"' not in left and b"customer 2" in left
+    assert pq.read_table(shop / "tracks.parquet")["account"].to_pylist() == [None, "p2", None]
+    assert (shop / "evidence.jsonl").read_text().endswith('{"account": "p2"}\n{"torn')
+    with Ledger.open(shop / "ledger.sqlite", STORE) as ledger:
+        assert ledger.verify() is None and ledger.customer("v2") is not None
