@@ -178,6 +178,7 @@ def test_classes_that_no_engine_consists_of_are_refused(halfway: tuple[Engine, b
         resume(forged(halfway[0].store, classes=[name]), halfway[0].store)
 
 
+@pytest.mark.attack(15)
 @pytest.mark.parametrize(
     "head",
     [
@@ -199,6 +200,7 @@ MANY = b"\xff\xff\xff\xff"
 LARGE = (1 << 40).to_bytes(8, "little")
 
 
+@pytest.mark.attack(15)
 @pytest.mark.parametrize(
     "body",
     [
@@ -230,6 +232,7 @@ def test_damaged_state_is_read_or_refused(
         decoded(part, bytes(body))
 
 
+@pytest.mark.attack(15)
 def test_a_snapshot_under_a_key_is_read_with_that_key_alone(halfway: tuple[Engine, bytes, list[Any]]) -> None:
     engine, _, _ = halfway
     data = snapshot(engine, b"the store's key")

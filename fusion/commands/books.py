@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fusion.commands.parser import Command, add_path
@@ -116,16 +117,38 @@ def _declare_privacy(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "store", help="store folder, or name of an example store")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--sheet", action="store_true", help="a data-protection sheet, Markdown, to be completed")
+    add_path(parser, "--till", metavar="TILL.TOML", help="with --sheet: names provider, mail server, books and copies")
     shown.add_argument("--notice", choices=("de", "us-ny"), help="the notice for the door in Germany or New York City")
 
 
+def _recipients(till: str) -> Iterator[str]:
+    """Who gets data by the settings of an installation, a line each. Raises ConfigError."""
+    from fusion.till.settings import TillFile
+
+    settings = TillFile.load(till).settings
+    if settings.payment is not None:
+        where = f", {settings.payment.url}" if settings.payment.url else ""
+        yield f"Payment provider `{settings.payment.provider}`{where}: tokens, amounts, ids of visits"
+    if settings.mail is not None:
+        yield f"Mail server {settings.mail.host}: receipts and the addresses that customers gave"
+    if settings.customers is not None:
+        yield f"Read from the retailer's list {settings.customers.file}: accounts, tokens, addresses, memberships"
+    if settings.books.remote:
+        yield "Server of the books: visits, receipts and payments under pseudonyms; the vault stays in the store"
+    for folder in settings.checkpoints.copies_to if settings.checkpoints is not None else ():
+        yield f"Copies of checkpoints in {folder}: number and hash of the newest entry, nothing about people"
+
+
 def _privacy(arguments: argparse.Namespace) -> int:
+    from fusion.errors import ConfigError
     from fusion.gates.data_protection import notice, sheet
     from fusion.gates.privacy import holdings_text
 
     store = load_store(arguments.store)
+    if arguments.till and not arguments.sheet:
+        raise ConfigError("--till goes with --sheet")
     if arguments.sheet:
-        print(sheet(store), end="")
+        print(sheet(store, tuple(_recipients(arguments.till)) if arguments.till else ()), end="")
     elif arguments.notice:
         print(notice(store, arguments.notice), end="")
     else:

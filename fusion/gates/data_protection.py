@@ -6,6 +6,7 @@ is a gap in [brackets].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from string import Template
 
@@ -31,9 +32,14 @@ _PAYMENT = {
 _WAYS = {"in": "way in", "out": "way out", "both": "way in and out"}
 
 
-def sheet(store: Store) -> str:
-    """The data-protection sheet of a store, Markdown: a record of processing and a draft of an impact assessment."""
-    return _filled("sheet.md", store)
+def sheet(store: Store, recipients: Sequence[str] = ()) -> str:
+    """The data-protection sheet of a store, Markdown: a record of processing and a draft of an impact assessment.
+
+    Args:
+        store: the store.
+        recipients: who gets data besides, and which, as the settings of the installation name them.
+    """
+    return _filled("sheet.md", store, recipients="\n".join(f"- {recipient}" for recipient in recipients))
 
 
 def notice(store: Store, place: str) -> str:
@@ -46,9 +52,9 @@ def notice(store: Store, place: str) -> str:
     return _filled(PLACES[place], store)
 
 
-def _filled(name: str, store: Store) -> str:
+def _filled(name: str, store: Store, **further: str) -> str:
     text = resources.files("fusion.gates").joinpath("drafts", name).read_text(encoding="utf-8")
-    facts = _facts(store) | _facts_about_faces(store)
+    facts = _facts(store) | _facts_about_faces(store) | further
     # A line that is nothing but an empty fact is left out.
     lines = [line for line in text.splitlines() if facts.get(line.removeprefix("$")) != ""]
     return Template("\n".join(lines)).substitute(facts) + "\n"

@@ -142,15 +142,20 @@ def test_long_messages_reach_no_engine(tmp_path: Path, monkeypatch: pytest.Monke
 TOPICS = (
     "detections/cam0", "weights/shelf", "items/belt", "gates/entry/request", "gates/entry/scan", "gates/entry/command",
     "gates/exit/request", "gates/exit/command", "status/cameras", "status/scales", "status/readers", "status/entry",
-    "status/exit", "engine",
+    "status/exit", "status/way%20out", "status/terminal", "zones/pay/baskets", "zones/pay/confirm", "zones/pay/answer",
+    "engine",
 )  # fmt: skip
 WRITES = {
-    "engine": {"gates/entry/command", "gates/exit/command", "engine"},
+    "engine": {
+        "gates/entry/command", "gates/exit/command", "zones/pay/baskets", "zones/pay/answer", "status/way%20out",
+        "engine",
+    },
     "cameras": {"detections/cam0", "status/cameras"},
     "scales": {"weights/shelf", "status/scales"},
     "readers": {"items/belt", "status/readers"},
     "entry": {"gates/entry/request", "status/entry"},
     "exit": {"gates/exit/request", "status/exit"},
+    "terminal": {"zones/pay/confirm", "status/terminal"},
     "display": set(),
     "console": set(),
     "stranger": set(),
@@ -159,6 +164,7 @@ READS = {
     "engine": set(TOPICS),
     "entry": {"engine", "gates/entry/command"},
     "exit": {"engine", "gates/exit/command"},
+    "terminal": {"engine", "zones/pay/baskets", "zones/pay/answer"},
     "display": {"engine", "gates/entry/command"},
     "console": {"engine", *(topic for topic in TOPICS if topic.startswith("status/"))},
     "stranger": set(),

@@ -29,6 +29,9 @@ def furnish(folder: Path, recording: Path) -> None:
     store = Store.load(folder / "STORE")
     Ledger.open(folder / "BOOKS", store).close()
     Outbox(folder / "OUTBOX", store).close()
+    (folder / "serve" / "box17").mkdir(parents=True, mode=0o700)
+    with Ledger.open(folder / "serve" / "box17" / "box17.sqlite", store) as ledger:
+        ledger.open_visit("v1", None, 1_767_258_000 * 10**9)
 
 
 def measure(recording: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,23 @@ def test_the_command_prints_one_of_them(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         main(["privacy", "biu", "--sheet", "--notice", "de"])
     capsys.readouterr()
+
+
+def test_the_sheet_names_who_gets_data_by_the_settings_of_the_installation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    till = tmp_path / "till.toml"
+    till.write_text(
+        'format_version = 1\n[payment]\nprovider = "http"\nurl = "https://pay.example/v1"\nsecret_env = "PAY"\n'
+        '[mail]\nhost = "mail.example"\nsender = "receipts@shop.example"\n'
+        '[books]\nwhere = "postgresql://books.example/shops?sslmode=verify-full"\n'
+        '[checkpoints]\ncopies_to = ["/mnt/elsewhere"]\n',
+        encoding="utf-8",
+    )
+    assert main(["privacy", "biu", "--sheet", "--till", str(till)]) == 0
+    text = capsys.readouterr().out
+    for named in ("https://pay.example/v1", "mail.example", "Server of the books", "/mnt/elsewhere"):
+        assert named in text
+    assert "PAY" not in text
+    assert main(["privacy", "biu", "--notice", "de", "--till", str(till)]) == 2
+    assert "--till goes with --sheet" in capsys.readouterr().err
