@@ -70,6 +70,7 @@ def test_the_sdist_holds_the_native_sources_and_no_build_products(sdist: Path) -
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert {f"native/{path.name}" for path in (ROOT / "native").iterdir()} <= names
+    assert {f"deploy/{path.name}" for path in (ROOT / "deploy").iterdir()} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".nbi", ".nbc"))]
 
 
