@@ -250,12 +250,14 @@ class Plates:
         A frozen plate and one out of range are silent, and so is one whose next message is overdue.
         """
         kernel, clock = self._kernel, self._tables.times[plate].tolist()
-        silence_ns, next_ns = clock[kernel.SILENCE_NS], clock[kernel.NEXT_NS]
+        silence_ns: int = clock[kernel.SILENCE_NS]
+        next_ns: int = clock[kernel.NEXT_NS]
+        last_ns: int = clock[kernel.LAST_NS]
         if silence_ns and self._tables.state[plate] == kernel.DISTURBED and (
             clock[kernel.RING_SINCE_ONSET] * self._period_ns < RESETTLE_S * 1e9
         ):
             return silence_ns
-        return clock[kernel.LAST_NS] if 0 < next_ns < now_ns - GAP_MAX_S * 1e9 else None
+        return last_ns if 0 < next_ns < now_ns - GAP_MAX_S * 1e9 else None
 
     def overdue(self, now_ns: int) -> list[tuple[int, int]]:
         """(plate, since when) of every plate that was heard before and whose next message does not come."""

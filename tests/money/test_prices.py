@@ -128,7 +128,7 @@ offers = st.lists(
     prices=st.dictionaries(st.sampled_from([COLA, BREAD, SOUP, STAMP]), st.integers(0, 999)),
     drawn=offers,
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("new_place", ["sqlite"], indirect=True)
 def test_offers_match_a_slow_twin_and_add_up(
     new_place: Callable[[], Place],
