@@ -30,7 +30,7 @@ def _declare_visit(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def checkout_of(arguments: argparse.Namespace) -> Iterator[tuple[Store, Checkout]]:
     """The store and the checkout that a command names. Raises FusionError where one cannot be used."""
-    from fusion.errors import ConfigError
+    from fusion.errors import ConfigError, LedgerError
     from fusion.money.payments import Checkout
     from fusion.money.providers.settings import open_provider
     from fusion.till.settings import TillFile
@@ -41,6 +41,9 @@ def checkout_of(arguments: argparse.Namespace) -> Iterator[tuple[Store, Checkout
     provider = open_provider(file.settings.payment, file.base)
     store = load_store(arguments.store)
     with open_ledger(arguments) as ledger:
+        visit = getattr(arguments, "visit", None)
+        if visit is not None and ledger.standing(visit) is None:
+            raise LedgerError(f"{arguments.ledger} has no visit {visit!r}; pass the number that its receipt shows")
         yield store, Checkout(ledger, provider, store)
 
 

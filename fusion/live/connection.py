@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from fusion.errors import ConfigError, FusionError, extra
+from fusion.errors import ConfigError, extra
+from fusion.files.secrets import secret_of
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.messages import status_payload
 
@@ -98,20 +99,14 @@ class Broker:
 
 
 def broker_password(path: Path | None) -> str | None:
-    """A broker's password, from a file or else from FUSION_MQTT_PASSWORD; None without either. Raises FusionError."""
+    """A broker's password, from a private file or else from FUSION_MQTT_PASSWORD; None without either.
+
+    Raises:
+        ConfigError: the file cannot be read, or other users can read it.
+    """
     if path is None:
         return os.environ.get("FUSION_MQTT_PASSWORD")
-    return text_of(path, "the broker's password").rstrip("\r\n")
-
-
-def text_of(path: Path, content: str) -> str:
-    """The text of a file. content: what it holds, for the FusionError where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FusionError(f"{path} cannot be read ({error.strerror}); pass a file with {content}") from None
-    except UnicodeDecodeError:
-        raise FusionError(f"{path} is not UTF-8 text; pass a file with {content}") from None
+    return secret_of(file=path, what="the broker's password")
 
 
 class NoConnection(Exception):

@@ -19,8 +19,9 @@ from live.test_mqtt import LIMIT_S, Listening, publisher_of
 from show.consoles import PASSWORD, Served, serving
 
 from fusion.commands.main import main
-from fusion.errors import ShapeError
+from fusion.errors import ConfigError, ShapeError
 from fusion.live import publisher as publishing
+from fusion.live.connection import broker_password
 from fusion.live.messages import MESSAGE_MAX_BYTES, Mark, line_payload, topic_of
 from fusion.money.ledger import Ledger
 from fusion.observations import GateScan
@@ -169,6 +170,19 @@ READS = {
     "console": {"engine", *(topic for topic in TOPICS if topic.startswith("status/"))},
     "stranger": set(),
 }
+
+
+@pytest.mark.attack(16)
+def test_a_password_of_the_broker_that_other_users_can_read_is_refused(tmp_path: Path) -> None:
+    """Whoever has the engine's password opens gates."""
+    path = tmp_path / "broker.txt"
+    path.write_text("s3cret\n")
+    path.chmod(0o640)
+    with pytest.raises(ConfigError, match="other users can read the broker's password") as refused:
+        broker_password(path)
+    assert "s3cret" not in str(refused.value)
+    path.chmod(0o600)
+    assert broker_password(path) == "s3cret"
 
 
 @needs_broker
