@@ -46,6 +46,8 @@ SCAN_LOST_S = 1.0
 # No publisher keeps messages for longer to send them again. Data that are older still, after a restart, come from
 # clocks that were set back.
 RESENT_MAX_S = 600.0
+# Without data for this long, the age of what is kept is judged by the machine's clock.
+DATED_S = 3600.0
 # A step waits this long for observations.
 STEP_WAIT_S = 0.2
 MESSAGES_MAX = 200
@@ -105,11 +107,23 @@ class _Present:
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self.live, self._clock = False, clock
+        self._newest_ns, self._moved_s = 0, 0.0
         self.engine: Callable[[], Engine] = lambda: engine
 
     def now_ns(self) -> int:
         """UTC nanoseconds; 0 before the first data."""
         return self._clock.wall_ns() if self.live else self.engine().newest_ns
+
+    def dated_ns(self) -> int:
+        """The present as visits are dated: sensors whose clocks are set back must not make their visits old at once.
+
+        That of the data while they come, the machine's once they have not come for an hour.
+        """
+        newest_ns, now_s = self.engine().newest_ns, self._clock.monotonic_s()
+        if newest_ns != self._newest_ns:
+            self._newest_ns, self._moved_s = newest_ns, now_s
+        has_data = newest_ns and now_s - self._moved_s < DATED_S
+        return newest_ns if has_data else self.now_ns()
 
 
 class StoreLoop:
@@ -222,8 +236,8 @@ class StoreLoop:
             restored = checkpoint.restore(config.store, onlookers.tap)
             present = _Present(restored.engine, clock)
             around = Around(
-                config.folder, present.now_ns, clock.monotonic_s, clock.wait, messages.append, refusals.warnings.put,
-                threads=threads,
+                config.folder, present.now_ns, clock.monotonic_s, clock.wait, present.dated_ns, messages.append,
+                refusals.warnings.put, threads=threads,
             )  # fmt: skip
             books = stack.enter_context(Bookkeeper.opened(config, checkpoint.gaps, around))
             teaching = Teaching(config.folder, books.till.decisions, messages.append)

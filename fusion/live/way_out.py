@@ -7,6 +7,7 @@ any case. The store's process answers too; a gate takes whichever command comes 
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import threading
 from urllib.parse import unquote
@@ -14,7 +15,7 @@ from urllib.parse import unquote
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.connection import TIMING, Broker, Connection, Timing, keep_connected
 from fusion.live.gate_responder import OpenWayOut
-from fusion.live.messages import Command, status_payload, topic_of
+from fusion.live.messages import VERSION, Command, topic_of
 from fusion.store.models import Store
 
 # Name under which its state is published, like that of any publisher; the engine reports it when it is lost.
@@ -65,7 +66,7 @@ class WayOut:
             self._broker,
             f"fusion-{self._store_id}-way-out",
             clean=True,  # Who asked during an outage was let out by the gate itself.
-            will=(self._status_topic, status_payload("lost")),
+            will=(self._status_topic, _status("lost")),
             on_message=self._received,
             wake=self._wake,
         )
@@ -84,7 +85,7 @@ class WayOut:
             self._wake.set()
 
     def _serve(self, connection: Connection) -> None:
-        connection.publish(self._status_topic, status_payload("online"), retain=True)
+        connection.publish(self._status_topic, _status("online"), retain=True)
         while not connection.lost.is_set() and not self._closing.is_set():
             while not self._commands.empty():
                 command = self._commands.get_nowait()
@@ -93,3 +94,8 @@ class WayOut:
             self._wake.clear()
             connection.acknowledged.clear()
         connection.part(self._topics, self._status_topic)
+
+
+def _status(state: str) -> bytes:
+    """Its state as that of a publisher that keeps nothing: an engine that starts must not wait for it."""
+    return json.dumps({"v": VERSION, "state": state}).encode()

@@ -72,6 +72,8 @@ class Around:
     Attributes:
         folder: of the store's process: holds receipts and what is kept from run to run.
         now_ns: the present in data time; 0 before the first data.
+        dated_ns: the present by which the age of what is kept is judged: as visits are dated, while data come.
+            None: as `now_ns`.
         monotonic_s: seconds of the machine's clock, for pauses.
         wait: waits for an event for at most a number of seconds and returns whether it is set.
         report: takes messages for the operator; from any thread.
@@ -84,6 +86,7 @@ class Around:
     now_ns: Callable[[], int]
     monotonic_s: Callable[[], float]
     wait: Callable[[threading.Event, float], bool] = threading.Event.wait
+    dated_ns: Callable[[], int] | None = None
     report: Callable[[str], object] = lambda message: None
     warn: Callable[[Warning], object] = lambda warning: None
     threads: bool = True
@@ -444,7 +447,7 @@ class Till:
 
     def _forget(self) -> str:
         """Unlink the visits that are older than the store's policy."""
-        if now_ns := self._around.now_ns():
+        if now_ns := (self._around.dated_ns or self._around.now_ns)():
             Forgetting(self.store, self.books).due(now_ns)
         return ""
 
