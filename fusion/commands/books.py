@@ -11,6 +11,7 @@ from fusion.commands.parser import Command, add_path
 if TYPE_CHECKING:
     from fusion.money.ledger import Ledger
     from fusion.store.models import Store
+    from fusion.till.settings import TillSettings
 
 
 def load_store(path_or_name: str) -> Store:
@@ -86,13 +87,14 @@ def _forget(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from fusion.files.private import locked
-    from fusion.gates.erasing import erase_from_files
-    from fusion.gates.privacy import Forgetting
+    from fusion.gates.erasing import torn_tracks
+    from fusion.gates.privacy import Forgetting, erase_from_files
     from fusion.money.databases import books_path
 
     folder = Path(arguments.vault).parent if arguments.vault else books_path(arguments.ledger).parent
+    store = load_store(arguments.store)
     with open_ledger(arguments) as ledger:
-        forgetting = Forgetting(load_store(arguments.store), ledger)
+        forgetting = Forgetting(store, ledger)
         if arguments.account is None:
             print(f"{forgetting.due(time.time_ns())} visits forgotten")
             return 0
@@ -102,14 +104,59 @@ def _forget(arguments: argparse.Namespace) -> int:
             if not held:
                 print(f"{folder}: a running store uses it; stop it first, so that its files can be erased from")
                 return 1
-            found = erase_from_files(folder, names)
+            found = erase_from_files(store, folder, names)
         n_visits = forgetting.erase(arguments.account)["visits"]
     print(f"{n_visits} visits forgotten")
     for name, n in found.items():
         print(f"{name}: erased from {n} lines")
+    for path in torn_tracks(folder):
+        print(f"{path}: a kill left it unreadable, and it may hold the person; delete it")
     if (folder / "snapshot").exists():
         print("snapshot: an hour of visits, replaced once the store runs again")
     print("faces are deleted by the store's face reader; backups keep the person until they are deleted")
+    return 0
+
+
+def _declare_retention(parser: argparse.ArgumentParser) -> None:
+    declare_books(parser)
+    add_path(parser, "--till", required=True, metavar="TILL.TOML", help="its [retention] holds the age limits")
+    add_path(parser, "--folder", help="folder of the store's process; by default that of the books or the vault")
+    parser.add_argument("--dry-run", action="store_true", help="remove nothing; also while the store runs")
+
+
+def _retention(arguments: argparse.Namespace) -> int:
+    import contextlib
+    import time
+    from pathlib import Path
+
+    from fusion.errors import ConfigError
+    from fusion.files.private import locked
+    from fusion.files.results import LOCK_FILE
+    from fusion.gates.privacy import drop_old
+    from fusion.gates.retention import Kept
+    from fusion.money.databases import books_path
+    from fusion.money.ledger import Ledger
+    from fusion.runner.folders import MARKER
+    from fusion.till.settings import TillFile
+
+    retention, dry_run = TillFile.load(arguments.till).settings.retention, arguments.dry_run
+    if not any(retention.model_dump().values()):
+        raise ConfigError(f"{arguments.till}: [retention] has no age limit; add one, such as evidence_days = 90")
+    beside = Path(arguments.vault).parent if arguments.vault else books_path(arguments.ledger).parent
+    folder, store = Path(arguments.folder) if arguments.folder else beside, load_store(arguments.store)
+    if (folder / MARKER).exists():
+        raise ConfigError(f"{folder} holds a simulation or a replay; pass a live store's, nothing was removed")
+    with contextlib.ExitStack() as stack:
+        books = Ledger.open(arguments.ledger, store, arguments.vault, create=False, read_only=dry_run)
+        stack.callback(books.close)
+        if not dry_run and not stack.enter_context(locked(folder / LOCK_FILE)):
+            print(f"{folder}: a running store uses it, and removes by itself what is past its time")
+            return 1
+        found = drop_old(store, retention, Kept(folder, books, dry_run=dry_run), time.time_ns())
+    for name, n in found.items():
+        print(f"{name}: {n} past their time, {'would be removed' if dry_run else 'removed'}")
+    if not found:
+        print("nothing is past its time")
     return 0
 
 
@@ -117,15 +164,12 @@ def _declare_privacy(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "store", help="store folder, or name of an example store")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--sheet", action="store_true", help="a data-protection sheet, Markdown, to be completed")
-    add_path(parser, "--till", metavar="TILL.TOML", help="with --sheet: names provider, mail server, books and copies")
+    add_path(parser, "--till", metavar="TILL.TOML", help="with --sheet: names recipients, books, copies and age limits")
     shown.add_argument("--notice", choices=("de", "us-ny"), help="the notice for the door in Germany or New York City")
 
 
-def _recipients(till: str) -> Iterator[str]:
-    """Who gets data by the settings of an installation, a line each. Raises ConfigError."""
-    from fusion.till.settings import TillFile
-
-    settings = TillFile.load(till).settings
+def _recipients(settings: TillSettings) -> Iterator[str]:
+    """Who gets data by the settings of an installation, a line each."""
     if settings.payment is not None:
         where = f", {settings.payment.url}" if settings.payment.url else ""
         yield f"Payment provider `{settings.payment.provider}`{where}: tokens, amounts, ids of visits"
@@ -143,12 +187,14 @@ def _privacy(arguments: argparse.Namespace) -> int:
     from fusion.errors import ConfigError
     from fusion.gates.data_protection import notice, sheet
     from fusion.gates.privacy import holdings_text
+    from fusion.till.settings import TillFile, TillSettings
 
     store = load_store(arguments.store)
     if arguments.till and not arguments.sheet:
         raise ConfigError("--till goes with --sheet")
     if arguments.sheet:
-        print(sheet(store, tuple(_recipients(arguments.till)) if arguments.till else ()), end="")
+        settings = TillFile.load(arguments.till).settings if arguments.till else TillSettings()
+        print(sheet(store, tuple(_recipients(settings)), settings.retention), end="")
     elif arguments.notice:
         print(notice(store, arguments.notice), end="")
     else:
@@ -219,4 +265,15 @@ FORGET = Command(
     {0: "the visits are unlinked", 1: "the store runs, so that nothing was erased"},
     _declare_forget,
     _forget,
+)
+RETENTION = Command(
+    "retention",
+    "Remove evidence, results, recordings and receipts of a stopped store that are past its till.toml's age limits.",
+    (
+        "STORE serve/shop/shop.sqlite --till till.toml --dry-run",
+        "STORE books/shop.sqlite --folder serve/shop --till till.toml",
+    ),
+    {0: "what is past its time is removed, or listed", 1: "the store runs and does it by itself; nothing was removed"},
+    _declare_retention,
+    _retention,
 )

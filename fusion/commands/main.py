@@ -14,7 +14,8 @@ from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 GROUPS = (
     CommandGroup("run a store", (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, learnt.LEARNT)),
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
-    CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT, books.PRIVACY, books.FORGET)),
+    CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
+    CommandGroup("keep people's data", (books.PRIVACY, books.FORGET, books.RETENTION)),
     CommandGroup("keep the evidence", (safekeeping.CHECKPOINT, safekeeping.BACKUP, safekeeping.RESTORE)),
     CommandGroup("take payments further", (money.SETTLE, money.COLLECT, money.RECOVER, money.RESOLVE, money.CLOSE)),
     CommandGroup("bring stores together", (chain.SHIP, chain.RECONCILE, chain.CHAIN_ROLES, chain.QUARANTINE)),

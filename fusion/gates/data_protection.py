@@ -11,6 +11,7 @@ from importlib import resources
 from string import Template
 
 from fusion.gates.privacy import holdings
+from fusion.gates.retention import RetentionSettings
 from fusion.store.models import Gate, Store
 
 # The places whose law a notice follows, and its file.
@@ -32,14 +33,17 @@ _PAYMENT = {
 _WAYS = {"in": "way in", "out": "way out", "both": "way in and out"}
 
 
-def sheet(store: Store, recipients: Sequence[str] = ()) -> str:
+def sheet(store: Store, recipients: Sequence[str] = (), retention: RetentionSettings | None = None) -> str:
     """The data-protection sheet of a store, Markdown: a record of processing and a draft of an impact assessment.
 
     Args:
         store: the store.
         recipients: who gets data besides, and which, as the settings of the installation name them.
+        retention: its age limits.
     """
-    return _filled("sheet.md", store, recipients="\n".join(f"- {recipient}" for recipient in recipients))
+    rows = (f"| {h.data} | {h.where} | {h.purpose} | {h.kept} |" for h in holdings(store, retention))
+    listed = "\n".join(f"- {recipient}" for recipient in recipients)
+    return _filled("sheet.md", store, recipients=listed, holdings="\n".join(rows))
 
 
 def notice(store: Store, place: str) -> str:
@@ -84,7 +88,6 @@ def _facts(store: Store) -> dict[str, str]:
         "measured": measured,
         "measured_de": german,
         "measured_us": "\n".join(american),
-        "holdings": "\n".join(f"| {h.data} | {h.where} | {h.purpose} | {h.kept} |" for h in holdings(store)),
     }
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from fusion.engine import Engine
 from fusion.errors import EntryError, IdempotencyConflict
-from fusion.files.private import open_private
+from fusion.files.growing import GrowingLines
 from fusion.files.results import evidence_row
 from fusion.goods.journal import cart
 from fusion.live.config import ServeConfig
@@ -64,7 +63,7 @@ class Bookkeeper:
         config: ServeConfig,
         till: Till,
         outbox: Outbox,
-        evidence: TextIO,
+        evidence: GrowingLines,
         gaps: Gaps,
         report: Callable[[str], object],
     ) -> None:
@@ -74,7 +73,7 @@ class Bookkeeper:
             config: of the store.
             till: its till.
             outbox: its outbox.
-            evidence: file for the evidence of receipts in review, open for appending.
+            evidence: file for the evidence of receipts in review.
             gaps: lost data, and the doubts that they raise.
             report: takes messages for the operator.
         """
@@ -95,8 +94,8 @@ class Bookkeeper:
         with contextlib.ExitStack() as stack:
             till = stack.enter_context(opened(config.till, store, around, config.retailer))
             outbox = stack.enter_context(Outbox(folder / "outbox.sqlite", store))
-            evidence = stack.enter_context(open_private(folder / "evidence.jsonl", "a"))
-            _end_torn_line(evidence)
+            evidence = stack.enter_context(contextlib.closing(GrowingLines(folder / "evidence.jsonl")))
+            till.evidence = evidence
             yield cls(config, till, outbox, evidence, gaps, around.report)
 
     def adopt(self, store: Store) -> None:
@@ -216,8 +215,7 @@ class Bookkeeper:
         if receipt.status == ReceiptStatus.REVIEW and evidence is not None:
             # The engine knows nothing of a gap, so its evidence lacks that reason, and may call the receipt settled.
             row = evidence_row(replace(evidence, status=receipt.status, reasons=receipt.reasons))
-            self._evidence.write(json.dumps(row, separators=(",", ":")) + "\n")
-            self._evidence.flush()
+            self._evidence.add(json.dumps(row, separators=(",", ":")))
         return billed
 
     def doubted(self, receipt: Receipt) -> Receipt:
@@ -280,11 +278,3 @@ class Bookkeeper:
         """Drop from an engine's journal what the outbox holds and was billed long ago; snapshots would keep growing."""
         inside = {cart(visit) for visit in engine.open_visits}
         engine.journal.forget(self._n_shipped, engine.newest_ns - self._goods_remembered_ns, inside)
-
-
-def _end_torn_line(file: TextIO) -> None:
-    """Complete a line that a kill cut short: it is lost, the next line is not."""
-    with open(file.name, "rb") as content:
-        content.seek(max(content.seek(0, os.SEEK_END) - 1, 0))
-        if content.read() not in (b"", b"\n"):
-            file.write("\n")

@@ -99,6 +99,7 @@ def parts_of(
         customers=CustomerFile(file.base / settings.customers.file) if settings.customers else NoCustomers(),
         verifiers=verifiers,
         limits=settings.gates.limits,
+        retention=settings.retention,
         mailer=None if mail is None else lambda books: mail.mailer(books, store, file.base, seller),
         retailer=retailer,
     )

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 
 from fusion.errors import ConfigError
+from fusion.gates.retention import RetentionSettings
 from fusion.gates.settings import GateSettings
 from fusion.money.checkpoints import CheckpointSettings
 from fusion.money.mail import MailSettings
@@ -69,6 +70,7 @@ class TillSettings(StrictModel):
         mail: the mail server for receipts; None: none are sent.
         books: where the books are.
         checkpoints: signed notes of the newest entry, and where they are kept; None: none are written.
+        retention: after how many days files about people are removed; the store's policy rules the vault.
     """
 
     format_version: Literal[1] = 1
@@ -78,6 +80,7 @@ class TillSettings(StrictModel):
     mail: MailSettings | None = None
     books: BooksSettings = BooksSettings()
     checkpoints: CheckpointSettings | None = None
+    retention: RetentionSettings = RetentionSettings()
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,11 @@ from typing import Any
 from fusion.engine import Engine
 from fusion.errors import LedgerError
 from fusion.files.atomic import replace_file
+from fusion.files.growing import GrowingLines
 from fusion.gates.keeper import Decision, GateKeeper, GateLimits
-from fusion.gates.privacy import Forgetting
+from fusion.gates.privacy import Forgetting, drop_old
 from fusion.gates.pseudonyms import Pseudonyms, pseudonym
+from fusion.gates.retention import Kept, RetentionSettings
 from fusion.gates.verifiers import GateRequest, Refused, Verified, Verifier
 from fusion.money.checkpoints import Checkpoints
 from fusion.money.entries import EntryRow
@@ -106,6 +108,7 @@ class Parts:
         delivers: whether the mailer has a server to send to.
         checkpoints: makes what signs the newest entry of books; None: none are written.
         checkpoints_every_s: time between two of them.
+        retention: after how many days files about people are removed.
         retailer: whose store it is; None for the store itself.
         new_pseudonym: makes the name of a visit's customer.
     """
@@ -118,6 +121,7 @@ class Parts:
     delivers: bool = True
     checkpoints: Callable[[Ledger], Checkpoints] | None = None
     checkpoints_every_s: float = 600.0
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     retailer: Retailer | None = None
     new_pseudonym: Callable[[], str] = lambda: pseudonym(secrets.choice)
 
@@ -138,6 +142,7 @@ class Till:
         threads: whether errands run in threads of their own.
         delivers: whether there is a mail server to send receipts to.
         n_mailed: receipts sent so far.
+        evidence: of visits in review, where the runner keeps it.
     """
 
     def __init__(
@@ -153,6 +158,7 @@ class Till:
             forwarding: from there to the books on a server; None where there is no server.
         """
         self.front, self._forwarding = front, forwarding
+        self.evidence: GrowingLines | None = None
         self.decisions: Ledger | RemoteDecisions = front if forwarding is None else RemoteDecisions(forwarding)
         self._checkout: Checkout | None = None
         self._mailer: Mailer | None = None
@@ -446,9 +452,13 @@ class Till:
         return ""
 
     def _forget(self) -> str:
-        """Unlink the visits that are older than the store's policy."""
+        """Unlink the visits that are older than the store's policy, and remove files that are past their age limit."""
         if now_ns := (self._around.dated_ns or self._around.now_ns)():
             Forgetting(self.store, self.books).due(now_ns)
+            kept = Kept(self._around.folder, self.books, self.evidence, in_use=True)
+            found = drop_old(self.store, self._parts.retention, kept, now_ns)
+            if found:
+                self._around.report("retention: removed " + ", ".join(f"{n} of {name}" for name, n in found.items()))
         return ""
 
     def _sending(self) -> Mailer:

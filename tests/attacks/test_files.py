@@ -496,7 +496,11 @@ def test_forgetting_an_account_reaches_every_file_of_the_store(shop: Path, capsy
     }.items():
         (shop / name).write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"torn')
     tracks = pa.table({"time": [1, 2, 3], "account": ["p1", "p2", None]})
-    pq.write_table(tracks, shop / "tracks.parquet")
+    for name in ("tracks.parquet", "tracks.1.parquet"):
+        pq.write_table(tracks, shop / name)
+    # What kills left: a copy of a file that was being replaced, and tracks without their end.
+    (shop / "evidence.jsonl.new").write_text('{"account": "p1"}\n')
+    (shop / "tracks.2.parquet").write_bytes(b"PAR1")
     profiles = Profiles(shop / "profiles.sqlite")
     profiles.consent("customer 1")
     profiles.close()
@@ -507,7 +511,9 @@ def test_forgetting_an_account_reaches_every_file_of_the_store(shop: Path, capsy
     assert "1 visits forgotten" in out and "recording/gate.jsonl: erased from 2 lines" in out
     left = b"".join(path.read_bytes() for path in shop.rglob("*") if path.is_file())
     assert b"customer 1" not in left and b'"p1"' not in left and b"customer 2" in left
-    assert pq.read_table(shop / "tracks.parquet")["account"].to_pylist() == [None, "p2", None]
+    for name in ("tracks.parquet", "tracks.1.parquet"):
+        assert pq.read_table(shop / name)["account"].to_pylist() == [None, "p2", None]
+    assert "tracks.2.parquet: a kill left it unreadable" in out
     assert (shop / "evidence.jsonl").read_text().endswith('{"account": "p2"}\n{"torn')
     with Ledger.open(shop / "ledger.sqlite", STORE) as ledger:
         assert ledger.verify() is None and ledger.customer("v2") is not None

@@ -367,7 +367,8 @@ def test_a_torn_line_of_evidence_spoils_no_other(day: Day, tmp_path: Path) -> No
     (folder / "evidence.jsonl").write_text('{"visit": "of befo')
     doubts = {"gaps": [], "visits": {visit: {"kind": "note", "detail": "it is doubted"} for visit in day.receipts}}
     (folder / "doubts.json").write_text(json.dumps(doubts))
-    ended(day.store, folder, day.observations)
+    stepped, _ = ended(day.store, folder, day.observations)
+    assert stepped.loop.books.till.evidence is not None, "age limits reach the evidence of a running store"
     torn, *whole = (folder / "evidence.jsonl").read_text().splitlines()
     assert torn == '{"visit": "of befo'
     rows = {row["visit"]: row for row in map(json.loads, whole)}

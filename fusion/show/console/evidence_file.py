@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from contextlib import suppress
@@ -29,6 +30,7 @@ class EvidenceFile:
         self._places: dict[str, _Place] = {}
         self._end = 0
         self._start = b""
+        self._number = 0
         self._lock = threading.Lock()
 
     def bundle(self, visit: str) -> dict[str, Any] | None:
@@ -56,8 +58,10 @@ class EvidenceFile:
         with open(self._path, "rb") as file:
             length = file.seek(0, 2)
             file.seek(0)
-            if length < self._end or file.read(len(self._start)) != self._start:
-                self._places, self._end = {}, 0  # another run's file
+            number = os.fstat(file.fileno()).st_ino
+            if number != self._number or length < self._end or file.read(len(self._start)) != self._start:
+                # Another run's file, or the same one without bundles that were past their time.
+                self._places, self._end, self._number = {}, 0, number
             file.seek(self._end)
             for line in file:
                 if not line.endswith(b"\n"):
