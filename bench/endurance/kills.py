@@ -243,14 +243,16 @@ def killed(
     return Outcome(kills, acknowledged, book.total, n_by_person, faults)
 
 
-def look_at_account(ledger: Ledger, checkout: Checkout, book: InProcessProvider, t_ns: int) -> int:
+def look_at_account(
+    ledger: Ledger, checkout: Checkout, book: InProcessProvider, t_ns: int, store_id: str = STORE.id
+) -> int:
     """Enter what the provider's account shows about every step in question, as a person does; returns how many."""
     n_looked = 0
     while waiting := [one.visit for one in checkout.outstanding() if one.status == "person"]:
         for visit in waiting:
             asked = [entry for entry in ledger.entries(visit) if entry.kind == "payment asked"]
             step = asked[-1].request["step"]
-            found = book.carried_out(step, f"{STORE.id}/{visit}/{len(asked)}")
+            found = book.carried_out(step, f"{store_id}/{visit}/{len(asked)}")
             reference = found[0].reference if found else ""
             if ledger.recorded(f"reference {step} {reference}", "given") is not None:
                 # The provider gave another step this reference while the answer to its own was lost.
