@@ -701,6 +701,7 @@ def main() -> int:
     if MOSQUITTO is None:
         print("shops: want the program mosquitto, found none", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that whatever runs is stopped
     turns = [args.stores[i : i + args.at_once] for i in range(0, len(args.stores), args.at_once)]
     verdicts: dict[str, Verdict] = {}
     kills = Counter[str]()
