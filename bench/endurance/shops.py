@@ -59,7 +59,7 @@ from fusion.money.visits import Standing
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.runner.customers import FACE_DIM, SimulatedCustomers, _face
 from fusion.runner.example import Example
-from fusion.runner.shoppers import EMPTY_S, PATIENCE_S, from_now
+from fusion.runner.shoppers import EMPTY_S, PATIENCE_S
 from fusion.runner.truth import TrueVisit, simulated_visits
 from fusion.simulation import Scenario, Simulation
 from fusion.store.models import Store
@@ -178,9 +178,12 @@ def health(port: int) -> dict[str, Any]:
 
 
 def children(pid: int) -> list[int]:
+    """Processes that any thread of a process has started, as Linux lists them."""
+    found = []
     with contextlib.suppress(OSError):
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(one) for one in (thread / "children").read_text().split()]
+    return sorted(found)
 
 
 # ---- a store and its customers ---------------------------------------------------------------------------------------
@@ -332,7 +335,7 @@ class Shop:
         for _ in rehearsed.observations():
             pass
         self.truth = simulated_visits(rehearsed.truth)
-        observations = list(from_now(store, self.scenario, 0))
+        observations = list(opening(store, self.scenario))
         begin_ns = time.time_ns() + 10**9
         shift_ns = begin_ns + round(EMPTY_S * 1e9) - self.scenario.start_ns
         out = next(gate.id for gate in store.gate if gate.direction != "in")
@@ -360,6 +363,15 @@ class Shop:
             terminal.close()
         for publisher in publishers.values():
             publisher.close(timeout_s=30.0)
+
+
+def opening(store: Store, scenario: Scenario) -> Iterator[Observation]:
+    """The shop from time 0 on: empty for EMPTY_S, then with its customers."""
+    nobody = {"shoppers": 0, "companions": 0, "children": 0, "tailgaters": 0, "staff": 0}
+    empty = replace(scenario, minutes=EMPTY_S / 60.0, **nobody)
+    for part, begins_ns in ((empty, 0), (scenario, round(EMPTY_S * 1e9))):
+        for observation in Simulation(store, part).observations():
+            yield replace(observation, t_ns=observation.t_ns - part.start_ns + begins_ns)
 
 
 def emptied(observations: list[Observation]) -> Iterator[Observation]:
@@ -395,7 +407,7 @@ def open_shop(name: str, folder: Path, args: argparse.Namespace) -> Shop:
         form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         (folder / f"{name}.pem").write_bytes(public.public_bytes(*form))
         gates.append(f'code_key = "{name}.pem"')
-    accounts = sorted(person.account for person in customers.people if person.account)
+    accounts = sorted({person.account for person in customers.people if person.account})
     if example.credential == "face":
         state = folder / "serve" / name
         state.mkdir(parents=True, mode=0o700)
