@@ -66,13 +66,15 @@ def _dispatch(words: Sequence[str]) -> int:
     arguments = parser.command_line(words)
     from fusion.errors import ConfigError, FusionError
     from fusion.files.private import private_files
-    from fusion.results import terminal_text
 
     shared = contextlib.nullcontext() if arguments.command in SHARED else private_files()
     try:
         with shared:
             return int(arguments.run(arguments))
     except FusionError as error:
+        # Here, since it needs NumPy, without which `fusion doctor` still reports.
+        from fusion.results import terminal_text
+
         # Each fault has a line of its own; what it quotes cannot make further ones.
         faults = error.faults if isinstance(error, ConfigError) and len(error.faults) > 1 else ()
         shown = [f"{len(faults)} faults:", *faults] if faults else [str(error)]
@@ -82,6 +84,8 @@ def _dispatch(words: Sequence[str]) -> int:
         # A file or folder that cannot be read or written; without a name it is something else, such as a closed pipe.
         if error.filename is None:
             raise
+        from fusion.results import terminal_text
+
         text = terminal_text(f"cannot use {error.filename}: {_cause(error)}")
         print(f"fusion {arguments.command}: {text}", file=sys.stderr)
         return FAILED

@@ -125,7 +125,7 @@ SETTLE = Command(
     "Take every step that is left for one visit's payment: capture, refund, release.",
     (
         "STORE serve/box17/box17.sqlite VISIT --till till.toml",
-        "STORE postgresql://server/books VISIT --vault vault.sqlite --till till.toml",
+        "STORE postgresql://server/books?sslmode=verify-full VISIT --vault vault.sqlite --till till.toml",
     ),
     {0: "nothing is left to do", 1: "something waits; the output says what"},
     _declare_visit,
@@ -136,7 +136,7 @@ COLLECT = Command(
     "Repeat the declined step of one visit's payment, such as after the customer has a new card.",
     (
         "STORE serve/box17/box17.sqlite VISIT --till till.toml",
-        "STORE postgresql://server/books VISIT --vault vault.sqlite --till till.toml",
+        "STORE postgresql://server/books?sslmode=verify-full VISIT --vault vault.sqlite --till till.toml",
     ),
     {0: "it is paid", 1: "it was declined again, or something waits"},
     _declare_visit,
@@ -147,7 +147,7 @@ RECOVER = Command(
     "Finish what a crash, a lost connection or a silent provider left behind, for all visits of a store.",
     (
         "STORE serve/box17/box17.sqlite --till till.toml",
-        "STORE postgresql://server/books --vault vault.sqlite --till till.toml",
+        "STORE postgresql://server/books?sslmode=verify-full --vault vault.sqlite --till till.toml",
     ),
     {0: "nothing is left to do", 1: "something waits; the output says what"},
     _declare,
@@ -158,7 +158,7 @@ CLOSE = Command(
     "Write off what one visit owes and can never be paid; the books keep who did so.",
     (
         "STORE serve/box17/box17.sqlite VISIT --till till.toml --by anna",
-        "STORE postgresql://server/books VISIT --vault vault.sqlite --till till.toml --by anna",
+        "STORE postgresql://server/books?sslmode=verify-full VISIT --vault vault.sqlite --till till.toml --by anna",
     ),
     {0: "it is closed", 1: "something is still open; the output says what"},
     _declare_person,
@@ -169,7 +169,8 @@ RESOLVE = Command(
     "Enter what a person found in the provider's account about a step whose answer is missing.",
     (
         "STORE serve/box17/box17.sqlite VISIT --till till.toml --by anna --not-carried-out",
-        "STORE postgresql://server/books VISIT --vault vault.sqlite --till till.toml --by anna --not-carried-out",
+        "STORE postgresql://server/books?sslmode=verify-full VISIT --vault vault.sqlite --till till.toml --by anna "
+        "--not-carried-out",
     ),
     {0: "nothing is left to do", 1: "something waits; the output says what"},
     _declare_resolve,

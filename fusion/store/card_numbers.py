@@ -42,8 +42,10 @@ _SPELT = re.compile(r"\d(?P<between>\D{1,8})\d(?:(?P=between)\d){10,}")
 _GROUPED = re.compile(
     r"(?<!\d)(?:\d{4}(?:\D{1,8}\d{4}){2}(?:\D{1,8}\d{1,4}){1,2}|\d{4}\D{1,8}\d{6}\D{1,8}\d{4,5})(?!\d)"
 )
-# Longer groups of digits may begin with a number and continue with something else, such as an expiry date.
+# Groups of more digits than a number has may begin with a number and continue with something else; shorter ones only
+# with the month and year of an expiry, since accounts of 17 to 19 digits are common.
 _JOINED_MIN, _CUT = 17, range(14, 17)
+_EXPIRY = re.compile(r"(?:0[1-9]|1[0-2])\d\d|\d\d(?:0[1-9]|1[0-2])")
 _REPLACEMENT = "(digits that look like a card number)"
 
 
@@ -102,7 +104,8 @@ def _neighbours_are_number(groups: list[str]) -> bool:
     doubled = [2 * value - 9 if value > 4 else 2 * value for value in values]
     even = list(accumulate((d if i % 2 == 0 else v for i, (v, d) in enumerate(zip(values, doubled))), initial=0))
     odd = list(accumulate((d if i % 2 else v for i, (v, d) in enumerate(zip(values, doubled))), initial=0))
-    starts, ends, cut = set(), set(), set()
+    starts, ends = set(), set()
+    cut: dict[int, int] = {}  # where a long group begins, and where it ends
     place = 0
     for group in groups:
         starts.add(place)
@@ -110,17 +113,23 @@ def _neighbours_are_number(groups: list[str]) -> bool:
             # Zeros may fill it up from the left.
             first = place + len(group) - len(group.lstrip("0"))
             starts.add(first)
-            cut.add(first)
+            cut[first] = place + len(group)
         place += len(group)
         ends.add(place)
     for start in sorted(starts):
         for end in range(start + _LENGTHS.start, min(start + _LENGTHS.stop, len(digits) + 1)):
-            if end not in ends and not (start in cut and end - start in _CUT):
+            if end not in ends and not (start in cut and _may_be_cut(digits[start : cut[start]], end - start)):
                 continue
             sums = even if end % 2 == 0 else odd
             if (sums[end] - sums[start]) % 10 == 0 and _has_issuer(digits[start:end]):
                 return True
     return False
+
+
+def _may_be_cut(group: str, n_digits: int) -> bool:
+    """Whether the first of a long group of digits may be a number by themselves."""
+    rest = group[n_digits:]
+    return n_digits in _CUT and (len(group) not in _LENGTHS or _EXPIRY.fullmatch(rest) is not None)
 
 
 def _has_issuer(digits: str) -> bool:

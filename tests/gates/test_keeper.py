@@ -139,6 +139,14 @@ def test_card_numbers_are_refused_and_never_repeated(card: str, kind: str) -> No
         assert card[:6] not in repr(decision) + repr(request) + repr(gates.counts)
 
 
+def test_an_account_of_many_digits_is_no_card_number() -> None:
+    # A real system's account: its first 16 digits are a valid number of an issuer, all 19 are not.
+    assert not looks_like_card_number("3594178763236981970")
+    assert looks_like_card_number("3594178763236981")
+    # Joined with an expiry, month first or year first, or with more digits than any number has.
+    assert all(map(looks_like_card_number, ("3782822463100051226", "3782822463100052612", "41111111111111111226123")))
+
+
 @given(st.text(alphabet=st.characters(exclude_categories=["Nd"]), max_size=300))
 def test_text_without_digits_is_no_card_number(text: str) -> None:
     assert not looks_like_card_number(text) or any(c.isdigit() for c in text)

@@ -175,4 +175,8 @@ def test_the_documented_bytes_are_these():
     assert (command.gate, command.request, command.time) == (request.gate, number, request.t_ns)
     assert (command.v, version, command.open) == (2, 2, True)
     assert json.loads(command.payload()) == json.loads(lines[3])
-    assert messages.STATUS.validate_json(lines[4], strict=True).state == "online" and len(lines) == 5
+    assert messages.STATUS.validate_json(lines[7], strict=True).state == "online" and len(lines) == 8
+    # What a payment zone shows, what its terminal asks, and the answer.
+    shown_zone, asked, answer = map(json.loads, lines[4:7])
+    assert shown_zone["baskets"][0]["visit"] == asked["visit"] == answer["visit"]
+    assert shown_zone["baskets"][0]["total"] == asked["total"] and answer["request"] == asked["seq"]
