@@ -52,6 +52,7 @@ class Forwarding:
         self._books: Ledger | None = None
         self._seq = self._read()
         self._forgotten_ns = 0
+        self._n_at_close: int | None = None
 
     @property
     def books(self) -> Ledger:
@@ -62,8 +63,9 @@ class Forwarding:
 
     @property
     def n_waiting(self) -> int:
-        """Entries that are not in the books on the server yet."""
-        return self._front.head().seq - self._seq
+        """Entries that are not in the books on the server yet; once closed, how many there were then."""
+        # A store's last status is asked for after its thread has closed all books.
+        return self._front.head().seq - self._seq if self._n_at_close is None else self._n_at_close
 
     def work(self, checkout: Callable[[], Checkout | None], now_ns: int) -> str:
         """Forward what waits; the work of an errand.
@@ -100,7 +102,8 @@ class Forwarding:
             self.books.hold(holder)
 
     def close(self) -> None:
-        """Close the books on the server."""
+        """Close the books on the server; before those in the store."""
+        self._n_at_close = self.n_waiting
         if self._books is not None:
             self._books.close()
 
