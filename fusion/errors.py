@@ -1,13 +1,19 @@
-"""Exceptions for broken inputs. Expected outcomes (an ambiguous event, a late frame) are data, not exceptions."""
+"""Exceptions for broken inputs, and text that is safe to show beside them.
+
+Expected outcomes (an ambiguous event, a late frame) are data, not exceptions.
+"""
 
 from __future__ import annotations
 
 import traceback
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 # Characters of an error's text that a warning shows.
 IN_SHORT_MAX = 200
+# Format characters without which words of some scripts fall apart; others reverse or hide text, and are replaced.
+_JOINERS = "\u200c\u200d"
 
 
 class FusionError(Exception):
@@ -79,3 +85,37 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise FusionError(f"want the package {error.name}: pip install 'storefusion[{name}]'") from error
+
+
+# ---- text that is safe to show ---------------------------------------------------------------------------------------
+
+
+def bounded_text(text: str, longest: int) -> str:
+    """The text, cut where it is longer, without characters that a file or a terminal cannot show.
+
+    Whatever is made from data has a bound where it is made, so that no later stage needs to refuse it.
+    """
+    text = cut_text(text, longest)
+    if text.isprintable():
+        return text
+    # Format characters ("Cf") join letters in many scripts; control characters can forge lines.
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Cf" else "\ufffd" for c in text)
+
+
+def terminal_text(text: str) -> str:
+    """Text in one line that cannot move a terminal's cursor, colour it, reverse its letters or forge a line of a log.
+
+    Whatever is printed or logged and may hold words from elsewhere (topics, files, servers) passes here.
+    """
+    line = " / ".join(part.strip() for part in text.splitlines()) if not text.isprintable() else text
+    line = cut_text(line, max(len(line), 1))
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() or c in _JOINERS else "\ufffd" for c in line)
+
+
+def cut_text(text: str, longest: int) -> str:
+    """The text, cut where it is longer, and without halves of surrogate pairs, which no file can hold."""
+    if len(text) > longest:
+        text = text[: longest - 1] + "…"
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fusion.errors import bounded_text, cut_text
 
 # Longest name (of a sensor, a visit, an account; in the books as well), and longest text of another program in a reason
 # or a warning, characters. Names may come with the data, from a sensor that no configuration has.
@@ -708,41 +709,6 @@ class RunEnd:
 def is_tenfold(count: int) -> bool:
     """Whether a count is 1, 10, 100, ...: what does not end is reported at these."""
     return str(count).strip("0") == "1"
-
-
-def bounded_text(text: str, longest: int) -> str:
-    """The text, cut where it is longer, without characters that a file or a terminal cannot show.
-
-    Whatever is made from data has a bound where it is made, so that no later stage needs to refuse it.
-    """
-    text = cut_text(text, longest)
-    if text.isprintable():
-        return text
-    # Format characters ("Cf") join letters in many scripts; control characters can forge lines.
-    return "".join(c if c.isprintable() or unicodedata.category(c) == "Cf" else "\ufffd" for c in text)
-
-
-def terminal_text(text: str) -> str:
-    """Text in one line that cannot move a terminal's cursor, colour it, reverse its letters or forge a line of a log.
-
-    Whatever is printed or logged and may hold words from elsewhere (topics, files, servers) passes here.
-    """
-    line = " / ".join(part.strip() for part in text.splitlines()) if not text.isprintable() else text
-    line = cut_text(line, max(len(line), 1))
-    if line.isprintable():
-        return line
-    return "".join(c if c.isprintable() or c in _JOINERS else "\ufffd" for c in line)
-
-
-# Format characters without which words of some scripts fall apart; others reverse or hide text, and are replaced.
-_JOINERS = "\u200c\u200d"
-
-
-def cut_text(text: str, longest: int) -> str:
-    """The text, cut where it is longer, and without halves of surrogate pairs, which no file can hold."""
-    if len(text) > longest:
-        text = text[: longest - 1] + "…"
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _bound_texts(stated: Reason | Warning) -> None:

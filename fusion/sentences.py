@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from fusion.errors import cut_text
 from fusion.results import (
     Goods,
     Lesson,
@@ -21,7 +22,6 @@ from fusion.results import (
     ReasonKind,
     Warning,
     WarningKind,
-    cut_text,
 )
 from fusion.store.models import Store
 

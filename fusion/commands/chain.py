@@ -128,7 +128,7 @@ def _declare_ship(parser: argparse.ArgumentParser) -> None:
 
 def _ship(arguments: argparse.Namespace) -> int:
     from fusion.chain.shipping import Shipper
-    from fusion.results import terminal_text
+    from fusion.errors import terminal_text
 
     with _shipment(arguments) as shipment, ExitStack() as stack:
         shipper = Shipper(

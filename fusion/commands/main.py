@@ -64,7 +64,7 @@ def _dispatch(words: Sequence[str]) -> int:
         parser.print_help()
         return 0
     arguments = parser.command_line(words)
-    from fusion.errors import ConfigError, FusionError
+    from fusion.errors import ConfigError, FusionError, terminal_text
     from fusion.files.private import private_files
 
     shared = contextlib.nullcontext() if arguments.command in SHARED else private_files()
@@ -72,9 +72,6 @@ def _dispatch(words: Sequence[str]) -> int:
         with shared:
             return int(arguments.run(arguments))
     except FusionError as error:
-        # Here, since it needs NumPy, without which `fusion doctor` still reports.
-        from fusion.results import terminal_text
-
         # Each fault has a line of its own; what it quotes cannot make further ones.
         faults = error.faults if isinstance(error, ConfigError) and len(error.faults) > 1 else ()
         shown = [f"{len(faults)} faults:", *faults] if faults else [str(error)]
@@ -84,8 +81,6 @@ def _dispatch(words: Sequence[str]) -> int:
         # A file or folder that cannot be read or written; without a name it is something else, such as a closed pipe.
         if error.filename is None:
             raise
-        from fusion.results import terminal_text
-
         text = terminal_text(f"cannot use {error.filename}: {_cause(error)}")
         print(f"fusion {arguments.command}: {text}", file=sys.stderr)
         return FAILED

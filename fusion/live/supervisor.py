@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fusion.errors import ConfigError, FusionError, extra
+from fusion.errors import ConfigError, FusionError, extra, terminal_text
 from fusion.live.broker_source import way_out_of
 from fusion.live.causes import common_cause, disk_is_full
 from fusion.live.clock import SYSTEM_CLOCK, Clock
@@ -32,7 +32,6 @@ from fusion.live.time_watch import TimeState
 from fusion.live.way_out import WayOut
 from fusion.live.worker import RESTART, work
 from fusion.money.retailers import Chain, Serving
-from fusion.results import terminal_text
 from fusion.store.models import Store
 from fusion.till.honoured import require_honoured
 from fusion.till.settings import TillFile

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from fusion.errors import cut_text
 from fusion.observations import GateScan
 from fusion.people.gate_lines import LINE_MARGIN_M, GateLines, GatePosition, Passage
 from fusion.people.recent import Recent
@@ -27,7 +28,7 @@ from fusion.people.scans import (
     reappears_as,
 )
 from fusion.people.walkers import Entry, LastSeen, Walker
-from fusion.results import NAME_MAX, People, PersonEntered, PersonLeft, Reason, ReasonKind, WarningKind, cut_text
+from fusion.results import NAME_MAX, People, PersonEntered, PersonLeft, Reason, ReasonKind, WarningKind
 from fusion.results import Warning as StoreWarning
 from fusion.store.models import Store
 from fusion.store.shapes import inside_polygon

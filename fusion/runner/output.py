@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-from fusion.results import terminal_text
+from fusion.errors import terminal_text
 from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 
 

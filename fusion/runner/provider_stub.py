@@ -17,10 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from fusion.errors import FusionError
+from fusion.errors import FusionError, terminal_text
 from fusion.files.secrets import secret_of
 from fusion.money.providers import Answer, InProcessProvider, PaymentError
-from fusion.results import terminal_text
 
 # A request of this interface has a few short fields.
 _BODY_BYTES_MAX = 16 * 1024

@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from fusion.errors import FusionError
+from fusion.errors import FusionError, terminal_text
 from fusion.gates.verifiers import GateRequest
 from fusion.live.connection import Broker, broker_password
 from fusion.live.messages import Command
 from fusion.live.publisher import Publisher
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
-from fusion.results import terminal_text
 from fusion.simulation import Scenario, Simulation
 from fusion.store.models import Store
 

@@ -19,13 +19,13 @@ from live.test_mqtt import LIMIT_S, Listening, publisher_of
 from show.consoles import PASSWORD, Served, serving
 
 from fusion.commands.main import main
-from fusion.errors import ConfigError, ShapeError
+from fusion.errors import ConfigError, ShapeError, terminal_text
 from fusion.live import publisher as publishing
 from fusion.live.connection import broker_password
 from fusion.live.messages import MESSAGE_MAX_BYTES, Mark, line_payload, topic_of
 from fusion.money.ledger import Ledger
 from fusion.observations import GateScan
-from fusion.results import WarningKind, terminal_text
+from fusion.results import WarningKind
 from fusion.runner.output import Output
 from fusion.show.console import connections
 from fusion.show.console import users as users_module

@@ -10,14 +10,14 @@ from typing import Any
 
 from pydantic import Field
 
-from fusion.errors import FusionError
+from fusion.errors import FusionError, terminal_text
 from fusion.files.results import reason_row
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
 from fusion.money.prices import PriceBook, PricedReceipt
 from fusion.money.sales import Discount
 from fusion.money.visits import Standing
-from fusion.results import Receipt, ReceiptLine, ReceiptStatus, terminal_text
+from fusion.results import Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.models import Store
 from fusion.store.values import StrictModel
 

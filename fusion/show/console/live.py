@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusion.errors import FusionError
+from fusion.errors import FusionError, terminal_text
 from fusion.money.ledger import Ledger
-from fusion.results import terminal_text
 from fusion.show.console.decisions import review_row
 from fusion.show.console.feed import FloorReader
 

@@ -19,10 +19,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from fusion.errors import FusionError, IdempotencyConflict, extra
+from fusion.errors import FusionError, IdempotencyConflict, extra, terminal_text
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
-from fusion.results import terminal_text
 from fusion.show.console.access import Access, Guarded, refused
 from fusion.show.console.connections import BoundedProtocol
 from fusion.show.console.decisions import Decision, Decisions, standing_row
