@@ -15,12 +15,12 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from fusion.money.providers import InProcessProvider, PaymentError, SeededFaults, UnknownOutcome
-from fusion.money.providers.provider import CannotLookUp, Terms
+from bench.endurance.kills import provider_server
+from fusion.money.providers import Answer, InProcessProvider, PaymentError, SeededFaults, UnknownOutcome
+from fusion.money.providers.provider import Terms
 
 # Shares of requests.
 FAULTS = {"lost_before": 0.05, "lost_after": 0.1, "repeat": 0.05}
@@ -77,60 +77,24 @@ class Server:
         self._journal = open(folder / "journal", "a", encoding="utf-8")  # noqa: SIM115 open as long as the process
         # What a kill cut off ends its line.
         self._journal.write("\n" if self._journal.tell() else "")
-        server = self
+        self.http = provider_server(self.answered, port)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                store, step = self.path.rsplit("/", 2)[-2:]
-                answered = server.answered(store, step, self.headers.get("Idempotency-Key", "null"), body)
-                if answered is None:
-                    self.close_connection = True
-                    return
-                text = json.dumps(answered[1]).encode()
-                self.send_response(answered[0])
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def handle(self) -> None:
-                with contextlib.suppress(ConnectionError, ValueError):  # the client was killed while it spoke
-                    super().handle()
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.http.daemon_threads = True
-
-    def answered(self, store: str, step: str, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """Status and fields of an answer; None: no answer."""
+    def answered(self, path: str, key: str, body: dict[str, Any]) -> Answer | None:
+        """The answer to a request; None where what is looked up is not known. Raises what the provider raises."""
+        store, step = path.rsplit("/", 2)[-2:]
         calm = (self._folder / CALM).exists()
         if not calm:
             time.sleep(min(self._random.expovariate(1.0 / SLOW_MEAN_S), SLOW_MAX_S))
-        try:
-            with self._lock:
-                if step == "look_up":
-                    answer = self._accounts.by_store[store].look_up(body["step"], body["key"], body["of"])
-                else:
-                    fault = None if calm else self._faults(step, key)  # type: ignore[arg-type]
-                    request = {"store": store, "step": step, "key": json.loads(key), "body": body, "fault": fault}
-                    request["t_ns"] = time.time_ns()
-                    self._journal.write(json.dumps(request) + "\n")
-                    self._journal.flush()
-                    answer = self._accounts.carry_out(request)
-        except UnknownOutcome:
-            return None
-        except CannotLookUp:
-            return 404, {}
-        except PaymentError as error:
-            return 422, {"reason": str(error)}
-        if answer is None:
-            return 200, {"found": False}
-        fields = {"found": True, "approved": answer.approved, "reference": answer.reference, "reason": answer.reason}
-        return 200 if answer.approved or step == "look_up" else 402, fields
+        with self._lock:
+            if step == "look_up":
+                return self._accounts.by_store[store].look_up(**body)
+            fault = None if calm else self._faults(step, key)  # type: ignore[arg-type]
+            request = {"store": store, "step": step, "key": key, "body": body, "fault": fault}
+            request["t_ns"] = time.time_ns()
+            self._journal.write(json.dumps(request) + "\n")
+            self._journal.flush()
+            answer: Answer = self._accounts.carry_out(request)
+            return answer
 
 
 def main() -> None:

@@ -35,9 +35,10 @@ from typing import Any
 
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout, Payment
-from fusion.money.providers import HttpProvider, InProcessProvider, SeededFaults, UnknownOutcome
+from fusion.money.providers import Answer, HttpProvider, InProcessProvider, PaymentError, SeededFaults, UnknownOutcome
 from fusion.money.providers.exchange import Exchange
 from fusion.money.providers.pauses import Pauses
+from fusion.money.providers.provider import CannotLookUp
 from fusion.money.vault import Holder
 from fusion.money.visits import Standing
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
@@ -73,10 +74,16 @@ LAST_NS = 1000 * 10**9
 # Finished visits that the next client repeats.
 UNFINISHED = 1
 
+# Carries out a request, given its path, idempotency key and body; None where a step that is looked up is not known.
+Answered = Callable[[str, str, dict[str, Any]], Answer | None]
 
-def serve_provider(book: InProcessProvider, slow_max_s: float = 0.0) -> ThreadingHTTPServer:
-    """A payment provider on this machine, as `HttpProvider` speaks to it; each answer takes up to `slow_max_s`."""
-    rng = random.Random(1)
+
+def provider_server(answered: Answered, port: int = 0) -> ThreadingHTTPServer:
+    """The HTTP of a payment provider on this machine, as `HttpProvider` asks, which carries out steps by `answered`.
+
+    It is called with the request's path, its idempotency key and its body. Where it raises UnknownOutcome, no answer is
+    sent.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -84,23 +91,21 @@ def serve_provider(book: InProcessProvider, slow_max_s: float = 0.0) -> Threadin
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             step = self.path.rsplit("/", 1)[1]
-            time.sleep(rng.uniform(0.0, slow_max_s))
+            status, fields = 200, {"found": False}
             try:
-                if step == "look_up" and not book.looks_up:
-                    return self.answer(404, {})
-                if step == "look_up":
-                    answer = book.look_up(body["step"], body["key"], body["of"])
-                else:
-                    answer = getattr(book, step)(json.loads(self.headers["Idempotency-Key"]), **body)
+                answer = answered(self.path, json.loads(self.headers.get("Idempotency-Key", "null")), body)
             except UnknownOutcome:
                 self.close_connection = True
                 return
-            fields: dict[str, Any] = {"found": answer is not None}
-            if answer is not None:
-                fields |= {"approved": answer.approved, "reference": answer.reference, "reason": answer.reason}
-            self.answer(402 if answer is not None and not answer.approved and step != "look_up" else 200, fields)
-
-        def answer(self, status: int, fields: dict[str, Any]) -> None:
+            except CannotLookUp:
+                status, fields = 404, {}
+            except PaymentError as error:
+                status, fields = 422, {"reason": str(error)}
+            else:
+                if answer is not None:
+                    fields = {"found": True, "approved": answer.approved, "reference": answer.reference,
+                              "reason": answer.reason}  # fmt: skip
+                    status = 200 if answer.approved or step == "look_up" else 402
             text = json.dumps(fields).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
@@ -114,7 +119,21 @@ def serve_provider(book: InProcessProvider, slow_max_s: float = 0.0) -> Threadin
             with contextlib.suppress(ConnectionError, ValueError):  # the client was killed while it spoke
                 super().handle()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    return server
+
+
+def serve_provider(book: InProcessProvider, slow_max_s: float = 0.0) -> ThreadingHTTPServer:
+    """A payment provider in threads of this process; each answer takes up to `slow_max_s`."""
+    rng = random.Random(1)
+
+    def answered(path: str, key: str, body: dict[str, Any]) -> Answer | None:
+        step = path.rsplit("/", 1)[1]
+        time.sleep(rng.uniform(0.0, slow_max_s))
+        return book.look_up(**body) if step == "look_up" else getattr(book, step)(key, **body)
+
+    server = provider_server(answered)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -265,12 +284,12 @@ def look_at_account(
     return n_looked
 
 
-def faults_of(ledger: Ledger, checkout: Checkout, book: InProcessProvider, newest: dict[str, int]) -> list[str]:
-    """What is lost, doubled or unbalanced; `newest` is the last visit that each step was acknowledged for."""
+def differences(ledger: Ledger, currency: str, book: InProcessProvider) -> list[str]:
+    """What is wrong with the books by themselves, and beside the provider's accounts."""
     faults = []
     if (fault := ledger.verify()) is not None:
         faults.append(fault)
-    balances = ledger.balances().get("EUR", {})
+    balances = ledger.balances().get(currency, {})
     if sum(balances.values()):
         faults.append(f"accounts sum to {sum(balances.values())}")
     for account, theirs in (("provider", book.total), ("authorised", book.held)):
@@ -278,6 +297,12 @@ def faults_of(ledger: Ledger, checkout: Checkout, book: InProcessProvider, newes
             faults.append(f"{account}: {balances.get(account, 0)} in our books, {theirs} in the provider's")
     if any(n > 1 for n in book.n_captures.values()):
         faults.append("an authorisation was captured twice")
+    return faults
+
+
+def faults_of(ledger: Ledger, checkout: Checkout, book: InProcessProvider, newest: dict[str, int]) -> list[str]:
+    """What is lost, doubled or unbalanced; `newest` is the last visit that each step was acknowledged for."""
+    faults = differences(ledger, "EUR", book)
     if ledger.open_visits():
         faults.append("a visit is neither settled nor in review")
     due = 0

@@ -44,7 +44,7 @@ from broker import MOSQUITTO, Mosquitto, free_port  # the tests' own
 
 from bench.endurance import hostile_provider
 from bench.endurance.hostile_provider import CALM, TERMS, Accounts
-from bench.endurance.kills import LAST_NS, look_at_account
+from bench.endurance.kills import LAST_NS, differences, look_at_account
 from fusion.files.secrets import derived, store_key
 from fusion.gates.codes import private_key
 from fusion.gates.faces import FaceGallery
@@ -59,7 +59,7 @@ from fusion.money.visits import Standing
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.runner.customers import FACE_DIM, SimulatedCustomers, _face
 from fusion.runner.example import Example
-from fusion.runner.shoppers import EMPTY_S, PATIENCE_S
+from fusion.runner.shoppers import EMPTY_S, PATIENCE_S, from_now
 from fusion.runner.truth import TrueVisit, simulated_visits
 from fusion.simulation import Scenario, Simulation
 from fusion.store.models import Store
@@ -335,7 +335,7 @@ class Shop:
         for _ in rehearsed.observations():
             pass
         self.truth = simulated_visits(rehearsed.truth)
-        observations = list(opening(store, self.scenario))
+        observations = list(from_now(store, self.scenario, 0))
         begin_ns = time.time_ns() + 10**9
         shift_ns = begin_ns + round(EMPTY_S * 1e9) - self.scenario.start_ns
         out = next(gate.id for gate in store.gate if gate.direction != "in")
@@ -363,15 +363,6 @@ class Shop:
             terminal.close()
         for publisher in publishers.values():
             publisher.close(timeout_s=30.0)
-
-
-def opening(store: Store, scenario: Scenario) -> Iterator[Observation]:
-    """The shop from time 0 on: empty for EMPTY_S, then with its customers."""
-    nobody = {"shoppers": 0, "companions": 0, "children": 0, "tailgaters": 0, "staff": 0}
-    empty = replace(scenario, minutes=EMPTY_S / 60.0, **nobody)
-    for part, begins_ns in ((empty, 0), (scenario, round(EMPTY_S * 1e9))):
-        for observation in Simulation(store, part).observations():
-            yield replace(observation, t_ns=observation.t_ns - part.start_ns + begins_ns)
 
 
 def emptied(observations: list[Observation]) -> Iterator[Observation]:
@@ -642,16 +633,7 @@ def compared(town: Town, shop: Shop, accounts: Accounts) -> Verdict:
             elif payment.due is not None and payment.paid > payment.due:
                 broken.append(f"{visit}: due {payment.due}, paid {payment.paid}")
         verdict = judged(shop.truth, shop.welcome, visits)
-        balances = ledger.balances().get(store.currency, {})
-        if (fault := ledger.verify()) is not None:
-            broken.append(fault)
-        if sum(balances.values()):
-            broken.append(f"accounts sum to {sum(balances.values())}")
-    for account, theirs in (("provider", book.total), ("authorised", book.held)):
-        if balances.get(account, 0) != theirs:
-            broken.append(f"{account}: {balances.get(account, 0)} in our books, {theirs} in the provider's")
-    if any(n > 1 for n in book.n_captures.values()):
-        broken.append("an authorisation was captured twice")
+        broken += differences(ledger, store.currency, book)
     if before[0] != before[1] and not n_asked:
         broken.append(f"{before[0]} in our books, {before[1]} in the provider's, and nothing waited for a person")
     verdict.counts.update({"paid": book.total, "by person": n_by_person, "visits": sum(map(len, visits.values()))})

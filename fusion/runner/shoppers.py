@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fusion.errors import FusionError, terminal_text
 from fusion.gates.verifiers import GateRequest
@@ -29,6 +30,8 @@ from fusion.store.models import Store
 PATIENCE_S = 30.0
 # The shop is empty at first: visits in the first seconds of a new store go to review.
 EMPTY_S = 20.0
+# Of a scenario in which no person comes.
+_EMPTY: dict[str, Any] = {"shoppers": 0, "companions": 0, "children": 0, "tailgaters": 0, "staff": 0}
 _NAMES = {Frame: "cameras", ShelfReading: "scales", ItemSighting: "readers"}
 
 
@@ -85,7 +88,7 @@ class Gates:
 
 def from_now(store: Store, scenario: Scenario, now_ns: int) -> Iterator[Observation]:
     """What the sensors of a simulated shop report, as if it began now, with EMPTY_S before the first person."""
-    empty = replace(scenario, minutes=EMPTY_S / 60.0, shoppers=0)
+    empty = replace(scenario, minutes=EMPTY_S / 60.0, **_EMPTY)
     for part, begins_ns in ((empty, now_ns), (scenario, now_ns + round(EMPTY_S * 1e9))):
         for observation in Simulation(store, part).observations():
             yield replace(observation, t_ns=observation.t_ns - part.start_ns + begins_ns)

@@ -39,15 +39,15 @@ def test_wrong_lost_open_and_doubled_visits_are_found() -> None:
 def test_the_providers_accounts_survive_its_end_and_a_line_that_was_cut_off(tmp_path: Path) -> None:
     (tmp_path / CALM).touch()
     server = Server(tmp_path, 0, 1)
-    held = server.answered("a", "authorise", '"a/v/1"', {"token": "tok_1", "amount": 500, "currency": "EUR"})
-    assert held is not None and held[0] == 200
-    body = {"authorisation": held[1]["reference"], "amount": 300}
-    taken = server.answered("a", "capture", '"a/v/2"', body)
+    held = server.answered("/a/authorise", "a/v/1", {"token": "tok_1", "amount": 500, "currency": "EUR"})
+    assert held is not None and held.approved
+    body = {"authorisation": held.reference, "amount": 300}
+    taken = server.answered("/a/capture", "a/v/2", body)
     server.http.server_close()
     with open(tmp_path / "journal", "a", encoding="utf-8") as journal:
         journal.write('{"store": "a", "step": "capt')
     again = Server(tmp_path, 0, 1)
-    assert again.answered("a", "capture", '"a/v/2"', body) == taken
+    assert again.answered("/a/capture", "a/v/2", body) == taken
     again.http.server_close()
     accounts = Accounts(tmp_path / "journal").by_store
-    assert accounts["a"].total == 300 and accounts["a"].n_captures == {held[1]["reference"]: 1}
+    assert accounts["a"].total == 300 and accounts["a"].n_captures == {held.reference: 1}
