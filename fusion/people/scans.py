@@ -9,10 +9,10 @@ owners that no camera has located yet.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,10 +89,6 @@ class OpenScans:
 
     def __init__(self) -> None:
         self._scans: deque[OpenScan] = deque()
-        # How many of them name a track, an account and a gate.
-        self._of_track: Counter[int | None] = Counter()
-        self._of_account: Counter[str] = Counter()
-        self._at_gate: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._scans)
@@ -102,35 +98,20 @@ class OpenScans:
 
         Returns None where more scans of the gate are open than people can come in by; the scan is not kept.
         """
-        if self._at_gate[gate] >= AT_GATE_MAX:
+        if sum(other.gate == gate for other in self._scans) >= AT_GATE_MAX:
             return None
+        claimed = {other.track_id for other in self._scans}
         outside = [
             (math.dist(walker.last_m, centre_m), walker.track_id) for walker in walkers.values() if walker.is_outside
         ]
         at_gate = [track for away_m, track in sorted(outside) if away_m < SCAN_REACH_M]
-        free = [track for track in at_gate if not self._of_track[track]]
+        free = [track for track in at_gate if track not in claimed]
         nearest = free[0] if free else None
         away = frozenset(track for away_m, track in outside if away_m > SCAN_AWAY_M)
-        repeated = self._of_account[scan.account] > 0
+        repeated = any(other.scan.account == scan.account for other in self._scans)
         open_scan = OpenScan(scan, gate, nearest, frozenset(at_gate) - {nearest}, away, repeated=repeated)
         self._scans.append(open_scan)
-        self._count(open_scan, 1)
         return open_scan
-
-    def _count(self, open_scan: OpenScan, n: int) -> None:
-        named: tuple[tuple[Counter[Any], Any], ...] = (
-            (self._of_track, open_scan.track_id),
-            (self._of_account, open_scan.scan.account),
-            (self._at_gate, open_scan.gate),
-        )
-        for counts, name in named:
-            counts[name] += n
-            if not counts[name]:
-                del counts[name]
-
-    def _remove(self, open_scan: OpenScan) -> None:
-        self._scans.remove(open_scan)
-        self._count(open_scan, -1)
 
     def take(self, walker: Walker, gate: int, crossed_ns: int, walkers: Mapping[int, Walker]) -> OpenScan | None:
         """Remove and return a person's scan: made while they stood at the gate, else the oldest unowned one.
@@ -141,7 +122,7 @@ class OpenScans:
         own = [s for s in at_gate if s.track_id == walker.track_id or reappears_as(walker, s, walkers)]
         unowned = [s for s in at_gate if s.track_id is None or s.track_id not in walkers]
         for open_scan in own or [s for s in unowned if walker.track_id not in s.away]:
-            self._remove(open_scan)
+            self._scans.remove(open_scan)
             for older in unowned if own else ():
                 # Cameras saw no person at the gate for a scan, and then one who is early for theirs.
                 if older.track_id is None and not older.repeated and older.scan.t_ns < open_scan.scan.t_ns:
@@ -156,7 +137,7 @@ class OpenScans:
         """
         for open_scan in self._scans:
             if open_scan.track_id == walker.track_id and lines.is_past(open_scan.gate, walker.last_m):
-                self._remove(open_scan)
+                self._scans.remove(open_scan)
                 return open_scan
         return None
 
@@ -192,7 +173,7 @@ class OpenScans:
         if probability[best] < CLAIM_MIN:
             return None
         taken = scans[best]
-        self._remove(taken)
+        self._scans.remove(taken)
         owner = walkers.get(taken.track_id) if taken.track_id is not None else None
         if owner is not None:
             taken.lost = owner.last_seen
@@ -209,7 +190,6 @@ class OpenScans:
         expired = []
         while self._scans and now_ns - self._scans[0].scan.t_ns > after_s * 1e9:
             expired.append(self._scans.popleft())
-            self._count(expired[-1], -1)
         return expired
 
 
