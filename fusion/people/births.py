@@ -204,7 +204,11 @@ class Births:
 
     def _begin_groups(self, frames: FrameSet, groups: Groups, alone: dict[int, int], crowd: _Crowd) -> None:
         """Start a track from each group of detections, or move the one track that one of these belongs to."""
-        rows, chosen, again = [], [], set()
+        ws = self._workspace
+        state = ws.mean, ws.cov, ws.heights_m, ws.limb_lengths_m
+        rows, chosen = [], []
+        # What the rows of tracks that may move hold: a body that is fitted to them may be none.
+        before: dict[int, list[NDArray[np.float64]]] = {}
         for k, members in enumerate(groups.members):
             known = [alone[detection] for detection in members.tolist() if detection in alone]
             if len(known) > 1:
@@ -213,25 +217,21 @@ class Births:
             if row is None:
                 continue
             if known:
-                again.add(row)
+                before[row] = [array[row].copy() for array in state]
             rows.append(row)
             chosen.append(k)
         if not rows:
             return
-        ws = self._workspace
-        moved = sorted(again)
-        state = ws.mean, ws.cov, ws.heights_m, ws.limb_lengths_m
-        before = [array[moved] for array in state]
         places_m = np.stack([groups.places_m[k][:2] for k in chosen])
         spread = np.tile([JOINT_SPREAD_M**2, 0.0, JOINT_SPREAD_M**2], (len(rows), 1))
         who = _Candidates(rows, [groups.members[k] for k in chosen], places_m, spread)
         fitted = self._fit(frames, who)
         for k, row in enumerate(rows):
-            if row not in again:
+            if row not in before:
                 self._accept(frames, row, fitted, k, crowd)
             elif not self._move(row, fitted, k, crowd):
-                for array, old in zip(state, before):
-                    array[row] = old[moved.index(row)]
+                for array, old in zip(state, before[row]):
+                    array[row] = old
 
     def _begin_alone(
         self, frames: FrameSet, singles: NDArray[np.int64], watching: NDArray[np.bool_], crowd: _Crowd | None
