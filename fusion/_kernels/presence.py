@@ -150,16 +150,9 @@ def _circumstance(track, camera, lens, inner, size_px, eye, places, tops, boxes,
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _find_in_picture(bellies, camera, lens, size_px, inside):
-    """Which bellies (3, m) are in a camera's picture: as `_in_picture`, a vector of tracks at a time, no division."""
+    """Which bellies (3, m) are in a camera's picture: one loop, so that it is compiled to vector operations."""
     for k in range(bellies.shape[1]):
-        x = bellies[0, k]
-        y = bellies[1, k]
-        z = bellies[2, k]
-        depth = camera[2, 0] * x + camera[2, 1] * y + camera[2, 2] * z + camera[2, 3]
-        px = lens[0] * (camera[0, 0] * x + camera[0, 1] * y + camera[0, 2] * z + camera[0, 3]) + lens[2] * depth
-        py = lens[1] * (camera[1, 0] * x + camera[1, 1] * y + camera[1, 2] * z + camera[1, 3]) + lens[3] * depth
-        shown = (px >= 0.0) & (py >= 0.0) & (px <= size_px[0] * depth) & (py <= size_px[1] * depth)
-        inside[k] = shown & (depth >= 0.2)
+        inside[k] = _in_picture(bellies[:, k], camera, lens, size_px)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
