@@ -249,13 +249,14 @@ def _decoded(tables: Sequence[Mapping[str, Any]], body: memoryview, store: Store
     if len(inflated) != sum(sizes):
         raise SnapshotError(f"snapshot: want {sum(sizes)} bytes, got another number")
     held: list[Any] = []
+    modules, things = _kernels(), _parts(store)
     for part, content in zip(tables, (inflated[: sizes[0]], inflated[sizes[0] :])):
         names = [str(name) for name in part["names"]]
-        if not all((name.isidentifier() and not name.startswith("__")) or name in _kernels() for name in names):
+        if not all((name.isidentifier() and not name.startswith("__")) or name in modules for name in names):
             raise SnapshotError("snapshot: want names of attributes, got others")
         classes = [_class_of(str(name)) for name in part["classes"]]
         dtypes = [_dtype_of(description) for description in part["dtypes"]]
-        held = state.decode(content, classes, names, dtypes, _parts(store), held, _kernels(), VALUES_MAX)
+        held = state.decode(content, classes, names, dtypes, things, held, modules, VALUES_MAX)
     [engine] = held
     return engine
 
