@@ -292,8 +292,7 @@ class StoreLoop:
         self.books.review_missing(self.engine)
         if self.books.till.take_releases():
             self.books.doubt_span(self.engine.newest_ns, self.engine.newest_ns, ReasonKind.DOOR_RELEASED)
-        if not self.books.till.threads:
-            self.books.till.do_errands()
+        self.books.till.do_errands()
         self.checkpoint.gaps.advance(self.engine.newest_ns, self.engine.scans_waiting > 0)
         self._follow_change()
         self._ship_saved()
@@ -307,8 +306,7 @@ class StoreLoop:
             self.save(wait=True)
         else:
             self._conclude()
-        if not self.books.till.threads:
-            self.books.till.do_errands()
+        self.books.till.do_errands()
 
     def stop_waiting(self) -> None:
         """End the source and the wait for observations, so that `run` sees at once that it is to stop; any thread."""

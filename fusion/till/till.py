@@ -139,7 +139,6 @@ class Till:
         baskets: who stands where baskets are paid.
         prices: the store's.
         restrictions: goods of the store that need a person.
-        threads: whether errands run in threads of their own.
         delivers: whether there is a mail server to send receipts to.
         n_mailed: receipts sent so far.
         evidence: of visits in review, where the runner keeps it.
@@ -162,7 +161,7 @@ class Till:
         self.decisions: Ledger | RemoteDecisions = front if forwarding is None else RemoteDecisions(forwarding)
         self._checkout: Checkout | None = None
         self._mailer: Mailer | None = None
-        self._parts, self._around, self.threads = parts, around, around.threads
+        self._parts, self._around = parts, around
         self.delivers, self.n_mailed = parts.mailer is not None and parts.delivers, 0
         admit = self._admit if store.payment.mode == "enter" else None
         self.pseudonyms = Pseudonyms(
@@ -378,8 +377,9 @@ class Till:
             yield errand("retention", self._forget, every_s=FORGET_EVERY_S)
 
     def do_errands(self) -> None:
-        """Do what is due now, in the calling thread; for a simulation."""
-        self.errands.do_all()
+        """Do what is due now, in the calling thread, unless the errands have threads of their own."""
+        if not self._around.threads:
+            self.errands.do_all()
 
     def _forward(self) -> str:
         """Post in the books on the server what was posted in the store."""
