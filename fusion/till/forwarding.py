@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from fusion.errors import EntryError, IdempotencyConflict, LedgerError
-from fusion.files.atomic import replace_file
 from fusion.files.results import reason_of
 from fusion.money.checkpoint import Head
 from fusion.money.entries import Entry, EntryRow
@@ -26,6 +25,7 @@ from fusion.money.visits import OPENED, Standing
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptStatus
 from fusion.sentences import reason_text
 from fusion.store.models import Store
+from fusion.till.positions import keep_position, read_position
 
 FRONT_FILE, POSITION_FILE = "front.sqlite", "forwarded.json"
 ROWS_AT_ONCE = 200
@@ -50,7 +50,7 @@ class Forwarding:
         self._front, self._open_books, self._report = front, open_books, report
         self._path = folder / POSITION_FILE
         self._books: Ledger | None = None
-        self._seq = self._read()
+        self._seq = read_position(self._path, front.head().seq)
         self._forgotten_ns = 0
         self._n_at_close: int | None = None
 
@@ -83,7 +83,7 @@ class Forwarding:
                 except IdempotencyConflict as error:
                     self._report(f"books: {error}; what they hold stands")
             self._seq = rows[-1].seq
-            replace_file(self._path, json.dumps({"seq": self._seq}) + "\n", private=True)
+            keep_position(self._path, self._seq)
         if now_ns - self._forgotten_ns > LINKS_KEPT_NS // 24:
             self._forgotten_ns = now_ns
             oldest_ns = min((visit.enter_ns for visit in self._front.open_visits()), default=now_ns)
@@ -106,13 +106,6 @@ class Forwarding:
         self._n_at_close = self.n_waiting
         if self._books is not None:
             self._books.close()
-
-    def _read(self) -> int:
-        try:
-            seq = int(json.loads(self._path.read_text(encoding="utf-8"))["seq"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0  # Posting again is harmless.
-        return seq if seq <= self._front.head().seq else 0
 
     def _forward(self, row: EntryRow, checkout: Checkout | None) -> None:
         standing = self._front.standing(row.visit)

@@ -12,7 +12,6 @@ what is due, so that neither a restart nor an outage loses anything.
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,6 @@ from typing import Any
 
 from fusion.engine import Engine
 from fusion.errors import LedgerError
-from fusion.files.atomic import replace_file
 from fusion.files.growing import GrowingLines
 from fusion.gates.keeper import Decision, GateKeeper, GateLimits
 from fusion.gates.privacy import Forgetting, drop_old
@@ -47,6 +45,7 @@ from fusion.till.baskets import Basket, Baskets, Confirmation, PayingDoor, confi
 from fusion.till.customers import Customer, Customers, NoCustomers
 from fusion.till.errands import Errand, Errands
 from fusion.till.forwarding import Forwarding, RemoteDecisions
+from fusion.till.positions import keep_position, read_position
 from fusion.till.restrictions import Restrictions
 
 # Whatever an outage, a restart or another process left open is looked for this often.
@@ -424,7 +423,7 @@ class Till:
             self.decisions.look()
         position = self._around.folder / ISSUED_FILE
         if self._issued_seq is None:
-            self._issued_seq = _position(position, self.books.head().seq)
+            self._issued_seq = read_position(position, self.books.head().seq)
         seller = self._parts.retailer.brand if self._parts.retailer is not None else None
         while rows := self._rows_after(self._issued_seq):
             for row in rows:
@@ -436,7 +435,7 @@ class Till:
                             self._sending().due(row.visit, row.t_ns)
             self._issued_seq = rows[-1].seq
             if not self._around.fresh:
-                replace_file(position, json.dumps({"seq": self._issued_seq}) + "\n", durable=False)
+                keep_position(position, self._issued_seq, durable=False)
         return ""
 
     def _mail(self) -> str:
@@ -491,12 +490,3 @@ class Till:
         return {
             "waits_for": self.errands.waiting(), "not_in_books_yet": n_waiting, "gates": dict(self.keeper.counts),
         }  # fmt: skip
-
-
-def _position(path: Path, newest: int) -> int:
-    """Number of the last entry whose receipt was issued; 0 where it is not known, since issuing twice is harmless."""
-    try:
-        seq = int(json.loads(path.read_text(encoding="utf-8"))["seq"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-    return seq if seq <= newest else 0  # Other books than before.
