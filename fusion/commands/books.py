@@ -84,14 +84,14 @@ def _declare_forget(parser: argparse.ArgumentParser) -> None:
 
 def _forget(arguments: argparse.Namespace) -> int:
     import time
-    from pathlib import Path
 
     from fusion.files.private import locked
+    from fusion.files.results import LOCK_FILE
     from fusion.gates.erasing import torn_tracks
     from fusion.gates.privacy import Forgetting, erase_from_files
-    from fusion.money.databases import books_path
+    from fusion.money.databases import books_folder
 
-    folder = Path(arguments.vault).parent if arguments.vault else books_path(arguments.ledger).parent
+    folder = books_folder(arguments.ledger, arguments.vault)
     store = load_store(arguments.store)
     with open_ledger(arguments) as ledger:
         forgetting = Forgetting(store, ledger)
@@ -100,7 +100,7 @@ def _forget(arguments: argparse.Namespace) -> int:
             return 0
         # Files first: once the vault has forgotten the pseudonyms, nothing says which lines are this person's.
         names = {arguments.account, *ledger.pseudonyms(arguments.account)}
-        with locked(folder / "lock") as held:
+        with locked(folder / LOCK_FILE) as held:
             if not held:
                 print(f"{folder}: a running store uses it; stop it first, so that its files can be erased from")
                 return 1
@@ -134,7 +134,7 @@ def _retention(arguments: argparse.Namespace) -> int:
     from fusion.files.results import LOCK_FILE
     from fusion.gates.privacy import drop_old
     from fusion.gates.retention import Kept
-    from fusion.money.databases import books_path
+    from fusion.money.databases import books_folder
     from fusion.money.ledger import Ledger
     from fusion.runner.folders import MARKER
     from fusion.till.settings import TillFile
@@ -142,8 +142,8 @@ def _retention(arguments: argparse.Namespace) -> int:
     retention, dry_run = TillFile.load(arguments.till).settings.retention, arguments.dry_run
     if not any(retention.model_dump().values()):
         raise ConfigError(f"{arguments.till}: [retention] has no age limit; add one, such as evidence_days = 90")
-    beside = Path(arguments.vault).parent if arguments.vault else books_path(arguments.ledger).parent
-    folder, store = Path(arguments.folder) if arguments.folder else beside, load_store(arguments.store)
+    folder = Path(arguments.folder) if arguments.folder else books_folder(arguments.ledger, arguments.vault)
+    store = load_store(arguments.store)
     if (folder / MARKER).exists():
         raise ConfigError(f"{folder} holds a simulation or a replay; pass a live store's, nothing was removed")
     with contextlib.ExitStack() as stack:

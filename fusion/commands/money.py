@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fusion.commands.books import load_store, open_ledger
+from fusion.commands.books import declare_books, load_store, open_ledger
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    add_path(parser, "store", help="store folder, or name of an example store")
-    add_path(parser, "ledger", help="path or URL of the books")
-    add_path(parser, "--vault", help="vault beside books in PostgreSQL")
+    declare_books(parser)
     add_path(parser, "--till", required=True, metavar="TILL.TOML", help="names the payment provider")
 
 

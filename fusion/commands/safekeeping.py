@@ -26,11 +26,11 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from fusion.money.checkpoints import Checkpoints, signing_key
-    from fusion.money.databases import books_path
+    from fusion.money.databases import books_folder
 
     store = load_store(arguments.store)
     with open_ledger(arguments) as ledger:
-        folder = Path(arguments.vault).parent if arguments.vault else books_path(arguments.ledger).parent
+        folder = books_folder(arguments.ledger, arguments.vault)
         key = signing_key(folder, Path(arguments.key) if arguments.key else None)
         folders = [folder, *map(Path, arguments.copy_to)]
         head = Checkpoints(ledger, store, key, folders).write(time.time_ns())

@@ -30,6 +30,7 @@ from typing import Any
 
 from fusion.errors import FusionError
 from fusion.files.private import OTHERS, lock_holder, locked, private_folder, tighten
+from fusion.files.results import LOCK_FILE
 from fusion.live.causes import common_cause
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
@@ -143,7 +144,7 @@ class StoreThread:
         private_folder(folder)
         if (line := tighten(folder)) is not None:
             self._messages.append(line)
-        with store_lock(folder / "lock", stopping, self._clock) as held:
+        with store_lock(folder / LOCK_FILE, stopping, self._clock) as held:
             if held:
                 with StoreLoop.opened(self._config, self._control, clock=self._clock) as loop:
                     self._loop = loop

@@ -99,6 +99,15 @@ def open_database(
     return SQLiteDatabase(books_path(text), create=create, read_only=read_only)
 
 
+def books_folder(where: str | os.PathLike[str], vault: str | os.PathLike[str] | None) -> Path:
+    """The folder of the store's side of its books: that of the vault, for books on a server, else of their file.
+
+    Raises:
+        LedgerError: a URL that needs a vault, without one.
+    """
+    return Path(vault).parent if vault else books_path(os.fspath(where)).parent
+
+
 def books_path(text: str) -> Path:
     """The file of books at a path or sqlite:///path. Raises LedgerError for another kind of URL."""
     if "://" not in text:

@@ -10,7 +10,7 @@ from fusion.errors import LedgerError
 from fusion.money.books import VAULT
 from fusion.money.checkpoint import SignedHead
 from fusion.money.checkpoints import checkpoint_name, read_checkpoint, verifying_key
-from fusion.money.databases import books_path
+from fusion.money.databases import books_folder
 from fusion.money.ledger import Ledger
 from fusion.store.models import Store
 
@@ -55,7 +55,7 @@ def verify_books(
     Raises:
         LedgerError: the books cannot be read, or are an incomplete copy.
     """
-    folder = Path(vault).parent if vault is not None else books_path(os.fspath(where)).parent
+    folder = books_folder(where, vault)
     for _ in range(_TRIES_MAX):
         with Ledger.open(where, store, vault, read_only=True) as ledger:
             kept, notes = _kept(folder, store, checkpoint, key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fusion.files.secrets import derived, store_key
@@ -13,7 +12,7 @@ from fusion.gates.pseudonyms import Pseudonyms
 from fusion.gates.settings import open_credentials
 from fusion.gates.verifiers import Verifier
 from fusion.money.checkpoints import Checkpoints, signing_key
-from fusion.money.databases import books_path
+from fusion.money.databases import books_folder
 from fusion.money.ledger import Ledger
 from fusion.money.providers.settings import open_provider
 from fusion.money.retailers import Retailer
@@ -74,7 +73,7 @@ def _checkpoints(file: TillFile, store: Store, around: Around) -> dict[str, Any]
     if settings is None:
         return {}
     where, vault = file.books_at(store.id, around.folder)
-    folder = books_path(where).parent if vault is None else Path(vault).parent
+    folder = books_folder(where, vault)
     key_file = None if settings.key_file is None else file.base / settings.key_file
     # Opened now, so that a key that cannot be used is no surprise later.
     key = signing_key(folder, key_file)
