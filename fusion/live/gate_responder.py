@@ -8,6 +8,7 @@ keeper, as the way in is; only its release opens it without.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -34,11 +35,8 @@ class _Request(NamedTuple):
     seen: Glimpse
 
 
-class _Lane(NamedTuple):
-    """The requests of one gate and direction, and the thread that answers them."""
-
-    requests: queue.Queue[_Request | None]
-    thread: threading.Thread
+# The requests of one gate and direction, which a thread of their own answers; None ends it.
+_Lane = queue.Queue[_Request | None]
 
 
 class OpenWayOut:
@@ -112,7 +110,7 @@ class GateResponder:
         if lane is None:
             return False
         try:
-            lane.requests.put_nowait(request)
+            lane.put_nowait(request)
         except queue.Full:
             command = self._way_out.answer(gate, seen)
             if command is None:
@@ -126,8 +124,8 @@ class GateResponder:
             self._stopped = True
             lanes = list(self._lanes.values())
         for lane in lanes:
-            _drain(lane.requests)
-            lane.requests.put(None)
+            _drain(lane)
+            lane.put(None)
 
     def _lane(self, gate: str, out: bool) -> _Lane | None:
         with self._lock:
@@ -135,15 +133,13 @@ class GateResponder:
                 return None
             lane = self._lanes.get((gate, out))
             if lane is None:
-                requests: queue.Queue[_Request | None] = queue.Queue(REQUESTS_MAX)
+                lane = self._lanes[gate, out] = queue.Queue(REQUESTS_MAX)
                 name = f"gate {gate or 'unknown'} {'out' if out else 'in'}"
-                thread = threading.Thread(target=self._run, args=(requests,), name=name, daemon=True)
-                lane = self._lanes[gate, out] = _Lane(requests, thread)
-                thread.start()
+                threading.Thread(target=self._run, args=(lane,), name=name, daemon=True).start()
             return lane
 
-    def _run(self, requests: queue.Queue[_Request | None]) -> None:
-        while (request := requests.get()) is not None:
+    def _run(self, lane: _Lane) -> None:
+        while (request := lane.get()) is not None:
             self._answer(request)
 
     # ---- one request -------------------------------------------------------------------------------------------------
@@ -200,9 +196,7 @@ _UNREADABLE = Decision(False, "request cannot be read", "Please try again")
 _OUTAGE = Decision(False, "asked during an outage", "Please try again")
 
 
-def _drain(requests: queue.Queue[_Request | None]) -> None:
-    try:
+def _drain(lane: _Lane) -> None:
+    with contextlib.suppress(queue.Empty):
         while True:
-            requests.get_nowait()
-    except queue.Empty:
-        return
+            lane.get_nowait()

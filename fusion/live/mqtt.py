@@ -241,9 +241,7 @@ class Live:
 
     def command(self, command: Command) -> bool:
         """Send a gate its command; False where there is no broker, so that the gate stays as it is."""
-        connection = self._connection
-        topic = topic_of(self._store.id, "gates", command.gate, "command")
-        return connection is not None and connection.publish(topic, command.payload()) is not None
+        return self._publish(command.payload(), "gates", command.gate, "command")
 
     def show(self, zone: str, payload: bytes) -> bool:
         """Send a payment zone's terminal what it is to show; False where there is no broker. From any thread."""
@@ -294,7 +292,7 @@ class Live:
                     self._n_dropped["requests"] += 1
                 return
             case ("zones", zone, "confirm"):
-                self._answer_terminal(zone, payload, retained)
+                self._answer_terminal(zone, payload)
                 return
             case ("gates", _, "command") | ("zones", _, "baskets" | "answer"):
                 return  # The engine's own.
@@ -313,10 +311,8 @@ class Live:
         self._n_dropped[kind] += 1
         return False
 
-    def _answer_terminal(self, zone: str, payload: bytes, retained: bool) -> None:
+    def _answer_terminal(self, zone: str, payload: bytes) -> None:
         try:
-            if retained:
-                raise Refused("retained", "want no retained message here")
             answer = self._terminals.answer(zone, payload)
         except Refused as refused:
             if self._has_room("zones", 0):
