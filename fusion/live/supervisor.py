@@ -565,10 +565,9 @@ class Supervisor:
 
 def is_well(store: Mapping[str, Any]) -> bool:
     """Whether a store runs as it should, by its health as plain data."""
-    if store["state"] == "ended":
-        return not store["configuration_refused"]
-    is_off = store.get("time_state") == TimeState.OFF
-    return store["state"] == "live" and not store["configuration_refused"] and not is_off
+    if store["configuration_refused"]:
+        return False
+    return store["state"] == "ended" or (store["state"] == "live" and store.get("time_state") != TimeState.OFF)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import fusion
@@ -52,12 +51,10 @@ def run_live(settings: RunSettings, live: LiveSettings) -> int:
     store = Store.load(settings.store)
     config = serve_config(store, settings, live)
     require_honoured(store, config.till, config.source)
-    holds = f"{len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products"
-    print(f"{store.name}: {holds}; live from {live.broker}", flush=True)
+    print(narration.opening_line(store, f"live from {live.broker}"), flush=True)
     claim(settings.out, live=True)
     control = Control()
-    with ExitStack() as stack:
-        stack.enter_context(store_lock(settings.out / LOCK_FILE, control.stopping, SYSTEM_CLOCK))
+    with store_lock(settings.out / LOCK_FILE, control.stopping, SYSTEM_CLOCK):
         LiveRun(store, config, settings, live, control).run()
     return 0
 

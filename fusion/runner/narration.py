@@ -13,6 +13,12 @@ from fusion.sentences import reason_text, sentence
 from fusion.store.models import Store
 
 
+def opening_line(store: Store, origin: str) -> str:
+    """The first line of a run: the store, what it holds, and where its observations come from."""
+    holds = f"{len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products"
+    return f"{store.name}: {holds}; {origin}"
+
+
 def describe(store: Store, result: Result, start_ns: int) -> str | None:
     """One line for a result, with minutes and seconds since `start_ns`; None for results that come all the time."""
     text = _sentence(store, result)

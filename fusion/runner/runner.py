@@ -42,8 +42,7 @@ def run_store(settings: RunSettings) -> int:
         return run_live(settings, settings.live)
     source = open_source(settings)
     store = source.store
-    holds = f"{len(store.cameras)} cameras, {len(store.plates)} plates, {len(store.products)} products"
-    print(f"{store.name}: {holds}; {source.origin}", flush=True)
+    print(narration.opening_line(store, source.origin), flush=True)
     claim(settings.out)
     with ExitStack() as stack:
         ledger = stack.enter_context(_open_ledger(settings, store))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fusion.errors import ConfigError
+from fusion.files.private import open_to_others
 
 COLUMNS = ("account", "token", "email", "member", "adult")
 _YES_NO = {"yes": True, "no": False, "": False}
@@ -86,10 +87,11 @@ class CustomerFile:
 def read_customers(path: Path) -> dict[str, Customer]:
     """The customers of a file by account. Raises ConfigError with every fault; values are not repeated."""
     try:
-        if path.stat().st_mode & 0o077:
+        if open_to_others(path):
             raise ConfigError(f"{path} can be read by others; run chmod 600 {path}")
-        if path.stat().st_size > FILE_MAX_BYTES:
-            raise ConfigError(f"{path}: want at most {FILE_MAX_BYTES >> 20} MiB, got {path.stat().st_size >> 20}")
+        n_bytes = path.stat().st_size
+        if n_bytes > FILE_MAX_BYTES:
+            raise ConfigError(f"{path}: want at most {FILE_MAX_BYTES >> 20} MiB, got {n_bytes >> 20}")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); pass a list of customers") from None
