@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from fusion.chain.schema import FORMAT_VERSION, SCHEMA
 from fusion.chain.streams import REFUSED, ConnectionLost
@@ -65,9 +64,7 @@ class Server:
             psycopg.errors.IdleInTransactionSessionTimeout,
             psycopg.errors.ReadOnlySqlTransaction,
         )
-        parts = urlsplit(url)
-        self.where = f"postgresql://{parts.hostname or ''}{parts.path}"
-        checked_server(url, self.where)
+        self.where = checked_server(url)
         settings = psycopg.conninfo.conninfo_to_dict(url)
         # A dead connection is noticed within this time, unless the URL sets other limits.
         patience: dict[str, Any] = {

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from fusion.errors import LedgerError, extra
 from fusion.money.entries import EntryRow, PostingRow
@@ -54,9 +53,7 @@ class PostgresDatabase:
             import psycopg
 
         self._psycopg = psycopg
-        parts = urlsplit(url)
-        self.where = f"postgresql://{parts.hostname or ''}{parts.path}"
-        checked_server(url, self.where)
+        self.where = checked_server(url)
         self._url, self._busy_max_s, self.read_only = url, busy_max_s, read_only
         self.schema = schema_of(store)
         self.connection: Any = self._connected()
@@ -219,8 +216,7 @@ class RemoteRows:
         with extra("postgres"):
             import psycopg
 
-        parts = urlsplit(url)
-        self.where, self._write = f"postgresql://{parts.hostname or ''}{parts.path}", write
+        self.where, self._write = checked_server(url), write
         self._psycopg, self.schema = psycopg, schema_of(store)
         try:
             self._connection: Any = psycopg.connect(url, autocommit=True, connect_timeout=round(BUSY_MAX_S))

@@ -17,6 +17,7 @@ from fusion.chain.shipping import Shipper
 from fusion.commands.main import main
 from fusion.errors import ConfigError, IdempotencyConflict, LedgerError
 from fusion.money.ledger import Ledger
+from fusion.money.postgres import RemoteRows
 from fusion.money.retailers import Retailer
 from fusion.money.server_urls import checked_server
 
@@ -166,7 +167,7 @@ def test_a_server_on_another_machine_must_be_checked(monkeypatch: pytest.MonkeyP
     here = ("postgresql:///chain", "postgresql://localhost/c", "postgresql://127.0.0.1/c", "postgresql://[::1]/c",
             "postgresql:///c?host=/run/postgresql")  # fmt: skip
     for url in (*here, "postgresql://db.example/c?sslmode=verify-full", "postgresql://10.0.0.1/c?sslmode=verify-ca"):
-        checked_server(url, "books")
+        checked_server(url)
     for url in (
         "postgresql://anna:secret@db.example/c",
         "postgresql://10.0.0.1/c?sslmode=require",
@@ -175,15 +176,19 @@ def test_a_server_on_another_machine_must_be_checked(monkeypatch: pytest.MonkeyP
         "postgresql://localhost/c?hostaddr=10.1.1.1",
         "postgresql://db.example/c?sslmode=disable",
     ):
-        for use in (ChainBook, lambda url: Ledger.open(url, make_store(), vault=tmp_path / "vault.sqlite")):
+        for use in (
+            ChainBook,
+            lambda url: Ledger.open(url, make_store(), vault=tmp_path / "vault.sqlite"),
+            lambda url: RemoteRows(url, "shop"),
+        ):
             with pytest.raises(LedgerError, match="sslmode=verify-full") as refused:
                 use(url)
             assert "secret" not in str(refused.value)
     monkeypatch.setenv("PGHOST", "db.example")
     with pytest.raises(LedgerError, match="sslmode=verify-full"):
-        checked_server("postgresql:///c", "books")
+        checked_server("postgresql:///c")
     monkeypatch.setenv("PGSSLMODE", "verify-full")
-    checked_server("postgresql:///c", "books")
+    checked_server("postgresql:///c")
 
 
 @pytest.mark.attack(25)
