@@ -85,8 +85,7 @@ def _declare_forget(parser: argparse.ArgumentParser) -> None:
 def _forget(arguments: argparse.Namespace) -> int:
     import time
 
-    from fusion.files.private import locked
-    from fusion.files.results import LOCK_FILE
+    from fusion.files.private import LOCK_FILE, locked
     from fusion.gates.erasing import torn_tracks
     from fusion.gates.privacy import Forgetting, erase_from_files
     from fusion.money.databases import books_folder
@@ -130,8 +129,7 @@ def _retention(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from fusion.errors import ConfigError
-    from fusion.files.private import locked
-    from fusion.files.results import LOCK_FILE
+    from fusion.files.private import LOCK_FILE, locked
     from fusion.gates.privacy import drop_old
     from fusion.gates.retention import Kept
     from fusion.money.databases import books_folder

@@ -16,6 +16,8 @@ from typing import IO, Any
 from fusion.errors import ConfigError
 
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
+# File in the folder of a live store; held by the one process that runs it.
+LOCK_FILE = "lock"
 # Rights of anybody but the owner.
 OTHERS = 0o077
 # Windows has no such modes: a new file inherits the folder's access list.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import numpy as np
 
 from fusion.errors import ConfigError
-from fusion.files.private import open_private
+from fusion.files.private import LOCK_FILE, open_private
 from fusion.results import (
     Candidate,
     EarlyReceipt,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_GROUP = 8192
-# Held by the one process that runs a live store.
-LOCK_FILE = "lock"
 
 
 def is_live_folder(folder: Path) -> bool:

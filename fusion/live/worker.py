@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.errors import FusionError
-from fusion.files.private import OTHERS, lock_holder, locked, private_folder, tighten
-from fusion.files.results import LOCK_FILE
+from fusion.files.private import LOCK_FILE, OTHERS, lock_holder, locked, private_folder, tighten
 from fusion.live.causes import common_cause
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig

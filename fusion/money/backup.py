@@ -26,7 +26,7 @@ from typing import Any
 
 from fusion.errors import ConfigError, LedgerError
 from fusion.files.atomic import flush_folder, replace_file
-from fusion.files.private import FOLDER_MODE, locked, open_private, private_folder
+from fusion.files.private import FOLDER_MODE, LOCK_FILE, locked, open_private, private_folder
 from fusion.files.secrets import KEY_FILE, derived, fingerprint, key_in, store_key
 from fusion.money.entries import canonical_json
 from fusion.money.schema import COLUMNS, INSERT, SQLITE_SCHEMA, statements
@@ -35,7 +35,6 @@ from fusion.money.sqlite_reading import MAGIC, read_sqlite
 from fusion.money.vault import VAULT_SCHEMA
 
 MANIFEST, FORMAT_VERSION = "manifest.json", 1
-LOCK = "lock"
 # Rows of books in PostgreSQL, where a backup keeps them as a file.
 REMOTE_BOOKS = "postgresql-books.sqlite"
 _KEY_ENDINGS = (".key", ".pem")
@@ -188,7 +187,7 @@ def _names(folder: Path) -> list[str]:
         folders.sort()
         for name in sorted(files):
             path = Path(place) / name
-            if name == LOCK or name.endswith(_PASSING_ENDINGS) or path.is_symlink() or not path.is_file():
+            if name == LOCK_FILE or name.endswith(_PASSING_ENDINGS) or path.is_symlink() or not path.is_file():
                 continue
             found.append(path.relative_to(folder).as_posix())
     return found
@@ -375,8 +374,8 @@ def restore(
 
 def _refuse_used(folder: Path) -> None:
     """Raise LedgerError where a folder is in use, or holds anything."""
-    if (folder / LOCK).exists():
-        with locked(folder / LOCK) as held:
+    if (folder / LOCK_FILE).exists():
+        with locked(folder / LOCK_FILE) as held:
             if not held:
                 raise LedgerError(f"{folder}: a running store uses it; stop it first")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -16,8 +16,9 @@ from pathlib import Path
 import fusion
 from fusion.engine import Engine
 from fusion.errors import FusionError
+from fusion.files.private import LOCK_FILE
 from fusion.files.recordings import RecordingWriter
-from fusion.files.results import LOCK_FILE, ResultsWriter
+from fusion.files.results import ResultsWriter
 from fusion.gates.settings import GateSettings
 from fusion.live.clock import SYSTEM_CLOCK
 from fusion.live.config import ServeConfig
