@@ -302,12 +302,12 @@ def _head(path: Path) -> tuple[str, str, int, str]:
 
 def _head_of_books(path: Path) -> tuple[str, str, int, str] | None:
     """Store, currency, number and hash of the newest entry; None for another database."""
-    with contextlib.closing(sqlite3.connect(f"file:{path.absolute()}?mode=ro&immutable=1", uri=True)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    with _reading(path) as run:
+        tables = {name for (name,) in run("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if not {"book", "entry", "posting"} <= tables:
             return None
-        identity = connection.execute("SELECT store, currency FROM book").fetchone()
-        newest = connection.execute("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1").fetchone() or (0, b"")
+        identity = run("SELECT store, currency FROM book").fetchone()
+        newest = run("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1").fetchone() or (0, b"")
     return None if identity is None else (*identity, int(newest[0]), bytes(newest[1]).hex())
 
 
@@ -338,9 +338,8 @@ def restore(
     _refuse_used(folder)
     for name, expected in manifest.files.items():
         step(f"check {name}")
-        path = backup / name
-        if not path.is_file() or _digest(path) != expected:
-            raise LedgerError(f"{path}: is missing or was changed since the backup was made")
+        if fault := _fault(backup / name, expected):
+            raise LedgerError(fault)
     remote = REMOTE_BOOKS in manifest.files
     if remote != (url is not None):
         want = "a PostgreSQL URL for its books" if remote else "no URL, since its books are a file"
@@ -362,7 +361,7 @@ def restore(
             flush_folder(Path(place))
         if url is not None:
             step(REMOTE_BOOKS)
-            _put_remote(url, manifest.books[REMOTE_BOOKS][0], backup / REMOTE_BOOKS)
+            _put_remote(url, manifest.books[REMOTE_BOOKS], backup / REMOTE_BOOKS)
         step("rename")
         os.replace(building, folder)
     except BaseException:
@@ -382,20 +381,18 @@ def _refuse_used(folder: Path) -> None:
         raise LedgerError(f"{folder}: is not empty; move it away and keep it: it may hold what the backup lacks")
 
 
-def _put_remote(url: str, store: str, path: Path) -> None:
+def _put_remote(url: str, head: tuple[str, str, int, str], path: Path) -> None:
+    """Put the rows of a file into PostgreSQL; `head` is what the manifest states of them."""
     from fusion.money.postgres import RemoteRows
 
-    with (
-        contextlib.closing(sqlite3.connect(f"file:{path.absolute()}?mode=ro&immutable=1", uri=True)) as source,
-        RemoteRows(url, store, write=True) as rows,
-    ):
-        newest = source.execute("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1").fetchone() or (0, b"")
+    store, _, *newest = head
+    with _reading(path) as run, RemoteRows(url, store, write=True) as rows:
         if (held := rows.newest()) != (0, ""):
-            if held != (newest[0], bytes(newest[1]).hex()):
+            if held != tuple(newest):
                 raise LedgerError(f"{rows.where}: holds books with {held[0]} entries; they are left as they are")
             return  # An attempt that was interrupted has put them there.
         for table in ("posting", "entry") if rows.begun else ("book", "posting", "entry"):
-            rows.put(table, source.execute(f"SELECT {COLUMNS[table]} FROM {table} ORDER BY 1, 2"))
+            rows.put(table, run(f"SELECT {COLUMNS[table]} FROM {table} ORDER BY 1, 2"))
 
 
 def check(backup: Path, key: bytes | None = None) -> Iterator[str]:
@@ -406,9 +403,15 @@ def check(backup: Path, key: bytes | None = None) -> Iterator[str]:
         yield str(error)
         return
     for name, expected in manifest.files.items():
-        path = backup / name
-        if not path.is_file() or _digest(path) != expected:
-            yield f"{path}: is missing or was changed since the backup was made"
+        if fault := _fault(backup / name, expected):
+            yield fault
+
+
+def _fault(path: Path, expected: tuple[str, int]) -> str:
+    """What is wrong with a file of a backup; empty where it is as the manifest states."""
+    if path.is_file() and _digest(path) == expected:
+        return ""
+    return f"{path}: is missing or was changed since the backup was made"
 
 
 # ---- what a person has to settle -------------------------------------------------------------------------------------
@@ -417,15 +420,15 @@ def check(backup: Path, key: bytes | None = None) -> Iterator[str]:
 def unsettled(books: Path) -> list[str]:
     """What was under way in the books of a backup: it may have been completed since."""
     with _reading(books) as run:
-        n_open = run(
+        (n_open,) = run(
             "SELECT count(*) FROM entry o WHERE o.kind = 'visit opened' "
             "AND NOT EXISTS (SELECT 1 FROM entry r WHERE r.key = o.visit || '/receipt')"
-        )[0][0]
+        ).fetchone()
         # A request to a provider is in the books before it is sent, its answer under the same name and "/answer".
         asked = run(
             "SELECT a.visit, a.kind FROM entry a WHERE a.kind IN ('payment asked', 'mail due') "
             "AND NOT EXISTS (SELECT 1 FROM entry b WHERE b.key = a.key || '/answer') ORDER BY a.seq"
-        )
+        ).fetchall()
     lines = [f"{n_open} visits were open"] if n_open else []
     return lines + [f"visit {visit}: {kind}, without an answer" for visit, kind in asked]
 
@@ -435,10 +438,10 @@ def newer_entries(books: Path, head: tuple[str, str, int, str]) -> list[str]:
     if not books.exists():
         return []
     with _reading(books) as run:
-        kept = run("SELECT hash FROM entry WHERE seq = ?", (head[2],))
-        if head[2] and (not kept or bytes(kept[0][0]).hex() != head[3]):
+        kept = run("SELECT hash FROM entry WHERE seq = ?", (head[2],)).fetchone()
+        if head[2] and (kept is None or bytes(kept[0]).hex() != head[3]):
             raise LedgerError(f"{books}: are not the books that the backup was made of")
-        rows = run("SELECT visit, kind FROM entry WHERE seq > ? ORDER BY seq", (head[2],))
+        rows = run("SELECT visit, kind FROM entry WHERE seq > ? ORDER BY seq", (head[2],)).fetchall()
     visits: dict[str, list[str]] = {}
     for visit, kind in rows:
         visits.setdefault(visit, []).append(kind)
@@ -446,7 +449,8 @@ def newer_entries(books: Path, head: tuple[str, str, int, str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _reading(books: Path) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+def _reading(books: Path) -> Iterator[Callable[..., sqlite3.Cursor]]:
+    """Runs statements that read a file of books."""
     connection, _ = read_sqlite(books, "the books", open_here=is_open_here(books))
     with contextlib.closing(connection):
-        yield lambda statement, values=(): connection.execute(statement, values).fetchall()
+        yield connection.execute

@@ -71,9 +71,10 @@ def killed_at(step: int, work: Callable[[Callable[[str], None]], object]) -> boo
 
 
 def test_a_backup_holds_everything_but_keys_and_comes_back_the_same(tmp_path: Path) -> None:
-    folder, backup, again = served(tmp_path / "shop"), tmp_path / "backup", tmp_path / "again"
+    folder, backup, again = served(tmp_path / "shop"), tmp_path / "backup #1?", tmp_path / "again"
     made = back_up(folder, backup, T_NS)
     assert sorted(made.files) == ["evidence.jsonl", "receipts/r.json", "scans.jsonl", "shop.sqlite", "snapshot"]
+    assert list(made.books) == ["shop.sqlite"]
     assert sorted(made.keys) == ["app.pem", "store.key"] and not (backup / "store.key").exists()
     assert {path.stat().st_mode & 0o077 for path in (backup, *backup.rglob("*"))} == {0}
     with pytest.raises(LedgerError, match="is not empty"):
