@@ -43,6 +43,10 @@ class Entry:
     request: Mapping[str, Any]
     postings: tuple[Posting, ...]
 
+    def moved(self, account: str) -> int:
+        """What the entry posts on an account, minor units of the store's currency."""
+        return sum(leg.amount for leg in self.postings if leg.account == account)
+
 
 class EntryRow(NamedTuple):
     """An entry as the database keeps it; `details` is canonical JSON, `hash` 32 bytes."""

@@ -206,7 +206,7 @@ class History:
         self.declined, self.may_authorise, self.may_capture = reason, False, False
 
     def _contested(self, entry: Entry) -> None:
-        capture, moved = entry.request["capture"], _moved(entry, PROVIDER)
+        capture, moved = entry.request["capture"], entry.moved(PROVIDER)
         known = self.captures[capture]
         self.captures[capture] = replace(known, left=known.left + moved)
         if entry.kind == CHARGED_BACK:
@@ -227,14 +227,14 @@ class History:
             self.captures[step.of] = replace(self.captures[step.of], is_final=True)
 
     def _done(self, step: Request, reference: str, entry: Entry) -> None:
-        name, held = str(self.n_steps), _moved(entry, AUTHORISED)
+        name, held = str(self.n_steps), entry.moved(AUTHORISED)
         if step.step == "authorise":
             self.holds[name] = Hold(reference, held, self.asked_ns)
             self.declined = None
             if held < step.amount:
                 self.declined, self.may_authorise = "approved in part", False
         elif step.step == "capture":
-            taken = _moved(entry, PROVIDER)
+            taken = entry.moved(PROVIDER)
             # Without a reference, as a person may have entered it, only a person can refund it.
             self.captures[name] = Capture(reference, taken, is_final=not reference)
             hold = self.holds.pop(step.of)
@@ -245,7 +245,7 @@ class History:
         elif step.step == "release":
             self.holds.pop(step.of)
         else:
-            capture, moved = self.captures[step.of], _moved(entry, PROVIDER)
+            capture, moved = self.captures[step.of], entry.moved(PROVIDER)
             is_partial = -moved < step.amount
             self.captures[step.of] = replace(capture, left=capture.left + moved, is_final=is_partial)
             if is_partial:
@@ -289,8 +289,3 @@ def _own_name(known: Mapping[str, Hold | Capture], name: str) -> str:
     if name in known:
         return name
     return next((own for own, one in known.items() if one.reference == name), name)
-
-
-def _moved(entry: Entry, account: str) -> int:
-    """What an entry posts on an account."""
-    return sum(leg.amount for leg in entry.postings if leg.account == account)

@@ -234,7 +234,7 @@ def _booked(ledger: Ledger, line: Line) -> Entry | None:
 
 def _moved(entry: Entry) -> int:
     """What a capture or a refund moved, minor units."""
-    return abs(sum(leg.amount for leg in entry.postings if leg.account == PROVIDER))
+    return abs(entry.moved(PROVIDER))
 
 
 def _midnight_ns(day: datetime.date, store: Store) -> int:

@@ -99,7 +99,7 @@ def statement(ledger: Ledger, store: Store, retailer: Retailer, month: str) -> S
         moved[leg.account] += leg.amount
     provider = Counter[str]()
     for entry in entries:
-        provider[entry.kind] += sum(leg.amount for leg in entry.postings if leg.account == PROVIDER)
+        provider[entry.kind] += entry.moved(PROVIDER)
     sales = sales_by_rate(legs)
     return Statement(
         retailer=retailer.name,
@@ -127,7 +127,7 @@ def post_fee(ledger: Ledger, store: Store, retailer: Retailer, month: str) -> in
     due = statement(ledger, store, retailer, month).fee
     subject = f"month {month}"
     before = ledger.entries(subject)
-    posted = sum(leg.amount for entry in before for leg in entry.postings if leg.account == FEES)
+    posted = sum(entry.moved(FEES) for entry in before)
     if due == posted:
         return 0
     # The last instant of the month, so that the month's own statement shows it.
