@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fusion.live import outbox
+from fusion.money.schema import Definition
 
 FORMAT_VERSION = 1
 
@@ -131,13 +132,6 @@ _VIEWS = (
 )
 
 SCHEMA: tuple[str, ...] = (*_TABLES, *_VIEWS)
-
-
-class Definition(NamedTuple):
-    """What a definition defines: its kind ("view", "trigger" or "key of" a table) and the name."""
-
-    kind: str
-    name: str
 
 
 class FunctionText(NamedTuple):

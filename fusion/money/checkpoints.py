@@ -105,11 +105,7 @@ def read_checkpoint(path: Path, key: VerifyingKey, store: Store) -> SignedHead:
 
 
 class Checkpoints:
-    """Writes a store's checkpoints whenever they are due; the running store calls `advance`, a command `write`.
-
-    Attributes:
-        newest: what was last written.
-    """
+    """Writes a store's checkpoints whenever they are due; the running store calls `advance`, a command `write`."""
 
     def __init__(
         self,
@@ -134,7 +130,6 @@ class Checkpoints:
         self._ledger, self._store, self._key, self._folders = ledger, store, key, tuple(folders)
         self._every_ns, self._report = round(every_s * 1e9), report
         self._tried_ns: int | None = None
-        self.newest: Head | None = None
 
     def advance(self, t_ns: int) -> None:
         """Write a checkpoint where one is due at an instant; what goes wrong is reported, and tried again when due."""
@@ -173,8 +168,7 @@ class Checkpoints:
                 failure = error
         if failure is not None:
             raise failure
-        self.newest = SignedHead.read(text, public, self._store).head
-        return self.newest
+        return SignedHead.read(text, public, self._store).head
 
     def _keep_public_key(self, path: Path) -> None:
         """Whoever has a copy of the books can check them by this key, if they took it while all was well."""

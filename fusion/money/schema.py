@@ -111,7 +111,7 @@ def statements(script: str) -> Iterator[str]:
 
 
 class Definition(NamedTuple):
-    """What a definition defines: "trigger", "table", "index", "function" or "key of" a table, and its name."""
+    """What a definition defines: its kind, such as "trigger", "function" or "key of" a table, and its name."""
 
     kind: str
     name: str
