@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 
@@ -45,6 +46,27 @@ def replace_file(
         raise
     if durable:
         flush_folder(path.parent)
+
+
+def make_file(path: Path, content: bytes = b"") -> None:
+    """Make a file that only its owner may use, unless there is one, perhaps of another process that was first.
+
+    The name appears with all of the content, which is on disk then, once the handle is closed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
 
 
 def flush_folder(folder: Path) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from fusion.errors import ConfigError
-from fusion.files.private import FILE_MODE, OTHERS, private_folder
+from fusion.files.atomic import make_file
+from fusion.files.private import OTHERS, private_folder
 
 KEY_BYTES = 32
 # File of a store's key, in the store's folder: 64 hexadecimal digits, so that it can be kept on paper as well.
@@ -39,7 +40,7 @@ def store_key(folder: str | os.PathLike[str], *, create: bool = True) -> bytes:
     path = Path(folder) / KEY_FILE
     if create and not path.exists():
         private_folder(folder)
-        _make(path)
+        make_file(path, f"{secrets.token_hex(KEY_BYTES)}\n".encode("ascii"))
     return key_in(path)
 
 
@@ -53,22 +54,6 @@ def key_in(path: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise ConfigError(f"{path}: want a key of {2 * KEY_BYTES} hexadecimal digits; restore it from where it is kept")
     return key
-
-
-def _make(path: Path) -> None:
-    """Write a new key, unless another process was first; the name appears with all of its content."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
-    try:
-        with open(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(KEY_BYTES) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
 
 
 def derived(key: bytes, purpose: Purpose, n_bytes: int = KEY_BYTES) -> bytes:

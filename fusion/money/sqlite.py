@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 import stat
 import threading
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fusion.errors import LedgerError
-from fusion.files.private import FILE_MODE, OTHERS
+from fusion.files.atomic import make_file
+from fusion.files.private import OTHERS
 from fusion.money.entries import EntryRow, PostingRow
 from fusion.money.schema import (
     INSERT,
@@ -101,14 +101,7 @@ def _claim(path: Path, content: str, create: bool) -> None:
         if not create:
             raise LedgerError(f"{path}: the books do not exist; `fusion run` and `fusion serve` create them") from None
         # The name appears once the handle is closed, so that no other thread has a lock to lose.
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass  # Another process was first.
-        finally:
-            temporary.unlink()
+        make_file(path)
         return
     if not stat.S_ISREG(found.st_mode):
         raise LedgerError(f"{path}: want a regular file to keep {content} in, got something else")

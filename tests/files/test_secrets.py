@@ -125,3 +125,14 @@ def test_a_credential_of_the_service_manager_is_read_through_its_access_list(
     elsewhere.chmod(0o440)
     with pytest.raises(ConfigError, match="other users can read"):
         secret_of(file=elsewhere)
+
+
+def test_a_key_that_a_kill_left_half_made_does_not_look_like_a_file_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = []
+    monkeypatch.setattr("fusion.files.atomic.os.link", lambda made, path: left.append(Path(made).name))
+    with pytest.raises(ConfigError, match="does not exist"):
+        store_key(tmp_path)
+    # Backups leave out files that end so, and their folder's key as well.
+    assert [name.endswith(".new") for name in left] == [True]
