@@ -80,7 +80,8 @@ def _add_user(users: Users, name: str, store: Store) -> int:
 
 def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Ledger) -> None:
     """Answer requests until Ctrl-C."""
-    from fusion.show.console.server import Console, serve
+    from fusion.show.console.server import Console
+    from fusion.show.web.serving import serve
 
     console = Console(
         store,
@@ -95,7 +96,7 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
     scheme = "https" if arguments.certificate else "http"
     print(f"{store.name}: {scheme}://{arguments.host}:{arguments.port}/ (Ctrl-C ends it)", flush=True)
     certificate, key = (Path(name) if name else None for name in (arguments.certificate, arguments.key))
-    serve(console, arguments.host, arguments.port, certificate=certificate, key=key, proxy=arguments.proxy)
+    serve(console.app, arguments.host, arguments.port, certificate=certificate, key=key, proxy=arguments.proxy)
 
 
 def _checkout(arguments: argparse.Namespace, store: Store, ledger: Ledger) -> Checkout | None:

@@ -27,11 +27,11 @@ from fusion.money.ledger import Ledger
 from fusion.observations import GateScan
 from fusion.results import WarningKind
 from fusion.runner.output import Output
-from fusion.show.console import connections
 from fusion.show.console import users as users_module
 from fusion.show.console.access import CHECKED_AT_ONCE, CHECKING_MAX
 from fusion.show.console.sessions import SHARED_TRIES, Sessions
 from fusion.show.console.users import Users
+from fusion.show.web import connections
 from fusion.simulation import demo_store
 
 SHOP = demo_store(n_cameras=2, n_plates=4)

@@ -19,8 +19,9 @@ import uvicorn
 from fusion.engine import Engine
 from fusion.money.ledger import Ledger
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, Result, RunSummary
-from fusion.show.console.server import Console, http_settings
+from fusion.show.console.server import Console
 from fusion.show.console.users import Users
+from fusion.show.web.serving import http_settings
 from fusion.store.models import Store
 
 T_NS = 1_772_528_646_000_000_000
@@ -137,7 +138,7 @@ def serving(
 ) -> Iterator[Served]:
     """Serve a console in a thread."""
     console = Console(store, ledger, Users(users), **options)
-    server = uvicorn.Server(http_settings(console, proxy=proxy, port=0))
+    server = uvicorn.Server(http_settings(console.app, proxy=proxy, port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

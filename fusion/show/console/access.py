@@ -1,11 +1,10 @@
-"""Who gets in: signing in and out, the session of a request, and what isolates a page from other sites."""
+"""Who gets in: signing in and out, and the session of a request."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import html
-import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -17,29 +16,18 @@ from fusion.errors import extra
 from fusion.show.console.sessions import SHARED_TRIES, TRIES, Session, Sessions
 from fusion.show.console.users import NAME_MAX, Users
 from fusion.show.page import filled
+from fusion.show.web.guarding import check_origin, network_of
 from fusion.store.models import Store
 
 with extra("console"):
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-BODY_MAX_BYTES = 64 << 10
 # Passwords that are checked at once, and those that may wait for it.
 CHECKED_AT_ONCE, CHECKING_MAX = 2, 64
 # A browser in which a person signed in is known for half a year.
 DEVICE_MAX_S = 183 * 86400
-ADDRESS_MAX = 64
-HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",  # with "no-referrer" browsers would not name the origin of a form
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
 
 
 class Access:
@@ -85,7 +73,7 @@ class Access:
 
     def required_for_change(self, request: Request) -> Session:
         """The session of a request that changes something, which only a page of this console can have made."""
-        _check_origin(request)
+        check_origin(request)
         session = self.required(request)
         if not hmac.compare_digest(request.headers.get("x-csrf-token", "").encode(), session.csrf.encode()):
             raise HTTPException(403, "the request lacks the token of this session")
@@ -102,7 +90,7 @@ class Access:
 
     async def sign_in(self, request: Request) -> Response:
         """Begin a session, where name and password are right."""
-        _check_origin(request)
+        check_origin(request)
         try:
             form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=4)
         except ValueError:
@@ -141,7 +129,7 @@ class Access:
         if self._users.knows_device(name, device):
             # Others who guess, from here or elsewhere, do not lock this person out.
             return {f"device {device[:32]} {name}": TRIES}
-        machine = _network(request.client.host if request.client else "")
+        machine = network_of(request.client.host if request.client else "")
         return {f"{machine} {name}": TRIES, f"machine {machine}": SHARED_TRIES, f"name {name}": SHARED_TRIES}
 
     async def sign_out(self, request: Request) -> Response:
@@ -151,55 +139,3 @@ class Access:
         response = JSONResponse({})
         response.delete_cookie(self.cookie, httponly=True, samesite="strict", secure=self._https)
         return response
-
-
-def _network(host: str) -> str:
-    """The part of an address that a customer of a provider cannot choose: of IPv6 the first 64 bits."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host[:ADDRESS_MAX]
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
-
-
-def _check_origin(request: Request) -> None:
-    """Refuse what another site's page sent: browsers name the origin of everything that is posted."""
-    scheme, _, host = request.headers.get("origin", "").partition("://")
-    if scheme not in ("http", "https") or not host or host != request.headers.get("host", ""):
-        raise HTTPException(403, "want a request from a page of this console")
-
-
-class Guarded:
-    """Middleware that limits the size of requests and adds the headers that isolate a page from other sites."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        n_bytes = 0
-
-        async def limited() -> Message:
-            nonlocal n_bytes
-            message = await receive()
-            n_bytes += len(message.get("body", b""))
-            if n_bytes > BODY_MAX_BYTES:
-                raise HTTPException(413, "too long")
-            return message
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", []), *headers]}
-            await send(message)
-
-        await self._app(scope, limited, with_headers)
-
-
-async def refused(request: Request, error: Exception) -> Response:
-    """The answer to a request that raised HTTPException."""
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code)

@@ -15,25 +15,24 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from fusion.errors import FusionError, IdempotencyConflict, extra, terminal_text
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
-from fusion.show.console.access import Access, Guarded, refused
-from fusion.show.console.connections import BoundedProtocol
+from fusion.show.console.access import Access
 from fusion.show.console.decisions import Decision, Decisions, standing_row
 from fusion.show.console.evidence_file import EvidenceFile
 from fusion.show.console.live import BOOKS_AWAY, CONNECT_EVERY_S, LivePages
 from fusion.show.console.users import Users
 from fusion.show.page import filled, page_file
 from fusion.show.plan import CM_PER_M, Plan
+from fusion.show.web.guarding import Guarded, refused
 from fusion.store.models import Plate, Store
 
 with extra("console"):
-    import uvicorn
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
@@ -42,8 +41,6 @@ with extra("console"):
     from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
     from starlette.routing import Route
 
-# Pages listen for as long as they are open; ending the console does not wait for them.
-CLOSE_MAX_S = 1
 _ASSETS = {
     "console.css": "text/css", "report.css": "text/css", "plan.css": "text/css", "evidence.css": "text/css",
     "console.js": "text/javascript", "evidence.js": "text/javascript", "page.js": "text/javascript",
@@ -216,47 +213,3 @@ def _plate_row(plate: Plate) -> dict[str, float]:
     """Place and size of a plate in centimetres, and its yaw."""
     lengths = {"x": plate.x, "y": plate.y, "z": plate.z, "width": plate.width, "depth": plate.depth}
     return {**{name: CM_PER_M * length for name, length in lengths.items()}, "yaw": plate.yaw}
-
-
-def http_settings(console: Console, *, proxy: str | None = None, **options: Any) -> uvicorn.Config:
-    """How a console is served: bounded connections, and the client's address as it is seen.
-
-    Args:
-        console: the console.
-        proxy: address of a proxy that is believed about its clients' addresses (X-Forwarded-For); None: no
-            client is, those on this machine included, since whoever connects could claim another at every guess.
-        options: further ones of uvicorn.
-    """
-    return uvicorn.Config(
-        console.app,
-        http=BoundedProtocol,
-        ws="none",
-        proxy_headers=proxy is not None,
-        forwarded_allow_ips=proxy or "",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=CLOSE_MAX_S,
-        **options,
-    )
-
-
-def serve(
-    console: Console,
-    host: str,
-    port: int,
-    *,
-    certificate: Path | None = None,
-    key: Path | None = None,
-    proxy: str | None = None,
-) -> None:
-    """Serve a console until interrupted; see `http_settings` for `proxy`.
-
-    Raises:
-        FusionError: the port is taken, or the certificate cannot be used.
-    """
-    settings = http_settings(console, proxy=proxy, host=host, port=port, ssl_certfile=certificate, ssl_keyfile=key)
-    try:
-        uvicorn.Server(settings).run()
-    except (OSError, SystemExit) as error:
-        raise FusionError(f"{host}:{port}: cannot be served: {error}") from None

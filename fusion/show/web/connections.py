@@ -1,4 +1,4 @@
-"""Connections to the console: how many there may be, and how long a client may take for its request."""
+"""Connections from browsers: how many there may be, and how long a client may take for its request."""
 
 from __future__ import annotations
 

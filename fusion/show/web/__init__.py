@@ -1,0 +1,1 @@
+"""What stands between a browser and any of the pages: connections, guards, serving."""

@@ -1,0 +1,60 @@
+"""How pages are served over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fusion.errors import FusionError, extra
+from fusion.show.web.connections import BoundedProtocol
+
+with extra("console"):
+    import uvicorn
+    from starlette.types import ASGIApp
+
+# Pages listen for as long as they are open; ending does not wait for them.
+CLOSE_MAX_S = 1
+
+
+def http_settings(app: ASGIApp, *, proxy: str | None = None, **options: Any) -> uvicorn.Config:
+    """How pages are served: bounded connections, and the client's address as it is seen.
+
+    Args:
+        app: the application.
+        proxy: address of a proxy that is believed about its clients' addresses (X-Forwarded-For); None: no
+            client is, those on this machine included, since whoever connects could claim another at every guess.
+        options: further ones of uvicorn.
+    """
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        proxy_headers=proxy is not None,
+        forwarded_allow_ips=proxy or "",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSE_MAX_S,
+        **options,
+    )
+
+
+def serve(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    proxy: str | None = None,
+) -> None:
+    """Serve pages until interrupted; see `http_settings` for `proxy`.
+
+    Raises:
+        FusionError: the port is taken, or the certificate cannot be used.
+    """
+    settings = http_settings(app, proxy=proxy, host=host, port=port, ssl_certfile=certificate, ssl_keyfile=key)
+    try:
+        uvicorn.Server(settings).run()
+    except (OSError, SystemExit) as error:
+        raise FusionError(f"{host}:{port}: cannot be served: {error}") from None
