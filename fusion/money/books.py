@@ -253,6 +253,23 @@ class Books:
         found = self._entries("e.key = ?", (f"{checked_text('visit', visit)}/{checked_text('name', name)}",))
         return found[0] if found else None
 
+    def entries_of(self, *kinds: str, after: int = 0) -> list[Entry]:
+        """All entries of some kinds with a number above `after`, oldest first."""
+        places = ", ".join("?" * len(kinds))
+        after = checked_integer("after", after, 0, 2**63 - 1)
+        names = [checked_text("kind", kind) for kind in kinds]
+        return self._entries(f"e.kind IN ({places}) AND e.seq > ?", (*names, after))
+
+    def not_followed(self, kind: str, by: Sequence[str]) -> list[str]:
+        """Visits with an entry of a kind that none of the kinds `by` has followed, the oldest entry first."""
+        places = ", ".join("?" * len(by))
+        rows = self._query(
+            "SELECT min(e.seq), e.visit FROM entry e WHERE e.kind = ? AND NOT EXISTS (SELECT 1 FROM entry a "
+            f"WHERE a.visit = e.visit AND a.seq > e.seq AND a.kind IN ({places})) GROUP BY e.visit",
+            (checked_text("kind", kind), *by),
+        )
+        return [visit for _, visit in sorted(rows)]
+
     def unanswered(self, kind: str) -> list[Entry]:
         """Entries of a kind that lack an answer (an entry of the same name plus "/answer"), oldest first."""
         return self._entries(

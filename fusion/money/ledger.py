@@ -33,7 +33,7 @@ from fusion.money.entries import (
 )
 from fusion.money.sales import Discount, Sale, vat_rate_units
 from fusion.money.vault import Holder
-from fusion.money.visits import CHARGING, OPENED, REASONS_MAX, DecisionKind, OpenVisit, Standing
+from fusion.money.visits import CHARGING, DECISIONS, OPENED, REASONS_MAX, DecisionKind, OpenVisit, Standing
 from fusion.results import (
     NAME_MAX,
     PersonEntered,
@@ -376,8 +376,7 @@ class Ledger(Books):
 
     def decisions_after(self, seq: int) -> list[Entry]:
         """Decisions of persons with a number above `seq`, oldest first."""
-        kinds = "'decision accept', 'decision correct', 'decision waive'"
-        return self._entries(f"e.seq > ? AND e.kind IN ({kinds})", (checked_integer("seq", seq, -1, 2**63 - 1),))
+        return self.entries_of(*DECISIONS, after=max(seq, 0))
 
     def standing(self, visit: str, entries: Sequence[Entry] | None = None) -> Standing | None:
         """How a visit stands after its newest entry; None for a visit that is not in the books.

@@ -18,7 +18,8 @@ DecisionKind = Literal["accept", "correct", "waive"]
 # Kinds of the entries by which a visit begins and is charged. A decision reverses what these charged and no others:
 # payments stay where they are.
 OPENED = "visit opened"
-CHARGING = ("receipt settled", "receipt review", "decision accept", "decision correct", "decision waive")
+DECISIONS = ("decision accept", "decision correct", "decision waive")
+CHARGING = ("receipt settled", "receipt review", *DECISIONS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 from fusion.errors import EntryError, IdempotencyConflict, LedgerError
 from fusion.files.results import reason_of
 from fusion.money.checkpoint import Head
+from fusion.money.disputes import KINDS as SHOPPERS
 from fusion.money.entries import Entry, EntryRow
 from fusion.money.ledger import Ledger, unbookable
 from fusion.money.payments import Checkout
@@ -123,6 +124,9 @@ class Forwarding:
             except EntryError as error:
                 self._report(f"visit {row.visit}: {error}; goes to review")
                 post(unbookable(receipt, error))
+        elif row.kind in SHOPPERS:
+            request = json.loads(row.details)["request"]
+            self.books.record(row.visit, row.key.removeprefix(f"{row.visit}/"), row.kind, row.t_ns, request)
 
 
 def _receipt_of(row: EntryRow, account: str | None) -> tuple[Receipt, tuple[Any, ...]]:

@@ -12,17 +12,16 @@ from pydantic import Field
 
 from fusion.errors import FusionError, terminal_text
 from fusion.files.results import reason_row
+from fusion.money.corrections import ENTERED, Corrections
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
-from fusion.money.prices import PriceBook, PricedReceipt
 from fusion.money.sales import Discount
 from fusion.money.visits import Standing
-from fusion.results import Receipt, ReceiptLine, ReceiptStatus
+from fusion.results import ReceiptLine
 from fusion.store.models import Store
 from fusion.store.values import StrictModel
 
 PIECES_MAX = 1000
-ADDED = 1.0  # confidence of a line that a reviewer entered
 
 _log = logging.getLogger(__name__)
 
@@ -57,10 +56,10 @@ class Decisions:
             checkout: settles decisions with the payment provider; None leaves that to the store's own.
             clock_ns: when a decision is made.
         """
-        self._store, self._ledger, self._checkout, self._clock_ns = store, ledger, checkout, clock_ns
+        self._ledger, self._checkout, self._clock_ns = ledger, checkout, clock_ns
         # One thread asks the provider, however long it takes; no user of the console waits for that.
         self._settling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="settling")
-        self._prices = PriceBook(store)
+        self._corrections = Corrections(store, ledger)
 
     def standing(self, visit: str) -> Standing | None:
         """How a visit stands; None where the books have none of this name.
@@ -92,7 +91,8 @@ class Decisions:
         lines: tuple[ReceiptLine, ...] | None = None
         discounts: tuple[Discount, ...] = ()
         if asked.decision == "correct":
-            lines, discounts = self._priced(visit, asked.lines or ())
+            wanted = tuple(ReceiptLine(line.gtin, line.quantity, 0, ENTERED) for line in asked.lines or ())
+            lines, discounts = self._corrections.priced(visit, wanted)
         elif asked.lines is not None:
             raise FusionError(f"lines: want lines with the decision correct and no other, got {asked.decision}")
         t_ns = self._clock_ns()
@@ -116,43 +116,6 @@ class Decisions:
     def close(self) -> None:
         """Wait until the payments of all decisions have been tried; those without an answer are settled later."""
         self._settling.shutdown()
-
-    def _priced(self, visit: str, lines: tuple[Line, ...]) -> tuple[tuple[ReceiptLine, ...], tuple[Discount, ...]]:
-        """Prices and discounts of a corrected bill.
-
-        Pieces that were on the receipt keep their prices. Added pieces, whose moments are not in the books, have the
-        prices of the visit's end. Whether the visit was a member's is not in the books either: it was if the receipt's
-        total comes out only with a member's prices.
-        """
-        gtins = {product.gtin for product in self._store.products}
-        for line in lines:
-            if line.gtin not in gtins:
-                raise FusionError(f"lines: want products of this store, got {line.gtin!r}")
-        receipts = [entry for entry in self._ledger.entries(visit) if entry.kind.startswith("receipt ")]
-        if not receipts:
-            raise FusionError(f"visit {visit!r} has no receipt that could be decided")
-        request = receipts[0].request
-        exit_ns = request.get("exit", receipts[0].t_ns)
-        billed = tuple(ReceiptLine(gtin, n, price, ppm / 1e6) for gtin, n, price, ppm in request["lines"])
-        wanted = tuple(ReceiptLine(line.gtin, line.quantity, 0, ADDED) for line in lines)
-
-        def priced(rows: tuple[ReceiptLine, ...], kept: tuple[ReceiptLine, ...], member: bool) -> PricedReceipt:
-            currency = self._store.currency
-            bill = Receipt(visit, None, None, exit_ns, exit_ns, ReceiptStatus.SETTLED, (), currency, 0, rows)
-            return self._prices.priced(bill, member=member, billed=kept)
-
-        def only_for_members(kept: tuple[ReceiptLine, ...]) -> bool:
-            """Whether the receipt's total comes out with a member's prices, and with no others."""
-            others, members = (priced(billed, kept, member).receipt.total for member in (False, True))
-            return others != total and members == total
-
-        total: int = sum(n * price for _, n, price, _ in request["lines"])
-        total -= sum(amount for _, _, amount in request.get("discounts", ()))
-        known = all(line.gtin in gtins for line in billed)
-        # The total proves a member by members' offers alone, with the prices on the receipt, or by members' prices too.
-        member = known and (only_for_members(billed) or only_for_members(()))
-        corrected = priced(wanted, billed, member)
-        return corrected.receipt.lines, corrected.discounts
 
 
 def standing_row(standing: Standing) -> dict[str, Any]:
