@@ -123,3 +123,14 @@ def new_place(
 @pytest.fixture
 def place(new_place: Callable[[], Place]) -> Place:
     return new_place()
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Any]:
+    """One browser for all tests that only look: each opens its own address and chooses its look."""
+    from browsing import CHROMEDRIVER, CHROMIUM, browsing
+
+    if CHROMIUM is None or CHROMEDRIVER is None:
+        pytest.skip("no Chromium with chromedriver on this machine")
+    with browsing(1440) as driver:
+        yield driver
