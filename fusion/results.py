@@ -469,6 +469,15 @@ class WristPath:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceWeight:
+    """What one piece of a product weighs as the store has learnt it, and its standard deviation, grams."""
+
+    gtin: str
+    weight_g: float
+    sd_g: float
+
+
+@dataclass(frozen=True, slots=True)
 class EventEvidence:
     """A shelf event as a reviewer needs it.
 
@@ -481,6 +490,8 @@ class EventEvidence:
         wrists: of everybody who may have acted.
         alternatives: who, what, how many, most probable first.
         nothing: probability that no goods were moved.
+        weighed_g, sd_g: change of all plates together, their gains taken out, and its standard deviation.
+        pieces: what a piece of each product of the alternatives weighs.
     """
 
     event_id: int
@@ -492,6 +503,9 @@ class EventEvidence:
     wrists: tuple[WristPath, ...]
     alternatives: tuple[Candidate, ...]
     nothing: float
+    weighed_g: float = 0.0
+    sd_g: float = 0.0
+    pieces: tuple[PieceWeight, ...] = ()
 
 
 class QuestionKind(StrEnum):

@@ -97,7 +97,8 @@ def findings(driver: Any) -> list[str]:
     driver.set_script_timeout(60)
     found = driver.execute_async_script(
         "const done = arguments[arguments.length - 1];"
-        "axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations), error => done(String(error)))"
+        "axe.run(document, {resultTypes: ['violations']})"
+        ".then(found => done(found.violations), error => done(String(error)))"
     )
     assert isinstance(found, list), found
     return [
@@ -121,7 +122,8 @@ def _axe() -> str:
             pytest.skip(f"no npm on this machine, from which {AXE} would come")
         with tempfile.TemporaryDirectory() as folder:
             try:
-                subprocess.run([npm, "pack", AXE, "--silent"], cwd=folder, check=True, timeout=NPM_MAX_S, capture_output=True)
+                command = [npm, "pack", AXE, "--silent"]
+                subprocess.run(command, cwd=folder, check=True, timeout=NPM_MAX_S, capture_output=True)
             except (OSError, subprocess.SubprocessError) as error:
                 pytest.skip(f"npm supplies no {AXE}: {error}")
             cached.mkdir(parents=True, exist_ok=True)

@@ -297,6 +297,11 @@ def evidence_row(evidence: Evidence) -> dict[str, Any]:
                 ],
                 "alternatives": [_candidate_row(candidate) for candidate in event.alternatives],
                 "nothing": round(event.nothing, 6),
+                "weighed_g": event.weighed_g,
+                "sd_g": event.sd_g,
+                "pieces": [
+                    {"gtin": piece.gtin, "weight_g": piece.weight_g, "sd_g": piece.sd_g} for piece in event.pieces
+                ],
             }
             for event in evidence.events
         ],

@@ -356,7 +356,8 @@ class Billing:
         belief = self._attributor.cart(visit.members, bill.received, undecided)
         concerns = _concerning(visit, open_beliefs, self._attributor.unexplained_by(visit.members))
         judged = self._judge(visit, bill, belief, undecided)
-        described = [self.recorder.describe(event, self._owner) for event in concerns[:BUNDLE_EVENTS_MAX]]
+        planogram = self._attributor.planogram
+        described = [self.recorder.describe(event, planogram, self._owner) for event in concerns[:BUNDLE_EVENTS_MAX]]
         measured = [(self._name(event), self.recorder.event(event.event_id), event) for event in concerns]
         claims = [(name, event, belief) for name, event, belief in measured if event is not None]
         self.labels.remember(visit.id, visit.account, visit.members, visit.identity, claims)

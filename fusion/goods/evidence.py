@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from fusion.goods.beliefs import EventBelief
 from fusion.goods.loads import ShelfEvent
+from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
+from fusion.goods.weighings import PLACE_GAIN_SD
 from fusion.people.arms import ArmHistory
-from fusion.results import Candidate, EventEvidence, PlateTrace, WristPath
+from fusion.results import Candidate, EventEvidence, PieceWeight, PlateTrace, WristPath
 from fusion.store.models import Store
 
 # A load is gone within a second; a little quiet before and after shows the step.
@@ -92,12 +94,16 @@ class EvidenceRecorder:
         self._records.pop(event_id, None)
 
     def describe(
-        self, belief: EventBelief, owner_of: Callable[[int | None], tuple[str | None, str | None]]
+        self,
+        belief: EventBelief,
+        planogram: Planogram,
+        owner_of: Callable[[int | None], tuple[str | None, str | None]],
     ) -> EventEvidence | None:
         """Everything about an event as it looks now; None if its record is no longer kept.
 
         Args:
             belief: the event's present belief.
+            planogram: what pieces weigh, and what plates read of it.
             owner_of: account and visit of a track.
         """
         record = self._records.get(belief.event_id)
@@ -125,6 +131,10 @@ class EvidenceRecorder:
             for candidate in belief.candidates
             for account, visit in [owner_of(candidate.person)]
         )
+        gain, gain_var = planogram.gain[event.plates], planogram.gain_var[event.plates]
+        weighed_g = float((event.delta_g / gain).sum())
+        # Noise, what a plate's gain is off by, and how much it differs from place to place on the plate.
+        var_g2 = event.noise_g2 + float((gain_var * event.delta_g**2).sum()) + (PLACE_GAIN_SD * weighed_g) ** 2
         return EventEvidence(
             belief.event_id,
             event.onset_ns,
@@ -135,7 +145,20 @@ class EvidenceRecorder:
             wrists,
             alternatives,
             belief.nothing,
+            round(weighed_g, 2),
+            round(math.sqrt(var_g2), 2),
+            _pieces(planogram, dict.fromkeys(candidate.gtin for candidate in belief.candidates)),
         )
+
+
+def _pieces(planogram: Planogram, gtins: Iterable[str]) -> tuple[PieceWeight, ...]:
+    """What a piece of each product weighs."""
+    index = {gtin: i for i, gtin in enumerate(planogram.gtins)}
+    return tuple(
+        PieceWeight(gtin, round(float(planogram.weight_g[at]), 2), round(float(planogram.weight_sd_g[at]), 2))
+        for gtin in gtins
+        if (at := index.get(gtin)) is not None
+    )
 
 
 def _rounded(values: NDArray[np.float32], digits: int) -> tuple[float, ...]:

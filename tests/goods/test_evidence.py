@@ -22,9 +22,14 @@ def test_records_are_bounded_and_the_oldest_make_room() -> None:
     def owner_of(track_id: int | None) -> tuple[str | None, str | None]:
         return ("ann", "ann") if track_id == 7 else (None, None)
 
-    assert recorder.describe(replace(belief, event_id=3), owner_of) is None
-    described = recorder.describe(replace(belief, event_id=RECORDS_MAX), owner_of)
+    assert recorder.describe(replace(belief, event_id=3), scene.attributor.planogram, owner_of) is None
+    described = recorder.describe(replace(belief, event_id=RECORDS_MAX), scene.attributor.planogram, owner_of)
     assert described is not None and described.alternatives[0].visit == "ann"
     assert [path.visit for path in described.wrists] == ["ann"]
+    # What was weighed, and what each product that it may have been weighs: enough to compare them by eye.
+    first = described.alternatives[0]
+    (piece,) = [piece for piece in described.pieces if piece.gtin == first.gtin]
+    assert abs(described.weighed_g + 245.0) < 0.01 and described.sd_g > 2.45
+    assert abs(first.quantity * piece.weight_g - described.weighed_g) < 3 * (described.sd_g + piece.sd_g)
     recorder.forget(RECORDS_MAX)
     assert len(recorder) == RECORDS_MAX - 1
