@@ -28,7 +28,7 @@ def asked_once(
     evidence: Mapping[str, Evidence],
 ) -> Asked:
     """The receipts of people who checked in, with one question about each that is in review. pairs: as matched."""
-    shopper = _Shopper(store, pairs)
+    shopper = Shopper(store, pairs)
     by_account: dict[str | None, list[Receipt]] = {}
     for receipt in receipts:
         by_account.setdefault(receipt.account, []).append(receipt)
@@ -59,7 +59,7 @@ def asked_once(
     return found
 
 
-class _Shopper:
+class Shopper:
     """Knows what everybody moved at every plate."""
 
     def __init__(self, store: Store, pairs: Sequence[Pair]) -> None:

@@ -53,6 +53,7 @@ class Dispute:
         gtin: the product.
         quantity: pieces that are wrong.
         reason: why.
+        worth: what was known when it was raised; see `fusion.till.answers`.
         t_ns: when.
         seq: number of the entry.
     """
@@ -61,6 +62,7 @@ class Dispute:
     gtin: str
     quantity: int
     reason: DisputeReason
+    worth: Mapping[str, Any]
     t_ns: int
     seq: int
 
@@ -69,7 +71,9 @@ class Dispute:
         """The dispute that an entry holds."""
         request = entry.request
         reason = DisputeReason(request["reason"])
-        return cls(entry.visit, request["gtin"], request["quantity"], reason, entry.t_ns, entry.seq)
+        return cls(
+            entry.visit, request["gtin"], request["quantity"], reason, request["worth"], entry.t_ns, entry.seq
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,13 @@ def record_answer(
 
 
 def record_dispute(
-    ledger: Ledger, visit: str, gtin: str, quantity: int, reason: DisputeReason | str, t_ns: int
+    ledger: Ledger,
+    visit: str,
+    gtin: str,
+    quantity: int,
+    reason: DisputeReason | str,
+    t_ns: int,
+    worth: Mapping[str, Any],
 ) -> bool:
     """Record that a shopper disputes pieces of a product once. False if the same was recorded before.
 
@@ -139,6 +149,7 @@ def record_dispute(
         quantity: pieces that are wrong, at most those on the bill.
         reason: a `DisputeReason`.
         t_ns: when.
+        worth: what is known about the line now; integers and text only.
 
     Raises:
         IdempotencyConflict: this product was disputed differently before.
@@ -159,9 +170,8 @@ def record_dispute(
     billed = sum(line.quantity for line in standing.lines if line.gtin == gtin)
     if quantity > billed:
         raise LedgerError(f"quantity: want at most the {billed} of {gtin!r} on the bill, got {quantity}")
-    return ledger.record(
-        visit, name, DISPUTED, t_ns, {"gtin": gtin, "quantity": quantity, "reason": str(reason)}
-    )  # fmt: skip
+    request = {"gtin": gtin, "quantity": quantity, "reason": str(reason), "worth": dict(worth)}
+    return ledger.record(visit, name, DISPUTED, t_ns, request)
 
 
 def record_trust(ledger: Ledger, visit: str, *, by: str, t_ns: int, note: str = "") -> bool:

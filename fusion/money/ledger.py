@@ -441,6 +441,16 @@ class Ledger(Books):
             account = self.database.vault.account(checked_text("visit", visit))
             return None if account is None else self.database.vault.holder(account)
 
+    def visits_beside(self, visit: str) -> list[str]:
+        """All visits of the customer of a visit, newest first; empty without a credential, or once unlinked."""
+        with self._lock:
+            vault = self.database.vault
+            account = vault.account(checked_text("visit", visit))
+            if account is None:
+                return []
+            holder = vault.holder(account)
+            return vault.visits(account if holder is None else holder.account)
+
     def pseudonyms(self, account: str) -> list[str]:
         """Pseudonyms that an account went by and that are not forgotten yet, newest first."""
         with self._lock:

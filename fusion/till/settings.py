@@ -22,6 +22,7 @@ from fusion.money.mail import MailSettings
 from fusion.money.providers.settings import PaymentSettings
 from fusion.store.toml_files import read_toml
 from fusion.store.values import Identifier, StrictModel, require, validation_faults
+from fusion.till.answer_settings import AnswerSettings
 
 POSTGRES = ("postgresql://", "postgres://")
 
@@ -71,6 +72,7 @@ class TillSettings(StrictModel):
         books: where the books are.
         checkpoints: signed notes of the newest entry, and where they are kept; None: none are written.
         retention: after how many days files about people are removed; the store's policy rules the vault.
+        answers: how far a shopper's word about their own bill goes.
     """
 
     format_version: Literal[1] = 1
@@ -81,6 +83,7 @@ class TillSettings(StrictModel):
     books: BooksSettings = BooksSettings()
     checkpoints: CheckpointSettings | None = None
     retention: RetentionSettings = RetentionSettings()
+    answers: AnswerSettings = AnswerSettings()
 
 
 @dataclass(frozen=True)

@@ -34,15 +34,15 @@ def test_a_shoppers_word_is_kept_once_and_a_second_one_is_a_conflict(place: Plac
         ledger.post_receipt(receipt("v1", *TWO))
         ledger.post_receipt(receipt("v2", *TWO, status="review"))
         head = ledger.head().seq
-        assert record_dispute(ledger, "v1", COLA, 1, "not taken", T_NS + 100)
+        assert record_dispute(ledger, "v1", COLA, 1, "not taken", T_NS + 100, {})
         # A phone that repeats its request does so at a later time.
-        assert not record_dispute(ledger, "v1", COLA, 1, "not taken", T_NS + 200)
+        assert not record_dispute(ledger, "v1", COLA, 1, "not taken", T_NS + 200, {})
         assert record_answer(ledger, "v2", "q", 0, T_NS + 100, WORTH)
         assert not record_answer(ledger, "v2", "q", 0, T_NS + 300, {})
         assert ledger.head().seq == head + 2
         for other in (2, "put back"), (1, "other price"):
             with pytest.raises(IdempotencyConflict, match="disputed differently"):
-                record_dispute(ledger, "v1", COLA, *other, T_NS + 400)
+                record_dispute(ledger, "v1", COLA, *other, T_NS + 400, {})
         with pytest.raises(IdempotencyConflict, match="answered differently"):
             record_answer(ledger, "v2", "q", NONE_OF_THESE, T_NS + 400, WORTH)
         (dispute,) = disputes_of(ledger.entries("v1"))
@@ -61,7 +61,7 @@ def test_what_cannot_be_disputed_or_answered_is_refused_and_leaves_nothing(place
             ("v1", COLA, 1, "too dear"), ("inside", COLA, 1, "not taken"), ("never", COLA, 1, "not taken"),
         ):  # fmt: skip
             with pytest.raises(LedgerError):
-                record_dispute(ledger, visit, gtin, quantity, reason, T_NS)
+                record_dispute(ledger, visit, gtin, quantity, reason, T_NS, {})
         with pytest.raises(LedgerError, match="want a visit with a receipt"):
             record_answer(ledger, "inside", "q", 0, T_NS, WORTH)
         assert ledger.head() == head
@@ -71,14 +71,14 @@ def test_a_dispute_waits_until_a_decision_follows_it(place: Place) -> None:
     with place.open(STORE) as ledger:
         for visit in ("v1", "v2"):
             ledger.post_receipt(receipt(visit, *TWO))
-        record_dispute(ledger, "v2", COLA, 1, "not taken", T_NS + 1)
-        record_dispute(ledger, "v1", COLA, 1, "not taken", T_NS + 2)
+        record_dispute(ledger, "v2", COLA, 1, "not taken", T_NS + 1, {})
+        record_dispute(ledger, "v1", COLA, 1, "not taken", T_NS + 2, {})
         assert disputed_visits(ledger) == ["v2", "v1"]
         # A person finds the bill right: the same lines again move no money.
         before = balances(ledger)
         ledger.decide("v2", "correct", by="eve", t_ns=T_NS + 3, lines=TWO)
         assert disputed_visits(ledger) == ["v1"] and balances(ledger) == before
-        record_dispute(ledger, "v2", BREAD, 1, "put back", T_NS + 4)
+        record_dispute(ledger, "v2", BREAD, 1, "put back", T_NS + 4, {})
         assert disputed_visits(ledger) == ["v1", "v2"]
         assert [dispute.gtin for dispute in undecided_disputes(ledger.entries("v2"))] == [BREAD]
 
@@ -97,7 +97,7 @@ def test_standings_payments_statements_and_verification_pass_a_shoppers_word_by(
 
         before = read()
         record_answer(ledger, "v1", "q", 0, T_NS + 1, WORTH)
-        record_dispute(ledger, "v2", COLA, 1, "not taken", T_NS + 1)
+        record_dispute(ledger, "v2", COLA, 1, "not taken", T_NS + 1, {})
         assert record_trust(ledger, "v1", by="eve", t_ns=T_NS + 2)
         assert not record_trust(ledger, "v1", by="eve", t_ns=T_NS + 2)
         assert read() == before and ledger.verify() is None
@@ -109,7 +109,7 @@ def test_a_shoppers_word_reaches_the_books_on_a_server_once(place: Place, tmp_pa
     reported: list[str] = []
     forwarding = Forwarding(front, lambda: place.open(STORE), tmp_path, reported.append)
     front.post_receipt(receipt("v1", *TWO))
-    record_dispute(front, "v1", COLA, 1, "not taken", T_NS + 1)
+    record_dispute(front, "v1", COLA, 1, "not taken", T_NS + 1, {})
     record_answer(front, "v1", "q", NONE_OF_THESE, T_NS + 2, WORTH)
     assert forwarding.work(lambda: None, T_NS) == ""
     wanted = [entry for entry in front.entries("v1") if entry.kind.startswith("shopper ")]
