@@ -20,8 +20,8 @@ _PUBLIC = {
     "early.ahead": "Ahead",
     "engine": "Engine",
     "errors": (
-        "ConfigError EntryError FusionError IdempotencyConflict JournalError LedgerError OrderError RecordingError"
-        " ShapeError SnapshotError TimeError"
+        "ConfigError EntryError FusionError IdempotencyConflict JournalError LedgerError NotPermitted OrderError"
+        " RecordingError ShapeError SnapshotError TimeError"
     ),
     "files.recordings": "Recording RecordingWriter",
     "files.results": "ResultsWriter",
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from fusion.errors import IdempotencyConflict as IdempotencyConflict
     from fusion.errors import JournalError as JournalError
     from fusion.errors import LedgerError as LedgerError
+    from fusion.errors import NotPermitted as NotPermitted
     from fusion.errors import OrderError as OrderError
     from fusion.errors import RecordingError as RecordingError
     from fusion.errors import ShapeError as ShapeError

@@ -69,6 +69,10 @@ class EntryError(LedgerError):
     """What is to be posted does not fit into the books: a value that is too long, a product the store lacks."""
 
 
+class NotPermitted(LedgerError):
+    """A person may not do this; another one may."""
+
+
 def in_short(error: BaseException) -> str:
     """An error's kind, text and place in one line, for a warning."""
     place = ""

@@ -253,12 +253,12 @@ class Books:
         found = self._entries("e.key = ?", (f"{checked_text('visit', visit)}/{checked_text('name', name)}",))
         return found[0] if found else None
 
-    def entries_of(self, *kinds: str, after: int = 0) -> list[Entry]:
-        """All entries of some kinds with a number above `after`, oldest first."""
+    def entries_of(self, *kinds: str, after: int = 0, since_ns: int = -(2**63)) -> list[Entry]:
+        """All entries of some kinds with a number above `after`, from an instant of data time on, oldest first."""
         places = ", ".join("?" * len(kinds))
-        after = checked_integer("after", after, 0, 2**63 - 1)
+        after, since_ns = checked_integer("after", after, 0, 2**63 - 1), checked_instant("since_ns", since_ns)
         names = [checked_text("kind", kind) for kind in kinds]
-        return self._entries(f"e.kind IN ({places}) AND e.seq > ?", (*names, after))
+        return self._entries(f"e.kind IN ({places}) AND e.seq > ? AND e.t_ns >= ?", (*names, after, since_ns))
 
     def not_followed(self, kind: str, by: Sequence[str]) -> list[str]:
         """Visits with an entry of a kind that none of the kinds `by` has followed, the oldest entry first."""

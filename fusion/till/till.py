@@ -34,6 +34,7 @@ from fusion.money.ledger import Ledger
 from fusion.money.mail import Mailer
 from fusion.money.payments import Checkout, Payment
 from fusion.money.prices import PriceBook, PricedReceipt
+from fusion.money.proposals import Proposals
 from fusion.money.providers import Provider
 from fusion.money.receipts import ReceiptDocument, ReceiptStore
 from fusion.money.retailers import Retailer
@@ -159,6 +160,7 @@ class Till:
         self.evidence: GrowingLines | None = None
         self.decisions: Ledger | RemoteDecisions = front if forwarding is None else RemoteDecisions(forwarding)
         self._checkout: Checkout | None = None
+        self._proposals: Proposals | None = None
         self._mailer: Mailer | None = None
         self._parts, self._around = parts, around
         self.delivers, self.n_mailed = parts.mailer is not None and parts.delivers, 0
@@ -365,6 +367,8 @@ class Till:
 
         if self._forwarding is not None:
             yield errand("books", self._forward)
+        if not self._around.fresh:
+            yield errand("decisions", self._take_effect)
         if self._parts.provider is not None:
             yield errand("payments", self._settle)
         yield errand("receipts", self._issue)
@@ -384,6 +388,15 @@ class Till:
         """Post in the books on the server what was posted in the store."""
         assert self._forwarding is not None
         return self._forwarding.work(lambda: self.checkout, self._around.now_ns())
+
+    def _take_effect(self) -> str:
+        """Let decisions of people take effect that are due, also while no console runs."""
+        if now_ns := self._around.now_ns():
+            if self._proposals is None:
+                self._proposals = Proposals(self.books, self.store)
+            if self._proposals.apply_due(now_ns):
+                self.errands.wake()
+        return ""
 
     def _settle(self) -> str:
         """Settle what was billed or decided since the last look, and now and then all that is left open."""

@@ -77,7 +77,8 @@ class Served:
 
     def decide(self, visit: str, headers: dict[str, str], **decision: Any) -> tuple[int, dict[str, Any]]:
         """Status and body of the answer to a decision."""
-        body = json.dumps({"decision": "accept", "revision": 1, **decision})
+        reason = {} if decision.get("decision", "accept") == "accept" else {"reason": "not_taken"}
+        body = json.dumps({"decision": "accept", "revision": 1, **reason, **decision})
         status, _, answer = self.ask("POST", f"/api/reviews/{quote(visit, safe='')}", body, headers)
         return status, json.loads(answer)
 
@@ -136,8 +137,8 @@ def stream(port: int, headers: dict[str, str]) -> Iterator[Iterator[dict[str, An
 def serving(
     store: Store, ledger: Ledger, users: Path, *, proxy: str | None = None, **options: Any
 ) -> Iterator[Served]:
-    """Serve a console in a thread."""
-    console = Console(store, ledger, Users(users), **options)
+    """Serve a console in a thread; decisions take effect at once unless `undo_s` is given."""
+    console = Console(store, ledger, Users(users), **{"undo_s": 0.0, **options})
     server = uvicorn.Server(http_settings(console.app, proxy=proxy, port=0))
     thread = threading.Thread(target=server.run)
     thread.start()

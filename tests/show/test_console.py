@@ -125,6 +125,7 @@ def test_a_person_decides_in_a_browser(
             # One piece more, by hand.
             driver.find_elements(By.CSS_SELECTOR, "#review-lines .stepper button")[1].click()
             assert not found("#accept").is_enabled()
+            found("#reason option[value=missed]").click()
             found("#correct").click()
             wait.until(lambda _: ledger.standing(waiting[1].visit).status == "decided")  # type: ignore[union-attr]
             wait.until(lambda _: waiting[2].visit in found("#review-meta").text)

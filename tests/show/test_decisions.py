@@ -36,7 +36,8 @@ def test_a_decision_is_in_the_books_with_user_and_time(served: Served, store: St
     assert sum(posting.amount for posting in entry.postings) == 0 and entry.postings
     assert served.ledger.verify() is None
     _, _, shown = served.ask("GET", "/api/reviews/visit-1", headers=headers)
-    assert json.loads(shown)["decided"] == [{"decision": "accept", "by": "ben", "ms": entry.t_ns // 10**6}]
+    (decided,) = json.loads(shown)["decided"]
+    assert (decided["decision"], decided["by"], decided["ms"]) == ("accept", "ben", entry.t_ns // 10**6)
 
 
 def test_lines_are_corrected_and_visits_waived(served: Served, store: Store) -> None:
@@ -115,7 +116,7 @@ def test_the_second_of_two_decisions_is_refused(served: Served) -> None:
     (_, anna), (_, ben) = served.sign_in("anna"), served.sign_in("ben")
     assert served.decide("visit-1", anna, decision="waive")[0] == 200
     status, answer = served.decide("visit-1", ben)
-    assert status == 409 and "Another person decided" in answer["error"]
+    assert status == 409 and "anna decided this visit in the meantime" in answer["error"]
 
 
 def test_another_console_sees_a_decision_at_once(
@@ -129,6 +130,57 @@ def test_another_console_sees_a_decision_at_once(
             assert served.decide("visit-1", served.sign_in()[1])[0] == 200
             left = next(row["reviews"] for row in messages if "reviews" in row)
             assert [row["visit"] for row in left] == ["visit/2 ä"]
+
+
+def test_a_decision_can_be_undone_and_needs_a_second_person(
+    served: Served, store: Store, users_file: Path, tmp_path: Path
+) -> None:
+    with (
+        Ledger.open(tmp_path / "ledger.sqlite", store) as ledger,
+        serving(store, ledger, users_file, undo_s=3600.0) as slow,
+    ):
+        (_, anna), (_, ben) = slow.sign_in("anna"), slow.sign_in("ben")
+
+        def act(verb: str, headers: dict[str, str], number: int = 1) -> tuple[int, Any]:
+            body = json.dumps({"number": number})
+            status, _, answer = slow.ask("POST", f"/api/reviews/visit-1/{verb}", body, headers)
+            return status, json.loads(answer)
+
+        with slow.stream(ben) as messages:
+            assert next(row["proposals"] for row in messages if "proposals" in row) == []
+            status, answer = slow.decide("visit-1", anna, decision="waive", note="a remark")
+            assert status == 200 and answer["status"] == "review", "nothing is final yet"
+            made = answer["proposal"]
+            assert (made["by"], made["state"], made["after"]) == ("anna", "counting", 0)
+            assert made["due_ms"] - made["made_ms"] == 3_600_000 and answer["now_ms"] >= made["made_ms"]
+            assert [next(row["proposals"] for row in messages if row.get("proposals"))] == [[made]]
+        _, _, text = slow.ask("GET", "/api/reviews/visit-1", headers=ben)
+        assert json.loads(text)["proposal"] == made
+        assert slow.decide("visit-1", anna, decision="waive", note="a remark")[0] == 200, "Enter twice is once"
+        status, answer = slow.decide("visit-1", ben)
+        assert status == 409 and "anna has asked" in answer["error"]
+        # Another console, which does not wait, finds nothing that is due.
+        assert served.ledger.reviews()[0].visit == "visit-1"
+        for wrong in (act("withdraw", anna, 2), act("second", ben), act("withdraw", anna, 0)):
+            assert wrong[0] == 400 and wrong[1]["error"]
+        assert act("withdraw", {**anna, "X-CSRF-Token": "guess"})[0] == 403
+        status, answer = act("withdraw", anna)
+        assert status == 200 and answer["proposal"] is None and answer["status"] == "review"
+        _, _, text = slow.ask("GET", "/api/reviews/visit-1", headers=ben)
+        (ended,) = json.loads(text)["proposals"]
+        assert (ended["state"], ended["ended_by"]) == ("withdrawn", "anna")
+        assert [entry.kind for entry in ledger.entries("visit-1")][1:] == ["proposal made", "proposal withdrawn"]
+
+
+def test_a_bill_changes_for_a_reason_only(served: Served) -> None:
+    _, headers = served.sign_in()
+    status, answer = served.decide("visit-1", headers, decision="waive", reason="")
+    assert status == 400 and "reason: want one" in answer["error"]
+    _, _, text = served.ask("GET", "/api/store", headers=headers)
+    assert "goodwill" in json.loads(text)["reasons"]
+    assert served.decide("visit-1", headers, decision="waive", reason="goodwill")[0] == 200
+    _, _, text = served.ask("GET", "/api/reviews/visit-1", headers=headers)
+    assert [(row["reason"], row["total"]) for row in json.loads(text)["decided"]] == [("goodwill", 0)]
 
 
 def test_a_decision_settles_the_payment_where_there_is_a_provider(

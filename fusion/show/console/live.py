@@ -18,7 +18,7 @@ from typing import Any
 
 from fusion.errors import FusionError, terminal_text
 from fusion.money.ledger import Ledger
-from fusion.show.console.decisions import review_row
+from fusion.show.console.decisions import Decisions, review_row
 from fusion.show.console.feed import FloorReader
 
 # How soon a decision of another process is on the pages.
@@ -68,21 +68,25 @@ class _Page:
 class LivePages:
     """The open pages of a console. Methods run in the event loop of the server."""
 
-    def __init__(self, ledger: Ledger, feed: Path | None, connect_every_s: float = CONNECT_EVERY_S) -> None:
+    def __init__(
+        self, ledger: Ledger, decisions: Decisions, feed: Path | None, connect_every_s: float = CONNECT_EVERY_S
+    ) -> None:
         """Prepare; `tasks` does the work.
 
         Args:
             ledger: whose reviews are shown.
+            decisions: what was asked for, which takes effect when it is due.
             feed: socket of the runner; None where there is none.
             connect_every_s: how often a missing runner is looked for.
         """
-        self._ledger, self._feed, self._connect_every_s = ledger, feed, connect_every_s
+        self._ledger, self._decisions, self._feed, self._connect_every_s = ledger, decisions, feed, connect_every_s
         self._pages: set[_Page] = set()
         self._past = {kind: deque[str](maxlen=n) for kind, n in KEPT.items()}
         self._state = self._health = self._trouble = ""
         self._live = False
         self._floor = FloorReader()
         self._reviews = "[]"
+        self._proposals: list[dict[str, Any]] = []
         self._head = -1
 
     @property
@@ -105,7 +109,8 @@ class LivePages:
         page.waiting.append(self._live_line())
         for past in self._past.values():
             page.waiting.extend(past)
-        page.waiting.extend(line for line in (self._health, self._reviews_line(), self._trouble_line()) if line)
+        books = (self._reviews_line(), self._proposals_line(), self._trouble_line())
+        page.waiting.extend(line for line in (self._health, *books) if line)
         page.state = self._state if self._live else ""
         page.woken.set()
         self._pages.add(page)
@@ -130,6 +135,7 @@ class LivePages:
     async def _watch_books(self) -> None:
         while True:
             try:
+                await asyncio.to_thread(self._decisions.apply_due)
                 await self.read_books()
                 self._set_trouble("")
             except FusionError as error:
@@ -140,7 +146,7 @@ class LivePages:
             await asyncio.sleep(WATCH_EVERY_S)
 
     async def read_books(self) -> None:
-        """Push the review queue where it has changed.
+        """Push the review queue and the open proposals where they have changed.
 
         Raises:
             LedgerError: the books cannot be read.
@@ -149,11 +155,17 @@ class LivePages:
         if head == self._head:
             return
         reviews = await asyncio.to_thread(self._ledger.reviews)
+        proposals = await asyncio.to_thread(self._decisions.open_rows)
         self._head = head
-        line = json.dumps(list(map(review_row, reviews)), ensure_ascii=False, separators=(",", ":"))
+        by_visit = {row["visit"]: row for row in proposals}
+        rows = [review_row(standing, by_visit.get(standing.visit)) for standing in reviews]
+        line = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
         if line != self._reviews:
             self._reviews = line
             self._push("reviews", self._reviews_line())
+        if proposals != self._proposals:
+            self._proposals = proposals
+            self._push("proposals", self._proposals_line())
 
     def _set_trouble(self, trouble: str) -> None:
         if trouble != self._trouble:
@@ -165,6 +177,11 @@ class LivePages:
 
     def _reviews_line(self) -> str:
         return f'{{"reviews":{self._reviews}}}'
+
+    def _proposals_line(self) -> str:
+        """What is open, and the time now, by which pages count down."""
+        content = {"now_ms": self._decisions.now_ms, "proposals": self._proposals}
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
     # ---- the runner --------------------------------------------------------------------------------------------------
 

@@ -15,15 +15,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from fusion.errors import FusionError, IdempotencyConflict, extra, terminal_text
+from fusion.errors import FusionError, IdempotencyConflict, NotPermitted, extra, terminal_text
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
+from fusion.money.proposals import UNDO_S, Authority, DecisionReason
 from fusion.show.console.access import Access
-from fusion.show.console.decisions import Decision, Decisions, standing_row
+from fusion.show.console.decisions import Decision, Decisions, Numbered, standing_row
 from fusion.show.console.evidence_file import EvidenceFile
 from fusion.show.console.live import BOOKS_AWAY, CONNECT_EVERY_S, LivePages
 from fusion.show.console.users import Users
@@ -31,6 +32,7 @@ from fusion.show.page import filled, page_file
 from fusion.show.plan import CM_PER_M, Plan
 from fusion.show.web.guarding import Guarded, refused
 from fusion.store.models import Plate, Store
+from fusion.store.values import StrictModel
 
 with extra("console"):
     from starlette.applications import Starlette
@@ -48,6 +50,7 @@ _ASSETS = {
 
 _log = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
+_Asked = TypeVar("_Asked", bound=StrictModel)
 
 
 class Console:
@@ -70,7 +73,9 @@ class Console:
         hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]"),
         https: bool = False,
         clock_s: Callable[[], float] = time.monotonic,
+        clock_ns: Callable[[], int] = time.time_ns,
         connect_every_s: float = CONNECT_EVERY_S,
+        undo_s: float = UNDO_S,
     ) -> None:
         """Make a console.
 
@@ -85,7 +90,9 @@ class Console:
             hosts: host names under which the page may be requested; others are refused, wherever they resolve to.
             https: whether cookies are for encrypted connections only.
             clock_s: of sessions.
+            clock_ns: when decisions are made, and take effect.
             connect_every_s: how often a missing runner is looked for.
+            undo_s: how long a decision can be withdrawn.
         """
         self._store = store
         plan = Plan(store)
@@ -96,9 +103,9 @@ class Console:
             "viewbox": plan.viewbox,
         }
         self.access = Access(store, users, self._parts, https, clock_s)
-        self._decisions = Decisions(store, ledger, checkout)
+        self._decisions = Decisions(store, ledger, checkout, clock_ns, undo_s)
         self._evidence = None if evidence is None else EvidenceFile(Path(evidence))
-        self._pages = LivePages(ledger, None if feed is None else Path(feed), connect_every_s)
+        self._pages = LivePages(ledger, self._decisions, None if feed is None else Path(feed), connect_every_s)
         routes = [
             Route("/", self._index),
             Route("/sign-in", self.access.page),
@@ -108,6 +115,8 @@ class Console:
             Route("/api/store", self._api_store),
             Route("/api/live", self._api_live),
             Route("/api/reviews/{visit:path}", self._api_review),
+            Route("/api/reviews/{visit:path}/withdraw", self._api_withdraw, methods=["POST"]),
+            Route("/api/reviews/{visit:path}/second", self._api_second, methods=["POST"]),
             Route("/api/reviews/{visit:path}", self._api_decide, methods=["POST"]),
         ]
         self.app = Starlette(
@@ -153,6 +162,7 @@ class Console:
                 "products": {product.gtin: [product.name, product.price] for product in store.products},
                 "plates": {plate.plate: _plate_row(plate) for plate in store.plates},
                 "gates": {gate.id: gate.direction for gate in store.gate},
+                "reasons": [*DecisionReason],
             }
         )
 
@@ -174,7 +184,7 @@ class Console:
             raise HTTPException(404, "no such visit in the books of this store")
         bundle = None if self._evidence is None else await asyncio.to_thread(self._evidence.bundle, visit)
         history = await _from_books(self._decisions.history, visit)
-        shown = {**standing_row(standing), "evidence": bundle, "decided": history}
+        shown = {**standing_row(standing), "evidence": bundle, **history}
         try:
             text = json.dumps(shown, allow_nan=False)  # ASCII, so that a lone surrogate in the evidence does no harm
         except ValueError:
@@ -182,22 +192,36 @@ class Console:
         return Response(text, media_type="application/json")
 
     async def _api_decide(self, request: Request) -> Response:
+        return await self._changed(request, Decision, self._decisions.ask)
+
+    async def _api_withdraw(self, request: Request) -> Response:
+        return await self._changed(request, Numbered, self._decisions.withdraw)
+
+    async def _api_second(self, request: Request) -> Response:
+        return await self._changed(request, Numbered, self._decisions.second)
+
+    async def _changed(
+        self, request: Request, model: type[_Asked], change: Callable[[str, _Asked, Authority], dict[str, Any]]
+    ) -> Response:
+        """Do what a page asks for about a visit, and show the visit as it stands then."""
         session = self.access.required_for_change(request)
         visit = request.path_params["visit"]
         try:
-            decision = Decision.model_validate_json(await request.body())
+            asked = model.model_validate_json(await request.body())
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             raise HTTPException(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         try:
-            standing = await asyncio.to_thread(self._decisions.decide, visit, decision, session.user)
-        except IdempotencyConflict:
-            raise HTTPException(409, "Another person decided this visit in the meantime") from None
+            shown = await asyncio.to_thread(change, visit, asked, Authority(session.user))
+        except IdempotencyConflict as error:
+            raise HTTPException(409, str(error)) from None
+        except NotPermitted as error:
+            raise HTTPException(403, str(error)) from None
         except FusionError as error:
             raise HTTPException(400, str(error)) from None
-        with suppress(FusionError):  # the decision is in the books; the pages learn of it with the next look
+        with suppress(FusionError):  # it is in the books; the pages learn of it with the next look
             await self._pages.read_books()
-        return JSONResponse(standing_row(standing))
+        return JSONResponse(shown)
 
 
 async def _from_books(read: Callable[[str], _Read], visit: str) -> _Read:

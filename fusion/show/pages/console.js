@@ -2,6 +2,7 @@
   const { make, draw, percent, signed, count, plural } = Page;
   const $ = (id) => document.getElementById(id);
   const csrf = document.querySelector("meta[name=csrf]").content;
+  const user = document.querySelector("meta[name=user]").content;
   const leave = () => { location.href = "/sign-in"; };
 
   async function ask(path, options) {
@@ -129,6 +130,22 @@
     }
   }
 
+  // ---- what was asked for and has not taken effect yet ----
+  let proposals = [], aheadMs = 0, counting = null;
+  const post = (path, body) => ask(path, { method: "POST", headers: { "content-type": "application/json", "x-csrf-token": csrf }, body: JSON.stringify(body) });
+  const act = async (row, verb) => { try { await post(`/api/reviews/${encodeURIComponent(row.visit)}/${verb}`, { number: row.number }); } catch (error) { trouble(error.message); } };
+  function drawProposals() {
+    const left = (row) => Math.max(0, Math.ceil((row.due_ms - Date.now() - aheadMs) / 1000));
+    $("proposals").replaceChildren(...proposals.map((row) => make("li", {}, make("p", {}, `${row.by}: ${row.decision} \u00b7 ${money(row.before)} \u2192 ${money(row.after)}`,
+      make("small", {}, ` ${row.state === "waiting" ? "waits for a second person" : `takes effect in ${left(row)} s`}${row.seconded_by ? `, with ${row.seconded_by}` : ""}`)),
+      row.state === "waiting" && row.by !== user ? make("button", { type: "button", class: "plain", on: { click: () => act(row, "second") } }, "Agree") : null,
+      make("button", { type: "button", class: "plain", on: { click: () => act(row, "withdraw") } }, row.by === user ? "Undo" : "Refuse"))));
+    clearTimeout(counting);
+    if (proposals.some((row) => row.state === "counting")) counting = setTimeout(drawProposals, 1000);
+  }
+  function asked(rows) { proposals = rows; drawProposals(); }
+  const now = (ms) => { aheadMs = ms - Date.now(); };
+
   // The list is drawn again with every change; the keyboard's focus stays on the same visit.
   const focusQueue = (visit) => { const rows = [...$("reviews").querySelectorAll("button")], row = rows.find((button) => button.dataset.visit === visit) || rows[0]; if (row) row.focus(); };
 
@@ -173,7 +190,7 @@
     try { shown = await ask(`/api/reviews/${encodeURIComponent(visit)}`); }
     catch (error) { trouble(error.message); return; }
     lines = merged(shown.lines).map((line) => [...line]);
-    notify(""); $("note").value = "";
+    notify(""); $("note").value = ""; $("reason").value = "";
     $("review-name").textContent = shown.account || "no credential";
     const bundle = shown.evidence;
     $("review-meta").textContent = [`Visit ${shown.visit}`, bundle && Number.isFinite(bundle.exit) ? `left ${clock(bundle.exit / 1e6)}` : null].filter(Boolean).join(" \u00b7 ");
@@ -182,8 +199,9 @@
     drawLines();
     // Evidence that cannot be drawn must not prevent a decision.
     try { drawEvidence(bundle); } catch { $("review-evidence").replaceChildren(make("p", { class: "soft" }, "The evidence of this visit cannot be shown.")); }
-    buttons(shown.status === "review");
-    if (shown.status !== "review") notify(shown.decided.length ? `Decided by ${shown.decided[shown.decided.length - 1].by}` : `This visit is ${shown.status}`);
+    buttons(shown.status === "review" && !shown.proposal);
+    if (shown.proposal) notify(`${shown.proposal.by} has asked for a decision: ${shown.proposal.decision}`);
+    else if (shown.status !== "review") notify(shown.decided.length ? `Decided by ${shown.decided[shown.decided.length - 1].by}` : `This visit is ${shown.status}`);
     if (!$("review").open) $("review").showModal();
     $("accept").focus();
   }
@@ -232,11 +250,11 @@
     if (deciding || !shown || $(decision).disabled) return;
     deciding = true;
     buttons(false);
-    const visit = shown.visit, body = { decision, revision: shown.revision + 1, note: $("note").value };
+    const visit = shown.visit, body = { decision, revision: shown.revision + 1, note: $("note").value, reason: $("reason").value };
     if (decision === "correct") body.lines = lines.filter((line) => line[1] > 0).map(([gtin, quantity]) => ({ gtin, quantity }));
     try {
-      await ask(`/api/reviews/${encodeURIComponent(visit)}`, { method: "POST", headers: { "content-type": "application/json", "x-csrf-token": csrf }, body: JSON.stringify(body) });
-      const next = queue.find((row) => row.visit !== visit);
+      await post(`/api/reviews/${encodeURIComponent(visit)}`, body);
+      const next = queue.find((row) => row.visit !== visit && !row.proposal);
       if (next) await open(next.visit); else $("review").close();
     } catch (error) { notify(error.message); buttons(true); }
     deciding = false;
@@ -244,6 +262,7 @@
   for (const decision of ["accept", "correct", "waive"]) $(decision).addEventListener("click", () => decide(decision));
   $("review-close").addEventListener("click", () => $("review").close());
   $("review").addEventListener("close", () => { if (shown) focusQueue(shown.visit); });
+  $("reason").append(...store.reasons.map((reason) => make("option", { value: reason }, reason.replaceAll("_", " "))));
   $("add-product").append(...Object.entries(store.products).sort((a, b) => a[1][0].localeCompare(b[1][0])).map(([gtin, [name]]) => make("option", { value: gtin }, name)));
   $("add").addEventListener("click", () => {
     const gtin = $("add-product").value, line = lines.find((row) => row[0] === gtin);
@@ -261,7 +280,7 @@
 
   // ---- the stream ----
   function trouble(text) { $("trouble").textContent = text; $("trouble").hidden = !text; }
-  const handlers = { state, event: goods, alert, receipt: bill, early, health, live, reviews, trouble };
+  const handlers = { state, event: goods, alert, receipt: bill, early, health, live, reviews, proposals: asked, now_ms: now, trouble };
   function listen() {
     const stream = new EventSource("/api/live");
     stream.onmessage = (message) => { for (const [kind, content] of Object.entries(JSON.parse(message.data))) if (handlers[kind]) handlers[kind](content); };
