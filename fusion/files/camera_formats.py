@@ -47,6 +47,9 @@ _PANOPTIC_KEYS = {
 # Panoptic's floor is its x-z plane and y points down: (x, y, z) becomes (x, z, -y), as VoxelPose and others do.
 _PANOPTIC_FROM_WORLD = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 
+# Levels of a YAML document; calibrations have four: cameras, camera, matrix, rows.
+_DEPTH_MAX = 16
+
 
 class Value(NamedTuple):
     """A raw value of a calibration and the key under which it stands in its file."""
@@ -149,13 +152,18 @@ def _parse_yaml(text: str) -> Any:
     # OpenCV's first line, %YAML:1.0, is not valid YAML.
     text = re.sub(r"\A\s*%YAML[^\n]*\n", "", text)
     try:
-        # Aliases can expand a hundred bytes into a gigabyte; calibrations have none.
+        # Aliases can expand a hundred bytes into a gigabyte; the scanner's time grows with the square of the depth.
+        depth = 0
         for event in yaml.parse(text, yaml.BaseLoader):
+            line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
-                raise UnreadableError(f"want YAML without aliases, got one in line {event.start_mark.line + 1}")
+                raise UnreadableError(f"want YAML without aliases, got one in line {line}")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEPTH_MAX:
+                raise UnreadableError(f"want YAML of at most {_DEPTH_MAX} levels, got more in line {line}")
         # Everything is read as text: we convert the numbers ourselves, and no tag can create an object.
         return yaml.load(text, yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise UnreadableError(f"want YAML, got: {' '.join(str(error).split())[:200]}") from None
 
 
