@@ -496,7 +496,7 @@ def follow(
     costs a test.
     """
     period_ns, gap_ns = settings[PERIOD_NS], settings[GAP_NS]
-    n_changes = 0
+    n_changes = np.int64(0)  # A bare 0 is a type of its own, for which `_take_message` would be compiled once more.
     length_ns = np.int64(USUAL * period_ns)
     for message in range(plates.shape[0]):
         plate = plates[message]
