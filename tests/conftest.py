@@ -24,6 +24,21 @@ def _faults_end_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fusion.engine.FAULTS", ())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _kernels() -> None:
+    """Compile the kernels of Numba before the first test, of two workers half of them each: they share the cache."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return
+    from fusion._kernels import association, health, presence
+    from fusion.goods.plates import Plates
+    from fusion.simulation import demo_store
+
+    parts = [health.warm_up, presence.warm_up, lambda: Plates(demo_store(2, 2)), association.warm_up]
+    for part in parts if worker[-1] in "02468" else reversed(parts):
+        part()
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """Folder of the public recordings; tests that need them are skipped where it is absent."""
@@ -56,8 +71,20 @@ def postgres() -> Iterator[str]:
     # this machine takes every other user's rights to those folders away.
     with tempfile.TemporaryDirectory(prefix="fusion-postgres-") as folder:
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        yield server.get_uri()
+        url = server.get_uri()
+        _spare_the_disk(url)
+        yield url
         server.cleanup()
+
+
+def _spare_the_disk(url: str) -> None:
+    """No test takes this machine's power away, which is all that waiting for the disk protects a server from."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        for setting in ("fsync", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 @dataclass
@@ -108,7 +135,7 @@ def new_place(
     def make() -> Place:
         name = f"test_{secrets.token_hex(8)}"
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
         made.append(name)
         base, _, options = url.partition("?")
         database = base.rsplit("/", 1)[0] + f"/{name}" + (f"?{options}" if options else "")
