@@ -1,7 +1,7 @@
-"""The distributions: the sdist builds and installs, so does the wheel, and both run the shortest program by themselves.
+"""The distributions: the sdist builds a wheel, which installs and runs the shortest program by itself.
 
-Slow (they compile twice and fill two environments), so `pytest` alone leaves them out; `.ci/run` runs them with
-`pytest -m package`.
+To install the sdist is the same: pip builds this wheel and installs it. Slow (C++ and kernels are compiled), so
+`pytest` alone leaves them out; `.ci/run` runs them with `pytest -m package`.
 """
 
 from __future__ import annotations
@@ -45,25 +45,16 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def runs_the_shortest_program(distribution: Path, folder: Path) -> str:
-    """Install a distribution in a bare environment, run examples/embed.py and the command there."""
-    run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
-    python = folder / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", distribution, cwd=folder)
+def test_the_wheel_of_the_sdist_installs_and_runs(wheel: Path, tmp_path: Path) -> None:
+    """In a bare environment: examples/embed.py and the command."""
+    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
     program = (ROOT / "examples" / "embed.py").read_text(encoding="utf-8")
-    (folder / "embed.py").write_text(program, encoding="utf-8")
-    output = run(python, "embed.py", cwd=folder)
+    (tmp_path / "embed.py").write_text(program, encoding="utf-8")
+    output = run(python, "embed.py", cwd=tmp_path)
     assert "Receipt" in output and "settled" in output
-    assert run(python, "-m", "fusion", "--version", cwd=folder).strip().endswith("0.1.0")
-    return output
-
-
-def test_the_sdist_installs_and_runs(sdist: Path, tmp_path: Path) -> None:
-    runs_the_shortest_program(sdist, tmp_path)
-
-
-def test_the_wheel_installs_and_runs(wheel: Path, tmp_path: Path) -> None:
-    runs_the_shortest_program(wheel, tmp_path)
+    assert run(python, "-m", "fusion", "--version", cwd=tmp_path).strip().endswith("0.1.0")
 
 
 def test_the_sdist_holds_the_native_sources_and_no_build_products(sdist: Path) -> None:
