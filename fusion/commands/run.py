@@ -45,6 +45,10 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--fast", action="store_true", help="as fast as possible (default)")
     pace.add_argument("--realtime", action="store_true", help="at the pace of the data")
+    parser.add_argument("--speed", type=float, default=1.0, help="with --realtime: this many times the pace (1)")
+    parser.add_argument(
+        "--lead", type=float, default=0.0, metavar="MINUTES", help="with --realtime: minutes that pass at once (0)"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -68,6 +72,8 @@ def _run(arguments: argparse.Namespace) -> int:
         console=arguments.console,
         view=arguments.view,
         realtime=arguments.realtime,
+        speed=arguments.speed,
+        lead_s=60.0 * arguments.lead,
         early=arguments.early,
         till=arguments.till,
         live=_live_settings(arguments),
@@ -89,6 +95,10 @@ def _fault(arguments: argparse.Namespace) -> str | None:
         return "--minutes must be above 0"
     if arguments.shoppers is not None and arguments.shoppers < 0:
         return "--shoppers must be at least 0"
+    if not arguments.realtime and (arguments.speed != 1.0 or arguments.lead):
+        return "--speed and --lead need --realtime"
+    if not 0.01 <= arguments.speed <= 1000.0 or not 0.0 <= arguments.lead < 1e6:
+        return f"--speed {arguments.speed:g} --lead {arguments.lead:g}: want 0.01 to 1000 times, and minutes from 0 on"
     return _live_fault(arguments)
 
 

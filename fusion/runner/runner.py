@@ -67,7 +67,7 @@ class StoreRun:
         self._front = self._make_front()
         observations: Iterable[Observation] = source.observations
         if settings.realtime:
-            observations = paced(observations)
+            observations = paced(observations, settings.speed, settings.lead_s)
         observations = self._front.observations(observations)
         if self._view is not None:
             observations = _viewed(observations, self._view)

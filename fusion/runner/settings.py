@@ -42,6 +42,8 @@ class RunSettings:
         console: publish the run to consoles through OUT/live.sock.
         view: Rerun recording to write.
         realtime: hold the data back to their own pace.
+        speed: with realtime, how many seconds of data pass in a second.
+        lead_s: with realtime, seconds of data at the start that pass as fast as possible.
         early: give early receipts; None: where the store is live.
         till: till.toml of a live store.
         live: the streams of a live store.
@@ -59,6 +61,8 @@ class RunSettings:
     console: bool = False
     view: Path | None = None
     realtime: bool = False
+    speed: float = 1.0
+    lead_s: float = 0.0
     early: bool | None = None
     till: Path | None = None
     live: LiveSettings | None = None

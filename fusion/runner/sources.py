@@ -62,14 +62,21 @@ def open_source(settings: RunSettings) -> Source:
     return _simulated(settings)
 
 
-def paced(observations: Iterable[Observation]) -> Iterator[Observation]:
-    """Hold each observation back until as much time has passed as in the data."""
-    first_ns, started_s = None, time.monotonic()
+def paced(observations: Iterable[Observation], speed: float = 1.0, lead_s: float = 0.0) -> Iterator[Observation]:
+    """Hold each observation back until as much time has passed as in the data, times `speed`.
+
+    The first `lead_s` of the data pass at once, and their pace is kept from there on.
+    """
+    begin_ns, paced_from_ns, started_s = None, 0, 0.0
     for observation in observations:
-        first_ns = observation.t_ns if first_ns is None else first_ns
-        ahead_s = (observation.t_ns - first_ns) / 1e9 - (time.monotonic() - started_s)
-        if ahead_s > 0:
-            time.sleep(ahead_s)
+        if begin_ns is None:
+            begin_ns = observation.t_ns + round(lead_s * 1e9)
+        if observation.t_ns >= begin_ns:
+            if not paced_from_ns:
+                paced_from_ns, started_s = observation.t_ns, time.monotonic()
+            ahead_s = (observation.t_ns - paced_from_ns) / 1e9 / speed - (time.monotonic() - started_s)
+            if ahead_s > 0:
+                time.sleep(ahead_s)
         yield observation
 
 

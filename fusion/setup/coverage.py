@@ -146,7 +146,7 @@ class Coverage:
         return sorted(blind_parts, reverse=True)
 
     def write_svg(self, path: str | Path) -> None:
-        """Draw the floor with the number of cameras that see each part of it, and plates that too few see."""
+        """Draw the floor: how many cameras see each part of it, all names, and plates that too few see."""
         plan = Plan(self.store)
         unit, cell_cm = plan.unit_cm, 100.0 * self.cell_m
         most = len(_SHADES) - 1
@@ -170,7 +170,8 @@ class Coverage:
         css = _CSS + "".join(f".v{n} {{ {shade}; shape-rendering: crispEdges }}\n" for n, shade in enumerate(_SHADES))
         title = f"{self.store.name}: cameras that see each part of the floor at {HEIGHT_M:g} m"
         on_floor = _HATCH.format(fine=5 * unit, half=2.5 * unit) + "".join(cells)
-        page = plan.picture(title, "".join(marks), css, on_floor, self._legend(plan), 64 * unit)
+        drawn = plan.names() + "".join(marks)
+        page = plan.picture(title, drawn, css, on_floor, self._legend(plan), 64 * unit)
         Path(path).write_text(page, encoding="utf-8")
 
     def _legend(self, plan: Plan) -> str:
@@ -196,6 +197,7 @@ class Coverage:
         parts.append(
             f'<text class="legend" x="{plan.left_cm + 16 * unit:.1f}" y="{y + 44 * unit:.1f}">{caption}</text>'
         )
+        parts.append(plan.scale_bar(plan.left_cm + plan.width_cm - 16 * unit, y + 46 * unit))
         return "".join(parts)
 
 
@@ -222,5 +224,7 @@ _CSS = """
 .bad { fill: var(--bad-bg); } .badline { stroke: var(--bad); stroke-width: calc(1 * var(--u)); }
 .poor { fill: var(--warn-bg); } .poorline { stroke: var(--warn); stroke-width: calc(.8 * var(--u)); }
 .unseen { fill: none; stroke: var(--bad); stroke-width: calc(2.2 * var(--u)); stroke-linecap: round; }
-.legend { text-anchor: start; }
+.legend { text-anchor: start; } .zone text { fill: var(--ink); }
+.names.cameras text { font-weight: 650; paint-order: stroke; stroke: var(--card); stroke-width: calc(3 * var(--u)); }
+.scale path { fill: none; stroke: var(--ink); stroke-width: calc(1.4 * var(--u)); }
 """

@@ -63,12 +63,13 @@ class CandidateRow(NamedTuple):
 
 @dataclass(frozen=True)
 class EventRow:
-    """A shelf event: its candidates, most probable first, and whether they are final."""
+    """A shelf event: its candidates, most probable first; the probability of no move; whether these are final."""
 
     t_ns: int
     plate: str
     delta_g: float | None
     candidates: list[CandidateRow]
+    nothing: float
     final: bool
 
 
@@ -162,10 +163,13 @@ class Collected:
                 )
                 for candidate in ranked
             ]
-            rows.append(EventRow(event.t_ns, event.plate, event.delta_g, candidates, final=True))
+            # What the candidates leave is the probability that nothing moved.
+            nothing = round(max(0.0, 1.0 - sum(candidate.probability for candidate in event.candidates)), 3)
+            rows.append(EventRow(event.t_ns, event.plate, event.delta_g, candidates, nothing, final=True))
         for move in self._moves.values():
             pieces = -abs(move.quantity) if isinstance(move, Picked) else abs(move.quantity)
             visitor = self.visitors.index_of(move.visit, move.account)
             candidate = CandidateRow(visitor, move.gtin, pieces, round(move.probability, 3))
-            rows.append(EventRow(move.t_ns, move.plate, None, [candidate], final=False))
+            # The remainder of a provisional event is not stated to be anything.
+            rows.append(EventRow(move.t_ns, move.plate, None, [candidate], 0.0, final=False))
         return sorted(rows, key=lambda row: (row.t_ns, row.plate))

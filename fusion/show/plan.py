@@ -18,6 +18,12 @@ OUTSIDE_MAX_M = 2.5
 CM_PER_M = 100.0
 # The script of a page sizes text in screen pixels; a still picture is this many pixels wide.
 PICTURE_WIDTH_PX = 960
+# A scale bar is at least this long in a still picture: shorter ones are hard to compare with.
+SCALE_MIN_PX = 70
+# Width of a character of a sans serif typeface, relative to its size: an average of letters and digits.
+CHARACTER_EM = 0.58
+# Names of plates are this large where their plate is long enough, in centimetres of the store.
+PLATE_NAME_CM = 8.0
 
 
 class Box(NamedTuple):
@@ -127,13 +133,17 @@ class Plan:
         return "".join(parts)
 
     def _camera(self, camera: _Camera) -> str:
-        x = min(max(camera.x * CM_PER_M, self.left_cm + 6), self.left_cm + self.width_cm - 6)
-        y = min(max(-camera.y * CM_PER_M, self.top_cm + 6), self.top_cm + self.height_cm - 6)
+        x, y = self._camera_place(camera)
         turned = f"translate({x:.0f} {y:.0f}) rotate({-math.degrees(camera.heading):.0f})"
         return (
             f'<g class="camera" transform="{turned}">'
             f'<path d="M-7-5H3V5H-7ZM3-2L9-6V6L3 2Z"/><title>camera {_escaped(camera.name)}</title></g>'
         )
+
+    def _camera_place(self, camera: _Camera) -> tuple[float, float]:
+        """Where a camera is drawn: inside the picture, also where it hangs outside of what that shows."""
+        x = min(max(camera.x * CM_PER_M, self.left_cm + 6), self.left_cm + self.width_cm - 6)
+        return x, min(max(-camera.y * CM_PER_M, self.top_cm + 6), self.top_cm + self.height_cm - 6)
 
     def labels(self) -> str:
         """Names of zones and gates, to be drawn above people's paths."""
@@ -147,6 +157,42 @@ class Plan:
             x, y = x - 34 * inward[0], y - 34 * inward[1]
             parts.append(f'<text x="{x:.0f}" y="{y:.0f}">{_escaped(gate.id)}</text>')
         return "".join([*parts, "</g>"])
+
+    def names(self) -> str:
+        """Names of cameras beside them, and of plates along their longer side, as SVG."""
+        unit = self.unit_cm
+        parts = ['<g class="names">']
+        for stack in _stacks(self.store.plates):
+            plate, name = stack[0], _stack_name([plate.plate for plate in sorted(stack, key=lambda plate: plate.z)])
+            long_cm = CM_PER_M * max(plate.width, plate.depth)
+            size_cm = min(PLATE_NAME_CM, 0.94 * long_cm / (CHARACTER_EM * len(name)))
+            # Text is read from the left or from below, never upside down.
+            turned = -math.degrees(plate.yaw) - (90.0 if plate.depth > plate.width else 0.0)
+            turned = (round(turned) + 90) % 180 - 90
+            place = f"translate({plate.x * CM_PER_M:.0f} {-plate.y * CM_PER_M:.0f}) rotate({turned})"
+            parts.append(f'<text transform="{place}" style="font-size:{size_cm:.1f}px">{_escaped(name)}</text>')
+        parts.append('</g><g class="names cameras">')
+        for camera in self._cameras:
+            x, y = self._camera_place(camera)
+            name = _escaped(camera.name)
+            half_cm = CHARACTER_EM * 11 * unit * len(camera.name) / 2
+            x = min(max(x, self.left_cm + half_cm), self.left_cm + self.width_cm - half_cm)
+            # Below the camera in the upper half of the picture, else above it: inwards.
+            y += 19 * unit if y < self.top_cm + self.height_cm / 2 else -19 * unit
+            parts.append(f'<text x="{x:.0f}" y="{y:.0f}">{name}</text>')
+        return "".join([*parts, "</g>"])
+
+    def scale_bar(self, right_cm: float, y_cm: float) -> str:
+        """A bar of 1, 2 or 5 metres, or tens of them, that ends at `right_cm`, with its length above it, as SVG."""
+        least_m = SCALE_MIN_PX * self.unit_cm / CM_PER_M
+        tens = 10.0 ** math.floor(math.log10(least_m))
+        length_m = next(tens * step for step in (1, 2, 5, 10) if tens * step >= least_m)
+        left_cm, tick_cm = right_cm - length_m * CM_PER_M, 4 * self.unit_cm
+        line = f"M{left_cm:.1f} {y_cm - tick_cm:.1f}v{2 * tick_cm:.1f}m0 {-tick_cm:.1f}H{right_cm:.1f}"
+        end = f"m0 {-tick_cm:.1f}v{2 * tick_cm:.1f}"
+        middle_cm = (left_cm + right_cm) / 2
+        text = f'<text x="{middle_cm:.1f}" y="{y_cm - 9 * self.unit_cm:.1f}">{length_m:g} m</text>'
+        return f'<g class="scale"><path d="{line}{end}"/>{text}</g>'
 
     def event_mark(self, plate: Plate, taken: bool, size_cm: float) -> str:
         """A triangle at a plate: pointing up where goods were taken, down where they were put back."""
@@ -208,6 +254,24 @@ def _stacks(plates: Sequence[Plate]) -> list[list[Plate]]:
         footprint = tuple(round(v, 3) for v in (plate.x, plate.y, plate.width, plate.depth, plate.yaw))
         stacks.setdefault(footprint, []).append(plate)
     return list(stacks.values())
+
+
+def _stack_name(names: Sequence[str]) -> str:
+    """One name for plates above one another: their number as g1s1-4p01, else the lowest name and how many more."""
+    if len(names) == 1:
+        return names[0]
+    start = _n_common(names)
+    end = _n_common([name[start:][::-1] for name in names])
+    first, last = (name[start : len(name) - end] for name in (names[0], names[-1]))
+    if first.isdecimal() and last.isdecimal():
+        return f"{names[0][:start]}{first}-{last}{names[0][len(names[0]) - end :]}"
+    return f"{names[0]} +{len(names) - 1}"
+
+
+def _n_common(names: Sequence[str]) -> int:
+    """Characters with which all names begin."""
+    letters = [len(set(column)) == 1 for column in zip(*names)]
+    return letters.index(False) if False in letters else len(letters)
 
 
 def _corners(plate: Plate) -> tuple[tuple[float, float], ...]:

@@ -116,6 +116,7 @@ class Report:
             "js": "".join(map(page_file, ("page.js", "evidence.js", "report.js"))),
             "plan": plan.ground(),
             "labels": plan.labels(),
+            "names": plan.names(),
             "viewbox": plan.viewbox,
             "data": script_json(self.data(summary, truth, shelves)),
         }

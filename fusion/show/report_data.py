@@ -84,16 +84,16 @@ def _tracks(run: Collected) -> list[list[Any]]:
 
 
 def _event_rows(run: Collected, events: Sequence[EventRow]) -> list[list[Any]]:
-    """Time, plate, its place in centimetres, grams, candidates, whether they are final."""
+    """Time, plate, its place in centimetres, grams, candidates, whether they are final, probability of no move."""
     plates = {plate.plate: plate for plate in run.store.plates}
     rows = []
     for event in events:
         plate = plates.get(event.plate)
         place = None if plate is None else [round(plate.x * CM_PER_M), round(plate.y * CM_PER_M)]
         grams = None if event.delta_g is None else rounded(event.delta_g)
-        rows.append(
-            [_ms(run, event.t_ns), clean(event.plate), place, grams, [*map(list, event.candidates)], int(event.final)]
-        )
+        candidates = [*map(list, event.candidates)]
+        row = [_ms(run, event.t_ns), clean(event.plate), place, grams, candidates, int(event.final), event.nothing]
+        rows.append(row)
     return rows
 
 

@@ -1,28 +1,29 @@
 """Arrays that are filled and emptied again and again, between a run and the Rerun recording of it.
 
-What would slow an engine in the same process most is competition for memory, so nothing here is allocated twice, and
-what is kept fits into the processor's caches.
+What would slow an engine in the same process most is a call for each observation, then competition for memory. So
+observations come here by the thousand, and what is kept is reused and fits into the processor's caches.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.results import People
+from fusion.observations import Frame, ShelfReading
 
 
 @dataclass(frozen=True)
 class Instants:
-    """Instants with any number of bodies each; `bodies` is a view that the next `add` overwrites.
+    """Instants with any number of bodies each; `bodies` is a view that the next `extend` overwrites.
 
     Attributes:
         t_ns: (n_instants,) int64.
         n_bodies: (n_instants,) int64.
-        bodies: (n, K, width) float32, n the sum of n_bodies.
+        bodies: (n, K, 3) float32, n the sum of n_bodies.
     """
 
     t_ns: NDArray[np.int64]
@@ -36,32 +37,35 @@ class Instants:
 
 
 class Bodies:
-    """The bodies of one camera, or of all people, at several instants, in one array.
+    """The bodies that one camera saw at several instants, in one array.
 
     Attributes:
         n: bodies so far.
     """
 
-    def __init__(self, n_joints: int, width: int, bodies_max: int, instants_max: int) -> None:
+    def __init__(self, n_joints: int, capacity: int) -> None:
         self.n = 0
-        self._instants_max = instants_max
-        self._bodies = np.empty((bodies_max, n_joints, width), np.float32)
+        self._bodies = np.empty((capacity, n_joints, 3), np.float32)
         self._t_ns = array("q")
         self._n_bodies = array("q")
 
-    def add(self, t_ns: int, bodies: NDArray[np.float32]) -> bool:
-        """Take in an instant; False where there is no room until `take` is called."""
-        n, count = self.n, len(bodies)
-        if n + count > len(self._bodies) or len(self._t_ns) >= self._instants_max:
-            if self._t_ns:
-                return False
-            self._bodies = np.empty((2 * count, *self._bodies.shape[1:]), np.float32)
-        if count:
-            self._bodies[n : n + count] = bodies
-        self.n = n + count
-        self._t_ns.append(t_ns)
-        self._n_bodies.append(count)
-        return True
+    @property
+    def n_instants(self) -> int:
+        """Instants so far."""
+        return len(self._t_ns)
+
+    def extend(self, frames: Sequence[Frame]) -> None:
+        """Take in frames of the camera; the buffer grows where they do not fit."""
+        counts = [len(frame.keypoints) for frame in frames]
+        end = self.n + sum(counts)
+        if end > len(self._bodies):
+            grown = np.empty((2 * end, *self._bodies.shape[1:]), np.float32)
+            grown[: self.n] = self._bodies[: self.n]
+            self._bodies = grown
+        np.concatenate([frame.keypoints for frame in frames], out=self._bodies[self.n : end])
+        self.n = end
+        self._t_ns.extend([frame.t_ns for frame in frames])
+        self._n_bodies.extend(counts)
 
     def take(self) -> Instants:
         """Everything so far; the buffer is empty afterwards."""
@@ -71,51 +75,28 @@ class Bodies:
         return taken
 
 
-class Places:
-    """Tracks and their places on the floor, one row for each body of a `Bodies` of people.
-
-    Attributes:
-        track_id: (capacity,) int64.
-        position_m: (capacity, 2) float64.
-        position_sd_m: (capacity,) float64.
-        confirmed: (capacity,) bool.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._allocate(capacity)
-
-    def _allocate(self, capacity: int) -> None:
-        self.track_id = np.empty(capacity, np.int64)
-        self.position_m = np.empty((capacity, 2))
-        self.position_sd_m = np.empty(capacity)
-        self.confirmed = np.empty(capacity, np.bool_)
-
-    def put(self, end: int, people: People) -> None:
-        """Write the last rows of an instant that ends before row `end`."""
-        if end > len(self.track_id):
-            # Only the first instant after `Bodies.take` can be larger than the buffer: no earlier row is lost.
-            self._allocate(2 * end)
-        rows = slice(end - len(people.track_id), end)
-        self.track_id[rows] = people.track_id
-        self.position_m[rows] = people.position_m
-        self.position_sd_m[rows] = people.position_sd_m
-        self.confirmed[rows] = people.confirmed
-
-
 @dataclass
 class Weights:
-    """First samples of one plate's messages.
+    """First samples of one plate's messages, in the store's weight unit.
 
     Attributes:
-        zero_g: the first sample of all, relative to which the plate's weights are drawn.
+        zero: the first sample of all, relative to which the plate's weights are drawn.
     """
 
-    zero_g: float
-    t_ns: array[int] = field(default_factory=lambda: array("q"))
-    grams: array[float] = field(default_factory=lambda: array("d"))
+    zero: float
+    _t_ns: array[int] = field(default_factory=lambda: array("q"))
+    _samples: array[float] = field(default_factory=lambda: array("d"))
+
+    def __len__(self) -> int:
+        return len(self._t_ns)
+
+    def extend(self, readings: Sequence[ShelfReading]) -> None:
+        """Take in messages of the plate, each with at least one sample."""
+        self._t_ns.extend([reading.t_ns for reading in readings])
+        self._samples.extend([reading.samples.item(0) for reading in readings])
 
     def take(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Times, and grams since `zero_g`; the buffer is empty afterwards."""
-        t_ns, grams = np.array(self.t_ns), np.array(self.grams) - self.zero_g
-        del self.t_ns[:], self.grams[:]
-        return t_ns, grams
+        """Times, and weights since `zero`; the buffer is empty afterwards."""
+        t_ns, weights = np.array(self._t_ns), np.array(self._samples) - self.zero
+        del self._t_ns[:], self._samples[:]
+        return t_ns, weights

@@ -1,7 +1,7 @@
 """A run as a Rerun recording, for engineers: `rerun run.rrd` shows cameras, detections, people, plates, events, text.
 
-Everything is on one timeline, `time`, which is that of the data. Input is copied into buffers that are reused and
-written by the thousand, one call for each sensor. Needs the extra `view`.
+Everything is on one timeline, `time`, which is that of the data. Observations are only collected as they come; they are
+sorted, copied and written by the thousand, one call for each sensor. Needs the extra `view`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fusion.results import (
     Warning,
 )
 from fusion.sentences import reason_text, sentence
-from fusion.show.rerun_buffers import Bodies, Places, Weights
+from fusion.show.rerun_buffers import Bodies, Weights
 from fusion.show.rerun_scene import COLOURS, blueprint, camera_entity, entity_name, write_scene
 from fusion.store.models import Plate, Store
 
@@ -42,6 +42,8 @@ TIMELINE = "time"
 # Bodies of one camera, instants of all people, and weights of one plate that are kept before they are written: enough
 # that the calls cost little, and few enough to stay in the processor's caches.
 BODIES_MAX, VALUES_MAX = 2048, 4096
+# Observations that are kept before they are sorted by their sensors: some three seconds of a store of twelve cameras.
+PENDING_MAX = 2048
 # Bounds of the radii of joints: without an upper bound, a joint with an unknown place would fill the view.
 RADIUS_MIN_M, RADIUS_MAX_M = 0.008, 0.3
 # A name is written once in this many instants.
@@ -120,10 +122,12 @@ class View:
         self._head = min(range(layout.n_joints), key=lambda joint: -layout.heights_m[joint, 0])
         self._products = {product.gtin: product.name for product in store.products}
         self._fronts_m = {plate.plate: _front_m(plate) for plate in store.plates}
+        self._pending: list[Observation] = []
+        self._pending_max = min(PENDING_MAX, values_max)
         self._detections: dict[str, Bodies] = {}
         self._weights: dict[str, Weights] = {}
-        self._people = Bodies(layout.n_joints, 4, bodies_max, values_max)
-        self._places = Places(bodies_max)
+        self._people: list[People] = []
+        self._n_people = 0
         self._names: dict[int, str] = {}
         self._marks: dict[str, list[_Mark]] = defaultdict(list)
         self._log_lines: dict[str, list[_LogLine]] = defaultdict(list)
@@ -140,39 +144,50 @@ class View:
 
     def observe(self, observation: Observation) -> None:
         """Take in an observation, in any order."""
-        # Nearly all observations are of these two types, so they are tested for first.
-        if isinstance(observation, ShelfReading):
-            self._add_reading(observation)
-        elif isinstance(observation, Frame):
-            self._add_frame(observation)
-        elif isinstance(observation, GateScan):
+        # This is called for everything that comes in, so it does nothing else.
+        pending = self._pending
+        pending.append(observation)
+        if len(pending) >= self._pending_max:
+            self._sort()
+
+    def _sort(self) -> None:
+        """Distribute the observations so far to their sensors' buffers, and write those that are full."""
+        readings: defaultdict[str, list[ShelfReading]] = defaultdict(list)
+        frames: defaultdict[str, list[Frame]] = defaultdict(list)
+        for observation in self._pending:
+            # Nearly all observations are of these two types, so they are tested for first.
+            if isinstance(observation, ShelfReading):
+                if observation.samples.size:
+                    readings[observation.plate].append(observation)
+            elif isinstance(observation, Frame):
+                frames[observation.camera].append(observation)
+            else:
+                self._log_observation(observation)
+        self._pending.clear()
+        for plate, of_plate in readings.items():
+            weights = self._weights.get(plate)
+            if weights is None:
+                weights = self._weights[plate] = Weights(of_plate[0].samples.item(0))
+            weights.extend(of_plate)
+            if len(weights) >= self._values_max:
+                self._write_weights(plate)
+        for camera, of_camera in frames.items():
+            bodies = self._detections.get(camera)
+            if bodies is None:
+                bodies = self._detections[camera] = Bodies(self.store.layout.n_joints, self._bodies_max)
+            bodies.extend(of_camera)
+            if bodies.n >= self._bodies_max or bodies.n_instants >= self._values_max:
+                self._write_detections(camera)
+
+    def _log_observation(self, observation: GateScan | ItemSighting) -> None:
+        if isinstance(observation, GateScan):
             # The visit's account appears with the engine's answer; the credential itself is private.
             self._log("gates", observation.t_ns, f"{observation.credential_type} at {observation.gate}")
-        elif isinstance(observation, ItemSighting):
-            where = observation.zone or observation.plate or "an unknown place"
-            pieces = f"{observation.quantity} x {self._product(observation.gtin)}"
-            text = f"{observation.source} {observation.kind} {pieces} at {where} ({observation.probability:.0%})"
-            self._log("gates", observation.t_ns, text)
-
-    def _add_reading(self, reading: ShelfReading) -> None:
-        if not len(reading.samples):
             return
-        weights, first_g = self._weights.get(reading.plate), float(reading.samples[0]) * self.store.weight_unit_g
-        if weights is None:
-            weights = self._weights[reading.plate] = Weights(first_g)
-        weights.t_ns.append(reading.t_ns)
-        weights.grams.append(first_g)
-        if len(weights.t_ns) >= self._values_max:
-            self._write_weights(reading.plate)
-
-    def _add_frame(self, frame: Frame) -> None:
-        bodies = self._detections.get(frame.camera)
-        if bodies is None:
-            n_joints = self.store.layout.n_joints
-            bodies = self._detections[frame.camera] = Bodies(n_joints, 3, self._bodies_max, self._values_max)
-        if not bodies.add(frame.t_ns, frame.keypoints):
-            self._write_detections(frame.camera)
-            bodies.add(frame.t_ns, frame.keypoints)
+        where = observation.zone or observation.plate or "an unknown place"
+        pieces = f"{observation.quantity} x {self._product(observation.gtin)}"
+        text = f"{observation.source} {observation.kind} {pieces} at {where} ({observation.probability:.0%})"
+        self._log("gates", observation.t_ns, text)
 
     def add(self, result: Result | RunEnd) -> None:
         """Take one result, in the order in which the engine answers; a sink of `fusion.run`."""
@@ -205,6 +220,7 @@ class View:
         if self._closed:
             return
         self._closed = True
+        self._sort()
         for camera in self._detections:
             self._write_detections(camera)
         self._write_people()
@@ -221,11 +237,10 @@ class View:
             self._write_text()
 
     def _add_people(self, people: People) -> None:
-        joints = np.concatenate([people.joints_m, people.joints_sd_m[..., None]], axis=2, dtype=np.float32)
-        if not self._people.add(people.t_ns, joints):
+        self._people.append(people)
+        self._n_people += len(people.track_id)
+        if self._n_people >= self._bodies_max or len(self._people) >= self._values_max:
             self._write_people()
-            self._people.add(people.t_ns, joints)
-        self._places.put(self._people.n, people)
 
     def _product(self, gtin: str) -> str:
         return self._products.get(gtin, gtin)
@@ -276,57 +291,76 @@ class View:
         frames = self._detections[camera].take()
         if not len(frames.t_ns):
             return
-        keypoints, instant = frames.bodies, frames.instant
-        seen = keypoints[..., 2] > 0
+        n_bodies, n_joints = frames.bodies.shape[:2]
         first = np.cumsum(frames.n_bodies) - frames.n_bodies
-        number = ((np.arange(len(instant)) - first[instant]) % COLOURS).astype(np.uint16)
-        joint = np.arange(seen.shape[1], dtype=np.uint16)
-        n_seen = seen.sum(axis=1)
+        number = ((np.arange(n_bodies) - np.repeat(first, frames.n_bodies)) % COLOURS).astype(np.uint16)
+        points = frames.bodies.reshape(-1, 3)
+        seen = points[:, 2] > 0
+        where = np.flatnonzero(seen)
         columns = self._rr.Points2D.columns(
-            positions=keypoints[..., :2][seen],
-            class_ids=np.repeat(number, n_seen),
-            keypoint_ids=np.broadcast_to(joint, seen.shape)[seen],
+            positions=points[:, :2].take(where, axis=0),
+            class_ids=np.repeat(number, n_joints).take(where),
+            keypoint_ids=_joint_ids(n_bodies, n_joints).take(where),
         )
-        lengths = np.bincount(instant, weights=n_seen, minlength=len(frames.t_ns)).astype(np.int64)
+        lengths = _points_of_instants(seen.reshape(n_bodies, n_joints), frames.n_bodies)
         self._send(f"{camera_entity(camera)}/detections", frames.t_ns, columns.partition(lengths))
 
     def _write_weights(self, plate: str) -> None:
-        t_ns, grams = self._weights[plate].take()
+        t_ns, weights = self._weights[plate].take()
         if len(t_ns):
+            grams = weights * self.store.weight_unit_g
             self._send(f"weights/{entity_name(plate)}", t_ns, self._rr.Scalars.columns(scalars=grams))
 
     def _write_people(self) -> None:
-        rr = self._rr
-        people = self._people.take()
-        if not len(people.t_ns):
+        rr, instants = self._rr, self._people
+        if not instants:
             return
-        bodies, instant, n = people.bodies, people.instant, len(people.bodies)
-        track, place_m = self._places.track_id[:n], self._places.position_m[:n]
-        known = np.isfinite(bodies[..., :3]).all(axis=-1)
-        n_known = known.sum(axis=1)
+        self._people, self._n_people = [], 0
+        t_ns = np.array([people.t_ns for people in instants], np.int64)
+        n_bodies = np.array([len(people.track_id) for people in instants])
+        track = np.concatenate([people.track_id for people in instants])
+        joints_m = np.concatenate([people.joints_m for people in instants])
+        radii_m = np.concatenate([people.joints_sd_m for people in instants]).ravel()
+        known = np.isfinite(joints_m).all(axis=-1)
+        where = np.flatnonzero(known)
         colour = (track % COLOURS).astype(np.uint16)
-        joint = np.arange(known.shape[1], dtype=np.uint16)
         columns = rr.Points3D.columns(
-            positions=bodies[..., :3][known],
-            radii=_radii_m(np.nan_to_num(bodies[..., 3][known], nan=RADIUS_MAX_M)),
-            class_ids=np.repeat(colour, n_known),
-            keypoint_ids=np.broadcast_to(joint, known.shape)[known],
+            positions=joints_m.reshape(-1, 3).take(where, axis=0).astype(np.float32),
+            radii=_radii_m(np.nan_to_num(radii_m.take(where), nan=RADIUS_MAX_M)),
+            class_ids=np.repeat(colour, known.shape[1]).take(where),
+            keypoint_ids=_joint_ids(*known.shape).take(where),
         )
-        lengths = np.bincount(instant, weights=n_known, minlength=len(people.t_ns)).astype(np.int64)
-        self._send("world/people", people.t_ns, columns.partition(lengths))
+        self._send("world/people", t_ns, columns.partition(_points_of_instants(known, n_bodies)))
         # A name above the head, or above the place on the floor where the head is unknown.
-        located = np.isfinite(place_m).all(axis=-1) & self._places.confirmed[:n]
-        named = np.flatnonzero(located & (instant % NAMED_EVERY == 0))
-        height_m = np.nan_to_num(bodies[named, self._head, 2], nan=1.6) + 0.25
+        named_instants = instants[::NAMED_EVERY]
+        place_m = np.concatenate([people.position_m for people in named_instants])
+        place_sd_m = np.concatenate([people.position_sd_m for people in named_instants])
+        confirmed = np.concatenate([people.confirmed for people in named_instants])
+        row = np.repeat(np.arange(len(named_instants)), n_bodies[::NAMED_EVERY])
+        body = np.flatnonzero(np.repeat(np.arange(len(instants)), n_bodies) % NAMED_EVERY == 0)
+        named = np.flatnonzero(np.isfinite(place_m).all(axis=-1) & confirmed)
+        height_m = np.nan_to_num(joints_m[body[named], self._head, 2], nan=1.6) + 0.25
         columns = rr.Points3D.columns(
             positions=np.column_stack([place_m[named], height_m]).astype(np.float32),
-            labels=[f"{self._names.get(track_id, '?')} #{track_id}" for track_id in track[named].tolist()],
-            radii=_radii_m(self._places.position_sd_m[named]),
-            class_ids=colour[named],
+            labels=[f"{self._names.get(track_id, '?')} #{track_id}" for track_id in track[body[named]].tolist()],
+            radii=_radii_m(place_sd_m[named]),
+            class_ids=colour[body[named]],
         )
-        rows = np.arange(0, len(people.t_ns), NAMED_EVERY)
-        lengths = np.bincount(instant[named] // NAMED_EVERY, minlength=len(rows))
-        self._send("world/people/names", people.t_ns[rows], columns.partition(lengths))
+        lengths = np.bincount(row[named], minlength=len(named_instants))
+        self._send("world/people/names", t_ns[::NAMED_EVERY], columns.partition(lengths))
+
+
+def _joint_ids(n_bodies: int, n_joints: int) -> NDArray[np.uint16]:
+    """(n_bodies * n_joints,) joint of every point of bodies one after another."""
+    return np.tile(np.arange(n_joints, dtype=np.uint16), n_bodies)
+
+
+def _points_of_instants(shown: NDArray[np.bool_], n_bodies: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n_instants,) points of each instant, from the points (n, K) that are shown and the bodies of each instant."""
+    ends = np.concatenate([[0], np.cumsum(np.count_nonzero(shown, axis=1))])
+    last = np.cumsum(n_bodies)
+    points: NDArray[np.int64] = ends[last] - ends[last - n_bodies]
+    return points
 
 
 def _person(result: Candidate | Picked | PutBack | Receipt) -> str:

@@ -26,6 +26,7 @@ from fusion.setup.check import check_store
 from fusion.setup.coverage import Coverage, Sight, hands_m
 from fusion.setup.findings import exit_code
 from fusion.setup.goods_checks import mix_up_probability
+from fusion.show.plan import _stack_name
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Camera, Facing, Obstacle, Product, Store, Zone
 from fusion.store.rotations import rotation_matrix
@@ -281,6 +282,16 @@ def test_the_picture_is_sound_and_gives_the_shares(store, tmp_path):
     assert f"0: {1 - coverage.share(1):.0%}" in text
     crosses = [e for e in root.iter() if e.get("class") == "unseen"]
     assert len(crosses) == int((coverage.plates_views < 2).sum()) > 0
+    # Every camera and shelf is named, and a bar shows the scale.
+    words = [e.text for e in root.iter() if e.tag.endswith("text")]
+    assert {camera.name for camera in name.cameras} <= set(words) and "1 m" in words
+    assert "g1s1-4p01" in words, "plates above one another share a name"
+
+
+def test_a_name_for_plates_above_one_another_says_which():
+    assert _stack_name(["A"]) == "A"
+    assert _stack_name(["g1s1p01", "g1s2p01", "g1s4p01"]) == "g1s1-4p01"
+    assert _stack_name(["floor", "middle", "top"]) == "floor +2"
 
 
 # ---- recordings ------------------------------------------------------------------------------------------------------

@@ -128,6 +128,8 @@ def filled(store: Store, account: str = "alice") -> Report:
     report.add(ShelfEventExplained(T_NS + 9 * S_NS, "p00", -498.0, sure))
     report.add(PutBack(T_NS + 15 * S_NS, "p10", COLA, 1, account, "visit-1", 0.9))
     report.add(ShelfEventExplained(T_NS + 20 * S_NS, "p20", -4.0, ()))
+    unlikely = (Candidate(account, BREAD, -1, 0.3, "visit-1"),)
+    report.add(ShelfEventExplained(T_NS + 21 * S_NS, "p21", -30.0, unlikely))
     report.add(PersonLeft(T_NS + 28 * S_NS, 1, "exit", account, "visit-1"))
     lines = (ReceiptLine(COLA, 2, 249, 0.97), ReceiptLine(BREAD, 1, 199, 0.6))
     ends = (T_NS + S_NS, T_NS + 28 * S_NS, T_NS + 29 * S_NS)
@@ -213,11 +215,13 @@ def test_staff_credentials_are_not_on_the_page(tmp_path: Path) -> None:
 
 def test_the_data_holds_what_happened(tmp_path: Path) -> None:
     data = written(filled(make_store()), tmp_path).data
-    assert [event[0] for event in data["events"]] == [9000, 15000, 20000]
-    final, provisional, nothing = data["events"]
+    assert [event[0] for event in data["events"]] == [9000, 15000, 20000, 21000]
+    final, provisional, nothing, unlikely = data["events"]
     assert final[4] == [[0, COLA, -1, 0.96], [-1, BREAD, -1, 0.03]] and final[5] == 1
     assert provisional[4] == [[0, COLA, 1, 0.9]] and provisional[5] == 0
     assert nothing[4] == []
+    # What the candidates leave is the probability that nothing moved; of a provisional event that is not known.
+    assert [event[6] for event in data["events"]] == [0.01, 0.0, 1.0, 0.7] and unlikely[4] == [[0, BREAD, -1, 0.3]]
     assert [visit[:3] for visit in data["visits"]] == [
         ["visit-1", "alice", 0],
         ["visit-2", None, 0],
@@ -510,6 +514,22 @@ def test_the_page_works_in_a_browser(tmp_path: Path, width: int, simulated: Simu
         while now() <= first_ms + 300:
             assert time.monotonic() < deadline_s, "the page does not play"
         slider.send_keys(Keys.SPACE)
+        # A list by its arrow keys: from event to event, with the plan.
+        driver.find_element(By.ID, "activity").send_keys(Keys.HOME)
+        driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+        second_ms = Page((tmp_path / "report.html").read_text(encoding="utf-8")).data["events"][1][0]
+        assert abs(now() - second_ms - 50) < 150
+        assert driver.switch_to.active_element.get_attribute("data-row") == "1"
+        # A person's values, and a part of the plan.
+        all_of("#present .person")[0].click()
+        chosen = driver.find_element(By.ID, "chosen").text
+        assert "Place" in chosen and " m/s" in chosen and "Holds" in chosen
+        shown = driver.execute_script("return document.getElementById('plan').viewBox.baseVal.width")
+        driver.find_element(By.ID, "zoom-in").click()
+        part = driver.execute_script("return document.getElementById('plan').viewBox.baseVal.width")
+        assert abs(part - shown / 1.5) < 0.1
+        driver.find_element(By.ID, "zoom-all").click()
+        assert driver.execute_script("return document.getElementById('plan').viewBox.baseVal.width") == shown
         # A receipt, its lines, and their evidence.
         all_of(".receipt summary")[0].click()
         wait = WebDriverWait(driver, 30)
@@ -546,6 +566,11 @@ def test_hostile_names_do_nothing_in_a_browser(tmp_path: Path) -> None:
         assert "without a credential:" in unbound and "unknown visit-2" in unbound
         assert "Nothing was taken" not in unbound
         driver.save_screenshot(str(tmp_path / "unidentified.png"))
+        # The most probable explanation is the headline, also where that is that nothing moved.
+        headlines = [node.text for node in driver.find_elements(By.CSS_SELECTOR, ".event .product")]
+        assert headlines[-2:] == ["nothing moved", "nothing moved"], headlines
+        last = driver.find_elements(By.CSS_SELECTOR, ".event")[-1].text
+        assert "? 70 %" in last and "30 %" in last
         marks = driver.find_elements(By.CSS_SELECTOR, "#layer-people .mark")
         assert {mark.tag_name for mark in marks} == {"circle", "rect"}, "staff and others differ by shape"
         assert complaints(driver) == []

@@ -88,6 +88,8 @@ const Evidence = (() => {
       return [person, `${signed(candidate.quantity)} ${context.product(candidate.gtin)}`, candidate.p, context.mine !== undefined && candidate.who === context.mine];
     });
     if (event.nothing >= 0.005) rows.push([null, "nothing was moved", event.nothing, false]);
+    // Most probable first, also where that is that nothing was moved.
+    rows.sort((a, b) => b[2] - a[2]);
     return make("table", { class: "alternatives" }, make("tbody", {}, ...rows.map(([person, action, p, mine]) =>
       make("tr", { class: mine ? "mine" : null }, make("td", {}, person ? context.badge(person) : null, person ? ` ${person.label}` : ""), make("td", {}, action),
         make("td", { class: "number" }, bar(p), percent(p))))));

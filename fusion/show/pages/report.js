@@ -77,7 +77,11 @@
     return points;
   }
 
-  const events = data.events.map(([ms, plate, spot, grams, candidates, final]) => ({ ms, plate, spot, grams, candidates, final: !!final, best: candidates[0] || null }));
+  // The most probable explanation is an event's headline, also where that is that nothing moved: then `best` is null.
+  const events = data.events.map(([ms, plate, spot, grams, candidates, final, nothing]) => {
+    const first = candidates[0], still = !first || nothing > first[3];
+    return { ms, plate, spot, grams, candidates, nothing, final: !!final, best: still ? null : first, sure: still ? nothing : first[3] };
+  });
   const verb = (quantity) => quantity < 0 ? "took" : "put back";
   const lengthMs = Math.max(data.length_ms, 1);
 
@@ -107,13 +111,14 @@
     figure("Visits", count(shoppers), "", [!data.counts.gates ? plural(tracks.length, "track") : unknown ? plural(unknown, "unknown", "unknown") : "all with an account", staff ? plural(staff, "staff", "staff") : ""].filter(Boolean).join(", ")),
     figure("Settled", money(settled.reduce((n, r) => n + r.total, 0), true), data.money.currency, plural(settled.length, "receipt") + ", " + plural(items, "item")),
     figure("Waiting for review", money(review.reduce((n, r) => n + r.total, 0), true), data.money.currency, plural(review.length, "receipt")),
-    figure("Shelf events", count(events.length), "", plural(events.filter((e) => e.best && e.best[3] < DOUBT).length, "below", "below") + ` ${percent(DOUBT)} sure`),
+    figure("Shelf events", count(events.length), "", plural(events.filter((e) => e.sure < DOUBT).length, "below", "below") + ` ${percent(DOUBT)} sure`),
     figure("Engine step", step.p50 ? brief(step.p50).split(" ")[0] : "\u2013", step.p50 ? brief(step.p50).split(" ")[1] : "", step.p50 ? `median; p99 ${brief(step.p99 || 0)}, worst ${brief(step.max || 0)}` : "not measured"),
     figure("Length", span(lengthMs), "", `${plural(data.counts.cameras, "camera")}, ${plural(data.counts.plates, "plate")}`),
   );
 
   // ---- the plan ----
   const plan = $("plan"), layers = Object.fromEntries(["heat", "paths", "reaches", "trails", "people", "events"].map((name) => [name, $("layer-" + name)]));
+  const whole = { ...["x", "y", "width", "height"].reduce((box, key) => ({ ...box, [key]: plan.viewBox.baseVal[key] }), {}) };
   let unit = 1, roomy = true;
   function measure() {
     const box = plan.viewBox.baseVal, width = plan.clientWidth - 12, height = plan.clientHeight - 12;
@@ -122,9 +127,83 @@
     if (width > 0 && height > 0) unit = Math.max(box.width / width, box.height / height);
     plan.style.setProperty("--u", `${unit}px`);
     plan.style.setProperty("--k", roomy ? unit : 0.7 * unit);
+    drawScale();
+  }
+  // A bar of 1, 2 or 5 metres, or tens or tenths of them, in the corner of what is shown.
+  function drawScale() {
+    const box = plan.viewBox.baseVal, least = 70 * unit, tens = 10 ** Math.floor(Math.log10(least));
+    const long = [1, 2, 5, 10].map((step) => step * tens).find((cm) => cm >= least);
+    const right = box.x + box.width - 8 * unit, y = box.y + box.height - 8 * unit;
+    $("layer-scale").replaceChildren(draw("path", { class: "scale-bar", d: `M${right - long} ${y - 4 * unit}V${y}H${right}V${y - 4 * unit}` }),
+      draw("text", { class: "scale-text", x: right - long / 2, y: y - 10 * unit }, long < 100 ? `${long} cm` : `${long / 100} m`));
   }
   // The plan is as tall as its shape asks for, between the limits that the style sets.
-  plan.style.aspectRatio = `${plan.viewBox.baseVal.width} / ${plan.viewBox.baseVal.height}`;
+  plan.style.aspectRatio = `${whole.width} / ${whole.height}`;
+
+  // ---- zoom: the plan shows a part of itself; marks and text keep their size on the screen ----
+  const ZOOM_MAX = 12, ZOOM_STEP = 1.5;
+  let zoom = 1;
+  /* Show the part that is `factor` times smaller, with the place (x, y) of the plan where it is now. */
+  function zoomTo(factor, x, y) {
+    const box = plan.viewBox.baseVal, next = Math.min(Math.max(factor, 1), ZOOM_MAX), k = zoom / next;
+    const [cx, cy] = x === undefined ? [box.x + box.width / 2, box.y + box.height / 2] : [x, y];
+    zoom = next;
+    showPart(cx - (cx - box.x) * k, cy - (cy - box.y) * k);
+  }
+  function showPart(x, y) {
+    const width = whole.width / zoom, height = whole.height / zoom;
+    const left = Math.min(Math.max(x, whole.x), whole.x + whole.width - width), top = Math.min(Math.max(y, whole.y), whole.y + whole.height - height);
+    plan.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
+    plan.classList.toggle("zoomed", zoom > 1);
+    $("zoom-out").disabled = $("zoom-all").disabled = zoom <= 1;
+    $("zoom-in").disabled = zoom >= ZOOM_MAX;
+    measure();
+    render(false);
+  }
+  function placeAt(pointer) {
+    const at = new DOMPoint(pointer.clientX, pointer.clientY).matrixTransform(plan.getScreenCTM().inverse());
+    return [at.x, at.y];
+  }
+  $("zoom-in").addEventListener("click", () => zoomTo(zoom * ZOOM_STEP));
+  $("zoom-out").addEventListener("click", () => zoomTo(zoom / ZOOM_STEP));
+  $("zoom-all").addEventListener("click", () => zoomTo(1));
+  // The wheel alone scrolls the page; with Ctrl, as a touchpad's pinch arrives, it zooms.
+  plan.addEventListener("wheel", (wheel) => {
+    if (!wheel.ctrlKey) return;
+    wheel.preventDefault();
+    zoomTo(zoom * Math.exp(-wheel.deltaY / 200), ...placeAt(wheel));
+  }, { passive: false });
+  plan.addEventListener("dblclick", (pointer) => zoomTo(zoom * ZOOM_STEP, ...placeAt(pointer)));
+  const fingers = new Map();
+  let dragged = false;
+  plan.addEventListener("pointerdown", (pointer) => {
+    if (pointer.button) return;
+    fingers.set(pointer.pointerId, pointer);
+    dragged = false;
+  });
+  plan.addEventListener("pointermove", (pointer) => {
+    const before = fingers.get(pointer.pointerId);
+    if (!before) return;
+    const far = Math.hypot(pointer.clientX - before.clientX, pointer.clientY - before.clientY);
+    // A hand that clicks trembles; with one finger on a whole plan the page scrolls.
+    if (!dragged && far < 4) return;
+    if (fingers.size === 2) {
+      const [a, b] = [...fingers.values()], other = a.pointerId === pointer.pointerId ? b : a;
+      const apart = (p) => Math.hypot(p.clientX - other.clientX, p.clientY - other.clientY);
+      zoomTo(zoom * apart(pointer) / Math.max(apart(before), 1), ...placeAt(other));
+    } else if (zoom > 1) {
+      const box = plan.viewBox.baseVal;
+      showPart(box.x - (pointer.clientX - before.clientX) * unit, box.y - (pointer.clientY - before.clientY) * unit);
+    } else return;
+    if (!dragged) plan.setPointerCapture(pointer.pointerId);
+    dragged = true;
+    fingers.set(pointer.pointerId, pointer);
+  });
+  for (const end of ["pointerup", "pointercancel"]) plan.addEventListener(end, (pointer) => fingers.delete(pointer.pointerId));
+  function moveBy(x, y) {
+    const box = plan.viewBox.baseVal;
+    showPart(box.x + x * box.width / 5, box.y + y * box.height / 5);
+  }
 
   let now = 0, playing = false, chosen = null, last = null;
   const people = new Map();
@@ -136,7 +215,7 @@
     const number = draw("text", { class: `number-in${track.visit.number.length > 2 ? " long" : ""}` }, track.visit.number);
     const label = draw("text", { class: "who" }, short(track.visit.label, 16));
     group.append(shape, number, label, draw("title", {}, track.visit.label));
-    group.addEventListener("click", () => choose(track));
+    group.addEventListener("click", () => { if (!dragged) choose(track); });
     const line = draw("polyline", { class: `trail ${colour(track.visit)}` });
     layers.people.append(group); layers.trails.append(line);
     mark = { group, shape, number, label, line, half: label.getComputedTextLength() / 2 / unit + 2 };
@@ -146,6 +225,37 @@
   function choose(track) {
     chosen = chosen === track ? null : track;
     render();
+  }
+  // ---- the values of whoever is chosen ----
+  const metres = (cm, places = 2) => (cm / 100).toFixed(places);
+  let panelKey = "";
+  function drawChosen() {
+    const panel = $("chosen");
+    if (!chosen) { panel.replaceChildren(); panelKey = ""; return; }
+    const at = placeOf(chosen, now), before = placeOf(chosen, now - 1000), visit = chosen.visit;
+    const known = visit.index >= 0, receipt = known ? data.receipts.find((r) => r.who === visit.index) : undefined;
+    const cart = new Map();
+    for (let i = 0, end = firstAfter(now + 1); known && i < end; i++) {
+      const best = events[i].best;
+      if (best && best[0] === visit.index) cart.set(best[1], [(cart.get(best[1]) || [0])[0] - best[2], best[3]]);
+    }
+    const held = [...cart].filter(([, [n]]) => n > 0);
+    const rows = [
+      ["Place", at ? `x ${metres(at[0])} m, y ${metres(at[1])} m` : "not seen at this moment"],
+      ["Speed", at && before ? `${metres(Math.hypot(at[0] - before[0], at[1] - before[1]), 1)} m/s` : "\u2013"],
+      ["Track", `${chosen.id}, ${clock(chosen.start)} to ${clock(chosen.end)}`],
+      known && visit.visit ? ["Visit", visit.visit] : null,
+      known && visit.enter !== null ? ["Entered", `${clock(visit.enter)}, ${span(now - visit.enter)} ago`.replace(/, 0:00 ago/, now < visit.enter ? ", later" : ", now")] : null,
+      known && visit.exit !== null ? ["Leaves", clock(visit.exit)] : null,
+      known ? ["Holds", held.length ? held.map(([gtin, [n, p]]) => `${n} \u00d7 ${short(product(gtin), 24)} (${percent(p)})`).join(", ") : "nothing"] : null,
+      receipt ? ["Receipt", `${money(receipt.total)}, ${receipt.status}`] : null,
+    ].filter(Boolean);
+    const key = JSON.stringify(rows);
+    if (key === panelKey) return;
+    panelKey = key;
+    const closing = make("button", { type: "button", class: "close", "aria-label": "Close", on: { click: () => choose(chosen) } }, "\u00d7");
+    panel.replaceChildren(make("div", { class: "chosen-head" }, badge(visit), make("b", {}, visit.label), closing),
+      make("dl", {}, ...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
   }
   function drawPeople() {
     const seen = new Set(), spots = new Map(), taken = [], present = [];
@@ -285,17 +395,19 @@
   let shownFrom = -1, shownTo = -1, currentRow = -2;
   function sign(quantity) {
     const svg = draw("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" });
-    svg.append(draw("polygon", quantity < 0 ? { class: "key-taken", points: "6,1.5 11,10.5 1,10.5" } : { class: "key-returned", points: "6,10.5 11,1.5 1,1.5" }));
+    if (!quantity) svg.append(draw("path", { class: "key-nothing", d: "M1.5 6H10.5" }));
+    else svg.append(draw("polygon", quantity < 0 ? { class: "key-taken", points: "6,1.5 11,10.5 1,10.5" } : { class: "key-returned", points: "6,10.5 11,1.5 1,1.5" }));
     return svg;
   }
   function eventRow(event, i) {
     const best = event.best;
-    const others = event.candidates.slice(1).filter((c) => c[3] >= 0.01).map((c) => `${who(c[0]).label}: ${signed(c[2])} ${short(product(c[1]), 26)} ${percent(c[3])}`);
+    const others = event.candidates.slice(best ? 1 : 0).filter((c) => c[3] >= 0.01).map((c) => `${who(c[0]).label}: ${signed(c[2])} ${short(product(c[1]), 26)} ${percent(c[3])}`);
+    if (best && event.nothing >= 0.01) others.push(`nothing moved ${percent(event.nothing)}`);
     const facts = [clock(event.ms), `plate ${event.plate}`, event.grams === null ? null : `${event.grams < 0 ? "\u2212" : "+"}${Math.abs(event.grams).toFixed(0)} g`, event.final ? null : "not final"].filter(Boolean).join(" \u00b7 ");
-    return make("li", {}, make("button", { type: "button", class: "event", "data-row": i, on: { click: () => { seek(event.ms + 50); } } },
-      sign(best ? best[2] : -1),
-      make("span", { class: "product", title: best ? product(best[1]) : null }, best ? `${signed(best[2])} ${product(best[1])}` : "nothing was moved"),
-      make("span", { class: `sure${best && best[3] < DOUBT ? " doubt" : ""}` }, best ? `${best[3] < DOUBT ? "? " : ""}${percent(best[3])}` : ""),
+    return make("li", {}, make("button", { type: "button", class: "event", "data-row": i, tabindex: -1, on: { click: () => { seek(event.ms + 50); } } },
+      sign(best ? best[2] : 0),
+      make("span", { class: "product", title: best ? product(best[1]) : null }, best ? `${signed(best[2])} ${product(best[1])}` : "nothing moved"),
+      make("span", { class: `sure${event.sure < DOUBT ? " doubt" : ""}` }, `${event.sure < DOUBT ? "? " : ""}${percent(event.sure)}`),
       make("span", { class: "by" }, best ? badge(who(best[0])) : null, best ? `${who(best[0]).label} ${verb(best[2])}` : null, make("span", {}, facts)),
       others.length ? make("span", { class: "others" }, "or " + others.join("; ")) : null));
   }
@@ -338,7 +450,7 @@
     strip.append(draw("path", { class: "crowd", d: d + `L${N} 22Z` }));
     const done = new Set();
     for (const event of events) {
-      const x = Math.round(event.ms / lengthMs * N * 2) / 2, doubt = event.best && event.best[3] < DOUBT, key = `${x}${doubt}`;
+      const x = Math.round(event.ms / lengthMs * N * 2) / 2, doubt = event.sure < DOUBT, key = `${x}${doubt}`;
       if (done.has(key)) continue;
       done.add(key);
       strip.append(draw("line", { class: `tick${doubt ? " doubt" : ""}`, x1: x, x2: x, y1: doubt ? 18 : 23, y2: 29 }));
@@ -348,6 +460,7 @@
     const { seen, spots, taken } = drawPeople();
     drawEvents(spots, taken);
     drawPresent(seen);
+    drawChosen();
     drawActivity(scroll);
     slider.value = now;
     slider.style.setProperty("--done", `${100 * now / lengthMs}%`);
@@ -376,10 +489,33 @@
   slider.addEventListener("input", () => seek(Number(slider.value)));
   $("play").addEventListener("click", () => setPlaying(!playing));
   $("paths").addEventListener("change", drawPaths);
+  $("names").addEventListener("change", () => $("layer-names").toggleAttribute("hidden", !$("names").checked));
   $("heat").addEventListener("change", drawHeat);
   function changeSpeed(by) { speed.selectedIndex = Math.min(Math.max(speed.selectedIndex + by, 0), speed.options.length - 1); }
+  /* Lists by arrow keys: from event to event, which the plan follows, and from receipt to receipt. */
+  function stepList(key) {
+    const by = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity }[key.key];
+    if (by === undefined) return false;
+    const list = key.target.closest("#activity");
+    if (list && events.length) {
+      const row = key.target.closest(".event"), from = row ? Number(row.dataset.row) : firstAfter(now + 1) - 1;
+      const to = Math.min(Math.max(from + by, 0), events.length - 1);
+      seek(events[to].ms + 50);
+      // Several events may share an instant; the one that was stepped to keeps the focus.
+      list.querySelector(`[data-row="${to}"]`)?.focus({ preventScroll: true });
+      return true;
+    }
+    if (key.target.matches("#receipts summary")) {
+      const summaries = [...$("receipts").querySelectorAll(".receipt > summary")], at = summaries.indexOf(key.target);
+      if (at < 0) return false;
+      summaries[Math.min(Math.max(at + by, 0), summaries.length - 1)].focus();
+      return true;
+    }
+    return false;
+  }
   document.addEventListener("keydown", (key) => {
     if (key.ctrlKey || key.metaKey || key.altKey) return;
+    if (stepList(key)) { key.preventDefault(); return; }
     const on = key.target.closest ? key.target.closest("button, select, summary, input[type=checkbox]") : null;
     const jump = key.shiftKey ? 30000 : 5000;
     const actions = {
@@ -387,6 +523,9 @@
       ArrowLeft: () => seek(now - jump), ArrowRight: () => seek(now + jump),
       ArrowUp: on || key.target.id !== "activity" ? () => changeSpeed(1) : null, ArrowDown: on || key.target.id !== "activity" ? () => changeSpeed(-1) : null,
       Home: () => seek(0), End: () => seek(lengthMs),
+      "+": () => zoomTo(zoom * ZOOM_STEP), "=": () => zoomTo(zoom * ZOOM_STEP), "-": () => zoomTo(zoom / ZOOM_STEP), 0: () => zoomTo(1),
+      w: zoom > 1 ? () => moveBy(0, -1) : null, s: zoom > 1 ? () => moveBy(0, 1) : null, a: zoom > 1 ? () => moveBy(-1, 0) : null, d: zoom > 1 ? () => moveBy(1, 0) : null,
+      Escape: chosen ? () => choose(chosen) : null,
       n: () => { const i = firstAfter(now + 51); if (i < events.length) seek(events[i].ms + 50); },
       p: () => { const i = firstAfter(now - 51) - 1; if (i >= 0) seek(events[i].ms + 50); },
     };
@@ -557,6 +696,15 @@
   }
 
   $("foot").textContent = `fusion ${s.version}` + (data.left_out.events ? `; ${count(data.left_out.events)} more shelf events not kept` : "") + (data.left_out.receipts ? `; ${count(data.left_out.receipts)} more receipts not kept` : "");
+
+  // On paper everything is open: reasons and lines of receipts, all events, all of what scrolls on a screen.
+  addEventListener("beforeprint", () => {
+    drawReceipts(Infinity);
+    for (const receipt of $("receipts").children) receipt.open = true;
+    shownFrom = 0; shownTo = events.length;
+    $("activity").replaceChildren(...events.map(eventRow));
+  });
+  addEventListener("afterprint", () => { shownFrom = shownTo = -1; currentRow = -2; drawReceipts(); render(false); });
 
   measure();
   drawStrip();
