@@ -20,13 +20,12 @@ from fusion.errors import FusionError, terminal_text
 from fusion.money.ledger import Ledger
 from fusion.show.console.decisions import Decisions, review_row
 from fusion.show.console.feed import FloorReader
+from fusion.show.web.following import CONNECT_EVERY_S, checked, follow
 
 # How soon a decision of another process is on the pages.
 WATCH_EVERY_S = 0.25
-# A missing runner is looked for this often; a page that has received nothing for this long is sent a comment, so that
-# timeouts do not cut it off.
-CONNECT_EVERY_S, ALIVE_EVERY_S = 1.0, 15.0
-LINE_MAX_BYTES = 4 << 20
+# A page that has received nothing for this long is sent a comment, so that timeouts do not cut it off.
+ALIVE_EVERY_S = 15.0
 # Messages that a page may be behind before its stream ends and it has to reconnect. States do not count, since only the
 # newest is sent.
 BEHIND_MAX, PAGES_MAX = 400, 50
@@ -186,36 +185,19 @@ class LivePages:
     # ---- the runner --------------------------------------------------------------------------------------------------
 
     async def _follow_runner(self, path: Path) -> None:
-        while True:
-            try:
-                reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_MAX_BYTES)
-            except OSError:
-                await asyncio.sleep(self._connect_every_s)
-                continue
-            self._set_live(True)
-            for past in self._past.values():
-                past.clear()
-            self._floor = FloorReader()
-            self._state = self._health = ""
-            with suppress(OSError, ValueError):  # ValueError: a line longer than the limit
-                await self._read_lines(reader, path)
-            writer.close()
-            self._set_live(False)
-            await asyncio.sleep(self._connect_every_s)
+        await follow(
+            path, connected=self._runner_came, take=self._take_in, lost=lambda: self._set_live(False),
+            connect_every_s=self._connect_every_s,
+        )  # fmt: skip
 
-    async def _read_lines(self, reader: asyncio.StreamReader, path: Path) -> None:
-        """Take in the runner's lines until its end; a runner that is killed may leave half a line."""
-        garbled = False
-        while (line := await reader.readline()).endswith(b"\n"):
-            try:
-                self._take_in(line.decode("utf-8", "replace").strip())
-            except Exception as error:  # whatever a garbled line leads to; the next line may be right
-                if not garbled:
-                    _log.warning("%s: a line of the runner cannot be used: %r", path, error)
-                garbled = True
+    def _runner_came(self) -> None:
+        self._set_live(True)
+        for past in self._past.values():
+            past.clear()
+        self._floor = FloorReader()
+        self._state = self._health = ""
 
-    def _take_in(self, line: str) -> None:
-        kind = line[2 : line.find('"', 2)] if line.startswith('{"') else ""
+    def _take_in(self, kind: str, line: str) -> None:
         if kind == "shop":
             self._floor.shop(line)
             return
@@ -223,9 +205,9 @@ class LivePages:
             kind, line = "state", self._floor.at(line)
             self._state = line
         elif kind == "health":
-            self._health = _checked(line)
+            self._health = checked(line)
         elif kind in self._past:
-            self._past[kind].append(_checked(line))
+            self._past[kind].append(checked(line))
         else:
             return
         self._push(kind, line)
@@ -236,13 +218,3 @@ class LivePages:
 
     def _live_line(self) -> str:
         return json.dumps({"live": self._live})
-
-
-def _checked(line: str) -> str:
-    """A line of JSON that a browser can read too. Raises ValueError where it is not one."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"want numbers, got {constant}")
-
-    json.loads(line, parse_constant=refuse)
-    return line

@@ -26,10 +26,11 @@ from fusion.money.proposals import UNDO_S, Authority, DecisionReason
 from fusion.show.console.access import Access
 from fusion.show.console.decisions import Decision, Decisions, Numbered, standing_row
 from fusion.show.console.evidence_file import EvidenceFile
-from fusion.show.console.live import BOOKS_AWAY, CONNECT_EVERY_S, LivePages
+from fusion.show.console.live import BOOKS_AWAY, LivePages
 from fusion.show.console.users import Users
 from fusion.show.page import filled, page_file
 from fusion.show.plan import CM_PER_M, Plan
+from fusion.show.web.following import CONNECT_EVERY_S
 from fusion.show.web.guarding import Guarded, refused
 from fusion.store.models import Plate, Store
 from fusion.store.values import StrictModel
