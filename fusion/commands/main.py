@@ -7,12 +7,28 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fusion.commands import books, chain, completion, console, demo, learnt, money, run, safekeeping, settlement, setup
+from fusion.commands import (
+    books,
+    chain,
+    completion,
+    console,
+    demo,
+    learnt,
+    money,
+    run,
+    safekeeping,
+    settlement,
+    setup,
+    shopper,
+)
 from fusion.commands.parser import FAILED, INTERRUPTED, PIPE_CLOSED, CommandGroup, Program
 from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 
 GROUPS = (
-    CommandGroup("run a store", (run.RUN, demo.DEMO, chain.SERVE, chain.REPLAY, console.CONSOLE, learnt.LEARNT)),
+    CommandGroup(
+        "run a store",
+        (run.RUN, demo.DEMO, chain.SERVE, chain.REPLAY, console.CONSOLE, shopper.SHOPPER, learnt.LEARNT),
+    ),
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
     CommandGroup("keep people's data", (books.PRIVACY, books.FORGET, books.RETENTION)),

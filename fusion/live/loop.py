@@ -33,7 +33,18 @@ from fusion.live.sources import Source, SourceContext, open_source
 from fusion.live.teaching import Teaching
 from fusion.live.time_watch import TimeWatch
 from fusion.observations import Frame, GateScan, ItemSighting, Observation
-from fusion.results import People, PersonEntered, Picked, Reason, ReasonKind, Receipt, Result, Warning, WarningKind
+from fusion.results import (
+    People,
+    PersonEntered,
+    Picked,
+    PutBack,
+    Reason,
+    ReasonKind,
+    Receipt,
+    Result,
+    Warning,
+    WarningKind,
+)
 from fusion.sentences import sentence
 from fusion.show.console.feed import LiveFeed
 from fusion.snapshots import layout_digest, resume, snapshot
@@ -292,6 +303,8 @@ class StoreLoop:
         self.books.review_missing(self.engine)
         if self.books.till.take_releases():
             self.books.doubt_span(self.engine.newest_ns, self.engine.newest_ns, ReasonKind.DOOR_RELEASED)
+        for answer in self.books.till.take_answers():
+            self._feed.show_answer(answer)
         self.books.till.do_errands()
         self.checkpoint.gaps.advance(self.engine.newest_ns, self.engine.scans_waiting > 0)
         self._follow_change()
@@ -414,13 +427,17 @@ class StoreLoop:
             case PersonEntered(visit=str()):
                 self._counts["entered"] += 1
                 self.books.enter(result)
+            case PutBack():
+                self.books.till.moved(result)
             case Picked():
+                self.books.till.moved(result)
                 alert = self.books.till.restrictions.alert(result)
                 if alert is not None:
                     self._handle(alert)
             case People():
                 for zone, baskets in self.books.till.look(result, self.engine).items():
                     self._source.show(zone, baskets, result.t_ns)
+                    self._feed.show_zone(zone, baskets, result.t_ns)
             case Receipt():
                 billed = self.books.bill(result, self.engine.evidence(result.visit), self.engine.newest_ns)
                 result, is_new = billed.receipt, billed.is_new

@@ -456,6 +456,11 @@ class Ledger(Books):
         with self._lock:
             return self.database.vault.pseudonyms(checked_text("account", account))
 
+    def visits(self, account: str) -> list[str]:
+        """Visits of a customer under all pseudonyms that are not forgotten yet, newest first."""
+        with self._lock:
+            return self.database.vault.visits(checked_text("account", account))
+
     def debts(self, account: str) -> dict[str, int]:
         """What a customer's visits owe, minor units, by visit, where they owe anything; forgotten visits are left out.
 

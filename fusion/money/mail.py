@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import email.utils
 import hashlib
 import smtplib
 import ssl
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -19,6 +21,9 @@ from fusion.store.models import Store
 from fusion.store.values import Identifier, StrictModel, require
 
 MAIL_TIMEOUT_S = 20.0
+# How often a customer may have one version of a receipt sent once more.
+AGAIN_MAX = 3
+LINK_TEXT = "When and where each piece was taken, and what to do if something is wrong"
 # Kinds of the ledger's entries about mail, and the field of an answer's request that holds the outcome.
 _DUE, _ANSWERED = "mail due", "mail answered"
 _OUTCOME = "said"
@@ -51,7 +56,14 @@ class MailSettings(StrictModel):
         require(self.tls or (is_local and not named), "tls = true for a server elsewhere or with a password", self.host)
         return self
 
-    def mailer(self, ledger: Ledger, store: Store, base: Path, seller: str | None = None) -> Mailer:
+    def mailer(
+        self,
+        ledger: Ledger,
+        store: Store,
+        base: Path,
+        seller: str | None = None,
+        link: Callable[[str, float], str] | None = None,
+    ) -> Mailer:
         """What sends the receipts of a store; `base`: what password_file is relative to. Raises ConfigError."""
         password = None
         if self.user is not None:
@@ -60,6 +72,7 @@ class MailSettings(StrictModel):
         return Mailer(
             ledger, store, host=self.host, port=self.port, sender=self.sender, seller=seller,
             tls=ssl.create_default_context() if self.tls else None, user=self.user, password=password,
+            link=link,
         )  # fmt: skip
 
 
@@ -90,6 +103,7 @@ class Mailer:
         tls: ssl.SSLContext | None = None,
         user: str | None = None,
         password: str | None = None,
+        link: Callable[[str, float], str] | None = None,
     ) -> None:
         """Prepare to send; connects only when mail is delivered.
 
@@ -103,6 +117,7 @@ class Mailer:
             tls: context for STARTTLS; with one, no mail is sent unencrypted. Required with a password.
             user: for servers that want one.
             password: the user's.
+            link: makes the link to the page of a visit's receipt, given the visit and the time in seconds since 1970.
 
         Raises:
             ValueError: a password without `tls` would travel unencrypted.
@@ -111,7 +126,7 @@ class Mailer:
             raise ValueError("tls: want an SSL context where a password is sent, got none")
         self._ledger, self._store, self._seller = ledger, store, seller
         self._host, self._port, self._sender, self._tls = host, port, sender, tls
-        self._user, self._password = user, password
+        self._user, self._password, self._link = user, password, link
 
     def due(self, visit: str, t_ns: int) -> bool:
         """Record that the current receipt of a visit is to be sent. False without a receipt or an address."""
@@ -122,6 +137,29 @@ class Mailer:
         if self._ledger.recorded(visit, name) is None:
             self._ledger.record(visit, name, _DUE, t_ns, revision)
         return True
+
+    def due_again(self, visit: str, t_ns: int) -> bool:
+        """Record that the customer asks for their current receipt once more. False without one, or too often."""
+        standing = self._ledger.standing(visit)
+        if standing is None or not standing.is_final or self._address(visit) is None:
+            return False
+        for n in range(1, AGAIN_MAX + 1):
+            name = f"mail {standing.revision} again {n}"
+            recorded = self._ledger.recorded(visit, name)
+            if recorded is None:
+                return self._ledger.record(visit, name, _DUE, t_ns, {"revision": standing.revision})
+            if self._ledger.recorded(visit, f"{name}/answer") is None:
+                return True  # It waits to be sent.
+        return False
+
+    def write(self, address: str, subject: str, text: str) -> None:
+        """Send a message of plain text now, such as a link to sign in. Raises OSError, SMTPException or ValueError."""
+        mail = EmailMessage()
+        mail["From"], mail["To"], mail["Subject"] = self._sender, address, " ".join(subject.split())
+        mail["Message-ID"] = email.utils.make_msgid(domain=self._sender.rpartition("@")[2])
+        mail["Date"] = email.utils.localtime()
+        mail.set_content(text)
+        self._send(mail)
 
     def deliver(self, t_ns: int) -> Delivery:
         """Send what is due. A server that cannot be reached is tried once, however many mails wait for it."""
@@ -136,7 +174,7 @@ class Mailer:
                 outcome = "corrected meanwhile"
             else:
                 try:
-                    mail = self._mail(document, address)
+                    mail = self._mail(document, address, t_ns)
                     if away:
                         waiting += 1
                         continue
@@ -158,15 +196,16 @@ class Mailer:
         customer = self._ledger.customer(visit)
         return None if customer is None else customer.email
 
-    def _mail(self, document: ReceiptDocument, address: str) -> EmailMessage:
+    def _mail(self, document: ReceiptDocument, address: str, t_ns: int) -> EmailMessage:
         mail = EmailMessage()
         mail["From"], mail["To"] = self._sender, address
         mail["Subject"] = f"Your receipt from {' '.join(document.seller.split())}"
         identity = hashlib.sha256(f"{self._store.id}\0{document.visit}\0{document.revision}".encode()).hexdigest()
         mail["Message-ID"] = f"<{identity[:40]}@{self._sender.rpartition('@')[2]}>"
         mail["Date"] = datetime.datetime.fromtimestamp(document.t_ns // 1_000_000_000, datetime.UTC)
-        mail.set_content(document.text())
-        mail.add_alternative(document.html(), subtype="html")
+        link = "" if self._link is None else self._link(document.visit, t_ns / 1e9)
+        mail.set_content(document.text() + (f"\n{LINK_TEXT}:\n{link}\n" if link else ""))
+        mail.add_alternative(document.html(link, LINK_TEXT), subtype="html")
         return mail
 
     def _send(self, mail: EmailMessage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,30 @@ class Profiles:
             [(account, line.gtin, line.quantity) for line in lines],
         )
         return True
+
+    def replace(self, account: str, lines: Sequence[ReceiptLine]) -> bool:
+        """Count all that was bought once more, in the place of what was counted. Without consent it keeps nothing."""
+        if account not in self:
+            return False
+        counts: Counter[str] = Counter()
+        for line in lines:
+            counts[line.gtin] += line.quantity
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            run("DELETE FROM purchase WHERE account = ? AND gtin <> ''", (account,))
+            rows = [(account, gtin, n) for gtin, n in sorted(counts.items())]
+            self._connection.executemany("INSERT INTO purchase VALUES (?, ?, ?)", rows)
+            run("COMMIT")
+        except BaseException:
+            run("ROLLBACK")
+            raise
+        return True
+
+    def bought(self, account: str) -> list[tuple[str, int]]:
+        """The products of a profile with their number of pieces, most first."""
+        statement = "SELECT gtin, n FROM purchase WHERE account = ? AND gtin <> '' ORDER BY n DESC, gtin"
+        return [(gtin, n) for gtin, n in self._connection.execute(statement, (account,))]
 
     def suggest(self, account: str, n: int = 3) -> list[str]:
         """GTINs of the products that the account buys most, most often first."""

@@ -148,8 +148,8 @@ class ReceiptDocument:
         rows += [_columns(f"incl. {tax.rate} VAT on {price(tax.net)}", price(tax.vat)) for tax in self.taxes]
         return "\n".join(rows) + "\n"
 
-    def html(self) -> str:
-        """One page that loads nothing from elsewhere."""
+    def html(self, link: str = "", link_text: str = "") -> str:
+        """One page that loads nothing from elsewhere, with a link below the receipt where one is given."""
 
         def safe(text: str) -> str:
             return html.escape(text)
@@ -169,6 +169,7 @@ class ReceiptDocument:
             f"<tr><td>incl. {safe(tax.rate)} VAT on {safe_price(tax.net)}</td><td>{safe_price(tax.vat)}</td></tr>"
             for tax in self.taxes
         )
+        more = f'<p><a href="{safe(link)}">{safe(link_text)}</a></p>' if link else ""
         corrected = f"<p>Corrected, version {self.revision}</p>" if self.revision else ""
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -181,7 +182,7 @@ class ReceiptDocument:
             f"<h1>{safe(self.seller)}</h1><p>{safe(self.store)}</p><p>{safe(self.time)}</p>"
             f"<p>Receipt {safe(self.visit)}</p>{corrected}<table>{rows}"
             f'<tr class="total"><td>Total</td><td>{safe_price(self.total)}</td></tr>'
-            f'<tbody class="tax">{taxes}</tbody></table></html>\n'
+            f'<tbody class="tax">{taxes}</tbody></table>{more}</html>\n'
         )
 
 

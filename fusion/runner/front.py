@@ -10,6 +10,7 @@ from fusion.money.ledger import Ledger, unbookable
 from fusion.observations import Observation
 from fusion.results import Receipt, Result
 from fusion.runner.truth import TrueVisit
+from fusion.show.console.feed import LiveFeed
 from fusion.store.models import Store
 
 
@@ -39,6 +40,9 @@ class Front:
             result = unbookable(result, error)
             self.ledger.add(result)
         return result
+
+    def show(self, feed: LiveFeed) -> None:
+        """Send what happened at gates and in zones since the last call."""
 
     def true_visits(self, visits: list[TrueVisit]) -> list[TrueVisit]:
         """The visits that really happened, under the names that the receipts have."""

@@ -80,8 +80,10 @@ class StoreRun:
             ResultsWriter(settings.out, self._store, self._run.engine.account_of), self._report
         ]  # fmt: skip
         self._shown: list[Sink] = []
+        self._feed: LiveFeed | None = None
         if settings.console:
-            self._shown.append(LiveFeed(self._store, self._run.engine, settings.out / "live.sock"))
+            self._feed = LiveFeed(self._store, self._run.engine, settings.out / "live.sock")
+            self._shown.append(self._feed)
         if self._view is not None:
             self._shown.append(self._view)
 
@@ -135,6 +137,8 @@ class StoreRun:
                 sink.add(result)
         for sink in self._shown:
             sink.add(result)
+        if self._feed is not None:
+            self._front.show(self._feed)
         if isinstance(result, Receipt):
             self._receipts.append(result)
         line = narration.describe(self._store, result, self._start_ns())

@@ -22,13 +22,15 @@ from fusion.money.providers import InProcessProvider, SeededFaults
 from fusion.money.retailers import Chain
 from fusion.money.statements import post_fee, statement
 from fusion.observations import GateScan, Observation
-from fusion.results import People, PersonEntered, Receipt, ReceiptLine, ReceiptStatus, Result, Taken
+from fusion.results import People, PersonEntered, Picked, PutBack, Receipt, ReceiptLine, ReceiptStatus, Result, Taken
 from fusion.runner.customers import SimulatedCustomers
 from fusion.runner.example import Example
 from fusion.runner.front import Front
 from fusion.runner.truth import TrueVisit
+from fusion.show.console.feed import LiveFeed
 from fusion.simulation import Scenario
 from fusion.store.models import Store
+from fusion.till.baskets import Basket
 from fusion.till.till import Around, Parts, Till
 
 # A person who is asked to wait a moment shows their credential again, at most this often.
@@ -79,6 +81,9 @@ class Storefront(Front):
         self._names: dict[str, str] = {}  # by pseudonym the simulated account, to compare with the truth
         self._confirmed: dict[str, int] = {}  # by visit, the total that was shown and confirmed last
         self._refused: Counter[str] = Counter()
+        # Zones whose baskets changed and have not been shown yet, and when that was.
+        self._zones: dict[str, tuple[Basket, ...]] = {}
+        self._looked_ns = 0
 
     def _mailer_to(self, books: Ledger, smtp: str | None) -> Mailer:
         host, _, port = (smtp or "").rpartition(":")
@@ -140,14 +145,25 @@ class Storefront(Front):
             case PersonEntered(visit=str()):
                 self._till.open_visit(result)
             case People() if self.store.payment.mode in ("zone", "door"):
-                self._till.look(result, engine)
+                self._zones.update(self._till.look(result, engine))
+                self._looked_ns = result.t_ns
                 self._pay(result.t_ns)
+            case Picked() | PutBack():
+                self._till.moved(result)
             case Receipt():
                 priced = self._till.priced(self._till.restrictions.judged(result))
                 self._till.post(priced)
                 self._till.do_errands()
                 return priced.receipt
         return result
+
+    def show(self, feed: LiveFeed) -> None:
+        """See `Front.show`."""
+        for answer in self._till.take_answers():
+            feed.show_answer(answer)
+        while self._zones:
+            zone, baskets = self._zones.popitem()
+            feed.show_zone(zone, baskets, self._looked_ns)
 
     def _pay(self, t_ns: int) -> None:
         """Whoever stands in a payment zone confirms their basket with their wallet; whoever is at a door, asks it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -254,19 +254,18 @@ class Confirmation:
 
 
 def confirmed(
-    baskets: Baskets, authorisations: Authorisations, zone: str, visit: str, total: int, t_ns: int
+    baskets: Sequence[Basket], authorisations: Authorisations, visit: str, total: int, t_ns: int
 ) -> Confirmation:
     """Answer the confirmation of a basket in a payment zone. Never waits: the terminal asks again.
 
     Args:
-        baskets: who stands where.
+        baskets: of everybody in the zone where the customer stands.
         authorisations: what is authorised.
-        zone: where the customer stands.
         visit: whose basket.
         total: the amount that was shown to them.
         t_ns: data time.
     """
-    shown = next((basket for basket in baskets.in_zones().get(zone, ()) if basket.visit == visit), None)
+    shown = next((basket for basket in baskets if basket.visit == visit), None)
     if shown is None:
         return Confirmation(False, "not in the payment zone", "Please step into the payment zone")
     if shown.total != total:

@@ -83,6 +83,14 @@ class CustomerFile:
                     self.fault = error.faults[0]
             return self._by_account.get(account)
 
+    def accounts_of(self, email: str) -> list[str]:
+        """Accounts whose receipts go to an address, however its letters are written; reads the whole list."""
+        self.of("")  # a changed file is read first
+        wanted = email.strip().casefold()
+        with self._lock:
+            customers = self._by_account
+        return [each.account for each in customers.values() if each.email and each.email.casefold() == wanted]
+
 
 def read_customers(path: Path) -> dict[str, Customer]:
     """The customers of a file by account. Raises ConfigError with every fault; values are not repeated."""

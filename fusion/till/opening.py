@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fusion.files.secrets import derived, store_key
@@ -14,6 +15,7 @@ from fusion.gates.verifiers import Verifier
 from fusion.money.checkpoints import Checkpoints, signing_key
 from fusion.money.databases import books_folder
 from fusion.money.ledger import Ledger
+from fusion.money.links import store_links
 from fusion.money.providers.settings import open_provider
 from fusion.money.retailers import Retailer
 from fusion.store.models import Store
@@ -48,7 +50,7 @@ def opened(file: TillFile, store: Store, around: Around, retailer: Retailer | No
             )  # fmt: skip
             return stack.enter_context(credentials).verifiers
 
-        parts = replace(parts_of(file, store, verifiers, retailer), **_checkpoints(file, store, around))
+        parts = replace(parts_of(file, store, verifiers, retailer, around.folder), **_checkpoints(file, store, around))
         till = Till(store, front, parts, around, forwarding=forwarding)
         stack.enter_context(till.running())
         yield till
@@ -84,21 +86,32 @@ def _checkpoints(file: TillFile, store: Store, around: Around) -> dict[str, Any]
     }
 
 
+def receipt_links(file: TillFile, store: Store, folder: Path) -> Callable[[str, float], str] | None:
+    """Makes the link that a receipt's mail holds, given the visit and the time in seconds; None without `[shopper]`."""
+    shopper = file.settings.shopper
+    if shopper is None:
+        return None
+    where, vault = file.books_at(store.id, folder)
+    links = store_links(derived(store_key(books_folder(where, vault)), "shopper"), store.id, shopper.url)
+    return lambda visit, now_s: links.link("visit", visit, now_s)
+
+
 def parts_of(
     file: TillFile,
     store: Store,
     verifiers: Callable[[Pseudonyms], Mapping[str, Verifier]],
     retailer: Retailer | None,
+    folder: Path,
 ) -> Parts:
-    """What a till is made of, as till.toml describes it. Raises FusionError."""
+    """What a till is made of, as till.toml describes it; `folder`: of the store's process. Raises FusionError."""
     settings, seller = file.settings, retailer.brand if retailer is not None else None
-    mail = settings.mail
+    mail, link = settings.mail, receipt_links(file, store, folder)
     return Parts(
         provider=open_provider(settings.payment, file.base) if settings.payment is not None else None,
         customers=CustomerFile(file.base / settings.customers.file) if settings.customers else NoCustomers(),
         verifiers=verifiers,
         limits=settings.gates.limits,
         retention=settings.retention,
-        mailer=None if mail is None else lambda books: mail.mailer(books, store, file.base, seller),
+        mailer=None if mail is None else lambda books: mail.mailer(books, store, file.base, seller, link),
         retailer=retailer,
     )

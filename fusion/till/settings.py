@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 
 from fusion.errors import ConfigError
+from fusion.files.secrets import secret_of
 from fusion.gates.retention import RetentionSettings
 from fusion.gates.settings import GateSettings
 from fusion.money.checkpoints import CheckpointSettings
@@ -25,6 +26,8 @@ from fusion.store.values import Identifier, StrictModel, require, validation_fau
 from fusion.till.answer_settings import AnswerSettings
 
 POSTGRES = ("postgresql://", "postgres://")
+# 32 characters of hexadecimal digits are 128 bits.
+APP_KEY_MIN_BYTES = 32
 
 
 class BooksSettings(StrictModel):
@@ -61,6 +64,48 @@ class CustomerSettings(StrictModel):
     file: Identifier
 
 
+class ShopperSettings(StrictModel):
+    """`[shopper]`: the pages on customers' phones; see `fusion shopper`.
+
+    Attributes:
+        url: where customers reach them; receipts' mails then hold a link there. https, but for this machine.
+        code_key: file of the Ed25519 key that signs codes for the gate, made where there is none; None: no codes.
+        code_key_id: id under which `[gates] code_keys` knows its public half; None where it is `[gates] code_key`.
+        app_key_file, app_key_env: secret shared with the retailer's own app, which signs its customers in by links.
+        font: TrueType file for receipts as PDF whose names have other letters than those of western Europe.
+    """
+
+    url: Identifier
+    code_key: Identifier | None = None
+    code_key_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    app_key_file: Identifier | None = None
+    app_key_env: Identifier | None = None
+    font: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        url = urlsplit(self.url)
+        is_local = url.hostname in ("localhost", "127.0.0.1", "::1")
+        is_safe = url.scheme == "https" or (url.scheme == "http" and is_local)
+        require(is_safe, "url: https://, or http:// of this machine", self.url)
+        has_more = url.query or url.fragment or url.username or url.path not in ("", "/")
+        require(bool(url.hostname) and not has_more, "url: a host alone, such as https://my.shop.example", self.url)
+        both = self.app_key_file is not None and self.app_key_env is not None
+        require(not both, "app_key_file or app_key_env, not both", self.app_key_env)
+        return self
+
+    def app_key(self, base: Path) -> bytes | None:
+        """The secret that is shared with the retailer's app. Raises ConfigError where it cannot be read or is short."""
+        if self.app_key_file is None and self.app_key_env is None:
+            return None
+        file = base / self.app_key_file if self.app_key_file is not None else None
+        secret = secret_of(file=file, env=self.app_key_env, what="shopper.app_key").encode()
+        if len(secret) < APP_KEY_MIN_BYTES:
+            want = f"want at least {APP_KEY_MIN_BYTES} characters of random text"
+            raise ConfigError(f"shopper.app_key: {want}, got {len(secret)}")
+        return secret
+
+
 class TillSettings(StrictModel):
     """The content of till.toml.
 
@@ -73,6 +118,7 @@ class TillSettings(StrictModel):
         checkpoints: signed notes of the newest entry, and where they are kept; None: none are written.
         retention: after how many days files about people are removed; the store's policy rules the vault.
         answers: how far a shopper's word about their own bill goes.
+        shopper: the pages on customers' phones; None: receipts' mails hold no link.
     """
 
     format_version: Literal[1] = 1
@@ -84,6 +130,7 @@ class TillSettings(StrictModel):
     checkpoints: CheckpointSettings | None = None
     retention: RetentionSettings = RetentionSettings()
     answers: AnswerSettings = AnswerSettings()
+    shopper: ShopperSettings | None = None
 
 
 @dataclass(frozen=True)

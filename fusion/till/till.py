@@ -14,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusion.engine import Engine
 from fusion.errors import LedgerError
@@ -32,6 +33,8 @@ from fusion.money.checkpoints import Checkpoints
 from fusion.money.entries import EntryRow
 from fusion.money.ledger import Ledger
 from fusion.money.mail import Mailer
+from fusion.money.moments import FILE as MOMENTS_FILE
+from fusion.money.moments import Moments
 from fusion.money.payments import Checkout, Payment
 from fusion.money.prices import PriceBook, PricedReceipt
 from fusion.money.proposals import Proposals
@@ -39,7 +42,8 @@ from fusion.money.providers import Provider
 from fusion.money.receipts import ReceiptDocument, ReceiptStore
 from fusion.money.retailers import Retailer
 from fusion.money.visits import CHARGING
-from fusion.results import People, PersonEntered, Receipt, Warning
+from fusion.observations import LATEST_NS
+from fusion.results import People, PersonEntered, Picked, PutBack, Receipt, Warning
 from fusion.store.models import Store
 from fusion.till.authorisations import Authorisations
 from fusion.till.baskets import Basket, Baskets, Confirmation, PayingDoor, confirmed
@@ -65,6 +69,17 @@ FORGET_EVERY_S = 3600.0
 # Shown to a customer whose earlier visit is not paid.
 DEBTOR = "Please pay for your last visit first"
 ISSUED_FILE = "issued.json"
+# Answers of gates that wait to be shown on screens; a screen shows the newest.
+ANSWERS_MAX = 64
+
+
+class GateAnswer(NamedTuple):
+    """What a gate answered, for the screen beside it."""
+
+    t_ns: int
+    gate: str
+    leaving: bool
+    decision: Decision
 
 
 @dataclass(frozen=True)
@@ -189,6 +204,10 @@ class Till:
             warn=around.warn,
         )  # fmt: skip
         self._n_released = 0
+        self._answers: deque[GateAnswer] = deque(maxlen=ANSWERS_MAX)
+        self._moments: Moments | None = Moments(around.folder / MOMENTS_FILE)
+        if around.fresh:
+            self._moments.drop_before(LATEST_NS)
         # Numbers of the newest entries that were settled and issued; None until the books have been asked. A simulation
         # begins with what it posts itself.
         self._settled_seq: int | None = front.head().seq if around.fresh else None
@@ -277,7 +296,16 @@ class Till:
         decision = self.keeper.scan(request)
         if decision.released:
             self._n_released += 1
+        self._answers.append(GateAnswer(self._around.now_ns(), request.gate, request.leaving, decision))
         return decision
+
+    def take_answers(self) -> list[GateAnswer]:
+        """The newest answers at gates since the last call, for screens; from any thread."""
+        answers = []
+        with contextlib.suppress(IndexError):
+            while True:
+                answers.append(self._answers.popleft())
+        return answers
 
     def _needs_person(self, basket: Basket) -> bool:
         """Whether a person has to let a basket out: it holds goods that they must look at."""
@@ -292,7 +320,7 @@ class Till:
         """Answer a customer who confirms the basket that a payment zone's terminal shows; from any thread."""
         if self._authorisations is None:
             return Confirmation(False, "no payment here", "Please ask the staff")
-        return confirmed(self.baskets, self._authorisations, zone, visit, total, t_ns)
+        return confirmed(self.baskets.in_zones().get(zone, ()), self._authorisations, visit, total, t_ns)
 
     def look(self, people: People, engine: Engine) -> dict[str, tuple[Basket, ...]]:
         """Take note of where people are. Returns the payment zones whose baskets are to be shown, with what they hold.
@@ -312,6 +340,16 @@ class Till:
     def n_paid_at_door(self) -> int:
         """Visits for which a paying door has opened."""
         return len(self._door.opened_for) if self._door is not None else 0
+
+    def moved(self, result: Picked | PutBack) -> None:
+        """Keep when and where goods were taken or put back, for the receipt. A file that fails costs only that."""
+        if self._moments is None:
+            return
+        try:
+            self._moments.add(result)
+        except LedgerError as error:
+            self._moments = None
+            self._around.report(f"receipts will lack when and where goods were taken: {error}")
 
     # ---- visits and receipts -----------------------------------------------------------------------------------------
 
@@ -494,6 +532,9 @@ class Till:
             else:
                 yield
         finally:
+            if self._moments is not None:
+                self._moments.close()
+                self._moments = None
             if self._asking is not None:
                 self._asking.shutdown(wait=False, cancel_futures=True)
 

@@ -13,7 +13,7 @@ import socket
 import stat
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,8 @@ from fusion.show.sensors import CameraCondition
 if TYPE_CHECKING:
     from fusion.engine import Engine
     from fusion.store.models import Store
+    from fusion.till.baskets import Basket
+    from fusion.till.till import GateAnswer
 
 STATES_PER_S = 10
 HEALTH_EVERY_S = 10.0
@@ -179,6 +181,7 @@ class LiveFeed:
         }
         self._next_s = self._next_health_s = self._next_accept_s = 0.0
         self._changed = True
+        self._zones: dict[str, str] = {}
         self._readers: list[_Reader] = []
         self._listener = _listening(self.path)
 
@@ -203,6 +206,8 @@ class LiveFeed:
                 self._shop.enter(result)
             case PersonLeft():
                 self._shop.leave(result)
+                if result.gate is not None and result.visit is not None:
+                    self._send_now(_line("left", [_ms(result.t_ns), result.gate, result.visit]))
             case Picked() | PutBack():
                 pieces = result.quantity if isinstance(result, Picked) else -result.quantity
                 label = self._shop.move(result.visit, result.gtin, pieces)
@@ -217,6 +222,26 @@ class LiveFeed:
                 self._publish("early", [*row, round(result.correction_probability, 6)])
             case Warning():
                 self._publish("alert", [_ms(result.t_ns), result.kind, result.subject, sentence(result, self._store)])
+
+    def show_answer(self, answer: GateAnswer) -> None:
+        """What a gate answered, for the screen beside it; a person's name on it is what the gate shows them."""
+        decision = answer.decision
+        kind = "open" if decision.open else "moment" if decision.again_s is not None else "shut"
+        way = "out" if answer.leaving else "in"
+        self._send_now(_line("gate", [_ms(answer.t_ns), answer.gate, way, kind, decision.display, decision.reason]))
+
+    def show_zone(self, zone: str, baskets: Sequence[Basket], t_ns: int) -> None:
+        """The baskets of everybody in a payment zone, for the screen in it."""
+        rows = [
+            [basket.visit, basket.total, [[line.gtin, line.quantity, line.unit_price] for line in basket.lines]]
+            for basket in baskets
+        ]
+        self._zones[zone] = _line("zone", [_ms(t_ns), zone, rows])
+        self._send_now(self._zones[zone])
+
+    def _send_now(self, line: str) -> None:
+        if self._readers:
+            self._send(line)
 
     def follow(self, engine: Engine) -> None:
         """Ask another engine for health from now on: one that resumes in the place of the first."""
@@ -255,8 +280,7 @@ class LiveFeed:
     def _publish(self, kind: str, row: list[Any]) -> None:
         line = _line(kind, row)
         self._past[kind].append(line)
-        if self._readers:
-            self._send(line)
+        self._send_now(line)
 
     def accept(self) -> None:
         """Let in the consoles that wait; `add` does so twice a second."""
@@ -264,7 +288,7 @@ class LiveFeed:
             while len(self._readers) < READERS_MAX:
                 console, _ = self._listener.accept()
                 console.setblocking(False)
-                past = "".join(line for lines in self._past.values() for line in lines)
+                past = "".join(line for lines in (*self._past.values(), self._zones.values()) for line in lines)
                 unread = bytearray((past + self._health() + self._shop.line()).encode())
                 self._readers.append(_Reader(console, unread))
 

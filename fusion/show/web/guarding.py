@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 
 from fusion.errors import extra
 
@@ -42,10 +43,14 @@ def check_origin(request: Request) -> None:
 
 
 class Guarded:
-    """Middleware that limits the size of requests and adds the headers that isolate a page from other sites."""
+    """Middleware that limits the size of requests and adds the headers that isolate a page from other sites.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `more` replaces some of `HEADERS`, for pages that need more of a browser.
+    """
+
+    def __init__(self, app: ASGIApp, more: Mapping[str, str] | None = None) -> None:
         self._app = app
+        self._headers = [(name.encode(), value.encode()) for name, value in {**HEADERS, **(more or {})}.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -64,8 +69,7 @@ class Guarded:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", []), *headers]}
+                message = {**message, "headers": [*message.get("headers", []), *self._headers]}
             await send(message)
 
         await self._app(scope, limited, with_headers)

@@ -1,0 +1,1 @@
+"""The shopper's pages and the screens of a store: a process of its own in the public network."""
