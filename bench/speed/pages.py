@@ -1,9 +1,10 @@
-"""The pages: how fast a report is written, opens and follows its slider; and the cost of consoles for the runner.
+"""The pages: how fast a report is written, opens and follows its slider; what consoles and phones cost the runner.
 
 python -m bench pages              everything
+python -m bench pages --cost       the cost of consoles and phones alone
 python -m bench pages --shots DIR  screenshots of both pages too, at 1440 and 390 px
 
-Needs Chromium with its chromedriver for everything but the cost of consoles.
+Needs Chromium with its chromedriver for everything but the cost.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,8 +27,10 @@ from urllib.parse import urlencode
 from browsing import CHROMEDRIVER, CHROMIUM, browsing, complaints
 
 from fusion.files.results import ResultsWriter
+from fusion.gates.shopper_sessions import ShopperSessions
 from fusion.money.ledger import Ledger
-from fusion.observations import Observation
+from fusion.money.vault import Holder
+from fusion.observations import GateScan, Observation
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptStatus
 from fusion.run import Run
 from fusion.show.console.feed import LiveFeed
@@ -34,7 +39,10 @@ from fusion.show.report import Report
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Store
 
-CLIENTS, LIVE_S = 5, 60.0
+CLIENTS, PHONES, LIVE_S = 5, 200, 60.0
+# Phones of one customer, as a family's.
+PHONES_OF_ONE = 4
+CONSOLE_PORT, SHOPPER_PORT = 8399, 8397
 SCRUBS = 400
 PASSWORD = "a password for the bench"
 
@@ -142,25 +150,58 @@ def cost_of_consoles(folder: Path) -> None:
             feed.close()
         return time.thread_time() - cpu_s - feed_s, feed_s
 
-    Ledger.open(folder / "ledger.sqlite", store).close()
-    command = [sys.executable, "-m", "fusion", "console", str(folder / "store"), "--port", "8399"]
-    with subprocess.Popen([*command, "--ledger", str(folder / "ledger.sqlite")], stdout=subprocess.PIPE) as console:
-        try:
-            assert console.stdout is not None and console.stdout.readline()
-            cookie = signed_in(8399)
-            counts = [0] * CLIENTS
-            with contextlib.ExitStack() as pages:
-                for which in range(CLIENTS):
-                    pages.enter_context(listening(8399, cookie, counts, which))
-                engine_s, feed_s = paced(folder / "live.sock")
-            alone_s, _ = paced(None)
-        finally:
-            console.terminate()
+    with Ledger.open(folder / "ledger.sqlite", store) as ledger:
+        for account in {one.account for one in observations if isinstance(one, GateScan) and one.account}:
+            ledger.hold(Holder(account, account))  # without a gate keeper, accounts are their own pseudonyms
+    books = ["--ledger", str(folder / "ledger.sqlite")]
+    with contextlib.ExitStack() as stack:
+        for name, port in (("console", CONSOLE_PORT), ("shopper", SHOPPER_PORT)):
+            command = [sys.executable, "-m", "fusion", name, str(folder / "store"), "--port", str(port), *books]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(process.terminate)
+            assert process.stdout is not None and process.stdout.readline()
+        cookie, counts = signed_in(CONSOLE_PORT), [0] * CLIENTS
+        with contextlib.ExitStack() as pages:
+            for which in range(CLIENTS):
+                pages.enter_context(listening(CONSOLE_PORT, cookie, counts, which))
+            sent = pages.enter_context(phones(store, folder, observations))
+            engine_s, feed_s = paced(folder / "live.sock")
+        alone_s, _ = paced(None)
+    baskets = sum(n for key, n in sent.items() if not key.startswith("visit "))
+    # Each visit's basket went to the phones of one account.
+    visits = [key.partition(" to ")[0] for key in sent if key.startswith("visit ")]
+    assert baskets and len(visits) == len(set(visits)), sent
     print(
-        f"consoles: {CLIENTS} pages, each pushed {min(counts) / LIVE_S:.1f} states a second; over {LIVE_S:.0f} s "
+        f"{CLIENTS} consoles, each pushed {min(counts) / LIVE_S:.1f} states a second, and {PHONES} phones, pushed "
+        f"{baskets} baskets of {len(visits)} visits, each its own alone; over {LIVE_S:.0f} s "
         f"the runner spends {feed_s:.3f} s on the feed and {engine_s:.2f} s on its other work "
-        f"(+{100 * feed_s / engine_s:.1f} %); without consoles {alone_s:.2f} s"
+        f"(+{100 * feed_s / engine_s:.1f} %); without pages {alone_s:.2f} s"
     )
+
+
+@contextlib.contextmanager
+def phones(store: Store, folder: Path, observations: list[Observation]) -> Iterator[dict[str, int]]:
+    """PHONES phones, some of customers who shop; afterwards what the phones of each account were sent."""
+    inside = sorted({one.account for one in observations if isinstance(one, GateScan) and one.account})
+    sessions = ShopperSessions(folder / "shopper.sqlite")
+    name = "fusion-shopper-" + re.sub(r"[^A-Za-z0-9]", "-", store.id)
+    accounts = [*inside, *(f"outside-{i}" for i in range(PHONES // PHONES_OF_ONE - len(inside)))]
+    cookies = {
+        account: [f"{name}={sessions.begin('account', account, time.time())}" for _ in range(PHONES_OF_ONE)]
+        for account in accounts
+    }
+    sessions.close()
+    command = [sys.executable, "-m", "bench.speed.phones"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps({"port": SHOPPER_PORT, "cookies": cookies}) + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "open\n"
+        sent: dict[str, int] = {}
+        yield sent
+        process.stdin.write("\n")
+        process.stdin.flush()
+        sent.update(json.loads(process.stdout.readline()))
 
 
 def pictures_of_a_console(shots: Path) -> None:
@@ -243,11 +284,15 @@ def signed_in(port: int, name: str = "bench") -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cost", action="store_true", help="the cost of consoles and phones alone")
     parser.add_argument("--shots", type=Path, help="folder for screenshots")
     args = parser.parse_args()
     if args.shots is not None:
         args.shots.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
+        if args.cost:
+            cost_of_consoles(Path(folder))
+            return
         page = report_of_a_busy_run(Path(folder))
         if CHROMIUM and CHROMEDRIVER:
             opened_and_scrubbed(page, args.shots)

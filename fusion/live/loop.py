@@ -437,7 +437,8 @@ class StoreLoop:
             case People():
                 for zone, baskets in self.books.till.look(result, self.engine).items():
                     self._source.show(zone, baskets, result.t_ns)
-                    self._feed.show_zone(zone, baskets, result.t_ns)
+                for place, baskets in self.books.till.take_shown().items():
+                    self._feed.show_baskets(place, baskets, result.t_ns)
             case Receipt():
                 billed = self.books.bill(result, self.engine.evidence(result.visit), self.engine.newest_ns)
                 result, is_new = billed.receipt, billed.is_new

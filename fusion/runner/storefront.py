@@ -30,7 +30,6 @@ from fusion.runner.truth import TrueVisit
 from fusion.show.console.feed import LiveFeed
 from fusion.simulation import Scenario
 from fusion.store.models import Store
-from fusion.till.baskets import Basket
 from fusion.till.till import Around, Parts, Till
 
 # A person who is asked to wait a moment shows their credential again, at most this often.
@@ -81,9 +80,6 @@ class Storefront(Front):
         self._names: dict[str, str] = {}  # by pseudonym the simulated account, to compare with the truth
         self._confirmed: dict[str, int] = {}  # by visit, the total that was shown and confirmed last
         self._refused: Counter[str] = Counter()
-        # Zones whose baskets changed and have not been shown yet, and when that was.
-        self._zones: dict[str, tuple[Basket, ...]] = {}
-        self._looked_ns = 0
 
     def _mailer_to(self, books: Ledger, smtp: str | None) -> Mailer:
         host, _, port = (smtp or "").rpartition(":")
@@ -145,8 +141,7 @@ class Storefront(Front):
             case PersonEntered(visit=str()):
                 self._till.open_visit(result)
             case People() if self.store.payment.mode in ("zone", "door"):
-                self._zones.update(self._till.look(result, engine))
-                self._looked_ns = result.t_ns
+                self._till.look(result, engine)
                 self._pay(result.t_ns)
             case Picked() | PutBack():
                 self._till.moved(result)
@@ -161,9 +156,8 @@ class Storefront(Front):
         """See `Front.show`."""
         for answer in self._till.take_answers():
             feed.show_answer(answer)
-        while self._zones:
-            zone, baskets = self._zones.popitem()
-            feed.show_zone(zone, baskets, self._looked_ns)
+        for place, baskets in self._till.take_shown().items():
+            feed.show_baskets(place, baskets, self._till.baskets.t_ns)
 
     def _pay(self, t_ns: int) -> None:
         """Whoever stands in a payment zone confirms their basket with their wallet; whoever is at a door, asks it."""

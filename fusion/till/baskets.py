@@ -103,6 +103,10 @@ class Baskets:
         """Who stands at a door."""
         return self._look.doors.get(gate, ())
 
+    def at_doors(self) -> Mapping[str, tuple[_Standing, ...]]:
+        """Who stands at each door that opens after payment."""
+        return self._look.doors
+
     def in_zones(self) -> Mapping[str, tuple[Basket, ...]]:
         """The baskets in each payment zone."""
         return self._look.zones

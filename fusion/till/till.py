@@ -188,6 +188,7 @@ class Till:
         self.restrictions = Restrictions(store, self._is_adult)
         self.baskets = Baskets(store, self._is_member)
         self._shown: dict[str, tuple[Basket, ...]] = {}
+        self._on_screens: dict[str, tuple[Basket, ...]] = {}
         self._shown_ns = 0
         self.store, self.prices = store, PriceBook(store)
         self._authorisations: Authorisations | None = None
@@ -334,6 +335,17 @@ class Till:
             self._shown = {zone: baskets for zone, baskets in self._shown.items() if not baskets}
         changed = {zone: baskets for zone, baskets in zones.items() if self._shown.get(zone, ()) != baskets}
         self._shown.update(changed)
+        return changed
+
+    def take_shown(self) -> dict[str, tuple[Basket, ...]]:
+        """Baskets that changed since the last call, by `zone/ID` and `gate/ID`, for the screens beside them."""
+        doors = {
+            f"gate/{gate}": tuple(one.basket for one in standing if one.basket is not None)
+            for gate, standing in self.baskets.at_doors().items()
+        }
+        now = {**{f"zone/{zone}": baskets for zone, baskets in self.baskets.in_zones().items()}, **doors}
+        changed = {place: baskets for place, baskets in now.items() if self._on_screens.get(place, ()) != baskets}
+        self._on_screens.update(changed)
         return changed
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +63,31 @@ def test_a_receipt_is_mailed_once_to_a_customer_with_an_address(place: Place, se
             "sent",
         ]
         assert ledger.verify() is None and "example.org" not in str(ledger.entries_between(0, 2**62))
+
+
+def test_a_mail_holds_the_link_and_a_customer_may_have_it_again(place: Place, server: tuple[Inbox, Controller]) -> None:
+    inbox, controller = server
+    with place.open(STORE) as ledger:
+        ledger.hold(Holder("p1", "alice", "tok", "alice@example.org", T_NS))
+        ledger.post_receipt(receipt("v1", *TWO, account="p1"))
+        sender = Mailer(
+            ledger, STORE, host="127.0.0.1", port=controller.port, sender="shop@example.org",
+            link=lambda visit, now_s: f"https://my.example/in#L1{visit}-{now_s:.0f}",
+        )  # fmt: skip
+        assert sender.due("v1", T_NS) and not sender.due_again("v2", T_NS)
+        assert sender.deliver(T_NS) == (1, 0)
+        link = f"https://my.example/in#L1v1-{T_NS / 1e9:.0f}"
+        ((_, mail),) = inbox.mails
+        parts = email.message_from_string(mail, policy=email.policy.default).walk()
+        plain, page = (part.get_content() for part in parts if not part.is_multipart())
+        assert link in plain.split() and f'<a href="{link}">' in page
+        # Each request is sent once; one that waits is not asked for twice; three of one version are enough.
+        for n in range(1, 5):
+            assert [sender.due_again("v1", T_NS + n) for _ in range(2)] == [n < 4] * 2
+            sender.deliver(T_NS + n)
+        assert len(inbox.mails) == 4
+        sender.write("bob@example.org", "Your link\nBcc: all@example.org", "text")
+        assert inbox.mails[-1][0] == ["bob@example.org"] and ledger.verify() is None
 
 
 def test_a_password_is_not_sent_in_the_clear(tmp_path: Path) -> None:

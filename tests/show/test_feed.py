@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import stat
 import time
@@ -14,10 +15,14 @@ import pytest
 from show.consoles import T_NS, EndedRun, serving
 
 from fusion.errors import FusionError
+from fusion.gates.keeper import Decision
 from fusion.money.ledger import Ledger
-from fusion.results import PersonLeft, Warning, WarningKind
+from fusion.observations import GateScan
+from fusion.results import PersonLeft, ReceiptLine, Warning, WarningKind
 from fusion.show.console.feed import LiveFeed
 from fusion.store.models import Store
+from fusion.till.baskets import Basket
+from fusion.till.till import GateAnswer
 
 
 def test_a_page_shows_what_the_runner_sends(
@@ -65,6 +70,40 @@ def test_a_page_shows_what_the_runner_sends(
     assert max(len(state["people"]) for state in states) >= 1
     assert any(cart[2] for state in states for cart in state["carts"])
     assert states[-1]["counts"]["entered"] == 3 and set(states[-1]["gates"]) == {gate.id for gate in store.gate}
+
+
+def test_screens_learn_what_gates_answer_and_who_stands_where_baskets_are_paid(
+    tmp_path: Path, store: Store, ended_run: EndedRun
+) -> None:
+    answers = [
+        GateAnswer(T_NS, "entry", False, Decision(True, "welcome", "Anna", GateScan(T_NS, "entry", "qr", "acc-1"))),
+        GateAnswer(T_NS, "exit", True, Decision(False, "not paid", "Please pay first")),
+        GateAnswer(T_NS, "exit", True, Decision(False, "slow", "One moment please", again_s=0.5)),
+    ]
+    basket = Basket("v1", (ReceiptLine("g", 2, 50, 0.9),), 100, T_NS, "p-secret")
+    with LiveFeed(store, ended_run.engine, tmp_path / "live.sock") as feed:
+        for answer in answers:
+            feed.show_answer(answer)  # with no reader it is gone: a screen shows what happens now
+        feed.show_baskets("zone/pay", (basket,), T_NS)
+        with closing(socket.socket(socket.AF_UNIX)) as page:
+            page.connect(str(tmp_path / "live.sock"))
+            feed.accept()
+            for answer in answers:
+                feed.show_answer(answer)
+            feed.add(PersonLeft(T_NS, 7, "exit", "acc-1", "v1"))
+            feed.close()
+            with page.makefile() as lines:
+                rows = [json.loads(line) for line in lines]
+    ms = T_NS // 10**6
+    gates = [row["gate"] for row in rows if "gate" in row]
+    assert [row[1:5] for row in gates] == [
+        ["entry", "in", "open", "Anna"], ["exit", "out", "shut", "Please pay first"],
+        ["exit", "out", "moment", "One moment please"],
+    ]  # fmt: skip
+    assert [row["left"] for row in rows if "left" in row] == [[ms, "exit", "v1"]]
+    # What a zone shows is there for a screen that comes later.
+    assert [row["baskets"] for row in rows if "baskets" in row] == [[ms, "zone/pay", [["v1", 100, [["g", 2, 50]]]]]]
+    assert "acc-1" not in str(gates) and "p-secret" not in str(rows)
 
 
 def test_garbled_lines_of_a_runner_reach_no_page(tmp_path: Path, store: Store, users_file: Path) -> None:

@@ -385,6 +385,24 @@ def test_a_screen_is_paired_once_and_shows_its_own_gate(own: ServedPages) -> Non
         assert "basket" not in found
 
 
+def test_at_a_paying_door_the_guest_gets_the_code_while_they_stand_there(own: ServedPages) -> None:
+    gate = own.store.gate[0].id
+    with own.stream(own.pair(f"gate/{gate}"), "/screen/api/live") as messages:
+        own.runner.send("baskets", [1, f"gate/{gate}", [["guest-1", 100, []], ["bob-1", 100, []]]])
+        assert len(next(m["baskets"] for m in messages if "baskets" in m)[2]) == 2
+        own.runner.send("gate", [2, gate, "out", "open", "Paid. Goodbye", "way out"])
+        own.runner.send("gate", [3, gate, "out", "open", "Paid. Goodbye", "the last of two"])
+        # Of two at the door it would not be clear who reads the code.
+        seen = [next(messages)]
+        while "gate" not in seen[-1] or seen[-1]["gate"][0] != 3:
+            seen.append(next(messages))
+        assert not any("door" in message for message in seen)
+        own.runner.send("baskets", [4, f"gate/{gate}", [["guest-1", 100, []]]])
+        own.runner.send("gate", [5, gate, "out", "open", "Paid. Goodbye", "way out"])
+        door = next(message["door"] for message in messages if "door" in message)
+    assert own.get("/api/me", own.sign_in(code=door["code"])[1])[1]["visit"] == "guest-1"
+
+
 def test_a_basket_is_confirmed_on_a_zones_screen_as_over_mqtt(tmp_path: Path, store: Store) -> None:
     from fusion.store.models import Zone
 
@@ -402,8 +420,8 @@ def test_a_basket_is_confirmed_on_a_zones_screen_as_over_mqtt(tmp_path: Path, st
         screen, product = served.pair("zone/pay"), store.products[0]
         rows = [["ann-3", product.price, [[product.gtin, 1, product.price]]]]
         with served.stream(screen, "/screen/api/live") as messages:
-            served.runner.send("zone", [1, "pay", rows])
-            assert next(message["zone"] for message in messages if "zone" in message) == [1, "pay", rows]
+            served.runner.send("baskets", [1, "zone/pay", rows])
+            assert next(m["baskets"] for m in messages if "baskets" in m) == [1, "zone/pay", rows]
         wanted = {"visit": "ann-3", "total": product.price}
         assert served.post("/screen/api/confirm", wanted, screen)[1]["again_s"] is not None
         assert served.post("/screen/api/confirm", wanted, screen)[1]["confirmed"]

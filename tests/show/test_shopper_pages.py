@@ -220,10 +220,11 @@ def test_the_screen_at_a_door_shows_what_the_gate_decides(driver: Any, served: S
 def test_a_basket_is_confirmed_on_the_screen_of_a_zone(driver: Any, served: ServedPages) -> None:
     paired(driver, served, "zone/pay")
     first = served.store.products[0]
-    served.runner.send("zone", [1, "pay", [["ann-3", first.price, [[first.gtin, 1, first.price]]], ["bob-1", 0, []]]])
+    rows = [["ann-3", first.price, [[first.gtin, 1, first.price]]], ["bob-1", 0, []]]
+    served.runner.send("baskets", [1, "zone/pay", rows])
     until(driver, "document.querySelectorAll('.basket').length === 2")
     look_everywhere(driver, served, "zone")
     driver.execute_script("document.querySelector('.basket button').click()")
     until(driver, "document.querySelector('.basket').textContent.includes('Paid')")
-    served.runner.send("zone", [2, "pay", []])
+    served.runner.send("baskets", [2, "zone/pay", []])
     until(driver, "document.documentElement.dataset.shows === 'idle'")

@@ -12,6 +12,7 @@ from till.shops import Bank, decided, opened, paying, shop
 from fusion.gates.verifiers import GateRequest
 from fusion.live.clock import ManualClock
 from fusion.money.ledger import Ledger
+from fusion.money.moments import Moments, kept_of
 from fusion.observations import GateScan
 from fusion.store.models import Store
 from fusion.till.settings import TillFile, TillSettings
@@ -54,6 +55,15 @@ def test_visits_are_charged_and_receipts_written(
     found = balances(tmp_path, store)
     assert bank.total == found["provider"] == total > 0
     assert found.get("receivable", 0) == found.get("authorised", 0) == bank.held == 0
+    # What each receipt holds was kept with when and where it was taken.
+    moments = Moments(tmp_path / "moments.sqlite")
+    for visit, receipt in day.receipts.items():
+        kept = kept_of(moments.of(visit))
+        assert {gtin: len(held) for gtin, held in kept.items()} == {
+            line.gtin: line.quantity for line in receipt.lines
+        }  # fmt: skip
+        assert all(receipt.enter_ns < each.t_ns < receipt.exit_ns for held in kept.values() for each in held)
+    moments.close()
     assert sum(int(str(document["total"])) for document in documents(tmp_path)) == total
 
 

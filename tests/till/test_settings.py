@@ -51,6 +51,34 @@ def test_every_fault_of_a_till_is_reported_at_once(tmp_path: Path) -> None:
         TillFile.load(written(tmp_path, '[mail]\nhost = "mail.example"\nsender = "a@b.c"\ntls = false\n'))
 
 
+def test_the_shoppers_pages_have_a_safe_address_and_a_secret_of_their_own(tmp_path: Path) -> None:
+    for url in ("http://my.shop.example", "https://my.shop.example/a?b", "my.shop.example", "https://u@my.shop.example"):
+        with pytest.raises(ConfigError, match="url"):
+            TillFile.load(written(tmp_path, f'[shopper]\nurl = "{url}"\n'))
+    local = TillFile.load(written(tmp_path, '[shopper]\nurl = "http://localhost:8322"\napp_key_file = "app.key"\n'))
+    shopper = local.settings.shopper
+    assert shopper is not None
+    written(tmp_path, "short", "app.key")
+    with pytest.raises(ConfigError, match="want at least 32 characters"):
+        shopper.app_key(tmp_path)
+    written(tmp_path, "f" * 64, "app.key", mode=0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        shopper.app_key(tmp_path)
+    written(tmp_path, "f" * 64, "app.key")
+    assert shopper.app_key(tmp_path) == b"f" * 64
+    both = '[shopper]\nurl = "https://my.example"\napp_key_file = "app.key"\napp_key_env = "APP"\n'
+    with pytest.raises(ConfigError, match="not both"):
+        TillFile.load(written(tmp_path, both))
+
+
+def test_customers_are_found_by_their_address(tmp_path: Path) -> None:
+    rows = "account,token,email,member,adult\na,t,Ann@x.example,no,no\nb,t,ann@X.example,no,no\nc,t,,no,no\n"
+    customers = CustomerFile(written(tmp_path, rows, "customers.csv"))
+    assert customers.accounts_of(" ann@x.example") == ["a", "b"] and customers.accounts_of("") == []
+    written(tmp_path, rows.replace("b,t,ann@X.example", "b,t,bob@x.example"), "customers.csv")
+    assert customers.accounts_of("ann@x.example") == ["a"]
+
+
 def test_books_lie_where_the_settings_say(tmp_path: Path) -> None:
     assert TillFile().books_at("box", tmp_path) == (str(tmp_path / "box.sqlite"), None)
     elsewhere = TillFile.load(written(tmp_path, '[books]\nwhere = "books"\n'))

@@ -181,7 +181,7 @@ class LiveFeed:
         }
         self._next_s = self._next_health_s = self._next_accept_s = 0.0
         self._changed = True
-        self._zones: dict[str, str] = {}
+        self._baskets: dict[str, str] = {}
         self._readers: list[_Reader] = []
         self._listener = _listening(self.path)
 
@@ -230,14 +230,14 @@ class LiveFeed:
         way = "out" if answer.leaving else "in"
         self._send_now(_line("gate", [_ms(answer.t_ns), answer.gate, way, kind, decision.display, decision.reason]))
 
-    def show_zone(self, zone: str, baskets: Sequence[Basket], t_ns: int) -> None:
-        """The baskets of everybody in a payment zone, for the screen in it."""
+    def show_baskets(self, place: str, baskets: Sequence[Basket], t_ns: int) -> None:
+        """The baskets of everybody in a payment zone (`zone/ID`) or at a paying door (`gate/ID`), for its screen."""
         rows = [
             [basket.visit, basket.total, [[line.gtin, line.quantity, line.unit_price] for line in basket.lines]]
             for basket in baskets
         ]
-        self._zones[zone] = _line("zone", [_ms(t_ns), zone, rows])
-        self._send_now(self._zones[zone])
+        self._baskets[place] = _line("baskets", [_ms(t_ns), place, rows])
+        self._send_now(self._baskets[place])
 
     def _send_now(self, line: str) -> None:
         if self._readers:
@@ -288,7 +288,7 @@ class LiveFeed:
             while len(self._readers) < READERS_MAX:
                 console, _ = self._listener.accept()
                 console.setblocking(False)
-                past = "".join(line for lines in (*self._past.values(), self._zones.values()) for line in lines)
+                past = "".join(line for lines in (*self._past.values(), self._baskets.values()) for line in lines)
                 unread = bytearray((past + self._health() + self._shop.line()).encode())
                 self._readers.append(_Reader(console, unread))
 

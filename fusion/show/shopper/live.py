@@ -81,8 +81,8 @@ class ShopperPages:
         # By visit: the pseudonym of its customer, and its goods.
         self._carts: dict[str, tuple[str, tuple[tuple[str, int], ...]]] = {}
         self._accounts: dict[str, str | None] = {}
-        # By zone: the newest line, and its baskets.
-        self._zones: dict[str, tuple[str, tuple[Basket, ...]]] = {}
+        # By zone/ID and gate/ID: the newest line, and its baskets.
+        self._places: dict[str, tuple[str, tuple[Basket, ...]]] = {}
         self._seq: int | None = None
 
     @property
@@ -100,18 +100,18 @@ class ShopperPages:
         )  # fmt: skip
         return [self._watch_books(), runner]
 
-    def in_zone(self, zone: str) -> tuple[Basket, ...]:
-        """The baskets that a zone's screen shows; none while the runner is away."""
-        return self._zones[zone][1] if self._live and zone in self._zones else ()
+    def at(self, place: str) -> tuple[Basket, ...]:
+        """The baskets that the screen of a zone or a paying door shows; none while the runner is away."""
+        return self._places[place][1] if self._live and place in self._places else ()
 
     async def stream(self, session: ShopperSession, holds: Callable[[], bool]) -> AsyncIterator[str]:
         """Server-sent events for one page; it ends where `holds` is False, since its session has ended."""
         page = Page(session)
         page.send("live", _live_line(self._live))
         if session.kind == "screen":
-            line, _ = self._zones.get(session.subject.partition("/")[2], ("", ()))
-            if line and session.subject.startswith("zone/"):
-                page.send("zone", line)
+            line, _ = self._places.get(session.subject, ("", ()))
+            if line:
+                page.send("baskets", line)
         for visit in self._own_carts(session):
             page.send(f"basket {visit}", self._basket_line(visit))
         same = [one for one in self._pages if one.session.subject == session.subject]
@@ -135,7 +135,7 @@ class ShopperPages:
 
     def _runner_came(self) -> None:
         self._set_live(True)
-        self._zones.clear()
+        self._places.clear()
 
     def _set_live(self, live: bool) -> None:
         self._live = live
@@ -147,18 +147,22 @@ class ShopperPages:
             case "shop":
                 self._take_carts(json.loads(line)["shop"]["carts"])
             case "gate":
-                gate = json.loads(checked(line))["gate"][1]
+                _, gate, way, kind, *_ = json.loads(checked(line))["gate"]
                 self._send_to_screen(f"gate/{gate}", "gate", line)
+                paid = self.at(f"gate/{gate}")
+                if (way, kind, len(paid)) == ("out", "open", 1):
+                    # At a door that opens after payment its customer still stands before the screen.
+                    self._show_door(gate, paid[0].visit)
             case "left":
                 _, gate, visit = json.loads(line)["left"]
                 self._show_door(gate, visit)
-            case "zone":
-                ms, zone, rows = json.loads(checked(line))["zone"]
-                self._zones[zone] = line, tuple(
+            case "baskets":
+                ms, place, rows = json.loads(checked(line))["baskets"]
+                self._places[place] = line, tuple(
                     Basket(visit, tuple(ReceiptLine(*each, 1.0) for each in lines), total, ms * 10**6)
                     for visit, total, lines in rows
                 )
-                self._send_to_screen(f"zone/{zone}", "zone", line)
+                self._send_to_screen(place, "baskets", line)
 
     def _take_carts(self, carts: Iterable[Any]) -> None:
         now = {visit: (label, tuple((gtin, n) for gtin, n in goods)) for visit, label, goods in carts}

@@ -104,14 +104,13 @@ class Screens:
     async def _confirm(self, request: Request) -> Response:
         """A customer confirms a basket that a zone's screen shows, as over MQTT; it asks again while it waits."""
         session, content = await self._access.change(request, screen=True)
-        place, _, zone = session.subject.partition("/")
         visit, total = content.get("visit"), content.get("total")
-        if place != "zone" or not isinstance(visit, str) or type(total) is not int:
+        if not session.subject.startswith("zone/") or not isinstance(visit, str) or type(total) is not int:
             raise HTTPException(400, "want a visit and a total, from a zone's screen")
         answer = Confirmation(False, "no payment here", "Please ask the staff")
         if self._authorisations is not None:
             try:
-                answer = confirmed(self._pages.in_zone(zone), self._authorisations, visit, total, self._now_ns())
+                answer = confirmed(self._pages.at(session.subject), self._authorisations, visit, total, self._now_ns())
             except FusionError:
                 raise HTTPException(503, "books_away") from None
         return JSONResponse(

@@ -15,7 +15,7 @@
     node.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
     return node;
   }
-  let me = {}, live = null, timer = null, now = null, zone = null;
+  let me = {}, live = null, timer = null, now = null, baskets = [];
   const confirmed = new Map();
   const LOCALES = { en: "en-GB", de: "de-DE" };
   const money = (minor) => new Intl.NumberFormat(LOCALES[language], { style: "currency", currency: me.currency, minimumFractionDigits: me.exponent, maximumFractionDigits: me.exponent }).format(minor / 10 ** me.exponent);
@@ -34,20 +34,23 @@
     if (live === false) return draw("moment", make("h1", {}, t("please_wait")), make("p", {}, t("away")));
     if (moment && moment.door) return draw("door", make("img", { src: moment.door.picture, alt: t("code_alt") }), make("div", {}, make("h1", {}, t("your_receipt")), moment.door.url ? make("p", {}, t("your_receipt_text", { url: moment.door.url.replace(/^https?:\/\//, "") })) : null, make("p", { class: "code" }, moment.door.code)));
     if (moment && moment.kind === "open") return draw("open", sign("\u2713"), make("h1", {}, says(moment.display) || t(moment.way === "out" ? "goodbye" : "welcome")), moment.way === "in" ? make("p", {}, t("come_in")) : null);
-    if (moment && moment.kind === "moment") return draw("moment", sign("\u2026"), make("h1", {}, says(moment.display) || t("please_wait")), make("p", {}, t("please_wait_text")));
-    if (moment) return draw("shut", sign("\u00d7"), make("h1", {}, t("refused")), make("p", {}, says(moment.display) || t("says Please ask the staff")));
+    if (moment && moment.kind === "moment") return draw("moment", sign("\u2026"), make("h1", {}, says(moment.display) || t("please_wait")), make("p", {}, t("please_wait_text")), shown());
+    if (moment) return draw("shut", sign("\u00d7"), make("h1", {}, t("refused")), make("p", {}, says(moment.display) || t("says Please ask the staff")), shown());
+    if (baskets.length) return draw("zone", shown(), make("p", {}, t("way_out_pays")));
     if (way === "out") return draw("idle", make("h1", {}, t("way_out")), make("p", {}, t(me.pays === "door" ? "way_out_pays" : "way_out_text")));
     draw("idle", make("h1", {}, t("welcome")), make("p", {}, t("welcome_text")));
   }
+  const held = (total, lines) => [lines.length ? make("ul", {}, ...lines.map(([gtin, n, price]) => make("li", {}, make("span", {}, `${n} \u00d7 ${me.products[gtin] || gtin}`), make("span", { class: "amount" }, money(n * price))))) : make("p", {}, t("basket_nothing")),
+    make("p", { class: "sum" }, make("span", {}, t("total")), make("span", { class: "amount" }, money(total)))];
+  const shown = () => baskets.length ? make("div", { class: "baskets" }, ...baskets.map(([, total, lines]) => make("section", { class: "basket" }, ...held(total, lines)))) : null;
   function payment() {
     if (live === false) return draw("moment", make("h1", {}, t("please_wait")), make("p", {}, t("away")));
-    const rows = zone || [];
+    const rows = baskets;
     if (!rows.length) { confirmed.clear(); return draw("idle", make("h1", {}, t("zone_empty")), make("p", {}, t("zone_empty_text"))); }
     draw("zone", make("div", { class: "baskets" }, ...rows.map(([visit, total, lines]) => {
       const state = confirmed.get(visit), same = state && state.total === total;
       const button = make("button", { type: "button", disabled: same && (state.done || state.waits) ? true : null, on: { click: () => confirm(visit, total) } }, t("confirm", { total: money(total) }));
-      return make("section", { class: "basket" }, lines.length ? make("ul", {}, ...lines.map(([gtin, n, price]) => make("li", {}, make("span", {}, `${n} \u00d7 ${me.products[gtin] || gtin}`), make("span", { class: "amount" }, money(n * price))))) : make("p", {}, t("basket_nothing")),
-        make("p", { class: "sum" }, make("span", {}, t("total")), make("span", { class: "amount" }, money(total))),
+      return make("section", { class: "basket" }, ...held(total, lines),
         same && state.done ? make("p", { role: "status" }, `\u2713 ${t("confirmed")}`) : total ? button : null, same && state.text && !state.done ? make("p", { role: "status", class: state.waits ? "" : "bad" }, state.text) : null);
     })));
   }
@@ -84,10 +87,10 @@
     stream.onerror = () => { $("connection").textContent = t("offline"); };
     stream.onmessage = (event) => {
       const news = JSON.parse(event.data);
-      if ("live" in news) { live = news.live; if (!live) zone = null; show(); }
+      if ("live" in news) { live = news.live; if (!live) baskets = []; show(); }
       if (news.gate) { const [, , way, kind, display] = news.gate; until(kind === "shut" ? REFUSED_MS : SHOWN_MS, { way, kind, display }); }
       if (news.door) until(CODE_MS, { door: news.door });
-      if (news.zone) { zone = news.zone[2]; show(); }
+      if (news.baskets) { baskets = news.baskets[2]; show(); }
     };
   }
   async function start() {
