@@ -80,15 +80,20 @@ def _add_user(users: Users, name: str, store: Store) -> int:
 
 def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Ledger) -> None:
     """Answer requests until Ctrl-C."""
-    from fusion.show.console.server import Console
+    from fusion.money.moments import FILE as MOMENTS_FILE
+    from fusion.show.console.server import Console, Files
     from fusion.show.web.serving import serve
 
     console = Console(
         store,
         ledger,
         users,
-        feed=_beside_ledger(arguments, arguments.live, "live.sock"),
-        evidence=_beside_ledger(arguments, arguments.evidence, "evidence.jsonl"),
+        files=Files(
+            feed=_beside_ledger(arguments, arguments.live, "live.sock"),
+            evidence=_beside_ledger(arguments, arguments.evidence, "evidence.jsonl"),
+            pictures=Path(arguments.store) / "pictures",
+            moments=_beside_ledger(arguments, None, MOMENTS_FILE),
+        ),
         checkout=_checkout(arguments, store, ledger),
         hosts=("localhost", "127.0.0.1", "[::1]", arguments.host, *arguments.name),
         https=bool(arguments.certificate),

@@ -248,6 +248,15 @@ class Books:
             "e.t_ns >= ? AND e.t_ns < ?", (checked_instant("t0_ns", t0_ns), checked_instant("t1_ns", t1_ns))
         )
 
+    def visits_between(self, kinds: Sequence[str], t0_ns: int, t1_ns: int) -> list[str]:
+        """Visits with an entry of these kinds in an interval of data time, in the order of those entries."""
+        rows = self._query(
+            f"SELECT visit FROM entry WHERE kind IN ({', '.join('?' * len(kinds))}) AND t_ns >= ? AND t_ns < ? "
+            "ORDER BY t_ns, seq",
+            (*kinds, checked_instant("t0_ns", t0_ns), checked_instant("t1_ns", t1_ns)),
+        )
+        return [visit for (visit,) in rows]
+
     def recorded(self, visit: str, name: str) -> Entry | None:
         """The entry that was recorded about a visit under a name."""
         found = self._entries("e.key = ?", (f"{checked_text('visit', visit)}/{checked_text('name', name)}",))

@@ -19,7 +19,7 @@ import uvicorn
 from fusion.engine import Engine
 from fusion.money.ledger import Ledger
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus, Result, RunSummary
-from fusion.show.console.server import Console
+from fusion.show.console.server import Console, Files
 from fusion.show.console.users import Users
 from fusion.show.web.serving import http_settings
 from fusion.store.models import Store
@@ -138,7 +138,8 @@ def serving(
     store: Store, ledger: Ledger, users: Path, *, proxy: str | None = None, **options: Any
 ) -> Iterator[Served]:
     """Serve a console in a thread; decisions take effect at once unless `undo_s` is given."""
-    console = Console(store, ledger, Users(users), **{"undo_s": 0.0, **options})
+    files = Files(**{name: options.pop(name) for name in ("feed", "evidence", "pictures") if name in options})
+    console = Console(store, ledger, Users(users), files=files, **{"undo_s": 0.0, **options})
     server = uvicorn.Server(http_settings(console.app, proxy=proxy, port=0))
     thread = threading.Thread(target=server.run)
     thread.start()

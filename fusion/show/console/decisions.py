@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -38,7 +38,7 @@ from fusion.money.corrections import ENTERED, Corrections
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
 from fusion.money.proposals import APPLIED, UNDO_S, Authority, Proposal, Proposals, Wish, proposals_of
-from fusion.money.sales import Discount
+from fusion.money.sales import Discount, Sale
 from fusion.money.visits import Standing
 from fusion.results import ReceiptLine
 from fusion.store.models import Store
@@ -151,6 +151,20 @@ class Decisions:
         wish = Wish(visit, asked.decision, asked.revision, lines, discounts, asked.reason, asked.note)  # type: ignore[arg-type]
         self.proposals.ask(wish, authority, self._clock_ns())
         return self.shown(visit)
+
+    def priced(self, visit: str, lines: Sequence[Line]) -> dict[str, Any]:
+        """What a bill of these goods would charge: "total", "discounts" and "lines", which decide nothing.
+
+        Raises:
+            FusionError: goods that the store does not sell, or a visit without receipt.
+        """
+        wanted = tuple(ReceiptLine(line.gtin, line.quantity, 0, ENTERED) for line in lines)
+        bill, discounts = self._corrections.priced(visit, wanted)
+        return {
+            "total": Sale(bill, discounts).total,
+            "discounts": sum(discount.amount for discount in discounts),
+            "lines": [[line.gtin, line.quantity, line.unit_price, line.confidence] for line in bill],
+        }
 
     def withdraw(self, visit: str, which: Numbered, authority: Authority) -> dict[str, Any]:
         """Take a proposal back, or refuse it as a second person; see `Proposals.withdraw`."""

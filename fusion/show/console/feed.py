@@ -34,7 +34,9 @@ from fusion.results import (
     Result,
     RunEnd,
     ShelfEventExplained,
+    ShelfStatus,
     Warning,
+    WarningKind,
 )
 from fusion.sentences import reason_text, sentence
 from fusion.show.sensors import CameraCondition
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 
 STATES_PER_S = 10
 HEALTH_EVERY_S = 10.0
+# What lies where changes with every load, and people look at it a few times a day.
+SHELVES_EVERY_S = 30.0
+SHELVES_MAX, LINKS_MAX = 400, 200
 ACCEPT_EVERY_S = 0.5
 # The past that a console is sent when it connects.
 EVENTS_KEPT, ALERTS_KEPT, RECEIPTS_KEPT = 40, 60, 40
@@ -134,6 +139,57 @@ class _Shop:
         return _line("shop", {"who": who, "carts": carts, "gates": self._gates, "counts": self._counts})
 
 
+# Warnings by which something outside the engine fails, with the word that pages show, and those by which it is back.
+_LINK_FAULTS = {
+    WarningKind.BROKER_LOST: "lost",
+    WarningKind.PUBLISHER_LOST: "lost",
+    WarningKind.PUBLISHER_STOPPED: "stopped",
+    WarningKind.PUBLISHER_SILENT: "silent",
+    WarningKind.SENSORS_SILENT: "silent",
+    WarningKind.SENSOR_AHEAD: "clock ahead",
+    WarningKind.SENSOR_BEHIND: "clock behind",
+    WarningKind.OVERLOAD: "overload",
+    WarningKind.CREDENTIALS_UNREADABLE: "unreadable",
+}
+_LINK_BACK = frozenset({
+    WarningKind.BROKER_BACK, WarningKind.PUBLISHER_BACK, WarningKind.SENSORS_BACK, WarningKind.SENSOR_IN_TIME,
+    WarningKind.OVERLOAD_OVER,
+})  # fmt: skip
+
+
+class _Since:
+    """Since when each sensor and link has been in its present state, by data time in milliseconds."""
+
+    def __init__(self) -> None:
+        self.start_ms: int | None = None
+        self._faults: dict[str, tuple[str, int]] = {}
+        self._links: dict[str, tuple[str, int]] = {}
+
+    def row(self, name: str, fault: str, now_ms: int) -> list[Any]:
+        """A sensor, its fault, and since when that has been so."""
+        known = self._faults.get(name)
+        if known is None or known[0] != fault:
+            began_ms = now_ms if known is not None or fault else self.start_ms or now_ms
+            self._faults[name] = known = (fault, began_ms)
+        return [name, fault, known[1]]
+
+    def warn(self, warning: Warning) -> None:
+        """Note a warning about a link."""
+        is_fault = warning.kind in _LINK_FAULTS
+        if is_fault or warning.kind in _LINK_BACK:
+            subject = str(warning.subject)
+            fault = _LINK_FAULTS[warning.kind] if is_fault else ""
+            if self._links.get(subject, ("", 0))[0] != fault:
+                self._links.pop(subject, None)
+                self._links[subject] = (fault, _ms(warning.t_ns))
+            while len(self._links) > LINKS_MAX:
+                del self._links[next(iter(self._links))]
+
+    def links(self) -> list[list[Any]]:
+        """What was reported about links: each with its fault, "" where it is back, and since when."""
+        return [[subject, fault, ms] for subject, (fault, ms) in self._links.items()]
+
+
 class LiveFeed:
     """The runner's side. Give it every result; it never waits for a console.
 
@@ -179,7 +235,8 @@ class LiveFeed:
             "receipt": deque[str](maxlen=RECEIPTS_KEPT),
             "early": deque[str](maxlen=RECEIPTS_KEPT),
         }
-        self._next_s = self._next_health_s = self._next_accept_s = 0.0
+        self._next_s = self._next_health_s = self._next_accept_s = self._next_shelves_s = 0.0
+        self._since, self._now_ms, self._shelves = _Since(), 0, ""
         self._changed = True
         self._baskets: dict[str, str] = {}
         self._readers: list[_Reader] = []
@@ -221,6 +278,7 @@ class LiveFeed:
                 row = [_ms(early.issued_ns), early.visit, self._shop.label(early), early.status, early.total]
                 self._publish("early", [*row, round(result.correction_probability, 6)])
             case Warning():
+                self._since.warn(result)
                 self._publish("alert", [_ms(result.t_ns), result.kind, result.subject, sentence(result, self._store)])
 
     def show_answer(self, answer: GateAnswer) -> None:
@@ -253,6 +311,14 @@ class LiveFeed:
             return
         # At most STATES_PER_S, whatever the pace of the data; no catching up after a pause.
         self._next_s = max(self._next_s + 1.0 / STATES_PER_S, now_s)
+        self._now_ms = _ms(people.t_ns)
+        if self._since.start_ms is None:
+            self._since.start_ms = self._now_ms
+        health = ""
+        if now_s >= self._next_health_s:
+            # Also while no console is there: it will ask since when a sensor has been silent.
+            self._next_health_s = now_s + HEALTH_EVERY_S
+            health = self._health()
         if now_s >= self._next_accept_s:
             self._next_accept_s = now_s + ACCEPT_EVERY_S
             self.accept()
@@ -262,20 +328,42 @@ class LiveFeed:
             self._changed = False
             self._send(self._shop.line())
         self._send(_state_line(people))
-        if now_s >= self._next_health_s:
-            self._next_health_s = now_s + HEALTH_EVERY_S
-            self._send(self._health())
+        if health:
+            self._send(health)
+        if now_s >= self._next_shelves_s:
+            self._next_shelves_s = now_s + SHELVES_EVERY_S
+            self._shelves = self._shelf_line()
+            self._send(self._shelves)
 
     def _health(self) -> str:
-        health = self._engine.health()
+        """Cameras, plates that are at fault or were, links and the clock, each with since when."""
+        health, since, now_ms = self._engine.health(), self._since, self._now_ms
         cameras = []
         for camera in health.cameras:
             condition = CameraCondition.of(camera)
-            cameras.append([camera.name, "" if condition is CameraCondition.FINE else condition.words])
-        plates = [[plate.name, plate.fault] for plate in health.plates if plate.fault]
-        times = self._engine.step_times
-        content = {"cameras": cameras, "plates": plates, "time": self.time_fault, "step_us": times.summary_us()}
+            fault = "" if condition is CameraCondition.FINE else condition.words
+            cameras.append(since.row(camera.name, fault, now_ms))
+        plates = [since.row(plate.name, plate.fault, now_ms) for plate in health.plates]
+        content = {
+            "cameras": cameras,
+            "plates": [row for row in plates if row[1] or row[2] != since.start_ms],
+            "links": since.links(),
+            "time": self.time_fault,
+            "time_since": since.row("clock of the machine", self.time_fault, now_ms)[2],
+            "ms": now_ms,
+            "since": since.start_ms,
+            "step_us": self._engine.step_times.summary_us(),
+        }
         return _line("health", content)
+
+    def _shelf_line(self) -> str:
+        """What is empty, misplaced or overdrawn: [plate, gtin, status, pieces]."""
+        rows = [
+            [count.plate, count.gtin, count.status, count.pieces]
+            for count in self._engine.shelf_state()
+            if count.status is not ShelfStatus.OK
+        ]
+        return _line("shelves", {"ms": self._now_ms, "rows": rows[:SHELVES_MAX]})
 
     def _publish(self, kind: str, row: list[Any]) -> None:
         line = _line(kind, row)
@@ -289,7 +377,7 @@ class LiveFeed:
                 console, _ = self._listener.accept()
                 console.setblocking(False)
                 past = "".join(line for lines in (*self._past.values(), self._baskets.values()) for line in lines)
-                unread = bytearray((past + self._health() + self._shop.line()).encode())
+                unread = bytearray((past + self._health() + self._shelves + self._shop.line()).encode())
                 self._readers.append(_Reader(console, unread))
 
     def flush(self) -> None:

@@ -7,6 +7,7 @@ that opens is sent the recent past first.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import logging
 from collections import deque
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from fusion.errors import FusionError, terminal_text
+from fusion.money.disputes import disputed_visits
 from fusion.money.ledger import Ledger
+from fusion.show.console.day import figures
 from fusion.show.console.decisions import Decisions, review_row
 from fusion.show.console.feed import FloorReader
+from fusion.show.console.receipts import Days, Row, listed
 from fusion.show.web.following import CONNECT_EVERY_S, checked, follow
 
 # How soon a decision of another process is on the pages.
@@ -30,10 +34,13 @@ ALIVE_EVERY_S = 15.0
 # newest is sent.
 BEHIND_MAX, PAGES_MAX = 400, 50
 # Lines of the past that a page is sent when it opens, by kind.
-KEPT = {"event": 40, "alert": 60, "receipt": 40, "early": 40}
+KEPT = {"event": 40, "alert": 60, "early": 40}
+# Receipts of today that a page is sent; the search finds all of them.
+RECEIPTS_SHOWN = 60
 
 BOOKS_AWAY = "The books cannot be read at present"
 
+_NS_PER_MS = 1_000_000
 _log = logging.getLogger(__name__)
 
 
@@ -68,25 +75,32 @@ class LivePages:
     """The open pages of a console. Methods run in the event loop of the server."""
 
     def __init__(
-        self, ledger: Ledger, decisions: Decisions, feed: Path | None, connect_every_s: float = CONNECT_EVERY_S
+        self,
+        ledger: Ledger,
+        days: Days,
+        decisions: Decisions,
+        feed: Path | None,
+        connect_every_s: float = CONNECT_EVERY_S,
     ) -> None:
         """Prepare; `tasks` does the work.
 
         Args:
             ledger: whose reviews are shown.
+            days: its visits by days.
             decisions: what was asked for, which takes effect when it is due.
             feed: socket of the runner; None where there is none.
             connect_every_s: how often a missing runner is looked for.
         """
-        self._ledger, self._decisions, self._feed, self._connect_every_s = ledger, decisions, feed, connect_every_s
+        self._ledger, self._days, self._decisions = ledger, days, decisions
+        self._feed, self._connect_every_s = feed, connect_every_s
         self._pages: set[_Page] = set()
         self._past = {kind: deque[str](maxlen=n) for kind, n in KEPT.items()}
-        self._state = self._health = self._trouble = ""
+        self._state = self._health = self._shelves = self._trouble = ""
         self._live = False
         self._floor = FloorReader()
-        self._reviews = "[]"
+        self._reviews, self._books = "[]", ""
         self._proposals: list[dict[str, Any]] = []
-        self._head = -1
+        self._read_at: tuple[int, datetime.date] | None = None
 
     @property
     def full(self) -> bool:
@@ -108,9 +122,10 @@ class LivePages:
         page.waiting.append(self._live_line())
         for past in self._past.values():
             page.waiting.extend(past)
-        books = (self._reviews_line(), self._proposals_line(), self._trouble_line())
-        page.waiting.extend(line for line in (self._health, *books) if line)
-        page.state = self._state if self._live else ""
+        books = (self._books, self._reviews_line(), self._proposals_line(), self._trouble_line())
+        page.waiting.extend(line for line in (self._health, self._shelves, *books) if line)
+        # Where the runner is away, the page shows its last state as old.
+        page.state = self._state
         page.woken.set()
         self._pages.add(page)
         try:
@@ -145,26 +160,46 @@ class LivePages:
             await asyncio.sleep(WATCH_EVERY_S)
 
     async def read_books(self) -> None:
-        """Push the review queue and the open proposals where they have changed.
+        """Push the review queue, the receipts of today and the open proposals where they have changed.
 
         Raises:
             LedgerError: the books cannot be read.
         """
         head = await asyncio.to_thread(lambda: self._ledger.head().seq)
-        if head == self._head:
+        today = self._days.date_of(self._decisions.now_ms * _NS_PER_MS)
+        if (head, today) == self._read_at:
             return
-        reviews = await asyncio.to_thread(self._ledger.reviews)
         proposals = await asyncio.to_thread(self._decisions.open_rows)
-        self._head = head
-        by_visit = {row["visit"]: row for row in proposals}
-        rows = [review_row(standing, by_visit.get(standing.visit)) for standing in reviews]
-        line = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+        reviews = await asyncio.to_thread(self._queue, {row["visit"]: row for row in proposals})
+        receipts = await asyncio.to_thread(self._days.rows, today)
+        self._read_at = head, today
+        line = _compact(reviews)
         if line != self._reviews:
             self._reviews = line
             self._push("reviews", self._reviews_line())
+        newest = [listed(row) for row in reversed(receipts[-RECEIPTS_SHOWN:])]
+        line = _compact({"books": {"rows": newest, "today": figures(receipts)}})
+        if line != self._books:
+            self._books = line
+            self._push("books", line)
         if proposals != self._proposals:
             self._proposals = proposals
             self._push("proposals", self._proposals_line())
+
+    def _queue(self, proposals: dict[str, Row]) -> list[Row]:
+        """Visits that wait for a person: those in review, then those that a shopper disputes."""
+        waiting = {standing.visit: standing for standing in self._ledger.reviews()}
+        disputed = set(disputed_visits(self._ledger))
+        for visit in sorted(disputed - waiting.keys()):
+            standing = self._ledger.standing(visit)
+            if standing is not None:
+                waiting[visit] = standing
+        rows = []
+        for visit, standing in waiting.items():
+            since = self._ledger.recorded(visit, "receipt")
+            row = review_row(standing, proposals.get(visit))
+            rows.append({**row, "ms": since and since.t_ns // _NS_PER_MS, "disputed": visit in disputed})
+        return rows
 
     def _set_trouble(self, trouble: str) -> None:
         if trouble != self._trouble:
@@ -195,7 +230,7 @@ class LivePages:
         for past in self._past.values():
             past.clear()
         self._floor = FloorReader()
-        self._state = self._health = ""
+        self._state = self._health = self._shelves = ""
 
     def _take_in(self, kind: str, line: str) -> None:
         if kind == "shop":
@@ -206,6 +241,8 @@ class LivePages:
             self._state = line
         elif kind == "health":
             self._health = checked(line)
+        elif kind == "shelves":
+            self._shelves = checked(line)
         elif kind in self._past:
             self._past[kind].append(checked(line))
         else:
@@ -218,3 +255,7 @@ class LivePages:
 
     def _live_line(self) -> str:
         return json.dumps({"live": self._live})
+
+
+def _compact(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

@@ -10,28 +10,33 @@ from __future__ import annotations
 import asyncio
 import html
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from fusion.errors import FusionError, IdempotencyConflict, NotPermitted, extra, terminal_text
+from fusion.errors import FusionError, IdempotencyConflict, NotPermitted, extra
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
 from fusion.money.proposals import UNDO_S, Authority, DecisionReason
 from fusion.show.console.access import Access
-from fusion.show.console.decisions import Decision, Decisions, Numbered, standing_row
+from fusion.show.console.decisions import Decision, Decisions, Line, Numbered, standing_row
 from fusion.show.console.evidence_file import EvidenceFile
-from fusion.show.console.live import BOOKS_AWAY, LivePages
+from fusion.show.console.live import LivePages
+from fusion.show.console.pictures import Pictures
+from fusion.show.console.question import Charge, Pieces, question_row
+from fusion.show.console.reading import Reading, from_books
+from fusion.show.console.receipts import Days, dispute_rows, moment_rows, payment_rows, payment_state
 from fusion.show.console.users import Users
 from fusion.show.page import filled, page_file
 from fusion.show.plan import CM_PER_M, Plan
 from fusion.show.web.following import CONNECT_EVERY_S
 from fusion.show.web.guarding import Guarded, refused
+from fusion.show.web.languages import LANGUAGES, catalogue, preferred, texts_json
 from fusion.store.models import Plate, Store
 from fusion.store.values import StrictModel
 
@@ -46,12 +51,32 @@ with extra("console"):
 
 _ASSETS = {
     "console.css": "text/css", "report.css": "text/css", "plan.css": "text/css", "evidence.css": "text/css",
-    "console.js": "text/javascript", "evidence.js": "text/javascript", "page.js": "text/javascript",
+    "evidence.js": "text/javascript", "page.js": "text/javascript",
+    **{
+        f"console/{name}.js": "text/javascript"
+        for name in ("main", "texts", "shop", "floor", "queue", "visit", "receipts", "day", "health")
+    },
 }  # fmt: skip
 
-_log = logging.getLogger(__name__)
-_Read = TypeVar("_Read")
+_NS_PER_MS = 1_000_000
 _Asked = TypeVar("_Asked", bound=StrictModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a console shows beside the books, each where it is there.
+
+    Attributes:
+        feed: socket of the runner; without one the page has no live floor.
+        evidence: evidence.jsonl as the runner writes it; without one reviews are decided from the lines alone.
+        pictures: folder with pictures of products; see `Pictures`.
+        moments: file of when and where goods were taken; see `fusion.money.moments`.
+    """
+
+    feed: Path | None = None
+    evidence: Path | None = None
+    pictures: Path | None = None
+    moments: Path | None = None
 
 
 class Console:
@@ -60,6 +85,7 @@ class Console:
     Attributes:
         app: the ASGI application.
         access: who is signed in.
+        decisions: what people ask for and decide.
     """
 
     def __init__(
@@ -68,8 +94,7 @@ class Console:
         ledger: Ledger,
         users: Users,
         *,
-        feed: str | Path | None = None,
-        evidence: str | Path | None = None,
+        files: Files = Files(),
         checkout: Checkout | None = None,
         hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]"),
         https: bool = False,
@@ -84,8 +109,7 @@ class Console:
             store: the store; users of other stores get nothing.
             ledger: its books.
             users: who may sign in.
-            feed: socket of the runner; without one the page has no live floor.
-            evidence: evidence.jsonl as the runner writes it; without one reviews are decided from the lines alone.
+            files: what else the page shows.
             checkout: settles decisions with the payment provider, in the background; without one the store's own
                 Checkout settles them later.
             hosts: host names under which the page may be requested; others are refused, wherever they resolve to.
@@ -95,24 +119,29 @@ class Console:
             connect_every_s: how often a missing runner is looked for.
             undo_s: how long a decision can be withdrawn.
         """
-        self._store = store
+        self._store, self._ledger, self._files = store, ledger, files
         plan = Plan(store)
         self._parts = {
             "name": html.escape(store.name),
             "plan": plan.ground(),
             "labels": plan.labels(),
             "viewbox": plan.viewbox,
+            "texts": texts_json("console"),
         }
         self.access = Access(store, users, self._parts, https, clock_s)
-        self._decisions = Decisions(store, ledger, checkout, clock_ns, undo_s)
-        self._evidence = None if evidence is None else EvidenceFile(Path(evidence))
-        self._pages = LivePages(ledger, self._decisions, None if feed is None else Path(feed), connect_every_s)
+        self.decisions = Decisions(store, ledger, checkout, clock_ns, undo_s)
+        self._evidence = None if files.evidence is None else EvidenceFile(files.evidence)
+        self._pictures = Pictures(files.pictures, (product.gtin for product in store.products))
+        days = Days(store, ledger)
+        self._pages = LivePages(ledger, days, self.decisions, files.feed, connect_every_s)
         routes = [
+            *Reading(store, ledger, self.access, self.decisions, days).routes,
             Route("/", self._index),
             Route("/sign-in", self.access.page),
             Route("/sign-in", self.access.sign_in, methods=["POST"]),
             Route("/sign-out", self.access.sign_out, methods=["POST"]),
-            Route("/assets/{name}", self._asset),
+            Route("/assets/{name:path}", self._asset),
+            Route("/pictures/{gtin}", self._picture),
             Route("/api/store", self._api_store),
             Route("/api/live", self._api_live),
             Route("/api/reviews/{visit:path}", self._api_review),
@@ -136,13 +165,15 @@ class Console:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.to_thread(self._decisions.close)
+            await asyncio.to_thread(self.decisions.close)
 
     async def _index(self, request: Request) -> Response:
         session = self.access.session(request)
         if session is None:
             return RedirectResponse("/sign-in", 303)
-        parts = {**self._parts, "csrf": html.escape(session.csrf), "user": html.escape(session.user)}
+        language = preferred(request.headers.get("accept-language", ""))
+        own = {"language": language, "csrf": html.escape(session.csrf), "user": html.escape(session.user)}
+        parts = {**self._parts, **own}
         return HTMLResponse(filled("console.html", parts))
 
     async def _asset(self, request: Request) -> Response:
@@ -150,6 +181,13 @@ class Console:
         if name not in _ASSETS:
             raise HTTPException(404, "no such file")
         return Response(page_file(name), media_type=_ASSETS[name])
+
+    async def _picture(self, request: Request) -> Response:
+        self.access.required(request)
+        picture = await asyncio.to_thread(self._pictures.of, request.path_params["gtin"])
+        if picture is None:
+            raise HTTPException(404, "no picture of this product")
+        return Response(picture.content, media_type=picture.media_type)
 
     async def _api_store(self, request: Request) -> Response:
         self.access.required(request)
@@ -164,6 +202,7 @@ class Console:
                 "plates": {plate.plate: _plate_row(plate) for plate in store.plates},
                 "gates": {gate.id: gate.direction for gate in store.gate},
                 "reasons": [*DecisionReason],
+                "pictures": self._pictures.gtins,
             }
         )
 
@@ -180,12 +219,34 @@ class Console:
     async def _api_review(self, request: Request) -> Response:
         self.access.required(request)
         visit = request.path_params["visit"]
-        standing = await _from_books(self._decisions.standing, visit)
+        standing = await from_books(lambda: self.decisions.standing(visit))
         if standing is None:
             raise HTTPException(404, "no such visit in the books of this store")
         bundle = None if self._evidence is None else await asyncio.to_thread(self._evidence.bundle, visit)
-        history = await _from_books(self._decisions.history, visit)
-        shown = {**standing_row(standing), "evidence": bundle, **history}
+        history = await from_books(lambda: self.decisions.history(visit))
+        entries = await from_books(lambda: self._ledger.entries(visit))
+
+        def charge(pieces: Pieces) -> Charge:
+            priced = self.decisions.priced(visit, [Line(gtin=gtin, quantity=n) for gtin, n in pieces])
+            return Charge(priced["total"], priced["discounts"])
+
+        question = None
+        if standing.status == "review":
+            asked = request.query_params.get("lang", "")
+            language = asked if asked in LANGUAGES else preferred(request.headers.get("accept-language", ""))
+            texts = catalogue("console", language)
+            question = await from_books(lambda: question_row(bundle, standing, self._store, charge, texts))
+        shown = {
+            **standing_row(standing),
+            **history,
+            "evidence": bundle,
+            "question": question,
+            "payment": payment_rows(entries),
+            "paid": payment_state(entries, is_final=standing.is_final),
+            "disputes": dispute_rows(entries),
+            "moments": await from_books(lambda: moment_rows(self._files.moments, visit)),
+            "ms": next((one.t_ns // _NS_PER_MS for one in entries if one.kind.startswith("receipt ")), None),
+        }
         try:
             text = json.dumps(shown, allow_nan=False)  # ASCII, so that a lone surrogate in the evidence does no harm
         except ValueError:
@@ -193,13 +254,13 @@ class Console:
         return Response(text, media_type="application/json")
 
     async def _api_decide(self, request: Request) -> Response:
-        return await self._changed(request, Decision, self._decisions.ask)
+        return await self._changed(request, Decision, self.decisions.ask)
 
     async def _api_withdraw(self, request: Request) -> Response:
-        return await self._changed(request, Numbered, self._decisions.withdraw)
+        return await self._changed(request, Numbered, self.decisions.withdraw)
 
     async def _api_second(self, request: Request) -> Response:
-        return await self._changed(request, Numbered, self._decisions.second)
+        return await self._changed(request, Numbered, self.decisions.second)
 
     async def _changed(
         self, request: Request, model: type[_Asked], change: Callable[[str, _Asked, Authority], dict[str, Any]]
@@ -223,15 +284,6 @@ class Console:
         with suppress(FusionError):  # it is in the books; the pages learn of it with the next look
             await self._pages.read_books()
         return JSONResponse(shown)
-
-
-async def _from_books(read: Callable[[str], _Read], visit: str) -> _Read:
-    """Read something about a visit in a thread; status 503 where the books cannot be read."""
-    try:
-        return await asyncio.to_thread(read, visit)
-    except FusionError as error:
-        _log.warning("books: %s", terminal_text(str(error)))
-        raise HTTPException(503, BOOKS_AWAY) from None
 
 
 def _plate_row(plate: Plate) -> dict[str, float]:

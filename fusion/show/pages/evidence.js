@@ -82,6 +82,40 @@ const Evidence = (() => {
     return svg;
   }
 
+  // The shelf as a person before it sees it: plates as lines, hands as paths, a dot where each was at the contact.
+  function front(event, context) {
+    const plate = context.plates.get(event.plate);
+    if (!plate) return null;
+    const height = 200, reach = 110, k = WIDTH / (2 * reach), c = Math.cos(plate.yaw), s = Math.sin(plate.yaw);
+    const along = (px, py) => c * (px - plate.x) + s * (py - plate.y), behind = (px, py) => c * (py - plate.y) - s * (px - plate.x);
+    const place = (px, py, pz) => [WIDTH / 2 + k * along(px, py), 110 - k * (pz - plate.z)];
+    const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${height}`, class: "hands front-view", role: "img" });
+    for (const neighbour of context.plates.values()) {
+      const same = Math.abs(behind(neighbour.x, neighbour.y)) < 25 && Math.abs(along(neighbour.x, neighbour.y)) < 1.2 * reach && Math.abs(Math.sin(neighbour.yaw - plate.yaw)) < 0.1;
+      if (!same) continue;
+      const [u, v] = place(neighbour.x, neighbour.y, neighbour.z);
+      svg.append(draw("rect", { class: neighbour === plate ? "plate this" : "plate", x: u - k * neighbour.width / 2, y: v, width: k * neighbour.width, height: 4 }));
+    }
+    const descriptions = [];
+    for (const path of event.wrists) {
+      const person = context.who(path.who);
+      for (const [side, points] of [["left", path.left], ["right", path.right]]) {
+        // Hands that are not before this shelf would be drawn over it.
+        const seen = points.map((point) => point && Math.abs(behind(point[0], point[1])) < 90 ? place(...point) : null);
+        const line = seen.filter(Boolean).map((point) => point.map((n) => n.toFixed(1)).join());
+        if (!line.length) continue;
+        svg.append(draw("polyline", { class: `wrist ${side} ${person.colour}`, points: line.join(" ") }));
+        let at = -1;
+        path.times_ms.forEach((ms, i) => { if (seen[i] && (at < 0 || Math.abs(ms) < Math.abs(path.times_ms[at]))) at = i; });
+        svg.append(draw("circle", { class: `hand ${person.colour}`, cx: seen[at][0], cy: seen[at][1], r: 7 }), draw("text", { class: "number-in", x: seen[at][0], y: seen[at][1] + 0.5 }, person.number));
+        descriptions.push(`${person.label}: ${side} hand`);
+      }
+    }
+    if (!descriptions.length) return null;
+    svg.append(draw("title", {}, `The shelf from the front. ${descriptions.join("; ")}`), draw("text", { class: "axis start", x: 4, y: height - 6 }, "from the front"));
+    return svg;
+  }
+
   function alternatives(event, context) {
     const rows = event.alternatives.filter((candidate) => candidate.p >= 0.005).map((candidate) => {
       const person = context.who(candidate.who);
@@ -107,7 +141,7 @@ const Evidence = (() => {
        product(gtin), mine: whose bill it is}. */
   function show(event, context, heading) {
     const pictures = event.traces === null ? [make("p", { class: "soft" }, "Weights and hands of this event were not kept.")]
-      : [make("div", { class: "traces" }, ...event.traces.slice(0, 4).map((trace) => drawTrace(trace, event))), hands(event, context)];
+      : [make("div", { class: "traces" }, ...event.traces.slice(0, 4).map((trace) => drawTrace(trace, event))), hands(event, context), front(event, context)];
     return make("div", { class: "evidence" }, make("p", { class: "heading" }, heading), alternatives(event, context), make("div", { class: "pictures" }, ...pictures));
   }
   return { unpack, bar, show };

@@ -17,7 +17,7 @@ BODY_MAX_BYTES = 64 << 10
 ADDRESS_MAX = 64
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",  # with "no-referrer" browsers would not name the origin of a form
     "cross-origin-opener-policy": "same-origin",
