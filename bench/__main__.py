@@ -63,6 +63,7 @@ BENCHMARKS = {
     "capacity": Benchmark("capacity.plan", "what 1, 100 and 2000 stores need, from measured costs"),
     "batch": Benchmark("capacity.batch", "many recordings on processes and on Ray"),
     "chain_book": Benchmark("capacity.chain_book", "rows a second into the chain's book beside bare PostgreSQL"),
+    "pictures": Benchmark("pictures", "the pictures of the README and the documents, taken again"),
     "figures": Benchmark("figures", "the tables and plots of docs/figures"),
 }
 

@@ -113,6 +113,7 @@ def test_every_public_name_is_there() -> None:
         ("segno", "gate", "from fusion.gates.codes import qr_picture; qr_picture('x')"),
         ("paho", "mqtt", "from fusion.live.publisher import Publisher; Publisher('localhost', 'store', 'name')"),
         ("rerun", "view", "from fusion.show.rerun_view import View; View('none/x', None)"),
+        ("mcap", "mcap", "from fusion.show.mcap_view import McapView; McapView('none/x', None)"),
         ("prometheus_client", "serve", "from fusion.live.supervisor import Supervisor; Supervisor('none.toml')"),
         ("starlette", "console", "import fusion.show.console.server"),
         ("ray", "ray", "from fusion.chain.batch import map_tasks; next(map_tasks(abs, [1], cluster='local'))"),

@@ -15,6 +15,7 @@ from fusion.commands import (
     demo,
     learnt,
     money,
+    report,
     run,
     safekeeping,
     settlement,
@@ -26,9 +27,9 @@ from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 
 GROUPS = (
     CommandGroup(
-        "run a store",
-        (run.RUN, demo.DEMO, chain.SERVE, chain.REPLAY, console.CONSOLE, shopper.SHOPPER, learnt.LEARNT),
+        "run a store", (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, shopper.SHOPPER, learnt.LEARNT)
     ),
+    CommandGroup("look at runs", (demo.DEMO, report.REPORT)),
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
     CommandGroup("keep people's data", (books.PRIVACY, books.FORGET, books.RETENTION)),

@@ -30,6 +30,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--smtp", metavar="HOST:PORT", help="mail server for receipts, where customers want them")
     parser.add_argument("--console", action="store_true", help="publish the run to consoles through OUT/live.sock")
     add_path(parser, "--view", type=Path, metavar="OUT.RRD", help="Rerun recording to write (extra `view`)")
+    add_path(parser, "--mcap", type=Path, metavar="OUT.MCAP", help="MCAP file to write for Foxglove (extra `mcap`)")
     parser.add_argument(
         "--early", action=argparse.BooleanOptionalAction,
         help="show receipts within a second, before late messages are in, in two to three times the time (live: yes)",
@@ -71,6 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
         smtp=arguments.smtp,
         console=arguments.console,
         view=arguments.view,
+        mcap=arguments.mcap,
         realtime=arguments.realtime,
         speed=arguments.speed,
         lead_s=60.0 * arguments.lead,

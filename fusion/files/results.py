@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
+import fusion
 from fusion.errors import ConfigError
 from fusion.files.private import LOCK_FILE, open_private
 from fusion.results import (
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_GROUP = 8192
+# Names of the files with a run's figures, and with what it was made from.
+RUN_FILE, SETUP_FILE = "run.json", "setup.json"
 
 
 def is_live_folder(folder: Path) -> bool:
@@ -50,7 +54,8 @@ def _unused(path: Path) -> Path:
 class ResultsWriter:
     """Writes receipts.jsonl, events.jsonl, tracks.parquet and run.json of the file contract; a sink of `fusion.run`.
 
-    It also writes evidence.jsonl, early.jsonl where there are early receipts and, at the end of the run, shelves.jsonl.
+    It also writes setup.json, by which two runs can be compared, evidence.jsonl, early.jsonl where there are early
+    receipts and, at the end of the run, shelves.jsonl.
     """
 
     def __init__(
@@ -101,6 +106,8 @@ class ResultsWriter:
         # Made with the first early receipt; one of an earlier run does not belong to this one.
         (self.folder / "early.jsonl").unlink(missing_ok=True)
         self._early: TextIO | None = None
+        setup = json.dumps(setup_row(store), ensure_ascii=False, indent=1)
+        (self.folder / SETUP_FILE).write_text(setup + "\n", encoding="utf-8")
         self._pending: list[_Instant] = []
         self._n_pending = 0
 
@@ -116,12 +123,12 @@ class ResultsWriter:
                         self._flush()
             case Receipt():
                 # At once: a live store may be killed at any instant.
-                self._receipts.write(_json(_receipt_row(result)))
+                self._receipts.write(_json(receipt_row(result)))
                 self._receipts.flush()
             case EarlyReceipt():
                 self._write_early(result)
             case ShelfEventExplained():
-                self._events.write(_json(_event_row(result)))
+                self._events.write(_json(event_row(result)))
             case Evidence() if self._evidence is not None:
                 # At once: a reviewer may be waiting for it.
                 self._evidence.write(_json(evidence_row(result)))
@@ -140,7 +147,7 @@ class ResultsWriter:
         """At once: it is of use for a second or two."""
         if self._early is None:
             self._early = open(self.folder / "early.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed by close()
-        row = _receipt_row(early.receipt)
+        row = receipt_row(early.receipt)
         row["correction_probability"] = round(early.correction_probability, 6)
         row["outstanding"] = list(early.outstanding)
         self._early.write(_json(row))
@@ -150,7 +157,7 @@ class ResultsWriter:
         text = "".join(_json(_shelf_row(count)) for count in end.shelves)
         (self.folder / "shelves.jsonl").write_text(text, encoding="utf-8")
         run = vars(end.summary) if end.fault is None else {**vars(end.summary), "fault": end.fault}
-        (self.folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+        (self.folder / RUN_FILE).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -186,6 +193,25 @@ def _json(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
+def setup_row(store: Store) -> dict[str, Any]:
+    """What a run is made from, as plain JSON: version, settings, calibrations, products, and digests of tables."""
+    tables = ("plates", "planogram", "prices")
+    rest = {"cameras", "products", *tables}
+    whole = store.model_dump(mode="json")
+    return {
+        "version": fusion.__version__,
+        "settings": {key: value for key, value in whole.items() if key not in rest},
+        "cameras": {camera["name"]: camera for camera in whole["cameras"]},
+        "products": {product["gtin"]: product for product in whole["products"]},
+        "tables": {name: _digest(whole[name]) for name in tables},
+    }
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True).encode()
+    return f"{len(value)} rows, {hashlib.sha256(text).hexdigest()[:16]}" if value else "empty"
+
+
 def reason_row(reason: Reason) -> dict[str, Any]:
     """A reason as plain JSON: its kind, and the fields that apply."""
     row = {name: getattr(reason, name) for name in _REASON_FIELDS}
@@ -207,7 +233,8 @@ def reason_of(row: dict[str, Any]) -> Reason:
 _REASON_FIELDS = tuple(field.name for field in fields(Reason))
 
 
-def _receipt_row(receipt: Receipt) -> dict[str, Any]:
+def receipt_row(receipt: Receipt) -> dict[str, Any]:
+    """A receipt as plain JSON, as in receipts.jsonl."""
     return {
         "visit": receipt.visit,
         "account": receipt.account,
@@ -232,7 +259,8 @@ def _receipt_row(receipt: Receipt) -> dict[str, Any]:
     }
 
 
-def _event_row(event: ShelfEventExplained) -> dict[str, Any]:
+def event_row(event: ShelfEventExplained) -> dict[str, Any]:
+    """A final shelf event as plain JSON, as in events.jsonl."""
     return {
         "time": event.t_ns,
         "plate": event.plate,

@@ -1,7 +1,7 @@
-"""A demonstration: a simulated store with its console, in a folder that is gone afterwards.
+"""A demonstration: a simulated store with its pages for staff, shoppers and doors, in a folder that is gone afterwards.
 
-The store, its console and other pages are processes of their own, as in a real shop. They share a private temporary
-folder, which holds the store, its books, and a user whose password is made for this one run.
+The store, its console and its customers' pages are processes of their own, as in a real shop. They share a private
+temporary folder, which holds the store, its books, and a user whose password is made for this one run.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from fusion.errors import FusionError
 from fusion.files.private import open_private
 from fusion.runner.example import EXAMPLE_FILE, Example
 from fusion.show.console.users import Users
+from fusion.simulation.crowd import Crowd
 from fusion.store.models import Store
 
-USER = "demo"
+USER, SEED = "demo", 1
 # How often the parts are looked at, and how long they may take to start, on a machine that is busy with other work.
 LOOK_S, START_MAX_S = 0.2, 180.0
 # How long a part may take to end in order.
@@ -78,7 +79,14 @@ class DemoSettings:
 
 
 class Demonstration:
-    """A shop, its console, and the folder that they share; a context manager that ends them and removes it."""
+    """A shop, its pages, and the folder that they share; a context manager that ends them and removes it.
+
+    Attributes:
+        folder: what they share.
+        password: of the console's user.
+        account: of the shopper who is the first to come in while one looks.
+        screen: the screen at the exit's door.
+    """
 
     def __init__(self, settings: DemoSettings) -> None:
         """Make the folder with the store and the user. Raises FusionError where the store cannot be used."""
@@ -90,6 +98,8 @@ class Demonstration:
         self.password = "-".join(secrets.token_hex(2) for _ in range(4))
         try:
             store = self._copied_store()
+            self.account = self._next_account(store)
+            self.screen = f"gate/{store.gate[-1].id}"
             (self.folder / "shop").mkdir(0o700)
             Users(self.folder / "shop" / "users.json").add(USER, self.password, store.id)
         except BaseException:
@@ -117,7 +127,7 @@ class Demonstration:
         self._start(
             "the shop", "run", "--store", self.folder / "store", "--out", shop, "--console", "--realtime",
             "--minutes", settings.minutes, "--shoppers", settings.shoppers, "--lead", settings.lead_minutes,
-            "--speed", settings.speed,
+            "--speed", settings.speed, "--seed", SEED,
         )  # fmt: skip
         books = shop / "ledger.sqlite"
         if not self._until(lambda: books.exists() and (shop / "live.sock").exists(), stop):
@@ -126,11 +136,20 @@ class Demonstration:
         self._start("the console", "console", self.folder / "store", "--ledger", books, "--port", port)
         if not self._until(lambda: _answers(port), stop):
             return self._ended()
-        address = f"http://127.0.0.1:{port}/"
-        print(f"console: {address}   sign in as {USER} with {self.password}", flush=True)
+        pages_port = _free_port()
+        served = ("shopper", self.folder / "store", "--ledger", books, "--port", pages_port)
+        self._start("the shoppers' pages", *served)
+        if not self._until(lambda: _answers(pages_port), stop):
+            return self._ended()
+        console, screen = f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{pages_port}/screen"
+        shopper, code = _printed(*served, "--link", self.account), _printed(*served, "--pair", self.screen)
+        print(f"console:      {console}   sign in as {USER} with {self.password}", flush=True)
+        print(f"shopper:      {shopper}   signs {self.account} in, once, within 15 minutes", flush=True)
+        print(f"door screen:  {screen}   type in {code.partition('   ')[0]} within 10 minutes", flush=True)
         print("Ctrl-C ends it and removes everything.", flush=True)
         if settings.browser and _has_browser():
-            webbrowser.open(address)
+            for address in (console, shopper, screen):
+                webbrowser.open(address)
         while not stop.is_set() and not self._ended_parts():
             stop.wait(LOOK_S)
         return self._ended()
@@ -149,6 +168,18 @@ class Demonstration:
         text = f'credential = "{credential}"\nstart = "{now:%Y-%m-%dT%H:%M}"\n\n[scenario]\n' + "\n".join(rows) + "\n"
         (target / EXAMPLE_FILE).write_text(text, encoding="utf-8")
         return store
+
+    def _next_account(self, store: Store) -> str:
+        """The shopper who arrives first after the minutes that pass at once."""
+        settings = self._settings
+        counts: dict[str, Any] = {"minutes": settings.minutes, "shoppers": settings.shoppers}
+        scenario = Example.load(self.folder / "store").scenario_for(store, SEED, **counts)
+        shoppers = [person for person in Crowd(store, scenario).people if person.account and person.role != "staff"]
+        arrivals = sorted((person.arrival_s, person.account) for person in shoppers if person.account)
+        if not arrivals:
+            raise FusionError("want a store with a gate and at least one shopper")
+        later = [account for arrival_s, account in arrivals if arrival_s >= 60 * settings.lead_minutes]
+        return later[0] if later else arrivals[-1][1]
 
     def _start(self, name: str, *words: object) -> None:
         """Start `fusion WORDS` as a part of the demonstration; its output goes into a file of its name."""
@@ -186,6 +217,16 @@ class Demonstration:
             lines = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
             print("\n".join([f"{name} ended by itself:", *lines]), file=sys.stderr)
         return 1 if over else 0
+
+
+def _printed(*words: object) -> str:
+    """What `fusion WORDS` prints. Raises FusionError with what it says where it fails."""
+    command = [sys.executable, "-m", "fusion", *map(str, words)]
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run(command, timeout=START_MAX_S, check=False, **quiet)
+    if done.returncode:
+        raise FusionError(done.stderr.strip() or f"fusion {words[0]} ended with {done.returncode}")
+    return done.stdout.strip()
 
 
 def _free_port() -> int:

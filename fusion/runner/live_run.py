@@ -31,8 +31,8 @@ from fusion.runner import narration
 from fusion.runner.folders import claim
 from fusion.runner.output import Output
 from fusion.runner.settings import LiveSettings, RunSettings
+from fusion.runner.views import open_views
 from fusion.show.report import Report
-from fusion.show.rerun_view import View
 from fusion.store.models import Store
 from fusion.till.honoured import require_honoured
 from fusion.till.settings import TillFile, TillSettings
@@ -87,10 +87,10 @@ class LiveRun:
     def __init__(
         self, store: Store, config: ServeConfig, settings: RunSettings, live: LiveSettings, control: Control
     ) -> None:
-        """Begin the recording and the view. Raises FusionError where one cannot be used."""
+        """Begin the recording and the views. Raises FusionError where one cannot be used."""
         self._store, self._config, self._settings, self._control = store, config, settings, control
         self._writer = self._recording_writer(live.record) if live.record is not None else None
-        self._view = View(settings.view, store) if settings.view is not None else None
+        self._views = open_views(settings, store)
         self._output = Output(None)
         self._receipts: list[Receipt] = []
         self._first_ns = 0
@@ -133,14 +133,13 @@ class LiveRun:
 
         self._report = Report(self._store, self._store.name, loop.engine)
         self._sinks = [ResultsWriter(self._settings.out, self._store, account_of, live=True), self._report]
-        if self._view is not None:
-            self._sinks.append(self._view)
+        self._sinks += self._views
 
     def _observe(self, observation: Observation) -> None:
         """Keep an observation that the engine uses. A full disk ends the recording, not the run."""
         self._first_ns = self._first_ns or observation.t_ns
-        if self._view is not None:
-            self._view.observe(observation)
+        for view in self._views:
+            view.observe(observation)
         if self._writer is not None:
             try:
                 self._writer.write(observation)

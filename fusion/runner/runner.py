@@ -18,9 +18,9 @@ from fusion.runner.output import Output
 from fusion.runner.settings import RunSettings
 from fusion.runner.sources import Source, open_source, paced
 from fusion.runner.storefront import Storefront
+from fusion.runner.views import open_views, viewed
 from fusion.show.console.feed import LiveFeed
 from fusion.show.report import Report
-from fusion.show.rerun_view import View
 from fusion.store.models import Store
 
 DAMAGED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
@@ -63,14 +63,14 @@ class StoreRun:
         """Build the front, the engine and the sinks. Raises FusionError where one of them cannot be built."""
         self._settings, self._source, self._store, self._ledger = settings, source, source.store, ledger
         self._receipts: list[Receipt] = []
-        self._view = self._make_view()
+        self._views = open_views(settings, source.store)
         self._front = self._make_front()
         observations: Iterable[Observation] = source.observations
         if settings.realtime:
             observations = paced(observations, settings.speed, settings.lead_s)
         observations = self._front.observations(observations)
-        if self._view is not None:
-            observations = _viewed(observations, self._view)
+        if self._views:
+            observations = viewed(observations, self._views)
         span = source.span
         self._output = Output(round((span.end_ns - span.start_ns) / 1e9) if span is not None else None)
         self._run = Run(self._store, _until_closed(observations, self._output), early=bool(settings.early))
@@ -84,8 +84,7 @@ class StoreRun:
         if settings.console:
             self._feed = LiveFeed(self._store, self._run.engine, settings.out / "live.sock")
             self._shown.append(self._feed)
-        if self._view is not None:
-            self._shown.append(self._view)
+        self._shown += self._views
 
     def run(self) -> int:
         """Run to the end of the source, or until something ends it; then print the summary."""
@@ -94,13 +93,6 @@ class StoreRun:
         if self._output.closed:
             exit_code = PIPE_CLOSED
         return exit_code
-
-    def _make_view(self) -> View | None:
-        path = self._settings.view
-        if path is None:
-            return None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return View(path, self._store)
 
     def _make_front(self) -> Front:
         settings, source = self._settings, self._source
@@ -182,14 +174,9 @@ class StoreRun:
         lines.append(f"results, report.html, floor.svg and ledger.sqlite are in {settings.out}")
         if settings.view is not None:
             lines.append(f"look at the run in three dimensions: rerun {settings.view}")
+        if settings.mcap is not None:
+            lines.append(f"look at the run in Foxglove: {settings.mcap}")
         return lines
-
-
-def _viewed(observations: Iterable[Observation], view: View) -> Iterator[Observation]:
-    """The observations; each goes into the Rerun recording as well."""
-    for observation in observations:
-        view.observe(observation)
-        yield observation
 
 
 def _until_closed(observations: Iterable[Observation], output: Output) -> Iterator[Observation]:

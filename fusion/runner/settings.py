@@ -41,6 +41,7 @@ class RunSettings:
         smtp: HOST:PORT of the mail server for receipts.
         console: publish the run to consoles through OUT/live.sock.
         view: Rerun recording to write.
+        mcap: MCAP file to write.
         realtime: hold the data back to their own pace.
         speed: with realtime, how many seconds of data pass in a second.
         lead_s: with realtime, seconds of data at the start that pass as fast as possible.
@@ -60,6 +61,7 @@ class RunSettings:
     smtp: str | None = None
     console: bool = False
     view: Path | None = None
+    mcap: Path | None = None
     realtime: bool = False
     speed: float = 1.0
     lead_s: float = 0.0

@@ -16,21 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import FusionError, extra
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
-from fusion.results import (
-    Candidate,
-    People,
-    PersonEntered,
-    PersonLeft,
-    Picked,
-    PutBack,
-    Receipt,
-    Result,
-    RunEnd,
-    ShelfEventExplained,
-    Warning,
-)
-from fusion.sentences import reason_text, sentence
+from fusion.observations import Frame, Observation, ShelfReading
+from fusion.results import People, Result, RunEnd, ShelfEventExplained
+from fusion.show.log_lines import LogLine, LogLines
 from fusion.show.rerun_buffers import Bodies, Weights
 from fusion.show.rerun_scene import COLOURS, blueprint, camera_entity, entity_name, write_scene
 from fusion.store.models import Plate, Store
@@ -57,12 +45,6 @@ class _Mark(NamedTuple):
     t_ns: int
     place_m: tuple[float, float, float]
     label: str
-
-
-class _LogLine(NamedTuple):
-    t_ns: int
-    text: str
-    level: str
 
 
 class View:
@@ -120,7 +102,6 @@ class View:
         layout = store.layout
         self._bodies_max, self._values_max = bodies_max, values_max
         self._head = min(range(layout.n_joints), key=lambda joint: -layout.heights_m[joint, 0])
-        self._products = {product.gtin: product.name for product in store.products}
         self._fronts_m = {plate.plate: _front_m(plate) for plate in store.plates}
         self._pending: list[Observation] = []
         self._pending_max = min(PENDING_MAX, values_max)
@@ -128,9 +109,9 @@ class View:
         self._weights: dict[str, Weights] = {}
         self._people: list[People] = []
         self._n_people = 0
-        self._names: dict[int, str] = {}
+        self._lines = LogLines(store)
         self._marks: dict[str, list[_Mark]] = defaultdict(list)
-        self._log_lines: dict[str, list[_LogLine]] = defaultdict(list)
+        self._log_lines: dict[str, list[LogLine]] = defaultdict(list)
         self._closed = False
         write_scene(self._out, store)
 
@@ -162,7 +143,7 @@ class View:
             elif isinstance(observation, Frame):
                 frames[observation.camera].append(observation)
             else:
-                self._log_observation(observation)
+                self._log(self._lines.of_observation(observation))
         self._pending.clear()
         for plate, of_plate in readings.items():
             weights = self._weights.get(plate)
@@ -179,41 +160,14 @@ class View:
             if bodies.n >= self._bodies_max or bodies.n_instants >= self._values_max:
                 self._write_detections(camera)
 
-    def _log_observation(self, observation: GateScan | ItemSighting) -> None:
-        if isinstance(observation, GateScan):
-            # The visit's account appears with the engine's answer; the credential itself is private.
-            self._log("gates", observation.t_ns, f"{observation.credential_type} at {observation.gate}")
-            return
-        where = observation.zone or observation.plate or "an unknown place"
-        pieces = f"{observation.quantity} x {self._product(observation.gtin)}"
-        text = f"{observation.source} {observation.kind} {pieces} at {where} ({observation.probability:.0%})"
-        self._log("gates", observation.t_ns, text)
-
     def add(self, result: Result | RunEnd) -> None:
         """Take one result, in the order in which the engine answers; a sink of `fusion.run`."""
-        match result:
-            case People():
-                self._add_people(result)
-            case PersonEntered():
-                name = "staff" if result.staff else result.account or "no credential"
-                self._names[result.track_id] = name
-                text = f"{name} came in at {result.gate or 'no gate'}, track {result.track_id}"
-                self._log("visits", result.t_ns, text)
-            case PersonLeft():
-                name = self._names.get(result.track_id, result.account or "an unidentified visitor")
-                self._log("visits", result.t_ns, f"{name} left at {result.gate or 'no gate'}, track {result.track_id}")
-            case Picked() | PutBack():
-                verb = "took" if isinstance(result, Picked) else "put back"
-                action = f"{_person(result)} {verb} {result.quantity} x {self._product(result.gtin)}"
-                text = f"{result.plate}: {action}, provisional ({result.probability:.0%})"
-                self._log("shelves", result.t_ns, text)
-            case ShelfEventExplained():
-                self._add_event(result)
-            case Receipt():
-                self._add_receipt(result)
-            case Warning():
-                text = f"{result.kind}: {result.subject}: {sentence(result, self.store)}"
-                self._log("warnings", result.t_ns, text, "WARN")
+        if isinstance(result, People):
+            self._add_people(result)
+            return
+        if isinstance(result, ShelfEventExplained) and result.plate in self._fronts_m:
+            self._add_mark(result)
+        self._log(self._lines.of(result))
 
     def close(self) -> None:
         """Write what is left and complete the file."""
@@ -230,9 +184,11 @@ class View:
         self._out.flush()
         self._out.disconnect()
 
-    def _log(self, log: str, t_ns: int, text: str, level: str = "INFO") -> None:
-        lines = self._log_lines[log]
-        lines.append(_LogLine(t_ns, text, level))
+    def _log(self, line: LogLine | None) -> None:
+        if line is None:
+            return
+        lines = self._log_lines[line.log]
+        lines.append(line)
         if len(lines) >= self._values_max:
             self._write_text()
 
@@ -242,28 +198,11 @@ class View:
         if self._n_people >= self._bodies_max or len(self._people) >= self._values_max:
             self._write_people()
 
-    def _product(self, gtin: str) -> str:
-        return self._products.get(gtin, gtin)
-
-    def _add_event(self, event: ShelfEventExplained) -> None:
-        ranked = sorted(event.candidates, key=lambda candidate: -candidate.probability)
-        candidates = [
-            f"{_person(candidate)} {candidate.quantity:+d} x {self._product(candidate.gtin)} "
-            f"({candidate.probability:.0%})"
-            for candidate in ranked[:3]
-        ]
-        self._log("shelves", event.t_ns, f"{event.plate} {event.delta_g:+.0f} g: {'; '.join(candidates) or 'nothing'}")
-        if event.plate in self._fronts_m:
-            kind = "taken" if event.delta_g < 0 else "returned"
-            # The log has all candidates; above the shelf there is room for the most probable one.
-            label = f"{event.delta_g:+.0f} g" + (f": {candidates[0]}" if candidates else "")
-            self._marks[kind].append(_Mark(event.t_ns, self._fronts_m[event.plate], label))
-
-    def _add_receipt(self, receipt: Receipt) -> None:
-        pieces = ", ".join(f"{line.quantity} x {self._product(line.gtin)}" for line in receipt.lines) or "nothing"
-        status = receipt.status + (f": {reason_text(receipt.reasons, self.store)}" if receipt.reasons else "")
-        text = f"{_person(receipt)}: {self.store.price_text(receipt.total)}, {pieces}; {status}"
-        self._log("receipts", receipt.issued_ns, text, "INFO" if receipt.status == "settled" else "WARN")
+    def _add_mark(self, event: ShelfEventExplained) -> None:
+        # The log has all candidates; above the shelf there is room for the most probable one.
+        label = ": ".join([f"{event.delta_g:+.0f} g", *self._lines.candidates(event)[:1]])
+        kind = "taken" if event.delta_g < 0 else "returned"
+        self._marks[kind].append(_Mark(event.t_ns, self._fronts_m[event.plate], label))
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
@@ -282,7 +221,8 @@ class View:
             )
             self._send(f"world/{kind}", [mark.t_ns for mark in marks], columns)
         for log, lines in self._log_lines.items():
-            columns = rr.TextLog.columns(text=[line.text for line in lines], level=[line.level for line in lines])
+            levels = ["WARN" if line.is_warning else "INFO" for line in lines]
+            columns = rr.TextLog.columns(text=[line.text for line in lines], level=levels)
             self._send(f"log/{log}", [line.t_ns for line in lines], columns)
         self._marks.clear()
         self._log_lines.clear()
@@ -342,7 +282,7 @@ class View:
         height_m = np.nan_to_num(joints_m[body[named], self._head, 2], nan=1.6) + 0.25
         columns = rr.Points3D.columns(
             positions=np.column_stack([place_m[named], height_m]).astype(np.float32),
-            labels=[f"{self._names.get(track_id, '?')} #{track_id}" for track_id in track[body[named]].tolist()],
+            labels=[f"{self._lines.names.get(track_id, '?')} #{track_id}" for track_id in track[body[named]].tolist()],
             radii=_radii_m(place_sd_m[named]),
             class_ids=colour[body[named]],
         )
@@ -361,11 +301,6 @@ def _points_of_instants(shown: NDArray[np.bool_], n_bodies: NDArray[np.int64]) -
     last = np.cumsum(n_bodies)
     points: NDArray[np.int64] = ends[last] - ends[last - n_bodies]
     return points
-
-
-def _person(result: Candidate | Picked | PutBack | Receipt) -> str:
-    """How the log calls the person of a result."""
-    return result.account or ("a visitor without credential" if result.visit else "an unidentified visitor")
 
 
 def _radii_m(sd_m: NDArray[Any]) -> NDArray[Any]:

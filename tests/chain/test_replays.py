@@ -177,6 +177,7 @@ def test_a_recording_damaged_half_way_has_partial_results_and_no_run(recordings,
     assert "detections.parquet" in part["fault"] and part["fault"] in capsys.readouterr().out
     assert {path.name for path in (out / "bad").iterdir()} == {
         "partial.json", "receipts.jsonl", "events.jsonl", "evidence.jsonl", "shelves.jsonl", "tracks.parquet",
+        "setup.json",
     }  # fmt: skip
     # Repaired, its results are complete, and no file mentions the damage.
     shutil.rmtree(bad)

@@ -1,8 +1,9 @@
-"""`fusion demo`: a shop, its console and a user for one run, which leave nothing behind."""
+"""`fusion demo`: a shop and its pages for staff, shoppers and doors, which leave nothing behind."""
 
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import signal
 import stat
@@ -17,7 +18,7 @@ def demonstrations() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("fusion-demo-*"))
 
 
-def test_a_demonstration_shows_its_console_and_leaves_nothing_behind() -> None:
+def test_a_demonstration_shows_its_pages_and_leaves_nothing_behind() -> None:
     before = demonstrations()
     process = start("demo", "--no-browser", "--minutes", 3, "--shoppers", 2, "--lead", 0, "--speed", 1)
     try:
@@ -26,6 +27,9 @@ def test_a_demonstration_shows_its_console_and_leaves_nothing_behind() -> None:
         found = re.search(r"http://127\.0\.0\.1:(\d+)/ .*sign in as (\S+) with (\S+)", line)
         assert found is not None, line + process.communicate(timeout=60)[1]
         port, name, password = found.groups()
+        shopper = re.search(r"http://127\.0\.0\.1:(\d+)/in#(\S+) ", process.stdout.readline())
+        screen = re.search(r"http://127\.0\.0\.1:(\d+)/screen   type in (\w{4} \w{4}) ", process.stdout.readline())
+        assert shopper is not None and screen is not None
         (folder,) = demonstrations() - before
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
@@ -38,6 +42,17 @@ def test_a_demonstration_shows_its_console_and_leaves_nothing_behind() -> None:
         connection.request("GET", "/", headers={"Cookie": cookie})
         page = connection.getresponse()
         assert page.status == 200 and b"<title>" in page.read()
+        public = http.client.HTTPConnection("127.0.0.1", int(shopper[1]), timeout=60)
+        origin = {"Origin": f"http://127.0.0.1:{shopper[1]}", "Content-Type": "application/json"}
+        for path, message in (("/in", None), ("/screen", None), ("/api/sign-in", {"token": shopper[2]}),
+                              ("/screen/api/pair", {"code": screen[2].replace(" ", "")})):  # fmt: skip
+            if message is None:
+                public.request("GET", path)
+            else:
+                public.request("POST", path, json.dumps(message), origin)
+            answer = public.getresponse()
+            text = answer.read()
+            assert answer.status == 200, (path, answer.status, text)
     finally:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
