@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fusion.errors import LedgerError
 from fusion.money.sqlite import open_sqlite
@@ -72,7 +72,7 @@ class Moments:
         """Close the file."""
         self._connection.close()
 
-    def _run(self, statement: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+    def _run(self, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         try:
             with self._lock:
                 return self._connection.execute(statement, values).fetchall()

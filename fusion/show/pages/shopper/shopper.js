@@ -246,6 +246,13 @@
   }
 
   // ---- what comes by itself ----
+  /* From the basket to the receipt that it has become; the end of a visit and its receipt come in either order. */
+  async function toReceipt(visit) {
+    try {
+      const found = await ask(`/api/visit?visit=${encodeURIComponent(visit)}`);
+      if (found.status !== "open" && place()[0] === "basket") location.hash = `receipt=${encodeURIComponent(visit)}`;
+    } catch (error) { failed(error); }
+  }
   function follow() {
     if (stream) stream.close();
     stream = new EventSource("/api/live");
@@ -260,7 +267,7 @@
       if (now.basket) {
         const is = baskets.has(now.basket.visit);
         if (now.basket.over) baskets.delete(now.basket.visit); else baskets.set(now.basket.visit, now.basket);
-        if (view === "basket") basketView();
+        if (view === "basket") { basketView(); if (now.basket.over) toReceipt(now.basket.visit); }
         else if (view === "code" && !is && !now.basket.over) { location.hash = "basket"; say("came_in"); }
         else if (view === "receipt" && !shown && me.visit === now.basket.visit) receiptView("").catch(failed);
       }
@@ -269,7 +276,7 @@
         const busy = $("main").querySelector("details[open]") || $("main").contains(document.activeElement) && ["INPUT", "SELECT"].includes(document.activeElement.tagName);
         if (view === "receipts") receiptsView().catch(failed);
         else if (view === "receipt" && (shown || me.visit) === now.visit) { if (!busy) receiptView(shown).catch(failed); }
-        else if (view === "basket" && !baskets.has(now.visit)) ask(`/api/visit?visit=${encodeURIComponent(now.visit)}`).then((found) => { if (found.status !== "open" && place()[0] === "basket") location.hash = `receipt=${encodeURIComponent(now.visit)}`; }).catch(failed);
+        else if (view === "basket") toReceipt(now.visit);
       }
     };
   }
