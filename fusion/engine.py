@@ -202,16 +202,19 @@ class Engine:
 
     def health(self) -> Health:
         """State of cameras and plates now."""
-        roll = self._roll_call
         health = Health(
-            self._now_ns, self._tracker.health.report(), self._monitor.report(), frozenset(roll.unheard),
-            tuple(roll.unknown), dict(roll.faults),
+            self._now_ns, self._tracker.health.report(), self._monitor.report(), frozenset(self._roll_call.unheard),
+            tuple(self._roll_call.unknown), dict(self._roll_call.faults),
         )  # fmt: skip
         return moved(health, -self._offset_ns)
 
     def shelf_state(self) -> list[ShelfCount]:
         """What lies where as believed now, by plate and product: every facing, and whatever else lies on a plate."""
         return self._billing.shelf_state()
+
+    def rename_customers(self, renamed: Callable[[str], str]) -> None:
+        """Give customers of visits that are over other names, one each, since theirs are erased; results stay."""
+        self._billing.rename_customers(renamed)
 
     def account_of(self, track_id: int) -> str | None:
         """Account of a person's visit as known now; None for staff, unidentified people and people long gone."""

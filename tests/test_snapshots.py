@@ -594,3 +594,38 @@ def test_nobody_crosses_a_line_that_moves(small_recording: Path) -> None:
         assert all(one.inside for one in walkers)
         between += any(passage.side == -1 for one in walkers for passage in one.passages.values())
     assert between >= 3
+
+
+def test_a_snapshot_holds_nothing_of_what_was_in_memory_before(
+    small_recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrays whose content was never written hold what was freed before them: names, keys, pages of the vault."""
+    mark = b"\xa5\x5a\xa7\x7a\xa1\x1a\xa3\x3a"
+    make, n_marked = np.empty, 0
+
+    def marked(shape: Any, dtype: Any = float, *args: Any, **kwargs: Any) -> Any:
+        nonlocal n_marked
+        array = make(shape, dtype, *args, **kwargs)
+        if not array.dtype.hasobject and array.nbytes:
+            content = array.reshape(-1).view(np.uint8)
+            content[:] = np.resize(np.frombuffer(mark, np.uint8), content.shape)
+            n_marked += 1
+        return array
+
+    monkeypatch.setattr(np, "empty", marked)
+    monkeypatch.setattr(np, "empty_like", lambda like, *a, **k: marked(np.shape(like), np.asarray(like).dtype))
+    recording = Recording(small_recording)
+    engine, n = Engine(recording.store), 0
+    for i, observation in enumerate(recording.observations()):
+        engine.feed(observation)
+        if i % 2000 == 0:
+            n += len(snapshot(engine)) > 0
+            _, body = snapshots_body(snapshot(engine))
+            assert mark not in body, f"after {i} observations, at {body.index(mark)} of {len(body)}"
+    assert n > 3 and n_marked > 1000
+
+
+def snapshots_body(data: bytes) -> tuple[bytes, bytes]:
+    """Head and body of a snapshot."""
+    *head, body = data.split(b"\n", 3)
+    return b"\n".join(head), zlib.decompress(body)

@@ -1,4 +1,4 @@
-"""`fusion verify`, `statement`, `privacy` and `forget`: a store's books and what they keep about people."""
+"""`fusion verify`, `statement`, `privacy` and `retention`: a store's books and what they keep about people."""
 
 from __future__ import annotations
 
@@ -73,47 +73,6 @@ def _verify(arguments: argparse.Namespace) -> int:
     for note in found.notes:
         print(note)
     return 1 if found.fault or any(found.sums.values()) else 0
-
-
-def _declare_forget(parser: argparse.ArgumentParser) -> None:
-    declare_books(parser)
-    parser.add_argument(
-        "--account", help="erase this account at once, also from the files beside the books; the store must not run"
-    )
-
-
-def _forget(arguments: argparse.Namespace) -> int:
-    import time
-
-    from fusion.files.private import LOCK_FILE, locked
-    from fusion.gates.erasing import torn_tracks
-    from fusion.gates.privacy import Forgetting, erase_from_files
-    from fusion.money.databases import books_folder
-
-    folder = books_folder(arguments.ledger, arguments.vault)
-    store = load_store(arguments.store)
-    with open_ledger(arguments) as ledger:
-        forgetting = Forgetting(store, ledger)
-        if arguments.account is None:
-            print(f"{forgetting.due(time.time_ns())} visits forgotten")
-            return 0
-        # Files first: once the vault has forgotten the pseudonyms, nothing says which lines are this person's.
-        names = {arguments.account, *ledger.pseudonyms(arguments.account)}
-        with locked(folder / LOCK_FILE) as held:
-            if not held:
-                print(f"{folder}: a running store uses it; stop it first, so that its files can be erased from")
-                return 1
-            found = erase_from_files(store, folder, names)
-        n_visits = forgetting.erase(arguments.account)["visits"]
-    print(f"{n_visits} visits forgotten")
-    for name, n in found.items():
-        print(f"{name}: erased from {n} lines")
-    for path in torn_tracks(folder):
-        print(f"{path}: a kill left it unreadable, and it may hold the person; delete it")
-    if (folder / "snapshot").exists():
-        print("snapshot: an hour of visits, replaced once the store runs again")
-    print("faces are deleted by the store's face reader; backups keep the person until they are deleted")
-    return 0
 
 
 def _declare_retention(parser: argparse.ArgumentParser) -> None:
@@ -255,14 +214,6 @@ PRIVACY = Command(
     {0: "the list was printed"},
     _declare_privacy,
     _privacy,
-)
-FORGET = Command(
-    "forget",
-    "Unlink visits from the people who made them: those past their time, or all of one account.",
-    ("STORE out/ledger.sqlite", "STORE out/ledger.sqlite --account anna"),
-    {0: "the visits are unlinked", 1: "the store runs, so that nothing was erased"},
-    _declare_forget,
-    _forget,
 )
 RETENTION = Command(
     "retention",

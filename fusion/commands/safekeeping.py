@@ -9,6 +9,9 @@ from fusion.commands.books import declare_books, load_store, open_ledger
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
     from fusion.money.backup import Backup
 
 # Visits that are listed one by one.
@@ -73,6 +76,7 @@ def _declare_restore(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "folder", help="new or empty folder of the store")
     add_path(parser, "--key", help="the store's key (store.key), where the backup does not hold it")
     parser.add_argument("--books", help="URL of an empty PostgreSQL database, for books that were in one")
+    add_path(parser, "--erasures", action="append", default=[], help="newer list of who asked to be forgotten")
     add_path(parser, "--lost", help="what is left of the store's folder: entries that the backup lacks are listed")
 
 
@@ -80,12 +84,18 @@ def _restore(arguments: argparse.Namespace) -> int:
     import datetime
     from pathlib import Path
 
+    from fusion.gates import erasures
     from fusion.money.backup import newer_entries, restore, unsettled
 
     folder = Path(arguments.folder)
+    lists = [Path(path) for path in arguments.erasures]
+    if arguments.lost and (Path(arguments.lost) / erasures.FILE).exists():
+        lists.append(Path(arguments.lost) / erasures.FILE)
+    cleared: list[str] = []
     made = restore(
-        Path(arguments.backup), folder, key_file=Path(arguments.key) if arguments.key else None, url=arguments.books
-    )
+        Path(arguments.backup), folder, key_file=Path(arguments.key) if arguments.key else None, url=arguments.books,
+        complete=lambda building, made: cleared.extend(_clear(building, made, lists, arguments.books)),
+    )  # fmt: skip
     at = datetime.datetime.fromtimestamp(made.made_ns / 1e9, datetime.UTC)
     print(f"{len(made.files)} files of {at:%Y-%m-%d %H:%M:%S} UTC are in {folder}")
     for name, (store, _, seq, _) in made.books.items():
@@ -97,15 +107,65 @@ def _restore(arguments: argparse.Namespace) -> int:
             for line in lines[:_LISTED_MAX]:
                 print(f"  newer than the backup: {line}")
             print(f"  {len(lines) or 'no'} visits have entries that are newer than the backup")
+    for line in cleared:
+        print(line)
     _print_duties(made)
     return 0
+
+
+def _clear(folder: Path, made: Backup, lists: Sequence[Path], url: str | None) -> Iterator[str]:
+    """Erase from a restored folder the people who were forgotten since the backup was made; lines for the operator."""
+    import time
+    from contextlib import ExitStack
+
+    from fusion.files.secrets import KEY_FILE, derived, store_key
+    from fusion.gates.erasures import Erasures
+    from fusion.gates.faces import FaceGallery
+    from fusion.gates.forgetting import Eraser, Place
+    from fusion.gates.marks import Marks
+    from fusion.gates.settings import FACES_FILE
+    from fusion.money.backup import REMOTE_BOOKS
+    from fusion.money.ledger import Ledger
+    from fusion.store.models import Store
+
+    if not (folder / KEY_FILE).exists():
+        yield "no one was erased from what was put back: that needs the store's key, see --key"
+        return
+    key = store_key(folder, create=False)
+    with ExitStack() as stack:
+        people = Erasures(folder, key)
+        stack.callback(people.close)
+        n = people.ask_again(made.made_ns, lists)
+        if not n:
+            return
+        ledgers = []
+        # The books of a server come first: there money is booked.
+        for name, (store, currency, _, _) in sorted(made.books.items(), key=lambda each: each[0] != REMOTE_BOOKS):
+            # Of the store's folder no more is needed than whose books these are.
+            identity = Store.model_construct(id=store, name=store, currency=currency, products=(), gate=())
+            is_remote = name == REMOTE_BOOKS
+            where, vault = str(url) if is_remote else str(folder / name), folder / f"{store}.vault.sqlite"
+            books = Ledger.open(where, identity, vault if is_remote else None, create=False)
+            ledgers.append(stack.enter_context(books))
+        faces = None
+        if (folder / FACES_FILE).exists():
+            marks = Marks(folder / "used.sqlite")
+            stack.callback(marks.close)
+            faces = FaceGallery.to_erase_from(folder / FACES_FILE, derived(key, "faces"), marks)
+        if not ledgers:
+            yield f"{n} erasures wait until the store starts"
+            return
+        place = Place(identity, folder, lambda: ledgers, faces=faces)
+        Eraser(people, lambda: place).work(time.time_ns())
+        n_waiting = len(people.undone())
+        yield f"{n} people asked to be forgotten and were erased from what was put back; {n_waiting} still wait in part"
 
 
 def _print_duties(made: Backup) -> None:
     """What a person does after a backup was put back."""
     print("before the store opens:")
     print("- compare the provider's payments since then with the books: what stands there only is settled by hand")
-    print("- erase again, with `fusion forget`, the people who asked for it since then")
+    print("- erase again, with `fusion forget`, who asked for it since then and is on no list of yours (--erasures)")
     missing = sorted(name for name in made.keys if name not in made.files)
     if missing:
         print(f"- put the keys into the folder, unless --key did: {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Files of lines that a running store adds to, while lines that are past their time are taken out of them."""
+"""Files of lines that a running store adds to, while other lines are taken out of them or changed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import IO, TextIO
 
 from fusion.files.atomic import flush_folder
 from fusion.files.private import open_private
+
+# What stands in the place of a line.
+Change = Callable[[bytes], bytes]
 
 
 class GrowingLines:
@@ -29,9 +32,9 @@ class GrowingLines:
             self._file.write(line + "\n")
             self._file.flush()
 
-    def drop(self, unwanted: Callable[[bytes], bool], *, dry_run: bool = False) -> int:
-        """As `drop_lines`; lines are added meanwhile."""
-        return drop_lines(self._path, unwanted, dry_run=dry_run, lock=self._lock, replaced=self._reopen)
+    def change(self, changed: Change, *, dry_run: bool = False) -> int:
+        """As `change_lines`; lines are added meanwhile."""
+        return change_lines(self._path, changed, dry_run=dry_run, lock=self._lock, replaced=self._reopen)
 
     def close(self) -> None:
         """Close the file."""
@@ -50,26 +53,26 @@ class GrowingLines:
                 self._file.write("\n")
 
 
-def drop_lines(
+def change_lines(
     path: Path,
-    unwanted: Callable[[bytes], bool],
+    changed: Change,
     *,
     dry_run: bool = False,
     lock: contextlib.AbstractContextManager[object] | None = None,
     replaced: Callable[[], object] = lambda: None,
 ) -> int:
-    """Take lines out of a file: after a crash at any instant it holds all its old lines, or all that are kept.
+    """Change or drop lines of a file: after a crash at any instant it holds all its old lines, or all the new ones.
 
     Args:
         path: the file; where it is missing, nothing is done.
-        unwanted: says of a whole line whether it is dropped.
+        changed: gives for a whole line, with its end, what stands in its place; b"" drops it.
         dry_run: write nothing.
         lock: held by whoever adds a line. It is taken only once the kept lines have been copied, so that no writer
             waits for a long file.
         replaced: called under the lock when the file is another one.
 
     Returns:
-        The number of lines that were dropped, or would be.
+        The number of lines that were changed or dropped, or would be.
 
     Raises:
         OSError: the file cannot be read or replaced; it is as it was.
@@ -79,25 +82,31 @@ def drop_lines(
         new.unlink(missing_ok=True)  # Left by a crash, and past its time too.
     if not path.is_file() or path.is_symlink():
         return 0
-    n_dropped, end = 0, 0
-    kept: list[tuple[int, int]] = []  # Spans of bytes.
+    n_changed, end = 0, 0
+    # Spans of bytes that stay, and the lines between them that are others now.
+    content: list[tuple[int, int] | bytes] = []
     with open(path, "rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
                 break  # Still being written, or torn.
             start, end = end, end + len(line)
-            if unwanted(line):
-                n_dropped += 1
-            elif kept and kept[-1][1] == start:
-                kept[-1] = (kept[-1][0], end)
+            if (put := changed(line)) != line:
+                n_changed += 1
+                if put:
+                    content.append(put)
+            elif content and isinstance(last := content[-1], tuple) and last[1] == start:
+                content[-1] = (last[0], end)
             else:
-                kept.append((start, end))
-    if dry_run or not n_dropped:
-        return n_dropped
+                content.append((start, end))
+    if dry_run or not n_changed:
+        return n_changed
     try:
         with open(path, "rb") as old, open_private(new, "wb") as copy:
-            for start, stop in kept:
-                _copy(old, copy, start, stop)
+            for part in content:
+                if isinstance(part, bytes):
+                    copy.write(part)
+                else:
+                    _copy(old, copy, *part)
             copy.flush()
             os.fsync(copy.fileno())
             with lock or contextlib.nullcontext():
@@ -112,7 +121,12 @@ def drop_lines(
             new.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
-    return n_dropped
+    return n_changed
+
+
+def dropping(unwanted: Callable[[bytes], bool]) -> Change:
+    """Drops the lines that are unwanted."""
+    return lambda line: b"" if unwanted(line) else line
 
 
 def _copy(old: IO[bytes], new: IO[bytes], start: int, stop: int) -> None:

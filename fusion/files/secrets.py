@@ -24,7 +24,7 @@ KEY_FILE = "store.key"
 # No key, password or token is longer.
 _SECRET_BYTES_MAX = 64 * 1024
 # What a key of its own is derived for; a label is never used for two things.
-Purpose = Literal["snapshot", "vault", "faces", "checkpoint", "backup", "shopper"]
+Purpose = Literal["snapshot", "vault", "faces", "checkpoint", "backup", "erasure", "shopper"]
 
 
 def store_key(folder: str | os.PathLike[str], *, create: bool = True) -> bytes:

@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class FaceGallery(Verifier):
             path: the file.
             key: 32 bytes that are kept elsewhere.
             marks: hold the number of the gallery's last change; in another file than the gallery.
-            dim: length of the reader's embeddings.
+            dim: length of the reader's embeddings; 0: of any length, see `to_erase_from`.
             effective_dim: see `threshold_of`.
             false_accept_rate: share of strangers at the gate who may match a template, such as 1e-6.
 
@@ -102,7 +102,7 @@ class FaceGallery(Verifier):
         with extra("gate"):
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        if not 0.0 < false_accept_rate < 1.0 or not 2.0 <= effective_dim <= dim:
+        if not 0.0 < false_accept_rate < 1.0 or (dim and not 2.0 <= effective_dim <= dim):
             raise ValueError(
                 "faces: want a false accept rate between 0 and 1 and an effective dimension from 2 to dim, "
                 f"got {false_accept_rate} and {effective_dim} of {dim}"
@@ -118,6 +118,11 @@ class FaceGallery(Verifier):
         self._n_changes = 0
         with self._lock, self._between_changes():
             self._refresh()
+
+    @classmethod
+    def to_erase_from(cls, path: str | os.PathLike[str], key: bytes, marks: Marks) -> FaceGallery:
+        """A gallery of whatever embeddings, to delete people from it; it admits no one. Raises FusionError."""
+        return cls(path, key, dim=0, effective_dim=0.0, false_accept_rate=0.5, marks=marks)
 
     @property
     def threshold(self) -> float:
@@ -156,6 +161,17 @@ class FaceGallery(Verifier):
                 self._write()
             return existed
 
+    def erase(self, names: Container[str]) -> int:
+        """Delete the templates of everybody who goes by one of these names, also from disk; returns how many."""
+        with self._lock, self._between_changes():
+            self._refresh()
+            found = [account for account in self._accounts if account in names]
+            for account in found:
+                self._remove(account)
+            if found:
+                self._write()
+            return len(found)
+
     def verify(self, request: GateRequest) -> Verified | Refused:
         """Match an embedding (`face_token`) with the gallery as it is now.
 
@@ -177,7 +193,7 @@ class FaceGallery(Verifier):
 
     def _match(self, unit: NDArray[np.float32]) -> Verified | Refused:
         # Everybody who looks at a reader is compared, so a stranger is no guess.
-        if not self._accounts:
+        if not self._accounts or not self._dim:
             return Refused("face not known", "Please use the app")
         cosines = self._templates @ unit
         best = int(np.argmax(cosines))
@@ -259,7 +275,8 @@ class FaceGallery(Verifier):
             head, _, templates = plain.partition(b"\n")
             fields = json.loads(head)
             n_people = len(fields["accounts"])
-            return fields, np.frombuffer(templates, "<f4").reshape(n_people, self._dim).copy()
+            dim = self._dim or len(templates) // (4 * max(n_people, 1))
+            return fields, np.frombuffer(templates, "<f4").reshape(n_people, dim).copy()
         except (InvalidTag, ValueError, KeyError) as error:
             raise FusionError(
                 f"{self._path}: want a gallery of {self._dim} dimensions under this key, got: {type(error).__name__}"

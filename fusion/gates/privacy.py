@@ -1,14 +1,12 @@
-"""What a store keeps about people, for how long, and how all of it is erased."""
+"""What a store keeps about people, for how long, and how it is erased: one registry for lists, limits and erasure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
-from fusion.gates.erasing import erase_from_lines, erase_from_tracks, erase_profiles
-from fusion.gates.faces import FaceGallery
-from fusion.gates.pseudonyms import Pseudonyms
+from fusion.gates.erasing import Files, erase_from_lines, erase_from_tracks, erase_profiles
 from fusion.gates.retention import (
     RECORDED_LINES,
     RESULT_TIMES,
@@ -19,8 +17,6 @@ from fusion.gates.retention import (
     drop_recordings,
     drop_results,
 )
-from fusion.money.ledger import Ledger
-from fusion.money.profiles import Profiles
 from fusion.store.models import Store
 
 DAY_NS = 86_400 * 10**9
@@ -34,7 +30,9 @@ class Holding:
         data, where, purpose: in words.
         kept: how long, in words.
         erase: takes a person out of the files below a store's folder, given all names that they went by, and returns
-            how many lines or rows named them, by file; None where the part that keeps the data erases it.
+            how many lines or rows named them, by file.
+        part: "vault", "faces" or "customers", where something else erases it; see `fusion.gates.forgetting`.
+        remains: why it is kept after an erasure, where nothing of it is erased.
         days: the age limit by `[retention]`; None where a person deletes the data, or another rule holds.
         drop: removes from a store's folder what is older than a time, and returns how much, by file.
     """
@@ -43,7 +41,9 @@ class Holding:
     where: str
     purpose: str
     kept: str
-    erase: Callable[[Path, Collection[str]], dict[str, int]] | None = None
+    erase: Callable[[Files, Container[str]], dict[str, int]] | None = None
+    part: Literal["", "vault", "faces", "customers"] = ""
+    remains: str = ""
     days: int | None = None
     drop: Callable[[Kept, int], dict[str, int]] | None = None
 
@@ -57,18 +57,30 @@ def holdings(store: Store, retention: RetentionSettings | None = None) -> tuple[
         Holding(
             "positions and skeletons of people, no pictures and no faces", "memory and snapshot",
             "to attribute goods to visits", "minutes in memory; the snapshot is replaced while the store runs",
+            remains="names are replaced, those of the last minute's visits a minute later; positions as they age",
         ),
         *_files(retention),
         Holding(
             "what every visit cost and how it was paid", "books (ledger)", "bookkeeping law",
             "as the law requires; names no customer, valid after unlinking",
+            remains="as the law requires; it names no customer",
         ),
         Holding(
-            "the customer of each visit: pseudonym to account", "vault of the books", "receipts and complaints", linked
+            "the customer of each visit: pseudonym to account", "vault of the books", "receipts and complaints", linked,
+            part="vault",
         ),
         Holding(
-            "payment token and, where given, e-mail address", "vault of the books",
+            "payment token and, where given, e-mail address", "vault of the books, same rows",
             "to charge, refund and send receipts; never a card number", linked,
+            remains="no more than the links above; receipts that wait for the mail server find no address any more",
+        ),
+        Holding(
+            "the same, of the last day, where the books are on a server", "front.sqlite", "to post while it is away",
+            "a day after the books on the server have it", remains="no more than the links above",
+        ),
+        Holding(
+            "accounts, tokens, addresses, memberships: the retailer's own list", "list of customers of till.toml",
+            "to know who pays and how", "as long as the retailer lists them", part="customers",
         ),
         Holding(
             "purchase profile, off by default", "profiles.sqlite", "suggestions, if asked for", "until erased",
@@ -77,7 +89,10 @@ def holdings(store: Store, retention: RetentionSettings | None = None) -> tuple[
     ]  # fmt: skip
     if "qr" in kinds:
         found.append(
-            Holding("random numbers of used codes", "used.sqlite", "a code admits once", "a day after the code expires")
+            Holding(
+                "random numbers of used codes", "used.sqlite", "a code admits once", "a day after the code expires",
+                remains="random numbers; they name no customer",
+            )
         )
     if "face" in kinds:
         found.append(
@@ -86,6 +101,7 @@ def holdings(store: Store, retention: RetentionSettings | None = None) -> tuple[
                 "faces",
                 "to come in and pay by face",
                 "until they withdraw; nothing is computed or kept about others",
+                part="faces",
             )
         )
     return tuple(found)
@@ -98,18 +114,18 @@ def _files(retention: RetentionSettings) -> Iterator[Holding]:
         "goods taken, reasons for review, paths of wrists: evidence for the reviewer", "evidence.jsonl",
         "to decide doubtful visits",
         f"{_kept(retention.evidence_days, 'after the visit, and until it is decided')}; {pseudonym}",
-        _erased_lines("evidence.jsonl"), retention.evidence_days, drop_evidence,
+        _erased_lines("evidence.jsonl"), days=retention.evidence_days, drop=drop_evidence,
     )  # fmt: skip
     yield Holding(
         "bills, explained changes of weight, tracks of people", "results of a run: receipts.jsonl, events.jsonl, "
         "early.jsonl, tracks.parquet", "to judge how well the store works",
         f"{_kept(retention.results_days)}; {pseudonym}",
-        _erased_results, retention.results_days, drop_results,
+        _erased_results, days=retention.results_days, drop=drop_results,
     )  # fmt: skip
     yield Holding(
         "observations of sensors and scans at gates, where a run records them", "recordings below the store's folder",
         "to find faults and to calibrate", _kept(retention.recordings_days),
-        _erased_lines(*RECORDED_LINES), retention.recordings_days, drop_recordings,
+        _erased_lines(*RECORDED_LINES), days=retention.recordings_days, drop=drop_recordings,
     )  # fmt: skip
     yield Holding(
         "scans at gates since the last snapshot", "scans.jsonl", "to go on after a crash",
@@ -117,7 +133,8 @@ def _files(retention: RetentionSettings) -> Iterator[Holding]:
     )  # fmt: skip
     yield Holding(
         "receipts as customers get them", "receipts folder", "to hand them out; the books keep what the law asks for",
-        f"{_kept(retention.receipts_days)}; names no customer", None, retention.receipts_days, drop_receipts,
+        f"{_kept(retention.receipts_days)}; names no customer", days=retention.receipts_days, drop=drop_receipts,
+        remains=f"names no customer; {_kept(retention.receipts_days)}",
     )  # fmt: skip
     yield Holding(
         "what other programs write into the store's folder", "other files of lines (.jsonl)", "[which]",
@@ -131,33 +148,12 @@ def _kept(days: int | None, since: str = "") -> str:
     return f"{days} {'day' if days == 1 else 'days'} {since}".strip()
 
 
-def _erased_lines(*patterns: str) -> Callable[[Path, Collection[str]], dict[str, int]]:
-    return lambda folder, names: erase_from_lines(folder, names, patterns)
+def _erased_lines(*patterns: str) -> Callable[[Files, Container[str]], dict[str, int]]:
+    return lambda files, names: erase_from_lines(files, names, patterns)
 
 
-def _erased_results(folder: Path, names: Collection[str]) -> dict[str, int]:
-    return erase_from_lines(folder, names, tuple(RESULT_TIMES)) | erase_from_tracks(folder, names)
-
-
-def erase_from_files(store: Store, folder: Path, names: Collection[str]) -> dict[str, int]:
-    """Take a person out of everything below a store's folder; no process may use it.
-
-    Args:
-        store: the store.
-        folder: of its process.
-        names: the account, and the pseudonyms that it went by.
-
-    Returns:
-        By file, how many lines or rows named the person.
-
-    Raises:
-        OSError, FusionError: a file cannot be read or replaced; those before it are done.
-    """
-    found: dict[str, int] = {}
-    for holding in holdings(store):
-        if holding.erase is not None:
-            found |= holding.erase(folder, names)
-    return found
+def _erased_results(files: Files, names: Container[str]) -> dict[str, int]:
+    return erase_from_lines(files, names, tuple(RESULT_TIMES)) | erase_from_tracks(files, names)
 
 
 def drop_old(store: Store, retention: RetentionSettings, kept: Kept, now_ns: int) -> dict[str, int]:
@@ -194,37 +190,3 @@ def holdings_text(store: Store, retention: RetentionSettings | None = None) -> s
             f"    how long: {holding.kept}",
         ]
     return "\n".join(rows)
-
-
-class Forgetting:
-    """Erases people everywhere at once."""
-
-    def __init__(
-        self,
-        store: Store,
-        ledger: Ledger,
-        *,
-        pseudonyms: Pseudonyms | None = None,
-        faces: FaceGallery | None = None,
-        profiles: Profiles | None = None,
-    ) -> None:
-        self._store, self._ledger = store, ledger
-        self._pseudonyms, self._faces, self._profiles = pseudonyms, faces, profiles
-
-    def due(self, now_ns: int) -> int:
-        """Unlink the visits that are older than the store's policy; to be run every day. Returns their number.
-
-        Raises:
-            LedgerError: another process reads an old state and keeps the log in use; call again.
-        """
-        return self._ledger.unlink_before(now_ns - self._store.privacy.unlink_after_days * DAY_NS)
-
-    def erase(self, account: str) -> dict[str, int]:
-        """Erase one account at once, on its owner's request. Returns how many records of each kind were erased."""
-        if self._pseudonyms is not None:
-            self._pseudonyms.forget(account)
-        return {
-            "visits": self._ledger.unlink_account(account),
-            "faces": int(self._faces is not None and self._faces.delete(account)),
-            "profiles": int(self._profiles is not None and self._profiles.erase(account)),
-        }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 
 from fusion.gates.verifiers import AskWorld, GateRequest, Refused, Verified, Verifier
@@ -106,10 +106,11 @@ class Pseudonyms:
         with self._lock:
             self._drop(self._by_pseudonym.get(pseudonym or ""))
 
-    def forget(self, account: str) -> None:
-        """Drop an account at once, on its owner's request."""
+    def forget(self, names: Container[str]) -> None:
+        """Drop the customers who go by some pseudonyms at once, on their request."""
         with self._lock:
-            self._drop(self._by_account.get(account))
+            for present in [one for name, one in self._by_pseudonym.items() if name in names]:
+                self._drop(present)
 
     def _drop(self, present: _Present | None) -> None:
         if present is not None:

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fusion.errors import EntryError
-from fusion.files.growing import GrowingLines, drop_lines
+from fusion.files.growing import GrowingLines, change_lines, dropping
 from fusion.gates.erasing import rewrite_tracks, tracks_files
 from fusion.money.ledger import Ledger
 from fusion.store.values import StrictModel
@@ -78,7 +78,7 @@ class Kept:
 
     def drop_lines(self, path: Path, unwanted: Callable[[bytes], bool]) -> dict[str, int]:
         """Drop lines of a file; by the file's name in the folder, how many."""
-        return self.found(path, drop_lines(path, unwanted, dry_run=self.dry_run))
+        return self.found(path, change_lines(path, dropping(unwanted), dry_run=self.dry_run))
 
     def unlink(self, path: Path) -> dict[str, int]:
         """Delete a file."""
@@ -100,7 +100,7 @@ def drop_evidence(kept: Kept, before_ns: int) -> dict[str, int]:
 
     path = kept.folder / EVIDENCE
     if kept.evidence is not None:
-        return kept.found(path, kept.evidence.drop(unwanted, dry_run=kept.dry_run))
+        return kept.found(path, kept.evidence.change(dropping(unwanted), dry_run=kept.dry_run))
     return {} if kept.in_use else kept.drop_lines(path, unwanted)
 
 

@@ -24,6 +24,8 @@ from fusion.results import Warning, WarningKind
 from fusion.store.card_numbers import looks_like_card_number
 
 _DEFAULT = GateLimits()
+# The gallery, unless the settings name another file.
+FACES_FILE = "faces"
 
 
 class _Settings(BaseModel):
@@ -41,7 +43,7 @@ class FaceSettings(_Settings):
         false_accept_rate: share of strangers who may match a template.
     """
 
-    file: Path = Path("faces")
+    file: Path = Path(FACES_FILE)
     dim: int = Field(ge=2, le=4096)
     effective_dim: float = Field(ge=2.0)
     false_accept_rate: float = Field(default=1e-6, gt=0.0, lt=1.0)

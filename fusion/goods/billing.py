@@ -8,7 +8,7 @@ between visits move from one bill to another, and later evidence against such a 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ from fusion.goods.attribution import Attributor
 from fusion.goods.beliefs import CartBelief, EventBelief, EventCandidate
 from fusion.goods.counts import ShelfCounts, moved
 from fusion.goods.equal_prices import price_classes
-from fusion.goods.evidence import EvidenceRecorder
+from fusion.goods.evidence import EvidenceRecorder, with_accounts
 from fusion.goods.journal import OUTSIDE, UNKNOWN, Account, Journal, cart, shelf
 from fusion.goods.labels import STAFF, Labels
 from fusion.goods.learnt import IDENTITY
@@ -250,6 +250,12 @@ class Billing:
     def evidence(self, visit: str) -> Evidence | None:
         """What a visit's receipt rests on; None before it is written, and for all but the newest receipts."""
         return self._bundles.get(visit)
+
+    def rename_customers(self, renamed: Callable[[str], str]) -> None:
+        """Give customers other names in what is kept of visits that are over."""
+        self.labels.rename_customers(renamed)
+        for visit, bundle in self._bundles.items():
+            self._bundles[visit] = with_accounts(bundle, renamed)
 
     def shelf_state(self) -> list[ShelfCount]:
         """What lies where, events that are still open included as they look now."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from fusion.people.arms import ArmHistory
 from fusion.results import Candidate, EventEvidence, PieceWeight, PlateTrace, WristPath
 from fusion.store.models import Store
 
+# A result that may name accounts, or a part of one.
+_Named = TypeVar("_Named")
 # A load is gone within a second; a little quiet before and after shows the step.
 TRACE_BEFORE_S, TRACE_AFTER_S = 2.0, 2.5
 WRISTS_BEFORE_S, WRISTS_AFTER_S = 1.5, 1.0
@@ -170,3 +173,15 @@ def _places(points_m: NDArray[np.float32]) -> tuple[tuple[float, float, float] |
     places = np.round(points_m.astype(np.float64), 3).tolist()
     # A wrist is known in all three coordinates or in none.
     return tuple(None if math.isnan(x) else (x, y, z) for x, y, z in places)
+
+
+def with_accounts(bundle: _Named, renamed: Callable[[str], str]) -> _Named:
+    """A bundle, or a part of one, with other names in the place of accounts, however deep they stand."""
+    changes: dict[str, Any] = {}
+    for each in fields(bundle):  # type: ignore[arg-type]
+        value = getattr(bundle, each.name)
+        if each.name == "account" and value is not None:
+            changes[each.name] = renamed(value)
+        elif isinstance(value, tuple) and value and is_dataclass(value[0]):
+            changes[each.name] = tuple(with_accounts(part, renamed) for part in value)
+    return replace(bundle, **changes) if changes else bundle  # type: ignore[type-var]

@@ -253,10 +253,10 @@ class Hands:
     def __init__(self, store: Store) -> None:
         self._plates = PlateGeometry.of(store)
         # Room for the kernel's answers.
-        self._track = np.empty(PEOPLE_NEAR_MAX, np.int64)
-        self._log_ratio = np.empty(PEOPLE_NEAR_MAX)
+        self._track = np.zeros(PEOPLE_NEAR_MAX, np.int64)
+        self._log_ratio = np.zeros(PEOPLE_NEAR_MAX)
         self.features = np.zeros((PEOPLE_NEAR_MAX, kernel.HAND_FEATURES))
-        self._sums = np.empty((PEOPLE_NEAR_MAX, 2, kernel.HAND_COLUMNS))
+        self._sums = np.zeros((PEOPLE_NEAR_MAX, 2, kernel.HAND_COLUMNS))
 
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`."""

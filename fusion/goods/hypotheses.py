@@ -112,7 +112,7 @@ class OpenEvent:
         self.total_g, self.noise_g2 = event.total_g, event.noise_g2
         plates = event.plates.tolist()
         self.plates = frozenset(plates)
-        self.record = np.empty(1, EVENT)
+        self.record = np.zeros(1, EVENT)
         kernel.note_event(self.event_id, event.contact_ns, event.total_g, event.noise_g2, event.plates, event.share,
                           self.record)  # fmt: skip
 
@@ -492,9 +492,9 @@ class HypothesisKernel:
 
     def __init__(self, planogram: Planogram) -> None:
         self._planogram = planogram
-        self._key = np.empty(HYPOTHESES_MAX)
-        self._pick = np.empty(HYPOTHESES_MAX, np.int32)
-        self._log_pair = np.empty(0)
+        self._key = np.zeros(HYPOTHESES_MAX)
+        self._pick = np.zeros(HYPOTHESES_MAX, np.int32)
+        self._log_pair = np.zeros(0)
 
     def merged(self, clusters: Sequence[Cluster]) -> Cluster:
         """One cluster in place of several that were independent so far; an empty one where there are no events."""
@@ -516,7 +516,7 @@ class HypothesisKernel:
         """Add an event to a cluster."""
         n_old = len(cluster.event_of)
         if len(self._log_pair) < n_old * new.n:
-            self._log_pair = np.empty(n_old * new.n)
+            self._log_pair = np.zeros(n_old * new.n)
         out = _room(len(cluster.events) + 1, n_old + new.n, HYPOTHESES_MAX)
         kept = kernel.extend(
             self._planogram.arrays, cluster.arrays, new.opened.record, new.candidates, new.n, new.log_candidate,

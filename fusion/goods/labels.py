@@ -12,8 +12,8 @@ IEEE 77, 1989). A cart to which no such sum leads says nothing: the shelves miss
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fusion.goods.beliefs import EventBelief
 from fusion.goods.counts import moved
@@ -70,6 +70,13 @@ class Labels:
         self._learnt = planogram.learnt
         self._product = {gtin: i for i, gtin in enumerate(planogram.gtins)}
         self._visits: OrderedDict[str, _Billed] = OrderedDict()
+
+    def rename_customers(self, renamed: Callable[[str], str]) -> None:
+        """Give customers other names, since theirs are erased; what they have taught, or will, stays the same."""
+        for visit, billed in self._visits.items():
+            if billed.account is not None and (name := renamed(billed.account)) != billed.account:
+                self._visits[visit] = replace(billed, account=name)
+        self._learnt.rename_customers(renamed)
 
     # ---- without a decision ------------------------------------------------------------------------------------------
 

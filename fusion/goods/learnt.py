@@ -15,6 +15,7 @@ count as one, so no customer moves a number alone. A decision that is taken back
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -328,6 +329,11 @@ class Learnt:
             if trust.forget_source(source):
                 self._learn_factor(which, t_ns, LessonCause.TAKEN_BACK)
         self._relearn(self._weighings.forget_source(source), t_ns)
+
+    def rename_customers(self, renamed: Callable[[str], str]) -> None:
+        """Give customers other names; what they have taught stays."""
+        for trust in self._trust:
+            trust.rename_sources(renamed)
 
     def _relearn(self, since: dict[int, int], t_ns: int) -> None:
         """Undo the weights that were published after some versions (by product), and learn them from what is left."""

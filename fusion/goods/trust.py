@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 # Labels that are kept; all labels about one customer count as one. Fewer customers than CUSTOMERS_MIN change nothing.
@@ -56,6 +57,10 @@ class Trust:
     def forget_source(self, source: str) -> bool:
         """Drop the labels of a customer; whether there were any."""
         return self._keep([label for label in self._labels if label.source != source])
+
+    def rename_sources(self, renamed: Callable[[str], str]) -> None:
+        """Give customers other names; labels of one stay those of one."""
+        self._keep([label._replace(source=renamed(label.source)) for label in self._labels])
 
     def forget_all(self) -> None:
         """Drop all labels."""

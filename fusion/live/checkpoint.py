@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -227,6 +228,29 @@ class Checkpoint:
         if self._saving is not None:
             wait_for([self._saving.n_bytes])
         self.scans.close()
+
+
+def change_snapshot(folder: Path, store: Store, change: Callable[[Engine], object]) -> bool:
+    """Change the engine in the snapshot of a store that does not run, as if it had been started and stopped.
+
+    Args:
+        folder: of the store; no process may use it.
+        store: the store.
+        change: changes what is in memory.
+
+    Returns:
+        Whether there was a snapshot that a start would resume from; any other is left as it is.
+    """
+    if not (folder / "snapshot").exists():
+        return False
+    with ThreadPoolExecutor(1, "snapshot") as writer, closing(Checkpoint(folder, writer)) as checkpoint:
+        restored = checkpoint.restore(store)
+        if restored.lost is not None:
+            return False
+        change(restored.engine)
+        checkpoint.start(restored.engine, 0)
+        checkpoint.finished(wait=True)
+    return True
 
 
 def _newest_or_zero(data: bytes, key: bytes) -> int:

@@ -306,6 +306,7 @@ class StoreLoop:
         for answer in self.books.till.take_answers():
             self._feed.show_answer(answer)
         self.books.till.do_errands()
+        self._forget_erased()
         self.checkpoint.gaps.advance(self.engine.newest_ns, self.engine.scans_waiting > 0)
         self._follow_change()
         self._ship_saved()
@@ -464,6 +465,15 @@ class StoreLoop:
         if n_dropped > self._n_messages_dropped:
             self._n_messages_dropped = n_dropped
             self.books.doubt_span(newest_ns, newest_ns, ReasonKind.MESSAGES_DROPPED)
+
+    def _forget_erased(self) -> None:
+        """Rename in memory and snapshot whoever was erased; for everybody else nothing changes."""
+        names = self.books.till.take_erased()
+        if names is not None:
+            self.engine.rename_customers(names.renamed)
+            if self._ahead is not None:
+                self._ahead.follow(self.engine)
+            self.save(wait=True)
 
     def _report(self, message: str) -> None:
         if message:

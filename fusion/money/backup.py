@@ -315,8 +315,9 @@ def _head_of_books(path: Path) -> tuple[str, str, int, str] | None:
 
 
 def restore(
-    backup: Path, folder: Path, *, key_file: Path | None = None, url: str | None = None, step: Step = lambda name: None
-) -> Backup:
+    backup: Path, folder: Path, *, key_file: Path | None = None, url: str | None = None,
+    complete: Callable[[Path, Backup], object] = lambda folder, made: None, step: Step = lambda name: None,
+) -> Backup:  # fmt: skip
     """Put a backup into a new or an empty folder, all of it or nothing.
 
     Args:
@@ -324,6 +325,7 @@ def restore(
         folder: of the store; a missing one is made.
         key_file: the store's key, where the backup does not hold it; it is put into the folder as well.
         url: PostgreSQL database for books that were there; they must be empty.
+        complete: called with the folder once all files are in it, and before it takes its name, to change them.
         step: called before each file; for progress.
 
     Raises:
@@ -362,6 +364,7 @@ def restore(
         if url is not None:
             step(REMOTE_BOOKS)
             _put_remote(url, manifest.books[REMOTE_BOOKS], backup / REMOTE_BOOKS)
+        complete(building, manifest)
         step("rename")
         os.replace(building, folder)
     except BaseException:

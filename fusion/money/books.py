@@ -286,6 +286,10 @@ class Books:
             (checked_text("kind", kind),),
         )
 
+    def has_kind(self, kind: str) -> bool:
+        """Whether there is any entry of a kind."""
+        return bool(self._query("SELECT 1 FROM entry WHERE kind = ? LIMIT 1", (checked_text("kind", kind),)))
+
     def rows_after(self, seq: int, limit: int) -> tuple[list[EntryRow], list[PostingRow]]:
         """The next entries after a number as the database holds them, for a copy that is kept elsewhere.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ from fusion.money.entries import (
     unbalanced,
 )
 from fusion.money.sales import Discount, Sale, vat_rate_units
-from fusion.money.vault import Holder
+from fusion.money.vault import Holder, Named
 from fusion.money.visits import CHARGING, DECISIONS, OPENED, REASONS_MAX, DecisionKind, OpenVisit, Standing
 from fusion.results import (
     NAME_MAX,
@@ -461,6 +461,11 @@ class Ledger(Books):
         with self._lock:
             return self.database.vault.visits(checked_text("account", account))
 
+    def named(self) -> tuple[list[Named], list[Named]]:
+        """Visits with the names they go by, and pseudonyms with the accounts behind them, as far as they are known."""
+        with self._lock:
+            return self.database.vault.named()
+
     def debts(self, account: str) -> dict[str, int]:
         """What a customer's visits owe, minor units, by visit, where they owe anything; forgotten visits are left out.
 
@@ -499,6 +504,14 @@ class Ledger(Books):
         """
         checked_text("account", account)
         return self._forget(lambda: self.database.vault.forget_account(account))
+
+    def unlink_names(self, names: Container[str]) -> int:
+        """Forget visits and pseudonyms that go by some names. Returns the number of visits.
+
+        Raises:
+            LedgerError: another process reads an old state and keeps the log in use; call again.
+        """
+        return self._forget(lambda: self.database.vault.forget_names(names))
 
     def _forget(self, forget: Callable[[], int]) -> int:
         with self._lock:

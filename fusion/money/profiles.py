@@ -34,6 +34,10 @@ class Profiles:
         found = self._connection.execute("SELECT 1 FROM purchase WHERE account = ? AND gtin = ''", (account,))
         return found.fetchone() is not None
 
+    def accounts(self) -> list[str]:
+        """Everybody who has a profile."""
+        return [account for (account,) in self._connection.execute("SELECT DISTINCT account FROM purchase")]
+
     def add(self, account: str, lines: Sequence[ReceiptLine]) -> bool:
         """Count what was bought. Without consent it returns False and keeps nothing."""
         if account not in self:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hmac
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusion.errors import ConfigError, LedgerError
 from fusion.files.secrets import KEY_FILE, derived, fingerprint, store_key
 from fusion.money.entries import canonical_json
-from fusion.money.schema import statements
+from fusion.money.schema import Row, statements
 
 VAULT_SCHEMA = """
 CREATE TABLE IF NOT EXISTS link (
@@ -65,6 +65,14 @@ class Holder:
     token: str | None = field(default=None, repr=False)
     email: str | None = field(default=None, repr=False)
     since_ns: int = 0
+
+
+class Named(NamedTuple):
+    """A row of the vault: a visit or a pseudonym, the name that it goes by, and since when."""
+
+    subject: str
+    name: str
+    t_ns: int
 
 
 class Vault:
@@ -206,6 +214,12 @@ class Vault:
         rows = self._run("SELECT pseudonym FROM holder WHERE account = ? ORDER BY since_ns DESC", (account,))
         return [pseudonym for (pseudonym,) in rows]
 
+    def named(self) -> tuple[list[Named], list[Named]]:
+        """All that the vault knows: names by which visits go, and behind which name which account stands."""
+        links = self._run("SELECT visit, account, enter_ns FROM link ORDER BY enter_ns, visit")
+        holders = self._run("SELECT pseudonym, account, since_ns FROM holder ORDER BY since_ns, pseudonym")
+        return [Named(*row) for row in links], [Named(*row) for row in holders]
+
     def visits(self, account: str) -> list[str]:
         """Visits of an account under its own name and all its pseudonyms, newest first."""
         statement = (
@@ -216,30 +230,29 @@ class Vault:
 
     def forget_before(self, t_ns: int) -> int:
         """Forget visits and pseudonyms from before an instant; returns the number of visits."""
-        return self._keep(
-            "SELECT * FROM link WHERE enter_ns >= ? ORDER BY visit",
-            "SELECT * FROM holder WHERE since_ns >= ? ORDER BY pseudonym",
-            t_ns,
-        )
+        return self._keep(lambda link: link[2] >= t_ns, lambda holder: holder[4] >= t_ns)
 
     def forget_account(self, account: str) -> int:
         """Forget an account under its own name and all its pseudonyms; returns the number of visits."""
-        return self._keep(
-            "SELECT * FROM link WHERE account <> ?1 "
-            "AND account NOT IN (SELECT pseudonym FROM holder WHERE account = ?1) ORDER BY visit",
-            "SELECT * FROM holder WHERE account <> ? ORDER BY pseudonym",
-            account,
-        )
+        names = {account, *self.pseudonyms(account)}
+        return self._keep(lambda link: link[1] not in names, lambda holder: holder[1] != account)
 
-    def _keep(self, links: str, holders: str, value: int | str) -> int:
-        """Forget every row except those that the two queries select with the value."""
-        kept_links = self._run(links, (value,)).fetchall()
-        kept_holders = self._run(holders, (value,)).fetchall()
-        n_links, n_holders = (self._run(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("link", "holder"))
-        if (n_links, n_holders) != (len(kept_links), len(kept_holders)):
+    def forget_names(self, names: Container[str]) -> int:
+        """Forget visits and pseudonyms that go by these names; returns the number of visits.
+
+        The account behind a pseudonym is no such name: its other pseudonyms stay.
+        """
+        return self._keep(lambda link: link[1] not in names, lambda holder: holder[0] not in names)
+
+    def _keep(self, keeps_link: Callable[[Row], bool], keeps_holder: Callable[[Row], bool]) -> int:
+        """Forget every row except those that are kept, by their columns."""
+        links = self._run("SELECT * FROM link ORDER BY visit").fetchall()
+        holders = self._run("SELECT * FROM holder ORDER BY pseudonym").fetchall()
+        kept_links, kept_holders = list(filter(keeps_link, links)), list(filter(keeps_holder, holders))
+        if len(links) + len(holders) != len(kept_links) + len(kept_holders):
             # Rows keep the seals that they have: one that does not fit must not be given another.
             self._replace_all(kept_links, kept_holders)
-        return int(n_links) - len(kept_links)
+        return len(links) - len(kept_links)
 
     def _replace_all(self, links: Sequence[Sequence[Any]], holders: Sequence[Sequence[Any]]) -> None:
         """Make both tables again with these rows; one without a seal is given its own."""

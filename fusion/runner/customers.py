@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,10 @@ class SimulatedCustomers:
     def of(self, account: str) -> Customer | None:
         """The customer of an account, or of a card's payment token; see `fusion.till.customers.Customers`."""
         return self._by_account.get(account.removeprefix("tok_"))
+
+    def listed(self, names: Container[str]) -> Sequence[str]:
+        """See `fusion.till.customers.Customers`: there is no list."""
+        return ()
 
     def employees(self) -> set[str]:
         """Accounts that let staff in."""

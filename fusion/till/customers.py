@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import threading
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +48,10 @@ class Customers(Protocol):
         """The customer of an account; None where the retailer knows nothing about it."""
         ...
 
+    def listed(self, names: Container[str]) -> Sequence[str]:
+        """Where the retailer's list names a person, such as "customers.csv:17"."""
+        ...
+
 
 class NoCustomers:
     """Knows no account: payment tokens come from terminals alone."""
@@ -54,6 +59,10 @@ class NoCustomers:
     def of(self, account: str) -> Customer | None:
         """See `Customers`."""
         return None
+
+    def listed(self, names: Container[str]) -> Sequence[str]:
+        """See `Customers`."""
+        return ()
 
 
 class CustomerFile:
@@ -90,6 +99,21 @@ class CustomerFile:
         with self._lock:
             customers = self._by_account
         return [each.account for each in customers.values() if each.email and each.email.casefold() == wanted]
+
+
+    def listed(self, names: Container[str]) -> Sequence[str]:
+        """See `Customers`."""
+        return rows_of(self._path, names)
+
+
+def rows_of(path: Path, names: Container[str]) -> list[str]:
+    """File and line of the rows of some accounts; empty where the file cannot be read."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            return [f"{path}:{rows.line_num}" for row in rows if row and row[0] in names]
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def read_customers(path: Path) -> dict[str, Customer]:

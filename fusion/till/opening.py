@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fusion.files.secrets import derived, store_key
+from fusion.gates.erasures import Erasures, Names
+from fusion.gates.faces import FaceGallery
+from fusion.gates.forgetting import Place
 from fusion.gates.pseudonyms import Pseudonyms
 from fusion.gates.settings import open_credentials
 from fusion.gates.verifiers import Verifier
@@ -20,6 +23,7 @@ from fusion.money.providers.settings import open_provider
 from fusion.money.retailers import Retailer
 from fusion.store.models import Store
 from fusion.till.customers import CustomerFile, NoCustomers
+from fusion.till.erasing import Erasing
 from fusion.till.forwarding import FRONT_FILE, Forwarding
 from fusion.till.settings import POSTGRES, TillFile
 from fusion.till.till import Around, Parts, Till
@@ -41,6 +45,8 @@ def opened(file: TillFile, store: Store, around: Around, retailer: Retailer | No
     with contextlib.ExitStack() as stack:
         front, forwarding = _books(file, store, around, stack)
 
+        faces: FaceGallery | None = None
+
         def verifiers(pseudonyms: Pseudonyms) -> Mapping[str, Verifier]:
             gates = file.settings.gates
             face_key = derived(store_key(around.folder), "faces") if gates.faces is not None else None
@@ -48,12 +54,37 @@ def opened(file: TillFile, store: Store, around: Around, retailer: Retailer | No
                 gates, store.id, pseudonyms, around.folder, base=file.base, face_key=face_key, warn=around.warn,
                 now_ns=around.now_ns,
             )  # fmt: skip
+            nonlocal faces
+            faces = credentials.faces
             return stack.enter_context(credentials).verifiers
 
         parts = replace(parts_of(file, store, verifiers, retailer, around.folder), **_checkpoints(file, store, around))
         till = Till(store, front, parts, around, forwarding=forwarding)
+        if not around.fresh:
+            till.erasing = _erasing(till, parts, around, stack, faces)
         stack.enter_context(till.running())
         yield till
+
+
+def _erasing(
+    till: Till, parts: Parts, around: Around, stack: contextlib.ExitStack, faces: FaceGallery | None
+) -> Erasing:
+    """What forgets people in a running store."""
+    erasures = Erasures(around.folder, store_key(around.folder))
+    stack.callback(erasures.close)
+
+    def forgotten(names: Names) -> None:
+        till.pseudonyms.forget(names)
+        erasing.forgotten(names)
+
+    def place() -> Place:
+        return Place(
+            till.store, around.folder, lambda: till.ledgers, parts.retention, till.evidence, in_use=True, faces=faces,
+            listed=parts.customers.listed, forgotten=forgotten,
+        )  # fmt: skip
+
+    erasing = Erasing(erasures, place, monotonic_s=around.monotonic_s, report=around.report)
+    return erasing
 
 
 def _books(

@@ -24,8 +24,10 @@ from typing import Any, NamedTuple
 from fusion.engine import Engine
 from fusion.errors import LedgerError
 from fusion.files.growing import GrowingLines
+from fusion.gates.erasures import Names
+from fusion.gates.forgetting import unlink_due
 from fusion.gates.keeper import Decision, GateKeeper, GateLimits
-from fusion.gates.privacy import Forgetting, drop_old
+from fusion.gates.privacy import drop_old
 from fusion.gates.pseudonyms import Pseudonyms, pseudonym
 from fusion.gates.retention import Kept, RetentionSettings
 from fusion.gates.verifiers import GateRequest, Refused, Verified, Verifier
@@ -48,6 +50,7 @@ from fusion.store.models import Store
 from fusion.till.authorisations import Authorisations
 from fusion.till.baskets import Basket, Baskets, Confirmation, PayingDoor, confirmed
 from fusion.till.customers import Customer, Customers, NoCustomers
+from fusion.till.erasing import Erasing
 from fusion.till.errands import Errand, Errands
 from fusion.till.forwarding import Forwarding, RemoteDecisions
 from fusion.till.positions import keep_position, read_position
@@ -157,6 +160,7 @@ class Till:
         delivers: whether there is a mail server to send receipts to.
         n_mailed: receipts sent so far.
         evidence: of visits in review, where the runner keeps it.
+        erasing: people who asked to be forgotten; None where the books are a simulation's.
     """
 
     def __init__(
@@ -173,6 +177,7 @@ class Till:
         """
         self.front, self._forwarding = front, forwarding
         self.evidence: GrowingLines | None = None
+        self.erasing: Erasing | None = None
         self.decisions: Ledger | RemoteDecisions = front if forwarding is None else RemoteDecisions(forwarding)
         self._checkout: Checkout | None = None
         self._proposals: Proposals | None = None
@@ -428,6 +433,7 @@ class Till:
             yield errand("checkpoints", self._note, every_s=self._parts.checkpoints_every_s)
         if not self._around.fresh:
             yield errand("retention", self._forget, every_s=FORGET_EVERY_S)
+            yield errand("erasures", self._erase)
 
     def do_errands(self) -> None:
         """Do what is due now, in the calling thread, unless the errands have threads of their own."""
@@ -516,12 +522,26 @@ class Till:
     def _forget(self) -> str:
         """Unlink the visits that are older than the store's policy, and remove files that are past their age limit."""
         if now_ns := (self._around.dated_ns or self._around.now_ns)():
-            Forgetting(self.store, self.books).due(now_ns)
+            unlink_due(self.store, self.books, now_ns)
             kept = Kept(self._around.folder, self.books, self.evidence, in_use=True)
             found = drop_old(self.store, self._parts.retention, kept, now_ns)
             if found:
                 self._around.report("retention: removed " + ", ".join(f"{n} of {name}" for name, n in found.items()))
         return ""
+
+    def _erase(self) -> str:
+        """Forget the people who asked for it."""
+        now_ns = self._around.now_ns()
+        return self.erasing.work(now_ns) if self.erasing is not None and now_ns else ""
+
+    def take_erased(self) -> Names | None:
+        """Names that were erased and that the engine may still hold; for its thread."""
+        return None if self.erasing is None else self.erasing.take()
+
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """The books where money is booked, then those in the store. Raises LedgerError as `books` does."""
+        return (self.front,) if self._forwarding is None else (self.books, self.front)
 
     def _sending(self) -> Mailer:
         if self._mailer is None:
@@ -555,4 +575,5 @@ class Till:
         n_waiting = 0 if self._forwarding is None else self._forwarding.n_waiting
         return {
             "waits_for": self.errands.waiting(), "not_in_books_yet": n_waiting, "gates": dict(self.keeper.counts),
+            "erasures": {} if self.erasing is None else dict(self.erasing.status()),
         }  # fmt: skip

@@ -12,9 +12,12 @@ from conftest import Place
 from money.books import STORE, TWO, at, receipt, sell
 
 from fusion.commands.main import main
+from fusion.gates.erasures import Erasures
 from fusion.gates.faces import FaceGallery
+from fusion.gates.forgetting import Eraser, unlink_due
+from fusion.gates.forgetting import Place as Reach
 from fusion.gates.marks import Marks
-from fusion.gates.privacy import DAY_NS, Forgetting, holdings_text
+from fusion.gates.privacy import DAY_NS, holdings_text
 from fusion.gates.pseudonyms import Pseudonyms
 from fusion.gates.verifiers import Verified
 from fusion.money.ledger import Ledger
@@ -51,7 +54,9 @@ def test_after_erasure_nothing_of_a_customer_is_left_in_any_file(
         "bob-long-name": Verified("bob-long-name", "Welcome", "tok_of_bob", "bob@example.org"),
     }
     pseudonyms = Pseudonyms(ledger, customer=people.get)
-    forgetting = Forgetting(store, ledger, pseudonyms=pseudonyms, faces=faces, profiles=profiles)
+    erasures = Erasures(folder, b"k" * 32)
+    reach = Reach(store, folder, lambda: (ledger,), faces=faces, forgotten=pseudonyms.forget)
+    eraser = Eraser(erasures, lambda: reach)
     t_ns = at("2026-03-03T12:00")
     for i, account in enumerate(people):
         faces.enrol(account, "Alice Liddell", np.eye(16)[i])
@@ -69,14 +74,22 @@ def test_after_erasure_nothing_of_a_customer_is_left_in_any_file(
             pseudonyms.left(answer.account)
     head = ledger.head()
     assert {name for _, name in traces(folder)} == set(NAMES[:3]), "faces are sealed"
-    assert forgetting.erase("alice-long-name") == {"visits": 3, "faces": 1, "profiles": 1}
+    erasures.ask(["alice-long-name"], t_ns + DAY_NS)
+    # One visit waits for a person's decision: until then the vault keeps who pays for it, and nothing else does.
+    [waiting] = eraser.work(t_ns + DAY_NS)
+    assert (waiting.state, waiting.waits_for) == ("waiting", ("visit 0-2 is in review",))
+    assert "faces: 1 erased" in waiting.report and len(ledger.pseudonyms("alice-long-name")) == 1
+    assert "vault of the books: 2 visits erased; kept until it is over" in "\n".join(waiting.report)
+    assert len(faces) == 1 and "alice-long-name" not in profiles.accounts()
+    assert eraser.work(t_ns + 2 * DAY_NS) == [], "nothing has changed"
+    assert checkout.decide("0-2", "waive", by="eve", t_ns=t_ns).status == "paid"
+    [done] = eraser.work(t_ns + 2 * DAY_NS)
+    assert done.state == "done" and not erasures.undone()
     assert traces(folder) == [] and not any(name in caplog.text for name in NAMES)
     assert ledger.verify(head) is None and len(ledger.pseudonyms("bob-long-name")) == 3
-    assert forgetting.erase("alice-long-name") == {"visits": 0, "faces": 0, "profiles": 0}
     # The others are unlinked after thirty days; the books stay valid, and the review can still be decided.
-    assert forgetting.due(t_ns + 29 * DAY_NS) == 0 and forgetting.due(t_ns + 31 * DAY_NS) == 3
+    assert unlink_due(store, ledger, t_ns + 29 * DAY_NS) == 0 and unlink_due(store, ledger, t_ns + 31 * DAY_NS) == 3
     assert ledger.pseudonyms("bob-long-name") == [] and ledger.verify(head) is None
-    assert checkout.decide("0-2", "waive", by="eve", t_ns=t_ns).status == "paid"
     assert checkout.decide("1-0", "waive", by="eve", t_ns=t_ns).paid == 0
     if place.database is not None:
         server = Path(place.database.partition("host=")[2])

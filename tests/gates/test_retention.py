@@ -12,7 +12,7 @@ import pytest
 from money.books import DAY_NS, STORE, T_NS, TWO, receipt
 
 from fusion.commands.main import main
-from fusion.files.growing import GrowingLines, drop_lines
+from fusion.files.growing import GrowingLines, change_lines, dropping
 from fusion.files.private import locked
 from fusion.gates.data_protection import sheet
 from fusion.gates.privacy import drop_old, holdings
@@ -144,12 +144,12 @@ def test_a_kill_at_any_instant_leaves_whole_lines(tmp_path: Path, monkeypatch: p
         with monkeypatch.context() as patch:
             patch.setattr(os, name, lambda *_: (_ for _ in ()).throw(OSError("killed")))
             with pytest.raises(OSError, match="killed"):
-                drop_lines(path, lambda line: int(line) % 2 == 0)
+                change_lines(path, dropping(lambda line: int(line) % 2 == 0))
         assert path.read_bytes() == before
     # What a kill left of the copy is people's data too: the next look removes it, whether or not anything is old.
     (tmp_path / "evidence.jsonl.new").write_bytes(b"1\n3")
-    assert drop_lines(path, lambda line: False) == 0 and os.listdir(tmp_path) == ["evidence.jsonl"]
-    assert drop_lines(path, lambda line: int(line) % 2 == 0) == 500
+    assert change_lines(path, dropping(lambda line: False)) == 0 and os.listdir(tmp_path) == ["evidence.jsonl"]
+    assert change_lines(path, dropping(lambda line: int(line) % 2 == 0)) == 500
     assert path.read_bytes() == b"".join(b"%d\n" % i for i in range(1, 1000, 2))
 
 
@@ -166,7 +166,7 @@ def test_lines_that_are_added_meanwhile_stay_and_are_found(tmp_path: Path) -> No
             return True
         return False
 
-    assert log.drop(unwanted) == 1
+    assert log.change(dropping(unwanted)) == 1
     log.add(json.dumps({"visit": "after", "filling": "x" * 400}))
     log.close()
     assert visits(path) == ["kept", "other", "meanwhile", "after"]
