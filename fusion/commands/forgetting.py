@@ -158,7 +158,6 @@ FORGET = Command(
     (
         "STORE serve/shop/shop.sqlite",
         "STORE serve/shop/shop.sqlite --account anna --till till.toml",
-        "STORE serve/shop/shop.sqlite --list",
     ),
     {
         0: "the visits are unlinked, or the customer is erased",

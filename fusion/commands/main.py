@@ -34,7 +34,9 @@ GROUPS = (
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
     CommandGroup("keep people's data", (books.PRIVACY, forgetting.FORGET, books.RETENTION)),
-    CommandGroup("keep the evidence", (safekeeping.CHECKPOINT, safekeeping.BACKUP, safekeeping.RESTORE)),
+    CommandGroup(
+        "keep the evidence", (safekeeping.CHECKPOINT, safekeeping.BACKUP, safekeeping.RESTORE, safekeeping.RESEAL)
+    ),
     CommandGroup("take payments further", (money.SETTLE, money.COLLECT, money.RECOVER, money.RESOLVE, money.CLOSE)),
     CommandGroup("bring stores together", (chain.SHIP, chain.RECONCILE, chain.CHAIN_ROLES, chain.QUARANTINE)),
     CommandGroup("set up the shell", (completion.COMPLETION,)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from fusion.commands.books import declare_books, load_store, open_ledger
+from fusion.commands.books import declare_books, load_store, open_ledger, require_books
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
@@ -172,6 +172,57 @@ def _print_duties(made: Backup) -> None:
     print("- move away checkpoints of entries that the backup lacks, and keep them")
 
 
+def _declare_reseal(parser: argparse.ArgumentParser) -> None:
+    declare_books(parser)
+    parser.add_argument("--by", required=True, help="who answers for what the vault holds; kept in the books for good")
+    parser.add_argument("--confirm", action="store_true", help="do it; without this, only list what it would do")
+
+
+def _reseal(arguments: argparse.Namespace) -> int:
+    import time
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from fusion.files.private import LOCK_FILE, locked
+    from fusion.money.databases import books_folder, books_path
+    from fusion.money.ledger import Ledger
+    from fusion.money.resealing import reseal
+    from fusion.till.forwarding import FRONT_FILE
+
+    require_books(arguments.ledger)
+    folder, store = books_folder(arguments.ledger, arguments.vault), load_store(arguments.store)
+    vaults = [Path(arguments.vault) if arguments.vault else books_path(arguments.ledger)]
+    front = folder / FRONT_FILE
+    if arguments.vault and front.exists():
+        vaults.append(front)
+    if not arguments.confirm:
+        print(f"{folder}: a new key, which seals all rows of {', '.join(path.name for path in vaults)} as they stand")
+        print("lost for good: the snapshot (open visits go to review) and faces (customers enrol again)")
+        print("backups, checkpoints and erasures.sqlite from before are checked under the lost key alone")
+        print("look at who could write to the folder; then repeat it with --confirm")
+        return 1
+    with ExitStack() as stack:
+        if not stack.enter_context(locked(folder / LOCK_FILE)):
+            print(f"{folder}: a running store uses it; nothing was changed")
+            return 1
+
+        def books() -> list[Ledger]:
+            opened = [stack.enter_context(open_ledger(arguments))]
+            if front in vaults:
+                opened.append(stack.enter_context(Ledger.open(front, store, create=False)))
+            return opened
+
+        done = reseal(folder, vaults, books, store.id, by=arguments.by, t_ns=time.time_ns())
+    for name, n in done.rows.items():
+        print(f"{name}: {n} rows are sealed under the new key {done.key_id}, and the books say by whose word")
+    for name in done.removed:
+        print(f"{name}: removed, only the lost key could read it")
+    for name in done.aside:
+        print(f"{name}: signed under the lost key; keep it, and move copies of it elsewhere out of the way")
+    print("keep a copy of the new store.key outside the machine, and make a backup")
+    return 0
+
+
 CHECKPOINT = Command(
     "checkpoint",
     "Sign the newest entry of a store's books and keep the note beside them and elsewhere, for `fusion verify`.",
@@ -198,4 +249,19 @@ RESTORE = Command(
     {0: "the store can start", 2: "the backup is not whole, or the folder is in use or not empty; nothing was changed"},
     _declare_restore,
     _restore,
+)
+RESEAL = Command(
+    "reseal",
+    "Give a store whose key is lost a new one, and seal its vault again on a person's word; the books say so.",
+    (
+        "STORE serve/shop/shop.sqlite --by anna",
+        "STORE postgresql://server/books?sslmode=verify-full --vault serve/shop/shop.vault.sqlite --by anna --confirm",
+    ),
+    {
+        0: "the vault is sealed under a new key",
+        1: "it was not confirmed, or the store runs; nothing was changed",
+        2: "there is a key, or the books cannot be used",
+    },
+    _declare_reseal,
+    _reseal,
 )

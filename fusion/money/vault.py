@@ -41,7 +41,8 @@ CREATE INDEX IF NOT EXISTS holder_of_account ON holder (account);
 """
 
 
-_TABLES = ("link", "holder")
+# By table, the column that names a row.
+TABLES = {"link": "visit", "holder": "pseudonym"}
 # Rows of each table that show whether a vault belongs to a key.
 _SAMPLED = 8
 _INTO_LINK = "INTO link (visit, account, enter_ns, entry, seal) VALUES (?, ?, ?, ?, ?)"
@@ -65,6 +66,12 @@ class Holder:
     token: str | None = field(default=None, repr=False)
     email: str | None = field(default=None, repr=False)
     since_ns: int = 0
+
+
+def seal_of(key: bytes, row: Sequence[Any]) -> bytes:
+    """The seal of a row without it; rows of the two tables differ in their number of columns."""
+    values = [value.hex() if isinstance(value, bytes) else value for value in row]
+    return hmac.digest(key, canonical_json(values).encode("ascii"), "sha256")
 
 
 class Named(NamedTuple):
@@ -118,7 +125,10 @@ class Vault:
         try:
             key = store_key(folder, create=not read_only and not self._holds_seals())
         except ConfigError as error:
-            raise LedgerError(f"the vault cannot be used without the key that seals it: {error}") from None
+            raise LedgerError(
+                f"the vault cannot be used without the key that seals it: {error}; where it is lost for good: see "
+                "`fusion reseal`"
+            ) from None
         self._key, self.key_id = derived(key, "vault"), fingerprint(key)
         if not read_only and self._is_foreign():
             raise LedgerError(
@@ -129,11 +139,11 @@ class Vault:
         """Whether rows are sealed with another key: not one of a few fits. A single changed row is no reason."""
         if not self.is_sealed:
             return False
-        rows = [row for table in _TABLES for row in self._run(f"SELECT * FROM {table} LIMIT {_SAMPLED}").fetchall()]
+        rows = [row for table in TABLES for row in self._run(f"SELECT * FROM {table} LIMIT {_SAMPLED}").fetchall()]
         return len(rows) > 1 and all(self._sealed(content) != seal for *content, seal in rows)
 
     def _holds_seals(self) -> bool:
-        return self.is_sealed and any(self._run(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES)
+        return self.is_sealed and any(self._run(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in TABLES)
 
     @property
     def is_sealed(self) -> bool:
@@ -151,9 +161,7 @@ class Vault:
         return {"links": len(links), "holders": len(holders)}
 
     def _sealed(self, row: Sequence[Any]) -> bytes:
-        """The seal of a row without it; rows of the two tables differ in their number of columns."""
-        values = [value.hex() if isinstance(value, bytes) else value for value in row]
-        return hmac.digest(self._key, canonical_json(values).encode("ascii"), "sha256")
+        return seal_of(self._key, row)
 
     def _opened(self, row: Sequence[Any] | None) -> Sequence[Any] | None:
         """A row whose last column is its seal, without it; None where there is none, or the seal does not fit."""
@@ -258,7 +266,7 @@ class Vault:
         """Make both tables again with these rows; one without a seal is given its own."""
         # Deleting rows is not enough, not even with secure_delete: when SQLite moves rows between pages, their old
         # place keeps the bytes. The pages of a dropped table are zeroed whole.
-        for table in _TABLES:
+        for table in TABLES:
             self._write(f"DROP TABLE {table}")
         for statement in statements(VAULT_SCHEMA):
             self._write(statement)

@@ -12,6 +12,7 @@ from fusion.money.checkpoint import SignedHead
 from fusion.money.checkpoints import checkpoint_name, read_checkpoint, verifying_key
 from fusion.money.databases import books_folder
 from fusion.money.ledger import Ledger
+from fusion.money.resealing import reseals
 from fusion.store.models import Store
 
 # A store that starts while its books are read without a lock; the second time it runs, and has one.
@@ -62,6 +63,12 @@ def verify_books(
             fault = ledger.verify(kept.head if kept else None) or _vault_fault(ledger, kept)
             if ledger.database.vault.key_id is None:
                 notes.append("the vault's seals were not checked: the store's key is not beside it")
+            notes += [
+                f"entry {entry.seq}: the store's key was lost, and {entry.request['by']} answered for "
+                f"{entry.request['rows']} rows of the vault that were sealed under a new one: what was changed in them "
+                "before does not show"
+                for entry in reseals(ledger)
+            ]
             sums = {currency: sum(accounts.values()) for currency, accounts in ledger.balances().items()}
             found = Verification(fault, ledger.head().seq, sums, tuple(notes))
             if not ledger.database.moved:
@@ -91,7 +98,8 @@ def _vault_fault(ledger: Ledger, kept: SignedHead | None) -> str | None:
     if kept is None or not kept.vault_key:
         return None
     key_id = ledger.database.vault.key_id
-    if key_id is not None and key_id != kept.vault_key:
+    resealed = any(entry.request["key"] == key_id and entry.seq > kept.head.seq for entry in reseals(ledger))
+    if key_id is not None and key_id != kept.vault_key and not resealed:
         return f"vault: was sealed with the store's key {kept.vault_key}, now with {key_id}"
     sealed = ledger.recorded(VAULT, "sealed")
     if sealed is not None and sealed.seq > kept.head.seq:

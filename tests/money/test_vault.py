@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import Place
 from money.books import DAY_NS, STORE, T_NS, TWO, receipt, stored_bytes
 
+from fusion.commands.main import main
 from fusion.errors import LedgerError
+from fusion.files.private import locked
 from fusion.money.ledger import Ledger
+from fusion.money.resealing import Resealed, reseal, reseals
 from fusion.money.vault import Holder
 
 
@@ -96,3 +100,77 @@ def test_a_reader_that_keeps_the_log_in_use_is_reported(ledger: Ledger, place: P
     reader.close()
     ledger.unlink_before(T_NS + DAY_NS)
     assert b"alice" not in stored_bytes(place.folder)
+
+
+def test_a_lost_key_is_replaced_on_a_persons_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cryptography")
+    STORE.save(tmp_path / "store")
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    books, command = folder / "shop.sqlite", [str(tmp_path / "store"), str(folder / "shop.sqlite")]
+    with Ledger.open(books, STORE) as ledger:
+        ledger.hold(Holder("p1", "alice-long-name", "token-of-alice", None, T_NS))
+        ledger.open_visit("v1", "p1", T_NS + 5)
+        n = ledger.head().seq
+    assert main(["checkpoint", *command]) == 0
+    for name in ("snapshot", "faces"):
+        (folder / name).write_bytes(b"sealed")
+    reseal = ["reseal", *command, "--by", "anna"]
+    assert main([*reseal, "--confirm"]) == 2, "there is a key"
+    (folder / "store.key").unlink()
+    with pytest.raises(LedgerError, match="fusion reseal"):
+        Ledger.open(books, STORE)
+    before = sorted(path.name for path in folder.iterdir())
+    assert main(reseal) == 1 and sorted(path.name for path in folder.iterdir()) == before, "only listed"
+    with locked(folder / "lock"):
+        assert main([*reseal, "--confirm"]) == 1
+    assert main([*reseal, "--confirm"]) == 0
+    assert not (folder / "snapshot").exists() and not (folder / "faces").exists()
+    with Ledger.open(books, STORE) as ledger:
+        holder = ledger.customer("v1")
+        assert holder is not None and holder.account == "alice-long-name" and ledger.head().seq == n + 1
+    capsys.readouterr()
+    assert main(["verify", *command]) == 0
+    assert f"entry {n + 1}: the store's key was lost, and anna answered for 2 rows" in capsys.readouterr().out
+    # The old checkpoint still holds: nothing but the new key is different, and that is in the books.
+    [old] = folder.glob("shop.checkpoint.before-*")
+    [public] = folder.glob("shop.checkpoint.pub.before-*")
+    assert main(["verify", *command, "--checkpoint", str(old), "--key", str(public)]) == 0
+    assert main([*reseal, "--confirm"]) == 2
+
+
+@pytest.mark.parametrize("killed_at", ["before", "between", "after"])
+def test_a_new_key_that_was_interrupted_is_taken_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    with Ledger.open(tmp_path / "shop.sqlite", STORE) as ledger:
+        ledger.open_visit("v1", "alice", T_NS)
+    (tmp_path / "store.key").unlink()
+    opened: list[Ledger] = []
+
+    def books() -> list[Ledger]:
+        opened.append(Ledger.open(tmp_path / "shop.sqlite", STORE))
+        return opened[-1:]
+
+    def again() -> Resealed:
+        return reseal(tmp_path, [tmp_path / "shop.sqlite"], books, "shop", by="anna", t_ns=T_NS)
+
+    with monkeypatch.context() as patched:
+        if killed_at == "before":
+            patched.setattr("fusion.money.resealing._reseal", killed)
+        elif killed_at == "between":
+            patched.setattr(Ledger, "record", killed)
+        else:
+            patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+    for ledger in opened:
+        ledger.close()
+    again()
+    assert [entry.request["by"] for entry in reseals(opened[-1])] == ["anna"] and opened[-1].verify() is None
+    assert [visit.account for visit in opened[-1].open_visits()] == ["alice"]
+    opened[-1].close()
+
+
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
