@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Container
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from fusion.files.atomic import flush_folder
 from fusion.files.growing import GrowingLines, change_lines
 from fusion.files.private import open_private
+from fusion.gates.shopper_sessions import FILE as SESSIONS
+from fusion.gates.shopper_sessions import ShopperSessions
 from fusion.money.profiles import Profiles
 
 # Stands in the place of a name.
@@ -149,6 +152,15 @@ def erase_profiles(files: Files, names: Container[str]) -> dict[str, int]:
     n = sum(profiles.erase(account) for account in profiles.accounts() if account in names)
     profiles.close()
     return {PROFILES: n} if n else {}
+
+
+def erase_sessions(files: Files, names: Container[str]) -> dict[str, int]:
+    """End the person's sessions on the shoppers' pages. Raises LedgerError where they cannot be read or are in use."""
+    if not (files.folder / SESSIONS).exists():
+        return {}
+    with closing(ShopperSessions(files.folder / SESSIONS)) as sessions:
+        n = sessions.erase(names)
+    return {SESSIONS: n} if n else {}
 
 
 def tracks_files(folder: Path, *, below: bool = True) -> list[Path]:

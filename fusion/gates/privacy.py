@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from fusion.gates.erasing import Files, erase_from_lines, erase_from_tracks, erase_profiles
+from fusion.gates.erasing import Files, erase_from_lines, erase_from_tracks, erase_profiles, erase_sessions
 from fusion.gates.retention import (
     RECORDED_LINES,
     RESULT_TIMES,
@@ -86,6 +86,7 @@ def holdings(store: Store, retention: RetentionSettings | None = None) -> tuple[
             "purchase profile, off by default", "profiles.sqlite", "suggestions, if asked for", "until erased",
             erase_profiles,
         ),
+        *_databases(),
     ]  # fmt: skip
     if "qr" in kinds:
         found.append(
@@ -139,6 +140,26 @@ def _files(retention: RetentionSettings) -> Iterator[Holding]:
     yield Holding(
         "what other programs write into the store's folder", "other files of lines (.jsonl)", "[which]",
         "as long as the store keeps them", _erased_lines("*.jsonl"),
+    )  # fmt: skip
+
+
+def _databases() -> Iterator[Holding]:
+    """What stands in small databases and files of the store's folder."""
+    yield Holding(
+        "who is signed in on the shoppers' pages", "shopper.sqlite", "to show customers their visits",
+        "90 days after it was used last, at most a year", erase_sessions,
+    )  # fmt: skip
+    yield Holding(
+        "what decisions have taught about weights", "learnt.json", "to attribute goods", "until it is replaced",
+        remains="it names no customer",
+    )  # fmt: skip
+    yield Holding(
+        "goods that moved, faults of sensors", "outbox.sqlite", "for the chain", "as long as the store keeps it",
+        remains="it names no customer",
+    )  # fmt: skip
+    yield Holding(
+        "who asked to be forgotten, as keyed hashes", "erasures.sqlite", "so that a backup brings no one back",
+        "as long as there may be backups", remains="hashes under the store's key",
     )  # fmt: skip
 
 

@@ -125,6 +125,20 @@ class ShopperSessions:
             rows = [(subject,) for subject in known if subject in subjects]
             return connection.executemany("DELETE FROM session WHERE subject = ?", rows).rowcount if rows else 0
 
+    def erase(self, subjects: Container[str]) -> int:
+        """End every session of some accounts, and leave nothing of them on disk. Returns how many.
+
+        Raises:
+            LedgerError: another process reads an old state and keeps the log in use; call again.
+        """
+        n = self.end_all(subjects)
+        with self._running() as connection:
+            connection.execute("VACUUM")
+            in_use = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if in_use:
+            raise LedgerError(f"{self.path}: another process reads an old state of the sessions; call again")
+        return n
+
     def use_link(self, nonce: bytes, until_s: int, now_s: float) -> bool:
         """Use a link up. False if it was used before; of many tries at once, exactly one gets True."""
         with self._running() as connection:

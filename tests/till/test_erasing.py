@@ -22,6 +22,7 @@ from fusion.gates.faces import FaceGallery, face_token
 from fusion.gates.forgetting import Eraser
 from fusion.gates.forgetting import Place as Reach
 from fusion.gates.marks import Marks
+from fusion.gates.shopper_sessions import ShopperSessions
 from fusion.gates.verifiers import GateRequest, Refused
 from fusion.live.clock import ManualClock
 from fusion.money.backup import back_up
@@ -79,6 +80,8 @@ class Shop:
         gallery = self.gallery()
         for i, account in enumerate(self.accounts):
             gallery.enrol(account, f"Customer {i}", np.eye(DIM)[i])
+        with closing(ShopperSessions(self.folder / "shopper.sqlite")) as sessions:
+            self.tokens = {account: sessions.begin("account", account, 1.0) for account in self.accounts}
         (self.folder / "other.jsonl").write_text(json.dumps({"who": self.accounts[0]}) + "\n", encoding="utf-8")
 
     def gallery(self) -> FaceGallery:
@@ -158,7 +161,7 @@ def test_a_running_store_forgets_a_customer_everywhere_and_changes_nothing_for_o
     at_the_gate = place.gallery()
     stepped.loop.save(wait=True)
     held = {file for file, _ in place.traces([account])}
-    assert {f"{place.store.id}.sqlite", "other.jsonl", "faces"} <= held
+    assert {f"{place.store.id}.sqlite", "other.jsonl", "faces", "shopper.sqlite"} <= held
     assert while_running(stepped, monkeypatch)(place, account) == 0
     out = capsys.readouterr().out
     assert "vault of the books: 1 visits erased" in out and "faces: 1 erased" in out
