@@ -40,8 +40,8 @@ class Accounts:
         now_ns: the present instant of all accounts.
     """
 
-    def __init__(self, journal: Path) -> None:
-        """Read a journal; a line that a kill cut off was not carried out."""
+    def __init__(self, journal: Path, until_ns: int = 2**63) -> None:
+        """Read a journal, up to an instant; a line that a kill cut off was not carried out."""
         self.now_ns, self._fault = 0, None
         self.by_store: dict[str, InProcessProvider] = defaultdict(
             lambda: InProcessProvider(lambda step, key: self._fault, terms=TERMS, clock_ns=lambda: self.now_ns)
@@ -51,6 +51,8 @@ class Accounts:
             for line in journal.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(json.JSONDecodeError):
                     request = json.loads(line)
+                    if request["t_ns"] > until_ns:
+                        break
                     with contextlib.suppress(PaymentError, UnknownOutcome):
                         self.carry_out(request)
 

@@ -55,6 +55,7 @@ from fusion.live.messages import Command, topic_of
 from fusion.live.publisher import Publisher
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
+from fusion.money.prices import PriceBook
 from fusion.money.visits import Standing
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.runner.customers import FACE_DIM, SimulatedCustomers, _face
@@ -196,11 +197,15 @@ class Left:
     Attributes:
         asked_s, answered_s: on the monotonic clock; None: no answer in EXIT_S.
         open: whether it was answered `open`.
+        account: of the person who stands at the door; None for one who only tries.
+        answered_ns: when it was answered, UTC nanoseconds; 0: no answer.
     """
 
     asked_s: float
     answered_s: float | None
     open: bool
+    account: str | None = None
+    answered_ns: int = 0
 
 
 class Gates:
@@ -215,9 +220,9 @@ class Gates:
     def enter(self, scan: GateScan) -> None:
         self._begin(self._enter, scan)
 
-    def leave(self, gate: str, until_s: float | None) -> None:
-        """Ask to leave; until_s: ask a paying door until then."""
-        self._begin(self._leave, gate, until_s)
+    def leave(self, gate: str, until_s: float | None, account: str | None = None) -> None:
+        """Ask to leave; until_s: ask a paying door until then; account: of the person who stands at it."""
+        self._begin(self._leave, gate, until_s, account)
 
     def close(self) -> None:
         for thread in self._threads:
@@ -246,14 +251,15 @@ class Gates:
         if command is not None and command.open and kind != "staff":
             shop.welcome.add(account)
 
-    def _leave(self, gate: str, until_s: float | None) -> None:
+    def _leave(self, gate: str, until_s: float | None, account: str | None) -> None:
         while True:
             asked_s = time.monotonic()
             command = self._answer(GateRequest(time.time_ns(), gate, "open", asks="leave"), EXIT_S)
             answered_s = None if command is None else time.monotonic()
             opened = command is not None and command.open
             if until_s is None or opened or time.monotonic() > until_s:
-                self._shop.left.append(Left(asked_s, answered_s, opened))
+                answered_ns = 0 if command is None else time.time_ns()
+                self._shop.left.append(Left(asked_s, answered_s, opened, account, answered_ns))
                 return
             time.sleep(0.5 if command is None else command.again_s or 0.5)
 
@@ -334,20 +340,24 @@ class Shop:
         rehearsed = Simulation(store, self.scenario)
         for _ in rehearsed.observations():
             pass
-        self.truth = simulated_visits(rehearsed.truth)
+        truth = simulated_visits(rehearsed.truth)
         observations = list(from_now(store, self.scenario, 0))
         begin_ns = time.time_ns() + 10**9
         shift_ns = begin_ns + round(EMPTY_S * 1e9) - self.scenario.start_ns
+        prices = PriceBook(store)
+        self.truth = [
+            visit.moved(shift_ns).priced(prices, member=self.customers.is_member(visit.account)) for visit in truth
+        ]
         out = next(gate.id for gate in store.gate if gate.direction != "in")
         door = store.payment.mode == "door"
-        due = sorted(visit.exit_ns + shift_ns - 10**9 for visit in self.truth)
+        due = sorted((visit.exit_ns - 10**9, visit.account or "") for visit in self.truth)
         next_probe_ns = begin_ns
         for t_ns, together in itertools.groupby(emptied(observations), lambda observation: observation.t_ns):
             t_ns += begin_ns
             time.sleep(max((t_ns - time.time_ns()) / 1e9, 0.0))
-            while due and due[0] <= t_ns:
-                due.pop(0)
-                gates.leave(out, time.monotonic() + PATIENCE_S if door else None)
+            while due and due[0][0] <= t_ns:
+                account = due.pop(0)[1]
+                gates.leave(out, time.monotonic() + PATIENCE_S if door else None, account)
             if not door and t_ns >= next_probe_ns:
                 next_probe_ns = t_ns + round(PROBE_EVERY_S * 1e9)
                 gates.leave(out, None)
@@ -594,6 +604,10 @@ def judged(truth: list[TrueVisit], welcome: set[str], visits: dict[str, list[tup
             if goods != wanted:
                 verdict.counts["WRONG"] += 1
                 verdict.broken.append(f"{one.visit} of {account}: settled {dict(goods)}, took {dict(wanted)}")
+            elif one.status == "settled" and true.total not in (None, one.total):
+                verdict.counts["WRONG"] += 1
+                costs = f"{one.total}, they cost {true.total}"
+                verdict.broken.append(f"{one.visit} of {account}: the right goods for {costs}")
             else:
                 verdict.counts["right"] += 1
         verdict.counts["waits"] += any(one.status == "review" for one, _ in own)
@@ -639,7 +653,27 @@ def compared(town: Town, shop: Shop, accounts: Accounts) -> Verdict:
     verdict.counts.update({"paid": book.total, "by person": n_by_person, "visits": sum(map(len, visits.values()))})
     verdict.broken += broken
     exits(town, shop, verdict)
+    if store.payment.mode == "door":
+        named = {account: [one.visit for one, _ in found] for account, found in visits.items()}
+        verdict.broken += unpaid_doors(shop, named, town.journal / "journal")
     return verdict
+
+
+def unpaid_doors(shop: Shop, visits: dict[str, list[str]], journal: Path) -> Iterator[str]:
+    """Paying doors that opened for a person who had taken goods and had neither paid nor authorised anything.
+
+    Doors that opened once the person had left are those of the next one. visits: by account.
+    """
+    truth = {visit.account: visit for visit in shop.truth}
+    for left in shop.left:
+        true = truth.get(left.account)
+        if true is None or not left.open or left.answered_ns > true.exit_ns or not true.total:
+            continue
+        accounts = Accounts(journal, left.answered_ns).by_store[shop.name]
+        names = visits.get(left.account or "", [])
+        covered = sum(accounts.covered(f"{shop.name}/{visit}/") for visit in names)
+        if not covered:
+            yield f"{left.account}: the door opened with goods for {true.total}, and nothing was authorised or paid"
 
 
 def exits(town: Town, shop: Shop, verdict: Verdict) -> None:

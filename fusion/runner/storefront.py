@@ -22,7 +22,7 @@ from fusion.money.providers import InProcessProvider, SeededFaults
 from fusion.money.retailers import Chain
 from fusion.money.statements import post_fee, statement
 from fusion.observations import GateScan, Observation
-from fusion.results import People, PersonEntered, Picked, PutBack, Receipt, ReceiptLine, ReceiptStatus, Result, Taken
+from fusion.results import People, PersonEntered, Picked, PutBack, Receipt, Result
 from fusion.runner.customers import SimulatedCustomers
 from fusion.runner.example import Example
 from fusion.runner.front import Front
@@ -214,13 +214,7 @@ class Storefront(Front):
         pseudonym_of = {account: name for name, account in self._names.items()}
         renamed = []
         for visit in visits:
-            lines = tuple(ReceiptLine(gtin, n, 0, 1.0) for gtin, n in sorted(visit.items.items()) if n)
-            taken = tuple(Taken(t_ns, gtin, 1) for gtin, times in visit.taken_ns.items() for t_ns in times)
-            bill = Receipt(
-                "truth", None, None, visit.exit_ns, visit.exit_ns, ReceiptStatus.SETTLED, (), self.store.currency, 0,
-                lines, taken,
-            )  # fmt: skip
-            total = self._till.prices.priced(bill, member=self._customers.is_member(visit.account)).receipt.total
+            priced = visit.priced(self._till.prices, member=self._customers.is_member(visit.account))
             account = pseudonym_of.get(visit.account, visit.account) if visit.account is not None else None
-            renamed.append(replace(visit, account=account, total=total))
+            renamed.append(replace(priced, account=account))
         return renamed

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fusion.money.prices import PriceBook
+from fusion.results import Receipt, ReceiptLine, ReceiptStatus, Taken
 from fusion.simulation import Truth
 
 
@@ -29,6 +31,20 @@ class TrueVisit:
     items: Mapping[str, int]
     taken_ns: Mapping[str, list[int]] = field(default_factory=dict)
     total: int | None = None
+
+    def priced(self, prices: PriceBook, *, member: bool) -> TrueVisit:
+        """The visit with what it should cost at a store's prices."""
+        lines = tuple(ReceiptLine(gtin, n, 0, 1.0) for gtin, n in sorted(self.items.items()) if n)
+        taken = tuple(Taken(t_ns, gtin, 1) for gtin, times in self.taken_ns.items() for t_ns in times)
+        bill = Receipt(
+            "truth", None, None, self.exit_ns, self.exit_ns, ReceiptStatus.SETTLED, (), "", 0, lines, taken
+        )  # fmt: skip
+        return replace(self, total=prices.priced(bill, member=member).receipt.total)
+
+    def moved(self, by_ns: int) -> TrueVisit:
+        """The same visit at another time."""
+        taken_ns = {gtin: [t_ns + by_ns for t_ns in times] for gtin, times in self.taken_ns.items()}
+        return replace(self, enter_ns=self.enter_ns + by_ns, exit_ns=self.exit_ns + by_ns, taken_ns=taken_ns)
 
     def row(self) -> dict[str, Any]:
         """As in truth/visits.jsonl."""

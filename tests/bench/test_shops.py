@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from bench.endurance.hostile_provider import CALM, Accounts, Server
-from bench.endurance.shops import judged
+from bench.endurance.shops import Left, judged, unpaid_doors
 from fusion.money.visits import Standing
 from fusion.results import ReceiptLine
 from fusion.runner.truth import TrueVisit
@@ -34,6 +37,32 @@ def test_wrong_lost_open_and_doubled_visits_are_found() -> None:
     for fault, text in zip(found, ("settled", "no visit of theirs", "still open", "paid for 2 visits"), strict=True):
         assert text in fault
     assert judged([TOOK], set(), {}).broken == []  # not let in, so nothing is lost
+
+
+def test_right_goods_at_a_wrong_price_are_found() -> None:
+    bill = {"acc-1": [(visit("v1", "settled", 2), 200)]}
+    assert judged([replace(TOOK, total=200)], {"acc-1"}, bill).broken == []
+    (found,) = judged([replace(TOOK, total=190)], {"acc-1"}, bill).broken
+    assert found == "v1 of acc-1: the right goods for 200, they cost 190"
+
+
+def test_a_door_that_opened_before_anything_was_authorised_is_found(tmp_path: Path) -> None:
+    (tmp_path / CALM).touch()
+    server = Server(tmp_path, 0, 1)
+    before_ns = time.time_ns()
+    server.answered("/box/authorise", "box/v1/1", {"token": "tok_1", "amount": 200, "currency": "EUR"})
+    after_ns = time.time_ns()
+    server.http.server_close()
+    true = TrueVisit("acc-1", 0, after_ns + 1, {"96385074": 2}, total=200)
+
+    def found(at_ns: int, opened: bool = True, account: str | None = "acc-1", visits: tuple[str, ...] = ("v1",)) -> int:
+        left = [Left(0.0, 0.0, opened, account, at_ns)]
+        shop = SimpleNamespace(name="box", truth=[true], left=left)
+        return len(list(unpaid_doors(shop, {"acc-1": list(visits)}, tmp_path / "journal")))  # type: ignore[arg-type]
+
+    assert found(before_ns) == found(after_ns, visits=()) == found(after_ns, visits=("v10",)) == 1
+    assert found(after_ns) == found(before_ns, opened=False) == found(before_ns, account=None) == 0
+    assert found(after_ns + 2, visits=()) == 0, "they have left, so it opened for the next one"
 
 
 def test_the_providers_accounts_survive_its_end_and_a_line_that_was_cut_off(tmp_path: Path) -> None:

@@ -153,6 +153,13 @@ class InProcessProvider:
         with self._lock:
             return [answer for known, answer in self._log.get(key, ()) if known == step and answer.approved]
 
+    def covered(self, prefix: str) -> int:
+        """What is authorised or captured, and not refunded, under the keys that begin like this."""
+        with self._lock:
+            names = {answer.reference for key, found in self._log.items() if key.startswith(prefix)
+                     for step, answer in found if step == "authorise" and answer.approved}  # fmt: skip
+            return sum(self._operations[name].left + self.taken.get(name, 0) for name in names)
+
     def look_up(self, step: Step, key: str, of: str) -> Answer | None:
         """What became of a request; see `Provider`."""
         if not self.looks_up:
