@@ -7,8 +7,9 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO
 
 from fusion.files.atomic import flush_folder
 from fusion.files.private import open_private
@@ -17,20 +18,35 @@ from fusion.files.private import open_private
 Change = Callable[[bytes], bytes]
 
 
+def append_whole(file: FileIO, data: bytes) -> None:
+    """Add bytes to a file that was opened for appending, without a buffer and by one writer: all of them, or none.
+
+    Raises:
+        OSError: the disk is full, or fails; the file is as it was, so that the caller may try again.
+    """
+    end = file.seek(0, os.SEEK_END)
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        file.truncate(end)  # Needs no room on the disk.
+        raise
+
+
 class GrowingLines:
     """A file of lines, open for appending; from any thread."""
 
     def __init__(self, path: Path) -> None:
         """Open a file, or begin it. Raises OSError, ConfigError as `open_private`."""
         self._path, self._lock = path, threading.Lock()
-        self._file: TextIO = open_private(path, "a")
+        self._file: FileIO = open_private(path, "ab", buffering=0)
         self._end_torn_line()
 
     def add(self, line: str) -> None:
-        """Add a line, given without its end; it is in the file when this returns."""
+        """Add a line, given without its end; it is in the file when this returns. Raises OSError, as `append_whole`."""
         with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
+            append_whole(self._file, (line + "\n").encode())
 
     def change(self, changed: Change, *, dry_run: bool = False) -> int:
         """As `change_lines`; lines are added meanwhile."""
@@ -42,7 +58,7 @@ class GrowingLines:
             self._file.close()
 
     def _reopen(self) -> None:
-        before, self._file = self._file, open_private(self._path, "a")
+        before, self._file = self._file, open_private(self._path, "ab", buffering=0)
         before.close()
 
     def _end_torn_line(self) -> None:
@@ -50,7 +66,7 @@ class GrowingLines:
         with open(self._path, "rb") as content:
             content.seek(max(content.seek(0, os.SEEK_END) - 1, 0))
             if content.read() not in (b"", b"\n"):
-                self._file.write("\n")
+                append_whole(self._file, b"\n")
 
 
 def change_lines(

@@ -5,26 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fusion.engine import Engine
 from fusion.errors import EntryError, IdempotencyConflict
 from fusion.files.growing import GrowingLines
 from fusion.files.results import evidence_row
-from fusion.goods.journal import cart
+from fusion.goods.journal import Transfer, cart
 from fusion.live.config import ServeConfig
 from fusion.live.gaps import Gaps
 from fusion.live.outbox import Outbox
+from fusion.live.patience import Patience
 from fusion.money.ledger import unbookable
 from fusion.money.prices import PricedReceipt
 from fusion.money.visits import OpenVisit
 from fusion.observations import GateScan
-from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus
+from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus, Warning
 from fusion.store.models import Store
 from fusion.till.opening import opened
 from fusion.till.till import Around, Till
+
+T = TypeVar("T")
 
 # A visit that is in the books but not in the resumed engine has this long to reappear in data that are sent again.
 REAPPEAR_S = 5.0
@@ -66,6 +69,7 @@ class Bookkeeper:
         evidence: GrowingLines,
         gaps: Gaps,
         report: Callable[[str], object],
+        patience: Patience,
     ) -> None:
         """Use open books.
 
@@ -76,7 +80,9 @@ class Bookkeeper:
             evidence: file for the evidence of receipts in review.
             gaps: lost data, and the doubts that they raise.
             report: takes messages for the operator.
+            patience: waits where books or files cannot be written.
         """
+        self._patience = patience
         self.till, self.ledger, self.outbox = till, till.front, outbox
         self.receipts: Counter[str] = Counter()
         self.n_billed_before = 0
@@ -88,7 +94,9 @@ class Bookkeeper:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, config: ServeConfig, gaps: Gaps, around: Around) -> Iterator[Bookkeeper]:
+    def opened(
+        cls, config: ServeConfig, gaps: Gaps, around: Around, patience: Patience
+    ) -> Iterator[Bookkeeper]:
         """Open a store's till and the files in its folder, until the block ends. Raises FusionError."""
         folder, store = config.folder, config.store
         with contextlib.ExitStack() as stack:
@@ -96,18 +104,22 @@ class Bookkeeper:
             outbox = stack.enter_context(Outbox(folder / "outbox.sqlite", store))
             evidence = stack.enter_context(contextlib.closing(GrowingLines(folder / "evidence.jsonl")))
             till.evidence = evidence
-            yield cls(config, till, outbox, evidence, gaps, around.report)
+            yield cls(config, till, outbox, evidence, gaps, around.report, patience)
 
     def adopt(self, store: Store) -> None:
         """Use the prices and names of a changed store from now on."""
         self.till.adopt(store)
         self._currency = store.currency
 
+    def _books(self, use: Callable[[], T]) -> T:
+        """Read or write the books, and wait in place where that cannot be done now."""
+        return self._patience.keep("books", use)
+
     # ---- visits ------------------------------------------------------------------------------------------------------
 
     def oldest_enter_ns(self, default_ns: int) -> int:
         """When the oldest open visit began; `default_ns` where none is open."""
-        return min((visit.enter_ns for visit in self.ledger.open_visits()), default=default_ns)
+        return min((visit.enter_ns for visit in self._books(self.ledger.open_visits)), default=default_ns)
 
     def enter(self, entered: PersonEntered) -> None:
         """Open a person's visit in the books."""
@@ -116,9 +128,9 @@ class Bookkeeper:
             return
         self._missing.pop(visit, None)
         try:
-            if self.till.open_visit(entered):
+            if self._books(lambda: self.till.open_visit(entered)):
                 return
-            known = self.ledger.standing(visit)
+            known = self._books(lambda: self.ledger.standing(visit))
             same_account = known is None or known.status != "open" or known.account == entered.account
         except IdempotencyConflict:
             same_account = False
@@ -128,21 +140,27 @@ class Bookkeeper:
 
     def doubt_open_visits(self, kind: ReasonKind) -> None:
         """Send the receipts of all open visits to review."""
-        for visit in self.ledger.open_visits():
+        for visit in self._books(self.ledger.open_visits):
             self._gaps.doubt(visit.visit, kind)
 
     def review_open_visits(self, now_ns: int, kind: ReasonKind) -> None:
         """Put every open visit into review with an empty receipt, since it cannot be continued."""
-        visits = self.ledger.open_visits()
+        visits = self._books(self.ledger.open_visits)
         if visits:
-            self.ledger.review_open_visits(max(now_ns, *(visit.enter_ns for visit in visits)), Reason(kind))
+            until_ns = max(now_ns, *(visit.enter_ns for visit in visits))
+            self._books(lambda: self.ledger.review_open_visits(until_ns, Reason(kind)))
             self.receipts[ReceiptStatus.REVIEW] += len(visits)
         self._missing = {}
 
     def expect(self, engine: Engine) -> None:
         """Await open visits that a resumed engine does not know: they began after its snapshot."""
         known = set(engine.open_visits)
-        self._missing = {visit.visit: visit for visit in self.ledger.open_visits() if visit.visit not in known}
+        visits = self._books(self.ledger.open_visits)
+        self._missing = {visit.visit: visit for visit in visits if visit.visit not in known}
+
+    def end(self, now_ns: int) -> None:
+        """The data have ended: put what is still open into review."""
+        self._books(lambda: self.ledger.review_open_visits(now_ns, Reason(ReasonKind.DATA_ENDED)))
 
     def review_missing(self, engine: Engine, *, ended: bool = False) -> None:
         """Put visits into review that have not reappeared after a restart, once they are overdue, or the data ended."""
@@ -158,7 +176,7 @@ class Bookkeeper:
                 (Reason(ReasonKind.RESTARTED),), self._currency, 0, (),
             )  # fmt: skip
             try:
-                self.till.post(PricedReceipt(receipt, ()))
+                self._posted(PricedReceipt(receipt, ()))
             except IdempotencyConflict:
                 continue
             self.receipts[ReceiptStatus.REVIEW] += 1
@@ -172,16 +190,16 @@ class Bookkeeper:
         """
         if scan.credential_type in ("staff", "open"):
             return False
-        if any(visit.account == scan.account for visit in self.ledger.open_visits()):
+        if any(visit.account == scan.account for visit in self._books(self.ledger.open_visits)):
             return False
         visit = f"unseen {scan.gate} {scan.t_ns}"
-        self.ledger.open_visit(visit, scan.account, scan.t_ns)
+        self._books(lambda: self.ledger.open_visit(visit, scan.account, scan.t_ns))
         reasons = (Reason(ReasonKind.SCAN_UNBOUND, gate=scan.gate),)
         # All times are the scan's, so that a second process posts the same.
         receipt = Receipt(
             visit, scan.account, scan.t_ns, scan.t_ns, scan.t_ns, ReceiptStatus.REVIEW, reasons, self._currency, 0, ()
         )  # fmt: skip
-        if not self.ledger.post_receipt(receipt):
+        if not self._books(lambda: self.ledger.post_receipt(receipt)):
             return False
         self.receipts[ReceiptStatus.REVIEW] += 1
         self._report(f"visit {visit}: came in unseen while data were lost; in review")
@@ -200,7 +218,8 @@ class Bookkeeper:
         Returns:
             What was posted.
         """
-        receipt = self.till.restrictions.judged(self.doubted(receipt))
+        doubted = self.doubted(receipt)
+        receipt = self._books(lambda: self.till.restrictions.judged(doubted))
         try:
             billed = self._post(receipt, newest_ns)
         except EntryError as error:
@@ -215,7 +234,8 @@ class Bookkeeper:
         if receipt.status == ReceiptStatus.REVIEW and evidence is not None:
             # The engine knows nothing of a gap, so its evidence lacks that reason, and may call the receipt settled.
             row = evidence_row(replace(evidence, status=receipt.status, reasons=receipt.reasons))
-            self._evidence.add(json.dumps(row, separators=(",", ":")))
+            line = json.dumps(row, separators=(",", ":"))
+            self._patience.keep("evidence", lambda: self._evidence.add(line))
         return billed
 
     def doubted(self, receipt: Receipt) -> Receipt:
@@ -227,12 +247,12 @@ class Bookkeeper:
 
     def _post(self, receipt: Receipt, newest_ns: int) -> Billed:
         """Post a receipt unless the visit has one from before a restart."""
-        priced = self.till.priced(receipt)
+        priced = self._books(lambda: self.till.priced(receipt))
         try:
-            return Billed(priced.receipt, receipt, self.till.post(priced))
+            return Billed(priced.receipt, receipt, self._posted(priced))
         except IdempotencyConflict:
             pass
-        known = self.ledger.standing(receipt.visit)
+        known = self._books(lambda: self.ledger.standing(receipt.visit))
         if known is not None and known.status == "open":
             # The books have this visit under another account, and nothing else will bill it.
             reasons = (Reason(ReasonKind.ACCOUNT_CHANGED),)
@@ -245,6 +265,9 @@ class Bookkeeper:
         end_ns = max(receipt.exit_ns, newest_ns)
         self.doubt_span(receipt.enter_ns or receipt.exit_ns, end_ns, ReasonKind.NEIGHBOUR_REBILLED)
         return Billed(priced.receipt, receipt, is_new=False)
+
+    def _posted(self, priced: PricedReceipt) -> bool:
+        return self._books(lambda: self.till.post(priced))
 
     def doubt_span(self, start_ns: int, end_ns: int, kind: ReasonKind) -> None:
         """Send every receipt to review that a span of data may affect."""
@@ -265,14 +288,21 @@ class Bookkeeper:
         if n_transfers is not None:
             new = new[: max(n_transfers - self._n_shipped, 0)]
         try:
-            self.outbox.keep(new)
+            self._ship(new)
         except IdempotencyConflict:
             for transfer in new:
                 try:
-                    self.outbox.keep([transfer])
+                    self._ship([transfer])
                 except IdempotencyConflict as error:
                     self._report(f"outbox: {error}; the first one stands")
         self._n_shipped += len(new)
+
+    def _ship(self, transfers: Sequence[Transfer]) -> None:
+        self._patience.keep("outbox", lambda: self.outbox.keep(transfers))
+
+    def warn(self, warning: Warning) -> None:
+        """Put a warning into the outbox."""
+        self._patience.keep("outbox", lambda: self.outbox.add(warning))
 
     def forget_goods(self, engine: Engine) -> None:
         """Drop from an engine's journal what the outbox holds and was billed long ago; snapshots would keep growing."""

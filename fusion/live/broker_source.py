@@ -73,6 +73,10 @@ class BrokerSource(Source):
         """See `Source`."""
         self._live.show(zone, baskets_payload(self._context.till.store, baskets, t_ns))
 
+    def hold(self, held: bool) -> None:
+        """See `Source`."""
+        self._live.hold(held)
+
     def stop(self) -> None:
         """See `Source`."""
         self._live.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -15,6 +16,7 @@ from fusion.files.secrets import derived, store_key
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import FIRST_SNAPSHOT_S
 from fusion.live.gaps import Gaps, StreamPosition
+from fusion.live.patience import Patience
 from fusion.live.scan_log import ScanLog, WriteFile, write_private
 from fusion.observations import Observation
 from fusion.results import ReasonKind
@@ -22,6 +24,10 @@ from fusion.snapshots import FILE_MAX_BYTES, Frozen, freeze, newest_ns, resume
 from fusion.store.models import Store
 
 Tap = Callable[[Observation], object]
+# A snapshot that could not be written is tried again after this long.
+AGAIN_S = 1.0
+# What waits for the disk then, for messages.
+SNAPSHOT = "snapshot"
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Checkpoint:
     the books ignore duplicates.
 
     Attributes:
+        patience: waits for a full disk.
         gaps: data lost on the way to the engine, and the receipts that this affects.
         scans: scans and sightings since the newest snapshot.
         saved_ns: newest data time of the newest snapshot on disk.
@@ -96,6 +103,7 @@ class Checkpoint:
         first_s: float = FIRST_SNAPSHOT_S,
         clock: Clock = SYSTEM_CLOCK,
         write_file: WriteFile = write_private,
+        patience: Patience | None = None,
     ) -> None:
         """Open the checkpoint of a store's folder; reads nothing yet.
 
@@ -106,15 +114,19 @@ class Checkpoint:
             first_s: data time until the first one; the interval doubles from there up to `every_s`.
             clock: measures how long a snapshot takes.
             write_file: replaces a file atomically.
+            patience: waits for a full disk; None: not at all.
         """
+        self.patience = patience or Patience(clock, threading.Event(), lambda message: None)
         self._path = folder / "snapshot"
         self._key = derived(store_key(folder), "snapshot")
         self._writer, self._clock = writer, clock
         self._every_ns = round(every_s * 1e9)
         self._interval_ns = min(round(first_s * 1e9), self._every_ns)
         self._saving: _Saving | None = None
-        self.gaps = Gaps(folder / "doubts.json")
-        self.scans = ScanLog(folder, write_file)
+        self.gaps = Gaps(folder / "doubts.json", lambda write: self.patience.keep("doubts", write))
+        self.scans = ScanLog(folder, write_file, lambda write: self.patience.keep("scans", write))
+        # A snapshot that could not be written is tried again from this instant of the clock on.
+        self._again_s = float("-inf")
         self.saved_ns = self.n_bytes = 0
         self.duration_s = self.stall_s = 0.0
 
@@ -172,7 +184,9 @@ class Checkpoint:
 
     def due(self, newest: int) -> bool:
         """Whether data have come far enough for another snapshot, and none is being written. newest: 0 before any."""
-        return bool(newest) and self._saving is None and abs(newest - self.saved_ns) >= self._interval_ns
+        if not newest or self._saving is not None or self._clock.monotonic_s() < self._again_s:
+            return False
+        return abs(newest - self.saved_ns) >= self._interval_ns
 
     def set_back(self, back_ns: int) -> None:
         """All clocks were set back: the doubts and the streams' positions are dated by their new time from now on."""
@@ -204,20 +218,36 @@ class Checkpoint:
     def finished(self, *, wait: bool = False) -> Saved | None:
         """Return the snapshot that has reached the disk since the last call, if any.
 
+        Where the disk was full, none has; the next one is due after a pause, and the store continues meanwhile.
+
         Args:
             wait: until the one that is being written is on disk.
 
         Raises:
-            OSError: it could not be written.
+            OSError: it could not be written, and the disk was not full, or the caller waits for it.
         """
         saving = self._saving
         if saving is None or not (wait or saving.n_bytes.done()):
             return None
-        self.n_bytes = saving.n_bytes.result()
+        try:
+            self.n_bytes = saving.n_bytes.result()
+        except OSError as error:
+            self._saving = None
+            self.scans.abandon()
+            if wait or not self.patience.failed(SNAPSHOT, error):
+                raise
+            self._again_s = self._clock.monotonic_s() + AGAIN_S
+            return None
         self._saving = None
+        self.patience.done(SNAPSHOT)
         self.duration_s = (self._clock.stopwatch_ns() - saving.started_ns) * 1e-9
         self.saved_ns = saving.saved.newest_ns
         return saving.saved
+
+    def join(self) -> None:
+        """Wait until the snapshot that is being written is on disk, or could not be written."""
+        if self._saving is not None:
+            wait_for([self._saving.n_bytes])
 
     def discard(self) -> None:
         """Remove the snapshot, once the data have ended and everything is in the books."""
@@ -225,8 +255,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the files, after a snapshot that is still being written."""
-        if self._saving is not None:
-            wait_for([self._saving.n_bytes])
+        self.join()
         self.scans.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import socket
 import ssl
 import sys
 import threading
@@ -24,6 +25,8 @@ from fusion.live.messages import status_payload
 KEEPALIVE_S = 5
 # The broker has this long to answer a connection or a subscription, and this long for a farewell.
 ANSWER_MAX_S, FAREWELL_MAX_S = 5.0, 2.0
+# Before a socket is closed, the broker has this long between two packets, and may send this many times 64 KiB.
+DRAIN_MAX_S, DRAINED_MAX = 0.5, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ class Connection:
         *,
         clean: bool,
         will: tuple[str, bytes],
-        on_message: Callable[[str, bytes, bool], None],
+        on_message: Callable[[str, bytes, bool], bool | None],
         wake: threading.Event,
     ) -> None:
         """Prepare a connection.
@@ -147,7 +150,8 @@ class Connection:
             client_id: name of the client's session in the broker.
             clean: whether that session ends with the connection.
             will: topic and payload that the broker publishes if the connection breaks; retained.
-            on_message: called with topic, payload and whether it was retained, in the network's thread.
+            on_message: called with topic, payload and whether it was retained, in the network's thread. If it returns
+                False, the message is not acknowledged: the broker sends it again to the session's next connection.
             wake: set when a message is acknowledged and when the connection is lost.
 
         Raises:
@@ -166,7 +170,9 @@ class Connection:
         self._answered, self._subscribed = threading.Event(), threading.Event()
         self._refusal: str | None = None
         self._subscribe_failed = False
-        client = Client(CallbackAPIVersion.VERSION2, client_id, clean_session=clean, reconnect_on_failure=False)
+        client = Client(
+            CallbackAPIVersion.VERSION2, client_id, clean_session=clean, reconnect_on_failure=False, manual_ack=True
+        )  # fmt: skip
         client.max_inflight_messages_set(0)  # Publishers have a window of their own.
         client.max_queued_messages_set(0)
         client.will_set(*will, qos=1, retain=True)
@@ -178,8 +184,8 @@ class Connection:
             except OSError as error:
                 raise ConfigError(f"{broker.ca}: want certificates as PEM, got: {error}") from None
         client.on_connect, client.on_disconnect = self._connected, self._disconnected
-        client.on_subscribe, client.on_unsubscribe = self._did_subscribe, self._did_unsubscribe
-        client.on_publish, client.on_message = self._published, self._received
+        client.on_subscribe, client.on_publish = self._did_subscribe, self._published
+        client.on_message, client.on_socket_close = self._received, self._drain
         self._client = client
 
     def open(self, topics: Sequence[str]) -> None:
@@ -208,17 +214,13 @@ class Connection:
         info = self._client.publish(topic, payload, qos=1, retain=retain)
         return info.mid if info.rc == 0 else None
 
-    def part(self, topics: Sequence[str], status_topic: str) -> None:
-        """Prepare to close: unsubscribe, so that the session in the broker gathers nothing, and publish `stopped`.
+    def part(self, status_topic: str) -> None:
+        """Prepare to close: publish `stopped`, and wait until the broker has it.
 
-        Waits for both. A socket that is closed while data arrive discards what was sent last, and the broker would
-        publish the last will.
+        A session that does not end with its connection keeps its topics: the broker gathers for the next process.
         """
         if self.lost.is_set():
             return
-        self._subscribed.clear()
-        self._client.unsubscribe(list(topics))
-        self._subscribed.wait(FAREWELL_MAX_S)
         with contextlib.suppress(RuntimeError, ValueError):  # Not connected any more.
             message = self._client.publish(status_topic, status_payload("stopped"), qos=1, retain=True)
             message.wait_for_publish(FAREWELL_MAX_S)
@@ -246,23 +248,35 @@ class Connection:
         self._subscribe_failed = any(reason.is_failure for reason in reasons)
         self._subscribed.set()
 
-    def _did_unsubscribe(self, *_: object) -> None:
-        self._subscribed.set()
+    def _drain(self, _client: object, _data: object, sock: Any) -> None:
+        """Read what still arrives, unacknowledged, before the socket is closed.
+
+        Closed with unread bytes, it would be reset, the broker might not read the farewell, and would publish the last
+        will.
+        """
+        with contextlib.suppress(OSError):
+            sock.settimeout(DRAIN_MAX_S)
+            sock.shutdown(socket.SHUT_WR)
+            for _ in range(DRAINED_MAX):
+                if not sock.recv(1 << 16):
+                    break
 
     def _published(self, _client: object, _data: object, mid: int, _reason: object, _properties: object) -> None:
         self.acknowledged.append(mid)
         self._wake.set()
 
-    def _received(self, _client: object, _data: object, message: Any) -> None:
+    def _received(self, client: Any, _data: object, message: Any) -> None:
         try:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
         try:
-            self._on_message(topic, message.payload, message.retain)
+            if self._on_message(topic, message.payload, message.retain) is False:
+                return
         except Exception:
             # A mistake of the caller: reported as in any thread, but the network thread must continue.
             sys.excepthook(*sys.exc_info())
+        client.ack(message.mid, message.qos)
 
 
 def keep_connected(

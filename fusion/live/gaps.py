@@ -8,7 +8,7 @@ Measured by `python -m bench serve gaps`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -101,8 +101,9 @@ class Gaps:
         lost_s: the longest gap since this process began.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, keep: Callable[[Callable[[], None]], None] = lambda write: write()) -> None:
+        """Keep doubts in a file. keep: calls what writes it, again where the disk was full."""
+        self._path, self._keep = path, keep
         self._gaps: list[Gap] = []
         self._reasons: dict[str, Reason] = {}  # doubts that concern one visit
         self._streams: dict[str, _Stream] = {}
@@ -261,4 +262,5 @@ class Gaps:
     def _write(self) -> None:
         gaps = [[gap.start_ns, gap.end_ns, gap.until_ns, gap.kind] for gap in self._gaps]
         visits = {visit: reason_row(reason) for visit, reason in self._reasons.items()}
-        replace_file(self._path, json.dumps({"gaps": gaps, "visits": visits}), private=True)
+        content = json.dumps({"gaps": gaps, "visits": visits})
+        self._keep(lambda: replace_file(self._path, content, private=True))

@@ -71,6 +71,7 @@ class Intake:
         self.longest = 0
         self.lag_s = 0.0
         self.ended = False
+        self._held = False
         self._reported: Counter[str] = Counter()
         self._last_drop_s = self._last_report_s = -1e9
         self._overloaded = False
@@ -88,6 +89,7 @@ class Intake:
         kind = _kind_of(observation)
         frames, weights, events = self._queues
         with self._condition:
+            wait = wait or self._held
             if kind == _EVENT:
                 if len(events) >= EVENTS_MAX:
                     self.events_dropped += 1
@@ -131,6 +133,16 @@ class Intake:
                     taken.append(observation)
             self._condition.notify_all()
             return taken
+
+    def hold(self, held: bool) -> None:
+        """Hold what waits and what arrives, whatever its age, until the engine takes observations again."""
+        with self._condition:
+            self._held = held
+            if held:
+                for queue in self._queues:
+                    waiting = [entry._replace(since_s=float("inf")) for entry in queue]
+                    queue.clear()
+                    queue.extend(waiting)
 
     def end(self) -> None:
         """Declare that nothing more will arrive."""

@@ -14,7 +14,7 @@ from fusion.early.ahead import Ahead
 from fusion.engine import LATENESS_MAX_S, Engine
 from fusion.errors import FusionError, ShapeError, TimeError
 from fusion.live.bookkeeper import Bookkeeper
-from fusion.live.checkpoint import Checkpoint, Restored
+from fusion.live.checkpoint import SNAPSHOT, Checkpoint, Restored, Saved
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.config import ServeConfig
 from fusion.live.gaps import AWAITED_S
@@ -27,24 +27,14 @@ from fusion.live.intake import (
     WarningQueue,
     stream_of,
 )
+from fusion.live.patience import Patience
 from fusion.live.pump import Pump
 from fusion.live.scan_log import WriteFile, write_private
 from fusion.live.sources import Source, SourceContext, open_source
 from fusion.live.teaching import Teaching
 from fusion.live.time_watch import TimeWatch
 from fusion.observations import Frame, GateScan, ItemSighting, Observation
-from fusion.results import (
-    People,
-    PersonEntered,
-    Picked,
-    PutBack,
-    Reason,
-    ReasonKind,
-    Receipt,
-    Result,
-    Warning,
-    WarningKind,
-)
+from fusion.results import People, PersonEntered, Picked, PutBack, ReasonKind, Receipt, Result, Warning, WarningKind
 from fusion.sentences import sentence
 from fusion.show.console.feed import LiveFeed
 from fusion.snapshots import layout_digest, resume, snapshot
@@ -156,7 +146,8 @@ class StoreLoop:
         checkpoint: what the next process would resume from.
         over: whether the source has ended and everything is in the books.
         restart: whether the process is to start again, for another layout of the store.
-        beat: grows with every step.
+        beat: grows with every step, and while the loop waits in place.
+        patience: waits where something cannot be written.
     """
 
     def __init__(
@@ -176,6 +167,8 @@ class StoreLoop:
         onlookers: Onlookers,
     ) -> None:
         """See `opened`."""
+        self.patience = checkpoint.patience
+        self.patience.follow(self._hold)
         self.store, self.engine = config.store, restored.engine
         self.checkpoint, self.books, self._teaching = checkpoint, books, teaching
         self.over = self.restart = False
@@ -235,12 +228,13 @@ class StoreLoop:
         """
         messages: deque[str] = deque(maxlen=MESSAGES_MAX)
         refusals = Refusals(WarningQueue())
+        patience = Patience(clock, control.stopping, messages.append)
         with contextlib.ExitStack() as stack:
             if writer is None:
                 writer = stack.enter_context(ThreadPoolExecutor(1, f"snapshot {config.store.id}"))
             checkpoint = Checkpoint(
                 config.folder, writer, every_s=config.snapshot_every_s, first_s=config.first_snapshot_s, clock=clock,
-                write_file=write_file,
+                write_file=write_file, patience=patience,
             )  # fmt: skip
             stack.callback(checkpoint.close)
             onlookers = onlookers or Onlookers()
@@ -250,7 +244,7 @@ class StoreLoop:
                 config.folder, present.now_ns, clock.monotonic_s, clock.wait, present.dated_ns, messages.append,
                 refusals.warnings.put, threads=threads,
             )  # fmt: skip
-            books = stack.enter_context(Bookkeeper.opened(config, checkpoint.gaps, around))
+            books = stack.enter_context(Bookkeeper.opened(config, checkpoint.gaps, around, patience))
             teaching = Teaching(config.folder, books.till.decisions, messages.append)
             if restored.lost is not None:
                 teaching.begin(restored.engine)
@@ -322,6 +316,13 @@ class StoreLoop:
             self._conclude()
         self.books.till.do_errands()
 
+    def _hold(self, held: bool) -> None:
+        """The surroundings keep the loop from writing: it waits in place, and what arrives waits for it."""
+        self.beat += 1
+        self.pump.hold(held)
+        wait = next(iter(self.patience.waits.values()), None)
+        self._feed.wait("" if wait is None else f"the store waits: {wait.cause}")
+
     def stop_waiting(self) -> None:
         """End the source and the wait for observations, so that `run` sees at once that it is to stop; any thread."""
         self.intake.end()
@@ -338,7 +339,7 @@ class StoreLoop:
             self._handle_all(self._ahead.end())
         self.books.review_missing(self.engine, ended=True)
         self._report("its source has ended; open visits are in review")
-        self.books.ledger.review_open_visits(self.engine.newest_ns, Reason(ReasonKind.DATA_ENDED))
+        self.books.end(self.engine.newest_ns)
         self.books.ship_goods(self.engine)
         self._ship_saved(wait=True)
         self.checkpoint.discard()
@@ -429,14 +430,15 @@ class StoreLoop:
                 self._counts["entered"] += 1
                 self.books.enter(result)
             case PutBack():
-                self.books.till.moved(result)
+                self.books.till.moved(result, self._keep_moment)
             case Picked():
-                self.books.till.moved(result)
-                alert = self.books.till.restrictions.alert(result)
+                self.books.till.moved(result, self._keep_moment)
+                alert = self.patience.keep("books", lambda: self.books.till.restrictions.alert(result))
                 if alert is not None:
                     self._handle(alert)
             case People():
-                for zone, baskets in self.books.till.look(result, self.engine).items():
+                zones = self.patience.keep("books", lambda: self.books.till.look(result, self.engine))
+                for zone, baskets in zones.items():
                     self._source.show(zone, baskets, result.t_ns)
                 for place, baskets in self.books.till.take_shown().items():
                     self._feed.show_baskets(place, baskets, result.t_ns)
@@ -448,12 +450,15 @@ class StoreLoop:
                     self._handle(correction)
             case Warning():
                 self._counts["warnings"] += 1
-                self.books.outbox.add(result)
+                self.books.warn(result)
                 if result.kind in _REPORTED:
                     self._report(f"{result.kind}: {result.subject}: {sentence(result)}")
         self._feed.add(result)
         if is_new and self._onlookers.show is not None:
             self._onlookers.show(result, self.engine)
+
+    def _keep_moment(self, write: Callable[[], object]) -> None:
+        self.patience.keep("moments", write)
 
     def _doubt_drops(self) -> None:
         """Doubt the present where scans, or messages that were never read, were dropped."""
@@ -482,19 +487,31 @@ class StoreLoop:
     # ---- checkpoints and changes -------------------------------------------------------------------------------------
 
     def save(self, *, wait: bool = False) -> None:
-        """Start a checkpoint, once an earlier one is on disk; `wait` until this one is. Raises OSError."""
+        """Start a checkpoint, once an earlier one was written, or could not be; `wait` until this one is on disk."""
         self._ship_saved(wait=True)
         version = self.engine.planogram.learnt.version
-        self._teaching.step(self.engine, write=wait)
+        self.patience.keep("learnt", lambda: self._teaching.step(self.engine, write=wait))
         if self._ahead is not None and self.engine.planogram.learnt.version != version:
             self._ahead.follow(self.engine)
-        self.checkpoint.start(self.engine, self.books.oldest_enter_ns(self.engine.newest_ns))
         if wait:
-            self._ship_saved(wait=True)
+            self.patience.keep(SNAPSHOT, self._save)
+        else:
+            self._start_saving()
+
+    def _start_saving(self) -> None:
+        self.checkpoint.start(self.engine, self.books.oldest_enter_ns(self.engine.newest_ns))
+
+    def _save(self) -> None:
+        self._start_saving()
+        self._ship(self.checkpoint.finished(wait=True))
 
     def _ship_saved(self, *, wait: bool = False) -> None:
         """Ship the goods that a new snapshot on disk holds: no later process can attribute them differently."""
-        saved = self.checkpoint.finished(wait=wait)
+        if wait:
+            self.checkpoint.join()
+        self._ship(self.checkpoint.finished())
+
+    def _ship(self, saved: Saved | None) -> None:
         if saved is not None:
             self.books.ship_goods(self.engine, saved.n_transfers)
             self.books.forget_goods(self.engine)
@@ -572,6 +589,7 @@ class StoreLoop:
             "snapshot_bytes": self.checkpoint.n_bytes, "snapshot_stall_s": self.checkpoint.stall_s,
             "step_us": step_times.summary_us(), "busy_s": step_times.total_ns * 1e-9, "not_used": dict(not_used),
             "till": self.books.till.status(),
+            "waits": {what: tuple(wait) for what, wait in self.patience.waits.items()},
         }  # fmt: skip
 
 

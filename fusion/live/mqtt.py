@@ -49,6 +49,9 @@ from fusion.store.models import Store
 
 # Messages between the network and the engine: a minute of a large store. The last places are for gates and readers.
 QUEUE_MAX, QUEUE_RESERVED = 32_768, 1024
+# While it is held, the engine leaves the broker, which keeps its session, with this share of the queue full, and
+# returns with that one.
+LEAVE_SHARE, RETURN_SHARE = 0.75, 0.25
 _KINDS = ("detections", "weights", "gates", "items", "zones", "status", "engine")
 
 Levels = tuple[str, ...]
@@ -190,6 +193,7 @@ class Live:
         # In the network's thread: the session of the connection, and whether the broker has returned it.
         self._session, self._echoed = "", False
         self._connection: Connection | None = None
+        self._held = self._left = self._refuses = False
         self._closing, self._wake = threading.Event(), threading.Event()
         self._connect()  # A missing package or a wrong file is reported here, not in the thread.
 
@@ -239,6 +243,13 @@ class Live:
         self._closing.set()
         self._wake.set()
 
+    def hold(self, held: bool) -> None:
+        """What arrives is taken late, and nothing may be lost: where the queue fills up, the broker keeps the rest.
+
+        From any thread; `held` is False once what arrives is taken at once, and the queue drops what does not fit.
+        """
+        self._held = held
+
     def command(self, command: Command) -> bool:
         """Send a gate its command; False where there is no broker, so that the gate stays as it is."""
         return self._publish(command.payload(), "gates", command.gate, "command")
@@ -253,7 +264,14 @@ class Live:
 
     # ---- in the network's thread -------------------------------------------------------------------------------------
 
+    def _is_full(self) -> bool:
+        return self._held and (self._refuses or self._queue.qsize() > LEAVE_SHARE * self._queue_max)
+
     def _connect(self) -> Connection:
+        while self._left and self._queue.qsize() > RETURN_SHARE * self._queue_max:
+            if self._clock.wait(self._closing, 0.1):
+                break
+        self._left = self._refuses = False
         self._session, self._echoed = secrets.token_hex(8), False
         return Connection(
             self._broker,
@@ -269,40 +287,53 @@ class Live:
         self._queue.put(_Connected(self._session))
         # By the time the broker returns this message, it has sent everything that it had gathered and retained.
         connection.publish(self._engine_topic, status_payload("online", self._session), retain=True)
-        while not connection.lost.is_set() and not self._closing.is_set():
+        while not connection.lost.is_set() and not self._closing.is_set() and not self._is_full():
             self._clock.wait(self._wake, 1.0)
             self._wake.clear()
             connection.acknowledged.clear()
         self._connection = None
-        connection.part([self._prefix + "#"], self._engine_topic)
+        if not connection.lost.is_set() and not self._closing.is_set():
+            connection.reason = "left, since the engine waits; the broker keeps what arrives"
+            self._left = True
+            return
+        connection.part(self._engine_topic)
 
     def _disconnected(self, reason: str, refused: bool) -> None:
         self._queue.put(_Disconnected(reason, refused))
 
-    def _received(self, topic: str, payload: bytes, retained: bool) -> None:
+    def _received(self, topic: str, payload: bytes, retained: bool) -> bool:
+        """Take a message. Returns False where the broker has to keep it."""
         levels = tuple(unquote(level) for level in topic.removeprefix(self._prefix).split("/"))
         if refused := _refused_unread(levels, payload, retained):
             # Counted and reported; nothing of it is kept, and no gate is asked for it.
             if self._has_room("refused", QUEUE_RESERVED):
                 self._queue.put(_Refusal(levels, refused))
-            return
+            return True
         match levels:
             case ("gates", gate, "request"):
                 if not self._responder.put(gate, payload, self._echoed):
                     self._n_dropped["requests"] += 1
-                return
+                return True
             case ("zones", zone, "confirm"):
                 self._answer_terminal(zone, payload)
-                return
+                return True
             case ("gates", _, "command") | ("zones", _, "baskets" | "answer"):
-                return  # The engine's own.
+                return True  # The engine's own.
             case ("engine",):
                 if not retained and payload == status_payload("online", self._session):
                     self._echoed = True
         kind = levels[0] if levels[0] in _KINDS else "unknown topic"
         common = kind in ("detections", "weights", "unknown topic")
-        if self._has_room(kind, min(QUEUE_RESERVED, self._queue_max // 8) if common else 0):
+        n_reserved = min(QUEUE_RESERVED, self._queue_max // 8) if common else 0
+        if self._held and (self._refuses or self._queue.qsize() >= self._queue_max - n_reserved):
+            self._refuses = True  # Whatever follows, too, so that it comes in order.
+            self._wake.set()
+            return False
+        if self._has_room(kind, n_reserved):
             self._queue.put(_Message(levels, payload, retained))
+        if self._is_full():
+            self._wake.set()
+        return True
 
     def _has_room(self, kind: str, n_reserved: int) -> bool:
         """Whether a message fits into the queue and leaves some places free; it is counted as dropped otherwise."""

@@ -295,7 +295,7 @@ class Publisher:
                 connection.publish(self._status_topic, status_payload("online", engine, self.dropped), retain=True)
                 self.state = "online"
             if self._closing.is_set():
-                connection.part(self._topics, self._status_topic)
+                connection.part(self._status_topic)
                 return
             self._clock.wait(self._wake, 0.5)
             self._wake.clear()

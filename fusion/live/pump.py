@@ -49,12 +49,13 @@ class Pump:
         self.source = source
         self._intake, self._refusals = intake, refusals
         self._stopping, self._newest_ns, self._clock = stopping, newest_ns, clock
-        self._started_s = clock.monotonic_s()
-        self.catching_up = True
+        self._started_s, self._held_s = clock.monotonic_s(), 0.0
+        self.catching_up, self._holds = True, False
 
     def run(self) -> None:
         """Move observations until the source ends or fails, or `stopping` is set."""
         self._started_s = self._clock.monotonic_s()
+        self.source.hold(True)
         try:
             for observation in self.source:
                 self.accept(observation)
@@ -74,7 +75,23 @@ class Pump:
             self._refusals.add("source", fault, self._newest_ns())
             return
         # Catching up ends once the engine, too, has processed everything that waited for it.
-        caught_up = not self.source.behind and len(self._intake) < 2 * BATCH_MAX
-        in_time = self._clock.monotonic_s() - self._started_s < self.source.catch_up_max_s
-        self.catching_up = self.catching_up and not caught_up and in_time
+        if self.catching_up and not self._holds:
+            caught_up = not self.source.behind and len(self._intake) < 2 * BATCH_MAX
+            in_time = self._clock.monotonic_s() - self._started_s < self.source.catch_up_max_s + self._held_s
+            if caught_up or not in_time:
+                self.catching_up = False
+                self.source.hold(False)
         self._intake.put(observation, wait=self.catching_up)
+
+    def hold(self, held: bool) -> None:
+        """Hold everything while the engine waits in place, then let it catch up; from the engine's thread."""
+        now_s = self._clock.monotonic_s()
+        if held and not self._holds:
+            self._started_s, self._holds, self.catching_up = now_s, True, True
+            self._intake.hold(True)
+            self.source.hold(True)
+        elif self._holds and not held:
+            # What has gathered in that time may take as long to be worked off, besides what follows any start.
+            self._started_s, self._held_s = now_s, now_s - self._started_s
+            self._holds, self.catching_up = False, True
+            self._intake.hold(False)

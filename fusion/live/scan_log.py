@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,10 +10,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from fusion.files.atomic import replace_file
+from fusion.files.growing import append_whole
 from fusion.files.lines import line_of
 from fusion.files.private import open_private
 from fusion.live.gaps import StreamPosition
@@ -25,10 +27,33 @@ RECOGNISED_S = 15.0
 PROMISED_S = 60.0
 
 Event = GateScan | ItemSighting
+Write = Callable[[], object]
 # Replaces a file's content atomically.
 WriteFile = Callable[[Path, bytes], None]
 # Accounts and paths of people are in these files, so only their owner can read them.
 write_private: WriteFile = partial(replace_file, private=True)
+
+
+class _Log:
+    """A file of lines, and the lines that are not in it yet because the disk was full."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: FileIO = open_private(path, "ab", buffering=0)
+        self._left: deque[bytes] = deque()
+
+    def add(self, line: bytes) -> None:
+        self._left.append(line)
+
+    def flush(self) -> None:
+        """Write what is left. Raises OSError; what was not written is still left then."""
+        while self._left:
+            append_whole(self._file, self._left[0])
+            self._left.popleft()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.flush()
+        self._file.close()
 
 
 class ScanLog:
@@ -46,14 +71,24 @@ class ScanLog:
         unreadable: lines that were left out, torn by a loss of power.
     """
 
-    def __init__(self, folder: Path, write_file: WriteFile = write_private) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        write_file: WriteFile = write_private,
+        keep: Callable[[Write], object] = lambda write: write(),
+    ) -> None:
+        """Use a store's folder.
+
+        write_file: replaces a file; keep: calls a write of the engine's thread, again where the disk was full.
+        """
+        self._keep = keep
         self._path = folder / "scans.jsonl"
         self._snapshot_path = folder / "snapshot"
         self._write_file = write_file
-        self._file: BinaryIO | None = None
+        self._file: _Log | None = None
         # While a snapshot is being written: the lines of its log until that file exists, then the file.
         self._next_lines: list[bytes] | None = None
-        self._next_file: BinaryIO | None = None
+        self._next_file: _Log | None = None
         self._lock = threading.Lock()
         self._given: deque[Event] = deque(maxlen=EVENTS_MAX)
         self.waiting: deque[Event] = deque()
@@ -98,10 +133,15 @@ class ScanLog:
         return isinstance(observation, ItemSighting) and (observation in self._given or observation in self.waiting)
 
     def promise(self, scan: GateScan) -> None:
-        """Log a scan whose gate is about to open, before the engine is given it; from the thread that answers gates."""
+        """Log a scan whose gate is about to open, before the engine is given it; from the thread that answers gates.
+
+        Where the disk is full, the gate opens nevertheless, and the line is written once there is room.
+        """
         with self._lock:
             self._promised.append(scan)
             self._append(_line(scan, since=True))
+            with contextlib.suppress(OSError):
+                self._flush()
 
     def add(self, event: Event) -> None:
         """Log an event that has arrived, just before the engine is given it."""
@@ -111,6 +151,7 @@ class ScanLog:
                 self._promised.remove(event)
             else:
                 self._append(_line(event, since=True))
+        self._keep(self._flushed)
 
     def next_waiting(self) -> Event:
         """Remove the oldest event that waits and return it for the engine; it is logged already."""
@@ -138,11 +179,12 @@ class ScanLog:
         # A log must be whole before it can be taken for the one that matches.
         self._write_file(new, json.dumps(head).encode() + b"\n" + b"".join(lines))
         with self._lock:
-            file = open_private(new, "ab")  # stays open for the events to come
-            file.writelines(self._next_lines)
-            file.flush()
+            file = _Log(new)  # stays open for the events to come
+            for line in self._next_lines:
+                file.add(line)
             # Until the snapshot is on disk, events belong to both logs.
             self._next_lines, self._next_file = None, file
+            file.flush()
         self._write_file(self._snapshot_path, snapshot)
         with self._lock:
             os.replace(new, self._path)
@@ -156,12 +198,27 @@ class ScanLog:
             if file is not None:
                 file.close()
 
+    def abandon(self) -> None:
+        """The snapshot that was prepared for could not be written: the one before it and its log still hold."""
+        with self._lock:
+            if self._next_file is not None:
+                self._next_file.close()
+            self._next_lines = self._next_file = None
+
     def _append(self, line: bytes) -> None:
         if self._next_lines is not None:
             self._next_lines.append(line)
         for file in (self._file, self._next_file):
             if file is not None:
-                file.write(line)
+                file.add(line)
+
+    def _flushed(self) -> None:
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        for file in (self._file, self._next_file):
+            if file is not None:
                 file.flush()
 
 

@@ -76,6 +76,12 @@ class Source(ABC):
     def stop(self) -> None:
         """End the iteration soon; from any thread."""
 
+    def hold(self, held: bool) -> None:  # noqa: B027
+        """What it gives is taken late, and none of it may be lost; `held` is False once the engine has caught up.
+
+        A no-op for sources that do not lose what is not taken. From any thread.
+        """
+
     # The following are no-ops for sources at whose gates no person stands.
 
     def attach(self, context: SourceContext) -> None:  # noqa: B027

@@ -567,7 +567,8 @@ def is_well(store: Mapping[str, Any]) -> bool:
     """Whether a store runs as it should, by its health as plain data."""
     if store["configuration_refused"]:
         return False
-    return store["state"] == "ended" or (store["state"] == "live" and store.get("time_state") != TimeState.OFF)
+    in_order = store.get("time_state") != TimeState.OFF and not store.get("waits")
+    return store["state"] == "ended" or (store["state"] == "live" and in_order)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -93,7 +93,7 @@ class WayOut:
             self._clock.wait(self._wake, 1.0)
             self._wake.clear()
             connection.acknowledged.clear()
-        connection.part(self._topics, self._status_topic)
+        connection.part(self._status_topic)
 
 
 def _status(state: str) -> bytes:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import fusion
@@ -148,10 +149,11 @@ class LiveRun:
 
     def _show(self, result: Result, _engine: Engine) -> None:
         """Give a result that is in the books to every sink, and put it into words."""
+        assert self._loop is not None
         # A warning from before the first data has no time yet.
         if not isinstance(result, Warning) or result.t_ns:
             for sink in self._sinks:
-                sink.add(result)
+                self._loop.patience.keep("results", partial(sink.add, result))
         if isinstance(result, Receipt):
             self._receipts.append(result)
         line = narration.describe(self._store, result, self._first_ns)

@@ -26,6 +26,7 @@ class Errand:
     Attributes:
         name: what it is about, for messages.
         waits_for: why its last try did not finish; "" where it did.
+        since_s: instant of its clock at which it began to wait.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Errand:
             monotonic_s: seconds of the clock that paces it.
             report: takes messages for the operator: when it begins to wait, and when it is done again.
         """
-        self.name, self.waits_for = name, ""
+        self.name, self.waits_for, self.since_s = name, "", 0.0
         self._work, self._every_s, self._pause_max_s, self._report = work, every_s, pause_max_s, report
         self._monotonic_s, self._again_s = monotonic_s, 0.0
         self._n_failed = 0
@@ -67,6 +68,7 @@ class Errand:
         except (FusionError, OSError) as error:
             waits_for = f"{type(error).__name__}: {error}"
         if waits_for and not self.waits_for:
+            self.since_s = self._monotonic_s()
             self._report(f"{self.name}: waits, the store continues: {waits_for[:MESSAGE_MAX]}")
         elif self.waits_for and not waits_for:
             self._report(f"{self.name}: done again, after {self._n_failed} tries")
@@ -118,6 +120,10 @@ class Errands:
     def waiting(self) -> dict[str, str]:
         """What each errand that waits is waiting for, by its name."""
         return {errand.name: errand.waits_for for errand in self._errands if errand.waits_for}
+
+    def waited_s(self, now_s: float) -> dict[str, float]:
+        """How long each errand that waits has done so at an instant of its clock, by its name."""
+        return {errand.name: round(now_s - errand.since_s, 1) for errand in self._errands if errand.waits_for}
 
     @contextlib.contextmanager
     def running(self, wait: Callable[[threading.Event, float], bool]) -> Iterator[None]:

@@ -358,12 +358,18 @@ class Till:
         """Visits for which a paying door has opened."""
         return len(self._door.opened_for) if self._door is not None else 0
 
-    def moved(self, result: Picked | PutBack) -> None:
-        """Keep when and where goods were taken or put back, for the receipt. A file that fails costs only that."""
-        if self._moments is None:
+    def moved(
+        self, result: Picked | PutBack, keep: Callable[[Callable[[], object]], object] = lambda write: write()
+    ) -> None:
+        """Keep when and where goods were taken or put back, for the receipt. A file that fails costs only that.
+
+        keep: calls what writes it, again where the disk was full.
+        """
+        moments = self._moments
+        if moments is None:
             return
         try:
-            self._moments.add(result)
+            keep(lambda: moments.add(result))
         except LedgerError as error:
             self._moments = None
             self._around.report(f"receipts will lack when and where goods were taken: {error}")
@@ -574,6 +580,7 @@ class Till:
         """State as plain data, for the operator: what waits for what, and decisions at gates by reason."""
         n_waiting = 0 if self._forwarding is None else self._forwarding.n_waiting
         return {
-            "waits_for": self.errands.waiting(), "not_in_books_yet": n_waiting, "gates": dict(self.keeper.counts),
+            "waits_for": self.errands.waiting(), "waited_s": self.errands.waited_s(self._around.monotonic_s()),
+            "not_in_books_yet": n_waiting, "gates": dict(self.keeper.counts),
             "erasures": {} if self.erasing is None else dict(self.erasing.status()),
         }  # fmt: skip

@@ -125,7 +125,11 @@ def test_a_database_that_is_away_delays_the_books_and_nothing_else(
     # Away again while people are inside, and over a restart.
     away[0] = True
     stepped.loop.books.till.books.database.connection.close()  # type: ignore[attr-defined]
+    bank.away = True
     shop(stepped, day.observations[middle + 400 :])
+    leave = GateRequest(day.observations[-1].t_ns, "exit", "open", asks="leave")
+    assert stepped.loop.books.till.decide(leave).open, "neither books nor provider are asked about the way out"
+    bank.away = False
     waiting = stepped.status()["till"]
     assert waiting["not_in_books_yet"] > 0 and waiting["waits_for"]
     stepped.kill(tmp_path / "second")

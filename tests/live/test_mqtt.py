@@ -386,6 +386,44 @@ def test_an_engine_that_is_too_slow_drops_frames_before_scans(broker: Mosquitto)
 
 
 @needs_broker
+@pytest.mark.attack(26)
+def test_an_engine_that_waits_leaves_what_does_not_fit_with_the_broker(broker: Mosquitto) -> None:
+    running, sent = threading.Event(), 500
+    with Listening(broker, each=lambda observation: running.wait(), queue_max=80) as listening:
+        with publisher_of(broker, "all", kept_s=0.0) as publisher:
+            wait_for(lambda: publisher.state == "online" and publisher.engine == listening.live.session)
+            publisher.publish(frame(T_NS))
+            wait_for(lambda: listening.observations)
+            listening.live.hold(True)
+            session = listening.live.session
+            publisher.publish(*(frame(T_NS + k) for k in range(1, sent)))
+            assert publisher.flush(LIMIT_S), "the broker has them"
+            wait_for(lambda: listening.live._left)
+            assert listening.live.session == session and not running.is_set(), "it does not return while it waits"
+            running.set()
+            wait_for(lambda: len(listening.observations) == sent)
+        assert [one.t_ns for one in listening.observations] == [T_NS + k for k in range(sent)]
+        assert not listening.live.n_dropped and listening.live.session != session
+        assert not listening.kinds()[WarningKind.MESSAGES_DROPPED]
+
+
+@needs_broker
+def test_what_is_published_after_an_engine_was_stopped_waits_for_the_next_one(broker: Mosquitto) -> None:
+    """As after the end of `serve`: its stores stop in good order, and start again with the next one."""
+    with publisher_of(broker, "all", kept_s=0.0) as publisher:
+        with Listening(broker) as listening:
+            wait_for(lambda: publisher.state == "online" and publisher.engine == listening.live.session)
+            publisher.publish(frame(T_NS))
+            wait_for(lambda: listening.observations)
+        before = publisher.engine
+        publisher.publish(*(frame(T_NS + k) for k in range(1, 101)))
+        assert publisher.flush(LIMIT_S)
+        with Listening(broker) as listening:
+            wait_for(lambda: publisher.engine != before and len(listening.observations) == 100)
+            assert [one.t_ns for one in listening.observations] == [T_NS + k for k in range(1, 101)]
+
+
+@needs_broker
 def test_a_publisher_without_a_broker_keeps_the_newest(broker: Mosquitto) -> None:
     broker.stop()
     publisher = publisher_of(broker, "cameras", kept_max=10)
@@ -486,6 +524,20 @@ def test_the_way_out_opens_while_the_engine_is_down(broker: Mosquitto) -> None:
             assert {(a.request, a.open, a.reason) for a in answers} == {
                 (number, True, "way out"), (last, True, "emergency release"),
             }  # fmt: skip
+            # A broker that is killed and comes back finds both again; until then the exit opens by itself.
+            broker.stop(signal.SIGKILL)
+            wait_for(lambda: gate.state not in ("online", "resending"))
+            broker.start()
+            wait_for(lambda: gate.state == "online")
+            answers.clear()
+
+            def answered() -> bool:
+                """Who gets no answer asks again, as the next person does."""
+                gate.ask(GateRequest(T_NS, "exit", "open", asks="leave"))
+                return bool(answers)
+
+            wait_for(answered)
+            assert all(answer.open for answer in answers)
     finally:
         way_out.close()
 

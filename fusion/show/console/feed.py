@@ -201,6 +201,7 @@ class LiveFeed:
         path: of the socket.
         dropped: consoles that were cut off because they read too slowly.
         time_fault: how data time differs from the machine's, for the page; "" where it does not.
+        waits: what the store waits for in place, for the page; "" while it does not.
     """
 
     def __init__(
@@ -225,7 +226,7 @@ class LiveFeed:
         """
         self.path = Path(path)
         self.dropped = 0
-        self.time_fault = ""
+        self.time_fault = self.waits = ""
         self._store, self._engine = store, engine
         self._clock_s, self._unread_max_bytes = clock_s, unread_max_bytes
         self._shop = _Shop(store)
@@ -335,6 +336,15 @@ class LiveFeed:
             self._shelves = self._shelf_line()
             self._send(self._shelves)
 
+    def wait(self, waits: str) -> None:
+        """Show what the store waits for in place, in words; "" once it continues. Consoles may connect meanwhile."""
+        self.accept()
+        if waits != self.waits:
+            self.waits = waits
+            self._send(self._health())
+        else:
+            self.flush()
+
     def _health(self) -> str:
         """Cameras, plates that are at fault or were, links and the clock, each with since when."""
         health, since, now_ms = self._engine.health(), self._since, self._now_ms
@@ -344,12 +354,13 @@ class LiveFeed:
             fault = "" if condition is CameraCondition.FINE else condition.words
             cameras.append(since.row(camera.name, fault, now_ms))
         plates = [since.row(plate.name, plate.fault, now_ms) for plate in health.plates]
+        time_fault = ", ".join(filter(None, (self.waits, self.time_fault)))
         content = {
             "cameras": cameras,
             "plates": [row for row in plates if row[1] or row[2] != since.start_ms],
             "links": since.links(),
-            "time": self.time_fault,
-            "time_since": since.row("clock of the machine", self.time_fault, now_ms)[2],
+            "time": time_fault,
+            "time_since": since.row("clock of the machine", time_fault, now_ms)[2],
             "ms": now_ms,
             "since": since.start_ms,
             "step_us": self._engine.step_times.summary_us(),
