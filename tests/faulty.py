@@ -26,8 +26,9 @@ OPEN: dict[tuple[str, str], str] = {
 }
 
 
-# Shops in which a fault that nobody needs to be told of is tried each time; `pytest -m matrix` tries the others.
-USUAL_SHOPS = 2
+# Shops in which a fault is tried each time, fault by fault others of the five: one that a warning names, and one that
+# nobody needs to be told of. `pytest -m matrix` tries the remaining cells.
+USUAL_SHOPS_WARNED, USUAL_SHOPS = 3, 2
 
 
 def cells(parts: Collection[Part]) -> list[Any]:
@@ -35,7 +36,8 @@ def cells(parts: Collection[Part]) -> list[Any]:
     found = []
     for number, fault in enumerate(FAULTS.values()):
         for place, shop in enumerate(SHOPS):
-            is_usual = fault.warned or (place - number) % len(SHOPS) < USUAL_SHOPS
+            n_usual = USUAL_SHOPS_WARNED if fault.warned else USUAL_SHOPS
+            is_usual = (place - number) % len(SHOPS) < n_usual
             if fault.part in parts:
                 found.append(pytest.param(fault.name, shop, marks=() if is_usual else pytest.mark.matrix))
     return found

@@ -48,7 +48,7 @@ def test_open_cells_exist_and_are_few():
 
 @pytest.mark.parametrize("fault", SCENARIOS)
 def test_no_settled_receipt_is_wrong(fault):
-    store = demo_store()
+    store = demo_store(n_cameras=6, n_plates=40)
     simulation = Simulation(store, Scenario(seed=1, minutes=1.5, shoppers=3, **SCENARIOS[fault]))
     engine = Engine(store)
     results = [result for observation in simulation.observations() for result in engine.feed(observation)]

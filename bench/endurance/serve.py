@@ -119,18 +119,19 @@ class Hungry(Source):
 
 
 class Garbage(Source):
-    """A recording with wrong shapes, wrong types, unknown sensors and absurd times, ten for every true observation."""
+    """A recording with wrong shapes, wrong types, unknown sensors and absurd times, up to `most` a true observation."""
 
     def __init__(self, config: ServeConfig, since_ns: int) -> None:
         self._rng = np.random.default_rng(since_ns % 2**32)
-        options = {name: value for name, value in config.options.items() if name != "recording"}
+        self._most = int(config.options.get("most", 19))
+        options = {name: value for name, value in config.options.items() if name not in ("recording", "most")}
         source = f"recording:{config.options['recording']}"
         self._true = paced_source(dataclasses.replace(config, source=source, options=options), since_ns)
 
     def __iter__(self) -> Iterator[Any]:
         for observation in self._true:
             yield observation
-            for _ in range(int(self._rng.integers(0, 20))):
+            for _ in range(int(self._rng.integers(0, self._most + 1))):
                 yield self._nonsense(observation.t_ns)
 
     def _nonsense(self, t_ns: int) -> Any:

@@ -166,7 +166,8 @@ def test_nonsense_from_a_source_is_counted_and_costs_the_store_nothing(
 ) -> None:
     config = dataclasses.replace(
         recorded_config(recording, tmp_path), source="python:bench.endurance.serve:garbage",
-        options={"recording": str(recording), "speed": 1.0, "kept_s": 1e5}, anchor_s=time.monotonic() - 120.0,
+        options={"recording": str(recording), "most": 4, "speed": 1.0, "kept_s": 1e5},
+        anchor_s=time.monotonic() - 120.0,
     )  # fmt: skip
     stepped = SteppedStore(config)
     stepped.follow_source()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -18,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion import check
+from fusion.commands.main import main
 from fusion.errors import FusionError
 from fusion.files.recordings import RecordingWriter
 from fusion.observations import Frame, ShelfReading
@@ -485,23 +484,23 @@ def test_a_torn_file_of_a_live_capture_is_reported(tmp_path, observations):
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
-def command(*args):
-    return subprocess.run([sys.executable, "-m", "fusion", "check", *map(str, args)], capture_output=True, text=True)
+def test_the_command_prints_draws_and_exits_like_a_linter(tmp_path, store, capsys):
+    def command(*args):
+        return main(["check", *map(str, args)]), *capsys.readouterr()
 
-
-def test_the_command_prints_draws_and_exits_like_a_linter(tmp_path, store):
     store.save(tmp_path / "sound")
-    done = command(tmp_path / "sound", "--svg", tmp_path / "coverage.svg")
-    assert done.returncode == 0 and "0 errors, 0 warnings" in done.stdout
+    code, out, _ = command(tmp_path / "sound", "--svg", tmp_path / "coverage.svg")
+    assert code == 0 and "0 errors, 0 warnings" in out
     assert (tmp_path / "coverage.svg").read_text().startswith("<svg")
     store.model_copy(update={"zone": (), "gate": store.gate[:1]}).save(tmp_path / "doubtful")
-    assert command(tmp_path / "doubtful").returncode == 1
+    code, _, _ = command(tmp_path / "doubtful")
+    assert code == 1
     shutil.copytree(tmp_path / "sound", tmp_path / "broken")
     (tmp_path / "broken" / "store.toml").write_text("format_version = 2\n")
     (tmp_path / "broken" / "products.csv").write_text("gtin,name\n")
-    done = command(tmp_path / "broken", "--json", "--svg", tmp_path / "none.svg")
-    assert done.returncode == 2 and not (tmp_path / "none.svg").exists()
-    found = json.loads(done.stdout)
+    code, out, _ = command(tmp_path / "broken", "--json", "--svg", tmp_path / "none.svg")
+    assert code == 2 and not (tmp_path / "none.svg").exists()
+    found = json.loads(out)
     assert {row["severity"] for row in found} == {"error"} and len(found) > 5
-    done = command(tmp_path / "nothing")
-    assert done.returncode == 2 and "does not exist; pass a store folder or a recording" in done.stderr
+    code, _, err = command(tmp_path / "nothing")
+    assert code == 2 and "does not exist; pass a store folder or a recording" in err
