@@ -27,7 +27,8 @@
   const zoned = (options) => { try { return new Intl.DateTimeFormat(LOCALES[language], { ...options, timeZone: me.timezone }); } catch { return new Intl.DateTimeFormat(LOCALES[language], options); } };
   const clock = (ms) => zoned({ hour: "2-digit", minute: "2-digit" }).format(new Date(ms));
   const exact = (ms) => zoned({ hour: "2-digit", minute: "2-digit", second: "2-digit" }).format(new Date(ms));
-  const day = (ms) => zoned({ weekday: "short", day: "numeric", month: "long", year: "numeric" }).format(new Date(ms));
+  const year = (ms) => zoned({ year: "numeric" }).format(new Date(ms));
+  const day = (ms) => zoned({ weekday: "short", day: "numeric", month: "long", ...(year(ms) === year(Date.now()) ? {} : { year: "numeric" }) }).format(new Date(ms));
   const pieces = (n) => n === 1 ? t("piece") : t("pieces", { n });
 
   function say(key, values) { $("message").replaceChildren(...(key ? [make("span", {}, t(key, values))] : [])); }
