@@ -11,6 +11,7 @@ from fusion.commands.books import load_store, open_ledger, require_books
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
+    from fusion.gates.shopper_sessions import ShopperSessions
     from fusion.money.ledger import Ledger
     from fusion.show.shopper.server import ShopperParts
     from fusion.store.models import Store
@@ -69,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _parts(
-    arguments: argparse.Namespace, store: Store, ledger: Ledger, sessions: object, folder: Path,
+    arguments: argparse.Namespace, store: Store, ledger: Ledger, sessions: ShopperSessions, folder: Path,
     stack: contextlib.ExitStack,
 ) -> ShopperParts:  # fmt: skip
     """What the pages are made of, as till.toml describes it."""
@@ -79,7 +80,7 @@ def _parts(
     from fusion.files.secrets import derived, store_key
     from fusion.gates.codes import CodeSigner, private_key
     from fusion.gates.erasing import PROFILES
-    from fusion.gates.shopper_sessions import ShopperSessions
+    from fusion.gates.erasures import Erasures
     from fusion.money.links import store_links
     from fusion.money.moments import FILE, Moments
     from fusion.money.payments import Checkout
@@ -92,7 +93,6 @@ def _parts(
     from fusion.till.customers import CustomerFile, NoCustomers
     from fusion.till.settings import TillFile
 
-    assert isinstance(sessions, ShopperSessions)
     file = TillFile.load(arguments.till) if arguments.till else TillFile()
     settings, base = file.settings, file.base
     shopper, mail = settings.shopper, settings.mail
@@ -110,6 +110,8 @@ def _parts(
         authorisations = Authorisations(
             lambda: checkout, start=asking.submit, monotonic_s=time.monotonic, report=print
         )
+    erasures = Erasures(folder, store_key(folder))
+    stack.callback(erasures.close)
     profiles, moments = Profiles(folder / PROFILES), Moments(folder / FILE)
     stack.callback(profiles.close)
     stack.callback(moments.close)
@@ -122,6 +124,8 @@ def _parts(
         customers=CustomerFile(base / settings.customers.file) if settings.customers is not None else NoCustomers(),
         mailer=mail.mailer(ledger, store, base) if mail is not None else None,
         profiles=profiles,
+        # A running store does it within seconds, a stopped one with `fusion forget`.
+        forget=lambda account: erasures.ask([account], time.time_ns()),
         authorisations=authorisations,
         font=base / shopper.font if shopper is not None and shopper.font is not None else None,
         url=url,

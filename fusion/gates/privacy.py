@@ -16,6 +16,7 @@ from fusion.gates.retention import (
     drop_receipts,
     drop_recordings,
     drop_results,
+    drop_visit_moments,
 )
 from fusion.store.models import Store
 
@@ -136,6 +137,11 @@ def _files(retention: RetentionSettings) -> Iterator[Holding]:
         "receipts as customers get them", "receipts folder", "to hand them out; the books keep what the law asks for",
         f"{_kept(retention.receipts_days)}; names no customer", days=retention.receipts_days, drop=drop_receipts,
         remains=f"names no customer; {_kept(retention.receipts_days)}",
+    )  # fmt: skip
+    yield Holding(
+        "when and where the goods of a visit were taken", "moments.sqlite", "to show it to the customer on the receipt",
+        f"{_kept(retention.receipts_days)}; names visits and no customer", days=retention.receipts_days,
+        drop=drop_visit_moments, remains=f"names no customer; {_kept(retention.receipts_days)}",
     )  # fmt: skip
     yield Holding(
         "what other programs write into the store's folder", "other files of lines (.jsonl)", "[which]",

@@ -21,6 +21,8 @@ from fusion.errors import EntryError
 from fusion.files.growing import GrowingLines, change_lines, dropping
 from fusion.gates.erasing import rewrite_tracks, tracks_files
 from fusion.money.ledger import Ledger
+from fusion.money.moments import FILE as MOMENTS
+from fusion.money.moments import drop_moments
 from fusion.store.values import StrictModel
 
 EVIDENCE, RECEIPTS = "evidence.jsonl", "receipts"
@@ -39,7 +41,8 @@ class RetentionSettings(StrictModel):
         evidence_days: evidence for reviewers, after the visit's exit, once the visit is decided.
         results_days: receipts.jsonl, events.jsonl, early.jsonl and tracks of `fusion run`.
         recordings_days: recordings below the store's folder.
-        receipts_days: files of receipts; the books keep what the law asks for, whatever stands here.
+        receipts_days: files of receipts, and when and where their goods were taken; the books keep what the law asks
+            for, whatever stands here.
     """
 
     evidence_days: Days | None = None
@@ -151,6 +154,11 @@ def drop_receipts(kept: Kept, before_ns: int) -> dict[str, int]:
             for each in (path.with_suffix(".html"), path.with_suffix(".txt"), path):
                 kept.unlink(each)
     return kept.found(folder, n)
+
+
+def drop_visit_moments(kept: Kept, before_ns: int) -> dict[str, int]:
+    """Remove when and where goods were taken before a time; the books keep what each visit cost."""
+    return kept.found(kept.folder / MOMENTS, drop_moments(kept.folder, before_ns, dry_run=kept.dry_run))
 
 
 def _row(line: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from money.books import DAY_NS, STORE, T_NS, TWO, receipt
+from money.books import COLA, DAY_NS, STORE, T_NS, TWO, receipt
 
 from fusion.commands.main import main
 from fusion.files.growing import GrowingLines, change_lines, dropping
@@ -18,7 +18,9 @@ from fusion.gates.data_protection import sheet
 from fusion.gates.privacy import drop_old, holdings
 from fusion.gates.retention import Kept, RetentionSettings
 from fusion.money.ledger import Ledger
+from fusion.money.moments import Moments
 from fusion.money.receipts import ReceiptDocument, ReceiptStore
+from fusion.results import Picked
 from fusion.show.console.evidence_file import EvidenceFile
 from fusion.till.opening import opened
 from fusion.till.settings import TillFile
@@ -114,6 +116,16 @@ def test_everything_is_kept_until_its_day_and_removed_after_it(folder: Path) -> 
         assert books.verify() is None
         books.decide("doubtful", "waive", by="eve", t_ns=T_NS + DAY_NS)
     assert drop(folder, 10.01)["evidence.jsonl"] == 1 and visits(folder / "evidence.jsonl") == ["of other books", "new"]
+
+
+def test_when_and_where_goods_were_taken_goes_with_the_receipts(folder: Path) -> None:
+    moments = Moments(folder / "moments.sqlite")
+    for t_ns in (T_NS, T_NS + 399 * DAY_NS):
+        moments.add(Picked(t_ns, "a", COLA, 1, "p", "v1", 0.99))
+    assert drop(folder, 400)["moments.sqlite"] == 1
+    assert [moment.t_ns for moment in moments.of("v1")] == [T_NS + 399 * DAY_NS]
+    assert "moments.sqlite" not in drop(folder, 400)
+    moments.close()
 
 
 def test_receipts_go_with_the_file_that_names_their_time_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +230,7 @@ def test_the_command_lists_and_removes(folder: Path, capsys: pytest.CaptureFixtu
 def test_the_sheet_states_the_age_limits() -> None:
     assert "| 10 days after the visit, and until it is decided; under" in sheet(STORE, retention=LIMITS)
     text = sheet(STORE)
-    assert text.count("no age limit: until a person deletes it") == 4
+    assert text.count("no age limit: until a person deletes it") == 5
     # What has an age limit can be dropped, and the other way round.
     assert {h.days is not None for h in holdings(STORE, LIMITS) if h.drop} == {True}
     assert not [h for h in holdings(STORE, LIMITS) if h.days is not None and h.drop is None]

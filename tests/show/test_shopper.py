@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from show.phones import ACCOUNTS, KEY, T_NS, ServedPages, serving_pages
+from show.phones import ACCOUNTS, KEY, T_NS, ServedPages, opened_books, serving_pages
 
+from fusion.files.secrets import store_key
 from fusion.gates.codes import CodeVerifier, UsedCodes
+from fusion.gates.erasures import Erasures
 from fusion.gates.shopper_sessions import ShopperSessions
 from fusion.gates.verifiers import GateRequest, Verified
 from fusion.money.ledger import Ledger
@@ -437,6 +443,51 @@ def test_limits_count_within_their_window() -> None:
     limits = Limits(10.0)
     assert [limits.take("a", 2, t) for t in (0.0, 1.0, 2.0, 9.9, 10.0)] == [True, True, False, False, True]
     assert limits.take("b", 2, 2.0)
+
+
+def test_the_command_serves_the_pages_and_asks_the_store_to_erase(tmp_path: Path, store: Store) -> None:
+    store.save(tmp_path / "store")
+    opened_books(tmp_path, store).close()
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = f'format_version = 1\n[customers]\nfile = "customers.csv"\n[shopper]\nurl = "http://127.0.0.1:{port}"\n'
+    (tmp_path / "till.toml").write_text(settings + 'code_key = "app.pem"\ncode_key_id = "k"\n')
+    command = [sys.executable, "-m", "fusion", "shopper", str(tmp_path / "store"), "--port", str(port)]
+    command += ["--ledger", str(tmp_path / "shop.sqlite"), "--till", str(tmp_path / "till.toml")]
+    link = subprocess.run([*command, "--link", "ann"], capture_output=True, text=True, check=True, timeout=120).stdout
+    origin = {"Origin": f"http://127.0.0.1:{port}"}
+
+    def ask(method: str, path: str, content: Any, headers: dict[str, str]) -> tuple[int, Any, str | None]:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request(method, path, None if content is None else json.dumps(content), headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read()), answer.getheader("set-cookie")
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and "http://" in process.stdout.readline()
+            deadline_s = time.monotonic() + 120
+            while True:
+                try:
+                    status, _, cookie = ask("POST", "/api/sign-in", {"token": link.strip().split("#")[1]}, origin)
+                    break
+                except ConnectionRefusedError:
+                    assert time.monotonic() < deadline_s and process.poll() is None
+                    time.sleep(0.05)
+            assert status == 200 and cookie is not None
+            headers = {**origin, "Cookie": cookie.split(";")[0]}
+            headers["X-CSRF-Token"] = ask("GET", "/api/me", None, headers)[1]["csrf"]
+            assert ask("POST", "/api/code", {}, headers)[0] == 200 and (tmp_path / "app.pem").exists()
+            assert len(ask("GET", "/api/visits", None, headers)[1]["visits"]) == 3
+            assert ask("POST", "/api/erase", {}, headers)[0] == 202
+            assert ask("GET", "/api/visits", None, headers)[0] == 401
+        finally:
+            process.terminate()
+    erasures = Erasures(tmp_path, store_key(tmp_path))
+    (asked,) = erasures.undone()
+    assert "ann" in erasures.names(asked.names) and "bob" not in erasures.names(asked.names)
+    erasures.close()
 
 
 def test_the_command_prints_codes_and_links(

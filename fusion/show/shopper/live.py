@@ -158,10 +158,7 @@ class ShopperPages:
                 self._show_door(gate, visit)
             case "baskets":
                 ms, place, rows = json.loads(checked(line))["baskets"]
-                self._places[place] = line, tuple(
-                    Basket(visit, tuple(ReceiptLine(*each, 1.0) for each in lines), total, ms * 10**6)
-                    for visit, total, lines in rows
-                )
+                self._places[place] = line, tuple(_basket(*row, ms * 10**6) for row in rows)
                 self._send_to_screen(place, "baskets", line)
 
     def _take_carts(self, carts: Iterable[Any]) -> None:
@@ -250,6 +247,11 @@ class ShopperPages:
             visits.update(dict.fromkeys(row.visit for row in rows))
             self._seq = rows[-1].seq
         return [(visit, self._visits.account(visit)) for visit in visits]
+
+
+def _basket(visit: str, total: int, goods: list[tuple[str, int, int]], t_ns: int) -> Basket:
+    """A basket of the feed: its goods are product, pieces and price of a piece."""
+    return Basket(visit, tuple(ReceiptLine(gtin, n, price, 1.0) for gtin, n, price in goods), total, t_ns)
 
 
 def _live_line(live: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from fusion.errors import FusionError, extra
 from fusion.gates.shopper_sessions import ShopperSessions
@@ -67,7 +68,7 @@ class Screens:
 
     async def _me(self, request: Request) -> Response:
         session, store = self._access.screen(request), self._store
-        found = {
+        found: dict[str, Any] = {
             "screen": None if session is None else session.subject,
             "csrf": None if session is None else session.csrf,
             "store": store.name, "currency": store.currency, "exponent": store.currency_exponent,
