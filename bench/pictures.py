@@ -25,14 +25,19 @@ from browsing import CHROMEDRIVER, CHROMIUM, browsing
 from fusion.example_stores.catalogue import store_folder
 from fusion.observations import Observation
 from fusion.run import Run
+from fusion.runner.demo import SCENARIO
 from fusion.setup.coverage import Coverage
 from fusion.show.report import Report
 from fusion.show.rerun_view import View
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Store
 
-# A desk's and a phone's screen; the console's picture is as high as its page needs.
-DESK_PX, PHONE_PX = (1440, 1357), (390, 844)
+# Screens of a desk, a phone, and a tablet at a door.
+DESK_PX, PHONE_PX, SCREEN_PX = (1440, 1357), (390, 844), (1024, 768)
+# How long a basket fills before its picture is taken.
+BASKET_S = 15.0
+# How long a page may take to show who signed in.
+SIGN_IN_S = 3.0
 VIEW_PX = "1280x657"
 # The instant of the run that its pictures show.
 SHOWN_S = 62.5
@@ -46,7 +51,7 @@ def pictures_of_a_run(out: Path, folder: Path) -> None:
     view = View(folder / "run.rrd", store)
 
     def watched() -> Iterator[Observation]:
-        for observation in Simulation(store, Scenario(seed=3, minutes=2.0, shoppers=16)).observations():
+        for observation in Simulation(store, Scenario(seed=3, minutes=2.0, shoppers=16, **SCENARIO)).observations():
             view.observe(observation)
             yield observation
 
@@ -55,11 +60,11 @@ def pictures_of_a_run(out: Path, folder: Path) -> None:
     run.drive([report, view])
     report.write(folder / "report.html")
     report.write_svg(out / "run.svg", until_s=SHOWN_S)
-    with browsing(*DESK_PX) as driver:
+    with looking(*DESK_PX) as driver:
         driver.get(f"{(folder / 'report.html').as_uri()}#t={SHOWN_S}")
         driver.save_screenshot(str(out / "report.png"))
-    viewer = shutil.which("rerun") or str(Path(sys.executable).with_name("rerun"))
-    command = [viewer, str(folder / "run.rrd"), "--screenshot-to", str(folder / "view.png"), "--window-size", VIEW_PX]
+    wanted = ["--screenshot-to", str(folder / "view.png"), "--window-size", VIEW_PX]
+    command = [sys.executable, "-m", "rerun", str(folder / "run.rrd"), *wanted]
     try:
         subprocess.run(command, check=True, timeout=120, capture_output=True)
         shutil.copyfile(folder / "view.png", out / "view.png")
@@ -70,6 +75,14 @@ def pictures_of_a_run(out: Path, folder: Path) -> None:
 def picture_of_coverage(out: Path) -> None:
     """coverage.svg, as docs/check.md describes it."""
     Coverage.of(Store.load(store_folder("unmanned_box"))).write_svg(out / "coverage.svg")
+
+
+@contextlib.contextmanager
+def looking(width: int, height: int) -> Iterator[Any]:
+    """A browser whose pictures have no scroll bars."""
+    with browsing(width, height) as driver:
+        driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+        yield driver
 
 
 @contextlib.contextmanager
@@ -98,29 +111,37 @@ def pictures_of_pages(out: Path) -> None:
         address, name, password = _found(r"(http://\S+) +sign in as (\S+) with (\S+)", console)
         (link,) = _found(r"(http://\S+)", shopper)
         door, code = _found(r"(http://\S+) +type in (\w{4} \w{4})", screen)
-        with browsing(*DESK_PX) as driver:
+        with looking(*DESK_PX) as driver:
             driver.get(address)
             driver.find_element(By.NAME, "name").send_keys(name)
             driver.find_element(By.NAME, "password").send_keys(password)
             driver.find_element(By.CSS_SELECTOR, "button.primary").click()
-            wait_for(driver, "a review", lambda: driver.find_elements(By.CSS_SELECTOR, "#reviews button"))
-            wait_for(driver, "people", lambda: len(driver.find_elements(By.CSS_SELECTOR, "#layer-people g")) > 1)
+            waiting, inside = "#reviews button", "#layer-people g"
+            wait_for(driver, "two reviews", lambda: len(driver.find_elements(By.CSS_SELECTOR, waiting)) > 1)
+            wait_for(driver, "people", lambda: len(driver.find_elements(By.CSS_SELECTOR, inside)) > 2)
             driver.save_screenshot(str(out / "console.png"))
             driver.find_element(By.CSS_SELECTOR, "#reviews button").click()
             wait_for(driver, "its evidence", lambda: driver.find_elements(By.CSS_SELECTOR, ".evidence svg"))
             driver.save_screenshot(str(out / "review.png"))
-        with browsing(*PHONE_PX) as driver:
+        with looking(*PHONE_PX) as driver:
             driver.get(link)
             wait_for(driver, "the way in", lambda: _clickable(driver))
             _clickable(driver)[0].click()
-            time.sleep(3.0)
+            # The shopper of the link comes in soon, and takes something within some seconds.
+            time.sleep(SIGN_IN_S)
+            wait_for(driver, "a basket", lambda: not _outside(driver))
+            time.sleep(BASKET_S)
             driver.save_screenshot(str(out / "shopper.png"))
-        with browsing(1024, 768) as driver:
+        with looking(*SCREEN_PX) as driver:
             driver.get(door)
             driver.find_element(By.TAG_NAME, "input").send_keys(code)
             _clickable(driver)[0].click()
-            time.sleep(3.0)
+            time.sleep(SIGN_IN_S)
             driver.save_screenshot(str(out / "screen.png"))
+
+
+def _outside(driver: Any) -> bool:
+    return "You are not in the store" in driver.find_element("tag name", "main").text
 
 
 def _clickable(driver: Any) -> list[Any]:

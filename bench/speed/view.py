@@ -22,7 +22,7 @@ from fusion.run import Run
 from fusion.show.rerun_view import View
 from fusion.simulation import Scenario, Simulation, demo_store
 
-REPEATS = 5
+REPEATS = 8
 
 
 def watched(observations: Iterator[Observation], view: View) -> Iterator[Observation]:

@@ -10,7 +10,7 @@ from fusion.commands.parser import Command, add_path
 def _declare(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "--store", default="amazon_go", help="store folder, or name of an example store (amazon_go)")
     parser.add_argument("--minutes", type=float, default=30.0, help="simulated minutes (30)")
-    parser.add_argument("--shoppers", type=int, default=0, help="simulated shoppers (five a minute)")
+    parser.add_argument("--shoppers", type=int, default=0, help="simulated shoppers (seven a minute)")
     parser.add_argument("--lead", type=float, default=3.0, metavar="MINUTES", help="of them, that pass at once (3)")
     parser.add_argument("--speed", type=float, default=1.0, help="times the pace of a real shop (1)")
     parser.add_argument("--port", type=int, default=0, help="port of the console (a free one)")
@@ -28,7 +28,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = DemoSettings(
         store=store_folder(arguments.store),
         minutes=arguments.minutes,
-        shoppers=arguments.shoppers or round(5 * arguments.minutes),
+        shoppers=arguments.shoppers or round(7 * arguments.minutes),
         lead_minutes=arguments.lead,
         speed=arguments.speed,
         port=arguments.port,

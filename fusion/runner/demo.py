@@ -39,9 +39,9 @@ END_MAX_S = 15.0
 LAST_LINES = 12
 # Some visits shall wait for a person: hands in one shelf, goods put back in other places, people without a credential,
 # and a limit for settling that is stricter than a shop's.
-RECEIPT_ERROR_MAX = 0.01
+RECEIPT_ERROR_MAX = 0.003
 SCENARIO = {
-    "neighbour_probability": 0.5, "put_back_probability": 0.3, "wrong_place_probability": 0.4, "tailgaters": 1,
+    "neighbour_probability": 0.6, "put_back_probability": 0.3, "wrong_place_probability": 0.4, "tailgaters": 1,
     "companions": 2,
 }  # fmt: skip
 

@@ -7,8 +7,8 @@ observations come here by the thousand, and what is kept is reused and fits into
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,28 +75,38 @@ class Bodies:
         return taken
 
 
-@dataclass
 class Weights:
-    """First samples of one plate's messages, in the store's weight unit.
+    """First samples of the messages of all plates, in the store's weight unit, as columns of one table."""
 
-    Attributes:
-        zero: the first sample of all, relative to which the plate's weights are drawn.
-    """
-
-    zero: float
-    _t_ns: array[int] = field(default_factory=lambda: array("q"))
-    _samples: array[float] = field(default_factory=lambda: array("d"))
+    def __init__(self) -> None:
+        self._number: dict[str, int] = {}
+        self._zero: dict[str, float] = {}
+        self._t_ns = array("q")
+        self._plate = array("l")
+        self._samples = array("d")
 
     def __len__(self) -> int:
         return len(self._t_ns)
 
     def extend(self, readings: Sequence[ShelfReading]) -> None:
-        """Take in messages of the plate, each with at least one sample."""
+        """Take in messages, each with at least one sample."""
+        number = self._number
+        try:
+            plates = [number[reading.plate] for reading in readings]
+        except KeyError:
+            plates = [number.setdefault(reading.plate, len(number)) for reading in readings]
         self._t_ns.extend([reading.t_ns for reading in readings])
+        self._plate.extend(plates)
         self._samples.extend([reading.samples.item(0) for reading in readings])
 
-    def take(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Times, and weights since `zero`; the buffer is empty afterwards."""
-        t_ns, weights = np.array(self._t_ns), np.array(self._samples) - self.zero
-        del self._t_ns[:], self._samples[:]
-        return t_ns, weights
+    def take(self) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.float64]]]:
+        """Plates with their times, and weights since the first sample of all; empties the table."""
+        plate = np.array(self._plate)
+        order = np.argsort(plate, kind="stable")
+        t_ns, samples = np.array(self._t_ns)[order], np.array(self._samples)[order]
+        del self._t_ns[:], self._plate[:], self._samples[:]
+        ends = np.cumsum(np.bincount(plate, minlength=len(self._number))).tolist()
+        for name, begin, end in zip(self._number, [0, *ends], ends):
+            if end > begin:
+                zero = self._zero.setdefault(name, float(samples[begin]))
+                yield name, t_ns[begin:end], samples[begin:end] - zero

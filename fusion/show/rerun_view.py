@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 TIMELINE = "time"
 # Bodies of one camera, instants of all people, and weights of one plate that are kept before they are written: enough
 # that the calls cost little, and few enough to stay in the processor's caches.
-BODIES_MAX, VALUES_MAX = 2048, 4096
-# Observations that are kept before they are sorted by their sensors: some three seconds of a store of twelve cameras.
-PENDING_MAX = 2048
+BODIES_MAX, VALUES_MAX = 4096, 4096
+# Observations that are kept before they are sorted by their sensors: fewer than the 700 allocations after which Python
+# looks for garbage, which it would do more often the more are kept, and so few that they are still in the caches.
+PENDING_MAX = 512
 # Bounds of the radii of joints: without an upper bound, a joint with an unknown place would fill the view.
 RADIUS_MIN_M, RADIUS_MAX_M = 0.008, 0.3
 # A name is written once in this many instants.
@@ -106,7 +107,8 @@ class View:
         self._pending: list[Observation] = []
         self._pending_max = min(PENDING_MAX, values_max)
         self._detections: dict[str, Bodies] = {}
-        self._weights: dict[str, Weights] = {}
+        self._weights = Weights()
+        self._weights_max = values_max * max(1, len(store.plates))
         self._people: list[People] = []
         self._n_people = 0
         self._lines = LogLines(store)
@@ -133,25 +135,22 @@ class View:
 
     def _sort(self) -> None:
         """Distribute the observations so far to their sensors' buffers, and write those that are full."""
-        readings: defaultdict[str, list[ShelfReading]] = defaultdict(list)
+        pending = self._pending
+        readings: list[ShelfReading] = []
         frames: defaultdict[str, list[Frame]] = defaultdict(list)
-        for observation in self._pending:
+        for observation in pending:
             # Nearly all observations are of these two types, so they are tested for first.
             if isinstance(observation, ShelfReading):
                 if observation.samples.size:
-                    readings[observation.plate].append(observation)
+                    readings.append(observation)
             elif isinstance(observation, Frame):
                 frames[observation.camera].append(observation)
             else:
                 self._log(self._lines.of_observation(observation))
-        self._pending.clear()
-        for plate, of_plate in readings.items():
-            weights = self._weights.get(plate)
-            if weights is None:
-                weights = self._weights[plate] = Weights(of_plate[0].samples.item(0))
-            weights.extend(of_plate)
-            if len(weights) >= self._values_max:
-                self._write_weights(plate)
+        pending.clear()
+        self._weights.extend(readings)
+        if len(self._weights) >= self._weights_max:
+            self._write_weights()
         for camera, of_camera in frames.items():
             bodies = self._detections.get(camera)
             if bodies is None:
@@ -178,8 +177,7 @@ class View:
         for camera in self._detections:
             self._write_detections(camera)
         self._write_people()
-        for plate in self._weights:
-            self._write_weights(plate)
+        self._write_weights()
         self._write_text()
         self._out.flush()
         self._out.disconnect()
@@ -245,9 +243,8 @@ class View:
         lengths = _points_of_instants(seen.reshape(n_bodies, n_joints), frames.n_bodies)
         self._send(f"{camera_entity(camera)}/detections", frames.t_ns, columns.partition(lengths))
 
-    def _write_weights(self, plate: str) -> None:
-        t_ns, weights = self._weights[plate].take()
-        if len(t_ns):
+    def _write_weights(self) -> None:
+        for plate, t_ns, weights in self._weights.take():
             grams = weights * self.store.weight_unit_g
             self._send(f"weights/{entity_name(plate)}", t_ns, self._rr.Scalars.columns(scalars=grams))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browsing import LOOKS, complaints, findings, in_browser, set_look
 
 from fusion.commands.main import main
 from fusion.errors import ConfigError
@@ -87,6 +89,17 @@ def test_the_page_is_safe_and_the_command_says_how_many_differ(
     assert main(["report", str(runs[0].folder), "--against", str(runs[1].folder), "--out", str(out)]) == 1
     assert "2 bills differ" in capsys.readouterr().out and out.read_text(encoding="utf-8") == text
     assert main(["report", str(runs[0].folder), "--against", str(runs[0].folder), "--out", str(out)]) == 0
+
+
+@in_browser
+def test_the_page_can_be_used_by_everyone(driver: Any, runs: tuple[Results, Results], tmp_path: Path) -> None:
+    (tmp_path / "compare.html").write_text(page(*runs), encoding="utf-8")
+    driver.get((tmp_path / "compare.html").as_uri())
+    for width, dark in LOOKS:
+        set_look(driver, width, dark)
+        assert findings(driver) == []
+        assert driver.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+    assert complaints(driver) == []
 
 
 def test_a_folder_that_no_run_wrote_is_named(tmp_path: Path) -> None:
