@@ -22,13 +22,15 @@ from fusion.commands import (
     settlement,
     setup,
     shopper,
+    users,
 )
 from fusion.commands.parser import FAILED, INTERRUPTED, PIPE_CLOSED, CommandGroup, Program
 from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 
 GROUPS = (
     CommandGroup(
-        "run a store", (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, shopper.SHOPPER, learnt.LEARNT)
+        "run a store",
+        (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, users.USERS, shopper.SHOPPER, learnt.LEARNT),
     ),
     CommandGroup("look at runs", (demo.DEMO, report.REPORT)),
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),

@@ -136,6 +136,22 @@ def locked(path: Path) -> Iterator[bool]:
             file.close()
 
 
+@contextlib.contextmanager
+def one_writer(path: Path) -> Iterator[None]:
+    """Change a file while no other thread or process does so in this way; waits for the one that does.
+
+    The lock is a private file beside it, since the file itself may be replaced. For changes that take milliseconds.
+
+    Raises:
+        OSError: the lock cannot be made.
+    """
+    import fcntl
+
+    with open_private(path.with_name(path.name + ".lock"), "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def lock_holder(path: Path) -> int | None:
     """Number of the process that holds a file's lock, where the system reports it."""
     try:

@@ -111,7 +111,7 @@ def test_guesses_at_the_same_time_have_to_wait_too(served: Served) -> None:
 
 def test_garbled_requests_to_sign_in_are_refused(served: Served) -> None:
     form = urlencode({"name": "anna", "password": PASSWORD})
-    assert served.ask("POST", "/sign-in", form + "&a=1&b=2&c=3", {"Origin": served.origin})[0] == 400
+    assert served.ask("POST", "/sign-in", form + "&a=1&b=2&c=3&d=4", {"Origin": served.origin})[0] == 400
     for origin in ("http://[", "://", f"ftp://127.0.0.1:{served.port}", f"{served.origin}@evil.example", "http://"):
         assert served.ask("POST", "/sign-in", form, {"Origin": origin})[0] == 403, origin
     assert served.sign_in("x" * 5000)[0] == 403
@@ -155,8 +155,8 @@ def test_the_file_of_users(tmp_path: Path) -> None:
     users.add("anna", "another password", "b")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and PASSWORD not in path.read_text(encoding="utf-8")
     kept = Users(path)
-    assert [kept.check("anna", "another password", where) for where in ("a", "b", "c")] == [True, True, False]
-    assert not kept.check("anna", PASSWORD, "a")
+    assert [kept.check("anna", "another password", [where]) for where in ("a", "b", "c")] == [True, True, False]
+    assert not kept.check("anna", PASSWORD, ["a"])
     bad_names = [(name, PASSWORD) for name in ("", " anna", "a\nb", "x" * 61)]
     for name, password in (*bad_names, ("a", "short"), ("a", "x" * 201)):
         with pytest.raises(FusionError, match=r"want"):
@@ -175,8 +175,8 @@ def test_users_are_added_and_removed_while_the_console_runs(tmp_path: Path) -> N
     path = tmp_path / "users.json"
     users = Users(path)
     Users(path).add("anna", PASSWORD, "a")
-    assert users.check("anna", PASSWORD, "a")
+    assert users.check("anna", PASSWORD, ["a"])
     path.write_text("{half", encoding="utf-8")
-    assert users.check("anna", PASSWORD, "a"), "a file that cannot be read changes nothing"
+    assert users.check("anna", PASSWORD, ["a"]), "a file that cannot be read changes nothing"
     path.write_text("{}", encoding="utf-8")
-    assert not users.check("anna", PASSWORD, "a")
+    assert not users.check("anna", PASSWORD, ["a"])

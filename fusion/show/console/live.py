@@ -30,9 +30,13 @@ from fusion.show.web.following import CONNECT_EVERY_S, checked, follow
 WATCH_EVERY_S = 0.25
 # A page that has received nothing for this long is sent a comment, so that timeouts do not cut it off.
 ALIVE_EVERY_S = 15.0
+# How soon the page of a user ends who was removed, locked or given other rights.
+SIGNED_IN_EVERY_S = 0.5
 # Messages that a page may be behind before its stream ends and it has to reconnect. States do not count, since only the
 # newest is sent.
 BEHIND_MAX, PAGES_MAX = 400, 50
+# Pages of one user, and from one network: a shop's people share an address, and one of them must not use up all pages.
+PAGES_OF_USER_MAX, PAGES_OF_NETWORK_MAX = 10, 40
 # Lines of the past that a page is sent when it opens, by kind.
 KEPT = {"event": 40, "alert": 60, "early": 40}
 # Receipts of today that a page is sent; the search finds all of them.
@@ -46,8 +50,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Page:
-    """One open page. Only the newest state waits for it; other messages wait in order, up to a limit."""
+    """One open page of a user. Only the newest state waits for it; other messages wait in order, up to a limit."""
 
+    user: str = ""
+    network: str = ""
     state: str = ""
     waiting: deque[str] = field(default_factory=deque)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,23 +108,28 @@ class LivePages:
         self._proposals: list[dict[str, Any]] = []
         self._read_at: tuple[int, datetime.date] | None = None
 
-    @property
-    def full(self) -> bool:
-        """Whether no further page may open."""
-        return len(self._pages) >= PAGES_MAX
+    def full_for(self, user: str, network: str) -> bool:
+        """Whether a user on a network may open no further page."""
+        return (
+            len(self._pages) >= PAGES_MAX
+            or sum(page.user == user for page in self._pages) >= PAGES_OF_USER_MAX
+            or sum(page.network == network for page in self._pages) >= PAGES_OF_NETWORK_MAX
+        )
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """The work of watching the books and following the runner, each to be run until it is cancelled."""
         runner = [] if self._feed is None else [self._follow_runner(self._feed)]
         return [self._watch_books(), *runner]
 
-    async def stream(self, signed_in: Callable[[], bool]) -> AsyncIterator[str]:
+    async def stream(self, signed_in: Callable[[], bool], user: str = "", network: str = "") -> AsyncIterator[str]:
         """Server-sent events for one page: the recent past, then everything that happens.
 
         Args:
             signed_in: whether the page's user still is; the stream ends when they are not.
+            user: whose page it is.
+            network: from where it was opened.
         """
-        page = _Page()
+        page, quiet_s = _Page(user, network), 0.0
         page.waiting.append(self._live_line())
         for past in self._past.values():
             page.waiting.extend(past)
@@ -131,12 +142,16 @@ class LivePages:
         try:
             while not page.lost:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(page.woken.wait(), ALIVE_EVERY_S)
+                    await asyncio.wait_for(page.woken.wait(), SIGNED_IN_EVERY_S)
                 page.woken.clear()
                 if not signed_in():
                     yield "event: signed-out\ndata: {}\n\n"
                     return
-                yield "".join(f"data: {line}\n\n" for line in page.take()) or ": alive\n\n"
+                lines = page.take()
+                quiet_s = 0.0 if lines else quiet_s + SIGNED_IN_EVERY_S
+                if lines or quiet_s >= ALIVE_EVERY_S:
+                    quiet_s = 0.0
+                    yield "".join(f"data: {line}\n\n" for line in lines) or ": alive\n\n"
         finally:
             self._pages.discard(page)
 

@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fusion.errors import FusionError, LedgerError, extra, terminal_text
 from fusion.money.history import ASKED
 from fusion.money.ledger import Ledger
-from fusion.show.console.access import Access
+from fusion.show.console.access import StoreAccess
 from fusion.show.console.day import day_row, receipts_csv, sold_csv
 from fusion.show.console.decisions import Decisions, Line
 from fusion.show.console.live import BOOKS_AWAY
@@ -54,7 +54,7 @@ class Priced(StrictModel):
 class Reading:
     """Answers what pages ask about the books of a store."""
 
-    def __init__(self, store: Store, ledger: Ledger, access: Access, decisions: Decisions, days: Days) -> None:
+    def __init__(self, store: Store, ledger: Ledger, access: StoreAccess, decisions: Decisions, days: Days) -> None:
         """Prepare.
 
         Args:

@@ -11,6 +11,7 @@ import asyncio
 import html
 import json
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from fusion.errors import FusionError, IdempotencyConflict, NotPermitted, extra
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
 from fusion.money.proposals import UNDO_S, Authority, DecisionReason
-from fusion.show.console.access import Access
+from fusion.show.console.access import Access, StoreAccess
 from fusion.show.console.decisions import Decision, Decisions, Line, Numbered, standing_row
 from fusion.show.console.evidence_file import EvidenceFile
 from fusion.show.console.live import LivePages
@@ -31,11 +32,11 @@ from fusion.show.console.pictures import Pictures
 from fusion.show.console.question import Charge, Pieces, question_row
 from fusion.show.console.reading import Reading, from_books
 from fusion.show.console.receipts import Days, dispute_rows, moment_rows, payment_rows, payment_state
-from fusion.show.console.users import Users
+from fusion.show.console.users import Role, Users
 from fusion.show.page import filled, page_file
 from fusion.show.plan import CM_PER_M, Plan
 from fusion.show.web.following import CONNECT_EVERY_S
-from fusion.show.web.guarding import Guarded, refused
+from fusion.show.web.guarding import Guarded, network_of, refused
 from fusion.show.web.languages import LANGUAGES, catalogue, preferred, texts_json
 from fusion.store.models import Plate, Store
 from fusion.store.values import StrictModel
@@ -59,6 +60,9 @@ _ASSETS = {
 }  # fmt: skip
 
 _NS_PER_MS = 1_000_000
+# Lines of the audit log that a page is sent.
+AUDIT_SHOWN = 500
+
 _Asked = TypeVar("_Asked", bound=StrictModel)
 
 
@@ -102,6 +106,7 @@ class Console:
         clock_ns: Callable[[], int] = time.time_ns,
         connect_every_s: float = CONNECT_EVERY_S,
         undo_s: float = UNDO_S,
+        access: Access | None = None,
     ) -> None:
         """Make a console.
 
@@ -118,6 +123,7 @@ class Console:
             clock_ns: when decisions are made, and take effect.
             connect_every_s: how often a missing runner is looked for.
             undo_s: how long a decision can be withdrawn.
+            access: signing in, where several stores share it; see `ChainConsole`.
         """
         self._store, self._ledger, self._files = store, ledger, files
         plan = Plan(store)
@@ -128,7 +134,10 @@ class Console:
             "viewbox": plan.viewbox,
             "texts": texts_json("console"),
         }
-        self.access = Access(store, users, self._parts, https, clock_s)
+        shared = access or Access(
+            store.id, {store.id: store.name}, users, self._parts, https=https, clock_s=clock_s, clock_ns=clock_ns
+        )
+        self.access = StoreAccess(shared, store.id)
         self.decisions = Decisions(store, ledger, checkout, clock_ns, undo_s)
         self._evidence = None if files.evidence is None else EvidenceFile(files.evidence)
         self._pictures = Pictures(files.pictures, (product.gtin for product in store.products))
@@ -137,13 +146,14 @@ class Console:
         routes = [
             *Reading(store, ledger, self.access, self.decisions, days).routes,
             Route("/", self._index),
-            Route("/sign-in", self.access.page),
-            Route("/sign-in", self.access.sign_in, methods=["POST"]),
-            Route("/sign-out", self.access.sign_out, methods=["POST"]),
+            Route("/sign-in", shared.page),
+            Route("/sign-in", shared.sign_in, methods=["POST"]),
+            Route("/sign-out", shared.sign_out, methods=["POST"]),
             Route("/assets/{name:path}", self._asset),
             Route("/pictures/{gtin}", self._picture),
             Route("/api/store", self._api_store),
             Route("/api/live", self._api_live),
+            Route("/api/audit", self._api_audit),
             Route("/api/reviews/{visit:path}", self._api_review),
             Route("/api/reviews/{visit:path}/withdraw", self._api_withdraw, methods=["POST"]),
             Route("/api/reviews/{visit:path}/second", self._api_second, methods=["POST"]),
@@ -168,9 +178,9 @@ class Console:
             await asyncio.to_thread(self.decisions.close)
 
     async def _index(self, request: Request) -> Response:
-        session = self.access.session(request)
-        if session is None:
+        if self.access.shared.session(request) is None:
             return RedirectResponse("/sign-in", 303)
+        session = self.access.required(request)
         language = preferred(request.headers.get("accept-language", ""))
         own = {"language": language, "csrf": html.escape(session.csrf), "user": html.escape(session.user)}
         parts = {**self._parts, **own}
@@ -190,8 +200,8 @@ class Console:
         return Response(picture.content, media_type=picture.media_type)
 
     async def _api_store(self, request: Request) -> Response:
-        self.access.required(request)
-        store = self._store
+        session = self.access.required(request)
+        store, rights = self._store, self.access.rights(session)
         return JSONResponse(
             {
                 "name": store.name,
@@ -203,25 +213,45 @@ class Console:
                 "gates": {gate.id: gate.direction for gate in store.gate},
                 "reasons": [*DecisionReason],
                 "pictures": self._pictures.gtins,
+                "user": session.user,
+                "rights": {**rights.model_dump(mode="json"), "roles": [role for role in Role if rights.may(role)]},
+                "stores": self.access.shared.may_look(session),
             }
         )
 
     async def _api_live(self, request: Request) -> Response:
-        self.access.required(request)
-        if self._pages.full:
+        session = self.access.required(request)
+        owner = (session.user, network_of(request.client.host if request.client else ""))
+        if self._pages.full_for(*owner):
             raise HTTPException(503, "too many pages are open")
 
         def signed_in() -> bool:
             return self.access.session(request, touch=False) is not None
 
-        return StreamingResponse(self._pages.stream(signed_in), media_type="text/event-stream")
+        return StreamingResponse(self._pages.stream(signed_in, *owner), media_type="text/event-stream")
+
+    async def _api_audit(self, request: Request) -> Response:
+        """The newest lines of this store, newest first, and what is wrong with the log."""
+        session = self.access.required(request, Role.ADMINISTER)
+        await self.access.note(request, session, "read audit log")
+        audit, store = self.access.shared.audit, self._store.id
+
+        def read() -> dict[str, Any]:
+            newest = deque((row for row in audit.lines() if row["store"] in (store, "")), maxlen=AUDIT_SHOWN)
+            return {"lines": list(reversed(newest)), "fault": audit.verify()}
+
+        try:
+            return JSONResponse(await asyncio.to_thread(read))
+        except FusionError as error:
+            raise HTTPException(503, str(error)) from None
 
     async def _api_review(self, request: Request) -> Response:
-        self.access.required(request)
+        session = self.access.required(request)
         visit = request.path_params["visit"]
         standing = await from_books(lambda: self.decisions.standing(visit))
         if standing is None:
             raise HTTPException(404, "no such visit in the books of this store")
+        await self.access.note(request, session, "read visit", visit)
         bundle = None if self._evidence is None else await asyncio.to_thread(self._evidence.bundle, visit)
         history = await from_books(lambda: self.decisions.history(visit))
         entries = await from_books(lambda: self._ledger.entries(visit))
@@ -254,16 +284,20 @@ class Console:
         return Response(text, media_type="application/json")
 
     async def _api_decide(self, request: Request) -> Response:
-        return await self._changed(request, Decision, self.decisions.ask)
+        return await self._changed(request, Decision, self.decisions.ask, lambda asked: f"asked: {asked.decision}")
 
     async def _api_withdraw(self, request: Request) -> Response:
-        return await self._changed(request, Numbered, self.decisions.withdraw)
+        return await self._changed(request, Numbered, self.decisions.withdraw, lambda _: "withdrew or refused")
 
     async def _api_second(self, request: Request) -> Response:
-        return await self._changed(request, Numbered, self.decisions.second)
+        return await self._changed(request, Numbered, self.decisions.second, lambda _: "seconded")
 
     async def _changed(
-        self, request: Request, model: type[_Asked], change: Callable[[str, _Asked, Authority], dict[str, Any]]
+        self,
+        request: Request,
+        model: type[_Asked],
+        change: Callable[[str, _Asked, Authority], dict[str, Any]],
+        did: Callable[[_Asked], str],
     ) -> Response:
         """Do what a page asks for about a visit, and show the visit as it stands then."""
         session = self.access.required_for_change(request)
@@ -273,8 +307,10 @@ class Console:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             raise HTTPException(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        authority = self.access.rights(session).authority(session.user)
+        await self.access.note(request, session, did(asked), visit)
         try:
-            shown = await asyncio.to_thread(change, visit, asked, Authority(session.user))
+            shown = await asyncio.to_thread(change, visit, asked, authority)
         except IdempotencyConflict as error:
             raise HTTPException(409, str(error)) from None
         except NotPermitted as error:

@@ -25,12 +25,14 @@ class Session:
         user: their name.
         csrf: the token that a request which changes something must repeat; a page of another site cannot know it.
         began_s, used_s: by the clock of `Sessions`.
+        stamp: what the session depends on; see `Users.stamp`.
     """
 
     user: str
     csrf: str
     began_s: float
     used_s: float
+    stamp: str = ""
 
 
 @dataclass
@@ -53,10 +55,10 @@ class Sessions:
         """Names and machines whose wrong passwords are remembered."""
         return tuple(self._failed)
 
-    def begin(self, user: str, now_s: float) -> str:
+    def begin(self, user: str, now_s: float, stamp: str = "") -> str:
         """Sign a person in. Returns the token of the session, of which only a hash is kept here."""
         token = secrets.token_urlsafe(32)
-        self._sessions[_digest(token)] = Session(user, secrets.token_urlsafe(24), now_s, now_s)
+        self._sessions[_digest(token)] = Session(user, secrets.token_urlsafe(24), now_s, now_s, stamp)
         while len(self._sessions) > SESSIONS_MAX:
             self._sessions.popitem(last=False)
         return token

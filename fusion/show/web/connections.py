@@ -14,6 +14,8 @@ with extra("console"):
 
 # A request is a form or a decision of at most 64 KiB, which takes a second over a bad line.
 REQUEST_MAX_S = 10.0
+# A client that takes nothing of what waits for it for this long has gone away, or holds the connection on purpose.
+TAKING_MAX_S = 30.0
 # Fifty open pages with a few connections each; half of the 1024 files that a process may usually open.
 CONNECTIONS_MAX = 512
 
@@ -21,7 +23,8 @@ CONNECTIONS_MAX = 512
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 as uvicorn speaks it, for clients that may mean harm.
 
-    A request that is not whole after REQUEST_MAX_S ends its connection. Beyond CONNECTIONS_MAX the oldest connection
+    A request that is not whole after REQUEST_MAX_S ends its connection, and so does a client that takes nothing of its
+    answer for TAKING_MAX_S. Beyond CONNECTIONS_MAX the oldest connection
     without a whole request is ended, of the address that holds most of them, so that a client which fills the table
     displaces itself.
 
@@ -33,6 +36,7 @@ class BoundedProtocol(H11Protocol):
         """As uvicorn calls it."""
         super().__init__(*args, **options)
         self._late: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         self.since_s = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -47,9 +51,21 @@ class BoundedProtocol(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def pause_writing(self) -> None:
+        """More waits for the client than it takes: as long as it takes nothing at all, its time is counted."""
+        super().pause_writing()
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(TAKING_MAX_S, self.abort)
+
+    def resume_writing(self) -> None:
+        """The client has taken most of what waited."""
+        self._stop_counting()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
         self._stop_watching()
+        self._stop_counting()
         super().connection_lost(exc)
 
     @property
@@ -66,6 +82,11 @@ class BoundedProtocol(H11Protocol):
         """End the connection at once."""
         self._stop_watching()
         self.transport.abort()
+
+    def _stop_counting(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def _watch(self) -> None:
         """Begin to count a client's time with its first byte; stop once its request is whole."""
