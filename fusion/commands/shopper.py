@@ -11,10 +11,12 @@ from fusion.commands.books import load_store, open_ledger, require_books
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
+    from fusion.gates.codes import CodeSigner
     from fusion.gates.shopper_sessions import ShopperSessions
     from fusion.money.ledger import Ledger
     from fusion.show.shopper.server import ShopperParts
     from fusion.store.models import Store
+    from fusion.till.settings import TillFile
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
@@ -78,9 +80,9 @@ def _parts(
     from concurrent.futures import ThreadPoolExecutor
 
     from fusion.files.secrets import derived, store_key
-    from fusion.gates.codes import CodeSigner, private_key
     from fusion.gates.erasing import PROFILES
     from fusion.gates.erasures import Erasures
+    from fusion.money.databases import books_folder
     from fusion.money.links import store_links
     from fusion.money.moments import FILE, Moments
     from fusion.money.payments import Checkout
@@ -98,12 +100,11 @@ def _parts(
     shopper, mail = settings.shopper, settings.mail
     scheme = "https" if arguments.certificate else "http"
     url = shopper.url if shopper is not None else f"{scheme}://{arguments.host}:{arguments.port}"
-    key = derived(store_key(folder), "shopper")
+    # As the store's own mails sign their links: by the key beside the books.
+    key = derived(store_key(books_folder(arguments.ledger, arguments.vault)), "shopper")
     app_key = shopper.app_key(base) if shopper is not None else None
     links = store_links(key, store.id, url, app_key)
-    signer = authorisations = None
-    if shopper is not None and shopper.code_key is not None:
-        signer = CodeSigner(private_key(base / shopper.code_key), store.id, key_id=shopper.code_key_id or "")
+    authorisations = None
     if settings.payment is not None and store.payment.mode == "zone":
         checkout = Checkout(ledger, open_provider(settings.payment, base), store, time.time_ns)
         asking = stack.enter_context(ThreadPoolExecutor(8, "basket"))
@@ -120,7 +121,7 @@ def _parts(
         sessions=sessions,
         moments=moments,
         answers=Answers(store, ledger, EvidenceFile(folder / "evidence.jsonl").bundle, settings.answers),
-        signer=signer,
+        signer=_signer(file, store),
         customers=CustomerFile(base / settings.customers.file) if settings.customers is not None else NoCustomers(),
         mailer=mail.mailer(ledger, store, base) if mail is not None else None,
         profiles=profiles,
@@ -130,6 +131,38 @@ def _parts(
         font=base / shopper.font if shopper is not None and shopper.font is not None else None,
         url=url,
     )
+
+
+def _signer(file: TillFile, store: Store) -> CodeSigner | None:
+    """Signs codes for the gate, with a key that the gates know; None where till.toml names none.
+
+    Raises:
+        FusionError: the gates do not know the key; the message names the file that they need.
+    """
+    from cryptography.hazmat.primitives import serialization
+
+    from fusion.errors import FusionError
+    from fusion.files.atomic import replace_file
+    from fusion.gates.codes import CodeSigner, keys_of, private_key, public_key
+
+    shopper, gates = file.settings.shopper, file.settings.gates
+    if shopper is None or shopper.code_key is None:
+        return None
+    key, key_id = private_key(file.base / shopper.code_key), shopper.code_key_id
+    ours = key.public_key()
+    if key_id is None:
+        known = None if gates.code_key is None else public_key(file.base / gates.code_key)
+        where = "name it in [gates] code_key"
+    else:
+        keys = file.base / gates.code_keys if gates.code_keys is not None else None
+        known = keys_of(keys.read_text("utf-8")).get(key_id) if keys is not None and keys.exists() else None
+        where = f"put its text under {key_id!r} into the table [keys] of the file of [gates] code_keys"
+    if known != ours:
+        form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        public = (file.base / shopper.code_key).with_suffix(".pub.pem")
+        replace_file(public, ours.public_bytes(*form))
+        raise FusionError(f"{public}: the gates do not know this public half of [shopper] code_key yet; {where}")
+    return CodeSigner(key, store.id, key_id=key_id or "")
 
 
 def _serve(arguments: argparse.Namespace, store: Store, ledger: Ledger, parts: ShopperParts, folder: Path) -> None:

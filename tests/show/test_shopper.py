@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pytest
 from show.phones import ACCOUNTS, KEY, T_NS, ServedPages, opened_books, serving_pages
 
+from fusion.commands.main import main
 from fusion.files.secrets import store_key
 from fusion.gates.codes import CodeVerifier, UsedCodes
 from fusion.gates.erasures import Erasures
@@ -213,6 +214,29 @@ def test_the_receipt_comes_to_the_phone_the_moment_it_is_final(own: ServedPages,
         own.ledger.decide("bob-1", "waive", by="eve", t_ns=T_NS + 10**12)
         assert next(message["visit"] for message in others if "visit" in message) == "bob-1"
     assert own.get("/api/visit?visit=ann-3", ann)[1]["status"] == "settled"
+
+
+def test_two_consoles_a_phone_and_a_door_see_what_the_others_do(own: ServedPages, users_file: Path) -> None:
+    from show.consoles import serving
+
+    with (
+        serving(own.store, own.ledger, users_file) as first,
+        serving(own.store, own.ledger, users_file) as second,
+        second.stream(second.sign_in("ben")[1]) as on_second,
+        own.stream(own.as_account("ann")) as on_phone,
+        own.stream(own.pair(f"gate/{own.store.gate[0].id}"), "/screen/api/live") as on_door,
+    ):
+        next(on_second), next(on_phone), next(on_door)
+        status, _ = first.decide("ann-2", first.sign_in()[1])
+        assert status == 200
+        # The second console and the phone of its customer learn of it from the books; the door's screen does not.
+        assert next(message for message in on_second if "ann-2" in json.dumps(message))
+        assert next(message["visit"] for message in on_phone if "visit" in message) == "ann-2"
+        own.runner.send("gate", [1, own.store.gate[0].id, "in", "open", "Welcome", "welcome"])
+        message = next(on_door)
+        while "gate" not in message:
+            assert "visit" not in message and "basket" not in message
+            message = next(on_door)
 
 
 def test_a_code_rotates_is_good_at_the_gate_and_is_not_handed_out_at_will(own: ServedPages, tmp_path: Path) -> None:
@@ -445,17 +469,25 @@ def test_limits_count_within_their_window() -> None:
     assert limits.take("b", 2, 2.0)
 
 
-def test_the_command_serves_the_pages_and_asks_the_store_to_erase(tmp_path: Path, store: Store) -> None:
+def test_the_command_serves_the_pages_and_asks_the_store_to_erase(
+    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     store.save(tmp_path / "store")
     opened_books(tmp_path, store).close()
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = f'format_version = 1\n[customers]\nfile = "customers.csv"\n[shopper]\nurl = "http://127.0.0.1:{port}"\n'
+    settings = 'format_version = 1\n[gates]\ncode_keys = "keys.toml"\n[customers]\nfile = "customers.csv"\n'
+    settings += f'[shopper]\nurl = "http://127.0.0.1:{port}"\n'
     (tmp_path / "till.toml").write_text(settings + 'code_key = "app.pem"\ncode_key_id = "k"\n')
     command = [sys.executable, "-m", "fusion", "shopper", str(tmp_path / "store"), "--port", str(port)]
     command += ["--ledger", str(tmp_path / "shop.sqlite"), "--till", str(tmp_path / "till.toml")]
-    link = subprocess.run([*command, "--link", "ann"], capture_output=True, text=True, check=True, timeout=120).stdout
+    # A key that the gates do not know would sign codes that no gate accepts: the message names what they need.
+    assert main([*command[3:], "--link", "ann"]) == 2
+    assert "app.pub.pem" in capsys.readouterr().err
+    (tmp_path / "keys.toml").write_text(f'[keys]\nk = """\n{(tmp_path / "app.pub.pem").read_text()}"""\n')
+    assert main([*command[3:], "--link", "ann"]) == 0
+    link = capsys.readouterr().out
     origin = {"Origin": f"http://127.0.0.1:{port}"}
 
     def ask(method: str, path: str, content: Any, headers: dict[str, str]) -> tuple[int, Any, str | None]:
@@ -493,8 +525,6 @@ def test_the_command_serves_the_pages_and_asks_the_store_to_erase(tmp_path: Path
 def test_the_command_prints_codes_and_links(
     tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fusion.commands.main import main
-
     store.save(tmp_path / "store")
     Ledger.open(tmp_path / "shop.sqlite", store).close()
     (tmp_path / "till.toml").write_text('format_version = 1\n[shopper]\nurl = "https://my.shop.example"\n')

@@ -138,11 +138,19 @@ class ShopperAccess:
         response = JSONResponse({"signed": kind})
         name = self.screen_cookie if kind == "screen" else self.cookie
         token = self._sessions.begin(kind, subject, self._clock_s())
+        self._set_cookie(response, name, token, kind)
+        return response
+
+    def renew(self, request: Request, response: Response, session: ShopperSession) -> None:
+        """Have the browser keep the cookie of a session for as long again, since browsers forget old ones."""
+        name = self.screen_cookie if session.kind == "screen" else self.cookie
+        self._set_cookie(response, name, request.cookies[name], session.kind)
+
+    def _set_cookie(self, response: Response, name: str, token: str, kind: SessionKind) -> None:
         # Lax, since a customer comes from their mail; whatever changes something needs the page's own token as well.
         response.set_cookie(
             name, token, max_age=IDLE_MAX_S[kind], httponly=True, samesite="lax", secure=self._https
         )  # fmt: skip
-        return response
 
     async def sign_out(self, request: Request) -> Response:
         """End the session; `everywhere`: those of all devices of the account or visit."""

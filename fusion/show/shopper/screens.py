@@ -77,7 +77,10 @@ class Screens:
             found["products"] = {product.gtin: product.name for product in store.products}
             found["ways"] = {gate.id: gate.direction for gate in store.gate}
             found["pays"] = store.payment.mode
-        return JSONResponse(found)
+        response = JSONResponse(found)
+        if session is not None:
+            self._access.renew(request, response, session)
+        return response
 
     async def _live(self, request: Request) -> Response:
         session = self._access.required(request, screen=True)

@@ -215,7 +215,7 @@ class ShopperApp:
     async def _me(self, request: Request) -> Response:
         session = self.access.session(request)
         store = self._store
-        return JSONResponse(
+        response = JSONResponse(
             {
                 "signed": None if session is None else session.kind,
                 "visit": session.subject if session is not None and session.kind == "visit" else None,
@@ -226,6 +226,9 @@ class ShopperApp:
                 "erases": self._parts.forget is not None,
             }
         )  # fmt: skip
+        if session is not None:
+            self.access.renew(request, response, session)
+        return response
 
     async def _live(self, request: Request) -> Response:
         session = self.access.required(request)
