@@ -33,6 +33,7 @@ BENCHMARKS = {
     "presence": Benchmark("accuracy.presence", "whom the engine reports when cameras miss people, and its ghosts"),
     "faults": Benchmark("accuracy.faults", "receipts under every fault of the library, and whether it is named"),
     "early": Benchmark("accuracy.early", "receipts within a second: how late they come, how many are corrected"),
+    "twenty": Benchmark("accuracy.twenty", "doubtful visits decided by a script that reads only the review page"),
     "learning": Benchmark("accuracy.learning", "two weeks of a store that drifts, with and without what it teaches"),
     "recordings": Benchmark("accuracy.recordings", "scores on the public recordings in FUSION_DATA"),
     "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),

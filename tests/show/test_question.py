@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
-from show.consoles import T_NS
+from show.consoles import T_NS, review
 
 from fusion.errors import FusionError
+from fusion.files.results import reason_row
+from fusion.money.ledger import Ledger
 from fusion.money.visits import Standing
-from fusion.results import ReceiptLine
+from fusion.results import Reason, ReasonKind, ReceiptLine
+from fusion.show.console.heard import heard_row
 from fusion.show.console.question import Charge, Pieces, question_row
 from fusion.show.web.languages import catalogue
 from fusion.store.models import Store
+from fusion.till.answer_settings import AnswerSettings
+from fusion.till.answers import Answers
 
 
 def bundle(store: Store, **more: Any) -> dict[str, Any]:
@@ -81,4 +88,22 @@ def test_goods_that_the_store_does_not_sell_are_no_choice(store: Store) -> None:
         raise FusionError("want products of this store")
 
     row = question_row(bundle(store), standing(store), store, refuse, catalogue("console", "en"))
-    assert [one["decision"] for one in row["choices"]] == ["accept"]
+    assert row["kind"] == "bill" and [one["decision"] for one in row["choices"]] == ["accept"]
+
+
+def test_a_reviewer_reads_what_the_shopper_answered(tmp_path: Path, store: Store) -> None:
+    second = store.products[1]
+    lines = (ReceiptLine(second.gtin, 1, second.price, 0.6),)
+    reasons = (Reason(ReasonKind.GOODS_UNCERTAIN, plate=store.plates[0].plate, delta_g=94.7, probability=0.6),)
+    bill = dataclasses.replace(review(store, "visit-1"), lines=lines, total=second.price, reasons=reasons)
+    kept = bundle(store, exit=T_NS, lines=[], reason_codes=[reason_row(reason) for reason in reasons])
+    with Ledger.open(tmp_path / "l.sqlite", store) as ledger:
+        ledger.post_receipt(bill)
+        answers = Answers(store, ledger, lambda _: kept, AnswerSettings(settle=False))
+        assert heard_row(answers, "visit-1") == {"answers": [], "marked": False}
+        (question,) = answers.questions("visit-1")
+        other = next(one for one in question.choices if one.moved[0].gtin == second.gtin)
+        answers.answer("visit-1", question.id, other.number, T_NS + 10**9)
+        (row,) = heard_row(answers, "visit-1")["answers"]
+        assert (row["stated"], row["goods"]) == ("choice", [[second.gtin, 1]])
+        assert row["lines"] == [[store.products[0].gtin, 1]] and row["before"] < row["after"]

@@ -117,8 +117,8 @@ class _Asked:
             choice = _choice(self._words(goods), goods, float(answer["probability"]), lines, standing, charge)
             if choice is not None:
                 choices.append({**choice, **self._weight_of(goods)})
-        if not choices:
-            raise ValueError("no alternative can be charged")
+        if len(choices) < 2:
+            raise ValueError("want two alternatives that can be charged")
         return {
             "kind": str(self._question["kind"]),
             "sentence": self._sentence(choices),

@@ -27,6 +27,7 @@ from fusion.money.proposals import UNDO_S, Authority, DecisionReason
 from fusion.show.console.access import Access, StoreAccess
 from fusion.show.console.decisions import Decision, Decisions, Line, Numbered, standing_row
 from fusion.show.console.evidence_file import EvidenceFile
+from fusion.show.console.heard import heard_row
 from fusion.show.console.live import LivePages
 from fusion.show.console.pictures import Pictures
 from fusion.show.console.question import Charge, Pieces, question_row
@@ -40,6 +41,7 @@ from fusion.show.web.guarding import Guarded, network_of, refused
 from fusion.show.web.languages import LANGUAGES, catalogue, preferred, texts_json
 from fusion.store.models import Plate, Store
 from fusion.store.values import StrictModel
+from fusion.till.answers import Answers
 
 with extra("console"):
     from starlette.applications import Starlette
@@ -140,6 +142,7 @@ class Console:
         self.access = StoreAccess(shared, store.id)
         self.decisions = Decisions(store, ledger, checkout, clock_ns, undo_s)
         self._evidence = None if files.evidence is None else EvidenceFile(files.evidence)
+        self._answers = Answers(store, ledger, self._bundle)
         self._pictures = Pictures(files.pictures, (product.gtin for product in store.products))
         days = Days(store, ledger)
         self._pages = LivePages(ledger, days, self.decisions, files.feed, connect_every_s)
@@ -245,6 +248,9 @@ class Console:
         except FusionError as error:
             raise HTTPException(503, str(error)) from None
 
+    def _bundle(self, visit: str) -> dict[str, Any] | None:
+        return None if self._evidence is None else self._evidence.bundle(visit)
+
     async def _api_review(self, request: Request) -> Response:
         session = self.access.required(request)
         visit = request.path_params["visit"]
@@ -252,7 +258,7 @@ class Console:
         if standing is None:
             raise HTTPException(404, "no such visit in the books of this store")
         await self.access.note(request, session, "read visit", visit)
-        bundle = None if self._evidence is None else await asyncio.to_thread(self._evidence.bundle, visit)
+        bundle = await asyncio.to_thread(self._bundle, visit)
         history = await from_books(lambda: self.decisions.history(visit))
         entries = await from_books(lambda: self._ledger.entries(visit))
 
@@ -274,6 +280,7 @@ class Console:
             "payment": payment_rows(entries),
             "paid": payment_state(entries, is_final=standing.is_final),
             "disputes": dispute_rows(entries),
+            "heard": await from_books(lambda: heard_row(self._answers, visit)),
             "moments": await from_books(lambda: moment_rows(self._files.moments, visit)),
             "ms": next((one.t_ns // _NS_PER_MS for one in entries if one.kind.startswith("receipt ")), None),
         }

@@ -31,14 +31,17 @@ function drawChoices() {
     input.addEventListener("change", () => select(row));
     const goods = row.goods && row.goods.length === 1 ? picture(row.goods[0][0]) : null;
     const amount = row.key === "edited" ? (choice && choice.key === "edited" && priced ? money(priced.total) : "") : money(row.total);
+    const stated = heardLines().includes(pieces(row.lines ? row.lines.map(([gtin, count]) => [gtin, count, 0, 1]) : row.decision === "accept" ? shown.lines : [["", 1, 0, 1]]));
     return make("label", { class: "choice" }, input, make("kbd", { "aria-hidden": "true" }, String(at + 1)), goods,
-      make("span", { class: "choice-text" }, row.text, row.weight ? make("small", {}, `${grams(row.weight)} `, make("span", { class: `fit ${row.fits}` }, t(fitText[row.fits]))) : null),
+      make("span", { class: "choice-text" }, row.text, row.weight ? make("small", {}, `${grams(row.weight)} `, make("span", { class: `fit ${row.fits}` }, t(fitText[row.fits]))) : null, stated ? make("small", { class: "stated" }, t("shopper says so")) : null),
       row.p === null || row.p === undefined ? make("span", { class: "p-cell" }) : make("span", { class: "p-cell" }, Evidence.bar(row.p), percent(row.p)),
       make("b", { class: "number" }, amount, row.discounts ? make("small", {}, t("offers", { amount: money(-row.discounts) })) : null));
   }));
   const again = [...$("choices").querySelectorAll("input")].find((input) => input.value === held);
   if (again) again.focus();
 }
+// Bills that follow from what the shopper answered, so that their choice is marked.
+const heardLines = () => ((shown.heard || {}).answers || []).filter((one) => one.lines).map((one) => pieces(one.lines.map(([gtin, count]) => [gtin, count, 0, 1])));
 const grams = ([change, sd]) => `${signed(Math.round(change)).replace(/^\+0$/, "0")} \u00b1 ${Math.max(1, Math.round(sd))} g`;
 function select(row) {
   choice = row; priced = null;
@@ -149,6 +152,9 @@ $("add").addEventListener("click", () => {
 // ---- what is known ----
 function drawHistory() {
   const rows = [];
+  const heard = shown.heard || { answers: [] };
+  rows.push(...heard.answers.map((one) => [one.ms, `${t(`shopper ${one.stated}`, { goods: one.goods.map(([gtin, count]) => `${signed(count)} ${product(gtin)}`).join(", ") || t("nothing moved") })}${one.after === null ? "" : `, ${t("then right", { before: percent(one.before), after: percent(one.after) })}`}`]));
+  if (heard.marked) rows.push([Date.now(), `! ${t("shopper marked")}`]);
   if (shown.disputes && shown.disputes.length) rows.push(...shown.disputes.map(([ms, gtin, count, reason]) => [ms, t("shopper disputes", { n: count, product: product(gtin), reason: known(`dispute ${reason}`, reason) })]));
   rows.push(...(shown.decided || []).map((one) => [one.ms, `${one.by}${one.seconded_by ? ` + ${one.seconded_by}` : ""}: ${t(`did ${one.decision}`)}${one.total === undefined ? "" : `, ${money(one.total)}`}${one.reason ? `, ${known(`reason ${one.reason}`, one.reason)}` : ""}${one.note ? `, \u201c${one.note}\u201d` : ""}`]));
   rows.push(...(shown.proposals || []).filter((one) => one.state === "withdrawn").map((one) => [one.made_ms, `${one.by}: ${t(`did ${one.decision}`)}, ${t("proposal withdrawn")}${one.ended_by && one.ended_by !== one.by ? ` (${one.ended_by})` : ""}`]));
