@@ -193,7 +193,7 @@ _WARNINGS = {
         "the emergency release of '{subject}' was used: it is open, and the visits inside go to review",
     WarningKind.GUESSES:
         "{total} unknown {credential} credentials at '{subject}' so far, so its reader pauses between them",
-    WarningKind.CREDENTIALS_UNREADABLE: "{detail}, so it admits no person until it can be read",
+    WarningKind.CREDENTIALS_UNREADABLE: "{detail}",
     WarningKind.BROKER_LOST: "{detail}",
     WarningKind.BROKER_BACK: "connected again",
     WarningKind.PUBLISHER_LOST: "the connection of '{subject}' broke, so its sensors send nothing",

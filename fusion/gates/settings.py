@@ -110,6 +110,7 @@ class Credentials:
     Attributes:
         verifiers: by kind of credential.
         faces: the gallery, where the settings name one.
+        files: keys and lists, which are read again when they change.
     """
 
     def __init__(
@@ -121,13 +122,7 @@ class Credentials:
     ) -> None:
         """See `open_credentials`."""
         self.verifiers, self.faces = verifiers, faces
-        self._files, self._stack = files, stack
-
-    def reread(self) -> list[str]:
-        """Read keys and lists again now, as on SIGHUP. Returns why some cannot be read."""
-        for file in self._files:
-            file.reread()
-        return [file.fault for file in self._files if file.fault]
+        self.files, self._stack = files, stack
 
     def close(self) -> None:
         """Close the files."""
@@ -168,11 +163,7 @@ def open_credentials(
     Raises:
         FusionError: a file cannot be used, or the extra `gate` is missing.
     """
-
-    def report(file: WatchedFile[Any]) -> None:
-        if file.fault:
-            warn(Warning(now_ns(), WarningKind.CREDENTIALS_UNREADABLE, file.path.name, detail=file.fault))
-
+    report = warning_of(warn, now_ns)
     files: list[WatchedFile[Any]] = []
     verifiers: dict[str, Verifier] = {
         "open": OpenDoor(), "card": pseudonyms.behind(CardTerminal(settings.card_prefix))
@@ -201,6 +192,18 @@ def open_credentials(
             verifiers["face"] = pseudonyms.behind(faces)
         return Credentials(verifiers, faces, files, stack.pop_all())
     raise AssertionError("not reached")
+
+
+def warning_of(
+    warn: Callable[[Warning], object], now_ns: Callable[[], int]
+) -> Callable[[WatchedFile[Any]], object]:
+    """What warns where a watched file cannot be read any more."""
+
+    def report(file: WatchedFile[Any]) -> None:
+        if file.fault:
+            warn(Warning(now_ns(), WarningKind.CREDENTIALS_UNREADABLE, file.path.name, detail=file.fault))
+
+    return report
 
 
 class _Keys:

@@ -1,4 +1,8 @@
-"""Files that name who may come in, read again whenever they change, so that what is revoked is revoked at once."""
+"""Files of other programs that a running store reads again whenever they change, and on SIGHUP.
+
+One that names who may come in holds nothing while it cannot be read: what is revoked is revoked at once. Any other
+keeps its last good version. Both are reported.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from fusion.errors import FusionError
+from fusion.errors import ConfigError, FusionError
 
 Content = TypeVar("Content")
 # What shows that a file was changed: who it is, how long, and when it was written (nanoseconds).
@@ -21,11 +25,11 @@ def stamp_of(status: os.stat_result) -> _Stamp:
 
 
 class WatchedFile(Generic[Content]):
-    """What a file holds now. One that has become unreadable holds nothing: what it held before admits no person.
+    """What a file holds now.
 
     Attributes:
         path: the file.
-        fault: why it cannot be read; "" where it can.
+        fault: why it cannot be read, and what that means; "" where it can.
     """
 
     def __init__(
@@ -34,6 +38,9 @@ class WatchedFile(Generic[Content]):
         read: Callable[[str], Content],
         nothing: Content,
         report: Callable[[WatchedFile[Content]], object] = lambda file: None,
+        *,
+        keeps: bool = False,
+        check: Callable[[Path], object] = lambda path: None,
     ) -> None:
         """Read a file.
 
@@ -41,19 +48,25 @@ class WatchedFile(Generic[Content]):
             path: the file.
             read: makes the content from its text; raises FusionError or ValueError.
             nothing: the content while the file cannot be read.
+            keeps: whether the last good content stays in use, instead of `nothing`.
+            check: called with the path before it is read; raises as `read`.
             report: called when what keeps the file from being read has changed; in the thread that noticed.
 
         Raises:
             FusionError: it cannot be read.
         """
         self.path, self.fault = path, ""
-        self._read, self._nothing, self._report = read, nothing, report
+        self._read, self._nothing, self._report, self._check = read, nothing, report, check
+        self._keeps = keeps
         self._lock = threading.Lock()
         self._stamp: _Stamp | None = None
         self._content = nothing
-        self._fill()
-        if self.fault:
-            raise FusionError(self.fault)
+        if error := self._fill():
+            raise error
+
+    def report_to(self, report: Callable[[WatchedFile[Content]], object]) -> None:
+        """Call this from now on when what keeps the file from being read has changed."""
+        self._report = report
 
     def content(self) -> Content:
         """What the file says now."""
@@ -73,19 +86,30 @@ class WatchedFile(Generic[Content]):
         if self.fault != before:
             self._report(self)
 
-    def _fill(self) -> None:
+    def _fill(self) -> FusionError | None:
+        """Read the file; what is wrong with it, as an error."""
         with self._lock:
+            error: FusionError
             try:
-                with open(self.path, encoding="utf-8") as file:
+                self._stamp = stamp_of(os.stat(self.path))
+                self._check(self.path)
+                with open(self.path, encoding="utf-8-sig", newline="") as file:
                     # Taken before reading: what is written in the meantime is read next time.
                     self._stamp = stamp_of(os.fstat(file.fileno()))
                     self._content, self.fault = self._read(file.read()), ""
-                return
-            except OSError as error:
+                return None
+            except OSError as cause:
                 self._stamp = None
-                fault = f"{self.path} cannot be read ({error.strerror})"
+                error = FusionError(f"{self.path} cannot be read ({cause.strerror})")
             except UnicodeDecodeError:
-                fault = f"{self.path} is not UTF-8 text"
-            except (FusionError, ValueError) as error:
-                fault = str(error)
-            self._content, self.fault = self._nothing, fault
+                error = FusionError(f"{self.path} is not UTF-8 text")
+            except FusionError as cause:
+                error = cause
+            except ValueError as cause:
+                error = FusionError(str(cause))
+            fault = error.faults[0] if isinstance(error, ConfigError) else str(error)
+            if self._keeps:
+                self.fault = f"{fault}; its last good version stays in use"
+            else:
+                self._content, self.fault = self._nothing, f"{fault}, so it admits no person until it can be read"
+        return error

@@ -62,10 +62,11 @@ class Control:
 
     Attributes:
         stopping: set once the loop is to end after a last snapshot.
+        rereads: set once files of other programs are to be read again.
     """
 
     def __init__(self) -> None:
-        self.stopping = threading.Event()
+        self.stopping, self.rereads = threading.Event(), threading.Event()
         self._store: Store | None = None
         self._lock = threading.Lock()
 
@@ -301,6 +302,9 @@ class StoreLoop:
             self._feed.show_answer(answer)
         self.books.till.do_errands()
         self._forget_erased()
+        if self._control.rereads.is_set():
+            self._control.rereads.clear()
+            self._messages.extend(self.books.till.reread())
         self.checkpoint.gaps.advance(self.engine.newest_ns, self.engine.scans_waiting > 0)
         self._follow_change()
         self._ship_saved()

@@ -474,6 +474,9 @@ class Supervisor:
             limit = self._serving.memory_max_mb * len(process.stores)
             if used > limit << 20 and not process.killed:
                 self._kill(process, f"{used >> 20} MiB of memory, want at most {limit}")
+        for process in self._processes if asked else ():
+            with suppress(OSError):
+                process.pipe.send(("reread",))
         for name, store in self._stores.items():
             files = _stamps(self._folder(store))
             if files == store.files and not (asked and store.state == "parked"):

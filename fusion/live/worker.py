@@ -101,6 +101,10 @@ class StoreThread:
         """Adopt a store whose folder has changed."""
         self._control.change(store)
 
+    def reread(self) -> None:
+        """Read files of other programs again: keys, badges, customers."""
+        self._control.rereads.set()
+
     @property
     def ended(self) -> bool:
         """Whether the thread has ended."""
@@ -183,6 +187,9 @@ def work(configs: list[ServeConfig], pipe: Connection, memory_max_bytes: int) ->
                 command, *arguments = pipe.recv()
                 if command == "stop":
                     break
+                if command == "reread":
+                    for thread in threads.values():
+                        thread.reread()
                 if command == "store":
                     threads[arguments[0].id].change(arguments[0])
     for thread in threads.values():

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import threading
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fusion.errors import ConfigError
 from fusion.files.private import open_to_others
+from fusion.gates.watched import WatchedFile
 
 COLUMNS = ("account", "token", "email", "member", "adult")
 _YES_NO = {"yes": True, "no": False, "": False}
@@ -72,38 +71,24 @@ class CustomerFile:
     read leaves the previous one in use.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Read the file. Raises ConfigError with every fault."""
-        self._path = path
-        self._lock = threading.Lock()
-        self._stamp = _stamp(path)
-        self._by_account = read_customers(path)
-        self.fault = ""
+    def __init__(self, path: Path, report: Callable[[WatchedFile[Any]], object] = lambda file: None) -> None:
+        """Read the file. report: see `WatchedFile`. Raises FusionError, ConfigError with every fault of its rows."""
+        self.file: WatchedFile[dict[str, Customer]] = WatchedFile(
+            path, lambda text: _customers_of(path, text), {}, report, keeps=True, check=_check
+        )
 
     def of(self, account: str) -> Customer | None:
         """See `Customers`."""
-        with self._lock:
-            stamp = _stamp(self._path)
-            if stamp is not None and stamp != self._stamp:
-                self._stamp = stamp
-                try:
-                    self._by_account, self.fault = read_customers(self._path), ""
-                except ConfigError as error:
-                    self.fault = error.faults[0]
-            return self._by_account.get(account)
+        return self.file.content().get(account)
 
     def accounts_of(self, email: str) -> list[str]:
         """Accounts whose receipts go to an address, however its letters are written; reads the whole list."""
-        self.of("")  # a changed file is read first
         wanted = email.strip().casefold()
-        with self._lock:
-            customers = self._by_account
-        return [each.account for each in customers.values() if each.email and each.email.casefold() == wanted]
-
+        return [each.account for each in self.file.content().values() if each.email and each.email.casefold() == wanted]
 
     def listed(self, names: Container[str]) -> Sequence[str]:
         """See `Customers`."""
-        return rows_of(self._path, names)
+        return rows_of(self.file.path, names)
 
 
 def rows_of(path: Path, names: Container[str]) -> list[str]:
@@ -116,19 +101,17 @@ def rows_of(path: Path, names: Container[str]) -> list[str]:
         return []
 
 
-def read_customers(path: Path) -> dict[str, Customer]:
-    """The customers of a file by account. Raises ConfigError with every fault; values are not repeated."""
-    try:
-        if open_to_others(path):
-            raise ConfigError(f"{path} can be read by others; run chmod 600 {path}")
-        n_bytes = path.stat().st_size
-        if n_bytes > FILE_MAX_BYTES:
-            raise ConfigError(f"{path}: want at most {FILE_MAX_BYTES >> 20} MiB, got {n_bytes >> 20}")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); pass a list of customers") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: want UTF-8") from None
+def _check(path: Path) -> None:
+    """Raise ConfigError where other users can read a list of customers, or it is none by its size."""
+    if open_to_others(path):
+        raise ConfigError(f"{path} can be read by others; run chmod 600 {path}")
+    n_bytes = path.stat().st_size
+    if n_bytes > FILE_MAX_BYTES:
+        raise ConfigError(f"{path}: want at most {FILE_MAX_BYTES >> 20} MiB, got {n_bytes >> 20}")
+
+
+def _customers_of(path: Path, text: str) -> dict[str, Customer]:
+    """The customers of a file's text by account. Raises ConfigError with every fault; values are not repeated."""
     rows = csv.reader(io.StringIO(text))
     if tuple(next(rows, ())) != COLUMNS:
         raise ConfigError(f"{path}:1: want the columns {','.join(COLUMNS)}")
@@ -161,11 +144,3 @@ def _row_fault(row: list[str], found: dict[str, Customer]) -> str:
     if member not in _YES_NO or adult not in _YES_NO:
         return "member, adult: want yes or no"
     return ""
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size

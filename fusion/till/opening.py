@@ -13,8 +13,9 @@ from fusion.gates.erasures import Erasures, Names
 from fusion.gates.faces import FaceGallery
 from fusion.gates.forgetting import Place
 from fusion.gates.pseudonyms import Pseudonyms
-from fusion.gates.settings import open_credentials
+from fusion.gates.settings import open_credentials, warning_of
 from fusion.gates.verifiers import Verifier
+from fusion.gates.watched import WatchedFile
 from fusion.money.checkpoints import Checkpoints, signing_key
 from fusion.money.databases import books_folder
 from fusion.money.ledger import Ledger
@@ -46,6 +47,7 @@ def opened(file: TillFile, store: Store, around: Around, retailer: Retailer | No
         front, forwarding = _books(file, store, around, stack)
 
         faces: FaceGallery | None = None
+        watched: list[WatchedFile[Any]] = []
 
         def verifiers(pseudonyms: Pseudonyms) -> Mapping[str, Verifier]:
             gates = file.settings.gates
@@ -56,10 +58,15 @@ def opened(file: TillFile, store: Store, around: Around, retailer: Retailer | No
             )  # fmt: skip
             nonlocal faces
             faces = credentials.faces
+            watched.extend(credentials.files)
             return stack.enter_context(credentials).verifiers
 
         parts = replace(parts_of(file, store, verifiers, retailer, around.folder), **_checkpoints(file, store, around))
+        if isinstance(parts.customers, CustomerFile):
+            parts.customers.file.report_to(warning_of(around.warn, around.now_ns))
+            watched.append(parts.customers.file)
         till = Till(store, front, parts, around, forwarding=forwarding)
+        till.watched = watched
         if not around.fresh:
             till.erasing = _erasing(till, parts, around, stack, faces)
         stack.enter_context(till.running())

@@ -31,6 +31,7 @@ from fusion.gates.privacy import drop_old
 from fusion.gates.pseudonyms import Pseudonyms, pseudonym
 from fusion.gates.retention import Kept, RetentionSettings
 from fusion.gates.verifiers import GateRequest, Refused, Verified, Verifier
+from fusion.gates.watched import WatchedFile
 from fusion.money.checkpoints import Checkpoints
 from fusion.money.entries import EntryRow
 from fusion.money.ledger import Ledger
@@ -160,6 +161,7 @@ class Till:
         delivers: whether there is a mail server to send receipts to.
         n_mailed: receipts sent so far.
         evidence: of visits in review, where the runner keeps it.
+        watched: files of other programs that are read again when they change.
         erasing: people who asked to be forgotten; None where the books are a simulation's.
     """
 
@@ -178,6 +180,7 @@ class Till:
         self.front, self._forwarding = front, forwarding
         self.evidence: GrowingLines | None = None
         self.erasing: Erasing | None = None
+        self.watched: list[WatchedFile[Any]] = []
         self.decisions: Ledger | RemoteDecisions = front if forwarding is None else RemoteDecisions(forwarding)
         self._checkout: Checkout | None = None
         self._proposals: Proposals | None = None
@@ -576,11 +579,18 @@ class Till:
             if self._asking is not None:
                 self._asking.shutdown(wait=False, cancel_futures=True)
 
+    def reread(self) -> list[str]:
+        """Read the files of other programs again now, changed or not. Returns lines for the operator."""
+        for file in self.watched:
+            file.reread()
+        return [file.fault or f"{file.path} was read again" for file in self.watched]
+
     def status(self) -> dict[str, Any]:
         """State as plain data, for the operator: what waits for what, and decisions at gates by reason."""
         n_waiting = 0 if self._forwarding is None else self._forwarding.n_waiting
         return {
             "waits_for": self.errands.waiting(), "waited_s": self.errands.waited_s(self._around.monotonic_s()),
             "not_in_books_yet": n_waiting, "gates": dict(self.keeper.counts),
+            "unreadable": {file.path.name: file.fault for file in self.watched if file.content() is None or file.fault},
             "erasures": {} if self.erasing is None else dict(self.erasing.status()),
         }  # fmt: skip

@@ -102,6 +102,10 @@ class SteppedStore:
     def change(self, store: Store) -> None:
         self._control.change(store)
 
+    def reread(self) -> None:
+        """As a supervisor asks for on SIGHUP."""
+        self._control.rereads.set()
+
     def end(self) -> None:
         """The source has ended: conclude, and close."""
         self.loop.intake.end()

@@ -137,6 +137,21 @@ def while_running(stepped: SteppedStore, monkeypatch: pytest.MonkeyPatch) -> Cal
     return forget
 
 
+def test_a_running_store_reads_files_of_other_programs_again_when_asked(place: Shop) -> None:
+    stepped = place.open()
+    stepped.reread()
+    stepped.loop.step()
+    (place.base / "customers.csv").write_text("account\n", encoding="utf-8")
+    stepped.reread()
+    stepped.loop.step()
+    stepped.loop.step()
+    status = stepped.status()
+    read, faulty = (line for line in stepped.messages if "customers.csv" in line and "credentials" not in line)
+    assert read.endswith("customers.csv was read again") and "want the columns" in faulty
+    assert status["till"]["unreadable"] == {"customers.csv": faulty}
+    stepped.stop()
+
+
 def first_finished(place: Shop, stepped: SteppedStore, stride: int = 200) -> tuple[int, str]:
     """Serve until the first visit of a customer is over. Returns how many observations that took, and the account."""
     for first in range(0, len(place.day.observations), stride):

@@ -10,11 +10,14 @@ from money.books import STORE
 from till.shops import TEST_TILL
 
 from fusion.errors import ConfigError
+from fusion.results import Warning
 from fusion.store.models import Gate, PaymentPolicy, Store, Zone
 from fusion.till.customers import CustomerFile
 from fusion.till.errands import Errand, Errands
 from fusion.till.honoured import unmet
+from fusion.till.opening import opened
 from fusion.till.settings import TillFile
+from fusion.till.till import Around
 
 ENTRY = Gate(id="entry", direction="in", line=((0.0, 0.0), (1.0, 0.0)), credentials=("qr", "staff"))
 EXIT = Gate(id="exit", direction="out", line=((2.0, 0.0), (3.0, 0.0)), credentials=("open",))
@@ -139,7 +142,30 @@ def test_customers_are_read_again_when_their_file_changes(tmp_path: Path) -> Non
     # A new version with a fault leaves the last good one in use.
     written(tmp_path, "account\n", "customers.csv")
     os.utime(path, ns=(2, 2))
-    assert customers.of("eve") is not None and "want the columns" in customers.fault
+    assert customers.of("eve") is not None and "want the columns" in customers.file.fault
+
+
+def test_a_list_that_breaks_while_the_store_runs_is_a_warning_and_stands_in_its_status(tmp_path: Path) -> None:
+    head = "account,token,email,member,adult\n"
+    path = written(tmp_path, head + "ann,tok_1,,,\n", "customers.csv")
+    staff = written(tmp_path, "badge-of-ann\n", "staff.txt")
+    written(tmp_path, '[customers]\nfile = "customers.csv"\n[gates]\nstaff_list = "staff.txt"\n')
+    warnings: list[Warning] = []
+    around = Around(tmp_path, lambda: 1, lambda: 0.0, warn=warnings.append, threads=False)
+    with opened(TillFile.load(tmp_path / "till.toml"), STORE, around) as till:
+        assert till.status()["unreadable"] == {}
+        written(tmp_path, head + "ann,tok_1,nowhere,,\n", "customers.csv")
+        staff.unlink()
+        faults = till.status()["unreadable"]
+        assert faults["customers.csv"] == (
+            f"{path}:2: email: want an address with @; its last good version stays in use"
+        )
+        assert faults["staff.txt"].endswith("so it admits no person until it can be read")
+        assert {warning.subject: warning.detail for warning in warnings} == faults
+        # Asked to, the store reads all of them again, and states what it found.
+        written(tmp_path, head + "ann,tok_1,,,\n", "customers.csv")
+        assert set(till.reread()) == {faults["staff.txt"], f"{path} was read again"}
+        assert set(till.status()["unreadable"]) == {"staff.txt"}
 
 
 def test_faults_of_a_list_of_customers_name_rows_and_no_values(tmp_path: Path) -> None:
