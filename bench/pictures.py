@@ -82,6 +82,10 @@ def looking(width: int, height: int) -> Iterator[Any]:
     """A browser whose pictures have no scroll bars."""
     with browsing(width, height) as driver:
         driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+        if width >= 500:
+            # The window's own frame would take some of the height; a phone is emulated as a whole already.
+            size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         yield driver
 
 
@@ -120,7 +124,7 @@ def pictures_of_pages(out: Path) -> None:
             wait_for(driver, "two reviews", lambda: len(driver.find_elements(By.CSS_SELECTOR, waiting)) > 1)
             wait_for(driver, "people", lambda: len(driver.find_elements(By.CSS_SELECTOR, inside)) > 2)
             driver.save_screenshot(str(out / "console.png"))
-            driver.find_element(By.CSS_SELECTOR, "#reviews button").click()
+            driver.find_elements(By.CSS_SELECTOR, waiting)[1].click()
             wait_for(driver, "its evidence", lambda: driver.find_elements(By.CSS_SELECTOR, ".evidence svg"))
             driver.save_screenshot(str(out / "review.png"))
         with looking(*PHONE_PX) as driver:

@@ -2,7 +2,6 @@
 
 python -m bench pages              everything
 python -m bench pages --cost       the cost of consoles and phones alone
-python -m bench pages --shots DIR  screenshots of both pages too, at 1440 and 390 px
 
 Needs Chromium with its chromedriver for everything but the cost.
 """
@@ -20,18 +19,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
 from browsing import CHROMEDRIVER, CHROMIUM, browsing, complaints
 
-from fusion.files.results import ResultsWriter
 from fusion.gates.shopper_sessions import ShopperSessions
 from fusion.money.ledger import Ledger
 from fusion.money.vault import Holder
 from fusion.observations import GateScan, Observation
-from fusion.results import Reason, ReasonKind, Receipt, ReceiptStatus
 from fusion.run import Run
 from fusion.show.console.feed import LiveFeed
 from fusion.show.console.users import Users
@@ -84,7 +80,7 @@ def report_of_a_busy_run(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def opened_and_scrubbed(page: Path, shots: Path | None) -> None:
+def opened_and_scrubbed(page: Path) -> None:
     for width in (1440, 390):
         with browsing(width) as driver:
             before_s = time.perf_counter()
@@ -100,8 +96,6 @@ def opened_and_scrubbed(page: Path, shots: Path | None) -> None:
                 f"a move of the slider takes {middle:.1f} ms, p99 {late:.1f} ms"
             )
             assert complaints(driver) == []
-            if shots is not None:
-                driver.save_screenshot(str(shots / f"report_{width}.png"))
 
 
 @contextlib.contextmanager
@@ -204,71 +198,6 @@ def phones(store: Store, folder: Path, observations: list[Observation]) -> Itera
         sent.update(json.loads(process.stdout.readline()))
 
 
-def pictures_of_a_console(shots: Path) -> None:
-    """A shop at work with two visits in review, and the dialog of one of them."""
-    from selenium.webdriver.common.by import By
-
-    store = demo_store(n_cameras=12, n_plates=160)
-    observations = list(Simulation(store, Scenario(seed=3, minutes=2.0, shoppers=16)).observations())
-    for width in (1440, 390):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            Users(folder / "users.json").add("anna", PASSWORD, store.id)
-            store.save(folder / "store")
-            with Ledger.open(folder / "ledger.sqlite", store) as ledger:
-                bills(store, observations, ledger, folder)
-            run = Run(store, observations)
-            command = [sys.executable, "-m", "fusion", "console", str(folder / "store"), "--port", "8398"]
-            with (
-                LiveFeed(store, run.engine, folder / "live.sock") as feed,
-                subprocess.Popen(
-                    [*command, "--ledger", str(folder / "ledger.sqlite")], stdout=subprocess.PIPE
-                ) as console,
-                browsing(width, 1500 if width > 500 else 844) as driver,
-            ):
-                try:
-                    assert console.stdout is not None and console.stdout.readline()
-                    signed_in(8398, "anna")
-                    driver.get("http://127.0.0.1:8398/")
-                    driver.find_element(By.NAME, "name").send_keys("anna")
-                    driver.find_element(By.NAME, "password").send_keys(PASSWORD)
-                    driver.find_element(By.CSS_SELECTOR, "button.primary").click()
-                    # Half of the run at once, then at its own pace, so that the floor is full and people move.
-                    half_ns = (observations[0].t_ns + observations[-1].t_ns) // 2
-                    started_s = None
-                    for result in run.results():
-                        feed.add(result)
-                        if run.newest_ns > half_ns:
-                            started_s = started_s or time.monotonic()
-                            ahead_s = (run.newest_ns - half_ns) / 1e9 - (time.monotonic() - started_s)
-                            time.sleep(max(ahead_s, 0.0))
-                            if run.newest_ns > half_ns + 6e9:
-                                break
-                    driver.save_screenshot(str(shots / f"console_{width}.png"))
-                    driver.find_element(By.CSS_SELECTOR, "#reviews button").click()
-                    time.sleep(1.0)
-                    driver.save_screenshot(str(shots / f"review_{width}.png"))
-                    assert complaints(driver) == []
-                finally:
-                    console.terminate()
-
-
-def bills(store: Store, observations: list[Observation], ledger: Ledger, folder: Path) -> None:
-    """Put the two least certain receipts of a run into review, with their evidence."""
-    run = Run(store, observations)
-    results = [*run.results(), *run.finish()]
-    receipts = [result for result in results if isinstance(result, Receipt) and result.lines]
-    receipts.sort(key=lambda receipt: min(line.confidence for line in receipt.lines))
-    writer = ResultsWriter(folder, store, run.engine.account_of)
-    for receipt in receipts[:2]:
-        reasons = receipt.reasons or (Reason(ReasonKind.CART_UNCERTAIN, probability=0.9),)
-        ledger.post_receipt(replace(receipt, status=ReceiptStatus.REVIEW, reasons=reasons))
-        bundle = run.engine.evidence(receipt.visit)
-        assert bundle is not None
-        writer.add(bundle)
-    writer.close()
-
-
 def signed_in(port: int, name: str = "bench") -> str:
     for _ in range(100):
         with contextlib.suppress(ConnectionRefusedError):
@@ -285,19 +214,14 @@ def signed_in(port: int, name: str = "bench") -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cost", action="store_true", help="the cost of consoles and phones alone")
-    parser.add_argument("--shots", type=Path, help="folder for screenshots")
     args = parser.parse_args()
-    if args.shots is not None:
-        args.shots.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         if args.cost:
             cost_of_consoles(Path(folder))
             return
         page = report_of_a_busy_run(Path(folder))
         if CHROMIUM and CHROMEDRIVER:
-            opened_and_scrubbed(page, args.shots)
+            opened_and_scrubbed(page)
         else:
             print("not opened: no Chromium with chromedriver on this machine")
-        if args.shots is not None:
-            pictures_of_a_console(args.shots)
         cost_of_consoles(Path(folder))

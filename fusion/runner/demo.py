@@ -226,7 +226,8 @@ def _printed(*words: object) -> str:
     done = subprocess.run(command, timeout=START_MAX_S, check=False, **quiet)
     if done.returncode:
         raise FusionError(done.stderr.strip() or f"fusion {words[0]} ended with {done.returncode}")
-    return done.stdout.strip()
+    printed: str = done.stdout
+    return printed.strip()
 
 
 def _free_port() -> int:
