@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fusion.early.ahead import Ahead
@@ -437,11 +438,11 @@ class StoreLoop:
                 self.books.till.moved(result, self._keep_moment)
             case Picked():
                 self.books.till.moved(result, self._keep_moment)
-                alert = self.patience.keep("books", lambda: self.books.till.restrictions.alert(result))
+                alert = self.patience.keep("books", partial(self.books.till.restrictions.alert, result))
                 if alert is not None:
                     self._handle(alert)
             case People():
-                zones = self.patience.keep("books", lambda: self.books.till.look(result, self.engine))
+                zones = self.patience.keep("books", partial(self.books.till.look, result, self.engine))
                 for zone, baskets in zones.items():
                     self._source.show(zone, baskets, result.t_ns)
                 for place, baskets in self.books.till.take_shown().items():
