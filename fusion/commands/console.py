@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 def _declare(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "store", help="store folder, or name of an example store")
     parser.add_argument("--ledger", required=True, help="path or URL of the books")
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="STORE=LEDGER",
+        help="a further store with its books in a file, in the same console; may be repeated",
+    )
     add_path(parser, "--vault", help="vault beside books in PostgreSQL")
     add_path(parser, "--users", help="file of the people who may sign in (users.json beside books that are a file)")
     parser.add_argument("--add-user", metavar="NAME", help="let a person sign in: ask for a password, then end")
@@ -80,28 +87,49 @@ def _add_user(users: Users, name: str, store: Store) -> int:
 
 def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Ledger) -> None:
     """Answer requests until Ctrl-C."""
+    from contextlib import ExitStack
+
+    from fusion.money.ledger import Ledger
     from fusion.money.moments import FILE as MOMENTS_FILE
     from fusion.show.console.server import Console, Files
+    from fusion.show.console.several import SeveralConsole, Shown
     from fusion.show.web.serving import serve
 
-    console = Console(
-        store,
-        ledger,
-        users,
-        files=Files(
-            feed=_beside_ledger(arguments, arguments.live, "live.sock"),
-            evidence=_beside_ledger(arguments, arguments.evidence, "evidence.jsonl"),
-            pictures=Path(arguments.store) / "pictures",
-            moments=_beside_ledger(arguments, None, MOMENTS_FILE),
-        ),
-        checkout=_checkout(arguments, store, ledger),
-        hosts=("localhost", "127.0.0.1", "[::1]", arguments.host, *arguments.name),
-        https=bool(arguments.certificate),
+    files = Files(
+        feed=_beside_ledger(arguments, arguments.live, "live.sock"),
+        evidence=_beside_ledger(arguments, arguments.evidence, "evidence.jsonl"),
+        pictures=Path(arguments.store) / "pictures",
+        moments=_beside_ledger(arguments, None, MOMENTS_FILE),
     )
-    scheme = "https" if arguments.certificate else "http"
-    print(f"{store.name}: {scheme}://{arguments.host}:{arguments.port}/ (Ctrl-C ends it)", flush=True)
+    checkout = _checkout(arguments, store, ledger)
+    hosts = ("localhost", "127.0.0.1", "[::1]", arguments.host, *arguments.name)
+    https = bool(arguments.certificate)
     certificate, key = (Path(name) if name else None for name in (arguments.certificate, arguments.key))
-    serve(console.app, arguments.host, arguments.port, certificate=certificate, key=key, proxy=arguments.proxy)
+    with ExitStack() as stack:
+        shown = [Shown(store, ledger, files, checkout)]
+        for folder, books in map(_pair, arguments.also):
+            other, beside = load_store(folder), Path(books).parent
+            require_books(books)
+            pictures, moments = Path(folder) / "pictures", beside / MOMENTS_FILE
+            around = Files(beside / "live.sock", beside / "evidence.jsonl", pictures, moments)
+            shown.append(Shown(other, stack.enter_context(Ledger.open(books, other, create=False)), around))
+        if len(shown) == 1:
+            app = Console(store, ledger, users, files=files, checkout=checkout, hosts=hosts, https=https).app
+        else:
+            app = SeveralConsole(shown, users, hosts=hosts, https=https).app
+        names, scheme = ", ".join(each.store.name for each in shown), "https" if https else "http"
+        print(f"{names}: {scheme}://{arguments.host}:{arguments.port}/ (Ctrl-C ends it)", flush=True)
+        serve(app, arguments.host, arguments.port, certificate=certificate, key=key, proxy=arguments.proxy)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """Store folder and books of --also."""
+    from fusion.errors import FusionError
+
+    folder, equals, books = text.partition("=")
+    if not equals or not folder or not books or "://" in books:
+        raise FusionError(f"--also: want STORE=LEDGER with books that are a file, got {text!r}")
+    return folder, books
 
 
 def _checkout(arguments: argparse.Namespace, store: Store, ledger: Ledger) -> Checkout | None:

@@ -25,6 +25,7 @@ with extra("console"):
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+    from starlette.routing import BaseRoute, Route
 
 # Passwords that are checked at once, and those that may wait for it.
 CHECKED_AT_ONCE, CHECKING_MAX = 2, 64
@@ -76,6 +77,15 @@ class Access:
         self._checking = ThreadPoolExecutor(CHECKED_AT_ONCE, "sign-in")
         self._n_checking = 0
 
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """Signing in and out."""
+        return [
+            Route("/sign-in", self.page),
+            Route("/sign-in", self.sign_in, methods=["POST"]),
+            Route("/sign-out", self.sign_out, methods=["POST"]),
+        ]
+
     def session(self, request: Request, *, touch: bool = True) -> Session | None:
         """The session of a request, None where its user is not signed in; see `Sessions.get` for `touch`.
 
@@ -107,7 +117,7 @@ class Access:
             raise HTTPException(401, "sign in first")
         rights = self.rights(session, store)
         if rights is None:
-            raise HTTPException(404, "no such page")
+            raise HTTPException(404)  # as for a page that does not exist
         if not rights.may(role):
             raise HTTPException(403, f"this needs the right to {role}")
         return session

@@ -1,4 +1,4 @@
-"""Visits as pages list them, told by the books: the days of a store, and the search in them.
+"""Visits as pages list them, read from the books: the days of a store, and the search in them.
 
 A day holds the visits whose receipts were issued on it by the store's clock, as they stand now: a bill that is decided
 later counts on the day of its visit. Days that were asked for are kept and brought up to date by the entries that the

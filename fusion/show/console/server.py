@@ -91,6 +91,7 @@ class Console:
     Attributes:
         app: the ASGI application.
         access: who is signed in.
+        routes: the store's own pages; signing in and what all pages share are not among them.
         decisions: what people ask for and decide.
     """
 
@@ -125,7 +126,7 @@ class Console:
             clock_ns: when decisions are made, and take effect.
             connect_every_s: how often a missing runner is looked for.
             undo_s: how long a decision can be withdrawn.
-            access: signing in, where several stores share it; see `ChainConsole`.
+            access: signing in, where several stores share it; see `SeveralConsole`.
         """
         self._store, self._ledger, self._files = store, ledger, files
         plan = Plan(store)
@@ -146,13 +147,9 @@ class Console:
         self._pictures = Pictures(files.pictures, (product.gtin for product in store.products))
         days = Days(store, ledger)
         self._pages = LivePages(ledger, days, self.decisions, files.feed, connect_every_s)
-        routes = [
+        self.routes = [
             *Reading(store, ledger, self.access, self.decisions, days).routes,
             Route("/", self._index),
-            Route("/sign-in", shared.page),
-            Route("/sign-in", shared.sign_in, methods=["POST"]),
-            Route("/sign-out", shared.sign_out, methods=["POST"]),
-            Route("/assets/{name:path}", self._asset),
             Route("/pictures/{gtin}", self._picture),
             Route("/api/store", self._api_store),
             Route("/api/live", self._api_live),
@@ -163,14 +160,15 @@ class Console:
             Route("/api/reviews/{visit:path}", self._api_decide, methods=["POST"]),
         ]
         self.app = Starlette(
-            routes=routes,
-            lifespan=self._lifespan,
+            routes=[*shared.routes, Route("/assets/{name:path}", asset), *self.routes],
+            lifespan=self.working,
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(Guarded)],
             exception_handlers={HTTPException: refused},
         )
 
     @asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+    async def working(self, app: Starlette) -> AsyncIterator[None]:
+        """Watch the books and follow the runner until the block ends."""
         tasks = [asyncio.create_task(work) for work in self._pages.tasks()]
         try:
             yield
@@ -188,12 +186,6 @@ class Console:
         own = {"language": language, "csrf": html.escape(session.csrf), "user": html.escape(session.user)}
         parts = {**self._parts, **own}
         return HTMLResponse(filled("console.html", parts))
-
-    async def _asset(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in _ASSETS:
-            raise HTTPException(404, "no such file")
-        return Response(page_file(name), media_type=_ASSETS[name])
 
     async def _picture(self, request: Request) -> Response:
         self.access.required(request)
@@ -327,6 +319,14 @@ class Console:
         with suppress(FusionError):  # it is in the books; the pages learn of it with the next look
             await self._pages.read_books()
         return JSONResponse(shown)
+
+
+async def asset(request: Request) -> Response:
+    """A style or script of the pages, which are the same for everybody."""
+    name = request.path_params["name"]
+    if name not in _ASSETS:
+        raise HTTPException(404, "no such file")
+    return Response(page_file(name), media_type=_ASSETS[name])
 
 
 def _plate_row(plate: Plate) -> dict[str, float]:

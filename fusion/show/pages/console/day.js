@@ -12,7 +12,7 @@ const change = (now, before) => before ? `${now >= before ? "+" : "\u2212"}${Mat
 export async function show() {
   const choice = $("day-choice");
   let row;
-  try { row = await ask(`/api/day${choice.value ? `?day=${choice.value}` : ""}`); } catch (error) { $("day-figures").replaceChildren(make("p", { class: "note" }, error.message)); return; }
+  try { row = await ask(`api/day${choice.value ? `?day=${choice.value}` : ""}`); } catch (error) { $("day-figures").replaceChildren(make("p", { class: "note" }, error.message)); return; }
   if (!choice.value) { today = row.day; choice.value = row.day; }
   const { figures } = row;
   const beside = (name) => ["yesterday", "week"].map((other) => `${t(`vs ${other}`)} ${change(figures[name], row[other][name])}`).join(", ");
@@ -23,7 +23,7 @@ export async function show() {
     figure("settled share", share(figures.visits - figures.reviewed, figures.visits), t("of visits", { n: figures.visits })), figure("reviewed share", share(figures.reviewed, figures.visits), figures.waiting ? t("still waiting", { n: figures.waiting, amount: money(figures.waiting_amount) }) : t("none waits")),
     figure("lost", money(lost.reduce((sum, name) => sum + figures[name], 0)), lost.map((name) => `${t(name)} ${AMOUNTS.includes(name) ? money(figures[name]) : figures[name]}`).join(", ") || t("nothing lost")),
     ...(figures.owed ? [figure("owed", money(figures.owed), t("owed detail"))] : []));
-  $("sold-csv").href = `/api/sold.csv?day=${row.day}`;
+  $("sold-csv").href = `api/sold.csv?day=${row.day}`;
   $("sold").replaceChildren(row.sold.length ? make("table", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, t("product")), make("th", { scope: "col", class: "number" }, t("pieces")), make("th", { scope: "col", class: "number" }, t("amount")))),
     make("tbody", {}, ...row.sold.map(([gtin, pieces, amount]) => make("tr", {}, make("td", {}, product(gtin)), make("td", { class: "number" }, count(pieces)), make("td", { class: "number" }, money(amount)))))) : make("p", { class: "soft" }, t("nothing sold")));
   drawShelves();

@@ -39,7 +39,7 @@ function draw() {
       make("td", {}, greyed ? `${fault ? known(`fault ${fault}`, fault) : t("fine then")}` : fault ? `! ${known(`fault ${fault}`, fault)}` : note || `\u2713 ${t("fine")}`), make("td", {}, since ? moment(since) : "")))));
 }
 export async function show() {
-  try { books = await ask("/api/health"); } catch { /* the books are away: the page says so above */ }
+  try { books = await ask("api/health"); } catch { /* the books are away: the page says so above */ }
   summary(); draw();
 }
 export const handlers = {

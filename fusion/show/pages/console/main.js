@@ -1,7 +1,7 @@
 // The page: its views, its stream, its language.
 import { choose, fillIn, language } from "./texts.js";
 fillIn();
-const { $, ask, leave, post, setNow, trouble } = await import("./shop.js");
+const { $, ask, leave, post, setNow, store, trouble } = await import("./shop.js");
 const { t } = await import("./texts.js");
 const floor = await import("./floor.js"), queue = await import("./queue.js"), visit = await import("./visit.js");
 const receipts = await import("./receipts.js"), day = await import("./day.js"), health = await import("./health.js");
@@ -25,6 +25,10 @@ function view() {
 addEventListener("hashchange", view);
 $("language").value = language;
 $("language").addEventListener("change", () => choose($("language").value));
+// The user's other stores, where this console shows several.
+const others = Object.entries(store.stores).filter(([, name]) => name !== store.name);
+$("stores").hidden = !others.length;
+$("stores").append(...others.flatMap(([id, name]) => [Page.make("a", { href: `/stores/${encodeURIComponent(id)}/` }, name), " "]));
 $("sign-out").addEventListener("click", async () => { await post("/sign-out"); leave(); });
 
 // ---- the stream ----
@@ -32,7 +36,7 @@ const handlers = {};
 for (const part of [floor.handlers, queue.handlers, receipts.handlers, day.handlers, health.handlers, { trouble(text) { trouble(text ? t("books away") : ""); } }, { now_ms: setNow }])
   for (const [kind, handler] of Object.entries(part)) (handlers[kind] = handlers[kind] || []).push(handler);
 function listen() {
-  const stream = new EventSource("/api/live");
+  const stream = new EventSource("api/live");
   stream.onmessage = (message) => { for (const [kind, content] of Object.entries(JSON.parse(message.data))) for (const handler of handlers[kind] || []) handler(content); };
   stream.addEventListener("signed-out", leave);
   stream.onopen = () => { trouble(""); floor.forget(); receipts.forget(); };
@@ -41,7 +45,7 @@ function listen() {
     // The browser reconnects after a lost connection, but not after a refusal.
     if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
     // The stream gives no reason for a refusal; a request does.
-    try { await ask("/api/store"); } catch { /* still away */ }
+    try { await ask("api/store"); } catch { /* still away */ }
   };
 }
 view();

@@ -42,9 +42,9 @@ function query() {
 let searches = 0;
 export async function search() {
   const values = query(), mine = ++searches;
-  $("receipts-csv").href = `/api/receipts.csv?${values}`;
+  $("receipts-csv").href = `api/receipts.csv?${values}`;
   let found;
-  try { found = await ask(`/api/receipts?${values}`); } catch (error) { $("found").textContent = error.message; return; }
+  try { found = await ask(`api/receipts?${values}`); } catch (error) { $("found").textContent = error.message; return; }
   if (mine !== searches) return;
   const total = found.rows.filter((row) => row.status !== "review").reduce((sum, row) => sum + row.total, 0);
   $("found").textContent = `${n(found.rows.length, "visit")}, ${money(total)}${found.more ? `. ${t("there are more")}` : ""}`;

@@ -15,12 +15,12 @@ export async function ask(path, options) {
   return content;
 }
 export const post = (path, body) => ask(path, { method: "POST", headers: { "content-type": "application/json", "x-csrf-token": csrf }, body: JSON.stringify(body || {}) });
-export const visitPath = (visit, rest) => `/api/reviews/${encodeURIComponent(visit)}${rest || ""}`;
+export const visitPath = (visit, rest) => `api/reviews/${encodeURIComponent(visit)}${rest || ""}`;
 
-export const store = await ask("/api/store");
+export const store = await ask("api/store");
 export const plates = new Map(Object.entries(store.plates));
 export const product = (gtin) => store.products[gtin] ? store.products[gtin][0] : gtin;
-export const picture = (gtin) => store.pictures && store.pictures.includes(gtin) ? make("img", { src: `/pictures/${encodeURIComponent(gtin)}`, alt: "", class: "thumb" }) : null;
+export const picture = (gtin) => store.pictures && store.pictures.includes(gtin) ? make("img", { src: `pictures/${encodeURIComponent(gtin)}`, alt: "", class: "thumb" }) : null;
 export const money = Page.money(store.currency, store.exponent);
 const format = (options) => {
   const where = { en: "en-GB", de: "de-DE" }[language] || "en-GB";
