@@ -35,6 +35,7 @@ BENCHMARKS = {
     "early": Benchmark("accuracy.early", "receipts within a second: how late they come, how many are corrected"),
     "twenty": Benchmark("accuracy.twenty", "doubtful visits decided by a script that reads only the review page"),
     "learning": Benchmark("accuracy.learning", "two weeks of a store that drifts, with and without what it teaches"),
+    "answers": Benchmark("accuracy.answers", "shoppers' answers: bills settled, takers found, honest ones marked"),
     "recordings": Benchmark("accuracy.recordings", "scores on the public recordings in FUSION_DATA"),
     "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),
     "triangulation": Benchmark("speed.bench_triangulation", "triangulation beside its NumPy twin and OpenCV", True),

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bench import plots
-from bench.accuracy import learning, people, receipts
+from bench.accuracy import answers, learning, people, receipts
 from bench.speed import cost_curve
 
 FOLDER = Path("docs/figures")
@@ -38,6 +38,7 @@ PUBLISHED = {
     "accuracy": Published(receipts, ("--ablations",)),
     "accuracy_people": Published(people, ("--seeds", "5")),
     "learning": Published(learning, ("--seeds", "1", "2", "3")),
+    "answers": Published(answers, ()),
 }
 
 

@@ -292,6 +292,36 @@ def learning(measured: dict[str, Any]) -> dict[str, Any]:
     return {"learning.svg": figure}
 
 
+def answers(measured: dict[str, Any]) -> dict[str, Any]:
+    """Share of takers found over the visits in which they were asked, and what honest answers settle by case."""
+    import matplotlib.pyplot as plt
+
+    figure, (takers, honest) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+    rows = [taker for row in measured["rows"] for taker in row["taker_rows"]]
+    most = max([taker[4] or 0 for taker in rows], default=1)
+    visits = list(range(1, max(most, 5) + 1))
+    shares = []
+    for n in visits:
+        known = [taker for taker in rows if taker[4] is not None or taker[0] >= n]
+        shares.append(100.0 * sum((taker[4] or n + 1) <= n for taker in known) / max(len(known), 1))
+    takers.plot(visits, shares, color=_SERIES[0], marker=_MARKERS[0], markersize=5.5)
+    takers.axvline(5, color=_INK, linestyle=(0, (4, 3)), linewidth=1.2)
+    takers.set_ylim(0.0, 103.0)
+    takers.set_title("takers found, %, over visits in which they were asked")
+    cases = sorted({case for row in measured["rows"] for case in row["cases"]})
+    for i, (key, label) in enumerate((("settled", "settled by an answer"), ("wrong", "settled wrongly"))):
+        counts = [sum(row["cases"].get(case, {}).get(key, 0) for row in measured["rows"]) for case in cases]
+        reviews = [sum(row["cases"].get(case, {}).get("reviews", 0) for row in measured["rows"]) for case in cases]
+        share = [100.0 * n / max(of, 1) for n, of in zip(counts, reviews)]
+        honest.barh([y + 0.2 - 0.4 * i for y in range(len(cases))], share, 0.36, color=_SERIES[i], label=label)
+    honest.axvline(50, color=_INK, linestyle=(0, (4, 3)), linewidth=1.2)
+    honest.set_yticks(range(len(cases)), cases)
+    honest.set_xlim(0.0, 100.0)
+    honest.set_title("honest customers' reviews, %")
+    honest.legend(loc="lower right")
+    return {"answers.svg": figure}
+
+
 def accuracy_people(measured: dict[str, Any]) -> dict[str, Any]:
     """Mean over seeds with its 95 % interval; where two figures share a panel, the second is hollow."""
     results = measured["results"]
@@ -329,6 +359,7 @@ DRAWN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "accuracy": accuracy,
     "accuracy_people": accuracy_people,
     "learning": learning,
+    "answers": answers,
 }
 
 

@@ -120,7 +120,9 @@ def _parts(
         links=links,
         sessions=sessions,
         moments=moments,
-        answers=Answers(store, ledger, EvidenceFile(folder / "evidence.jsonl").bundle, settings.answers),
+        answers=Answers(
+            store, ledger, EvidenceFile(folder / "evidence.jsonl").bundle, settings.answers, profiles=profiles
+        ),
         signer=_signer(file, store),
         customers=CustomerFile(base / settings.customers.file) if settings.customers is not None else NoCustomers(),
         mailer=mail.mailer(ledger, store, base) if mail is not None else None,

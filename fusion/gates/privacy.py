@@ -87,6 +87,10 @@ def holdings(store: Store, retention: RetentionSettings | None = None) -> tuple[
             "purchase profile, off by default", "profiles.sqlite", "suggestions, if asked for", "until erased",
             erase_profiles,
         ),
+        Holding(
+            "one number about how a customer answers questions about their bills", "profiles.sqlite",
+            "to believe honest answers, and not those to the own advantage", "400 days after the last answer",
+        ),
         *_databases(),
     ]  # fmt: skip
     if "qr" in kinds:

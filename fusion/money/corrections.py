@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fusion.errors import FusionError
+from fusion.money.entries import Entry
 from fusion.money.ledger import Ledger
 from fusion.money.prices import PriceBook, PricedReceipt
-from fusion.money.sales import Discount
+from fusion.money.sales import Discount, Sale
 from fusion.results import Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.models import Store
 
@@ -15,52 +16,67 @@ from fusion.store.models import Store
 ENTERED = 1.0
 
 
+class Correction:
+    """Prices what one visit costs if its bill is corrected.
+
+    Pieces that were on the receipt keep their prices. Added pieces, whose moments are not in the books, have the prices
+    of the visit's end. Whether the visit was a member's is not in the books either: it was if the receipt's total comes
+    out only with a member's prices.
+    """
+
+    def __init__(self, store: Store, prices: PriceBook, gtins: frozenset[str], visit: str, recorded: Entry) -> None:
+        self._store, self._prices, self._gtins, self._visit = store, prices, gtins, visit
+        request = recorded.request
+        self._exit_ns = request.get("exit", recorded.t_ns)
+        self._billed = billed = Sale.stored(request).lines
+        total: int = sum(n * price for _, n, price, _ in request["lines"])
+        total -= sum(amount for _, _, amount in request.get("discounts", ()))
+
+        def only_for_members(kept: tuple[ReceiptLine, ...]) -> bool:
+            """Whether the receipt's total comes out with a member's prices, and with no others."""
+            others, members = (self._priced(billed, kept, member).receipt.total for member in (False, True))
+            return others != total and members == total
+
+        known = all(line.gtin in gtins for line in billed)
+        # The total proves a member by members' offers alone, with the prices on the receipt, or by members' prices too.
+        self._member = known and (only_for_members(billed) or only_for_members(()))
+
+    def priced(self, wanted: Sequence[ReceiptLine]) -> Sale:
+        """The goods at their prices, with their discounts. wanted: products and pieces; unit prices are ignored.
+
+        Raises:
+            FusionError: a product that the store does not sell.
+        """
+        for line in wanted:
+            if line.gtin not in self._gtins:
+                raise FusionError(f"lines: want products of this store, got {line.gtin!r}")
+        corrected = self._priced(wanted, self._billed, self._member)
+        return Sale(corrected.receipt.lines, corrected.discounts)
+
+    def _priced(self, rows: Sequence[ReceiptLine], kept: tuple[ReceiptLine, ...], member: bool) -> PricedReceipt:
+        bill = Receipt(
+            self._visit, None, None, self._exit_ns, self._exit_ns, ReceiptStatus.SETTLED, (), self._store.currency, 0,
+            tuple(rows),
+        )  # fmt: skip
+        return self._prices.priced(bill, member=member, billed=kept)
+
+
 class Corrections:
-    """Prices the bills that a decision makes of a visit."""
+    """Prices the bills that decisions make of visits."""
 
     def __init__(self, store: Store, ledger: Ledger) -> None:
         """Prepare. store: supplies products, prices and offers. ledger: the store's books."""
         self._store, self._ledger, self._prices = store, ledger, PriceBook(store)
         self._gtins = frozenset(product.gtin for product in store.products)
 
-    def priced(self, visit: str, wanted: Sequence[ReceiptLine]) -> tuple[tuple[ReceiptLine, ...], tuple[Discount, ...]]:
-        """Lines at their prices, and the discounts, of a visit's bill if it is corrected to some goods.
-
-        Pieces that were on the receipt keep their prices. Added pieces, whose moments are not in the books, have the
-        prices of the visit's end. Whether the visit was a member's is not in the books either: it was if the receipt's
-        total comes out only with a member's prices.
-
-        Args:
-            visit: has a receipt.
-            wanted: products and pieces; their unit prices are ignored.
-
-        Raises:
-            FusionError: a product that the store does not sell, or a visit without receipt.
-        """
-        for line in wanted:
-            if line.gtin not in self._gtins:
-                raise FusionError(f"lines: want products of this store, got {line.gtin!r}")
+    def of(self, visit: str) -> Correction:
+        """Prices what a visit costs if it is corrected. Raises FusionError for a visit without receipt."""
         recorded = self._ledger.recorded(visit, "receipt")
         if recorded is None:
             raise FusionError(f"visit {visit!r} has no receipt that could be decided")
-        request = recorded.request
-        exit_ns = request.get("exit", recorded.t_ns)
-        billed = tuple(ReceiptLine(gtin, n, price, ppm / 1e6) for gtin, n, price, ppm in request["lines"])
+        return Correction(self._store, self._prices, self._gtins, visit, recorded)
 
-        def priced(rows: Sequence[ReceiptLine], kept: tuple[ReceiptLine, ...], member: bool) -> PricedReceipt:
-            currency = self._store.currency
-            bill = Receipt(visit, None, None, exit_ns, exit_ns, ReceiptStatus.SETTLED, (), currency, 0, tuple(rows))
-            return self._prices.priced(bill, member=member, billed=kept)
-
-        def only_for_members(kept: tuple[ReceiptLine, ...]) -> bool:
-            """Whether the receipt's total comes out with a member's prices, and with no others."""
-            others, members = (priced(billed, kept, member).receipt.total for member in (False, True))
-            return others != total and members == total
-
-        total: int = sum(n * price for _, n, price, _ in request["lines"])
-        total -= sum(amount for _, _, amount in request.get("discounts", ()))
-        known = all(line.gtin in self._gtins for line in billed)
-        # The total proves a member by members' offers alone, with the prices on the receipt, or by members' prices too.
-        member = known and (only_for_members(billed) or only_for_members(()))
-        corrected = priced(wanted, billed, member)
-        return corrected.receipt.lines, corrected.discounts
+    def priced(self, visit: str, wanted: Sequence[ReceiptLine]) -> tuple[tuple[ReceiptLine, ...], tuple[Discount, ...]]:
+        """Lines and discounts of one corrected bill, as `Correction.priced`. Raises FusionError as that and `of`."""
+        sale = self.of(visit).priced(wanted)
+        return sale.lines, sale.discounts

@@ -441,15 +441,19 @@ class Ledger(Books):
             account = self.database.vault.account(checked_text("visit", visit))
             return None if account is None else self.database.vault.holder(account)
 
-    def visits_beside(self, visit: str) -> list[str]:
-        """All visits of the customer of a visit, newest first; empty without a credential, or once unlinked."""
+    def account_of(self, visit: str) -> str | None:
+        """The retailer's name for the customer of a visit; None without a credential, or once unlinked."""
         with self._lock:
             vault = self.database.vault
             account = vault.account(checked_text("visit", visit))
-            if account is None:
-                return []
-            holder = vault.holder(account)
-            return vault.visits(account if holder is None else holder.account)
+            holder = None if account is None else vault.holder(account)
+            return account if holder is None else holder.account
+
+    def visits_beside(self, visit: str) -> list[str]:
+        """All visits of the customer of a visit, newest first; empty without a credential, or once unlinked."""
+        with self._lock:
+            account = self.account_of(visit)
+            return [] if account is None else self.database.vault.visits(account)
 
     def pseudonyms(self, account: str) -> list[str]:
         """Pseudonyms that an account went by and that are not forgotten yet, newest first."""

@@ -1,4 +1,8 @@
-"""Purchase profiles of customers who asked for suggestions. Nothing is kept about other customers."""
+"""What is kept about customers beside the books, by account, until they ask to be forgotten.
+
+Purchase profiles are kept of customers who asked for suggestions alone. Of customers who answered questions about their
+bills one number is kept, which says whether they answer to their own advantage; see `fusion.till.reliability`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fusion.errors import FusionError
 from fusion.money.sqlite import open_sqlite
@@ -16,11 +21,30 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS purchase (
   account TEXT, gtin TEXT, n INTEGER NOT NULL, PRIMARY KEY (account, gtin)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answering (
+  account TEXT PRIMARY KEY, ratio REAL NOT NULL, highest REAL NOT NULL, seq INTEGER NOT NULL, t_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 """
 
 
+class Answering(NamedTuple):
+    """How a customer has answered so far.
+
+    Attributes:
+        ratio: likelihood ratio of their answers, to their own advantage against honest.
+        highest: the highest that it ever was.
+        seq: number of the newest entry of the books that it rests on.
+        t_ns: when it changed.
+    """
+
+    ratio: float = 1.0
+    highest: float = 1.0
+    seq: int = 0
+    t_ns: int = 0
+
+
 class Profiles:
-    """How often each consenting account bought each product; a SQLite file."""
+    """How often each consenting account bought each product, and how customers answer; a SQLite file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open or create the file. Raises LedgerError if it cannot be used."""
@@ -79,15 +103,30 @@ class Profiles:
         )
         return [gtin for (gtin,) in rows]
 
+    def answering(self, account: str) -> Answering:
+        """How a customer has answered so far."""
+        statement = "SELECT ratio, highest, seq, t_ns FROM answering WHERE account = ?"
+        row = self._connection.execute(statement, (account,)).fetchone()
+        return Answering() if row is None else Answering(*row)
+
+    def keep_answering(self, account: str, answering: Answering) -> None:
+        """Keep how a customer has answered, in the place of what was kept."""
+        self._connection.execute("INSERT OR REPLACE INTO answering VALUES (?, ?, ?, ?, ?)", (account, *answering))
+
+    def drop_answering(self, before_ns: int) -> None:
+        """Forget how customers answered who have not answered since an instant."""
+        self._connection.execute("DELETE FROM answering WHERE t_ns < ?", (before_ns,))
+
     def erase(self, account: str) -> bool:
-        """Delete a profile, also on disk. False if there was none.
+        """Delete all that is kept about a customer, also on disk. False if there was nothing.
 
         Raises:
             FusionError: another process reads an old state and keeps the log in use; call again.
         """
         run = self._connection.execute
-        existed = account in self
+        existed = account in self or self.answering(account).seq > 0
         run("DELETE FROM purchase WHERE account = ?", (account,))
+        run("DELETE FROM answering WHERE account = ?", (account,))
         run("VACUUM")
         if run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise FusionError(

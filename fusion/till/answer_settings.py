@@ -45,4 +45,4 @@ class AnswerSettings(StrictModel):
     takers: Share = 0.03
     mistakes: Share = 0.02
     learnt_from: Annotated[int, Field(ge=1, le=10**6)] = 100
-    marked_from: Annotated[float, Field(ge=10.0, le=10**6)] = 100.0
+    marked_from: Annotated[float, Field(ge=10.0, le=10**6)] = 60.0

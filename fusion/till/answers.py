@@ -14,6 +14,7 @@ answer is recorded in the books with what was known then; see `fusion.money.disp
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 from fusion.errors import FusionError, IdempotencyConflict, LedgerError
 from fusion.files.results import reason_of
-from fusion.money.corrections import Corrections
+from fusion.money.corrections import Correction, Corrections
 from fusion.money.disputes import (
     BY_ANSWER,
     BY_DISPUTE,
@@ -41,13 +42,14 @@ from fusion.money.disputes import (
 )
 from fusion.money.entries import Entry
 from fusion.money.ledger import Ledger
+from fusion.money.profiles import Profiles
 from fusion.money.sales import Discount, Sale
 from fusion.money.visits import DECISIONS, Standing
 from fusion.results import WEIGHED_REASONS, Goods, QuestionKind, ReceiptLine
 from fusion.store.models import Store
 from fusion.till.answer_history import AnswerHistory, CustomerHistory
 from fusion.till.answer_settings import AnswerSettings
-from fusion.till.reliability import MILLION, Statement, truth_weights
+from fusion.till.reliability import DRAWN, MILLION, Statement, truth_weights
 
 # What an answer takes off a bill is measured against the dearest choice that is at least this likely.
 LIKELY_MIN = 0.05
@@ -68,7 +70,7 @@ class Hold(StrEnum):
     NOT_SURE = "not sure"  # the bill is not probable enough
     AMOUNT = "amount"  # above the limit of an answer, line or visit
     MONTH = "month"  # above the customer's limits of a month
-    CHECK = "check"  # drawn for a person to look at
+    CHECK = DRAWN  # drawn for a person to look at
     PERSON = "person"  # a person has decided, or is about to
 
 
@@ -94,6 +96,10 @@ class Choice:
     probability: float
     right: float
 
+    def pieces(self, gtin: str) -> int:
+        """Pieces of a product on the bill under this answer."""
+        return sum(line.quantity for line in self.lines if line.gtin == gtin)
+
 
 @dataclass(frozen=True, slots=True)
 class ShopperQuestion:
@@ -108,6 +114,8 @@ class ShopperQuestion:
         nearby: names of the products that belong there: the place in words that a shopper understands.
         choices: cheapest first; of equal totals the more probable first. The first one is the default.
         answered: number of the choice that was recorded, NONE_OF_THESE or NOT_KNOWN; None while there is no answer.
+        differs: products of which the bills of the choices hold different pieces.
+        shared: whether another question about this visit is about some of these products too.
     """
 
     id: str
@@ -118,6 +126,8 @@ class ShopperQuestion:
     nearby: tuple[str, ...]
     choices: tuple[Choice, ...]
     answered: int | None
+    differs: tuple[str, ...]
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +190,7 @@ class Answers:
         bundle: Callable[[str], Mapping[str, Any] | None],
         settings: AnswerSettings | None = None,
         *,
+        profiles: Profiles | None = None,
         draw: Callable[[], float] | None = None,
     ) -> None:
         """Prepare.
@@ -189,13 +200,14 @@ class Answers:
             ledger: its books.
             bundle: the evidence of a visit as a line of evidence.jsonl holds it; None where there is none.
             settings: how far a shopper's word goes.
+            profiles: keeps how customers answered once the links to their visits end; None: that ends with the links.
             draw: uniform on [0, 1): which answers a person checks. No shopper may foresee it; by default the
                 machine's own randomness.
         """
         self._store, self._ledger, self._bundle = store, ledger, bundle
         self._draw = draw or SystemRandom().random
         self._settings = settings or AnswerSettings()
-        self._history = AnswerHistory(ledger, self._settings)
+        self._history = AnswerHistory(ledger, self._settings, profiles)
         self._corrections = Corrections(store, ledger)
         self._nearby: dict[str, tuple[str, ...]] = {}
         names = {product.gtin: product.name for product in store.products}
@@ -275,7 +287,7 @@ class Answers:
         rest = _without(() if standing is None else standing.lines, gtin, quantity)
         judged = _Judged(Hold.OTHER_REASONS, {})
         if standing is not None and standing.status != "open" and rest is not None:
-            sale = Sale(*self._corrections.priced(visit, rest))
+            sale = self._corrections.of(visit).priced(rest)
             judged = self._judge_dispute(standing, entries, gtin, str(reason), sale, t_ns)
             if judged.hold is None:
                 note = f"the line is wrong with probability {judged.worth['wrong'] / MILLION:.3f}"
@@ -304,7 +316,10 @@ class Answers:
 
         Returns False if exactly this was recorded before.
         """
-        return record_trust(self._ledger, visit, by=by, t_ns=t_ns, note=note)
+        is_new = record_trust(self._ledger, visit, by=by, t_ns=t_ns, note=note)
+        if is_new:
+            self._history.trust(visit, t_ns)
+        return is_new
 
     def _outcome(self, visit: str, is_new: bool, by: str) -> Outcome:
         entries = self._ledger.entries(visit)
@@ -341,14 +356,9 @@ class Answers:
             Hold.MONTH: self._is_past_month(customer, off),
         }
         hold = next((hold for hold, holds_here in holds.items() if holds_here), None)
-        checked = 1.0
-        if hold is None:
-            checked = max(settings.check_share, 1.0 / MILLION)
-            hold = Hold.CHECK if self._draw() < settings.check_share else None
-        worth |= {
-            "before": round(before * MILLION), "after": round(after * MILLION), "taker": round(taker * MILLION),
-            "checked": round(checked * MILLION),
-        }  # fmt: skip
+        if hold is None and self._draw() < settings.check_share:
+            hold = Hold.CHECK
+        worth |= {"before": round(before * MILLION), "after": round(after * MILLION), "taker": round(taker * MILLION)}
         return _Judged(hold, {**worth, "off": off} if hold is None else {**worth, "held": str(hold)})
 
     def _right(self, asked: ShopperQuestion, chosen: int, truths: Mapping[int, float]) -> float:
@@ -409,15 +419,20 @@ class Answers:
         with suppress(KeyError, TypeError, ValueError, FusionError):
             reasons = [reason_of(row) for row in bundle["reason_codes"]]
             only_unlikely = all(reason.kind in WEIGHED_REASONS for reason in reasons)
+            correction = self._corrections.of(visit)
             for row in bundle["questions"]:
-                asked = self._question(visit, row, answered)
+                asked = self._question(visit, row, answered, correction)
                 if len(asked.choices) > 1:
                     found.append(asked)
+            products = Counter(gtin for each in found for gtin in each.differs)
+            found = [replace(each, shared=any(products[gtin] > 1 for gtin in each.differs)) for each in found]
         return _Bundle(only_unlikely, tuple(found))
 
-    def _question(self, visit: str, row: Mapping[str, Any], answered: Mapping[str, int]) -> ShopperQuestion:
+    def _question(
+        self, visit: str, row: Mapping[str, Any], answered: Mapping[str, int], correction: Correction
+    ) -> ShopperQuestion:
         name = question_id(row["plate"], row["time"], row["event"])
-        bills = [self._priced(visit, _goods(alternative["lines"])) for alternative in row["alternatives"]]
+        bills = [correction.priced(_lines(_goods(each["lines"]))) for each in row["alternatives"]]
         cheapest = min(bill.total for bill in bills)
         choices = [
             Choice(
@@ -429,12 +444,8 @@ class Answers:
         choices.sort(key=lambda choice: (choice.total, -choice.probability))
         return ShopperQuestion(
             name, visit, QuestionKind(row["kind"]), int(row["time"]), row["plate"],
-            self._nearby.get(row["plate"], ()), tuple(choices), answered.get(name),
+            self._nearby.get(row["plate"], ()), tuple(choices), answered.get(name), _differing(choices),
         )  # fmt: skip
-
-    def _priced(self, visit: str, goods: Sequence[Goods]) -> Sale:
-        wanted = [ReceiptLine(each.gtin, each.quantity, 0, 1.0) for each in goods if each.quantity > 0]
-        return Sale(*self._corrections.priced(visit, wanted))
 
 
 def question_id(plate: str, t_ns: int, event_id: int | None) -> str:
@@ -468,17 +479,15 @@ def _goods(rows: Sequence[Mapping[str, Any]]) -> tuple[Goods, ...]:
     return tuple(Goods(str(row["gtin"]), int(row["quantity"])) for row in rows)
 
 
+def _lines(goods: Sequence[Goods]) -> list[ReceiptLine]:
+    return [ReceiptLine(each.gtin, each.quantity, 0, 1.0) for each in goods if each.quantity > 0]
+
+
 def _worth(asked: ShopperQuestion) -> dict[str, Any]:
     """What the books keep of a question: its alternatives with probabilities in millionths, totals, goods that differ.
 
     Evidence has an age limit; whether an answer was right must be found from the books alone.
     """
-    held = [{line.gtin: 0 for line in choice.lines} for choice in asked.choices]
-    for pieces, choice in zip(held, asked.choices, strict=True):
-        for line in choice.lines:
-            pieces[line.gtin] += line.quantity
-    gtins = sorted({gtin for pieces in held for gtin in pieces})
-    differ = [gtin for gtin in gtins if len({pieces.get(gtin, 0) for pieces in held}) > 1]
     return {
         "kind": str(asked.kind),
         "plate": asked.plate,
@@ -489,8 +498,15 @@ def _worth(asked: ShopperQuestion) -> dict[str, Any]:
                 "probability": round(choice.probability * MILLION),
                 "right": round(choice.right * MILLION),
                 "total": choice.total,
-                "goods": [[gtin, pieces.get(gtin, 0)] for gtin in differ],
+                "goods": [[gtin, choice.pieces(gtin)] for gtin in asked.differs],
             }
-            for choice, pieces in zip(asked.choices, held, strict=True)
+            for choice in asked.choices
         ],
+        **({"shared": 1} if asked.shared else {}),
     }
+
+
+def _differing(choices: Sequence[Choice]) -> tuple[str, ...]:
+    """Products of which the bills of the choices hold different pieces."""
+    gtins = sorted({line.gtin for choice in choices for line in choice.lines})
+    return tuple(gtin for gtin in gtins if len({choice.pieces(gtin) for choice in choices}) > 1)

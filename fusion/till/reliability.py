@@ -20,9 +20,10 @@ decided visits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from fusion.money.disputes import NONE_OF_THESE, NOT_KNOWN
 
@@ -34,6 +35,8 @@ RATIO_MIN = 0.1
 # of five lines; a taker one visit in two.
 REJECTED_RATIO = 20.0
 MILLION = 1_000_000
+# Why an answer that would settle took no effect: it was drawn for a person to look at.
+DRAWN = "check"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +48,24 @@ class Statement:
         total: the bill under each choice, minor units.
         chosen: index of the choice; NONE_OF_THESE or NOT_KNOWN.
         truth: index of the true choice, NONE_OF_THESE, or None while no decision shows it.
-        checked: how probable it was that a person would look although the answer settled the bill; 1 where it did not.
+        sure: whether the answer was enough to settle the bill.
+        drawn: whether a person looked at it although it was.
     """
 
     probability: tuple[float, ...]
     total: tuple[int, ...]
     chosen: int
     truth: int | None = None
-    checked: float = 1.0
+    sure: bool = False
+    drawn: bool = False
 
     @classmethod
     def of(cls, choice: int, worth: Mapping[str, Any], decided: Mapping[str, int] | None) -> Self:
         """The answer as the books hold it. decided: pieces by GTIN on the bill that a person decided."""
         choices = worth["choices"]
+        if worth.get("shared"):
+            # Another question is about the same goods, so that the bill does not show which answer was true.
+            decided = None
         numbers = [each["number"] for each in choices]
         chosen = numbers.index(choice) if choice in numbers else choice
         truth = None
@@ -67,7 +75,7 @@ class Statement:
             truth = chosen if chosen >= 0 and held[chosen] else held.index(True) if True in held else NONE_OF_THESE
         return cls(
             tuple(each["probability"] / MILLION for each in choices), tuple(each["total"] for each in choices),
-            chosen, truth, worth.get("checked", MILLION) / MILLION,
+            chosen, truth, worth.get("held") in (None, DRAWN), worth.get("held") == DRAWN,
         )  # fmt: skip
 
     @property
@@ -101,9 +109,12 @@ class Habits:
         taken = (1.0 - TAKER_HONEST) / len(cheapest) if statement.chosen in cheapest else 0.0
         return taken + TAKER_HONEST * honest
 
-    def ratio(self, statements: Iterable[Statement], n_rejected: int = 0) -> float:
-        """Likelihood ratio taker : honest of a customer's answers, oldest first, and disputes that were found wrong."""
-        ratio = 1.0
+    def ratio(self, statements: Iterable[Statement], n_rejected: int = 0, start: float = 1.0) -> float:
+        """Likelihood ratio taker : honest of a customer's answers, oldest first, and disputes that were found wrong.
+
+        start: the ratio before these.
+        """
+        ratio = start
         for each in statements:
             if each.chosen != NOT_KNOWN:
                 truths = truth_weights(each) if each.truth is None else {each.truth: 1.0}
@@ -136,31 +147,71 @@ def truth_weights(statement: Statement) -> dict[int, float]:
     return weights
 
 
-def learnt(statements: Sequence[Statement], prior: Habits, prior_weight: float) -> Habits:
-    """A store's habits after the answers of its shoppers.
+class Tally(NamedTuple):
+    """What answers show about a store's shoppers; tallies of several visits add up.
 
-    Mistakes are counted among answers that cost as much as the truth or more. Takers are counted where the truth was
-    not the cheapest choice: answers against the own advantage are taken as true, those to it that a decision refuted as
-    takers'. An answer that settled its bill is looked at with probability `Statement.checked` alone, and counts so much
-    more (Horvitz and Thompson, J. Am. Stat. Assoc. 47, 1952). Mistakes to the own advantage are subtracted as expected.
+    Mistakes are counted among answers against the own advantage; takers where the truth was not the cheapest choice,
+    by convenient answers that a decision refuted. A person decides all that no answer settles, but of the answers that
+    would settle only those that are drawn for a check: each group has a rate of its own (stratified sampling, Cochran,
+    Sampling Techniques, 1977, chapter 5).
 
-    Args:
-        statements: the answers of all shoppers.
-        prior: the habits that the store's settings state.
-        prior_weight: as how many answers they count.
+    Attributes:
+        dear, dear_wrong: answers against the own advantage that did not settle and whose truth is known, and those that
+            a decision refuted.
+        dear_sure, dear_drawn, dear_drawn_wrong: those that would settle, those of them that were drawn, those refuted.
+        cheap_right, cheap_wrong: convenient answers that did not settle, confirmed and refuted.
+        cheap_sure, cheap_drawn, cheap_drawn_wrong: as of those against the own advantage.
     """
-    n_true, n_wrong, n_dear, n_taken = 0, 0, 0.0, 0.0
-    for each in statements:
-        if each.chosen < 0 or len(each.cheapest) == len(each.total):
-            continue
-        refuted = each.truth is not None and 0 <= each.truth != each.chosen
-        if each.to_advantage:
-            n_taken += refuted / each.checked
-        else:
-            n_dear += 1
-            n_wrong += refuted
-            n_true += each.truth == each.chosen
-    mistakes = (prior.mistakes * prior_weight + n_wrong) / (prior_weight + n_true + n_wrong)
-    n_taken = max(0.0, n_taken - mistakes * n_dear / 2.0)
-    takers = (prior.takers * prior_weight + n_taken) / (prior_weight + n_taken + n_dear)
-    return Habits(min(mistakes, 0.5), min(takers, 0.5))
+
+    dear: int = 0
+    dear_wrong: int = 0
+    dear_sure: int = 0
+    dear_drawn: int = 0
+    dear_drawn_wrong: int = 0
+    cheap_right: int = 0
+    cheap_wrong: int = 0
+    cheap_sure: int = 0
+    cheap_drawn: int = 0
+    cheap_drawn_wrong: int = 0
+
+    @classmethod
+    def of(cls, statements: Iterable[Statement]) -> Tally:
+        """The tally of some answers."""
+        counts: Counter[str] = Counter()
+        for each in statements:
+            if each.chosen < 0 or len(each.cheapest) == len(each.total):
+                continue
+            known = each.truth is not None
+            wrong = each.truth is not None and 0 <= each.truth != each.chosen
+            name = "cheap" if each.to_advantage else "dear"
+            if each.sure:
+                counts.update({f"{name}_sure": 1, f"{name}_drawn": each.drawn})
+                counts[f"{name}_drawn_wrong"] += each.drawn and wrong
+            else:
+                counts[f"{name}_wrong"] += wrong
+                counts["dear"] += known and name == "dear"
+                counts["cheap_right"] += known and name == "cheap" and each.truth == each.chosen
+        return cls(**{name: counts[name] for name in cls._fields})
+
+    def plus(self, other: Tally, sign: int = 1) -> Tally:
+        """The tally of both, or with sign -1 without the other."""
+        return Tally(*(mine + sign * others for mine, others in zip(self, other, strict=True)))
+
+    def habits(self, prior: Habits, prior_weight: float) -> Habits:
+        """A store's habits.
+
+        Args:
+            prior: the habits that the store's settings state.
+            prior_weight: as how many answers they count.
+        """
+        n_dear = self.dear + self.dear_sure
+        # A mistake against the own advantage is made where the truth is the cheapest choice. Of two choices it hits the
+        # other one half of the time, "none of these" otherwise.
+        rate = (0.5 * prior.mistakes * prior_weight + self.dear_drawn_wrong) / (prior_weight + self.dear_drawn)
+        n_wrong = self.dear_wrong + rate * self.dear_sure
+        n_cheap = self.cheap_right + self.cheap_sure
+        mistakes = (prior.mistakes * prior_weight + 2.0 * n_wrong) / (prior_weight + n_cheap + n_wrong)
+        rate = (0.5 * prior.takers * prior_weight + self.cheap_drawn_wrong) / (prior_weight + self.cheap_drawn)
+        n_taken = max(0.0, self.cheap_wrong + rate * self.cheap_sure - 0.5 * mistakes * n_dear)
+        takers = (prior.takers * prior_weight + n_taken) / (prior_weight + n_taken + n_dear)
+        return Habits(min(mistakes, 0.5), min(takers, 0.5))

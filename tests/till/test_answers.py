@@ -14,6 +14,7 @@ from fusion.errors import LedgerError
 from fusion.files.results import evidence_row
 from fusion.money.disputes import NONE_OF_THESE, disputed_visits
 from fusion.money.ledger import Ledger
+from fusion.money.profiles import Answering, Profiles
 from fusion.money.vault import Holder
 from fusion.results import (
     Alternative,
@@ -59,7 +60,7 @@ class Shop:
     def __init__(self, ledger: Ledger, **settings: Any) -> None:
         self.ledger = ledger
         self.bundles: dict[str, dict[str, Any]] = {}
-        wanted = AnswerSettings.model_validate({"check_share": 0.0, **settings})
+        wanted = AnswerSettings.model_validate({"check_share": 0.0, "marked_from": 100.0, **settings})
         self.answers = Answers(SHOP, ledger, self.bundles.get, wanted)
 
     def asked(self, visit: str) -> str:
@@ -235,12 +236,40 @@ def test_a_customer_who_lies_to_their_advantage_is_marked_until_a_person_lifts_i
     assert not shop.answers.heard("v2").marked and shop.answers.heard("v2").ratio == 1.0
 
 
+def test_a_mark_outlives_the_links_of_visits_and_ends_when_the_customer_is_forgotten(tmp_path: Path) -> None:
+    profiles = Profiles(tmp_path / "profiles.sqlite")
+    with Ledger.open(tmp_path / "ledger.sqlite", SHOP) as ledger:
+        shop = Shop(ledger)
+        shop.answers = Answers(SHOP, ledger, shop.bundles.get, shop.answers._settings, profiles=profiles)
+        dear = (ReceiptLine(COLA, 1, 249, 1.0), ReceiptLine(SOUP, 1, 100, 1.0))
+        for i in range(2):
+            ledger.hold(Holder(f"p{i}", "alice", None, None, T_NS))
+            shop.review(f"v{i}", look_alike(p_dear=0.7), account=f"p{i}")
+            answered(shop, f"v{i}", 1, T_NS + i)
+            ledger.decide(f"v{i}", "correct", by="eve", t_ns=T_NS + 50 + i, lines=dear)
+        ratio = shop.answers.heard("v1").ratio
+        # Another customer's answer ten days later: by then the first one's are folded into one number.
+        shop.review("other", look_alike(p_dear=0.3), account="bob")
+        answered(shop, "other", 0, T_NS + 10 * DAY_NS)
+        assert profiles.answering("alice").ratio == pytest.approx(ratio)
+        assert shop.answers.heard("v1").ratio == pytest.approx(ratio), "nothing counts twice"
+        ledger.unlink_before(T_NS + 40 * DAY_NS)
+        ledger.hold(Holder("p9", "alice", None, None, T_NS))
+        shop.review("v9", look_alike(), account="p9")
+        again = Answers(SHOP, ledger, shop.bundles.get, profiles=profiles)
+        assert again.heard("v9").marked and again.questions("v9") == ()
+        assert again.trust("v9", by="eve", t_ns=T_NS + 41 * DAY_NS) and not again.heard("v9").marked
+        profiles.keep_answering("alice", Answering(1e6, 1e6, 10**6, T_NS))
+        assert again.heard("v9").marked and profiles.erase("alice") and not again.heard("v9").marked
+    profiles.close()
+
+
 def test_what_was_learnt_survives_a_restart(shop: Shop) -> None:
     for i in range(3):
         shop.review(f"v{i}", look_alike(p_dear=0.7), account=f"a{i}")
         answered(shop, f"v{i}", 1)
         shop.ledger.decide(f"v{i}", "accept", by="eve", t_ns=T_NS + 200)
-    again = Answers(SHOP, shop.ledger, shop.bundles.get)
+    again = Answers(SHOP, shop.ledger, shop.bundles.get, shop.answers._settings)
     assert again._history.habits() == shop.answers._history.habits() != Habits(0.02, 0.03)
     assert again.heard("v1") == shop.answers.heard("v1")
 

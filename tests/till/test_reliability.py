@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusion.money.disputes import NONE_OF_THESE, NOT_KNOWN
-from fusion.till.reliability import RATIO_MIN, TAKER_HONEST, Habits, Statement, learnt, truth_weights
+from fusion.till.reliability import RATIO_MIN, TAKER_HONEST, Habits, Statement, Tally, truth_weights
 
 HABITS = Habits(mistakes=0.02, takers=0.03)
 EVEN = Statement((0.5, 0.5), (199, 249), 0)
@@ -89,6 +89,12 @@ def test_few_honest_customers_ever_pass_the_limit_and_takers_pass_it_soon() -> N
     assert n_honest <= 10 and n_takers >= 180
 
 
+def learnt(statements: list[Statement], prior: Habits, prior_weight: float) -> Habits:
+    """What a store learns, counted in two parts."""
+    half = len(statements) // 2
+    return Tally.of(statements[:half]).plus(Tally.of(statements[half:])).habits(prior, prior_weight)
+
+
 def test_a_store_learns_how_many_shoppers_take_and_how_often_honest_ones_err() -> None:
     lie = Statement((0.5, 0.5), (199, 249), 0, truth=1)
     dear, dear_right = Statement((0.5, 0.5), (199, 249), 1), Statement((0.5, 0.5), (199, 249), 1, truth=1)
@@ -96,10 +102,15 @@ def test_a_store_learns_how_many_shoppers_take_and_how_often_honest_ones_err() -
     assert learnt([], HABITS, 100) == HABITS
     many = learnt([*[lie] * 40, *[dear] * 60], HABITS, 100)
     assert many.takers > 0.15 and many.mistakes == HABITS.mistakes
-    assert learnt([dear] * 900, HABITS, 100).takers < 0.005
-    # A lie that was found by a check of one in twenty stands for twenty.
-    drawn = Statement((0.5, 0.5), (199, 249), 0, truth=1, checked=0.05)
-    assert learnt([drawn] * 2 + [dear] * 60, HABITS, 100).takers > many.takers / 2
+    settled = Statement((0.5, 0.5), (199, 249), 1, sure=True)
+    assert learnt([settled] * 900, HABITS, 100).takers < 0.02
+    # Lies that would have been believed, found by checks of one in twenty, stand for those that were not checked.
+    believed = Statement((0.5, 0.5), (199, 249), 0, sure=True)
+    drawn = Statement((0.5, 0.5), (199, 249), 0, truth=1, sure=True, drawn=True)
+    right = Statement((0.5, 0.5), (199, 249), 0, truth=0, sure=True, drawn=True)
+    found = learnt([*[believed] * 190, *[drawn] * 5, *[right] * 5, *[settled] * 60], HABITS, 10)
+    assert 0.2 < found.takers < 0.6
+    assert learnt([*[believed] * 190, *[right] * 10, *[settled] * 60], HABITS, 10).takers < 0.03
     clumsy = learnt([dear_right] * 60 + [dear_wrong] * 40, HABITS, 100)
     assert clumsy.mistakes > 0.15 and clumsy.takers < HABITS.takers
 
