@@ -79,9 +79,11 @@ class ShopperSessions:
             try:
                 run("INSERT INTO session VALUES (?, ?, ?, ?, ?)", (_hash(token), kind, subject, now_s // 1, now_s // 1))
                 run(
-                    "DELETE FROM session WHERE kind = ?1 AND subject = ?2 AND token NOT IN (SELECT token FROM session "
-                    "WHERE kind = ?1 AND subject = ?2 ORDER BY began_s DESC, token LIMIT ?3)",
-                    (kind, subject, SESSIONS_OF_ONE_MAX),
+                    # Never the new one, in whatever second the others began.
+                    "DELETE FROM session WHERE kind = ?1 AND subject = ?2 AND token <> ?4 AND token NOT IN "
+                    "(SELECT token FROM session WHERE kind = ?1 AND subject = ?2 AND token <> ?4 "
+                    "ORDER BY began_s DESC, token LIMIT ?3)",
+                    (kind, subject, SESSIONS_OF_ONE_MAX - 1, _hash(token)),
                 )
                 for each, idle_s in IDLE_MAX_S.items():
                     run("DELETE FROM session WHERE kind = ? AND used_s < ?", (each, int(now_s) - idle_s))

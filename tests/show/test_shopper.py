@@ -460,6 +460,17 @@ def test_a_basket_is_confirmed_on_a_zones_screen_as_over_mqtt(tmp_path: Path, st
         assert served.ask("POST", "/screen/api/confirm", wanted, {**screen, "X-CSRF-Token": "x"})[0] == 403
 
 
+def test_a_new_session_replaces_the_oldest_and_is_never_the_one_that_goes(tmp_path: Path) -> None:
+    sessions = ShopperSessions(tmp_path / "shopper.sqlite")
+    first = sessions.begin("account", "ann", 1000.0)
+    for _ in range(40):  # all in one second
+        newest = sessions.begin("account", "ann", 1001.0)
+        assert sessions.get(newest, 1001.0) is not None
+    assert sessions.get(first, 1001.0) is None
+    assert sessions.end_all({"ann"}) == 10
+    sessions.close()
+
+
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 

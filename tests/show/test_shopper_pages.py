@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browsing import browsing, complaints, findings, in_browser, requested, set_look
+from browsing import LOOKS, browsing, complaints, findings, in_browser, requested, set_look
 from show.phones import HOSTILE, ServedPages, bill, serving_pages
 
 from fusion.store.models import Store, Zone
 
 pytestmark = in_browser
-LOOKS = [(width, dark) for width in (390, 1440) for dark in (False, True)]
 ZONE = Zone(id="pay", kind="payment", polygon=((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)))
 
 
@@ -214,7 +213,7 @@ def test_the_screen_at_a_door_shows_what_the_gate_decides(driver: Any, served: S
         served.runner.send("gate", [1, gate, "in", kind, display, "reason"])
         until(driver, f"document.documentElement.dataset.shows === '{kind}'")
         assert shown in driver.execute_script("return document.querySelector('main').textContent")
-        look_everywhere(driver, served, kind)
+    look_everywhere(driver, served, "shut")
     served.runner.send("left", [1, gate, "guest-1"])
     until(driver, "document.documentElement.dataset.shows === 'door'")
     look_everywhere(driver, served, "door")

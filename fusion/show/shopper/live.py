@@ -158,7 +158,7 @@ class ShopperPages:
                 self._show_door(gate, visit)
             case "baskets":
                 ms, place, rows = json.loads(checked(line))["baskets"]
-                self._places[place] = line, tuple(_basket(*row, ms * 10**6) for row in rows)
+                self._places[place] = line, tuple(_basket(row, ms * 10**6) for row in rows)
                 self._send_to_screen(place, "baskets", line)
 
     def _take_carts(self, carts: Iterable[Any]) -> None:
@@ -249,8 +249,9 @@ class ShopperPages:
         return [(visit, self._visits.account(visit)) for visit in visits]
 
 
-def _basket(visit: str, total: int, goods: list[tuple[str, int, int]], t_ns: int) -> Basket:
-    """A basket of the feed: its goods are product, pieces and price of a piece."""
+def _basket(row: list[Any], t_ns: int) -> Basket:
+    """A basket of the feed: visit, total, and goods as product, pieces and price of a piece."""
+    visit, total, goods = row
     return Basket(visit, tuple(ReceiptLine(gtin, n, price, 1.0) for gtin, n, price in goods), total, t_ns)
 
 
