@@ -148,6 +148,32 @@ def new_place(
 
 
 @pytest.fixture
+def next_place(
+    new_place: Callable[[], Place], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Place]:
+    """Makes an unused place instead of the one before, whose books are closed: quicker than a database for each."""
+    first = new_place()
+    if first.database is None:
+        return new_place
+    import psycopg
+    from psycopg import sql
+
+    database = first.database
+
+    def make() -> Place:
+        with psycopg.connect(database, autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT nspname FROM pg_namespace"
+                " WHERE nspname NOT LIKE 'pg\\_%' AND nspname NOT IN ('information_schema', 'public')"
+            )
+            for (name,) in found.fetchall():
+                connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+        return Place(tmp_path_factory.mktemp("books"), database)
+
+    return make
+
+
+@pytest.fixture
 def place(new_place: Callable[[], Place]) -> Place:
     return new_place()
 

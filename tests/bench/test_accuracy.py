@@ -230,7 +230,7 @@ def test_causes_name_how_the_two_best_candidates_differ():
 
 def test_a_quick_run_end_to_end(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="no Matplotlib: pip install 'storefusion[bench]'")
-    small = replace(scenarios.CASES[0], scenario={"shoppers": 8, "minutes": 4.8})
+    small = replace(scenarios.CASES[0], scenario={"shoppers": 4, "minutes": 2.4})
     for module in (receipts, tables):
         monkeypatch.setattr(module, "CASES", (small,))
     monkeypatch.setattr(receipts, "ABLATED", ("calm",))

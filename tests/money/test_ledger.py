@@ -57,11 +57,11 @@ lines_strategy = st.lists(
 
 @given(st.data())
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_course_of_visits_matches_a_simple_model(new_place: Callable[[], Place], data: st.DataObject) -> None:
+def test_any_course_of_visits_matches_a_simple_model(next_place: Callable[[], Place], data: st.DataObject) -> None:
     owed: dict[str, int] = {}
     waiting: dict[str, int] = {}
     revisions: dict[str, int] = {}
-    with new_place().open(STORE) as ledger:
+    with next_place().open(STORE) as ledger:
         for step in range(data.draw(st.integers(1, 14))):
             visit = f"v{data.draw(st.integers(0, 3))}"
             lines = data.draw(lines_strategy)

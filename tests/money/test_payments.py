@@ -342,10 +342,10 @@ class Bomb:
         return wrapped
 
 
-def test_a_crash_at_any_point_captures_at_most_once(new_place: Callable[[], Place]) -> None:
+def test_a_crash_at_any_point_captures_at_most_once(next_place: Callable[[], Place]) -> None:
     crashed = 0
     for n in range(200):
-        shop, bomb = Shop(new_place()), Bomb(n)
+        shop, bomb = Shop(next_place()), Bomb(n)
         with pytest.MonkeyPatch.context() as patch:
             for step in ("authorise", "capture", "release", "refund"):
                 patch.setattr(shop.provider, step, bomb.around(getattr(shop.provider, step)))
@@ -373,11 +373,11 @@ def test_a_crash_at_any_point_captures_at_most_once(new_place: Callable[[], Plac
     assert finished and crashed > 30
 
 
-def test_a_crash_after_which_only_the_recovery_runs(new_place: Callable[[], Place]) -> None:
+def test_a_crash_after_which_only_the_recovery_runs(next_place: Callable[[], Place]) -> None:
     """As above without the client: the open visit goes to review, and no authorisation is left behind."""
     finished, n = False, 0
     while not finished:
-        shop, bomb = Shop(new_place()), Bomb(n)
+        shop, bomb = Shop(next_place()), Bomb(n)
         with pytest.MonkeyPatch.context() as patch:
             for step in ("authorise", "capture", "release", "refund"):
                 patch.setattr(shop.provider, step, bomb.around(getattr(shop.provider, step)))
