@@ -23,4 +23,5 @@ export function choose(wanted) {
 export function fillIn() {
   for (const node of document.querySelectorAll("[data-t]")) node.textContent = t(node.dataset.t);
   for (const node of document.querySelectorAll("[data-t-label]")) node.setAttribute("aria-label", t(node.dataset.tLabel));
+  for (const node of document.querySelectorAll(".feed")) node.dataset.empty = t("nothing yet");
 }

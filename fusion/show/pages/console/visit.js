@@ -7,7 +7,10 @@ import { known, language, n, t } from "./texts.js";
 const { make, percent, signed } = Page;
 let shown = null, lines = [], choice = null, priced = null, busy = false, timer = null, asked = 0;
 const notify = (text, bad) => { $("review-message").textContent = text; $("review-message").classList.toggle("bad", Boolean(bad)); };
-const decidable = () => shown && !shown.proposal && shown.status !== "open" && !busy;
+// What was charged already is a refund's right to change.
+const may = (role) => !store.rights || store.rights.roles.includes(role);
+const allowed = () => may(shown.status === "review" ? "decide" : "refund");
+const decidable = () => shown && !shown.proposal && shown.status !== "open" && !busy && allowed();
 
 // ---- choices ----
 const pieces = (rows) => JSON.stringify(merged(rows).filter((line) => line[1] > 0).map((line) => [line[0], line[1]]).sort());
@@ -79,10 +82,10 @@ function refresh() {
   $("book").disabled = !ready || lacksReason(amount);
   $("book").textContent = amount === null ? t("choose first") : lacksReason(amount) ? t("reason first") : shown.status === "review" ? t("book", { amount: money(amount) }) : t("book change", { before: money(shown.total), amount: money(amount) });
   const open = shown.proposal;
-  $("decide-row").hidden = Boolean(open);
+  $("decide-row").hidden = Boolean(open) || !allowed();
   $("after-row").hidden = !open && shown.status === "review" && !shown.just;
-  $("undo").hidden = !open || !["counting", "waiting"].includes(open.state);
-  $("agree").hidden = !open || open.state !== "waiting" || open.by === user;
+  $("undo").hidden = !open || !["counting", "waiting"].includes(open.state) || !may("decide");
+  $("agree").hidden = !open || open.state !== "waiting" || open.by === user || !allowed();
   $("next").hidden = !after(shown.visit);
   clearTimeout(timer);
   if (open) {
@@ -210,6 +213,7 @@ function draw() {
   try { drawEvidence(bundle); } catch { $("review-evidence").replaceChildren(make("p", { class: "soft" }, t("evidence cannot be shown"))); }
   const last = (shown.decided || []).at(-1);
   if (last && shown.status === "decided") notify(t("was decided", { by: last.by, time: moment(last.ms), what: t(`did ${last.decision}`), amount: money(shown.total) }));
+  if (!allowed() && shown.status !== "decided") notify(t("may only look"));
   refresh();
 }
 
