@@ -13,6 +13,8 @@ from fusion.live.sources import Source
 
 # Characters of a failure that are kept; a longer text is cut.
 FAILURE_MAX = 500
+# After a restart the engine has as long to catch up as no process was there, at most this long: brokers keep minutes.
+BACKLOG_MAX_S = 600.0
 
 
 class Pump:
@@ -55,6 +57,10 @@ class Pump:
     def run(self) -> None:
         """Move observations until the source ends or fails, or `stopping` is set."""
         self._started_s = self._clock.monotonic_s()
+        newest_ns = self._newest_ns()
+        if self.source.live and newest_ns:
+            # What the broker has kept since the last process takes a while, besides what follows any start.
+            self._held_s = min(max((self._clock.wall_ns() - newest_ns) * 1e-9, 0.0), BACKLOG_MAX_S)
         self.source.hold(True)
         try:
             for observation in self.source:

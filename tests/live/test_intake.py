@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from fusion.live.clock import ManualClock
 from fusion.live.intake import EVENTS_MAX, REFUSED_MAX, Intake, Refusals, WarningQueue, fault_of
+from fusion.live.pump import Pump
+from fusion.live.sources import CATCH_UP_S, Source
 from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.results import Warning, WarningKind
 from fusion.sentences import sentence
@@ -129,3 +133,26 @@ def test_refusals_are_reported_at_every_tenfold_and_have_a_limit() -> None:
         refusals.add(f"stream {n}", "want text", 0)
     assert len(refusals.counts) == REFUSED_MAX + 1 and refusals.counts["further streams"] == REFUSED_MAX + 1
     assert refusals.counts.total() == 200 + 2 * REFUSED_MAX
+
+
+class _Backlog(Source):
+    """A live source whose data waited for this process."""
+
+    live, behind = True, True  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[Observation]:
+        yield from ()
+
+    def stop(self) -> None:
+        pass
+
+
+def test_a_backlog_may_be_worked_off_for_as_long_as_no_engine_was_there() -> None:
+    away_s, newest_ns = 120.0, T_NS
+    clock = ManualClock(epoch_ns=newest_ns + round(away_s * 1e9))
+    pump = Pump(_Backlog(), Intake(clock=clock), Refusals(WarningQueue()), threading.Event(), lambda: newest_ns, clock)
+    pump.run()
+    for after_s, catches_up in ((away_s + CATCH_UP_S - 1.0, True), (2.0, False)):
+        clock.advance(after_s)
+        pump.accept(observation("frame", newest_ns))
+        assert pump.catching_up == catches_up
