@@ -83,7 +83,8 @@ def opened_books(folder: Path, store: Store) -> Ledger:
     for visit, pseudonym in PSEUDONYMS.items():
         account = ACCOUNTS[pseudonym]
         email = None if account == "card-7" else f"{account}@mail.example"
-        ledger.hold(Holder(pseudonym, account, "tok", email, T_NS))
+        token = account if account == "card-7" else "tok"  # all that is known of a card is its token
+        ledger.hold(Holder(pseudonym, account, token, email, T_NS))
         ledger.open_visit(visit, pseudonym, T_NS)
         if visit != "ann-3":
             status = ReceiptStatus.REVIEW if visit == "ann-2" else ReceiptStatus.SETTLED

@@ -163,6 +163,8 @@ def test_a_guest_is_shown_a_code_at_the_door_that_is_good_once(own: ServedPages)
         own.runner.carts(("ann-3", []))
         seen = [next(phone), next(phone)]
         assert "basket" in seen[-1] and not any("door" in message for message in seen)
+    visits = own.app._visits
+    assert [visits.is_guest(visit) for visit in ("ann-1", "bob-1", "guest-1", "never")] == [False, False, True, True]
     status, headers = own.sign_in(code=door["code"].lower())
     assert status == 200 and own.get("/api/me", headers)[1]["visit"] == "guest-1"
     assert own.sign_in(code=door["code"])[0] == 410

@@ -65,7 +65,7 @@ _HEADERS = {
 # another one after this long.
 CODE_EVERY_S, CODE_AGAIN_S = VALID_S / 2, 3.0
 CODES_KEPT_MAX = 2000
-# Within an hour, of one account or visit: disputes, answers and mails; a bill has fewer lines than that.
+# Within an hour, of one account or visit: disputes, answers, mails and files; a bill has fewer lines than that.
 CHANGES_WINDOW_S, CHANGES_MAX = 3600.0, 120
 _Read = TypeVar("_Read")
 
@@ -292,7 +292,9 @@ class ShopperApp:
         return found
 
     async def _pdf(self, request: Request) -> Response:
-        visit = await self._own(self.access.required(request), request.query_params.get("visit"))
+        session = self.access.required(request)
+        visit = await self._own(session, request.query_params.get("visit"))
+        self._take_change(session)
         document = await _from_books(lambda: self._visits.document(visit))
         if document is None:
             raise HTTPException(404, "no_receipt")
@@ -379,6 +381,7 @@ class ShopperApp:
     async def _data(self, request: Request) -> Response:
         """Everything that the pages know of a customer, for them to keep (GDPR, article 15 and 20)."""
         session = self.access.required(request)
+        self._take_change(session)
 
         def all_of_it() -> dict[str, Any]:
             profiles = self._parts.profiles

@@ -83,9 +83,14 @@ class Visits:
         return self._ledger.visits(session.subject)[:LISTED_MAX] if session.kind == "account" else []
 
     def is_guest(self, visit: str) -> bool:
-        """Whether a visit's customer is none that the retailer knows, so that a code at the door is their way in."""
-        account = self.account(visit)
-        return account is None or self._customers.of(account) is None
+        """Whether a visit's customer has no account that the retailer knows, so that they get a code at the door.
+
+        They came through an open door, or showed a card, whose token is all that is known of them.
+        """
+        holder = self._ledger.customer(visit)
+        if holder is None:
+            return True
+        return holder.account == holder.token and self._customers.of(holder.account) is None
 
     # ---- what is shown -------------------------------------------------------------------------------------------
 
