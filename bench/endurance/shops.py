@@ -81,6 +81,8 @@ EXIT_S, PROBE_EVERY_S = 2.0, 3.0
 NOTICE_S = 5.0
 # Kernels are compiled once on a new machine.
 START_MAX_S = 300.0
+# A program that ended by itself is started again after this pause.
+RESTART_S = 0.5
 VICTIMS = ("store", "supervisor", "provider", "broker", "console", "postgres")
 
 
@@ -95,20 +97,25 @@ class Program:
         self.away_s: list[tuple[float, float]] = []
         self.start()
 
-    def start(self) -> None:
-        """Start it, and wait until it is ready."""
-        with open(self._log, "ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=ENVIRONMENT, user=self._user)
-        until(lambda: self._ready() or self.process.poll() is not None, START_MAX_S)
-        if self.process.poll() is not None or not self._ready():
-            raise RuntimeError(f"{self._command} is not ready:\n{self._log.read_text()[-2000:]}")
+    def start(self, again_s: float = 0.0) -> None:
+        """Start it, and wait until it is ready; for so many seconds again where it ends, as a service manager does."""
+        end_s = time.monotonic() + again_s
+        while True:
+            with open(self._log, "ab") as log:
+                self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=ENVIRONMENT, user=self._user)
+            until(lambda: self._ready() or self.process.poll() is not None, START_MAX_S)
+            if self.process.poll() is None and self._ready():
+                return
+            if self.process.poll() is None or time.monotonic() > end_s:
+                raise RuntimeError(f"{self._command} is not ready:\n{self._log.read_text()[-2000:]}")
+            time.sleep(RESTART_S)
 
     def kill(self) -> None:
         """SIGKILL, and start again at once."""
         since_s = time.monotonic()
         self.process.kill()
         self.process.wait()
-        self.start()
+        self.start(START_MAX_S)  # A console that finds its books away, too, ends.
         self.away_s.append((since_s, time.monotonic() + NOTICE_S))
 
     def stop(self) -> int:

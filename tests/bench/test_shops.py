@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from bench.endurance.hostile_provider import CALM, Accounts, Server
-from bench.endurance.shops import Left, judged, unpaid_doors
+from bench.endurance.shops import Left, Program, judged, unpaid_doors
 from fusion.money.visits import Standing
 from fusion.results import ReceiptLine
 from fusion.runner.truth import TrueVisit
@@ -63,6 +63,20 @@ def test_a_door_that_opened_before_anything_was_authorised_is_found(tmp_path: Pa
     assert found(before_ns) == found(after_ns, visits=()) == found(after_ns, visits=("v10",)) == 1
     assert found(after_ns) == found(before_ns, opened=False) == found(before_ns, account=None) == 0
     assert found(after_ns + 2, visits=()) == 0, "they have left, so it opened for the next one"
+
+
+def test_a_program_that_ends_at_once_is_started_again_after_a_kill(tmp_path: Path) -> None:
+    """As a console does whose books are away when it starts."""
+    books, ready = tmp_path / "books", tmp_path / "ready"
+    books.touch()
+    script = f"if test -e {books}; then touch {ready}; exec sleep 60; fi; touch {books}; exit 2"
+    program = Program(["sh", "-c", script], tmp_path / "log", ready.exists)
+    for path in (books, ready):
+        path.unlink()
+    program.kill()
+    assert program.process.poll() is None and books.exists()
+    program.process.kill()
+    program.process.wait()
 
 
 def test_the_providers_accounts_survive_its_end_and_a_line_that_was_cut_off(tmp_path: Path) -> None:
