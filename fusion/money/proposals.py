@@ -235,8 +235,8 @@ class Proposals:
                 self._seq = seq
             while rows := self._ledger.rows_after(self._seq, ROWS_AT_ONCE)[0]:
                 known = self._open
-                touched = (row for row in rows if row.kind in KINDS or (row.kind in CHARGING and row.visit in known))
-                self._read(dict.fromkeys(row.visit for row in touched))
+                changed = (row for row in rows if row.kind in KINDS or (row.kind in CHARGING and row.visit in known))
+                self._read(dict.fromkeys(row.visit for row in changed))
                 self._seq = rows[-1].seq
             return sorted(self._open.values(), key=lambda each: (each.made_ns, each.visit))
 

@@ -40,7 +40,6 @@ from fusion.store.values import StrictModel
 # Parameters of scrypt (RFC 7914): 32 MiB and some 80 ms a try.
 SCRYPT = {"n": 1 << 15, "r": 8, "p": 1, "maxmem": 64 << 20}
 PASSWORD_MIN, PASSWORD_MAX, NAME_MAX = 10, 200, 60
-FORMAT = 2
 # Codes change every 30 s (RFC 6238); the one before and the one after are good too, since telephones' clocks differ.
 CODE_S, CODES_ASIDE = 30, 1
 
@@ -247,8 +246,9 @@ class Users:
             before = users.get(name)
             stores = dict(before.stores) if before is not None else {}
             stores[store] = rights or stores.get(store, StoreRights())
-            made = {"salt": salt.hex(), "hash": hashed, "stores": stores}
-            users[name] = User(**made) if before is None else before.model_copy(update=made)
+            made = User(salt=salt.hex(), hash=hashed, stores=stores)
+            kept = {} if before is None else before.model_dump(include={"locked", "secret", "used", "generation"})
+            users[name] = made.model_copy(update=kept)
 
         self._change(change)
 
@@ -300,7 +300,7 @@ class Users:
                 if name and name not in users:
                     raise FusionError(f"{self.path}: there is no user {name!r}; `fusion users list` shows them")
                 change(users)
-                content = _File(format=FORMAT, users=dict(sorted(users.items()))).model_dump(mode="json")
+                content = _File(format=2, users=dict(sorted(users.items()))).model_dump(mode="json")
                 replace_file(self.path, json.dumps(content, indent=1) + "\n", private=True)
                 self._users = users
         except OSError as error:

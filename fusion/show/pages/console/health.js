@@ -32,7 +32,7 @@ function draw() {
     for (const name of plates.keys()) { const row = faults.get(name); add("plate", name, row ? row[1] : "", row ? row[2] : report.since, old); }
     for (const [gate, [ms, way]] of Object.entries(report.gates)) add("gate", gate, "", null, old), rows[rows.length - 1].push(ms === null ? t("quiet") : t(`last ${way}`, { time: moment(ms) }));
   }
-  // What needs somebody first.
+  // What needs a person first.
   rows.sort((a, b) => Number(Boolean(b[2])) - Number(Boolean(a[2])));
   $("health-table").replaceChildren(make("thead", {}, make("tr", {}, ...["kind", "name", "state", "since"].map((name) => make("th", { scope: "col" }, t(name))))),
     make("tbody", {}, ...rows.map(([kind, name, fault, since, greyed, note]) => make("tr", { class: greyed ? "old" : fault ? "bad-row" : null }, make("td", {}, t(`kind ${kind}`)), make("td", {}, name),
