@@ -179,6 +179,7 @@ def record_trust(ledger: Ledger, visit: str, *, by: str, t_ns: int, note: str = 
 
     Returns False if exactly this was recorded before.
     """
+    _want_receipt(ledger, visit)
     n = sum(entry.kind == TRUSTED for entry in ledger.entries(visit))
     request = {"by": checked_text("by", by), "note": without_card_number(checked_text("note", note, NOTE_MAX, 0))}
     before = ledger.recorded(visit, f"trusted {n}") if n else None

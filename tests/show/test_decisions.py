@@ -172,6 +172,20 @@ def test_a_decision_can_be_undone_and_needs_a_second_person(
         assert [entry.kind for entry in ledger.entries("visit-1")][1:] == ["proposal made", "proposal withdrawn"]
 
 
+def test_a_person_lifts_the_mark_from_a_customer_by_name(served: Served) -> None:
+    _, anna = served.sign_in("anna")
+
+    def trust(visit: str, headers: dict[str, str], note: str = "two shelves alike") -> tuple[int, Any]:
+        status, _, answer = served.ask("POST", f"/api/reviews/{visit}/trust", json.dumps({"note": note}), headers)
+        return status, json.loads(answer)
+
+    assert trust("visit-1", {**anna, "X-CSRF-Token": "guess"})[0] == 403
+    assert trust("never", anna)[0] == 400 and trust("visit-1", anna, "x" * 501)[0] == 400
+    assert trust("visit-1", anna) == (200, {"answers": [], "marked": False})
+    (entry,) = [entry for entry in served.ledger.entries("visit-1") if entry.kind == "shopper trusted"]
+    assert entry.request == {"by": "anna", "note": "two shelves alike"}
+
+
 def test_a_bill_changes_for_a_reason_only(served: Served) -> None:
     _, headers = served.sign_in()
     status, answer = served.decide("visit-1", headers, decision="waive", reason="")

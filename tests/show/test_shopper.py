@@ -279,6 +279,9 @@ def test_a_question_has_the_cheaper_answer_first_and_is_answered_once(own: Serve
     (asked,) = found["questions"]
     totals = [choice["total"] for choice in asked["choices"]]
     assert totals == sorted(totals) and asked["answered"] is None and asked["plate"] == store.plates[0].plate
+    # The bills differ in these products: with what is in their bag a customer can tell them apart.
+    held = [dict(choice["holds"]) for choice in asked["choices"]]
+    assert held[0] != held[1] and held[0].keys() == held[1].keys()
     answer = {"visit": "ann-2", "question": asked["id"], "choice": asked["choices"][0]["number"]}
     status, became = own.post("/api/answer", answer, headers)
     assert status == 200 and became["status"] in ("settled", "review")

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from fusion.money.disputes import NONE_OF_THESE, ShopperAnswer
+from fusion.store.values import StrictModel
 from fusion.till.answers import Answers, ShopperQuestion
 from fusion.till.reliability import MILLION
 
 _NS_PER_MS = 1_000_000
+
+
+class Trust(StrictModel):
+    """A person lifts the mark from the customer of a visit: why."""
+
+    note: str = Field(default="", max_length=500)
 
 
 def heard_row(answers: Answers, visit: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from fusion.money.proposals import UNDO_S, Authority, DecisionReason
 from fusion.show.console.access import Access, StoreAccess
 from fusion.show.console.decisions import Decision, Decisions, Line, Numbered, standing_row
 from fusion.show.console.evidence_file import EvidenceFile
-from fusion.show.console.heard import heard_row
+from fusion.show.console.heard import Trust, heard_row
 from fusion.show.console.live import LivePages
 from fusion.show.console.pictures import Pictures
 from fusion.show.console.question import Charge, Pieces, question_row
@@ -128,7 +128,7 @@ class Console:
             undo_s: how long a decision can be withdrawn.
             access: signing in, where several stores share it; see `SeveralConsole`.
         """
-        self._store, self._ledger, self._files = store, ledger, files
+        self._store, self._ledger, self._files, self._clock_ns = store, ledger, files, clock_ns
         plan = Plan(store)
         self._parts = {
             "name": html.escape(store.name),
@@ -157,6 +157,7 @@ class Console:
             Route("/api/reviews/{visit:path}", self._api_review),
             Route("/api/reviews/{visit:path}/withdraw", self._api_withdraw, methods=["POST"]),
             Route("/api/reviews/{visit:path}/second", self._api_second, methods=["POST"]),
+            Route("/api/reviews/{visit:path}/trust", self._api_trust, methods=["POST"]),
             Route("/api/reviews/{visit:path}", self._api_decide, methods=["POST"]),
         ]
         self.app = Starlette(
@@ -290,6 +291,13 @@ class Console:
 
     async def _api_second(self, request: Request) -> Response:
         return await self._changed(request, Numbered, self.decisions.second, lambda _: "seconded")
+
+    async def _api_trust(self, request: Request) -> Response:
+        return await self._changed(request, Trust, self._trust, lambda _: "trusted its customer again")
+
+    def _trust(self, visit: str, asked: Trust, authority: Authority) -> dict[str, Any]:
+        self._answers.trust(visit, by=authority.name, t_ns=self._clock_ns(), note=asked.note)
+        return heard_row(self._answers, visit)
 
     async def _changed(
         self,

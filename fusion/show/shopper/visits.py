@@ -182,6 +182,7 @@ class Visits:
                 {
                     "number": choice.number, "total": choice.total, "dearer": choice.dearer,
                     "moved": [[self._name(goods.gtin), goods.quantity] for goods in choice.moved],
+                    "holds": [[self._name(gtin), choice.pieces(gtin)] for gtin in asked.differs],
                 }
                 for choice in asked.choices
             ],

@@ -226,7 +226,7 @@
     const moved = (choice) => choice.moved.length ? choice.moved.map(([name, n]) => n < 0 ? t("q_took", { n: -n, name }) : t("q_put", { n, name })).join(", ") : t("q_nothing");
     const option = (value, text, amount, checked) => make("label", { class: "choice" }, make("input", { type: "radio", name: `q-${asked.id}`, value: String(value), checked }), make("span", {}, text), make("span", { class: "amount soft" }, amount));
     const form = make("form", { class: "card asks" }, make("fieldset", {}, make("legend", {}, t("question", { time: clock(asked.ms), plate: asked.plate })), asked.nearby.length ? make("p", { class: "soft small" }, t("nearby", { names: asked.nearby.join(", ") })) : null,
-      ...asked.choices.map((choice, i) => option(choice.number, moved(choice), t("q_total", { total: money(choice.total) }), i === 0)), option(-1, t("q_none"), "", false), option(-2, t("q_unknown"), "", false)), make("p", { class: "buttons" }, make("button", { class: "primary" }, t("answer"))));
+      ...asked.choices.map((choice, i) => option(choice.number, moved(choice), t("q_total", { total: money(choice.total), goods: choice.holds.map(([name, n]) => `${n} × ${name}`).join(", ") }), i === 0)), option(-1, t("q_none"), "", false), option(-2, t("q_unknown"), "", false)), make("p", { class: "buttons" }, make("button", { class: "primary" }, t("answer"))));
     form.addEventListener("submit", act("/api/answer", () => ({ question: asked.id, choice: Number(form.querySelector("input:checked").value) }), became));
     return form;
   }
