@@ -154,11 +154,7 @@ class Console:
             Route("/api/store", self._api_store),
             Route("/api/live", self._api_live),
             Route("/api/audit", self._api_audit),
-            Route("/api/reviews/{visit:path}", self._api_review),
-            Route("/api/reviews/{visit:path}/withdraw", self._api_withdraw, methods=["POST"]),
-            Route("/api/reviews/{visit:path}/second", self._api_second, methods=["POST"]),
-            Route("/api/reviews/{visit:path}/trust", self._api_trust, methods=["POST"]),
-            Route("/api/reviews/{visit:path}", self._api_decide, methods=["POST"]),
+            *self._review_routes(),
         ]
         self.app = Starlette(
             routes=[*shared.routes, Route("/assets/{name:path}", asset), *self.routes],
@@ -166,6 +162,15 @@ class Console:
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(Guarded)],
             exception_handlers={HTTPException: refused},
         )
+
+    def _review_routes(self) -> list[Route]:
+        return [
+            Route("/api/reviews/{visit:path}", self._api_review),
+            Route("/api/reviews/{visit:path}/withdraw", self._api_withdraw, methods=["POST"]),
+            Route("/api/reviews/{visit:path}/second", self._api_second, methods=["POST"]),
+            Route("/api/reviews/{visit:path}/trust", self._api_trust, methods=["POST"]),
+            Route("/api/reviews/{visit:path}", self._api_decide, methods=["POST"]),
+        ]
 
     @asynccontextmanager
     async def working(self, app: Starlette) -> AsyncIterator[None]:
