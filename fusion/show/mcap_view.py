@@ -118,7 +118,7 @@ class McapView:
         if self._closed:
             return
         self._closed = True
-        self._out.finish()
+        self._out.finish()  # type: ignore[no-untyped-call]
         self._file.close()
 
     def _write(self, topic: str, schema: str, t_ns: int, message: dict[str, Any]) -> None:
