@@ -51,6 +51,7 @@ from fusion.store.models import Store
 from fusion.till.authorisations import Authorisations
 from fusion.till.baskets import Basket, Baskets, Confirmation, PayingDoor, confirmed
 from fusion.till.customers import Customer, Customers, NoCustomers
+from fusion.till.debtors import Debtors
 from fusion.till.erasing import Erasing
 from fusion.till.errands import Errand, Errands
 from fusion.till.forwarding import Forwarding, RemoteDecisions
@@ -61,6 +62,8 @@ from fusion.till.restrictions import Restrictions
 RECOVER_EVERY_S = 60.0
 # New decisions of reviewers are looked for this often; visits that are billed here are settled at once.
 LOOK_EVERY_S = 2.0
+# Who owes is read from books on a server this often: who has just paid at home is let in by the time they are here.
+DEBTORS_EVERY_S = 15.0
 PAUSE_MAX_S = 60.0
 MAIL_PAUSE_MAX_S = 300.0
 # Baskets in a payment zone are shown again this often, data time.
@@ -199,6 +202,7 @@ class Till:
         self._on_screens: dict[str, tuple[Basket, ...]] = {}
         self._shown_ns = 0
         self.store, self.prices = store, PriceBook(store)
+        self._debtors = Debtors()
         self._authorisations: Authorisations | None = None
         self._door: PayingDoor | None = None
         if parts.provider is not None:
@@ -283,9 +287,10 @@ class Till:
 
     def _debtor(self, account: str) -> Refused | None:
         """Why a customer may not come in: they owe from earlier visits. Where the provider is asked, so is this."""
-        if self._parts.provider is None or self.store.payment.mode == "enter" or self._forwarding is not None:
+        if self._parts.provider is None or self.store.payment.mode == "enter":
             return None
-        return Refused("owes from earlier visits", DEBTOR) if self._paying().debt(account) else None
+        owes = self._debtors.owes(account) if self._forwarding is not None else self._paying().debt(account) > 0
+        return Refused("owes from earlier visits", DEBTOR) if owes else None
 
     def _admit(self, name: str, t_ns: int) -> Payment:
         """Authorise the amount that the store wants at its entry; while the books are away, that waits."""
@@ -435,6 +440,8 @@ class Till:
             yield errand("decisions", self._take_effect)
         if self._parts.provider is not None:
             yield errand("payments", self._settle)
+            if self._forwarding is not None:
+                yield errand("debtors", self._read_debtors, every_s=DEBTORS_EVERY_S)
         yield errand("receipts", self._issue)
         if self.delivers:
             yield errand("mail", self._mail, MAIL_PAUSE_MAX_S)
@@ -453,6 +460,11 @@ class Till:
         """Post in the books on the server what was posted in the store."""
         assert self._forwarding is not None
         return self._forwarding.work(lambda: self.checkout, self._around.now_ns())
+
+    def _read_debtors(self) -> str:
+        """Read from the books on the server who may not come in until they have paid."""
+        self._debtors.read(self.books, self._paying().outstanding())
+        return ""
 
     def _take_effect(self) -> str:
         """Let decisions of people take effect that are due, also while no console runs."""
