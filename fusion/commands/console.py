@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fusion.money.payments import Checkout
     from fusion.show.console.users import Users
     from fusion.store.models import Store
+    from fusion.till.settings import TillFile
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +90,7 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
     """Answer requests until Ctrl-C."""
     from contextlib import ExitStack
 
+    from fusion.gates.erasing import PROFILES
     from fusion.money.ledger import Ledger
     from fusion.money.moments import FILE as MOMENTS_FILE
     from fusion.show.console.server import Console, Files
@@ -100,6 +102,8 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
         evidence=_beside_ledger(arguments, arguments.evidence, "evidence.jsonl"),
         pictures=Path(arguments.store) / "pictures",
         moments=_beside_ledger(arguments, None, MOMENTS_FILE),
+        profiles=_beside_ledger(arguments, None, PROFILES),
+        answers=_till(arguments).settings.answers,
     )
     checkout = _checkout(arguments, store, ledger)
     hosts = ("localhost", "127.0.0.1", "[::1]", arguments.host, *arguments.name)
@@ -111,7 +115,7 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
             other, beside = load_store(folder), Path(books).parent
             require_books(books)
             pictures, moments = Path(folder) / "pictures", beside / MOMENTS_FILE
-            around = Files(beside / "live.sock", beside / "evidence.jsonl", pictures, moments)
+            around = Files(beside / "live.sock", beside / "evidence.jsonl", pictures, moments, beside / PROFILES)
             shown.append(Shown(other, stack.enter_context(Ledger.open(books, other, create=False)), around))
         if len(shown) == 1:
             app = Console(store, ledger, users, files=files, checkout=checkout, hosts=hosts, https=https).app
@@ -120,6 +124,13 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
         names, scheme = ", ".join(each.store.name for each in shown), "https" if https else "http"
         print(f"{names}: {scheme}://{arguments.host}:{arguments.port}/ (Ctrl-C ends it)", flush=True)
         serve(app, arguments.host, arguments.port, certificate=certificate, key=key, proxy=arguments.proxy)
+
+
+def _till(arguments: argparse.Namespace) -> TillFile:
+    """The settings that --till names, else those of a store without any."""
+    from fusion.till.settings import TillFile
+
+    return TillFile.load(arguments.till) if arguments.till else TillFile()
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -143,9 +154,8 @@ def _checkout(arguments: argparse.Namespace, store: Store, ledger: Ledger) -> Ch
 
     if arguments.till:
         from fusion.money.providers.settings import open_provider
-        from fusion.till.settings import TillFile
 
-        file = TillFile.load(arguments.till)
+        file = _till(arguments)
         if file.settings.payment is None:
             return None
         return Checkout(ledger, open_provider(file.settings.payment, file.base), store, time.time_ns)

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from fusion.errors import FusionError, IdempotencyConflict, NotPermitted, extra
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
+from fusion.money.profiles import Profiles
 from fusion.money.proposals import UNDO_S, Authority, DecisionReason
 from fusion.show.console.access import Access, StoreAccess
 from fusion.show.console.decisions import Decision, Decisions, Line, Numbered, standing_row
@@ -41,6 +42,7 @@ from fusion.show.web.guarding import Guarded, network_of, refused
 from fusion.show.web.languages import LANGUAGES, catalogue, preferred, texts_json
 from fusion.store.models import Plate, Store
 from fusion.store.values import StrictModel
+from fusion.till.answer_settings import AnswerSettings
 from fusion.till.answers import Answers
 
 with extra("console"):
@@ -77,12 +79,16 @@ class Files:
         evidence: evidence.jsonl as the runner writes it; without one reviews are decided from the lines alone.
         pictures: folder with pictures of products; see `Pictures`.
         moments: file of when and where goods were taken; see `fusion.money.moments`.
+        profiles: file of purchase profiles, which keeps how customers answered once the links to their visits end.
+        answers: how far a shopper's word goes, as till.toml has it; None: as by default.
     """
 
     feed: Path | None = None
     evidence: Path | None = None
     pictures: Path | None = None
     moments: Path | None = None
+    profiles: Path | None = None
+    answers: AnswerSettings | None = None
 
 
 class Console:
@@ -143,7 +149,8 @@ class Console:
         self.access = StoreAccess(shared, store.id)
         self.decisions = Decisions(store, ledger, checkout, clock_ns, undo_s)
         self._evidence = None if files.evidence is None else EvidenceFile(files.evidence)
-        self._answers = Answers(store, ledger, self._bundle)
+        self._profiles = None if files.profiles is None else Profiles(files.profiles)
+        self._answers = Answers(store, ledger, self._bundle, files.answers, profiles=self._profiles)
         self._pictures = Pictures(files.pictures, (product.gtin for product in store.products))
         days = Days(store, ledger)
         self._pages = LivePages(ledger, days, self.decisions, files.feed, connect_every_s)
@@ -183,6 +190,8 @@ class Console:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self.decisions.close)
+            if self._profiles is not None:
+                self._profiles.close()
 
     async def _index(self, request: Request) -> Response:
         if self.access.shared.session(request) is None:

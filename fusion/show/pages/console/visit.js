@@ -163,10 +163,15 @@ function drawHistory() {
   rows.push(...(shown.proposals || []).filter((one) => one.state === "withdrawn").map((one) => [one.made_ms, `${one.by}: ${t(`did ${one.decision}`)}, ${t("proposal withdrawn")}${one.ended_by && one.ended_by !== one.by ? ` (${one.ended_by})` : ""}`]));
   rows.push(...(shown.payment || []).map(([ms, kind, amount, detail]) => [ms, `${known(`payment ${kind}`, kind)}${amount ? ` ${money(Math.abs(amount))}` : ""}${detail ? `, ${detail}` : ""}`]));
   rows.sort((a, b) => a[0] - b[0]);
+  const marked = heard.marked && may("decide") ? make("p", {}, make("button", { type: "button", class: "plain", on: { click: trust } }, t("believe again"))) : null;
   const taken = (shown.moments || []).map(([ms, gtin, count, plate]) => make("li", {}, `${clock(ms)} \u00b7 ${signed(count)} ${product(gtin)}${plate ? ` \u00b7 ${t("plate")} ${plate}` : ""}`));
   $("review-history").replaceChildren(...[shown.paid ? make("p", {}, make("b", {}, t("payment")), ` ${known(`paid ${shown.paid}`, shown.paid)}`) : null,
     rows.length ? make("h3", {}, t("history")) : null, rows.length ? make("ol", { class: "history" }, ...rows.map(([ms, text]) => make("li", {}, make("span", { class: "soft" }, moment(ms)), " ", text))) : null,
-    taken.length ? make("h3", {}, t("moments")) : null, taken.length ? make("ul", { class: "history" }, ...taken) : null].filter(Boolean));
+    marked, taken.length ? make("h3", {}, t("moments")) : null, taken.length ? make("ul", { class: "history" }, ...taken) : null].filter(Boolean));
+}
+// The reason why a customer is believed again is the note below.
+async function trust() {
+  try { shown.heard = await post(visitPath(shown.visit, "/trust"), { note: $("note").value }); drawHistory(); } catch (error) { notify(error.message); }
 }
 function drawEvidence(bundle) {
   const box = $("review-evidence");
