@@ -72,6 +72,7 @@ def looked_at(driver: Any, name: str, folder: Path) -> dict[str, list[str]]:
 @in_browser
 def test_the_report_can_be_used_by_everyone(driver: Any, report: str, tmp_path: Path) -> None:
     set_look(driver, 1440, False)
+    driver.implicitly_wait(20)  # the page draws itself
     driver.get(report)
     driver.find_element("css selector", ".receipt summary").click()
     driver.find_element("css selector", ".why-line summary").click()

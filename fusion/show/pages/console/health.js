@@ -23,7 +23,11 @@ function draw() {
   const rows = [];
   const add = (kind, name, fault, since, greyed) => rows.push([kind, name, fault, since, greyed]);
   add("store process", store.name, asOf === null ? "" : "away", asOf === null ? (report ? report.since : null) : asOf || null, false);
-  for (const row of books ? books.rows : []) add(row.kind, row.name, row.fault, row.since, false);
+  for (const row of books ? books.rows : []) {
+    add(row.kind, row.name, row.fault, row.since, false);
+    // The books show what is without an answer, not whether the other side is there.
+    if (row.kind !== "books") rows[rows.length - 1].push(t("nothing waits"));
+  }
   if (report) {
     add("clock", store.timezone, report.time, report.time_since, old);
     for (const [name, fault, since] of report.links) add("link", name, fault, since, old);
