@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,6 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     add_path(parser, "--vault", help="vault beside books in PostgreSQL")
     add_path(parser, "--users", help="file of the people who may sign in (users.json beside books that are a file)")
-    parser.add_argument("--add-user", metavar="NAME", help="let a person sign in: ask for a password, then end")
     add_path(parser, "--live", help="socket of the runner (live.sock beside books that are a file)")
     add_path(parser, "--evidence", help="evidence.jsonl of the runner (beside books that are a file)")
     add_path(parser, "--till", metavar="TILL.TOML", help="names the payment provider, to settle decisions at once")
@@ -57,11 +55,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if path is None:
         raise FusionError("--users is missing; books on a server have no users.json beside them, so name the file")
     users = Users(path)
-    if arguments.add_user:
-        return _add_user(users, arguments.add_user, store)
     require_books(arguments.ledger)
     if not len(users):
-        raise FusionError(f"{path} names no user; add one with --add-user NAME")
+        raise FusionError(f"{path} names no user; `fusion users add NAME --users {path} --store {store.id}` adds one")
     if arguments.host not in ("127.0.0.1", "localhost", "::1") and not arguments.certificate:
         raise FusionError(f"--host {arguments.host} lets other machines connect; pass --certificate and --key as well")
     with open_ledger(arguments) as ledger:
@@ -74,16 +70,6 @@ def _beside_ledger(arguments: argparse.Namespace, given: str | None, name: str) 
     if given:
         return Path(given)
     return None if "://" in arguments.ledger else Path(arguments.ledger).parent / name
-
-
-def _add_user(users: Users, name: str, store: Store) -> int:
-    import getpass
-
-    on_terminal = sys.stdin.isatty()
-    password = getpass.getpass(f"Password for {name}: ") if on_terminal else sys.stdin.readline().rstrip("\n")
-    users.add(name, password, store.id)
-    print(f"{name} may sign in to {store.name}")
-    return 0
 
 
 def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Ledger) -> None:
@@ -171,10 +157,10 @@ CONSOLE = Command(
     "console",
     "Show a store as a live page, with the queue of visits that wait for review.",
     (
-        "STORE --ledger out/ledger.sqlite --add-user anna",
         "STORE --ledger out/ledger.sqlite",
+        "STORE --ledger out/ledger.sqlite --host shop.example --certificate shop.pem --key shop.key",
     ),
-    {0: "the user was added; the page itself runs until Ctrl-C"},
+    {0: "ended by Ctrl-C"},
     _declare,
     _run,
 )

@@ -63,9 +63,10 @@ def test_the_command_names_what_is_missing(
     assert main([*common, books]) == 2 and "the books do not exist" in capsys.readouterr().err
     assert main([*common, "postgresql://nowhere/x"]) == 2 and "--users" in capsys.readouterr().err
     Ledger.open(books, store).close()
-    assert main([*common, books]) == 2 and "--add-user" in capsys.readouterr().err
+    assert main([*common, books]) == 2 and "fusion users add" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115 closed with the process
-    assert main([*common, books, "--add-user", "anna"]) == 2 and "password" in capsys.readouterr().err
+    add = ["users", "add", "anna", "--users", str(tmp_path / "users.json"), "--store", store.id]
+    assert main(add) == 2 and "password" in capsys.readouterr().err
     Users(tmp_path / "users.json").add("anna", PASSWORD, store.id)
     assert main([*common, books, "--host", "0.0.0.0"]) == 2 and "--certificate" in capsys.readouterr().err
     assert main([*common, books, "--provider", "https://x"]) == 2

@@ -33,6 +33,7 @@ from pydantic import Field, ValidationError
 from fusion.errors import FusionError, extra
 from fusion.files.atomic import replace_file
 from fusion.files.private import one_writer
+from fusion.money.disputes import AUTOMATIC
 from fusion.money.entries import AMOUNT_MAX
 from fusion.money.proposals import Authority
 from fusion.store.values import StrictModel
@@ -237,6 +238,8 @@ class Users:
         """
         if not name.isprintable() or not name.strip() or name != name.strip() or len(name) > NAME_MAX:
             raise FusionError(f"name: want up to {NAME_MAX} printable characters, got {name!r}")
+        if name in AUTOMATIC:
+            raise FusionError(f"name: {name!r} stands in the books for decisions that no person makes; choose another")
         if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX:
             raise FusionError(f"password: want {PASSWORD_MIN} to {PASSWORD_MAX} characters, got {len(password)}")
         salt = secrets.token_bytes(16)
