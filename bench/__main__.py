@@ -54,7 +54,7 @@ BENCHMARKS = {
     "stages": Benchmark("speed.stages", "the tracker's step by stage and kernel"),
     "standstill": Benchmark("speed.standstill", "how long an engine waits for its snapshot, and for a copy of it"),
     "memory": Benchmark("speed.memory", "resident memory and start of a store's process, by part"),
-    "pages": Benchmark("speed.pages", "report and console: writing, opening, scrubbing"),
+    "pages": Benchmark("speed.pages", "reports: writing, opening, scrubbing; the cost of consoles and phones"),
     "view": Benchmark("speed.view", "what a Rerun recording adds to a replay"),
     "soak": Benchmark("endurance.soak", "24 hours of data in one engine: memory and step time"),
     "kills": Benchmark("endurance.kills", "a till killed while it charges: nothing lost, nothing charged twice"),
