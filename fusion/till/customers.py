@@ -81,10 +81,14 @@ class CustomerFile:
         """See `Customers`."""
         return self.file.content().get(account)
 
-    def accounts_of(self, email: str) -> list[str]:
-        """Accounts whose receipts go to an address, however its letters are written; reads the whole list."""
+    def at_address(self, email: str) -> list[Customer]:
+        """Customers whose receipts go to an address, however its letters are written; reads the whole list.
+
+        Write to the address that the list holds, never to the one that was asked for: letters that are the same here
+        ("ß" and "ss", "k" and the sign of the kelvin) are different ones to a mail server, and another person's.
+        """
         wanted = email.strip().casefold()
-        return [each.account for each in self.file.content().values() if each.email and each.email.casefold() == wanted]
+        return [each for each in self.file.content().values() if each.email and each.email.casefold() == wanted]
 
     def listed(self, names: Container[str]) -> Sequence[str]:
         """See `Customers`."""

@@ -25,6 +25,7 @@ from fusion.gates.shopper_sessions import ShopperSessions
 from fusion.gates.verifiers import GateRequest, Verified
 from fusion.money.ledger import Ledger
 from fusion.money.links import LIFETIME_S, store_links
+from fusion.show.shopper import access
 from fusion.show.shopper.limits import Limits
 from fusion.store.models import Store
 
@@ -101,6 +102,9 @@ def test_links_that_are_old_forged_or_of_another_store_sign_no_one_in(served: Se
 def test_guesses_have_an_end_and_do_not_keep_others_out(own: ServedPages) -> None:
     statuses = [own.sign_in(code="BCDF 2345")[0] for _ in range(31)]
     assert statuses == [403] * 30 + [429]
+    # Whoever guesses in the shop's Wi-Fi keeps no one out who has a link.
+    assert {own.sign_in(token="L1" + "A" * 100)[0] for _ in range(31)} == {403}
+    own.as_account("bob")
     # A try of another site's page is none at all.
     link = {"token": own.token("account", "ann")}
     assert own.ask("POST", "/api/sign-in", link, {"Origin": "https://evil.example"})[0] == 403
@@ -132,7 +136,7 @@ def test_a_link_by_mail_goes_to_known_addresses_and_the_answer_is_the_same(own: 
     assert answers == {(202, "{}")}
     assert own.outbox.came.wait(60)
     (mail,) = own.outbox.sent
-    assert mail[0] == "ANN@mail.example" and "Ihr Link" in mail[1]
+    assert mail[0] == "ann@mail.example" and "Ihr Link" in mail[1]
     token = mail[2].split()[[word.startswith("L1") for word in mail[2].split()].index(True)]
     assert own.sign_in(token=token)[0] == 200
     # Three an hour to one address, whoever asks.
@@ -141,6 +145,25 @@ def test_a_link_by_mail_goes_to_known_addresses_and_the_answer_is_the_same(own: 
         own.ask("POST", "/api/sign-in/mail", {"email": "ann@mail.example"}, origin)
     own.app.access._sending.shutdown(wait=True)
     assert len(own.outbox.sent) == 3
+
+
+def test_a_link_goes_to_the_customers_address_not_to_one_that_looks_like_it(own: ServedPages) -> None:
+    rows = "account,token,email,member,adult\nkai,tok,kai.strasse@mail.example,no,no\n"
+    own.parts.customers.file.path.write_text(rows)  # type: ignore[attr-defined]
+    # The same without regard to letters' cases, and mailboxes of other people.
+    for address in ("kai.stra\u00dfe@mail.example", "\u212aai.strasse@mail.example"):
+        own.ask("POST", "/api/sign-in/mail", {"email": address}, {"Origin": own.origin})
+    own.app.access._sending.shutdown(wait=True)
+    assert {address for address, _, _ in own.outbox.sent} <= {"kai.strasse@mail.example"}
+    assert len(own.outbox.sent) == 2
+
+
+def test_asking_for_unknown_addresses_uses_up_no_ones_mails(own: ServedPages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "OF_ALL_MAX", 2)
+    for address in ("x@a.example", "y@a.example", "z@a.example", *3 * ["ann@mail.example"]):
+        own.ask("POST", "/api/sign-in/mail", {"email": address}, {"Origin": own.origin})
+    own.app.access._sending.shutdown(wait=True)
+    assert len(own.outbox.sent) == 2, "as many as may be sent to all"
 
 
 def test_a_used_receipt_link_brings_a_new_one_to_the_address_of_the_receipt_alone(own: ServedPages) -> None:

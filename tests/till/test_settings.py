@@ -77,9 +77,11 @@ def test_the_shoppers_pages_have_a_safe_address_and_a_secret_of_their_own(tmp_pa
 def test_customers_are_found_by_their_address(tmp_path: Path) -> None:
     rows = "account,token,email,member,adult\na,t,Ann@x.example,no,no\nb,t,ann@X.example,no,no\nc,t,,no,no\n"
     customers = CustomerFile(written(tmp_path, rows, "customers.csv"))
-    assert customers.accounts_of(" ann@x.example") == ["a", "b"] and customers.accounts_of("") == []
+    found = customers.at_address(" ann@x.example")
+    assert [(each.account, each.email) for each in found] == [("a", "Ann@x.example"), ("b", "ann@X.example")]
+    assert customers.at_address("") == []
     written(tmp_path, rows.replace("b,t,ann@X.example", "b,t,bob@x.example"), "customers.csv")
-    assert customers.accounts_of("ann@x.example") == ["a"]
+    assert [each.account for each in customers.at_address("ann@x.example")] == ["a"]
 
 
 def test_books_lie_where_the_settings_say(tmp_path: Path) -> None:

@@ -28,17 +28,18 @@ from fusion.show.shopper.limits import Limits
 from fusion.show.web.guarding import check_origin, network_of
 from fusion.show.web.languages import catalogue, preferred
 from fusion.store.models import Store
+from fusion.till.customers import Customer
 
 with extra("console"):
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
 
-# Within ten minutes: wrong links and codes of one network (a shop's Wi-Fi is one), and wrong codes of all. Of 29 ** 8
-# codes at most 200 are good at once: guessing as often as that finds one in 160 years. Links are not counted for all,
-# so that no stranger who guesses keeps customers out.
+# Within ten minutes: wrong codes of one network (a shop's Wi-Fi is one), and of all. Of 29 ** 8 codes at most 200 are
+# good at once: guessing as often as that finds one in 160 years. Links cannot be guessed and do not count, so that no
+# stranger in the shop's Wi-Fi keeps its customers out.
 WINDOW_S, WRONG_MAX, WRONG_OF_ALL_MAX = 600.0, 30, 300
-# Within an hour: links by mail to one address, for one network, and altogether.
+# Within an hour: links by mail that are asked for one address and by one network, and that are sent altogether.
 MAIL_WINDOW_S, TO_ADDRESS_MAX, OF_NETWORK_MAX, OF_ALL_MAX = 3600.0, 3, 30, 1000
 MAILS_WAITING_MAX = 100
 # Codes at doors that are good at once.
@@ -62,7 +63,7 @@ class ShopperAccess:
         sessions: ShopperSessions,
         links: Links,
         *,
-        accounts_of: Callable[[str], list[str]] | None,
+        at_address: Callable[[str], list[Customer]] | None,
         mailer: Mailer | None,
         https: bool,
         clock_s: Callable[[], float],
@@ -74,18 +75,19 @@ class ShopperAccess:
             ledger: knows the addresses that receipts went to.
             sessions: who is signed in.
             links: the store's.
-            accounts_of: the accounts of an address; None where the retailer's list is not known here.
+            at_address: the customers of an address; None where the retailer's list is not known here.
             mailer: sends links; None: none are sent.
             https: whether pages come over encrypted connections, and cookies are for these alone.
             clock_s: seconds since 1970.
         """
         self._store, self._ledger, self._sessions, self._links = store, ledger, sessions, links
-        self._accounts_of, self._mailer, self._https, self._clock_s = accounts_of, mailer, https, clock_s
+        self._at_address, self._mailer, self._https, self._clock_s = at_address, mailer, https, clock_s
         # Cookies ignore ports: pages of several stores on one machine need cookies of different names.
         name = re.sub(r"[^A-Za-z0-9]", "-", store.id)
         prefix = "__Host-" if https else ""
         self.cookie, self.screen_cookie = f"{prefix}fusion-shopper-{name}", f"{prefix}fusion-screen-{name}"
         self._tries, self._mails = Limits(WINDOW_S), Limits(MAIL_WINDOW_S)
+        self._written = Limits(MAIL_WINDOW_S)  # of the thread that sends
         self._sending = ThreadPoolExecutor(1, "sign-in mail")
         self._n_sending = 0
         # By a guest's code: the token of its link.
@@ -94,7 +96,7 @@ class ShopperAccess:
     @property
     def mails(self) -> bool:
         """Whether links can be sent by mail."""
-        return self._mailer is not None and self._accounts_of is not None
+        return self._mailer is not None and self._at_address is not None
 
     # ---- sessions ----------------------------------------------------------------------------------------------------
 
@@ -170,15 +172,16 @@ class ShopperAccess:
         content, now_s = await content_of(request), self._clock_s()
         network = self._network(request)
         token, code = content.get("token"), content.get("code")
-        too_many = self._tries.reached(network, WRONG_MAX, now_s)
-        if too_many or (code is not None and self._tries.reached("all", WRONG_OF_ALL_MAX, now_s)):
-            raise HTTPException(429, "wait")
+        is_code = False
         if not isinstance(token, str):
+            is_code, reached = True, self._tries.reached
+            if reached(network, WRONG_MAX, now_s) or reached("all", WRONG_OF_ALL_MAX, now_s):
+                raise HTTPException(429, "wait")
             token = self._door_codes.get(spelled(code), "") if isinstance(code, str) else ""
         link = self._links.read(token, now_s)
         if link is None:
-            self._tries.add(network, now_s)
-            if code is not None:
+            if is_code:
+                self._tries.add(network, now_s)
                 self._tries.add("all", now_s)
             raise HTTPException(403, "link_unknown")
         kind, mended = _kind_of(link), link.purpose == "visit" and self._mailer is not None
@@ -215,7 +218,7 @@ class ShopperAccess:
         key = f"visit {link.subject}" if link is not None else f"to {str(address).strip().casefold()[:ADDRESS_MAX]}"
         allowed = self._mails.take(self._network(request), OF_NETWORK_MAX, now_s)
         allowed = allowed and self._mails.take(key, TO_ADDRESS_MAX, now_s)
-        if allowed and self._mails.take("all", OF_ALL_MAX, now_s) and self._n_sending < MAILS_WAITING_MAX:
+        if allowed and self._n_sending < MAILS_WAITING_MAX:
             self._n_sending += 1
             done = self._sending.submit(self._send, mailer, address, link, language)
             done.add_done_callback(lambda _: self._sent())
@@ -232,8 +235,9 @@ class ShopperAccess:
                 if holder is not None and holder.email is not None:
                     self._write(mailer, holder.email, self._new("visit", link.subject), language)
             elif link is None and isinstance(address, str) and 3 <= len(address) <= ADDRESS_MAX:
-                for account in (self._accounts_of or (lambda _: []))(address):
-                    self._write(mailer, address.strip(), self._new("account", account), language)
+                for customer in (self._at_address or (lambda _: []))(address):
+                    assert customer.email is not None
+                    self._write(mailer, customer.email, self._new("account", customer.account), language)
         except (OSError, ValueError, FusionError) as error:  # smtplib's errors are OSErrors
             _log.warning("a link could not be sent: %s: %s", type(error).__name__, terminal_text(str(error))[:200])
 
@@ -244,7 +248,9 @@ class ShopperAccess:
         texts = catalogue("shopper", language)
         minutes = str(LIFETIME_S["account"] // 60)
         body = texts["mail_body"].format(store=self._store.name, url=url, minutes=minutes)
-        mailer.write(address, texts["mail_subject"].format(store=self._store.name), body)
+        # Counted here, so that a stranger who asks for addresses that are not known uses up nothing of the others'.
+        if self._written.take("all", OF_ALL_MAX, self._clock_s()):
+            mailer.write(address, texts["mail_subject"].format(store=self._store.name), body)
 
     def _network(self, request: Request) -> str:
         return network_of(request.client.host if request.client else "")

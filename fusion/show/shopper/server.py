@@ -150,9 +150,9 @@ class ShopperApp:
         self._visits = Visits(
             store, ledger, parts.moments, parts.customers, parts.answers, parts.seller, self._now_ns
         )  # fmt: skip
-        accounts_of = parts.customers.accounts_of if isinstance(parts.customers, CustomerFile) else None
+        at_address = parts.customers.at_address if isinstance(parts.customers, CustomerFile) else None
         self.access = ShopperAccess(
-            store, ledger, parts.sessions, parts.links, accounts_of=accounts_of, mailer=parts.mailer, https=https,
+            store, ledger, parts.sessions, parts.links, at_address=at_address, mailer=parts.mailer, https=https,
             clock_s=clock_s,
         )  # fmt: skip
         self.pages = ShopperPages(ledger, self._visits, feed, self._at_door, connect_every_s)
