@@ -1,7 +1,7 @@
 """Age limits of what a store's folder keeps besides its books, and how what is past them is removed.
 
 Only files that this program writes are touched, each in its own place, and of them only what is understood: a line or a
-file that is not is kept. Books and vault are not files of this kind; `fusion.gates.privacy` unlinks what is in them.
+file that is not is kept. Books and vault are not files of this kind; `fusion.gates.forgetting` unlinks what is in them.
 """
 
 from __future__ import annotations

@@ -178,6 +178,9 @@ def record_trust(ledger: Ledger, visit: str, *, by: str, t_ns: int, note: str = 
     """Record that a person lifts the mark from the customer of a visit: what they answer counts again from now on.
 
     Returns False if exactly this was recorded before.
+
+    Raises:
+        LedgerError: the visit has no receipt, or a value does not fit into the books.
     """
     _want_receipt(ledger, visit)
     n = sum(entry.kind == TRUSTED for entry in ledger.entries(visit))
