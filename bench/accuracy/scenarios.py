@@ -15,7 +15,7 @@ from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Store
 
 # Deviations of every simulated shop from the engine's model.
-_UNMODELLED = {
+UNMODELLED = {
     "place_gain_sd": 0.01,
     "creep_share": 0.004,
     "hum_g": 0.6,
@@ -172,7 +172,7 @@ def _simulator_digest() -> str:
 
 def run_of(case: Case, seed: int, quick: bool = False) -> Run:
     """The run of a case at a seed. Quick: a quarter of the visits, at the same density."""
-    parameters = {**_UNMODELLED, **case.scenario, **case.variants[seed % len(case.variants)]}
+    parameters = {**UNMODELLED, **case.scenario, **case.variants[seed % len(case.variants)]}
     narrow = seed % 2 == 0
     if narrow:
         parameters["straddle_probability"] = 0.5

@@ -1,7 +1,8 @@
 """Twenty doubtful visits, decided by a script that reads only what the review page is sent.
 
-    python -m bench twenty                 twenty visits of small busy shops with look-alikes and put-backs
-    python -m bench twenty --answers       the same, after honest shoppers have answered
+    python -m bench twenty                 twenty visits of the shops of `bench accuracy`, row by row
+    python -m bench twenty --hard          of small busy shops with many look-alikes and put-backs
+    python -m bench twenty --answers       after honest shoppers have answered
     python -m bench twenty --visits 60     more of them
 
 Shops are simulated until so many receipts are in review. Each is posted to books, a console serves it, and the script
@@ -10,10 +11,9 @@ the shopper answered, where they did, else the most probable choice of the quest
 decision is right where its lines are what the visit took.
 
 With `--answers` an honest shopper answers the questions about their visit before a person looks; where none of the
-choices is true, they say so. The shops are hard: most goods weigh nearly the same as others, which is why they are
-weighed wrongly and why a person is asked. What the sensors do not show, no page can: `as stated` is the mean of the
-probabilities that the engine itself gives these bills, so a share of right decisions near it says that the page holds
-what there is.
+choices is true, they say so. In the hard shops most goods weigh nearly the same as others. What the sensors do not
+show, no page can: `as stated` is the mean of the probabilities that the engine itself gives these bills, so a share of
+right decisions near it says that the page holds what there is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.accuracy.scenarios import CASES, UNMODELLED, run_of
 from fusion.files.results import evidence_row
 from fusion.money.disputes import NONE_OF_THESE
 from fusion.money.ledger import Ledger
@@ -45,11 +46,6 @@ VISITS, SEEDS_MAX = 20, 200
 # What a shopper knows of a moment at a shelf: their own movements this near in time and place are the ones asked about.
 REMEMBERED_S, NEAR_M = 3.0, 0.45
 PASSWORD = "a password for the bench"
-# What differs from the engine's model, as in `bench accuracy`.
-UNMODELLED = {
-    "place_gain_sd": 0.01, "creep_share": 0.004, "hum_g": 0.6, "batch_weight_sd": 0.006,
-    "odd_reach_probability": 0.12, "calibration_error_px": 1.5,
-}  # fmt: skip
 
 
 class Doubtful(NamedTuple):
@@ -62,14 +58,23 @@ class Doubtful(NamedTuple):
     moved: tuple[EventTruth, ...]
 
 
-def doubtful_visits(first_seed: int) -> Iterator[Doubtful]:
-    """Visits in review of simulated shops, of people who checked in."""
+def shops(first_seed: int, *, hard: bool) -> Iterator[tuple[Store, Scenario]]:
+    """Shops to simulate: at each seed every row of `bench accuracy`, or the hard one."""
     for seed in range(first_seed, first_seed + SEEDS_MAX):
-        store = demo_store(n_cameras=6, n_plates=24, look_alike_share=0.6, seed=seed)
-        scenario = Scenario(
+        if not hard:
+            for case in CASES:
+                short = run_of(case, seed, quick=True)
+                yield short.store(), short.scenario
+            continue
+        yield demo_store(n_cameras=6, n_plates=24, look_alike_share=0.6, seed=seed), Scenario(
             seed=seed, minutes=3.0, shoppers=14, picks_per_person=4.0, put_back_probability=0.4,
             wrong_place_probability=0.4, neighbour_probability=0.4, **UNMODELLED,  # type: ignore[arg-type]
         )  # fmt: skip
+
+
+def doubtful_visits(first_seed: int, *, hard: bool = False) -> Iterator[Doubtful]:
+    """Visits in review of simulated shops, of people who checked in."""
+    for store, scenario in shops(first_seed, hard=hard):
         simulation = Simulation(store, scenario)
         run = Run(store, simulation.observations())
         results = [*run.results(), *run.finish()]
@@ -148,11 +153,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visits", type=int, default=VISITS, help=f"doubtful visits ({VISITS})")
     parser.add_argument("--seed", type=int, default=1, help="seed of the first shop (1)")
+    parser.add_argument("--hard", action="store_true", help="small busy shops with many look-alikes and put-backs")
     parser.add_argument("--answers", action="store_true", help="after honest shoppers have answered")
     args = parser.parse_args()
     n = n_right = n_asked = 0
     stated = 0.0
-    for visit in doubtful_visits(args.seed):
+    for visit in doubtful_visits(args.seed, hard=args.hard):
         with tempfile.TemporaryDirectory() as folder:
             page = shown(visit, Path(folder), answers=args.answers)
         decision = decided(page)
