@@ -14,6 +14,7 @@ answer is recorded in the books with what was known then; see `fusion.money.disp
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ from fusion.money.disputes import (
     BY_DISPUTE,
     NONE_OF_THESE,
     NOT_KNOWN,
+    QUANTITY_MAX,
     Dispute,
     DisputeReason,
     ShopperAnswer,
@@ -40,7 +42,7 @@ from fusion.money.disputes import (
     record_trust,
     undecided_disputes,
 )
-from fusion.money.entries import Entry
+from fusion.money.entries import Entry, checked_integer
 from fusion.money.ledger import Ledger
 from fusion.money.profiles import Profiles
 from fusion.money.sales import Discount, Sale
@@ -206,6 +208,9 @@ class Answers:
         """
         self._store, self._ledger, self._bundle = store, ledger, bundle
         self._draw = draw or SystemRandom().random
+        # What is judged is in the books before the next is judged: of many at once, none passes a limit of the month
+        # that another has used up.
+        self._one_at_once = threading.Lock()
         self._settings = settings or AnswerSettings()
         self._history = AnswerHistory(ledger, self._settings, profiles)
         self._corrections = Corrections(store, ledger)
@@ -243,6 +248,10 @@ class Answers:
             IdempotencyConflict: the question was answered differently before.
             LedgerError: there is no such question, or it has no such choice.
         """
+        with self._one_at_once:
+            return self._answer(visit, question, choice, t_ns)
+
+    def _answer(self, visit: str, question: str, choice: int, t_ns: int) -> Outcome:
         entries = self._ledger.entries(visit)
         found = self._questions(visit, entries)
         asked = next((each for each in found.questions if each.id == question), None)
@@ -256,6 +265,7 @@ class Answers:
             before, after = (judged.worth[key] / MILLION for key in ("before", "after"))
             note = f"probability {before:.3f} by the sensors, {after:.3f} with the shopper's answer"
             with suppress(IdempotencyConflict), self._ledger.batch():
+                self._check_not_proposed(visit)
                 is_new = record_answer(self._ledger, visit, question, choice, t_ns, judged.worth)
                 if is_new:
                     self._ledger.decide(
@@ -282,6 +292,11 @@ class Answers:
             IdempotencyConflict: this product was disputed differently before.
             LedgerError: the visit has no receipt, or its bill no such pieces.
         """
+        checked_integer("quantity", quantity, 1, QUANTITY_MAX)
+        with self._one_at_once:
+            return self._dispute(visit, gtin, quantity, reason, t_ns)
+
+    def _dispute(self, visit: str, gtin: str, quantity: int, reason: DisputeReason | str, t_ns: int) -> Outcome:
         entries = self._ledger.entries(visit)
         standing = self._ledger.standing(visit, entries)
         rest = _without(() if standing is None else standing.lines, gtin, quantity)
@@ -292,6 +307,7 @@ class Answers:
             if judged.hold is None:
                 note = f"the line is wrong with probability {judged.worth['wrong'] / MILLION:.3f}"
                 with suppress(IdempotencyConflict), self._ledger.batch():
+                    self._check_not_proposed(visit)
                     is_new = record_dispute(self._ledger, visit, gtin, quantity, reason, t_ns, judged.worth)
                     if is_new:
                         self._ledger.decide(
@@ -320,6 +336,11 @@ class Answers:
         if is_new:
             self._history.trust(visit, t_ns)
         return is_new
+
+    def _check_not_proposed(self, visit: str) -> None:
+        """Raise IdempotencyConflict where a person has asked for a decision, under the lock of the books."""
+        if _is_proposed(self._ledger.entries(visit)):
+            raise IdempotencyConflict(f"visit {visit!r}: a person is about to decide")
 
     def _outcome(self, visit: str, is_new: bool, by: str) -> Outcome:
         entries = self._ledger.entries(visit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -346,3 +347,47 @@ def test_disputes_that_persons_found_wrong_make_the_next_ones_less_plausible_and
         )  # fmt: skip
     assert plausible[0] > plausible[1] > plausible[2]
     assert shop.answers.heard("v2").marked
+
+
+def test_answers_at_once_pass_no_limit_of_the_month_together(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite", SHOP) as ledger:
+        shop = Shop(ledger, month_max=60)
+        for visit in ("v1", "v2"):
+            shop.review(visit, look_alike(p_dear=0.06))
+        found: dict[str, str] = {}
+        second = threading.Thread(target=lambda: found.update(v2=answered(shop, "v2", 1).status))
+
+        def draw() -> float:
+            # The first answer is judged, and not booked yet.
+            if not second.ident:
+                second.start()
+                second.join(0.2)  # a second one that need not wait is through by then
+            return 1.0
+
+        shop.answers._draw = draw
+        found["v1"] = answered(shop, "v1", 1).status
+        second.join()
+        assert found == {"v1": "settled", "v2": "review"} and hold_of(shop, "v2") == "month"
+
+
+def test_what_a_person_asks_for_while_a_shoppers_word_is_judged_is_not_overtaken(shop: Shop) -> None:
+    shop.review("v1", look_alike(p_dear=0.3))
+
+    def draw() -> float:
+        if not any(entry.kind == "proposal made" for entry in shop.ledger.entries("v1")):
+            shop.ledger.record("v1", "proposal 1", "proposal made", T_NS + 90, {"by": "eve"})
+        return 1.0
+
+    shop.answers._draw = draw
+    assert (answered(shop, "v1", 0).status, hold_of(shop, "v1")) == ("review", "person")
+    assert [entry.kind for entry in shop.ledger.entries("v1") if entry.kind.startswith("decision")] == []
+
+
+@pytest.mark.parametrize("quantity", [0, -1, 10**30])
+@pytest.mark.parametrize("gtin", [COLA, BREAD, "\ud800"])
+def test_a_dispute_about_no_pieces_is_refused(shop: Shop, gtin: str, quantity: int) -> None:
+    settled(shop, "v1", 0.9)
+    head = shop.ledger.head()
+    with pytest.raises(LedgerError):
+        shop.answers.dispute("v1", gtin, quantity, "not taken", T_NS + 100)
+    assert shop.ledger.head() == head
