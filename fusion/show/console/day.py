@@ -22,7 +22,6 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 def figures(rows: Iterable[Row]) -> dict[str, Any]:
     """Figures of a day's visits; amounts in minor units, of what is charged unless they name something else."""
     rows = list(rows)
-    by_status = Counter(row["status"] for row in rows)
     final = [row for row in rows if row["status"] != "review"]
     sales = sum(row["total"] for row in final)
     baskets = [row for row in final if row["total"]]
@@ -30,12 +29,9 @@ def figures(rows: Iterable[Row]) -> dict[str, Any]:
     return {
         "sales": sales,
         "visits": len(rows),
-        "bought": len(baskets),
         "basket": round(sales / len(baskets)) if baskets else 0,
-        "pieces": sum(row["pieces"] for row in final),
-        "settled": by_status["settled"],
         "reviewed": went_to_review,
-        "waiting": by_status["review"],
+        "waiting": sum(row["status"] == "review" for row in rows),
         "waiting_amount": sum(row["total"] for row in rows if row["status"] == "review"),
         "waived": sum(row["first"] for row in rows if row["decision"] == "waive"),
         "lowered": sum(
@@ -78,26 +74,12 @@ def day_row(ledger: Ledger, days: Days, day: datetime.date) -> dict[str, Any]:
     """
     rows = days.rows(day)
     others = {"yesterday": 1, "week": 7}
-    goods = sold(rows)
     return {
         "day": day.isoformat(),
         "figures": figures(rows) | lost(ledger, days, day),
         **{name: figures(days.rows(day - datetime.timedelta(days=back))) for name, back in others.items()},
-        "hours": _hours(rows, days),
-        "sold": goods[:SOLD_MAX],
-        "n_sold": len(goods),
+        "sold": sold(rows)[:SOLD_MAX],
     }
-
-
-def _hours(rows: Iterable[Row], days: Days) -> list[list[int]]:
-    """[hour, visits, sales] of each hour by the store's clock in which there were any."""
-    visits: Counter[int] = Counter()
-    sales: Counter[int] = Counter()
-    for row in rows:
-        hour = days.local(row["ms"]).hour
-        visits[hour] += 1
-        sales[hour] += row["total"] if row["status"] != "review" else 0
-    return [[hour, visits[hour], sales[hour]] for hour in sorted(visits)]
 
 
 def receipts_csv(store: Store, days: Days, rows: Iterable[Row]) -> str:

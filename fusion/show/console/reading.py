@@ -6,7 +6,6 @@ GET  /api/day?day=YYYY-MM-DD    figures beside those of yesterday and of a week 
 GET  /api/sold.csv?day          what was sold on a day
 GET  /api/health                {"rows": [{"kind", "name", "fault", "since"}, ...], "bad"}: books, provider, mail
 POST /api/reviews/VISIT/price   {"lines": [{"gtin", "quantity"}, ...]}: what such a bill would charge
-GET  /pictures/GTIN             the product's picture
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -74,20 +73,14 @@ class Search(StrictModel):
         return not self.status or row["status"] == self.status
 
 
-@dataclass
-class _Day:
-    """The visits of a day by name, in the order of their receipts."""
-
-    rows: dict[str, Row]
-
-
 class Days:
     """The days of one store's books. Several threads may ask at once."""
 
     def __init__(self, store: Store, ledger: Ledger) -> None:
         """Prepare. store: supplies the time zone. ledger: its books."""
         self._ledger, self._zone = ledger, ZoneInfo(store.timezone)
-        self._days: OrderedDict[datetime.date, _Day] = OrderedDict()
+        # By day: its visits by name, in the order of their receipts.
+        self._days: OrderedDict[datetime.date, dict[str, Row]] = OrderedDict()
         self._seq = 0
         self._lock = threading.Lock()
 
@@ -120,7 +113,7 @@ class Days:
                 while len(self._days) > DAYS_KEPT:
                     self._days.popitem(last=False)
             self._days.move_to_end(day)
-            return list(self._days[day].rows.values())
+            return list(self._days[day].values())
 
     def search(self, search: Search, today: datetime.date) -> tuple[list[Row], bool]:
         """Visits that a search finds, newest first, and whether there are more.
@@ -143,10 +136,10 @@ class Days:
                     found.append(row)
         return found, False
 
-    def _read(self, day: datetime.date) -> _Day:
+    def _read(self, day: datetime.date) -> dict[str, Row]:
         receipts = self._ledger.visits_between(_RECEIPTS, *self.bounds_ns(day))
         rows = (self._row(visit) for visit in receipts)
-        return _Day({row["visit"]: row for row in rows if row is not None})
+        return {row["visit"]: row for row in rows if row is not None}
 
     def _row(self, visit: str) -> Row | None:
         entries = self._ledger.entries(visit)
@@ -163,7 +156,7 @@ class Days:
                 row = self._row(visit)
                 kept = None if row is None else self._days.get(self.date_of(row["ms"] * _NS_PER_MS))
                 if row is not None and kept is not None:
-                    kept.rows[visit] = row
+                    kept[visit] = row
             self._seq = entries[-1].seq
 
 
