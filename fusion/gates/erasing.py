@@ -163,6 +163,17 @@ def erase_sessions(files: Files, names: Container[str]) -> dict[str, int]:
     return {SESSIONS: n} if n else {}
 
 
+def end_visits(files: Files, visits: Container[str]) -> None:
+    """End the sessions of visits on the shoppers' pages; `erase_sessions` leaves nothing of them on disk afterwards.
+
+    Raises:
+        LedgerError: they cannot be read or written.
+    """
+    if (files.folder / SESSIONS).exists():
+        with closing(ShopperSessions(files.folder / SESSIONS)) as sessions:
+            sessions.end_all(visits)
+
+
 def tracks_files(folder: Path, *, below: bool = True) -> list[Path]:
     """Files of tracks in a folder, and in those below it: the newest, and those that restarts put aside."""
     found = folder.rglob(TRACKS) if below else folder.glob(TRACKS)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fusion.files.growing import GrowingLines
-from fusion.gates.erasing import Files, torn_tracks
+from fusion.gates.erasing import Files, end_visits, torn_tracks
 from fusion.gates.erasures import Erasure, Erasures, Names
 from fusion.gates.faces import FaceGallery
 from fusion.gates.privacy import DAY_NS, holdings
@@ -119,6 +119,8 @@ class Eraser:
         still = set(map(self._erasures.digest, kept))
         names = self._erasures.names(digest for digest in known.digests if digest not in still)
         files = Files(place.folder, place.evidence, place.in_use)
+        # Links in mails and codes at doors begin sessions of visits; whose these are only the vault knows.
+        end_visits(files, {visit for visit, name in known.visits.items() if name in names})
         for ledger in ledgers:
             ledger.unlink_names(names)
         n_visits = sum(name in names for name in known.visits.values())

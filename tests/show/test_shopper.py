@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,8 +27,10 @@ from fusion.gates.shopper_sessions import ShopperSessions
 from fusion.gates.verifiers import GateRequest, Verified
 from fusion.money.ledger import Ledger
 from fusion.money.links import LIFETIME_S, store_links
+from fusion.money.receipts import GoodsLine, ReceiptDocument
 from fusion.show.shopper import access
 from fusion.show.shopper.limits import Limits
+from fusion.show.shopper.pdf import receipt_pdf
 from fusion.store.models import Store
 
 VISITS = ("ann-1", "ann-2", "bob-1", "guest-1")
@@ -326,6 +330,17 @@ def test_consent_profile_data_and_erasure(own: ServedPages, store: Store) -> Non
     assert own.post("/api/erase", {}, ann)[0] == 202
     assert own.forgotten == ["ann"]
     assert [own.get("/api/visits", each)[0] for each in (ann, phone, guest, bob)] == [401, 401, 401, 200]
+
+
+@pytest.mark.parametrize("name", ["Cola", "W" * 200, "long name " * 30])
+def test_everything_of_a_receipt_is_on_its_paper(name: str) -> None:
+    document = ReceiptDocument(
+        seller="Seller", store="Shop", visit="v", revision=1, t_ns=T_NS, time="2026-03-03 10:00", currency="EUR",
+        lines=(GoodsLine(name, 1, 100, 100),) * 3, discounts=(), taxes=(), total=300, price_text=str,
+    )  # fmt: skip
+    found = re.findall(rb"stream\n(.*?)\nendstream", receipt_pdf(document), re.DOTALL)
+    rows = re.findall(rb"BT [\d.]+ (-?[\d.]+) Td", zlib.decompress(found[0]))
+    assert len(rows) >= 13 and min(map(float, rows)) > 0.0
 
 
 def test_a_receipt_as_pdf_and_once_more_by_mail(own: ServedPages) -> None:

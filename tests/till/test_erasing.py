@@ -173,6 +173,10 @@ def test_a_running_store_forgets_a_customer_everywhere_and_changes_nothing_for_o
     n, account = first_finished(place, stepped)
     ledger, eye = stepped.loop.books.ledger, np.eye(DIM)[place.accounts.index(account)]
     pseudonyms = ledger.pseudonyms(account)
+    (own,) = ledger.visits(account)
+    others = [visit for visit in place.day.receipts if visit != own]
+    with closing(ShopperSessions(place.folder / "shopper.sqlite")) as sessions:
+        by_mail = [sessions.begin("visit", visit, 1.0) for visit in (own, others[0])]
     at_the_gate = place.gallery()
     stepped.loop.save(wait=True)
     held = {file for file, _ in place.traces([account])}
@@ -183,6 +187,8 @@ def test_a_running_store_forgets_a_customer_everywhere_and_changes_nothing_for_o
     assert "other.jsonl (1)" in out and "customers.csv:" in out and "backups: not reached" in out
     request = GateRequest(1, "entry", "face", face_token(eye))
     assert isinstance(at_the_gate.verify(request), Refused), "another process drops the face at once"
+    with closing(ShopperSessions(place.folder / "shopper.sqlite")) as sessions:
+        assert [sessions.get(token, 2.0) is None for token in by_mail] == [True, False], "of the customer's visit alone"
     # A snapshot of a minute later names no one any more; until the store has ended the others are served on.
     assert place.traces([account, f"{account}@example.org"]) == []
     assert stepped.status()["till"]["erasures"] == {}

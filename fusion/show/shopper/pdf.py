@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import math
 from pathlib import Path
 
 from fusion.errors import FusionError, extra
 from fusion.money.receipts import ReceiptDocument
 
 WIDTH_MM, MARGIN_MM, ROW_MM = 80.0, 6.0, 5.0
+# The widest letters (3 mm), beside the longest amount.
+LETTERS_OF_A_ROW = 16
 # Letters of the fonts that every reader of PDF has (Latin-1); the euro sign is written as its currency's name.
 _BUILT_IN = "latin-1"
 
@@ -31,8 +34,9 @@ def receipt_pdf(document: ReceiptDocument, font: Path | None = None) -> bytes:
     goods = [(f"{line.quantity} x {line.name}", price(line.amount)) for line in document.lines]
     goods += [(each.name, price(-each.amount)) for each in document.discounts]
     taxes = [(f"incl. {tax.rate} VAT on {price(tax.net)}", price(tax.vat)) for tax in document.taxes]
-    # A name may take two rows; what is left over of the strip is blank paper.
-    height_mm = 2 * MARGIN_MM + ROW_MM * (7 + 2 * len(goods) + 2 * len(taxes) + 2)
+    # A long name takes several rows, and the total stands below all of them; what is left over of the strip is blank.
+    n_rows = sum(max(2, math.ceil(len(left) / LETTERS_OF_A_ROW)) for left, _ in goods)
+    height_mm = 2 * MARGIN_MM + ROW_MM * (7 + n_rows + 2 * len(taxes) + 2)
     pdf = FPDF(unit="mm", format=(WIDTH_MM, max(height_mm, WIDTH_MM)))
     pdf.set_margin(MARGIN_MM)
     pdf.set_auto_page_break(False)
