@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.commands.books import load_store, open_ledger, require_books
+from fusion.commands.pages import declare_listening, require_certificate, serve_pages
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
@@ -36,14 +37,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "--provider",
         help="URL of the payment provider, to settle decisions at once; its secret is read from FUSION_PROVIDER_SECRET",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=int, default=8321, help="port to listen on (8321)")
-    parser.add_argument("--name", action="append", default=[], help="a further host name of the page; may be repeated")
-    parser.add_argument(
-        "--proxy", metavar="ADDRESS", help="address of a proxy whose X-Forwarded-For is believed (none is)"
-    )
-    add_path(parser, "--certificate", help="TLS certificate; required where other machines may connect")
-    add_path(parser, "--key", help="private key of the certificate")
+    declare_listening(parser, 8321)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -58,8 +52,7 @@ def _run(arguments: argparse.Namespace) -> int:
     require_books(arguments.ledger)
     if not len(users):
         raise FusionError(f"{path} names no user; `fusion users add NAME --users {path} --store {store.id}` adds one")
-    if arguments.host not in ("127.0.0.1", "localhost", "::1") and not arguments.certificate:
-        raise FusionError(f"--host {arguments.host} lets other machines connect; pass --certificate and --key as well")
+    require_certificate(arguments)
     with open_ledger(arguments) as ledger:
         _serve(arguments, store, users, ledger)
     return 0
@@ -81,7 +74,6 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
     from fusion.money.moments import FILE as MOMENTS_FILE
     from fusion.show.console.server import Console, Files
     from fusion.show.console.several import SeveralConsole, Shown
-    from fusion.show.web.serving import serve
 
     files = Files(
         feed=_beside_ledger(arguments, arguments.live, "live.sock"),
@@ -94,7 +86,6 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
     checkout = _checkout(arguments, store, ledger)
     hosts = ("localhost", "127.0.0.1", "[::1]", arguments.host, *arguments.name)
     https = bool(arguments.certificate)
-    certificate, key = (Path(name) if name else None for name in (arguments.certificate, arguments.key))
     with ExitStack() as stack:
         shown = [Shown(store, ledger, files, checkout)]
         for folder, books in map(_pair, arguments.also):
@@ -107,9 +98,7 @@ def _serve(arguments: argparse.Namespace, store: Store, users: Users, ledger: Le
             app = Console(store, ledger, users, files=files, checkout=checkout, hosts=hosts, https=https).app
         else:
             app = SeveralConsole(shown, users, hosts=hosts, https=https).app
-        names, scheme = ", ".join(each.store.name for each in shown), "https" if https else "http"
-        print(f"{names}: {scheme}://{arguments.host}:{arguments.port}/ (Ctrl-C ends it)", flush=True)
-        serve(app, arguments.host, arguments.port, certificate=certificate, key=key, proxy=arguments.proxy)
+        serve_pages(arguments, app, ", ".join(each.store.name for each in shown))
 
 
 def _till(arguments: argparse.Namespace) -> TillFile:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.commands.books import load_store, open_ledger, require_books
+from fusion.commands.pages import declare_listening, require_certificate, serve_pages
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
@@ -29,14 +30,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "--pair", metavar="SCREEN", help="print a one-time code for the tablet at gate/ID or zone/ID, then end"
     )
     parser.add_argument("--link", metavar="ACCOUNT", help="print a link that signs a customer in once, then end")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=int, default=8322, help="port to listen on (8322)")
-    parser.add_argument("--name", action="append", default=[], help="a further host name of the pages; may be repeated")
-    parser.add_argument(
-        "--proxy", metavar="ADDRESS", help="address of a proxy whose X-Forwarded-For is believed (none is)"
-    )
-    add_path(parser, "--certificate", help="TLS certificate; required where other machines may connect")
-    add_path(parser, "--key", help="private key of the certificate")
+    declare_listening(parser, 8322)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -49,8 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     store = load_store(arguments.store)
     require_books(arguments.ledger)
-    if arguments.host not in ("127.0.0.1", "localhost", "::1") and not arguments.certificate:
-        raise FusionError(f"--host {arguments.host} lets other machines connect; pass --certificate and --key as well")
+    require_certificate(arguments)
     folder = Path(arguments.folder) if arguments.folder else books_folder(arguments.ledger, arguments.vault)
     with contextlib.ExitStack() as stack:
         sessions = ShopperSessions(folder / FILE)
@@ -172,7 +165,6 @@ def _serve(arguments: argparse.Namespace, store: Store, ledger: Ledger, parts: S
     from urllib.parse import urlsplit
 
     from fusion.show.shopper.server import ShopperApp
-    from fusion.show.web.serving import serve
 
     public = urlsplit(parts.url).hostname or "localhost"
     app = ShopperApp(
@@ -183,10 +175,7 @@ def _serve(arguments: argparse.Namespace, store: Store, ledger: Ledger, parts: S
         hosts=("localhost", "127.0.0.1", "[::1]", arguments.host, public, *arguments.name),
         https=bool(arguments.certificate) or parts.url.startswith("https://"),
     )
-    scheme = "https" if arguments.certificate else "http"
-    print(f"{store.name}: {scheme}://{arguments.host}:{arguments.port}/ (Ctrl-C ends it)", flush=True)
-    certificate, key = (Path(name) if name else None for name in (arguments.certificate, arguments.key))
-    serve(app.app, arguments.host, arguments.port, certificate=certificate, key=key, proxy=arguments.proxy)
+    serve_pages(arguments, app.app, store.name)
 
 
 SHOPPER = Command(

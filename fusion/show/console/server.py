@@ -40,6 +40,7 @@ from fusion.show.plan import CM_PER_M, Plan
 from fusion.show.web.following import CONNECT_EVERY_S
 from fusion.show.web.guarding import Guarded, network_of, refused
 from fusion.show.web.languages import LANGUAGES, catalogue, preferred, texts_json
+from fusion.show.web.serving import in_background
 from fusion.store.models import Plate, Store
 from fusion.store.values import StrictModel
 from fusion.till.answer_settings import AnswerSettings
@@ -182,13 +183,10 @@ class Console:
     @asynccontextmanager
     async def working(self, app: Starlette) -> AsyncIterator[None]:
         """Watch the books and follow the runner until the block ends."""
-        tasks = [asyncio.create_task(work) for work in self._pages.tasks()]
         try:
-            yield
+            async with in_background(self._pages.tasks()):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self.decisions.close)
             if self._profiles is not None:
                 self._profiles.close()

@@ -34,6 +34,7 @@ from fusion.show.shopper.visits import Visits
 from fusion.show.web.following import CONNECT_EVERY_S
 from fusion.show.web.guarding import HEADERS, Guarded, refused
 from fusion.show.web.languages import texts_json
+from fusion.show.web.serving import in_background
 from fusion.store.models import Store
 from fusion.till.answers import Answers
 from fusion.till.authorisations import Authorisations
@@ -185,13 +186,10 @@ class ShopperApp:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work) for work in self.pages.tasks()]
         try:
-            yield
+            async with in_background(self.pages.tasks()):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self.access.close()
 
     def _now_ns(self) -> int:

@@ -39,7 +39,7 @@ def check_origin(request: Request) -> None:
     """Refuse what another site's page sent: browsers name the origin of everything that is posted."""
     scheme, _, host = request.headers.get("origin", "").partition("://")
     if scheme not in ("http", "https") or not host or host != request.headers.get("host", ""):
-        raise HTTPException(403, "want a request from a page of this console")
+        raise HTTPException(403, "want a request from one of these pages")
 
 
 class Guarded:

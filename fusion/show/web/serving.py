@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,18 @@ with extra("console"):
 
 # Pages listen for as long as they are open; ending does not wait for them.
 CLOSE_MAX_S = 1
+
+
+@asynccontextmanager
+async def in_background(work: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Do work beside the requests until the block ends, which cancels it."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def http_settings(app: ASGIApp, *, proxy: str | None = None, **options: Any) -> uvicorn.Config:
