@@ -131,6 +131,7 @@ def test_reads_sign_ins_and_decisions_are_in_the_audit_log(served: Served, users
     served.sign_in(PASSWORD, PASSWORD)
     _, headers = served.sign_in("chief")
     served.ask("GET", "/api/reviews/doubtful", headers=headers)
+    assert served.ask("GET", "/api/receipts.csv", headers=headers)[0] == 200
     served.decide("doubtful", headers)
     served.ask("POST", "/sign-out", "", headers)
     audit = Audit(users.path.with_name("audit.jsonl"))
@@ -139,6 +140,7 @@ def test_reads_sign_ins_and_decisions_are_in_the_audit_log(served: Served, users
         ("", "sign-in failed", ""),
         ("chief", "signed in", ""),
         ("chief", "read visit", "doubtful"),
+        ("chief", "took receipts as a file", ""),
         ("chief", "asked: accept", "doubtful"),
         ("chief", "signed out", ""),
     ]

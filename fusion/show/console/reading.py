@@ -92,6 +92,8 @@ class Reading:
 
     async def _receipts_csv(self, request: Request) -> Response:
         rows, _ = await self._found(request)
+        # A file of many visits leaves the console: who took it is in the audit log, as for a visit that is opened.
+        await self._access.note(request, self._access.required(request), "took receipts as a file")
         return _download(receipts_csv(self._store, self._days, rows), f"{self._store.id}-receipts.csv")
 
     def _asked_day(self, request: Request) -> datetime.date:
