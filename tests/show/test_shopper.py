@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import re
@@ -14,22 +15,25 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import pytest
 from show.phones import ACCOUNTS, KEY, T_NS, ServedPages, opened_books, serving_pages
 
 from fusion.commands.main import main
+from fusion.errors import LedgerError
 from fusion.files.secrets import store_key
 from fusion.gates.codes import CodeVerifier, UsedCodes
 from fusion.gates.erasures import Erasures
-from fusion.gates.shopper_sessions import ShopperSessions
+from fusion.gates.shopper_sessions import ShopperSession, ShopperSessions
 from fusion.gates.verifiers import GateRequest, Verified
 from fusion.money.ledger import Ledger
 from fusion.money.links import LIFETIME_S, store_links
 from fusion.money.receipts import GoodsLine, ReceiptDocument
 from fusion.show.shopper import access
 from fusion.show.shopper.limits import Limits
+from fusion.show.shopper.live import ShopperPages
 from fusion.show.shopper.pdf import receipt_pdf
 from fusion.store.models import Store
 
@@ -330,6 +334,36 @@ def test_consent_profile_data_and_erasure(own: ServedPages, store: Store) -> Non
     assert own.post("/api/erase", {}, ann)[0] == 202
     assert own.forgotten == ["ann"]
     assert [own.get("/api/visits", each)[0] for each in (ann, phone, guest, bob)] == [401, 401, 401, 200]
+
+
+def test_one_account_fills_no_table_of_pages_however_fast_it_opens_them(own: ServedPages) -> None:
+    pages = ShopperPages(own.ledger, own.app._visits, None, lambda visit: {})
+    session = ShopperSession("account", "ann", "", b"")
+
+    async def open_many() -> tuple[int, int]:
+        streams = [pages.stream(session, lambda: True) for _ in range(40)]
+        await asyncio.gather(*(anext(stream) for stream in streams))
+        kept = [page for page in pages._pages if not page.lost]
+        ends = await asyncio.gather(*(anext(stream, None) for stream in streams[:32]))
+        for stream in streams:
+            await stream.aclose()
+        return len(kept), sum(line is None for line in ends)
+
+    assert asyncio.run(open_many()) == (8, 32), "the newest stay"
+    assert not pages._pages
+
+
+def test_books_that_are_away_for_a_moment_cost_no_page_its_news(
+    own: ServedPages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = ShopperPages(own.ledger, own.app._visits, None, lambda visit: {})
+    assert pages._new_entries() == []
+    own.ledger.decide("ann-2", "waive", by="eve", t_ns=T_NS + 10**12)
+    with monkeypatch.context() as away:
+        away.setattr(own.app._visits, "account", Mock(side_effect=LedgerError("away")))
+        with pytest.raises(LedgerError):
+            pages._new_entries()
+    assert pages._new_entries() == [("ann-2", "ann")]
 
 
 @pytest.mark.parametrize("name", ["Cola", "W" * 200, "long name " * 30])

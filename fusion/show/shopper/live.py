@@ -76,7 +76,7 @@ class ShopperPages:
         """
         self._ledger, self._visits, self._feed, self._door = ledger, visits, feed, door
         self._connect_every_s = connect_every_s
-        self._pages: set[Page] = set()
+        self._pages: dict[Page, None] = {}  # oldest first
         self._live = False
         # By visit: the pseudonym of its customer, and its goods.
         self._carts: dict[str, tuple[str, tuple[tuple[str, int], ...]]] = {}
@@ -114,11 +114,12 @@ class ShopperPages:
                 page.send("baskets", line)
         for visit in self._own_carts(session):
             page.send(f"basket {visit}", self._basket_line(visit))
-        same = [one for one in self._pages if one.session.subject == session.subject]
-        if len(same) >= PAGES_OF_ONE_MAX:
-            same[0].lost = True
-            same[0].woken.set()
-        self._pages.add(page)
+        # Those that were ended and are still about to end do not count: many may come before the first has gone.
+        same = [one for one in self._pages if one.session.subject == session.subject and not one.lost]
+        for one in same[: max(len(same) + 1 - PAGES_OF_ONE_MAX, 0)]:
+            one.lost = True
+            one.woken.set()
+        self._pages[page] = None
         try:
             while not page.lost:
                 with suppress(TimeoutError):
@@ -129,7 +130,7 @@ class ShopperPages:
                     return
                 yield "".join(f"data: {line}\n\n" for line in page.take()) or ": alive\n\n"
         finally:
-            self._pages.discard(page)
+            self._pages.pop(page, None)
 
     # ---- the runner --------------------------------------------------------------------------------------------------
 
@@ -243,10 +244,13 @@ class ShopperPages:
         if self._ledger.head().seq == self._seq:
             return []
         visits: dict[str, None] = {}
-        while rows := self._ledger.rows_after(self._seq, ROWS_AT_ONCE)[0]:
+        seq = self._seq
+        while rows := self._ledger.rows_after(seq, ROWS_AT_ONCE)[0]:
             visits.update(dict.fromkeys(row.visit for row in rows))
-            self._seq = rows[-1].seq
-        return [(visit, self._visits.account(visit)) for visit in visits]
+            seq = rows[-1].seq
+        found = [(visit, self._visits.account(visit)) for visit in visits]
+        self._seq = seq  # not before all of it was read: the books may be away in between
+        return found
 
 
 def _basket(row: list[Any], t_ns: int) -> Basket:
