@@ -222,8 +222,9 @@ class Demonstration:
 def _printed(*words: object) -> str:
     """What `fusion WORDS` prints. Raises FusionError with what it says where it fails."""
     command = [sys.executable, "-m", "fusion", *map(str, words)]
+    # In a session of its own: a terminal sends Ctrl-C to all processes of one; the demonstration itself heeds it.
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-    done = subprocess.run(command, timeout=START_MAX_S, check=False, **quiet)
+    done = subprocess.run(command, timeout=START_MAX_S, check=False, start_new_session=True, **quiet)
     if done.returncode:
         raise FusionError(done.stderr.strip() or f"fusion {words[0]} ended with {done.returncode}")
     printed: str = done.stdout
