@@ -32,6 +32,12 @@ def require_certificate(arguments: argparse.Namespace) -> None:
         raise FusionError(f"--host {arguments.host} lets other machines connect; pass --certificate and --key as well")
 
 
+def address_of(arguments: argparse.Namespace) -> str:
+    """Where the pages are served, such as http://127.0.0.1:8321."""
+    scheme = "https" if arguments.certificate else "http"
+    return f"{scheme}://{arguments.host}:{arguments.port}"
+
+
 def serve_pages(arguments: argparse.Namespace, app: ASGIApp, names: str) -> None:
     """Print the address and answer requests until Ctrl-C. names: of the stores, for that line.
 
@@ -40,7 +46,6 @@ def serve_pages(arguments: argparse.Namespace, app: ASGIApp, names: str) -> None
     """
     from fusion.show.web.serving import serve
 
-    scheme = "https" if arguments.certificate else "http"
-    print(f"{names}: {scheme}://{arguments.host}:{arguments.port}/ (Ctrl-C ends it)", flush=True)
+    print(f"{names}: {address_of(arguments)}/ (Ctrl-C ends it)", flush=True)
     certificate, key = (Path(name) if name else None for name in (arguments.certificate, arguments.key))
     serve(app, arguments.host, arguments.port, certificate=certificate, key=key, proxy=arguments.proxy)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.commands.books import load_store, open_ledger, require_books
-from fusion.commands.pages import declare_listening, require_certificate, serve_pages
+from fusion.commands.pages import address_of, declare_listening, require_certificate, serve_pages
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def _parts(
     file = TillFile.load(arguments.till) if arguments.till else TillFile()
     settings, base = file.settings, file.base
     shopper, mail = settings.shopper, settings.mail
-    scheme = "https" if arguments.certificate else "http"
-    url = shopper.url if shopper is not None else f"{scheme}://{arguments.host}:{arguments.port}"
+    url = shopper.url if shopper is not None else address_of(arguments)
     # As the store's own mails sign their links: by the key beside the books.
     key = derived(store_key(books_folder(arguments.ledger, arguments.vault)), "shopper")
     app_key = shopper.app_key(base) if shopper is not None else None

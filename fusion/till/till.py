@@ -346,9 +346,7 @@ class Till:
         if people.t_ns - self._shown_ns >= SHOWN_EVERY_S * 1e9:
             self._shown_ns = people.t_ns
             self._shown = {zone: baskets for zone, baskets in self._shown.items() if not baskets}
-        changed = {zone: baskets for zone, baskets in zones.items() if self._shown.get(zone, ()) != baskets}
-        self._shown.update(changed)
-        return changed
+        return _changed(zones, self._shown)
 
     def take_shown(self) -> dict[str, tuple[Basket, ...]]:
         """Baskets that changed since the last call, by `zone/ID` and `gate/ID`, for the screens beside them."""
@@ -357,9 +355,7 @@ class Till:
             for gate, standing in self.baskets.at_doors().items()
         }
         now = {**{f"zone/{zone}": baskets for zone, baskets in self.baskets.in_zones().items()}, **doors}
-        changed = {place: baskets for place, baskets in now.items() if self._on_screens.get(place, ()) != baskets}
-        self._on_screens.update(changed)
-        return changed
+        return _changed(now, self._on_screens)
 
     @property
     def n_paid_at_door(self) -> int:
@@ -606,3 +602,12 @@ class Till:
             "unreadable": {file.path.name: file.fault for file in self.watched if file.content() is None or file.fault},
             "erasures": {} if self.erasing is None else dict(self.erasing.status()),
         }  # fmt: skip
+
+
+def _changed(
+    now: Mapping[str, tuple[Basket, ...]], shown: dict[str, tuple[Basket, ...]]
+) -> dict[str, tuple[Basket, ...]]:
+    """By place, the baskets that differ from those that are shown there; from now on they are."""
+    changed = {place: baskets for place, baskets in now.items() if shown.get(place, ()) != baskets}
+    shown.update(changed)
+    return changed

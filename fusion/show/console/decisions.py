@@ -215,6 +215,14 @@ class Decisions:
         self._settling.shutdown()
 
 
+def _bill_row(bill: Standing | Sale) -> dict[str, Any]:
+    """The lines of a bill and what offers take off it."""
+    return {
+        "lines": [[line.gtin, line.quantity, line.unit_price, line.confidence] for line in bill.lines],
+        "discounts": sum(discount.amount for discount in bill.discounts),
+    }
+
+
 def standing_row(standing: Standing) -> dict[str, Any]:
     """A visit as pages read it."""
     return {
@@ -225,8 +233,7 @@ def standing_row(standing: Standing) -> dict[str, Any]:
         "reasons": [reason_row(reason) for reason in standing.reasons],
         "total": standing.total,
         "revision": standing.revision,
-        "lines": [[line.gtin, line.quantity, line.unit_price, line.confidence] for line in standing.lines],
-        "discounts": sum(discount.amount for discount in standing.discounts),
+        **_bill_row(standing),
     }
 
 
@@ -254,8 +261,7 @@ def proposal_row(proposal: Proposal) -> dict[str, Any]:
         "before": proposal.before,
         "after": proposal.after,
         "amount": proposal.amount,
-        "lines": [[line.gtin, line.quantity, line.unit_price, line.confidence] for line in proposal.sale.lines],
-        "discounts": sum(discount.amount for discount in proposal.sale.discounts),
+        **_bill_row(proposal.sale),
         "ended_by": proposal.ended_by,
         "why": proposal.why,
     }

@@ -24,6 +24,7 @@ from fusion.show.console.day import figures
 from fusion.show.console.decisions import Decisions, review_row
 from fusion.show.console.feed import FloorReader
 from fusion.show.console.receipts import Days, Row, listed
+from fusion.show.page import compact_json
 from fusion.show.web.following import CONNECT_EVERY_S, checked, follow
 
 # How soon a decision of another process is on the pages.
@@ -188,12 +189,12 @@ class LivePages:
         reviews = await asyncio.to_thread(self._queue, {row["visit"]: row for row in proposals})
         receipts = await asyncio.to_thread(self._days.rows, today)
         self._read_at = head, today
-        line = _compact(reviews)
+        line = compact_json(reviews)
         if line != self._reviews:
             self._reviews = line
             self._push("reviews", self._reviews_line())
         newest = [listed(row) for row in reversed(receipts[-RECEIPTS_SHOWN:])]
-        line = _compact({"books": {"rows": newest, "today": figures(receipts)}})
+        line = compact_json({"books": {"rows": newest, "today": figures(receipts)}})
         if line != self._books:
             self._books = line
             self._push("books", line)
@@ -229,8 +230,7 @@ class LivePages:
 
     def _proposals_line(self) -> str:
         """What is open, and the time now, by which pages count down."""
-        content = {"now_ms": self._decisions.now_ms, "proposals": self._proposals}
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        return compact_json({"now_ms": self._decisions.now_ms, "proposals": self._proposals})
 
     # ---- the runner --------------------------------------------------------------------------------------------------
 
@@ -270,7 +270,3 @@ class LivePages:
 
     def _live_line(self) -> str:
         return json.dumps({"live": self._live})
-
-
-def _compact(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

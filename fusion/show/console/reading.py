@@ -83,7 +83,7 @@ class Reading:
         try:
             search = Search.model_validate_strings(dict(request.query_params))
         except ValidationError as error:
-            raise HTTPException(400, _first(error)) from None
+            raise HTTPException(400, first_fault(error)) from None
         return await from_books(lambda: self._days.search(search, self._today))
 
     async def _receipts(self, request: Request) -> Response:
@@ -102,7 +102,7 @@ class Reading:
         try:
             return self._today if wanted is None else _DAY.validate_python(wanted)
         except ValidationError as error:
-            raise HTTPException(400, f"day: {_first(error)}") from None
+            raise HTTPException(400, f"day: {first_fault(error)}") from None
 
     async def _day(self, request: Request) -> Response:
         day = self._asked_day(request)
@@ -140,7 +140,7 @@ class Reading:
             asked = Priced.model_validate_json(await request.body())
             return JSONResponse(await asyncio.to_thread(self._decisions.priced, visit, asked.lines))
         except ValidationError as error:
-            raise HTTPException(400, _first(error)) from None
+            raise HTTPException(400, first_fault(error)) from None
         except FusionError as error:
             raise HTTPException(400, str(error)) from None
 
@@ -160,7 +160,7 @@ def _state(kind: str, name: str, fault: str, since_ns: int | None) -> dict[str, 
     return {"kind": kind, "name": name, "fault": fault, "since": None if since_ns is None else since_ns // _NS_PER_MS}
 
 
-def _first(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
     """The first fault of what a page sent."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
@@ -174,4 +174,4 @@ def _download(text: str, name: str) -> Response:
     )  # fmt: skip
 
 
-__all__ = ["Reading", "from_books"]
+__all__ = ["Reading", "first_fault", "from_books"]

@@ -32,7 +32,7 @@ from fusion.show.console.heard import Trust, heard_row
 from fusion.show.console.live import LivePages
 from fusion.show.console.pictures import Pictures
 from fusion.show.console.question import Charge, Pieces, question_row
-from fusion.show.console.reading import Reading, from_books
+from fusion.show.console.reading import Reading, first_fault, from_books
 from fusion.show.console.receipts import Days, dispute_rows, moment_rows, payment_rows, payment_state
 from fusion.show.console.users import Role, Users
 from fusion.show.page import filled, page_file
@@ -324,8 +324,7 @@ class Console:
         try:
             asked = model.model_validate_json(await request.body())
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            raise HTTPException(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise HTTPException(400, first_fault(error)) from None
         authority = self.access.rights(session).authority(session.user)
         await self.access.note(request, session, did(asked), visit)
         try:

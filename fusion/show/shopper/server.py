@@ -59,8 +59,7 @@ _ASSETS = {
 }  # fmt: skip
 # As on every page, and what an installed app needs: its manifest, its icon, its service worker.
 _HEADERS = {
-    "content-security-policy": HEADERS["content-security-policy"].replace("img-src data:", "img-src 'self' data:")
-    + "; manifest-src 'self'; worker-src 'self'"
+    "content-security-policy": HEADERS["content-security-policy"] + "; manifest-src 'self'; worker-src 'self'"
 }
 # A code is shown for half of its life, so that one just read off a screen is still good. A family's next member gets
 # another one after this long.
