@@ -34,6 +34,7 @@ ORDER = (
     ("show",),
     ("setup",),
     ("live",),
+    ("feeds",),
     ("chain",),
     ("runner",),
     ("commands",),
