@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from fusion import replay
 from fusion.results import RunSummary
+from fusion.store.gtin import gtin_14
 from fusion.store.layouts import LAYOUTS
 
 # Limbs among the Shelf annotation's ten parts. Its two head joints are computed from ears and shoulders.
@@ -127,18 +129,25 @@ def shelf_score(recording: Path, results: Path) -> dict[str, float]:
 def visits_score(recording: Path, results: Path) -> dict[str, int]:
     """Number of true visits, and of receipts settled, settled wrongly, sent to review, and right in any status."""
     with open(recording / "truth" / "visits.jsonl", encoding="utf-8") as file:
-        truth = {visit["account"]: Counter(visit["items"]) for visit in map(json.loads, file)}
+        truth = {visit["account"]: _numbers(visit["items"].items()) for visit in map(json.loads, file)}
     with open(results / "receipts.jsonl", encoding="utf-8") as file:
         receipts = [json.loads(line) for line in file]
     counts: Counter[str] = Counter(visits=len(truth), settled=0, settled_wrong=0, review=0, right=0)
     for receipt in receipts:
-        right = +Counter({line["gtin"]: line["quantity"] for line in receipt["lines"]}) == +truth.get(
-            receipt["account"], Counter()
-        )
+        billed = _numbers((line["gtin"], line["quantity"]) for line in receipt["lines"])
+        right = +billed == +truth.get(receipt["account"], Counter())
         counts[receipt["status"]] += 1
         counts["right"] += right
         counts["settled_wrong"] += receipt["status"] == "settled" and not right
     return dict(counts)
+
+
+def _numbers(pieces: Iterable[tuple[str, int]]) -> Counter[str]:
+    """Pieces by product; a truth may spell a GTIN with more zeros than the store."""
+    total: Counter[str] = Counter()
+    for gtin, n in pieces:
+        total[gtin_14(gtin)] += n
+    return total
 
 
 def events_score(recording: Path, results: Path) -> dict[str, float]:
@@ -148,7 +157,7 @@ def events_score(recording: Path, results: Path) -> dict[str, float]:
     with open(results / "events.jsonl", encoding="utf-8") as file:
         reported = sorted(map(json.loads, file), key=lambda row: row["time"])
     right = [
-        max((c["probability"] for c in event["candidates"] if c["gtin"] == true["gtin"]), default=0.0)
+        max((c["probability"] for c in event["candidates"] if gtin_14(c["gtin"]) == gtin_14(true["gtin"])), default=0.0)
         for event, true in zip(reported, truth)
     ]
     errors_s = [abs(event["time"] - int(true["time"])) / 1e9 for event, true in zip(reported, truth)]

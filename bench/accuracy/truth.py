@@ -38,18 +38,23 @@ def true_visits(recording: Path) -> list[TrueVisit]:
     """The visits in a recording's truth folder."""
     with open(recording / "truth" / "visits.jsonl", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return [TrueVisit(row["account"], row["enter"], row["exit"], row["items"]) for row in rows]
+    own = Store.load(recording / "store").own_gtins
+    return [
+        TrueVisit(row["account"], row["enter"], row["exit"], {own.of(g) or g: n for g, n in row["items"].items()})
+        for row in rows
+    ]
 
 
 def true_events(recording: Path) -> list[TrueEvent]:
     """The shelf events in a recording's truth folder."""
     with open(recording / "truth" / "events.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    own = Store.load(recording / "store").own_gtins
     return [
         TrueEvent(
             int(row["time"]),
             row["plate"],
-            row["gtin"],
+            own.of(row["gtin"]) or row["gtin"],
             int(row["quantity"]),
             None if not row["account"] or row["account"].startswith("staff-") else row["account"],
         )

@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from fusion.observations import GateScan, ItemSighting, time_fault
 from fusion.store.card_numbers import looks_like_card_number, without_card_number
-from fusion.store.values import Gtin, Identifier
+from fusion.store.gtin import Gtin
+from fusion.store.values import Identifier
 
 
 def _instant(value: int) -> int:

@@ -47,6 +47,7 @@ from fusion.results import (
     WarningKind,
 )
 from fusion.results import Warning as StoreWarning
+from fusion.store.gtin import OwnGtins
 from fusion.store.models import Store
 
 # A receipt waits for a load that is not decided yet only if the load began while one of the visit's people was within
@@ -204,6 +205,7 @@ class Billing:
 
     def sight(self, sighting: ItemSighting) -> None:
         """Add other evidence: about the load that moves at a plate now, or about the carts in a zone."""
+        sighting = self.sightings.as_spelt(sighting)
         match sighting:
             case ItemSighting(kind="seen", plate=str(plate)):
                 if not self._attributor.sight(sighting.t_ns, plate, sighting.gtin, sighting.probability):
@@ -443,9 +445,13 @@ class Billing:
         Raises:
             JournalError: a product that the store does not sell, or fewer than one piece of it.
         """
+        own, really = OwnGtins(self._products), Counter[str]()
         for gtin, quantity in items.items():
-            if gtin not in self._products or quantity < 1:
+            known = own.of(gtin)
+            if known is None or quantity < 1:
                 raise JournalError(f"items: want pieces of products of this store, got {quantity} of {gtin!r}")
+            really[known] += quantity
+        items = really
         self.journal.correct(cart(receipt.visit), items, t_ns, f"{receipt.visit}/review/{t_ns}")
         self.labels.decide(receipt.visit, items, t_ns)
         lines = tuple(

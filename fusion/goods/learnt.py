@@ -33,6 +33,7 @@ from fusion.goods.weighings import (
     Weighings,
 )
 from fusion.results import Lesson, LessonCause, LessonKind
+from fusion.store.gtin import OwnGtins
 from fusion.store.models import Store
 
 # A weight may leave its label by this much, and move by this much in one version. Beyond, the label is wrong, and the
@@ -415,8 +416,10 @@ class Learnt:
             if row["format"] != 1 or row["store"] != self._store_id:
                 raise ValueError("want what this store has learnt")
             lessons = [Lesson.of_row(each) for each in row["lessons"]]
+            own_gtins = OwnGtins(self._gtins)
             for gtin, (label_g, weight_g) in row["weights_g"].items():
-                if gtin in self._gtins and self.label_g[product := self._gtins.index(gtin)] == label_g:
+                own = own_gtins.of(gtin)
+                if own is not None and self.label_g[product := self._gtins.index(own)] == label_g:
                     least_g, most_g = label_g * np.exp([-WEIGHT_OFF_MAX, WEIGHT_OFF_MAX])
                     self.weight_g[product] = min(max(float(weight_g), least_g), most_g)
             for plate, (gain, var) in row["gains"].items():

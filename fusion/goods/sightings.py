@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fusion.observations import ItemSighting
 from fusion.people.arms import ArmHistory
 from fusion.results import SightingEvidence
+from fusion.store.gtin import gtin_14
 from fusion.store.models import Store
 from fusion.store.shapes import edge_distance_m, inside_polygon
 
@@ -70,8 +71,14 @@ class Sightings:
         """Start, or continue with a changed store of the same layout; see `Engine.adopt`."""
         self._zones = {zone.id: zone.polygon for zone in store.zone}
         self._gates = {gate.id: gate.line for gate in store.gate}
-        self._gtins = {product.gtin for product in store.products}
+        # A plain dictionary, since a snapshot of the engine holds it.
+        self._own_gtins = {gtin_14(product.gtin): product.gtin for product in store.products}
         self._miss = {"read": store.items.read_miss_rate, "seen": store.items.seen_miss_rate}
+
+    def as_spelt(self, sighting: ItemSighting) -> ItemSighting:
+        """A sighting with its GTIN as the store spells it; readers spell GTINs with more zeros or fewer."""
+        own = self._own_gtins.get(gtin_14(sighting.gtin))
+        return sighting if own is None or own == sighting.gtin else replace(sighting, gtin=own)
 
     def knows(self, sighting: ItemSighting) -> bool:
         """Whether zone and product belong to the store and kind and probability are valid.
@@ -80,7 +87,7 @@ class Sightings:
         """
         valid = sighting.kind in self._miss and 0.0 <= sighting.probability <= 1.0
         known = sighting.zone in self._zones or sighting.zone in self._gates
-        return valid and known and sighting.gtin in self._gtins
+        return valid and known and gtin_14(sighting.gtin) in self._own_gtins
 
     def near(self, sighting: ItemSighting, history: ArmHistory) -> list[int]:
         """Tracks of the people who were in the zone, or within reach of the gate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fusion.errors import FusionError
 from fusion.money.entries import Entry
@@ -10,6 +11,7 @@ from fusion.money.ledger import Ledger
 from fusion.money.prices import PriceBook, PricedReceipt
 from fusion.money.sales import Discount, Sale
 from fusion.results import Receipt, ReceiptLine, ReceiptStatus
+from fusion.store.gtin import OwnGtins
 from fusion.store.models import Store
 
 # Confidence of a line that a person entered.
@@ -24,8 +26,8 @@ class Correction:
     out only with a member's prices.
     """
 
-    def __init__(self, store: Store, prices: PriceBook, gtins: frozenset[str], visit: str, recorded: Entry) -> None:
-        self._store, self._prices, self._gtins, self._visit = store, prices, gtins, visit
+    def __init__(self, store: Store, prices: PriceBook, own_gtins: OwnGtins, visit: str, recorded: Entry) -> None:
+        self._store, self._prices, self._own_gtins, self._visit = store, prices, own_gtins, visit
         request = recorded.request
         self._exit_ns = request.get("exit", recorded.t_ns)
         self._billed = billed = Sale.stored(request).lines
@@ -37,7 +39,7 @@ class Correction:
             others, members = (self._priced(billed, kept, member).receipt.total for member in (False, True))
             return others != total and members == total
 
-        known = all(line.gtin in gtins for line in billed)
+        known = all(line.gtin in own_gtins for line in billed)
         # The total proves a member by members' offers alone, with the prices on the receipt, or by members' prices too.
         self._member = known and (only_for_members(billed) or only_for_members(()))
 
@@ -47,10 +49,13 @@ class Correction:
         Raises:
             FusionError: a product that the store does not sell.
         """
+        lines = []
         for line in wanted:
-            if line.gtin not in self._gtins:
+            gtin = self._own_gtins.of(line.gtin)
+            if gtin is None:
                 raise FusionError(f"lines: want products of this store, got {line.gtin!r}")
-        corrected = self._priced(wanted, self._billed, self._member)
+            lines.append(replace(line, gtin=gtin))
+        corrected = self._priced(lines, self._billed, self._member)
         return Sale(corrected.receipt.lines, corrected.discounts)
 
     def _priced(self, rows: Sequence[ReceiptLine], kept: tuple[ReceiptLine, ...], member: bool) -> PricedReceipt:
@@ -67,14 +72,14 @@ class Corrections:
     def __init__(self, store: Store, ledger: Ledger) -> None:
         """Prepare. store: supplies products, prices and offers. ledger: the store's books."""
         self._store, self._ledger, self._prices = store, ledger, PriceBook(store)
-        self._gtins = frozenset(product.gtin for product in store.products)
+        self._own_gtins = store.own_gtins
 
     def of(self, visit: str) -> Correction:
         """Prices what a visit costs if it is corrected. Raises FusionError for a visit without receipt."""
         recorded = self._ledger.recorded(visit, "receipt")
         if recorded is None:
             raise FusionError(f"visit {visit!r} has no receipt that could be decided")
-        return Correction(self._store, self._prices, self._gtins, visit, recorded)
+        return Correction(self._store, self._prices, self._own_gtins, visit, recorded)
 
     def priced(self, visit: str, wanted: Sequence[ReceiptLine]) -> tuple[tuple[ReceiptLine, ...], tuple[Discount, ...]]:
         """Lines and discounts of one corrected bill, as `Correction.priced`. Raises FusionError as that and `of`."""

@@ -47,6 +47,7 @@ from fusion.results import (
 )
 from fusion.sentences import reason_text
 from fusion.store.card_numbers import without_card_number
+from fusion.store.gtin import gtin_14
 from fusion.store.models import Store
 
 # First words of the keys of a visit's opening, receipt and decisions; `Ledger.record` may not use them.
@@ -409,7 +410,7 @@ class Ledger(Books):
         """VAT rate of every product on the lines, as `vat_rate_units`; those of `known` were fixed before."""
         rates = {}
         for line in sale.lines:
-            rate = known.get(line.gtin, self._vat_rates.get(line.gtin))
+            rate = known.get(line.gtin, self._vat_rates.get(gtin_14(line.gtin)))
             if rate is None:
                 raise EntryError(f"gtin: want a product of {self._store.id!r}, got {line.gtin!r}")
             rates[line.gtin] = rate
@@ -537,4 +538,4 @@ def unbookable(receipt: Receipt, error: EntryError) -> Receipt:
 
 
 def _vat_rates(store: Store) -> dict[str, int]:
-    return {product.gtin: vat_rate_units(product.vat_rate) for product in store.products}
+    return {gtin_14(product.gtin): vat_rate_units(product.vat_rate) for product in store.products}

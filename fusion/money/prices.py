@@ -48,6 +48,7 @@ class PriceBook:
     def __init__(self, store: Store) -> None:
         self._local_time = store.local_time
         self._base = {product.gtin: product.price for product in store.products}
+        self._own_gtins = store.own_gtins
         self._prices = store.prices.price
         self._offers = store.prices.offer
 
@@ -57,11 +58,11 @@ class PriceBook:
         Raises:
             EntryError: not a product of the store.
         """
-        local = self._local_time(t_ns)
-        matching = [rule.price for rule in self._prices if rule.gtin == gtin and rule.holds(local, member)]
-        if not matching and gtin not in self._base:
+        local, own = self._local_time(t_ns), self._own_gtins.of(gtin)
+        if own is None:
             raise EntryError(f"gtin: want a product of this store, got {gtin!r}")
-        return matching[-1] if matching else self._base[gtin]
+        matching = [rule.price for rule in self._prices if rule.gtin == own and rule.holds(local, member)]
+        return matching[-1] if matching else self._base[own]
 
     def priced(self, receipt: Receipt, *, member: bool = False, billed: Sequence[ReceiptLine] = ()) -> PricedReceipt:
         """A receipt with every piece at its price and with the best offers.

@@ -48,7 +48,9 @@ class Source:
         """What really happened; None where that is not known."""
         if self.simulation is not None:
             return simulated_visits(self.simulation.truth)
-        return recorded_visits(self.recording.folder) if self.recording is not None else None
+        if self.recording is None:
+            return None
+        return recorded_visits(self.recording.folder, self.recording.store.own_gtins)
 
 
 def open_source(settings: RunSettings) -> Source:

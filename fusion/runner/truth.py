@@ -11,6 +11,7 @@ from typing import Any
 from fusion.money.prices import PriceBook
 from fusion.results import Receipt, ReceiptLine, ReceiptStatus, Taken
 from fusion.simulation import Truth
+from fusion.store.gtin import OwnGtins
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,21 @@ class TrueVisit:
         return row if self.total is None else {**row, "total": self.total}
 
 
-def recorded_visits(folder: Path) -> list[TrueVisit] | None:
-    """The visits in truth/visits.jsonl of a recording; None where it has none."""
+def recorded_visits(folder: Path, own_gtins: OwnGtins) -> list[TrueVisit] | None:
+    """The visits in truth/visits.jsonl of a recording, GTINs as its store spells them; None where it has none."""
     path = folder / "truth" / "visits.jsonl"
     if not path.exists():
         return None
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [TrueVisit(row["account"], row["enter"], row["exit"], row["items"]) for row in rows]
+    return [TrueVisit(row["account"], row["enter"], row["exit"], _as_spelt(row["items"], own_gtins)) for row in rows]
+
+
+def _as_spelt(items: Mapping[str, int], own_gtins: OwnGtins) -> dict[str, int]:
+    spelt: dict[str, int] = {}
+    for gtin, n in items.items():
+        own = own_gtins.of(gtin) or gtin
+        spelt[own] = spelt.get(own, 0) + n
+    return spelt
 
 
 def simulated_visits(truth: Truth) -> list[TrueVisit]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -254,10 +254,10 @@ def _gate_findings(recording: Recording, span: Span) -> Iterator[Finding]:
 
 def _unknown_in_sightings(recording: Recording) -> Counter[_Named]:
     store = recording.store
-    known = {
+    known: dict[str, Container[str]] = {
         "zone": {zone.id for zone in store.zone} | {gate.id for gate in store.gate},
         "plate": {plate.plate for plate in store.plates},
-        "gtin": {product.gtin for product in store.products},
+        "gtin": store.own_gtins,
     }
     unknown: Counter[_Named] = Counter()
     for sighting in recording.sightings():

@@ -44,6 +44,7 @@ class LogLines:
         self.names: dict[int, str] = {}
         self._store = store
         self._products = {product.gtin: product.name for product in store.products}
+        self._own_gtins = store.own_gtins
 
     def of_observation(self, observation: Observation) -> LogLine | None:
         """The line of a scan or a sighting; None for frames and weights."""
@@ -100,7 +101,7 @@ class LogLines:
         return LogLine("receipts", receipt.issued_ns, text, is_warning=receipt.status != "settled")
 
     def _product(self, gtin: str) -> str:
-        return self._products.get(gtin, gtin)
+        return self._products.get(self._own_gtins.of(gtin) or gtin, gtin)
 
 
 def _person(result: Candidate | Picked | PutBack | Receipt) -> str:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fusion.store.gtin import check_digit
 from fusion.store.models import Camera, Facing, Gate, Obstacle, Plate, Product, Store, Zone
 from fusion.store.rotations import rotation_vector
-from fusion.store.values import check_digit
 
 WIDTH_M, DEPTH_M = 8.0, 6.0
 PLATE_WIDTH_M, PLATE_DEPTH_M = 0.2, 0.4

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from fusion.errors import ConfigError
+from fusion.store.gtin import OwnGtins, gtin_14
 from fusion.store.models import Camera, Facing, Plate, Product, Store, StoreSettings
 from fusion.store.prices import Prices
 from fusion.store.shapes import inside_polygon
+from fusion.store.tables import Row, Table, decoded, read_table, write_table
 from fusion.store.values import StrictModel, validation_faults
 
 # A plate may hang over the edge of the floor by this much: floors are measured to some centimetres.
@@ -24,13 +24,6 @@ PLATE_MARGIN_M = 0.05
 _REQUIRED = ("store.toml", "cameras.toml", "plates.csv", "products.csv", "planogram.csv")
 
 _Model = TypeVar("_Model", bound=StrictModel)
-
-
-class _Row(NamedTuple, Generic[_Model]):
-    """A row of a table and its line in the file; the header is line 1."""
-
-    line: int
-    value: _Model
 
 
 def read_store(folder: Path) -> Store:
@@ -53,20 +46,26 @@ def read_store(folder: Path) -> Store:
     prices = files.model("prices.toml", Prices) if (folder / "prices.toml").exists() else Prices()
     faults = files.faults
     if settings is not None:
-        faults += _settings_faults(settings, plates)
+        faults += _settings_faults(settings, plates.rows)
     faults += _table_faults(plates, products, facings)
     if prices is not None:
-        faults += _price_faults(prices, {row.value.gtin for row in products})
+        faults += _price_faults(prices, products)
     if faults or settings is None or prices is None:
         raise ConfigError([f"{folder.name}/{fault}" for fault in faults])
+    own = OwnGtins(products.keys)
     return Store(
         **{key: getattr(settings, key) for key in settings.model_fields_set},
         cameras=tuple(sorted(cameras, key=lambda camera: camera.name)),
-        plates=tuple(row.value for row in plates),
-        products=tuple(row.value for row in products),
-        planogram=tuple(row.value for row in facings),
-        prices=prices,
+        plates=tuple(row.value for row in plates.rows),
+        products=tuple(row.value for row in products.rows),
+        planogram=tuple(_facing_as_spelt(row.value, own) for row in facings.rows),
+        prices=prices.with_gtins(own),
     )
+
+
+def _facing_as_spelt(facing: Facing, own: OwnGtins) -> Facing:
+    """A facing with its GTIN as products.csv spells it."""
+    return facing.model_copy(update={"gtin": own.of(facing.gtin) or facing.gtin})
 
 
 def write_store(store: Store, folder: Path) -> None:
@@ -110,7 +109,8 @@ class _Files:
 
     def toml(self, name: str) -> dict[str, Any] | None:
         """The tables of a TOML file."""
-        text = self._text(name)
+        data = self._data(name)
+        text = None if data is None else decoded(data, name, self.faults)
         if text is None:
             return None
         try:
@@ -119,35 +119,10 @@ class _Files:
             self.faults.append(f"{name}: want TOML, got: {error}")
             return None
 
-    def table(self, name: str, model: type[_Model], subject: Callable[[dict[str, str]], str]) -> list[_Row[_Model]]:
-        """The valid rows of a CSV file. `subject` names a row in its faults by what stands in it."""
-        text = self._text(name)
-        if text is None:
-            return []
-        # Not splitlines: it would also split at a line separator inside a name.
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        rows = []
-        try:
-            header = next(reader, None)
-            header_fault = _header_fault(header, list(model.model_fields))
-            if header is None or header_fault:
-                self.faults.append(f"{name}{header_fault}")
-                return []
-            for cells in reader:
-                line = reader.line_num
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    self.faults.append(f"{name}:{line}: want {len(header)} cells, got {len(cells)}")
-                    continue
-                raw = dict(zip(header, cells))
-                value = self.validate(model, raw, f"{name}:{line}: {subject(raw)}")
-                if value is not None:
-                    rows.append(_Row(line, value))
-        except csv.Error as error:
-            self.faults.append(f"{name}:{reader.line_num}: want CSV, got: {error}")
-            return []
-        return rows
+    def table(self, name: str, model: type[_Model], subject: Callable[[dict[str, str]], str]) -> Table[_Model]:
+        """What is known of a CSV file. `subject` names a row in its faults by what stands in it."""
+        data = self._data(name)
+        return Table() if data is None else read_table(data, name, model, subject, self.faults)
 
     def validate(self, model: type[_Model], raw: dict[str, Any], prefix: str) -> _Model | None:
         """Raw values as a model; None, with its faults kept, where they are not valid."""
@@ -157,31 +132,14 @@ class _Files:
             self.faults.extend(validation_faults(error, prefix))
             return None
 
-    def _text(self, name: str) -> str | None:
+    def _data(self, name: str) -> bytes | None:
         try:
-            data = (self.folder / name).read_bytes()
+            return (self.folder / name).read_bytes()
         except FileNotFoundError:
             self.faults.append(f"{name}: the file does not exist")
-            return None
         except OSError as error:
             self.faults.append(f"{name}: the file cannot be read: {error.strerror}")
-            return None
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            self.faults.append(f"{name}: want UTF-8, got byte {data[error.start]:#04x} at offset {error.start}")
-            return None
-
-
-def _header_fault(header: Sequence[str] | None, wanted: Sequence[str]) -> str:
-    """What is wrong with a table's header, after the file's name; empty where it is right."""
-    if header is None:
-        return f": want a header {','.join(wanted)}, got an empty file"
-    if sorted(header) == sorted(wanted):
-        return ""
-    faults = [f"missing column {column!r}" for column in wanted if column not in header]
-    faults += [f"unknown column {column!r}" for column in header if column not in wanted]
-    return f":1: {', '.join(faults or ['a column twice'])}; want {','.join(wanted)}"
+        return None
 
 
 def _cameras(files: _Files) -> list[Camera]:
@@ -202,7 +160,7 @@ def _cameras(files: _Files) -> list[Camera]:
 # ---- faults between files --------------------------------------------------------------------------------------------
 
 
-def _settings_faults(settings: StoreSettings, plates: Iterable[_Row[Plate]]) -> list[str]:
+def _settings_faults(settings: StoreSettings, plates: Iterable[Row[Plate]]) -> list[str]:
     faults = _repeated("store.toml: gate", [("", gate.id) for gate in settings.gate])
     faults += _repeated("store.toml: zone", [("", zone.id) for zone in settings.zone])
     for line, plate in plates:
@@ -212,29 +170,54 @@ def _settings_faults(settings: StoreSettings, plates: Iterable[_Row[Plate]]) -> 
     return faults
 
 
-def _table_faults(
-    plates: Sequence[_Row[Plate]], products: Sequence[_Row[Product]], facings: Sequence[_Row[Facing]]
-) -> list[str]:
-    faults = _repeated("plates.csv: plate", [(f"row {line}", plate.plate) for line, plate in plates])
-    faults += _repeated("products.csv: gtin", [(f"row {line}", product.gtin) for line, product in products])
-    faults += _repeated("planogram.csv: plate and gtin", [(f"row {line}", (f.plate, f.gtin)) for line, f in facings])
-    known_plates, known_gtins = {row.value.plate for row in plates}, {row.value.gtin for row in products}
-    for line, facing in facings:
-        if facing.plate not in known_plates:
+def _table_faults(plates: Table[Plate], products: Table[Product], facings: Table[Facing]) -> list[str]:
+    faults = _repeated("plates.csv: plate", [(f"row {line}", plate.plate) for line, plate in plates.rows])
+    faults += _repeated_gtins("products.csv: gtin", [(line, "", product.gtin) for line, product in products.rows])
+    faults += _repeated_gtins("planogram.csv: plate and gtin", [(line, f.plate, f.gtin) for line, f in facings.rows])
+    known_plates, known_gtins = set(plates.keys), _known_gtins(products)
+    plates_known = plates.keys_known and len(known_plates) == len(plates.keys)
+    for line, facing in facings.rows:
+        if plates_known and facing.plate not in known_plates:
             faults.append(f"planogram.csv:{line}: plate: want a plate listed in plates.csv, got {facing.plate!r}")
-        if facing.gtin not in known_gtins:
+        if known_gtins is not None and facing.gtin not in known_gtins:
             faults.append(f"planogram.csv:{line}: gtin: want a gtin listed in products.csv, got {facing.gtin!r}")
     return faults
 
 
-def _price_faults(prices: Prices, known_gtins: set[str]) -> list[str]:
+def _known_gtins(products: Table[Product]) -> OwnGtins | None:
+    """The products that the store has; None where not all are known.
+
+    Then none can be missing: one that is there twice, for example, may stand in the place of the one looked for.
+    """
+    known = OwnGtins(products.keys)
+    return known if products.keys_known and len(known) == len(products.keys) else None
+
+
+def _price_faults(prices: Prices, products: Table[Product]) -> list[str]:
     faults = _repeated("prices.toml: offer", [("", offer.id) for offer in prices.offer])
     named = [(f"price[{i}]", price.gtin) for i, price in enumerate(prices.price)]
     named += [(f"offer[{i}]", gtin) for i, offer in enumerate(prices.offer) for gtin in offer.gtins]
     named += [(f"restriction[{i}]", gtin) for i, rule in enumerate(prices.restriction) for gtin in rule.gtins]
+    known_gtins = _known_gtins(products)
     for place, gtin in named:
-        if gtin not in known_gtins:
+        if known_gtins is not None and gtin not in known_gtins:
             faults.append(f"prices.toml: {place}: want a gtin listed in products.csv, got {gtin!r}")
+    return faults
+
+
+def _repeated_gtins(label: str, rows: Sequence[tuple[int, str, str]]) -> list[str]:
+    """One fault for each product that is there more than once, whatever the spellings. `rows`: line, plate, GTIN."""
+    places: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for line, plate, gtin in rows:
+        places.setdefault((plate, gtin_14(gtin)), []).append((line, gtin))
+    faults = []
+    for (plate, _), found in places.items():
+        if len(found) > 1:
+            spellings = list(dict.fromkeys(gtin for _, gtin in found))
+            got = " and ".join(repr((plate, gtin) if plate else gtin) for gtin in spellings)
+            same = ", one number" if len(spellings) > 1 else ""
+            lines = ", ".join(f"row {line}" for line, _ in found)
+            faults.append(f"{label}: want each once, got {got}{same} {len(found)} times ({lines})")
     return faults
 
 
@@ -258,13 +241,6 @@ def _toml(tables: dict[str, Any]) -> str:
 
 
 def _write_table(path: Path, model: type[StrictModel], rows: Iterable[StrictModel]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        file.write(",".join(model.model_fields) + "\n")
-        for row in rows:
-            file.write(",".join(_csv_cell(getattr(row, key)) for key in model.model_fields) + "\n")
-
-
-def _csv_cell(value: Any) -> str:
-    text = repr(value) if isinstance(value, float) else str(value)
-    # csv.writer leaves a lone carriage return without quotes before Python 3.13, and no reader takes that.
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+    columns = list(model.model_fields)
+    text = write_table(columns, [[getattr(row, key) for key in columns] for row in rows])
+    path.write_text(text, encoding="utf-8", newline="")

@@ -15,16 +15,17 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, model_validator
 
 from fusion.store import iso4217
+from fusion.store.gtin import Gtin, OwnGtins
 from fusion.store.layouts import LAYOUTS, Layout
 from fusion.store.prices import Prices
 from fusion.store.values import (
     CapacityGrams,
     Currency,
     Finite,
-    Gtin,
     Identifier,
     Metres,
     MinorUnits,
+    Name,
     PieceGrams,
     Polygon,
     PositiveMetres,
@@ -129,7 +130,7 @@ class StoreSettings(StrictModel):
 
     format_version: Literal[1]
     id: Identifier
-    name: str
+    name: Name
     currency: Currency
     timezone: TimeZone
     floor: Polygon
@@ -204,7 +205,7 @@ class Product(StrictModel):
     """A product: weight of a piece and its standard deviation, price in minor units with VAT, VAT rate in percent."""
 
     gtin: Gtin
-    name: str = Field(min_length=1)
+    name: Annotated[Name, Field(min_length=1)]
     weight_g: PieceGrams
     weight_sd_g: Annotated[Finite, Field(ge=0)]
     price: MinorUnits
@@ -239,6 +240,11 @@ class Store(StoreSettings):
     def layout(self) -> Layout:
         """The keypoint layout of the store's detections."""
         return LAYOUTS[self.keypoints]
+
+    @property
+    def own_gtins(self) -> OwnGtins:
+        """How the store spells its products' GTINs, whatever spelling a reader or a file uses. Built by each call."""
+        return OwnGtins(product.gtin for product in self.products)
 
     @property
     def weight_unit_g(self) -> float:

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fusion.store.values import Date, Gtin, Identifier, StrictModel, TimeOfDay, require
+from fusion.store.gtin import Gtin, OwnGtins
+from fusion.store.values import Date, Identifier, StrictModel, TimeOfDay, require
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -92,3 +93,15 @@ class Prices(StrictModel):
     price: tuple[Price, ...] = ()
     offer: tuple[Offer, ...] = ()
     restriction: tuple[Restriction, ...] = ()
+
+    def with_gtins(self, own: OwnGtins) -> Prices:
+        """The same prices with GTINs as the store spells them; those that it does not have stay as they are."""
+
+        def spelt(gtins: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(own.of(gtin) or gtin for gtin in gtins)
+
+        return Prices(
+            price=tuple(one.model_copy(update={"gtin": own.of(one.gtin) or one.gtin}) for one in self.price),
+            offer=tuple(one.model_copy(update={"gtins": spelt(one.gtins)}) for one in self.offer),
+            restriction=tuple(one.model_copy(update={"gtins": spelt(one.gtins)}) for one in self.restriction),
+        )

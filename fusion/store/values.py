@@ -1,4 +1,4 @@
-"""The values that a store folder consists of, each with its check: lengths, angles, GTINs, currencies, shapes.
+"""The values that a store folder consists of, each with its check: lengths, angles, names, currencies, shapes.
 
 A value that fails its check raises a ValueError of the form `want ..., got ...`, and `validation_faults` lists all of
 them. The checks look for wrong units above all: millimetres for metres, kilograms for grams, degrees for radians.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -101,16 +102,21 @@ MinorUnits = Annotated[int, BeforeValidator(_minor_units), Field(ge=0)]
 # ---- texts -----------------------------------------------------------------------------------------------------------
 
 
-def check_digit(body: str) -> str:
-    """GS1 check digit of a GTIN's other digits. Source: GS1 General Specifications, section 7.9."""
-    weighted = sum(int(digit) * (3 if place % 2 == 0 else 1) for place, digit in enumerate(reversed(body)))
-    return str(-weighted % 10)
+# What makes a text look like another one: marks that turn the direction of what follows (UAX 9) would show a price
+# reversed, a line break would split a row of a receipt.
+_BIDI = "\u061c\u200e\u200f" + "".join(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+_BREAKS = "\u2028\u2029"
 
 
-def _gtin(value: str) -> str:
-    digits = value.isascii() and value.isdecimal()
-    require(digits and len(value) in (8, 12, 13, 14), "a GTIN of 8, 12, 13 or 14 digits", value)
-    require(check_digit(value[:-1]) == value[-1], f"check digit {check_digit(value[:-1])}", value)
+def unprintable(text: str) -> str:
+    """The characters of a text that no name may hold: control characters, line breaks, marks of direction."""
+    return "".join(c for c in text if c in _BIDI or c in _BREAKS or unicodedata.category(c) in ("Cc", "Cs"))
+
+
+def _printable(value: str) -> str:
+    wrong = unprintable(value)
+    names = ", ".join(f"U+{ord(c):04X}" for c in dict.fromkeys(wrong))
+    require(not wrong, f"a name without control characters and marks of direction ({names})", value)
     return value
 
 
@@ -140,8 +146,8 @@ def _time(value: str) -> str:
     return value
 
 
-Identifier = Annotated[str, Field(min_length=1, max_length=255)]
-Gtin = Annotated[str, AfterValidator(_gtin)]
+Name = Annotated[str, AfterValidator(_printable)]
+Identifier = Annotated[Name, Field(min_length=1, max_length=255)]
 Currency = Annotated[str, AfterValidator(_currency)]
 TimeZone = Annotated[str, AfterValidator(_timezone)]
 Date = Annotated[str, AfterValidator(_date)]

@@ -11,9 +11,9 @@ from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
 from fusion.people.arms import ArmHistory
 from fusion.results import People
+from fusion.store.gtin import check_digit
 from fusion.store.layouts import Layout
 from fusion.store.models import Store
-from fusion.store.values import check_digit
 
 
 def shop(n_plates: int = 8, width_m: float = 0.1, rows: int = 1) -> Store:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store.shops import bare_shop
 
+from fusion.store.gtin import check_digit
 from fusion.store.models import Product
-from fusion.store.values import check_digit
 
 # Published examples: from GS1, from a book, from bottles and boxes.
 KNOWN_GTINS = [

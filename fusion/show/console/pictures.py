@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from fusion.store.gtin import OwnGtins
+
 KINDS = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 # A picture of a product is some 20 kB; a photograph as a camera writes it would keep a reviewer waiting.
 BYTES_MAX = 1 << 20
@@ -24,12 +26,13 @@ class Pictures:
     def __init__(self, folder: Path | None, gtins: Iterable[str]) -> None:
         """Find them. folder: None or absent where there are none. gtins: the store's products."""
         self._paths: dict[str, Path] = {}
-        wanted = set(gtins)
+        own = OwnGtins(gtins)
         if folder is None or not folder.is_dir():
             return
         for path in sorted(folder.iterdir()):
-            if path.stem in wanted and path.suffix.lower() in KINDS and path.stat().st_size <= BYTES_MAX:
-                self._paths.setdefault(path.stem, path)
+            gtin = own.of(path.stem)
+            if gtin is not None and path.suffix.lower() in KINDS and path.stat().st_size <= BYTES_MAX:
+                self._paths.setdefault(gtin, path)
 
     @property
     def gtins(self) -> list[str]:

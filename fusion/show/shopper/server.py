@@ -320,6 +320,7 @@ class ShopperApp:
         if not isinstance(gtin, str) or type(quantity) is not int or not isinstance(reason, str):
             raise HTTPException(400, "want gtin, quantity and reason")
         self._take_change(session)
+        gtin = self._store.own_gtins.of(gtin) or gtin
         outcome = await _entered(lambda: self._parts.answers.dispute(visit, gtin, quantity, reason, self._now_ns()))
         return JSONResponse({"status": outcome.status, "receipt": await self._receipt(visit)})
 
