@@ -118,7 +118,7 @@ class ShelfEvent:
             return cls(
                 np.array([change.plate]), change.onset_ns, change.contact_ns, change.settled_ns,
                 np.array([change.delta_g]), np.array([[change.var_g2]]), change.silent,
-                math.nan if change.silent else change.rise_ns * 1e-9,
+                math.nan if change.silent or change.rise_ns < 0 else change.rise_ns * 1e-9,
             )  # fmt: skip
         deltas = np.array([change.delta_g for change in load])
         # The plates that were not silent know when it was.
@@ -126,10 +126,13 @@ class ShelfEvent:
         heaviest = max(load, key=lambda change: abs(change.delta_g))
         contact_ns = heard[0].contact_ns
         if len(heard) > 1:
-            weight = np.abs([change.delta_g for change in heard])
+            # By how well each plate dates it: a second hand may press on one of them while it moves, and the edge of a
+            # small change is lost in the shaking.
+            weight = np.array([kernel.contact_sd_s(change, MODEL) ** -2.0 for change in heard])
             since_origin_ns = np.array([change.contact_ns - contact_ns for change in heard])
             contact_ns += int(weight @ since_origin_ns / weight.sum())
-        dated = not heaviest.silent and abs(heaviest.delta_g) > RISE_SHARE * sum(abs(change.delta_g) for change in load)
+        is_known = not heaviest.silent and heaviest.rise_ns >= 0
+        dated = is_known and abs(heaviest.delta_g) > RISE_SHARE * sum(abs(change.delta_g) for change in load)
         return cls(
             _plates(load),
             min(change.onset_ns for change in heard),

@@ -20,6 +20,7 @@ from fusion.errors import OrderError
 from fusion.files.recordings import Recording
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
+from fusion.goods.plates import PlateChange
 from fusion.goods.scales import ShelfMonitor
 from fusion.observations import ShelfReading
 from fusion.sentences import sentence
@@ -261,6 +262,33 @@ def test_a_slow_hand_is_seen() -> None:
     scales.step(4.0, {"r0p0": -120.0}, rise_s=2.0)
     (event,) = found(scales)
     assert abs(event.delta_g.sum() + 120.0) < 4.0
+
+
+@pytest.mark.parametrize("pressed_s", [0.5, 0.6])
+def test_a_load_is_dated_by_the_plate_on_which_no_other_hand_rests(pressed_s: float) -> None:
+    scales = shop.Scales(STORE, 9.0)
+    scales.step(4.0, {"r0p4": -121.0, "r0p5": -250.0})
+    # A second person presses on the heavier part's plate, until the first one's hand has gone.
+    scales.hand(3.95, 4.0 + pressed_s, {"r0p5": 160.0})
+    (event,) = found(scales)
+    assert abs(event.total_g + 371.0) < 6.0
+    assert abs(seconds(event) - 4.0) < 0.12
+
+
+def test_how_long_a_load_took_is_not_claimed_where_it_is_not_known() -> None:
+    scales = shop.Scales(STORE, 9.0)
+    # Three pieces by three grips, the last two nearly at once, under a hand that shakes the plate.
+    for at_s in (4.0, 4.68, 4.79):
+        scales.step(at_s, {"r0p3": -245.0})
+    scales.hand(3.83, 4.2, {"r0p3": 32.0})
+    scales.hand(4.25, 4.9, {"r0p3": -15.0})
+    scales.hand(4.57, 4.92, {"r0p3": 23.0})
+    events = found(scales)
+    assert_allclose(sum(event.total_g for event in events), -735.0, atol=6.0)
+    assert all(np.isnan(event.rise_s) or event.rise_s >= 0.0 for event in events)
+    unknown = PlateChange(3, T0, T0 + 10**9, T0 + 2 * 10**9, False, -1, False, -735.0, 1.0, 2000.0)
+    assert np.isnan(ShelfEvent.of([unknown]).rise_s)
+    assert ShelfEvent.of([unknown.but(rise_ns=700_000_000)]).rise_s == pytest.approx(0.7)
 
 
 def test_drift_is_followed() -> None:
