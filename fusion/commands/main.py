@@ -13,6 +13,7 @@ from fusion.commands import (
     completion,
     console,
     demo,
+    feed,
     forgetting,
     learnt,
     money,
@@ -30,7 +31,7 @@ from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 GROUPS = (
     CommandGroup(
         "run a store",
-        (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, users.USERS, shopper.SHOPPER, learnt.LEARNT),
+        (run.RUN, chain.SERVE, feed.FEED, chain.REPLAY, console.CONSOLE, users.USERS, shopper.SHOPPER, learnt.LEARNT),
     ),
     CommandGroup("look at runs", (demo.DEMO, report.REPORT)),
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),

@@ -12,19 +12,25 @@ Health = Mapping[str, Any]
 
 
 class HealthServer:
-    """Serves the health of a chain's stores over HTTP.
+    """Serves the health of a chain's stores, or of anything else that has some, over HTTP.
 
     Attributes:
         port: where it listens on 127.0.0.1.
     """
 
-    def __init__(self, health: Callable[[], Health], port: int) -> None:
-        """Listen; `run` answers. Port 0 picks a free one. Raises OSError if the port is taken."""
+    def __init__(
+        self, health: Callable[[], Health], port: int, metrics: Callable[[Health], bytes] | None = None
+    ) -> None:
+        """Listen; `run` answers. Port 0 picks a free one. Raises OSError if the port is taken.
+
+        health: holds "well"; metrics: it in the format of Prometheus, `prometheus_text` by default.
+        """
 
         class Handler(_Handler):
             pass
 
         Handler.health = staticmethod(health)
+        Handler.metrics = staticmethod(metrics or prometheus_text)
         self._http = _Server(("127.0.0.1", port), Handler)
         self.port: int = self._http.server_address[1]
 
@@ -49,11 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 10.0
     health: Callable[[], Health]
+    metrics: Callable[[Health], bytes]
 
     def do_GET(self) -> None:
         """Answer /metrics and /healthz."""
         if self.path == "/metrics":
-            status, kind, text = 200, "text/plain; version=0.0.4; charset=utf-8", prometheus_text(self.health())
+            status, kind, text = 200, "text/plain; version=0.0.4; charset=utf-8", self.metrics(self.health())
         elif self.path == "/healthz":
             health = self.health()
             status, kind = 200 if health["well"] else 503, "application/json"

@@ -1,0 +1,140 @@
+"""Runs the feeds of a feeds.toml: connects them, makes observations of what they send, and hands these on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from fusion.errors import ShapeError, in_short, terminal_text
+from fusion.feeds.destination import Destination
+from fusion.feeds.feed import Began, Feed, Inbox, Message
+from fusion.feeds.onvif import OnvifFeed, SceneReader
+from fusion.feeds.people import Pictures
+from fusion.feeds.rtsp import Camera, RtspLine
+from fusion.feeds.settings import FeedsFile, OnvifSettings
+from fusion.feeds.subscription import BrokerLine, Subscription
+from fusion.live.clock import SYSTEM_CLOCK, Clock
+from fusion.live.messages import Refused
+from fusion.observations import Observation
+from fusion.store.card_numbers import without_card_number
+
+# How often feeds are asked what their silence says.
+QUIET_EVERY_S = 0.25
+
+
+class AnyLine(Protocol):
+    """A connection that runs in the background."""
+
+    def start(self) -> None:
+        """Connect."""
+        ...
+
+    def close(self) -> None:
+        """End."""
+        ...
+
+
+class Bridge:
+    """The feeds of one store and their connections.
+
+    Attributes:
+        feeds: in the order of the file.
+    """
+
+    def __init__(self, file: FeedsFile, destination: Destination, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Prepare the connections. Raises ConfigError or FusionError where one cannot be used."""
+        self.feeds: list[Feed] = []
+        self._file, self._destination, self._clock = file, destination, clock
+        self._inbox = Inbox(clock)
+        self._lines: list[AnyLine] = []
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._pictures = Pictures(file.store)
+        for onvif in file.settings.onvif:
+            self._add_onvif(onvif)
+        for name, subscriptions in self._subscriptions.items():
+            broker = file.settings.broker[name].broker(file.base)
+            self._lines.append(BrokerLine(broker, subscriptions, self._inbox, clock))
+
+    def run(self, stopped: Callable[[], bool], say: Callable[[str], None]) -> None:
+        """Convert until `stopped` says so; say: takes sentences about what was refused."""
+        for line in self._lines:
+            line.start()
+        try:
+            quiet_s = self._clock.monotonic_s()
+            while not stopped():
+                entry = self._inbox.next(QUIET_EVERY_S)
+                if entry is not None:
+                    self._convert(*entry)
+                if self._clock.monotonic_s() - quiet_s >= QUIET_EVERY_S:
+                    quiet_s = self._clock.monotonic_s()
+                    for feed in self.feeds:
+                        now_ns = self._clock.wall_ns()
+                        self._hand_on(feed, self._made(feed, feed.quiet, now_ns), now_ns)
+                for feed in self.feeds:
+                    while feed.health.sentences:
+                        say(terminal_text(without_card_number(feed.health.sentences.popleft())))
+        finally:
+            for line in self._lines:
+                line.close()
+
+    def health(self) -> dict[str, Any]:
+        """State of all feeds as plain data; well: all are connected."""
+        return {
+            "well": all(feed.health.state == "online" for feed in self.feeds),
+            "destination": self._destination.state,
+            "lost": dict(self._destination.lost),
+            "feeds": {feed.health.name: feed.health.status() for feed in self.feeds},
+        }
+
+    def lines(self) -> Iterator[str]:
+        """State of each feed, a line each, for people."""
+        for feed in self.feeds:
+            yield terminal_text(without_card_number(feed.health.line()))
+        lost = ", ".join(f"{reason} {n}" for reason, n in self._destination.lost.items())
+        yield f"destination: {self._destination.state}" + (f", lost {lost}" if lost else "")
+
+    # ---- conversion --------------------------------------------------------------------------------------------------
+
+    def _convert(self, feed: Feed, entry: Message | Began) -> None:
+        if isinstance(entry, Began):
+            found = self._made(feed, feed.began, entry.arrived_ns)
+        else:
+            found = self._made(feed, feed.observations, entry)
+        self._hand_on(feed, found, entry.arrived_ns)
+
+    def _made(self, feed: Feed, make: Callable[[Any], Sequence[Observation]], of: object) -> Sequence[Observation]:
+        try:
+            return make(of)
+        except Refused as refused:
+            feed.health.refuse(refused)
+        except Exception as error:
+            # A mistake of ours, which no stream may turn into an outage of the others.
+            feed.health.refuse(Refused("fault in the conversion", in_short(error)))
+        return ()
+
+    def _hand_on(self, feed: Feed, observations: Sequence[Observation], arrived_ns: int) -> None:
+        for observation in observations:
+            try:
+                self._destination.take(observation)
+            except ShapeError as error:
+                feed.health.refuse(Refused("another shape", str(error)))
+            else:
+                feed.health.accept(observation.t_ns, arrived_ns)
+
+    # ---- feeds -------------------------------------------------------------------------------------------------------
+
+    def _subscribe(self, broker: str, feed: Feed, topics: Sequence[str], *, retained: bool = False) -> None:
+        self._subscriptions.setdefault(broker, []).append(Subscription(feed, tuple(topics), retained))
+
+    def _add_onvif(self, settings: OnvifSettings) -> None:
+        reader = SceneReader(settings.camera, self._pictures, settings.module, settings.likelihood_min)
+        feed = OnvifFeed(f"onvif {settings.camera}", reader, as_json=settings.url is None)
+        self.feeds.append(feed)
+        if settings.broker is not None and settings.topic is not None:
+            self._subscribe(settings.broker, feed, [settings.topic])
+        elif settings.url is not None:
+            base = self._file.base
+            password = settings.password(base, f"the password of camera {settings.camera}")
+            ca = None if settings.ca is None else base / settings.ca
+            camera = Camera(settings.url, settings.user, password, ca)
+            self._lines.append(RtspLine(feed, camera, self._inbox, self._clock))
