@@ -55,7 +55,7 @@ class Feed(ABC):
         return ()
 
     def quiet(self, now_ns: int) -> Sequence[Observation]:
-        """Called some times a second: what the format says by silence, or was held for the rest of a message."""
+        """Called some times a second: what the format states by silence, or was held for the rest of a message."""
         return ()
 
 

@@ -35,7 +35,7 @@ DOCUMENT_MAX_BYTES = 1 << 20
 DEPTH_MAX = 64
 # Objects whose class is remembered; a camera follows a few dozen.
 OBJECTS_MAX = 1024
-# An idle object is listed no longer than this. Nobody stands still for as long in front of a shelf, a chair does.
+# An idle object is listed no longer than this. No person stands still for as long in front of a shelf; a chair does.
 IDLE_MAX_NS = 300_000_000_000
 # Where a camera is silent since the scene is empty: how often, and after which silence.
 EMPTY_EVERY_NS = 500_000_000
