@@ -22,28 +22,21 @@ from numpy.typing import NDArray
 from fusion.errors import ConfigError, ShapeError
 from fusion.store.layouts import LAYOUTS, Layout
 
-# If all coordinates lie in a unit square they are fractions of the image; this many joints are wider than a pixel.
-_FRACTION_POINTS_MIN = 4
+# Coordinates of two or more seen points that are all as small as this are fractions of the picture: joints and boxes
+# may reach beyond it, but no person is two pixels tall.
+_FRACTION_MAX = 2.0
+_FRACTION_POINTS_MIN = 2
 
 COCO17 = LAYOUTS["coco17"].joints
 BODY25 = LAYOUTS["body25"].joints
-_COCO18 = (
-    "nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist r_hip r_knee r_ankle l_hip l_knee l_ankle "
-    "r_eye l_eye r_ear l_ear"
-)
-_HALPE26_AFTER_COCO17 = "head neck mid_hip l_big_toe r_big_toe l_small_toe r_small_toe l_heel r_heel"
-_WHOLEBODY_FEET = "l_big_toe l_small_toe l_heel r_big_toe r_small_toe r_heel"
 
-# The published order of a format's joints by their number, for files that do not name them. The 110 joints of
-# COCO-WholeBody that no layout has (face and hands) have no name here.
-OPENPOSE_ORDERS = {25: BODY25, 18: tuple(_COCO18.split())}
-COCO_ORDERS = {
-    17: COCO17,
-    26: (*COCO17, *_HALPE26_AFTER_COCO17.split()),
-    133: (*COCO17, *_WHOLEBODY_FEET.split(), *("",) * 110),
+_ALIASES = {
+    **dict.fromkeys(("hip", "hips", "pelvis", "midhip", "root"), "mid_hip"),
+    # MPII's and Human3.6M's joint between the shoulders, which is where OpenPose has its neck.
+    "thorax": "neck",
+    "l_foot_index": "l_big_toe",
+    "r_foot_index": "r_big_toe",
 }
-
-_ALIASES = {"hip": "mid_hip", "pelvis": "mid_hip", "midhip": "mid_hip", "hips": "mid_hip"}
 _SIDES = {"left": "l", "right": "r"}
 _PARTS = {joint.split("_", 1)[1].replace("_", "") for joint in BODY25 if joint[:2] in ("l_", "r_")}
 _HALFWAY = {"neck": ("l_shoulder", "r_shoulder"), "mid_hip": ("l_hip", "r_hip")}
@@ -118,6 +111,17 @@ def boxes_to_layout(boxes_px: Any, scores: Any, layout: Layout) -> NDArray[np.fl
     return _cleaned(np.stack(edges, axis=1)).astype(np.float32)
 
 
+def are_fractions(keypoints: NDArray[np.float64]) -> bool:
+    """Whether coordinates are fractions of the picture rather than pixels.
+
+    Args:
+        keypoints: (..., 3) x, y and score of any number of points; score 0: not seen.
+    """
+    seen = keypoints[keypoints[..., 2] > 0.0][:, :2]
+    seen = seen[np.isfinite(seen).all(axis=1) & (seen != 0.0).any(axis=1)]
+    return len(seen) >= _FRACTION_POINTS_MIN and bool(np.abs(seen).max() <= _FRACTION_MAX)
+
+
 def float_array(values: Any) -> NDArray[np.float64]:
     """Numbers of any source as float64; ShapeError where they are none, or rows differ in length."""
     # A tensor on a GPU must be fetched first; this works for torch's without importing it.
@@ -149,7 +153,7 @@ def _cleaned(keypoints: NDArray[np.float64]) -> NDArray[np.float64]:
     )
     keypoints[unseen] = 0.0
     keypoints[:, :, 2] = np.minimum(keypoints[:, :, 2], 1.0)
-    seen = keypoints[~unseen]
-    if len(seen) >= _FRACTION_POINTS_MIN and np.abs(seen[:, :2]).max() <= 1.0:
-        raise ConfigError(f"keypoints: want pixels, got fractions of the picture, such as {seen[0, :2].tolist()}")
+    if are_fractions(keypoints):
+        example = keypoints[~unseen][0, :2].tolist()
+        raise ConfigError(f"keypoints: want pixels, got fractions of the picture, such as {example}")
     return keypoints

@@ -11,20 +11,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from reference import poses
 
 from fusion.errors import ConfigError, ShapeError
-from fusion.files.detections import boxes_to_layout, from_ultralytics, load_detections, to_layout
+from fusion.files.detection_formats import frame_number
+from fusion.files.detections import boxes_to_layout, from_ultralytics, load_detections, read_detections, to_layout
+from fusion.files.skeletons import SKELETONS, Skeleton
 from fusion.store.layouts import LAYOUTS, Layout
 
 COCO, BODY, BOX = LAYOUTS["coco17"], LAYOUTS["body25"], LAYOUTS["box2"]
 LAYOUT_PAIRS = [(a, b) for a in (COCO, BODY) for b in (COCO, BODY)]
 LONG = {"l": "left", "r": "right"}
 
-# Every joint has a place of its own, so a joint that lands on another one's row shows.
-PLACES = {
-    joint: (10.0 + 7 * i, 500.0 - 3 * i, 0.5 + 0.01 * i)
-    for i, joint in enumerate(dict.fromkeys(COCO.joints + BODY.joints))
-}
+# A standing person, seen from the front. Every joint has a place of its own, so that one in another's row shows.
+MIDDLE = {"nose": 100, "neck": 150, "mid_hip": 300, "upper_neck": 135, "head_top": 60, "head": 75, "spine": 225}
+SIDES = {
+    "eye": (10, 90), "eye_inner": (6, 91), "eye_outer": (14, 91), "ear": (20, 95), "mouth": (7, 112),
+    "shoulder": (40, 151), "elbow": (60, 220), "wrist": (65, 290), "hand": (66, 315), "pinky": (69, 312),
+    "index": (64, 316), "thumb": (60, 308), "hip": (25, 302), "knee": (27, 400), "ankle": (24, 500),
+    "big_toe": (30, 520), "small_toe": (40, 518), "heel": (22, 510),
+}  # fmt: skip
+SPOTS = {joint: (500 + i % 3, y) for i, (joint, y) in enumerate(MIDDLE.items())}
+SPOTS |= {f"l_{part}": (500 + x, y) for part, (x, y) in SIDES.items()}
+SPOTS |= {f"r_{part}": (499 - x, y + 1) for part, (x, y) in SIDES.items()}
+PLACES = {joint: (float(x), float(y), 0.5 + 0.01 * i) for i, (joint, (x, y)) in enumerate(SPOTS.items())}
 
 
 def person(joints: tuple[str, ...], shift: float = 0.0) -> np.ndarray:
@@ -139,6 +149,7 @@ def test_ultralytics_keypoints_and_boxes() -> None:
     apart = from_ultralytics(Tensor(data[:, :, :2]), BODY, conf=Tensor(data[:, :, 2]))
     assert_array_equal(apart, mapped)
     boxes = np.array([[100.0, 50, 140, 250, 0.9, 0], [300, 60, 340, 260, 0.8, 0]])
+    assert_array_equal(from_ultralytics(data, BODY, boxes=boxes), mapped)
     tracked = np.insert(boxes, 4, [7, 8], axis=1)
     for rows in (boxes, tracked):
         assert_allclose(from_ultralytics(None, BOX, boxes=rows)[0], [[120, 50, 0.9], [120, 250, 0.9]])
@@ -186,13 +197,12 @@ def test_openpose_folder(tmp_path: Path, source: tuple[str, ...], target: Layout
 def test_openpose_faults(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", openpose(person(COCO.joints), person(BODY.joints), person(COCO18)))
     messages = faults(path)
-    assert "x.json: people[0].pose_keypoints_2d: want 75 numbers (BODY_25) or 54 (COCO-18), got 51 numbers" in messages
-    assert "people[2].pose_keypoints_2d: want one skeleton throughout a file, got two" in messages
+    assert "x.json: people: want one skeleton throughout a file, got people of 17 and 18 joints" in messages
     document = openpose(person(BODY.joints))
     document["people"][0]["pose_keypoints_2d"][4] = "left"
     document["people"].append({"pose_keypoints": []})
     messages = faults(write(path, document))
-    assert "people[0]" in messages and "people[1].pose_keypoints_2d: want 75 numbers" in messages
+    assert "people[0]" in messages and "people[1].pose_keypoints_2d: want x, y, score for each keypoint" in messages
     assert "want boxes for the layout box2" in faults(path, BOX)
     assert "fractions of the picture" in faults(write(path, openpose(person(BODY.joints) / [1920, 1080, 1])))
 
@@ -246,17 +256,17 @@ def test_coco_annotations_name_their_joints(tmp_path: Path) -> None:
 
 def test_coco_faults(tmp_path: Path) -> None:
     rows = coco_results()
-    rows[0]["keypoints"] = rows[0]["keypoints"][:-3]
+    rows[0]["keypoints"] = rows[0]["keypoints"][:-1]
     del rows[1]["keypoints"]
     rows.append({"image_id": None})
     messages = faults(write(tmp_path / "x.json", rows))
-    assert "[0].keypoints: want 51 numbers (COCO-17), or joints named in categories, got 48 numbers" in messages
+    assert "[0].keypoints: want x, y, score for each keypoint, got 50 numbers" in messages
     assert "[1].keypoints" in messages and "[3]: want an object with image_id" in messages
     rows = coco_results()
     rows[0]["bbox"], rows[1]["score"], rows[2]["bbox"] = [1, 2], "high", [100, 50, -40, 200]
     messages = faults(write(tmp_path / "x.json", rows), BOX)
     assert "[0].bbox: want 4 x 1 numbers, got 2" in messages and "[1].score: want a number" in messages
-    assert "want x0 <= x1" in messages
+    assert "[2].bbox: want left, top, width, height, got a size of -40 x 200" in messages
     document = {"images": [{"id": 1, "file_name": "a"}], "annotations": coco_results()[:1]}
     assert "annotations[0].image_id: want one of images, got 4" in faults(write(tmp_path / "x.json", document))
 
@@ -288,7 +298,7 @@ def instance(keypoints: np.ndarray) -> dict[str, Any]:
 
 def halpe() -> np.ndarray:
     known = {"hip": "mid_hip"} | {f"{LONG[s]}_{p}": f"{s}_{p}" for s in "lr" for p in ("big_toe", "small_toe", "heel")}
-    return np.array([PLACES.get(known.get(joint, joint), (900.0, 900.0, 0.3)) for joint in HALPE26])
+    return np.array([PLACES[known.get(joint, joint)] for joint in HALPE26])
 
 
 def test_mmpose_picture_film_and_bare_list(tmp_path: Path) -> None:
@@ -326,8 +336,8 @@ def test_mmpose_names_and_known_orders(tmp_path: Path) -> None:
 
 
 def test_mmpose_faults(tmp_path: Path) -> None:
-    messages = faults(write(tmp_path / "x.json", [instance(person(BODY.joints))]))
-    assert "instance_info[0].keypoints: want 17, 26 or 133 joints, or names in meta_info, got 25" in messages
+    messages = faults(write(tmp_path / "x.json", [instance(person(BODY.joints)[:24])]))
+    assert "want joints named in the file, or one of 14, 15, 16, 17, 18, 19" in messages and "got 24" in messages
     bad = [instance(person(COCO.joints)) for _ in range(3)]
     bad[0]["keypoint_scores"].pop()
     bad[1]["keypoints"] = [[x, y, 1.0] for x, y in bad[1]["keypoints"]]
@@ -335,6 +345,211 @@ def test_mmpose_faults(tmp_path: Path) -> None:
     messages = faults(write(tmp_path / "x.json", bad))
     assert "[0].keypoint_scores: want 17 x 1 numbers, got 16" in messages
     assert "[1].keypoints: want 17 x 2 numbers, got 17 x 3" in messages and "[2].keypoints" in messages
+
+
+# ---- orders that the file does not state -----------------------------------------------------------------------------
+
+
+def crowd(joints: tuple[str, ...], n_people: int = 12) -> list[np.ndarray]:
+    """People who stand, sit, bend and turn, in an order; a keypoint without a name is where nothing is."""
+    rng = np.random.default_rng(len(joints))
+    names = [joint for joint in dict.fromkeys(joints) if joint]
+    bodies = poses.bodies(rng, n_people, names)
+    found = []
+    for body in bodies:
+        by_name = dict(zip(names, body))
+        found.append(np.array([by_name.get(joint, (5.0, 5.0, 0.4)) for joint in joints]))
+    return found
+
+
+@pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=lambda skeleton: skeleton.name)
+@pytest.mark.parametrize("form", ["openpose", "coco results", "mmpose"])
+def test_every_order_is_found_out_or_asked_for(tmp_path: Path, skeleton: Skeleton, form: str) -> None:
+    people = crowd(skeleton.joints)
+    documents = {
+        "openpose": openpose(*people),
+        "coco results": [{"image_id": 1, "category_id": 1, "keypoints": p.ravel().tolist()} for p in people],
+        "mmpose": [instance(p) for p in people],
+    }
+    path = write(tmp_path / "x.json", documents[form])
+    names = [joint for joint in skeleton.joints if joint]
+    named = np.array([[p[skeleton.joints.index(joint)] for joint in names] for p in people])
+    for layout in (COCO, BODY):
+        (read,) = load_detections(path, layout).values()
+        assert_array_equal(read, to_layout(named, names, layout))
+        (told,) = load_detections(path, layout, skeleton=skeleton.name).values()
+        assert_array_equal(told, read)
+
+
+def test_an_order_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", [instance(person(COCO.joints))])
+    messages = faults(path)
+    assert "may be in the order coco17 or posetrack17; give the order with skeleton=NAME (--skeleton NAME)" in messages
+    (read,) = load_detections(path, COCO, skeleton="posetrack17").values()
+    assert_array_equal(read[0, COCO.index("l_eye")], 0.0)
+    (read,) = load_detections(path, COCO, skeleton="coco17").values()
+    assert_in_place(read[0], COCO, COCO.joints)
+    with pytest.raises(ConfigError, match=r"want 25 \(body25b, OpenPose BODY_25B\), got 17"):
+        load_detections(path, COCO, skeleton="body25b")
+    with pytest.raises(ConfigError, match=r"skeleton: want one of coco17, .*, got 'coco'"):
+        load_detections(path, COCO, skeleton="coco")
+    # Four keypoints of a body are few, and a shuffled body is none.
+    few = person(COCO.joints) * np.where(np.arange(17) < 13, 0.0, 1.0)[:, None]
+    assert "too few are seen in one person" in faults(write(path, [instance(few)]))
+    shuffled = [instance(p[np.random.default_rng(3).permutation(17)]) for p in crowd(COCO.joints)]
+    assert "no known order of 17 makes bodies of them" in faults(write(path, shuffled))
+
+
+def test_people_never_seen_need_no_order(tmp_path: Path) -> None:
+    (read,) = load_detections(write(tmp_path / "x.json", openpose(np.zeros((25, 3)))), BODY).values()
+    assert_array_equal(read, np.zeros((1, 25, 3)))
+
+
+def test_both_kinds_of_25_in_the_field(data: Path) -> None:
+    (read,) = load_detections(data / "field" / "05-body25b" / "b25b_keypoints.json", BODY).values()
+    assert_array_equal(read[0, BODY.index("l_wrist"), :2], [565, 290])
+    assert_array_equal(read[0, BODY.index("neck"), :2], [500, 150])
+    assert_array_equal(read[0, BODY.index("r_heel"), :2], [478, 510])
+    ((one,),) = load_detections(data / "field" / "18-hand-only-person" / "h_keypoints.json", BODY).values()
+    assert_array_equal(one[BODY.index("l_wrist"), :2], [565, 290])
+
+
+# ---- only people, pixels, and frames by their number -----------------------------------------------------------------
+
+
+def test_only_people_are_people(data: Path, tmp_path: Path) -> None:
+    field = data / "field" / "06-classes-as-people"
+    rows = np.load(field / "boxes.npy")
+    (one,) = from_ultralytics(None, BOX, boxes=rows)
+    assert_allclose(one[:, :2], [[2070, 3], [2070, 2130]])
+    assert len(from_ultralytics(None, BOX, boxes=rows, person=None)) == 3
+    assert len(from_ultralytics(None, BOX, boxes=rows, person=45)) == 1
+    (found,) = read_detections([field / "coco.json"], BOX)
+    assert_allclose(found.pictures["a.jpg"][:, :, :2], [[[60, 20], [60, 220]]])
+    assert found.passed_over == {"not people: bottle": 1}
+    bottles = load_detections(field / "coco.json", BOX, person="bottle")["a.jpg"]
+    assert_allclose(bottles[:, :, :2], [[[315, 20], [315, 80]]])
+    document = json.loads((field / "coco.json").read_text())
+    document["categories"][0]["name"] = "cup"
+    assert "want one named person, or the name of people's category, got cup, bottle" in faults(
+        write(tmp_path / "x.json", document), BOX
+    )
+    results = [{**row, "category_id": 3} for row in coco_results()]
+    assert "want 1, COCO's person, or the number" in faults(write(tmp_path / "x.json", results), BOX)
+    assert len(load_detections(tmp_path / "x.json", BOX, person="3")["4"]) == 2
+    results[0]["category_id"] = 1
+    (found,) = read_detections([write(tmp_path / "x.json", results)], BOX)
+    assert len(found.pictures["4"]) == 1 and found.passed_over == {"not people: category 3": 2}
+
+
+def test_fractions_are_refused_or_multiplied_never_pixels(data: Path, tmp_path: Path) -> None:
+    field = data / "field" / "07-fractions-beyond-the-picture"
+    points, names = np.load(field / "points.npy"), json.loads((field / "names.json").read_text())
+    with pytest.raises(ConfigError, match="want pixels, got fractions of the picture"):
+        to_layout(points, names, COCO)
+    with pytest.raises(ConfigError, match="want pixels, got fractions of the picture"):
+        boxes_to_layout([[0.1, 0.2, 0.3, 0.9]], [0.9], BOX)
+    landmarks = [[{"x": x, "y": y, "z": 0.0, "visibility": v} for x, y, v in points[0].tolist()]]
+    path = write(tmp_path / "x.json", {"landmarks": landmarks, "worldLandmarks": []})
+    assert "x.json: coordinates are fractions of the picture, whose size is not known" in faults(path)
+    (read,) = load_detections(path, COCO, size_px=(640, 480)).values()
+    ankle = points[0, names.index("left_ankle")]
+    assert_allclose(read[0, COCO.index("l_ankle")], [640 * ankle[0] - 0.5, 480 * ankle[1] - 0.5, ankle[2]], rtol=1e-6)
+    sized = {"landmarks": landmarks, "width": 640, "height": 480}
+    assert_array_equal(load_detections(write(path, sized), COCO)["x"], read)
+    # In pixels a person at the picture's corner is no fraction, since others in the file are not there.
+    corner = instance(np.c_[np.linspace(0.1, 1.9, 17), np.linspace(0.1, 1.9, 17), np.ones(17)])
+    everybody = [instance(p) for p in crowd(COCO.joints)]
+    with pytest.raises(ConfigError, match="whose size is not known"):
+        load_detections(write(path, [corner]), COCO, skeleton="coco17")
+    assert len(load_detections(write(path, [*everybody, corner]), COCO, skeleton="coco17")["x"]) == 13
+
+
+def test_boxes_written_as_two_corners_are_refused_where_the_picture_is_known(tmp_path: Path) -> None:
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [900, 400, 1000, 700], "score": 0.9}]
+    path = write(tmp_path / "x.json", rows)
+    with pytest.raises(ConfigError, match=r"want left, top, width, height, got \[900, 400, 1000, 700\] in 1280 x 720"):
+        load_detections(path, BOX, size_px=(1280, 720))
+    rows[0]["bbox"] = [900, 400, 100, 300]
+    assert len(load_detections(write(path, rows), BOX, size_px=(1280, 720))["1"]) == 1
+
+
+def test_pictures_are_in_the_order_of_their_numbers(data: Path) -> None:
+    (found,) = read_detections([data / "field" / "17-frames-unpadded" / "opf"], BODY)
+    assert list(found.frames.items()) == [("vid_1", 1), ("vid_2", 2), ("vid_10", 10)]
+    assert list(found.pictures) == list(found.frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("cam01_000000000012_keypoints", 12), ("cam01/000007.jpg", 7), ("clip.mp4", None), (41, 41),
+        ("frame_12.v2", 12), ("2026-11-30T10-00-00.250.png", 250), ("C:\\x\\img_3.jpeg", 3), ("9" * 30, None),
+    ],
+)  # fmt: skip
+def test_numbers_of_frames(name: Any, number: int | None) -> None:
+    assert frame_number(name) == number
+
+
+# ---- AlphaPose, MOTChallenge, Ultralytics' text ----------------------------------------------------------------------
+
+
+def test_alphapose_in_its_three_forms(tmp_path: Path) -> None:
+    people = [p for p in crowd(COCO18, 4)]
+    by_image = {
+        "open": {"12.jpg": {"people": [{"pose_keypoints_2d": p.ravel().tolist()} for p in people]}},
+        "cmu": {"12.jpg": {"version": "AlphaPose v0.3", "bodies": [{"joints": p.ravel().tolist()} for p in people]}},
+        "cmu apart": {"version": "AlphaPose v0.3", "bodies": [{"joints": p.ravel().tolist()} for p in people]},
+    }
+    for name, document in by_image.items():
+        (found,) = read_detections([write(tmp_path / "12.json", document)], COCO)
+        assert list(found.frames.values()) == [12], name
+        assert_array_equal(*found.pictures.values(), to_layout(np.array(people), COCO18, COCO))
+    rows = [
+        {"image_id": "3.jpg", "category_id": 1, "keypoints": p.ravel().tolist(), "score": 2.9, "idx": [0.0],
+         "box": [100, 50, 40, 200]}
+        for p in crowd(SKELETONS["halpe26"].joints)
+    ]  # fmt: skip
+    (found,) = read_detections([write(tmp_path / "x.json", rows)], BODY)
+    assert found.frames == {"3.jpg": 3} and "halpe26 (Halpe, 26)" in found.decisions[0]
+    boxes = load_detections(tmp_path / "x.json", BOX)["3.jpg"]
+    assert_allclose(boxes[0], [[120, 50, 1], [120, 250, 1]])
+
+
+def test_mot_tables(tmp_path: Path) -> None:
+    path = tmp_path / "gt.txt"
+    path.write_text("2,1,10,20,30,60,1,1,0.8\n1,1,100,50,40,200,1,1,1\n1,2,0,0,9,9,1,3,1\n1,3,5,5,9,9,0,1,0\n")
+    (found,) = read_detections([path], BOX)
+    assert found.frames == {"1": 1, "2": 2}
+    assert_allclose(found.pictures["1"], [[[120, 50, 1], [120, 250, 1]]])
+    assert found.passed_over == {"not people: car": 1, "rows marked as not to be considered": 1}
+    path.write_text("1,-1,100,50,40,200,0.6,-1,-1,-1\r\n1,-1,10,5,4,20,-1\r\n3,-1,1,1,4,4,-0.4,-1,-1,-1\r\n")
+    (found,) = read_detections([path], BOX)
+    assert_allclose(found.pictures["1"][:, 0, 2], [0.6, 1.0])
+    assert len(found.pictures["3"]) == 0 and found.passed_over == {"detections with a score of 0 or less": 1}
+    path.write_text("1,1,5,5,0,9,1\n1.5,1,5,5,5,9,1\nx,1,5,5,5,9,1\n1,2,3\n1,1,5,5,5,9,1e400\n")
+    messages = faults(path, BOX)
+    for row, wanted in enumerate(("a width and a height above 0", "frame, id", "numbers", "frame, id", "numbers"), 1):
+        assert f"gt.txt: row {row}: want {wanted}" in messages
+    assert "got boxes of MOTChallenge, which the layout box2 takes" in faults(path, COCO)
+
+
+def test_ultralytics_labels(tmp_path: Path) -> None:
+    (tmp_path / "v_2.txt").write_text("0 0.5 0.5 0.1 0.5 0.8\n39 0.1 0.1 0.1 0.1 0.9\n")
+    (tmp_path / "v_10.txt").write_text("0 0.5 0.5 0.1 0.5 0.8 7\n0 0.2 0.5 0.1 0.5 12\n")
+    (found,) = read_detections([tmp_path], BOX, sizes_px=[(1000, 500)])
+    assert list(found.pictures) == ["v_2", "v_10"] and found.passed_over == {"not people: class 39": 1}
+    assert_allclose(found.pictures["v_2"], [[[499.5, 124.5, 0.8], [499.5, 374.5, 0.8]]])
+    assert_allclose(found.pictures["v_10"][:, 0, 2], [0.8, 1.0])
+    assert "whose size is not known" in faults(tmp_path, BOX)
+    rows = [
+        " ".join(map(str, [0, 0.5, 0.5, 0.5, 0.5, *(p / [1000, 500, 1]).ravel().tolist()])) for p in crowd(COCO.joints)
+    ]
+    (tmp_path / "pose").mkdir()
+    (tmp_path / "pose" / "v_1.txt").write_text("\n".join(rows))
+    (read,) = load_detections(tmp_path / "pose", COCO, size_px=(1000, 500)).values()
+    assert_allclose(read[:, :, :2], np.array(crowd(COCO.joints))[:, :, :2] - 0.5, atol=1e-3)
+    assert "got a box, which the layout box2 takes" in faults(tmp_path, COCO)
 
 
 # ---- anything else ---------------------------------------------------------------------------------------------------
@@ -346,12 +561,12 @@ def test_mmpose_faults(tmp_path: Path) -> None:
         ("", "want JSON"),
         ("{", "want JSON"),
         ("[" * 100_000, "want JSON"),
-        ("3", "want detections of OpenPose, COCO or MMPose, got int"),
-        ('{"a": 1}', "want detections of OpenPose, COCO or MMPose, got a"),
+        ("3", "want detections of OpenPose, AlphaPose, COCO, MMPose or MediaPipe, got int"),
+        ('{"a": 1}', "want detections of OpenPose, AlphaPose, COCO, MMPose or MediaPipe, got a"),
         ('{"people": [3, {"pose_keypoints_2d": 7}]}', "people[1].pose_keypoints_2d"),
         (
             '{"annotations": [{"image_id": 1, "category_id": {}}], "categories": [{"id": []}]}',
-            "annotations[0].keypoints",
+            "categories: want one named person",
         ),
         ('{"annotations": [3]}', "annotations[0]: want an object with image_id"),
         ('{"instance_info": [{"instances": [4]}, 5]}', "[0].instances[0]: want an object"),
@@ -366,7 +581,7 @@ def test_files_that_are_no_detections(tmp_path: Path, text: str, wanted: str) ->
 def test_missing_files_and_many_faults(tmp_path: Path) -> None:
     assert faults(tmp_path / "nothing.json") == "nothing.json: the file does not exist"
     (tmp_path / "empty").mkdir()
-    assert "want a folder with JSON files, got none" in faults(tmp_path / "empty")
+    assert "want a folder with JSON files, or with a text file for each image, got none" in faults(tmp_path / "empty")
     write(tmp_path / "x.json", [{"image_id": None} for _ in range(1000)])
     assert len(faults(tmp_path / "x.json").splitlines()) == 20
     (tmp_path / "x.json").write_text("[]")
