@@ -124,6 +124,7 @@ FUSION_INLINE Int undistort_view(const Workspace& ws, Size view, const float* ke
   const double* lens = ws.lenses + kIntrinsics * view;
   const float score_min = float(ws.score_min);
   const float sure_var = float(ws.keypoint_sd_px * ws.keypoint_sd_px / (lens[0] * lens[1]));
+  const bool is_wide = kind_of(lens) >= kFullBrown;
   const Size n_points = Size(ws.start[view + 1] - ws.start[view]) * ws.n_joints;
   for (Size first = 0; first < n_points; first += kGroups * kLanesF) {
     const Size n_left = (n_points - first + kLanesF - 1) / kLanesF, n_groups = n_left < kGroups ? n_left : kGroups;
@@ -154,7 +155,10 @@ FUSION_INLINE Int undistort_view(const Workspace& ws, Size view, const float* ke
       used[g] &= inside;
       store(row[0] + at, used[g] ? gx : none);
       store(row[1] + at, used[g] ? gy : none);
-      store(row[2] + at, used[g] ? sure_var / (certainty[g] * certainty[g]) : one);
+      LaneF var = sure_var / (certainty[g] * certainty[g]);
+      // A wide lens shows the same angle with fewer pixels near its edge.
+      if (is_wide) var *= groups[g].stretch;
+      store(row[2] + at, used[g] ? var : one);
       store(row[3] + at, used[g] ? one : none);
     }
   }

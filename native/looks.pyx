@@ -82,8 +82,8 @@ def gather(list frames, list limits, int turn):
 def scale(people, views, factors, lenses, points_px, lens):
     """Bring coordinates to pictures of another size, and each person's lens beside them.
 
-    people (n, n_joints, 3), of views (n,); factors (n_views, 2) of width and height; lenses (n_views, 9). Out: points_px
-    (n, n_joints, 2), lens (n, 9).
+    people (n, n_joints, 3), of views (n,); factors (n_views, 2) of width and height; lenses (n_views, m). Out: points_px
+    (n, n_joints, 2), lens (n, m).
     """
     cdef const double* at = _doubles(people)
     cdef const long long* view = _longs(views)

@@ -9,8 +9,13 @@
 namespace fusion {
 namespace FUSION_ISA {
 
-// Intrinsics as the kernels read them: fx, fy, cx, cy, then OpenCV's k1, k2, p1, p2, k3.
-constexpr Size kIntrinsics = 9;
+// A lens as the kernels read it; fusion/store/lenses.py lays it out and has the equations: fx, fy, cx, cy; k1, k2, p1, p2, k3,
+// k4, k5, k6, s1, s2, s3, s4, or k1 to k4 of a fisheye; the kind; the squares of the largest usable radii, of a ray and in
+// the picture.
+constexpr Size kIntrinsics = 19;
+enum LensNumber : Size { kCoefficients = 4, kKind = 16, kRayLimitSq = 17, kPictureLimitSq = 18 };
+enum LensKind : int { kStraight = 0, kFiveCoefficients = 1, kFullBrown = 2, kFisheye = 3 };
+FUSION_INLINE LensKind kind_of(const double* lens) { return LensKind(int(lens[kKind])); }
 
 enum Status : std::int8_t { ok = 0, underconstrained = 1, behind_camera = 2 };
 
@@ -25,48 +30,227 @@ FUSION_INLINE void find_eye(const double* p, double* out) {
 // fastest with each instruction set.
 constexpr Size kGroups = 32 / kLanes;
 
-// Pixels of one camera on their way to normalised coordinates, a lane each, by Newton's method on OpenCV's distortion
-// model (radial k1, k2, k3 and tangential p1, p2; Brown 1966). The usual fixed-point iteration converges only near the
-// centre. L is Lane or LaneF, T its number.
+// A pixel of the picture is bent back by Newton's method, a lane each; the usual fixed-point iteration converges only near
+// the centre. Each step doubles the number of correct digits, so where no lane moved by more than the square root of
+// moved_sq, the next step would change nothing that matters; a pixel near a fold takes the most.
+constexpr int kStepsMax = 8;
+
+// Where a ray at (x, y) meets the picture, less (xd, yd), and the derivatives. L is a number or a lane, T its number.
+template <class L, class T>
+struct Bent {
+  L fx, fy, xx, xy, yx, yy;  // xy: of fx by y.
+
+  // Brown's model with k1, k2, p1, p2, k3 alone.
+  FUSION_INLINE void by_five(const T* c, const L& x, const L& y, const L& xd, const L& yd) {
+    const T k1 = c[0], k2 = c[1], p1 = c[2], p2 = c[3], k3 = c[4];
+    const L r2 = x * x + y * y;
+    const L radial = T(1) + r2 * (k1 + r2 * (k2 + r2 * k3));
+    const L slope = T(2) * (k1 + r2 * (T(2) * k2 + r2 * (T(3) * k3)));  // d radial / d x = slope * x
+    fx = x * radial + T(2) * p1 * x * y + p2 * (r2 + T(2) * x * x) - xd;
+    fy = y * radial + p1 * (r2 + T(2) * y * y) + T(2) * p2 * x * y - yd;
+    xx = radial + x * x * slope + T(2) * p1 * y + T(6) * p2 * x;
+    xy = yx = x * y * slope + T(2) * p1 * x + T(2) * p2 * y;
+    yy = radial + y * y * slope + T(6) * p1 * y + T(2) * p2 * x;
+  }
+
+  // Brown's model with all twelve.
+  FUSION_INLINE void by_twelve(const T* c, const L& x, const L& y, const L& xd, const L& yd) {
+    const T p1 = c[2], p2 = c[3], s1 = c[8], s2 = c[9], s3 = c[10], s4 = c[11];
+    const L r2 = x * x + y * y;
+    const L share = T(1) / (T(1) + r2 * (c[5] + r2 * (c[6] + r2 * c[7])));
+    const L radial = (T(1) + r2 * (c[0] + r2 * (c[1] + r2 * c[4]))) * share;
+    const L above = c[0] + r2 * (T(2) * c[1] + r2 * (T(3) * c[4])), below = c[5] + r2 * (T(2) * c[6] + r2 * (T(3) * c[7]));
+    const L slope = T(2) * (above - radial * below) * share;
+    const L prism_x = T(2) * (s1 + T(2) * s2 * r2), prism_y = T(2) * (s3 + T(2) * s4 * r2);
+    fx = x * radial + T(2) * p1 * x * y + p2 * (r2 + T(2) * x * x) + r2 * (s1 + r2 * s2) - xd;
+    fy = y * radial + p1 * (r2 + T(2) * y * y) + T(2) * p2 * x * y + r2 * (s3 + r2 * s4) - yd;
+    const L both = x * y * slope + T(2) * p1 * x + T(2) * p2 * y;
+    xx = radial + x * x * slope + T(2) * p1 * y + T(6) * p2 * x + x * prism_x;
+    xy = both + y * prism_x;
+    yx = both + x * prism_y;
+    yy = radial + y * y * slope + T(6) * p1 * y + T(2) * p2 * x + y * prism_y;
+  }
+};
+
+// Angle off the axis of a fisheye bent into the picture, and its derivative.
+template <class L, class T>
+FUSION_INLINE void bend_angle(const T* c, const L& theta, L& bent, L& slope) {
+  const L t2 = theta * theta;
+  bent = theta * (T(1) + t2 * (c[0] + t2 * (c[1] + t2 * (c[2] + t2 * c[3]))));
+  slope = T(1) + t2 * (T(3) * c[0] + t2 * (T(5) * c[1] + t2 * (T(7) * c[2] + t2 * (T(9) * c[3]))));
+}
+
+// tan(theta) for 0 <= theta <= 1.48 by Lambert's continued fraction at half the angle, where eight levels are exact to the
+// last digit. There is no tangent of a vector.
+template <class L, class T>
+FUSION_INLINE L tangent(const L& theta) {
+  const L half = T(0.5) * theta, u2 = half * half;
+  L above = L{} + T(15), below = L{} + T(1);
+  for (int odd = 13; odd >= 1; odd -= 2) {
+    const L next = T(odd) * above - u2 * below;
+    below = above;
+    above = next;
+  }
+  // tan(theta / 2) = half * below / above; double it by 2 t / (1 - t^2).
+  return T(2) * half * below * above / (above * above - u2 * below * below);
+}
+
+// A pixel that Newton's method left without a ray, in the order of certainty: outside of what the lens shows; else a
+// bracketed search along the radius, which cannot fail, and Newton's method from there. False where there is no ray.
+inline bool find_ray(const double* lens, double xd, double yd, double& x, double& y, double& stretch) {
+  const double rd = std::sqrt(xd * xd + yd * yd);
+  const double* c = lens + kCoefficients;
+  if (!(rd * rd <= lens[kPictureLimitSq]) || !(rd < 1e3)) return false;
+  const bool fisheye = kind_of(lens) == kFisheye;
+  // Beyond a radius of ten, 84 degrees off the axis, no lens of a store looks.
+  double low = 0.0, high = lens[kRayLimitSq] < 100.0 ? std::sqrt(lens[kRayLimitSq]) : 10.0;
+  if (fisheye) high = std::atan(high);
+  for (int step = 0; step < 60; ++step) {
+    const double r = 0.5 * (low + high), r2 = r * r;
+    double bent, slope;
+    if (fisheye) bend_angle<double, double>(c, r, bent, slope);
+    else bent = r * (1 + r2 * (c[0] + r2 * (c[1] + r2 * c[4]))) / (1 + r2 * (c[5] + r2 * (c[6] + r2 * c[7])));
+    (bent < rd ? low : high) = r;
+  }
+  const double r = fisheye ? std::tan(low) : low, scale = rd > 0.0 ? r / rd : 1.0;
+  x = xd * scale;
+  y = yd * scale;
+  if (fisheye) {
+    double bent, slope;
+    bend_angle<double, double>(c, low, bent, slope);
+    stretch = scale * (1.0 + r * r) / slope;
+    return std::fabs(bent - rd) < 1e-8;
+  }
+  Bent<double, double> bent;
+  for (int step = 0; step < 20; ++step) {
+    bent.by_twelve(c, x, y, xd, yd);
+    const double det = bent.xx * bent.yy - bent.xy * bent.yx;
+    if (!(det > 1e-9)) return false;
+    stretch = 1.0 / det;
+    x -= (bent.yy * bent.fx - bent.xy * bent.fy) * stretch;
+    y -= (bent.xx * bent.fy - bent.yx * bent.fx) * stretch;
+  }
+  bent.by_twelve(c, x, y, xd, yd);
+  return bent.fx * bent.fx + bent.fy * bent.fy < 1e-16 && x * x + y * y <= lens[kRayLimitSq];
+}
+
+// Pixels of one camera on their way to normalised coordinates, a lane each. L is Lane or LaneF, T its number.
 template <class L, class T>
 struct Undistortion {
   L x, y, xd, yd;
+  // How much larger a piece of the picture is among normalised coordinates than at the middle; only for wide lenses.
+  L stretch;
 
   FUSION_INLINE void begin(const double* lens, const L& u_px, const L& v_px) {
     x = xd = (u_px - T(lens[2])) * T(1.0 / lens[0]);
     y = yd = (v_px - T(lens[3])) * T(1.0 / lens[1]);
   }
 
-  // Returns the lanes that moved by more than the square root of moved_sq.
-  FUSION_INLINE auto step(T k1, T k2, T p1, T p2, T k3, T moved_sq) -> decltype(mask_of(L{})) {
-    const L r2 = x * x + y * y;
-    const L radial = T(1) + r2 * (k1 + r2 * (k2 + r2 * k3));
-    const L slope = T(2) * (k1 + r2 * (T(2) * k2 + r2 * (T(3) * k3)));  // d radial / d x = slope * x
-    const L fx = x * radial + T(2) * p1 * x * y + p2 * (r2 + T(2) * x * x) - xd;
-    const L fy = y * radial + p1 * (r2 + T(2) * y * y) + T(2) * p2 * x * y - yd;
-    const L a = radial + x * x * slope + T(2) * p1 * y + T(6) * p2 * x;
-    const L b = x * y * slope + T(2) * p1 * x + T(2) * p2 * y;
-    const L d = radial + y * y * slope + T(6) * p1 * y + T(2) * p2 * x;
-    const L det = a * d - b * b;
-    // Beyond the model's turning point there is no solution; stay at the last good one.
-    const L inverse = det > T(1e-6) ? T(1) / det : L{};
-    const L dx = (d * fx - b * fy) * inverse, dy = (a * fy - b * fx) * inverse;
+  // Returns the lanes that moved by more than the square root of moved_sq. Beyond the model's turning point there is no
+  // solution: such a lane becomes NaN.
+  template <bool twelve>
+  FUSION_INLINE auto step(const T* c, T moved_sq) -> decltype(mask_of(L{})) {
+    Bent<L, T> bent;
+    if constexpr (twelve) bent.by_twelve(c, x, y, xd, yd);
+    else bent.by_five(c, x, y, xd, yd);
+    const L det = bent.xx * bent.yy - bent.xy * bent.yx;
+    const L inverse = T(1) / (det > T(1e-6) ? det : L{} + T(std::nan("")));
+    const L dx = (bent.yy * bent.fx - bent.xy * bent.fy) * inverse;
+    const L dy = (bent.xx * bent.fy - bent.yx * bent.fx) * inverse;
     x -= dx;
     y -= dy;
+    if constexpr (twelve) stretch = inverse;
     return (dx * dx + dy * dy) > moved_sq;
+  }
+
+  // The same for the angle of a fisheye, in x.
+  FUSION_INLINE auto step_angle(const T* c, T limit, T moved_sq) -> decltype(mask_of(L{})) {
+    L bent, slope;
+    bend_angle<L, T>(c, x, bent, slope);
+    const L moved = (bent - y) / slope;
+    x = lesser(x - moved, L{} + limit);
+    return moved * moved > moved_sq;
+  }
+
+  // Lanes without a ray, or with one on another branch of the model, once more in double precision and slowly.
+  FUSION_INLINE void search(const double* lens, const decltype(mask_of(L{}))& lost) {
+    for (Size k = 0; k < sizeof(L) / sizeof(T); ++k) {
+      // An unknown pixel is NaN already.
+      if (!lost[k] || std::isnan(xd[k]) || std::isnan(yd[k])) continue;
+      double ray_x, ray_y, of_stretch = 1.0;
+      const bool found = find_ray(lens, xd[k], yd[k], ray_x, ray_y, of_stretch);
+      x[k] = found ? T(ray_x) : T(std::nan(""));
+      y[k] = found ? T(ray_y) : T(std::nan(""));
+      stretch[k] = T(of_stretch);
+    }
   }
 };
 
-// Five steps reach 1e-12 wherever the model is invertible. Each step doubles the number of correct digits, so where no lane
-// moved by more than the square root of moved_sq, the next step would change nothing that matters.
+// Newton's steps for Brown's model.
+template <bool twelve, class L, class T>
+FUSION_INLINE void undistort_brown(const double* lens, Undistortion<L, T>* groups, Size n_groups, T moved_sq) {
+  T c[12];
+  for (Size k = 0; k < (twelve ? 12 : 5); ++k) c[k] = T(lens[kCoefficients + k]);
+  auto moving = mask_of(L{});
+  for (int step = 0; step < kStepsMax; ++step) {
+    moving = mask_of(L{});
+    for (Size g = 0; g < n_groups; ++g) moving |= groups[g].template step<twelve>(c, moved_sq);
+    if (step > 0 && !any(moving)) break;
+  }
+  // Few groups have a lane that still moves, is lost, or met the model where it comes back after its fold.
+  const T limit_sq = T(lens[kRayLimitSq]);
+  if (!any(moving) && limit_sq > T(1e30)) return;
+  for (Size g = 0; g < n_groups; ++g) {
+    auto& group = groups[g];
+    auto lost = ~(group.x * group.x + group.y * group.y <= limit_sq);
+    if (any(moving)) lost |= group.template step<twelve>(c, moved_sq);
+    if (any(lost)) group.search(lens, lost);
+  }
+}
+
+// A fisheye bends the angle off the axis alone.
+template <class L, class T>
+inline void undistort_fisheye(const double* lens, Undistortion<L, T>* groups, Size n_groups, T moved_sq) {
+  T c[4];
+  for (Size k = 0; k < 4; ++k) c[k] = T(lens[kCoefficients + k]);
+  const T limit_sq = T(lens[kRayLimitSq]), limit = T(std::atan(std::sqrt(lens[kRayLimitSq])));
+  const L one = L{} + T(1);
+  for (Size g = 0; g < n_groups; ++g) {
+    auto& group = groups[g];
+    // x is the angle, y the bent angle, until all have been found.
+    group.y = root(group.xd * group.xd + group.yd * group.yd);
+    group.x = lesser(group.y, L{} + limit);
+  }
+  auto moving = mask_of(L{});
+  for (int step = 0; step < kStepsMax; ++step) {
+    moving = mask_of(L{});
+    for (Size g = 0; g < n_groups; ++g) moving |= groups[g].step_angle(c, limit, moved_sq);
+    if (step > 0 && !any(moving)) break;
+  }
+  for (Size g = 0; g < n_groups; ++g) {
+    auto& group = groups[g];
+    auto lost = ~(group.y * group.y <= T(lens[kPictureLimitSq]));
+    if (any(moving)) lost |= group.step_angle(c, limit, moved_sq);
+    L bent, slope;
+    bend_angle<L, T>(c, group.x, bent, slope);
+    const L radius = tangent<L, T>(group.x), on_axis = group.y;
+    const L scale = on_axis > T(1e-12) ? radius / (on_axis > T(1e-12) ? on_axis : one) : one;
+    group.stretch = scale * (one + radius * radius) / slope;
+    group.x = group.xd * scale;
+    group.y = group.yd * scale;
+    lost |= ~(group.x * group.x + group.y * group.y <= limit_sq);
+    if (any(lost)) group.search(lens, lost);
+  }
+}
+
+// Bend all groups of one camera back; pixels without a ray become NaN.
 template <class L, class T>
 FUSION_INLINE void undistort_groups(const double* lens, Undistortion<L, T>* groups, Size n_groups, T moved_sq) {
-  const T k1 = T(lens[4]), k2 = T(lens[5]), p1 = T(lens[6]), p2 = T(lens[7]), k3 = T(lens[8]);
-  if (k1 == 0 && k2 == 0 && p1 == 0 && p2 == 0 && k3 == 0) return;
-  for (int step = 0; step < 5; ++step) {
-    auto moving = mask_of(L{});
-    for (Size g = 0; g < n_groups; ++g) moving |= groups[g].step(k1, k2, p1, p2, k3, moved_sq);
-    if (step > 0 && !any(moving)) break;
+  switch (kind_of(lens)) {
+    case kStraight: return;
+    case kFiveCoefficients: return undistort_brown<false>(lens, groups, n_groups, moved_sq);
+    case kFullBrown: return undistort_brown<true>(lens, groups, n_groups, moved_sq);
+    case kFisheye: return undistort_fisheye(lens, groups, n_groups, moved_sq);
   }
 }
 
@@ -101,7 +285,7 @@ inline void normalise_view(const double* lens, const double* points_px, Size n_p
       groups[g].begin(lens, u, v);
     }
     if (distorted) undistort_groups(lens, groups, n_groups, 1e-12);
-    // Where a pixel is unknown the steps above stood still, and their state is no result.
+    // A pixel of which one coordinate is unknown is unknown.
     const Lane none = Lane{} + std::nan("");
     for (Size g = 0; g < n_groups; ++g) {
       store(x + first + g * kLanes, known[g] ? groups[g].x : none);

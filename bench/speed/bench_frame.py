@@ -53,7 +53,7 @@ class Chain:
     def undistort(self, points_px: np.ndarray, view: np.ndarray) -> np.ndarray:
         """(n, K, 2) normalised coordinates of detections by Newton's method. view: (n,) view of each detection."""
         k = self.rig.image_from_camera[view]
-        k1, k2, p1, p2, k3 = self.rig.distortions[view].T[:, :, None]
+        k1, k2, p1, p2, k3 = self.rig.distortions[view, :5].T[:, :, None]
         xd = (points_px[..., 0] - k[:, 0, 2, None]) / k[:, 0, 0, None]
         yd = (points_px[..., 1] - k[:, 1, 2, None]) / k[:, 1, 1, None]
         x, y = xd, yd

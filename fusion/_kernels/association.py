@@ -289,7 +289,7 @@ def line_of_sight(places_m, heights_m, cameras, live, out):
         if not live[view]:
             continue
         camera = cameras.camera_from_world[view]
-        lens = cameras.lenses[view]
+        lens = cameras.pinholes[view]
         size_px = cameras.size_px[view]
         _eye_of(camera, eye)
         for n in range(places_m.shape[0]):
@@ -344,7 +344,7 @@ def warm_up() -> None:
     """Call every kernel once on tiny inputs: a first call loads or compiles it and takes up to a second."""
     n_padded, index = 8, np.zeros(0, np.int64)
     rows, flag, flags = np.zeros(1, np.int64), np.zeros(1, np.bool_), np.zeros((1, 1), np.bool_)
-    geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
+    geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 4)), np.zeros((1, 2)), np.zeros((0, 5)))
     states = States(np.zeros((1, 6, n_padded)), np.zeros((1, 21, n_padded)), rows, flag, 1)
     group(np.zeros((0, 0)), np.zeros((0, 3), np.float32), 1.0, index, np.zeros((0, 3)))
     plausible(states.mean[0], states.cov[0], 1)

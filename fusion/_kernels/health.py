@@ -672,7 +672,7 @@ def warm_up() -> None:
     """Call the kernels once on tiny inputs: a first call loads or compiles them and takes up to a second."""
     p = 8
     none, index, flag = np.zeros((0, p), np.float32), np.zeros(0, np.int64), np.zeros(1, np.bool_)
-    geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
+    geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 4)), np.zeros((1, 2)), np.zeros((0, 5)))
     detections = Detections(np.zeros(1), flag, np.zeros(2, np.int64), index, none, none, none, none)
     states = States(np.zeros((1, 6, p)), np.zeros((1, 21, p)), index, flag, 1)
     matches = Matches(index, np.zeros((0, 1), np.int64))

@@ -161,7 +161,7 @@ def circumstances_in(states, who, cameras, live, shape, out):
     n = states.rows.shape[0]
     places, tops = np.empty((2, n)), np.empty(n)
     _places_and_tops(states, shape, places, tops)
-    point, eye, inner = np.empty(3), np.empty(3), np.empty(9)
+    point, eye, inner = np.empty(3), np.empty(3), np.empty(4)
     bellies, inside = np.empty((3, who.shape[0])), np.empty(who.shape[0], np.bool_)
     for k in range(who.shape[0]):
         bellies[0, k] = places[0, who[k]]
@@ -172,7 +172,7 @@ def circumstances_in(states, who, cameras, live, shape, out):
         if not live[view]:
             continue
         camera = cameras.camera_from_world[view]
-        lens = cameras.lenses[view]
+        lens = cameras.pinholes[view]
         inner[:] = lens
         inner[0] *= shape.margin
         inner[1] *= shape.margin
@@ -439,7 +439,7 @@ def warm_up() -> None:
     """Call the kernels once on tiny inputs: a first call loads or compiles them and takes up to a second."""
     p, flag = 8, np.zeros(1, np.bool_)
     rows, place, flags = np.zeros(1, np.int64), np.zeros((1, 2)), np.zeros((1, 1), np.bool_)
-    geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 9)), np.zeros((1, 2)), np.zeros((0, 5)))
+    geometry = CameraGeometry(np.zeros((1, 3, 4)), np.zeros((1, 4)), np.zeros((1, 2)), np.zeros((0, 5)))
     states = States(np.zeros((1, 6, p)), np.zeros((1, 21, p)), rows, flag, 1)
     shape = (1.0,) * 10
     model = (*(1.0,) * 13, 1, 1.0, 1.0, 1.0)

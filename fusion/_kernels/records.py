@@ -14,7 +14,7 @@ class CameraGeometry(NamedTuple):
     """Where cameras are, what their lenses show, and the furniture that blocks their view."""
 
     camera_from_world: NDArray[np.float64]  # (n_views, 3, 4)
-    lenses: NDArray[np.float64]  # (n_views, 9) fx, fy, cx, cy, k1, k2, p1, p2, k3
+    pinholes: NDArray[np.float64]  # (n_views, 4) fx, fy, cx, cy of about the same view without distortion
     size_px: NDArray[np.float64]  # (n_views, 2) width and height
     boxes: NDArray[np.float64]  # (n_boxes, 5) x0, y0, x1, y1, height in metres
 

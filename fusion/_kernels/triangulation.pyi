@@ -16,11 +16,11 @@ from fusion._kernels.association import PairModel
 instruction_set: str  # "avx512", "avx2" or "baseline": the kernels chosen at load
 
 def undistort(points_px: NDArray[np.float64], lenses: NDArray[np.float64], out: NDArray[np.float64]) -> None:
-    """(n_views, n_points, 2) raw pixels to normalised coordinates; lenses (n_views, 9)."""
+    """(n_views, n_points, 2) raw pixels to normalised coordinates; lenses (n_views, 19), see lens_rows. NaN: no ray."""
 
 def locate_linear(
     camera_from_world: NDArray[np.float64],  # (n_views, 3, 4)
-    lenses: NDArray[np.float64],  # (n_views, 9)
+    lenses: NDArray[np.float64],  # (n_views, 19)
     points_px: NDArray[np.float64],  # (n_views, n_points, 2), NaN where unseen
     distorted: bool,
     points_m: NDArray[np.float64],  # (n_points, 3) out

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fusion._kernels import triangulation
 from fusion.errors import ShapeError
+from fusion.store.lenses import KIND, N_COEFFICIENTS, TANGENT_MAX, LensKind, distort, lens_rows, ray_limits
 from fusion.store.rotations import rotation_matrix
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ class Rig:
         names: in the order of every array here.
         camera_from_world: (n_views, 3, 4) extrinsics.
         image_from_camera: (n_views, 3, 3) intrinsics K.
-        distortions: (n_views, 5) OpenCV's k1, k2, p1, p2, k3.
+        distortions: (n_views, at most 12) coefficients as in `fusion.store.lenses`; those that are missing are zero.
         size_px: (n_views, 2) width and height.
+        fisheye: (n_views,) which lenses are fisheyes; None: none is.
     """
 
     names: tuple[str, ...]
@@ -49,22 +51,25 @@ class Rig:
     image_from_camera: NDArray[np.float64]
     distortions: NDArray[np.float64]
     size_px: NDArray[np.float64]
+    fisheye: NDArray[np.bool_] | None = None
 
     @classmethod
     def from_cameras(cls, cameras: Iterable[Camera]) -> Rig:
         """The rig of a store's cameras, in their order."""
         cameras = tuple(cameras)
         n = len(cameras)
-        extrinsics = np.empty((n, 3, 4))
+        extrinsics, distortions = np.empty((n, 3, 4)), np.zeros((n, N_COEFFICIENTS))
         for view, camera in enumerate(cameras):
             extrinsics[view, :, :3] = rotation_matrix(camera.rotation)
             extrinsics[view, :, 3] = camera.translation
+            distortions[view, : len(camera.distortions)] = camera.distortions
         return cls(
             tuple(camera.name for camera in cameras),
             extrinsics,
             np.array([camera.matrix for camera in cameras], np.float64).reshape(n, 3, 3),
-            np.array([camera.distortions for camera in cameras], np.float64).reshape(n, 5),
+            distortions,
             np.array([camera.size for camera in cameras], np.float64).reshape(n, 2),
+            np.array([camera.fisheye for camera in cameras], np.bool_),
         )
 
     @property
@@ -81,19 +86,42 @@ class Rig:
 
     @cached_property
     def lenses(self) -> NDArray[np.float64]:
-        """(n_views, 9) as the kernels read them: fx, fy, cx, cy, k1, k2, p1, p2, k3."""
-        k = self.image_from_camera
-        pinhole = np.stack([k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2]], axis=1)
-        return np.ascontiguousarray(np.concatenate([pinhole, self.distortions], axis=1))
+        """(n_views, N_INTRINSICS) as the kernels read them, see `fusion.store.lenses.lens_rows`."""
+        fisheye = np.zeros(self.n_views, np.bool_) if self.fisheye is None else self.fisheye
+        return lens_rows(self.image_from_camera, self.distortions, fisheye)
+
+    @cached_property
+    def pinholes(self) -> NDArray[np.float64]:
+        """(n_views, 4) fx, fy, cx, cy of a camera without distortion that shows about what each camera shows.
+
+        An ordinary lens is left as it is. A wide one becomes the pinhole whose picture ends, in the middle of each
+        side, where the lens's picture does: what counts views then needs no lens.
+        """
+        pinholes = self.lenses[:, :4].copy()
+        for view in np.flatnonzero(self.lenses[:, KIND] >= LensKind.FULL):
+            (width, height), centre_px = self.size_px[view], self.lenses[view, 2:4]
+            limit = float(min(ray_limits(self.lenses[view : view + 1])[0], TANGENT_MAX))
+            sides_px = np.tile(centre_px, (1, 4, 1))
+            sides_px[0, :, 0][:2], sides_px[0, :, 1][2:] = (0.0, width), (0.0, height)
+            rays = np.empty((1, 4, 2))
+            triangulation.undistort(sides_px, self.lenses[view : view + 1], rays)
+            sides = rays[0, range(4), [0, 0, 1, 1]]
+            # A picture wider than what the lens shows ends where the lens does.
+            sides = np.where(np.isnan(sides), [-limit, limit, -limit, limit], sides)
+            left, right, top, bottom = np.clip(sides, -TANGENT_MAX, TANGENT_MAX)
+            focal = width / (right - left), height / (bottom - top)
+            pinholes[view] = *focal, -left * focal[0], -top * focal[1]
+        return pinholes
 
     def project(self, points_m: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Project world points into every camera: u = K d(R x + t) with OpenCV's distortion d.
+        """Project world points into every camera: u = K d(R x + t) with the lens's distortion d.
 
         Args:
             points_m: (n_points, 3) world frame, metres.
 
         Returns:
-            (n_views, n_points, 2) pixels of the raw (distorted) image, NaN behind the camera.
+            (n_views, n_points, 2) pixels of the raw (distorted) image, NaN behind the camera and where a lens shows
+            nothing.
 
         Raises:
             ShapeError: points_m is not (n_points, 3).
@@ -108,18 +136,11 @@ class Rig:
         return self.distort(normalised)
 
     def distort(self, normalised: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n_views, n_points, 2) undistorted normalised coordinates to raw pixels, by OpenCV's five coefficients."""
-        k1, k2, p1, p2, k3 = (self.distortions[:, i, None] for i in range(5))
-        x, y = normalised[..., 0], normalised[..., 1]
-        r2 = x * x + y * y
-        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-        xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
-        yd = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
-        k = self.image_from_camera
-        return np.stack([xd * k[:, 0, 0, None] + k[:, 0, 2, None], yd * k[:, 1, 1, None] + k[:, 1, 2, None]], axis=-1)
+        """(n_views, n_points, 2) normalised coordinates to raw pixels; NaN where a lens shows no such ray."""
+        return distort(self.lenses, normalised)
 
     def normalise(self, points_px: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n_views, n_points, 2) raw pixels to undistorted normalised coordinates; NaN stays NaN."""
+        """(n_views, n_points, 2) raw pixels to normalised coordinates; NaN where a pixel is unknown or has no ray."""
         points_px = self._checked(points_px)
         out = np.empty_like(points_px)
         triangulation.undistort(points_px, self.lenses, out)

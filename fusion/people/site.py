@@ -55,5 +55,5 @@ class Site:
 
         The focal length is scaled by it, so that a point counts as inside only within 1 / picture of the half width.
         """
-        lenses = self.rig.lenses * np.array([picture, picture, 1, 1, 1, 1, 1, 1, 1])
-        return CameraGeometry(self.rig.camera_from_world, lenses, self.rig.size_px, self.boxes)
+        pinholes = self.rig.pinholes * np.array([picture, picture, 1, 1])
+        return CameraGeometry(self.rig.camera_from_world, pinholes, self.rig.size_px, self.boxes)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fusion.setup.coverage import STATURE_M, Sight
 from fusion.setup.findings import Finding
 from fusion.simulation.optics import Lens
+from fusion.store.lenses import TANGENT_MAX, distort, ray_limits
 from fusion.store.models import Camera, Store
 from fusion.store.shapes import edge_distance_m, inside_polygon, points_inside
 
@@ -65,10 +66,14 @@ def _lens_findings(camera: Camera, lens: Lens) -> Iterator[Finding]:
     if not 0.8 < fx / fy < 1.25:
         message = f"want nearly square pixels, got focal lengths of {fx:g} and {fy:g}"
         yield Finding("warning", "camera-aspect", subject, message)
+    if camera.fisheye:
+        # The picture of a fisheye may be a circle inside the image; its corners are black.
+        return
     # Beyond the radius where the distortion polynomial folds back, pixels have no ray.
-    k1, k2, _, _, k3 = camera.distortions
-    r2 = lens.radius_sq_max
-    folds_at = math.sqrt(r2) * (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3)
+    limit = min(float(ray_limits(lens.row)[0]), TANGENT_MAX) * (1 - 1e-9)
+    around = np.linspace(0.0, 2 * np.pi, 24, endpoint=False)
+    shown_px = distort(lens.row, limit * np.stack([np.cos(around), np.sin(around)], axis=-1)[None])[0]
+    folds_at = float(np.hypot((shown_px[:, 0] - cx) / fx, (shown_px[:, 1] - cy) / fy).max())
     corner = max(math.hypot((x - cx) / fx, (y - cy) / fy) for x in (0, width - 1) for y in (0, height - 1))
     if folds_at < corner:
         message = f"want distortions that hold to the picture's corners {corner * fx:.0f} px off, got ones that fold "

@@ -25,7 +25,7 @@ from fusion.observations import Frame, Observation, ShelfReading
 from fusion.people.geometry import Rig
 from fusion.results import People, Receipt, Result, RunEnd, ShelfEventExplained
 from fusion.show.log_lines import LogLine, LogLines
-from fusion.store.models import Plate, Store
+from fusion.store.models import Camera, Plate, Store
 
 if TYPE_CHECKING:
     from mcap.writer import Writer
@@ -155,7 +155,7 @@ class McapView:
             width, height = (int(size) for size in rig.size_px[view])
             calibration = {
                 "timestamp": _time(t_ns), "frame_id": name, "width": width, "height": height,
-                "distortion_model": "plumb_bob", "D": list(self.store.cameras[view].distortions),
+                **_distortion(self.store.cameras[view]),
                 "K": matrix.ravel().tolist(), "R": np.eye(3).ravel().tolist(),
                 "P": np.column_stack([matrix, np.zeros(3)]).ravel().tolist(),
             }  # fmt: skip
@@ -198,6 +198,13 @@ class McapView:
 
 
 # ---- Foxglove's messages ---------------------------------------------------------------------------------------------
+
+
+def _distortion(camera: Camera) -> dict[str, Any]:
+    """A lens in Foxglove's names; a thin prism, for which it has none, is left out of the drawing."""
+    brown = "plumb_bob" if len(camera.distortions) == 5 else "rational_polynomial"
+    name = "kannala_brandt" if camera.fisheye else brown
+    return {"distortion_model": name, "D": list(camera.distortions[:8])}
 
 
 def _time(t_ns: int) -> dict[str, int]:

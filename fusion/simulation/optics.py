@@ -1,7 +1,4 @@
-"""What a camera can see: points projected through its lens, and boxes that stand in between.
-
-The projection is written out here and not taken from the engine, so that a mistake in one does not cancel in the other.
-"""
+"""What a camera can see: points projected through its lens, and boxes that stand in between."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.simulation.body import JOINT
+from fusion.store.lenses import distort, lens_rows
 from fusion.store.models import Camera, Store
 from fusion.store.rotations import rotation_matrix
 
@@ -22,41 +20,30 @@ class Lens:
 
     Attributes:
         rotation: (3, 3) and translation: (3,) from world to camera, metres. centre_m: (3,) in the world.
-        radius_sq_max: beyond this the distortion polynomial folds back and has no meaning.
+        row: (1, N_INTRINSICS) the lens, see `fusion.store.lenses`.
     """
 
     camera: Camera
     rotation: NDArray[np.float64]
     translation: NDArray[np.float64]
     centre_m: NDArray[np.float64]
-    radius_sq_max: float
+    row: NDArray[np.float64]
 
     @classmethod
     def of(cls, camera: Camera) -> Lens:
         """The geometry of a camera of a store folder."""
         rotation = rotation_matrix(np.array(camera.rotation))
         translation = np.array(camera.translation)
-        k1, k2, _, _, k3 = camera.distortions
-        r = np.linspace(0.0, 4.0, 4001)
-        bent = r * (1 + k1 * r**2 + k2 * r**4 + k3 * r**6)
-        folds = np.flatnonzero(np.diff(bent) <= 0)
-        limit = r[folds[0]] if len(folds) else r[-1]
-        return cls(camera, rotation, translation, -rotation.T @ translation, float(limit) ** 2)
+        row = lens_rows(np.array([camera.matrix]), np.array([camera.distortions]), np.array([camera.fisheye]))
+        return cls(camera, rotation, translation, -rotation.T @ translation, row)
 
     def project(self, points_m: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(..., 3) world -> (..., 2) raw pixels, NaN where a point has no image, and (...) depth in metres."""
         x, y, z = np.moveaxis(points_m @ self.rotation.T + self.translation, -1, 0)
         front = z > 0.1
         safe = np.where(front, z, 1.0)
-        u, v = x / safe, y / safe
-        r2 = u * u + v * v
-        k1, k2, p1, p2, k3 = self.camera.distortions
-        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-        (fx, _, cx), (_, fy, cy), _ = self.camera.matrix
-        px = fx * (u * radial + 2 * p1 * u * v + p2 * (r2 + 2 * u * u)) + cx
-        py = fy * (v * radial + p1 * (r2 + 2 * v * v) + 2 * p2 * u * v) + cy
-        points_px = np.stack([px, py], -1)
-        points_px[~front | (r2 > self.radius_sq_max)] = np.nan
+        points_px = distort(self.row, np.stack([x / safe, y / safe], -1)[None])[0]
+        points_px[~front] = np.nan
         return points_px, z
 
 

@@ -89,7 +89,8 @@ def write_store(store: Store, folder: Path) -> None:
 def cameras_toml(cameras: Iterable[Camera]) -> str:
     """The content of cameras.toml: one table per camera, in the order of their names."""
     ordered = sorted(cameras, key=lambda camera: camera.name)
-    return _toml({f"cam_{i}": camera.model_dump(exclude={"fisheye"}) for i, camera in enumerate(ordered)})
+    # An ordinary camera has no key `fisheye`, as Anipose writes it.
+    return _toml({f"cam_{i}": camera.model_dump(exclude_defaults=True) for i, camera in enumerate(ordered)})
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

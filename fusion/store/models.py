@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from fusion.store import iso4217
 from fusion.store.gtin import Gtin, OwnGtins
 from fusion.store.layouts import LAYOUTS, Layout
+from fusion.store.lenses import DISTORTION_COUNTS, FISHEYE_COUNT
 from fusion.store.prices import Prices
 from fusion.store.values import (
     CapacityGrams,
@@ -155,26 +156,33 @@ Row3 = tuple[float, float, float]
 
 
 class Camera(StrictModel):
-    """A calibrated pinhole camera: x_cam = R @ x_world + t, OpenCV axes (x right, y down, z forward).
+    """A calibrated camera: x_cam = R @ x_world + t, OpenCV axes (x right, y down, z forward).
 
     Attributes:
         size: width and height of its images, pixels.
         matrix: intrinsics K, with focal lengths and principal point in pixels.
-        distortions: k1, k2, p1, p2, k3 of OpenCV's model.
+        distortions: of OpenCV's model, see `fusion.store.lenses`: k1, k2, p1, p2, k3; with k4, k5, k6 eight, with s1 to
+            s4 twelve numbers. Of a fisheye: k1, k2, k3, k4.
         rotation: R as a rotation vector, radians.
         translation: t, metres.
+        fisheye: whether the lens is one, in OpenCV's sense (Kannala and Brandt); it is used to 84 degrees off its axis.
     """
 
     name: Identifier
     size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
     matrix: tuple[Row3, Row3, Row3]
-    distortions: tuple[float, float, float, float, float]
+    distortions: tuple[float, ...]
     rotation: Row3
     translation: tuple[Metres, Metres, Metres]
-    fisheye: Literal[False] = False
+    fisheye: bool = False
 
     @model_validator(mode="after")
     def _usable(self) -> Camera:
+        n = len(self.distortions)
+        if self.fisheye and n != FISHEYE_COUNT:
+            raise ValueError(f"fisheye: want the distortions k1, k2, k3, k4 of a fisheye, got {n} numbers")
+        if not self.fisheye and n not in DISTORTION_COUNTS:
+            raise ValueError(f"distortions: want k1, k2, p1, p2, k3 (or 8 or 12 numbers), got {n} numbers")
         flat = [*(v for row in self.matrix for v in row), *self.distortions, *self.rotation, *self.translation]
         require(all(map(math.isfinite, flat)), "finite calibration values", flat)
         (fx, _, cx), (shear, fy, cy), bottom = self.matrix

@@ -245,7 +245,7 @@ def test_a_person_whom_one_camera_sees_is_placed_with_an_honest_covariance():
 
 
 def geometry(rig: Rig, boxes: np.ndarray) -> CameraGeometry:
-    return CameraGeometry(rig.camera_from_world, rig.lenses, rig.size_px, boxes)
+    return CameraGeometry(rig.camera_from_world, rig.pinholes, rig.size_px, boxes)
 
 
 def test_cameras_that_see_a_place_agree_with_sampled_lines_of_sight():

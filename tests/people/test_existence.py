@@ -123,9 +123,7 @@ def scene(seed: int) -> tuple[States, CameraGeometry, np.ndarray, np.ndarray]:
     mean[:, :2] = rng.uniform(-2.5, 2.5, (n, 2, 1))
     mean[:, 2] = rng.uniform(0.4, 1.6, (n, 8))
     boxes = np.array([[0.5, -2.0, 1.0, 2.0, 1.8], [-2.0, 0.5, 0.0, 0.9, 1.2]])
-    lenses = rig.lenses.copy()
-    lenses[:, 4:] = 0.0
-    geometry = CameraGeometry(rig.camera_from_world, lenses, rig.size_px, boxes)
+    geometry = CameraGeometry(rig.camera_from_world, rig.pinholes, rig.size_px, boxes)
     states = States(mean, cov, rng.permutation(n), rng.random(n) < 0.5, 8)
     return states, geometry, rng.random((n, 5)) < 0.5, np.array([True, True, True, False, True])
 

@@ -95,7 +95,7 @@ def test_each_view_is_compared_to_the_other_views():
     evidence = np.zeros((1, n_views), kernels.EVIDENCE)
     views = np.arange(n_views)
     count = kernels.leave_one_out(
-        CameraGeometry(rig.camera_from_world, rig.lenses, rig.size_px, np.zeros((0, 5))),
+        CameraGeometry(rig.camera_from_world, rig.pinholes, rig.size_px, np.zeros((0, 5))),
         Detections(dt_s, np.ones(n_views, bool), np.arange(n_views + 1), views, x, y, var, seen),
         States(mean, cov, np.zeros(1, np.int64), np.ones(1, bool), p),
         Matches(np.zeros(n_views, np.int64), views[None]), settings[0], 0, velocity_scale, cameras,

@@ -23,7 +23,7 @@ def in_picture(point, view, cameras, margin=1.0):
     u, v, depth = cameras.camera_from_world[view] @ np.append(point, 1.0)
     if depth < 0.2:
         return False
-    fx, fy, cx, cy = cameras.lenses[view, :4]
+    fx, fy, cx, cy = cameras.pinholes[view]
     x, y = margin * fx * u / depth + cx, margin * fy * v / depth + cy
     return bool(0 <= x <= cameras.size_px[view, 0] and 0 <= y <= cameras.size_px[view, 1])
 
