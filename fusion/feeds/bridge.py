@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from fusion.errors import ShapeError, in_short, terminal_text
+from fusion.feeds.deepstream import DeepStreamFeed
 from fusion.feeds.destination import Destination
 from fusion.feeds.feed import Began, Feed, Inbox, Message
 from fusion.feeds.onvif import OnvifFeed, SceneReader
 from fusion.feeds.people import Pictures
 from fusion.feeds.rtsp import Camera, RtspLine
-from fusion.feeds.settings import FeedsFile, OnvifSettings
+from fusion.feeds.scales import ScaleFeed
+from fusion.feeds.settings import (
+    DeepStreamSettings,
+    FeedsFile,
+    OnvifSettings,
+    ScaleSettings,
+    SparkplugSettings,
+)
+from fusion.feeds.sparkplug import SparkplugFeed
 from fusion.feeds.subscription import BrokerLine, Subscription
 from fusion.live.clock import SYSTEM_CLOCK, Clock
 from fusion.live.messages import Refused
@@ -48,12 +58,20 @@ class Bridge:
         self._inbox = Inbox(clock)
         self._lines: list[AnyLine] = []
         self._subscriptions: dict[str, list[Subscription]] = {}
+        self._broker_lines: dict[str, BrokerLine] = {}
         self._pictures = Pictures(file.store)
         for onvif in file.settings.onvif:
             self._add_onvif(onvif)
+        for deepstream in file.settings.deepstream:
+            self._add_deepstream(deepstream)
+        for scale in file.settings.scale:
+            self._add_scale(scale)
+        for sparkplug in file.settings.sparkplug:
+            self._add_sparkplug(sparkplug)
         for name, subscriptions in self._subscriptions.items():
-            broker = file.settings.broker[name].broker(file.base)
-            self._lines.append(BrokerLine(broker, subscriptions, self._inbox, clock))
+            line = BrokerLine(file.settings.broker[name].broker(file.base), subscriptions, self._inbox, clock)
+            self._broker_lines[name] = line
+            self._lines.append(line)
 
     def run(self, stopped: Callable[[], bool], say: Callable[[str], None]) -> None:
         """Convert until `stopped` says so; say: takes sentences about what was refused."""
@@ -123,18 +141,47 @@ class Bridge:
 
     # ---- feeds -------------------------------------------------------------------------------------------------------
 
-    def _subscribe(self, broker: str, feed: Feed, topics: Sequence[str], *, retained: bool = False) -> None:
-        self._subscriptions.setdefault(broker, []).append(Subscription(feed, tuple(topics), retained))
+    def _subscribe(self, broker: str, feed: Feed, topics: Sequence[str], retained: Sequence[str] = ()) -> None:
+        """Add a feed. retained: those topics of it whose last message counts, however old it is."""
+        self.feeds.append(feed)
+        self._subscriptions.setdefault(broker, []).append(Subscription(feed, tuple(topics), tuple(retained)))
 
     def _add_onvif(self, settings: OnvifSettings) -> None:
         reader = SceneReader(settings.camera, self._pictures, settings.module, settings.likelihood_min)
         feed = OnvifFeed(f"onvif {settings.camera}", reader, as_json=settings.url is None)
-        self.feeds.append(feed)
         if settings.broker is not None and settings.topic is not None:
             self._subscribe(settings.broker, feed, [settings.topic])
         elif settings.url is not None:
+            self.feeds.append(feed)
             base = self._file.base
             password = settings.password(base, f"the password of camera {settings.camera}")
             ca = None if settings.ca is None else base / settings.ca
             camera = Camera(settings.url, settings.user, password, ca)
             self._lines.append(RtspLine(feed, camera, self._inbox, self._clock))
+
+    def _add_deepstream(self, settings: DeepStreamSettings) -> None:
+        feed = DeepStreamFeed(
+            f"deepstream {settings.topic}", self._pictures, settings.cameras,
+            form=settings.format, types=settings.types, size=settings.size,
+        )  # fmt: skip
+        self._subscribe(settings.broker, feed, [settings.topic])
+
+    def _add_scale(self, settings: ScaleSettings) -> None:
+        feed = ScaleFeed(
+            f"scale {settings.plate}", settings.plate, self._file.store,
+            unit_g=settings.unit_g, unit_topic=settings.unit_topic, key=settings.key, rate_hz=settings.rate_hz,
+        )  # fmt: skip
+        units = [settings.unit_topic] if settings.unit_topic is not None else []
+        self._subscribe(settings.broker, feed, [settings.topic, *units], retained=units)
+
+    def _add_sparkplug(self, settings: SparkplugSettings) -> None:
+        node = f"{settings.group}/{settings.node}" + (f"/{settings.device}" if settings.device else "")
+        feed = SparkplugFeed(
+            f"sparkplug {node}", self._file.store, settings.plates,
+            group=settings.group, node=settings.node, device=settings.device or "", unit_g=settings.unit_g or 1.0,
+            rate_hz=settings.rate_hz, send=partial(self._send, settings.broker),
+        )  # fmt: skip
+        self._subscribe(settings.broker, feed, feed.topics)
+
+    def _send(self, broker: str, topic: str, payload: bytes) -> None:
+        self._broker_lines[broker].send(topic, payload)

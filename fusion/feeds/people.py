@@ -43,12 +43,13 @@ class Pictures:
     Attributes:
         size: width and height of each camera's picture, pixels, by name.
         appearance_dim: length of the store's appearance vectors, 0 for none.
+        takes_boxes: whether boxes are enough for the store's layout; others need keypoints.
     """
 
     def __init__(self, store: Store) -> None:
         self.size = {camera.name: camera.size for camera in store.cameras}
         self.appearance_dim, self._layout = store.appearance_dim, store.layout
-        self._takes_boxes = "box_top" in store.layout.joints
+        self.takes_boxes = "box_top" in store.layout.joints
 
     def person(
         self,
@@ -79,7 +80,7 @@ class Pictures:
         if len(people) > PEOPLE_MAX:
             raise Refused("too many people", f"want at most {PEOPLE_MAX} in a picture, got {len(people)}")
         try:
-            keypoints = self._boxes(people) if self._takes_boxes else self._joints(people)
+            keypoints = self._boxes(people) if self.takes_boxes else self._joints(people)
         except (ConfigError, ShapeError) as error:
             raise Refused("malformed people", str(error)[:200]) from None
         return Frame(t_ns, camera, keypoints, self._appearance(people) if self.appearance_dim else None)

@@ -9,20 +9,22 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 
 from fusion.errors import ConfigError
 from fusion.example_stores.catalogue import store_folder
+from fusion.feeds.scales import decimation
 from fusion.files.secrets import secret_of
 from fusion.live.connection import Broker
-from fusion.store.models import Store
+from fusion.store.models import WEIGHT_UNITS_G, Store
 from fusion.store.toml_files import read_toml
 from fusion.store.values import Identifier, StrictModel, require, validation_faults
 
 Topic = Annotated[str, Field(min_length=1, max_length=1024)]
+TopicLevel = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^/+#]+$")]
 
 
 class Secret(StrictModel):
@@ -98,6 +100,94 @@ class OnvifSettings(Secret):
         return self
 
 
+class DeepStreamSettings(StrictModel):
+    """`[[deepstream]]`: people that an NVIDIA DeepStream application reports.
+
+    Attributes:
+        broker, topic: where its messages are.
+        format: of the messages: json (minimal, full or nv.Frame) or protobuf (nv.Frame).
+        cameras: name in cameras.toml by sensor id.
+        types: labels that mean a person.
+        size: width and height of the pictures that its boxes are in (the stream muxer's), where cameras.toml differs.
+    """
+
+    broker: Identifier
+    topic: Topic
+    format: Literal["json", "protobuf"] = "json"
+    cameras: dict[str, Identifier] = Field(min_length=1)
+    types: tuple[Identifier, ...] = Field(default=("person",), min_length=1)
+    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
+
+
+class ScaleUnit(StrictModel):
+    """In which unit a scale reports, and how often.
+
+    Attributes:
+        unit: g, kg, lb or oz; grams_per_unit: grams of any other unit, such as the converter's counts.
+        rate_hz: values a second: `weight_rate_hz` of store.toml or a whole multiple of it; None for the first.
+    """
+
+    unit: Literal["g", "kg", "lb", "oz"] | None = None
+    grams_per_unit: float | None = Field(default=None, allow_inf_nan=False)
+    rate_hz: float | None = Field(default=None, gt=0.0, le=10_000.0)
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Self:
+        require(self.unit is None or self.grams_per_unit is None, "unit or grams_per_unit", "both")
+        require(self.grams_per_unit != 0.0, "grams_per_unit other than 0", self.grams_per_unit)
+        return self
+
+    @property
+    def unit_g(self) -> float | None:
+        """Grams of the unit; None where neither is written."""
+        return self.grams_per_unit if self.unit is None else WEIGHT_UNITS_G[self.unit]
+
+
+class ScaleSettings(ScaleUnit):
+    """`[[scale]]`: a plate whose scale publishes single values, such as those of ESPHome or Home Assistant.
+
+    Attributes:
+        plate: name in plates.csv.
+        broker, topic: where the values are, such as NAME/sensor/ID/state.
+        key: where a JSON object has the value, with dots between levels; None for a bare number.
+        unit_topic: in place of unit: topic of the MQTT discovery message, or of a statestream's unit_of_measurement.
+    """
+
+    plate: Identifier
+    broker: Identifier
+    topic: Topic
+    key: Identifier | None = None
+    unit_topic: Topic | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        n = (self.unit_g is not None) + (self.unit_topic is not None)
+        require(n == 1, "one of unit, grams_per_unit and unit_topic", n)
+        require(not set("+#") & set(self.topic + (self.unit_topic or "")), "a topic without wildcards", self.topic)
+        return self
+
+
+class SparkplugSettings(ScaleUnit):
+    """`[[sparkplug]]`: the scales of a Sparkplug B edge node.
+
+    Attributes:
+        broker: where it publishes.
+        group, node: its ids; device: that of the device with the scales; None for metrics of the node itself.
+        plates: name in plates.csv by the metric's name.
+    """
+
+    broker: Identifier
+    group: TopicLevel
+    node: TopicLevel
+    device: TopicLevel | None = None
+    plates: dict[str, Identifier] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        require(self.unit_g is not None, "unit or grams_per_unit", "neither")
+        return self
+
+
 class FeedsSettings(StrictModel):
     """feeds.toml as written.
 
@@ -110,6 +200,9 @@ class FeedsSettings(StrictModel):
     to: BrokerSettings | None = None
     broker: dict[Identifier, BrokerSettings] = Field(default_factory=dict)
     onvif: tuple[OnvifSettings, ...] = ()
+    deepstream: tuple[DeepStreamSettings, ...] = ()
+    scale: tuple[ScaleSettings, ...] = ()
+    sparkplug: tuple[SparkplugSettings, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +226,8 @@ class FeedsFile:
         except ValidationError as error:
             raise ConfigError(list(validation_faults(error, f"{path.name}: "))) from None
         folder = path.parent / settings.store
-        store = Store.load(folder if folder.exists() else store_folder(settings.store))
+        example = store_folder(settings.store)
+        store = Store.load(example if example.exists() and not folder.exists() else folder)
         faults = [f"{path.name}: {fault}" for fault in _faults(settings, store)]
         if faults:
             raise ConfigError(faults)
@@ -142,23 +236,48 @@ class FeedsFile:
 
 def _faults(settings: FeedsSettings, store: Store) -> Iterator[str]:
     """What does not fit the store, or names a table that is not there."""
-    cameras = [camera.name for camera in store.cameras]
-    named = [(f"onvif[{i}]", feed.camera) for i, feed in enumerate(settings.onvif)]
-    for place, camera in named:
-        if camera not in cameras:
-            yield f"{place}.camera: want a camera of cameras.toml ({_some(cameras)}), got {camera!r}"
-    for camera, n in Counter(camera for _, camera in named).items():
-        if n > 1:
-            yield f"camera {camera!r}: want one feed for it, got {n}"
-    if settings.onvif and store.keypoints != "box2":
-        yield (
-            f"onvif: want keypoints = \"box2\" in store.toml, since ONVIF cameras report boxes; got {store.keypoints!r}"
-        )
-    for place, broker in [(f"onvif[{i}]", feed.broker) for i, feed in enumerate(settings.onvif)]:
+    tables: list[tuple[str, StrictModel]] = [
+        (f"{kind}[{i}]", table)
+        for kind in FeedsSettings.model_fields
+        if kind not in ("store", "to", "broker")
+        for i, table in enumerate(getattr(settings, kind))
+    ]
+    if not tables:
+        yield "want at least one feed, such as [[onvif]]"
+    for place, table in tables:
+        broker = getattr(table, "broker", None)
         if broker is not None and broker not in settings.broker:
             yield f"{place}.broker: want a table [broker.{broker}] with its address"
-    if not named:
-        yield "want at least one feed, such as [[onvif]]"
+        if isinstance(table, ScaleUnit):
+            yield from _rate_faults(place, table, store)
+    cameras = [(f"onvif[{i}].camera", feed.camera) for i, feed in enumerate(settings.onvif)]
+    for i, feed in enumerate(settings.deepstream):
+        cameras += [(f"deepstream[{i}].cameras.{sensor}", camera) for sensor, camera in feed.cameras.items()]
+    yield from _name_faults("camera", "cameras.toml", cameras, [camera.name for camera in store.cameras])
+    plates = [(f"scale[{i}].plate", feed.plate) for i, feed in enumerate(settings.scale)]
+    for i, node in enumerate(settings.sparkplug):
+        plates += [(f"sparkplug[{i}].plates.{metric}", plate) for metric, plate in node.plates.items()]
+    yield from _name_faults("plate", "plates.csv", plates, [plate.plate for plate in store.plates])
+    if settings.onvif and store.keypoints != "box2":
+        yield f'onvif: want keypoints = "box2" in store.toml, since these cameras report boxes; got {store.keypoints!r}'
+
+
+def _name_faults(what: str, file: str, named: list[tuple[str, str]], known: list[str]) -> Iterator[str]:
+    for place, name in named:
+        if name not in known:
+            yield f"{place}: want a {what} of {file} ({_some(known)}), got {name!r}"
+    for name, n in Counter(name for _, name in named).items():
+        if n > 1:
+            yield f"{what} {name!r}: want one feed for it, got {n}"
+
+
+def _rate_faults(place: str, table: ScaleUnit, store: Store) -> Iterator[str]:
+    rate_hz, store_hz = table.rate_hz or store.weight_rate_hz, store.weight_rate_hz
+    if decimation(rate_hz, store_hz) is None:
+        yield (
+            f"{place}.rate_hz: want weight_rate_hz of store.toml ({store_hz:g}) or a whole multiple of it, got "
+            f"{rate_hz:g}; samples are never made up, so set weight_rate_hz to the rate of the slowest scale"
+        )
 
 
 def _some(names: list[str]) -> str:

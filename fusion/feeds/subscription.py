@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fusion.feeds.feed import Feed, Inbox
@@ -17,12 +17,12 @@ class Subscription(NamedTuple):
     """Topics of a feed, with the wildcards + and #.
 
     Attributes:
-        retained: whether a retained message counts: it is the last one of before the connection, of any age.
+        retained: those of them whose retained message counts: the last one of before the connection, of any age.
     """
 
     feed: Feed
     topics: tuple[str, ...]
-    retained: bool = False
+    retained: tuple[str, ...] = ()
 
 
 def topic_matches(topic: str, wanted: str) -> bool:
@@ -103,10 +103,7 @@ class BrokerLine:
             if len(payload) > MESSAGE_MAX_BYTES:
                 refused = Refused("too long", f"want at most {MESSAGE_MAX_BYTES} bytes, got {len(payload)}")
                 subscription.feed.health.refuse(refused)
-            elif retained and not subscription.retained:
+            elif retained and topic not in subscription.retained:
                 subscription.feed.health.refused["retained"] += 1
             else:
                 self._inbox.put(subscription.feed, payload, topic)
-
-
-Send = Callable[[str, bytes], None]

@@ -18,8 +18,15 @@ BLOCKS = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_file_of_the_page_fits_a_store(block: str, tmp_path: Path) -> None:
     made = demo_store(n_cameras=4, n_plates=8)
-    cameras = tuple(camera.model_copy(update={"name": f"cam{i + 1:02}"}) for i, camera in enumerate(made.cameras))
-    made.model_copy(update={"keypoints": "box2", "cameras": cameras}).save(tmp_path / "shop")
+    names = {plate.plate: f"p{i + 1}" for i, plate in enumerate(made.plates)}
+    fields = {
+        "keypoints": "box2", "weight_rate_hz": 10.0,
+        "cameras": tuple(camera.model_copy(update={"name": f"cam{i + 1:02}"}) for i, camera in enumerate(made.cameras)),
+        "plates": tuple(plate.model_copy(update={"plate": names[plate.plate]}) for plate in made.plates),
+        "planogram": tuple(row.model_copy(update={"plate": names[row.plate]}) for row in made.planogram),
+    }  # fmt: skip
+    for name in ("shop", "cabinet"):
+        made.model_copy(update=fields).save(tmp_path / name)
     tables = tomllib.loads(block)
     if not tables.keys() - {"store", "to", "broker"}:
         block += '\n[[onvif]]\ncamera = "cam01"\nurl = "rtsp://10.0.0.11/x"\n'
