@@ -32,6 +32,13 @@ def _declare_calibrate(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "--out", default="calibration", help="folder for cameras.toml and calibration.json")
     add_path(parser, "--intrinsics", help="cameras' matrix and distortions, where the recording's store has none")
     parser.add_argument(
+        "--find-lenses", action="store_true", help="find focal lengths and distortions too"
+    )
+    parser.add_argument(
+        "--size", nargs=2, type=int, metavar=("WIDTH", "HEIGHT"),
+        help="of all pictures, where nothing is known of any camera; finds the lenses too",
+    )  # fmt: skip
+    parser.add_argument(
         "--distance", nargs=3, action="append", default=[], metavar=("CAMERA", "CAMERA", "METRES"),
         help="between the centres of two cameras; may be repeated",
     )  # fmt: skip
@@ -51,11 +58,19 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from fusion.errors import ConfigError
     from fusion.files.recordings import Recording
     from fusion.setup.calibrate import calibrate
-    from fusion.setup.intrinsics import load_intrinsics
+    from fusion.setup.intrinsics import cameras_of_frames, load_intrinsics
     from fusion.setup.self_calibration import Known
 
     recording = Recording(arguments.recording)
-    cameras = load_intrinsics(arguments.intrinsics) if arguments.intrinsics else None
+    cameras = load_intrinsics(arguments.intrinsics) if arguments.intrinsics else recording.store.cameras
+    if arguments.size:
+        width, height = arguments.size
+        if arguments.intrinsics:
+            raise ConfigError("--size is for cameras of which nothing is known; leave it out with --intrinsics")
+        if not (0 < width < 100_000 and 0 < height < 100_000):
+            raise ConfigError(f"--size {width} {height}: want the width and the height of the pictures in pixels")
+        cameras = cameras_of_frames(recording.observations(), (width, height))
+    lenses = [camera.name for camera in cameras] if arguments.find_lenses or arguments.size else []
     distances = tuple((a, b, _metres("--distance", metres)) for a, b, metres in arguments.distance)
     repeated = [name for name, n in Counter(place[0] for place in arguments.place).items() if n > 1]
     if repeated:
@@ -64,7 +79,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     known = Known(distances=distances, height_m=arguments.height, places=places)
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is a file; pass a folder")
-    calibration = calibrate(recording.store, recording.observations(), known, cameras)
+    calibration = calibrate(recording.store, recording.observations(), known, cameras, lenses)
     calibration.save(arguments.out)
     print(calibration.text())
     print(f"written: {arguments.out}/cameras.toml and calibration.json")
@@ -172,8 +187,9 @@ INIT = Command(
 )
 CALIBRATE = Command(
     "calibrate",
-    "Find the places and clocks of all cameras from people who walk about.",
+    "Find the places, clocks and, where wanted, lenses of all cameras from people who walk about.",
     (
+        "RECORDING --size 1280 720 --distance cam01 cam15 6.42",
         "RECORDING --distance cam01 cam15 6.42",
         "RECORDING --place cam01 0.15 0.20 --place cam15 7.85 5.80 --out calibration",
     ),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fusion.setup.lenses import LensPrior
 from fusion.setup.normal_equations import NormalEquations
 from fusion.setup.reprojection import (
     DEPTH_MIN_M,
@@ -55,9 +56,14 @@ class Adjusted:
 
 
 def adjust(
-    observations: PointObservations, poses: Poses, points_m: FloatArray, n_joints: int, n_steps: int
+    observations: PointObservations,
+    poses: Poses,
+    points_m: FloatArray,
+    n_joints: int,
+    n_steps: int,
+    lens_prior: LensPrior | None = None,
 ) -> Adjusted:
-    """Find the poses, clock offsets and points that fit the observations best.
+    """Find the poses, clock offsets, lenses and points that fit the observations best.
 
     The standard deviations of joints are learned from the residuals. Frame, scale and common clock stay where the start
     has them, up to rounding.
@@ -68,25 +74,29 @@ def adjust(
         points_m: (n_points, 3) the start, world frame.
         n_joints: joints of a body.
         n_steps: steps at most.
+        lens_prior: what is known of the corrections of the lenses, where `poses` have such.
     """
     damping = 1e-4
     found = residuals(observations, poses, points_m)
     for number in range(n_steps):
         sd = observation_sd(observations, found, joint_sd_m(observations, found, n_joints))
         cost = cauchy_cost(found, sd)
+        prior = None if lens_prior is None else lens_prior.at(poses)
+        total = cost.total + (0.0 if prior is None else prior.cost)
         linear = linearise(observations, poses, points_m, np.sqrt(cost.weight) / sd)
         gain = 0.0
         for _ in range(_DAMPINGS_MAX):
-            step = NormalEquations(observations, linear, len(poses.centre_m), len(points_m), damping).step()
+            step = NormalEquations(observations, linear, len(poses.centre_m), len(points_m), damping, prior).step()
             new_poses, new_points_m = poses.moved(step.views), points_m + step.points_m
             new_found = residuals(observations, new_poses, new_points_m)
             new_total = cauchy_cost(new_found, sd).total
-            if new_total < cost.total:
-                gain, damping = cost.total - new_total, max(damping / 5.0, 1e-9)
+            new_total += 0.0 if lens_prior is None else lens_prior.at(new_poses).cost
+            if new_total < total:
+                gain, damping = total - new_total, max(damping / 5.0, 1e-9)
                 poses, points_m, found = new_poses, new_points_m, new_found
                 break
             damping *= 8.0
-        if gain < _GAIN_MIN * cost.total and number > 2:
+        if gain < _GAIN_MIN * total and number > 2:
             break
     sd_m = joint_sd_m(observations, found, n_joints)
     weight = cauchy_cost(found, observation_sd(observations, found, sd_m)).weight
@@ -94,8 +104,13 @@ def adjust(
     return Adjusted(poses, points_m, weight, residual_m, sd_m)
 
 
-def covariance(observations: PointObservations, adjusted: Adjusted, clusters: Sequence[IntArray]) -> FloatArray:
-    """Covariance of each camera's rotation, centre and clock offset, in the frame that fits all cameras best.
+def covariance(
+    observations: PointObservations,
+    adjusted: Adjusted,
+    clusters: Sequence[IntArray],
+    lens_prior: LensPrior | None = None,
+) -> FloatArray:
+    """Covariance of each camera's rotation, centre, clock offset and lens, in the frame that fits all cameras best.
 
     The inverse of the normal equations counts every observation as independent and would promise too much: a detector's
     errors are correlated in consecutive pictures, and it always puts a joint a little off its place. So the scatter of
@@ -106,9 +121,10 @@ def covariance(observations: PointObservations, adjusted: Adjusted, clusters: Se
         adjusted: the estimate.
         clusters: ways to cluster the points, each (n_points,) with equal numbers for points whose errors are
             correlated: those of the same seconds, those of the same joint.
+        lens_prior: as in the adjustment.
 
     Returns:
-        (n_views, 7, 7).
+        (n_views, u, u) for the u unknowns of a camera; 0 for those that were known.
 
     Source: White, A Heteroskedasticity-Consistent Covariance Matrix Estimator (1980), by clusters.
     """
@@ -117,21 +133,27 @@ def covariance(observations: PointObservations, adjusted: Adjusted, clusters: Se
     found = residuals(observations, poses, points_m)
     root_weight = np.sqrt(adjusted.weight) / observation_sd(observations, found, adjusted.joint_sd_m)
     linear = linearise(observations, poses, points_m, root_weight)
-    normal = NormalEquations(observations, linear, n_views, len(points_m), 0.0)
-    free = free_directions(poses)
+    prior = None if lens_prior is None else lens_prior.at(poses)
+    normal = NormalEquations(observations, linear, n_views, len(points_m), 0.0, prior)
+    u = poses.n_unknowns
+    free = free_directions(poses)[normal.free]
     kept = np.linalg.svd(free)[0][:, free.shape[1] :]
-    inverse = kept @ np.linalg.pinv(kept.T @ normal.matrix @ kept, rcond=1e-12, hermitian=True) @ kept.T
+    matrix = normal.matrix[np.ix_(normal.free, normal.free)]
+    inverse = np.zeros_like(normal.matrix)
+    inverse[np.ix_(normal.free, normal.free)] = (
+        kept @ np.linalg.pinv(kept.T @ matrix @ kept, rcond=1e-12, hermitian=True) @ kept.T
+    )
     scattered = np.zeros(len(inverse))
     for cluster in clusters:
         n = int(cluster.max()) + 1
-        scores = np.zeros((n, n_views, N_UNKNOWNS))
+        scores = np.zeros((n, n_views, u))
         np.add.at(scores, (cluster[observations.point], observations.view), normal.score)
         spread = inverse @ scores.reshape(n, -1).T
         scattered = np.maximum(scattered, (spread**2).sum(axis=1) * n / max(n - 1, 1))
     noise = float(((found.normalised * root_weight[:, None]) ** 2).sum() / max(adjusted.weight.sum(), 1.0)) / 2.0
-    out = np.empty((n_views, N_UNKNOWNS, N_UNKNOWNS))
+    out = np.empty((n_views, u, u))
     for view in range(n_views):
-        block = slice(view * N_UNKNOWNS, (view + 1) * N_UNKNOWNS)
+        block = slice(view * u, (view + 1) * u)
         counted = inverse[block, block] * max(noise, 1.0)
         growth = np.sqrt(np.maximum(scattered[block] / np.maximum(np.diag(counted), 1e-30), 1.0))
         out[view] = counted * growth[:, None] * growth[None, :]
@@ -139,9 +161,9 @@ def covariance(observations: PointObservations, adjusted: Adjusted, clusters: Se
 
 
 def free_directions(poses: Poses) -> FloatArray:
-    """(7 n_views, 8) steps that change no residual, the gauge freedoms: shift, turn, scale, and all clocks alike."""
+    """(u n_views, 8) steps that change no residual, the gauge freedoms: shift, turn, scale, and all clocks alike."""
     n = len(poses.centre_m)
-    out = np.zeros((n, N_UNKNOWNS, 8))
+    out = np.zeros((n, poses.n_unknowns, 8))
     from_middle_m = poses.centre_m - poses.centre_m.mean(axis=0)
     for axis in range(3):
         out[:, 3 + axis, axis] = 1.0

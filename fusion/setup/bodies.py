@@ -10,6 +10,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from fusion.people.geometry import Rig, Status, triangulate
 from fusion.setup.adjustment import Adjusted, adjust
 from fusion.setup.epipolar import homogeneous
+from fusion.setup.lenses import LensPrior
 from fusion.setup.reprojection import FloatArray, IntArray, PointObservations, Poses
 from fusion.setup.tracklets import JOINTS_MIN
 from fusion.setup.views import Views
@@ -19,6 +20,8 @@ _SIZE_MIN, _SIZE_MAX = 0.5, 2.0
 # For triangulation all lenses have this focal length, and joints this standard deviation: some centimetres at some
 # metres.
 _FOCAL_PX, _SD_PX = 1000.0, 6.0
+# Two cameras do not determine their lenses and their poses well.
+_LENSES_FROM = 3
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,23 @@ class AdjustedBodies:
     Attributes:
         adjusted: the estimate; its cameras are the placed ones, in order.
         bodies: with their adjusted joints; `observations.view` is an index into the placed cameras.
+        views: all detections, normalised with the lenses as they were corrected.
+        lens_prior: of the placed cameras, None where no lens was adjusted.
     """
 
     adjusted: Adjusted
     bodies: Bodies
+    views: Views
+    lens_prior: LensPrior | None
 
 
-def locate_bodies(views: Views, poses: Poses, placed: IntArray, focal_px: FloatArray, limit_m: float) -> Bodies:
+def locate_bodies(views: Views, poses: Poses, placed: IntArray, limit_m: float) -> Bodies:
     """Match the detections of every instant, and triangulate the joints.
 
     Args:
         views: all detections.
         poses: of all cameras.
         placed: (n_placed,) ascending indices of the cameras with a pose.
-        focal_px: (n_views,) focal lengths.
         limit_m: mean distance within which the rays of one body's joints meet.
     """
     of_row = _matched(views, poses, placed, limit_m)
@@ -86,22 +92,29 @@ def locate_bodies(views: Views, poses: Poses, placed: IntArray, focal_px: FloatA
     row = row_of[at_place, body]
     points, index = np.unique(point, return_inverse=True)
     view = views.view[row]
-    observations = PointObservations(view, index, joint, views.tracklet[row, joint], focal_px[view])
+    observations = PointObservations(view, index, joint, views.tracklet[row, joint], views.lenses.focal_px[view])
     return Bodies(of_row, instant, located.points_m.reshape(n_bodies, k, 3), observations, points)
 
 
 def adjust_with_bodies(
-    views: Views, poses: Poses, placed: IntArray, focal_px: FloatArray, limit_m: float, n_steps: int
+    views: Views, poses: Poses, placed: IntArray, limit_m: float, n_steps: int
 ) -> AdjustedBodies:
-    """Locate the bodies, then adjust the placed cameras and the bodies together; arguments as for `locate_bodies`."""
-    bodies = locate_bodies(views, poses, placed, focal_px, limit_m)
+    """Locate the bodies, then adjust the placed cameras and the bodies together; arguments as for `locate_bodies`.
+
+    Lenses that are to be found are adjusted where enough cameras are placed.
+    """
+    bodies = locate_bodies(views, poses, placed, limit_m)
     k = views.tracklet.shape[1]
     observations = bodies.observations.of_views(placed)
-    start = Poses(poses.rotation[placed], poses.centre_m[placed], poses.offset_s[placed])
-    adjusted = adjust(observations, start, bodies.points_m.reshape(-1, 3)[bodies.points], k, n_steps)
+    prior = views.lenses.prior(placed, views.alike) if len(placed) >= _LENSES_FROM else None
+    lens = None if prior is None else np.zeros_like(prior.expected)
+    start = Poses(poses.rotation[placed], poses.centre_m[placed], poses.offset_s[placed], lens)
+    adjusted = adjust(observations, start, bodies.points_m.reshape(-1, 3)[bodies.points], k, n_steps, prior)
+    corrected = views.through(views.lenses.corrected(placed, adjusted.poses.lens))
     points_m = np.full_like(bodies.points_m, np.nan)
     points_m.reshape(-1, 3)[bodies.points] = adjusted.points_m
-    return AdjustedBodies(adjusted, Bodies(bodies.of_row, bodies.instant, points_m, observations, bodies.points))
+    bodies = Bodies(bodies.of_row, bodies.instant, points_m, observations, bodies.points)
+    return AdjustedBodies(adjusted, bodies, corrected, prior)
 
 
 def _matched(views: Views, poses: Poses, placed: IntArray, limit_m: float) -> IntArray:

@@ -3,26 +3,28 @@
     calibration = calibrate(recording.store, recording.observations(), Known(distances=(("cam01", "cam09", 6.42),)))
     calibration.save("calibration")
 
-Intrinsics stay as they are given; extrinsics are ignored. `structure` places the cameras relative to each other; then
-`store_frame` finds up and the floor from feet, the scale from a known length, and direction and place in the store from
-known places or the floor's outline.
+Extrinsics are ignored. Intrinsics stay as they are given, except for the lenses that are to be found: of these the
+picture's size is enough. `upright` gives a rough focal length, and the adjustment the rest. `structure` places the
+cameras relative to each other; then `store_frame` finds up and the floor from feet, the scale from a known length, and
+direction and place in the store from known places or the floor's outline.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.observations import Frame, Observation
 from fusion.setup.camera_ties import camera_ties
+from fusion.setup.lenses import Lenses, rough_camera
 from fusion.setup.self_calibration import Known, SelfCalibration
 from fusion.setup.store_frame import StoreFrame
 from fusion.setup.structure import solve_structure
 from fusion.setup.tracklets import LinkedDetections
+from fusion.setup.upright import find_upright_view, upright_people
+from fusion.store.layouts import Layout
 from fusion.store.models import Camera, Store
 from fusion.store.rotations import rotation_vector
 
@@ -30,10 +32,11 @@ from fusion.store.rotations import rotation_vector
 USED_S = 900.0
 
 
-class _Detections(NamedTuple):
-    """The linked detections of each camera, and the seconds from the first to the last that is used."""
+class _Frames(NamedTuple):
+    """The frames of each camera by its name, the first instant, and the seconds from there to the last."""
 
-    of_camera: list[LinkedDetections]
+    of_camera: dict[str, list[Frame]]
+    first_ns: int
     span_s: float
 
 
@@ -42,14 +45,17 @@ def calibrate(
     observations: Iterable[Observation],
     known: Known,
     cameras: Sequence[Camera] | None = None,
+    lenses: Collection[str] = (),
 ) -> SelfCalibration:
-    """Estimate every camera's pose and clock offset.
+    """Estimate every camera's pose and clock offset, and the lenses of some.
 
     Args:
         store: its keypoint layout, floor and obstacles are used, and the intrinsics of its cameras.
         observations: in time order; frames are used, the first USED_S of them.
         known: what determines scale and place.
         cameras: intrinsics in place of the store's.
+        lenses: names of the cameras of which focal length, principal point and radial distortion are to be found; of
+            their intrinsics only the picture's size is used.
 
     Returns:
         Cameras in the store's frame, with standard deviations. A camera that cannot be placed is left out of `cameras`
@@ -61,11 +67,15 @@ def calibrate(
         FusionError: too little was seen; the message says what was wanted and what came.
     """
     cameras = tuple(store.cameras if cameras is None else cameras)
-    _check(store, cameras, known)
-    detections = _linked(store, cameras, observations)
+    _check(store, cameras, known, lenses)
+    frames, first_ns, span_s = _frames(store, cameras, observations)
     names = [camera.name for camera in cameras]
-    focal_px = np.array([0.5 * (camera.matrix[0][0] + camera.matrix[1][1]) for camera in cameras])
-    structure = solve_structure(detections.of_camera, names, focal_px, detections.span_s)
+    found = [camera.name in lenses for camera in cameras]
+    cameras = tuple(
+        _rough(camera, frames[camera.name], store.layout) if free else camera for camera, free in zip(cameras, found)
+    )
+    detections = [LinkedDetections(camera, frames[camera.name], first_ns, store.layout) for camera in cameras]
+    structure = solve_structure(detections, names, Lenses.of(cameras, found), span_s)
     placed_names = [names[view] for view in structure.placed]
     for name in known.names():
         if name not in placed_names:
@@ -77,8 +87,8 @@ def calibrate(
     placed = []
     for view, r, c in zip(structure.placed, rotation, centre_m):
         pose = {"rotation": tuple(rotation_vector(r).tolist()), "translation": tuple((-r @ c).tolist())}
-        placed.append(Camera.model_validate({**cameras[view].model_dump(), **pose}))
-    ties = camera_ties(names, structure, frame.scale.metres, detections.span_s)
+        placed.append(Camera.model_validate({**structure.lenses.cameras[view].model_dump(), **pose}))
+    ties = camera_ties(names, structure, frame.scale.metres, span_s)
     faults = [f"camera {tie.name}: {tie.fault}" for tie in ties if tie.fault]
     return SelfCalibration(
         cameras=tuple(sorted(placed, key=lambda camera: camera.name)),
@@ -91,7 +101,7 @@ def calibrate(
     )
 
 
-def _check(store: Store, cameras: Sequence[Camera], known: Known) -> None:
+def _check(store: Store, cameras: Sequence[Camera], known: Known, lenses: Collection[str]) -> None:
     """Raises ConfigError with every fault of the arguments."""
     faults = []
     if store.keypoints == "box2":
@@ -103,6 +113,8 @@ def _check(store: Store, cameras: Sequence[Camera], known: Known) -> None:
         faults.append(f"cameras: want each once, got {', '.join(camera.name for camera in cameras)}")
     strangers = [name for name in dict.fromkeys(known.names()) if name not in names]
     faults += [f"known camera: want one of {', '.join(sorted(names))}, got {name!r}" for name in strangers]
+    strangers = sorted(set(lenses) - names)
+    faults += [f"lens to be found: want one of {', '.join(sorted(names))}, got {name!r}" for name in strangers]
     for a, b, metres in known.distances:
         if a == b or not 0.0 < metres < 1000.0:
             faults.append(f"distance: want metres between two cameras, got {metres} between {a!r} and {b!r}")
@@ -117,7 +129,7 @@ def _check(store: Store, cameras: Sequence[Camera], known: Known) -> None:
         raise ConfigError(faults)
 
 
-def _linked(store: Store, cameras: Sequence[Camera], observations: Iterable[Observation]) -> _Detections:
+def _frames(store: Store, cameras: Sequence[Camera], observations: Iterable[Observation]) -> _Frames:
     wanted = (store.layout.n_joints, 3)
     frames: dict[str, list[Frame]] = {camera.name: [] for camera in cameras}
     first_ns = last_ns = None
@@ -137,5 +149,10 @@ def _linked(store: Store, cameras: Sequence[Camera], observations: Iterable[Obse
             last_ns = observation.t_ns
     if first_ns is None or last_ns is None:
         raise FusionError("frames: want detections of people who walk about, got none of the store's cameras")
-    linked = [LinkedDetections(camera, frames[camera.name], first_ns, store.layout) for camera in cameras]
-    return _Detections(linked, (last_ns - first_ns) * 1e-9)
+    return _Frames(frames, first_ns, (last_ns - first_ns) * 1e-9)
+
+
+def _rough(camera: Camera, frames: Sequence[Frame], layout: Layout) -> Camera:
+    """A camera with the rough lens that upright people show, or a usual one."""
+    view = find_upright_view(upright_people(frames, layout, camera.size), layout, camera.size)
+    return rough_camera(camera.name, camera.size, None if view is None else view.focal_px)

@@ -9,17 +9,20 @@ import numpy as np
 
 from fusion.setup.adjustment import covariance
 from fusion.setup.pair_pose import AGREED_MIN
-from fusion.setup.reprojection import FloatArray, IntArray
+from fusion.setup.reprojection import N_UNKNOWNS, FloatArray, IntArray
 from fusion.setup.self_calibration import CameraTie
 from fusion.setup.structure import Structure
+from fusion.setup.views import CORRELATED_S
 
 # A camera is badly tied where its standard deviation exceeds these limits, or this many times the median of all
 # cameras.
 CENTRE_SD_MAX_M, ROTATION_SD_MAX, OVER_MEDIAN_MAX = 0.03, math.radians(0.3), 4.0
+# A focal length is known badly where its standard deviation exceeds this share of it.
+FOCAL_SD_MAX = 0.01
 # A camera shares at least this many observations of people with each of this many others.
 SHARED_MIN, PARTNERS_MIN = AGREED_MIN, 2
-# Errors of detectors are independent after this time; those within it form one cluster.
-CLUSTER_S, CLUSTERS_MIN = 4.0, 8
+# Errors of detectors within CORRELATED_S form one cluster; clusters are at least this many.
+CLUSTERS_MIN = 8
 # Least weight in the adjustment at which an observation fits.
 _FITS_FROM = 0.2
 
@@ -33,7 +36,9 @@ def camera_ties(names: Sequence[str], structure: Structure, scale: float, span_s
         scale: metres for one unit of the structure's frame.
         span_s: seconds of the recording that were used.
     """
+    focal_px = structure.lenses.focal_px
     variance = np.diagonal(_covariance(structure, span_s), axis1=1, axis2=2)
+    wide = variance.shape[1] > N_UNKNOWNS
     centre_sd_m = scale * np.sqrt(variance[:, 3:6].sum(axis=1))
     rotation_sd = np.sqrt(variance[:, :3].sum(axis=1))
     offset_sd_s = np.sqrt(variance[:, 6])
@@ -55,6 +60,9 @@ def camera_ties(names: Sequence[str], structure: Structure, scale: float, span_s
             fault = f"badly tied: its centre is known to {100 * centre_sd_m[at]:.0f} cm"
         elif rotation_sd[at] > max(ROTATION_SD_MAX, OVER_MEDIAN_MAX * np.median(rotation_sd)):
             fault = f"badly tied: its direction is known to {math.degrees(rotation_sd[at]):.1f} degrees"
+        focal_sd = float(np.sqrt(variance[at, N_UNKNOWNS])) if wide and structure.lenses.free[view] else None
+        if fault is None and focal_sd is not None and focal_sd > FOCAL_SD_MAX:
+            fault = f"its focal length is known to {100 * focal_sd:.1f} %; let people walk along its picture's edges"
         tie = CameraTie(
             name,
             placed=True,
@@ -65,6 +73,8 @@ def camera_ties(names: Sequence[str], structure: Structure, scale: float, span_s
             people=int(shared[at, at]),
             partners=int(partners[at]),
             residual_m=scale * float(np.median(residual_m[structure.bodies.observations.view == at])),
+            focal_px=None if focal_sd is None else float(focal_px[view]),
+            focal_sd_px=None if focal_sd is None else focal_sd * float(focal_px[view]),
             fault=fault,
         )
         ties.append(tie)
@@ -72,13 +82,15 @@ def camera_ties(names: Sequence[str], structure: Structure, scale: float, span_s
 
 
 def _covariance(structure: Structure, span_s: float) -> FloatArray:
-    """(n_placed, 7, 7), with observations clustered by seconds and by joints."""
+    """(n_placed, u, u), with observations clustered by seconds and by joints."""
     bodies = structure.bodies
     n_joints = bodies.points_m.shape[1]
     seconds = structure.instants_s[bodies.instant[bodies.points // n_joints]]
-    length_s = min(CLUSTER_S, max(span_s / CLUSTERS_MIN, 1e-3))
+    length_s = min(CORRELATED_S, max(span_s / CLUSTERS_MIN, 1e-3))
     period = np.unique((seconds / length_s).astype(int), return_inverse=True)[1]
-    return covariance(bodies.observations, structure.adjusted, (period, bodies.points % n_joints))
+    return covariance(
+        bodies.observations, structure.adjusted, (period, bodies.points % n_joints), structure.lens_prior
+    )  # fmt: skip
 
 
 def _shared_bodies(structure: Structure) -> IntArray:

@@ -14,7 +14,8 @@ import numpy as np
 from fusion.setup.adjustment import locate_camera
 from fusion.setup.bodies import Bodies, adjust_with_bodies, locate_bodies
 from fusion.setup.epipolar import depths, homogeneous
-from fusion.setup.pair_pose import AGREED_MIN, AGREED_SHARE, ROUGH_M, Pair, agreement
+from fusion.setup.lenses import Lenses
+from fusion.setup.pair_pose import AGREED_MIN, AGREED_SHARE, ROUGH_M, ROUGH_OVER_MEDIAN, Pair, agreement
 from fusion.setup.reprojection import FloatArray, IntArray, PointObservations, Poses
 from fusion.setup.views import Views
 
@@ -29,10 +30,11 @@ _SAME_MIN = 0.3
 
 
 class PlacedCameras(NamedTuple):
-    """Poses of all cameras, and the ascending indices of those that are placed."""
+    """Poses and lenses of all cameras, and the ascending indices of those that are placed."""
 
     poses: Poses
     placed: IntArray
+    lenses: Lenses
 
 
 class _Link(NamedTuple):
@@ -49,9 +51,9 @@ class _Fit(NamedTuple):
     agreed: float
 
 
-def place_cameras(views: Views, pairs: Sequence[Pair], focal_px: FloatArray) -> PlacedCameras:
+def place_cameras(views: Views, pairs: Sequence[Pair]) -> PlacedCameras:
     """Place as many cameras as possible: of the groups that are connected by pairs, the largest."""
-    largest = _Growth(views, pairs, focal_px).run()
+    largest = _Growth(views, pairs).run()
     left = list(pairs)
     for _ in range(STARTS_MAX - 1):
         # A pair of cameras that got no place may belong to another room, or this start was a wrong one.
@@ -60,7 +62,7 @@ def place_cameras(views: Views, pairs: Sequence[Pair], focal_px: FloatArray) -> 
         unplaced = {view for pair in left for view in (pair.first, pair.second)}
         if len(unplaced) <= len(largest.placed):
             break
-        other = _Growth(views, left, focal_px).run()
+        other = _Growth(views, left).run()
         if len(other.placed) > len(largest.placed):
             left, largest = list(pairs), other
     return largest
@@ -73,12 +75,19 @@ def with_poses(poses: Poses, placed: IntArray, found: Poses) -> Poses:
     return Poses(rotation, centre, offset)
 
 
+def rough_limit_m(pairs: Sequence[Pair]) -> float:
+    """Distance within which views of one body agree before cameras are adjusted, by how well pairs of cameras agree."""
+    off_m = [pair.off_m for pair in sorted(pairs, key=lambda pair: -pair.worth)[: max(3, len(pairs) // 2)]]
+    return max(ROUGH_M, ROUGH_OVER_MEDIAN * float(np.median(off_m)))
+
+
 class _Growth:
     """One group of cameras as it grows."""
 
-    def __init__(self, views: Views, pairs: Sequence[Pair], focal_px: FloatArray) -> None:
-        self._views, self._pairs, self._focal_px = views, pairs, focal_px
-        n = len(focal_px)
+    def __init__(self, views: Views, pairs: Sequence[Pair]) -> None:
+        self._views, self._pairs = views, pairs
+        self._rough_m = rough_limit_m(pairs)
+        n = len(views.row)
         self._poses = Poses(np.repeat(np.eye(3)[None], n, axis=0), np.zeros((n, 3)), np.zeros(n))
         self._placed: list[int] = []
 
@@ -96,9 +105,9 @@ class _Growth:
             if n_placed >= _ADJUST_AT_GROWTH * n_adjusted or n_placed < _ADJUST_ALWAYS_BELOW:
                 bodies, n_adjusted = self._adjust(8), n_placed
             else:
-                bodies = locate_bodies(self._views, self._poses, self._in_order(), self._focal_px, ROUGH_M)
+                bodies = locate_bodies(self._views, self._poses, self._in_order(), self._rough_m)
         self._adjust(8)
-        return PlacedCameras(self._poses, self._in_order())
+        return PlacedCameras(self._poses, self._in_order(), self._views.lenses)
 
     def _in_order(self) -> IntArray:
         return np.array(sorted(self._placed))
@@ -121,7 +130,8 @@ class _Growth:
     def _adjust(self, n_steps: int) -> Bodies:
         """Adjust all placed cameras and the bodies together; returns the bodies."""
         placed = self._in_order()
-        found = adjust_with_bodies(self._views, self._poses, placed, self._focal_px, ROUGH_M, n_steps)
+        found = adjust_with_bodies(self._views, self._poses, placed, self._rough_m, n_steps)
+        self._views = found.views
         self._poses = with_poses(self._poses, placed, found.adjusted.poses)
         return found.bodies
 
@@ -134,7 +144,7 @@ class _Growth:
         """The unplaced camera with the best pairs; None where none is left."""
         worth = {
             view: sum(link.pair.worth for link in links)
-            for view in range(len(self._focal_px))
+            for view in range(len(self._views.row))
             if view not in refused and view not in self._placed and (links := self._links(view))
         }
         return max(worth, key=lambda view: worth[view], default=None)
@@ -195,7 +205,7 @@ class _Growth:
         row = np.concatenate([np.repeat(r, len(at_instant[self._views.instant[r]])) for r in rows])
         body = np.concatenate([at_instant[self._views.instant[r]] for r in rows])
         agreed = 0.0
-        for limit_m in (3.0 * ROUGH_M, 1.5 * ROUGH_M, ROUGH_M):
+        for limit_m in (3.0 * self._rough_m, 1.5 * self._rough_m, self._rough_m):
             if not len(row):
                 return _Fit(pose, 0.0)
             fits = agreement(self._off_m(pose, row, body, bodies), limit_m)
@@ -223,6 +233,6 @@ class _Growth:
         match, joint = np.nonzero(np.isfinite(tracklet[:, :, 0, 0]) & np.isfinite(bodies.points_m[body, :, 0]))
         n = len(match)
         observations = PointObservations(
-            np.zeros(n, int), np.arange(n), joint, tracklet[match, joint], np.full(n, self._focal_px[view])
+            np.zeros(n, int), np.arange(n), joint, tracklet[match, joint], np.full(n, self._views.lenses.focal_px[view])
         )
         return locate_camera(observations, pose, bodies.points_m[body][match, joint])

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from fusion.errors import ConfigError
 from fusion.files.cameras import load_calibration
+from fusion.observations import Frame, Observation
+from fusion.setup.lenses import rough_camera
 from fusion.store.models import Camera
 from fusion.store.toml_files import read_toml
 from fusion.store.values import validation_faults
+
+
+def cameras_of_frames(observations: Iterable[Observation], size: tuple[int, int]) -> tuple[Camera, ...]:
+    """Cameras of which only names and one size of picture are known, for `calibrate` to find their lenses.
+
+    Args:
+        observations: the cameras of their frames.
+        size: width and height of all pictures, pixels.
+
+    Returns:
+        The cameras, in the order of their names.
+    """
+    names = {observation.camera for observation in observations if isinstance(observation, Frame)}
+    return tuple(rough_camera(name, size) for name in sorted(names))
 
 
 def load_intrinsics(path: str | Path) -> tuple[Camera, ...]:

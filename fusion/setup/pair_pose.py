@@ -25,8 +25,9 @@ from fusion.store.rotations import rotation_matrix
 OFFSET_MAX_S = 0.25
 # Offsets with which the search begins.
 _OFFSETS_TRIED_S = (0.0, -0.1, 0.1)
-# Two views of one body agree within this at the body, metres, before cameras are adjusted.
-ROUGH_M = 0.08
+# Two views of one body agree within this at the body, metres, before cameras are adjusted; among several cameras within
+# this many times the median distance of joints from epipolar lines, where that is more: detectors differ.
+ROUGH_M, ROUGH_OVER_MEDIAN = 0.08, 8.0
 # Instants at which two cameras must agree about a person, or a camera with the others.
 AGREED_MIN = 20
 # Least share of the comparable detections that must agree: some detections of unrelated people agree by chance.
@@ -61,6 +62,7 @@ class Pair:
         rows: (n, 2) detections of the same person.
         agreed: summed agreement of the bodies, about their number.
         angle: median angle between the two views.
+        off_m: median distance of the joints from their epipolar lines, at the body.
     """
 
     first: int
@@ -69,6 +71,7 @@ class Pair:
     rows: IntArray
     agreed: float
     angle: float
+    off_m: float
 
     @property
     def worth(self) -> float:
@@ -192,7 +195,8 @@ class PairSearch:
         total = float(agreed[same].sum())
         if total < AGREED_SHARE * self._n_instants:
             return None
-        return Pair(*self._cameras, pose, self._rows[same], total, angle)
+        off = np.abs(sampson_distance(essential[None], first, second)[0]) / self._scale[same][:, None]
+        return Pair(*self._cameras, pose, self._rows[same], total, angle, float(np.nanmedian(off)))
 
     def _rematched(self, essential: FloatArray, offset_s: float) -> tuple[FloatArray, IntArray] | None:
         """The essential matrix, matched and estimated in turn, and its matches; None where too few agree."""

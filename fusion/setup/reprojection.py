@@ -1,10 +1,15 @@
 """The measurement model of calibration: moving points in the pictures of cameras whose clocks are off.
 
 A camera at c with rotation R and clock offset u sees the point X at p = R (X - c), in normalised coordinates
-p_xy / p_z. It reports each point as a tracklet, a polynomial q(u) = q0 + q1 u + q2 u^2 of its own clock around the
-point's instant, so the residual is p_xy / p_z - q(u), and the clock's offset is a parameter like any other.
+x = p_xy / p_z. It reports each point as a tracklet, a polynomial q(u) = q0 + q1 u + q2 u^2 of its own clock around the
+point's instant, so the residual is x - q(u), and the clock's offset is a parameter like any other.
 
-Source: Triggs et al., Bundle Adjustment - A Modern Synthesis (2000), sections 2 and 4.
+Where lenses are estimated, the tracklets were normalised with a lens that may be wrong. The residual is then
+exp(s) (1 + k1 r^2 + k2 r^4) x + e - q(u) with r = |x|: the correction of the focal length, of the radial distortion
+(Brown 1971) and of the principal point. `lenses` puts corrections into the cameras.
+
+Source: Triggs et al., Bundle Adjustment - A Modern Synthesis (2000), sections 2 and 4; Brown, Close-Range Camera
+Calibration (1971).
 """
 
 from __future__ import annotations
@@ -20,8 +25,9 @@ from fusion.store.rotations import rotation_matrices
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Unknowns of a camera: rotation vector, centre in metres, clock offset in seconds.
-N_UNKNOWNS = 7
+# Unknowns of a camera: rotation vector, centre in metres, clock offset in seconds; where lenses are estimated, after
+# them the correction of a lens: logarithm of the focal length, principal point over focal length, k1, k2.
+N_UNKNOWNS, N_OF_LENS = 7, 5
 # Residuals of this many standard deviations lose half of their weight (Cauchy).
 _HALF_WEIGHT_AT = 2.0
 # Standard deviation of a keypoint in the picture, in addition to that at the body, pixels.
@@ -42,20 +48,28 @@ class Poses:
         rotation: (n_views, 3, 3) camera from world.
         centre_m: (n_views, 3) world.
         offset_s: (n_views,) a camera's clock minus the common one.
+        lens: (n_views, N_OF_LENS) corrections of the lenses; None where lenses are not estimated.
     """
 
     rotation: FloatArray
     centre_m: FloatArray
     offset_s: FloatArray
+    lens: FloatArray | None = None
+
+    @property
+    def n_unknowns(self) -> int:
+        """Of each camera."""
+        return N_UNKNOWNS if self.lens is None else N_UNKNOWNS + N_OF_LENS
 
     def camera_from_world(self) -> FloatArray:
         """(n_views, 3, 4) extrinsics."""
         return np.concatenate([self.rotation, -self.rotation @ self.centre_m[:, :, None]], axis=2)
 
     def moved(self, step: FloatArray) -> Poses:
-        """The poses after a step (n_views, 7): R <- exp([w]x) R, c <- c + dc, u <- u + du."""
+        """The poses after a step (n_views, n_unknowns): R <- exp([w]x) R, the others <- their sum with the step."""
         rotation = rotation_matrices(step[:, :3]) @ self.rotation
-        return Poses(rotation, self.centre_m + step[:, 3:6], self.offset_s + step[:, 6])
+        lens = None if self.lens is None else self.lens + step[:, N_UNKNOWNS:]
+        return Poses(rotation, self.centre_m + step[:, 3:6], self.offset_s + step[:, 6], lens)
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ class Residuals(NamedTuple):
 
 
 class Linearisation(NamedTuple):
-    """Weighted residuals in standard deviations (n, 2), with derivatives by camera (n, 2, 7) and by point (n, 2, 3)."""
+    """Weighted residuals in standard deviations (n, 2); derivatives by camera (n, 2, n_unknowns), point (n, 2, 3)."""
 
     residual: FloatArray
     by_view: FloatArray
@@ -123,8 +137,34 @@ def residuals(observations: PointObservations, poses: Poses, points_m: FloatArra
     u = poses.offset_s[view][:, None]
     tracklet = observations.tracklet
     seen = tracklet[:, 0] + u * (tracklet[:, 1] + u * tracklet[:, 2])
-    depth = np.maximum(at[:, 2:], DEPTH_MIN_M)
-    return Residuals(at[:, :2] / depth - seen, at)
+    ideal = at[:, :2] / np.maximum(at[:, 2:], DEPTH_MIN_M)
+    shown = ideal if poses.lens is None else _through_lens(ideal, poses.lens[view]).shown
+    return Residuals(shown - seen, at)
+
+
+class _ThroughLens(NamedTuple):
+    """Points (n, 2) as a corrected lens shows them; derivatives by the ideal point (n, 2, 2) and the lens (n, 2, 5)."""
+
+    shown: FloatArray
+    by_point: FloatArray
+    by_lens: FloatArray
+
+
+def _through_lens(ideal: FloatArray, lens: FloatArray) -> _ThroughLens:
+    """Ideal points (n, 2) through corrections (n, N_OF_LENS)."""
+    scale, shift, k1, k2 = np.exp(lens[:, :1]), lens[:, 1:3], lens[:, 3:4], lens[:, 4:5]
+    r2 = (ideal**2).sum(axis=1, keepdims=True)
+    radial = 1.0 + r2 * (k1 + r2 * k2)
+    enlarged = scale * radial * ideal
+    by_point = ideal[:, :, None] * ideal[:, None, :] * (scale * (2.0 * k1 + 4.0 * k2 * r2))[:, :, None]
+    by_point[:, 0, 0] += (scale * radial)[:, 0]
+    by_point[:, 1, 1] += (scale * radial)[:, 0]
+    by_lens = np.zeros((len(ideal), 2, N_OF_LENS))
+    by_lens[:, :, 0] = enlarged
+    by_lens[:, 0, 1] = by_lens[:, 1, 2] = 1.0
+    by_lens[:, :, 3] = scale * r2 * ideal
+    by_lens[:, :, 4] = scale * r2 * r2 * ideal
+    return _ThroughLens(enlarged + shift, by_point, by_lens)
 
 
 def linearise(
@@ -143,8 +183,12 @@ def linearise(
     project = np.zeros((len(at), 2, 3))
     project[:, 0, 0] = project[:, 1, 1] = inverse
     project[:, :, 2] = -at[:, :2] * inverse[:, None] ** 2
+    by_view = np.empty((len(at), 2, poses.n_unknowns))
+    if poses.lens is not None:
+        through = _through_lens(at[:, :2] * inverse[:, None], poses.lens[observations.view])
+        project = through.by_point @ project
+        by_view[:, :, N_UNKNOWNS:] = through.by_lens * root_weight[:, None, None]
     project *= root_weight[:, None, None]
-    by_view = np.empty((len(at), 2, N_UNKNOWNS))
     by_view[:, :, :3] = -project @ cross_matrices(at)
     by_point = project @ poses.rotation[observations.view]
     by_view[:, :, 3:6] = -by_point

@@ -49,6 +49,7 @@ class CameraTie:
         people: observations of people that it shares with others.
         partners: cameras that share many of them.
         residual_m: median residual of its joints, metres at the body.
+        focal_px, focal_sd_px: the focal length and its standard deviation, where the lens was found; else None.
         fault: why it is badly tied, None where it is well tied.
     """
 
@@ -61,6 +62,8 @@ class CameraTie:
     people: int = 0
     partners: int = 0
     residual_m: float = math.nan
+    focal_px: float | None = None
+    focal_sd_px: float | None = None
     fault: str | None = None
 
 
@@ -98,6 +101,8 @@ class SelfCalibration:
         for tie in self.ties:
             accuracy = f"centre +- {100 * tie.centre_sd_m:.1f} cm, {math.degrees(tie.rotation_sd_rad):.2f} degrees, "
             accuracy += f"clock {1e3 * tie.offset_s:+.1f} +- {1e3 * tie.offset_sd_s:.1f} ms"
+            if tie.focal_px is not None:
+                accuracy += f", focal length {tie.focal_px:.1f} +- {tie.focal_sd_px:.1f} px"
             lines.append(f"{json.dumps(tie.name)}: {accuracy if tie.placed else 'not placed'}")
         lines += self.warnings
         comment = "".join("# " + line.replace("\n", " ") + "\n" for line in lines)
@@ -107,7 +112,7 @@ class SelfCalibration:
 
     def text(self) -> str:
         """A table to print."""
-        rows = ["camera     centre sd  rotation sd  clock offset       seen with  residual"]
+        rows = ["camera     centre sd  rotation sd  clock offset       seen with  residual  focal length"]
         for tie in self.ties:
             if not tie.placed:
                 rows.append(f"{tie.name:10} not placed")
@@ -116,6 +121,7 @@ class SelfCalibration:
                 f"{tie.name:10} {100 * tie.centre_sd_m:6.2f} cm {math.degrees(tie.rotation_sd_rad):8.3f} deg "
                 f"{1e3 * tie.offset_s:+8.1f} +- {1e3 * tie.offset_sd_s:3.1f} ms "
                 f"{tie.partners:8d} {100 * tie.residual_m:6.1f} cm"
+                + (f" {tie.focal_px:8.1f} +- {tie.focal_sd_px:.1f} px" if tie.focal_px is not None else "  as given")
             )
         rows.append(f"scale from {self.scale_from} (+- {100 * self.scale_sd:.1f} %), place from {self.frame_from}")
         return "\n".join([*rows, *(f"! {warning}" for warning in self.warnings)])

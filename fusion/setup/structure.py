@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from fusion.errors import FusionError
 from fusion.setup.adjustment import Adjusted
 from fusion.setup.bodies import Bodies, adjust_with_bodies
-from fusion.setup.growth import place_cameras, with_poses
-from fusion.setup.pair_pose import AGREED_MIN, Pair, PairSearch
+from fusion.setup.growth import place_cameras, rough_limit_m, with_poses
+from fusion.setup.lenses import Lenses, LensPrior
+from fusion.setup.pair_pose import AGREED_MIN, ROUGH_M, Pair, PairSearch
 from fusion.setup.reprojection import FloatArray, IntArray, Poses
 from fusion.setup.tracklets import LinkedDetections
 from fusion.setup.views import Views
@@ -31,13 +32,15 @@ from fusion.setup.views import Views
 INSTANTS_MAX, INSTANT_STEP_S = 600, 0.1
 # Instants for placing one camera after another.
 ROUGH_INSTANTS = 150
-# Two views of one body agree within this at the body, metres, once cameras are adjusted.
-FINE_M = 0.05
+# Views of one body agree within this share of the rough limit once cameras are adjusted: 5 cm with good detectors.
+FINE_SHARE = 0.05 / ROUGH_M
 # Each camera is compared with at most this many others: those that share at least this fraction of what its best
 # partner shares with it.
 PARTNERS, PARTNER_SHARE = 8, 0.5
 # Steps of the two final adjustments; people are matched again in between.
 _FINAL_STEPS = (8, 20)
+# With lenses, more of them: corrections of lenses are put into the cameras after each.
+_FINAL_STEPS_WITH_LENSES = (10, 10, 10, 20)
 # Fixed, so that a calibration can be repeated.
 _SEED = 20180622
 
@@ -48,13 +51,16 @@ class Structure:
 
     Attributes:
         placed: (n,) ascending indices of the cameras that have a place; poses and observations are of these.
-        poses, adjusted, bodies: the estimate.
+        poses, lenses, adjusted, bodies: the estimate; `lenses` are of all cameras.
+        lens_prior: of the placed cameras, in the adjustment.
         instants_s: (n_instants,) seconds since the first frame.
         faults: by name, why a camera has no place.
     """
 
     placed: IntArray
     poses: Poses
+    lenses: Lenses
+    lens_prior: LensPrior | None
     adjusted: Adjusted
     bodies: Bodies
     instants_s: FloatArray
@@ -82,14 +88,14 @@ class _Overlap:
 
 
 def solve_structure(
-    detections: Sequence[LinkedDetections], names: Sequence[str], focal_px: FloatArray, span_s: float
+    detections: Sequence[LinkedDetections], names: Sequence[str], lenses: Lenses, span_s: float
 ) -> Structure:
     """Place cameras that are not known to be anywhere.
 
     Args:
         detections: of each camera.
         names: of the cameras.
-        focal_px: (n_views,) focal lengths.
+        lenses: with which the detections are normalised, and which of them are to be found.
         span_s: seconds of the recording that are used, from the start of the detections.
 
     Raises:
@@ -97,25 +103,28 @@ def solve_structure(
     """
     random = np.random.default_rng(_SEED)
     n = len(detections)
-    rough = Views.of(detections, _instants_s(span_s, ROUGH_INSTANTS, random), np.zeros(n))
+    rough = Views.of(detections, _instants_s(span_s, ROUGH_INSTANTS, random), np.zeros(n), lenses)
     overlap = _Overlap.of(rough)
     pairs = _pairs(rough, overlap, random)
     if not pairs:
         raise FusionError(_too_little(names, detections, overlap))
-    grown = place_cameras(rough, pairs, focal_px)
+    grown = place_cameras(rough, pairs)
     placed, offset_s = grown.placed, grown.poses.offset_s
     instants_s = _instants_s(span_s, INSTANTS_MAX, random)
-    views = Views.of(detections, instants_s, offset_s)
+    views = Views.of(detections, instants_s, offset_s, lenses).through(grown.lenses)
     poses = Poses(grown.poses.rotation, grown.poses.centre_m, np.zeros(n))
-    for n_steps in _FINAL_STEPS:
-        found = adjust_with_bodies(views, poses, placed, focal_px, FINE_M, n_steps)
+    fine_m = FINE_SHARE * rough_limit_m(pairs)
+    steps = _FINAL_STEPS_WITH_LENSES if lenses.free[placed].any() else _FINAL_STEPS
+    for n_steps in steps:
+        found = adjust_with_bodies(views, poses, placed, fine_m, n_steps)
+        views = found.views
         poses = with_poses(poses, placed, found.adjusted.poses)
     adjusted = found.adjusted
     total_offset_s = offset_s[placed] + adjusted.poses.offset_s
     final = Poses(adjusted.poses.rotation, adjusted.poses.centre_m, total_offset_s)
     left_out = sorted(set(range(n)) - set(placed.tolist()))
     faults = {names[view]: _fault(view, names, detections, overlap, pairs) for view in left_out}
-    return Structure(placed, final, adjusted, found.bodies, instants_s, faults)
+    return Structure(placed, final, views.lenses, found.lens_prior, adjusted, found.bodies, instants_s, faults)
 
 
 def _instants_s(span_s: float, n_max: int, random: np.random.Generator) -> FloatArray:

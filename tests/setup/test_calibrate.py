@@ -23,16 +23,19 @@ from fusion.setup import calibrate as calibrate_module
 from fusion.setup import structure, tracklets
 from fusion.setup.adjustment import adjust, covariance, free_directions, locate_camera
 from fusion.setup.calibrate import calibrate
-from fusion.setup.intrinsics import load_intrinsics
+from fusion.setup.intrinsics import cameras_of_frames, load_intrinsics
+from fusion.setup.lenses import Lenses, LensPrior, rough_camera
 from fusion.setup.normal_equations import NormalEquations
 from fusion.setup.outline import CELLS_MAX, FloorGrid, FloorPose, place_by_outline
-from fusion.setup.reprojection import N_UNKNOWNS, PointObservations, Poses, linearise, residuals
+from fusion.setup.reprojection import N_OF_LENS, N_UNKNOWNS, PointObservations, Poses, linearise, residuals
 from fusion.setup.self_calibration import Known, SelfCalibration
 from fusion.setup.store_frame import find_floor, find_scale, warn_off_floor
 from fusion.setup.tracklets import LinkedDetections
+from fusion.setup.upright import find_upright_view, usual_height_m
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.cameras import Detector
 from fusion.simulation.optics import Obstacles
+from fusion.store.layouts import LAYOUTS
 from fusion.store.models import Obstacle, Store
 from fusion.store.shapes import inside_polygon
 
@@ -76,11 +79,13 @@ def scene(
 
 
 @settings(deadline=None, max_examples=20)
-@given(seed=st.integers(0, 10_000))
-def test_derivatives_are_those_of_the_residuals(seed):
+@given(seed=st.integers(0, 10_000), with_lenses=st.booleans())
+def test_derivatives_are_those_of_the_residuals(seed, with_lenses):
     observations, poses, points = scene(seed, n_points=6)
     random = np.random.default_rng(seed)
-    step, point_step = random.normal(0, 1, (5, N_UNKNOWNS)), random.normal(0, 1, points.shape)
+    if with_lenses:
+        poses = replace(poses, lens=random.normal(0, 0.1, (5, N_OF_LENS)))
+    step, point_step = random.normal(0, 1, (5, poses.n_unknowns)), random.normal(0, 1, points.shape)
     linear = linearise(observations, poses, points, np.ones(len(observations.view)))
     expected = np.einsum("nia,na->ni", linear.by_view, step[observations.view])
     expected += np.einsum("nia,na->ni", linear.by_point, point_step[observations.point])
@@ -135,6 +140,35 @@ def test_the_reported_standard_deviation_is_the_scatter_over_repeats():
         found.append(adjusted.poses.offset_s - adjusted.poses.offset_s.mean())
     ratio = np.std(found, axis=0).mean() / np.median(reported, axis=0)[:, 6].mean()
     assert 0.6 < ratio < 1.4
+
+
+def test_adjusting_finds_lenses_with_their_distortions_and_leaves_known_ones_alone():
+    """Pictures taken with other lenses than the nominal ones; the first camera's is known to be nominal."""
+    observations, true, points = scene(5, n_points=400, noise=0.0005)
+    random = np.random.default_rng(1)
+    lens = random.normal(0, [0.05, 0.004, 0.004, 0.08, 0.02], (5, N_OF_LENS))
+    lens[0] = 0.0
+    for i, view in enumerate(observations.view.tolist()):
+        x = observations.tracklet[i, 0]
+        r2 = float(x @ x)
+        shown = np.exp(lens[view, 0]) * (1 + r2 * (lens[view, 3] + r2 * lens[view, 4])) * x + lens[view, 1:3]
+        # Time scales alike to first order; the clocks are not at issue here.
+        observations.tracklet[i] *= np.linalg.norm(shown - lens[view, 1:3]) / max(np.linalg.norm(x), 1e-9)
+        observations.tracklet[i, 0] = shown
+    precision = np.repeat([np.array([0.2, 0.02, 0.02, 0.2, 0.1]) ** -2.0], 5, axis=0)
+    precision[0] = np.inf
+    prior = LensPrior(precision, np.zeros((5, N_OF_LENS)))
+    step = np.zeros((5, N_UNKNOWNS + N_OF_LENS))
+    step[:, :6] = random.normal(0, [0.02] * 3 + [0.05] * 3, (5, 6))
+    start = replace(true, lens=np.zeros((5, N_OF_LENS))).moved(step)
+    found = adjust(observations, start, points + random.normal(0, 0.03, points.shape), 7, 40, prior)
+    assert_allclose(found.poses.lens[0], 0.0)
+    assert_allclose(found.poses.lens[:, 0], lens[:, 0], atol=0.005)
+    assert_allclose(found.poses.lens[:, 3], lens[:, 3], atol=0.02)
+    cov = covariance(observations, found, (np.arange(len(points)) % 12,), prior)
+    assert cov.shape == (5, 12, 12) and (cov[0, 7:] == 0.0).all()
+    off = (found.poses.lens - lens)[1:, 0] / np.sqrt(cov[1:, 7, 7])
+    assert 0.2 < np.sqrt((off**2).mean()) < 3.0
 
 
 def test_locating_one_camera_among_known_points():
@@ -198,6 +232,61 @@ def test_cameras_and_clocks_are_found_again(store, found):
     assert_allclose(offsets - offsets.mean(), true - true.mean(), atol=0.005)
     assert not found.warnings
     assert all(tie.partners == 5 and 0 < tie.centre_sd_m < 0.02 for tie in found.ties)
+
+
+def test_lenses_are_found_with_nothing_known_but_the_pictures_size(store, frames, monkeypatch):
+    """Four cameras, a minute of two people; more data make it better (see the benchmark)."""
+    monkeypatch.setattr(structure, "INSTANTS_MAX", 120)
+    names = ["cam01", "cam02", "cam04", "cam05"]
+    cameras = cameras_of_frames([frame for frame in frames if frame.camera in names], (1280, 720))
+    assert [camera.name for camera in cameras] == names
+    found = calibrate(store.model_copy(update={"cameras": ()}), frames, known(store), cameras, names)
+    assert len(found.cameras) == 4
+    ties = {tie.name: tie for tie in found.ties}
+    for camera, true in zip(found.cameras, [camera for camera in store.cameras if camera.name in names]):
+        assert camera.matrix[0][0] == pytest.approx(true.matrix[0][0], rel=0.015)
+        assert camera.distortions[0] == pytest.approx(true.distortions[0], abs=0.03)
+        tie = ties[camera.name]
+        assert tie.focal_px == pytest.approx(camera.matrix[0][0]) and 0.0 < tie.focal_sd_px < 0.01 * tie.focal_px
+    metres, _ = errors(found, store)
+    assert metres.max() < 0.1
+
+
+def test_corrections_of_a_lens_go_into_the_camera(store):
+    """The corrected camera shows points where the present one shows the corrected points."""
+    lenses = Lenses.of(store.cameras[:2], (True, False))
+    lens = np.array([[0.03, 0.004, -0.006, -0.02, 0.01], [0.5, 0.5, 0.5, 0.5, 0.5]])
+    corrected = lenses.corrected(np.array([0, 1]), lens)
+    assert corrected.cameras[1] == store.cameras[1]
+    ideal = np.random.default_rng(0).uniform(-0.8, 0.8, (100, 2)) * [1.0, 0.6]
+    r2 = (ideal**2).sum(axis=1, keepdims=True)
+    present = np.exp(0.03) * (1 - 0.02 * r2 + 0.01 * r2**2) * ideal + lens[0, 1:3]
+    assert np.abs(corrected.shown(0, ideal) - lenses.shown(0, present)).max() < 1.0
+
+
+@pytest.mark.parametrize("layout", ["coco17", "box2"])
+def test_upright_people_show_the_focal_length_and_which_way_is_up(layout):
+    """People of 1.6 to 1.8 m, a third of the boxes cut by furniture; and too few of them show nothing."""
+    random = np.random.default_rng(4)
+    shape = LAYOUTS[layout]
+    camera = rough_camera("a", (1280, 720), 700.0)
+    tilt = math.radians(30.0)
+    up = np.array([0.0, -math.cos(tilt), -math.sin(tilt)])
+    ahead = np.cross([1.0, 0.0, 0.0], up)
+    at = random.uniform([-3.0, 1.5], [3.0, 7.0], (3000, 2))
+    foot = at[:, :1] * np.array([1.0, 0, 0]) + at[:, 1:] * (-ahead if ahead[2] < 0 else ahead) - 2.7 * up
+    top = foot + random.normal(usual_height_m(shape), 0.06, (3000, 1)) * up
+    people = np.stack([p[:, :2] / p[:, 2:] * 700.0 + [639.5, 359.5] for p in (foot, top)], axis=1)
+    if layout == "box2":
+        people[:, :, 0] = people[:, :, 0].mean(axis=1, keepdims=True)
+        cut = random.random(3000) < 0.33
+        people[cut, 0, 1] -= 0.4 * (people[cut, 0, 1] - people[cut, 1, 1])
+    people = people[(people > 0).all(axis=(1, 2)) & (people < camera.size).all(axis=(1, 2))]
+    view = find_upright_view(people, shape, camera.size)
+    assert view.focal_px == pytest.approx(700.0, rel=0.12)
+    assert math.degrees(math.acos(min(view.up @ up, 1.0))) < 4.0
+    assert view.height_m == pytest.approx(2.7, rel=0.1)
+    assert find_upright_view(people[:20], shape, camera.size) is None
 
 
 def test_extrinsics_are_ignored_and_a_repeat_is_equal(store, frames):
