@@ -10,6 +10,8 @@ from fusion.errors import ShapeError, in_short, terminal_text
 from fusion.feeds.deepstream import DeepStreamFeed
 from fusion.feeds.destination import Destination
 from fusion.feeds.feed import Began, Feed, Inbox, Message
+from fusion.feeds.kafka import KafkaLine
+from fusion.feeds.llrp import ReaderFeed, ReaderLine
 from fusion.feeds.onvif import OnvifFeed, SceneReader
 from fusion.feeds.people import Pictures
 from fusion.feeds.rtsp import Camera, RtspLine
@@ -18,6 +20,7 @@ from fusion.feeds.settings import (
     DeepStreamSettings,
     FeedsFile,
     OnvifSettings,
+    ReaderSettings,
     ScaleSettings,
     SparkplugSettings,
 )
@@ -68,6 +71,8 @@ class Bridge:
             self._add_scale(scale)
         for sparkplug in file.settings.sparkplug:
             self._add_sparkplug(sparkplug)
+        for reader in file.settings.reader:
+            self._add_reader(reader)
         for name, subscriptions in self._subscriptions.items():
             line = BrokerLine(file.settings.broker[name].broker(file.base), subscriptions, self._inbox, clock)
             self._broker_lines[name] = line
@@ -164,7 +169,12 @@ class Bridge:
             f"deepstream {settings.topic}", self._pictures, settings.cameras,
             form=settings.format, types=settings.types, size=settings.size,
         )  # fmt: skip
-        self._subscribe(settings.broker, feed, [settings.topic])
+        if settings.broker is not None:
+            self._subscribe(settings.broker, feed, [settings.topic])
+        elif settings.kafka is not None:
+            self.feeds.append(feed)
+            cluster = self._file.settings.kafka[settings.kafka].consumer(self._file.base)
+            self._lines.append(KafkaLine(feed, settings.topic, cluster, self._inbox, self._clock))
 
     def _add_scale(self, settings: ScaleSettings) -> None:
         feed = ScaleFeed(
@@ -182,6 +192,15 @@ class Bridge:
             rate_hz=settings.rate_hz, send=partial(self._send, settings.broker),
         )  # fmt: skip
         self._subscribe(settings.broker, feed, feed.topics)
+
+    def _add_reader(self, settings: ReaderSettings) -> None:
+        feed = ReaderFeed(
+            settings.name, self._file.store, settings.antennas,
+            probability=settings.probability, again_s=settings.again_s, clock=settings.clock,
+        )  # fmt: skip
+        self.feeds.append(feed)
+        antennas = sorted(settings.antennas)
+        self._lines.append(ReaderLine(feed, settings.host, settings.port, antennas, self._inbox, self._clock))
 
     def _send(self, broker: str, topic: str, payload: bytes) -> None:
         self._broker_lines[broker].send(topic, payload)

@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 
 from fusion.errors import ConfigError
 from fusion.example_stores.catalogue import store_folder
+from fusion.feeds.kafka import consumer_settings
+from fusion.feeds.llrp import PORT
 from fusion.feeds.scales import decimation
 from fusion.files.secrets import secret_of
 from fusion.live.connection import Broker
@@ -24,6 +26,9 @@ from fusion.store.toml_files import read_toml
 from fusion.store.values import Identifier, StrictModel, require, validation_faults
 
 Topic = Annotated[str, Field(min_length=1, max_length=1024)]
+# Tables that say where something is; the others are feeds.
+PLACES = ("store", "to", "broker", "kafka")
+Antenna = Annotated[int, Field(ge=1, le=65_535)]
 TopicLevel = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^/+#]+$")]
 
 
@@ -68,6 +73,27 @@ class BrokerSettings(Secret):
         )
 
 
+class KafkaSettings(Secret):
+    """`[kafka.NAME]`: a Kafka cluster to which other makers' programs publish; extra `kafka`.
+
+    Attributes:
+        servers: HOST:PORT, several with commas.
+        user: name for SASL (SCRAM-SHA-512), where the brokers ask for one.
+        tls: whether connections are encrypted; ca: file of the certificate authorities to trust.
+    """
+
+    servers: Identifier
+    user: Identifier | None = None
+    tls: bool = False
+    ca: Identifier | None = None
+
+    def consumer(self, base: Path) -> dict[str, Any]:
+        """Settings of a consumer, see `consumer_settings`. Raises ConfigError."""
+        ca = None if self.ca is None else str(base / self.ca)
+        password = self.password(base, "the password for Kafka")
+        return consumer_settings(self.servers, self.user, password, tls=self.tls, ca=ca)
+
+
 class OnvifSettings(Secret):
     """`[[onvif]]`: people that an ONVIF camera reports, over RTSP (`url`) or over MQTT (`broker` and `topic`).
 
@@ -104,19 +130,27 @@ class DeepStreamSettings(StrictModel):
     """`[[deepstream]]`: people that an NVIDIA DeepStream application reports.
 
     Attributes:
-        broker, topic: where its messages are.
+        broker: a table `[broker.NAME]`; kafka: in its place, a table `[kafka.NAME]`.
+        topic: where the messages are.
         format: of the messages: json (minimal, full or nv.Frame) or protobuf (nv.Frame).
         cameras: name in cameras.toml by sensor id.
         types: labels that mean a person.
         size: width and height of the pictures that its boxes are in (the stream muxer's), where cameras.toml differs.
     """
 
-    broker: Identifier
+    broker: Identifier | None = None
+    kafka: Identifier | None = None
     topic: Topic
     format: Literal["json", "protobuf"] = "json"
     cameras: dict[str, Identifier] = Field(min_length=1)
     types: tuple[Identifier, ...] = Field(default=("person",), min_length=1)
     size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        require((self.broker is None) != (self.kafka is None), "broker or kafka", self.model_fields_set)
+        require(self.kafka is None or not self.topic.startswith("^"), "the name of a topic", self.topic)
+        return self
 
 
 class ScaleUnit(StrictModel):
@@ -188,6 +222,27 @@ class SparkplugSettings(ScaleUnit):
         return self
 
 
+class ReaderSettings(StrictModel):
+    """`[[reader]]`: the tags of an RFID reader that speaks LLRP.
+
+    Attributes:
+        name: of the source in sightings.
+        host, port: its address.
+        antennas: id of the zone or gate that each antenna looks at, by its number.
+        probability: that a read is right.
+        again_s: a tag that was out of the field for as long counts again.
+        clock: whose time reads have: the reader's, or arrival for a reader whose clock is not set.
+    """
+
+    name: Identifier
+    host: Identifier
+    port: int = Field(default=PORT, gt=0, lt=65_536)
+    antennas: dict[Antenna, Identifier] = Field(min_length=1)
+    probability: float = Field(default=0.99, ge=0.0, le=1.0)
+    again_s: float = Field(default=10.0, ge=2.0, le=86_400.0)
+    clock: Literal["reader", "arrival"] = "reader"
+
+
 class FeedsSettings(StrictModel):
     """feeds.toml as written.
 
@@ -199,10 +254,12 @@ class FeedsSettings(StrictModel):
     store: Identifier
     to: BrokerSettings | None = None
     broker: dict[Identifier, BrokerSettings] = Field(default_factory=dict)
+    kafka: dict[Identifier, KafkaSettings] = Field(default_factory=dict)
     onvif: tuple[OnvifSettings, ...] = ()
     deepstream: tuple[DeepStreamSettings, ...] = ()
     scale: tuple[ScaleSettings, ...] = ()
     sparkplug: tuple[SparkplugSettings, ...] = ()
+    reader: tuple[ReaderSettings, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -239,15 +296,16 @@ def _faults(settings: FeedsSettings, store: Store) -> Iterator[str]:
     tables: list[tuple[str, StrictModel]] = [
         (f"{kind}[{i}]", table)
         for kind in FeedsSettings.model_fields
-        if kind not in ("store", "to", "broker")
+        if kind not in PLACES
         for i, table in enumerate(getattr(settings, kind))
     ]
     if not tables:
         yield "want at least one feed, such as [[onvif]]"
     for place, table in tables:
-        broker = getattr(table, "broker", None)
-        if broker is not None and broker not in settings.broker:
-            yield f"{place}.broker: want a table [broker.{broker}] with its address"
+        for kind, known in (("broker", settings.broker), ("kafka", settings.kafka)):
+            name = getattr(table, kind, None)
+            if name is not None and name not in known:
+                yield f"{place}.{kind}: want a table [{kind}.{name}] with its address"
         if isinstance(table, ScaleUnit):
             yield from _rate_faults(place, table, store)
     cameras = [(f"onvif[{i}].camera", feed.camera) for i, feed in enumerate(settings.onvif)]
@@ -258,6 +316,15 @@ def _faults(settings: FeedsSettings, store: Store) -> Iterator[str]:
     for i, node in enumerate(settings.sparkplug):
         plates += [(f"sparkplug[{i}].plates.{metric}", plate) for metric, plate in node.plates.items()]
     yield from _name_faults("plate", "plates.csv", plates, [plate.plate for plate in store.plates])
+    places = [zone.id for zone in store.zone] + [gate.id for gate in store.gate]
+    for i, reader in enumerate(settings.reader):
+        for antenna, zone in reader.antennas.items():
+            if zone not in places:
+                want = f"want a zone or gate of store.toml ({_some(places)})"
+                yield f"reader[{i}].antennas.{antenna}: {want}, got {zone!r}"
+    for name, n in Counter(reader.name for reader in settings.reader).items():
+        if n > 1:
+            yield f"reader {name!r}: want a name for each reader, got {n} of this one"
     if settings.onvif and store.keypoints != "box2":
         yield f'onvif: want keypoints = "box2" in store.toml, since these cameras report boxes; got {store.keypoints!r}'
 

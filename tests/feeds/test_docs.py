@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion.feeds.settings import FeedsFile
+from fusion.feeds.settings import PLACES, FeedsFile, FeedsSettings
 from fusion.simulation import demo_store
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "feeds.md"
@@ -28,15 +28,12 @@ def test_a_file_of_the_page_fits_a_store(block: str, tmp_path: Path) -> None:
     for name in ("shop", "cabinet"):
         made.model_copy(update=fields).save(tmp_path / name)
     tables = tomllib.loads(block)
-    if not tables.keys() - {"store", "to", "broker"}:
+    if not tables.keys() - set(PLACES):
         block += '\n[[onvif]]\ncamera = "cam01"\nurl = "rtsp://10.0.0.11/x"\n'
     (tmp_path / "feeds.toml").write_text(block, encoding="utf-8")
     assert FeedsFile.load(tmp_path / "feeds.toml").store.id
 
 
 def test_the_page_shows_each_kind_of_feed() -> None:
-    from fusion.feeds.settings import FeedsSettings
-
-    kinds = FeedsSettings.model_fields.keys() - {"store", "to", "broker"}
     shown = {key for block in BLOCKS for key in tomllib.loads(block)}
-    assert kinds <= shown
+    assert FeedsSettings.model_fields.keys() == shown
