@@ -35,6 +35,7 @@ ORDER = (
     ("setup",),
     ("live",),
     ("feeds",),
+    ("detect",),
     ("chain",),
     ("runner",),
     ("commands",),

@@ -13,6 +13,7 @@ from fusion.commands import (
     completion,
     console,
     demo,
+    detect,
     feed,
     forgetting,
     learnt,
@@ -31,8 +32,9 @@ from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 GROUPS = (
     CommandGroup(
         "run a store",
-        (run.RUN, chain.SERVE, feed.FEED, chain.REPLAY, console.CONSOLE, users.USERS, shopper.SHOPPER, learnt.LEARNT),
+        (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, users.USERS, shopper.SHOPPER, learnt.LEARNT),
     ),
+    CommandGroup("bring in what sensors send", (detect.DETECT, feed.FEED)),
     CommandGroup("look at runs", (demo.DEMO, report.REPORT)),
     CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
