@@ -32,6 +32,7 @@ ORDER = (
     ("gates",),
     ("till",),
     ("show",),
+    ("goods_in",),
     ("setup",),
     ("live",),
     ("feeds",),

@@ -16,6 +16,7 @@ from fusion.commands import (
     detect,
     feed,
     forgetting,
+    goods_in,
     learnt,
     money,
     report,
@@ -36,7 +37,7 @@ GROUPS = (
     ),
     CommandGroup("bring in what sensors send", (detect.DETECT, feed.FEED)),
     CommandGroup("look at runs", (demo.DEMO, report.REPORT)),
-    CommandGroup("set up a store", (setup.INIT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
+    CommandGroup("set up a store", (setup.INIT, goods_in.IMPORT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
     CommandGroup("keep people's data", (books.PRIVACY, forgetting.FORGET, books.RETENTION)),
     CommandGroup(
@@ -48,7 +49,7 @@ GROUPS = (
 )
 
 # Commands that write layout and policy, which the user who runs the store reads. Other commands write about people.
-SHARED = ("init", "calibrate", "completion")
+SHARED = ("init", "import", "calibrate", "completion")
 
 
 def program() -> Program:

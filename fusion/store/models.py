@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, model_validator
 
 from fusion.store import iso4217
+from fusion.store.gs1 import InStorePattern
 from fusion.store.gtin import Gtin, OwnGtins
 from fusion.store.layouts import LAYOUTS, Layout
 from fusion.store.lenses import DISTORTION_COUNTS, FISHEYE_COUNT
@@ -140,6 +141,8 @@ class StoreSettings(StrictModel):
     weight_rate_hz: float = Field(default=60.0, gt=0, le=10_000)
     # In which the plates report; the engine converts their samples once, and everything else is in grams.
     weight_unit: Literal["g", "kg", "lb", "oz"] = "g"
+    # Codes of the store's own with weight or price of a piece inside, such as 28IIIIIWWWWWC; see fusion.store.gs1.
+    in_store_codes: tuple[InStorePattern, ...] = ()
     gate: tuple[Gate, ...] = ()
     zone: tuple[Zone, ...] = ()
     obstacle: Obstacle = Obstacle()

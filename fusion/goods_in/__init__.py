@@ -1,0 +1,1 @@
+"""How does what an owner has, spreadsheets and worksheets, become tables of a store folder?"""
