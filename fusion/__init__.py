@@ -34,9 +34,9 @@ _PUBLIC = {
     "people.tracker": "reconstruct",
     "results": (
         "Alternative Candidate EarlyReceipt EventEvidence Evidence Goods Lesson LessonCause LessonKind Outstanding"
-        " People PersonEntered PersonLeft Picked PieceWeight PlateTrace PutBack Question QuestionKind Reason ReasonKind"
-        " Receipt ReceiptLine ReceiptStatus Result RunEnd RunSummary ShelfCount ShelfEventExplained ShelfStatus"
-        " SightingEvidence Taken Warning WarningKind WristPath"
+        " People PersonEntered PersonLeft Picked PieceLabel PieceWeight PlateTrace PutBack Question QuestionKind Reason"
+        " ReasonKind Receipt ReceiptLine ReceiptStatus Result RunEnd RunSummary ShelfCount ShelfEventExplained"
+        " ShelfStatus SightingEvidence Taken Warning WarningKind WristPath"
     ),
     "run": "Run Sink replay",
     "sentences": "lesson_text question_text reason_text sentence",
@@ -98,6 +98,7 @@ if TYPE_CHECKING:
     from fusion.results import PersonEntered as PersonEntered
     from fusion.results import PersonLeft as PersonLeft
     from fusion.results import Picked as Picked
+    from fusion.results import PieceLabel as PieceLabel
     from fusion.results import PieceWeight as PieceWeight
     from fusion.results import PlateTrace as PlateTrace
     from fusion.results import PutBack as PutBack

@@ -104,6 +104,8 @@ class ItemSighting:
         probability: that the sighting is right.
         zone: a zone's or a gate's id, where the sighting is about the carts of the people there.
         plate: a plate's name, where the sighting is about the load that moves there.
+        code: what the reader read, where that is a GS1 code or one of the store's own: it may state this piece's weight
+            and price. Its product counts, and `gtin` repeats it.
     """
 
     t_ns: int
@@ -114,6 +116,7 @@ class ItemSighting:
     probability: float
     zone: str | None = None
     plate: str | None = None
+    code: str | None = None
 
 
 Observation = Frame | ShelfReading | GateScan | ItemSighting

@@ -353,6 +353,21 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceLabel:
+    """What the label of one piece states, as a reader read it; None for what it does not state.
+
+    Attributes:
+        gtin: the product.
+        price: of this piece, minor units.
+        weight_g: net weight of this piece.
+    """
+
+    gtin: str
+    price: int | None
+    weight_g: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What a finished visit costs. Amounts in minor units of `currency`.
 
@@ -366,6 +381,7 @@ class Receipt:
         taken: when the pieces on the lines were taken, oldest first; prices may have been different then.
         probability: that the lines are exactly what the visit took, before reasons outside `WEIGHED_REASONS`; 1 where a
             person decided, None where the engine did not weigh it.
+        labels: of pieces on the lines, where readers read what they weigh or cost.
     """
 
     visit: str
@@ -380,6 +396,7 @@ class Receipt:
     lines: tuple[ReceiptLine, ...]
     taken: tuple[Taken, ...] = ()
     probability: float | None = None
+    labels: tuple[PieceLabel, ...] = ()
 
     @property
     def is_only_unlikely(self) -> bool:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from fusion.observations import GateScan, ItemSighting, time_fault
 from fusion.store.card_numbers import looks_like_card_number, without_card_number
+from fusion.store.gs1 import read_code
 from fusion.store.gtin import Gtin
 from fusion.store.values import Identifier
 
@@ -22,6 +23,11 @@ def _instant(value: int) -> int:
 def _no_card(value: str) -> str:
     if looks_like_card_number(value):
         raise ValueError("want no card number here, got a text that looks like one")
+    return value
+
+
+def _code(value: str) -> str:
+    read_code(value)
     return value
 
 
@@ -62,11 +68,18 @@ class _ItemLine(_Line):
     time: _Instant
     source: _Name
     kind: Literal["read", "seen"]
-    gtin: Gtin
+    gtin: Gtin | None = None
+    code: Annotated[str, AfterValidator(_code)] | None = None
     quantity: Annotated[int, Field(ge=1, le=10_000)]
     probability: float = Field(default=1.0, ge=0, le=1)
     zone: Annotated[str, _NotCard] | None = None
     plate: Annotated[str, _NotCard] | None = None
+
+    @model_validator(mode="after")
+    def _one_product(self) -> _ItemLine:
+        if (self.gtin is None) == (self.code is None):
+            raise ValueError("want gtin or code, one of them")
+        return self
 
 
 _GATE_LINE: TypeAdapter[_GateLine] = TypeAdapter(_GateLine)
@@ -84,8 +97,9 @@ def parse_gate_line(text: str | bytes) -> GateScan:
 def parse_item_line(text: str | bytes) -> ItemSighting:
     """A line of items.jsonl. Raises pydantic's ValidationError."""
     line = _ITEM_LINE.validate_json(text, strict=True)
+    gtin = read_code(line.code).gtin if line.code is not None else line.gtin or ""
     return ItemSighting(
-        line.time, line.source, line.kind, line.gtin, line.quantity, line.probability, line.zone, line.plate
+        line.time, line.source, line.kind, gtin, line.quantity, line.probability, line.zone, line.plate, line.code
     )
 
 
@@ -99,7 +113,7 @@ def line_of(observation: GateScan | ItemSighting) -> dict[str, Any]:
         "time": observation.t_ns,
         "source": observation.source,
         "kind": observation.kind,
-        "gtin": observation.gtin,
+        **({"gtin": observation.gtin} if observation.code is None else {"code": observation.code}),
         "quantity": observation.quantity,
         "probability": observation.probability,
     }

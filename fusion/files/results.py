@@ -20,6 +20,7 @@ from fusion.results import (
     Evidence,
     Goods,
     People,
+    PieceLabel,
     Question,
     Reason,
     ReasonKind,
@@ -256,7 +257,12 @@ def receipt_row(receipt: Receipt) -> dict[str, Any]:
             }
             for line in receipt.lines
         ],
+        **({"labels": list(map(_label_row, receipt.labels))} if receipt.labels else {}),
     }
+
+
+def _label_row(label: PieceLabel) -> dict[str, Any]:
+    return {"gtin": label.gtin, "price": label.price, "weight_g": label.weight_g}
 
 
 def event_row(event: ShelfEventExplained) -> dict[str, Any]:

@@ -524,6 +524,7 @@ class Billing:
             lines=lines,
             taken=taken,
             probability=judged.probability,
+            labels=tuple(label for label in self.sightings.labels(visit.id) if goods.get(label.gtin)),
         )
 
     def _taken(self, account: Account) -> tuple[Taken, ...]:

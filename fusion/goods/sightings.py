@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion.observations import ItemSighting
 from fusion.people.arms import ArmHistory
-from fusion.results import SightingEvidence
+from fusion.results import PieceLabel, SightingEvidence
+from fusion.store.gs1 import Codes
 from fusion.store.gtin import gtin_14
 from fusion.store.models import Store
 from fusion.store.shapes import edge_distance_m, inside_polygon
@@ -37,6 +39,7 @@ class CartSighting:
     Attributes:
         visits: ids of the visits whose people were there.
         quantity: pieces. An antenna reports each tag once, so its reads add up; a camera sees the same pieces again.
+        codes: what was read, where that may state a piece's weight or price; one for each piece.
         weighed: whether the open joint hypotheses have been weighed by it.
     """
 
@@ -49,6 +52,7 @@ class CartSighting:
     quantity: int
     probability: float
     weighed: bool = False
+    codes: list[str] = field(default_factory=list)
 
     def evidence(self) -> SightingEvidence:
         """The sighting for a reviewer."""
@@ -73,11 +77,17 @@ class Sightings:
         self._gates = {gate.id: gate.line for gate in store.gate}
         # A plain dictionary, since a snapshot of the engine holds it.
         self._own_gtins = {gtin_14(product.gtin): product.gtin for product in store.products}
+        self._patterns, self._currency = list(store.in_store_codes), store.currency
         self._miss = {"read": store.items.read_miss_rate, "seen": store.items.seen_miss_rate}
 
     def as_spelt(self, sighting: ItemSighting) -> ItemSighting:
         """A sighting with its GTIN as the store spells it; readers spell GTINs with more zeros or fewer."""
-        own = self._own_gtins.get(gtin_14(sighting.gtin))
+        gtin = sighting.gtin
+        if sighting.code is not None:
+            # What cannot be read is known by the GTIN that came with it.
+            with contextlib.suppress(ValueError):
+                gtin = Codes(self._patterns).read(sighting.code).gtin
+        own = self._own_gtins.get(gtin_14(gtin))
         return sighting if own is None or own == sighting.gtin else replace(sighting, gtin=own)
 
     def knows(self, sighting: ItemSighting) -> bool:
@@ -107,13 +117,46 @@ class Sightings:
                 # All reads together are right only if the least certain one is.
                 kept.probability = min(kept.probability, probability) if read else probability
                 kept.newest_ns = sighting.t_ns
-                return
-        self._kept.append(
-            CartSighting(
+                break
+        else:
+            kept = CartSighting(
                 sighting.t_ns, sighting.source, sighting.kind, sighting.zone or "", sighting.gtin, visits,
                 min(sighting.quantity, PIECES_MAX), probability,
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+            self._kept.append(kept)
+        # A camera may see the same label again; a reader reads each once.
+        if sighting.code is not None and len(kept.codes) < PIECES_MAX and (read or sighting.code not in kept.codes):
+            kept.codes.append(sighting.code)
+
+    def labels(self, visit: str) -> tuple[PieceLabel, ...]:
+        """What labels of pieces state that were read on this visit's people alone.
+
+        Several readers read the same pieces: of each code as many count as one reader read in one place.
+        """
+        read: dict[tuple[str, str], Counter[str]] = {}
+        for kept in self._kept:
+            if kept.codes and kept.visits == {visit}:
+                read.setdefault((kept.source, kept.zone), Counter()).update(kept.codes)
+        most: Counter[str] = Counter()
+        for codes in read.values():
+            most |= codes
+        labels = (self._label(code) for code in sorted(most.elements()))
+        return tuple(label for label in labels if label is not None)
+
+    def _label(self, code: str) -> PieceLabel | None:
+        try:
+            item = Codes(self._patterns).read(code)
+        except ValueError:
+            return None
+        gtin = self._own_gtins.get(gtin_14(item.gtin))
+        if gtin is None or (item.price is None and item.weight_g is None):
+            return None
+        price = None
+        if item.price is not None:
+            # In another currency, or a fraction of a cent: then the label states no price here.
+            with contextlib.suppress(ValueError):
+                price = item.price.minor(self._currency)
+        return PieceLabel(gtin, price, None if item.weight_g is None else float(item.weight_g))
 
     def of(self, visit: str) -> list[CartSighting]:
         """Sightings while people of this visit were there, oldest first."""

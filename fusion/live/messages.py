@@ -478,8 +478,8 @@ class _Numbers:
         return False
 
 
-def _refuse_card_numbers(fields: dict[str, Any], but: Sequence[str] = ("gtin",)) -> None:
-    """Refuse a message that holds a card number in any text, under any key; GTINs have check digits of their own.
+def _refuse_card_numbers(fields: dict[str, Any], but: Sequence[str] = ("gtin", "code")) -> None:
+    """Refuse a message that holds a card number in any text, under any key; GTINs and codes are checked as such.
 
     Nested lists stand nowhere in these messages and are refused later.
     """

@@ -14,14 +14,15 @@ import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from itertools import permutations
 
 from fusion.errors import EntryError
 from fusion.money.sales import Discount
-from fusion.results import Receipt, ReceiptLine
+from fusion.results import PieceLabel, Receipt, ReceiptLine
 from fusion.store.models import Store
-from fusion.store.prices import Offer
+from fusion.store.prices import Offer, Restriction
 
 # Of this many offers that share products every order is tried: 120 orders.
 ORDERS_OF_MAX = 5
@@ -51,6 +52,7 @@ class PriceBook:
         self._own_gtins = store.own_gtins
         self._prices = store.prices.price
         self._offers = store.prices.offer
+        self._restrictions = store.prices.restriction
 
     def unit_price(self, gtin: str, t_ns: int, *, member: bool = False) -> int:
         """Price of a piece taken at an instant, minor units with VAT.
@@ -78,12 +80,14 @@ class PriceBook:
             times.setdefault(taken.gtin, []).extend([taken.t_ns] * taken.quantity)
         lines: list[ReceiptLine] = []
         pieces: list[_Piece] = []
+        stated = stated_prices(self._restrictions, receipt)
         for line in receipt.lines:
             known, kept = times.get(line.gtin, []), before.get(line.gtin, [])
             known, times[line.gtin] = known[: line.quantity], known[line.quantity :]
             kept, before[line.gtin] = kept[: line.quantity], kept[line.quantity :]
             moments = known + [receipt.exit_ns] * (line.quantity - len(known))
-            prices = kept + [self.unit_price(line.gtin, t_ns, member=member) for t_ns in moments[len(kept) :]]
+            now = stated.get(line.gtin) or [self.unit_price(line.gtin, t_ns, member=member) for t_ns in moments]
+            prices = kept + now[len(kept) :]
             for price, quantity in sorted(Counter(prices).items()):
                 lines.append(ReceiptLine(line.gtin, quantity, price, line.confidence))
             pieces += [_Piece(line.gtin, price, self._local_time(t_ns)) for price, t_ns in zip(prices, moments)]
@@ -101,6 +105,36 @@ class PriceBook:
                 max((_applied(order, pieces, member) for order in orders), key=lambda amounts: sum(amounts.values()))
             )
         return tuple(Discount(offer, gtin, amount) for (offer, gtin), amount in sorted(amounts.items()) if amount)
+
+
+def stated_prices(restrictions: Sequence[Restriction], receipt: Receipt) -> dict[str, list[int]]:
+    """What each piece of goods that are weighed or marked down costs by its label, minor units, by product.
+
+    Only products of which every piece on the receipt has a label that was read: with its price, or with its weight
+    where the price of a kilogram is known (rounded to the minor unit, halves up). A label whose price is not that of
+    its weight is not believed.
+    """
+    per_kg = {gtin: rule.per_kg for rule in restrictions if rule.check is not None for gtin in rule.gtins}
+    pieces: Counter[str] = Counter()
+    for line in receipt.lines:
+        pieces[line.gtin] += line.quantity
+    stated: dict[str, list[int]] = {}
+    for label in receipt.labels:
+        if label.gtin in per_kg:
+            price = _stated_price(label, per_kg[label.gtin])
+            stated.setdefault(label.gtin, []).extend([] if price is None else [price])
+    return {gtin: sorted(prices) for gtin, prices in stated.items() if len(prices) == pieces[gtin]}
+
+
+def _stated_price(label: PieceLabel, per_kg: int | None) -> int | None:
+    if per_kg is None or label.weight_g is None:
+        return label.price
+    by_weight = int((Decimal(repr(label.weight_g)) * per_kg / 1000).to_integral_value(ROUND_HALF_UP))
+    if label.price is None:
+        return by_weight
+    # Scales round the weight to a gram before they print it.
+    off = abs(label.price - by_weight)
+    return label.price if off <= 1 + per_kg // 1000 else None
 
 
 def _sharing(offers: Sequence[Offer]) -> list[list[Offer]]:

@@ -71,16 +71,19 @@ class Restriction(StrictModel):
     """Products of which a person has to look at each sale.
 
     `minimum_age`: only for customers whose age was verified once. `check`: a person enters what the shelf cannot know,
-    the weight or the reduced price of each piece.
+    the weight or the reduced price of each piece; where the label of every piece was read and states its price, or its
+    weight and `per_kg` the minor units of a kilogram, no person has to.
     """
 
     gtins: tuple[Gtin, ...] = Field(min_length=1)
     minimum_age: int | None = Field(default=None, ge=1, le=99)
     check: Literal["weighed", "marked down"] | None = None
+    per_kg: int | None = Field(default=None, ge=1, le=10**9)
 
     @model_validator(mode="after")
     def _age_or_check(self) -> Restriction:
         require((self.minimum_age is None) != (self.check is None), "minimum_age or check, one of them", self.gtins[0])
+        require(self.per_kg is None or self.check == "weighed", "per_kg with check weighed alone", self.gtins[0])
         return self
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 
+from fusion.money.prices import stated_prices
 from fusion.results import Picked, Reason, ReasonKind, Receipt, ReceiptStatus, Warning, WarningKind
 from fusion.store.models import Store
 
@@ -14,25 +15,28 @@ class Restrictions:
 
     def __init__(self, store: Store, is_adult: Callable[[str | None], bool]) -> None:
         """Follow prices.toml. is_adult: whether the age of the customer behind a pseudonym was verified once."""
-        rules = store.prices.restriction
+        self._rules = rules = store.prices.restriction
         self._age = {gtin: rule.minimum_age for rule in rules for gtin in rule.gtins if rule.minimum_age is not None}
         self._check = {gtin: rule.check for rule in rules for gtin in rule.gtins if rule.check is not None}
         self._is_adult = is_adult
 
-    def reasons(self, gtins: Iterable[str], account: str | None) -> tuple[Reason, ...]:
-        """Why a person has to look at these goods; empty where none has to."""
+    def reasons(
+        self, gtins: Iterable[str], account: str | None, stated: Container[str] = ()
+    ) -> tuple[Reason, ...]:
+        """Why a person has to look at these goods; empty where none has to. stated: goods whose labels state prices."""
         if not self._age and not self._check:
             return ()
         held = list(gtins)
         aged = [gtin for gtin in held if gtin in self._age]
         found = [] if not aged or self._is_adult(account) else [Reason(ReasonKind.AGE_UNVERIFIED, gtin=g) for g in aged]
-        checked = [gtin for gtin in held if gtin in self._check]
+        checked = [gtin for gtin in held if gtin in self._check and gtin not in stated]
         found += [Reason(ReasonKind.PERSON_NEEDED, gtin=gtin, detail=self._check[gtin]) for gtin in checked]
         return tuple(found)
 
     def judged(self, receipt: Receipt) -> Receipt:
         """A receipt, in review where a person has to look at its goods."""
-        reasons = self.reasons((line.gtin for line in receipt.lines), receipt.account)
+        stated = stated_prices(self._rules, receipt)
+        reasons = self.reasons((line.gtin for line in receipt.lines), receipt.account, stated)
         if not reasons:
             return receipt
         return replace(receipt, status=ReceiptStatus.REVIEW, reasons=(*receipt.reasons, *reasons))
