@@ -80,3 +80,31 @@ IMPORT = Command(
     _declare_import,
     _import,
 )
+
+
+def _declare_worksheet(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "store", help="store folder, or name of an example store")
+    add_path(parser, "--out", type=Path, default=Path("worksheet.html"), help="page to write (worksheet.html)")
+
+
+def _worksheet(arguments: argparse.Namespace) -> int:
+    from fusion.example_stores.catalogue import store_folder
+    from fusion.files.atomic import replace_file
+    from fusion.show.worksheet import worksheet
+    from fusion.store.models import Store
+
+    store = Store.load(store_folder(arguments.store))
+    replace_file(arguments.out, worksheet(store))
+    print(f"{arguments.out}: {len(store.plates)} plates, {len(store.products)} products; open it on a phone")
+    print(f"then: fusion import {store.id}-plates.csv {arguments.store} --replace")
+    return 0
+
+
+WORKSHEET = Command(
+    "worksheet",
+    "Write one page for a phone: place, weigh and name each plate; its file goes back in by `fusion import`.",
+    ("STORE", "STORE --out shelf-a.html"),
+    {0: "the page was written"},
+    _declare_worksheet,
+    _worksheet,
+)

@@ -37,7 +37,10 @@ GROUPS = (
     ),
     CommandGroup("bring in what sensors send", (detect.DETECT, feed.FEED)),
     CommandGroup("look at runs", (demo.DEMO, report.REPORT)),
-    CommandGroup("set up a store", (setup.INIT, goods_in.IMPORT, setup.CALIBRATE, setup.CHECK, setup.DOCTOR)),
+    CommandGroup(
+        "set up a store",
+        (setup.INIT, goods_in.IMPORT, goods_in.WORKSHEET, setup.CALIBRATE, setup.CHECK, setup.DOCTOR),
+    ),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
     CommandGroup("keep people's data", (books.PRIVACY, forgetting.FORGET, books.RETENTION)),
     CommandGroup(
@@ -49,7 +52,7 @@ GROUPS = (
 )
 
 # Commands that write layout and policy, which the user who runs the store reads. Other commands write about people.
-SHARED = ("init", "import", "calibrate", "completion")
+SHARED = ("init", "import", "worksheet", "calibrate", "completion")
 
 
 def program() -> Program:

@@ -16,12 +16,33 @@ if TYPE_CHECKING:
 
 def _declare_init(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "folder", metavar="FOLDER", help="new or empty folder; its name becomes the store's id")
+    rough = parser.add_argument_group("your own shop: any of these writes a store of that size, without goods")
+    rough.add_argument("--size", nargs=2, type=float, metavar=("WIDTH", "DEPTH"), help="of the floor, metres (6 5)")
+    rough.add_argument("--cameras", type=int, metavar="N", help="along the walls (4)")
+    rough.add_argument("--shelves", type=int, metavar="N", help="a metre wide each, along three walls (4)")
+    rough.add_argument("--boards", type=int, metavar="N", help="of a shelf, one above the other (4)")
+    rough.add_argument("--plates", type=int, metavar="N", help="weighing plates on a board (4)")
+    rough.add_argument("--currency", metavar="CODE", help="ISO 4217 (EUR)")
+    rough.add_argument("--timezone", metavar="ZONE", help="IANA (Europe/Berlin)")
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from fusion.setup.starter_store import write_starter_store
+    from fusion.setup.rough_store import RoughShop
+    from fusion.setup.starter_store import write_rough_store, write_starter_store
 
-    folder = write_starter_store(arguments.folder)
+    size = dict(zip(("width_m", "depth_m"), arguments.size or ()))
+    asked = {name: getattr(arguments, name) for name in ("cameras", "shelves", "boards", "plates")}
+    given = {name: n for name, n in asked.items() if n is not None}
+    folder = arguments.folder
+    if size or given or arguments.currency or arguments.timezone:
+        shop = RoughShop(**size, **{f"n_{name}": n for name, n in given.items()})
+        currency, timezone = arguments.currency or "EUR", arguments.timezone or "Europe/Berlin"
+        store = write_rough_store(folder, shop, currency, timezone)
+        numbers = f"{len(store.cameras)} cameras, {len(store.plates)} plates"
+        print(f"{folder}: {shop.width_m:g} x {shop.depth_m:g} m, {numbers}, and no goods yet")
+        print(f"next: fusion import CATALOGUE {folder} --replace; fusion worksheet {folder}; fusion check {folder}")
+        return 0
+    folder = write_starter_store(folder)
     print(f"{folder}: a store of 5 cameras, 16 plates and 8 products; its README.md describes the files")
     print(f"next: fusion check {folder}; fusion run --store {folder}")
     return 0
@@ -179,8 +200,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 INIT = Command(
     "init",
-    "Write a small store folder to start from; it never overwrites a file.",
-    ("my-store", "/srv/stores/box17"),
+    "Write a store folder to start from: a small one, or one of your shop's size; it never overwrites a file.",
+    ("my-store", "corner --size 6 5 --cameras 4 --shelves 5"),
     {0: "the store was written"},
     _declare_init,
     _init,

@@ -445,13 +445,7 @@ class Billing:
         Raises:
             JournalError: a product that the store does not sell, or fewer than one piece of it.
         """
-        own, really = OwnGtins(self._products), Counter[str]()
-        for gtin, quantity in items.items():
-            known = own.of(gtin)
-            if known is None or quantity < 1:
-                raise JournalError(f"items: want pieces of products of this store, got {quantity} of {gtin!r}")
-            really[known] += quantity
-        items = really
+        items = _as_spelt(items, OwnGtins(self._products))
         self.journal.correct(cart(receipt.visit), items, t_ns, f"{receipt.visit}/review/{t_ns}")
         self.labels.decide(receipt.visit, items, t_ns)
         lines = tuple(
@@ -650,3 +644,14 @@ def _concerning(visit: Visit, beliefs: Sequence[EventBelief], unexplained: Colle
         return max([belief.nothing, *(candidate.probability for candidate in belief.candidates[:1])])
 
     return sorted(found, key=lambda belief: (clearest(belief), belief.event_id))
+
+
+def _as_spelt(items: Mapping[str, int], own_gtins: OwnGtins) -> dict[str, int]:
+    """Pieces by GTIN as the store spells it. Raises JournalError: another product, or fewer than one piece."""
+    spelt: Counter[str] = Counter()
+    for gtin, quantity in items.items():
+        own = own_gtins.of(gtin)
+        if own is None or quantity < 1:
+            raise JournalError(f"items: want pieces of products of this store, got {quantity} of {gtin!r}")
+        spelt[own] += quantity
+    return dict(spelt)
