@@ -73,7 +73,7 @@ function field(text, value, change, options = {}) {
 }
 function weighedText(each, node) {
   const pieces = whole(each.k), grams = number(each.g), product = byGtin.get(gtinOf(each.product).padStart(14, "0"));
-  node.className = "said";
+  node.className = "note";
   node.textContent = each.product.trim() && !product ? T.unknown : "";
   if (!(pieces > 0) || !(grams > 0) || !product) return;
   const piece = Math.round(10 * grams / pieces) / 10, far = Math.abs(piece - product[2]) > Math.max(3 * product[3], 1);
@@ -81,14 +81,14 @@ function weighedText(each, node) {
   node.textContent = far ? T.off(piece, product[2]) : T.fits(piece);
 }
 function goodsRow(plate, each) {
-  const said = make("div", { className: "said", role: "status" });
-  const after = () => weighedText(each, said);
+  const note = make("div", { className: "note", role: "status" });
+  const after = () => weighedText(each, note);
   const row = make("div", { className: "row" },
     field(T.product, each.product, v => { each.product = v; after(); }, { mode: "text", list: "goods", wide: true, wrong: () => each.product.trim() && !gtinOf(each.product) }),
     field(T.pieces, each.n, v => { each.n = v; }, { mode: "numeric", wrong: () => each.product.trim() && Number.isNaN(whole(each.n)) }),
     field(T.weighedPieces, each.k, v => { each.k = v; after(); }, { mode: "numeric" }),
     field(T.weighed, each.g, v => { each.g = v; after(); }),
-    said);
+    note);
   after();
   return row;
 }
