@@ -45,7 +45,7 @@ def _feed(arguments: argparse.Namespace) -> int:
         if arguments.record is not None:
             destination = ToRecording(arguments.record, file.store)
         elif file.settings.to is not None:
-            destination = ToBroker(file.settings.to.broker(file.base), file.store, "feeds")
+            destination = ToBroker(file.settings.to.broker(file.base), file.store, file.settings.name)
         else:
             raise ConfigError(f"{arguments.feeds}: want a table [to] with the store's broker, or --record DIR")
         stack.callback(destination.close)

@@ -125,7 +125,7 @@ class DeepStreamFeed(Feed):
                 # One broken object does not make the camera blind.
                 passed_over[refused.reason] += 1
         for reason, n in passed_over.items():
-            self.health.refused[f"objects {reason}"] += n
+            self.health.count(f"objects {reason}", n)
         return self._pictures.frame(camera, t_ns, people)
 
     def _camera(self, sensor: str) -> str:
@@ -176,7 +176,7 @@ class DeepStreamFeed(Feed):
         if not vector:
             return None
         if len(vector) != self._pictures.appearance_dim:
-            self.health.refused["embeddings of another length than appearance_dim"] += 1
+            self.health.count("embeddings of another length than appearance_dim")
             return None
         return [_number(value, "vector") for value in vector]
 

@@ -16,8 +16,10 @@ from fusion.live.clock import Clock
 from fusion.live.connection import TIMING, Timing
 from fusion.observations import Observation
 
-# Messages between the connections and the conversion: some seconds of the largest store.
-INBOX_MAX = 8192
+# Messages and their bytes between the connections and the conversion: some seconds of the largest store. No feed may
+# fill more than a share of it, so that one which has gone mad costs the others nothing.
+INBOX_MAX, INBOX_BYTES_MAX = 8192, 64 << 20
+SHARE_MAX = 0.25
 
 
 class Message(NamedTuple):
@@ -69,15 +71,23 @@ class Began:
 class Inbox:
     """What has arrived, of all feeds, in a queue of fixed length."""
 
-    def __init__(self, clock: Clock, length_max: int = INBOX_MAX) -> None:
+    def __init__(self, clock: Clock, length_max: int = INBOX_MAX, bytes_max: int = INBOX_BYTES_MAX) -> None:
         self._clock = clock
         self._queue: queue.SimpleQueue[tuple[Feed, Message | Began]] = queue.SimpleQueue()
-        self._length_max = length_max
+        self._length_max, self._bytes_max = round(SHARE_MAX * length_max), round(SHARE_MAX * bytes_max)
+        # Of each feed, what waits: messages and bytes.
+        self._waiting: dict[Feed, list[int]] = {}
+        self._lock = threading.Lock()
 
     def put(self, feed: Feed, payload: bytes, topic: str = "", sent_ns: int | None = None) -> None:
-        """Take a message, in any thread; counted and dropped where the queue is full."""
-        if self._queue.qsize() >= self._length_max:
-            feed.health.refused["queue full"] += 1
+        """Take a message, in any thread; counted and dropped where the feed's share of the queue is full."""
+        with self._lock:
+            waiting = self._waiting.setdefault(feed, [0, 0])
+            full = waiting[0] >= self._length_max or waiting[1] + len(payload) > self._bytes_max
+            if not full:
+                waiting[0], waiting[1] = waiting[0] + 1, waiting[1] + len(payload)
+        if full:
+            feed.health.count("queue full")
             return
         self._queue.put((feed, Message(topic, payload, self._clock.wall_ns(), sent_ns)))
 
@@ -88,7 +98,12 @@ class Inbox:
 
     def next(self, timeout_s: float) -> tuple[Feed, Message | Began] | None:
         """The oldest entry; None where none comes in time."""
-        return self._clock.next_item(self._queue, timeout_s)
+        entry = self._clock.next_item(self._queue, timeout_s)
+        if entry is not None and isinstance(entry[1], Message):
+            with self._lock:
+                waiting = self._waiting[entry[0]]
+                waiting[0], waiting[1] = waiting[0] - 1, waiting[1] - len(entry[1].payload)
+        return entry
 
 
 class LineLost(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Health:
     newest_ns: int = 0
     behind_s: float = 0.0
     sentences: deque[str] = field(default_factory=lambda: deque(maxlen=SENTENCES_MAX))
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def opened(self) -> None:
         """Note a connection."""
@@ -51,14 +53,18 @@ class Health:
 
     def refuse(self, refused: Refused) -> None:
         """Count what was not used, with a sentence the first time and at every tenfold, so that logs stay short."""
-        reason = refused.reason
-        if reason not in self.refused and len(self.refused) >= REASONS_MAX:
-            reason = "further reasons"
-        self.refused[reason] += 1
-        n = self.refused[reason]
+        n = self.count(refused.reason)
         if n == 10 ** (len(str(n)) - 1):
             detail = "" if str(refused) == refused.reason else f": {str(refused)[:DETAIL_MAX]}"
-            self.sentences.append(f"{self.name}: {reason}{detail} ({n} so far)")
+            self.sentences.append(f"{self.name}: {refused.reason}{detail} ({n} so far)")
+
+    def count(self, reason: str, n: int = 1) -> int:
+        """Count what was not used, or needs attention, without a sentence, in any thread. Returns how many so far."""
+        with self._lock:
+            if reason not in self.refused and len(self.refused) >= REASONS_MAX:
+                reason = "further reasons"
+            self.refused[reason] += n
+            return self.refused[reason]
 
     def line(self) -> str:
         """The state in one line, for people."""
@@ -67,14 +73,16 @@ class Health:
             text += f", {self.behind_s:.2f} s behind" if self.behind_s >= 0.0 else f", {-self.behind_s:.2f} s ahead"
         if self.connections > 1:
             text += f", connected {self.connections} times"
-        if self.refused:
-            text += ", refused " + ", ".join(f"{reason} {n}" for reason, n in self.refused.most_common(4))
-        return text
+        with self._lock:
+            most = self.refused.most_common(4)
+        return text + (", refused " + ", ".join(f"{reason} {n}" for reason, n in most) if most else "")
 
     def status(self) -> dict[str, Any]:
         """The state as plain data."""
+        with self._lock:
+            refused = dict(self.refused)
         return {
-            "state": self.state, "taken": self.taken, "refused": dict(self.refused), "connections": self.connections,
+            "state": self.state, "taken": self.taken, "refused": refused, "connections": self.connections,
             "newest_ns": self.newest_ns, "behind_s": round(self.behind_s, 3),
         }  # fmt: skip
 

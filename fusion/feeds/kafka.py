@@ -101,9 +101,9 @@ class KafkaLine(Line):
 
     def _take(self, value: bytes | None) -> None:
         if value is None:
-            self._feed.health.refused["empty message"] += 1
+            self._feed.health.count("empty message")
         elif len(value) > MESSAGE_MAX_BYTES:
-            self._feed.health.refused["too long"] += 1
+            self._feed.health.count("too long")
         else:
             if self._feed.health.state != "online":
                 self._feed.health.state = "online"  # A broker is back, and so are its messages.

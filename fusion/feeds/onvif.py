@@ -33,6 +33,8 @@ from fusion.observations import Frame, Observation
 DOCUMENT_MAX_BYTES = 1 << 20
 # Elements within each other; a scene description has about ten.
 DEPTH_MAX = 64
+# Elements of a document; a crowded scene has some thousand.
+ELEMENTS_MAX = 50_000
 # Objects whose class is remembered; a camera follows a few dozen.
 OBJECTS_MAX = 1024
 # An idle object is listed no longer than this. No person stands still for as long in front of a shelf; a chair does.
@@ -61,11 +63,13 @@ def node_of_xml(document: bytes) -> Node:
     if len(document) > DOCUMENT_MAX_BYTES:
         raise Refused("too long", f"want at most {DOCUMENT_MAX_BYTES} bytes, got {len(document)}")
     root: Node = {}
-    stack = [root]
+    stack, n_elements = [root], 0
 
     def start(name: str, attributes: dict[str, str]) -> None:
-        if len(stack) > DEPTH_MAX:
-            raise Refused("malformed", f"want elements at most {DEPTH_MAX} deep")
+        nonlocal n_elements
+        n_elements += 1
+        if len(stack) > DEPTH_MAX or n_elements > ELEMENTS_MAX:
+            raise Refused("malformed", f"want at most {ELEMENTS_MAX} elements, at most {DEPTH_MAX} deep")
         node: Node = {f"@{_local(key)}": value for key, value in attributes.items()}
         stack[-1].setdefault(_local(name), []).append(node)
         stack.append(node)
@@ -347,10 +351,10 @@ class OnvifFeed(Feed):
             if frame is not None:
                 found.append(frame)
         for reason in self._reader.passed_over:
-            self.health.refused[f"objects {reason}"] += 1
+            self.health.count(f"objects {reason}")
         self._reader.passed_over.clear()
         if message.sent_ns is not None and found and abs(found[-1].t_ns - message.sent_ns) > CLOCKS_APART_NS:
-            self.health.refused["clocks of the camera disagree (frames are used)"] += 1
+            self.health.count("clocks of the camera disagree (frames are used)")
         if found:
             self._empty = None if len(found[-1].keypoints) else (found[-1], message.arrived_ns)
         return found

@@ -18,6 +18,8 @@ from fusion.store.models import Store
 PEOPLE_MAX = 256
 # Beyond the picture by more than this share of it there is nothing: boxes of a tracker that coasts, other units.
 BEYOND_SHARE = 1.0
+# No detector sees a person of fewer pixels; boxes in fractions of the picture are all smaller.
+HEIGHT_MIN_PX = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,9 @@ class Pictures:
         box = np.asarray(box_px, np.float64)
         if not np.isfinite(box).all() or box[2] < box[0] or box[3] < box[1]:
             raise Refused("malformed box", f"want left <= right and top <= bottom, got {[*box_px]}")
+        if box[3] - box[1] < HEIGHT_MIN_PX:
+            want = f"want a person of at least {HEIGHT_MIN_PX:g} pixels"
+            raise Refused("box too small", f"{want}, got {[*box_px]} (fractions of the picture?)")
         if not 0.0 <= score <= 1.0:
             raise Refused("malformed score", f"want a score from 0 to 1, got {score}")
         beyond = BEYOND_SHARE * np.array([width, height])

@@ -27,7 +27,7 @@ from fusion.store.values import Identifier, StrictModel, require, validation_fau
 
 Topic = Annotated[str, Field(min_length=1, max_length=1024)]
 # Tables that say where something is; the others are feeds.
-PLACES = ("store", "to", "broker", "kafka")
+PLACES = ("store", "name", "to", "broker", "kafka")
 Antenna = Annotated[int, Field(ge=1, le=65_535)]
 TopicLevel = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^/+#]+$")]
 
@@ -248,10 +248,12 @@ class FeedsSettings(StrictModel):
 
     Attributes:
         store: the store folder, or the name of an example store.
+        name: under which they are published: of each `fusion feed` of a store another.
         to: the store's own broker, to which observations are published; None where they are recorded.
     """
 
     store: Identifier
+    name: Identifier = "feeds"
     to: BrokerSettings | None = None
     broker: dict[Identifier, BrokerSettings] = Field(default_factory=dict)
     kafka: dict[Identifier, KafkaSettings] = Field(default_factory=dict)

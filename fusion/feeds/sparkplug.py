@@ -181,7 +181,7 @@ class SparkplugFeed(Feed):
             if not name:
                 known = self._aliases.get(metric.get("alias", -1))
                 if known is None or known.device != self._device:
-                    self.health.refused["unknown alias"] += 1
+                    self.health.count("unknown alias")
                     continue
                 name = known.name
             stream = self._streams.get(name)

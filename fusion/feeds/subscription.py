@@ -104,6 +104,6 @@ class BrokerLine:
                 refused = Refused("too long", f"want at most {MESSAGE_MAX_BYTES} bytes, got {len(payload)}")
                 subscription.feed.health.refuse(refused)
             elif retained and topic not in subscription.retained:
-                subscription.feed.health.refused["retained"] += 1
+                subscription.feed.health.count("retained")
             else:
                 self._inbox.put(subscription.feed, payload, topic)

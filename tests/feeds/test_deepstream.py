@@ -118,6 +118,12 @@ def test_boxes_of_another_resolution_are_scaled() -> None:
     assert box(frame(opened, minimal("5|100|50|200|100|Person"))) == [300, 200, 400, 1.0]
 
 
+def test_boxes_in_fractions_of_the_picture_are_counted() -> None:
+    opened = feed()
+    assert len(frame(opened, minimal("5|0.1|0.2|0.3|0.9|Person", "6|100|50|200|350|Person")).keypoints) == 1
+    assert opened.health.refused == {"objects box too small": 1}
+
+
 def test_what_a_tracker_made_up_is_no_detection() -> None:
     opened = feed()
     assert len(frame(opened, minimal("5|100|50|200|350|Person|#|||||||-0.1")).keypoints) == 0
@@ -181,7 +187,10 @@ def nv_frame() -> Any:
 pixels = st.floats(2, 400, width=32)  # Where all lie within a pixel, they are refused as fractions.
 keypoints = st.lists(st.tuples(st.sampled_from(PARTS), pixels, pixels, st.floats(0.125, 1, width=32)), max_size=4)
 people = st.lists(
-    st.tuples(pixels, pixels, pixels, pixels, st.floats(0.125, 1, width=32), keypoints, st.booleans()), max_size=4
+    st.tuples(
+        pixels, pixels, pixels, st.floats(6, 400, width=32), st.floats(0.125, 1, width=32), keypoints, st.booleans()
+    ),
+    max_size=4,
 )
 
 

@@ -248,10 +248,14 @@ def test_a_document_without_end_is_dropped() -> None:
 
 def test_the_inbox_has_a_limit_and_counts() -> None:
     feed = OnvifFeed("camera", SceneReader(STORE.cameras[0].name, Pictures(STORE), None, 0.0), as_json=False)
-    inbox = Inbox(SYSTEM_CLOCK, 3)
+    inbox = Inbox(SYSTEM_CLOCK, 12, 400)
     inbox.begin(feed)
     for _ in range(5):
         inbox.put(feed, b"x")
-    assert feed.health.refused == {"queue full": 3}
+    assert feed.health.refused == {"queue full": 2}, "a quarter of twelve for each feed"
+    another = OnvifFeed("camera", SceneReader(STORE.cameras[0].name, Pictures(STORE), None, 0.0), as_json=False)
+    for size in (60, 60, 40):
+        inbox.put(another, bytes(size))
+    assert another.health.refused == {"queue full": 1}, "a quarter of 400 bytes"
     first = inbox.next(0.0)
     assert first is not None and isinstance(first[1], Began)
