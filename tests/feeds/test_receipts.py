@@ -57,7 +57,9 @@ def pose_message(frame: Frame, joints: tuple[str, ...]) -> bytes:
         seen = person[person[:, 2] > 0]
         x0, y0, x1, y1 = (*seen[:, :2].min(0), *seen[:, :2].max(0)) if len(seen) else (0.0, 0.0, 0.0, 0.0)
         keypoints = [
-            {"name": name, "coordinates": [x, y, 0.0, score]} for name, (x, y, score) in zip(joints, person) if score > 0
+            {"name": name, "coordinates": [x, y, 0.0, score]}
+            for name, (x, y, score) in zip(joints, person)
+            if score > 0
         ]
         objects.append({
             "id": "0", "type": "Person", "confidence": 0.9, "pose": {"type": "pose2D", "keypoints": keypoints},
