@@ -37,6 +37,8 @@ def _feed(arguments: argparse.Namespace) -> int:
     file = FeedsFile.load(arguments.feeds)
     if not arguments.every > 0.0 or (arguments.seconds is not None and not arguments.seconds > 0.0):
         raise ConfigError("--every and --seconds: want seconds above 0")
+    if arguments.port is not None and not 0 <= arguments.port < 65_536:
+        raise ConfigError(f"--port {arguments.port}: want a port from 0 to 65535")
     if arguments.check:
         print(f"{arguments.feeds}: fits the store {file.store.id}")
         return 0
@@ -51,7 +53,10 @@ def _feed(arguments: argparse.Namespace) -> int:
         stack.callback(destination.close)
         bridge = Bridge(file, destination)
         if arguments.port is not None:
-            server = HealthServer(bridge.health, arguments.port, metrics_text)
+            try:
+                server = HealthServer(bridge.health, arguments.port, metrics_text)
+            except OSError as error:
+                raise ConfigError(f"--port {arguments.port} cannot be used: {error.strerror}") from None
             stack.callback(server.close)
             threading.Thread(target=server.run, name="health", daemon=True).start()
         stop = stack.enter_context(stop_signals())

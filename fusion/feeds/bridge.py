@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from fusion.errors import ShapeError, in_short, terminal_text
 from fusion.feeds.deepstream import DeepStreamFeed
 from fusion.feeds.destination import Destination
+from fusion.feeds.event_stream import EVENT_KEY, EventStreamLine
 from fusion.feeds.feed import Began, Feed, Inbox, Message
 from fusion.feeds.kafka import KafkaLine
 from fusion.feeds.llrp import ReaderFeed, ReaderLine
@@ -62,6 +63,8 @@ class Bridge:
         self._lines: list[AnyLine] = []
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._broker_lines: dict[str, BrokerLine] = {}
+        # Of each device with an event stream, the feeds by the id of the sensor.
+        self._sensors: dict[str, dict[str, Feed]] = {}
         self._pictures = Pictures(file.store)
         for onvif in file.settings.onvif:
             self._add_onvif(onvif)
@@ -73,6 +76,12 @@ class Bridge:
             self._add_sparkplug(sparkplug)
         for reader in file.settings.reader:
             self._add_reader(reader)
+        for name, sensors in self._sensors.items():
+            device = file.settings.device[name]
+            password = device.password(file.base, f"the password of device {name}")
+            self._lines.append(
+                EventStreamLine(device.url, sensors, self._inbox, clock, user=device.user, password=password)
+            )
         for name, subscriptions in self._subscriptions.items():
             line = BrokerLine(file.settings.broker[name].broker(file.base), subscriptions, self._inbox, clock)
             self._broker_lines[name] = line
@@ -179,10 +188,15 @@ class Bridge:
     def _add_scale(self, settings: ScaleSettings) -> None:
         feed = ScaleFeed(
             f"scale {settings.plate}", settings.plate, self._file.store,
-            unit_g=settings.unit_g, unit_topic=settings.unit_topic, key=settings.key, rate_hz=settings.rate_hz,
+            unit_g=settings.unit_g, unit_topic=settings.unit_topic,
+            key=settings.key if settings.device is None else EVENT_KEY, rate_hz=settings.rate_hz,
         )  # fmt: skip
-        units = [settings.unit_topic] if settings.unit_topic is not None else []
-        self._subscribe(settings.broker, feed, [settings.topic, *units], retained=units)
+        if settings.broker is not None and settings.topic is not None:
+            units = [settings.unit_topic] if settings.unit_topic is not None else []
+            self._subscribe(settings.broker, feed, [settings.topic, *units], retained=units)
+        elif settings.device is not None and settings.id is not None:
+            self.feeds.append(feed)
+            self._sensors.setdefault(settings.device, {})[settings.id] = feed
 
     def _add_sparkplug(self, settings: SparkplugSettings) -> None:
         node = f"{settings.group}/{settings.node}" + (f"/{settings.device}" if settings.device else "")

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
-from fusion.errors import ConfigError, ShapeError
+from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.files.recordings import RecordingWriter
 from fusion.live.connection import Broker
 from fusion.live.publisher import Publisher
@@ -119,6 +119,8 @@ class ToRecording:
                 continue
             try:
                 self._writer.write(observation)
+            except OSError as error:
+                raise FusionError(f"{self._writer.folder}: the recording cannot be written: {error}") from None
             except ShapeError:
                 self._lost["another shape than the store's"] += 1
                 continue

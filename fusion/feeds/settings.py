@@ -27,7 +27,7 @@ from fusion.store.values import Identifier, StrictModel, require, validation_fau
 
 Topic = Annotated[str, Field(min_length=1, max_length=1024)]
 # Tables that say where something is; the others are feeds.
-PLACES = ("store", "name", "to", "broker", "kafka")
+PLACES = ("store", "name", "to", "broker", "kafka", "device")
 Antenna = Annotated[int, Field(ge=1, le=65_535)]
 TopicLevel = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^/+#]+$")]
 
@@ -92,6 +92,25 @@ class KafkaSettings(Secret):
         ca = None if self.ca is None else str(base / self.ca)
         password = self.password(base, "the password for Kafka")
         return consumer_settings(self.servers, self.user, password, tls=self.tls, ca=ca)
+
+
+class DeviceSettings(Secret):
+    """`[device.NAME]`: an ESPHome device whose web server has an event stream.
+
+    Attributes:
+        url: http://HOST/events.
+        user: name for basic authentication, where the device asks for one.
+    """
+
+    url: Identifier
+    user: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _web(self) -> Self:
+        parts = urlsplit(self.url)
+        require(parts.scheme in ("http", "https") and bool(parts.hostname), "http://HOST/events", self.url)
+        require(parts.username is None, "no user in the url; write user = and password_file =", "one")
+        return self
 
 
 class OnvifSettings(Secret):
@@ -183,21 +202,29 @@ class ScaleSettings(ScaleUnit):
     Attributes:
         plate: name in plates.csv.
         broker, topic: where the values are, such as NAME/sensor/ID/state.
+        device, id: in their place, a table `[device.NAME]` and the id of its sensor, such as sensor-tray_1.
         key: where a JSON object has the value, with dots between levels; None for a bare number.
         unit_topic: in place of unit: topic of the MQTT discovery message, or of a statestream's unit_of_measurement.
     """
 
     plate: Identifier
-    broker: Identifier
-    topic: Topic
+    broker: Identifier | None = None
+    topic: Topic | None = None
+    device: Identifier | None = None
+    id: Identifier | None = None
     key: Identifier | None = None
     unit_topic: Topic | None = None
 
     @model_validator(mode="after")
-    def _one_unit(self) -> Self:
+    def _one_way(self) -> Self:
+        written = {"broker", "topic", "device", "id"} & self.model_fields_set
+        one = written in ({"broker", "topic"}, {"device", "id"})
+        require(one, "broker and topic, or device and id", sorted(written))
         n = (self.unit_g is not None) + (self.unit_topic is not None)
         require(n == 1, "one of unit, grams_per_unit and unit_topic", n)
-        require(not set("+#") & set(self.topic + (self.unit_topic or "")), "a topic without wildcards", self.topic)
+        if self.device is not None:
+            require(self.key is None and self.unit_topic is None, "no key and no unit_topic with a device", "one")
+        require(not set("+#") & set(f"{self.topic}{self.unit_topic}"), "a topic without wildcards", self.topic)
         return self
 
 
@@ -257,6 +284,7 @@ class FeedsSettings(StrictModel):
     to: BrokerSettings | None = None
     broker: dict[Identifier, BrokerSettings] = Field(default_factory=dict)
     kafka: dict[Identifier, KafkaSettings] = Field(default_factory=dict)
+    device: dict[Identifier, DeviceSettings] = Field(default_factory=dict)
     onvif: tuple[OnvifSettings, ...] = ()
     deepstream: tuple[DeepStreamSettings, ...] = ()
     scale: tuple[ScaleSettings, ...] = ()
@@ -304,8 +332,12 @@ def _faults(settings: FeedsSettings, store: Store) -> Iterator[str]:
     if not tables:
         yield "want at least one feed, such as [[onvif]]"
     for place, table in tables:
-        for kind, known in (("broker", settings.broker), ("kafka", settings.kafka)):
-            name = getattr(table, kind, None)
+        known_tables = {
+            "broker": settings.broker.keys(), "kafka": settings.kafka.keys(), "device": settings.device.keys(),
+        }  # fmt: skip
+        for kind, known in known_tables.items():
+            # An edge node's device is an id of its own.
+            name = getattr(table, kind, None) if not isinstance(table, SparkplugSettings) or kind == "broker" else None
             if name is not None and name not in known:
                 yield f"{place}.{kind}: want a table [{kind}.{name}] with its address"
         if isinstance(table, ScaleUnit):

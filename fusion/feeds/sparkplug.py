@@ -84,7 +84,7 @@ class SparkplugFeed(Feed):
     @property
     def topics(self) -> tuple[str, ...]:
         """What to subscribe to: sequence numbers run over the node and all its devices."""
-        return f"{NAMESPACE}/{self._group}/+/{self._node}/#", f"{NAMESPACE}/{self._group}/+/{self._node}"
+        return (f"{NAMESPACE}/{self._group}/+/{self._node}/#",)  # The node's own topic as well.
 
     def began(self, arrived_ns: int) -> Sequence[Observation]:
         """See `Feed`."""

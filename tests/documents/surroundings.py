@@ -29,6 +29,11 @@ def furnish(folder: Path, recording: Path) -> None:
     store = Store.load(folder / "STORE")
     Ledger.open(folder / "BOOKS", store).close()
     Outbox(folder / "OUTBOX", store).close()
+    (folder / "feeds.toml").write_text(
+        f'store = "STORE"\nto.address = "localhost:1883"\n[[reader]]\nname = "exit antenna"\n'
+        f'host = "127.0.0.1"\nport = 9\nantennas = {{ 1 = "{store.gate[0].id}" }}\n',
+        encoding="utf-8",
+    )
     (folder / "serve" / "box17").mkdir(parents=True, mode=0o700)
     with Ledger.open(folder / "serve" / "box17" / "box17.sqlite", store) as ledger:
         ledger.open_visit("v1", None, 1_767_258_000 * 10**9)

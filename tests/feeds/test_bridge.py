@@ -82,6 +82,36 @@ def test_every_fault_of_a_file_is_named(tmp_path: Path) -> None:
             FeedsFile.load(feeds_file(tmp_path, table))
 
 
+@pytest.mark.parametrize(
+    ("table", "wanted"),
+    [
+        ('[[deepstream]]\nbroker = "b"\ntopic = "t"\ncameras = { s = "cam99" }\n', r"cameras.s: want a camera"),
+        ('[[deepstream]]\ntopic = "t"\ncameras = { s = "CAM" }\n', "broker or kafka"),
+        ('[[deepstream]]\nkafka = "k"\ntopic = "t"\ncameras = { s = "CAM" }\n', r"want a table \[kafka.k\]"),
+        ('[[scale]]\nplate = "p99"\nbroker = "b"\ntopic = "t"\nunit = "g"\n', r"scale\[0\].plate: want a plate"),
+        ('[[scale]]\nplate = "PLATE"\nbroker = "b"\ntopic = "t"\n', "one of unit, grams_per_unit and unit_topic"),
+        ('[[scale]]\nplate = "PLATE"\nbroker = "b"\ntopic = "t/#"\nunit = "g"\n', "without wildcards"),
+        ('[[scale]]\nplate = "PLATE"\nunit = "g"\n', "broker and topic, or device and id"),
+        ('[[scale]]\nplate = "PLATE"\ndevice = "d"\nid = "i"\nunit = "g"\n', r"want a table \[device.d\]"),
+        ('[[scale]]\nplate = "PLATE"\nbroker = "b"\ntopic = "t"\nunit = "g"\nrate_hz = 10.0\n', "never made up"),
+        (
+            '[[scale]]\nplate = "PLATE"\nbroker = "b"\ntopic = "t"\nunit = "g"\n'
+            '[[sparkplug]]\nbroker = "b"\ngroup = "g"\nnode = "n"\nunit = "g"\nplates = { m = "PLATE" }\n',
+            "want one feed for it, got 2",
+        ),
+        ('[[sparkplug]]\nbroker = "b"\ngroup = "g/h"\nnode = "n"\nunit = "g"\nplates = { m = "PLATE" }\n', "group"),
+        ('[[sparkplug]]\nbroker = "b"\ngroup = "g"\nnode = "n"\nplates = { m = "PLATE" }\n', "unit or grams_per_unit"),
+        ('[[reader]]\nname = "r"\nhost = "h"\nantennas = { 1 = "nowhere" }\n', r"reader\[0\].antennas.1: want a zone"),
+        ('[[reader]]\nname = "r"\nhost = "h"\nantennas = { 0 = "exit" }\n', "antennas"),
+        ('[device.d]\nurl = "cabinet.local"\n', "http://HOST/events"),
+    ],
+)
+def test_a_fault_of_a_table_is_named(tmp_path: Path, store: Store, table: str, wanted: str) -> None:
+    text = table.replace("CAM", store.cameras[0].name).replace("PLATE", store.plates[0].plate)
+    with pytest.raises(ConfigError, match=wanted):
+        FeedsFile.load(feeds_file(tmp_path, '[broker.b]\naddress = "h"\n' + text))
+
+
 def test_boxes_need_a_store_of_boxes(tmp_path: Path) -> None:
     made = demo_store(n_cameras=1, n_plates=1)
     made.save(tmp_path / "shop")
@@ -98,6 +128,7 @@ def test_the_command_checks_a_file_and_names_what_is_missing(
     assert main(["feed", str(path)]) == 2
     assert "want a table [to]" in capsys.readouterr().err
     assert main(["feed", str(tmp_path / "none.toml")]) == 2
+    assert main(["feed", str(path), "--port", "99999", "--check"]) == 2
 
 
 # ---- streams ---------------------------------------------------------------------------------------------------------
