@@ -49,6 +49,7 @@ BENCHMARKS = {
     "ledger": Benchmark("speed.bench_ledger", "durable postings beside raw SQLite and raw PostgreSQL", True),
     "frame": Benchmark("speed.bench_frame", "a whole set of frames beside a chain of NumPy and SciPy"),
     "peers": Benchmark("speed.bench_peers", "beside aniposelib, ByteTrack, SORT and norfair, as a table"),
+    "replay": Benchmark("speed.bench_replay", "a whole recording through the engine's public interface", True),
     "engine": Benchmark("speed.engine", "the engine step on simulated stores: median, p99 and worst"),
     "cost_curve": Benchmark("speed.cost_curve", "the engine step over cameras and people"),
     "stages": Benchmark("speed.stages", "the tracker's step by stage and kernel"),
@@ -65,6 +66,7 @@ BENCHMARKS = {
     "capacity": Benchmark("capacity.plan", "what 1, 100 and 2000 stores need, from measured costs"),
     "batch": Benchmark("capacity.batch", "many recordings on processes and on Ray"),
     "chain_book": Benchmark("capacity.chain_book", "rows a second into the chain's book beside bare PostgreSQL"),
+    "commits": Benchmark("commits", "two commits in one run: what became faster, what slower"),
     "pictures": Benchmark("pictures", "the pictures of the README and the documents, taken again"),
     "figures": Benchmark("figures", "the tables and plots of docs/figures"),
 }
