@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,10 @@ DEFAULT = ("replay", "triangulation", "association", "attribution", "scales")
 
 # A change must exceed the noise of its own rounds, and this, which no user would notice.
 SMALLEST_CHANGE = 0.03
+
+
+class ComparisonError(Exception):
+    """Why two commits could not be compared."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("before", help="commit, branch or tag")
     parser.add_argument("after", nargs="?", default="HEAD", help="the other one (HEAD)")
     in_pytest = [name for name, benchmark in BENCHMARKS.items() if benchmark.pytest]
-    parser.add_argument("--only", nargs="+", choices=in_pytest, default=DEFAULT, metavar="NAME", help=", ".join(in_pytest))
+    among = ", ".join(in_pytest)
+    parser.add_argument("--only", nargs="+", choices=in_pytest, default=DEFAULT, metavar="NAME", help=among)
     parser.add_argument("--rounds", type=int, default=5, help="how often each side is measured (5)")
     parser.add_argument("--out", type=Path, help="write the table into this Markdown file too")
     args = parser.parse_args(arguments)
@@ -80,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commits = [_commit(revision) for revision in (args.before, args.after)]
         with tempfile.TemporaryDirectory(prefix="commits-") as scratch:
             rows = _compare(Path(scratch), commits, args.only, args.rounds)
+    except ComparisonError as error:
+        print(f"python -m bench commits: {error}", file=sys.stderr)
+        return 2
     except subprocess.CalledProcessError as error:
         print(f"python -m bench commits: {' '.join(error.cmd[:6])} ...\n{error.stderr}", file=sys.stderr)
         return 2
@@ -118,8 +127,8 @@ def table(rows: Sequence[Row], commits: Sequence[str], rounds: int) -> str:
         "",
         f"`python -m bench commits {commits[0]} {commits[1]} --rounds {rounds}`, one core. {machine()}.",
         "",
-        "Median over rounds of the least time; `noise` is how far the first commit was from itself in the same rounds. A",
-        "change is one that lies beyond it in every round.",
+        "Median over rounds of the least time; `noise` is how far the first commit was from itself in the same rounds.",
+        "A change is one that lies beyond it in every round.",
         "",
         f"| benchmark | {commits[0]} | {commits[1]} | change | noise | |",
         "|---|---|---|---|---|---|",
@@ -135,11 +144,9 @@ def table(rows: Sequence[Row], commits: Sequence[str], rounds: int) -> str:
 
 def _compare(scratch: Path, commits: Sequence[str], names: Sequence[str], rounds: int) -> list[Row]:
     """Install three sides and measure them in turns."""
-    sides = [
-        Side("before", _install(scratch, "before", commits[0]), commits[0]),
-        Side("again", _install(scratch, "again", commits[0]), commits[0]),
-        Side("after", _install(scratch, "after", commits[1]), commits[1]),
-    ]
+    before, after = (_install(scratch, name, commit) for name, commit in zip(("before", "after"), commits))
+    again = shutil.copytree(before, scratch / "again")
+    sides = [Side("before", before, commits[0]), Side("again", again, commits[0]), Side("after", after, commits[1])]
     measure = scratch / "measure"
     _unpack(commits[1], measure, ("bench", "tests", "pyproject.toml"))
     times: dict[str, dict[str, list[float]]] = {side.name: {} for side in sides}
@@ -149,6 +156,8 @@ def _compare(scratch: Path, commits: Sequence[str], names: Sequence[str], rounds
             print(f"round {turn + 1} of {rounds}: {side.name} ({side.commit})", file=sys.stderr, flush=True)
             for name, seconds in _measured(side, measure, names, scratch).items():
                 times[side.name].setdefault(name, []).append(seconds)
+    if not times["after"]:
+        raise ComparisonError(f"none of {', '.join(names)} runs on {commits[1]}, whose own benchmarks measure both")
     return [_row(name, times, rounds) for name in sorted(set().union(*times.values()))]
 
 
@@ -169,7 +178,8 @@ def _commit(revision: str) -> str:
 def _git(*words: str) -> bytes:
     done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=False)
     if done.returncode:
-        raise subprocess.CalledProcessError(done.returncode, ["git", *words], stderr=done.stderr.decode(errors="replace"))
+        fault = done.stderr.decode(errors="replace")
+        raise subprocess.CalledProcessError(done.returncode, ["git", *words], stderr=fault)
     return done.stdout
 
 
@@ -193,7 +203,7 @@ def _measured(side: Side, measure: Path, names: Sequence[str], scratch: Path) ->
     """The least seconds of every benchmark that runs on a side."""
     report = scratch / "report.json"
     report.unlink(missing_ok=True)
-    files = [str(measure.joinpath("bench", *BENCHMARKS[name].module.split(".")).with_suffix(".py")) for name in names]
+    files = [measure.joinpath("bench", *BENCHMARKS[name].module.split(".")).with_suffix(".py") for name in names]
     # The side's installation comes first; the benchmarks' folder holds no `fusion`.
     surroundings = {**os.environ, "PYTHONPATH": str(side.folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
     check = f"import fusion, sys; sys.exit(0 if fusion.__file__.startswith({str(side.folder)!r}) else fusion.__file__)"
@@ -201,7 +211,8 @@ def _measured(side: Side, measure: Path, names: Sequence[str], scratch: Path) ->
     subprocess.run(
         [
             sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(measure / "pyproject.toml"),
-            f"--benchmark-json={report}", "--benchmark-max-time=0.3", "--benchmark-min-rounds=5", *files,
+            f"--benchmark-json={report}", "--benchmark-max-time=0.3", "--benchmark-min-rounds=5",
+            "--continue-on-collection-errors", *(str(file) for file in files if file.exists()),
         ],
         cwd=measure, env=surroundings, capture_output=True, check=False,
     )  # fmt: skip
