@@ -62,6 +62,7 @@ BENCHMARKS = {
     "serve": Benchmark("endurance.serve", "live stores: kills, gaps in the data, many at once, overload"),
     "live": Benchmark("endurance.live", "a shop over a real broker that is killed half-way"),
     "shops": Benchmark("endurance.shops", "example stores, all of them and their surroundings killed"),
+    "year": Benchmark("endurance.year.run", "a year of shops in a night: all of it breaks, an auditor knows the truth"),
     "snapshots": Benchmark("endurance.snapshots", "snapshots at random instants, resumed in another process"),
     "capacity": Benchmark("capacity.plan", "what 1, 100 and 2000 stores need, from measured costs"),
     "batch": Benchmark("capacity.batch", "many recordings on processes and on Ray"),
