@@ -45,7 +45,7 @@ def _double_capture() -> Iterator[None]:
             if next(count) % EVERY == 0:
                 again = self._provider.authorise(f"{key}/again", token, amount, currency)
                 if again.approved:
-                    self._provider.capture(f"{key}/again", again.reference, amount)
+                    self._provider.capture(f"{key}/again/capture", again.reference, amount)
             return self._provider.authorise(key, token, amount, currency)
 
     def init(self: Checkout, ledger: Any, provider: Any, *rest: Any, **named: Any) -> None:
@@ -74,20 +74,16 @@ def _lost_pick() -> Iterator[None]:
 
 @contextmanager
 def _swapped_accounts() -> Iterator[None]:
-    """A gate gives a person the name of the one before them."""
-    scan, count, before = GateKeeper.scan, itertools.count(1), []
+    """The vault holds a customer's pseudonym under the account of the one before them."""
+    hold, count, before = Ledger.hold, itertools.count(1), []
 
-    def other(self: GateKeeper, request: Any) -> Decision:
-        decision = scan(self, request)
-        if decision.scan is None or decision.scan.account is None:
-            return decision
-        account = decision.scan.account
-        if before and next(count) % EVERY == 0:
-            decision = replace(decision, scan=replace(decision.scan, account=before[-1]))
-        before.append(account)
-        return decision
+    def other(self: Ledger, holder: Any) -> None:
+        before.append(holder)
+        if len(before) > 1 and next(count) % EVERY == 0:
+            holder = replace(holder, account=before[-2].account, token=before[-2].token)
+        hold(self, holder)
 
-    with mock.patch.object(GateKeeper, "scan", other):
+    with mock.patch.object(Ledger, "hold", other):
         yield
 
 
