@@ -12,6 +12,7 @@ from fusion.commands import (
     chain,
     completion,
     console,
+    convert,
     demo,
     detect,
     feed,
@@ -35,7 +36,7 @@ GROUPS = (
         "run a store",
         (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, users.USERS, shopper.SHOPPER, learnt.LEARNT),
     ),
-    CommandGroup("bring in what sensors send", (detect.DETECT, feed.FEED)),
+    CommandGroup("bring in what sensors send", (detect.DETECT, feed.FEED, convert.CONVERT)),
     CommandGroup("look at runs", (demo.DEMO, report.REPORT)),
     CommandGroup(
         "set up a store",

@@ -39,6 +39,7 @@ class Picture:
 
     Attributes:
         name: as `load_detections` describes. frame: its number in the video, None where nothing states one.
+        complete: whether the file lists images without people, too.
         people: in the order of the file. boxes: x0, y0, x1, y1, score each, where boxes are wanted.
         size_px: width and height, where the file states them.
     """
@@ -48,6 +49,7 @@ class Picture:
     people: list[Person] = field(default_factory=list)
     boxes: list[list[float]] = field(default_factory=list)
     size_px: tuple[float, float] | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -182,10 +184,10 @@ def _alphapose_by_image(document: dict[str, Any], file: DetectionFile) -> Iterat
         people = image.get("people", image.get("bodies"))
         if not isinstance(people, list):
             file.fault(f"{name}", f"want a list of people, got {str(people)[:60]!r}")
-        elif "people" in image:
-            yield _openpose(people, file, name)
-        else:
-            yield _alphapose_cmu(people, file, name)
+            continue
+        picture = (_openpose if "people" in image else _alphapose_cmu)(people, file, name)
+        picture.complete = False
+        yield picture
 
 
 # ---- COCO, and AlphaPose and trackers in its form --------------------------------------------------------------------
@@ -208,7 +210,7 @@ def _coco(rows: list[Any], file: DetectionFile, document: Mapping[str, Any]) -> 
         if listed and image_id not in images:
             file.fault(f"{where}.image_id", f"want one of images, got {image_id!r}")
             continue
-        picture = images.setdefault(image_id, Picture(str(image_id), frame_number(image_id)))
+        picture = images.setdefault(image_id, Picture(str(image_id), frame_number(image_id), complete=False))
         if row.get("iscrowd"):
             file.passed_over["regions of many people (iscrowd)"] += 1
         elif chosen is not None and _id(row, "category_id") not in chosen:

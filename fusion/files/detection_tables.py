@@ -57,7 +57,7 @@ def _mot(lines: list[tuple[int, str]], file: DetectionFile) -> Iterator[Picture]
             file.fault(f"row {row}", f"want frame, id, left, top, width, height, score, ..., got {line[:60]!r}")
             continue
         frame = int(values[0])
-        picture = pictures.setdefault(frame, Picture(str(frame), frame))
+        picture = pictures.setdefault(frame, Picture(str(frame), frame, complete=False))
         left, top, width, height = values[2:6]
         if width <= 0.0 or height <= 0.0:
             file.fault(f"row {row}", f"want a width and a height above 0, got {width:g} and {height:g}")
@@ -65,7 +65,10 @@ def _mot(lines: list[tuple[int, str]], file: DetectionFile) -> Iterator[Picture]
         score = _mot_score(values, file)
         if score is not None:
             picture.boxes.append([left, top, left + width, top + height, score])
-    yield from (pictures[frame] for frame in sorted(pictures))
+    for frame in sorted(pictures):
+        # The format counts frames from 1; a file that has a frame 0 was written by a tool that does not.
+        pictures[frame].frame = frame if 0 in pictures else frame - 1
+        yield pictures[frame]
 
 
 def _mot_score(values: list[float], file: DetectionFile) -> float | None:
@@ -94,7 +97,7 @@ def _ultralytics(lines: list[tuple[int, str]], file: DetectionFile) -> Picture:
 
     x and y are the middle of the box; keypoints are x, y, score each, without names.
     """
-    picture = Picture(file.stem, frame_number(file.stem))
+    picture = Picture(file.stem, frame_number(file.stem), complete=False)
     wanted = str(_ULTRALYTICS_PERSON) if file.person is None else file.person
     for row, line in lines:
         cells = line.split()

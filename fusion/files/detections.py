@@ -88,13 +88,15 @@ class Detections:
 
     Attributes:
         pictures: keypoints (n_people, K, 3) float32 by the name of the image, in the order of the file.
-        frames: number in the video of each picture, None where nothing states one.
+        frames: number in the video of each picture, None where nothing states one; MOTChallenge's first is 0 here.
+        complete: whether images without people are listed, too.
         decisions: what the files do not state and how it was found out, a sentence each.
         passed_over: what was left out, counted by the reason.
     """
 
     pictures: dict[str, NDArray[np.float32]]
     frames: dict[str, int | None]
+    complete: bool
     decisions: tuple[str, ...]
     passed_over: Counter[str]
 
@@ -319,7 +321,7 @@ def _detections(
                 f"{name}: coordinates are fractions of the picture, whose size is not known (picture {unknown[0]!r}); "
                 "pass size_px, or convert with a store that has the camera"
             )
-            return Detections({}, {}, (), passed_over)
+            return Detections({}, {}, True, (), passed_over)
         decisions.append("coordinates are fractions of the picture, which were multiplied by its size")
     mapped = {}
     for picture in found:
@@ -334,7 +336,8 @@ def _detections(
         if len(faults) >= FAULTS_MAX:
             break
     frames = {picture.name: picture.frame for picture in found}
-    return Detections(mapped, frames, tuple(decisions), +passed_over)
+    complete = all(picture.complete for picture in found)
+    return Detections(mapped, frames, complete, tuple(decisions), +passed_over)
 
 
 def _in_layout(

@@ -520,7 +520,7 @@ def test_mot_tables(tmp_path: Path) -> None:
     path = tmp_path / "gt.txt"
     path.write_text("2,1,10,20,30,60,1,1,0.8\n1,1,100,50,40,200,1,1,1\n1,2,0,0,9,9,1,3,1\n1,3,5,5,9,9,0,1,0\n")
     (found,) = read_detections([path], BOX)
-    assert found.frames == {"1": 1, "2": 2}
+    assert found.frames == {"1": 0, "2": 1} and not found.complete
     assert_allclose(found.pictures["1"], [[[120, 50, 1], [120, 250, 1]]])
     assert found.passed_over == {"not people: car": 1, "rows marked as not to be considered": 1}
     path.write_text("1,-1,100,50,40,200,0.6,-1,-1,-1\r\n1,-1,10,5,4,20,-1\r\n3,-1,1,1,4,4,-0.4,-1,-1,-1\r\n")
