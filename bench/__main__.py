@@ -38,6 +38,7 @@ BENCHMARKS = {
     "answers": Benchmark("accuracy.answers", "shoppers' answers: bills settled, takers found, honest ones marked"),
     "recordings": Benchmark("accuracy.recordings", "scores on the public recordings in FUSION_DATA"),
     "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),
+    "skeletons": Benchmark("accuracy.skeletons", "orders of keypoints: found out, asked for, or wrong"),
     "triangulation": Benchmark("speed.bench_triangulation", "triangulation beside its NumPy twin and OpenCV", True),
     "association": Benchmark("speed.bench_association", "association beside its NumPy twin and SciPy", True),
     "attribution": Benchmark(

@@ -67,12 +67,17 @@ _WIDTH_MIN_M = 0.08
 _SPREAD_M = np.geomspace(0.05, 0.6, 14)
 # Keypoints that make a person worth judging.
 _POINTS_MIN = 6
+# What is larger is no coordinate, and its square no number.
+_COORDINATE_MAX = 1e9
 # An order is believed where it is e^10 times as likely as every other, which one person with most of a body in view
 # suffices for, and where its mean log likelihood of a keypoint is that of bodies. On real keypoints of four detectors
 # right orders have -1.3 to 0.8, the best of wrong ones -1.7, random ones -3.5 (`python -m bench skeletons`).
 _EVIDENCE_MIN = 10.0
 _FIT_MIN = -1.5
 _INDEPENDENT_MAX = 25
+# Root mean square of the distance of two poses' keypoints, as a share of their spread, above which they are two poses:
+# a person who walks makes about five of ten frames in a second.
+_SAME_POSE = 0.3
 # Enough to decide, little enough for a second: people beyond these are left out, evenly.
 _PEOPLE_MAX = 400
 
@@ -101,21 +106,27 @@ def judge(keypoints: NDArray[np.float64], skeletons: Sequence[Skeleton]) -> Verd
         skeletons: orders of n_joints keypoints.
     """
     # Orders that differ only in keypoints that were never seen are one and the same here.
-    ever = np.flatnonzero((keypoints[:, :, 2] > 0.0).any(axis=0))
+    usable_points = _usable(keypoints)
+    ever = np.flatnonzero(usable_points.any(axis=0))
     apart = {tuple(skeleton.joints[index] for index in ever): skeleton for skeleton in reversed(skeletons)}
     skeletons = [skeleton for skeleton in skeletons if skeleton in apart.values()]
     n_seen = np.array([_seen(keypoints, skeleton.joints).sum(axis=1) for skeleton in skeletons])
     usable = np.flatnonzero((n_seen >= _POINTS_MIN).all(axis=0)) if skeletons else np.zeros(0, np.int64)
-    if len(usable) == 0:
+    chosen = usable[np.linspace(0, max(len(usable) - 1, 0), min(len(usable), _PEOPLE_MAX)).astype(np.int64)]
+    # Keypoints in one and the same place fit every limb that points at the camera.
+    spread_out = [
+        len(np.unique(keypoints[one, usable_points[one], :2], axis=0)) >= _POINTS_MIN for one in chosen
+    ]
+    chosen = chosen[np.array(spread_out, np.bool_)]
+    if len(chosen) == 0:
         return Verdict(None, tuple(skeletons), 0)
-    chosen = usable[np.linspace(0, len(usable) - 1, min(len(usable), _PEOPLE_MAX)).astype(np.int64)]
     people = keypoints[chosen]
     found = np.array([log_likelihoods(people, skeleton.joints) for skeleton in skeletons])
     fit = (found / (n_seen[:, chosen] - 1)).mean(axis=1)
     order = np.argsort(-fit)
-    # People of one file are seen again and again, so many of them count as a few independent ones; one whose keypoints
-    # are astray counts no more than the limit.
-    n_independent = min(len(people), _INDEPENDENT_MAX)
+    # People of one file are seen again and again in the same pose, with the same errors, which is evidence once; one
+    # whose keypoints are astray counts no more than the limit.
+    n_independent = min(_n_poses(people), _INDEPENDENT_MAX)
     possible = []
     for index in order:
         ahead = np.clip(found[order[0]] - found[index], -_EVIDENCE_MIN, _EVIDENCE_MIN)
@@ -125,6 +136,21 @@ def judge(keypoints: NDArray[np.float64], skeletons: Sequence[Skeleton]) -> Verd
     if fit[order[0]] < _FIT_MIN:
         return Verdict(None, (), len(people))
     return Verdict(possible[0] if len(possible) == 1 else None, tuple(possible), len(people))
+
+
+def _n_poses(keypoints: NDArray[np.float64]) -> int:
+    """How many different poses there are, wherever and however large the people are (leader clustering)."""
+    seen = _usable(keypoints)[:, :, None]
+    n_seen = np.maximum(seen.sum(axis=1, keepdims=True), 1)
+    points = np.where(seen, keypoints[:, :, :2], 0.0)
+    points = np.where(seen, points - points.sum(axis=1, keepdims=True) / n_seen, 0.0)
+    points /= np.maximum(np.sqrt((points**2).sum(axis=(1, 2), keepdims=True) / n_seen), 1e-9)
+    n, left = 0, np.ones(len(points), np.bool_)
+    while left.any():
+        leader = points[left.argmax()]
+        left &= np.sqrt(((points - leader) ** 2).sum(axis=2).mean(axis=1)) > _SAME_POSE
+        n += 1
+    return n
 
 
 def log_likelihoods(keypoints: NDArray[np.float64], joints: Sequence[str]) -> NDArray[np.float64]:
@@ -285,4 +311,9 @@ def _side_log_odds(
 def _seen(keypoints: NDArray[np.float64], joints: Sequence[str]) -> NDArray[np.bool_]:
     """(n_people, n_named) whether each keypoint that has a name was seen."""
     named = [index for index, joint in enumerate(joints) if joint]
-    return np.asarray(keypoints[:, named, 2] > 0.0) & np.isfinite(keypoints[:, named]).all(axis=2)
+    return _usable(keypoints[:, named])
+
+
+def _usable(keypoints: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n_people, n_joints) whether a keypoint was seen and is a place."""
+    return np.asarray((np.abs(keypoints) < _COORDINATE_MAX).all(axis=2) & (keypoints[:, :, 2] > 0.0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -137,12 +137,18 @@ def convert_cameras(
         ConfigError: files that cannot be read, or numbers that are no frames.
     """
     store = conversion.store
-    sizes = {camera.name: camera.size for camera in store.cameras}
-    read = read_detections(
-        list(paths.values()), store.layout, skeleton=skeleton, person=person,
-        sizes_px=[(float(sizes[name][0]), float(sizes[name][1])) for name in paths],
-    )  # fmt: skip
-    by_camera = dict(zip(paths, read))
+    sizes = {camera.name: (float(camera.size[0]), float(camera.size[1])) for camera in store.cameras}
+    files = dict.fromkeys(paths.values())
+    sizes_of = [{sizes[name] for name in paths if paths[name] == file} for file in files]
+    known = [next(iter(several)) if len(several) == 1 else None for several in sizes_of]
+    found = read_detections(list(files), store.layout, skeleton=skeleton, person=person, sizes_px=known)
+    by_file = dict(zip(files, found))
+    by_camera = {name: by_file[path] for name, path in paths.items()}
+    if len(files) < len(paths):
+        by_camera = {name: _of_camera(name, by_file[path]) for name, path in paths.items()}
+        by_camera = {name: one for name, one in by_camera.items() if one.pictures}
+        if not by_camera:
+            raise ConfigError("want the camera's name as a folder in the name of each picture, got none of the store's")
     faults: list[str] = []
     numbered = {name: _numbered(name, found, clocks[name], faults) for name, found in by_camera.items()}
     if faults:
@@ -157,11 +163,19 @@ def convert_cameras(
                 raise ConfigError(f"{name}: frame {frame}: {time_fault(t_ns)}")
             else:
                 conversion.frames.append(Frame(t_ns, name, people))
-        found = by_camera[name]
-        conversion.passed_over.update({f"{name}: {reason}": n for reason, n in found.passed_over.items()})
-        for decision in found.decisions:
+        for decision in by_camera[name].decisions:
             conversion.decisions.setdefault(decision, []).append(name)
     conversion.frames.sort(key=lambda frame: (frame.t_ns, frame.camera))
+    for path, one in by_file.items():
+        name = ", ".join(name for name in paths if paths[name] == path)
+        conversion.passed_over.update({f"{name}: {reason}": n for reason, n in one.passed_over.items()})
+
+
+def _of_camera(camera: str, found: Detections) -> Detections:
+    """The pictures of one camera, in a file of several: those in a folder of its name, as in cam01/000012.jpg."""
+    mine = [name for name in found.pictures if camera in name.replace("\\", "/").split("/")[:-1]]
+    pictures = {name: found.pictures[name] for name in mine}
+    return replace(found, pictures=pictures, frames={name: found.frames[name] for name in mine})
 
 
 def _numbered(camera: str, found: Detections, clock: Clock, faults: list[str]) -> dict[int, np.ndarray]:
@@ -258,7 +272,8 @@ def camera_paths(keypoints: Path | None, named: Mapping[str, Path], conversion: 
     """Where each camera's detections are.
 
     Args:
-        keypoints: a folder with a file or a folder for each camera, under its name; None for none.
+        keypoints: a folder with a file or a folder for each camera, under its name; or a file of all cameras, with the
+            camera as a folder in the name of each picture; None for none.
         named: paths by the camera's name, which come before what the folder has.
         conversion: has the store, and takes what was passed over.
 
@@ -271,9 +286,10 @@ def camera_paths(keypoints: Path | None, named: Mapping[str, Path], conversion: 
             raise ConfigError(f"--camera {name}: want a camera of the store ({_some(cameras)}), got {name!r}")
     found = dict(named)
     if keypoints is not None:
-        if not keypoints.is_dir():
-            state = "is a file; say whose with --camera NAME=FILE" if keypoints.exists() else "does not exist"
-            raise ConfigError(f"{keypoints} {state}")
+        if not keypoints.exists():
+            raise ConfigError(f"{keypoints} does not exist")
+        if keypoints.is_file():
+            return {name: found.get(name, keypoints) for name in cameras}
         for path in sorted(keypoints.iterdir()):
             name = path.stem if path.is_file() else path.name
             for ending in _ENDINGS:

@@ -32,7 +32,7 @@ def load_weights(path: str | Path, store: Store, passed_over: Counter[str]) -> l
     """Read the weights of a store's plates.
 
     - CSV with the columns `time`, `plate`, `grams`: a row for each sample.
-    - CSV with the column `time` and a column for each plate, under its name.
+    - CSV with the column `time` and a column for each plate, under its name, in the store's `weight_unit`.
     - Parquet as in a recording (`time`, `plate`, `samples`).
 
     Times are UTC nanoseconds since 1970, or ISO 8601 with a time zone. Samples come at the store's `weight_rate_hz`;
@@ -53,9 +53,9 @@ def load_weights(path: str | Path, store: Store, passed_over: Counter[str]) -> l
     if path.suffix.lower() == ".parquet":
         readings = list(_recorded(path, store, passed_over))
     else:
-        times, plates, grams = _samples(path, store, passed_over)
+        times, plates, weights = _samples(path, store, passed_over)
         _check_rate(path.name, times, plates, store.weight_rate_hz)
-        readings = list(_messages(times, plates, grams, store))
+        readings = list(_messages(times, plates, weights, store))
     if not readings:
         raise ConfigError(f"{path.name}: want weights of plates of the store, got none")
     return sorted(readings, key=lambda reading: (reading.t_ns, reading.plate))
@@ -84,14 +84,17 @@ def _recorded(path: Path, store: Store, passed_over: Counter[str]) -> Iterator[S
 def _samples(
     path: Path, store: Store, passed_over: Counter[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Time, plate (its place in the store) and grams of every sample of a CSV file, plate by plate in order of time."""
+    """Time, plate (its place in the store) and weight of each sample of a CSV file, plate by plate in order of time.
+
+    Weights are in the store's unit, as they are in a recording.
+    """
     table = _table(path)
     times = _times(path.name, table)
     names = {plate.plate: index for index, plate in enumerate(store.plates)}
     if {"plate", "grams"} <= set(table.column_names):
         plates = np.array([names.get(str(plate), -1) for plate in table["plate"].to_pylist()], np.int64)
         unknown = Counter(str(plate) for plate in table["plate"].filter(plates < 0).to_pylist())
-        grams = _floats(path.name, "grams", table)
+        weights = _floats(path.name, "grams", table) / store.weight_unit_g
     else:
         columns = [column for column in table.column_names if column in names]
         unknown = Counter({column: len(times) for column in table.column_names if column not in {*names, "time"}})
@@ -100,15 +103,15 @@ def _samples(
             wanted = "the columns time, plate, grams, or time and the store's plates"
             raise ConfigError(f"{path.name}: want {wanted}, got {got}")
         plates = np.repeat([names[column] for column in columns], len(times))
-        grams = np.concatenate([_floats(path.name, column, table) for column in columns])
+        weights = np.concatenate([_floats(path.name, column, table) for column in columns])
         times = np.tile(times, len(columns))
     for plate, n in unknown.items():
         passed_over[f"weights: plate {plate[:40]!r} is not in the store"] += n
-    missing = ~np.isfinite(grams)
+    missing = ~np.isfinite(weights)
     passed_over["weights: samples without a number"] += int((missing & (plates >= 0)).sum())
     rows = np.flatnonzero(~missing & (plates >= 0))
     rows = rows[np.lexsort((times[rows], plates[rows]))]
-    return times[rows], plates[rows], grams[rows]
+    return times[rows], plates[rows], weights[rows]
 
 
 def _table(path: Path) -> pa.Table:
@@ -172,7 +175,7 @@ def _check_rate(name: str, times: NDArray[np.int64], plates: NDArray[np.int64], 
 
 
 def _messages(
-    times: NDArray[np.int64], plates: NDArray[np.int64], grams: NDArray[np.float64], store: Store
+    times: NDArray[np.int64], plates: NDArray[np.int64], weights: NDArray[np.float64], store: Store
 ) -> Iterator[ShelfReading]:
     """Consecutive samples of a plate in messages of a dozen; a gap ends one."""
     gap_ns = _GAP_INTERVALS * 1e9 / store.weight_rate_hz
@@ -181,4 +184,4 @@ def _messages(
         for first in range(start, end, _SAMPLES_PER_MESSAGE):
             last = min(first + _SAMPLES_PER_MESSAGE, end)
             plate = store.plates[plates[first]].plate
-            yield ShelfReading(int(times[first]), plate, grams[first:last].astype(np.float32))
+            yield ShelfReading(int(times[first]), plate, weights[first:last].astype(np.float32))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
 import threading
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ def furnish(folder: Path, recording: Path) -> None:
         shutil.copytree(recording, folder / name)
     for name in ("STORE", "path/to/store"):
         shutil.copytree(recording / "store", folder / name)
+    _write_keypoints(folder, recording)
     store = Store.load(folder / "STORE")
     Ledger.open(folder / "BOOKS", store).close()
     Outbox(folder / "OUTBOX", store).close()
@@ -37,6 +40,36 @@ def furnish(folder: Path, recording: Path) -> None:
     (folder / "serve" / "box17").mkdir(parents=True, mode=0o700)
     with Ledger.open(folder / "serve" / "box17" / "box17.sqlite", store) as ledger:
         ledger.open_visit("v1", None, 1_767_258_000 * 10**9)
+
+
+def _write_keypoints(folder: Path, recording: Path, seconds: float = 20.0) -> None:
+    """What a user of `fusion convert` has: a folder of OpenPose's files for each camera, a table of weights, scans."""
+    from fusion import Recording
+    from fusion.files.conversion import parse_instant
+    from fusion.observations import Frame, ShelfReading
+
+    opened = Recording(recording)
+    step_ns = 1e9 / opened.store.weight_rate_hz
+    observations = list(opened.observations())
+    shift_ns = parse_instant("2026-11-30T09:00:00Z") - next(one.t_ns for one in observations if isinstance(one, Frame))
+    numbers: Counter[str] = Counter()
+    rows = ["time,plate,grams"]
+    for one in observations:
+        if one.t_ns > observations[0].t_ns + seconds * 1e9:
+            break
+        if isinstance(one, Frame):
+            people = [{"pose_keypoints_2d": person.ravel().tolist()} for person in one.keypoints]
+            path = folder / "KEYPOINTS" / one.camera / f"{numbers[one.camera]}_keypoints.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"people": people}))
+            numbers[one.camera] += 1
+        elif isinstance(one, ShelfReading):
+            times = [one.t_ns + shift_ns + round(i * step_ns) for i in range(len(one.samples))]
+            rows += [f"{t_ns},{one.plate},{grams}" for t_ns, grams in zip(times, one.samples.tolist())]
+    (folder / "scales.csv").write_text("\n".join(rows))
+    lines = map(json.loads, (recording / "gate.jsonl").read_text().splitlines())
+    shifted = [json.dumps({**line, "time": line["time"] + shift_ns}) for line in lines]
+    (folder / "gate.jsonl").write_text("\n".join(shifted))
 
 
 def measure(recording: Path) -> int:

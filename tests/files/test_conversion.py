@@ -210,6 +210,20 @@ def test_a_folder_of_cameras_and_what_else_is_in_it(
     assert f"want one file or folder for {one}, got {one} and {one}_json" in capsys.readouterr().err
 
 
+def test_one_file_of_all_cameras(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = cameras_of(shop)[:2]
+    rows = rows_of({1: 12, 2: 1, 4: 1})
+    names = [f"{one}/000000.jpg", f"{two}/000000.jpg", f"{one}/000001.jpg", f"{two}/000001.jpg"]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names, 1)]
+    document = {"images": images, "categories": [{"id": 1, "name": "person"}], "annotations": rows}
+    document["annotations"].append({"image_id": 3, "category_id": 1, "iscrowd": 1})
+    (tmp_path / "all.json").write_text(json.dumps(document))
+    frames, _ = parts(convert(shop, str(tmp_path / "all.json"), "--start", START, "--rate", "10"))
+    got = [(f.camera, (f.t_ns - START_NS) // 10**8, len(f.keypoints)) for f in frames]
+    assert got == [(one, 0, 12), (two, 0, 1), (one, 1, 0), (two, 1, 1)]
+    assert "regions of many people (iscrowd)" in capsys.readouterr().out
+
+
 def test_what_cannot_be_converted(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = cameras_of(shop)[0]
     (tmp_path / "a.json").write_text(json.dumps(rows_of({1: 9, 10**9: 1})))
@@ -227,7 +241,7 @@ def test_what_cannot_be_converted(shop: Path, tmp_path: Path, capsys: pytest.Cap
         ([*given, *given, *timed], "--camera names cam01 more than once"),
         ([*given, "--times", "cam09=x.csv"], "--times cam09: want a camera with detections"),
         ([str(tmp_path / "empty"), *timed], "want files or folders named as the store's cameras (cam01"),
-        ([str(tmp_path / "a.json"), *timed], "is a file; say whose with --camera NAME=FILE"),
+        ([str(tmp_path / "a.json"), *timed], "want the camera's name as a folder in the name of each picture"),
         ([str(tmp_path / "none"), *timed], "none does not exist"),
         (["--camera", f"{one}={tmp_path / 'names.json'}", *timed], "want the number of its frame in the name of each"),
         ([*given, *timed, "--skeleton", "body25"], "keypoints: want 25 (body25, OpenPose BODY_25), got 17"),

@@ -225,7 +225,7 @@ def coco_results(joints: tuple[str, ...] = COCO.joints) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("target", [COCO, BODY], ids=lambda layout: layout.name)
 def test_coco_results(tmp_path: Path, target: Layout) -> None:
-    read = load_detections(write(tmp_path / "x.json", coco_results()), target)
+    read = load_detections(write(tmp_path / "x.json", coco_results()), target, skeleton="coco17")
     assert [(name, len(people)) for name, people in read.items()] == [("4", 2), ("2", 1)]
     assert_in_place(read["4"][1], target, COCO.joints, 2.0)
     boxes = load_detections(tmp_path / "x.json", BOX)
@@ -309,12 +309,12 @@ def test_mmpose_picture_film_and_bare_list(tmp_path: Path) -> None:
         "answer": {"predictions": [people]},
     }
     for name, document in documents.items():
-        (read,) = load_detections(write(tmp_path / f"{name}.json", document), BODY).items()
+        (read,) = load_detections(write(tmp_path / f"{name}.json", document), BODY, skeleton="coco17").items()
         assert read[0] == name
         assert_in_place(read[1][1], BODY, COCO.joints, 4.0)
     film = [{"frame_id": 1, "instances": people}, {"frame_id": 2, "instances": []}]
     for document in ({"meta_info": None, "instance_info": film}, film):
-        frames = load_detections(write(tmp_path / "film.json", document), COCO)
+        frames = load_detections(write(tmp_path / "film.json", document), COCO, skeleton="coco17")
         assert [(name, len(rows)) for name, rows in frames.items()] == [("1", 2), ("2", 0)]
     boxes = load_detections(tmp_path / "film.json", BOX)
     assert_allclose(boxes["1"][0], [[120, 50, 0.75], [120, 250, 0.75]])
