@@ -127,8 +127,8 @@ def _print(conversion: Conversion) -> None:
         print(f"weights: {samples} samples of {plates} plates in {len(conversion.readings)} messages, {span}")
     for name, lines in (("gate", conversion.scans), ("items", conversion.sightings)):
         if lines:
-            n = "1 line" if len(lines) == 1 else f"{len(lines)} lines"
-            print(f"{name}: {n}, {instant(lines[0].t_ns)} to {instant(lines[-1].t_ns)}")
+            amount = "1 line" if len(lines) == 1 else f"{len(lines)} lines"
+            print(f"{name}: {amount}, {instant(lines[0].t_ns)} to {instant(lines[-1].t_ns)}")
     for decision, cameras in conversion.decisions.items():
         print(terminal_text(f"decided: {', '.join(cameras)}: {decision}"))
     for reason, n in sorted(conversion.passed_over.items()):
