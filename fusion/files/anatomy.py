@@ -69,9 +69,9 @@ _SPREAD_M = np.geomspace(0.05, 0.6, 14)
 _POINTS_MIN = 6
 # What is larger is no coordinate, and its square no number.
 _COORDINATE_MAX = 1e9
-# An order is believed where it is e^10 times as likely as every other, which one person with most of a body in view
-# suffices for, and where its mean log likelihood of a keypoint is that of bodies. On real keypoints of four detectors
-# right orders have -1.3 to 0.8, the best of wrong ones -1.7, random ones -3.5 (`python -m bench skeletons`).
+# An order is believed where it is e^10 times as likely as every other, for which one person with most of a body in view
+# is enough, and where its mean log likelihood of a keypoint is that of bodies: right orders have -1.2 to 1.0 on whole
+# people of five sources (`python -m bench skeletons`).
 _EVIDENCE_MIN = 10.0
 _FIT_MIN = -1.5
 _INDEPENDENT_MAX = 25
