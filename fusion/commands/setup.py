@@ -40,7 +40,7 @@ def _init(arguments: argparse.Namespace) -> int:
         store = write_rough_store(folder, shop, currency, timezone)
         numbers = f"{len(store.cameras)} cameras, {len(store.plates)} plates"
         print(f"{folder}: {shop.width_m:g} x {shop.depth_m:g} m, {numbers}, and no goods yet")
-        print(f"next: fusion import CATALOGUE {folder} --replace; fusion worksheet {folder}; fusion check {folder}")
+        print(f"next: fusion import CATALOGUE {folder}; fusion worksheet {folder}; fusion check {folder}")
         return 0
     folder = write_starter_store(folder)
     print(f"{folder}: a store of 5 cameras, 16 plates and 8 products; its README.md describes the files")

@@ -108,7 +108,9 @@ class Import:
 
 
 def _differs(path: Path, text: str) -> bool:
-    return path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n") != text.encode()
+    """Whether a table holds rows that would be lost."""
+    there = path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    return there.strip().count(b"\n") > 0 and there != text.encode()
 
 
 def columns_chosen(options: Sequence[str]) -> dict[str, str]:

@@ -68,6 +68,7 @@ def test_every_change_is_shown_and_counted(store: Path, capsys: pytest.CaptureFi
 
 
 def test_nothing_is_overwritten_without_being_asked(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / "products.csv").write_text("gtin,name,weight_g,weight_sd_g,price,vat_rate\n")  # nothing to lose
     assert imported(store, GERMAN) == 0 and imported(store, GERMAN) == 0
     assert imported(store, GERMAN.replace("2,99", "3,99")) == 2
     assert "Pass --replace to overwrite" in capsys.readouterr().err and (store / "products.csv").read_text() == WANTED
