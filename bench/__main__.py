@@ -39,6 +39,7 @@ BENCHMARKS = {
     "recordings": Benchmark("accuracy.recordings", "scores on the public recordings in FUSION_DATA"),
     "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),
     "skeletons": Benchmark("accuracy.skeletons", "orders of keypoints: found out, asked for, or wrong"),
+    "detect": Benchmark("accuracy.detect", "people in video: joints on real clips, cameras that a core can watch"),
     "triangulation": Benchmark("speed.bench_triangulation", "triangulation beside its NumPy twin and OpenCV", True),
     "association": Benchmark("speed.bench_association", "association beside its NumPy twin and SciPy", True),
     "attribution": Benchmark(
@@ -62,6 +63,7 @@ BENCHMARKS = {
     "kills": Benchmark("endurance.kills", "a till killed while it charges: nothing lost, nothing charged twice"),
     "serve": Benchmark("endurance.serve", "live stores: kills, gaps in the data, many at once, overload"),
     "live": Benchmark("endurance.live", "a shop over a real broker that is killed half-way"),
+    "rtsp": Benchmark("endurance.rtsp", "four RTSP cameras through detection and broker to receipts, with faults"),
     "shops": Benchmark("endurance.shops", "example stores, all of them and their surroundings killed"),
     "year": Benchmark("endurance.year.run", "a year of shops in a night: all of it breaks, an auditor knows the truth"),
     "snapshots": Benchmark("endurance.snapshots", "snapshots at random instants, resumed in another process"),

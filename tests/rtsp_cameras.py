@@ -87,18 +87,25 @@ class RtspServer:
         next_ns: when the next picture of each connected camera is due.
     """
 
-    def __init__(self, cameras: dict[str, SimulatedCamera], now_ns: Callable[[], int] = time.time_ns) -> None:
-        self._cameras, self._now_ns = cameras, now_ns
+    def __init__(
+        self,
+        cameras: dict[str, SimulatedCamera],
+        now_ns: Callable[[], int] = time.time_ns,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """now_ns: the clock by which it runs; pause: waits for a time, or until that clock has moved."""
+        self._cameras, self._now_ns, self._pause = cameras, now_ns, pause
         self.n_sent, self.n_played = dict.fromkeys(cameras, 0), dict.fromkeys(cameras, 0)
         self.next_ns: dict[str, int] = {}
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = self._listener.getsockname()[1]
         self._listener.settimeout(0.05)
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
     def url(self, name: str) -> str:
-        return f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/{name}"
+        return f"rtsp://127.0.0.1:{self._port}/{name}"
 
     def close(self) -> None:
         self._closing.set()
@@ -160,7 +167,7 @@ class RtspServer:
             while (now_ns := self._now_ns()) < t_ns + delay_ns:
                 if self._closing.is_set() or camera.is_cut(now_ns) or _has_gone(connection):
                     return
-                time.sleep(0.001)
+                self._pause(0.001)
             if camera.is_cut(now_ns):
                 return
             if number % 2 and any(start <= t_ns < end for start, end in camera.halved):

@@ -10,7 +10,7 @@ import numpy as np
 from fusion.detect.appearance import AppearanceModel
 from fusion.detect.models import PoseModel
 from fusion.detect.people import People
-from fusion.detect.pictures import Picture
+from fusion.detect.pictures import Picture, scale_to_calibration
 from fusion.detect.sources import Shot
 from fusion.errors import ConfigError
 from fusion.files.joints import boxes_to_layout, to_layout
@@ -53,7 +53,11 @@ class Framer:
 
     def _frame(self, camera: Camera, t_ns: int, picture: Picture, people: People, looks: object) -> Frame:
         # A camera's second stream has fewer pixels than its calibration, in the same shape.
-        scale = np.array(camera.size) / picture.size
+        found = scale_to_calibration(picture.size, camera.size)
+        if found is None:
+            wanted, got = ("{} x {}".format(*size) for size in (camera.size, picture.size))
+            raise ConfigError(f"{camera.name}: want pictures in the shape of {wanted}, as in cameras.toml, got {got}")
+        scale = np.array(found)
         layout = self.store.layout
         if "box_top" in layout.joints:
             corners = (people.boxes_px.reshape(-1, 2, 2) + 0.5) * scale - 0.5

@@ -37,7 +37,7 @@ class CameraHealth:
         n_used: pictures in which people were sought.
         n_people: people in them.
         n_dropped: decoded pictures that gave way to newer ones.
-        n_passed_over: pictures that were not decoded, since decoding did not keep up.
+        n_passed_over: pictures that were not decoded, or not used, since they came too late.
         n_damaged: coded pictures that could not be decoded.
         n_thinned: decoded pictures that came more often than they are wanted.
         n_undated: pictures without a time, such as those that came while the stream was opened.

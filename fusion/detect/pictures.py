@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # What models of the YOLO and RTM families were trained with beside the picture.
 PAD_VALUE = 114
+# Width and height of a macroblock, and how far shapes of the same kind differ: 1920 x 1080 and 704 x 396.
+_BLOCK, _SHAPE_TOLERANCE = 16, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,19 @@ class Fit:
         """
         from_corner = np.asarray(points, np.float64) + (0.0 if corner else 0.5)
         return np.asarray(from_corner * np.array(self.scale) - 0.5)
+
+
+def scale_to_calibration(picture: tuple[int, int], calibrated: tuple[int, int]) -> tuple[float, float] | None:
+    """Pixels of the calibrated picture for each pixel of another size (width, height), for x and for y.
+
+    None where the shapes differ by more than a percent: then it is not known what was cut off. Codecs pad pictures to
+    multiples of 16 at the right and at the bottom (1080 lines are 1088), and some tools calibrate what they decode with
+    the padding: a difference below 16 moves no pixel.
+    """
+    if all(abs(got - wanted) < _BLOCK for got, wanted in zip(picture, calibrated)):
+        return 1.0, 1.0
+    scale = calibrated[0] / picture[0], calibrated[1] / picture[1]
+    return scale if abs(scale[0] / scale[1] - 1.0) <= _SHAPE_TOLERANCE else None
 
 
 def fit(size: tuple[int, int], into: tuple[int, int]) -> Fit:

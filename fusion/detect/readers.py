@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fusion.detect.health import CameraHealth, Delays, Rate, RateWatch
+from fusion.detect.pictures import scale_to_calibration
 from fusion.detect.settings import Source
 from fusion.detect.sources import LiveVideo, Shot, Unreachable, next_due_ns
 from fusion.errors import in_short, terminal_text
@@ -18,8 +19,6 @@ from fusion.observations import time_fault
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.5, 10.0
 # After a connection that lasted this long, the next pause is short again.
 HELD_S = 5.0
-# Two shapes are the same within a percent: 1920 x 1080 and 704 x 396.
-_ASPECT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +113,11 @@ class CameraReader:
     # ---- in the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        pause_s, connections = BACKOFF_MIN_S, 0
+        pause_s = BACKOFF_MIN_S
         while not self._closing.is_set():
             opened_s = self._clock.monotonic_s()
-            connections += 1
             try:
-                self._read(connections)
+                self._read()
             except Unreachable as error:
                 reason = str(error)
             except Exception as error:  # A fault of the decoder must not end the camera.
@@ -135,7 +133,7 @@ class CameraReader:
             self._clock.wait(self._closing, pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, BACKOFF_MAX_S)
 
-    def _read(self, connection: int) -> None:
+    def _read(self) -> None:
         """One connection; returns when this reader is asked to stop."""
         video = LiveVideo(self.source, self._clock, self._delay_s)
         before = self._health
@@ -147,7 +145,7 @@ class CameraReader:
             if not online:
                 self._check_size(shot)
                 online = True
-                again = max(0, connection - 1)
+                again = before.n_reconnects + (before.size is not None)
                 size = shot.frame.width, shot.frame.height
                 self._set(state="online", error=None, size=size, n_reconnects=again)
                 self._report(f"{self.name}: online: {self.source.shown}, {size[0]} x {size[1]}")
@@ -183,12 +181,11 @@ class CameraReader:
             self._report(f"{self.name}: {text}")
 
     def _check_size(self, shot: Shot) -> None:
-        width, height = self.source.camera.size
-        got_width, got_height = shot.frame.width, shot.frame.height
-        if abs(got_width * height / (got_height * width) - 1.0) > _ASPECT_TOLERANCE:
+        got, (width, height) = (shot.frame.width, shot.frame.height), self.source.camera.size
+        if scale_to_calibration(got, (width, height)) is None:
             raise Unreachable(
-                f"{self.source.shown}: want pictures in the shape of {width} x {height}, as cameras.toml has it,"
-                f" got {got_width} x {got_height}"
+                f"{self.source.shown}: want pictures in the shape of {width} x {height}, as in cameras.toml,"
+                f" got {got[0]} x {got[1]}"
             )
 
     def _offer(self, shot: Shot) -> None:

@@ -79,7 +79,7 @@ class CameraSettings(StrictModel):
         user: of the camera's account.
         password_file, password_env: where its password is; one of them at most.
         delay_s: from an exposure to its arrival, for a stream without the time of the camera's clock.
-        start: when the first picture of a file was taken, where the file does not state it.
+        start: when the first picture of a file was taken.
     """
 
     url: Annotated[str, BeforeValidator(_address)]

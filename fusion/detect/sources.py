@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,10 +22,14 @@ OPEN_MAX_S, SILENT_MAX_S = 10.0, 5.0
 # A picture that waited longer than this behind others shows that decoding does not keep up: whole pictures are passed
 # over until none waits.
 LAG_MAX_NS, LAG_GONE_NS = 500_000_000, 100_000_000
+# No engine waits longer for a picture, such as the last before a silence, which FFmpeg delivers after it.
+STALE_NS = 2_000_000_000
 # What FFmpeg may look at before it delivers the first picture: half a second instead of five.
 _OPTIONS = {"analyzeduration": "500000"}
-# RTP inside RTSP's connection passes every firewall and loses nothing.
-_NETWORK_OPTIONS = {**_OPTIONS, "rtsp_transport": "tcp"}
+# RTP inside RTSP's connection passes every firewall and loses nothing; a camera without it sends datagrams.
+_NETWORK_OPTIONS = {**_OPTIONS, "rtsp_flags": "prefer_tcp"}
+# Pictures without times, for which FFmpeg makes up 25 a second: Motion JPEG over HTTP.
+_UNTIMED = ("mpjpeg", "mjpeg")
 # Times of V4L2 by the machine's clock, not since it was started.
 _USB_OPTIONS = {"timestamps": "abs"}
 
@@ -61,6 +64,8 @@ def _video(source: Source, options: dict[str, str], file_format: str | None = No
             stream = container.streams.video[0]
             stream.thread_type = "SLICE" if source.kind != "file" else "AUTO"  # Frame threads delay each picture.
             yield container, stream
+    except av.error.ExitError:  # PyAV ends what takes too long.
+        raise Unreachable(f"{source.shown}: no answer in {OPEN_MAX_S:g} s, or no data for {SILENT_MAX_S:g} s") from None
     except av.error.FFmpegError as error:
         # Its own text repeats the address.
         raise Unreachable(f"{source.shown}: {terminal_text(error.strerror or type(error).__name__).lower()}") from None
@@ -75,7 +80,7 @@ class LiveVideo:
     Attributes:
         clock: relates its time to UTC.
         n_received, n_damaged, n_passed_over: coded pictures that came, that could not be decoded, and that were not
-            decoded since decoding did not keep up.
+            decoded, or not used, since they came too late.
         n_undated: pictures without a time, such as those that came while the stream was opened.
     """
 
@@ -85,6 +90,7 @@ class LiveVideo:
 
     def __post_init__(self) -> None:
         self.clock = StreamClock()
+        self._untimed = False
         self.n_received = self.n_damaged = self.n_passed_over = self.n_undated = 0
 
     def shots(self) -> Iterator[Shot]:
@@ -92,6 +98,7 @@ class LiveVideo:
         usb = self.source.kind == "usb"
         with _video(self.source, _USB_OPTIONS if usb else _NETWORK_OPTIONS, "v4l2" if usb else None) as opened:
             container, stream = opened
+            self._untimed = container.format.name in _UNTIMED
             for packet in _packets(container, stream):
                 yield from self._decoded(packet, stream)
         raise Unreachable(f"{self.source.shown}: the stream has ended")
@@ -102,10 +109,9 @@ class LiveVideo:
         if packet.size == 0:
             return  # The end.
         self.n_received += 1
-        own_ns = None
-        if packet.pts is not None and packet.time_base is not None:
-            own_ns = round(packet.pts * packet.time_base * 10**9)
-            arrival_ns = self.machine.wall_ns()
+        arrival_ns = self.machine.wall_ns()
+        own_ns = arrival_ns if self._untimed else _own_ns(packet)
+        if own_ns is not None:
             self.clock.packet(own_ns, arrival_ns, own_ns if self.source.kind == "usb" else _reported_ns(packet))
             self._pass_over(stream, self.clock.lag_ns(own_ns, arrival_ns), packet.is_keyframe)
         try:
@@ -116,11 +122,14 @@ class LiveVideo:
         if not frames and stream.codec_context.skip_frame != "DEFAULT":
             self.n_passed_over += 1
         for frame in frames:
-            if frame.pts is None or frame.time_base is None or not self.clock.settled:
+            frame_ns = arrival_ns if self._untimed else _own_ns(frame)
+            if frame_ns is None or not self.clock.settled:
                 self.n_undated += 1
                 continue
-            delay_ns = round(1e9 * self.delay_s())
-            yield Shot(self.clock.taken_ns(round(frame.pts * frame.time_base * 10**9), delay_ns), frame)
+            if self.clock.lag_ns(frame_ns, arrival_ns) > STALE_NS:
+                self.n_passed_over += 1
+                continue
+            yield Shot(self.clock.taken_ns(frame_ns, round(1e9 * self.delay_s())), frame)
 
     def _pass_over(self, stream: VideoStream, lag_ns: int, is_key: bool) -> None:
         """Decode key frames alone while pictures wait in line, and all again from a key frame on."""
@@ -128,6 +137,13 @@ class LiveVideo:
             stream.codec_context.skip_frame = "NONKEY"
         elif lag_ns < LAG_GONE_NS and is_key:
             stream.codec_context.skip_frame = "DEFAULT"
+
+
+def _own_ns(timed: Packet[VideoStream] | VideoFrame) -> int | None:
+    """Time of a coded or decoded picture in its stream's own time; None where it has none."""
+    if timed.pts is None or timed.time_base is None:
+        return None
+    return round(timed.pts * timed.time_base * 10**9)
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
@@ -146,24 +162,25 @@ def file_shots(source: Source, fps_max: float) -> Iterator[Shot]:
     """Pictures of a video file in the order of their times, at most `fps_max` a second of the video.
 
     Raises:
-        ConfigError: it is no video, or neither the settings nor the file state when it began.
-        FusionError: it is damaged.
+        ConfigError: it is not stated when it began.
+        FusionError: it is no video, or damaged.
     """
     try:
         with _video(source, {}) as (container, stream):
-            start_ns = source.start_ns if source.start_ns is not None else _creation_ns(container)
-            if start_ns is None:
+            if source.start_ns is None:
+                # The time in a file is that of its end or its beginning, in whole seconds: too coarse for two cameras.
+                made = terminal_text(container.metadata.get("creation_time", "2026-01-31T09:00:00.0Z")[:40])
                 raise ConfigError(
-                    f"{source.shown}: want the time at which it began, and the file does not state it;"
-                    f" add start = 2026-01-31T09:00:00Z to [cameras.{source.camera.name}]"
+                    f"{source.shown}: want the time of its first picture, to a hundredth of a second;"
+                    f" add start = {made} to [cameras.{source.camera.name}]"
                 )
             first_ns, due_ns = None, None
             for frame in container.decode(stream):
-                if frame.pts is None or frame.time_base is None:
+                own_ns = _own_ns(frame)
+                if own_ns is None:
                     continue
-                own_ns = round(frame.pts * frame.time_base * 10**9)
                 first_ns = own_ns if first_ns is None else first_ns
-                t_ns = start_ns + own_ns - first_ns
+                t_ns = source.start_ns + own_ns - first_ns
                 if due_ns is None or t_ns >= due_ns:
                     due_ns = next_due_ns(due_ns, t_ns, fps_max)
                     yield Shot(t_ns, frame)
@@ -181,17 +198,3 @@ def next_due_ns(due_ns: int | None, t_ns: int, fps_max: float) -> int:
     if due_ns is None or t_ns > due_ns + period_ns:
         return t_ns + period_ns - early_ns
     return due_ns + period_ns
-
-
-def _creation_ns(container: InputContainer) -> int | None:
-    text = container.metadata.get("creation_time", "")
-    try:
-        at = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    if at.tzinfo is None:
-        return None
-    since = at - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-    t_ns = (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000
-    return t_ns if t_ns > 0 else None
-

@@ -20,6 +20,8 @@ AHEAD_MAX_NS, BEHIND_MAX_NS = 100_000_000, 2_000_000_000
 WINDOW_NS, _BUCKET_NS = 30_000_000_000, 1_000_000_000
 # The stream's own time has begun again where it departs from that of arrival by more.
 _RESTART_NS = 5_000_000_000
+# Own time that gains or loses more than a fiftieth, beyond the jitter of arrival, cannot be a clock's drift.
+_PACE_AFTER_NS, _PACE_TOLERANCE, _PACE_JITTER_NS = 5_000_000_000, 0.02, 300_000_000
 
 
 class StreamClock:
@@ -73,6 +75,15 @@ class StreamClock:
         self.offset_ns = None if right or self.delay_ns is None else -self.delay_ns
 
     @property
+    def off_pace(self) -> bool:
+        """Whether the stream's own time runs at another pace than the machine's, as wrong clock rates make it."""
+        if not self._least:
+            return False
+        (first, before_ns), (last, after_ns) = self._least[0], self._least[-1]
+        span_ns = (last - first) * _BUCKET_NS
+        return span_ns >= _PACE_AFTER_NS and abs(after_ns - before_ns) > _PACE_TOLERANCE * span_ns + _PACE_JITTER_NS
+
+    @property
     def _arrival_ns(self) -> int:
         return min(least for _, least in self._least)
 
@@ -85,6 +96,8 @@ class StreamClock:
         """
         if self.clock == "camera" and self._camera_ns is not None:
             return own_ns + self._camera_ns
+        if self.off_pace and self._before is not None:
+            return self._before[0] - delay_ns
         return own_ns + self._arrival_ns - delay_ns
 
     def lag_ns(self, own_ns: int, now_ns: int) -> int:

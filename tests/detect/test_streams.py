@@ -49,6 +49,7 @@ class PacedClock(SystemClock):
 
     def __init__(self, start_ns: int) -> None:
         self.now_ns = start_ns
+        self._moved = threading.Condition()
 
     def wall_ns(self) -> int:
         return self.now_ns
@@ -58,17 +59,24 @@ class PacedClock(SystemClock):
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         until_ns = self.now_ns + round(timeout_s * 1e9)
-        while not event.wait(0.002) and self.now_ns < until_ns:
+        while not event.wait(0.01) and self.now_ns < until_ns:
             pass
         return event.is_set()
+
+    def pause(self, _: float) -> None:
+        """Wait until it moves."""
+        with self._moved:
+            self._moved.wait(0.05)
 
     def run_until(self, end_ns: int, caught_up: Callable[[], bool]) -> None:
         while self.now_ns < end_ns:
             # A picture that is lost must not stop time, nor one that FFmpeg holds back while it opens a stream.
             patience_s = time.monotonic() + 0.1
             while not caught_up() and time.monotonic() < patience_s:
-                time.sleep(0.0005)
-            self.now_ns += 40_000_000
+                time.sleep(0.001)
+            with self._moved:
+                self.now_ns += 40_000_000
+                self._moved.notify_all()
 
 
 @dataclass
@@ -145,7 +153,7 @@ def watch(shop: Shop, cameras: dict[str, SimulatedCamera], folder: Path) -> Outc
     taker = threading.Thread(target=_take, args=(live, outcome), daemon=True)
     taker.start()
     framer = Framer(shop.store, load_model(ModelSettings(path=shop.model, threads=1), None))
-    with RtspServer(cameras, clock.wall_ns) as server:
+    with RtspServer(cameras, clock.wall_ns, clock.pause) as server:
         sources = [Source(camera, "network", server.url(camera.name), server.url(camera.name)) for camera in
                    shop.store.cameras]  # fmt: skip
         destination = ToBroker(Broker.of(broker.address), shop.store, "detect")

@@ -77,6 +77,21 @@ def test_a_drifting_oscillator_is_followed() -> None:
         assert abs(clock.taken_ns(own_ns, 0) - arrival_ns) <= 31 * 50_000
 
 
+@pytest.mark.parametrize("pace", [0.4, 2.5, 1.05])
+def test_a_stream_whose_time_runs_at_another_pace_is_dated_by_arrival_alone(pace: float) -> None:
+    """Such as 25 pictures a second that are stated of a camera that sends 10."""
+    clock = StreamClock()
+    for number in range(1200):
+        arrival_ns = EPOCH_NS + number * S // 10
+        clock.packet(round(pace * number * S / 10), arrival_ns, None)
+        if number > 300:
+            assert clock.off_pace
+            assert clock.taken_ns(round(pace * number * S / 10), 0) == arrival_ns
+    clock = StreamClock()
+    stream(clock, 2000, jitter_s=0.1)
+    assert not clock.off_pace
+
+
 def test_what_was_gathered_while_the_stream_opened_settles_nothing() -> None:
     clock = StreamClock()
     for number in range(20):
