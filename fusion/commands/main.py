@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fusion.commands import (
     books,
+    calibration,
     chain,
     completion,
     console,
@@ -40,8 +41,11 @@ GROUPS = (
     CommandGroup("look at runs", (demo.DEMO, report.REPORT)),
     CommandGroup(
         "set up a store",
-        (setup.INIT, goods_in.IMPORT, goods_in.WORKSHEET, setup.CALIBRATE, setup.CHECK, setup.DOCTOR),
-    ),
+        (
+            setup.INIT, goods_in.IMPORT, goods_in.WORKSHEET, setup.CALIBRATE, calibration.CALIBRATION, setup.CHECK,
+            setup.DOCTOR,
+        ),
+    ),  # fmt: skip
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
     CommandGroup("keep people's data", (books.PRIVACY, forgetting.FORGET, books.RETENTION)),
     CommandGroup(
@@ -53,7 +57,7 @@ GROUPS = (
 )
 
 # Commands that write layout and policy, which the user who runs the store reads. Other commands write about people.
-SHARED = ("init", "import", "worksheet", "calibrate", "completion")
+SHARED = ("init", "import", "worksheet", "calibrate", "calibration", "completion")
 
 
 def program() -> Program:

@@ -51,7 +51,7 @@ def _init(arguments: argparse.Namespace) -> int:
 def _declare_calibrate(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "recording", help="recording of a few people who walk through the shop for some minutes")
     add_path(parser, "--out", default="calibration", help="folder for cameras.toml and calibration.json")
-    add_path(parser, "--intrinsics", help="cameras' matrix and distortions, where the recording's store has none")
+    add_path(parser, "--intrinsics", help="matrix and distortions of the cameras, in any format that is read")
     parser.add_argument(
         "--find-lenses", action="store_true", help="find focal lengths and distortions too"
     )

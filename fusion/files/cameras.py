@@ -1,23 +1,15 @@
 """Cameras from calibration files as other programs write them, recognised by their content, never by their names.
 
-- The contract's TOML, as Anipose, aniposelib and Pose2Sim write it: rotation vector, world to camera, metres.
-- caliscope's TOML (`[cameras.1]`): the same; the table's name is the camera's.
-- OpenCV's FileStorage as YAML, XML or JSON: `rvec` or `R`, `tvec` or `T`, world to camera, metres; one file for all
-  cameras (`K_name` or `M1`) or one for each.
-- EasyMocap's `intri.yml` and `extri.yml`: `R_name` is the vector, `Rot_name` the matrix; metres; joined by name.
-- Wildtrack's `intr_*.xml` and `extr_*.xml`: `rvec` and `tvec` as plain text in centimetres, which become metres; its
-  images are 1920 x 1080.
-- CMU Panoptic's JSON: `R` and `t` in centimetres, which become metres; its y points down and becomes our z up.
-
-All of them use OpenCV's camera: x right, y down, z forward, x_cam = R @ x_world + t, pixel (0, 0) at the centre of the
-top-left pixel, distortion k1, k2, p1, p2, k3. A file does not state its unit of length or which way is up. So pass
-`unit` for a calibration in millimetres, and turn a world whose z is not up before; what is certainly wrong is refused.
+docs/formats.md lists the formats; `fusion.files.calibrations` has a module for each family. All of them become OpenCV's
+camera: x right, y down, z forward, x_cam = R @ x_world + t, pixel (0, 0) at the centre of the top-left pixel, and a
+lens of `fusion.store.lenses`. Most files do not state their unit of length or which way is up. So pass `unit` for a
+calibration in millimetres, and turn a world whose z is not up before; what is certainly wrong is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +19,10 @@ from pydantic import ValidationError
 
 from fusion.errors import ConfigError
 from fusion.files.atomic import replace_file
-from fusion.files.camera_formats import Part, Unit, UnreadableError, Value, array_of, read_parts
+from fusion.files.calibrations import read_parts
+from fusion.files.calibrations.parts import Part, Unit, UnreadableError, UnrecognisedError, Value, array_of
 from fusion.store.folder import cameras_toml
+from fusion.store.lenses import DISTORTION_COUNTS, FISHEYE_COUNT
 from fusion.store.models import Camera
 from fusion.store.rotations import rotation_matrix, rotation_vector
 from fusion.store.values import validation_faults
@@ -38,14 +32,14 @@ _METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 # A calibration of five hundred cameras (Panoptic) has half a megabyte; a much larger file is something else.
 _FILE_BYTES_MAX = 16 << 20
 _FILES_MAX = 4096
-_SUFFIXES = (".toml", ".yml", ".yaml", ".xml", ".json")
+_SUFFIXES = (".toml", ".yml", ".yaml", ".xml", ".json", ".txt", ".bin")
+# In a folder, files with these endings may be anything, and COLMAP's points may be large: what is no calibration, as
+# the content shows, is passed over there.
+_VAGUE_SUFFIXES = (".txt", ".bin")
 
 # No camera of a store hangs fifty metres above its floor or two hundred metres from another: such figures are
 # millimetres or centimetres. Read the other way round, all of Wildtrack's cameras would stand within half a metre.
 _HEIGHT_MAX_M, _SPREAD_MAX_M, _SPREAD_MIN_M = 50.0, 200.0, 0.5
-
-# Wildtrack's XML files do not give the size of its images (Chavdarova et al., CVPR 2018).
-_WILDTRACK_SIZE = (1920, 1080)
 
 _ASK_FOR = {
     "matrix": "a camera matrix (camera_matrix, K or M)",
@@ -55,8 +49,7 @@ _ASK_FOR = {
     "size": "the pictures' size (image_width and image_height), or load_calibration(..., size=(width, height))",
 }
 
-# Names of OpenCV's distortion coefficients after the first five.
-_MORE_COEFFICIENTS = ("k4", "k5", "k6", "s1", "s2", "s3", "s4", "tau_x", "tau_y")
+_POSE = ("rotation", "translation")
 
 
 @dataclass(frozen=True)
@@ -65,6 +58,7 @@ class _Options:
 
     size: tuple[int, int] | None
     unit: Unit | None
+    poses: bool
 
 
 @dataclass(frozen=True)
@@ -75,13 +69,31 @@ class _Found:
     value: Value
 
 
-def load_calibration(
+@dataclass(frozen=True)
+class Calibration:
+    """Cameras, and where each of their values came from.
+
+    Attributes:
+        cameras: in the order of their names: metres, world to camera.
+        formats: the formats that were read, as people call them.
+        sources: by camera and role, "key in file".
+        notes: what was passed over, assumed or must be known about the file's world.
+    """
+
+    cameras: tuple[Camera, ...]
+    formats: tuple[str, ...] = ()
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_calibration(
     path: str | Path | Sequence[str | Path],
     *,
     size: tuple[int, int] | None = None,
     unit: Unit | None = None,
-) -> tuple[Camera, ...]:
-    """Read cameras from any of the formats in the module's list.
+    poses: bool = True,
+) -> Calibration:
+    """Read cameras from any of the formats, with the sources of their values.
 
     Args:
         path: a file, a folder (searched two levels deep), or several of them that belong together, such as a file with
@@ -89,31 +101,51 @@ def load_calibration(
             file's own name without `intr_` or `extr_`.
         size: width and height of the images in pixels, for formats that do not give it.
         unit: the unit of the file's lengths, where it is not the usual one of its format.
+        poses: False where intrinsics are enough: all cameras are then at the origin, and poses are not looked at.
 
     Returns:
-        Cameras in the order of their names: metres, world to camera.
+        The cameras in the order of their names.
 
     Raises:
-        ConfigError: every fault found, each with file, camera and key. Among them: fisheye lenses, distortion
-            coefficients beyond k3 that are not zero, a reflection in place of a rotation, two calibrations of one
-            camera that differ, lengths that cannot be metres.
+        ConfigError: every fault found, each with file, camera and key. Among them: lenses that the engine cannot
+            project, a reflection in place of a rotation, two calibrations of one camera that differ, lengths that
+            cannot be metres.
     """
     sources = [path] if isinstance(path, (str, Path)) else list(path)
     label = " + ".join(str(source) for source in sources)
-    options = _Options(size, unit)
+    options = _Options(size, unit, poses)
     faults: list[str] = []
-    parts = [part for source in sources for part in _parts_of_source(Path(source), faults)]
-    by_camera = _joined(parts, faults)
+    read = [found for source in sources for found in _parts_of_source(Path(source), faults)]
+    parts = [part for _, of_file in read for part in of_file]
+    by_camera = _joined(parts, faults, poses)
     cameras = [_camera(name, by_camera[name], options, faults) for name in sorted(by_camera)]
     if not parts and not faults:
         faults.append(f"{label}: want at least one camera, got none")
     whole = [camera for camera in cameras if camera is not None]
-    if not faults:
+    if not faults and poses:
         in_centimetres = unit is None and any(part.unit == "cm" for part in parts)
         faults += _length_faults(whole, in_centimetres, label)
     if faults:
         raise ConfigError(faults)
-    return tuple(whole)
+    origins: dict[str, dict[str, str]] = {}
+    for name, found in by_camera.items():
+        origins[name] = {role: f"{at.value.key} in {at.part.file}" for role, at in found.items()}
+        hint = next((at.part.size_hint for at in found.values() if at.part.size_hint), None)
+        if "size" not in found:
+            origins[name]["size"] = hint[1] if hint and size is None else "given"
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    formats = tuple(dict.fromkeys(name for name, of_file in read if of_file))
+    return Calibration(tuple(whole), formats, origins, notes)
+
+
+def load_calibration(
+    path: str | Path | Sequence[str | Path],
+    *,
+    size: tuple[int, int] | None = None,
+    unit: Unit | None = None,
+) -> tuple[Camera, ...]:
+    """The cameras of `read_calibration`, which has the arguments and errors."""
+    return read_calibration(path, size=size, unit=unit).cameras
 
 
 def save_calibration(path: str | Path, cameras: Iterable[Camera]) -> None:
@@ -124,14 +156,14 @@ def save_calibration(path: str | Path, cameras: Iterable[Camera]) -> None:
 # ---- files to parts --------------------------------------------------------------------------------------------------
 
 
-def _parts_of_source(source: Path, faults: list[str]) -> Iterator[Part]:
-    """Parts of a file or of all files of a folder."""
+def _parts_of_source(source: Path, faults: list[str]) -> Iterator[tuple[str, list[Part]]]:
+    """Format and parts of a file or of each file of a folder."""
     if not source.is_dir():
         n_faults = len(faults)
-        parts = _parts_of_file(source, source.name, faults)
+        form, parts = _parts_of_file(source, source.name, faults)
         if not parts and len(faults) == n_faults:
             faults.append(f"{source.name}: want a camera's calibration, got nothing of the kind")
-        yield from parts
+        yield form, parts
         return
     found = [p for pattern in ("*", "*/*", "*/*/*") for p in source.glob(pattern) if p.suffix in _SUFFIXES]
     if not found:
@@ -140,40 +172,59 @@ def _parts_of_source(source: Path, faults: list[str]) -> Iterator[Part]:
         faults.append(f"{source}: want a calibration's folder, got one with {len(found)} files")
         return
     for file in sorted(found):
-        yield from _parts_of_file(file, str(file.relative_to(source.parent)), faults)
+        yield _parts_of_file(file, str(file.relative_to(source.parent)), faults, file.suffix in _VAGUE_SUFFIXES)
 
 
-def _parts_of_file(file: Path, label: str, faults: list[str]) -> list[Part]:
+def _parts_of_file(file: Path, label: str, faults: list[str], vague: bool = False) -> tuple[str, list[Part]]:
+    """Format and parts of a file; with `vague` none, and no fault, where it is no calibration."""
     try:
         with open(file, "rb") as opened:
             data = opened.read(_FILE_BYTES_MAX + 1)
         if len(data) > _FILE_BYTES_MAX:
-            raise UnreadableError(f"want a calibration, got more than {_FILE_BYTES_MAX >> 20} MiB")
-        return read_parts(data.decode("utf-8-sig"), label, faults)
+            raise UnrecognisedError(f"want a calibration, got more than {_FILE_BYTES_MAX >> 20} MiB")
+        return read_parts(data, label, faults)
     except FileNotFoundError:
         faults.append(f"{label}: the file does not exist")
     except OSError as error:
         faults.append(f"{label}: the file cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
-        faults.append(f"{label}: want UTF-8, got byte {error.object[error.start]:#04x} at offset {error.start}")
+        if not vague:
+            at = error.start
+            faults.append(f"{label}: want UTF-8, got byte {error.object[at]:#04x} at offset {at}")
     except UnreadableError as error:
-        faults.append(f"{label}: {error}")
-    return []
+        if not (vague and isinstance(error, UnrecognisedError)):
+            faults.append(f"{label}: {error}")
+    return "", []
 
 
 # ---- parts to cameras ------------------------------------------------------------------------------------------------
 
 
-def _joined(parts: Iterable[Part], faults: list[str]) -> dict[str, dict[str, _Found]]:
+def _joined(parts: Sequence[Part], faults: list[str], poses: bool) -> dict[str, dict[str, _Found]]:
     """Values by camera and role; a value that two files give must be the same in both."""
     by_camera: dict[str, dict[str, _Found]] = {}
+    lenses = {part.lens: part for part in parts if part.lens is not None and not part.camera}
+    # Files of several cameras may all have the name that their tool gives where none was set.
+    files_of: dict[str, set[str]] = {}
     for part in parts:
-        known = by_camera.setdefault(part.camera, {})
-        for role, value in part.values.items():
+        if part.alias is not None:
+            files_of.setdefault(part.camera, set()).add(part.file)
+    pictures = [part for part in parts if part.camera]
+    # Lenses without pictures are the cameras themselves.
+    for part in pictures or [replace(part, camera=str(part.lens)) for part in parts]:
+        shared = part.alias is not None and len(files_of[part.camera]) > 1
+        known = by_camera.setdefault(str(part.alias) if shared else part.camera, {})
+        values = [(part, role, value) for role, value in part.values.items()]
+        if part.lens is not None and part.lens in lenses:
+            lens = lenses[part.lens]
+            values += [(lens, role, value) for role, value in lens.values.items()]
+        for origin, role, value in values:
+            if role in _POSE and not poses:
+                continue
             if role in known and known[role].value.node != value.node:
-                files = f"{known[role].part.file} and in {part.file}"
+                files = f"{known[role].part.file} and in {origin.file}"
                 faults.append(f"camera {part.camera!r}: {value.key}: want it once, got it in {files}")
-            known.setdefault(role, _Found(part, value))
+            known.setdefault(role, _Found(origin, value))
     return by_camera
 
 
@@ -181,8 +232,8 @@ def _camera(name: str, found: dict[str, _Found], options: _Options, faults: list
     n_faults = len(faults)
     files = " + ".join(dict.fromkeys(at.part.file for at in found.values()))
     where = f"{files}: camera {name!r}"
-    raw: dict[str, Any] = {"name": name}
-    for role in ("matrix", "distortions", "rotation", "translation"):
+    raw: dict[str, Any] = {"name": name, "rotation": (0.0, 0.0, 0.0), "translation": (0.0, 0.0, 0.0)}
+    for role in ("matrix", "distortions", *(_POSE if options.poses else ())):
         if role not in found:
             faults.append(f"{where}: want {_ASK_FOR[role]}, got none")
             continue
@@ -199,6 +250,7 @@ def _camera(name: str, found: dict[str, _Found], options: _Options, faults: list
         faults.append(f"{place}: {error}")
     if len(faults) > n_faults:
         return None
+    raw["fisheye"] = found["distortions"].part.fisheye
     try:
         return Camera.model_validate(raw)
     except ValidationError as error:
@@ -219,12 +271,13 @@ def _size(found: dict[str, _Found], matrix: list[list[float]] | None, options: _
         raise ValueError(f"want width and height in pixels, got {str(node)[:60]!r}")
     if options.size is not None:
         return options.size
-    if matrix is not None and "rotation" in found and found["rotation"].part.wildtrack:
-        # The principal point of an undistorted image is near its middle, which shows where the images are others.
-        off = [abs(matrix[axis][2] / _WILDTRACK_SIZE[axis] - 0.5) for axis in (0, 1)]
-        if max(off) < 0.1:
-            return _WILDTRACK_SIZE
-        raise ValueError(f"want {_ASK_FOR['size']}, got a centre that is not of Wildtrack's 1920 x 1080")
+    hint = next((at.part.size_hint for at in found.values() if at.part.size_hint), None)
+    if hint is not None and matrix is not None:
+        size, reason = hint
+        # The principal point of an image is near its middle, which shows where the images are others.
+        if max(abs(matrix[axis][2] / size[axis] - 0.5) for axis in (0, 1)) < 0.1:
+            return size
+        raise ValueError(f"want {_ASK_FOR['size']}, got a centre that is not of {size[0]} x {size[1]}, {reason}")
     raise ValueError(f"want {_ASK_FOR['size']}, got none")
 
 
@@ -234,7 +287,7 @@ def _converted(role: str, value: NDArray[np.float64], part: Part, options: _Opti
         case "matrix":
             return _matrix(value)
         case "distortions":
-            return _distortions(value)
+            return _distortions(value, part.fisheye)
         case "rotation":
             return _rotation(value, part.upright_from_world)
         case _:
@@ -249,14 +302,19 @@ def _matrix(value: NDArray[np.float64]) -> Any:
     return value.reshape(3, 3).tolist()
 
 
-def _distortions(value: NDArray[np.float64]) -> list[float]:
+def _distortions(value: NDArray[np.float64], fisheye: bool) -> list[float]:
     flat: list[float] = value.ravel().tolist()
+    if fisheye:
+        if len(flat) != FISHEYE_COUNT:
+            raise ValueError(f"want the 4 coefficients k1, k2, k3, k4 of a fisheye, got {len(flat)}")
+        return flat
     if len(flat) not in (4, 5, 8, 12, 14):
-        raise ValueError(f"want 5 coefficients k1, k2, p1, p2, k3 (or 4 without k3), got {len(flat)}")
-    for name, coefficient in zip(_MORE_COEFFICIENTS, flat[5:]):
-        if coefficient != 0.0:
-            raise ValueError(f"want k1, k2, p1, p2, k3 alone, got {name} = {coefficient:g}")
-    return [*flat, 0.0][:5]
+        raise ValueError(f"want 5 coefficients k1, k2, p1, p2, k3 (or 4, 8 or 12 as OpenCV has them), got {len(flat)}")
+    if any(flat[12:]):
+        raise ValueError(f"want a sensor square behind its lens, got tau_x, tau_y = {flat[12]:g}, {flat[13]:g}")
+    # As few as say the same: zeros at the end are no rational model and no thin prism.
+    padded = [*flat[:12], *[0.0] * 12]
+    return padded[: next(n for n in DISTORTION_COUNTS if not any(padded[n:]))]
 
 
 def _rotation(value: NDArray[np.float64], upright_from_world: NDArray[np.float64] | None) -> Any:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from fusion.errors import ConfigError
-from fusion.files.cameras import load_calibration
+from fusion.files.cameras import read_calibration
 from fusion.observations import Frame, Observation
 from fusion.setup.lenses import rough_camera
 from fusion.store.models import Camera
-from fusion.store.toml_files import read_toml
-from fusion.store.values import validation_faults
 
 
 def cameras_of_frames(observations: Iterable[Observation], size: tuple[int, int]) -> tuple[Camera, ...]:
@@ -30,34 +25,19 @@ def cameras_of_frames(observations: Iterable[Observation], size: tuple[int, int]
     return tuple(rough_camera(name, size) for name in sorted(names))
 
 
-def load_intrinsics(path: str | Path) -> tuple[Camera, ...]:
-    """Read the intrinsics of cameras: name, size, matrix and distortions; poses are ignored.
+def load_intrinsics(
+    path: str | Path | Sequence[str | Path], *, size: tuple[int, int] | None = None
+) -> tuple[Camera, ...]:
+    """Read the intrinsics of cameras: name, size, matrix and distortions; poses are not looked at.
 
     Args:
-        path: a cameras.toml, which may lack `rotation` and `translation`, or any format that `load_calibration` reads.
+        path: a file, a folder or several of them, in any format that `fusion.files.cameras` reads.
+        size: width and height of the images in pixels, for formats that do not give it.
 
     Returns:
-        The cameras, in the order of their names.
+        The cameras, in the order of their names, all at the origin.
 
     Raises:
         ConfigError: with every fault.
     """
-    path = Path(path)
-    if path.suffix != ".toml":
-        return load_calibration(path)
-    tables = read_toml(path, "a cameras.toml or another file of calibrated cameras")
-    cameras: list[Camera] = []
-    faults: list[str] = []
-    for key, table in tables.items():
-        if key == "metadata":
-            continue
-        at_origin = {"rotation": (0.0, 0.0, 0.0), "translation": (0.0, 0.0, 0.0)}
-        try:
-            cameras.append(Camera.model_validate({**at_origin, **table} if isinstance(table, dict) else table))
-        except ValidationError as error:
-            faults += validation_faults(error, f"{path}: [{key}] ")
-    names = [camera.name for camera in cameras]
-    faults += [f"{path}: name: want each once, got {name!r} twice" for name in set(names) if names.count(name) > 1]
-    if faults:
-        raise ConfigError(faults)
-    return tuple(sorted(cameras, key=lambda camera: camera.name))
+    return read_calibration(path, size=size, poses=False).cameras
