@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.errors import ConfigError
 from fusion.people.geometry import Rig
 from fusion.setup.normal_equations import Prior
 from fusion.setup.reprojection import N_OF_LENS, N_UNKNOWNS, FloatArray, IntArray, Poses
@@ -87,6 +88,10 @@ class Lenses:
     def of(cls, cameras: Sequence[Camera], found: Sequence[bool]) -> Lenses:
         """The lenses of cameras, and which of them are to be found, from the focal length that they have."""
         cameras = tuple(cameras)
+        wide = [camera.name for camera, free in zip(cameras, found) if free and camera.fisheye]
+        if wide:
+            names = ", ".join(wide)
+            raise ConfigError(f"camera {names}: want lenses to find that are no fisheyes; calibrate those first")
         return cls(cameras, np.array(found, bool), np.array([_focal_px(camera) for camera in cameras]))
 
     @property

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from fusion._kernels import triangulation
+from fusion.errors import ConfigError
 from fusion.people.geometry import Rig
+from fusion.setup.lenses import Lenses
 from fusion.store.lenses import TANGENT_MAX, distort, lens_rows, ray_limits
 from fusion.store.models import Camera
 
@@ -142,3 +144,13 @@ def test_a_pinhole_stands_for_what_a_wide_lens_shows() -> None:
     assert_allclose([640 / fx, 360 / fy], np.tan([640 / 500, 360 / 500]))
     # A picture that is wider than the lens: 84 degrees.
     assert_allclose(640 / rig(True, (0.0,) * 4, 300.0).pinholes[0, 0], TANGENT_MAX)
+
+
+def test_a_fisheye_s_lens_is_not_searched_for_as_an_ordinary_one() -> None:
+    fisheye = Camera(
+        name="a", size=(1280, 720), matrix=((430, 0, 640), (0, 430, 360), (0, 0, 1)), distortions=(0.0,) * 4,
+        rotation=(0, 0, 0), translation=(0, 0, 0), fisheye=True,
+    )  # fmt: skip
+    assert Lenses.of([fisheye], [False]).cameras == (fisheye,)
+    with pytest.raises(ConfigError, match="camera a: want lenses to find that are no fisheyes"):
+        Lenses.of([fisheye], [True])

@@ -1,4 +1,4 @@
-"""Calibration files as other programs write them: a module for each family, and one registry that tells them apart.
+"""Calibration files as other programs write them: a module for each family, and one registry that knows them apart.
 
 The format follows from the content, never from the file's name. What the values mean is the business of
 `fusion.files.cameras`; here nothing is converted but what a format keeps in a form of its own, such as a quaternion.
