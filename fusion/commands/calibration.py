@@ -93,11 +93,7 @@ def _place(camera: Camera) -> str:
 CALIBRATION = Command(
     "calibration",
     "Read cameras from the calibration files of another tool, and write them as a cameras.toml or for NVIDIA's tools.",
-    (
-        "intri.yml extri.yml --out STORE/cameras.toml",
-        "Calib.qca.txt --out cameras.toml",
-        "STORE/cameras.toml --to mv3dt --out camInfo",
-    ),
+    ("intri.yml extri.yml --out STORE/cameras.toml", "STORE/cameras.toml --to mv3dt --out camInfo"),
     {0: "every camera was read and written"},
     _declare,
     _calibration,

@@ -45,7 +45,7 @@ GROUPS = (
             setup.INIT, goods_in.IMPORT, goods_in.WORKSHEET, setup.CALIBRATE, calibration.CALIBRATION, setup.CHECK,
             setup.DOCTOR,
         ),
-    ),  # fmt: skip
+    ),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
     CommandGroup("keep people's data", (books.PRIVACY, forgetting.FORGET, books.RETENTION)),
     CommandGroup(

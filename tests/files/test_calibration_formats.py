@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from files.test_cameras import CAMERAS, POINTS_M, arrays, assert_same_cameras, faults
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from fusion.errors import ConfigError
 from fusion.files.calibrations.nvidia import automagiccalib_files, decomposed, deepstream_files
 from fusion.files.cameras import load_calibration, read_calibration, save_calibration
 from fusion.people.geometry import Rig
@@ -464,3 +468,78 @@ def test_decomposition_of_random_projections() -> None:
         assert_allclose(matrix, k, rtol=1e-6, atol=1e-6)
         assert_allclose(turned, rotation, atol=1e-8)
         assert_allclose(moved, translation, atol=1e-6)
+
+
+# ---- hostile files ---------------------------------------------------------------------------------------------------
+
+_JUNK = [
+    None, "x", "", -1, 1e400, float("nan"), [], {}, {"data": 3}, [[]], [[1, 2], [3]], "1 2 3", True, 10**400, "\u0000",
+    {"rows": -1, "cols": 2, "data": [1]}, ["a"] * 20, {"val": "q"}, "9" * 5000,
+]  # fmt: skip
+
+
+def trees() -> list[object]:
+    """A document of each format that is a tree."""
+    lens = {"parameters": {name: {"val": 900.0} for name in ("f", "cx", "cy")}, "CameraModelCRT": {}}
+    model = {"polymorphic_name": "libCalib::CameraModelOpenCV", "ptr_wrapper": {"data": lens}}
+    mc = {"camera_matrix": CAMERAS[0].matrix, "distortion_vector": [0.0] * 5, "camera_pose_matrix": np.eye(4)}
+    nvidia = [files(UNDISTORTED) for files in (deepstream_files, automagiccalib_files)]
+    return [
+        camchain(CAMERAS, "radtan"), camera_info(CAMERAS[0], "plumb_bob", (0.1,) * 5, "x"),
+        *(yaml.safe_load(next(iter(texts.values()))) for texts in nvidia), {"camera_0": mc, "nb_camera": 1},
+        {"Calibration": {"cameras": [{"model": model, "transform": {}}]}},
+        {"CameraMatrix": np.eye(3, 4), "Intrinsics": np.eye(3), "Distortion": [0.0] * 8},
+        {"cameras": [{"name": "a", "K": np.eye(3), "R": np.eye(3), "t": [0] * 3, "distCoef": [0], "resolution": [5]}]},
+    ]  # fmt: skip
+
+
+def places(node: object, way: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """Ways to all nodes below one."""
+    below = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [place for key, child in below for place in [(*way, key), *places(child, (*way, key))]]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 7), st.data())
+def test_trees_with_junk_in_any_place_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, number: int, data: st.DataObject
+) -> None:
+    tree = plain(trees()[number])
+    for _ in range(data.draw(st.integers(1, 2))):
+        *way, last = data.draw(st.sampled_from(places(tree)))
+        node = tree
+        for key in way:
+            node = node[key]  # type: ignore[index]
+        node[last] = copy.deepcopy(data.draw(st.sampled_from(_JUNK)))  # type: ignore[index]
+    refused_or_read(tmp_path_factory.mktemp("junk") / "a.json", json.dumps(tree).encode())
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(["xml", "cameras", "images", "cameras.bin", "images.bin"]), st.data())
+def test_damaged_rows_and_bytes_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject
+) -> None:
+    damaged = bytearray({
+        "xml": f"<calibration><cameras>{qualisys(CAMERAS[0])}</cameras></calibration>".encode(),
+        "cameras": b"7 OPENCV 1920 1080 1000 1000 500 500 0 0 0 0\n",
+        "images": b"1 1 0 0 0 0 0 0 7 a/b.jpg\n1 2 -1\n2 1 0 0 0 0 0 0 7 c.jpg\n\n",
+        "cameras.bin": struct.pack("<QIiQQ", 1, 7, 1, 1920, 1080) + struct.pack("<4d", 900, 900, 960, 540),
+        "images.bin": struct.pack("<QI7dI", 1, 1, 1, 0, 0, 0, 0, 0, 0, 7) + b"a\0" + struct.pack("<Q", 0),
+    }[kind])  # fmt: skip
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, max(len(damaged) - 1, 0)))
+        junk = data.draw(st.sampled_from([b"", b"-", b"nan", b"1e999", b"\n", b"\0", b"\xff", b"99999999999999999999"]))
+        damaged[at : at + data.draw(st.integers(0, 9))] = junk
+    refused_or_read(tmp_path_factory.mktemp("damaged") / "a", bytes(damaged))
+
+
+def refused_or_read(path: Path, content: bytes) -> None:
+    """Whatever comes, a reader answers with cameras or with sentences of a bearable length."""
+    path.write_bytes(content)
+    for poses in (True, False):
+        try:
+            found = read_calibration(path, poses=poses, size=(1920, 1080))
+        except ConfigError as error:
+            assert error.faults and all(len(fault) < 1000 for fault in error.faults)
+        else:
+            assert all(np.isfinite([*camera.translation, *camera.distortions]).all() for camera in found.cameras)

@@ -26,7 +26,9 @@ def read(document: dict[str, Any], label: str, faults: list[str]) -> list[Part]:
     parts = []
     for number, table in enumerate(document["Calibration"]["cameras"]):
         where = f"{label}: Calibration.cameras[{number}]"
-        model = table.get("model", {}).get("polymorphic_name") if isinstance(table, dict) else None
+        model = None
+        if isinstance(table, dict) and isinstance(table.get("model"), dict):
+            model = table["model"].get("polymorphic_name")
         if model != "libCalib::CameraModelOpenCV":
             faults.append(f"{where}.model: want libCalib::CameraModelOpenCV, got {str(model)[:60]!r}")
             continue

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusion.files.calibrations.parts import Part, UnreadableError, UnrecognisedError, Value
+from fusion.files.calibrations.parts import Part, UnreadableError, UnrecognisedError, Value, array_of
 
 ALIGNED = "want a model in metres whose floor is z = 0 (colmap model_aligner); COLMAP leaves scale and axes free"
 
@@ -73,7 +73,7 @@ def read_text(text: str, label: str, faults: list[str]) -> list[Part]:
     """The values in cameras.txt or images.txt."""
     rows = list(_rows(text))
     if not _is_number(rows[0][1]):
-        return [part for row in rows if (part := _lens(row[0], row[1], row[2:], label, faults))]
+        return [part for row in rows if (part := _lens(row[0], "".join(row[1:2]), row[2:], label, faults))]
     images = []
     # Each image has a second line, its points, which may be empty and then is not among the rows.
     for row in rows:
@@ -88,7 +88,7 @@ def read_text(text: str, label: str, faults: list[str]) -> list[Part]:
 
 def read_binary(data: bytes, label: str, faults: list[str]) -> list[Part]:
     """The values in cameras.bin or images.bin; UnrecognisedError where the bytes are neither."""
-    unfit = (struct.error, IndexError, ValueError)
+    unfit = (struct.error, IndexError, ValueError, OverflowError)
     with contextlib.suppress(*unfit):
         lenses = list(_lenses_of_bytes(data))
         return [part for lens in lenses if (part := _lens(*lens, label, faults))]
@@ -107,7 +107,7 @@ def _rows(text: str) -> Iterator[list[str]]:
 
 def _is_number(text: str) -> bool:
     try:
-        return bool(np.isfinite(float(text)))
+        return array_of([text]).size == 1
     except ValueError:
         return False
 
@@ -141,7 +141,8 @@ def _image_parts(images: list[_Image], label: str) -> list[Part]:
     parts = []
     for image, path in zip(images, paths):
         alone = path.parent.name and in_folder[path.parent] == 1
-        part = Part(path.parent.name if alone else "_".join(path.with_suffix("").parts), label, lens=image.lens)
+        name = path.parent.name if alone else "_".join((*path.parent.parts, path.stem))
+        part = Part(name, label, lens=image.lens)
         part.values["rotation"] = Value("QW QX QY QZ", _rotation(image.qvec))
         part.values["translation"] = Value("TX TY TZ", image.tvec)
         parts.append(part)

@@ -15,6 +15,7 @@ Unit = Literal["m", "cm", "mm"]
 # Where the first camera is the world: read as it stands, and stated.
 FIRST_CAMERA = "its world is the frame of one camera, not of the floor: turn and shift it into the store before use"
 
+_NUMBER_MAX = 1e100
 _FISHEYE = re.compile(r"fisheye|equi|kannala|kb4", re.IGNORECASE)
 _OTHER_LENSES = re.compile(
     r"omni|unified|mei\b|scaramuzza|ocam|f-?theta|double.?sphere|\bds\b|eucm|\bfov\b|division|stereographic|62",
@@ -77,7 +78,8 @@ def array_of(node: Any) -> NDArray[np.float64]:
             raise ValueError(f"want {rows} x {columns} numbers, got {values.size}")
         return values.reshape(rows, columns)
     array = np.array(node.split() if isinstance(node, str) else node, dtype=np.float64)
-    if not np.isfinite(array).all():
+    # The squares of larger ones would overflow, and no camera has them.
+    if not (np.abs(array) < _NUMBER_MAX).all():
         raise ValueError("want finite numbers")
     return array
 

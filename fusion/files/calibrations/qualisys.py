@@ -11,12 +11,11 @@ Pose2Sim/calibration.py (read_qca).
 
 from __future__ import annotations
 
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from fusion.files.calibrations.parts import Part, UnreadableError, Value
+from fusion.files.calibrations.parts import Part, UnreadableError, Value, array_of
 
 _SUBPIXELS = 64.0
 # From axes x right, y up, z backwards to OpenCV's.
@@ -43,9 +42,9 @@ def read(root: ElementTree.Element, label: str, faults: list[str]) -> list[Part]
 
 
 def _camera(element: ElementTree.Element, name: str, label: str) -> Part:
-    if float(element.get("viewrotation") or 0.0) != 0.0:
-        got = element.get("viewrotation")
-        raise UnreadableError(f"viewrotation: want 0, the picture as the sensor sees it, got {got}")
+    turned = element.get("viewrotation", "0")
+    if turned not in ("0", "0.0", "0.000000"):
+        raise UnreadableError(f"viewrotation: want 0, the picture as the sensor sees it, got {turned[:20]!r}")
     left, top, right, bottom = _numbers(element, "fov_video", ("left", "top", "right", "bottom"))
     focal = ("focalLengthU", "focalLengthV", "centerPointU", "centerPointV", "skew")
     fu, fv, cu, cv, skew = (number / _SUBPIXELS for number in _numbers(element, "intrinsic", focal))
@@ -68,20 +67,19 @@ def _camera(element: ElementTree.Element, name: str, label: str) -> Part:
     return part
 
 
-def _numbers(camera: ElementTree.Element, tag: str, names: tuple[str, ...]) -> list[Any]:
+def _numbers(camera: ElementTree.Element, tag: str, names: tuple[str, ...]) -> list[float]:
     element = camera.find(tag)
     if element is None:
         raise UnreadableError(f"want <{tag}>, got none")
-    values = []
+    values: list[float] = []
     for name in names:
         text = element.get(name)
         # Older files have two radial coefficients.
         if text is None and name in ("radialDistortion3", "skew"):
             text = "0"
         try:
-            values.append(float(text))  # type: ignore[arg-type]
+            values += array_of([text]).tolist()
         except (TypeError, ValueError):
-            raise UnreadableError(f"{tag} {name}: want a number, got {text!r}") from None
-        if not np.isfinite(values[-1]):
-            raise UnreadableError(f"{tag} {name}: want a finite number, got {text!r}")
+            got = "nothing" if text is None else repr(text[:40])
+            raise UnreadableError(f"{tag} {name}: want a finite number, got {got}") from None
     return values
