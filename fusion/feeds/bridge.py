@@ -175,7 +175,7 @@ class Bridge:
 
     def _add_deepstream(self, settings: DeepStreamSettings) -> None:
         feed = DeepStreamFeed(
-            f"deepstream {settings.topic}", self._pictures, settings.cameras,
+            f"deepstream {settings.broker or settings.kafka}/{settings.topic}", self._pictures, settings.cameras,
             form=settings.format, types=settings.types, size=settings.size,
         )  # fmt: skip
         if settings.broker is not None:

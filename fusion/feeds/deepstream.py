@@ -12,7 +12,6 @@ documentation of Gst-nvmsgconv.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fusion.feeds.feed import Feed, Message
-from fusion.feeds.instants import believable_ns, instant_ns
 from fusion.feeds.people import Person, Pictures
 from fusion.feeds.protobuf import Field, Schema, decoded
+from fusion.feeds.values import believable_ns, instant_ns, json_of, number_of
 from fusion.live.messages import MESSAGE_MAX_BYTES, Refused
 from fusion.observations import Frame, Observation
 
@@ -140,7 +139,7 @@ class DeepStreamFeed(Feed):
         if not isinstance(label, str) or label.casefold() not in self._types:
             raise Refused("not a person")
         # Some forms leave it out; no detector reports exactly 0, which a protocol buffer leaves out as well.
-        confidence = _number(entry.get("confidence", 1.0), "confidence")
+        confidence = number_of(entry.get("confidence", 1.0), "confidence")
         if confidence < 0.0:
             # The tracker has moved the box on without a detection; the engine predicts people itself.
             raise Refused("tracked without a detection")
@@ -148,7 +147,7 @@ class DeepStreamFeed(Feed):
         if not isinstance(box, dict):
             raise Refused("malformed", "bbox: want an object")
         # A protocol buffer leaves out what is 0.
-        x0, y0, x1, y1 = (_number(box.get(name, 0.0), name) for name in ("leftX", "topY", "rightX", "bottomY"))
+        x0, y0, x1, y1 = (number_of(box.get(name, 0.0), name) for name in ("leftX", "topY", "rightX", "bottomY"))
         joints = self._joints(entry.get("pose"), scale)
         if joints is None and not self._pictures.takes_boxes:
             raise Refused("without a pose in pixels")
@@ -163,7 +162,7 @@ class DeepStreamFeed(Feed):
             coordinates = _list(keypoint.get("coordinates")) if isinstance(keypoint, dict) else []
             if len(coordinates) != 4:
                 raise Refused("malformed", "coordinates: want x, y, z and the confidence")
-            x, y, _, score = (_number(value, "coordinates") for value in coordinates)
+            x, y, _, score = (number_of(value, "coordinates") for value in coordinates)
             name = str(keypoint.get("name", ""))
             joints[_PARTS.get(name, name)] = (x * scale[0], y * scale[1], score)
         return joints or None
@@ -178,7 +177,7 @@ class DeepStreamFeed(Feed):
         if len(vector) != self._pictures.appearance_dim:
             self.health.count("embeddings of another length than appearance_dim")
             return None
-        return [_number(value, "vector") for value in vector]
+        return [number_of(value, "vector") for value in vector]
 
     # ---- the full schema ---------------------------------------------------------------------------------------------
 
@@ -208,10 +207,7 @@ class DeepStreamFeed(Feed):
 
 
 def _json_object(payload: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(payload)
-    except (ValueError, RecursionError):
-        raise Refused("not JSON", "want JSON in UTF-8") from None
+    found = json_of(payload)
     if not isinstance(found, dict):
         raise Refused("not DeepStream", "want a JSON object")
     return found
@@ -308,13 +304,3 @@ def _dict(value: object) -> dict[str, Any]:
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _number(value: object, name: str) -> float:
-    try:
-        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise Refused("malformed", f"{name}: want a number, got {str(value)[:40]!r}")
-    return number

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from fusion.feeds.feed import Feed, Inbox, Line, LineLost, Message
-from fusion.feeds.instants import believable_ns
 from fusion.feeds.sgtin import gtin14_of
+from fusion.feeds.values import believable_ns
 from fusion.live.clock import Clock
 from fusion.live.connection import TIMING, Timing
 from fusion.live.messages import Refused

@@ -16,8 +16,6 @@ description) and its subsections on MQTT; metadatastream.xsd and common.xsd.
 
 from __future__ import annotations
 
-import json
-import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -25,8 +23,8 @@ from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from fusion.feeds.feed import Feed, Message
-from fusion.feeds.instants import instant_ns
 from fusion.feeds.people import Person, Pictures
+from fusion.feeds.values import instant_ns, json_of, number_of
 from fusion.live.messages import Refused
 from fusion.observations import Frame, Observation
 
@@ -111,10 +109,7 @@ def frames_of_json(document: bytes) -> list[Node]:
     """The frames of a message of the payload type onvif-mj. Raises Refused."""
     if len(document) > DOCUMENT_MAX_BYTES:
         raise Refused("too long", f"want at most {DOCUMENT_MAX_BYTES} bytes, got {len(document)}")
-    try:
-        root = json.loads(document)
-    except (ValueError, RecursionError):
-        raise Refused("not JSON", "want JSON in UTF-8") from None
+    root = json_of(document)
     if not isinstance(root, dict) or "Frame" not in root:
         raise Refused("not ONVIF", 'want a JSON object with "Frame"')
     return _children(root, "Frame")
@@ -128,14 +123,7 @@ def _children(node: Node, name: str) -> list[Node]:
 
 
 def _number(node: Node, name: str) -> float:
-    value = node.get(f"@{name}")
-    try:
-        number = float(value) if isinstance(value, str | int | float) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise Refused("malformed", f"{name}: want a number, got {str(value)[:40]!r}")
-    return number
+    return number_of(node.get(f"@{name}"), name)
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------
@@ -200,12 +188,9 @@ def _class_of(appearance: Node) -> _Class | None:
 
 def _likelihood(value: object) -> float:
     """A likelihood; a missing one means 100 %."""
-    try:
-        number = float(value) if isinstance(value, str | int | float) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
+    number = number_of(value, "Likelihood")
     if not 0.0 <= number <= 1.0:
-        raise Refused("malformed", f"Likelihood: want a number from 0 to 1, got {str(value)[:40]!r}")
+        raise Refused("malformed", f"Likelihood: want a number from 0 to 1, got {number}")
     return number
 
 

@@ -14,7 +14,6 @@ arrival is never too early, so the earliest arrivals show the scale's clock, whi
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 
 from fusion.feeds.feed import Feed, Message
 from fusion.feeds.health import Health
+from fusion.feeds.values import json_of
 from fusion.live.messages import JSON_MAX_BYTES, Refused
 from fusion.observations import Observation, ShelfReading
 from fusion.store.models import WEIGHT_UNITS_G, Store
@@ -209,7 +209,7 @@ class ScaleFeed(Feed):
     def _value(self, text: str) -> float:
         found: Any = text
         if self._path:
-            found = _json(text)
+            found = json_of(text)
             for level in self._path:
                 found = found.get(level) if isinstance(found, dict) else None
         if found is None or (isinstance(found, str) and found.strip().lower() in _UNAVAILABLE):
@@ -225,16 +225,9 @@ def _unit_of(text: str) -> str:
     """The unit in a discovery message, or in the attribute of a statestream: a text in JSON, or bare."""
     if not text.startswith(("{", '"')):
         return text
-    found = _json(text)
+    found = json_of(text)
     if isinstance(found, dict):
         found = found.get("unit_of_measurement", found.get("unit_of_meas"))
     if not isinstance(found, str):
         raise Refused("another unit", "want unit_of_measurement in the discovery message")
     return found
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise Refused("not JSON", "want JSON in UTF-8") from None

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fusion.feeds.feed import Feed, Message
-from fusion.feeds.instants import believable_ns
 from fusion.feeds.protobuf import Field, Schema, bytes_field, decoded, number_field
 from fusion.feeds.scales import PlateStream
+from fusion.feeds.values import believable_ns
 from fusion.live.messages import MESSAGE_MAX_BYTES, Refused
 from fusion.observations import Observation
 from fusion.store.models import Store

@@ -1,9 +1,12 @@
-"""Times as streams write them, as UTC nanoseconds."""
+"""Values as streams write them: JSON, numbers, and times as UTC nanoseconds. What cannot be read is refused."""
 
 from __future__ import annotations
 
 import datetime
+import json
+import math
 import re
+from typing import Any
 
 from fusion.live.messages import Refused
 from fusion.observations import time_fault
@@ -11,6 +14,25 @@ from fusion.observations import time_fault
 # xs:dateTime and RFC 3339: fractions of any length, an offset or none.
 _INSTANT = re.compile(r"(\d{4})-(\d\d?)-(\d\d?)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?\s*(Z|z|[+-]\d\d:\d\d)?")
 _EPOCH = datetime.datetime(1970, 1, 1)
+
+
+def json_of(payload: bytes | str) -> Any:
+    """What JSON holds. Raises Refused."""
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        raise Refused("not JSON", "want JSON in UTF-8") from None
+
+
+def number_of(value: object, name: str) -> float:
+    """A finite number, which some write as text. Raises Refused, which gives the name."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise Refused("malformed", f"{name}: want a number, got {str(value)[:40]!r}")
+    return number
 
 
 def instant_ns(text: object) -> int:
