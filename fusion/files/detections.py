@@ -161,7 +161,8 @@ def read_detections(
     if faults:
         raise ConfigError(faults[:FAULTS_MAX])
     people = [one for pictures_of, _ in read for picture in pictures_of for one in picture.people]
-    orders = _orders([one.keypoints for one in people if one.joints is None], named)
+    where = Path(paths[0]).name if len(paths) == 1 else f"{len(paths)} files and folders"
+    orders = _orders(where, [one.keypoints for one in people if one.joints is None], named)
     sizes = [None] * len(paths) if sizes_px is None else sizes_px
     found = [
         _detections(Path(path).name, *content, layout, orders, size, faults)
@@ -245,7 +246,7 @@ class _Order(NamedTuple):
     reason: str
 
 
-def _orders(people: list[NDArray[np.float64]], named: Skeleton | None) -> dict[int, _Order]:
+def _orders(where: str, people: list[NDArray[np.float64]], named: Skeleton | None) -> dict[int, _Order]:
     """The order of unnamed keypoints for each number of them.
 
     Raises:
@@ -266,7 +267,7 @@ def _orders(people: list[NDArray[np.float64]], named: Skeleton | None) -> dict[i
         if order is not None:
             orders[n_joints] = order
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError([f"{where}: {fault}" for fault in faults])
     return orders
 
 
@@ -291,7 +292,7 @@ def _order_found(keypoints: NDArray[np.float64], faults: list[str]) -> _Order | 
     if verdict.n_people == 0:
         faults.append(f"keypoints: too few are seen in one person to find out their order; {say}: {names}")
     elif verdict.candidates:
-        faults.append(f"keypoints: the {verdict.n_people} people may be in the order {names}; {say}")
+        faults.append(f"keypoints: they may be in the order {names}; {say}")
     else:
         faults.append(f"keypoints: no known order of {n_joints} makes bodies of them; name the joints or {say}")
     return None

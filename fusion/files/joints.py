@@ -26,6 +26,8 @@ from fusion.store.layouts import LAYOUTS, Layout
 # may reach beyond it, but no person is two pixels tall.
 _FRACTION_MAX = 2.0
 _FRACTION_POINTS_MIN = 2
+# What is larger is no place in a picture.
+_COORDINATE_MAX = 1e9
 
 COCO17 = LAYOUTS["coco17"].joints
 BODY25 = LAYOUTS["body25"].joints
@@ -149,7 +151,9 @@ def _cleaned(keypoints: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, J, 3) with unseen joints as 0, 0, 0 and scores in 0..1. ConfigError where the figures cannot be pixels."""
     keypoints = keypoints.copy()
     unseen = (
-        ~np.isfinite(keypoints).all(axis=2) | (keypoints[:, :, :2] == 0.0).all(axis=2) | ~(keypoints[:, :, 2] > 0.0)
+        ~(np.abs(keypoints) < _COORDINATE_MAX).all(axis=2)
+        | (keypoints[:, :, :2] == 0.0).all(axis=2)
+        | ~(keypoints[:, :, 2] > 0.0)
     )
     keypoints[unseen] = 0.0
     keypoints[:, :, 2] = np.minimum(keypoints[:, :, 2], 1.0)

@@ -105,10 +105,11 @@ def test_unseen_joints_and_scores_out_of_range() -> None:
     keypoints[0, 2, 2] = -0.3
     keypoints[0, 3, 2] = 1.7
     keypoints[0, COCO.index("l_hip"), 2] = 0.0
+    keypoints[0, COCO.index("r_ear"), 0] = 1e300
     before = keypoints.copy()
     mapped = to_layout(keypoints, COCO.joints, BODY)[0]
     assert_array_equal(keypoints, before)
-    assert_array_equal(mapped[list(BODY.indices("nose", "l_eye", "r_eye", "l_hip", "mid_hip"))], 0.0)
+    assert_array_equal(mapped[list(BODY.indices("nose", "l_eye", "r_eye", "r_ear", "l_hip", "mid_hip"))], 0.0)
     assert mapped[BODY.index("l_ear"), 2] == 1.0
     assert mapped[BODY.index("neck"), 2] > 0.0
 
@@ -384,7 +385,8 @@ def test_every_order_is_found_out_or_asked_for(tmp_path: Path, skeleton: Skeleto
 def test_an_order_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", [instance(person(COCO.joints))])
     messages = faults(path)
-    assert "may be in the order coco17 or posetrack17; give the order with skeleton=NAME (--skeleton NAME)" in messages
+    wanted = "x.json: keypoints: they may be in the order coco17 or posetrack17; give the order with skeleton=NAME"
+    assert wanted in messages
     (read,) = load_detections(path, COCO, skeleton="posetrack17").values()
     assert_array_equal(read[0, COCO.index("l_eye")], 0.0)
     (read,) = load_detections(path, COCO, skeleton="coco17").values()
