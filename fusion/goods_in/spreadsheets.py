@@ -58,6 +58,8 @@ def read_spreadsheet(
         ConfigError: it cannot be read, or in two ways; the message names the option.
     """
     data = path.read_bytes()
+    if not data.strip():
+        raise ConfigError(f"{path.name}: want a row of headings and rows below it, got an empty file")
     if len(data) > BYTES_MAX:
         raise ConfigError(f"{path.name}: want at most {BYTES_MAX >> 20} MiB, got {len(data) >> 20}")
     if data.startswith(b"PK\x03\x04"):
@@ -85,13 +87,12 @@ def _filled(name: str, rows: Sequence[tuple[int, list[Any]]], notes: list[tuple[
         raise ConfigError(
             f"{name}: want at most {ROWS_MAX} rows of {COLUMNS_MAX} columns, got {len(kept)} of {len(header)}"
         )
-    faults, body = [], []
-    for line, cells in kept[1:]:
-        if any(cell != "" for cell in cells[len(header) :]):
-            faults.append(f"{name}:{line}: want {len(header)} cells as in the headings, got {len(cells)}")
-        body.append((line, [*cells[: len(header)], *[""] * (len(header) - len(cells))]))
-    if faults:
-        raise ConfigError(faults[:20])
+    longer = [(line, cells) for line, cells in kept[1:] if any(cell != "" for cell in cells[len(header) :])]
+    if longer:
+        line, cells = longer[0]
+        more = f" ({len(longer)} rows are longer than the headings)" if len(longer) > 1 else ""
+        raise ConfigError(f"{name}:{line}: want {len(header)} cells as in the headings, got {len(cells)}{more}")
+    body = [(line, [*cells[: len(header)], *[""] * (len(header) - len(cells))]) for line, cells in kept[1:]]
     return Spreadsheet(header, body, notes)
 
 
