@@ -464,6 +464,7 @@ def _identity(observation: Observation) -> tuple[int, str]:
         case GateScan():
             return _GATE_RANK, f"{observation.gate}\0{observation.account}"
         case ItemSighting(source=source, kind=kind, gtin=gtin, quantity=quantity):
-            # An antenna reads many items at one instant, so the item is part of the identity.
+            # An antenna reads many items at one instant, so the item and its label are part of the identity.
+            item = observation.code or gtin
             place = f"{observation.zone}\0{observation.plate}\0{observation.probability}"
-            return _ITEM_RANK, f"{source}\0{kind}\0{gtin}\0{quantity}\0{place}"
+            return _ITEM_RANK, f"{source}\0{kind}\0{item}\0{quantity}\0{place}"

@@ -124,9 +124,10 @@ class Sightings:
                 min(sighting.quantity, PIECES_MAX), probability,
             )  # fmt: skip
             self._kept.append(kept)
-        # A camera may see the same label again; a reader reads each once.
-        if sighting.code is not None and len(kept.codes) < PIECES_MAX and (read or sighting.code not in kept.codes):
-            kept.codes.append(sighting.code)
+        # A camera may see the same label again; a reader reads each once, and may report equal ones together.
+        if sighting.code is not None and (read or sighting.code not in kept.codes):
+            room = max(PIECES_MAX - len(kept.codes), 0)
+            kept.codes.extend([sighting.code] * min(sighting.quantity, room))
 
     def labels(self, visit: str) -> tuple[PieceLabel, ...]:
         """What labels of pieces state that were read on this visit's people alone.

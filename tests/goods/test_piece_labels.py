@@ -18,6 +18,7 @@ from fusion.files.results import receipt_row
 from fusion.live.messages import Decoder, Mark, line_payload
 from fusion.money.prices import PriceBook, stated_prices
 from fusion.observations import ItemSighting
+from fusion.order import Reorder
 from fusion.results import PieceLabel, Receipt, ReceiptLine, ReceiptStatus
 from fusion.store.gtin import check_digit
 from fusion.store.prices import Prices
@@ -80,6 +81,17 @@ def test_two_pieces_have_two_prices_and_one_read_twice_has_one() -> None:
 def test_without_a_price_on_the_label_a_person_enters_it(reads: tuple[ItemSighting, ...]) -> None:
     judged = settled(billed(*reads))
     assert judged.status == ReceiptStatus.REVIEW and judged.total == STORE.products[3].price
+
+
+def test_equal_labels_may_be_reported_together_and_different_ones_at_one_instant() -> None:
+    both = replace(read(4.0, CODE.replace("(21)A1", "")), quantity=2)
+    assert settled(billed(both, pieces=2)).total == 2 * 765
+    pair = [read(4.0, CODE), read(4.0, CODE.replace("A1", "A2"))]
+    for arrivals in (pair, pair[::-1]):
+        order = Reorder(2.0)
+        for each in arrivals:
+            order.push(each)
+        assert order.flush() == pair, "in one order, whichever came first"
 
 
 def test_of_two_pieces_both_need_a_label() -> None:
