@@ -170,6 +170,8 @@ def test_the_documented_bytes_are_these():
     lines = [line.encode() for line in re.findall(r"^\{.*\}$", text, re.M)]
     assert decoder.observations(("gates", "entry", "scan"), lines[0])[0].account == "p-alice"
     assert decoder.observations(("items", "exit antenna"), lines[1])[0].quantity == 1
+    (by_code,) = decoder.observations(("items", "exit antenna"), lines.pop(2))
+    assert (by_code.gtin, by_code.code) == ("09506000134352", "(01)09506000134352(3103)000512(3922)765(21)A1")
     request, number, version = decoder.request("entry", lines[2])
     command = messages.COMMAND.validate_json(lines[3], strict=True)
     assert (command.gate, command.request, command.time) == (request.gate, number, request.t_ns)
