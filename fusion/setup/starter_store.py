@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from fusion.errors import ConfigError
 from fusion.setup.rough_store import RoughShop
 from fusion.store.models import Store
-from fusion.store.values import validation_faults
+from fusion.store.values import unprintable, validation_faults
 
 _STARTER = Path(__file__).resolve().parent / "starter"
 _ASSUMED = """\
@@ -102,6 +102,8 @@ def _want_empty(folder: Path) -> None:
 
 
 def _names(folder: Path) -> tuple[str, str]:
-    """Id and name of the store: the folder's name."""
+    """Id and name of the store: the folder's name, as far as a name can hold it."""
     name = folder.resolve().name
+    hidden = unprintable(name)
+    name = "".join(c for c in name if c not in hidden)
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "my-store", name or "My store"

@@ -140,5 +140,7 @@ def test_init_writes_a_store_of_a_shops_size(tmp_path: Path, capsys: pytest.Capt
     ):
         assert main(["init", str(tmp_path / "other"), *options]) == 2
         assert fault in capsys.readouterr().err and not (tmp_path / "other").exists()
+    assert main(["init", str(tmp_path / "odd\nname"), "--cameras", "2"]) == 0
+    assert Store.load(tmp_path / "odd\nname").name == "oddname"
     assert main(["init", str(folder), "--cameras", "2"]) == 2
     assert "is not empty" in capsys.readouterr().err

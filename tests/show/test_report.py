@@ -58,6 +58,7 @@ SUMMARY = RunSummary(
 
 
 def make_store(name: str = "Shop", product: str = "Cola") -> Store:
+    """A store with any names: pages trust none, though a store folder holds no control characters."""
     camera = Camera(
         name="cam1",
         size=(1280, 720),
@@ -70,16 +71,22 @@ def make_store(name: str = "Shop", product: str = "Cola") -> Store:
     return Store(
         format_version=1,
         id="shop",
-        name=name,
+        name="Shop",
         currency="EUR",
         timezone="Europe/Berlin",
         floor=((0.0, 0.0), (6.0, 0.0), (6.0, 4.0), (0.0, 4.0)),
         keypoints="coco17",
         gate=(
-            Gate(id=name, direction="both", line=((0.0, 2.0), (0.0, 1.0)), credentials=("qr",)),
+            Gate(id="door", direction="both", line=((0.0, 2.0), (0.0, 1.0)), credentials=("qr",)).model_copy(
+                update={"id": name}
+            ),
             Gate(id="exit", direction="out", line=((6.0, 1.0), (6.0, 2.0)), credentials=("open",)),
         ),
-        zone=(Zone(id=name, kind="payment", polygon=((4.0, 0.5), (5.0, 0.5), (5.0, 1.5), (4.0, 1.5))),),
+        zone=(
+            Zone(id="pay", kind="payment", polygon=((4.0, 0.5), (5.0, 0.5), (5.0, 1.5), (4.0, 1.5))).model_copy(
+                update={"id": name}
+            ),
+        ),
         obstacle=Obstacle(boxes=((1.0, 3.0, 4.0, 3.6, 1.8),)),
         cameras=(camera,),
         plates=tuple(
@@ -90,11 +97,13 @@ def make_store(name: str = "Shop", product: str = "Cola") -> Store:
             for level in range(2)
         ),
         products=tuple(
-            Product(gtin=gtin, name=text, weight_g=500.0, weight_sd_g=2.0, price=price, vat_rate=rate)
+            Product(gtin=gtin, name="x", weight_g=500.0, weight_sd_g=2.0, price=price, vat_rate=rate).model_copy(
+                update={"name": text}
+            )
             for gtin, (text, price, rate) in prices.items()
         ),
         planogram=(Facing(plate="p00", gtin=COLA, stock=5),),
-    )
+    ).model_copy(update={"name": name})
 
 
 def people(t_ns: int, *spots: tuple[int, float, float], confirmed: bool = True) -> People:
