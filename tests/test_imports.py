@@ -118,6 +118,13 @@ def test_every_public_name_is_there() -> None:
         ("rerun", "view", "from fusion.show.rerun_view import View; View('none/x', None)"),
         ("mcap", "mcap", "from fusion.show.mcap_view import McapView; McapView('none/x', None)"),
         ("prometheus_client", "serve", "from fusion.live.supervisor import Supervisor; Supervisor('none.toml')"),
+        ("onnxruntime", "detect", "from fusion.detect.sessions import Session; Session('none')"),
+        ("onnx", "tfjs", "from fusion.detect.tfjs import onnx_of; onnx_of(Path('none'))"),
+        (
+            "av", "detect",
+            "from fusion.detect.settings import Source; from fusion.detect.sources import file_shots;"
+            "next(file_shots(Source(None, 'file', 'none', 'none'), 1.0))",
+        ),
         ("starlette", "console", "import fusion.show.console.server"),
         ("ray", "ray", "from fusion.chain.batch import map_tasks; next(map_tasks(abs, [1], cluster='local'))"),
         ("psycopg", "postgres", "from fusion.money.databases import open_database as o; o('postgresql://x', 'x', 'v')"),
