@@ -122,7 +122,7 @@ def score_identities(instants: Iterable[Instant], gate_m: float = GATE_M) -> Ide
         for i, person in enumerate(now.people.tolist()):
             j = place.get(track_of.get(person, -1))
             if j is not None and near[i, j]:
-                cost[i, j] -= 1e3
+                cost[i, j] -= 1e9  # Above all else, even where others could then be matched.
         rows, columns = linear_sum_assignment(cost)
         kept = near[rows, columns]
         rows, columns = rows[kept], columns[kept]

@@ -1,0 +1,1 @@
+"""How the engine does on sets that others have published, beside what people use for the same work."""
