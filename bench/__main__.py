@@ -36,7 +36,7 @@ BENCHMARKS = {
     "twenty": Benchmark("accuracy.twenty", "doubtful visits decided by a script that reads only the review page"),
     "learning": Benchmark("accuracy.learning", "two weeks of a store that drifts, with and without what it teaches"),
     "answers": Benchmark("accuracy.answers", "shoppers' answers: bills settled, takers found, honest ones marked"),
-    "recordings": Benchmark("accuracy.recordings", "scores on the public recordings in FUSION_DATA"),
+    "public": Benchmark("public.run", "published sets in their authors' form: converted, run and scored"),
     "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),
     "skeletons": Benchmark("accuracy.skeletons", "orders of keypoints: found out, asked for, or wrong"),
     "detect": Benchmark("accuracy.detect", "people in video: joints on real clips, cameras that a core can watch"),

@@ -73,8 +73,10 @@ def errors(cameras: tuple[Camera, ...], true: tuple[Camera, ...]) -> tuple[np.nd
 
 def shelf(data: Path) -> None:
     """Calibrate the Shelf recording, and print its table."""
-    from bench.accuracy.recordings import shelf_score
+    from bench.public.contract import poses
+    from bench.public.task import Tracks
 
+    truth = poses(data / "shelf" / "truth" / "poses.npz")
     recording = Recording(data / "shelf")
     true = recording.store.cameras
     started_s = time.process_time()
@@ -94,9 +96,9 @@ def shelf(data: Path) -> None:
             shutil.rmtree(copy / "store")
             recording.store.model_copy(update={"cameras": calibration}).save(copy / "store")
             replay(copy, copy / "out")
-            score = shelf_score(data / "shelf", copy / "out")
-            parts = " / ".join(str(score[f"A{actor}"]) for actor in (1, 2, 3))
-            print(f"| {name} | {parts} | {score['average']} | {score['weighted']} | {score['people_per_frame']} |")
+            score = truth.score(Tracks.of_results(copy / "out"), recording.store.layout)
+            parts = " / ".join(f"{share:.2f}" for share in score.pcp)
+            print(f"| {name} | {parts} | {score.average:.2f} | {score.weighted:.2f} | {score.people_per_instant:.2f} |")
     print()
 
 

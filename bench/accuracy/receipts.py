@@ -10,7 +10,7 @@ Every run is simulated with faults, written as a recording of the file contract,
 recordings under a hash of the scenario, the store and the simulator's source, so that a changed engine is measured in
 a fraction of the time, and people as they were followed, so that a changed engine of goods is measured in a tenth of
 it. `--explain` lists why receipts went to review and why settled receipts were wrong. `python -m
-bench recordings` scores recorded visits, and visits of another generator, in the same way.
+bench public` scores recorded visits, and visits of another generator, in the same way.
 
 The simulator varies what the engine's model does not know: labels that are off by one delivery, gains that differ
 from place to place on a plate, load cells that creep, cooling machines that shake a gondola, hands that press a

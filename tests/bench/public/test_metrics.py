@@ -104,7 +104,7 @@ def test_hota_by_hand():
     assert_allclose(found.assa, 0.5)
     assert_allclose(found.hota, np.sqrt(0.5))
     # Half a metre off, similarity is 0.75: right up to alpha 0.75.
-    off = [Scene(np.array([0]), place, np.array([0]), place + [0.5, 0.0]) for _ in range(4)]
+    off = [Scene(np.array([0]), place, np.array([0]), place + np.array([0.5, 0.0])) for _ in range(4)]
     assert_allclose(hota(off).deta, (ALPHAS < 0.76).astype(float))
 
 
