@@ -27,6 +27,7 @@ class Benchmark:
 BENCHMARKS = {
     "accuracy": Benchmark("accuracy.receipts", "receipts of simulated shops, their probabilities, a plain method"),
     "parts": Benchmark("accuracy.parts", "receipts without each part of how goods are attributed"),
+    "cabinet": Benchmark("accuracy.cabinet", "receipts of openings of a cabinet without cameras"),
     "people": Benchmark("accuracy.people", "identities, places and hands in simulated crowds, with their deviations"),
     "arms": Benchmark("accuracy.arms", "wrists and elbows at contact, recorded and smoothed, with their deviations"),
     "hands": Benchmark("accuracy.hands", "whose hand moved a load: reliability by cameras on the wrist, training"),

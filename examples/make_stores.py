@@ -17,7 +17,8 @@ import tomlkit
 
 from fusion.example_stores.catalogue import FOLDER
 from fusion.simulation import demo_store
-from fusion.store.models import PaymentPolicy, PrivacyPolicy, Store
+from fusion.store.gtin import check_digit
+from fusion.store.models import Facing, Gate, PaymentPolicy, Plate, PrivacyPolicy, Product, Store
 from fusion.store.prices import Offer, Price, Prices
 
 
@@ -158,8 +159,82 @@ def rewe_pilot() -> ExampleStore:
     return ExampleStore(shop, settings)
 
 
+# What lies in the cabinet: name, grams of a piece and their standard deviation, price, VAT rate. No camera sees it, so
+# goods of one tray differ in weight, alone and in twos.
+CABINET_GOODS = (
+    ("Still water 0.5 l", 524, 1, 129, 19),
+    ("Sushi box", 432, 3, 799, 7),
+    ("Cola 0.33 l can", 346, 2, 149, 19),
+    ("Pasta salad", 296, 3, 499, 7),
+    ("Cold coffee 0.25 l", 266, 2, 229, 7),
+    ("Ham baguette", 234, 2.5, 449, 7),
+    ("Fruit cup", 205, 2, 349, 7),
+    ("Cheese sandwich", 178, 2, 349, 7),
+    ("Yoghurt with granola", 157, 1.5, 279, 7),
+    ("Pretzel sticks 125 g", 139, 1.2, 159, 7),
+    ("Chocolate bar", 108, 0.8, 129, 7),
+    ("Cashew nuts 80 g", 88, 0.8, 279, 7),
+    ("Protein bar", 72, 0.6, 249, 7),
+    ("Mints tin", 57, 0.5, 179, 7),
+    ("Nut bar", 43, 0.5, 149, 7),
+    ("Chewing gum", 31, 0.4, 119, 7),
+)
+# By tray, the first words of goods, and how many pieces of each.
+CABINET_TRAYS = {
+    "s1p1": (("Still", 10),),
+    "s1p2": (("Cola", 10),),
+    "s1p3": (("Cold", 9),),
+    "s2p1": (("Sushi", 5), ("Cheese", 5),),
+    "s2p2": (("Pasta", 6), ("Fruit", 6),),
+    "s2p3": (("Ham", 6), ("Yoghurt", 6),),
+    "s3p1": (("Cheese", 8),),
+    "s3p2": (("Pretzel", 8), ("Cashew", 8),),
+    "s3p3": (("Cola", 6), ("Cold", 4),),
+    "s4p1": (("Chocolate", 10), ("Protein", 8), ("Nut", 10),),
+    "s4p2": (("Mints", 10), ("Cashew", 6),),
+    "s4p3": (("Chewing", 12), ("Protein", 6),),
+}
+CABINET_LEVELS_M = (0.35, 0.7, 1.02, 1.32)
+
+
+def cabinet() -> ExampleStore:
+    bodies = [f"29{i:010d}" for i in range(1, len(CABINET_GOODS) + 1)]
+    codes = {name.split()[0]: body + check_digit(body) for body, (name, *_) in zip(bodies, CABINET_GOODS)}
+    products = tuple(
+        Product(
+            gtin=codes[name.split()[0]], name=name, weight_g=weight_g, weight_sd_g=sd_g, price=price, vat_rate=vat_rate
+        )
+        for name, weight_g, sd_g, price, vat_rate in CABINET_GOODS
+    )
+    plates = tuple(
+        Plate(
+            plate=f"s{level}p{at + 1}", x=round(0.17 + 0.23 * at, 3), y=0.3, z=z_m, width=0.19, depth=0.4, yaw=0.0,
+            capacity_g=10000.0,
+        )
+        for level, z_m in enumerate(CABINET_LEVELS_M, 1)
+        for at in range(3)
+    )
+    door = Gate(
+        id="door", direction="both", line=((0.05, 0.06), (0.75, 0.06)), credentials=("card", "staff"), kind="cabinet"
+    )
+    store = Store(
+        format_version=1, id="cabinet", name="Cabinet, Hall B", currency="EUR", timezone="Europe/Berlin",
+        floor=((0.0, 0.0), (0.8, 0.0), (0.8, 0.6), (0.0, 0.6)), keypoints="coco17", weight_rate_hz=10.0, gate=(door,),
+        plates=plates, products=products,
+        planogram=tuple(
+            Facing(plate=tray, gtin=codes[word], stock=n) for tray, lies in CABINET_TRAYS.items() for word, n in lies
+        ),
+    )  # fmt: skip
+    # The trays have rims, so that no piece rests on two.
+    settings = example(
+        "card", start="2026-03-04T11:40", email=0.5, minutes=7.0, shoppers=10, staff=1, picks_per_person=2.0,
+        straddle_probability=0.0,
+    )  # fmt: skip
+    return ExampleStore(store, settings)
+
+
 MAKERS = (
-    amazon_go, just_walk_out, just_walk_out_stadium, amazon_fresh, welife, biu, unmanned_box, rewe_pilot,
+    amazon_go, just_walk_out, just_walk_out_stadium, amazon_fresh, welife, biu, unmanned_box, rewe_pilot, cabinet,
 )  # fmt: skip
 
 
@@ -205,6 +280,13 @@ name = "Box Ltd"
 brand = "Box 17"
 fee_monthly = 9900
 stores = ["unmanned_box"]
+
+[[retailer]]
+id = "cabinets"
+name = "Cabinets GmbH"
+brand = "Cabinet"
+fee_share = 3.0
+stores = ["cabinet"]
 
 [[retailer]]
 id = "rewe"

@@ -1,7 +1,7 @@
 """Who took what, and how sure: a fusion engine for checkout-free stores.
 
-Load a `Store`, make an `Engine`, feed it `Frame`, `ShelfReading`, `GateScan` and `ItemSighting` as they come, and get
-typed results back. `replay` runs a recording; `triangulate`, `triangulate_linear` and `reconstruct`
+Load a `Store`, make an `Engine`, feed it `Frame`, `ShelfReading`, `GateScan`, `DoorState` and `ItemSighting` as they
+come, and get typed results back. `replay` runs a recording; `triangulate`, `triangulate_linear` and `reconstruct`
 need no engine; `snapshot` and `resume`
 move an engine between processes.
 """
@@ -28,7 +28,7 @@ _PUBLIC = {
     "goods.journal": "Account Journal Transfer",
     "goods.plates": "PlateState",
     "goods.sensors": "Health",
-    "observations": "Frame GateScan ItemSighting Observation ShelfReading",
+    "observations": "DoorState Frame GateScan ItemSighting Observation ShelfReading",
     "people.geometry": "LinearTriangulation Rig Triangulation triangulate triangulate_linear",
     "people.health": "CameraState",
     "people.tracker": "reconstruct",
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from fusion.goods.journal import Transfer as Transfer
     from fusion.goods.plates import PlateState as PlateState
     from fusion.goods.sensors import Health as Health
+    from fusion.observations import DoorState as DoorState
     from fusion.observations import Frame as Frame
     from fusion.observations import GateScan as GateScan
     from fusion.observations import ItemSighting as ItemSighting

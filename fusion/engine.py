@@ -16,13 +16,15 @@ from fusion.goods.journal import Journal
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
 from fusion.goods.sensors import Health
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.observations import DoorState, Frame, GateEvent, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.order import SET_SPAN_NS, ClocksSetBack, Reorder
 from fusion.people.arms import ArmHistory
+from fusion.people.doors import Passed
+from fusion.people.open_visits import Visit
 from fusion.people.roll_call import RollCall
 from fusion.people.stills import Stills
 from fusion.people.tracker import Tracker
-from fusion.people.visits import Passed, Visit, Visits
+from fusion.people.visits import Visits
 from fusion.results import (
     Evidence,
     PersonEntered,
@@ -60,7 +62,7 @@ class Engine:
     PersonEntered, Picked, PutBack, PersonLeft, ShelfEventExplained, Receipt, Evidence, Warning.
 
         engine = Engine(Store.load("store"))
-        for observation in source:              # Frame, ShelfReading, GateScan, ItemSighting
+        for observation in source:              # Frame, ShelfReading, GateScan, DoorState, ItemSighting
             for result in engine.feed(observation):
                 print(result)
         for result in engine.close(): ...
@@ -92,26 +94,24 @@ class Engine:
         self._stopwatch_ns = stopwatch_ns
         self._tap = tap
         self._reorder = Reorder(LATENESS_MAX_S, sensors=self._cameras | self._plates)
-        self._stills = Stills()
-        self._roll_call = RollCall(store)
+        self._stills, self._roll_call = Stills(), RollCall(store)
         self._tracker = Tracker.of_store(store)
         self._history = ArmHistory(store.layout)
         self.planogram = Planogram(store)
         self._monitor = ShelfMonitor(store, self.planogram)
-        self._attributor = Attributor(store, self.planogram)
         self._visits = Visits(store)
+        self._attributor = Attributor(store, self.planogram, openings=self._visits.openings)
         self._billing = Billing(store, self._visits, self._attributor, self._monitor, self._history)
         # The open set of frames, and the messages of shelves and gates that go with it.
         self._frames: dict[str, Frame] = {}
         self._readings: list[ShelfReading] = []
-        self._scans: list[GateScan] = []
+        self._scans: list[GateEvent] = []
         self._sightings: list[ItemSighting] = []
         self._window_ns: int | None = None
         # The stages' time never runs backwards: data time plus all that the clocks of all sensors were set back by.
         self._now_ns = self._offset_ns = 0
         # Time up to which everything has arrived: the same live and in a replay, whatever the order of arrival.
-        self._complete_ns = 0
-        self._closed = self._closing = False
+        self._complete_ns, self._closed, self._closing = 0, False, False
         self._ignored: Counter[str] = Counter()
 
     def _derive(self, store: Store) -> None:
@@ -293,7 +293,7 @@ class Engine:
                 else:
                     self._ignored["weights: unknown plate"] += 1
                     self._roll_call.unknown_plate(observation.plate)
-            case GateScan():
+            case GateScan() | DoorState():
                 self._scans.append(observation)
             case ItemSighting():
                 self._sightings.append(observation)
@@ -342,8 +342,8 @@ class Engine:
         results += self._roll_call.step(self._frames, self._readings, now_ns)
         if self._roll_call.contradicted:
             self._visits.doubt(Reason(ReasonKind.CAMERAS_DISAGREE), now_ns)
-        for scan in self._scans:
-            results += self._visits.scan(scan)
+        for event_at_gate in self._scans:
+            self._pass(self._visits.at_gate(event_at_gate), results)
         frames = self._stills.without(self._frames.values(), now_ns)
         if frames:
             self._follow_people(frames, results)
@@ -385,7 +385,7 @@ class Engine:
         results += self._billing.settle_staff(until_ns)
         done = self._visits.finished(until_ns, self._must_wait)
         for i, visit in enumerate(done):
-            if self._roll_call.unproved:
+            if self._roll_call.unproved and visit.is_followed:
                 visit.doubts.append(Reason(ReasonKind.CAMERAS_DISAGREE))
             others = [*done[i + 1 :], *self._visits.unfinished()]
             issued_ns = max(self._complete_ns, self._now_ns)

@@ -1,4 +1,4 @@
-"""What sensors report: frames of detections, weight messages, gate scans and other evidence about goods.
+"""What sensors report: frames of detections, weights, scans and doors of gates, and other evidence about goods.
 
 Times are int64 UTC nanoseconds that come in with the data; nothing here reads a clock or a file.
 """
@@ -93,6 +93,21 @@ class GateScan:
 
 
 @dataclass(frozen=True, slots=True)
+class DoorState:
+    """Whether the door of a cabinet is open: the report of a contact at its frame.
+
+    Attributes:
+        t_ns: when the door was opened or closed, or a later instant at which it was in that state.
+        gate: id of the gate in store.toml, of kind "cabinet".
+        is_open: open, or closed. Repeated states are no news.
+    """
+
+    t_ns: int
+    gate: str
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ItemSighting:
     """Other evidence about goods: an RFID antenna, a camera over a zone, a classifier that looks at a hand.
 
@@ -119,4 +134,6 @@ class ItemSighting:
     code: str | None = None
 
 
-Observation = Frame | ShelfReading | GateScan | ItemSighting
+# What a line of gate.jsonl may hold.
+GateEvent = GateScan | DoorState
+Observation = Frame | ShelfReading | GateScan | DoorState | ItemSighting

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusion.arrival.sensor_clocks import DISTRUST_NS, STEADY_NS, STRAYS_MIN, Agreement, SensorClock, SensorClocks
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.observations import DoorState, Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.results import Warning
 
 # Observations of a single sensor that prove its clock when the streams begin. Where the last jump before a silence has
@@ -22,7 +22,9 @@ _PERIOD_NS = 1_000_000_000
 _RUN_MAX = 16_384
 # Frames of different cameras make one set while they lie within this span; the contract asks for an output each 100 ms.
 SET_SPAN_NS = 100_000_000
-_STREAM_NAMES = {Frame: "detections", ShelfReading: "weights", GateScan: "gate", ItemSighting: "items"}
+_STREAM_NAMES = {
+    Frame: "detections", ShelfReading: "weights", GateScan: "gate", DoorState: "gate", ItemSighting: "items"
+}  # fmt: skip
 # Simultaneous observations come out in this order of kinds.
 _GATE_RANK, _FRAME_RANK, _READING_RANK, _ITEM_RANK = range(4)
 
@@ -432,7 +434,7 @@ class Reorder:
             reason = f"{stream}: more than {self.lateness_ns / 1e9:g} s late"
         self.ignored[reason] += 1
         # Late frames and weights are daily life; a scan that is late leaves a person without one.
-        if off_ns > 0 or isinstance(observation, GateScan | ItemSighting):
+        if off_ns > 0 or isinstance(observation, GateScan | DoorState | ItemSighting):
             self.clocks.warn_of(observation, off_ns, self._frontier_ns, self.ignored[reason])
 
     # ---- release -----------------------------------------------------------------------------------------------------
@@ -463,6 +465,8 @@ def _identity(observation: Observation) -> tuple[int, str]:
     match observation:
         case GateScan():
             return _GATE_RANK, f"{observation.gate}\0{observation.account}"
+        case DoorState():
+            return _GATE_RANK, f"{observation.gate}\0\0{observation.is_open}"
         case ItemSighting(source=source, kind=kind, gtin=gtin, quantity=quantity):
             # An antenna reads many items at one instant, so the item and its label are part of the identity.
             item = observation.code or gtin

@@ -46,6 +46,9 @@ class ReasonKind(StrEnum):
     SCAN_UNBOUND = "scan_unbound"  # no person could be bound to the account's scan (gate)
     LOST_AMONG_OTHERS = "lost_among_others"
     LOST_INSIDE = "lost_inside"
+    DOOR_SHARED = "door_shared"  # another credential was shown at a cabinet before its door was closed again (gate)
+    DOOR_UNSURE = "door_unsure"  # when a cabinet's door was closed was not reported (gate)
+    DOOR_LEFT_OPEN = "door_left_open"  # others may have reached into a cabinet (gate)
     CAMERAS_SILENT = "cameras_silent"  # no camera delivered anything (seconds)
     CAMERAS_DISAGREE = "cameras_disagree"  # most of them place people elsewhere than the others
     # About its goods.
@@ -185,6 +188,8 @@ class WarningKind(StrEnum):
     CREDENTIAL_REFUSED = "credential refused"  # gate (credential)
     SCAN_UNBOUND = "scan unbound"  # gate (count of people who came in without a credential)
     NO_CREDENTIAL = "no credential"  # visit (gate, None where the person was not seen coming in)
+    DOOR_LEFT_OPEN = "door left open"  # gate of a cabinet (seconds)
+    LOAD_BEHIND_DOOR = "load behind a closed door"  # gate of a cabinet
     PERSON_LOST = "lost"  # visit
     RECEIPT_CORRECTED = "receipt corrected"  # visit: its receipt differs from the early one
     RECEIPT_WITHDRAWN = "receipt withdrawn"  # visit: it has an early receipt, and has not ended after all

@@ -46,6 +46,10 @@ _REASONS = {
     ReasonKind.SCANS_SHIFTED:
         "scans at '{gate}' do not match the people who came in there, and its clock may be off",
     ReasonKind.SCAN_UNBOUND: "the person who scanned at '{gate}' was not seen coming in",
+    ReasonKind.DOOR_SHARED:
+        "another credential was shown at '{gate}' before its door was closed, so whose goods these are is not known",
+    ReasonKind.DOOR_UNSURE: "when the door of '{gate}' was closed is not known, since its contact did not report it",
+    ReasonKind.DOOR_LEFT_OPEN: "the door of '{gate}' was open for over three minutes, so others may have reached in",
     ReasonKind.LOST_AMONG_OTHERS: "lost from sight among others",
     ReasonKind.LOST_INSIDE: "lost from sight inside the store",
     ReasonKind.CAMERAS_SILENT: "no camera delivered anything for {seconds:.0f} s of this visit",
@@ -183,6 +187,10 @@ _WARNINGS = {
     WarningKind.CREDENTIAL_REFUSED: "a {credential} credential is not accepted at '{subject}'",
     WarningKind.SCAN_UNBOUND:
         "no person could be bound to a scan at '{subject}', while {count} came in without a credential",
+    WarningKind.DOOR_LEFT_OPEN:
+        "the door of '{subject}' has been open for {seconds:.0f} s: close it, or look at its contact",
+    WarningKind.LOAD_BEHIND_DOOR:
+        "a load moved behind the door of '{subject}', which was reported as closed: look at its contact and lock",
     WarningKind.PERSON_LOST: "a person of this visit was lost from sight and not seen leaving",
     WarningKind.RECEIPT_CORRECTED: "the final receipt differs from the one that was shown early, and replaces it",
     WarningKind.RECEIPT_WITHDRAWN: "the receipt that was shown early does not count: the visit has not ended",

@@ -33,7 +33,7 @@ from fusion._kernels import state, triangulation
 from fusion.engine import Engine
 from fusion.errors import SnapshotError
 from fusion.files.atomic import replace_file
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.observations import DoorState, Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.store.models import Store
 
 MAGIC = b"fusion snapshot 2\n"
@@ -66,7 +66,7 @@ _KERNELS = (
     "triangulation",
 )  # fmt: skip
 _NUMBERS = frozenset({"|b1", "|i1", "|u1", "<i2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8"})
-_OBSERVATIONS = frozenset({Frame, ShelfReading, GateScan, ItemSighting})
+_OBSERVATIONS = frozenset({Frame, ShelfReading, GateScan, DoorState, ItemSighting})
 # The owner of the arrays binds these again.
 _BOUND = frozenset({triangulation.Workspace})
 

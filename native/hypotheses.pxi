@@ -19,6 +19,8 @@ cdef struct Event:
     # A row of the records of events; see `EVENT` in `hypotheses.py`.
     long long event_id, contact_ns
     double total_g, noise_g2
+    # Of events of different reaches, no hand was at the plates throughout.
+    long long reach
     long long n_plates
     long long plate[PLATES_CAPACITY]
     double share[PLATES_CAPACITY]
@@ -192,7 +194,7 @@ cdef inline bint _follows(const Event* earlier, const Event* later, const double
     """Whether a load came or went soon after an earlier one, on one of its plates."""
     cdef double gap_s = (later.contact_ns - earlier.contact_ns) * 1e-9
     cdef int i, j
-    if not 0.0 < gap_s < u[UNDONE_S]:
+    if not 0.0 < gap_s < u[UNDONE_S] or earlier.reach != later.reach:
         return False
     for i in range(<int>earlier.n_plates):
         for j in range(<int>later.n_plates):
@@ -303,15 +305,16 @@ cdef inline Parts _parts(const Table* table, int row) noexcept nogil:
 
 
 def note_event(
-    long long event_id, long long contact_ns, double total_g, double noise_g2, plates, share, record
+    long long event_id, long long contact_ns, double total_g, double noise_g2, long long reach, plates, share, record
 ):
-    """Write the record of an event. plates, share (n,): that bear the load; record (1,): out."""
+    """Write the record of an event. reach: see `OpenEvent`. plates, share (n,): that bear the load; record (1,): out."""
     cdef const long long* plate = _longs(plates)
     cdef const double* of_load = _doubles(share)
     cdef Event* event = _events(record)
     cdef int i
     memset(event, 0, sizeof(Event))
     event.event_id, event.contact_ns, event.total_g, event.noise_g2 = event_id, contact_ns, total_g, noise_g2
+    event.reach = reach
     event.n_plates = min(_length(plates), PLATES_CAPACITY)
     for i in range(<int>event.n_plates):
         event.plate[i], event.share[i] = plate[i], of_load[i]

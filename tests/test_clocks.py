@@ -13,8 +13,8 @@ import pytest
 from fusion.engine import Engine
 from fusion.goods.billing import UNDECIDED_MAX_S, Billing
 from fusion.observations import Frame, GateScan, Observation, ShelfReading
+from fusion.people.open_visits import Visit
 from fusion.people.tracker import Tracker
-from fusion.people.visits import Visit
 from fusion.results import Evidence, People, Receipt, Result, Warning
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.truth import Truth

@@ -33,8 +33,9 @@ from fusion.goods.billing import Billing
 from fusion.goods.loads import ShelfEvent
 from fusion.goods.planogram import Planogram
 from fusion.people.arms import ArmHistory
-from fusion.people.visits import Visit
+from fusion.people.open_visits import Visit
 from fusion.results import People, Receipt, ReceiptStatus
+from fusion.results import Warning as StoreWarning
 from fusion.simulation import demo_store
 from fusion.store.models import Store
 
@@ -129,6 +130,10 @@ class Members:
 
     def moved_goods(self, track_id: int) -> None:
         """Nothing to note."""
+
+    def loaded(self, plate: int, t_ns: int) -> list[StoreWarning]:
+        """No warning: there are no doors."""
+        return []
 
     def is_staff(self, track_id: int) -> bool:
         """Whether a track is a member of staff."""

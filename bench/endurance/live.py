@@ -45,12 +45,12 @@ from fusion.files.recordings import Recording, RecordingWriter  # noqa: E402
 from fusion.live.connection import TIMING  # noqa: E402
 from fusion.live.mqtt import Live  # noqa: E402
 from fusion.live.publisher import Publisher  # noqa: E402
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading  # noqa: E402
+from fusion.observations import DoorState, Frame, GateScan, ItemSighting, Observation, ShelfReading  # noqa: E402
 from fusion.run import replay  # noqa: E402
 from fusion.simulation import Scenario, Simulation, demo_store  # noqa: E402
 from fusion.store.models import Store  # noqa: E402
 
-NAMES = {Frame: "cameras", ShelfReading: "scales", GateScan: "gates", ItemSighting: "readers"}
+NAMES = {Frame: "cameras", ShelfReading: "scales", GateScan: "gates", DoorState: "gates", ItemSighting: "readers"}
 
 
 class Message(NamedTuple):

@@ -44,7 +44,8 @@ HISTORY = tuple(f"_billing.journal.{name}" for name in ("_transfers", "_balances
 # tracks, the evidence of the last 64 receipts, the names of the last 4096 visits, and the loads of the last 256, which
 # a decision may name.
 BOUNDED = (
-    "_visits._visits", "_tracker.tracks._ended", "_billing._bundles", "_billing._billed", "_billing.labels._visits",
+    "_visits._open.of_track", "_tracker.tracks._ended", "_billing._bundles", "_billing._billed",
+    "_billing.labels._visits",
 )  # fmt: skip
 # Pause between rounds; shorter than a jump that would make the engine distrust a clock.
 PAUSE_NS = 200_000_000

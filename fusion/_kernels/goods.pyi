@@ -97,7 +97,7 @@ def note_event(
     event_id: int,
     contact_ns: int,
     total_g: float,
-    noise_g2: float,
+    noise_g2: float, reach: int,
     plates: NDArray[np.int64],
     share: NDArray[np.float64],
     record: NDArray[np.void],

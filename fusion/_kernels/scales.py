@@ -38,7 +38,8 @@ CHANGE_PLATE, CHANGE_ONSET_NS, CHANGE_CONTACT_NS, CHANGE_SETTLED_NS = range(4)
 CHANGE_SILENT, CHANGE_RISE_NS, CHANGE_SHAKY = range(4, 7)
 CHANGE_DELTA_G, CHANGE_VAR_G2, CHANGE_BEFORE_G = range(3)
 # Entries of the settings; from the last one on, by plate, what no load moves it by.
-PERIOD_NS, GAP_NS, FROZEN_SAMPLES, STILL_FROZEN_SAMPLES, LOST_SAMPLES, CHANGE_MIN_G, CHANGE_MIN_SD, LIMITS_G = range(8)
+PERIOD_NS, GAP_NS, FROZEN_SAMPLES, STILL_FROZEN_SAMPLES, LOST_SAMPLES, CHANGE_MIN_G, CHANGE_MIN_SD = range(7)
+BLOCK_SAMPLES, LIMITS_G = 7, 8
 # Reasons why a message was not used.
 LATE, NOT_A_NUMBER, TABLE_FULL = range(3)
 
@@ -47,8 +48,9 @@ RING = 512  # Samples kept of a plate: 8.5 s at 60 Hz, longer than a hand rests 
 # the cache, and every plate would evict the one before.
 RING_ROW = RING + 16
 USUAL = 12  # Samples of nearly every message; the quick path is compiled for this number.
-BLOCK = 6  # Samples averaged before plateaus are judged: 0.1 s at 60 Hz, about a period of the shelf's vibration.
-PLATEAU_BLOCKS = 4  # A load counts as settled when this many blocks agree: 0.4 s.
+# Samples are averaged in blocks, BLOCK_SAMPLES of the settings, before plateaus are judged: a tenth of a second, which
+# is about a period of the shelf's vibration. A load counts as settled when this many blocks agree.
+PLATEAU_BLOCKS = 4
 # A change that is lost in the shaking waits until the shaking is over, at most as far as the ring reaches back.
 # Otherwise it would silently become the level from which the next load is measured.
 UNSURE_MAX_NS = 8e9
@@ -56,11 +58,11 @@ UNSURE_MAX_NS = 8e9
 STILL_G2 = 0.02
 # A plate has been at rest when it was quiet for this many messages; between two jolts of a hand it is quiet for one.
 REST_MESSAGES = 2
-# A plate that is back from a silence has shown that nothing had moved in it once this many samples are as before: two
+# A plate that is back from a silence has shown that nothing had moved in it once this many blocks are as before: two
 # periods of the shelf's vibration.
-DATED_SAMPLES = 12
-# Samples before the onset that the fit of the step sees: half a second of quiet.
-BEFORE_ONSET = 30
+DATED_BLOCKS = 2
+# Blocks before the onset that the fit of the step sees: half a second of quiet.
+BEFORE_ONSET_BLOCKS = 5
 
 
 class PlateTables(NamedTuple):
@@ -289,37 +291,39 @@ def _first_off_level(samples, start, n, level, noise_sd):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _plateau(ring, end, level):
-    """The newest blocks before sample `end`: range of their means; of all samples mean, variance, do they differ."""
+def _plateau(ring, end, level, n_block):
+    """Of the newest blocks, n_block samples each, before `end`: range of means; mean, variance; do samples differ."""
     low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
     newest = ring[(end - 1) & (RING - 1)]
     same = True
     for block in range(PLATEAU_BLOCKS):
         block_sum = 0.0
-        for i in range(BLOCK):
-            sample = ring[(end - (block * BLOCK + i) - 1) & (RING - 1)]
+        for i in range(n_block):
+            sample = ring[(end - (block * n_block + i) - 1) & (RING - 1)]
             same &= sample == newest
             d = sample - level
             block_sum += d
             squares += d * d
-        low = min(low, block_sum / BLOCK)
-        high = max(high, block_sum / BLOCK)
+        low = min(low, block_sum / n_block)
+        high = max(high, block_sum / n_block)
         total += block_sum
-    total /= PLATEAU_BLOCKS * BLOCK
-    variance = max(squares / (PLATEAU_BLOCKS * BLOCK) - total * total, 0.0)
+    total /= PLATEAU_BLOCKS * n_block
+    variance = max(squares / (PLATEAU_BLOCKS * n_block) - total * total, 0.0)
     return high - low, total + level, variance, not same
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _report_change(plate, end, plateau, plateau_var, change_var, settled_ns, period_ns, tables, findings, n_changes):
+def _report_change(
+    plate, end, plateau, plateau_var, change_var, settled_ns, settings, tables, findings, n_changes
+):
     """Date the change of a plate that has settled on a plateau, and hand it out; returns the number of changes."""
     if n_changes == findings.changes.shape[0]:
         findings.ignored[TABLE_FULL] += 1
         return n_changes
     clock, numbers, ring = tables.times[plate], tables.reals[plate], tables.ring[plate]
     before_g = numbers[BASELINE_G]
-    count = clock[RING_COUNT]
-    first = max(end - clock[RING_SINCE_ONSET] - BEFORE_ONSET, count - RING, 0)
+    count, period_ns, n_block = clock[RING_COUNT], settings[PERIOD_NS], np.int64(settings[BLOCK_SAMPLES])
+    first = max(end - clock[RING_SINCE_ONSET] - BEFORE_ONSET_BLOCKS * n_block, count - RING, 0)
     at = _contact_sample(ring, first, end - first, before_g, plateau)
     contact_ns = clock[LAST_NS] - np.int64((count - 1 - first - at) * period_ns)
     # Of two loads one after the other, the first ends at half of the change and the second begins there.
@@ -327,7 +331,7 @@ def _report_change(plate, end, plateau, plateau_var, change_var, settled_ns, per
     first_at = _contact_sample(ring, first, end - first, before_g, middle)
     second_at = _contact_sample(ring, first, end - first, middle, plateau)
     # In the shaking after a silence, a few samples may look as before.
-    silent = clock[SILENCE_NS] != 0 and at < DATED_SAMPLES
+    silent = clock[SILENCE_NS] != 0 and at < DATED_BLOCKS * n_block
     if silent:  # It happened at an unknown instant of the silence.
         contact_ns = (clock[SILENCE_NS] + contact_ns) // 2
     row = findings.changes[n_changes]
@@ -351,13 +355,13 @@ def _settle(plate, n, settings, tables, findings, n_changes):
     """Look for a plateau at the end of a plate's samples, n of which are new; returns the number of changes found."""
     clock, numbers, ring = tables.times[plate], tables.reals[plate], tables.ring[plate]
     level, noise, period_ns = numbers[LEVEL_G], numbers[NOISE_G2], settings[PERIOD_NS]
-    count = clock[RING_COUNT]
-    for back in range(max(n // BLOCK - 1, 0), -1, -1):
-        end = count - back * BLOCK
-        since = clock[RING_SINCE_ONSET] - back * BLOCK
-        if since < PLATEAU_BLOCKS * BLOCK or end < PLATEAU_BLOCKS * BLOCK:
+    count, n_block = clock[RING_COUNT], np.int64(settings[BLOCK_SAMPLES])
+    for back in range(max(n // n_block - 1, 0), -1, -1):
+        end = count - back * n_block
+        since = clock[RING_SINCE_ONSET] - back * n_block
+        if since < PLATEAU_BLOCKS * n_block or end < PLATEAU_BLOCKS * n_block:
             continue
-        spread, plateau, plateau_var, differ = _plateau(ring, end, level)
+        spread, plateau, plateau_var, differ = _plateau(ring, end, level, n_block)
         # The longer a plate shakes, the less agreement we ask for.
         patience = 1.0 + since * period_ns / 1.5e9
         if tables.state[plate] == STARTING:
@@ -371,15 +375,15 @@ def _settle(plate, n, settings, tables, findings, n_changes):
             if not agree or not differ:
                 continue
             # Vibration is not white, so the plateau counts as if it had a fifth of its samples.
-            change_var = 0.1 + noise / 24.0 + plateau_var * 5.0 / (PLATEAU_BLOCKS * BLOCK)
+            change_var = 0.1 + (noise + plateau_var * 5.0) / (PLATEAU_BLOCKS * n_block)
             least = max(settings[CHANGE_MIN_G], settings[CHANGE_MIN_SD] * np.sqrt(change_var))
             # A change that is lost in the shaking shows when that is over.
             if settings[CHANGE_MIN_G] < abs(change) <= least and since * period_ns < UNSURE_MAX_NS:
                 continue
             if abs(change) > least:
-                settled_ns = clock[LAST_NS] - np.int64(back * BLOCK * period_ns)
+                settled_ns = clock[LAST_NS] - np.int64(back * n_block * period_ns)
                 n_changes = _report_change(
-                    plate, end, plateau, plateau_var, change_var, settled_ns, period_ns, tables, findings, n_changes
+                    plate, end, plateau, plateau_var, change_var, settled_ns, settings, tables, findings, n_changes
                 )
         tables.state[plate] = QUIET
         numbers[LEVEL_G] = plateau

@@ -12,6 +12,7 @@ from fusion.errors import ShapeError, TimeError
 from fusion.observations import (
     EARLIEST_NS,
     LATEST_NS,
+    DoorState,
     Frame,
     GateScan,
     ItemSighting,
@@ -59,22 +60,30 @@ class ObservationForm:
             samples = _floats("samples", observation.samples, (-1,))
             if t_ns is not observation.t_ns or samples is not observation.samples:
                 return ShelfReading(t_ns, observation.plate, samples)
-        elif isinstance(observation, GateScan | ItemSighting):
-            if isinstance(observation, GateScan):
-                named = f"scan at gate {_shown(observation.gate)}"
-                texts: tuple[object, ...] = (observation.gate, observation.account)
-            else:
-                named = f"sighting of {_shown(observation.source)}"
-                texts = (observation.source, observation.zone, observation.plate)
-            if any(isinstance(text, str) and looks_like_card_number(text) for text in texts):
-                raise ShapeError(f"{named}: want no card number, got a text that looks like one")
-            t_ns = _instant(named, observation.t_ns)
-            if t_ns is not observation.t_ns:
-                return replace(observation, t_ns=t_ns)
+        elif isinstance(observation, GateScan | DoorState | ItemSighting):
+            return _event(observation)
         else:
             kind = type(observation).__name__
-            raise TypeError(f"want a Frame, ShelfReading, GateScan or ItemSighting, got {kind}")
+            raise TypeError(f"want a Frame, ShelfReading, GateScan, DoorState or ItemSighting, got {kind}")
         return observation
+
+
+def _event(observation: GateScan | DoorState | ItemSighting) -> Observation:
+    """A scan, a door's state or a sighting with an int for its time. Raises TimeError, ShapeError."""
+    texts: tuple[object, ...]
+    if isinstance(observation, GateScan):
+        named, texts = f"scan at gate {_shown(observation.gate)}", (observation.gate, observation.account)
+    elif isinstance(observation, DoorState):
+        named, texts = f"door of gate {_shown(observation.gate)}", (observation.gate,)
+        if not isinstance(observation.is_open, bool):
+            raise ShapeError(f"{named}: is_open: want True or False, got {_shown(observation.is_open)}")
+    else:
+        named = f"sighting of {_shown(observation.source)}"
+        texts = (observation.source, observation.zone, observation.plate)
+    if any(isinstance(text, str) and looks_like_card_number(text) for text in texts):
+        raise ShapeError(f"{named}: want no card number, got a text that looks like one")
+    t_ns = _instant(named, observation.t_ns)
+    return observation if t_ns is observation.t_ns else replace(observation, t_ns=t_ns)
 
 
 def _shown(name: object) -> str:

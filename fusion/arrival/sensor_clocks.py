@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.observations import DoorState, Frame, GateScan, ItemSighting, Observation, ShelfReading
 from fusion.results import Warning, WarningKind, is_tenfold
 
 # A sensor's other time counts once this many messages in a row carried it and it has passed for STEADY_NS: a single
@@ -287,7 +287,10 @@ class SensorClocks:
         if not is_tenfold(total) or (clock is not None and clock.reported):
             return
         match observation:
-            case GateScan(gate=name) | ItemSighting(source=name) | Frame(camera=name) | ShelfReading(plate=name):
+            case (
+                GateScan(gate=name) | DoorState(gate=name) | ItemSighting(source=name) | Frame(camera=name)
+                | ShelfReading(plate=name)
+            ):  # fmt: skip
                 kind, seconds = WarningKind.MESSAGE_OUT_OF_TIME, round(off_ns * 1e-9, 1)
                 self._warnings.append(Warning(frontier_ns, kind, name, seconds=seconds, total=total))
 

@@ -24,7 +24,7 @@ from fusion.files.private import open_regular
 from fusion.files.recordings import RecordingWriter
 from fusion.files.streams import FAULTS_MAX
 from fusion.files.weight_tables import load_weights
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading, time_fault
+from fusion.observations import Frame, GateEvent, ItemSighting, Observation, ShelfReading, time_fault
 from fusion.store.models import Store
 
 # Files that omit images without people are completed; where that needs this many times as many images as there are,
@@ -39,7 +39,7 @@ _LINE_BYTES_MAX = 1 << 20
 # A gate's scan may come before the first frame in which its person is seen.
 _APART_NS = 60 * 10**9
 
-_Line = TypeVar("_Line", GateScan, ItemSighting)
+_Line = TypeVar("_Line", GateEvent, ItemSighting)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Conversion:
     store: Store
     frames: list[Frame] = field(default_factory=list)
     readings: list[ShelfReading] = field(default_factory=list)
-    scans: list[GateScan] = field(default_factory=list)
+    scans: list[GateEvent] = field(default_factory=list)
     sightings: list[ItemSighting] = field(default_factory=list)
     decisions: dict[str, list[str]] = field(default_factory=dict)
     added: Counter[str] = field(default_factory=Counter)

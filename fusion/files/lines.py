@@ -1,4 +1,4 @@
-"""Lines of gate.jsonl and items.jsonl: each is one gate scan or one sighting, checked strictly."""
+"""Lines of gate.jsonl and items.jsonl: each is a scan, a state of a door or a sighting, checked strictly."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from fusion.observations import GateScan, ItemSighting, time_fault
+from fusion.observations import DoorState, GateEvent, GateScan, ItemSighting, time_fault
 from fusion.store.card_numbers import looks_like_card_number, without_card_number
 from fusion.store.gs1 import read_code
 from fusion.store.gtin import Gtin
@@ -57,7 +57,14 @@ class _Account(_Line):
     account: _Name
 
 
-class _GateLine(_Line):
+class _DoorLine(_Line):
+    time: _Instant
+    gate: _Name
+    kind: Literal["door"]
+    open: bool
+
+
+class _ScanLine(_Line):
     time: _Instant
     gate: _Name
     kind: Literal["scan"]
@@ -82,13 +89,17 @@ class _ItemLine(_Line):
         return self
 
 
-_GATE_LINE: TypeAdapter[_GateLine] = TypeAdapter(_GateLine)
+_GATE_LINE: TypeAdapter[_ScanLine | _DoorLine] = TypeAdapter(
+    Annotated[_ScanLine | _DoorLine, Field(discriminator="kind")]
+)
 _ITEM_LINE: TypeAdapter[_ItemLine] = TypeAdapter(_ItemLine)
 
 
-def parse_gate_line(text: str | bytes) -> GateScan:
+def parse_gate_line(text: str | bytes) -> GateEvent:
     """A line of gate.jsonl. Raises pydantic's ValidationError."""
     line = _GATE_LINE.validate_json(text, strict=True)
+    if isinstance(line, _DoorLine):
+        return DoorState(line.time, line.gate, line.open)
     credential = line.credential
     account = credential.account if isinstance(credential, _Account) else credential.token
     return GateScan(line.time, line.gate, credential.type, account)
@@ -103,12 +114,14 @@ def parse_item_line(text: str | bytes) -> ItemSighting:
     )
 
 
-def line_of(observation: GateScan | ItemSighting) -> dict[str, Any]:
+def line_of(observation: GateEvent | ItemSighting) -> dict[str, Any]:
     """What gate.jsonl or items.jsonl holds for an observation, as plain JSON."""
     if isinstance(observation, GateScan):
         key = "account" if observation.credential_type == "account" else "token"
         credential = {"type": observation.credential_type, key: observation.account}
         return {"time": observation.t_ns, "gate": observation.gate, "kind": "scan", "credential": credential}
+    if isinstance(observation, DoorState):
+        return {"time": observation.t_ns, "gate": observation.gate, "kind": "door", "open": observation.is_open}
     line = {
         "time": observation.t_ns,
         "source": observation.source,
@@ -124,7 +137,12 @@ def line_faults(error: ValidationError) -> str:
     """Everything that is wrong with a line, as `key: fault; key: fault`, without card numbers."""
     faults = []
     for fault in error.errors():
-        key = without_card_number(".".join(map(str, fault["loc"])))
+        loc = fault["loc"]
+        if loc[:1] in (("scan",), ("door",)):  # which of them a line of gate.jsonl is
+            loc = loc[1:]
+        elif not loc and fault["type"].startswith("union_tag"):
+            loc = ("kind",)
+        key = without_card_number(".".join(map(str, loc)))
         text = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else f"{fault['msg']}"
         faults.append(without_card_number(f"{key}: {text}" if key else text))
     return "; ".join(faults)

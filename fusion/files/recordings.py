@@ -21,7 +21,16 @@ from fusion.errors import ConfigError, RecordingError, ShapeError
 from fusion.files.lines import line_faults, line_of, parse_gate_line, parse_item_line
 from fusion.files.private import open_private, open_regular, private_folder
 from fusion.files.streams import FAULTS_MAX, Stream, ragged
-from fusion.observations import LATEST_NS, Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.observations import (
+    LATEST_NS,
+    DoorState,
+    Frame,
+    GateEvent,
+    GateScan,
+    ItemSighting,
+    Observation,
+    ShelfReading,
+)
 from fusion.store.models import Store
 
 if TYPE_CHECKING:
@@ -93,14 +102,14 @@ class Recording:
         Raises:
             RecordingError: a file turns out to be damaged.
         """
-        scans, sightings = self.scans(), self.sightings()
+        gates, sightings = self.gate_events(), self.sightings()
         within_ns = None
         if since_ns is not None:
             within_ns = since_ns, LATEST_NS + 1
-            scans = (scan for scan in self.scans() if scan.t_ns >= since_ns)
+            gates = (event for event in self.gate_events() if event.t_ns >= since_ns)
             sightings = (sighting for sighting in self.sightings() if sighting.t_ns >= since_ns)
         streams: list[Iterable[Observation]] = [
-            self.frames(within_ns), self._readings(since_ns), scans, sightings
+            self.frames(within_ns), self._readings(since_ns), gates, sightings
         ]  # fmt: skip
         return heapq.merge(*streams, key=lambda observation: observation.t_ns)
 
@@ -143,8 +152,8 @@ class Recording:
                     continue
                 yield Frame(t_ns, camera, people, appearance)
 
-    def scans(self) -> Iterator[GateScan]:
-        """Lines of gate.jsonl."""
+    def gate_events(self) -> Iterator[GateEvent]:
+        """Lines of gate.jsonl: scans, and states of doors."""
         for _, line in self._lines("gate.jsonl"):
             yield parse_gate_line(line)
 
@@ -245,7 +254,7 @@ class RecordingWriter:
                 self._readings.append(observation)
                 if len(self._readings) >= self._rows_per_group:
                     self._flush_readings()
-            case GateScan():
+            case GateScan() | DoorState():
                 self._lines["gate"].write(json.dumps(line_of(observation)) + "\n")
             case ItemSighting():
                 if "items" not in self._lines:

@@ -48,6 +48,7 @@ from fusion.goods.questions import CartQuestion, SilentDoubt, about_loads, about
 from fusion.goods.unexplained import UNEXPLAINED_RIGHT, Unexplained, UnexplainedLoads
 from fusion.goods.unobserved import BlindPlates, Explained, UnobservedReaches
 from fusion.people.arms import ArmHistory
+from fusion.people.doors import Openings
 from fusion.results import Reason, ReasonKind
 from fusion.store.models import Store
 
@@ -114,6 +115,7 @@ class Attributor:
         planogram: Planogram,
         decided: float = DECIDED,
         events_per_cluster_max: int = EVENTS_PER_CLUSTER_MAX,
+        openings: Openings | None = None,
     ) -> None:
         """Start without events.
 
@@ -122,13 +124,14 @@ class Attributor:
             planogram: the engine's, which is written here.
             decided: probability from which an event is decided.
             events_per_cluster_max: larger clusters are cut by deciding their oldest events.
+            openings: when the doors before plates were open; None: the store has none.
         """
         self.planogram = planogram
         self.ignored: Counter[str] = Counter()
         self._decided_from, self._events_per_cluster_max = decided, events_per_cluster_max
         self._product = {gtin: i for i, gtin in enumerate(planogram.gtins)}
         self._names = [plate.plate for plate in store.plates]
-        self._hands = Hands(store)
+        self._hands = Hands(store, openings)
         self._candidates = CandidateFinder(planogram, self._hands)
         self._hypotheses = HypothesisKernel(planogram)
         self._unobserved = UnobservedReaches(self._hands, planogram)
@@ -170,7 +173,7 @@ class Attributor:
     def observe(self, event: ShelfEvent, history: ArmHistory) -> EventBelief:
         """Take a shelf event; returns what it looks like now. Later events may change that."""
         at = event.main_plate
-        opened = OpenEvent(self._n_events, event, self._names[at])
+        opened = OpenEvent(self._n_events, event, self._names[at], self._hands.reach_of(event))
         self._n_events += 1
         self._decided.forget_recent(event.contact_ns, LEAN_UNDONE_S)
         actors = self._hands.actors(event, history).scaled(float(self.planogram.learnt.factor[HANDS]))
@@ -182,7 +185,8 @@ class Attributor:
         # Staff may bring and move anything, as if a plate were reversed.
         if self._staff.isdisjoint(actors.near) and not self._unexplained.is_shift(opened):
             self._weigh_factors(opened, held_near, undone)
-        self.planogram.timing.add(event)
+        if not self._hands.is_behind_door(at):
+            self.planogram.timing.add(event)
         held = None if event.total_g < 0 else held_near
         proposal = self._candidates.propose(event, actors, history, held, self._carts.of)
         # The clusters that the new event's candidates depend on.
@@ -494,6 +498,10 @@ class Attributor:
             doubt = SilentDoubt(at, load.plate, load.t_ns, right, load.event_id, load.delta_g)
             doubts.append((doubt, Reason(ReasonKind.LOAD_UNEXPLAINED, plate=load.plate, delta_g=load.delta_g)))
         return doubts
+
+    def reached_behind_door(self, people: Collection[int], plate: int, since_ns: int) -> bool:
+        """Whether the door before a plate (an index) has been open for one of these track ids since an instant."""
+        return self._hands.openings.reached(people, plate, since_ns)
 
     def may_yet_show(self, people: Collection[int], now_ns: int) -> bool:
         """Whether a silent plate into which one of these people (track ids) reached may still show what they did."""

@@ -29,7 +29,7 @@ from fusion.goods.sightings import CartSighting, Sightings
 from fusion.goods.trust import scaled
 from fusion.observations import ItemSighting
 from fusion.people.arms import ArmHistory
-from fusion.people.visits import Visit
+from fusion.people.open_visits import Visit
 from fusion.results import (
     Candidate,
     Evidence,
@@ -76,6 +76,9 @@ class Membership(Protocol):
 
     def moved_goods(self, track_id: int, /) -> None:
         """Note that a shelf event was most probably a track's."""
+
+    def loaded(self, plate: int, t_ns: int, /) -> list[StoreWarning]:
+        """Note that a load moved on a plate; a warning where it lies behind a door that was closed."""
 
     def account_of(self, track_id: int, /) -> str | None:
         """Account of a track's visit."""
@@ -189,19 +192,19 @@ class Billing:
 
     # ---- what is observed --------------------------------------------------------------------------------------------
 
-    def observe(self, event: ShelfEvent) -> list[Picked | PutBack]:
-        """Add a shelf event; returns what most probably moved, nothing where most probably nothing did."""
+    def observe(self, event: ShelfEvent) -> list[Picked | PutBack | StoreWarning]:
+        """Add a shelf event; returns what most probably moved, if anything, after a warning about a closed door."""
         belief = self._attributor.observe(event, self._history)
+        closed = [] if event.silent else self._members.loaded(event.main_plate, event.contact_ns)
         self.recorder.record(event, belief, self._monitor, self._history)
         if not belief.candidates or belief.candidates[0].probability < belief.nothing:
-            return []
-        person = belief.candidates[0].person
-        if person is not None:
-            self._members.moved_goods(person)
+            return [*closed]
         best = self._candidate(belief.candidates[0])
+        if (person := belief.candidates[0].person) is not None:
+            self._members.moved_goods(person)
         kind = Picked if best.quantity < 0 else PutBack
-        quantity = abs(best.quantity)
-        return [kind(belief.t_ns, belief.plate, best.gtin, quantity, best.account, best.visit, best.probability)]
+        best_now = belief.t_ns, belief.plate, best.gtin, abs(best.quantity), best.account, best.visit, best.probability
+        return [*closed, kind(*best_now)]
 
     def sight(self, sighting: ItemSighting) -> None:
         """Add other evidence: about the load that moves at a plate now, or about the carts in a zone."""
@@ -332,10 +335,9 @@ class Billing:
     def must_wait(self, visit: Visit, now_ns: int) -> bool:
         """Whether a load near one of the visit's people is not decided yet, or a plate may still show what they did."""
         waited_s = (now_ns - (visit.exit_ns or 0)) * 1e-9
-        if waited_s > UNDECIDED_MAX_S:
-            return False
-        undecided = any(
+        undecided = waited_s <= UNDECIDED_MAX_S and any(
             self._history.was_near(visit.members, self._plate_m[plate], UNDECIDED_NEAR_M, since_ns)
+            or self._attributor.reached_behind_door(visit.members, plate, since_ns)
             for plate, since_ns in self._monitor.undecided()
         )
         return undecided or (waited_s <= SILENT_MAX_S and self._attributor.may_yet_show(visit.members, now_ns))

@@ -26,6 +26,7 @@ from fusion._kernels import attribution as kernel
 from fusion.goods import hand_trees
 from fusion.goods.loads import ShelfEvent
 from fusion.people.arms import HAND_BEYOND_WRIST_M, ArmHistory
+from fusion.people.doors import Openings
 from fusion.store.models import Store
 
 # All in metres and seconds. Fitted to 1156 events of simulated shops (tracks of the engine itself), then widened: real
@@ -90,6 +91,9 @@ BYSTANDER_RATIO = 8.0
 
 PEOPLE_PER_EVENT_MAX = 8
 PEOPLE_NEAR_MAX = 64
+
+# Likelihood ratio of the person who had the door before a plate open when its load moved, against one who had not.
+DOOR_RATIO = 100.0
 
 SECOND_NS = 1_000_000_000
 # A hand in the space above a plate: up to this height, and this far beyond its edges.
@@ -245,13 +249,16 @@ class Hands:
 
     Attributes:
         trees: what corrects the physical model.
+        openings: when doors were open; behind a door, the opening is the person.
         features: (PEOPLE_NEAR_MAX, HAND_FEATURES) what the trees looked at, of the people of the last `log_ratios`.
     """
 
     trees: ClassVar[HandTrees] = LEARNT
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, openings: Openings | None = None) -> None:
+        """openings: when the doors before plates were open; None: the store has none."""
         self._plates = PlateGeometry.of(store)
+        self.openings = openings or Openings(store)
         # Room for the kernel's answers.
         self._track = np.zeros(PEOPLE_NEAR_MAX, np.int64)
         self._log_ratio = np.zeros(PEOPLE_NEAR_MAX)
@@ -278,6 +285,8 @@ class Hands:
         Where that is not known, it may have been at any time while the plates moved. Ratios are over those of people
         who stand as near and do not act.
         """
+        if self.is_behind_door(event.main_plate):
+            return []
         anytime = event.silent or math.isnan(event.rise_s)
         apart_ns = 0 if anytime else round(event.rise_s * 1e9)
         level = math.log(BYSTANDER_RATIO)
@@ -306,6 +315,10 @@ class Hands:
         at_ns: an instant to judge the hands at instead of the event's contact.
         """
         contact_ns = event.contact_ns if at_ns is None else at_ns
+        if self.is_behind_door(event.main_plate):
+            first_ns, last_ns = (event.onset_ns, event.settled_ns) if anytime else (contact_ns, contact_ns)
+            opened = self.openings.during(event.main_plate, first_ns, last_ns)
+            return [HandRatio(opening.track_id, math.log(DOOR_RATIO)) for opening in opened]
         if anytime:
             rows = history.between(event.onset_ns - ONSET_EARLY_NS, event.settled_ns)
         else:
@@ -334,12 +347,28 @@ class Hands:
         near = self.log_ratios(event, history, anytime=False)
         return float(np.logaddexp.reduce([math.log(UNSEEN_WEIGHT), *(hand.log_ratio for hand in near)]))
 
-    def over(self, plate: int, history: ArmHistory, rows: slice, beside_m: float = HAND_BESIDE_M) -> list[HandOver]:
-        """People with a hand in the space above a plate at two or more of these rows of the history, by second.
+    def is_behind_door(self, plate: int) -> bool:
+        """Whether a plate (an index) lies behind the door of a cabinet."""
+        return self.openings.gate_before(plate) is not None
 
-        beside_m: how far beyond the plate's edges counts.
+    def reach_of(self, event: ShelfEvent) -> int:
+        """The newest opening through which hands could be at a load's plates; 0 in the open, or where none could."""
+        opened = self.openings.during(event.main_plate, event.contact_ns, event.contact_ns)
+        return opened[-1].track_id if opened else 0
+
+    def over(
+        self, plate: int, history: ArmHistory, since_ns: int, until_ns: int, beside_m: float = HAND_BESIDE_M
+    ) -> list[HandOver]:
+        """People with a hand in the space above a plate at two or more instants of a span, by second.
+
+        Behind a door, everyone who had it open. beside_m: how far beyond the plate's edges counts.
         """
-        plates = self._plates
+        if self.is_behind_door(plate):
+            return [
+                HandOver(opening.track_id, max(since_ns, opening.opened_ns))
+                for opening in self.openings.during(plate, since_ns, until_ns)
+            ]
+        plates, rows = self._plates, history.between(since_ns, until_ns)
         centre_m = plates.centre_m[plate]
         near = ((history.position_m[rows] - centre_m[:2]) ** 2).sum(axis=1) < NEAR_M**2
         if not near.any():
@@ -361,12 +390,13 @@ class Hands:
         return found
 
     def within_reach(self, history: ArmHistory, rows: slice) -> list[int]:
-        """Plates within reach of anyone at these rows of the history."""
+        """Plates within reach of anyone at these rows of the history; no hand reaches through a door."""
         places_m = history.position_m[rows]
         if not len(places_m):
             return []
         off_m = self._plates.centre_m[:, None, :2] - places_m
-        return np.flatnonzero(((off_m**2).sum(axis=2) < REACH_MAX_M**2).any(axis=1)).tolist()
+        near: list[int] = np.flatnonzero(((off_m**2).sum(axis=2) < REACH_MAX_M**2).any(axis=1)).tolist()
+        return [plate for plate in near if not self.is_behind_door(plate)]
 
     def apart_m(self, plate: int, other: int) -> float:
         """Distance between the middles of two plates."""

@@ -64,10 +64,15 @@ MODEL = np.array([
     LOG_SAME_PUT, LOG_OTHER_PUT, LOG_SAME_TAKEN, LOG_OTHER_TAKEN, SAME_PIECE_SD_G,
 ])  # fmt: skip
 
+# Behind a door, all hands are those of one person and of whoever helps them, so that there are more than two.
+MODEL_BEHIND_DOOR = MODEL.copy()
+MODEL_BEHIND_DOOR[0] = 0.0
+
 # What the kernel reads of a shelf event. Loads rest on at most four plates; beyond PLATES_MAX, they are left out.
 EVENT = np.dtype([
     ("event_id", np.int64), ("contact_ns", np.int64), ("total_g", np.float64), ("noise_g2", np.float64),
-    ("n_plates", np.int64), ("plate", np.int64, kernel.PLATES_MAX), ("share", np.float64, kernel.PLATES_MAX),
+    ("reach", np.int64), ("n_plates", np.int64), ("plate", np.int64, kernel.PLATES_MAX),
+    ("share", np.float64, kernel.PLATES_MAX),
 ])  # fmt: skip
 
 
@@ -94,6 +99,7 @@ class OpenEvent:
         event_id: in order of observation.
         event: as measured.
         plate: name of the plate that bears most of the load.
+        reach: behind a door, the opening through which hands could be at the plates; 0 in the open.
         total_g, noise_g2: sum over the plates, and its variance from noise.
         plates: the plates that bear the load.
         record: (1,) EVENT.
@@ -102,6 +108,7 @@ class OpenEvent:
     event_id: int
     event: ShelfEvent
     plate: str
+    reach: int = 0
     total_g: float = field(init=False)
     noise_g2: float = field(init=False)
     plates: frozenset[int] = field(init=False)
@@ -113,8 +120,8 @@ class OpenEvent:
         plates = event.plates.tolist()
         self.plates = frozenset(plates)
         self.record = np.zeros(1, EVENT)
-        kernel.note_event(self.event_id, event.contact_ns, event.total_g, event.noise_g2, event.plates, event.share,
-                          self.record)  # fmt: skip
+        kernel.note_event(self.event_id, event.contact_ns, event.total_g, event.noise_g2, self.reach, event.plates,
+                          event.share, self.record)  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
@@ -520,7 +527,8 @@ class HypothesisKernel:
         out = _room(len(cluster.events) + 1, n_old + new.n, HYPOTHESES_MAX)
         kept = kernel.extend(
             self._planogram.arrays, cluster.arrays, new.opened.record, new.candidates, new.n, new.log_candidate,
-            new.log_weight, new.held, new.log_not_held, new.earlier, new.earlier_parts, MODEL, self._log_pair, out,
+            new.log_weight, new.held, new.log_not_held, new.earlier, new.earlier_parts,
+            MODEL_BEHIND_DOOR if new.opened.reach else MODEL, self._log_pair, out,
         )  # fmt: skip
         cluster.events.append(new.opened)
         cluster._replace(out, kept)
@@ -529,7 +537,8 @@ class HypothesisKernel:
 def is_alike(earlier: OpenEvent, later: OpenEvent) -> bool:
     """Whether both loads may have undone the same lean."""
     gap_s = (later.event.contact_ns - earlier.event.contact_ns) * 1e-9
-    if earlier.total_g * later.total_g <= 0 or not 0.0 < gap_s < LEAN_UNDONE_S or not earlier.plates & later.plates:
+    follows = 0.0 < gap_s < LEAN_UNDONE_S and earlier.reach == later.reach
+    if earlier.total_g * later.total_g <= 0 or not follows or not earlier.plates & later.plates:
         return False
     return earlier.total_g / later.total_g < ALIKE_RATIO
 

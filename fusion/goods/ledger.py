@@ -17,6 +17,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from fusion._kernels import goods as kernel
 from fusion.goods.loads import CROSS_TALK_SHARE, LOAD_REACH, LoadFinder, ShelfEvent
-from fusion.goods.plates import CHANGE_MIN_G, PlateChange, Plates
+from fusion.goods.plates import BLOCK_SAMPLES_MAX, CHANGE_MIN_G, PlateChange, Plates
 from fusion.goods.weighings import GAIN_SD
 
 # How long a load that no product explains may wait for its own undoing: a person leans on a shelf (or holds a product
@@ -50,7 +51,7 @@ LEAN_SHARE, LEAN_MAX_G = 0.05, 700.0
 # A hand that rests on a plate shakes it. Log odds against one for every second in which the plate trembles no more than
 # it does at rest, and at most.
 LOG_CALM_PER_S, LOG_CALM_MAX = 1.5, 6.0
-CALM_SDS, CALM_SLACK_G, CALM_SAMPLES = 1.35, 0.4, 30
+CALM_SDS, CALM_SLACK_G, CALM_BLOCKS = 1.35, 0.4, 5
 # What a hand lifts it sets down again within a second or so. Log odds for every second that it takes longer.
 LIFT_USUAL_S, LOG_LIFT_PER_S = 1.2, 3.0
 # One hand does not lift twice from a plate within this time; log odds against two hands that do.
@@ -61,9 +62,9 @@ CROSS_TALK_NS = 1_000_000_000
 RELIEF_S, RELIEF_G, LOG_RELIEF = 1.5, 15.0, 1.0
 # A step that takes longer than this from a quarter to three quarters may be two; smaller ones are not looked at.
 SLOW_S, SPLIT_MIN_G = 0.12, 12.0
-# Log odds against two steps in one, and the most that the samples can say for them. So many samples count as one, since
-# a shelf swings and a hand shakes at a few hertz.
-LOG_SPLIT, LOG_EVIDENCE_MAX, CORRELATED_SAMPLES = 3.0, 12.0, 6
+# Log odds against two steps in one, and the most that the samples can say for them. A block of samples counts as one,
+# since a shelf swings and a hand shakes at a few hertz.
+LOG_SPLIT, LOG_EVIDENCE_MAX = 3.0, 12.0
 SPLITS_MAX = 2
 # Steps of two plates that are closer than this are of one load, and parts of a step last longer than this.
 TOGETHER_NS = 70_000_000
@@ -75,13 +76,19 @@ HALF_SHARE = 0.25
 REST_G2 = 1.0
 # More steps since the last rest are joined, the least first: a plate that never rests makes two a second.
 STEPS_MAX = 12
-# The constants above in the order of the kernel's enum; gaps in nanoseconds.
-MODEL = np.array([
-    *PRESS_SHARE, *PRESS_SD_G, LEAN_SHARE, LEAN_MAX_G,
-    LOG_CALM_PER_S, LOG_CALM_MAX, CALM_SDS, CALM_SLACK_G, CALM_SAMPLES, LIFT_USUAL_S, LOG_LIFT_PER_S,
-    SAME_HAND_S * 1e9, LOG_TWO_HANDS, CROSS_TALK_NS, RELIEF_S * 1e9, RELIEF_G, LOG_RELIEF, HALF_SHARE, REST_G2,
-    LOAD_REACH,
-])  # fmt: skip
+
+
+@lru_cache
+def model(block_samples: int) -> NDArray[np.float64]:
+    """The constants above in the order of the kernel's enum, gaps in nanoseconds; block_samples: of the plates."""
+    return np.array([
+        *PRESS_SHARE, *PRESS_SD_G, LEAN_SHARE, LEAN_MAX_G,
+        LOG_CALM_PER_S, LOG_CALM_MAX, CALM_SDS, CALM_SLACK_G, CALM_BLOCKS * block_samples, LIFT_USUAL_S, LOG_LIFT_PER_S,
+        SAME_HAND_S * 1e9, LOG_TWO_HANDS, CROSS_TALK_NS, RELIEF_S * 1e9, RELIEF_G, LOG_RELIEF, HALF_SHARE, REST_G2,
+        LOAD_REACH,
+    ])  # fmt: skip
+
+
 # Hands that may have been two loads, by these log odds at least: hands at the plates may say as much for two people.
 LOG_UNDONE_MIN, UNDONE_MAX = -12.0, 64
 # What never rests is looked at this often.
@@ -265,7 +272,7 @@ class RowLedger:
             steps = [found.steps[i] for i in ids]
             wait_ns = 0
             if load:
-                event = ShelfEvent.of(load)
+                event = ShelfEvent.of(_risen(load, steps))
                 wait_ns = self._until_ns(event, now_ns)
                 if wait_ns <= now_ns or (overdue and now_ns - event.settled_ns > LEAN_MAX_S * 1e9):
                     events.append(event)
@@ -379,12 +386,13 @@ class RowLedger:
 
     def _is_calm(self, plate: int) -> bool:
         """Whether a plate trembles no more than at rest, so that no hand is on it."""
-        grams = self._plates.newest_g(plate, CALM_SAMPLES)
-        if len(grams) < CALM_SAMPLES:
+        n = CALM_BLOCKS * self._plates.block_samples
+        grams = self._plates.newest_g(plate, n)
+        if len(grams) < n:
             return True
         # As `grams.std()`, in a quarter of the time.
-        off = grams - np.add.reduce(grams) / np.float32(CALM_SAMPLES)
-        sd_g = np.sqrt(np.add.reduce(off * off) / np.float32(CALM_SAMPLES))
+        off = grams - np.add.reduce(grams) / np.float32(n)
+        sd_g = np.sqrt(np.add.reduce(off * off) / np.float32(n))
         return bool(sd_g < CALM_SLACK_G + CALM_SDS * math.sqrt(self._plates.noise_g2(plate)))
 
     # ---- loads -------------------------------------------------------------------------------------------------------
@@ -447,7 +455,7 @@ class RowLedger:
         return {i for ids, load in loads if load and not self._finder.is_usual(load) for i in ids}
 
     def _divided(self, steps: list[PlateChange]) -> _Division:
-        score, blocks = self._finder.divide(self._plates.samples, MODEL, steps)
+        score, blocks = self._finder.divide(self._plates.samples, model(self._plates.block_samples), steps)
         known = {ids: _Block(log_density, load) for ids, log_density, load in blocks}
         return _Division(score, steps, tuple(known), known)
 
@@ -488,7 +496,8 @@ class RowLedger:
         """The block of these steps of a division."""
         block = division.known.get(ids)
         if block is None:
-            block = _Block(*self._finder.weigh_block(self._plates.samples, MODEL, division.steps, ids))
+            hands = model(self._plates.block_samples)
+            block = _Block(*self._finder.weigh_block(self._plates.samples, hands, division.steps, ids))
             division.known[ids] = block
         return block
 
@@ -515,6 +524,19 @@ def _joined(steps: list[PlateChange]) -> list[PlateChange]:
     return steps
 
 
+def _risen(load: list[PlateChange], steps: list[PlateChange]) -> list[PlateChange]:
+    """A load of several grips takes as long as from the first of its large steps on a plate to the last."""
+    risen = []
+    for change in load:
+        large_ns = [
+            step.contact_ns for step in steps
+            if step.plate == change.plate and step.delta_g / change.delta_g > HALF_SHARE and not step.silent
+        ]  # fmt: skip
+        apart_ns = max(large_ns, default=0) - min(large_ns, default=0)
+        risen.append(change.but(rise_ns=apart_ns) if apart_ns > change.rise_ns else change)
+    return risen
+
+
 def _log_two_hands(loads: list[list[PlateChange]]) -> float:
     """Log odds against loads on one plate that follow each other faster than a hand does."""
     mains = [max(load, key=lambda change: abs(change.delta_g)) for load in loads if load]
@@ -525,7 +547,7 @@ def _log_two_hands(loads: list[list[PlateChange]]) -> float:
 
 def log_press(grams: float) -> float:
     """Log density per gram of the force of a hand; positive where it presses."""
-    return kernel.log_press(grams, MODEL)
+    return kernel.log_press(grams, model(BLOCK_SAMPLES_MAX))
 
 
 class _Trace:
@@ -533,12 +555,15 @@ class _Trace:
 
     Attributes:
         step: the step.
+        block_samples: samples that count as one.
         t_ns, grams: (n,) samples; clipped, so that ringing does not outweigh the levels.
         low_g, high_g: level before and after.
     """
 
-    def __init__(self, step: PlateChange, t_ns: NDArray[np.int64], grams: NDArray[np.float64]) -> None:
-        self.step, self.t_ns = step, t_ns
+    def __init__(
+        self, step: PlateChange, block_samples: int, t_ns: NDArray[np.int64], grams: NDArray[np.float64]
+    ) -> None:
+        self.step, self.block_samples, self.t_ns = step, block_samples, t_ns
         self.before_g, self.after_g = step.before_g, step.after_g
         slack_g = 0.3 * abs(step.delta_g)
         self.grams = np.clip(
@@ -550,9 +575,9 @@ class _Trace:
         """The samples of a step; None where they are not kept any more."""
         t_ns, grams = plates.trace(step.plate)
         inside = (t_ns > step.onset_ns - BESIDE_NS // 2) & (t_ns <= step.settled_ns)
-        if not len(t_ns) or t_ns[0] > step.onset_ns or inside.sum() < CALM_SAMPLES:
+        if not len(t_ns) or t_ns[0] > step.onset_ns or inside.sum() < CALM_BLOCKS * plates.block_samples:
             return None
-        return cls(step, t_ns[inside], grams[inside].astype(np.float64))
+        return cls(step, plates.block_samples, t_ns[inside], grams[inside].astype(np.float64))
 
     def two_steps(self) -> list[_Split]:
         """The step as two, with the level between that fits best; empty where there is no such level."""
@@ -587,7 +612,7 @@ class _Trace:
 
     def _log_ratio(self, one: float, two: float) -> float:
         """Log ratio of how likely the samples are with two steps rather than one, by their squared deviations."""
-        return 0.5 * len(self.grams) / CORRELATED_SAMPLES * math.log(max(one, 1.0) / max(two, 1.0)) - LOG_SPLIT
+        return 0.5 * len(self.grams) / self.block_samples * math.log(max(one, 1.0) / max(two, 1.0)) - LOG_SPLIT
 
     def _time_ns(self, at: int | np.intp) -> int:
         return int(self.t_ns[min(int(at), len(self.t_ns) - 1)])
@@ -624,7 +649,7 @@ class _Trace:
             if np.isfinite(cost[first, second]):
                 first_g = float(sums[first, second] / count[first, second])
                 log_evidence = self._log_ratio(one, float(cost[first, second]))
-                sd_g = SHAKE_SD_G / math.sqrt(count[first, second] / CORRELATED_SAMPLES)
+                sd_g = SHAKE_SD_G / math.sqrt(count[first, second] / self.block_samples)
                 found.append(
                     self._split(first_g, self._time_ns(first), self._time_ns(second), log_evidence, sd_g)
                 )

@@ -21,6 +21,9 @@ from fusion.store.models import Store
 CHANGE_MIN_G = 3.0
 # A change must also exceed this many standard deviations of its own noise.
 CHANGE_MIN_SD = 4.0
+# Samples that are averaged before a level is judged: about a period of the shelf's vibration, and two of a slow
+# converter at least, whose noise would otherwise look like a load.
+BLOCK_S, BLOCK_SAMPLES_MIN, BLOCK_SAMPLES_MAX = 0.1, 2, 6
 # A pause longer than this means that a message was lost; time stamps jitter by only a tenth of a message's length.
 GAP_MAX_S = 0.1
 # A plate that is silent or stuck for this long, or that is this noisy, is reported.
@@ -146,6 +149,7 @@ class Plates:
     Attributes:
         ignored: messages that were not used, by reason.
         faults: kind of fault by plate, of those that do not work at present.
+        block_samples: samples that are averaged before a level is judged.
     """
 
     def __init__(self, store: Store) -> None:
@@ -174,9 +178,10 @@ class Plates:
         # Of the samples in the ring before the newest, oldest first.
         self._back_ns = (np.arange(self._kernel.RING - 1, -1, -1) * self._period_ns).astype(np.int64)
         self._stuck_samples, self._out_samples = STUCK_S * rate_hz, OUT_OF_RANGE_S * rate_hz
+        self.block_samples = min(max(round(BLOCK_S * rate_hz), BLOCK_SAMPLES_MIN), BLOCK_SAMPLES_MAX)
         self._settings = np.array([
             self._period_ns, GAP_MAX_S * 1e9, FROZEN_S * rate_hz, STUCK_S * rate_hz, LOST_S * rate_hz,
-            CHANGE_MIN_G, CHANGE_MIN_SD,
+            CHANGE_MIN_G, CHANGE_MIN_SD, self.block_samples,
             *(max(RANGE_SHARE * plate.capacity_g, RANGE_PIECES * heaviest_g) for plate in store.plates),
         ])  # fmt: skip
 
@@ -306,7 +311,7 @@ class Plates:
         """(n_plates,) smallest change that shows above each plate's noise."""
         kernel = self._kernel
         noise_g2 = self._tables.reals[:, kernel.NOISE_G2]
-        change_g2 = noise_g2 * (1.0 / 24.0 + 5.0 / (kernel.PLATEAU_BLOCKS * kernel.BLOCK))
+        change_g2 = noise_g2 * 6.0 / (kernel.PLATEAU_BLOCKS * self.block_samples)
         detectable_g: NDArray[np.float64] = CHANGE_MIN_SD * np.sqrt(change_g2)
         return detectable_g
 

@@ -169,7 +169,7 @@ class UnobservedReaches:
                 continue
             self._watched[plate] = _Watch(watch.since_ns, now_ns, watch.kind)
             suspected = blind.is_only_suspect(plate)
-            for hand in self._hands.over(plate, history, history.between(watch.until_ns + 1, now_ns), UNSURE_M):
+            for hand in self._hands.over(plate, history, watch.until_ns + 1, now_ns, UNSURE_M):
                 self._reaches.append(Reach(hand.t_ns, plate, hand.track, kind, watch.since_ns, suspected=suspected))
 
     def clear(self, plate: int) -> None:
@@ -189,10 +189,11 @@ class UnobservedReaches:
     def note_unclaimed(self, event: ShelfEvent, history: ArmHistory) -> list[int]:
         """Note whose hands were over other plates while a load moved that no hand explains; returns those plates."""
         reached = []
-        rows = history.between(event.contact_ns - AT_CONTACT_NS, event.contact_ns + AT_CONTACT_NS)
+        first_ns, last_ns = event.contact_ns - AT_CONTACT_NS, event.contact_ns + AT_CONTACT_NS
+        rows = history.between(first_ns, last_ns)
         for plate in self._hands.within_reach(history, rows):
             if self._hands.apart_m(event.main_plate, plate) >= EXPLAINED_WITHIN_M:
-                for hand in self._hands.over(plate, history, rows):
+                for hand in self._hands.over(plate, history, first_ns, last_ns):
                     self._reaches.append(Reach(hand.t_ns, plate, hand.track, ReasonKind.LOAD_ELSEWHERE, hand.t_ns))
                     reached.append(plate)
         return reached

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 from fusion.files.lines import line_of, parse_gate_line, parse_item_line
 from fusion.live.clock import SYSTEM_CLOCK, Clock
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading, time_fault
+from fusion.observations import (
+    DoorState,
+    Frame,
+    GateEvent,
+    GateScan,
+    ItemSighting,
+    Observation,
+    ShelfReading,
+    time_fault,
+)
 from fusion.results import NAME_MAX, Warning, WarningKind, is_tenfold
 
 # Frames and weights that wait at most: this many, and in large stores this many for each camera and plate. That is
@@ -216,8 +225,8 @@ class Refusals:
 
 def fault_of(observation: Any) -> str:
     """What is wrong with an object that a source gave, as far as the engine relies on it; "" where nothing is."""
-    if not isinstance(observation, Frame | ShelfReading | GateScan | ItemSighting):
-        return f"want a Frame, ShelfReading, GateScan or ItemSighting, got {type(observation).__name__}"
+    if not isinstance(observation, Frame | ShelfReading | GateScan | DoorState | ItemSighting):
+        return f"want a Frame, ShelfReading, GateScan, DoorState or ItemSighting, got {type(observation).__name__}"
     t_ns = observation.t_ns
     if not isinstance(t_ns, int):
         return f"want an integer of UTC nanoseconds, got {type(t_ns).__name__} {str(t_ns)[:40]}"
@@ -229,16 +238,17 @@ def fault_of(observation: Any) -> str:
             return ""
         case GateScan(account=account) if isinstance(account, str) and not 1 <= len(account) <= NAME_MAX:
             return f"want an account of 1 to {NAME_MAX} characters, got {len(account)}"
-        case GateScan() | ItemSighting():
+        case GateScan() | DoorState() | ItemSighting():
+            at_gate = not isinstance(observation, ItemSighting)
             try:
-                same = parse_event(isinstance(observation, GateScan), json.dumps(line_of(observation))) == observation
+                same = parse_event(at_gate, json.dumps(line_of(observation))) == observation
             except (ValueError, TypeError) as error:
                 return f"want a line of gate.jsonl or items.jsonl, got: {' '.join(str(error).split())[:200]}"
             return "" if same else "want what a line of gate.jsonl or items.jsonl can hold"
     return "want names of sensors as text"
 
 
-def parse_event(gate: bool, line: str) -> GateScan | ItemSighting:
+def parse_event(gate: bool, line: str) -> GateEvent | ItemSighting:
     """Read a line of gate.jsonl or of items.jsonl. Raises ValueError."""
     return parse_gate_line(line) if gate else parse_item_line(line)
 
@@ -250,7 +260,7 @@ def stream_of(observation: Observation) -> str:
             return f"detections: {observation.camera}"
         case ShelfReading():
             return f"weights: {observation.plate}"
-        case GateScan():
+        case GateScan() | DoorState():
             return f"gate: {observation.gate}"
         case _:
             return f"items: {observation.source}"

@@ -34,7 +34,7 @@ from fusion.live.scan_log import WriteFile, write_private
 from fusion.live.sources import Source, SourceContext, open_source
 from fusion.live.teaching import Teaching
 from fusion.live.time_watch import TimeWatch
-from fusion.observations import Frame, GateScan, ItemSighting, Observation
+from fusion.observations import DoorState, Frame, GateScan, ItemSighting, Observation
 from fusion.results import People, PersonEntered, Picked, PutBack, ReasonKind, Receipt, Result, Warning, WarningKind
 from fusion.sentences import sentence
 from fusion.show.console.feed import LiveFeed
@@ -355,7 +355,7 @@ class StoreLoop:
     def _give(self, observation: Observation) -> None:
         """Give an observation to the engine, then the scans from before the start that are now due."""
         scans = self.checkpoint.scans
-        if isinstance(observation, GateScan | ItemSighting):
+        if isinstance(observation, GateScan | DoorState | ItemSighting):
             if not scans.holds(observation):
                 scans.add(observation)
                 self._handle_all(self._feed_engine(observation))

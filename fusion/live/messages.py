@@ -26,8 +26,9 @@ from fusion.gates.verifiers import Asks, GateRequest
 from fusion.observations import (
     EARLIEST_NS,
     LATEST_NS,
+    DoorState,
     Frame,
-    GateScan,
+    GateEvent,
     ItemSighting,
     Observation,
     ShelfReading,
@@ -108,7 +109,7 @@ def status_payload(state: str, engine: str | None = None, dropped: int = 0) -> b
     return json.dumps({"v": VERSION, "state": state, "engine": engine, "dropped": dropped}).encode()
 
 
-def line_payload(observation: GateScan | ItemSighting, mark: Mark) -> bytes:
+def line_payload(observation: GateEvent | ItemSighting, mark: Mark) -> bytes:
     """Encode a line of gate.jsonl or items.jsonl as JSON with version and mark."""
     return _marked(line_of(observation), mark)
 
@@ -317,8 +318,8 @@ class Decoder:
                 observations, mark = self._frame(camera, payload)
             case ("weights", _):
                 observations, mark = self._weights(payload)
-            case ("gates", gate, "scan"):
-                observations, mark = self._scan(gate, payload)
+            case ("gates", gate, "scan" | "door" as kind):
+                observations, mark = self._gate_event(gate, kind, payload)
             case ("items", source):
                 observations, mark = self._sighting(source, payload)
             case _:
@@ -385,15 +386,18 @@ class Decoder:
         known = [(plate, row) for plate, row in zip(plates, samples) if plate in self._plates]
         return [ShelfReading(t_ns, plate, row) for plate, row in known], mark
 
-    def _scan(self, gate: str, payload: bytes) -> tuple[list[Observation], Mark]:
+    def _gate_event(self, gate: str, kind: str, payload: bytes) -> tuple[list[Observation], Mark]:
         fields, mark, _ = _fields(payload)
         _refuse_card_numbers(fields)
         try:
-            scan = parse_gate_line(json.dumps(fields))
+            event = parse_gate_line(json.dumps(fields))
         except ValidationError as error:
             raise Refused("malformed", faults_of(error)) from None
-        self._check_gate(gate, scan.gate)
-        return [scan], mark
+        # Each topic has its own writers: a door contact must not let people in.
+        if isinstance(event, DoorState) != (kind == "door"):
+            raise Refused("another kind than the topic's", f"want a line of kind {kind!r} as in the topic")
+        self._check_gate(gate, event.gate)
+        return [event], mark
 
     def _check_gate(self, gate: str, named: str) -> None:
         if named != gate:

@@ -29,7 +29,7 @@ from fusion.live.messages import (
     topic_of,
     weights_payload,
 )
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.observations import DoorState, Frame, GateScan, ItemSighting, Observation, ShelfReading
 
 # Messages in a publisher's queue, as many as in the engine's; seconds that acknowledged ones stay in it.
 KEPT_MAX, KEPT_S = 32_768, 10.0
@@ -211,6 +211,8 @@ class Publisher:
                         self._send(("detections", observation.camera), partial(frame_payload, observation))
                     case GateScan():
                         self._send(("gates", observation.gate, "scan"), partial(line_payload, observation))
+                    case DoorState():
+                        self._send(("gates", observation.gate, "door"), partial(line_payload, observation))
                     case ItemSighting():
                         self._send(("items", observation.source), partial(line_payload, observation))
 

@@ -1,4 +1,4 @@
-"""Scans and sightings since the newest snapshot, in a file, since gates and readers report them only once."""
+"""Scans, doors and sightings since the newest snapshot, in a file, since gates and readers report them only once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fusion.files.lines import line_of
 from fusion.files.private import open_private
 from fusion.live.gaps import StreamPosition
 from fusion.live.intake import EVENTS_MAX, parse_event
-from fusion.observations import GateScan, ItemSighting, Observation
+from fusion.observations import GateEvent, GateScan, ItemSighting, Observation
 
 # Sightings are recognised for as long as sensors may send them again.
 RECOGNISED_S = 15.0
 # A scan whose gate was opened reaches the engine within this long.
 PROMISED_S = 60.0
 
-Event = GateScan | ItemSighting
+Event = GateEvent | ItemSighting
 Write = Callable[[], object]
 # Replaces a file's content atomically.
 WriteFile = Callable[[Path, bytes], None]
@@ -223,5 +223,5 @@ class ScanLog:
 
 
 def _line(event: Event, *, since: bool) -> bytes:
-    row = {"gate": isinstance(event, GateScan), "since": since, "line": line_of(event)}
+    row = {"gate": not isinstance(event, ItemSighting), "since": since, "line": line_of(event)}
     return json.dumps(row).encode() + b"\n"

@@ -251,11 +251,11 @@ def paced_source(config: ServeConfig, since_ns: int, clock: Clock = SYSTEM_CLOCK
             observations, first_ns=first_ns, since_ns=since_ns, anchor_s=config.anchor_s, pace=pace,
             ignored=recording.ignored, clock=clock,
         )  # fmt: skip
-    from fusion.simulation import Simulation
+    from fusion.simulation.kinds import simulation_of
 
     scenario = _scenario_of(config)
     return PacedSource(
-        Simulation(config.store, scenario).observations, first_ns=scenario.start_ns, since_ns=since_ns,
+        simulation_of(config.store, scenario).observations, first_ns=scenario.start_ns, since_ns=since_ns,
         anchor_s=config.anchor_s, pace=pace, clock=clock,
     )  # fmt: skip
 

@@ -62,7 +62,7 @@ class Passage:
 
 
 class GateLines:
-    """The gates of a store as lines on the floor; immutable.
+    """The gates of a store as lines on the floor, without the doors of cabinets; immutable.
 
     Attributes:
         ids: of the gates, whose indices other modules use.
@@ -71,7 +71,8 @@ class GateLines:
     """
 
     def __init__(self, store: Store) -> None:
-        lines = np.array([gate.line for gate in store.gate], float).reshape(-1, 2, 2)
+        gates = [gate for gate in store.gate if gate.kind == "line"]
+        lines = np.array([gate.line for gate in gates], float).reshape(-1, 2, 2)
         along = lines[:, 1] - lines[:, 0]
         length_m = np.linalg.norm(along, axis=1)
         along = along / length_m[:, None]
@@ -80,10 +81,10 @@ class GateLines:
         self._reach_sq = (length_m / 2 + LINE_OVERHANG_M) ** 2 + GATE_REACH_M**2
         self._lines: list[list[float]] = np.column_stack([lines[:, 0], along, length_m]).tolist()
         self._centres: list[Place] = [(x, y) for x, y in (lines[:, 0] + 0.5 * length_m[:, None] * along).tolist()]
-        self.ids = [gate.id for gate in store.gate]
-        self.inward = [gate.direction in ("in", "both") for gate in store.gate]
-        self.outward = [gate.direction in ("out", "both") for gate in store.gate]
-        self.is_open = [gate.credentials == ("open",) for gate in store.gate]
+        self.ids = [gate.id for gate in gates]
+        self.inward = [gate.direction in ("in", "both") for gate in gates]
+        self.outward = [gate.direction in ("out", "both") for gate in gates]
+        self.is_open = [gate.credentials == ("open",) for gate in gates]
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -9,7 +9,7 @@ from fusion.people.scans import SCAN_VALID_S, AwayFrom, OpenScan, pair_density
 from fusion.people.walkers import Walker
 
 if TYPE_CHECKING:
-    from fusion.people.visits import Visit
+    from fusion.people.open_visits import Visit
 
 # An unidentified person may have made a scan that another has, where their density is at least this share of theirs.
 RIVAL_MIN = 0.1

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from fusion.errors import cut_text
-from fusion.observations import GateScan
+from fusion.observations import DoorState, GateEvent, GateScan
+from fusion.people.doors import Doors, Openings, Passed
 from fusion.people.gate_lines import LINE_MARGIN_M, GateLines, GatePosition, Passage
+from fusion.people.open_visits import OpenVisits, Visit
 from fusion.people.recent import Recent
 from fusion.people.scans import (
     CLAIM_CERTAIN,
@@ -56,58 +57,8 @@ BLIND_MAX_S = 3.0
 # A person who is about to come in when time jumps may scan or cross while nothing is heard; a visit that begins within
 # this time is doubted, or while a scan from before is valid.
 JUMP_DOUBT_S = 5.0
-# People whose visit is remembered after they left; far more than can be inside at once.
-REMEMBERED_MAX = 4096
 # Gates that the store does not have and that are warned of, once each.
 UNKNOWN_GATES_MAX = 64
-
-Passed = PersonEntered | PersonLeft | StoreWarning
-
-
-@dataclass
-class Visit:
-    """Everybody admitted under one account.
-
-    Attributes:
-        id: of the visit; account: None where no credential was shown.
-        enter_ns: first entry, None where it was not seen; exit_ns: last exit, None before the first.
-        members: tracks that belong to the visit, those who have left included.
-        inside: those of them who have not left.
-        lost: those who are out of sight inside the store, with their last sight.
-        identity: probability that every member's track followed one person throughout.
-        doubts: reasons that the visit's receipt may be wrong about who did something.
-        beside: tracks that stood at the gate when a member scanned: if they come in without a scan, it may be theirs.
-        unidentified: visits without an account whose people may be this one's, for a reviewer.
-    """
-
-    id: str
-    account: str | None
-    enter_ns: int | None
-    members: set[int] = field(default_factory=set)
-    inside: set[int] = field(default_factory=set)
-    lost: dict[int, LastSeen] = field(default_factory=dict)
-    exit_ns: int | None = None
-    identity: float = 1.0
-    doubts: list[Reason] = field(default_factory=list)
-    beside: set[int] = field(default_factory=set)
-    unidentified: list[str] = field(default_factory=list)
-
-    @property
-    def finished(self) -> bool:
-        """Whether all members have left or were given up."""
-        return self.exit_ns is not None and not self.inside and not self.lost
-
-    def admit(self, walker: Walker) -> None:
-        """Add a person to this visit, as one who is inside."""
-        self.members.add(walker.track_id)
-        self.inside.add(walker.track_id)
-
-    def left(self, track_id: int, t_ns: int) -> None:
-        """Note that a member left, or was given up, at an instant."""
-        self.inside.discard(track_id)
-        self.lost.pop(track_id, None)
-        self.exit_ns = max(self.exit_ns or t_ns, t_ns)
-
 
 class Visits:
     """Follows everybody through the gates.
@@ -118,28 +69,24 @@ class Visits:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._gates = {gate.id: gate for gate in store.gate}
         self._lines = GateLines(store)
         self._walkers: dict[int, Walker] = {}
         self._scans = OpenScans()
-        self._open: dict[str, Visit] = {}
-        self._by_account: dict[str, Visit] = {}
-        self._n_visits = 0
-        # The visit of each track, None for staff; kept after the track's end, since actions are attributed after people
-        # left.
-        self._visits: dict[int, Visit | None] = {}
+        self._open = OpenVisits(store.id)
         self._recent = Recent()
         # The newest frames; None before the first.
         self._seen_ns: int | None = None
-        # Visits that begin until then share a doubt about all that were open at an earlier instant.
-        self._doubted_until_ns = 0
-        self._doubt: Reason | None = None
         self._unknown_gates: set[str] = set()
         self.ignored: Counter[str] = Counter()
+        self._doors = Doors(store, self._open, self.ignored)
 
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`. A line that moves was not crossed by that."""
         before = self._lines
         self._store, self._lines = store, GateLines(store)
+        self._gates = {gate.id: gate for gate in store.gate}
+        self._doors.adopt(store)
         moved = self._lines.moved(before)
         for walker in self._walkers.values() if moved else ():
             walker.entries = None
@@ -148,19 +95,24 @@ class Visits:
 
     # ---- queries -----------------------------------------------------------------------------------------------------
 
+    @property
+    def openings(self) -> Openings:
+        """When the doors of cabinets were open."""
+        return self._doors.openings
+
     def account_of(self, track_id: int) -> str | None:
         """Account of a person's visit; None for staff, for unknown people and for people long gone."""
-        visit = self._visits.get(track_id)
+        visit = self._open.of_track.get(track_id)
         return visit.account if visit else None
 
     def visit_of(self, track_id: int) -> str | None:
         """Id of a person's visit; None for staff, for people without one and for people long gone."""
-        visit = self._visits.get(track_id)
+        visit = self._open.of_track.get(track_id)
         return visit.id if visit else None
 
     def is_staff(self, track_id: int) -> bool:
         """Whether a person came in with a staff credential."""
-        return track_id in self._visits and self._visits[track_id] is None
+        return self._open.of_track.get(track_id, self) is None
 
     def moved_goods(self, track_id: int) -> None:
         """Note that a shelf event was most probably a track's: whatever else speaks against it, it has hands."""
@@ -170,7 +122,7 @@ class Visits:
     @property
     def scans_waiting(self) -> int:
         """Number of scans that no person has come in with yet."""
-        return len(self._scans)
+        return len(self._scans) + self._doors.scans_waiting
 
     @property
     def n_followed(self) -> int:
@@ -179,51 +131,60 @@ class Visits:
 
     def finished(self, until_ns: int, must_wait: Callable[[Visit], bool] = lambda visit: False) -> list[Visit]:
         """Visits whose people have all left by an instant and that need not wait; each is handed out once."""
-        left = [v for v in self._open.values() if v.finished and v.exit_ns is not None and v.exit_ns <= until_ns]
-        done = [visit for visit in left if not must_wait(visit)]
+        done = [visit for visit in self._open.finished(until_ns) if not must_wait(visit)]
         for visit in done:
             self._close(visit)
         return done
 
     def unfinished(self) -> list[Visit]:
         """Visits that are still open."""
-        return list(self._open.values())
+        return list(self._open)
 
     def doubt(self, reason: Reason, now_ns: int) -> bool:
         """Doubt every open visit, and those that begin soon; returns whether one is open or a scan waits."""
-        for visit in self._open.values():
-            if reason not in visit.doubts:
-                visit.doubts.append(reason)
-        waits_s = SCAN_VALID_S if len(self._scans) else JUMP_DOUBT_S
-        self._doubt, self._doubted_until_ns = reason, now_ns + round(waits_s * 1e9)
-        return bool(self._open or len(self._scans))
+        waits_s = SCAN_VALID_S if self.scans_waiting else JUMP_DOUBT_S
+        self._open.doubt(reason, now_ns + round(waits_s * 1e9))
+        return bool(len(self._open) or self.scans_waiting)
 
     # ---- input -------------------------------------------------------------------------------------------------------
 
-    def scan(self, scan: GateScan) -> list[StoreWarning]:
-        """Take in a credential. Scans come in time order, before the people of a later instant."""
-        if scan.gate not in self._lines.ids:
+    def at_gate(self, event: GateEvent) -> list[Passed]:
+        """Take in a credential, or the state of a door. They come in time order, before people of a later instant."""
+        if isinstance(event, DoorState):
+            return list(self._doors.state(event))
+        return list(self._scan(event))
+
+    def loaded(self, plate: int, t_ns: int) -> list[StoreWarning]:
+        """Note that a load moved on a plate (an index); a warning where it lies behind a door that was closed."""
+        return self._doors.loaded(plate, t_ns)
+
+    def _scan(self, scan: GateScan) -> Iterable[Passed]:
+        gate_of_store = self._gates.get(scan.gate)
+        if gate_of_store is None:
             self.ignored["gate: unknown gate"] += 1
             if scan.gate in self._unknown_gates or len(self._unknown_gates) >= UNKNOWN_GATES_MAX:
                 return []
             self._unknown_gates.add(scan.gate)
             return [StoreWarning(scan.t_ns, WarningKind.UNKNOWN_GATE, scan.gate)]
-        gate = self._lines.ids.index(scan.gate)
-        if not self._lines.inward[gate]:
+        is_cabinet = gate_of_store.kind == "cabinet"
+        gate = -1 if is_cabinet else self._lines.ids.index(scan.gate)
+        if not is_cabinet and not self._lines.inward[gate]:
             # No credential is needed to leave; a scan on the way out adds nothing to the crossing.
             self.ignored["gate: scan on the way out"] += 1
             return []
-        accepted = ("account", *self._store.gate[gate].credentials)
+        accepted = ("account", *gate_of_store.credentials)
         if scan.credential_type not in accepted or not _is_account(scan):
             self.ignored["gate: credential not accepted there"] += 1
             kind = WarningKind.CREDENTIAL_REFUSED
             return [StoreWarning(scan.t_ns, kind, scan.gate, credential=scan.credential_type)]
+        if is_cabinet:
+            return self._doors.scan(scan)
         if scan.credential_type != "open":
             added = self._scans.add(scan, gate, self._lines.centre_m(gate), self._walkers)
             if added is None:
                 self.ignored["gate: more open scans than people can come in by"] += 1
             elif added.track_id is None and not added.repeated:
-                _doubt_shifted(scan, self._recent, self._open.values())
+                _doubt_shifted(scan, self._recent, self._open)
         return []
 
     def step(self, people: People, vouched: Callable[[int], bool] = lambda track_id: True) -> list[Passed]:
@@ -235,7 +196,7 @@ class Visits:
         self._doubt_blind_span(now_ns)
         self._seen_ns = now_ns
         results: list[Passed] = []
-        near, walkers, visits = self._lines.near(people.position_m), self._walkers, self._visits
+        near, walkers, visits = self._lines.near(people.position_m), self._walkers, self._open.of_track
         # What happens at one instant only ever ends a search.
         has_gates, is_searching = len(self._lines) > 0, self._is_searching()
         tracks, confirmed = people.track_id.tolist(), people.confirmed.tolist()
@@ -257,6 +218,7 @@ class Visits:
         results += self._vanished(tracks, now_ns)
         results += self._resolve_waiting(now_ns)
         results += self._expire(now_ns)
+        results += self._doors.step(now_ns)
         return results
 
     def _at_doors(
@@ -274,7 +236,7 @@ class Visits:
 
     def idle(self, now_ns: int) -> list[Passed]:
         """Pass to an instant at which no camera delivered anything."""
-        results: list[Passed] = list(self._expire(now_ns))
+        results: list[Passed] = [*self._expire(now_ns), *self._doors.step(now_ns)]
         if self._seen_ns is not None and now_ns - self._seen_ns > BLIND_MAX_S * 1e9:
             results += self._vanished((), now_ns)
         return results
@@ -290,10 +252,11 @@ class Visits:
         # People who were not in view at the end will not be seen again.
         in_view = {t for t, w in self._walkers.items() if now_ns - w.seen_ns < IN_VIEW_S * 1e9}
         results += self._vanished(in_view, now_ns, after_s=IN_VIEW_S)
-        for visit in list(self._open.values()):
+        for visit in list(self._open):
             for track in list(visit.lost):
                 results += self._give_up(visit, track, now_ns)
         results += self._expire(now_ns, after_s=-1.0)
+        results += self._doors.end(now_ns)
         return results
 
     # ---- crossing ----------------------------------------------------------------------------------------------------
@@ -355,9 +318,9 @@ class Visits:
             yield PersonEntered(t_ns, walker.track_id, gate_id, None, None, staff=True)
             return
         account = scan.scan.account if scan else None
-        visit = self._by_account.get(account) if account is not None else None
+        visit = self._open.of_account(account)
         if visit is None:
-            visit = self._open_visit(account, t_ns, seen_entering=gate_id is not None)
+            visit = self._open.open(account, t_ns, seen_entering=gate_id is not None)
         visit.identity = min(visit.identity, walker.identity)
         self._assign(walker, visit)
         yield PersonEntered(t_ns, walker.track_id, gate_id, account, visit.id)
@@ -369,7 +332,7 @@ class Visits:
             self._recent.bind(scan, walker, visit, self._lines.away_m)
         if account is None:
             self._recent.came_in(t_ns, visit.id)
-            for other in self._open.values():
+            for other in self._open:
                 if walker.track_id in other.beside:
                     other.doubts.append(Reason(ReasonKind.UNSCANNED_BESIDE))
             for other in self._recent.may_have_scanned(walker, self._lines.away_m):
@@ -399,36 +362,15 @@ class Visits:
 
     # ---- groups ------------------------------------------------------------------------------------------------------
 
-    def _new_visit(self, account: str | None, t_ns: int, seen_entering: bool) -> Visit:
-        self._n_visits += 1
-        visit_id = f"{self._store.id}-{t_ns // 1_000_000}-{self._n_visits}"
-        visit = Visit(visit_id, account, t_ns if seen_entering else None)
-        if self._doubt is not None and t_ns < self._doubted_until_ns:
-            visit.doubts.append(self._doubt)
-        return visit
-
-    def _open_visit(self, account: str | None, t_ns: int, seen_entering: bool) -> Visit:
-        visit = self._new_visit(account, t_ns, seen_entering)
-        self._open[visit.id] = visit
-        if account is not None:
-            self._by_account[account] = visit
-        return visit
-
     def _assign(self, walker: Walker, visit: Visit | None) -> None:
         """A person belongs to a visit, or to the staff (None)."""
         walker.visit = visit
-        if visit is not None:
-            visit.admit(walker)
-        self._visits[walker.track_id] = visit
-        if len(self._visits) > REMEMBERED_MAX:
-            del self._visits[next(iter(self._visits))]
+        self._open.assign(walker.track_id, visit)
 
     def _close(self, visit: Visit) -> None:
-        del self._open[visit.id]
+        self._open.close(visit)
         if visit.account is not None:
             self._recent.end(visit.account, visit.exit_ns or 0)
-            if self._by_account.get(visit.account) is visit:
-                del self._by_account[visit.account]
 
     # ---- people who were not seen coming in --------------------------------------------------------------------------
 
@@ -436,19 +378,19 @@ class Visits:
         self, walker: Walker, now_ns: int, position: GatePosition | None, vouched: Callable[[int], bool]
     ) -> Iterator[Passed]:
         """A confirmed person who counts as outside; position is set where they are within reach of a gate."""
-        known = walker.track_id in self._visits
+        known = walker.track_id in self._open.of_track
         if position is not None and walker.entries is not None and not known:
             past_a_line = any(position.distance_m[gate] > LINE_MARGIN_M for gate in walker.entries)
             if not past_a_line:
                 return
         if known or walker.visit is not None:
             yield from self._came_back(walker, now_ns)
-        elif self._store.gate and (walker.lives or self._is_searching()):
+        elif len(self._lines) and (walker.lives or self._is_searching()):
             yield from self._appeared(walker, now_ns, vouched)
 
     def _is_searching(self) -> bool:
         """Whether a visit may be found for people who have not shown that they live: a scan, or a lost member."""
-        return len(self._scans) > 0 or any(visit.lost for visit in self._open.values())
+        return len(self._scans) > 0 or any(visit.lost for visit in self._open)
 
     def _appeared(self, walker: Walker, now_ns: int, vouched: Callable[[int], bool]) -> Iterator[Passed]:
         """A person inside who was seen at no gate: they came in unseen, or were lost under another track."""
@@ -477,7 +419,7 @@ class Visits:
         young = now_ns - walker.first_ns < UNKNOWN_AGE_S * 1e9
         if not walker.moved_goods and (young or not vouched(walker.track_id)):
             return
-        reachable = _lost_within_reach(walker, self._open.values())
+        reachable = _lost_within_reach(walker, self._open)
         claim = self._claim(walker, reachable, now_ns)
         if claim is not None:
             yield from self._enter(walker, walker.first_ns, claim.scan.gate, claim.scan, claim.probability)
@@ -506,7 +448,7 @@ class Visits:
 
     def _found_again(self, walker: Walker, visit: Visit, track: int, now_ns: int) -> PersonEntered:
         """The only person missing is found where they can be; the doubt that remains lowers the visit's identity."""
-        if _may_have_scanned(visit.lost.pop(track), self._open.values(), self._walkers):
+        if _may_have_scanned(visit.lost.pop(track), self._open, self._walkers):
             visit.doubts.append(Reason(ReasonKind.LOST_AMONG_OTHERS))
         visit.identity = min(visit.identity, RELINKED_IDENTITY)
         walker.inside = True
@@ -515,7 +457,7 @@ class Visits:
 
     def _came_back(self, walker: Walker, now_ns: int) -> Iterator[Passed]:
         """A person who was lost, or seemed to have left, under the same track as before."""
-        track, visit = walker.track_id, self._visits.get(walker.track_id)
+        track, visit = walker.track_id, self._open.of_track.get(walker.track_id)
         if visit is not None and track in visit.lost:
             del visit.lost[track]
         elif self._lines.position(walker.last_m).in_reach or not inside_polygon(self._store.floor, *walker.last_m):
@@ -538,18 +480,18 @@ class Visits:
             self.ignored["gate: scan without anybody coming in"] += 1
             account, since_ns = scan.scan.account, scan.scan.t_ns - round(SCAN_LATE_S * 1e9)
             # A scan that was repeated, or one for a companion who did not come.
-            is_known = account in self._by_account or self._recent.ended_since(account, since_ns)
+            is_known = self._open.of_account(account) is not None or self._recent.ended_since(account, since_ns)
             if scan.scan.credential_type == "staff" or is_known:
                 continue
             unidentified = self._recent.unidentified(since_ns, now_ns)
             if not unidentified and self._turned_back(scan):
                 continue
             gate = self._lines.ids[scan.gate]
-            visit = self._new_visit(account, scan.scan.t_ns, seen_entering=False)
+            visit = self._open.new(account, scan.scan.t_ns, seen_entering=False)
             visit.exit_ns = now_ns
             visit.doubts.append(Reason(ReasonKind.SCAN_UNBOUND, gate=gate))
             visit.unidentified += unidentified
-            self._open[visit.id] = visit
+            self._open.add(visit)
             yield StoreWarning(now_ns, WarningKind.SCAN_UNBOUND, gate, count=len(unidentified))
         self._recent.forget(now_ns)
 
@@ -582,7 +524,7 @@ class Visits:
             if track not in present and (walker.visit is None or walker.visit.id not in self._open):
                 del self._walkers[track]
                 self._scans.lose(walker)
-        for visit in self._open.values():
+        for visit in self._open:
             for track, (lost_ns, _) in list(visit.lost.items()) if visit.lost else ():
                 if now_ns - lost_ns > LOST_S * 1e9:
                     yield from self._give_up(visit, track, now_ns)
@@ -592,8 +534,8 @@ class Visits:
         if self._seen_ns is None or now_ns - self._seen_ns <= BLIND_MAX_S * 1e9:
             return
         reason = Reason(ReasonKind.CAMERAS_SILENT, seconds=(now_ns - self._seen_ns) / 1e9)
-        for visit in self._open.values():
-            if visit.members and (visit.exit_ns is None or visit.exit_ns >= self._seen_ns - VANISHED_S * 1e9):
+        for visit in self._open:
+            if visit.is_followed and (visit.exit_ns is None or visit.exit_ns >= self._seen_ns - VANISHED_S * 1e9):
                 visit.doubts.append(reason)
 
     def _give_up(self, visit: Visit, track: int, now_ns: int) -> Iterator[StoreWarning]:

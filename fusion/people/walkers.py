@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fusion.people.gate_lines import Passage, Place
 
 if TYPE_CHECKING:
-    from fusion.people.visits import Visit
+    from fusion.people.open_visits import Visit
 
 
 # A track that went this far from where it was first seen follows no thing: coats and chairs stay where they are.

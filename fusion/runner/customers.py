@@ -16,8 +16,7 @@ from fusion.gates.marks import Marks
 from fusion.gates.verifiers import Verifier
 from fusion.runner.example import Example
 from fusion.simulation import Scenario
-from fusion.simulation.crowd import Crowd
-from fusion.simulation.person import Person
+from fusion.simulation.kinds import visitors_of
 from fusion.store.models import Store
 from fusion.till.customers import Customer
 
@@ -45,7 +44,7 @@ class SimulatedCustomers:
             shared_random: the run's random numbers.
             folder: for keys, used codes and faces.
         """
-        self.people: list[Person] = list(Crowd(store, scenario).people)
+        self.people = visitors_of(store, scenario)
         self._example, self._seed, self._random, self._folder = example, scenario.seed, shared_random, folder
         self._store_id = store.id
         self._signer: CodeSigner | None = None
@@ -61,7 +60,7 @@ class SimulatedCustomers:
 
     def employees(self) -> set[str]:
         """Accounts that let staff in."""
-        return {person.account for person in self.people if person.role == "staff" and person.account}
+        return {person.account for person in self.people if person.is_staff and person.account}
 
     def arriving_before(self, t_s: float) -> set[str]:
         """Accounts of people who arrive earlier than this many seconds after the start."""

@@ -22,8 +22,9 @@ from fusion.gates.verifiers import GateRequest
 from fusion.live.connection import Broker, broker_password
 from fusion.live.messages import Command
 from fusion.live.publisher import Publisher
-from fusion.observations import Frame, GateScan, ItemSighting, Observation, ShelfReading
-from fusion.simulation import Scenario, Simulation
+from fusion.observations import DoorState, Frame, GateScan, ItemSighting, Observation, ShelfReading
+from fusion.simulation import Scenario
+from fusion.simulation.kinds import simulation_of
 from fusion.store.models import Store
 
 # How long a person waits at a gate.
@@ -32,7 +33,7 @@ PATIENCE_S = 30.0
 EMPTY_S = 20.0
 # Of a scenario in which no person comes.
 _EMPTY: dict[str, Any] = {"shoppers": 0, "companions": 0, "children": 0, "tailgaters": 0, "staff": 0}
-_NAMES = {Frame: "cameras", ShelfReading: "scales", ItemSighting: "readers"}
+_NAMES = {Frame: "cameras", ShelfReading: "scales", DoorState: "doors", ItemSighting: "readers"}
 
 
 class Gates:
@@ -90,7 +91,7 @@ def from_now(store: Store, scenario: Scenario, now_ns: int) -> Iterator[Observat
     """What the sensors of a simulated shop report, as if it began now, with EMPTY_S before the first person."""
     empty = replace(scenario, minutes=EMPTY_S / 60.0, **_EMPTY)
     for part, begins_ns in ((empty, now_ns), (scenario, now_ns + round(EMPTY_S * 1e9))):
-        for observation in Simulation(store, part).observations():
+        for observation in simulation_of(store, part).observations():
             yield replace(observation, t_ns=observation.t_ns - part.start_ns + begins_ns)
 
 

@@ -14,6 +14,7 @@ from fusion.runner.example import EXAMPLE_FILE, Example
 from fusion.runner.settings import RunSettings
 from fusion.runner.truth import TrueVisit, recorded_visits, simulated_visits
 from fusion.simulation import Scenario, Simulation, demo_store
+from fusion.simulation.kinds import simulation_of
 from fusion.store.models import Store
 
 
@@ -98,7 +99,10 @@ def _simulated(settings: RunSettings) -> Source:
     except ValueError as error:
         raise FusionError(str(error)) from None
     span = Span(scenario.start_ns, scenario.start_ns + round(scenario.minutes * 60e9))
-    simulation = Simulation(store, scenario)
+    try:
+        simulation = simulation_of(store, scenario)
+    except ValueError as error:
+        raise FusionError(str(error)) from None
     origin = f"{_minutes(span):.1f} minutes simulated (seed {settings.seed})"
     return Source(store, simulation.observations(), origin, span, simulation=simulation, example=example)
 

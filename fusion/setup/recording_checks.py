@@ -12,6 +12,7 @@ import numpy as np
 from fusion.errors import ConfigError, RecordingError
 from fusion.files.recordings import Recording
 from fusion.goods.fitness import trembles_too_little
+from fusion.observations import DoorState
 from fusion.setup.clock_checks import clock_findings
 from fusion.setup.findings import Finding, Severity, name_list, utc_text
 from fusion.setup.sensor_streams import GAP_S, SensorStream, SensorSummary
@@ -225,11 +226,14 @@ def _gate_findings(recording: Recording, span: Span) -> Iterator[Finding]:
     gates = {gate.id: gate for gate in store.gate}
     unknown: Counter[_Named] = Counter()
     refused: Counter[tuple[str, str]] = Counter()  # gate and credential type
+    doors: Counter[str] = Counter()  # states of the door
     n_off, newest_ns, n_early = 0, 0, 0
-    for scan in recording.scans():
+    for scan in recording.gate_events():
         gate = gates.get(scan.gate)
         if gate is None:
             unknown[_Named("gate.jsonl", "gate", scan.gate)] += 1
+        elif isinstance(scan, DoorState):
+            doors[scan.gate] += 1
         elif scan.credential_type not in ("account", "staff", *gate.credentials):
             refused[scan.gate, scan.credential_type] += 1
         n_off += not span.start_ns - _SCAN_MARGIN_NS <= scan.t_ns <= span.end_ns + _SCAN_MARGIN_NS
@@ -244,6 +248,13 @@ def _gate_findings(recording: Recording, span: Span) -> Iterator[Finding]:
         accepted = ", ".join(gates[gate_id].credentials)
         message = f"want a credential that it lists ({accepted}), got {kind} {n} times"
         yield Finding("warning", "credential", f"gate {gate_id}", message)
+    for gate in gates.values():
+        if gate.kind == "cabinet" and not doors[gate.id]:
+            message = "want lines of kind door that state when its door was opened and closed, got none"
+            yield Finding("error", "door", f"gate {gate.id}", message)
+        elif gate.kind != "cabinet" and doors[gate.id]:
+            message = f"want a gate of kind cabinet for lines of kind door, got {doors[gate.id]} of them"
+            yield Finding("warning", "door", f"gate {gate.id}", message)
     if n_off:
         message = f"want scans while sensors were on, got {n_off} more than a minute before or after (another clock?)"
         yield Finding("warning", "clock", "gate.jsonl", message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fusion.observations import GateScan, ItemSighting, Observation
+from fusion.observations import DoorState, GateScan, ItemSighting, Observation
 from fusion.results import (
     Candidate,
     PersonEntered,
@@ -51,6 +51,9 @@ class LogLines:
         if isinstance(observation, GateScan):
             # The visit's account appears with the engine's answer; the credential itself is private.
             return LogLine("gates", observation.t_ns, f"{observation.credential_type} at {observation.gate}")
+        if isinstance(observation, DoorState):
+            state = "open" if observation.is_open else "closed"
+            return LogLine("gates", observation.t_ns, f"door of {observation.gate} {state}")
         if isinstance(observation, ItemSighting):
             where = observation.zone or observation.plate or "an unknown place"
             pieces = f"{observation.quantity} x {self._product(observation.gtin)}"

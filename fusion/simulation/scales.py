@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +80,9 @@ class _Shock:
 class Scales:
     """All plates of a store, read one stretch of time after another."""
 
-    def __init__(self, store: Store, shelves: ShelfMap, scenario: Scenario) -> None:
-        self._shelves, self.scenario = shelves, scenario
+    def __init__(self, store: Store, shelves: ShelfMap, scenario: Scenario, samples: int = SAMPLES) -> None:
+        """samples: of each message."""
+        self._shelves, self.scenario, self._samples = shelves, scenario, samples
         self._names = [plate.plate for plate in store.plates]
         n = len(self._names)
         self.rate_hz, self._unit_g = store.weight_rate_hz, store.weight_unit_g
@@ -112,7 +113,7 @@ class Scales:
         self._place_gain = scenario.random("place gain")
         self._sympathy = setting.uniform(0.6, 1.4, n)  # of a plate with its shelf's common vibration
         n_gondolas = int(shelves.gondola.max(initial=-1)) + 1
-        self._period_s = SAMPLES / self.rate_hz
+        self._period_s = samples / self.rate_hz
         self._phase_s = setting.uniform(0.0, self._period_s, n_gondolas)
         # A cooling machine shakes its whole gondola at some hertz, and is on for part of every few minutes.
         self._hum_rate = oddities.uniform(6.0, 14.0, n_gondolas) * 2 * math.pi
@@ -128,15 +129,13 @@ class Scales:
     def _plan_shocks(self, n: int) -> list[_Shock]:
         random = self.scenario.random("shocks")
         count = int(random.poisson(self.scenario.shocks_per_minute * self.scenario.minutes))
-        return [
-            _Shock(
-                float(at),
-                float(random.uniform(1.0, 2.0)),
-                random.uniform(5.0, 40.0, n) * random.choice([-1.0, 1.0], n),
-                random.uniform(3.0, 9.0, n) * 2 * math.pi,
-            )
-            for at in np.sort(random.uniform(0.0, self.scenario.duration_s, count))
-        ]
+        times_s = np.sort(random.uniform(0.0, self.scenario.duration_s, count))
+        return [_shock(float(at), float(random.uniform(1.0, 2.0)), n, random) for at in times_s]
+
+    def shake(self, t_s: float, duration_s: float, strength: float, random: np.random.Generator) -> None:
+        """Shake all plates from a time on, as a door that is slammed does; 1 is the strength of other shocks."""
+        shock = _shock(t_s, duration_s, len(self._names), random)
+        self._shocks.append(replace(shock, amplitude_g=strength * shock.amplitude_g))
 
     def add(self, loads: Iterable[Load], handlings: Iterable[Handling]) -> list[Load]:
         """Add what happens on the plates, before the stretch in which it takes effect is read.
@@ -183,9 +182,9 @@ class Scales:
             self._next_message[gondola] = last
             plates = np.flatnonzero(self._shelves.gondola == gondola)
             begin_s = phase_s + np.arange(first, last) * self._period_s
-            times_s = (begin_s[:, None] + np.arange(SAMPLES) / self.rate_hz).ravel()
+            times_s = (begin_s[:, None] + np.arange(self._samples) / self.rate_hz).ravel()
             grams = self._signal(times_s, plates)
-            blocks = grams.astype(np.float32).reshape(last - first, SAMPLES, -1)
+            blocks = grams.astype(np.float32).reshape(last - first, self._samples, -1)
             blocks = np.ascontiguousarray(blocks.transpose(2, 0, 1))
             # Controllers stamp a message when they get to it: some milliseconds off, never out of order.
             limit_s = 0.4 * self._period_s
@@ -293,6 +292,11 @@ class Scales:
         self._creeping = self._creeping[len(crept) :]
         self._shakings = [shaking for shaking in self._shakings if shaking.handling.end_s + 1.0 > before_s]
         self._shocks = [shock for shock in self._shocks if shock.t_s + shock.duration_s + 1.0 > before_s]
+
+
+def _shock(t_s: float, duration_s: float, n: int, random: np.random.Generator) -> _Shock:
+    amplitude_g = random.uniform(5.0, 40.0, n) * random.choice([-1.0, 1.0], n)
+    return _Shock(t_s, duration_s, amplitude_g, random.uniform(3.0, 9.0, n) * 2 * math.pi)
 
 
 def _window(times_s: NDArray[np.float64], start_s: float, end_s: float, edge_s: float) -> NDArray[np.float64]:

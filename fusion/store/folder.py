@@ -47,6 +47,7 @@ def read_store(folder: Path) -> Store:
     faults = files.faults
     if settings is not None:
         faults += _settings_faults(settings, plates.rows)
+        faults += _cabinet_faults(settings, plates)
     faults += _table_faults(plates, products, facings)
     if prices is not None:
         faults += _price_faults(prices, products)
@@ -168,6 +169,26 @@ def _settings_faults(settings: StoreSettings, plates: Iterable[Row[Plate]]) -> l
         if not inside_polygon(settings.floor, plate.x, plate.y, margin_m=PLATE_MARGIN_M):
             want = f"want a point on the floor, got ({plate.x}, {plate.y})"
             faults.append(f"plates.csv:{line}: plate {plate.plate!r}: x, y: {want}")
+    return faults
+
+
+def _cabinet_faults(settings: StoreSettings, plates: Table[Plate]) -> list[str]:
+    """Doors before plates that the store does not have, or before those of another door."""
+    cabinets = [gate for gate in settings.gate if gate.kind == "cabinet"]
+    known = set(plates.keys)
+    plates_known = plates.keys_known and len(known) == len(plates.keys)
+    faults = [
+        f"store.toml: gate {gate.id!r}: plates: want a plate listed in plates.csv, got {plate!r}"
+        for gate in cabinets
+        for plate in gate.plates
+        if plates_known and plate not in known
+    ]
+    faults += _repeated("store.toml: plate behind a door", [(g.id, plate) for g in cabinets for plate in g.plates])
+    faults += [
+        f"store.toml: gate {gate.id!r}: plates: want those behind this door, since the store has other gates, got none"
+        for gate in cabinets
+        if len(settings.gate) > 1 and not gate.plates
+    ]
     return faults
 
 

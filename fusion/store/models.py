@@ -46,12 +46,28 @@ WEIGHT_UNITS_G = {"g": 1.0, "kg": 1000.0, "lb": 453.59237, "oz": 28.349523125}
 
 
 class Gate(StrictModel):
-    """A line that people cross to enter or to leave; the store lies to the left of line[0] -> line[1]."""
+    """A line that people cross to enter or to leave; the store lies to the left of line[0] -> line[1].
+
+    Of kind `cabinet`: a door in front of goods, through which people reach and do not walk. `line` is its front from
+    above, and everything between its opening and its closing is the account's that was shown.
+    """
 
     id: Identifier
     direction: Literal["in", "out", "both"]
     line: Segment
     credentials: tuple[Literal["qr", "card", "face", "staff", "open"], ...] = Field(min_length=1)
+    kind: Literal["line", "cabinet"] = "line"
+    # Plates behind the door of a cabinet; left out where all plates of the store are.
+    plates: tuple[Identifier, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Gate:
+        if self.kind == "line":
+            require(not self.plates, "plates with kind cabinet alone", self.plates)
+            return self
+        require(self.direction == "both", "direction both with kind cabinet", self.direction)
+        require("open" not in self.credentials, "a credential that names an account with kind cabinet", "open")
+        return self
 
 
 class Zone(StrictModel):
@@ -246,6 +262,12 @@ class Store(StoreSettings):
     products: tuple[Product, ...] = ()
     planogram: tuple[Facing, ...] = ()
     prices: Prices = Prices()
+
+    @property
+    def behind_doors(self) -> dict[str, tuple[str, ...]]:
+        """By id of each gate of kind `cabinet`, the plates behind its door."""
+        everything = tuple(plate.plate for plate in self.plates)
+        return {gate.id: gate.plates or everything for gate in self.gate if gate.kind == "cabinet"}
 
     @property
     def layout(self) -> Layout:

@@ -444,7 +444,7 @@ def test_a_flood_of_scans_at_a_gate_is_counted_and_costs_no_more_with_each() -> 
     visits = Visits(store)
     open_scans = visits._scans
     for i in range(20_000):
-        visits.scan(GateScan(T_NS + i * 250_000, gate, "account", f"account {i}"))
+        visits.at_gate(GateScan(T_NS + i * 250_000, gate, "account", f"account {i}"))
     assert len(open_scans) == AT_GATE_MAX
     assert visits.ignored["gate: more open scans than people can come in by"] == 20_000 - AT_GATE_MAX
 

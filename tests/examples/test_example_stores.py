@@ -32,6 +32,7 @@ PRINTED = {
     "biu": "4 let in",
     "unmanned_box": "4 baskets shown and confirmed at the door, which then opened",
     "rewe_pilot": "1 refused (not open to the public yet)",
+    "cabinet": "4 let in",
 }
 
 

@@ -14,8 +14,8 @@ from fusion.goods.billing import Billing
 from fusion.goods.journal import cart
 from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
-from fusion.people.visits import Visit
-from fusion.results import Evidence, ReasonKind, Receipt, ShelfCount
+from fusion.people.open_visits import Visit
+from fusion.results import Evidence, ReasonKind, Receipt, ShelfCount, Warning
 from fusion.store.models import Facing, Gate, Zone
 
 EXIT = Gate(id="exit", direction="out", line=((9.0, 9.0), (10.0, 9.0)), credentials=("open",))
@@ -41,6 +41,9 @@ class Members:
 
     def moved_goods(self, track_id: int) -> None:
         pass
+
+    def loaded(self, plate: int, t_ns: int) -> list[Warning]:
+        return []
 
     def is_staff(self, track_id: int) -> bool:
         return track_id in self.staff

@@ -16,7 +16,7 @@ from fusion.goods.counts import moved
 from fusion.goods.journal import OUTSIDE, UNKNOWN, cart
 from fusion.goods.unobserved import BlindPlates
 from fusion.observations import ItemSighting
-from fusion.people.visits import Visit
+from fusion.people.open_visits import Visit
 from fusion.results import Picked, PutBack, Reason, ReasonKind, ReceiptStatus, ShelfEventExplained
 from fusion.sentences import reason_text
 from fusion.store.models import CartPolicy

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from reference import ledger as reference
 
 from fusion._kernels.scales import PlateTables
-from fusion.goods.ledger import MODEL, log_press
+from fusion.goods.ledger import log_press, model
 from fusion.goods.loads import LoadFinder, ShelfEvent, log_nothing
 from fusion.goods.planogram import Planogram
 from fusion.goods.plates import PlateChange, PlateSamples
@@ -66,13 +66,13 @@ def test_steps_are_divided_as_by_the_twin(seed: int) -> None:
     planogram = Planogram(STORE)
     samples, steps = spell(rng, planogram)
     finder, twin = LoadFinder(planogram), reference.Division(planogram, samples, steps)
-    score, blocks = finder.divide(samples, MODEL, steps)
+    score, blocks = finder.divide(samples, model(6), steps)
     # Hands on two plates score the same as one block or two, so that the best division is one of several.
     assert_allclose(score, twin.divide(), rtol=1e-10)
     assert_allclose(score, twin.score([ids for ids, _, _ in blocks]), rtol=1e-10)
     assert sorted(i for ids, _, _ in blocks for i in ids) == list(range(len(steps)))
     some = tuple(np.flatnonzero(rng.random(len(steps)) < 0.5).tolist()) or (0,)
-    for ids, log_density, load in (*blocks, (some, *finder.weigh_block(samples, MODEL, steps, some))):
+    for ids, log_density, load in (*blocks, (some, *finder.weigh_block(samples, model(6), steps, some))):
         wanted = twin.block(ids)
         assert_allclose(log_density, wanted[0], rtol=1e-10)
         for change, of_twin in zip(load, wanted[1], strict=True):
@@ -82,7 +82,7 @@ def test_steps_are_divided_as_by_the_twin(seed: int) -> None:
 
 def test_no_steps_are_no_blocks() -> None:
     samples, _ = spell(np.random.default_rng(0), Planogram(STORE))
-    assert LoadFinder(Planogram(STORE)).divide(samples, MODEL, []) == (0.0, [])
+    assert LoadFinder(Planogram(STORE)).divide(samples, model(6), []) == (0.0, [])
 
 
 @pytest.mark.parametrize("grams", [-700.0, -30.0, 0.5, 3.0, 40.0, 699.0, 900.0])

@@ -91,9 +91,10 @@ def break_down(grams: np.ndarray, rng: np.random.Generator) -> None:
     repeated=st.booleans(),
     stuck=st.booleans(),
     broken=st.booleans(),
+    block=st.sampled_from([6, 6, 2, 3]),
 )
 def test_follow_matches_reference(
-    seed: int, samples: int, lost: float, repeated: bool, stuck: bool, broken: bool
+    seed: int, samples: int, lost: float, repeated: bool, stuck: bool, broken: bool, block: int
 ) -> None:
     rng = np.random.default_rng(seed)
     scales = shop.Scales(STORE, 14.0, noise_g=rng.choice([rng.uniform(0.05, 0.2), rng.uniform(0.2, 6.0)]), seed=seed)
@@ -111,7 +112,7 @@ def test_follow_matches_reference(
     if repeated:
         readings = sorted(readings + readings[::7], key=lambda reading: reading.t_ns)
     messages = [(scales.index[r.plate], r.t_ns, r.samples) for r in readings]
-    limits, period_ns, n, limit_g = (0.1e9, 30.0, 60.0, 200.0, 3.0, 4.0), 1e9 / 60, len(STORE.plates), 2000.0
+    limits, period_ns, n, limit_g = (0.1e9, 30.0, 60.0, 200.0, 3.0, 4.0, block), 1e9 / 60, len(STORE.plates), 2000.0
     expected, plates, unused = reference.follow(messages, n, period_ns, limits, limit_g)
 
     tables, found = kernel.PlateTables.empty(n), kernel.Findings.empty(999)

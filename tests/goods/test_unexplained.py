@@ -8,7 +8,7 @@ from fusion.goods.attribution import Attributor
 from fusion.goods.beliefs import EventBelief
 from fusion.goods.billing import _concerning
 from fusion.goods.planogram import Planogram
-from fusion.people.visits import Visit
+from fusion.people.open_visits import Visit
 from fusion.results import ReasonKind
 
 ODD_G = 5133.0  # No few pieces of any product of the shop weigh this.

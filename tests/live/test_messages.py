@@ -14,7 +14,7 @@ from live.streams import CAMERA, PLATE, STORE, T_NS, frame, same
 
 from fusion.live import messages
 from fusion.live.messages import Decoder, Mark, Refused, frame_payload, line_payload, weights_payload
-from fusion.observations import Frame, GateScan, ItemSighting, ShelfReading
+from fusion.observations import DoorState, Frame, GateScan, ItemSighting, ShelfReading
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -169,6 +169,18 @@ def test_the_documented_bytes_are_these():
     decoder = Decoder(STORE.model_copy(update={"products": (product,)}))
     lines = [line.encode() for line in re.findall(r"^\{.*\}$", text, re.M)]
     assert decoder.observations(("gates", "entry", "scan"), lines[0])[0].account == "p-alice"
+    door = STORE.gate[0].model_copy(update={"id": "door"})
+    of_cabinet = Decoder(STORE.model_copy(update={"gate": (door,)}))
+    (state,) = of_cabinet.observations(("gates", "door", "door"), lines.pop(1))
+    (coded,) = decoder.observations(("items", "exit antenna"), lines.pop(2))
+    assert coded.source == "exit antenna" and coded.quantity == 1
+    assert state == DoorState(T_NS, "door", True)
+    assert line_payload(state, Mark(1_767_258_000, 5)) == b'{"v": 1, "run": 1767258000, "seq": 5, ' + (
+        f'"time": {T_NS}, "gate": "door", "kind": "door", "open": true}}'.encode()
+    )
+    # A door's contact may not let people in, nor a reader open a door.
+    with pytest.raises(Refused, match="line of kind 'door'"):
+        of_cabinet.observations(("gates", "door", "door"), lines[0].replace(b"entry", b"door"))
     assert decoder.observations(("items", "exit antenna"), lines[1])[0].quantity == 1
     (by_code,) = decoder.observations(("items", "exit antenna"), lines.pop(2))
     assert (by_code.gtin, by_code.code) == ("09506000134352", "(01)09506000134352(3103)000512(3922)765(21)A1")

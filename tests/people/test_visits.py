@@ -55,7 +55,7 @@ class Shop:
             while todo and todo[0][0] <= t_s:
                 second, account = todo.pop(0)
                 kind, account = account if isinstance(account, tuple) else ("account", account)
-                self.results += self.visits.scan(GateScan(START_NS + round(second * 1e9), "entry", kind, account))
+                self.results += self.visits.at_gate(GateScan(START_NS + round(second * 1e9), "entry", kind, account))
             now = [(track, path) for track, path in paths.items() if path[0][0] <= t_s <= path[-1][0]]
             place = [[np.interp(t_s, *np.array(path)[:, [0, i]].T) for i in (1, 2)] for _, path in now]
             self.step(t_s, [track for track, _ in now], place)
@@ -192,7 +192,7 @@ def test_a_credential_that_the_gate_does_not_take_is_refused_and_counted():
 
 def test_an_unknown_gate_is_counted():
     visits = Visits(shop())
-    assert visits.scan(GateScan(START_NS, "nowhere", "qr", "token"))[0].subject == "nowhere"
+    assert visits.at_gate(GateScan(START_NS, "nowhere", "qr", "token"))[0].subject == "nowhere"
     assert visits.ignored == {"gate: unknown gate": 1}
 
 
@@ -233,7 +233,7 @@ def test_a_person_lost_for_good_leaves_a_doubt():
 
 def test_an_uncertain_identity_stays_with_the_visit():
     store = Shop()
-    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    store.visits.at_gate(GateScan(START_NS, "entry", "account", "alice"))
     for k, (y, identity) in enumerate([(-0.5, 1.0), (-0.2, 1.0), (0.3, 1.0), (0.8, 0.6), (1.0, 1.0)]):
         store.step(0.1 * k, [1], [(1.5, y)], identity)
     (visit,) = store.visits.unfinished()
@@ -278,7 +278,7 @@ def walk_hidden(store: Shop, path: list[tuple[float, float, float]], n_steps: in
 
 def test_the_same_track_seen_again_is_still_inside():
     store = Shop()
-    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    store.visits.at_gate(GateScan(START_NS, "entry", "account", "alice"))
     path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0), (9.0, 4.5, 4.0), (12.0, 6.5, 1.0), (14.0, 6.5, -1.0)]
     walk_hidden(store, path, 170, [(5.0, 9.0), (14.0, 1e9)])
     (visit,) = store.closed
@@ -288,7 +288,7 @@ def test_the_same_track_seen_again_is_still_inside():
 
 def test_a_person_hidden_at_the_exit_who_continues_to_shop_has_not_left():
     store = Shop()
-    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    store.visits.at_gate(GateScan(START_NS, "entry", "account", "alice"))
     path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (6.0, 6.5, 0.6), (8.0, 6.3, 1.8), (12.0, 6.5, 1.0), (14.0, 6.5, -1.0)]
     walk_hidden(store, path, 170, [(6.0, 8.0), (14.0, 1e9)])
     (visit,) = store.closed
@@ -298,7 +298,7 @@ def test_a_person_hidden_at_the_exit_who_continues_to_shop_has_not_left():
 
 def test_a_person_who_shops_after_the_bill_has_a_second_visit_without_account():
     store = Shop()
-    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    store.visits.at_gate(GateScan(START_NS, "entry", "account", "alice"))
     path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (6.0, 6.5, 0.6), (16.0, 6.3, 2.5), (22.0, 6.5, 1.0), (24.0, 6.5, -1.0)]
     walk_hidden(store, path, 270, [(6.0, 16.0), (24.0, 1e9)])
     assert [visit.account for visit in store.closed] == ["alice", None]
@@ -306,7 +306,7 @@ def test_a_person_who_shops_after_the_bill_has_a_second_visit_without_account():
 
 def test_staff_hidden_for_a_while_are_still_staff():
     store = Shop()
-    store.visits.scan(GateScan(START_NS, "entry", "staff", "badge-4"))
+    store.visits.at_gate(GateScan(START_NS, "entry", "staff", "badge-4"))
     path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0), (20.0, 4.5, 4.0)]
     walk_hidden(store, path, 200, [(5.0, 9.0)])
     assert store.visits.is_staff(1)
@@ -470,7 +470,7 @@ def test_a_repeated_scan_of_a_visit_is_none_of_its_own():
 
 def test_scans_while_no_camera_reports_are_visits_in_review():
     visits = Visits(shop())
-    visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    visits.at_gate(GateScan(START_NS, "entry", "account", "alice"))
     for k in range(0, 40):
         visits.idle(START_NS + k * 10**9)
     (visit,) = visits.finished(2**62)
@@ -479,7 +479,7 @@ def test_scans_while_no_camera_reports_are_visits_in_review():
 
 def test_scans_that_wait_when_the_streams_end_are_visits_in_review():
     visits = Visits(shop())
-    visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    visits.at_gate(GateScan(START_NS, "entry", "account", "alice"))
     visits.end(START_NS + 5 * 10**9)
     assert [visit.account for visit in visits.finished(2**62)] == ["alice"]
 
@@ -490,7 +490,7 @@ def test_scans_that_wait_when_the_streams_end_are_visits_in_review():
 @pytest.mark.parametrize(("silent_s", "doubted"), [(2.0, False), (8.0, True)])
 def test_who_was_inside_while_no_camera_reported_is_doubted(silent_s: float, doubted: bool):
     store = Shop()
-    store.visits.scan(GateScan(START_NS, "entry", "account", "alice"))
+    store.visits.at_gate(GateScan(START_NS, "entry", "account", "alice"))
     path = [(0.0, 1.5, -0.5), (2.0, 1.5, 1.0), (5.0, 4.0, 4.0), (14.0, 4.5, 4.0), (17.0, 6.5, 1.0), (19.0, 6.5, -1.0)]
     for k in range(230):
         t_s = 0.1 * k

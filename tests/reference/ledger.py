@@ -71,7 +71,7 @@ def log_load(planogram: Planogram, part: list[PlateChange]) -> float:
 
 def calm_s(samples: PlateSamples, plate: int, since_ns: int, until_ns: int) -> float:
     """For how long a plate trembled no more than at rest between two instants."""
-    count, n = int(samples.times[plate, RING_COUNT]), ledger.CALM_SAMPLES
+    count, n = int(samples.times[plate, RING_COUNT]), ledger.CALM_BLOCKS * 6
     at = np.arange(max(count - RING, 0), count)
     t_ns = samples.times[plate, LAST_NS] - ((count - 1 - at) * samples.period_ns).astype(np.int64)
     inside = samples.ring[plate, at[(t_ns > since_ns) & (t_ns < until_ns)] % RING].astype(np.float64)

@@ -30,7 +30,7 @@ from reference import attribution, goods
 def observe(attributor: Attributor, event: ShelfEvent, history: ArmHistory) -> EventBelief:
     """See `Attributor.observe`."""
     a, planogram = attributor, attributor.planogram
-    opened = OpenEvent(a._n_events, event, a._names[event.main_plate])
+    opened = OpenEvent(a._n_events, event, a._names[event.main_plate], a._hands.reach_of(event))
     a._n_events += 1
     a._decided.forget_recent(event.contact_ns, joint.LEAN_UNDONE_S)
     actors = a._hands.actors(event, history).scaled(float(planogram.learnt.factor[HANDS]))
@@ -452,7 +452,7 @@ class Undoing:
 def _follows(earlier: OpenEvent, later: OpenEvent) -> bool:
     """Whether a load came or went soon after an earlier one, on one of its plates."""
     gap_s = (later.event.contact_ns - earlier.event.contact_ns) * 1e-9
-    return 0.0 < gap_s < joint.LEAN_UNDONE_S and bool(earlier.plates & later.plates)
+    return 0.0 < gap_s < joint.LEAN_UNDONE_S and earlier.reach == later.reach and bool(earlier.plates & later.plates)
 
 
 def _remainder(earlier: OpenEvent, later: OpenEvent) -> _Remainder | None:

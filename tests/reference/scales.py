@@ -9,9 +9,8 @@ import numpy as np
 
 from fusion.observations import ShelfReading
 
-RING, BLOCK, BLOCKS = 512, 6, 4
+RING, BLOCKS = 512, 4
 UNSURE_MAX_NS = 8e9
-WINDOW = BLOCK * BLOCKS
 
 
 @dataclass
@@ -82,11 +81,12 @@ def follow(
     messages: Sequence[tuple[int, int, np.ndarray]],
     n_plates: int,
     period_ns: float,
-    limits: Sequence[float],
+    limits: tuple[float, float, float, float, float, float, int],
     limit_g: float = np.inf,
 ) -> tuple[list[Change], list[Plate], dict[str, int]]:
     """Changes found in messages (plate, t_ns, samples), the plates' final states, and counts of unused messages."""
-    gap_ns, frozen_by_noise, frozen_if_still, lost_samples, change_min_g, change_min_sd = limits
+    gap_ns, frozen_by_noise, frozen_if_still, lost_samples, change_min_g, change_min_sd, block = limits
+    window_n = BLOCKS * block
     plates = [Plate() for _ in range(n_plates)]
     changes: list[Change] = []
     unused = {"late": 0, "nan": 0}
@@ -150,12 +150,12 @@ def follow(
             p.since_onset = n - first
         else:
             p.since_onset += n
-        for back in range(max(n // BLOCK - 1, 0), -1, -1):
-            end, since = len(p.kept) - back * BLOCK, p.since_onset - back * BLOCK
-            if min(since, end) < WINDOW:
+        for back in range(max(n // block - 1, 0), -1, -1):
+            end, since = len(p.kept) - back * block, p.since_onset - back * block
+            if min(since, end) < window_n:
                 continue
-            window = np.array(p.kept[end - WINDOW : end])
-            means = window.reshape(BLOCKS, BLOCK).mean(axis=1)
+            window = np.array(p.kept[end - window_n : end])
+            means = window.reshape(BLOCKS, block).mean(axis=1)
             spread, plateau, var = np.ptp(means), window.mean(), window.var()
             patience = 1.0 + since * period_ns / 1.5e9
             if p.state == "starting":
@@ -166,23 +166,23 @@ def follow(
             delta = plateau - p.baseline
             if spread > (1.5 + 2.2 * sd + 0.01 * abs(delta)) * patience or np.ptp(window) == 0.0:
                 continue
-            delta_var = 0.1 + p.noise / 24.0 + var * 5.0 / WINDOW
+            delta_var = 0.1 + (p.noise + var * 5.0) / window_n
             least = max(change_min_g, change_min_sd * np.sqrt(delta_var))
             if change_min_g < abs(delta) <= least and since * period_ns < UNSURE_MAX_NS:
                 continue
             p.state, p.level, p.quiet_messages = "quiet", plateau, 0
             if abs(delta) > least:
-                first = max(end - p.since_onset - 30, len(p.kept) - RING, 0)
+                first = max(end - p.since_onset - 5 * block, len(p.kept) - RING, 0)
                 at = contact_sample(np.array(p.kept[first:end]), p.baseline, plateau)
                 contact_ns = p.last_ns - int((len(p.kept) - 1 - first - at) * period_ns)
-                silent = p.silence_ns != 0 and at < 12
+                silent = p.silence_ns != 0 and at < 2 * block
                 if silent:
                     contact_ns = (p.silence_ns + contact_ns) // 2
                 middle = 0.5 * (p.baseline + plateau)
                 first_at = contact_sample(np.array(p.kept[first:end]), p.baseline, middle)
                 second_at = contact_sample(np.array(p.kept[first:end]), middle, plateau)
                 rise_ns = int((second_at - first_at) * period_ns)
-                settled_ns = p.last_ns - int(back * BLOCK * period_ns)
+                settled_ns = p.last_ns - int(back * block * period_ns)
                 onset_ns = min(p.onset_ns, contact_ns)
                 known = index, onset_ns, contact_ns, settled_ns, silent, rise_ns, var > (2.4 + 3.6 * sd) ** 2
                 changes.append(Change(*known, delta, delta_var, p.baseline))

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.observations import Frame, GateScan, Observation, ShelfReading
+from fusion.observations import DoorState, Frame, GateScan, Observation, ShelfReading
 from fusion.simulation.goods import ShelfMap
 from fusion.simulation.run import Simulation
 from fusion.simulation.scenario import Scenario
@@ -230,7 +230,7 @@ def sensor_of(observation: Observation) -> str:
             return observation.camera
         case ShelfReading():
             return observation.plate
-        case GateScan():
+        case GateScan() | DoorState():
             return observation.gate
     return observation.source
 
