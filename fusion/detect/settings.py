@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
 
 from fusion.detect.boxes import Trained
 from fusion.detect.sessions import Device
 from fusion.errors import ConfigError
 from fusion.files.secrets import secret_of
 from fusion.store.models import Camera, Store
-from fusion.store.toml_files import read_toml
-from fusion.store.values import Finite, Identifier, StrictModel, require, validation_faults
+from fusion.store.toml_files import read_toml_model
+from fusion.store.values import Finite, Identifier, StrictModel, require
 
 # From an exposure to its arrival over a shop's network, where neither the settings nor another camera's clock state it:
 # a frame of 25 a second, an encoder without look-ahead, a switch.
@@ -183,11 +183,7 @@ class DetectFile:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a detect.toml. Raises ConfigError with every fault."""
         path = Path(path)
-        tables = read_toml(path, "a detect.toml, as docs/detect.md describes it")
-        try:
-            settings = DetectSettings.model_validate(tables)
-        except ValidationError as error:
-            raise ConfigError(list(validation_faults(error, f"{path.name}: "))) from None
+        settings = read_toml_model(path, "a detect.toml, as docs/detect.md describes it", DetectSettings)
         base = path.resolve().parent
         model, detector, appearance = settings.model, settings.detector, settings.appearance
         if model.path is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from fusion.errors import ConfigError
 from fusion.example_stores.catalogue import store_folder
@@ -22,8 +22,8 @@ from fusion.feeds.scales import decimation
 from fusion.files.secrets import secret_of
 from fusion.live.connection import Broker
 from fusion.store.models import WEIGHT_UNITS_G, Store
-from fusion.store.toml_files import read_toml
-from fusion.store.values import Identifier, StrictModel, require, validation_faults
+from fusion.store.toml_files import read_toml_model
+from fusion.store.values import Identifier, StrictModel, require
 
 Topic = Annotated[str, Field(min_length=1, max_length=1024)]
 # Tables that say where something is; the others are feeds.
@@ -308,10 +308,7 @@ class FeedsFile:
     def load(cls, path: str | Path) -> FeedsFile:
         """Read the file and its store. Raises ConfigError with every fault, each with table and key."""
         path = Path(path)
-        try:
-            settings = FeedsSettings.model_validate(read_toml(path, "a feeds.toml"))
-        except ValidationError as error:
-            raise ConfigError(list(validation_faults(error, f"{path.name}: "))) from None
+        settings = read_toml_model(path, "a feeds.toml", FeedsSettings)
         folder = path.parent / settings.store
         example = store_folder(settings.store)
         store = Store.load(example if example.exists() and not folder.exists() else folder)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from fusion.errors import ConfigError
+from fusion.store.values import StrictModel, validation_faults
+
+_Model = TypeVar("_Model", bound=StrictModel)
 
 
 def read_toml(path: Path, purpose: str) -> dict[str, Any]:
@@ -29,3 +34,20 @@ def read_toml(path: Path, purpose: str) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def read_toml_model(path: Path, purpose: str, model: type[_Model]) -> _Model:
+    """A TOML file as a model.
+
+    Args:
+        path: as for `read_toml`.
+        purpose: as for `read_toml`.
+        model: what the file has to be.
+
+    Raises:
+        ConfigError: as `read_toml`, or with every fault of the contents.
+    """
+    try:
+        return model.model_validate(read_toml(path, purpose))
+    except ValidationError as error:
+        raise ConfigError(list(validation_faults(error, f"{path.name}: "))) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from fusion.errors import ConfigError
 from fusion.files.secrets import secret_of
@@ -21,8 +21,8 @@ from fusion.gates.settings import GateSettings
 from fusion.money.checkpoints import CheckpointSettings
 from fusion.money.mail import MailSettings
 from fusion.money.providers.settings import PaymentSettings
-from fusion.store.toml_files import read_toml
-from fusion.store.values import Identifier, StrictModel, require, validation_faults
+from fusion.store.toml_files import read_toml_model
+from fusion.store.values import Identifier, StrictModel, require
 from fusion.till.answer_settings import AnswerSettings
 
 POSTGRES = ("postgresql://", "postgres://")
@@ -154,11 +154,7 @@ class TillFile:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a till.toml. Raises ConfigError with every fault."""
         path = Path(path)
-        tables = read_toml(path, "a till.toml, as docs/money.md describes it")
-        try:
-            settings = TillSettings.model_validate(tables)
-        except ValidationError as error:
-            raise ConfigError(list(validation_faults(error, f"{path.name}: "))) from None
+        settings = read_toml_model(path, "a till.toml, as docs/money.md describes it", TillSettings)
         return cls(settings, path.resolve().parent, path.name)
 
     def books_at(self, store_id: str, folder: Path) -> tuple[str, str | None]:
