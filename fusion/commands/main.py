@@ -21,6 +21,7 @@ from fusion.commands import (
     goods_in,
     learnt,
     money,
+    planning,
     report,
     run,
     safekeeping,
@@ -43,7 +44,7 @@ GROUPS = (
         "set up a store",
         (
             setup.INIT, goods_in.IMPORT, goods_in.WORKSHEET, setup.CALIBRATE, calibration.CALIBRATION, setup.CHECK,
-            setup.DOCTOR,
+            planning.PLAN, setup.DOCTOR,
         ),
     ),
     CommandGroup("keep the books", (books.VERIFY, books.STATEMENT, settlement.SETTLEMENT)),
