@@ -138,15 +138,14 @@ class CameraReader:
         video = LiveVideo(self.source, self._clock, self._delay_s)
         before = self._health
         self._rate.reset()
-        online = False
+        size: tuple[int, int] | None = None
         for shot in video.shots():
             if self._closing.is_set():
                 return
-            if not online:
+            if size != (shot.frame.width, shot.frame.height):  # At first, and where a camera is set to another size.
                 self._check_size(shot)
-                online = True
-                again = before.n_reconnects + (before.size is not None)
                 size = shot.frame.width, shot.frame.height
+                again = before.n_reconnects + (before.size is not None)
                 self._set(state="online", error=None, size=size, n_reconnects=again)
                 self._report(f"{self.name}: online: {self.source.shown}, {size[0]} x {size[1]}")
             self._note(video, before)

@@ -151,6 +151,32 @@ def test_pictures_of_another_shape_are_refused(tmp_path: Path) -> None:
     assert health.error is not None and wanted in health.error
 
 
+def test_a_camera_that_is_set_to_another_shape_is_refused_from_then_on(tmp_path: Path) -> None:
+    changes = camera()
+    changes.units = [*changes.units[:60], *camera((320, 240)).units]
+    with RtspServer({NAME: changes}) as server:
+        watched = Watched(source_of(tmp_path, server.url(NAME)))
+        watched.until(lambda health: health.state == "online")
+        health = watched.until(lambda health: health.state == "away")
+        watched.stop()
+    assert health.error is not None and "got 320 x 240" in health.error
+
+
+def test_damaged_pictures_are_counted_and_survived(tmp_path: Path) -> None:
+    damaged = camera()
+    dice = np.random.default_rng(3)
+    for place in range(40, 80):
+        unit = bytearray(damaged.units[place])
+        for at in dice.integers(40, len(unit), 20):
+            unit[at] = dice.integers(1, 256)
+        damaged.units[place] = bytes(unit)  # type: ignore[index]
+    with RtspServer({NAME: damaged}) as server:
+        watched = Watched(source_of(tmp_path, server.url(NAME)))
+        health = watched.until(lambda health: health.n_received > 90)
+        watched.stop()
+    assert health.state == "online" and health.n_reconnects == 0
+
+
 def test_the_line_names_what_was_lost() -> None:
     health = CameraHealth("cam01", "rtsp://192.0.2.1/a", state="online", n_dropped=3, n_reconnects=2, delay_s=0.25)
     line = health.line()
