@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusion.setup.lenses import LensPrior
-from fusion.setup.normal_equations import NormalEquations
+from fusion.setup.normal_equations import Incidence, NormalEquations
 from fusion.setup.reprojection import (
     DEPTH_MIN_M,
     N_UNKNOWNS,
@@ -135,8 +135,29 @@ def covariance(
     linear = linearise(observations, poses, points_m, root_weight)
     prior = None if lens_prior is None else lens_prior.at(poses)
     normal = NormalEquations(observations, linear, n_views, len(points_m), 0.0, prior)
-    u = poses.n_unknowns
-    free = free_directions(poses)[normal.free]
+    noise = float(((found.normalised * root_weight[:, None]) ** 2).sum() / max(adjusted.weight.sum(), 1.0)) / 2.0
+    return camera_covariance(normal, observations, free_directions(poses), clusters, noise)
+
+
+def camera_covariance(
+    normal: NormalEquations,
+    observations: Incidence,
+    gauge: FloatArray,
+    clusters: Sequence[IntArray],
+    noise: float,
+) -> FloatArray:
+    """(n_views, u, u) covariance of each camera; see `covariance`.
+
+    Args:
+        normal: the undamped normal equations at the estimate.
+        observations: as they were adjusted.
+        gauge: (u n_views, n_free) steps that change no residual.
+        clusters: as for `covariance`.
+        noise: mean square of the residuals in standard deviations.
+    """
+    n_views = int(len(normal.free) / normal.score.shape[1])
+    u = normal.score.shape[1]
+    free = gauge[normal.free]
     kept = np.linalg.svd(free)[0][:, free.shape[1] :]
     matrix = normal.matrix[np.ix_(normal.free, normal.free)]
     inverse = np.zeros_like(normal.matrix)
@@ -150,7 +171,6 @@ def covariance(
         np.add.at(scores, (cluster[observations.point], observations.view), normal.score)
         spread = inverse @ scores.reshape(n, -1).T
         scattered = np.maximum(scattered, (spread**2).sum(axis=1) * n / max(n - 1, 1))
-    noise = float(((found.normalised * root_weight[:, None]) ** 2).sum() / max(adjusted.weight.sum(), 1.0)) / 2.0
     out = np.empty((n_views, u, u))
     for view in range(n_views):
         block = slice(view * u, (view + 1) * u)

@@ -17,13 +17,14 @@ from typing import NamedTuple
 
 from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.observations import Frame, Observation
+from fusion.setup.box_structure import solve_box_structure
 from fusion.setup.camera_ties import camera_ties
 from fusion.setup.lenses import Lenses, rough_camera
 from fusion.setup.self_calibration import Known, SelfCalibration
 from fusion.setup.store_frame import StoreFrame
 from fusion.setup.structure import solve_structure
 from fusion.setup.tracklets import LinkedDetections
-from fusion.setup.upright import find_upright_view, upright_people
+from fusion.setup.upright import UprightView, find_upright_view, upright_people
 from fusion.store.layouts import Layout
 from fusion.store.models import Camera, Store
 from fusion.store.rotations import rotation_vector
@@ -71,11 +72,21 @@ def calibrate(
     frames, first_ns, span_s = _frames(store, cameras, observations)
     names = [camera.name for camera in cameras]
     found = [camera.name in lenses for camera in cameras]
+    uprights = [
+        _upright(camera, frames[camera.name], store.layout, free)
+        if free or store.keypoints == "box2" else None
+        for camera, free in zip(cameras, found)
+    ]  # fmt: skip
     cameras = tuple(
-        _rough(camera, frames[camera.name], store.layout) if free else camera for camera, free in zip(cameras, found)
+        rough_camera(camera.name, camera.size, None if upright is None else upright.focal_px) if free else camera
+        for camera, free, upright in zip(cameras, found, uprights)
     )
     detections = [LinkedDetections(camera, frames[camera.name], first_ns, store.layout) for camera in cameras]
-    structure = solve_structure(detections, names, Lenses.of(cameras, found), span_s)
+    present = Lenses.of(cameras, found)
+    if store.keypoints == "box2":
+        structure = solve_box_structure(detections, uprights, names, present, span_s)
+    else:
+        structure = solve_structure(detections, names, present, span_s)
     placed_names = [names[view] for view in structure.placed]
     for name in known.names():
         if name not in placed_names:
@@ -88,7 +99,7 @@ def calibrate(
     for view, r, c in zip(structure.placed, rotation, centre_m):
         pose = {"rotation": tuple(rotation_vector(r).tolist()), "translation": tuple((-r @ c).tolist())}
         placed.append(Camera.model_validate({**structure.lenses.cameras[view].model_dump(), **pose}))
-    ties = camera_ties(names, structure, frame.scale.metres, span_s)
+    ties = camera_ties(names, structure, frame.scale.metres)
     faults = [f"camera {tie.name}: {tie.fault}" for tie in ties if tie.fault]
     return SelfCalibration(
         cameras=tuple(sorted(placed, key=lambda camera: camera.name)),
@@ -104,8 +115,6 @@ def calibrate(
 def _check(store: Store, cameras: Sequence[Camera], known: Known, lenses: Collection[str]) -> None:
     """Raises ConfigError with every fault of the arguments."""
     faults = []
-    if store.keypoints == "box2":
-        faults.append("store.toml: keypoints: want joints (coco17 or body25), got box2: a box has no points of a body")
     if len(cameras) < 2:
         faults.append(f"cameras: want at least 2 with intrinsics, got {len(cameras)}")
     names = {camera.name for camera in cameras}
@@ -152,7 +161,7 @@ def _frames(store: Store, cameras: Sequence[Camera], observations: Iterable[Obse
     return _Frames(frames, first_ns, (last_ns - first_ns) * 1e-9)
 
 
-def _rough(camera: Camera, frames: Sequence[Frame], layout: Layout) -> Camera:
-    """A camera with the rough lens that upright people show, or a usual one."""
-    view = find_upright_view(upright_people(frames, layout, camera.size), layout, camera.size)
-    return rough_camera(camera.name, camera.size, None if view is None else view.focal_px)
+def _upright(camera: Camera, frames: Sequence[Frame], layout: Layout, free: bool) -> UprightView | None:
+    """What upright people show of a camera."""
+    focal_px = None if free else 0.5 * (camera.matrix[0][0] + camera.matrix[1][1])
+    return find_upright_view(upright_people(frames, layout, camera.size), layout, camera.size, focal_px)

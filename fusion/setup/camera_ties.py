@@ -7,12 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusion.setup.adjustment import covariance
 from fusion.setup.pair_pose import AGREED_MIN
-from fusion.setup.reprojection import N_UNKNOWNS, FloatArray, IntArray
+from fusion.setup.reprojection import N_UNKNOWNS, IntArray
 from fusion.setup.self_calibration import CameraTie
 from fusion.setup.structure import Structure
-from fusion.setup.views import CORRELATED_S
 
 # A camera is badly tied where its standard deviation exceeds these limits, or this many times the median of all
 # cameras.
@@ -21,23 +19,20 @@ CENTRE_SD_MAX_M, ROTATION_SD_MAX, OVER_MEDIAN_MAX = 0.03, math.radians(0.3), 4.0
 FOCAL_SD_MAX = 0.01
 # A camera shares at least this many observations of people with each of this many others.
 SHARED_MIN, PARTNERS_MIN = AGREED_MIN, 2
-# Errors of detectors within CORRELATED_S form one cluster; clusters are at least this many.
-CLUSTERS_MIN = 8
 # Least weight in the adjustment at which an observation fits.
 _FITS_FROM = 0.2
 
 
-def camera_ties(names: Sequence[str], structure: Structure, scale: float, span_s: float) -> tuple[CameraTie, ...]:
+def camera_ties(names: Sequence[str], structure: Structure, scale: float) -> tuple[CameraTie, ...]:
     """How well each camera is tied.
 
     Args:
         names: of all cameras.
         structure: the estimate.
         scale: metres for one unit of the structure's frame.
-        span_s: seconds of the recording that were used.
     """
     focal_px = structure.lenses.focal_px
-    variance = np.diagonal(_covariance(structure, span_s), axis1=1, axis2=2)
+    variance = np.diagonal(structure.covariance, axis1=1, axis2=2)
     wide = variance.shape[1] > N_UNKNOWNS
     centre_sd_m = scale * np.sqrt(variance[:, 3:6].sum(axis=1))
     rotation_sd = np.sqrt(variance[:, :3].sum(axis=1))
@@ -79,18 +74,6 @@ def camera_ties(names: Sequence[str], structure: Structure, scale: float, span_s
         )
         ties.append(tie)
     return tuple(ties)
-
-
-def _covariance(structure: Structure, span_s: float) -> FloatArray:
-    """(n_placed, u, u), with observations clustered by seconds and by joints."""
-    bodies = structure.bodies
-    n_joints = bodies.points_m.shape[1]
-    seconds = structure.instants_s[bodies.instant[bodies.points // n_joints]]
-    length_s = min(CORRELATED_S, max(span_s / CLUSTERS_MIN, 1e-3))
-    period = np.unique((seconds / length_s).astype(int), return_inverse=True)[1]
-    return covariance(
-        bodies.observations, structure.adjusted, (period, bodies.points % n_joints), structure.lens_prior
-    )  # fmt: skip
 
 
 def _shared_bodies(structure: Structure) -> IntArray:

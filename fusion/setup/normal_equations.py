@@ -9,14 +9,26 @@ Source: Triggs et al., Bundle Adjustment - A Modern Synthesis (2000), section 6.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from fusion.setup.reprojection import FloatArray, IntArray, Linearisation, PointObservations
+from fusion.setup.reprojection import FloatArray, IntArray, Linearisation
 
 # Points that are eliminated at a time.
 _POINTS_PER_BLOCK = 4096
+
+
+class Incidence(Protocol):
+    """Which camera (n,) observes which point (n,), sorted by point; a camera observes a point once."""
+
+    @property
+    def view(self) -> IntArray:
+        """(n,) index of the camera."""
+
+    @property
+    def point(self) -> IntArray:
+        """(n,) index of the point."""
 
 
 class Step(NamedTuple):
@@ -27,11 +39,12 @@ class Step(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """What is known of the cameras' unknowns beforehand.
+    """What is known of unknowns beforehand.
 
     Attributes:
-        precision: (n_views, u) inverse variances; 0 where nothing is known, infinite for what must not change.
-        off: (n_views, u) the state minus what is expected, 0 where the precision is infinite.
+        precision: (n_views, u), or (n_points, 3), inverse variances; 0 where nothing is known, infinite for
+            what must not change.
+        off: of the same shape: the state minus what is expected, 0 where the precision is infinite.
     """
 
     precision: FloatArray
@@ -54,12 +67,13 @@ class NormalEquations:
 
     def __init__(
         self,
-        observations: PointObservations,
+        observations: Incidence,
         linear: Linearisation,
         n_views: int,
         n_points: int,
         damping: float,
         prior: Prior | None = None,
+        point_prior: Prior | None = None,
     ) -> None:
         """Eliminate the points.
 
@@ -70,6 +84,7 @@ class NormalEquations:
             n_points: number of points.
             damping: Levenberg and Marquardt's, relative to the diagonal.
             prior: of the cameras' unknowns; None: nothing is known of them, and all may change.
+            point_prior: of the points (n_points, 3), with finite precisions.
         """
         self._n_unknowns = linear.by_view.shape[2]
         self._observations, self._n_views, self._n_points = observations, n_views, n_points
@@ -77,6 +92,9 @@ class NormalEquations:
         a, b, r = linear.by_view, linear.by_point, linear.residual
         v = np.add.reduceat(np.einsum("nia,nib->nab", b, b), starts)
         self._point_gradient = np.add.reduceat(np.einsum("nia,ni->na", b, r), starts)
+        if point_prior is not None:
+            v[:, range(3), range(3)] += point_prior.precision
+            self._point_gradient = self._point_gradient + point_prior.precision * point_prior.off
         v[:, range(3), range(3)] *= 1.0 + damping
         v[:, range(3), range(3)] += 1e-6
         self._inverse = np.linalg.inv(v)

@@ -24,6 +24,7 @@ from fusion.store.shapes import inside_polygon
 ANKLE_SHARE, FLOOR_SD_M = 0.039 / 0.491, 0.02
 # Usual bodies give a length to this relative standard deviation: that of the stature over a few people.
 BODY_SCALE_SD = 0.04
+_USUAL = f"scale: from usual bodies, right to {100 * BODY_SCALE_SD:.0f} %; a distance or a stature determines it better"
 # Feet on the floor are within this of a plane, metres; at least this many must be seen.
 FOOT_SD_M, FEET_MIN = 0.02, 50
 # Known lengths that differ from the found ones by more than this share, and known places by more than this, metres, are
@@ -71,7 +72,8 @@ class StoreFrame:
     def of(cls, store: Store, known: Known, names: Sequence[str], structure: Structure) -> StoreFrame:
         """Find the frame from what is known; names are those of the placed cameras, in the order of the poses."""
         warnings: list[str] = []
-        upright, floor_z = find_floor(structure.bodies.points_m, store.layout)
+        is_box = store.layout.name == "box2"
+        upright, floor_z = Floor(np.eye(3), 0.0) if is_box else find_floor(structure.bodies.points_m, store.layout)
         centre = structure.poses.centre_m @ upright.T
         points = structure.bodies.points_m @ upright.T
         centre_of = {name: centre[i] for i, name in enumerate(names)}
@@ -217,16 +219,19 @@ def find_scale(
         return Scale(metres, f"the places of {len(given)} cameras", 0.02 / spread_m)
     if known.height_m is not None:
         # Eyes, ears and shoulders of people who stand upright, over their share of the stature.
-        joints = layout.indices("l_eye", "r_eye", "l_ear", "r_ear", "l_shoulder", "r_shoulder")
+        joints = layout.indices("l_eye", "r_eye", "l_ear", "r_ear", "l_shoulder", "r_shoulder", "box_top")
         height = (points[:, joints, 2] - floor_z) / (layout.heights_m[list(joints), 0] / 1.70)
         return Scale(known.height_m / float(np.nanquantile(height, 0.6)), "a known stature", 0.02)
+    if not len(layout.limbs):
+        stature = float(np.nanmedian(points[:, layout.index("box_top"), 2] - floor_z))
+        metres = float(layout.heights_m[layout.index("box_top"), 0]) / stature
+        warnings.append(_USUAL)
+        return Scale(metres, "the stature of usual people", BODY_SCALE_SD)
     a, b = layout.limbs.T
     length = np.linalg.norm(points[:, a] - points[:, b], axis=-1)
     used = (layout.limb_lengths_m[:, 0] > 0.2) & np.isfinite(length).any(axis=0)
     metres = float(np.median(layout.limb_lengths_m[used, 0] / np.nanmedian(length[:, used], axis=0)))
-    warnings.append(
-        f"scale: from usual bodies, right to {100 * BODY_SCALE_SD:.0f} %; a distance or a stature determines it better"
-    )
+    warnings.append(_USUAL)
     return Scale(metres, "the size of usual people", BODY_SCALE_SD)
 
 
@@ -249,7 +254,7 @@ def _scale_by_distances(known: Known, centre_of: Mapping[str, FloatArray], warni
 
 def _walked_m(points_m: FloatArray, layout: Layout) -> FloatArray:
     """(n, 2) where people stood."""
-    middle = points_m[:, layout.indices("l_hip", "r_hip"), :2].mean(axis=1)
+    middle = points_m[:, layout.indices("l_hip", "r_hip", "box_bottom"), :2].mean(axis=1)
     return np.asarray(middle[np.isfinite(middle).all(axis=1)])
 
 

@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import FusionError
-from fusion.setup.adjustment import Adjusted
+from fusion.setup.adjustment import Adjusted, covariance
 from fusion.setup.bodies import Bodies, adjust_with_bodies
 from fusion.setup.growth import place_cameras, rough_limit_m, with_poses
-from fusion.setup.lenses import Lenses, LensPrior
+from fusion.setup.lenses import Lenses
 from fusion.setup.pair_pose import AGREED_MIN, ROUGH_M, Pair, PairSearch
 from fusion.setup.reprojection import FloatArray, IntArray, Poses
 from fusion.setup.tracklets import LinkedDetections
-from fusion.setup.views import Views
+from fusion.setup.views import CORRELATED_S, Views
 
 # Common instants: enough for a few millimetres, and far enough apart that detectors err independently.
 INSTANTS_MAX, INSTANT_STEP_S = 600, 0.1
@@ -42,7 +42,9 @@ _FINAL_STEPS = (8, 20)
 # With lenses, more of them: corrections of lenses are put into the cameras after each.
 _FINAL_STEPS_WITH_LENSES = (10, 10, 10, 20)
 # Fixed, so that a calibration can be repeated.
-_SEED = 20180622
+SEED = 20180622
+# Clusters of seconds are at least this many.
+CLUSTERS_MIN = 8
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,19 @@ class Structure:
     Attributes:
         placed: (n,) ascending indices of the cameras that have a place; poses and observations are of these.
         poses, lenses, adjusted, bodies: the estimate; `lenses` are of all cameras.
-        lens_prior: of the placed cameras, in the adjustment.
         instants_s: (n_instants,) seconds since the first frame.
+        covariance: (n, u, u) of each placed camera's rotation, centre and clock offset, and of its lens where lenses
+            were found; see `adjustment.covariance`.
         faults: by name, why a camera has no place.
     """
 
     placed: IntArray
     poses: Poses
     lenses: Lenses
-    lens_prior: LensPrior | None
     adjusted: Adjusted
     bodies: Bodies
     instants_s: FloatArray
+    covariance: FloatArray
     faults: dict[str, str]
 
 
@@ -101,16 +104,16 @@ def solve_structure(
     Raises:
         FusionError: no two cameras can be placed.
     """
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(SEED)
     n = len(detections)
-    rough = Views.of(detections, _instants_s(span_s, ROUGH_INSTANTS, random), np.zeros(n), lenses)
+    rough = Views.of(detections, random_instants_s(span_s, ROUGH_INSTANTS, random), np.zeros(n), lenses)
     overlap = _Overlap.of(rough)
     pairs = _pairs(rough, overlap, random)
     if not pairs:
         raise FusionError(_too_little(names, detections, overlap))
     grown = place_cameras(rough, pairs)
     placed, offset_s = grown.placed, grown.poses.offset_s
-    instants_s = _instants_s(span_s, INSTANTS_MAX, random)
+    instants_s = random_instants_s(span_s, INSTANTS_MAX, random)
     views = Views.of(detections, instants_s, offset_s, lenses).through(grown.lenses)
     poses = Poses(grown.poses.rotation, grown.poses.centre_m, np.zeros(n))
     fine_m = FINE_SHARE * rough_limit_m(pairs)
@@ -124,10 +127,21 @@ def solve_structure(
     final = Poses(adjusted.poses.rotation, adjusted.poses.centre_m, total_offset_s)
     left_out = sorted(set(range(n)) - set(placed.tolist()))
     faults = {names[view]: _fault(view, names, detections, overlap, pairs) for view in left_out}
-    return Structure(placed, final, views.lenses, found.lens_prior, adjusted, found.bodies, instants_s, faults)
+    bodies = found.bodies
+    body, joint = np.divmod(bodies.points, bodies.points_m.shape[1])
+    clusters = (clusters_of(instants_s, bodies.instant[body]), joint)
+    cov = covariance(bodies.observations, adjusted, clusters, found.lens_prior)
+    return Structure(placed, final, views.lenses, adjusted, bodies, instants_s, cov, faults)
 
 
-def _instants_s(span_s: float, n_max: int, random: np.random.Generator) -> FloatArray:
+def clusters_of(instants_s: FloatArray, instant: IntArray) -> IntArray:
+    """(n_points,) cluster of the seconds of each point's instant (n_points,): a detector's errors last within one."""
+    span_s = float(instants_s.max())
+    length_s = min(CORRELATED_S, max(span_s / CLUSTERS_MIN, 1e-3))
+    return np.unique((instants_s[instant] / length_s).astype(int), return_inverse=True)[1]
+
+
+def random_instants_s(span_s: float, n_max: int, random: np.random.Generator) -> FloatArray:
     """Evenly over the span, each at random in its share: none in step with a camera."""
     n = max(min(n_max, int(span_s / INSTANT_STEP_S)), 1)
     return (np.arange(n) + random.random(n)) * span_s / n

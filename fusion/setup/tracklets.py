@@ -149,7 +149,7 @@ def _normalised_points(camera: Camera, frames: Sequence[Frame], layout: Layout) 
     flat = np.ascontiguousarray(raw[..., :2].reshape(1, -1, 2))
     points = Rig.from_cameras([camera]).normalise(flat).reshape(len(frames), n_people, layout.n_joints, 2)
     points[np.abs(points).max(axis=-1) > COORDINATE_MAX] = np.nan
-    points[np.isfinite(points[..., 0]).sum(axis=-1) < JOINTS_MIN] = np.nan
+    points[np.isfinite(points[..., 0]).sum(axis=-1) < min(JOINTS_MIN, layout.n_joints)] = np.nan
     return points
 
 
@@ -158,6 +158,10 @@ def _scales(points: FloatArray, layout: Layout) -> FloatArray:
 
     A limb seen at an angle looks shorter, never longer, so the longer ones give the distance.
     """
+    if not len(layout.limbs):
+        ends = layout.indices("box_top", "box_bottom")
+        stature_m = float(layout.heights_m[ends[0], 0])
+        return np.asarray(np.linalg.norm(points[:, :, ends[0]] - points[:, :, ends[1]], axis=-1) / stature_m)
     a, b = layout.limbs.T
     length = np.linalg.norm(points[:, :, a] - points[:, :, b], axis=-1) / layout.limb_lengths_m[:, 0]
     long_limbs = layout.limb_lengths_m[:, 0] > 0.15

@@ -84,16 +84,22 @@ def usual_height_m(layout: Layout) -> float:
     return float(layout.heights_m[layout.index("l_shoulder"), 0] - layout.heights_m[layout.index("l_ankle"), 0])
 
 
-def find_upright_view(people: FloatArray, layout: Layout, size: tuple[int, int]) -> UprightView | None:
-    """The camera that shows people (n, 2, 2) as upright; None where there are too few."""
+def find_upright_view(
+    people: FloatArray, layout: Layout, size: tuple[int, int], focal_px: float | None = None
+) -> UprightView | None:
+    """The camera that shows people (n, 2, 2) as upright; None where there are too few.
+
+    With a known focal length only up and the height are found.
+    """
     length = np.linalg.norm(people[:, 1] - people[:, 0], axis=1)
     people = people[length > 0.02 * size[1]]
     if len(people) < PEOPLE_MIN:
         return None
-    rough = _UprightFit(_spread_out(people, size, _PEOPLE_ROUGH), layout, size)
-    starts = [(math.log(focal / _FOCAL), tilt) for focal in _FOCALS_TRIED for tilt in _TILTS_TRIED]
+    rough = _UprightFit(_spread_out(people, size, _PEOPLE_ROUGH), layout, size, focal_px)
+    focals = [math.log(focal / _FOCAL) for focal in _FOCALS_TRIED] if focal_px is None else [0.0]
+    starts = [(focal, tilt) for focal in focals for tilt in _TILTS_TRIED]
     best = min((rough.solved(*start) for start in starts), key=lambda fit: fit[0])
-    fine = _UprightFit(_spread_out(people, size, _PEOPLE_FINE), layout, size)
+    fine = _UprightFit(_spread_out(people, size, _PEOPLE_FINE), layout, size, focal_px)
     return fine.view(fine.improved(best[1], _WITHIN, 30)[1])
 
 
@@ -115,11 +121,12 @@ def _spread_out(people: FloatArray, size: tuple[int, int], n: int) -> FloatArray
 class _UprightFit:
     """Robust least squares over (log focal, k1, roll, tilt, log height)."""
 
-    def __init__(self, people: FloatArray, layout: Layout, size: tuple[int, int]) -> None:
+    def __init__(self, people: FloatArray, layout: Layout, size: tuple[int, int], focal_px: float | None) -> None:
         self._lower, self._upper = people[:, 0], people[:, 1]
         self._is_box = layout.name == "box2"
         self._length_m = usual_height_m(layout)
-        self._focal_px = _FOCAL * size[0]
+        self._focal_px = _FOCAL * size[0] if focal_px is None else focal_px
+        self._lens_sd = (_FOCAL_SD, _RADIAL_SD) if focal_px is None else (1e-4, 1e-4)
         self._middle = 0.5 * (np.array(size, float) - 1.0)
         self._length = np.linalg.norm(self._upper - self._lower, axis=1)
         across, down = (self._upper - self._lower).mean(axis=0)
@@ -149,7 +156,7 @@ class _UprightFit:
     def _losses(self, unknowns: FloatArray, within: float) -> FloatArray:
         off = self._off(unknowns) / self._length[:, None] / within
         welsch = np.sqrt(1.0 - np.exp(-np.minimum((off**2).sum(axis=1), 50.0)))
-        prior = unknowns / [_FOCAL_SD, _RADIAL_SD, _ROLL_SD, 1.0, 1.0]
+        prior = unknowns / [*self._lens_sd, _ROLL_SD, 1.0, 1.0]
         prior[3], prior[4] = 0.0, (unknowns[4] - math.log(_HEIGHT_M)) / _HEIGHT_SD
         return np.concatenate([welsch, prior * _PRIOR_SHARE * math.sqrt(len(off))])
 
@@ -159,7 +166,7 @@ class _UprightFit:
             return self._expected(unknowns, self._lower) - self._upper
         # A box has its middle between the person's lower and upper end, which need not be above each other.
         lower = self._lower.copy()
-        for _ in range(3):
+        for _ in range(2):
             upper, beside = self._expected(unknowns, lower), self._expected(unknowns, lower + np.array([1.0, 0.0]))
             slope = np.maximum(1.0 + beside[:, 0] - upper[:, 0], 0.5)
             lower[:, 0] -= (lower[:, 0] + upper[:, 0] - 2.0 * self._lower[:, 0]) / slope

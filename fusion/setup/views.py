@@ -56,7 +56,8 @@ class Views:
         n = 0
         for view, camera in enumerate(cameras):
             polynomial, scale = camera.tracklets(instants_s + offsets_s[view])
-            instant, person = np.nonzero(np.isfinite(polynomial[..., 0, 0]).sum(axis=-1) >= JOINTS_MIN)
+            enough = min(JOINTS_MIN, camera.points.shape[2])
+            instant, person = np.nonzero(np.isfinite(polynomial[..., 0, 0]).sum(axis=-1) >= enough)
             row[view, instant, person] = n + np.arange(len(instant))
             n += len(instant)
             parts.append((np.full(len(instant), view), instant, polynomial[instant, person], scale[instant, person]))
