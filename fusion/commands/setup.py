@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusion.commands.parser import Command, add_path
 
 if TYPE_CHECKING:
+    from fusion.observations import Observation
     from fusion.setup.examination import Line
+    from fusion.store.models import Camera, Store
 
 
 def _declare_init(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +58,13 @@ def _declare_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--find-lenses", action="store_true", help="find focal lengths and distortions too"
     )
+    add_path(
+        parser, "--marks", metavar="FILE",
+        help="points of pictures at known places; with a store folder as RECORDING, no one needs to walk",
+    )  # fmt: skip
+    parser.add_argument(
+        "--refine", action="store_true", help="start from the poses that the cameras have, which most of them still fit"
+    )
     parser.add_argument(
         "--size", nargs=2, type=int, metavar=("WIDTH", "HEIGHT"),
         help="of all pictures, where nothing is known of any camera; finds the lenses too",
@@ -77,34 +87,59 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from fusion.errors import ConfigError
-    from fusion.files.recordings import Recording
     from fusion.setup.calibrate import calibrate
-    from fusion.setup.intrinsics import cameras_of_frames, load_intrinsics
+    from fusion.setup.marks import calibrate_by_marks, load_marks, with_marked
     from fusion.setup.self_calibration import Known
 
-    recording = Recording(arguments.recording)
-    cameras = load_intrinsics(arguments.intrinsics) if arguments.intrinsics else recording.store.cameras
-    if arguments.size:
-        width, height = arguments.size
-        if arguments.intrinsics:
-            raise ConfigError("--size is for cameras of which nothing is known; leave it out with --intrinsics")
-        if not (0 < width < 100_000 and 0 < height < 100_000):
-            raise ConfigError(f"--size {width} {height}: want the width and the height of the pictures in pixels")
-        cameras = cameras_of_frames(recording.observations(), (width, height))
-    lenses = [camera.name for camera in cameras] if arguments.find_lenses or arguments.size else []
+    store, observations, cameras = _walked(arguments)
+    names = [camera.name for camera in cameras]
+    lenses = names if arguments.find_lenses or arguments.size else []
     distances = tuple((a, b, _metres("--distance", metres)) for a, b, metres in arguments.distance)
     repeated = [name for name, n in Counter(place[0] for place in arguments.place).items() if n > 1]
     if repeated:
         raise ConfigError(f"--place names {', '.join(repeated)} more than once; give each camera one place")
     places = {place[0]: tuple(_metres("--place", value) for value in place[1:]) for place in arguments.place}
-    known = Known(distances=distances, height_m=arguments.height, places=places)
+    known = Known(distances=distances, height_m=arguments.height, places=places, present=arguments.refine)
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         raise ConfigError(f"--out {arguments.out} is a file; pass a folder")
-    calibration = calibrate(recording.store, recording.observations(), known, cameras, lenses)
+    marks = load_marks(arguments.marks, store, names) if arguments.marks else {}
+    marked = calibrate_by_marks(cameras, marks, lenses)
+    if observations is None:
+        calibration = marked
+    else:
+        calibration = with_marked(marked, lambda places: calibrate(
+            store, observations, replace(known, places={**places, **known.places}), cameras, lenses
+        ))  # fmt: skip
     calibration.save(arguments.out)
     print(calibration.text())
     print(f"written: {arguments.out}/cameras.toml and calibration.json")
     return 0 if all(tie.placed for tie in calibration.ties) else 1
+
+
+def _walked(arguments: argparse.Namespace) -> tuple[Store, Iterable[Observation] | None, Sequence[Camera]]:
+    """The store, what was recorded there, None where a store folder is enough, and its cameras."""
+    from fusion.errors import ConfigError
+    from fusion.files.recordings import Recording
+    from fusion.setup.intrinsics import cameras_of_frames, load_intrinsics
+    from fusion.store.models import Store
+
+    observations: Iterable[Observation] | None = None
+    if arguments.marks and (Path(arguments.recording) / "store.toml").is_file():
+        store = Store.load(arguments.recording)
+    else:
+        recording = Recording(arguments.recording)
+        store, observations = recording.store, recording.observations()
+    cameras: Sequence[Camera] = load_intrinsics(arguments.intrinsics) if arguments.intrinsics else store.cameras
+    if arguments.size:
+        width, height = arguments.size
+        if arguments.intrinsics:
+            raise ConfigError("--size is for cameras of which nothing is known; leave it out with --intrinsics")
+        if observations is None:
+            raise ConfigError("--size takes cameras from a recording; a store folder has its own")
+        if not (0 < width < 100_000 and 0 < height < 100_000):
+            raise ConfigError(f"--size {width} {height}: want the width and the height of the pictures in pixels")
+        cameras = cameras_of_frames(recording.observations(), (width, height))
+    return store, observations, cameras
 
 
 def _metres(option: str, text: str) -> float:
@@ -211,6 +246,7 @@ CALIBRATE = Command(
     "Find the places, clocks and, where wanted, lenses of all cameras from people who walk about.",
     (
         "RECORDING --size 1280 720 --distance cam01 cam15 6.42",
+        "STORE --marks marks.csv",
         "RECORDING --distance cam01 cam15 6.42",
         "RECORDING --place cam01 0.15 0.20 --place cam15 7.85 5.80 --out calibration",
     ),

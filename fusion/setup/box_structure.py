@@ -34,7 +34,7 @@ from fusion.setup.floor_map import AGREED_MIN, FloorPoints, Similarity, find_pai
 from fusion.setup.lenses import Lenses
 from fusion.setup.normal_equations import NormalEquations, Prior
 from fusion.setup.reprojection import DEPTH_MIN_M, N_OF_LENS, N_UNKNOWNS, FloatArray, IntArray, PointObservations, Poses
-from fusion.setup.structure import INSTANTS_MAX, SEED, Structure, clusters_of, random_instants_s
+from fusion.setup.structure import SEED, Structure, clusters_of, random_instants_s
 from fusion.setup.tracklets import LinkedDetections
 from fusion.setup.upright import UprightView
 from fusion.setup.views import Views
@@ -50,6 +50,8 @@ _SD_MIN_M, _SD_MAX_M, _SD_PX = 0.01, 0.25, 1.0
 # Residuals of this many standard deviations lose half of their weight (Cauchy); clocks, beforehand, in seconds.
 _HALF_WEIGHT_AT, _CLOCK_SD_S = 1.5, 0.1
 _DAMPINGS_MAX, _GAIN_MIN = 6, 1e-5
+# Common instants: a box has three numbers where joints have dozens.
+INSTANTS_MAX = 1500
 # Two boxes of one camera are of two people.
 _SAME_VIEW_M = 1e3
 
@@ -272,7 +274,7 @@ def _matched(boxes: _Boxes, cameras: BoxCameras, limit_m: float) -> tuple[IntArr
             of_row[same] = len(people)
             people.append([*np.median(at.place_m[best], axis=0).tolist(), STATURE_M])
     if not people:
-        raise FusionError("boxes: want people whom two cameras see at one place, got none")
+        raise FusionError("boxes: want people that two cameras see at one place, got none")
     return of_row, np.array(people)
 
 

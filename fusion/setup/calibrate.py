@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.observations import Frame, Observation
+from fusion.people.geometry import Rig
 from fusion.setup.box_structure import solve_box_structure
 from fusion.setup.camera_ties import camera_ties
 from fusion.setup.lenses import Lenses, rough_camera
 from fusion.setup.self_calibration import Known, SelfCalibration
-from fusion.setup.store_frame import StoreFrame
-from fusion.setup.structure import solve_structure
+from fusion.setup.store_frame import StoreFrame, steady_cameras
+from fusion.setup.structure import Structure, solve_structure
 from fusion.setup.tracklets import LinkedDetections
 from fusion.setup.upright import UprightView, find_upright_view, upright_people
-from fusion.store.layouts import Layout
 from fusion.store.models import Camera, Store
 from fusion.store.rotations import rotation_vector
 
@@ -70,13 +71,10 @@ def calibrate(
     cameras = tuple(store.cameras if cameras is None else cameras)
     _check(store, cameras, known, lenses)
     frames, first_ns, span_s = _frames(store, cameras, observations)
+    given = cameras
     names = [camera.name for camera in cameras]
     found = [camera.name in lenses for camera in cameras]
-    uprights = [
-        _upright(camera, frames[camera.name], store.layout, free)
-        if free or store.keypoints == "box2" else None
-        for camera, free in zip(cameras, found)
-    ]  # fmt: skip
+    uprights = [_upright(store, camera, frames[camera.name], free) for camera, free in zip(cameras, found)]
     cameras = tuple(
         rough_camera(camera.name, camera.size, None if upright is None else upright.focal_px) if free else camera
         for camera, free, upright in zip(cameras, found, uprights)
@@ -88,10 +86,9 @@ def calibrate(
     else:
         structure = solve_structure(detections, names, present, span_s)
     placed_names = [names[view] for view in structure.placed]
-    for name in known.names():
-        if name not in placed_names:
-            fault = structure.faults[name]
-            raise FusionError(f"camera {name!r}: want it placed, since its place is known, got {fault}")
+    if known.present:
+        known = _with_present_places(known, [given[view] for view in structure.placed], structure)
+    _check_known_are_placed(known, placed_names, structure)
     frame = StoreFrame.of(store, known, placed_names, structure)
     rotation = structure.poses.rotation @ frame.rotation.T
     centre_m = frame.scale.metres * structure.poses.centre_m @ frame.rotation.T + frame.shift_m
@@ -99,6 +96,8 @@ def calibrate(
     for view, r, c in zip(structure.placed, rotation, centre_m):
         pose = {"rotation": tuple(rotation_vector(r).tolist()), "translation": tuple((-r @ c).tolist())}
         placed.append(Camera.model_validate({**structure.lenses.cameras[view].model_dump(), **pose}))
+    if known.present:
+        placed += [camera for view, camera in enumerate(given) if view not in structure.placed]
     ties = camera_ties(names, structure, frame.scale.metres)
     faults = [f"camera {tie.name}: {tie.fault}" for tie in ties if tie.fault]
     return SelfCalibration(
@@ -132,7 +131,10 @@ def _check(store: Store, cameras: Sequence[Camera], known: Known, lenses: Collec
     for name, place in known.places.items():
         if len(place) not in (2, 3) or not all(math.isfinite(v) and abs(v) < 1000.0 for v in place):
             faults.append(f"place of {name!r}: want x, y and maybe z in metres, got {place}")
-    if not known.distances and known.height_m is None and len(known.places) < 2 and not known.outline:
+    if known.present and len({camera.translation for camera in cameras}) < len(cameras):
+        faults.append("present poses: want cameras at places of their own, got some at one place")
+    determined = known.distances or known.height_m is not None or len(known.places) >= 2
+    if not determined and not known.outline and not known.present:
         faults.append("scale: want a distance between two cameras, a stature, or the places of two cameras, got none")
     if faults:
         raise ConfigError(faults)
@@ -161,7 +163,26 @@ def _frames(store: Store, cameras: Sequence[Camera], observations: Iterable[Obse
     return _Frames(frames, first_ns, (last_ns - first_ns) * 1e-9)
 
 
-def _upright(camera: Camera, frames: Sequence[Frame], layout: Layout, free: bool) -> UprightView | None:
-    """What upright people show of a camera."""
+def _check_known_are_placed(known: Known, placed: Sequence[str], structure: Structure) -> None:
+    """Raises FusionError where something is known of a camera that has no place."""
+    for name in known.names():
+        if name not in placed:
+            fault = structure.faults[name]
+            raise FusionError(f"camera {name!r}: want it placed, since its place is known, got {fault}")
+
+
+def _with_present_places(known: Known, given: Sequence[Camera], structure: Structure) -> Known:
+    """What is known, with the present places of the placed cameras that were not moved against each other."""
+    present_m = Rig.from_cameras(given).centres_m
+    steady = steady_cameras(structure.poses.centre_m, present_m)
+    places = {camera.name: tuple(place) for camera, place, ok in zip(given, present_m.tolist(), steady) if ok}
+    return replace(known, places={**places, **known.places}, distances=known.distances)
+
+
+def _upright(store: Store, camera: Camera, frames: Sequence[Frame], free: bool) -> UprightView | None:
+    """What upright people show of a camera; None where it is not needed, or too few are there."""
+    if not free and store.keypoints != "box2":
+        return None
+    layout = store.layout
     focal_px = None if free else 0.5 * (camera.matrix[0][0] + camera.matrix[1][1])
     return find_upright_view(upright_people(frames, layout, camera.size), layout, camera.size, focal_px)

@@ -25,12 +25,15 @@ class Known:
             determine scale, direction and place.
         outline: use the store's floor polygon and obstacles for direction and place (decimetres), and, where nothing
             else determines it, the size of usual people for the scale (some percent).
+        present: the cameras' present poses are right for most of them: these determine scale, direction and place, and
+            a camera that cannot be placed keeps its pose.
     """
 
     distances: tuple[tuple[str, str, float], ...] = ()
     height_m: float | None = None
     places: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     outline: bool = True
+    present: bool = False
 
     def names(self) -> list[str]:
         """The cameras about which something is known; some may come twice."""
@@ -100,7 +103,7 @@ class SelfCalibration:
         lines = [f"Scale from {self.scale_from}; place from {self.frame_from}."]
         for tie in self.ties:
             accuracy = f"centre +- {100 * tie.centre_sd_m:.1f} cm, {math.degrees(tie.rotation_sd_rad):.2f} degrees, "
-            accuracy += f"clock {1e3 * tie.offset_s:+.1f} +- {1e3 * tie.offset_sd_s:.1f} ms"
+            accuracy += f"clock {_clock(tie)}"
             if tie.focal_px is not None:
                 accuracy += f", focal length {tie.focal_px:.1f} +- {tie.focal_sd_px:.1f} px"
             lines.append(f"{json.dumps(tie.name)}: {accuracy if tie.placed else 'not placed'}")
@@ -119,12 +122,19 @@ class SelfCalibration:
                 continue
             rows.append(
                 f"{tie.name:10} {100 * tie.centre_sd_m:6.2f} cm {math.degrees(tie.rotation_sd_rad):8.3f} deg "
-                f"{1e3 * tie.offset_s:+8.1f} +- {1e3 * tie.offset_sd_s:3.1f} ms "
+                f"{_clock(tie):>18} "
                 f"{tie.partners:8d} {100 * tie.residual_m:6.1f} cm"
                 + (f" {tie.focal_px:8.1f} +- {tie.focal_sd_px:.1f} px" if tie.focal_px is not None else "  as given")
             )
         rows.append(f"scale from {self.scale_from} (+- {100 * self.scale_sd:.1f} %), place from {self.frame_from}")
         return "\n".join([*rows, *(f"! {warning}" for warning in self.warnings)])
+
+
+def _clock(tie: CameraTie) -> str:
+    """A clock's offset; marks do not show it."""
+    if not math.isfinite(tie.offset_s):
+        return "not known"
+    return f"{1e3 * tie.offset_s:+.1f} +- {1e3 * tie.offset_sd_s:.1f} ms"
 
 
 def _plain(value: Any) -> Any:

@@ -99,6 +99,26 @@ class StoreFrame:
         return cls(about_z @ upright, shift_m, scale, source, floor_sd_m, tuple(warnings))
 
 
+def steady_cameras(found_m: FloatArray, present_m: FloatArray) -> FloatArray:
+    """(n,) bool: cameras whose present centres (n, 3) fit the found ones, whatever frame those are in.
+
+    The one that is farthest from where the others put it is left out, as long as it is farther than most; after
+    Umeyama, Least-Squares Estimation of Transformation Parameters (1991).
+    """
+    steady = np.ones(len(found_m), bool)
+    while steady.sum() > 3:
+        a, b = found_m[steady], present_m[steady]
+        a_middle, b_middle = a.mean(axis=0), b.mean(axis=0)
+        u, values, vt = np.linalg.svd((b - b_middle).T @ (a - a_middle))
+        sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+        scale = (values * sign).sum() / max(float(((a - a_middle) ** 2).sum()), 1e-12)
+        off_m = np.linalg.norm(scale * (a - a_middle) @ ((u * sign) @ vt).T + b_middle - b, axis=1)
+        if off_m.max() < max(PLACE_OFF_MAX_M, 3.0 * float(np.median(off_m))):
+            break
+        steady[np.flatnonzero(steady)[int(off_m.argmax())]] = False
+    return steady
+
+
 # ---- the floor -------------------------------------------------------------------------------------------------------
 
 

@@ -328,6 +328,18 @@ def test_a_camera_that_sees_something_else_is_left_out_and_named(store, frames, 
     monkeypatch.setattr(calibrate_module, "solve_structure", lambda *args: solved[0])
     with pytest.raises(FusionError, match="cam03"):
         calibrate(nowhere(store), shifted, Known(distances=(("cam03", "cam01", 5.0),)))
+    # In a shop that is fitted already, cam05 was moved by 20 cm since, and cam03 cannot be placed.
+    moved = store.cameras[4]
+    shift = (Rig.from_cameras([moved]).camera_from_world[0, :, :3] @ [0.2, 0.0, 0.0]).tolist()
+    stale = moved.model_copy(update={"translation": tuple(a + b for a, b in zip(moved.translation, shift))})
+    cameras = tuple(stale if camera is moved else camera for camera in store.cameras)
+    refined = calibrate(store.model_copy(update={"cameras": cameras}), shifted, Known(present=True))
+    assert [camera.name for camera in refined.cameras] == [camera.name for camera in store.cameras]
+    assert refined.cameras[2] == store.cameras[2]
+    metres, degrees = errors(refined, store)
+    assert metres.max() < 0.04 and degrees.max() < 0.4
+    with pytest.raises(ConfigError, match="present poses: want cameras at places of their own"):
+        calibrate(nowhere(store), shifted, Known(present=True))
 
 
 def test_two_rooms_are_not_joined_by_guessing(store, frames):
