@@ -67,7 +67,7 @@ def _percent(option: str, text: str | None) -> Decimal | None:
         value = Decimal(text.removesuffix("%"))
     except InvalidOperation:
         value = Decimal(-1)
-    if not 0 <= value <= 100:
+    if not value.is_finite() or not 0 <= value <= 100:
         raise ConfigError(f"{option} {text}: want a percentage from 0 to 100 such as 19")
     return value
 

@@ -21,6 +21,7 @@ from fusion.errors import ConfigError
 from fusion.files.atomic import replace_file
 from fusion.files.calibrations import read_parts
 from fusion.files.calibrations.parts import Part, Unit, UnreadableError, UnrecognisedError, Value, array_of
+from fusion.files.private import read_regular
 from fusion.store.folder import cameras_toml
 from fusion.store.lenses import DISTORTION_COUNTS, FISHEYE_COUNT
 from fusion.store.models import Camera
@@ -178,15 +179,18 @@ def _parts_of_source(source: Path, faults: list[str]) -> Iterator[tuple[str, lis
 def _parts_of_file(file: Path, label: str, faults: list[str], vague: bool = False) -> tuple[str, list[Part]]:
     """Format and parts of a file; with `vague` none, and no fault, where it is no calibration."""
     try:
-        with open(file, "rb") as opened:
-            data = opened.read(_FILE_BYTES_MAX + 1)
-        if len(data) > _FILE_BYTES_MAX:
-            raise UnrecognisedError(f"want a calibration, got more than {_FILE_BYTES_MAX >> 20} MiB")
-        return read_parts(data, label, faults)
+        data = read_regular(file, _FILE_BYTES_MAX, "a calibration")
+    except ConfigError as error:
+        faults += [] if vague else error.faults
+        return "", []
     except FileNotFoundError:
         faults.append(f"{label}: the file does not exist")
+        return "", []
     except OSError as error:
         faults.append(f"{label}: the file cannot be read: {error.strerror}")
+        return "", []
+    try:
+        return read_parts(data, label, faults)
     except UnicodeDecodeError as error:
         if not vague:
             at = error.start

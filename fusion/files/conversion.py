@@ -7,6 +7,7 @@ the start, or from a list of times. Everything is read and checked before anythi
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from fusion.errors import ConfigError
 from fusion.files.detections import Detections, read_detections
 from fusion.files.lines import line_faults, parse_gate_line, parse_item_line
-from fusion.files.private import open_regular
+from fusion.files.private import open_regular, read_regular
 from fusion.files.recordings import RecordingWriter
 from fusion.files.streams import FAULTS_MAX
 from fusion.files.weight_tables import load_weights
@@ -36,6 +37,8 @@ _STEP_MAX = 100
 _ENDINGS = ("_json", "-json", "_keypoints", "_openpose", "_coco")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LINE_BYTES_MAX = 1 << 20
+# A day of a camera's frames and times is 50 MB.
+_TIMES_BYTES_MAX = 512 << 20
 # A gate's scan may come before the first frame in which its person is seen.
 _APART_NS = 60 * 10**9
 
@@ -325,8 +328,8 @@ def load_times(path: str | Path, first_frame: int) -> dict[int, int]:
     times: dict[int, int] = {}
     faults: list[str] = []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        text = read_regular(path, _TIMES_BYTES_MAX, "times").decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: the file cannot be read: {error}") from None
     for row, cells in enumerate(rows):

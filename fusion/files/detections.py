@@ -21,6 +21,7 @@ from fusion.files.anatomy import judge
 from fusion.files.detection_formats import DetectionFile, Picture, pictures
 from fusion.files.detection_tables import tables
 from fusion.files.joints import COCO17, are_fractions, boxes_to_layout, float_array, to_layout
+from fusion.files.private import read_regular
 from fusion.files.skeletons import SKELETONS, Skeleton, skeleton_named, skeletons_of
 from fusion.files.streams import FAULTS_MAX
 from fusion.store.layouts import Layout
@@ -215,16 +216,15 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 def _pictures_of(path: Path, file: DetectionFile) -> list[Picture]:
     try:
-        with open(path, "rb") as opened:
-            data = opened.read(_FILE_BYTES_MAX + 1)
+        data = read_regular(path, _FILE_BYTES_MAX, "detections")
+    except ConfigError as error:
+        file.faults.extend(error.faults)
+        return []
     except FileNotFoundError:
         file.fault("", "the file does not exist")
         return []
     except OSError as error:
         file.fault("", f"the file cannot be read: {error.strerror}")
-        return []
-    if len(data) > _FILE_BYTES_MAX:
-        file.fault("", f"want at most {_FILE_BYTES_MAX >> 20} MiB of detections, got more")
         return []
     if path.suffix.lower() in (".txt", ".csv"):
         return list(tables(data.decode("utf-8-sig", "replace"), file))

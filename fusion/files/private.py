@@ -61,10 +61,31 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
         OSError: it cannot be opened.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    found = os.fstat(handle).st_mode
+    if not stat.S_ISREG(found):
         os.close(handle)
-        raise ConfigError(f"{os.fspath(path)}: want a regular file, got something else")
+        got = "a folder" if stat.S_ISDIR(found) else "a pipe, a device or the like"
+        raise ConfigError(f"{os.fspath(path)}: want a regular file, got {got}")
     return open(handle, "rb")
+
+
+def read_regular(path: str | os.PathLike[str], bytes_max: int, wanted: str) -> bytes:
+    """The content of a regular file that a person named, however large or endless it turns out to be.
+
+    Args:
+        path: the file.
+        bytes_max: it may hold.
+        wanted: what it should be, for the message.
+
+    Raises:
+        ConfigError: it is a folder, a pipe or a device, or longer.
+        OSError: it cannot be opened or read.
+    """
+    with open_regular(path) as file:
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise ConfigError(f"{os.fspath(path)}: want {wanted} of at most {bytes_max >> 20} MiB, got more")
+    return data
 
 
 def _opened(path: str, flags: int) -> int:

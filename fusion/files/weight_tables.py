@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import ConfigError
+from fusion.files.private import open_regular
 from fusion.files.streams import Stream, ragged
 from fusion.observations import ShelfReading, time_fault
 from fusion.store.models import Store
@@ -111,6 +113,14 @@ def _samples(
     passed_over["weights: samples without a number"] += int((missing & (plates >= 0)).sum())
     rows = np.flatnonzero(~missing & (plates >= 0))
     rows = rows[np.lexsort((times[rows], plates[rows]))]
+    again = np.flatnonzero((np.diff(times[rows]) == 0) & (np.diff(plates[rows]) == 0)) + 1
+    for row in rows[again[weights[rows[again]] != weights[rows[again - 1]]][:1]]:
+        # Either would be weighed a sample too late, and all that follow in its message.
+        plate = store.plates[plates[row]].plate
+        wanted = "want one weight of a plate at a time"
+        raise ConfigError(f"{path.name}: {wanted}, got several of {plate!r} at {times[row]}")
+    passed_over["weights: samples that are there twice"] += len(again)
+    rows = np.delete(rows, again)
     return times[rows], plates[rows], weights[rows]
 
 
@@ -119,9 +129,10 @@ def _table(path: Path) -> pa.Table:
     import pyarrow.csv as pc
 
     try:
-        if path.stat().st_size > _TABLE_BYTES_MAX:
-            raise ConfigError(f"{path.name}: want at most {_TABLE_BYTES_MAX >> 30} GiB of weights, got more")
-        table = pc.read_csv(path, convert_options=pc.ConvertOptions(column_types={"plate": pa.string()}))
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > _TABLE_BYTES_MAX:
+                raise ConfigError(f"{path.name}: want at most {_TABLE_BYTES_MAX >> 30} GiB of weights, got more")
+            table = pc.read_csv(file, convert_options=pc.ConvertOptions(column_types={"plate": pa.string()}))
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name}: want a CSV file, got: {' '.join(str(error).split())[:150]}") from None
     except OSError as error:
@@ -169,9 +180,8 @@ def _check_rate(name: str, times: NDArray[np.int64], plates: NDArray[np.int64], 
         return
     usual_s = float(np.median(spacing_s))
     if abs(usual_s * rate_hz - 1.0) > _RATE_TOLERANCE:
-        got = f"{1.0 / usual_s:.3g}" if usual_s > 0.0 else "several at one time"
         wanted = f"{rate_hz:g} samples a second of a plate (weight_rate_hz in store.toml)"
-        raise ConfigError(f"{name}: want {wanted}, got {got}")
+        raise ConfigError(f"{name}: want {wanted}, got {1.0 / usual_s:.3g}")
 
 
 def _messages(

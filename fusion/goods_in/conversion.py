@@ -26,9 +26,10 @@ from fusion.goods_in.cells import (
     read_name,
     stated_unit,
 )
-from fusion.goods_in.headings import KINDS, UNITS, Column, found_columns
+from fusion.goods_in.headings import KINDS, UNITS, Column, found_columns, is_pieces
 from fusion.goods_in.numbers import NumberCell, decimal_mark, number
 from fusion.goods_in.spreadsheets import Spreadsheet
+from fusion.store import iso4217
 from fusion.store.gs1 import Codes
 from fusion.store.gtin import gtin_14
 from fusion.store.models import Facing, Plate, Product
@@ -226,6 +227,8 @@ class _Conversion:
             found = price_unit(cell.unit, self._currency) or unit
             return str(minor_units(value, found, self._currency, isinstance(cell.value, float)))
         if f == "stock":
+            if not is_pieces(cell.unit):
+                raise ValueError(f"want whole pieces, got {cell.unit!r} beside a number")
             if value != value.to_integral_value() or value < 0:
                 raise ValueError(f"want whole pieces, got {plain(value)}")
             return plain(value)
@@ -244,11 +247,7 @@ class _Conversion:
             fault = heading_currency_fault(column.heading, self._currency)
             if fault:
                 self._faults.append(f"{self._name}:1: {column.heading}: {fault}")
-            if not chosen and any(value is not None and value != value.to_integral_value() for _, _, value in bare):
-                return "major"
-            if not chosen and all(self._columns[f].heading == f for f in Product.model_fields if f in self._columns):
-                # The headings are those of products.csv, where prices are minor units.
-                return "minor"
+            chosen = chosen or self._unit_of_prices([(cell.value, value) for _, cell, value in bare])
         if chosen or not kind or not bare or all(not value for _, _, value in bare):
             return chosen or next(iter(UNITS.get(kind, {"": ""})))
         line, cell, _ = bare[0]
@@ -263,6 +262,18 @@ class _Conversion:
                 f" {', '.join(UNITS[kind])}"
             )
         return next(iter(UNITS[kind]))
+
+    def _unit_of_prices(self, prices: list[tuple[Any, Decimal | None]]) -> str:
+        """The unit that prices show by how they are written; "" where that is open."""
+        if any(value is not None and value != value.to_integral_value() for _, value in prices):
+            return "major"
+        places = {_places(text, value) for text, value in prices} - {0}
+        if iso4217.decimal_places(self._currency) in places:
+            return "major"  # 3.00: no minor unit is written with places.
+        under_own_names = all(self._columns[f].heading == f for f in Product.model_fields if f in self._columns)
+        # The headings are those of products.csv, where prices are minor units. But 299.0 is what programs make of 299
+        # where another cell of the column is empty, and of 299.00.
+        return "minor" if under_own_names and not places else ""
 
     # ---- tables ------------------------------------------------------------------------------------------------------
 
@@ -286,7 +297,7 @@ class _Conversion:
             line_before, earlier = kept.setdefault(key, (line, made))
             if line_before == line:
                 continue
-            if earlier != made:
+            if _spelt_alike(earlier, fields) != _spelt_alike(made, fields):
                 self._faults.append(
                     f"{self._name}:{line}: want each {' and '.join(_KEYS[table])} once in {table}, got"
                     f" {' '.join(key)!r} as in row {line_before} with other values"
@@ -305,6 +316,17 @@ class _Conversion:
 
 _TEXTS = ("gtin", "name", "plate")
 _ABOUT_GOODS = ("stock", "price", "vat_rate", "weight_g", "weight_sd_g")
+
+
+def _spelt_alike(values: list[str], fields: list[str]) -> list[str]:
+    """A row with its GTIN in 14 digits: zeros in front make no other product."""
+    return [gtin_14(value) if f == "gtin" else value for f, value in zip(fields, values)]
+
+
+def _places(text: Any, value: Decimal | None) -> int:
+    """Decimal places that a cell of text is written with; a workbook's numbers have none of their own."""
+    exponent = value.as_tuple().exponent if value is not None and isinstance(text, str) else 0
+    return -exponent if isinstance(exponent, int) else 0
 
 
 def _are_fractions(rates: list[Decimal | None]) -> bool:

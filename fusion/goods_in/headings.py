@@ -81,7 +81,8 @@ _SPELLINGS = {
     "price": {"ct": "minor", "cent": "minor", "cents": "minor", "c": "minor", "minor units": "minor", "euro": "major"}
     | {"€": "major", "$": "major", "£": "major", "chf": "major", "eur": "major", "usd": "major", "gbp": "major"},
 }
-_HARMLESS = set("stuck,stk,st,piece,pc,pcs,each,brutto,gross,incl vat,inkl mwst,incl,inkl,ttc".split(","))
+_PIECES = set("stuck,stk,st,piece,pieces,pc,pcs,each,ea,x,units,pezzi,pz,piezas,uds,stuks".split(","))
+_HARMLESS = _PIECES | set("brutto,gross,incl vat,inkl mwst,incl,inkl,ttc".split(","))
 _FIELDS = {word: name for name, words in WORDS.items() for word in (name.replace("_", " "), *words.split(","))}
 
 
@@ -107,6 +108,11 @@ def unit_of(text: str, kind: str) -> str:
     plain = text.strip().strip(".").casefold()
     spelt = _SPELLINGS[kind].get(plain, plain)
     return spelt if spelt in UNITS[kind] else ""
+
+
+def is_pieces(text: str) -> bool:
+    """Whether what stands beside a number of pieces means pieces, or is empty; cartons hold another number of them."""
+    return not text or _plain(text) in _PIECES
 
 
 def found_columns(name: str, header: Sequence[str], chosen: Mapping[str, str]) -> tuple[dict[str, Column], list[str]]:

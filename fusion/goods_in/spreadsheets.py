@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.errors import ConfigError
+from fusion.files.private import read_regular
 
 # A supermarket lists some 50 000 articles in 10 MB.
 BYTES_MAX, ROWS_MAX, COLUMNS_MAX = 64 << 20, 200_000, 200
@@ -57,11 +58,9 @@ def read_spreadsheet(
     Raises:
         ConfigError: it cannot be read, or in two ways; the message names the option.
     """
-    data = path.read_bytes()
+    data = read_regular(path, BYTES_MAX, "a spreadsheet")
     if not data.strip():
         raise ConfigError(f"{path.name}: want a row of headings and rows below it, got an empty file")
-    if len(data) > BYTES_MAX:
-        raise ConfigError(f"{path.name}: want at most {BYTES_MAX >> 20} MiB, got {len(data) >> 20}")
     if data.startswith(b"PK\x03\x04"):
         return _filled(path.name, *_workbook_rows(path.name, data, sheet))
     if data.startswith(b"\xd0\xcf\x11\xe0"):

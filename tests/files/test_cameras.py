@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -402,7 +403,10 @@ def test_missing_binary_and_large_files(tmp_path: Path) -> None:
     assert "want UTF-8, got byte 0xff at offset 0" in faults(tmp_path / "x.yml")
     with open(tmp_path / "y.yml", "wb") as file:
         file.truncate(17 << 20)
-    assert "more than 16 MiB" in faults(tmp_path / "y.yml")
+    assert "want a calibration of at most 16 MiB, got more" in faults(tmp_path / "y.yml")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.json")
+        assert "pipe.json: want a regular file, got a pipe" in faults(tmp_path / "pipe.json")
     (tmp_path / "empty").mkdir()
     assert "files, got none" in faults(tmp_path / "empty")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -270,7 +271,7 @@ def test_weights_of_three_kinds_of_table(shop: Path, tmp_path: Path, capsys: pyt
     times = [START_NS + round(i * 1e9 / rate_hz) for i in range(31) if i not in (20, 21)]
     grams = [100.0 + i for i in range(29)]
     long = [f"{t},{plate},{g + 1000 * k}" for t, g in zip(times, grams) for k, plate in enumerate(plates[:2])]
-    odd = [f"{times[0]},elsewhere,5", f"{times[0]},{plates[0]},"]
+    odd = [f"{times[0]},elsewhere,5", f"{times[0]},{plates[0]},", *long[:3]]
     (tmp_path / "long.csv").write_text("\n".join(["time,plate,grams", *long, *odd]))
     wide = [f"{t},{g},{g + 1000},3" for t, g in zip(times, grams)]
     (tmp_path / "wide.csv").write_text("\n".join([f"time,{plates[0]},{plates[1]},comment", *wide]))
@@ -289,6 +290,7 @@ def test_weights_of_three_kinds_of_table(shop: Path, tmp_path: Path, capsys: pyt
     assert "passed over: 1 x weights: plate 'elsewhere' is not in the store" in out
     assert "passed over: 29 x weights: plate 'comment' is not in the store" in out
     assert "passed over: 1 x weights: samples without a number" in out
+    assert "passed over: 3 x weights: samples that are there twice" in out
     _, again = parts(convert(shop, "--weights", str(shutil.copy(tmp_path / "recording" / "weights.parquet", tmp_path))))
     for a, b in zip(found["iso"], again, strict=True):
         assert (a.t_ns, a.plate) == (b.t_ns, b.plate)
@@ -308,6 +310,7 @@ def test_weights_that_are_refused(shop: Path, tmp_path: Path, capsys: pytest.Cap
         (f"time,plate,grams\n2025-11-30T09:00:00,{plate},1\n", "ISO 8601 with a time zone, got '2025-11-30 09:00:00'"),
         (f"time,plate,grams\n,{plate},1\n{START_NS},{plate},1\n", "want a time in every row, got 1 rows without"),
         (f"time,plate,grams\n{START_NS},{plate},heavy\n", "grams: want numbers, got string"),
+        (f"time,plate,grams\n{START_NS},{plate},1\n{START_NS},{plate},2\n", f"got several of '{plate}' at {START_NS}"),
         (f"time,plate,grams\n{START_NS},elsewhere,1\n", "want weights of plates of the store, got none"),
         ("time,plate,grams\n", "time: want UTC nanoseconds"),
     ):
@@ -317,6 +320,10 @@ def test_weights_that_are_refused(shop: Path, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "w.csv").write_bytes(bytes(range(256)) * 9)
     convert(shop, "--weights", str(tmp_path / "w.csv"), code=2)
     convert(shop, "--weights", str(tmp_path / "none.csv"), code=2)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(pipe := tmp_path / "pipe.csv")
+        for option in (f"--weights={pipe}", f"--gate={pipe}", f"--items={pipe}"):
+            convert(shop, option, code=2)
     (tmp_path / "w.parquet").write_text("no")
     convert(shop, "--weights", str(tmp_path / "w.parquet"), code=2)
     assert "want a Parquet file" in capsys.readouterr().err

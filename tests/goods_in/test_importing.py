@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import shutil
@@ -17,7 +18,7 @@ from fusion.errors import ConfigError
 from fusion.goods_in.conversion import Choices
 from fusion.goods_in.importing import Import
 from fusion.goods_in.spreadsheets import read_spreadsheet
-from fusion.store.models import Store
+from fusion.store.models import Product, Store
 
 _FIELD = Path(os.environ.get("FUSION_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "field"
 GERMAN = (
@@ -151,6 +152,70 @@ def test_what_is_wrong_is_refused_with_row_and_column(
     assert fault in capsys.readouterr().err and not (store / "products.csv").exists()
 
 
+CONTRACT = "gtin,name,weight_g,weight_sd_g,price,vat_rate\n"
+
+
+@pytest.mark.parametrize(
+    ("prices", "options", "wanted"),
+    [
+        (("300", "500"), [], ("300", "500")),
+        (("3.00", "5.00"), [], ("300", "500")),
+        (("3.00", "5"), [], ("300", "500")),
+        (("299.0", "500.0"), [], None),
+        (("299.0", "500.0"), ["--price", "minor"], ("299", "500")),
+        (("3.0", "5.0"), ["--price", "major"], ("300", "500")),
+    ],
+)
+def test_prices_with_decimal_places_are_no_minor_units_under_the_contracts_own_headings(
+    store: Path, capsys: pytest.CaptureFixture[str], prices: tuple[str, str], options: list[str],
+    wanted: tuple[str, str] | None,
+) -> None:  # fmt: skip
+    rows = f"4006381333931,Pen,10,1,{prices[0]},19\n96385074,Tea,50,1,{prices[1]},7\n"
+    if wanted is None:
+        assert imported(store, CONTRACT + rows, *options) == 2
+        assert "--price major or --price minor" in capsys.readouterr().err and not (store / "products.csv").exists()
+    else:
+        assert imported(store, CONTRACT + rows, *options) == 0
+        assert [str(product.price) for product in _products(store)] == list(wanted)
+
+
+def _products(store: Path) -> list[Product]:
+    with open(store / "products.csv", newline="", encoding="utf-8") as file:
+        return [Product.model_validate(row) for row in csv.DictReader(file)]
+
+
+def test_a_product_whose_gtin_is_there_twice_with_other_zeros_is_one(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "4006381333931,Pen,10,1,300,19\n04006381333931,Pen,10,1,300,19\n"
+    assert imported(store, CONTRACT + rows) == 0
+    assert [product.gtin for product in _products(store)] == ["4006381333931"]
+    assert "row that is there twice left out (1): row 3" in capsys.readouterr().out
+
+
+def test_a_stock_is_of_pieces_alone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert imported(store, "plate,gtin,stock\na1,96385074,3 pcs\na2,96385074,12 Stück\n") == 0
+    assert (store / "planogram.csv").read_text() == "plate,gtin,stock\na1,96385074,3\na2,96385074,12\n"
+    for unit in ("kg", "cartons", "%", "€"):
+        assert imported(store, f"plate,gtin,stock\na1,96385074,3 {unit}\n", "--replace") == 2
+        assert f"stock: want whole pieces, got {unit!r} beside a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("percent", ["nan", "-1", "101", "inf", "x", "1e999999999999999999999"])
+def test_percentages_are_from_0_to_100(store: Path, capsys: pytest.CaptureFixture[str], percent: str) -> None:
+    for option in ("--vat", "--weight-spread"):
+        assert imported(store, HEAD + "96385074,Tea,50,1,2.99,7\n", f"{option}={percent}") == 2
+        assert "want a percentage from 0 to 100" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_what_has_no_end_is_no_spreadsheet(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(pipe := store.parent / "pipe.csv")
+    for path in (pipe, store, Path("/dev/zero")):
+        assert main(["import", str(path), str(store)]) == 2
+        assert f"{path}: want a regular file, got " in capsys.readouterr().err
+
+
 def test_gtins_lose_no_digit(store: Path) -> None:
     rows = ["'4006381333931", '"=""00012348"""', "40063-8133 3931.0", "4.006381333931E+12", "https://x.example/01/04006381333931"]
     for text in rows:
@@ -233,8 +298,6 @@ _CELLS = st.one_of(st.text(max_size=12), st.sampled_from(_ODD))
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.lists(_CELLS, min_size=6, max_size=6), min_size=1, max_size=3))
 def test_any_cells_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
-    import csv
-
     folder = tmp_path_factory.getbasetemp() / "any"
     bare_shop().save(folder)
     (folder / "products.csv").unlink()
