@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ FOOT_SD_M, FEET_MIN = 0.02, 50
 LENGTH_OFF_MAX, PLACE_OFF_MAX_M = 0.02, 0.05
 # If more than this share of the people walk outside the floor, known places are not in the store's frame.
 OFF_FLOOR_MAX = 0.5
+# Triples of cameras that are tried.
+_TRIPLES_MAX = 1500
 
 
 class Floor(NamedTuple):
@@ -102,21 +105,30 @@ class StoreFrame:
 def steady_cameras(found_m: FloatArray, present_m: FloatArray) -> FloatArray:
     """(n,) bool: cameras whose present centres (n, 3) fit the found ones, whatever frame those are in.
 
-    The one that is farthest from where the others put it is left out, as long as it is farther than most; after
-    Umeyama, Least-Squares Estimation of Transformation Parameters (1991).
+    Of the similarities through three cameras, the one with the least median residual counts (Rousseeuw, Least Median of
+    Squares Regression, 1984).
     """
-    steady = np.ones(len(found_m), bool)
-    while steady.sum() > 3:
-        a, b = found_m[steady], present_m[steady]
-        a_middle, b_middle = a.mean(axis=0), b.mean(axis=0)
-        u, values, vt = np.linalg.svd((b - b_middle).T @ (a - a_middle))
-        sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-        scale = (values * sign).sum() / max(float(((a - a_middle) ** 2).sum()), 1e-12)
-        off_m = np.linalg.norm(scale * (a - a_middle) @ ((u * sign) @ vt).T + b_middle - b, axis=1)
-        if off_m.max() < max(PLACE_OFF_MAX_M, 3.0 * float(np.median(off_m))):
-            break
-        steady[np.flatnonzero(steady)[int(off_m.argmax())]] = False
-    return steady
+    n = len(found_m)
+    triples = list(combinations(range(n), 3))
+    best_m = np.zeros(n)
+    least = math.inf
+    for triple in triples[:: max(1, len(triples) // _TRIPLES_MAX)]:
+        off_m = _off_by_similarity(found_m, present_m, list(triple))
+        if float(np.median(off_m)) < least:
+            least, best_m = float(np.median(off_m)), off_m
+    return np.asarray(best_m < max(PLACE_OFF_MAX_M, 3.0 * min(least, PLACE_OFF_MAX_M)))
+
+
+def _off_by_similarity(found_m: FloatArray, present_m: FloatArray, used: list[int]) -> FloatArray:
+    """(n,) distances after the similarity that fits the used ones best (Umeyama 1991)."""
+    a, b = found_m[used], present_m[used]
+    a_middle, b_middle = a.mean(axis=0), b.mean(axis=0)
+    u, values, vt = np.linalg.svd((b - b_middle).T @ (a - a_middle))
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    scale = (values * sign).sum() / max(float(((a - a_middle) ** 2).sum()), 1e-12)
+    return np.asarray(
+        np.linalg.norm(scale * (found_m - a_middle) @ ((u * sign) @ vt).T + b_middle - present_m, axis=1)
+    )
 
 
 # ---- the floor -------------------------------------------------------------------------------------------------------
