@@ -347,4 +347,8 @@ def arrivals(store: Store, scenario: Scenario) -> list[tuple[str, bool, float]]:
 
 def accounts(scenario: Scenario) -> list[str]:
     """The accounts of a run's customers, in the order in which they come."""
-    return [f"acc-{scenario.seed:03d}-{i:04d}" for i in range(scenario.shoppers)]
+    random, letters = scenario.random("accounts"), list("abcdefghijkmnpqrstuvwxyz23456789")
+    names: dict[str, None] = {}
+    while len(names) < scenario.shoppers:
+        names["acc-" + "".join(random.choice(letters, 7))] = None
+    return list(names)

@@ -18,7 +18,7 @@ from fusion.example_stores.catalogue import FOLDER
 from fusion.money.ledger import Ledger
 from fusion.money.retailers import Chain
 from fusion.simulation import Scenario
-from fusion.simulation.crowd import Crowd
+from fusion.simulation.kinds import visitors_of
 from fusion.store.models import Store
 
 STORES = Path(__file__).resolve().parents[2] / "examples" / "stores"
@@ -47,7 +47,7 @@ def test_a_store_runs_from_door_to_receipt(
     folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As in the README, for half of the time and customers where they are many; test_run_store.py starts processes."""
-    few = ("--minutes", "2.5", "--shoppers", "4") if folder != "unmanned_box" else ()
+    few = ("--minutes", "2.5", "--shoppers", "4")
     code = main(["run", "--store", str(STORES / folder), *few, "--out", str(tmp_path)])
     out, err = capsys.readouterr()
     assert code == 0, err
@@ -66,8 +66,9 @@ def test_a_store_runs_from_door_to_receipt(
         assert ledger.unlink_before(2**62) > 0
     # Engine, results, receipts and, once unlinked, the books know customers by pseudonym alone.
     scenario = Scenario(seed=1, minutes=8.0, shoppers=8)
-    assert any(person.account for person in Crowd(store, scenario).people)
     named = re.compile(rb"acc-[a-z2-9]{7}")
+    shown = [visitor.account for visitor in visitors_of(store, scenario) if visitor.account and not visitor.is_staff]
+    assert shown and all(named.fullmatch(account.encode()) for account in shown)
     for path in tmp_path.rglob("*"):
         if path.is_file() and path.suffix != ".parquet":
             assert not named.search(path.read_bytes()), path
