@@ -501,7 +501,7 @@ def test_intrinsics_need_no_poses(store, tmp_path):
     with pytest.raises(ConfigError, match="camera 'a': want distortion coefficients"):
         load_intrinsics(path)
     path.write_text("[a\n")
-    with pytest.raises(ConfigError, match="is not valid TOML"):
+    with pytest.raises(ConfigError, match="want TOML, YAML, XML or JSON"):
         load_intrinsics(path)
 
 
