@@ -46,7 +46,7 @@ def events(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
             kind = value
         elif name == "data":
             data.append(value)
-            n_bytes += len(value)
+            n_bytes += len(line)  # Also that of an empty value: any number of them may come.
             if n_bytes > EVENT_MAX_BYTES:
                 raise LineLost("the device sends an event without end")
 

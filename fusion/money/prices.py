@@ -21,11 +21,14 @@ from itertools import permutations
 from fusion.errors import EntryError
 from fusion.money.sales import Discount
 from fusion.results import PieceLabel, Receipt, ReceiptLine
-from fusion.store.models import Store
-from fusion.store.prices import Offer, Restriction
+from fusion.store.models import Product, Store
+from fusion.store.prices import Offer
 
 # Of this many offers that share products every order is tried: 120 orders.
 ORDERS_OF_MAX = 5
+# A piece is heavier or lighter than its product by as many standard deviations at most: beyond, no shelf would have
+# taken it for that product. A label states its net weight; packages weigh up to three times what is in them.
+LABEL_SDS_MAX, NET_SHARE_MIN = 5.0, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class PriceBook:
         self._own_gtins = store.own_gtins
         self._prices = store.prices.price
         self._offers = store.prices.offer
-        self._restrictions = store.prices.restriction
+        self._store = store
 
     def unit_price(self, gtin: str, t_ns: int, *, member: bool = False) -> int:
         """Price of a piece taken at an instant, minor units with VAT.
@@ -80,13 +83,15 @@ class PriceBook:
             times.setdefault(taken.gtin, []).extend([taken.t_ns] * taken.quantity)
         lines: list[ReceiptLine] = []
         pieces: list[_Piece] = []
-        stated = stated_prices(self._restrictions, receipt)
+        stated = stated_prices(self._store, receipt)
         for line in receipt.lines:
             known, kept = times.get(line.gtin, []), before.get(line.gtin, [])
             known, times[line.gtin] = known[: line.quantity], known[line.quantity :]
             kept, before[line.gtin] = kept[: line.quantity], kept[line.quantity :]
             moments = known + [receipt.exit_ns] * (line.quantity - len(known))
-            now = stated.get(line.gtin) or [self.unit_price(line.gtin, t_ns, member=member) for t_ns in moments]
+            labelled = stated.get(line.gtin, [])
+            now = labelled[: line.quantity] or [self.unit_price(line.gtin, t_ns, member=member) for t_ns in moments]
+            stated[line.gtin] = labelled[line.quantity :]
             prices = kept + now[len(kept) :]
             for price, quantity in sorted(Counter(prices).items()):
                 lines.append(ReceiptLine(line.gtin, quantity, price, line.confidence))
@@ -107,34 +112,45 @@ class PriceBook:
         return tuple(Discount(offer, gtin, amount) for (offer, gtin), amount in sorted(amounts.items()) if amount)
 
 
-def stated_prices(restrictions: Sequence[Restriction], receipt: Receipt) -> dict[str, list[int]]:
+def stated_prices(store: Store, receipt: Receipt) -> dict[str, list[int]]:
     """What each piece of goods that are weighed or marked down costs by its label, minor units, by product.
 
     Only products of which every piece on the receipt has a label that was read: with its price, or with its weight
-    where the price of a kilogram is known (rounded to the minor unit, halves up). A label whose price is not that of
-    its weight is not believed.
+    where the price of a kilogram is known (rounded to the minor unit, halves up). A label is not believed whose price
+    is nothing, or not that of its weight, or whose weight no such piece has: labels are copied and forged.
     """
-    per_kg = {gtin: rule.per_kg for rule in restrictions if rule.check is not None for gtin in rule.gtins}
+    per_kg = {gtin: rule.per_kg for rule in store.prices.restriction if rule.check is not None for gtin in rule.gtins}
+    if not receipt.labels or not per_kg:
+        return {}
+    products = {product.gtin: product for product in store.products}
     pieces: Counter[str] = Counter()
     for line in receipt.lines:
         pieces[line.gtin] += line.quantity
     stated: dict[str, list[int]] = {}
     for label in receipt.labels:
-        if label.gtin in per_kg:
-            price = _stated_price(label, per_kg[label.gtin])
+        if label.gtin in per_kg and label.gtin in products:
+            price = _stated_price(label, per_kg[label.gtin], products[label.gtin])
             stated.setdefault(label.gtin, []).extend([] if price is None else [price])
     return {gtin: sorted(prices) for gtin, prices in stated.items() if len(prices) == pieces[gtin]}
 
 
-def _stated_price(label: PieceLabel, per_kg: int | None) -> int | None:
-    if per_kg is None or label.weight_g is None:
-        return label.price
-    by_weight = int((Decimal(repr(label.weight_g)) * per_kg / 1000).to_integral_value(ROUND_HALF_UP))
-    if label.price is None:
-        return by_weight
-    # Scales round the weight to a gram before they print it.
-    off = abs(label.price - by_weight)
-    return label.price if off <= 1 + per_kg // 1000 else None
+def _stated_price(label: PieceLabel, per_kg: int | None, product: Product) -> int | None:
+    """A label's price, or that of its weight; None where it states none, or is not believed."""
+    price, weight_g = label.price, label.weight_g
+    if per_kg is not None and weight_g is not None:
+        by_weight = int((Decimal(repr(weight_g)) * per_kg / 1000).to_integral_value(ROUND_HALF_UP))
+        # Scales round the weight to a gram before they print it.
+        if price is not None and abs(price - by_weight) > 1 + per_kg // 1000:
+            return None
+        price = by_weight if price is None else price
+    elif per_kg is not None and price is not None:
+        weight_g = price / per_kg * 1000
+    if weight_g is not None:
+        spread_g = LABEL_SDS_MAX * product.weight_sd_g + 1.0
+        least_g, most_g = NET_SHARE_MIN * (product.weight_g - spread_g), product.weight_g + spread_g
+        if not least_g <= weight_g <= most_g:
+            return None
+    return price if price is not None and price > 0 else None
 
 
 def _sharing(offers: Sequence[Offer]) -> list[list[Offer]]:

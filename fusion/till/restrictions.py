@@ -15,7 +15,8 @@ class Restrictions:
 
     def __init__(self, store: Store, is_adult: Callable[[str | None], bool]) -> None:
         """Follow prices.toml. is_adult: whether the age of the customer behind a pseudonym was verified once."""
-        self._rules = rules = store.prices.restriction
+        rules = store.prices.restriction
+        self._store = store
         self._age = {gtin: rule.minimum_age for rule in rules for gtin in rule.gtins if rule.minimum_age is not None}
         self._check = {gtin: rule.check for rule in rules for gtin in rule.gtins if rule.check is not None}
         self._is_adult = is_adult
@@ -35,7 +36,7 @@ class Restrictions:
 
     def judged(self, receipt: Receipt) -> Receipt:
         """A receipt, in review where a person has to look at its goods."""
-        stated = stated_prices(self._rules, receipt)
+        stated = stated_prices(self._store, receipt)
         reasons = self.reasons((line.gtin for line in receipt.lines), receipt.account, stated)
         if not reasons:
             return receipt

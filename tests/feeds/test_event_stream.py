@@ -125,7 +125,11 @@ def test_any_bytes_are_events_or_none(data: bytes) -> None:
     assert all(isinstance(kind, str) and text for kind, text in events(io.BytesIO(data)) if text)
 
 
-@pytest.mark.parametrize("data", [b"data: " + b"x" * 100_000, b"data: " + b"\ndata: ".join([b"x" * 1000] * 100)])
+@pytest.mark.parametrize(
+    "data",
+    [b"data: " + b"x" * 100_000, b"data: " + b"\ndata: ".join([b"x" * 1000] * 100), b"data\n" * 20_000],
+    ids=["a long line", "long data", "empty data"],
+)
 def test_events_without_end_are_refused(data: bytes) -> None:
     with pytest.raises(LineLost, match="without end"):
         list(events(io.BytesIO(data)))

@@ -25,7 +25,7 @@ from fusion.store.prices import Prices
 from fusion.till.restrictions import Restrictions
 
 CHEESE = GTINS[3]
-CODE = f"(01){CHEESE.zfill(14)}(3103)000512(3922)765(21)A1"
+CODE = f"(01){CHEESE.zfill(14)}(3103)000245(3922)765(21)A1"
 WEIGHED = Prices.model_validate({"restriction": [{"gtins": [CHEESE], "check": "weighed"}]})
 
 
@@ -52,11 +52,11 @@ def settled(receipt: Receipt, prices: Prices = WEIGHED) -> Receipt:
 
 def test_a_piece_is_charged_what_its_label_states() -> None:
     receipt = billed(read(4.0, CODE))
-    assert receipt.labels == (PieceLabel(CHEESE, 765, 512.0),)
+    assert receipt.labels == (PieceLabel(CHEESE, 765, 245.0),)
     charged = settled(receipt)
     assert charged.status == ReceiptStatus.SETTLED and charged.total == 765
     assert [(line.gtin, line.quantity, line.unit_price) for line in charged.lines] == [(CHEESE, 1, 765)]
-    assert receipt_row(charged)["labels"] == [{"gtin": CHEESE, "price": 765, "weight_g": 512.0}]
+    assert receipt_row(charged)["labels"] == [{"gtin": CHEESE, "price": 765, "weight_g": 245.0}]
 
 
 def test_two_pieces_have_two_prices_and_one_read_twice_has_one() -> None:
@@ -126,18 +126,67 @@ def replace_gtin(product, gtin: str):
     return product.model_copy(update={"gtin": gtin})
 
 
+def labelled(
+    prices: dict[str, object], weight_g: float, *labels: PieceLabel, sd_g: float = 1.0
+) -> dict[str, list[int]]:
+    """What labels of cheese that weighs so much state, on a receipt with as many pieces."""
+    products = tuple(
+        p.model_copy(update={"weight_g": weight_g, "weight_sd_g": sd_g}) if p.gtin == CHEESE else p
+        for p in STORE.products
+    )
+    rules = Prices.model_validate({"restriction": [{"gtins": [CHEESE], **prices}]})
+    store = STORE.model_copy(update={"products": products, "prices": rules})
+    bill = Receipt(
+        "v", "a", T0, T0, T0, ReceiptStatus.SETTLED, (), "EUR", 0, (ReceiptLine(CHEESE, len(labels), 1, 1.0),),
+        labels=labels,
+    )  # fmt: skip
+    assert stated_prices(store, replace(bill, labels=())) == {}
+    return stated_prices(store, bill)
+
+
 @given(st.integers(1, 99_999), st.integers(1, 10_000), st.sampled_from([None, 0, 1, -1, 50]))
 def test_weight_times_the_price_of_a_kilogram_is_exact(weight_g: int, per_kg: int, off: int | None) -> None:
     exact = int((Decimal(weight_g) * per_kg / 1000).quantize(Decimal(1), ROUND_HALF_UP))
-    rules = Prices.model_validate({"restriction": [{"gtins": [CHEESE], "check": "weighed", "per_kg": per_kg}]})
-    price = None if off is None else exact + off
-    label = PieceLabel(CHEESE, price, float(weight_g))
-    bill = Receipt(
-        "v", "a", T0, T0, T0, ReceiptStatus.SETTLED, (), "EUR", 0, (ReceiptLine(CHEESE, 1, 1, 1.0),), labels=(label,)
-    )
-    believed = off is None or abs(off) <= 1 + per_kg // 1000
-    assert stated_prices(rules.restriction, bill) == ({CHEESE: [exact + (off or 0)]} if believed else {})
-    assert stated_prices(rules.restriction, replace(bill, labels=())) == {}
+    price = exact + (off or 0)
+    label = PieceLabel(CHEESE, None if off is None else price, float(weight_g))
+    believed = price > 0 and (off is None or abs(off) <= 1 + per_kg // 1000)
+    stated = labelled({"check": "weighed", "per_kg": per_kg}, weight_g, label)
+    assert stated == ({CHEESE: [price]} if believed else {})
+
+
+@pytest.mark.parametrize(
+    ("weight_g", "price", "believed"),
+    [
+        (500.0, 745, True),
+        (751.0, 1119, True),  # 500 g and five times 50 g, and a gram of rounding
+        (752.0, 1120, False),
+        (63.0, None, True),  # a light piece in a heavy box
+        (50.0, 75, False),  # the label of another piece
+        (0.0, None, False),
+        (0.0, 0, False),
+        (None, 745, True),
+        (None, 75, False),
+        (None, 0, False),
+        (None, 99_999, False),
+    ],
+)
+def test_a_label_of_a_piece_that_weighs_something_else_is_not_believed(
+    weight_g: float | None, price: int | None, believed: bool
+) -> None:
+    label = PieceLabel(CHEESE, price, weight_g)
+    stated = labelled({"check": "weighed", "per_kg": 1490}, 500.0, label, sd_g=50.0)
+    assert bool(stated) == believed
+
+
+def test_nothing_is_free_by_its_label() -> None:
+    assert labelled({"check": "marked down"}, 500.0, PieceLabel(CHEESE, 0, None)) == {}
+    assert labelled({"check": "marked down"}, 500.0, PieceLabel(CHEESE, 1, None)) == {CHEESE: [1]}
+
+
+def test_a_receipt_that_is_priced_twice_has_the_same_lines() -> None:
+    two = CODE.replace("765", "801").replace("A1", "A2")
+    charged = settled(billed(read(4.0, CODE), read(4.1, two), pieces=2))
+    assert charged.total == 765 + 801 and settled(charged) == charged
 
 
 def test_an_item_message_has_a_gtin_or_a_code_and_keeps_it() -> None:
