@@ -68,7 +68,7 @@ def test_example_stores_have_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert len(names()) == 8
+    assert len(names()) == 9
     for name in names():
         assert Store.load(store_folder(name)).id == name
     assert main(["privacy", "amazon_go"]) == 0
