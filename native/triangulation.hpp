@@ -59,7 +59,8 @@ struct Bent {
     const L r2 = x * x + y * y;
     const L share = T(1) / (T(1) + r2 * (c[5] + r2 * (c[6] + r2 * c[7])));
     const L radial = (T(1) + r2 * (c[0] + r2 * (c[1] + r2 * c[4]))) * share;
-    const L above = c[0] + r2 * (T(2) * c[1] + r2 * (T(3) * c[4])), below = c[5] + r2 * (T(2) * c[6] + r2 * (T(3) * c[7]));
+    const L above = c[0] + r2 * (T(2) * c[1] + r2 * (T(3) * c[4])),
+            below = c[5] + r2 * (T(2) * c[6] + r2 * (T(3) * c[7]));
     const L slope = T(2) * (above - radial * below) * share;
     const L prism_x = T(2) * (s1 + T(2) * s2 * r2), prism_y = T(2) * (s3 + T(2) * s4 * r2);
     fx = x * radial + T(2) * p1 * x * y + p2 * (r2 + T(2) * x * x) + r2 * (s1 + r2 * s2) - xd;
@@ -247,10 +248,14 @@ inline void undistort_fisheye(const double* lens, Undistortion<L, T>* groups, Si
 template <class L, class T>
 FUSION_INLINE void undistort_groups(const double* lens, Undistortion<L, T>* groups, Size n_groups, T moved_sq) {
   switch (kind_of(lens)) {
-    case kStraight: return;
-    case kFiveCoefficients: return undistort_brown<false>(lens, groups, n_groups, moved_sq);
-    case kFullBrown: return undistort_brown<true>(lens, groups, n_groups, moved_sq);
-    case kFisheye: return undistort_fisheye(lens, groups, n_groups, moved_sq);
+    case kStraight:
+      return;
+    case kFiveCoefficients:
+      return undistort_brown<false>(lens, groups, n_groups, moved_sq);
+    case kFullBrown:
+      return undistort_brown<true>(lens, groups, n_groups, moved_sq);
+    case kFisheye:
+      return undistort_fisheye(lens, groups, n_groups, moved_sq);
   }
 }
 
