@@ -21,6 +21,8 @@ from fusion.files.private import read_regular
 
 # A supermarket lists some 50 000 articles in 10 MB.
 BYTES_MAX, ROWS_MAX, COLUMNS_MAX = 64 << 20, 200_000, 200
+# Of a sheet of Excel. What states more of them was not written by a spreadsheet, and could state any number.
+SHEET_ROWS_MAX = 1 << 20
 SEPARATORS = {"semicolon": ";", "comma": ",", "tab": "\t", "bar": "|"}
 # In which programs export that do not write UTF-8: Windows, the till software of DOS times, the Mac of before 2001.
 ENCODINGS = {"cp1252": "Windows-1252", "cp850": "DOS 850", "mac_roman": "Mac Roman"}
@@ -205,7 +207,9 @@ def _parsed(name: str, text: str, separator: str, lines_before: int) -> list[tup
     rows: list[tuple[int, list[Any]]] = []
     try:
         for cells in reader:
-            rows.append((reader.line_num + lines_before, [cell.strip() for cell in cells]))
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                rows.append((reader.line_num + lines_before, stripped))
             if len(rows) > ROWS_MAX:
                 break
     except csv.Error as error:
@@ -252,8 +256,12 @@ def _sheet_rows(sheet: Any) -> list[tuple[int, list[Any]]]:
     rows = []
     # The sheet states its size, and may state a million empty columns.
     for line, cells in enumerate(sheet.iter_rows(values_only=True, max_col=COLUMNS_MAX + 1), 1):
-        rows.append((line, [_cell(value) for value in cells]))
-        if line > ROWS_MAX:
+        if line > SHEET_ROWS_MAX:
+            raise ValueError(f"want at most {SHEET_ROWS_MAX} rows")
+        filled = [_cell(value) for value in cells] if any(value is not None for value in cells) else []
+        if any(cell != "" for cell in filled):
+            rows.append((line, filled))
+        if len(rows) > ROWS_MAX:
             break
     return rows
 

@@ -15,6 +15,7 @@ from store.shops import bare_shop
 
 from fusion.commands.main import main
 from fusion.errors import ConfigError
+from fusion.goods_in import spreadsheets
 from fusion.goods_in.conversion import Choices
 from fusion.goods_in.importing import Import
 from fusion.goods_in.spreadsheets import read_spreadsheet
@@ -262,6 +263,29 @@ def test_a_workbook_is_read_as_its_numbers_are(store: Path) -> None:
         (store.parent / "two.xlsx").write_bytes(content.getvalue())
         read_spreadsheet(store.parent / "two.xlsx")
     assert read_spreadsheet(store.parent / "two.xlsx", sheet="old").rows == [(2, [96385074])]
+
+
+def test_empty_rows_are_no_rows_and_none_behind_them_is_lost(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreadsheets, "ROWS_MAX", 4)
+    monkeypatch.setattr(spreadsheets, "SHEET_ROWS_MAX", 40)
+    openpyxl = pytest.importorskip("openpyxl")
+    for n_rows, last, fault in ((3, 40, ""), (4, 40, "want at most 4 rows of 200 columns, got 5"), (3, 41, "damaged")):
+        book = openpyxl.Workbook()
+        book.active.append(["plate", "gtin", "stock"])
+        lines = [["plate,gtin,stock"], *[[",,"], []] * 20]
+        for line in [*range(3, 2 + n_rows), last]:
+            for column, value in enumerate((f"a{line}", 96385074, 1), 1):
+                book.active.cell(line, column, value)
+            lines.append([f"a{line},96385074,1"])
+        book.save(store.parent / "far.xlsx")
+        (store.parent / "far.csv").write_text("\n".join("".join(line) for line in lines))
+        for name in ("far.xlsx", "far.csv") if fault != "damaged" else ("far.xlsx",):
+            if fault:
+                with pytest.raises(ConfigError, match=fault):
+                    read_spreadsheet(store.parent / name)
+            else:
+                rows = read_spreadsheet(store.parent / name).rows
+                assert [cells[0] for _, cells in rows] == ["a3", "a4", "a40"]
 
 
 def test_one_sheet_may_hold_plates_and_what_lies_on_them(store: Path) -> None:
