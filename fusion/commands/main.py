@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,11 @@ GROUPS = (
 SHARED = ("init", "import", "worksheet", "calibrate", "calibration", "completion")
 
 
+_DISK_ERRORS = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO") if hasattr(errno, name)
+)
+
+
 def program() -> Program:
     """The parser of all commands."""
     return Program(GROUPS)
@@ -113,10 +119,12 @@ def _dispatch(words: Sequence[str]) -> int:
         print(f"fusion {arguments.command}: " + "\n  ".join(map(terminal_text, shown)), file=sys.stderr)
         return FAILED
     except OSError as error:
-        # A file or folder that cannot be read or written; without a name it is something else, such as a closed pipe.
-        if error.filename is None:
+        # A file or folder that cannot be read or written. Where nothing names it, it is a write to a disk that takes no
+        # more, or something else, such as a closed pipe.
+        if error.filename is None and error.errno not in _DISK_ERRORS:
             raise
-        text = terminal_text(f"cannot use {error.filename}: {_cause(error)}")
+        used = "the disk" if error.filename is None else error.filename
+        text = terminal_text(f"cannot use {used}: {_cause(error)}")
         print(f"fusion {arguments.command}: {text}", file=sys.stderr)
         return FAILED
 

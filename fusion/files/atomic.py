@@ -40,9 +40,11 @@ def replace_file(
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)  # On a full disk the space is needed.
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(path)  # A write that fails names no file.
         raise
     if durable:
         flush_folder(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from commands.processes import ROOT, run, start
 
 import fusion
 from fusion.commands.main import GROUPS, main
+from fusion.commands.parser import Command, CommandGroup
 
 COMMANDS = [command for group in GROUPS for command in group.commands]
 NAMES = [command.name for command in COMMANDS]
@@ -183,3 +185,20 @@ def test_a_closed_pipe_ends_a_command_quietly(arguments: tuple[str, ...]) -> Non
     code, _, err = run(*arguments, stdout=writer)
     os.close(writer)
     assert (code, err) == (141, "")
+
+
+def test_a_disk_that_takes_no_more_is_one_line_whatever_was_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raised = OSError(errno.ENOSPC, "No space left on device")
+
+    def run(arguments: object) -> int:
+        raise raised
+
+    command = Command("write", "Write.", ("a", "b"), {}, lambda parser: None, run)
+    monkeypatch.setattr("fusion.commands.main.GROUPS", (CommandGroup("write", (command,)),))
+    assert main(["write"]) == 2
+    assert capsys.readouterr().err == "fusion write: cannot use the disk: no space left on device\n"
+    raised = OSError(errno.EBADF, "Bad file descriptor")
+    with pytest.raises(OSError, match="Bad file"):
+        main(["write"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import shutil
@@ -345,3 +346,17 @@ def test_any_bytes_are_a_table_or_refused(tmp_path_factory: pytest.TempPathFacto
             assert read_spreadsheet(path).header
         except ConfigError as error:
             assert str(error)
+
+
+def test_a_full_disk_changes_no_table_and_is_named(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert imported(store, GERMAN) == 0
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert imported(store, GERMAN.replace("2,99", "3,99"), "--replace") == 2
+    assert f"cannot use {store / 'products.csv'}: no space left on device" in capsys.readouterr().err
+    assert (store / "products.csv").read_text() == WANTED and not list(store.glob("*.new"))
