@@ -37,7 +37,7 @@ BENCHMARKS = {
     "twenty": Benchmark("accuracy.twenty", "doubtful visits decided by a script that reads only the review page"),
     "learning": Benchmark("accuracy.learning", "two weeks of a store that drifts, with and without what it teaches"),
     "answers": Benchmark("accuracy.answers", "shoppers' answers: bills settled, takers found, honest ones marked"),
-    "public": Benchmark("public.run", "published sets in their authors' form: converted, run and scored"),
+    "public": Benchmark("public.run", "published sets in their authors' form, run and scored beside other packages"),
     "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),
     "skeletons": Benchmark("accuracy.skeletons", "orders of keypoints: found out, asked for, or wrong"),
     "detect": Benchmark("accuracy.detect", "people in video: joints on real clips, cameras that a core can watch"),

@@ -20,6 +20,7 @@ from types import ModuleType
 
 from bench import plots
 from bench.accuracy import answers, learning, people, receipts
+from bench.public import run as public
 from bench.speed import cost_curve
 
 FOLDER = Path("docs/figures")
@@ -39,6 +40,7 @@ PUBLISHED = {
     "accuracy_people": Published(people, ("--seeds", "5")),
     "learning": Published(learning, ("--seeds", "1", "2", "3")),
     "answers": Published(answers, ()),
+    "public": Published(public, ()),
 }
 
 

@@ -347,6 +347,36 @@ def accuracy_people(measured: dict[str, Any]) -> dict[str, Any]:
     return {"accuracy_people.svg": figure}
 
 
+def public(measured: dict[str, Any]) -> dict[str, Any]:
+    """A panel for joints (MPJPE) and one for people on the floor (HOTA): the engine, then the other packages."""
+    engine = [{**row, "implementation": "fusion, whole engine"} for row in measured["rows"]]
+    rows = [*engine, *measured["peers"]]
+    panels = [
+        ("joints: mean error, mm", "mpjpe_mm", [row for row in rows if "mpjpe_mm" in row]),
+        ("people on the floor: HOTA, %", "hota", [row for row in rows if "hota" in row]),
+    ]
+    panels = [panel for panel in panels if panel[2]]
+    if not panels:
+        return {}
+    import matplotlib.pyplot as plt
+
+    sizes = [len(rows) + 1 for _, _, rows in panels]
+    figure, all_axes = plt.subplots(
+        len(panels), 1, figsize=(8.2, 0.34 * sum(sizes) + 1.2), squeeze=False, height_ratios=sizes, layout="constrained"
+    )
+    for axes, (title, key, shown) in zip(all_axes[:, 0], panels):
+        shown = sorted(shown, key=lambda row: row["task"])
+        for y, row in enumerate(shown):
+            ours = row["implementation"].startswith("fusion")
+            look = {"color": _SERIES[0 if ours else 1], "marker": _MARKERS[0 if ours else 1]}
+            axes.plot([row[key]], [y], linestyle="none", markersize=7, **look)
+        axes.set_yticks(range(len(shown)), [f"{row['task']}: {row['implementation']}" for row in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set_title(title)
+    return {"public.svg": figure}
+
+
 # Title, (figure, label, factor) and the value expected of a calibrated tracker.
 _PEOPLE_PANELS: tuple[tuple[str, tuple[tuple[str, str, float], ...], float | None], ...] = (
     ("identities, %", (("idf1", "IDF1", 1.0), ("mota", "MOTA", 1.0)), None),
@@ -360,6 +390,7 @@ DRAWN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "accuracy_people": accuracy_people,
     "learning": learning,
     "answers": answers,
+    "public": public,
 }
 
 

@@ -18,23 +18,21 @@ def recognises(folder: Path) -> bool:
     return (folder / "store" / "store.toml").is_file() and (folder / "truth").is_dir()
 
 
-def convert(folder: Path, _: Path) -> list[Task]:
+def convert(folder: Path, _: Path) -> Task:
     """The recording as it is, with every truth that it has."""
     truth = folder / "truth"
     has_poses, has_visits = (truth / "poses.npz").is_file(), (truth / "visits.jsonl").is_file()
     has_people = (truth / "people.parquet").is_file()
-    return [
-        Task(
-            name=f"{folder.parent.name}/{folder.name}" if folder.parent.name in ("dev", "real") else folder.name,
-            recording=folder,
-            detections="in the recording",
-            poses=poses(truth / "poses.npz") if has_poses else None,
-            # Simulated visits may be seen outside the floor, where tracking is optional: receipts are their score.
-            places=places(truth / "people.parquet") if has_people and not has_visits else None,
-            visits=has_visits,
-            events=(truth / "events.csv").is_file() and not has_visits,
-        )
-    ]
+    return Task(
+        name=folder.name,
+        recording=folder,
+        detections="in the recording",
+        poses=poses(truth / "poses.npz") if has_poses else None,
+        # Simulated visits may be seen outside the floor, where tracking is optional: receipts are their score.
+        places=places(truth / "people.parquet") if has_people and not has_visits else None,
+        visits=has_visits,
+        events=(truth / "events.csv").is_file() and not has_visits,
+    )
 
 
 def poses(path: Path) -> Poses:

@@ -19,7 +19,7 @@ GATE_M = 0.5
 HOTA_RANGE_M = 2.0
 ALPHAS = np.arange(1, 20) * 0.05
 
-# The ten parts of a person whom PCP counts: eight limbs, the head, the trunk (from the middle of the hips to the chin).
+# The ten parts of a person that PCP counts: eight limbs, the head, the trunk (from the middle of the hips to the chin).
 LIMBS = (
     ("r_ankle", "r_knee"),
     ("r_knee", "r_hip"),
@@ -186,7 +186,7 @@ class PoseScore:
         weighted: percentage of correct parts of all together.
         mpjpe_mm: mean error of the joints that are known, of people who were found.
         known: share of the true joints that those are, 0..1.
-        found: share of the true people to whom an estimate belongs, 0..1.
+        found: share of the true people with an estimate of their own place, 0..1.
         people_per_instant: estimates at an instant, since PCP does not punish people who are not there.
     """
 

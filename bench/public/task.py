@@ -31,7 +31,7 @@ class Poses:
         t_ns: (n,) instants.
         names: (n_joints,) joints; with chin and top of the head, parts are scored.
         joints_m: (n, n_people, n_joints, 3) world frame, NaN where a person is not annotated.
-        persons: the people whom the protocol scores; None: all.
+        persons: the people that the protocol scores; None: all.
         within_ns: how far from an instant a track's row may be.
     """
 
@@ -78,6 +78,7 @@ class Task:
         detections: where its detections come from, for the table: what a score with annotated boxes is worth differs.
         poses, places: the truth about people, where there is one.
         visits, events: whether the recording has truth/visits.jsonl, truth/events.csv.
+        left_out: whether one person without truth is located by all cameras but one, and judged by that.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Task:
     places: Places | None = None
     visits: bool = False
     events: bool = False
+    left_out: bool = False
 
 
 @dataclass(frozen=True)

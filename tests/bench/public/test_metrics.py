@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from bench.public.metrics import ALPHAS, HOTA_RANGE_M, LIMBS, Scene, hota, parts_right, score_floor, score_poses
 
-NOBODY = np.zeros(0, int), np.zeros((0, 2))
+EMPTY = np.zeros(0, int), np.zeros((0, 2))
 
 
 def scenes(seed: int, n_instants: int = 30, crowded: bool = False) -> list[Scene]:
@@ -111,7 +111,7 @@ def test_hota_by_hand():
 @pytest.mark.parametrize("there, seen", [(False, False), (True, False), (False, True)])
 def test_an_empty_floor_has_a_score(there, seen):
     one = np.array([1]), np.zeros((1, 2))
-    score = score_floor([Scene(*(one if there else NOBODY), *(one if seen else NOBODY))] * 3)
+    score = score_floor([Scene(*(one if there else EMPTY), *(one if seen else EMPTY))] * 3)
     assert score.hota == 0.0 and score.idf1 == 0.0 and score.misses == 3 * there and score.false_positives == 3 * seen
     assert score_floor([]).hota == 0.0
 

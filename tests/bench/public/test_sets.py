@@ -28,7 +28,7 @@ def scorer(data: Path, name: str) -> ModuleType:
 def test_joints_score_as_an_independent_scorer_has_it(data, tmp_path):
     theirs = scorer(data, "score_shelf")
     replay(data / "shelf", tmp_path)
-    (task,) = contract.convert(data / "shelf", tmp_path)
+    task = contract.convert(data / "shelf", tmp_path)
     ours = task.poses.score(Tracks.of_results(tmp_path), layout_of(data / "shelf"))
     wanted = theirs.main(data / "shelf", tmp_path)
     assert [round(share, 2) for share in ours.pcp] == [wanted["A1"], wanted["A2"], wanted["A3"]]
@@ -39,7 +39,7 @@ def test_joints_score_as_an_independent_scorer_has_it(data, tmp_path):
 def test_places_score_as_an_independent_scorer_has_it(data, tmp_path):
     theirs = scorer(data, "score_tracks")
     replay(data / "cmc1", tmp_path)
-    (task,) = contract.convert(data / "cmc1", tmp_path)
+    task = contract.convert(data / "cmc1", tmp_path)
     ours = score_floor(list(task.places.scenes(Tracks.of_results(tmp_path))))
     wanted = theirs.main(data / "cmc1", tmp_path)
     assert round(100 * ours.mota, 2) == pytest.approx(wanted["MOTA"], abs=0.011)
