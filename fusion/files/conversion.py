@@ -36,6 +36,8 @@ _STEP_MAX = 100
 # What tools put behind a camera's name for the folder of its files.
 _ENDINGS = ("_json", "-json", "_keypoints", "_openpose", "_coco")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Also where pictures are named by their time in nanoseconds.
+_FRAME_MAX = 1 << 62
 _LINE_BYTES_MAX = 1 << 20
 # A day of a camera's frames and times is 50 MB.
 _TIMES_BYTES_MAX = 512 << 20
@@ -189,6 +191,8 @@ def _numbered(camera: str, found: Detections, clock: Clock, faults: list[str]) -
         frame = found.frames[name]
         if frame is None:
             faults.append(f"{camera}: want the number of its frame in the name of each picture, got {name!r}")
+        elif frame >= _FRAME_MAX:
+            faults.append(f"{camera}: want numbers of frames below 2^62, got {name[:40]!r}")
         elif frame in numbered:
             faults.append(f"{camera}: want each frame once, got {frame} as {names[frame]!r} and as {name!r}")
         elif clock.times_ns is None and frame < clock.first_frame:

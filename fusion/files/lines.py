@@ -140,9 +140,17 @@ def line_faults(error: ValidationError) -> str:
         loc = fault["loc"]
         if loc[:1] in (("scan",), ("door",)):  # which of them a line of gate.jsonl is
             loc = loc[1:]
-        elif not loc and fault["type"].startswith("union_tag"):
-            loc = ("kind",)
+        match fault["type"]:
+            case "value_error":
+                text = str(fault["ctx"]["error"])
+            case "union_tag_not_found":
+                loc, text = (*loc, fault["ctx"]["discriminator"].strip("'")), "Field required"
+            case "union_tag_invalid":
+                # Without what came: it may be a credential in the wrong place.
+                loc = (*loc, fault["ctx"]["discriminator"].strip("'"))
+                text = f"Input should be one of {fault['ctx']['expected_tags']}"
+            case _:
+                text = fault["msg"]
         key = without_card_number(".".join(map(str, loc)))
-        text = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else f"{fault['msg']}"
         faults.append(without_card_number(f"{key}: {text}" if key else text))
     return "; ".join(faults)

@@ -45,6 +45,19 @@ def test_to_nvidia_s_tools_and_back(tmp_path: Path, capsys: pytest.CaptureFixtur
         capsys.readouterr()
 
 
+@pytest.mark.parametrize("name", ["../a", "/tmp/a", "..", ".a", "a/b", "a\\b", "c:a", "a" * 202])
+def test_no_name_of_a_camera_leads_out_of_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    from fusion.files.cameras import save_calibration
+
+    save_calibration(tmp_path / "cameras.toml", [CAMERAS[0].model_copy(update={"name": name}), *CAMERAS[1:]])
+    out = tmp_path / "deep" / "out"
+    assert main(["calibration", str(tmp_path / "cameras.toml"), "--to", "mv3dt", "--out", str(out)]) == 2
+    assert "want a name of letters, digits" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["cameras.toml"]
+
+
 def test_intrinsics_alone_and_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_easymocap(tmp_path)
     intri, out = str(tmp_path / "intri.yml"), tmp_path / "lenses.toml"

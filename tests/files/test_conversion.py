@@ -229,12 +229,17 @@ def test_what_cannot_be_converted(shop: Path, tmp_path: Path, capsys: pytest.Cap
     one = cameras_of(shop)[0]
     (tmp_path / "a.json").write_text(json.dumps(rows_of({1: 9, 10**9: 1})))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "far.json").write_text(json.dumps(rows_of({10**4000: 1})))
     (tmp_path / "names.json").write_text(json.dumps([{**row, "image_id": "left.jpg"} for row in rows_of({0: 9})]))
     given, timed = ["--camera", f"{one}={tmp_path / 'a.json'}"], ["--start", START, "--rate", "10"]
     for options, wanted in (
         ([], "there is nothing to convert"),
         (given, f"{one}: want times of its frames; pass --start and --rate, or --times {one}=FILE"),
         ([*given, *timed], "want numbers of frames, got 1 to 1000000000 for 2 of them; give their times with --times"),
+        (
+            ["--camera", f"{one}={tmp_path / 'far.json'}", *timed, "--skeleton", "coco17"],
+            "want numbers of frames below 2^62, got '1000",
+        ),
         ([*given, "--start", START, "--rate", "0"], "--rate 0 is no rate of a camera"),
         ([*given, "--start", "9 o'clock", "--rate", "10"], "time: want UTC nanoseconds, or a time with its zone"),
         (["--camera", f"door={tmp_path / 'a.json'}", *timed], "--camera door: want a camera of the store (cam01"),
@@ -329,6 +334,12 @@ def test_weights_that_are_refused(shop: Path, tmp_path: Path, capsys: pytest.Cap
     assert "want a Parquet file" in capsys.readouterr().err
 
 
+WRONG_TAGS = (
+    '{"kind": "S3CRET"}\n'
+    f'{{"time": {START_NS}, "gate": "a", "kind": "scan", "credential": {{"type": "S3CRET", "token": "S3CRET"}}}}\n'
+)
+
+
 def test_gate_events_are_sorted_and_checked(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gate = Store.load(shop).gate[0].id
     scan = {"gate": gate, "kind": "scan", "credential": {"type": "account", "account": "a"}}
@@ -344,7 +355,9 @@ def test_gate_events_are_sorted_and_checked(shop: Path, tmp_path: Path, capsys: 
     assert [scan.t_ns - START_NS for scan in scans] == [3, 5, 9]
     out = capsys.readouterr().out
     assert "warning: frames are from 2025-11-30T10:00:00.000Z to" in out and "at another time than the rest" in out
-    (tmp_path / "gate.jsonl").write_text(lines[0] + "\n{}\nnot JSON\n")
+    (tmp_path / "gate.jsonl").write_text(lines[0] + "\n{}\nnot JSON\n" + WRONG_TAGS)
     convert(shop, "--gate", str(tmp_path / "gate.jsonl"), code=2)
     err = capsys.readouterr().err
-    assert "gate.jsonl:2: time: Field required" in err and "gate.jsonl:3: " in err
+    assert "gate.jsonl:4: kind: Input should be one of 'scan', 'door'\n" in err and "S3CRET" not in err
+    assert "gate.jsonl:5: credential.type: Input should be one of 'qr', 'card'" in err
+    assert "gate.jsonl:2: kind: Field required" in err and "gate.jsonl:3: " in err

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.errors import ConfigError
 from fusion.files.calibrations.parts import Part, UnreadableError, Value, shaped
 from fusion.store.models import Camera
 from fusion.store.rotations import rotation_matrix
@@ -142,7 +143,19 @@ def decomposed(
 
 
 def deepstream_files(cameras: Iterable[Camera]) -> dict[str, str]:
-    """DeepStream's camInfo of each camera, by file name: metres, world to pixels of undistorted pictures."""
+    """DeepStream's camInfo of each camera, by file name: metres, world to pixels of undistorted pictures.
+
+    Raises:
+        ConfigError: a camera whose name is no file's; names come out of other people's files.
+    """
+    cameras = list(cameras)
+    faults = [
+        f"camera {camera.name!r}: want a name of letters, digits, spaces and . _ - + @ for its file {camera.name}.yml"
+        for camera in cameras
+        if not re.fullmatch(r"[\w+@-][\w .+@-]{,200}", camera.name)
+    ]
+    if faults:
+        raise ConfigError(faults)
     return {f"{camera.name}.yml": _deepstream_text(camera) for camera in cameras}
 
 
