@@ -138,7 +138,7 @@ def keys_of(text: str) -> dict[str, Ed25519PublicKey]:
     wanted = 'want a table [keys] with lines such as "2026-11" = """-----BEGIN PUBLIC KEY-----..."""'
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise FusionError(f"code keys: {wanted}; the file is not TOML: {error}") from None
     table = content.get("keys")
     if not isinstance(table, dict) or set(content) != {"keys"}:

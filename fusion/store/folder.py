@@ -117,7 +117,7 @@ class _Files:
             return None
         try:
             return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             self.faults.append(f"{name}: want TOML, got: {error}")
             return None
 

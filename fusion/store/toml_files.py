@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from fusion.errors import ConfigError
 from fusion.store.values import StrictModel, validation_faults
 
+# A store of a thousand cameras has 1 MB of them.
+BYTES_MAX = 64 << 20
 _Model = TypeVar("_Model", bound=StrictModel)
 
 
@@ -25,14 +27,19 @@ def read_toml(path: Path, purpose: str) -> dict[str, Any]:
         ConfigError: the file does not exist, is a folder, cannot be read, or is not valid TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        with open(path, "rb") as file:
+            data = file.read(BYTES_MAX + 1)
+        if len(data) > BYTES_MAX:
+            raise ConfigError(f"{path}: want TOML of at most {BYTES_MAX >> 20} MiB, got more")
+        # As text files are read elsewhere: with the line ends of any system.
+        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; pass {purpose}") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder; pass {purpose}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
