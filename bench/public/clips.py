@@ -46,7 +46,7 @@ def convert(folder: Path, out: Path) -> Task:
     if len(cameras) < 3:
         raise UnusableError(f"{folder}: want videos of three calibrated cameras or more, got {len(cameras)}")
     store = write_cameras(out / "store", folder.name, cameras, "coco17", [], _FLOOR_M) / "store"
-    settings = [f'fps_max = 1000\n[model]\npath = "{Path(model).resolve()}"\n']
+    settings = [f'fps_max = 240\n[model]\npath = "{Path(model).resolve()}"\n']
     settings += [f'[cameras.{c.name}]\nurl = "{videos[c.name].resolve()}"\nstart = {_START}\n' for c in cameras]
     (out / "detect.toml").write_text("".join(settings), encoding="utf-8")
     command = [sys.executable, "-m", "fusion", "detect", str(store), str(out / "detect.toml")]

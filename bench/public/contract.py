@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from bench.public.task import HEAD_JOINTS, LIMB_JOINTS, Places, Poses, Task
+from bench.public.task import HEAD_JOINTS, LIMB_JOINTS, Places, Poses, Task, UnusableError
 
 # 25 frames a second, half a frame and a millisecond.
 _POSES_WITHIN_NS = 21_000_000
@@ -23,13 +23,18 @@ def convert(folder: Path, _: Path) -> Task:
     truth = folder / "truth"
     has_poses, has_visits = (truth / "poses.npz").is_file(), (truth / "visits.jsonl").is_file()
     has_people = (truth / "people.parquet").is_file()
+    try:
+        true_poses = poses(truth / "poses.npz") if has_poses else None
+        # Simulated visits may be seen outside the floor, where tracking is optional: receipts are their score.
+        true_places = places(truth / "people.parquet") if has_people and not has_visits else None
+    except Exception as error:  # NumPy, its archives and Arrow each have exceptions of their own for a broken file.
+        raise UnusableError(f"{truth}: want the truth as docs/format.md has it, got {error!r}") from None
     return Task(
         name=folder.name,
         recording=folder,
         detections="in the recording",
-        poses=poses(truth / "poses.npz") if has_poses else None,
-        # Simulated visits may be seen outside the floor, where tracking is optional: receipts are their score.
-        places=places(truth / "people.parquet") if has_people and not has_visits else None,
+        poses=true_poses,
+        places=true_places,
         visits=has_visits,
         events=(truth / "events.csv").is_file() and not has_visits,
     )

@@ -8,6 +8,7 @@ the challenge publishes apart from the sequences: lay it beside `seqinfo.ini`, i
 from __future__ import annotations
 
 import configparser
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from fusion.files.detections import read_detections
 from fusion.observations import Frame
 from fusion.store.layouts import LAYOUTS
 
-_COLUMNS = 10
+_COLUMNS, _FRAME_MAX = 10, 10**9
 _CALIBRATIONS = ("*.toml", "*.yml", "*.yaml", "*.xml", "*.json")
 
 
@@ -35,10 +36,10 @@ def convert(folder: Path, out: Path) -> Task:
         info.read(folder / "seqinfo.ini", encoding="utf-8")
         rate_hz = info.getfloat("Sequence", "frameRate")
         size = info.getint("Sequence", "imWidth"), info.getint("Sequence", "imHeight")
-    except (configparser.Error, ValueError) as error:
+    except (configparser.Error, ValueError, KeyError) as error:
         raise UnusableError(f"{folder}/seqinfo.ini: want frameRate, imWidth and imHeight, got {error}") from None
-    if not rate_hz > 0:
-        raise UnusableError(f"{folder}/seqinfo.ini: frameRate: want > 0, got {rate_hz:g}")
+    if not 0 < rate_hz <= 1000 or min(size) <= 0:
+        raise UnusableError(f"{folder}/seqinfo.ini: want frameRate, imWidth, imHeight > 0, got {rate_hz:g}, {size}")
     instants, people, places = _truth(folder / "gt" / "gt.txt", rate_hz)
     files = sorted(path for pattern in _CALIBRATIONS for path in folder.glob(pattern))
     if len(files) != 1:
@@ -70,13 +71,15 @@ def _instant_ns(frame: int, rate_hz: float) -> int:
 def _truth(path: Path, rate_hz: float) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
     """Instants, and of each the people's numbers and places on the ground, metres."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = [float(cell) for cell in line.split(",")]
         except ValueError:
-            raise UnusableError(f"{path}:{number}: want numbers between commas, got {line[:60]!r}") from None
+            row = [math.nan]
+        if not all(map(math.isfinite, row)) or abs(row[0]) > _FRAME_MAX:
+            raise UnusableError(f"{path}:{number}: want numbers between commas, got {line[:60]!r}")
         if len(row) < _COLUMNS or row[7:9] == [-1.0, -1.0]:
             raise UnusableError(
                 f"{path}:{number}: want ten columns with a place on the ground in the eighth and ninth, got "

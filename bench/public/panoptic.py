@@ -42,7 +42,7 @@ def convert(folder: Path, out: Path) -> Task:
     cameras = [camera for camera in load_calibration(calibration) if re.fullmatch(r"00_\d\d", camera.name)]
     frames = detected(folder, cameras, "coco17", _instant_ns)
     seen = {frame.t_ns for frame in frames}
-    paths = [path for name in _SCENES for path in sorted((folder / name).glob("body3DScene_*.json"))]
+    paths = [path for name in _SCENES for path in sorted((folder / name).glob("body3DScene_" + 8 * "[0-9]" + ".json"))]
     instants, bodies = [], []
     for path in paths:
         now = _instant_ns(int(path.stem.rpartition("_")[2]))
@@ -74,7 +74,7 @@ def _bodies(path: Path) -> dict[int, np.ndarray]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         rows = {int(body["id"]): np.array(body["joints19"], float).reshape(_N_JOINTS, 4) for body in document["bodies"]}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise UnusableError(f"{path}: want bodies with id and joints19 of 76 numbers, got {error!r}") from None
     scored = {number: row[: len(_JOINTS)] for number, row in rows.items()}
     return {

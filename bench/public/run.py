@@ -87,10 +87,11 @@ def run_task(task: Task) -> Row:
                 row |= pose_figures(task.poses.score(tracks, layout_of(task.recording)))
             if task.places:
                 row |= floor_figures(score_floor(list(task.places.scenes(tracks))))
-        if task.visits:
-            row |= score_visits(task.recording, out)
-        if task.events:
-            row |= score_events(task.recording, out)
+        try:
+            row |= score_visits(task.recording, out) if task.visits else {}
+            row |= score_events(task.recording, out) if task.events else {}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UnusableError(f"{task.recording}/truth: want visits.jsonl or events.csv, got {error!r}") from None
     n_cameras = len(Recording(task.recording).store.cameras)
     if summary.frames and summary.engine_cpu_s:
         row["sets_per_cpu_s"] = round(summary.frames / n_cameras / summary.engine_cpu_s)
@@ -225,7 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"python -m bench public: {folder} is not a folder{hint}", file=sys.stderr)
             return 2
     measured = measure(folders, args.only, args.peers)
-    measured["command"] = "python -m bench public"
+    model = os.environ.get("FUSION_MODEL")
+    measured["command"] = " ".join([*([f"FUSION_MODEL={Path(model).name}"] if model else []), "python -m bench public"])
     print(page(measured))
     if not measured["rows"] and not measured["unusable"]:
         print("python -m bench public: no set was found in these folders", file=sys.stderr)

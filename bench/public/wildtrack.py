@@ -40,9 +40,12 @@ def convert(folder: Path, out: Path) -> Task:
         now = START_NS + _number(path) * _PERIOD_NS
         rows = _rows(path)
         instants.append(now)
-        people.append(np.array([row["personID"] for row in rows], int))
-        places.append(np.array([_place(path, row["positionID"]) for row in rows]).reshape(-1, 2))
-        boxes = _boxes(path, rows, len(cameras))
+        try:
+            people.append(np.array([row["personID"] for row in rows], int))
+            places.append(np.array([_place(path, row["positionID"]) for row in rows]).reshape(-1, 2))
+            boxes = _boxes(path, rows, len(cameras))
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise UnusableError(f"{path}: want whole numbers for every person and view, got {error!r}") from None
         # View 0 is the first camera; names sort as views are numbered (CVLab1 to CVLab4, IDIAP1 to IDIAP3).
         frames += [Frame(now, camera.name, boxes[view]) for view, camera in enumerate(cameras)]
     source = "annotated boxes"

@@ -51,7 +51,7 @@ def detected(
     paths = [path for path in sorted((folder / "detections").glob("*")) if path.name != SKELETON]
     by_name = {path.stem if path.is_file() else path.name: path for path in paths}
     order = folder / "detections" / SKELETON
-    skeleton = order.read_text(encoding="utf-8").strip() if order.is_file() else None
+    skeleton = order.read_text(encoding="utf-8", errors="replace").strip() if order.is_file() else None
     named = [camera for camera in cameras if camera.name in by_name]
     if len(named) < min(2, len(cameras)):
         wanted = ", ".join(camera.name for camera in cameras[:4])

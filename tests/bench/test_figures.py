@@ -18,7 +18,7 @@ from bench.figures import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "figures"
-NAMES = ("cost_curve", "accuracy", "accuracy_people")
+NAMES = ("cost_curve", "accuracy", "accuracy_people", "public")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -364,7 +366,7 @@ def test_motchallenge(tmp_path):
         ("gt/gt.txt", "1,one,5,5,20,50,1,1,1,0\n", "gt.txt:1: want numbers between commas"),
         ("gt/gt.txt", "", "want at least one person"),
         ("seqinfo.ini", "[Sequence]\nframeRate=fast\n", "want frameRate"),
-        ("seqinfo.ini", "[Sequence]\nframeRate=0\nimWidth=10\nimHeight=10\n", "want > 0, got 0"),
+        ("seqinfo.ini", "[Sequence]\nframeRate=0\nimWidth=10\nimHeight=10\n", "> 0, got 0"),
         ("calibration.toml", None, "want the camera's calibration in one file"),
     ],
 )  # fmt: skip
@@ -382,3 +384,44 @@ def test_what_cannot_be_run_is_listed(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "## Found, and not run" in out and "want the camera's calibration" in out
     assert "| WILDTRACK |" in out, "what is not at hand is listed, too"
+
+
+# ---- junk ------------------------------------------------------------------------------------------------------------
+
+MAKERS = {"wildtrack": wildtrack_set, "panoptic": panoptic_set, "belagiannis": shelf_set, "motchallenge": mot_set}
+CONVERT = {"wildtrack": wildtrack.convert, "panoptic": panoptic.convert, "belagiannis": belagiannis.convert,
+           "motchallenge": motchallenge.convert}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_junk_in_any_kind_of_file_is_refused_or_read(name, tmp_path):
+    folder, _ = MAKERS[name](tmp_path / "set")
+    random = np.random.default_rng(4)
+    kinds: dict[tuple[str, str], Path] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        kinds.setdefault((re.sub(r"\d", "", path.parent.name), path.suffix), path)
+    for number, path in enumerate(kinds.values()):
+        whole = path.read_bytes()
+        junk = [b"", b"\x00\xff" * 40, b"[1, 2", b"[]", b"null", whole[: len(whole) // 2],
+                whole.replace(b"1", b"NaN", 3), whole.replace(b"0", b"99999999999999999999", 2),
+                bytes(random.permutation(np.frombuffer(whole, np.uint8)))]  # fmt: skip
+        for i, content in enumerate(junk):
+            path.write_bytes(content)
+            with contextlib.suppress(UnusableError, ConfigError):
+                CONVERT[name](folder, tmp_path / f"out{number}-{i}")
+        path.write_bytes(whole)
+    assert len(kinds) >= 3 and CONVERT[name](folder, tmp_path / "whole").recording.is_dir()
+
+
+def test_a_recording_with_a_broken_truth_is_listed(tmp_path, capsys):
+    folder, _ = wildtrack_set(tmp_path / "set")
+    recording = wildtrack.convert(folder, tmp_path / "out" / "r").recording
+    (recording / "truth").mkdir()
+    for file in ("poses.npz", "people.parquet"):
+        (recording / "truth" / file).write_bytes(b"junk")
+        assert run.main([str(tmp_path / "out"), "--no-peers"]) == 0
+        assert "want the truth as docs/format.md has it" in capsys.readouterr().out
+        (recording / "truth" / file).unlink()
+    (recording / "truth" / "visits.jsonl").write_text("{")
+    assert run.main([str(tmp_path / "out"), "--no-peers"]) == 0
+    assert "want visits.jsonl or events.csv" in capsys.readouterr().out
