@@ -3,6 +3,7 @@
     python -m bench public FOLDER...                     every set in these folders and below; FUSION_DATA without one
     python -m bench public FOLDER... --only shelf cmc1   only sets whose name contains one of these
     python -m bench public FOLDER... --no-peers          the engine alone
+    FUSION_MODEL=movenet.json python -m bench public ... also sets with videos alone, with a model of `fusion detect`
     python -m bench public FOLDER... --out docs/figures  also public.md, public.json and a plot
 
 Nothing is fetched: a set is read in the form in which its authors publish it, from where you put it. What was not
