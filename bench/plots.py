@@ -372,7 +372,7 @@ def public(measured: dict[str, Any]) -> dict[str, Any]:
             axes.plot([row[key]], [y], linestyle="none", markersize=7, **look)
         axes.set_yticks(range(len(shown)), [f"{row['task']}: {row['implementation']}" for row in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.05 * max(row[key] for row in shown) or 1.0)
         axes.set_title(title)
     return {"public.svg": figure}
 

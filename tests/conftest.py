@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -46,6 +48,24 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public recordings at {folder}; set FUSION_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def scorer(data: Path) -> Callable[[str], ModuleType]:
+    """Loads a scorer that is independent of the project, by name; skips the test where there is none."""
+
+    def load(name: str) -> ModuleType:
+        path = data.parent / "tools" / f"{name}.py"
+        if not path.exists():
+            pytest.skip(f"no scorer at {path}")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -14,26 +11,16 @@ from fusion import Engine, Receipt, replay
 from fusion.files.recordings import Recording
 
 
-def scorer(data: Path, name: str) -> ModuleType:
-    path = data.parent / "tools" / f"{name}.py"
-    if not path.exists():
-        pytest.skip(f"no scorer at {path}")
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_shelf_people_in_3d(data, tmp_path):
+def test_shelf_people_in_3d(data, scorer, tmp_path):
     replay(data / "shelf", tmp_path)
-    score = scorer(data, "score_shelf").main(data / "shelf", tmp_path)
+    score = scorer("score_shelf").main(data / "shelf", tmp_path)
     assert score["average"] >= 93.6, "what plain NumPy reaches without tracking"
     assert score["people_per_frame"] <= 4.2, "four people are there at most; ghosts are not punished by the average"
 
 
-def test_cmc_boxes_with_appearance(data, tmp_path):
+def test_cmc_boxes_with_appearance(data, scorer, tmp_path):
     replay(data / "cmc1", tmp_path)
-    score = scorer(data, "score_tracks").main(data / "cmc1", tmp_path)
+    score = scorer("score_tracks").main(data / "cmc1", tmp_path)
     assert score["MOTA"] >= 90 and score["IDF1"] >= 90
 
 

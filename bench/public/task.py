@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from bench.public.metrics import PoseScore, Scene, score_poses
-from fusion.store.layouts import LAYOUTS, Layout
+from fusion.files.recordings import Recording
+from fusion.store.layouts import Layout
 
 # Twelve joints that every layout of keypoints has, and the middle joints that follow from them.
 LIMB_JOINTS = (
@@ -156,7 +157,4 @@ def named_joints(joints_m: np.ndarray, layout: Layout, names: Sequence[str]) -> 
 
 def layout_of(recording: Path) -> Layout:
     """The layout of a recording's keypoints."""
-    from fusion.files.recordings import Recording
-
-    layout = Recording(recording).store.layout
-    return LAYOUTS[layout.name]
+    return Recording(recording).store.layout

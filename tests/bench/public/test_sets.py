@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
 from bench.public import contract, run
@@ -15,18 +11,8 @@ from bench.public.task import Tracks, layout_of
 from fusion import replay
 
 
-def scorer(data: Path, name: str) -> ModuleType:
-    path = data.parent / "tools" / f"{name}.py"
-    if not path.exists():
-        pytest.skip(f"no scorer at {path}")
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_joints_score_as_an_independent_scorer_has_it(data, tmp_path):
-    theirs = scorer(data, "score_shelf")
+def test_joints_score_as_an_independent_scorer_has_it(data, scorer, tmp_path):
+    theirs = scorer("score_shelf")
     replay(data / "shelf", tmp_path)
     task = contract.convert(data / "shelf", tmp_path)
     ours = task.poses.score(Tracks.of_results(tmp_path), layout_of(data / "shelf"))
@@ -36,8 +22,8 @@ def test_joints_score_as_an_independent_scorer_has_it(data, tmp_path):
     assert round(ours.people_per_instant, 2) == wanted["people_per_frame"]
 
 
-def test_places_score_as_an_independent_scorer_has_it(data, tmp_path):
-    theirs = scorer(data, "score_tracks")
+def test_places_score_as_an_independent_scorer_has_it(data, scorer, tmp_path):
+    theirs = scorer("score_tracks")
     replay(data / "cmc1", tmp_path)
     task = contract.convert(data / "cmc1", tmp_path)
     ours = score_floor(list(task.places.scenes(Tracks.of_results(tmp_path))))
