@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import operator
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _GATE_RANK, _FRAME_RANK, _READING_RANK, _ITEM_RANK = range(4)
 # Tuples compare in the order of release; a class of tuples would take four times as long to make.
 _Held = tuple[int, int, str, int, Observation]
 _GONE: Any = ()
+_turn_of = operator.itemgetter(0, 1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,9 @@ class _Waiting:
 
     def add(self, held: _Held) -> None:
         """Take one in its place."""
-        if self._held and held < self._held[-1]:
-            bisect.insort(self._held, held, self._n_gone)
+        # Observations themselves have no order: equal ones that are held at one arrival stay as they came.
+        if self._held and held[:4] < self._held[-1][:4]:
+            bisect.insort(self._held, held, self._n_gone, key=_turn_of)
         else:
             self._held.append(held)
 

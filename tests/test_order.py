@@ -121,6 +121,19 @@ def test_live_output_resumes_within_seconds_of_a_silence() -> None:
     assert len(out) > 90 and reorder.n_doubted == 0
 
 
+@pytest.mark.parametrize("n_scans", [2, 9])
+def test_equal_scans_that_are_held_at_one_arrival_stay_as_they_came(n_scans: int) -> None:
+    scans = [GateScan(T0_NS, "entry", f"kind {i}", "alice") for i in range(n_scans)]
+    reorder = Reorder(2.0)
+    for scan in reversed(scans):
+        reorder.push(scan)
+    reorder.push(frame(0, "cam01"))
+    reorder.push(reading(0, "p01"))
+    out = [one for one in reorder.flush() if isinstance(one, GateScan)]
+    assert out == scans[::-1][:1], "of equal identity, the first counts and the others are repeats"
+    assert reorder.ignored.total() == n_scans - 1
+
+
 def test_rare_observations_are_not_taken_for_a_faulty_clock() -> None:
     scans: list[Observation] = [GateScan(T0_NS + i * 300 * SECOND, "entry", "qr", f"{i}") for i in range(30)]
     reorder = Reorder(2.0)
