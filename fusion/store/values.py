@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from fusion.store.card_numbers import without_card_number
 from fusion.store.iso4217 import CURRENCIES
 from fusion.store.shapes import crosses_itself, signed_area_m2
 
@@ -116,7 +117,8 @@ def unprintable(text: str) -> str:
 def _printable(value: str) -> str:
     wrong = unprintable(value)
     names = ", ".join(f"U+{ord(c):04X}" for c in dict.fromkeys(wrong))
-    require(not wrong, f"a name without control characters and marks of direction ({names})", value)
+    wanted = f"a name without control characters and marks of direction ({names})"
+    require(not wrong, wanted, without_card_number(value))
     return value
 
 
