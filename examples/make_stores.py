@@ -159,52 +159,31 @@ def rewe_pilot() -> ExampleStore:
     return ExampleStore(shop, settings)
 
 
-# What lies in the cabinet: name, grams of a piece and their standard deviation, price, VAT rate. No camera sees it, so
-# goods of one tray differ in weight, alone and in twos.
-CABINET_GOODS = (
-    ("Still water 0.5 l", 524, 1, 129, 19),
-    ("Sushi box", 432, 3, 799, 7),
-    ("Cola 0.33 l can", 346, 2, 149, 19),
-    ("Pasta salad", 296, 3, 499, 7),
-    ("Cold coffee 0.25 l", 266, 2, 229, 7),
-    ("Ham baguette", 234, 2.5, 449, 7),
-    ("Fruit cup", 205, 2, 349, 7),
-    ("Cheese sandwich", 178, 2, 349, 7),
-    ("Yoghurt with granola", 157, 1.5, 279, 7),
-    ("Pretzel sticks 125 g", 139, 1.2, 159, 7),
-    ("Chocolate bar", 108, 0.8, 129, 7),
-    ("Cashew nuts 80 g", 88, 0.8, 279, 7),
-    ("Protein bar", 72, 0.6, 249, 7),
-    ("Mints tin", 57, 0.5, 179, 7),
-    ("Nut bar", 43, 0.5, 149, 7),
-    ("Chewing gum", 31, 0.4, 119, 7),
-)
-# By tray, the first words of goods, and how many pieces of each.
-CABINET_TRAYS = {
-    "s1p1": (("Still", 10),),
-    "s1p2": (("Cola", 10),),
-    "s1p3": (("Cold", 9),),
-    "s2p1": (("Sushi", 5), ("Cheese", 5),),
-    "s2p2": (("Pasta", 6), ("Fruit", 6),),
-    "s2p3": (("Ham", 6), ("Yoghurt", 6),),
-    "s3p1": (("Cheese", 8),),
-    "s3p2": (("Pretzel", 8), ("Cashew", 8),),
-    "s3p3": (("Cola", 6), ("Cold", 4),),
-    "s4p1": (("Chocolate", 10), ("Protein", 8), ("Nut", 10),),
-    "s4p2": (("Mints", 10), ("Cashew", 6),),
-    "s4p3": (("Chewing", 12), ("Protein", 6),),
+# What lies in the cabinet, a product to a tray: name, grams of a piece and their standard deviation, price, VAT rate, and
+# how many. No camera sees it, so what is put back on a wrong tray is known by its weight alone.
+CABINET_GOODS = {
+    "s1p1": ("Still water 0.5 l", 524, 1, 129, 19, 12),
+    "s1p2": ("Cola 0.33 l can", 346, 2, 149, 19, 12),
+    "s1p3": ("Cold coffee 0.25 l", 266, 2, 229, 7, 12),
+    "s2p1": ("Sushi box", 432, 3, 799, 7, 8),
+    "s2p2": ("Ham baguette", 234, 2.5, 449, 7, 8),
+    "s2p3": ("Cheese sandwich", 178, 2, 349, 7, 10),
+    "s3p1": ("Pasta salad", 296, 3, 499, 7, 8),
+    "s3p2": ("Pretzel sticks 125 g", 139, 1.2, 159, 7, 12),
+    "s3p3": ("Chocolate bar", 108, 0.8, 129, 7, 14),
+    "s4p1": ("Protein bar", 72, 0.6, 249, 7, 14),
+    "s4p2": ("Mints tin", 57, 0.5, 179, 7, 14),
+    "s4p3": ("Chewing gum", 31, 0.4, 119, 7, 14),
 }
 CABINET_LEVELS_M = (0.35, 0.7, 1.02, 1.32)
 
 
 def cabinet() -> ExampleStore:
     bodies = [f"29{i:010d}" for i in range(1, len(CABINET_GOODS) + 1)]
-    codes = {name.split()[0]: body + check_digit(body) for body, (name, *_) in zip(bodies, CABINET_GOODS)}
+    codes = {tray: body + check_digit(body) for body, tray in zip(bodies, CABINET_GOODS)}
     products = tuple(
-        Product(
-            gtin=codes[name.split()[0]], name=name, weight_g=weight_g, weight_sd_g=sd_g, price=price, vat_rate=vat_rate
-        )
-        for name, weight_g, sd_g, price, vat_rate in CABINET_GOODS
+        Product(gtin=codes[tray], name=name, weight_g=weight_g, weight_sd_g=sd_g, price=price, vat_rate=vat_rate)
+        for tray, (name, weight_g, sd_g, price, vat_rate, _) in CABINET_GOODS.items()
     )
     plates = tuple(
         Plate(
@@ -221,9 +200,7 @@ def cabinet() -> ExampleStore:
         format_version=1, id="cabinet", name="Cabinet, Hall B", currency="EUR", timezone="Europe/Berlin",
         floor=((0.0, 0.0), (0.8, 0.0), (0.8, 0.6), (0.0, 0.6)), keypoints="coco17", weight_rate_hz=10.0, gate=(door,),
         plates=plates, products=products,
-        planogram=tuple(
-            Facing(plate=tray, gtin=codes[word], stock=n) for tray, lies in CABINET_TRAYS.items() for word, n in lies
-        ),
+        planogram=tuple(Facing(plate=tray, gtin=codes[tray], stock=n) for tray, (*_, n) in CABINET_GOODS.items()),
     )  # fmt: skip
     # The trays have rims, so that no piece rests on two.
     settings = example(
