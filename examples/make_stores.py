@@ -159,8 +159,8 @@ def rewe_pilot() -> ExampleStore:
     return ExampleStore(shop, settings)
 
 
-# What lies in the cabinet, a product to a tray: name, grams of a piece and their standard deviation, price, VAT rate, and
-# how many. No camera sees it, so what is put back on a wrong tray is known by its weight alone.
+# What lies in the cabinet, a product to a tray: name, grams of a piece and their standard deviation, price, VAT rate,
+# pieces. No camera sees it, so what is put back on a wrong tray is known by its weight alone.
 CABINET_GOODS = {
     "s1p1": ("Still water 0.5 l", 524, 1, 129, 19, 12),
     "s1p2": ("Cola 0.33 l can", 346, 2, 149, 19, 12),
