@@ -29,6 +29,9 @@ ORDERS_OF_MAX = 5
 # A piece is heavier or lighter than its product by as many standard deviations at most: beyond, no shelf would have
 # taken it for that product. A label states its net weight; packages weigh up to three times what is in them.
 LABEL_SDS_MAX, NET_SHARE_MIN = 5.0, 0.25
+# Where a label's price cannot be compared with a weight, it is at least this share of the list price: shops mark down
+# by three quarters at most.
+STATED_SHARE_MIN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,8 @@ def stated_prices(store: Store, receipt: Receipt) -> dict[str, list[int]]:
 
     Only products of which every piece on the receipt has a label that was read: with its price, or with its weight
     where the price of a kilogram is known (rounded to the minor unit, halves up). A label is not believed whose price
-    is nothing, or not that of its weight, or whose weight no such piece has: labels are copied and forged.
+    is nothing, or not that of its weight, or far below the list price where no weight can be asked, or whose weight no
+    such piece has: labels are copied and forged.
     """
     per_kg = {gtin: rule.per_kg for rule in store.prices.restriction if rule.check is not None for gtin in rule.gtins}
     if not receipt.labels or not per_kg:
@@ -150,7 +154,9 @@ def _stated_price(label: PieceLabel, per_kg: int | None, product: Product) -> in
         least_g, most_g = NET_SHARE_MIN * (product.weight_g - spread_g), product.weight_g + spread_g
         if not least_g <= weight_g <= most_g:
             return None
-    return price if price is not None and price > 0 else None
+    if price is None or price <= 0 or (per_kg is None and price < STATED_SHARE_MIN * product.price):
+        return None
+    return price
 
 
 def _sharing(offers: Sequence[Offer]) -> list[list[Offer]]:

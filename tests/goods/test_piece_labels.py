@@ -180,7 +180,10 @@ def test_a_label_of_a_piece_that_weighs_something_else_is_not_believed(
 
 def test_nothing_is_free_by_its_label() -> None:
     assert labelled({"check": "marked down"}, 500.0, PieceLabel(CHEESE, 0, None)) == {}
-    assert labelled({"check": "marked down"}, 500.0, PieceLabel(CHEESE, 1, None)) == {CHEESE: [1]}
+    (listed,) = (product.price for product in STORE.products if product.gtin == CHEESE)
+    for price, believed in ((1, False), (listed // 4 - 1, False), (listed // 4 + 1, True), (listed, True)):
+        stated = labelled({"check": "marked down"}, 500.0, PieceLabel(CHEESE, price, None))
+        assert stated == ({CHEESE: [price]} if believed else {}), price
 
 
 def test_a_receipt_that_is_priced_twice_has_the_same_lines() -> None:
