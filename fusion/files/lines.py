@@ -99,11 +99,13 @@ class _ItemLine(_Line):
         return self
 
 
-def _kind_of(line: Any) -> str:
-    """Which model reads a line of gate.jsonl; one of no known kind is refused as a scan."""
-    return "door" if isinstance(line, dict) and line.get("kind") == "door" else "scan"
+def _kind_of(line: Any) -> str | None:
+    """Which model reads a line of gate.jsonl; None where it is of no known kind."""
+    kind = line.get("kind") if isinstance(line, dict) else None
+    return next((known for known in _GATE_KINDS if kind == known), None)
 
 
+_GATE_KINDS = "scan", "door"
 # A discriminator by name would repeat an unknown kind in its error, and that may be a card number.
 _GATE_LINE: TypeAdapter[_ScanLine | _DoorLine] = TypeAdapter(
     Annotated[Annotated[_ScanLine, Tag("scan")] | Annotated[_DoorLine, Tag("door")], Discriminator(_kind_of)],
@@ -160,6 +162,10 @@ def line_faults(error: ValidationError) -> str:
         match fault["type"]:
             case "value_error":
                 text = str(fault["ctx"]["error"])
+            case "union_tag_not_found" if not loc:
+                has_kind = isinstance(fault["input"], dict) and "kind" in fault["input"]
+                among = ", ".join(map(repr, _GATE_KINDS))
+                loc, text = ("kind",), f"Input should be one of {among}" if has_kind else "Field required"
             case "union_tag_not_found":
                 loc, text = (*loc, fault["ctx"]["discriminator"].strip("'")), "Field required"
             case "union_tag_invalid":
