@@ -10,10 +10,13 @@ import threading
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusion.store.models import Camera
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +33,7 @@ def furnish(folder: Path, recording: Path) -> None:
         shutil.copytree(recording / "store", folder / name)
     _write_keypoints(folder, recording)
     store = Store.load(folder / "STORE")
+    _write_calibrations(folder, store.cameras)
     Ledger.open(folder / "BOOKS", store).close()
     Outbox(folder / "OUTBOX", store).close()
     (folder / "feeds.toml").write_text(
@@ -40,6 +44,35 @@ def furnish(folder: Path, recording: Path) -> None:
     (folder / "serve" / "box17").mkdir(parents=True, mode=0o700)
     with Ledger.open(folder / "serve" / "box17" / "box17.sqlite", store) as ledger:
         ledger.open_visit("v1", None, 1_767_258_000 * 10**9)
+
+
+def _write_calibrations(folder: Path, cameras: Sequence[Camera]) -> None:
+    """The same cameras as a user may have them: EasyMocap's two files, ROS' one for each, and a store's."""
+    intri, extri = (["%YAML:1.0", "---"] for _ in range(2))
+    for lines in (intri, extri):
+        lines += ["names:", *(f'  - "{camera.name}"' for camera in cameras)]
+
+    def matrix(name: str, rows: int, values: Iterable[float]) -> list[str]:
+        numbers = [float(value) for value in values]
+        shape = f"rows: {rows}\n   cols: {len(numbers) // rows}\n   dt: d"
+        return [f"{name}: !!opencv-matrix", f"   {shape}", f"   data: {numbers}"]
+
+    (folder / "camera_info").mkdir()
+    for camera in cameras:
+        flat = [value for row in camera.matrix for value in row]
+        width, height = camera.size
+        intri += matrix(f"K_{camera.name}", 3, flat) + matrix(f"dist_{camera.name}", 1, camera.distortions)
+        intri += [f"W_{camera.name}: {width}", f"H_{camera.name}: {height}"]
+        extri += matrix(f"R_{camera.name}", 3, camera.rotation) + matrix(f"T_{camera.name}", 3, camera.translation)
+        (folder / "camera_info" / f"{camera.name}.yaml").write_text(
+            f"image_width: {width}\nimage_height: {height}\ncamera_name: {camera.name}\n"
+            f"camera_matrix:\n  rows: 3\n  cols: 3\n  data: {flat}\ndistortion_model: plumb_bob\n"
+            f"distortion_coefficients:\n  rows: 1\n  cols: 5\n  data: {list(camera.distortions)}\n",
+            encoding="utf-8",
+        )
+    for name, lines in (("intri.yml", intri), ("extri.yml", extri)):
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shutil.copytree(folder / "STORE", folder / "store")
 
 
 def _write_keypoints(folder: Path, recording: Path, seconds: float = 20.0) -> None:

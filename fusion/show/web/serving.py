@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,6 +55,25 @@ def http_settings(app: ASGIApp, *, proxy: str | None = None, **options: Any) -> 
     )
 
 
+class _Server(uvicorn.Server):
+    """A server that closes its application first, also where it is interrupted twice or while it starts.
+
+    uvicorn leaves it open then, and its end is a traceback.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn calls it."""
+        await super().startup(sockets)
+        if self.should_exit:
+            await self.lifespan.shutdown()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn calls it."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
+
 def serve(
     app: ASGIApp,
     host: str,
@@ -70,6 +90,6 @@ def serve(
     """
     settings = http_settings(app, proxy=proxy, host=host, port=port, ssl_certfile=certificate, ssl_keyfile=key)
     try:
-        uvicorn.Server(settings).run()
+        _Server(settings).run()
     except (OSError, SystemExit) as error:
         raise FusionError(f"{host}:{port}: cannot be served: {error}") from None
