@@ -31,14 +31,14 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout, Payment
 from fusion.money.providers import Answer, HttpProvider, InProcessProvider, PaymentError, SeededFaults, UnknownOutcome
 from fusion.money.providers.exchange import Exchange
 from fusion.money.providers.pauses import Pauses
-from fusion.money.providers.provider import CannotLookUp
+from fusion.money.providers.provider import CannotLookUp, Step
 from fusion.money.vault import Holder
 from fusion.money.visits import Standing
 from fusion.results import Reason, ReasonKind, Receipt, ReceiptLine, ReceiptStatus
@@ -262,9 +262,15 @@ def killed(
     return Outcome(kills, acknowledged, book.total, n_by_person, faults)
 
 
-def look_at_account(
-    ledger: Ledger, checkout: Checkout, book: InProcessProvider, t_ns: int, store_id: str = STORE.id
-) -> int:
+class Account(Protocol):
+    """A provider's account, as a person looks at it."""
+
+    def carried_out(self, step: Step, key: str) -> list[Answer]:
+        """Every operation under a key."""
+        ...
+
+
+def look_at_account(ledger: Ledger, checkout: Checkout, book: Account, t_ns: int, store_id: str = STORE.id) -> int:
     """Enter what the provider's account shows about every step in question, as a person does; returns how many."""
     n_looked = 0
     while waiting := [one.visit for one in checkout.outstanding() if one.status == "person"]:

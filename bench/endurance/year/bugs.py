@@ -109,7 +109,7 @@ def _stuck_gate() -> Iterator[None]:
 
 
 @contextmanager
-def _rewritten_books() -> Iterator[None]:
+def _one_piece_too_many() -> Iterator[None]:
     """A bill is put into the books at another amount than its lines cost."""
     post, count = Ledger.post_receipt, itertools.count(1)
 
@@ -131,5 +131,5 @@ BUGS = {
     "swapped accounts": _swapped_accounts,
     "unlinked erasure": _unlinked_erasure,
     "stuck gate": _stuck_gate,
-    "one piece too many": _rewritten_books,
+    "one piece too many": _one_piece_too_many,
 }

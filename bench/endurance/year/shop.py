@@ -18,6 +18,7 @@ from unittest import mock
 import numpy as np
 from live.stepping import SteppedStore  # the tests' own
 
+from bench.endurance.kills import look_at_account
 from bench.endurance.shops import emptied
 from bench.endurance.year.auditor import Auditor, Customer, Findings
 from bench.endurance.year.bank import Bank
@@ -173,7 +174,7 @@ class Shop:
         n_faults = _drawn(rng, rng.choice(NETWORK_FAULTS))
         faults = drawn_faults(rng, self._store, begin_ns, observations[-1].t_ns, n_faults)
         let_in = self._serve(rng, observations, faults, names)
-        self._evening(rng)
+        self._evening()
         customers = [
             Customer(token, token in let_in, true.enter_ns, true.exit_ns, true.items)
             for token, true in self._truth.items()
@@ -258,8 +259,7 @@ class Shop:
 
     def _push(self, rng: random.Random) -> None:
         """A wrong configuration is pushed, and rolled back at once, or after some steps."""
-        receipts = replace_policy(self._store, rng.choice([1e-6, 0.5]))
-        self._store_pushed(receipts)
+        self._store_pushed(_with_limit(self._store, rng.choice([1e-6, 0.5])))
         if rng.random() < 0.5:
             self._loop.step()
             self._reach("a configuration was rolled back after it was adopted")
@@ -271,7 +271,7 @@ class Shop:
         assert self._running is not None
         self._running.change(store)
 
-    def _evening(self, rng: random.Random) -> None:
+    def _evening(self) -> None:
         """The shop is empty; the provider comes back, and errands have time."""
         if self.bank.away:
             self._reach("the provider was away at closing")
@@ -328,10 +328,9 @@ class Shop:
 
     def _forget(self, rng: random.Random, names: dict[str, str]) -> None:
         """A customer asks to be forgotten; what waits for money or a decision ends when that does."""
-        unlinked = 0
         with Ledger.open(self._folder / f"{self._store.id}.sqlite", self._store) as ledger:
             unlinked = unlink_due(self._store, ledger, self._clock.wall_ns())
-        self._reached("links ended by the policy", unlinked)
+        self._reach("links ended by the policy", unlinked)
         if not names or rng.random() < 0.4:
             return
         name = rng.choice(sorted(names))
@@ -350,15 +349,8 @@ class Shop:
         with Ledger.open(self._folder / f"{self._store.id}.sqlite", self._store) as ledger:
             checkout = Checkout(ledger, self.bank, self._store, self._clock.wall_ns)
             self.bank.bad = False
-            for payment in [one for one in checkout.outstanding() if one.status == "person"]:
-                asked = [entry for entry in ledger.entries(payment.visit) if entry.kind == "payment asked"]
-                step = asked[-1].request["step"]
-                found = self.bank.carried_out(step, f"{self._store.id}/{payment.visit}/{len(asked)}")
-                reference = found[0].reference if found else ""
-                checkout.resolve(
-                    payment.visit, carried_out=bool(found), by="eve", t_ns=self._clock.wall_ns(), reference=reference
-                )
-                self._reach("a person looked at the bank's account")
+            n_looked = look_at_account(ledger, checkout, self.bank, self._clock.wall_ns(), self._store.id)
+            self._reach("a person looked at the bank's account", n_looked)
         self._rest()
         with Ledger.open(self._folder / f"{self._store.id}.sqlite", self._store) as ledger:
             checkout = Checkout(ledger, self.bank, self._store, self._clock.wall_ns)
@@ -414,10 +406,7 @@ class Shop:
             self._running.stop()
         shutil.rmtree(self._life.folder, ignore_errors=True)
 
-    def _reach(self, state: str) -> None:
-        self.reached[state] += 1
-
-    def _reached(self, state: str, n: int) -> None:
+    def _reach(self, state: str, n: int = 1) -> None:
         if n:
             self.reached[state] += n
 
@@ -445,7 +434,7 @@ def _left(stock: tuple[Facing, ...], events: list[EventTruth]) -> tuple[Facing, 
     return (*left, *(Facing(plate=plate, gtin=gtin, stock=n) for (plate, gtin), n in moved.items() if n > 0))
 
 
-def replace_policy(store: Store, receipt_error_max: float) -> Store:
+def _with_limit(store: Store, receipt_error_max: float) -> Store:
     """The store with another limit for reviews: the same layout, and another configuration."""
     review = store.review.model_copy(update={"receipt_error_max": receipt_error_max})
     return store.model_copy(update={"review": review})
