@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from bench.endurance.year.auditor import Auditor, Customer, S
 from bench.endurance.year.bank import Move
-from bench.endurance.year.run import WANTED, tables
+from bench.endurance.year.browsers import Browser, attack, served
+from bench.endurance.year.run import missing, tables
 from bench.endurance.year.shop import Life, lived
 
 DAY_NS = 86_400 * S
@@ -137,7 +145,7 @@ def test_wrong_bills_are_judged_by_their_number(books: Books, auditor: Auditor) 
     auditor.look(books.folder)
     auditor.audit_day([customer(f"customer {n}", apple=1) for n in range(40)], 0)
     assert auditor.findings.broken == [] and len(auditor.findings.wrong) == 7
-    assert auditor.findings.verdict() == ["7 of 40 settled bills are wrong; want at most 3.7"]
+    assert auditor.findings.verdict() == ["7 of 40 settled bills are wrong; want at most 5"]
 
 
 def test_a_visit_without_a_bill_is_found_a_day_later(books: Books, auditor: Auditor) -> None:
@@ -173,15 +181,101 @@ def test_gates_answer_and_turn_away_only_who_owes(auditor: Auditor) -> None:
     ]  # fmt: skip
 
 
+def decided(by: str, revision: int, lines: list[list[Any]]) -> dict[str, Any]:
+    return {"by": by, "revision": revision, "lines": lines, "amount": 500}
+
+
+def test_decisions_beyond_a_reviewers_limit_and_refunds_beyond_a_customers_are_found(
+    books: Books, auditor: Auditor
+) -> None:
+    for visit in ("alone", "seconded", "unasked"):
+        books.visit(visit, visit, [["apple", 10, 50]], "review")
+        if visit != "unasked":
+            books.add("proposal made", visit, decided("eve", 1, []))
+    books.add("proposal seconded", "seconded", {"by": "adam"})
+    # The key of consent is the proposal's with a word more.
+    books.run("UPDATE entry SET key = 'seconded/proposal made/second' WHERE kind = 'proposal seconded'")
+    for visit in ("alone", "seconded", "unasked"):
+        books.add("decision waive", visit, decided("eve", 1, []))
+    books.add("decision waive", "alone", decided("adam", 1, []))
+    books.visit("v1", "alice", [["wine", 10, 310]])
+    books.add("decision correct", "v1", decided("shopper's dispute", 1, [["wine", 1, 90]]))
+    auditor.look(books.folder)
+    auditor.audit_words({"eve": 400})
+    assert auditor.findings.broken == [
+        "visit alone: eve decided 500 alone, with a limit of 400",
+        "visit unasked was decided by eve, who had asked for nothing",
+        "visit alone was decided twice in revision 1",
+        "disputes took 3010 off visit v1 by themselves; want 2000 at most",
+        "disputes of alice took off 3010 by themselves; want 3000 at most",
+    ]
+
+
+def test_bills_that_honest_answers_settle_are_compared_with_the_truth(books: Books, auditor: Auditor) -> None:
+    for visit, n in (("v1", 2), ("v2", 1), ("v3", 1)):
+        books.visit(visit, f"customer of {visit}", [["apple", 3, 50]], "review")
+        books.add("decision correct", visit, decided("shopper's answer", 1, [["apple", n, 50]]))
+        auditor.word(visit, honest=visit != "v3")
+    auditor.look(books.folder)
+    auditor.audit_day([customer(f"customer of {visit}", apple=2) for visit in ("v1", "v2", "v3")], 0)
+    auditor.audit_words({})
+    assert auditor.findings.counts["settled by honest answers, right"] == 1
+    assert auditor.findings.counts["settled by honest answers, wrong"] == 1
+
+
+def test_a_bill_of_another_customer_or_amount_on_a_phone_is_found(books: Books, auditor: Auditor) -> None:
+    books.visit("v1", "alice", [["apple", 2, 50]])
+    auditor.look(books.folder)
+    auditor.page_showed("alice", "v1", 100)
+    assert auditor.findings.broken == [] and auditor.visits_of_others("bob") == ["v1"]
+    auditor.page_showed("bob", "v1", 100)
+    auditor.page_showed("alice", "v1", 99)
+    assert auditor.findings.broken == [
+        "bob was shown visit v1 of alice", "alice was shown 99 for visit v1, which costs 100 by the books",
+    ]  # fmt: skip
+
+
+def test_a_chains_book_that_differs_or_names_a_customer_is_found(books: Books, auditor: Auditor) -> None:
+    books.visit("v1", "alice", [["apple", 2, 50]])
+    auditor.look(books.folder)
+    with closing(sqlite3.connect(books.folder / "shop.sqlite")) as connection:
+        entries = connection.execute("SELECT * FROM entry").fetchall()
+        postings = connection.execute("SELECT entry, account, currency, amount FROM posting").fetchall()
+    auditor.audit_chain(entries, postings, [])
+    assert auditor.findings.broken == []
+    auditor.audit_chain(entries[:1], postings[::-1], [("cart/alice", 1)])
+    assert auditor.findings.broken == [
+        "1 entries differ between the shop's books and the chain's",
+        "2 postings differ between the shop's books and the chain's", "the chain's book names the customer alice",
+    ]  # fmt: skip
+
+
+def test_pages_that_take_what_no_page_sends_or_fail_are_found() -> None:
+    async def careless(request: Request) -> Response:
+        if request.headers.get("origin") == "http://evil.example":
+            raise ZeroDivisionError("by zero")
+        return JSONResponse({}, 403 if request.headers.get("host") == "evil.example" else 200)
+
+    app = Starlette(routes=[Route("/api/pay", careless, methods=["POST", "PUT", "DELETE", "TRACE"])])
+    failures, seen = list[str](), Counter[str]()
+    with served(app) as runner:
+        browser = Browser(app, runner, failures.append)
+        taken = attack(browser, random.Random(1), ("/api/pay",), lambda state: seen.update([state]))
+    assert {text.partition(": ")[2].partition(" was")[0] for text in taken} == {
+        "another token", "no token", "another origin", "no origin", "a hostile body", "another method",
+    }  # fmt: skip
+    assert len(failures) == 1 and "ZeroDivisionError: by zero" in failures[0]
+    assert seen["pages: another host was refused"] == 1
+
+
 def test_two_days_of_a_shop_pass_and_are_the_same_again(tmp_path: Path) -> None:
-    first, second = (lived(Life(4, 2, 0.9, tmp_path / name)) for name in ("first", "second"))
+    first, second = (lived(Life(4, 2, 0.8, tmp_path / name)) for name in ("first", "second"))
     assert first.findings.verdict() == []
     assert first.findings.counts["let in"] == first.findings.counts["customers"] > 0
     assert (first.reached, first.findings.counts) == (second.reached, second.findings.counts)
     text = tables(first.findings, first.reached, first.days, 60.0, 1)
     assert "Every rule of the auditor holds." in text
-    missing = [state for state in WANTED if not first.reached[state]]
-    assert all(f"not reached: {state}" in text for state in missing)
+    assert all(f"not reached: {state}" in text for state in missing(first.reached))
 
 
 def test_a_deliberate_bug_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import comb
 from pathlib import Path
 from typing import Any
 
 S = 10**9
 DAY_NS = 86_400 * S
 
-# A bill that is settled without a person may be wrong this often at most, of 1000; the engine's own limit is 50.
-WRONG_PER_1000 = 15
+# A bill that is settled without a person may be wrong this often at most, of 1000; the engine's own limit is 50, which
+# also holds for bills that a customer's honest answers settle.
+WRONG_PER_1000, ANSWERED_WRONG_PER_1000 = 15, 50
+# Most that disputes may take off by themselves, minor units: of a visit, and of one customer's visits in a month.
+VISIT_REFUND_MAX, MONTH_REFUND_MAX = 2000, 3000
+ANSWERED_RIGHT, ANSWERED_WRONG = "settled by honest answers, right", "settled by honest answers, wrong"
+BY_ANSWER, BY_DISPUTE = "shopper's answer", "shopper's dispute"
 
 
 @dataclass(frozen=True)
@@ -59,15 +65,30 @@ class Findings:
         self.counts += other.counts
         self.wrong += other.wrong
 
+    def of(self, shop: str) -> Findings:
+        """The same, each sentence with the name of the shop that it is about."""
+        return Findings([f"{shop}: {text}" for text in self.broken], self.counts,
+                        [f"{shop}: {text}" for text in self.wrong])  # fmt: skip
+
     def verdict(self) -> list[str]:
         """All that is broken, with what only many bills together can show."""
-        n_settled = self.counts["settled right"] + len(self.wrong)
-        # Four standard deviations beyond what chance makes of the allowed share.
-        allowed = n_settled * WRONG_PER_1000 / 1000.0
-        limit = allowed + 4.0 * allowed**0.5
-        if len(self.wrong) > limit:
-            return [*self.broken, f"{len(self.wrong)} of {n_settled} settled bills are wrong; want at most {limit:.1f}"]
-        return self.broken
+        n_right, n_wrong = self.counts["settled right"], len(self.wrong)
+        n_answered, n_answered_wrong = self.counts[ANSWERED_RIGHT], self.counts[ANSWERED_WRONG]
+        return [
+            *self.broken,
+            *_too_many("settled bills", n_wrong, n_right + n_wrong, WRONG_PER_1000),
+            *_too_many("bills settled by honest answers", n_answered_wrong, n_answered + n_answered_wrong,
+                       ANSWERED_WRONG_PER_1000),
+        ]  # fmt: skip
+
+
+def _too_many(what: str, n_wrong: int, n: int, per_1000: int) -> list[str]:
+    """A sentence where more are wrong than chance makes of the allowed share once in 30000 nights."""
+    p, n_max, more = per_1000 / 1000.0, -1, 1.0
+    while more > 1.0 / 30_000:  # the probability of more than n_max wrong ones, binomial
+        n_max += 1
+        more -= comb(n, n_max) * p**n_max * (1.0 - p) ** (n - n_max)
+    return [f"{n_wrong} of {n} {what} are wrong; want at most {n_max}"] if n_wrong > n_max else []
 
 
 class Auditor:
@@ -82,6 +103,10 @@ class Auditor:
         self._folder, self._store, self._unlink_ns = folder, store, unlink_after_days * DAY_NS
         self._seen: dict[int, bytes] = {}
         self._token_of: dict[str, str] = {}
+        self._enter_of: dict[str, int] = {}
+        self._customers: dict[str, list[Customer]] = defaultdict(list)
+        # By visit: whether each word of its customer about it was honest.
+        self._words: dict[str, list[bool]] = defaultdict(list)
 
     def look(self, folder: Path) -> None:
         """Look at the books while the shop runs: what they held before must stand in them still."""
@@ -93,6 +118,9 @@ class Auditor:
             lines = books.execute("SELECT entry, account, currency, amount FROM posting ORDER BY entry, line")
             for entry, *posting in lines:
                 postings[entry].append(tuple(posting))
+        for _, _, kind, visit, _, details in rows:
+            if kind == "visit opened":
+                self._enter_of[visit] = json.loads(details)["request"].get("enter") or 0
         digests = {row[0]: hashlib.sha256(repr((row, postings[row[0]])).encode()).digest() for row in rows}
         for seq, digest in self._seen.items():
             if digests.get(seq) != digest:
@@ -116,6 +144,8 @@ class Auditor:
                 self._broken(f"visit {one['visit']} had no bill for a whole day")
         everyone = list(customers)
         for customer in everyone:
+            self._customers[customer.token].append(customer)
+        for customer in everyone:
             own = [one for one in visits if self._token_of.get(one["visit"]) == customer.token
                    and abs(one["enter"] - customer.enter_ns) < 60 * S]  # fmt: skip
             self._compare(customer, own, everyone)
@@ -132,6 +162,8 @@ class Auditor:
                 paid[visit] -= move.amount
         due = {one["visit"]: one["total"] if one["final"] else 0 for one in self._visits()}
         for visit, amount in paid.items():
+            if amount < 0:
+                self._broken(f"visit {visit}: {-amount} more was given back than was taken")
             if amount > due.get(visit, 0):
                 self._broken(f"visit {visit}: {amount} taken in {captures[visit]} captures, {due.get(visit, 0)} owed")
             elif at_rest and amount < due.get(visit, 0):
@@ -166,6 +198,20 @@ class Auditor:
                     days = (now_ns - enter_ns) / DAY_NS
                     self._broken(f"visit {visit} is linked to a customer {days:.1f} days after it")
 
+    def audit_chain(self, rows: list[Any], postings: list[Any], goods: list[Any]) -> None:
+        """Everything was shipped: the chain's book holds the shop's entries, each once, and names no customer."""
+        with self._books() as books:
+            entries = books.execute("SELECT seq, t_ns, kind, visit, key, details FROM entry ORDER BY seq").fetchall()
+            sums = books.execute("SELECT entry, account, currency, amount FROM posting ORDER BY entry, line").fetchall()
+        for what, ours, theirs in (("entries", entries, rows), ("postings", sums, postings)):
+            if ours != theirs:
+                n = sum(one != other for one, other in zip(ours, theirs)) + abs(len(ours) - len(theirs))
+                self._broken(f"{n} {what} differ between the shop's books and the chain's")
+        text = repr((rows, goods))
+        for token in sorted(set(self._token_of.values())):
+            if token in text:
+                self._broken(f"the chain's book names the customer {token}")
+
     def gate_silent(self, token: str, answer: str) -> None:
         """A customer stood at a gate that neither opened nor said why it stays closed."""
         self._broken(f"the gate had no final answer for {token}: {answer}")
@@ -175,6 +221,99 @@ class Auditor:
         self.findings.counts[f"turned away: {reason}"] += 1
         if "owe" not in reason and "unpaid" not in reason:
             self._broken(f"the gate turned {token} away: {reason}")
+
+    # ---- what people at pages know and meet --------------------------------------------------------------------------
+
+    def kept_on(self, visit: str) -> dict[str, int] | None:
+        """What the customer of a visit really kept; None where that is not known of this visit alone."""
+        token, enter_ns = self._token_of.get(visit), self._enter_of.get(visit, 0)
+        same = [other for other, whose in self._token_of.items()
+                if whose == token and abs(self._enter_of.get(other, 0) - enter_ns) < 60 * S]  # fmt: skip
+        own = [one for one in self._customers.get(token or "", ()) if abs(one.enter_ns - enter_ns) < 60 * S]
+        return {gtin: n for gtin, n in own[0].items.items() if n} if len(same) == len(own) == 1 else None
+
+    def visits_of_others(self, token: str) -> list[str]:
+        """Visits that a customer may not see."""
+        return sorted(visit for visit, whose in self._token_of.items() if whose != token)
+
+    def n_entries(self) -> int:
+        """How many entries the books hold."""
+        with self._books() as books:
+            return int(books.execute("SELECT count(*) FROM entry").fetchone()[0])
+
+    def word(self, visit: str, *, honest: bool) -> None:
+        """A customer answered or disputed something about their visit."""
+        self._words[visit].append(honest)
+
+    def page_showed(self, token: str, visit: str, total: int) -> None:
+        """A customer was shown a bill."""
+        owner = self._token_of.get(visit)
+        if owner not in (None, token):
+            self._broken(f"{token} was shown visit {visit} of {owner}")
+        due = next((one["total"] for one in self._visits() if one["visit"] == visit), 0)
+        if total != due:
+            self._broken(f"{token} was shown {total} for visit {visit}, which costs {due} by the books")
+
+    def page_took(self, what: str) -> None:
+        """A page accepted what it must refuse, or refused what it must accept."""
+        self._broken(f"page: {what}")
+
+    def page_failed(self, what: str) -> None:
+        """A page answered with an error of its own."""
+        self._broken(f"page: {what}")
+
+    def audit_words(self, caps: Mapping[str, int]) -> None:
+        """After the last day: decisions by customers' words and by reviewers with a limit, against the entries."""
+        refunds = Counter[str]()
+        with self._books() as books:
+            rows = books.execute("SELECT visit, kind, key, details FROM entry ORDER BY seq").fetchall()
+        total, proposed, seconded, decided = Counter[str](), dict[tuple[str, int], Any](), set[str](), set[Any]()
+        for visit, kind, key, details in rows:
+            request = json.loads(details)["request"]
+            now = sum(quantity * price for _, quantity, price, *_ in request.get("lines") or ())
+            if kind == "proposal made":
+                proposed[visit, request["revision"]] = key, request
+            elif kind == "proposal seconded":
+                seconded.add((key.removesuffix("/second"), request["by"]))
+            elif kind.startswith("decision "):
+                by, revision = request.get("by"), request.get("revision")
+                if (visit, revision) in decided:
+                    self._broken(f"visit {visit} was decided twice in revision {revision}")
+                decided.add((visit, revision))
+                if by in caps:
+                    self._check_cap(visit, by, caps[by], proposed.get((visit, revision)), seconded)
+                if by == BY_DISPUTE:
+                    refunds[visit] += total[visit] - now
+            if kind.startswith("receipt ") or (kind.startswith("decision ") and kind != "decision accept"):
+                total[visit] = now
+        self._check_refunds(refunds)
+        self._check_answers()
+
+    def _check_cap(self, visit: str, by: str, cap: int, made: Any, seconded: set[Any]) -> None:
+        if made is None:
+            self._broken(f"visit {visit} was decided by {by}, who had asked for nothing")
+            return
+        key, request = made
+        others = {other for of, other in seconded if of == key} - {by}
+        if request["amount"] > cap and not others:
+            self._broken(f"visit {visit}: {by} decided {request['amount']} alone, with a limit of {cap}")
+
+    def _check_refunds(self, refunds: Counter[str]) -> None:
+        of_customer = Counter[str]()
+        for visit, amount in refunds.items():
+            of_customer[self._token_of.get(visit, visit)] += amount
+            if amount > VISIT_REFUND_MAX:
+                self._broken(f"disputes took {amount} off visit {visit} by themselves; want {VISIT_REFUND_MAX} at most")
+        for token, amount in of_customer.items():
+            if amount > MONTH_REFUND_MAX:
+                self._broken(f"disputes of {token} took off {amount} by themselves; want {MONTH_REFUND_MAX} at most")
+
+    def _check_answers(self) -> None:
+        for one in self._visits():
+            kept = self.kept_on(one["visit"])
+            if one.get("by") == BY_ANSWER and all(self._words[one["visit"]]) and kept is not None:
+                right = dict(one["items"]) == kept
+                self.findings.counts[ANSWERED_RIGHT if right else ANSWERED_WRONG] += 1
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -205,6 +344,7 @@ class Auditor:
             if kind == "visit opened":
                 continue
             one["status"] = kind.split()[1] if kind.startswith("receipt") else "decided"
+            one["by"] = request.get("by")
             if kind == "receipt review":
                 one["why"] = sorted({reason["kind"] for reason in request.get("reasons", ())})
             if kind != "decision accept":

@@ -23,8 +23,10 @@ from bench.endurance.shops import emptied
 from bench.endurance.year.auditor import Auditor, Customer, Findings
 from bench.endurance.year.bank import Bank
 from bench.endurance.year.bugs import bug
+from bench.endurance.year.chain import Chain, opened_chain
 from bench.endurance.year.network import arriving, drawn_faults
-from fusion.errors import FusionError
+from bench.endurance.year.phones import Phones, opened_phones
+from bench.endurance.year.staff import CAP, opened_consoles
 from fusion.files.atomic import replace_file
 from fusion.files.secrets import store_key
 from fusion.gates.erasures import Erasures
@@ -35,9 +37,7 @@ from fusion.live.config import ServeConfig
 from fusion.live.loop import StoreLoop
 from fusion.money.ledger import Ledger
 from fusion.money.payments import Checkout
-from fusion.money.proposals import Authority, Proposals, Wish
 from fusion.observations import Frame, GateScan, Observation, ShelfReading
-from fusion.results import ReceiptLine
 from fusion.runner.truth import TrueVisit, simulated_visits
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.truth import EventTruth
@@ -56,6 +56,8 @@ PATIENCE = 60
 EARLY_S = 20.0
 # After a day's last customer, errands have this long; a provider that was away has been back for a while then.
 EVENING_S = 120.0
+# One shop in so many ships its rows to a chain's book in PostgreSQL.
+CHAINS = 4
 # Nothing that looks like this may be in any file.
 CARD_NUMBER = "4539578763621486"
 HOSTILE_TOKENS = (CARD_NUMBER, "'; DROP TABLE entry; --", "x" * 12_000, "\x00\x1b[2J", "../../etc/passwd", "")
@@ -119,40 +121,44 @@ def lived(life: Life) -> Lived:
     """Live through all days of one shop, on one thread and by its own clock."""
     with bug(life.bug), ExitStack() as stack:
         shop = Shop(life)
+        if life.seed % CHAINS == 0:
+            shop.chain = stack.enter_context(opened_chain(shop.store, shop.reach))
         stack.enter_context(mock.patch("fusion.till.opening.open_provider", lambda settings, base: shop.bank))
         stack.callback(shop.leave)
         for day in range(life.days):
             shop.live(day)
         shop.audit_the_end()
-        return Lived(shop.auditor.findings, shop.reached, life.days)
+        return Lived(shop.auditor.findings.of(f"shop {life.seed}"), shop.reached, life.days)
 
 
 class Shop:
     """One shop, its surroundings and its auditor.
 
     Attributes:
-        reached: states that were seen, and faults that were injected, with their number.
-        bank: its provider. auditor: its auditor.
+        store: the store. reached: states that were seen, and faults that were injected, with their number.
+        bank: its provider. auditor: its auditor. chain: the chain's book that it ships to; None for most shops.
     """
 
     def __init__(self, life: Life) -> None:
         self._life, self._rng = life, random.Random(f"shop {life.seed}")
         self.reached: Counter[str] = Counter()
         self._clock = YearClock(0.0, START_NS)
-        self.bank = Bank(random.Random(f"bank {life.seed}"), self._clock.wall_ns, self._reach)
-        self._store = _store(life.seed)
-        self._stock = self._store.planogram
+        self.bank = Bank(random.Random(f"bank {life.seed}"), self._clock.wall_ns, self.reach)
+        self.store = _store(life.seed)
+        self._stock = self.store.planogram
         self._level_g: dict[str, float] = {}
-        self._disk = FailingDisk(self._reach)
+        self._disk = FailingDisk(self.reach)
         self._n_folders = 0
         self._folder = life.folder / "shop-0"
-        self.auditor = Auditor(self._folder, self._store.id, UNLINK_AFTER_DAYS)
+        self.auditor = Auditor(self._folder, self.store.id, UNLINK_AFTER_DAYS)
+        self.chain: Chain | None = None
         self._running: SteppedStore | None = None
         # A customer who was forgotten comes back as another.
         self._generation: Counter[str] = Counter()
+        # Customers of the days before, by the name that the simulation has for them.
+        self._known: dict[str, str] = {}
         self._erased: list[str] = []
         self._truth: dict[str, TrueVisit] = {}
-        self._undecided: set[str] = set()
 
     # ---- a day -------------------------------------------------------------------------------------------------------
 
@@ -162,7 +168,7 @@ class Shop:
         begin_ns = START_NS + day * DAY_NS
         self._clock.move_to(begin_ns)
         scenario = _scenario(rng, self._life, begin_ns)
-        simulation = Simulation(self._store.model_copy(update={"planogram": self._stock}), scenario)
+        simulation = Simulation(self.store.model_copy(update={"planogram": self._stock}), scenario)
         observations = self._continued(_with_empty_ends(list(simulation.observations())))
         self._stock = _left(self._stock, simulation.truth.events)
         names = {visit.account for visit in simulation.truth.visits if visit.account}
@@ -172,7 +178,7 @@ class Shop:
         if self._running is None:
             self._open()
         n_faults = _drawn(rng, rng.choice(NETWORK_FAULTS))
-        faults = drawn_faults(rng, self._store, begin_ns, observations[-1].t_ns, n_faults)
+        faults = drawn_faults(rng, self.store, begin_ns, observations[-1].t_ns, n_faults)
         let_in = self._serve(rng, observations, faults, names)
         self._evening()
         customers = [
@@ -181,11 +187,12 @@ class Shop:
         ]
         self.auditor.look(self._folder)
         self.auditor.audit_day(customers, begin_ns)
-        self._decide(rng)
-        self._forget(rng, names)
+        self._pages(rng, customers, names)
         self._rest()
         self.auditor.look(self._folder)
         self.auditor.audit_money(self.bank.moves, at_rest=self._look_at_account() == 0)
+        if self.chain is not None:
+            self.chain.evening(rng, self._folder, self.auditor)
         self.auditor.audit_privacy(self._clock.wall_ns(), self._erased, [CARD_NUMBER])
         if rng.random() < 0.5:
             self._stop()
@@ -216,7 +223,7 @@ class Shop:
             for _ in range(_drawn(rng, mean))
         )  # fmt: skip
         let_in: set[str] = set()
-        for n, (arrival_ns, observation) in enumerate(arriving(observations, faults, self._store, rng, self._reach)):
+        for n, (arrival_ns, observation) in enumerate(arriving(observations, faults, self.store, rng, self.reach)):
             self._clock.move_to(arrival_ns)
             while happenings and happenings[0][0] <= arrival_ns:
                 self._happen(happenings.pop(0)[1], rng)
@@ -241,31 +248,31 @@ class Shop:
         match what:
             case "kill":
                 inside = bool(self._loop.engine.open_visits)
-                self._reach("killed with people inside" if inside else "killed while empty")
+                self.reach("killed with people inside" if inside else "killed while empty")
                 self._kill()
             case "disk":
                 self._disk.full_for = rng.randrange(1, 6)
             case "bank":
                 self.bank.away = not self.bank.away
-                self._reach("the provider went away" if self.bank.away else "the provider came back")
+                self.reach("the provider went away" if self.bank.away else "the provider came back")
             case "push":
                 self._push(rng)
             case _:
                 token = rng.choice(HOSTILE_TOKENS)
-                self._reach("a stranger at the gate")
+                self.reach("a stranger at the gate")
                 decision = self._asked(GateRequest(self._clock.wall_ns(), "entry", "card", token))
                 if decision is not None and decision.open:
-                    self._reach("a stranger's token is a card for the provider to judge")
+                    self.reach("a stranger's token is a card for the provider to judge")
 
     def _push(self, rng: random.Random) -> None:
         """A wrong configuration is pushed, and rolled back at once, or after some steps."""
-        self._store_pushed(_with_limit(self._store, rng.choice([1e-6, 0.5])))
+        self._store_pushed(_with_limit(self.store, rng.choice([1e-6, 0.5])))
         if rng.random() < 0.5:
             self._loop.step()
-            self._reach("a configuration was rolled back after it was adopted")
+            self.reach("a configuration was rolled back after it was adopted")
         else:
-            self._reach("a configuration was rolled back before it was adopted")
-        self._store_pushed(self._store)
+            self.reach("a configuration was rolled back before it was adopted")
+        self._store_pushed(self.store)
 
     def _store_pushed(self, store: Store) -> None:
         assert self._running is not None
@@ -274,7 +281,7 @@ class Shop:
     def _evening(self) -> None:
         """The shop is empty; the provider comes back, and errands have time."""
         if self.bank.away:
-            self._reach("the provider was away at closing")
+            self.reach("the provider was away at closing")
         self.bank.away = False
         self._rest()
 
@@ -293,67 +300,71 @@ class Shop:
         for _ in range(PATIENCE):
             decision = self._loop.books.till.decide(request)
             if decision.again_s is None:
-                self._reach(f"gate: {decision.reason}")
+                self.reach(f"gate: {decision.reason}")
                 return decision
             self._clock.advance(decision.again_s)
         assert decision is not None
         self.auditor.gate_silent(request.token[:40], decision.reason)
         return None
 
-    def _decide(self, rng: random.Random) -> None:
-        """A person at the console, another process, decides what is in review, mostly as it was."""
-        with Ledger.open(self._folder / f"{self._store.id}.sqlite", self._store) as ledger:
-            proposals = Proposals(ledger, self._store)
-            prices = {product.gtin: product.price for product in self._store.products}
-            for standing in ledger.reviews():
-                holder = ledger.holder(standing.account) if standing.account else None
-                true = self._truth.get(holder.account) if holder else None
-                if rng.random() < 0.3:
-                    self._reach("a review waits for another day")
-                    continue
-                wish = Wish(standing.visit, "waive", standing.revision + 1, reason="not_taken")
-                if true is not None:
-                    kept = sorted((gtin, n) for gtin, n in true.items.items() if n)
-                    lines = tuple(ReceiptLine(gtin, n, prices[gtin], 1.0) for gtin, n in kept)
-                    wish = Wish(standing.visit, "correct", standing.revision + 1, lines, reason="other_quantity")
-                try:
-                    proposal = proposals.ask(wish, Authority("eve"), self._clock.wall_ns())
-                except FusionError as error:
-                    self._reach(f"console refused: {str(error)[:40]}")
-                    continue
-                self._reach(f"decided: {wish.decision}")
-                if rng.random() < 0.2:
-                    proposals.withdraw(standing.visit, proposal.number, "eve", self._clock.wall_ns())
-                    self._reach("withdrawn within ten seconds")
-
-    def _forget(self, rng: random.Random, names: dict[str, str]) -> None:
-        """A customer asks to be forgotten; what waits for money or a decision ends when that does."""
-        with Ledger.open(self._folder / f"{self._store.id}.sqlite", self._store) as ledger:
-            unlinked = unlink_due(self._store, ledger, self._clock.wall_ns())
-        self._reach("links ended by the policy", unlinked)
-        if not names or rng.random() < 0.4:
-            return
-        name = rng.choice(sorted(names))
-        with closing(Erasures(self._folder, store_key(self._folder))) as erasures:
-            asked = erasures.ask([names[name]], self._clock.wall_ns())
-            self._generation[name] += 1
+    def _pages(self, rng: random.Random, customers: list[Customer], names: dict[str, str]) -> None:
+        """The evening's customers at their phones, and the staff at their consoles."""
+        with opened_phones(self.store, self._folder, self._clock, self.auditor, rng, self.reach) as phones:
+            phones.evening(rng, customers)
+            with opened_consoles(self.store, self._folder, self._clock, self.auditor, self.reach) as staff:
+                staff.evening(rng, self._reviews())
             self._rest()
-            became = next(one for one in erasures.all() if one.id == asked.id)
-        self._reach(f"erasure: {became.state}")
-        if became.state == "done":
+            self.auditor.look(self._folder)
+            self._forget(rng, names, phones)
+
+    def _reviews(self) -> list[str]:
+        with Ledger.open(self._folder / f"{self.store.id}.sqlite", self.store) as ledger:
+            return [standing.visit for standing in ledger.reviews()]
+
+    def _forget(self, rng: random.Random, names: dict[str, str], phones: Phones) -> None:
+        """Links end by the policy; customers of today and of the days before ask to be forgotten.
+
+        What waits for money or a decision ends when that does: an erasure of today's customers mostly waits.
+        """
+        with Ledger.open(self._folder / f"{self.store.id}.sqlite", self.store) as ledger:
+            unlinked = unlink_due(self.store, ledger, self._clock.wall_ns())
+        self.reach("links ended by the policy", unlinked)
+        for pool, share in ((sorted(names), 0.4), (sorted(self._known.keys() - names.keys()), 0.6)):
+            if pool and rng.random() < share:
+                self._erase(rng.choice(pool), by_phone=rng.random() < 0.5, phones=phones)
+        self._known |= names
+
+    def _erase(self, name: str, *, by_phone: bool, phones: Phones) -> None:
+        token = f"tok_{name}_{self._generation[name]}"
+        with closing(Erasures(self._folder, store_key(self._folder))) as erasures:
+            known = {one.id for one in erasures.all()}
+            if by_phone:
+                if not phones.erase(token):
+                    self.auditor.page_took(f"{token} asked to be forgotten, and was not heard")
+                    return
+            else:
+                erasures.ask([token], self._clock.wall_ns())
+            self.reach("erasure asked for on a phone" if by_phone else "erasure asked for at the counter")
+            self._generation[name] += 1
+            self._known.pop(name, None)
+            self._rest()
+            asked = [one for one in erasures.all() if one.id not in known]
+            became = asked[-1].state if asked else "asked again"
+        self.reach(f"erasure: {became}")
+        if became == "done":
             self._loop.save(wait=True)
-            self._erased.append(names[name])
+            self._erased.append(token)
 
     def _look_at_account(self) -> int:
         """A person enters what the bank's account shows; returns how many steps are still in question."""
-        with Ledger.open(self._folder / f"{self._store.id}.sqlite", self._store) as ledger:
-            checkout = Checkout(ledger, self.bank, self._store, self._clock.wall_ns)
+        with Ledger.open(self._folder / f"{self.store.id}.sqlite", self.store) as ledger:
+            checkout = Checkout(ledger, self.bank, self.store, self._clock.wall_ns)
             self.bank.bad = False
-            n_looked = look_at_account(ledger, checkout, self.bank, self._clock.wall_ns(), self._store.id)
-            self._reach("a person looked at the bank's account", n_looked)
+            n_looked = look_at_account(ledger, checkout, self.bank, self._clock.wall_ns(), self.store.id)
+            self.reach("a person looked at the bank's account", n_looked)
         self._rest()
-        with Ledger.open(self._folder / f"{self._store.id}.sqlite", self._store) as ledger:
-            checkout = Checkout(ledger, self.bank, self._store, self._clock.wall_ns)
+        with Ledger.open(self._folder / f"{self.store.id}.sqlite", self.store) as ledger:
+            checkout = Checkout(ledger, self.bank, self.store, self._clock.wall_ns)
             return sum(one.status in ("person", "pending") for one in checkout.outstanding())
 
     # ---- the process -------------------------------------------------------------------------------------------------
@@ -364,16 +375,16 @@ class Shop:
         return self._running.loop
 
     def _open(self) -> None:
-        config = ServeConfig(self._store, self._folder, self._folder, SOURCE, {}, 0.0, till=TILL)
+        config = ServeConfig(self.store, self._folder, self._folder, SOURCE, {}, 0.0, till=TILL)
         self._running = SteppedStore(config, self._clock, self._disk)
-        self._reach("opened")
+        self.reach("opened")
 
     def _stop(self) -> None:
         assert self._running is not None
         self._disk.full_for = 0
         self._running.stop()
         self._running = None
-        self._reach("closed for the night")
+        self.reach("closed for the night")
 
     def _kill(self) -> None:
         """The process dies at once: what is on its disk is what a new one finds."""
@@ -399,6 +410,7 @@ class Shop:
         self._running = None
         self.auditor.look(self._folder)
         self.auditor.audit_end()
+        self.auditor.audit_words({"eve": CAP})
 
     def leave(self) -> None:
         """Give up the shop's files."""
@@ -406,7 +418,8 @@ class Shop:
             self._running.stop()
         shutil.rmtree(self._life.folder, ignore_errors=True)
 
-    def _reach(self, state: str, n: int = 1) -> None:
+    def reach(self, state: str, n: int = 1) -> None:
+        """Count a state that was seen, or a fault that was injected."""
         if n:
             self.reached[state] += n
 
