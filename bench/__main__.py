@@ -72,6 +72,8 @@ BENCHMARKS = {
     "batch": Benchmark("capacity.batch", "many recordings on processes and on Ray"),
     "chain_book": Benchmark("capacity.chain_book", "rows a second into the chain's book beside bare PostgreSQL"),
     "commits": Benchmark("commits", "two commits in one run: what became faster, what slower"),
+    "coverage": Benchmark("coverage", "lines and branches that the tests run, by wing"),
+    "mutation": Benchmark("mutation.run", "deliberate faults in the code: the share that a test notices"),
     "pictures": Benchmark("pictures", "the pictures of the README and the documents, taken again"),
     "figures": Benchmark("figures", "the tables and plots of docs/figures"),
 }

@@ -31,13 +31,13 @@ class Inbox:
 
 
 @contextmanager
-def serving() -> Iterator[tuple[Inbox, Controller]]:
-    """A running server and its inbox."""
+def serving(**options: Any) -> Iterator[tuple[Inbox, Controller]]:
+    """A running server, with options of aiosmtpd's, and its inbox."""
     handler = Inbox()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    controller = Controller(handler, hostname="127.0.0.1", port=port)
+    controller = Controller(handler, hostname="127.0.0.1", port=port, **options)
     controller.start()
     try:
         yield handler, controller

@@ -17,6 +17,7 @@ from fusion.errors import LedgerError
 from fusion.money.checkpoint import Head
 from fusion.money.entries import Posting, canonical_bytes, chained_hash, genesis_hash
 from fusion.money.ledger import Ledger
+from fusion.money.schema import Definition, definitions_fault
 from fusion.money.sqlite import SQLiteDatabase
 from fusion.money.vault import Holder
 
@@ -244,6 +245,27 @@ def test_a_checkpoint_holds_for_its_own_books_and_key_only(ledger: Ledger, place
     assert tampered(place, *cut_off) is None
     with place.open(STORE) as again:
         assert again.verify(head) == "entry 2: missing, the head that was kept is 2"
+
+
+def test_a_checkpoint_may_name_any_entry_that_books_can_hold() -> None:
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    key = ed25519.Ed25519PrivateKey.generate()
+    for seq in (0, 2**63 - 1):
+        text = Head(seq, "ab" * 32).checkpoint(key, T_NS, STORE)
+        assert Head.from_checkpoint(text, key.public_key(), STORE) == Head(seq, "ab" * 32)
+    for seq in (-1, 2**63):
+        text = Head(seq, "ab" * 32).checkpoint(key, T_NS, STORE)
+        with pytest.raises(LedgerError, match="signed by this key"):
+            Head.from_checkpoint(text, key.public_key(), STORE)
+
+
+def test_definitions_that_differ_are_named_as_another_or_none() -> None:
+    wanted = {Definition("trigger", "entry_update"): "CREATE TRIGGER a", Definition("function", "only_added"): "text"}
+    assert definitions_fault(wanted, {**wanted, Definition("table", "more"): "CREATE TABLE"}) is None
+    fault = "schema: function only_added: want it as the books create it, got "
+    assert definitions_fault(wanted, {**wanted, Definition("function", "only_added"): "other"}) == fault + "another"
+    assert definitions_fault(wanted, {Definition("trigger", "entry_update"): "CREATE TRIGGER a"}) == fault + "none"
+    assert definitions_fault(wanted, {}) == "schema: want the triggers ['entry_update'], got []"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import email
 import email.policy
+import ipaddress
+import smtplib
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, LoginPassword
 from conftest import Place
 from money.books import STORE, T_NS, TWO, receipt
 from money.mailboxes import Inbox, serving
@@ -93,3 +98,51 @@ def test_a_mail_holds_the_link_and_a_customer_may_have_it_again(place: Place, se
 def test_a_password_is_not_sent_in_the_clear(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger, pytest.raises(ValueError, match="tls"):
         Mailer(ledger, STORE, host="x", port=25, sender="a@b", user="u", password="p")
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's TLS on this machine, and a client's that trusts its certificate."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(days=1)).add_extension(address, critical=False)
+        .not_valid_after(now + datetime.timedelta(days=1)).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (tmp_path / "mail.pem").write_bytes(key.private_bytes(*private) + pem)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "mail.pem")
+    return server, ssl.create_default_context(cadata=pem.decode())
+
+
+def test_a_server_that_wants_a_password_gets_it_over_tls(
+    tmp_path: Path, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    logins = []
+
+    def known(server: object, session: object, envelope: object, mechanism: str, data: LoginPassword) -> AuthResult:
+        logins.append((data.login, data.password))
+        return AuthResult(success=data.password == b"secret")
+
+    wanted = {"authenticator": known, "auth_required": True, "require_starttls": True, "tls_context": tls[0]}
+    with serving(**wanted) as (inbox, controller), Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        there = {"host": "127.0.0.1", "port": controller.port, "sender": "shop@example.org"}
+        login = {"user": "till", "password": "secret"}
+        Mailer(ledger, STORE, **there, tls=tls[1], **login).write("bob@example.org", "Hello", "text")
+        assert logins == [(b"till", b"secret")] and len(inbox.mails) == 1
+        for wrong in ({"user": "till", "password": "guessed"}, {}):
+            with pytest.raises(smtplib.SMTPException):
+                Mailer(ledger, STORE, **there, tls=tls[1], **wrong).write("bob@example.org", "Hello", "text")
+        # A server whose certificate is not trusted never sees the password.
+        with pytest.raises(ssl.SSLCertVerificationError):
+            Mailer(ledger, STORE, **there, tls=ssl.create_default_context(), **login).write("b@example.org", "H", "t")
+        assert len(logins) == 2 and len(inbox.mails) == 1

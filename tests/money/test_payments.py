@@ -14,6 +14,7 @@ from money.books import BREAD, COLA, STORE, T_NS, TWO
 from money.checkouts import BIG, ENTER, LATER_NS, Shop, course, priced
 
 from fusion.money.entries import Posting
+from fusion.money.payments import UNUSED_MAX_S
 from fusion.money.providers import Answer, InProcessProvider, PaymentError, SeededFaults
 from fusion.money.vault import Holder
 from fusion.results import ReceiptLine
@@ -113,7 +114,11 @@ def test_a_declined_customer_stays_outside_and_an_unused_authorisation_is_releas
     assert shop.agrees()["authorised"] == 5000
     shop.checkout.recover(T_NS + 2)
     assert shop.agrees()["authorised"] == 5000, "may still come in"
-    shop.checkout.recover(LATER_NS)
+    # Asked for at T_NS + 1, the second time.
+    released_ns = T_NS + 1 + round(UNUSED_MAX_S * 1e9)
+    shop.checkout.recover(released_ns - 1)
+    assert shop.agrees()["authorised"] == 5000, "to the last instant"
+    shop.checkout.recover(released_ns)
     assert shop.agrees() == {}
 
 

@@ -112,6 +112,10 @@ def test_chargebacks_are_booked_once_and_the_statement_shows_them(shop: Shop, tm
     [
         (f"a,capture,6.9,EUR,0,{DAY}", "2: amount: want an amount such as 12.33"),
         (f"a,capture,-6.97,EUR,0,{DAY}", "amount"),
+        (f"a,capture,٦.٩٧,EUR,0,{DAY}", "amount"),
+        (f"a,capture,12345678901.00,EUR,0,{DAY}", "amount"),
+        (f"a,capture,6.970,EUR,0,{DAY}", "amount"),
+        (f"a,capture,6.97,EUR,,{DAY}", "fee: want an amount such as 12.33, got ''"),
         (f"a,capture,6.97,USD,0,{DAY}", "currency: want EUR"),
         (f"a,payout,6.97,EUR,0,{DAY}", "kind: want capture"),
         ("a,capture,6.97,EUR,0,03/05/2026", "date: want a day"),

@@ -52,6 +52,8 @@ def test_authorise_capture_release_refund(server: StripeServer) -> None:
     assert stripe.release("s/v/3", "pi_1") == Answer(True), "Stripe released the remainder with the capture"
     assert stripe.refund("s/v/4", "ch_1", 200) == Answer(True, "re_1", amount=200)
     assert stripe.refund("s/v/4", "ch_1", 200).reference == "re_1" and server.total == 400
+    found = stripe.look_up("authorise", "s/v/1", "pm_card_visa")
+    assert found == Answer(True, "pi_1", amount=1000), "what was authorised, though nothing can be captured any more"
     assert stripe.authorise("s/w/1", "pm_card_visa", 500, "EUR").approved
     assert stripe.release("s/w/2", "pi_2") == Answer(True) and server.held == 0
 

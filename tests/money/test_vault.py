@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -74,6 +75,26 @@ def test_the_customer_behind_a_pseudonym_is_forgotten_with_the_visits(ledger: Le
     assert b"alice" not in kept and b"bob-long-name" in kept
     assert ledger.unlink_before(T_NS + 6) == 1 and ledger.holder("q1") is None
     assert b"bob-long-name" not in stored_bytes(place.folder)
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("UPDATE link SET account = 'mallory'", "the link of visit 'v1' was changed"),
+        ("UPDATE holder SET token = 'token-of-mallory'", "the customer behind 'p1' was changed"),
+    ],
+)
+def test_a_row_that_another_program_changed_names_no_customer(tmp_path: Path, statement: str, named: str) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        ledger.hold(Holder("p1", "alice", "token-of-alice", None, T_NS))
+        ledger.open_visit("v1", "p1", T_NS)
+        ledger.open_visit("v2", "bob", T_NS)
+        assert ledger.customer("v1") is not None and ledger.verify() is None
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as stranger:
+        stranger.execute(statement + (" WHERE visit = 'v1'" if "link" in statement else ""))
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        assert ledger.customer("v1") is None, "neither alice's card nor another's"
+        assert named in str(ledger.verify())
 
 
 def test_a_retry_does_not_restore_a_forgotten_account(ledger: Ledger, place: Place) -> None:
