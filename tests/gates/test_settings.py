@@ -12,13 +12,15 @@ from attacks.test_doors import keys_text
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gates.readers import KEY, STORE, T_NS, reason, request
 from pydantic import ValidationError
+from settings_limits import Limits, check, rows
 
 from fusion.errors import FusionError
 from fusion.gates.codes import CodeSigner
 from fusion.gates.faces import face_token
 from fusion.gates.keeper import GateLimits
 from fusion.gates.pseudonyms import Pseudonyms
-from fusion.gates.settings import Credentials, GateSettings, open_credentials
+from fusion.gates.retention import RetentionSettings
+from fusion.gates.settings import Credentials, FaceSettings, GateSettings, open_credentials
 from fusion.money.ledger import Ledger
 from fusion.results import Warning
 
@@ -41,6 +43,55 @@ def test_settings_are_strict_and_repeat_no_value_that_may_be_a_card_number(wrong
     with pytest.raises(ValidationError) as refused:
         GateSettings.model_validate(wrong)
     assert "4111" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *rows(
+            GateSettings,
+            {},
+            ("code_lifetime_max_s", 600.0, (1e-9, 86_400.0), (0.0, 86_400.1)),
+            ("elsewhere", (), (("loyalty",),), (3,)),
+            ("card_prefix", "tok_", ("t", "t" * 32), ("", "t" * 33, "4111 1111 1111 1111")),
+            ("deadline_s", 0.05, (1e-9, 1.0), (0.0, 1.001)),
+            ("deadline_world_s", 30.0, (1.0, 300.0), (0.999, 300.1)),
+            ("again_s", 0.25, (0.05, 5.0), (0.0499, 5.001)),
+            ("guesses_max", 5, (1, 100), (0, 101)),
+            ("guess_pause_s", 1.0, (0.1, 60.0), (0.0999, 60.1)),
+            ("guess_pause_max_s", 60.0, (1.0, 3600.0), (0.999, 3600.1)),
+            ("code_keys", None, (Path("keys.toml"),), ("4111111111111111",)),
+            ("code_key", None, (Path("key.pem"),), ("4111111111111111",)),
+            ("staff_list", None, (Path("staff.csv"),), ("4111111111111111",)),
+            ("faces", None, (), (3,)),
+        ),
+        *rows(
+            FaceSettings,
+            {"dim": 512, "effective_dim": 50.0},
+            ("file", Path("faces"), (Path("gallery"),), (3,)),
+            ("false_accept_rate", 1e-6, (1e-300, 0.999), (0.0, 1.0)),
+        ),
+        *rows(FaceSettings, {"effective_dim": 2.0, "dim": 2}, ("dim", None, (2, 4096), (1, 4097))),
+        *rows(FaceSettings, {"effective_dim": 2.0, "dim": 2}, ("effective_dim", None, (2.0,), (1.999,))),
+        *rows(
+            RetentionSettings,
+            {},
+            *(
+                (f"{name}_days", None, (1, 36_500), (0, 36_501))
+                for name in ("evidence", "results", "recordings", "receipts")
+            ),
+        ),
+    ],
+    ids=str,
+)
+def test_limits(row: Limits) -> None:
+    check(row)
+
+
+def test_effective_dimensions_are_dimensions() -> None:
+    assert FaceSettings(dim=8, effective_dim=8.0).effective_dim == 8.0
+    with pytest.raises(ValidationError, match=r"want an effective_dim of at most dim, 8, got 8\.5"):
+        FaceSettings(dim=8, effective_dim=8.5)
 
 
 def test_settings_state_the_limits_and_the_kinds_that_can_be_verified() -> None:
