@@ -133,14 +133,15 @@ def _table(path: Path) -> pa.Table:
             if os.fstat(file.fileno()).st_size > _TABLE_BYTES_MAX:
                 raise ConfigError(f"{path.name}: want at most {_TABLE_BYTES_MAX >> 30} GiB of weights, got more")
             table = pc.read_csv(file, convert_options=pc.ConvertOptions(column_types={"plate": pa.string()}))
+            names = table.column_names  # decoded here and no sooner
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name}: want a CSV file, got: {' '.join(str(error).split())[:150]}") from None
     except OSError as error:
         raise ConfigError(f"{path}: the file cannot be read: {error.strerror or error}") from None
-    if table.column_names.count("time") != 1:
-        raise ConfigError(f"{path.name}: want a column time, got {', '.join(table.column_names)[:100]}")
-    if len(set(table.column_names)) < len(table.column_names):
-        raise ConfigError(f"{path.name}: want every column once, got {', '.join(table.column_names)[:100]}")
+    if names.count("time") != 1:
+        raise ConfigError(f"{path.name}: want a column time, got {', '.join(names)[:100]}")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{path.name}: want every column once, got {', '.join(names)[:100]}")
     return table
 
 

@@ -6,17 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ValidationError
+
 from fusion.errors import ConfigError
 from fusion.files.atomic import replace_file
 from fusion.goods_in.conversion import TABLES, Change, Choices, Converted, converted
 from fusion.goods_in.spreadsheets import read_spreadsheet
-from fusion.store.gs1 import Codes
+from fusion.store.gs1 import Codes, InStorePattern
 from fusion.store.iso4217 import CURRENCIES
 from fusion.store.tables import write_table
 from fusion.store.toml_files import read_toml
+from fusion.store.values import validation_faults
 
 # Rows of one kind of change that are shown; all are counted.
 SHOWN = 3
+
+
+class _OwnCodes(BaseModel):
+    """What an import needs of store.toml, which holds much more."""
+
+    in_store_codes: tuple[InStorePattern, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,11 +70,15 @@ class Import:
             OSError: the file cannot be read.
         """
         settings = read_toml(store / "store.toml", "a store folder (`fusion init` writes one)")
-        currency, patterns = settings.get("currency"), settings.get("in_store_codes", [])
-        if currency not in CURRENCIES:
+        currency = settings.get("currency")
+        if not isinstance(currency, str) or currency not in CURRENCIES:
             raise ConfigError(f"{store.name}/store.toml: currency: want an ISO 4217 code such as EUR, got {currency!r}")
+        try:
+            patterns = _OwnCodes.model_validate(settings).in_store_codes
+        except ValidationError as error:
+            raise ConfigError(list(validation_faults(error, f"{store.name}/store.toml: "))) from None
         found = read_spreadsheet(file, encoding=encoding, separator=separator, sheet=sheet)
-        made = converted(file.name, found, currency, Codes(map(str, patterns)), choices)
+        made = converted(file.name, found, currency, Codes(patterns), choices)
         return cls(file.name, store, found.notes, made)
 
     def text(self) -> str:

@@ -27,7 +27,7 @@ from fusion.money.schema import (
     sqlite_definitions,
     statements,
 )
-from fusion.money.sqlite_reading import Stamp, read_sqlite, stamp
+from fusion.money.sqlite_reading import Connection, Stamp, read_sqlite, stamp
 from fusion.money.vault import VAULT_SCHEMA, Vault
 
 # How long to wait for another process that is writing.
@@ -121,7 +121,7 @@ def _with_log(connection: sqlite3.Connection, busy_max_s: float) -> str:
             time.sleep(0.005)
 
 
-class _Connection(sqlite3.Connection):
+class _Connection(Connection):
     """A connection of `open_sqlite`. The last one to be closed leaves a file without a log: so copies can be judged.
 
     Attributes:

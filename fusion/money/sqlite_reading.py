@@ -13,6 +13,7 @@ import stat
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from fusion.errors import LedgerError
@@ -26,6 +27,17 @@ _IN_USE_BYTE = 128
 _FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, process
 
 Stamp = tuple[tuple[int, int] | None, ...]
+
+
+class Connection(sqlite3.Connection):
+    """A connection on which damage of every kind is an error of SQLite's."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """See `sqlite3.Connection`, which lets names of columns that are no text pass as another error."""
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeDecodeError as error:
+            raise sqlite3.DatabaseError(f"a name of a table or column is damaged: {error}") from None
 
 
 def read_sqlite(path: Path, content: str, *, open_here: bool) -> tuple[sqlite3.Connection, Stamp | None]:
@@ -59,8 +71,9 @@ def read_sqlite(path: Path, content: str, *, open_here: bool) -> tuple[sqlite3.C
         options, seen = "mode=ro", None
     try:
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?{options}", uri=True, isolation_level=None, check_same_thread=False
-        )
+            f"file:{quote(str(path))}?{options}", uri=True, isolation_level=None, check_same_thread=False,
+            factory=Connection,
+        )  # fmt: skip
         if "unix-none" in options:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # The index of the log stays in memory.
         connection.execute("PRAGMA query_only = ON")

@@ -360,3 +360,22 @@ def test_a_full_disk_changes_no_table_and_is_named(
     assert imported(store, GERMAN.replace("2,99", "3,99"), "--replace") == 2
     assert f"cannot use {store / 'products.csv'}: no space left on device" in capsys.readouterr().err
     assert (store / "products.csv").read_text() == WANTED and not list(store.glob("*.new"))
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ('in_store_codes = ["20PPPPPVVVVVC"]', r"shop/store.toml: in_store_codes\[0\]: want 13 places"),
+        ('in_store_codes = ["28((((("]', r"shop/store.toml: in_store_codes\[0\]: want 13 places"),
+        ('in_store_codes = "28IIIIIWWWWWC"', r"shop/store.toml: in_store_codes: "),
+        ("currency = [1]", r"shop/store.toml: currency: want an ISO 4217 code such as EUR, got \[1\]"),
+    ],
+)
+def test_what_an_import_takes_from_a_store_is_checked(store: Path, line: str, wanted: str) -> None:
+    text = (store / "store.toml").read_text()
+    key = line.partition(" ")[0]
+    kept = [one for one in text.splitlines() if not one.startswith(f"{key} ")]
+    (store / "store.toml").write_text("\n".join([line, *kept]))
+    (store.parent / "goods.csv").write_text(GERMAN)
+    with pytest.raises(ConfigError, match=wanted):
+        Import.read(store.parent / "goods.csv", store, Choices())

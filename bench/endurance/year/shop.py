@@ -125,10 +125,13 @@ def lived(life: Life) -> Lived:
             shop.chain = stack.enter_context(opened_chain(shop.store, shop.reach))
         stack.enter_context(mock.patch("fusion.till.opening.open_provider", lambda settings, base: shop.bank))
         stack.callback(shop.leave)
+        day = 0
         for day in range(life.days):
             shop.live(day)
+            if life.bug and shop.auditor.findings.verdict():
+                break  # found
         shop.audit_the_end()
-        return Lived(shop.auditor.findings.of(f"shop {life.seed}"), shop.reached, life.days)
+        return Lived(shop.auditor.findings.of(f"shop {life.seed}"), shop.reached, day + 1)
 
 
 class Shop:
