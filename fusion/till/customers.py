@@ -116,18 +116,22 @@ def _check(path: Path) -> None:
 
 def _customers_of(path: Path, text: str) -> dict[str, Customer]:
     """The customers of a file's text by account. Raises ConfigError with every fault; values are not repeated."""
-    rows = csv.reader(io.StringIO(text))
-    if tuple(next(rows, ())) != COLUMNS:
-        raise ConfigError(f"{path}:1: want the columns {','.join(COLUMNS)}")
+    # Lines may end as any machine ends them, and a quote that is left open must not swallow the customers below it.
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     faults: list[str] = []
     found: dict[str, Customer] = {}
-    for number, row in enumerate(rows, 2):
-        fault = _row_fault(row, found)
-        if fault:
-            faults.append(f"{path}:{number}: {fault}")
-            continue
-        account, token, email, member, adult = row
-        found[account] = Customer(account, token or None, email or None, _YES_NO[member], _YES_NO[adult])
+    try:
+        if tuple(next(rows, ())) != COLUMNS:
+            raise ConfigError(f"{path}:1: want the columns {','.join(COLUMNS)}")
+        for number, row in enumerate(rows, 2):
+            fault = _row_fault(row, found)
+            if fault:
+                faults.append(f"{path}:{number}: {fault}")
+                continue
+            account, token, email, member, adult = row
+            found[account] = Customer(account, token or None, email or None, _YES_NO[member], _YES_NO[adult])
+    except csv.Error as error:
+        faults.append(f"{path}:{rows.line_num}: want CSV, got: {error}")
     if faults:
         raise ConfigError(faults)
     return found

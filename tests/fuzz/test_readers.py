@@ -55,6 +55,8 @@ def test_damaged_samples_are_read_or_refused(reader: Reader) -> None:
 
 # What searches have found, by reader: bytes that once raised an error that is not documented.
 FOUND = [
+    ("customers_csv", b'account,token,email,member,adult\n"a\rb"c,tok,,no,no\n'),
+    ("customers_csv", b"account,token,email,member,adult\r" + b"a" * 200_000 + b",tok,,no,no\r"),
     ("weights_csv", b"\x80time,plate,grams\n1700000000000000000,p1,104\n"),
     ("import_store_toml", b'currency = "EUR"\nin_store_codes = ["20PPPPPVVVVVC"]\n'),
     ("import_store_toml", b'currency = ["EUR"]\n'),

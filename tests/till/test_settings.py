@@ -145,6 +145,14 @@ def test_customers_are_read_again_when_their_file_changes(tmp_path: Path) -> Non
     written(tmp_path, "account\n", "customers.csv")
     os.utime(path, ns=(2, 2))
     assert customers.of("eve") is not None and "want the columns" in customers.file.fault
+    for n, broken in enumerate((head + '"a"b,t,,,\n', head + "a" * 200_000 + ",t,,,\n", head + '"open,t,,,\n'), 3):
+        written(tmp_path, broken, "customers.csv")
+        os.utime(path, ns=(n, n))
+        assert customers.of("eve") is not None and "customers.csv:2: want CSV" in customers.file.fault
+    # Lines may end as an old machine's do.
+    written(tmp_path, (head + "zoe,tok_3,,,\nyan,tok_4,,,\n").replace("\n", "\r"), "customers.csv")
+    os.utime(path, ns=(9, 9))
+    assert customers.of("zoe") is not None and customers.of("yan") is not None and not customers.file.fault
 
 
 def test_a_list_that_breaks_while_the_store_runs_is_a_warning_and_stands_in_its_status(tmp_path: Path) -> None:
