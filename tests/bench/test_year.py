@@ -273,8 +273,9 @@ def test_two_days_of_a_shop_pass_and_are_the_same_again(tmp_path: Path) -> None:
     assert first.findings.verdict() == []
     assert first.findings.counts["let in"] == first.findings.counts["customers"] > 0
     assert (first.reached, first.findings.counts) == (second.reached, second.findings.counts)
-    text = tables(first.findings, first.reached, first.days, 60.0, 1)
+    text = tables(first.findings, first.reached, first.days, "Made by a test.")
     assert "Every rule of the auditor holds." in text
+    assert "Made by a test." in text and "2 shop-days. Every rule" in text
     assert all(f"not reached: {state}" in text for state in missing(first.reached))
 
 

@@ -96,6 +96,7 @@ class Auditor:
 
     Attributes:
         findings: so far.
+        links_ended: how many visits no longer lead to a customer.
     """
 
     def __init__(self, folder: Path, store: str, unlink_after_days: int) -> None:
@@ -104,6 +105,8 @@ class Auditor:
         self._seen: dict[int, bytes] = {}
         self._token_of: dict[str, str] = {}
         self._enter_of: dict[str, int] = {}
+        self._linked: set[str] = set()
+        self.links_ended = 0
         self._customers: dict[str, list[Customer]] = defaultdict(list)
         # By visit: whether each word of its customer about it was honest.
         self._words: dict[str, list[bool]] = defaultdict(list)
@@ -323,7 +326,11 @@ class Auditor:
 
     def _note_names(self, books: sqlite3.Connection) -> None:
         """Whose visit each is, noted while the books still know."""
-        rows = books.execute("SELECT visit, holder.account FROM link JOIN holder ON pseudonym = link.account")
+        question = "SELECT visit, holder.account FROM link JOIN holder ON pseudonym = link.account"
+        rows = books.execute(question).fetchall()
+        linked = {visit for visit, _ in rows}
+        self.links_ended += len(self._linked - linked)
+        self._linked = linked
         for visit, token in rows:
             before = self._token_of.setdefault(visit, token)
             if before != token:

@@ -9,6 +9,8 @@ from typing import Any
 
 from fusion.money.providers import Answer, CannotLookUp, PaymentError, Terms, UnknownOutcome
 
+# Share of banks that can be asked what became of a request.
+LOOKING_UP = 0.7
 # Shares of requests in bad hours.
 LOST_BEFORE, LOST_AFTER, DECLINED, REPEATED = 0.1, 0.15, 0.02, 0.05
 
@@ -35,14 +37,16 @@ class Bank:
     """A provider that is slow to forget and quick to fail.
 
     Attributes:
-        terms: keys are kept for a day, authorisations for a week.
+        terms: keys are kept for a day, authorisations for a week. Some banks have no look-up, and keep keys for five
+            minutes.
         moves: what it carried out, in order.
         away: whether it answers nothing at all. bad: whether it loses, declines and repeats.
         reached: names states that the auditor wants to have been seen.
     """
 
     def __init__(self, rng: random.Random, now_ns: Callable[[], int], reached: Callable[[str], object]) -> None:
-        self.terms = Terms()
+        self._looks_up = rng.random() < LOOKING_UP
+        self.terms = Terms() if self._looks_up else Terms(keys_kept_s=300.0)
         self.moves: list[Move] = []
         self.away = self.bad = False
         self._rng, self._now_ns, self._reached = rng, now_ns, reached
@@ -64,6 +68,9 @@ class Bank:
     def look_up(self, step: str, key: str, of: str) -> Answer | None:
         if self.away:
             raise UnknownOutcome("no answer")
+        if not self._looks_up:
+            self._reached("the provider has no look-up")
+            raise CannotLookUp("no such service")
         found = self.carried_out(step, key)
         if len(found) > 1:
             raise CannotLookUp("several operations under one key")

@@ -31,15 +31,16 @@ from pathlib import Path
 from bench.endurance.year.auditor import Findings
 from bench.endurance.year.bugs import BUGS
 from bench.endurance.year.shop import Life, Lived, lived
+from bench.machine import machine
 
 # States that a night must have reached; beginnings of their names.
 WANTED = (
     "killed with people inside", "killed while empty", "closed for the night", "the disk was full",
     "the provider went away", "the provider was away at closing", "authorise: no answer, nothing done",
     "authorise: done, answer lost", "capture: done, answer lost", "capture: asked again under its key", "declined",
-    "refund", "a person looked at the bank's account", "decided: correct", "decided: waive",
-    "withdrawn within ten seconds", "a review waits for another day", "erasure: done", "erasure: waiting",
-    "links ended by the policy", "a configuration was rolled back after it was adopted",
+    "refund", "a person looked at the bank's account", "the provider has no look-up", "decided: correct",
+    "decided: waive", "withdrawn within ten seconds", "a review waits for another day", "erasure: done",
+    "erasure: waiting", "a visit's link to its customer ended", "a configuration was rolled back after it was adopted",
     "a configuration was rolled back before it was adopted", "a decision waits for a second person", "seconded",
     "two reviewers decided one visit", "withdrawn too late", "phone: answered, settled", "phone: answered, review",
     "phone: disputed a wrong line", "phone: disputed a right line", "erasure asked for on a phone",
@@ -64,16 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.bugs:
         return _all_bugs(args)
-    began_s = time.monotonic()
     lives = [_life(args, number, args.bug or "") for number in range(args.shops)]
-    findings, reached, days, text = Findings(), Counter[str](), 0, ""
+    findings, reached, days, cpu_s, text = Findings(), Counter[str](), 0, 0.0, ""
+    options = " ".join(sys.argv[2:] if arguments is None else arguments)
     for shop in _all_lived(lives, args.processes):
         findings.add(shop.findings)
         reached += shop.reached
         days += shop.days
+        cpu_s += shop.cpu_s
         for line in (*shop.findings.broken, *shop.findings.wrong, f"{days} shop-days"):
             print(line, file=sys.stderr, flush=True)
-        text = tables(findings, reached, days, time.monotonic() - began_s, args.processes)
+        made = f"Made by `python -m bench year {options}`, {cpu_s / days:.1f} s of CPU time a shop-day. {machine()}."
+        text = tables(findings, reached, days, made)
         if args.out:
             args.out.write_text(text, encoding="utf-8")  # a night that is cut short has its table too
     print(text)
@@ -81,17 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not broken) if args.bug else int(bool(broken))
 
 
-def tables(findings: Findings, reached: Counter[str], days: int, wall_s: float, processes: int) -> str:
-    """What the auditor counted and found, and the states that were reached, as Markdown."""
+def tables(findings: Findings, reached: Counter[str], days: int, made: str) -> str:
+    """What the auditor counted and found, and the states that were reached, as Markdown; `made`: by what."""
     counts, broken = findings.counts, findings.verdict()
-    lines = ["# A year of shop-days", "", f"{days} shop-days in {wall_s / 60:.0f} min on {processes} processes.", ""]
+    verdict = f"{len(broken)} rules of the auditor are broken." if broken else "Every rule of the auditor holds."
+    lines = ["# A year of shop-days", "", made, "", f"{days} shop-days. {verdict}", ""]
     lines += ["| customers and bills | |", "|---|---|"]
     lines += [f"| {what} | {n} |" for what, n in sorted(counts.items())]
     lines += [f"| settled wrong | {len(findings.wrong)} |", "", "| state reached, fault injected | times | a day |"]
     lines += ["|---|---|---|", *(f"| {state} | {n} | {n / days:.2f} |" for state, n in sorted(reached.items()))]
-    lines += ["", *(f"not reached: {state}" for state in missing(reached)), ""]
-    lines += [f"settled wrong: {text}" for text in findings.wrong[:20]]
-    lines += [f"BROKEN: {text}" for text in broken] or ["Every rule of the auditor holds."]
+    lines += ["", *(f"- not reached: {state}" for state in missing(reached))]
+    lines += [f"- settled wrong: {text}" for text in findings.wrong[:20]]
+    lines += [f"- BROKEN: {text}" for text in broken]
     return "\n".join(lines) + "\n"
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -30,7 +31,6 @@ from bench.endurance.year.staff import CAP, opened_consoles
 from fusion.files.atomic import replace_file
 from fusion.files.secrets import store_key
 from fusion.gates.erasures import Erasures
-from fusion.gates.forgetting import unlink_due
 from fusion.gates.verifiers import GateRequest
 from fusion.live.clock import ManualClock
 from fusion.live.config import ServeConfig
@@ -83,11 +83,12 @@ class Life:
 
 @dataclass
 class Lived:
-    """What a shop lived through: the auditor's findings, states that were reached, faults that were injected."""
+    """What a shop lived through: the auditor's findings, states and faults that were reached, its CPU time."""
 
     findings: Findings
     reached: Counter[str]
     days: int
+    cpu_s: float
 
 
 class YearClock(ManualClock):
@@ -119,6 +120,7 @@ class FailingDisk:
 
 def lived(life: Life) -> Lived:
     """Live through all days of one shop, on one thread and by its own clock."""
+    began_s = time.process_time()
     with bug(life.bug), ExitStack() as stack:
         shop = Shop(life)
         if life.seed % CHAINS == 0:
@@ -131,7 +133,8 @@ def lived(life: Life) -> Lived:
             if life.bug and shop.auditor.findings.verdict():
                 break  # found
         shop.audit_the_end()
-        return Lived(shop.auditor.findings.of(f"shop {life.seed}"), shop.reached, day + 1)
+        return Lived(shop.auditor.findings.of(f"shop {life.seed}"), shop.reached, day + 1,
+                     time.process_time() - began_s)  # fmt: skip
 
 
 class Shop:
@@ -325,13 +328,10 @@ class Shop:
             return [standing.visit for standing in ledger.reviews()]
 
     def _forget(self, rng: random.Random, names: dict[str, str], phones: Phones) -> None:
-        """Links end by the policy; customers of today and of the days before ask to be forgotten.
+        """Customers of today and of the days before ask to be forgotten.
 
         What waits for money or a decision ends when that does: an erasure of today's customers mostly waits.
         """
-        with Ledger.open(self._folder / f"{self.store.id}.sqlite", self.store) as ledger:
-            unlinked = unlink_due(self.store, ledger, self._clock.wall_ns())
-        self.reach("links ended by the policy", unlinked)
         for pool, share in ((sorted(names), 0.4), (sorted(self._known.keys() - names.keys()), 0.6)):
             if pool and rng.random() < share:
                 self._erase(rng.choice(pool), by_phone=rng.random() < 0.5, phones=phones)
@@ -414,6 +414,7 @@ class Shop:
         self.auditor.look(self._folder)
         self.auditor.audit_end()
         self.auditor.audit_words({"eve": CAP})
+        self.reach("a visit's link to its customer ended", self.auditor.links_ended)
 
     def leave(self) -> None:
         """Give up the shop's files."""
