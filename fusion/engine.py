@@ -131,9 +131,9 @@ class Engine:
         """
         self._stopwatch_ns, self._tap = stopwatch_ns, tap
         self._derive(store)
-        self.planogram.adopt(store)
-        for stage in (self._roll_call, self._tracker, self._monitor, self._attributor, self._visits, self._billing):
+        for stage in (self.planogram, self._tracker, self._monitor, self._attributor, self._visits, self._billing):
             stage.adopt(store)
+        self._roll_call.adopt(store, self._tracker.repositioning.site)
 
     def __getstate__(self) -> dict[str, Any]:
         # Functions belong to the process; `adopt` sets new ones.
@@ -204,7 +204,7 @@ class Engine:
         """State of cameras and plates now."""
         health = Health(
             self._now_ns, self._tracker.health.report(), self._monitor.report(), frozenset(self._roll_call.unheard),
-            tuple(self._roll_call.unknown), dict(self._roll_call.faults),
+            tuple(self._roll_call.unknown), dict(self._roll_call.faults), self._tracker.repositioning.corrections,
         )  # fmt: skip
         return moved(health, -self._offset_ns)
 
@@ -280,12 +280,11 @@ class Engine:
             self._window_ns = t_ns
         self._now_ns = t_ns
         match observation:
+            case Frame() if observation.camera in self._cameras:
+                self._frames[observation.camera] = observation
             case Frame():
-                if observation.camera in self._cameras:
-                    self._frames[observation.camera] = observation
-                else:
-                    self._ignored["detections: camera without calibration"] += 1
-                    self._roll_call.unknown_camera(observation.camera)
+                self._ignored["detections: camera without calibration"] += 1
+                self._roll_call.unknown_camera(observation.camera)
             case ShelfReading():
                 if observation.plate in self._plates:
                     # After the tap, whose recordings keep the store's unit.
@@ -363,6 +362,7 @@ class Engine:
     def _follow_people(self, frames: list[Frame], results: list[Result]) -> None:
         """Track everybody through a set of frames and through the gates."""
         people = self._tracker.step(frames)
+        self._roll_call.follow(self._tracker.repositioning.site)
         self._history.append(people)
         results += self._tracker.warnings()
         self._pass(self._visits.step(people, self._tracker.vouched), results)

@@ -161,6 +161,8 @@ class WarningKind(StrEnum):
     CAMERA_MOVED = "camera moved"  # camera (off_m)
     CAMERA_FITS_AGAIN = "camera fits again"  # camera
     CAMERA_RECALIBRATED = "camera recalibrated"  # camera
+    CAMERA_CORRECTED = "camera corrected"  # camera (off_m before, detail: by how much, how well it fits now)
+    CAMERA_NOT_CORRECTED = "camera not corrected"  # camera (detail: why)
     CAMERA_MISSES_PEOPLE = "camera misses people"  # camera (share, usual_share)
     CAMERA_FINDS_PEOPLE = "camera finds people again"  # camera (share)
     SENSOR_AHEAD = "sensor ahead"  # camera or plate, the first of several (seconds, count)
@@ -651,6 +653,48 @@ class ShelfCount:
     def __str__(self) -> str:
         count = self.pieces - self.overdrawn
         return f"ShelfCount: {self.plate}, {count} x {self.gtin}, {self.status}, confidence {self.confidence:.2f}"
+
+
+class CorrectionStatus(StrEnum):
+    """What became of a camera that does not hang where its calibration has it."""
+
+    CORRECTED = "corrected"  # its new pose was proved, and is used
+    REFUSED = "refused"  # it stays out of use, see `reason`
+    TAKEN_BACK = "taken back"  # by a person: the calibration's pose holds again
+
+
+@dataclass(frozen=True, slots=True)
+class CameraCorrection:
+    """A camera's pose was corrected in the running store, or was not.
+
+    Attributes:
+        t_ns: data time; noticed_ns: when the camera was found not to fit.
+        camera: its name.
+        status: what became of it; reason: why it was refused.
+        rotation_before, translation_before: as in cameras.toml, radians and metres; of the calibration.
+        rotation_after, translation_after: of the pose that was found; None where there was none.
+        turn_deg, shift_m: from the calibration's pose; turn_sd_deg, shift_sd_m: standard deviations.
+        off_before_m, off_after_m: root mean square disagreement with other cameras about bodies, metres, in evidence
+            from which the pose was not found.
+        n_people: people placed by other cameras, on whom this rests.
+    """
+
+    t_ns: int
+    camera: str
+    status: CorrectionStatus
+    noticed_ns: int
+    rotation_before: tuple[float, ...]
+    translation_before: tuple[float, ...]
+    rotation_after: tuple[float, ...] | None = None
+    translation_after: tuple[float, ...] | None = None
+    turn_deg: float | None = None
+    shift_m: float | None = None
+    turn_sd_deg: float | None = None
+    shift_sd_m: float | None = None
+    off_before_m: float | None = None
+    off_after_m: float | None = None
+    n_people: int = 0
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

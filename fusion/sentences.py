@@ -149,6 +149,9 @@ _WARNINGS = {
         "{off_cm:.0f} cm off what other cameras see, so it was moved and is not used until it fits again",
     WarningKind.CAMERA_FITS_AGAIN: "agrees with the other cameras and is used",
     WarningKind.CAMERA_RECALIBRATED: "has a new calibration and is used",
+    WarningKind.CAMERA_CORRECTED:
+        "was {off_cm:.0f} cm off what other cameras see, and is used again with a pose found from people: {detail}",
+    WarningKind.CAMERA_NOT_CORRECTED: "does not fit what other cameras see, and its pose is not corrected: {detail}",
     WarningKind.CAMERA_MISSES_PEOPLE:
         "misses {share:.0%} of the people in its view, other cameras {usual_share:.0%}",
     WarningKind.CAMERA_FINDS_PEOPLE: "misses {share:.0%} of the people in its view",

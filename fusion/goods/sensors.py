@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fusion.goods.plates import PlateState
 from fusion.people.health import CameraState
-from fusion.results import WarningKind
+from fusion.results import CameraCorrection, WarningKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Health:
         unheard: names of the cameras and plates that have not reported yet.
         unknown: names that report and that the store does not have.
         detections: what is wrong with a camera's detections, by camera.
+        corrections: what became of cameras that were moved, the last ones, oldest first.
     """
 
     t_ns: int
@@ -29,3 +30,4 @@ class Health:
     unheard: frozenset[str] = frozenset()
     unknown: tuple[str, ...] = ()
     detections: Mapping[str, WarningKind] = field(default_factory=dict)
+    corrections: tuple[CameraCorrection, ...] = ()

@@ -14,6 +14,8 @@ from fusion.errors import EntryError, IdempotencyConflict
 from fusion.files.growing import GrowingLines
 from fusion.files.results import evidence_row
 from fusion.goods.journal import Transfer, cart
+from fusion.live.camera_history import FILE as CAMERAS
+from fusion.live.camera_history import CameraHistory
 from fusion.live.config import ServeConfig
 from fusion.live.gaps import Gaps
 from fusion.live.outbox import Outbox
@@ -22,12 +24,14 @@ from fusion.money.ledger import unbookable
 from fusion.money.prices import PricedReceipt
 from fusion.money.visits import OpenVisit
 from fusion.observations import GateScan
-from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus, Warning
+from fusion.results import Evidence, PersonEntered, Reason, ReasonKind, Receipt, ReceiptStatus, Warning, WarningKind
 from fusion.store.models import Store
 from fusion.till.opening import opened
 from fusion.till.till import Around, Till
 
 T = TypeVar("T")
+
+_OF_CORRECTIONS = (WarningKind.CAMERA_CORRECTED, WarningKind.CAMERA_NOT_CORRECTED)
 
 # A visit that is in the books but not in the resumed engine has this long to reappear in data that are sent again.
 REAPPEAR_S = 5.0
@@ -67,6 +71,7 @@ class Bookkeeper:
         till: Till,
         outbox: Outbox,
         evidence: GrowingLines,
+        cameras: CameraHistory,
         gaps: Gaps,
         report: Callable[[str], object],
         patience: Patience,
@@ -78,6 +83,7 @@ class Bookkeeper:
             till: its till.
             outbox: its outbox.
             evidence: file for the evidence of receipts in review.
+            cameras: what became of cameras that were moved.
             gaps: lost data, and the doubts that they raise.
             report: takes messages for the operator.
             patience: waits where books or files cannot be written.
@@ -86,7 +92,7 @@ class Bookkeeper:
         self.till, self.ledger, self.outbox = till, till.front, outbox
         self.receipts: Counter[str] = Counter()
         self.n_billed_before = 0
-        self._evidence, self._gaps, self._report = evidence, gaps, report
+        self._evidence, self._cameras, self._gaps, self._report = evidence, cameras, gaps, report
         self._currency = config.store.currency
         self._goods_remembered_ns = round(config.goods_remembered_s * 1e9)
         self._missing: dict[str, OpenVisit] = {}
@@ -104,7 +110,8 @@ class Bookkeeper:
             outbox = stack.enter_context(Outbox(folder / "outbox.sqlite", store))
             evidence = stack.enter_context(contextlib.closing(GrowingLines(folder / "evidence.jsonl")))
             till.evidence = evidence
-            yield cls(config, till, outbox, evidence, gaps, around.report, patience)
+            cameras = stack.enter_context(contextlib.closing(CameraHistory(folder)))
+            yield cls(config, till, outbox, evidence, cameras, gaps, around.report, patience)
 
     def adopt(self, store: Store) -> None:
         """Use the prices and names of a changed store from now on."""
@@ -300,9 +307,15 @@ class Bookkeeper:
     def _ship(self, transfers: Sequence[Transfer]) -> None:
         self._patience.keep("outbox", lambda: self.outbox.keep(transfers))
 
-    def warn(self, warning: Warning) -> None:
-        """Put a warning into the outbox."""
+    def warn(self, warning: Warning, engine: Engine) -> None:
+        """Put a warning into the outbox, and what became of a camera into its history."""
         self._patience.keep("outbox", lambda: self.outbox.add(warning))
+        if warning.kind in _OF_CORRECTIONS:
+            self.note_cameras(engine)
+
+    def note_cameras(self, engine: Engine) -> None:
+        """Write down what became of cameras that were moved."""
+        self._cameras.note(engine, lambda write: self._patience.keep(CAMERAS, write))
 
     def forget_goods(self, engine: Engine) -> None:
         """Drop from an engine's journal what the outbox holds and was billed long ago; snapshots would keep growing."""

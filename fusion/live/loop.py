@@ -455,7 +455,7 @@ class StoreLoop:
                     self._handle(correction)
             case Warning():
                 self._counts["warnings"] += 1
-                self.books.warn(result)
+                self.books.warn(result, self.engine)
                 if result.kind in _REPORTED:
                     self._report(f"{result.kind}: {result.subject}: {sentence(result)}")
         self._feed.add(result)
@@ -554,6 +554,7 @@ class StoreLoop:
         self.books.adopt(store)
         # Resuming from a snapshot replaces every reference that the engine holds to parts of the old store.
         self.engine = resume(snapshot(self.engine), store, self._clock.stopwatch_ns, self._onlookers.tap)
+        self.books.note_cameras(self.engine)
         self._feed.follow(self.engine)
         if self._ahead is not None:
             self._ahead.follow(self.engine)

@@ -100,6 +100,7 @@ class CameraState:
         misses: misses many more of them than other cameras do.
         down: delivers nothing.
         moved: its picture does not fit its calibration, so that it is not used.
+        corrected: it is used with a pose other than that of its calibration, see `fusion.people.repositioning`.
     """
 
     name: str
@@ -110,6 +111,7 @@ class CameraState:
     misses: bool
     down: bool
     moved: bool
+    corrected: bool = False
 
 
 class CameraHealth:
@@ -119,6 +121,8 @@ class CameraHealth:
         moved: (n_views,) bool, cameras not to be trusted; do not write.
         doubt_var: (n_views,) variance of each camera's measurements from its residual, m^2; do not write.
         down: (n_views,) bool, cameras that deliver nothing; do not write.
+        corrected: (n_views,) bool, cameras that are used with a pose other than that of their calibration; written by
+            `Repositioning`.
         last_frame_ns: (n_views,) instant of each camera's newest frame, -1 before the first set; do not write.
     """
 
@@ -135,6 +139,7 @@ class CameraHealth:
         self.moved = np.zeros(n, np.bool_)
         self.doubt_var = doubt_var
         self.down = np.zeros(n, np.bool_)
+        self.corrected = np.zeros(n, np.bool_)
         self.last_frame_ns = np.full(n, -1, np.int64)
         self._since_ns = np.full(n, -1, np.int64)  # since when a camera looks as if its verdict had to change
         self._in_doubt = False  # Whether a camera contradicts its verdict.
@@ -156,11 +161,40 @@ class CameraHealth:
         missing: NDArray[np.bool_] = self._cameras["missing"]
         return missing
 
-    def adopt(self, site: Site) -> None:
+    @property
+    def usual_m(self) -> float:
+        """Root mean square disagreement of the median camera, metres at the body."""
+        return float(self._cameras["usual_m"].max(initial=0.0))
+
+    def set_aside(self, view: int, late_s: float) -> None:
+        """Use a camera no longer until it fits: its pose is on probation.
+
+        Its clock is late_s later than was learnt while its pose was wrong.
+        """
+        was_used = not self.moved[view]
+        self.moved[view] = True
+        self._cameras["trust"][view] = 0.0
+        self._cameras["missing"][view] = False
+        self._cameras["offset_s"][view] -= late_s
+        others = np.arange(self._rig.n_views) != view
+        self._restart(others if was_used else ~others)
+
+    def reposition(self, site: Site) -> None:
+        """Continue with cameras in other places that are set aside: they are compared again, and stay so until then."""
+        before = self._rig
+        self._rig, self._geometry = site.rig, site.geometry()
+        changed = (before.camera_from_world != site.rig.camera_from_world).any(axis=(1, 2))
+        self._cameras["fault"][changed] = 0.0
+        for field in ("looks", "misses", "looks_in", "misses_in"):
+            self._cameras[field][changed] = 0.0
+        self._restart(changed)
+
+    def adopt(self, site: Site, held: NDArray[np.bool_]) -> None:
         """Continue with the same cameras in other places: a moved camera that has a new calibration is trusted again.
 
         Learnt clock offsets are kept; what was learnt about calibrations and unobstructed views applied to the old
-        places.
+        places. Cameras that are `held`, (n_views,) bool, have an earlier pose again that did not fit: they are set
+        aside until it does.
         """
         kernels.warm_up()
         before, rig = self._rig, site.rig
@@ -169,10 +203,11 @@ class CameraHealth:
         changed = np.any([(old != new).reshape(rig.n_views, -1).any(axis=1) for old, new in pairs], axis=0)
         if not changed.any():
             return
-        for view in np.flatnonzero(changed & self.moved).tolist():
-            self._warn(self._t_ns or 0, WarningKind.CAMERA_RECALIBRATED, view)
+        for view in np.flatnonzero(changed & self.moved & ~held).tolist():
+            self.warn(self._t_ns or 0, WarningKind.CAMERA_RECALIBRATED, view)
         self.moved &= ~changed
-        self._cameras["trust"][~self.moved] = 1.0
+        self.moved |= held
+        self._cameras["trust"] = np.where(self.moved, 0.0, 1.0)
         self._cameras["fault"] = 0.0
         for field in ("looks", "misses", "looks_in", "misses_in"):
             self._cameras[field][changed] = 0.0
@@ -184,7 +219,8 @@ class CameraHealth:
         for field in ("information", "rhs", "weight_s", "squares_m2_s", "residual_m"):
             self._cameras[field][views] = 0.0
 
-    def _warn(self, t_ns: int, kind: WarningKind, view: int, **fields: Any) -> None:
+    def warn(self, t_ns: int, kind: WarningKind, view: int, **fields: Any) -> None:
+        """Report something about a camera."""
         self._warnings.append(StoreWarning(t_ns, kind, self._rig.names[view], **fields))
 
     # ---- silence -----------------------------------------------------------------------------------------------------
@@ -201,9 +237,9 @@ class CameraHealth:
         if (down == self.down).all():
             return
         for view in np.flatnonzero(down & ~self.down).tolist():
-            self._warn(t_ns, WarningKind.CAMERA_OUTAGE, view, seconds=OUTAGE_S)
+            self.warn(t_ns, WarningKind.CAMERA_OUTAGE, view, seconds=OUTAGE_S)
         for view in np.flatnonzero(~down & self.down).tolist():
-            self._warn(t_ns, WarningKind.CAMERA_BACK, view)
+            self.warn(t_ns, WarningKind.CAMERA_BACK, view)
         self.down = down
 
     # ---- clocks, calibrations, misses --------------------------------------------------------------------------------
@@ -260,10 +296,10 @@ class CameraHealth:
         self._since_ns[:] = -1
         if self.moved[worst]:
             self.moved[worst] = False
-            self._warn(t_ns, WarningKind.CAMERA_FITS_AGAIN, worst)
+            self.warn(t_ns, WarningKind.CAMERA_FITS_AGAIN, worst)
         elif 2 * (self.moved.sum() + 1) < self._rig.n_views:
             self.moved[worst] = True
-            self._warn(t_ns, WarningKind.CAMERA_MOVED, worst, off_m=float(residual_m[worst]))
+            self.warn(t_ns, WarningKind.CAMERA_MOVED, worst, off_m=float(residual_m[worst]))
         else:
             return
         others = np.arange(self._rig.n_views) != worst
@@ -309,7 +345,7 @@ class CameraHealth:
         missing |= self.missing & ~(enough & (rate < MISSES_FINE))
         for view in np.flatnonzero(missing != self.missing).tolist():
             kind = WarningKind.CAMERA_MISSES_PEOPLE if missing[view] else WarningKind.CAMERA_FINDS_PEOPLE
-            self._warn(t_ns, kind, view, share=float(rate[view]), usual_share=median)
+            self.warn(t_ns, kind, view, share=float(rate[view]), usual_share=median)
         self._cameras["missing"] = missing
 
     # ---- reports -----------------------------------------------------------------------------------------------------
@@ -325,9 +361,11 @@ class CameraHealth:
         return tuple(
             CameraState(
                 name, float(camera["offset_s"]), float(np.sqrt(camera["offset_var"])), float(camera["residual_m"]),
-                float(rate), bool(camera["missing"]), bool(down), bool(moved),
+                float(rate), bool(camera["missing"]), bool(down), bool(moved), bool(corrected),
             )
-            for name, camera, rate, down, moved in zip(self._rig.names, self._cameras, rates, self.down, self.moved)
+            for name, camera, rate, down, moved, corrected in zip(
+                self._rig.names, self._cameras, rates, self.down, self.moved, self.corrected
+            )
         )  # fmt: skip
 
 

@@ -111,7 +111,8 @@ class RollCall:
 
     def __init__(self, store: Store) -> None:
         self._faults: dict[str, WarningKind] = {}  # what a camera's detections alone show
-        self._sizes = PictureSizes(Site.of_store(store))
+        self._site = Site.of_store(store)
+        self._sizes = PictureSizes(self._site)
         self._unknown: dict[str, dict[str, bool]] = {_PLATES: {}, _CAMERAS: {}}  # names, and whether they were reported
         self._newest = {_PLATES: _Newest(), _CAMERAS: _Newest()}
         self._next_ns: int | None = None
@@ -132,13 +133,20 @@ class RollCall:
                 self._detections[camera.name] = _Detections(size_px)
                 self._looked_at[camera.name] = None
 
-    def adopt(self, store: Store) -> None:
-        """Continue with a changed store of the same sensors; see `Engine.adopt`.
+    def adopt(self, store: Store, site: Site) -> None:
+        """Continue with a changed store of the same sensors, and its cameras where they are; see `Engine.adopt`.
 
         A picture of another size is judged again.
         """
         self._derive(store)
-        self._sizes.adopt(Site.of_store(store))
+        self._site = site
+        self._sizes.adopt(site)
+
+    def follow(self, site: Site) -> None:
+        """Continue with cameras in other places, where the site is another one."""
+        if site is not self._site:
+            self._site = site
+            self._sizes.adopt(site)
 
     # ---- what reports ------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ class Site:
         floor: corners of the polygon in which people walk, metres.
         gates: lines that people cross to come in or go out.
         boxes: (n_boxes, 5) furniture that blocks the view: x0, y0, x1, y1, height, metres.
+        corrects: (n_views,) bool, cameras whose pose is corrected where they turn out to be nudged.
     """
 
     rig: Rig
@@ -37,18 +38,21 @@ class Site:
     floor: Sequence[tuple[float, float]]
     gates: Sequence[tuple[tuple[float, float], tuple[float, float]]]
     boxes: NDArray[np.float64]
+    corrects: NDArray[np.bool_]
 
     @classmethod
     def of_store(cls, store: Store) -> Site:
         """The site of a store."""
         boxes = np.array(store.obstacle.boxes, np.float64).reshape(-1, 5)
         gates = [gate.line for gate in store.gate]
-        return cls(Rig.from_cameras(store.cameras), store.layout, store.appearance_dim, store.floor, gates, boxes)
+        rig, policy = Rig.from_cameras(store.cameras), store.calibration
+        corrects = np.array([policy.moved == "correct" and name not in policy.fixed for name in rig.names], np.bool_)
+        return cls(rig, store.layout, store.appearance_dim, store.floor, gates, boxes, corrects)
 
     @classmethod
     def of_rig(cls, rig: Rig, layout: Layout, appearance_dim: int) -> Site:
         """Cameras alone: an endless floor without gates and furniture."""
-        return cls(rig, layout, appearance_dim, _EVERYWHERE, (), np.zeros((0, 5)))
+        return cls(rig, layout, appearance_dim, _EVERYWHERE, (), np.zeros((0, 5)), np.zeros(rig.n_views, np.bool_))
 
     def geometry(self, picture: float = 1.0) -> CameraGeometry:
         """Cameras and furniture as the kernels' record; above 1, `picture` leaves out the outer part of the images.

@@ -25,6 +25,7 @@ from fusion.people.existence import Existence
 from fusion.people.geometry import Rig
 from fusion.people.health import CameraHealth
 from fusion.people.relinking import Relinking
+from fusion.people.repositioning import Repositioning
 from fusion.people.site import Site
 from fusion.people.tracks import CAPACITY, Tracks
 from fusion.people.walkers import WALKED_M
@@ -58,6 +59,7 @@ class Tracker:
         ignored: detections and keypoints that were not used, by reason.
         health: of the cameras.
         tracks: the table of tracks.
+        repositioning: examines cameras that were nudged, and holds where they are believed to be.
     """
 
     def __init__(self, site: Site) -> None:
@@ -70,6 +72,7 @@ class Tracker:
         self._existence = Existence(site, self.tracks, self.health)
         self._births = Births(site, self._workspace, self.tracks, self._associator, self._existence)
         self._relinking = Relinking(site, self._workspace, self.tracks, self._existence)
+        self.repositioning = Repositioning(site, self.health)
         self.ignored: Counter[str] = self._associator.ignored
         self._noise_turn = 0
         self._step_s = 0.0
@@ -83,12 +86,20 @@ class Tracker:
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`."""
         kernels.warm_up()
-        site = Site.of_store(store)
+        held = self.repositioning.adopt(Site.of_store(store), self._t_ns or 0)
+        site = self.repositioning.site
+        self.health.adopt(site, held)
+        self._births.adopt(site)
+        self._relinking.adopt(site)
+        self._place_cameras()
+
+    def _place_cameras(self) -> None:
+        """Continue with cameras where they are believed to be now."""
+        site = self.repositioning.site
         self.rig = site.rig
         self._workspace.adopt(site.rig)
         self._associator.rig = site.rig
-        for part in (self.health, self._existence, self._births, self._relinking):
-            part.adopt(site)
+        self._existence.adopt(site)
 
     def step(self, frames: Sequence[Frame]) -> People:
         """Track everybody through one set of frames.
@@ -113,6 +124,7 @@ class Tracker:
         matches = self._associator.match(packed, rows)
         self._check_cameras(packed, matches)
         described, found = self._update(packed)
+        self.repositioning.observe(packed.t_ns, packed.detections, self.tracks, matches)
         # Usually all tracks are named, confirmed and seen, and there is nothing more to do.
         places_m = described.position_m
         if found & triangulation.TENTATIVE_SEEN:
@@ -155,6 +167,9 @@ class Tracker:
         health = self.health
         health.watch_streams(frames.t_ns, frames.detections.has_frame)
         health.update(frames.t_ns, 1.0 / velocity_kept(self._step_s), frames.detections, self.tracks, matches)
+        if self.repositioning.step(frames.t_ns):
+            health.reposition(self.repositioning.site)
+            self._place_cameras()
         if health.moved.any():
             dropped = health.moved[frames.detections.view_of]
             self.ignored["detections: camera was moved"] += int(dropped.sum())

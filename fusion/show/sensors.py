@@ -30,9 +30,10 @@ class CameraCondition(IntEnum):
     """The state of a camera, worst last."""
 
     FINE = 0
-    MISSES_PEOPLE = 1
-    MOVED = 2
-    DOWN = 3
+    CORRECTED = 1
+    MISSES_PEOPLE = 2
+    MOVED = 3
+    DOWN = 4
 
     @classmethod
     def of(cls, camera: CameraState) -> CameraCondition:
@@ -41,7 +42,9 @@ class CameraCondition(IntEnum):
             return cls.DOWN
         if camera.moved:
             return cls.MOVED
-        return cls.MISSES_PEOPLE if camera.misses else cls.FINE
+        if camera.misses:
+            return cls.MISSES_PEOPLE
+        return cls.CORRECTED if camera.corrected else cls.FINE
 
     @property
     def words(self) -> str:

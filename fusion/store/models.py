@@ -143,6 +143,17 @@ class PaymentPolicy(StrictModel):
         return self
 
 
+class CalibrationPolicy(StrictModel):
+    """What becomes of a camera that no longer hangs where its calibration has it.
+
+    `moved`: with `correct`, its new pose is found from the people whom other cameras see, proved and used; with
+    `report`, it is left out until a person has calibrated it. `fixed`: cameras that are never corrected.
+    """
+
+    moved: Literal["correct", "report"] = "correct"
+    fixed: tuple[Identifier, ...] = ()
+
+
 class StoreSettings(StrictModel):
     """store.toml alone, as written."""
 
@@ -167,6 +178,7 @@ class StoreSettings(StrictModel):
     items: ItemsPolicy = ItemsPolicy()
     privacy: PrivacyPolicy = PrivacyPolicy()
     payment: PaymentPolicy = PaymentPolicy()
+    calibration: CalibrationPolicy = CalibrationPolicy()
 
 
 # ---- cameras.toml and the tables -------------------------------------------------------------------------------------
