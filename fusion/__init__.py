@@ -33,10 +33,11 @@ _PUBLIC = {
     "people.health": "CameraState",
     "people.tracker": "reconstruct",
     "results": (
-        "Alternative Candidate EarlyReceipt EventEvidence Evidence Goods Lesson LessonCause LessonKind Outstanding"
-        " People PersonEntered PersonLeft Picked PieceLabel PieceWeight PlateTrace PutBack Question QuestionKind Reason"
-        " ReasonKind Receipt ReceiptLine ReceiptStatus Result RunEnd RunSummary ShelfCount ShelfEventExplained"
-        " ShelfStatus SightingEvidence Taken Warning WarningKind WristPath"
+        "Alternative CameraCorrection Candidate CorrectionStatus EarlyReceipt EventEvidence Evidence Goods Lesson"
+        " LessonCause LessonKind Outstanding People PersonEntered PersonLeft Picked PieceLabel PieceWeight"
+        " PlateTrace PutBack Question QuestionKind Reason ReasonKind Receipt ReceiptLine ReceiptStatus Result"
+        " RunEnd RunSummary ShelfCount ShelfEventExplained ShelfStatus SightingEvidence Taken Warning WarningKind"
+        " WristPath"
     ),
     "run": "Run Sink replay",
     "sentences": "lesson_text question_text reason_text sentence",
@@ -86,7 +87,9 @@ if TYPE_CHECKING:
     from fusion.people.health import CameraState as CameraState
     from fusion.people.tracker import reconstruct as reconstruct
     from fusion.results import Alternative as Alternative
+    from fusion.results import CameraCorrection as CameraCorrection
     from fusion.results import Candidate as Candidate
+    from fusion.results import CorrectionStatus as CorrectionStatus
     from fusion.results import EarlyReceipt as EarlyReceipt
     from fusion.results import EventEvidence as EventEvidence
     from fusion.results import Evidence as Evidence

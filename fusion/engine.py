@@ -94,8 +94,8 @@ class Engine:
         self._stopwatch_ns = stopwatch_ns
         self._tap = tap
         self._reorder = Reorder(LATENESS_MAX_S, sensors=self._cameras | self._plates)
-        self._stills, self._roll_call = Stills(), RollCall(store)
         self._tracker = Tracker.of_store(store)
+        self._stills, self._roll_call = Stills(), RollCall(store, self._tracker.site)
         self._history = ArmHistory(store.layout)
         self.planogram = Planogram(store)
         self._monitor = ShelfMonitor(store, self.planogram)
@@ -133,7 +133,7 @@ class Engine:
         self._derive(store)
         for stage in (self.planogram, self._tracker, self._monitor, self._attributor, self._visits, self._billing):
             stage.adopt(store)
-        self._roll_call.adopt(store, self._tracker.repositioning.site)
+        self._roll_call.adopt(store, self._tracker.site)
 
     def __getstate__(self) -> dict[str, Any]:
         # Functions belong to the process; `adopt` sets new ones.
@@ -362,7 +362,7 @@ class Engine:
     def _follow_people(self, frames: list[Frame], results: list[Result]) -> None:
         """Track everybody through a set of frames and through the gates."""
         people = self._tracker.step(frames)
-        self._roll_call.follow(self._tracker.repositioning.site)
+        self._roll_call.follow(self._tracker.site)
         self._history.append(people)
         results += self._tracker.warnings()
         self._pass(self._visits.step(people, self._tracker.vouched), results)

@@ -676,7 +676,7 @@ class CameraCorrection:
         turn_deg, shift_m: from the calibration's pose; turn_sd_deg, shift_sd_m: standard deviations.
         off_before_m, off_after_m: root mean square disagreement with other cameras about bodies, metres, in evidence
             from which the pose was not found.
-        n_people: people placed by other cameras, on whom this rests.
+        n_people: people placed by other cameras, on which this rests.
     """
 
     t_ns: int

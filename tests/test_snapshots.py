@@ -355,6 +355,8 @@ def otherwise(value: Any, key: str = "") -> Any:
         return {"picker": "carrier", "carrier": "picker"}[value]
     if key == "equal_price":
         return {"review": "settle", "settle": "review"}[value]
+    if key == "moved":
+        return {"correct": "report", "report": "correct"}[value]
     assert isinstance(value, int | float), key
     return value + 3 if isinstance(value, int) else 1.03 * value + 0.004
 

@@ -72,7 +72,7 @@ class _People:
     """Stands in for the tracker and for what precedes it: a step's people are those that were kept."""
 
     def __init__(self, step: Step) -> None:
-        self._step = step
+        self._step, self.site = step, None
         self.ignored: Counter[str] = Counter()
 
     def without(self, _frames: Iterable[Frame], _t_ns: int) -> list[Step]:
@@ -101,6 +101,9 @@ class _RollCall(NamedTuple):
     def step(self, *_: object) -> list[Warning]:
         """No warnings."""
         return []
+
+    def follow(self, _site: object) -> None:
+        """Nothing follows from where cameras are."""
 
     def finish(self, _now_ns: int) -> list[Warning]:
         """No warnings."""

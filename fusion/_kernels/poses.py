@@ -1,4 +1,4 @@
-"""Hot loops of the search for a camera's pose: people whom other cameras place, compared to what it shows.
+"""Hot loops of the search for a camera's pose: people that other cameras place, compared to what it shows.
 
 Arrays in, preallocated arrays out. A pair is a person and a detection at one instant: joints_m (n, K, 3) and
 velocities_m_s (n, 3) in the world, rays (n, K, 2) in normalised image coordinates; NaN where a joint is unknown or

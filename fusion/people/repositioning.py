@@ -1,7 +1,7 @@
 """Cameras that were nudged: their new poses are found while the store runs, proved, used, and written down.
 
 A camera that was found to be moved, or that misses people, is not used (`health`). Twice a second its detections are
-kept beside the people whom two other cameras place at that instant. Once there are enough, `pose_search` looks for the
+kept beside the people that two other cameras place at that instant. Once there are enough, `pose_search` looks for the
 pose that explains them. That pose is on probation first: the camera is compared by it and still not used, until camera
 health finds that it fits the people who came after. Otherwise the pose is withdrawn. Everything follows from the data
 alone, so that a replay corrects the same camera at the same instant.
@@ -195,7 +195,7 @@ class Repositioning:
         return changed
 
     def observe(self, t_ns: int, detections: Detections, tracks: Tracks, matches: Matches) -> None:
-        """Keep what examined cameras show, beside the people whom others place at the same instant.
+        """Keep what examined cameras show, beside the people that others place at the same instant.
 
         Args:
             t_ns: instant of the tracks' states.
@@ -243,7 +243,7 @@ class Repositioning:
     def _sample(
         self, view: int, examination: _Examination, t_ns: int, detections: Detections, tracks: Tracks, matches: Matches
     ) -> None:
-        """Keep what a camera shows, beside the people whom others place now."""
+        """Keep what a camera shows, beside the people that others place now."""
         first, stop = int(detections.start[view]), int(detections.start[view + 1])
         if not 0 < stop - first <= PEOPLE_MAX:
             return
@@ -268,7 +268,7 @@ class Repositioning:
         examination.keep(t_ns, places_m, joints_m, velocities_m_s, rays)
 
     def _may_show(self, view: int, joints_m: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(n,) people (n, K, 3) who are known, and whom the camera could show after a nudge."""
+        """(n,) people (n, K, 3) that are known, and that the camera could show after a nudge."""
         known = np.isfinite(joints_m[..., 0])
         middle_m = np.where(known[..., None], joints_m, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)[:, None]
         pose = Pose.of(self._given.rig.camera_from_world[view])

@@ -109,10 +109,10 @@ class _Newest:
 class RollCall:
     """Compares what reports with what the store has."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, site: Site) -> None:
         self._faults: dict[str, WarningKind] = {}  # what a camera's detections alone show
-        self._site = Site.of_store(store)
-        self._sizes = PictureSizes(self._site)
+        self._site = site
+        self._sizes = PictureSizes(site)
         self._unknown: dict[str, dict[str, bool]] = {_PLATES: {}, _CAMERAS: {}}  # names, and whether they were reported
         self._newest = {_PLATES: _Newest(), _CAMERAS: _Newest()}
         self._next_ns: int | None = None

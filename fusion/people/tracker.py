@@ -83,6 +83,11 @@ class Tracker:
         """A tracker of a store's people."""
         return cls(Site.of_store(store))
 
+    @property
+    def site(self) -> Site:
+        """The place, with its cameras where they are believed to be."""
+        return self.repositioning.site
+
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`."""
         kernels.warm_up()

@@ -146,7 +146,7 @@ class PaymentPolicy(StrictModel):
 class CalibrationPolicy(StrictModel):
     """What becomes of a camera that no longer hangs where its calibration has it.
 
-    `moved`: with `correct`, its new pose is found from the people whom other cameras see, proved and used; with
+    `moved`: with `correct`, its new pose is found from the people that other cameras see, proved and used; with
     `report`, it is left out until a person has calibrated it. `fixed`: cameras that are never corrected.
     """
 

@@ -11,6 +11,7 @@ import pytest
 from fusion.engine import Engine
 from fusion.observations import Frame, GateScan, Observation, ShelfReading
 from fusion.people.roll_call import CALL_EVERY_NS, RollCall
+from fusion.people.site import Site
 from fusion.results import Warning, WarningKind
 from fusion.sentences import sentence
 from fusion.simulation import Scenario, Simulation, demo_store
@@ -112,7 +113,7 @@ def test_a_store_without_scales_that_has_plates_is_warned_of(observations: list[
 
 
 def test_unknown_names_are_bounded() -> None:
-    roll = RollCall(STORE)
+    roll = RollCall(STORE, Site.of_store(STORE))
     warnings = []
     for k in range(5000):
         roll.unknown_plate(f"p{k}")
@@ -171,7 +172,7 @@ def frame_at(place: np.ndarray, k: int, camera: str = STORE.cameras[0].name) -> 
 
 
 def looked_at(places: Iterable[np.ndarray]) -> tuple[RollCall, list[Warning]]:
-    roll, warnings = RollCall(STORE), []
+    roll, warnings = RollCall(STORE, Site.of_store(STORE)), []
     for k, place in enumerate(places):
         frame = frame_at(place, k)
         warnings += roll.step({frame.camera: frame}, [], frame.t_ns)
