@@ -39,6 +39,7 @@ BENCHMARKS = {
     "answers": Benchmark("accuracy.answers", "shoppers' answers: bills settled, takers found, honest ones marked"),
     "public": Benchmark("public.run", "published sets in their authors' form, run and scored beside other packages"),
     "calibration": Benchmark("accuracy.calibration", "cameras found from people walking, against known cameras"),
+    "nudges": Benchmark("accuracy.nudges", "cameras nudged while a shop is open: put right, and receipts meanwhile"),
     "skeletons": Benchmark("accuracy.skeletons", "orders of keypoints: found out, asked for, or wrong"),
     "detect": Benchmark("accuracy.detect", "people in video: joints on real clips, cameras that a core can watch"),
     "triangulation": Benchmark("speed.bench_triangulation", "triangulation beside its NumPy twin and OpenCV", True),

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from fusion.errors import cut_text
 from fusion.results import (
+    CameraCorrection,
     Goods,
     Lesson,
     LessonCause,
@@ -280,6 +281,25 @@ def lesson_text(lesson: Lesson, store: Store | None = None) -> str:
     fields["name"] = cut_text(names.get(lesson.subject, lesson.subject), SHOWN_MAX)
     fields["day"] = datetime.fromtimestamp(lesson.t_ns // 10**9, UTC).strftime("%A %Y-%m-%d")
     return f"{_LESSONS[lesson.kind]}, {_CAUSES[lesson.cause]}), version {{version}}".format(**fields)
+
+
+def correction_text(correction: CameraCorrection) -> str:
+    """What became of a camera that was moved, in plain English with its figures."""
+    when, noticed = (
+        datetime.fromtimestamp(t_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        for t_ns in (correction.t_ns, correction.noticed_ns)
+    )
+    parts = [f"{when} UTC: camera {cut_text(correction.camera, SHOWN_MAX)}: {correction.status}"]
+    if correction.reason is not None:
+        parts.append(cut_text(correction.reason, DETAIL_SHOWN_MAX))
+    if correction.turn_deg is not None and correction.turn_sd_deg is not None:
+        parts.append(f"turned by {correction.turn_deg:.2f} degrees (standard deviation {correction.turn_sd_deg:.2f})")
+    if correction.shift_m is not None and correction.shift_sd_m is not None:
+        parts.append(f"shifted by {100 * correction.shift_m:.1f} cm ({100 * correction.shift_sd_m:.1f})")
+    if correction.off_before_m is not None and correction.off_after_m is not None:
+        before_cm, after_cm = 100 * correction.off_before_m, 100 * correction.off_after_m
+        parts.append(f"{before_cm:.0f} cm off before and {after_cm:.0f} cm after, from {correction.n_people} people")
+    return ", ".join([*parts, f"noticed {noticed} UTC"])
 
 
 def _shown(name: str, value: object) -> object:

@@ -151,6 +151,11 @@ def outcome_of(run: Run, observations: Iterable[Observation]) -> Outcome:
         accounts = [visit.account for visit in run.truth.visits if visit.account]
         text = f"the engine ended: {type(error).__name__}: {error}"
         return Outcome(dict.fromkeys(accounts, "none"), (text,), frozenset(), (), {})
+    return judged(run, engine, results, refused)
+
+
+def judged(run: Run, engine: Engine, results: Sequence[Any], refused: Counter[str]) -> Outcome:
+    """An engine's answers to observations of a run, compared with the truth."""
     receipts = [result for result in results if isinstance(result, Receipt)]
     truth = {visit.account: +Counter(visit.items) for visit in run.truth.visits if visit.account}
     visits, details, violations = {}, [], []

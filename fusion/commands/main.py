@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from fusion.commands import (
     books,
     calibration,
+    cameras,
     chain,
     completion,
     console,
@@ -37,7 +38,10 @@ from fusion.runner.closed_pipe import discard_stdout, stdout_is_closed
 GROUPS = (
     CommandGroup(
         "run a store",
-        (run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, users.USERS, shopper.SHOPPER, learnt.LEARNT),
+        (
+            run.RUN, chain.SERVE, chain.REPLAY, console.CONSOLE, users.USERS, shopper.SHOPPER, learnt.LEARNT,
+            cameras.CAMERAS,
+        ),
     ),
     CommandGroup("bring in what sensors send", (detect.DETECT, feed.FEED, convert.CONVERT)),
     CommandGroup("look at runs", (demo.DEMO, report.REPORT)),
