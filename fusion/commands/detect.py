@@ -77,7 +77,7 @@ def _files(sources: list[Source], framer: Framer, destination: Destination, fps_
     with tqdm(unit="picture", disable=None) as bar:
         totals = run_files(sources, framer, destination, fps_max=fps_max, stop=stop, progress=bar.update)
     print(f"{totals.n_pictures} pictures, {totals.n_people} people")
-    _report_lost(destination)
+    _report_lost(destination, framer)
     return 0
 
 
@@ -101,13 +101,15 @@ def _live(
     )
     totals = service.run(stop if arguments.seconds is None else Deadline(stop, arguments.seconds))
     print(f"{totals.n_pictures} pictures, {totals.n_people} people")
-    _report_lost(destination)
+    _report_lost(destination, framer)
     return 0
 
 
-def _report_lost(destination: Destination) -> None:
+def _report_lost(destination: Destination, framer: Framer) -> None:
     for reason, n in destination.lost.items():
         print(f"{n} lost: {reason}")
+    for reason, n in framer.rejected.items():
+        print(f"{n} rejected: {reason}")
 
 
 DETECT = Command(

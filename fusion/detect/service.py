@@ -94,6 +94,7 @@ class Service:
     ) -> None:
         """Prepare. show: prints a line; health_file: replaced every second with JSON."""
         self._destination, self._health_file, self._clock = destination, health_file, clock
+        self._framer = framer
         self._show_line, self._show_lock = show, threading.Lock()
         self.detection = LiveDetection(sources, framer, destination, fps_max=fps_max, report=self._show, clock=clock)
         self._failure: BaseException | None = None
@@ -148,7 +149,10 @@ class Service:
         if self._health_file is None:
             return
         cameras = {camera.camera: camera.fields() for camera in health}
-        content = {"destination": self._destination.state, "lost": dict(self._destination.lost), "cameras": cameras}
+        content = {
+            "destination": self._destination.state, "lost": dict(self._destination.lost),
+            "rejected": dict(self._framer.rejected), "cameras": cameras,
+        }  # fmt: skip
         try:
             replace_file(self._health_file, json.dumps(content, indent=1) + "\n", durable=False)
         except OSError as error:

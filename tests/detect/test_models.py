@@ -283,6 +283,20 @@ def test_frames_are_in_the_pixels_of_the_calibration(tmp_path: Path) -> None:
     assert frame.keypoints[0, store.layout.index("l_heel")].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_a_detection_in_the_corner_is_counted_and_ends_nothing(tmp_path: Path) -> None:
+    rows = np.zeros((1, 2, 57), np.float32)
+    rows[0, 0] = [10, 10, 40, 90, 0.9, 0.0, *np.tile([20, 30, 0.8], 17)]
+    rows[0, 1] = [0, 0, 0.1, 0.12, 0.9, 0.0, *np.tile([0.1, 0.12, 0.8], 17)]
+    for keypoints, n_left in (("coco17", 1), ("box2", 1)):
+        settings = ModelSettings(path=constant_model(tmp_path / "m.onnx", ("n", 3, 96, 96), [rows]), threads=1)
+        store = demo_store(2, 2, keypoints=keypoints)
+        camera = store.cameras[0].model_copy(update={"size": PICTURE.size})
+        framer = Framer(store, load_model(settings, None))
+        [frame] = framer.frames([(camera, Shot(10**18, PICTURE._frame))])
+        assert len(frame.keypoints) == n_left
+        assert dict(framer.rejected) == {f"{camera.name}: detections within two pixels of the corner": 1}
+
+
 def test_appearance_has_the_stores_length_and_looks_at_the_person(tmp_path: Path) -> None:
     """The model's vector is the mean colour, which has to be that of the person's box."""
     from onnx import TensorProto, helper, numpy_helper
