@@ -60,7 +60,7 @@ class Framer:
         ]
 
     def _apart(self, camera: Camera, picture: Picture, people: People) -> People:
-        """Those who can be told from fractions of a picture; the others are counted."""
+        """People whose coordinates cannot be fractions of a picture; the others are counted."""
         points = self._corners(camera, picture, people) if self._takes_boxes else self._joints(camera, picture, people)
         tiny = np.array([are_fractions(each) for each in points], np.bool_)
         if not tiny.any():
