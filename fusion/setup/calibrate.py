@@ -16,12 +16,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from fusion.errors import ConfigError, FusionError, ShapeError
 from fusion.observations import Frame, Observation
 from fusion.people.geometry import Rig
+from fusion.setup.advice import walk_advice
 from fusion.setup.box_structure import solve_box_structure
 from fusion.setup.camera_ties import camera_ties
 from fusion.setup.lenses import Lenses, rough_camera
+from fusion.setup.reprojection import FloatArray
 from fusion.setup.self_calibration import Known, SelfCalibration
 from fusion.setup.store_frame import StoreFrame, steady_cameras
 from fusion.setup.structure import Structure, solve_structure
@@ -100,6 +104,8 @@ def calibrate(
         placed += [camera for view, camera in enumerate(given) if view not in structure.placed]
     ties = camera_ties(names, structure, frame.scale.metres)
     faults = [f"camera {tie.name}: {tie.fault}" for tie in ties if tie.fault]
+    points_m = frame.scale.metres * structure.bodies.points_m @ frame.rotation.T + frame.shift_m
+    advice = walk_advice(store, placed, ties, _middles(points_m))
     return SelfCalibration(
         cameras=tuple(sorted(placed, key=lambda camera: camera.name)),
         ties=ties,
@@ -107,7 +113,7 @@ def calibrate(
         scale_sd=frame.scale.sd,
         frame_from=frame.source,
         floor_sd_m=frame.floor_sd_m,
-        warnings=(*frame.warnings, *faults),
+        warnings=(*frame.warnings, *faults, *advice),
     )
 
 
@@ -138,6 +144,14 @@ def _check(store: Store, cameras: Sequence[Camera], known: Known, lenses: Collec
         faults.append("scale: want a distance between two cameras, a stature, or the places of two cameras, got none")
     if faults:
         raise ConfigError(faults)
+
+
+def _middles(points_m: FloatArray) -> FloatArray:
+    """(n, 2) places on the floor of bodies (n, K, 3), NaN where no joint was located."""
+    known = np.asarray(np.isfinite(points_m[..., :2]).all(axis=2))
+    total = np.where(known[..., None], points_m[..., :2], 0.0).sum(axis=1)
+    n = np.asarray(known.sum(axis=1))[:, None]
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
 
 def _frames(store: Store, cameras: Sequence[Camera], observations: Iterable[Observation]) -> _Frames:

@@ -75,6 +75,39 @@ def hands_m(plates: Sequence[Plate]) -> NDArray[np.float64]:
     return np.array(hands, np.float64).reshape(-1, 3)
 
 
+class _Grid(NamedTuple):
+    """Cells of a floor: (n_x, n_y) where a person can stand, and their middles x and y; lower left corner; edge."""
+
+    walkable: NDArray[np.bool_]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    corner_m: NDArray[np.float64]
+    cell_m: float
+
+
+def _grid(store: Store) -> _Grid:
+    from scipy.ndimage import binary_opening
+
+    corners = np.array(store.floor)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    cell_m = max(CELL_M, math.sqrt(float(np.prod(high - low)) / CELLS_MAX))
+    n_x, n_y = (max(1, math.ceil(size / cell_m - 1e-6)) for size in (high - low).tolist())
+    xs, ys = low[0] + (np.arange(n_x) + 0.5) * cell_m, low[1] + (np.arange(n_y) + 0.5) * cell_m
+    x, y = np.meshgrid(xs, ys, indexing="ij")
+    walkable = points_inside(store.floor, x, y)
+    for x0, y0, x1, y1, _ in store.obstacle.boxes:
+        walkable &= (x < x0) | (x > x1) | (y < y0) | (y > y1)
+    # A person does not fit into the gap behind a shelf.
+    body = max(1, round(BODY_M / cell_m))
+    return _Grid(np.asarray(binary_opening(walkable, np.ones((body, body)))), x, y, low, cell_m)
+
+
+def standable(store: Store) -> tuple[NDArray[np.float64], float]:
+    """(n, 2) middles of the floor's cells in which a person can stand, metres, and the cells' edge."""
+    grid = _grid(store)
+    return np.column_stack([grid.x[grid.walkable], grid.y[grid.walkable]]), grid.cell_m
+
+
 class BlindPart(NamedTuple):
     """A connected part of the floor that too few cameras see: its area, and a place in it, in metres."""
 
@@ -104,25 +137,12 @@ class Coverage:
     @classmethod
     def of(cls, store: Store) -> Coverage:
         """Count the cameras of a store that see each part of its floor, and each plate."""
-        from scipy.ndimage import binary_opening
-
-        corners = np.array(store.floor)
-        low, high = corners.min(axis=0), corners.max(axis=0)
-        cell_m = max(CELL_M, math.sqrt(float(np.prod(high - low)) / CELLS_MAX))
-        n_x, n_y = (max(1, math.ceil(size / cell_m - 1e-6)) for size in (high - low).tolist())
-        xs, ys = low[0] + (np.arange(n_x) + 0.5) * cell_m, low[1] + (np.arange(n_y) + 0.5) * cell_m
-        x, y = np.meshgrid(xs, ys, indexing="ij")
-        walkable = points_inside(store.floor, x, y)
-        for x0, y0, x1, y1, _ in store.obstacle.boxes:
-            walkable &= (x < x0) | (x > x1) | (y < y0) | (y > y1)
-        # A person does not fit into the gap behind a shelf.
-        body = max(1, round(BODY_M / cell_m))
-        walkable = np.asarray(binary_opening(walkable, np.ones((body, body))))
-        counts = np.full((n_x, n_y), -1, np.int64)
+        walkable, x, y, corner_m, cell_m = _grid(store)
+        counts = np.full(walkable.shape, -1, np.int64)
         sight = Sight(store)
         points = np.column_stack([x[walkable], y[walkable], np.full(int(walkable.sum()), HEIGHT_M)])
         counts[walkable] = sight.sees(points).sum(axis=0)
-        return cls(store, cell_m, low, counts, sight.sees(hands_m(store.plates)).sum(axis=0))
+        return cls(store, cell_m, corner_m, counts, sight.sees(hands_m(store.plates)).sum(axis=0))
 
     def share(self, n_views: int) -> float:
         """Share of the floor that at least n_views cameras see; 0 where there is no floor to stand on."""
