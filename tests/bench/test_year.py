@@ -181,6 +181,19 @@ def test_gates_answer_and_turn_away_only_who_owes(auditor: Auditor) -> None:
     ]  # fmt: skip
 
 
+def test_a_bill_unlike_what_went_into_its_cart_is_found(books: Books, auditor: Auditor) -> None:
+    books.visit("v1", "alice", [["apple", 2, 50]])
+    books.visit("v2", "bob", [["apple", 1, 50]])
+    with closing(sqlite3.connect(books.folder / "outbox.sqlite")) as outbox, outbox:
+        outbox.execute("CREATE TABLE goods (debit, credit, gtin, quantity)")
+        moves = [("cart v1", "shelf p1", 3), ("shelf p1", "cart v1", 1), ("cart v2", "shelf p1", 2)]
+        outbox.executemany("INSERT INTO goods VALUES (?, ?, 'apple', ?)", moves)
+    auditor.audit_goods(5 * S)  # both entered then, so that their goods may still be on their way
+    assert auditor.findings.broken == []
+    auditor.audit_goods(DAY_NS)
+    assert auditor.findings.broken == ["visit v2 is settled for {'apple': 1}, and its cart got {'apple': 2}"]
+
+
 def decided(by: str, revision: int, lines: list[list[Any]]) -> dict[str, Any]:
     return {"by": by, "revision": revision, "lines": lines, "amount": 500}
 

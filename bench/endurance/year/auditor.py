@@ -153,6 +153,21 @@ class Auditor:
                    and abs(one["enter"] - customer.enter_ns) < 60 * S]  # fmt: skip
             self._compare(customer, own, everyone)
 
+    def audit_goods(self, before_ns: int) -> None:
+        """What a settled bill charges went into its cart, by the shop's own account of its goods.
+
+        That account follows with the next snapshot, so only visits before an instant are compared.
+        """
+        carts = defaultdict[str, Counter[str]](Counter)
+        with closing(sqlite3.connect(f"file:{self._folder / 'outbox.sqlite'}?mode=ro", uri=True)) as outbox:
+            for debit, credit, gtin, quantity in outbox.execute("SELECT debit, credit, gtin, quantity FROM goods"):
+                carts[debit][gtin] += quantity
+                carts[credit][gtin] -= quantity
+        for one in self._visits():
+            held = {gtin: n for gtin, n in carts[f"cart {one['visit']}"].items() if n}
+            if one["status"] == "settled" and one["enter"] < before_ns and dict(one["items"]) != held:
+                self._broken(f"visit {one['visit']} is settled for {dict(one['items'])}, and its cart got {held}")
+
     def audit_money(self, moves: Iterable[Any], *, at_rest: bool) -> None:
         """Compare bills and books with the bank's account; at_rest: the bank has been well, and people have looked."""
         paid, captures = Counter[str](), Counter[str]()

@@ -196,6 +196,7 @@ class Shop:
         self._pages(rng, customers, names)
         self._rest()
         self.auditor.look(self._folder)
+        self.auditor.audit_goods(begin_ns)
         self.auditor.audit_money(self.bank.moves, at_rest=self._look_at_account() == 0)
         if self.chain is not None:
             self.chain.evening(rng, self._folder, self.auditor)
@@ -413,6 +414,7 @@ class Shop:
         self._running = None
         self.auditor.look(self._folder)
         self.auditor.audit_end()
+        self.auditor.audit_goods(self._clock.wall_ns())
         self.auditor.audit_words({"eve": CAP})
         self.reach("a visit's link to its customer ended", self.auditor.links_ended)
 
