@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.errors import OrderError
+from fusion.goods.door_order import DoorOrder
 from fusion.goods.excursions import Excursions
 from fusion.goods.fitness import PlateFitness
 from fusion.goods.ledger import RowLedger, UndoneLoad
@@ -53,6 +54,7 @@ class ShelfMonitor:
         self._ledger = RowLedger(self._plates, self._finder)
         self._excursions = Excursions(self._plates, self._finder)
         self._restarts = Restarts(self._plates, self._finder)
+        self._order = DoorOrder(store)
         self._pending: list[PlateChange] = []
         self._noisy: frozenset[int] = frozenset()
         self._ignored: Counter[str] = Counter()
@@ -62,6 +64,7 @@ class ShelfMonitor:
         """Continue with a store of the same layout; see `Engine.adopt`. The planogram is adopted by its owner."""
         self._plates.adopt(store)
         self._fitness.adopt(store)
+        self._order.adopt(store)
 
     def step(self, readings: Sequence[ShelfReading], now_ns: int) -> list[ShelfEvent]:
         """Take messages; returns the events that are certain not to grow any more.
@@ -96,13 +99,15 @@ class ShelfMonitor:
             self.planogram.factors.set_noise(self._fitness.noise_g)
         events = self._ready(now_ns) if self._pending or len(self._ledger) else []
         self._finder.forget()
+        if self._order and (events or self._order.kept):
+            events = self._order.ready(events, self._moving(), now_ns)
         return events
 
     def finish(self) -> list[ShelfEvent]:
         """The events that still waited for something."""
         events = self._ready(self._now_ns + int(60e9))
         self._finder.forget()
-        return events
+        return self._order.ready(events, (), self._now_ns)
 
     def undone(self) -> list[UndoneLoad]:
         """Loads since the last call that left nothing, so that they were a hand, or two people's."""
@@ -162,6 +167,10 @@ class ShelfMonitor:
 
     def undecided(self) -> list[tuple[int, int]]:
         """(plate, since when) of everything that may still become an event."""
+        return self._moving() + self._order.kept
+
+    def _moving(self) -> list[tuple[int, int]]:
+        """The same without the events that are kept back."""
         found = self._plates.disturbed() + self._plates.overdue(self._now_ns)
         found += [(change.plate, change.contact_ns) for change in self._pending]
         found += self._ledger.undecided()
