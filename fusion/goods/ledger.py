@@ -66,6 +66,8 @@ SLOW_S, SPLIT_MIN_G = 0.12, 12.0
 # since a shelf swings and a hand shakes at a few hertz.
 LOG_SPLIT, LOG_EVIDENCE_MAX = 3.0, 12.0
 SPLITS_MAX = 2
+# Goods that are taken and others that are put back are two grips, this far apart at least.
+APART_S = 0.25
 # Steps of two plates that are closer than this are of one load, and parts of a step last longer than this.
 TOGETHER_NS = 70_000_000
 SHARED_MAX = 3
@@ -150,10 +152,16 @@ class _Block(NamedTuple):
 
 
 class _Split(NamedTuple):
-    """Other steps, and the log ratio of how likely the samples are with these."""
+    """Other steps, and the log ratio of how likely the samples are with these.
+
+    Attributes:
+        exchange: the two steps of one that go opposite ways; empty where none does. A hand that pressed and let go
+            explains them too, and better as one step.
+    """
 
     steps: list[PlateChange]
     log_evidence: float
+    exchange: tuple[PlateChange, ...] = ()
 
 
 class _Division(NamedTuple):
@@ -405,6 +413,7 @@ class RowLedger:
                 (division.score + split.log_evidence, division)
                 for split in self._splits(best)
                 for division in (self._divided(split.steps),)
+                if self._is_parted(division, split.exchange)
             ]
             score, division = max(others, key=lambda one: one[0], default=(-math.inf, best))
             if score <= best.score:
@@ -412,8 +421,19 @@ class RowLedger:
             best = division._replace(score=score)
         return best
 
+    def _is_parted(self, division: _Division, exchange: tuple[PlateChange, ...]) -> bool:
+        """Whether the steps of an exchange are loads of their own; also where there is none."""
+        blocks = [
+            next(ids for ids in division.blocks if any(division.steps[i] is step for i in ids)) for step in exchange
+        ]
+        return len(set(blocks)) == len(exchange) and all(division.known[ids].load for ids in blocks)
+
     def _splits(self, division: _Division) -> list[_Split]:
-        """Other ways to read the steps: one that took long may be two, and one beside another may be in part of it."""
+        """Other ways to read the steps.
+
+        One that took long may be two, and one beside another may be in part of it. One whose plate bore much more, or
+        much less, in between may be goods that were taken and others that were put back.
+        """
         steps = division.steps
         odd: set[int] | None = None
         found = []
@@ -427,10 +447,11 @@ class RowLedger:
                 if other.plate != step.plate and other.plate in near and not other.silent
                 and abs(other.delta_g) > SPLIT_MIN_G
             ]  # fmt: skip
-            trace = _Trace.of(self._plates, step) if is_slow or apart else None
+            trace = _Trace.of(self._plates, step)
             if trace is None:
                 continue
             two = trace.two_steps() if is_slow else []
+            two += trace.exchange()
             if apart and odd is None:
                 odd = self._odd(division)
             for beside in apart:
@@ -442,7 +463,12 @@ class RowLedger:
             # What the samples say for two steps at all is bounded, but not what they say for one division of the step
             # rather than another.
             over = max(0.0, max((split.log_evidence for split in two), default=0.0) - LOG_EVIDENCE_MAX)
-            found += [_Split([*steps[:i], *split.steps, *steps[i + 1 :]], split.log_evidence - over) for split in two]
+            found += [
+                split._replace(
+                    steps=[*steps[:i], *split.steps, *steps[i + 1 :]], log_evidence=split.log_evidence - over
+                )
+                for split in two
+            ]
         return [
             split._replace(steps=sorted(split.steps, key=lambda step: step.contact_ns))
             for split in found
@@ -566,6 +592,7 @@ class _Trace:
         self.step, self.block_samples, self.t_ns = step, block_samples, t_ns
         self.before_g, self.after_g = step.before_g, step.after_g
         slack_g = 0.3 * abs(step.delta_g)
+        self.raw_g = grams
         self.grams = np.clip(
             grams, min(self.before_g, self.after_g) - slack_g, max(self.before_g, self.after_g) + slack_g
         )
@@ -581,7 +608,7 @@ class _Trace:
 
     def two_steps(self) -> list[_Split]:
         """The step as two, with the level between that fits best; empty where there is no such level."""
-        left, right, sums, squares, count = self._sums()
+        left, right, sums, squares, count = self._sums(self.grams)
         step_g = self.after_g - self.before_g
         cost = left[:, None] + squares - sums**2 / count + right[None]
         gap = int(SLOW_S * 1e9 / (self.t_ns[1] - self.t_ns[0]))
@@ -595,15 +622,34 @@ class _Trace:
         part_g = float(sums[first, second] / count[first, second])
         return [self._split(part_g, self._time_ns(first), self._time_ns(second), log_evidence)]
 
-    def _sums(self) -> tuple[NDArray[np.float64], ...]:
-        """Sums of squares, from which the cost of two steps is made.
+    def exchange(self) -> list[_Split]:
+        """The step as two that go opposite ways, with a level between beyond both others; empty where there is none."""
+        low_g, high_g = min(self.before_g, self.after_g), max(self.before_g, self.after_g)
+        if self.raw_g.min() > low_g - SPLIT_MIN_G and self.raw_g.max() < high_g + SPLIT_MIN_G:
+            return []
+        left, right, sums, squares, count = self._sums(self.raw_g)
+        cost = left[:, None] + squares - sums**2 / count + right[None]
+        between_g = sums / count + self.before_g
+        beyond = (between_g < low_g - SPLIT_MIN_G) | (between_g > high_g + SPLIT_MIN_G)
+        cost[(count < int(APART_S * 1e9 / (self.t_ns[1] - self.t_ns[0]))) | ~beyond] = np.inf
+        first, second = np.unravel_index(int(np.argmin(cost)), cost.shape)
+        if not np.isfinite(cost[first, second]):
+            return []
+        log_evidence = self._log_ratio(float((left + right).min()), float(cost[first, second]))
+        part_g = float(sums[first, second] / count[first, second])
+        sd_g = SHAKE_SD_G / math.sqrt(count[first, second] / self.block_samples)
+        split = self._split(part_g, self._time_ns(first), self._time_ns(second), log_evidence, sd_g)
+        return [split._replace(exchange=tuple(split.steps))]
+
+    def _sums(self, grams: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Sums of squares, from which the cost of two steps is made; grams: of the samples.
 
         Returns:
             Squared deviations from the level before, of the samples before an index, and from the level after, of those
             from it on, (n + 1,). Of the samples between two indices the sum and the squares about the level before,
             and their number, (n + 1, n + 1).
         """
-        before, after = self.grams - self.before_g, self.grams - self.after_g
+        before, after = grams - self.before_g, grams - self.after_g
         left = np.concatenate([[0.0], np.cumsum(before**2)])
         right = np.concatenate([np.cumsum(after[::-1] ** 2)[::-1], [0.0]])
         total, at = np.concatenate([[0.0], np.cumsum(before)]), np.arange(len(before) + 1)
@@ -632,7 +678,7 @@ class _Trace:
         """The step as two, one of them at the instant of a step beside it. parts_g: what goods would leave for that."""
         if not parts_g:
             return []
-        left, right, sums, squares, count = self._sums()
+        left, right, sums, squares, count = self._sums(self.grams)
         one, whole_g = float((left + right).min()), self.step.delta_g
         # The goods say how the step divides, so their weights count once.
         sd_g = GAIN_SD * (abs(beside.delta_g) + 0.5 * abs(whole_g))
