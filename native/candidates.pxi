@@ -5,12 +5,16 @@ cdef enum:
     CANDIDATE_SPREAD, PUT_SPREAD, SHARED_SPREAD, SHARED_PEOPLE, SHARED_PIECES
     LOG_NOTHING_CAME, LOG_NOTHING_WENT, NOTHING_SCALE_G, PLACED_RIGHT, PLACED_ELSEWHERE
     ODD_TAKEN, MAIN_SHARE_FROM, MAIN_SHARE_TO, LOG_BROUGHT, LOG_UNSEEN_PUT, LOG_SAME_TIME, LOG_BOTH_HANDS
-    RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G, APART_S, REGRIP, BOTH_AT_ONCE, LEANS_LIKE_GRIP
-    LOG_SHARING_RATIO
+    RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G, RISE_HELD_S, RISE_HELD
+    APART_S, REGRIP, BOTH_AT_ONCE, LEANS_LIKE_GRIP
+    LOG_SHARING_RATIO, LOG_EXCHANGE, LOG_TWO_PUT, LOG_TWO_WAYS
 
 cdef enum:
-    CANDIDATES_CAPACITY = 48, SPLITS_MAX = 256, PAIRS_MAX = 64
+    CANDIDATES_CAPACITY = 48, SPLITS_MAX = 256, PAIRS_MAX = 64, EXCHANGED_MAX = 2
     SECONDS_MATTER = -1
+
+# A cart that is expected to hold fewer pieces than this cannot have put one back.
+cdef double HELD_LEAST = 1e-4
 
 CANDIDATES_MAX, ASKS_FOR_SECONDS = CANDIDATES_CAPACITY, SECONDS_MATTER
 
@@ -37,10 +41,11 @@ cdef struct Ranked:
 
 
 cdef struct Split:
-    # A load as two parts; log prior times likelihood without the people, and log likelihood of the weight alone.
+    # A load as two parts; log prior times likelihood without the people, log likelihood of the weight alone, and log
+    # priors that one person, or two, move two such parts in one load.
     int product[2]
     int quantity[2]
-    double log_prior, log_likelihood
+    double log_prior, log_likelihood, log_one, log_two
 
 
 cdef struct Person:
@@ -56,8 +61,9 @@ cdef void _rise(double rise_s, double size_g, const double* c, Rise* rise) noexc
     rise_s = fmax(rise_s, 0.0)
     tail = fmin(c[RISE_TAIL] + c[RISE_TAIL_G] / size_g, 0.5)
     peak = (rise_s - c[RISE_S]) / c[RISE_SD_S]
-    one = (1.0 - tail) * exp(-0.5 * peak * peak) / (c[RISE_SD_S] * sqrt(TWO_PI))
+    one = (1.0 - tail - c[RISE_HELD]) * exp(-0.5 * peak * peak) / (c[RISE_SD_S] * sqrt(TWO_PI))
     one += tail * exp(-rise_s / c[RISE_TAIL_S]) / c[RISE_TAIL_S]
+    one += c[RISE_HELD] * exp(-rise_s / c[RISE_HELD_S]) / c[RISE_HELD_S]
     two = exp(-rise_s / c[APART_S]) / c[APART_S]
     rise.nothing = log(c[LEANS_LIKE_GRIP] * one + (1.0 - c[LEANS_LIKE_GRIP]) * two)
     rise.one = log(one)
@@ -85,11 +91,8 @@ cdef inline void _rank(Ranked* ranked, const Row* row) noexcept nogil:
     ranked.row[at].log_candidate = log_candidate
 
 
-cdef void _identify_taken(
-    const Shelves* shelves, const Load* load, const double* c, Identified* found
-) noexcept nogil:
-    """What may have left, by where most of the load rested."""
-    cdef double* log_prior = shelves.scratch
+cdef void _log_taken(const Shelves* shelves, const Load* load, const double* c, double* log_prior) noexcept nogil:
+    """Log prior of each product as what left, by where most of the load rested; log_prior (n_products,): out."""
     cdef double size = _size(load.delta_g, load.n), belongs, log_odd = log(c[ODD_TAKEN])
     cdef int product, i
     _log_place(shelves, load, True, log_prior)
@@ -103,7 +106,22 @@ cdef void _identify_taken(
             log_prior[product] += log(c[ODD_TAKEN] + (1.0 - c[ODD_TAKEN]) * fmin(belongs, 1.0))
         else:
             log_prior[product] += log_odd
-    _identify(shelves, load, 1.0, log_prior, 12, found)
+
+
+cdef void _identify_taken(
+    const Shelves* shelves, const Load* load, const double* c, Identified* found
+) noexcept nogil:
+    """What may have left."""
+    _log_taken(shelves, load, c, shelves.scratch)
+    _identify(shelves, load, 1.0, shelves.scratch, 12, found)
+
+
+cdef inline void _log_put(const Shelves* shelves, const Load* load, const double* c, double* log_put) noexcept nogil:
+    """Log prior of each product as what was put back here, if a cart holds it; log_put (n_products,): out."""
+    cdef int product
+    _log_place(shelves, load, False, log_put)
+    for product in range(shelves.n_products):
+        log_put[product] = log(c[PLACED_RIGHT] * fmin(exp(log_put[product]), 1.0) + c[PLACED_ELSEWHERE])
 
 
 cdef void _identify_put(
@@ -113,11 +131,10 @@ cdef void _identify_put(
     cdef double* log_put = shelves.scratch
     cdef double* log_prior = shelves.scratch + shelves.n_products
     cdef int product, i
-    _log_place(shelves, load, False, log_put)
+    _log_put(shelves, load, c, log_put)
     for product in range(shelves.n_products):
-        log_put[product] = log(c[PLACED_RIGHT] * fmin(exp(log_put[product]), 1.0) + c[PLACED_ELSEWHERE])
         log_prior[product] = log_put[product]
-        if held != NULL and not held[product] > 1e-4:
+        if held != NULL and not held[product] > HELD_LEAST:
             log_prior[product] += c[LOG_BROUGHT]
     _identify(shelves, load, 1.0, log_prior, 12, found)
     for i in range(found.n):
@@ -148,7 +165,8 @@ cdef int _splits(
             log_prior += m[LOG_ONE_PIECE if pieces - first == 1 else LOG_TWO_PIECES]
             if log_prior > least:
                 splits[n] = Split(
-                    [found.product[i], found.product[i]], [-first, first - pieces], log_prior, found.log_likelihood[i]
+                    [found.product[i], found.product[i]], [-first, first - pieces], log_prior,
+                    found.log_likelihood[i], c[LOG_BOTH_HANDS], c[LOG_SAME_TIME],
                 )
                 n += 1
     n_pairs = _mixtures(shelves, load, PAIRS_MAX, a, b, log_pair)
@@ -157,9 +175,91 @@ cdef int _splits(
         if seen != NULL:
             log_prior += fmax(seen[a[i]], seen[b[i]])
         if log_prior > least:
-            splits[n] = Split([a[i], b[i]], [-1, -1], log_prior, log_pair[i])
-            splits[n + 1] = Split([b[i], a[i]], [-1, -1], log_prior, log_pair[i])
-            n += 2
+            n = _add_both(splits, n, a[i], -1, b[i], -1, log_prior, log_pair[i], c[LOG_BOTH_HANDS], c[LOG_SAME_TIME])
+    return n
+
+
+cdef inline int _add_both(
+    Split* splits, int n, int product, int quantity, int other, int of_other, double log_prior, double log_likelihood,
+    double log_one, double log_two
+) noexcept nogil:
+    """Add two parts in both orders, as far as there is room; returns the number of splits."""
+    if n + 2 > SPLITS_MAX:
+        return n
+    splits[n] = Split([product, other], [quantity, of_other], log_prior, log_likelihood, log_one, log_two)
+    splits[n + 1] = Split([other, product], [of_other, quantity], log_prior, log_likelihood, log_one, log_two)
+    return n + 2
+
+
+cdef double _log_weighs(
+    const Shelves* shelves, const Load* load, int a, int n_a, int b, int n_b
+) noexcept nogil:
+    """Log density of a load as signed pieces of two products, each of them lying at a place of its own."""
+    cdef const double* m = shelves.model
+    cdef double first_g = n_a * shelves.weight_g[a], second_g = n_b * shelves.weight_g[b], net_g = first_g + second_g
+    cdef double variance = load.noise_g2, place_var = m[PLACE_GAIN_SD] * m[PLACE_GAIN_SD], shares = 0.0, share
+    cdef double size = fmax(_size(load.delta_g, load.n), 1e-9)
+    cdef int i
+    for i in range(load.n):
+        share = load.delta_g[i] / size
+        shares += share * share
+    variance += abs(n_a) * shelves.weight_sd_g[a] * shelves.weight_sd_g[a]
+    variance += abs(n_b) * shelves.weight_sd_g[b] * shelves.weight_sd_g[b]
+    variance += net_g * net_g * (load.gain_var - place_var * shares)
+    variance += (first_g * first_g + second_g * second_g) * load.gain * load.gain * place_var * shares
+    return log(_density(load.total_g - net_g * load.gain, variance, m))
+
+
+cdef int _exchanges(
+    const Shelves* shelves, const Load* load, const Identified* found, const double* held, const double* seen,
+    const double* c, Split* splits, int n
+) noexcept nogil:
+    """Ways in which a load may be goods that were taken and others that were put back, or two that were put back.
+
+    held (n_products,): pieces that the carts near are expected to hold. splits holds n already; returns their number.
+    Of two products on one plate, one is at a wrong place in any case, so that only the other's place counts.
+    """
+    cdef const double* m = shelves.model
+    cdef double* log_taken = shelves.scratch
+    cdef double* log_put = shelves.scratch + shelves.n_products
+    cdef double least = -INFINITY, log_prior, log_likelihood
+    cdef int put, other, pieces, taken, i
+    for i in range(found.n):
+        least = fmax(least, found.log_likelihood[i] + found.log_place[i] + found.log_quantity[i])
+    least -= c[SHARED_SPREAD]
+    _log_taken(shelves, load, c, log_taken)
+    _log_put(shelves, load, c, log_put)
+    for put in range(shelves.n_products):
+        if not held[put] > HELD_LEAST:
+            continue
+        for other in range(shelves.n_products):
+            if other == put:
+                continue
+            if other > put and held[other] > HELD_LEAST and load.total_g > 0.0:
+                log_likelihood = _log_weighs(shelves, load, put, 1, other, 1)
+                log_prior = log_likelihood + 2.0 * m[LOG_ONE_PIECE] + fmax(log_put[put], log_put[other])
+                if seen != NULL:
+                    log_prior += fmax(seen[put], seen[other])
+                if log_prior + c[LOG_TWO_PUT] > least:
+                    n = _add_both(
+                        splits, n, put, 1, other, 1, log_prior, log_likelihood, c[LOG_TWO_PUT],
+                        c[LOG_SAME_TIME] + c[LOG_TWO_WAYS],
+                    )
+            if not _on_any(shelves, load, other):
+                continue
+            for taken in range(1, EXCHANGED_MAX + 1):
+                for pieces in range(1, EXCHANGED_MAX + 1):
+                    if pieces > 1 and held[put] < pieces - 0.5:
+                        break
+                    log_likelihood = _log_weighs(shelves, load, other, -taken, put, pieces)
+                    log_prior = log_likelihood + log_taken[other] + _log_pieces(taken, m) + _log_pieces(pieces, m)
+                    if seen != NULL:
+                        log_prior += fmax(seen[put], seen[other])
+                    if log_prior + c[LOG_EXCHANGE] > least:
+                        n = _add_both(
+                            splits, n, other, -taken, put, pieces, log_prior, log_likelihood, c[LOG_EXCHANGE],
+                            c[LOG_SAME_TIME] + c[LOG_TWO_WAYS],
+                        )
     return n
 
 
@@ -167,7 +267,7 @@ cdef void _rank_shared(
     const Split* splits, int n_splits, const Person* actors, int n_actors, double log_total, const Person* seconds,
     int n_seconds, const Rise* rise, const double* c, Ranked* ranked
 ) noexcept nogil:
-    """Candidates with two parts, taken by two people or by both hands of one before the plates came to rest."""
+    """Candidates with two parts, moved by two people or by both hands of one before the plates came to rest."""
     cdef Row row
     cdef int s, i, j, n_firsts
     cdef double log_first
@@ -185,13 +285,13 @@ cdef void _rank_shared(
             if splits[s].product[0] < splits[s].product[1]:
                 row.owner = [actors[i].track, actors[i].track]
                 row.cart = [actors[i].cart, actors[i].cart]
-                row.log_candidate = log_first + c[LOG_BOTH_HANDS] + rise.both_hands
+                row.log_candidate = log_first + splits[s].log_one + rise.both_hands
                 _rank(ranked, &row)
             for j in range(n_seconds):
                 if seconds[j].track != actors[i].track:
                     row.owner = [actors[i].track, seconds[j].track]
                     row.cart = [actors[i].cart, seconds[j].cart]
-                    row.log_candidate = log_first + c[LOG_SAME_TIME] + seconds[j].log_ratio + rise.two
+                    row.log_candidate = log_first + splits[s].log_two + seconds[j].log_ratio + rise.two
                     _rank(ranked, &row)
 
 
@@ -213,7 +313,7 @@ def propose(
     """The candidates of an event; see `CandidateFinder.propose`.
 
     arrays: of the planogram. plates, delta_g (n,), noise_g2, rise_s: of the load. held (n_products,): pieces that the
-    carts near are expected to hold; None: anything may come. seen (n_products,), log_nothing_seen: log likelihood of
+    carts near are expected to hold; None: anything may come, and no load is part taken, part put back. seen (n_products,), log_nothing_seen: log likelihood of
     what classifiers saw; None: nothing. actors, actor_carts (n_actors,) int64, actor_log_ratio: most likely first, and
     last the unseen; log_total: of their sum. seconds and their carts and ratios: whose hand may have been the second;
     None: not known. model: constants, see the enum.
@@ -242,7 +342,7 @@ def propose(
     cdef double* candidate_out = _doubles(log_candidate)
     cdef double* weight_out = _doubles(log_weight)
     cdef int stride = 2 * (CANDIDATES_CAPACITY + 1), i, j, part, n_splits = 0
-    cdef bint taken
+    cdef bint taken, asks = False
     cdef double log_nothing
     with nogil:
         _load(&shelves, &load)
@@ -254,8 +354,14 @@ def propose(
         if seen_products != NULL:
             for i in range(found.n):
                 found.log_place[i] += seen_products[found.product[i]]
-        if taken and found.n > 0 and n_actors > 1 and people[0].log_ratio > c[LOG_SHARING_RATIO]:
-            n_splits = _splits(&shelves, &load, &found, seen_products, c, splits)
+        if n_actors > 1 and people[0].log_ratio > c[LOG_SHARING_RATIO]:
+            if taken and found.n > 0:
+                n_splits = _splits(&shelves, &load, &found, seen_products, c, splits)
+            asks = ask and n_splits > 0
+            if held_pieces != NULL:
+                n_splits = _exchanges(&shelves, &load, &found, held_pieces, seen_products, c, splits, n_splits)
+            # Of a single person in view, nobody else's hand can be the other's.
+            asks = asks or (ask and n_splits > 0 and n_actors > 2)
         _rise(rise_s, _size(load.delta_g, load.n), c, &rise)
         ranked.n = 0
         ranked.spread = c[CANDIDATE_SPREAD] if taken else c[PUT_SPREAD]
@@ -271,7 +377,7 @@ def propose(
                 if not taken and i == n_actors - 1:
                     row.log_candidate += c[LOG_UNSEEN_PUT]
                 _rank(&ranked, &row)
-        if n_splits > 0 and not ask:
+        if n_splits > 0 and not asks:
             _rank_shared(
                 splits, n_splits, people, n_actors, log_total, others, n_seconds, &rise, c, &ranked
             )
@@ -292,4 +398,4 @@ def propose(
         log_nothing = (c[LOG_NOTHING_WENT] if taken else c[LOG_NOTHING_CAME]) - fabs(load.total_g) / c[NOTHING_SCALE_G]
         log_nothing += log_nothing_seen + rise.nothing
         candidate_out[i] = weight_out[i] = log_nothing
-    return SECONDS_MATTER if n_splits > 0 and ask else ranked.n + 1
+    return SECONDS_MATTER if asks else ranked.n + 1

@@ -426,7 +426,7 @@ def tie(list clusters not None, candidates, int n_new, double negligible, relati
         simultaneous = relation[i] & AT_THE_SAME_TIME
         relation[i] = 0
         # Nothing that was taken says something about what is taken.
-        if simultaneous or new.quantity[0] > 0:
+        if simultaneous or moves.n_put > 0:
             _table(clusters[i][2], <int>cnp.PyArray_DIM(clusters[i][2], 1), &table)
             relation[i] = _is_tied(&table, _doubles(clusters[i][5]), &moves, simultaneous, negligible)
 
@@ -811,20 +811,22 @@ def last_certain(event_of, probability, double threshold, int before):
     return last
 
 
-def describe(event_of, table, probability, int index, moved, chance):
+def describe(event_of, table, probability, int index, moved, chance, whole):
     """What an event of a cluster may have been: the probability of every person, product and quantity.
 
     event_of (n,) int32, table (4, n, 2) int32, probability (n,): of the cluster; index: of the event.
-    moved (2 n_of_event, 3) int32: out, person, product and pieces, most probable first; chance (2 n_of_event,): out.
-    Returns their number, and the row of the most probable candidate.
+    moved (2 n_of_event, 3) int32: out, person, product and pieces, most probable first. chance (2 n_of_event,): out, of
+    each, where the two parts of a candidate share its probability, so that all sum to at most 1; whole: out, where each
+    part has all of it. Returns their number, and the row of the most probable candidate.
     """
     cdef const int* of = _ints(event_of)
     cdef const double* p = _doubles(probability)
     cdef int* out = _ints(moved)
     cdef double* sum_out = _doubles(chance)
+    cdef double* whole_out = _doubles(whole)
     cdef int capacity = _length(chance), n = 0, best = -1, row, part, at, n_parts, i, goes
     cdef int held[3]
-    cdef double share
+    cdef double share, of_part
     cdef Table candidates
     _table(table, _length(event_of), &candidates)
     with nogil:
@@ -851,21 +853,22 @@ def describe(event_of, table, probability, int index, moved, chance):
                         continue
                     out[3 * n], out[3 * n + 1] = candidates.owner[part], candidates.product[part]
                     out[3 * n + 2] = candidates.quantity[part]
-                    sum_out[n] = 0.0
+                    sum_out[n] = whole_out[n] = 0.0
                     n += 1
                 sum_out[at] += share
+                whole_out[at] += p[row]
         # Insertion sort: there are few, and they come nearly in order.
         for row in range(1, n):
-            share = sum_out[row]
+            share, of_part = sum_out[row], whole_out[row]
             for i in range(3):
                 held[i] = out[3 * row + i]
             at = row
             while at > 0 and _comes_first(share, held, sum_out[at - 1], out + 3 * (at - 1)):
-                sum_out[at] = sum_out[at - 1]
+                sum_out[at], whole_out[at] = sum_out[at - 1], whole_out[at - 1]
                 for i in range(3):
                     out[3 * at + i] = out[3 * at - 3 + i]
                 at -= 1
-            sum_out[at] = share
+            sum_out[at], whole_out[at] = share, of_part
             for i in range(3):
                 out[3 * at + i] = held[i]
         while n > 0 and not sum_out[n - 1] > 1e-6:

@@ -158,6 +158,7 @@ def describe(
     index: int,
     moved: NDArray[np.int32],
     chance: NDArray[np.float64],
+    whole: NDArray[np.float64],
 ) -> tuple[int, int]: ...
 def sum_expected(
     table: NDArray[np.int32],

@@ -187,8 +187,7 @@ class Attributor:
             self._weigh_factors(opened, held_near, undone)
         if not self._hands.is_behind_door(at):
             self.planogram.timing.add(event)
-        held = None if event.total_g < 0 else held_near
-        proposal = self._candidates.propose(event, actors, history, held, self._carts.of)
+        proposal = self._candidates.propose(event, actors, history, held_near, self._carts.of)
         # The clusters that the new event's candidates depend on.
         kernel.tie(clusters, proposal.columns, proposal.n, NEGLIGIBLE, relations)
         tied = [self._clusters[at] for at in np.flatnonzero(relations).tolist()]
@@ -204,7 +203,7 @@ class Attributor:
         if sum([candidate.probability for candidate in belief.candidates if candidate.person is None]) > UNCLAIMED:
             reached = self._unobserved.note_unclaimed(event, history)
             self.planogram.note_elsewhere(event.plates, reached, int(marginal.goods[0, 1]))
-        self.planogram.move_all(at, marginal.goods, marginal.probability)
+        self.planogram.move_all(at, marginal.goods, marginal.of_part)
         self._learn_gain(event, marginal)
         self._decide(cluster, opened, belief)
         self._limit()
@@ -220,8 +219,8 @@ class Attributor:
             earlier=[event.event.record for event in earlier],
             earlier_parts=np.array(parts, np.int32) if parts else None,
         )  # fmt: skip
-        if not proposal.taken:
-            columns = proposal.columns[:, : proposal.n]
+        columns = proposal.columns[:, : proposal.n]
+        if (columns[3] > 0).any():
             new.held, new.log_not_held = self._certainly_held(columns, put), self._log_not_held(columns)
         return new
 
@@ -291,7 +290,7 @@ class Attributor:
 
     def _learn_gain(self, event: ShelfEvent, marginal: Marginal) -> None:
         """Learn the gains of the plates from an event that certainly moved goods of a known weight."""
-        if marginal.probability.sum() < KNOWN_WEIGHT:
+        if marginal.single < KNOWN_WEIGHT:
             return
         # Which of two look-alikes it was matters little: they weigh nearly the same.
         product, quantity, others_g2 = kernel.likeliest_goods(

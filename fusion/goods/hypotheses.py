@@ -196,13 +196,20 @@ class Marginal(NamedTuple):
         event: its index in the cluster.
         row: of its most probable candidate.
         goods: (n, 3) int32 person, product and signed pieces, most probable first.
-        probability: (n,) of each; what is left is that nothing moved.
+        probability: (n,) of each, where two parts of a load share theirs; what is left is that nothing moved.
+        of_part: (n,) of each, where both parts of a load have all of it.
     """
 
     event: int
     row: int
     goods: NDArray[np.int32]
     probability: NDArray[np.float64]
+    of_part: NDArray[np.float64]
+
+    @property
+    def single(self) -> float:
+        """Probability that goods moved in one part."""
+        return float(2.0 * self.probability.sum() - self.of_part.sum())
 
 
 class LeastClear(NamedTuple):
@@ -364,9 +371,9 @@ class Cluster:
     def marginal(self, index: int) -> Marginal:
         """What an event (an index into events) may have been, whatever the others were."""
         columns, n = self.table.columns, 2 * len(self.event_of)
-        goods, probability = np.empty((n, 3), np.int32), np.empty(n)
-        n, row = kernel.describe(self.event_of, columns, self.probability, index, goods, probability)
-        return Marginal(index, row, goods[:n], probability[:n])
+        goods, probability, of_part = np.empty((n, 3), np.int32), np.empty(n), np.empty(n)
+        n, row = kernel.describe(self.event_of, columns, self.probability, index, goods, probability, of_part)
+        return Marginal(index, row, goods[:n], probability[:n], of_part[:n])
 
     def belief(self, index: int, gtins: Sequence[str]) -> EventBelief:
         """An event as it looks now. gtins: by product."""
