@@ -8,6 +8,7 @@ cdef enum:
     RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G, RISE_HELD_S, RISE_HELD
     APART_S, REGRIP, BOTH_AT_ONCE, LEANS_LIKE_GRIP
     LOG_SHARING_RATIO, LOG_EXCHANGE, LOG_TWO_PUT, LOG_TWO_WAYS
+    STOCKED_RIGHT, STOCKED_ELSEWHERE, LOG_STOCKED_PIECES
 
 cdef enum:
     CANDIDATES_CAPACITY = 48, SPLITS_MAX = 256, PAIRS_MAX = 64, EXCHANGED_MAX = 2
@@ -122,6 +123,16 @@ cdef inline void _log_put(const Shelves* shelves, const Load* load, const double
     _log_place(shelves, load, False, log_put)
     for product in range(shelves.n_products):
         log_put[product] = log(c[PLACED_RIGHT] * fmin(exp(log_put[product]), 1.0) + c[PLACED_ELSEWHERE])
+
+
+cdef void _log_stocked(
+    const Shelves* shelves, const Load* load, bint taken, const double* c, double* log_stocked
+) noexcept nogil:
+    """Log prior of each product as what an employee put here, or took; log_stocked (n_products,): out."""
+    cdef int product
+    _log_place(shelves, load, taken, log_stocked)
+    for product in range(0 if taken else shelves.n_products):
+        log_stocked[product] = log(c[STOCKED_RIGHT] * fmin(exp(log_stocked[product]), 1.0) + c[STOCKED_ELSEWHERE])
 
 
 cdef void _identify_put(
@@ -307,7 +318,7 @@ cdef int _people(object tracks, object carts, object log_ratio, Person* people, 
 
 def propose(
     tuple arrays not None, plates, delta_g, double noise_g2, double rise_s, held, seen, double log_nothing_seen,
-    actors, actor_carts, actor_log_ratio, double log_total, seconds, second_carts, second_log_ratio, model, table,
+    actors, actor_carts, actor_log_ratio, staff, double log_total, seconds, second_carts, second_log_ratio, model, table,
     log_candidate, log_weight,
 ):
     """The candidates of an event; see `CandidateFinder.propose`.
@@ -315,7 +326,7 @@ def propose(
     arrays: of the planogram. plates, delta_g (n,), noise_g2, rise_s: of the load. held (n_products,): pieces that the
     carts near are expected to hold; None: anything may come, and no load is part taken, part put back. seen (n_products,), log_nothing_seen: log likelihood of
     what classifiers saw; None: nothing. actors, actor_carts (n_actors,) int64, actor_log_ratio: most likely first, and
-    last the unseen; log_total: of their sum. seconds and their carts and ratios: whose hand may have been the second;
+    last the unseen; staff (n_actors,) bool: whether they are employees; None: nobody is. log_total: of their sum. seconds and their carts and ratios: whose hand may have been the second;
     None: not known. model: constants, see the enum.
     table (4, CANDIDATES_MAX + 1, 2) int32: out, owner, cart, product and quantity of each candidate, best first; the
     last one is that nothing moved. log_candidate, log_weight (CANDIDATES_MAX + 1,): out. Returns the number of
@@ -337,6 +348,8 @@ def propose(
     cdef int n_actors = _people(actors, actor_carts, actor_log_ratio, people, 65)
     cdef bint ask = seconds is None
     cdef int n_seconds = 0 if ask else _people(seconds, second_carts, second_log_ratio, others, 65)
+    cdef const char* employed = NULL if staff is None else _bytes(staff)
+    cdef double log_stocked[IDENTIFIED_CAPACITY]
     cdef const double* c = _doubles(model)
     cdef int* out = _ints(table)
     cdef double* candidate_out = _doubles(log_candidate)
@@ -351,9 +364,16 @@ def propose(
             _identify_taken(&shelves, &load, c, &found)
         else:
             _identify_put(&shelves, &load, held_pieces, c, &found)
+        if employed != NULL:
+            _log_stocked(&shelves, &load, taken, c, shelves.scratch)
+            for i in range(found.n):
+                log_stocked[i] = shelves.scratch[found.product[i]]
+                log_stocked[i] += found.log_quantity[i] if taken else c[LOG_STOCKED_PIECES]
         if seen_products != NULL:
             for i in range(found.n):
                 found.log_place[i] += seen_products[found.product[i]]
+                if employed != NULL:
+                    log_stocked[i] += seen_products[found.product[i]]
         if n_actors > 1 and people[0].log_ratio > c[LOG_SHARING_RATIO]:
             if taken and found.n > 0:
                 n_splits = _splits(&shelves, &load, &found, seen_products, c, splits)
@@ -371,7 +391,10 @@ def propose(
             for j in range(found.n):
                 row.product[0], row.quantity[0] = found.product[j], found.quantity[j]
                 row.log_weight = found.log_likelihood[j]
-                row.log_candidate = found.log_likelihood[j] + found.log_place[j] + found.log_quantity[j]
+                if employed != NULL and employed[i]:
+                    row.log_candidate = found.log_likelihood[j] + log_stocked[j]
+                else:
+                    row.log_candidate = found.log_likelihood[j] + found.log_place[j] + found.log_quantity[j]
                 row.log_candidate += rise.many if found.quantity[j] > 1 or found.quantity[j] < -1 else rise.one
                 row.log_candidate += people[i].log_ratio - log_total
                 if not taken and i == n_actors - 1:

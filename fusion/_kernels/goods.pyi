@@ -84,6 +84,7 @@ def propose(
     actors: NDArray[np.int64],
     actor_carts: NDArray[np.int64],
     actor_log_ratio: NDArray[np.float64],
+    staff: NDArray[np.bool_] | None,
     log_total: float,
     seconds: NDArray[np.int64] | None,
     second_carts: NDArray[np.int64] | None,

@@ -187,7 +187,7 @@ class Attributor:
             self._weigh_factors(opened, held_near, undone)
         if not self._hands.is_behind_door(at):
             self.planogram.timing.add(event)
-        proposal = self._candidates.propose(event, actors, history, held_near, self._carts.of)
+        proposal = self._candidates.propose(event, actors, history, held_near, self._carts.of, self._staff)
         # The clusters that the new event's candidates depend on.
         kernel.tie(clusters, proposal.columns, proposal.n, NEGLIGIBLE, relations)
         tied = [self._clusters[at] for at in np.flatnonzero(relations).tolist()]

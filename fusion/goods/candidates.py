@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +41,9 @@ PLACED_RIGHT, PLACED_ELSEWHERE = 0.3, 0.02
 # odd one is as rare as it was in 5900 simulated takes. A piece lies on the plate that bears more than half of it;
 # shares are measured to a tenth or so.
 ODD_TAKEN, MAIN_SHARE = 0.08, (0.35, 0.65)
+# Employees fill shelves with what belongs there, any number of pieces at a time, and seldom lay something aside. What
+# they take is as often an odd piece that they tidy away as one that belongs there.
+STOCKED_RIGHT, STOCKED_ELSEWHERE, LOG_STOCKED_PIECES = 0.95, 0.001, math.log(0.25)
 # A put-back of what no cart nearby holds is considered only if nothing else fits.
 LOG_BROUGHT = math.log(1e-4)
 # A put-back by a person in no camera's view: there are few of them, and they hold little.
@@ -82,6 +85,7 @@ MODEL = np.array([
     RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G, RISE_HELD_S, RISE_HELD,
     APART_S, REGRIP, BOTH_AT_ONCE, LEANS_LIKE_GRIP,
     LOG_SHARING_RATIO, LOG_EXCHANGE, LOG_TWO_PUT, LOG_TWO_WAYS,
+    STOCKED_RIGHT, STOCKED_ELSEWHERE, LOG_STOCKED_PIECES,
 ])  # fmt: skip
 
 
@@ -157,6 +161,7 @@ class CandidateFinder:
         history: ArmHistory,
         held: NDArray[np.float64] | None,
         cart_of: Callable[[int], int],
+        staff: Set[int] = frozenset(),
     ) -> Proposal:
         """The candidates of an event.
 
@@ -167,9 +172,11 @@ class CandidateFinder:
             held: (n_products,) pieces that the carts of the actors are expected to hold, since a put-back is likely one
                 of them; None where anything may come, from staff.
             cart_of: the cart of a track id.
+            staff: track ids of employees.
         """
         seen = self._seen(event)
         owner = actors.owner.tolist()
+        employed = np.array([person in staff for person in owner]) if staff and not staff.isdisjoint(owner) else None
         carts = np.array([cart_of(person) for person in owner], np.int64)
 
         def proposed(
@@ -179,7 +186,7 @@ class CandidateFinder:
         ) -> int:
             return kernel.propose(
                 self._planogram.arrays, event.plates, event.delta_g, event.noise_g2, event.rise_s,
-                held, seen.of_product, seen.of_nothing, actors.owner, carts, actors.log_ratio, actors.log_total,
+                held, seen.of_product, seen.of_nothing, actors.owner, carts, actors.log_ratio, employed, actors.log_total,
                 seconds, second_carts, log_ratio, MODEL, self._table, self._log_candidate, self._log_weight,
             )  # fmt: skip
 
