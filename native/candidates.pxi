@@ -8,7 +8,7 @@ cdef enum:
     RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G, RISE_HELD_S, RISE_HELD
     APART_S, REGRIP, BOTH_AT_ONCE, LEANS_LIKE_GRIP
     LOG_SHARING_RATIO, LOG_EXCHANGE, LOG_TWO_PUT, LOG_TWO_WAYS
-    STOCKED_RIGHT, STOCKED_ELSEWHERE, LOG_STOCKED_PIECES
+    STOCKED_RIGHT, STOCKED_ELSEWHERE, STOCKED_PIECES
 
 cdef enum:
     CANDIDATES_CAPACITY = 48, SPLITS_MAX = 256, PAIRS_MAX = 64, EXCHANGED_MAX = 2
@@ -126,13 +126,18 @@ cdef inline void _log_put(const Shelves* shelves, const Load* load, const double
 
 
 cdef void _log_stocked(
-    const Shelves* shelves, const Load* load, bint taken, const double* c, double* log_stocked
+    const Shelves* shelves, const Load* load, const Identified* found, const double* c, double* log_stocked
 ) noexcept nogil:
-    """Log prior of each product as what an employee put here, or took; log_stocked (n_products,): out."""
-    cdef int product
-    _log_place(shelves, load, taken, log_stocked)
-    for product in range(0 if taken else shelves.n_products):
-        log_stocked[product] = log(c[STOCKED_RIGHT] * fmin(exp(log_stocked[product]), 1.0) + c[STOCKED_ELSEWHERE])
+    """Log prior of each identification as what an employee put here, or took; log_stocked (found.n,): out."""
+    cdef double* log_place = shelves.scratch
+    cdef double right
+    cdef int i
+    _log_place(shelves, load, load.total_g < 0.0, log_place)
+    for i in range(found.n):
+        log_stocked[i] = log_place[found.product[i]] + found.log_quantity[i]
+        if load.total_g > 0.0:
+            right = c[STOCKED_RIGHT] * fmin(exp(log_place[found.product[i]]), 1.0)
+            log_stocked[i] = log(right * c[STOCKED_PIECES] + c[STOCKED_ELSEWHERE] * exp(found.log_quantity[i]))
 
 
 cdef void _identify_put(
@@ -365,10 +370,7 @@ def propose(
         else:
             _identify_put(&shelves, &load, held_pieces, c, &found)
         if employed != NULL:
-            _log_stocked(&shelves, &load, taken, c, shelves.scratch)
-            for i in range(found.n):
-                log_stocked[i] = shelves.scratch[found.product[i]]
-                log_stocked[i] += found.log_quantity[i] if taken else c[LOG_STOCKED_PIECES]
+            _log_stocked(&shelves, &load, &found, c, log_stocked)
         if seen_products != NULL:
             for i in range(found.n):
                 found.log_place[i] += seen_products[found.product[i]]

@@ -224,11 +224,16 @@ cdef inline bint _alike(const Event* earlier, const Event* later, const double* 
 
 
 cdef double _log_same_load(
-    const Shelves* shelves, const Event* earlier, const Event* later, double part, double piece_g2, const double* u
+    const Shelves* shelves, const Event* earlier, const Event* later, const Parts* parts, int pieces, const double* u
 ) noexcept nogil:
-    """Log density of the later load if it is this part of the earlier one; piece_g2: variance of the part."""
+    """Log density of the later load if it is this many pieces of the earlier one.
+
+    They weigh what they did then, as well as that was measured, and what such goods weigh.
+    """
     cdef const double* m = shelves.model
     cdef double gain_before = 0.0, gain_after = 0.0, gain_var = 0.0, place_var = 0.0, share, expected_g, var_g2, off_g
+    cdef double part = pieces / <double>abs(parts.quantity), of_goods = 0.0, goods_g, goods_g2
+    cdef double piece_g2 = shelves.weight_sd_g[parts.product] * shelves.weight_sd_g[parts.product]
     cdef double place_sd = m[PLACE_GAIN_SD]
     cdef int i, j
     # The part of a plate's gain that both loads have in common cancels.
@@ -243,14 +248,20 @@ cdef double _log_same_load(
     for j in range(<int>later.n_plates):
         gain_after += later.share[j] * shelves.gain[later.plate[j]]
         place_var += place_sd * place_sd * later.share[j] * later.share[j]
+        of_goods += (shelves.gain_var[later.plate[j]] + place_sd * place_sd) * later.share[j] * later.share[j]
         for i in range(<int>earlier.n_plates):
             if later.plate[j] == earlier.plate[i]:
                 break
         else:
             gain_var += later.share[j] * later.share[j] * shelves.gain_var[later.plate[j]]
     expected_g = fabs(earlier.total_g) * part * gain_after / gain_before
-    var_g2 = part * part * earlier.noise_g2 + later.noise_g2 + u[SAME_PIECE_SD_G] * u[SAME_PIECE_SD_G] + piece_g2
+    var_g2 = part * part * earlier.noise_g2 + pieces * (1.0 - part) * piece_g2
     var_g2 += expected_g * expected_g * (gain_var + place_var)
+    goods_g = pieces * shelves.weight_g[parts.product] * gain_after
+    goods_g2 = pieces * piece_g2 + goods_g * goods_g * of_goods
+    expected_g = (expected_g * goods_g2 + goods_g * var_g2) / (var_g2 + goods_g2)
+    var_g2 = var_g2 * goods_g2 / (var_g2 + goods_g2)
+    var_g2 += later.noise_g2 + u[SAME_PIECE_SD_G] * u[SAME_PIECE_SD_G]
     off_g = fabs(later.total_g) - expected_g
     return -0.5 * (off_g * off_g / var_g2 + log(TWO_PI * var_g2))
 
@@ -260,7 +271,7 @@ cdef bint _undoes(
     double log_weight, const double* u, double* log_ratio
 ) noexcept nogil:
     """Whether a new candidate undoes an earlier event that moved these parts, and the log ratio of that."""
-    cdef double left_g, sd_g, log_is, log_other, part, piece_g2
+    cdef double left_g, sd_g, log_is, log_other
     cdef int pieces, most, least
     if parts.n == 0:
         # The candidate that nothing moved, as the end of a lean: only goods leave a plate first and come again.
@@ -285,9 +296,7 @@ cdef bint _undoes(
             return False
     if not least <= pieces <= most:
         return False
-    part = abs(pieces) / <double>abs(parts.quantity)
-    piece_g2 = abs(pieces) * (1.0 - part) * shelves.weight_sd_g[parts.product] * shelves.weight_sd_g[parts.product]
-    log_is += _log_same_load(shelves, earlier, later, part, piece_g2, u) - log_weight
+    log_is += _log_same_load(shelves, earlier, later, parts, abs(pieces), u) - log_weight
     log_ratio[0] = _log_add(log_other, log_is)
     return True
 

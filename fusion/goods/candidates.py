@@ -41,9 +41,9 @@ PLACED_RIGHT, PLACED_ELSEWHERE = 0.3, 0.02
 # odd one is as rare as it was in 5900 simulated takes. A piece lies on the plate that bears more than half of it;
 # shares are measured to a tenth or so.
 ODD_TAKEN, MAIN_SHARE = 0.08, (0.35, 0.65)
-# Employees fill shelves with what belongs there, any number of pieces at a time, and seldom lay something aside. What
+# Employees fill shelves with what belongs there, in any number of pieces at a time, and seldom lay a piece aside. What
 # they take is as often an odd piece that they tidy away as one that belongs there.
-STOCKED_RIGHT, STOCKED_ELSEWHERE, LOG_STOCKED_PIECES = 0.95, 0.001, math.log(0.25)
+STOCKED_RIGHT, STOCKED_ELSEWHERE, STOCKED_PIECES = 0.95, 0.001, 0.25
 # A put-back of what no cart nearby holds is considered only if nothing else fits.
 LOG_BROUGHT = math.log(1e-4)
 # A put-back by a person in no camera's view: there are few of them, and they hold little.
@@ -85,7 +85,7 @@ MODEL = np.array([
     RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G, RISE_HELD_S, RISE_HELD,
     APART_S, REGRIP, BOTH_AT_ONCE, LEANS_LIKE_GRIP,
     LOG_SHARING_RATIO, LOG_EXCHANGE, LOG_TWO_PUT, LOG_TWO_WAYS,
-    STOCKED_RIGHT, STOCKED_ELSEWHERE, LOG_STOCKED_PIECES,
+    STOCKED_RIGHT, STOCKED_ELSEWHERE, STOCKED_PIECES,
 ])  # fmt: skip
 
 
