@@ -52,9 +52,10 @@ LOG_UNSEEN_PUT = math.log(0.05)
 # seconds. And one person has a hand for each of two things.
 LOG_SAME_TIME, LOG_BOTH_HANDS = math.log(0.15), math.log(0.003)
 # Goods are taken and others are put back in one load that shows no level between, or two are put back: of 2219 loads at
-# simulated cabinets 6 and 2 were such ones of one person; in shops they are rarer. Of two people at the same shelf, one
-# puts something back in a fifth of the cases.
-LOG_EXCHANGE, LOG_TWO_PUT, LOG_TWO_WAYS = math.log(0.003), math.log(0.001), math.log(0.2)
+# simulated cabinets 6 and 2 were such ones of one person. In the open people walk from shelf to shelf, and none of 620
+# was. Of two people at the same shelf, one puts something back in a fifth of the cases.
+LOG_EXCHANGE, LOG_TWO_PUT, LOG_IN_THE_OPEN = math.log(0.003), math.log(0.001), math.log(0.15)
+LOG_TWO_WAYS = math.log(0.2)
 # How long a load takes to come or go (between a quarter and three quarters of it): one grip 0.05 s, with a tail where
 # the load is light against a hand's shaking; two grips, the time between them. Fitted to 345 simulated grips.
 RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G = 0.05, 0.025, 0.2, 0.05, 20.0
@@ -77,16 +78,21 @@ LOG_SHARING_RATIO, LOG_SECOND_RATIO = 0.0, -2.0
 SEEN_WITHIN_S, SIGHTING_FLOOR = 2.0, 0.01
 SIGHTINGS_MAX = 256
 
-# The constants above in the order of the kernel's enum.
-MODEL = np.array([
-    LOG_CANDIDATE_SPREAD, LOG_PUT_SPREAD, LOG_SHARED_SPREAD, SHARED_PEOPLE_MAX, SHARED_PIECES_MAX,
-    LOG_NOTHING_CAME, LOG_NOTHING_WENT, NOTHING_SCALE_G, PLACED_RIGHT, PLACED_ELSEWHERE,
-    ODD_TAKEN, *MAIN_SHARE, LOG_BROUGHT, LOG_UNSEEN_PUT, LOG_SAME_TIME, LOG_BOTH_HANDS,
-    RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G, RISE_HELD_S, RISE_HELD,
-    APART_S, REGRIP, BOTH_AT_ONCE, LEANS_LIKE_GRIP,
-    LOG_SHARING_RATIO, LOG_EXCHANGE, LOG_TWO_PUT, LOG_TWO_WAYS,
-    STOCKED_RIGHT, STOCKED_ELSEWHERE, STOCKED_PIECES,
-])  # fmt: skip
+
+def _model(log_hands_stay: float) -> NDArray[np.float64]:
+    """The constants above in the order of the kernel's enum; log_hands_stay: of an exchange, against behind a door."""
+    return np.array([
+        LOG_CANDIDATE_SPREAD, LOG_PUT_SPREAD, LOG_SHARED_SPREAD, SHARED_PEOPLE_MAX, SHARED_PIECES_MAX,
+        LOG_NOTHING_CAME, LOG_NOTHING_WENT, NOTHING_SCALE_G, PLACED_RIGHT, PLACED_ELSEWHERE,
+        ODD_TAKEN, *MAIN_SHARE, LOG_BROUGHT, LOG_UNSEEN_PUT, LOG_SAME_TIME, LOG_BOTH_HANDS,
+        RISE_S, RISE_SD_S, RISE_TAIL_S, RISE_TAIL, RISE_TAIL_G, RISE_HELD_S, RISE_HELD,
+        APART_S, REGRIP, BOTH_AT_ONCE, LEANS_LIKE_GRIP,
+        LOG_SHARING_RATIO, LOG_EXCHANGE + log_hands_stay, LOG_TWO_PUT + log_hands_stay, LOG_TWO_WAYS,
+        STOCKED_RIGHT, STOCKED_ELSEWHERE, STOCKED_PIECES,
+    ])  # fmt: skip
+
+
+MODEL, MODEL_BEHIND_DOOR = _model(LOG_IN_THE_OPEN), _model(0.0)
 
 
 class Proposal(NamedTuple):
@@ -176,6 +182,7 @@ class CandidateFinder:
         """
         seen = self._seen(event)
         owner = actors.owner.tolist()
+        model = MODEL_BEHIND_DOOR if self._hands.is_behind_door(event.main_plate) else MODEL
         employed = np.array([person in staff for person in owner]) if staff and not staff.isdisjoint(owner) else None
         carts = np.array([cart_of(person) for person in owner], np.int64)
 
@@ -186,8 +193,8 @@ class CandidateFinder:
         ) -> int:
             return kernel.propose(
                 self._planogram.arrays, event.plates, event.delta_g, event.noise_g2, event.rise_s,
-                held, seen.of_product, seen.of_nothing, actors.owner, carts, actors.log_ratio, employed, actors.log_total,
-                seconds, second_carts, log_ratio, MODEL, self._table, self._log_candidate, self._log_weight,
+                held, seen.of_product, seen.of_nothing, actors.owner, carts, actors.log_ratio, employed,
+                actors.log_total, seconds, second_carts, log_ratio, model, self._table, self._log_candidate, self._log_weight,
             )  # fmt: skip
 
         n = proposed()

@@ -58,7 +58,8 @@ class DoorOrder:
         for event in self._kept:
             if (gate := self._gate_of.get(event.main_plate)) is not None and now_ns - event.settled_ns > KEPT_MAX_NS:
                 overdue_ns[gate] = event.contact_ns
-        ready, kept = [], []
+        ready: list[ShelfEvent] = []
+        kept: list[ShelfEvent] = []
         for event in self._kept:
             gate = self._gate_of.get(event.main_plate)
             waits = gate is not None and first_ns.get(gate, event.contact_ns) < event.contact_ns

@@ -31,6 +31,12 @@ class Scene:
     seconds: list[HandRatio]
     held: np.ndarray | None
     sightings: list[tuple[int, int, int, float]]
+    staff: frozenset[int] = frozenset()
+    door: bool = False
+
+    def is_behind_door(self, plate: int) -> bool:
+        """In the place of `Hands`."""
+        return self.door
 
     def second_ratios(self, event: ShelfEvent, history: object) -> list[HandRatio]:
         """In the place of `Hands`."""
@@ -58,7 +64,13 @@ def scenes(draw: st.DrawFn) -> Scene:
     n = 2 if rng.random() < 0.4 and planogram.rows.row[first] == planogram.rows.row[first + 1] else 1
     plates = np.arange(first, first + n)
     goods = rng.integers(0, len(planogram.gtins), rng.integers(1, 3))
-    grams = float(planogram.weight_g[goods].sum()) if rng.random() < 0.8 else float(rng.uniform(5, 3000))
+    held = rng.uniform(0, 2.2, len(planogram.gtins)) * (rng.random(len(planogram.gtins)) < 0.2)
+    if rng.random() < 0.3 and held.any() and planogram.planned[first].any():
+        # One is put back while another is taken.
+        put, taken = (int(rng.choice(np.flatnonzero(kind))) for kind in (held, planogram.planned[first]))
+        grams = float(planogram.weight_g[put] - planogram.weight_g[taken])
+    else:
+        grams = float(planogram.weight_g[goods].sum()) if rng.random() < 0.8 else float(rng.uniform(5, 3000))
     share = rng.dirichlet(np.ones(n))
     delta_g = draw(st.sampled_from([-1.0, -1.0, 1.0])) * share * (grams + rng.normal(0, 2))
     rise_s = draw(st.sampled_from([math.nan, 0.0, 0.05, 0.3]))
@@ -68,9 +80,10 @@ def scenes(draw: st.DrawFn) -> Scene:
     log_ratio = np.append(np.sort(rng.normal(0, 3, n_near))[::-1], math.log(0.002))
     actors = Actors(np.append(np.arange(n_near), -1), log_ratio, float(np.logaddexp.reduce(log_ratio)))
     seconds = [HandRatio(int(track), float(rng.normal(0, 2))) for track in rng.permutation(6)[: rng.integers(0, 5)]]
-    held = rng.uniform(0, 1.2, len(planogram.gtins)) * (rng.random(len(planogram.gtins)) < 0.2)
+    staff = frozenset({0}) if rng.random() < 0.3 else frozenset[int]()
     seen = [(T0 + 10**8, int(plates[0]), int(goods[0]), 0.8)] if rng.random() < 0.2 else []
-    return Scene(planogram, event, actors, seconds, held if event.total_g > 0 and rng.random() < 0.8 else None, seen)
+    held_ = held if rng.random() < 0.8 else None
+    return Scene(planogram, event, actors, seconds, held_, seen, staff, bool(rng.random() < 0.5))
 
 
 @settings(max_examples=150, deadline=None)
@@ -97,7 +110,7 @@ def test_candidates_match_reference(scene: Scene) -> None:
     for sighting in scene.sightings:
         finder.sight(*sighting)
     twin = reference.CandidateFinder(scene.planogram, scene, list(finder._sightings))
-    given_ = scene.event, scene.actors, None, scene.held, cart_of
+    given_ = scene.event, scene.actors, None, scene.held, cart_of, scene.staff
     found, expected = finder.propose(*given_), twin.propose(*given_)  # type: ignore[arg-type]
     for name in ("owner", "cart", "product", "quantity"):
         assert_array_equal(getattr(found.table, name), getattr(expected.table, name))

@@ -169,6 +169,29 @@ def test_a_piece_taken_and_one_put_a_second_later_are_two_events(seed: int) -> N
     assert_allclose([seconds(event) for event in events], [5.0, 5.9], atol=0.1)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_goods_taken_and_others_put_back_before_the_plate_rests_are_two_events(seed: int) -> None:
+    """Their difference alone would be another product's."""
+    scales = shop.Scales(STORE, 16.0, seed=seed)
+    scales.step(5.0, {"r0p1": -538.0})
+    scales.step(5.5, {"r0p1": 700.0})
+    scales.hand(4.6, 6.2, {"r0p1": 20.0})
+    shake(scales, 1, 4.6, 6.2, 12.0)
+    events = found(scales)
+    assert_allclose([event.total_g for event in events], [-538.0, 700.0], atol=30.0)
+    assert_allclose(sum(event.total_g for event in events), 162.0, atol=2.0)
+
+
+@pytest.mark.parametrize("press_g", [-150.0, -60.0, 60.0, 150.0])
+def test_a_hand_that_presses_or_lifts_while_it_takes_is_no_exchange(press_g: float) -> None:
+    scales = shop.Scales(STORE, 16.0)
+    scales.hand(4.4, 5.0, {"r0p1": press_g})
+    scales.step(5.0, {"r0p1": -538.0})
+    shake(scales, 1, 4.4, 5.4, 8.0)
+    (event,) = found(scales)
+    assert abs(event.total_g + 538.0) < 4.0
+
+
 def test_a_hand_that_weighs_like_a_piece_may_have_been_two_loads() -> None:
     scales = shop.Scales(STORE, 16.0)
     scales.hand(5.0, 6.4, {"r0p3": 245.0})

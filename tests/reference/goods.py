@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -115,12 +115,15 @@ def mixtures(
 
 
 def log_prior_of_place(
-    planogram: Planogram, plates: NDArray[np.int64], delta_g: NDArray[np.float64]
+    planogram: Planogram, plates: NDArray[np.int64], delta_g: NDArray[np.float64], taken: bool | None = None
 ) -> NDArray[np.float64]:
-    """(n_products,) log prior of the product of a load with its middle there; arguments as in `identify`."""
+    """(n_products,) log prior of the product of a load with its middle there; arguments as in `identify`.
+
+    taken: whether it left; None: as the load as a whole did.
+    """
     rows = planogram.rows
     share = np.abs(delta_g) / max(float(np.abs(delta_g).sum()), 1e-9)
-    taken = float(delta_g.sum()) < 0
+    taken = float(delta_g.sum()) < 0 if taken is None else taken
     middle_m = float(share @ rows.along_m[plates])
     members = np.array(rows.members[rows.row[plates[0]]])
     offset = np.abs(rows.along_m[members] - middle_m) / rows.width_m[members]
@@ -155,18 +158,21 @@ class _Seen(NamedTuple):
 
 
 class _Split(NamedTuple):
-    """A load as two parts; the second left before the plates had settled after the first.
+    """A load as two parts; the second moved before the plates had settled after the first.
 
     Attributes:
         products, quantities: of the parts.
         log_prior: log prior times likelihood, without the people.
         log_likelihood: of the weight alone.
+        log_one, log_two: log priors that one person, or two, move two such parts in one load.
     """
 
     products: tuple[int, int]
     quantities: tuple[int, int]
     log_prior: float
     log_likelihood: float
+    log_one: float = constants.LOG_BOTH_HANDS
+    log_two: float = constants.LOG_SAME_TIME
 
 
 class _Shared(NamedTuple):
@@ -205,8 +211,9 @@ class _Rise:
         rise_s = max(event.rise_s, 0.0)
         tail = min(constants.RISE_TAIL + constants.RISE_TAIL_G / float(np.abs(event.delta_g).sum()), 0.5)
         peak = math.exp(-0.5 * ((rise_s - constants.RISE_S) / constants.RISE_SD_S) ** 2)
-        one = (1.0 - tail) * peak / (constants.RISE_SD_S * math.sqrt(2.0 * math.pi))
+        one = (1.0 - tail - constants.RISE_HELD) * peak / (constants.RISE_SD_S * math.sqrt(2.0 * math.pi))
         one += tail * math.exp(-rise_s / constants.RISE_TAIL_S) / constants.RISE_TAIL_S
+        one += constants.RISE_HELD * math.exp(-rise_s / constants.RISE_HELD_S) / constants.RISE_HELD_S
         two = math.exp(-rise_s / constants.APART_S) / constants.APART_S
         of_nothing = constants.LEANS_LIKE_GRIP * one + (1.0 - constants.LEANS_LIKE_GRIP) * two
         many = (1.0 - constants.REGRIP) * one + constants.REGRIP * two
@@ -234,6 +241,7 @@ class CandidateFinder:
         history: ArmHistory,
         held: NDArray[np.float64] | None,
         cart_of: Callable[[int], int],
+        staff: Collection[int] = (),
     ) -> Proposal:
         """As the engine's own."""
         if event.total_g < 0:
@@ -243,28 +251,56 @@ class CandidateFinder:
             found, log_place = self._put(event, held)
         seen = self._seen(event)
         log_place = log_place + seen.of_product[found.product]
-        shared = self._shared(event, actors, found, log_place, seen, history) if event.total_g < 0 else []
-        return self._table(event, actors, found, log_place, self._log_nothing(event) + seen.of_nothing, shared, cart_of)
+        log_stocked = self._log_stocked(event, found) + seen.of_product[found.product]
+        splits = self._splits(event, found, log_place, seen) if event.total_g < 0 else []
+        asks = bool(splits)
+        if held is not None:
+            splits += self._exchanges(event, found, log_place, held, seen)
+        shared = self._shared(event, actors, splits, history, asks or len(actors.owner) > 2)
+        log_goods = np.stack([
+            log_stocked if person in staff else log_place + found.log_quantity for person in actors.owner.tolist()
+        ])  # fmt: skip
+        return self._table(event, actors, found, log_goods, self._log_nothing(event) + seen.of_nothing, shared, cart_of)
 
     # ---- products and quantities -------------------------------------------------------------------------------------
 
-    def _taken(self, event: ShelfEvent) -> Identifications:
-        """What may have left, by where most of the load rested."""
+    def _log_taken(self, event: ShelfEvent) -> NDArray[np.float64]:
+        """(n_products,) log prior of each as what left, by where most of the load rested."""
         planogram = self._planogram
-        log_place = log_prior_of_place(planogram, event.plates, event.delta_g)
+        log_place = log_prior_of_place(planogram, event.plates, event.delta_g, taken=True)
         belongs = event.share @ planogram.planned[event.plates]
         least, most = constants.MAIN_SHARE
         belongs = np.clip((belongs - least) / (most - least), 0.0, 1.0)
-        log_prior = log_place + np.log(constants.ODD_TAKEN + (1.0 - constants.ODD_TAKEN) * belongs)
-        return identify(planogram, event.plates, event.delta_g, event.noise_g2, log_prior=log_prior)
+        log_taken: NDArray[np.float64]
+        log_taken = log_place + np.log(constants.ODD_TAKEN + (1.0 - constants.ODD_TAKEN) * belongs)
+        return log_taken
+
+    def _taken(self, event: ShelfEvent) -> Identifications:
+        """What may have left."""
+        log_prior = self._log_taken(event)
+        return identify(self._planogram, event.plates, event.delta_g, event.noise_g2, log_prior=log_prior)
+
+    def _log_put(self, event: ShelfEvent) -> NDArray[np.float64]:
+        """(n_products,) log prior of each as what was put back here."""
+        place = np.exp(log_prior_of_place(self._planogram, event.plates, event.delta_g, taken=False))
+        log_put: NDArray[np.float64]
+        log_put = np.log(constants.PLACED_RIGHT * np.minimum(place, 1.0) + constants.PLACED_ELSEWHERE)
+        return log_put
+
+    def _log_stocked(self, event: ShelfEvent, found: Identifications) -> NDArray[np.float64]:
+        """Log prior of each identification as what an employee put here, or took."""
+        log_place = log_prior_of_place(self._planogram, event.plates, event.delta_g)[found.product]
+        if event.total_g < 0:
+            return log_place + found.log_quantity
+        right = constants.STOCKED_RIGHT * np.minimum(np.exp(log_place), 1.0) * constants.STOCKED_PIECES
+        log_stocked: NDArray[np.float64] = np.log(right + constants.STOCKED_ELSEWHERE * np.exp(found.log_quantity))
+        return log_stocked
 
     def _put(
         self, event: ShelfEvent, held: NDArray[np.float64] | None
     ) -> tuple[Identifications, NDArray[np.float64]]:
         """What may have come, and the log prior of each with its place."""
-        planogram = self._planogram
-        place = np.exp(log_prior_of_place(planogram, event.plates, event.delta_g))
-        log_put = np.log(constants.PLACED_RIGHT * np.minimum(place, 1.0) + constants.PLACED_ELSEWHERE)
+        planogram, log_put = self._planogram, self._log_put(event)
         # Products that no cart near holds must not crowd out the products that one does hold.
         log_held = np.zeros(len(log_put)) if held is None else np.where(held > 1e-4, 0.0, constants.LOG_BROUGHT)
         found = identify(planogram, event.plates, event.delta_g, event.noise_g2, log_prior=log_put + log_held)
@@ -318,17 +354,57 @@ class CandidateFinder:
         least = float((found.log_likelihood + log_place + found.log_quantity).max()) - constants.LOG_SHARED_SPREAD
         return [split for split in splits if split.log_prior > least]
 
-    def _shared(
-        self,
-        event: ShelfEvent,
-        actors: Actors,
-        found: Identifications,
-        log_place: NDArray[np.float64],
+    def _exchanges(
+        self, event: ShelfEvent, found: Identifications, log_place: NDArray[np.float64], held: NDArray[np.float64],
         seen: _Seen,
-        history: ArmHistory,
+    ) -> list[_Split]:
+        """Ways in which a load may be goods that were taken and others that were put back, or two that were put."""
+        planogram, both = self._planogram, constants.LOG_SAME_TIME + constants.LOG_TWO_WAYS
+        log_taken, log_put = self._log_taken(event), self._log_put(event)
+        log_one, log_two = math.log(places.QUANTITY_PRIOR[0]), math.log(places.QUANTITY_PRIOR[1])
+        log_stay = 0.0 if self._hands.is_behind_door(event.main_plate) else constants.LOG_IN_THE_OPEN
+        there = (planogram.planned[event.plates] | (planogram.stock[event.plates] > 0.5)).any(axis=0)
+        kinds: list[tuple[int, int, int, int, float, float]] = []
+        for put in np.flatnonzero(held > 1e-4).tolist():
+            for other in range(len(held)):
+                if other > put and held[other] > 1e-4 and event.total_g > 0.0:
+                    log_prior = 2.0 * log_one + max(float(log_put[put]), float(log_put[other]))
+                    kinds.append((put, 1, other, 1, log_prior, constants.LOG_TWO_PUT + log_stay))
+                for taken, pieces in ((1, 1), (1, 2), (2, 1), (2, 2)) if other != put and there[other] else ():
+                    if pieces == 1 or held[put] >= pieces - 0.5:
+                        log_grips = sum(log_one if n == 1 else log_two for n in (taken, pieces))
+                        log_prior = float(log_taken[other]) + log_grips
+                        kinds.append((other, -taken, put, pieces, log_prior, constants.LOG_EXCHANGE + log_stay))
+        log_single = found.log_likelihood + log_place + found.log_quantity
+        least = float(log_single.max()) if len(found.product) else -math.inf
+        splits = []
+        for a, n_a, b, n_b, log_kind, log_of_one in kinds:
+            log_likelihood = self._log_weighs(event, (a, b), (n_a, n_b))
+            log_prior = log_likelihood + log_kind + max(float(seen.of_product[a]), float(seen.of_product[b]))
+            if log_prior + log_of_one > least - constants.LOG_SHARED_SPREAD:
+                splits.append(_Split((a, b), (n_a, n_b), log_prior, log_likelihood, log_of_one, both))
+                splits.append(_Split((b, a), (n_b, n_a), log_prior, log_likelihood, log_of_one, both))
+        return splits
+
+    def _log_weighs(self, event: ShelfEvent, products: tuple[int, int], quantities: tuple[int, int]) -> float:
+        """Log density of a load as signed pieces of two products, each of them lying at a place of its own."""
+        planogram, share, pieces = self._planogram, event.share, np.array(quantities)
+        gain = _gain(planogram, event.plates, share)
+        of_each_g = pieces * planogram.weight_g[[*products]]
+        of_plates = float(share**2 @ planogram.gain_var[event.plates])
+        of_places = places.PLACE_GAIN_SD**2 * float(share @ share)
+        variance = event.noise_g2 + float(np.abs(pieces) @ planogram.weight_sd_g[[*products]] ** 2)
+        variance += of_each_g.sum() ** 2 * of_plates + float(of_each_g @ of_each_g) * gain.mean**2 * of_places
+        error_g = event.total_g - float(of_each_g.sum()) * gain.mean
+        return float(_log_density(np.array([error_g]), np.array([variance]))[0])
+
+    def _shared(
+        self, event: ShelfEvent, actors: Actors, splits: list[_Split], history: ArmHistory, asks: bool
     ) -> list[_Shared]:
-        """Candidates with two parts, taken by two people or by both hands of one before the plates came to rest."""
-        splits = self._splits(event, found, log_place, seen)
+        """Candidates with two parts, moved by two people or by both hands of one before the plates came to rest.
+
+        asks: whether the second hand may be another person's.
+        """
         if not splits:
             return []
         firsts = [row for row in range(len(actors.owner) - 1) if actors.log_ratio[row] > constants.LOG_SHARING_RATIO]
@@ -338,22 +414,22 @@ class CandidateFinder:
         rise = _Rise.of(event)
         seconds: list[HandRatio] = [
             hand
-            for hand in self._hands.second_ratios(event, history)
+            for hand in (self._hands.second_ratios(event, history) if asks else ())
             if hand.log_ratio > constants.LOG_SECOND_RATIO
         ]
         seconds = sorted(seconds, key=lambda hand: (-hand.log_ratio, hand.track))[:constants.SHARED_PEOPLE_MAX]
         log_probability = actors.log_probability
         shared = []
-        for products, quantities, log_prior, log_likelihood in splits:
+        for products, quantities, log_prior, log_likelihood, log_one, log_two in splits:
             for i in firsts:
                 person, log_first = int(actors.owner[i]), float(log_probability[i]) + log_prior
                 # Two grips of one product are that many pieces in any case; of two products, one order is enough.
                 if products[0] < products[1]:
-                    log_both = log_first + constants.LOG_BOTH_HANDS + math.log(rise.of_both_hands)
+                    log_both = log_first + log_one + math.log(rise.of_both_hands)
                     shared.append(_Shared((person, person), products, quantities, log_both, log_likelihood))
                 for other, log_ratio in seconds:
                     if other != person:
-                        log_both = log_first + constants.LOG_SAME_TIME + log_ratio + math.log(rise.of_two)
+                        log_both = log_first + log_two + log_ratio + math.log(rise.of_two)
                         shared.append(_Shared((person, other), products, quantities, log_both, log_likelihood))
         return shared
 
@@ -364,17 +440,20 @@ class CandidateFinder:
         event: ShelfEvent,
         actors: Actors,
         found: Identifications,
-        log_place: NDArray[np.float64],
+        log_goods: NDArray[np.float64],
         log_nothing: float,
         shared: list[_Shared],
         cart_of: Callable[[int], int],
     ) -> Proposal:
-        """Every actor with every identification, the shared loads, and that nothing moved."""
+        """Every actor with every identification, the shared loads, and that nothing moved.
+
+        log_goods: (n_actors, n_found) log prior of place and quantity of each.
+        """
         taken = event.total_g < 0
         rise = _Rise.of(event)
         log_rise = np.where(np.abs(found.quantity) > 1, math.log(rise.of_many), math.log(rise.of_one))
-        log_goods = found.log_likelihood + log_place + found.log_quantity + log_rise
-        n_goods, n_actors = len(log_goods), len(actors.owner)
+        log_goods = found.log_likelihood + log_goods + log_rise
+        n_goods, n_actors = len(found.product), len(actors.owner)
         owner = np.zeros((n_goods * n_actors, 2), np.int32)
         product, quantity = owner.copy(), owner.copy()
         owner[:, 0] = np.repeat(actors.owner, n_goods)

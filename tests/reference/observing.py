@@ -39,8 +39,7 @@ def observe(attributor: Attributor, event: ShelfEvent, history: ArmHistory) -> E
         _weigh_factors(a, opened, held_near)
     planogram.timing.add(event)
     finder = goods.CandidateFinder(planogram, a._hands, a._candidates._sightings)
-    held = None if event.total_g < 0 else held_near
-    proposal = finder.propose(event, actors, history, held, a._carts.of)
+    proposal = finder.propose(event, actors, history, held_near, a._carts.of, a._staff)
     table = proposal.table
     tied = _tied(a, opened, table)
     a._make_room(tied)
@@ -56,10 +55,13 @@ def observe(attributor: Attributor, event: ShelfEvent, history: ArmHistory) -> E
     if sum(candidate.probability for candidate in belief.candidates if candidate.person is None) > stage.UNCLAIMED:
         reached = a._unobserved.note_unclaimed(event, history)
         planogram.note_elsewhere(event.plates, reached, a._product[belief.candidates[0].gtin])
+    whole, single = _parts(cluster)
     for candidate in belief.candidates:
-        moved = a._product[candidate.gtin], candidate.quantity * candidate.probability
-        goods.move(planogram, event.main_plate, *moved)
-    _learn_gain(a, event, belief)
+        product = a._product[candidate.gtin]
+        of_part = whole[-1 if candidate.person is None else candidate.person, product, candidate.quantity]
+        goods.move(planogram, event.main_plate, product, candidate.quantity * min(of_part, 1.0))
+    if single >= stage.KNOWN_WEIGHT:
+        _learn_gain(a, event, belief)
     _decide(a, cluster, opened, belief)
     assert len(a._decided.events) + sum(len(cluster.events) for cluster in a._clusters) <= stage.OPEN_EVENTS_MAX
     return belief
@@ -81,9 +83,19 @@ def _weigh_factors(a: Attributor, opened: OpenEvent, held: NDArray[np.float64] |
             a._unobserved.clear(plate)
 
 
+def _parts(cluster: Cluster) -> tuple[dict[tuple[int, int, int], float], float]:
+    """Of the newest event: probability of each person, product and pieces, and that goods moved in one part."""
+    whole: defaultdict[tuple[int, int, int], float] = defaultdict(float)
+    single, table = 0.0, cluster.table
+    for row in np.flatnonzero(cluster.event_of == len(cluster.events) - 1).tolist():
+        parts, p = np.flatnonzero(table.quantity[row]).tolist(), float(cluster.probability[row])
+        for part in parts:
+            whole[int(table.owner[row, part]), int(table.product[row, part]), int(table.quantity[row, part])] += p
+        single += p if len(parts) == 1 else 0.0
+    return whole, single
+
+
 def _learn_gain(a: Attributor, event: ShelfEvent, belief: EventBelief) -> None:
-    if belief.nothing > 1.0 - stage.KNOWN_WEIGHT:
-        return
     known: defaultdict[tuple[int, int], float] = defaultdict(float)
     for candidate in belief.candidates:
         known[a._product[candidate.gtin], candidate.quantity] += candidate.probability
@@ -415,9 +427,7 @@ class Undoing:
         for row in rows:
             pieces = int(new.table.quantity[row, 0])
             if least <= pieces <= most:
-                part = abs(pieces) / abs(quantity)
-                piece_g2 = abs(pieces) * (1.0 - part) * float(self._planogram.weight_sd_g[product]) ** 2
-                log_same = self._log_same_load(earlier, new.opened, part, piece_g2)
+                log_same = self._log_same_load(earlier, new.opened, product, abs(pieces), abs(quantity))
                 log_ratio = float(np.logaddexp(log_other, log_is + log_same - float(new.log_weight[row])))
                 found.append(RowRatio(row, log_ratio))
         return found
@@ -430,8 +440,11 @@ class Undoing:
         log_same = -0.5 * (left.left_g / left.sd_g) ** 2 - math.log(left.sd_g * math.sqrt(2.0 * math.pi))
         return [RowRatio(len(new.table) - 1, max(log_same + joint.LOG_UNDONE - float(new.log_weight[-1]), 0.0))]
 
-    def _log_same_load(self, earlier: OpenEvent, later: OpenEvent, part: float, piece_g2: float) -> float:
-        """Log density of the later load if it is this part of the earlier one; piece_g2: variance of the part."""
+    def _log_same_load(self, earlier: OpenEvent, later: OpenEvent, product: int, pieces: int, of: int) -> float:
+        """Log density of the later load if it is these pieces of so many that were the earlier one.
+
+        What they weighed then is a measurement of what such goods weigh on the later plates; both are normal.
+        """
         share_by: defaultdict[int, float] = defaultdict(float)
         gain, place_var = [], 0.0
         for opened, sign in ((earlier, -1.0), (later, 1.0)):
@@ -442,9 +455,18 @@ class Undoing:
                 share_by[plate] += sign * of_plate
         # The part of a plate's gain that both loads have in common cancels.
         gain_var = sum(share * share * float(self._planogram.gain_var[plate]) for plate, share in share_by.items())
-        expected_g = abs(earlier.total_g) * part * gain[1] / gain[0]
-        var_g2 = part * part * earlier.noise_g2 + later.noise_g2 + joint.SAME_PIECE_SD_G**2 + piece_g2
-        var_g2 += expected_g**2 * (gain_var + place_var)
+        part, piece_g2 = pieces / of, float(self._planogram.weight_sd_g[product]) ** 2
+        then_g = abs(earlier.total_g) * part * gain[1] / gain[0]
+        then_g2 = part * part * earlier.noise_g2 + pieces * (1.0 - part) * piece_g2
+        then_g2 += then_g**2 * (gain_var + place_var)
+        share, plates = later.event.share, later.event.plates
+        goods_g = pieces * float(self._planogram.weight_g[product]) * gain[1]
+        goods_g2 = pieces * piece_g2 + goods_g**2 * float(
+            share**2 @ (self._planogram.gain_var[plates] + PLACE_GAIN_SD**2)
+        )
+        known_g2 = 1.0 / (1.0 / then_g2 + 1.0 / goods_g2)
+        expected_g = known_g2 * (then_g / then_g2 + goods_g / goods_g2)
+        var_g2 = known_g2 + later.noise_g2 + joint.SAME_PIECE_SD_G**2
         off_g = abs(later.total_g) - expected_g
         return -0.5 * (off_g * off_g / var_g2 + math.log(2.0 * math.pi * var_g2))
 
