@@ -194,7 +194,8 @@ class CandidateFinder:
             return kernel.propose(
                 self._planogram.arrays, event.plates, event.delta_g, event.noise_g2, event.rise_s,
                 held, seen.of_product, seen.of_nothing, actors.owner, carts, actors.log_ratio, employed,
-                actors.log_total, seconds, second_carts, log_ratio, model, self._table, self._log_candidate, self._log_weight,
+                actors.log_total, seconds, second_carts, log_ratio, model, self._table, self._log_candidate,
+                self._log_weight,
             )  # fmt: skip
 
         n = proposed()
