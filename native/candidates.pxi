@@ -92,19 +92,26 @@ cdef inline void _rank(Ranked* ranked, const Row* row) noexcept nogil:
     ranked.row[at].log_candidate = log_candidate
 
 
+cdef inline double _belongs(const Shelves* shelves, const Load* load, int product, const double* c) noexcept nogil:
+    """Whether a product belongs where most of a load rested, from 0 to 1."""
+    cdef double belongs = 0.0, size = _size(load.delta_g, load.n)
+    cdef int i
+    for i in range(load.n):
+        if shelves.planned[load.plates[i] * shelves.n_products + product]:
+            belongs += fabs(load.delta_g[i]) / size
+    belongs = (belongs - c[MAIN_SHARE_FROM]) / (c[MAIN_SHARE_TO] - c[MAIN_SHARE_FROM])
+    return fmin(fmax(belongs, 0.0), 1.0)
+
+
 cdef void _log_taken(const Shelves* shelves, const Load* load, const double* c, double* log_prior) noexcept nogil:
     """Log prior of each product as what left, by where most of the load rested; log_prior (n_products,): out."""
-    cdef double size = _size(load.delta_g, load.n), belongs, log_odd = log(c[ODD_TAKEN])
-    cdef int product, i
+    cdef double belongs, log_odd = log(c[ODD_TAKEN])
+    cdef int product
     _log_place(shelves, load, True, log_prior)
     for product in range(shelves.n_products):
-        belongs = 0.0
-        for i in range(load.n):
-            if shelves.planned[load.plates[i] * shelves.n_products + product]:
-                belongs += fabs(load.delta_g[i]) / size
-        belongs = (belongs - c[MAIN_SHARE_FROM]) / (c[MAIN_SHARE_TO] - c[MAIN_SHARE_FROM])
+        belongs = _belongs(shelves, load, product, c)
         if belongs > 0.0:
-            log_prior[product] += log(c[ODD_TAKEN] + (1.0 - c[ODD_TAKEN]) * fmin(belongs, 1.0))
+            log_prior[product] += log(c[ODD_TAKEN] + (1.0 - c[ODD_TAKEN]) * belongs)
         else:
             log_prior[product] += log_odd
 
@@ -128,15 +135,18 @@ cdef inline void _log_put(const Shelves* shelves, const Load* load, const double
 cdef void _log_stocked(
     const Shelves* shelves, const Load* load, const Identified* found, const double* c, double* log_stocked
 ) noexcept nogil:
-    """Log prior of each identification as what an employee put here, or took; log_stocked (found.n,): out."""
+    """Log prior of each identification as what an employee put here, or took; log_stocked (found.n,): out.
+
+    What seems to lie here but does not belong here was perhaps never there, and makes no refill likelier.
+    """
     cdef double* log_place = shelves.scratch
     cdef double right
     cdef int i
-    _log_place(shelves, load, load.total_g < 0.0, log_place)
+    _log_place(shelves, load, True, log_place)
     for i in range(found.n):
         log_stocked[i] = log_place[found.product[i]] + found.log_quantity[i]
         if load.total_g > 0.0:
-            right = c[STOCKED_RIGHT] * fmin(exp(log_place[found.product[i]]), 1.0)
+            right = c[STOCKED_RIGHT] * _belongs(shelves, load, found.product[i], c)
             log_stocked[i] = log(right * c[STOCKED_PIECES] + c[STOCKED_ELSEWHERE] * exp(found.log_quantity[i]))
 
 

@@ -264,13 +264,16 @@ class CandidateFinder:
 
     # ---- products and quantities -------------------------------------------------------------------------------------
 
+    def _belongs(self, event: ShelfEvent) -> NDArray[np.float64]:
+        """(n_products,) whether each belongs where most of the load rested, from 0 to 1."""
+        least, most = constants.MAIN_SHARE
+        share: NDArray[np.float64] = event.share @ self._planogram.planned[event.plates]
+        return np.clip((share - least) / (most - least), 0.0, 1.0)
+
     def _log_taken(self, event: ShelfEvent) -> NDArray[np.float64]:
         """(n_products,) log prior of each as what left, by where most of the load rested."""
-        planogram = self._planogram
-        log_place = log_prior_of_place(planogram, event.plates, event.delta_g, taken=True)
-        belongs = event.share @ planogram.planned[event.plates]
-        least, most = constants.MAIN_SHARE
-        belongs = np.clip((belongs - least) / (most - least), 0.0, 1.0)
+        log_place = log_prior_of_place(self._planogram, event.plates, event.delta_g, taken=True)
+        belongs = self._belongs(event)
         log_taken: NDArray[np.float64]
         log_taken = log_place + np.log(constants.ODD_TAKEN + (1.0 - constants.ODD_TAKEN) * belongs)
         return log_taken
@@ -289,10 +292,9 @@ class CandidateFinder:
 
     def _log_stocked(self, event: ShelfEvent, found: Identifications) -> NDArray[np.float64]:
         """Log prior of each identification as what an employee put here, or took."""
-        log_place = log_prior_of_place(self._planogram, event.plates, event.delta_g)[found.product]
         if event.total_g < 0:
-            return log_place + found.log_quantity
-        right = constants.STOCKED_RIGHT * np.minimum(np.exp(log_place), 1.0) * constants.STOCKED_PIECES
+            return log_prior_of_place(self._planogram, event.plates, event.delta_g)[found.product] + found.log_quantity
+        right = constants.STOCKED_RIGHT * self._belongs(event)[found.product] * constants.STOCKED_PIECES
         log_stocked: NDArray[np.float64] = np.log(right + constants.STOCKED_ELSEWHERE * np.exp(found.log_quantity))
         return log_stocked
 
