@@ -394,10 +394,10 @@ def _judged(pairs: Pairs, pose: Pose, given: Pose, present: Pose, lens: Lens, us
     certain = turn_sd <= _TURN_SD_MAX and centre_sd_m <= _CENTRE_SD_MAX_M
     # Each half has twice the variance, so their difference has four times it; three deviations of that.
     agree = apart_turn <= 6.0 * _TURN_SD_MAX and apart_m <= 6.0 * _CENTRE_SD_MAX_M
-    if not certain or not agree:
-        return refused(Refusal.UNCERTAIN)
-    if after_m > left_max_m or after_m > _LEFT_SHARE_MAX * before_m:
+    if after_m > left_max_m:
         return refused(Refusal.NO_POSE)
+    if not certain or not agree or after_m > _LEFT_SHARE_MAX * before_m:
+        return refused(Refusal.UNCERTAIN)
     return figures
 
 

@@ -283,6 +283,8 @@ class Repositioning:
 
     def _search(self, t_ns: int, view: int, examination: _Examination) -> bool:
         """Look for a camera's pose. Returns whether it was found, and is on probation now."""
+        # First of all, so that a search that fails is not repeated with the next set.
+        examination.n_due = examination.n_kept + examination.n_more
         rig = self.site.rig
         others = {
             name: Pose.of(rig.camera_from_world[other])
@@ -296,7 +298,6 @@ class Repositioning:
         refusal = verdict.refusal
         if refusal is not Refusal.FEW:
             examination.n_more = min(2 * examination.n_more, SEARCH_EVERY_MAX)
-        examination.n_due = examination.n_kept + examination.n_more
         if refusal is None and not self._leaves_others(view):
             refusal = Refusal.FEW_OTHERS
         if refusal is not None or verdict.pose is None:
