@@ -53,7 +53,13 @@ def test_a_file_that_agrees_to_the_cent(shop: Shop, tmp_path: Path) -> None:
     file = written(tmp_path, *rows, f"{refund},refund,1.99,EUR,0,{DAY}")
     found = compare(shop.ledger, STORE, read_settlement(file, STORE))
     assert found.differences == () and found.fees == 24 and found.sums == {"capture": 1394, "refund": 199}
-    assert "agree to the cent" in found.text(STORE) and "13.94 EUR" in found.text(STORE)
+    assert found.text(STORE).splitlines() == [
+        "Shop, 2026-03-03 to 2026-03-03",
+        "  capture                    2         13.94 EUR",
+        "  refund                     1          1.99 EUR",
+        "  fees                                  0.24 EUR",
+        "the file and the books agree to the cent",
+    ]
 
 
 def test_each_difference_is_named(shop: Shop, tmp_path: Path) -> None:

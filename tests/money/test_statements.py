@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from money.books import BREAD, COLA, DAY_NS, STORE, TWO, at, sell
 from fusion.errors import LedgerError
 from fusion.money.ledger import Ledger
 from fusion.money.retailers import Retailer
-from fusion.money.statements import FEES, post_fee, statement
+from fusion.money.statements import FEES, Statement, post_fee, statement
 from fusion.results import ReceiptLine
 
 BRAND = Retailer(id="r", name="Retail Ltd", brand="Brand", fee_share=7.5, stores=("shop",))
@@ -74,3 +75,28 @@ def test_any_months_add_up(tmp_path: Path) -> None:
             assert total == one.closing.get(account, 0)
         assert one.moved.get(FEES, 0) == one.fee
         assert one.moved.get("receivable", 0) == sum(net + vat for net, vat in one.sales.values())
+
+
+def test_a_statement_as_people_read_it() -> None:
+    made = Statement(
+        "Retail Ltd", "shop", "2026-03", "EUR", {"receivable": 697}, {"receivable": -697, "provider": 697},
+        {"receivable": 0, "provider": 697}, {"19%": (418, 80), "7%": (186, 13)}, captured=1394, refunded=697,
+        charged_back=0, n_receipts=2, n_decisions=1, fee=45,
+    )  # fmt: skip
+    assert made.net_revenue == 604
+    assert made.text(STORE).splitlines() == [
+        "Retail Ltd, Shop, 2026-03: 2 receipts, 1 decisions",
+        "  sales, net 19%                    4.18 EUR",
+        "  sales, net 7%                     1.86 EUR",
+        "  VAT 19%                           0.80 EUR",
+        "  VAT 7%                            0.13 EUR",
+        "  captured                         13.94 EUR",
+        "  refunded                         -6.97 EUR",
+        "  platform fee                     -0.45 EUR",
+        "  account                            opening             moved           closing",
+        "  provider                          0.00 EUR          6.97 EUR          6.97 EUR",
+        "  receivable                        6.97 EUR         -6.97 EUR          0.00 EUR",
+    ]
+    again = replace(made, charged_back=249, opening={}, moved={"fees": 1}).text(STORE).splitlines()
+    assert again[7] == "  charged back                     -2.49 EUR"
+    assert [line.split()[0] for line in again[10:]] == ["fees", "provider", "receivable"]
