@@ -2,7 +2,8 @@
 
 This module is also the pytest plugin that measures (`-p bench.mutation.reached`): coverage writes the running test's
 name beside each line. What a test runs in another process is not seen. A line that runs while its module is imported
-(a constant, a default) is reached by each test that runs anything of the module.
+(a constant, a default) is reached by each test that runs anything of the module; where a module holds nothing but
+constants, by any test.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ class Reached:
     def __init__(self, rows: dict[str, Any]) -> None:
         self._tests: dict[str, list[tuple[Test, frozenset[int]]]] = {}
         self._imported: dict[str, set[int]] = {}
+        self._all: list[Test] = []
         for row in rows.values():
             for path, lines in row["imported"].items():
                 self._imported.setdefault(path, set()).update(lines)
             for name, measured in row["tests"].items():
                 test = Test(name, measured["cpu_s"])
+                self._all.append(test)
                 for path, lines in measured["lines"].items():
                     self._tests.setdefault(path, []).append((test, frozenset(lines)))
 
@@ -56,7 +59,7 @@ class Reached:
         lines = set(range(first, last + 1))
         found = [test for test, run in self._tests.get(path, ()) if not run.isdisjoint(lines)]
         if not found and not self._imported.get(path, set()).isdisjoint(lines):
-            found = [test for test, _ in self._tests.get(path, ())]
+            found = [test for test, _ in self._tests.get(path, ())] or self._all
         return sorted(found, key=lambda test: (test.cpu_s, test.id))
 
 

@@ -180,7 +180,10 @@ def test_the_quickest_tests_are_kept_and_always_one() -> None:
     tests = [Test("a", 1.0), Test("b", 2.0), Test("c", 3.0)]
     assert _within(3.0, tests) == tests[:2] and _within(0.5, tests) == tests[:1] and _within(1.0, []) == []
     measured = {test.id: {"cpu_s": test.cpu_s, "lines": {"m.py": [1]}} for test in tests[::-1]}
-    assert Reached({"f": {"imported": {}, "tests": measured}}).tests("m.py", 1, 1) == tests
+    # A module of constants is used by others: any test may be its own.
+    reached = Reached({"f": {"imported": {"constants.py": [4]}, "tests": measured}})
+    assert reached.tests("constants.py", 4, 4) == tests and reached.tests("constants.py", 5, 5) == []
+    assert reached.tests("m.py", 1, 1) == tests
 
 
 def test_the_page_counts_what_became_of_mutants() -> None:
