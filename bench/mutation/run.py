@@ -109,7 +109,8 @@ def equivalents(path: Path = EQUIVALENT) -> dict[tuple[str, str, str, str], str]
 
 def _tried(folder: str, tests: Sequence[str], args: argparse.Namespace, copy: Path, kept: Path) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    mutants, n_places = draw(ROOT, folder, args.n, args.seed)
+    # All of it is read from the copy: what is tried stays the same while people work on the project.
+    mutants, n_places = draw(copy, folder, args.n, args.seed)
     _say(f"{folder}: {len(mutants)} of {n_places} places; which tests reach them")
     reached = measure(copy, tests, kept, environment)
     selected = [_within(args.cpu_max, reached.tests(one.path, *one.statement)) for one in mutants]
@@ -123,7 +124,7 @@ def _tried(folder: str, tests: Sequence[str], args: argparse.Namespace, copy: Pa
             _say(f"{number} of {len(mutants)}: {verdict.outcome} {mutant.path}:{mutant.line} {verdict.by}")
             if verdict.outcome not in KILLED:
                 _say(f"    - {mutant.before}\n    + {mutant.after}")
-        controls_killed = _controls(args.controls, mutants, selected, trials.run, random.Random(args.seed))
+        controls_killed = _controls(args.controls, mutants, selected, trials.run, copy, random.Random(args.seed))
     finally:
         trials.close()
     return {
@@ -141,13 +142,14 @@ def _controls(
     mutants: Sequence[Mutant],
     selected: Sequence[Sequence[Test]],
     run: Callable[[str, str, Sequence[Test]], Verdict],
+    copy: Path,
     chance: random.Random,
 ) -> list[str]:
     """Trials of the code as it is, with the tests of mutants drawn again: the tests that failed nonetheless."""
     can = [(mutant.path, tests) for mutant, tests in zip(mutants, selected) if tests]
     failed = []
     for path, tests in chance.sample(can, min(n, len(can))):
-        verdict = run(path, (ROOT / path).read_text(encoding="utf-8"), tests)
+        verdict = run(path, (copy / path).read_text(encoding="utf-8"), tests)
         if verdict.outcome != "survived":
             failed.append(verdict.by or path)
             _say(f"control killed: {path} by {verdict.by}")

@@ -23,6 +23,7 @@ from fusion.money.providers import (
     InProcessProvider,
     PaymentError,
     StripeProvider,
+    Terms,
     UnknownOutcome,
 )
 from fusion.money.providers.exchange import Exchange
@@ -193,6 +194,27 @@ def test_the_settings_name_a_provider_and_where_its_secret_is(tmp_path: Path, mo
         opened(provider="stripe", secret_env="TWO_LINES")
     with pytest.raises(ConfigError, match="NONE is not set"):
         opened(provider="stripe", secret_env="NONE")
+
+
+def test_a_provider_is_reached_where_and_as_long_as_its_settings_state(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVIDER_SECRET", "s3cret")
+    made: list[tuple[str, float]] = []
+    real = Exchange
+
+    def noted(url: str, *, deadline_s: float) -> Exchange:
+        made.append((url, deadline_s))
+        return real(url, deadline_s=deadline_s)
+
+    monkeypatch.setattr("fusion.money.providers.settings.Exchange", noted)
+    http = PaymentSettings(provider="http", url=server.url, secret_env="PROVIDER_SECRET", keys_kept_h=1, holds_kept_h=2)
+    opened = open_provider(http, Path())
+    assert opened.terms == Terms(3600.0, 7200.0)
+    assert opened.authorise("k", "tok", 100, "EUR").approved and server.seen
+    stripe = open_provider(PaymentSettings(provider="stripe", secret_env="PROVIDER_SECRET", deadline_s=5), Path())
+    assert stripe.terms == Terms(86_400.0, 604_800.0) == open_provider(PaymentSettings(provider="test"), Path()).terms
+    assert made == [(server.url, 10.0), ("https://api.stripe.com", 5.0)]
 
 
 @pytest.mark.parametrize(
