@@ -10,7 +10,8 @@ The tests that run the changed line are run, the quickest first, until one fails
 survivors. As a control, the code as it is goes through the same machinery with the same tests; a control that is
 "killed" makes the score worthless, and the exit code 1. Survivors are printed with their change. Those that no test can
 kill, since the program does the same, stand in bench/mutation/equivalent.toml with the reason; the score is given with
-and without them. Progress goes to standard error; the exit code does not depend on the score.
+and without them. Progress goes to standard error; the exit code does not depend on the score. A run that is interrupted
+reports what it has tried, which is a sample too: places are tried in the order in which they are drawn.
 
 Install the extra `mutation`. Set FUSION_POSTGRES to a server's URL, else each trial on PostgreSQL starts its own.
 """
@@ -27,7 +28,7 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,44 +117,35 @@ def _tried(folder: str, tests: Sequence[str], args: argparse.Namespace, copy: Pa
     selected = [_within(args.cpu_max, reached.tests(one.path, *one.statement)) for one in mutants]
     reasons = equivalents()
     trials = Trials(copy, environment)
+    rows: list[Trial] = []
+    controls_killed: list[str] = []
+    n_controls = 0
     try:
-        rows = []
         for number, (mutant, those) in enumerate(zip(mutants, selected), 1):
             verdict = trials.try_mutant(mutant, those)
             rows.append(_row(mutant, verdict, reasons))
             _say(f"{number} of {len(mutants)}: {verdict.outcome} {mutant.path}:{mutant.line} {verdict.by}")
             if verdict.outcome not in KILLED:
                 _say(f"    - {mutant.before}\n    + {mutant.after}")
-        controls_killed = _controls(args.controls, mutants, selected, trials.run, copy, random.Random(args.seed))
+        can = [(mutant.path, tests) for mutant, tests in zip(mutants, selected) if tests]
+        for path, those in random.Random(args.seed).sample(can, min(args.controls, len(can))):
+            verdict = trials.run(path, (copy / path).read_text(encoding="utf-8"), those)
+            n_controls += 1
+            if verdict.outcome != "survived":
+                controls_killed.append(verdict.by or path)
+                _say(f"control killed: {path} by {verdict.by}")
+    except KeyboardInterrupt:
+        _say(f"interrupted: {len(rows)} mutants and {n_controls} controls were tried")
     finally:
         trials.close()
     return {
         "n_places": n_places,
         "seed": args.seed,
         "tests": list(tests),
-        "controls": args.controls,
+        "controls": n_controls,
         "controls_killed": controls_killed,
         "trials": [asdict(row) for row in rows],
     }
-
-
-def _controls(
-    n: int,
-    mutants: Sequence[Mutant],
-    selected: Sequence[Sequence[Test]],
-    run: Callable[[str, str, Sequence[Test]], Verdict],
-    copy: Path,
-    chance: random.Random,
-) -> list[str]:
-    """Trials of the code as it is, with the tests of mutants drawn again: the tests that failed nonetheless."""
-    can = [(mutant.path, tests) for mutant, tests in zip(mutants, selected) if tests]
-    failed = []
-    for path, tests in chance.sample(can, min(n, len(can))):
-        verdict = run(path, (copy / path).read_text(encoding="utf-8"), tests)
-        if verdict.outcome != "survived":
-            failed.append(verdict.by or path)
-            _say(f"control killed: {path} by {verdict.by}")
-    return failed
 
 
 def _row(mutant: Mutant, verdict: Verdict, reasons: Mapping[tuple[str, str, str, str], str]) -> Trial:

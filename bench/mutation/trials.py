@@ -103,7 +103,8 @@ class Trials:
     def close(self) -> None:
         """End the process; the copy holds the code as it is."""
         assert self._server.stdin
-        self._server.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._server.stdin.close()
         self._server.wait()
 
 
@@ -139,7 +140,8 @@ class _FirstFailure:
 
 
 def _serve(libraries: Sequence[str]) -> int:
-    """Answer trials from standard input until it ends."""
+    """Answer trials from standard input until it ends; where it is terminated, the copy is put right all the same."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     for name in libraries:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -163,17 +165,19 @@ def _try(tests: Sequence[str], cpu_s: float, wall_s: float) -> dict[str, str]:
     os.close(write)
     deadline = time.monotonic() + wall_s
     found = b""
-    while True:
-        ready, _, _ = select.select([read], [], [], max(0.0, deadline - time.monotonic()))
-        piece = os.read(read, 65536) if ready else b""
-        found += piece
-        if not piece:
-            break
-    os.close(read)
-    # Its own children end with it: a mutant may leave a server or a till behind.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    try:
+        while True:
+            ready, _, _ = select.select([read], [], [], max(0.0, deadline - time.monotonic()))
+            piece = os.read(read, 65536) if ready else b""
+            found += piece
+            if not piece:
+                break
+    finally:
+        os.close(read)
+        # Its own children end with it: a mutant may leave a server or a till behind.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     # Ended by a limit, or by a fault that took the interpreter down: it has not answered.
     return json.loads(found) if found else {"outcome": "timeout", "by": ""}
 
@@ -181,6 +185,7 @@ def _try(tests: Sequence[str], cpu_s: float, wall_s: float) -> dict[str, str]:
 def _run_in_child(tests: Sequence[str], cpu_s: float, write: int) -> None:
     """Runs the tests and ends this process; never returns."""
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
         os.set_inheritable(write, False)
         limit = int(cpu_s) + 1
