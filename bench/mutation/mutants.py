@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import libcst
+
+
+# A statement that gives names: `LIMIT = 3`, `a, b = 1, 2`, `field: int = 0`.
+_GIVEN = re.compile(r"\s*([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)\s*(?::[^=]+)?=(?!=)")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Mutant:
         path, line, statement, function: of the place.
         before, after: the lines that differ, without indentation.
         code: the whole module as it is tested.
+        lines: of the module, those whose run could show the change: the statement's; and where it gives a name outside
+            of any function, a constant or a field, those that mention the name.
     """
 
     path: str
@@ -57,6 +64,7 @@ class Mutant:
     before: str
     after: str
     code: str
+    lines: frozenset[int]
 
 
 class Module:
@@ -71,6 +79,7 @@ class Module:
         visitor = _places_visitor()
         wrapper.visit(visitor)
         self._tree = wrapper.module
+        self._bodies: list[tuple[int, int]] = visitor.bodies
         self._found: list[tuple[Any, list[Any]]] = [(node, variants) for node, variants, *_ in visitor.found]
         self.places = tuple(
             Place(path, line, statement, function, len(variants), index)
@@ -89,7 +98,19 @@ class Module:
         before, after = _difference(self.source, code)
         if before == after:
             return None
-        return Mutant(self.path, place.line, place.statement, place.function, before, after, code)
+        lines = self._lines(place.statement)
+        return Mutant(self.path, place.line, place.statement, place.function, before, after, code, lines)
+
+    def _lines(self, statement: tuple[int, int]) -> frozenset[int]:
+        first, last = statement
+        text = self.source.splitlines()
+        own = frozenset(range(first, last + 1))
+        if any(first >= begin and last <= end for begin, end in self._bodies):
+            return own
+        given = _GIVEN.match(text[first - 1])
+        names = re.findall(r"\w+", given[1]) if given else []
+        mentioned = [number for number, line in enumerate(text, 1) if set(re.findall(r"\w+", line)) & set(names)]
+        return own | frozenset(mentioned)
 
 
 def draw(root: Path, folder: str, n: int, seed: int) -> tuple[list[Mutant], int]:
@@ -146,6 +167,7 @@ def _places_visitor() -> Any:
             self.found: list[tuple[libcst.CSTNode, list[libcst.CSTNode], int, tuple[int, int], str]] = []
             self._scope: list[str] = []
             self._statements: list[tuple[int, int]] = []
+            self.bodies: list[tuple[int, int]] = []
 
         def on_visit(self, node: libcst.CSTNode) -> bool:
             if _is_no_behaviour(node):
@@ -159,6 +181,9 @@ def _places_visitor() -> Any:
                 self.found.append((node, variants, line, self._statements[-1], ".".join(self._scope)))
             if isinstance(node, libcst.FunctionDef | libcst.ClassDef):
                 self._scope.append(node.name.value)
+            if isinstance(node, libcst.FunctionDef):
+                body = self.get_metadata(PositionProvider, node.body)
+                self.bodies.append((body.start.line, body.end.line))
             return True
 
         def on_leave(self, original_node: libcst.CSTNode) -> None:

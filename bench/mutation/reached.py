@@ -2,8 +2,8 @@
 
 This module is also the pytest plugin that measures (`-p bench.mutation.reached`): coverage writes the running test's
 name beside each line. What a test runs in another process is not seen. A line that runs while its module is imported
-(a constant, a default) is reached by each test that runs anything of the module; where a module holds nothing but
-constants, by any test.
+(a constant, a default) and whose name no function of the module mentions is reached by each test that runs anything of
+the module; where a module holds nothing but constants, by any test.
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ class Reached:
                 for path, lines in measured["lines"].items():
                     self._tests.setdefault(path, []).append((test, frozenset(lines)))
 
-    def tests(self, path: str, first: int, last: int) -> list[Test]:
+    def tests(self, path: str, lines: frozenset[int]) -> list[Test]:
         """The tests that run any of some lines of a module, the quickest first."""
-        lines = set(range(first, last + 1))
         found = [test for test, run in self._tests.get(path, ()) if not run.isdisjoint(lines)]
         if not found and not self._imported.get(path, set()).isdisjoint(lines):
             found = [test for test, _ in self._tests.get(path, ())] or self._all

@@ -114,19 +114,14 @@ def _tried(folder: str, tests: Sequence[str], args: argparse.Namespace, copy: Pa
     mutants, n_places = draw(copy, folder, args.n, args.seed)
     _say(f"{folder}: {len(mutants)} of {n_places} places; which tests reach them")
     reached = measure(copy, tests, kept, environment)
-    selected = [_within(args.cpu_max, reached.tests(one.path, *one.statement)) for one in mutants]
+    selected = [_within(args.cpu_max, reached.tests(one.path, one.lines)) for one in mutants]
     reasons = equivalents()
     trials = Trials(copy, environment)
     rows: list[Trial] = []
     controls_killed: list[str] = []
     n_controls = 0
     try:
-        for number, (mutant, those) in enumerate(zip(mutants, selected), 1):
-            verdict = trials.try_mutant(mutant, those)
-            rows.append(_row(mutant, verdict, reasons))
-            _say(f"{number} of {len(mutants)}: {verdict.outcome} {mutant.path}:{mutant.line} {verdict.by}")
-            if verdict.outcome not in KILLED:
-                _say(f"    - {mutant.before}\n    + {mutant.after}")
+        # Controls first: where one is killed, no score that follows is worth its time.
         can = [(mutant.path, tests) for mutant, tests in zip(mutants, selected) if tests]
         for path, those in random.Random(args.seed).sample(can, min(args.controls, len(can))):
             verdict = trials.run(path, (copy / path).read_text(encoding="utf-8"), those)
@@ -134,6 +129,12 @@ def _tried(folder: str, tests: Sequence[str], args: argparse.Namespace, copy: Pa
             if verdict.outcome != "survived":
                 controls_killed.append(verdict.by or path)
                 _say(f"control killed: {path} by {verdict.by}")
+        for number, (mutant, those) in enumerate(zip(mutants, selected), 1):
+            verdict = trials.try_mutant(mutant, those)
+            rows.append(_row(mutant, verdict, reasons))
+            _say(f"{number} of {len(mutants)}: {verdict.outcome} {mutant.path}:{mutant.line} {verdict.by}")
+            if verdict.outcome not in KILLED:
+                _say(f"    - {mutant.before}\n    + {mutant.after}")
     except KeyboardInterrupt:
         _say(f"interrupted: {len(rows)} mutants and {n_controls} controls were tried")
     finally:

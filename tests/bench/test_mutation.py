@@ -97,6 +97,14 @@ def test_a_statement_of_several_lines_is_one() -> None:
     assert (13, (12, 14), "under") in places and (7, (7, 7), "") in places and (22, (22, 22), "Box.full") in places
 
 
+def test_a_constant_shows_where_its_name_is_mentioned() -> None:
+    wrong = module()
+    made = [wrong.mutant(place, 0) for place in wrong.places]
+    lines = {(one.line, one.before): sorted(one.lines) for one in made if one is not None}
+    assert lines[7, "LIMIT = 3"] == [7, 10]
+    assert lines[13, "value < 0"] == [12, 13, 14] and lines[22, "return True"] == [22]
+
+
 def test_a_draw_is_repeated_by_its_seed(tmp_path: Path) -> None:
     module()
     from bench.mutation.mutants import draw
@@ -139,18 +147,19 @@ def test_tests_are_known_by_the_lines_they_run(copy: Path, tmp_path: Path) -> No
     reached = measure(copy, ["tests/money"], kept, environment(copy))
 
     def names(first: int, last: int) -> set[str]:
-        return {test.id.partition("::")[2] for test in reached.tests("fusion/money/box.py", first, last)}
+        found = reached.tests("fusion/money/box.py", frozenset(range(first, last + 1)))
+        return {test.id.partition("::")[2] for test in found}
 
     assert names(12, 14) == {"test_under", "test_below"}
     assert names(15, 15) == {"test_below"}
     assert names(7, 7) == {"test_under", "test_below", "test_full"}  # a constant concerns all
-    assert names(5, 5) == set() and reached.tests("fusion/money/other.py", 1, 9) == []
+    assert names(5, 5) == set() and reached.tests("fusion/money/other.py", frozenset({1})) == []
     # What has not changed is not run again.
     rows = json.loads(kept.read_text())
     (row,) = rows.values()
     row["tests"] = {}
     kept.write_text(json.dumps(rows))
-    assert measure(copy, ["tests/money"], kept, environment(copy)).tests("fusion/money/box.py", 12, 14) == []
+    assert measure(copy, ["tests/money"], kept, environment(copy)).tests("fusion/money/box.py", frozenset({13})) == []
     with pytest.raises(RuntimeError, match="could not be measured"):
         (copy / "tests" / "money" / "test_box.py").write_text("raise SystemExit(3)")
         measure(copy, ["tests/money"], kept, environment(copy))
@@ -182,8 +191,9 @@ def test_the_quickest_tests_are_kept_and_always_one() -> None:
     measured = {test.id: {"cpu_s": test.cpu_s, "lines": {"m.py": [1]}} for test in tests[::-1]}
     # A module of constants is used by others: any test may be its own.
     reached = Reached({"f": {"imported": {"constants.py": [4]}, "tests": measured}})
-    assert reached.tests("constants.py", 4, 4) == tests and reached.tests("constants.py", 5, 5) == []
-    assert reached.tests("m.py", 1, 1) == tests
+    assert reached.tests("constants.py", frozenset({4})) == tests
+    assert reached.tests("constants.py", frozenset({5})) == []
+    assert reached.tests("m.py", frozenset({1})) == tests
 
 
 def test_the_page_counts_what_became_of_mutants() -> None:
