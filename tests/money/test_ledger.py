@@ -204,27 +204,50 @@ def test_posting_again_changes_nothing_and_other_contents_are_a_conflict(ledger:
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "fault"),
     [
-        {"total": 698},
-        {"currency": "USD"},
-        {"status": "paid"},
-        {"visit": ""},
-        {"visit": "v" * 256},
-        {"visit": "\ud800"},
-        {"exit_ns": 2**63},
-        {"exit_ns": 1.5},
-        {"lines": (ReceiptLine("40063813339310", 1, 697, 1.0),)},
-        {"lines": (ReceiptLine(COLA, 0, 697, 1.0),), "total": 0},
-        {"lines": (ReceiptLine(COLA, 1, -697, 1.0),), "total": -697},
-        {"lines": (ReceiptLine(COLA, 1, 697, float("nan")),)},
-        {"lines": (ReceiptLine(COLA, AMOUNT_MAX, 2, 1.0),), "total": 2 * AMOUNT_MAX},
+        ({"total": 698}, "total: want the sum of the lines less discounts, 697, got 698"),
+        ({"currency": "USD"}, "currency: want EUR, got 'USD'"),
+        ({"status": "paid"}, "status: want settled or review, got 'paid'"),
+        ({"visit": ""}, "visit: want"),
+        ({"visit": "v" * 256}, "visit: want"),
+        ({"visit": "\ud800"}, "visit: want"),
+        ({"exit_ns": 2**63}, "exit_ns: want"),
+        ({"exit_ns": 1.5}, "exit_ns: want an integer, got float"),
+        ({"issued_ns": "now"}, "issued_ns: want an integer, got str"),
+        ({"enter_ns": -(2**63) - 1}, "enter_ns: want"),
+        ({"account": "a" * 256}, "account: want"),
+        ({"lines": (ReceiptLine("40063813339310", 1, 697, 1.0),)}, "40063813339310"),
+        ({"lines": (ReceiptLine(COLA, 0, 697, 1.0),), "total": 0}, "quantity: want"),
+        ({"lines": (ReceiptLine(COLA, 1, -697, 1.0),), "total": -697}, "unit_price: want"),
+        ({"lines": (ReceiptLine(COLA, 1, 697, float("nan")),)}, "confidence: want 0 to 1, got nan"),
+        ({"lines": (ReceiptLine(COLA, AMOUNT_MAX, 2, 1.0),), "total": 2 * AMOUNT_MAX}, "want"),
     ],
 )
-def test_a_receipt_that_does_not_add_up_is_refused_and_leaves_nothing(ledger: Ledger, bad: dict[str, object]) -> None:
-    with pytest.raises(LedgerError):
+def test_a_receipt_that_does_not_add_up_is_refused_and_leaves_nothing(
+    ledger: Ledger, bad: dict[str, object], fault: str
+) -> None:
+    with pytest.raises(LedgerError, match=fault):
         ledger.post_receipt(replace(receipt("v1", *TWO), **bad))
     assert ledger.head().seq == 0 and balances(ledger) == {}
+
+
+@pytest.mark.parametrize(
+    ("discount", "fault"),
+    [
+        (Discount("", COLA, 1), "offer: want"),
+        (Discount("offer", "", 1), "gtin: want"),
+        (Discount("offer", COLA, 0), "discount: want"),
+        (Discount("offer", COLA, 499), "discount: want"),
+        (Discount("offer", STAMP, 1), "discount: want"),
+    ],
+)
+def test_a_discount_takes_no_more_than_its_product_costs(ledger: Ledger, discount: Discount, fault: str) -> None:
+    with pytest.raises(LedgerError, match=fault):
+        ledger.post_receipt(receipt("v1", *TWO), [discount])
+    assert ledger.head().seq == 0
+    whole = replace(receipt("v1", *TWO), total=199)
+    assert ledger.post_receipt(whole, [Discount("offer", COLA, 498)]) and balances(ledger)["receivable"] == 199
 
 
 @pytest.mark.parametrize(
