@@ -339,7 +339,7 @@ class Engine:
     def _work(self, results: list[Result], now_ns: int) -> None:
         """Give the set to all stages, in their order."""
         results += self._roll_call.step(self._frames, self._readings, now_ns)
-        if self._roll_call.contradicted:
+        if self._roll_call.contradicted or self._tracker.disagreeing:
             self._visits.doubt(Reason(ReasonKind.CAMERAS_DISAGREE), now_ns)
         for event_at_gate in self._scans:
             self._pass(self._visits.at_gate(event_at_gate), results)

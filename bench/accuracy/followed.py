@@ -63,7 +63,8 @@ class _Recorder(Engine):
         roll = self._roll_call
         self.steps.append(
             Step(
-                now_ns, self._complete_ns, self._closing, roll.contradicted, roll.unproved, people, unvouched, *received
+                now_ns, self._complete_ns, self._closing, roll.contradicted or self._tracker.disagreeing, roll.unproved,
+                people, unvouched, *received
             )
         )  # fmt: skip
 
@@ -72,7 +73,7 @@ class _People:
     """Stands in for the tracker and for what precedes it: a step's people are those that were kept."""
 
     def __init__(self, step: Step) -> None:
-        self._step, self.site = step, None
+        self._step, self.site, self.disagreeing = step, None, False
         self.ignored: Counter[str] = Counter()
 
     def without(self, _frames: Iterable[Frame], _t_ns: int) -> list[Step]:

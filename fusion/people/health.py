@@ -74,6 +74,8 @@ EXPLAINED_MIN, EXPLAINED_FAR, FAR_OVER_USUAL = 0.7, 0.5, 4.0
 # square beyond that is variance of the camera's measurements of people, so that a camera that was moved a little counts
 # less long before it counts nothing.
 DOUBT_M, DOUBT_OVER_USUAL = 0.02, 0.7
+# Cameras that are set aside at once and are too many, where they are this share of all as well.
+MANY_MOVED, MANY_MOVED_SHARE = 2, 0.25
 # Cameras judged in one set, in turn.
 JUDGED_PER_SET = 4
 # Miss rate: share of people in unobstructed view that a camera does not find, over the last LOOKS looks; reported where
@@ -160,6 +162,15 @@ class CameraHealth:
         """(n_views,) cameras that miss people in their unobstructed view; a view, do not write."""
         missing: NDArray[np.bool_] = self._cameras["missing"]
         return missing
+
+    @property
+    def many_moved(self) -> bool:
+        """Whether so many cameras at once are set aside that what the others see of a gate may be wrong or too little.
+
+        One camera is missed by few; two of six that look at the same gate left scans to the wrong people.
+        """
+        n = int(self.moved.sum())
+        return n >= MANY_MOVED and n >= MANY_MOVED_SHARE * len(self.moved)
 
     @property
     def usual_m(self) -> float:

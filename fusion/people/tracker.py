@@ -88,6 +88,11 @@ class Tracker:
         """The place, with its cameras where they are believed to be."""
         return self.repositioning.site
 
+    @property
+    def disagreeing(self) -> bool:
+        """Whether too many cameras contradict the others for people to be placed and named for certain."""
+        return self.health.many_moved
+
     def adopt(self, store: Store) -> None:
         """Continue with a store of the same layout; see `Engine.adopt`."""
         kernels.warm_up()

@@ -190,6 +190,13 @@ def test_offsets_keep_a_mean_of_zero_and_are_corrected():
     assert abs(offsets_s.mean()) < 0.010
 
 
+@pytest.mark.parametrize("n_views, n_moved, many", [(6, 1, False), (6, 2, True), (8, 2, True), (12, 2, False)])
+def test_many_moved_cameras_are_a_share_of_all(n_views, n_moved, many):
+    tracker = Tracker.of_store(store(n_views=n_views))
+    tracker.health.moved[:n_moved] = True
+    assert tracker.disagreeing is many
+
+
 # ---- moved cameras ---------------------------------------------------------------------------------------------------
 
 
