@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _all_bugs(args)
     lives = [_life(args, number, args.bug or "") for number in range(args.shops)]
     findings, reached, days, cpu_s, text = Findings(), Counter[str](), 0, 0.0, ""
-    options = " ".join(sys.argv[2:] if arguments is None else arguments)
+    options = f"--shops {args.shops} --days {args.days} --minutes {args.minutes} --seed {args.seed}"
     for shop in _all_lived(lives, args.processes):
         findings.add(shop.findings)
         reached += shop.reached
