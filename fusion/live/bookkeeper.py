@@ -110,7 +110,7 @@ class Bookkeeper:
             outbox = stack.enter_context(Outbox(folder / "outbox.sqlite", store))
             evidence = stack.enter_context(contextlib.closing(GrowingLines(folder / "evidence.jsonl")))
             till.evidence = evidence
-            cameras = stack.enter_context(contextlib.closing(CameraHistory(folder)))
+            cameras = CameraHistory(folder)
             yield cls(config, till, outbox, evidence, cameras, gaps, around.report, patience)
 
     def adopt(self, store: Store) -> None:

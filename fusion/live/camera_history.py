@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -27,25 +28,29 @@ _Key = tuple[int, str, str]
 
 
 class CameraHistory:
-    """The file of one store's process, open for adding."""
+    """The file of one store's process.
+
+    It is open only while a line is added: an erasure waits for every file of lines that the process has open, since
+    such a file may name the person (`fusion.gates.erasing`).
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Open the file in a store's folder, or begin it. Raises OSError, ConfigError."""
-        path = folder / FILE
-        self._lines = GrowingLines(path)
-        self._written = {_key(each) for each in list(corrections_in(path))[-READ_BACK:]}
+        """Read the file in a store's folder, or begin it. Raises OSError, ConfigError."""
+        self._path = folder / FILE
+        GrowingLines(self._path).close()
+        self._written = {_key(each) for each in list(corrections_in(self._path))[-READ_BACK:]}
 
     def note(self, engine: Engine, keep: Callable[[Callable[[], object]], object]) -> None:
         """Add what the engine remembers and the file does not hold; `keep` calls what writes, and waits for a disk."""
         for correction in engine.health().corrections:
             if _key(correction) not in self._written:
                 line = json.dumps({name: value for name, value in asdict(correction).items() if value is not None})
-                keep(lambda line=line: self._lines.add(line))  # type: ignore[misc]
+                keep(lambda line=line: self._add(line))  # type: ignore[misc]
                 self._written.add(_key(correction))
 
-    def close(self) -> None:
-        """Close the file."""
-        self._lines.close()
+    def _add(self, line: str) -> None:
+        with closing(GrowingLines(self._path)) as lines:
+            lines.add(line)
 
 
 def corrections_in(path: Path) -> Iterator[CameraCorrection]:

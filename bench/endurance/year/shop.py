@@ -163,6 +163,8 @@ class Shop:
         self._generation: Counter[str] = Counter()
         # Customers of the days before, by the name that the simulation has for them.
         self._known: dict[str, str] = {}
+        # Who asked to be forgotten: their means of payment by the id of the erasure, and those who are erased.
+        self._asked_to_be_forgotten: dict[str, str] = {}
         self._erased: list[str] = []
         self._truth: dict[str, TrueVisit] = {}
 
@@ -200,6 +202,7 @@ class Shop:
         self.auditor.audit_money(self.bank.moves, at_rest=self._look_at_account() == 0)
         if self.chain is not None:
             self.chain.evening(rng, self._folder, self.auditor)
+        self._follow_erasures()
         self.auditor.audit_privacy(self._clock.wall_ns(), self._erased, [CARD_NUMBER])
         if rng.random() < 0.5:
             self._stop()
@@ -353,11 +356,20 @@ class Shop:
             self._known.pop(name, None)
             self._rest()
             asked = [one for one in erasures.all() if one.id not in known]
-            became = asked[-1].state if asked else "asked again"
-        self.reach(f"erasure: {became}")
-        if became == "done":
+        self._asked_to_be_forgotten |= {one.id: token for one in asked}
+        if not asked:
+            self.reach("erasure: asked again")
+        elif asked[-1].state != "done":
+            self.reach(f"erasure: {asked[-1].state}")
+
+    def _follow_erasures(self) -> None:
+        """Which erasures are done by now: what one waits for may end days after it was asked for."""
+        with closing(Erasures(self._folder, store_key(self._folder))) as erasures:
+            done = [one.id for one in erasures.all() if one.state == "done" and one.id in self._asked_to_be_forgotten]
+        self._erased += [self._asked_to_be_forgotten.pop(erasure) for erasure in done]
+        if done:
+            self.reach("erasure: done", len(done))
             self._loop.save(wait=True)
-            self._erased.append(token)
 
     def _look_at_account(self) -> int:
         """A person enters what the bank's account shows; returns how many steps are still in question."""
