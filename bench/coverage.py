@@ -110,7 +110,7 @@ def _run(data: Path, tests: Sequence[str], n: int) -> int:
     """Both runs into one file of data; 1 where a test failed."""
     workers = ["-n", str(n), "--dist", "worksteal"] if n > 1 else []
     # A test under coverage on a busy machine may draw examples slowly; that is no fault of the code.
-    pytest = ["run", "-m", "pytest", "-p", "no:cacheprovider", "--hypothesis-profile=ci"]
+    pytest = ["run", "-m", "pytest", "--hypothesis-profile=ci"]
     compiled = _coverage(data, *pytest, *workers, *tests, check=False)
     kernels = [file for file in OF_KERNELS if not tests or any(file.startswith(name) for name in tests)]
     interpreted = 0
