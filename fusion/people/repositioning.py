@@ -182,7 +182,8 @@ class Repositioning:
         """Judge cameras at an instant, after camera health did. Returns whether a camera's pose has changed."""
         if not self._examined and not self._doubtful().any():
             return False
-        changed = self._conclude(t_ns)
+        self._conclude(t_ns)
+        changed = False
         self._begin(t_ns)
         for view, examination in list(self._examined.items()):
             on_probation = examination.on_probation
@@ -213,9 +214,8 @@ class Repositioning:
         """(n_views,) cameras whose pose may be wrong."""
         return (self._health.moved | self._health.missing) & self.site.corrects
 
-    def _conclude(self, t_ns: int) -> bool:
+    def _conclude(self, t_ns: int) -> None:
         """End the examination of cameras that fit: by their new pose, or without one."""
-        changed = False
         doubtful = self._doubtful()
         for view, examination in list(self._examined.items()):
             fits = not self._health.moved[view]
@@ -231,7 +231,6 @@ class Repositioning:
                 self._note(t_ns, view, CorrectionStatus.CORRECTED, before, after, verdict, examination)
             elif examination.on_probation is None and not doubtful[view]:
                 del self._examined[view]
-        return changed
 
     def _begin(self, t_ns: int) -> None:
         """Examine cameras that do not fit, while there are others to compare them to."""
