@@ -199,11 +199,22 @@ def place(new_place: Callable[[], Place]) -> Place:
 
 
 @pytest.fixture(scope="session")
-def driver() -> Iterator[Any]:
-    """One browser for all tests that only look: each opens its own address and chooses its look."""
+def browser() -> Iterator[Any]:
+    """The one browser of all tests that only look; they take it as `driver`."""
     from browsing import CHROMEDRIVER, CHROMIUM, browsing
 
     if CHROMIUM is None or CHROMEDRIVER is None:
         pytest.skip("no Chromium with chromedriver on this machine")
     with browsing(1440) as driver:
         yield driver
+
+
+@pytest.fixture
+def driver(browser: Any) -> Any:
+    """The browser on an empty page, without what it noted or was set to for pages that were open before."""
+    from browsing import complaints, requested
+
+    browser.implicitly_wait(0)
+    browser.get("about:blank")
+    requested(browser), complaints(browser)
+    return browser

@@ -80,7 +80,6 @@ class Page:
         from selenium.webdriver.support.ui import WebDriverWait
 
         set_look(driver, width, dark=False)
-        complaints(driver)  # of pages that were open before
         self.driver, self._wait = driver, WebDriverWait(driver, 30)
         driver.get(origin)
         self.found("[name=name]").send_keys("anna")
@@ -109,7 +108,10 @@ class Page:
         self._wait.until(holds)
 
     def press(self, *keys: str) -> None:
-        self.driver.switch_to.active_element.send_keys(*keys)
+        """Press keys where the focus is: on the page, since the element there may be drawn anew meanwhile."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
 
     def choose(self, text: str) -> None:
         """Choose what a text says."""
@@ -137,7 +139,6 @@ def test_a_person_decides_in_a_browser(
         writer.close()
         waiting = ledger.reviews()
         assert len(waiting) == 3
-        requested(driver)
         with serving(hostile, ledger, users_file, evidence=tmp_path / "evidence.jsonl") as served:
             page = Page(driver, served.origin, width)
             assert len(page.all("#reviews button")) == 3 and driver.title.startswith("(3) ")

@@ -89,7 +89,6 @@ def test_signing_in_can_be_done_by_everyone(driver: Any, served: Served, tmp_pat
 @in_browser
 def test_the_console_can_be_used_by_everyone(driver: Any, served: Served, tmp_path: Path) -> None:
     set_look(driver, 1440, False)
-    requested(driver), complaints(driver)  # of pages that were open before
     driver.get(served.origin)
     driver.find_element("name", "name").send_keys("anna")
     driver.find_element("name", "password").send_keys(PASSWORD)
