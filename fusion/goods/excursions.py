@@ -21,7 +21,8 @@ from fusion.goods.plates import PlateChange, Plates
 PLATEAU_MIN_S = 0.2
 # Samples before the disturbance that show the level.
 BEFORE_NS = 250_000_000
-# A plateau lies within this share of its height, and these grams, for half of its samples; the hand shakes it.
+# A plateau lies within this share of its height, and these grams, for half of its time; the hand shakes it. Samples are
+# averaged over PLATEAU_MIN_S first: a shelf rings at some five hertz, with a quarter of a heavy piece's weight.
 FLAT_SHARE, FLAT_G = 0.08, 4.0
 # Lighter ones are lost in the shaking of hands.
 LIGHTEST_G = 20.0
@@ -53,12 +54,10 @@ class Excursions:
         return found
 
     def _plateau(self, plate: int, since_ns: int, change: PlateChange | None) -> list[PlateChange]:
-        if change is not None and change.silent:
-            return []
         t_ns, grams = self._plates.trace(plate)
         inside = int(t_ns.searchsorted(since_ns - BEFORE_NS))
         n_min = int(PLATEAU_MIN_S / self._plates.period_s)
-        if len(t_ns) - inside < 2 * n_min or t_ns[0] > since_ns:
+        if len(t_ns) - inside < 2 * n_min:
             return []
         before_g = self._plates.level_g(plate) if change is None else change.before_g
         off_g = grams[inside:].astype(np.float64) - before_g
@@ -71,13 +70,20 @@ class Excursions:
             return []
         first, last, high_g = box
         between = off_g[first:last]
-        flat = np.median(np.abs(between - high_g)) < FLAT_SHARE * abs(high_g) + FLAT_G
+        off_plateau_g = np.convolve(between - high_g, np.full(n_min, 1.0 / n_min), "valid")
+        flat = np.median(np.abs(off_plateau_g)) < FLAT_SHARE * abs(high_g) + FLAT_G
         if abs(high_g) < LIGHTEST_G or not flat or abs(back_g) > BACK_SHARE * abs(high_g):
             return []
         at_ns = t_ns[inside:]
         var_g2 = 1.0 + float(between.var()) * 6.0 / len(between)
+        began_ns, settled_ns = int(at_ns[first]), int(at_ns[last])
+        # A message was lost meanwhile, and the plateau was there when the plate was heard again: it may have begun at
+        # any time since the plate left its level.
+        unheard = first == 0 and began_ns > since_ns
+        if unheard:
+            began_ns, settled_ns = (since_ns + began_ns) // 2, began_ns
         come = PlateChange(
-            plate, since_ns, int(at_ns[first]), int(at_ns[last]), False, RISE_NS, True, high_g, var_g2, before_g
+            plate, since_ns, began_ns, settled_ns, unheard, RISE_NS, True, high_g, var_g2, before_g
         )
         gone = PlateChange(
             plate, int(at_ns[first]), int(at_ns[last]), int(at_ns[-1]), False, RISE_NS, True, -high_g, var_g2,

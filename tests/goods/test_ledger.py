@@ -203,6 +203,41 @@ def test_a_hand_that_weighs_like_a_piece_may_have_been_two_loads() -> None:
     assert undone.log_odds < 0.0 and monitor.undone() == []
 
 
+def test_two_loads_that_cancel_are_seen_through_the_ringing_of_the_shelf() -> None:
+    """A piece of more than a kilogram sets a shelf ringing by a quarter of its weight, at 5.5 Hz, until it is gone."""
+    scales = shop.Scales(STORE, 16.0)
+    scales.hand(5.0, 5.9, {"r0p3": 245.0})
+    for at_s, swing_g in ((5.0, 110.0), (5.9, -110.0)):
+        since_s = scales.t - at_s
+        ringing = swing_g * np.cos(2.0 * np.pi * 5.5 * since_s) * np.exp(-since_s / 0.6)
+        scales.grams[3] += np.where(since_s > 0.0, ringing, 0.0)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert shop.events(monitor, scales.readings()) == []
+    (undone,) = monitor.undone()
+    assert_allclose([undone.first.total_g, undone.second.total_g], [245.0, -245.0], atol=15.0)
+    contacts_s = [seconds(undone.first), seconds(undone.second)]
+    assert_allclose(contacts_s, [5.0, 5.9], atol=0.15)
+
+
+@pytest.mark.parametrize("lost_s", [0.2, 0.4])
+def test_two_loads_that_cancel_are_seen_though_a_message_was_lost_when_the_first_moved(lost_s: float) -> None:
+    scales = shop.Scales(STORE, 16.0)
+    scales.hand(5.1, 6.1, {"r0p3": 245.0})
+    shake(scales, 3, 5.0, 6.1, 20.0)
+    heard = [
+        reading for reading in scales.readings()
+        if reading.plate != "r0p3" or not 5.0 <= (reading.t_ns - T0) * 1e-9 < 5.0 + lost_s
+    ]  # fmt: skip
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert shop.events(monitor, heard) == []
+    (undone,) = monitor.undone()
+    assert_allclose([undone.first.total_g, undone.second.total_g], [245.0, -245.0], atol=15.0)
+    # The first moved at any time of the silence, the second when the plate showed it.
+    assert undone.first.silent and not undone.second.silent
+    assert undone.first.onset_ns <= T0 + 5.1e9 <= undone.first.settled_ns < T0 + (5.3 + lost_s) * 1e9
+    assert abs(seconds(undone.second) - 6.1) < 0.15
+
+
 def test_a_hand_that_weighs_like_nothing_there_was_no_two_loads() -> None:
     scales = shop.Scales(STORE, 16.0)
     scales.hand(5.0, 6.4, {"r0p3": 300.0})
