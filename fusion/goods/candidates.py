@@ -27,7 +27,8 @@ from fusion.people.arms import ArmHistory
 LOG_CANDIDATE_SPREAD, LOG_PUT_SPREAD = 14.0, 28.0
 # Two parts are considered only where they weigh the load no worse than the best single identification by exp(9).
 LOG_SHARED_SPREAD = 9.0
-SHARED_PEOPLE_MAX, SHARED_PIECES_MAX = 3, 3
+# Of more pieces, all are one person's, which is too sure where two take by turns; the kernel has room for this many.
+SHARED_PEOPLE_MAX, SHARED_PIECES_MAX = 3, 5
 
 # ---- priors of what happens ------------------------------------------------------------------------------------------
 

@@ -180,6 +180,17 @@ def test_two_people_may_share_a_load() -> None:
     assert fast.cart([7]).items == {GTINS[3]: 2} and fast.cart([8]).items == {}
 
 
+@pytest.mark.parametrize("pieces", [3, 4, 5])
+def test_pieces_that_two_people_may_have_taken_by_turns_make_both_doubtful(pieces: int) -> None:
+    """Two hands at a plate that empties over a second and a half: neither is billed for all of it, or cleared."""
+    attributor = attributor_of(STORE)
+    both = at_shelf({7: plate_hand(3), 8: plate_hand(3)})
+    attributor.observe(replace(event(5.0, {3: -245.5 * pieces}), rise_s=1.5), both)
+    carts = [attributor.cart([person]) for person in (7, 8)]
+    assert all(0 < cart.items.get(GTINS[3], 0) < pieces for cart in carts)
+    assert all(cart.probability < 0.6 and cart.reasons for cart in carts)
+
+
 def moved(belief: EventBelief) -> set[tuple[int | None, str, int]]:
     """The two parts of what most probably moved."""
     return {(part.person, part.gtin, part.quantity) for part in belief.parts}
