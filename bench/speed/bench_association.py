@@ -1,4 +1,4 @@
-"""Association kernels beside their NumPy twins and SciPy, and the implementationle tracker over cameras and people.
+"""Association kernels beside their NumPy twins and SciPy, and the whole tracker over cameras and people.
 
     OMP_NUM_THREADS=1 python -m bench association --benchmark-group-by=group
 
@@ -6,6 +6,8 @@ Answers are asserted equal before anything is timed.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import pytest
@@ -30,10 +32,16 @@ def walkers(n: int) -> list:
     ]
 
 
+@cache
+def recorded(n_views: int, n_people: int) -> list:
+    """Sets of frames, simulated once for all benchmarks: that takes far longer than what they measure."""
+    room = Room(Tracker.of_store(store(n_views=n_views)), "coco17", walkers(n_people))
+    return [room.frames(k) for k in range(60)]
+
+
 def scene(n_views: int, n_people: int) -> tuple[Tracker, list]:
     tracker = Tracker.of_store(store(n_views=n_views))
-    room = Room(tracker, "coco17", walkers(n_people))
-    sets = [room.frames(k) for k in range(60)]
+    sets = recorded(n_views, n_people)
     for frames in sets[:20]:
         tracker.step(frames)
     return tracker, sets[20:]

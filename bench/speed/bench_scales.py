@@ -30,7 +30,7 @@ from fusion.observations import ShelfReading
 
 STORE = shop.shop(n_plates=20, rows=20)
 N_PLATES, SAMPLES, PERIOD_NS = len(STORE.plates), 12, 1e9 / 60
-LIMITS = (0.1e9, 30.0, 300.0, 600.0, 3.0, 4.0)
+LIMITS = (0.1e9, 30.0, 300.0, 600.0, 3.0, 4.0, 6)
 
 
 def scales() -> shop.Scales:

@@ -60,6 +60,14 @@ def body(layout: str, x: float, y: float, heading: float = 0.0) -> np.ndarray:
     return np.column_stack([[x, y] + side[:, None] * across, LAYOUTS[layout].heights_m[:, 0]])
 
 
+def view_of(rig: Rig, view: int) -> Rig:
+    """The rig of one of a rig's cameras."""
+    one = slice(view, view + 1)
+    fisheye = None if rig.fisheye is None else rig.fisheye[one]
+    arrays = (rig.camera_from_world, rig.image_from_camera, rig.distortions, rig.size_px)
+    return Rig(rig.names[one], *(array[one] for array in arrays), fisheye)
+
+
 class Room:
     """Makes sets of frames of people who walk; hidden(camera, person, t_s) takes detections away."""
 
@@ -68,6 +76,8 @@ class Room:
     ) -> None:
         self.tracker, self.layout, self.paths, self.sd_px = tracker, layout, paths, sd_px
         self.rig: Rig = tracker.rig
+        # One rig a camera: a rig projects into all its cameras, and each camera sees people at its own time.
+        self.views = [view_of(self.rig, view) for view in range(self.rig.n_views)]
         self.hidden = hidden or (lambda camera, person, t_s: False)
         self.rng = np.random.default_rng(seed)
         self.phase_ns = self.rng.integers(0, STEP_NS, self.rig.n_views)
@@ -81,7 +91,7 @@ class Room:
             for person, path in enumerate(self.paths):
                 if self.hidden(view, person, t_s):
                     continue
-                pixels = self.rig.project(body(self.layout, *path(t_s)))[view]
+                pixels = self.views[view].project(body(self.layout, *path(t_s)))[0]
                 pixels = pixels + self.rng.normal(0, self.sd_px, pixels.shape)
                 rows.append(np.column_stack([pixels, np.full(len(pixels), 0.9)]))
             keypoints = np.array(rows, np.float32).reshape(-1, LAYOUTS[self.layout].n_joints, 3)
