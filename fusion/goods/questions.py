@@ -61,7 +61,8 @@ class CartQuestion(NamedTuple):
         gain_bits: information about the cart.
         is_of_silence: it is a question about a `SilentDoubt`, and `right` holds that doubt already.
 
-    An answer also ends a `SilentDoubt` about the same load; see `clears`.
+    An answer also ends a `SilentDoubt` about the same hand, and one about the same load if its goods explain that load;
+    see `clears`.
     """
 
     kind: QuestionKind
@@ -75,7 +76,11 @@ class CartQuestion(NamedTuple):
     is_of_silence: bool = False
 
     def clears(self, doubts: Iterable[SilentDoubt]) -> CartQuestion:
-        """This question, where its answer also ends doubts: about the same load, or the same hand over the plate."""
+        """This question, where its answer also ends doubts: about the same load, or the same hand over the plate.
+
+        That these people moved nothing leaves a load as unexplained as before: they are asked what they hold of some
+        goods, and what weighs so much may be others.
+        """
         question = self
         for doubt in doubts:
             same_load = doubt.event_id is not None and doubt.event_id == self.event_id
@@ -84,6 +89,9 @@ class CartQuestion(NamedTuple):
             if self.event_id is not None and (same_load or same_hand) and not (same_load and self.is_of_silence):
                 gain_bits = question.gain_bits + _entropy_bits({(): doubt.right, ((0, 1),): 1.0 - doubt.right})
                 question = question._replace(right=question.right * doubt.right, gain_bits=gain_bits)
+                if same_load:
+                    answers = [a if a.moved else a._replace(right=a.right * doubt.right) for a in question.answers]
+                    question = question._replace(answers=tuple(answers))
         return question
 
     def asked(self, belief: CartBelief, probability: float, gtins: Sequence[str]) -> Question:
@@ -162,7 +170,11 @@ def about_loads(cluster: Cluster, carts: set[int]) -> Iterator[CartQuestion]:
 
 
 def about_silence(doubt: SilentDoubt, planogram: Planogram) -> CartQuestion:
-    """The question whether something was moved where no shelf event says so, and which of the goods that lie there."""
+    """The question whether something was moved where no shelf event says so, and which of the goods that lie there.
+
+    Its answers do not end the doubt about a load: none of the goods that lie there weighs as much, so that whatever is
+    answered, something else moved. They help the person who reviews the bill.
+    """
     there = np.flatnonzero(planogram.planned[doubt.plate] | (planogram.stock[doubt.plate] > 0.5))
     weight_g = planogram.weight_g[there]
     pieces = np.where(doubt.delta_g == 0.0, -1, np.rint(doubt.delta_g / weight_g)).astype(int)
@@ -170,8 +182,9 @@ def about_silence(doubt: SilentDoubt, planogram: Planogram) -> CartQuestion:
     order = np.argsort(np.abs(pieces * weight_g - doubt.delta_g), kind="stable") if doubt.delta_g else range(len(there))
     goods = [(int(there[i]), int(pieces[i])) for i in order if pieces[i]][:GOODS_MAX]
     p = (1.0 - doubt.right) * ONE_OF_THE_GOODS / max(len(goods), 1)
-    answers = [Answer((), doubt.right, (), 1.0)]
-    answers += [Answer((one,), p, ((one[0], -one[1]),), 1.0) for one in goods]
+    right = 1.0 if doubt.event_id is None else doubt.right
+    answers = [Answer((), doubt.right, (), right)]
+    answers += [Answer((one,), p, ((one[0], -one[1]),), right) for one in goods]
     gain_bits = _entropy_bits({(): doubt.right, ((0, 1),): 1.0 - doubt.right})
     where = doubt.name, doubt.t_ns, doubt.event_id
     return CartQuestion(QuestionKind.MOVED, *where, tuple(answers), (), doubt.right, gain_bits, is_of_silence=True)

@@ -106,6 +106,18 @@ def test_a_load_that_no_goods_explain_asks_for_the_nearest():
     put_g = 2.0 * float(planogram.weight_g[product]) + 9.0
     question = about_silence(SilentDoubt(0, "p", 5, 0.6, 3, put_g), planogram)
     assert question.answers[1].moved == ((product, 2),) and question.answers[1].added == ((product, -2),)
+    # None of them weighs the load, so that the bill stays as doubtful as it is, whatever is answered.
+    asked = question.asked(CartBelief({planogram.gtins[product]: 2}, {}, 0.59, ()), 0.59, planogram.gtins)
+    assert [one.receipt_probability for one in asked.alternatives] == pytest.approx([0.59] * len(question.answers))
+
+
+def test_who_moved_nothing_leaves_a_load_unexplained():
+    made = cluster([(0, MINE, 0, -1), (0, -1, 0, 0)], [([0], 0.3), ([1], 0.7)])
+    (question,) = about_loads(made, {MINE})
+    cleared = question.clears([SilentDoubt(0, "p", 0, 0.5, question.event_id, -100.0)])
+    nothing, took = cleared.asked(CartBelief({}, {}, 0.7 * 0.5, ()), 0.7 * 0.5, GTINS).alternatives
+    assert (nothing.moved, nothing.receipt_probability) == ((), pytest.approx(0.5))
+    assert (took.lines, took.receipt_probability) == ((Goods("a", 1),), pytest.approx(1.0))
 
 
 @settings(max_examples=60, deadline=None)
