@@ -559,7 +559,8 @@ class Billing:
         """Move goods between this bill and the others where the evidence shows that they changed hands.
 
         A visit that put back goods which it never took got them from another visit. Where exactly one visit holds such
-        a piece, the piece leaves that visit's bill. A piece that is sighted on people who do not hold it belongs, where
+        a piece, the piece leaves that visit's bill; people without a credential may be employees who bring goods, so
+        that the bill is in doubt then. A piece that is sighted on people who do not hold it belongs, where
         the carrier pays, to the only other visit that does.
         """
         # A visit that returned more than it took by each event's best candidate: cheap to see, and only for these
@@ -577,7 +578,7 @@ class Billing:
                 holders = [holder for holder, n in stock.items() if n]
                 if taker is not visit and visit.id not in holders:
                     continue
-                if len(holders) == 1:
+                if len(holders) == 1 and taker.account is not None:
                     handed = min(pieces, stock[holders[0]])
                     certainty = self._held(taker).confidence.get(gtin, 1.0)
                     self.hand_over(holders[0], taker.id, gtin, handed, certainty, returned=True)

@@ -150,6 +150,18 @@ def test_what_another_visit_puts_back_is_off_the_pickers_bill(order: tuple[str, 
     assert counts["r0p6", GTINS[3]].pieces == 1 and counts["r0p6", GTINS[3]].status == "ok"
 
 
+@pytest.mark.parametrize("order", [("ann", "bob"), ("bob", "ann")])
+def test_what_somebody_without_a_credential_puts_on_a_shelf_may_be_no_customers(order: tuple[str, str]) -> None:
+    """An employee who forgot their badge refills the shelf: what Ann holds stays on her bill, in doubt."""
+    scene = Scene({7: 3, 8: 6}, {"ann": [7], "bob": [8]})
+    scene.visits["bob"].account = None
+    scene.moves(5.0, 3, 3, -1)
+    scene.moves(20.0, 6, 3, +1)
+    receipts = scene.bill(*order)
+    assert bought(receipts["ann"]) == {GTINS[3]: 1} and receipts["ann"].status == ReceiptStatus.REVIEW
+    assert ReasonKind.HAND_OVER_AMBIGUOUS in kinds(receipts["ann"])
+
+
 def test_inside_a_visit_it_does_not_matter_whose_hands() -> None:
     scene = Scene({7: 3, 8: 6}, {"family": [7, 8]})
     scene.moves(5.0, 3, 3, -2)
