@@ -11,7 +11,7 @@ cdef enum:
     STOCKED_RIGHT, STOCKED_ELSEWHERE, STOCKED_PIECES
 
 cdef enum:
-    CANDIDATES_CAPACITY = 48, SPLITS_MAX = 256, PAIRS_MAX = 64, EXCHANGED_MAX = 2
+    CANDIDATES_CAPACITY = 48, SPLITS_MAX = 256, PAIRS_MAX = 64, EXCHANGED_MAX = 2, BY_TURNS_MAX = 3
     SECONDS_MATTER = -1
 
 # A cart that is expected to hold fewer pieces than this cannot have put one back.
@@ -289,6 +289,52 @@ cdef int _exchanges(
     return n
 
 
+cdef int _by_turns(
+    const Shelves* shelves, const Load* load, const Identified* found, const double* held, const double* seen,
+    const double* c, Split* splits, int n
+) noexcept nogil:
+    """Ways in which a load may be pieces of one product that one person put here and another took.
+
+    Of one person, they would be one load of the difference. held: as of `_exchanges`; NULL: an employee may have put
+    them. splits holds n already; returns their number.
+    """
+    cdef const double* m = shelves.model
+    cdef double* log_taken = shelves.scratch
+    cdef double* log_put = shelves.scratch + shelves.n_products
+    cdef double log_two = c[LOG_SAME_TIME] + c[LOG_TWO_WAYS]
+    cdef double least = -INFINITY, log_prior, log_likelihood, log_came
+    cdef int product, pieces, taken, i
+    for i in range(found.n):
+        least = fmax(least, found.log_likelihood[i] + found.log_place[i] + found.log_quantity[i])
+    least -= c[SHARED_SPREAD]
+    _log_taken(shelves, load, c, log_taken)
+    _log_put(shelves, load, c, log_put)
+    for product in range(shelves.n_products):
+        if not _on_any(shelves, load, product) or (held != NULL and not held[product] > HELD_LEAST):
+            continue
+        for pieces in range(1, BY_TURNS_MAX + 1):
+            if held != NULL and pieces > 1 and held[product] < pieces - 0.5:
+                break
+            log_came = log_put[product] + _log_pieces(pieces, m)
+            if held == NULL:
+                log_came = log(
+                    c[STOCKED_RIGHT] * _belongs(shelves, load, product, c) * c[STOCKED_PIECES]
+                    + c[STOCKED_ELSEWHERE] * exp(_log_pieces(pieces, m))
+                )
+            for taken in range(1, EXCHANGED_MAX + 1):
+                if taken == pieces:
+                    continue
+                log_likelihood = _log_weighs(shelves, load, product, -taken, product, pieces)
+                log_prior = log_likelihood + log_taken[product] + _log_pieces(taken, m) + log_came
+                if seen != NULL:
+                    log_prior += seen[product]
+                if log_prior + log_two > least:
+                    n = _add_both(
+                        splits, n, product, -taken, product, pieces, log_prior, log_likelihood, -INFINITY, log_two
+                    )
+    return n
+
+
 cdef void _rank_shared(
     const Split* splits, int n_splits, const Person* actors, int n_actors, double log_total, const Person* seconds,
     int n_seconds, const Rise* rise, const double* c, Ranked* ranked
@@ -339,10 +385,11 @@ def propose(
     """The candidates of an event; see `CandidateFinder.propose`.
 
     arrays: of the planogram. plates, delta_g (n,), noise_g2, rise_s: of the load. held (n_products,): pieces that the
-    carts near are expected to hold; None: anything may come, and no load is part taken, part put back. seen (n_products,), log_nothing_seen: log likelihood of
-    what classifiers saw; None: nothing. actors, actor_carts (n_actors,) int64, actor_log_ratio: most likely first, and
-    last the unseen; staff (n_actors,) bool: whether they are employees; None: nobody is. log_total: of their sum. seconds and their carts and ratios: whose hand may have been the second;
-    None: not known. model: constants, see the enum.
+    carts near are expected to hold; None: anything may come, and of two products no load is part taken, part put
+    back. seen (n_products,), log_nothing_seen: log likelihood of what classifiers saw; None: nothing. actors,
+    actor_carts (n_actors,) int64, actor_log_ratio: most likely first, and last the unseen; staff (n_actors,) bool:
+    whether they are employees; None: nobody is. log_total: of their sum. seconds and their carts and ratios: whose hand
+    may have been the second; None: not known. model: constants, see the enum.
     table (4, CANDIDATES_MAX + 1, 2) int32: out, owner, cart, product and quantity of each candidate, best first; the
     last one is that nothing moved. log_candidate, log_weight (CANDIDATES_MAX + 1,): out. Returns the number of
     candidates, or ASKS_FOR_SECONDS where second hands matter and are not given.
@@ -392,6 +439,8 @@ def propose(
             asks = ask and n_splits > 0
             if held_pieces != NULL:
                 n_splits = _exchanges(&shelves, &load, &found, held_pieces, seen_products, c, splits, n_splits)
+            if n_actors > 2:
+                n_splits = _by_turns(&shelves, &load, &found, held_pieces, seen_products, c, splits, n_splits)
             # Of a single person in view, nobody else's hand can be the other's.
             asks = asks or (ask and n_splits > 0 and n_actors > 2)
         _rise(rise_s, _size(load.delta_g, load.n), c, &rise)

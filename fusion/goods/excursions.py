@@ -21,8 +21,9 @@ from fusion.goods.plates import PlateChange, Plates
 PLATEAU_MIN_S = 0.2
 # Samples before the disturbance that show the level.
 BEFORE_NS = 250_000_000
-# A plateau lies within this share of its height, and these grams, for half of its time; the hand shakes it. Samples are
-# averaged over PLATEAU_MIN_S first: a shelf rings at some five hertz, with a quarter of a heavy piece's weight.
+# A plateau lies within this share of its height, and these grams, for half of its time; the hand shakes it. Medians
+# over PLATEAU_MIN_S judge that: a shelf rings at some five hertz, with a quarter of a heavy piece's weight, and a scale
+# may send single samples that are kilograms off.
 FLAT_SHARE, FLAT_G = 0.08, 4.0
 # Lighter ones are lost in the shaking of hands.
 LIGHTEST_G = 20.0
@@ -70,8 +71,8 @@ class Excursions:
             return []
         first, last, high_g = box
         between = off_g[first:last]
-        off_plateau_g = np.convolve(between - high_g, np.full(n_min, 1.0 / n_min), "valid")
-        flat = np.median(np.abs(off_plateau_g)) < FLAT_SHARE * abs(high_g) + FLAT_G
+        middle_g = np.median(np.lib.stride_tricks.sliding_window_view(between, n_min), axis=1)
+        flat = np.median(np.abs(middle_g - high_g)) < FLAT_SHARE * abs(high_g) + FLAT_G
         if abs(high_g) < LIGHTEST_G or not flat or abs(back_g) > BACK_SHARE * abs(high_g):
             return []
         at_ns = t_ns[inside:]

@@ -81,6 +81,10 @@ CORRECTION_MAX = 2.0
 LOG_RATIO_MIN = math.log(HAND_ELSEWHERE_RATIO) - 4.0
 # Clearance where no shelf is above; far more than a hand needs.
 CLEAR_M = 1.0
+# From a quarter of a load to three quarters takes a grip a twentieth of a second, and a person who holds goods on their
+# plate while they read a second or two. What takes longer is a hand that leaned on the plate before or after the load
+# moved, so that it moved at an unknown instant.
+DATED_WITHIN_S = 2.0
 # A load that moves at an unknown instant may have begun this long before its plates were seen to move.
 ONSET_EARLY_NS = 100_000_000
 
@@ -271,7 +275,7 @@ class Hands:
 
     def actors(self, event: ShelfEvent, history: ArmHistory) -> Actors:
         """Everyone near who may have moved a load, and an unseen actor, from where hands, arms and bodies were."""
-        near = self.log_ratios(event, history, event.silent)
+        near = self.log_ratios(event, history, event.silent or event.rise_s > DATED_WITHIN_S)
         ranked = sorted(near, key=lambda hand: (-hand.log_ratio, hand.track))[:PEOPLE_PER_EVENT_MAX]
         ranked = [hand for hand in ranked if hand.log_ratio > LOG_RATIO_MIN]
         owner = np.array([hand.track for hand in ranked] + [-1], np.int64)

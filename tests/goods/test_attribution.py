@@ -246,6 +246,37 @@ def test_employees_fill_plates_with_what_belongs_there(pieces: int) -> None:
     assert belief.candidates[0].probability > 0.98
 
 
+def test_while_an_employee_fills_a_plate_a_customer_may_take_from_it() -> None:
+    """Two came and one went within one load: one more on the plate, and the customer has a piece."""
+    attributor = attributor_of(STORE)
+    attributor.set_staff(7)
+    grams = STORE.products[3].weight_g
+    belief = attributor.observe(event(5.0, {3: grams}), at_shelf({7: plate_hand(3), 8: plate_hand(3)}))
+    by_turns = {one: 0.0 for one in ((7, 1), (7, 2), (7, 3), (8, -1), (8, -2))}
+    for c in belief.candidates:
+        by_turns[c.person, c.quantity] = by_turns.get((c.person, c.quantity), 0.0) + c.probability
+    assert by_turns[7, 1] > 0.1 and by_turns[8, -1] > 0.1
+    # Each of hers has its part among his.
+    assert by_turns[7, 2] == pytest.approx(by_turns[8, -1], abs=1e-3)
+    assert 0.0 < by_turns[7, 3] < by_turns[7, 2]
+    assert attributor.cart([8]).probability < 0.98
+    # Where no hand of theirs was, nothing is in doubt.
+    belief = attributor.observe(event(9.0, {4: STORE.products[4].weight_g}), at_shelf({7: plate_hand(4), 8: None}))
+    assert sum(c.probability for c in belief.candidates if c.person == 8) < 1e-3
+
+
+def test_one_person_may_take_a_piece_while_another_puts_theirs_there() -> None:
+    attributor = attributor_of(STORE)
+    grams = STORE.products[3].weight_g
+    attributor.observe(event(3.0, {3: -2.0 * grams}), at_shelf({7: plate_hand(3), 8: None}))
+    belief = attributor.observe(event(6.0, {3: grams}), at_shelf({7: plate_hand(3), 8: plate_hand(3)}))
+    parts = {(c.person, c.gtin, c.quantity) for c in belief.candidates}
+    assert {(7, GTINS[3], 1), (7, GTINS[3], 2), (8, GTINS[3], -1)} <= parts
+    # Who puts back one piece and takes another has as many as before: that is no candidate of its own.
+    alone = attributor.observe(event(9.0, {3: grams}), at_shelf({7: plate_hand(3), 8: None}))
+    assert all(c.quantity > 0 for c in alone.candidates)
+
+
 def test_a_reach_into_a_plate_that_does_not_report_makes_a_cart_doubtful() -> None:
     history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
     attributor = attributor_of(STORE)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from goods.shop import LAYOUT, STORE, T0, history_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,18 @@ from numpy.testing import assert_allclose
 from reference import attribution as reference
 
 from fusion._kernels import attribution as kernel
-from fusion.goods.hands import BYSTANDER_RATIO, CORRECTION_MAX, LEARNT, PUTTING, SECOND_NS, TAKING, Hands, HandTrees
+from fusion.goods.hands import (
+    BYSTANDER_RATIO,
+    CORRECTION_MAX,
+    DATED_WITHIN_S,
+    LEARNT,
+    PUTTING,
+    SECOND_NS,
+    TAKING,
+    Actors,
+    Hands,
+    HandTrees,
+)
 from fusion.goods.loads import ShelfEvent
 from fusion.people.arms import ArmHistory
 from fusion.results import People
@@ -119,6 +132,21 @@ def _load(rise_s: float) -> ShelfEvent:
         np.array([3]), contact_ns - SECOND_NS // 2, contact_ns, contact_ns + SECOND_NS, np.array([-490.0]),
         np.eye(1), rise_s=rise_s,
     )  # fmt: skip
+
+
+def test_a_load_that_came_or_went_slower_than_any_grip_moved_at_an_unknown_instant() -> None:
+    """A hand that leans on the plate later makes the load's date its own: whose hand was there before counts too."""
+    hands = Hands(STORE)
+    history = _reaching({1: (1.9, 2.3), 2: (1.0, 1.6)})
+    leaning = replace(_load(DATED_WITHIN_S + 0.5), onset_ns=T0 + SECOND_NS)
+    dated = dict(zip(*_known(hands.actors(replace(leaning, rise_s=DATED_WITHIN_S), history))))
+    undated = dict(zip(*_known(hands.actors(leaning, history))))
+    assert dated[1] > 0.95 and undated[1] == pytest.approx(0.5, abs=0.3) == undated[2]
+
+
+def _known(actors: Actors) -> tuple[list[int], list[float]]:
+    """Who may have moved a load, and how probably."""
+    return actors.owner.tolist(), np.exp(actors.log_probability).tolist()
 
 
 def test_a_second_hand_is_judged_at_its_own_step() -> None:

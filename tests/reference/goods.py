@@ -256,6 +256,8 @@ class CandidateFinder:
         asks = bool(splits)
         if held is not None:
             splits += self._exchanges(event, found, log_place, held, seen)
+        if len(actors.owner) > 2:
+            splits += self._by_turns(event, found, log_place, held, seen)
         shared = self._shared(event, actors, splits, history, asks or len(actors.owner) > 2)
         log_goods = np.stack([
             log_stocked if person in staff else log_place + found.log_quantity for person in actors.owner.tolist()
@@ -386,6 +388,34 @@ class CandidateFinder:
             if log_prior + log_of_one > least - constants.LOG_SHARED_SPREAD:
                 splits.append(_Split((a, b), (n_a, n_b), log_prior, log_likelihood, log_of_one, both))
                 splits.append(_Split((b, a), (n_b, n_a), log_prior, log_likelihood, log_of_one, both))
+        return splits
+
+    def _by_turns(
+        self, event: ShelfEvent, found: Identifications, log_place: NDArray[np.float64],
+        held: NDArray[np.float64] | None, seen: _Seen,
+    ) -> list[_Split]:
+        """Ways in which a load may be pieces of one product that one person put here and another took."""
+        planogram, both = self._planogram, constants.LOG_SAME_TIME + constants.LOG_TWO_WAYS
+        log_taken, log_put, belongs = self._log_taken(event), self._log_put(event), self._belongs(event)
+        log_grip = [math.log(p) for p in places.QUANTITY_PRIOR[:3]]
+        there = (planogram.planned[event.plates] | (planogram.stock[event.plates] > 0.5)).any(axis=0)
+        least = float((found.log_likelihood + log_place + found.log_quantity).max(initial=-math.inf))
+        splits = []
+        for product in np.flatnonzero(there).tolist():
+            for pieces, taken in ((1, 2), (2, 1), (3, 1), (3, 2)):
+                if held is None:
+                    right = constants.STOCKED_RIGHT * belongs[product] * constants.STOCKED_PIECES
+                    log_came = math.log(right + constants.STOCKED_ELSEWHERE * math.exp(log_grip[pieces - 1]))
+                elif held[product] > 1e-4 and (pieces == 1 or held[product] >= pieces - 0.5):
+                    log_came = float(log_put[product]) + log_grip[pieces - 1]
+                else:
+                    continue
+                log_likelihood = self._log_weighs(event, (product, product), (-taken, pieces))
+                log_prior = log_likelihood + float(log_taken[product]) + log_grip[taken - 1] + log_came
+                log_prior += float(seen.of_product[product])
+                if log_prior + both > least - constants.LOG_SHARED_SPREAD:
+                    for parts in ((-taken, pieces), (pieces, -taken)):
+                        splits.append(_Split((product, product), parts, log_prior, log_likelihood, -math.inf, both))
         return splits
 
     def _log_weighs(self, event: ShelfEvent, products: tuple[int, int], quantities: tuple[int, int]) -> float:
