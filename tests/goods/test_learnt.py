@@ -81,6 +81,8 @@ def test_one_plate_that_reads_wrong_is_a_gain_and_no_weight() -> None:
 @given(st.lists(st.floats(0.7, 1.4), min_size=8, max_size=60), st.integers(0, 5))
 @example([1.0, 1.25, 1.0, 1.0, 1.125, 1.0, 1.0, 1.125], 1)  # A load beyond what a gain may be, then two within.
 def test_weights_and_gains_are_bounded(ratios: list[float], every: int) -> None:
+    # As the documents promise.
+    assert (WEIGHT_OFF_MAX, WEIGHT_STEP_MAX, GAIN_OFF_MAX) == (0.05, 0.015, 0.15)
     learnt = Learnt(WIDE)
     before_g = learnt.weight_g.copy()
     for k, ratio in enumerate(ratios):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -434,3 +435,24 @@ def test_two_processes_that_settle_the_same_visits_charge_each_once(place: Place
     assert shops[0].agrees()["provider"] == 12 * 697 and set(provider.n_captures.values()) == {1}
     for shop in shops:
         shop.ledger.close()
+
+
+@pytest.mark.parametrize("reference", ["4111111111111111", "4111-1111-1111-1111", "", "with a blank", "x" * 300])
+def test_an_answer_without_a_usable_reference_is_for_a_person(tmp_path: Path, reference: str) -> None:
+    """What looks like a card's number is in no book, whoever calls it a reference."""
+
+    class Careless(InProcessProvider):
+        def authorise(self, *args: Any, **words: Any) -> Answer:
+            return replace(super().authorise(*args, **words), reference=reference)
+
+        def look_up(self, *args: Any, **words: Any) -> Answer | None:
+            found = super().look_up(*args, **words)
+            return found and replace(found, reference=reference)
+
+    shop = Shop(Place(tmp_path), STORE, Careless())
+    shop.hold()
+    shop.checkout.receipt(priced(*TWO))
+    assert shop.checkout.state("v1").status not in ("paid", "settled", "declined")
+    books = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert not reference or reference.encode() not in books
+    shop.ledger.close()

@@ -232,3 +232,13 @@ def test_a_provider_is_reached_where_and_as_long_as_its_settings_state(
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         PaymentSettings.model_validate(fields)
+
+
+def test_a_key_is_remembered_until_its_time_is_over() -> None:
+    now_ns = [T_NS]
+    provider = InProcessProvider(terms=Terms(keys_kept_s=60.0, holds_kept_s=3600.0), clock_ns=lambda: now_ns[0])
+    first = provider.authorise("k", "tok", 100, "EUR")
+    now_ns[0] = T_NS + 60 * 10**9 - 1
+    assert provider.authorise("k", "tok", 100, "EUR") == first
+    now_ns[0] = T_NS + 60 * 10**9
+    assert provider.authorise("k", "tok", 100, "EUR").reference != first.reference

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from money.books import BREAD, COLA, INJECTIONS, STORE, T_NS, TWO, receipt
 
+from fusion.errors import EntryError
 from fusion.money.ledger import Ledger
 from fusion.money.receipts import ReceiptDocument, ReceiptStore
 from fusion.money.sales import Discount
@@ -89,3 +90,29 @@ def test_strange_names_stay_text(ledger: Ledger, tmp_path: Path) -> None:
         kept.write(document)
         assert json.loads(kept.path(text, "json").read_text(encoding="utf-8"))["seller"] == text
     assert {path.parent for path in (tmp_path / "receipts").rglob("*")} == {tmp_path / "receipts"}
+
+
+def test_kept_receipts_are_for_the_shops_own_account_only(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.post_receipt(receipt("v1", *TWO))
+    document = ReceiptDocument.of(ledger, STORE, "v1")
+    assert document is not None
+    kept = ReceiptStore(tmp_path / "receipts")
+    kept.write(document)
+    files = [kept.path("v1", kind) for kind in ("json", "txt", "html")]
+    assert [path.stat().st_mode & 0o777 for path in files] == [0o600] * 3
+    assert all("v1" not in path.name for path in files)
+
+
+def test_a_discount_needs_something_that_was_bought(ledger: Ledger) -> None:
+    other = next(product.gtin for product in STORE.products if product.gtin not in (COLA, BREAD))
+    for gtin, amount in ((other, 1), (COLA, 499), (COLA, 0)):
+        with pytest.raises(EntryError, match="discount"):
+            ledger.post_receipt(replace(receipt("v1", *TWO), total=697 - amount), (Discount("offer", gtin, amount),))
+    ledger.post_receipt(replace(receipt("v1", *TWO), total=697 - 498), (Discount("offer", COLA, 498),))
+
+
+def test_what_a_receipt_lacks_is_named(ledger: Ledger) -> None:
+    for change, fault in (({"status": "paid"}, "status: want settled or review, got 'paid'"),
+                          ({"currency": "USD"}, "currency: want EUR, got 'USD'")):  # fmt: skip
+        with pytest.raises(EntryError, match=fault):
+            ledger.post_receipt(replace(receipt("v1", *TWO), **change))  # type: ignore[arg-type]

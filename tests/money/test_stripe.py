@@ -58,6 +58,17 @@ def test_authorise_capture_release_refund(server: StripeServer) -> None:
     assert stripe.release("s/w/2", "pi_2") == Answer(True) and server.held == 0
 
 
+def test_two_operations_under_one_key_are_for_a_person(server: StripeServer) -> None:
+    """Keys that are forgotten after a day let a repetition through: neither of the two is taken for the answer."""
+    stripe = Account(server)
+    stripe.authorise("s/v/1", "pm_card_visa", 1000, "EUR")
+    assert stripe.look_up("authorise", "s/v/1", "pm_card_visa") is not None
+    server.forget_keys()
+    stripe.authorise("s/v/1", "pm_card_visa", 1000, "EUR")
+    with pytest.raises(CannotLookUp, match="carried out 2 operations under this key"):
+        stripe.look_up("authorise", "s/v/1", "pm_card_visa")
+
+
 def test_errors_as_documented(server: StripeServer) -> None:
     stripe = Account(server)
     declined = stripe.authorise("d", "pm_card_visa", 100_001, "EUR")

@@ -195,3 +195,14 @@ def test_a_new_key_that_was_interrupted_is_taken_further(
 
 def killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_visits_and_pseudonyms_are_forgotten_by_their_names(ledger: Ledger) -> None:
+    for number in (1, 2):
+        ledger.hold(Holder(f"p{number}", "alice", f"tok{number}", None, T_NS))
+        ledger.open_visit(f"v{number}", f"p{number}", T_NS)
+    assert ledger.unlink_names({"v1", "p1", "alice", "nobody"}) == 1
+    # Whoever is behind a pseudonym is no name of theirs: their other pseudonym stays.
+    assert ledger.holder("p1") is None and ledger.holder("p2") is not None
+    assert {one.visit: one.account for one in ledger.open_visits()} == {"v1": None, "v2": "p2"}
+    assert ledger.unlink_names({"v1"}) == 0
