@@ -45,7 +45,7 @@ EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 # faults, after minutes: a share that these tests leave is an upper bound.
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "fusion/money": ("tests/money", "tests/till", "tests/show/test_shopper.py", "tests/commands/test_money.py"),
-    "fusion/goods": ("tests/goods", "tests/test_engine.py"),
+    "fusion/goods": ("tests/goods", "tests/test_engine.py", "tests/test_golden.py"),
     "fusion/gates": ("tests/gates", "tests/till"),
 }
 
