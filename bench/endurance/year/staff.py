@@ -46,11 +46,7 @@ class Staff:
     def evening(self, rng: random.Random, reviews: list[str]) -> None:
         """Decide what is in review, mostly as it was, and some bills that are settled."""
         screens = {name: self._signed_in(name) for name in self._browsers}
-        for visit in reviews:
-            if rng.random() < 0.3:
-                self._reached("a review waits for another day")
-            else:
-                self._decide(rng, screens, visit)
+        # Before anything is decided: consoles carry decisions out later, in the background.
         if rng.random() < 0.3:
             browser = rng.choice((*screens.values(), self._browsers["eve"]()))
             paths = tuple(f"/api/reviews/{visit}" for visit in (reviews[:1] or ["none"]))
@@ -59,6 +55,11 @@ class Staff:
                 self._auditor.page_took(taken)
             if self._auditor.n_entries() != before:
                 self._auditor.page_took("requests that no page sends changed the books")
+        for visit in reviews:
+            if rng.random() < 0.3:
+                self._reached("a review waits for another day")
+            else:
+                self._decide(rng, screens, visit)
 
     def _signed_in(self, name: str) -> Browser:
         browser = self._browsers[name]()
