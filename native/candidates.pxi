@@ -132,6 +132,14 @@ cdef inline void _log_put(const Shelves* shelves, const Load* load, const double
         log_put[product] = log(c[PLACED_RIGHT] * fmin(exp(log_put[product]), 1.0) + c[PLACED_ELSEWHERE])
 
 
+cdef inline double _log_filled(
+    const Shelves* shelves, const Load* load, int product, double log_quantity, const double* c
+) noexcept nogil:
+    """Log prior of pieces of a product as what an employee put here."""
+    cdef double right = c[STOCKED_RIGHT] * _belongs(shelves, load, product, c)
+    return log(right * c[STOCKED_PIECES] + c[STOCKED_ELSEWHERE] * exp(log_quantity))
+
+
 cdef void _log_stocked(
     const Shelves* shelves, const Load* load, const Identified* found, const double* c, double* log_stocked
 ) noexcept nogil:
@@ -140,14 +148,12 @@ cdef void _log_stocked(
     What seems to lie here but does not belong here was perhaps never there, and makes no refill likelier.
     """
     cdef double* log_place = shelves.scratch
-    cdef double right
     cdef int i
     _log_place(shelves, load, True, log_place)
     for i in range(found.n):
         log_stocked[i] = log_place[found.product[i]] + found.log_quantity[i]
         if load.total_g > 0.0:
-            right = c[STOCKED_RIGHT] * _belongs(shelves, load, found.product[i], c)
-            log_stocked[i] = log(right * c[STOCKED_PIECES] + c[STOCKED_ELSEWHERE] * exp(found.log_quantity[i]))
+            log_stocked[i] = _log_filled(shelves, load, found.product[i], found.log_quantity[i], c)
 
 
 cdef void _identify_put(
@@ -167,6 +173,16 @@ cdef void _identify_put(
         found.log_place[i] = log_put[found.product[i]]
 
 
+cdef double _least_shared(const Identified* found, const double* c) noexcept nogil:
+    """How likely two parts must be: no hand evidence can outweigh a weight that is this much less likely than the best
+    single identification."""
+    cdef double least = -INFINITY
+    cdef int i
+    for i in range(found.n):
+        least = fmax(least, found.log_likelihood[i] + found.log_place[i] + found.log_quantity[i])
+    return least - c[SHARED_SPREAD]
+
+
 cdef int _splits(
     const Shelves* shelves, const Load* load, const Identified* found, const double* seen, const double* c,
     Split* splits
@@ -177,11 +193,7 @@ cdef int _splits(
     cdef int b[PAIRS_MAX]
     cdef double log_pair[PAIRS_MAX]
     cdef int i, pieces, first, n = 0, n_pairs
-    cdef double least = -INFINITY, log_prior
-    for i in range(found.n):
-        least = fmax(least, found.log_likelihood[i] + found.log_place[i] + found.log_quantity[i])
-    # No hand evidence can outweigh a weight that is this much less likely than the best single identification.
-    least -= c[SHARED_SPREAD]
+    cdef double least = _least_shared(found, c), log_prior
     for i in range(found.n):
         pieces = -found.quantity[i]
         if pieces > c[SHARED_PIECES]:
@@ -237,24 +249,19 @@ cdef double _log_weighs(
 
 
 cdef int _exchanges(
-    const Shelves* shelves, const Load* load, const Identified* found, const double* held, const double* seen,
-    const double* c, Split* splits, int n
+    const Shelves* shelves, const Load* load, const double* log_taken, const double* log_put, double least,
+    const double* held, const double* seen, const double* c, Split* splits, int n
 ) noexcept nogil:
     """Ways in which a load may be goods that were taken and others that were put back, or two that were put back.
+
+    log_taken, log_put (n_products,): see `_log_taken` and `_log_put`. least: see `_least_shared`.
 
     held (n_products,): pieces that the carts near are expected to hold. splits holds n already; returns their number.
     Of two products on one plate, one is at a wrong place in any case, so that only the other's place counts.
     """
     cdef const double* m = shelves.model
-    cdef double* log_taken = shelves.scratch
-    cdef double* log_put = shelves.scratch + shelves.n_products
-    cdef double least = -INFINITY, log_prior, log_likelihood
-    cdef int put, other, pieces, taken, i
-    for i in range(found.n):
-        least = fmax(least, found.log_likelihood[i] + found.log_place[i] + found.log_quantity[i])
-    least -= c[SHARED_SPREAD]
-    _log_taken(shelves, load, c, log_taken)
-    _log_put(shelves, load, c, log_put)
+    cdef double log_prior, log_likelihood
+    cdef int put, other, pieces, taken
     for put in range(shelves.n_products):
         if not held[put] > HELD_LEAST:
             continue
@@ -290,37 +297,26 @@ cdef int _exchanges(
 
 
 cdef int _by_turns(
-    const Shelves* shelves, const Load* load, const Identified* found, const double* held, const double* seen,
-    const double* c, Split* splits, int n
+    const Shelves* shelves, const Load* load, const double* log_taken, const double* log_put, double least,
+    const double* held, const double* seen, const double* c, Split* splits, int n
 ) noexcept nogil:
     """Ways in which a load may be pieces of one product that one person put here and another took.
 
-    Of one person, they would be one load of the difference. held: as of `_exchanges`; NULL: an employee may have put
-    them. splits holds n already; returns their number.
+    Of one person, they would be one load of the difference. The arguments are those of `_exchanges`, but held NULL: an
+    employee may have put them.
     """
     cdef const double* m = shelves.model
-    cdef double* log_taken = shelves.scratch
-    cdef double* log_put = shelves.scratch + shelves.n_products
     cdef double log_two = c[LOG_SAME_TIME] + c[LOG_TWO_WAYS]
-    cdef double least = -INFINITY, log_prior, log_likelihood, log_came
-    cdef int product, pieces, taken, i
-    for i in range(found.n):
-        least = fmax(least, found.log_likelihood[i] + found.log_place[i] + found.log_quantity[i])
-    least -= c[SHARED_SPREAD]
-    _log_taken(shelves, load, c, log_taken)
-    _log_put(shelves, load, c, log_put)
+    cdef double log_prior, log_likelihood, log_came
+    cdef int product, pieces, taken
     for product in range(shelves.n_products):
         if not _on_any(shelves, load, product) or (held != NULL and not held[product] > HELD_LEAST):
             continue
         for pieces in range(1, BY_TURNS_MAX + 1):
             if held != NULL and pieces > 1 and held[product] < pieces - 0.5:
                 break
-            log_came = log_put[product] + _log_pieces(pieces, m)
-            if held == NULL:
-                log_came = log(
-                    c[STOCKED_RIGHT] * _belongs(shelves, load, product, c) * c[STOCKED_PIECES]
-                    + c[STOCKED_ELSEWHERE] * exp(_log_pieces(pieces, m))
-                )
+            log_came = _log_pieces(pieces, m)
+            log_came = log_put[product] + log_came if held != NULL else _log_filled(shelves, load, product, log_came, c)
             for taken in range(1, EXCHANGED_MAX + 1):
                 if taken == pieces:
                     continue
@@ -404,6 +400,8 @@ def propose(
     cdef Person people[65]
     cdef Person others[65]
     _shelves(arrays, &shelves)
+    cdef double* log_taken = shelves.scratch
+    cdef double* log_put = shelves.scratch + shelves.n_products
     load.plates, load.delta_g, load.n, load.noise_g2 = _longs(plates), _doubles(delta_g), _length(plates), noise_g2
     cdef const double* held_pieces = NULL if held is None else _doubles(held)
     cdef const double* seen_products = NULL if seen is None else _doubles(seen)
@@ -418,7 +416,7 @@ def propose(
     cdef double* weight_out = _doubles(log_weight)
     cdef int stride = 2 * (CANDIDATES_CAPACITY + 1), i, j, part, n_splits = 0
     cdef bint taken, asks = False
-    cdef double log_nothing
+    cdef double log_nothing, least = -INFINITY
     with nogil:
         _load(&shelves, &load)
         taken = load.total_g < 0.0
@@ -437,10 +435,18 @@ def propose(
             if taken and found.n > 0:
                 n_splits = _splits(&shelves, &load, &found, seen_products, c, splits)
             asks = ask and n_splits > 0
+            if held_pieces != NULL or n_actors > 2:
+                least = _least_shared(&found, c)
+                _log_taken(&shelves, &load, c, log_taken)
+                _log_put(&shelves, &load, c, log_put)
             if held_pieces != NULL:
-                n_splits = _exchanges(&shelves, &load, &found, held_pieces, seen_products, c, splits, n_splits)
+                n_splits = _exchanges(
+                    &shelves, &load, log_taken, log_put, least, held_pieces, seen_products, c, splits, n_splits
+                )
             if n_actors > 2:
-                n_splits = _by_turns(&shelves, &load, &found, held_pieces, seen_products, c, splits, n_splits)
+                n_splits = _by_turns(
+                    &shelves, &load, log_taken, log_put, least, held_pieces, seen_products, c, splits, n_splits
+                )
             # Of a single person in view, nobody else's hand can be the other's.
             asks = asks or (ask and n_splits > 0 and n_actors > 2)
         _rise(rise_s, _size(load.delta_g, load.n), c, &rise)

@@ -560,8 +560,8 @@ class Billing:
 
         A visit that put back goods which it never took got them from another visit. Where exactly one visit holds such
         a piece, the piece leaves that visit's bill; people without a credential may be employees who bring goods, so
-        that the bill is in doubt then. A piece that is sighted on people who do not hold it belongs, where
-        the carrier pays, to the only other visit that does.
+        that the bill is in doubt then. A piece that is sighted on people who do not hold it belongs, where the carrier
+        pays, to the only other visit that does.
         """
         # A visit that returned more than it took by each event's best candidate: cheap to see, and only for these
         # visits the carts are computed.

@@ -296,9 +296,14 @@ class CandidateFinder:
         """Log prior of each identification as what an employee put here, or took."""
         if event.total_g < 0:
             return log_prior_of_place(self._planogram, event.plates, event.delta_g)[found.product] + found.log_quantity
-        right = constants.STOCKED_RIGHT * self._belongs(event)[found.product] * constants.STOCKED_PIECES
-        log_stocked: NDArray[np.float64] = np.log(right + constants.STOCKED_ELSEWHERE * np.exp(found.log_quantity))
-        return log_stocked
+        return self._log_filled(self._belongs(event)[found.product], found.log_quantity)
+
+    @staticmethod
+    def _log_filled(belongs: NDArray[np.float64], log_quantity: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log prior of pieces as what an employee put here, by how far they belong here."""
+        right = constants.STOCKED_RIGHT * belongs * constants.STOCKED_PIECES
+        log_filled: NDArray[np.float64] = np.log(right + constants.STOCKED_ELSEWHERE * np.exp(log_quantity))
+        return log_filled
 
     def _put(
         self, event: ShelfEvent, held: NDArray[np.float64] | None
@@ -397,15 +402,14 @@ class CandidateFinder:
         """Ways in which a load may be pieces of one product that one person put here and another took."""
         planogram, both = self._planogram, constants.LOG_SAME_TIME + constants.LOG_TWO_WAYS
         log_taken, log_put, belongs = self._log_taken(event), self._log_put(event), self._belongs(event)
-        log_grip = [math.log(p) for p in places.QUANTITY_PRIOR[:3]]
+        log_grip = np.log(places.QUANTITY_PRIOR)
         there = (planogram.planned[event.plates] | (planogram.stock[event.plates] > 0.5)).any(axis=0)
         least = float((found.log_likelihood + log_place + found.log_quantity).max(initial=-math.inf))
         splits = []
         for product in np.flatnonzero(there).tolist():
             for pieces, taken in ((1, 2), (2, 1), (3, 1), (3, 2)):
                 if held is None:
-                    right = constants.STOCKED_RIGHT * belongs[product] * constants.STOCKED_PIECES
-                    log_came = math.log(right + constants.STOCKED_ELSEWHERE * math.exp(log_grip[pieces - 1]))
+                    log_came = float(self._log_filled(belongs[product], log_grip[pieces - 1]))
                 elif held[product] > 1e-4 and (pieces == 1 or held[product] >= pieces - 0.5):
                     log_came = float(log_put[product]) + log_grip[pieces - 1]
                 else:

@@ -116,13 +116,14 @@ class Browser:
 
 def attack(
     browser: Browser, rng: random.Random, paths: tuple[str, ...], reached: Callable[[str], object],
-    bare: tuple[str, ...] = (),
+    n_entries: Callable[[], int], bare: tuple[str, ...] = (),
 ) -> list[str]:  # fmt: skip
-    """Send what no page sends to one of the paths. Returns the requests that were answered as if they were good.
+    """Send what no page sends to one of the paths. Returns what was wrong: requests that were answered as if they were
+    good, and books that have changed.
 
-    `bare` are those of the paths that want any object.
+    `n_entries` states how many entries the books hold; `bare` are those of the paths that want any object.
     """
-    path, taken = rng.choice(paths), []
+    path, taken, before = rng.choice(paths), [], n_entries()
     bodies = [body for body in HOSTILE_BODIES if path not in bare or not body.startswith(b'{"')]
     requests = {
         "another token": lambda: browser.post(path, {"visit": "x"}, x_csrf_token="0" * 32),
@@ -138,4 +139,6 @@ def attack(
         reached(f"pages: {what} was refused" if 400 <= reply.status < 500 else f"pages: {what}: {reply.status}")
         if reply.status < 400:
             taken.append(f"{path}: {what} was answered {reply.status}")
+    if n_entries() != before:
+        taken.append("requests that no page sends changed the books")
     return taken

@@ -57,11 +57,8 @@ class Phones:
                 self._look(rng, customer)
         if customers and rng.random() < 0.5:
             stranger = self._signed_in(rng.choice(customers).token) if rng.random() < 0.5 else self._browser()
-            before = self._auditor.n_entries()
-            for taken in attack(stranger, rng, PATHS, self._reached, BARE):
+            for taken in attack(stranger, rng, PATHS, self._reached, self._auditor.n_entries, BARE):
                 self._auditor.page_took(taken)
-            if self._auditor.n_entries() != before:
-                self._auditor.page_took("requests that no page sends changed the books")
 
     def erase(self, token: str) -> bool:
         """A customer asks on their phone to be forgotten; whether that was taken down."""

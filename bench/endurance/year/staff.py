@@ -49,12 +49,10 @@ class Staff:
         # Before anything is decided: consoles carry decisions out later, in the background.
         if rng.random() < 0.3:
             browser = rng.choice((*screens.values(), self._browsers["eve"]()))
-            paths = tuple(f"/api/reviews/{visit}" for visit in (reviews[:1] or ["none"]))
-            before = self._auditor.n_entries()
-            for taken in attack(browser, rng, (*paths, f"{paths[0]}/withdraw", f"{paths[0]}/second"), self._reached):
+            path = f"/api/reviews/{reviews[0] if reviews else 'none'}"
+            paths = (path, f"{path}/withdraw", f"{path}/second")
+            for taken in attack(browser, rng, paths, self._reached, self._auditor.n_entries):
                 self._auditor.page_took(taken)
-            if self._auditor.n_entries() != before:
-                self._auditor.page_took("requests that no page sends changed the books")
         for visit in reviews:
             if rng.random() < 0.3:
                 self._reached("a review waits for another day")
