@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sqlite3
@@ -273,11 +274,14 @@ def test_pages_that_take_what_no_page_sends_or_fail_are_found() -> None:
     failures, seen = list[str](), Counter[str]()
     with served(app) as runner:
         browser = Browser(app, runner, failures.append)
-        taken = attack(browser, random.Random(1), ("/api/pay",), lambda state: seen.update([state]))
+        taken = attack(browser, random.Random(1), ("/api/pay",), lambda state: seen.update([state]), lambda: 7)
+        growing = itertools.count()
+        changed = attack(browser, random.Random(1), ("/api/pay",), lambda state: None, lambda: next(growing))
     assert {text.partition(": ")[2].partition(" was")[0] for text in taken} == {
         "another token", "no token", "another origin", "no origin", "a hostile body", "another method",
     }  # fmt: skip
-    assert len(failures) == 1 and "ZeroDivisionError: by zero" in failures[0]
+    assert changed == [*taken, "requests that no page sends changed the books"]
+    assert len(failures) == 2 and all("ZeroDivisionError: by zero" in text for text in failures)
     assert seen["pages: another host was refused"] == 1
 
 
