@@ -196,7 +196,7 @@ class History:
     def _named(self, step: Request) -> Request:
         """A step under our own name of what it concerns; older books have the provider's."""
         known = self.captures if step.step == "refund" else self.holds
-        return step if step.step == "authorise" else replace(step, of=_own_name(known, step.of))
+        return replace(step, of=_own_name(known, step.of))
 
     def _allow(self) -> None:
         self.declined, self.n_void = None, 0

@@ -168,7 +168,7 @@ def test_what_a_person_found_not_carried_out_waits_for_a_person() -> None:
     assert (silent.declined, silent.may_authorise, silent.may_refund, silent.pending) == (None, True, True, None)
     found = History.of([asked(AUTHORISE), answered("payment not carried out", by="eve")])
     assert found.declined == "not carried out"
-    assert not (found.may_authorise or found.may_capture or found.may_refund)
+    assert (found.may_authorise, found.may_capture, found.may_refund) == (False, False, False)
 
 
 def test_an_authorisation_moves_from_the_gate_to_the_visit() -> None:
