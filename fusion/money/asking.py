@@ -297,7 +297,8 @@ def _called(call: Callable[..., _T], *values: Any) -> _T:
 
 def _clean(text: str, token: str | None = None) -> str:
     """A provider's text as the books may hold it: one short line, without a means of payment or card number."""
-    for part in (token or "").split(":"):  # a means of payment may be written as CUSTOMER:METHOD
-        text = text.replace(part, "(token)") if part else text
+    for part in () if token is None else token.split(":"):  # a means of payment may be written as CUSTOMER:METHOD
+        if part:
+            text = text.replace(part, "(token)")
     text = "".join(c if c.isprintable() and unicodedata.category(c) != "Cf" else " " for c in text)
     return without_card_number(" ".join(text.split()))[:REASON_MAX]

@@ -143,15 +143,16 @@ def test_a_capture_moves_what_was_taken_and_a_refund_what_was_returned(ledger: L
 
 def test_a_release_and_a_declined_capture_empty_what_is_left_of_the_authorisation(ledger: Ledger) -> None:
     wanted = postings(("authorised", -697), ("authorised, contra", 697))
-    steps = Steps(ledger, GIVEN, Answer(False, reason="expired"), Answer(True, "auth-3"), Answer(True))
+    declined_capture, released_at_last = Answer(False, reason="expired"), Answer(True, "rele-4")
+    steps = Steps(ledger, GIVEN, declined_capture, Answer(True, "auth-3"), released_at_last)
     for step in (AUTHORISE, CAPTURE, AUTHORISE, Request("release", of="3", reference="auth-3")):
         assert steps.take(step) == ""
     declined, released = steps.entry("payment 2/answer"), steps.entry("payment 4/answer")
     assert (declined.kind, declined.postings, declined.request["reason"]) == ("payment declined", wanted, "expired")
     assert (released.kind, released.postings) == ("released", wanted)
     assert steps.script.calls[-1] == ("release", "shop/v1/4", "auth-3") and "authorised" not in balances(ledger)
-    # A release has no reference of its own that could be given twice.
-    assert ledger.recorded("reference release ", "given") is None
+    # Whatever a release answers, it is no reference that could be given twice.
+    assert ledger.recorded("reference release rele-4", "given") is None
 
 
 def test_what_is_declined_or_rejected_moves_nothing_and_keeps_its_reason(ledger: Ledger) -> None:
