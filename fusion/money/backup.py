@@ -153,7 +153,7 @@ def back_up(
             continue
         step(name)
         source, target = folder / name, destination / name
-        target.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        private_folder(target.parent)
         if _is_database(source):
             _copy_database(source, target)
             if (head := _head_of_books(target)) is not None:
@@ -355,7 +355,7 @@ def restore(
             if name == REMOTE_BOOKS:
                 continue
             step(name)
-            (building / name).parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+            private_folder((building / name).parent)
             _copy_file(backup / name, building / name)
         if key is not None and not (building / KEY_FILE).exists():
             _write(building / KEY_FILE, key.hex().encode() + b"\n")

@@ -132,7 +132,8 @@ class Checkout:
         if request is not None:
             problem, history = self._taken(pseudonym, history, request, t_ns)
         if history.declined is not None and not self._store.payment.partial:
-            history = self._released(pseudonym, history, t_ns)
+            unreleased, history = self._released(pseudonym, history, t_ns)
+            problem = problem or unreleased
         payment = self._payment(pseudonym, history, self._ledger.standing(pseudonym), problem)
         is_refused = history.declined is not None and not history.holds
         return replace(payment, status="unpaid") if payment.status == "open" and is_refused else payment
@@ -284,7 +285,8 @@ class Checkout:
         if history.pending is not None:
             problem, history = self._taken(pseudonym, history, history.pending, t_ns)
         if self._now_ns(t_ns) - history.asked_ns >= UNUSED_MAX_S * 1e9:
-            history = self._released(pseudonym, history, t_ns)
+            unreleased, history = self._released(pseudonym, history, t_ns)
+            problem = problem or unreleased
         return self._payment(pseudonym, history, self._ledger.standing(pseudonym), problem)
 
     # ---- what a person does ------------------------------------------------------------------------------------------
@@ -417,12 +419,14 @@ class Checkout:
         problem = self._asking.take(subject, history, request, self._now_ns(t_ns))
         return problem, self._history(subject)
 
-    def _released(self, subject: str, history: History, t_ns: int) -> History:
-        """Release everything that is held for a subject; returns the history after that."""
+    def _released(self, subject: str, history: History, t_ns: int) -> tuple[str, History]:
+        """Release everything that is held for a subject; returns as `_taken`."""
+        problem = ""
         for name, hold in list(history.holds.items()):
             if history.pending is None:
-                _, history = self._taken(subject, history, Request("release", of=name, reference=hold.reference), t_ns)
-        return history
+                step = Request("release", of=name, reference=hold.reference)
+                problem, history = self._taken(subject, history, step, t_ns)
+        return problem, history
 
     def _retried(self, visit: str, history: History, t_ns: int) -> History:
         """Allow a declined step to be repeated; returns the history after that."""

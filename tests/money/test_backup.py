@@ -233,3 +233,18 @@ def test_books_in_postgresql_are_backed_up_as_a_file_and_come_back_row_by_row(
     with pytest.raises(LedgerError, match="left as they are"):
         restore(tmp_path / "backup", tmp_path / "third", key_file=key, url=empty.database)
     assert not (tmp_path / "third").exists()
+
+
+def test_books_on_a_server_that_were_begun_and_hold_nothing_take_a_backup(
+    new_place: Callable[[], Place], tmp_path: Path
+) -> None:
+    place, begun = new_place(), new_place()
+    if place.database is None or begun.database is None:
+        pytest.skip("books in a file are copied as they are")
+    with place.open(STORE) as ledger, begun.open(STORE):
+        ledger.post_receipt(receipt("v1", *TWO))
+        head = ledger.head()
+        back_up(place.folder, tmp_path / "backup", T_NS, url=place.database, store=STORE.id)
+    restore(tmp_path / "backup", tmp_path / "again", key_file=place.folder / "store.key", url=begun.database)
+    with Ledger.open(begun.database, STORE, vault=tmp_path / "again" / "vault.sqlite") as ledger:
+        assert ledger.verify(head) is None and balances(ledger)["receivable"] == 697

@@ -145,17 +145,19 @@ def test_files_are_copied_books_first_and_each_is_listed(books: Path, tmp_path: 
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "deep" / "er" / "b.json").write_bytes(b"2")
     (folder / "deep" / "a.json").write_bytes(b"1")
+    (folder / "bare" / "inside").mkdir(parents=True)
+    (folder / "bare" / "inside" / "c.json").write_bytes(b"3")
     (folder / "app.pem").write_bytes(b"key")
     steps: list[str] = []
     made = back_up(folder, backup, T_NS, step=steps.append)
     assert steps == [
-        "snapshot", "shop.sqlite", "app.pem", "deep/a.json", "deep/er/b.json", "evidence.jsonl", "store.key",
-        "manifest.json",
+        "snapshot", "shop.sqlite", "app.pem", "bare/inside/c.json", "deep/a.json", "deep/er/b.json", "evidence.jsonl",
+        "store.key", "manifest.json",
     ]  # fmt: skip
     copied = raw(backup)
     manifest = copied.pop("manifest.json")
     assert made.files == {name: digest(data) for name, data in copied.items()} and made.made_ns == T_NS
-    assert list(made.files) == ["snapshot", "shop.sqlite", "deep/a.json", "deep/er/b.json", "evidence.jsonl"]
+    assert list(made.files) == [step for step in steps if step not in ("app.pem", "store.key", "manifest.json")]
     assert copied["deep/er/b.json"] == b"2" and copied["snapshot"] == b"state"
     with Ledger.open(books, STORE) as ledger:
         head = ledger.head()
@@ -332,8 +334,8 @@ def test_a_damaged_database_is_named(folder: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def backup(books: Path, tmp_path: Path) -> Path:
-    (books.parent / "receipts").mkdir()
-    (books.parent / "receipts" / "r.json").write_bytes(b"1")
+    (books.parent / "receipts" / "old").mkdir(parents=True)
+    (books.parent / "receipts" / "old" / "r.json").write_bytes(b"1")
     back_up(books.parent, tmp_path / "backup", T_NS)
     return tmp_path / "backup"
 
@@ -350,7 +352,7 @@ def test_a_backup_is_put_back_file_by_file_and_takes_its_name_at_the_end(
 
     again, key = tmp_path / "again", books.parent / KEY_FILE
     made = restore(backup, again, key_file=key, complete=complete, step=steps.append)
-    names = ["shop.sqlite", "evidence.jsonl", "receipts/r.json"]
+    names = ["shop.sqlite", "evidence.jsonl", "receipts/old/r.json"]
     assert steps == [*(f"check {name}" for name in names), *names, "rename"]
     assert seen == [(False, sorted([*names, "store.key", "added.txt"]), made)]
     assert raw(again) == {
@@ -423,10 +425,10 @@ def test_each_refusal_to_restore_is_in_words(backup: Path, books: Path, tmp_path
 def test_a_check_names_every_file_that_is_not_as_it_was(backup: Path) -> None:
     assert list(check(backup)) == [] == list(check(backup, None))
     (backup / "shop.sqlite").unlink()
-    (backup / "receipts" / "r.json").write_bytes(b"11")
+    (backup / "receipts" / "old" / "r.json").write_bytes(b"11")
     assert list(check(backup)) == [
         f"{backup / name}: is missing or was changed since the backup was made"
-        for name in ("shop.sqlite", "receipts/r.json")
+        for name in ("shop.sqlite", "receipts/old/r.json")
     ]
     assert list(check(backup, KEY)) == [f"{backup / 'manifest.json'}: was changed, or sealed with another store's key"]
     sha256, n_bytes = digest((backup / "evidence.jsonl").read_bytes())
@@ -476,3 +478,6 @@ def test_visits_with_entries_after_a_head_are_named(books: Path) -> None:
     for other in (("shop", "EUR", head.seq, "00" * 32), ("shop", "EUR", 99, head.sha256)):
         with refused(f"{books}: are not the books that the backup was made of"):
             newer_entries(books, other)
+    books.write_bytes(b"x" * 200)
+    with refused(f"{books}: want the books, got another kind of file"):
+        newer_entries(books, known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from money.books import T_NS
@@ -171,7 +172,7 @@ def test_after_the_recovery_nothing_goes_wrong_any_more() -> None:
     assert pay.release("k", "x").approved
 
 
-def test_seeded_faults_are_drawn_by_their_shares() -> None:
+def test_seeded_faults_are_drawn_by_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[Fault] = ["lost before", "lost after", "decline", "repeat", "partial", "invalid"]
     # Shares are powers of two, so that the sums of this twin are exact.
     drawn = SeededFaults(
@@ -189,6 +190,10 @@ def test_seeded_faults_are_drawn_by_their_shares() -> None:
         assert fault == (None if wanted == "decline" and step != "authorise" else wanted)
         found.add(fault)
     assert found == {*names, None}
+    with monkeypatch.context() as drawing:
+        # A draw on a bound belongs to the share above it.
+        drawing.setattr("random.Random", lambda seed: SimpleNamespace(random=lambda: 0.125))
+        assert SeededFaults(3, lost_before=0.125, lost_after=0.125)("release", "k") == "lost after"
     none = SeededFaults(3)
     assert {none("authorise", "k") for _ in range(50)} == {None}
 

@@ -212,7 +212,10 @@ def _resolved(host: str, port: int, deadline: _Deadline) -> list[Any]:
 
 def _asked_pause_s(response: http.client.HTTPResponse) -> float | None:
     """Seconds of the header Retry-After (RFC 9110, section 10.2.3): a number, or a date beside the answer's own."""
-    text = (response.getheader("Retry-After") or "").strip()
+    header = response.getheader("Retry-After")
+    if header is None:
+        return None
+    text = header.strip()
     if text.isascii() and text.isdigit() and len(text) <= 9:
         return float(text)
     try:

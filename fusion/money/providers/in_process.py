@@ -72,8 +72,8 @@ class _Operation:
 
     step: Step
     authorisation: str
-    left: int = 0
-    since_ns: int = 0
+    left: int
+    since_ns: int
 
 
 class InProcessProvider:
@@ -206,9 +206,10 @@ class InProcessProvider:
         if reason := self._refusal(step, moved, of, fault):
             return Answer(False, reason=reason)
         reference = f"{step[:4]}-{len(self._operations) + 1}"
-        concerned = self._operations.get(of, _Operation(step, reference))
-        concerned.left = 0 if step == "release" else concerned.left - moved
-        name = concerned.authorisation
+        concerned, name = self._operations.get(of), reference
+        if concerned is not None:
+            concerned.left = 0 if step == "release" else concerned.left - moved
+            name = concerned.authorisation
         left = moved if step in ("authorise", "capture") else 0
         self._operations[reference] = _Operation(step, name, left, self._clock_ns())
         if step == "capture":
