@@ -77,7 +77,8 @@ def refused(message: str) -> Iterator[None]:
 
 def test_who_owes_nothing_comes_in_and_the_provider_is_asked_with_mode_enter_alone(opened: Open) -> None:
     till = opened()
-    assert till.checkout.admit("p1", T_NS) == Payment("p1", "open", None, 0, 0) and till.steps() == []
+    free = till.checkout.admit("p1", T_NS)
+    assert free == Payment("p1", "open", None, 0, 0) and till.steps() == [] and (free.reason, free.debt) == ("", 0)
 
 
 def test_an_authorisation_at_the_entry_is_asked_for_once(opened: Open) -> None:
