@@ -125,7 +125,7 @@ def _line(number: int, row: dict[str, str | None], store: Store) -> Line:
         raise ValueError(f"want {len(COLUMNS)} fields, or one more with key")
     text = {name: value or "" for name, value in row.items()}
     if not 1 <= len(text["reference"]) <= REFERENCE_MAX:
-        raise ValueError(f"reference: want 1 to {REFERENCE_MAX} characters")
+        raise ValueError(f"reference: want 1 to {REFERENCE_MAX} characters, got {len(text['reference'])}")
     if text["kind"] not in KINDS:
         raise ValueError(f"kind: want {', '.join(KINDS)}, got {text['kind'][:40]!r}")
     if text["currency"] != store.currency:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,14 +150,23 @@ def test_balances_by_account_currency_and_visit(ledger: Ledger) -> None:
     assert ledger.balances_of("a") == {"v2": -5} and ledger.balances_of("d") == {}
 
 
-def test_names_are_texts(ledger: Ledger) -> None:
-    for call in (
-        ledger.entries, ledger.unanswered, ledger.has_kind, ledger.postings, ledger.balances_of, ledger.entries_of,
-        lambda name: ledger.recorded(name, "x"), lambda name: ledger.recorded("v", name),
-        lambda name: ledger.not_followed(name, ["b"]),
-    ):  # fmt: skip
-        with pytest.raises(EntryError, match=r"^\w+: want 1 to 255 characters, got 0$"):
-            call("")
+def test_what_cannot_be_asked_for_is_named(ledger: Ledger) -> None:
+    texts: list[tuple[str, Callable[[str], object]]] = [
+        ("visit", ledger.entries), ("kind", ledger.unanswered), ("kind", ledger.has_kind), ("visit", ledger.postings),
+        ("account", ledger.balances_of), ("kind", ledger.entries_of), ("visit", lambda text: ledger.recorded(text, "x")),
+        ("name", lambda text: ledger.recorded("v", text)), ("kind", lambda text: ledger.not_followed(text, ["b"])),
+    ]  # fmt: skip
+    for field, ask in texts:
+        with pytest.raises(EntryError, match=rf"^{field}: want 1 to 255 characters, got 0$"):
+            ask("")
+    instants: list[tuple[str, Callable[[int], object]]] = [
+        ("t0_ns", lambda t: ledger.entries_between(t, 0)), ("t1_ns", lambda t: ledger.entries_between(0, t)),
+        ("t0_ns", lambda t: ledger.visits_between(["a"], t, 0)), ("t1_ns", lambda t: ledger.visits_between(["a"], 0, t)),
+        ("before_ns", ledger.balances),
+    ]  # fmt: skip
+    for field, since in instants:
+        with pytest.raises(EntryError, match=rf"^{field}: want -\d+ to \d+, got {2**63}$"):
+            since(2**63)
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
