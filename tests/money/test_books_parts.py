@@ -153,16 +153,17 @@ def test_balances_by_account_currency_and_visit(ledger: Ledger) -> None:
 def test_what_cannot_be_asked_for_is_named(ledger: Ledger) -> None:
     texts: list[tuple[str, Callable[[str], object]]] = [
         ("visit", ledger.entries), ("kind", ledger.unanswered), ("kind", ledger.has_kind), ("visit", ledger.postings),
-        ("account", ledger.balances_of), ("kind", ledger.entries_of), ("visit", lambda text: ledger.recorded(text, "x")),
-        ("name", lambda text: ledger.recorded("v", text)), ("kind", lambda text: ledger.not_followed(text, ["b"])),
+        ("account", ledger.balances_of), ("kind", ledger.entries_of),
+        ("visit", lambda text: ledger.recorded(text, "x")), ("name", lambda text: ledger.recorded("v", text)),
+        ("kind", lambda text: ledger.not_followed(text, ["b"])),
     ]  # fmt: skip
     for field, ask in texts:
         with pytest.raises(EntryError, match=rf"^{field}: want 1 to 255 characters, got 0$"):
             ask("")
     instants: list[tuple[str, Callable[[int], object]]] = [
         ("t0_ns", lambda t: ledger.entries_between(t, 0)), ("t1_ns", lambda t: ledger.entries_between(0, t)),
-        ("t0_ns", lambda t: ledger.visits_between(["a"], t, 0)), ("t1_ns", lambda t: ledger.visits_between(["a"], 0, t)),
-        ("before_ns", ledger.balances),
+        ("t0_ns", lambda t: ledger.visits_between(["a"], t, 0)),
+        ("t1_ns", lambda t: ledger.visits_between(["a"], 0, t)), ("before_ns", ledger.balances),
     ]  # fmt: skip
     for field, since in instants:
         with pytest.raises(EntryError, match=rf"^{field}: want -\d+ to \d+, got {2**63}$"):
