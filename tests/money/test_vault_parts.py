@@ -1,8 +1,9 @@
-"""The vault row by row: seals, and what a changed, foreign or older vault is called; files of SQLite that are no books."""
+"""The vault row by row: seals, and what a changed, foreign or older vault is called; files that are no books."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import os
@@ -431,8 +432,11 @@ def test_how_a_customer_answered_is_kept_until_it_is_old(tmp_path: Path) -> None
     profiles.close()
 
 
-def test_a_reader_of_an_old_state_is_reported_when_a_profile_is_erased(tmp_path: Path) -> None:
+def test_a_reader_of_an_old_state_is_reported_when_a_profile_is_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "profiles.sqlite"
+    monkeypatch.setattr("fusion.money.profiles.open_sqlite", functools.partial(open_sqlite, busy_max_s=0.01))
     profiles = Profiles(path)
     profiles.consent("alice")
     profiles.consent("alice")
@@ -440,13 +444,11 @@ def test_a_reader_of_an_old_state_is_reported_when_a_profile_is_erased(tmp_path:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM purchase").fetchall()
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)):
-            profiles._connection.execute("PRAGMA busy_timeout = 10")
-            with refused(
-                "the profile is deleted, but the write-ahead log of the profiles still holds it while another process "
-                "reads it; call again once that reader has finished", FusionError,
-            ):  # fmt: skip
-                profiles.erase("alice")
+        with refused(
+            "the profile is deleted, but the write-ahead log of the profiles still holds it while another process "
+            "reads it; call again once that reader has finished", FusionError,
+        ):  # fmt: skip
+            profiles.erase("alice")
     assert profiles.erase("alice") is False and profiles.accounts() == []
     with refused(f"{tmp_path}: want a regular file to keep purchase profiles in, got something else"):
         Profiles(tmp_path)
