@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Place
-from money.books import BREAD, COLA, DAY_NS, STORE, TWO, at, sell
+from money.books import BREAD, COLA, DAY_NS, STAMP, STORE, TWO, at, sell
 
 from fusion.errors import LedgerError
+from fusion.money.entries import Posting
 from fusion.money.ledger import Ledger
 from fusion.money.retailers import Retailer
 from fusion.money.statements import FEES, Statement, post_fee, statement
@@ -100,3 +101,79 @@ def test_a_statement_as_people_read_it() -> None:
     again = replace(made, charged_back=249, opening={}, moved={"fees": 1}).text(STORE).splitlines()
     assert again[7] == "  charged back                     -2.49 EUR"
     assert [line.split()[0] for line in again[10:]] == ["fees", "provider", "receivable"]
+
+
+# ---- every field -----------------------------------------------------------------------------------------------------
+
+
+def test_a_statement_field_by_field(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        sell(ledger, "v1", at("2026-03-01T00:00"), *TWO)
+        sell(ledger, "v2", at("2026-04-01T00:00") - 1, *TWO)
+        sell(ledger, "v3", at("2026-04-01T00:00"), *TWO)
+        moved = (Posting("provider", "EUR", 600), Posting("receivable", "EUR", -600))
+        back = tuple(leg._replace(amount=-leg.amount) for leg in moved)
+        for i, (kind, legs) in enumerate(
+            [("captured", moved), ("captured", moved), ("refunded", back), ("charged back", back),
+             ("charged back", back), ("chargeback returned", moved)]
+        ):  # fmt: skip
+            ledger.record("v1", f"step {i}", kind, at("2026-03-05T12:00"), {}, legs)
+        for subject in ("receiptless", "decisions"):
+            ledger.record(subject, "n", subject, at("2026-03-06T12:00"), {}, [Posting("provider", "EUR", 0)])
+        march = statement(ledger, STORE, BRAND, "2026-03")
+        assert (march.retailer, march.store, march.month, march.currency) == ("Retail Ltd", "shop", "2026-03", "EUR")
+        assert (march.n_receipts, march.n_decisions) == (2, 0)
+        assert (march.captured, march.refunded, march.charged_back) == (1200, 600, 600)
+        assert march.opening == {} and march.moved == march.closing
+        assert march.moved == {
+            "receivable": 1394, "revenue 19%": -836, "vat 19%": -160, "revenue 7%": -372, "vat 7%": -26,
+        }  # fmt: skip
+        assert march.sales == {"19%": (836, 160), "7%": (372, 26)} and march.net_revenue == 1208
+        assert march.fee == 91, "7.5 % of 1208 is 90.6"
+        april = statement(ledger, STORE, BRAND, "2026-04")
+        assert april.opening == march.closing and april.n_receipts == 1
+        assert statement(ledger, STORE, BRAND, "2025-12").closing == {}
+
+
+@pytest.mark.parametrize(
+    ("share", "net", "fee"),
+    [(10.0, 5, 1), (10.0, 4, 0), (10.0, 15, 2), (0.1, 500, 1), (0.1, 499, 0), (0.0, 10**9, 0), (100.0, 7, 7)],
+)
+def test_a_share_is_rounded_halves_up(tmp_path: Path, share: float, net: int, fee: int) -> None:
+    retailer = Retailer(id="r", name="R", brand="R", fee_share=share, stores=("shop",))
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        # Goods without VAT, so that all of it is net.
+        sell(ledger, "v1", at("2026-03-05T12:00"), ReceiptLine(STAMP, 1, net, 0.9))
+        assert statement(ledger, STORE, retailer, "2026-03").fee == fee
+
+
+def test_a_fee_is_posted_once_and_then_its_changes(tmp_path: Path) -> None:
+    retailer = Retailer(id="r", name="R", brand="R", fee_share=10.0, stores=("shop",))
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger:
+        sell(ledger, "v1", at("2026-03-05T12:00"), ReceiptLine(STAMP, 1, 100, 0.9))
+        assert [post_fee(ledger, STORE, retailer, "2026-03") for _ in range(2)] == [10, 0]
+        (entry,) = ledger.entries("month 2026-03")
+        assert (entry.kind, entry.key) == ("platform fee", "month 2026-03/fee 1")
+        assert entry.t_ns == at("2026-04-01T00:00") - 1 and entry.request == {"retailer": "r", "fee": 10}
+        assert entry.postings == (Posting("platform fees", "EUR", 10), Posting("platform payable", "EUR", -10))
+        sell(ledger, "v2", at("2026-03-06T12:00"), ReceiptLine(STAMP, 1, 50, 0.9))
+        assert post_fee(ledger, STORE, retailer, "2026-03") == 5
+        ledger.decide("v1", "waive", by="eve", t_ns=at("2026-03-07T12:00"))
+        ledger.decide("v2", "waive", by="eve", t_ns=at("2026-03-07T12:00"))
+        assert post_fee(ledger, STORE, retailer, "2026-03") == -15
+        last = ledger.entries("month 2026-03")[-1]
+        assert last.key == "month 2026-03/fee 3" and last.request == {"retailer": "r", "fee": 0}
+        assert last.postings == (Posting("platform fees", "EUR", -15), Posting("platform payable", "EUR", 15))
+        # More was reversed than sold: no fee, and none is paid back beyond what was asked.
+        ledger.decide("v1", "correct", by="eve", t_ns=at("2026-03-08T12:00"), lines=TWO, revision=2)
+        ledger.decide("v1", "waive", by="eve", t_ns=at("2026-04-08T12:00"), revision=3)
+        assert statement(ledger, STORE, retailer, "2026-04").fee == 0
+        free = Retailer(id="f", name="F", brand="F", stores=("shop",))
+        assert statement(ledger, STORE, free, "2026-03").fee == 0
+
+
+@pytest.mark.parametrize("month", ["March", "2026-13", "2026-3", "2026-03-01", ""])
+def test_a_month_is_written_in_one_way(tmp_path: Path, month: str) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite", STORE) as ledger, pytest.raises(LedgerError) as raised:
+        statement(ledger, STORE, BRAND, month)
+    assert str(raised.value) == f"month: want a month such as 2026-03, got {month!r}"

@@ -238,6 +238,31 @@ def test_names_are_kept_or_forgotten_by_their_time(path: Path) -> None:
         assert ledger.verify() is None, "rows that stay keep their seals"
 
 
+def test_where_nothing_is_forgotten_nothing_is_written(path: Path) -> None:
+    with Ledger.open(path, STORE) as ledger:
+        connection = ledger.database.vault.connection
+        before = connection.execute("PRAGMA schema_version").fetchone()
+        assert ledger.unlink_before(T_NS) == 0 == ledger.unlink_account("mallory")
+        assert connection.execute("PRAGMA schema_version").fetchone() == before
+        assert ledger.unlink_account("bob") == 1
+        assert connection.execute("PRAGMA schema_version").fetchone() != before
+
+
+def test_a_log_in_use_still_holds_what_was_forgotten(path: Path) -> None:
+    with (
+        Ledger(SQLiteDatabase(path, busy_max_s=0.01), STORE) as ledger,
+        contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader,
+    ):
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM link").fetchall()
+        with refused(
+            "the accounts are unlinked, but the vault's write-ahead log still holds them while another process reads "
+            "it; call again once that reader has finished"
+        ):
+            ledger.unlink_account("alice")
+        assert ledger.account_of("v1") is None
+
+
 def test_a_row_that_was_changed_is_not_sealed_again(path: Path) -> None:
     changed(path, "UPDATE link SET account = 'p1' WHERE visit = 'v2'")
     with Ledger.open(path, STORE) as ledger:
