@@ -55,11 +55,18 @@ class Reached:
                     self._tests.setdefault(path, []).append((test, frozenset(lines)))
 
     def tests(self, path: str, lines: frozenset[int]) -> list[Test]:
-        """The tests that run any of some lines of a module, the quickest first."""
-        found = [test for test, run in self._tests.get(path, ()) if not run.isdisjoint(lines)]
-        if not found and not self._imported.get(path, set()).isdisjoint(lines):
-            found = [test for test, _ in self._tests.get(path, ())] or self._all
-        return sorted(found, key=lambda test: (test.cpu_s, test.id))
+        """The tests that run any of some lines of a module, the quickest first.
+
+        What imports run shows without another run of the line: limits of settings are checked by pydantic. So of such
+        lines every test is named, after those that run them and those that run others of the module.
+        """
+        found = {test.id for test, run in self._tests.get(path, ()) if not run.isdisjoint(lines)}
+        if self._imported.get(path, set()).isdisjoint(lines):
+            return sorted((test for test in self._all if test.id in found), key=lambda test: (test.cpu_s, test.id))
+        beside = {test.id for test, _ in self._tests.get(path, ())}
+        return sorted(
+            self._all, key=lambda test: (test.id not in found, test.id not in beside, test.cpu_s, test.id)
+        )
 
 
 def measure(copy: Path, folders: Sequence[str], kept: Path, environment: dict[str, str]) -> Reached:

@@ -196,6 +196,19 @@ def test_the_quickest_tests_are_kept_and_always_one() -> None:
     assert reached.tests("m.py", frozenset({1})) == tests
 
 
+def test_what_imports_run_may_show_in_any_test() -> None:
+    """A setting's limit is checked where no line of its module runs."""
+    tests = {name: {"cpu_s": cpu_s, "lines": {"m.py": lines} if lines else {}}
+             for name, cpu_s, lines in (("a", 4.0, [7]), ("b", 3.0, [8]), ("c", 2.0, [8]), ("d", 1.0, []))}  # fmt: skip
+    reached = Reached({"f": {"imported": {"m.py": [4, 5]}, "tests": tests}})
+
+    def named(*lines: int) -> str:
+        return "".join(test.id for test in reached.tests("m.py", frozenset(lines)))
+
+    assert named(4, 7) == "acbd", "those that run a line that mentions it, others of the module, all the others"
+    assert named(4) == "cbad" and named(7) == "a" and named(8) == "cb" and named(9) == ""
+
+
 def test_the_page_counts_what_became_of_mutants() -> None:
     row = {"path": "fusion/money/a.py", "line": 3, "function": "f", "before": "a < b", "after": "a <= b", "by": ""}
     outcomes = [("killed", "")] * 6 + [("timeout", ""), ("survived", ""), ("unreached", ""), ("survived", "the same")]
