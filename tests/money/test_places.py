@@ -387,6 +387,11 @@ def test_what_does_not_fit_together_in_a_chain_is_named(tmp_path: Path) -> None:
         file.write_text(CHAIN.format(**values))
         with refused(fault, ConfigError):
             Chain.load(file)
+    make_store("stand").save(tmp_path / "stand")
+    twice = '[[retailer]]\nid = "north"\nname = "M"\nbrand = "M"\nstores = ["stand"]\n'
+    file.write_text(CHAIN.format(other="kiosk", served="shop") + twice)
+    with refused("chain.toml: id of a retailer: want each once, got 'north' 2 times", ConfigError):
+        Chain.load(file)
     file.write_text("floor = 1")
     with refused(f"{file} describes a store; pass a chain.toml, as docs/chain.md describes it", ConfigError):
         Chain.load(file)
