@@ -6,12 +6,13 @@
     python -m bench mutation --out docs/figures               and the page docs/figures/mutation.md
 
 A seeded sample of places is drawn from a folder's modules, and one mutant of each is put into a copy of the project.
-The tests that run the changed line are run, the quickest first, until one fails. Lines that no test runs count as
-survivors. As a control, the code as it is goes through the same machinery with the same tests; a control that is
-"killed" makes the score worthless, and the exit code 1. Survivors are printed with their change. Those that no test can
-kill, since the program does the same, stand in bench/mutation/equivalent.toml with the reason; the score is given with
-and without them. Progress goes to standard error; the exit code does not depend on the score. A run that is interrupted
-reports what it has tried, which is a sample too: places are tried in the order in which they are drawn.
+The tests that run the changed line are run, the quickest first, until one fails; where imports run it, the others come
+after them, since a setting's limit is checked elsewhere. Lines that no test runs count as survivors. As a control, the
+code as it is goes through the same machinery with the same tests; a control that is "killed" makes the score worthless,
+and the exit code 1. Survivors are printed with their change. Those that no test can kill, since the program does the
+same, stand in bench/mutation/equivalent.toml with the reason; the score is given with and without them. Progress goes
+to standard error; the exit code does not depend on the score. A run that is interrupted reports what it has tried,
+which is a sample too: places are tried in the order in which they are drawn.
 
 Install the extra `mutation`. Set FUSION_POSTGRES to a server's URL, else each trial on PostgreSQL starts its own.
 """
