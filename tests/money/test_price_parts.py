@@ -203,6 +203,15 @@ def test_a_weight_is_believed(per_kg: int, price: int | None, weight_g: float | 
     assert stated("weighed", per_kg, (price, weight_g)) == (None if believed is None else [believed])
 
 
+@pytest.mark.parametrize(("sd_g", "most_g", "least_g"), [(0.0, 101.0, 24.75), (2.0, 111.0, 22.25), (4.0, 121.0, 19.75)])
+def test_how_far_a_weight_may_be_off_follows_from_the_product(sd_g: float, most_g: float, least_g: float) -> None:
+    products = tuple(one.model_copy(update={"weight_sd_g": sd_g}) for one in STORE.products)
+    store = shop(restriction=[{"gtins": [COLA], "check": "marked down"}]).model_copy(update={"products": products})
+    for weight_g, is_believed in ((most_g, True), (most_g + 0.1, False), (least_g, True), (least_g - 0.1, False)):
+        found = stated_prices(store, bill(line(COLA), labels=(PieceLabel(COLA, 50, weight_g),)))
+        assert found == ({COLA: [50]} if is_believed else {})
+
+
 def test_every_piece_needs_a_label_that_is_believed() -> None:
     assert stated("marked down", None, (60, None), (50, None), pieces=2) == [50, 60]
     for labels, pieces in ((((60, None),), 2), (((60, None), (1, None)), 2), (((60, None), (50, None)), 1), ((), 1)):
