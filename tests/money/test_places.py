@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from money.books import STORE, T_NS, TWO, make_store, receipt
 from fusion.errors import ConfigError, FusionError, LedgerError
 from fusion.files.secrets import KEY_FILE, derived, fingerprint, store_key
 from fusion.money.checkpoint import Head, SignedHead
-from fusion.money.checkpoints import Checkpoints, checkpoint_name, signing_key
+from fusion.money.checkpoints import Checkpoints, checkpoint_name, signing_key, verifying_key
 from fusion.money.databases import books_folder, books_path, open_database
 from fusion.money.history import AUTHORISED, RECEIVABLE
 from fusion.money.ledger import Ledger
 from fusion.money.moments import Moment, Moments, drop_moments, kept_of
 from fusion.money.payments import Checkout
-from fusion.money.postgres import escaped, first_line, schema_of, unescaped
+from fusion.money.postgres import PostgresDatabase, RemoteRows, escaped, first_line, schema_of, unescaped
 from fusion.money.providers import InProcessProvider
 from fusion.money.retailers import Chain, Retailer, open_books_of
 from fusion.money.schema import COLUMNS, INSERT, Definition, definitions_fault, postgres_definitions, statements
@@ -147,6 +148,26 @@ def test_names_and_texts_that_postgresql_can_hold() -> None:
     assert escaped(5) == 5 == unescaped(5) and unescaped(memoryview(b"ab")) == b"ab"
     assert first_line(ValueError("one\ntwo")) == "ValueError: one" and first_line(ValueError()) == "ValueError: "
     assert first_line(ValueError("\n  one \ntwo")) == "ValueError: one "
+
+
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_key(tmp_path)
+    (tmp_path / "key.pem").write_bytes(b"x")
+    uses: list[tuple[str, str, Callable[[], object]]] = [
+        ("psycopg", "postgres", lambda: checked_server("postgresql://localhost/d")),
+        ("psycopg", "postgres", lambda: PostgresDatabase("postgresql://localhost/d", "shop", tmp_path / "v.sqlite")),
+        ("psycopg", "postgres", lambda: RemoteRows("postgresql://localhost/d", "shop")),
+        ("cryptography.hazmat.primitives", "gate", lambda: signing_key(tmp_path)),
+        ("cryptography.hazmat.primitives", "gate", lambda: verifying_key(tmp_path, tmp_path / "key.pem")),
+    ]
+    for package, extra, use in uses:
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, package, None)
+            with pytest.raises(FusionError) as raised:
+                use()
+            assert str(raised.value) == f"want the package {package}: pip install 'storefusion[{extra}]'"
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
