@@ -351,6 +351,19 @@ def test_an_error_of_a_statement_rolls_everything_back(tmp_path: Path) -> None:
         pass
 
 
+def test_a_writer_has_a_file_to_itself_from_the_beginning_while_others_read(tmp_path: Path) -> None:
+    first, second = (SQLiteDatabase(tmp_path / "x.sqlite", busy_max_s=0.01) for _ in range(2))
+    with contextlib.closing(first), contextlib.closing(second):
+        first.create((1, "shop", "EUR"))
+        with first.transaction():
+            with refused(f"{second.where}: cannot be written: database is locked"), second.transaction():
+                pass
+            with second.transaction(write=False):
+                assert second.exists()
+        with first.transaction(write=False), second.transaction():
+            assert first.exists()
+
+
 def test_a_file_that_is_read_is_not_written(path: Path) -> None:
     database = SQLiteDatabase(path, read_only=True)
     with contextlib.closing(database), pytest.raises(LedgerError, match=r"readonly|read-only"):
