@@ -331,6 +331,41 @@ cdef int _by_turns(
     return n
 
 
+cdef int _both_put(
+    const Shelves* shelves, const Load* load, const double* log_put, double least, const double* held,
+    const double* seen, const double* c, Split* splits, int n
+) noexcept nogil:
+    """Ways in which a load may be pieces of one product that two people put here, the one after the other.
+
+    The arguments are those of `_by_turns`. With held NULL, the one may be an employee who fills the shelf.
+    """
+    cdef const double* m = shelves.model
+    cdef double log_two = c[LOG_SAME_TIME] + c[LOG_TWO_WAYS]
+    cdef double log_prior, log_likelihood
+    cdef int product, pieces, other
+    for product in range(shelves.n_products):
+        for pieces in range(1, EXCHANGED_MAX + 1):
+            for other in range(1, pieces + 1):
+                if held != NULL and held[product] < pieces + other - 0.5:
+                    continue
+                log_likelihood = _log_weighs(shelves, load, product, pieces, product, other)
+                log_prior = log_likelihood + _log_pieces(other, m)
+                if held != NULL:
+                    log_prior += log_put[product] + _log_pieces(pieces, m)
+                else:
+                    # Where one piece lies, another of the same goes.
+                    log_prior += _log_filled(shelves, load, product, _log_pieces(pieces, m), c)
+                if seen != NULL:
+                    log_prior += seen[product]
+                if log_prior + log_two > least:
+                    n = _add_both(
+                        splits, n, product, pieces, product, other, log_prior, log_likelihood, -INFINITY, log_two
+                    )
+                    # Of as many pieces each, both orders are the same.
+                    n -= pieces == other
+    return n
+
+
 cdef void _rank_shared(
     const Split* splits, int n_splits, const Person* actors, int n_actors, double log_total, const Person* seconds,
     int n_seconds, const Rise* rise, const double* c, Ranked* ranked
@@ -447,6 +482,10 @@ def propose(
                 n_splits = _by_turns(
                     &shelves, &load, log_taken, log_put, least, held_pieces, seen_products, c, splits, n_splits
                 )
+                if not taken:
+                    n_splits = _both_put(
+                        &shelves, &load, log_put, least, held_pieces, seen_products, c, splits, n_splits
+                    )
             # Of a single person in view, nobody else's hand can be the other's.
             asks = asks or (ask and n_splits > 0 and n_actors > 2)
         _rise(rise_s, _size(load.delta_g, load.n), c, &rise)

@@ -93,6 +93,8 @@ def model(block_samples: int) -> NDArray[np.float64]:
 
 # Hands that may have been two loads, by these log odds at least: hands at the plates may say as much for two people.
 LOG_UNDONE_MIN, UNDONE_MAX = -12.0, 64
+# Pieces of one product in each of them.
+UNDONE_PIECES_MAX = 2
 # What never rests is looked at this often.
 OVERDUE_EVERY_NS = 2_000_000_000
 
@@ -306,18 +308,30 @@ class RowLedger:
         return events
 
     def _note_undone(self, found: _Division, ids: tuple[int, ...]) -> None:
-        """Note a hand that may have been two loads, since each of them would be a piece of what lies there."""
+        """Note a hand that may have been two loads, since each of them would be a piece of what lies there.
+
+        One hand may have touched several plates, and several hands may seem one: each plate is looked at as well.
+        """
+        steps = found.steps
+        plates = {steps[i].plate for i in ids}
+        groups = [ids] if len(plates) == 1 else [ids, *(tuple(i for i in ids if steps[i].plate == at) for at in plates)]
+        for group in groups:
+            rest = tuple(i for i in ids if i not in group)
+            log_rest = self._known(found, rest).score if rest else 0.0
+            self._note_two_loads(found, group, self._known(found, ids).score - log_rest)
+
+    def _note_two_loads(self, found: _Division, ids: tuple[int, ...], log_hand: float) -> None:
+        """Note steps that may have been two loads rather than a hand; log_hand: log density of that hand."""
         ids = tuple(sorted(ids, key=lambda i: found.steps[i].contact_ns))
-        whole = self._known(found, ids).score
         ways = [(self._known(found, ids[:k]), self._known(found, ids[k:])) for k in range(1, len(ids))]
         ways = [
             (first, second) for first, second in ways
-            if first.load and second.load and self._finder.is_usual(first.load) and self._finder.is_usual(second.load)
+            if all(way.load and self._finder.is_usual(way.load, UNDONE_PIECES_MAX) for way in (first, second))
         ]  # fmt: skip
         if not ways:
             return
         first, second = max(ways, key=lambda way: way[0].score + way[1].score)
-        log_odds = first.score + second.score - _log_two_hands([first.load, second.load]) - whole
+        log_odds = first.score + second.score - _log_two_hands([first.load, second.load]) - log_hand
         if log_odds > LOG_UNDONE_MIN and len(self._undone) < UNDONE_MAX:
             self._undone.append(UndoneLoad(ShelfEvent.of(first.load), ShelfEvent.of(second.load), log_odds))
 

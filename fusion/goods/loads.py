@@ -297,12 +297,12 @@ class LoadFinder:
         found = self._identified(load)
         return bool(len(found.product) and abs(found.quantity[0]) == 1 and found.log_place[0] > math.log(0.1))
 
-    def is_usual(self, load: list[PlateChange]) -> bool:
-        """Whether a load is one piece of what lies there, and weighs what that does."""
+    def is_usual(self, load: list[PlateChange], pieces_max: int = 1) -> bool:
+        """Whether a load is one piece of what lies there, or so many, and weighs what that does."""
         found = self._identified(load)
-        if not len(found.product) or abs(found.quantity[0]) != 1 or found.log_place[0] < math.log(0.1):
+        if not len(found.product) or abs(found.quantity[0]) > pieces_max or found.log_place[0] < math.log(0.1):
             return False
-        expected_g = float(self._planogram.weight_g[found.product[0]])
+        expected_g = abs(int(found.quantity[0])) * float(self._planogram.weight_g[found.product[0]])
         off_g = abs(abs(sum(change.delta_g for change in load)) - expected_g)
         noise_g2 = sum(change.var_g2 for change in load)
         return bool(off_g < 2.0 * (math.sqrt(noise_g2) + GAIN_SD * expected_g))

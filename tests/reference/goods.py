@@ -258,6 +258,8 @@ class CandidateFinder:
             splits += self._exchanges(event, found, log_place, held, seen)
         if len(actors.owner) > 2:
             splits += self._by_turns(event, found, log_place, held, seen)
+            if event.total_g > 0.0:
+                splits += self._both_put(event, found, log_place, held, seen)
         shared = self._shared(event, actors, splits, history, asks or len(actors.owner) > 2)
         log_goods = np.stack([
             log_stocked if person in staff else log_place + found.log_quantity for person in actors.owner.tolist()
@@ -419,6 +421,31 @@ class CandidateFinder:
                 log_prior += float(seen.of_product[product])
                 if log_prior + both > least - constants.LOG_SHARED_SPREAD:
                     for parts in ((-taken, pieces), (pieces, -taken)):
+                        splits.append(_Split((product, product), parts, log_prior, log_likelihood, -math.inf, both))
+        return splits
+
+    def _both_put(
+        self, event: ShelfEvent, found: Identifications, log_place: NDArray[np.float64],
+        held: NDArray[np.float64] | None, seen: _Seen,
+    ) -> list[_Split]:
+        """Ways in which a load may be pieces of one product that two people put here, the one after the other."""
+        both = constants.LOG_SAME_TIME + constants.LOG_TWO_WAYS
+        log_put, belongs = self._log_put(event), self._belongs(event)
+        log_grip = np.log(places.QUANTITY_PRIOR)
+        least = float((found.log_likelihood + log_place + found.log_quantity).max(initial=-math.inf))
+        splits = []
+        for product in range(len(log_put)):
+            for pieces, other in ((1, 1), (2, 1), (2, 2)):
+                if held is None:
+                    log_came = float(self._log_filled(belongs[product], log_grip[pieces - 1]))
+                elif held[product] >= pieces + other - 0.5:
+                    log_came = float(log_put[product]) + log_grip[pieces - 1]
+                else:
+                    continue
+                log_likelihood = self._log_weighs(event, (product, product), (pieces, other))
+                log_prior = log_likelihood + log_grip[other - 1] + log_came + float(seen.of_product[product])
+                if log_prior + both > least - constants.LOG_SHARED_SPREAD:
+                    for parts in sorted({(pieces, other), (other, pieces)}, reverse=True):
                         splits.append(_Split((product, product), parts, log_prior, log_likelihood, -math.inf, both))
         return splits
 
