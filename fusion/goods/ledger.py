@@ -91,20 +91,21 @@ def model(block_samples: int) -> NDArray[np.float64]:
     ])  # fmt: skip
 
 
-# Hands that may have been two loads, by these log odds at least: hands at the plates may say as much for two people.
+# A load, or a hand, that may have been two loads, by these log odds at least: hands at the plates may say as much for
+# two people.
 LOG_UNDONE_MIN, UNDONE_MAX = -12.0, 64
-# Pieces of one product in each of them.
-UNDONE_PIECES_MAX = 2
+# Pieces of one product in each of them, and how much a hand may press the plate between them.
+UNDONE_PIECES_MAX, UNDONE_PRESS_MAX_G = 2, 80.0
 # What never rests is looked at this often.
 OVERDUE_EVERY_NS = 2_000_000_000
 
 
 class UndoneLoad(NamedTuple):
-    """A hand that left nothing, as two loads that it may have been instead.
+    """A hand that left nothing, or a load, as two loads that it may have been instead.
 
     Attributes:
-        first, second: the loads, of the same weight one way and the other.
-        log_odds: of two loads against a hand, by the plates alone.
+        first, second: the loads.
+        log_odds: of two loads against one or a hand, by the plates alone.
     """
 
     first: ShelfEvent
@@ -166,6 +167,14 @@ class _Split(NamedTuple):
     exchange: tuple[PlateChange, ...] = ()
 
 
+class _Way(NamedTuple):
+    """Two loads that steps may have been, one after the other, and the log density of both; no loads: they cannot."""
+
+    score: float
+    first: list[PlateChange]
+    second: list[PlateChange]
+
+
 class _Division(NamedTuple):
     """Steps divided into blocks; each block is a tuple of indices into the steps.
 
@@ -195,7 +204,7 @@ class RowLedger:
         return [(step.plate, step.contact_ns) for spell in self._spells for step in spell.steps]
 
     def undone(self) -> list[UndoneLoad]:
-        """Hands since the last call that may have been a piece that one person took and another one put."""
+        """Hands and loads since the last call that may have been two people's loads."""
         drained, self._undone = self._undone, []
         return drained
 
@@ -291,8 +300,8 @@ class RowLedger:
                 kept += steps
                 look_ns = min(look_ns, wait_ns)
                 continue
-            if not load and len(steps) > 1:
-                self._note_undone(found, ids)
+            if len(steps) > 1:
+                self._note_two(found, ids)
             if not load and len(steps) == 1:
                 self._finder.weigh_small(steps[0], self._heaviest_g(found.steps, steps[0]))
             for step in steps:
@@ -307,8 +316,8 @@ class RowLedger:
         spell.beside_g = {}
         return events
 
-    def _note_undone(self, found: _Division, ids: tuple[int, ...]) -> None:
-        """Note a hand that may have been two loads, since each of them would be a piece of what lies there.
+    def _note_two(self, found: _Division, ids: tuple[int, ...]) -> None:
+        """Note a load of several steps, or a hand that left nothing, that may have been two loads instead.
 
         One hand may have touched several plates, and several hands may seem one: each plate is looked at as well.
         """
@@ -318,22 +327,51 @@ class RowLedger:
         for group in groups:
             rest = tuple(i for i in ids if i not in group)
             log_rest = self._known(found, rest).score if rest else 0.0
-            self._note_two_loads(found, group, self._known(found, ids).score - log_rest)
+            two = self._two_loads(found, group, self._known(found, ids).score - log_rest)
+            if two and len(self._undone) < UNDONE_MAX:
+                self._undone.append(two)
 
-    def _note_two_loads(self, found: _Division, ids: tuple[int, ...], log_hand: float) -> None:
-        """Note steps that may have been two loads rather than a hand; log_hand: log density of that hand."""
+    def _two_loads(self, found: _Division, ids: tuple[int, ...], log_one: float) -> UndoneLoad | None:
+        """The two loads that some steps may have been, if any; log_one: log density of one load, or one hand."""
         ids = tuple(sorted(ids, key=lambda i: found.steps[i].contact_ns))
-        ways = [(self._known(found, ids[:k]), self._known(found, ids[k:])) for k in range(1, len(ids))]
-        ways = [
-            (first, second) for first, second in ways
-            if all(way.load and self._finder.is_usual(way.load, UNDONE_PIECES_MAX) for way in (first, second))
-        ]  # fmt: skip
+        ways = []
+        for k in range(1, len(ids)):
+            first, second = self._known(found, ids[:k]), self._known(found, ids[k:])
+            way = _Way(first.score + second.score, first.load, second.load)
+            if not self._are_usual(way):
+                way = self._pressed(found.steps, ids[:k], ids[k:])
+            if way.first and way.second:
+                ways.append(way)
         if not ways:
-            return
-        first, second = max(ways, key=lambda way: way[0].score + way[1].score)
-        log_odds = first.score + second.score - _log_two_hands([first.load, second.load]) - log_hand
-        if log_odds > LOG_UNDONE_MIN and len(self._undone) < UNDONE_MAX:
-            self._undone.append(UndoneLoad(ShelfEvent.of(first.load), ShelfEvent.of(second.load), log_odds))
+            return None
+        score, first_load, second_load = max(ways, key=lambda way: way.score)
+        log_odds = score - _log_two_hands([first_load, second_load]) - log_one
+        if log_odds <= LOG_UNDONE_MIN:
+            return None
+        return UndoneLoad(ShelfEvent.of(first_load), ShelfEvent.of(second_load), log_odds)
+
+    def _are_usual(self, way: _Way) -> bool:
+        return all(load and self._finder.is_usual(load, UNDONE_PIECES_MAX) for load in (way.first, way.second))
+
+    def _pressed(self, steps: list[PlateChange], before: tuple[int, ...], after: tuple[int, ...]) -> _Way:
+        """Two loads on one plate between which a hand pressed it, or pulled, by what the first weighs too much."""
+        best = _Way(-math.inf, [], [])
+        last = steps[after[-1]]
+        if len({steps[i].plate for i in (*before, *after)}) > 1:
+            return best
+        first_g, second_g = (sum(steps[i].delta_g for i in part) for part in (before, after))
+        for usual_g in self._finder.usual_g(last.plate, UNDONE_PIECES_MAX):
+            load_g = math.copysign(usual_g, first_g)
+            press_g = first_g - load_g
+            if abs(press_g) > UNDONE_PRESS_MAX_G:
+                continue
+            two = [steps[before[-1]].but(delta_g=load_g), last.but(delta_g=second_g + press_g)]
+            hands = model(self._plates.block_samples)
+            first, second = (_Block(*self._finder.weigh_block(self._plates.samples, hands, two, (i,))) for i in (0, 1))
+            way = _Way(first.score + second.score + log_press(press_g), first.load, second.load)
+            if way.score > best.score and self._are_usual(way):
+                best = way
+        return best
 
     def _measured(self, loads: list[list[PlateChange]]) -> list[list[PlateChange]]:
         """Loads with the variances of what they weigh, given what the levels of their plates have changed by in all.

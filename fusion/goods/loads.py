@@ -307,6 +307,13 @@ class LoadFinder:
         noise_g2 = sum(change.var_g2 for change in load)
         return bool(off_g < 2.0 * (math.sqrt(noise_g2) + GAIN_SD * expected_g))
 
+    def usual_g(self, plate: int, pieces_max: int) -> list[float]:
+        """What a plate shows for up to so many pieces of each product that lies or belongs there."""
+        planogram = self._planogram
+        there = planogram.planned[plate] | (planogram.stock[plate] > 0.5)
+        weight_g = np.unique(planogram.weight_g[there]) * planogram.gain[plate]
+        return [pieces * grams for grams in weight_g.tolist() for pieces in range(1, pieces_max + 1)]
+
     def _shared_plate(self, load: list[PlateChange]) -> _Piece:
         """The best two pieces of goods that share one of the plates; of density zero where none do."""
         planogram = self._planogram
