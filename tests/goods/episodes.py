@@ -31,11 +31,11 @@ from fusion.goods.planogram import Planogram
 from fusion.goods.scales import ShelfMonitor
 from fusion.people.arms import ArmHistory
 from fusion.people.open_visits import Visit
-from fusion.results import People, Receipt, ShelfEventExplained, Warning
+from fusion.results import People, Picked, PutBack, Receipt, ShelfEventExplained, Warning
 from fusion.store.models import Facing, Store
 
 ANSWERS = Path(__file__).with_name("episodes.json")
-NUMBERS = range(16)
+NUMBERS = range(24)
 TICK_S = 0.1
 # Reaching out takes this long, and so does drawing back; in between the hand is at the plate.
 REACH_S, AT_PLATE_S = 0.5, 0.5
@@ -224,7 +224,10 @@ def answers(number: int) -> dict[str, Any]:
         "truth": episode.truth,
         "receipts": receipts,
         "events": [event_row(result) for result in results if isinstance(result, ShelfEventExplained)],
-        "moved": [str(result) for result in results if type(result).__name__ in ("Picked", "PutBack")],
+        "picks": [
+            [type(result).__name__, result.plate, result.gtin, result.quantity, result.visit]
+            for result in results if isinstance(result, Picked | PutBack)
+        ],
         "warnings": [[result.kind, result.subject] for result in results if isinstance(result, Warning)],
         "shelves": [[count.plate, count.gtin, count.pieces] for count in billing.shelf_state()],
         "gains": {plate: float(gain) for plate, gain in zip(PLATES, planogram.gain) if gain != 1.0},

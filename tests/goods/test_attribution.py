@@ -277,6 +277,24 @@ def test_one_person_may_take_a_piece_while_another_puts_theirs_there() -> None:
     assert all(c.quantity > 0 for c in alone.candidates)
 
 
+@pytest.mark.parametrize(("pieces", "staff"), [(1, None), (2, None), (1, 8)])
+def test_two_people_may_each_put_pieces_of_one_product_in_one_load(pieces: int, staff: int | None) -> None:
+    """Both had some, and the load is those of both: neither put all of it, and neither has any left."""
+    attributor = attributor_of(STORE)
+    if staff is not None:
+        attributor.set_staff(staff)
+    grams = STORE.products[3].weight_g
+    for at_s, hands in ((2.0, {7: plate_hand(3), 8: None}), (4.0, {7: None, 8: plate_hand(3)})):
+        attributor.observe(event(at_s, {3: -pieces * grams}), at_shelf(hands))
+    load = replace(event(6.0, {3: 2 * pieces * grams}), rise_s=0.7)
+    belief = attributor.observe(load, at_shelf({7: plate_hand(3), 8: plate_hand(3)}))
+    assert moved(belief) == {(7, GTINS[3], pieces), (8, GTINS[3], pieces)}
+    cart = attributor.cart([7])
+    assert cart.items.get(GTINS[3], 0) == 0
+    # An employee may have brought more, and the customer taken another one.
+    assert (cart.probability > 0.99) == (staff is None)
+
+
 def test_a_reach_into_a_plate_that_does_not_report_makes_a_cart_doubtful() -> None:
     history = at_shelf({7: plate_hand(3), 8: plate_hand(6)}, 10.0)
     attributor = attributor_of(STORE)

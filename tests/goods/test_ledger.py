@@ -240,10 +240,68 @@ def test_two_loads_that_cancel_are_seen_though_a_message_was_lost_when_the_first
 
 def test_a_hand_that_weighs_like_nothing_there_was_no_two_loads() -> None:
     scales = shop.Scales(STORE, 16.0)
-    scales.hand(5.0, 6.4, {"r0p3": 300.0})
+    scales.hand(5.0, 6.4, {"r0p3": 370.0})
     shake(scales, 3, 5.0, 6.4)
     monitor = ShelfMonitor(STORE, Planogram(STORE))
     assert shop.events(monitor, scales.readings()) == [] == monitor.undone()
+
+
+@pytest.mark.parametrize("press_g", [-20.0, 25.0, 60.0])
+def test_two_loads_that_cancel_are_seen_though_a_hand_pressed_the_plate_between_them(press_g: float) -> None:
+    scales = shop.Scales(STORE, 16.0)
+    scales.hand(5.0, 6.2, {"r0p3": 245.0 + press_g})
+    shake(scales, 3, 5.0, 6.2)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert shop.events(monitor, scales.readings()) == []
+    (undone,) = monitor.undone()
+    assert_allclose([undone.first.total_g, undone.second.total_g], [245.0, -245.0], atol=3.0)
+    assert -12.0 < undone.log_odds < -5.0
+    assert_allclose([seconds(undone.first), seconds(undone.second)], [5.0, 6.2], atol=0.15)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_on_either_of_two_plates_that_one_hand_seems_to_have_touched_two_loads_may_cancel(pieces: int) -> None:
+    scales = shop.Scales(STORE, 16.0)
+    for first_s, last_s, plate, grams in ((5.0, 6.0, 3, 245.0), (5.9, 7.1, 5, -90.0)):
+        scales.hand(first_s, last_s, {f"r0p{plate}": pieces * grams})
+        shake(scales, plate, first_s, last_s, 2.0)
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    assert shop.events(monitor, scales.readings()) == []
+    undone = {int(one.first.main_plate): one for one in monitor.undone()}
+    assert set(undone) == {3, 5}
+    for plate, grams, first_s, last_s in ((3, 245.0, 5.0, 6.0), (5, -90.0, 5.9, 7.1)):
+        one = undone[plate]
+        assert_allclose([one.first.total_g, one.second.total_g], [pieces * grams, -pieces * grams], atol=3.0)
+        assert_allclose([seconds(one.first), seconds(one.second)], [first_s, last_s], atol=0.15)
+
+
+@pytest.mark.parametrize("plate", [0, 2, 5, 7])
+def test_a_load_of_two_steps_may_have_been_two_loads(plate: int) -> None:
+    """One takes a piece, and another puts two there a second later: one more on the plate, or one each way."""
+    grams = STORE.products[plate].weight_g
+    scales = shop.Scales(STORE, 16.0)
+    scales.step(5.0, {f"r0p{plate}": -grams})
+    scales.step(5.95, {f"r0p{plate}": 2 * grams})
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    (event,) = shop.events(monitor, scales.readings())
+    assert event.total_g == pytest.approx(grams, abs=3.0)
+    (two,) = monitor.undone()
+    assert_allclose([two.first.total_g, two.second.total_g], [-grams, 2 * grams], atol=3.0)
+    assert_allclose([seconds(two.first), seconds(two.second)], [5.0, 5.95], atol=0.1)
+    assert abs(two.log_odds) < 3.0
+
+
+def test_two_grips_of_one_product_may_have_been_two_loads() -> None:
+    """Whose they were is for the hands to say: of one person, it is the same."""
+    scales = shop.Scales(STORE, 16.0)
+    scales.step(5.0, {"r0p3": -245.0})
+    scales.step(5.8, {"r0p3": -245.0})
+    monitor = ShelfMonitor(STORE, Planogram(STORE))
+    events = shop.events(monitor, scales.readings())
+    loads = [event.total_g for event in events] if len(events) == 2 else [
+        load.total_g for two in monitor.undone() for load in (two.first, two.second)
+    ]  # fmt: skip
+    assert_allclose(loads, [-245.0, -245.0], atol=3.0)
 
 
 def test_what_a_hand_pulls_when_goods_are_weighed_is_added_when_it_lets_go() -> None:
