@@ -2,8 +2,8 @@
 
     python tests/goods/episodes.py        write the answers, goods/episodes.json
 
-Everything follows from an episode's number: who takes, puts back and misplaces what, beside whom, and what is wrong with
-the scales meanwhile. A change that alters an answer must say why.
+Everything follows from an episode's number: who takes, puts back and misplaces what, beside whom, and what is wrong
+with the scales meanwhile. A change that alters an answer must say why.
 """
 
 from __future__ import annotations

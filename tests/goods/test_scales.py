@@ -158,8 +158,8 @@ def test_one_load_is_one_event(product: int, at_s: float, noise: float, taken: b
     assert abs(event.delta_g.sum() - (-weight if taken else weight)) < 3.0 + noise
     assert abs(seconds(event) - at_s) < 0.12
     assert event.onset_ns <= event.contact_ns <= event.settled_ns
-    # Most are at rest after 0.6 s. The ringing of a heavy one may pass for a plateau some grams off, and is then measured
-    # once more, still as the same event: in the example, 703.4 g after 0.5 s and 700.0 g after 1.65 s.
+    # Most are at rest after 0.6 s. The ringing of a heavy one may pass for a plateau some grams off, and is then
+    # measured once more, still as the same event: in the example, 703.4 g after 0.5 s and 700.0 g after 1.65 s.
     assert event.settled_ns - event.contact_ns < 2.5e9
 
 
