@@ -40,7 +40,8 @@ class Bank:
         terms: keys are kept for a day, authorisations for a week. Some banks have no look-up, and keep keys for five
             minutes.
         moves: what it carried out, in order.
-        away: whether it answers nothing at all. bad: whether it loses, declines and repeats.
+        away: whether it answers nothing at all. leaving: the next request is the last that it carries out, and the
+            answer is lost. bad: whether it loses, declines and repeats.
         reached: names states that the auditor wants to have been seen.
     """
 
@@ -48,7 +49,7 @@ class Bank:
         self._looks_up = rng.random() < LOOKING_UP
         self.terms = Terms() if self._looks_up else Terms(keys_kept_s=300.0)
         self.moves: list[Move] = []
-        self.away = self.bad = False
+        self.away = self.leaving = self.bad = False
         self._rng, self._now_ns, self._reached = rng, now_ns, reached
         self._by_key: dict[str, tuple[tuple[Any, ...], Answer, int]] = {}
         self._left: dict[str, int] = {}
@@ -83,7 +84,7 @@ class Bank:
     def _asked(self, step: str, key: str, amount: int, of: str, more: tuple[str, ...]) -> Answer:
         request, now_ns = (step, amount, of, *more), self._now_ns()
         draw = self._rng.random() if self.bad else 1.0
-        if self.away or draw < LOST_BEFORE:
+        if self.away or (draw < LOST_BEFORE and not self.leaving):
             self._reached(f"{step}: no answer, nothing done")
             raise UnknownOutcome("no answer")
         known = self._by_key.get(key)
@@ -97,7 +98,8 @@ class Bank:
         else:
             answer = known[1]
             self._reached(f"{step}: asked again under its key")
-        if draw < LOST_BEFORE + LOST_AFTER:
+        if draw < LOST_BEFORE + LOST_AFTER or self.leaving:
+            self.away, self.leaving = self.away or self.leaving, False
             self._reached(f"{step}: done, answer lost")
             raise UnknownOutcome("no answer")
         return answer

@@ -37,7 +37,8 @@ from bench.machine import machine
 # States that a night must have reached; beginnings of their names.
 WANTED = (
     "killed with people inside", "killed while empty", "closed for the night", "the disk was full",
-    "the provider went away", "the provider was away at closing", "authorise: no answer, nothing done",
+    "the provider went away", "the provider was away at closing", "the provider was away for long",
+    "authorise: no answer, nothing done",
     "authorise: done, answer lost", "capture: done, answer lost", "capture: asked again under its key", "declined",
     "refund", "a person looked at the bank's account", "the provider has no look-up", "decided: correct",
     "decided: waive", "withdrawn within ten seconds", "a review waits for another day", "erasure: done",
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def tables(findings: Findings, reached: Counter[str], days: int, made: str) -> str:
     """What the auditor counted and found, and the states that were reached, as Markdown; `made`: by what."""
     counts, broken = findings.counts, findings.verdict()
-    verdict = f"{len(broken)} rules of the auditor are broken." if broken else "Every rule of the auditor holds."
+    verdict = f"Broken rules of the auditor: {len(broken)}." if broken else "Every rule of the auditor holds."
     lines = ["# A year of shop-days", "", made, "", f"{days} shop-days. {verdict}", ""]
     lines += ["| customers and bills | |", "|---|---|"]
     lines += [f"| {what} | {n} |" for what, n in sorted(counts.items())]

@@ -56,6 +56,8 @@ PATIENCE = 60
 EARLY_S = 20.0
 # After a day's last customer, errands have this long; a provider that was away has been back for a while then.
 EVENING_S = 120.0
+# Of the providers that are away at closing, this share stays so for longer than one that cannot be asked keeps keys.
+LONG_AWAY, LONG_AWAY_S = 0.5, 600.0
 # One shop in so many ships its rows to a chain's book in PostgreSQL.
 CHAINS = 4
 # Nothing that looks like this may be in any file.
@@ -182,13 +184,13 @@ class Shop:
         names = {visit.account for visit in simulation.truth.visits if visit.account}
         names = {name: f"tok_{name}_{self._generation[name]}" for name in sorted(names)}
         self._truth = {names[visit.account]: visit for visit in simulated_visits(simulation.truth) if visit.account}
-        self.bank.bad, self.bank.away = rng.random() < 0.5, False
+        self.bank.bad = rng.random() < 0.5
         if self._running is None:
             self._open()
         n_faults = _drawn(rng, rng.choice(NETWORK_FAULTS))
         faults = drawn_faults(rng, self.store, begin_ns, observations[-1].t_ns, n_faults)
         let_in = self._serve(rng, observations, faults, names)
-        self._evening()
+        self._evening(rng)
         customers = [
             Customer(token, token in let_in, true.enter_ns, true.exit_ns, true.items)
             for token, true in self._truth.items()
@@ -263,8 +265,13 @@ class Shop:
             case "disk":
                 self._disk.full_for = rng.randrange(1, 6)
             case "bank":
-                self.bank.away = not self.bank.away
-                self.reach("the provider went away" if self.bank.away else "the provider came back")
+                if self.bank.away or self.bank.leaving:
+                    self.bank.away = self.bank.leaving = False
+                    self.reach("the provider came back")
+                else:
+                    self.bank.leaving = rng.random() < 0.5
+                    self.bank.away = not self.bank.leaving
+                    self.reach("the provider went away")
             case "push":
                 self._push(rng)
             case _:
@@ -288,16 +295,19 @@ class Shop:
         assert self._running is not None
         self._running.change(store)
 
-    def _evening(self) -> None:
+    def _evening(self, rng: random.Random) -> None:
         """The shop is empty; the provider comes back, and errands have time."""
         if self.bank.away:
             self.reach("the provider was away at closing")
-        self.bank.away = False
+            if rng.random() < LONG_AWAY:
+                self.reach("the provider was away for long")
+                self._rest(LONG_AWAY_S)
+        self.bank.away = self.bank.leaving = False
         self._rest()
 
-    def _rest(self) -> None:
-        """Let errands work for two minutes of the clock."""
-        end_s = self._clock.monotonic_s() + EVENING_S
+    def _rest(self, seconds: float = EVENING_S) -> None:
+        """Let errands work for a time of the clock."""
+        end_s = self._clock.monotonic_s() + seconds
         while self._clock.monotonic_s() < end_s:
             self._clock.advance(2.0)
             self._loop.step()
