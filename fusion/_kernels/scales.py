@@ -63,6 +63,9 @@ REST_MESSAGES = 2
 DATED_BLOCKS = 2
 # Blocks before the onset that the fit of the step sees: half a second of quiet.
 BEFORE_ONSET_BLOCKS = 5
+# A quarter of a second before and after an instant show by how much the level jumps there. A jump that differs from the
+# load by more than the first share of it is no load, and one that differs by less than the second may be.
+JUMP_BLOCKS, JUMP_OFF_SHARE, JUMP_MATCH_SHARE = 2.5, 0.35, 0.15
 
 
 class PlateTables(NamedTuple):
@@ -126,6 +129,41 @@ def _contact_sample(ring, first, n, before_g, after_g):
         if score > best:
             best = score
             best_at = i + 1
+    return best_at
+
+
+@njit(cache=True, nogil=True)
+def _jump(ring, at, width):
+    """By how much the mean of `width` samples from one on exceeds that of as many before it."""
+    jump = 0.0
+    for i in range(width):
+        jump += ring[(at + i) & (RING - 1)] - ring[(at - 1 - i) & (RING - 1)]
+    return jump / width
+
+
+@njit(cache=True, nogil=True)
+def _matching_sample(ring, first, n, at, delta_g, noise_g2, width):
+    """Sample of ring[first : first + n] at which the level jumps by delta_g, mostly `at`; -1 where there is none.
+
+    A hand that rests on a plate when goods are taken, and for longer, hides the load until it goes: the fit of one step
+    then finds the hand, which weighs something else.
+    """
+    sign = 1.0 if delta_g > 0.0 else -1.0
+    size, noise_g = abs(delta_g), 2.0 * np.sqrt(2.0 * noise_g2 / width)
+    from_sample, to_sample = max(at - width // 2, width), min(at + width // 2, n - width)
+    fitted = -np.inf
+    for i in range(from_sample, to_sample + 1):
+        fitted = max(fitted, sign * _jump(ring, first + i, width))
+    if from_sample > to_sample or abs(fitted - size) <= JUMP_OFF_SHARE * size + noise_g:
+        return at
+    best_off, best_at = JUMP_MATCH_SHARE * size + noise_g, -1
+    jumps = np.zeros(n - 2 * width + 1)
+    for i in range(len(jumps)):
+        jumps[i] = sign * _jump(ring, first + width + i, width)
+    for i in range(len(jumps)):
+        off = abs(jumps[i] - size)
+        if off < best_off and jumps[i] >= jumps[max(i - width, 0) : i + width + 1].max():
+            best_off, best_at = off, width + i
     return best_at
 
 
@@ -325,6 +363,13 @@ def _report_change(
     count, period_ns, n_block = clock[RING_COUNT], settings[PERIOD_NS], np.int64(settings[BLOCK_SAMPLES])
     first = max(end - clock[RING_SINCE_ONSET] - BEFORE_ONSET_BLOCKS * n_block, count - RING, 0)
     at = _contact_sample(ring, first, end - first, before_g, plateau)
+    # In a silence there are no samples to look at.
+    dated = at
+    if clock[SILENCE_NS] == 0:
+        width = np.int64(JUMP_BLOCKS * n_block)
+        dated = _matching_sample(ring, first, end - first, at, plateau - before_g, numbers[NOISE_G2], width)
+        if dated >= 0:
+            at = dated
     contact_ns = clock[LAST_NS] - np.int64((count - 1 - first - at) * period_ns)
     # Of two loads one after the other, the first ends at half of the change and the second begins there.
     middle = 0.5 * (before_g + plateau)
@@ -341,6 +386,8 @@ def _report_change(
     row[CHANGE_SETTLED_NS] = settled_ns
     row[CHANGE_SILENT] = silent
     row[CHANGE_RISE_NS] = np.int64((second_at - first_at) * period_ns)
+    if dated < 0:  # A hand hides it, so that it may have moved at any time since the hand came.
+        row[CHANGE_RISE_NS] = max(row[CHANGE_RISE_NS], contact_ns - row[CHANGE_ONSET_NS])
     # Twice what a quiet message may deviate: the hand that moved the load is still there.
     row[CHANGE_SHAKY] = plateau_var > (2.4 + 3.6 * np.sqrt(numbers[NOISE_G2])) ** 2
     grams = findings.changes_g[n_changes]

@@ -85,6 +85,9 @@ CLEAR_M = 1.0
 # plate while they read a second or two. What takes longer is a hand that leaned on the plate before or after the load
 # moved, so that it moved at an unknown instant.
 DATED_WITHIN_S = 2.0
+# Of loads that came or went by steps, this share moved at the greatest.
+AT_GREATEST_STEP = 0.7
+LOG_AT_CONTACT, LOG_AT_OTHER_STEP = math.log(AT_GREATEST_STEP), math.log(1.0 - AT_GREATEST_STEP)
 # A load that moves at an unknown instant may have begun this long before its plates were seen to move.
 ONSET_EARLY_NS = 100_000_000
 
@@ -92,6 +95,9 @@ ONSET_EARLY_NS = 100_000_000
 # independent generator's. Who acted is a matter of ratios among people; whether a second person did is one of their
 # level.
 BYSTANDER_RATIO = 8.0
+
+# Of a person who is near at one instant and not at another.
+NOWHERE = math.log(HAND_ELSEWHERE_RATIO)
 
 PEOPLE_PER_EVENT_MAX = 8
 PEOPLE_NEAR_MAX = 64
@@ -274,8 +280,23 @@ class Hands:
         self._plates = PlateGeometry.of(store)
 
     def actors(self, event: ShelfEvent, history: ArmHistory) -> Actors:
-        """Everyone near who may have moved a load, and an unseen actor, from where hands, arms and bodies were."""
-        near = self.log_ratios(event, history, event.silent or event.rise_s > DATED_WITHIN_S)
+        """Everyone near who may have moved a load, and an unseen actor, from where hands, arms and bodies were.
+
+        A load that came or went by steps may have moved at any of them, while a hand pressed or pulled at the others.
+        """
+        anytime = event.silent or event.rise_s > DATED_WITHIN_S
+        near = self.log_ratios(event, history, anytime)
+        if not anytime and event.rise_s > CONTACT_SD_S and not self.is_behind_door(event.main_plate):
+            at_contact, before, after = dict(near), *self._at_other_step(event, history)
+            log_other = [max(before.get(track, NOWHERE), after.get(track, NOWHERE)) for track in (*before, *after)]
+            other = dict(zip((*before, *after), log_other))
+            tracks = [*at_contact, *(track for track in other if track not in at_contact)]
+            near = [
+                HandRatio(track, float(np.logaddexp(
+                    at_contact.get(track, NOWHERE) + LOG_AT_CONTACT, other.get(track, NOWHERE) + LOG_AT_OTHER_STEP
+                )))
+                for track in tracks
+            ]  # fmt: skip
         ranked = sorted(near, key=lambda hand: (-hand.log_ratio, hand.track))[:PEOPLE_PER_EVENT_MAX]
         ranked = [hand for hand in ranked if hand.log_ratio > LOG_RATIO_MIN]
         owner = np.array([hand.track for hand in ranked] + [-1], np.int64)
@@ -297,19 +318,24 @@ class Hands:
         if apart_ns < CONTACT_SD_S * 1e9:
             near = self.log_ratios(event, history, anytime)
             return [HandRatio(hand.track, hand.log_ratio - level) for hand in near]
-        at_step: list[dict[int, float]] = []
-        for step_ns in (event.contact_ns - apart_ns, event.contact_ns + apart_ns):
-            at_step.append({hand.track: hand.log_ratio for hand in self.log_ratios(event, history, False, step_ns)})
-        before, after = at_step
+        before, after = self._at_other_step(event, history)
         tracks = [*before, *(track for track in after if track not in before)]
-        nowhere = math.log(HAND_ELSEWHERE_RATIO)
         return [
             HandRatio(
                 track,
-                float(np.logaddexp(before.get(track, nowhere), after.get(track, nowhere))) - math.log(2.0) - level,
+                float(np.logaddexp(before.get(track, NOWHERE), after.get(track, NOWHERE))) - math.log(2.0) - level,
             )
             for track in tracks
         ]
+
+    def _at_other_step(self, event: ShelfEvent, history: ArmHistory) -> tuple[dict[int, float], dict[int, float]]:
+        """Everyone near, by the hands as long before the contact as the load took to come or go, and as long after."""
+        apart_ns = round(event.rise_s * 1e9)
+        before, after = (
+            {hand.track: hand.log_ratio for hand in self.log_ratios(event, history, False, step_ns)}
+            for step_ns in (event.contact_ns - apart_ns, event.contact_ns + apart_ns)
+        )
+        return before, after
 
     def log_ratios(
         self, event: ShelfEvent, history: ArmHistory, anytime: bool, at_ns: int | None = None

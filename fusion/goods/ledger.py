@@ -74,6 +74,8 @@ SHARED_MAX = 3
 # A hand shakes a plate by so much. Where goods explain the steps as they are, the samples have to say otherwise.
 SHAKE_SD_G, LOG_PLAIN = 12.0, 4.0
 HALF_SHARE = 0.25
+# A load may have moved at a step that a hand has hidden, by these log odds at least.
+LOG_HIDDEN_MIN = -4.0
 # Variance of the difference of two levels from creep and from cross-talk too small to show, grams squared.
 REST_G2 = 1.0
 # More steps since the last rest are joined, the least first: a plate that never rests makes two a second.
@@ -603,16 +605,27 @@ def _joined(steps: list[PlateChange]) -> list[PlateChange]:
 
 
 def _risen(load: list[PlateChange], steps: list[PlateChange]) -> list[PlateChange]:
-    """A load of several grips takes as long as from the first of its large steps on a plate to the last."""
+    """A load of several steps takes as long as from the first to the last of those at which it may have moved.
+
+    These are large grips, and steps at which a hand came or went that may have hidden the load.
+    """
     risen = []
     for change in load:
-        large_ns = [
-            step.contact_ns for step in steps
-            if step.plate == change.plate and step.delta_g / change.delta_g > HALF_SHARE and not step.silent
+        mine = [step for step in steps if step.plate == change.plate and not step.silent]
+        main = max(mine, key=lambda step: abs(step.delta_g), default=change)
+        moved_ns = [
+            step.contact_ns for step in mine
+            if step.delta_g / change.delta_g > HALF_SHARE or _log_hidden(change.delta_g, step, main) > LOG_HIDDEN_MIN
         ]  # fmt: skip
-        apart_ns = max(large_ns, default=0) - min(large_ns, default=0)
+        apart_ns = max(moved_ns, default=0) - min(moved_ns, default=0)
         risen.append(change.but(rise_ns=apart_ns) if apart_ns > change.rise_ns else change)
     return risen
+
+
+def _log_hidden(load_g: float, step: PlateChange, main: PlateChange) -> float:
+    """Log odds that a load moved at a step rather than at the main one, by how much hands then pressed at either."""
+    hidden = log_press(step.delta_g - load_g) + log_press(main.delta_g)
+    return hidden - log_press(main.delta_g - load_g) - log_press(step.delta_g)
 
 
 def _log_two_hands(loads: list[list[PlateChange]]) -> float:

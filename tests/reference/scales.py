@@ -77,6 +77,22 @@ def contact_sample(x: np.ndarray, before_g: float, after_g: float) -> int:
     return int(np.argmax(score))
 
 
+def matching_sample(x: np.ndarray, at: int, delta_g: float, noise_g2: float, width: int) -> int | None:
+    """Where the level jumps by delta_g between the means of `width` samples: about `at`, elsewhere, or nowhere."""
+    sign, size, noise_g = np.sign(delta_g), abs(delta_g), 2.0 * np.sqrt(2.0 * noise_g2 / width)
+    places = range(width, len(x) - width + 1)
+    jumps = {i: sign * (x[i : i + width].mean() - x[i - width : i].mean()) for i in places}
+    about = [jumps[i] for i in range(at - width // 2, at + width // 2 + 1) if i in jumps]
+    if not about or abs(max(about) - size) <= 0.35 * size + noise_g:
+        return at
+    peaks = [
+        (abs(jump - size), i) for i, jump in jumps.items()
+        if jump >= max(jumps[k] for k in range(i - width, i + width + 1) if k in jumps)
+    ]  # fmt: skip
+    off, best = min(peaks)
+    return best if off < 0.15 * size + noise_g else None
+
+
 def follow(
     messages: Sequence[tuple[int, int, np.ndarray]],
     n_plates: int,
@@ -174,6 +190,11 @@ def follow(
             if abs(delta) > least:
                 first = max(end - p.since_onset - 5 * block, len(p.kept) - RING, 0)
                 at = contact_sample(np.array(p.kept[first:end]), p.baseline, plateau)
+                dated: int | None = at
+                if p.silence_ns == 0:
+                    width = int(2.5 * block)
+                    dated = matching_sample(np.array(p.kept[first:end]), at, delta, p.noise, width)
+                    at = at if dated is None else dated
                 contact_ns = p.last_ns - int((len(p.kept) - 1 - first - at) * period_ns)
                 silent = p.silence_ns != 0 and at < 2 * block
                 if silent:
@@ -184,6 +205,8 @@ def follow(
                 rise_ns = int((second_at - first_at) * period_ns)
                 settled_ns = p.last_ns - int(back * block * period_ns)
                 onset_ns = min(p.onset_ns, contact_ns)
+                if dated is None:
+                    rise_ns = max(rise_ns, contact_ns - onset_ns)
                 known = index, onset_ns, contact_ns, settled_ns, silent, rise_ns, var > (2.4 + 3.6 * sd) ** 2
                 changes.append(Change(*known, delta, delta_var, p.baseline))
             p.silence_ns = 0
