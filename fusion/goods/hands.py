@@ -85,8 +85,8 @@ CLEAR_M = 1.0
 # plate while they read a second or two. What takes longer is a hand that leaned on the plate before or after the load
 # moved, so that it moved at an unknown instant.
 DATED_WITHIN_S = 2.0
-# Of loads that came or went by steps, this share moved at the greatest.
-AT_GREATEST_STEP = 0.7
+# Of loads that came or went by steps so far apart, this share moved at the greatest.
+STEPS_APART_S, AT_GREATEST_STEP = 0.5, 0.7
 LOG_AT_CONTACT, LOG_AT_OTHER_STEP = math.log(AT_GREATEST_STEP), math.log(1.0 - AT_GREATEST_STEP)
 # A load that moves at an unknown instant may have begun this long before its plates were seen to move.
 ONSET_EARLY_NS = 100_000_000
@@ -286,7 +286,7 @@ class Hands:
         """
         anytime = event.silent or event.rise_s > DATED_WITHIN_S
         near = self.log_ratios(event, history, anytime)
-        if not anytime and event.rise_s > CONTACT_SD_S and not self.is_behind_door(event.main_plate):
+        if not anytime and event.rise_s > STEPS_APART_S and not self.is_behind_door(event.main_plate):
             at_contact, before, after = dict(near), *self._at_other_step(event, history)
             log_other = [max(before.get(track, NOWHERE), after.get(track, NOWHERE)) for track in (*before, *after)]
             other = dict(zip((*before, *after), log_other))

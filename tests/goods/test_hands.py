@@ -23,6 +23,7 @@ from fusion.goods.hands import (
     LEARNT,
     PUTTING,
     SECOND_NS,
+    STEPS_APART_S,
     TAKING,
     Actors,
     Hands,
@@ -142,6 +143,20 @@ def test_a_load_that_came_or_went_slower_than_any_grip_moved_at_an_unknown_insta
     dated = dict(zip(*_known(hands.actors(replace(leaning, rise_s=DATED_WITHIN_S), history))))
     undated = dict(zip(*_known(hands.actors(leaning, history))))
     assert dated[1] > 0.95 and undated[1] == pytest.approx(0.5, abs=0.3) == undated[2]
+
+
+@pytest.mark.parametrize(("other", "rise_s"), [((1.0, 1.45), 0.7), ((2.6, 3.2), 0.7), ((2.6, 3.2), 0.8)])
+def test_a_load_of_two_steps_may_have_moved_at_either(other: tuple[float, float], rise_s: float) -> None:
+    """Of two people, one at each of them, neither is sure; with one step, the one who was there is."""
+    hands = Hands(STORE)
+    history = _reaching({1: (1.9, 2.3), 2: other})
+    one_step = dict(zip(*_known(hands.actors(_load(STEPS_APART_S), history))))
+    by_steps = dict(zip(*_known(hands.actors(_load(rise_s), history))))
+    assert one_step[1] > 0.95
+    assert 0.15 < by_steps[2] < 0.85 and by_steps[1] == pytest.approx(1.0 - by_steps[2], abs=0.01)
+    # Whose hand was there all the time moved it in any case.
+    alone = dict(zip(*_known(hands.actors(_load(rise_s), _reaching({1: (1.0, 3.2), 2: (3.5, 4.0)})))))
+    assert alone[1] > 0.95
 
 
 def _known(actors: Actors) -> tuple[list[int], list[float]]:

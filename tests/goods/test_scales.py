@@ -137,6 +137,45 @@ def test_follow_matches_reference(
     assert_allclose(tables.reals[:, kernel.LEVEL_G], [p.level for p in plates], rtol=0, atol=2e-3)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    load_g=st.sampled_from([-300.0, -90.0, 90.0, 300.0]),
+    press_g=st.floats(-200, 200),
+    apart=st.integers(20, 120),
+    noise=st.floats(0.1, 3.0),
+)
+def test_samples_at_which_the_level_jumps_match_reference(
+    seed: int, load_g: float, press_g: float, apart: int, noise: float
+) -> None:
+    """A load under a hand that rests on the plate from before it until after it."""
+    rng = np.random.default_rng(seed)
+    grams = rng.normal(0.0, noise, 300)
+    grams[100:] += load_g
+    grams[60 : 100 + apart] += press_g
+    ring = np.zeros(kernel.RING_ROW, np.float32)
+    first = int(rng.integers(kernel.RING))
+    ring[(first + np.arange(300)) % kernel.RING] = grams
+    held = ring[(first + np.arange(300)) % kernel.RING].astype(float)
+    for at in (0, 60, 100, 100 + apart, 299):
+        found = kernel._matching_sample(ring, first, 300, at, load_g, noise**2, 15)
+        known = reference.matching_sample(held, at, load_g, noise**2, 15)
+        assert found == (-1 if known is None else known)
+
+
+@pytest.mark.parametrize("press_g", [-150.0, 60.0, 150.0])
+def test_a_load_is_dated_by_the_jump_that_weighs_as_much(press_g: float) -> None:
+    grams = np.zeros(300)
+    grams[100:] -= 90.0
+    grams[60:220] += press_g
+    ring = np.zeros(kernel.RING_ROW, np.float32)
+    ring[:300] = grams
+    fitted = 220 if press_g > 0.0 else 60
+    assert kernel._matching_sample(ring, 0, 300, fitted, -90.0, 0.25, 15) == (100 if abs(press_g) > 100.0 else fitted)
+    # Where nothing jumps by the load, no sample is named.
+    assert kernel._matching_sample(ring, 0, 300, fitted, -400.0, 0.25, 15) == -1
+
+
 # ---- what is an event ------------------------------------------------------------------------------------------------
 
 
