@@ -63,8 +63,8 @@ REST_MESSAGES = 2
 DATED_BLOCKS = 2
 # Blocks before the onset that the fit of the step sees: half a second of quiet.
 BEFORE_ONSET_BLOCKS = 5
-# A quarter of a second before and after an instant show by how much the level jumps there. A jump that differs from the
-# load by more than the first share of it is no load, and one that differs by less than the second may be.
+# A quarter of a second before and after an instant show by how much the level jumps there. A jump that exceeds the load
+# by more than the first share of it is a hand, and one that differs by less than the second may be the load.
 JUMP_BLOCKS, JUMP_OFF_SHARE, JUMP_MATCH_SHARE = 2.5, 0.35, 0.15
 
 
@@ -146,7 +146,7 @@ def _matching_sample(ring, first, n, at, delta_g, noise_g2, width):
     """Sample of ring[first : first + n] at which the level jumps by delta_g, mostly `at`; -1 where there is none.
 
     A hand that rests on a plate when goods are taken, and for longer, hides the load until it goes: the fit of one step
-    then finds the hand, which weighs something else.
+    then finds the hand, which weighs more. Steps that are smaller than the load are grips of a part of it.
     """
     sign = 1.0 if delta_g > 0.0 else -1.0
     size, noise_g = abs(delta_g), 2.0 * np.sqrt(2.0 * noise_g2 / width)
@@ -154,7 +154,7 @@ def _matching_sample(ring, first, n, at, delta_g, noise_g2, width):
     fitted = -np.inf
     for i in range(from_sample, to_sample + 1):
         fitted = max(fitted, sign * _jump(ring, first + i, width))
-    if from_sample > to_sample or abs(fitted - size) <= JUMP_OFF_SHARE * size + noise_g:
+    if fitted <= size + JUMP_OFF_SHARE * size + noise_g:
         return at
     best_off, best_at = JUMP_MATCH_SHARE * size + noise_g, -1
     jumps = np.zeros(n - 2 * width + 1)

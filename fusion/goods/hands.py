@@ -86,7 +86,7 @@ CLEAR_M = 1.0
 # moved, so that it moved at an unknown instant.
 DATED_WITHIN_S = 2.0
 # Of loads that came or went by steps so far apart, this share moved at the greatest.
-STEPS_APART_S, AT_GREATEST_STEP = 0.5, 0.7
+STEPS_APART_S, AT_GREATEST_STEP = 0.5, 0.8
 LOG_AT_CONTACT, LOG_AT_OTHER_STEP = math.log(AT_GREATEST_STEP), math.log(1.0 - AT_GREATEST_STEP)
 # A load that moves at an unknown instant may have begun this long before its plates were seen to move.
 ONSET_EARLY_NS = 100_000_000

@@ -83,7 +83,7 @@ def matching_sample(x: np.ndarray, at: int, delta_g: float, noise_g2: float, wid
     places = range(width, len(x) - width + 1)
     jumps = {i: sign * (x[i : i + width].mean() - x[i - width : i].mean()) for i in places}
     about = [jumps[i] for i in range(at - width // 2, at + width // 2 + 1) if i in jumps]
-    if not about or abs(max(about) - size) <= 0.35 * size + noise_g:
+    if not about or max(about) <= 1.35 * size + noise_g:
         return at
     peaks = [
         (abs(jump - size), i) for i, jump in jumps.items()
