@@ -1,14 +1,15 @@
 """Self-calibration against known cameras: the Shelf recording and a simulated store, started without extrinsics.
 
-    FUSION_DATA=path/to/data python -m bench calibration [shelf] [dev] [store] [lenses] [--seeds N] [--minutes M]
-        [--cameras N]
+    FUSION_DATA=path/to/data python -m bench calibration [shelf] [dev] [store] [lenses] [bound] [--seeds N]
+        [--minutes M] [--cameras N]
 
 `shelf`: calibrates from detections alone, and compares with the published cameras after a similarity alignment of the
 centres, and by the percentage of correct parts (PCP) with either calibration. `dev`: recordings of an independent
 generator with shopping customers. `store`: 28 cameras, two people for five minutes, the noise of a good detector, and
 clocks up to 100 ms off. `lenses`: eight cameras and Shelf's with nothing known but the size of their pictures, from
-ten minutes of four people, by joints and by boxes, with a good detector and with one that errs as real ones do. Prints
-tables; times are CPU seconds of one core.
+ten minutes of four people, by joints and by boxes, with a good detector and with one that errs as real ones do.
+`bound`: the smallest errors that an unbiased calibration can have from those data (Cramér-Rao). Prints tables; times
+are CPU seconds of one core.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from fusion.setup.lenses import rough_camera
 from fusion.setup.self_calibration import Known, SelfCalibration
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.store.models import Camera
+
+PARTS = ("shelf", "dev", "store", "lenses", "bound")
 
 
 def without_extrinsics(store: Store) -> Store:
@@ -246,7 +249,7 @@ def lenses_row(name: str, store: Store, observations: list) -> None:
     try:
         found = calibrate(store, observations, Known(outline=False, height_m=1.7), blind, list(true))
     except FusionError as error:
-        print(f"| {name} | none: {error} | | | | | |", flush=True)
+        print(f"| {name} | none: {error} | | | | | | |", flush=True)
         return
     spent_s = time.process_time() - started_s
     wanted = tuple(true[camera.name] for camera in found.cameras)
@@ -254,19 +257,25 @@ def lenses_row(name: str, store: Store, observations: list) -> None:
     centre_m, degrees = errors(cameras, wanted)
     focal = np.array([[0.5 * (c.matrix[0][0] + c.matrix[1][1]) for c in kind] for kind in (cameras, wanted)])
     off = 100.0 * np.abs(focal[0] / focal[1] - 1.0)
+    ties = [tie for tie in found.ties if tie.placed]
+    reported = [(100.0 * (t.focal_sd_px or 0.0) / (t.focal_px or 1.0), t.centre_sd_m, t.rotation_sd_rad) for t in ties]
+    sds = np.array(reported) * [1.0, 1.0, math.degrees(1.0)]
+    over = np.sqrt(((np.stack([off, centre_m, degrees], axis=1) / sds) ** 2).mean(axis=0))
     print(
         f"| {name} | {len(wanted)} of {len(true)} | {off.max():.2f} (mean {off.mean():.2f}) "
         f"| {100 * centre_m.max():.1f} (mean {100 * centre_m.mean():.1f}) | {degrees.max():.2f} "
-        f"| {looking_degrees(cameras, wanted).max():.2f} | {spent_s:.0f} |",
+        f"| {looking_degrees(cameras, wanted).max():.2f} | {over[0]:.1f} / {over[1]:.1f} / {over[2]:.1f} "
+        f"| {spent_s:.0f} |",
         flush=True,
     )
 
 
 def lenses(data: Path, seeds: range) -> None:
     """Calibrate cameras of which only the size of the pictures is known, and print their table."""
-    print("Lenses unknown; worst camera after a similarity alignment; rays: those of the pictures' middles\n")
-    print("| detections | placed | focal length, % | centre, cm | direction, degrees | rays, degrees | CPU s |")
-    print("|---|---|---|---|---|---|---|")
+    print("Lenses unknown; worst camera after a similarity alignment; rays: degrees between pictures' middles;")
+    print("error / sd: root mean square over the reported standard deviations of focal length, centre and direction\n")
+    print("| detections | placed | focal length, % | centre, cm | direction, degrees | rays | error / sd | CPU s |")
+    print("|---|---|---|---|---|---|---|---|")
     if (data / "shelf").is_dir():
         recording = Recording(data / "shelf")
         lenses_row("Shelf, joints", recording.store, list(recording.observations()))
@@ -282,7 +291,7 @@ def lenses(data: Path, seeds: range) -> None:
 def main() -> int:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[[], "shelf", "dev", "store", "lenses"], help="default: all four")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--cameras", type=int, default=28)
@@ -299,4 +308,8 @@ def main() -> int:
         store(args.cameras, args.minutes, range(1, args.seeds + 1))
     if not args.parts or "lenses" in args.parts:
         lenses(data, range(1, args.seeds + 1))
+    if not args.parts or "bound" in args.parts:
+        from bench.accuracy import attainable
+
+        attainable.table(Recording(data / "shelf") if (data / "shelf").is_dir() else None, range(1, args.seeds + 1))
     return 0

@@ -23,6 +23,8 @@ from fusion.setup.adjustment import Adjusted, camera_covariance, free_directions
 from fusion.setup.bodies import Bodies
 from fusion.setup.box_model import (
     N_OF_BOX_CAMERA,
+    SOLE_M,
+    SOLE_SD_M,
     STEP_M,
     STEP_SD_M,
     BoxCameras,
@@ -31,7 +33,7 @@ from fusion.setup.box_model import (
     linearise_boxes,
 )
 from fusion.setup.floor_map import AGREED_MIN, FloorPoints, Similarity, find_pair, join_floors
-from fusion.setup.lenses import Lenses
+from fusion.setup.lenses import Lenses, with_lens, without_lens
 from fusion.setup.normal_equations import NormalEquations, Prior
 from fusion.setup.reprojection import DEPTH_MIN_M, N_OF_LENS, N_UNKNOWNS, FloatArray, IntArray, PointObservations, Poses
 from fusion.setup.structure import SEED, Structure, clusters_of, random_instants_s
@@ -41,15 +43,20 @@ from fusion.setup.views import Views
 
 # Stature of usual people and its standard deviation, metres.
 STATURE_M, STATURE_SD_M = 1.70, 0.10
+# How far a head is beside the feet, metres, by its standard deviation.
+LEAN_SD_M = 0.10
 # A box shows a whole person where its height is within this share of what a usual stature has there.
 _WHOLE = 0.13
 # Boxes of one person stand within this of each other, metres, from the first match to the last; steps after each.
-_LIMITS_M, _STEPS = (0.8, 0.6, 0.45, 0.35, 0.3, 0.3), (6, 8, 8, 10, 10, 20)
+_LIMITS_M, _STEPS = (0.8, 0.6, 0.45, 0.35, 0.3, 0.3, 0.3), (6, 8, 8, 10, 10, 20, 20)
 # Standard deviations of a box's edges at the person, metres, at least and at most, and a floor in pixels.
 _SD_MIN_M, _SD_MAX_M, _SD_PX = 0.01, 0.25, 1.0
+# How many more boxes than joints err alike: their edges are off by how a person stands, for as long as they stand so
+# before a shelf, some 15 s.
+_STANDING = 4.0
 # Residuals of this many standard deviations lose half of their weight (Cauchy); clocks, beforehand, in seconds.
 _HALF_WEIGHT_AT, _CLOCK_SD_S = 1.5, 0.1
-_DAMPINGS_MAX, _GAIN_MIN = 6, 1e-5
+_DAMPINGS_MAX, _GAIN_MIN = 6, 1e-7
 # Common instants: a box has three numbers where joints have dozens.
 INSTANTS_MAX = 1500
 # Two boxes of one camera are of two people.
@@ -85,7 +92,7 @@ class _Placed(NamedTuple):
 
 
 class _Solution(NamedTuple):
-    """Cameras, people (n, 3), weights (n, 3) and standard deviations (n, 3) of the boxes, after an adjustment."""
+    """Cameras, people (n, N_OF_PERSON), and the boxes' weights and standard deviations (n, 3), after an adjustment."""
 
     cameras: BoxCameras
     people: FloatArray
@@ -115,9 +122,9 @@ def solve_box_structure(
     random = np.random.default_rng(SEED)
     instants_s = random_instants_s(span_s, INSTANTS_MAX, random)
     views = Views.of(detections, instants_s, np.zeros(len(detections)), lenses)
-    nominal = np.array(
-        [(np.log(f), c.matrix[0][2], c.matrix[1][2], 0.0, 0.0) for c, f in zip(lenses.cameras, lenses.focal_px)]
-    )
+    nominal = np.zeros((len(names), N_OF_LENS))
+    nominal[:, :3] = [(np.log(f), c.matrix[0][2], c.matrix[1][2]) for c, f in zip(lenses.cameras, lenses.focal_px)]
+    alike = _STANDING * views.alike
     boxes = _Boxes.of(views, nominal)
     alone = _alone(uprights, nominal)
     placed, cameras, faults = _joined(boxes, alone, uprights, names, random)
@@ -125,7 +132,7 @@ def solve_box_structure(
     rows = np.flatnonzero(np.isin(boxes.view, placed))
     own = _Boxes(np.searchsorted(placed, boxes.view[rows]), boxes.instant[rows], boxes.tracklet[rows])
     for limit_m, n_steps in zip(_LIMITS_M, _STEPS):
-        prior = _prior(lenses, placed, cameras, views.alike)
+        prior = _prior(lenses, placed, cameras, alike)
         of_row, start = _matched(own, cameras, limit_m)
         seen = np.flatnonzero(of_row >= 0)
         seen = seen[np.argsort(of_row[seen], kind="stable")]
@@ -135,7 +142,7 @@ def solve_box_structure(
         lenses = _with_lenses(lenses, placed, cameras)
     instant = np.zeros(len(start), np.int64)
     instant[observations.point] = own.instant[seen]
-    return _structure(observations, solution, instant, placed, lenses, prior, instants_s, faults)
+    return _structure(observations, solution, instant, placed, lenses, prior, alike, instants_s, faults)
 
 
 def _alone(uprights: Sequence[UprightView | None], nominal: FloatArray) -> BoxCameras:
@@ -149,7 +156,8 @@ def _alone(uprights: Sequence[UprightView | None], nominal: FloatArray) -> BoxCa
             rotation[view] = np.stack([np.cross(ahead, up), ahead, up], axis=1)
             centre[view, 2] = upright.height_m
             lens[view, 3] = upright.radial
-    return BoxCameras(rotation, centre, np.zeros(len(nominal)), lens, np.full(len(nominal), STEP_M))
+    n = len(nominal)
+    return BoxCameras(rotation, centre, np.zeros(n), lens, np.full(n, STEP_M), np.full(n, SOLE_M))
 
 
 def _joined(
@@ -218,7 +226,8 @@ def _place(boxes: _Boxes, cameras: BoxCameras) -> _Placed:
 
 def _box_off(each: BoxCameras, seen: FloatArray, place_m: FloatArray) -> FloatArray:
     """(n, 3) expected boxes of usual people at places (n, 2), minus those seen."""
-    person = np.concatenate([place_m, np.full((len(place_m), 1), STATURE_M)], axis=1)
+    person = np.tile([0.0, 0.0, STATURE_M, 0.0, 0.0], (len(place_m), 1))
+    person[:, :2] = place_m
     tracklet = np.zeros((len(seen), 3, 3))
     tracklet[:, 0] = seen
     own = np.arange(len(seen))
@@ -230,12 +239,7 @@ def _solved(each: BoxCameras, seen: FloatArray, edge: int, z: float) -> FloatArr
 
     NaN where the ray does not meet that height before the camera.
     """
-    focal = np.exp(each.lens[:, :1])
-    shown = (np.stack([seen[:, 0], seen[:, edge]], axis=1) - each.lens[:, 1:3]) / focal
-    ideal = shown
-    for _ in range(5):
-        r2 = np.minimum((ideal**2).sum(axis=1, keepdims=True), 2.0)
-        ideal = shown / np.maximum(1.0 + r2 * (each.lens[:, 3:4] + r2 * each.lens[:, 4:5]), 0.3)
+    ideal = without_lens(np.stack([seen[:, 0], seen[:, edge]], axis=1), each.lens)
     ray = np.einsum("nji,nj->ni", each.rotation, np.concatenate([ideal, np.ones((len(ideal), 1))], axis=1))
     with np.errstate(all="ignore"):
         length = (z - each.centre_m[:, 2]) / ray[:, 2]
@@ -254,7 +258,10 @@ def _solved(each: BoxCameras, seen: FloatArray, edge: int, z: float) -> FloatArr
 
 
 def _matched(boxes: _Boxes, cameras: BoxCameras, limit_m: float) -> tuple[IntArray, FloatArray]:
-    """(n_rows,) person of each box, -1 for none, and people (n_people, 3): average linkage of places, by instants."""
+    """(n_rows,) person of each box, -1 for none, and people (n_people, N_OF_PERSON).
+
+    By average linkage of the places of an instant's boxes.
+    """
     at = _place(boxes, cameras)
     of_row = np.full(len(boxes.view), -1)
     people: list[list[float]] = []
@@ -272,25 +279,26 @@ def _matched(boxes: _Boxes, cameras: BoxCameras, limit_m: float) -> tuple[IntArr
             same = rows[label == number]
             best = same[at.whole[same]] if at.whole[same].any() else same
             of_row[same] = len(people)
-            people.append([*np.median(at.place_m[best], axis=0).tolist(), STATURE_M])
+            people.append([*np.median(at.place_m[best], axis=0).tolist(), STATURE_M, 0.0, 0.0])
     if not people:
         raise FusionError("boxes: want people that two cameras see at one place, got none")
     return of_row, np.array(people)
 
 
 def _prior(lenses: Lenses, placed: IntArray, cameras: BoxCameras, alike: float) -> tuple[FloatArray, FloatArray]:
-    """Precision and expectation (n, N_OF_BOX_CAMERA) of the unknowns; only those of the last seven are expected."""
+    """Precision and expectation (n, N_OF_BOX_CAMERA) of the unknowns; lens, step and sole have an expectation."""
     precision = np.zeros((len(placed), N_OF_BOX_CAMERA))
     expected = np.zeros_like(precision)
     precision[:, N_UNKNOWNS - 1] = _CLOCK_SD_S**-2.0
-    precision[:, N_UNKNOWNS:-1] = np.inf
+    lens = slice(N_UNKNOWNS, N_UNKNOWNS + N_OF_LENS)
+    precision[:, lens] = np.inf
     known = lenses.prior(placed, alike)
     if known is not None:
         unit = np.ones((len(placed), N_OF_LENS))
         unit[:, 1:3] = lenses.focal_px[placed][:, None]
-        precision[:, N_UNKNOWNS:-1] = known.precision / unit**2
-        expected[:, N_UNKNOWNS:-1] = cameras.lens + known.expected * unit
-    precision[:, -1], expected[:, -1] = alike * STEP_SD_M**-2.0, STEP_M
+        precision[:, lens] = known.precision / unit**2
+        expected[:, lens] = cameras.lens + known.expected * unit
+    precision[:, -2:], expected[:, -2:] = alike * np.array([STEP_SD_M, SOLE_SD_M]) ** -2.0, (STEP_M, SOLE_M)
     return precision, expected
 
 
@@ -298,15 +306,16 @@ def _prior_at(prior: tuple[FloatArray, FloatArray], cameras: BoxCameras) -> Prio
     precision, expected = prior
     off = np.zeros_like(precision)
     off[:, N_UNKNOWNS - 1] = cameras.offset_s
-    off[:, N_UNKNOWNS:-1] = cameras.lens - expected[:, N_UNKNOWNS:-1]
-    off[:, -1] = cameras.step_m - expected[:, -1]
+    now = np.concatenate([cameras.lens, cameras.step_m[:, None], cameras.sole_m[:, None]], axis=1)
+    off[:, N_UNKNOWNS:] = now - expected[:, N_UNKNOWNS:]
     return Prior(precision, np.where(np.isfinite(precision), off, 0.0))
 
 
 def _people_prior(people: FloatArray) -> Prior:
-    """Statures are usual."""
+    """Statures are usual, and heads above feet."""
     precision, off = np.zeros_like(people), np.zeros_like(people)
     precision[:, 2], off[:, 2] = STATURE_SD_M**-2.0, people[:, 2] - STATURE_M
+    precision[:, 3:], off[:, 3:] = LEAN_SD_M**-2.0, people[:, 3:]
     return Prior(precision, off)
 
 
@@ -364,13 +373,7 @@ def _with_lenses(lenses: Lenses, placed: IntArray, cameras: BoxCameras) -> Lense
     out = list(lenses.cameras)
     for at, view in enumerate(placed.tolist()):
         if lenses.free[view]:
-            log_focal, cx, cy, k1, k2 = cameras.lens[at].tolist()
-            focal = float(np.exp(log_focal))
-            update = {
-                "matrix": ((focal, 0.0, cx), (0.0, focal, cy), (0.0, 0.0, 1.0)),
-                "distortions": (k1, k2, 0.0, 0.0, 0.0),
-            }
-            out[view] = type(out[view]).model_validate({**out[view].model_dump(), **update})
+            out[view] = with_lens(out[view], cameras.lens[at])
     return replace(lenses, cameras=tuple(out))
 
 
@@ -381,6 +384,7 @@ def _structure(
     placed: IntArray,
     lenses: Lenses,
     prior: tuple[FloatArray, FloatArray],
+    alike: float,
     instants_s: FloatArray,
     faults: dict[str, str],
 ) -> Structure:
@@ -398,16 +402,17 @@ def _structure(
     gauge[:, :N_UNKNOWNS] = turns
     noise = float((weight * (found.px / sd_px) ** 2).sum() / max(weight.sum(), 1.0))
     cov = camera_covariance(
-        normal, observations, gauge.reshape(-1, 4), (clusters_of(instants_s, instant),), noise
+        normal, observations, gauge.reshape(-1, 4), (clusters_of(instants_s, instant),), alike * max(noise, 1.0)
     )  # fmt: skip
     focal = np.exp(cameras.lens[observations.view, 0])
     residual_m = np.linalg.norm(found.px, axis=1) * np.maximum(found.depth_m, DEPTH_MIN_M) / focal
     sd_m = np.median(sd_px * (np.maximum(found.depth_m, DEPTH_MIN_M) / focal)[:, None], axis=0)
-    feet_m = np.concatenate([people[:, :2], np.zeros((len(people), 1))], axis=1)
+    heads_m, feet_m = people[:, :3].copy(), people[:, :3] * [1.0, 1.0, 0.0]
+    heads_m[:, :2] += people[:, 3:]
     n = len(observations.view)
     boxes = PointObservations(
         observations.view, observations.point, np.zeros(n, int), observations.tracklet[:, :, :2], focal
     )
-    bodies = Bodies(observations.point, instant, np.stack([people, feet_m], axis=1), boxes, 2 * np.arange(len(people)))
-    adjusted = Adjusted(poses, people, weight.mean(axis=1), residual_m, sd_m)
+    bodies = Bodies(observations.point, instant, np.stack([heads_m, feet_m], axis=1), boxes, 2 * np.arange(len(people)))
+    adjusted = Adjusted(poses, heads_m, weight.mean(axis=1), residual_m, sd_m)
     return Structure(placed, poses, lenses, adjusted, bodies, instants_s, cov, faults)

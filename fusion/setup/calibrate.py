@@ -30,7 +30,7 @@ from fusion.setup.self_calibration import Known, SelfCalibration
 from fusion.setup.store_frame import StoreFrame, steady_cameras
 from fusion.setup.structure import Structure, solve_structure
 from fusion.setup.tracklets import LinkedDetections
-from fusion.setup.upright import UprightView, find_upright_view, upright_people
+from fusion.setup.upright import UprightView, find_alike_focal_lengths, find_upright_view, upright_people
 from fusion.store.models import Camera, Store
 from fusion.store.rotations import rotation_vector
 
@@ -78,7 +78,7 @@ def calibrate(
     given = cameras
     names = [camera.name for camera in cameras]
     found = [camera.name in lenses for camera in cameras]
-    uprights = [_upright(store, camera, frames[camera.name], free) for camera, free in zip(cameras, found)]
+    uprights = _uprights(store, cameras, frames, found)
     cameras = tuple(
         rough_camera(camera.name, camera.size, None if upright is None else upright.focal_px) if free else camera
         for camera, free, upright in zip(cameras, found, uprights)
@@ -193,10 +193,27 @@ def _with_present_places(known: Known, given: Sequence[Camera], structure: Struc
     return replace(known, places={**places, **known.places}, distances=known.distances)
 
 
-def _upright(store: Store, camera: Camera, frames: Sequence[Frame], free: bool) -> UprightView | None:
-    """What upright people show of a camera; None where it is not needed, or too few are there."""
-    if not free and store.keypoints != "box2":
-        return None
-    layout = store.layout
-    focal_px = None if free else 0.5 * (camera.matrix[0][0] + camera.matrix[1][1])
-    return find_upright_view(upright_people(frames, layout, camera.size), layout, camera.size, focal_px)
+def _uprights(
+    store: Store, cameras: Sequence[Camera], frames: dict[str, list[Frame]], found: Sequence[bool]
+) -> list[UprightView | None]:
+    """What upright people show of each camera; None where it is not needed, or too few are there."""
+    layout, is_box = store.layout, store.keypoints == "box2"
+    if not is_box and not any(found):
+        return [None] * len(cameras)
+    people = [upright_people(frames[camera.name], layout, camera.size) for camera in cameras]
+    focal_px: list[float | None] = [None if free else _focal_px(camera) for camera, free in zip(cameras, found)]
+    if is_box:
+        # A box shows where a person ends, not how they stand: one camera's boxes leave its focal length open.
+        for size in {camera.size for camera, free in zip(cameras, found) if free}:
+            same = [view for view, camera in enumerate(cameras) if found[view] and camera.size == size]
+            alike = find_alike_focal_lengths([people[view] for view in same], layout, size)
+            for view, focal in zip(same, alike):
+                focal_px[view] = focal
+    return [
+        find_upright_view(own, layout, camera.size, focal, not free) if free or is_box else None
+        for own, camera, focal, free in zip(people, cameras, focal_px, found)
+    ]
+
+
+def _focal_px(camera: Camera) -> float:
+    return 0.5 * (camera.matrix[0][0] + camera.matrix[1][1])

@@ -1,7 +1,7 @@
 """The lenses of cameras while they are being found: what is known of them, and their corrections.
 
 Bundle adjustment corrects the normalised coordinates that the present lenses give (see `reprojection`). `corrected`
-puts such corrections into cameras of OpenCV's model with one focal length, a principal point, k1 and k2.
+puts such corrections into cameras of OpenCV's model with two focal lengths, a principal point, k1, k2, p1 and p2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fusion.errors import ConfigError
 from fusion.people.geometry import Rig
 from fusion.setup.normal_equations import Prior
-from fusion.setup.reprojection import N_OF_LENS, N_UNKNOWNS, FloatArray, IntArray, Poses
+from fusion.setup.reprojection import IDEAL_MAX, N_OF_LENS, N_UNKNOWNS, FloatArray, IntArray, Poses, through_lens
 from fusion.store.models import Camera
 
 # What is known of a lens that is to be found: standard deviations of the logarithm of its focal length about a rough
@@ -26,10 +26,15 @@ FOCAL_SD, RADIAL_SD = 0.2, (0.2, 0.1)
 CENTRE_SD = 0.005
 # Cameras with pictures of one size are usually of one make: logarithm of the focal length, k1 and k2 about the median.
 ALIKE_SD = (0.03, 0.05, 0.03)
-# Of the last two, what is this many standard deviations away weighs half (Cauchy): data may say otherwise.
+# Pixels are square and lenses centred up to manufacture: logarithm of fy over fx; p1 and p2.
+ASPECT_SD, TANGENTIAL_SD = 0.003, 0.001
+# Of principal points, and of lenses that are alike, what is this many standard deviations away weighs half (Cauchy):
+# data may say otherwise.
 _HALF_WEIGHT_AT = 2.0
 # Picture points along each side at which a corrected lens is fitted.
 _GRID = 24
+# Steps of the fit of a lens, and of the way from shown to ideal points.
+_FIT_STEPS, _INVERSE_STEPS = 6, 30
 # A lens whose focal length is over or under the picture's width by these factors is none of a shop's camera.
 FOCAL_RANGE = (0.25, 6.0)
 
@@ -121,30 +126,28 @@ class Lenses:
         state = self._state()
         for at, view in enumerate(placed.tolist()):
             if self.free[view]:
-                rough = np.array([np.log(self.rough_focal_px[view]), *self._middle_px(view), 0.0, 0.0])
-                width = self.cameras[view].size[0]
-                sd = np.array([FOCAL_SD, CENTRE_SD * width, CENTRE_SD * width, *RADIAL_SD])
-                wide = [False, True, True, False, False]
+                rough = np.zeros(N_OF_LENS)
+                rough[:3] = np.log(self.rough_focal_px[view]), *self._middle_px(view)
+                centre_sd = CENTRE_SD * self.cameras[view].size[0]
+                sd = np.array([FOCAL_SD, centre_sd, centre_sd, *RADIAL_SD, ASPECT_SD, TANGENTIAL_SD, TANGENTIAL_SD])
+                wide = np.isin(np.arange(N_OF_LENS), (1, 2))
                 beliefs = [_belief(rough, sd, state[view], wide)]
                 same = [v for v in placed.tolist() if self.free[v] and self.cameras[v].size == self.cameras[view].size]
                 if len(same) > 2:
                     usual = np.median(state[same], axis=0)
-                    sd = np.array([ALIKE_SD[0], np.inf, np.inf, *ALIKE_SD[1:]])
-                    beliefs.append(_belief(usual, sd, state[view], [True] * N_OF_LENS))
+                    sd = np.array([ALIKE_SD[0], np.inf, np.inf, *ALIKE_SD[1:], np.inf, np.inf, np.inf])
+                    beliefs.append(_belief(usual, sd, state[view], np.ones(N_OF_LENS, bool)))
                 total = sum(weight for weight, _ in beliefs)
                 mean = sum(weight * value for weight, value in beliefs) / total
                 # The principal point is in pixels; its correction in focal lengths.
-                unit = np.array([1.0, self.focal_px[view], self.focal_px[view], 1.0, 1.0])
+                unit = np.ones(N_OF_LENS)
+                unit[1:3] = self.focal_px[view]
                 precision[at], expected[at] = alike * total * unit**2, (mean - state[view]) / unit
         return LensPrior(precision, expected)
 
     def _state(self) -> FloatArray:
-        """(n_views, N_OF_LENS) logarithm of the focal length, principal point in pixels, k1, k2."""
-        rows = [
-            (np.log(_focal_px(c)), c.matrix[0][2], c.matrix[1][2], c.distortions[0], c.distortions[1])
-            for c in self.cameras
-        ]  # fmt: skip
-        return np.array(rows)
+        """(n_views, N_OF_LENS) as `reprojection.through_lens` takes lenses, in pixels."""
+        return np.array([lens_of(camera) for camera in self.cameras])
 
     def _middle_px(self, view: int) -> tuple[float, float]:
         width, height = self.cameras[view].size
@@ -162,7 +165,7 @@ class Lenses:
 
 
 def _belief(
-    expected: FloatArray, sd: FloatArray, state: FloatArray, wide: Sequence[bool]
+    expected: FloatArray, sd: FloatArray, state: FloatArray, wide: NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray]:
     """Precision and expectation (N_OF_LENS,); where `wide`, the precision has Cauchy's weight at the present state."""
     off = (state - expected) / (_HALF_WEIGHT_AT * sd)
@@ -173,31 +176,53 @@ def _focal_px(camera: Camera) -> float:
     return 0.5 * (camera.matrix[0][0] + camera.matrix[1][1])
 
 
+def lens_of(camera: Camera) -> tuple[float, ...]:
+    """A camera's lens as a row for `reprojection.through_lens`, in pixels; coefficients after p2 are not in it."""
+    (fx, _, cx), (_, fy, cy), _ = camera.matrix
+    k1, k2, p1, p2 = camera.distortions[:4]
+    return 0.5 * float(np.log(fx * fy)), cx, cy, k1, k2, float(np.log(fy / fx)), p1, p2
+
+
+def with_lens(camera: Camera, lens: FloatArray) -> Camera:
+    """The camera with another lens (N_OF_LENS,), see `lens_of`; its focal length is kept in FOCAL_RANGE."""
+    log_focal, cx, cy, k1, k2, aspect, p1, p2 = lens.tolist()
+    low, high = np.log(np.array(FOCAL_RANGE) * camera.size[0])
+    fx, fy = np.exp(np.clip(log_focal, low, high) + 0.5 * aspect * np.array([-1.0, 1.0])).tolist()
+    update = {"matrix": ((fx, 0.0, cx), (0.0, fy, cy), (0.0, 0.0, 1.0)), "distortions": (k1, k2, p1, p2, 0.0)}
+    return Camera.model_validate({**camera.model_dump(), **update})
+
+
 def _corrected(lenses: Lenses, view: int, lens: FloatArray) -> Camera:
     """The camera whose lens shows the picture's points at the corrected normalised coordinates.
 
-    With y the present normalised coordinates of a point, x solves y = exp(s) (1 + k1 r^2 + k2 r^4) x + e; the new focal
-    length, principal point and radial distortion follow by linear least squares from the picture's points and x.
+    With y the present normalised coordinates of a point, x such that `through_lens(x, lens)` is y is where a ray
+    belongs; the new lens follows by least squares (Gauss and Newton) from the picture's points and x.
     """
     camera = lenses.cameras[view]
     width, height = camera.size
     across, down = np.meshgrid(np.linspace(0, width - 1, _GRID), np.linspace(0, height - 1, _GRID))
     points_px = np.stack([across.ravel(), down.ravel()], axis=1)
-    enlarged = (lenses.normalised(view, points_px) - lens[1:3]) * np.exp(-lens[0])
-    ideal = enlarged.copy()
-    for _ in range(30):
-        r2 = (ideal**2).sum(axis=1, keepdims=True)
-        ideal = enlarged / np.maximum(1.0 + r2 * (lens[3] + r2 * lens[4]), 0.3)
-    r2 = (ideal**2).sum(axis=1, keepdims=True)
-    rows = np.zeros((len(ideal), 2, 5))
-    rows[:, :, 0], rows[:, :, 1], rows[:, :, 2] = ideal, ideal * r2, ideal * r2 * r2
-    rows[:, 0, 3] = rows[:, 1, 4] = 1.0
+    ideal = without_lens(lenses.normalised(view, points_px), np.tile(lens, (_GRID**2, 1)))
     good = np.isfinite(ideal).all(axis=1)
-    solution = np.linalg.lstsq(rows[good].reshape(-1, 5), points_px[good].ravel(), rcond=None)[0]
-    focal, k1f, k2f, cx, cy = solution.tolist()
-    focal = float(np.clip(focal, FOCAL_RANGE[0] * width, FOCAL_RANGE[1] * width))
-    update = {
-        "matrix": ((focal, 0.0, cx), (0.0, focal, cy), (0.0, 0.0, 1.0)),
-        "distortions": (k1f / focal, k2f / focal, 0.0, 0.0, 0.0),
-    }
-    return Camera.model_validate({**camera.model_dump(), **update})
+    ideal, points_px = ideal[good], points_px[good]
+    new = np.array(lens_of(camera))
+    new[0] += lens[0]
+    for _ in range(_FIT_STEPS):
+        found = through_lens(ideal, np.tile(new, (len(ideal), 1)))
+        rows, off = found.by_lens.reshape(-1, N_OF_LENS), (found.shown - points_px).ravel()
+        new = new - np.linalg.lstsq(rows, off, rcond=None)[0]
+    return with_lens(camera, new)
+
+
+def without_lens(shown: FloatArray, lens: FloatArray) -> FloatArray:
+    """(n, 2) ideal points that lenses (n, N_OF_LENS) show at points (n, 2); about that where one shows none there."""
+    enlarged = (shown - lens[:, 1:3]) / np.exp(lens[:, :1] + 0.5 * lens[:, 5:6] * np.array([-1.0, 1.0]))
+    ideal = enlarged
+    for _ in range(_INVERSE_STEPS):
+        near = ideal / np.maximum(np.linalg.norm(ideal, axis=1, keepdims=True) / IDEAL_MAX, 1.0)
+        r2, p1, p2 = (near**2).sum(axis=1, keepdims=True), lens[:, 6:7], lens[:, 7:]
+        across = near @ np.array([[0.0, 1.0], [1.0, 0.0]])
+        bent = np.concatenate([p2, p1], axis=1) * (r2 + 2.0 * near**2)
+        bent += np.concatenate([p1, p2], axis=1) * 2.0 * near * across
+        ideal = (enlarged - bent) / np.maximum(1.0 + r2 * (lens[:, 3:4] + r2 * lens[:, 4:5]), 0.3)
+    return np.asarray(ideal)

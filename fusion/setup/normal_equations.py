@@ -1,8 +1,8 @@
 """The normal equations of bundle adjustment, with the points eliminated.
 
 With derivatives A by cameras and B by points, (A^T A) dc + (A^T B) dp = -A^T r and (B^T A) dc + (B^T B) dp = -B^T r.
-B^T B = V falls into blocks of 3 x 3, so the Schur complement A^T A - A^T B V^-1 B^T A leaves the cameras' unknowns:
-u for each, seven or, with lenses, twelve.
+B^T B = V falls into a block for each point (3 x 3; people have more unknowns), so the Schur complement
+A^T A - A^T B V^-1 B^T A leaves the cameras' unknowns: u for each, seven or, with lenses, fifteen.
 
 Source: Triggs et al., Bundle Adjustment - A Modern Synthesis (2000), section 6.
 """
@@ -32,7 +32,7 @@ class Incidence(Protocol):
 
 
 class Step(NamedTuple):
-    """What to add to the cameras (n_views, u) and to the points (n_points, 3)."""
+    """What to add to the cameras (n_views, u) and to the points (n_points, k)."""
 
     views: FloatArray
     points_m: FloatArray
@@ -42,7 +42,7 @@ class Prior(NamedTuple):
     """What is known of unknowns beforehand.
 
     Attributes:
-        precision: (n_views, u), or (n_points, 3), inverse variances; 0 where nothing is known, infinite for
+        precision: (n_views, u), or (n_points, k), inverse variances; 0 where nothing is known, infinite for
             what must not change.
         off: of the same shape: the state minus what is expected, 0 where the precision is infinite.
     """
@@ -84,7 +84,7 @@ class NormalEquations:
             n_points: number of points.
             damping: Levenberg and Marquardt's, relative to the diagonal.
             prior: of the cameras' unknowns; None: nothing is known of them, and all may change.
-            point_prior: of the points (n_points, 3), with finite precisions.
+            point_prior: of the points (n_points, k), with finite precisions.
         """
         self._n_unknowns = linear.by_view.shape[2]
         self._observations, self._n_views, self._n_points = observations, n_views, n_points
@@ -92,15 +92,16 @@ class NormalEquations:
         a, b, r = linear.by_view, linear.by_point, linear.residual
         v = np.add.reduceat(np.einsum("nia,nib->nab", b, b), starts)
         self._point_gradient = np.add.reduceat(np.einsum("nia,ni->na", b, r), starts)
+        own = range(v.shape[1])
         if point_prior is not None:
-            v[:, range(3), range(3)] += point_prior.precision
+            v[:, own, own] += point_prior.precision
             self._point_gradient = self._point_gradient + point_prior.precision * point_prior.off
-        v[:, range(3), range(3)] *= 1.0 + damping
-        v[:, range(3), range(3)] += 1e-6
+        v[:, own, own] *= 1.0 + damping
+        v[:, own, own] += 1e-6
         self._inverse = np.linalg.inv(v)
         lower = np.linalg.cholesky(self._inverse)  # inverse = lower @ lower.T
         self._mixed = np.einsum("nia,nib->nab", a, b)
-        half = self._mixed @ lower[observations.point]  # (n, u, 3)
+        half = self._mixed @ lower[observations.point]  # (n, u, k)
         lowered = np.einsum("nab,na->nb", lower, self._point_gradient)
         gradient = np.einsum("nia,ni->na", a, r)
         self.score = gradient - np.einsum("nab,nb->na", half, lowered[observations.point])
@@ -145,7 +146,7 @@ class NormalEquations:
         for first in range(0, self._n_points, _POINTS_PER_BLOCK):
             last = min(first + _POINTS_PER_BLOCK, self._n_points)
             block = slice(*np.searchsorted(point, [first, last]))
-            dense = np.zeros((last - first, 3, self._n_views, self._n_unknowns))
+            dense = np.zeros((last - first, half.shape[2], self._n_views, self._n_unknowns))
             dense[point[block] - first, :, view[block]] = half[block].transpose(0, 2, 1)
             rows = dense.reshape(-1, len(self.matrix))
             self.matrix -= rows.T @ rows

@@ -5,8 +5,8 @@ x = p_xy / p_z. It reports each point as a tracklet, a polynomial q(u) = q0 + q1
 point's instant, so the residual is x - q(u), and the clock's offset is a parameter like any other.
 
 Where lenses are estimated, the tracklets were normalised with a lens that may be wrong. The residual is then
-exp(s) (1 + k1 r^2 + k2 r^4) x + e - q(u) with r = |x|: the correction of the focal length, of the radial distortion
-(Brown 1971) and of the principal point. `lenses` puts corrections into the cameras.
+s D(x) + e - q(u), where s are the corrections of both focal lengths, e that of the principal point and D are the radial
+and the tangential distortion (Brown 1971); see `through_lens`. `lenses` puts corrections into the cameras.
 
 Source: Triggs et al., Bundle Adjustment - A Modern Synthesis (2000), sections 2 and 4; Brown, Close-Range Camera
 Calibration (1971).
@@ -26,8 +26,10 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 # Unknowns of a camera: rotation vector, centre in metres, clock offset in seconds; where lenses are estimated, after
-# them the correction of a lens: logarithm of the focal length, principal point over focal length, k1, k2.
-N_UNKNOWNS, N_OF_LENS = 7, 5
+# them the correction of a lens: logarithm of the focal length, principal point over focal length, k1, k2, logarithm of
+# the pixels' aspect (fy over fx), p1 and p2. A lens without the last three puts their pixel or two into the principal
+# points, which cameras in a ring then have too high or too low alike, by some pixels.
+N_UNKNOWNS, N_OF_LENS = 7, 8
 # Residuals of this many standard deviations lose half of their weight (Cauchy).
 _HALF_WEIGHT_AT = 2.0
 # Standard deviation of a keypoint in the picture, in addition to that at the body, pixels.
@@ -38,6 +40,9 @@ SD_MIN_M, _SD_MAX_M = 0.002, 0.08
 _OF_JOINT_MIN = 30
 # A body is never nearer to a camera than this, metres.
 DEPTH_MIN_M = 0.1
+# The polynomials of a lens are not taken farther off its axis than this, normalised: 63 degrees, where they grow
+# without end.
+IDEAL_MAX = 2.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,10 @@ class Residuals(NamedTuple):
 
 
 class Linearisation(NamedTuple):
-    """Weighted residuals in standard deviations (n, 2); derivatives by camera (n, 2, n_unknowns), point (n, 2, 3)."""
+    """Weighted residuals in standard deviations (n, 2); derivatives by camera (n, 2, n_unknowns), point (n, 2, 3).
+
+    Boxes have three residuals, and people in place of points five unknowns; see `box_model`.
+    """
 
     residual: FloatArray
     by_view: FloatArray
@@ -138,33 +146,50 @@ def residuals(observations: PointObservations, poses: Poses, points_m: FloatArra
     tracklet = observations.tracklet
     seen = tracklet[:, 0] + u * (tracklet[:, 1] + u * tracklet[:, 2])
     ideal = at[:, :2] / np.maximum(at[:, 2:], DEPTH_MIN_M)
-    shown = ideal if poses.lens is None else _through_lens(ideal, poses.lens[view]).shown
+    shown = ideal if poses.lens is None else through_lens(ideal, poses.lens[view]).shown
     return Residuals(shown - seen, at)
 
 
-class _ThroughLens(NamedTuple):
-    """Points (n, 2) as a corrected lens shows them; derivatives by the ideal point (n, 2, 2) and the lens (n, 2, 5)."""
+class ThroughLens(NamedTuple):
+    """Points (n, 2) as a lens shows them; derivatives by the ideal point (n, 2, 2) and the lens (n, 2, N_OF_LENS)."""
 
     shown: FloatArray
     by_point: FloatArray
     by_lens: FloatArray
 
 
-def _through_lens(ideal: FloatArray, lens: FloatArray) -> _ThroughLens:
-    """Ideal points (n, 2) through corrections (n, N_OF_LENS)."""
-    scale, shift, k1, k2 = np.exp(lens[:, :1]), lens[:, 1:3], lens[:, 3:4], lens[:, 4:5]
-    r2 = (ideal**2).sum(axis=1, keepdims=True)
-    radial = 1.0 + r2 * (k1 + r2 * k2)
-    enlarged = scale * radial * ideal
-    by_point = ideal[:, :, None] * ideal[:, None, :] * (scale * (2.0 * k1 + 4.0 * k2 * r2))[:, :, None]
-    by_point[:, 0, 0] += (scale * radial)[:, 0]
-    by_point[:, 1, 1] += (scale * radial)[:, 0]
+def through_lens(ideal: FloatArray, lens: FloatArray) -> ThroughLens:
+    """Where lenses show points, with derivatives.
+
+    With (l, e, k1, k2, a, p1, p2) a row of `lens` and r = |(x, y)|, the point (x, y) appears at
+
+        exp(l - a / 2) (x (1 + k1 r^2 + k2 r^4) + 2 p1 x y + p2 (r^2 + 2 x^2)) + e_x
+        exp(l + a / 2) (y (1 + k1 r^2 + k2 r^4) + p1 (r^2 + 2 y^2) + 2 p2 x y) + e_y
+
+    Args:
+        ideal: (n, 2) undistorted normalised coordinates.
+        lens: (n, N_OF_LENS), one for each point; in pixels where l is the logarithm of a focal length in pixels.
+    """
+    x, y = ideal[:, 0], ideal[:, 1]
+    _, _, _, k1, k2, aspect, p1, p2 = lens.T
+    r2, xy = x * x + y * y, x * y
+    radial, slope = 1.0 + r2 * (k1 + r2 * k2), 2.0 * k1 + 4.0 * k2 * r2
+    scale = np.exp(lens[:, :1] + 0.5 * aspect[:, None] * np.array([-1.0, 1.0]))
+    tangential = np.stack([np.stack([2.0 * xy, r2 + 2.0 * y * y]), np.stack([r2 + 2.0 * x * x, 2.0 * xy])]).T
+    enlarged = scale * (radial[:, None] * ideal + np.einsum("nip,pn->ni", tangential, np.stack([p1, p2])))
+    across = xy * slope + 2.0 * (p1 * x + p2 * y)
+    by_point = np.empty((len(ideal), 2, 2))
+    by_point[:, 0, 0] = radial + x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x
+    by_point[:, 0, 1] = by_point[:, 1, 0] = across
+    by_point[:, 1, 1] = radial + y * y * slope + 6.0 * p1 * y + 2.0 * p2 * x
     by_lens = np.zeros((len(ideal), 2, N_OF_LENS))
     by_lens[:, :, 0] = enlarged
     by_lens[:, 0, 1] = by_lens[:, 1, 2] = 1.0
-    by_lens[:, :, 3] = scale * r2 * ideal
-    by_lens[:, :, 4] = scale * r2 * r2 * ideal
-    return _ThroughLens(enlarged + shift, by_point, by_lens)
+    by_lens[:, :, 3] = scale * r2[:, None] * ideal
+    by_lens[:, :, 4] = r2[:, None] * by_lens[:, :, 3]
+    by_lens[:, :, 5] = 0.5 * enlarged * np.array([-1.0, 1.0])
+    by_lens[:, :, 6:] = scale[:, :, None] * tangential
+    return ThroughLens(enlarged + lens[:, 1:3], by_point * scale[:, :, None], by_lens)
 
 
 def linearise(
@@ -185,7 +210,7 @@ def linearise(
     project[:, :, 2] = -at[:, :2] * inverse[:, None] ** 2
     by_view = np.empty((len(at), 2, poses.n_unknowns))
     if poses.lens is not None:
-        through = _through_lens(at[:, :2] * inverse[:, None], poses.lens[observations.view])
+        through = through_lens(at[:, :2] * inverse[:, None], poses.lens[observations.view])
         project = through.by_point @ project
         by_view[:, :, N_UNKNOWNS:] = through.by_lens * root_weight[:, None, None]
     project *= root_weight[:, None, None]

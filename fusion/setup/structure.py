@@ -130,7 +130,9 @@ def solve_structure(
     bodies = found.bodies
     body, joint = np.divmod(bodies.points, bodies.points_m.shape[1])
     clusters = (clusters_of(instants_s, bodies.instant[body]), joint)
-    cov = covariance(bodies.observations, adjusted, clusters, found.lens_prior)
+    # What is known of lenses has entered the adjustment as often as observations count as one.
+    alike = 1.0 if found.lens_prior is None else views.alike
+    cov = covariance(bodies.observations, adjusted, clusters, found.lens_prior, alike)
     return Structure(placed, final, views.lenses, adjusted, bodies, instants_s, cov, faults)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from fusion.observations import Frame
+from fusion.setup.box_model import STEP_M
 from fusion.setup.reprojection import FloatArray
 from fusion.store.layouts import Layout
 
@@ -33,6 +34,9 @@ _WITHIN_ROUGH, _WITHIN = 0.15, 0.07
 _FOCAL, _FOCAL_SD, _RADIAL_SD, _ROLL_SD = 0.75, 0.4, 0.1, 0.15
 _HEIGHT_M, _HEIGHT_SD, _PRIOR_SHARE = 2.6, 0.3, 0.05
 _FOCALS_TRIED, _TILTS_TRIED = (0.5, 0.75, 1.2), (0.15, 0.6)
+# Focal lengths over the picture's width at which cameras are compared. Cameras of one size have them alike up to this
+# share; a camera's people say no more against a focal length than this, in the units of the cost.
+_FOCAL_RANGE, _FOCALS_COMPARED, _ALIKE_SD, _CURVE_MAX = (0.3, 1.6), 10, 0.1, 4.0
 # A box that ends this near to the picture's edge is cut, pixels; a joint counts from this score.
 _EDGE_PX, _SCORE_MIN = 3.0, 0.3
 
@@ -85,22 +89,82 @@ def usual_height_m(layout: Layout) -> float:
 
 
 def find_upright_view(
-    people: FloatArray, layout: Layout, size: tuple[int, int], focal_px: float | None = None
+    people: FloatArray,
+    layout: Layout,
+    size: tuple[int, int],
+    focal_px: float | None = None,
+    is_straight: bool = False,
 ) -> UprightView | None:
     """The camera that shows people (n, 2, 2) as upright; None where there are too few.
 
-    With a known focal length only up and the height are found.
+    With a known focal length only up, the height and k1 are found; k1 is 0 where the lens is straight.
     """
+    radial_sd = 1e-4 if is_straight else _RADIAL_SD
+    rough = _upright_fit(people, layout, size, focal_px, radial_sd, _PEOPLE_ROUGH)
+    fine = _upright_fit(people, layout, size, focal_px, radial_sd, _PEOPLE_FINE)
+    if rough is None or fine is None:
+        return None
+    focals = [math.log(focal / _FOCAL) for focal in _FOCALS_TRIED] if focal_px is None else [0.0]
+    starts = [(focal, tilt) for focal in focals for tilt in _TILTS_TRIED]
+    best = min((rough.solved(*start) for start in starts), key=lambda fit: fit[0])
+    return fine.view(fine.improved(best[1], _WITHIN, 30)[1])
+
+
+def find_alike_focal_lengths(
+    people: Sequence[FloatArray], layout: Layout, size: tuple[int, int]
+) -> list[float | None]:
+    """Focal lengths in pixels of cameras with pictures of one size, which are usually of one make.
+
+    A camera's own boxes may fit focal lengths from half to twice the true one equally well. So each camera gets the one
+    at which its people look upright, with the one that most cameras agree on as what is expected, to some 10 %.
+
+    Args:
+        people: of each camera (n, 2, 2), see `upright_people`.
+        layout: of the detections.
+        size: of the pictures.
+
+    Returns:
+        One for each camera; None where it shows too few people.
+    """
+    focals = np.geomspace(*_FOCAL_RANGE, _FOCALS_COMPARED)
+    fine = np.geomspace(*_FOCAL_RANGE, 20 * _FOCALS_COMPARED)
+    curves = []
+    for own in people:
+        costs = _least_costs(own, layout, size, focals)
+        curves.append(None if costs is None else np.interp(np.log(fine), np.log(focals), costs))
+    known = [curve - curve.min() for curve in curves if curve is not None]
+    if not known:
+        return [None] * len(people)
+    expected = 0.5 * (np.log(fine / _FOCAL) / _FOCAL_SD) ** 2
+    common = fine[(expected + np.sum([np.minimum(curve, _CURVE_MAX) for curve in known], axis=0)).argmin()]
+    # Cauchy's: a camera of another make says so.
+    belief = np.log1p(0.5 * (np.log(fine / common) / _ALIKE_SD) ** 2)
+    return [None if curve is None else float(size[0] * fine[(curve + belief).argmin()]) for curve in curves]
+
+
+def _least_costs(people: FloatArray, layout: Layout, size: tuple[int, int], focals: FloatArray) -> FloatArray | None:
+    """(n,) least cost of one camera's people at focal lengths (n,) over the width; None where there are too few."""
+    rough = _upright_fit(people, layout, size, None, _RADIAL_SD, _PEOPLE_ROUGH)
+    fine = _upright_fit(people, layout, size, None, _RADIAL_SD, _PEOPLE_FINE)
+    if rough is None or fine is None:
+        return None
+    starts = [np.array([0.0, 0.0, tilt, math.log(_HEIGHT_M)]) for tilt in _TILTS_TRIED]
+    costs = []
+    for log_focal in np.log(focals / _FOCAL).tolist():
+        start = rough.best_at(log_focal, starts, _WITHIN_ROUGH)[1]
+        costs.append(fine.best_at(log_focal, [start], _WITHIN)[0])
+    return np.array(costs)
+
+
+def _upright_fit(
+    people: FloatArray, layout: Layout, size: tuple[int, int], focal_px: float | None, radial_sd: float, n: int
+) -> _UprightFit | None:
+    """The fit to about n of the people (n, 2, 2), None where there are too few."""
     length = np.linalg.norm(people[:, 1] - people[:, 0], axis=1)
     people = people[length > 0.02 * size[1]]
     if len(people) < PEOPLE_MIN:
         return None
-    rough = _UprightFit(_spread_out(people, size, _PEOPLE_ROUGH), layout, size, focal_px)
-    focals = [math.log(focal / _FOCAL) for focal in _FOCALS_TRIED] if focal_px is None else [0.0]
-    starts = [(focal, tilt) for focal in focals for tilt in _TILTS_TRIED]
-    best = min((rough.solved(*start) for start in starts), key=lambda fit: fit[0])
-    fine = _UprightFit(_spread_out(people, size, _PEOPLE_FINE), layout, size, focal_px)
-    return fine.view(fine.improved(best[1], _WITHIN, 30)[1])
+    return _UprightFit(_spread_out(people, size, n), layout, size, focal_px, radial_sd)
 
 
 def _spread_out(people: FloatArray, size: tuple[int, int], n: int) -> FloatArray:
@@ -121,12 +185,14 @@ def _spread_out(people: FloatArray, size: tuple[int, int], n: int) -> FloatArray
 class _UprightFit:
     """Robust least squares over (log focal, k1, roll, tilt, log height)."""
 
-    def __init__(self, people: FloatArray, layout: Layout, size: tuple[int, int], focal_px: float | None) -> None:
+    def __init__(
+        self, people: FloatArray, layout: Layout, size: tuple[int, int], focal_px: float | None, radial_sd: float
+    ) -> None:
         self._lower, self._upper = people[:, 0], people[:, 1]
         self._is_box = layout.name == "box2"
         self._length_m = usual_height_m(layout)
         self._focal_px = _FOCAL * size[0] if focal_px is None else focal_px
-        self._lens_sd = (_FOCAL_SD, _RADIAL_SD) if focal_px is None else (1e-4, 1e-4)
+        self._lens_sd = (_FOCAL_SD if focal_px is None else 1e-4, radial_sd)
         self._middle = 0.5 * (np.array(size, float) - 1.0)
         self._length = np.linalg.norm(self._upper - self._lower, axis=1)
         across, down = (self._upper - self._lower).mean(axis=0)
@@ -143,6 +209,16 @@ class _UprightFit:
         """Cost and unknowns after a search; `within` is the loss's scale."""
         found = least_squares(self._losses, unknowns, args=(within,), max_nfev=n_steps)
         return float(found.cost), found.x
+
+    def best_at(self, log_focal: float, starts: Sequence[FloatArray], within: float) -> tuple[float, FloatArray]:
+        """Least cost at a focal length, free of what is expected of it, and the other unknowns; from several starts."""
+
+        def losses(others: FloatArray) -> FloatArray:
+            return np.delete(self._losses(np.concatenate([[log_focal], others]), within), len(self._length))
+
+        tried = [least_squares(losses, start, max_nfev=12) for start in starts]
+        best = min(tried, key=lambda found: found.cost)
+        return float(best.cost), best.x
 
     def view(self, unknowns: FloatArray) -> UprightView:
         """The camera of a solution."""
@@ -183,6 +259,10 @@ class _UprightFit:
         # The camera is in the origin, the floor at -height along up; feet are below the horizon.
         foot_m = ray * (math.exp(unknowns[4]) / np.maximum(-(ray @ up), 1e-2))[:, None]
         top_m = foot_m + self._length_m * up
+        if self._is_box:
+            # A box ends at the foot that is nearest to the camera: the body is a step further away.
+            away = foot_m - (foot_m @ up)[:, None] * up
+            top_m += STEP_M * away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6)
         ideal = top_m[:, :2] / np.maximum(top_m[:, 2:], 0.05)
         radial = 1.0 + unknowns[1] * np.minimum((ideal**2).sum(axis=1), 2.0)
         return np.asarray(ideal * radial[:, None] * focal_px + self._middle)

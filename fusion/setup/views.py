@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 # A detector's errors are independent after this time, and in this many parts of a body.
-CORRELATED_S, _PARTS = 4.0, 5
+CORRELATED_S, PARTS = 4.0, 5
 # Times within a tracklet at which it is taken through another lens, seconds.
 _THREE_S = (-0.1, 0.0, 0.1)
 
@@ -96,4 +96,4 @@ class Views:
 def _alike(instants_s: FloatArray, n_joints: int) -> float:
     span_s = float(np.ptp(instants_s)) if len(instants_s) > 1 else 0.0
     in_time = max(CORRELATED_S * len(instants_s) / max(span_s, CORRELATED_S), 1.0)
-    return in_time * max(n_joints / _PARTS, 1.0)
+    return in_time * max(n_joints / PARTS, 1.0)

@@ -22,21 +22,31 @@ from fusion.people.geometry import Rig
 from fusion.setup import calibrate as calibrate_module
 from fusion.setup import structure, tracklets
 from fusion.setup.adjustment import adjust, covariance, free_directions, locate_camera
+from fusion.setup.box_model import STEP_M
 from fusion.setup.calibrate import calibrate
 from fusion.setup.intrinsics import cameras_of_frames, load_intrinsics
-from fusion.setup.lenses import Lenses, LensPrior, rough_camera
+from fusion.setup.lenses import Lenses, LensPrior, lens_of, with_lens, without_lens
 from fusion.setup.normal_equations import NormalEquations
 from fusion.setup.outline import CELLS_MAX, FloorGrid, FloorPose, place_by_outline
-from fusion.setup.reprojection import N_OF_LENS, N_UNKNOWNS, PointObservations, Poses, linearise, residuals
+from fusion.setup.reprojection import (
+    N_OF_LENS,
+    N_UNKNOWNS,
+    PointObservations,
+    Poses,
+    linearise,
+    residuals,
+    through_lens,
+)
 from fusion.setup.self_calibration import Known, SelfCalibration
 from fusion.setup.store_frame import find_floor, find_scale, warn_off_floor
 from fusion.setup.tracklets import LinkedDetections
-from fusion.setup.upright import find_upright_view, usual_height_m
+from fusion.setup.upright import find_alike_focal_lengths, find_upright_view, usual_height_m
 from fusion.simulation import Scenario, Simulation, demo_store
 from fusion.simulation.cameras import Detector
 from fusion.simulation.optics import Obstacles
 from fusion.store.layouts import LAYOUTS
-from fusion.store.models import Obstacle, Store
+from fusion.store.lenses import distort, lens_rows
+from fusion.store.models import Camera, Obstacle, Store
 from fusion.store.shapes import inside_polygon
 
 SCENARIO = Scenario(seed=3, minutes=1.0, shoppers=2, picks_per_person=6, clock_offset_max_s=0.1)
@@ -146,16 +156,17 @@ def test_adjusting_finds_lenses_with_their_distortions_and_leaves_known_ones_alo
     """Pictures taken with other lenses than the nominal ones; the first camera's is known to be nominal."""
     observations, true, points = scene(5, n_points=400, noise=0.0005)
     random = np.random.default_rng(1)
-    lens = random.normal(0, [0.05, 0.004, 0.004, 0.08, 0.02], (5, N_OF_LENS))
+    lens = random.normal(0, [0.05, 0.004, 0.004, 0.08, 0.02, 0.01, 0.005, 0.005], (5, N_OF_LENS))
     lens[0] = 0.0
     for i, view in enumerate(observations.view.tolist()):
         x = observations.tracklet[i, 0]
-        r2 = float(x @ x)
-        shown = np.exp(lens[view, 0]) * (1 + r2 * (lens[view, 3] + r2 * lens[view, 4])) * x + lens[view, 1:3]
+        row = lens[view]
+        bent = distort(lens_rows(np.eye(3)[None], np.array([[*row[3:5], *row[6:]]]), np.array([False])), x[None, None])
+        shown = np.exp(row[0] + 0.5 * row[5] * np.array([-1, 1])) * bent[0, 0] + row[1:3]
         # Time scales alike to first order; the clocks are not at issue here.
         observations.tracklet[i] *= np.linalg.norm(shown - lens[view, 1:3]) / max(np.linalg.norm(x), 1e-9)
         observations.tracklet[i, 0] = shown
-    precision = np.repeat([np.array([0.2, 0.02, 0.02, 0.2, 0.1]) ** -2.0], 5, axis=0)
+    precision = np.repeat([np.array([0.2, 0.02, 0.02, 0.2, 0.1, 0.01, 0.003, 0.003]) ** -2.0], 5, axis=0)
     precision[0] = np.inf
     prior = LensPrior(precision, np.zeros((5, N_OF_LENS)))
     step = np.zeros((5, N_UNKNOWNS + N_OF_LENS))
@@ -165,8 +176,9 @@ def test_adjusting_finds_lenses_with_their_distortions_and_leaves_known_ones_alo
     assert_allclose(found.poses.lens[0], 0.0)
     assert_allclose(found.poses.lens[:, 0], lens[:, 0], atol=0.005)
     assert_allclose(found.poses.lens[:, 3], lens[:, 3], atol=0.02)
+    assert_allclose(found.poses.lens[:, 5:], lens[:, 5:], atol=0.002)
     cov = covariance(observations, found, (np.arange(len(points)) % 12,), prior)
-    assert cov.shape == (5, 12, 12) and (cov[0, 7:] == 0.0).all()
+    assert cov.shape == (5, 15, 15) and (cov[0, 7:] == 0.0).all()
     off = (found.poses.lens - lens)[1:, 0] / np.sqrt(cov[1:, 7, 7])
     assert 0.2 < np.sqrt((off**2).mean()) < 3.0
 
@@ -247,7 +259,10 @@ def test_lenses_are_found_with_nothing_known_but_the_pictures_size(store, frames
         assert camera.matrix[0][0] == pytest.approx(true.matrix[0][0], rel=0.015)
         assert camera.distortions[0] == pytest.approx(true.distortions[0], abs=0.03)
         tie = ties[camera.name]
-        assert tie.focal_px == pytest.approx(camera.matrix[0][0]) and 0.0 < tie.focal_sd_px < 0.01 * tie.focal_px
+        assert tie.focal_px == pytest.approx(0.5 * (camera.matrix[0][0] + camera.matrix[1][1]))
+        # A minute determines no lens well: the stated deviation is honest about it and covers the error.
+        true_px = 0.5 * (true.matrix[0][0] + true.matrix[1][1])
+        assert abs(tie.focal_px - true_px) / 3.0 < tie.focal_sd_px < 0.02 * tie.focal_px
     metres, _ = errors(found, store)
     assert metres.max() < 0.1
 
@@ -255,38 +270,86 @@ def test_lenses_are_found_with_nothing_known_but_the_pictures_size(store, frames
 def test_corrections_of_a_lens_go_into_the_camera(store):
     """The corrected camera shows points where the present one shows the corrected points."""
     lenses = Lenses.of(store.cameras[:2], (True, False))
-    lens = np.array([[0.03, 0.004, -0.006, -0.02, 0.01], [0.5, 0.5, 0.5, 0.5, 0.5]])
+    lens = np.array([[0.03, 0.004, -0.006, -0.02, 0.01, 0.004, 0.001, -0.001], [0.5] * N_OF_LENS])
     corrected = lenses.corrected(np.array([0, 1]), lens)
     assert corrected.cameras[1] == store.cameras[1]
     ideal = np.random.default_rng(0).uniform(-0.8, 0.8, (100, 2)) * [1.0, 0.6]
-    r2 = (ideal**2).sum(axis=1, keepdims=True)
-    present = np.exp(0.03) * (1 - 0.02 * r2 + 0.01 * r2**2) * ideal + lens[0, 1:3]
+    present = through_lens(ideal, np.tile(lens[0], (100, 1))).shown
     assert np.abs(corrected.shown(0, ideal) - lenses.shown(0, present)).max() < 1.0
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000))
+def test_a_lens_is_that_of_the_cameras_and_its_inverse_and_derivatives_are_right(seed):
+    random = np.random.default_rng(seed)
+    camera = demo_store(1, seed=seed).cameras[0]
+    ideal = random.uniform(-0.8, 0.8, (40, 2)) * [1.0, 0.6]
+    own = np.tile(lens_of(camera), (40, 1))
+    (fx, _, cx), (_, fy, cy), _ = camera.matrix
+    shown = bent_by_the_store(camera, ideal) * [fx, fy] + [cx, cy]
+    assert_allclose(through_lens(ideal, own).shown, shown, atol=1e-9)
+    assert_allclose(without_lens(shown, own), ideal, atol=1e-9)
+    assert lens_of(with_lens(camera, own[0])) == pytest.approx(lens_of(camera))
+    lens = random.normal(0, [0.1, 0.01, 0.01, 0.1, 0.05, 0.01, 0.01, 0.01], (40, N_OF_LENS))
+    found, h = through_lens(ideal, lens), 1e-6
+    point_step, lens_step = random.normal(0, 1, ideal.shape), random.normal(0, 1, lens.shape)
+    ahead = through_lens(ideal + h * point_step, lens + h * lens_step).shown
+    behind = through_lens(ideal - h * point_step, lens - h * lens_step).shown
+    expected = np.einsum("nij,nj->ni", found.by_point, point_step)
+    expected += np.einsum("nij,nj->ni", found.by_lens, lens_step)
+    assert_allclose((ahead - behind) / (2 * h), expected, atol=1e-7)
+
+
+def bent_by_the_store(camera: Camera, ideal: np.ndarray) -> np.ndarray:
+    """(n, 2) normalised coordinates in the picture, by the store's own lens."""
+    coefficients = np.array([camera.distortions])
+    return distort(lens_rows(np.eye(3)[None], coefficients, np.array([False])), ideal[None])[0]
+
+
+UPRIGHT_TILT = math.radians(30.0)
+UPRIGHT_UP = np.array([0.0, -math.cos(UPRIGHT_TILT), -math.sin(UPRIGHT_TILT)])
+
+
+def upright(layout: str, focal_px: float, near_m: float, far_m: float, cut_share: float) -> np.ndarray:
+    """(n, 2, 2) people of 1.6 to 1.8 m before a camera at 2.7 m, a share of the boxes cut by furniture."""
+    random, n = np.random.default_rng(4), 3000
+    ahead = np.cross(UPRIGHT_UP, [1.0, 0.0, 0.0])
+    at = random.uniform([-3.0, near_m], [3.0, far_m], (n, 2))
+    place = at[:, :1] * np.array([1.0, 0, 0]) + at[:, 1:] * ahead
+    foot = place - 2.7 * UPRIGHT_UP
+    top = foot + random.normal(usual_height_m(LAYOUTS[layout]), 0.06, (n, 1)) * UPRIGHT_UP
+    if layout == "box2":
+        # A box ends at the foot that is nearer to the camera.
+        foot = foot - STEP_M * place / np.linalg.norm(place, axis=1, keepdims=True)
+    people = np.stack([p[:, :2] / p[:, 2:] * focal_px + [639.5, 359.5] for p in (foot, top)], axis=1)
+    if layout == "box2":
+        people[:, :, 0] = people[:, :, 0].mean(axis=1, keepdims=True)
+        cut = random.random(n) < cut_share
+        people[cut, 0, 1] -= random.uniform(0.2, 0.6, cut.sum()) * (people[cut, 0, 1] - people[cut, 1, 1])
+    return people[(people > 0).all(axis=(1, 2)) & (people < [1280, 720]).all(axis=(1, 2))]
 
 
 @pytest.mark.parametrize("layout", ["coco17", "box2"])
 def test_upright_people_show_the_focal_length_and_which_way_is_up(layout):
-    """People of 1.6 to 1.8 m, a third of the boxes cut by furniture; and too few of them show nothing."""
-    random = np.random.default_rng(4)
-    shape = LAYOUTS[layout]
-    camera = rough_camera("a", (1280, 720), 700.0)
-    tilt = math.radians(30.0)
-    up = np.array([0.0, -math.cos(tilt), -math.sin(tilt)])
-    ahead = np.cross([1.0, 0.0, 0.0], up)
-    at = random.uniform([-3.0, 1.5], [3.0, 7.0], (3000, 2))
-    foot = at[:, :1] * np.array([1.0, 0, 0]) + at[:, 1:] * (-ahead if ahead[2] < 0 else ahead) - 2.7 * up
-    top = foot + random.normal(usual_height_m(shape), 0.06, (3000, 1)) * up
-    people = np.stack([p[:, :2] / p[:, 2:] * 700.0 + [639.5, 359.5] for p in (foot, top)], axis=1)
-    if layout == "box2":
-        people[:, :, 0] = people[:, :, 0].mean(axis=1, keepdims=True)
-        cut = random.random(3000) < 0.33
-        people[cut, 0, 1] -= 0.4 * (people[cut, 0, 1] - people[cut, 1, 1])
-    people = people[(people > 0).all(axis=(1, 2)) & (people < camera.size).all(axis=(1, 2))]
-    view = find_upright_view(people, shape, camera.size)
+    """And too few of them show nothing."""
+    shape, people = LAYOUTS[layout], upright(layout, 700.0, 1.5, 7.0, 0.33)
+    view = find_upright_view(people, shape, (1280, 720))
     assert view.focal_px == pytest.approx(700.0, rel=0.12)
-    assert math.degrees(math.acos(min(view.up @ up, 1.0))) < 4.0
+    assert math.degrees(math.acos(min(view.up @ UPRIGHT_UP, 1.0))) < 4.0
     assert view.height_m == pytest.approx(2.7, rel=0.1)
-    assert find_upright_view(people[:20], shape, camera.size) is None
+    assert find_upright_view(people[:20], shape, (1280, 720)) is None
+    known = find_upright_view(people, shape, (1280, 720), 700.0, is_straight=True)
+    assert known.focal_px == pytest.approx(700.0, rel=1e-3) and abs(known.radial) < 1e-3
+
+
+def test_cameras_of_one_size_have_the_focal_length_that_most_of_them_show():
+    """One shows people at one distance, who fit any focal length; another shows too few."""
+    shape, size = LAYOUTS["box2"], (1280, 720)
+    clear, unclear = upright("box2", 700.0, 1.5, 7.0, 0.1), upright("box2", 700.0, 3.4, 3.6, 0.1)
+    found = find_alike_focal_lengths([clear, unclear, unclear[:10]], shape, size)
+    assert found[:2] == pytest.approx([700.0] * 2, rel=0.12)
+    assert found[2] is None
+    assert find_alike_focal_lengths([unclear[:10]], shape, size) == [None]
 
 
 def test_extrinsics_are_ignored_and_a_repeat_is_equal(store, frames):

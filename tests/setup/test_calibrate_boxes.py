@@ -14,7 +14,14 @@ from fusion.errors import FusionError
 from fusion.observations import Frame
 from fusion.people.geometry import Rig
 from fusion.setup import box_structure
-from fusion.setup.box_model import N_OF_BOX_CAMERA, BoxCameras, BoxObservations, box_residuals, linearise_boxes
+from fusion.setup.box_model import (
+    N_OF_BOX_CAMERA,
+    N_OF_PERSON,
+    BoxCameras,
+    BoxObservations,
+    box_residuals,
+    linearise_boxes,
+)
 from fusion.setup.calibrate import calibrate
 from fusion.setup.floor_map import (
     FloorPair,
@@ -26,6 +33,8 @@ from fusion.setup.floor_map import (
     join_floors,
 )
 from fusion.setup.intrinsics import cameras_of_frames
+from fusion.setup.lenses import lens_of
+from fusion.setup.reprojection import N_OF_LENS
 from fusion.setup.self_calibration import Known
 from fusion.simulation import demo_store
 from fusion.store.models import Camera, Store
@@ -35,10 +44,10 @@ WALK_S, RATE_HZ = 60.0, 5.0
 
 def cameras_of(store: Store) -> BoxCameras:
     rig = Rig.from_cameras(store.cameras)
-    focal = rig.image_from_camera[:, 0, 0]
-    lens = np.stack([np.log(focal), *rig.image_from_camera[:, :2, 2].T, *rig.distortions[:, :2].T], axis=1)
+    lens = np.array([lens_of(camera) for camera in store.cameras])
     n = rig.n_views
-    return BoxCameras(rig.camera_from_world[:, :, :3], rig.centres_m, np.zeros(n), lens, np.full(n, 0.12))
+    step_m, sole_m = np.full(n, 0.12), np.full(n, 0.01)
+    return BoxCameras(rig.camera_from_world[:, :, :3], rig.centres_m, np.zeros(n), lens, step_m, sole_m)
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +72,17 @@ def walk(store: Store, noise_px: float, cut: float = 0.0) -> list[Frame]:
         t = number / RATE_HZ
         x = 4.0 + 3.2 * np.sin(np.array([0.31, 0.23]) * t + [0.0, 1.0])
         y = 3.0 + 2.2 * np.sin(np.array([0.19, 0.37]) * t + [2.0, 0.5])
-        people = np.stack([x, y, [1.66, 1.76]], axis=1)
+        people = np.stack([x, y, [1.66, 1.76], [0.0, 0.0], [0.0, 0.0]], axis=1)
         for view, camera in enumerate(store.cameras):
-            own = np.full(2, view)
-            boxes = BoxObservations(own, np.arange(2), np.zeros((2, 3, 3)))
-            px, depth_m = box_residuals(boxes, cameras, people)
-            px = px + random.normal(0.0, noise_px, px.shape)
-            px[:, 2] -= np.where(random.random(2) < cut, 0.4, 0.0) * (px[:, 2] - px[:, 1])
+            own, pair, seen = np.full(2, view), np.arange(2), np.zeros((2, 3, 3))
+            seen[:, 0, 2] = 1e4
+            whole_px = box_residuals(BoxObservations(own, pair, seen), cameras, people).px + seen[:, 0]
+            # The middle of a box that is cut is that of what it shows.
+            hidden_px = np.where(random.random(2) < cut, 0.4, 0.0) * (whole_px[:, 2] - whole_px[:, 1])
+            seen[:, 0, 2] = whole_px[:, 2] - hidden_px
+            px, depth_m = box_residuals(BoxObservations(own, pair, seen), cameras, people)
+            px = px + seen[:, 0] + random.normal(0.0, noise_px, px.shape)
+            px[:, 2] -= hidden_px
             inside = (depth_m > 0.5) & (px[:, 0] > 0) & (px[:, 0] < 1279) & (px[:, 1] > 5) & (px[:, 2] < 714)
             keypoints = np.ones((2, 2, 3), np.float32)
             keypoints[:, :, 0], keypoints[:, 0, 1], keypoints[:, 1, 1] = px[:, :1], px[:, 1], px[:, 2]
@@ -82,9 +95,12 @@ def walk(store: Store, noise_px: float, cut: float = 0.0) -> list[Frame]:
 def test_derivatives_are_those_of_the_residuals(seed):
     random = np.random.default_rng(seed)
     cameras = cameras_of(demo_store(3, n_plates=1))
-    people = random.uniform([2, 2, 1.5], [6, 4, 1.9], (5, 3))
+    people = random.uniform([2, 2, 1.5, -0.2, -0.2], [6, 4, 1.9, 0.2, 0.2], (5, N_OF_PERSON))
     point, view = np.divmod(np.arange(15), 3)
     tracklet = random.normal(0, 20, (15, 3, 3))
+    # Boxes of which the lower half is cut, and whole ones.
+    seen = box_residuals(BoxObservations(view, point, np.zeros((15, 3, 3))), cameras, people).px
+    tracklet[:, 0, 2] = seen[:, 2] - np.where(point % 2, 0.5, -0.1) * (seen[:, 2] - seen[:, 1])
     boxes = BoxObservations(view, point, tracklet)
     step, shift = random.normal(0, 1, (3, N_OF_BOX_CAMERA)), random.normal(0, 1, people.shape)
     step[:, 8:10] *= 100.0
@@ -97,7 +113,7 @@ def test_derivatives_are_those_of_the_residuals(seed):
     behind = box_residuals(boxes, cameras.moved(-h * step), people - h * shift).px
     visible = (box_residuals(boxes, cameras, people).depth_m > 0.5)[:, None]
     assert_allclose(
-        np.where(visible, (ahead - behind) / (2 * h), 0), np.where(visible, expected, 0), rtol=1e-3, atol=0.5
+        np.where(visible, (ahead - behind) / (2 * h), 0), np.where(visible, expected, 0), rtol=1e-5, atol=1e-2
     )
 
 
@@ -105,15 +121,35 @@ def test_a_box_stands_on_the_near_foot_and_its_middle_is_between_both_ends():
     """A camera 3 m high looks down by 45 degrees at a person 3 m ahead, of 1.7 m."""
     s = math.sqrt(0.5)
     rotation = np.array([[[1.0, 0.0, 0.0], [0.0, -s, -s], [0.0, s, -s]]])
-    lens = np.array([[math.log(1000.0), 640.0, 360.0, 0.0, 0.0]])
-    camera = BoxCameras(rotation, np.array([[0.0, 0.0, 3.0]]), np.zeros(1), lens, np.array([0.2]))
+    lens = np.array([[math.log(1000.0), 640.0, 360.0, *[0.0] * (N_OF_LENS - 3)]])
+    camera = BoxCameras(rotation, np.array([[0.0, 0.0, 3.0]]), np.zeros(1), lens, np.array([0.2]), np.zeros(1))
     boxes = BoxObservations(np.zeros(1, int), np.zeros(1, int), np.zeros((1, 3, 3)))
-    px, depth_m = box_residuals(boxes, camera, np.array([[0.0, 3.0, 1.7]]))
+    px, depth_m = box_residuals(boxes, camera, np.array([[0.0, 3.0, 1.7, 0.0, 0.0]]))
     # The feet are on the axis; the near one is at 2.8 m, 45 degrees and more below it.
     near = 1000.0 * math.tan(math.atan2(3.0, 2.8) - math.pi / 4) + 360.0
     head = 1000.0 * math.tan(math.atan2(1.3, 3.0) - math.pi / 4) + 360.0
     assert_allclose(px[0], [640.0, head, near], atol=1e-6)
     assert depth_m[0] == pytest.approx(0.5 * (3.0 / s + (3.0 + 1.3) * s))
+
+
+def test_the_middle_of_a_cut_box_is_that_of_what_it_shows():
+    """Furniture hides a person of 1.7 m, beside the camera's axis, up to 0.9 m; they stand oblique in the picture."""
+    s = math.sqrt(0.5)
+    rotation = np.array([[[1.0, 0.0, 0.0], [0.0, -s, -s], [0.0, s, -s]]])
+    lens = np.array([[math.log(1000.0), 640.0, 360.0, *[0.0] * (N_OF_LENS - 3)]])
+    camera = BoxCameras(rotation, np.array([[0.0, 0.0, 3.0]]), np.zeros(1), lens, np.array([0.2]), np.zeros(1))
+
+    def shown(z: float) -> np.ndarray:
+        at = rotation[0] @ (np.array([1.5, 3.0, z]) - [0.0, 0.0, 3.0])
+        return 1000.0 * at[:2] / at[2] + [640.0, 360.0]
+
+    person = np.array([[1.5, 3.0, 1.7, 0.0, 0.0]])
+    for z in (0.0, 0.9):
+        tracklet = np.zeros((1, 3, 3))
+        tracklet[0, 0, 2] = shown(z)[1]
+        px, _ = box_residuals(BoxObservations(np.zeros(1, int), np.zeros(1, int), tracklet), camera, person)
+        assert px[0, 0] == pytest.approx(0.5 * (shown(z)[0] + shown(1.7)[0]))
+    assert shown(0.9)[0] - shown(0.0)[0] > 50.0, "an upright line proves nothing"
 
 
 @settings(deadline=None, max_examples=20)
@@ -164,7 +200,10 @@ def test_cameras_and_lenses_are_found_from_boxes_of_which_many_are_cut(store, mo
     assert [camera.name for camera in found.cameras] == names
     a, b = Rig.from_cameras(found.cameras), Rig.from_cameras(store.cameras)
     for camera, true in zip(found.cameras, store.cameras):
-        assert camera.matrix[0][0] == pytest.approx(true.matrix[0][0], rel=0.05)
+        tie = next(tie for tie in found.ties if tie.name == camera.name)
+        assert camera.matrix[0][0] == pytest.approx(true.matrix[0][0], rel=0.1)
+        # A minute of boxes leaves much open, and the stated deviation covers it.
+        assert abs(camera.matrix[0][0] - true.matrix[0][0]) < 3.0 * tie.focal_sd_px
     # Distances and heights need no frame of the store.
     for i, j in ((0, 1), (0, 2), (1, 2)):
         apart = [np.linalg.norm(rig.centres_m[i] - rig.centres_m[j]) for rig in (a, b)]
